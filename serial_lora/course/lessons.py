@@ -1,0 +1,184 @@
+"""The table of lessons: what each is for, how long it runs, how much memory it takes.
+
+Titles and goals are written here and nowhere else; minutes and memory are measured when
+``python -m serial_lora.course.notebooks build`` executes a lesson, and kept in
+``serial_lora/assets/lessons_measured.json``.
+
+``python -m serial_lora.course.lessons --write README.md`` puts the table between the two marker
+lines ``<!-- lessons: begin -->`` and ``<!-- lessons: end -->``; ``--check`` says whether it is
+still there as it should be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from serial_lora.errors import SerialLoRAError
+
+MEASURED = Path(__file__).resolve().parents[1] / "assets" / "lessons_measured.json"
+BEGIN, END = "<!-- lessons: begin -->", "<!-- lessons: end -->"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One lesson: its two-digit number, file topic, title, goal, and what to have done before."""
+
+    number: str
+    topic: str
+    title: str
+    goal: str
+    prerequisites: str
+    gpu: str
+
+    @property
+    def stem(self) -> str:
+        """The file name without its ending, such as ``02_parameter_count``."""
+        return f"{self.number}_{self.topic}"
+
+
+LESSONS = (
+    Lesson(
+        "00",
+        "start_here",
+        "Start here",
+        "Check your machine, meet the pictures, and learn how exercises work",
+        "Python and PyTorch: you have written a training loop once",
+        "not needed",
+    ),
+    Lesson(
+        "02",
+        "parameter_count",
+        "The parameter count, proved",
+        "Prove that Serial LoRA trains a quarter of LoRA's parameters, and know when it does not",
+        "Lesson 00",
+        "not needed",
+    ),
+    Lesson(
+        "03",
+        "build_serial_lora",
+        "Build Serial LoRA",
+        "Write the adapter, place it in an attention block, and prove that it does what it should",
+        "Lesson 02",
+        "not needed",
+    ),
+    Lesson(
+        "04",
+        "clip_few_shot",
+        "CLIP with a few shots",
+        "Adapt CLIP to a few pictures a class, and compare Serial LoRA with LoRA honestly",
+        "Lesson 03",
+        "faster at paper scale; not needed at tiny scale",
+    ),
+)
+
+
+def find_lesson(number: str) -> Lesson:
+    """Return the lesson with this number; ``"2"`` and ``"02"`` are the same lesson."""
+    for lesson in LESSONS:
+        if lesson.number == f"{number}".zfill(2):
+            return lesson
+    known = ", ".join(lesson.number for lesson in LESSONS)
+    raise SerialLoRAError(f"There is no lesson {number!r}; the lessons are {known}.")
+
+
+def read_measured(path: Path = MEASURED) -> dict[str, dict]:
+    """What the builder measured, by lesson number: seconds, peak_mb, cores, date, torch."""
+    if not path.is_file():
+        return {}
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def say_minutes(measured: dict | None) -> str:
+    """Seconds as a reader wants them: rounded up to what they should plan for."""
+    if not measured:
+        return "not measured yet"
+    seconds = measured["seconds"]
+    if seconds <= 60:
+        return "less than 1 minute"
+    return f"about {-(-int(seconds) // 60)} minutes"
+
+
+def say_memory(measured: dict | None) -> str:
+    """Peak memory of the lesson's kernel, rounded up to the next tenth of a GB."""
+    if not measured:
+        return "not measured yet"
+    return f"{-(-measured['peak_mb'] // 100) / 10:.1f} GB"
+
+
+def lesson_card(number: str):
+    """Show a lesson's prerequisites, running time and memory as measured; for its first cells."""
+    from IPython.display import Markdown, display
+
+    lesson = find_lesson(number)
+    measured = read_measured().get(lesson.number)
+    cores = measured["cores"] if measured else 2
+    rows = [
+        ("Before this lesson", lesson.prerequisites),
+        (f"Time to run, {cores} CPU cores", say_minutes(measured)),
+        ("Memory", say_memory(measured)),
+        ("GPU", lesson.gpu),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    display(Markdown(f"| Lesson {lesson.number} | {lesson.title} |\n|---|---|\n{table}"))
+
+
+def lesson_table() -> str:
+    """The table of lessons in Markdown, with links to the notebook and to the solved one."""
+    measured = read_measured()
+    lines = [
+        "| Lesson | What you can do afterwards | Runs in (2 CPU cores) | Memory | Solved |",
+        "|---|---|---|---|---|",
+    ]
+    for lesson in LESSONS:
+        numbers = measured.get(lesson.number)
+        lines.append(
+            f"| [{lesson.number} {lesson.title}](notebooks/{lesson.stem}.ipynb) | {lesson.goal} "
+            f"| {say_minutes(numbers)} | {say_memory(numbers)} "
+            f"| [solved](solutions/{lesson.stem}.ipynb) |"
+        )
+    return "\n".join(lines)
+
+
+def with_table(text: str) -> str:
+    """Return ``text`` with the present table between its two marker lines."""
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise SerialLoRAError(f"The page needs the two lines {BEGIN} and {END} around the table.")
+    return f"{head}{BEGIN}\n{lesson_table()}\n{END}{tail}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table, write it into a page, or check the page; 1 when the page is stale."""
+    parser = argparse.ArgumentParser(prog="python -m serial_lora.course.lessons")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="update the table in this page")
+    parser.add_argument("--check", type=Path, metavar="PAGE", help="exit with 1 if it is stale")
+    options = parser.parse_args(arguments)
+    page = options.write or options.check
+    if page is None:
+        print(lesson_table())
+        return 0
+    try:
+        text = page.read_text(encoding="utf-8")
+        wanted = with_table(text)
+    except (OSError, SerialLoRAError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.write:
+        page.write_text(wanted, encoding="utf-8")
+    elif text != wanted:
+        print(
+            f"The lesson table in {page} is stale: run "
+            f"`python -m serial_lora.course.lessons --write {page}`.",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

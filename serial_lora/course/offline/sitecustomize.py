@@ -1,0 +1,42 @@
+"""Put this folder on PYTHONPATH and every Python process started from there is offline.
+
+``make test`` and the notebook builder do so for the kernels that run lessons: a lesson that asks
+for anything beyond this machine fails with one clear sentence. Only the loopback addresses stay
+reachable. The standard library alone is used, since this runs before anything else.
+"""
+
+import socket
+import sys
+
+_LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
+
+
+class NetworkBlocked(OSError):
+    """Something asked for the network where lessons and tests run without one."""
+
+
+def _refuse(event, arguments):
+    if event in ("socket.connect", "socket.sendto"):
+        address = arguments[1]
+        if not isinstance(address, tuple):  # a socket in the file system
+            return
+        host = address[0]
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = arguments[0]
+    else:
+        return
+    if isinstance(host, bytes):
+        host = host.decode("ascii", "replace")
+    if not host or host.startswith(_LOOPBACK) or host == socket.gethostname():
+        return
+    raise NetworkBlocked(f"The network is blocked here, and something asked for {host}.")
+
+
+def block_network():
+    """Refuse every connection and look-up beyond this machine, in this process, from now on."""
+    if not getattr(sys, "_serial_lora_offline", False):
+        sys._serial_lora_offline = True
+        sys.addaudithook(_refuse)
+
+
+block_network()
