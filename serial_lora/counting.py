@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -378,7 +378,7 @@ def ratio_frame(width: int = 768, rank: int = 32) -> pd.DataFrame:
 # --------------------------------------------------------------------------- the paper as data
 
 
-@lru_cache(maxsize=None)
+@cache
 def _asset(name: str) -> dict[str, Any]:
     asset = resources.files("serial_lora") / "assets" / name
     return json.loads(asset.read_text(encoding="utf-8"))
@@ -490,10 +490,7 @@ def _twin(key: str, printed: float) -> str:
             continue
         for method, count in (("LoRA", item.lora()), ("Serial LoRA", item.serial_lora())):
             if _rounds_to(count / 1e6, printed):
-                return (
-                    f" (The same digits are {method}'s exact count on {item.title}: "
-                    f"{count:,}.)"
-                )
+                return f" (The same digits are {method}'s exact count on {item.title}: {count:,}.)"
     return ""
 
 
@@ -508,8 +505,7 @@ def _judge(key: str, method: str, exact: int, row: dict[str, Any]) -> tuple[str,
         return "unit", (
             f"The number is right and its unit is not: {exact:,} parameters are "
             f"{READINGS[_EXPECTED_READING[unit]](exact):.2f} {unit}; "
-            f"counted as {reading} they are {printed}."
-            + _twin(key, printed)
+            f"counted as {reading} they are {printed}." + _twin(key, printed)
         )
     value = READINGS[_EXPECTED_READING[unit]](exact)
     verdict = (

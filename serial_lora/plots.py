@@ -1,0 +1,541 @@
+"""Every picture of the course, in one style.
+
+Each function returns a `matplotlib.figure.Figure` that carries its own description in words as
+`figure.alt_text`. In a notebook, show it with `display_figure(figure)`.
+
+How the description travels, and why so: a notebook stores a picture as `image/png`, which has no
+place for alternative text. Jupyter's converters read `alt` from the output's metadata, code-hosting
+pages and JupyterLab do not. So `display_figure` writes the description in three places: the
+metadata (converters), the `text/plain` form of the same output (terminals, diffs, readers without
+pictures) and one Markdown line below the picture (every page). `save_figure` writes it into the
+file.
+
+Colours are Okabe and Ito's, which people with any of the common colour-vision deficiencies can
+tell apart; methods also differ by marker and line, so no figure depends on colour alone.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon
+from PIL import Image
+
+from serial_lora.errors import SerialLoRAError
+
+# --------------------------------------------------------------------------- house style
+
+INK = "#222222"
+QUIET = "#6b6b6b"
+FROZEN = "#e3e7ec"
+FROZEN_EDGE = "#8a94a3"
+BLUE = "#0072b2"
+VERMILION = "#d55e00"
+
+METHODS: dict[str, dict[str, str]] = {
+    "lora": {"title": "LoRA", "colour": BLUE, "marker": "o", "line": "-"},
+    "serial_lora": {"title": "Serial LoRA", "colour": VERMILION, "marker": "s", "line": "-"},
+    "lora_plus": {"title": "LoRA+", "colour": "#56b4e9", "marker": "^", "line": "--"},
+    "serial_lora_plus": {
+        "title": "Serial LoRA+",
+        "colour": "#e69f00",
+        "marker": "D",
+        "line": "--",
+    },
+    "lora_budget": {
+        "title": "LoRA at Serial LoRA's budget",
+        "colour": "#009e73",
+        "marker": "v",
+        "line": ":",
+    },
+}
+"""Name, colour, marker and line of every method; a method not listed is drawn in purple."""
+
+STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 11,
+    "mathtext.fontset": "dejavusans",
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": QUIET,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",
+}
+"""Matplotlib settings that every figure is drawn and saved under."""
+
+SCREEN_DPI = 110
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw under the course's settings, and put matplotlib's own back afterwards."""
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def _method(name: str) -> dict[str, str]:
+    fallback = {"title": name, "colour": "#cc79a7", "marker": "P", "line": "-."}
+    return METHODS.get(name, fallback)
+
+
+# --------------------------------------------------------------------------- describe and show
+
+
+def _with_description(figure: Figure, text: str) -> Figure:
+    figure.alt_text = " ".join(text.split())  # type: ignore[attr-defined]
+    return figure
+
+
+def describe(figure: Figure) -> str:
+    """The figure in words: its `alt_text`, or the empty string when it has none."""
+    return getattr(figure, "alt_text", "")
+
+
+def figure_png(figure: Figure, dpi: int = SCREEN_DPI) -> bytes:
+    """The figure as PNG bytes, its description kept in the file's metadata."""
+    buffer = io.BytesIO()
+    with house_style():
+        metadata = {"Description": describe(figure), "Software": None}
+        figure.savefig(buffer, format="png", dpi=dpi, metadata=metadata)
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
+    """Write a figure as .png or .svg, with its description inside; returns the path."""
+    path = Path(path)
+    kind = path.suffix.lstrip(".").lower()
+    if kind not in ("png", "svg"):
+        raise SerialLoRAError(f"a figure is saved as .png or .svg, not {path.name!r}; rename it.")
+    # No dates and no random ids: the same figure gives the same file.
+    metadata: dict[str, Any] = {"Description": describe(figure)}
+    metadata |= {"Date": None} if kind == "svg" else {"Software": None}
+    with house_style(), matplotlib.rc_context({"svg.hashsalt": "serial-lora"}):
+        figure.savefig(path, format=kind, dpi=dpi, metadata=metadata)
+    return path
+
+
+def display_figure(figure: Figure, alt: str | None = None, caption: bool = True) -> None:
+    """Show a figure in a notebook together with its description.
+
+    Args:
+        figure: any matplotlib figure.
+        alt: the description; the figure's own `alt_text` when left out.
+        caption: whether to put the description below the picture too, for pages that drop
+            metadata. Turn it off only where the prose around the figure already says it.
+
+    Raises:
+        SerialLoRAError: if there is no description at all.
+    """
+    from IPython.display import display
+
+    text = " ".join((alt or describe(figure)).split())
+    if not text:
+        raise SerialLoRAError(
+            "this figure has no description; pass alt='...' in a sentence or two."
+        )
+    _with_description(figure, text)
+    data = {"image/png": figure_png(figure), "text/plain": f"[Figure: {text}]"}
+    display(data, metadata={"image/png": {"alt": text}}, raw=True)
+    if caption:
+        display({"text/markdown": f"*In words: {text}*", "text/plain": text}, raw=True)
+
+
+# --------------------------------------------------------------------------- the README picture
+
+
+class _Canvas:
+    """A few shapes on axes, in the units of the drawing."""
+
+    def __init__(self, axes: Any) -> None:
+        self.axes = axes
+
+    def text(self, x: float, y: float, words: str, **style: Any) -> None:
+        style = {"ha": "center", "va": "center", "fontsize": 12} | style
+        self.axes.text(x, y, words, **style)
+
+    def box(
+        self, x: float, y: float, width: float, height: float, words: str, **style: Any
+    ) -> None:
+        """A rounded box centred on (x, y)."""
+        size = style.pop("fontsize", 13)
+        style = {"facecolor": FROZEN, "edgecolor": FROZEN_EDGE, "linewidth": 1.3} | style
+        corner = (x - width / 2, y - height / 2)
+        shape = FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=0.14")
+        shape.set(**style)
+        self.axes.add_patch(shape)
+        self.text(x, y, words, fontsize=size)
+
+    def pair(self, x: float, y: float, colour: str, index: str, wide: float = 0.62) -> None:
+        """A low-rank pair, A narrowing to the rank and B widening again, centred on (x, y)."""
+        narrow, gap, height = wide * 0.42, 0.05, 0.78
+        for sign, name in ((1, "A"), (-1, "B")):
+            near, far = y + sign * gap, y + sign * (gap + height)
+            corners = [(x - narrow, near), (x + narrow, near), (x + wide, far), (x - wide, far)]
+            self.axes.add_patch(Polygon(corners, facecolor=colour, edgecolor="none"))
+            middle = (near + 1.15 * far) / 2.15
+            self.text(x, middle, f"${name}_{index}$", color="white", fontsize=12, weight="bold")
+
+    def plus(self, x: float, y: float) -> None:
+        self.axes.add_patch(Circle((x, y), 0.24, facecolor="white", edgecolor=INK, linewidth=1.2))
+        for dx, dy in ((0.12, 0), (0, 0.12)):
+            self.axes.plot([x - dx, x + dx], [y - dy, y + dy], color=INK, linewidth=1.3)
+
+    def line(self, *points: tuple[float, float], colour: str = INK) -> None:
+        xs, ys = zip(*points, strict=True)
+        self.axes.plot(xs, ys, color=colour, linewidth=1.4, solid_capstyle="round", zorder=1)
+
+    def arrow(self, *points: tuple[float, float], colour: str = INK) -> None:
+        """A line through the points with a head at the last one."""
+        if len(points) > 2:
+            self.line(*points[:-1], colour=colour)
+        head = FancyArrowPatch(
+            points[-2], points[-1], arrowstyle="-|>", mutation_scale=11, shrinkA=0, shrinkB=0
+        )
+        head.set(color=colour, linewidth=1.4, zorder=1)
+        self.axes.add_patch(head)
+
+
+_COLUMNS = (1.75, 5.0, 8.25)
+_NAMES = ("q", "k", "v")
+
+
+def _shared_part(canvas: _Canvas) -> None:
+    """What both methods leave alone: the tokens in, the attention, the tokens out."""
+    canvas.box(5, 12.4, 4.9, 0.8, "tokens $x$, after the norm", facecolor="white", fontsize=12)
+    canvas.box(5, 5.9, 8.6, 0.85, "attention over $q$, $k$, $v$", facecolor="white", fontsize=12)
+    canvas.box(5, 0.65, 4.2, 0.8, "back to the block", facecolor="white", fontsize=12)
+
+
+def _draw_lora(canvas: _Canvas) -> None:
+    _shared_part(canvas)
+    canvas.line((5, 12.0), (5, 11.3))
+    canvas.line((_COLUMNS[0] - 0.75, 11.3), (_COLUMNS[2] + 0.75, 11.3))
+    for column, name in zip(_COLUMNS, _NAMES, strict=True):
+        plus = _lora_projection(canvas, column, 11.3, name)
+        canvas.arrow((column - 0.75, plus - 0.24), (column - 0.75, 6.33))
+        canvas.text(column - 0.42, 6.8, f"${name}$", fontsize=13)
+    canvas.line((5, 5.47), (5, 5.05))
+    plus = _lora_projection(canvas, 5, 5.05, "o")
+    canvas.arrow((4.25, plus - 0.24), (4.25, 1.05))
+
+
+def _lora_projection(canvas: _Canvas, column: float, top: float, name: str) -> float:
+    """A frozen matrix with its own pair beside it; returns the height of their sum."""
+    left, right, middle, plus = column - 0.75, column + 0.75, top - 1.5, top - 3.0
+    canvas.line((left, top), (right, top))
+    canvas.arrow((left, top), (left, middle + 0.83))
+    canvas.arrow((right, top), (right, middle + 0.83))
+    canvas.box(left, middle, 1.2, 1.66, f"$W_{name}$")
+    canvas.pair(right, middle, BLUE, name)
+    canvas.arrow((left, middle - 0.83), (left, plus + 0.24))
+    canvas.arrow((right, middle - 0.83), (right, plus), (left + 0.24, plus), colour=BLUE)
+    canvas.plus(left, plus)
+    return plus
+
+
+def _draw_serial(canvas: _Canvas) -> None:
+    _shared_part(canvas)
+    canvas.line((5, 12.0), (5, 11.6))
+    canvas.line((5, 11.6), (6.9, 11.6))
+    canvas.arrow((6.9, 11.6), (6.9, 11.13))
+    canvas.pair(6.9, 10.3, VERMILION, "s", wide=0.8)
+    canvas.arrow((5, 11.6), (5, 9.34))
+    canvas.arrow((6.9, 9.47), (6.9, 9.1), (5.24, 9.1), colour=VERMILION)
+    canvas.plus(5, 9.1)
+    canvas.text(5.35, 8.62, "$x'$", fontsize=13, ha="left")
+    canvas.line((5, 8.86), (5, 8.3))
+    canvas.line((_COLUMNS[0], 8.3), (_COLUMNS[2], 8.3))
+    for column, name in zip(_COLUMNS, _NAMES, strict=True):
+        canvas.arrow((column, 8.3), (column, 7.85))
+        canvas.box(column, 7.42, 1.9, 0.86, f"$W_{name}$")
+        canvas.arrow((column, 6.99), (column, 6.33))
+        canvas.text(column + 0.33, 6.7, f"${name}$", fontsize=13)
+    canvas.arrow((5, 5.47), (5, 3.98))
+    canvas.box(5, 3.55, 1.9, 0.86, "$W_o$")
+    canvas.arrow((5, 3.12), (5, 1.05))
+
+
+def draw_serial_vs_lora() -> Figure:
+    """One attention block under LoRA and under Serial LoRA, side by side (after Fig. 1)."""
+    with house_style():
+        figure = Figure(figsize=(10, 7.6), layout=None)
+        panels = (
+            ("LoRA", "a pair beside every matrix", BLUE, _draw_lora),
+            ("Serial LoRA", "one pair in front of q, k and v", VERMILION, _draw_serial),
+        )
+        formulas = (
+            ("$q = W_q\\,x + B_q A_q\\,x$", "4 pairs:  $8\\,d\\,r$  parameters a block"),
+            ("$q = W_q\\,(x + B_s A_s\\,x)$", "1 pair:  $2\\,d\\,r$  parameters a block"),
+        )
+        for i, ((name, idea, colour, draw), lines) in enumerate(zip(panels, formulas, strict=True)):
+            axes = figure.add_axes((0.015 + 0.49 * i, 0.05, 0.48, 0.94))
+            axes.set(xlim=(-0.2, 10.2), ylim=(-1.75, 14.6))
+            axes.axis("off")
+            canvas = _Canvas(axes)
+            canvas.text(5, 14.15, name, fontsize=18, weight="bold", color=colour)
+            canvas.text(5, 13.4, idea, fontsize=13)
+            draw(canvas)
+            canvas.text(5, -0.45, lines[0], fontsize=14)
+            canvas.text(5, -1.3, lines[1], fontsize=14, weight="bold", color=colour)
+        legend = figure.add_axes((0, 0, 1, 0.055))
+        legend.set(xlim=(0, 20), ylim=(0, 1))
+        legend.axis("off")
+        _legend(_Canvas(legend))
+    return _with_description(
+        figure,
+        """Two drawings of one attention block. Left, LoRA: each of the frozen matrices W_q, W_k,
+        W_v and W_o has its own trained low-rank pair A, B beside it, and their outputs are added;
+        four pairs, 8 d r parameters a block. Right, Serial LoRA: a single trained pair A_s, B_s
+        sits in front of W_q, W_k and W_v and is added to the tokens before all three; W_o is left
+        alone; one pair, 2 d r parameters a block.""",
+    )
+
+
+def _legend(canvas: _Canvas) -> None:
+    canvas.box(3.1, 0.5, 0.5, 0.5, "")
+    canvas.text(3.55, 0.5, "frozen", ha="left")
+    for x, colour in ((6.6, BLUE), (7.25, VERMILION)):
+        canvas.box(x, 0.5, 0.5, 0.5, "", facecolor=colour, edgecolor="none")
+    canvas.text(7.7, 0.5, "trained", ha="left")
+    canvas.text(10.6, 0.5, "$d$: width of a token    $r$: rank, much smaller", ha="left")
+
+
+# --------------------------------------------------------------------------- counts
+
+
+def plot_counts(counts: Mapping[str, tuple[int, int]] | None = None) -> Figure:
+    """Bars of LoRA's and Serial LoRA's parameters.
+
+    Args:
+        counts: name of a model to (LoRA, Serial LoRA); the paper's three models when left out.
+    """
+    if counts is None:
+        from serial_lora.counting import ARCHITECTURES
+
+        counts = {
+            f"{item.title}, r = {item.rank}": (item.lora(), item.serial_lora())
+            for item in ARCHITECTURES.values()
+            if item.in_paper
+        }
+    if not counts:
+        raise SerialLoRAError("there is nothing to draw; pass at least one model's two counts.")
+    with house_style():
+        figure = Figure(figsize=(8, 1.3 + 0.95 * len(counts)), layout="constrained")
+        axes = figure.subplots()
+        largest = max(max(pair) for pair in counts.values())
+        for row, (lora, serial) in enumerate(counts.values()):
+            for offset, value, key in ((-0.19, lora, "lora"), (0.19, serial, "serial_lora")):
+                look = _method(key)
+                label = look["title"] if row == 0 else None
+                axes.barh(row + offset, value, 0.34, color=look["colour"], label=label)
+                axes.text(value + 0.012 * largest, row + offset, f"{value:,}", va="center")
+        axes.set_yticks(range(len(counts)), list(counts))
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlim(0, largest * 1.22)
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+        axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+        axes.set_xlabel("trainable parameters")
+        figure.legend(loc="outside upper left", ncols=2)
+    words = "; ".join(f"{name}: {a:,} and {b:,}" for name, (a, b) in counts.items())
+    return _with_description(figure, f"Bars of LoRA's and Serial LoRA's parameters. {words}.")
+
+
+def _short(value: float) -> str:
+    """A tick label such as 5M or 200k."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+# --------------------------------------------------------------------------- accuracy
+
+RESULT_COLUMNS = ("dataset", "method", "shots", "seed", "accuracy", "zero_shot_accuracy")
+
+
+def _check_results(frame: pd.DataFrame) -> None:
+    missing = [name for name in RESULT_COLUMNS if name not in frame.columns]
+    if missing or frame.empty:
+        what = f"lacks {', '.join(missing)}" if missing else "has no rows"
+        raise SerialLoRAError(
+            f"the table of results {what}; it needs one row a run with {', '.join(RESULT_COLUMNS)}."
+        )
+    if frame["accuracy"].max() > 1 or frame["accuracy"].min() < 0:
+        raise SerialLoRAError("accuracy is a share between 0 and 1; divide percentages by 100.")
+
+
+def plot_accuracy_by_shots(frame: pd.DataFrame, average: bool = True) -> Figure:
+    """Accuracy against the number of shots, one small picture a data set.
+
+    A line joins the means over seeds, each run is a small point, the band runs from the worst to
+    the best seed, and a grey line marks zero-shot accuracy.
+
+    Args:
+        frame: one row a run with the columns of `RESULT_COLUMNS`; accuracies between 0 and 1.
+        average: add a picture of the average over data sets when there are two or more.
+    """
+    _check_results(frame)
+    datasets = list(dict.fromkeys(frame["dataset"]))
+    methods = _ordered(frame["method"])
+    parts = {name: frame[frame["dataset"] == name] for name in datasets}
+    if average and len(datasets) > 1:
+        parts["average over data sets"] = frame.groupby(
+            ["method", "shots", "seed"], as_index=False
+        )[["accuracy", "zero_shot_accuracy"]].mean()
+    columns = min(3, len(parts))
+    rows = math.ceil(len(parts) / columns)
+    with house_style():
+        width = max(6.4, 3.3 * columns + 0.6)  # the legend needs this much
+        figure = Figure(figsize=(width, 2.9 * rows + 0.9), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for axes, (name, part) in zip(grid.flat, parts.items(), strict=False):
+            _accuracy_panel(axes, part, methods)
+            axes.set_title(name)
+        for axes in grid.flat[len(parts) :]:
+            axes.set_visible(False)
+        figure.supylabel("accuracy (%)", fontsize=11)
+        figure.supxlabel("shots (training pictures a class)", fontsize=11)
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3 if columns > 2 else 2)
+    return _with_description(figure, _accuracy_words(frame, methods))
+
+
+def _ordered(names: pd.Series) -> list[str]:
+    """The methods present: known ones in the house's order, then the others."""
+    present = list(dict.fromkeys(names))
+    return [m for m in METHODS if m in present] + [m for m in present if m not in METHODS]
+
+
+def _accuracy_panel(axes: Any, part: pd.DataFrame, methods: Sequence[str]) -> None:
+    shots = sorted(part["shots"].unique())
+    axes.axhline(
+        100 * part["zero_shot_accuracy"].mean(),
+        color=QUIET,
+        linestyle=(0, (5, 3)),
+        label="zero-shot",
+    )
+    for i, method in enumerate(methods):
+        runs = part[part["method"] == method]
+        if runs.empty:
+            continue
+        look = _method(method)
+        # A small sideways step keeps methods of equal accuracy from hiding one another.
+        step = 1.04 ** (i - (len(methods) - 1) / 2)
+        by_shots = (100 * runs.set_index("shots")["accuracy"]).groupby(level=0)
+        mean, low, high = by_shots.mean(), by_shots.min(), by_shots.max()
+        x = mean.index.to_numpy(dtype=float) * step
+        axes.fill_between(x, low, high, color=look["colour"], alpha=0.16, linewidth=0)
+        axes.scatter(
+            runs["shots"] * step, 100 * runs["accuracy"], s=9, color=look["colour"], alpha=0.55
+        )
+        axes.plot(
+            x, mean, color=look["colour"], marker=look["marker"], linestyle=look["line"],
+            markersize=5, label=look["title"],
+        )  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(shots, [str(shot) for shot in shots])
+    axes.minorticks_off()
+
+
+def _accuracy_words(frame: pd.DataFrame, methods: Sequence[str]) -> str:
+    most = frame["shots"].max()
+    last = frame[frame["shots"] == most].groupby("method")["accuracy"].mean()
+    said = ", ".join(f"{_method(m)['title']} {last[m]:.1%}" for m in methods if m in last.index)
+    return (
+        f"Accuracy against shots; data sets: {', '.join(map(str, frame['dataset'].unique()))}; "
+        f"seeds: {frame['seed'].nunique()}. Zero-shot accuracy is "
+        f"{frame.groupby('dataset')['zero_shot_accuracy'].mean().mean():.1%} on average; "
+        f"at {most} shots the averages are: {said}."
+    )
+
+
+# --------------------------------------------------------------------------- pictures
+
+
+def _as_array(picture: Any) -> np.ndarray:
+    """A picture as an array to draw: PIL image, (H, W), (H, W, C) or (C, H, W) array or tensor."""
+    if isinstance(picture, Image.Image):
+        return np.asarray(picture.convert("RGBA" if "A" in picture.getbands() else "RGB"))
+    if hasattr(picture, "detach"):
+        picture = (
+            picture.detach().cpu().float().numpy()
+            if picture.is_floating_point()
+            else (picture.cpu().numpy())
+        )
+    array = np.asarray(picture)
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3):
+        raise SerialLoRAError(
+            f"a picture has 2 or 3 dimensions, not {array.ndim}; pass a list of pictures."
+        )
+    return np.clip(array, 0, 1) if np.issubdtype(array.dtype, np.floating) else array
+
+
+def show_pictures(
+    pictures: Sequence[Any],
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
+    size: float = 1.5,
+) -> Figure:
+    """A grid of pictures, each with a short title above it.
+
+    Args:
+        pictures: PIL images, or arrays or tensors of shape (H, W), (H, W, C) or (C, H, W); floats
+            are between 0 and 1.
+        titles: as many as there are pictures.
+        columns: pictures in a row; eight at most when left out.
+        size: inches each.
+    """
+    if not len(pictures):
+        raise SerialLoRAError("there are no pictures to show; pass at least one.")
+    if titles is not None and len(titles) != len(pictures):
+        raise SerialLoRAError(
+            f"{len(pictures)} pictures came with {len(titles)} titles; pass one title a picture."
+        )
+    columns = columns or min(8, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    height = size + (0.25 if titles else 0.05)
+    with house_style():
+        figure = Figure(figsize=(size * columns, height * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat:
+            axes.axis("off")
+        for i, (axes, picture) in enumerate(zip(grid.flat, pictures, strict=False)):
+            array = _as_array(picture)
+            axes.imshow(array, cmap="gray" if array.ndim == 2 else None, interpolation="nearest")
+            if titles is not None:
+                axes.set_title(titles[i], fontsize=9, weight="normal", loc="center")
+    said = f": {'; '.join(titles)}" if titles else ""
+    return _with_description(figure, f"{len(pictures)} pictures in {rows} row(s){said}.")
+
+
+if __name__ == "__main__":
+    # python -m serial_lora.plots: draw the README's picture anew.
+    print(save_figure(draw_serial_vs_lora(), "docs/serial_vs_lora.png"))
