@@ -480,15 +480,16 @@ def _as_array(picture: Any) -> np.ndarray:
     """A picture as an array to draw: PIL image, (H, W), (H, W, C) or (C, H, W) array or tensor."""
     if isinstance(picture, Image.Image):
         return np.asarray(picture.convert("RGBA" if "A" in picture.getbands() else "RGB"))
-    if hasattr(picture, "detach"):
-        picture = (
-            picture.detach().cpu().float().numpy()
-            if picture.is_floating_point()
-            else (picture.cpu().numpy())
-        )
+    channels = (1, 3, 4)
+    is_tensor = hasattr(picture, "detach")
+    if is_tensor:
+        picture = picture.detach().cpu()
+        picture = picture.float() if picture.is_floating_point() else picture
     array = np.asarray(picture)
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
-        array = array.transpose(1, 2, 0)
+    # A shape such as (4, 4, 4) can be read both ways: tensors keep channels first, arrays last.
+    if array.ndim == 3 and array.shape[0] in channels:
+        if is_tensor or array.shape[2] not in channels:
+            array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3):

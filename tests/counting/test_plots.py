@@ -1,0 +1,193 @@
+"""Figures: drawn without error, described in words, and refused when the data do not fit."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import rcParams
+from matplotlib.figure import Figure
+from PIL import Image
+
+from serial_lora import plots
+from serial_lora.errors import SerialLoRAError
+
+ROOT = Path(__file__).parents[2]
+
+
+def results(datasets=("animals", "food"), methods=("lora", "serial_lora"), shots=(1, 4, 16)):
+    """Made-up runs: accuracy rises with shots, and by a little with the method and the seed."""
+    return pd.DataFrame(
+        [
+            {
+                "dataset": dataset,
+                "method": method,
+                "shots": shot,
+                "seed": seed,
+                "accuracy": 0.2 + 0.02 * shot + 0.01 * m + 0.005 * seed,
+                "zero_shot_accuracy": 0.2,
+            }
+            for dataset in datasets
+            for m, method in enumerate(methods)
+            for shot in shots
+            for seed in range(3)
+        ]
+    )
+
+
+def texts_overlap(figure: Figure) -> list[tuple[str, str]]:
+    """Pairs of non-empty texts whose boxes share some area."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [
+        (text.get_text(), text.get_window_extent(canvas.get_renderer()))
+        for axes in figure.axes
+        for text in axes.texts
+        if text.get_text()
+    ]
+    return [
+        (a, b)
+        for i, (a, box) in enumerate(boxes)
+        for b, other in boxes[i + 1 :]
+        if box.overlaps(other)
+    ]
+
+
+def test_the_readme_picture_has_no_overlapping_words():
+    figure = plots.draw_serial_vs_lora()
+    assert texts_overlap(figure) == []
+    words = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert sum(word.startswith("$A_") for word in words) == 4 + 1
+    assert "8 d r" in figure.alt_text and "2 d r" in figure.alt_text
+
+
+def test_words_in_the_readme_picture_are_legible_at_800_pixels():
+    figure = plots.draw_serial_vs_lora()
+    pixels_a_point = 800 / figure.get_figwidth() / 72
+    sizes = [t.get_fontsize() for axes in figure.axes for t in axes.texts if t.get_text()]
+    assert min(sizes) * pixels_a_point >= 12
+
+
+def test_the_committed_picture_is_the_drawn_one():
+    with Image.open(ROOT / "docs" / "serial_vs_lora.png") as picture:
+        assert picture.text["Description"] == plots.draw_serial_vs_lora().alt_text
+        assert picture.width >= 1200
+
+
+def test_counts_are_written_on_their_bars():
+    figure = plots.plot_counts()
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert words == ["3,932,160", "983,040", "4,718,592", "1,179,648", "18,874,368", "4,718,592"]
+    assert "18,874,368" in figure.alt_text
+    widths = [bar.get_width() for bar in plots.plot_counts({"one": (8, 2)}).axes[0].patches]
+    assert widths == [8, 2]
+    with pytest.raises(SerialLoRAError):
+        plots.plot_counts({})
+
+
+def test_accuracy_lines_are_the_means_over_seeds():
+    frame = results()
+    figure = plots.plot_accuracy_by_shots(frame)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["animals", "food", "average over data sets"]
+    lines = {line.get_label(): line for line in figure.axes[1].lines}
+    for method, title in (("lora", "LoRA"), ("serial_lora", "Serial LoRA")):
+        part = frame[(frame["dataset"] == "food") & (frame["method"] == method)]
+        expected = [100 * part[part["shots"] == s]["accuracy"].mean() for s in (1, 4, 16)]
+        np.testing.assert_allclose(lines[title].get_ydata(), expected)
+    assert lines["zero-shot"].get_ydata()[0] == pytest.approx(20)
+    assert "Serial LoRA 53.5%" in figure.alt_text
+
+
+def test_one_data_set_one_seed_and_an_unknown_method_are_drawn_too():
+    frame = results(datasets=("pets",), methods=("lora_plus", "my_method"), shots=(2,))
+    figure = plots.plot_accuracy_by_shots(frame[frame["seed"] == 0])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["pets"]
+    assert "my_method" in figure.alt_text
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: f.drop(columns="seed"), "lacks seed"),
+        (lambda f: f.iloc[:0], "no rows"),
+        (lambda f: f.assign(accuracy=f["accuracy"] * 100), "divide percentages"),
+    ],
+)
+def test_results_that_do_not_fit_are_refused(spoil, message):
+    with pytest.raises(SerialLoRAError, match=message):
+        plots.plot_accuracy_by_shots(spoil(results()))
+
+
+def test_pictures_of_every_form_are_shown_alike():
+    array = np.linspace(0, 1, 5 * 6 * 3, dtype=np.float32).reshape(5, 6, 3)
+    byte = (array * 255).round().astype(np.uint8)
+    forms = [Image.fromarray(byte), byte, array, torch.from_numpy(array).permute(2, 0, 1)]
+    figure = plots.show_pictures(forms, ["image", "bytes", "floats", "tensor"], columns=2)
+    drawn = [np.asarray(axes.images[0].get_array(), dtype=float) for axes in figure.axes]
+    for picture in drawn:
+        scaled = picture / 255 if picture.max() > 1 else picture
+        np.testing.assert_allclose(scaled, array, atol=1 / 255)
+    assert "image; bytes; floats; tensor" in figure.alt_text
+
+
+def test_a_mask_is_drawn_in_grey_and_transparency_is_kept():
+    transparent = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    figure = plots.show_pictures([np.eye(4), torch.eye(4).bool()[None], transparent])
+    assert [axes.images[0].get_array().shape for axes in figure.axes] == [(4, 4), (4, 4), (4, 4, 4)]
+
+
+def test_pictures_that_do_not_fit_are_refused():
+    with pytest.raises(SerialLoRAError, match="no pictures"):
+        plots.show_pictures([])
+    with pytest.raises(SerialLoRAError, match="1 titles"):
+        plots.show_pictures([np.eye(2)] * 2, ["one"])
+    with pytest.raises(SerialLoRAError, match="2 or 3 dimensions"):
+        plots.show_pictures([np.zeros((2, 3, 4, 4))])
+
+
+def test_a_displayed_figure_carries_its_description_three_times(capture_display):
+    plots.display_figure(plots.plot_counts({"a model": (8, 2)}))
+    picture, caption = capture_display
+    assert picture["image/png"].startswith(b"\x89PNG")
+    alt = picture["metadata"]["image/png"]["alt"]
+    assert "a model: 8 and 2" in alt
+    assert alt in picture["text/plain"] and alt in caption["text/markdown"]
+
+
+def test_a_figure_of_ones_own_needs_a_description(capture_display):
+    figure = Figure(figsize=(1, 1))
+    assert plots.describe(figure) == ""
+    with pytest.raises(SerialLoRAError, match="alt="):
+        plots.display_figure(figure)
+    plots.display_figure(figure, alt="An empty\n figure.", caption=False)
+    assert len(capture_display) == 1 and plots.describe(figure) == "An empty figure."
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_a_saved_figure_is_the_same_file_every_time(tmp_path, suffix):
+    first, second = (
+        plots.save_figure(plots.plot_counts({"m": (8, 2)}), tmp_path / f"{i}.{suffix}", dpi=50)
+        for i in range(2)
+    )
+    assert first.read_bytes() == second.read_bytes()
+    assert b"m: 8 and 2" in first.read_bytes()
+
+
+def test_a_figure_is_not_saved_as_something_else(tmp_path):
+    with pytest.raises(SerialLoRAError, match="rename"):
+        plots.save_figure(plots.plot_counts({"m": (8, 2)}), tmp_path / "figure.pdf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drawing_leaves_matplotlibs_settings_alone():
+    def settings():
+        return {name: value for name, value in rcParams.items() if name != "backend"}
+
+    before = settings()
+    plots.draw_serial_vs_lora()
+    plots.plot_accuracy_by_shots(results())
+    assert settings() == before
