@@ -97,9 +97,8 @@ def find_check(number: str) -> Check:
                 raise
     if number not in _REGISTRY:
         known = sorted(key for key in _REGISTRY if key.partition(".")[0] == lesson)
-        raise SerialLoRAError(
-            f"There is no exercise {number!r}: lesson {lesson} has {', '.join(known) or 'no checks'}."
-        )
+        names = ", ".join(known) or "no checks"
+        raise SerialLoRAError(f"There is no exercise {number!r}: lesson {lesson} has {names}.")
     return _REGISTRY[number]
 
 
@@ -136,7 +135,9 @@ def check(number: str, *attempt: Any) -> bool:
     return True
 
 
-def call(attempt: Callable, *arguments: Any, what: str = "", cause: str = "", **keywords: Any) -> Any:
+def call(
+    attempt: Callable, *arguments: Any, what: str = "", cause: str = "", **keywords: Any
+) -> Any:
     """Call the learner's code; an error in it becomes a ``CheckFailed`` that keeps its traceback.
 
     ``NotImplementedError`` passes through, as it means that the exercise is still open.
@@ -157,7 +158,10 @@ def call(attempt: Callable, *arguments: Any, what: str = "", cause: str = "", **
 
 
 def require_equal(
-    what: str, got: Any, expected: Any, suspects: Mapping[str, Any] | None = None,
+    what: str,
+    got: Any,
+    expected: Any,
+    suspects: Mapping[str, Any] | None = None,
     otherwise: str = UNKNOWN_CAUSE,
 ) -> None:
     """Require ``got == expected``; ``suspects`` maps each likely cause to its wrong value."""
@@ -220,7 +224,9 @@ def describe(value: Any) -> str:
 
 def _require_returned(what: str, got: Any, expected: Any) -> None:
     if got is None and expected is not None:
-        raise CheckFailed(what, expected, None, "the function returns nothing: is `return` missing?")
+        raise CheckFailed(
+            what, expected, None, "the function returns nothing: is `return` missing?"
+        )
 
 
 def _close(got: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:

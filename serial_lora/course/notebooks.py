@@ -128,7 +128,7 @@ except ImportError:
 
 
 def find_root(start: Path | None = None) -> Path:
-    """The folder that holds ``solutions/`` and ``pyproject.toml``: here, above, or the package's."""
+    """The folder with ``solutions/`` and ``pyproject.toml``: here, above, or the package's."""
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
         if (folder / "solutions").is_dir() and (folder / "pyproject.toml").is_file():

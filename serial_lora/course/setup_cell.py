@@ -7,7 +7,7 @@ another. Anywhere else it does nothing. A checkout of the course is installed as
 one, the package comes from the index.
 """
 
-SETUP_CELL = '''\
+SETUP_CELL = """\
 # Colab and Kaggle: install what is missing, downgrade nothing. Elsewhere: nothing happens here.
 import os
 import subprocess
@@ -23,4 +23,4 @@ if hosted and util.find_spec("serial_lora") is None:
             print(f"{name}{keep}", file=constraints)
     source = ".." if os.path.isfile("../pyproject.toml") else "serial-lora"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "-c", "already_installed.txt"]
-    subprocess.run([*pip, source], check=True)'''
+    subprocess.run([*pip, source], check=True)"""

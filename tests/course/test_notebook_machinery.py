@@ -34,7 +34,7 @@ check("9.1", double)'''
 
 
 def write_lesson(root: Path, number: str = "90", *, extra: str = "", name: str = "double") -> Path:
-    """A lesson with a set-up cell, an import cell, an exercise, a proof cell and a solution cell."""
+    """A lesson with a set-up cell, an exercise, a proof cell and a solution-only cell."""
     (root / "solutions").mkdir(exist_ok=True)
     (root / "pyproject.toml").touch()
     exercise = SOLVED_CELL.replace("double", name)
@@ -139,14 +139,10 @@ def test_build_writes_both_notebooks(small_course):
 
 
 def test_build_is_deterministic(small_course):
-    first = [
-        (small_course / f / "90_small.ipynb").read_bytes() for f in ("solutions", "notebooks")
-    ]
+    first = [(small_course / f / "90_small.ipynb").read_bytes() for f in ("solutions", "notebooks")]
     with redirect_stdout(io.StringIO()):
         notebooks.build(small_course)
-    again = [
-        (small_course / f / "90_small.ipynb").read_bytes() for f in ("solutions", "notebooks")
-    ]
+    again = [(small_course / f / "90_small.ipynb").read_bytes() for f in ("solutions", "notebooks")]
     assert first == again
 
 
@@ -238,7 +234,9 @@ class SetupRun:
             monkeypatch.setenv(name, value)
         self.commands: list[list[str]] = []
         monkeypatch.setattr(subprocess, "run", lambda command, check: self.commands.append(command))
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
+        monkeypatch.setattr(
+            "importlib.util.find_spec", lambda name: object() if installed else None
+        )
         exec(setup_cell.SETUP_CELL, {})
 
 

@@ -1,0 +1,330 @@
+"""Is this machine ready for the course? One line a question, and the remedy where it is not.
+
+Each ``check_...`` function answers one question with a :class:`Finding`; :func:`doctor` runs them
+all and returns a :class:`Report`. ``serial-lora doctor`` prints it and exits with 1 when something
+fails.
+
+    [OK]    all is well
+    [NOTE]  fine for the tiny scale, worth knowing
+    [FAIL]  something in the course will not work; the line below says what to do
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+OLDEST_PYTHON = (3, 10)
+OLDEST_TORCH = (2, 4)
+TINY_MEMORY_GB = 3.0
+TINY_DISK_GB = 1.0
+PAPER_DISK_GB = 30.0
+# Cards of the paper scale, in GB of free memory, with what fits each. A card sold as 16 GB has
+# less than 16 free, so a tier is reached at nine tenths of its name.
+TIERS = ((24, "CLIP, SAM and SD3"), (16, "CLIP and SAM"), (8, "CLIP"))
+TIER_MARGIN = 0.9
+PIP = f'"{sys.executable}" -m pip install'
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer to one question: ``status`` is OK, NOTE or FAIL; ``remedy`` says what to do."""
+
+    status: str
+    question: str
+    answer: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        line = f"{'[' + self.status + ']':<7} {self.question}: {self.answer}"
+        return f"{line}\n        -> {self.remedy}" if self.remedy else line
+
+
+@dataclass
+class Report:
+    """All findings, in order. ``ok`` is True when none is a FAIL; ``scale`` is what fits here."""
+
+    findings: list[Finding] = field(default_factory=list)
+    scale: str = "tiny"
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything the tiny scale needs is here."""
+        return all(finding.status != "FAIL" for finding in self.findings)
+
+    def __str__(self) -> str:
+        failures = sum(finding.status == "FAIL" for finding in self.findings)
+        verdict = (
+            "Ready: open a lesson with `make lab`."
+            if self.ok
+            else f"{failures} thing{'s' if failures > 1 else ''} to mend before you start."
+        )
+        return "\n".join([*map(str, self.findings), verdict])
+
+
+def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
+    """Python 3.10 or newer."""
+    text = ".".join(map(str, version))
+    if version >= OLDEST_PYTHON:
+        return Finding("OK", "Python", f"{text} on {platform.system()} {platform.machine()}")
+    return Finding(
+        "FAIL", "Python", text, "install Python 3.10 or newer and make a new environment with it"
+    )
+
+
+def check_torch() -> Finding:
+    """PyTorch can be imported, is new enough, and computes a matrix product."""
+    try:
+        torch = importlib.import_module("torch")
+    except Exception as error:  # a broken build raises OSError, a missing one ImportError
+        return Finding("FAIL", "PyTorch", f"{type(error).__name__}: {error}", f'{PIP} "torch>=2.4"')
+    version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
+    if version < OLDEST_TORCH:
+        return Finding("FAIL", "PyTorch", torch.__version__, f'{PIP} --upgrade "torch>=2.4"')
+    product = torch.eye(2) @ torch.tensor([[1.0], [2.0]])
+    if product.flatten().tolist() != [1.0, 2.0]:
+        return Finding(
+            "FAIL", "PyTorch", "a 2x2 product comes out wrong", f"{PIP} --force-reinstall torch"
+        )
+    threads = torch.get_num_threads()
+    return Finding("OK", "PyTorch", f"{torch.__version__}, {threads} CPU threads")
+
+
+def check_device() -> Finding:
+    """What the lessons compute on: CUDA, Apple's MPS, or the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        return Finding("OK", "Device", f"CUDA: {', '.join(names)}")
+    if torch.backends.mps.is_available():
+        return Finding("OK", "Device", "MPS (Apple's GPU)")
+    if shutil.which("nvidia-smi"):
+        return Finding(
+            "NOTE",
+            "Device",
+            "CPU, although an NVIDIA driver is here",
+            "this PyTorch was built without CUDA, or the driver is too old for it; "
+            "pytorch.org/get-started names the build for your driver",
+        )
+    return Finding("OK", "Device", "CPU: enough for every lesson at tiny scale")
+
+
+def free_memory_gb() -> float | None:
+    """Memory that a new process can use, in GB; None where it cannot be told."""
+    try:
+        import psutil
+    except ImportError:
+        return None
+    return psutil.virtual_memory().available / 1e9
+
+
+def free_gpu_memory_gb() -> float | None:
+    """Free memory of the emptiest CUDA device, in GB; None without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    devices = range(torch.cuda.device_count())
+    return max(torch.cuda.mem_get_info(device)[0] for device in devices) / 1e9
+
+
+def check_memory(free_gb: float | None) -> Finding:
+    """Enough free memory for the largest tiny lesson."""
+    if free_gb is None:
+        return Finding("NOTE", "Memory", "cannot be read here", f"{PIP} psutil, to see it")
+    answer = f"{free_gb:.1f} GB free"
+    if free_gb >= TINY_MEMORY_GB:
+        return Finding("OK", "Memory", answer)
+    return Finding(
+        "FAIL",
+        "Memory",
+        f"{answer}, a lesson needs up to {TINY_MEMORY_GB:.0f} GB",
+        "close other programs, and shut down other notebooks' kernels: each keeps its memory",
+    )
+
+
+def check_gpu_memory(free_gb: float | None) -> Finding | None:
+    """How much of the GPU is free; None without a GPU."""
+    if free_gb is None:
+        return None
+    tier = fitting_tier(free_gb)
+    answer = f"{free_gb:.1f} GB free"
+    if tier:
+        return Finding("OK", "GPU memory", answer)
+    return Finding(
+        "NOTE",
+        "GPU memory",
+        f"{answer}, below the smallest tier of the paper scale",
+        "`nvidia-smi` shows who holds it: another notebook's kernel keeps its memory until "
+        "it is shut down",
+    )
+
+
+def check_disk(folder: Path | None = None) -> Finding:
+    """Enough room for the tiny data; a note when the paper's data would not fit."""
+    folder = folder or Path.home()
+    while not folder.exists():
+        folder = folder.parent
+    free_gb = shutil.disk_usage(folder).free / 1e9
+    answer = f"{free_gb:.1f} GB free at {folder}"
+    if free_gb < TINY_DISK_GB:
+        return Finding(
+            "FAIL", "Disk", answer, f"free at least {TINY_DISK_GB:.0f} GB, or move the data folder"
+        )
+    if free_gb < PAPER_DISK_GB:
+        return Finding(
+            "NOTE",
+            "Disk",
+            answer,
+            f"enough for tiny; the paper's data and weights want about {PAPER_DISK_GB:.0f} GB",
+        )
+    return Finding("OK", "Disk", answer)
+
+
+def required_packages() -> list[str]:
+    """The requirement strings of this package, test and pretraining extras left out."""
+    try:
+        requirements = metadata.requires("serial-lora") or []
+    except metadata.PackageNotFoundError:
+        return []
+    return [text for text in requirements if "extra ==" not in text]
+
+
+def check_packages(requirements: Iterable[str] | None = None) -> list[Finding]:
+    """Every requirement is installed in a version that fits; one line for all that are."""
+    from packaging.requirements import Requirement
+
+    texts = required_packages() if requirements is None else list(requirements)
+    if not texts:
+        return [
+            Finding(
+                "NOTE", "Packages", "serial-lora is not installed, only imported", f"{PIP} -e ."
+            )
+        ]
+    fitting, findings = [], []
+    for requirement in map(Requirement, texts):
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            findings.append(
+                Finding("FAIL", requirement.name, "missing", f'{PIP} "{_plain(requirement)}"')
+            )
+            continue
+        if requirement.specifier.contains(version, prereleases=True):
+            fitting.append(f"{requirement.name} {version}")
+        else:
+            findings.append(
+                Finding(
+                    "FAIL",
+                    requirement.name,
+                    f"{version}, wanted {requirement.specifier}",
+                    f'{PIP} --upgrade "{_plain(requirement)}"',
+                )
+            )
+    broken = [finding for finding in map(_check_import, IMPORTED) if finding]
+    if fitting:
+        findings.insert(0, Finding("OK", "Packages", ", ".join(fitting)))
+    return findings + broken
+
+
+# Import names whose failure would stop a lesson in the middle (compiled extensions, above all).
+IMPORTED = (
+    "torchvision",
+    "open_clip",
+    "segment_anything",
+    "accelerate",
+    "matplotlib",
+    "ipywidgets",
+)
+
+
+def _check_import(name: str) -> Finding | None:
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        return Finding(
+            "FAIL",
+            f"import {name}",
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            f"{PIP} --force-reinstall the package that holds {name}",
+        )
+    return None
+
+
+def _plain(requirement) -> str:
+    return f"{requirement.name}{requirement.specifier}"
+
+
+def check_weights(folder: Path = ASSETS / "weights") -> Finding:
+    """The tiny models' weights came with the package."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        return Finding(
+            "FAIL",
+            "Tiny weights",
+            f"none in {folder}",
+            f'{PIP} --force-reinstall --no-deps serial-lora, or "make weights" to train them',
+        )
+    sizes = [f"{path.name} ({path.stat().st_size / 1e6:.0f} MB)" for path in files]
+    return Finding("OK", "Tiny weights", ", ".join(sizes))
+
+
+def fitting_tier(free_gpu_gb: float | None) -> int | None:
+    """The largest paper tier (8, 16 or 24) that this much free GPU memory reaches, else None."""
+    if free_gpu_gb is None:
+        return None
+    return next((size for size, _ in TIERS if free_gpu_gb >= TIER_MARGIN * size), None)
+
+
+def check_scale(free_gpu_gb: float | None) -> Finding:
+    """Which scale fits this machine."""
+    tier = fitting_tier(free_gpu_gb)
+    if tier is None:
+        return Finding(
+            "OK", "Scale", 'scale="tiny" fits; scale="paper" wants a CUDA GPU of 8 GB or more'
+        )
+    labs = dict(TIERS)[tier]
+    return Finding("OK", "Scale", f'scale="tiny", and scale="paper" for {labs} ({tier} GB tier)')
+
+
+def doctor(verbose: bool = True, data_folder: str | os.PathLike | None = None) -> Report:
+    """Ask every question and return the report.
+
+    Args:
+        verbose: print each line as soon as it is known, and the verdict at the end.
+        data_folder: where data will lie, for the disk question; the home folder when left out.
+    """
+    report = Report()
+
+    def add(*findings: Finding | None) -> None:
+        for finding in filter(None, findings):
+            report.findings.append(finding)
+            if verbose:
+                print(finding, flush=True)
+
+    add(check_python())
+    torch_finding = check_torch()
+    add(torch_finding)
+    gpu = None
+    if torch_finding.status == "OK":
+        add(check_device())
+        gpu = free_gpu_memory_gb()
+    add(check_memory(free_memory_gb()), check_gpu_memory(gpu))
+    add(check_disk(Path(data_folder) if data_folder else None))
+    add(*check_packages(), check_weights(), check_scale(gpu))
+    report.scale = "paper" if fitting_tier(gpu) else "tiny"
+    if verbose:
+        print(str(report).splitlines()[-1], flush=True)
+    return report

@@ -1,0 +1,113 @@
+"""The doctor's answers on machines that are well, poor, or broken."""
+
+import shutil
+import sys
+from collections import namedtuple
+
+import pytest
+import torch
+
+from serial_lora.course import doctor as doctoring
+from serial_lora.course.doctor import Finding, Report
+
+
+def test_this_machine_runs_the_course(capsys):
+    report = doctoring.doctor()
+    said = capsys.readouterr().out
+    assert said == f"{report}\n"
+    questions = [finding.question for finding in report.findings]
+    assert questions[:2] == ["Python", "PyTorch"]
+    assert {"Device", "Memory", "Disk", "Tiny weights", "Scale"} <= set(questions)
+    assert all(finding.remedy for finding in report.findings if finding.status != "OK")
+
+
+def test_quiet(capsys):
+    doctoring.doctor(verbose=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_old_python_fails_with_the_remedy():
+    finding = doctoring.check_python((3, 9, 18))
+    assert finding.status == "FAIL" and "3.10 or newer" in finding.remedy
+    assert doctoring.check_python((3, 10, 0)).status == "OK"
+
+
+def test_missing_torch_ends_the_torch_questions(monkeypatch, capsys):
+    real = doctoring.importlib.import_module
+
+    def refuse(name, *rest):
+        if name == "torch":
+            raise ImportError("No module named 'torch'")
+        return real(name, *rest)
+
+    monkeypatch.setattr(doctoring.importlib, "import_module", refuse)
+    report = doctoring.doctor(verbose=False)
+    assert not report.ok
+    assert "[FAIL]  PyTorch: ImportError: No module named 'torch'" in str(report)
+    assert "Device" not in [finding.question for finding in report.findings]
+
+
+@pytest.mark.parametrize(("version", "status"), [("2.3.1", "FAIL"), ("2.4.0", "OK"), ("3.0", "OK")])
+def test_torch_versions(monkeypatch, version, status):
+    monkeypatch.setattr(torch, "__version__", version)
+    assert doctoring.check_torch().status == status
+
+
+@pytest.mark.parametrize(("free", "status"), [(1.2, "FAIL"), (8.0, "OK"), (None, "NOTE")])
+def test_memory(free, status):
+    assert doctoring.check_memory(free).status == status
+
+
+@pytest.mark.parametrize(
+    ("free", "tier"), [(None, None), (3.0, None), (7.5, 8), (14.8, 16), (23.2, 24), (80.0, 24)]
+)
+def test_tier_that_fits(free, tier):
+    assert doctoring.fitting_tier(free) == tier
+    said = doctoring.check_scale(free).answer
+    assert (f"({tier} GB tier)" in said) if tier else ("wants a CUDA GPU" in said)
+
+
+def test_gpu_held_by_another_notebook():
+    assert doctoring.check_gpu_memory(None) is None
+    assert "another notebook" in doctoring.check_gpu_memory(1.0).remedy
+    assert doctoring.check_gpu_memory(20.0).status == "OK"
+
+
+@pytest.mark.parametrize(("free", "status"), [(0.2, "FAIL"), (5, "NOTE"), (90, "OK")])
+def test_disk(monkeypatch, tmp_path, free, status):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(1e12, 0, free * 1e9))
+    assert doctoring.check_disk(tmp_path / "not" / "there" / "yet").status == status
+
+
+def test_packages_name_what_is_missing_and_what_is_old():
+    findings = doctoring.check_packages(
+        ["torch>=2", "numpy>=999", "no-such-package-here>=1", 'x; python_version < "3"']
+    )
+    by_name = {finding.question: finding for finding in findings}
+    assert by_name["Packages"].answer.startswith("torch 2")
+    assert by_name["numpy"].status == "FAIL" and ">=999" in by_name["numpy"].answer
+    assert by_name["no-such-package-here"].answer == "missing"
+    assert sys.executable in by_name["numpy"].remedy
+    assert "x" not in by_name
+
+
+def test_package_that_does_not_import(monkeypatch):
+    monkeypatch.setattr(doctoring, "IMPORTED", ("torch", "surely_not_a_module"))
+    (finding,) = [f for f in doctoring.check_packages(["torch"]) if f.status == "FAIL"]
+    assert finding.question == "import surely_not_a_module"
+
+
+def test_weights(tmp_path):
+    assert doctoring.check_weights(tmp_path).status == "FAIL"
+    (tmp_path / "clip.safetensors").write_bytes(b"x" * 2_000_000)
+    assert doctoring.check_weights(tmp_path).answer == "clip.safetensors (2 MB)"
+
+
+def test_report_verdict():
+    good, bad = Finding("OK", "a", "b"), Finding("FAIL", "c", "d", "mend c")
+    assert Report([good]).ok and str(Report([good])).endswith("`make lab`.")
+    report = Report([good, bad, bad])
+    assert not report.ok
+    assert str(report).splitlines()[1:3] == ["[FAIL]  c: d", "        -> mend c"]
+    assert str(report).endswith("2 things to mend before you start.")
