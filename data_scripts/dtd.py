@@ -1,0 +1,30 @@
+"""Describable Textures (DTD): ``python data_scripts/dtd.py --help``."""
+
+from serial_lora.data.download import FileFacts
+from serial_lora.data.sources import Archive, DataSource, command
+
+SOURCE = DataSource(
+    name="dtd",
+    title="Describable Textures (DTD)",
+    homepage="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
+    licence="for research purposes",
+    citation="Cimpoi, Maji, Kokkinos, Mohamed and Vedaldi: Describing Textures in the Wild. "
+    "CVPR 2014",
+    archives=(
+        Archive(
+            file_name="dtd-r1.0.1.tar.gz",
+            urls=(
+                "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
+                "https://thor.robots.ox.ac.uk/dtd/dtd-r1.0.1.tar.gz",
+            ),
+            facts=FileFacts(size=625_239_812, md5="fff73e5086ae6bdbea199a49dfb8a4c1"),
+            moves={"dtd": "dtd"},
+        ),
+    ),
+    pictures=5640,
+    classes=47,
+)
+app = command(SOURCE)
+
+if __name__ == "__main__":
+    app()
