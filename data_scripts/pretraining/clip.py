@@ -1,0 +1,332 @@
+"""Pretraining of the tiny CLIP: thirteen designers' drawings of the same things, with captions.
+
+An open_clip model at small size learns to put a drawing and its name in the same place, whoever
+drew it. OpenMoji's drawings of hidden concepts (`serial_lora.data.emoji_sets`) are left out: they
+are what the adaptation sets test.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from rich.progress import Progress
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from data_scripts.pretraining.augment import augment
+from data_scripts.pretraining.icons import ICON_STYLES, load_icons
+from data_scripts.pretraining.vocabulary import used_merges, write_merges
+from serial_lora.data.emoji import STYLES, Concept, EmojiSet, emoji_concepts, load_emoji
+from serial_lora.data.emoji_sets import EMOJI_SETS, hidden_codepoints
+
+NAME = "tiny-clip"
+ARCHITECTURE = {
+    "embed_dim": 192,
+    "vision_cfg": {
+        "image_size": 48, "patch_size": 8, "width": 192, "layers": 6, "head_width": 48,
+    },
+    "text_cfg": {
+        "context_length": 16, "vocab_size": None, "width": 192, "heads": 4, "layers": 4,
+    },
+}  # fmt: skip
+CAPTIONS = ("{}", "a drawing of {}", "a picture of {}", "an icon of {}", "{}.", "a photo of {}.")
+PROMPTS = ("a photo of {}.", "a drawing of {}.", "a sketch of {}.", "an emoji of {}.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a pretraining run depends on."""
+
+    minutes: float = 80.0
+    batch: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    warmup: float = 0.02  # fraction of the time
+    category_captions: float = 0.15  # fraction of captions that name the class, not the thing
+    picture_loss: float = 0.5  # weight of "two drawings of one thing belong together"
+    openmoji_weight: float = 2.0  # OpenMoji's visible drawings are drawn this often
+    seed: int = 0
+
+
+class Drawings:
+    """Every visible drawing in memory, with what it shows."""
+
+    def __init__(self, sets: list[EmojiSet], hidden: frozenset[str]) -> None:
+        pictures, self.concepts, self.is_openmoji = [], [], []
+        for emoji in sets:
+            openmoji = emoji.style.startswith("openmoji")
+            for index, concept in enumerate(emoji.concepts):
+                if openmoji and concept.codepoints in hidden:
+                    continue
+                pictures.append(emoji.pictures[index])
+                self.concepts.append(concept)
+                self.is_openmoji.append(openmoji)
+        self.pictures = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+        self.is_openmoji = torch.tensor(self.is_openmoji)
+        self.mirror = torch.tensor([c.group not in ("Symbols", "Flags") for c in self.concepts])
+        self.of_name: dict[str, list[int]] = {}
+        for index, concept in enumerate(self.concepts):
+            self.of_name.setdefault(concept.name, []).append(index)
+
+    def __len__(self) -> int:
+        return len(self.concepts)
+
+    def batch(self, recipe: Recipe, chance: random.Random) -> list[int]:
+        """Indices of pictures: every concept that is drawn at random comes in two styles."""
+        names = chance.sample(list(self.of_name), recipe.batch // 2)
+        chosen = []
+        for name in names:
+            indices = self.of_name[name]
+            weights = [recipe.openmoji_weight if self.is_openmoji[i] else 1.0 for i in indices]
+            chosen += chance.choices(indices, weights, k=2)
+        return chosen
+
+
+def category_of(concept: Concept) -> str | None:
+    """The class name under which the adaptation sets know a concept."""
+    return _CATEGORIES.get(concept.subgroup)
+
+
+_CATEGORIES = {
+    subgroup: class_name
+    for classes in EMOJI_SETS.values()
+    for class_name, subgroups in classes.items()
+    for subgroup in subgroups
+}
+
+
+def contrastive_loss(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
+    """Cross-entropy of each row with its positives sharing the target evenly."""
+    logits = logits.masked_fill(ignore, float("-inf"))
+    target = (positive & ~ignore).float()
+    has_target = target.sum(1) > 0
+    target = target[has_target] / target[has_target].sum(1, keepdim=True)
+    log_likelihood = F.log_softmax(logits[has_target], 1).masked_fill(ignore[has_target], 0.0)
+    return -(target * log_likelihood).sum(1).mean()
+
+
+class Pretraining:
+    """One run: model, optimizer, clock; everything that a checkpoint holds."""
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self.folder, self.recipe = folder, recipe
+        torch.manual_seed(recipe.seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.hidden = hidden_codepoints()
+        size = ARCHITECTURE["vision_cfg"]["image_size"]
+        self.sets = [load_emoji(style, size) for style in STYLES]
+        self.sets += [load_icons(style, size) for style in ICON_STYLES]
+        self.drawings = Drawings(self.sets, self.hidden)
+        self.tokenizer, config = write_model_files(folder)
+        self.model = open_clip.CLIP(
+            config["embed_dim"], config["vision_cfg"], config["text_cfg"], output_dict=True
+        )
+        fast_attention(self.model)
+        decayed = [p for p in self.model.parameters() if p.ndim >= 2]
+        plain = [p for p in self.model.parameters() if p.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": recipe.weight_decay},
+             {"params": plain, "weight_decay": 0.0}],
+            lr=recipe.learning_rate, betas=(0.9, 0.98),
+        )  # fmt: skip
+        self.step, self.seconds, self.curve = 0, 0.0, []
+        self.checkpoint = folder / "checkpoint.pt"
+        if self.checkpoint.exists():
+            self._resume()
+
+    def run(self) -> None:
+        """Train until the recipe's minutes are used up, saving and measuring on the way."""
+        budget = self.recipe.minutes * 60
+        with Progress() as progress:
+            bar = progress.add_task("pretraining", total=budget)
+            next_measure = self.seconds + 120
+            while self.seconds < budget:
+                started = time.monotonic()
+                loss = self._one_step(self.seconds / budget)
+                self.seconds += time.monotonic() - started
+                progress.update(bar, completed=self.seconds, description=f"loss {loss:.3f}")
+                if self.seconds > next_measure or self.seconds >= budget:
+                    next_measure = self.seconds + 240
+                    self._measure(loss)
+                    self._save()
+        self.export()
+
+    def _one_step(self, done: float) -> float:
+        recipe = self.recipe
+        chance = random.Random(f"{recipe.seed}:{self.step}")
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
+        for group in self.optimizer.param_groups:
+            warm = min(1.0, done / recipe.warmup + 0.01)
+            group["lr"] = recipe.learning_rate * warm * (0.5 + 0.5 * np.cos(np.pi * done))
+        indices = self.drawings.batch(recipe, chance)
+        rgba = self.drawings.pictures[indices].float() / 255
+        rgba[:, :3] *= rgba[:, 3:]
+        pictures = normalize(augment(rgba, self.drawings.mirror[indices], generator))
+        self.model.train()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = self._loss(indices, pictures, chance)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(0, np.log(100))
+        self.step += 1
+        return loss.item()
+
+    def _loss(self, indices: list[int], pictures: Tensor, chance: random.Random) -> Tensor:
+        concepts = [self.drawings.concepts[i] for i in indices]
+        openmoji = self.drawings.is_openmoji[indices]
+        names, captions, by_category = [], [], []
+        for concept in concepts:
+            category = category_of(concept)
+            use_category = category is not None and chance.random() < self.recipe.category_captions
+            by_category.append(use_category)
+            subject = category if use_category else concept.name
+            names.append(subject)
+            captions.append(chance.choice(CAPTIONS).format(subject))
+        own = [{concept.name, category_of(concept)} for concept in concepts]
+        positive = torch.tensor([[name in mine for name in names] for mine in own])
+        same = torch.tensor([[a.name == b.name for b in concepts] for a in concepts])
+        # No OpenMoji drawing is told its class, neither as "yes" nor as "no".
+        ignore = openmoji[:, None] & torch.tensor(by_category)[None, :]
+
+        out = self.model(pictures, self.tokenizer(captions))
+        image, text = out["image_features"].float(), out["text_features"].float()
+        logits = out["logit_scale"] * image @ text.T
+        loss = (
+            contrastive_loss(logits, positive, ignore)
+            + contrastive_loss(logits.T, positive.T, ignore.T)
+        ) / 2
+        itself = torch.eye(len(indices), dtype=torch.bool)
+        between_pictures = contrastive_loss(10.0 * image @ image.T, same, itself)
+        return loss + self.recipe.picture_loss * between_pictures
+
+    def _measure(self, loss: float) -> None:
+        row = {"minutes": round(self.seconds / 60, 2), "step": self.step, "loss": round(loss, 4)}
+        row |= measure(self.model, self.tokenizer, self.sets, self.hidden)
+        self.curve.append(row)
+        print(json.dumps(row), flush=True)
+
+    def _save(self) -> None:
+        state = {
+            "recipe": asdict(self.recipe), "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "step": self.step,
+            "seconds": self.seconds, "curve": self.curve,
+        }  # fmt: skip
+        torch.save(state, self.checkpoint.with_suffix(".tmp"))
+        self.checkpoint.with_suffix(".tmp").replace(self.checkpoint)
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.curve = state["curve"]
+        print(f"going on from step {self.step}, {self.seconds / 60:.1f} minutes", flush=True)
+
+    def export(self) -> None:
+        """Write float16 weights and the curve beside the model config."""
+        weights = {k: v.half().contiguous() for k, v in self.model.state_dict().items()}
+        save_file(weights, self.folder / f"{NAME}.safetensors")
+        with (self.folder / f"{NAME}.curve.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.curve[-1])
+            writer.writeheader()
+            writer.writerows(self.curve)
+
+
+def normalize(pictures: Tensor) -> Tensor:
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (open_clip.OPENAI_DATASET_MEAN,
+                                                          open_clip.OPENAI_DATASET_STD))
+    return (pictures - mean) / std
+
+
+def write_model_files(folder: Path):
+    """The merges and the model config that open_clip's factory needs; tokenizer and config."""
+    subjects = [c.name for c in emoji_concepts()] + list(_CATEGORIES.values())
+    subgroups = [c.subgroup for c in emoji_concepts()]
+    corpus = subjects + subgroups + list(CAPTIONS + PROMPTS)
+    write_merges(used_merges(corpus), folder / f"{NAME}.merges.txt.gz")
+    length = ARCHITECTURE["text_cfg"]["context_length"]
+    tokenizer = open_clip.SimpleTokenizer(
+        bpe_path=str(folder / f"{NAME}.merges.txt.gz"), context_length=length
+    )
+    config = json.loads(json.dumps(ARCHITECTURE))
+    config["text_cfg"]["vocab_size"] = tokenizer.vocab_size
+    (folder / f"{NAME}.json").write_text(json.dumps(config, indent=2) + "\n")
+    return tokenizer, config
+
+
+@torch.no_grad()
+def measure(model, tokenizer, sets: list[EmojiSet], hidden: frozenset[str]) -> dict[str, float]:
+    """How well names of hidden OpenMoji drawings are found among all hidden names, and more."""
+    model.eval()
+    result = {}
+    for emoji in sets[:2]:
+        kept = [i for i, c in enumerate(emoji.concepts) if c.codepoints in hidden]
+        names = [emoji.concepts[i].name for i in kept]
+        image, text = _embed(model, tokenizer, emoji, kept, names)
+        ranks = _ranks(image @ text.T, names)
+        result[f"{emoji.style} R@1"] = round((ranks < 1).float().mean().item(), 4)
+        result[f"{emoji.style} R@10"] = round((ranks < 10).float().mean().item(), 4)
+    openmoji = sets[1]
+    for set_name, classes in EMOJI_SETS.items():
+        label_of = {sub: k for k, subs in enumerate(classes.values()) for sub in subs}
+        kept = [i for i, c in enumerate(openmoji.concepts)
+                if c.codepoints in hidden and c.subgroup in label_of]
+        labels = torch.tensor([label_of[openmoji.concepts[i].subgroup] for i in kept])
+        prompts = [f"a drawing of {name}." for name in classes]
+        image, text = _embed(model, tokenizer, openmoji, kept, prompts)
+        accuracy = ((image @ text.T).argmax(1) == labels).float().mean().item()
+        result[f"zero-shot {set_name}"] = round(accuracy, 4)
+    return result
+
+
+def _embed(model, tokenizer, emoji: EmojiSet, kept: list[int], texts: list[str]):
+    rgba = torch.from_numpy(emoji.pictures[kept]).permute(0, 3, 1, 2).float() / 255
+    pictures = normalize(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:])
+    return (model.encode_image(pictures, normalize=True),
+            model.encode_text(tokenizer(texts), normalize=True))
+
+
+def _ranks(similarity: Tensor, names: list[str]) -> Tensor:
+    right = similarity.diagonal().unsqueeze(1)
+    same = torch.tensor([[a == b for b in names] for a in names])
+    return ((similarity > right) & ~same).sum(1)
+
+
+class _FastAttention(nn.MultiheadAttention):
+    """nn.MultiheadAttention's weights in plain algebra: on a CPU the fastest for short rows."""
+
+    def forward(self, query, key, value, need_weights=False, attn_mask=None, **_):
+        batch, length, width = query.shape
+        qkv = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = qkv.view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        if attn_mask is not None:
+            scores = scores + attn_mask.to(q.dtype)
+        out = scores.softmax(-1).to(v.dtype) @ v
+        return self.out_proj(out.transpose(1, 2).reshape(batch, length, width)), None
+
+
+def fast_attention(model: nn.Module) -> None:
+    for module in model.modules():
+        if type(module) is nn.MultiheadAttention:
+            module.__class__ = _FastAttention
+
+
+def pretrain(folder: Path, recipe: Recipe) -> None:
+    Pretraining(folder, recipe).run()
+
+
+def load_exported(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / f"{NAME}.safetensors")
