@@ -175,19 +175,21 @@ class ResumingDownloader:
             headers["Range"] = f"bytes={start}-"
             if state.get("validator"):
                 headers["If-Range"] = state["validator"]
+        writing = False
         try:
             with requests.get(url, headers=headers, stream=True, timeout=self.timeout) as response:
                 if response.status_code == 416 and _total(response) == start:
                     return  # nothing is missing: the last run ended between the end and the check
                 if response.status_code == 416:
-                    path.unlink(missing_ok=True)
-                    raise Interrupted("the partial file does not fit what the server has now")
+                    path.unlink(missing_ok=True)  # longer than the file on the server: start anew
+                    return self._fetch(url, path)
                 if response.status_code not in (200, 206):
                     reason = f"the server answers {response.status_code} {response.reason}"
                     raise SourceError(reason.strip())
                 continued = response.status_code == 206 and _range_start(response) == start
                 if response.status_code == 206 and not continued:
                     raise SourceError("the server sends another part of the file than asked for")
+                writing = True
                 self._write(response, path, url, start if continued else 0)
         except requests.exceptions.SSLError as error:
             raise SourceError(f"the certificate of {_host(url)} is not accepted") from error
@@ -197,10 +199,8 @@ class ResumingDownloader:
             requests.exceptions.InvalidURL,
         ) as error:
             raise SourceError(f"{url!r} is not a web address (http:// or https://)") from error
-        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ReadTimeout) as error:
-            raise Interrupted(_broken(path, None)) from error
         except requests.exceptions.RequestException as error:
-            if _size(path) > start:  # it broke in the middle, not at the door
+            if writing:
                 raise Interrupted(_broken(path, None)) from error
             raise SourceError(f"{_host(url)} cannot be reached (is there a network?)") from error
 
@@ -464,7 +464,8 @@ def extract(
     temporary = folder.with_name(f".{folder.name}.unpacking")
     try:
         with _open_archive(archive) as opened:
-            members = _members(opened)
+            with _progress_bar(f"checking {archive.name}", None, 0, progress) as tick:
+                members = _members(opened, tick)
             for member in members:
                 _refuse_unsafe(member, archive)
             _refuse_paths_through_links(members, archive)
@@ -494,21 +495,28 @@ def _open_archive(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
         return
     try:
         opened = tarfile.open(archive)
-    except OSError as error:
-        raise tarfile.ReadError(str(error)) from error
+    except (OSError, tarfile.TarError) as error:
+        raise tarfile.ReadError("it opens neither as zip nor as tar") from error
     with opened:
         yield opened
 
 
-def _members(opened: zipfile.ZipFile | tarfile.TarFile) -> list[_Member]:
+def _members(opened: zipfile.ZipFile | tarfile.TarFile, tick: Any) -> list[_Member]:
     if isinstance(opened, zipfile.ZipFile):
         return [_zip_member(opened, info) for info in opened.infolist()]
+    members = []
     try:
-        return [_tar_member(info) for info in opened.getmembers()]
+        for info in opened:  # a packed tar is read to its end for this, which can take a minute
+            members.append(_tar_member(info))
+            tick(members[-1].size)
+        # tarfile stops at the end of the tar; gzip's and xz's checksums come after it.
+        while opened.fileobj.read(CHUNK_SIZE):
+            pass
     except OSError as error:  # gzip's complaints are OSErrors without a number
         if error.errno is not None:
             raise
         raise tarfile.ReadError(str(error)) from error
+    return members
 
 
 def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:

@@ -167,11 +167,12 @@ class FewShotIndex:
     def check_fingerprint(self, data: ClassificationData) -> None:
         """Raise unless the file was made for exactly these pictures and classes."""
         if self.fingerprint != data.fingerprint():
+            root = f" --root {data.folder.parent}" if data.folder is not None else ""
             raise SerialLoRAError(
                 f"the few-shot index file of {self.dataset} was made for other pictures than the "
                 f"ones here ({self.scale} scale); restore the data, or make a new index with "
                 f"`python data_scripts/few_shot_indices.py --scale {self.scale} --dataset "
-                f"{self.dataset}`."
+                f"{self.dataset}{root}`."
             )
 
 
