@@ -1,0 +1,61 @@
+"""Three questions to any block that claims to be Serial LoRA (lesson 03).
+
+A block here is a module that keeps the plain block as ``.block``, whose last layer is
+``.block.out``, and that names its matrices ``lora_A`` and ``lora_B``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+
+def trained_copy(adapted: nn.Module, seed: int = 0) -> nn.Module:
+    """A copy whose ``lora_B`` hold random numbers, as if training had moved them."""
+    result = copy.deepcopy(adapted)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in result.named_parameters():
+            if name.endswith("lora_B"):
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return result
+
+
+@torch.no_grad()
+def reaches_output(adapted: nn.Module, x: Tensor) -> bool:
+    """Whether a trained adapter changes the block's output for x (B, N, d)."""
+    return not torch.allclose(trained_copy(adapted)(x), adapted(x))
+
+
+@torch.no_grad()
+def leaves_stream_alone(adapted: nn.Module, x: Tensor) -> bool:
+    """Whether x passes a trained block as it is once attention adds nothing."""
+    silent = trained_copy(adapted)
+    for parameter in silent.block.out.parameters():
+        parameter.zero_()
+    return torch.allclose(silent(x), x)
+
+
+def number_of_pairs(adapted: nn.Module) -> int:
+    """How many different pairs there are, whatever number of names each has."""
+    return len({id(p) for name, p in adapted.named_parameters() if name.endswith("lora_A")})
+
+
+def probe_table(blocks: Mapping[str, nn.Module], x: Tensor) -> pd.DataFrame:
+    """One row a block, one column a question, and the verdict."""
+    rows = {}
+    for name, adapted in blocks.items():
+        effect, stream = reaches_output(adapted, x), leaves_stream_alone(adapted, x)
+        pairs = number_of_pairs(adapted)
+        right = effect and stream and pairs == 1
+        rows[name] = {
+            "has an effect": "yes" if effect else "NO",
+            "leaves the stream alone": "yes" if stream else "NO",
+            "pairs": str(pairs) if pairs == 1 else f"{pairs} (NOT 1)",
+            "Serial LoRA?": "yes" if right else "no",
+        }
+    return pd.DataFrame(rows).T

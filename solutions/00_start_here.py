@@ -1,0 +1,383 @@
+# %% [markdown]
+# # 00 · Start here
+#
+# **What you will be able to do**
+#
+# - say whether your machine is ready for the course, and mend it if it is not;
+# - recognise the pictures that the lessons work with, and where they come from;
+# - say what a *low-rank pair* is, and why two thin matrices can stand in for a large one;
+# - do an exercise, read what its check says, and find its hints and its solution.
+
+# %% tags=["setup"]
+# Colab and Kaggle: install what is missing, downgrade nothing. Elsewhere: nothing happens here.
+import os
+import subprocess
+import sys
+from importlib import metadata, util
+
+hosted = "COLAB_RELEASE_TAG" in os.environ or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+if hosted and util.find_spec("serial_lora") is None:
+    frozen = ("torch", "torchvision", "torchaudio", "numpy")
+    with open("already_installed.txt", "w") as constraints:
+        for name, version in {(d.metadata["Name"], d.version) for d in metadata.distributions()}:
+            keep = f"=={version}" if name in frozen else f">={version.split('+')[0]}"
+            print(f"{name}{keep}", file=constraints)
+    source = ".." if os.path.isfile("../pyproject.toml") else "serial-lora"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "-c", "already_installed.txt"]
+    subprocess.run([*pip, source], check=True)
+
+# %%
+import torch
+from torch import nn
+
+from serial_lora.course import CheckFailed, check, lesson_card
+from serial_lora.plots import display_figure, draw_serial_vs_lora, show_pictures
+
+torch.manual_seed(0)
+lesson_card("00")
+
+# %% [markdown]
+# ## What this course is about
+#
+# A vision transformer that somebody trained for weeks knows a great deal, and you want it to do
+# something new: your classes, your masks, your style. *Fine-tuning* changes all of its weights.
+# *Low-rank adaptation* (LoRA) leaves them as they are and learns a small correction beside them.
+# **Serial LoRA** goes one step further: instead of one correction for each of the four matrices in
+# an attention block, it learns a single one and puts it in front of them.
+#
+# You will build it by hand, prove what it costs, and adapt real models with it: CLIP first. All
+# lessons run at `scale="tiny"` on a laptop, without a GPU and without a network; the same code runs
+# at `scale="paper"` with the paper's models and data.
+#
+# The next cell draws the idea. Look for two things: how many coloured pairs there are on each side,
+# and *where* they sit.
+
+# %%
+display_figure(draw_serial_vs_lora(), caption=False)
+
+# %% [markdown]
+# **What this shows.** On the left, every grey matrix has its own coloured pair beside it: four
+# pairs. On the right there is one pair, in front of q, k and v, and it changes the tokens that all
+# three read. One pair for four is where the quarter comes from; lesson 02 proves it, and says when
+# it is not a quarter.
+
+# %% [markdown]
+# ## Is this machine ready?
+#
+# The doctor asks one question a line. `[OK]` needs nothing from you. `[NOTE]` is fine for the tiny
+# scale and worth knowing. `[FAIL]` means that something later will not work, and the line below it
+# says what to do. In a terminal, `serial-lora doctor` prints the same.
+
+# %%
+from serial_lora.course.doctor import doctor
+
+report = doctor()
+
+# %% [markdown]
+# **What this shows.** The last line is the verdict. If something failed, mend it first, restart the
+# kernel, and run this cell again; every other lesson assumes a clean bill.
+
+# %% [markdown]
+# ## The pictures
+#
+# The tiny scale works on emoji, because the same things have been drawn by several designers: one
+# *concept*, many *styles*. That is what adapting needs. A model that has learnt one style knows the
+# concepts, and has to get used to the way somebody else draws them.
+#
+# The cell loads every style and picks the same concepts from each. Expect one row a style, in the order in which the credits are printed below. The
+# first run draws them from the installed fonts and takes some seconds; later runs read a cache.
+
+# %%
+from serial_lora.data.emoji import ATTRIBUTION, STYLES, load_emoji
+
+styles = {style: load_emoji(style) for style in STYLES}
+wanted = ["owl", "red apple", "sailboat", "violin", "snowman", "key"]
+
+pictures, captions = [], []
+for style, emoji in styles.items():
+    for name in wanted:
+        pictures.append(emoji.picture(emoji.names.index(name)))
+        captions.append(name if style == STYLES[0] else "")
+figure = show_pictures(pictures, captions, columns=len(wanted))
+display_figure(figure, caption=False)
+print(*(f"{style}: {credit}" for style, credit in ATTRIBUTION.items()), sep="\n")
+
+# %% [markdown]
+# **What this shows.** An owl stays an owl in every row, while colour, outline and shading change.
+# The last lines name the designers and their licences; every picture of theirs in this course
+# comes with them.
+
+# %%
+for style, emoji in styles.items():
+    array = emoji.pictures  # (N, 64, 64, 4): N pictures, 64 x 64 pixels, red green blue alpha
+    print(f"{style:14} {len(emoji):5} pictures of {array.shape[1]} x {array.shape[2]} pixels")
+
+# %% [markdown]
+# ## A first taste: a picture from two thin matrices
+#
+# A grey picture of 64 x 64 pixels is a matrix with 64 x 64 numbers. Can we say the same with
+# fewer? Write it as a product of a tall matrix `B` (64, r) and a wide one `A` (r, 64). The number r
+# is the **rank**. The best such pair for a given r comes from the *singular value decomposition*,
+# which splits a matrix into a sum of simple patterns, strongest first.
+#
+# Before you run it, guess: how many patterns until you recognise the owl?
+
+# %%
+owl = styles["openmoji"].picture(styles["openmoji"].names.index("owl")).convert("L")
+picture = torch.frombuffer(bytearray(owl.tobytes()), dtype=torch.uint8).view(64, 64).float() / 255
+U, S, Vh = torch.linalg.svd(picture)  # (64, 64), (64,), (64, 64)
+
+shown, captions = [], []
+for rank in (1, 2, 4, 8, 16, 64):
+    B = U[:, :rank] * S[:rank]  # (64, r)
+    A = Vh[:rank]  # (r, 64)
+    shown.append((B @ A).clamp(0, 1))  # (64, 64)
+    captions.append(f"rank {rank}: {A.numel() + B.numel():,}")
+figure = show_pictures(shown, captions, columns=6)
+display_figure(figure, caption=False)
+print(f"the picture itself: {picture.numel()} numbers. {ATTRIBUTION['openmoji']}")
+
+# %% [markdown]
+# **What this shows.** A few patterns give the outline, a few more the face. At the full rank the
+# pair holds *more* numbers than the picture: low rank saves only when the rank is low. LoRA bets
+# that the *change* a model needs for a new task is like this picture: large, but made of few
+# patterns.
+
+# %% [markdown]
+# ## The same bet, inside a transformer
+#
+# The cell builds a small CLIP (real classes, random weights), puts Serial LoRA into its attention
+# blocks with one call, and counts. Expect two things: only a small share of the numbers can still
+# be trained, and the model's answers have not moved at all, since a fresh adapter adds nothing.
+
+# %%
+import open_clip
+
+from serial_lora import SerialLoRAConfig, count_parameters, inject
+
+model = open_clip.CLIP(
+    embed_dim=64,
+    vision_cfg={"image_size": 64, "patch_size": 16, "width": 128, "layers": 4, "head_width": 32},
+    text_cfg={"width": 64, "layers": 2, "heads": 2, "vocab_size": 512, "context_length": 16},
+).eval()
+images = torch.randn(2, 3, 64, 64)  # (B, 3, H, W)
+with torch.no_grad():
+    before = model.encode_image(images)  # (B, 64)
+    inject(model, SerialLoRAConfig(rank=8))
+    after = model.encode_image(images)  # (B, 64)
+
+print(count_parameters(model))
+print("largest change in an answer:", (after - before).abs().max().item())
+
+# %% [markdown]
+# **What this shows.** The one line `inject(model, SerialLoRAConfig(rank=8))` froze the model and
+# gave every attention block one pair. Nothing changed yet, and that is on purpose: training starts
+# from what the model already knows. Lesson 03 builds this call from nothing.
+
+# %% [markdown]
+# ## How exercises work
+#
+# Every exercise is a card, a function to write, and a check in the same cell.
+#
+# - The card says how difficult it is, how important, and how many minutes to give it. Skip what is
+#   not important to you: later cells never depend on your answers, they use the package's code.
+# - Replace the line `raise NotImplementedError(...)` by your own lines, and run the cell.
+# - **Not tried yet?** The check says so, and the notebook runs on.
+# - **Wrong?** It raises, and says what it compared, what it expected, what it got, and the likely
+#   cause.
+# - **Right?** It says what it verified.
+# - Stuck? Open hint 1, then hint 2. The solved lesson is linked below each exercise.
+#
+# Keep your answers in a copy of the notebook (in JupyterLab: right-click, *Duplicate*), because
+# `make notebooks` writes these files anew.
+#
+# Here is what a wrong answer looks like: somebody counts only one of the two matrices.
+
+# %%
+def one_matrix_only(width: int, rank: int) -> int:
+    """A wrong answer to exercise 0.2, to see what its check says."""
+    return width * width - width * rank
+
+
+try:
+    check("0.2", one_matrix_only)
+except CheckFailed as message:
+    print(message)
+
+# %% [markdown]
+# **What this shows.** The last line is the one to read first. Checks know the usual slips and call
+# them by name; for an unusual one, compare *expected* and *got*.
+
+# %% [markdown]
+# ### Exercise 0.1 · A product through a low rank
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●○○○○ | ●●●●● | 5 |
+#
+# Tokens arrive as rows, so `x` has shape (..., d). Send them through `A` (r, d) down to the rank,
+# and through `B` (d, r) back up to the width: the result is x Aᵀ Bᵀ. Do it in two thin steps,
+# without ever making the (d, d) matrix B A. The check compares with a sum written out another way.
+
+# %% tags=["exercise"]
+def low_rank_product(
+    x: torch.Tensor, lora_A: torch.Tensor, lora_B: torch.Tensor
+) -> torch.Tensor:
+    """Send tokens through a low-rank pair.
+
+    Args:
+        x: (..., d) tokens.
+        lora_A: (r, d), down to the rank.
+        lora_B: (d, r), back up to the width.
+
+    Returns:
+        (..., d), equal to x Aᵀ Bᵀ.
+    """
+    # BEGIN SOLUTION
+    down = x @ lora_A.T  # (..., r)
+    return down @ lora_B.T  # (..., d)
+    # END SOLUTION
+
+
+check("0.1", low_rank_product)
+
+# %% [markdown]
+# <details><summary>Hint 1: which of the two comes first?</summary>
+#
+# The row vector `x` has d entries. Of `A.T` (d, r) and `B.T` (r, d), only one can stand directly
+# after it so that the result has r entries.
+#
+# </details>
+# <details><summary>Hint 2: the shapes, step by step</summary>
+#
+# `(..., d) @ (d, r)` gives `(..., r)`; `(..., r) @ (r, d)` gives `(..., d)`. A common slip is
+# `x @ lora_B @ lora_A`: the shapes fit, the numbers do not.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/00_start_here.ipynb)
+
+# %% [markdown]
+# ### Exercise 0.2 · What a pair saves
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●○○○○ | ●●●○○ | 3 |
+#
+# A square matrix of width d holds d x d numbers. How many *fewer* does a pair `A` (r, d), `B` (d, r)
+# hold? For a rank above half the width the answer is negative, and that is right.
+
+# %% tags=["exercise"]
+def numbers_saved(width: int, rank: int) -> int:
+    """How many fewer numbers a pair of this rank holds than a (width, width) matrix."""
+    # BEGIN SOLUTION
+    square = width * width
+    pair = rank * width + width * rank  # A and B
+    return square - pair
+    # END SOLUTION
+
+
+check("0.2", numbers_saved)
+
+# %% [markdown]
+# <details><summary>Hint 1: what one matrix holds</summary>
+#
+# `A` has r rows of d numbers. `B` has d rows of r numbers. Both count.
+#
+# </details>
+# <details><summary>Hint 2: an example to test yourself with</summary>
+#
+# At width 10 and rank 5 the pair holds 50 + 50 numbers, as many as the square matrix: 0 saved.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/00_start_here.ipynb)
+
+# %% [markdown]
+# ### Exercise 0.3 · Freeze a model
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●●● | 5 |
+#
+# Adapting starts by freezing: no weight of the pretrained model may ask for a gradient. Write a
+# function that freezes *every* parameter of any module, however deeply it is nested, and returns
+# the module. One plausible line does nothing at all; the check knows it.
+
+# %% tags=["exercise"]
+def freeze(model: nn.Module) -> nn.Module:
+    """Make every parameter of the model ask for no gradient; return the same model."""
+    # BEGIN SOLUTION
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    return model
+    # END SOLUTION
+
+
+check("0.3", freeze)
+
+# %% [markdown]
+# <details><summary>Hint 1: who carries the switch?</summary>
+#
+# `requires_grad` belongs to a tensor. Setting it on a module makes a new attribute that PyTorch
+# never looks at.
+#
+# </details>
+# <details><summary>Hint 2: how to reach them all</summary>
+#
+# `model.parameters()` walks through all submodules. Set `requires_grad` on each, or call
+# `model.requires_grad_(False)`, with the underscore, which does that for you.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/00_start_here.ipynb)
+
+# %% [markdown]
+# ## Quiz
+#
+# **1. A fresh adapter has random numbers in `A`. Why did the model's answers not change?**
+#
+# <details><summary>Answer</summary>
+#
+# Because `B` starts at zero, and the correction is the product of both: x Aᵀ Bᵀ is zero whatever
+# `A` holds. Training moves `B` away from zero from the first step on.
+#
+# </details>
+#
+# **2. At full rank the owl was perfect. Why not always use the full rank?**
+#
+# <details><summary>Answer</summary>
+#
+# Because then the pair holds twice as many numbers as the matrix it stands for. A pair of rank r
+# saves only while 2 d r is below d x d, that is, while r is below d / 2. Useful ranks are far below.
+#
+# </details>
+#
+# **3. You write `model.requires_grad = False` and train. What happens?**
+#
+# <details><summary>Answer</summary>
+#
+# Everything is trained. The line puts an attribute on the module; the parameters keep their own
+# switches. This mistake is silent, and that is why exercise 0.3 is in the first lesson.
+#
+# </details>
+
+# %% [markdown]
+# ## Key points
+#
+# - LoRA keeps the pretrained weights and learns a small correction beside them, as a product of two
+#   thin matrices `A` (r, d) and `B` (d, r). Serial LoRA shares one such pair among q, k and v.
+# - The rank r says how many patterns the correction can have. Low rank saves; full rank does not.
+# - `B` starts at zero, so an adapted model starts as the model it adapts.
+# - Freeze first. Then check that it worked: count what can be trained.
+# - Checks say what was compared, expected and got, and the likely cause. Open exercises never stop
+#   a notebook.
+
+# %% [markdown]
+# ## Where the paper says it
+#
+# "Serial Low-rank Adaptation of Vision Transformer": the idea and Fig. 1 in section I; low-rank
+# pairs and their start (A random, B zero) in section II-A, equations (1) and (2); the shared pair in
+# section II-C, equation (3).
+#
+# Next: [02 · The parameter count, proved](02_parameter_count.ipynb).

@@ -1,0 +1,447 @@
+# %% [markdown]
+# # 02 · The parameter count, proved
+#
+# **What you will be able to do**
+#
+# - say how many parameters LoRA and Serial LoRA train on any transformer, from its widths and depths;
+# - prove that number on the real CLIP, SAM and Stable Diffusion 3, in three independent ways, in
+#   seconds and without their weights;
+# - say under which assumptions the ratio is exactly 4, and name placements where it is not;
+# - read a parameter count in a paper, and find out when its unit is not what it says.
+
+# %% tags=["setup"]
+# Colab and Kaggle: install what is missing, downgrade nothing. Elsewhere: nothing happens here.
+import os
+import subprocess
+import sys
+from importlib import metadata, util
+
+hosted = "COLAB_RELEASE_TAG" in os.environ or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+if hosted and util.find_spec("serial_lora") is None:
+    frozen = ("torch", "torchvision", "torchaudio", "numpy")
+    with open("already_installed.txt", "w") as constraints:
+        for name, version in {(d.metadata["Name"], d.version) for d in metadata.distributions()}:
+            keep = f"=={version}" if name in frozen else f">={version.split('+')[0]}"
+            print(f"{name}{keep}", file=constraints)
+    source = ".." if os.path.isfile("../pyproject.toml") else "serial-lora"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "-c", "already_installed.txt"]
+    subprocess.run([*pip, source], check=True)
+
+# %%
+from fractions import Fraction
+
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+from torch import nn
+
+from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, count_parameters, inject
+from serial_lora.attention import find_attention_sites
+from serial_lora.counting import ARCHITECTURES, audit_frame, ratio_frame, readings_frame
+from serial_lora.course import check, lesson_card
+from serial_lora.plots import display_figure, plot_counts
+from serial_lora.widgets import count_panel
+
+lesson_card("02")
+
+# %% [markdown]
+# ## One pair
+#
+# A low-rank pair for a matrix with `inputs` columns and `outputs` rows is `A` (r, inputs) and
+# `B` (outputs, r). That is all: no bias, no scale to learn. So its size is
+# r · inputs + outputs · r. Before we trust a formula, we make the tensors and let PyTorch count.
+# The *meta* device makes tensors that have a shape and no memory, which is all a count needs.
+
+# %%
+rank, width = 32, 768
+A = torch.empty(rank, width, device="meta")  # (r, d)
+B = torch.empty(width, rank, device="meta")  # (d, r)
+
+print("A:", A.numel(), " B:", B.numel(), " together:", A.numel() + B.numel())
+print("the full matrix:", width * width)
+display(Markdown(f"One pair holds **{(A.numel() + B.numel()) / width**2:.1%}** of the matrix."))
+
+# %% [markdown]
+# **What this shows.** At CLIP's width and the paper's rank, a pair is a small part of the matrix it
+# corrects. The two matrices of a square pair are equally large.
+
+# %% [markdown]
+# ### Exercise 2.1 · The size of a pair
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●○○○○ | ●●●●● | 3 |
+#
+# Write the count for any matrix, square or not. The check makes the tensors and compares.
+
+# %% tags=["exercise"]
+def pair_size(inputs: int, outputs: int, rank: int) -> int:
+    """The number of elements of A (rank, inputs) and B (outputs, rank) together."""
+    # BEGIN SOLUTION
+    return rank * inputs + outputs * rank
+    # END SOLUTION
+
+
+check("2.1", pair_size)
+
+# %% [markdown]
+# <details><summary>Hint 1: one matrix at a time</summary>
+#
+# A matrix with a rows and b columns has a · b elements. Write the product for `A`, then for `B`.
+#
+# </details>
+# <details><summary>Hint 2: a number to test with</summary>
+#
+# For 6 inputs, 3 outputs and rank 1 the pair holds 6 + 3 numbers.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/02_parameter_count.ipynb)
+
+# %% [markdown]
+# ## One attention block
+#
+# A block has four square matrices: q, k, v and out. **LoRA**, as the paper uses it, gives each its
+# own pair. **Serial LoRA** has one pair, which changes the tokens before q, k and v read them, and
+# leaves out alone. Write d for the width and r for the rank:
+#
+# | | pairs in a block | parameters in a block |
+# |---|---|---|
+# | LoRA on q, k, v and out | 4 | 4 · 2 d r = 8 d r |
+# | Serial LoRA | 1 | 2 d r |
+#
+# The next cell counts a block without the formula: it lists the tensors.
+
+# %%
+lora_block = {name: [(rank, width), (width, rank)] for name in ("q", "k", "v", "out")}
+serial_block = {"before q, k and v": [(rank, width), (width, rank)]}
+
+for method, block in (("LoRA", lora_block), ("Serial LoRA", serial_block)):
+    shapes = [shape for pair in block.values() for shape in pair]
+    total = sum(torch.empty(shape, device="meta").numel() for shape in shapes)
+    print(f"{method:12} {len(shapes)} tensors, {total:,} numbers")
+
+# %% [markdown]
+# **What this shows.** Eight tensors against two, and four times the numbers. Nothing about d or r
+# was used: both methods have the same d and the same r, so they cancel.
+
+# %% [markdown]
+# ## A whole model
+#
+# A transformer is a stack of blocks of one width: a *tower*. CLIP has two towers, one that reads
+# pictures and one that reads text, and they differ in width. A model's count is the sum over its
+# towers of depth times the block's count.
+
+# %%
+for key in ("clip", "sam", "sd3"):
+    item = ARCHITECTURES[key]
+    towers = ", ".join(f"{t.depth} blocks of width {t.width} ({t.name})" for t in item.towers)
+    print(f"{item.title:28} {towers}; the paper's rank: {item.rank}")
+
+# %% [markdown]
+# ### Exercise 2.2 · Serial LoRA on a whole model
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●●○ | 5 |
+#
+# Given the towers as (width, depth) and one rank, return how many parameters Serial LoRA trains.
+
+# %% tags=["exercise"]
+def serial_lora_total(towers: list[tuple[int, int]], rank: int) -> int:
+    """Serial LoRA's parameters on a model.
+
+    Args:
+        towers: (width, depth) of each stack of attention blocks.
+        rank: the rank of every pair.
+    """
+    # BEGIN SOLUTION
+    return sum(depth * 2 * width * rank for width, depth in towers)
+    # END SOLUTION
+
+
+check("2.2", serial_lora_total)
+
+# %% [markdown]
+# <details><summary>Hint 1: how many pairs?</summary>
+#
+# One for each attention block: not one for each matrix, and not one for the whole tower.
+#
+# </details>
+# <details><summary>Hint 2: towers differ</summary>
+#
+# The width belongs to the tower. Count each tower by itself, then add.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/02_parameter_count.ipynb)
+
+# %% [markdown]
+# ## The real models, without their weights
+#
+# A formula can be right about a model that does not exist. So we take the real classes: open_clip's
+# CLIP, segment-anything's SAM, diffusers' SD3 transformer with its two billion parameters. On the
+# meta device they are built in seconds and weigh nothing.
+#
+# `find_attention_sites` walks a model and returns one entry for each attention block. Expect 24 for
+# CLIP: 12 in each tower.
+
+# %%
+clip = ARCHITECTURES["clip"].on_meta()
+sites = find_attention_sites(clip)
+
+print(f"{sum(p.numel() for p in clip.parameters()):,} parameters on {next(clip.parameters()).device}")
+print(len(sites), "attention blocks, for example")
+for site in (sites[0], sites[-1]):
+    print(f"  {site.name}: tower {site.tower}, block {site.block}, width {site.width}")
+
+# %% [markdown]
+# **What this shows.** The model describes itself: nobody told the function the widths. That makes
+# the next count independent of the table above.
+
+# %% [markdown]
+# ### Exercise 2.3 · Count what can be trained
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●●● | 5 |
+#
+# The third way to count is to put the adapters in and ask every parameter. Write that function. Two
+# details decide: frozen parameters do not count, and a tensor that two modules share counts once.
+
+# %% tags=["exercise"]
+def count_trainable(model: nn.Module) -> int:
+    """The number of elements of all parameters that ask for a gradient, each tensor once."""
+    # BEGIN SOLUTION
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    # END SOLUTION
+
+
+check("2.3", count_trainable)
+
+# %% [markdown]
+# <details><summary>Hint 1: tensors and elements</summary>
+#
+# `len(list(model.parameters()))` says how many tensors there are. `numel()` says how many elements
+# one tensor has.
+#
+# </details>
+# <details><summary>Hint 2: who removes the doubles?</summary>
+#
+# `model.parameters()` already visits a shared tensor once. Walking `model.modules()` and adding up
+# what each holds would not.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/02_parameter_count.ipynb)
+
+# %% [markdown]
+# ## The proof
+#
+# Now all three ways, for three models and two methods:
+#
+# 1. **closed form**: depth · 2 d r for Serial LoRA, depth · 8 d r for LoRA;
+# 2. **enumeration**: walk the real model, add up what a pair holds at each block;
+# 3. **numel()**: inject the adapters into the real model, count what can be trained.
+#
+# Expect three equal numbers in every line, and a ratio of exactly 4. This cell is a *proof cell*:
+# its output is stored, and every test run compares it, number by number.
+
+# %% tags=["nbval-check-output"]
+PAIRS = {"LoRA": 4, "Serial LoRA": 1}
+CONFIGS = {"LoRA": LoRAConfig, "Serial LoRA": SerialLoRAConfig}
+
+for key in ("clip", "sam", "sd3"):
+    item = ARCHITECTURES[key]
+    print(f"{item.title}, rank {item.rank}")
+    for method, pairs in PAIRS.items():
+        closed = sum(pairs * 2 * t.width * item.rank * t.depth for t in item.towers)
+        model = item.on_meta()
+        sites = find_attention_sites(model)
+        enumerated = sum(pairs * 2 * site.width * item.rank for site in sites)
+        inject(model, CONFIGS[method](rank=item.rank))
+        injected = count_parameters(model).trainable
+        assert closed == enumerated == injected
+        print(f"  {method:12} {closed:>11,} = {enumerated:>11,} = {injected:>11,}")
+    print("  ratio", Fraction(item.lora(), item.serial_lora()))
+
+# %% [markdown]
+# **What this shows.** Formula, enumeration and `numel()` agree on all three models, and the ratio is
+# the integer 4: not about 4. Every parameter that can be trained is an adapter's, since the
+# injected count is the *trainable* count of the whole model. The next picture shows the sizes.
+
+# %%
+display_figure(plot_counts(), caption=False)
+
+# %% [markdown]
+# One detail on SD3. Its blocks carry two kinds of tokens, picture and text, each with its own
+# matrices. The paper's count fits the picture stream alone, so that is the default. Expect the count
+# to grow when both streams are adapted, but not to double: the text stream of the last block has no
+# use for its output, and models differ there.
+
+# %%
+for stream in ("image", "text", "both"):
+    model = ARCHITECTURES["sd3"].on_meta()
+    inject(model, SerialLoRAConfig(rank=64, stream=stream))
+    print(f"stream={stream:6} {count_parameters(model).trainable:>10,} trainable parameters")
+
+# %% [markdown]
+# ## Exactly 4, and when it is not
+#
+# The ratio rests on three assumptions. The ranks are equal. The baseline has a pair on **four**
+# matrices. And these matrices are **square**, as wide as the tokens. Drop one, and the ratio moves.
+
+# %% [markdown]
+# ### Exercise 2.4 · The ratio for any placement
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●○ | 8 |
+#
+# LoRA puts a pair on matrices of the given (inputs, outputs). Serial LoRA has one square pair of the
+# given width. Return LoRA's size over Serial LoRA's, at equal rank, as an exact `Fraction`. The rank
+# is not an argument: find out why it need not be.
+
+# %% tags=["exercise"]
+def size_ratio(shapes: list[tuple[int, int]], width: int) -> Fraction:
+    """LoRA's parameters over Serial LoRA's in one block, at equal rank.
+
+    Args:
+        shapes: (inputs, outputs) of every matrix that LoRA gives a pair.
+        width: the size of a token, on which Serial LoRA's pair works.
+    """
+    # BEGIN SOLUTION
+    lora = sum(inputs + outputs for inputs, outputs in shapes)  # times the rank
+    serial = 2 * width  # times the same rank
+    return Fraction(lora, serial)
+    # END SOLUTION
+
+
+check("2.4", size_ratio)
+
+# %% [markdown]
+# <details><summary>Hint 1: what cancels</summary>
+#
+# A pair for (inputs, outputs) holds rank · (inputs + outputs). The rank stands above and below the
+# line.
+#
+# </details>
+# <details><summary>Hint 2: the two parts</summary>
+#
+# Above the line: the sum of inputs + outputs over all shapes. Below: width + width.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/02_parameter_count.ipynb)
+
+# %% [markdown]
+# The table puts the same question to placements that people really use. Look for the rows that are
+# not 4, and read the last column for who does it this way.
+
+# %%
+with pd.option_context("display.max_colwidth", None):
+    display(ratio_frame(width=768, rank=32).set_index("LoRA on"))
+
+# %% [markdown]
+# **What this shows.** "A quarter of LoRA" is a statement about *one* baseline, the one that the
+# paper compares with. Against a library that adapts q, k and v it is a third; against one that
+# shares `A` over a fused qkv matrix, a half. The last row turns the question round: LoRA at a quarter
+# of the rank costs what Serial LoRA costs. A fair comparison shows both, equal rank and equal
+# budget; lesson 04 does.
+
+# %% [markdown]
+# ## Move it yourself
+#
+# Rank, width and depth, with both counts and their ratio. Before you touch the sliders: which of the
+# three can change the ratio? (Without a running kernel you see a still picture.)
+
+# %%
+panel = count_panel(rank=32, width=768, depth=12)
+
+# %% [markdown]
+# **What this shows.** Both counts grow in proportion to each of the three numbers, and the ratio
+# stays where it is. That is the whole proof, under your fingers.
+
+# %% [markdown]
+# ## What the paper prints
+#
+# Now compare with the paper's own figures. The audit takes each printed number, and the exact count
+# in every unit in which it could plausibly have been printed, and says which one fits.
+
+# %%
+with pd.option_context("display.precision", 2):
+    display(readings_frame().set_index(["model", "method"]))
+
+# %%
+with pd.option_context("display.max_colwidth", None):
+    verdicts = audit_frame().set_index(["model", "method", "printed"])
+    display(verdicts[["where", "verdict"]])
+
+# %% [markdown]
+# **What this shows.** For CLIP the digits are right in an odd unit. For SAM, Table I prints bytes and
+# calls them parameters, while Table IV's caption says it rightly. For SD3 a small excess stays
+# unexplained, and we say so instead of guessing. None of this touches the ratio: each printed pair
+# of numbers divides to 4.
+
+# %%
+for key in ("clip", "sam", "sd3"):
+    item = ARCHITECTURES[key]
+    model = inject(item.on_meta(), SerialLoRAConfig(rank=item.rank))
+    size = sum(p.numel() * p.element_size() for p in adapter_parameters(model))
+    share = count_parameters(model).share
+    print(f"{item.title:28} adapter {size / 1e6:6.2f} MB in float32, {share:.3%} of the model")
+
+# %% [markdown]
+# **What this shows.** An adapter is a file of a few megabytes beside a model of hundreds or
+# thousands. "Parameters" and "memory" are different things, though: training also needs gradients,
+# optimizer state, and above all activations, which no count of parameters tells.
+
+# %% [markdown]
+# ## Quiz
+#
+# **1. Your model has width 1024 and depth 24. Doubling the rank changes the ratio to what?**
+#
+# <details><summary>Answer</summary>
+#
+# It stays 4. Both methods are proportional to the rank, so it cancels; the same holds for width and
+# depth.
+#
+# </details>
+#
+# **2. A colleague adapts q and v only, with LoRA, and reads that Serial LoRA "needs a quarter". Is
+# that so for them?**
+#
+# <details><summary>Answer</summary>
+#
+# No. They have two square pairs a block, so Serial LoRA needs half of theirs. The quarter is meant
+# against pairs on q, k, v and out.
+#
+# </details>
+#
+# **3. Why does the proof use three counts, when the closed form is enough to compute with?**
+#
+# <details><summary>Answer</summary>
+#
+# Each can be wrong in its own way. The formula can describe a model that is not the one at hand; the
+# enumeration can miss blocks; the injection can put in too much or leave something unfrozen. When
+# three independent ways agree, these mistakes are excluded together.
+#
+# </details>
+
+# %% [markdown]
+# ## Key points
+#
+# - A pair holds rank · (inputs + outputs) numbers: 2 d r when square.
+# - LoRA on q, k, v and out: 8 d r a block. Serial LoRA: 2 d r. The ratio is exactly 4.
+# - It needs equal ranks, four matrices, all square. Against q, k, v it is 3; against q, v it is 2.
+# - Closed form, enumeration and `numel()` agree on the real CLIP, SAM and SD3, on the meta device.
+# - Printed counts deserve a second look: a byte is not a parameter.
+
+# %% [markdown]
+# ## Where the paper says it
+#
+# "Serial Low-rank Adaptation of Vision Transformer": Table I lists the counts, the captions of
+# Tables II to IV repeat them, section II-C gives the shared pair (equation 3), and section III-C calls
+# it a structural reduction. That LoRA adapts q, k, v and out is in section II-A (equation 2).
+#
+# Next: [03 · Build Serial LoRA](03_build_serial_lora.ipynb).

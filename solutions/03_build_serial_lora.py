@@ -1,0 +1,715 @@
+# %% [markdown]
+# # 03 · Build Serial LoRA
+#
+# **What you will be able to do**
+#
+# - write the Serial LoRA adapter from nothing: two matrices, their start, one line of maths;
+# - put it where it belongs in an attention block, and say what goes wrong in the other places;
+# - prove that your version is right: equal to the base when fresh, equal to W (I + B A) when trained,
+#   and only the adapter learns;
+# - find three real bugs with three small probes;
+# - use the package's `inject`, `merge`, `unmerge`, `eject` and `disabled`, and know what they do.
+
+# %% tags=["setup"]
+# Colab and Kaggle: install what is missing, downgrade nothing. Elsewhere: nothing happens here.
+import os
+import subprocess
+import sys
+from importlib import metadata, util
+
+hosted = "COLAB_RELEASE_TAG" in os.environ or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+if hosted and util.find_spec("serial_lora") is None:
+    frozen = ("torch", "torchvision", "torchaudio", "numpy")
+    with open("already_installed.txt", "w") as constraints:
+        for name, version in {(d.metadata["Name"], d.version) for d in metadata.distributions()}:
+            keep = f"=={version}" if name in frozen else f">={version.split('+')[0]}"
+            print(f"{name}{keep}", file=constraints)
+    source = ".." if os.path.isfile("../pyproject.toml") else "serial-lora"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "-c", "already_installed.txt"]
+    subprocess.run([*pip, source], check=True)
+
+# %%
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from serial_lora.adapters import SerialLoRA
+from serial_lora.course import check, lesson_card
+
+torch.manual_seed(0)
+lesson_card("03")
+
+# %% [markdown]
+# ## The formula
+#
+# Tokens enter attention as rows, after a norm. Serial LoRA changes them once, before q, k and v read
+# them:
+#
+# $$x' = x + s\,(x A^\top) B^\top, \qquad q = W_q x',\quad k = W_k x',\quad v = W_v x'$$
+#
+# with `A` (r, d), `B` (d, r) and a fixed scale s, which is 1 in the paper. The pretrained W stay as
+# they are. In matrices, a token meets $I + s\,BA$ first and then each W, so the block behaves as if
+# its weights were $W(I + s\,BA)$.
+#
+# The adapter is a small module. You write it now.
+
+# %% [markdown]
+# ### Exercise 3.1 · The adapter
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●●● | 10 |
+#
+# Fill in both methods. The names `lora_A` and `lora_B` matter: other tools find the matrices by
+# them. `A` starts with random numbers, `B` with zeros. The check looks at names, shapes, the start,
+# and the output for a `B` that is not zero.
+
+# %% tags=["exercise"]
+class SerialAdapter(nn.Module):
+    """x + scale * x Aᵀ Bᵀ.
+
+    Args:
+        width: d, the size of a token.
+        rank: r, how many patterns the change can have.
+        scale: what the change is multiplied by.
+    """
+
+    def __init__(self, width: int, rank: int, scale: float = 1.0):
+        super().__init__()
+        # BEGIN SOLUTION
+        self.scale = scale
+        self.lora_A = nn.Parameter(torch.randn(rank, width) / width**0.5)  # (r, d)
+        self.lora_B = nn.Parameter(torch.zeros(width, rank))  # (d, r)
+        # END SOLUTION
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., d) -> (..., d)"""
+        # BEGIN SOLUTION
+        down = x @ self.lora_A.T  # (..., r)
+        return x + self.scale * (down @ self.lora_B.T)  # (..., d)
+        # END SOLUTION
+
+
+check("3.1", SerialAdapter)
+
+# %% [markdown]
+# <details><summary>Hint 1: what makes a tensor trainable?</summary>
+#
+# `nn.Parameter(tensor)`, assigned to `self`, registers it: then `parameters()` finds it and an
+# optimizer can move it. Make one of shape (rank, width) and one of shape (width, rank).
+#
+# </details>
+# <details><summary>Hint 2: the forward pass</summary>
+#
+# You wrote x Aᵀ Bᵀ in exercise 0.1. Multiply it by the scale, and add `x`: the tokens themselves
+# must arrive whole.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
+
+# %% [markdown]
+# From here on the notebook uses the package's `SerialLoRA`, which is the same module with a dropout
+# and with care for half precision. A fresh one must change nothing, and one with a `B` that is not
+# zero must change something. Expect exactly 0, and then something clearly above it.
+
+# %%
+width, rank = 64, 4
+adapter = SerialLoRA(width, rank)
+x = torch.randn(2, 10, width)  # (B, N, d): 2 pictures, 10 tokens each
+
+with torch.no_grad():
+    print("fresh:   largest change", (adapter(x) - x).abs().max().item())
+    nn.init.normal_(adapter.lora_B, std=0.1)
+    print("trained: largest change", round((adapter(x) - x).abs().max().item(), 3))
+print(adapter)
+
+# %% [markdown]
+# **What this shows.** Zero, not "nearly zero": x plus a product with a zero matrix. Whatever the
+# pretrained model could do, it can still do at the first step of training.
+
+# %% [markdown]
+# ## An attention block, small enough to read
+#
+# This is the attention half of a transformer block as CLIP, SAM and most vision transformers have
+# it: norm first, then attention, and the result is *added* to what came in. What came in is called
+# the **residual stream**; it runs through the whole model, and each block only adds to it. The other
+# half of a block, an MLP, is left out here, since neither method touches it.
+
+# %%
+class SmallBlock(nn.Module):
+    """x + out(attention(q, k, v)), where q, k and v read the normed x."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        batch, tokens, width = q.shape  # (B, N, d)
+        split = (batch, tokens, self.heads, width // self.heads)
+        q, k, v = (t.view(split).transpose(1, 2) for t in (q, k, v))  # (B, heads, N, d / heads)
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, d / heads)
+        return self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))  # (B, N, d)
+
+    def attention(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.attend(self.q(tokens), self.k(tokens), self.v(tokens))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.attention(self.norm(x))
+
+
+block = SmallBlock(width, heads=4).requires_grad_(False)
+print(block(x).shape)
+
+# %% [markdown]
+# ### Exercise 3.2 · The right place
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●● | 10 |
+#
+# Write the forward pass of a block *with* an adapter. There are at least six places where the
+# adapter could go, and one is right: after the norm, in front of q, k and v, and off the residual
+# stream. You have `block.norm`, `block.attention` and `adapter`. The check recognises most of the
+# wrong places.
+
+# %% tags=["exercise"]
+def adapted_forward(block: nn.Module, adapter: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Run an attention block with a Serial LoRA adapter in it.
+
+    Args:
+        block: has `norm` and `attention`, both (B, N, d) -> (B, N, d).
+        adapter: (..., d) -> (..., d).
+        x: (B, N, d), the residual stream.
+
+    Returns:
+        (B, N, d), the residual stream after the block.
+    """
+    # BEGIN SOLUTION
+    tokens = adapter(block.norm(x))  # (B, N, d): what q, k and v all read
+    return x + block.attention(tokens)
+    # END SOLUTION
+
+
+check("3.2", adapted_forward)
+
+# %% [markdown]
+# <details><summary>Hint 1: start from the plain block</summary>
+#
+# Without an adapter the pass is `x + block.attention(block.norm(x))`. You need exactly one more call.
+#
+# </details>
+# <details><summary>Hint 2: what must stay clean</summary>
+#
+# The `x` that is added at the end is the one that came in, unadapted. What goes into `attention` is
+# the adapted, normed x.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
+
+# %% [markdown]
+# ## Is it W (I + B A)?
+#
+# The formula promises more than "it runs": an adapted block equals a plain block whose q, k and v
+# weights are W (I + s B A). If that holds, an adapter costs nothing after training, because it can be
+# multiplied into the weights. That is called *merging*.
+
+# %% [markdown]
+# ### Exercise 3.3 · The merged weight
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●○ | 8 |
+#
+# Return the weight that does in one step what the adapter and W do in two. `nn.Linear` computes
+# x Wᵀ, so mind on which side the identity stands. Do not change the weight that comes in.
+
+# %% tags=["exercise"]
+def merged_weight(
+    weight: torch.Tensor, lora_A: torch.Tensor, lora_B: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """W (I + scale B A).
+
+    Args:
+        weight: (out, d), as `nn.Linear` keeps it.
+        lora_A: (r, d).
+        lora_B: (d, r).
+        scale: what the change is multiplied by.
+
+    Returns:
+        (out, d), a new tensor.
+    """
+    # BEGIN SOLUTION
+    identity = torch.eye(weight.shape[1])  # (d, d)
+    return weight @ (identity + scale * (lora_B @ lora_A))  # (out, d)
+    # END SOLUTION
+
+
+check("3.3", merged_weight)
+
+# %% [markdown]
+# <details><summary>Hint 1: follow one token</summary>
+#
+# As a column, a token x becomes (I + s B A) x first, and then W (I + s B A) x. What stands directly
+# left of x acts first.
+#
+# </details>
+# <details><summary>Hint 2: without the big matrix</summary>
+#
+# `weight + scale * (weight @ lora_B) @ lora_A` is the same, and never makes a (d, d) matrix.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
+
+# %% [markdown]
+# The cell compares both ways on the small block: adapt the tokens, or merge the weights. They are
+# different sums of the same numbers, so expect a difference of rounding size, about one part in a
+# million.
+
+# %%
+merged = copy.deepcopy(block)
+with torch.no_grad():
+    dense = torch.eye(width) + adapter.scale * adapter.lora_B @ adapter.lora_A  # (d, d)
+    for projection in (merged.q, merged.k, merged.v):
+        projection.weight.copy_(projection.weight @ dense)
+    adapted = x + block.attention(adapter(block.norm(x)))
+    print("adapted and merged differ by", f"{(adapted - merged(x)).abs().max().item():.1e}")
+    print("adapted and base differ by  ", f"{(adapted - block(x)).abs().max().item():.1e}")
+
+# %% [markdown]
+# **What this shows.** The first number is rounding. The second is the adapter's effect, many times
+# larger: without it, the first number would prove nothing. Always look at both.
+
+# %% [markdown]
+# ## Spot the bug
+#
+# These three blocks were written after real code that calls itself Serial LoRA. Each runs, each
+# trains without an error, and none is Serial LoRA. Read them, and decide for each what is wrong
+# before you go on.
+
+# %%
+class VariantOne(nn.Module):
+    def __init__(self, block: SmallBlock, rank: int):
+        super().__init__()
+        self.block, self.pair = block, SerialLoRA(block.q.in_features, rank)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.pair(self.block.norm(x))
+        self.block.query = self.block.q(tokens)
+        self.block.key = self.block.k(tokens)
+        self.block.value = self.block.v(tokens)
+        return self.block(x)
+
+
+class VariantTwo(nn.Module):
+    def __init__(self, block: SmallBlock, rank: int):
+        super().__init__()
+        self.block, self.pair = block, SerialLoRA(block.q.in_features, rank)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block(self.pair(x))
+
+
+class VariantThree(nn.Module):
+    def __init__(self, block: SmallBlock, rank: int):
+        super().__init__()
+        self.block = block
+        self.pairs = nn.ModuleList(SerialLoRA(block.q.in_features, rank) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.block.norm(x)
+        projections = (self.block.q, self.block.k, self.block.v)
+        q, k, v = (w(pair(tokens)) for w, pair in zip(projections, self.pairs, strict=True))
+        return x + self.block.attend(q, k, v)
+
+
+class RightBlock(nn.Module):
+    def __init__(self, block: SmallBlock, rank: int):
+        super().__init__()
+        self.block, self.pair = block, SerialLoRA(block.q.in_features, rank)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.block.attention(self.pair(self.block.norm(x)))
+
+# %% [markdown]
+# Reading is one way. Probing is better, because a probe also finds the bug that you did not think
+# of reading for. The next three exercises are one probe each: a short function that takes any
+# adapted block and answers one question. All adapted blocks keep the plain block as `.block`, and
+# call their matrices `lora_A` and `lora_B`.
+
+# %% [markdown]
+# ### Exercise 3.4 · Does the adapter do anything?
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●● | 10 |
+#
+# Return True when the adapter can change the output. Mind that a *fresh* adapter must not: give `B`
+# some values first. Work on a deep copy, so that the block you were given stays as it was.
+
+# %% tags=["exercise"]
+def has_effect(adapted: nn.Module, x: torch.Tensor) -> bool:
+    """Whether the output depends on the adapter's matrices.
+
+    Args:
+        adapted: a block whose parameters named ...lora_B are the adapter's B.
+        x: (B, N, d).
+    """
+    # BEGIN SOLUTION
+    trained = copy.deepcopy(adapted)
+    with torch.no_grad():
+        for name, parameter in trained.named_parameters():
+            if name.endswith("lora_B"):
+                parameter.fill_(0.1)
+        return not torch.allclose(trained(x), adapted(x))
+    # END SOLUTION
+
+
+check("3.4", has_effect)
+
+# %% [markdown]
+# <details><summary>Hint 1: what to compare</summary>
+#
+# Two outputs for the same x: one with the block as it came, one with a copy in which every `lora_B`
+# has other values.
+#
+# </details>
+# <details><summary>Hint 2: finding B</summary>
+#
+# Go through `named_parameters()` of the copy and pick the names that end in `lora_B`. Filling needs
+# `torch.no_grad()`. `torch.allclose` returns a plain bool.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
+
+# %% [markdown]
+# ### Exercise 3.5 · Is the residual stream left alone?
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●●○ | ●●●●○ | 12 |
+#
+# If attention added nothing, a right block would return x unchanged, whatever the adapter holds.
+# Turn that into a probe: on a copy, make attention add nothing, give `B` some values, and look.
+
+# %% tags=["exercise"]
+def keeps_residual(adapted: nn.Module, x: torch.Tensor) -> bool:
+    """Whether x passes the block unadapted.
+
+    Args:
+        adapted: a block with `.block.out`, the linear layer at the end of attention.
+        x: (B, N, d).
+    """
+    # BEGIN SOLUTION
+    silent = copy.deepcopy(adapted)
+    with torch.no_grad():
+        silent.block.out.weight.zero_()
+        silent.block.out.bias.zero_()
+        for name, parameter in silent.named_parameters():
+            if name.endswith("lora_B"):
+                parameter.fill_(0.1)
+        return torch.allclose(silent(x), x)
+    # END SOLUTION
+
+
+check("3.5", keeps_residual)
+
+# %% [markdown]
+# <details><summary>Hint 1: how to silence attention</summary>
+#
+# Everything that attention adds leaves through `block.out`. A linear layer adds nothing when its
+# weight *and* its bias are zero.
+#
+# </details>
+# <details><summary>Hint 2: what then remains</summary>
+#
+# x + 0. If the output is not x, something else touched the stream. With a `B` of zeros you would
+# never see it.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
+
+# %% [markdown]
+# ### Exercise 3.6 · How many pairs?
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●○○ | 5 |
+#
+# Return how many different pairs a block has. One pair may hang under several names; it is still one.
+
+# %% tags=["exercise"]
+def pairs_in(adapted: nn.Module) -> int:
+    """The number of different low-rank pairs in a block, by their lora_A."""
+    # BEGIN SOLUTION
+    return sum(name.endswith("lora_A") for name, _ in adapted.named_parameters())
+    # END SOLUTION
+
+
+check("3.6", pairs_in)
+
+# %% [markdown]
+# <details><summary>Hint 1: what to count</summary>
+#
+# Every pair has one `lora_A`. Count these.
+#
+# </details>
+# <details><summary>Hint 2: shared pairs</summary>
+#
+# `named_parameters()` lists a tensor once, under its first name, even when several modules share it.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
+
+# %% [markdown]
+# ## The verdict
+#
+# The package keeps these probes too, for whoever skipped the exercises. Each row is one block, each
+# column one question. Before you run it: in which column does each variant fail?
+
+# %%
+from serial_lora.course.probes import probe_table
+
+blocks = {kind.__name__: kind(copy.deepcopy(block), rank)
+          for kind in (RightBlock, VariantOne, VariantTwo, VariantThree)}
+probe_table(blocks, x)
+
+# %% [markdown]
+# **What this shows.** Each variant fails one probe and passes the others, so no single probe would
+# have been enough.
+#
+# - **VariantOne** computes adapted q, k and v, and hangs them on the block as attributes that nobody
+#   reads. The loss of such a run moves only through whatever else is trained.
+# - **VariantTwo** adapts the block's *input*, so the change travels on the residual stream past this
+#   block and into all later ones. It cannot be merged into q, k and v.
+# - **VariantThree** has a pair for each projection. It is a fine method, at three times the size, and
+#   nothing is shared.
+
+# %% [markdown]
+# ## Into a real model, by hand
+#
+# CLIP's blocks come from a library and should stay as they are: no subclass, no copied forward pass.
+# PyTorch has a door for this, the *forward hook*: a function that may replace what a module returns.
+# The right place, after the norm and before q, k and v, is the output of the block's first norm,
+# which open_clip calls `ln_1`. The three projections all read it.
+
+# %%
+import open_clip
+
+torch.manual_seed(0)
+clip = open_clip.CLIP(
+    embed_dim=64,
+    vision_cfg={"image_size": 64, "patch_size": 16, "width": 128, "layers": 4, "head_width": 32},
+    text_cfg={"width": 64, "layers": 2, "heads": 2, "vocab_size": 512, "context_length": 16},
+).eval().requires_grad_(False)
+
+by_hand = copy.deepcopy(clip)
+hand_adapters = nn.ModuleList()
+for resblock in by_hand.visual.transformer.resblocks:
+    pair = SerialLoRA(width=128, rank=4)
+    nn.init.normal_(pair.lora_B, std=0.1)  # as if trained
+    resblock.ln_1.register_forward_hook(lambda norm, inputs, output, pair=pair: pair(output))
+    hand_adapters.append(pair)
+
+images = torch.randn(3, 3, 64, 64)  # (B, 3, H, W)
+with torch.no_grad():
+    change = (by_hand.encode_image(images) - clip.encode_image(images)).abs().max().item()
+print(f"{len(hand_adapters)} adapters, largest change in an answer: {change:.3f}")
+
+# %% [markdown]
+# **What this shows.** Five lines adapt a model whose code we never touched. (The `pair=pair` in the
+# hook matters: without it every hook would use the last pair, a classic of Python closures.)
+#
+# ## The package's `inject`
+#
+# `inject` does the same for every family of models that the course knows, and takes care of what the
+# five lines leave out: it freezes the base, refuses to inject twice, keeps the base's names in the
+# state dict, and finds the norm's output for each architecture. Given the same matrices, it must give
+# the same answers. Expect 0, or rounding.
+
+# %%
+from serial_lora import SerialLoRAConfig, count_parameters, disabled, eject, inject, merge, unmerge
+from serial_lora.inject import adapters
+
+model = inject(copy.deepcopy(clip), SerialLoRAConfig(rank=4, towers=["image"]))
+for mine, theirs in zip(hand_adapters, adapters(model).values(), strict=True):
+    theirs.load_state_dict(mine.state_dict())
+
+with torch.no_grad():
+    answers = model.encode_image(images)  # (B, 64)
+    print("by hand and by the package differ by", (answers - by_hand.encode_image(images)).abs().max().item())
+    with disabled(model):
+        base = model.encode_image(images)
+    print("disabled, and the base, differ by   ", (base - clip.encode_image(images)).abs().max().item())
+print(count_parameters(model))
+
+# %% [markdown]
+# **What this shows.** One call is your five lines and its safety net. `with disabled(model):` gives
+# the base model back for the length of the block, which is how a fair before-and-after comparison is
+# made.
+
+# %% [markdown]
+# ## Only the adapters learn
+#
+# Two steps of training on random targets, and then we ask of every tensor whether it moved. Expect
+# the base at 0 in both steps. And expect a surprise in the first step: look at `A`.
+
+# %%
+trainee = inject(copy.deepcopy(clip), SerialLoRAConfig(rank=4, towers=["image"]))
+optimizer = torch.optim.SGD([p for p in trainee.parameters() if p.requires_grad], lr=0.1)
+targets = torch.randn(3, 64)  # (B, 64)
+
+for step in (1, 2):
+    before = {name: value.detach().clone() for name, value in trainee.named_parameters()}
+    loss = F.mse_loss(trainee.encode_image(images), targets)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    moved = {"base": 0.0, "lora_A": 0.0, "lora_B": 0.0}
+    for name, value in trainee.named_parameters():
+        kind = next((key for key in ("lora_A", "lora_B") if name.endswith(key)), "base")
+        moved[kind] = max(moved[kind], (value.detach() - before[name]).abs().max().item())
+    print(f"step {step}: " + ", ".join(f"{kind} moved {by:.1e}" for kind, by in moved.items()))
+
+# %% [markdown]
+# **What this shows.** The base never moves. In the first step `A` does not move either: its gradient
+# passes through `B`, and `B` is zero. `B` moves first, and from the second step on both learn. If
+# `A` *and* `B` started at zero, nothing ever would: that is why one of them is random.
+
+# %% [markdown]
+# ## Merge, unmerge, eject
+#
+# `merge` multiplies the adapters into q, k and v: afterwards the model is as fast as the base.
+# `unmerge` brings the old weights back, bit for bit, from a copy and not by subtraction. `eject` takes
+# the adapters out. Expect rounding for the merge, and exactly 0 for the two ways back.
+
+# %%
+with torch.no_grad():
+    answers = model.encode_image(images)
+    merge(model)
+    print(f"merged:   {(model.encode_image(images) - answers).abs().max().item():.1e} from the adapted model")
+    unmerge(model)
+    print(f"unmerged: {(model.encode_image(images) - answers).abs().max().item():.1e} from the adapted model")
+    eject(model)
+    print(f"ejected:  {(model.encode_image(images) - clip.encode_image(images)).abs().max().item():.1e} from the base")
+
+# %% tags=["nbval-check-output"]
+names = list(model.state_dict()) == list(clip.state_dict())
+values = all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), clip.state_dict().values(), strict=True))
+print("the same names as the base:", names, "| the same bits as the base:", values)
+
+# %% [markdown]
+# **What this shows.** An adapter can come and go without a trace. That makes it safe to try, and easy
+# to ship: the file holds the pairs alone, and the base stays the file that everybody has.
+
+# %% [markdown]
+# ## Does it learn what it can express?
+#
+# A last experiment closes the circle. A *teacher* block differs from the frozen block by a change of
+# rank 4 in front of q, k and v. We train Serial LoRA of rank 1, 2, 4 and 8 to imitate it. What can
+# the maths promise? At rank 4 and above the pair can express the change exactly; below, it cannot.
+# So expect two curves that go on falling and two that stop early.
+
+# %%
+torch.manual_seed(0)
+teacher_pair = SerialLoRA(width, 4).requires_grad_(False)
+nn.init.normal_(teacher_pair.lora_B, std=0.5)
+tokens = torch.randn(64, 10, width)  # (B, N, d)
+wanted = tokens + block.attention(teacher_pair(block.norm(tokens)))  # (B, N, d)
+
+
+def imitate(rank: int, steps: int = 300) -> list[float]:
+    """Train a fresh pair of this rank to reproduce the teacher; the loss at each step."""
+    torch.manual_seed(rank)
+    pair = SerialLoRA(width, rank)
+    optimizer = torch.optim.Adam(pair.parameters(), lr=0.02)
+    losses = []
+    for _ in range(steps):
+        output = tokens + block.attention(pair(block.norm(tokens)))
+        loss = F.mse_loss(output, wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+curves = {rank: imitate(rank) for rank in (1, 2, 4, 8)}
+
+# %%
+from matplotlib.figure import Figure
+
+from serial_lora.plots import display_figure, house_style
+
+with house_style():
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for (rank, losses), line in zip(curves.items(), (":", "-.", "-", "--"), strict=True):
+        axes.semilogy(losses, line, linewidth=2, label=f"rank {rank}")
+    axes.set(xlabel="step", ylabel="mean squared error", title="Imitating a change of rank 4")
+    axes.legend(title="Serial LoRA")
+ends = "; ".join(f"rank {rank} ends at {losses[-1]:.1e}" for rank, losses in curves.items())
+display_figure(figure, alt=f"Loss over training steps on a log scale, one curve a rank: {ends}.")
+
+# %% [markdown]
+# **What this shows.** The rank is a promise about what can be learnt, not about how good it will be.
+# Where the change that a task needs has few patterns, a small pair suffices; lesson 04 asks how that
+# turns out for CLIP on new pictures.
+
+# %% [markdown]
+# ## Quiz
+#
+# **1. A fresh adapter gives the base's answers exactly. Does that prove that it is built right?**
+#
+# <details><summary>Answer</summary>
+#
+# No. VariantOne passes that test for ever, because it never does anything. You need both: no change
+# when fresh, and a change, of the right kind, when `B` is not zero.
+#
+# </details>
+#
+# **2. Why can VariantTwo not be merged into q, k and v?**
+#
+# <details><summary>Answer</summary>
+#
+# Because its change is also added to the residual stream, past the attention. No choice of W_q, W_k
+# and W_v can do that: what they produce only reaches the stream through attention and `out`.
+#
+# </details>
+#
+# **3. In the first step of training, which matrix has a gradient of zero, and why?**
+#
+# <details><summary>Answer</summary>
+#
+# `A`. The change is x Aᵀ Bᵀ, so the gradient with respect to `A` contains `B` as a factor, and `B` is
+# zero. The gradient with respect to `B` contains x Aᵀ, which is not.
+#
+# </details>
+
+# %% [markdown]
+# ## Key points
+#
+# - Serial LoRA is x + s x Aᵀ Bᵀ, after the norm, in front of q, k and v, off the residual stream.
+# - `B` = 0 makes a fresh adapter exact. `A` random makes it able to learn.
+# - It equals W (I + s B A), so it merges; LoRA's W + B A is another matrix.
+# - Probe, do not only read: effect, residual, number of pairs. Then count, then train.
+# - `inject` is five lines and a safety net. `merge`, `unmerge`, `eject` and `disabled` do what they say.
+
+# %% [markdown]
+# ## Where the paper says it
+#
+# "Serial Low-rank Adaptation of Vision Transformer": equation (3) and Fig. 1 for the adapter and its
+# place, equation (5) for W + W B A against LoRA's W + B A in equation (4), section II-A for the start.
+# The paper states no scale (so 1) and not how wide the Gaussian of `A` is; the package draws it as
+# PyTorch draws a linear layer.
+#
+# Next: [04 · CLIP with a few shots](04_clip_few_shot.ipynb).
