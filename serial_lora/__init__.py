@@ -1,0 +1,35 @@
+"""Serial LoRA, from scratch: one low-rank pair in front of the attention of every block."""
+
+from serial_lora.adapters import LoRAConfig, SerialLoRAConfig
+from serial_lora.counting import count_parameters
+from serial_lora.errors import SerialLoRAError
+from serial_lora.inject import (
+    adapter_parameters,
+    adapters,
+    disabled,
+    eject,
+    inject,
+    merge,
+    set_scale,
+    unmerge,
+)
+from serial_lora.optim import describe_groups, lora_plus_groups
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LoRAConfig",
+    "SerialLoRAConfig",
+    "SerialLoRAError",
+    "adapter_parameters",
+    "adapters",
+    "count_parameters",
+    "describe_groups",
+    "disabled",
+    "eject",
+    "inject",
+    "lora_plus_groups",
+    "merge",
+    "set_scale",
+    "unmerge",
+]

@@ -1,0 +1,99 @@
+"""Parameter groups for LoRA and LoRA+.
+
+LoRA+ (Hayou, Ghosh and Yu, "LoRA+: Efficient Low Rank Adaptation of Large Models", 2024) gives B a
+higher learning rate than A; the paper uses a ratio of 20. A ratio of 1 is plain LoRA.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.inject import adapters
+
+
+def lora_plus_groups(
+    model: nn.Module, lr: float, ratio: float = 1.0, weight_decay: float = 0.0
+) -> list[dict[str, Any]]:
+    """Every trainable tensor of the model in exactly one group, for any torch optimizer.
+
+    Args:
+        model: a model with adapters.
+        lr: learning rate of A, and of whatever else the caller left trainable (a head).
+        ratio: learning rate of B divided by that of A.
+        weight_decay: for every group.
+
+    Returns:
+        Groups with the keys name, params, lr and weight_decay, named "lora_A", "lora_B" and, only
+        if there is anything in it, "other".
+
+    Raises:
+        SerialLoRAError: if there is no adapter, a number is out of range, or an adapter's tensor
+            does not require gradients.
+    """
+    _check("lr", lr)
+    _check("ratio", ratio, above_zero=True)
+    _check("weight_decay", weight_decay)
+    found = list(adapters(model).values())
+    if not found:
+        raise SerialLoRAError("the model has no adapters; call inject(model, config) first.")
+    first, second = [a.lora_A for a in found], [a.lora_B for a in found]
+    frozen = sum(not parameter.requires_grad for parameter in first + second)
+    if frozen:
+        raise SerialLoRAError(
+            f"{frozen} adapter tensors do not require gradients; call requires_grad_(True) on "
+            "them, or inject again."
+        )
+    own = {id(parameter) for parameter in first + second}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
+
+    groups = [
+        {"name": "lora_A", "params": first, "lr": float(lr)},
+        {"name": "lora_B", "params": second, "lr": float(lr * ratio)},
+        {"name": "other", "params": others, "lr": float(lr)},
+    ]
+    groups = [group | {"weight_decay": float(weight_decay)} for group in groups if group["params"]]
+    _assert_complete(model, groups)
+    return groups
+
+
+def _check(name: str, number: float, above_zero: bool = False) -> None:
+    good = isinstance(number, int | float) and not isinstance(number, bool)
+    good = good and math.isfinite(number) and number >= 0 and not (above_zero and number == 0)
+    if not good:
+        least = "above 0" if above_zero else "of at least 0"
+        raise SerialLoRAError(f"{name} must be a finite number {least}, not {number!r}.")
+
+
+def _assert_complete(model: nn.Module, groups: list[dict[str, Any]]) -> None:
+    grouped = [id(parameter) for group in groups for parameter in group["params"]]
+    trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    assert len(grouped) == len(set(grouped)), "a tensor is in two groups"
+    assert set(grouped) == trainable, "the groups are not the trainable tensors"
+
+
+def describe_groups(groups: list[dict[str, Any]]) -> str:
+    """The groups as a small table: name, tensors, parameters, learning rate, weight decay."""
+    rows = [("group", "tensors", "parameters", "learning rate", "weight decay")]
+    for group in groups:
+        numbers = sum(parameter.numel() for parameter in group["params"])
+        rows.append(
+            (
+                group["name"],
+                f"{len(group['params'])}",
+                f"{numbers:,}",
+                f"{group['lr']:.3g}",
+                f"{group['weight_decay']:.3g}",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
