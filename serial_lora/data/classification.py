@@ -85,6 +85,7 @@ class ClassificationData:
         name: of the data set; scale: ``"tiny"``, ``"paper"`` or ``"folder"`` (one's own).
         class_names: lower-case names, one per label.
         template: a prompt with ``{}`` for the class name, fitting this data set.
+        generic_template: the prompt that is the same for every data set.
         generic_template: the prompt that says nothing about the data set.
         train, test: pictures to draw shots from, and to measure on; no picture is in both.
         split: in words, where the division into train and test comes from.
@@ -100,6 +101,7 @@ class ClassificationData:
     scale: str = "tiny"
     split: str = ""
     folder: Path | None = None
+    generic_template: str = GENERIC_TEMPLATE
 
     def __post_init__(self) -> None:
         if len(set(self.class_names)) != len(self.class_names):

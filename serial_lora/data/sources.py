@@ -122,20 +122,21 @@ def prepare(
     folder = root / dataset.folder
     archives = archive_folder(source, root)
     temporary = root / f".{source.name}.preparing"
-    with _one_at_a_time(archives / ".lock", source.name):
+    with one_at_a_time(archives / ".lock", source.name):
         if folder.exists():
             _check_counts(source, root, other_archives)
             return folder
-        facts = _known_facts(source, root, other_archives)
-        paths = []
-        for archive in source.archives:
-            urls = archive.urls
-            if base_url is not None:
-                urls = (f"{base_url.rstrip('/')}/{archive.file_name}",)
-            path = archives / archive.file_name
-            download(urls, path, facts[archive.file_name], progress=progress)
-            _record(source, root, path)
-            paths.append(path)
+        paths = [
+            fetch(
+                archive,
+                archives,
+                sources_file(source.name, root),
+                base_url=base_url,
+                other_file=other_archives,
+                progress=progress,
+            )
+            for archive in source.archives
+        ]
         shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
         try:
             for archive, path in zip(source.archives, paths, strict=True):
@@ -186,16 +187,48 @@ def _check_counts(source: DataSource, root: Path, other_archives: bool) -> None:
     )
 
 
-# --- what is recorded at first use ---------------------------------------------------------------
+# --- fetching, and what is recorded at first use -------------------------------------------------
 
 
-def sources_file(source: DataSource, root: Path) -> Path:
-    """The file that keeps size and SHA-256 of each archive as first downloaded."""
-    return root / f"{source.name}.sources.json"
+def sources_file(name: str, root: Path) -> Path:
+    """The file that keeps size and SHA-256 of each download of a script as first fetched."""
+    return root / f"{name}.sources.json"
 
 
-def _recorded(source: DataSource, root: Path) -> dict[str, dict[str, int | str]]:
-    path = sources_file(source, root)
+def fetch(
+    archive: Archive,
+    folder: Path,
+    record: Path,
+    *,
+    base_url: str | None = None,
+    other_file: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Download one file, hold it against what is known of it, and record what was not.
+
+    Args:
+        archive: the file and its addresses.
+        folder: where to keep it.
+        record: JSON file of sizes and SHA-256 values seen at first use.
+        base_url: fetch ``BASE_URL/FILE_NAME`` instead.
+        other_file: set the official facts aside, and hold the file against the record only.
+        progress: show a progress bar on standard error.
+    """
+    recorded = _read_record(record)
+    official = {} if other_file else archive.facts.known()
+    expected = FileFacts(**{**recorded.get(archive.file_name, {}), **official})
+    urls = archive.urls
+    if base_url is not None:
+        urls = (f"{base_url.rstrip('/')}/{archive.file_name}",)
+    path = download(urls, folder / archive.file_name, expected, progress=progress)
+    if archive.file_name not in recorded:
+        recorded[archive.file_name] = FileFacts.of(path).known()
+        note = "size and SHA-256 of each download as first fetched here; later ones must agree"
+        write_json(record, {"note": note, "archives": recorded})
+    return path
+
+
+def _read_record(path: Path) -> dict[str, dict[str, int | str]]:
     if not path.is_file():
         return {}
     try:
@@ -206,25 +239,7 @@ def _recorded(source: DataSource, root: Path) -> dict[str, dict[str, int | str]]
         ) from error
 
 
-def _known_facts(source: DataSource, root: Path, other_archives: bool) -> dict[str, FileFacts]:
-    """The official facts, with what this machine recorded filling the gaps."""
-    recorded = _recorded(source, root)
-    facts = {}
-    for archive in source.archives:
-        known = {} if other_archives else archive.facts.known()
-        facts[archive.file_name] = FileFacts(**{**recorded.get(archive.file_name, {}), **known})
-    return facts
-
-
-def _record(source: DataSource, root: Path, path: Path) -> None:
-    recorded = _recorded(source, root)
-    if path.name not in recorded:
-        recorded[path.name] = FileFacts.of(path).known()
-        note = "size and SHA-256 of each archive as first downloaded here; later ones must agree"
-        write_json(sources_file(source, root), {"note": note, "archives": recorded})
-
-
-class _one_at_a_time:
+class one_at_a_time:
     """Two runs of one script must not write the same files; the second says so and ends."""
 
     def __init__(self, path: Path, name: str) -> None:

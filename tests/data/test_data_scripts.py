@@ -296,7 +296,7 @@ def test_a_second_run_at_the_same_time_is_refused(tmp_path):
 
 def test_an_unreadable_record_is_told(tmp_path):
     source = source_of("eurosat")
-    sources_file(source, tmp_path).write_text("{")
+    sources_file("eurosat", tmp_path).write_text("{")
     with pytest.raises(SerialLoRAError, match="delete it, and it is recorded anew"):
         prepare(source, tmp_path, progress=False)
 
