@@ -25,7 +25,10 @@ import pandas as pd
 import torch
 from torch import nn
 
+from serial_lora.adapters import AdapterConfig, LoRA, LoRAConfig, SerialLoRA, SerialLoRAConfig
+from serial_lora.attention import find_attention_sites
 from serial_lora.errors import SerialLoRAError
+from serial_lora.inject import inject
 
 BYTES_PER_FLOAT32 = 4
 
@@ -114,11 +117,13 @@ class Architecture:
 
     def serial_lora(self, rank: int | None = None) -> int:
         """Serial LoRA's parameters, by the closed form, summed over the towers."""
-        return sum(tower.serial_lora(rank or self.rank) for tower in self.towers)
+        rank = self.rank if rank is None else rank
+        return sum(tower.serial_lora(rank) for tower in self.towers)
 
     def lora(self, rank: int | None = None) -> int:
         """LoRA's parameters, by the closed form, summed over the towers."""
-        return sum(tower.lora(rank or self.rank) for tower in self.towers)
+        rank = self.rank if rank is None else rank
+        return sum(tower.lora(rank) for tower in self.towers)
 
     def on_meta(self) -> nn.Module:
         """Build the real model with shapes only: no weights, no memory, no download."""
@@ -262,8 +267,6 @@ class ParameterCount:
 
 def count_parameters(model: nn.Module) -> ParameterCount:
     """Count a model's parameters; each shared tensor once. Works with and without adapters."""
-    from serial_lora.adapters import LoRA, SerialLoRA
-
     parameters = list(model.parameters())
     adapter = {
         id(parameter): parameter
@@ -282,9 +285,39 @@ def count_parameters(model: nn.Module) -> ParameterCount:
 # --------------------------------------------------------------------------- the proof
 
 
+def enumerate_count(model: nn.Module, config: AdapterConfig) -> int:
+    """What adapters of this config would hold, read off the model's own weights.
+
+    Walks the attention blocks that `inject` would adapt and adds up a pair for each: Serial LoRA's
+    is as wide as the tokens, LoRA's are shaped like the projections they stand beside.
+
+    Raises:
+        SerialLoRAError: if the model has no known attention, or the rank is above a width.
+    """
+    sites = find_attention_sites(
+        model, towers=config.towers, blocks=config.blocks, stream=config.stream
+    )
+    if config.method == "serial_lora":
+        return sum(pair_count(site.width, site.width, config.rank) for site in sites)
+    return sum(
+        pair_count(projection.columns, projection.rows, config.rank)
+        for site in sites
+        for projection in site.projections.values()
+    )
+
+
 @dataclass(frozen=True)
 class Proof:
-    """One method on one model, counted three ways."""
+    """One method on one model, counted three ways.
+
+    Attributes:
+        model: key of `ARCHITECTURES`.
+        method: "lora" or "serial_lora".
+        rank: of every pair.
+        closed_form: by the formula.
+        enumerated: by walking the model's attention blocks.
+        injected: elements of the tensors that `inject` put into the model.
+    """
 
     model: str
     method: str
@@ -297,6 +330,51 @@ class Proof:
     def agrees(self) -> bool:
         """Whether the three counts are one number."""
         return self.closed_form == self.enumerated == self.injected
+
+
+def prove(key: str, rank: int | None = None) -> tuple[Proof, Proof]:
+    """Count LoRA and Serial LoRA on one of `ARCHITECTURES`, three ways each.
+
+    The real model is built on the meta device, so this takes no memory and about a second.
+
+    Returns:
+        LoRA's proof and Serial LoRA's.
+    """
+    item = architecture(key)
+    rank = item.rank if rank is None else rank
+    proofs = []
+    for kind, closed_form in ((LoRAConfig, item.lora), (SerialLoRAConfig, item.serial_lora)):
+        config = kind(rank=rank, stream=item.stream)
+        expected = closed_form(rank)  # refuses a rank above the width before a model is built
+        model = item.on_meta()
+        enumerated = enumerate_count(model, config)
+        with torch.device("meta"):
+            inject(model, config)
+        count = count_parameters(model).adapter
+        proofs.append(Proof(key, config.method, rank, expected, enumerated, count))
+    return tuple(proofs)
+
+
+def proof_frame(keys: Iterable[str] = ("clip", "sam", "sd3")) -> pd.DataFrame:
+    """`prove` as a table: one row a model, the two methods' counts and their ratio."""
+    rows = []
+    for key in keys:
+        lora, serial = prove(key)
+        rows.append(
+            {
+                "model": ARCHITECTURES[key].title,
+                "rank": lora.rank,
+                "LoRA, formula": lora.closed_form,
+                "walked": lora.enumerated,
+                "injected": lora.injected,
+                "Serial LoRA, formula": serial.closed_form,
+                "walked ": serial.enumerated,
+                "injected ": serial.injected,
+                "ratio": lora.injected / serial.injected,
+                "all agree": lora.agrees and serial.agrees,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 # --------------------------------------------------------------------------- the ratio

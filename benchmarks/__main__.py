@@ -1,0 +1,56 @@
+"""`python -m benchmarks`: measure, store results.json, rewrite the table in README.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks import report
+from benchmarks.run import PRECISIONS, run
+from benchmarks.subjects import KEYS
+
+
+def _arguments(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--steps", type=int, help="timed rounds (7; 2 with --quick)")
+    parser.add_argument("--only", choices=KEYS, action="append", help="one model; may be repeated")
+    parser.add_argument("--precision", choices=PRECISIONS, action="append")
+    parser.add_argument("--threads", type=int, help="torch's threads (its own choice)")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny models, to try the benchmark; stores nothing"
+    )
+    parser.add_argument("--results", type=Path, help="where to store the results")
+    options = parser.parse_args(words)
+    for name in ("steps", "threads"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    return options
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the benchmark as the command line asks; returns the exit code."""
+    options = _arguments(words)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    results = run(
+        keys=options.only or KEYS,
+        precisions=options.precision or PRECISIONS,
+        rounds=options.steps or (2 if options.quick else 7),
+        quick=options.quick,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    path = options.results or (None if options.quick else report.RESULTS)
+    if path is not None:
+        results = report.merge(report.load(path), results)
+        report.save(results, path)
+    if path == report.RESULTS:
+        report.refresh(results=results)
+    print(report.render(results))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,151 @@
+"""Results as data, and the table made from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results.json"
+README = FOLDER / "README.md"
+BEGIN = "<!-- begin: made by `python -m benchmarks`, do not edit -->"
+END = "<!-- end -->"
+
+Results = dict[str, Any]
+
+
+def load(path: Path = RESULTS) -> Results | None:
+    """The stored results, or None before the first measurement."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def merge(old: Results | None, new: Results) -> Results:
+    """Put new measurements in place of the old ones of the same model and precision.
+
+    Results of another machine or another torch are dropped: a table names one machine.
+    """
+    if old is None or _identity(old) != _identity(new):
+        return new
+
+    def key(entry: dict[str, Any]) -> tuple[str, str]:
+        return entry["model"], entry["precision"]
+
+    merged = dict(new)
+    for part in ("groups", "savings"):
+        fresh = {key(entry) for entry in new[part]}
+        kept = [entry for entry in old[part] if key(entry) not in fresh]
+        merged[part] = sorted(kept + new[part], key=lambda entry: _order(entry))
+    return merged
+
+
+def _identity(results: Results) -> tuple[Any, ...]:
+    machine = results["machine"]
+    return tuple(machine[name] for name in ("processor", "threads", "torch")) + (results["quick"],)
+
+
+def _order(entry: dict[str, Any]) -> tuple[int, int]:
+    models, precisions = ("clip", "sam", "sd3"), ("float32", "bfloat16")
+    return models.index(entry["model"]), precisions.index(entry["precision"])
+
+
+def save(results: Results, path: Path = RESULTS) -> None:
+    """Write results as JSON."""
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    rule = ["---"] + ["---:"] * (len(head) - 1)
+    return [_row(head), _row(rule), *map(_row, rows)]
+
+
+def _milliseconds(row: dict[str, Any], key: str = "seconds") -> str:
+    return f"{1e3 * row[key]:,.0f} ± {1e3 * row[key + '_spread']:,.0f}"
+
+
+def _size(count: int) -> str:
+    if count == 0:
+        return "–"
+    return f"{count / 1e6:,.2f} MB" if count < 1e8 else f"{count / 1e6:,.0f} MB"
+
+
+def _group(group: dict[str, Any]) -> list[str]:
+    head = ["method", "step, ms", "ratio to floor", "saved activations", "adapter"]
+    rows = [
+        [
+            f"**{row['title']}**" if row["method"] == "serial_lora" else row["title"],
+            _milliseconds(row),
+            f"{row['ratio']:.2f}",
+            _size(row["saved_bytes"]),
+            _size(row["adapter_bytes"]),
+        ]
+        for row in group["rows"]
+    ]
+    inference = group["inference"]
+    return [
+        f"### {group['title']}, {group['precision']}",
+        "",
+        f"{group['note']} Rank {group['rank']}, {group['rounds']} rounds.",
+        "",
+        *_table(head, rows),
+        "",
+        f"Inference without gradients: base {_milliseconds(inference, 'base')} ms, merged "
+        f"{_milliseconds(inference, 'merged')} ms, ratio {inference['ratio']:.2f}.",
+        "",
+    ]
+
+
+def _savings(entries: list[dict[str, Any]]) -> list[str]:
+    head = ["what is left out", "full, ms", "cut, ms", "ratio", "largest difference"]
+    rows = [
+        [
+            f"{entry['title']} ({entry['precision']})",
+            _milliseconds(entry, "full"),
+            _milliseconds(entry, "cut"),
+            f"{entry['ratio']:.2f}",
+            f"{entry['difference']:.0e}",
+        ]
+        for entry in entries
+    ]
+    return [
+        "### Exact savings",
+        "",
+        "The same training step with work left out that cannot change its result. The last column "
+        "is the largest difference between the two steps' outputs and adapter gradients, relative "
+        "to the largest entry.",
+        "",
+        *_table(head, rows),
+        "",
+    ]
+
+
+def render(results: Results | None) -> str:
+    """The generated part of the README, markers included."""
+    if results is None:
+        lines = ["Not measured yet: run `python -m benchmarks`.", ""]
+    else:
+        machine = results["machine"]
+        lines = [
+            f"Measured on {machine['processor']} ({machine['cores']} cores, {machine['threads']} "
+            f"threads, {machine['instructions']}), torch {machine['torch']}, Python "
+            f"{machine['python']}, {machine['system']}, {machine['date']}."
+            + (" Tiny models, to try the benchmark itself." if results["quick"] else ""),
+            "",
+        ]
+        for group in results["groups"]:
+            lines += _group(group)
+        if results["savings"]:
+            lines += _savings(results["savings"])
+    return "\n".join([BEGIN, "", *lines, END])
+
+
+def refresh(readme: Path = README, results: Results | None = None) -> None:
+    """Put the table of `results` between the README's markers."""
+    text = readme.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(before + render(results) + after, encoding="utf-8")
