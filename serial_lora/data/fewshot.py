@@ -21,9 +21,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,18 +108,22 @@ def few_shot_indices(
 
 
 def few_shot_split(data: ClassificationData, shots: int, seed: int) -> FewShotSplit:
-    """The shots of a data set: from its index file where that covers them, else computed.
+    """The shots of a data set: from its index file where that fits, else computed.
 
-    Both give the same pictures; a test holds them together. The file is what makes the draw
-    visible, and reading it proves that the data are the ones it was made for.
+    Both give the same pictures; a test holds them together. Where the pictures are not exactly
+    those the file was made for (another version of the emoji fonts draws a few more or fewer, or
+    CoOp's split list came later), the rule is applied to the pictures that are here and a warning
+    says so: almost all shots stay the same, since each depends on its own name only.
 
     Raises:
-        SerialLoRAError: ``shots`` is not at least one, or the index file belongs to other data.
+        SerialLoRAError: ``shots`` is not at least one, or the index file is damaged.
     """
     labels, picture_ids = data.train.labels, data.train.picture_ids
     index = find_index_file(data)
-    if index is not None and index.covers(shots, seed):
-        index.check_fingerprint(data)
+    fits = index is not None and index.fingerprint == data.fingerprint()
+    if index is not None and not fits:
+        warnings.warn(index.explain_difference(data), stacklevel=2)
+    if index is not None and fits and index.covers(shots, seed):
         position_of = {picture_id: position for position, picture_id in enumerate(picture_ids)}
         indices = [
             position_of[picture_id]
@@ -151,6 +156,7 @@ class FewShotIndex:
         order: seed -> class name -> picture ids in the order of the draw; the first k of a class
             are its k shots.
         test: picture ids of the test set.
+        made_with: versions of the packages that drew the pictures, where it matters.
     """
 
     dataset: str
@@ -159,21 +165,30 @@ class FewShotIndex:
     shots: tuple[int, ...]
     order: dict[int, dict[str, list[str]]]
     test: list[str]
+    made_with: dict[str, str] = field(default_factory=dict)
 
     def covers(self, shots: int, seed: int) -> bool:
         """Whether the file answers for these shots and this seed."""
         return seed in self.order and isinstance(shots, int) and 1 <= shots <= max(self.shots)
 
-    def check_fingerprint(self, data: ClassificationData) -> None:
-        """Raise unless the file was made for exactly these pictures and classes."""
-        if self.fingerprint != data.fingerprint():
-            root = f" --root {data.folder.parent}" if data.folder is not None else ""
-            raise SerialLoRAError(
-                f"the few-shot index file of {self.dataset} was made for other pictures than the "
-                f"ones here ({self.scale} scale); restore the data, or make a new index with "
-                f"`python data_scripts/few_shot_indices.py --scale {self.scale} --dataset "
-                f"{self.dataset}{root}`."
-            )
+    def explain_difference(self, data: ClassificationData) -> str:
+        """A sentence on the pictures that differ from those the file was made for."""
+        listed = {
+            picture_id
+            for classes in self.order.values()
+            for picture_ids in classes.values()
+            for picture_id in picture_ids
+        }
+        gone = len(listed.difference(data.train.picture_ids))
+        root = f" --root {data.folder.parent}" if data.folder is not None else ""
+        made_with = ", ".join(f"{name} {version}" for name, version in self.made_with.items())
+        return (
+            f"the few-shot index file of {self.dataset} was made for slightly other pictures"
+            f"{f' ({made_with})' if made_with else ''}: {gone} of its {len(listed)} shots are not "
+            "training pictures here, so the shots are drawn from what is here; to renew the file "
+            f"run `python -m data_scripts.few_shot_indices --scale {self.scale} --dataset "
+            f"{self.dataset}{root}`."
+        )
 
 
 def find_index_file(data: ClassificationData) -> FewShotIndex | None:
@@ -199,8 +214,12 @@ def write_index_file(
     data: ClassificationData,
     shots: Sequence[int] = SHOTS,
     seeds: Sequence[int] = SEEDS,
+    made_with: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write the shots of a data set for several seeds as JSON."""
+    """Write the shots of a data set for several seeds as JSON.
+
+    ``made_with`` names the packages, and their versions, that decide which pictures there are.
+    """
     labels, picture_ids = data.train.labels, data.train.picture_ids
     order: dict[str, dict[str, list[str]]] = {}
     for seed in seeds:
@@ -215,6 +234,7 @@ def write_index_file(
         "scale": data.scale,
         "rule": "by class, ordered by sha256('shots:SEED:PICTURE_ID'); the first k are k shots",
         "split": data.split,
+        "made_with": dict(made_with or {}),
         "fingerprint": data.fingerprint(),
         "shots": list(shots),
         "order": order,
@@ -238,7 +258,7 @@ def read_index_file(path: str | os.PathLike[str]) -> FewShotIndex:
     except (OSError, ValueError) as error:
         raise SerialLoRAError(
             f"{path} cannot be read as a few-shot index file ({error}); make it anew with "
-            "`python data_scripts/few_shot_indices.py`."
+            "`python -m data_scripts.few_shot_indices`."
         ) from error
     return _index_from(content, str(path))
 
@@ -254,11 +274,12 @@ def _index_from(content: Any, path: str) -> FewShotIndex:
             shots=tuple(int(number) for number in content["shots"]),
             order={int(seed): dict(classes) for seed, classes in content["order"].items()},
             test=list(content["test"]),
+            made_with=dict(content.get("made_with", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SerialLoRAError(
             f"{path} is not a few-shot index file ({error}); make it anew with "
-            "`python data_scripts/few_shot_indices.py`."
+            "`python -m data_scripts.few_shot_indices`."
         ) from error
     test = set(index.test)
     for seed, classes in index.order.items():
@@ -268,6 +289,6 @@ def _index_from(content: Any, path: str) -> FewShotIndex:
                 raise SerialLoRAError(
                     f"{path}: the picture {min(shared)!r} of class {class_name!r}, seed {seed}, is "
                     "in the test set too; make the file anew with "
-                    "`python data_scripts/few_shot_indices.py`."
+                    "`python -m data_scripts.few_shot_indices`."
                 )
     return index

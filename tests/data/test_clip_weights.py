@@ -123,7 +123,11 @@ def torchscript(small, tmp_path):
     path = tmp_path / "ViT-B-16.pt"
     model = copy.deepcopy(small)
     for name in ("input_resolution", "context_length", "vocab_size"):
+        vars(model).pop(name, None)
         model.register_buffer(name, torch.tensor(8))
+    mask = model.attn_mask  # OpenAI's is a constant of the script, not a buffer
+    del model.attn_mask
+    model.attn_mask = mask
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(

@@ -142,10 +142,13 @@ def test_a_class_with_too_few_pictures_gives_all_and_is_reported(tmp_path):
         write_index_file(index_path(data), data)
 
 
-def test_a_file_for_other_pictures_is_refused(tmp_path):
-    write_index_file(tmp_path / "few_shot.json", make_data(tmp_path))
-    with pytest.raises(SerialLoRAError, match="made for other pictures.*few_shot_indices.py"):
-        few_shot_split(make_data(tmp_path, NAMES[1:], LABELS[1:]), 4, 1)
+def test_a_file_for_other_pictures_is_set_aside_with_a_warning(tmp_path):
+    write_index_file(tmp_path / "few_shot.json", make_data(tmp_path), made_with={"font": "15.1"})
+    fewer = make_data(tmp_path, NAMES[1:], LABELS[1:])
+    message = "slightly other pictures .font 15.1.*few_shot_indices --scale paper --dataset farm"
+    with pytest.warns(UserWarning, match=message):
+        split = few_shot_split(fewer, 4, 1)
+    assert split.indices == few_shot_indices(LABELS[1:], 4, 1, NAMES[1:])
 
 
 def test_a_test_picture_among_the_shots_is_refused(tmp_path):
