@@ -99,7 +99,8 @@ for style, emoji in styles.items():
         pictures.append(emoji.picture(emoji.names.index(name)))
         captions.append(name if style == STYLES[0] else "")
 figure = show_pictures(pictures, captions, columns=len(wanted))
-display_figure(figure, caption=False)
+names = ", ".join(wanted)
+display_figure(figure, alt=f"The same six things in four styles: {names}.", caption=False)
 print(*(f"{style}: {credit}" for style, credit in ATTRIBUTION.items()), sep="\n")
 
 # %% [markdown]
@@ -135,20 +136,23 @@ for rank in (1, 2, 4, 8, 16, 64):
     captions.append(f"rank {rank}: {A.numel() + B.numel():,}")
 figure = show_pictures(shown, captions, columns=6)
 display_figure(figure, caption=False)
-print(f"the picture itself: {picture.numel()} numbers. {ATTRIBUTION['openmoji']}")
+print(f"above each: its rank, and how many numbers; the picture itself: {picture.numel():,}")
+print(ATTRIBUTION["openmoji"])
 
 # %% [markdown]
-# **What this shows.** A few patterns give the outline, a few more the face. At the full rank the
-# pair holds *more* numbers than the picture: low rank saves only when the rank is low. LoRA bets
-# that the *change* a model needs for a new task is like this picture: large, but made of few
-# patterns.
+# **What this shows.** The first patterns are mere bars of light and dark; then comes an outline, and
+# soon an owl, long before the rank is full. At the full rank the pair holds *more* numbers than the
+# picture: low rank saves only when the rank is low. LoRA bets that the *change* a model needs for a
+# new task is like this picture: large, but made of few patterns.
 
 # %% [markdown]
 # ## The same bet, inside a transformer
 #
 # The cell builds a small CLIP (real classes, random weights), puts Serial LoRA into its attention
 # blocks with one call, and counts. Expect two things: only a small share of the numbers can still
-# be trained, and the model's answers have not moved at all, since a fresh adapter adds nothing.
+# be trained, and the model's answers have not moved, since a fresh adapter adds nothing. (Not quite
+# nothing in floating point: the package also takes a faster way through attention, and the order of
+# its sums differs. A change around one millionth is rounding.)
 
 # %%
 import open_clip
@@ -171,8 +175,8 @@ print("largest change in an answer:", (after - before).abs().max().item())
 
 # %% [markdown]
 # **What this shows.** The one line `inject(model, SerialLoRAConfig(rank=8))` froze the model and
-# gave every attention block one pair. Nothing changed yet, and that is on purpose: training starts
-# from what the model already knows. Lesson 03 builds this call from nothing.
+# gave every attention block one pair. The answers are still the model's own, and that is on purpose:
+# training starts from what the model already knows. Lesson 03 builds this call from nothing.
 
 # %% [markdown]
 # ## How exercises work

@@ -102,37 +102,46 @@ def find_check(number: str) -> Check:
     return _REGISTRY[number]
 
 
-def check(number: str, *attempt: Any) -> bool:
-    """Check the learner's ``attempt`` at one exercise and say how it stands.
+def check(number: str, *attempt: Any) -> None:
+    """Check the learner's ``attempt`` at one exercise and print how it stands.
+
+    Right: what was verified. Still raising ``NotImplementedError``: a friendly line, and the
+    notebook runs on with the package's own version. Wrong: ``CheckFailed``.
 
     Args:
         number: the number printed on the exercise's card, such as ``"2.3"``.
         attempt: the learner's function or class (two, where the exercise asks for two).
 
-    Returns:
-        True when the attempt is right; False when it still raises ``NotImplementedError``, so that
-        the notebook runs on with the package's own version.
-
     Raises:
         CheckFailed: the attempt is wrong; the message gives expected, got and the likely cause.
         SerialLoRAError: no such exercise.
+    """
+    verified = run_check(number, *attempt)
+    if verified is None:
+        print(
+            f"Exercise {number} is waiting for you. The notebook runs on without it: "
+            "the cells below use the package's own version."
+        )
+    else:
+        print(f"Exercise {number} is right. Verified: {verified}.")
+
+
+def run_check(number: str, *attempt: Any) -> str | None:
+    """Check an attempt without printing: what was verified, or None when it is still open.
+
+    Raises:
+        CheckFailed, SerialLoRAError: as :func:`check`.
     """
     function = find_check(number)
     try:
         with torch.random.fork_rng(devices=[]):  # a check leaves the lesson's random numbers alone
             torch.manual_seed(0)
-            verified = function(*attempt)
+            return function(*attempt)
     except NotImplementedError:
-        print(
-            f"Exercise {number} is waiting for you. The notebook runs on without it: "
-            "the cells below use the package's own version."
-        )
-        return False
+        return None
     except CheckFailed as failure:
         failure.number = number
         raise
-    print(f"Exercise {number} is right. Verified: {verified}.")
-    return True
 
 
 def call(

@@ -32,7 +32,7 @@ PAPER_DISK_GB = 30.0
 # less than 16 free, so a tier is reached at nine tenths of its name.
 TIERS = ((24, "CLIP, SAM and SD3"), (16, "CLIP and SAM"), (8, "CLIP"))
 TIER_MARGIN = 0.9
-PIP = f'"{sys.executable}" -m pip install'
+PIP = "python -m pip install"
 
 
 @dataclass(frozen=True)
@@ -172,11 +172,11 @@ def check_gpu_memory(free_gb: float | None) -> Finding | None:
 
 def check_disk(folder: Path | None = None) -> Finding:
     """Enough room for the tiny data; a note when the paper's data would not fit."""
-    folder = folder or Path.home()
-    while not folder.exists():
-        folder = folder.parent
-    free_gb = shutil.disk_usage(folder).free / 1e9
-    answer = f"{free_gb:.1f} GB free at {folder}"
+    place = folder or Path.home()
+    while not place.exists():
+        place = place.parent
+    free_gb = shutil.disk_usage(place).free / 1e9
+    answer = f"{free_gb:.0f} GB free in {folder or 'your home folder'}"
     if free_gb < TINY_DISK_GB:
         return Finding(
             "FAIL", "Disk", answer, f"free at least {TINY_DISK_GB:.0f} GB, or move the data folder"
@@ -274,7 +274,7 @@ def check_weights(folder: Path = ASSETS / "weights") -> Finding:
         return Finding(
             "FAIL",
             "Tiny weights",
-            f"none in {folder}",
+            f"none in {'/'.join(folder.parts[-3:])}",
             f'{PIP} --force-reinstall --no-deps serial-lora, or "make weights" to train them',
         )
     sizes = [f"{path.name} ({path.stat().st_size / 1e6:.0f} MB)" for path in files]

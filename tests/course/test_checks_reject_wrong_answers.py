@@ -283,7 +283,7 @@ def registered() -> set[str]:
 
 @pytest.mark.parametrize("number", RIGHT)
 def test_a_right_answer_passes(number, capsys):
-    assert check(number, RIGHT[number]) is True
+    check(number, RIGHT[number])
     assert f"Exercise {number} is right. Verified: " in capsys.readouterr().out
 
 
@@ -304,7 +304,7 @@ def test_an_open_exercise_stops_nothing(number, capsys):
     def stub(*arguments, **keywords):
         raise NotImplementedError
 
-    assert check(number, stub) is False
+    check(number, stub)
     assert "waiting for you" in capsys.readouterr().out
 
 

@@ -16,7 +16,11 @@ def offline_environment(environment: Mapping[str, str] | None = None) -> dict[st
         environment: what to start from; the present environment when left out.
     """
     result = dict(os.environ if environment is None else environment)
-    paths = [str(FOLDER), *filter(None, [result.get("PYTHONPATH")])]
+    # Absolute, because kernels run in the folder of their notebook.
+    given = [
+        os.path.abspath(path) for path in result.get("PYTHONPATH", "").split(os.pathsep) if path
+    ]
+    paths = [str(FOLDER), *given]
     result["PYTHONPATH"] = os.pathsep.join(paths)
     result["SERIAL_LORA_STATIC"] = "1"
     result["HF_HUB_OFFLINE"] = "1"
