@@ -1,6 +1,7 @@
 """Serial LoRA, from scratch: one low-rank pair in front of the attention of every block."""
 
 from serial_lora.adapters import LoRAConfig, SerialLoRAConfig
+from serial_lora.checkpoint import load_adapter, save_adapter, to_diffusers, to_peft
 from serial_lora.counting import count_parameters
 from serial_lora.errors import SerialLoRAError
 from serial_lora.inject import (
@@ -28,8 +29,12 @@ __all__ = [
     "disabled",
     "eject",
     "inject",
+    "load_adapter",
     "lora_plus_groups",
     "merge",
+    "save_adapter",
     "set_scale",
+    "to_diffusers",
+    "to_peft",
     "unmerge",
 ]

@@ -55,7 +55,7 @@ def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module
     if adapters(model):
         raise SerialLoRAError("the model has adapters already; call eject(model) first.")
     sites = find_attention_sites(model, config.towers, config.blocks, config.stream)
-    _check_fit(model, sites, config)
+    check_fit(model, sites, config)
 
     injection = Injection(
         config, sites, {name: p.requires_grad for name, p in model.named_parameters()}
@@ -64,7 +64,8 @@ def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module
     for site in sites:
         block = model.get_submodule(site.name)
         weight = site.projections["q"].weight(model)
-        for name, adapter in _new_adapters(site, config).items():
+        for name, shape in adapter_shapes(site, config).items():
+            adapter = _new_adapter(shape, config)
             block.add_module(name, adapter.to(weight.device).train(block.training))
         for layer in _attention_layers(model, site):
             if type(layer) is nn.MultiheadAttention:
@@ -74,7 +75,7 @@ def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module
     return model
 
 
-def _check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfig) -> None:
+def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfig) -> None:
     narrowest = min(min(p.rows, p.columns) for site in sites for p in site.projections.values())
     if config.rank > narrowest:
         raise SerialLoRAError(
@@ -99,15 +100,21 @@ def _check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConf
                     )
 
 
-def _new_adapters(site: AttentionSite, config: AdapterConfig) -> dict[str, SerialLoRA | LoRA]:
-    """The adapters of one site under the names they get in its block."""
-    shape = (config.rank, config.scale, config.dropout)
+def adapter_shapes(site: AttentionSite, config: AdapterConfig) -> dict[str, tuple[int, int]]:
+    """The adapters of one site: the name each has in its block, and (inputs, outputs)."""
     if config.method == SerialLoRAConfig.method:
-        return {f"serial_lora{site.suffix}": SerialLoRA(site.width, *shape)}
+        return {f"serial_lora{site.suffix}": (site.width, site.width)}
     return {
-        f"lora_{part}{site.suffix}": LoRA(projection.columns, projection.rows, *shape)
+        f"lora_{part}{site.suffix}": (projection.columns, projection.rows)
         for part, projection in site.projections.items()
     }
+
+
+def _new_adapter(shape: tuple[int, int], config: AdapterConfig) -> SerialLoRA | LoRA:
+    inputs, outputs = shape
+    if config.method == SerialLoRAConfig.method:
+        return SerialLoRA(inputs, config.rank, config.scale, config.dropout)
+    return LoRA(inputs, outputs, config.rank, config.scale, config.dropout)
 
 
 def _attention_layers(model: nn.Module, site: AttentionSite) -> list[nn.Module]:
@@ -400,7 +407,7 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
         _detach(injection)
         for site in injection.sites:
             block = root.get_submodule(site.name)
-            for name in _new_names(site, injection.config):
+            for name in adapter_shapes(site, injection.config):
                 delattr(block, name)
             for layer in _attention_layers(root, site):
                 if type(layer) is PackedAttention:
@@ -412,28 +419,38 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
     return model
 
 
-def _new_names(site: AttentionSite, config: AdapterConfig) -> list[str]:
-    if config.method == SerialLoRAConfig.method:
-        return [f"serial_lora{site.suffix}"]
-    return [f"lora_{part}{site.suffix}" for part in site.projections]
+def base_weight(root: nn.Module, injection: Injection, projection: Projection) -> Tensor:
+    """The base's own rows for a projection, (rows, columns), even while adapters are merged."""
+    key = (projection.module, projection.parameter)
+    kept = None if injection.disabled else (injection.originals or {}).get(key)
+    whole = _weight(root, key).detach() if kept is None else kept
+    return whole[projection.row_slice]
 
 
-def weight_change(
-    model: nn.Module, site: AttentionSite, part: str, projection: Projection
-) -> Tensor | None:
-    """What the site's adapter adds to the weight of one projection, (rows, columns), in float32.
-
-    None where it adds nothing: Serial LoRA leaves the output projection alone.
-    """
-    block = model.get_submodule(site.name)
-    serial = getattr(block, f"serial_lora{site.suffix}", None)
-    if serial is None:
+def _weight_change(root: nn.Module, injection: Injection, site: AttentionSite, part: str) -> Tensor:
+    """What an adapter adds to the weight of one projection: (rows, columns), float32 or wider."""
+    block = root.get_submodule(site.name)
+    if injection.config.method == LoRAConfig.method:
         lora = block.get_submodule(f"lora_{part}{site.suffix}")
-        return lora.scale * (lora.lora_B.float() @ lora.lora_A.float())
-    if part == "out":
-        return None
-    weight = projection.weight(model)[projection.row_slice].float()
-    return serial.scale * (weight @ serial.lora_B.float()) @ serial.lora_A.float()
+        return lora.scale * (lora.lora_B @ lora.lora_A)
+    serial = block.get_submodule(f"serial_lora{site.suffix}")
+    weight = wide(base_weight(root, injection, site.projections[part]))
+    return serial.scale * (weight @ serial.lora_B.to(weight.dtype)) @ serial.lora_A.to(weight.dtype)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 if it is that wide already."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def changed_parts(site: AttentionSite, config: AdapterConfig) -> dict[str, Projection]:
+    """The projections an adapter acts on: all of them for LoRA, but not out for Serial LoRA."""
+    serial = config.method == SerialLoRAConfig.method
+    return {
+        part: projection
+        for part, projection in site.projections.items()
+        if not (serial and part == "out")
+    }
 
 
 @torch.no_grad()
@@ -445,14 +462,11 @@ def _merged_weights(root: nn.Module, injection: Injection) -> dict[tuple[str, st
         )
     merged: dict[tuple[str, str], Tensor] = {}
     for site in injection.sites:
-        for part, projection in site.projections.items():
-            change = weight_change(root, site, part, projection)
-            if change is None:
-                continue
+        for part, projection in changed_parts(site, injection.config).items():
             key = (projection.module, projection.parameter)
             whole = merged.setdefault(key, _weight(root, key).detach().clone())
             rows = whole[projection.row_slice]
-            rows.copy_(rows.float() + change)
+            rows.copy_(wide(rows) + _weight_change(root, injection, site, part))
     broken = [module for (module, _), weight in merged.items() if not weight.isfinite().all()]
     if broken:
         raise SerialLoRAError(

@@ -1,0 +1,430 @@
+"""Adapter files, and export to what PEFT and diffusers load.
+
+An adapter file is a safetensors file: the tensors under the names they have in the model, and in
+its header the method, the configuration, the places and a fingerprint of the base they were
+trained on. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from serial_lora.adapters import AdapterConfig, LoRAConfig, SerialLoRAConfig
+from serial_lora.attention import AttentionSite, find_attention_sites
+from serial_lora.errors import SerialLoRAError
+from serial_lora.inject import (
+    Injection,
+    adapter_shapes,
+    adapters,
+    base_weight,
+    changed_parts,
+    check_fit,
+    inject,
+    injections,
+    set_scale,
+    wide,
+)
+
+FORMAT = "serial-lora adapter"
+FORMAT_VERSION = 1
+METHODS: dict[str, type[AdapterConfig]] = {
+    config.method: config for config in (SerialLoRAConfig, LoRAConfig)
+}
+
+# ------------------------------------------------------------------------------- adapter files
+
+
+def save_adapter(model: nn.Module, path: str | Path) -> Path:
+    """Write the model's adapters, merged or not, to one safetensors file.
+
+    The file is written beside its final place and then moved there, so an interrupted or failed
+    save leaves an older file as it was.
+
+    Raises:
+        SerialLoRAError: if the model has no adapters, or the file cannot be written.
+    """
+    from serial_lora import __version__
+
+    root, injection = _only_injection(model)
+    tensors = {name: tensor.cpu() for name, tensor in _adapter_tensors(root).items()}
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "library_version": __version__,
+        "method": injection.config.method,
+        "config": json.dumps(asdict(injection.config)),
+        "targets": json.dumps(_targets(injection.sites)),
+        "base": fingerprint(root, injection),
+    }
+    return _write_whole(Path(path), safetensors.torch.save(tensors, metadata))
+
+
+def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
+    """Load an adapter file into the model; puts the adapters in first if the model has none.
+
+    Everything is checked before anything is changed: that the file is whole and one of ours, that
+    it fits this model's places, and that this model's base is the one it was trained on (compared
+    at bfloat16 precision, so a float32 and a bfloat16 copy of one base both fit).
+
+    Args:
+        model: a plain model, or one with unmerged adapters of the same method, rank and places.
+        path: a file that `save_adapter` wrote.
+
+    Returns:
+        The same model, with the scale that the file says.
+
+    Raises:
+        SerialLoRAError: if any of that does not hold; the model is then as it was.
+    """
+    path = Path(path)
+    saved, tensors = _read(path)
+    has_adapters = bool(adapters(model))
+    if has_adapters:
+        root, injection = _only_injection(model)
+        if injection.originals is not None:
+            raise SerialLoRAError(
+                "the model's adapters are merged; call unmerge(model) or eject(model) first."
+            )
+        if type(injection.config) is not type(saved.config) or (
+            injection.config.rank != saved.config.rank
+        ):
+            raise SerialLoRAError(
+                f"{path} holds {_kind(saved.config)}, but the model carries "
+                f"{_kind(injection.config)}; call eject(model) first to use the file's."
+            )
+    else:
+        config = saved.config
+        sites = find_attention_sites(model, config.towers, config.blocks, config.stream)
+        check_fit(model, sites, config)
+        root, injection = model, Injection(config, sites, {})
+    _check_same_targets(path, saved.targets, _targets(injection.sites))
+    _check_tensors(path, tensors, injection)
+    base = fingerprint(root, injection)
+    if base != saved.base:
+        half = any(p.dtype == torch.float16 for p in root.parameters())
+        hint = "; a float16 base rounds differently, load it in float32" if half else ""
+        raise SerialLoRAError(
+            f"{path} was trained on a base with other weights than this model's; load the base it "
+            f"belongs to (fingerprint {saved.base[:12]}, this one is {base[:12]}{hint})."
+        )
+    if not has_adapters:
+        inject(model, saved.config)
+    with torch.no_grad():
+        for name, tensor in _adapter_tensors(root).items():
+            tensor.copy_(tensors[name])
+    set_scale(root, saved.config.scale)
+    return model
+
+
+@dataclass(frozen=True)
+class SavedAdapter:
+    """What the header of an adapter file says."""
+
+    config: AdapterConfig
+    targets: dict[str, int]
+    base: str
+    library_version: str
+
+
+def read_header(path: str | Path) -> SavedAdapter:
+    """What is in an adapter file, without a model.
+
+    Raises:
+        SerialLoRAError: if the file is missing, damaged or not one of ours.
+    """
+    return _read(Path(path))[0]
+
+
+def fingerprint(root: nn.Module, injection: Injection) -> str:
+    """SHA-256 over the adapted weights' names, shapes and some values spread over each.
+
+    Values are rounded to bfloat16 first, so that one base gives one fingerprint in float32 and in
+    bfloat16.
+    """
+    digest = hashlib.sha256()
+    for site in injection.sites:
+        for part, projection in site.projections.items():
+            weight = base_weight(root, injection, projection)
+            digest.update(f"{site.label} {part} {tuple(weight.shape)}".encode())
+            values = weight.reshape(-1)
+            some = values[:: max(1, values.numel() // 61)]
+            digest.update(some.cpu().to(torch.bfloat16).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _only_injection(model: nn.Module) -> tuple[nn.Module, Injection]:
+    found = injections(model)
+    if len(found) > 1:
+        raise SerialLoRAError(
+            f"adapters were put into {len(found)} parts of this model separately; pass the part "
+            "whose adapters are meant."
+        )
+    return found[0]
+
+
+def _adapter_tensors(root: nn.Module) -> dict[str, Tensor]:
+    return {
+        f"{name}.{which}": getattr(adapter, which).detach()
+        for name, adapter in adapters(root).items()
+        for which in ("lora_A", "lora_B")
+    }
+
+
+def _targets(sites: list[AttentionSite]) -> dict[str, int]:
+    return {site.label: site.width for site in sites}
+
+
+def _kind(config: AdapterConfig) -> str:
+    return f"{config.method} of rank {config.rank}"
+
+
+def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
+    if not path.is_file():
+        raise SerialLoRAError(f"there is no adapter file {path}; check the name and folder.")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except OSError as error:
+        raise SerialLoRAError(f"{path} cannot be read ({error}).") from error
+    except Exception as error:  # safetensors' own error class, whatever the damage
+        raise SerialLoRAError(
+            f"{path} is not a whole safetensors file; copy or save the adapter again ({error})."
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise SerialLoRAError(
+            f"{path} is a safetensors file, but not one that save_adapter wrote; "
+            "only adapters saved by this library can be loaded."
+        )
+    if metadata.get("format_version") != str(FORMAT_VERSION):
+        raise SerialLoRAError(
+            f"{path} has format version {metadata.get('format_version')}, this library reads "
+            f"version {FORMAT_VERSION}; use the library version that wrote it "
+            f"({metadata.get('library_version')})."
+        )
+    try:
+        config = METHODS[metadata["method"]](**json.loads(metadata["config"]))
+        targets = {str(name): int(width) for name, width in json.loads(metadata["targets"]).items()}
+        saved = SavedAdapter(config, targets, metadata["base"], metadata["library_version"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SerialLoRAError(
+            f"the header of {path} is damaged ({error}); save the adapter again."
+        ) from error
+    return saved, tensors
+
+
+def _check_same_targets(path: Path, saved: dict[str, int], here: dict[str, int]) -> None:
+    if saved == here:
+        return
+    name = next(iter([n for n in saved if saved[n] != here.get(n)] or set(here) - set(saved)))
+    raise SerialLoRAError(
+        f"{path} adapts {len(saved)} places and this model has {len(here)} to adapt; the first "
+        f"that differs is {name} (width {saved.get(name, 'none')} in the file, "
+        f"{here.get(name, 'none')} here): it belongs to another model or other towers and blocks."
+    )
+
+
+def _check_tensors(path: Path, tensors: Mapping[str, Tensor], injection: Injection) -> None:
+    rank = injection.config.rank
+    expected: dict[str, tuple[int, int]] = {}
+    for site in injection.sites:
+        for name, (inputs, outputs) in adapter_shapes(site, injection.config).items():
+            prefix = f"{site.name}.{name}" if site.name else name
+            expected[f"{prefix}.lora_A"] = (rank, inputs)
+            expected[f"{prefix}.lora_B"] = (outputs, rank)
+    if set(expected) != set(tensors):
+        odd = sorted(set(expected) ^ set(tensors))
+        raise SerialLoRAError(
+            f"{path} does not hold the tensors its header promises, {odd[0]} for one; "
+            "save the adapter again."
+        )
+    for name, tensor in tensors.items():
+        if tuple(tensor.shape) != expected[name]:
+            raise SerialLoRAError(
+                f"{name} in {path} has shape {tuple(tensor.shape)}, not {expected[name]}; "
+                "save the adapter again."
+            )
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise SerialLoRAError(
+                f"{name} in {path} holds values that are not finite numbers; the training that "
+                "wrote it diverged, use an earlier file."
+            )
+
+
+def _write_whole(path: Path, content: bytes) -> Path:
+    """Write a file completely or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(partial, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise SerialLoRAError(
+            f"{path} could not be written ({error.strerror or error}); free some space or choose "
+            "another folder."
+        ) from error
+    return path
+
+
+# ------------------------------------------------------------------------------------- export
+
+
+def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Tensor]:
+    """The adapters as an ordinary LoRA that PEFT loads, with the same outputs.
+
+    Serial LoRA's change to a projection is W_p (I + scale B A) - W_p = (scale W_p B) A: a LoRA
+    with the shared A and a B of its own. A fused qkv weight gets one pair, its B stacked. LoRA's q,
+    k and v pairs on a fused weight become one pair of three times the rank. PEFT's layer for
+    nn.MultiheadAttention always includes the output projection; Serial LoRA's is zero there.
+
+    Args:
+        model: a model with adapters.
+        folder: where to write adapter_config.json and adapter_model.safetensors for
+            `PeftModel.from_pretrained`; for an SD3 transformer also the file that
+            `load_lora_weights` looks for (see `to_diffusers`). None writes nothing.
+
+    Returns:
+        The tensors of adapter_model.safetensors, float32, on the CPU.
+
+    Raises:
+        SerialLoRAError: if the model has no adapters, PEFT has no layer for its attention, or a
+            file cannot be written.
+    """
+    root, injection = _only_injection(model)
+    layers = _lora_layers(root, injection)
+    tensors: dict[str, Tensor] = {}
+    for name, (first, second) in layers.items():
+        prefix = f"base_model.model.{name}"
+        if _is_inside(name, layers):
+            prefix = f"base_model.model.{name.removesuffix('.out_proj')}.base_layer.out_proj"
+        tensors[f"{prefix}.lora_A.weight"] = first
+        tensors[f"{prefix}.lora_B.weight"] = second
+    if folder is not None:
+        folder = Path(folder)
+        config = json.dumps(_peft_config(root, layers), indent=2)
+        content = safetensors.torch.save(tensors, {"format": "pt"})
+        if any(site.stream for site in injection.sites):
+            to_diffusers(model, folder)
+        _write_whole(folder / "adapter_config.json", config.encode())
+        _write_whole(folder / "adapter_model.safetensors", content)
+    return tensors
+
+
+def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str, Tensor]:
+    """An SD3 transformer's adapters as diffusers loads them, with the same pictures.
+
+    Args:
+        model: an SD3 transformer with adapters.
+        folder: where to write pytorch_lora_weights.safetensors, for
+            `pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")`;
+            None writes nothing.
+
+    Returns:
+        The tensors of that file, for `pipeline.load_lora_weights(tensors)` or
+        `transformer.load_lora_adapter(tensors)`.
+
+    Raises:
+        SerialLoRAError: if the model has no adapters or is not an SD3 transformer, or the file
+            cannot be written.
+    """
+    root, injection = _only_injection(model)
+    if not any(site.stream for site in injection.sites):
+        raise SerialLoRAError("only an SD3 transformer's adapters go to diffusers; use to_peft.")
+    tensors = {
+        f"transformer.{name}.{which}.weight": tensor
+        for name, pair in _lora_layers(root, injection).items()
+        for which, tensor in zip(("lora_A", "lora_B"), pair, strict=True)
+    }
+    if folder is not None:
+        content = safetensors.torch.save(tensors, {"format": "pt"})
+        _write_whole(Path(folder) / "pytorch_lora_weights.safetensors", content)
+    return tensors
+
+
+@torch.no_grad()
+def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, tuple[Tensor, Tensor]]:
+    """For every layer that an adapter changes: A, (r, inputs), and B, (outputs, r), scale within.
+
+    An nn.MultiheadAttention is a layer under its own name, and its out_proj another.
+    """
+    layers: dict[str, tuple[Tensor, Tensor]] = {}
+    for site in injection.sites:
+        by_layer: dict[str, list[str]] = {}
+        for part, projection in changed_parts(site, injection.config).items():
+            by_layer.setdefault(projection.module, []).append(part)
+        for layer, parts in by_layer.items():
+            module = root.get_submodule(layer)
+            if not isinstance(module, nn.Linear | nn.MultiheadAttention):
+                raise SerialLoRAError(
+                    f"PEFT has no LoRA layer for {layer}, a {type(module).__name__}; "
+                    "call eject(model, keep_merged=True) and save the whole model instead."
+                )
+            layers[layer] = _pair(root, injection, site, parts)
+        packed = site.projections["q"].module
+        if isinstance(root.get_submodule(packed), nn.MultiheadAttention):
+            # PEFT always adapts out_proj with it, at the same rank: fill up with zeros
+            out, rank = site.projections["out"], layers[packed][0].shape[0]
+            nothing = (torch.zeros(0, out.columns), torch.zeros(out.rows, 0))
+            first, second = layers.get(out.module, nothing)
+            missing = rank - first.shape[0]
+            layers[out.module] = (F.pad(first, (0, 0, 0, missing)), F.pad(second, (0, missing)))
+    return layers
+
+
+def _is_inside(name: str, layers: Mapping[str, Any]) -> bool:
+    """Whether this layer is the output projection of an nn.MultiheadAttention in the list."""
+    return name.endswith(".out_proj") and name.removesuffix(".out_proj") in layers
+
+
+def _pair(
+    root: nn.Module, injection: Injection, site: AttentionSite, parts: list[str]
+) -> tuple[Tensor, Tensor]:
+    """One pair for the given parts of one weight."""
+    block = root.get_submodule(site.name)
+    if injection.config.method == SerialLoRAConfig.method:
+        serial = block.get_submodule(f"serial_lora{site.suffix}")
+        weights = [wide(base_weight(root, injection, site.projections[p])) for p in parts]
+        second = serial.scale * torch.cat(weights) @ serial.lora_B.to(weights[0].dtype)
+        return serial.lora_A.float().cpu().clone(), second.float().cpu()
+    loras = [block.get_submodule(f"lora_{part}{site.suffix}") for part in parts]
+    first = torch.cat([lora.lora_A.float() for lora in loras])
+    second = torch.block_diag(*[lora.scale * lora.lora_B.float() for lora in loras])
+    return first.cpu(), second.cpu()
+
+
+def _peft_config(root: nn.Module, layers: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    ranks = {name: first.shape[0] for name, (first, _) in layers.items()}
+    rank = min(ranks.values())
+    others = {name: other for name, other in ranks.items() if other != rank}
+    return {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": rank,  # PEFT multiplies by lora_alpha / r: by one
+        "rank_pattern": others,
+        "alpha_pattern": others,
+        "target_modules": [name for name in layers if not _is_inside(name, layers)],
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+    }

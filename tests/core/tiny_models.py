@@ -1,0 +1,357 @@
+"""Tiny random models of every family, and for each an independent dense reference.
+
+The reference knows nothing of the package: `write_dense` puts W (I + s B A) (Serial LoRA) or
+W + s B A (LoRA) into the weights of a copy by hand, with the layers' names spelled out here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+RANK = 4
+# (name of the block, suffix of its adapters, {part: (weight, first row, rows)})
+Block = tuple[str, str, dict[str, tuple[str, int, int]]]
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A family's tiny model.
+
+    Attributes:
+        build: makes the model, the same each time.
+        run: model -> outputs as one flat tensor.
+        names: every adapted block, or a function that finds them in the model.
+        width, towers: the size of a token; number of blocks in each tower.
+    """
+
+    build: Callable[[], nn.Module]
+    run: Callable[[nn.Module], Tensor]
+    names: list[Block] | Callable[[nn.Module], list[Block]]
+    towers: dict[str, int]
+    width: int = 32
+    stream: str = "image"
+
+
+def _generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _pictures(size: int) -> Tensor:
+    return torch.randn(2, 3, size, size, generator=_generator())
+
+
+def _tokens(vocabulary: int, length: int) -> Tensor:
+    return torch.randint(1, vocabulary, (2, length), generator=_generator())
+
+
+def _noisy(model: nn.Module) -> nn.Module:
+    """Every parameter moved a little, so that no bias or gate is zero."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=_generator(parameter.numel()))
+            parameter.add_(0.05 * noise)
+    return model.eval()
+
+
+def _fused(block: str, layer: str, out: str, width: int = 32) -> tuple:
+    parts = {p: (f"{block}.{layer}", i * width, width) for i, p in enumerate("qkv")}
+    return block, "", parts | {"out": (f"{block}.{out}.weight", 0, width)}
+
+
+def _separate(block: str, suffix: str, width: int = 32, **layers: str) -> tuple:
+    return block, suffix, {p: (f"{block}.{layer}.weight", 0, width) for p, layer in layers.items()}
+
+
+# ------------------------------------------------------------------------------------ open_clip
+
+
+def _open_clip(vision: dict | None = None, text: dict | None = None) -> nn.Module:
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
+    torch.manual_seed(0)
+    vision_config = dict(layers=3, width=32, head_width=8, patch_size=8, image_size=16)
+    text_config = dict(context_length=6, vocab_size=40, width=32, heads=4, layers=2)
+    model = CLIP(
+        32,
+        CLIPVisionCfg(**vision_config | (vision or {})),
+        CLIPTextCfg(**text_config | (text or {})),
+    )
+    return _noisy(model)
+
+
+def _open_clip_own_attention() -> nn.Module:
+    return _open_clip({"block_type": "custom", "qk_norm": True})
+
+
+def _open_clip_timm() -> nn.Module:
+    from open_clip.model import CustomTextCLIP
+
+    torch.manual_seed(0)
+    vision = dict(
+        timm_model_name="vit_tiny_patch16_224", timm_pool="token", timm_proj="linear", image_size=32
+    )
+    text = dict(context_length=6, vocab_size=40, width=32, heads=4, layers=2)
+    return _noisy(CustomTextCLIP(32, vision, text))
+
+
+def _run_open_clip(model: nn.Module) -> Tensor:
+    size = 32 if hasattr(model.visual, "trunk") else 16
+    image = model.encode_image(_pictures(size))
+    text = model.encode_text(_tokens(40, 6))
+    return torch.cat([image.flatten(), text.flatten()])
+
+
+_CLIP_NAMES = [
+    _fused(f"visual.transformer.resblocks.{i}", "attn.in_proj_weight", "attn.out_proj")
+    for i in range(3)
+] + [_fused(f"transformer.resblocks.{i}", "attn.in_proj_weight", "attn.out_proj") for i in range(2)]
+
+# ------------------------------------------------------------------- segment-anything and timm
+
+
+def _segment_anything() -> nn.Module:
+    from segment_anything.modeling import ImageEncoderViT
+
+    torch.manual_seed(0)
+    return _noisy(
+        ImageEncoderViT(
+            img_size=40,
+            patch_size=8,
+            embed_dim=32,
+            depth=3,
+            num_heads=4,
+            out_chans=8,
+            use_rel_pos=True,
+            window_size=3,  # a 5 x 5 grid is padded to 6 x 6
+            global_attn_indexes=(2,),
+        )
+    )
+
+
+def _timm(**options) -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    torch.manual_seed(0)
+    return _noisy(
+        VisionTransformer(
+            img_size=16, patch_size=8, embed_dim=32, depth=3, num_heads=4, num_classes=5, **options
+        )
+    )
+
+
+# -------------------------------------------------------------------------------- diffusers SD3
+
+
+def _sd3(dual: tuple[int, ...] = (), qk_norm: str | None = None) -> nn.Module:
+    from diffusers import SD3Transformer2DModel
+
+    torch.manual_seed(0)
+    return _noisy(
+        SD3Transformer2DModel(
+            sample_size=8,
+            patch_size=2,
+            in_channels=4,
+            num_layers=3,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            joint_attention_dim=24,
+            caption_projection_dim=32,
+            pooled_projection_dim=16,
+            out_channels=4,
+            pos_embed_max_size=8,
+            dual_attention_layers=dual,
+            qk_norm=qk_norm,
+        )
+    )
+
+
+def _sd35() -> nn.Module:
+    return _sd3(dual=(0, 1), qk_norm="rms_norm")
+
+
+def run_sd3(model: nn.Module) -> Tensor:
+    return model(
+        hidden_states=torch.randn(2, 4, 8, 8, generator=_generator(1)),
+        encoder_hidden_states=torch.randn(2, 5, 24, generator=_generator(2)),
+        pooled_projections=torch.randn(2, 16, generator=_generator(3)),
+        timestep=torch.tensor([3.0, 700.0]),
+        return_dict=False,
+    )[0]
+
+
+def _sd3_image(i: int, attention: str = "attn", suffix: str = "") -> tuple:
+    return _separate(
+        f"transformer_blocks.{i}",
+        suffix,
+        q=f"{attention}.to_q",
+        k=f"{attention}.to_k",
+        v=f"{attention}.to_v",
+        out=f"{attention}.to_out.0",
+    )
+
+
+def _sd3_text(i: int, last: bool) -> tuple:
+    layers = dict(q="attn.add_q_proj", k="attn.add_k_proj", v="attn.add_v_proj")
+    out = {} if last else {"out": "attn.to_add_out"}
+    return _separate(f"transformer_blocks.{i}", "_text", **layers, **out)
+
+
+_SD3_IMAGE = [_sd3_image(i) for i in range(3)]
+_SD3_TEXT = [_sd3_text(i, last=i == 2) for i in range(3)]
+_SD35_SECOND = [_sd3_image(i, "attn2", "_2") for i in range(2)]
+
+# --------------------------------------------------------------------------------- transformers
+
+_VISION = dict(
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    image_size=16,
+    patch_size=8,
+)
+_TEXT = dict(
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    vocab_size=40,
+    max_position_embeddings=6,
+    bos_token_id=0,
+    eos_token_id=39,
+)
+
+
+def _hf_clip() -> nn.Module:
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(0)
+    return _noisy(
+        CLIPModel(CLIPConfig(text_config=_TEXT, vision_config=_VISION, projection_dim=16))
+    )
+
+
+def _run_hf_clip(model: nn.Module) -> Tensor:
+    output = model(input_ids=_tokens(40, 6), pixel_values=_pictures(16))
+    return torch.cat([output.image_embeds.flatten(), output.text_embeds.flatten()])
+
+
+def _hf(model_class: str, config_class: str, config: dict) -> nn.Module:
+    import transformers
+
+    torch.manual_seed(0)
+    return _noisy(getattr(transformers, model_class)(getattr(transformers, config_class)(**config)))
+
+
+def _run_hf_vision(model: nn.Module) -> Tensor:
+    return model(pixel_values=_pictures(16))[0]
+
+
+def _run_hf_text(model: nn.Module) -> Tensor:
+    return model(input_ids=_tokens(40, 6))[0]
+
+
+def _hf_blocks(model: nn.Module) -> list[tuple]:
+    """transformers names its layers differently from version to version: look at this one's."""
+    blocks = [name for name, _ in model.named_modules() if re.search(r"layers?\.\d+$", name)]
+    clip = {p: f"self_attn.{p}_proj" for p in ("q", "k", "v", "out")}
+    version_5 = {p: f"attention.{p}_proj" for p in "qkv"} | {"out": "attention.o_proj"}
+    version_4 = {p[0]: f"attention.attention.{p}" for p in ("query", "key", "value")}
+    version_4 |= {"out": "attention.output.dense"}
+    known = dict(model.named_modules())
+    for layers in (clip, version_5, version_4):
+        if f"{blocks[0]}.{layers['q']}" in known:
+            return [_separate(name, "", **layers) for name in blocks]
+    raise AssertionError("unknown layout")
+
+
+TINY: dict[str, Tiny] = {
+    "open_clip": Tiny(_open_clip, _run_open_clip, _CLIP_NAMES, {"image": 3, "text": 2}),
+    "open_clip_own_attention": Tiny(
+        _open_clip_own_attention, _run_open_clip, _CLIP_NAMES, {"image": 3, "text": 2}
+    ),
+    "segment_anything": Tiny(
+        _segment_anything,
+        lambda model: model(_pictures(40)),
+        [_fused(f"blocks.{i}", "attn.qkv.weight", "attn.proj") for i in range(3)],
+        {"image": 3},
+    ),
+    "timm": Tiny(
+        _timm,
+        lambda model: model(_pictures(16)),
+        [_fused(f"blocks.{i}", "attn.qkv.weight", "attn.proj") for i in range(3)],
+        {"image": 3},
+    ),
+    "timm_no_bias": Tiny(
+        lambda: _timm(qkv_bias=False, qk_norm=True),
+        lambda model: model(_pictures(16)),
+        [_fused(f"blocks.{i}", "attn.qkv.weight", "attn.proj") for i in range(3)],
+        {"image": 3},
+    ),
+    "sd3_image": Tiny(_sd3, run_sd3, _SD3_IMAGE, {"image": 3}),
+    "sd3_text": Tiny(_sd3, run_sd3, _SD3_TEXT, {"image": 3}, stream="text"),
+    "sd35_both": Tiny(
+        _sd35, run_sd3, _SD3_IMAGE + _SD3_TEXT + _SD35_SECOND, {"image": 3}, stream="both"
+    ),
+    "hf_clip": Tiny(_hf_clip, _run_hf_clip, _hf_blocks, {"image": 3, "text": 2}),
+    "hf_clip_vision": Tiny(
+        lambda: _hf("CLIPVisionModelWithProjection", "CLIPVisionConfig", _VISION),
+        _run_hf_vision,
+        _hf_blocks,
+        {"image": 3},
+    ),
+    "hf_clip_text": Tiny(
+        lambda: _hf("CLIPTextModel", "CLIPTextConfig", _TEXT), _run_hf_text, _hf_blocks, {"text": 2}
+    ),
+    "hf_vit": Tiny(
+        lambda: _hf("ViTModel", "ViTConfig", _VISION), _run_hf_vision, _hf_blocks, {"image": 3}
+    ),
+    "hf_dinov2": Tiny(
+        lambda: _hf("Dinov2Model", "Dinov2Config", _VISION | {"mlp_ratio": 2}),
+        _run_hf_vision,
+        _hf_blocks,
+        {"image": 3},
+    ),
+}
+
+
+# ------------------------------------------------------------------------ the dense reference
+
+
+def blocks_of(tiny: Tiny, model: nn.Module) -> list[Block]:
+    return tiny.names(model) if callable(tiny.names) else tiny.names
+
+
+def fill_adapters(model: nn.Module, seed: int = 7, size: float = 0.1) -> nn.Module:
+    """Give every B random values, as if it had been trained."""
+    generator = _generator(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("lora_B"):
+                parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def write_dense(tiny: Tiny, plain: nn.Module, adapted: nn.Module, scale: float) -> nn.Module:
+    """A plain model with the adapted weights written into it by hand."""
+    tensors = adapted.state_dict()
+    weights = dict(plain.named_parameters())
+    with torch.no_grad():
+        for block, suffix, parts in blocks_of(tiny, plain):
+            for part, (weight_name, first, rows) in parts.items():
+                weight = weights[weight_name][first : first + rows]
+                eye = torch.eye(weight.shape[1], dtype=weight.dtype)
+                serial = f"{block}.serial_lora{suffix}"
+                lora = f"{block}.lora_{part}{suffix}"
+                if f"{lora}.lora_A" in tensors:
+                    product = tensors[f"{lora}.lora_B"] @ tensors[f"{lora}.lora_A"]
+                    weight.copy_(weight + scale * product)
+                elif part != "out":
+                    product = tensors[f"{serial}.lora_B"] @ tensors[f"{serial}.lora_A"]
+                    weight.copy_(weight @ (eye + scale * product))
+    return plain
