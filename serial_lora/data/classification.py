@@ -10,7 +10,8 @@ Paper scale: which pictures train and which test
 The paper follows CLIP-LoRA, which follows CoOp (Zhou et al. 2022). CoOp's split lists
 (``split_zhou_*.json``) are behind a host that needs a browser, so:
 
-* If such a file lies in the data set's folder it is used as it is: the paper's own split.
+* If such a file lies in the data set's folder (the one below the data root) it is used as it is:
+  the paper's own split. The data scripts print its name and place.
 * Otherwise a split is made by the rule below, written once to ``split_serial_lora.json`` in the
   data set's folder with the SHA-256 of its list, and read from there afterwards.
 
@@ -28,10 +29,10 @@ The paper follows CLIP-LoRA, which follows CoOp (Zhou et al. 2022). CoOp's split
 ==============  =====================================================================
 
 Numbers on Food101 and DTD are therefore comparable with the paper's only with CoOp's file;
-``ClassificationData.split`` says which split was used, and every record carries it. Within a
-class, pictures are ordered by a hash of their name (see :mod:`serial_lora.data.fewshot`), so the
-split is the same on every machine. Validation pictures are left out of train and test and are not
-used: the paper reports none.
+``ClassificationData.split`` says which split was used, and the fingerprint in every record tells
+them apart. Within a class, pictures are ordered by a hash of their name (see
+:mod:`serial_lora.data.fewshot`), so the split is the same on every machine. Validation pictures are
+left out of train and test and are not used: the paper reports none.
 
 Class names are CoOp's, in lower case (CLIP's tokenizer lowers them anyway).
 """
@@ -45,7 +46,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
 
 from PIL import Image, ImageOps
 
@@ -319,7 +320,8 @@ class PaperDataset:
         pictures: the folder of its pictures, below ``folder``; CoOp's lists are relative to it.
         template: CoOp's prompt for it.
         list_pictures: data root -> all pictures that CoOp uses.
-        rule: the split in words, used where CoOp's own file is not there.
+        coop_file: name of CoOp's split list for it.
+        rule: the split in words, used where CoOp's list is not there.
         validation_share: share of the official training pictures that becomes validation.
     """
 
@@ -327,6 +329,7 @@ class PaperDataset:
     pictures: str
     template: str
     list_pictures: Callable[[Path], list[Listed]]
+    coop_file: str
     rule: str
     validation_share: float = 0.0
 
@@ -337,6 +340,7 @@ PAPER_DATASETS = {
         pictures="101_ObjectCategories",
         template="a photo of a {}.",
         list_pictures=_list_caltech101,
+        coop_file="split_zhou_Caltech101.json",
         rule="50/20/30 per class by hashed order",
     ),
     "food101": PaperDataset(
@@ -344,6 +348,7 @@ PAPER_DATASETS = {
         pictures="images",
         template="a photo of {}, a type of food.",
         list_pictures=_list_food101,
+        coop_file="split_zhou_Food101.json",
         rule="official test set; official training set 5:2 into train and validation per class "
         "by hashed order",
         validation_share=2 / 7,
@@ -353,6 +358,7 @@ PAPER_DATASETS = {
         pictures="2750",
         template="a centered satellite photo of {}.",
         list_pictures=_list_eurosat,
+        coop_file="split_zhou_EuroSAT.json",
         rule="50/20/30 per class by hashed order",
     ),
     "oxford_pets": PaperDataset(
@@ -360,6 +366,7 @@ PAPER_DATASETS = {
         pictures="images",
         template="a photo of a {}, a type of pet.",
         list_pictures=_list_oxford_pets,
+        coop_file="split_zhou_OxfordPets.json",
         rule="official test set; trainval 80:20 into train and validation per class by hashed "
         "order",
         validation_share=0.2,
@@ -369,6 +376,7 @@ PAPER_DATASETS = {
         pictures="dtd/images",
         template="{} texture.",
         list_pictures=_list_dtd,
+        coop_file="split_zhou_DescribableTextures.json",
         rule="official partition 1 of 10",
     ),
 }
@@ -448,10 +456,10 @@ def _load_paper(name: str, root: Path) -> ClassificationData:
     pictures = folder / dataset.pictures
     if not pictures.is_dir():
         list_pictures(name, root)  # raises, naming the command that fetches them
-    coop_files = [*folder.glob("split_zhou_*.json"), *pictures.parent.glob("split_zhou_*.json")]
     own_file = folder / SPLIT_FILE
-    if coop_files:
-        split, origin = read_split(coop_files[0]), f"CoOp's {coop_files[0].name}"
+    coop_file = folder / dataset.coop_file
+    if coop_file.is_file():
+        split, origin = read_split(coop_file), f"CoOp's {coop_file.name}"
     elif own_file.is_file():
         split, origin = read_split(own_file), f"{dataset.rule}, seed {SPLIT_SEED}"
     else:
@@ -767,17 +775,3 @@ def _decodes(path: Path) -> bool:
     except Exception:  # see read_picture
         return False
     return True
-
-
-def describe(data: ClassificationData) -> dict[str, Any]:
-    """What a record says about the data it was made with."""
-    return {
-        "dataset": data.name,
-        "scale": data.scale,
-        "classes": len(data.class_names),
-        "train": len(data.train),
-        "test": len(data.test),
-        "template": data.template,
-        "split": data.split,
-        "fingerprint": data.fingerprint(),
-    }

@@ -311,6 +311,9 @@ def command(source: DataSource) -> typer.Typer:
             typer.echo(str(error), err=True)
             raise typer.Exit(2) from None
         typer.echo(f"{source.title} is ready: {folder}")
+        coop_file = folder / PAPER_DATASETS[source.name].coop_file
+        if not coop_file.exists():
+            typer.echo(f"For CoOp's own split, as in the paper, put its list there: {coop_file}")
         kept = archive_folder(source, data_root(root))
         if any((kept / archive.file_name).exists() for archive in source.archives):
             typer.echo(f"The archives are kept in {kept}; delete them if you need the space.")

@@ -16,7 +16,6 @@ from serial_lora.data.classification import (
     Listed,
     PictureFiles,
     clean_name,
-    describe,
     list_pictures,
     load_classification,
     load_folder,
@@ -61,7 +60,7 @@ def test_paper_data_load(prepared_root, name):
     assert set(data.train.labels) == set(data.test.labels) == set(range(len(class_names)))
     picture, label = data.train[3]
     assert picture.mode == "RGB" and label == data.train.labels[3]
-    assert describe(data)["split"] == data.split != ""
+    assert data.split and data.scale == "paper"
 
 
 def test_labels_belong_to_the_folders_the_pictures_lie_in(prepared_root):
