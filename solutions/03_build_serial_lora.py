@@ -289,16 +289,26 @@ with torch.no_grad():
 # %% [markdown]
 # ## Spot the bug
 #
-# These three blocks were written after real code that calls itself Serial LoRA. Each runs, each
-# trains without an error, and none is Serial LoRA. Read them, and decide for each what is wrong
-# before you go on.
+# The three variants below were written after real code that calls itself Serial LoRA. Each runs, each
+# trains without an error, and none is Serial LoRA. First the right one, as a module:
 
 # %%
-class VariantOne(nn.Module):
+class RightBlock(nn.Module):
+    """A block with one Serial LoRA pair in the right place."""
+
     def __init__(self, block: SmallBlock, rank: int):
         super().__init__()
         self.block, self.pair = block, SerialLoRA(block.q.in_features, rank)
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.block.attention(self.pair(self.block.norm(x)))
+
+# %% [markdown]
+# Now read the variants, and decide for each what is wrong before you go on. The first computes q, k
+# and v from the adapted tokens and stores them on the block:
+
+# %%
+class VariantOne(RightBlock):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         tokens = self.pair(self.block.norm(x))
         self.block.query = self.block.q(tokens)
@@ -306,16 +316,18 @@ class VariantOne(nn.Module):
         self.block.value = self.block.v(tokens)
         return self.block(x)
 
+# %% [markdown]
+# The second is the shortest of all:
 
-class VariantTwo(nn.Module):
-    def __init__(self, block: SmallBlock, rank: int):
-        super().__init__()
-        self.block, self.pair = block, SerialLoRA(block.q.in_features, rank)
-
+# %%
+class VariantTwo(RightBlock):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.block(self.pair(x))
 
+# %% [markdown]
+# And the third is careful with q, k and v:
 
+# %%
 class VariantThree(nn.Module):
     def __init__(self, block: SmallBlock, rank: int):
         super().__init__()
@@ -327,15 +339,6 @@ class VariantThree(nn.Module):
         projections = (self.block.q, self.block.k, self.block.v)
         q, k, v = (w(pair(tokens)) for w, pair in zip(projections, self.pairs, strict=True))
         return x + self.block.attend(q, k, v)
-
-
-class RightBlock(nn.Module):
-    def __init__(self, block: SmallBlock, rank: int):
-        super().__init__()
-        self.block, self.pair = block, SerialLoRA(block.q.in_features, rank)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.block.attention(self.pair(self.block.norm(x)))
 
 # %% [markdown]
 # Reading is one way. Probing is better, because a probe also finds the bug that you did not think
