@@ -15,7 +15,7 @@ from benchmarks.subjects import KEYS
 
 def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--steps", type=int, help="timed rounds (7; 2 with --quick)")
+    parser.add_argument("--steps", type=int, help="timed rounds (5; 2 with --quick)")
     parser.add_argument("--only", choices=KEYS, action="append", help="one model; may be repeated")
     parser.add_argument("--precision", choices=PRECISIONS, action="append")
     parser.add_argument("--threads", type=int, help="torch's threads (its own choice)")
@@ -35,19 +35,25 @@ def main(words: list[str] | None = None) -> int:
     options = _arguments(words)
     if options.threads:
         torch.set_num_threads(options.threads)
+    path = options.results or (None if options.quick else report.RESULTS)
+    stored = report.load(path) if path is not None else None
+
+    def store(results: report.Results) -> None:
+        if path is None:
+            return
+        merged = report.merge(stored, results)
+        report.save(merged, path)
+        if path == report.RESULTS:
+            report.refresh(results=merged)
+
     results = run(
         keys=options.only or KEYS,
         precisions=options.precision or PRECISIONS,
-        rounds=options.steps or (2 if options.quick else 7),
+        rounds=options.steps or (2 if options.quick else 5),
         quick=options.quick,
         say=lambda line: print(line, file=sys.stderr, flush=True),
+        store=store,
     )
-    path = options.results or (None if options.quick else report.RESULTS)
-    if path is not None:
-        results = report.merge(report.load(path), results)
-        report.save(results, path)
-    if path == report.RESULTS:
-        report.refresh(results=results)
     print(report.render(results))
     return 0
 

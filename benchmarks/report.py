@@ -70,7 +70,47 @@ def _milliseconds(row: dict[str, Any], key: str = "seconds") -> str:
 def _size(count: int) -> str:
     if count == 0:
         return "–"
+    if count < 1e5:
+        return f"{count / 1e3:,.1f} kB"
     return f"{count / 1e6:,.2f} MB" if count < 1e8 else f"{count / 1e6:,.0f} MB"
+
+
+PEERS = ("lora", "peft")
+
+
+def _range(values: list[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _summary(groups: list[dict[str, Any]]) -> list[str]:
+    """Every ratio to the floor in one table, and the answers to the three questions."""
+    by_method = [{row["method"]: row for row in group["rows"]} for group in groups]
+    titles = {"floor_original": "frozen floor, the model's own attention"}
+    for rows in by_method:
+        for method, row in rows.items():
+            if method != "floor":
+                titles.setdefault(method, row["title"])
+    head = ["step, ratio to the frozen floor"]
+    head += [f"{group['model'].upper()} {group['precision']}" for group in groups]
+    table = [
+        [title, *(f"{rows[method]['ratio']:.2f}" if method in rows else "–" for rows in by_method)]
+        for method, title in titles.items()
+        if any(method in rows for rows in by_method)
+    ]
+    serial = [rows["serial_lora"]["ratio"] for rows in by_method]
+    peers = [
+        rows["serial_lora"]["ratio"] / rows[peer]["ratio"]
+        for rows in by_method
+        for peer in PEERS
+        if peer in rows
+    ]
+    merged = [group["inference"]["ratio"] for group in groups]
+    answers = [f"Serial LoRA's training step takes {_range(serial)} times the frozen floor's"]
+    if peers:
+        answers.append(f"{_range(peers)} times a peer's")
+    answers.append(f"merged inference takes {_range(merged)} times the base's")
+    return [*_table(head, table), "", "; ".join(answers) + ".", ""]
 
 
 def _group(group: dict[str, Any]) -> list[str]:
@@ -116,7 +156,7 @@ def _savings(entries: list[dict[str, Any]]) -> list[str]:
         "",
         "The same training step with work left out that cannot change its result. The last column "
         "is the largest difference between the two steps' outputs and adapter gradients, relative "
-        "to the largest entry.",
+        "to the largest entry and computed in float32.",
         "",
         *_table(head, rows),
         "",
@@ -136,6 +176,8 @@ def render(results: Results | None) -> str:
             + (" Tiny models, to try the benchmark itself." if results["quick"] else ""),
             "",
         ]
+        if results["groups"]:
+            lines += _summary(results["groups"])
         for group in results["groups"]:
             lines += _group(group)
         if results["savings"]:

@@ -186,6 +186,16 @@ def test_refreshing_changes_the_part_between_the_markers_only(tmp_path):
     assert "| **Serial LoRA** | 1,000 ± 10 | 1.04 | 5.00 MB | – |" in text
 
 
+def test_the_summary_answers_from_the_numbers():
+    results = made_up_results()
+    group = results["groups"][0]
+    group["rows"].append(group["rows"][1] | {"method": "peft", "title": "PEFT", "ratio": 1.3})
+    text = report.render(results)
+    assert "| step, ratio to the frozen floor | CLIP float32 |" in text
+    assert "step takes 1.04 times the frozen floor's; 0.80 times a peer's" in text
+    assert "merged inference takes 1.00 times the base's." in text
+
+
 def test_new_measurements_replace_those_of_the_same_model_and_precision():
     old = made_up_results()
     sam = old["groups"][0] | {"model": "sam"}
