@@ -30,7 +30,7 @@ if hosted and util.find_spec("serial_lora") is None:
 import torch
 from torch import nn
 
-from serial_lora.course import CheckFailed, check, lesson_card
+from serial_lora.course import CheckFailed, check, lesson_card, lesson_list
 from serial_lora.plots import display_figure, draw_serial_vs_lora, show_pictures
 
 torch.manual_seed(0)
@@ -60,6 +60,15 @@ display_figure(draw_serial_vs_lora(), caption=False)
 # pairs. On the right there is one pair, in front of q, k and v, and it changes the tokens that all
 # three read. One pair for four is where the quarter comes from; lesson 02 proves it, and says when
 # it is not a quarter.
+
+# %% [markdown]
+# ## The lessons
+#
+# Do them in order the first time. The minutes say how long the cells run; your own reading and the
+# exercises come on top, and each exercise's card says how long to give it.
+
+# %%
+lesson_list()
 
 # %% [markdown]
 # ## Is this machine ready?

@@ -8,6 +8,6 @@ How lessons are written and built is told in :mod:`serial_lora.course.notebooks`
 """
 
 from serial_lora.course.checking import CheckFailed, check
-from serial_lora.course.lessons import lesson_card
+from serial_lora.course.lessons import lesson_card, lesson_list
 
-__all__ = ["CheckFailed", "check", "lesson_card"]
+__all__ = ["CheckFailed", "check", "lesson_card", "lesson_list"]

@@ -63,14 +63,14 @@ class CheckFailed(AssertionError):
 
         When the learner's own code raised, its traceback is the useful one and is shown first.
         """
-        lines: list[str] = []
-        if self.__cause__ is not None:
-            import traceback
+        if self.__cause__ is None:
+            return str(self).splitlines()
+        import traceback
 
-            own_frames = traceback.extract_tb(self.__cause__.__traceback__)
-            inside = [frame for frame in own_frames if __file__ not in frame.filename]
-            lines += traceback.format_list(inside[-2:])
-        return [*(line.rstrip() for line in lines), *str(self).splitlines()]
+        frames = traceback.extract_tb(self.__cause__.__traceback__)
+        learners = [frame for frame in frames if frame.filename != __file__]
+        places = [f"line {frame.lineno} of {frame.name}:  {frame.line}" for frame in learners[-2:]]
+        return [*places, *str(self).splitlines()]
 
 
 def exercise(number: str) -> Callable[[Check], Check]:

@@ -126,6 +126,20 @@ def lesson_card(number: str):
     display(Markdown(f"| Lesson {lesson.number} | {lesson.title} |\n|---|---|\n{table}"))
 
 
+def lesson_list() -> None:
+    """Show all lessons with links that work from inside a notebook; for lesson 00."""
+    from IPython.display import Markdown, display
+
+    measured = read_measured()
+    rows = [
+        f"| [{lesson.number} {lesson.title}]({lesson.stem}.ipynb) | {lesson.goal} "
+        f"| {say_minutes(measured.get(lesson.number))} |"
+        for lesson in LESSONS
+    ]
+    head = ["| Lesson | What you can do afterwards | Runs in (2 CPU cores) |", "|---|---|---|"]
+    display(Markdown("\n".join([*head, *rows])))
+
+
 def lesson_table() -> str:
     """The table of lessons in Markdown, with links to the notebook and to the solved one."""
     measured = read_measured()

@@ -300,6 +300,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> tuple[nbformat.Not
         resources={"metadata": {"path": str(folder)}},
         store_widget_state=False,
         record_timing=False,
+        extra_arguments=["--IPKernelApp.log_level=40"],  # the kernel's own remarks help nobody here
     )
     before = dict(os.environ)
     os.environ.update(offline_environment())
