@@ -92,15 +92,13 @@ def _open_clip_timm() -> nn.Module:
     from open_clip.model import CustomTextCLIP
 
     torch.manual_seed(0)
-    vision = dict(
-        timm_model_name="vit_tiny_patch16_224", timm_pool="token", timm_proj="linear", image_size=32
-    )
+    vision = dict(timm_model_name="test_vit", timm_pool="token", timm_proj="linear", image_size=160)
     text = dict(context_length=6, vocab_size=40, width=32, heads=4, layers=2)
     return _noisy(CustomTextCLIP(32, vision, text))
 
 
 def _run_open_clip(model: nn.Module) -> Tensor:
-    size = 32 if hasattr(model.visual, "trunk") else 16
+    size = 160 if hasattr(model.visual, "trunk") else 16
     image = model.encode_image(_pictures(size))
     text = model.encode_text(_tokens(40, 6))
     return torch.cat([image.flatten(), text.flatten()])
