@@ -1,7 +1,7 @@
 """Training steps with work left out that cannot change their result, each checked for equality.
 
 Both savings are for CLIP's text tower, which is most of a few-shot step: every class prompt is
-encoded anew after each change of the adapters.
+encoded anew after each change of the adapters. A token there sees only itself and earlier ones.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from benchmarks.measure import interleave
 from benchmarks.steps import fill_adapters, training_step
 from benchmarks.subjects import clip_model
 from serial_lora.adapters import SerialLoRAConfig
+from serial_lora.backbones.clip import encode_prompts
 from serial_lora.inject import adapter_parameters, eject, inject
 
 START, END = 1, 2  # counted back from the vocabulary's size, as in CLIP's tokenizer
@@ -52,21 +53,10 @@ def run_blocks(model: nn.Module, hidden: Tensor, blocks: Sequence[nn.Module]) ->
 
 
 def pool(model: nn.Module, hidden: Tensor, tokens: Tensor) -> Tensor:
-    """Features at each prompt's end token, (classes, embed_dim)."""
+    """Normalised features at each prompt's end token, (classes, embed_dim)."""
     hidden = model.ln_final(hidden)
-    return hidden[torch.arange(len(tokens)), tokens.argmax(dim=-1)] @ model.text_projection
-
-
-def encode_cut(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Encode prompts without the columns that no prompt reaches.
-
-    A token sees only itself and earlier ones, so what follows the longest prompt's end token has
-    no influence on any feature.
-    """
-    longest = int(tokens.argmax(dim=-1).max()) + 1
-    tokens = tokens[:, :longest]
-    hidden = run_blocks(model, embed_tokens(model, tokens), model.transformer.resblocks)
-    return pool(model, hidden, tokens)
+    features = hidden[torch.arange(len(tokens)), tokens.argmax(dim=-1)] @ model.text_projection
+    return nn.functional.normalize(features, dim=-1)
 
 
 def _gradients(forward: Callable[[], Tensor], parameters: Sequence[nn.Parameter]) -> list[Tensor]:
@@ -116,25 +106,28 @@ def measure_savings(quick: bool, precision: str, rounds: int) -> list[dict[str, 
     """Two rows: prompts cut at the longest, and blocks before the first adapter computed once."""
     torch.manual_seed(0)
     model = clip_model(quick)
+    # Scores against pictures, as in a few-shot step: normalised features alone would have no loss.
+    pictures = torch.randn(8, model.text_projection.shape[1])
     rank, classes, longest = (4, 4, 8) if quick else (32, 16, 16)
     tokens = class_prompts(classes, longest, model.vocab_size)
     return [
-        _prompts_cut(model, tokens, rank, longest, precision, rounds),
-        _stem_once(model, tokens, rank, precision, rounds),
+        _prompts_cut(model, tokens, pictures, rank, precision, rounds),
+        _stem_once(model, tokens, pictures, rank, precision, rounds),
     ]
 
 
 def _prompts_cut(
-    model: nn.Module, tokens: Tensor, rank: int, longest: int, precision: str, rounds: int
+    model: nn.Module, tokens: Tensor, pictures: Tensor, rank: int, precision: str, rounds: int
 ) -> dict[str, Any]:
     inject(model, SerialLoRAConfig(rank=rank, towers=("text",)))
     parameters = list(adapter_parameters(model))
     fill_adapters(parameters)
+    longest = int(tokens.argmax(dim=-1).max()) + 1
     title = f"{len(tokens)} class prompts cut at {longest} tokens instead of {tokens.shape[1]}"
     row = _measure(
         title,
-        lambda: model.encode_text(tokens),
-        lambda: encode_cut(model, tokens),
+        lambda: model.encode_text(tokens, normalize=True) @ pictures.T,
+        lambda: encode_prompts(model, tokens) @ pictures.T,
         parameters,
         precision,
         rounds,
@@ -144,7 +137,7 @@ def _prompts_cut(
 
 
 def _stem_once(
-    model: nn.Module, tokens: Tensor, rank: int, precision: str, rounds: int
+    model: nn.Module, tokens: Tensor, pictures: Tensor, rank: int, precision: str, rounds: int
 ) -> dict[str, Any]:
     blocks = model.transformer.resblocks
     first = len(blocks) // 2
@@ -156,11 +149,16 @@ def _stem_once(
         stem = run_blocks(model, embed_tokens(model, tokens), blocks[:first])
 
     def from_stem() -> Tensor:
-        return pool(model, run_blocks(model, stem, blocks[first:]), tokens)
+        return pool(model, run_blocks(model, stem, blocks[first:]), tokens) @ pictures.T
 
     title = f"the {first} text blocks before the first adapted one computed once"
     row = _measure(
-        title, lambda: model.encode_text(tokens), from_stem, parameters, precision, rounds
+        title,
+        lambda: model.encode_text(tokens, normalize=True) @ pictures.T,
+        from_stem,
+        parameters,
+        precision,
+        rounds,
     )
     eject(model)
     return row

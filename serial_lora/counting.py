@@ -486,7 +486,9 @@ METHOD_TITLES = {
     "serial_lora": "Serial LoRA",
     "lora_plus": "LoRA+",
     "serial_lora_plus": "Serial LoRA+",
+    "lora_equal_budget": "LoRA at equal budget",
 }
+"""How people write the methods' names; the last one is ours, not the paper's."""
 
 
 def paper_table(where: str) -> pd.DataFrame:

@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon
 from PIL import Image
 
+from serial_lora.counting import ARCHITECTURES, METHOD_TITLES
 from serial_lora.errors import SerialLoRAError
 
 # --------------------------------------------------------------------------- house style
@@ -42,23 +43,13 @@ BLUE = "#0072b2"
 VERMILION = "#d55e00"
 
 METHODS: dict[str, dict[str, str]] = {
-    "lora": {"title": "LoRA", "colour": BLUE, "marker": "o", "line": "-"},
-    "serial_lora": {"title": "Serial LoRA", "colour": VERMILION, "marker": "s", "line": "-"},
-    "lora_plus": {"title": "LoRA+", "colour": "#56b4e9", "marker": "^", "line": "--"},
-    "serial_lora_plus": {
-        "title": "Serial LoRA+",
-        "colour": "#e69f00",
-        "marker": "D",
-        "line": "--",
-    },
-    "lora_budget": {
-        "title": "LoRA at Serial LoRA's budget",
-        "colour": "#009e73",
-        "marker": "v",
-        "line": ":",
-    },
+    "lora": {"colour": BLUE, "marker": "o", "line": "-"},
+    "serial_lora": {"colour": VERMILION, "marker": "s", "line": "-"},
+    "lora_plus": {"colour": "#56b4e9", "marker": "^", "line": "--"},
+    "serial_lora_plus": {"colour": "#e69f00", "marker": "D", "line": "--"},
+    "lora_equal_budget": {"colour": "#009e73", "marker": "v", "line": ":"},
 }
-"""Name, colour, marker and line of every method; a method not listed is drawn in purple."""
+"""Colour, marker and line of every method; one that is not listed is drawn in purple."""
 
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -97,8 +88,8 @@ def house_style() -> Iterator[None]:
 
 
 def _method(name: str) -> dict[str, str]:
-    fallback = {"title": name, "colour": "#cc79a7", "marker": "P", "line": "-."}
-    return METHODS.get(name, fallback)
+    look = METHODS.get(name, {"colour": "#cc79a7", "marker": "P", "line": "-."})
+    return look | {"title": METHOD_TITLES.get(name, name)}
 
 
 # --------------------------------------------------------------------------- describe and show
@@ -333,8 +324,6 @@ def plot_counts(counts: Mapping[str, tuple[int, int]] | None = None) -> Figure:
         counts: name of a model to (LoRA, Serial LoRA); the paper's three models when left out.
     """
     if counts is None:
-        from serial_lora.counting import ARCHITECTURES
-
         counts = {
             f"{item.title}, r = {item.rank}": (item.lora(), item.serial_lora())
             for item in ARCHITECTURES.values()
@@ -374,31 +363,37 @@ def _short(value: float) -> str:
 
 # --------------------------------------------------------------------------- accuracy
 
-RESULT_COLUMNS = ("dataset", "method", "shots", "seed", "accuracy", "zero_shot_accuracy")
+RESULT_COLUMNS = ("dataset", "method", "shots", "seed", "accuracy")
 
 
-def _check_results(frame: pd.DataFrame) -> None:
-    missing = [name for name in RESULT_COLUMNS if name not in frame.columns]
+def _check_results(frame: pd.DataFrame, zero_shot: str) -> None:
+    needed = (*RESULT_COLUMNS, zero_shot)
+    missing = [name for name in needed if name not in frame.columns]
     if missing or frame.empty:
         what = f"lacks {', '.join(missing)}" if missing else "has no rows"
         raise SerialLoRAError(
-            f"the table of results {what}; it needs one row a run with {', '.join(RESULT_COLUMNS)}."
+            f"the table of results {what}; it needs one row a run with {', '.join(needed)}."
         )
     if frame["accuracy"].max() > 1 or frame["accuracy"].min() < 0:
         raise SerialLoRAError("accuracy is a share between 0 and 1; divide percentages by 100.")
 
 
-def plot_accuracy_by_shots(frame: pd.DataFrame, average: bool = True) -> Figure:
+def plot_accuracy_by_shots(
+    frame: pd.DataFrame, zero_shot: str = "zero_shot_dataset", average: bool = True
+) -> Figure:
     """Accuracy against the number of shots, one small picture a data set.
 
     A line joins the means over seeds, each run is a small point, the band runs from the worst to
     the best seed, and a grey line marks zero-shot accuracy.
 
     Args:
-        frame: one row a run with the columns of `RESULT_COLUMNS`; accuracies between 0 and 1.
+        frame: one row a run, as `serial_lora.results.frame` gives it, with the columns of
+            `RESULT_COLUMNS`; accuracies between 0 and 1.
+        zero_shot: the column with the accuracy before adaptation.
         average: add a picture of the average over data sets when there are two or more.
     """
-    _check_results(frame)
+    _check_results(frame, zero_shot)
+    frame = frame.assign(zero_shot_accuracy=frame[zero_shot])
     datasets = list(dict.fromkeys(frame["dataset"]))
     methods = _ordered(frame["method"])
     parts = {name: frame[frame["dataset"] == name] for name in datasets}

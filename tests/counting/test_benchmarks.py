@@ -9,9 +9,9 @@ from torch import nn
 from benchmarks import report
 from benchmarks.__main__ import main
 from benchmarks.measure import Timing, interleave, machine, saved_activation_bytes
-from benchmarks.savings import class_prompts, encode_cut, largest_difference, measure_savings
+from benchmarks.savings import class_prompts, largest_difference, measure_savings
 from benchmarks.steps import contestants, measure_group, training_step
-from benchmarks.subjects import KEYS, clip_model, subject
+from benchmarks.subjects import KEYS, subject
 
 
 def made_up_results(**changes):
@@ -146,21 +146,36 @@ def test_a_group_has_every_row(precision):
 # ------------------------------------------------------------------ exact savings
 
 
-def test_prompts_cut_at_the_longest_encode_to_the_same():
-    model = clip_model(quick=True).eval()
+def test_made_up_prompts_look_like_tokenized_ones():
     tokens = class_prompts(5, longest=9, vocabulary=100)
-    lengths = (tokens.argmax(dim=-1) + 1).tolist()
-    assert max(lengths) == 9 and len(set(lengths)) > 1 and tokens.shape == (5, 77)
-    torch.testing.assert_close(
-        encode_cut(model, tokens), model.encode_text(tokens), atol=1e-5, rtol=1e-4
-    )
+    ends = tokens.argmax(dim=-1)
+    assert tokens.shape == (5, 77) and int(ends.max()) == 8 and len(set(ends.tolist())) > 1
+    for row, end in zip(tokens, ends.tolist(), strict=True):
+        assert row[0] == 98 and row[end] == 99
+        assert row[1:end].gt(0).all() and row[1:end].lt(98).all() and row[end + 1 :].eq(0).all()
 
 
 def test_savings_change_no_output_and_no_gradient():
     rows = measure_savings(quick=True, precision="float32", rounds=1)
-    assert len(rows) == 2
+    assert len(rows) == 2 and "cut at 8 tokens instead of 77" in rows[0]["title"]
     for row in rows:
         assert row["difference"] < 1e-4, row["title"]
+
+
+def test_a_step_that_differs_is_seen(monkeypatch):
+    """One token too few changes the longest prompt's features, and the difference says so."""
+    from benchmarks import savings
+    from serial_lora.backbones.clip import encode_prompts
+
+    def cut_too_short(model, tokens):
+        longest = tokens.argmax(dim=-1).max()
+        shorter = tokens.clone()
+        shorter[:, longest] = 0
+        return encode_prompts(model, shorter)
+
+    monkeypatch.setattr(savings, "encode_prompts", cut_too_short)
+    prompts_cut, _ = measure_savings(quick=True, precision="float32", rounds=1)
+    assert prompts_cut["difference"] > 1e-2
 
 
 def test_the_difference_is_relative_to_the_largest_entry():

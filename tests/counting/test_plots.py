@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from serial_lora import plots
+from serial_lora.counting import METHOD_TITLES
 from serial_lora.errors import SerialLoRAError
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ def results(datasets=("animals", "food"), methods=("lora", "serial_lora"), shots
                 "shots": shot,
                 "seed": seed,
                 "accuracy": 0.2 + 0.02 * shot + 0.01 * m + 0.005 * seed,
-                "zero_shot_accuracy": 0.2,
+                "zero_shot_dataset": 0.2,
             }
             for dataset in datasets
             for m, method in enumerate(methods)
@@ -120,6 +121,22 @@ def test_one_data_set_one_seed_and_an_unknown_method_are_drawn_too():
 def test_results_that_do_not_fit_are_refused(spoil, message):
     with pytest.raises(SerialLoRAError, match=message):
         plots.plot_accuracy_by_shots(spoil(results()))
+
+
+def test_the_other_prompts_zero_shot_line_can_be_asked_for():
+    frame = results().assign(zero_shot_generic=0.1)
+    figure = plots.plot_accuracy_by_shots(frame, zero_shot="zero_shot_generic")
+    line = next(line for line in figure.axes[0].lines if line.get_label() == "zero-shot")
+    assert line.get_ydata()[0] == pytest.approx(10)
+    with pytest.raises(SerialLoRAError, match="lacks zero_shot_generic"):
+        plots.plot_accuracy_by_shots(results(), zero_shot="zero_shot_generic")
+
+
+def test_every_method_of_the_labs_has_a_look_and_the_same_name():
+    from serial_lora.labs.methods import METHODS
+
+    assert set(METHODS) == set(plots.METHODS)
+    assert {name: method.label for name, method in METHODS.items()} == METHOD_TITLES
 
 
 def test_pictures_of_every_form_are_shown_alike():
