@@ -398,9 +398,9 @@ def plot_accuracy_by_shots(
     methods = _ordered(frame["method"])
     parts = {name: frame[frame["dataset"] == name] for name in datasets}
     if average and len(datasets) > 1:
-        parts["average over data sets"] = frame.groupby(
-            ["method", "shots", "seed"], as_index=False
-        )[["accuracy", "zero_shot_accuracy"]].mean()
+        common = _average_over_datasets(frame)
+        if len(common):
+            parts["average over data sets"] = common
     columns = min(3, len(parts))
     rows = math.ceil(len(parts) / columns)
     with house_style():
@@ -417,6 +417,14 @@ def plot_accuracy_by_shots(
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=3 if columns > 2 else 2)
     return _with_description(figure, _accuracy_words(frame, methods))
+
+
+def _average_over_datasets(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a (method, shots, seed) that ran on every data set; what ran on some is left out."""
+    groups = frame.groupby(["method", "shots", "seed"])
+    everywhere = groups["dataset"].transform("nunique") == frame["dataset"].nunique()
+    kept = frame[everywhere].groupby(["method", "shots", "seed"], as_index=False)
+    return kept[["accuracy", "zero_shot_accuracy"]].mean()
 
 
 def _ordered(names: pd.Series) -> list[str]:

@@ -123,6 +123,15 @@ def test_results_that_do_not_fit_are_refused(spoil, message):
         plots.plot_accuracy_by_shots(spoil(results()))
 
 
+def test_the_average_is_over_runs_that_every_data_set_has():
+    frame = results()
+    missing = (frame["dataset"] == "food") & (frame["seed"] == 2) & (frame["method"] == "lora")
+    axes = plots.plot_accuracy_by_shots(frame[~missing]).axes[2]
+    means = {line.get_label(): line.get_ydata()[0] for line in axes.lines}
+    assert means["LoRA"] == pytest.approx(100 * (0.2 + 0.02 + 0.0025))  # seeds 0 and 1
+    assert means["Serial LoRA"] == pytest.approx(100 * (0.2 + 0.02 + 0.01 + 0.005))  # all three
+
+
 def test_the_other_prompts_zero_shot_line_can_be_asked_for():
     frame = results().assign(zero_shot_generic=0.1)
     figure = plots.plot_accuracy_by_shots(frame, zero_shot="zero_shot_generic")
