@@ -183,8 +183,8 @@ check("2.2", serial_lora_total)
 # CLIP, segment-anything's SAM, diffusers' SD3 transformer with its two billion parameters. On the
 # meta device they are built in seconds and weigh nothing.
 #
-# `find_attention_sites` walks a model and returns one entry for each attention block. Expect 24 for
-# CLIP: 12 in each tower.
+# `find_attention_sites` walks a model and returns one entry for each attention block. Expect as many
+# for CLIP as the two depths printed above add up to.
 
 # %%
 clip = ARCHITECTURES["clip"].on_meta()
@@ -347,8 +347,11 @@ check("2.4", size_ratio)
 # not 4, and read the last column for who does it this way.
 
 # %%
+placements = ratio_frame(width=768, rank=32).set_index("LoRA on")
+for method in ("LoRA", "Serial LoRA"):
+    placements[method] = placements[method].map("{:,}".format)
 with pd.option_context("display.max_colwidth", None):
-    display(ratio_frame(width=768, rank=32).set_index("LoRA on"))
+    display(placements)
 
 # %% [markdown]
 # **What this shows.** "A quarter of LoRA" is a statement about *one* baseline, the one that the

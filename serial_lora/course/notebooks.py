@@ -20,7 +20,7 @@ How a lesson is written
 *The file.* ``# %%`` starts a code cell, ``# %% [markdown]`` a text cell, ``# %% tags=["setup"]``
 a code cell with tags. The first cell is text: ``# 02 · Title`` (the title in ``lessons.py``), then
 ``**What you will be able to do**`` and a list. The second is the set-up cell, tagged ``setup`` and
-equal, word for word, to ``SETUP_CELL`` in ``setup_cell.py``. Then an import cell that ends in
+equal, word for word, to ``SETUP_CELL`` in ``setup_cell.py``; it is shown folded. Then an import cell that ends in
 ``lesson_card("02")``, which shows prerequisites, measured minutes, memory and GPU.
 
 *The rhythm.* A text cell says one idea and what to expect; a code cell of 5 to 20 lines with shape
@@ -161,11 +161,17 @@ def read_source(path: Path) -> nbformat.NotebookNode:
             make(
                 cell.source,
                 id=f"{digest}-{seen[digest]}",
-                metadata={"tags": tags} if tags else {},
+                metadata=_metadata(tags),
             )
         )
     _validate(path.stem, result)
     return result
+
+
+def _metadata(tags: list[str]) -> dict:
+    """A cell's metadata: its tags, and for the set-up cell that JupyterLab folds it away."""
+    hidden = {"jupyter": {"source_hidden": True}, "cellView": "form"} if SETUP in tags else {}
+    return {**hidden, "tags": tags} if tags else {}
 
 
 def _new_markdown_cell(source: str, **fields) -> nbformat.NotebookNode:
@@ -323,7 +329,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> tuple[nbformat.Not
 
 def _tidy(cell: nbformat.NotebookNode) -> None:
     """Drop what differs from run to run or does not belong in a file: widget views, timing."""
-    cell.metadata = nbformat.from_dict({"tags": _tags(cell)} if _tags(cell) else {})
+    cell.metadata = nbformat.from_dict(_metadata(_tags(cell)))
     if cell.cell_type != "code":
         return
     for output in cell.outputs:
