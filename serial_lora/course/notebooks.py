@@ -20,12 +20,15 @@ How a lesson is written
 *The file.* ``# %%`` starts a code cell, ``# %% [markdown]`` a text cell, ``# %% tags=["setup"]``
 a code cell with tags. The first cell is text: ``# 02 · Title`` (the title in ``lessons.py``), then
 ``**What you will be able to do**`` and a list. The second is the set-up cell, tagged ``setup`` and
-equal, word for word, to ``SETUP_CELL`` in ``setup_cell.py``; it is shown folded. Then an import cell that ends in
-``lesson_card("02")``, which shows prerequisites, measured minutes, memory and GPU.
+equal, word for word, to ``SETUP_CELL`` in ``setup_cell.py``; JupyterLab shows it folded. Then an
+import cell that ends in ``lesson_card("02")``, which shows prerequisites, measured minutes, memory
+and GPU.
 
 *The rhythm.* A text cell says one idea and what to expect; a code cell of 5 to 20 lines with shape
 comments such as ``# (B, N, d)``; a text cell that starts with ``**What this shows.**``. Numbers in
-text are computed: print them, or ``display(Markdown(f"..."))``.
+text are computed: print them, or ``display(Markdown(f"..."))``. Figures are shown with
+``serial_lora.plots.display_figure``, which keeps their description; a figure without one fails a
+test, as do warnings in the output, a path of this machine, and a code cell above 34 lines.
 
 *An exercise* is three cells. Text::
 
@@ -74,7 +77,7 @@ machine or on a learner's function. ``solution-only`` drops a cell from the lear
 
 *Checks* live in ``serial_lora/course/checks/lesson_02.py``; see :mod:`serial_lora.course.checking`.
 Each is tested against at least three named wrong answers in ``tests/course``. No function or class
-is defined in two lessons.
+is defined in two lessons. ``tests/course/test_lesson_structure.py`` holds every lesson to this form.
 """
 
 from __future__ import annotations
