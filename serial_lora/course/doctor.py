@@ -299,11 +299,12 @@ def check_scale(free_gpu_gb: float | None) -> Finding:
     return Finding("OK", "Scale", f'scale="tiny", and scale="paper" for {labs} ({tier} GB tier)')
 
 
-def doctor(verbose: bool = True, data_folder: str | os.PathLike | None = None) -> Report:
+def doctor(verbose: bool = False, data_folder: str | os.PathLike | None = None) -> Report:
     """Ask every question and return the report.
 
     Args:
-        verbose: print each line as soon as it is known, and the verdict at the end.
+        verbose: print each line as soon as it is known, and the verdict at the end; otherwise print
+            nothing, the report holds it all.
         data_folder: where data will lie, for the disk question; the home folder when left out.
     """
     report = Report()

@@ -77,7 +77,7 @@ machine or on a learner's function. ``solution-only`` drops a cell from the lear
 
 *Checks* live in ``serial_lora/course/checks/lesson_02.py``; see :mod:`serial_lora.course.checking`.
 Each is tested against at least three named wrong answers in ``tests/course``. No function or class
-is defined in two lessons. ``tests/course/test_lesson_structure.py`` holds every lesson to this form.
+is defined in two lessons. ``tests/course/test_lesson_structure.py`` holds lessons to this form.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from serial_lora.course.doctor import Finding, Report
 
 
 def test_this_machine_runs_the_course(capsys):
-    report = doctoring.doctor()
+    report = doctoring.doctor(verbose=True)
     said = capsys.readouterr().out
     assert said == f"{report}\n"
     questions = [finding.question for finding in report.findings]
@@ -21,7 +21,7 @@ def test_this_machine_runs_the_course(capsys):
 
 
 def test_quiet(capsys):
-    doctoring.doctor(verbose=False)
+    assert doctoring.doctor().findings
     assert capsys.readouterr().out == ""
 
 
