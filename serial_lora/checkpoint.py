@@ -18,7 +18,6 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from serial_lora.adapters import AdapterConfig, LoRAConfig, SerialLoRAConfig
@@ -159,8 +158,8 @@ def fingerprint(root: nn.Module, injection: Injection) -> str:
             weight = base_weight(root, injection, projection)
             digest.update(f"{site.label} {part} {tuple(weight.shape)}".encode())
             values = weight.reshape(-1)
-            some = values[:: max(1, values.numel() // 61)]
-            digest.update(some.cpu().to(torch.bfloat16).view(torch.uint8).numpy().tobytes())
+            some = values[:: max(1, values.numel() // 61)].to(torch.bfloat16)
+            digest.update(some.cpu().float().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -293,7 +292,8 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
     Serial LoRA's change to a projection is W_p (I + scale B A) - W_p = (scale W_p B) A: a LoRA
     with the shared A and a B of its own. A fused qkv weight gets one pair, its B stacked. LoRA's q,
     k and v pairs on a fused weight become one pair of three times the rank. PEFT's layer for
-    nn.MultiheadAttention always includes the output projection; Serial LoRA's is zero there.
+    nn.MultiheadAttention always includes the output projection, where Serial LoRA's pair is zero;
+    LoRA on such layers cannot be exported (PEFT 0.21 adds the output projection's change twice).
 
     Args:
         model: a model with adapters.
@@ -372,20 +372,22 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, tuple[Tenso
             by_layer.setdefault(projection.module, []).append(part)
         for layer, parts in by_layer.items():
             module = root.get_submodule(layer)
-            if not isinstance(module, nn.Linear | nn.MultiheadAttention):
+            if isinstance(module, nn.MultiheadAttention):
+                if injection.config.method == LoRAConfig.method:
+                    raise SerialLoRAError(
+                        "PEFT's layer for nn.MultiheadAttention adds LoRA to the output projection "
+                        "twice (seen in version 0.21), so it cannot hold this adapter; call "
+                        "eject(model, keep_merged=True) and save the whole model instead."
+                    )
+                rank, out = injection.config.rank, site.projections["out"]
+                nothing = (torch.zeros(rank, out.columns), torch.zeros(out.rows, rank))
+                layers[out.module] = nothing  # PEFT insists on having a pair there
+            elif not isinstance(module, nn.Linear):
                 raise SerialLoRAError(
                     f"PEFT has no LoRA layer for {layer}, a {type(module).__name__}; "
                     "call eject(model, keep_merged=True) and save the whole model instead."
                 )
             layers[layer] = _pair(root, injection, site, parts)
-        packed = site.projections["q"].module
-        if isinstance(root.get_submodule(packed), nn.MultiheadAttention):
-            # PEFT always adapts out_proj with it, at the same rank: fill up with zeros
-            out, rank = site.projections["out"], layers[packed][0].shape[0]
-            nothing = (torch.zeros(0, out.columns), torch.zeros(out.rows, 0))
-            first, second = layers.get(out.module, nothing)
-            missing = rank - first.shape[0]
-            layers[out.module] = (F.pad(first, (0, 0, 0, missing)), F.pad(second, (0, missing)))
     return layers
 
 

@@ -76,6 +76,12 @@ def test_zero_maps_to_zero():
     assert adapter(torch.zeros(2, 8)).count_nonzero() == 0
 
 
+def test_fresh_inside_autocast_is_exactly_what_attention_would_have_cast():
+    x = torch.randn(50, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(SerialLoRA(16, 4)(x), x.bfloat16())
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_requests_leave_it_float32_and_outputs_follow_inputs(dtype):
     adapter = filled(SerialLoRA(16, 4), 0)
@@ -94,10 +100,11 @@ def test_autocast_runs_the_products_in_its_type():
     lora = filled(LoRA(16, 8, 4), 0)
     x = torch.randn(3, 16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert adapter.delta(x).dtype == torch.bfloat16
-        assert adapter(x).dtype == torch.float32
-        assert lora(x).dtype == torch.bfloat16
-        assert adapter(x.bfloat16()).dtype == torch.bfloat16
+        for tokens in (x, x.bfloat16()):
+            assert adapter(tokens).dtype == lora(tokens).dtype == torch.bfloat16
+        adapted = adapter(x)
+    exact = x + x @ adapter.lora_A.T @ adapter.lora_B.T
+    torch.testing.assert_close(adapted.float(), exact, rtol=0.02, atol=0.03)
 
 
 def test_dropout_is_on_the_adapters_branch_only():
