@@ -80,7 +80,7 @@ lesson_list()
 # %%
 from serial_lora.course.doctor import doctor
 
-report = doctor()
+report = doctor(verbose=True)
 
 # %% [markdown]
 # **What this shows.** The last line is the verdict. If something failed, mend it first, restart the
