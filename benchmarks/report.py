@@ -129,7 +129,7 @@ def _group(group: dict[str, Any]) -> list[str]:
     return [
         f"### {group['title']}, {group['precision']}",
         "",
-        f"{group['note']} Rank {group['rank']}, {group['rounds']} rounds.",
+        f"{group['note']} Rank {group['rank']}; rounds: {group['rounds']}.",
         "",
         *_table(head, rows),
         "",

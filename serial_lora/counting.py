@@ -364,12 +364,12 @@ def proof_frame(keys: Iterable[str] = ("clip", "sam", "sd3")) -> pd.DataFrame:
             {
                 "model": ARCHITECTURES[key].title,
                 "rank": lora.rank,
-                "LoRA, formula": lora.closed_form,
-                "walked": lora.enumerated,
-                "injected": lora.injected,
-                "Serial LoRA, formula": serial.closed_form,
-                "walked ": serial.enumerated,
-                "injected ": serial.injected,
+                "LoRA: formula": lora.closed_form,
+                "LoRA: walked": lora.enumerated,
+                "LoRA: injected": lora.injected,
+                "Serial LoRA: formula": serial.closed_form,
+                "Serial LoRA: walked": serial.enumerated,
+                "Serial LoRA: injected": serial.injected,
                 "ratio": lora.injected / serial.injected,
                 "all agree": lora.agrees and serial.agrees,
             }
