@@ -122,8 +122,9 @@ for method, block in (("LoRA", lora_block), ("Serial LoRA", serial_block)):
     print(f"{method:12} {len(shapes)} tensors, {total:,} numbers")
 
 # %% [markdown]
-# **What this shows.** Eight tensors against two, and four times the numbers. Nothing about d or r
-# was used: both methods have the same d and the same r, so they cancel.
+# **What this shows.** Eight tensors against two, and four times the numbers. Change `rank` or `width`
+# above and run both cells again: the counts move and the factor does not, since both methods have
+# the same d and the same r.
 
 # %% [markdown]
 # ## A whole model
@@ -392,7 +393,7 @@ with pd.option_context("display.max_colwidth", None):
 # **What this shows.** For CLIP the digits are right in an odd unit. For SAM, Table I prints bytes and
 # calls them parameters, while Table IV's caption says it rightly. For SD3 a small excess stays
 # unexplained, and we say so instead of guessing. None of this touches the ratio: each printed pair
-# of numbers divides to 4.
+# of numbers divides to 4 within its rounding.
 
 # %%
 for key in ("clip", "sam", "sd3"):

@@ -289,8 +289,9 @@ with torch.no_grad():
 # %% [markdown]
 # ## Spot the bug
 #
-# The three variants below were written after real code that calls itself Serial LoRA. Each runs, each
-# trains without an error, and none is Serial LoRA. First the right one, as a module:
+# The three variants below were written after real code that calls itself Serial LoRA. Put a
+# classifier on top, and each of them trains: no error, a falling loss. None is Serial LoRA. First the
+# right one, as a module:
 
 # %%
 class RightBlock(nn.Module):
@@ -491,7 +492,7 @@ probe_table(blocks, x)
 # have been enough.
 #
 # - **VariantOne** computes adapted q, k and v, and hangs them on the block as attributes that nobody
-#   reads. The loss of such a run moves only through whatever else is trained.
+#   reads. Whatever such a run learns, the classifier on top learnt it.
 # - **VariantTwo** adapts the block's *input*, so the change travels on the residual stream past this
 #   block and into all later ones. It cannot be merged into q, k and v.
 # - **VariantThree** has a pair for each projection. It is a fine method, at three times the size, and
