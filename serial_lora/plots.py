@@ -4,11 +4,11 @@ Each function returns a `matplotlib.figure.Figure` that carries its own descript
 `figure.alt_text`. In a notebook, show it with `display_figure(figure)`.
 
 How the description travels, and why so: a notebook stores a picture as `image/png`, which has no
-place for alternative text. Jupyter's converters read `alt` from the output's metadata, code-hosting
-pages and JupyterLab do not. So `display_figure` writes the description in three places: the
-metadata (converters), the `text/plain` form of the same output (terminals, diffs, readers without
-pictures) and one Markdown line below the picture (every page). `save_figure` writes it into the
-file.
+place for alternative text. IPython's convention is `alt` in the output's metadata; nbconvert's
+classic template reads it, while JupyterLab, nbconvert's lab template and code-hosting pages (as far
+as we know) do not. So `display_figure` writes the description in three places: that metadata, the
+`text/plain` form of the same output (terminals, diffs, readers without pictures) and one Markdown
+line below the picture, which shows everywhere. `save_figure` writes it into the file.
 
 Colours are Okabe and Ito's, which people with any of the common colour-vision deficiencies can
 tell apart; methods also differ by marker and line, so no figure depends on colour alone.
@@ -349,8 +349,10 @@ def plot_counts(counts: Mapping[str, tuple[int, int]] | None = None) -> Figure:
         axes.xaxis.set_major_formatter(lambda value, _: _short(value))
         axes.set_xlabel("trainable parameters")
         figure.legend(loc="outside upper left", ncols=2)
-    words = "; ".join(f"{name}: {a:,} and {b:,}" for name, (a, b) in counts.items())
-    return _with_description(figure, f"Bars of LoRA's and Serial LoRA's parameters. {words}.")
+    words = "; ".join(
+        f"{name}: LoRA {lora:,}, Serial LoRA {serial:,}" for name, (lora, serial) in counts.items()
+    )
+    return _with_description(figure, f"Bars of trainable parameters. {words}.")
 
 
 def _short(value: float) -> str:

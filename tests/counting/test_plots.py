@@ -180,7 +180,7 @@ def test_a_displayed_figure_carries_its_description_three_times(capture_display)
     picture, caption = capture_display
     assert picture["image/png"].startswith(b"\x89PNG")
     alt = picture["metadata"]["image/png"]["alt"]
-    assert "a model: 8 and 2" in alt
+    assert "a model: LoRA 8, Serial LoRA 2" in alt
     assert alt in picture["text/plain"] and alt in caption["text/markdown"]
 
 
@@ -200,7 +200,7 @@ def test_a_saved_figure_is_the_same_file_every_time(tmp_path, suffix):
         for i in range(2)
     )
     assert first.read_bytes() == second.read_bytes()
-    assert b"m: 8 and 2" in first.read_bytes()
+    assert b"m: LoRA 8, Serial LoRA 2" in first.read_bytes()
 
 
 def test_a_figure_is_not_saved_as_something_else(tmp_path):
