@@ -17,6 +17,7 @@ import platform
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -32,6 +33,7 @@ PAPER_DISK_GB = 30.0
 # less than 16 free, so a tier is reached at nine tenths of its name.
 TIERS = ((24, "CLIP, SAM and SD3"), (16, "CLIP and SAM"), (8, "CLIP"))
 TIER_MARGIN = 0.9
+LINE_WIDTH = 100
 PIP = "python -m pip install"
 
 
@@ -45,8 +47,15 @@ class Finding:
     remedy: str = ""
 
     def __str__(self) -> str:
-        line = f"{'[' + self.status + ']':<7} {self.question}: {self.answer}"
-        return f"{line}\n        -> {self.remedy}" if self.remedy else line
+        line = _wrapped(f"{'[' + self.status + ']':<7} {self.question}: {self.answer}")
+        return f"{line}\n{_wrapped('        -> ' + self.remedy)}" if self.remedy else line
+
+
+def _wrapped(text: str) -> str:
+    """Long lines, such as all packages with their versions, continue under the first word."""
+    return textwrap.fill(
+        text, LINE_WIDTH, subsequent_indent=" " * 8, break_on_hyphens=False, break_long_words=False
+    )
 
 
 @dataclass
