@@ -117,6 +117,14 @@ def _block_indices(blocks: Collection[int] | None) -> tuple[int, ...] | None:
     return tuple(sorted(set(chosen)))
 
 
+def _autocast_type(x: Tensor) -> torch.dtype | None:
+    """The type autocast runs products of x in, None outside autocast."""
+    kind = x.device.type
+    if x.is_meta or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
 class _LowRankPair(nn.Module):
     """A and B, born so that their product is zero, and kept in float32.
 
@@ -143,12 +151,6 @@ class _LowRankPair(nn.Module):
         if self.scale != 1:
             hidden = hidden * self.scale  # cheaper here, r wide, than d wide at the end
         return F.linear(hidden, self.lora_B)  # (..., d_out)
-
-    def working_type(self, x: Tensor) -> Tensor:
-        """x as the products need it: in autocast's type inside autocast, else in A's."""
-        kind = x.device.type
-        autocast = torch.is_autocast_enabled(kind)
-        return x.to(torch.get_autocast_dtype(kind) if autocast else self.lora_A.dtype)
 
     def _apply(self, fn, recurse=True):
         def keep_float32(tensor: Tensor) -> Tensor:
@@ -182,10 +184,10 @@ class SerialLoRA(_LowRankPair):
         The attention that follows would cast to autocast's type itself: doing it here, once, saves
         a cast and lets the sum run in the small type.
         """
-        wanted = x.dtype
-        x = self.working_type(x)
-        adapted = x + self.delta(x)
-        return adapted if torch.is_autocast_enabled(x.device.type) else adapted.to(wanted)
+        autocast = _autocast_type(x)
+        tokens = x.to(autocast or self.lora_A.dtype)
+        adapted = tokens + self.delta(tokens)
+        return adapted if autocast else adapted.to(x.dtype)
 
 
 class LoRA(_LowRankPair):
@@ -208,4 +210,4 @@ class LoRA(_LowRankPair):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) -> (..., d_out): the change only, to be added to W x."""
-        return self.delta(self.working_type(x))
+        return self.delta(x.to(_autocast_type(x) or self.lora_A.dtype))

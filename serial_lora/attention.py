@@ -427,8 +427,12 @@ class PackedAttention(nn.MultiheadAttention):
         packed = F.linear(query, self.in_proj_weight, self.in_proj_bias)  # (N, L, 3 d)
         if lora is not None:
             packed = lora(self, (query,), packed)
-        to_heads = (2, 0, 3, 1, 4) if self.batch_first else (2, 1, 3, 0, 4)
-        q, k, v = packed.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(to_heads)
+        # (N, L, heads, d / heads) or (L, N, ...) -> (N, heads, L, d / heads), without a copy
+        to_heads = (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3)
+        q, k, v = (
+            part.unflatten(-1, (self.num_heads, self.head_dim)).permute(to_heads)
+            for part in packed.chunk(3, dim=-1)
+        )
         attended = F.scaled_dot_product_attention(  # (N, heads, L, d / heads)
             q,
             k,

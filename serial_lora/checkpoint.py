@@ -33,6 +33,7 @@ from serial_lora.inject import (
     inject,
     injections,
     set_scale,
+    unwrapped,
     wide,
 )
 
@@ -105,9 +106,10 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
             )
     else:
         config = saved.config
-        sites = find_attention_sites(model, config.towers, config.blocks, config.stream)
-        check_fit(model, sites, config)
-        root, injection = model, Injection(config, sites, {})
+        root = unwrapped(model)
+        sites = find_attention_sites(root, config.towers, config.blocks, config.stream)
+        check_fit(root, sites, config)
+        injection = Injection(config, sites, {})
     _check_same_targets(path, saved.targets, _targets(injection.sites))
     _check_tensors(path, tensors, injection)
     base = fingerprint(root, injection)

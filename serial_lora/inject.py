@@ -10,6 +10,7 @@ attached is a plain object, so deepcopy, pickle and torch.save go on working.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -54,25 +55,31 @@ def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module
         )
     if adapters(model):
         raise SerialLoRAError("the model has adapters already; call eject(model) first.")
-    sites = find_attention_sites(model, config.towers, config.blocks, config.stream)
-    check_fit(model, sites, config)
+    root = unwrapped(model)
+    sites = find_attention_sites(root, config.towers, config.blocks, config.stream)
+    check_fit(root, sites, config)
 
     injection = Injection(
-        config, sites, {name: p.requires_grad for name, p in model.named_parameters()}
+        config, sites, {name: p.requires_grad for name, p in root.named_parameters()}
     )
-    model.requires_grad_(False)
+    root.requires_grad_(False)
     for site in sites:
-        block = model.get_submodule(site.name)
-        weight = site.projections["q"].weight(model)
+        block = root.get_submodule(site.name)
+        weight = site.projections["q"].weight(root)
         for name, shape in adapter_shapes(site, config).items():
             adapter = _new_adapter(shape, config)
             block.add_module(name, adapter.to(weight.device).train(block.training))
-        for layer in _attention_layers(model, site):
+        for layer in _attention_layers(root, site):
             if type(layer) is nn.MultiheadAttention:
                 layer.__class__ = PackedAttention
-    _attach(model, injection)
-    setattr(model, _RECORD, injection)
+    _attach(root, injection)
+    setattr(root, _RECORD, injection)
     return model
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside torch.compile's wrapper, so that names do not depend on it."""
+    return getattr(model, "_orig_mod", model)
 
 
 def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfig) -> None:
@@ -235,6 +242,7 @@ class _AttributeHandle:
 
 
 def _attach(model: nn.Module, injection: Injection) -> None:
+    _forget_compiled()
     for site in injection.sites:
         block = model.get_submodule(site.name)
         if injection.config.method == SerialLoRAConfig.method:
@@ -272,8 +280,15 @@ def _attach_lora(layer: nn.Module, beside: list[nn.Module]) -> _Hook:
 
 
 def _detach(injection: Injection) -> None:
+    _forget_compiled()
     while injection.hooks:
         injection.hooks.pop().handle.remove()
+
+
+def _forget_compiled() -> None:
+    """torch.compile does not notice that hooks come or go: have it look again."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 # ------------------------------------------------------------------------------ looking at them

@@ -267,3 +267,15 @@ def test_towers_injected_separately_are_saved_separately(tmp_path):
         save_adapter(model, tmp_path / "both.safetensors")
     save_adapter(model.visual, tmp_path / "image.safetensors")
     load_adapter(TINY["open_clip"].build().visual, tmp_path / "image.safetensors")
+
+
+@torch.no_grad()
+def test_names_do_not_depend_on_torch_compile(tmp_path):
+    tiny = TINY["timm"]
+    compiled = torch.compile(tiny.build(), backend="eager")
+    inject(compiled, SerialLoRAConfig(rank=RANK))
+    expected = tiny.run(fill_adapters(compiled)._orig_mod)
+    path = save_adapter(compiled, tmp_path / "adapter.safetensors")
+    assert torch.equal(tiny.run(load_adapter(tiny.build(), path)), expected)
+    other = torch.compile(tiny.build(), backend="eager")
+    assert torch.equal(tiny.run(load_adapter(other, path)._orig_mod), expected)

@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 import torch
-from tiny_models import RANK, blocks_of, fill_adapters, write_dense
+from tiny_models import RANK, TINY, blocks_of, fill_adapters, write_dense
 
 from serial_lora import (
     LoRAConfig,
@@ -380,3 +380,45 @@ def test_bfloat16_base_merges_and_comes_back(tiny, method):
             assert torch.equal(merged[name], tensor.to(merged[name].dtype)), name
     eject(model)
     assert_same_bits(before, bits(model))
+
+
+@torch.no_grad()
+def test_shapes_alone_on_the_meta_device(method):
+    model = inject(TINY["timm"].build().to("meta"), method(rank=RANK))
+    assert model(torch.empty(2, 3, 16, 16, device="meta")).shape == (2, 5)
+
+
+@torch.no_grad()
+def test_torch_compile_sees_every_change(method):
+    """Traced by TorchDynamo and run as traced: adapters in, off, merged, back, out."""
+    tiny = TINY["timm"]
+    model = tiny.build()
+    del model.blocks[1:]
+    base = tiny.run(model)
+    compiled = torch.compile(model, backend="eager")
+    torch.testing.assert_close(tiny.run(compiled), base, **CLOSE)
+    fill_adapters(inject(model, method(rank=RANK)))
+    expected = tiny.run(model)
+    torch.testing.assert_close(tiny.run(compiled), expected, **CLOSE)
+    with disabled(compiled):
+        torch.testing.assert_close(tiny.run(compiled), base, **CLOSE)
+    torch.testing.assert_close(tiny.run(compiled), expected, **CLOSE)
+    torch.testing.assert_close(tiny.run(merge(compiled)), expected, **CLOSE)
+    torch.testing.assert_close(tiny.run(unmerge(compiled)), expected, **CLOSE)
+    torch.testing.assert_close(tiny.run(eject(compiled)), base, **CLOSE)
+
+
+@torch.no_grad()
+def test_new_hooks_do_not_displace_those_of_a_loaded_model(method, monkeypatch):
+    """In a new process hooks are numbered from zero again; a loaded adapter must not get lost."""
+    from torch.utils.hooks import RemovableHandle
+
+    tiny = TINY["timm"]
+    model = adapted(tiny, method)
+    expected, stored = tiny.run(model), pickle.dumps(model)
+    monkeypatch.setattr(RemovableHandle, "next_id", 0)
+    loaded = pickle.loads(stored)
+    for module in loaded.modules():
+        for _ in range(3):
+            module.register_forward_hook(lambda *_: None)
+    assert torch.equal(tiny.run(loaded), expected)
