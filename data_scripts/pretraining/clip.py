@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import random
 import time
 from dataclasses import asdict, dataclass
@@ -46,12 +47,13 @@ PROMPTS = ("a photo of {}.", "a drawing of {}.", "a sketch of {}.", "an emoji of
 class Recipe:
     """What a pretraining run depends on."""
 
-    minutes: float = 80.0
+    minutes: float = 60.0
     batch: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
     warmup: float = 0.02  # fraction of the time
-    category_captions: float = 0.15  # fraction of captions that name the class, not the thing
+    tagged_captions: float = 0.3  # fraction of captions that add Unicode's subgroup to the name
+    category_captions: float = 0.1  # fraction that say nothing but the subgroup
     picture_loss: float = 0.5  # weight of "two drawings of one thing belong together"
     openmoji_weight: float = 2.0  # OpenMoji's visible drawings are drawn this often
     seed: int = 0
@@ -91,17 +93,9 @@ class Drawings:
         return chosen
 
 
-def category_of(concept: Concept) -> str | None:
-    """The class name under which the adaptation sets know a concept."""
-    return _CATEGORIES.get(concept.subgroup)
-
-
-_CATEGORIES = {
-    subgroup: class_name
-    for classes in EMOJI_SETS.values()
-    for class_name, subgroups in classes.items()
-    for subgroup in subgroups
-}
+def category_of(concept: Concept) -> str:
+    """Unicode's subgroup in words, such as "animal bird"; not the wording of any class prompt."""
+    return concept.subgroup.replace("-", " ").replace("&", "and")
 
 
 def contrastive_loss(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor:
@@ -166,7 +160,7 @@ class Pretraining:
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
         for group in self.optimizer.param_groups:
             warm = min(1.0, done / recipe.warmup + 0.01)
-            group["lr"] = recipe.learning_rate * warm * (0.5 + 0.5 * np.cos(np.pi * done))
+            group["lr"] = recipe.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * done))
         indices = self.drawings.batch(recipe, chance)
         rgba = self.drawings.pictures[indices].float() / 255
         rgba[:, :3] *= rgba[:, 3:]
@@ -179,26 +173,21 @@ class Pretraining:
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         with torch.no_grad():
-            self.model.logit_scale.clamp_(0, np.log(100))
+            self.model.logit_scale.clamp_(0, math.log(100))
         self.step += 1
         return loss.item()
 
     def _loss(self, indices: list[int], pictures: Tensor, chance: random.Random) -> Tensor:
         concepts = [self.drawings.concepts[i] for i in indices]
         openmoji = self.drawings.is_openmoji[indices]
-        names, captions, by_category = [], [], []
-        for concept in concepts:
-            category = category_of(concept)
-            use_category = category is not None and chance.random() < self.recipe.category_captions
-            by_category.append(use_category)
-            subject = category if use_category else concept.name
-            names.append(subject)
-            captions.append(chance.choice(CAPTIONS).format(subject))
+        captions, said = self._captions(concepts, openmoji.tolist(), chance)
+        names = [concept.name for concept in concepts]
         own = [{concept.name, category_of(concept)} for concept in concepts]
-        positive = torch.tensor([[name in mine for name in names] for mine in own])
-        same = torch.tensor([[a.name == b.name for b in concepts] for a in concepts])
+        positive = torch.tensor([[subject in mine for subject in said] for mine in own])
+        same = torch.tensor([[a == b for b in names] for a in names])
         # No OpenMoji drawing is told its class, neither as "yes" nor as "no".
-        ignore = openmoji[:, None] & torch.tensor(by_category)[None, :]
+        by_category = torch.tensor([a != b for a, b in zip(said, names, strict=True)])
+        ignore = openmoji[:, None] & by_category[None, :]
 
         out = self.model(pictures, self.tokenizer(captions))
         image, text = out["image_features"].float(), out["text_features"].float()
@@ -210,6 +199,20 @@ class Pretraining:
         itself = torch.eye(len(indices), dtype=torch.bool)
         between_pictures = contrastive_loss(10.0 * image @ image.T, same, itself)
         return loss + self.recipe.picture_loss * between_pictures
+
+    def _captions(self, concepts, openmoji: list[bool], chance: random.Random):
+        """A caption for each picture, and what it says: the concept's name or its subgroup."""
+        captions, said = [], []
+        for concept, is_openmoji in zip(concepts, openmoji, strict=True):
+            luck = 1.0 if is_openmoji else chance.random()
+            only_category = luck < self.recipe.category_captions
+            subject = category_of(concept) if only_category else concept.name
+            caption = chance.choice(CAPTIONS).format(subject)
+            if not only_category and luck < self.recipe.tagged_captions:
+                caption = f"{concept.name}, {category_of(concept)}"
+            captions.append(caption)
+            said.append(subject)
+        return captions, said
 
     def _measure(self, loss: float) -> None:
         row = {"minutes": round(self.seconds / 60, 2), "step": self.step, "loss": round(loss, 4)}
@@ -252,9 +255,9 @@ def normalize(pictures: Tensor) -> Tensor:
 
 def write_model_files(folder: Path):
     """The merges and the model config that open_clip's factory needs; tokenizer and config."""
-    subjects = [c.name for c in emoji_concepts()] + list(_CATEGORIES.values())
-    subgroups = [c.subgroup for c in emoji_concepts()]
-    corpus = subjects + subgroups + list(CAPTIONS + PROMPTS)
+    corpus = [text for c in emoji_concepts() for text in (c.name, category_of(c))]
+    corpus += [class_name for classes in EMOJI_SETS.values() for class_name in classes]
+    corpus += [*CAPTIONS, *PROMPTS]
     write_merges(used_merges(corpus), folder / f"{NAME}.merges.txt.gz")
     length = ARCHITECTURE["text_cfg"]["context_length"]
     tokenizer = open_clip.SimpleTokenizer(

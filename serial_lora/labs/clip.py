@@ -1,0 +1,312 @@
+"""The CLIP lab: few-shot classification, zero-shot first, then each method, shots and seed.
+
+    records = run_lab(["nature"], ["lora", "serial_lora"], shots=[16], seeds=[1, 2, 3])
+
+The setting is CLIP-LoRA's, as the paper's Fig. 2 says: cross-entropy over the scaled similarity of
+a picture and every class prompt, both towers adapted and both encoded anew at every step.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from serial_lora.adapters import SerialLoRAConfig
+from serial_lora.backbones.clip import CLIPBackbone, encode_prompts, load_clip
+from serial_lora.counting import count_parameters
+from serial_lora.data.classification import ClassificationData, load_classification
+from serial_lora.data.fewshot import few_shot_split
+from serial_lora.errors import SerialLoRAError
+from serial_lora.inject import eject, inject
+from serial_lora.labs.methods import Method, get_method
+from serial_lora.metrics import accuracy
+from serial_lora.results import Record, append_record, environment, read_records, run_key
+from serial_lora.training import PictureStream, TrainingConfig, train
+
+
+@dataclass(frozen=True)
+class CLIPLabConfig:
+    """Every choice of a run; printed with each result and kept in its record.
+
+    Attributes:
+        rank: r of Serial LoRA and of LoRA (LoRA at equal budget takes a quarter of it).
+        lr, ratio, weight_decay, dropout, batch_size, precision: as in
+            :class:`serial_lora.training.TrainingConfig`.
+        epochs: rounds over the training pictures, the paper's 50; a run is never shorter than
+            ``min_steps`` optimizer steps, because 50 rounds over one picture per class are few.
+        prompt: ``dataset`` for the data set's own template, ``generic`` for the one that fits all.
+        towers: which towers to adapt, None for both.
+        crop: smallest share of the area that a training crop keeps.
+    """
+
+    rank: int = 32
+    lr: float = 2e-4
+    epochs: int = 50
+    min_steps: int = 50
+    batch_size: int = 32
+    weight_decay: float = 1e-2
+    dropout: float = 0.25
+    scale_factor: float = 1.0
+    prompt: str = "generic"
+    towers: tuple[str, ...] | None = None
+    crop: float = 0.08
+    precision: str = "bf16"
+    accumulation: int = 1
+    model_name: str | None = None
+
+    def __post_init__(self) -> None:
+        SerialLoRAConfig(rank=self.rank, dropout=self.dropout, towers=self.towers)  # checks them
+        if self.prompt not in PROMPT_STYLES:
+            raise SerialLoRAError(f"There is no prompt style {self.prompt!r}; use dataset or generic.")
+
+    def steps(self, pictures: int) -> int:
+        """Optimizer steps for a run on ``pictures`` training pictures."""
+        batch = min(self.batch_size, pictures)
+        return max(self.min_steps, math.ceil(self.epochs * pictures / batch))
+
+
+PROMPT_STYLES = ("dataset", "generic")
+PAPER = CLIPLabConfig()
+# Small models want larger steps; few rounds suffice, and each lab run stays within seconds.
+TINY = CLIPLabConfig(
+    rank=16, lr=1e-3, epochs=20, min_steps=30, dropout=0.1, prompt="dataset", crop=0.6,
+    precision="no",
+)  # fmt: skip
+CONFIGS = {"tiny": TINY, "paper": PAPER}
+
+
+class CLIPObjective(nn.Module):
+    """Mean cross-entropy of pictures against all class prompts: ``forward(batch) -> loss``.
+
+    A batch is pictures (B, 3, size, size) and labels (B,). ``tokens`` are the class prompts
+    (classes, context_length).
+    """
+
+    def __init__(self, model: nn.Module, tokens: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("tokens", tokens, persistent=False)
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        pictures, labels = batch
+        scores = class_scores(self.model, pictures, encode_prompts(self.model, self.tokens))
+        return nn.functional.cross_entropy(scores.float(), labels)
+
+
+def class_scores(model: nn.Module, pictures: Tensor, class_features: Tensor) -> Tensor:
+    """Scaled cosine similarities (B, classes) of pictures (B, 3, size, size) with class features."""
+    image_features = model.encode_image(pictures, normalize=True)  # (B, embed_dim)
+    return model.logit_scale.exp() * image_features @ class_features.T
+
+
+class Prepared(Dataset):
+    """A data set seen through the model's test preprocessing: (tensor, label)."""
+
+    def __init__(self, pictures, transform) -> None:
+        self.pictures, self.transform = pictures, transform
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        picture, label = self.pictures[index]
+        return self.transform(picture), label
+
+
+@torch.no_grad()
+def evaluate(
+    backbone: CLIPBackbone, data: ClassificationData, template: str, batch_size: int = 128
+) -> float:
+    """Share of the test pictures that the model puts into the right class."""
+    model = backbone.model.eval()
+    device = next(model.parameters()).device
+    class_features = encode_prompts(model, backbone.tokenizer(data.prompts(template)).to(device))
+    loader = DataLoader(
+        Prepared(data.test, backbone.test_transform), batch_size=batch_size,
+        num_workers=_workers(backbone),
+    )  # fmt: skip
+    scores, labels = [], []
+    for pictures, batch_labels in loader:
+        scores.append(class_scores(model, pictures.to(device), class_features).float().cpu())
+        labels.append(batch_labels)
+    return accuracy(torch.cat(scores), torch.cat(labels))
+
+
+def _workers(backbone: CLIPBackbone) -> int:
+    return 0 if backbone.scale == "tiny" else 4
+
+
+def prompt_template(data: ClassificationData, style: str) -> str:
+    return data.template if style == "dataset" else data.generic_template
+
+
+def zero_shot(backbone: CLIPBackbone, data: ClassificationData) -> dict[str, float]:
+    """Accuracy of the unadapted model with the data set's own prompt and with the generic one."""
+    return {
+        f"zero_shot_{style}": evaluate(backbone, data, prompt_template(data, style))
+        for style in PROMPT_STYLES
+    }
+
+
+def run_one(
+    backbone: CLIPBackbone,
+    data: ClassificationData,
+    method: Method,
+    shots: int,
+    seed: int,
+    config: CLIPLabConfig,
+    zero_shot_accuracy: dict[str, float] | None = None,
+    save_to: Path | None = None,
+    progress: bool | None = None,
+    keep_adapter: bool = False,
+) -> Record:
+    """Adapt, measure, and (unless ``keep_adapter``) leave the backbone as it was.
+
+    Raises:
+        SerialLoRAError: a setting that does not fit this model or these data.
+    """
+    model = backbone.model
+    base = zero_shot_accuracy or zero_shot(backbone, data)
+    split = few_shot_split(data, shots, seed)
+    steps = config.steps(len(split.indices))
+    stream = PictureStream(
+        data.train, split.indices, backbone.train_transform, seed, config.batch_size, steps
+    )
+    training = TrainingConfig(
+        steps=steps, lr=config.lr, ratio=method.ratio, weight_decay=config.weight_decay,
+        precision=config.precision, accumulation=config.accumulation, seed=seed,
+    )  # fmt: skip
+    template = prompt_template(data, config.prompt)
+    adapter = method.config(
+        config.rank, scale=config.scale_factor, dropout=config.dropout, towers=config.towers
+    )
+    torch.manual_seed(seed)
+    inject(model, adapter)
+    try:
+        objective = CLIPObjective(model, backbone.tokenizer(data.prompts(template)))
+        description = f"{data.name} · {method.label} · {shots} shots · seed {seed}"
+        history = train(
+            objective, stream, training, save_to, description, progress, _workers(backbone)
+        )
+        count = count_parameters(model)
+        adapted = evaluate(backbone, data, template)
+    finally:
+        if not keep_adapter:
+            eject(model)
+    return Record(
+        task="clip", scale=data.scale, dataset=data.name, method=method.name, shots=shots,
+        seed=seed, rank=adapter.rank,
+        measures={"accuracy": adapted, **base, "loss": history.losses[-1]},
+        sizes={"parameters": count.adapter, "bytes": count.adapter_bytes,
+               "peak_memory": history.peak_memory, "steps": steps,
+               "training_pictures": len(split.indices),
+               "short_classes": len(split.short_classes)},
+        seconds=round(history.seconds, 2),
+        settings=run_settings(backbone, data, config),
+        environment=environment(),
+    )  # fmt: skip
+
+
+def run_settings(backbone: CLIPBackbone, data: ClassificationData, config: CLIPLabConfig) -> dict:
+    """What a record's key covers beside data set, method, shots, seed and rank."""
+    settings = asdict(config) | {"model_name": backbone.name, "data": data.fingerprint()[:16]}
+    settings["towers"] = None if config.towers is None else list(config.towers)
+    return settings
+
+
+def run_lab(
+    datasets: Sequence[str],
+    methods: Sequence[str] = ("lora", "serial_lora"),
+    shots: Sequence[int] = (16,),
+    seeds: Sequence[int] = (1, 2, 3),
+    scale: str = "tiny",
+    out: Path | None = None,
+    root: Path | None = None,
+    weights: str | Path | None = "default",
+    progress: bool | None = None,
+    on_record=None,
+    **changes: object,
+) -> list[Record]:
+    """Run every combination that ``out`` does not hold yet; all records, old ones included.
+
+    Args:
+        out: JSONL file of records; None keeps them in memory only.
+        changes: settings of :class:`CLIPLabConfig` that differ from the scale's own.
+        on_record: called with each record and whether it is new.
+
+    Raises:
+        SerialLoRAError: an unknown data set, method or setting; nothing has been run then.
+    """
+    config = lab_config(scale, **changes)
+    chosen = [get_method(name) for name in methods]
+    for method in chosen:
+        method.config(config.rank)
+    _check_numbers(shots, seeds)
+    sets = [load_classification(name, scale, root) for name in datasets]
+    backbone = load_clip(scale, config.model_name, weights, (config.crop, 1.0))
+    backbone.model.to(_device())
+    finished = {record.key: record for record in (read_records(out) if out else [])}
+    return list(
+        _runs(backbone, sets, chosen, shots, seeds, config, finished, out, progress, on_record)
+    )
+
+
+def _runs(
+    backbone, sets, methods, shots, seeds, config, finished, out, progress, on_record
+) -> Iterator[Record]:
+    for data in sets:
+        base = None
+        settings = run_settings(backbone, data, config)
+        for number, seed, method in itertools.product(shots, seeds, methods):
+            key = run_key("clip", data.scale, data.name, method.name, number, seed,
+                          method.rank(config.rank), settings)  # fmt: skip
+            record, is_new = finished.get(key), key not in finished
+            if is_new:
+                base = base or zero_shot(backbone, data)
+                state = out.with_name(f"{out.stem}-unfinished-{key}.pt") if out else None
+                record = run_one(
+                    backbone, data, method, number, seed, config, base, state, progress
+                )
+                _keep(record, out)
+            if on_record:
+                on_record(record, is_new)
+            yield record
+
+
+def _keep(record: Record, out: Path | None) -> None:
+    if out is not None and _is_first_process():
+        append_record(out, record)
+
+
+def lab_config(scale: str, **changes: object) -> CLIPLabConfig:
+    """The scale's settings with some of them changed (None leaves a setting alone)."""
+    if scale not in CONFIGS:
+        raise SerialLoRAError(f"There is no scale {scale!r}; choose tiny or paper.")
+    return replace(CONFIGS[scale], **{k: v for k, v in changes.items() if v is not None})
+
+
+def _check_numbers(shots: Iterable[int], seeds: Iterable[int]) -> None:
+    for what, numbers in (("shots", shots), ("seeds", seeds)):
+        for number in numbers:
+            if number < 1:
+                raise SerialLoRAError(f"The number of {what} must be 1 or more, not {number}.")
+
+
+def _device() -> torch.device:
+    from accelerate import PartialState
+
+    return PartialState().device
+
+
+def _is_first_process() -> bool:
+    from accelerate import PartialState
+
+    return PartialState().is_main_process

@@ -1,0 +1,62 @@
+"""The methods that every lab compares: the paper's four, and LoRA at Serial LoRA's budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serial_lora.adapters import LoRAConfig, SerialLoRAConfig
+from serial_lora.errors import SerialLoRAError
+
+LORA_PLUS_RATIO = 20.0  # the paper's "1:20" between the rates of A and B
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to adapt: which adapter, how A's and B's learning rates relate, which share of the rank.
+
+    LoRA has four pairs per block where Serial LoRA has one, so LoRA at a quarter of the rank has
+    Serial LoRA's number of parameters.
+    """
+
+    name: str
+    label: str
+    serial: bool
+    ratio: float = 1.0
+    rank_share: float = 1.0
+
+    def rank(self, rank: int) -> int:
+        """The adapter's rank in a lab of rank ``rank``."""
+        share = rank * self.rank_share
+        if share < 1 or share != int(share):
+            raise SerialLoRAError(
+                f"{self.label} needs a rank that four divides, not {rank}; choose such a rank."
+            )
+        return int(share)
+
+    def config(self, rank: int, **options: object) -> SerialLoRAConfig | LoRAConfig:
+        """The adapter's configuration in a lab of rank ``rank``."""
+        kind = SerialLoRAConfig if self.serial else LoRAConfig
+        return kind(rank=self.rank(rank), **options)
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("lora", "LoRA", serial=False),
+        Method("serial_lora", "Serial LoRA", serial=True),
+        Method("lora_plus", "LoRA+", serial=False, ratio=LORA_PLUS_RATIO),
+        Method("serial_lora_plus", "Serial LoRA+", serial=True, ratio=LORA_PLUS_RATIO),
+        Method("lora_equal_budget", "LoRA at equal budget", serial=False, rank_share=0.25),
+    )
+}
+
+
+def get_method(name: str) -> Method:
+    """The method called ``name``.
+
+    Raises:
+        SerialLoRAError: there is none.
+    """
+    if name not in METHODS:
+        raise SerialLoRAError(f"There is no method {name!r}; choose from {', '.join(METHODS)}.")
+    return METHODS[name]

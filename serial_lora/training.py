@@ -1,0 +1,327 @@
+"""The one training loop of the course: Accelerate's, with seeds, progress and resume.
+
+    objective = CLIPObjective(model, ...)          # a module whose forward(batch) is the loss
+    stream = PictureStream(pictures, indices, transform, seed=1, batch_size=32, steps=100)
+    history = train(objective, stream, TrainingConfig(steps=100, lr=2e-4), save_to="run.pt")
+
+Only tensors that require gradients are trained, saved and restored: with an injected adapter that
+is the adapter. Every example is a function of the seed and its position in the stream alone, so an
+interrupted run that goes on, and a run spread over several processes, see the same pictures.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration, broadcast_object_list
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.optim import lora_plus_groups
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train, whatever is trained.
+
+    Attributes:
+        steps: optimizer steps.
+        lr: learning rate of ``lora_A`` (and of everything, with ``ratio`` 1).
+        ratio: learning rate of ``lora_B`` over that of ``lora_A``; LoRA+ uses 20.
+        weight_decay: AdamW's.
+        schedule: ``cosine`` down to ``min_lr``, or ``constant``.
+        min_lr: where the cosine ends.
+        clip_norm: largest gradient norm, or None.
+        accumulation: batches per optimizer step.
+        precision: ``bf16`` (autocast; adapters stay float32) or ``no`` (float32).
+        seed: of everything random in the loop.
+        save_every: steps between two saves of an interrupted run's state.
+    """
+
+    steps: int
+    lr: float
+    ratio: float = 1.0
+    weight_decay: float = 1e-2
+    schedule: str = "cosine"
+    min_lr: float = 1e-6
+    clip_norm: float | None = None
+    accumulation: int = 1
+    precision: str = "bf16"
+    seed: int = 1
+    save_every: int = 50
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.accumulation < 1:
+            raise SerialLoRAError("Training needs at least one step and one batch per step.")
+        if not (self.lr > 0 and self.ratio > 0):
+            raise SerialLoRAError("Learning rate and LoRA+ ratio must be above zero.")
+        if self.schedule not in ("cosine", "constant"):
+            raise SerialLoRAError(f"There is no schedule {self.schedule!r}; use cosine or constant.")
+        if self.precision not in ("bf16", "no"):
+            raise SerialLoRAError(f"There is no precision {self.precision!r}; use bf16 or no.")
+
+
+@dataclass
+class TrainingHistory:
+    """What a run did: one loss per optimizer step, seconds, and the GPU's peak bytes (0 on CPU)."""
+
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    peak_memory: int = 0
+
+
+class PictureStream(Dataset):
+    """A fixed sequence of training examples: shuffled rounds over a few pictures, end to end.
+
+    Item ``position`` is ``(transform(picture), label)``. Round after round goes through all
+    ``indices`` in a new order; batches are cut from the sequence one after another.
+
+    Args:
+        pictures: a map-style data set of (picture, label).
+        indices: the examples to use, as positions in ``pictures``.
+        transform: picture -> tensor; whatever it draws from torch's generator is reproducible.
+        batch_size: examples per optimizer step over all processes; never more than there are.
+        steps: optimizer steps the sequence is meant for.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[tuple[Any, int]],
+        indices: Sequence[int],
+        transform: Callable[[Any], Tensor],
+        seed: int,
+        batch_size: int,
+        steps: int,
+    ) -> None:
+        if not indices:
+            raise SerialLoRAError("There is no training picture; check data set and shots.")
+        self.pictures, self.indices, self.transform = pictures, list(indices), transform
+        self.seed, self.steps = seed, steps
+        self.batch_size = min(batch_size, len(self.indices))
+        self._rounds: dict[int, list[int]] = {}
+
+    def __len__(self) -> int:
+        return self.batch_size * self.steps
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        round_number, place = divmod(position, len(self.indices))
+        picture, label = self.pictures[self.indices[self._order(round_number)[place]]]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed * 1_000_003 + position)
+            return self.transform(picture), label
+
+    def _order(self, round_number: int) -> list[int]:
+        if round_number not in self._rounds:
+            generator = torch.Generator().manual_seed(self.seed * 7919 + round_number)
+            order = torch.randperm(len(self.indices), generator=generator).tolist()
+            self._rounds[round_number] = order
+        return self._rounds[round_number]
+
+
+def train(
+    objective: nn.Module,
+    stream: PictureStream,
+    config: TrainingConfig,
+    save_to: str | Path | None = None,
+    description: str = "training",
+    progress: bool | None = None,
+    workers: int = 0,
+) -> TrainingHistory:
+    """Minimise ``objective(batch)`` over the stream; the objective's model is changed in place.
+
+    Args:
+        objective: module whose ``forward(batch)`` returns the mean loss of a batch, a scalar.
+        stream: the examples; a batch is what torch's default collation makes of them.
+        save_to: file that keeps the state of an unfinished run. If it exists the run goes on from
+            there; when the run is finished the file is removed.
+        progress: show a bar; by default in a terminal or notebook only.
+        workers: processes that prepare examples.
+
+    Raises:
+        SerialLoRAError: nothing to train, a batch that the processes cannot share evenly, a state
+            file of another run, or a loss that is no longer a number.
+    """
+    accelerator = _accelerator(config)
+    if stream.batch_size % (accelerator.num_processes * config.accumulation):
+        raise SerialLoRAError(
+            f"A batch of {stream.batch_size} cannot be shared evenly by "
+            f"{accelerator.num_processes} processes and {config.accumulation} parts; choose a "
+            "batch size that both divide."
+        )
+    torch.manual_seed(config.seed)
+    groups = lora_plus_groups(
+        objective, lr=config.lr, ratio=config.ratio, weight_decay=config.weight_decay
+    )
+    optimizer = torch.optim.AdamW(groups, lr=config.lr)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, [_schedule(config, group["lr"]) for group in optimizer.param_groups]
+    )
+    run = _Run(objective, optimizer, scheduler, config, save_to)
+    done = run.restore()
+
+    micro_batch = stream.batch_size // config.accumulation
+    rest = Subset(stream, range(done * stream.batch_size, config.steps * stream.batch_size))
+    loader = DataLoader(rest, batch_size=micro_batch, num_workers=workers)
+    objective.train()
+    wrapped, optimizer, scheduler, loader = accelerator.prepare(
+        objective, optimizer, scheduler, loader
+    )
+    _forget_peak_memory(accelerator.device)
+    with _bar(description, config.steps, done, progress and accelerator.is_main_process) as tick:
+        started = time.monotonic()
+        losses = []
+        for batch in loader:
+            with accelerator.accumulate(wrapped):
+                loss = wrapped(batch)
+                losses.append(accelerator.reduce(loss.detach(), "mean").item())
+                accelerator.backward(loss)
+                if accelerator.sync_gradients and config.clip_norm is not None:
+                    accelerator.clip_grad_norm_(wrapped.parameters(), config.clip_norm)
+                optimizer.step()
+                scheduler.step()
+                optimizer.zero_grad()
+            if not accelerator.sync_gradients:
+                continue
+            run.finish_step(sum(losses) / len(losses), time.monotonic() - started)
+            started, losses = time.monotonic(), []
+            tick(run.history.losses[-1])
+            if accelerator.is_main_process:
+                run.save_sometimes()
+    objective.eval()
+    run.history.peak_memory = _peak_memory(accelerator.device)
+    if accelerator.is_main_process:
+        run.forget()
+    accelerator.free_memory()
+    return run.history
+
+
+def _accelerator(config: TrainingConfig) -> Accelerator:
+    # Accelerate keeps one precision per Python process; a notebook may well train in both.
+    AcceleratorState._reset_state()
+    return Accelerator(
+        mixed_precision=config.precision,
+        gradient_accumulation_steps=config.accumulation,
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+        step_scheduler_with_optimizer=True,
+    )
+
+
+def _schedule(config: TrainingConfig, lr: float) -> Callable[[int], float]:
+    if config.schedule == "constant":
+        return lambda step: 1.0
+    floor = min(config.min_lr / lr, 1.0)
+    return lambda step: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+
+
+class _Run:
+    """The state of a run and the file it is kept in."""
+
+    def __init__(self, objective, optimizer, scheduler, config, save_to) -> None:
+        self.tensors = {n: p for n, p in objective.named_parameters() if p.requires_grad}
+        self.optimizer, self.scheduler, self.config = optimizer, scheduler, config
+        self.file = None if save_to is None else Path(save_to)
+        self.history = TrainingHistory()
+
+    def finish_step(self, loss: float, seconds: float) -> None:
+        if not math.isfinite(loss):
+            raise SerialLoRAError(
+                f"The loss became {loss} at step {len(self.history.losses) + 1}; "
+                "use a smaller learning rate."
+            )
+        self.history.losses.append(loss)
+        self.history.seconds += seconds
+
+    def save_sometimes(self) -> None:
+        done = len(self.history.losses)
+        if self.file is None or done % self.config.save_every or done == self.config.steps:
+            return
+        state = {
+            "config": repr(self.config),
+            "tensors": {name: tensor.detach().cpu() for name, tensor in self.tensors.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "random": torch.get_rng_state(),
+            "losses": self.history.losses,
+            "seconds": self.history.seconds,
+        }
+        temporary = self.file.with_name(self.file.name + ".part")
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(state, temporary)
+            os.replace(temporary, self.file)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise SerialLoRAError(
+                f"The state of the run cannot be saved to {self.file} ({error}); free some space "
+                "or choose another folder. Finished runs are kept."
+            ) from error
+
+    def restore(self) -> int:
+        """Load the state of an interrupted run, if there is one; the number of steps done."""
+        if self.file is None or not self.file.exists():
+            return 0
+        try:
+            state = torch.load(self.file, weights_only=True, map_location="cpu")
+        except Exception as error:
+            raise SerialLoRAError(
+                f"The saved state {self.file} cannot be read; delete it to start this run anew."
+            ) from error
+        if state["config"] != repr(self.config) or state["tensors"].keys() != self.tensors.keys():
+            raise SerialLoRAError(
+                f"The saved state {self.file} belongs to a run with other settings; delete it or "
+                "choose another output folder."
+            )
+        with torch.no_grad():
+            for name, tensor in state["tensors"].items():
+                self.tensors[name].copy_(tensor)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        torch.set_rng_state(state["random"])
+        self.history = TrainingHistory(list(state["losses"]), state["seconds"])
+        return len(self.history.losses)
+
+    def forget(self) -> None:
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
+
+
+class _bar:
+    """A progress bar with the loss; silent where nobody watches."""
+
+    def __init__(self, description: str, steps: int, done: int, wanted: bool | None) -> None:
+        console = Console(stderr=True)
+        shown = console.is_terminal or console.is_jupyter if wanted is None else wanted
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+            TextColumn("loss {task.fields[loss]}"), TimeRemainingColumn(),
+            console=console, disable=not shown, transient=True,
+        )  # fmt: skip
+        self.task = self.progress.add_task(description, total=steps, completed=done, loss="")
+
+    def __enter__(self) -> Callable[[float], None]:
+        self.progress.start()
+        return lambda loss: self.progress.update(self.task, advance=1, loss=f"{loss:.3f}")
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+
+def _forget_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak_memory(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
