@@ -125,7 +125,7 @@ def _line(record, is_new: bool) -> str:
 
 
 def results_table(records: list) -> Table:
-    """One row for each data set, shots and method: sizes, zero-shot and adapted accuracy, seconds."""
+    """One row for each data set, shots and method: sizes, both accuracies, seconds."""
     from serial_lora.labs.methods import METHODS
 
     table = Table(title="CLIP few-shot classification")

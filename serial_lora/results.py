@@ -131,15 +131,19 @@ def read_records(path: Path) -> list[Record]:
 
 def shipped_records(task: str) -> list[Record]:
     """The reference records of a task at tiny scale, made by the same command."""
-    return read_records(Path(str(files("serial_lora"))) / "assets" / "records" / f"{task}_tiny.jsonl")
+    return read_records(
+        Path(str(files("serial_lora"))) / "assets" / "records" / f"{task}_tiny.jsonl"
+    )
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row per record: what was run, and each measure and size as a column."""
     rows = []
     for record in records:
-        row = {k: getattr(record, k) for k in ("task", "scale", "dataset", "method", "shots",
-                                               "seed", "rank", "seconds")}
+        row = {
+            k: getattr(record, k)
+            for k in ("task", "scale", "dataset", "method", "shots", "seed", "rank", "seconds")
+        }
         rows.append(row | record.measures | record.sizes)
     return pd.DataFrame(rows)
 

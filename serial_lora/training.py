@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration, broadcast_object_list
+from accelerate.utils import DataLoaderConfiguration
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -68,7 +68,9 @@ class TrainingConfig:
         if not (self.lr > 0 and self.ratio > 0):
             raise SerialLoRAError("Learning rate and LoRA+ ratio must be above zero.")
         if self.schedule not in ("cosine", "constant"):
-            raise SerialLoRAError(f"There is no schedule {self.schedule!r}; use cosine or constant.")
+            raise SerialLoRAError(
+                f"There is no schedule {self.schedule!r}; use cosine or constant."
+            )
         if self.precision not in ("bf16", "no"):
             raise SerialLoRAError(f"There is no precision {self.precision!r}; use bf16 or no.")
 
@@ -304,8 +306,9 @@ class _bar:
         console = Console(stderr=True)
         shown = console.is_terminal or console.is_jupyter if wanted is None else wanted
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-            TextColumn("loss {task.fields[loss]}"), TimeRemainingColumn(),
+            TextColumn("{task.description}"), BarColumn(),
+            TextColumn("{task.completed}/{task.total} loss {task.fields[loss]}"),
+            TimeRemainingColumn(),
             console=console, disable=not shown, transient=True,
         )  # fmt: skip
         self.task = self.progress.add_task(description, total=steps, completed=done, loss="")

@@ -53,7 +53,9 @@ def move(pictures: Tensor, mirror: Tensor, generator: torch.Generator) -> Tensor
     flip = torch.where(mirror & (torch.rand(count, generator=generator) < 0.5), -1.0, 1.0)
     shift = torch.stack([uniform(count, -0.12, 0.12, generator) for _ in range(2)], 1)
     cos, sin = angle.cos() / size, angle.sin() / size
-    rows = torch.stack([cos * stretch * flip, -sin / stretch, sin * stretch * flip, cos / stretch], 1)
+    rows = torch.stack(
+        [cos * stretch * flip, -sin / stretch, sin * stretch * flip, cos / stretch], 1
+    )
     matrix = torch.cat([rows.view(count, 2, 2), shift.view(count, 2, 1)], 2)
     grid = F.affine_grid(matrix, list(pictures.shape), align_corners=False)
     return F.grid_sample(pictures, grid, align_corners=False)
@@ -90,8 +92,6 @@ def erase(sheet: Tensor, paper: Tensor, generator: torch.Generator) -> Tensor:
     span = torch.arange(size).view(1, -1)
     low = torch.randint(0, size, (count, 2), generator=generator)
     high = low + torch.randint(size // 8, size // 3, (count, 1), generator=generator)
-    rows, columns = (
-        (span >= low[:, k : k + 1]) & (span < high[:, :1]) for k in range(2)
-    )
+    rows, columns = ((span >= low[:, k : k + 1]) & (span < high[:, :1]) for k in range(2))
     hole = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
     return torch.where(hole & chosen(count, 0.2, generator), paper, sheet)

@@ -105,8 +105,10 @@ def _squeeze(name: str) -> str:
 def _draw(icon: dict, icons: dict, pixels: int = 144) -> Image.Image:
     import resvg_py  # only pretraining needs it: pip install "serial-lora[pretrain]"
 
-    box = [icon.get(k, icons.get(k, d)) for k, d in
-           (("left", 0), ("top", 0), ("width", 16), ("height", 16))]
+    box = [
+        icon.get(k, icons.get(k, d))
+        for k, d in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
+    ]
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="{" ".join(map(str, box))}" width="{pixels}" height="{pixels}" '

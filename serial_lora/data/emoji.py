@@ -106,9 +106,13 @@ def load_emoji(style: str, size: int = 64) -> EmojiSet:
         SerialLoRAError: for an unknown style, a size outside 8 to 512 pixels, or a missing package.
     """
     if style not in STYLES:
-        raise SerialLoRAError(f"There is no emoji style {style!r}; choose one of {', '.join(STYLES)}.")
+        raise SerialLoRAError(
+            f"There is no emoji style {style!r}; choose one of {', '.join(STYLES)}."
+        )
     if not 8 <= size <= 512:
-        raise SerialLoRAError(f"Emoji are drawn at 8 to 512 pixels, not {size}; choose such a size.")
+        raise SerialLoRAError(
+            f"Emoji are drawn at 8 to 512 pixels, not {size}; choose such a size."
+        )
     folder = data_root() / "emoji"
     cached = _read_cache(folder, style, size)
     return cached if cached is not None else _build(folder, style, size)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -65,7 +64,9 @@ class CLIPLabConfig:
     def __post_init__(self) -> None:
         SerialLoRAConfig(rank=self.rank, dropout=self.dropout, towers=self.towers)  # checks them
         if self.prompt not in PROMPT_STYLES:
-            raise SerialLoRAError(f"There is no prompt style {self.prompt!r}; use dataset or generic.")
+            raise SerialLoRAError(
+                f"There is no prompt style {self.prompt!r}; use dataset or generic."
+            )
 
     def steps(self, pictures: int) -> int:
         """Optimizer steps for a run on ``pictures`` training pictures."""
@@ -102,7 +103,7 @@ class CLIPObjective(nn.Module):
 
 
 def class_scores(model: nn.Module, pictures: Tensor, class_features: Tensor) -> Tensor:
-    """Scaled cosine similarities (B, classes) of pictures (B, 3, size, size) with class features."""
+    """Scaled cosine similarities (B, classes) of pictures (B, 3, size, size) with the classes."""
     image_features = model.encode_image(pictures, normalize=True)  # (B, embed_dim)
     return model.logit_scale.exp() * image_features @ class_features.T
 

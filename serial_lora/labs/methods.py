@@ -12,7 +12,7 @@ LORA_PLUS_RATIO = 20.0  # the paper's "1:20" between the rates of A and B
 
 @dataclass(frozen=True)
 class Method:
-    """A way to adapt: which adapter, how A's and B's learning rates relate, which share of the rank.
+    """A way to adapt: which adapter, the rate of B over that of A, the share of the rank.
 
     LoRA has four pairs per block where Serial LoRA has one, so LoRA at a quarter of the rank has
     Serial LoRA's number of parameters.

@@ -1,0 +1,54 @@
+"""Pretrain the tiny backbones that the package carries: see ``--help``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs as a plain file
+
+from data_scripts.pretraining import clip as pretraining_clip  # noqa: E402
+from serial_lora.data.download import data_root  # noqa: E402
+from serial_lora.errors import SerialLoRAError  # noqa: E402
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+
+@app.callback()
+def backbones() -> None:
+    """Pretrain a tiny backbone from nothing, on CPU, with checkpoints and resume."""
+
+
+@app.command()
+def clip(
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="training time, measuring not counted")
+    ] = 42.0,
+    seed: Annotated[int, typer.Option(help="of weights, batches and augmentation")] = 0,
+    out: Annotated[Path | None, typer.Option(help="folder of checkpoint and result")] = None,
+) -> None:
+    """Pretrain the tiny CLIP on emoji of thirteen designs (needs npm and the extra 'pretrain').
+
+    The first run fetches and draws the icons, about two minutes. An interrupted run goes on from
+    its last checkpoint. Config, merges, float16 weights, curve and card end up in --out; copy them
+    to serial_lora/assets/weights to ship them.
+    """
+    folder = out or data_root() / "pretraining" / "clip"
+    pretraining_clip.pretrain(folder, pretraining_clip.Recipe(minutes=minutes, seed=seed))
+    typer.echo(f"Finished; see {folder / (pretraining_clip.NAME + '.card.json')}")
+
+
+def main() -> None:
+    """Run; a user's mistake ends in one sentence and exit code 2."""
+    try:
+        app()
+    except SerialLoRAError as error:
+        print(f"pretrain_tiny: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
