@@ -33,6 +33,7 @@ from serial_lora.inject import (
     inject,
     injections,
     set_scale,
+    shared_weights,
     unwrapped,
     wide,
 )
@@ -367,6 +368,11 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, tuple[Tenso
 
     An nn.MultiheadAttention is a layer under its own name, and its out_proj another.
     """
+    if shared_weights(root, injection.sites):
+        raise SerialLoRAError(
+            "blocks of this model share their attention weights but have an adapter each, which an "
+            "ordinary LoRA cannot express; keep the adapter file that save_adapter writes."
+        )
     layers: dict[str, tuple[Tensor, Tensor]] = {}
     for site in injection.sites:
         by_layer: dict[str, list[str]] = {}

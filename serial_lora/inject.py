@@ -49,7 +49,7 @@ def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module
         SerialLoRAError: if the model has adapters already, has no attention that is known, or the
             configuration does not fit it. The model is then as it was.
     """
-    if not isinstance(config, AdapterConfig):
+    if not isinstance(config, SerialLoRAConfig | LoRAConfig):
         raise SerialLoRAError(
             f"inject needs a SerialLoRAConfig or a LoRAConfig, not a {type(config).__name__}."
         )
@@ -83,6 +83,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfig) -> None:
+    """Refuse a configuration that cannot go to these sites: the first half of `inject`."""
     narrowest = min(min(p.rows, p.columns) for site in sites for p in site.projections.values())
     if config.rank > narrowest:
         raise SerialLoRAError(
@@ -90,7 +91,7 @@ def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfi
             f"choose a rank of at most {narrowest}."
         )
     if config.method == LoRAConfig.method:
-        if _shared_weights(model, sites):
+        if shared_weights(model, sites):
             raise SerialLoRAError(
                 "blocks of this model share their attention weights, where LoRA would act once for "
                 "every sharer; choose one of them with blocks=[...]."
@@ -131,7 +132,8 @@ def _attention_layers(model: nn.Module, site: AttentionSite) -> list[nn.Module]:
     return [layer for layer in layers if not isinstance(layer, nn.Linear)]
 
 
-def _shared_weights(model: nn.Module, sites: list[AttentionSite]) -> bool:
+def shared_weights(model: nn.Module, sites: list[AttentionSite]) -> bool:
+    """Whether one weight serves as a projection at two sites."""
     places = [
         (id(projection.weight(model)), projection.start)
         for site in sites
@@ -470,7 +472,7 @@ def changed_parts(site: AttentionSite, config: AdapterConfig) -> dict[str, Proje
 
 @torch.no_grad()
 def _merged_weights(root: nn.Module, injection: Injection) -> dict[tuple[str, str], Tensor]:
-    if _shared_weights(root, injection.sites):
+    if shared_weights(root, injection.sites):
         raise SerialLoRAError(
             "blocks of this model share their attention weights but have an adapter each, so there "
             "is no one weight to merge into; use the adapters unmerged."

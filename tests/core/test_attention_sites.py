@@ -16,6 +16,7 @@ from serial_lora import (
     eject,
     inject,
     merge,
+    to_peft,
 )
 from serial_lora.attention import find_attention_sites
 
@@ -168,8 +169,9 @@ def test_blocks_that_share_attention_but_not_norms():
         inject(model, LoRAConfig(rank=2))
     assert not adapters(model)
     inject(model, SerialLoRAConfig(rank=2))
-    with pytest.raises(SerialLoRAError, match="share"):
-        merge(model)
+    for verb in (merge, to_peft):
+        with pytest.raises(SerialLoRAError, match="share"):
+            verb(model)
     eject(model)
 
 

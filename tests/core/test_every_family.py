@@ -23,6 +23,7 @@ from serial_lora import (
     set_scale,
     unmerge,
 )
+from serial_lora.adapters import AdapterConfig
 
 CLOSE = dict(rtol=1e-4, atol=2e-5)
 
@@ -283,6 +284,8 @@ def test_bad_requests_leave_the_model_untouched(tiny, method):
         inject(model, method(rank=33, stream=tiny.stream))
     with pytest.raises(SerialLoRAError, match="needs a SerialLoRAConfig"):
         inject(model, {"rank": 4})
+    with pytest.raises(SerialLoRAError, match="needs a SerialLoRAConfig"):
+        inject(model, AdapterConfig(rank=4))
     if tiny.stream == "image" and not hasattr(model, "transformer_blocks"):
         for stream in ("text", "both"):
             with pytest.raises(SerialLoRAError, match="one stream"):
