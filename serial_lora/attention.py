@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from serial_lora.errors import SerialLoRAError
 
@@ -433,15 +435,25 @@ class PackedAttention(nn.MultiheadAttention):
             part.unflatten(-1, (self.num_heads, self.head_dim)).permute(to_heads)
             for part in packed.chunk(3, dim=-1)
         )
-        attended = F.scaled_dot_product_attention(  # (N, heads, L, d / heads)
-            q,
-            k,
-            v,
-            attn_mask=_as_sdpa_mask(attn_mask, q),
-            dropout_p=self.dropout if self.training else 0.0,
-        )
+        with _fastest_kernel(q):
+            attended = F.scaled_dot_product_attention(  # (N, heads, L, d / heads)
+                q,
+                k,
+                v,
+                attn_mask=_as_sdpa_mask(attn_mask, q),
+                dropout_p=self.dropout if self.training else 0.0,
+            )
         order = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)
         return self.out_proj(attended.permute(order).flatten(2)), None
+
+
+def _fastest_kernel(q: Tensor) -> AbstractContextManager:
+    """PyTorch's own choice, but for a slow one: short rows in bfloat16 on a CPU.
+
+    There the backward pass of its flash kernel takes two to five times as long as plain algebra.
+    """
+    short = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[-2] <= 256
+    return sdpa_kernel(SDPBackend.MATH) if short else nullcontext()
 
 
 def _as_sdpa_mask(mask: Tensor | None, q: Tensor) -> Tensor | None:

@@ -79,7 +79,7 @@ PAPER = CLIPLabConfig()
 # Small models want larger steps; few rounds suffice, and each lab run stays within seconds.
 TINY = CLIPLabConfig(
     rank=16, lr=1e-3, epochs=20, min_steps=30, dropout=0.1, prompt="dataset", crop=0.6,
-    precision="no",
+    precision="bf16",
 )  # fmt: skip
 CONFIGS = {"tiny": TINY, "paper": PAPER}
 
