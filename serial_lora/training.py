@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,14 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.accumulation < 1:
             raise SerialLoRAError("Training needs at least one step and one batch per step.")
-        if not (self.lr > 0 and self.ratio > 0):
-            raise SerialLoRAError("Learning rate and LoRA+ ratio must be above zero.")
+        if not (0 < self.lr < math.inf and 0 < self.ratio < math.inf):
+            raise SerialLoRAError("Learning rate and LoRA+ ratio must be above zero and finite.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise SerialLoRAError("The weight decay must be zero or above, and finite.")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise SerialLoRAError("The largest gradient norm must be above zero, or None.")
+        if self.save_every < 1:
+            raise SerialLoRAError("A run's state can be saved every step or less often.")
         if self.schedule not in ("cosine", "constant"):
             raise SerialLoRAError(
                 f"There is no schedule {self.schedule!r}; use cosine or constant."
@@ -170,24 +177,29 @@ def train(
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, [_schedule(config, group["lr"]) for group in optimizer.param_groups]
     )
-    run = _Run(objective, optimizer, scheduler, config, save_to)
+    run = _Run(objective, optimizer, scheduler, config, stream, save_to)
     done = run.restore()
 
     micro_batch = stream.batch_size // config.accumulation
     rest = Subset(stream, range(done * stream.batch_size, config.steps * stream.batch_size))
-    loader = DataLoader(rest, batch_size=micro_batch, num_workers=workers)
+    # A loader draws a number whenever it starts; not from the generator that dropout draws from.
+    loader = DataLoader(
+        rest, batch_size=micro_batch, num_workers=workers, generator=torch.Generator()
+    )
     objective.train()
     wrapped, optimizer, scheduler, loader = accelerator.prepare(
         objective, optimizer, scheduler, loader
     )
     _forget_peak_memory(accelerator.device)
-    with _bar(description, config.steps, done, progress and accelerator.is_main_process) as tick:
+    watched = progress if accelerator.is_main_process else False
+    with _bar(description, config.steps, done, watched) as tick, _clean_up(accelerator, wrapped):
         started = time.monotonic()
         losses = []
         for batch in loader:
             with accelerator.accumulate(wrapped):
                 loss = wrapped(batch)
                 losses.append(accelerator.reduce(loss.detach(), "mean").item())
+                run.refuse_no_number(losses[-1])
                 accelerator.backward(loss)
                 if accelerator.sync_gradients and config.clip_norm is not None:
                     accelerator.clip_grad_norm_(wrapped.parameters(), config.clip_norm)
@@ -201,12 +213,23 @@ def train(
             tick(run.history.losses[-1])
             if accelerator.is_main_process:
                 run.save_sometimes()
-    objective.eval()
     run.history.peak_memory = _peak_memory(accelerator.device)
     if accelerator.is_main_process:
         run.forget()
-    accelerator.free_memory()
     return run.history
+
+
+@contextmanager
+def _clean_up(accelerator: Accelerator, wrapped: nn.Module) -> Iterator[None]:
+    """However the run ends, leave an objective that can be measured or trained again."""
+    try:
+        yield
+    finally:
+        # Accelerate puts its autocast around forward for good; a later run may want float32.
+        objective = accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+        objective.zero_grad(set_to_none=True)
+        objective.eval()
+        accelerator.free_memory()
 
 
 def _accelerator(config: TrainingConfig) -> Accelerator:
@@ -230,18 +253,23 @@ def _schedule(config: TrainingConfig, lr: float) -> Callable[[int], float]:
 class _Run:
     """The state of a run and the file it is kept in."""
 
-    def __init__(self, objective, optimizer, scheduler, config, save_to) -> None:
+    def __init__(self, objective, optimizer, scheduler, config, stream, save_to) -> None:
         self.tensors = {n: p for n, p in objective.named_parameters() if p.requires_grad}
         self.optimizer, self.scheduler, self.config = optimizer, scheduler, config
+        pictures = (stream.indices, stream.seed, stream.batch_size)
+        self.identity = f"{config!r} on {pictures!r}"
         self.file = None if save_to is None else Path(save_to)
         self.history = TrainingHistory()
 
-    def finish_step(self, loss: float, seconds: float) -> None:
+    def refuse_no_number(self, loss: float) -> None:
+        """Asked before the gradients of such a loss reach the adapter."""
         if not math.isfinite(loss):
             raise SerialLoRAError(
                 f"The loss became {loss} at step {len(self.history.losses) + 1}; "
                 "use a smaller learning rate."
             )
+
+    def finish_step(self, loss: float, seconds: float) -> None:
         self.history.losses.append(loss)
         self.history.seconds += seconds
 
@@ -250,7 +278,7 @@ class _Run:
         if self.file is None or done % self.config.save_every or done == self.config.steps:
             return
         state = {
-            "config": repr(self.config),
+            "run": self.identity,
             "tensors": {name: tensor.detach().cpu() for name, tensor in self.tensors.items()},
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -280,7 +308,7 @@ class _Run:
             raise SerialLoRAError(
                 f"The saved state {self.file} cannot be read; delete it to start this run anew."
             ) from error
-        if state["config"] != repr(self.config) or state["tensors"].keys() != self.tensors.keys():
+        if not self._fits(state):
             raise SerialLoRAError(
                 f"The saved state {self.file} belongs to a run with other settings; delete it or "
                 "choose another output folder."
@@ -293,6 +321,12 @@ class _Run:
         torch.set_rng_state(state["random"])
         self.history = TrainingHistory(list(state["losses"]), state["seconds"])
         return len(self.history.losses)
+
+    def _fits(self, state: object) -> bool:
+        if not isinstance(state, dict) or state.get("run") != self.identity:
+            return False
+        shapes = {name: tensor.shape for name, tensor in state["tensors"].items()}
+        return shapes == {name: tensor.shape for name, tensor in self.tensors.items()}
 
     def forget(self) -> None:
         if self.file is not None:

@@ -1,0 +1,86 @@
+"""Models and pictures small enough to train in a blink, for the tests of loop and labs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import open_clip
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from serial_lora.adapters import SerialLoRAConfig
+from serial_lora.inject import inject
+from serial_lora.labs.clip import CLIPObjective
+from serial_lora.training import PictureStream
+
+VISION = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}
+TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+SMALL = {"embed_dim": 8, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": TEXT}
+
+
+def small_clip(seed: int = 0, vocabulary: int = 32) -> open_clip.CLIP:
+    """open_clip's own class with one block in each tower, random weights."""
+    torch.manual_seed(seed)
+    text = {**TEXT, "vocab_size": vocabulary}
+    return open_clip.CLIP(8, VISION, text, quick_gelu=True).eval()
+
+
+def register_small(folder: Path, name: str, **changes: object) -> str:
+    """Tell open_clip of the small architecture, with CLIP's whole vocabulary, under a name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({**SMALL, **changes}))
+    open_clip.add_model_config(folder)
+    return name
+
+
+def weights_file(path: Path, name: str, seed: int = 0) -> Path:
+    """Random weights of a registered model as a safetensors file."""
+    torch.manual_seed(seed)
+    model = open_clip.create_model(name)
+    save_file({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, path)
+    return path
+
+
+def class_tokens(classes: int = 3) -> Tensor:
+    """Prompts of ids: start 30, a word of its own for each class, end 31."""
+    tokens = torch.zeros(classes, 16, dtype=torch.long)
+    tokens[:, 0], tokens[:, 1], tokens[:, 2] = 30, torch.arange(1, classes + 1), 31
+    return tokens
+
+
+def adapted_objective(seed: int = 0, rank: int = 4, dropout: float = 0.0) -> CLIPObjective:
+    """The CLIP lab's objective over the small model with fresh Serial LoRA."""
+    model = small_clip(seed)
+    torch.manual_seed(seed + 1)
+    inject(model, SerialLoRAConfig(rank=rank, dropout=dropout))
+    return CLIPObjective(model, class_tokens())
+
+
+def labelled_pictures(count: int = 12, classes: int = 3) -> list[tuple[Tensor, int]]:
+    """Random pictures, brighter for a higher label, so that there is something to learn."""
+    generator = torch.Generator().manual_seed(5)
+    return [
+        (torch.randn(3, 16, 16, generator=generator) + i % classes, i % classes)
+        for i in range(count)
+    ]
+
+
+def noisy(picture: Tensor) -> Tensor:
+    """A transform that draws from torch's generator, as crops and flips do."""
+    return picture + 0.1 * torch.randn(picture.shape)
+
+
+def stream(steps: int, batch_size: int = 4, seed: int = 3, transform=noisy) -> PictureStream:
+    pictures = labelled_pictures()
+    return PictureStream(pictures, range(len(pictures)), transform, seed, batch_size, steps)
+
+
+def trained_tensors(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Copies of the tensors that training changes."""
+    return {n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad}
+
+
+def same_tensors(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

@@ -1,0 +1,401 @@
+"""The training loop: the same pictures, the same steps and the same end, however it is run."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lab_models import (
+    adapted_objective,
+    class_tokens,
+    labelled_pictures,
+    same_tensors,
+    small_clip,
+    stream,
+    trained_tensors,
+)
+from torch import nn
+
+import serial_lora
+from serial_lora.errors import SerialLoRAError
+from serial_lora.labs.clip import CLIPObjective
+from serial_lora.optim import lora_plus_groups
+from serial_lora.training import PictureStream, TrainingConfig, train
+
+STEPS = 6
+
+
+def settings(**changes) -> TrainingConfig:
+    return TrainingConfig(
+        **{"steps": STEPS, "lr": 1e-2, "ratio": 4.0, "precision": "no", "save_every": 1} | changes
+    )
+
+
+class StopAt(nn.Module):
+    """An objective that the power cut stops when it is asked for loss number ``at``."""
+
+    def __init__(self, objective: nn.Module, at: int) -> None:
+        super().__init__()
+        self.model, self.objective, self.left = objective.model, objective, at
+
+    def forward(self, batch):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return self.objective(batch)
+
+
+class Same(StopAt):
+    """The same parameter names as StopAt, without the power cut."""
+
+    def __init__(self, objective: nn.Module) -> None:
+        super().__init__(objective, at=10**9)
+
+
+# --- the stream ----------------------------------------------------------------------------------
+
+
+def test_a_stream_is_a_function_of_seed_and_position():
+    one, two = stream(6), stream(6)
+    torch.manual_seed(1)
+    forwards = [one[i] for i in range(len(one))]
+    torch.manual_seed(2)
+    backwards = [two[i] for i in reversed(range(len(two)))][::-1]
+    for (picture, label), (other, other_label) in zip(forwards, backwards, strict=True):
+        assert torch.equal(picture, other) and label == other_label
+
+
+def test_another_seed_brings_other_pictures():
+    one, two = stream(6, seed=1), stream(6, seed=2)
+    assert not torch.equal(one[0][0], two[0][0])
+    assert [one[i][1] for i in range(24)] != [two[i][1] for i in range(24)]
+
+
+def test_reading_a_stream_leaves_torchs_generator_alone():
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    stream(2)[3]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_round_covers_every_picture_in_another_order():
+    pictures = [(index, index) for index in range(10)]
+    some = [1, 3, 4, 8, 9]
+    rounds = PictureStream(pictures, some, lambda picture: picture, seed=1, batch_size=5, steps=8)
+    orders = [[rounds[position][0] for position in range(5 * r, 5 * r + 5)] for r in range(8)]
+    assert all(sorted(order) == some for order in orders)
+    assert len({tuple(order) for order in orders}) > 4
+
+
+def test_a_batch_is_never_larger_than_the_data():
+    few = PictureStream(labelled_pictures(5), range(5), lambda p: p, 1, batch_size=32, steps=7)
+    assert few.batch_size == 5 and len(few) == 35
+
+
+def test_an_empty_stream_is_refused():
+    with pytest.raises(SerialLoRAError, match="no training picture"):
+        PictureStream([], [], lambda p: p, seed=1, batch_size=4, steps=1)
+
+
+# --- the loop ------------------------------------------------------------------------------------
+
+
+def plain_loop(objective: nn.Module, pictures: PictureStream, config: TrainingConfig):
+    """AdamW and a cosine, written out: no Accelerate, no scheduler class."""
+    groups = lora_plus_groups(objective, config.lr, config.ratio, config.weight_decay)
+    rates = [group["lr"] for group in groups]
+    optimizer = torch.optim.AdamW(groups)
+    objective.train()
+    losses = []
+    for step in range(config.steps):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
+            group["lr"] = config.min_lr + (rate - config.min_lr) * cosine
+        size = pictures.batch_size
+        batch = [pictures[i] for i in range(step * size, (step + 1) * size)]
+        loss = objective(
+            (torch.stack([p for p, _ in batch]), torch.tensor([label for _, label in batch]))
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_the_loop_is_plain_adamw():
+    ours, plain = adapted_objective(), adapted_objective()
+    history = train(ours, stream(STEPS), settings())
+    losses = plain_loop(plain, stream(STEPS), settings())
+    assert history.losses == pytest.approx(losses, abs=1e-6)
+    trained, expected = trained_tensors(ours), trained_tensors(plain)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(trained[name], tensor, atol=1e-6, rtol=0)
+
+
+def test_training_changes_the_adapter_and_nothing_else():
+    objective = adapted_objective()
+    before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
+    train(objective, stream(STEPS), settings())
+    changed = {n for n, t in objective.state_dict().items() if not torch.equal(t, before[n])}
+    assert changed == {n for n, p in objective.named_parameters() if p.requires_grad}
+    assert not objective.training
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulation_gives_the_losses_of_the_whole_batch(parts):
+    whole, in_parts = adapted_objective(), adapted_objective()
+    expected = train(whole, stream(STEPS), settings()).losses
+    losses = train(in_parts, stream(STEPS), settings(accumulation=parts)).losses
+    assert losses == pytest.approx(expected, abs=1e-5)
+    one, other = trained_tensors(whole), trained_tensors(in_parts)
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, atol=1e-5, rtol=0)
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused():
+    objective = adapted_objective()
+    with pytest.raises(SerialLoRAError, match="shared evenly"):
+        train(objective, stream(2, batch_size=5), settings(steps=2, accumulation=2))
+
+
+def test_gradients_are_clipped_where_that_is_asked_for():
+    free, clipped = adapted_objective(), adapted_objective()
+    once = {"steps": 1, "schedule": "constant"}
+    train(free, stream(1), settings(**once))
+    train(clipped, stream(1), settings(**once, clip_norm=1e-12))
+    start = trained_tensors(adapted_objective())
+    far = sum((trained_tensors(free)[n] - t).norm() for n, t in start.items())
+    near = sum((trained_tensors(clipped)[n] - t).norm() for n, t in start.items())
+    assert near < far / 100
+
+
+def test_bf16_autocasts_and_keeps_the_adapter_in_float32():
+    objective, exact = adapted_objective(), adapted_objective()
+    losses = train(objective, stream(STEPS), settings(precision="bf16")).losses
+    assert all(tensor.dtype == torch.float32 for tensor in trained_tensors(objective).values())
+    expected = train(exact, stream(STEPS), settings()).losses
+    assert losses != expected
+    assert losses == pytest.approx(expected, abs=0.1)
+
+
+def test_one_objective_can_be_trained_in_bf16_and_then_in_float32():
+    twice, once = adapted_objective(), adapted_objective()
+    start = trained_tensors(once)
+    train(twice, stream(2), settings(steps=2, precision="bf16"))
+    with torch.no_grad():
+        for name, parameter in twice.named_parameters():
+            if name in start:
+                parameter.copy_(start[name])
+    assert train(twice, stream(2), settings(steps=2)).losses == (
+        train(once, stream(2), settings(steps=2)).losses
+    )
+
+
+def test_nothing_to_train_is_refused():
+    with pytest.raises(SerialLoRAError, match="no adapters"):
+        train(CLIPObjective(small_clip(), class_tokens()), stream(1), settings(steps=1))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"accumulation": 0},
+        {"lr": 0.0},
+        {"lr": math.nan},
+        {"lr": math.inf},
+        {"ratio": -1.0},
+        {"weight_decay": -0.1},
+        {"schedule": "linear"},
+        {"precision": "fp16"},
+        {"clip_norm": 0.0},
+        {"save_every": 0},
+    ],
+)
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(SerialLoRAError):
+        settings(**wrong)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_adapter():
+    objective = adapted_objective()
+
+    class Diverges(StopAt):
+        def forward(self, batch):
+            self.left -= 1
+            return self.objective(batch) * (math.nan if self.left < 0 else 1.0)
+
+    diverging = Diverges(objective, at=2)
+    reached = trained_tensors(_trained_for(2))
+    with pytest.raises(SerialLoRAError, match="step 3.*smaller learning rate"):
+        train(diverging, stream(STEPS), settings())
+    kept = trained_tensors(objective)
+    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
+    assert same_tensors(kept, reached)
+    assert all(p.grad is None for p in objective.parameters())
+    assert train(objective, stream(1), settings(steps=1)).losses[0] < math.inf
+
+
+def _trained_for(steps: int) -> nn.Module:
+    """The objective after the first steps of a run of STEPS."""
+    objective = adapted_objective()
+    with pytest.raises(KeyboardInterrupt):
+        train(StopAt(objective, steps), stream(STEPS), settings())
+    return objective
+
+
+# --- interruption --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, dropout, accumulation):
+    state = tmp_path / "new folder" / "run.pt"
+    config = settings(save_every=2, accumulation=accumulation)
+    whole = Same(adapted_objective(dropout=dropout))
+    expected = train(whole, stream(STEPS), config)
+
+    stopped = StopAt(adapted_objective(dropout=dropout), at=3 * accumulation)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, stream(STEPS), config, save_to=state)
+    assert state.exists()
+    resumed = Same(adapted_objective(seed=0, dropout=dropout))
+    history = train(resumed, stream(STEPS), config, save_to=state)
+
+    assert history.losses == expected.losses
+    assert same_tensors(trained_tensors(resumed), trained_tensors(whole))
+    assert list(state.parent.iterdir()) == []
+
+
+def test_a_finished_run_leaves_no_state_file(tmp_path):
+    train(adapted_objective(), stream(STEPS), settings(), save_to=tmp_path / "run.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def interrupted_state(folder: Path, rank: int = 4) -> Path:
+    state = folder / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(StopAt(adapted_objective(rank=rank), 2), stream(STEPS), settings(), save_to=state)
+    return state
+
+
+def refused(state: Path, objective: nn.Module, pictures: PictureStream, config: TrainingConfig):
+    """Training must refuse the state file, leave it where it is, and leave the adapter alone."""
+    before, content = trained_tensors(objective), state.read_bytes()
+    with pytest.raises(SerialLoRAError, match="delete it") as caught:
+        train(objective, pictures, config, save_to=state)
+    assert same_tensors(trained_tensors(objective), before)
+    assert state.read_bytes() == content
+    return str(caught.value)
+
+
+def test_a_state_of_other_settings_is_refused(tmp_path):
+    state = interrupted_state(tmp_path)
+    message = refused(state, Same(adapted_objective()), stream(STEPS), settings(lr=2e-2))
+    assert "other settings" in message
+
+
+def test_a_state_of_other_pictures_is_refused(tmp_path):
+    state = interrupted_state(tmp_path)
+    refused(state, Same(adapted_objective()), stream(STEPS, seed=99), settings())
+    refused(state, Same(adapted_objective()), stream(STEPS, batch_size=6), settings())
+
+
+def test_a_state_of_another_rank_is_refused(tmp_path):
+    state = interrupted_state(tmp_path, rank=2)
+    refused(state, Same(adapted_objective(rank=4)), stream(STEPS), settings())
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "half", "list", "foreign"])
+def test_a_state_that_is_no_state_is_refused(tmp_path, kind):
+    state = interrupted_state(tmp_path)
+    content = state.read_bytes()
+    if kind == "list":
+        torch.save([1, 2], state)
+    elif kind == "foreign":
+        torch.save({"weights": torch.zeros(2)}, state)
+    else:
+        made = {"empty": b"", "text": b"not a state", "half": content[: len(content) // 2]}
+        state.write_bytes(made[kind])
+    refused(state, Same(adapted_objective()), stream(STEPS), settings())
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_state(tmp_path, monkeypatch):
+    state = tmp_path / "run.pt"
+    objective = adapted_objective()
+
+    def no_space(content, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", no_space)
+    with pytest.raises(SerialLoRAError, match="free some space"):
+        train(objective, stream(STEPS), settings(), save_to=state)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_keeps_the_earlier_state(tmp_path, monkeypatch):
+    state = interrupted_state(tmp_path)
+    content = state.read_bytes()
+
+    def no_space(*_):
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", no_space)
+    with pytest.raises(SerialLoRAError, match="free some space"):
+        train(Same(adapted_objective()), stream(STEPS), settings(), save_to=state)
+    assert state.read_bytes() == content and list(tmp_path.iterdir()) == [state]
+
+
+# --- several processes ---------------------------------------------------------------------------
+
+TWO_PROCESSES = """
+import json, sys
+from lab_models import adapted_objective, stream
+from serial_lora.training import TrainingConfig, train
+from accelerate import PartialState
+
+config = TrainingConfig(
+    steps=4, lr=1e-2, ratio=4.0, precision="no", accumulation=2, clip_norm=1.0
+)
+objective = adapted_objective()
+history = train(objective, stream(4, batch_size=8), config)
+state = PartialState()
+if state.is_main_process:
+    ends = {n: p.double().sum().item() for n, p in objective.named_parameters() if p.requires_grad}
+    report = {"processes": state.num_processes, "losses": history.losses, "ends": ends}
+    open(sys.argv[1], "w").write(json.dumps(report))
+"""
+
+
+def test_two_processes_give_one_process_losses(tmp_path):
+    script, report = tmp_path / "two.py", tmp_path / "report.json"
+    script.write_text(TWO_PROCESSES)
+    paths = [str(Path(__file__).parent), str(Path(serial_lora.__file__).parents[1])]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    # The launcher of several GPUs; the variable above puts its processes on the CPU.
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+    command += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    command += ["--dynamo_backend", "no", "--main_process_port", "0", str(script), str(report)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(report.read_text())
+    assert found["processes"] == 2
+
+    objective = adapted_objective()
+    config = settings(steps=4, accumulation=1, clip_norm=1.0)
+    history = train(objective, stream(4, batch_size=8), config)
+    assert found["losses"] == pytest.approx(history.losses, abs=1e-5)
+    for name, tensor in trained_tensors(objective).items():
+        assert found["ends"][name] == pytest.approx(tensor.double().sum().item(), abs=1e-4)
