@@ -6,6 +6,7 @@ scale, data set, method, shots, seed and settings) is already in the file is not
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -80,15 +81,15 @@ def append_record(path: Path, record: Record) -> None:
     Raises:
         SerialLoRAError: the file cannot be written; what it held before is untouched.
     """
-    line = json.dumps(asdict(record), sort_keys=True) + "\n"
+    line = (json.dumps(asdict(record), sort_keys=True) + "\n").encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _drop_half_line(path)
         before = path.stat().st_size if path.exists() else 0
-        with path.open("a", encoding="utf-8") as file:
+        with path.open("ab", buffering=0) as file:  # nothing left to write when it closes
             try:
-                file.write(line)
-                file.flush()
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
             except OSError:
                 os.truncate(path, before)
@@ -113,12 +114,17 @@ def read_records(path: Path) -> list[Record]:
     """All records of a JSONL file; none where there is no file.
 
     Raises:
-        SerialLoRAError: a whole line of the file is not a record.
+        SerialLoRAError: a whole line of the file is not a record, or it is no file.
     """
     if not path.exists():
         return []
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise SerialLoRAError(
+            f"The records {path} cannot be read ({error.strerror}); name another file."
+        ) from error
     records = []
-    lines = path.read_text("utf-8").split("\n")
     for number, line in enumerate(lines[:-1], start=1):  # behind the last newline: nothing, or half
         try:
             records.append(Record(**json.loads(line)))
