@@ -35,7 +35,7 @@ from serial_lora.data.emoji import (
     emoji_concepts,
     load_emoji,
 )
-from serial_lora.data.emoji_sets import EMOJI_SETS, hidden_codepoints
+from serial_lora.data.emoji_sets import EMOJI_SETS, class_labels, hidden_codepoints
 
 NAME = "tiny-clip"
 ARCHITECTURE = {
@@ -322,18 +322,18 @@ def measure(model, tokenizer, sets: list[EmojiSet], hidden: frozenset[str]) -> d
         result[f"{emoji.style} R@1"] = round((ranks < 1).float().mean().item(), 4)
         result[f"{emoji.style} R@10"] = round((ranks < 10).float().mean().item(), 4)
     openmoji = sets[1]
-    for set_name, classes in EMOJI_SETS.items():
-        label_of = {sub: k for k, subs in enumerate(classes.values()) for sub in subs}
+    for set_name, class_names in EMOJI_SETS.items():
+        labels = class_labels(set_name)
+        label_of = [labels.get(c.subgroup, labels.get(c.group)) for c in openmoji.concepts]
         kept = [
             i
-            for i, c in enumerate(openmoji.concepts)
-            if c.codepoints in hidden and c.subgroup in label_of
+            for i, concept in enumerate(openmoji.concepts)
+            if concept.codepoints in hidden and label_of[i] is not None
         ]
-        labels = torch.tensor([label_of[openmoji.concepts[i].subgroup] for i in kept])
-        prompts = [f"a drawing of {name}." for name in classes]
+        prompts = [f"a drawing of {name}." for name in class_names]
         image, text = _embed(model, tokenizer, openmoji, kept, prompts)
-        accuracy = ((image @ text.T).argmax(1) == labels).float().mean().item()
-        result[f"zero-shot {set_name}"] = round(accuracy, 4)
+        right = (image @ text.T).argmax(1) == torch.tensor([label_of[i] for i in kept])
+        result[f"zero-shot {set_name}"] = round(right.float().mean().item(), 4)
     return result
 
 

@@ -21,7 +21,7 @@ HIDDEN_FRACTION = 0.4
 TEMPLATE = "a drawing of {}."
 GENERIC_TEMPLATE = "a photo of {}."  # class names carry their own articles
 
-# data set -> class name (as it stands in a prompt) -> Unicode subgroups that make it up
+# data set -> class name (as it stands in a prompt) -> Unicode subgroups or groups that make it up
 EMOJI_SETS: dict[str, dict[str, tuple[str, ...]]] = {
     "nature": {
         "a mammal": ("animal-mammal",),
@@ -75,6 +75,17 @@ EMOJI_SETS: dict[str, dict[str, tuple[str, ...]]] = {
         "a number key": ("keycap",),
         "a heart": ("heart",),
     },
+    "everything": {
+        "a face": ("Smileys & Emotion",),
+        "a person": ("People & Body",),
+        "an animal or plant": ("Animals & Nature",),
+        "food": ("Food & Drink",),
+        "a place": ("Travel & Places",),
+        "sport": ("Activities",),
+        "an item": ("Objects",),
+        "a symbol": ("Symbols",),
+        "a flag": ("Flags",),
+    },
 }
 
 
@@ -97,6 +108,13 @@ def hidden_codepoints() -> frozenset[str]:
 
 def _lottery(codepoints: str) -> str:
     return hashlib.sha256(f"hidden:{codepoints}".encode()).hexdigest()
+
+
+def class_labels(name: str) -> dict[str, int]:
+    """Unicode subgroup or group -> label, for one data set."""
+    return {
+        part: label for label, parts in enumerate(EMOJI_SETS[name].values()) for part in parts
+    }
 
 
 class EmojiPictures:
@@ -124,17 +142,14 @@ def load_emoji_set(name: str, style: str = "openmoji", size: int = 64) -> Classi
             f"There is no emoji data set {name!r}; choose one of {', '.join(EMOJI_SETS)}."
         )
     emoji, hidden = load_emoji(style, size), hidden_codepoints()
-    label_of = {
-        subgroup: label
-        for label, subgroups in enumerate(EMOJI_SETS[name].values())
-        for subgroup in subgroups
-    }
+    classes = class_labels(name)
     parts: dict[bool, tuple[list[int], list[int]]] = {False: ([], []), True: ([], [])}
     for index, concept in enumerate(emoji.concepts):
-        if concept.subgroup in label_of:
+        label = classes.get(concept.subgroup, classes.get(concept.group))
+        if label is not None:
             indices, labels = parts[concept.codepoints in hidden]
             indices.append(index)
-            labels.append(label_of[concept.subgroup])
+            labels.append(label)
     return ClassificationData(
         name=name,
         class_names=list(EMOJI_SETS[name]),
