@@ -71,7 +71,7 @@ def lab_clip(
     On several GPUs: accelerate launch -m serial_lora.cli lab clip ...
     """
     from serial_lora.data.classification import dataset_names
-    from serial_lora.labs.clip import lab_config, run_lab
+    from serial_lora.labs.clip import is_first_process, lab_config, run_lab
     from serial_lora.labs.methods import METHODS
 
     changes = {
@@ -79,7 +79,7 @@ def lab_clip(
         "precision": precision, "accumulation": accumulation, "model_name": model_name,
     }  # fmt: skip
     datasets = dataset_names(scale) if dataset == "all" else _names(dataset)
-    console = Console()
+    console = Console(quiet=not is_first_process())
     console.print(f"Settings: {lab_config(scale, **changes)}", highlight=False)
     records = run_lab(
         datasets=datasets,
@@ -117,6 +117,9 @@ def _line(record, is_new: bool) -> str:
     from serial_lora.labs.methods import METHODS
 
     end = "" if is_new else "  (already in the records)"
+    short = record.sizes.get("short_classes", 0)
+    if short:
+        end = f"; {short} of the classes have fewer pictures and gave all they have{end}"
     return (
         f"{record.dataset}, {record.shots} shots, seed {record.seed}, "
         f"{METHODS[record.method].label}: "

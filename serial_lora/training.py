@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 from rich.console import Console
@@ -163,12 +163,7 @@ def train(
             file of another run, or a loss that is no longer a number.
     """
     accelerator = _accelerator(config)
-    if stream.batch_size % (accelerator.num_processes * config.accumulation):
-        raise SerialLoRAError(
-            f"A batch of {stream.batch_size} cannot be shared evenly by "
-            f"{accelerator.num_processes} processes and {config.accumulation} parts; choose a "
-            "batch size that both divide."
-        )
+    check_shares(stream.batch_size, config.accumulation)
     torch.manual_seed(config.seed)
     groups = lora_plus_groups(
         objective, lr=config.lr, ratio=config.ratio, weight_decay=config.weight_decay
@@ -192,7 +187,11 @@ def train(
     )
     _forget_peak_memory(accelerator.device)
     watched = progress if accelerator.is_main_process else False
-    with _bar(description, config.steps, done, watched) as tick, _clean_up(accelerator, wrapped):
+    with (
+        _bar(description, config.steps, done, watched) as tick,
+        _clean_up(accelerator, wrapped),
+        plain_worker_errors(),
+    ):
         started = time.monotonic()
         losses = []
         for batch in loader:
@@ -217,6 +216,31 @@ def train(
     if accelerator.is_main_process:
         run.forget()
     return run.history
+
+
+def check_shares(batch_size: int, accumulation: int) -> None:
+    """Refuse a batch that the running processes and its parts cannot share evenly."""
+    processes = PartialState().num_processes
+    if batch_size % (processes * accumulation):
+        raise SerialLoRAError(
+            f"A batch of {batch_size} cannot be shared evenly by {processes} processes and "
+            f"{accumulation} parts; choose a batch size that both divide."
+        )
+
+
+@contextmanager
+def plain_worker_errors() -> Iterator[None]:
+    """Turn an error out of a loader's worker, which arrives with its traceback, into one sentence.
+
+    Torch raises the error's own type again, with the worker's whole traceback as its text.
+    """
+    try:
+        yield
+    except SerialLoRAError as error:
+        sentence = str(error).rstrip().rpartition("SerialLoRAError: ")[2]
+        if sentence == str(error):
+            raise
+        raise SerialLoRAError(sentence) from None
 
 
 @contextmanager

@@ -65,10 +65,16 @@ def load_clip(
         raise SerialLoRAError(f"There is no scale {scale!r}; choose tiny or paper.")
     open_clip.add_model_config(tiny_file("json"))
     name = model_name or (TINY_MODEL if scale == "tiny" else PAPER_MODEL)
+    if open_clip.get_model_config(name) is None:
+        raise SerialLoRAError(
+            f"open_clip has no model {name!r}; use {TINY_MODEL} or {PAPER_MODEL}, or see "
+            "open_clip.list_models()."
+        )
     _refuse_wrong_activation(name, weights)
     if weights == "default" and name == TINY_MODEL:
         weights = tiny_file("safetensors")
     model = _from_hub(name) if weights == "default" else _create(name)
+    _refuse_other_text_towers(model, name)
     if weights not in (None, "default"):
         load_weights(model, Path(weights))
     size = open_clip.get_model_config(name)["vision_cfg"]["image_size"]
@@ -93,19 +99,24 @@ def _default_crop(scale: str) -> tuple[float, float]:
 
 
 def _refuse_wrong_activation(name: str, weights: str | Path | None) -> None:
-    if name == "ViT-B-16" and weights is not None:
+    sibling = f"{name}-quickgelu"
+    if weights is not None and open_clip.get_model_config(sibling) is not None:
         raise SerialLoRAError(
-            "ViT-B-16 computes GELU, but OpenAI's weights were trained with QuickGELU, and nothing "
-            f"in the file would show the mismatch; use {PAPER_MODEL}."
+            f"{name} computes GELU, but OpenAI's weights were trained with QuickGELU, and nothing "
+            f"in the file would show the mismatch; use {sibling}."
+        )
+
+
+def _refuse_other_text_towers(model: nn.Module, name: str) -> None:
+    # encode_prompts counts on a causal text tower that reads its answer at the end-of-text token.
+    if not isinstance(model, open_clip.CLIP) or model.attn_mask is None:
+        raise SerialLoRAError(
+            f"{name} has another text tower than OpenAI's CLIP; choose a plain CLIP such as "
+            f"{PAPER_MODEL}."
         )
 
 
 def _create(name: str) -> nn.Module:
-    if open_clip.get_model_config(name) is None:
-        raise SerialLoRAError(
-            f"open_clip has no model {name!r}; use {TINY_MODEL} or {PAPER_MODEL}, or see "
-            "open_clip.list_models()."
-        )
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)  # open_clip warns that weights are missing; they come next

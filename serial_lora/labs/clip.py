@@ -19,16 +19,23 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from serial_lora.adapters import SerialLoRAConfig
+from serial_lora.attention import find_attention_sites
 from serial_lora.backbones.clip import CLIPBackbone, encode_prompts, load_clip
 from serial_lora.counting import count_parameters
 from serial_lora.data.classification import ClassificationData, load_classification
 from serial_lora.data.fewshot import few_shot_split
 from serial_lora.errors import SerialLoRAError
-from serial_lora.inject import eject, inject
+from serial_lora.inject import check_fit, eject, inject
 from serial_lora.labs.methods import Method, get_method
 from serial_lora.metrics import accuracy
 from serial_lora.results import Record, append_record, environment, read_records, run_key
-from serial_lora.training import PictureStream, TrainingConfig, train
+from serial_lora.training import (
+    PictureStream,
+    TrainingConfig,
+    check_shares,
+    plain_worker_errors,
+    train,
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,13 @@ class CLIPLabConfig:
     model_name: str | None = None
 
     def __post_init__(self) -> None:
-        SerialLoRAConfig(rank=self.rank, dropout=self.dropout, towers=self.towers)  # checks them
+        SerialLoRAConfig(self.rank, self.scale_factor, self.dropout, self.towers)  # checks them
+        self.training(steps=1)
+        for what in ("epochs", "min_steps", "batch_size"):
+            if getattr(self, what) < 1:
+                raise SerialLoRAError(f"{what} must be 1 or more, not {getattr(self, what)}.")
+        if not 0 < self.crop <= 1:
+            raise SerialLoRAError(f"crop is a share of the area, above 0, not {self.crop}.")
         if self.prompt not in PROMPT_STYLES:
             raise SerialLoRAError(
                 f"There is no prompt style {self.prompt!r}; use dataset or generic."
@@ -72,6 +85,13 @@ class CLIPLabConfig:
         """Optimizer steps for a run on ``pictures`` training pictures."""
         batch = min(self.batch_size, pictures)
         return max(self.min_steps, math.ceil(self.epochs * pictures / batch))
+
+    def training(self, steps: int, ratio: float = 1.0, seed: int = 1) -> TrainingConfig:
+        """What the training loop needs to know of it."""
+        return TrainingConfig(
+            steps=steps, lr=self.lr, ratio=ratio, weight_decay=self.weight_decay,
+            precision=self.precision, accumulation=self.accumulation, seed=seed,
+        )  # fmt: skip
 
 
 PROMPT_STYLES = ("dataset", "generic")
@@ -135,9 +155,10 @@ def evaluate(
         num_workers=_workers(backbone),
     )  # fmt: skip
     scores, labels = [], []
-    for pictures, batch_labels in loader:
-        scores.append(class_scores(model, pictures.to(device), class_features).float().cpu())
-        labels.append(batch_labels)
+    with plain_worker_errors():
+        for pictures, batch_labels in loader:
+            scores.append(class_scores(model, pictures.to(device), class_features).float().cpu())
+            labels.append(batch_labels)
     return accuracy(torch.cat(scores), torch.cat(labels))
 
 
@@ -181,10 +202,7 @@ def run_one(
     stream = PictureStream(
         data.train, split.indices, backbone.train_transform, seed, config.batch_size, steps
     )
-    training = TrainingConfig(
-        steps=steps, lr=config.lr, ratio=method.ratio, weight_decay=config.weight_decay,
-        precision=config.precision, accumulation=config.accumulation, seed=seed,
-    )  # fmt: skip
+    training = config.training(steps, method.ratio, seed)
     template = prompt_template(data, config.prompt)
     adapter = method.config(
         config.rank, scale=config.scale_factor, dropout=config.dropout, towers=config.towers
@@ -199,9 +217,11 @@ def run_one(
         )
         count = count_parameters(model)
         adapted = evaluate(backbone, data, template)
-    finally:
-        if not keep_adapter:
-            eject(model)
+    except BaseException:
+        eject(model)
+        raise
+    if not keep_adapter:
+        eject(model)
     return Record(
         task="clip", scale=data.scale, dataset=data.name, method=method.name, shots=shots,
         seed=seed, rank=adapter.rank,
@@ -247,12 +267,17 @@ def run_lab(
         SerialLoRAError: an unknown data set, method or setting; nothing has been run then.
     """
     config = lab_config(scale, **changes)
+    datasets, methods, shots, seeds = (
+        list(dict.fromkeys(choice)) for choice in (datasets, methods, shots, seeds)
+    )
     chosen = [get_method(name) for name in methods]
     for method in chosen:
-        method.config(config.rank)
-    _check_numbers(shots, seeds)
+        method.rank(config.rank)
+    _check_choices(datasets=datasets, methods=methods, shots=shots, seeds=seeds)
     sets = [load_classification(name, scale, root) for name in datasets]
     backbone = load_clip(scale, config.model_name, weights, (config.crop, 1.0))
+    _check_fit(backbone, chosen, config)
+    _check_batches(sets, shots, seeds, config)
     backbone.model.to(_device())
     finished = {record.key: record for record in (read_records(out) if out else [])}
     return list(
@@ -283,7 +308,7 @@ def _runs(
 
 
 def _keep(record: Record, out: Path | None) -> None:
-    if out is not None and _is_first_process():
+    if out is not None and is_first_process():
         append_record(out, record)
 
 
@@ -294,11 +319,31 @@ def lab_config(scale: str, **changes: object) -> CLIPLabConfig:
     return replace(CONFIGS[scale], **{k: v for k, v in changes.items() if v is not None})
 
 
-def _check_numbers(shots: Iterable[int], seeds: Iterable[int]) -> None:
-    for what, numbers in (("shots", shots), ("seeds", seeds)):
-        for number in numbers:
+def _check_choices(**choices: list) -> None:
+    for what, chosen in choices.items():
+        if not chosen:
+            raise SerialLoRAError(f"There is nothing to run: the list of {what} is empty.")
+    for what in ("shots", "seeds"):
+        for number in choices[what]:
             if number < 1:
-                raise SerialLoRAError(f"The number of {what} must be 1 or more, not {number}.")
+                raise SerialLoRAError(f"The {what} must be 1 or more, not {number}.")
+
+
+def _check_fit(backbone: CLIPBackbone, methods: Iterable[Method], config: CLIPLabConfig) -> None:
+    sites = find_attention_sites(backbone.model, config.towers)
+    for method in methods:
+        check_fit(backbone.model, sites, method.config(config.rank))
+
+
+def _check_batches(
+    sets: Iterable[ClassificationData],
+    shots: Iterable[int],
+    seeds: Iterable[int],
+    config: CLIPLabConfig,
+) -> None:
+    for data, number, seed in itertools.product(sets, shots, seeds):
+        pictures = len(few_shot_split(data, number, seed).indices)
+        check_shares(min(config.batch_size, pictures), config.accumulation)
 
 
 def _device() -> torch.device:
@@ -307,7 +352,8 @@ def _device() -> torch.device:
     return PartialState().device
 
 
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
+    """Whether this process is the one that prints and writes: always, unless there are several."""
     from accelerate import PartialState
 
     return PartialState().is_main_process
