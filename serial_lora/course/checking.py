@@ -35,6 +35,7 @@ Check = Callable[..., str]
 _REGISTRY: dict[str, Check] = {}
 
 UNKNOWN_CAUSE = "none of the usual slips; print both on a tiny input and compare shapes first"
+UNKNOWN_NUMBER = "none of the usual slips; work the case above out on paper, step by step"
 
 
 class CheckFailed(AssertionError):
@@ -171,7 +172,7 @@ def require_equal(
     got: Any,
     expected: Any,
     suspects: Mapping[str, Any] | None = None,
-    otherwise: str = UNKNOWN_CAUSE,
+    otherwise: str = UNKNOWN_NUMBER,
 ) -> None:
     """Require ``got == expected``; ``suspects`` maps each likely cause to its wrong value."""
     _require_returned(what, got, expected)
@@ -265,6 +266,12 @@ def _guess_cause(error: Exception) -> str:
     message = str(error)
     if "shapes cannot be multiplied" in message or "size mismatch" in message:
         return "two matrices do not fit: write the shape of each as a comment, then transpose one"
+    if "must match the size of tensor" in message:
+        return "two tensors of different shapes meet: write the shape of each as a comment"
+    if "leaf Variable" in message:
+        return "a parameter is changed in place while gradients are on: do it in torch.no_grad()"
+    if "before Module.__init__() call" in message:
+        return "super().__init__() has to run first: nn.Module registers parameters only after it"
     if isinstance(error, TypeError) and "argument" in message:
         return "the signature changed: keep the arguments that the stub has"
     if isinstance(error, (NameError, UnboundLocalError)):

@@ -57,15 +57,19 @@ def zero_the_weights(model):
 
 def adapter_class(
     *, zero_A=False, zero_B=True, swap=False, bias=False, plain=False, names=("lora_A", "lora_B"),
-    forward=None, pairs=1,
+    forward=None, pairs=1, constant=False, frozen=False, learnt_scale=False, early=False,
 ):  # fmt: skip
     """An adapter module with one thing changed; ``forward(x, A, B, scale)`` computes."""
 
     class Adapter(nn.Module):
         def __init__(self, width, rank, scale=1.0):
+            if early:
+                self.lora_A = nn.Parameter(torch.zeros(rank, width))
             super().__init__()
-            self.scale = scale
+            self.scale = nn.Parameter(torch.tensor(scale)) if learnt_scale else scale
             A = torch.zeros(rank, width) if zero_A else torch.randn(rank, width)
+            if constant:
+                A.fill_(0.1)
             B = torch.zeros(width, rank) if zero_B else torch.randn(width, rank)
             if swap:
                 A, B = A.T.clone(), B.T.clone()
@@ -77,6 +81,8 @@ def adapter_class(
             for index in range(1, pairs):
                 setattr(self, f"lora_A{index}", nn.Parameter(A.clone()))
                 setattr(self, f"lora_B{index}", nn.Parameter(B.clone()))
+            if frozen:
+                self.lora_A.requires_grad_(False)
 
         def forward(self, x):
             compute = forward or (lambda x, A, B, s: x + s * x @ A.T @ B.T)
@@ -140,6 +146,10 @@ WRONG = {
         "one matrix": (lambda d, r: d * d - d * r, "only one matrix"),
         "sign": (lambda d, r: 2 * d * r - d * d, "sign is turned round"),
         "a ratio": (lambda d, r: d * d / (2 * d * r), "how many times smaller"),
+        "a share": (lambda d, r: 1 - 2 * r / d, "that is a share"),
+        "never negative": (lambda d, r: max(0, d * d - 2 * d * r), "be negative, not 0"),
+        "no sign": (lambda d, r: abs(d * d - 2 * d * r), "let the result be negative"),
+        "rank squared": (lambda d, r: d * d - 2 * r * r, "not r x r"),
     },
     "0.3": {
         "nothing": (leave_unfrozen, "no parameter was frozen"),
@@ -151,6 +161,8 @@ WRONG = {
     },
     "2.1": {
         "square": (lambda i, o, r: 2 * i * r, "taken to be square"),
+        "square by outputs": (lambda i, o, r: 2 * o * r, "inputs can differ from outputs"),
+        "a scale": (lambda i, o, r: r * (i + o) + 1, "the scale is fixed"),
         "only A": (lambda i, o, r: i * r, "only A is counted"),
         "only B": (lambda i, o, r: o * r, "only B is counted"),
         "with a bias": (lambda i, o, r: r * (i + o) + o, "no bias"),
@@ -161,6 +173,10 @@ WRONG = {
         "a pair per projection": (lambda t, r: sum(6 * r * w * d for w, d in t), "a pair for each"),
         "one matrix": (lambda t, r: sum(r * w * d for w, d in t), "only one matrix"),
         "no depth": (lambda t, r: sum(2 * r * w for w, d in t), "the depth is left out"),
+        "widths times depths": (
+            lambda t, r: 2 * r * sum(w for w, d in t) * sum(d for w, d in t), "its own depth"
+        ),
+        "full matrices": (lambda t, r: sum(w * w * d for w, d in t), "of a full matrix"),
         "the first tower": (lambda t, r: 2 * r * t[0][0] * t[0][1], "only the first tower"),
     },
     "2.3": {
@@ -175,6 +191,16 @@ WRONG = {
             "counted twice",
         ),
         "tensors": (lambda m: sum(p.requires_grad for p in m.parameters()), "not their elements"),
+        "by name": (
+            lambda m: sum(p.numel() for n, p in m.named_parameters() if "lora" in n),
+            "only what is called lora_",
+        ),
+        "every module's all": (
+            lambda m: sum(
+                p.numel() for k in m.modules() for p in k.parameters() if p.requires_grad
+            ),
+            "nested modules are visited again",
+        ),
         "turned round": (
             lambda m: sum(p.numel() for p in m.parameters() if not p.requires_grad),
             "turn the condition round",
@@ -188,6 +214,12 @@ WRONG = {
         "a float": (lambda s, w: sum(i + o for i, o in s) / (2 * w), "division with / rounds"),
         "half a pair below": (lambda s, w: Fraction(sum(i + o for i, o in s), w), "two matrices"),
         "always four": (lambda s, w: Fraction(4), "always four|another size"),
+        "rounded first": (
+            lambda s, w: Fraction(sum(map(sum, s)) / (2 * w)), "rounded on the way"
+        ),
+        "multiplied": (
+            lambda s, w: Fraction(sum(i * o for i, o in s), 2 * w), "inputs and outputs are multi"
+        ),
     },
     "3.1": {
         "A and B swapped": (adapter_class(swap=True), "A and B are swapped"),
@@ -213,6 +245,14 @@ WRONG = {
         "plain tensors": (adapter_class(plain=True), "nn.Parameter"),
         "a pair per projection": (adapter_class(pairs=3), "a pair per projection"),
         "not a module": (lambda width, rank, scale: None, "inherit from nn.Module"),
+        "A constant": (adapter_class(constant=True), "equal rows of A learn the same"),
+        "A frozen": (adapter_class(frozen=True), "A and B are what is trained"),
+        "a learnt scale": (adapter_class(learnt_scale=True), "the scale is fixed"),
+        "super too late": (adapter_class(early=True), "super\\(\\).__init__\\(\\) has to run"),
+        "x in place": (
+            adapter_class(forward=lambda x, A, B, s: x.add_((s * x @ A.T @ B.T).detach())),
+            "x is changed in place",
+        ),
     },
     "3.2": {
         "before the residual split": (lambda b, a, x: b(a(x)), "before the residual split"),
@@ -232,6 +272,12 @@ WRONG = {
         ),
         "no norm": (lambda b, a, x: x + b.attention(a(x)), "norm is left out"),
         "no adapter": (lambda b, a, x: b(x), "never used"),
+        "beside attention": (
+            lambda b, a, x: x + a(b.norm(x)) + b.attention(b.norm(x)), "belong inside attention"
+        ),
+        "the stream alone": (
+            lambda b, a, x: a(x) + b.attention(b.norm(x)), "only the stream is adapted"
+        ),
     },
     "3.3": {
         "LoRA's merge": (lambda W, A, B, s: W + s * B @ A, "that is LoRA"),
@@ -244,10 +290,13 @@ WRONG = {
         ),
         "in place": (lambda W, A, B, s: W.add_(s * W @ B @ A), "changed in place"),
         "scale forgotten": (lambda W, A, B, s: W + W @ B @ A, "the scale is forgotten"),
+        "A B": (
+            lambda W, A, B, s: W @ (torch.eye(W.shape[1]) + A @ B), "tensors of different shapes"
+        ),
     },
     "3.4": {
         "fresh outputs": (lambda a, x: bool((a(x) != a.block(x)).any()), "fill B first"),
-        "always True": (lambda a, x: True, "the output never changes"),
+        "always True": (lambda a, x: True, "never reaches the output"),
         "parameters, not outputs": (
             lambda a, x: any("lora" in name for name, _ in a.named_parameters()),
             "compare outputs, not",

@@ -38,6 +38,14 @@ def low_rank_product(attempt) -> str:
     return "x Aᵀ Bᵀ equals an einsum written another way, for vectors, matrices and batches"
 
 
+def _negative_slips(saved: int) -> dict[str, int]:
+    """What hides that a pair can be the larger one; nothing where it saves something."""
+    if saved >= 0:
+        return {}
+    cause = "a pair can be larger than the square matrix: let the result be negative"
+    return {cause: abs(saved), f"{cause}, not 0": 0}
+
+
 @exercise("0.2")
 def numbers_saved(attempt) -> str:
     """width² - 2 width rank against numel() of tensors that are really made."""
@@ -49,10 +57,15 @@ def numbers_saved(attempt) -> str:
             call(attempt, width, rank),
             square - pair,
             suspects={
+                **_negative_slips(square - pair),
                 "that is what the pair holds: take it from what the square matrix holds": pair,
                 "only one matrix of the pair is subtracted": square - pair // 2,
                 "the sign is turned round: a saving is positive": pair - square,
                 "that is how many times smaller the pair is, not how many numbers": square / pair,
+                "that is a share; the number of numbers is asked for": 1 - pair / square,
+                "a pair is not r x r: each of its matrices has one side of the full width": (
+                    square - 2 * rank * rank
+                ),
             },
         )
     return "width² - 2·width·rank equals numel() at four sizes, even where nothing is saved"

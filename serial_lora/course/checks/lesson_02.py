@@ -28,10 +28,14 @@ def pair_size(attempt) -> str:
                 "the matrix is taken to be square: outputs can differ from inputs": (
                     2 * inputs * rank
                 ),
+                "the matrix is taken to be square: inputs can differ from outputs": (
+                    2 * outputs * rank
+                ),
                 "only A is counted: B holds outputs x rank more": inputs * rank,
                 "only B is counted: A holds rank x inputs more": outputs * rank,
                 "that is the full matrix, not the pair": inputs * outputs,
                 "there is no bias in a pair": expected + outputs,
+                "the scale is fixed, so it is no parameter": expected + 1,
                 "that is the full matrix times the rank": inputs * outputs * rank,
             },
         )
@@ -59,6 +63,12 @@ def serial_lora_total(attempt) -> str:
                 "a pair for each of q, k and v: they share one": 3 * expected,
                 "only one matrix of each pair is counted": expected // 2,
                 "only the first tower is counted": 2 * first_width * rank * first_depth,
+                "each tower's width goes with its own depth: multiply first, then add": (
+                    2 * rank * sum(w for w, _ in towers) * sum(depth for _, depth in towers)
+                ),
+                "that is the size of a full matrix in each block, not of a pair": sum(
+                    width * width * depth for width, depth in towers
+                ),
                 "the depth is left out: every block has its own pair": sum(
                     2 * width * rank for width, _ in towers
                 ),
@@ -68,7 +78,7 @@ def serial_lora_total(attempt) -> str:
 
 
 class _Shared(nn.Module):
-    """Frozen and trainable parameters, one of them used in two places."""
+    """Frozen and trainable parameters, one of them used in two places, one not named lora_."""
 
     def __init__(self, width: int, rank: int):
         super().__init__()
@@ -82,11 +92,13 @@ class _Shared(nn.Module):
 def count_trainable(attempt) -> str:
     """Elements of trainable parameters, a shared tensor once."""
     for width, rank in ((8, 2), (12, 5)):
-        model = nn.Sequential(_Shared(width, rank), nn.LayerNorm(width).requires_grad_(False))
-        expected = _numbers((rank, width), (width, rank))
+        model = nn.Sequential(_Shared(width, rank), nn.LayerNorm(width))
+        model[1].weight.requires_grad_(False)  # its bias stays trainable
+        pair = _numbers((rank, width), (width, rank))
+        expected = pair + width
         everything = sum(p.numel() for p in model.parameters())
         require_equal(
-            f"trainable elements in a model of width {width} with one pair of rank {rank}",
+            f"trainable elements: a pair of rank {rank} and one open bias, at width {width}",
             call(attempt, model),
             expected,
             suspects={
@@ -96,7 +108,11 @@ def count_trainable(attempt) -> str:
                 "a tensor that two modules share is counted twice: parameters() counts it once": (
                     expected + rank * width
                 ),
-                "tensors are counted, not their elements: use numel()": 2,
+                "only what is called lora_ is counted: ask every parameter for requires_grad": pair,
+                "nested modules are visited again: model.parameters() goes through all of them": (
+                    2 * expected
+                ),
+                "tensors are counted, not their elements: use numel()": 3,
                 "all tensors are counted, and not their elements": len(list(model.parameters())),
                 "that is what is frozen: turn the condition round": everything - expected,
             },
@@ -114,6 +130,7 @@ def size_ratio(attempt) -> str:
         "q, k, v and out": [(width, width)] * 4,
         "q, k and v": [(width, width)] * 3,
         "fused qkv": [(width, 3 * width)],
+        "a matrix that widens the tokens by two thirds": [(width, width * 5 // 3)],
         "out from a half as wide attention": [(width, width // 2)] * 3 + [(width // 2, width)],
     }
     for name, shapes in placements.items():
@@ -121,6 +138,8 @@ def size_ratio(attempt) -> str:
         lora = _numbers(*((rank, i) for i, _ in shapes), *((o, rank) for _, o in shapes))
         expected = Fraction(lora, _numbers((rank, width), (width, rank)))
         got = call(attempt, shapes, width)
+        rounded = Fraction(float(expected))
+        cause_of_rounding = "it was rounded on the way: give Fraction two integers, not a quotient"
         require(
             isinstance(got, (Fraction, int, type(None))),
             f"the kind of number for LoRA on {name}",
@@ -133,11 +152,15 @@ def size_ratio(attempt) -> str:
             got,
             expected,
             suspects={
+                **({cause_of_rounding: rounded} if rounded != expected else {}),
                 "the fraction is upside down: LoRA's size comes first": 1 / expected,
                 "pairs are counted, but a rectangular pair has another size": Fraction(len(shapes)),
                 "Serial LoRA's pair has two matrices: 2 x width below the line": 2 * expected,
                 "full matrices are compared, not pairs": Fraction(
                     sum(i * o for i, o in shapes), width * width
+                ),
+                "inputs and outputs are multiplied: a pair holds r x (inputs + outputs)": Fraction(
+                    sum(i * o for i, o in shapes), 2 * width
                 ),
                 "always four: look at the shapes that came in": Fraction(4),
             },

@@ -27,6 +27,20 @@ def adapted_tokens(x: Tensor, lora_A: Tensor, lora_B: Tensor, scale: float) -> T
     return torch.einsum("...i,oi->...o", x, dense)
 
 
+def _call_and_keep(adapter: nn.Module, x: Tensor):
+    """The adapter's output, after a look at whether the tokens that came in are still the same."""
+    given = x.clone()
+    output = call(adapter, given)
+    require(
+        torch.equal(given, x),
+        "the tokens that came in",
+        "as before",
+        "changed",
+        "x is changed in place (+=): the residual stream needs it whole, so make a new tensor",
+    )
+    return output
+
+
 @exercise("3.1")
 def serial_adapter(attempt) -> str:
     """Names, shapes, start, and the forward pass of the learner's module."""
@@ -43,6 +57,8 @@ def serial_adapter(attempt) -> str:
         expected = {"lora_A": (rank, width), "lora_B": (width, rank)}
         if shapes == {"lora_A": (width, rank), "lora_B": (rank, width)}:
             cause = "A and B are swapped: A (r, d) leads down to the rank, B (d, r) back up"
+        elif "scale" in shapes:
+            cause = "the scale is fixed, a plain number: only A and B are learnt"
         elif not shapes:
             cause = "plain tensors are not trained: wrap them in nn.Parameter"
         elif any("bias" in name or len(shape) == 1 for name, shape in shapes.items()):
@@ -69,6 +85,22 @@ def serial_adapter(attempt) -> str:
             "all zero",
             "with A and B both zero, neither ever gets a gradient: nothing could learn",
         )
+        start = adapter.lora_A.detach()
+        require(
+            bool(torch.isfinite(start).all()) and bool((start != start[0, 0]).any()),
+            "lora_A at the start",
+            "random numbers",
+            "the same number everywhere" if bool((start == start[0, 0]).all()) else "nan or inf",
+            "equal rows of A learn the same: draw random numbers, such as nn.init.normal_ does",
+        )
+        closed = [name for name, p in adapter.named_parameters() if not p.requires_grad]
+        require(
+            not closed,
+            "parameters that ask for no gradient",
+            "none",
+            ", ".join(closed),
+            "A and B are what is trained: leave requires_grad as nn.Parameter sets it",
+        )
         with torch.no_grad():
             adapter.lora_B.normal_()
         A, B = adapter.lora_A.detach(), adapter.lora_B.detach()
@@ -76,7 +108,7 @@ def serial_adapter(attempt) -> str:
         product = torch.einsum("...i,ri,or->...o", x, A, B)
         require_close(
             f"the output at width {width}, rank {rank}, scale {scale}",
-            call(adapter, x),
+            _call_and_keep(adapter, x),
             adapted_tokens(x, A, B, scale),
             suspects={
                 "x itself is lost: return x plus the product": scale * product,
@@ -170,6 +202,12 @@ def adapted_forward(attempt) -> str:
                     ),
                     "the adapter is on the whole output of the block": pair(block(x)),
                     "only q is adapted: k and v read the same adapted tokens": x + only_q,
+                    "the adapted tokens are added to the stream: they belong inside attention": (
+                        x + pair(normed) + block.attention(normed)
+                    ),
+                    "only the stream is adapted; attention should read the adapted tokens": (
+                        stream + block.attention(normed)
+                    ),
                     "the residual is lost: add x, unadapted, at the end": (
                         block.attention(pair(normed))
                     ),
@@ -321,8 +359,8 @@ def has_effect(attempt) -> str:
             "B starts at zero, so a fresh adapter has no effect by design: fill B first, then "
             "compare"
             if expected
-            else "this adapter is there, and the output never changes: compare outputs, not "
-            "parameters",
+            else "this adapter never reaches the output: change lora_B alone, nothing of the "
+            "base, and compare outputs, not parameters",
         )
         _require_untouched(adapted, before)
     return "the no-op is found, and three adapters that work are not blamed"
@@ -359,7 +397,9 @@ def pairs_in(attempt) -> str:
             suspects={
                 "both matrices of a pair are counted: count lora_A alone": 2 * expected,
                 "a pair with three names is still one pair: named_parameters() lists it once": 3,
-                "elements are counted, not pairs": expected * 2 * 2 * 8,
+                "elements are counted, not pairs": expected * 2 * 8,
+                "elements of both matrices are counted, not pairs": expected * 2 * 2 * 8,
             },
+            otherwise="go through named_parameters() and count the names that end in lora_A",
         )
     return "one shared pair counts once, whatever number of names it has; three pairs count three"
