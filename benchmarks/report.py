@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from serial_lora.files import write_json
+
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"
 README = FOLDER / "README.md"
@@ -51,7 +53,7 @@ def _order(entry: dict[str, Any]) -> tuple[int, int]:
 
 def save(results: Results, path: Path = RESULTS) -> None:
     """Write results as JSON."""
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_json(path, results)
 
 
 def _row(cells: list[str]) -> str:

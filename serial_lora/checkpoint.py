@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from serial_lora.adapters import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.attention import AttentionSite, find_attention_sites
 from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_whole
 from serial_lora.inject import (
     Injection,
     adapter_shapes,
@@ -69,7 +69,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
         "targets": json.dumps(_targets(injection.sites)),
         "base": fingerprint(root, injection),
     }
-    return _write_whole(Path(path), safetensors.torch.save(tensors, metadata))
+    return _write(Path(path), safetensors.torch.save(tensors, metadata))
 
 
 def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
@@ -265,25 +265,14 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], injection: Injecti
             )
 
 
-def _write_whole(path: Path, content: bytes) -> Path:
-    """Write a file completely or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def _write(path: Path, content: bytes) -> Path:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(partial, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        return write_whole(path, content)
     except OSError as error:
         raise SerialLoRAError(
             f"{path} could not be written ({error.strerror or error}); free some space or choose "
             "another folder."
         ) from error
-    return path
 
 
 # ------------------------------------------------------------------------------------- export
@@ -326,8 +315,8 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
         content = safetensors.torch.save(tensors, {"format": "pt"})
         if any(site.stream for site in injection.sites):
             to_diffusers(model, folder)
-        _write_whole(folder / "adapter_config.json", config.encode())
-        _write_whole(folder / "adapter_model.safetensors", content)
+        _write(folder / "adapter_config.json", config.encode())
+        _write(folder / "adapter_model.safetensors", content)
     return tensors
 
 
@@ -358,7 +347,7 @@ def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str
     }
     if folder is not None:
         content = safetensors.torch.save(tensors, {"format": "pt"})
-        _write_whole(Path(folder) / "pytorch_lora_weights.safetensors", content)
+        _write(Path(folder) / "pytorch_lora_weights.safetensors", content)
     return tensors
 
 

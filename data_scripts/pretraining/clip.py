@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from data_scripts.pretraining.augment import augment
 from data_scripts.pretraining.icons import ICON_STYLES, load_icons
 from data_scripts.pretraining.vocabulary import used_merges, write_merges
-from serial_lora.data.download import write_json
 from serial_lora.data.emoji import (
     ATTRIBUTION,
     STYLES,
@@ -36,6 +35,7 @@ from serial_lora.data.emoji import (
     load_emoji,
 )
 from serial_lora.data.emoji_sets import EMOJI_SETS, class_labels, hidden_codepoints
+from serial_lora.files import write_json
 
 NAME = "tiny-clip"
 ARCHITECTURE = {

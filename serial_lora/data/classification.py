@@ -50,9 +50,10 @@ from typing import Protocol
 
 from PIL import Image, ImageOps
 
-from serial_lora.data.download import data_root, write_json
+from serial_lora.data.download import data_root
 from serial_lora.data.fewshot import hash_order
 from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_json
 
 #: The prompt that CLIP-LoRA, and so the paper, uses for every data set.
 GENERIC_TEMPLATE = "a photo of a {}."
@@ -87,7 +88,6 @@ class ClassificationData:
         class_names: lower-case names, one per label.
         template: a prompt with ``{}`` for the class name, fitting this data set.
         generic_template: the prompt that is the same for every data set.
-        generic_template: the prompt that says nothing about the data set.
         train, test: pictures to draw shots from, and to measure on; no picture is in both.
         split: in words, where the division into train and test comes from.
         folder: where the data lie, when they are files.
@@ -102,7 +102,6 @@ class ClassificationData:
     scale: str = "tiny"
     split: str = ""
     folder: Path | None = None
-    generic_template: str = GENERIC_TEMPLATE
 
     def __post_init__(self) -> None:
         if len(set(self.class_names)) != len(self.class_names):

@@ -20,7 +20,6 @@ import posixpath
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_json
 
 #: Bytes read at a time. At most this much of a connection that breaks is lost.
 CHUNK_SIZE = 64 * 1024
@@ -49,23 +49,6 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("serial-lora", appauthor=False))
-
-
-def write_json(path: str | os.PathLike[str], content: Any) -> Path:
-    """Write ``content`` as JSON so that a reader sees the old file or the new one, never half."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            json.dump(content, stream, indent=1, ensure_ascii=False)
-            stream.write("\n")
-        os.chmod(name, 0o644)  # mkstemp makes files only their owner can read
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
 
 
 # --- what a file should be -----------------------------------------------------------------------

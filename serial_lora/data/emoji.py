@@ -21,8 +21,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -36,6 +34,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from serial_lora.data.download import data_root
 from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_json, write_whole
 
 STYLES = ("twemoji", "openmoji", "openmoji-line", "noto-mono")
 ATTRIBUTION = {
@@ -133,12 +132,13 @@ def _read_cache(folder: Path, style: str, size: int) -> EmojiSet | None:
     try:
         facts = json.loads(_manifest_path(folder, style, size).read_text("utf-8"))
         pictures = np.load(folder / facts["file"], allow_pickle=False)
-    except (OSError, ValueError, KeyError):
+        if facts["versions"] != _versions(style) or facts["sha256"] != _digest(pictures):
+            return None
+        by_codepoints = {concept.codepoints: concept for concept in emoji_concepts()}
+        concepts = tuple(by_codepoints[code] for code in facts["codepoints"])
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
-    if facts["versions"] != _versions(style) or facts["sha256"] != _digest(pictures):
-        return None
-    by_codepoints = {concept.codepoints: concept for concept in emoji_concepts()}
-    return EmojiSet(style, tuple(by_codepoints[code] for code in facts["codepoints"]), pictures)
+    return EmojiSet(style, concepts, pictures)
 
 
 def _build(folder: Path, style: str, size: int) -> EmojiSet:
@@ -166,17 +166,9 @@ def _write_cache(folder: Path, facts: dict, pictures: np.ndarray) -> None:
     """Write pictures, then the manifest that vouches for them, each whole or not at all."""
     buffer = io.BytesIO()
     np.save(buffer, pictures)
-    manifest_name = _manifest_path(folder, facts["style"], facts["size"]).name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in (
-            (facts["file"], buffer.getvalue()),
-            (manifest_name, json.dumps(facts, indent=1).encode()),
-        ):
-            handle, temporary = tempfile.mkstemp(dir=folder)
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.replace(temporary, folder / name)
+        write_whole(folder / facts["file"], buffer.getvalue())
+        write_json(_manifest_path(folder, facts["style"], facts["size"]), facts)
     except OSError as error:
         raise SerialLoRAError(
             f"The emoji cache {folder} cannot be written ({error.strerror}); "

@@ -29,8 +29,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serial_lora.data.download import write_json
 from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_json
 
 if TYPE_CHECKING:
     from serial_lora.data.classification import ClassificationData

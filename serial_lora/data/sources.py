@@ -23,8 +23,9 @@ import typer
 from filelock import FileLock, Timeout
 
 from serial_lora.data.classification import PAPER_DATASETS, list_pictures
-from serial_lora.data.download import FileFacts, data_root, download, extract, write_json
+from serial_lora.data.download import FileFacts, data_root, download, extract
 from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_json
 
 
 @dataclass(frozen=True)

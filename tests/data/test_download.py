@@ -11,8 +11,9 @@ import pooch
 import pytest
 
 from serial_lora.data import download as module
-from serial_lora.data.download import FileFacts, ResumingDownloader, data_root, download, write_json
+from serial_lora.data.download import FileFacts, ResumingDownloader, data_root, download
 from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_json
 
 CONTENT = np.random.default_rng(0).bytes(400_000)
 FACTS = FileFacts(size=len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest())
