@@ -10,15 +10,18 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
+from typing import BinaryIO
 
 import pandas as pd
 import torch
+from filelock import FileLock
 
 from serial_lora.errors import SerialLoRAError
 
@@ -76,45 +79,74 @@ def device_name() -> str:
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Add one line to a JSONL file, whole or not at all.
+    """Add one line to a JSONL file, whole or not at all; several runs may share the file.
 
     Raises:
         SerialLoRAError: the file cannot be written; what it held before is untouched.
     """
     line = (json.dumps(asdict(record), sort_keys=True) + "\n").encode()
+    with _open_records(path) as file:
+        _mend_end(file, path)
+        end = file.seek(0, os.SEEK_END)
+        try:
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError:
+            os.truncate(path, end)
+            raise
+
+
+def require_writable(path: Path) -> None:
+    """Make the folder and an empty file where there is none, before hours go into its contents.
+
+    Raises:
+        SerialLoRAError: the file could not be written.
+    """
+    with _open_records(path):
+        pass
+
+
+@contextmanager
+def _open_records(path: Path) -> Iterator[BinaryIO]:
+    """The file, open for reading and appending by one run at a time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_half_line(path)
-        before = path.stat().st_size if path.exists() else 0
-        with path.open("ab", buffering=0) as file:  # nothing left to write when it closes
-            try:
-                if file.write(line) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
-            except OSError:
-                os.truncate(path, before)
-                raise
-    except OSError as error:
+        with FileLock(path.with_name(f".{path.name}.lock")), path.open("ab+", buffering=0) as file:
+            yield file
+    except (OSError, ValueError) as error:  # ValueError: a path without a name
         raise SerialLoRAError(
-            f"The record cannot be written to {path} ({error.strerror}); free some space or choose "
-            "another folder with --out. Earlier records are untouched."
+            f"The record cannot be written to {path} ({getattr(error, 'strerror', error)}); free "
+            "some space or choose another folder with --out. Earlier records are untouched."
         ) from error
 
 
-def _drop_half_line(path: Path) -> None:
-    """A run that was cut off while writing may have left half a line; it is worth nothing."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)
+def _mend_end(file: BinaryIO, path: Path) -> None:
+    """End the last line: add the newline it lacks, or take half a line away."""
+    file.seek(0)
+    content = file.read()
+    start = content.rfind(b"\n") + 1
+    if _is_half(content[start:]):
+        os.truncate(path, start)
+    elif content[start:]:
+        file.write(b"\n")
+
+
+def _is_half(line: bytes) -> bool:
+    """Whether a run was cut off while writing this line: it is worth nothing then."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return line.startswith(b"{")
+    return False
 
 
 def read_records(path: Path) -> list[Record]:
     """All records of a JSONL file; none where there is no file.
 
     Raises:
-        SerialLoRAError: a whole line of the file is not a record, or it is no file.
+        SerialLoRAError: a line of the file is not a record, or it is no file. Half a last line,
+            all that a run left that was cut off while writing, is passed over.
     """
     if not path.exists():
         return []
@@ -124,8 +156,10 @@ def read_records(path: Path) -> list[Record]:
         raise SerialLoRAError(
             f"The records {path} cannot be read ({error.strerror}); name another file."
         ) from error
+    if not lines[-1] or _is_half(lines[-1]):
+        lines.pop()
     records = []
-    for number, line in enumerate(lines[:-1], start=1):  # behind the last newline: nothing, or half
+    for number, line in enumerate(lines, start=1):
         try:
             records.append(Record(**json.loads(line)))
         except (ValueError, TypeError) as error:
