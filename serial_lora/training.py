@@ -11,8 +11,8 @@ interrupted run that goes on, and a run spread over several processes, see the s
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_whole
 from serial_lora.optim import lora_plus_groups
 
 
@@ -310,13 +311,11 @@ class _Run:
             "losses": self.history.losses,
             "seconds": self.history.seconds,
         }
-        temporary = self.file.with_name(self.file.name + ".part")
+        content = io.BytesIO()
+        torch.save(state, content)
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(state, temporary)
-            os.replace(temporary, self.file)
-        except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
+            write_whole(self.file, content.getvalue())
+        except OSError as error:
             raise SerialLoRAError(
                 f"The state of the run cannot be saved to {self.file} ({error}); free some space "
                 "or choose another folder. Finished runs are kept."

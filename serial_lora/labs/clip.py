@@ -28,7 +28,14 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.inject import check_fit, eject, inject
 from serial_lora.labs.methods import Method, get_method
 from serial_lora.metrics import accuracy
-from serial_lora.results import Record, append_record, environment, read_records, run_key
+from serial_lora.results import (
+    Record,
+    append_record,
+    environment,
+    read_records,
+    require_writable,
+    run_key,
+)
 from serial_lora.training import (
     PictureStream,
     TrainingConfig,
@@ -278,8 +285,10 @@ def run_lab(
     backbone = load_clip(scale, config.model_name, weights, (config.crop, 1.0))
     _check_fit(backbone, chosen, config)
     _check_batches(sets, shots, seeds, config)
-    backbone.model.to(_device())
     finished = {record.key: record for record in (read_records(out) if out else [])}
+    if out is not None and is_first_process():
+        require_writable(out)
+    backbone.model.to(_device())
     return list(
         _runs(backbone, sets, chosen, shots, seeds, config, finished, out, progress, on_record)
     )
