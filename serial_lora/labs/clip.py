@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -170,7 +171,7 @@ def evaluate(
 
 
 def _workers(backbone: CLIPBackbone) -> int:
-    return 0 if backbone.scale == "tiny" else 4
+    return 0 if backbone.scale == "tiny" else min(4, os.cpu_count() or 1)
 
 
 def prompt_template(data: ClassificationData, style: str) -> str:
