@@ -644,17 +644,28 @@ def audit_frame() -> pd.DataFrame:
     )
 
 
-def readings_frame() -> pd.DataFrame:
-    """The exact counts in every plausible unit, beside the printed figure; one row a figure."""
-    rows = [
-        {
-            "model": row.model,
-            "method": METHOD_TITLES[row.method],
-            "printed": f"{row.printed:.2f}{row.unit}",
-            **{name: round(value, 3) for name, value in row.readings.items()},
-        }
-        for row in audit()
-    ]
+def readings_frame(mark: bool = False) -> pd.DataFrame:
+    """The exact counts in every plausible unit, beside the printed figure; one row a figure.
+
+    Args:
+        mark: whether to give text for a Markdown table, at the digits that the paper prints, with
+            every reading in bold that rounds to the printed figure.
+    """
+    rows = []
+    for row in audit():
+        readings = {name: round(value, 3) for name, value in row.readings.items()}
+        if mark:
+            readings = {
+                name: f"**{value:.2f}**" if name in row.matches else f"{value:.2f}"
+                for name, value in row.readings.items()
+            }
+        name = ARCHITECTURES[row.model].title.partition(",")[0] if mark else row.model
+        place = {"where": row.where} if mark else {}
+        printed = f"{row.printed:.2f} {row.unit}" if mark else f"{row.printed:.2f}{row.unit}"
+        rows.append(
+            {"model": name, "method": METHOD_TITLES[row.method], **place, "printed": printed}
+            | readings
+        )
     return pd.DataFrame(rows).drop_duplicates(ignore_index=True)
 
 

@@ -154,6 +154,31 @@ def display_figure(figure: Figure, alt: str | None = None, caption: bool = True)
         display({"text/markdown": f"*In words: {text}*", "text/plain": text}, raw=True)
 
 
+def display_table(frame: pd.DataFrame) -> None:
+    """Show a table in a notebook with its words to the left and its numbers to the right.
+
+    pandas' own form sets everything to the right, which makes a column of sentences hard to read.
+    Cells may hold Markdown; the index is not shown.
+    """
+    from IPython.display import display
+
+    words = [str(name) for name in frame.columns]
+    numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
+    rules = ["---:" if number else ":---" for number in numeric]
+    rows = [[_cell_text(cell) for cell in row] for row in frame.itertuples(index=False)]
+    lines = ["| " + " | ".join(row) + " |" for row in (words, rules, *rows)]
+    data = {"text/markdown": "\n".join(lines), "text/plain": frame.to_string(index=False)}
+    display(data, raw=True)
+
+
+def _cell_text(cell: Any) -> str:
+    if isinstance(cell, (float, np.floating)):
+        return f"{cell:,.2f}"
+    if isinstance(cell, (int, np.integer)) and not isinstance(cell, bool):
+        return f"{cell:,}"
+    return str(cell).replace("|", "\\|")
+
+
 # --------------------------------------------------------------------------- the README picture
 
 
@@ -540,6 +565,53 @@ def show_pictures(
                 axes.set_title(titles[i], fontsize=9, weight="normal", loc="center")
     said = f": {'; '.join(titles)}" if titles else ""
     return _with_description(figure, f"{len(pictures)} pictures in {rows} row(s){said}.")
+
+
+def plot_shares(
+    pictures: Sequence[Any], captions: Sequence[str], shares: Any, size: float = 0.9
+) -> Figure:
+    """How a model divides each picture's certainty among the captions: a heat map with pictures.
+
+    Args:
+        pictures: n of them, as in :func:`show_pictures`; one row each.
+        captions: m short texts; one column each.
+        shares: (n, m) numbers between 0 and 1; the largest of each row is printed in bold.
+        size: inches a cell.
+    """
+    shares = np.asarray(shares, dtype=float)
+    if shares.shape != (len(pictures), len(captions)):
+        raise SerialLoRAError(
+            f"{len(pictures)} pictures and {len(captions)} captions need shares of shape "
+            f"({len(pictures)}, {len(captions)}), not {shares.shape}."
+        )
+    rows, columns = shares.shape
+    with house_style():
+        figure = Figure(figsize=(size * (1.5 * columns + 1), size * (rows + 0.6)))
+        left, top = 1 / (1.5 * columns + 1), 1 - 0.6 / (rows + 0.6)
+        axes = figure.add_axes((left, 0, 1 - left, top))
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.2, aspect="auto")
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        axes.set(yticks=[])
+        axes.set_xticks(range(columns), captions, fontsize=10)
+        axes.tick_params(length=0, top=True, bottom=False, labeltop=True, labelbottom=False)
+        for row, column in np.ndindex(rows, columns):
+            weight = "bold" if column == shares[row].argmax() else "normal"
+            words = f"{shares[row, column]:.0%}"
+            axes.text(column, row, words, ha="center", va="center", fontsize=11, weight=weight)
+        for row, picture in enumerate(pictures):
+            height = top / rows
+            place = (0.05 * left, top - (row + 0.95) * height, 0.9 * left, 0.9 * height)
+            inset = figure.add_axes(place)
+            inset.imshow(_as_array(picture), cmap="gray", interpolation="nearest")
+            inset.axis("off")
+    best = "; ".join(
+        f"picture {row + 1}: {captions[int(line.argmax())]}, {line.max():.0%}"
+        for row, line in enumerate(shares)
+    )
+    return _with_description(
+        figure, f"Shares of {columns} captions for {rows} pictures. The largest of each: {best}."
+    )
 
 
 if __name__ == "__main__":

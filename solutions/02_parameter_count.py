@@ -30,7 +30,6 @@ if hosted and util.find_spec("serial_lora") is None:
 # %%
 from fractions import Fraction
 
-import pandas as pd
 import torch
 from IPython.display import Markdown, display
 from torch import nn
@@ -39,7 +38,7 @@ from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, count_
 from serial_lora.attention import find_attention_sites
 from serial_lora.counting import ARCHITECTURES, audit_frame, ratio_frame, readings_frame
 from serial_lora.course import check, lesson_card
-from serial_lora.plots import display_figure, plot_counts
+from serial_lora.plots import display_figure, display_table, plot_counts
 from serial_lora.widgets import count_panel
 
 lesson_card("02")
@@ -103,7 +102,7 @@ check("2.1", pair_size)
 #
 # A block has four square matrices: q, k, v and out. **LoRA**, as the paper uses it, gives each its
 # own pair. **Serial LoRA** has one pair, which changes the tokens before q, k and v read them, and
-# leaves out alone. Write d for the width and r for the rank:
+# leaves the `out` matrix as it is. Write d for the width and r for the rank:
 #
 # | | pairs in a block | parameters in a block |
 # |---|---|---|
@@ -181,7 +180,7 @@ check("2.2", serial_lora_total)
 # ## The real models, without their weights
 #
 # A formula can be right about a model that does not exist. So we take the real classes: open_clip's
-# CLIP, segment-anything's SAM, diffusers' SD3 transformer with its two billion parameters. On the
+# CLIP, segment-anything's SAM, diffusers' SD3 transformer, far too large to train on a laptop. On the
 # meta device they are built in seconds and weigh nothing.
 #
 # `find_attention_sites` walks a model and returns one entry for each attention block. Expect as many
@@ -290,7 +289,7 @@ for stream in ("image", "text", "both"):
 
 # %% [markdown]
 # **What this shows.** On the text stream the ratio is a little *below* 4. The last block of SD3 has
-# no use for what attention gives its text tokens, so there is no out matrix there, and LoRA has one
+# no use for what attention gives its text tokens, so there is no `out` matrix there, and LoRA has one
 # pair fewer. A formula would have missed it; the enumeration of the real model did not. It leads to
 # the question of the next section.
 
@@ -344,15 +343,14 @@ check("2.4", size_ratio)
 # Solution: [the solved lesson](../solutions/02_parameter_count.ipynb)
 
 # %% [markdown]
-# The table puts the same question to placements that people really use. Look for the rows that are
-# not 4, and read the last column for who does it this way.
+# The table puts the same question to placements that people really use. Two of them need a word.
+# Some models keep q, k and v as *one* matrix of three times the height, a *fused* qkv; a library that
+# sees one matrix gives it one pair. And some models have fewer key heads than query heads
+# (*grouped-query attention*), so that k and v are narrower than q. Look for the rows that are not 4,
+# and read the last column for who does it this way.
 
 # %%
-placements = ratio_frame(width=768, rank=32).set_index("LoRA on")
-for method in ("LoRA", "Serial LoRA"):
-    placements[method] = placements[method].map("{:,}".format)
-with pd.option_context("display.max_colwidth", None):
-    display(placements)
+display_table(ratio_frame(width=768, rank=32))
 
 # %% [markdown]
 # **What this shows.** "A quarter of LoRA" is a statement about *one* baseline, the one that the
@@ -377,23 +375,33 @@ panel = count_panel(rank=32, width=768, depth=12)
 # %% [markdown]
 # ## What the paper prints
 #
-# Now compare with the paper's own figures. The audit takes each printed number, and the exact count
-# in every unit in which it could plausibly have been printed, and says which one fits.
+# Now compare with the paper's own figures. Each row of the table is one printed number, and beside it
+# stands the *exact* count in every unit in which somebody might have printed it: in millions, in
+# units of 1024 x 1000, in bytes. Where a unit gives the printed digits, it is in bold. If the paper
+# meant what it says, the bold ones would all stand in one column. Do they?
 
 # %%
-with pd.option_context("display.precision", 2):
-    display(readings_frame().set_index(["model", "method"]))
+display_table(readings_frame(mark=True))
+
+# %% [markdown]
+# **What this shows.** They do not: the bold column changes from model to model, and for one model no
+# unit fits. The package judges each figure by the same comparison, in words:
 
 # %%
-with pd.option_context("display.max_colwidth", None):
-    verdicts = audit_frame().set_index(["model", "method", "printed"])
-    display(verdicts[["where", "verdict"]])
+display_table(audit_frame()[["model", "method", "where", "printed", "verdict"]])
 
 # %% [markdown]
 # **What this shows.** For CLIP the digits are right in an odd unit. For SAM, Table I prints bytes and
 # calls them parameters, while Table IV's caption says it rightly. For SD3 a small excess stays
 # unexplained, and we say so instead of guessing. None of this touches the ratio: each printed pair
 # of numbers divides to 4 within its rounding.
+
+# %% [markdown]
+# ## What an adapter weighs
+#
+# A byte is not a parameter, so one last count gives both. In float32 each number takes four bytes.
+# Expect a few megabytes for each adapter, and a share of the model that is small for CLIP and SAM
+# and smaller still for the largest model.
 
 # %%
 for key in ("clip", "sam", "sd3"):

@@ -47,11 +47,14 @@ lesson_card("03")
 # Tokens enter attention as rows, after a norm. Serial LoRA changes them once, before q, k and v read
 # them:
 #
-# $$x' = x + s\,(x A^\top) B^\top, \qquad q = W_q x',\quad k = W_k x',\quad v = W_v x'$$
+# $$x' = x + s\,(x A^\top) B^\top, \qquad
+# q = x' W_q^\top,\quad k = x' W_k^\top,\quad v = x' W_v^\top$$
 #
 # with `A` (r, d), `B` (d, r) and a fixed scale s, which is 1 in the paper. The pretrained W stay as
-# they are. In matrices, a token meets $I + s\,BA$ first and then each W, so the block behaves as if
-# its weights were $W(I + s\,BA)$.
+# they are. The transposes are there because tokens are rows; `nn.Linear` computes the same. Write a
+# token as a *column* instead, as papers do, and they vanish: $q = W_q\,(I + s\,BA)\,x$. The token meets
+# $I + s\,BA$ first and then each W, so the block behaves as if its weights were $W(I + s\,BA)$. Keep
+# both readings in mind: code uses rows, proofs use columns.
 #
 # The adapter is a small module. You write it now.
 
@@ -64,7 +67,8 @@ lesson_card("03")
 #
 # Fill in both methods. The names `lora_A` and `lora_B` matter: other tools find the matrices by
 # them. `A` starts with random numbers, `B` with zeros. The check looks at names, shapes, the start,
-# and the output for a `B` that is not zero.
+# and the output for a `B` that is not zero. Until both methods are written, it says that the exercise
+# is waiting.
 
 # %% tags=["exercise"]
 class SerialAdapter(nn.Module):
@@ -172,8 +176,8 @@ print(block(x).shape)
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 10 |
 #
-# Write the forward pass of a block *with* an adapter. There are at least six places where the
-# adapter could go, and one is right: after the norm, in front of q, k and v, and off the residual
+# Write the forward pass of a block *with* an adapter. There are many places where the adapter could
+# go, and one is right: after the norm, in front of q, k and v, and off the residual
 # stream. You have `block.norm`, `block.attention` and `adapter`. The check recognises most of the
 # wrong places.
 
@@ -261,7 +265,8 @@ check("3.3", merged_weight)
 # </details>
 # <details><summary>Hint 2: without the big matrix</summary>
 #
-# `weight + scale * (weight @ lora_B) @ lora_A` is the same, and never makes a (d, d) matrix.
+# Multiply out: W (I + s B A) = W + s (W B) A. Computed from the left, W B is only (out, r), and no
+# (d, d) matrix is ever made. Either way is right. Write it as a new tensor: `+=` would change W.
 #
 # </details>
 #
@@ -545,6 +550,7 @@ print(f"{len(hand_adapters)} adapters, largest change in an answer: {change:.3f}
 from serial_lora import SerialLoRAConfig, count_parameters, disabled, eject, inject, merge, unmerge
 from serial_lora.inject import adapters
 
+# CLIP has an image and a text tower; by hand we adapted the image tower alone.
 model = inject(copy.deepcopy(clip), SerialLoRAConfig(rank=4, towers=["image"]))
 for mine, theirs in zip(hand_adapters, adapters(model).values(), strict=True):
     theirs.load_state_dict(mine.state_dict())
@@ -672,10 +678,11 @@ ends = "; ".join(f"rank {rank} ends at {losses[-1]:.1e}" for rank, losses in cur
 display_figure(figure, alt=f"Loss over training steps on a log scale, one curve a rank: {ends}.")
 
 # %% [markdown]
-# **What this shows.** Below the rank of the change, training stops at an error that no patience
-# removes. At that rank and above it reaches rounding size sooner or later; spare patterns do not
-# help, and have to be brought to zero. The rank is a promise about what can be learnt, no more. Where the change that a task needs has few patterns, a small pair suffices; lesson 04 asks how that
-# turns out for CLIP on new pictures.
+# **What this shows.** Ranks 1 and 2 go flat: below the rank of the change, an error remains that no
+# patience removes. Ranks 4 and 8 go on falling. Compare these two at the end: the larger pair is not
+# the better one, since its spare patterns have nothing to express and must be brought to zero. The
+# rank is a promise about what *can* be learnt, no more. Where the change that a task needs has few
+# patterns, a small pair suffices; lesson 04 asks how that turns out for CLIP on new pictures.
 
 # %% [markdown]
 # ## Quiz

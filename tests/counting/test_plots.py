@@ -10,7 +10,7 @@ from matplotlib import rcParams
 from matplotlib.figure import Figure
 from PIL import Image
 
-from serial_lora import plots
+from serial_lora import counting, plots
 from serial_lora.counting import METHOD_TITLES
 from serial_lora.errors import SerialLoRAError
 
@@ -217,3 +217,35 @@ def test_drawing_leaves_matplotlibs_settings_alone():
     plots.draw_serial_vs_lora()
     plots.plot_accuracy_by_shots(results())
     assert settings() == before
+
+
+def test_shares_print_the_largest_of_each_row_in_bold():
+    shares = torch.tensor([[0.7, 0.2, 0.1], [0.05, 0.15, 0.8]])
+    figure = plots.plot_shares([np.eye(4)] * 2, ["a cat", "a dog", "a key"], shares)
+    texts = {text.get_text(): text.get_fontweight() for text in figure.axes[0].texts}
+    assert set(texts) == {"70%", "20%", "10%", "5%", "15%", "80%"}
+    assert {words for words, weight in texts.items() if weight == "bold"} == {"70%", "80%"}
+    assert len(figure.axes) == 3 and "picture 2: a key, 80%" in figure.alt_text
+    with pytest.raises(SerialLoRAError, match=r"\(2, 2\), not \(2, 3\)"):
+        plots.plot_shares([np.eye(4)] * 2, ["a cat", "a dog"], shares)
+
+
+def test_a_table_has_words_left_and_numbers_right(capture_display):
+    frame = pd.DataFrame({"who": ["a|b", "c"], "count": [1234567, 8], "ratio": [4.0, 3.25]})
+    plots.display_table(frame)
+    (shown,) = capture_display
+    lines = shown["text/markdown"].splitlines()
+    assert lines == [
+        "| who | count | ratio |",
+        "| :--- | ---: | ---: |",
+        "| a\\|b | 1,234,567 | 4.00 |",
+        "| c | 8 | 3.25 |",
+    ]
+
+
+def test_the_readings_that_fit_are_marked():
+    marked = counting.readings_frame(mark=True)
+    assert len(marked) == len(counting.audit())
+    for (_, row), audited in zip(marked.iterrows(), counting.audit(), strict=True):
+        bold = {name for name in counting.READINGS if row[name].startswith("**")}
+        assert bold == set(audited.matches)
