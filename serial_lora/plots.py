@@ -597,8 +597,9 @@ def plot_shares(
         axes.tick_params(length=0, top=True, bottom=False, labeltop=True, labelbottom=False)
         for row, column in np.ndindex(rows, columns):
             weight = "bold" if column == shares[row].argmax() else "normal"
+            look = {"weight": weight, "color": "white" if shares[row, column] > 0.6 else INK}
             words = f"{shares[row, column]:.0%}"
-            axes.text(column, row, words, ha="center", va="center", fontsize=11, weight=weight)
+            axes.text(column, row, words, ha="center", va="center", fontsize=11, **look)
         for row, picture in enumerate(pictures):
             height = top / rows
             place = (0.05 * left, top - (row + 0.95) * height, 0.9 * left, 0.9 * height)

@@ -5,6 +5,7 @@
 #
 # - say whether your machine is ready for the course, and mend it if it is not;
 # - recognise the pictures that the lessons work with, and where they come from;
+# - ask CLIP which caption fits a picture, without training anything;
 # - say what a *low-rank pair* is, and why two thin matrices can stand in for a large one;
 # - do an exercise, read what its check says, and find its hints and its solution.
 
@@ -28,10 +29,11 @@ if hosted and util.find_spec("serial_lora") is None:
 
 # %%
 import torch
+from IPython.display import Markdown, display
 from torch import nn
 
 from serial_lora.course import CheckFailed, check, lesson_card, lesson_list
-from serial_lora.plots import display_figure, draw_serial_vs_lora, show_pictures
+from serial_lora.plots import display_figure, draw_serial_vs_lora, plot_shares, show_pictures
 
 torch.manual_seed(0)
 lesson_card("00")
@@ -42,8 +44,12 @@ lesson_card("00")
 # A vision transformer that somebody trained for weeks knows a great deal, and you want it to do
 # something new: your classes, your masks, your style. *Fine-tuning* changes all of its weights.
 # *Low-rank adaptation* (LoRA) leaves them as they are and learns a small correction beside them.
-# **Serial LoRA** goes one step further: instead of one correction for each of the four matrices in
-# an attention block, it learns a single one and puts it in front of them.
+#
+# A vision transformer cuts a picture into patches and turns each into a row of numbers, a *token*. Its
+# attention blocks have four large matrices each: **q** (query), **k** (key) and **v** (value) read
+# the tokens, and **out** sums up what attention found. LoRA gives each of the four a correction of its
+# own. **Serial LoRA** goes one step further: it learns a *single* correction and puts it in front of
+# q, k and v.
 #
 # You will build it by hand, prove what it costs, and adapt real models with it: CLIP first. All
 # lessons run at `scale="tiny"` on a laptop, without a GPU and without a network; the same code runs
@@ -93,8 +99,9 @@ report = doctor(verbose=True)
 # *concept*, many *styles*. That is what adapting needs. A model that has learnt one style knows the
 # concepts, and has to get used to the way somebody else draws them.
 #
-# The cell loads every style and picks the same concepts from each. Expect one row a style, in the order in which the credits are printed below. The
-# first run draws them from the installed fonts and takes some seconds; later runs read a cache.
+# The cell loads every style and picks the same concepts from each. Expect one row for each style, in
+# the order in which the credits are printed below. The first run draws them from the installed fonts
+# and takes some seconds; later runs read a cache.
 
 # %%
 from serial_lora.data.emoji import ATTRIBUTION, STYLES, load_emoji
@@ -121,6 +128,61 @@ print(*(f"{style}: {credit}" for style, credit in ATTRIBUTION.items()), sep="\n"
 for style, emoji in styles.items():
     array = emoji.pictures  # (N, 64, 64, 4): N pictures, 64 x 64 pixels, red green blue alpha
     print(f"{style:14} {len(emoji):5} pictures of {array.shape[1]} x {array.shape[2]} pixels")
+
+# %% [markdown]
+# ## What a pretrained model already knows
+#
+# **CLIP** has two towers. One turns a picture into a vector, the other turns a sentence into a vector,
+# and both were trained together until a picture and its own caption point the same way. So you can
+# ask it without any training: give it a picture and some captions, and see which caption lies nearest.
+# That is called **zero-shot** classification.
+#
+# The course ships a tiny CLIP that learnt from emoji of several designers. These five drawings by
+# OpenMoji were kept away from it: it knows koalas, but not this one. Each row of the map divides 100 %
+# among the captions, and the right caption is on the diagonal. Expect the dark cells to lie mostly
+# there, and expect mistakes: the model is tiny.
+
+# %%
+from serial_lora.backbones.clip import encode_prompts, load_clip
+from serial_lora.data.emoji_sets import hidden_codepoints
+from serial_lora.labs.clip import class_scores
+
+backbone, openmoji = load_clip(), styles["openmoji"]
+things = ["koala", "rooster", "lizard", "sailboat", "violin"]
+places = [openmoji.names.index(thing) for thing in things]
+assert all(openmoji.concepts[place].codepoints in hidden_codepoints() for place in places)
+drawings = [openmoji.picture(place) for place in places]
+
+batch = torch.stack([backbone.test_transform(d) for d in drawings])  # (B, 3, H, W)
+tokens = backbone.tokenizer([f"a drawing of a {thing}." for thing in things])  # (B, N)
+with torch.no_grad():
+    caption_features = encode_prompts(backbone.model, tokens)  # (B, embed_dim)
+    scores = class_scores(backbone.model, batch, caption_features)  # (B, B), larger is nearer
+shares = scores.softmax(dim=-1)  # (B, B), every row sums to 1
+
+captions = [f"a drawing\nof a {thing}" for thing in things]
+display_figure(plot_shares(drawings, captions, shares), caption=False)
+print(ATTRIBUTION["openmoji"])
+
+# %%
+largest, nearest = shares.max(dim=-1)  # (B,), (B,)
+wrong = [row for row in range(len(things)) if nearest[row] != row]
+words = (
+    f"**What this shows.** {len(things) - len(wrong)} of {len(things)} drawings are nearest to their "
+    f"own caption; guessing would get {1 / len(things):.0%} right."
+)
+if wrong:
+    worst = max(wrong, key=lambda row: largest[row])
+    words += (
+        f" The surest mistake: the {things[worst]} is taken for a {things[nearest[worst]]}, with "
+        f"{largest[worst]:.0%}. A large share means sure, not right."
+    )
+display(Markdown(words))
+
+# %% [markdown]
+# That is the model that you will adapt. Lesson 04 asks it harder questions (is this a mammal, a bird,
+# an insect?) and measures how often it is right before and after it has seen a handful of OpenMoji's
+# drawings.
 
 # %% [markdown]
 # ## A first taste: a picture from two thin matrices
@@ -157,30 +219,24 @@ print(ATTRIBUTION["openmoji"])
 # %% [markdown]
 # ## The same bet, inside a transformer
 #
-# The cell builds a small CLIP (real classes, random weights), puts Serial LoRA into its attention
-# blocks with one call, and counts. Expect two things: only a small share of the numbers can still
-# be trained, and the model's answers have not moved, since a fresh adapter adds nothing. (Not quite
-# nothing in floating point: the package also takes a faster way through attention, and the order of
-# its sums differs. A change around one millionth is rounding.)
+# Back to the tiny CLIP. The cell puts Serial LoRA into its attention blocks with one call, counts, and
+# asks about the five drawings again. Expect two things: only a small share of the numbers can still
+# be trained, and the answers have not moved, since a fresh adapter adds nothing. (Not quite nothing in
+# floating point: the package also takes a faster way through attention, and the order of its sums
+# differs. A change of a hundred-thousandth or less is rounding.)
 
 # %%
-import open_clip
+import copy
 
 from serial_lora import SerialLoRAConfig, count_parameters, inject
 
-model = open_clip.CLIP(
-    embed_dim=64,
-    vision_cfg={"image_size": 64, "patch_size": 16, "width": 128, "layers": 4, "head_width": 32},
-    text_cfg={"width": 64, "layers": 2, "heads": 2, "vocab_size": 512, "context_length": 16},
-).eval()
-images = torch.randn(2, 3, 64, 64)  # (B, 3, H, W)
+model = copy.deepcopy(backbone.model)
+inject(model, SerialLoRAConfig(rank=8))
 with torch.no_grad():
-    before = model.encode_image(images)  # (B, 64)
-    inject(model, SerialLoRAConfig(rank=8))
-    after = model.encode_image(images)  # (B, 64)
+    again = class_scores(model, batch, encode_prompts(model, tokens)).softmax(dim=-1)  # (B, B)
 
 print(count_parameters(model))
-print("largest change in an answer:", (after - before).abs().max().item())
+print(f"largest change of a share: {(again - shares).abs().max().item():.1e}")
 
 # %% [markdown]
 # **What this shows.** The one line `inject(model, SerialLoRAConfig(rank=8))` froze the model and
@@ -382,6 +438,8 @@ check("0.3", freeze)
 #   thin matrices `A` (r, d) and `B` (d, r). Serial LoRA shares one such pair among q, k and v.
 # - The rank r says how many patterns the correction can have. Low rank saves; full rank does not.
 # - `B` starts at zero, so an adapted model starts as the model it adapts.
+# - A pretrained CLIP answers before any training (zero-shot). How sure it is does not say whether it
+#   is right.
 # - Freeze first. Then check that it worked: count what can be trained.
 # - Checks say what was compared, expected and got, and the likely cause. Open exercises never stop
 #   a notebook.

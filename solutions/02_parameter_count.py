@@ -190,7 +190,8 @@ check("2.2", serial_lora_total)
 clip = ARCHITECTURES["clip"].on_meta()
 sites = find_attention_sites(clip)
 
-print(f"{sum(p.numel() for p in clip.parameters()):,} parameters on {next(clip.parameters()).device}")
+total = sum(p.numel() for p in clip.parameters())
+print(f"{total:,} parameters on the device {next(clip.parameters()).device}")
 print(len(sites), "attention blocks, for example")
 for site in (sites[0], sites[-1]):
     print(f"  {site.name}: tower {site.tower}, block {site.block}, width {site.width}")

@@ -620,8 +620,9 @@ eject(model)
 print("ejected: ", distance(model, plain), "from the base")
 
 # %% tags=["nbval-check-output"]
-names = list(model.state_dict()) == list(clip.state_dict())
-values = all(torch.equal(value, clip.state_dict()[name]) for name, value in model.state_dict().items())
+base_state, state = clip.state_dict(), model.state_dict()
+names = list(state) == list(base_state)
+values = all(torch.equal(value, base_state[name]) for name, value in state.items())
 print("the same names as the base:", names, "| the same bits as the base:", values)
 
 # %% [markdown]
