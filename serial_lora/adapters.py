@@ -99,7 +99,9 @@ def _number(name: str, value: float) -> float:
 def _subset_of_towers(towers: Collection[str] | str | None) -> tuple[str, ...] | None:
     if towers is None:
         return None
-    chosen = (towers,) if isinstance(towers, str) else tuple(towers)
+    chosen = tuple(towers) if isinstance(towers, Collection) else ()
+    if isinstance(towers, str):
+        chosen = (towers,)
     if not chosen or any(tower not in TOWERS for tower in chosen):
         raise SerialLoRAError(f"towers must name some of {', '.join(TOWERS)}, not {towers!r}.")
     return tuple(tower for tower in TOWERS if tower in chosen)

@@ -32,6 +32,7 @@ from serial_lora.inject import (
     check_fit,
     inject,
     injections,
+    refuse_without_values,
     set_scale,
     shared_weights,
     unwrapped,
@@ -54,12 +55,19 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     save leaves an older file as it was.
 
     Raises:
-        SerialLoRAError: if the model has no adapters, or the file cannot be written.
+        SerialLoRAError: if the model has no adapters, they hold values that are not finite, or
+            the file cannot be written.
     """
     from serial_lora import __version__
 
     root, injection = _only_injection(model)
     tensors = {name: tensor.cpu() for name, tensor in _adapter_tensors(root).items()}
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise SerialLoRAError(
+                f"{name} holds values that are not finite numbers, so the training diverged and "
+                "nothing was saved; train again with a smaller learning rate."
+            )
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -110,6 +118,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
         root = unwrapped(model)
         sites = find_attention_sites(root, config.towers, config.blocks, config.stream)
         check_fit(root, sites, config)
+        refuse_without_values(root)
         injection = Injection(config, sites, {})
     _check_same_targets(path, saved.targets, _targets(injection.sites))
     _check_tensors(path, tensors, injection)
@@ -173,6 +182,7 @@ def _only_injection(model: nn.Module) -> tuple[nn.Module, Injection]:
             f"adapters were put into {len(found)} parts of this model separately; pass the part "
             "whose adapters are meant."
         )
+    refuse_without_values(found[0][0])
     return found[0]
 
 

@@ -53,9 +53,9 @@ def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module
         raise SerialLoRAError(
             f"inject needs a SerialLoRAConfig or a LoRAConfig, not a {type(config).__name__}."
         )
+    root = unwrapped(model)
     if adapters(model):
         raise SerialLoRAError("the model has adapters already; call eject(model) first.")
-    root = unwrapped(model)
     sites = find_attention_sites(root, config.towers, config.blocks, config.stream)
     check_fit(root, sites, config)
 
@@ -78,8 +78,30 @@ def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside torch.compile's wrapper, so that names do not depend on it."""
-    return getattr(model, "_orig_mod", model)
+    """The model inside the wrappers of torch.compile and of data parallelism.
+
+    So names do not depend on how a model happened to be wrapped when they were written down.
+
+    Raises:
+        SerialLoRAError: if this is no model at all.
+    """
+    if not isinstance(model, nn.Module):
+        raise SerialLoRAError(f"a model is an nn.Module, not a {type(model).__name__}; pass one.")
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        else:
+            return model
+
+
+def refuse_without_values(model: nn.Module) -> None:
+    """Refuse a model on the meta device, which has shapes and nothing to compute with."""
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise SerialLoRAError(
+            "the model is on the meta device and has no values; load its weights first."
+        )
 
 
 def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfig) -> None:
@@ -367,7 +389,8 @@ def merge(model: nn.Module) -> nn.Module:
     model does nothing.
 
     The state dict of a merged model holds the merged weights *and* the adapters: save one with
-    `save_adapter`, or call `eject(model, keep_merged=True)` for a plain model to save whole.
+    `save_adapter`, or call `eject(model, keep_merged=True)` for a plain model to save whole. Load
+    other weights before merging: `unmerge` brings back those that were there.
 
     Returns:
         The same model.
@@ -472,6 +495,7 @@ def changed_parts(site: AttentionSite, config: AdapterConfig) -> dict[str, Proje
 
 @torch.no_grad()
 def _merged_weights(root: nn.Module, injection: Injection) -> dict[tuple[str, str], Tensor]:
+    refuse_without_values(root)
     if shared_weights(root, injection.sites):
         raise SerialLoRAError(
             "blocks of this model share their attention weights but have an adapter each, so there "

@@ -37,6 +37,7 @@ def lora_plus_groups(
     _check("lr", lr)
     _check("ratio", ratio, above_zero=True)
     _check("weight_decay", weight_decay)
+    _check("lr times ratio", lr * ratio)
     found = list(adapters(model).values())
     if not found:
         raise SerialLoRAError("the model has no adapters; call inject(model, config) first.")
