@@ -102,7 +102,11 @@ class Drawings:
 
 
 def category_of(concept: Concept) -> str:
-    """Unicode's subgroup in words, such as "animal bird"; not the wording of any class prompt."""
+    """Unicode's subgroup in words, such as "animal bird".
+
+    Three of them ("clothing", "mail", "money") are also class names of the adaptation sets. No
+    OpenMoji drawing is ever captioned with any.
+    """
     return concept.subgroup.replace("-", " ").replace("&", "and")
 
 

@@ -1,0 +1,227 @@
+"""The command line: help everywhere, one sentence for a mistake, tables and records."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from serial_lora import cli
+from serial_lora.course import doctor as doctor_module
+from serial_lora.errors import SerialLoRAError
+from serial_lora.labs import clip as lab
+from serial_lora.results import read_records
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line; exit code, what it printed, what it complained of."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(arguments))
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The lab's tiny scale with two steps per run."""
+    monkeypatch.setitem(lab.CONFIGS, "tiny", replace(lab.TINY, min_steps=2, epochs=1))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.mark.parametrize("command", [(), ("doctor",), ("lab",), ("lab", "clip")])
+def test_help_everywhere(run, command):
+    code, out, err = run(*command, "--help")
+    assert code == 0 and "Usage:" in out and not err
+
+
+def test_help_names_every_option(run):
+    _, out, _ = run("lab", "clip", "--help")
+    for option in ("--scale", "--dataset", "--methods", "--shots", "--seeds", "--rank", "--lr"):
+        assert option in out
+    assert "accelerate launch" in out
+
+
+def test_it_is_also_a_module():
+    command = [sys.executable, "-m", "serial_lora.cli", "lab", "no-such-lab"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "no-such-lab" in done.stderr and "Traceback" not in done.stderr
+
+
+MISTAKES = [
+    (("--dataset", "no-such-set"), "unknown data set"),
+    (("--dataset", ","), "at least one name"),
+    (("--dataset", "food101"), "paper"),
+    (("--methods", "no-such-method"), "no method"),
+    (("--methods", ""), "at least one name"),
+    (("--shots", "many"), "whole numbers"),
+    (("--shots", "0"), "1 or more"),
+    (("--shots", "-1"), "1 or more"),
+    (("--shots", "1.5"), "whole numbers"),
+    (("--seeds", "0"), "seeds"),
+    (("--seeds", "-3"), "seeds"),
+    (("--rank", "0"), "rank"),
+    (("--rank", "1000"), "above 192"),
+    (("--rank", "6", "--methods", "all"), "four divides"),
+    (("--lr", "0"), "rate"),
+    (("--lr", "nan"), "rate"),
+    (("--epochs", "0"), "epochs"),
+    (("--batch-size", "0"), "batch_size"),
+    (("--accumulation", "0"), "batch per step"),
+    (("--prompt", "poetic"), "prompt style"),
+    (("--precision", "fp8"), "precision"),
+    (("--scale", "huge"), "scale"),
+    (("--model-name", "no-such-model"), "no model"),
+    (("--model-name", "ViT-B-16"), "QuickGELU"),
+    (("--weights", "no-such-file.safetensors"), "no weights file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_a_mistake_is_one_sentence_and_exit_code_2(run, tmp_path, arguments, message):
+    out = tmp_path / "records.jsonl"
+    options = ("--dataset", "food", "--shots", "1", "--seeds", "1", "--out", str(out))
+    code, _, err = run("lab", "clip", *options, *arguments)
+    assert code == 2
+    assert err.startswith("serial-lora: ") and message in err
+    assert err.count("\n") == 1 and "Traceback" not in err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("arguments", [("--rank", "three"), ("--no-such-option",), ("extra",)])
+def test_a_usage_mistake_is_told_with_exit_code_2(run, arguments):
+    code, _, err = run("lab", "clip", *arguments)
+    assert code == 2 and "Error" in err and "Traceback" not in err
+
+
+def test_an_unknown_command_is_told_with_exit_code_2(run):
+    code, _, err = run("lab", "no-such-lab")
+    assert code == 2 and "no-such-lab" in err
+
+
+def folder_with(tmp_path, kind: str):
+    from PIL import Image
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    if kind == "no classes":
+        return folder
+    for class_name in ("cat", "dog"):
+        (folder / class_name).mkdir()
+        for number in range(3):
+            Image.new("RGB", (8, 8), (number * 40, 0, 0)).save(
+                folder / class_name / f"{number}.png"
+            )
+    if kind == "corrupt picture":
+        (folder / "cat" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    if kind == "one picture":
+        (folder / "dog" / "1.png").unlink()
+        (folder / "dog" / "2.png").unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("no classes", "class folders"),
+        ("corrupt picture", "cannot be read"),
+        ("one picture", "two pictures"),
+    ],
+)
+def test_a_folder_that_will_not_do_is_told(run, tmp_path, kind, message):
+    folder = folder_with(tmp_path, kind)
+    code, _, err = run("lab", "clip", "--dataset", str(folder), "--out", str(tmp_path / "r.jsonl"))
+    assert code == 2 and message in err and "Traceback" not in err and err.count("\n") == 1
+
+
+def test_data_that_were_not_fetched_are_told(run, tmp_path):
+    code, _, err = run(
+        "lab", "clip", "--scale", "paper", "--dataset", "dtd", "--root", str(tmp_path)
+    )
+    assert code == 2 and "data_scripts" in err and err.count("\n") == 1
+
+
+def test_a_lab_prints_a_table_and_keeps_records(run, quick, tmp_path, monkeypatch):
+    out = tmp_path / "runs" / "records.jsonl"
+    arguments = ("--dataset", "food", "--methods", "lora, serial_lora", "--shots", "1")
+    arguments = ("lab", "clip", *arguments, "--seeds", "2", "--out", str(out))
+    code, printed, _ = run(*arguments)
+    assert code == 0
+    records = read_records(out)
+    assert [(r.method, r.seed) for r in records] == [
+        ("lora", 1),
+        ("serial_lora", 1),
+        ("lora", 2),
+        ("serial_lora", 2),
+    ]
+    assert printed.startswith("Settings: CLIPLabConfig(rank=16")
+    assert "already in the records" not in printed
+    for column in ("parameters", "bytes", "zero-shot", "adapted", "seeds", "seconds"):
+        assert column in printed
+    rows = [
+        line for line in printed.splitlines() if re.search(r"food .*(Serial )?LoRA .*\d,\d", line)
+    ]
+    assert len(rows) == 2
+    lora, serial = (next(r for r in records if r.method == m) for m in ("lora", "serial_lora"))
+    assert f"{serial.sizes['parameters']:,}" in rows[1] and "Serial LoRA" in rows[1]
+    assert lora.sizes["parameters"] == 4 * serial.sizes["parameters"]
+    assert f"{cli.zero_shot_of(serial):.1%}" in rows[1]
+    assert f"Records: {out}" in printed
+
+    def must_not_run(*_, **__):
+        raise AssertionError("a finished record was run again")
+
+    monkeypatch.setattr(lab, "run_one", must_not_run)
+    code, again, _ = run(*arguments)
+    assert code == 0 and again.count("already in the records") == 4
+    assert read_records(out) == records
+
+
+def test_short_classes_are_told(run, quick, tmp_path):
+    folder = folder_with(tmp_path, "few")
+    code, printed, _ = run(
+        "lab", "clip", "--dataset", str(folder), "--methods", "serial_lora", "--shots", "4",
+        "--seeds", "1", "--out", str(tmp_path / "r.jsonl"),
+    )  # fmt: skip
+    assert code == 0 and "2 of the classes have fewer pictures" in printed
+
+
+def test_all_stands_for_all_data_sets_and_methods(run, monkeypatch, tmp_path):
+    from serial_lora.data.classification import dataset_names
+    from serial_lora.labs.methods import METHODS
+
+    asked = {}
+
+    def looks(**options):
+        asked.update(options)
+        raise SerialLoRAError("Enough seen.")
+
+    monkeypatch.setattr(lab, "run_lab", looks)
+    run("lab", "clip", "--dataset", "all", "--methods", "all", "--shots", "1,4,16", "--seeds", "3")
+    assert asked["datasets"] == dataset_names("tiny") and asked["methods"] == list(METHODS)
+    assert asked["shots"] == [1, 4, 16] and list(asked["seeds"]) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
+def test_the_doctors_exit_code_is_its_verdict(run, monkeypatch, ok, code):
+    class Report:
+        def __str__(self) -> str:
+            return "[OK] or [FAIL], as it is"
+
+    report = Report()
+    report.ok = ok
+    monkeypatch.setattr(doctor_module, "doctor", lambda: report)
+    assert run("doctor") == (code, "[OK] or [FAIL], as it is\n", "")
+
+
+def test_the_real_doctor_reports_every_line(run):
+    code, out, err = run("doctor")
+    assert code in (0, 1) and "Traceback" not in err
+    assert "[OK]" in out
+    assert (code == 1) == ("[FAIL]" in out)
