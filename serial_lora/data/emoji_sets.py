@@ -106,6 +106,20 @@ def hidden_codepoints() -> frozenset[str]:
     return frozenset(hidden)
 
 
+def unseen_drawings(emoji: EmojiSet) -> frozenset[int]:
+    """Positions of the hidden concepts whose drawing no visible concept shares.
+
+    A few concepts have one drawing between them, as Norway's and Svalbard's flags do; where one of
+    the two is visible, pretraining has seen the drawing of the other.
+    """
+    hidden = hidden_codepoints()
+    is_hidden = [concept.codepoints in hidden for concept in emoji.concepts]
+    shown = {emoji.pictures[i].tobytes() for i in range(len(emoji)) if not is_hidden[i]}
+    return frozenset(
+        i for i in range(len(emoji)) if is_hidden[i] and emoji.pictures[i].tobytes() not in shown
+    )
+
+
 def _lottery(codepoints: str) -> str:
     return hashlib.sha256(f"hidden:{codepoints}".encode()).hexdigest()
 
@@ -140,19 +154,13 @@ def load_emoji_set(name: str, style: str = "openmoji", size: int = 64) -> Classi
             f"There is no emoji data set {name!r}; choose one of {', '.join(EMOJI_SETS)}."
         )
     emoji, hidden = load_emoji(style, size), hidden_codepoints()
-    classes = class_labels(name)
-    shown = {
-        emoji.pictures[index].tobytes()
-        for index, concept in enumerate(emoji.concepts)
-        if concept.codepoints not in hidden
-    }
+    classes, unseen = class_labels(name), unseen_drawings(emoji)
     parts: dict[bool, tuple[list[int], list[int]]] = {False: ([], []), True: ([], [])}
     for index, concept in enumerate(emoji.concepts):
         label = classes.get(concept.subgroup, classes.get(concept.group))
-        # A few concepts share one drawing, as Norway's and Svalbard's flags do; it is seen then.
-        known = concept.codepoints in hidden and emoji.pictures[index].tobytes() in shown
-        if label is not None and not known:
-            indices, labels = parts[concept.codepoints in hidden]
+        is_hidden = concept.codepoints in hidden
+        if label is not None and (index in unseen or not is_hidden):
+            indices, labels = parts[is_hidden]
             indices.append(index)
             labels.append(label)
     return ClassificationData(
