@@ -79,13 +79,18 @@ def device_name() -> str:
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Add one line to a JSONL file, whole or not at all; several runs may share the file.
+    """Add one line to a JSONL file, whole or not at all.
+
+    Several runs may share the file, at the same time too: a run that is in it already is not added
+    again.
 
     Raises:
         SerialLoRAError: the file cannot be written; what it held before is untouched.
     """
     line = (json.dumps(asdict(record), sort_keys=True) + "\n").encode()
     with _open_records(path) as file:
+        if record.key in {known.key for known in read_records(path)}:
+            return
         _mend_end(file, path)
         end = file.seek(0, os.SEEK_END)
         try:

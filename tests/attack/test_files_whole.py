@@ -82,8 +82,8 @@ def test_a_record_whose_newline_an_editor_took_is_kept(tmp_path):
     append_record(path, RECORD)
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     assert read_records(path) == [RECORD]
-    append_record(path, RECORD)
-    assert read_records(path) == [RECORD, RECORD]
+    append_record(path, replace(RECORD, seed=2))
+    assert read_records(path) == [RECORD, replace(RECORD, seed=2)]
 
 
 def test_a_place_that_cannot_be_written_is_known_before_the_run(tmp_path):
@@ -106,3 +106,10 @@ def test_runs_that_share_a_file_lose_no_record(tmp_path):
         list(pool.map(run, range(4)))
     found = sorted((record.shots, record.seed) for record in read_records(path))
     assert found == [(number, seed) for number in range(4) for seed in range(20)]
+
+
+def test_two_runs_of_the_same_thing_leave_one_record(tmp_path):
+    path = tmp_path / "r.jsonl"
+    append_record(path, RECORD)
+    append_record(path, replace(RECORD, seconds=2.0, measures={"accuracy": 0.6}))
+    assert read_records(path) == [RECORD]
