@@ -163,12 +163,17 @@ def display_table(frame: pd.DataFrame) -> None:
     from IPython.display import display
 
     words = [str(name) for name in frame.columns]
-    numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
-    rules = ["---:" if number else ":---" for number in numeric]
+    rules = ["---:" if _holds_numbers(frame[name]) else ":---" for name in frame.columns]
     rows = [[_cell_text(cell) for cell in row] for row in frame.itertuples(index=False)]
     lines = ["| " + " | ".join(row) + " |" for row in (words, rules, *rows)]
     data = {"text/markdown": "\n".join(lines), "text/plain": frame.to_string(index=False)}
     display(data, raw=True)
+
+
+def _holds_numbers(column: pd.Series) -> bool:
+    """Whether every cell is a number, be it as text or in bold."""
+    texts = column.astype(str).str.strip("*").str.replace(",", "")
+    return bool(pd.to_numeric(texts, errors="coerce").notna().all())
 
 
 def _cell_text(cell: Any) -> str:

@@ -138,7 +138,7 @@ for style, emoji in styles.items():
 # That is called **zero-shot** classification.
 #
 # The course ships a tiny CLIP that learnt from emoji of several designers. These five drawings by
-# OpenMoji were kept away from it: it knows koalas, but not this one. Each row of the map divides 100 %
+# OpenMoji were kept away from it: it has seen koalas, but no koala of theirs. Each row divides 100 %
 # among the captions, and the right caption is on the diagonal. Expect the dark cells to lie mostly
 # there, and expect mistakes: the model is tiny.
 

@@ -378,15 +378,16 @@ panel = count_panel(rank=32, width=768, depth=12)
 #
 # Now compare with the paper's own figures. Each row of the table is one printed number, and beside it
 # stands the *exact* count in every unit in which somebody might have printed it: in millions, in
-# units of 1024 x 1000, in bytes. Where a unit gives the printed digits, it is in bold. If the paper
-# meant what it says, the bold ones would all stand in one column. Do they?
+# units of 1024 x 1000, in bytes. Where a unit gives the printed digits, it is in bold. A figure printed
+# in M should be bold under *millions of parameters*, one in MB under *float32 bytes in MB*. Are they?
 
 # %%
 display_table(readings_frame(mark=True))
 
 # %% [markdown]
-# **What this shows.** They do not: the bold column changes from model to model, and for one model no
-# unit fits. The package judges each figure by the same comparison, in words:
+# **What this shows.** Only the figures in MB are where they should be. Of those in M, the bold column
+# changes from model to model, and for one model no unit fits. The package judges each figure by the
+# same comparison, in words:
 
 # %%
 display_table(audit_frame()[["model", "method", "where", "printed", "verdict"]])

@@ -232,14 +232,15 @@ def test_shares_print_the_largest_of_each_row_in_bold():
 
 def test_a_table_has_words_left_and_numbers_right(capture_display):
     frame = pd.DataFrame({"who": ["a|b", "c"], "count": [1234567, 8], "ratio": [4.0, 3.25]})
+    frame["as text"] = ["**3.84**", "1,000"]
     plots.display_table(frame)
     (shown,) = capture_display
     lines = shown["text/markdown"].splitlines()
     assert lines == [
-        "| who | count | ratio |",
-        "| :--- | ---: | ---: |",
-        "| a\\|b | 1,234,567 | 4.00 |",
-        "| c | 8 | 3.25 |",
+        "| who | count | ratio | as text |",
+        "| :--- | ---: | ---: | ---: |",
+        "| a\\|b | 1,234,567 | 4.00 | **3.84** |",
+        "| c | 8 | 3.25 | 1,000 |",
     ]
 
 
