@@ -40,6 +40,7 @@ from serial_lora.data.emoji_sets import (
     load_emoji_set,
     unseen_drawings,
 )
+from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_json
 from serial_lora.metrics import accuracy
 
@@ -132,7 +133,12 @@ class Pretraining:
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder, self.recipe = folder, recipe
         torch.manual_seed(recipe.seed)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SerialLoRAError(
+                f"{folder} cannot be made ({error.strerror}); choose another folder with --out."
+            ) from error
         self.hidden = hidden_codepoints()
         size = ARCHITECTURE["vision_cfg"]["image_size"]
         self.sets = [load_emoji(style, size) for style in STYLES]
