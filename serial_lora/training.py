@@ -308,6 +308,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "random": torch.get_rng_state(),
+            "random_on_gpu": _gpu_random_state(),
             "losses": self.history.losses,
             "seconds": self.history.seconds,
         }
@@ -342,6 +343,8 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         torch.set_rng_state(state["random"])
+        if state["random_on_gpu"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["random_on_gpu"])
         self.history = TrainingHistory(list(state["losses"]), state["seconds"])
         return len(self.history.losses)
 
@@ -376,6 +379,10 @@ class _bar:
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
+
+
+def _gpu_random_state() -> Tensor | None:
+    return torch.cuda.get_rng_state() if torch.cuda.is_available() else None
 
 
 def _forget_peak_memory(device: torch.device) -> None:

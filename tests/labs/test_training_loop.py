@@ -22,6 +22,7 @@ from lab_models import (
 from torch import nn
 
 import serial_lora
+from serial_lora import training
 from serial_lora.errors import SerialLoRAError
 from serial_lora.labs.clip import CLIPObjective
 from serial_lora.optim import lora_plus_groups
@@ -271,6 +272,17 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, dropout
     assert history.losses == expected.losses
     assert same_tensors(trained_tensors(resumed), trained_tensors(whole))
     assert list(state.parent.iterdir()) == []
+
+
+def test_a_run_begun_on_a_gpu_can_go_on_without_one(tmp_path, monkeypatch):
+    kept = torch.arange(16, dtype=torch.uint8)
+    with monkeypatch.context() as gpu:
+        gpu.setattr(training, "_gpu_random_state", lambda: kept)
+        state = interrupted_state(tmp_path)
+    assert torch.load(state, weights_only=True)["random_on_gpu"].equal(kept)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    history = train(Same(adapted_objective()), stream(STEPS), settings(), save_to=state)
+    assert len(history.losses) == STEPS
 
 
 def test_a_finished_run_leaves_no_state_file(tmp_path):
