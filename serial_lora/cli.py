@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -131,11 +132,12 @@ def results_table(records: list) -> Table:
     """One row for each data set, shots and method: sizes, both accuracies, seconds."""
     from serial_lora.labs.methods import METHODS
 
-    table = Table(title="CLIP few-shot classification")
+    # In a narrow terminal words are folded; a digit is never cut off.
+    table = Table(title="CLIP few-shot classification", box=SIMPLE_HEAD, padding=0)
     for column in ("data set", "shots", "method"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for column in ("parameters", "bytes", "zero-shot", "adapted", "seeds", "seconds"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold", no_wrap=column != "adapted")
     groups: dict[tuple, list] = {}
     for record in records:
         groups.setdefault((record.dataset, record.shots, record.method), []).append(record)
