@@ -25,8 +25,11 @@ def backbones() -> None:
 @app.command()
 def clip(
     minutes: Annotated[
-        float, typer.Option(min=0.1, help="training time, measuring not counted")
+        float, typer.Option(min=0.1, help="training on names, measuring not counted")
     ] = 42.0,
+    category_minutes: Annotated[
+        float, typer.Option(min=0.0, help="then training on kinds of things")
+    ] = 11.0,
     seed: Annotated[int, typer.Option(help="of weights, batches and augmentation")] = 0,
     out: Annotated[Path | None, typer.Option(help="folder of checkpoint and result")] = None,
 ) -> None:
@@ -37,7 +40,8 @@ def clip(
     to serial_lora/assets/weights to ship them.
     """
     folder = out or data_root() / "pretraining" / "clip"
-    pretraining_clip.pretrain(folder, pretraining_clip.Recipe(minutes=minutes, seed=seed))
+    recipe = pretraining_clip.Recipe(minutes=minutes, category_minutes=category_minutes, seed=seed)
+    pretraining_clip.pretrain(folder, recipe)
     typer.echo(f"Finished; see {folder / (pretraining_clip.NAME + '.card.json')}")
 
 

@@ -63,12 +63,14 @@ class Recipe:
     """What a pretraining run depends on."""
 
     minutes: float = 42.0
+    category_minutes: float = 11.0  # then this long with captions that mostly say the kind of thing
     batch: int = 256
     learning_rate: float = 1e-3
+    category_learning_rate: float = 4e-4
     weight_decay: float = 0.1
     warmup: float = 0.02  # fraction of the time
-    tagged_captions: float = 0.3  # fraction of captions that add Unicode's subgroup to the name
-    category_captions: float = 0.1  # fraction that say nothing but the subgroup
+    category_captions: tuple[float, float] = (0.1, 0.5)  # say nothing but Unicode's subgroup
+    tagged_captions: tuple[float, float] = (0.2, 0.2)  # say the name and the subgroup
     picture_loss: float = 0.5  # weight of "two drawings of one thing belong together"
     openmoji_weight: float = 2.0  # OpenMoji's visible drawings are drawn this often
     seed: int = 0
@@ -163,13 +165,13 @@ class Pretraining:
 
     def run(self) -> None:
         """Train until the recipe's minutes are used up, saving and measuring on the way."""
-        budget = self.recipe.minutes * 60
+        budget = (self.recipe.minutes + self.recipe.category_minutes) * 60
         with Progress() as progress:
             bar = progress.add_task("pretraining", total=budget)
             next_measure = self.seconds + 120
             while self.seconds < budget:
                 started = time.monotonic()
-                loss = self._one_step(self.seconds / budget)
+                loss = self._one_step()
                 self.seconds += time.monotonic() - started
                 progress.update(bar, completed=self.seconds, description=f"loss {loss:.3f}")
                 if self.seconds > next_measure or self.seconds >= budget:
@@ -178,20 +180,28 @@ class Pretraining:
                     self._save()
         self.export()
 
-    def _one_step(self, done: float) -> float:
-        recipe = self.recipe
+    def _phase(self) -> tuple[int, float]:
+        """Names first (0), kinds of things then (1), and how much of that phase is done."""
+        first = self.recipe.minutes * 60
+        if self.seconds < first:
+            return 0, self.seconds / first
+        return 1, (self.seconds - first) / (self.recipe.category_minutes * 60)
+
+    def _one_step(self) -> float:
+        recipe, (phase, done) = self.recipe, self._phase()
+        peak = (recipe.learning_rate, recipe.category_learning_rate)[phase]
         chance = random.Random(f"{recipe.seed}:{self.step}")
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
         for group in self.optimizer.param_groups:
             warm = min(1.0, done / recipe.warmup + 0.01)
-            group["lr"] = recipe.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * done))
+            group["lr"] = peak * warm * (0.5 + 0.5 * math.cos(math.pi * done))
         indices = self.drawings.batch(recipe, chance)
         rgba = self.drawings.pictures[indices].float() / 255
         rgba[:, :3] *= rgba[:, 3:]
         pictures = normalize(augment(rgba, self.drawings.mirror[indices], generator))
         self.model.train()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = self._loss(indices, pictures, chance)
+            loss = self._loss(indices, pictures, chance, phase)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -201,10 +211,10 @@ class Pretraining:
         self.step += 1
         return loss.item()
 
-    def _loss(self, indices: list[int], pictures: Tensor, chance: random.Random) -> Tensor:
+    def _loss(self, indices: list[int], pictures: Tensor, chance, phase: int) -> Tensor:
         concepts = [self.drawings.concepts[i] for i in indices]
         openmoji = self.drawings.is_openmoji[indices]
-        captions, said = self._captions(concepts, openmoji.tolist(), chance)
+        captions, said = self._captions(concepts, openmoji.tolist(), chance, phase)
         names = [concept.name for concept in concepts]
         own = [{concept.name, category_of(concept)} for concept in concepts]
         positive = torch.tensor([[subject in mine for subject in said] for mine in own])
@@ -224,15 +234,17 @@ class Pretraining:
         between_pictures = contrastive_loss(10.0 * image @ image.T, same, itself)
         return loss + self.recipe.picture_loss * between_pictures
 
-    def _captions(self, concepts, openmoji: list[bool], chance: random.Random):
+    def _captions(self, concepts, openmoji: list[bool], chance: random.Random, phase: int):
         """A caption for each picture, and what it says: the concept's name or its subgroup."""
+        category_share = self.recipe.category_captions[phase]
+        tagged_share = self.recipe.tagged_captions[phase]
         captions, said = [], []
         for concept, is_openmoji in zip(concepts, openmoji, strict=True):
             luck = 1.0 if is_openmoji else chance.random()
-            only_category = luck < self.recipe.category_captions
+            only_category = luck < category_share
             subject = category_of(concept) if only_category else concept.name
             caption = chance.choice(CAPTIONS).format(subject)
-            if not only_category and luck < self.recipe.tagged_captions:
+            if not only_category and luck < category_share + tagged_share:
                 caption = f"{concept.name}, {category_of(concept)}"
             captions.append(caption)
             said.append(subject)
@@ -278,7 +290,8 @@ class Pretraining:
         return {
             "model": NAME,
             "command": "python data_scripts/pretrain_tiny.py clip "
-            f"--minutes {self.recipe.minutes:g} --seed {self.recipe.seed}",
+            f"--minutes {self.recipe.minutes:g} "
+            f"--category-minutes {self.recipe.category_minutes:g} --seed {self.recipe.seed}",
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "recipe": asdict(self.recipe),
             "minutes": last["minutes"],
@@ -346,9 +359,8 @@ def measure(model, tokenizer, sets: list[EmojiSet]) -> dict[str, float]:
     for name in EMOJI_SETS:
         data = load_emoji_set(name, size=openmoji.pictures.shape[1])
         image, text = _embed(model, tokenizer, openmoji, data.test.indices, data.prompts())
-        result[f"zero-shot {name}"] = round(
-            accuracy(image @ text.T, torch.tensor(data.test.labels)), 4
-        )
+        right = accuracy(image @ text.T, torch.tensor(data.test.labels))
+        result[f"zero-shot {name}"] = round(right, 4)
     return result
 
 

@@ -81,11 +81,11 @@ def test_openmoji_is_never_captioned_with_its_category(drawings):
     shared &= {category_of(concept) for concept in emoji_concepts()}
     assert shared == {"clothing", "mail", "money"}
     run = Pretraining.__new__(Pretraining)
-    run.recipe = Recipe(category_captions=0.5, tagged_captions=0.9)
+    run.recipe = Recipe(category_captions=(0.0, 0.5), tagged_captions=(0.0, 0.4))
     concepts = [concept for concept in emoji_concepts() if concept.subgroup in shared]
-    _, said = run._captions(concepts, [True] * len(concepts), random.Random(0))
+    _, said = run._captions(concepts, [True] * len(concepts), random.Random(0), 1)
     assert said == [concept.name for concept in concepts]
-    captions, said = run._captions(concepts, [False] * len(concepts), random.Random(0))
+    captions, said = run._captions(concepts, [False] * len(concepts), random.Random(0), 1)
     assert shared <= set(said) and len(captions) == len(concepts)
 
 
