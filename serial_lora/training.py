@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration
+from accelerate.utils import DataLoaderConfiguration, parse_flag_from_env
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -219,9 +219,18 @@ def train(
     return run.history
 
 
+def process_state() -> PartialState:
+    """Which process this is, of how many, and its device.
+
+    Accelerate settles this once per process, and without the argument it would settle that
+    processes which `accelerate launch` put on the CPU know nothing of each other.
+    """
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+
+
 def check_shares(batch_size: int, accumulation: int) -> None:
     """Refuse a batch that the running processes and its parts cannot share evenly."""
-    processes = PartialState().num_processes
+    processes = process_state().num_processes
     if batch_size % (processes * accumulation):
         raise SerialLoRAError(
             f"A batch of {batch_size} cannot be shared evenly by {processes} processes and "

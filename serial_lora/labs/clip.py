@@ -42,6 +42,7 @@ from serial_lora.training import (
     TrainingConfig,
     check_shares,
     plain_worker_errors,
+    process_state,
     train,
 )
 
@@ -357,13 +358,9 @@ def _check_batches(
 
 
 def _device() -> torch.device:
-    from accelerate import PartialState
-
-    return PartialState().device
+    return process_state().device
 
 
 def is_first_process() -> bool:
     """Whether this process is the one that prints and writes: always, unless there are several."""
-    from accelerate import PartialState
-
-    return PartialState().is_main_process
+    return process_state().is_main_process
