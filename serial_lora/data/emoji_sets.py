@@ -31,7 +31,7 @@ EMOJI_SETS: dict[str, dict[str, tuple[str, ...]]] = {
         "a reptile": ("animal-reptile", "animal-amphibian"),
         "a flower": ("plant-flower",),
         "a plant": ("plant-other",),
-        "the weather": ("sky & weather",),
+        "the sky": ("sky & weather",),
     },
     "food": {
         "a fruit": ("food-fruit",),
