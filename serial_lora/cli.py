@@ -129,8 +129,13 @@ def _line(record, is_new: bool) -> str:
 
 
 def results_table(records: list) -> Table:
-    """One row for each data set, shots and method: sizes, both accuracies, seconds."""
+    """One row for each data set, shots and method: sizes, both accuracies, seconds.
+
+    At paper scale the accuracy that the paper's Table III prints stands beside it.
+    """
     from serial_lora.labs.methods import METHODS
+
+    beside_paper = any(record.scale == "paper" for record in records)
 
     # In a narrow terminal words are folded; a digit is never cut off.
     table = Table(title="CLIP few-shot classification", box=SIMPLE_HEAD, padding=0)
@@ -138,6 +143,8 @@ def results_table(records: list) -> Table:
         table.add_column(column, overflow="fold")
     for column in ("parameters", "bytes", "zero-shot", "adapted", "seeds", "seconds"):
         table.add_column(column, justify="right", overflow="fold", no_wrap=column != "adapted")
+    if beside_paper:
+        table.add_column("paper", justify="right", no_wrap=True)
     groups: dict[tuple, list] = {}
     for record in records:
         groups.setdefault((record.dataset, record.shots, record.method), []).append(record)
@@ -148,8 +155,23 @@ def results_table(records: list) -> Table:
             f"{first.sizes['parameters']:,}", f"{first.sizes['bytes']:,}",
             f"{zero_shot_of(first):.1%}", _mean_and_spread(group),
             str(len(group)), f"{sum(r.seconds for r in group) / len(group):.0f}",
+            *([paper_accuracy(dataset, shots, method)] if beside_paper else []),
         )  # fmt: skip
     return table
+
+
+def paper_accuracy(dataset: str, shots: int, method: str) -> str:
+    """What the paper's Table III prints for this cell, or a dash where it prints nothing."""
+    from serial_lora.counting import paper_results
+
+    table = paper_results()
+    cell = table[
+        (table["where"] == "Table III")
+        & (table["dataset"] == dataset)
+        & (table["amount"] == f"{shots} shot")
+        & (table["method"] == method)
+    ]
+    return "–" if cell.empty else f"{cell['value'].item():.2f}%"
 
 
 def zero_shot_of(record) -> float:

@@ -39,7 +39,6 @@ import open_clip
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from accelerate import PartialState
 from IPython.display import Markdown, display
 from torch import Tensor, nn
 
@@ -55,6 +54,7 @@ from serial_lora.labs.methods import METHODS, get_method
 from serial_lora.metrics import accuracy
 from serial_lora.plots import display_figure, house_style, plot_accuracy_by_shots, show_pictures
 from serial_lora.results import frame, shipped_records
+from serial_lora.training import process_state
 from serial_lora.widgets import is_static
 
 torch.manual_seed(0)
@@ -74,7 +74,7 @@ lesson_card("04")
 # numbers from the card that the pretraining wrote.
 
 # %%
-device = PartialState().device  # a GPU where there is one, as the training loop chooses
+device = process_state().device  # a GPU where there is one, as the training loop chooses
 backbone = load_clip("tiny")
 model = backbone.model.to(device)
 card = json.loads(tiny_file("card.json").read_text("utf-8"))
