@@ -592,8 +592,8 @@ only_serial = int((right["serial_lora"] & ~right["lora"]).sum())
 only_lora = int((right["lora"] & ~right["serial_lora"]).sum())
 usual = 2 * (only_serial + only_lora) ** 0.5
 display(Markdown(
-    f"One test picture is {100 / n:.1f} points. {only_serial} pictures are right with Serial LoRA only, "
-    f"{only_lora} with LoRA only. Between two methods that are equally good, a difference of up to about "
+    f"One test picture is {100 / n:.1f} points. Right with Serial LoRA only: {only_serial}; "
+    f"with LoRA only: {only_lora}. Between two methods that are equally good, a difference of up to about "
     f"{usual:.0f} pictures is nothing unusual; here it is {abs(only_serial - only_lora)}"
     + (", too few for a verdict." if abs(only_serial - only_lora) <= usual else
        ", which is more, but in one run, with one draw of the shots.")

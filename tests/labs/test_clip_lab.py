@@ -209,13 +209,20 @@ def test_a_class_with_too_few_pictures_is_reported(backbone, config):
 
 @pytest.mark.parametrize("method", ["lora", "serial_lora", "serial_lora_plus"])
 def test_a_short_run_learns(backbone, config, method):
-    longer = replace(config, min_steps=40, lr=1e-2, dropout=0.0)
+    longer = replace(config, min_steps=40, lr=1e-2, plus_lr=2e-3, dropout=0.0)
     data = coloured()
     untrained = lab.zero_shot(backbone, data)
     short = lab.run_one(backbone, data, METHODS[method], 4, 1, config)
     record = lab.run_one(backbone, data, METHODS[method], 4, 1, longer)
     assert record.measures["loss"] < 0.9 * short.measures["loss"]
     assert record.measures["accuracy"] >= untrained["zero_shot_dataset"]
+
+
+def test_lora_plus_may_start_from_a_rate_of_its_own():
+    config = lab.CLIPLabConfig(lr=1e-2, plus_lr=1e-3)
+    assert config.training(steps=1).lr == 1e-2
+    assert config.training(steps=1, ratio=20.0).lr == 1e-3
+    assert lab.PAPER.training(steps=1, ratio=20.0).lr == lab.PAPER.lr == 2e-4  # as in the paper
 
 
 # --- many runs -----------------------------------------------------------------------------------
@@ -236,7 +243,7 @@ def test_the_lab_runs_every_combination_once(tmp_path, monkeypatch):
     assert [path.name for path in out.parent.glob("[!.]*")] == ["records.jsonl"]
     for record in first:
         assert {"zero_shot_dataset", "zero_shot_generic", "accuracy"} <= record.measures.keys()
-        assert record.settings["lr"] == 1e-3 and record.settings["model_name"] == "tiny-clip"
+        assert record.settings["lr"] == lab.TINY.lr and record.settings["model_name"] == "tiny-clip"
         assert record.environment["torch"] == torch.__version__
 
     def must_not_run(*_, **__):
