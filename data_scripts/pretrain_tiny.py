@@ -45,6 +45,12 @@ def clip(
     typer.echo(f"Finished; see {folder / (pretraining_clip.NAME + '.card.json')}")
 
 
+@app.command("clip-card")
+def clip_card() -> None:
+    """Write what adapting the shipped weights reached, read off the records, into their card."""
+    typer.echo(f"Written to {pretraining_clip.complete_card()}")
+
+
 def main() -> None:
     """Run; a user's mistake ends in one sentence and exit code 2."""
     try:

@@ -1,6 +1,7 @@
 """Pretraining of the tiny CLIP: what it may see, how it is told, how pictures are changed."""
 
 import gzip
+import json
 import math
 import random
 
@@ -24,6 +25,7 @@ from data_scripts.pretraining.vocabulary import used_merges, write_merges
 from serial_lora.backbones.clip import encode_prompts, load_clip, tiny_file
 from serial_lora.data.emoji import STYLES, emoji_concepts, load_emoji
 from serial_lora.data.emoji_sets import EMOJI_SETS, hidden_codepoints, load_emoji_set
+from serial_lora.results import shipped_records
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +231,12 @@ def test_pretraining_normalises_as_the_lab_does():
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
     expected = load_clip("tiny").test_transform(picture)[None]
     torch.testing.assert_close(normalize(pixels), expected, atol=1e-5, rtol=0)
+
+
+def test_the_shipped_card_tells_what_the_records_say():
+    card = json.loads(tiny_file("card.json").read_text("utf-8"))
+    records = [record for record in shipped_records("clip") if record.shots == 16]
+    for method in {record.method for record in records}:
+        values = [r.measures["accuracy"] for r in records if r.method == method]
+        assert card["adapted"]["16 shots"][method] == pytest.approx(np.mean(values), abs=1e-4)
+    assert card["measured"]["openmoji R@10"] > 0.5
