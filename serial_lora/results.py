@@ -69,6 +69,7 @@ def environment() -> dict[str, str]:
             facts[package] = version(package)
         except PackageNotFoundError:
             continue
+    facts["torch"] = torch.__version__  # with the build, such as +cpu, which the metadata may lack
     return facts
 
 
