@@ -64,7 +64,7 @@ def run_key(*parts: object) -> str:
 def environment() -> dict[str, str]:
     """Where a run ran: versions, device, date."""
     facts = {"date": datetime.now(timezone.utc).date().isoformat(), "device": device_name()}
-    for package in ("serial-lora", "torch", "open_clip_torch", "diffusers"):
+    for package in ("serial-lora", "open_clip_torch", "diffusers"):
         try:
             facts[package] = version(package)
         except PackageNotFoundError:
