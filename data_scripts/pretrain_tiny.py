@@ -11,6 +11,7 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs as a plain file
 
 from data_scripts.pretraining import clip as pretraining_clip  # noqa: E402
+from data_scripts.pretraining import sam as pretraining_sam  # noqa: E402
 from serial_lora.data.download import data_root  # noqa: E402
 from serial_lora.errors import SerialLoRAError  # noqa: E402
 
@@ -49,6 +50,22 @@ def clip(
 def clip_card() -> None:
     """Write what adapting the shipped weights reached, read off the records, into their card."""
     typer.echo(f"Written to {pretraining_clip.complete_card()}")
+
+
+@app.command()
+def sam(
+    minutes: Annotated[float, typer.Option(min=0.1, help="training, measuring not counted")] = 82.0,
+    seed: Annotated[int, typer.Option(help="of weights, scenes and prompts")] = 0,
+    out: Annotated[Path | None, typer.Option(help="folder of checkpoint and result")] = None,
+) -> None:
+    """Pretrain the tiny SAM on Twemoji drawings over photographs.
+
+    An interrupted run goes on from its last checkpoint. Config, float16 weights, curve and card end
+    up in --out; copy them to serial_lora/assets/weights to ship them.
+    """
+    folder = out or data_root() / "pretraining" / "sam"
+    pretraining_sam.pretrain(folder, pretraining_sam.Recipe(minutes=minutes, seed=seed))
+    typer.echo(f"Finished; see {folder / (pretraining_sam.TINY_MODEL + '.card.json')}")
 
 
 def main() -> None:

@@ -7,24 +7,21 @@ are what the adaptation sets test.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import random
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from rich.progress import Progress
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from data_scripts.pretraining.augment import augment
 from data_scripts.pretraining.icons import ICON_STYLES, load_icons
+from data_scripts.pretraining.loop import PretrainingRun
 from data_scripts.pretraining.vocabulary import used_merges, write_merges
 from serial_lora.backbones.clip import tiny_file
 from serial_lora.data.emoji import (
@@ -41,7 +38,6 @@ from serial_lora.data.emoji_sets import (
     load_emoji_set,
     unseen_drawings,
 )
-from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_json
 from serial_lora.metrics import accuracy
 from serial_lora.results import frame, shipped_records
@@ -131,56 +127,24 @@ def contrastive_loss(logits: Tensor, positive: Tensor, ignore: Tensor) -> Tensor
     return -(target * log_likelihood).sum(1).mean()
 
 
-class Pretraining:
-    """One run: model, optimizer, clock; everything that a checkpoint holds."""
+class Pretraining(PretrainingRun):
+    """One run of the tiny CLIP."""
+
+    name = NAME
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
-        self.folder, self.recipe = folder, recipe
-        torch.manual_seed(recipe.seed)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SerialLoRAError(
-                f"{folder} cannot be made ({error.strerror}); choose another folder with --out."
-            ) from error
+        super().__init__(folder, recipe, recipe.minutes + recipe.category_minutes)
         self.hidden = hidden_codepoints()
         size = ARCHITECTURE["vision_cfg"]["image_size"]
         self.sets = [load_emoji(style, size) for style in STYLES]
         self.sets += [load_icons(style, size) for style in ICON_STYLES]
         self.drawings = Drawings(self.sets, self.hidden)
         self.tokenizer, config = write_model_files(folder)
-        self.model = open_clip.CLIP(
+        model = open_clip.CLIP(
             config["embed_dim"], config["vision_cfg"], config["text_cfg"], output_dict=True
         )
-        fast_attention(self.model)
-        decayed = [p for p in self.model.parameters() if p.ndim >= 2]
-        plain = [p for p in self.model.parameters() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": recipe.weight_decay},
-             {"params": plain, "weight_decay": 0.0}],
-            lr=recipe.learning_rate, betas=(0.9, 0.98),
-        )  # fmt: skip
-        self.step, self.seconds, self.curve = 0, 0.0, []
-        self.checkpoint = folder / "checkpoint.pt"
-        if self.checkpoint.exists():
-            self._resume()
-
-    def run(self) -> None:
-        """Train until the recipe's minutes are used up, saving and measuring on the way."""
-        budget = (self.recipe.minutes + self.recipe.category_minutes) * 60
-        with Progress() as progress:
-            bar = progress.add_task("pretraining", total=budget)
-            next_measure = self.seconds + 120
-            while self.seconds < budget:
-                started = time.monotonic()
-                loss = self._one_step()
-                self.seconds += time.monotonic() - started
-                progress.update(bar, completed=self.seconds, description=f"loss {loss:.3f}")
-                if self.seconds > next_measure or self.seconds >= budget:
-                    next_measure = self.seconds + 240
-                    self._measure(loss)
-                    self._save()
-        self.export()
+        fast_attention(model)
+        self.set_up(model)
 
     def _phase(self) -> tuple[int, float]:
         """Names first (0), kinds of things then (1), and how much of that phase is done."""
@@ -189,14 +153,12 @@ class Pretraining:
             return 0, self.seconds / first
         return 1, (self.seconds - first) / (self.recipe.category_minutes * 60)
 
-    def _one_step(self) -> float:
+    def one_step(self) -> float:
         recipe, (phase, done) = self.recipe, self._phase()
         peak = (recipe.learning_rate, recipe.category_learning_rate)[phase]
+        self.set_learning_rate(peak, done, recipe.warmup)
         chance = random.Random(f"{recipe.seed}:{self.step}")
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
-        for group in self.optimizer.param_groups:
-            warm = min(1.0, done / recipe.warmup + 0.01)
-            group["lr"] = peak * warm * (0.5 + 0.5 * math.cos(math.pi * done))
         indices = self.drawings.batch(recipe, chance)
         rgba = self.drawings.pictures[indices].float() / 255
         rgba[:, :3] *= rgba[:, 3:]
@@ -204,14 +166,10 @@ class Pretraining:
         self.model.train()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = self._loss(indices, pictures, chance, phase)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        number = self.descend(loss)
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, math.log(100))
-        self.step += 1
-        return loss.item()
+        return number
 
     def _loss(self, indices: list[int], pictures: Tensor, chance, phase: int) -> Tensor:
         concepts = [self.drawings.concepts[i] for i in indices]
@@ -252,53 +210,21 @@ class Pretraining:
             said.append(subject)
         return captions, said
 
-    def _measure(self, loss: float) -> None:
-        row = {"minutes": round(self.seconds / 60, 2), "step": self.step, "loss": round(loss, 4)}
-        row |= measure(self.model, self.tokenizer, self.sets)
-        self.curve.append(row)
-        print(json.dumps(row), flush=True)
-
-    def _save(self) -> None:
-        state = {
-            "recipe": asdict(self.recipe), "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(), "step": self.step,
-            "seconds": self.seconds, "curve": self.curve,
-        }  # fmt: skip
-        torch.save(state, self.checkpoint.with_suffix(".tmp"))
-        self.checkpoint.with_suffix(".tmp").replace(self.checkpoint)
-
-    def _resume(self) -> None:
-        state = torch.load(self.checkpoint, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.curve = state["curve"]
-        print(f"going on from step {self.step}, {self.seconds / 60:.1f} minutes", flush=True)
+    def measure(self) -> dict[str, float]:
+        return measure(self.model, self.tokenizer, self.sets)
 
     def export(self) -> None:
-        """Write float16 weights and the curve beside the model config."""
-        weights = {k: v.half().contiguous() for k, v in self.model.state_dict().items()}
-        save_file(weights, self.folder / f"{NAME}.safetensors")
-        with (self.folder / f"{NAME}.curve.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.curve[-1])
-            writer.writeheader()
-            writer.writerows(self.curve)
+        """Write float16 weights, the curve and the card beside the model config."""
+        self.write_weights()
         write_json(self.folder / f"{NAME}.card.json", self._card())
 
     def _card(self) -> dict:
         """What a user of the weights should know, all of it read off this run."""
-        last = self.curve[-1]
-        hidden = int(last["hidden concepts"])
-        return {
-            "model": NAME,
-            "command": "python data_scripts/pretrain_tiny.py clip "
-            f"--minutes {self.recipe.minutes:g} "
-            f"--category-minutes {self.recipe.category_minutes:g} --seed {self.recipe.seed}",
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "recipe": asdict(self.recipe),
-            "minutes": last["minutes"],
-            "steps": last["step"],
-            "machine": f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}",
+        hidden = int(self.curve[-1]["hidden concepts"])
+        return self.facts(
+            f"clip --minutes {self.recipe.minutes:g} "
+            f"--category-minutes {self.recipe.category_minutes:g} --seed {self.recipe.seed}"
+        ) | {
             "data": {emoji.style: len(emoji) for emoji in self.sets},
             "licences": {style: ATTRIBUTION[style] for style in STYLES}
             | {style: f"{package}, {licence}" for style, (package, licence) in ICON_STYLES.items()},
@@ -309,7 +235,7 @@ class Pretraining:
                 f"of the {hidden} hidden names (chance for R@10: {10 / hidden:.1%}); OpenMoji's "
                 "drawings of these were never trained on, Twemoji's were. zero-shot: accuracy on "
                 "the adaptation sets' test pictures, prompt 'a drawing of ...'",
-                **{k: v for k, v in last.items() if k not in ("minutes", "step", "loss")},
+                **self.measured(),
             },
             "limits": "knows emoji and the words of their names, nothing else; for teaching",
             "weights_licence": "CC BY-SA 4.0, as the drawings' strictest",

@@ -1,0 +1,297 @@
+"""Pretraining of the tiny SAM: find one Twemoji drawing among several, told by a box or a point.
+
+Scenes are made as they are needed: Twemoji drawings over photographs. The drawings of hidden
+concepts (`serial_lora.data.emoji_sets`) and the "test" photographs are left out; scenes made of
+those tell how well the model does on what it has never seen. OpenMoji is never shown to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data_scripts.pretraining.loop import PretrainingRun
+from serial_lora.backbones.sam import TINY_MODEL, build_sam, tiny_architecture
+from serial_lora.data.emoji import ATTRIBUTION, EmojiSet, load_emoji
+from serial_lora.data.emoji_sets import hidden_codepoints
+from serial_lora.data.photographs import PHOTOGRAPHS, photographs
+from serial_lora.data.scenes import Scene, SceneRecipe, box_of, compose
+from serial_lora.files import write_json
+
+DRAWING_SIZE = 72  # Twemoji's own
+MEASURED_SCENES = 120
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a pretraining run depends on."""
+
+    minutes: float = 82.0
+    batch: int = 16  # scenes
+    prompts: int = 4  # per scene
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.02  # fraction of the time
+    points: float = 0.25  # share of prompts that are one point; the others are boxes
+    jitter: float = 0.06  # of a box's edges, as a fraction of its sides
+    padded: float = 0.25  # share of scenes that are not square
+    dense_loss: float = 0.5  # weight of telling figure from ground and where objects touch
+    iou_loss: float = 0.2  # weight of the decoder's guess of its own IoU
+    seed: int = 0
+
+
+class SamPretraining(PretrainingRun):
+    """One run of the tiny SAM."""
+
+    name = TINY_MODEL
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        super().__init__(folder, recipe, recipe.minutes)
+        self.architecture = tiny_architecture()
+        self.size, self.cell = self.architecture["image_size"], self.architecture["patch_size"]
+        hidden = hidden_codepoints()
+        self.twemoji = load_emoji("twemoji", DRAWING_SIZE)
+        visible = [c.codepoints not in hidden for c in self.twemoji.concepts]
+        self.drawings = self.twemoji.pictures[np.asarray(visible)]
+        self.backgrounds = photographs("train")
+        model = build_sam(**self.architecture)
+        initialize(model)
+        # Thrown away afterwards: it makes every pixel of the encoder's map answer for itself.
+        dense = nn.Conv2d(self.architecture["prompt_width"], 2 * self.cell**2, 1)
+        self.dense = dense
+        self.set_up(model, dense)
+
+    def one_step(self) -> float:
+        recipe, done = self.recipe, self.seconds / self.budget
+        self.set_learning_rate(recipe.learning_rate, done, recipe.warmup)
+        chance = np.random.default_rng((recipe.seed, self.step))
+        scenes = [self._scene(chance) for _ in range(recipe.batch)]
+        pictures = self._pictures(scenes, chance)
+        prompts = [self._prompts(scene, chance) for scene in scenes]
+        coordinates = torch.from_numpy(np.concatenate([p[0] for p in prompts]))
+        is_point = torch.from_numpy(np.concatenate([p[1] for p in prompts]))
+        truth = torch.from_numpy(np.concatenate([p[2] for p in prompts])).float()
+        self.trained.train()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            embedding = self.model.image_encoder(pictures)
+            figure = F.pixel_shuffle(self.dense(embedding), self.cell).float()
+            masks, quality = decode(
+                self.model, embedding.repeat_interleave(recipe.prompts, 0), coordinates, is_point
+            )
+        loss = mask_loss(masks.float(), quality.float(), truth, is_point, recipe.iou_loss)
+        loss = loss + recipe.dense_loss * dense_loss(figure, scenes)
+        return self.descend(loss)
+
+    def _scene(self, chance: np.random.Generator) -> Scene:
+        shape = SceneRecipe(height=self.size, width=self.size)
+        if chance.random() < self.recipe.padded:
+            shorter = int(chance.integers(self.size // 2, self.size))
+            side = ("height", "width")[chance.integers(2)]
+            shape = replace(shape, **{side: shorter})
+        return pad(compose(self.drawings, self.backgrounds, chance, shape), self.size)
+
+    def _pictures(self, scenes: list[Scene], chance: np.random.Generator) -> Tensor:
+        """Normalized pictures (B, 3, size, size), each with light and tint of its own."""
+        pictures = torch.from_numpy(np.stack([s.picture for s in scenes])).permute(0, 3, 1, 2)
+        pictures = pictures.float()
+        light = torch.from_numpy(chance.uniform(0.7, 1.3, (len(scenes), 1, 1, 1))).float()
+        tint = torch.from_numpy(chance.uniform(0.85, 1.15, (len(scenes), 3, 1, 1))).float()
+        return self._normalize((pictures * light * tint).clamp(0, 255), scenes)
+
+    def _normalize(self, pictures: Tensor, scenes: list[Scene]) -> Tensor:
+        inside = torch.from_numpy(np.stack([s.picture.any(2) for s in scenes]))[:, None]
+        # The border that squares a picture is zero after normalizing, as in Sam.preprocess.
+        return (pictures - self.model.pixel_mean) / self.model.pixel_std * inside
+
+    def _prompts(self, scene: Scene, chance: np.random.Generator):
+        """Coordinates (P, 2, 2), whether each is a point, and masks (P, size, size)."""
+        count = self.recipe.prompts
+        order = chance.permutation(len(scene.masks))
+        chosen = np.resize(order, count)
+        is_point = chance.random(count) < self.recipe.points
+        coordinates = np.zeros((count, 2, 2), np.float32)
+        for row, index in enumerate(chosen):
+            if is_point[row]:
+                coordinates[row, 0] = point_in(scene.masks[index], chance)
+            else:
+                box = jittered(box_of(scene.masks[index]), self.recipe.jitter, self.size, chance)
+                coordinates[row] = box.reshape(2, 2)
+        return coordinates, is_point, scene.masks[chosen]
+
+    def measure(self) -> dict[str, float]:
+        """Dice on scenes of drawings and photographs that training has not seen."""
+        self.trained.eval()
+        result = {}
+        for style in ("twemoji", "openmoji"):
+            emoji = load_emoji(style, DRAWING_SIZE)
+            scores = self._measure_style(emoji)
+            result |= {f"{style} {kind}": round(value, 4) for kind, value in scores.items()}
+        return result
+
+    @torch.no_grad()
+    def _measure_style(self, emoji: EmojiSet) -> dict[str, float]:
+        hidden = hidden_codepoints()
+        kept = np.asarray([c.codepoints in hidden for c in emoji.concepts])
+        chance = np.random.default_rng(self.recipe.seed)
+        shape = SceneRecipe(height=self.size, width=self.size)
+        scores: dict[str, list[float]] = {"box Dice": [], "point Dice": [], "filled box Dice": []}
+        for _ in range(MEASURED_SCENES):
+            scene = compose(emoji.pictures[kept], photographs("test"), chance, shape)
+            pictures = torch.from_numpy(scene.picture.copy()).permute(2, 0, 1)[None].float()
+            embedding = self.model.image_encoder(self._normalize(pictures, [scene]))
+            boxes = np.stack([box_of(mask) for mask in scene.masks])
+            points = np.zeros((len(boxes), 2, 2), np.float32)
+            points[:, 0] = [point_in(mask, chance) for mask in scene.masks]
+            for kind, coordinates in (("box", boxes.reshape(-1, 2, 2)), ("point", points)):
+                masks, _ = decode(
+                    self.model,
+                    embedding.expand(len(boxes), -1, -1, -1),
+                    torch.from_numpy(coordinates),
+                    torch.full((len(boxes),), kind == "point"),
+                )
+                found = upscale(masks[:, :1], self.size)[:, 0].numpy() > 0
+                scores[f"{kind} Dice"] += dice(found, scene.masks)
+            filled = np.zeros_like(scene.masks)
+            for mask, (x0, y0, x1, y1) in zip(filled, boxes.astype(int), strict=True):
+                mask[y0:y1, x0:x1] = True
+            scores["filled box Dice"] += dice(filled, scene.masks)
+        return {kind: float(np.mean(values)) for kind, values in scores.items()}
+
+    def export(self) -> None:
+        """Config, float16 weights, curve and card."""
+        self.write_weights()
+        write_json(self.folder / f"{self.name}.json", self.architecture)
+        write_json(self.folder / f"{self.name}.card.json", self._card())
+
+    def _card(self) -> dict:
+        return self.facts(f"sam --minutes {self.recipe.minutes:g} --seed {self.recipe.seed}") | {
+            "data": {
+                "drawings": f"{len(self.drawings)} of {len(self.twemoji)} Twemoji drawings",
+                "photographs": list(PHOTOGRAPHS["train"]),
+            },
+            "licences": {"twemoji": ATTRIBUTION["twemoji"]},
+            "measured": {
+                "what": f"mean Dice over the objects of {MEASURED_SCENES} scenes of {self.size} "
+                "pixels, made of hidden concepts' drawings and of photographs that are in no "
+                "training scene; prompt: the exact box, or one random point of the object; "
+                "'filled box': the Dice of answering with the box itself",
+                **self.measured(),
+            },
+            "limits": "knows Twemoji drawings on photographs, nothing else; for teaching",
+            "weights_licence": "CC BY 4.0, as the drawings it was trained on",
+        }
+
+
+def initialize(model: nn.Module) -> None:
+    """A vision transformer's usual start for the image encoder."""
+    encoder = model.image_encoder
+    nn.init.trunc_normal_(encoder.pos_embed, std=0.02)
+    for module in encoder.blocks.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+
+
+def pad(scene: Scene, size: int) -> Scene:
+    """The scene with a black border below and to the right that makes it square."""
+    below, right = size - scene.picture.shape[0], size - scene.picture.shape[1]
+    return replace(
+        scene,
+        picture=np.pad(scene.picture, ((0, below), (0, right), (0, 0))),
+        masks=np.pad(scene.masks, ((0, 0), (0, below), (0, right))),
+    )
+
+
+def point_in(mask: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    """A random pixel of the mask, as x, y."""
+    rows, columns = np.nonzero(mask)
+    at = chance.integers(len(rows))
+    return np.asarray((columns[at], rows[at]), np.float32)
+
+
+def jittered(box: np.ndarray, amount: float, size: int, chance: np.random.Generator) -> np.ndarray:
+    """The box with each edge moved by a normal deviate of ``amount`` times its side."""
+    sides = np.tile(box[2:] - box[:2], 2)
+    moved = box + np.clip(chance.normal(0, amount, 4), -2 * amount, 2 * amount) * sides
+    return np.clip(moved, 0, size).astype(np.float32)
+
+
+def decode(model: nn.Module, embeddings: Tensor, coordinates: Tensor, is_point: Tensor):
+    """Masks for many prompts over many pictures at once.
+
+    MaskDecoder takes one picture's embedding with many prompts; here each of the N prompts comes
+    with its own copy (N, channels, grid, grid). ``coordinates`` is (N, 2, 2): a box's corners, or
+    a point and a place that stays empty, so both make two tokens.
+
+    Returns:
+        Mask logits (N, 4, 4 grid, 4 grid) and guesses of their IoU (N, 4).
+    """
+    prompts, decoder = model.prompt_encoder, model.mask_decoder
+    labels = torch.tensor([1.0, -1.0]).expand(len(coordinates), -1)
+    as_points, dense = prompts((coordinates[:, :1], labels[:, :1]), None, None)
+    as_boxes, _ = prompts(None, coordinates.reshape(-1, 4), None)
+    sparse = torch.where(is_point[:, None, None], as_points, as_boxes)
+    tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([tokens.expand(len(sparse), -1, -1), sparse], 1)
+    position = prompts.get_dense_pe().expand(len(sparse), -1, -1, -1)
+    hidden, source = decoder.transformer(embeddings + dense, position, tokens)
+    source = source.transpose(1, 2).reshape(embeddings.shape)
+    upscaled = decoder.output_upscaling(source)
+    rows = [mlp(hidden[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
+    masks = (torch.stack(rows, 1) @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
+    return masks, decoder.iou_prediction_head(hidden[:, 0])
+
+
+def mask_loss(masks: Tensor, quality: Tensor, truth: Tensor, is_point: Tensor, iou_weight: float):
+    """Dice + BCE of the first mask; for points also of the best of the other three; IoU guesses.
+
+    A point can mean several things, and the three further masks are for that: only the best one is
+    told (Kirillov et al. 2023, section 3).
+    """
+    target = F.interpolate(truth[:, None], masks.shape[-2:], mode="area")
+    cross_entropy = F.binary_cross_entropy_with_logits(
+        masks, target.expand_as(masks), reduction="none"
+    ).mean((2, 3))
+    inside = masks.sigmoid()
+    overlap = (inside * target).sum((2, 3))
+    area = inside.sum((2, 3)) + target.sum((2, 3))
+    each = cross_entropy + 1 - (2 * overlap + 1) / (area + 1)  # (N, 4)
+    best = each[:, 1:].min(1).values * is_point
+    with torch.no_grad():
+        found = masks > 0
+        common = (found * target).sum((2, 3))
+        iou = common / (found.sum((2, 3)) + target.sum((2, 3)) - common).clamp(min=1)
+    guesses = F.mse_loss(quality, iou)
+    return (each[:, 0] + best).mean() + iou_weight * guesses
+
+
+def dense_loss(figure: Tensor, scenes: list[Scene]) -> Tensor:
+    """BCE of two maps (B, 2, size, size): where any object is, and where one ends."""
+    ground = np.stack([scene.masks.any(0) for scene in scenes])
+    edge = np.zeros_like(ground)
+    for row, scene in zip(edge, scenes, strict=True):
+        label = (scene.masks * np.arange(1, len(scene.masks) + 1)[:, None, None]).sum(0)
+        row[:, 1:] |= label[:, 1:] != label[:, :-1]
+        row[1:] |= label[1:] != label[:-1]
+    target = torch.from_numpy(np.stack([ground, edge], 1)).float()
+    return F.binary_cross_entropy_with_logits(figure, target)
+
+
+def upscale(masks: Tensor, size: int) -> Tensor:
+    return F.interpolate(masks.float(), (size, size), mode="bilinear", align_corners=False)
+
+
+def dice(found: np.ndarray, truth: np.ndarray) -> list[float]:
+    """2 |A and B| / (|A| + |B|) for each pair of masks; no mask here is empty in ``truth``."""
+    overlap = (found & truth).sum((1, 2))
+    return (2 * overlap / (found.sum((1, 2)) + truth.sum((1, 2)))).tolist()
+
+
+def pretrain(folder: Path, recipe: Recipe) -> None:
+    """Run, or go on with, a pretraining; everything it makes is in ``folder``."""
+    SamPretraining(folder, recipe).run()

@@ -1,0 +1,187 @@
+"""Drawings laid over photographs: pictures in which every object's mask is known exactly.
+
+A scene is a crop of a real photograph with a few drawings on it, scaled, turned and partly hidden
+by one another. An object's mask is what can still be seen of it. Everything follows from the
+random generator that is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+OPAQUE = 128  # an alpha of half or more belongs to the object
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and what can be seen of each object in it.
+
+    Attributes:
+        picture: uint8, (height, width, 3).
+        masks: bool, (objects, height, width); no pixel belongs to two objects.
+        drawings: for each mask the index of its drawing.
+    """
+
+    picture: np.ndarray
+    masks: np.ndarray
+    drawings: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SceneRecipe:
+    """How scenes are composed. Sizes are fractions of the picture's shorter side."""
+
+    height: int = 128
+    width: int = 128
+    objects: tuple[int, int] = (2, 5)
+    sizes: tuple[float, float] = (0.25, 0.65)
+    turn: float = 40.0  # degrees, either way
+    clutter: float = 0.3  # chance of each of three pieces of other photographs
+    least_visible: float = 0.4  # objects of which less can be seen are no objects to find
+    least_pixels: int = 80
+
+
+def box_of(mask: np.ndarray) -> np.ndarray:
+    """The tightest box round a mask: x0, y0, x1, y1 at pixel edges, float32.
+
+    A mask of (height, width); for an empty mask, which has no box, all four are 0.
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return np.zeros(4, np.float32)
+    edges = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return np.asarray(edges, np.float32)
+
+
+def compose(
+    drawings: np.ndarray,
+    photographs: Sequence[np.ndarray],
+    chance: np.random.Generator,
+    recipe: SceneRecipe | None = None,
+    outlines: np.ndarray | None = None,
+) -> Scene:
+    """One scene with at least one object in it.
+
+    Args:
+        drawings: uint8, (N, size, size, 4): red, green, blue, alpha.
+        photographs: uint8 pictures to lay them on.
+        chance: where all choices come from.
+        outlines: uint8, (N, size, size): what counts as the object, where that is not the
+            drawing's own alpha (the inside of a line drawing is part of it).
+    """
+    recipe = recipe or SceneRecipe()
+    while True:
+        scene = _attempt(drawings, photographs, chance, recipe, outlines)
+        if len(scene.drawings):
+            return scene
+
+
+def _attempt(drawings, photographs, chance, recipe: SceneRecipe, outlines) -> Scene:
+    height, width = recipe.height, recipe.width
+    canvas = _background(photographs, chance, height, width)
+    for _ in range(3):
+        if chance.random() < recipe.clutter:
+            _paste_clutter(canvas, photographs, chance)
+    count = int(chance.integers(recipe.objects[0], recipe.objects[1] + 1))
+    chosen = chance.choice(len(drawings), count, replace=len(drawings) < count)
+    whole = np.zeros((count, height, width), bool)
+    for layer, index in enumerate(chosen):
+        pose = _pose(chance, recipe)
+        left, top = _corner(chance, pose, recipe)
+        drawn = Image.fromarray(drawings[index], "RGBA")
+        cut = place(drawn, pose)
+        canvas.paste(cut.convert("RGB"), (left, top), cut.getchannel("A"))
+        shape = cut.getchannel("A")
+        if outlines is not None:
+            shape = place(Image.fromarray(outlines[index], "L"), pose)
+        sheet = Image.new("L", (width, height))
+        sheet.paste(shape, (left, top))
+        whole[layer] = np.asarray(sheet) >= OPAQUE
+    masks, kept = _visible(whole, recipe)
+    return Scene(np.asarray(canvas), masks, tuple(int(i) for i in chosen[kept]))
+
+
+def _visible(whole: np.ndarray, recipe: SceneRecipe) -> tuple[np.ndarray, np.ndarray]:
+    """What later layers leave of each object, and which objects are left."""
+    masks = whole.copy()
+    covered = np.zeros(whole.shape[1:], bool)
+    for layer in reversed(range(len(whole))):
+        masks[layer] &= ~covered
+        covered |= whole[layer]
+    pixels, before = masks.sum((1, 2)), whole.sum((1, 2))
+    kept = (pixels >= recipe.least_pixels) & (pixels >= recipe.least_visible * before)
+    return masks[kept], kept
+
+
+@dataclass(frozen=True)
+class _Pose:
+    side: int
+    degrees: float
+    mirrored: bool
+
+
+def _pose(chance: np.random.Generator, recipe: SceneRecipe) -> _Pose:
+    shorter = min(recipe.height, recipe.width)
+    side = round(shorter * chance.uniform(*recipe.sizes))
+    return _Pose(side, chance.uniform(-recipe.turn, recipe.turn), chance.random() < 0.5)
+
+
+def place(drawing: Image.Image, pose: _Pose) -> Image.Image:
+    """The drawing scaled, mirrored and turned, on a sheet just large enough."""
+    # Premultiplied colours keep the edges free of a dark fringe.
+    mode = drawing.mode
+    drawing = drawing.convert("RGBa") if mode == "RGBA" else drawing
+    if pose.mirrored:
+        drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    drawing = drawing.resize((pose.side, pose.side), Image.Resampling.BILINEAR)
+    turned = drawing.rotate(pose.degrees, Image.Resampling.BILINEAR, expand=True)
+    return turned.convert(mode) if mode == "RGBA" else turned
+
+
+def _corner(chance: np.random.Generator, pose: _Pose, recipe: SceneRecipe) -> tuple[int, int]:
+    """Where the object's sheet goes; its centre keeps a third of its size from the border."""
+    reach = pose.side / 3
+    x = chance.uniform(reach, recipe.width - reach)
+    y = chance.uniform(reach, recipe.height - reach)
+    turned = np.deg2rad(abs(pose.degrees))
+    half = pose.side * (np.cos(turned) + np.sin(turned)) / 2
+    return round(x - half), round(y - half)
+
+
+def _background(photographs, chance: np.random.Generator, height: int, width: int) -> Image.Image:
+    """A crop of a photograph, between its whole and a close view, perhaps mirrored."""
+    photograph = photographs[chance.integers(len(photographs))]
+    rows, columns = photograph.shape[:2]
+    closest = min(1.0, height / rows * 1.2, width / columns * 1.2)
+    fits = min(rows / height, columns / width)
+    scale = fits * chance.uniform(min(closest, 0.9), 1.0)
+    tall, wide = int(height * scale), int(width * scale)
+    top = int(chance.integers(rows - tall + 1))
+    left = int(chance.integers(columns - wide + 1))
+    crop = photograph[top : top + tall, left : left + wide]
+    if chance.random() < 0.5:
+        crop = crop[:, ::-1]
+    return Image.fromarray(crop).resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _paste_clutter(canvas: Image.Image, photographs, chance: np.random.Generator) -> None:
+    """A piece of another photograph: an edge that belongs to no object."""
+    width, height = canvas.size
+    wide, tall = (int(side * chance.uniform(0.15, 0.5)) for side in (width, height))
+    piece = _background(photographs, chance, tall, wide)
+    stencil = Image.new("L", (wide, tall))
+    pen = ImageDraw.Draw(stencil)
+    if chance.random() < 0.5:
+        pen.ellipse((0, 0, wide - 1, tall - 1), fill=255)
+    else:
+        corners = [(chance.uniform(0, wide), chance.uniform(0, tall)) for _ in range(4)]
+        pen.polygon(corners, fill=255)
+    corner = (
+        int(chance.uniform(-wide / 2, width - wide / 2)),
+        int(chance.uniform(-tall / 2, height - tall / 2)),
+    )
+    canvas.paste(piece, corner, stencil)
