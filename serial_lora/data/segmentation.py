@@ -1,0 +1,184 @@
+"""Segmentation data: pictures with the masks of the objects in them, at either scale.
+
+    data = load_segmentation("food")                       # tiny: nothing to download
+    data = load_segmentation("icecream", scale="paper")    # FoodSeg103
+    example = data.train[0]
+    example.picture, example.masks, example.boxes          # PIL RGB; bool (N, H, W); (N, 4)
+
+Masks have the picture's own size, and every mask has at least one pixel. The box of an object is
+the tightest one round its mask, at pixel edges: the prompt that an exact annotator would draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from serial_lora.data.fewshot import hash_order
+from serial_lora.data.scenes import box_of
+from serial_lora.errors import SerialLoRAError
+
+
+@dataclass(frozen=True)
+class SegmentationExample:
+    """A picture and its objects.
+
+    Attributes:
+        picture: RGB, of (width, height) W, H.
+        masks: bool, (N, H, W), N at least 1, each with at least one pixel.
+        names: what each mask shows, N words.
+        picture_id: a name that is unique in the data set and does not change.
+    """
+
+    picture: Image.Image
+    masks: np.ndarray
+    names: tuple[str, ...]
+    picture_id: str
+
+    def __post_init__(self) -> None:
+        width, height = self.picture.size
+        if self.masks.shape[1:] != (height, width) or self.masks.dtype != bool:
+            raise SerialLoRAError(
+                f"{self.picture_id}: masks must be bool of (N, {height}, {width}) like their "
+                f"picture, not {self.masks.dtype} of {self.masks.shape}."
+            )
+        if not len(self.masks) or not self.masks.any((1, 2)).all():
+            raise SerialLoRAError(
+                f"{self.picture_id} has an empty mask or none at all; leave the picture out, as "
+                "there is nothing to find in it."
+            )
+        if len(self.names) != len(self.masks):
+            raise SerialLoRAError(
+                f"{self.picture_id} has {len(self.masks)} masks and {len(self.names)} names; give "
+                "one name per mask."
+            )
+
+    @cached_property
+    def boxes(self) -> np.ndarray:
+        """The tightest box round each mask: x0, y0, x1, y1 at pixel edges, float32 (N, 4)."""
+        return np.stack([box_of(mask) for mask in self.masks])
+
+
+class SegmentedPictures(Protocol):
+    """What the lab needs of a map-style data set; ``picture_ids[i]`` belongs to item ``i``."""
+
+    picture_ids: list[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> SegmentationExample: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationData:
+    """A data set for segmentation.
+
+    Attributes:
+        name: of the data set; scale: ``"tiny"`` or ``"paper"``.
+        train, test: pictures to learn from, and to measure on; no picture is in both.
+        description: in words, what there is to see and what the masks cover.
+        attribution: whose pictures they are.
+        split: in words, where the division into train and test comes from.
+        content: what, beside their names, decides what the pictures are and which masks they have.
+        folder: where the data lie, when they are files.
+    """
+
+    name: str
+    train: SegmentedPictures
+    test: SegmentedPictures
+    scale: str = "tiny"
+    description: str = ""
+    attribution: str = ""
+    split: str = ""
+    content: str = ""
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        for part_name, part in (("train", self.train), ("test", self.test)):
+            if not part.picture_ids:
+                raise SerialLoRAError(
+                    f"{self.name} has no {part_name} pictures; it is not complete, so prepare it "
+                    "anew."
+                )
+        shared = set(self.train.picture_ids).intersection(self.test.picture_ids)
+        if shared:
+            raise SerialLoRAError(
+                f"{self.name} has the picture {min(shared)!r} in train and in test; take it out "
+                "of one of them."
+            )
+
+    def fingerprint(self) -> str:
+        """SHA-256 over name, content and the pictures' names in train and test (not pixels)."""
+        digest = hashlib.sha256(f"{self.scale}\t{self.name}\n{self.content}\n".encode())
+        for part_name, part in (("train", self.train), ("test", self.test)):
+            for picture_id in sorted(part.picture_ids):
+                digest.update(f"{part_name}\t{picture_id}\n".encode())
+        return digest.hexdigest()
+
+
+def training_subset(data: SegmentationData, percent: int, seed: int) -> list[int]:
+    """Positions of ``percent`` % of the training pictures, rounded, at least one.
+
+    They are the first in an order that seed and picture names alone decide (see
+    :mod:`serial_lora.data.fewshot`), so subsets of one seed are nested: 20% is part of 50%.
+
+    Raises:
+        SerialLoRAError: ``percent`` is not between 1 and 100.
+    """
+    if not 1 <= percent <= 100:
+        raise SerialLoRAError(f"percent must lie between 1 and 100, not {percent}.")
+    count = max(1, round(len(data.train) * percent / 100))
+    return hash_order(data.train.picture_ids, seed, "segmentation")[:count]
+
+
+def segmentation_names(scale: str = "tiny") -> tuple[str, ...]:
+    """The names that :func:`load_segmentation` knows at a scale.
+
+    Raises:
+        SerialLoRAError: for a scale other than "tiny" or "paper".
+    """
+    if scale == "tiny":
+        from serial_lora.data.segmentation_sets import SCENE_SETS
+
+        return tuple(SCENE_SETS)
+    if scale == "paper":
+        from serial_lora.data.segmentation_files import PAPER_SETS
+
+        return tuple(PAPER_SETS)
+    raise SerialLoRAError(f"there is no scale {scale!r}; use tiny or paper.")
+
+
+def load_segmentation(
+    name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
+) -> SegmentationData:
+    """A data set by its name.
+
+    Args:
+        name: one of :func:`segmentation_names` at this scale.
+        scale: ``"tiny"`` (drawings over photographs, nothing to download) or ``"paper"``.
+        root: folder of the downloaded data; see :func:`serial_lora.data.download.data_root`.
+
+    Raises:
+        SerialLoRAError: unknown name or scale, data not there (says which command fetches them),
+            or not complete.
+    """
+    names = segmentation_names(scale)
+    if name not in names:
+        raise SerialLoRAError(
+            f"unknown segmentation data set {name!r}; at {scale} scale there are "
+            f"{', '.join(names)}."
+        )
+    if scale == "tiny":
+        from serial_lora.data.segmentation_sets import load_scene_set
+
+        return load_scene_set(name)
+    from serial_lora.data.segmentation_files import load_segmentation_files
+
+    return load_segmentation_files(name, root)
