@@ -1,4 +1,4 @@
-"""Clocks and scales: interleaved timing, saved activations, the machine's name."""
+"""Clocks: interleaved timing, the machine's name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 
 @dataclass(frozen=True)
@@ -70,34 +69,6 @@ def interleave(
         if collecting:
             gc.enable()
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
-
-
-def saved_activation_bytes(step: Callable[[], object], model: nn.Module) -> int:
-    """Bytes that autograd keeps for the backward pass, parameters and buffers left out.
-
-    Each storage counts once, whole, however many views of it are kept. Under autocast the frozen
-    weights' bfloat16 copies are kept too; they have a weight's shape and no history, and are left
-    out as weights are.
-    """
-    owned = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
-    weight_shapes = {tuple(p.shape) for p in model.parameters() if p.ndim > 1}
-    weight_shapes |= {shape[::-1] for shape in weight_shapes}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        cast_weight = (
-            tensor.dtype != torch.float32
-            and not tensor.requires_grad
-            and tuple(tensor.shape) in weight_shapes
-        )
-        if storage.data_ptr() not in owned and not cast_weight:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        step()
-    return sum(kept.values())
 
 
 def precision_context(precision: str) -> contextlib.AbstractContextManager[Any]:

@@ -72,8 +72,9 @@ def lab_clip(
     On several GPUs: accelerate launch -m serial_lora.cli lab clip ...
     """
     from serial_lora.data.classification import dataset_names
-    from serial_lora.labs.clip import is_first_process, lab_config, run_lab
+    from serial_lora.labs.clip import lab_config, run_lab
     from serial_lora.labs.methods import METHODS
+    from serial_lora.labs.runs import is_first_process
 
     changes = {
         "rank": rank, "lr": lr, "epochs": epochs, "batch_size": batch_size, "prompt": prompt,

@@ -27,7 +27,7 @@ from accelerate.utils import DataLoaderConfiguration, parse_flag_from_env
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
@@ -92,45 +92,51 @@ class TrainingHistory:
     peak_memory: int = 0
 
 
-class PictureStream(Dataset):
-    """A fixed sequence of training examples: shuffled rounds over a few pictures, end to end.
+class ExampleStream(Dataset):
+    """A fixed sequence of training examples: shuffled rounds over a few of them, end to end.
 
-    Item ``position`` is ``(transform(picture), label)``. Round after round goes through all
-    ``indices`` in a new order; batches are cut from the sequence one after another.
+    Item ``position`` is ``transform(example)``. Round after round goes through all ``indices`` in
+    a new order; batches are cut from the sequence one after another.
 
     Args:
-        pictures: a map-style data set of (picture, label).
-        indices: the examples to use, as positions in ``pictures``.
-        transform: picture -> tensor; whatever it draws from torch's generator is reproducible.
+        examples: a map-style data set.
+        indices: the examples to use, as positions in ``examples``.
+        transform: example -> what the model needs of it; whatever it draws from torch's generator
+            is reproducible.
         batch_size: examples per optimizer step over all processes; never more than there are.
         steps: optimizer steps the sequence is meant for.
+        collate: list of items -> batch; torch's default stacks tensors of one shape.
     """
 
     def __init__(
         self,
-        pictures: Sequence[tuple[Any, int]],
+        examples: Sequence[Any],
         indices: Sequence[int],
-        transform: Callable[[Any], Tensor],
+        transform: Callable[[Any], Any],
         seed: int,
         batch_size: int,
         steps: int,
+        collate: Callable[[list], Any] = default_collate,
     ) -> None:
         if not indices:
             raise SerialLoRAError("There is no training picture; check data set and shots.")
-        self.pictures, self.indices, self.transform = pictures, list(indices), transform
-        self.seed, self.steps = seed, steps
+        self.examples, self.indices, self.transform = examples, list(indices), transform
+        self.seed, self.steps, self.collate = seed, steps, collate
         self.batch_size = min(batch_size, len(self.indices))
         self._rounds: dict[int, list[int]] = {}
 
     def __len__(self) -> int:
         return self.batch_size * self.steps
 
-    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+    def __getitem__(self, position: int) -> Any:
         round_number, place = divmod(position, len(self.indices))
-        picture, label = self.pictures[self.indices[self._order(round_number)[place]]]
+        example = self.examples[self.indices[self._order(round_number)[place]]]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * 1_000_003 + position)
-            return self.transform(picture), label
+            return self._prepare(example)
+
+    def _prepare(self, example: Any) -> Any:
+        return self.transform(example)
 
     def _order(self, round_number: int) -> list[int]:
         if round_number not in self._rounds:
@@ -140,9 +146,20 @@ class PictureStream(Dataset):
         return self._rounds[round_number]
 
 
+class PictureStream(ExampleStream):
+    """An :class:`ExampleStream` of (picture, label), of which the picture alone is transformed.
+
+    Item ``position`` is ``(transform(picture), label)``.
+    """
+
+    def _prepare(self, example: tuple[Any, int]) -> tuple[Tensor, int]:
+        picture, label = example
+        return self.transform(picture), label
+
+
 def train(
     objective: nn.Module,
-    stream: PictureStream,
+    stream: ExampleStream,
     config: TrainingConfig,
     save_to: str | Path | None = None,
     description: str = "training",
@@ -153,7 +170,7 @@ def train(
 
     Args:
         objective: module whose ``forward(batch)`` returns the mean loss of a batch, a scalar.
-        stream: the examples; a batch is what torch's default collation makes of them.
+        stream: the examples; a batch is what its ``collate`` makes of them.
         save_to: file that keeps the state of an unfinished run. If it exists the run goes on from
             there; when the run is finished the file is removed.
         progress: show a bar; by default in a terminal or notebook only.
@@ -180,8 +197,9 @@ def train(
     rest = Subset(stream, range(done * stream.batch_size, config.steps * stream.batch_size))
     # A loader draws a number whenever it starts; not from the generator that dropout draws from.
     loader = DataLoader(
-        rest, batch_size=micro_batch, num_workers=workers, generator=torch.Generator()
-    )
+        rest, batch_size=micro_batch, num_workers=workers, generator=torch.Generator(),
+        collate_fn=stream.collate,
+    )  # fmt: skip
     objective.train()
     wrapped, optimizer, scheduler, loader = accelerator.prepare(
         objective, optimizer, scheduler, loader

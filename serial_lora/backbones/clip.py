@@ -15,10 +15,14 @@ from pathlib import Path
 
 import open_clip
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torchvision import transforms
 
+from serial_lora.backbones.weights import (
+    PICKLE_ENDINGS,
+    fill_from_safetensors,
+    require_file,
+)
 from serial_lora.errors import SerialLoRAError
 
 TINY_MODEL = "tiny-clip"
@@ -149,36 +153,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         SerialLoRAError: no such file, not a safetensors file, or not this model's tensors.
     """
-    if not path.is_file():
-        raise SerialLoRAError(f"There is no weights file {path}; check the path.")
-    if path.suffix in (".pt", ".pth", ".bin"):
+    require_file(path)
+    if path.suffix in PICKLE_ENDINGS:
         raise SerialLoRAError(
             f"{path.name} may be a pickle (OpenAI's .pt is TorchScript) and is not opened; convert "
             "it with `python -m data_scripts.clip_weights --convert`, or take a safetensors file."
         )
-    try:
-        with safe_open(path, "pt") as file:
-            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
-            _compare(found, model.state_dict(), path)
-            with torch.no_grad():
-                for key, tensor in model.state_dict().items():
-                    tensor.copy_(file.get_tensor(key))
-    except (SafetensorError, OSError) as error:
-        raise SerialLoRAError(
-            f"{path} is not a readable safetensors file ({error}); fetch it again."
-        ) from error
-
-
-def _compare(found: dict[str, tuple], wanted: dict[str, Tensor], path: Path) -> None:
-    missing = sorted(wanted.keys() - found.keys())
-    foreign = sorted(found.keys() - wanted.keys())
-    other_shape = [k for k in wanted if k in found and found[k] != tuple(wanted[k].shape)]
-    for what, names in (("lacks", missing), ("has", foreign), ("has another size of", other_shape)):
-        if names:
-            raise SerialLoRAError(
-                f"{path.name} holds another model's weights: it {what} {names[0]} "
-                f"({len(names)} such tensors); choose the architecture it was made for."
-            )
+    fill_from_safetensors(model, path)
 
 
 def build_train_transform(size: int, crop_scale: tuple[float, float]) -> Callable:

@@ -8,11 +8,8 @@ a picture and every class prompt, both towers adapted and both encoded anew at e
 
 from __future__ import annotations
 
-import itertools
-import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -26,38 +23,32 @@ from serial_lora.counting import count_parameters
 from serial_lora.data.classification import ClassificationData, load_classification
 from serial_lora.data.fewshot import few_shot_split
 from serial_lora.errors import SerialLoRAError
-from serial_lora.inject import check_fit, eject, inject
-from serial_lora.labs.methods import Method, get_method
+from serial_lora.inject import check_fit
+from serial_lora.labs.methods import Method
+from serial_lora.labs.runs import (
+    LabConfig,
+    Plan,
+    adapted,
+    changed_config,
+    check_batches,
+    check_choices,
+    chosen_methods,
+    lab_device,
+    loader_workers,
+    run_plan,
+)
 from serial_lora.metrics import accuracy
-from serial_lora.results import (
-    Record,
-    append_record,
-    environment,
-    read_records,
-    require_writable,
-    run_key,
-)
-from serial_lora.training import (
-    PictureStream,
-    TrainingConfig,
-    check_shares,
-    plain_worker_errors,
-    process_state,
-    train,
-)
+from serial_lora.results import Record, environment
+from serial_lora.training import PictureStream, plain_worker_errors, train
 
 
 @dataclass(frozen=True)
-class CLIPLabConfig:
-    """Every choice of a run; printed with each result and kept in its record.
+class CLIPLabConfig(LabConfig):
+    """Every choice of a run, :class:`LabConfig`'s first; the defaults are the paper's.
+
+    50 rounds over one picture per class are few, so a run has at least ``min_steps`` steps.
 
     Attributes:
-        rank: r of Serial LoRA and of LoRA (LoRA at equal budget takes a quarter of it).
-        lr, ratio, weight_decay, dropout, batch_size, precision: as in
-            :class:`serial_lora.training.TrainingConfig`.
-        plus_lr: rate of A in the two LoRA+ methods; None for ``lr``, as in the paper.
-        epochs: rounds over the training pictures, the paper's 50; a run is never shorter than
-            ``min_steps`` optimizer steps, because 50 rounds over one picture per class are few.
         prompt: ``dataset`` for the data set's own template, ``generic`` for the one that fits all.
         towers: which towers to adapt, None for both.
         crop: smallest share of the area that a training crop keeps.
@@ -65,45 +56,25 @@ class CLIPLabConfig:
 
     rank: int = 32
     lr: float = 2e-4
-    plus_lr: float | None = None
     epochs: int = 50
     min_steps: int = 50
     batch_size: int = 32
     weight_decay: float = 1e-2
     dropout: float = 0.25
-    scale_factor: float = 1.0
     prompt: str = "generic"
     towers: tuple[str, ...] | None = None
     crop: float = 0.08
-    precision: str = "bf16"
-    accumulation: int = 1
     model_name: str | None = None
 
     def __post_init__(self) -> None:
-        SerialLoRAConfig(self.rank, self.scale_factor, self.dropout, self.towers)  # checks them
-        self.training(steps=1)
-        for what in ("epochs", "min_steps", "batch_size"):
-            if getattr(self, what) < 1:
-                raise SerialLoRAError(f"{what} must be 1 or more, not {getattr(self, what)}.")
+        super().__post_init__()
+        SerialLoRAConfig(self.rank, towers=self.towers)  # checks them
         if not 0 < self.crop <= 1:
             raise SerialLoRAError(f"crop is a share of the area, above 0, not {self.crop}.")
         if self.prompt not in PROMPT_STYLES:
             raise SerialLoRAError(
                 f"There is no prompt style {self.prompt!r}; use dataset or generic."
             )
-
-    def steps(self, pictures: int) -> int:
-        """Optimizer steps for a run on ``pictures`` training pictures."""
-        batch = min(self.batch_size, pictures)
-        return max(self.min_steps, math.ceil(self.epochs * pictures / batch))
-
-    def training(self, steps: int, ratio: float = 1.0, seed: int = 1) -> TrainingConfig:
-        """What the training loop needs to know of it."""
-        lr = self.lr if ratio == 1 or self.plus_lr is None else self.plus_lr
-        return TrainingConfig(
-            steps=steps, lr=lr, ratio=ratio, weight_decay=self.weight_decay,
-            precision=self.precision, accumulation=self.accumulation, seed=seed,
-        )  # fmt: skip
 
 
 PROMPT_STYLES = ("dataset", "generic")
@@ -165,7 +136,7 @@ def evaluate(
     class_features = encode_prompts(model, backbone.tokenizer(data.prompts(template)).to(device))
     loader = DataLoader(
         Prepared(data.test, backbone.test_transform), batch_size=batch_size,
-        num_workers=_workers(backbone),
+        num_workers=loader_workers(backbone.scale),
     )  # fmt: skip
     scores, labels = [], []
     with plain_worker_errors():
@@ -173,10 +144,6 @@ def evaluate(
             scores.append(class_scores(model, pictures.to(device), class_features).float().cpu())
             labels.append(batch_labels)
     return accuracy(torch.cat(scores), torch.cat(labels))
-
-
-def _workers(backbone: CLIPBackbone) -> int:
-    return 0 if backbone.scale == "tiny" else min(4, os.cpu_count() or 1)
 
 
 def prompt_template(data: ClassificationData, style: str) -> str:
@@ -220,25 +187,19 @@ def run_one(
     adapter = method.config(
         config.rank, scale=config.scale_factor, dropout=config.dropout, towers=config.towers
     )
-    torch.manual_seed(seed)
-    inject(model, adapter)
-    try:
+    with adapted(model, adapter, seed, keep_adapter):
         objective = CLIPObjective(model, backbone.tokenizer(data.prompts(template)))
         description = f"{data.name} · {method.label} · {shots} shots · seed {seed}"
         history = train(
-            objective, stream, training, save_to, description, progress, _workers(backbone)
-        )
+            objective, stream, training, save_to, description, progress,
+            loader_workers(backbone.scale),
+        )  # fmt: skip
         count = count_parameters(model)
-        adapted = evaluate(backbone, data, template)
-    except BaseException:
-        eject(model)
-        raise
-    if not keep_adapter:
-        eject(model)
+        reached = evaluate(backbone, data, template)
     return Record(
         task="clip", scale=data.scale, dataset=data.name, method=method.name, shots=shots,
         seed=seed, rank=adapter.rank,
-        measures={"accuracy": adapted, **base, "loss": history.losses[-1]},
+        measures={"accuracy": reached, **base, "loss": history.losses[-1]},
         sizes={"parameters": count.adapter, "bytes": count.adapter_bytes,
                "peak_memory": history.peak_memory, "steps": steps,
                "training_pictures": len(split.indices),
@@ -283,88 +244,34 @@ def run_lab(
     datasets, methods, shots, seeds = (
         list(dict.fromkeys(choice)) for choice in (datasets, methods, shots, seeds)
     )
-    chosen = [get_method(name) for name in methods]
-    for method in chosen:
-        method.rank(config.rank)
-    _check_choices(datasets=datasets, methods=methods, shots=shots, seeds=seeds)
+    chosen = chosen_methods(methods, config.rank)
+    check_choices(datasets=datasets, methods=methods, shots=shots, seeds=seeds)
     sets = [load_classification(name, scale, root) for name in datasets]
     backbone = load_clip(scale, config.model_name, weights, (config.crop, 1.0))
-    _check_fit(backbone, chosen, config)
-    _check_batches(sets, shots, seeds, config)
-    finished = {record.key: record for record in (read_records(out) if out else [])}
-    if out is not None and is_first_process():
-        require_writable(out)
-    backbone.model.to(_device())
-    return list(
-        _runs(backbone, sets, chosen, shots, seeds, config, finished, out, progress, on_record)
-    )
+    sites = find_attention_sites(backbone.model, config.towers)
+    for method in chosen:
+        check_fit(backbone.model, sites, method.config(config.rank))
+    check_batches(
+        (
+            len(few_shot_split(data, number, seed).indices)
+            for data in sets for number in shots for seed in seeds
+        ),
+        config,
+    )  # fmt: skip
 
+    backbone.model.to(lab_device())
 
-def _runs(
-    backbone, sets, methods, shots, seeds, config, finished, out, progress, on_record
-) -> Iterator[Record]:
-    for data in sets:
-        base = None
-        settings = run_settings(backbone, data, config)
-        for number, seed, method in itertools.product(shots, seeds, methods):
-            key = run_key("clip", data.scale, data.name, method.name, number, seed,
-                          method.rank(config.rank), settings)  # fmt: skip
-            record, is_new = finished.get(key), key not in finished
-            if is_new:
-                base = base or zero_shot(backbone, data)
-                state = out.with_name(f"{out.stem}-unfinished-{key}.pt") if out else None
-                record = run_one(
-                    backbone, data, method, number, seed, config, base, state, progress
-                )
-                _keep(record, out)
-            if on_record:
-                on_record(record, is_new)
-            yield record
+    def run(data, method, number, seed, base, unfinished) -> Record:
+        return run_one(backbone, data, method, number, seed, config, base, unfinished, progress)
 
-
-def _keep(record: Record, out: Path | None) -> None:
-    if out is not None and is_first_process():
-        append_record(out, record)
+    return run_plan(
+        Plan("clip", sets, chosen, shots, seeds, config.rank),
+        settings=lambda data: run_settings(backbone, data, config),
+        measure_base=lambda data: zero_shot(backbone, data),
+        run=run, out=out, on_record=on_record,
+    )  # fmt: skip
 
 
 def lab_config(scale: str, **changes: object) -> CLIPLabConfig:
     """The scale's settings with some of them changed (None leaves a setting alone)."""
-    if scale not in CONFIGS:
-        raise SerialLoRAError(f"There is no scale {scale!r}; choose tiny or paper.")
-    return replace(CONFIGS[scale], **{k: v for k, v in changes.items() if v is not None})
-
-
-def _check_choices(**choices: list) -> None:
-    for what, chosen in choices.items():
-        if not chosen:
-            raise SerialLoRAError(f"There is nothing to run: the list of {what} is empty.")
-    for what in ("shots", "seeds"):
-        for number in choices[what]:
-            if number < 1:
-                raise SerialLoRAError(f"The {what} must be 1 or more, not {number}.")
-
-
-def _check_fit(backbone: CLIPBackbone, methods: Iterable[Method], config: CLIPLabConfig) -> None:
-    sites = find_attention_sites(backbone.model, config.towers)
-    for method in methods:
-        check_fit(backbone.model, sites, method.config(config.rank))
-
-
-def _check_batches(
-    sets: Iterable[ClassificationData],
-    shots: Iterable[int],
-    seeds: Iterable[int],
-    config: CLIPLabConfig,
-) -> None:
-    for data, number, seed in itertools.product(sets, shots, seeds):
-        pictures = len(few_shot_split(data, number, seed).indices)
-        check_shares(min(config.batch_size, pictures), config.accumulation)
-
-
-def _device() -> torch.device:
-    return process_state().device
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that prints and writes: always, unless there are several."""
-    return process_state().is_main_process
+    return changed_config(CONFIGS, scale, **changes)

@@ -8,10 +8,11 @@ from torch import nn
 
 from benchmarks import report
 from benchmarks.__main__ import main
-from benchmarks.measure import Timing, interleave, machine, saved_activation_bytes
+from benchmarks.measure import Timing, interleave, machine
 from benchmarks.savings import class_prompts, largest_difference, measure_savings
 from benchmarks.steps import contestants, measure_group, training_step
 from benchmarks.subjects import KEYS, subject
+from serial_lora.memory import saved_activation_bytes
 
 
 def made_up_results(**changes):

@@ -18,6 +18,7 @@ from serial_lora.data.classification import ClassificationData, load_classificat
 from serial_lora.errors import SerialLoRAError
 from serial_lora.inject import adapters
 from serial_lora.labs import clip as lab
+from serial_lora.labs import runs
 from serial_lora.labs.methods import METHODS, get_method
 from serial_lora.results import read_records
 from serial_lora.training import TrainingConfig
@@ -275,7 +276,7 @@ def test_an_interrupted_lab_goes_on_and_ends_as_if_uninterrupted(
     name, weights = small
     options = dict(methods=["lora", "serial_lora"], seeds=[1], shots=[2], weights=weights)
     options |= dict(model_name=name, rank=4, epochs=1, min_steps=6, batch_size=4)
-    monkeypatch.setattr(lab, "TrainingConfig", partial(TrainingConfig, save_every=2))
+    monkeypatch.setattr(runs, "TrainingConfig", partial(TrainingConfig, save_every=2))
     whole = lab.run_lab([str(class_folders)], **options)
 
     out = tmp_path / "records.jsonl"
@@ -359,8 +360,8 @@ def test_bad_input_is_refused_before_anything_runs(tmp_path, monkeypatch, change
     def must_not_run(*_, **__):
         raise AssertionError("something was run before the refusal")
 
-    for name in ("zero_shot", "run_one", "append_record"):
-        monkeypatch.setattr(lab, name, must_not_run)
+    for module, name in ((lab, "zero_shot"), (lab, "run_one"), (runs, "append_record")):
+        monkeypatch.setattr(module, name, must_not_run)
     options = {"datasets": ["food"], "methods": ["lora", "serial_lora"], "shots": [1], "seeds": [1]}
     with pytest.raises(SerialLoRAError, match=message) as caught:
         lab.run_lab(**{**options, "out": tmp_path / "records.jsonl"} | change)

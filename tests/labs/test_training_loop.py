@@ -371,7 +371,7 @@ def test_a_full_disk_keeps_the_earlier_state(tmp_path):
 TWO_PROCESSES = """
 import json, sys
 from lab_models import adapted_objective, stream
-from serial_lora.labs.clip import is_first_process
+from serial_lora.labs.runs import is_first_process
 from serial_lora.training import TrainingConfig, process_state, train
 
 first = is_first_process()  # asked before training, as the command line does

@@ -1,0 +1,54 @@
+"""What a training step keeps in memory between its forward and its backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def saved_activation_bytes(
+    step: Callable[[], object], model: nn.Module, checkpointed: Iterable[nn.Module] = ()
+) -> int:
+    """Bytes that are kept for the backward pass, parameters and buffers left out.
+
+    Each storage counts once, whole, however many views of it are kept. Under autocast the frozen
+    weights' bfloat16 copies are kept too; they have a weight's shape and no history, and are left
+    out as weights are.
+
+    Args:
+        step: runs the forward pass (and the backward pass, if it likes).
+        model: whose parameters and buffers do not count.
+        checkpointed: modules under gradient checkpointing. Of each only its inputs are kept, which
+            autograd does not report; what it computes anew in the backward pass comes on top,
+            for one module at a time.
+    """
+    owned = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    weight_shapes = {tuple(p.shape) for p in model.parameters() if p.ndim > 1}
+    weight_shapes |= {shape[::-1] for shape in weight_shapes}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        cast_weight = (
+            tensor.dtype != torch.float32
+            and not tensor.requires_grad
+            and tuple(tensor.shape) in weight_shapes
+        )
+        if storage.data_ptr() not in owned and not cast_weight:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def keep_inputs(module: nn.Module, inputs: tuple) -> None:
+        for tensor in inputs:
+            pack(tensor)
+
+    handles = [module.register_forward_pre_hook(keep_inputs) for module in checkpointed]
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            step()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(kept.values())
