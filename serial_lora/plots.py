@@ -20,6 +20,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def _method(name: str) -> dict[str, str]:
+def method_look(name: str) -> dict[str, str]:
+    """A method's colour, marker, line and title."""
     look = METHODS.get(name, {"colour": "#cc79a7", "marker": "P", "line": "-."})
     return look | {"title": METHOD_TITLES.get(name, name)}
 
@@ -95,7 +97,8 @@ def _method(name: str) -> dict[str, str]:
 # --------------------------------------------------------------------------- describe and show
 
 
-def _with_description(figure: Figure, text: str) -> Figure:
+def with_description(figure: Figure, text: str) -> Figure:
+    """The figure, with its description in words."""
     figure.alt_text = " ".join(text.split())  # type: ignore[attr-defined]
     return figure
 
@@ -147,7 +150,7 @@ def display_figure(figure: Figure, alt: str | None = None, caption: bool = True)
         raise SerialLoRAError(
             "this figure has no description; pass alt='...' in a sentence or two."
         )
-    _with_description(figure, text)
+    with_description(figure, text)
     data = {"image/png": figure_png(figure), "text/plain": f"[Figure: {text}]"}
     display(data, metadata={"image/png": {"alt": text}}, raw=True)
     if caption:
@@ -325,7 +328,7 @@ def draw_serial_vs_lora() -> Figure:
         legend.set(xlim=(0, 20), ylim=(0, 1))
         legend.axis("off")
         _legend(_Canvas(legend))
-    return _with_description(
+    return with_description(
         figure,
         """Two drawings of one attention block. Left, LoRA: each of the frozen matrices W_q, W_k,
         W_v and W_o has its own trained low-rank pair A, B beside it, and their outputs are added;
@@ -367,7 +370,7 @@ def plot_counts(counts: Mapping[str, tuple[int, int]] | None = None) -> Figure:
         largest = max(max(pair) for pair in counts.values())
         for row, (lora, serial) in enumerate(counts.values()):
             for offset, value, key in ((-0.19, lora, "lora"), (0.19, serial, "serial_lora")):
-                look = _method(key)
+                look = method_look(key)
                 label = look["title"] if row == 0 else None
                 axes.barh(row + offset, value, 0.34, color=look["colour"], label=label)
                 axes.text(value + 0.012 * largest, row + offset, f"{value:,}", va="center")
@@ -382,7 +385,7 @@ def plot_counts(counts: Mapping[str, tuple[int, int]] | None = None) -> Figure:
     words = "; ".join(
         f"{name}: LoRA {lora:,}, Serial LoRA {serial:,}" for name, (lora, serial) in counts.items()
     )
-    return _with_description(figure, f"Bars of trainable parameters. {words}.")
+    return with_description(figure, f"Bars of trainable parameters. {words}.")
 
 
 def _short(value: float) -> str:
@@ -393,21 +396,44 @@ def _short(value: float) -> str:
     return f"{value:g}"
 
 
-# --------------------------------------------------------------------------- accuracy
+# --------------------------------------------------------------------------- results
 
-RESULT_COLUMNS = ("dataset", "method", "shots", "seed", "accuracy")
+RUN_COLUMNS = ("dataset", "method", "shots", "seed")
 
 
-def _check_results(frame: pd.DataFrame, zero_shot: str) -> None:
-    needed = (*RESULT_COLUMNS, zero_shot)
-    missing = [name for name in needed if name not in frame.columns]
-    if missing or frame.empty:
-        what = f"lacks {', '.join(missing)}" if missing else "has no rows"
-        raise SerialLoRAError(
-            f"the table of results {what}; it needs one row a run with {', '.join(needed)}."
-        )
-    if frame["accuracy"].max() > 1 or frame["accuracy"].min() < 0:
-        raise SerialLoRAError("accuracy is a share between 0 and 1; divide percentages by 100.")
+@dataclass(frozen=True)
+class _Chart:
+    """What a chart of results shows, and the grey lines it is read against.
+
+    Attributes:
+        measure: the column that is drawn, a share between 0 and 1.
+        axis, size: the words at the two axes.
+        references: (column, what it is called, its line) of each grey line.
+        percent: whether the measure is read in per cent.
+        tick: how a number of the column ``shots`` is written.
+    """
+
+    measure: str
+    axis: str
+    size: str
+    references: tuple[tuple[str, str, Any], ...]
+    percent: bool
+    tick: str
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns with numbers to draw."""
+        return [self.measure, *(column for column, _, _ in self.references)]
+
+    @property
+    def unit(self) -> float:
+        return 100 if self.percent else 1
+
+    def write(self, value: float) -> str:
+        return f"{value:.1%}" if self.percent else f"{value:.3f}"
+
+
+_DASHED, _DOTTED = (0, (5, 3)), (0, (1, 2))
 
 
 def plot_accuracy_by_shots(
@@ -420,17 +446,63 @@ def plot_accuracy_by_shots(
 
     Args:
         frame: one row a run, as `serial_lora.results.frame` gives it, with the columns of
-            `RESULT_COLUMNS`; accuracies between 0 and 1.
+            `RUN_COLUMNS` and ``accuracy``; accuracies between 0 and 1.
         zero_shot: the column with the accuracy before adaptation.
         average: add a picture of the average over data sets when there are two or more.
+
+    Raises:
+        SerialLoRAError: if a column is missing, there are no rows, or a share is not one.
     """
-    _check_results(frame, zero_shot)
-    frame = frame.assign(zero_shot_accuracy=frame[zero_shot])
-    datasets = list(dict.fromkeys(frame["dataset"]))
+    chart = _Chart(
+        "accuracy", "accuracy (%)", "shots (training pictures a class)",
+        ((zero_shot, "zero-shot", _DASHED),), percent=True, tick="{}",
+    )  # fmt: skip
+    return _plot_results(frame, chart, average)
+
+
+def plot_dice_by_percent(frame: pd.DataFrame, average: bool = True) -> Figure:
+    """Dice against the percentage of the training pictures, one small picture a data set.
+
+    Drawn like :func:`plot_accuracy_by_shots`. Two grey lines stand for what costs no training: the
+    model as it was (dashed), and the whole box filled in (dotted).
+
+    Args:
+        frame: one row a run, as `serial_lora.results.frame` gives it for the SAM lab, with the
+            columns of `RUN_COLUMNS` (``shots`` holds the percentage), ``dice``, ``base_dice`` and
+            ``box_dice``; each Dice between 0 and 1, and higher is better.
+        average: add a picture of the average over data sets when there are two or more.
+
+    Raises:
+        SerialLoRAError: if a column is missing, there are no rows, or a share is not one.
+    """
+    chart = _Chart(
+        "dice", "Dice (higher is better)", "share of the training pictures",
+        (("base_dice", "not adapted", _DASHED), ("box_dice", "box filled in", _DOTTED)),
+        percent=False, tick="{}%",
+    )  # fmt: skip
+    return _plot_results(frame, chart, average)
+
+
+def _check_results(frame: pd.DataFrame, chart: _Chart) -> None:
+    needed = [*RUN_COLUMNS, *chart.columns]
+    missing = [name for name in needed if name not in frame.columns]
+    if missing or frame.empty:
+        what = f"lacks {', '.join(missing)}" if missing else "has no rows"
+        raise SerialLoRAError(
+            f"the table of results {what}; it needs one row a run with {', '.join(needed)}."
+        )
+    if frame[chart.measure].max() > 1 or frame[chart.measure].min() < 0:
+        raise SerialLoRAError(
+            f"{chart.measure} is a share between 0 and 1; divide percentages by 100."
+        )
+
+
+def _plot_results(frame: pd.DataFrame, chart: _Chart, average: bool) -> Figure:
+    _check_results(frame, chart)
     methods = _ordered(frame["method"])
-    parts = {name: frame[frame["dataset"] == name] for name in datasets}
-    if average and len(datasets) > 1:
-        common = _average_over_datasets(frame)
+    parts = {name: part for name, part in frame.groupby("dataset", sort=False)}
+    if average and len(parts) > 1:
+        common = _average_over_datasets(frame, chart.columns)
         if len(common):
             parts["average over data sets"] = common
     columns = min(3, len(parts))
@@ -440,23 +512,23 @@ def plot_accuracy_by_shots(
         figure = Figure(figsize=(width, 2.9 * rows + 0.9), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes, (name, part) in zip(grid.flat, parts.items(), strict=False):
-            _accuracy_panel(axes, part, methods)
+            _results_panel(axes, part, methods, chart)
             axes.set_title(name)
         for axes in grid.flat[len(parts) :]:
             axes.set_visible(False)
-        figure.supylabel("accuracy (%)", fontsize=11)
-        figure.supxlabel("shots (training pictures a class)", fontsize=11)
+        figure.supylabel(chart.axis, fontsize=11)
+        figure.supxlabel(chart.size, fontsize=11)
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=3 if columns > 2 else 2)
-    return _with_description(figure, _accuracy_words(frame, methods))
+    return with_description(figure, _results_words(frame, methods, chart))
 
 
-def _average_over_datasets(frame: pd.DataFrame) -> pd.DataFrame:
+def _average_over_datasets(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """One row a (method, shots, seed) that ran on every data set; what ran on some is left out."""
     groups = frame.groupby(["method", "shots", "seed"])
     everywhere = groups["dataset"].transform("nunique") == frame["dataset"].nunique()
     kept = frame[everywhere].groupby(["method", "shots", "seed"], as_index=False)
-    return kept[["accuracy", "zero_shot_accuracy"]].mean()
+    return kept[list(columns)].mean()
 
 
 def _ordered(names: pd.Series) -> list[str]:
@@ -465,53 +537,54 @@ def _ordered(names: pd.Series) -> list[str]:
     return [m for m in METHODS if m in present] + [m for m in present if m not in METHODS]
 
 
-def _accuracy_panel(axes: Any, part: pd.DataFrame, methods: Sequence[str]) -> None:
-    shots = sorted(part["shots"].unique())
-    axes.axhline(
-        100 * part["zero_shot_accuracy"].mean(),
-        color=QUIET,
-        linestyle=(0, (5, 3)),
-        label="zero-shot",
-    )
+def _results_panel(axes: Any, part: pd.DataFrame, methods: Sequence[str], chart: _Chart) -> None:
+    sizes = sorted(part["shots"].unique())
+    for column, label, line in chart.references:
+        axes.axhline(chart.unit * part[column].mean(), color=QUIET, linestyle=line, label=label)
     for i, method in enumerate(methods):
         runs = part[part["method"] == method]
         if runs.empty:
             continue
-        look = _method(method)
-        # A small sideways step keeps methods of equal accuracy from hiding one another.
+        look = method_look(method)
+        # A small sideways step keeps methods of equal results from hiding one another.
         step = 1.04 ** (i - (len(methods) - 1) / 2)
-        by_shots = (100 * runs.set_index("shots")["accuracy"]).groupby(level=0)
-        mean, low, high = by_shots.mean(), by_shots.min(), by_shots.max()
+        values = chart.unit * runs[chart.measure]
+        by_size = values.groupby(runs["shots"])
+        mean, low, high = by_size.mean(), by_size.min(), by_size.max()
         x = mean.index.to_numpy(dtype=float) * step
         axes.fill_between(x, low, high, color=look["colour"], alpha=0.16, linewidth=0)
-        axes.scatter(
-            runs["shots"] * step, 100 * runs["accuracy"], s=9, color=look["colour"], alpha=0.55
-        )
+        axes.scatter(runs["shots"] * step, values, s=9, color=look["colour"], alpha=0.55)
         axes.plot(
             x, mean, color=look["colour"], marker=look["marker"], linestyle=look["line"],
             markersize=5, label=look["title"],
         )  # fmt: skip
     axes.set_xscale("log", base=2)
-    axes.set_xticks(shots, [str(shot) for shot in shots])
+    axes.set_xticks(sizes, [chart.tick.format(size) for size in sizes])
     axes.minorticks_off()
 
 
-def _accuracy_words(frame: pd.DataFrame, methods: Sequence[str]) -> str:
+def _results_words(frame: pd.DataFrame, methods: Sequence[str], chart: _Chart) -> str:
     most = frame["shots"].max()
-    last = frame[frame["shots"] == most].groupby("method")["accuracy"].mean()
-    said = ", ".join(f"{_method(m)['title']} {last[m]:.1%}" for m in methods if m in last.index)
+    last = frame[frame["shots"] == most].groupby("method")[chart.measure].mean()
+    said = ", ".join(
+        f"{method_look(m)['title']} {chart.write(last[m])}" for m in methods if m in last.index
+    )
+    lines = ", ".join(
+        f"{label} {chart.write(frame.groupby('dataset')[column].mean().mean())}"
+        for column, label, _ in chart.references
+    )
     return (
-        f"Accuracy against shots; data sets: {', '.join(map(str, frame['dataset'].unique()))}; "
-        f"seeds: {frame['seed'].nunique()}. Zero-shot accuracy is "
-        f"{frame.groupby('dataset')['zero_shot_accuracy'].mean().mean():.1%} on average; "
-        f"at {most} shots the averages are: {said}."
+        f"{chart.axis.partition(' (')[0].capitalize()} against {chart.size}; data sets: "
+        f"{', '.join(map(str, frame['dataset'].unique()))}; seeds: {frame['seed'].nunique()}. "
+        f"Grey lines, on average: {lines}. With the most training pictures "
+        f"({chart.tick.format(most)}) the averages are: {said}."
     )
 
 
 # --------------------------------------------------------------------------- pictures
 
 
-def _as_array(picture: Any) -> np.ndarray:
+def as_array(picture: Any) -> np.ndarray:
     """A picture as an array to draw: PIL image, (H, W), (H, W, C) or (C, H, W) array or tensor."""
     if isinstance(picture, Image.Image):
         return np.asarray(picture.convert("RGBA" if "A" in picture.getbands() else "RGB"))
@@ -564,12 +637,12 @@ def show_pictures(
         for axes in grid.flat:
             axes.axis("off")
         for i, (axes, picture) in enumerate(zip(grid.flat, pictures, strict=False)):
-            array = _as_array(picture)
+            array = as_array(picture)
             axes.imshow(array, cmap="gray" if array.ndim == 2 else None, interpolation="nearest")
             if titles is not None:
                 axes.set_title(titles[i], fontsize=9, weight="normal", loc="center")
     said = f": {'; '.join(titles)}" if titles else ""
-    return _with_description(figure, f"{len(pictures)} pictures in {rows} row(s){said}.")
+    return with_description(figure, f"{len(pictures)} pictures in {rows} row(s){said}.")
 
 
 def plot_shares(
@@ -609,13 +682,13 @@ def plot_shares(
             height = top / rows
             place = (0.05 * left, top - (row + 0.95) * height, 0.9 * left, 0.9 * height)
             inset = figure.add_axes(place)
-            inset.imshow(_as_array(picture), cmap="gray", interpolation="nearest")
+            inset.imshow(as_array(picture), cmap="gray", interpolation="nearest")
             inset.axis("off")
     best = "; ".join(
         f"picture {row + 1}: {captions[int(line.argmax())]}, {line.max():.0%}"
         for row, line in enumerate(shares)
     )
-    return _with_description(
+    return with_description(
         figure, f"Shares of {columns} captions for {rows} pictures. The largest of each: {best}."
     )
 
