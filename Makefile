@@ -1,12 +1,13 @@
 # The course, by command. `make` alone lists what there is.
 #
-#   PYTHON    the interpreter that makes the environment (3.10 or newer)
-#   VENV      where the environment lies
-#   DATASETS  the tiny data sets that `make course` adapts to
+#   PYTHON                the interpreter that makes the environment (3.10 or newer)
+#   VENV                  where the environment lies
+#   CLIP_DATA, SAM_DATA   the tiny data sets that `make course` adapts to
 
 PYTHON ?= python3
 VENV ?= .venv
-DATASETS ?= all
+CLIP_DATA ?= all
+SAM_DATA ?= all
 
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -45,8 +46,10 @@ data: install ## draw the emoji of every style once, and keep them
 
 course: data ## set up everything and run the labs at tiny scale, Serial LoRA beside LoRA
 	$(VENV)/bin/serial-lora doctor
-	$(VENV)/bin/serial-lora lab clip --scale tiny --dataset $(DATASETS) \
+	$(VENV)/bin/serial-lora lab clip --scale tiny --dataset $(CLIP_DATA) \
 		--methods lora,serial_lora --shots 16 --seeds 1
+	$(VENV)/bin/serial-lora lab sam --scale tiny --dataset $(SAM_DATA) \
+		--methods lora,serial_lora --percent 100 --seeds 1
 	@echo "Next: \"make lab\" opens the lessons in JupyterLab; start with 00_start_here."
 
 lab: install ## open the lessons in JupyterLab
@@ -80,6 +83,7 @@ bench: install ## measure speed and memory (see benchmarks/README.md)
 weights: install ## pretrain the tiny models again (hours)
 	$(RUN) -m pip install --disable-pip-version-check -e ".[test,pretrain]"
 	$(RUN) data_scripts/pretrain_tiny.py clip
+	$(RUN) data_scripts/pretrain_tiny.py sam
 
 clean: ## remove the environment and all caches; notebooks, data and results stay
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

@@ -10,6 +10,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs as a plain file
 
+from data_scripts.pretraining import card as pretraining_card  # noqa: E402
 from data_scripts.pretraining import clip as pretraining_clip  # noqa: E402
 from data_scripts.pretraining import sam as pretraining_sam  # noqa: E402
 from serial_lora.data.download import data_root  # noqa: E402
@@ -46,12 +47,6 @@ def clip(
     typer.echo(f"Finished; see {folder / (pretraining_clip.NAME + '.card.json')}")
 
 
-@app.command("clip-card")
-def clip_card() -> None:
-    """Write what adapting the shipped weights reached, read off the records, into their card."""
-    typer.echo(f"Written to {pretraining_clip.complete_card()}")
-
-
 @app.command()
 def sam(
     minutes: Annotated[float, typer.Option(min=0.1, help="training, measuring not counted")] = 82.0,
@@ -66,6 +61,12 @@ def sam(
     folder = out or data_root() / "pretraining" / "sam"
     pretraining_sam.pretrain(folder, pretraining_sam.Recipe(minutes=minutes, seed=seed))
     typer.echo(f"Finished; see {folder / (pretraining_sam.TINY_MODEL + '.card.json')}")
+
+
+@app.command()
+def card(model: Annotated[str, typer.Argument(help="clip or sam")]) -> None:
+    """Write what adapting the shipped weights reached, read off the records, into their card."""
+    typer.echo(f"Written to {pretraining_card.complete_card(model)}")
 
 
 def main() -> None:

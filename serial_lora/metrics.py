@@ -61,7 +61,11 @@ def soft_dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
 
     Returns:
         float, (...).
+
+    Raises:
+        SerialLoRAError: the shapes differ, or the truth holds whole numbers such as 255.
     """
+    _require_truth(logits, truth)
     inside, truth = logits.sigmoid(), truth.to(logits.dtype)
     overlap = (inside * truth).sum((-2, -1))
     area = inside.square().sum((-2, -1)) + truth.square().sum((-2, -1))
@@ -80,11 +84,29 @@ def dice_ce(logits: Tensor, truth: Tensor) -> Tensor:
 
     Returns:
         float, (...): each mask's own loss; cross-entropy is the mean over its pixels.
+
+    Raises:
+        SerialLoRAError: as for :func:`soft_dice_loss`.
     """
+    _require_truth(logits, truth)
     cross_entropy = F.binary_cross_entropy_with_logits(
         logits, truth.to(logits.dtype), reduction="none"
     )
     return soft_dice_loss(logits, truth) + cross_entropy.mean((-2, -1))
+
+
+def _require_truth(logits: Tensor, truth: Tensor) -> None:
+    """Refuse what broadcasting or a cast would silently make another loss of."""
+    if logits.shape != truth.shape or logits.ndim < 2:
+        raise SerialLoRAError(
+            "Logits and truth of one shape (..., height, width) are needed, not "
+            f"{tuple(logits.shape)} and {tuple(truth.shape)}."
+        )
+    if truth.dtype != torch.bool and not truth.is_floating_point():
+        raise SerialLoRAError(
+            f"The truth is bool, or float from 0 to 1, not {truth.dtype}; compare with a "
+            "threshold first."
+        )
 
 
 def _areas(found: Tensor | ndarray, truth: Tensor | ndarray) -> tuple[Tensor, Tensor, Tensor]:

@@ -42,18 +42,23 @@ STRENGTH = 0.65
 BOX_COLOUR = VERMILION
 
 
-def _mask(mask: Any, what: str, size: tuple[int, int]) -> np.ndarray:
+def _mask(mask: Any, what: str, size: tuple[int, ...]) -> np.ndarray:
     """A mask, or several, as bool (N, height, width) of the picture's size."""
     if hasattr(mask, "detach"):
         mask = mask.detach().cpu()
-    array = np.asarray(mask).astype(bool)
+    array = np.asarray(mask)
     array = array[None] if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[1:] != size:
         raise SerialLoRAError(
-            f"the {what} mask has shape {np.shape(mask)} and the picture is {size[0]} pixels high "
-            f"and {size[1]} wide; pass a mask of the picture's own size."
+            f"the {what} mask has shape {np.shape(mask)} and the picture's height and width are "
+            f"{size}; pass a mask of the picture's own size."
         )
-    return array
+    if np.issubdtype(array.dtype, np.floating) and not np.isin(array, (0, 1)).all():
+        raise SerialLoRAError(
+            f"the {what} mask holds other numbers than 0 and 1, as logits do; compare them with a "
+            "threshold first."
+        )
+    return array.astype(bool)
 
 
 def compare_masks(truth: Any, found: Any) -> np.ndarray:
@@ -65,7 +70,7 @@ def compare_masks(truth: Any, found: Any) -> np.ndarray:
             if no object invents or misses it, and `INVENTED` comes before `MISSED`.
 
     Raises:
-        SerialLoRAError: if the two differ in size or in number.
+        SerialLoRAError: if the two differ in size or in number, or are logits.
     """
     size = np.shape(truth)[-2:]
     truth, found = _mask(truth, "true", size), _mask(found, "predicted", size)
@@ -134,9 +139,12 @@ def pick_best_median_worst(scores: Sequence[float]) -> dict[str, int]:
 
     Of equal scores the first counts; of an even number the better of the two in the middle is the
     median. With fewer than three scores the same picture may be named twice.
+
+    Raises:
+        SerialLoRAError: if there are no scores, or one of them is not a number.
     """
-    if not len(scores):
-        raise SerialLoRAError("there are no scores to choose from; pass one a picture.")
+    if not len(scores) or np.isnan(scores).any():
+        raise SerialLoRAError("there are no scores to choose from; pass one number a picture.")
     order = sorted(range(len(scores)), key=lambda i: -scores[i])
     return {"best": order[0], "median": order[(len(order) - 1) // 2], "worst": order[-1]}
 

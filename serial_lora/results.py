@@ -10,7 +10,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
+from serial_lora.counting import METHOD_TITLES
 from serial_lora.errors import SerialLoRAError
 
 
@@ -199,3 +200,121 @@ def summary(records: Iterable[Record], measure: str, by: list[str] | None = None
     by = by or ["dataset", "shots", "method"]
     grouped = frame(records).groupby(by, sort=False)[measure]
     return grouped.agg(["mean", "std", "count"]).reset_index()
+
+
+def describe_records(
+    records: Sequence[Record], amount: str, datasets: Collection[str], methods: Collection[str]
+) -> str:
+    """What records of one task are and how they were made: runs, command, settings, machine.
+
+    Args:
+        amount: the lab's option for how much data a run trains on, "shots" or "percent".
+        datasets, methods: every name that the lab knows; whoever used them all wrote "all".
+
+    Raises:
+        SerialLoRAError: there are no records.
+    """
+    if not records:
+        raise SerialLoRAError("There are no records to describe; run the lab first.")
+    results = frame(records)
+    amounts = sorted(results["shots"].unique().tolist())
+    chosen = {
+        "dataset": _names_or_all(results["dataset"], datasets),
+        "methods": _names_or_all(results["method"], methods),
+        amount: ",".join(map(str, amounts)),
+        "seeds": results["seed"].max(),
+    }
+    options = " ".join(f"--{option} {value}" for option, value in chosen.items())
+    settings = {  # not the data's fingerprint, which every data set has of its own
+        json.dumps({k: v for k, v in record.settings.items() if k != "data"}, sort_keys=True): None
+        for record in records
+    }
+    machines = {record.environment.get("device", "not noted") for record in records}
+    lines = [
+        f"{len(records)} runs: {results['dataset'].nunique()} data sets, "
+        f"{results['method'].nunique()} methods, {amount} {amounts}, "
+        f"{results['seed'].nunique()} seeds, {results['seconds'].sum() / 60:.0f} minutes of "
+        "training",
+        f"command: serial-lora lab {records[0].task} {options}",
+        "settings:",
+        *settings,
+        f"machine: {' '.join(sorted(machines))}",
+    ]
+    return "\n".join(lines)
+
+
+def _names_or_all(used: pd.Series, known: Collection[str]) -> str:
+    return "all" if set(used) == set(known) else ",".join(used.unique())
+
+
+# ------------------------------------------------------------------------- methods beside methods
+
+
+def _by_method(results: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """A measure with one column a method; a row is what methods share: data set, shots and seed."""
+    return results.pivot(index=["dataset", "shots", "seed"], columns="method", values=measure)
+
+
+def methods_table(
+    results: pd.DataFrame, measure: str, write: Callable[[float, float], str]
+) -> pd.DataFrame:
+    """One row a method: its parameters, and the mean over data sets for each number of shots.
+
+    Only combinations that every method ran are averaged, so that all averages are over the same.
+
+    Args:
+        results: as :func:`frame` gives them, of one rank.
+        measure: the column to average.
+        write: (mean, standard deviation over seeds) -> what stands in the table.
+    """
+    everywhere = _by_method(results, measure).dropna()
+    by_seed = everywhere.groupby(["shots", "seed"]).mean().groupby("shots")
+    mean, spread = by_seed.mean(), by_seed.std()  # rows: shots, columns: methods
+    parameters = results.groupby("method")["parameters"].first()
+    rows = {
+        METHOD_TITLES[method]: {"parameters": f"{parameters[method]:,}"}
+        | {shots: write(mean.loc[shots, method], spread.loc[shots, method]) for shots in mean.index}
+        for method in METHOD_TITLES
+        if method in mean.columns
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(columns="shots")
+
+
+def paired_difference(results: pd.DataFrame, one: str, other: str, measure: str) -> pd.DataFrame:
+    """How far method ``one`` is above ``other`` on the same pictures, by number of shots.
+
+    Two runs with the same data set, shots and seed saw the same training pictures, so their
+    difference is free of most of the luck of the draw.
+
+    Args:
+        results: as :func:`frame` gives them, of one rank.
+        measure: a column of which more is better.
+
+    Returns:
+        Columns ``methods`` (both in words), ``shots``, ``mean`` difference, its standard error
+        ``sem``, ``count`` of pairs, and ``verdict``: "ahead" or "behind" where the mean is more
+        than two standard errors from 0, else "not told apart".
+
+    Raises:
+        SerialLoRAError: the two methods have no runs to pair.
+    """
+    wide = _by_method(results, measure)
+    missing = [method for method in (one, other) if method not in wide.columns]
+    difference = pd.Series(dtype=float) if missing else (wide[one] - wide[other]).dropna()
+    if difference.empty:
+        raise SerialLoRAError(
+            f"{one} and {other} have no run with the same data set, shots and seed; run both."
+        )
+    table = difference.groupby("shots").agg(["mean", "sem", "count"])
+    table["verdict"] = [
+        "not told apart" if not abs(row["mean"]) > 2 * row["sem"]
+        else "ahead" if row["mean"] > 0 else "behind"
+        for _, row in table.iterrows()
+    ]  # fmt: skip
+    table.insert(0, "methods", f"{METHOD_TITLES[one]} against {METHOD_TITLES[other]}")
+    return table.reset_index()
+
+
+def as_text(table: pd.DataFrame, formats: Mapping[str, str]) -> pd.DataFrame:
+    """The table with some columns written out, each in its own format, such as ``{:.1%}``."""
+    return table.assign(**{name: table[name].map(text.format) for name, text in formats.items()})

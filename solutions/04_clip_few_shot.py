@@ -53,7 +53,14 @@ from serial_lora.labs.clip import class_scores, lab_config, run_one, zero_shot
 from serial_lora.labs.methods import METHODS, get_method
 from serial_lora.metrics import accuracy
 from serial_lora.plots import display_figure, house_style, plot_accuracy_by_shots, show_pictures
-from serial_lora.results import frame, shipped_records
+from serial_lora.results import (
+    as_text,
+    describe_records,
+    frame,
+    methods_table,
+    paired_difference,
+    shipped_records,
+)
 from serial_lora.training import process_state
 from serial_lora.widgets import is_static
 
@@ -253,11 +260,6 @@ check("4.2", zero_shot_accuracy)
 # gives, and *largest class* is what you get by always naming the class with the most test pictures.
 
 # %%
-def as_text(table: pd.DataFrame, formats: dict[str, str]) -> pd.DataFrame:
-    """The table with some columns written out, each in its own format."""
-    return table.assign(**{name: table[name].map(text.format) for name, text in formats.items()})
-
-
 @torch.no_grad()
 def prompt_accuracies(name: str, templates: list[str]) -> dict[str, float]:
     """Zero-shot accuracy on a data set's test pictures with each prompt, and what helps to judge it."""
@@ -794,19 +796,7 @@ display(Markdown(
 # %%
 records = shipped_records("clip")
 results = frame(records)
-settings = {json.dumps({k: v for k, v in record.settings.items() if k != "data"}, sort_keys=True)
-            for record in records}
-print(f"{len(records)} runs: {results['dataset'].nunique()} data sets,",
-      f"{results['method'].nunique()} methods, shots {sorted(results['shots'].unique().tolist())},",
-      f"{results['seed'].nunique()} seeds, {results['seconds'].sum() / 60:.0f} minutes of training")
-options = {"dataset": (results["dataset"].unique(), dataset_names("tiny")),
-           "methods": (results["method"].unique(), METHODS)}
-chosen = [f"--{option} " + ("all" if set(used) == set(every) else ",".join(used))
-          for option, (used, every) in options.items()]
-print("command: serial-lora lab clip", *chosen, "--shots",
-      ",".join(map(str, sorted(results["shots"].unique()))), "--seeds", results["seed"].max())
-print("settings:", *settings, sep="\n")
-print("machine:", *sorted({record.environment.get("device", "not noted") for record in records}))
+print(describe_records(records, "shots", dataset_names("tiny"), METHODS))
 
 # %% [markdown]
 # Mean accuracy over the data sets, and after ± the spread (standard deviation) over seeds. Look along
@@ -814,15 +804,8 @@ print("machine:", *sorted({record.environment.get("device", "not noted") for rec
 
 # %%
 zero_column = f"zero_shot_{records[0].settings['prompt']}"
-wide = results.pivot(index=["dataset", "shots", "seed"], columns="method", values="accuracy")
-by_seed = wide.dropna().groupby(["shots", "seed"]).mean().groupby("shots")
-mean, spread = by_seed.mean(), by_seed.std()  # rows: shots, columns: methods
-cells = (mean.map("{:.1%}".format) + " ± " + (100 * spread).map("{:.1f}".format)).T
-present = [name for name in METHODS if name in cells.index]
-cells = cells.loc[present].rename(index={name: METHODS[name].label for name in present})
-cells.insert(0, "parameters", [f"{results[results['method'] == name]['parameters'].iloc[0]:,}"
-                               for name in present])
-display(cells)
+display(methods_table(results, "accuracy",
+                      lambda mean, spread: f"{mean:.1%} ± {100 * spread:.1f}"))
 
 most = int(results["shots"].max())
 at_most = results[(results["shots"] == most) & (results["method"] == "serial_lora")]
@@ -846,23 +829,12 @@ display_figure(plot_accuracy_by_shots(results, zero_column))
 # same as "equal": a difference smaller than the error may well be there.
 
 # %%
-def compare(one: str, other: str) -> pd.DataFrame:
-    """Paired difference of two methods in points, by shots; what is compared is `one` minus `other`."""
-    difference = 100 * (wide[one] - wide[other]).dropna()
-    table = difference.groupby("shots").agg(["mean", "sem", "count"])
-    table["verdict"] = [
-        "not told apart" if abs(row["mean"]) <= 2 * row["sem"]
-        else "ahead" if row["mean"] > 0 else "behind"
-        for _, row in table.iterrows()
-    ]
-    table.insert(0, "methods", f"{METHODS[one].label} against {METHODS[other].label}")
-    return table.reset_index()
-
-
 pairs = [("serial_lora", "lora"), ("serial_lora", "lora_equal_budget"),
          ("serial_lora_plus", "lora_plus"), ("lora_plus", "lora"), ("serial_lora_plus", "serial_lora")]
-pairs = [pair for pair in pairs if set(pair) <= set(present)]
-verdicts = pd.concat([compare(*pair) for pair in pairs], ignore_index=True)
+pairs = [pair for pair in pairs if set(pair) <= set(results["method"])]
+verdicts = pd.concat([paired_difference(results, *pair, "accuracy") for pair in pairs],
+                     ignore_index=True)
+verdicts[["mean", "sem"]] *= 100  # in points
 shown = verdicts.rename(columns={"mean": "points", "sem": "standard error", "count": "runs"})
 as_text(shown, {"points": "{:+.1f}", "standard error": "{:.1f}"}).set_index(["methods", "shots"])
 
@@ -906,7 +878,7 @@ display(paper)
 facts = paper_facts()
 paper_serial, paper_lora = paper.xs("Serial LoRA", level="method"), paper.xs("LoRA", level="method")
 differences = paper_serial - paper_lora  # rows: shots, columns: data sets
-ours = compare("serial_lora", "lora").set_index("shots")
+ours = verdicts[verdicts["methods"] == "Serial LoRA against LoRA"].set_index("shots")
 rows = [{"shots": shots, "the paper": f"{row.mean():+.2f}",
          "from ... to": f"{row.min():+.2f} ... {row.max():+.2f}",
          "ours, tiny scale": f"{ours.loc[number, 'mean']:+.1f} ± {ours.loc[number, 'sem']:.1f}"

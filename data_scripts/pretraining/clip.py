@@ -23,7 +23,6 @@ from data_scripts.pretraining.augment import augment
 from data_scripts.pretraining.icons import ICON_STYLES, load_icons
 from data_scripts.pretraining.loop import PretrainingRun
 from data_scripts.pretraining.vocabulary import used_merges, write_merges
-from serial_lora.backbones.clip import tiny_file
 from serial_lora.data.emoji import (
     ATTRIBUTION,
     STYLES,
@@ -40,7 +39,6 @@ from serial_lora.data.emoji_sets import (
 )
 from serial_lora.files import write_json
 from serial_lora.metrics import accuracy
-from serial_lora.results import frame, shipped_records
 
 NAME = "tiny-clip"
 ARCHITECTURE = {
@@ -325,24 +323,6 @@ def fast_attention(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is nn.MultiheadAttention:
             module.__class__ = _FastAttention
-
-
-def adapted_accuracy() -> dict[str, dict[str, float]]:
-    """Mean accuracy over data sets and seeds, for each number of shots and each method."""
-    table = frame(shipped_records("clip"))
-    means = table.groupby(["shots", "method"])["accuracy"].mean().round(4)
-    return {
-        f"{shots} shots": {"zero-shot": round(rows["zero_shot_dataset"].mean(), 4)}
-        | means[shots].to_dict()
-        for shots, rows in table.groupby("shots")
-    }
-
-
-def complete_card() -> Path:
-    """Add to the shipped card what the reference records say; the card's path."""
-    path = tiny_file("card.json")
-    card = json.loads(path.read_text("utf-8"))
-    return write_json(path, card | {"adapted": adapted_accuracy()})
 
 
 def pretrain(folder: Path, recipe: Recipe) -> None:

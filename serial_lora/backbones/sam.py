@@ -102,7 +102,7 @@ def load_weights(model: Sam, path: Path) -> None:
 def _other_model(width: int, shapes: Shapes) -> str | None:
     """What a file turned out to hold that does not fit a model of this width."""
     position = shapes.get("image_encoder.pos_embed")
-    if position is not None and position[-1] != width:
+    if position and position[-1] != width:
         found = WIDTHS.get(position[-1], f"a SAM of width {position[-1]}")
         return (
             f"holds {found}, another size of SAM than the one to fill; the paper adapts vit_b, "

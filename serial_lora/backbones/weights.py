@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ PICKLE_ENDINGS = (".pt", ".pth", ".bin")
 
 def require_file(path: Path) -> None:
     """Refuse a path at which there is no file."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise SerialLoRAError(f"There is no weights file {path}; check the path.")
 
 
@@ -60,7 +61,7 @@ def fill_from_checkpoint(
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the broken bytes led it to
         raise SerialLoRAError(_unreadable(path)) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not _is_state_dict(state):
         raise SerialLoRAError(
             f"{path.name} is no plain state dict of tensors; take the publisher's own checkpoint."
         )
@@ -68,9 +69,18 @@ def fill_from_checkpoint(
     _copy(model, state.__getitem__)
 
 
+def _is_state_dict(state: object) -> bool:
+    return isinstance(state, dict) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    )
+
+
 def _unreadable(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(512).lstrip()
+    try:
+        with path.open("rb") as file:
+            start = file.read(512).lstrip()
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror}); check its permissions."
     if not start:
         what = "is empty"
     elif start.startswith(b"<"):

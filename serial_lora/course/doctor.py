@@ -254,8 +254,11 @@ IMPORTED = (
     "open_clip",
     "segment_anything",
     "accelerate",
+    "skimage",
+    "sklearn",
     "matplotlib",
     "ipywidgets",
+    "anywidget",
 )
 
 
@@ -279,11 +282,14 @@ def _plain(requirement) -> str:
 def check_weights(folder: Path = ASSETS / "weights") -> Finding:
     """The tiny models' weights came with the package."""
     files = sorted(folder.glob("*.safetensors"))
-    if not files:
+    # Each model's config lies beside its weights and tells that they should be there.
+    models = {path.stem for path in folder.glob("*.json") if not path.name.endswith(".card.json")}
+    missing = sorted(models - {path.stem for path in files})
+    if missing or not files:
         return Finding(
             "FAIL",
             "Tiny weights",
-            f"none in {'/'.join(folder.parts[-3:])}",
+            f"{', '.join(missing) or 'all'} missing in {'/'.join(folder.parts[-3:])}",
             f'{PIP} --force-reinstall --no-deps serial-lora, or "make weights" to train them',
         )
     sizes = [f"{path.name} ({path.stat().st_size / 1e6:.0f} MB)" for path in files]

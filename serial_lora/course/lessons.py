@@ -73,6 +73,14 @@ LESSONS = (
         "Lesson 03",
         "faster at paper scale; not needed at tiny scale",
     ),
+    Lesson(
+        "06",
+        "sam_segmentation",
+        "SAM: few-shot segmentation, measured by Dice",
+        "Adapt SAM to new drawings, look at every mask, and read a Dice for what it says",
+        "Lessons 03 and 04",
+        "faster at paper scale; not needed at tiny scale",
+    ),
 )
 
 

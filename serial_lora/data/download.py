@@ -423,7 +423,11 @@ class _Member:
 
 
 def extract(
-    archive: str | os.PathLike[str], folder: str | os.PathLike[str], *, progress: bool = True
+    archive: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    password: str | None = None,
+    progress: bool = True,
 ) -> Path:
     """Unpack a zip or tar file into a new folder, all of it or nothing.
 
@@ -434,10 +438,12 @@ def extract(
     Args:
         archive: a zip file or a tar file (plain, gz, bz2 or xz), told by its content.
         folder: the folder to make; it must not exist.
+        password: of a locked zip file; one that is not locked needs none and minds none.
         progress: show a progress bar on standard error.
 
     Raises:
-        SerialLoRAError: the archive is damaged or unsafe, the folder exists, or the disk is full.
+        SerialLoRAError: the archive is damaged, unsafe or locked with another password, the
+            folder exists, or the disk is full.
     """
     archive, folder = Path(archive), Path(folder)
     if folder.exists():
@@ -446,7 +452,7 @@ def extract(
         raise SerialLoRAError(f"there is no archive at {archive}.")
     temporary = folder.with_name(f".{folder.name}.unpacking")
     try:
-        with _open_archive(archive) as opened:
+        with _open_archive(archive, password) as opened:
             with _progress_bar(f"checking {archive.name}", None, 0, progress) as tick:
                 members = _members(opened, tick)
             for member in members:
@@ -471,9 +477,14 @@ def extract(
 
 
 @contextmanager
-def _open_archive(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
+def _open_archive(
+    archive: Path, password: str | None
+) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
+            locked = [i for i in opened.infolist() if i.flag_bits & 0x1 and i.file_size]
+            if locked:
+                _unlock(opened, min(locked, key=lambda info: info.file_size), password)
             yield opened
         return
     try:
@@ -484,9 +495,26 @@ def _open_archive(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
         yield opened
 
 
+def _unlock(opened: zipfile.ZipFile, member: zipfile.ZipInfo, password: str | None) -> None:
+    """Set the password, and read one member with it so that a wrong one is told from damage."""
+    if password is None:
+        raise SerialLoRAError(
+            f"{opened.filename} is locked with a password; give the one that its publisher prints "
+            "with --password, or unpack it by hand."
+        )
+    opened.setpassword(password.encode())
+    try:
+        opened.read(member)
+    except (RuntimeError, *_CORRUPT) as error:  # of 256 wrong passwords one passes for right
+        raise SerialLoRAError(
+            f"{opened.filename} does not open with this password ({error}); check it at its "
+            "publisher's, or unpack the file by hand."
+        ) from error
+
+
 def _members(opened: zipfile.ZipFile | tarfile.TarFile, tick: Any) -> list[_Member]:
     if isinstance(opened, zipfile.ZipFile):
-        return [_zip_member(opened, info) for info in opened.infolist()]
+        return [_zip_member(opened, info) for info in _zip_infos(opened)]
     members = []
     try:
         for info in opened:  # a packed tar is read to its end for this, which can take a minute
@@ -502,12 +530,12 @@ def _members(opened: zipfile.ZipFile | tarfile.TarFile, tick: Any) -> list[_Memb
     return members
 
 
+def _zip_infos(opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """All members but the folder itself, which Dropbox lists as "/"."""
+    return [info for info in opened.infolist() if info.filename != "/"]
+
+
 def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
-    if info.flag_bits & 0x1:
-        raise SerialLoRAError(
-            f"{opened.filename} is locked with a password; unpack it by hand with the password "
-            "that its publisher gives."
-        )
     if stat.S_ISLNK(info.external_attr >> 16):
         return _Member(info.filename, 0, "symlink", opened.read(info).decode("utf-8", "replace"))
     return _Member(info.filename, info.file_size, "folder" if info.is_dir() else "file")
@@ -576,7 +604,7 @@ def _refuse_paths_through_links(members: list[_Member], archive: Path) -> None:
 
 def _unpack(opened: zipfile.ZipFile | tarfile.TarFile, folder: Path, tick: Any) -> None:
     if isinstance(opened, zipfile.ZipFile):
-        for info in opened.infolist():
+        for info in _zip_infos(opened):
             opened.extract(info, folder)
             tick(info.file_size)
         return

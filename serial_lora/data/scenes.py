@@ -13,7 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from serial_lora.errors import SerialLoRAError
+
 OPAQUE = 128  # an alpha of half or more belongs to the object
+ATTEMPTS = 100  # scenes without an object before it must be the recipe's fault
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,19 @@ def compose(
         chance: where all choices come from.
         outlines: uint8, (N, size, size): what counts as the object, where that is not the
             drawing's own alpha (the inside of a line drawing is part of it).
+
+    Raises:
+        SerialLoRAError: no scene came out with an object that the recipe lets count.
     """
     recipe = recipe or SceneRecipe()
-    while True:
+    for _ in range(ATTEMPTS):
         scene = _attempt(drawings, photographs, chance, recipe, outlines)
         if len(scene.drawings):
             return scene
+    raise SerialLoRAError(
+        f"{ATTEMPTS} scenes in a row had no object of {recipe.least_pixels} visible pixels in "
+        f"{recipe.width} x {recipe.height}; choose larger drawings or a milder recipe."
+    )
 
 
 def _attempt(drawings, photographs, chance, recipe: SceneRecipe, outlines) -> Scene:

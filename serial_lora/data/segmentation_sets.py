@@ -15,9 +15,9 @@ of adapting.
              photograph, so colour and texture do not tell object from ground
 ===========  ====================================================================================
 
-Scene ``i`` of a part follows from the set's name, the part and ``i`` alone, is made when it is first
-asked for, and then kept. Sizes vary, are often odd and hardly ever square, so that resizing and
-padding are part of the work.
+Scene ``i`` of a part follows from the set's name, the part and ``i`` alone, is made when it is
+first asked for, and then kept. Sizes vary, are often odd and hardly ever square, so that resizing
+and padding are part of the work.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A script in ``data_scripts/`` holds one :class:`DataSource` (addresses, hashes, licence, how to
 cite) and hands it to :func:`command`. The work is here: download, verify, unpack, put into the
-layout of torchvision's class, load with that class and count, and only then let the folder appear.
+layout in which the labs read it, list it as they will and count, and only then let the folder
+appear.
 
 Hashes are the official MD5s, as torchvision carries them. SHA-256 values have no official source;
 they are recorded in ``NAME.sources.json`` beside the data at the first download that passes the
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from serial_lora.data.classification import PAPER_DATASETS, list_pictures
 from serial_lora.data.download import FileFacts, data_root, download, extract
+from serial_lora.data.segmentation_files import RELEASES, count_files
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_json
 
@@ -36,6 +38,8 @@ class Archive:
         file_name: of the archive.
         urls: addresses that offer it, tried in order.
         facts: size and hash; unknown ones are recorded at first use.
+        packed_anew: the host packs it for each download, so its hash says nothing and is not
+            recorded.
         moves: path inside the archive -> path below the data set's folder ("" for the folder).
         inner: archives inside the archive -> the folder inside it to unpack them to.
     """
@@ -44,6 +48,7 @@ class Archive:
     urls: tuple[str, ...]
     facts: FileFacts
     moves: Mapping[str, str]
+    packed_anew: bool = False
     inner: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -52,12 +57,14 @@ class DataSource:
     """A data set on the web.
 
     Attributes:
-        name: as in :data:`serial_lora.data.classification.PAPER_DATASETS`.
+        name: as in :data:`serial_lora.data.classification.PAPER_DATASETS` or
+            :data:`serial_lora.data.segmentation_files.RELEASES`.
         title: for people.
         homepage, licence, citation: where it comes from and on which terms.
         archives: the files it consists of.
-        pictures, classes: how many the labs should find (those CoOp uses).
+        pictures, classes: how many the labs should find (those CoOp uses, or those with masks).
         note: what to know before using it.
+        password_at: where its publisher prints the password of the archives, if they are locked.
     """
 
     name: str
@@ -69,19 +76,45 @@ class DataSource:
     pictures: int
     classes: int
     note: str = ""
+    password_at: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Where the labs look for it, below the data root."""
+        if self.name in RELEASES:
+            return RELEASES[self.name].folder
+        return PAPER_DATASETS[self.name].folder
+
+    def count(self, root: Path) -> tuple[int, int]:
+        """How many pictures and classes the labs find below a data root.
+
+        Raises:
+            SerialLoRAError: it is not there, or not complete.
+        """
+        if self.name in RELEASES:
+            return count_files(self.name, root)
+        listed = list_pictures(self.name, root)
+        return len(listed), len({row.class_name for row in listed})
+
+    def contents(self, pictures: int, classes: int) -> str:
+        """So many pictures and classes in words."""
+        what = "pictures with masks of" if self.name in RELEASES else "pictures in"
+        return f"{pictures:,} {what} {classes} classes"
 
     def describe(self) -> str:
         """Several short paragraphs for ``--help``."""
         sizes = [archive.facts.size for archive in self.archives]
         size = "not known" if None in sizes else f"{sum(filter(None, sizes)) / 1e9:.2f} GB"
+        packed_anew = any(archive.packed_anew for archive in self.archives)
+        again = "a broken download starts anew" if packed_anew else "it goes on where it stopped"
         return (
-            f"Fetch, verify and prepare {self.title}: {self.pictures:,} pictures in "
-            f"{self.classes} classes.\n\n"
+            f"Fetch, verify and prepare {self.title}: "
+            f"{self.contents(self.pictures, self.classes)}.\n\n"
             f"Download size: {size}. Licence: {self.licence}. Home: {self.homepage}\n\n"
             f"Cite: {self.citation}\n\n"
             f"{self.note + chr(10) + chr(10) if self.note else ''}"
-            "Run the command again after an interruption: it goes on where it stopped. Without a "
-            f"network, put {' and '.join(archive.file_name for archive in self.archives)} into "
+            f"Run the command again after an interruption: {again}. Without a network, put "
+            f"{' and '.join(archive.file_name for archive in self.archives)} into "
             f"ROOT/archives/{self.name}/ by hand and run it."
         )
 
@@ -98,6 +131,7 @@ def prepare(
     base_url: str | None = None,
     other_archives: bool = False,
     remove_archives: bool = False,
+    password: str | None = None,
     progress: bool = True,
 ) -> Path:
     """Bring a data set from the web into the folder that the labs load it from.
@@ -110,6 +144,7 @@ def prepare(
             the pictures, for a class). Their hashes are recorded at first use, and the number of
             pictures is not held against the official one.
         remove_archives: delete the archives when the folder is complete.
+        password: of locked archives.
         progress: show progress bars on standard error.
 
     Returns:
@@ -119,14 +154,19 @@ def prepare(
         SerialLoRAError: with the remedy; no half-made folder is left behind.
     """
     root = data_root(root)
-    dataset = PAPER_DATASETS[source.name]
-    folder = root / dataset.folder
+    folder = root / source.folder
     archives = archive_folder(source, root)
     temporary = root / f".{source.name}.preparing"
     with one_at_a_time(archives / ".lock", source.name):
         if folder.exists():
             _check_counts(source, root, other_archives)
             return folder
+        if source.password_at and password is None and not other_archives:
+            raise SerialLoRAError(
+                f"the archive of {source.title} is locked; its publisher prints the password at "
+                f"{source.password_at}: give it with --password, or put the unpacked folder at "
+                f"{folder} and run the same command again."
+            )
         paths = [
             fetch(
                 archive,
@@ -141,9 +181,10 @@ def prepare(
         shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
         try:
             for archive, path in zip(source.archives, paths, strict=True):
-                _arrange(archive, path, temporary, temporary / dataset.folder, progress)
+                _arrange(archive, path, temporary / source.folder, temporary, password, progress)
             _check_counts(source, temporary, other_archives)
-            os.replace(temporary / dataset.folder, folder)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary / source.folder, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         if remove_archives:
@@ -152,9 +193,17 @@ def prepare(
     return folder
 
 
-def _arrange(archive: Archive, path: Path, temporary: Path, target: Path, progress: bool) -> None:
-    """Unpack one archive and move what the data set's class wants to where it wants it."""
-    unpacked = extract(path, temporary / f"unpacked-{archive.file_name}", progress=progress)
+def _arrange(
+    archive: Archive,
+    path: Path,
+    target: Path,
+    temporary: Path,
+    password: str | None,
+    progress: bool,
+) -> None:
+    """Unpack one archive and move what the labs read to where they look for it."""
+    unpacked = temporary / f"unpacked-{archive.file_name}"
+    extract(path, unpacked, password=password, progress=progress)
     for inner, inside in archive.inner.items():
         if (unpacked / inner).is_file():
             extract(unpacked / inner, unpacked / inside, progress=progress)
@@ -171,20 +220,18 @@ def _arrange(archive: Archive, path: Path, temporary: Path, target: Path, progre
 
 
 def _check_counts(source: DataSource, root: Path, other_archives: bool) -> None:
-    """Load the data set as the labs will, and count."""
-    listed = list_pictures(source.name, root)
-    counts = len(listed), len({row.class_name for row in listed})
-    if counts == (source.pictures, source.classes):
+    """List the data set as the labs will, and count."""
+    pictures, classes = source.count(root)
+    if (pictures, classes) == (source.pictures, source.classes):
         return
-    found = f"{counts[0]:,} pictures in {counts[1]} classes"
-    if other_archives and counts[0]:
+    found = source.contents(pictures, classes)
+    if other_archives and pictures:
         typer.echo(f"{source.name}: {found} (the official set has {source.pictures:,})")
         return
     raise SerialLoRAError(
         f"{source.name} has {found} where {source.pictures:,} in {source.classes} are expected; "
-        f"move {root / PAPER_DATASETS[source.name].folder} away and run `python "
-        f"data_scripts/{source.name}.py` again, or add --other-archives if it is meant to be "
-        "another selection."
+        f"move {root / source.folder} away and run `python data_scripts/{source.name}.py` again, "
+        "or add --other-archives if it is meant to be another selection."
     )
 
 
@@ -222,10 +269,48 @@ def fetch(
     if base_url is not None:
         urls = (f"{base_url.rstrip('/')}/{archive.file_name}",)
     path = download(urls, folder / archive.file_name, expected, progress=progress)
-    if archive.file_name not in recorded:
+    if archive.file_name not in recorded and not archive.packed_anew:
         recorded[archive.file_name] = FileFacts.of(path).known()
         note = "size and SHA-256 of each download as first fetched here; later ones must agree"
         write_json(record, {"note": note, "archives": recorded})
+    return path
+
+
+def fetch_weights(
+    archive: Archive,
+    script: str,
+    root: Path,
+    check: Callable[[Path], None],
+    *,
+    base_url: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Download a model's weights to ``ROOT/weights``, unless they are there, and check them once.
+
+    A download that fails the check is not kept; a file put there by hand is.
+
+    Args:
+        archive: the file and its addresses.
+        script: the name under which the first download is recorded.
+        root: the data root.
+        check: raises an error that says what is wrong with a file.
+        base_url: fetch ``BASE_URL/FILE_NAME`` instead.
+        progress: show a progress bar on standard error.
+    """
+    record, path = sources_file(script, root), root / "weights" / archive.file_name
+    with one_at_a_time(path.parent / ".lock", archive.file_name):
+        was_there, was_recorded = path.exists(), record.exists()
+        if was_there:
+            check(path)  # says what the file is; its hash would only say what it is not
+        fetch(archive, path.parent, record, base_url=base_url, progress=progress)
+        try:
+            if not was_there:
+                check(path)
+        except SerialLoRAError:
+            path.unlink()
+            if not was_recorded:
+                record.unlink()
+            raise
     return path
 
 
@@ -297,6 +382,10 @@ def command(source: DataSource) -> typer.Typer:
             bool,
             typer.Option("--remove-archives", help="Delete the archives once all is unpacked."),
         ] = False,
+        password: Annotated[
+            str | None,
+            typer.Option(help="Of an archive that is locked, as its publisher prints it."),
+        ] = None,
         quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
     ) -> None:
         try:
@@ -306,15 +395,17 @@ def command(source: DataSource) -> typer.Typer:
                 base_url=base_url,
                 other_archives=other_archives,
                 remove_archives=remove_archives,
+                password=password,
                 progress=not quiet,
             )
         except SerialLoRAError as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(2) from None
         typer.echo(f"{source.title} is ready: {folder}")
-        coop_file = folder / PAPER_DATASETS[source.name].coop_file
-        if not coop_file.exists():
-            typer.echo(f"For CoOp's own split, as in the paper, put its list there: {coop_file}")
+        if source.name in PAPER_DATASETS:
+            coop_file = folder / PAPER_DATASETS[source.name].coop_file
+            if not coop_file.exists():
+                typer.echo(f"For CoOp's own split, as in the paper, put it there: {coop_file}")
         kept = archive_folder(source, data_root(root))
         if any((kept / archive.file_name).exists() for archive in source.archives):
             typer.echo(f"The archives are kept in {kept}; delete them if you need the space.")

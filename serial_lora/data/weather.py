@@ -66,5 +66,6 @@ def _between(length: int, knots: int) -> np.ndarray:
 
 def _blend(picture: np.ndarray, grey: float, density: np.ndarray) -> np.ndarray:
     """The picture behind a grey of the given density, (height, width) from 0 to 1."""
-    mixed = picture + (grey - picture) * density[..., None]
+    # As float: in uint8 a whole grey minus a brighter pixel would wrap round.
+    mixed = picture + (grey - picture.astype(float)) * density[..., None]
     return np.round(mixed).clip(0, 255).astype(np.uint8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from serial_lora.adapters import LoRAConfig, SerialLoRAConfig
+from serial_lora.counting import METHOD_TITLES
 from serial_lora.errors import SerialLoRAError
 
 LORA_PLUS_RATIO = 20.0  # the paper's "1:20" between the rates of A and B
@@ -19,10 +20,14 @@ class Method:
     """
 
     name: str
-    label: str
     serial: bool
     ratio: float = 1.0
     rank_share: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """How people write the name."""
+        return METHOD_TITLES[self.name]
 
     def rank(self, rank: int) -> int:
         """The adapter's rank in a lab of rank ``rank``."""
@@ -42,11 +47,11 @@ class Method:
 METHODS = {
     method.name: method
     for method in (
-        Method("lora", "LoRA", serial=False),
-        Method("serial_lora", "Serial LoRA", serial=True),
-        Method("lora_plus", "LoRA+", serial=False, ratio=LORA_PLUS_RATIO),
-        Method("serial_lora_plus", "Serial LoRA+", serial=True, ratio=LORA_PLUS_RATIO),
-        Method("lora_equal_budget", "LoRA at equal budget", serial=False, rank_share=0.25),
+        Method("lora", serial=False),
+        Method("serial_lora", serial=True),
+        Method("lora_plus", serial=False, ratio=LORA_PLUS_RATIO),
+        Method("serial_lora_plus", serial=True, ratio=LORA_PLUS_RATIO),
+        Method("lora_equal_budget", serial=False, rank_share=0.25),
     )
 }
 

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,10 +85,14 @@ def changed_config(configs: Mapping[str, Config], scale: str, **changes: object)
     """The scale's settings with some of them changed (None leaves a setting alone).
 
     Raises:
-        SerialLoRAError: no such scale, or a setting out of its range.
+        SerialLoRAError: no such scale or setting, or a setting out of its range.
     """
     if scale not in configs:
         raise SerialLoRAError(f"There is no scale {scale!r}; choose tiny or paper.")
+    known = [field.name for field in fields(configs[scale])]
+    for name in changes:
+        if name not in known:
+            raise SerialLoRAError(f"There is no setting {name!r}; choose from {', '.join(known)}.")
     return replace(configs[scale], **{k: v for k, v in changes.items() if v is not None})
 
 

@@ -47,6 +47,7 @@ from serial_lora.labs.runs import (
     check_batches,
     check_choices,
     chosen_methods,
+    is_first_process,
     lab_device,
     loader_workers,
     run_plan,
@@ -54,7 +55,13 @@ from serial_lora.labs.runs import (
 from serial_lora.memory import saved_activation_bytes
 from serial_lora.metrics import dice, dice_ce, iou
 from serial_lora.results import Record, environment
-from serial_lora.training import ExampleStream, plain_worker_errors, train
+from serial_lora.training import (
+    ExampleStream,
+    TrainingConfig,
+    plain_worker_errors,
+    process_state,
+    train,
+)
 
 
 @dataclass(frozen=True)
@@ -137,22 +144,37 @@ def prepare(example: SegmentationExample, image_size: int, jitter: float = 0.0) 
 def to_input_frame(
     picture: Image.Image, boxes: Tensor | np.ndarray, image_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Picture (3, h, w), uint8, and boxes (N, 4), float32, as SAM's own predictor scales them."""
+    """Picture (3, h, w), uint8, and boxes (N, 4), float32, as SAM's own predictor scales them.
+
+    Raises:
+        SerialLoRAError: the picture is so narrow that nothing would be left of its shorter side.
+    """
     resize = ResizeLongestSide(image_size)
     pixels = np.asarray(picture.convert("RGB"))  # (H, W, 3)
+    if not min(resize.get_preprocess_shape(*pixels.shape[:2], image_size)):
+        width, height = picture.size
+        raise SerialLoRAError(
+            f"A picture of {width} x {height} pixels is too narrow for a model that sees "
+            f"{image_size} x {image_size}; crop it."
+        )
     scaled = torch.from_numpy(resize.apply_image(pixels)).permute(2, 0, 1).contiguous()
     boxes = resize.apply_boxes(np.asarray(boxes, np.float32), pixels.shape[:2])
     return scaled, torch.as_tensor(boxes, dtype=torch.float32)
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks (N, H, W) at another size: a pixel belongs to the object if half of it does."""
+    """Masks (N, H, W) at another size: a pixel belongs to the object if half of it does.
+
+    An object too small for that keeps the pixels of which it covers most, as an empty mask would
+    teach that its box holds nothing.
+    """
     if masks.shape[-2:] == size:
         return masks
     coverage = F.interpolate(
         masks[:, None].float(), size, mode="bilinear", align_corners=False, antialias=True
-    )
-    return coverage[:, 0] >= 0.5
+    )[:, 0]
+    enough = coverage.amax((-2, -1), keepdim=True).clamp(max=0.5)
+    return (coverage >= enough) & (coverage > 0)
 
 
 def jittered(boxes: Tensor, amount: float, size: tuple[int, int]) -> Tensor:
@@ -266,14 +288,11 @@ def predict_masks(
         Masks, bool, (N, H, W), and the logits that they are the positive part of, of that shape.
 
     Raises:
-        SerialLoRAError: the boxes are not of shape (N, 4) with N of at least 1, or not finite.
+        SerialLoRAError: the boxes are not of shape (N, 4) with N of at least 1, not finite, or one
+            of them holds no part of the picture; or the picture is too narrow.
     """
     boxes = torch.as_tensor(boxes, dtype=torch.float32)
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes) or not boxes.isfinite().all():
-        raise SerialLoRAError(
-            "Boxes are finite numbers of shape (N, 4): x0, y0, x1, y1 of each object; these have "
-            f"the shape {tuple(boxes.shape)}."
-        )
+    _check_boxes(boxes, *picture.size)
     model = backbone.model.eval()
     device = model.device
     pixels, scaled = to_input_frame(picture, boxes, model.image_encoder.img_size)
@@ -282,6 +301,22 @@ def predict_masks(
     (logits,) = predict_logits(model, [prepared])
     logits = original_size_logits(model, logits, prepared).cpu()
     return (logits > model.mask_threshold).numpy(), logits
+
+
+def _check_boxes(boxes: Tensor, width: int, height: int) -> None:
+    """Refuse what is no box on a picture of this size; one may reach over the picture's edge."""
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes) or not boxes.isfinite().all():
+        raise SerialLoRAError(
+            "Boxes are finite numbers of shape (N, 4): x0, y0, x1, y1 of each object; these have "
+            f"the shape {tuple(boxes.shape)}."
+        )
+    low, high = boxes[:, :2].clamp(min=0), boxes[:, 2:].minimum(boxes.new_tensor([width, height]))
+    empty = (low >= high).any(1)
+    if empty.any():
+        raise SerialLoRAError(
+            f"The box {boxes[empty][0].tolist()} holds no part of a picture of {width} x {height} "
+            "pixels; give x0, y0, x1, y1 with x0 below x1 and y0 below y1."
+        )
 
 
 def original_size_logits(model: Sam, logits: Tensor, prepared: PreparedExample) -> Tensor:
@@ -413,22 +448,29 @@ def training_stream(
     )  # fmt: skip
 
 
-def activation_bytes(objective: SamObjective, stream: ExampleStream, precision: str) -> int:
+def activation_bytes(objective: SamObjective, stream: ExampleStream, config: TrainingConfig) -> int:
     """Bytes that the first batch of a run keeps between its forward and its backward pass.
 
-    With gradient checkpointing, what one block computes anew comes on top of that.
+    A batch is what one process computes at once, the whole of it or the part that accumulation
+    and other processes leave. With gradient checkpointing, what one block computes anew comes on
+    top of that.
     """
     model = objective.model
     device = model.device
-    batch = [to_device(stream[position], device) for position in range(stream.batch_size)]
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    pictures = stream.batch_size // (config.accumulation * process_state().num_processes)
+    batch = [to_device(stream[position], device) for position in range(pictures)]
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
     def forward() -> None:
         with autocast:
             objective(batch)
 
     blocks = model.image_encoder.blocks if objective.gradient_checkpointing else ()
-    return saved_activation_bytes(forward, model, blocks)
+    objective.train()  # dropout keeps its masks
+    try:
+        return saved_activation_bytes(forward, model, blocks)
+    finally:
+        objective.eval()
 
 
 def run_one(
@@ -442,12 +484,14 @@ def run_one(
     save_to: Path | None = None,
     progress: bool | None = None,
     keep_adapter: bool = False,
+    pictures: Path | None = None,
 ) -> Record:
     """Adapt, measure, and (unless ``keep_adapter``) leave the backbone as it was.
 
     Args:
         percent: share of the training pictures.
         base: what :func:`base_measures` gave for these data, if that is known already.
+        pictures: folder for a figure of the best, the median and the worst test picture.
 
     Raises:
         SerialLoRAError: a setting that does not fit this model or these data.
@@ -460,14 +504,20 @@ def run_one(
     adapter = method.config(config.rank, scale=config.scale_factor, dropout=config.dropout)
     with adapted(model, adapter, seed, keep_adapter):
         objective = SamObjective(model, config.gradient_checkpointing)
-        kept = activation_bytes(objective, stream, config.precision)
+        kept = activation_bytes(objective, stream, training)
         description = f"{data.name} · {method.label} · {percent}% · seed {seed}"
         history = train(
             objective, stream, training, save_to, description, progress,
             loader_workers(backbone.scale),
         )  # fmt: skip
         count = count_parameters(model)
-        reached = mean_scores(evaluate(backbone, data))
+        scores = evaluate(backbone, data)
+        if pictures is not None and is_first_process():
+            from serial_lora.labs.sam_pictures import save_pictures
+
+            name = f"{data.name}-{percent}-{method.name}-{seed}.png"
+            save_pictures(pictures / name, backbone, data, scores, method.label)
+    reached = mean_scores(scores)
     return Record(
         task="sam", scale=data.scale, dataset=data.name, method=method.name, shots=percent,
         seed=seed, rank=adapter.rank,
@@ -498,6 +548,7 @@ def run_lab(
     weights: str | Path | None = "default",
     progress: bool | None = None,
     on_record: Callable[[Record, bool], None] | None = None,
+    pictures: Path | None = None,
     **changes: object,
 ) -> list[Record]:
     """Run every combination that ``out`` does not hold yet; all records, old ones included.
@@ -505,6 +556,7 @@ def run_lab(
     Args:
         percent: shares of the training pictures, each a part of the larger ones.
         out: JSONL file of records; None keeps them in memory only.
+        pictures: as in :func:`run_one`, a figure for each run that is new.
         changes: settings of :class:`SamLabConfig` that differ from the scale's own.
         on_record: called with each record and whether it is new.
 
@@ -532,7 +584,10 @@ def run_lab(
     backbone.model.to(lab_device())
 
     def run(data, method, share, seed, base, unfinished) -> Record:
-        return run_one(backbone, data, method, share, seed, config, base, unfinished, progress)
+        return run_one(
+            backbone, data, method, share, seed, config, base, unfinished, progress,
+            pictures=pictures,
+        )  # fmt: skip
 
     return run_plan(
         Plan("sam", sets, chosen, percent, seeds, config.rank),

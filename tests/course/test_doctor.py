@@ -101,6 +101,10 @@ def test_weights(tmp_path):
     assert doctoring.check_weights(tmp_path).status == "FAIL"
     (tmp_path / "clip.safetensors").write_bytes(b"x" * 2_000_000)
     assert doctoring.check_weights(tmp_path).answer == "clip.safetensors (2 MB)"
+    (tmp_path / "sam.json").write_text("{}")
+    (tmp_path / "clip.card.json").write_text("{}")
+    finding = doctoring.check_weights(tmp_path)
+    assert finding.status == "FAIL" and finding.answer.startswith("sam missing in ")
 
 
 def test_report_verdict():

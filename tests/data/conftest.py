@@ -1,7 +1,7 @@
 """What the tests of the data share."""
 
 import pytest
-from official_archives import ARCHIVES, WebServer
+from official_archives import ARCHIVES, FOOD_PASSWORD, WebServer
 
 
 @pytest.fixture
@@ -32,5 +32,5 @@ def prepared_root(official_archives, tmp_path_factory):
         folder.mkdir(parents=True)
         for file_name, content in files.items():
             (folder / file_name).write_bytes(content)  # put there by hand
-        prepare(source, root, other_archives=True, progress=False)
+        prepare(source, root, other_archives=True, password=FOOD_PASSWORD, progress=False)
     return root

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -92,11 +93,31 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-def picture_bytes(seed: int, size: int = 24, kind: str = "JPEG", mode: str = "RGB") -> bytes:
-    """A small picture that differs from seed to seed."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+def picture_bytes(
+    seed: int, size: int | tuple[int, int] = 24, kind: str = "JPEG", mode: str = "RGB", **options
+) -> bytes:
+    """A small picture, square or of (width, height), that differs from seed to seed."""
+    width, height = (size, size) if isinstance(size, int) else size
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(stream, kind)
+    Image.fromarray(pixels).convert(mode).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+#: Rectangles of a mask, painted in this order: number, left, top, right, bottom.
+Rectangles = list[tuple[int, int, int, int, int]]
+
+
+def mask_bytes(size: tuple[int, int], rectangles: Rectangles, mode: str = "L") -> bytes:
+    """A PNG of numbers: grey values, or places in a palette of other colours (mode "P")."""
+    numbers = np.zeros(size[::-1], np.uint8)
+    for number, left, top, right, bottom in rectangles:
+        numbers[top:bottom, left:right] = number
+    mask = Image.fromarray(numbers)
+    if mode == "P":
+        mask.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
+    stream = io.BytesIO()
+    mask.save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -118,6 +139,43 @@ def zip_bytes(members: dict[str, bytes]) -> bytes:
         for name, content in members.items():
             archive.writestr(name, content)
     return stream.getvalue()
+
+
+def locked_zip_bytes(members: dict[str, bytes], password: str) -> bytes:
+    """A zip archive locked in the traditional way (PKWARE's appnote, 6.1), which Python only
+    reads. Written as if the locked bytes were the files, then described as what they are."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members.items():
+            checksum = zlib.crc32(content)
+            archive.writestr(
+                name, _locked(bytes(11) + checksum.to_bytes(4, "big")[:1] + content, password)
+            )
+            info = archive.getinfo(name)
+            info.flag_bits |= 1
+            info.file_size, info.CRC = len(content), checksum
+    return stream.getvalue()
+
+
+def _locked(content: bytes, password: str) -> bytes:
+    keys = [0x12345678, 0x23456789, 0x34567890]
+
+    def table_step(key: int, byte: int) -> int:
+        return zlib.crc32(bytes([byte]), key ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
+
+    def update(byte: int) -> None:
+        keys[0] = table_step(keys[0], byte)
+        keys[1] = ((keys[1] + (keys[0] & 0xFF)) * 134775813 + 1) & 0xFFFFFFFF
+        keys[2] = table_step(keys[2], keys[1] >> 24)
+
+    for byte in password.encode():
+        update(byte)
+    locked = bytearray()
+    for byte in content:
+        mixed = (keys[2] & 0xFFFF) | 2
+        locked.append(byte ^ (((mixed * (mixed ^ 1)) >> 8) & 0xFF))
+        update(byte)
+    return bytes(locked)
 
 
 def _class_pictures(classes: list[str], count: int, name: str) -> dict[str, bytes]:
@@ -196,10 +254,101 @@ def dtd() -> dict[str, bytes]:
     return {"dtd-r1.0.1.tar.gz": tar_bytes(members)}
 
 
+FOOD_PASSWORD = "not the official one"
+FOOD_SIZE = (120, 100)
+#: Not the official numbers: the list in the archive counts.
+FOOD_CLASSES = ("background", "candy", "pie", "ice cream", "other ingredients", "strawberry")
+FOOD: dict[str, Rectangles] = {
+    "train/00000000": [(3, 10, 20, 50, 60)],
+    "train/00000001": [(2, 0, 0, 70, 40), (5, 60, 30, 90, 100)],
+    "train/00000002": [(1, 5, 5, 25, 25)],
+    "train/00000003": [(3, 0, 0, 9, 9), (3, 100, 80, 120, 100)],
+    "train/00000004": [(5, 7, 7, 8, 8), (4, 20, 20, 30, 30)],  # one pixel of strawberry
+    "train/00000005": [(2, 1, 2, 30, 40)],  # its picture lies on its side
+    "test/00000006": [(2, 30, 30, 60, 60), (3, 0, 90, 120, 100)],
+    "test/00000007": [(5, 2, 3, 40, 50)],
+}
+
+
+def foodseg103() -> dict[str, bytes]:
+    lines = "".join(f"{number}\t{name}\n" for number, name in enumerate(FOOD_CLASSES))
+    members = {"FoodSeg103/category_id.txt": lines.encode()}
+    for seed, (name, rectangles) in enumerate(FOOD.items()):
+        picture = picture_bytes(seed, FOOD_SIZE)
+        if name == "train/00000005":
+            turned = Image.Exif()
+            turned[0x0112] = 6
+            picture = picture_bytes(seed, FOOD_SIZE[::-1], exif=turned)
+        members[f"FoodSeg103/Images/img_dir/{name}.jpg"] = picture
+        members[f"FoodSeg103/Images/ann_dir/{name}.png"] = mask_bytes(FOOD_SIZE, rectangles)
+    for part in ("train", "test"):
+        names = [name.split("/")[1] for name in FOOD if name.startswith(part)]
+        members[f"FoodSeg103/ImageSets/{part}.txt"] = "".join(f"{n}.png\n" for n in names).encode()
+    return {"FoodSeg103.zip": locked_zip_bytes(members, FOOD_PASSWORD)}
+
+
+FLOOD_SIZE = (160, 120)
+FLOOD: dict[str, Rectangles] = {
+    "train/6279": [(9, 0, 0, 160, 120), (1, 10, 10, 40, 50), (3, 0, 60, 160, 80)],
+    "train/6280": [(5, 0, 0, 160, 60), (2, 20, 70, 60, 110)],  # a lake, and a dry building
+    "train/6281": [(1, 100, 0, 160, 30), (1, 0, 90, 20, 120)],
+    "val/6282": [(3, 0, 0, 30, 120)],
+    "test/6283": [(3, 20, 0, 50, 120), (7, 30, 30, 40, 40)],
+    "test/6284": [(6, 0, 0, 80, 80)],
+}
+
+
+def floodnet() -> dict[str, bytes]:
+    members = {"/": b""}  # Dropbox lists the folder itself
+    for seed, (name, rectangles) in enumerate(FLOOD.items()):
+        part, number = name.split("/")
+        below = f"FloodNet-Supervised_v1.0/{part}/{part}"
+        members[f"{below}-org-img/{number}.jpg"] = picture_bytes(seed, FLOOD_SIZE)
+        members[f"{below}-label-img/{number}_lab.png"] = mask_bytes(FLOOD_SIZE, rectangles)
+        colours = f"ColorMasks-FloodNetv1.0/ColorMasks-{part.capitalize()}Set/{number}_lab.png"
+        members[colours] = picture_bytes(seed, 16, "PNG")
+    return {"FloodNet.zip": zip_bytes(members)}
+
+
+VOC_SIZE = (120, 90)
+#: Name -> rectangles of the objects, and the class of each. 255 is the band round them.
+VOC: dict[str, tuple[Rectangles, dict[int, int]]] = {
+    "train/2007_000032": (
+        [(255, 8, 8, 92, 72), (1, 10, 10, 40, 70), (2, 40, 10, 60, 70), (3, 62, 20, 90, 70)],
+        {1: 15, 2: 15, 3: 12},  # two persons who touch, and a dog
+    ),
+    "train/2007_000039": ([(255, 9, 9, 51, 51), (1, 10, 10, 50, 50)], {1: 6}),
+    "train/2008_000042": ([(1, 0, 0, 30, 75), (2, 50, 0, 51, 1)], {1: 15, 2: 15}),  # a speck
+    "val/2009_000061": ([(1, 20, 5, 60, 70), (2, 60, 5, 99, 70)], {1: 4, 2: 15}),
+    "val/2009_000063": ([(1, 20, 5, 60, 70)], {1: 8}),
+}
+
+
+def voc_person() -> dict[str, bytes]:
+    members = {
+        "Annotations/2007_000032.xml": b"<annotation/>",
+        "JPEGImages/2011_000001.jpg": picture_bytes(99, VOC_SIZE),  # no mask: not for this task
+    }
+    for seed, (name, (rectangles, classes)) in enumerate(VOC.items()):
+        number = name.split("/")[1]
+        painted = [(classes.get(r[0], r[0]), *r[1:]) for r in rectangles]
+        members[f"JPEGImages/{number}.jpg"] = picture_bytes(seed, VOC_SIZE)
+        members[f"SegmentationClass/{number}.png"] = mask_bytes(VOC_SIZE, painted, "P")
+        members[f"SegmentationObject/{number}.png"] = mask_bytes(VOC_SIZE, rectangles, "P")
+    for part in ("train", "val"):
+        names = [name.split("/")[1] for name in VOC if name.startswith(part)]
+        members[f"ImageSets/Segmentation/{part}.txt"] = "".join(f"{n}\n" for n in names).encode()
+    below = {f"VOCdevkit/VOC2012/{name}": content for name, content in members.items()}
+    return {"VOCtrainval_11-May-2012.tar": tar_bytes(below, "w")}
+
+
 ARCHIVES = {
     "caltech101": caltech101,
     "food101": food101,
     "eurosat": eurosat,
     "oxford_pets": oxford_pets,
     "dtd": dtd,
+    "foodseg103": foodseg103,
+    "floodnet": floodnet,
+    "voc_person": voc_person,
 }

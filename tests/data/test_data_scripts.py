@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,8 +12,17 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from official_archives import tar_bytes, zip_bytes
+from official_archives import (
+    FOOD_PASSWORD,
+    FOOD_SIZE,
+    locked_zip_bytes,
+    mask_bytes,
+    picture_bytes,
+    tar_bytes,
+    zip_bytes,
+)
 from torchvision import datasets as torchvision_datasets
+from torchvision.datasets.voc import DATASET_YEAR_DICT
 from typer.testing import CliRunner
 
 from data_scripts import few_shot_indices
@@ -20,11 +30,14 @@ from serial_lora.data import download as download_module
 from serial_lora.data.classification import PAPER_DATASETS, load_classification
 from serial_lora.data.download import FileFacts
 from serial_lora.data.fewshot import read_index_file
+from serial_lora.data.segmentation import load_segmentation
+from serial_lora.data.segmentation_files import PAPER_SETS, RELEASES
 from serial_lora.data.sources import archive_folder, prepare, sources_file
 from serial_lora.errors import SerialLoRAError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = list(PAPER_DATASETS)
+RELEASE_NAMES = list(RELEASES)
 
 
 def source_of(name):
@@ -38,6 +51,12 @@ def run(name, *arguments):
 def serve(server, archives):
     for file_name, content in archives.items():
         server.serve(file_name, content)
+
+
+def arguments_for(server, root):
+    """The options with which every script takes the small archives; only one minds the password."""
+    options = ("--other-archives", "--password", FOOD_PASSWORD)
+    return ("--root", str(root), "--base-url", server.url, *options)
 
 
 def visible(root):
@@ -83,7 +102,37 @@ def test_a_script_fetches_verifies_and_prepares(server, tmp_path, official_archi
     assert all(len(served.requests) == 1 for served in server.files.values())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RELEASE_NAMES)
+def test_a_script_brings_pictures_with_their_masks(server, tmp_path, official_archives, name):
+    serve(server, official_archives[name])
+    result = run(name, *arguments_for(server, tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "is ready" in result.output and "CoOp" not in result.output
+    assert (tmp_path / RELEASES[name].folder).is_dir()
+    for dataset in [key for key, chosen in PAPER_SETS.items() if chosen.release == name]:
+        data = load_segmentation(dataset, "paper", tmp_path)
+        for example in (data.train[0], data.test[0]):
+            assert example.masks.any((1, 2)).all()
+            assert example.picture.size == example.masks.shape[:0:-1]
+    again = run(name, *arguments_for(server, tmp_path))
+    assert again.exit_code == 0
+    assert all(len(served.requests) == 1 for served in server.files.values())
+
+
+def test_what_is_packed_anew_for_each_download_is_not_held_to_the_first(
+    server, tmp_path, official_archives
+):
+    """A hash of Dropbox's archive would refuse the next, equally good one."""
+    serve(server, official_archives["floodnet"])
+    assert run("floodnet", *arguments_for(server, tmp_path), "--remove-archives").exit_code == 0
+    assert not sources_file("floodnet", tmp_path).exists()
+    (tmp_path / RELEASES["floodnet"].folder).rename(tmp_path / "moved-away")
+    (content,) = official_archives["floodnet"].values()
+    server.serve("FloodNet.zip", content + b"\0")
+    assert run("floodnet", *arguments_for(server, tmp_path)).exit_code == 0
+
+
+@pytest.mark.parametrize("name", [*NAMES, "voc_person"])
 def test_official_facts_are_held_against_what_a_mirror_serves(
     server, tmp_path, official_archives, name
 ):
@@ -96,7 +145,21 @@ def test_official_facts_are_held_against_what_a_mirror_serves(
     assert [path.name for path in archive_folder(source_of(name), tmp_path).iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["foodseg103", "floodnet"])
+def test_official_counts_are_held_against_an_archive_without_published_hash(
+    server, tmp_path, official_archives, name
+):
+    serve(server, official_archives[name])
+    arguments = ("--root", str(tmp_path), "--base-url", server.url, "--password", FOOD_PASSWORD)
+    result = run(name, *arguments)
+    source = source_of(name)
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    assert f"where {source.pictures:,} in {source.classes} are expected" in result.output
+    assert not (tmp_path / RELEASES[name].folder).exists()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *RELEASE_NAMES])
 def test_help_says_licence_citation_and_the_way_without_network(name):
     result = run(name, "--help")
     text = " ".join(result.output.split())
@@ -104,16 +167,18 @@ def test_help_says_licence_citation_and_the_way_without_network(name):
     for part in ("Licence:", "Cite:", "--root", "--base-url", f"ROOT/archives/{name}/"):
         assert part in text
     source = source_of(name)
-    assert f"{source.pictures:,} pictures in {source.classes} classes" in text
+    masks = "with masks of" if name in RELEASES else "in"
+    assert f"{source.pictures:,} pictures {masks} {source.classes} classes" in text
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "voc_person"])
 def test_facts_are_those_of_torchvision(name):
     """The MD5s and addresses are facts that torchvision carries too."""
     vision = {
         "food101": [(torchvision_datasets.Food101._URL, torchvision_datasets.Food101._MD5)],
         "oxford_pets": list(torchvision_datasets.OxfordIIITPet._RESOURCES),
         "dtd": [(torchvision_datasets.DTD._URL, torchvision_datasets.DTD._MD5)],
+        "voc_person": [(DATASET_YEAR_DICT["2012"]["url"], DATASET_YEAR_DICT["2012"]["md5"])],
     }
     if name in vision:
         ours = [archive.facts.md5 for archive in source_of(name).archives]
@@ -148,10 +213,10 @@ def test_as_a_program_outside_the_repository(server, tmp_path, official_archives
 
 
 def fail(server, tmp_path, name="eurosat"):
-    result = run(name, "--root", str(tmp_path), "--base-url", server.url, "--other-archives")
+    result = run(name, *arguments_for(server, tmp_path))
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
-    assert not (tmp_path / PAPER_DATASETS[name].folder).exists()
+    assert not (tmp_path / source_of(name).folder).exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     return result.output
 
@@ -234,6 +299,62 @@ def test_an_archive_of_another_layout(server, tmp_path):
 def test_an_archive_without_its_lists(server, tmp_path):
     server.serve("food-101.tar.gz", tar_bytes({"food-101/images/pie/1.jpg": b"x"}))
     assert "not complete" in fail(server, tmp_path, "food101")
+
+
+@pytest.mark.parametrize("name", RELEASE_NAMES)
+def test_masks_in_an_archive_of_another_layout(server, tmp_path, name):
+    (archive,) = source_of(name).archives
+    server.serve(archive.file_name, zip_bytes({"Images/1.png": picture_bytes(0)}))
+    assert "not laid out like the official archive" in fail(server, tmp_path, name)
+
+
+@pytest.mark.parametrize("name", RELEASE_NAMES)
+def test_a_path_that_climbs_out_beside_masks(server, tmp_path, official_archives, name):
+    (archive,) = source_of(name).archives
+    (inside,) = archive.moves
+    server.serve(archive.file_name, zip_bytes({f"{inside}/a.png": b"x", "../evil.txt": b"x"}))
+    assert "not safe to unpack" in fail(server, tmp_path, name)
+    assert not list(tmp_path.parent.glob("evil.txt"))
+
+
+def test_a_picture_without_its_mask(server, tmp_path):
+    picture = "FoodSeg103/Images/img_dir/train/1.jpg"
+    members = {
+        picture: picture_bytes(0, FOOD_SIZE),
+        "FoodSeg103/Images/ann_dir/train/2.png": mask_bytes(FOOD_SIZE, [(1, 0, 0, 9, 9)]),
+        "FoodSeg103/Images/img_dir/test/3.jpg": picture_bytes(0, FOOD_SIZE),
+        "FoodSeg103/Images/ann_dir/test/3.png": mask_bytes(FOOD_SIZE, [(1, 0, 0, 9, 9)]),
+    }
+    server.serve("FoodSeg103.zip", locked_zip_bytes(members, FOOD_PASSWORD))
+    assert "ann_dir/train/1.png" in fail(server, tmp_path, "foodseg103")
+
+
+def test_the_password_is_asked_for_before_anything_is_fetched(server, tmp_path, official_archives):
+    serve(server, official_archives["foodseg103"])
+    result = run("foodseg103", "--root", str(tmp_path), "--base-url", server.url)
+    assert result.exit_code == 2 and "--password" in result.output
+    assert source_of("foodseg103").password_at in result.output
+    assert server.files["FoodSeg103.zip"].requests == []
+
+
+def test_a_wrong_password_costs_no_second_download(server, tmp_path, official_archives):
+    serve(server, official_archives["foodseg103"])
+    right = arguments_for(server, tmp_path)
+    wrong = run("foodseg103", *right[:-1], "swordfish")
+    assert wrong.exit_code == 2 and "does not open with this password" in wrong.output
+    assert visible(tmp_path) == ["foodseg103.sources.json"]
+    assert run("foodseg103", *right).exit_code == 0
+    assert len(server.files["FoodSeg103.zip"].requests) == 1
+
+
+def test_an_unpacked_folder_put_there_by_hand_needs_neither_network_nor_password(
+    prepared_root, tmp_path
+):
+    shutil.copytree(prepared_root / "FoodSeg103", tmp_path / "FoodSeg103")
+    arguments = ("--root", str(tmp_path), "--base-url", "http://127.0.0.1:9")
+    counted = run("foodseg103", *arguments)
+    assert counted.exit_code == 2 and "has 8 pictures with masks of 5 classes" in counted.output
+    assert run("foodseg103", *arguments, "--other-archives").exit_code == 0
 
 
 def test_no_address(tmp_path):

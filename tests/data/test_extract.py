@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 
 import pytest
-from official_archives import tar_bytes, zip_bytes
+from official_archives import locked_zip_bytes, tar_bytes, zip_bytes
 
 from serial_lora.data import download as module
 from serial_lora.data.download import extract
@@ -158,12 +158,32 @@ def test_a_flipped_byte_in_a_gzip_is_seen(tmp_path):
     assert_only_the_archive(tmp_path)
 
 
-def test_a_zip_with_a_password_says_so(tmp_path):
-    content = bytearray(zip_bytes({"a": b"secret"}))
-    content[content.index(b"PK\x01\x02") + 8] |= 1  # general purpose flag, bit 0: encrypted
-    with pytest.raises(SerialLoRAError, match="password"):
-        extract(put(tmp_path, bytes(content)), tmp_path / "box" / "out", progress=False)
+def test_a_locked_zip_opens_with_its_password(tmp_path):
+    archive = put(tmp_path, locked_zip_bytes(FILES, "pässword"))
+    folder = extract(archive, tmp_path / "box" / "out", password="pässword", progress=False)
+    assert (folder / "pets/cat.txt").read_bytes() == b"miaow"
+    assert (folder / "readme").read_bytes() == b""
+
+
+def test_a_locked_zip_without_its_password_says_so(tmp_path):
+    """One wrong password of 256 passes the format's own check; what it unlocks tells then."""
+    archive = put(tmp_path, locked_zip_bytes(FILES, "right"))
+    for password in [None, "", *map(str, range(600))]:
+        with pytest.raises(SerialLoRAError, match="password.*unpack .*by hand"):
+            extract(archive, tmp_path / "box" / "out", password=password, progress=False)
     assert_only_the_archive(tmp_path)
+
+
+def test_a_password_does_no_harm_where_none_is_needed(tmp_path):
+    archive = put(tmp_path, zip_bytes(FILES))
+    extract(archive, tmp_path / "box" / "out", password="any", progress=False)
+    assert (tmp_path / "box" / "out" / "pets" / "dogs" / "dog.txt").read_bytes() == b"woof"
+
+
+def test_the_folder_itself_may_be_listed_as_dropbox_does(tmp_path):
+    archive = put(tmp_path, zip_bytes({"/": b"", **FILES}))
+    folder = extract(archive, tmp_path / "box" / "out", progress=False)
+    assert sorted(path.name for path in folder.iterdir()) == ["pets", "readme"]
 
 
 @pytest.mark.parametrize("content", [zip_bytes(FILES), tar_bytes(FILES)], ids=["zip", "tar"])

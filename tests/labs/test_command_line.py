@@ -11,6 +11,8 @@ from serial_lora import cli
 from serial_lora.course import doctor as doctor_module
 from serial_lora.errors import SerialLoRAError
 from serial_lora.labs import clip as lab
+from serial_lora.labs import sam as sam_lab
+from serial_lora.labs.report import zero_shot_of
 from serial_lora.results import read_records
 
 
@@ -29,22 +31,26 @@ def run(capsys):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The lab's tiny scale with two steps per run."""
-    monkeypatch.setitem(lab.CONFIGS, "tiny", replace(lab.TINY, min_steps=2, epochs=1))
+    """The labs' tiny scale with few steps per run."""
+    for each in (lab, sam_lab):
+        monkeypatch.setitem(each.CONFIGS, "tiny", replace(each.TINY, min_steps=2, epochs=1))
     monkeypatch.setenv("COLUMNS", "200")
 
 
-@pytest.mark.parametrize("command", [(), ("doctor",), ("lab",), ("lab", "clip")])
+@pytest.mark.parametrize(
+    "command", [(), ("doctor",), ("lab",), ("lab", "clip"), ("lab", "sam")]
+)
 def test_help_everywhere(run, command):
     code, out, err = run(*command, "--help")
     assert code == 0 and "Usage:" in out and not err
 
 
-def test_help_names_every_option(run):
-    _, out, _ = run("lab", "clip", "--help")
-    for option in ("--scale", "--dataset", "--methods", "--shots", "--seeds", "--rank", "--lr"):
+@pytest.mark.parametrize(("name", "amount"), [("clip", "--shots"), ("sam", "--percent")])
+def test_help_names_every_option(run, name, amount):
+    _, out, _ = run("lab", name, "--help")
+    for option in ("--scale", "--dataset", "--methods", amount, "--seeds", "--rank", "--lr"):
         assert option in out
-    assert "accelerate launch" in out
+    assert f"accelerate launch -m serial_lora.cli lab {name}" in " ".join(out.split())
 
 
 def test_it_is_also_a_module():
@@ -55,15 +61,10 @@ def test_it_is_also_a_module():
 
 
 MISTAKES = [
-    (("--dataset", "no-such-set"), "unknown data set"),
+    (("--dataset", "no-such-set"), "data set"),
     (("--dataset", ","), "at least one name"),
-    (("--dataset", "food101"), "paper"),
     (("--methods", "no-such-method"), "no method"),
     (("--methods", ""), "at least one name"),
-    (("--shots", "many"), "whole numbers"),
-    (("--shots", "0"), "1 or more"),
-    (("--shots", "-1"), "1 or more"),
-    (("--shots", "1.5"), "whole numbers"),
     (("--seeds", "0"), "seeds"),
     (("--seeds", "-3"), "seeds"),
     (("--rank", "0"), "rank"),
@@ -74,20 +75,40 @@ MISTAKES = [
     (("--epochs", "0"), "epochs"),
     (("--batch-size", "0"), "batch_size"),
     (("--accumulation", "0"), "batch per step"),
-    (("--prompt", "poetic"), "prompt style"),
     (("--precision", "fp8"), "precision"),
     (("--scale", "huge"), "scale"),
+    (("--weights", "no-such-file.safetensors"), "no weights file"),
+]
+CLIP_MISTAKES = [
+    (("--dataset", "food101"), "paper"),
+    (("--shots", "many"), "whole numbers"),
+    (("--shots", "0"), "1 or more"),
+    (("--shots", "-1"), "1 or more"),
+    (("--shots", "1.5"), "whole numbers"),
+    (("--prompt", "poetic"), "prompt style"),
     (("--model-name", "no-such-model"), "no model"),
     (("--model-name", "ViT-B-16"), "QuickGELU"),
-    (("--weights", "no-such-file.safetensors"), "no weights file"),
+]
+SAM_MISTAKES = [
+    (("--dataset", "icecream"), "data set"),
+    (("--percent", "half"), "whole numbers"),
+    (("--percent", "0"), "1 or more"),
+    (("--percent", "101"), "between 1 and 100"),
+    (("--jitter", "0.5"), "below 0.25"),
+    (("--jitter", "nan"), "below 0.25"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
-def test_a_mistake_is_one_sentence_and_exit_code_2(run, tmp_path, arguments, message):
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [(name, *mistake) for name in ("clip", "sam") for mistake in MISTAKES]
+    + [("clip", *mistake) for mistake in CLIP_MISTAKES]
+    + [("sam", *mistake) for mistake in SAM_MISTAKES],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(run, tmp_path, name, arguments, message):
     out = tmp_path / "records.jsonl"
-    options = ("--dataset", "food", "--shots", "1", "--seeds", "1", "--out", str(out))
-    code, _, err = run("lab", "clip", *options, *arguments)
+    options = ("--dataset", "food", "--seeds", "1", "--out", str(out))
+    code, _, err = run("lab", name, *options, *arguments)
     assert code == 2
     assert err.startswith("serial-lora: ") and message in err
     assert err.count("\n") == 1 and "Traceback" not in err
@@ -171,7 +192,7 @@ def test_a_lab_prints_a_table_and_keeps_records(run, quick, tmp_path, monkeypatc
     lora, serial = (next(r for r in records if r.method == m) for m in ("lora", "serial_lora"))
     assert f"{serial.sizes['parameters']:,}" in rows[1] and "Serial LoRA" in rows[1]
     assert lora.sizes["parameters"] == 4 * serial.sizes["parameters"]
-    assert f"{cli.zero_shot_of(serial):.1%}" in rows[1]
+    assert f"{zero_shot_of(serial):.1%}" in rows[1]
     assert f"Records: {out}" in printed
 
     def must_not_run(*_, **__):
@@ -183,6 +204,40 @@ def test_a_lab_prints_a_table_and_keeps_records(run, quick, tmp_path, monkeypatc
     assert read_records(out) == records
 
 
+def test_the_sam_lab_prints_every_measure_and_keeps_records(run, quick, tmp_path):
+    out = tmp_path / "records.jsonl"
+    arguments = ("--dataset", "lines", "--percent", "4,5", "--seeds", "1", "--out", str(out))
+    code, printed, _ = run("lab", "sam", *arguments, "--pictures", str(tmp_path / "pictures"))
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
+        "lines-4-lora-1.png", "lines-4-serial_lora-1.png",
+        "lines-5-lora-1.png", "lines-5-serial_lora-1.png",
+    ]  # fmt: skip
+    assert code == 0 and printed.startswith("Settings: SamLabConfig(rank=16")
+    records = read_records(out)
+    assert [(r.shots, r.method) for r in records] == [
+        (4, "lora"), (4, "serial_lora"), (5, "lora"), (5, "serial_lora"),
+    ]  # fmt: skip
+    assert records[0].sizes["parameters"] == 4 * records[1].sizes["parameters"]
+    for column in ("data", "Dice", "1-Dice", "DiceCE", "IoU", "parameters", "seconds"):
+        assert column in printed
+    rows = [line for line in printed.splitlines() if re.match(r" *lines +\d%", line)]
+    assert len(rows) == len(records)
+    for row, record in zip(rows, records, strict=True):
+        measures = record.measures
+        assert measures["one_minus_dice"] == pytest.approx(1 - measures["dice"])
+        for name in ("dice", "one_minus_dice", "dice_ce", "iou"):
+            assert f"{measures[name]:.3f}" in row, (name, row)
+    for words, name in (("box filled in", "box_dice"), ("not adapted", "base_dice")):
+        (row,) = (line for line in printed.splitlines() if re.match(f" *lines +– +{words}", line))
+        assert f"{records[0].measures[name]:.3f}" in row
+    most = {
+        method: max(r.sizes["activation_bytes"] for r in records if r.method == method)
+        for method in ("lora", "serial_lora")
+    }
+    told = f"LoRA {most['lora'] / 1e6:,.0f} MB, Serial LoRA {most['serial_lora'] / 1e6:,.0f} MB"
+    assert f"Activations kept for a backward pass: {told}." in printed
+
+
 def test_short_classes_are_told(run, quick, tmp_path):
     folder = folder_with(tmp_path, "few")
     code, printed, _ = run(
@@ -192,20 +247,27 @@ def test_short_classes_are_told(run, quick, tmp_path):
     assert code == 0 and "2 of the classes have fewer pictures" in printed
 
 
-def test_all_stands_for_all_data_sets_and_methods(run, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "option", "amounts"),
+    [("clip", "shots", [1, 4, 16]), ("sam", "percent", [20, 50, 100])],
+)
+def test_all_stands_for_all_data_sets_and_methods(run, monkeypatch, name, option, amounts):
     from serial_lora.data.classification import dataset_names
+    from serial_lora.data.segmentation import segmentation_names
     from serial_lora.labs.methods import METHODS
 
+    each, names = {"clip": (lab, dataset_names), "sam": (sam_lab, segmentation_names)}[name]
     asked = {}
 
     def looks(**options):
         asked.update(options)
         raise SerialLoRAError("Enough seen.")
 
-    monkeypatch.setattr(lab, "run_lab", looks)
-    run("lab", "clip", "--dataset", "all", "--methods", "all", "--shots", "1,4,16", "--seeds", "3")
-    assert asked["datasets"] == dataset_names("tiny") and asked["methods"] == list(METHODS)
-    assert asked["shots"] == [1, 4, 16] and list(asked["seeds"]) == [1, 2, 3]
+    monkeypatch.setattr(each, "run_lab", looks)
+    said = ",".join(map(str, amounts))
+    run("lab", name, "--dataset", "all", "--methods", "all", f"--{option}", said, "--seeds", "3")
+    assert asked["datasets"] == list(names("tiny")) and asked["methods"] == list(METHODS)
+    assert asked[option] == amounts and list(asked["seeds"]) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])

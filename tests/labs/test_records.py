@@ -2,17 +2,23 @@
 
 import json
 import os
+import statistics
 from dataclasses import asdict, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.results import (
     Record,
     append_record,
+    as_text,
+    describe_records,
     environment,
     frame,
+    methods_table,
+    paired_difference,
     read_records,
     shipped_records,
     summary,
@@ -174,3 +180,129 @@ def test_the_environment_names_versions_date_and_device():
 
 def test_unknown_tasks_ship_no_records():
     assert shipped_records("no-such-task") == []
+
+
+# ------------------------------------------------------------------------- methods beside methods
+
+
+def some_records(methods=("lora", "serial_lora"), datasets=("food", "people"), seeds=(1, 2, 3)):
+    """Runs of a Dice lab at two amounts; every number is drawn, so none equals another."""
+    chance = np.random.default_rng(1)
+    return [
+        replace(
+            RECORD, task="sam", dataset=dataset, method=method, shots=shots, seed=seed,
+            measures={"dice": float(chance.random())},
+            sizes={"parameters": 4096 if method == "lora" else 1024},
+            settings={"lr": 1e-3, "data": dataset}, environment={"device": "CPU, 2 threads"},
+        )
+        for dataset in datasets for shots in (20, 100) for seed in seeds for method in methods
+    ]  # fmt: skip
+
+
+def dice_of(records, **wanted):
+    """The Dice of the one record with these fields."""
+    (found,) = [r for r in records if all(getattr(r, k) == v for k, v in wanted.items())]
+    return found.measures["dice"]
+
+
+def test_a_paired_difference_is_what_statistics_says_of_the_pairs():
+    records = some_records()
+    table = paired_difference(frame(records), "serial_lora", "lora", "dice").set_index("shots")
+    assert list(table["methods"].unique()) == ["Serial LoRA against LoRA"]
+    for shots in (20, 100):
+        differences = [
+            dice_of(records, dataset=dataset, shots=shots, seed=seed, method="serial_lora")
+            - dice_of(records, dataset=dataset, shots=shots, seed=seed, method="lora")
+            for dataset in ("food", "people")
+            for seed in (1, 2, 3)
+        ]
+        assert table.loc[shots, "mean"] == pytest.approx(statistics.mean(differences))
+        error = statistics.stdev(differences) / len(differences) ** 0.5
+        assert table.loc[shots, "sem"] == pytest.approx(error)
+        assert table.loc[shots, "count"] == 6
+
+
+def test_a_run_without_a_partner_is_left_out():
+    records = some_records()
+    alone = [r for r in records if (r.method, r.shots, r.seed) != ("lora", 20, 1)]
+    table = paired_difference(frame(alone), "serial_lora", "lora", "dice")
+    assert list(table["count"]) == [4, 6]
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ((0.10, 0.11, 0.12), "ahead"),
+        ((-0.10, -0.11, -0.12), "behind"),
+        ((0.10, -0.11, 0.12), "not told apart"),
+        ((0.0, 0.0, 0.0), "not told apart"),
+        ((0.25,), "not told apart"),  # one pair has no error to compare with
+    ],
+)
+def test_a_verdict_needs_more_than_two_standard_errors(differences, verdict):
+    records = [
+        replace(RECORD, method=method, seed=seed, measures={"dice": 0.5 + gain * is_serial})
+        for seed, gain in enumerate(differences)
+        for is_serial, method in enumerate(("lora", "serial_lora"))
+    ]
+    table = paired_difference(frame(records), "serial_lora", "lora", "dice")
+    assert list(table["verdict"]) == [verdict]
+
+
+@pytest.mark.parametrize("other", ["lora", "lora_plus"])  # one never ran on the same, one never ran
+def test_methods_without_a_common_run_are_refused(other):
+    apart = {"serial_lora": 20, "lora": 100}
+    records = [record for record in some_records() if record.shots == apart[record.method]]
+    with pytest.raises(SerialLoRAError, match="no run with the same data set, shots and seed"):
+        paired_difference(frame(records), "serial_lora", other, "dice")
+
+
+def test_the_table_of_methods_averages_sets_and_spreads_over_seeds():
+    records = some_records()
+    table = methods_table(frame(records), "dice", lambda mean, spread: f"{mean:.6f} {spread:.6f}")
+    assert list(table.index) == ["LoRA", "Serial LoRA"]
+    assert list(table["parameters"]) == ["4,096", "1,024"]
+    for label, method in (("LoRA", "lora"), ("Serial LoRA", "serial_lora")):
+        for shots in (20, 100):
+            by_seed = [
+                statistics.mean(
+                    dice_of(records, dataset=dataset, shots=shots, seed=seed, method=method)
+                    for dataset in ("food", "people")
+                )
+                for seed in (1, 2, 3)
+            ]
+            expected = f"{statistics.mean(by_seed):.6f} {statistics.stdev(by_seed):.6f}"
+            assert table.loc[label, shots] == expected
+
+
+def test_the_table_of_methods_averages_what_all_of_them_ran():
+    records = some_records()
+    extra = replace(records[0], dataset="lines", measures={"dice": 99.0})
+    both = [methods_table(frame(r), "dice", "{:.6f}".format) for r in (records, [*records, extra])]
+    pd.testing.assert_frame_equal(*both)
+
+
+def test_records_say_how_they_were_made():
+    said = describe_records(
+        some_records(), "percent", ["people", "food"], ["lora", "serial_lora", "lora_plus"]
+    ).splitlines()
+    assert said[0].startswith("24 runs: 2 data sets, 2 methods, percent [20, 100], 3 seeds, ")
+    assert said[1] == (
+        "command: serial-lora lab sam --dataset all --methods lora,serial_lora "
+        "--percent 20,100 --seeds 3"
+    )
+    assert said[2:] == ["settings:", '{"lr": 0.001}', "machine: CPU, 2 threads"]
+
+
+def test_no_records_are_not_described():
+    with pytest.raises(SerialLoRAError, match="no records"):
+        describe_records([], "shots", [], [])
+
+
+def test_columns_are_written_out_each_in_its_own_format():
+    table = pd.DataFrame({"share": [0.125, 1.0], "count": [1000, 2], "name": ["a", "b"]})
+    written = as_text(table, {"share": "{:.1%}", "count": "{:,}"})
+    assert written.to_dict("list") == {
+        "share": ["12.5%", "100.0%"], "count": ["1,000", "2"], "name": ["a", "b"],
+    }  # fmt: skip
+    assert table["share"].dtype == float

@@ -1,0 +1,64 @@
+"""Pictures of a run of the SAM lab: on which pictures it did best, in the middle, and worst."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from serial_lora.backbones.sam import SamBackbone
+from serial_lora.data.segmentation import SegmentationData
+from serial_lora.errors import SerialLoRAError
+from serial_lora.inject import disabled
+from serial_lora.labs.sam import PictureScore, predict_masks
+from serial_lora.plots import save_figure
+from serial_lora.plots_masks import OverlayRow, pick_best_median_worst, plot_overlays
+
+NOT_ADAPTED = "not adapted"
+
+
+def overlay_rows(
+    backbone: SamBackbone,
+    data: SegmentationData,
+    scores: Sequence[PictureScore],
+    label: str = "adapted",
+) -> list[OverlayRow]:
+    """The best, the median and the worst test picture, before and after adapting.
+
+    Args:
+        backbone: with an adapter injected.
+        data: whose test pictures were scored.
+        scores: one for each test picture, in the data's order, of the adapted model.
+        label: what to call it.
+    """
+    rows = []
+    for title, index in pick_best_median_worst([score.dice for score in scores]).items():
+        example = data.test[index]
+        adapted, _ = predict_masks(backbone, example.picture, example.boxes)
+        with disabled(backbone.model):
+            before, _ = predict_masks(backbone, example.picture, example.boxes)
+        found = {NOT_ADAPTED: before, label: adapted}
+        rows.append(OverlayRow(title, example.picture, found, example.masks, example.boxes))
+    return rows
+
+
+def save_pictures(
+    path: Path,
+    backbone: SamBackbone,
+    data: SegmentationData,
+    scores: Sequence[PictureScore],
+    label: str = "adapted",
+) -> Path:
+    """:func:`overlay_rows` as a figure in a file; the path.
+
+    Raises:
+        SerialLoRAError: the file cannot be written.
+    """
+    figure = plot_overlays(overlay_rows(backbone, data, scores, label))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return save_figure(figure, path)
+    except OSError as error:
+        raise SerialLoRAError(
+            f"The picture {path} cannot be written ({error.strerror}); choose another folder with "
+            "--pictures."
+        ) from error

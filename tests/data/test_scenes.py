@@ -1,0 +1,244 @@
+"""Scenes: masks that are what can be seen, boxes that are tight, the same scene every time."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import Image
+
+from serial_lora.data import scenes
+from serial_lora.data.photographs import PHOTOGRAPHS, photographs
+from serial_lora.data.scenes import SceneRecipe, box_of, compose, place
+from serial_lora.data.weather import WEATHER, smooth_noise
+from serial_lora.errors import SerialLoRAError
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+BARE = SceneRecipe(clutter=0.0)
+
+
+def disc(colour=RED, hole: float = 0.0) -> np.ndarray:
+    """A disc, or a ring, of one opaque colour: (48, 48, 4)."""
+    rows, columns = np.mgrid[:48, :48] - 23.5
+    radius = np.hypot(rows, columns)
+    drawing = np.zeros((48, 48, 4), np.uint8)
+    drawing[..., :3] = colour
+    drawing[(radius <= 22) & (radius >= hole), 3] = 255
+    return drawing
+
+
+GREY = [np.full((90, 120, 3), 100, np.uint8)]
+NOISE = [np.random.default_rng(0).integers(0, 256, (200, 150, 3), dtype=np.uint8)]
+DRAWINGS = np.stack([disc(RED), disc(GREEN), disc(BLUE), disc(RED, hole=12)])
+
+
+def scene(seed=0, drawings=DRAWINGS, ground=NOISE, recipe=None, outlines=None):
+    return compose(drawings, ground, np.random.default_rng(seed), recipe, outlines)
+
+
+# --- boxes ---------------------------------------------------------------------------------------
+
+
+@given(array_shapes(min_dims=2, max_dims=2, max_side=8).flatmap(lambda s: arrays(bool, s)))
+def test_a_box_is_the_tightest_round_its_mask(mask):
+    inside = [(x, y) for y in range(mask.shape[0]) for x in range(mask.shape[1]) if mask[y, x]]
+    expected = (0, 0, 0, 0)
+    if inside:
+        xs, ys = zip(*inside, strict=True)
+        expected = (min(xs), min(ys), max(xs) + 1, max(ys) + 1)
+    assert box_of(mask).tolist() == list(expected) and box_of(mask).dtype == np.float32
+
+
+# --- masks ---------------------------------------------------------------------------------------
+
+
+@given(st.integers(20, 90), st.integers(20, 90), st.integers(0, 10**6))
+@settings(deadline=None, max_examples=30)
+def test_scenes_of_any_size_have_disjoint_masks_of_things_that_can_be_seen(height, width, seed):
+    recipe = SceneRecipe(height=height, width=width, least_pixels=20)
+    made = scene(seed, recipe=recipe)
+    assert made.picture.shape == (height, width, 3) and made.picture.dtype == np.uint8
+    assert made.masks.shape == (len(made.drawings), height, width) and made.masks.dtype == bool
+    assert 1 <= len(made.drawings) <= recipe.objects[1]
+    assert made.masks.sum(0).max() <= 1  # no pixel belongs to two
+    assert made.masks.sum((1, 2)).min() >= recipe.least_pixels
+    assert set(made.drawings) <= set(range(len(DRAWINGS)))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_mask_is_where_its_drawing_is_seen(seed):
+    one = SceneRecipe(height=71, width=83, objects=(1, 1), clutter=0.0)
+    made = scene(seed, ground=GREY, recipe=one)
+    # Of ground 100 under an alpha of half, 50 is left in a channel that the drawing leaves at 0.
+    colour = DRAWINGS[made.drawings[0]][24, 2, :3]
+    absent = np.asarray(colour).argmin()
+    left = made.picture[..., absent]
+    assert made.masks[0][left < 45].all() and not made.masks[0][left > 55].any()
+    assert np.abs(made.picture[~made.masks[0]].astype(int).mean(0) - 100).max() < 8
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_masks_belong_to_the_drawings_they_name(seed):
+    three = SceneRecipe(height=90, width=101, objects=(3, 3), clutter=0.0)
+    made = scene(seed, DRAWINGS[:3], GREY, three)
+    for mask, drawing in zip(made.masks, made.drawings, strict=True):
+        colour = made.picture[mask].mean(0)
+        assert colour.argmax() == drawing and colour.max() > 200
+
+
+@given(arrays(bool, (4, 6, 7)), st.floats(0.0, 1.0), st.integers(0, 9))
+@settings(deadline=None)
+def test_what_is_visible_is_what_no_later_layer_covers(whole, share, pixels):
+    recipe = SceneRecipe(least_visible=share, least_pixels=pixels)
+    masks, kept = scenes._visible(whole, recipe)
+    expected = []
+    for layer in range(4):
+        seen = {
+            (y, x)
+            for y in range(6) for x in range(7)
+            if whole[layer, y, x] and not any(whole[above, y, x] for above in range(layer + 1, 4))
+        }  # fmt: skip
+        area = int(whole[layer].sum())
+        if len(seen) >= pixels and len(seen) >= share * area:
+            expected.append(seen)
+    assert kept.sum() == len(expected)
+    assert [{tuple(pixel) for pixel in np.argwhere(mask).tolist()} for mask in masks] == expected
+
+
+def test_an_outline_that_is_given_counts_instead_of_the_ink():
+    ring = disc(RED, hole=16)[None]
+    whole = disc()[None, ..., 3]
+    one = SceneRecipe(objects=(1, 1), clutter=0.0, least_pixels=5)
+    for seed in range(4):
+        ink = scene(seed, ring, GREY, one)
+        filled = scene(seed, ring, GREY, one, whole)
+        assert np.array_equal(ink.picture, filled.picture)
+        assert (ink.masks <= filled.masks).all() and filled.masks.sum() > 1.5 * ink.masks.sum()
+        inside = filled.masks[0] & ~ink.masks[0]
+        assert np.abs(filled.picture[inside].astype(int).mean(0) - 100).max() < 25  # the ground
+
+
+def test_turning_and_mirroring_keep_a_drawings_area_and_colour():
+    drawing = np.zeros((48, 48, 4), np.uint8)
+    drawing[8:20, 8:40] = (200, 40, 90, 255)  # a bar above the middle
+    expected = 12 * 32 * (60 / 48) ** 2
+    for degrees in (0.0, 33.0, -90.0):
+        for mirrored in (False, True):
+            pose = scenes._Pose(60, degrees, mirrored)
+            placed = np.asarray(place(Image.fromarray(drawing, "RGBA"), pose)).astype(int)
+            solid = placed[..., 3] > 0
+            assert placed[..., 3].sum() / 255 == pytest.approx(expected, rel=0.04)
+            assert np.abs(placed[placed[..., 3] > 60][:, :3] - (200, 40, 90)).max() < 12
+            assert solid.any() and min(placed.shape[:2]) >= 60
+
+
+# --- chance --------------------------------------------------------------------------------------
+
+
+def test_a_scene_follows_from_its_seed_alone():
+    np.random.seed(1)
+    one = scene(5)
+    np.random.seed(2)
+    scene(6)
+    two, other = scene(5), scene(6)
+    assert np.array_equal(one.picture, two.picture) and np.array_equal(one.masks, two.masks)
+    assert one.drawings == two.drawings
+    assert not np.array_equal(one.picture, other.picture)
+
+
+def test_composing_leaves_drawings_and_photographs_alone():
+    drawings, ground = DRAWINGS.copy(), NOISE[0].copy()
+    for seed in range(5):
+        scene(seed, drawings, [ground])
+    assert np.array_equal(drawings, DRAWINGS) and np.array_equal(ground, NOISE[0])
+
+
+def test_clutter_belongs_to_no_object():
+    never, always = SceneRecipe(clutter=0.0), SceneRecipe(clutter=1.0)
+    ground = [*GREY, np.full((90, 120, 3), 240, np.uint8)]
+    assert any(
+        len(np.unique(scene(seed, ground=ground, recipe=always).picture[~cover(seed)], axis=0)) > 1
+        for seed in range(5)
+    )
+    for seed in range(5):
+        made = scene(seed, ground=GREY, recipe=never)
+        assert (made.picture == 100).all(2).any()
+
+
+def cover(seed: int) -> np.ndarray:
+    """What any object of a cluttered scene covers."""
+    ground = [*GREY, np.full((90, 120, 3), 240, np.uint8)]
+    return scene(seed, ground=ground, recipe=SceneRecipe(clutter=1.0)).masks.any(0)
+
+
+@pytest.mark.parametrize(
+    ("drawings", "recipe"),
+    [
+        (np.zeros((3, 48, 48, 4), np.uint8), None),  # nothing is drawn
+        (DRAWINGS, SceneRecipe(height=32, width=32, least_pixels=2000)),  # more than there are
+        (DRAWINGS, SceneRecipe(least_visible=1.1)),
+    ],
+)
+def test_a_recipe_that_leaves_nothing_to_find_is_refused(drawings, recipe):
+    with pytest.raises(SerialLoRAError, match="100 scenes in a row"):
+        scene(0, drawings, recipe=recipe)
+
+
+# --- photographs ---------------------------------------------------------------------------------
+
+
+def test_photographs_are_real_pictures_and_none_is_in_both_splits():
+    found = {split: photographs(split) for split in PHOTOGRAPHS}
+    contents = [picture.tobytes() for pictures in found.values() for picture in pictures]
+    assert len(set(contents)) == len(contents) == 20
+    assert not set(PHOTOGRAPHS["train"]) & set(PHOTOGRAPHS["test"])
+    for picture in (p for pictures in found.values() for p in pictures):
+        assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
+        assert min(picture.shape[:2]) >= 128 and picture.std() > 5
+
+
+def test_another_split_is_refused():
+    with pytest.raises(SerialLoRAError, match="train, test"):
+        photographs("validation")
+
+
+# --- weather -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(WEATHER))
+@pytest.mark.parametrize("shape", [(97, 131), (131, 97), (31, 17)])
+def test_weather_makes_a_new_picture_of_the_same_size(kind, shape):
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    before = picture.copy()
+    seen, again, other = (WEATHER[kind](picture, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert seen.shape == picture.shape and seen.dtype == np.uint8
+    assert np.array_equal(picture, before) and np.array_equal(seen, again)
+    assert not np.array_equal(seen, other) and not np.array_equal(seen, picture)
+
+
+@pytest.mark.parametrize("kind", list(WEATHER))
+@pytest.mark.parametrize("shade", [0, 30, 128, 240, 255])
+def test_weather_draws_every_shade_towards_its_own(kind, shade):
+    """Fog and snow are bright; rain darkens, but for its bright streaks."""
+    plain = np.full((120, 150, 3), shade, np.uint8)
+    seen = WEATHER[kind](plain, np.random.default_rng(3)).astype(float)
+    if kind == "rain":
+        assert np.median(seen) == round(0.75 * shade + 0.25 * 60) and seen.max() <= 220
+    else:
+        assert min(shade, 185) - 1 <= seen.min() and seen.max() <= max(shade, 252) + 1
+        assert abs(seen.mean() - 225) < abs(shade - 225) or 185 <= seen.mean() <= 252
+
+
+@pytest.mark.parametrize("kind", list(WEATHER))
+def test_weather_takes_contrast_away_and_leaves_the_picture(kind):
+    chance = np.random.default_rng(3)
+    picture = chance.integers(0, 256, (120, 150, 3), dtype=np.uint8)
+    seen = WEATHER[kind](picture, chance).astype(float)
+    assert seen.std() < picture.std()
+    assert np.corrcoef(seen.ravel(), picture.ravel())[0, 1] > 0.3
+
+
+def test_fog_is_smooth():
+    noise = smooth_noise((97, 131), np.random.default_rng(0))
+    assert noise.shape == (97, 131) and 0 <= noise.min() < 0.3 and 0.7 < noise.max() <= 1
+    assert max(np.abs(np.diff(noise, axis=axis)).max() for axis in (0, 1)) < 0.1

@@ -1,0 +1,307 @@
+"""Segmentation data: examples that are whole, sets that keep training and testing apart."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serial_lora.data import segmentation_sets as sets
+from serial_lora.data.emoji import load_emoji
+from serial_lora.data.emoji_sets import hidden_codepoints
+from serial_lora.data.photographs import photographs
+from serial_lora.data.scenes import OPAQUE
+from serial_lora.data.segmentation import (
+    SegmentationData,
+    SegmentationExample,
+    load_segmentation,
+    segmentation_names,
+)
+from serial_lora.data.segmentation_sets import (
+    DRAWING_SIZE,
+    HOLLOW,
+    LONGER_SIDE,
+    PICTURES,
+    SCENE_SETS,
+    SHORTEST_SIDE,
+    filled_outlines,
+    load_scene_set,
+)
+from serial_lora.errors import SerialLoRAError
+
+LOOKED_AT = 8  # scenes of each part
+EVERY_SET = pytest.mark.parametrize("name", list(SCENE_SETS))
+
+
+def scenes_of(name: str, part: str) -> list[SegmentationExample]:
+    pictures = getattr(load_segmentation(name), part)
+    return [pictures[index] for index in range(LOOKED_AT)]
+
+
+def freshly_made(name: str) -> SegmentationData:
+    return load_scene_set.__wrapped__(name)
+
+
+# --- the tiny sets -------------------------------------------------------------------------------
+
+
+def test_there_are_five_sets_as_the_paper_has():
+    assert len(segmentation_names("tiny")) == len(segmentation_names("paper")) == 5
+    assert segmentation_names() == tuple(SCENE_SETS)
+
+
+@EVERY_SET
+def test_masks_are_disjoint_and_boxes_tight(name):
+    for part in ("train", "test"):
+        for example in scenes_of(name, part):
+            width, height = example.picture.size
+            assert example.picture.mode == "RGB"
+            assert example.masks.shape == (len(example.names), height, width)
+            assert example.masks.sum(0).max() <= 1
+            assert example.boxes.shape == (len(example.names), 4)
+            for mask, box in zip(example.masks, example.boxes, strict=True):
+                x0, y0, x1, y1 = box.astype(int)
+                assert mask[y0:y1, x0:x1].sum() == mask.sum() >= 80
+                for edge in (mask[y0], mask[y1 - 1], mask[:, x0], mask[:, x1 - 1]):
+                    assert edge.any()  # one pixel less would cut something off
+
+
+@EVERY_SET
+def test_sizes_vary_and_are_seldom_square(name):
+    sizes = [e.picture.size for part in ("train", "test") for e in scenes_of(name, part)]
+    assert len(set(sizes)) > len(sizes) / 2
+    assert any(width % 2 and height % 2 for width, height in sizes)
+    assert sum(width == height for width, height in sizes) < len(sizes) / 4
+    assert {width > height for width, height in sizes} == {True, False}
+    for size in sizes:
+        assert LONGER_SIDE[0] <= max(size) <= LONGER_SIDE[1] and min(size) >= SHORTEST_SIDE
+
+
+@EVERY_SET
+def test_training_and_test_share_neither_concepts_nor_drawings(name):
+    data, hidden = load_segmentation(name), hidden_codepoints()
+    codes = {
+        part: {concept.codepoints for concept in getattr(data, part).concepts}
+        for part in ("train", "test")
+    }
+    assert not codes["train"] & hidden and codes["test"] <= hidden
+    pixels = {
+        part: {drawing.tobytes() for drawing in getattr(data, part).drawings}
+        for part in ("train", "test")
+    }
+    assert not pixels["train"] & pixels["test"]  # not even under another name
+    assert len(codes["train"]) >= 40 and len(codes["test"]) >= 20
+    assert (len(data.train), len(data.test)) == (PICTURES["train"], PICTURES["test"])
+
+
+@EVERY_SET
+def test_names_say_what_the_scenes_part_may_show(name):
+    for part in ("train", "test"):
+        known = {concept.name for concept in getattr(load_segmentation(name), part).concepts}
+        assert all(set(example.names) <= known for example in scenes_of(name, part))
+
+
+@EVERY_SET
+def test_no_photograph_of_the_tests_lies_behind_a_training_scene(name, monkeypatch):
+    asked = []
+
+    def watched(split):
+        asked.append(split)
+        return photographs(split)
+
+    monkeypatch.setattr(sets, "photographs", watched)
+    sets._faded.cache_clear()
+    for part in ("train", "test"):
+        getattr(freshly_made(name), part)[0]
+        assert set(asked) == {part}
+        asked.clear()
+        sets._faded.cache_clear()
+
+
+@EVERY_SET
+def test_a_scene_is_the_same_whenever_and_in_whatever_order_it_is_made(name):
+    kept, fresh = load_segmentation(name), freshly_made(name)
+    assert kept is load_segmentation(name) and kept is not fresh
+    for index in (5, 0, 2):
+        one, two = kept.train[index], fresh.train[index]
+        assert one.picture.tobytes() == two.picture.tobytes() and one.names == two.names
+        assert np.array_equal(one.masks, two.masks) and one.picture_id == two.picture_id
+    assert kept.train[5] is kept.train[5]
+    assert kept.train[0].picture.tobytes() != kept.train[1].picture.tobytes()
+    assert kept.fingerprint() == fresh.fingerprint()
+
+
+def test_the_last_scene_and_none_beyond_it():
+    train = load_segmentation("food").train
+    assert train[-1] is train[len(train) - 1]
+    for index in (len(train), -len(train) - 1):
+        with pytest.raises(IndexError):
+            train[index]
+
+
+def test_sets_are_told_apart():
+    fingerprints = {load_segmentation(name).fingerprint() for name in SCENE_SETS}
+    assert len(fingerprints) == len(SCENE_SETS)
+    for name in SCENE_SETS:
+        data = load_segmentation(name)
+        assert data.description and data.attribution and data.split and data.scale == "tiny"
+
+
+def test_a_recipe_is_part_of_what_a_set_is(monkeypatch):
+    before = load_segmentation("food").fingerprint()
+    harder = replace(SCENE_SETS["food"].recipe, clutter=0.9)
+    monkeypatch.setitem(SCENE_SETS, "food", replace(SCENE_SETS["food"], recipe=harder))
+    assert freshly_made("food").fingerprint() != before
+
+
+# --- what is particular to a set -----------------------------------------------------------------
+
+
+def test_weather_changes_the_picture_and_leaves_the_masks(monkeypatch):
+    seen = scenes_of("weather", "train")
+    monkeypatch.setitem(SCENE_SETS, "weather", replace(SCENE_SETS["weather"], weather=()))
+    clear = freshly_made("weather").train
+    for index, example in enumerate(seen):
+        assert np.array_equal(example.masks, clear[index].masks)
+        pixels, unveiled = (np.asarray(e.picture, float) for e in (example, clear[index]))
+        assert np.abs(pixels - unveiled).mean() > 5
+
+
+def test_no_subgroup_takes_over_the_weather():
+    data = load_segmentation("weather")
+    counts: dict[str, int] = {}
+    for concept in data.train.concepts + data.test.concepts:
+        counts[concept.subgroup] = counts.get(concept.subgroup, 0) + 1
+    assert max(counts.values()) <= SCENE_SETS["weather"].most_per_part < 259
+
+
+def flooded(ink: np.ndarray) -> np.ndarray:
+    """What a flood that starts at the border and cannot cross ink leaves dry."""
+    height, width = ink.shape
+    around = np.pad(ink, 1)  # a rim of water
+    wet = np.zeros_like(around)
+    front = [(0, 0)]
+    while front:
+        y, x = front.pop()
+        if 0 <= y < height + 2 and 0 <= x < width + 2 and not (wet[y, x] or around[y, x]):
+            wet[y, x] = True
+            front += [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    return ~wet[1:-1, 1:-1]
+
+
+def test_line_drawings_are_filled_as_far_as_their_ink_closes():
+    alpha = load_emoji("openmoji-line", DRAWING_SIZE).pictures[::90, ..., 3]
+    assert len(alpha) > 15
+    for drawing, filled in zip(alpha, filled_outlines(alpha), strict=True):
+        dry = flooded(drawing >= OPAQUE)
+        assert np.array_equal(filled >= OPAQUE, dry)
+        assert np.array_equal(filled[~dry], drawing[~dry])  # the soft edge outside stays
+
+
+def test_a_stack_of_drawings_is_filled_one_by_one():
+    square = np.zeros((3, 9, 9), np.uint8)
+    square[:, 2:7, 2:7] = 255
+    square[1, 3:6, 3:6] = 0  # hollow between two that are not
+    square[2] = 0
+    filled = filled_outlines(square)
+    assert np.array_equal(filled[0], square[0]) and np.array_equal(filled[1], square[0])
+    assert not filled[2].any()
+
+
+def test_lines_are_hollow_and_their_masks_are_not():
+    pictures = load_segmentation("lines").train
+    ink = (pictures.drawings[..., 3] >= OPAQUE).sum((1, 2))
+    inside = (pictures.outlines >= OPAQUE).sum((1, 2))
+    assert (inside >= HOLLOW * ink).all()
+    for example in scenes_of("lines", "train"):
+        for mask in example.masks:
+            assert (flooded(mask) ^ mask).sum() <= 0.1 * mask.sum()  # overlaps may cut holes
+
+
+def test_the_ground_of_the_lines_is_faded():
+    for part in ("train", "test"):
+        for plain, faded in zip(photographs(part), sets._faded(part, 0.35), strict=True):
+            expected = np.round(plain * 0.65 + 255 * 0.35)
+            assert np.abs(faded - expected).max() <= 1 and faded.dtype == np.uint8
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+def picture(width: int = 6, height: int = 4) -> Image.Image:
+    return Image.new("RGB", (width, height))
+
+
+WHOLE = np.ones((2, 4, 6), bool)
+ONE_EMPTY = np.stack([WHOLE[0], ~WHOLE[0]])
+
+
+@pytest.mark.parametrize(
+    ("masks", "names", "message"),
+    [
+        (WHOLE[:, :3], ("a", "b"), "masks must be bool of"),
+        (WHOLE.transpose(0, 2, 1), ("a", "b"), "masks must be bool of"),  # width and height mixed
+        (WHOLE[0], ("a",), "masks must be bool of"),
+        (WHOLE.astype(np.uint8), ("a", "b"), "masks must be bool of"),
+        (WHOLE[:0], (), "an empty mask or none at all"),
+        (ONE_EMPTY, ("a", "b"), "an empty mask or none at all"),
+        (WHOLE, ("a",), "2 masks and 1 names"),
+    ],
+)
+def test_an_example_that_is_not_whole_is_refused(masks, names, message):
+    with pytest.raises(SerialLoRAError, match=message) as caught:
+        SegmentationExample(picture(), masks, names, "the picture 7")
+    assert "the picture 7" in str(caught.value)
+
+
+def test_an_objects_box_is_found_once():
+    example = SegmentationExample(picture(), WHOLE, ("a", "b"), "x")
+    assert example.boxes.tolist() == [[0, 0, 6, 4]] * 2 and example.boxes is example.boxes
+
+
+class Named:
+    """Pictures that have names only."""
+
+    def __init__(self, *picture_ids: str) -> None:
+        self.picture_ids = list(picture_ids)
+
+    def __len__(self) -> int:
+        return len(self.picture_ids)
+
+
+def test_data_without_pictures_or_with_one_on_both_sides_are_refused():
+    with pytest.raises(SerialLoRAError, match="no train pictures"):
+        SegmentationData(name="mine", train=Named(), test=Named("a"))
+    with pytest.raises(SerialLoRAError, match="no test pictures"):
+        SegmentationData(name="mine", train=Named("a"), test=Named())
+    with pytest.raises(SerialLoRAError, match="'b' in train and in test"):
+        SegmentationData(name="mine", train=Named("a", "b"), test=Named("b", "c"))
+
+
+def test_a_fingerprint_changes_with_what_the_data_are():
+    def fingerprint(train=("a", "b"), test=("c",), **changes):
+        given = {"name": "mine", "train": Named(*train), "test": Named(*test)} | changes
+        return SegmentationData(**given).fingerprint()
+
+    different = {
+        fingerprint(),
+        fingerprint(name="yours"),
+        fingerprint(scale="paper"),
+        fingerprint(content="drawn otherwise"),
+        fingerprint(train=("a",)),
+        fingerprint(train=("a",), test=("b", "c")),
+        fingerprint(train=("c",), test=("a", "b")),
+    }
+    assert len(different) == 7
+    assert fingerprint(train=("b", "a")) == fingerprint()
+    assert fingerprint(description="other words") == fingerprint()
+
+
+def test_unknown_names_and_scales_are_refused():
+    with pytest.raises(SerialLoRAError, match="food, people, animals, weather, lines"):
+        load_segmentation("cars")
+    with pytest.raises(SerialLoRAError, match="choose one of food"):
+        load_scene_set("cars")
+    for ask in (segmentation_names, lambda scale: load_segmentation("food", scale)):
+        with pytest.raises(SerialLoRAError, match="use tiny or paper"):
+            ask("huge")

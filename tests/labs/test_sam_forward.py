@@ -1,0 +1,583 @@
+"""The SAM lab's forward pass: segment-anything's results, with gradients, right to the pixel."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lab_models import trained_tensors
+from PIL import Image
+from sam_models import (
+    ODD_SIZES,
+    SMALL_SAM,
+    adapted_sam,
+    calls,
+    example,
+    segmentation_data,
+    small_sam,
+)
+from scipy.ndimage import binary_dilation, binary_erosion
+from segment_anything import SamPredictor
+from segment_anything.modeling.image_encoder import window_unpartition
+
+from serial_lora.adapters import LoRAConfig, SerialLoRAConfig
+from serial_lora.backbones.sam import SamBackbone, build_sam, load_sam
+from serial_lora.data.scenes import box_of
+from serial_lora.data.segmentation import SegmentationExample
+from serial_lora.errors import SerialLoRAError
+from serial_lora.inject import inject
+from serial_lora.labs import sam as lab
+from serial_lora.labs.sam import (
+    SamLabConfig,
+    SamObjective,
+    activation_bytes,
+    encode,
+    jittered,
+    original_size_logits,
+    predict_logits,
+    predict_masks,
+    prepare,
+    resize_masks,
+    to_input_frame,
+    training_stream,
+)
+from serial_lora.memory import saved_activation_bytes
+from serial_lora.training import ExampleStream, TrainingConfig, train
+
+SIDE = SMALL_SAM["image_size"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small SAM with a filled adapter. Read only."""
+    return adapted_sam()
+
+
+def batch():
+    """Pictures of every odd size with one, two or three boxes."""
+    return [prepare(example(s, 1 + i % 3, i), SIDE) for i, s in enumerate(ODD_SIZES)]
+
+
+def gradients(loss: torch.Tensor, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+
+
+# --- segment-anything's own results --------------------------------------------------------------
+
+
+def test_the_training_forward_is_sams_forward(model):
+    prepared = batch()
+    ours = predict_logits(model, prepared)
+    records = [
+        {"image": p.picture, "boxes": p.boxes, "original_size": p.original_size} for p in prepared
+    ]
+    theirs = model(records, multimask_output=False)
+    for logits, result, p in zip(ours, theirs, prepared, strict=True):
+        assert logits.requires_grad and logits.dtype == torch.float32
+        torch.testing.assert_close(logits, result["low_res_logits"])
+        masks = original_size_logits(model, logits, p) > model.mask_threshold
+        assert masks.shape == (len(p.boxes), *p.original_size)
+        assert torch.equal(masks, result["masks"][:, 0])
+    assert any(0 < result["masks"].float().mean() < 1 for result in theirs)
+
+
+@pytest.mark.parametrize("size", ODD_SIZES)
+def test_predicted_masks_are_sam_predictors(model, size):
+    given_example = example(size, objects=3)
+    masks, logits = predict_masks(
+        SamBackbone(model, "small", "tiny"), given_example.picture, given_example.boxes
+    )
+    predictor = SamPredictor(model)
+    predictor.set_image(np.asarray(given_example.picture))
+    for box, mask, of_mask in zip(given_example.boxes, masks, logits, strict=True):
+        (expected,), _, _ = predictor.predict(box=box, multimask_output=False, return_logits=True)
+        np.testing.assert_allclose(of_mask, expected, atol=1e-5)
+        assert mask.shape == size[::-1] and np.array_equal(mask, expected > 0)
+
+
+def test_pictures_of_a_batch_are_never_mixed(model):
+    prepared = batch()
+    together = predict_logits(model, prepared)
+    order = [3, 0, 5, 1, 4, 2]
+    moved = predict_logits(model, [prepared[i] for i in order])
+    for i, p in enumerate(prepared):
+        (alone,) = predict_logits(model, [p])
+        torch.testing.assert_close(together[i], alone, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(moved[order.index(i)], alone, atol=1e-5, rtol=1e-4)
+    other = predict_logits(model, [prepared[0], prepared[1]])
+    assert not torch.allclose(other[1][:1], other[0][:1], atol=1e-2)
+
+
+def test_objects_of_a_picture_are_never_mixed(model):
+    p = prepare(example((37, 29), objects=3), SIDE)
+    (all_three,) = predict_logits(model, [p])
+    for i in (2, 0, 1):
+        (alone,) = predict_logits(model, [p._replace(boxes=p.boxes[i : i + 1])])
+        torch.testing.assert_close(all_three[i : i + 1], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_a_batchs_loss_is_the_mean_over_pictures_whatever_their_number_of_objects(model):
+    objective, prepared = SamObjective(model), batch()
+    each = [objective([p]).item() for p in prepared]
+    assert objective(prepared).item() == pytest.approx(np.mean(each), abs=1e-5)
+    assert objective(prepared[::-1]).item() == pytest.approx(np.mean(each), abs=1e-5)
+
+
+def test_the_loss_is_dice_ce_of_the_part_that_is_no_padding(model):
+    p = prepare(example((37, 29), objects=2), SIDE)
+    (logits,) = predict_logits(model, [p])
+    wide = torch.nn.functional.interpolate(logits, (SIDE, SIDE), mode="bilinear")
+    height, width = p.input_size
+    total = 0.0
+    for i in range(2):
+        inside = wide[i, 0, :height, :width].double().sigmoid()
+        truth = p.truth[i].double()
+        entropy = -(truth * inside.log() + (1 - truth) * (1 - inside).log()).mean()
+        overlap, area = (inside * truth).sum(), (inside**2).sum() + truth.sum()
+        total += (entropy + 1 - (2 * overlap + 1e-5) / (area + 1e-5)).item()
+    assert height < SIDE and SamObjective(model)([p]).item() == pytest.approx(total / 2, abs=1e-5)
+
+
+# --- gradients -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [SerialLoRAConfig(rank=4), LoRAConfig(rank=4)])
+def test_gradients_reach_the_adapter_and_nothing_else(config):
+    model = adapted_sam(config=config)
+    SamObjective(model)(batch()).backward()
+    for name, parameter in model.named_parameters():
+        if "lora" in name:
+            assert name.startswith("image_encoder.blocks.")
+            assert parameter.grad.abs().max() > 0 and torch.isfinite(parameter.grad).all()
+        else:
+            assert parameter.grad is None and not parameter.requires_grad
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_steps_change_the_adapter_and_nothing_else(precision, checkpointing):
+    model = adapted_sam(filled=False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    config = lab.lab_config("tiny", rank=4, jitter=0.1, batch_size=3, min_steps=3, epochs=1)
+    stream = training_stream(segmentation_data(), range(9), SIDE, config, seed=1)
+    history = train(
+        SamObjective(model, checkpointing), stream, TrainingConfig(3, 1e-2, precision=precision)
+    )
+    assert len(history.losses) == 3 and np.isfinite(history.losses).all()
+    changed = {n for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
+    assert changed == set(trained_tensors(model))
+    assert all(t.dtype == torch.float32 for t in trained_tensors(model).values())
+
+
+def test_a_few_steps_lower_the_loss():
+    model, fixed = adapted_sam(filled=False), batch()
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 3e-2)
+    objective = SamObjective(model)
+    losses = []
+    for _ in range(30):
+        loss = objective(fixed)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.05
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_checkpointed_gradients_are_the_same(dropout, precision):
+    model = adapted_sam(config=SerialLoRAConfig(rank=4, dropout=dropout)).train()
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(5)  # of dropout
+        with torch.autocast("cpu", precision, enabled=precision == torch.bfloat16):
+            loss = SamObjective(model, checkpointing)(batch())
+        found.append(gradients(loss, model) | {"loss": loss.detach()})
+    plain, checkpointed = found
+    assert min(gradient.abs().max() for gradient in plain.values()) > 0
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, atol=1e-6, rtol=1e-5)
+
+
+def test_every_block_is_checkpointed_and_never_re_entrantly(model, monkeypatch):
+    """The re-entrant kind drops gradients behind a stem that is frozen."""
+    seen = calls(monkeypatch, lab, "checkpoint")
+    SamObjective(model, gradient_checkpointing=True)(batch())
+    assert [arguments[0] for arguments, _ in seen] == list(model.image_encoder.blocks)
+    assert all(options == {"use_reentrant": False} for _, options in seen)
+
+
+def test_encoding_is_the_encoders_own_forward(model):
+    pictures = torch.stack([model.preprocess(p.picture) for p in batch()])
+    expected = model.image_encoder(pictures)
+    for checkpointing in (False, True):
+        torch.testing.assert_close(encode(model, pictures, checkpointing), expected)
+    model_without_positions = adapted_sam()
+    model_without_positions.image_encoder.pos_embed = None
+    torch.testing.assert_close(
+        encode(model_without_positions, pictures, True),
+        model_without_positions.image_encoder(pictures),
+    )
+
+
+# --- number formats ------------------------------------------------------------------------------
+
+
+def formats(model: torch.nn.Module, checkpointing: bool) -> dict[str, set[torch.dtype]]:
+    """Which number formats go into and out of the matrix products of each part of the model."""
+    seen: dict[str, set[torch.dtype]] = {}
+
+    def watch(part: str, module: torch.nn.Module):
+        def note(_, inputs, output):
+            seen.setdefault(part, set()).update(tensor.dtype for tensor in (*inputs, output))
+
+        return module.register_forward_hook(note)
+
+    handles = [
+        watch(name.split(".")[0], module)
+        for name, module in model.named_modules()
+        if isinstance(module, (torch.nn.Linear, torch.nn.ConvTranspose2d))
+    ]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = SamObjective(model, checkpointing)(batch())
+    loss.backward()
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_autocast_is_for_the_image_encoder_alone(checkpointing):
+    model = adapted_sam()
+    seen = formats(model, checkpointing)
+    assert torch.bfloat16 in seen["image_encoder"]
+    assert seen["mask_decoder"] == {torch.float32}
+    for parameter in trained_tensors(model).values():
+        assert parameter.dtype == torch.float32
+    assert all(p.grad.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+
+
+def test_the_decoder_gets_float32_embeddings_and_prompts(model, monkeypatch):
+    seen = calls(monkeypatch, model.mask_decoder, "forward")
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = predict_logits(model, batch())
+    assert all(t.dtype == torch.float32 for t in logits)
+    for _, options in seen:
+        tensors = [t for t in options.values() if isinstance(t, torch.Tensor)]
+        assert len(tensors) == 4 and {t.dtype for t in tensors} == {torch.float32}
+
+
+# --- padding -------------------------------------------------------------------------------------
+
+
+def attention_inputs(model: torch.nn.Module, block: int) -> torch.Tensor:
+    """What a windowed block's attention sees, windows put together: (B, 6, 6, d)."""
+    seen = []
+    attention = model.image_encoder.blocks[block].attn
+    handle = attention.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    predict_logits(model, batch())
+    handle.remove()
+    window, grid = SMALL_SAM["window"], 6
+    return window_unpartition(seen[0], window, (grid, grid), (grid, grid)).detach()
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_the_pads_of_the_last_windows_stay_zero(model, block):
+    tokens = attention_inputs(model, block)
+    pads = torch.ones(6, 6, dtype=torch.bool)
+    pads[:5, :5] = False
+    assert tokens[:, pads].abs().max() == 0
+    assert tokens[:, ~pads].abs().amax(-1).min() > 0
+    plain = attention_inputs(small_sam(), block)
+    assert (tokens - plain)[:, ~pads].abs().max() > 0.01  # the adapter was at work
+
+
+def test_the_border_that_squares_a_picture_is_zero_after_normalising(model):
+    for p in batch():
+        height, width = p.input_size
+        assert max(height, width) == SIDE
+        square = model.preprocess(p.picture)
+        expected = (p.picture - model.pixel_mean) / model.pixel_std
+        assert torch.equal(square[:, :height, :width], expected)
+        assert square[:, height:].abs().sum() == square[:, :, width:].abs().sum() == 0
+
+
+# --- a picture's way in and back -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [*ODD_SIZES, (161, 83), (7, 5)])
+def test_masks_survive_the_way_in_and_back(model, size):
+    given_example = example(size, objects=2, seed=4)
+    p = prepare(given_example, SIDE)
+    height, width = p.input_size
+    certain = torch.full((2, 1, SIDE, SIDE), 20.0)  # object everywhere on the padding
+    certain[:, 0, :height, :width] = torch.where(p.truth, 20.0, -20.0)
+    back = (original_size_logits(model, certain, p) > 0).numpy()
+    assert back.shape == given_example.masks.shape
+    # A pixel of the input frame is so many of the picture's: no border can be known better.
+    blur = int(np.ceil(max(size) / SIDE))
+    for found, truth in zip(back, given_example.masks, strict=True):
+        assert (found <= binary_dilation(truth, iterations=blur)).all()
+        assert (binary_erosion(truth, iterations=blur) <= found).all()
+        # No shift to one side: the middles agree to a fraction of a pixel of the input frame.
+        middles = [np.argwhere(mask).mean(0) for mask in (found, truth)]
+        np.testing.assert_allclose(*middles, atol=0.5 * max(1, max(size) / SIDE))
+
+
+def test_a_picture_of_the_models_own_size_comes_through_untouched(model):
+    given_example = example((SIDE, SIDE), objects=2)
+    p = prepare(given_example, SIDE)
+    assert np.array_equal(p.picture.permute(1, 2, 0).numpy(), np.asarray(given_example.picture))
+    assert np.array_equal(p.truth.numpy(), given_example.masks)
+    assert np.array_equal(p.boxes.numpy(), given_example.boxes)
+    certain = torch.where(p.truth, 20.0, -20.0)[:, None]
+    assert np.array_equal(original_size_logits(model, certain, p) > 0, given_example.masks)
+
+
+@pytest.mark.parametrize("size", ODD_SIZES)
+def test_picture_boxes_and_masks_stay_together(size):
+    given_example = example(size, objects=3)
+    p = prepare(given_example, SIDE)
+    assert p.original_size == size[::-1] and p.truth.shape == (3, *p.input_size)
+    bright = p.picture.float().mean(0)
+    for box, truth in zip(p.boxes, p.truth, strict=True):
+        np.testing.assert_allclose(box, box_of(truth.numpy()), atol=1.01)
+        assert bright[truth].mean() > 2 * bright[~p.truth.any(0)].mean()
+
+
+def test_halved_masks_are_the_majority_of_four_pixels():
+    chance = np.random.default_rng(0)
+    masks = chance.random((3, 10, 14)) < 0.5
+    quarters = masks.reshape(3, 5, 2, 7, 2).sum((2, 4))
+    halved = resize_masks(torch.from_numpy(masks), (5, 7)).numpy()
+    # The filter reaches a little beyond the four pixels, so that noise is not settled by them.
+    assert halved[quarters == 4].mean() > 0.9 and halved[quarters == 0].mean() < 0.1
+    large = torch.from_numpy(np.kron(masks, np.ones((4, 4), bool)))
+    assert np.array_equal(resize_masks(large, (10, 14)), masks)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (599, 799), (311, 402)])
+def test_an_object_of_one_pixel_is_still_there_in_a_smaller_frame(place):
+    masks = np.zeros((2, 600, 800), bool)
+    masks[0][place] = True
+    masks[1, 100:400, 200:500] = True
+    p = prepare(SegmentationExample(Image.new("RGB", (800, 600)), masks, ("dot", "box"), "a"), SIDE)
+    assert 1 <= p.truth[0].sum() <= 4
+    row, column = np.argwhere(p.truth[0].numpy()).mean(0)
+    assert (row, column) == pytest.approx([(x + 0.5) / 20 - 0.5 for x in place], abs=1)
+    assert p.truth[1].sum() == 15 * 15
+
+
+def test_no_mask_grows_out_of_nothing():
+    assert not resize_masks(torch.zeros(2, 90, 70, dtype=torch.bool), (9, 7)).any()
+
+
+MODES = ["L", "LA", "RGBA", "P", "1", "CMYK"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pictures_of_other_kinds_are_seen_in_colour(model, mode):
+    given_example = example((37, 29))
+    picture = given_example.picture.convert(mode)
+    backbone = SamBackbone(model, "small", "tiny")
+    _, logits = predict_masks(backbone, picture, given_example.boxes)
+    _, expected = predict_masks(backbone, picture.convert("RGB"), given_example.boxes)
+    assert torch.equal(logits, expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (3000, 2001), (79, 1), (1, 79)])
+def test_tiny_huge_and_narrow_pictures_are_segmented(model, size):
+    backbone = SamBackbone(model, "small", "tiny")
+    masks, logits = predict_masks(backbone, Image.new("RGB", size), [[0, 0, *size]])
+    assert masks.shape == (1, *size[::-1]) and torch.isfinite(logits).all()
+
+
+def test_a_picture_too_narrow_for_the_model_is_refused(model):
+    with pytest.raises(SerialLoRAError, match="900 x 2 pixels is too narrow.*crop it"):
+        predict_masks(
+            SamBackbone(model, "small", "tiny"), Image.new("RGB", (900, 2)), [[0, 0, 900, 2]]
+        )
+
+
+# --- boxes ---------------------------------------------------------------------------------------
+
+BAD_BOXES = [
+    ([], "shape"),
+    (np.zeros((0, 4)), "shape"),
+    ([1, 2, 3, 4], "shape"),
+    ([[1, 2, 3]], "shape"),
+    ([[[1, 2, 3, 4]]], "shape"),
+    ([[1, 2, np.nan, 4]], "finite"),
+    ([[1, 2, np.inf, 4]], "finite"),
+    ([[5, 5, 5, 9]], "no part"),
+    ([[5, 9, 8, 9]], "no part"),
+    ([[8, 5, 5, 9]], "x0 below x1"),
+    ([[5, 9, 8, 5]], "y0 below y1"),
+    ([[37, 2, 50, 9]], "no part of a picture of 37 x 29"),
+    ([[-9, -9, 0, 0]], "no part"),
+    ([[1, 2, 30, 20], [3, 29, 6, 40]], r"\[3.0, 29.0, 6.0, 40.0\]"),
+]
+
+
+@pytest.mark.parametrize(("boxes", "message"), BAD_BOXES)
+def test_what_is_no_box_on_the_picture_is_refused(model, boxes, message):
+    with pytest.raises(SerialLoRAError, match=message) as caught:
+        predict_masks(SamBackbone(model, "small", "tiny"), example((37, 29)).picture, boxes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_box_may_reach_over_the_edge(model):
+    backbone = SamBackbone(model, "small", "tiny")
+    masks, _ = predict_masks(backbone, example((37, 29)).picture, [[-5, -5, 99, 12]])
+    assert masks.shape == (1, 29, 37)
+
+
+@given(
+    st.integers(1, 300), st.integers(1, 300), st.floats(0.01, 0.2499), st.integers(0, 10**6),
+    st.data(),
+)  # fmt: skip
+@settings(deadline=None)
+def test_a_jittered_box_is_a_box_inside_the_picture(width, height, amount, seed, data):
+    x0 = data.draw(st.integers(0, width - 1))
+    y0 = data.draw(st.integers(0, height - 1))
+    x1, y1 = data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height))
+    box = torch.tensor([[x0, y0, x1, y1]] * 20, dtype=torch.float32)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        moved = jittered(box, amount, (height, width))
+    assert (moved[:, :2] < moved[:, 2:]).all()
+    assert (moved >= 0).all() and (moved <= torch.tensor([width, height] * 2)).all()
+    sides = torch.tensor([x1 - x0, y1 - y0] * 2)
+    assert ((moved - box).abs() <= 2 * amount * sides + 1e-3).all()
+
+
+def test_edges_move_by_a_fraction_of_the_boxs_sides():
+    torch.manual_seed(0)
+    box = torch.tensor([[400.0, 400.0, 500.0, 600.0]]).repeat(4000, 1)
+    moves = (jittered(box, 0.1, (1000, 1000)) - box) / torch.tensor([100.0, 200.0] * 2)
+    assert moves.mean(0).abs().max() < 0.01
+    torch.testing.assert_close(moves.std(0), torch.full((4,), 0.1), atol=0.02, rtol=0)
+
+
+def test_jitter_is_seeded_and_different_every_round():
+    data, config = segmentation_data(), SamLabConfig(batch_size=5, jitter=0.1)
+    one, two, other = (training_stream(data, range(10), SIDE, config, s) for s in (1, 1, 2))
+    torch.manual_seed(1)
+    first = [one[i] for i in range(20)]
+    torch.manual_seed(2)
+    again = [two[i] for i in reversed(range(20))][::-1]
+    for p, q in zip(first, again, strict=True):
+        assert torch.equal(p.boxes, q.boxes) and torch.equal(p.picture, q.picture)
+    assert any(not torch.equal(first[i].boxes, other[i].boxes) for i in range(20))
+    by_picture: dict[bytes, list] = {}
+    for p in first:
+        by_picture.setdefault(p.picture.numpy().tobytes(), []).append(p.boxes)
+    assert all(len(b) == 2 and not torch.equal(*b) for b in by_picture.values())  # two rounds
+
+
+def test_boxes_are_exact_when_the_model_is_measured():
+    data = segmentation_data()
+    for p, measured in lab.Prepared(data.test, SIDE):
+        _, exact = to_input_frame(measured.picture, measured.boxes, SIDE)
+        assert torch.equal(p.boxes, exact)
+    before = torch.get_rng_state()
+    list(lab.Prepared(data.test, SIDE))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def kept_bytes(config, checkpointing=False, accumulation=1, precision="bf16", **changes) -> int:
+    model = adapted_sam(config=config, **changes)
+    stream = training_stream(segmentation_data(), range(8), SIDE, SamLabConfig(batch_size=4), 1)
+    training = TrainingConfig(1, 1e-3, accumulation=accumulation, precision=precision)
+    kept = activation_bytes(SamObjective(model, checkpointing), stream, training)
+    assert not model.training and all(p.grad is None for p in model.parameters())
+    return kept
+
+
+def test_serial_lora_keeps_no_more_than_lora():
+    serial, lora = SerialLoRAConfig(rank=4), LoRAConfig(rank=4)
+    for options in ({}, {"precision": "no"}, {"checkpointing": True}):
+        assert kept_bytes(serial, **options) <= kept_bytes(lora, **options)
+
+
+def test_a_batch_in_parts_keeps_what_a_part_keeps():
+    serial = SerialLoRAConfig(rank=4)
+    parts = [kept_bytes(serial, accumulation=n) for n in (1, 2, 4)]
+    assert parts[0] > 1.8 * parts[1] > 3 * parts[2]
+
+
+def test_dropouts_masks_are_kept_too():
+    plain, dropping = SerialLoRAConfig(rank=4), SerialLoRAConfig(rank=4, dropout=0.5)
+    assert kept_bytes(dropping) > kept_bytes(plain)
+
+
+def test_the_backward_pass_adds_nothing_to_what_is_kept(model):
+    prepared = batch()
+    for checkpointing in (False, True):
+        objective = SamObjective(model, checkpointing)
+        blocks = model.image_encoder.blocks if checkpointing else ()
+        alone = saved_activation_bytes(partial(objective, prepared), model, blocks)
+
+        def both_ways(objective=objective):
+            gradients(objective(prepared), model)
+
+        assert saved_activation_bytes(both_ways, model, blocks) == pytest.approx(alone, rel=0.05)
+
+
+def test_a_checkpointed_block_keeps_its_input_and_nothing_else():
+    serial, deep = SerialLoRAConfig(rank=4), {"blocks": 9}
+    tokens = 4 * 5 * 5  # of four pictures
+    for precision in ("no", "bf16"):
+        shallow = kept_bytes(serial, checkpointing=True, precision=precision)
+        deeper = kept_bytes(serial, checkpointing=True, precision=precision, **deep)
+        assert deeper - shallow == 6 * tokens * SMALL_SAM["width"] * 4  # bytes of a float32
+    plain = kept_bytes(serial, precision="no", **deep) - kept_bytes(serial, precision="no")
+    assert plain > 5 * (deeper - shallow)
+
+
+# --- the paper's model ---------------------------------------------------------------------------
+
+
+def one_step_of(model, checkpointing: bool, precision: str) -> None:
+    """One optimizer step on a picture of an odd size; adapter and nothing else must move."""
+    side = model.image_encoder.img_size
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    torch.manual_seed(1)
+    inject(model, SerialLoRAConfig(rank=64))
+    start = trained_tensors(model)
+    assert sum(tensor.numel() for tensor in start.values()) == 1_179_648
+    picture = example((401, 600), objects=2)
+    stream = ExampleStream(
+        [picture], [0], partial(prepare, image_size=side, jitter=0.1), 1, 1, 1, collate=list
+    )
+    history = train(
+        SamObjective(model, checkpointing), stream,
+        TrainingConfig(steps=1, lr=1e-4, precision=precision),
+    )  # fmt: skip
+    assert 0 < history.losses[0] < 100
+    moved = {name for name, p in trained_tensors(model).items() if not torch.equal(p, start[name])}
+    assert moved == set(start)
+    assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in before.items())
+
+
+@pytest.mark.slow
+def test_one_training_step_of_vit_b_at_1024_pixels():
+    """On one core 70 seconds in float32, and 3.7 GB."""
+    backbone = load_sam("paper", weights=None)
+    assert backbone.model.image_encoder.img_size == 1024
+    one_step_of(backbone.model, checkpointing=True, precision="bf16")
+
+
+def test_one_training_step_of_vit_bs_full_width_and_depth_on_a_smaller_picture():
+    """segment-anything's classes with every size of vit_b but the picture's; windows are padded."""
+    model = build_sam(
+        image_size=256, patch_size=16, width=768, blocks=12, heads=12, window=14,
+        global_blocks=[2, 5, 8, 11], prompt_width=256, decoder_heads=8, decoder_mlp=2048,
+    )  # fmt: skip
+    one_step_of(model, checkpointing=True, precision="bf16")
