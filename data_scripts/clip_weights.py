@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from serial_lora.backbones.clip import PAPER_MODEL, load_clip
 from serial_lora.data.download import FileFacts, data_root
-from serial_lora.data.sources import Archive, fetch, one_at_a_time, sources_file
+from serial_lora.data.sources import Archive, fetch_weights
 from serial_lora.errors import SerialLoRAError
 
 FILE_NAME = f"{PAPER_MODEL}-openai.safetensors"
@@ -122,27 +122,14 @@ def main(
         elif convert_file is not None:
             convert(convert_file, path)
         else:
-            _fetch_and_check(path, base_url, not quiet)
+            path = fetch_weights(
+                weights_file(), "clip_weights", data_root(root), check,
+                base_url=base_url, progress=not quiet,
+            )  # fmt: skip
     except SerialLoRAError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     typer.echo(f"{path} holds {PAPER_MODEL}; use it with --scale paper --weights {path}")
-
-
-def _fetch_and_check(path: Path, base_url: str | None, progress: bool) -> None:
-    """A download that turns out to be another model is not kept; a file put by hand is."""
-    record = sources_file("clip_weights", path.parent.parent)
-    with one_at_a_time(path.parent / ".lock", "CLIP's weights"):
-        was_there, was_recorded = path.exists(), record.exists()
-        fetch(weights_file(), path.parent, record, base_url=base_url, progress=progress)
-        try:
-            check(path)
-        except SerialLoRAError:
-            if not was_there:
-                path.unlink()
-            if not was_recorded:
-                record.unlink()
-            raise
 
 
 if __name__ == "__main__":

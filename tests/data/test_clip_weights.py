@@ -74,7 +74,7 @@ def test_fetch_check_and_again(small, server, tmp_path):
     assert len(server.files[clip_weights.FILE_NAME].requests) == 1
     path.write_bytes(content[:-4])
     spoiled = run(*arguments)
-    assert spoiled.exit_code == 2 and "not the expected file" in spoiled.output
+    assert spoiled.exit_code == 2 and "not a readable safetensors file" in spoiled.output
 
 
 @pytest.mark.parametrize(
