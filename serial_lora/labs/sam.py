@@ -513,10 +513,10 @@ def run_one(
         count = count_parameters(model)
         scores = evaluate(backbone, data)
         if pictures is not None and is_first_process():
-            from serial_lora.labs.sam_pictures import save_pictures
+            from serial_lora.labs.sam_pictures import plot_run, save_run
 
             name = f"{data.name}-{percent}-{method.name}-{seed}.png"
-            save_pictures(pictures / name, backbone, data, scores, method.label)
+            save_run(plot_run(backbone, data, scores, method.label), pictures / name)
     reached = mean_scores(scores)
     return Record(
         task="sam", scale=data.scale, dataset=data.name, method=method.name, shots=percent,

@@ -1,9 +1,11 @@
-"""Pictures of a run of the SAM lab: on which pictures it did best, in the middle, and worst."""
+"""Pictures of a run of the SAM lab: masks before and after, on the pictures that tell most."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from serial_lora.backbones.sam import SamBackbone
 from serial_lora.data.segmentation import SegmentationData
@@ -19,19 +21,18 @@ NOT_ADAPTED = "not adapted"
 def overlay_rows(
     backbone: SamBackbone,
     data: SegmentationData,
-    scores: Sequence[PictureScore],
+    chosen: Mapping[str, int],
     label: str = "adapted",
 ) -> list[OverlayRow]:
-    """The best, the median and the worst test picture, before and after adapting.
+    """Some test pictures before and after adapting.
 
     Args:
         backbone: with an adapter injected.
-        data: whose test pictures were scored.
-        scores: one for each test picture, in the data's order, of the adapted model.
-        label: what to call it.
+        chosen: what to call a row -> position of its picture among the test pictures.
+        label: what to call the adapted model.
     """
     rows = []
-    for title, index in pick_best_median_worst([score.dice for score in scores]).items():
+    for title, index in chosen.items():
         example = data.test[index]
         adapted, _ = predict_masks(backbone, example.picture, example.boxes)
         with disabled(backbone.model):
@@ -41,19 +42,30 @@ def overlay_rows(
     return rows
 
 
-def save_pictures(
-    path: Path,
+def plot_run(
     backbone: SamBackbone,
     data: SegmentationData,
     scores: Sequence[PictureScore],
     label: str = "adapted",
-) -> Path:
-    """:func:`overlay_rows` as a figure in a file; the path.
+) -> Figure:
+    """The best, the median and the worst test picture, before and after adapting.
+
+    Args:
+        backbone: with an adapter injected.
+        data: whose test pictures were scored.
+        scores: one for each test picture, in the data's order, of the adapted model.
+        label: what to call it.
+    """
+    chosen = pick_best_median_worst([score.dice for score in scores])
+    return plot_overlays(overlay_rows(backbone, data, chosen, label))
+
+
+def save_run(figure: Figure, path: Path) -> Path:
+    """Write a run's figure, and the folder for it; the path.
 
     Raises:
         SerialLoRAError: the file cannot be written.
     """
-    figure = plot_overlays(overlay_rows(backbone, data, scores, label))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return save_figure(figure, path)
