@@ -256,8 +256,8 @@ def _overlay_words(rows: Sequence[OverlayRow], names: Sequence[str]) -> str:
     said = []
     for row in rows:
         scores = {name: row.dice(name) for name in names}
-        words = (name if score is None else f"{name} {score:.2f}" for name, score in scores.items())
-        said.append(f"{row.title}: {', '.join(words)}")
+        words = (n if score is None else f"{n}: {score:.2f}" for n, score in scores.items())
+        said.append(f"{row.title} ({', '.join(words)})")
     what = "Dice of each row" if any(row.truth is not None for row in rows) else "Predictions"
     return (
         f"Pictures with predicted masks laid over them, found pixels blue, missed yellow, invented "

@@ -975,7 +975,7 @@ display_figure(plot_dice_per_picture(scores))
 # And the masks themselves: the best picture, the median and the worst after adapting, before and after.
 
 # %%
-from serial_lora.labs.sam_pictures import plot_run
+from serial_lora.labs.sam_pictures import overlay_rows, plot_run
 
 display_figure(plot_run(backbone, data, after, label="Serial LoRA"))
 
@@ -984,17 +984,8 @@ display_figure(plot_run(backbone, data, after, label="Serial LoRA"))
 # most (or gained least). What do they have in common?
 
 # %%
-from serial_lora import disabled
-
-rows = []
-for index in gains.nsmallest(3).index:
-    each = tests[index]
-    new, _ = lab.predict_masks(backbone, each.picture, each.boxes)
-    with disabled(model):
-        old, _ = lab.predict_masks(backbone, each.picture, each.boxes)
-    rows.append(OverlayRow(f"{gains[index]:+.2f}", each.picture,
-                           {"not adapted": old, "Serial LoRA": new}, each.masks, each.boxes))
-display_figure(plot_overlays(rows))
+lost = {f"{index}: {gains[index]:+.2f}": index for index in gains.nsmallest(3).index}
+display_figure(plot_overlays(overlay_rows(backbone, data, lost, "Serial LoRA")))
 
 # %% [markdown]
 # **What this shows.** Count the kinds of mistakes, not only the pictures: yellow is an object that the

@@ -207,7 +207,7 @@ def test_rows_show_picture_truth_and_every_prediction():
     shown = grid[0, 3].images[0].get_array()
     assert np.array_equal(shown, overlay(GROUND, TRUTH, FOUND))
     assert np.array_equal(grid[0, 1].images[0].get_array(), overlay(GROUND, TRUTH, TRUTH))
-    assert f"best: before 1.00, after {expected:.2f}; worst:" in figure.alt_text
+    assert f"best (before: 1.00, after: {expected:.2f}); worst (before" in figure.alt_text
     assert "found pixels blue, missed yellow, invented vermilion" in figure.alt_text
 
 

@@ -354,7 +354,7 @@ def test_the_still_form_shows_what_the_slider_would(backbone, capture_display):
     for scale in (0, 0.5, 1, 1.5):
         set_scale(backbone.model, scale)
         found, _ = predict_masks(backbone, items[0].picture, items[0].boxes[:1])
-        assert f"scale {scale:g} {slow_dice(found[0], items[0].masks[0]):.2f}" in rows
+        assert f"scale {scale:g}: {slow_dice(found[0], items[0].masks[0]):.2f}" in rows
     assert "2 pictures" in curve
     assert not any("widget-view" in kind for data in capture_display for kind in data)
 
