@@ -224,7 +224,7 @@ def test_rows_without_a_truth_have_no_score():
     assert [axes.get_title() for axes in figure.axes] == ["picture", "before", "after"]
     assert all(axes.get_xlabel() == "" for axes in figure.axes)
     assert (
-        "Predictions: best: before, after" in figure.alt_text and row(truth=None).dice("x") is None
+        "Predictions: best (before, after)" in figure.alt_text and row(truth=None).dice("x") is None
     )
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["found"]
