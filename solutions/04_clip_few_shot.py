@@ -53,14 +53,7 @@ from serial_lora.labs.clip import class_scores, lab_config, run_one, zero_shot
 from serial_lora.labs.methods import METHODS, get_method
 from serial_lora.metrics import accuracy
 from serial_lora.plots import display_figure, house_style, plot_accuracy_by_shots, show_pictures
-from serial_lora.results import (
-    as_text,
-    describe_records,
-    frame,
-    methods_table,
-    paired_difference,
-    shipped_records,
-)
+from serial_lora.results import as_text
 from serial_lora.training import process_state
 from serial_lora.widgets import is_static
 
@@ -794,6 +787,14 @@ display(Markdown(
 # command, and the configuration that they were made with.
 
 # %%
+from serial_lora.results import (
+    describe_records,
+    frame,
+    methods_table,
+    paired_difference,
+    shipped_records,
+)
+
 records = shipped_records("clip")
 results = frame(records)
 print(describe_records(records, "shots", dataset_names("tiny"), METHODS))
