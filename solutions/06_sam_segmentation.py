@@ -180,7 +180,7 @@ def seen_by(token: tuple[int, int], window: int, grid: int) -> Tensor:
 
 grid, token = embedding.shape[-1], (5, 9)
 with house_style():
-    figure = Figure(figsize=(7.4, 3.9), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.5), layout="constrained")
     panels = figure.subplots(1, 2)
     for axes, window in zip(panels, (encoder.blocks[0].window_size, 0), strict=True):
         axes.imshow(as_the_model_sees(example).permute(1, 2, 0), extent=(0, grid, grid, 0))
@@ -213,7 +213,7 @@ display_figure(figure, alt="A picture under a grid of tokens, twice. One token i
 sets = {name: load_segmentation(name) for name in segmentation_names("tiny")}
 scenes = [each.train[0].picture for each in sets.values()]
 scenes += [each.test[0].picture for each in sets.values()]
-figure = show_pictures(scenes, [*sets, *[""] * len(sets)], columns=len(sets), size=1.9)
+figure = show_pictures(scenes, [*sets, *[""] * len(sets)], columns=len(sets), size=1.4)
 display_figure(figure, alt="A training scene and a test scene of each of the five sets: "
                + "; ".join(f"{name}, {each.description}" for name, each in sets.items()) + ".",
                caption=False)
@@ -291,7 +291,7 @@ chosen = [by_shape[0], by_shape[len(by_shape) // 2], by_shape[-1]]
 titles = [f"{each.picture.height} x {each.picture.width}" for each in chosen]
 inputs = ["{} x {}, padded".format(*lab.prepare(each, side).input_size) for each in chosen]
 figure = show_pictures([*(each.picture for each in chosen), *map(as_the_model_sees, chosen)],
-                       titles + inputs, columns=3, size=2.1)
+                       titles + inputs, columns=3, size=1.7)
 display_figure(figure, alt="Three pictures, a tall, a nearly square and a wide one, and below each "
                f"the square of {side} pixels that the model sees: scaled, with a plain border at "
                "the bottom or on the right.", caption=False)
@@ -975,17 +975,19 @@ display_figure(plot_dice_per_picture(scores))
 # And the masks themselves: the best picture, the median and the worst after adapting, before and after.
 
 # %%
-from serial_lora.labs.sam_pictures import overlay_rows, plot_run
+from serial_lora.labs.sam_pictures import overlay_rows
+from serial_lora.plots_masks import pick_best_median_worst
 
-display_figure(plot_run(backbone, data, after, label="Serial LoRA"))
+three = pick_best_median_worst(scores["serial_lora"])
+display_figure(plot_overlays(overlay_rows(backbone, data, three, "Serial LoRA"), size=1.5))
 
 # %% [markdown]
-# The worst picture after adapting was perhaps the worst before as well. So look also at the three that lost
-# most (or gained least). What do they have in common?
+# The worst picture after adapting was perhaps the worst before as well. So look also at the two that lost
+# most (or gained least). What did the model see in the first place, and what does it see now?
 
 # %%
-lost = {f"{index}: {gains[index]:+.2f}": index for index in gains.nsmallest(3).index}
-display_figure(plot_overlays(overlay_rows(backbone, data, lost, "Serial LoRA")))
+lost = {f"{index}: {gains[index]:+.2f}": index for index in gains.nsmallest(2).index}
+display_figure(plot_overlays(overlay_rows(backbone, data, lost, "Serial LoRA"), size=1.5))
 
 # %% [markdown]
 # **What this shows.** Count the kinds of mistakes, not only the pictures: yellow is an object that the
@@ -1003,13 +1005,14 @@ display_figure(plot_overlays(overlay_rows(backbone, data, lost, "Serial LoRA")))
 # - scale 0.5: is it half way, and is the best place really at 1?
 # - scale 1.5: training never asked for that. On which pictures does it still help?
 #
-# Where nobody can drag (a page without a running notebook), the panel stands still: one box of each picture
-# at four scales, and Dice over all scales.
+# The first picture is the one that lost most, the second the one that gained most. Where nobody can drag (a
+# page without a running notebook), the panel stands still: these two at four scales, and Dice over all scales.
 
 # %%
 from serial_lora.widgets_masks import mask_panel
 
-panel = mask_panel(backbone, [tests[index] for index in gains.sort_values().index[::15]])
+order = [gains.idxmin(), gains.idxmax(), *gains.sort_values().index[1:-1:6]]
+panel = mask_panel(backbone, [tests[index] for index in (order[:2] if is_static() else order)])
 
 # %% [markdown]
 # **What this shows.** The adapter is a direction that the model moves in, and the scale is how far. It was
