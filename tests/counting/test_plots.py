@@ -1,5 +1,6 @@
 """Figures: drawn without error, described in words, and refused when the data do not fit."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,22 @@ def test_pictures_that_do_not_fit_are_refused():
         plots.show_pictures([np.eye(2)] * 2, ["one"])
     with pytest.raises(SerialLoRAError, match="2 or 3 dimensions"):
         plots.show_pictures([np.zeros((2, 3, 4, 4))])
+
+
+def test_a_large_figure_gets_fewer_colours_and_looks_the_same():
+    noise = np.random.default_rng(0).normal(0, 12, (240, 320, 3))
+    slopes = np.add.outer(np.linspace(40, 200, 240), np.linspace(0, 40, 320))[..., None]
+    figure = plots.show_pictures([np.clip(slopes + noise, 0, 255).astype(np.uint8)] * 6, size=3)
+    as_it_was = io.BytesIO()
+    with plots.house_style():
+        figure.savefig(as_it_was, format="png", dpi=plots.SCREEN_DPI)
+    assert as_it_was.tell() > plots.LARGE
+    small = plots.figure_png(figure)
+    assert len(small) < as_it_was.tell() / 2
+    with Image.open(io.BytesIO(small)) as picture, Image.open(as_it_was) as whole:
+        assert picture.mode == "P" and picture.text["Description"] == figure.alt_text
+        pixels = [np.asarray(each.convert("RGB"), float) for each in (picture, whole)]
+    assert np.abs(pixels[0] - pixels[1]).mean() < 6
 
 
 def test_a_displayed_figure_carries_its_description_three_times(capture_display):

@@ -1,0 +1,73 @@
+"""What ships of the SAM lab: weights, card and reference records, and that they belong together."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from serial_lora.backbones.sam import load_sam, tiny_file
+from serial_lora.data.segmentation import load_segmentation, segmentation_names
+from serial_lora.labs.methods import METHODS
+from serial_lora.labs.sam import base_measures, lab_config
+from serial_lora.results import frame, shipped_records
+
+SETS, PERCENTS, SEEDS = segmentation_names("tiny"), (20, 50, 100), (1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def records():
+    return shipped_records("sam")
+
+
+@pytest.fixture(scope="module")
+def results(records):
+    return frame(records)
+
+
+def test_every_combination_was_run_once(records):
+    found = sorted((r.dataset, r.shots, r.method, r.seed) for r in records)
+    wanted = sorted((d, p, m, s) for d in SETS for p in PERCENTS for m in METHODS for s in SEEDS)
+    assert found == wanted
+
+
+def test_records_are_of_the_data_and_the_settings_of_today(records):
+    prints = {name: load_segmentation(name).fingerprint()[:16] for name in SETS}
+    settings = asdict(lab_config("tiny")) | {"model_name": "tiny-sam"}
+    for record in records:
+        assert record.settings == settings | {"data": prints[record.dataset]}
+
+
+@pytest.mark.parametrize("name", ["food", "lines"])
+def test_the_shipped_weights_reach_what_the_records_call_not_adapted(records, name):
+    measured = base_measures(load_sam("tiny"), load_segmentation(name))
+    told = next(record.measures for record in records if record.dataset == name)
+    for measure, value in measured.items():
+        assert value == pytest.approx(told[measure], abs=2e-3), measure
+
+
+def test_serial_lora_improves_on_the_unadapted_model_on_every_set(results):
+    serial = results[results["method"] == "serial_lora"]
+    means = serial.groupby(["dataset", "shots"])[["dice", "base_dice", "box_dice"]].mean()
+    assert (means["dice"] > means["base_dice"]).all()
+    assert (means["dice"] > means["box_dice"]).all(), "adapted, it also beats filling the box"
+
+
+def test_the_budgets_are_what_their_names_say(results):
+    sizes = results.groupby("method")["parameters"].unique()
+    assert all(len(each) == 1 for each in sizes)
+    assert sizes["lora"] == 4 * sizes["serial_lora"] == 4 * sizes["lora_equal_budget"]
+    kept = results.groupby("method")["activation_bytes"].max()
+    assert kept["serial_lora"] < kept["lora"]
+
+
+def test_the_card_tells_what_the_records_say(records):
+    card = json.loads(tiny_file("card.json").read_text("utf-8"))
+    for percent in PERCENTS:
+        told = card["adapted"][f"{percent}% of the training pictures"]
+        some = [r for r in records if r.shots == percent]
+        for method in METHODS:
+            dice = [r.measures["dice"] for r in some if r.method == method]
+            assert told[method] == pytest.approx(np.mean(dice), abs=1e-4)
+        base = [r.measures["base_dice"] for r in some]
+        assert told["not adapted"] == pytest.approx(np.mean(base), abs=1e-4)
