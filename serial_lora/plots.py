@@ -80,7 +80,7 @@ STYLE: dict[str, Any] = {
 """Matplotlib settings that every figure is drawn and saved under."""
 
 SCREEN_DPI = 110
-LARGE = 100_000
+LARGE = 50_000
 
 
 @contextmanager
