@@ -1,16 +1,10 @@
-"""Every check of lesson 06 accepts a right answer and names the mistake in wrong ones.
+"""Right and wrong answers to the exercises of lesson 06."""
 
-The right answers are written otherwise than the lesson's solutions, which the notebook runs cover.
-"""
-
-import pytest
 import torch
 import torch.nn.functional as F
-from segment_anything.modeling.image_encoder import Block, window_partition, window_unpartition
+from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from serial_lora.course import CheckFailed, check, checking
-from serial_lora.course.checks import lesson_06
 from serial_lora.metrics import dice, dice_ce
 
 torch.set_num_threads(1)
@@ -340,71 +334,3 @@ WRONG = {
         "nothing": (lambda x, t: None, "returns nothing"),
     },
 }  # fmt: skip
-
-
-@pytest.mark.parametrize("number", RIGHT)
-def test_a_right_answer_passes_lesson_06(number, capsys):
-    check(number, RIGHT[number])
-    assert f"Exercise {number} is right. Verified: " in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("number", "mistake"), [(number, mistake) for number in WRONG for mistake in WRONG[number]]
-)
-def test_a_wrong_answer_of_lesson_06_is_rejected_by_name(number, mistake):
-    attempt, cause = WRONG[number][mistake]
-    with pytest.raises(CheckFailed, match=cause) as caught:
-        check(number, attempt)
-    assert f"Exercise {number} is not right yet" in str(caught.value)
-    for part in ("compared:", "expected:", "got:", "likely cause:"):
-        assert part in str(caught.value)
-
-
-@pytest.mark.parametrize("number", RIGHT)
-def test_an_open_exercise_of_lesson_06_stops_nothing(number, capsys):
-    def stub(*arguments, **keywords):
-        raise NotImplementedError
-
-    check(number, stub)
-    assert "waiting for you" in capsys.readouterr().out
-
-
-def test_checks_of_lesson_06_are_all_here():
-    here = {
-        number
-        for number, function in checking._REGISTRY.items()
-        if function.__module__ == lesson_06.__name__
-    }
-    assert here == set(RIGHT) == set(WRONG)
-    assert all(len(mistakes) >= 3 for mistakes in WRONG.values())
-
-
-# --------------------------------------------------- the references against the libraries' own
-
-
-@pytest.mark.parametrize("size", [(97, 160), (151, 103), (50, 83), (64, 64), (601, 800)])
-def test_the_frame_is_segment_anythings(size):
-    own = ResizeLongestSide(128).get_preprocess_shape(*size, 128)
-    assert lesson_06.frame_by_fractions(size, 128) == own
-
-
-@pytest.mark.parametrize("side", [4, 3, 0])
-def test_one_window_at_a_time_is_segment_anythings_block(side):
-    block = Block(12, 2, window_size=side, use_rel_pos=True, input_size=(6, 7)).eval()
-    for parameter in block.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    x = torch.randn(2, 6, 7, 12)
-    with torch.no_grad():
-        half = x + lesson_06.one_window_at_a_time(block.attn, block.norm1(x), side)
-        whole = half + block.mlp(block.norm2(half))
-        torch.testing.assert_close(whole, block(x))
-
-
-def test_pixels_give_the_packages_measures():
-    found, truth = torch.rand(2, 6, 5) > 0.5
-    by_sets = lesson_06.dice_of_sets(lesson_06.pixels(found), lesson_06.pixels(truth))
-    assert by_sets == pytest.approx(dice(found, truth).item())
-    logits, masks = torch.randn(3, 5, 4), torch.rand(3, 5, 4) > 0.5
-    torch.testing.assert_close(
-        lesson_06.loss_of_pixels(logits, masks), dice_ce(logits, masks).mean()
-    )
