@@ -128,7 +128,7 @@ def _with_few_colours(png: io.BytesIO, text: str) -> bytes:
     information = PngInfo()
     information.add_itxt("Description", text)
     small = io.BytesIO()
-    picture = Image.open(png).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, kmeans=1)
+    picture = Image.open(png).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
     picture.save(small, "png", optimize=True, pnginfo=information)
     return small.getvalue()
 

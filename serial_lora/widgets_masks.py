@@ -279,7 +279,8 @@ def tidy_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, ...] |
         return None
     x = np.clip(sorted((box[0], box[2])), 0, size[0])
     y = np.clip(sorted((box[1], box[3])), 0, size[1])
-    if x[0] == x[1] or y[0] == y[1]:
+    (x0, x1), (y0, y1) = np.float32(x), np.float32(y)  # as the model takes them
+    if x0 == x1 or y0 == y1:
         return None
     return tuple(float(edge) for edge in (x[0], y[0], x[1], y[1]))
 

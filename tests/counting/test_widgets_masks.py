@@ -94,6 +94,12 @@ def shown_words(html: str) -> str:
 # -------------------------------------------------------------------------------- the masks
 
 
+def test_a_box_too_thin_for_the_models_numbers_is_none():
+    assert tidy_box((0, 0, 1e-60, 5), (37, 29)) is None
+    assert tidy_box((36.999999999, 3, 40, 5), (37, 29)) is None
+    assert tidy_box((0, 0, 1e-30, 5), (37, 29)) is not None
+
+
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_every_box_and_scale_gives_the_masks_of_the_lab(data):
