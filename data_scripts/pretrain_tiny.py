@@ -49,7 +49,7 @@ def clip(
 
 @app.command()
 def sam(
-    minutes: Annotated[float, typer.Option(min=0.1, help="training, measuring not counted")] = 82.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="training, measuring not counted")] = 80.0,
     seed: Annotated[int, typer.Option(help="of weights, scenes and prompts")] = 0,
     out: Annotated[Path | None, typer.Option(help="folder of checkpoint and result")] = None,
 ) -> None:
