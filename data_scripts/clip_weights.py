@@ -13,8 +13,9 @@ from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 
 from serial_lora.backbones.clip import PAPER_MODEL, load_clip
+from serial_lora.backbones.weights import require_finite
 from serial_lora.data.download import FileFacts, data_root
-from serial_lora.data.sources import Archive, fetch_weights
+from serial_lora.data.sources import Archive, Quiet, WeightsRoot, fetch_weights
 from serial_lora.errors import SerialLoRAError
 
 FILE_NAME = f"{PAPER_MODEL}-openai.safetensors"
@@ -45,10 +46,7 @@ def check(path: Path) -> None:
             f"open_clip built {PAPER_MODEL} without QuickGELU, so the weights would mislead; "
             "install open_clip_torch 2.30 or newer."
         )
-    if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
-        raise SerialLoRAError(
-            f"{path} holds numbers that are not finite; delete it and fetch it again."
-        )
+    require_finite(model, path)
 
 
 def convert(source: Path, destination: Path, sha256: str = OPENAI_SHA256) -> None:
@@ -84,13 +82,7 @@ def convert(source: Path, destination: Path, sha256: str = OPENAI_SHA256) -> Non
 
 @app.command()
 def main(
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of all data. Without it: $SERIAL_LORA_DATA, else the data folder of your "
-            "account. The weights go to ROOT/weights/."
-        ),
-    ] = None,
+    root: WeightsRoot = None,
     base_url: Annotated[
         str | None, typer.Option(help=f"Fetch BASE_URL/{FILE_NAME} instead of asking the hub.")
     ] = None,
@@ -101,7 +93,7 @@ def main(
         Path | None,
         typer.Option("--convert", help="Make the safetensors file from OpenAI's ViT-B-16.pt."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fetch OpenAI's weights for CLIP ViT-B/16 as a safetensors file, and check them.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from serial_lora.backbones.sam import PAPER_FILE, PAPER_MODEL, load_sam
+from serial_lora.backbones.weights import require_finite
 from serial_lora.data.download import FileFacts, data_root
-from serial_lora.data.sources import Archive, fetch_weights
+from serial_lora.data.sources import Archive, Quiet, WeightsRoot, fetch_weights
 from serial_lora.errors import SerialLoRAError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -37,29 +37,19 @@ def weights_file() -> Archive:
 
 def check(path: Path) -> None:
     """Raise unless the file fills the paper's model with finite numbers."""
-    model = load_sam("paper", weights=path).model
-    if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
-        raise SerialLoRAError(
-            f"{path} holds numbers that are not finite; delete it and fetch it again."
-        )
+    require_finite(load_sam("paper", weights=path).model, path)
 
 
 @app.command()
 def main(
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of all data. Without it: $SERIAL_LORA_DATA, else the data folder of your "
-            "account. The weights go to ROOT/weights/."
-        ),
-    ] = None,
+    root: WeightsRoot = None,
     base_url: Annotated[
         str | None, typer.Option(help=f"Fetch BASE_URL/{PAPER_FILE} instead of asking Meta.")
     ] = None,
     check_file: Annotated[
         Path | None, typer.Option("--check", help="Only check a checkpoint that you have.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fetch Meta's weights for SAM ViT-B, and check them.
 

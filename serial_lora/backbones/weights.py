@@ -22,6 +22,14 @@ def require_file(path: Path) -> None:
         raise SerialLoRAError(f"There is no weights file {path}; check the path.")
 
 
+def require_finite(model: nn.Module, path: Path) -> None:
+    """Refuse a model that was filled from ``path`` with infinities or NaN."""
+    if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
+        raise SerialLoRAError(
+            f"{path} holds numbers that are not finite; delete it and fetch it again."
+        )
+
+
 def fill_from_safetensors(
     model: nn.Module, path: Path, recognise: Callable[[Shapes], str | None] | None = None
 ) -> None:

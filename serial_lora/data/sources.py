@@ -353,6 +353,15 @@ class one_at_a_time:
 
 # --- the command line of a script ----------------------------------------------------------------
 
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+WeightsRoot = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of all data. Without it: $SERIAL_LORA_DATA, else the data folder of your "
+        "account. The weights go to ROOT/weights/."
+    ),
+]
+
 
 def command(source: DataSource) -> typer.Typer:
     """The command of one data script."""
@@ -386,7 +395,7 @@ def command(source: DataSource) -> typer.Typer:
             str | None,
             typer.Option(help="Of an archive that is locked, as its publisher prints it."),
         ] = None,
-        quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+        quiet: Quiet = False,
     ) -> None:
         try:
             folder = prepare(
