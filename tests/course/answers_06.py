@@ -187,6 +187,10 @@ WRONG = {
     "6.1": {
         "squash": (changed_frame(lambda s, n, side: (side, side)), "that is a squash"),
         "turned": (changed_frame(lambda s, n, side: n[::-1]), "turned round"),
+        "half to even": (
+            changed_frame(lambda s, n, side: tuple(round(e * side / max(s)) for e in s)),
+            "a half goes up",
+        ),
         "shorter side": (
             changed_frame(lambda s, n, side: tuple(int(e * side / min(s) + 0.5) for e in s)),
             "shorter side fills the frame",

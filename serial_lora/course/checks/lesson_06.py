@@ -27,7 +27,8 @@ def frame_by_fractions(size: tuple[int, int], side: int) -> tuple[int, int]:
 def to_model_frame(attempt) -> str:
     """Sizes and boxes of lying, standing and square pictures, larger and smaller than the frame."""
     boxes = torch.tensor([[10.0, 4.0, 60.0, 31.0], [0.0, 0.0, 20.5, 40.0]])
-    for size, side in (((97, 160), 128), ((151, 103), 128), ((50, 83), 128), ((64, 64), 32)):
+    sizes = ((97, 160), 128), ((151, 103), 128), ((50, 83), 128), ((64, 64), 32), ((5, 256), 128)
+    for size, side in sizes:
         what = f"a picture {size[0]} high and {size[1]} wide in a frame of {side}"
         got = call(attempt, size, boxes.clone(), side, what=what)
         require(
@@ -50,6 +51,9 @@ def _require_size(what: str, got, size: tuple[int, int], side: int) -> None:
         "turned round: (height, width), as arrays and tensors have it": expected[::-1],
         "the shorter side fills the frame, so the longer one does not fit: divide by the longer": (
             by_shorter
+        ),
+        "a half was rounded to the even number, as round() does: here a half goes up": tuple(
+            round(Fraction(e * side, max(size))) for e in size
         ),
         "rounded down: SAM takes the nearest whole number": tuple(
             e * side // max(size) for e in size
