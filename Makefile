@@ -1,13 +1,16 @@
 # The course, by command. `make` alone lists what there is.
 #
-#   PYTHON                the interpreter that makes the environment (3.10 or newer)
-#   VENV                  where the environment lies
-#   CLIP_DATA, SAM_DATA   the tiny data sets that `make course` adapts to
+#   PYTHON      the interpreter that makes the environment (3.10 or newer)
+#   VENV        where the environment lies
+#   CLIP_DATA, SAM_DATA, SD3_DATA: the tiny data sets that `make course` adapts to
+#   BUNDLE      the folder that `make bundle` packs
 
 PYTHON ?= python3
 VENV ?= .venv
 CLIP_DATA ?= all
 SAM_DATA ?= all
+SD3_DATA ?= openmoji,night
+BUNDLE ?= dist/serial-lora-bundle
 
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -19,7 +22,7 @@ CELL_TIMEOUT := 170
 
 .DEFAULT_GOAL := help
 .PHONY: help install data course lab doctor test test-all lint test-notebooks notebooks bench \
-	weights clean
+	bundle bundle-check weights clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
@@ -50,6 +53,8 @@ course: data ## set up everything and run the labs at tiny scale, Serial LoRA be
 		--methods lora,serial_lora --shots 16 --seeds 1
 	$(VENV)/bin/serial-lora lab sam --scale tiny --dataset $(SAM_DATA) \
 		--methods lora,serial_lora --percent 100 --seeds 1
+	$(VENV)/bin/serial-lora lab sd3 --scale tiny --dataset $(SD3_DATA) \
+		--methods lora,serial_lora --percent 100 --seeds 1
 	@echo "Next: \"make lab\" opens the lessons in JupyterLab; start with 00_start_here."
 
 lab: install ## open the lessons in JupyterLab
@@ -71,6 +76,7 @@ test-all: lint ## run all tests, the slow ones too, and every notebook
 
 test-notebooks: install ## compare notebooks with their sources, and run both folders
 	$(RUN) -m serial_lora.course.notebooks --check
+	$(RUN) -m serial_lora.claims --check CLAIMS.md
 	$(OFFLINE) $(RUN) -m pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env \
 		--nbval-cell-timeout=$(CELL_TIMEOUT) notebooks solutions
 
@@ -80,10 +86,17 @@ notebooks: install ## run the lesson sources and write both folders of notebooks
 bench: install ## measure speed and memory (see benchmarks/README.md)
 	$(RUN) -m benchmarks
 
+bundle: install ## pack wheels, data and notebooks into one folder that installs without a network
+	$(RUN) -m serial_lora.course.bundle "$(BUNDLE)"
+
+bundle-check: install ## install that folder without a network, and run the doctor and lesson 00
+	$(RUN) -m serial_lora.course.bundle --check "$(BUNDLE)"
+
 weights: install ## pretrain the tiny models again (hours)
 	$(RUN) -m pip install --disable-pip-version-check -e ".[test,pretrain]"
 	$(RUN) data_scripts/pretrain_tiny.py clip
 	$(RUN) data_scripts/pretrain_tiny.py sam
+	$(RUN) data_scripts/pretrain_tiny.py sd3
 
 clean: ## remove the environment and all caches; notebooks, data and results stay
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

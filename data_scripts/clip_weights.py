@@ -15,7 +15,13 @@ from safetensors.torch import save_file
 from serial_lora.backbones.clip import PAPER_MODEL, load_clip
 from serial_lora.backbones.weights import require_finite
 from serial_lora.data.download import FileFacts, data_root
-from serial_lora.data.sources import Archive, Quiet, WeightsRoot, fetch_weights
+from serial_lora.data.sources import (
+    Archive,
+    Quiet,
+    WeightsRoot,
+    fetch_weights,
+    told_in_one_sentence,
+)
 from serial_lora.errors import SerialLoRAError
 
 FILE_NAME = f"{PAPER_MODEL}-openai.safetensors"
@@ -107,7 +113,7 @@ def main(
     """
     folder = data_root(root) / "weights"
     path = folder / FILE_NAME
-    try:
+    with told_in_one_sentence():
         if check_file is not None:
             path = check_file
             check(path)
@@ -118,9 +124,6 @@ def main(
                 weights_file(), "clip_weights", data_root(root), check,
                 base_url=base_url, progress=not quiet,
             )  # fmt: skip
-    except SerialLoRAError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
     typer.echo(f"{path} holds {PAPER_MODEL}; use it with --scale paper --weights {path}")
 
 

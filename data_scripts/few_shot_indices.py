@@ -17,6 +17,7 @@ from serial_lora.data.fewshot import (
     read_index_file,
     write_index_file,
 )
+from serial_lora.data.sources import told_in_one_sentence
 from serial_lora.errors import SerialLoRAError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -38,7 +39,7 @@ def main(
 ) -> None:
     """Write the few-shot index files: 1, 2, 4, 8 and 16 shots for five seeds."""
     stale = []
-    try:
+    with told_in_one_sentence():
         for name in dataset or dataset_names(scale):
             data = load_classification(name, scale, root)
             path = index_path(data)
@@ -54,9 +55,6 @@ def main(
                 f"{path}: {len(data.class_names)} classes, {len(data.train)} train, "
                 f"{len(data.test)} test, smallest class {smallest} training pictures"
             )
-    except SerialLoRAError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
     if stale:
         typer.echo(
             f"not current: {', '.join(stale)}; run `python -m data_scripts.few_shot_indices "

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs as a p
 from data_scripts.pretraining import card as pretraining_card  # noqa: E402
 from data_scripts.pretraining import clip as pretraining_clip  # noqa: E402
 from data_scripts.pretraining import sam as pretraining_sam  # noqa: E402
+from data_scripts.pretraining import sd3 as pretraining_sd3  # noqa: E402
 from serial_lora.data.download import data_root  # noqa: E402
 from serial_lora.errors import SerialLoRAError  # noqa: E402
 
@@ -64,7 +65,37 @@ def sam(
 
 
 @app.command()
-def card(model: Annotated[str, typer.Argument(help="clip or sam")]) -> None:
+def sd3(
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="training of the transformer, measuring not counted")
+    ] = 90.0,
+    autoencoder_minutes: Annotated[
+        float, typer.Option(min=0.1, help="training of the autoencoder, before that")
+    ] = 12.0,
+    seed: Annotated[int, typer.Option(help="of weights, batches and noise")] = 0,
+    start: Annotated[
+        Path | None, typer.Option(help="folder with transformer and vae to go on from, not chance")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of checkpoints and result")] = None,
+) -> None:
+    """Pretrain the tiny Stable Diffusion 3 on Twemoji and their names.
+
+    An interrupted run goes on from its last checkpoint. Transformer and autoencoder (float16),
+    curve, card and a sheet of drawings end up in --out; copy them to serial_lora/assets/weights to
+    ship them.
+    """
+    folder = out or data_root() / "pretraining" / "sd3"
+    common = {"seed": seed, "start": str(start or "")}
+    pretraining_sd3.pretrain(
+        folder,
+        pretraining_sd3.Recipe(minutes=minutes, **common),
+        pretraining_sd3.AutoencoderRecipe(minutes=autoencoder_minutes, **common),
+    )
+    typer.echo(f"Finished; see {folder / (pretraining_sd3.NAME + '.card.json')}")
+
+
+@app.command()
+def card(model: Annotated[str, typer.Argument(help="clip, sam or sd3")]) -> None:
     """Write what adapting the shipped weights reached, read off the records, into their card."""
     typer.echo(f"Written to {pretraining_card.complete_card(model)}")
 

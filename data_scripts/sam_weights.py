@@ -10,8 +10,13 @@ import typer
 from serial_lora.backbones.sam import PAPER_FILE, PAPER_MODEL, load_sam
 from serial_lora.backbones.weights import require_finite
 from serial_lora.data.download import FileFacts, data_root
-from serial_lora.data.sources import Archive, Quiet, WeightsRoot, fetch_weights
-from serial_lora.errors import SerialLoRAError
+from serial_lora.data.sources import (
+    Archive,
+    Quiet,
+    WeightsRoot,
+    fetch_weights,
+    told_in_one_sentence,
+)
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -63,7 +68,7 @@ def main(
     Cite: Kirillov et al.: Segment Anything. ICCV 2023
     """
     path = check_file
-    try:
+    with told_in_one_sentence():
         if path is not None:
             check(path)
         else:
@@ -71,9 +76,6 @@ def main(
                 weights_file(), "sam_weights", data_root(root), check,
                 base_url=base_url, progress=not quiet,
             )  # fmt: skip
-    except SerialLoRAError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
     typer.echo(f"{path} holds {PAPER_MODEL}; use it with --scale paper --weights {path}")
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``serial-lora doctor``, ``serial-lora lab clip|sam``."""
+"""The command line: ``serial-lora doctor``, ``lab clip|sam|sd3``, ``grade``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,24 @@ def doctor() -> None:
     raise typer.Exit(0 if report.ok else 1)
 
 
-# Options that every lab has.
+@app.command()
+def grade(
+    notebooks: Annotated[list[Path], typer.Argument(help="learners' notebooks")],
+    timeout: Annotated[int, typer.Option(min=1, help="seconds that one cell may take")] = 170,
+    jobs: Annotated[int, typer.Option(min=1, help="notebooks that run at the same time")] = 1,
+    out: Annotated[Path, typer.Option(help="CSV file of results; replaced")] = Path("grades.csv"),
+) -> None:
+    """Run learners' notebooks in fresh kernels and say, exercise by exercise, who passed what.
+
+    Each runs offline in a folder of its own and may write nowhere else. Exit code 2: a notebook
+    could not be read, or is no lesson of the course; the others are graded all the same.
+    """
+    from serial_lora.course import grade_report
+
+    raise typer.Exit(grade_report.run(notebooks, timeout, jobs, out))
+
+
+# Options that several labs have.
 Methods = Annotated[str, typer.Option(help="names separated by commas, or 'all'")]
 Seeds = Annotated[int, typer.Option(help="number of seeds: 1 to this one")]
 Rank = Annotated[int | None, typer.Option(help="rank of both methods")]
@@ -52,6 +69,16 @@ Epochs = Annotated[int | None, typer.Option(help="rounds over the training pictu
 BatchSize = Annotated[int | None, typer.Option(help="pictures per step")]
 Precision = Annotated[str | None, typer.Option(help="bf16 or no (float32)")]
 Accumulation = Annotated[int | None, typer.Option(help="parts of a batch")]
+Percent = Annotated[
+    str, typer.Option(help="shares of the training pictures, separated by commas")
+]
+Checkpointing = Annotated[
+    bool | None,
+    typer.Option(
+        "--gradient-checkpointing/--no-gradient-checkpointing",
+        help="less memory, slower steps, the same gradients",
+    ),
+]
 Root = Annotated[Path | None, typer.Option(help="folder of the downloaded data")]
 Out = Annotated[Path, typer.Option(help="JSONL file of records")]
 
@@ -65,8 +92,17 @@ def lab_clip(
     methods: Methods = "lora,serial_lora",
     shots: Annotated[str, typer.Option(help="pictures per class, separated by commas")] = "16",
     seeds: Seeds = 3,
-    rank: Rank = None,
+    rank: Annotated[
+        str | None, typer.Option(help="rank of the methods; several, separated by commas, to sweep")
+    ] = None,
+    ratio: Annotated[
+        str | None,
+        typer.Option(help="LoRA+'s rate of B over that of A, one or several; 20 by default"),
+    ] = None,
     lr: Rate = None,
+    plus_lr: Annotated[
+        str | None, typer.Option(help="rate of A in the LoRA+ methods, one or several")
+    ] = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     prompt: Annotated[str | None, typer.Option(help="dataset or generic")] = None,
@@ -86,12 +122,14 @@ def lab_clip(
     from serial_lora.labs import clip
 
     changes = {
-        "rank": rank, "lr": lr, "epochs": epochs, "batch_size": batch_size, "prompt": prompt,
+        "rank": _numbers(rank, "rank"), "lr": lr, "plus_lr": _numbers(plus_lr, "plus-lr", float),
+        "epochs": epochs, "batch_size": batch_size, "prompt": prompt,
         "precision": precision, "accumulation": accumulation, "model_name": model_name,
     }  # fmt: skip
     _run(
         clip, scale, dataset_names, dataset, methods, seeds, out, changes,
-        shots=_numbers(shots, "shots"), root=root, weights=weights,
+        shots=_numbers(shots, "shots"), ratio=_numbers(ratio, "ratio", float), root=root,
+        weights=weights,
     )  # fmt: skip
 
 
@@ -102,9 +140,7 @@ def lab_sam(
     ] = "tiny",
     dataset: Annotated[str, typer.Option(help="names separated by commas, or 'all'")] = "all",
     methods: Methods = "lora,serial_lora",
-    percent: Annotated[
-        str, typer.Option(help="shares of the training pictures, separated by commas")
-    ] = "100",
+    percent: Percent = "100",
     seeds: Seeds = 3,
     rank: Rank = None,
     lr: Rate = None,
@@ -115,13 +151,7 @@ def lab_sam(
     ] = None,
     precision: Precision = None,
     accumulation: Accumulation = None,
-    gradient_checkpointing: Annotated[
-        bool | None,
-        typer.Option(
-            "--gradient-checkpointing/--no-gradient-checkpointing",
-            help="less memory, slower steps, the same gradients",
-        ),
-    ] = None,
+    gradient_checkpointing: Checkpointing = None,
     weights: Annotated[str, typer.Option(help="a checkpoint of the model")] = "default",
     root: Root = None,
     out: Out = Path("runs/sam.jsonl"),
@@ -149,6 +179,66 @@ def lab_sam(
     )  # fmt: skip
 
 
+@lab_app.command("sd3")
+def lab_sd3(
+    scale: Annotated[
+        str, typer.Option(help="tiny (drawings of 64 pixels, CPU) or paper (SD3 medium, GPU)")
+    ] = "tiny",
+    dataset: Annotated[
+        str, typer.Option(help="styles: names separated by commas, or 'all'")
+    ] = "all",
+    methods: Methods = "lora,serial_lora",
+    percent: Percent = "100",
+    seeds: Seeds = 3,
+    rank: Rank = None,
+    lr: Rate = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    stream: Annotated[
+        str | None, typer.Option(help="tokens that are adapted: image, text or both")
+    ] = None,
+    weighting: Annotated[
+        str | None, typer.Option(help="of the loss over noise levels: plain or sigma_squared")
+    ] = None,
+    text_dropout: Annotated[
+        float | None, typer.Option(help="share of pictures that meet the empty prompt")
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="side of pictures and drawings, in pixels")
+    ] = None,
+    guidance: Annotated[float | None, typer.Option(help="classifier-free guidance")] = None,
+    precision: Precision = None,
+    accumulation: Accumulation = None,
+    gradient_checkpointing: Checkpointing = None,
+    weights: Annotated[
+        str, typer.Option(help="a folder that StableDiffusion3Pipeline loads")
+    ] = "default",
+    root: Root = None,
+    out: Out = Path("runs/sd3.jsonl"),
+    pictures: Annotated[
+        Path | None, typer.Option(help="folder for a sheet of drawings of each new run")
+    ] = None,
+) -> None:
+    """Style tuning, measured by FID, KID and CLIP-Score: unadapted first, then every method.
+
+    Runs whose record is in --out are not run again; an interrupted run goes on where it stopped.
+    On several GPUs: accelerate launch -m serial_lora.cli lab sd3 ...
+    """
+    from serial_lora.data.styles import style_names
+    from serial_lora.labs import sd3
+
+    changes = {
+        "rank": rank, "lr": lr, "epochs": epochs, "batch_size": batch_size, "stream": stream,
+        "weighting": weighting, "text_dropout": text_dropout, "resolution": resolution,
+        "guidance": guidance, "precision": precision, "accumulation": accumulation,
+        "gradient_checkpointing": gradient_checkpointing,
+    }  # fmt: skip
+    _run(
+        sd3, scale, style_names, dataset, methods, seeds, out, changes,
+        percent=_numbers(percent, "percentages"), root=root, weights=weights, pictures=pictures,
+    )  # fmt: skip
+
+
 def _run(
     lab: ModuleType,
     scale: str,
@@ -163,11 +253,14 @@ def _run(
     """What every lab command does: settings first, a line for each run, the table at the end."""
     from serial_lora.labs.methods import METHODS
     from serial_lora.labs.report import closing_line, results_table, run_line
-    from serial_lora.labs.runs import is_first_process
+    from serial_lora.labs.runs import is_first_process, swept_configs
 
     datasets = list(all_datasets(scale)) if dataset == "all" else _names(dataset)
     console = Console(quiet=not is_first_process())
-    console.print(f"Settings: {lab.lab_config(scale, **changes)}", highlight=False)
+    swept = {name: value for name, value in changes.items() if isinstance(value, list)}
+    single = {name: value for name, value in changes.items() if name not in swept}
+    for config in swept_configs(lab.CONFIGS, scale, swept, **single):
+        console.print(f"Settings: {config}", highlight=False)
     records = lab.run_lab(
         datasets=datasets,
         methods=list(METHODS) if methods == "all" else _names(methods),
@@ -191,12 +284,14 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _numbers(text: str, what: str) -> list[int]:
+def _numbers(text: str | None, what: str, kind: type = int) -> list | None:
+    """Numbers separated by commas; None where the option was not given."""
     try:
-        return [int(part) for part in _names(text)]
+        return None if text is None else [kind(part) for part in _names(text)]
     except ValueError as error:
+        whole = "whole numbers" if kind is int else "numbers"
         raise SerialLoRAError(
-            f"The {what} must be whole numbers separated by commas, not {text!r}."
+            f"The {what} must be {whole} separated by commas, not {text!r}."
         ) from error
 
 

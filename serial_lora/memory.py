@@ -18,31 +18,32 @@ def saved_activation_bytes(
     out as weights are.
 
     Args:
-        step: runs the forward pass (and the backward pass, if it likes).
+        step: runs the forward pass (and the backward pass, if it likes). Under torch's
+            FakeTensorMode it computes nothing, and the count is the same.
         model: whose parameters and buffers do not count.
         checkpointed: modules under gradient checkpointing. Of each only its inputs are kept, which
             autograd does not report; what it computes anew in the backward pass comes on top,
             for one module at a time.
     """
-    owned = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    owned = {_storage_id(t) for t in [*model.parameters(), *model.buffers()]}
     weight_shapes = {tuple(p.shape) for p in model.parameters() if p.ndim > 1}
     weight_shapes |= {shape[::-1] for shape in weight_shapes}
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
         cast_weight = (
             tensor.dtype != torch.float32
             and not tensor.requires_grad
             and tuple(tensor.shape) in weight_shapes
         )
-        if storage.data_ptr() not in owned and not cast_weight:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if _storage_id(tensor) not in owned and not cast_weight:
+            kept[_storage_id(tensor)] = tensor.untyped_storage().nbytes()
         return tensor
 
     def keep_inputs(module: nn.Module, inputs: tuple) -> None:
         for tensor in inputs:
-            pack(tensor)
+            if isinstance(tensor, Tensor):
+                pack(tensor)
 
     handles = [module.register_forward_pre_hook(keep_inputs) for module in checkpointed]
     try:
@@ -52,3 +53,7 @@ def saved_activation_bytes(
         for handle in handles:
             handle.remove()
     return sum(kept.values())
+
+
+def _storage_id(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata  # an address of data would be none for a fake tensor

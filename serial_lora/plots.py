@@ -422,11 +422,13 @@ class _Chart:
     """What a chart of results shows, and the grey lines it is read against.
 
     Attributes:
-        measure: the column that is drawn, a share between 0 and 1.
+        measure: the column that is drawn, a share between 0 and 1 or a distance.
         axis, size: the words at the two axes.
         references: (column, what it is called, its line) of each grey line.
         percent: whether the measure is read in per cent.
         tick: how a number of the column ``shots`` is written.
+        distance: whether the measure is one, above 0 without an upper end: then each picture has a
+            logarithmic axis of its own, and its own averages in the description.
     """
 
     measure: str
@@ -435,6 +437,7 @@ class _Chart:
     references: tuple[tuple[str, str, Any], ...]
     percent: bool
     tick: str
+    distance: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -446,6 +449,8 @@ class _Chart:
         return 100 if self.percent else 1
 
     def write(self, value: float) -> str:
+        if self.distance:
+            return f"{value:.3g}"
         return f"{value:.1%}" if self.percent else f"{value:.3f}"
 
 
@@ -499,6 +504,30 @@ def plot_dice_by_percent(frame: pd.DataFrame, average: bool = True) -> Figure:
     return _plot_results(frame, chart, average)
 
 
+def plot_fid_by_percent(frame: pd.DataFrame) -> Figure:
+    """FID against the percentage of the training pictures, one small picture a style.
+
+    Drawn like :func:`plot_accuracy_by_shots`, but on logarithmic axes and without an average over
+    styles: one style's FID may be ten times another's. Two grey lines stand for what costs no
+    training: the model as it was (dashed), and other real pictures of the style (dotted), which is
+    about as low as drawings can come.
+
+    Args:
+        frame: one row a run, as `serial_lora.results.frame` gives it for the SD3 lab, with the
+            columns of `RUN_COLUMNS` (``shots`` holds the percentage), ``fid``, ``base_fid`` and
+            ``real_fid``; each above 0, and lower is better.
+
+    Raises:
+        SerialLoRAError: if a column is missing, there are no rows, or a distance is none.
+    """
+    chart = _Chart(
+        "fid", "FID (lower is better; logarithmic)", "share of the training pictures",
+        (("base_fid", "not adapted", _DASHED), ("real_fid", "real pictures", _DOTTED)),
+        percent=False, tick="{}%", distance=True,
+    )  # fmt: skip
+    return _plot_results(frame, chart, average=False)
+
+
 def _check_results(frame: pd.DataFrame, chart: _Chart) -> None:
     needed = [*RUN_COLUMNS, *chart.columns]
     missing = [name for name in needed if name not in frame.columns]
@@ -507,7 +536,12 @@ def _check_results(frame: pd.DataFrame, chart: _Chart) -> None:
         raise SerialLoRAError(
             f"the table of results {what}; it needs one row a run with {', '.join(needed)}."
         )
-    if frame[chart.measure].max() > 1 or frame[chart.measure].min() < 0:
+    if chart.distance:
+        if not (frame[chart.columns] > 0).all(axis=None):
+            raise SerialLoRAError(
+                f"{chart.measure} is a distance, above 0; leave out the runs without one."
+            )
+    elif frame[chart.measure].max() > 1 or frame[chart.measure].min() < 0:
         raise SerialLoRAError(
             f"{chart.measure} is a share between 0 and 1; divide percentages by 100."
         )
@@ -521,12 +555,12 @@ def _plot_results(frame: pd.DataFrame, chart: _Chart, average: bool) -> Figure:
         common = _average_over_datasets(frame, chart.columns)
         if len(common):
             parts["average over data sets"] = common
-    columns = min(3, len(parts))
+    columns = 2 if len(parts) == 4 else min(3, len(parts))
     rows = math.ceil(len(parts) / columns)
     with house_style():
         width = max(6.4, 3.3 * columns + 0.6)  # the legend needs this much
         figure = Figure(figsize=(width, 2.9 * rows + 0.9), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=not chart.distance)
         for axes, (name, part) in zip(grid.flat, parts.items(), strict=False):
             _results_panel(axes, part, methods, chart)
             axes.set_title(name)
@@ -576,12 +610,38 @@ def _results_panel(axes: Any, part: pd.DataFrame, methods: Sequence[str], chart:
         )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [chart.tick.format(size) for size in sizes])
+    if chart.distance:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5, 7)))
+        axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
 
 
 def _results_words(frame: pd.DataFrame, methods: Sequence[str], chart: _Chart) -> str:
-    most = frame["shots"].max()
-    last = frame[frame["shots"] == most].groupby("method")[chart.measure].mean()
+    measure = chart.axis.partition(" (")[0]
+    said = (
+        f"{measure[0].upper()}{measure[1:]} against {chart.size}; data sets: "
+        f"{', '.join(map(str, frame['dataset'].unique()))}; seeds: {frame['seed'].nunique()}."
+    )
+    most = chart.tick.format(frame["shots"].max())
+    if chart.distance:
+        parts = (
+            "{}: {}, {}".format(name, *_average_words(part, methods, chart))
+            for name, part in frame.groupby("dataset", sort=False)
+        )
+        return f"{said} Grey lines, and averages with {most}: {'; '.join(parts)}."
+    lines, averages = _average_words(frame, methods, chart)
+    return (
+        f"{said} Grey lines, on average: {lines}. With the most training pictures "
+        f"({most}) the averages are: {averages}."
+    )
+
+
+def _average_words(
+    frame: pd.DataFrame, methods: Sequence[str], chart: _Chart
+) -> tuple[str, str]:
+    """The grey lines' averages, and each method's with the most training pictures."""
+    last = frame[frame["shots"] == frame["shots"].max()].groupby("method")[chart.measure].mean()
     said = ", ".join(
         f"{method_look(m)['title']} {chart.write(last[m])}" for m in methods if m in last.index
     )
@@ -589,12 +649,7 @@ def _results_words(frame: pd.DataFrame, methods: Sequence[str], chart: _Chart) -
         f"{label} {chart.write(frame.groupby('dataset')[column].mean().mean())}"
         for column, label, _ in chart.references
     )
-    return (
-        f"{chart.axis.partition(' (')[0].capitalize()} against {chart.size}; data sets: "
-        f"{', '.join(map(str, frame['dataset'].unique()))}; seeds: {frame['seed'].nunique()}. "
-        f"Grey lines, on average: {lines}. With the most training pictures "
-        f"({chart.tick.format(most)}) the averages are: {said}."
-    )
+    return lines, said
 
 
 # --------------------------------------------------------------------------- pictures

@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from serial_lora.counting import METHOD_TITLES
 from serial_lora.errors import SerialLoRAError
+from serial_lora.labs.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,22 @@ class Record:
             self.task, self.scale, self.dataset, self.method, self.shots, self.seed, self.rank,
             self.settings,
         )  # fmt: skip
+
+    @property
+    def lab_rank(self) -> int:
+        """The rank that the lab was asked for, of which ``rank`` is the method's share."""
+        return self.settings.get("rank", self.rank)
+
+    @property
+    def ratio(self) -> float:
+        """The rate of B over that of A."""
+        return self.settings.get("ratio", METHODS[self.method].ratio)
+
+    @property
+    def lr(self) -> float | None:
+        """The rate of A; None where the settings do not say."""
+        own = self.settings.get("plus_lr") if METHODS[self.method].plus else None
+        return self.settings.get("lr") if own is None else own
 
 
 def run_key(*parts: object) -> str:
@@ -177,20 +194,29 @@ def read_records(path: Path) -> list[Record]:
 
 
 def shipped_records(task: str) -> list[Record]:
-    """The reference records of a task at tiny scale, made by the same command."""
+    """The reference records of a task at tiny scale, made by the same command.
+
+    Args:
+        task: clip, sam or sd3; or one of the CLIP lab's sweeps, clip_ratio or clip_rank.
+    """
     return read_records(
         Path(str(files("serial_lora"))) / "assets" / "records" / f"{task}_tiny.jsonl"
     )
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per record: what was run, and each measure and size as a column."""
+    """One row per record: what was run, and each measure and size as a column.
+
+    ``rank`` is the adapter's, ``lab_rank`` the lab's; ``lr`` is the rate of A, ``ratio`` that of B
+    over it.
+    """
     rows = []
     for record in records:
         row = {
             k: getattr(record, k)
-            for k in ("task", "scale", "dataset", "method", "shots", "seed", "rank", "seconds")
-        }
+            for k in ("task", "scale", "dataset", "method", "shots", "seed", "rank", "lab_rank",
+                      "ratio", "lr", "seconds")
+        }  # fmt: skip
         rows.append(row | record.measures | record.sizes)
     return pd.DataFrame(rows)
 
@@ -200,6 +226,12 @@ def summary(records: Iterable[Record], measure: str, by: list[str] | None = None
     by = by or ["dataset", "shots", "method"]
     grouped = frame(records).groupby(by, sort=False)[measure]
     return grouped.agg(["mean", "std", "count"]).reset_index()
+
+
+def swept(records: Iterable[Record]) -> list[str]:
+    """Which of ``lab_rank``, ``ratio``, ``lr`` (the rate of A) differ between a method's runs."""
+    found = frame(records).groupby("method")[["lab_rank", "ratio", "lr"]].nunique().max()
+    return [name for name, values in found.items() if values > 1]
 
 
 def describe_records(
@@ -223,12 +255,11 @@ def describe_records(
         "methods": _names_or_all(results["method"], methods),
         amount: ",".join(map(str, amounts)),
         "seeds": results["seed"].max(),
-    }
+    } | _sweep_options(records)
     options = " ".join(f"--{option} {value}" for option, value in chosen.items())
-    settings = {  # not the data's fingerprint, which every data set has of its own
-        json.dumps({k: v for k, v in record.settings.items() if k != "data"}, sort_keys=True): None
-        for record in records
-    }
+    told = {name.replace("-", "_") for name in chosen} | {"data"}  # each data set has its own
+    untold = [{k: v for k, v in r.settings.items() if k not in told} for r in records]
+    settings = {json.dumps(each, sort_keys=True): None for each in untold}
     machines = {record.environment.get("device", "not noted") for record in records}
     lines = [
         f"{len(records)} runs: {results['dataset'].nunique()} data sets, "
@@ -241,6 +272,20 @@ def describe_records(
         f"machine: {' '.join(sorted(machines))}",
     ]
     return "\n".join(lines)
+
+
+def _sweep_options(records: Sequence[Record]) -> dict[str, str]:
+    """The lab's options that a sweep took several values of, and the values."""
+    values = {
+        "rank": {record.lab_rank for record in records},
+        "ratio": {record.ratio for record in records if METHODS[record.method].plus},
+        "plus-lr": {record.lr for record in records if METHODS[record.method].plus},
+    }
+    return {
+        option: ",".join(f"{value:g}" for value in sorted(several))
+        for option, several in values.items()
+        if len(several) > 1
+    }
 
 
 def _names_or_all(used: pd.Series, known: Collection[str]) -> str:

@@ -11,10 +11,7 @@ few scales, and the mean Dice over all scales.
 from __future__ import annotations
 
 import base64
-import hashlib
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
@@ -28,13 +25,12 @@ import torch
 import traitlets
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import box_iou
 
 from serial_lora.backbones.sam import SamBackbone
 from serial_lora.data.segmentation import SegmentationExample
 from serial_lora.errors import SerialLoRAError
-from serial_lora.inject import adapter_parameters, adapters, disabled, injections, set_scale
 from serial_lora.labs.sam import (
     PreparedExample,
     decode,
@@ -43,6 +39,15 @@ from serial_lora.labs.sam import (
     to_input_frame,
 )
 from serial_lora.metrics import dice
+from serial_lora.panels import (
+    LARGEST_SCALE,
+    STILL_SCALES,
+    adapter_digest,
+    borrowed,
+    own_config,
+    png_bytes,
+    scale_slider,
+)
 from serial_lora.plots import QUIET, display_figure, house_style, method_look, with_description
 from serial_lora.plots_masks import (
     BOX_COLOUR,
@@ -55,10 +60,6 @@ from serial_lora.plots_masks import (
 from serial_lora.widgets import is_static
 
 ASSETS = Path(__file__).parent / "assets"
-LARGEST_SCALE = 1.5
-STEP = 0.05
-STILL_SCALES = (0.0, 0.5, 1.0, 1.5)
-"""Where the slider of the still form stands, one column each."""
 CURVE_SCALES = tuple(float(scale) for scale in np.linspace(0, LARGEST_SCALE, 7))
 STILL_ROWS = 4
 SHOWN = 256
@@ -133,36 +134,6 @@ def _as_scene(number: int, item: Any) -> Scene:
 # --------------------------------------------------------------------- masks at every scale
 
 
-@contextmanager
-def borrowed(model: nn.Module, scale: float | None) -> Iterator[nn.Module]:
-    """The model in evaluation mode with its adapters at ``scale`` (None: without them).
-
-    When the `with` block ends, by an exception too, every adapter's scale and every module's mode
-    are as they were.
-
-    Raises:
-        SerialLoRAError: if there are no adapters, they are merged, or the scale is not finite.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    configs = [(injection, injection.config) for _, injection in injections(model)]
-    scales = [(adapter, adapter.scale) for adapter in adapters(model).values()]
-    try:
-        model.eval()
-        if scale is None:
-            with disabled(model):
-                yield model
-        else:
-            set_scale(model, scale)
-            yield model
-    finally:
-        for adapter, value in scales:
-            adapter.scale = value
-        for injection, config in configs:
-            injection.config = config
-        for module, training in modes:
-            module.training = training
-
-
 class MasksAtScales:
     """Masks of a model without its adapters and at any scale of them; pictures encoded once each.
 
@@ -185,14 +156,9 @@ class MasksAtScales:
         self._embedding = lru_cache(KEPT_EMBEDDINGS)(self._encode)
 
     @property
-    def own_scale(self) -> float:
-        """The scale that the model's adapters have now."""
-        return injections(self.backbone.model)[0][1].config.scale
-
-    @property
     def method(self) -> str:
         """The adapter's method, ``serial_lora`` or ``lora``."""
-        return injections(self.backbone.model)[0][1].config.method
+        return own_config(self.backbone.model).method
 
     @torch.no_grad()
     def find(self, scene: Scene, boxes: Any, scale: float | None) -> np.ndarray:
@@ -206,7 +172,7 @@ class MasksAtScales:
             SerialLoRAError: the adapters were merged or taken out, or the picture is too narrow.
         """
         with borrowed(self.backbone.model, scale) as model:
-            embedding = self._embedding(scene, scale, self._adapter_digest()).to(model.device)
+            embedding = self._embedding(scene, scale, adapter_digest(model)).to(model.device)
             size = model.image_encoder.img_size
             pixels, scaled = to_input_frame(scene.picture, np.asarray(boxes, np.float32), size)
             prepared = PreparedExample(pixels, scaled, scene.masks, scene.picture.size[::-1])
@@ -220,13 +186,6 @@ class MasksAtScales:
         size = model.image_encoder.img_size
         pixels, _ = to_input_frame(scene.picture, np.zeros((0, 4)), size)
         return encode(model, model.preprocess(pixels.to(model.device))[None]).float()
-
-    def _adapter_digest(self) -> bytes:
-        """Of the adapters' numbers: it changes when they are trained further or exchanged."""
-        digest = hashlib.blake2b()
-        for parameter in adapter_parameters(self.backbone.model):
-            digest.update(parameter.detach().cpu().numpy())
-        return digest.digest()
 
 
 # ---------------------------------------------------------------------------------- the panel
@@ -263,7 +222,7 @@ class BoxPicker(anywidget.AnyWidget):
         with self.hold_sync():
             self.width, self.height = picture.size
             self.shown_width = _shown_width(picture.size)
-            self.picture = _png(picture)
+            self.picture = png_bytes(picture, 2 * SHOWN)  # two pixels for one, on fine screens
             self.box = tuple(box)
 
     @traitlets.validate("box")
@@ -302,24 +261,19 @@ class MaskPanel(ipywidgets.VBox):
         self._masks = MasksAtScales(backbone)
         self._scenes = as_scenes(examples)
         self._choosing = False
-        own, style = self._masks.own_scale, {"description_width": "60px"}
+        width = "60px"
         self.choice = ipywidgets.Dropdown(
             options=[(scene.title, number) for number, scene in enumerate(self._scenes)],
-            description="picture", style=style, layout={"max_width": "100%"},
+            description="picture", style={"description_width": width},
+            layout={"max_width": "100%"},
         )  # fmt: skip
         narrow = {"margin": "0", "max_width": "100%"}
         self.picker = BoxPicker(label="drag a box", layout=narrow)
-        self.scale = ipywidgets.FloatSlider(
-            min(max(own, 0), LARGEST_SCALE), min=0, max=LARGEST_SCALE, step=STEP,
-            description="scale", style=style, layout={"width": "420px", "max_width": "100%"},
-            # At paper scale a picture takes seconds for each new scale.
-            continuous_update=backbone.scale == "tiny",
-        )  # fmt: skip
+        # At paper scale a picture takes seconds for each new scale.
+        self.scale, slider = scale_slider(backbone.model, backbone.scale == "tiny", width)
         self.before, self.after = (ipywidgets.HTML(layout=narrow) for _ in range(2))
         row = {"flex_flow": "row wrap", "grid_gap": "4px 20px", "padding": "8px"}
         pictures = ipywidgets.Box([self.picker, self.before, self.after], layout=row)
-        words = f"0: without the adapter; {own:g}: the adapter's own scale"
-        slider = ipywidgets.Box([self.scale, ipywidgets.Label(words)], layout={"flex_flow": "wrap"})
         super().__init__([self.choice, pictures, slider, ipywidgets.HTML(_legend_html())])
         self._choose()
         self.choice.observe(self._choose, names="value")
@@ -378,7 +332,8 @@ def _overlay_html(scene: Scene, truth: np.ndarray | None, found: np.ndarray, tit
         said = f"found: {found.mean():.1%} of the picture"
     else:
         said = f"Dice {float(dice(found, truth)):.2f}"
-    source = base64.b64encode(_png(Image.fromarray(overlay(scene.picture, truth, found)))).decode()
+    shown = Image.fromarray(overlay(scene.picture, truth, found))
+    source = base64.b64encode(png_bytes(shown, 2 * SHOWN)).decode()
     width = _shown_width(scene.picture.size)
     enlarged = " box-picker-enlarged" if scene.picture.width < width else ""
     ratio = "{} / {}".format(*scene.picture.size)
@@ -403,15 +358,6 @@ def _legend_html() -> str:
 
 def _shown_width(size: tuple[int, int]) -> int:
     return round(SHOWN * size[0] / max(size))
-
-
-def _png(picture: Image.Image) -> bytes:
-    """PNG bytes, no larger than a screen with two pixels for one can show."""
-    picture = picture.copy()
-    picture.thumbnail((2 * SHOWN, 2 * SHOWN))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 # ----------------------------------------------------------------------------- the still form

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from serial_lora.backbones import clip, sam
+from serial_lora.backbones import clip, sam, sd3
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_json
 from serial_lora.results import frame, shipped_records
@@ -37,6 +37,10 @@ TOLD = {
     "sam": Adapted(
         sam.tiny_file("card.json"), "dice", "{}% of the training pictures",
         {"box filled in": "box_dice", "not adapted": "base_dice"},
+    ),
+    "sd3": Adapted(
+        sd3.tiny_card(), "fid", "FID, {}% of the training pictures",
+        {"real pictures": "real_fid", "not adapted": "base_fid"},
     ),
 }  # fmt: skip
 

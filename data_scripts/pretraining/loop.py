@@ -7,10 +7,13 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from diffusers.training_utils import EMAModel
 from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import nn
@@ -54,9 +57,16 @@ class PretrainingRun(ABC):
     def export(self) -> None:
         """Write what users get."""
 
-    def set_up(self, model: nn.Module, *more: nn.Module) -> None:
-        """Take the model (and parts that are thrown away later), and go on where a run stopped."""
+    def set_up(self, model: nn.Module, *more: nn.Module, average: float | None = None) -> None:
+        """Take the model (and parts that are thrown away later), and go on where a run stopped.
+
+        ``average`` is the decay of an exponential moving average of the model's weights, if one is
+        to be kept.
+        """
         self.model, self.trained = model, nn.ModuleList([model, *more])
+        self.average = average and EMAModel(
+            model.parameters(), decay=average, use_ema_warmup=True, power=0.75
+        )
         decayed = [p for p in self.trained.parameters() if p.ndim >= 2]
         plain = [p for p in self.trained.parameters() if p.ndim < 2]
         self.optimizer = torch.optim.AdamW(
@@ -96,12 +106,28 @@ class PretrainingRun(ABC):
         loss.backward()
         nn.utils.clip_grad_norm_(self.trained.parameters(), 1.0)
         self.optimizer.step()
+        if self.average:
+            self.average.step(self.model.parameters())
         return loss.item()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with its averaged weights, for the length of the block."""
+        self.average.store(self.model.parameters())
+        self.average.copy_to(self.model.parameters())
+        try:
+            yield
+        finally:
+            self.average.restore(self.model.parameters())
 
     def write_weights(self, model: nn.Module | None = None) -> None:
         """float16 weights and the curve."""
         weights = {k: v.half().contiguous() for k, v in (model or self.model).state_dict().items()}
         save_file(weights, self.folder / f"{self.name}.safetensors")
+        self.write_curve()
+
+    def write_curve(self) -> None:
+        """The measurements on the way, one row each."""
         with (self.folder / f"{self.name}.curve.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, self.curve[-1])
             writer.writeheader()
@@ -109,12 +135,14 @@ class PretrainingRun(ABC):
 
     def facts(self, command: str) -> dict:
         """The part of a card that every model has, read off this run."""
-        last = self.curve[-1]
+        last, recipe = self.curve[-1], asdict(self.recipe)
+        if recipe.get("start"):
+            recipe["start"] = Path(recipe["start"]).name  # where it lay is nobody's business
         return {
             "model": self.name,
             "command": f"python data_scripts/pretrain_tiny.py {command}",
             "parameters": sum(p.numel() for p in self.model.parameters()),
-            "recipe": asdict(self.recipe),
+            "recipe": recipe,
             "minutes": last["minutes"],
             "steps": last["step"],
             "machine": f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}",
@@ -134,6 +162,7 @@ class PretrainingRun(ABC):
             "recipe": asdict(self.recipe), "model": self.trained.state_dict(),
             "optimizer": self.optimizer.state_dict(), "step": self.step,
             "seconds": self.seconds, "curve": self.curve,
+            "average": self.average and self.average.state_dict(),
         }  # fmt: skip
         torch.save(state, self.checkpoint.with_suffix(".tmp"))
         self.checkpoint.with_suffix(".tmp").replace(self.checkpoint)
@@ -144,4 +173,6 @@ class PretrainingRun(ABC):
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.curve = state["curve"]
+        if self.average:
+            self.average.load_state_dict(state["average"])
         print(f"going on from step {self.step}, {self.seconds / 60:.1f} minutes", flush=True)

@@ -11,17 +11,16 @@ the tightest one round its mask, at pixel edges: the prompt that an exact annota
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from serial_lora.data.fewshot import hash_order
+from serial_lora.data.parts import DividedData
+from serial_lora.data.parts import training_subset as training_subset
 from serial_lora.data.scenes import box_of
 from serial_lora.errors import SerialLoRAError
 
@@ -77,65 +76,12 @@ class SegmentedPictures(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationData:
-    """A data set for segmentation.
+class SegmentationData(DividedData):
+    """A data set for segmentation; ``description`` says what the masks cover too."""
 
-    Attributes:
-        name: of the data set; scale: ``"tiny"`` or ``"paper"``.
-        train, test: pictures to learn from, and to measure on; no picture is in both.
-        description: in words, what there is to see and what the masks cover.
-        attribution: whose pictures they are.
-        split: in words, where the division into train and test comes from.
-        content: what, beside their names, decides what the pictures are and which masks they have.
-        folder: where the data lie, when they are files.
-    """
-
-    name: str
     train: SegmentedPictures
     test: SegmentedPictures
-    scale: str = "tiny"
-    description: str = ""
-    attribution: str = ""
-    split: str = ""
-    content: str = ""
-    folder: Path | None = None
-
-    def __post_init__(self) -> None:
-        for part_name, part in (("train", self.train), ("test", self.test)):
-            if not part.picture_ids:
-                raise SerialLoRAError(
-                    f"{self.name} has no {part_name} pictures; it is not complete, so prepare it "
-                    "anew."
-                )
-        shared = set(self.train.picture_ids).intersection(self.test.picture_ids)
-        if shared:
-            raise SerialLoRAError(
-                f"{self.name} has the picture {min(shared)!r} in train and in test; take it out "
-                "of one of them."
-            )
-
-    def fingerprint(self) -> str:
-        """SHA-256 over name, content and the pictures' names in train and test (not pixels)."""
-        digest = hashlib.sha256(f"{self.scale}\t{self.name}\n{self.content}\n".encode())
-        for part_name, part in (("train", self.train), ("test", self.test)):
-            for picture_id in sorted(part.picture_ids):
-                digest.update(f"{part_name}\t{picture_id}\n".encode())
-        return digest.hexdigest()
-
-
-def training_subset(data: SegmentationData, percent: int, seed: int) -> list[int]:
-    """Positions of ``percent`` % of the training pictures, rounded, at least one.
-
-    They are the first in an order that seed and picture names alone decide (see
-    :mod:`serial_lora.data.fewshot`), so subsets of one seed are nested: 20% is part of 50%.
-
-    Raises:
-        SerialLoRAError: ``percent`` is not between 1 and 100.
-    """
-    if not 1 <= percent <= 100:
-        raise SerialLoRAError(f"percent must lie between 1 and 100, not {percent}.")
-    count = max(1, round(len(data.train) * percent / 100))
-    return hash_order(data.train.picture_ids, seed, "segmentation")[:count]
+    purpose = "segmentation"
 
 
 def segmentation_names(scale: str = "tiny") -> tuple[str, ...]:

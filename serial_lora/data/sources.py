@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,8 @@ from filelock import FileLock, Timeout
 from serial_lora.data.classification import PAPER_DATASETS, list_pictures
 from serial_lora.data.download import FileFacts, data_root, download, extract
 from serial_lora.data.segmentation_files import RELEASES, count_files
+from serial_lora.data.style_files import STYLE_RELEASES
+from serial_lora.data.style_files import count_files as count_style_files
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_json
 
@@ -40,16 +43,18 @@ class Archive:
         facts: size and hash; unknown ones are recorded at first use.
         packed_anew: the host packs it for each download, so its hash says nothing and is not
             recorded.
-        moves: path inside the archive -> path below the data set's folder ("" for the folder).
+        moves: path inside the archive -> path below the data set's folder ("" for the whole).
         inner: archives inside the archive -> the folder inside it to unpack them to.
+        keep_as: where to keep the file below the data set's folder, if it is no archive.
     """
 
     file_name: str
     urls: tuple[str, ...]
     facts: FileFacts
-    moves: Mapping[str, str]
+    moves: Mapping[str, str] = field(default_factory=dict)
     packed_anew: bool = False
     inner: Mapping[str, str] = field(default_factory=dict)
+    keep_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,17 @@ class DataSource:
     """A data set on the web.
 
     Attributes:
-        name: as in :data:`serial_lora.data.classification.PAPER_DATASETS` or
-            :data:`serial_lora.data.segmentation_files.RELEASES`.
+        name: as in :data:`serial_lora.data.classification.PAPER_DATASETS`,
+            :data:`serial_lora.data.segmentation_files.RELEASES` or
+            :data:`serial_lora.data.style_files.STYLE_RELEASES`.
         title: for people.
         homepage, licence, citation: where it comes from and on which terms.
         archives: the files it consists of.
-        pictures, classes: how many the labs should find (those CoOp uses, or those with masks).
+        pictures, classes: how many the labs should find (those CoOp uses, those with masks, or
+            those in the paper's styles).
         note: what to know before using it.
         password_at: where its publisher prints the password of the archives, if they are locked.
+        browser_address: where a browser gets the archive, if nothing else does.
     """
 
     name: str
@@ -77,12 +85,15 @@ class DataSource:
     classes: int
     note: str = ""
     password_at: str = ""
+    browser_address: str = ""
 
     @property
     def folder(self) -> str:
         """Where the labs look for it, below the data root."""
         if self.name in RELEASES:
             return RELEASES[self.name].folder
+        if self.name in STYLE_RELEASES:
+            return STYLE_RELEASES[self.name].folder
         return PAPER_DATASETS[self.name].folder
 
     def count(self, root: Path) -> tuple[int, int]:
@@ -93,11 +104,15 @@ class DataSource:
         """
         if self.name in RELEASES:
             return count_files(self.name, root)
+        if self.name in STYLE_RELEASES:
+            return count_style_files(self.name, root)
         listed = list_pictures(self.name, root)
         return len(listed), len({row.class_name for row in listed})
 
     def contents(self, pictures: int, classes: int) -> str:
         """So many pictures and classes in words."""
+        if self.name in STYLE_RELEASES:
+            return f"{pictures:,} captioned pictures in {classes} styles"
         what = "pictures with masks of" if self.name in RELEASES else "pictures in"
         return f"{pictures:,} {what} {classes} classes"
 
@@ -105,17 +120,29 @@ class DataSource:
         """Several short paragraphs for ``--help``."""
         sizes = [archive.facts.size for archive in self.archives]
         size = "not known" if None in sizes else f"{sum(filter(None, sizes)) / 1e9:.2f} GB"
-        packed_anew = any(archive.packed_anew for archive in self.archives)
-        again = "a broken download starts anew" if packed_anew else "it goes on where it stopped"
         return (
             f"Fetch, verify and prepare {self.title}: "
             f"{self.contents(self.pictures, self.classes)}.\n\n"
             f"Download size: {size}. Licence: {self.licence}. Home: {self.homepage}\n\n"
             f"Cite: {self.citation}\n\n"
             f"{self.note + chr(10) + chr(10) if self.note else ''}"
+            f"{self._ways()}"
+        )
+
+    def _ways(self) -> str:
+        """How its archives come to this machine."""
+        names = " and ".join(archive.file_name for archive in self.archives)
+        place = f"ROOT/archives/{self.name}/"
+        if self.browser_address:
+            return (
+                f"The archive comes by a browser only, from {self.browser_address}: save it as "
+                f"{names} in {place} and run the command."
+            )
+        packed_anew = any(archive.packed_anew for archive in self.archives)
+        again = "a broken download starts anew" if packed_anew else "it goes on where it stopped"
+        return (
             f"Run the command again after an interruption: {again}. Without a network, put "
-            f"{' and '.join(archive.file_name for archive in self.archives)} into "
-            f"ROOT/archives/{self.name}/ by hand and run it."
+            f"{names} into {place} by hand and run it."
         )
 
 
@@ -167,6 +194,8 @@ def prepare(
                 f"{source.password_at}: give it with --password, or put the unpacked folder at "
                 f"{folder} and run the same command again."
             )
+        if source.browser_address and base_url is None:
+            _require_by_hand(source, root)
         paths = [
             fetch(
                 archive,
@@ -193,6 +222,18 @@ def prepare(
     return folder
 
 
+def _require_by_hand(source: DataSource, root: Path) -> None:
+    """Raise unless the archives that only a browser gets have been put where they belong."""
+    places = [archive_folder(source, root) / archive.file_name for archive in source.archives]
+    missing = [str(place) for place in places if not place.exists()]
+    if missing:
+        raise SerialLoRAError(
+            f"only a browser gets {source.title} from {source.browser_address}: save the archive "
+            f"there as {' and '.join(missing)}, or put the unpacked folder at "
+            f"{root / source.folder}, and run the same command again."
+        )
+
+
 def _arrange(
     archive: Archive,
     path: Path,
@@ -202,6 +243,10 @@ def _arrange(
     progress: bool,
 ) -> None:
     """Unpack one archive and move what the labs read to where they look for it."""
+    if archive.keep_as:
+        (target / archive.keep_as).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / archive.keep_as)
+        return
     unpacked = temporary / f"unpacked-{archive.file_name}"
     extract(path, unpacked, password=password, progress=progress)
     for inner, inside in archive.inner.items():
@@ -216,7 +261,7 @@ def _arrange(
         destination = target / below
         destination.parent.mkdir(parents=True, exist_ok=True)
         os.replace(unpacked / inside, destination)
-    shutil.rmtree(unpacked)
+    shutil.rmtree(unpacked, ignore_errors=True)  # gone already where it was moved as a whole
 
 
 def _check_counts(source: DataSource, root: Path, other_archives: bool) -> None:
@@ -363,6 +408,16 @@ WeightsRoot = Annotated[
 ]
 
 
+@contextmanager
+def told_in_one_sentence() -> Iterator[None]:
+    """End a script with exit code 2 and the error's own sentence, where the user can mend it."""
+    try:
+        yield
+    except SerialLoRAError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+
+
 def command(source: DataSource) -> typer.Typer:
     """The command of one data script."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -397,7 +452,7 @@ def command(source: DataSource) -> typer.Typer:
         ] = None,
         quiet: Quiet = False,
     ) -> None:
-        try:
+        with told_in_one_sentence():
             folder = prepare(
                 source,
                 root,
@@ -407,9 +462,6 @@ def command(source: DataSource) -> typer.Typer:
                 password=password,
                 progress=not quiet,
             )
-        except SerialLoRAError as error:
-            typer.echo(str(error), err=True)
-            raise typer.Exit(2) from None
         typer.echo(f"{source.title} is ready: {folder}")
         if source.name in PAPER_DATASETS:
             coop_file = folder / PAPER_DATASETS[source.name].coop_file

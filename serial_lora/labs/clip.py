@@ -36,6 +36,7 @@ from serial_lora.labs.runs import (
     lab_device,
     loader_workers,
     run_plan,
+    swept_configs,
 )
 from serial_lora.metrics import accuracy
 from serial_lora.results import Record, environment
@@ -182,7 +183,7 @@ def run_one(
     stream = PictureStream(
         data.train, split.indices, backbone.train_transform, seed, config.batch_size, steps
     )
-    training = config.training(steps, method.ratio, seed)
+    training = config.training(steps, method.ratio, seed, method.plus)
     template = prompt_template(data, config.prompt)
     adapter = method.config(
         config.rank, scale=config.scale_factor, dropout=config.dropout, towers=config.towers
@@ -205,13 +206,13 @@ def run_one(
                "training_pictures": len(split.indices),
                "short_classes": len(split.short_classes)},
         seconds=round(history.seconds, 2),
-        settings=run_settings(backbone, data, config),
+        settings=run_settings(backbone, data, config) | method.settings,
         environment=environment(),
     )  # fmt: skip
 
 
 def run_settings(backbone: CLIPBackbone, data: ClassificationData, config: CLIPLabConfig) -> dict:
-    """What a record's key covers beside data set, method, shots, seed and rank."""
+    """What a record's key covers beside data set, method and its ratio, shots, seed and rank."""
     settings = asdict(config) | {"model_name": backbone.name, "data": data.fingerprint()[:16]}
     settings["towers"] = None if config.towers is None else list(config.towers)
     return settings
@@ -228,29 +229,41 @@ def run_lab(
     weights: str | Path | None = "default",
     progress: bool | None = None,
     on_record=None,
+    ratio: float | Sequence[float] | None = None,
+    rank: int | Sequence[int] | None = None,
+    plus_lr: float | Sequence[float] | None = None,
     **changes: object,
 ) -> list[Record]:
     """Run every combination that ``out`` does not hold yet; all records, old ones included.
 
     Args:
         out: JSONL file of records; None keeps them in memory only.
-        changes: settings of :class:`CLIPLabConfig` that differ from the scale's own.
         on_record: called with each record and whether it is new.
+        ratio: rate of B over that of A in the LoRA+ methods, one or several; None for 20.
+        rank, plus_lr: settings of :class:`CLIPLabConfig`, one value or several. Methods without a
+            plus run at each rank once, whatever the values of ``plus_lr``.
+        changes: further settings that differ from the scale's own.
 
     Raises:
         SerialLoRAError: an unknown data set, method or setting; nothing has been run then.
     """
-    config = lab_config(scale, **changes)
+    configs = lab_configs(scale, rank=rank, plus_lr=plus_lr, **changes)
     datasets, methods, shots, seeds = (
         list(dict.fromkeys(choice)) for choice in (datasets, methods, shots, seeds)
     )
-    chosen = chosen_methods(methods, config.rank)
+    variants = []  # what runs under which settings
+    for config in configs:
+        chosen = chosen_methods(methods, config.rank, ratio)
+        again = config.plus_lr != configs[0].plus_lr
+        variants.append((config, [method for method in chosen if method.plus or not again]))
+    config = configs[0]
     check_choices(datasets=datasets, methods=methods, shots=shots, seeds=seeds)
     sets = [load_classification(name, scale, root) for name in datasets]
     backbone = load_clip(scale, config.model_name, weights, (config.crop, 1.0))
     sites = find_attention_sites(backbone.model, config.towers)
-    for method in chosen:
-        check_fit(backbone.model, sites, method.config(config.rank))
+    for each, chosen in variants:
+        for method in chosen:
+            check_fit(backbone.model, sites, method.config(each.rank))
     check_batches(
         (
             len(few_shot_split(data, number, seed).indices)
@@ -261,15 +274,34 @@ def run_lab(
 
     backbone.model.to(lab_device())
 
-    def run(data, method, number, seed, base, unfinished) -> Record:
-        return run_one(backbone, data, method, number, seed, config, base, unfinished, progress)
+    bases: dict[int, dict[str, float]] = {}
 
-    return run_plan(
-        Plan("clip", sets, chosen, shots, seeds, config.rank),
-        settings=lambda data: run_settings(backbone, data, config),
-        measure_base=lambda data: zero_shot(backbone, data),
-        run=run, out=out, on_record=on_record,
-    )  # fmt: skip
+    def base_of(data: ClassificationData) -> dict[str, float]:
+        if id(data) not in bases:
+            bases[id(data)] = zero_shot(backbone, data)
+        return bases[id(data)]
+
+    def run_all(config: CLIPLabConfig, chosen: list[Method]) -> list[Record]:
+        def run(data, method, number, seed, base, unfinished) -> Record:
+            return run_one(backbone, data, method, number, seed, config, base, unfinished, progress)
+
+        return run_plan(
+            Plan("clip", sets, chosen, shots, seeds, config.rank),
+            settings=lambda data: run_settings(backbone, data, config),
+            measure_base=base_of, run=run, out=out, on_record=on_record,
+        )  # fmt: skip
+
+    return [record for config, chosen in variants for record in run_all(config, chosen)]
+
+
+def lab_configs(
+    scale: str,
+    rank: int | Sequence[int] | None = None,
+    plus_lr: float | Sequence[float] | None = None,
+    **changes: object,
+) -> list[CLIPLabConfig]:
+    """The scale's settings at each rank and each rate of A in LoRA+, with others changed."""
+    return swept_configs(CONFIGS, scale, {"rank": rank, "plus_lr": plus_lr}, **changes)
 
 
 def lab_config(scale: str, **changes: object) -> CLIPLabConfig:

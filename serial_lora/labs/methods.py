@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from serial_lora.adapters import LoRAConfig, SerialLoRAConfig
 from serial_lora.counting import METHOD_TITLES
@@ -28,6 +29,26 @@ class Method:
     def label(self) -> str:
         """How people write the name."""
         return METHOD_TITLES[self.name]
+
+    @property
+    def plus(self) -> bool:
+        """Whether it is LoRA+, at whatever ratio: a ratio of 1 gives A and B one rate."""
+        return METHODS[self.name].ratio != 1
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """What a record says of it beside its name: the ratio, unless it is the method's usual."""
+        return {} if self.ratio == METHODS[self.name].ratio else {"ratio": self.ratio}
+
+    def with_ratio(self, ratio: float) -> Method:
+        """The same with another rate of B over that of A; a method without a plus stays as it is.
+
+        Raises:
+            SerialLoRAError: the ratio is not a finite number above zero.
+        """
+        if not 0 < ratio < math.inf:
+            raise SerialLoRAError(f"A ratio is a finite number above zero, not {ratio}.")
+        return replace(self, ratio=float(ratio)) if self.plus else self
 
     def rank(self, rank: int) -> int:
         """The adapter's rank in a lab of rank ``rank``."""

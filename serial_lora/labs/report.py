@@ -13,7 +13,7 @@ from rich.table import Table
 
 from serial_lora.counting import paper_results
 from serial_lora.labs.methods import METHODS
-from serial_lora.results import Record
+from serial_lora.results import Record, swept
 
 Runs = Sequence[Record]
 """Runs that differ in their seed alone."""
@@ -40,7 +40,8 @@ class Report:
 
     Attributes:
         title: of the table.
-        amount, amounts: heading of the column with the amount of training data, and its numbers.
+        amount: heading of the column with the amount of training data.
+        amounts, unit: how such a number is written there, and what follows it in a sentence.
         result: what one run reached, in words.
         columns: after data set, amount and method.
         baselines: rows before those of a data set, for what costs no training: what to call each,
@@ -53,6 +54,7 @@ class Report:
     title: str
     amount: str
     amounts: str
+    unit: str
     result: Callable[[Record], str]
     columns: tuple[Column, ...]
     paper: Callable[[Runs], str]
@@ -69,41 +71,49 @@ def run_line(record: Record, is_new: bool) -> str:
     if short:
         end = f"; {short} of the classes have fewer pictures and gave all they have{end}"
     return (
-        f"{record.dataset}, {report.amounts.format(record.shots)}, seed {record.seed}, "
-        f"{METHODS[record.method].label}: {report.result(record)} in {record.seconds:.0f} s{end}"
+        f"{record.dataset}, {report.amounts.format(record.shots)}{report.unit}, "
+        f"seed {record.seed}, "
+        f"{METHODS[record.method].label}{_variant(record)}: {report.result(record)} "
+        f"in {record.seconds:.0f} s{end}"
     )
+
+
+def _variant(record: Record) -> str:
+    """What a sweep changed in a run, as far as its record alone can tell."""
+    ratio = f", ratio {record.ratio:g}" if METHODS[record.method].plus else ""
+    return f" (rank {record.rank}{ratio})"
 
 
 def results_table(records: Runs) -> Table:
     """One row for each data set, amount of training data and method, of records of one lab.
 
+    Of a sweep, one for each rank, ratio and rate too, with a column that tells it.
     At paper scale the number that the paper prints stands beside ours. In a narrow terminal words
     are folded; a digit is never cut off.
     """
     report = REPORTS[records[0].task]
-    columns = list(report.columns)
+    differing = swept(records)
+    columns = [SWEPT[name] for name in differing] + list(report.columns)
     if any(record.scale == "paper" for record in records):
         columns.append(Column("paper", report.paper))
     table = Table(title=report.title, caption=report.caption, box=SIMPLE_HEAD, padding=0)
     for heading in ("data set", report.amount, "method"):
         table.add_column(heading, overflow="fold")
     for column in columns:
-        table.add_column(
-            column.heading, justify="right", overflow="fold", no_wrap=not column.folds
-        )
+        table.add_column(column.heading, justify="right", overflow="fold", no_wrap=not column.folds)
     groups: dict[tuple, list[Record]] = {}
     for record in records:
-        groups.setdefault((record.dataset, record.shots, record.method), []).append(record)
+        variant = tuple(getattr(record, name) for name in differing)
+        key = (record.dataset, record.shots, record.method, variant)
+        groups.setdefault(key, []).append(record)
     told = set()
-    for (dataset, amount, method), runs in groups.items():
+    for (dataset, amount, method, _), runs in groups.items():
         for label, prefix in () if dataset in told else report.baselines:
             cells = (column.baseline(runs[0], prefix) for column in columns)
             table.add_row(dataset, "–", label, *cells)
         told.add(dataset)
-        amount = report.amounts.format(amount).removesuffix(" shots")
-        table.add_row(
-            dataset, amount, METHODS[method].label, *(column.cell(runs) for column in columns)
-        )
+        written, cells = report.amounts.format(amount), (column.cell(runs) for column in columns)
+        table.add_row(dataset, written, METHODS[method].label, *cells)
     return table
 
 
@@ -125,8 +135,14 @@ def mean_and_spread(values: Sequence[float], form: str) -> str:
     return form.format(sum(values) / len(values)) + spread
 
 
-def _dice_column(heading: str, measure: str, complement: bool = False, spread: bool = False):
-    """A measure of the SAM lab, or one minus it; the baselines' beside it where they have one."""
+def _measure_column(
+    heading: str,
+    measure: str,
+    complement: bool = False,
+    spread: bool = False,
+    form: str = "{:.3f}",
+) -> Column:
+    """A measure, or one minus it; the baselines' beside it where they have one."""
 
     def read(run: Record, prefix: str = "") -> float | None:
         value = run.measures.get(f"{prefix}{measure}")
@@ -134,11 +150,11 @@ def _dice_column(heading: str, measure: str, complement: bool = False, spread: b
 
     def cell(runs: Runs) -> str:
         values = [read(run) for run in runs]
-        return mean_and_spread(values if spread else [sum(values) / len(values)], "{:.3f}")
+        return mean_and_spread(values if spread else [sum(values) / len(values)], form)
 
     def baseline(run: Record, prefix: str) -> str:
         value = read(run, prefix)
-        return "–" if value is None else f"{value:.3f}"
+        return "–" if value is None else form.format(value)
 
     return Column(heading, cell, baseline, folds=spread)
 
@@ -149,7 +165,10 @@ def zero_shot_of(record: Record) -> float:
 
 
 def _paper_cell(where: str, amounts: str, form: str) -> Callable[[Runs], str]:
-    """What a table of the paper prints for the same cell, or a dash where it prints nothing."""
+    """What a table of the paper prints for the same cell, or a dash where it prints nothing.
+
+    Where it prints two numbers (FID and CLIP-Score), both.
+    """
 
     def cell(runs: Runs) -> str:
         table, run = paper_results(), runs[0]
@@ -159,7 +178,7 @@ def _paper_cell(where: str, amounts: str, form: str) -> Callable[[Runs], str]:
             & (table["amount"] == amounts.format(run.shots))
             & (table["method"] == run.method)
         ]
-        return "–" if found.empty else form.format(found["value"].item())
+        return " / ".join(map(form.format, found["value"])) or "–"
 
     return cell
 
@@ -177,13 +196,19 @@ def activations(records: Runs) -> str:
 _PARAMETERS = Column("parameters", _size("parameters"))
 _SEEDS = Column("seeds", lambda runs: str(len(runs)))
 _SECONDS = Column("seconds", lambda runs: f"{sum(run.seconds for run in runs) / len(runs):.0f}")
+SWEPT = {
+    "lab_rank": Column("rank", lambda runs: f"{runs[0].rank}"),
+    "ratio": Column("ratio", lambda runs: f"{runs[0].ratio:g}"),
+    "lr": Column("rate of A", lambda runs: f"{runs[0].lr:g}"),
+}
 
 # ---------------------------------------------------------------------------------- the labs
 
 CLIP = Report(
     title="CLIP few-shot classification",
     amount="shots",
-    amounts="{} shots",
+    amounts="{}",
+    unit=" shots",
     result=lambda record: f"{record.measures['accuracy']:.1%}",
     columns=(
         _PARAMETERS,
@@ -204,16 +229,17 @@ SAM = Report(
     title="SAM segmentation of boxed objects",
     amount="data",
     amounts="{}%",
+    unit="",
     result=lambda record: (
         f"Dice {record.measures['dice']:.3f} (not adapted {record.measures['base_dice']:.3f}, "
         f"box filled in {record.measures['box_dice']:.3f})"
     ),
     columns=(
         _PARAMETERS,
-        _dice_column("Dice", "dice", spread=True),
-        _dice_column("1-Dice", "dice", complement=True),
-        _dice_column("DiceCE", "dice_ce"),
-        _dice_column("IoU", "iou"),
+        _measure_column("Dice", "dice", spread=True),
+        _measure_column("1-Dice", "dice", complement=True),
+        _measure_column("DiceCE", "dice_ce"),
+        _measure_column("IoU", "iou"),
         _SEEDS,
         _SECONDS,
     ),
@@ -224,4 +250,30 @@ SAM = Report(
     closing=activations,
 )
 
-REPORTS = {"clip": CLIP, "sam": SAM}
+SD3 = Report(
+    title="Style tuning of Stable Diffusion 3",
+    amount="data",
+    amounts="{}%",
+    unit="",
+    result=lambda record: (
+        f"FID {record.measures['fid']:.4g} (not adapted {record.measures['base_fid']:.4g}), "
+        f"CLIP-Score {record.measures['clip_score']:.3f} "
+        f"({record.measures['base_clip_score']:.3f})"
+    ),
+    columns=(
+        _PARAMETERS,
+        _measure_column("FID", "fid", spread=True, form="{:.4g}"),
+        _measure_column("KID", "kid"),
+        _measure_column("CLIP-Score", "clip_score"),
+        _measure_column("in style", "style_share", form="{:.0%}"),
+        _SEEDS,
+        _SECONDS,
+    ),
+    paper=_paper_cell("Table II", "{}%", "{:g}"),
+    baselines=(("real pictures", "real_"), ("not adapted", "base_")),
+    caption="FID and KID to held-out pictures of the style: lower is better. CLIP-Score, and the "
+    "share that a style classifier takes for the style: higher is better.",
+    closing=activations,
+)
+
+REPORTS = {"clip": CLIP, "sam": SAM, "sd3": SD3}

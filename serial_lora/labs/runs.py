@@ -59,7 +59,8 @@ class LabConfig:
 
     def __post_init__(self) -> None:
         SerialLoRAConfig(self.rank, self.scale_factor, self.dropout)  # checks them
-        self.training(steps=1)
+        for ratio in (1.0, 2.0):  # of plain methods, with lr, and of LoRA+, with plus_lr
+            self.training(steps=1, ratio=ratio)
         for what in ("epochs", "min_steps", "batch_size"):
             if getattr(self, what) < 1:
                 raise SerialLoRAError(f"{what} must be 1 or more, not {getattr(self, what)}.")
@@ -69,9 +70,17 @@ class LabConfig:
         batch = min(self.batch_size, pictures)
         return max(self.min_steps, math.ceil(self.epochs * pictures / batch))
 
-    def training(self, steps: int, ratio: float = 1.0, seed: int = 1) -> TrainingConfig:
-        """What the training loop needs to know of it."""
-        lr = self.lr if ratio == 1 or self.plus_lr is None else self.plus_lr
+    def training(
+        self, steps: int, ratio: float = 1.0, seed: int = 1, plus: bool | None = None
+    ) -> TrainingConfig:
+        """What the training loop needs to know of it.
+
+        Args:
+            plus: whether the run is one of LoRA+, so that A gets ``plus_lr``; None for "where the
+                ratio is not 1".
+        """
+        plus = ratio != 1 if plus is None else plus
+        lr = self.plus_lr if plus and self.plus_lr is not None else self.lr
         return TrainingConfig(
             steps=steps, lr=lr, ratio=ratio, weight_decay=self.weight_decay,
             precision=self.precision, accumulation=self.accumulation, seed=seed,
@@ -96,16 +105,55 @@ def changed_config(configs: Mapping[str, Config], scale: str, **changes: object)
     return replace(configs[scale], **{k: v for k, v in changes.items() if v is not None})
 
 
-def chosen_methods(names: Iterable[str], rank: int) -> list[Method]:
-    """The methods of these names, each checked to have a share of the lab's rank.
+def swept_configs(
+    configs: Mapping[str, Config], scale: str, swept: Mapping[str, object], **changes: object
+) -> list[Config]:
+    """The scale's settings for each combination of some that have several values.
+
+    Args:
+        swept: name of a setting -> one value, several, or None for the scale's own.
+        changes: as in :func:`changed_config`.
 
     Raises:
-        SerialLoRAError: no such method, or a rank that it cannot share.
+        SerialLoRAError: as :func:`changed_config`, or a setting has an empty list of values.
+    """
+    values = {name: _several(value) for name, value in swept.items()}
+    check_choices(**values)
+    return [
+        changed_config(configs, scale, **dict(zip(values, chosen, strict=True)), **changes)
+        for chosen in itertools.product(*values.values())
+    ]
+
+
+def _several(value: object) -> list:
+    """One value as a list of one, several without repetitions."""
+    return list(dict.fromkeys(value)) if isinstance(value, Iterable) else [value]
+
+
+def chosen_methods(
+    names: Iterable[str], rank: int, ratios: float | Iterable[float] | None = None
+) -> list[Method]:
+    """The methods of these names, each checked to have a share of the lab's rank.
+
+    Args:
+        ratios: rates of B over that of A; each LoRA+ method comes once for each. None for 20.
+
+    Raises:
+        SerialLoRAError: no such method, a rank that it cannot share, ratios that none takes.
     """
     methods = [get_method(name) for name in names]
     for method in methods:
         method.rank(rank)
-    return methods
+    if ratios is None:
+        return methods
+    ratios = [float(ratio) for ratio in _several(ratios)]
+    check_choices(ratios=ratios)
+    if not any(method.plus for method in methods):
+        raise SerialLoRAError(
+            "The ratio is LoRA+'s, and no LoRA+ method was chosen; add lora_plus or "
+            "serial_lora_plus to the methods."
+        )
+    return list(dict.fromkeys(method.with_ratio(ratio) for method in methods for ratio in ratios))
 
 
 def check_choices(**choices: Sequence) -> None:
@@ -205,7 +253,7 @@ def run_plan(
         base = None
         for amount, seed, method in itertools.product(plan.amounts, plan.seeds, plan.methods):
             key = run_key(plan.task, data.scale, data.name, method.name, amount, seed,
-                          method.rank(plan.rank), settings(data))  # fmt: skip
+                          method.rank(plan.rank), settings(data) | method.settings)  # fmt: skip
             record, is_new = finished.get(key), key not in finished
             if is_new:
                 base = base or measure_base(data)

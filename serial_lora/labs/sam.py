@@ -12,7 +12,7 @@ back to the picture's own pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -423,8 +423,10 @@ def fill_boxes(example: SegmentationExample) -> Tensor:
 
 def mean_scores(scores: Sequence[PictureScore]) -> dict[str, float]:
     """The mean over pictures of every measure."""
-    names = [f.name for f in fields(PictureScore) if f.name in MEASURES + BOX_MEASURES]
-    return {name: float(np.mean([getattr(score, name) for score in scores])) for name in names}
+    return {
+        name: float(np.mean([getattr(score, name) for score in scores]))
+        for name in MEASURES + BOX_MEASURES
+    }
 
 
 def base_measures(backbone: SamBackbone, data: SegmentationData) -> dict[str, float]:
@@ -513,7 +515,8 @@ def run_one(
         count = count_parameters(model)
         scores = evaluate(backbone, data)
         if pictures is not None and is_first_process():
-            from serial_lora.labs.sam_pictures import plot_run, save_run
+            from serial_lora.labs.pictures import save_run
+            from serial_lora.labs.sam_pictures import plot_run
 
             name = f"{data.name}-{percent}-{method.name}-{seed}.png"
             save_run(plot_run(backbone, data, scores, method.label), pictures / name)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from serial_lora.backbones.sam import SamBackbone
 from serial_lora.data.segmentation import SegmentationData
-from serial_lora.errors import SerialLoRAError
 from serial_lora.inject import disabled
 from serial_lora.labs.sam import PictureScore, predict_masks
-from serial_lora.plots import save_figure
 from serial_lora.plots_masks import OverlayRow, pick_best_median_worst, plot_overlays
 
 NOT_ADAPTED = "not adapted"
@@ -58,19 +55,3 @@ def plot_run(
     """
     chosen = pick_best_median_worst([score.dice for score in scores])
     return plot_overlays(overlay_rows(backbone, data, chosen, label))
-
-
-def save_run(figure: Figure, path: Path) -> Path:
-    """Write a run's figure, and the folder for it; the path.
-
-    Raises:
-        SerialLoRAError: the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return save_figure(figure, path)
-    except OSError as error:
-        raise SerialLoRAError(
-            f"The picture {path} cannot be written ({error.strerror}); choose another folder with "
-            "--pictures."
-        ) from error

@@ -142,6 +142,81 @@ def test_the_other_prompts_zero_shot_line_can_be_asked_for():
         plots.plot_accuracy_by_shots(results(), zero_shot="zero_shot_generic")
 
 
+# Of the two charts against the share of the training pictures: how each is drawn, and the columns
+# of its measure, of the model as it was, and of its other grey line.
+BY_PERCENT = {
+    "dice": (plots.plot_dice_by_percent, ("dice", "base_dice", "box_dice")),
+    "fid": (plots.plot_fid_by_percent, ("fid", "base_fid", "real_fid")),
+}
+BASE, OTHER = 0.75, 0.625
+
+
+def percent_results(measure: str) -> pd.DataFrame:
+    columns = BY_PERCENT[measure][1]
+    frame = results(shots=(20, 50, 100)).rename(columns={"accuracy": columns[0]})
+    frame[columns[0]] /= 10  # shares, which these distances happen to be too
+    return frame.assign(**{columns[1]: BASE, columns[2]: OTHER})
+
+
+@pytest.mark.parametrize("measure", BY_PERCENT)
+def test_lines_against_the_percentage_are_the_means_over_seeds(measure):
+    draw, _ = BY_PERCENT[measure]
+    frame = percent_results(measure)
+    figure = draw(frame)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["animals", "food", *["average over data sets"] * (measure == "dice")]
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    for method, title in (("lora", "LoRA"), ("serial_lora", "Serial LoRA")):
+        part = frame[(frame["dataset"] == "animals") & (frame["method"] == method)]
+        expected = [part[part["shots"] == share][measure].mean() for share in (20, 50, 100)]
+        np.testing.assert_allclose(lines[title].get_ydata(), expected)
+    assert lines["not adapted"].get_ydata()[0] == BASE
+    other = {"dice": "box filled in", "fid": "real pictures"}[measure]
+    assert lines[other].get_ydata()[0] == OTHER
+    ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert ticks == ["20%", "50%", "100%"]
+    last = frame[(frame["shots"] == 100) & (frame["method"] == "serial_lora")][measure].mean()
+    assert f"Serial LoRA {last:.3g}" in figure.alt_text and f"{other} {OTHER}" in figure.alt_text
+
+
+def test_a_dice_is_better_high_and_a_fid_low_and_both_say_so():
+    words = {m: draw(percent_results(m)) for m, (draw, _) in BY_PERCENT.items()}
+    assert words["dice"].get_supylabel() == "Dice (higher is better)"
+    assert words["fid"].get_supylabel() == "FID (lower is better; logarithmic)"
+    assert words["fid"].alt_text.startswith("FID against share of the training pictures")
+
+
+def test_every_style_has_an_axis_of_its_own_and_its_own_words():
+    frame = percent_results("fid")
+    food = frame["dataset"] == "food"
+    columns = ["fid", "base_fid", "real_fid"]
+    frame.loc[food, columns] *= 100
+    figure = plots.plot_fid_by_percent(frame)
+    animals, meals = figure.axes
+    assert animals.get_yscale() == meals.get_yscale() == "log"
+    assert animals.get_ylim()[1] < 1 < meals.get_ylim()[0]
+    figure.draw_without_rendering()
+    for axes in figure.axes:  # at least two numbers to read it by, without powers of ten
+        low, high = axes.get_ylim()
+        ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+        shown = [(value, label.get_text()) for value, label in ticks if low <= value <= high]
+        assert len(shown) >= 2 and all(float(text) == pytest.approx(v) for v, text in shown)
+    last = frame[(frame["shots"] == 100) & (frame["method"] == "lora")]
+    for name, part in last.groupby("dataset"):
+        said = figure.alt_text.partition(f"{name}: ")[2].partition(";")[0]
+        assert f"not adapted {part['base_fid'].mean():.3g}" in said
+        assert f" LoRA {part['fid'].mean():.3g}" in said
+
+
+def test_a_distance_is_above_zero():
+    frame = percent_results("fid")
+    for spoiled in (frame["fid"] - 1, frame["fid"] * np.nan, frame["fid"] * 0):
+        with pytest.raises(SerialLoRAError, match="fid is a distance"):
+            plots.plot_fid_by_percent(frame.assign(fid=spoiled))
+    with pytest.raises(SerialLoRAError, match="lacks real_fid"):
+        plots.plot_fid_by_percent(frame.drop(columns="real_fid"))
+
+
 def test_every_method_of_the_labs_has_a_look_and_a_title():
     from serial_lora.labs.methods import METHODS
 

@@ -342,6 +342,54 @@ def voc_person() -> dict[str, bytes]:
     return {"VOCtrainval_11-May-2012.tar": tar_bytes(below, "w")}
 
 
+#: Name and artist -> part, style, and what kind of picture the file is.
+ARTBENCH: dict[tuple[str, str], tuple[str, str, str]] = {
+    ("leon-bakst_elisium-1906.jpg", "leon-bakst"): ("train", "art_nouveau", "RGB"),
+    ("alphonse-mucha_untitled-1896.jpg", "alphonse-mucha"): ("train", "art_nouveau", "L"),
+    ("a-y-jackson_algoma-in-november-1935.jpg", "a-y-jackson"): ("train", "art_nouveau", "CMYK"),
+    ("alphonse-mucha_zodiac-1896.jpg", "alphonse-mucha"): ("test", "art_nouveau", "RGB"),
+    ("claude-monet_springtime-1.jpg", "claude-monet"): ("train", "impressionism", "RGB"),
+    ("claude-monet_water-lilies-1916(1).jpg", "claude-monet"): ("train", "impressionism", "RGB"),
+    ("edgar-degas_dancers.jpg", "edgar-degas"): ("test", "impressionism", "RGB"),
+    ("abraham-storck_italianate-park.jpg", "abraham-storck"): ("test", "baroque", "RGB"),
+}
+
+
+def artbench() -> dict[str, bytes]:
+    folder, members = "artbench-10-imagefolder-split", {}
+    lines = ["name,artist,url,is_public_domain,length,width,label,split,cifar_index"]
+    for seed, ((name, artist), (part, style, mode)) in enumerate(ARTBENCH.items()):
+        members[f"{folder}/{part}/{style}/{name}"] = picture_bytes(seed, 32, mode=mode)
+        lines.append(
+            f"{name},{artist},https://example.org/{seed},True,900,700,{style},{part},{seed}"
+        )
+    return {
+        "artbench-10-imagefolder-split.tar": tar_bytes(members, "w"),
+        "ArtBench-10.csv": "".join(f"{line}\n" for line in lines).encode(),
+    }
+
+
+#: Folder in SaRA's archive -> what its metadata say of each picture.
+SARA: dict[str, dict[str, str | list[str] | None]] = {
+    "BarbieCore": {f"{n}.png": f"a doll  on a  pink sofa {n}" for n in range(10)} | {"10.png": ""},
+    "CyberPunk": {f"{n}.png": f"a street at night {n}" for n in range(4)}
+    | {"4.png": ["a robot", "a machine"], "5.png": None},
+    "Hornify": {"0.png": "a horn"},
+}
+
+
+def sara() -> dict[str, bytes]:
+    members = {}
+    for folder, captions in SARA.items():
+        below = f"finetune-dataset/{folder}"
+        rows = [{"file_name": name, "text": text} for name, text in captions.items()]
+        members[f"{below}/metadata.jsonl"] = "".join(f"{json.dumps(r)}\n" for r in rows).encode()
+        for seed, (name, mode) in enumerate(zip(captions, ["RGBA", "P", "L"] * 4, strict=False)):
+            members[f"{below}/{name}"] = picture_bytes(seed, (20, 30), "PNG", mode)
+        members[f"__MACOSX/{below}/._metadata.jsonl"] = b"left by a Mac"
+    return {"SaRA.zip": zip_bytes(members)}
+
+
 ARCHIVES = {
     "caltech101": caltech101,
     "food101": food101,
@@ -351,4 +399,6 @@ ARCHIVES = {
     "foodseg103": foodseg103,
     "floodnet": floodnet,
     "voc_person": voc_person,
+    "artbench": artbench,
+    "sara": sara,
 }

@@ -1,11 +1,13 @@
 """The data scripts, run as commands against a web server on localhost."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -33,11 +35,14 @@ from serial_lora.data.fewshot import read_index_file
 from serial_lora.data.segmentation import load_segmentation
 from serial_lora.data.segmentation_files import PAPER_SETS, RELEASES
 from serial_lora.data.sources import archive_folder, prepare, sources_file
+from serial_lora.data.style_files import PAPER_STYLES, STYLE_RELEASES
+from serial_lora.data.styles import load_style
 from serial_lora.errors import SerialLoRAError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = list(PAPER_DATASETS)
 RELEASE_NAMES = list(RELEASES)
+STYLE_RELEASE_NAMES = list(STYLE_RELEASES)
 
 
 def source_of(name):
@@ -119,6 +124,27 @@ def test_a_script_brings_pictures_with_their_masks(server, tmp_path, official_ar
     assert all(len(served.requests) == 1 for served in server.files.values())
 
 
+@pytest.mark.parametrize("name", STYLE_RELEASE_NAMES)
+def test_a_script_brings_pictures_with_their_captions(server, tmp_path, official_archives, name):
+    serve(server, official_archives[name])
+    result = run(name, *arguments_for(server, tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "is ready" in result.output and "archives are kept" in result.output
+    assert visible(tmp_path) == sorted([STYLE_RELEASES[name].folder, f"{name}.sources.json"])
+    for style in [key for key, chosen in PAPER_STYLES.items() if chosen.release == name]:
+        data = load_style(style, "paper", tmp_path)
+        for example in (data.train[0], data.test[0]):
+            assert example.caption and example.picture.mode == "RGB"
+    recorded = json.loads((tmp_path / f"{name}.sources.json").read_text())["archives"]
+    assert {file_name: facts["sha256"] for file_name, facts in recorded.items()} == {
+        file_name: hashlib.sha256(content).hexdigest()
+        for file_name, content in official_archives[name].items()
+    }
+    again = run(name, *arguments_for(server, tmp_path), "--remove-archives")
+    assert again.exit_code == 0
+    assert all(len(served.requests) == 1 for served in server.files.values())
+
+
 def test_what_is_packed_anew_for_each_download_is_not_held_to_the_first(
     server, tmp_path, official_archives
 ):
@@ -145,6 +171,17 @@ def test_official_facts_are_held_against_what_a_mirror_serves(
     assert [path.name for path in archive_folder(source_of(name), tmp_path).iterdir()] == [".lock"]
 
 
+@pytest.mark.parametrize("name", STYLE_RELEASE_NAMES)
+def test_official_counts_are_held_against_archives_of_styles(
+    server, tmp_path, official_archives, name
+):
+    serve(server, official_archives[name])
+    result = run(name, "--root", str(tmp_path), "--base-url", server.url)
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    assert f"where {source_of(name).pictures:,} in 2 are expected" in result.output
+    assert visible(tmp_path) == [f"{name}.sources.json"]
+
+
 @pytest.mark.parametrize("name", ["foodseg103", "floodnet"])
 def test_official_counts_are_held_against_an_archive_without_published_hash(
     server, tmp_path, official_archives, name
@@ -157,6 +194,17 @@ def test_official_counts_are_held_against_an_archive_without_published_hash(
     assert f"where {source.pictures:,} in {source.classes} are expected" in result.output
     assert not (tmp_path / RELEASES[name].folder).exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", STYLE_RELEASE_NAMES)
+def test_help_of_the_styles_says_the_same_and_how_many(name):
+    text = " ".join(run(name, "--help").output.split())
+    for part in ("Licence:", "Cite:", "--root", "--base-url", f"ROOT/archives/{name}/"):
+        assert part in text
+    source = source_of(name)
+    assert f"{source.pictures:,} captioned pictures in 2 styles" in text
+    assert all(archive.file_name in text for archive in source.archives)
+    assert source.browser_address in text and ("browser" in text) == bool(source.browser_address)
 
 
 @pytest.mark.parametrize("name", [*NAMES, *RELEASE_NAMES])
@@ -355,6 +403,59 @@ def test_an_unpacked_folder_put_there_by_hand_needs_neither_network_nor_password
     counted = run("foodseg103", *arguments)
     assert counted.exit_code == 2 and "has 8 pictures with masks of 5 classes" in counted.output
     assert run("foodseg103", *arguments, "--other-archives").exit_code == 0
+
+
+@pytest.mark.parametrize("name", STYLE_RELEASE_NAMES)
+def test_captioned_pictures_in_an_archive_of_another_layout(server, tmp_path, name):
+    for archive in source_of(name).archives:
+        server.serve(archive.file_name, zip_bytes({"pictures/1.png": picture_bytes(0)}))
+    output = fail(server, tmp_path, name)
+    assert "not laid out like the official archive" in output or "begins with Barbie" in output
+
+
+@pytest.mark.parametrize("name", STYLE_RELEASE_NAMES)
+def test_a_path_that_climbs_out_beside_captions(server, tmp_path, official_archives, name):
+    serve(server, official_archives[name])
+    file_name = source_of(name).archives[0].file_name
+    server.serve(file_name, zip_bytes({"Barbie/metadata.jsonl": b"{}", "../evil.txt": b"x"}))
+    assert "not safe to unpack" in fail(server, tmp_path, name)
+    assert not list(tmp_path.parent.glob("evil.txt"))
+
+
+def test_pictures_without_their_list(server, tmp_path, official_archives):
+    tar = "artbench-10-imagefolder-split.tar"
+    server.serve(tar, official_archives["artbench"][tar])
+    output = fail(server, tmp_path, "artbench")
+    assert "404" in output and "ArtBench-10.csv" in output and "by hand" in output
+    server.serve("ArtBench-10.csv", b"<html>moved</html>")
+    assert "not ArtBench's list of pictures" in fail(server, tmp_path, "artbench")
+
+
+def test_what_only_a_browser_gets_is_asked_for_in_one_sentence(tmp_path, official_archives):
+    source = source_of("sara")
+    place = archive_folder(source, tmp_path) / "SaRA.zip"
+    arguments = ("--root", str(tmp_path), "--other-archives")
+    result = run("sara", *arguments)
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    for part in (source.browser_address, str(place), str(tmp_path / "SaRA")):
+        assert part in result.output
+    assert visible(tmp_path) == []
+    with zipfile.ZipFile(io.BytesIO(official_archives["sara"]["SaRA.zip"])) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    place.write_bytes(tar_bytes(members))  # a tar file under that name is as good
+    assert run("sara", *arguments, "--remove-archives").exit_code == 0
+    assert not place.exists() and load_style("barbie", "paper", tmp_path).train[0].caption
+
+
+def test_an_unpacked_folder_of_styles_put_there_by_hand_is_enough(prepared_root, tmp_path):
+    official = prepared_root / "SaRA" / "finetune-dataset"
+    shutil.copytree(official / "BarbieCore", tmp_path / "SaRA" / "Barbie")
+    lacking = run("sara", "--root", str(tmp_path), "--other-archives")
+    assert lacking.exit_code == 2 and "begins with Cyberpunk" in lacking.output
+    shutil.copytree(official / "CyberPunk", tmp_path / "SaRA" / "Cyberpunk")
+    counted = run("sara", "--root", str(tmp_path))
+    assert counted.exit_code == 2 and "has 17 captioned pictures in 2 styles" in counted.output
+    assert run("sara", "--root", str(tmp_path), "--other-archives").exit_code == 0
 
 
 def test_no_address(tmp_path):

@@ -82,5 +82,35 @@ def trained_tensors(module: torch.nn.Module) -> dict[str, Tensor]:
     return {n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad}
 
 
+def state_of(model: torch.nn.Module) -> tuple:
+    """All that a run must leave as it was: tensors, what trains, classes, hooks and modes."""
+    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    kinds = {name: type(module) for name, module in model.named_modules()}
+    hooks = {
+        name: len(module._forward_hooks) + len(module._forward_pre_hooks) + module.training
+        for name, module in model.named_modules()
+    }
+    return state, wanted, kinds, hooks
+
+
+def unchanged(model: torch.nn.Module, before: tuple) -> bool:
+    """Whether the model is as it was when `state_of` looked."""
+    after = state_of(model)
+    return same_tensors(after[0], before[0]) and after[1:] == before[1:]
+
+
+def calls(monkeypatch, owner: object, name: str) -> list:
+    """Collects, for a test, the arguments of every call of a function that goes on working."""
+    seen, real = [], getattr(owner, name)
+
+    def watched(*arguments, **options):
+        seen.append((arguments, options))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, watched)
+    return seen
+
+
 def same_tensors(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

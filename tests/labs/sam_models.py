@@ -116,15 +116,3 @@ def segmentation_data(train: int = 10, test: int = 4, name: str = "ellipses") ->
     return SegmentationData(
         name=name, train=part("train", train, 100), test=part("test", test, 200)
     )
-
-
-def calls(monkeypatch, owner: object, name: str) -> list:
-    """Collects, for a test, the arguments of every call of a function that goes on working."""
-    seen, real = [], getattr(owner, name)
-
-    def watched(*arguments, **options):
-        seen.append((arguments, options))
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(owner, name, watched)
-    return seen

@@ -8,7 +8,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
-from lab_models import VISION, register_small, same_tensors, weights_file
+from lab_models import VISION, register_small, state_of, unchanged, weights_file
 from official_archives import ARCHIVES
 from PIL import Image
 
@@ -130,23 +130,11 @@ def test_the_tiny_models_zero_shot_is_clearly_above_chance():
 # --- one run -------------------------------------------------------------------------------------
 
 
-def state_of(model):
-    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    kinds = {name: type(module) for name, module in model.named_modules()}
-    hooks = {
-        name: len(module._forward_hooks) + len(module._forward_pre_hooks)
-        for name, module in model.named_modules()
-    }
-    return state, wanted, kinds, hooks
-
-
 @pytest.mark.parametrize("method", list(METHODS))
 def test_a_run_leaves_the_backbone_as_it_was(backbone, config, method):
     before = state_of(backbone.model)
     record = lab.run_one(backbone, coloured(), get_method(method), 2, 1, config)
-    after = state_of(backbone.model)
-    assert same_tensors(after[0], before[0]) and after[1:] == before[1:]
+    assert unchanged(backbone.model, before)
     assert record.method == method and record.sizes["steps"] == 2
     assert 0 <= record.measures["accuracy"] <= 1 and record.measures["loss"] > 0
 
@@ -160,8 +148,7 @@ def test_a_failed_run_leaves_the_backbone_as_it_was(backbone, config, monkeypatc
     monkeypatch.setattr(lab, "train", fails)
     with pytest.raises(SerialLoRAError, match="nan"):
         lab.run_one(backbone, coloured(), METHODS["lora"], 2, 1, config, keep_adapter=keep_adapter)
-    after = state_of(backbone.model)
-    assert same_tensors(after[0], before[0]) and after[1:] == before[1:]
+    assert unchanged(backbone.model, before)
 
 
 def test_a_loss_that_explodes_is_one_sentence_and_the_next_run_works(backbone, config):

@@ -38,14 +38,16 @@ def quick(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("doctor",), ("lab",), ("lab", "clip"), ("lab", "sam")]
+    "command", [(), ("doctor",), ("lab",), ("lab", "clip"), ("lab", "sam"), ("lab", "sd3")]
 )
 def test_help_everywhere(run, command):
     code, out, err = run(*command, "--help")
     assert code == 0 and "Usage:" in out and not err
 
 
-@pytest.mark.parametrize(("name", "amount"), [("clip", "--shots"), ("sam", "--percent")])
+@pytest.mark.parametrize(
+    ("name", "amount"), [("clip", "--shots"), ("sam", "--percent"), ("sd3", "--percent")]
+)
 def test_help_names_every_option(run, name, amount):
     _, out, _ = run("lab", name, "--help")
     for option in ("--scale", "--dataset", "--methods", amount, "--seeds", "--rank", "--lr"):
@@ -115,7 +117,9 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(run, tmp_path, name, argument
     assert not out.exists()
 
 
-@pytest.mark.parametrize("arguments", [("--rank", "three"), ("--no-such-option",), ("extra",)])
+@pytest.mark.parametrize(
+    "arguments", [("--batch-size", "three"), ("--no-such-option",), ("extra",)]
+)
 def test_a_usage_mistake_is_told_with_exit_code_2(run, arguments):
     code, _, err = run("lab", "clip", *arguments)
     assert code == 2 and "Error" in err and "Traceback" not in err

@@ -7,13 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lab_models import trained_tensors
+from lab_models import calls, trained_tensors
 from PIL import Image
 from sam_models import (
     ODD_SIZES,
     SMALL_SAM,
     adapted_sam,
-    calls,
     example,
     segmentation_data,
     small_sam,

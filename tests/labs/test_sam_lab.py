@@ -8,12 +8,11 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from lab_models import same_tensors
+from lab_models import calls, state_of, unchanged
 from sam_models import (
     SMALL_SAM,
     Examples,
     adapted_sam,
-    calls,
     example,
     make_small_sam_the_tiny_one,
     sam_weights_file,
@@ -138,22 +137,6 @@ def test_base_measures_are_the_unadapted_models(backbone):
 
 
 # --- one run -------------------------------------------------------------------------------------
-
-
-def state_of(model):
-    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    kinds = {name: type(module) for name, module in model.named_modules()}
-    hooks = {
-        name: len(module._forward_hooks) + len(module._forward_pre_hooks) + module.training
-        for name, module in model.named_modules()
-    }
-    return state, wanted, kinds, hooks
-
-
-def unchanged(model, before) -> bool:
-    after = state_of(model)
-    return same_tensors(after[0], before[0]) and after[1:] == before[1:]
 
 
 @pytest.mark.parametrize("method", list(METHODS))

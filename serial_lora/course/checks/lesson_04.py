@@ -327,7 +327,7 @@ def lora_rank_within(attempt) -> str:
             f"LoRA's rank within {budget:,} parameters on towers {towers}",
             got,
             rank,
-            {cause: value for cause, value in suspects.items() if value != rank},
+            suspects,
             otherwise="count the parameters of LoRA at rank 1 over all towers first",
         )
         require(

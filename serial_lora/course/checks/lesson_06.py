@@ -65,7 +65,7 @@ def _require_size(what: str, got, size: tuple[int, int], side: int) -> None:
         f"the size of {what}",
         got,
         expected,
-        {cause: value for cause, value in suspects.items() if value != expected},
+        suspects,
         otherwise="multiply height and width by side / max(height, width), then round",
     )
     require(

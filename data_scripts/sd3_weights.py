@@ -1,0 +1,104 @@
+"""Stable Diffusion 3 medium, a gated model: ``python data_scripts/sd3_weights.py --help``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from huggingface_hub.utils import disable_progress_bars
+from torch import nn
+
+from serial_lora.backbones.sd3 import load_sd3, paper_folder
+from serial_lora.backbones.sd3_hub import fetch_from_hub
+from serial_lora.backbones.weights import require_finite
+from serial_lora.data.sources import Quiet, WeightsRoot, one_at_a_time, told_in_one_sentence
+from serial_lora.errors import SerialLoRAError
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+def check(folder: Path) -> str:
+    """What a folder holds, in words.
+
+    Raises:
+        SerialLoRAError: it does not load as the lab loads it, or not all its numbers are finite.
+    """
+    backbone = load_sd3("paper", weights=folder)
+    for name, part in backbone.pipeline.components.items():
+        if isinstance(part, nn.Module):
+            require_finite(part, folder / name)
+    return f"{backbone.name} with{'' if backbone.pipeline.text_encoder_3 else 'out'} T5"
+
+
+def fetch(root: Path | None, endpoint: str | None, with_t5: bool) -> tuple[Path, str]:
+    """Fetch SD3 medium to ``ROOT/weights/sd3``, unless it is there; check it in any case.
+
+    Returns:
+        The folder and what it holds. It appears whole and checked, or not at all.
+
+    Raises:
+        SerialLoRAError: the hub does not give it, what came is not good, or what is there was
+            fetched without T5.
+    """
+    folder = paper_folder(root)
+    with one_at_a_time(folder.parent / ".lock", "SD3 medium"):
+        if folder.exists():
+            held = check(folder)
+            if with_t5 and not (folder / "text_encoder_3").is_dir():
+                raise SerialLoRAError(
+                    f"{folder} was fetched without T5; move it away to fetch it with T5, or say "
+                    "--without-t5."
+                )
+            return folder, held
+        begun = folder.with_name(f".{folder.name}.fetching")
+        fetch_from_hub(begun, endpoint, with_t5)
+        try:
+            held = check(begun)
+        except SerialLoRAError:
+            shutil.rmtree(begun)
+            raise
+        shutil.rmtree(begun / ".cache", ignore_errors=True)  # the hub's notes for going on
+        os.replace(begun, folder)
+    return folder, held
+
+
+@app.command()
+def main(
+    root: WeightsRoot = None,
+    endpoint: Annotated[str | None, typer.Option(help="Address of another hub (a mirror).")] = None,
+    without_t5: Annotated[
+        bool, typer.Option("--without-t5", help="Leave out the largest of three text encoders.")
+    ] = False,
+    check_folder: Annotated[
+        Path | None, typer.Option("--check", help="Only check a folder that you have.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Fetch Stable Diffusion 3 medium from the hub as a diffusers folder, and check it.
+
+    Download size: 15.4 GB, or 5.9 GB with --without-t5; loading it takes as much memory. Licence:
+    Stability AI Community License; accept it on the page of the model,
+    stabilityai/stable-diffusion-3-medium-diffusers, then log in with `hf auth login`.
+
+    Run the command again after an interruption: it goes on where it stopped. Without a network,
+    fetch the folder elsewhere, put it at ROOT/weights/sd3, and run the command: it checks what is
+    there. Without T5 the model reads prompts with its two CLIP encoders only.
+
+    Cite: Esser et al.: Scaling Rectified Flow Transformers for High-Resolution Image Synthesis.
+    ICML 2024
+    """
+    if quiet:
+        disable_progress_bars()
+    with told_in_one_sentence():
+        if check_folder is None:
+            path, held = fetch(root, endpoint, with_t5=not without_t5)
+        else:
+            path, held = check_folder, check(check_folder)
+    typer.echo(f"{path} holds {held}; use it with --scale paper --weights {path}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,14 @@
+/* A line of words that a screen reader reads out when they change. */
+
+export default {
+  render({ model, el }) {
+    el.setAttribute("role", "status");
+    el.classList.add("drawing-status");
+    const tell = () => {
+      el.textContent = model.get("message");
+    };
+    tell();
+    model.on("change:message", tell);
+    return () => model.off("change:message", tell);
+  },
+};

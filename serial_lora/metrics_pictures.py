@@ -1,0 +1,185 @@
+"""Measures of generated pictures, each a pure function of features or of scores.
+
+FID and KID compare two sets of pictures, CLIP-Score a picture with its caption. None of them looks
+at a pixel: a network turns pictures and captions into features first, and which network that is
+decides what the numbers mean. Numbers made with different features compare with nothing but
+themselves; :mod:`serial_lora.judges` says whose features are used where.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import Metric
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from serial_lora.errors import SerialLoRAError
+
+CLIP_SCORE_SCALE = 2.5  # w of Hessel et al. 2021
+
+
+class _Given(nn.Identity):
+    """Stands where torchmetrics has a network: the features are computed already."""
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.num_features = features.shape[1]
+
+
+def frechet_distance(features: Tensor, reference: Tensor) -> float:
+    """FID on the given features, by torchmetrics in float64; lower is better, never below 0.
+
+    |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)): the Frechet distance of two normal distributions with
+    the sets' means m and covariances C (Heusel et al. 2017, eq. 6).
+
+    Two sets from one source are not at distance 0: every estimate of a covariance is off, and all
+    that is off counts as distance. The fewer pictures, the larger the FID (Binkowski et al. 2018);
+    with no more pictures than feature dimensions the covariances are even singular, as in all the
+    paper's tables: some hundred pictures, Inception's 2048 dimensions. So compare an FID only with
+    others that were made of equally many pictures, and read it beside :func:`kernel_distance`,
+    which has no such bias.
+
+    Args:
+        features: float, (N, d), of generated pictures.
+        reference: float, (M, d), of real ones.
+
+    Raises:
+        SerialLoRAError: a set of fewer than two pictures, features of different widths, or
+            features that are not finite.
+    """
+    _check(features, reference)
+    metric = FrechetInceptionDistance(_Given(reference))
+    return max(_compare(metric, features, reference).item(), 0.0)
+
+
+def kernel_distance(
+    features: Tensor,
+    reference: Tensor,
+    subsets: int = 100,
+    subset_size: int | None = None,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """KID on the given features, by torchmetrics in float64: mean and spread; lower is better.
+
+    The squared maximum mean discrepancy with the kernel (x.y / d + 1)^3, estimated without bias
+    (Binkowski et al. 2018, section 4): for two independent sets from one source it is 0 on
+    average, however few the pictures, and so below 0 about half the time. Sets that show the same
+    things are not independent: a perfect copy of the reference is below 0.
+
+    Args:
+        features: float, (N, d), of generated pictures.
+        reference: float, (M, d), of real ones.
+        subsets: how many pairs of random parts are compared.
+        subset_size: pictures in each part; None for half of the smaller set.
+        seed: of the choice of parts. torch's own generator stays as it is.
+
+    Returns:
+        Mean and standard deviation over the parts. The deviation tells how far one part is from
+        the next; the mean of them all is steadier than that.
+
+    Raises:
+        SerialLoRAError: as for :func:`frechet_distance`, or a part of fewer than two pictures or
+            of more than a set has.
+    """
+    _check(features, reference)
+    smaller = min(len(features), len(reference))
+    size = max(smaller // 2, 2) if subset_size is None else subset_size
+    if subsets < 1 or not 2 <= size <= smaller:
+        raise SerialLoRAError(
+            f"KID needs parts of 2 to {smaller} pictures, as many as the smaller set has, and at "
+            f"least one pair of them; not {subsets} of {size}."
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save")
+        metric = KernelInceptionDistance(_Given(reference), subsets=subsets, subset_size=size)
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(seed)
+        mean, spread = _compare(metric, features, reference)
+    return mean.item(), spread.item()
+
+
+def _compare(metric: Metric, features: Tensor, reference: Tensor) -> Tensor | tuple:
+    metric.update(reference.detach().cpu().double(), real=True)
+    metric.update(features.detach().cpu().double(), real=False)
+    return metric.compute()
+
+
+def clip_score(image_features: Tensor, text_features: Tensor) -> Tensor:
+    """CLIP-Score of each picture and its own caption: 2.5 max(cos, 0), higher is better.
+
+    Hessel et al. 2021, section 3, whose 2.5 brings ViT-B/32's cosines, seldom above 0.4, to a scale
+    that looks like 0 to 1. Beware of two other numbers of that name. torchmetrics and many papers
+    print 100 cos, averaged before the maximum is taken. And some code takes the softmax of a
+    picture's similarity with its one caption, which is 1 whatever the picture shows. The values in
+    the paper's tables resemble 2.5 cos.
+
+    Args:
+        image_features, text_features: float, (N, d), of N pictures and of their N captions, from
+            one CLIP; of any length, since only their directions count.
+
+    Returns:
+        float32, (N,), from 0 to 2.5.
+
+    Raises:
+        SerialLoRAError: not one caption for each picture, or features of different widths.
+    """
+    if image_features.ndim != 2 or image_features.shape != text_features.shape:
+        raise SerialLoRAError(
+            "Features of N pictures and of their N captions, both (N, d), are needed, not "
+            f"{tuple(image_features.shape)} and {tuple(text_features.shape)}."
+        )
+    cosine = F.cosine_similarity(image_features.float(), text_features.float(), dim=1)
+    return CLIP_SCORE_SCALE * cosine.clamp(0, 1)  # rounding can bring a cosine above 1
+
+
+def jackknife_error(
+    measure: Callable[[Tensor], float], values: Tensor, groups: int = 10, seed: int = 0
+) -> float:
+    """Standard error of a measure of N pictures, by leaving out a group of them at a time.
+
+    The delete-a-group jackknife (Efron and Stein 1981, with groups in the place of single values).
+    A bootstrap would not do for FID: it draws pictures twice, and doubles make a set look less
+    varied than it is. Of a mean, with as many groups as values, it is the standard error that
+    everyone knows.
+
+    Args:
+        measure: some rows of ``values`` -> a number.
+        values: (N, ...), a row for each picture: its features, or its score.
+        groups: into how many parts the pictures are divided, as evenly as can be; more is more
+            exact and slower.
+        seed: of the division. torch's own generator stays as it is.
+
+    Raises:
+        SerialLoRAError: fewer than two groups, or more groups than pictures.
+    """
+    if not 2 <= groups <= len(values):
+        raise SerialLoRAError(
+            f"{len(values)} pictures divide into 2 to {len(values)} groups, not {groups}."
+        )
+    group = torch.arange(len(values)) % groups
+    group = group[torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))]
+    without = [float(measure(values[group != left_out])) for left_out in range(groups)]
+    spread = torch.tensor(without, dtype=torch.float64).var(correction=0)
+    return ((groups - 1) * spread).sqrt().item()
+
+
+def _check(features: Tensor, reference: Tensor) -> None:
+    if features.ndim != 2 or reference.ndim != 2 or features.shape[1] != reference.shape[1]:
+        raise SerialLoRAError(
+            "Features (N, d) and (M, d) of two sets of pictures are needed, not "
+            f"{tuple(features.shape)} and {tuple(reference.shape)}."
+        )
+    if min(len(features), len(reference)) < 2:
+        raise SerialLoRAError(
+            "At least two pictures a side are needed to compare two sets, not "
+            f"{len(features)} and {len(reference)}."
+        )
+    if not (features.isfinite().all() and reference.isfinite().all()):
+        raise SerialLoRAError(
+            "Some features are not finite numbers; look at the pictures that they are of."
+        )

@@ -1,0 +1,306 @@
+"""The paper's styles, from small archives laid out like the official ones."""
+
+import json
+import os
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from official_archives import ARTBENCH, SARA, picture_bytes
+from PIL import Image, ImageOps
+from torchvision.datasets import ImageFolder
+
+from serial_lora.counting import paper_results
+from serial_lora.data.style_files import (
+    ARTBENCH_LIST,
+    HELD_OUT,
+    METADATA,
+    PAPER_STYLES,
+    PLAIN_CAPTION,
+    STYLE_RELEASES,
+    count_files,
+    list_files,
+    load_style_files,
+    title_of,
+)
+from serial_lora.data.styles import load_style, style_names, training_subset
+from serial_lora.errors import SerialLoRAError
+
+STYLE_OF = {"artbench": "art_nouveau", "sara": "barbie"}
+SARA_FOLDERS = {"barbie": "BarbieCore", "cyberpunk": "CyberPunk"}
+
+
+@pytest.fixture
+def copy_of(prepared_root, tmp_path):
+    """A release in a data root that a test may spoil; gives the release's folder."""
+
+    def copy(release):
+        folder = tmp_path / STYLE_RELEASES[release].folder
+        shutil.copytree(prepared_root / STYLE_RELEASES[release].folder, folder)
+        return folder
+
+    return copy
+
+
+def captions_of(part):
+    return {os.path.basename(example.picture_id): example.caption for example in part}
+
+
+# --- what is in the styles -----------------------------------------------------------------------
+
+
+def test_the_names_are_those_of_table_ii():
+    table = paper_results()
+    printed = {row["dataset"] for row in table.to_dict("records") if row["where"] == "Table II"}
+    assert set(PAPER_STYLES) == printed
+    assert style_names("paper") == tuple(PAPER_STYLES)
+
+
+@pytest.mark.parametrize("name", ["art_nouveau", "impressionism"])
+def test_artbench_keeps_the_official_division(prepared_root, name):
+    data = load_style(name, "paper", prepared_root)
+    assert (data.name, data.scale) == (name, "paper")
+    assert data.description and data.attribution and "official test set" in data.split
+    for part_name in ("train", "test"):
+        folder = ImageFolder(data.folder / part_name)
+        label = folder.class_to_idx[name]
+        expected = {os.path.basename(path) for path, found in folder.samples if found == label}
+        assert set(captions_of(getattr(data, part_name))) == expected
+        assert expected == {
+            file for (file, _), facts in ARTBENCH.items() if facts[:2] == (part_name, name)
+        }
+
+
+def test_artbench_trains_on_as_many_as_the_paper(copy_of, tmp_path):
+    path = copy_of("artbench") / ARTBENCH_LIST
+    header, *lines = path.read_text().splitlines()
+    made = [f"m_number-{n}-done.jpg,m,,True,9,9,impressionism,train,{n}" for n in range(1600)]
+    path.write_text("\n".join([header, *lines, *made]) + "\n")
+    for number in range(1600):
+        name = f"m_number-{number}-done.jpg"
+        (path.parent / "train/impressionism" / name).write_bytes(b"never opened")
+    data = load_style_files("impressionism", tmp_path)
+    assert len(data.train) == 1500 and len(data.test) == 1
+    assert data.train.picture_ids == sorted(data.train.picture_ids)
+    (path.parent / "train/impressionism/m_one-more.jpg").write_bytes(b"never opened")
+    path.write_text(path.read_text() + "m_one-more.jpg,m,,True,9,9,impressionism,train,1600\n")
+    again = load_style_files("impressionism", tmp_path)
+    assert len(set(again.train.picture_ids) - set(data.train.picture_ids)) <= 1  # few change
+
+
+@pytest.mark.parametrize("name", SARA_FOLDERS)
+def test_sara_holds_a_fifth_out_and_passes_over_what_nobody_described(prepared_root, name):
+    data = load_style(name, "paper", prepared_root)
+    official = SARA[SARA_FOLDERS[name]]
+    captions = captions_of(data.train) | captions_of(data.test)
+    assert set(captions) == {file for file, text in official.items() if text}
+    assert len(data.test) == round(HELD_OUT * len(captions))
+    for file, caption in captions.items():
+        given = official[file] if isinstance(official[file], str) else official[file][0]
+        assert caption.split() == given.split() and "  " not in caption
+    assert f"without one ({len(official) - len(captions)}) are left out" in data.description
+
+
+@pytest.mark.parametrize("name", PAPER_STYLES)
+def test_pictures_are_rgb_whatever_they_were(prepared_root, name):
+    data = load_style_files(name, prepared_root)
+    modes = set()
+    for part in (data.train, data.test):
+        for index, example in enumerate(part):
+            assert example.picture.mode == "RGB"
+            assert example.picture_id == part.picture_ids[index]
+            with Image.open(data.folder / example.picture_id) as stored:
+                modes.add(stored.mode)
+                assert np.array_equal(
+                    np.asarray(example.picture), np.asarray(stored.convert("RGB"))
+                )
+    if name in ("art_nouveau", "barbie"):
+        assert modes == {"art_nouveau": {"RGB", "L", "CMYK"}, "barbie": {"RGBA", "P", "L"}}[name]
+
+
+def test_a_picture_that_lies_on_its_side_is_turned(copy_of, tmp_path):
+    folder = copy_of("artbench")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    path = folder / "test/impressionism/edgar-degas_dancers.jpg"
+    path.write_bytes(picture_bytes(5, (24, 16), exif=turned))
+    (example,) = load_style_files("impressionism", tmp_path).test
+    with Image.open(path) as stored:
+        expected = ImageOps.exif_transpose(stored)
+    assert example.picture.size == (16, 24)
+    assert np.array_equal(np.asarray(example.picture), np.asarray(expected))
+
+
+@pytest.mark.parametrize("release, pictures", [("artbench", 7), ("sara", 17)])
+def test_counts_are_of_the_papers_styles(prepared_root, release, pictures):
+    assert count_files(release, prepared_root) == (pictures, 2)
+
+
+def test_subsets_fingerprints_and_workers(prepared_root, copy_of, tmp_path):
+    data = load_style_files("barbie", prepared_root)
+    half, whole = (training_subset(data, percent, seed=1) for percent in (50, 100))
+    assert whole[: len(half)] == half and len(half) == round(len(data.train) / 2)
+    assert load_style_files("barbie", prepared_root).fingerprint() == data.fingerprint()
+    in_a_worker = pickle.loads(pickle.dumps(data.train))
+    assert np.array_equal(np.asarray(in_a_worker[-1].picture), np.asarray(data.train[-1].picture))
+    path = copy_of("sara") / "finetune-dataset/BarbieCore" / METADATA
+    assert load_style_files("barbie", tmp_path).fingerprint() == data.fingerprint()
+    path.write_text(path.read_text().replace("pink sofa 3", "red sofa 3"))
+    assert load_style_files("barbie", tmp_path).fingerprint() != data.fingerprint()
+    with pytest.raises(IndexError):
+        data.train[len(data.train)]
+
+
+# --- titles --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "file_name, artist, title",
+    [
+        ("leon-bakst_elisium-1906.jpg", "leon-bakst", "elisium"),
+        ("a-y-jackson_algoma-in-november-1935.jpg", "a-y-jackson", "algoma in november"),
+        ("claude-monet_water-lilies-1916(1).jpg", "claude-monet", "water lilies"),
+        ("claude-monet_water-lilies-1916-2.jpg", "claude-monet", "water lilies"),
+        ("claude-monet_springtime-1.jpg", "claude-monet", "springtime 1"),
+        ("claude-monet_the-seine_at_vetheuil.jpg", "claude-monet", "the seine at vetheuil"),
+        ("mucha_the-exhibition-of-1900.jpg", "mucha", "the exhibition of 1900"),
+        ("mucha_salon-of-1896-1897.jpg", "mucha", "salon of 1896"),
+        ("mucha_la-dame-aux-camélias-1896.jpg", "mucha", "la dame aux camélias"),
+        ("mucha_room-1024.jpg", "mucha", "room"),  # cannot be told from a year
+        ("mucha_room-42.jpg", "mucha", "room 42"),
+        ("elisium-1906.jpg", "leon-bakst", "elisium"),  # not the artist that the list names
+        ("leon-bakst_untitled-1906.jpg", "leon-bakst", ""),
+        ("leon-bakst_not_detected_235734.jpg", "leon-bakst", ""),
+        ("leon-bakst_1906.jpg", "leon-bakst", ""),
+        ("leon-bakst_.jpg", "leon-bakst", ""),
+        ("leon-bakst_untitled-waterfall-1906.jpg", "leon-bakst", "untitled waterfall"),
+    ],
+)
+def test_titles_are_freed_of_artist_and_year(file_name, artist, title):
+    assert title_of(file_name, artist) == title
+
+
+def test_a_work_without_a_title_is_called_plainly_and_that_is_told(prepared_root):
+    data = load_style_files("art_nouveau", prepared_root)
+    captions = captions_of(data.train)
+    assert captions["alphonse-mucha_untitled-1896.jpg"] == PLAIN_CAPTION
+    assert captions["leon-bakst_elisium-1906.jpg"] == "elisium"
+    assert f"works without a title (1) are called {PLAIN_CAPTION!r}" in data.description
+    assert "without a title" not in load_style_files("impressionism", prepared_root).description
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("release", STYLE_OF)
+def test_data_that_are_not_there_name_the_command(tmp_path, release):
+    with pytest.raises(SerialLoRAError, match=f"python data_scripts/{release}.py --root"):
+        load_style(STYLE_OF[release], "paper", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "release, lost, message",
+    [
+        ("artbench", ARTBENCH_LIST, "not complete.*data_scripts/artbench.py"),
+        ("artbench", "train/art_nouveau", "3 pictures of ArtBench-10 are missing"),
+        ("sara", "finetune-dataset/BarbieCore/3.png", r"1 pictures .* are missing, .*3\.png"),
+        ("sara", f"finetune-dataset/BarbieCore/{METADATA}", "begins with Barbie .* has 0"),
+    ],
+)
+def test_an_incomplete_folder_is_told(copy_of, tmp_path, release, lost, message):
+    path = copy_of(release) / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(SerialLoRAError, match=message):
+        load_style_files(STYLE_OF[release], tmp_path)
+
+
+def test_two_folders_of_one_style_are_told(copy_of, tmp_path):
+    folder = copy_of("sara")
+    shutil.copytree(folder / "finetune-dataset/BarbieCore", folder / "Barbie")
+    with pytest.raises(SerialLoRAError, match="and has 2"):
+        load_style_files("barbie", tmp_path)
+    assert len(load_style_files("cyberpunk", tmp_path).test) == 1
+
+
+def test_one_folder_put_there_by_hand_is_enough_for_its_style(prepared_root, tmp_path):
+    official = prepared_root / "SaRA/finetune-dataset/BarbieCore"
+    shutil.copytree(official, tmp_path / "SaRA/Barbie")
+    data = load_style_files("barbie", tmp_path)
+    assert captions_of(data.train) | captions_of(data.test)
+    with pytest.raises(SerialLoRAError, match="begins with Cyberpunk"):
+        load_style_files("cyberpunk", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("title,painter\nelisium,leon-bakst\n", "not ArtBench's list .*no column 'name'"),
+        ("name,label,split\na_b.jpg,art_nouveau,train\n", "not ArtBench's list .*artist"),
+        ("name,artist,label,split\na_b.jpg,a,art_nouveau\n", "are missing"),  # a line cut short
+        ("name,artist,label,split\n", "art_nouveau has no train pictures"),
+        ("", "not ArtBench's list .*'name'"),
+        ("\udcff\udcfe", "not ArtBench's list .*'utf-8' codec"),
+    ],
+)
+def test_a_list_that_is_not_artbenchs_is_told(copy_of, tmp_path, content, message):
+    path = copy_of("artbench") / ARTBENCH_LIST
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(SerialLoRAError, match=message):
+        load_style_files("art_nouveau", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "not JSON",
+        '{"file_name": "0.png", "prompt": "a doll"}',
+        '{"image": "0.png", "text": "a doll"}',
+        '{"file_name": 7, "text": "a doll"}',
+        '{"file_name": "0.png", "text": 7}',
+        '["0.png", "a doll"]',
+    ],
+)
+def test_a_line_of_metadata_that_says_too_little_is_told(copy_of, tmp_path, line):
+    path = copy_of("sara") / "finetune-dataset/BarbieCore" / METADATA
+    path.write_text(f"\n{path.read_text().splitlines()[0]}\n{line}\n")
+    with pytest.raises(SerialLoRAError, match=f"line 3 of .*{METADATA} does not give a file_name"):
+        load_style_files("barbie", tmp_path)
+
+
+def test_a_picture_listed_twice_is_told(copy_of, tmp_path):
+    path = copy_of("sara") / "finetune-dataset/BarbieCore" / METADATA
+    path.write_text(path.read_text() + path.read_text())
+    with pytest.raises(SerialLoRAError, match=r"lists the picture .*\.png' 2 times|in train and"):
+        load_style_files("barbie", tmp_path)
+
+
+@pytest.mark.parametrize("secret", ["../../../secret.png", "/secret.png"])
+def test_metadata_cannot_lead_out_of_the_folder(copy_of, tmp_path, secret):
+    folder = copy_of("sara")
+    (tmp_path / "secret.png").write_bytes(picture_bytes(0, kind="PNG"))
+    name = secret if secret.startswith("..") else f"{tmp_path}{secret}"
+    path = folder / "finetune-dataset/BarbieCore" / METADATA
+    path.write_text(json.dumps({"file_name": name, "text": "a secret"}) + "\n")
+    with pytest.raises(SerialLoRAError, match="1 pictures of SaRA's style pictures are missing"):
+        list_files("sara", "barbie", tmp_path)
+
+
+def test_a_damaged_picture_is_told_when_it_is_opened(copy_of, tmp_path):
+    folder = copy_of("artbench")
+    path = folder / "test/art_nouveau/alphonse-mucha_zodiac-1896.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+    data = load_style_files("art_nouveau", tmp_path)
+    with pytest.raises(SerialLoRAError, match=r"zodiac-1896\.jpg cannot be read"):
+        data.test[0]
+    path.unlink()
+    with pytest.raises(SerialLoRAError, match=r"zodiac-1896\.jpg is missing"):
+        data.test[0]
+
+
+def test_unknown_names():
+    with pytest.raises(SerialLoRAError, match="unknown style 'baroque'.*barbie"):
+        load_style("baroque", "paper")
+    with pytest.raises(SerialLoRAError, match="no paper style 'baroque'.*barbie"):
+        load_style_files("baroque")

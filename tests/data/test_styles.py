@@ -1,0 +1,368 @@
+"""The tiny styles: the same things in four looks, and training kept apart from testing."""
+
+import math
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from skimage.color import deltaE_cie76, rgb2lab
+
+from serial_lora.data import style_sets
+from serial_lora.data.emoji import MARGIN, Concept, load_emoji
+from serial_lora.data.emoji_sets import hidden_codepoints
+from serial_lora.data.renderings import (
+    CELLS,
+    CONTRAST,
+    GLOW,
+    LEAST_COVER,
+    SAMPLES,
+    after_dark,
+    as_pixels,
+    on_paper,
+)
+from serial_lora.data.style_sets import (
+    ARCADE,
+    LAMPLIGHT,
+    PICTURES,
+    SIZE,
+    TINY_STYLES,
+    choose_things,
+    load_tiny_style,
+    render,
+)
+from serial_lora.data.styles import (
+    GROUPS,
+    StyleData,
+    StyleExample,
+    caption,
+    load_style,
+    style_names,
+    things,
+    training_subset,
+)
+from serial_lora.errors import SerialLoRAError
+
+EVERY_STYLE = pytest.mark.parametrize("name", list(TINY_STYLES))
+LOOKED_AT = slice(None, None, 25)
+
+
+def rgb(*colours: str) -> np.ndarray:
+    return np.array([[int(c[i : i + 2], 16) for i in (0, 2, 4)] for c in colours], np.uint8)
+
+
+def twemoji(*names: str) -> np.ndarray:
+    emoji = load_emoji("twemoji", SIZE)
+    return emoji.pictures[[emoji.names.index(name) for name in names]]
+
+
+def examples_of(name: str, part: str = "train") -> list[StyleExample]:
+    pictures = getattr(load_style(name), part)
+    return [pictures[index] for index in range(len(pictures))[LOOKED_AT]]
+
+
+# --- what trains, and what is held out -----------------------------------------------------------
+
+
+def test_there_are_four_styles_as_the_paper_has():
+    assert len(style_names("tiny")) == len(style_names("paper")) == 4
+    assert style_names() == tuple(TINY_STYLES)
+
+
+def test_the_things_are_the_same_in_every_style_and_known_to_the_base():
+    known = {concept.codepoints for concept in load_emoji("twemoji", SIZE).concepts}
+    for part, count in PICTURES.items():
+        seen = {tuple(getattr(load_style(name), part).concepts) for name in TINY_STYLES}
+        (concepts,) = seen
+        assert len(concepts) == count and set(concepts) <= set(things())
+        assert {concept.codepoints for concept in concepts} <= known
+
+
+@EVERY_STYLE
+def test_training_and_test_share_neither_concepts_nor_pictures(name):
+    data, hidden = load_style(name), hidden_codepoints()
+    codes = {p: {c.codepoints for c in getattr(data, p).concepts} for p in ("train", "test")}
+    assert not codes["train"] & hidden and codes["test"] <= hidden
+    drawn = {p: {d.tobytes() for d in getattr(data, p).drawings} for p in ("train", "test")}
+    assert not drawn["train"] & drawn["test"]
+    shown = {p: {e.picture.tobytes() for e in getattr(data, p)} for p in ("train", "test")}
+    assert not shown["train"] & shown["test"]  # not even when reduced to a few cells
+
+
+def test_every_group_gives_its_share():
+    hidden = hidden_codepoints()
+    for part, count in PICTURES.items():
+        pool = [c for c in things() if (c.codepoints in hidden) == (part == "test")]
+        sizes = Counter(concept.group for concept in pool)
+        chosen = Counter(concept.group for concept in choose_things()[part])
+        assert set(chosen) == set(GROUPS)
+        for group, taken in chosen.items():
+            share = count * sizes[group] / len(pool)
+            assert abs(taken - share) <= 3  # a few of the hidden ones share a drawing
+
+
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6), count=st.integers(1, 120))
+def test_groups_of_any_size_are_taken_at_an_equal_pace(sizes, count):
+    concepts = [
+        Concept(f"{group}-{number}", "", str(group), "")
+        for group, size in enumerate(sizes)
+        for number in range(size)
+    ]
+    kept = style_sets._from_every_group(concepts, count)
+    assert len(kept) == len(set(kept)) == min(count, len(concepts))
+    assert list(kept) == [concept for concept in concepts if concept in set(kept)]
+    taken = Counter(concept.group for concept in kept)
+    for group, size in enumerate(sizes):
+        share = size * min(1, count / len(concepts))
+        assert abs(taken[str(group)] - share) <= 0.5 + size * len(sizes) / (2 * len(concepts))
+
+
+@EVERY_STYLE
+def test_examples_are_pictures_with_the_name_of_what_they_show(name):
+    data = load_style(name)
+    assert data.description and data.attribution and data.split and data.scale == "tiny"
+    for part in (data.train, data.test):
+        assert len({caption(concept) for concept in part.concepts}) == len(part)
+        for index in range(len(part))[LOOKED_AT]:
+            example = part[index]
+            assert example.picture.size == (SIZE, SIZE) and example.picture.mode == "RGB"
+            assert example.caption == caption(part.concepts[index])
+            assert example.picture_id == part.picture_ids[index]
+    assert data.train[-1].picture_id == data.train.picture_ids[-1]
+    for index in (len(data.train), -len(data.train) - 1):
+        with pytest.raises(IndexError):
+            data.train[index]
+
+
+@EVERY_STYLE
+def test_a_style_is_the_same_whenever_it_is_made(name):
+    kept, fresh = load_style(name), load_tiny_style.__wrapped__(name)
+    assert kept is load_style(name) and kept is not fresh
+    assert kept.fingerprint() == fresh.fingerprint()
+    for index in (7, 0):
+        assert kept.test[index].picture.tobytes() == fresh.test[index].picture.tobytes()
+
+
+def test_styles_are_told_apart_and_colours_are_part_of_what_a_style_is(monkeypatch):
+    assert len({load_style(name).fingerprint() for name in TINY_STYLES}) == len(TINY_STYLES)
+    ids = [picture_id for name in TINY_STYLES for picture_id in load_style(name).train.picture_ids]
+    assert len(set(ids)) == len(ids)  # a cache keyed by them cannot mix two styles up
+    paler = replace(TINY_STYLES["night"], colours=(*LAMPLIGHT[:-1], "ffffff"))
+    monkeypatch.setitem(TINY_STYLES, "night", paler)
+    changed = load_tiny_style.__wrapped__("night").fingerprint()
+    assert changed != load_style("night").fingerprint()
+
+
+def test_shares_of_the_training_pictures_are_nested():
+    data = load_style("line")
+    fifth, half, whole = (training_subset(data, percent, seed=1) for percent in (20, 50, 100))
+    assert (len(fifth), len(half)) == (60, 150) and sorted(whole) == list(range(300))
+    assert whole[:150] == half and half[:60] == fifth
+    assert training_subset(data, 20, seed=2) != fifth
+
+
+# --- on paper ------------------------------------------------------------------------------------
+
+
+def test_on_paper_is_what_an_emoji_set_shows():
+    emoji = load_emoji("openmoji", SIZE)
+    for index in range(len(emoji))[::300]:
+        for paper in ((255, 255, 255), (20, 40, 90)):
+            ours = on_paper(emoji.pictures[index], np.array([paper], np.uint8))
+            assert np.array_equal(ours, np.asarray(emoji.picture(index, paper)))
+
+
+def test_lines_are_black_ink_on_white_paper():
+    for example in examples_of("line"):
+        pixels = np.asarray(example.picture)
+        assert (pixels == pixels[..., :1]).all()
+        assert pixels.max() == 255 and pixels.min() < 60
+
+
+# --- after dark ----------------------------------------------------------------------------------
+
+
+def along(ramp: np.ndarray) -> np.ndarray:
+    """Points close together on the polyline through some colours."""
+    shares = np.linspace(0, 1, 100)[:, None]
+    steps = [a * (1 - shares) + b * shares for a, b in zip(ramp, ramp[1:], strict=False)]
+    return np.concatenate(steps)
+
+
+def test_night_takes_its_colours_from_the_ramp_and_the_sky():
+    ramp, sky = rgb(*LAMPLIGHT[2:]).astype(float), rgb(*LAMPLIGHT[:2]).astype(float)
+    drawings = twemoji("red apple", "octopus", "black heart", "crescent moon", "newspaper")
+    for drawing in drawings:
+        picture = render("night", drawing).astype(float)
+        for inside, points in (
+            (drawing[..., 3] == 255, along(ramp)),
+            (drawing[..., 3] == 0, along(np.stack([sky[0], sky[0] + GLOW[1] * sky[1]]))),
+        ):
+            away = np.abs(picture[inside][:, None] - points).max(-1).min(-1)
+            assert inside.any() and away.max() <= 2
+        assert np.abs(picture[0, 0] - sky[0]).max() < 40  # the glow has all but faded
+
+
+def test_a_brighter_pixel_stays_brighter_at_night():
+    levels = np.linspace(60, 180, 64)
+    grey = np.full((64, 64, 4), 255, np.uint8)
+    grey[..., :3] = levels.astype(np.uint8)[:, None, None]
+    points = along(rgb(*LAMPLIGHT[2:]).astype(float))
+    colours = render("night", grey)[:, 0].astype(float)
+    places = np.abs(colours[:, None] - points).sum(-1).argmin(-1) / len(points)
+    assert (np.diff(places) > -0.01).all()
+    own = (levels[-1] - levels[0]) / 255
+    assert places[-1] - places[0] == pytest.approx(CONTRAST * own, abs=0.05)
+
+
+def test_a_drawing_of_one_brightness_keeps_it():
+    ramp = rgb("000000", "ffffff")
+    colours = np.concatenate([rgb("000000", "000000"), ramp])
+    for level in (0, 70, 128, 255):
+        flat = np.full((32, 32, 4), 255, np.uint8)
+        flat[..., :3] = level
+        assert np.abs(after_dark(flat, colours).astype(int) - level).max() <= 1
+
+
+def test_the_sky_is_the_same_behind_every_drawing():
+    sky, glow = rgb(*LAMPLIGHT[:2]).astype(float)
+    for example in examples_of("night", "test"):
+        corner = np.asarray(example.picture)[0, 0]
+        assert np.abs(corner - sky).max() <= 0.05 * GLOW[1] * glow.max() + 1
+
+
+def test_the_glow_is_the_drawing_blurred():
+    lamp = np.zeros((SIZE, SIZE, 4), np.uint8)
+    lamp[26:38, 28:36] = 255
+    picture = render("night", lamp).astype(float)
+    sky, light = rgb(*LAMPLIGHT[:2]).astype(float)
+    width, strength = GLOW
+    for row, column in ((25, 32), (20, 24), (40, 40)):
+        weights = [
+            [math.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * width**2)) for x in range(SIZE)]
+            for y in range(SIZE)
+        ]
+        shone = sum(weights[y][x] for y in range(26, 38) for x in range(28, 36))
+        expected = sky + strength * light * shone / sum(map(sum, weights))
+        assert np.abs(picture[row, column] - expected).max() <= 2
+    assert picture[25, 32].sum() > sky.sum() + 40
+
+
+# --- pixel art -----------------------------------------------------------------------------------
+
+
+def cells_of(picture: np.ndarray) -> np.ndarray:
+    """The colours of the cells, (16, 16, 3), after making sure that there are cells."""
+    side = len(picture) // CELLS
+    cells = picture[::side, ::side]
+    assert np.array_equal(np.kron(cells, np.ones((side, side, 1), np.uint8)), picture)
+    return cells
+
+
+def test_pixel_art_has_cells_of_the_palette_and_a_line_round_everything():
+    paper, line = (tuple(colour) for colour in rgb(*ARCADE[:2]))
+    palette = {tuple(colour) for colour in rgb(*ARCADE)}
+    for example in examples_of("pixel"):
+        cells = cells_of(np.asarray(example.picture))
+        colours = [[tuple(cell) for cell in row] for row in cells]
+        assert {colour for row in colours for colour in row} <= palette
+        around = [(y, x) for y in range(CELLS) for x in range(CELLS) if {y, x} & {0, CELLS - 1}]
+        front = [place for place in around if colours[place[0]][place[1]] == paper]
+        assert all(colours[y][x] in (paper, line) for y, x in around)
+        reached = set(front)
+        while front:  # whatever the paper outside touches is the line
+            y, x = front.pop()
+            for place in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+                if all(0 <= p < CELLS for p in place) and place not in reached:
+                    colour = colours[place[0]][place[1]]
+                    assert colour in (paper, line)
+                    if colour == paper:
+                        reached.add(place)
+                        front.append(place)
+
+
+def test_a_cell_has_the_colour_that_most_of_it_comes_nearest_to():
+    palette = rgb(*ARCADE[2:])
+    labs = [rgb2lab(colour[None, None])[0, 0] for colour in palette]
+
+    @cache
+    def nearest(*colour: int) -> int:
+        lab = rgb2lab(np.array([[colour]], np.uint8))[0, 0]
+        return int(np.argmin([deltaE_cie76(lab, other) for other in labs]))
+
+    (drawing,) = twemoji("teddy bear")
+    cells = cells_of(as_pixels(drawing, rgb(*ARCADE)))
+    samples = (CELLS - 2) * SAMPLES
+    places = [math.floor(SIZE * (MARGIN + (1 - 2 * MARGIN) * (i + 0.5) / samples))
+              for i in range(samples)]  # fmt: skip
+    for row in range(CELLS - 2):
+        for column in range(CELLS - 2):
+            votes: Counter[int] = Counter()
+            for y in places[row * SAMPLES : (row + 1) * SAMPLES]:
+                for x in places[column * SAMPLES : (column + 1) * SAMPLES]:
+                    if drawing[y, x, 3] >= 128:
+                        votes[nearest(*map(int, drawing[y, x, :3]))] += 1
+            found = tuple(cells[row + 1, column + 1])
+            if votes.total() < LEAST_COVER * SAMPLES**2:
+                assert found in {tuple(colour) for colour in rgb(*ARCADE[:2])}
+            else:
+                most = max(votes.values())
+                ties = {tuple(palette[i]) for i, count in votes.items() if count == most}
+                assert found in ties
+
+
+def test_a_round_drawing_stays_symmetric_as_pixels():
+    rows, columns = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
+    disc = np.zeros((SIZE, SIZE, 4), np.uint8)
+    disc[np.hypot(rows, columns) <= SIZE * (0.5 - MARGIN)] = (200, 40, 60, 255)
+    picture = as_pixels(disc, rgb(*ARCADE))
+    for turned in (picture[::-1], picture[:, ::-1], picture.transpose(1, 0, 2)):
+        assert np.array_equal(picture, turned)
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+class Named:
+    """Pictures that have names only."""
+
+    def __init__(self, *picture_ids: str) -> None:
+        self.picture_ids = list(picture_ids)
+
+    def __len__(self) -> int:
+        return len(self.picture_ids)
+
+
+@pytest.mark.parametrize(
+    ("mode", "words", "message"),
+    [("L", "a cat", "of mode L"), ("RGBA", "a cat", "of mode RGBA"), ("RGB", " ", "no caption")],
+)
+def test_an_example_that_is_not_whole_is_refused(mode, words, message):
+    with pytest.raises(SerialLoRAError, match=f"the picture 7 .*{message}|the picture 7 has"):
+        StyleExample(Image.new(mode, (4, 4)), words, "the picture 7")
+
+
+def test_data_that_would_mix_pictures_up_are_refused():
+    for train, test, message in (
+        (Named(), Named("a"), "no train pictures"),
+        (Named("a"), Named(), "no test pictures"),
+        (Named("a", "b"), Named("b", "c"), "'b' in train and in test"),
+        (Named("a", "b", "a"), Named("c"), "lists the picture 'a' 2 times"),
+        (Named("a"), Named("c", "c", "c"), "lists the picture 'c' 3 times"),
+    ):
+        with pytest.raises(SerialLoRAError, match=message):
+            StyleData(name="mine", train=train, test=test)
+
+
+def test_unknown_names_and_scales_are_refused():
+    with pytest.raises(SerialLoRAError, match="openmoji, line, night, pixel"):
+        load_style("watercolour")
+    with pytest.raises(SerialLoRAError, match="choose one of openmoji"):
+        load_tiny_style("watercolour")
+    for ask in (style_names, lambda scale: load_style("line", scale)):
+        with pytest.raises(SerialLoRAError, match="use tiny or paper"):
+            ask("huge")

@@ -1,0 +1,324 @@
+"""FID, KID and CLIP-Score: by dense algebra, by plain loops, by hand, and by what must hold."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.metrics_pictures import (
+    clip_score,
+    frechet_distance,
+    jackknife_error,
+    kernel_distance,
+)
+
+MEASURES = [frechet_distance, kernel_distance]
+
+
+def sample(count: int, width: int, seed: int) -> torch.Tensor:
+    """Correlated normal features about a mean of their own."""
+    chance = np.random.default_rng(seed)
+    mix = chance.normal(size=(width, width))
+    return torch.from_numpy(chance.normal(size=(count, width)) @ mix + chance.normal(size=width))
+
+
+def sets(width: int) -> st.SearchStrategy:
+    """2 to 8 pictures, degenerate sets included: equal rows, constant columns."""
+    rows = st.integers(2, 8).flatmap(
+        lambda count: arrays(np.float64, (count, width), elements=st.integers(-6, 6))
+    )
+    return rows.map(torch.from_numpy)
+
+
+pairs_of_sets = st.integers(1, 4).flatmap(lambda width: st.tuples(sets(width), sets(width)))
+
+
+# --- FID -----------------------------------------------------------------------------------------
+
+
+def dense_fid(features: np.ndarray, reference: np.ndarray) -> float:
+    """Heusel et al., eq. 6, with the square root of a dense matrix."""
+    one, other = np.cov(features, rowvar=False), np.cov(reference, rowvar=False)
+    root = scipy.linalg.sqrtm(one @ other).real
+    shift = features.mean(0) - reference.mean(0)
+    return float(shift @ shift + np.trace(one + other - 2 * root))
+
+
+@given(st.integers(2, 6), st.integers(0, 20), st.integers(0, 10**6))
+@settings(deadline=None, max_examples=50)
+def test_fid_is_the_papers_formula(width, more, seed):
+    features, reference = sample(width + 3, width, seed), sample(width + 3 + more, width, seed + 1)
+    expected = dense_fid(features.numpy(), reference.numpy())
+    assert frechet_distance(features, reference) == pytest.approx(expected, rel=1e-7, abs=1e-7)
+
+
+def test_fid_in_one_dimension_by_hand():
+    """There it is (m - m')^2 + (s - s')^2."""
+    features = torch.tensor([[0.0], [2.0], [4.0]])  # mean 2, deviation 2
+    reference = torch.tensor([[6.0], [7.0], [8.0]])  # mean 7, deviation 1
+    assert frechet_distance(features, reference) == pytest.approx(5**2 + 1**2, abs=1e-9)
+
+
+@given(pairs_of_sets)
+@settings(deadline=None, max_examples=50)
+def test_fid_is_symmetric_and_never_negative(pair):
+    there, back = frechet_distance(*pair), frechet_distance(*pair[::-1])
+    assert there >= 0 and there == pytest.approx(back, rel=1e-5, abs=1e-4)
+
+
+@given(st.integers(1, 4).flatmap(sets))
+@settings(deadline=None, max_examples=50)
+def test_a_set_is_at_no_distance_from_itself_in_whatever_order(features):
+    assert frechet_distance(features, features.flip(0)) == pytest.approx(0, abs=1e-4)
+
+
+@given(st.integers(1, 4), st.integers(0, 10**6), st.floats(-50, 50))
+@settings(deadline=None, max_examples=50)
+def test_a_shift_of_the_mean_adds_its_square(width, seed, length):
+    features, reference = sample(9, width, seed), sample(7, width, seed + 1)
+    reference += features.mean(0) - reference.mean(0)  # so that the means agree before the shift
+    shift = length * torch.linspace(-1, 1, width, dtype=torch.float64)
+    before, after = (frechet_distance(moved, reference) for moved in (features, features + shift))
+    assert after - before == pytest.approx(shift.square().sum().item(), rel=1e-7, abs=1e-7)
+
+
+def test_fid_does_not_see_a_turn_of_the_axes_and_grows_with_the_square_of_the_scale():
+    features, reference = sample(30, 5, 0), sample(40, 5, 1)
+    turn = torch.linalg.qr(sample(5, 5, 2)).Q
+    expected = frechet_distance(features, reference)
+    assert frechet_distance(features @ turn, reference @ turn) == pytest.approx(expected)
+    assert frechet_distance(3 * features, 3 * reference) == pytest.approx(9 * expected)
+
+
+def test_fewer_pictures_of_one_source_are_further_apart():
+    chance = torch.Generator().manual_seed(0)
+    few, many = (
+        frechet_distance(*torch.randn(2, count, 16, generator=chance)) for count in (10, 1000)
+    )
+    assert few > 10 * many > 0
+
+
+# --- KID -----------------------------------------------------------------------------------------
+
+
+def plain_kid(features: np.ndarray, reference: np.ndarray) -> float:
+    """Binkowski et al., eq. 4, pair by pair."""
+
+    def kernel(one: np.ndarray, other: np.ndarray) -> float:
+        return (sum(a * b for a, b in zip(one, other, strict=True)) / len(one) + 1) ** 3
+
+    def within(rows: np.ndarray) -> float:
+        total = sum(
+            kernel(rows[i], rows[j]) for i in range(len(rows)) for j in range(len(rows)) if i != j
+        )
+        return total / (len(rows) * (len(rows) - 1))
+
+    across = sum(kernel(one, other) for one in features for other in reference)
+    return within(features) + within(reference) - 2 * across / (len(features) * len(reference))
+
+
+@given(st.integers(1, 5), st.integers(2, 9), st.integers(0, 10**6))
+@settings(deadline=None, max_examples=50)
+def test_kid_of_whole_sets_is_the_unbiased_estimate_pair_by_pair(width, count, seed):
+    features, reference = sample(count, width, seed), sample(count, width, seed + 1)
+    mean, spread = kernel_distance(features, reference, subsets=1, subset_size=count)
+    expected = plain_kid(features.numpy(), reference.numpy())
+    assert mean == pytest.approx(expected, rel=1e-7, abs=1e-7) and spread == 0
+
+
+def test_kid_of_many_parts_is_close_to_that_of_the_whole():
+    features, reference = sample(40, 4, 0), sample(40, 4, 1)
+    mean, spread = kernel_distance(features, reference, subsets=400, subset_size=15)
+    expected = plain_kid(features.numpy(), reference.numpy())
+    assert spread > 0 and abs(mean - expected) < 4 * spread / 400**0.5
+
+
+def test_parts_are_half_of_the_smaller_set_unless_something_else_is_said():
+    features, reference = sample(21, 3, 0), sample(30, 3, 1)
+    assert kernel_distance(features, reference) == kernel_distance(features, reference, 100, 10)
+    assert kernel_distance(features[:3], reference) == kernel_distance(
+        features[:3], reference, 100, 2
+    )
+
+
+def test_kid_of_one_source_is_zero_on_average():
+    """FID is not: see above."""
+    chance = torch.Generator().manual_seed(0)
+    found = [
+        kernel_distance(*torch.randn(2, 10, 8, generator=chance), subsets=1, subset_size=10)[0]
+        for _ in range(200)
+    ]
+    assert abs(np.mean(found)) < 4 * np.std(found) / 200**0.5
+    assert 0.3 < np.mean(np.less(found, 0)) < 0.7
+
+
+def test_a_perfect_copy_is_below_zero():
+    features = sample(12, 3, 0)
+    assert kernel_distance(features, features, subsets=1, subset_size=12)[0] < 0
+
+
+def test_kid_is_a_function_of_its_seed_alone():
+    features, reference = sample(20, 3, 0), sample(20, 3, 1)
+    found = []
+    for torchs, ours in ((1, 0), (2, 0), (2, 5)):
+        torch.manual_seed(torchs)
+        found.append(kernel_distance(features, reference, subsets=5, seed=ours))
+    assert found[0] == found[1] != found[2]
+
+
+# --- both ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_torchs_generator_and_the_features_stay_as_they_are(measure):
+    features, reference = sample(9, 3, 0).float().requires_grad_(), sample(9, 3, 1).float()
+    before = torch.get_rng_state(), features.detach().clone(), reference.clone()
+    measure(features, reference)
+    after = torch.get_rng_state(), features.detach(), reference
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_features_of_less_precision_are_compared_in_float64(measure):
+    """Far from the origin float32's seven digits would not hold a covariance."""
+    far = [1000 + sample(20, 3, seed).half().float() for seed in (0, 1)]
+    assert measure(*far) == measure(*(features.double() for features in far))
+    expected = dense_fid(*(features.double().numpy() for features in far))
+    assert frechet_distance(*far) == pytest.approx(expected, rel=1e-6)
+
+
+NOT_A_NUMBER = torch.tensor([[0.0, 1.0], [math.nan, 0.0]])
+INFINITE = torch.tensor([[0.0, 1.0], [-math.inf, 0.0]])
+REFUSED_SETS = [
+    # features, reference, message
+    (torch.zeros(4), torch.zeros(4, 3), "two sets"),
+    (torch.zeros(4, 3), torch.zeros(4, 3, 2), "two sets"),
+    (torch.zeros(4, 3), torch.zeros(4, 2), r"\(4, 3\) and \(4, 2\)"),
+    (torch.zeros(1, 3), torch.zeros(4, 3), "At least two .* not 1 and 4"),
+    (torch.zeros(4, 3), torch.zeros(0, 3), "At least two .* not 4 and 0"),
+    (NOT_A_NUMBER, torch.zeros(2, 2), "not finite"),
+    (torch.zeros(2, 2), INFINITE, "not finite"),
+]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize(("features", "reference", "message"), REFUSED_SETS)
+def test_what_are_no_two_sets_of_features_are_refused(measure, features, reference, message):
+    with pytest.raises(SerialLoRAError, match=message):
+        measure(features, reference)
+
+
+@pytest.mark.parametrize("parts", [{"subsets": 0}, {"subset_size": 1}, {"subset_size": 6}])
+def test_parts_that_cannot_be_are_refused(parts):
+    with pytest.raises(SerialLoRAError, match="parts of 2 to 5 pictures"):
+        kernel_distance(sample(5, 2, 0), sample(9, 2, 1), **parts)
+
+
+# --- CLIP-Score ----------------------------------------------------------------------------------
+
+
+def test_clip_score_in_numpy():
+    images, texts = sample(50, 6, 0), sample(50, 6, 1)
+    one, other = images.numpy(), texts.numpy()
+    cosine = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+    expected = 2.5 * np.maximum(cosine, 0)
+    for precision in (torch.float64, torch.float32):
+        scores = clip_score(images.to(precision), texts.to(precision))
+        assert scores.dtype == torch.float32 and (scores == 0).any()
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_clip_score_by_hand():
+    images = torch.tensor([[3.0, 4.0], [1.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
+    texts = torch.tensor([[6.0, 8.0], [-1.0, 0.0], [0.0, 7.0], [1.0, 0.0]])
+    expected = torch.tensor([2.5, 0, 0, 2.5 * math.sqrt(0.5)])
+    torch.testing.assert_close(clip_score(images, texts), expected)
+
+
+def test_only_directions_count():
+    images, texts = sample(20, 6, 0), sample(20, 6, 1)
+    torch.testing.assert_close(clip_score(9 * images, texts / 7), clip_score(images, texts))
+
+
+@given(st.integers(1, 40), st.integers(0, 10**6), st.booleans())
+@settings(deadline=None)
+def test_clip_score_goes_from_zero_to_two_and_a_half(width, seed, alike):
+    """Rounding included: the cosine of two parallel vectors may come out above 1."""
+    images = sample(50, width, seed).float()
+    scores = clip_score(images, 3 * images if alike else sample(50, width, seed + 1).float())
+    assert ((scores >= 0) & (scores <= 2.5)).all()
+
+
+@pytest.mark.parametrize("other", [(3, 4), (4, 3), (1, 4), (4,)])
+def test_pictures_without_their_captions_are_refused(other):
+    with pytest.raises(SerialLoRAError, match="N pictures and of their N captions"):
+        clip_score(torch.ones(2, 4), torch.ones(other))
+    with pytest.raises(SerialLoRAError, match="N pictures and of their N captions"):
+        clip_score(torch.ones(4), torch.ones(4))
+
+
+# --- the jackknife -------------------------------------------------------------------------------
+
+
+def mean(values: torch.Tensor) -> float:
+    return values.mean().item()
+
+
+@given(st.integers(2, 40), st.integers(0, 10**6), st.sampled_from([0.0, 1e6]))
+@settings(deadline=None)
+def test_the_error_of_a_mean_is_the_one_that_everyone_knows(count, seed, offset):
+    values = offset + sample(count, 1, seed)[:, 0]
+    expected = values.std().item() / count**0.5
+    found = jackknife_error(mean, values, groups=count, seed=seed)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_with_groups_it_is_near_that():
+    """Ten groups know an error to about a quarter of itself."""
+    values = sample(1000, 1, 0)[:, 0]
+    found = [jackknife_error(mean, values, seed=seed) for seed in range(20)]
+    assert np.mean(found) == pytest.approx(values.std().item() / 1000**0.5, rel=0.25)
+
+
+def test_every_picture_is_left_out_once_with_a_group_as_large_as_the_others():
+    kept = []
+
+    def watch(values: torch.Tensor) -> float:
+        kept.append(set(values.tolist()))
+        return 0.0
+
+    assert jackknife_error(watch, torch.arange(23), groups=5) == 0
+    left_out = [set(range(23)) - some for some in kept]
+    assert sorted(map(len, left_out)) == [4, 4, 5, 5, 5]
+    assert sorted(number for some in left_out for number in some) == list(range(23))
+
+
+def test_the_division_is_a_function_of_its_seed_alone():
+    values = sample(30, 2, 0)
+    before = torch.get_rng_state()
+    found = [jackknife_error(mean, values, groups=4, seed=seed) for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_fid_has_an_error_that_falls_with_more_pictures():
+    reference = sample(400, 3, 0)
+    few, many = (
+        jackknife_error(lambda some: frechet_distance(some, reference), sample(400, 3, 1)[:count])
+        for count in (40, 400)
+    )
+    assert 0 < many < few
+
+
+@pytest.mark.parametrize("groups", [1, 0, 6])
+def test_groups_that_cannot_be_are_refused(groups):
+    with pytest.raises(
+        SerialLoRAError, match=f"5 pictures divide into 2 to 5 groups, not {groups}"
+    ):
+        jackknife_error(mean, torch.zeros(5), groups=groups)

@@ -1,0 +1,157 @@
+"""SD3 medium at its own width: two of its blocks in every run, all two billion numbers if slow.
+
+Weights are random and in bfloat16, as frozen ones are loaded at paper scale; nothing else differs.
+"""
+
+from functools import partial
+
+import pytest
+import torch
+from diffusers import SD3Transformer2DModel
+from lab_models import trained_tensors
+from torch import Tensor, nn
+
+from serial_lora.adapters import LoRAConfig, SerialLoRAConfig
+from serial_lora.counting import architecture
+from serial_lora.inject import inject
+from serial_lora.labs.sd3 import PAPER, StyleObjective, gradient_checkpointing
+from serial_lora.labs.sd3_inputs import EncodedPicture, Prompts, TrainingExample, meet_noise
+from serial_lora.memory import saved_activation_bytes
+from serial_lora.memory_sd3 import activation_bytes, shapes_kept
+from serial_lora.training import ExampleStream, train
+
+TEXT_TOKENS = 77 + 77
+RANK = 64
+
+
+def sd3_medium(blocks: int | None = None) -> SD3Transformer2DModel:
+    """The transformer of SD3 medium, or its first blocks, with random weights in bfloat16.
+
+    Built without values first: float32 ones would take twice the room for a moment.
+    """
+    whole = architecture("sd3").on_meta()
+    with torch.device("meta"):
+        model = SD3Transformer2DModel.from_config(
+            whole.config, num_layers=blocks or whole.config.num_layers
+        )
+    model = model.bfloat16().to_empty(device="cpu")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.uniform_(-0.03, 0.03)
+    return model.eval()
+
+
+@pytest.fixture
+def two_blocks() -> SD3Transformer2DModel:
+    return sd3_medium(blocks=2)
+
+
+def adapted(model: nn.Module, config=None) -> nn.Module:
+    """With an adapter whose B is random, as after a few steps."""
+    torch.manual_seed(1)
+    inject(model, config or SerialLoRAConfig(rank=RANK))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("lora_B"):
+                parameter.uniform_(-0.01, 0.01)
+    return model
+
+
+def encoded(pixels: int, seed: int) -> EncodedPicture:
+    """A picture and its caption as SD3 medium's autoencoder and text encoders would leave them."""
+    generator = torch.Generator().manual_seed(seed)
+    side = pixels // 8
+    return EncodedPicture(
+        torch.randn(16, side, side, generator=generator),
+        torch.randn(TEXT_TOKENS, 4096, generator=generator).bfloat16(),
+        torch.randn(2048, generator=generator).bfloat16(),
+    )
+
+
+def stream(pixels: int) -> ExampleStream:
+    """What a step of the lab needs at paper scale: four pictures, one at a time."""
+    empty = Prompts(torch.zeros(1, TEXT_TOKENS, 4096).bfloat16(), torch.zeros(1, 2048).bfloat16())
+    noisy = partial(meet_noise, empty=empty, text_dropout=PAPER.text_dropout, shift=3.0)
+    pictures = [encoded(pixels, seed) for seed in range(PAPER.batch_size)]
+    return ExampleStream(pictures, range(len(pictures)), noisy, 1, PAPER.batch_size, steps=1)
+
+
+def picture(pixels: int) -> TrainingExample:
+    """A batch of one."""
+    items = stream(pixels)
+    return items.collate([items[0]])
+
+
+def one_step_of(model: nn.Module, pixels: int) -> None:
+    """One step as the lab takes it at paper scale; the adapter and nothing else must move."""
+    start = trained_tensors(model)
+    assert all(tensor.dtype == torch.float32 for tensor in start.values())
+    frozen = {name: p for name, p in model.named_parameters() if name not in start}
+    before = {name: p.clone() for name, p in frozen.items() if "blocks.0." in name}
+    with gradient_checkpointing(model, True):
+        history = train(StyleObjective(model), stream(pixels), PAPER.training(1))
+    assert 0 < history.losses[0] < 100
+    moved = {name for name, p in trained_tensors(model).items() if not torch.equal(p, start[name])}
+    assert moved == set(start)
+    assert before and all(torch.equal(frozen[name], tensor) for name, tensor in before.items())
+    assert all(p.grad is None and p.dtype == torch.bfloat16 for p in frozen.values())
+
+
+def test_one_training_step_of_two_full_width_blocks(two_blocks):
+    adapted(two_blocks)
+    assert sum(t.numel() for t in trained_tensors(two_blocks).values()) == 2 * 2 * 1536 * RANK
+    one_step_of(two_blocks, pixels=PAPER.resolution)
+
+
+def gradients(model: nn.Module, pixels: int) -> dict[str, Tensor]:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = StyleObjective(model)(picture(pixels))
+    loss.backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def test_checkpointed_gradients_are_the_same(two_blocks):
+    adapted(two_blocks).train()
+    plain = gradients(two_blocks, pixels=128)
+    with gradient_checkpointing(two_blocks, True):
+        checkpointed = gradients(two_blocks, pixels=128)
+    assert plain.keys() == trained_tensors(two_blocks).keys() == checkpointed.keys()
+    for name, gradient in plain.items():
+        assert gradient.dtype == torch.float32 and gradient.any()
+        torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("config", [SerialLoRAConfig(rank=RANK), LoRAConfig(rank=RANK)])
+def test_a_step_keeps_what_was_estimated_from_shapes(two_blocks, config):
+    adapted(two_blocks, config).train()
+    noisy, pixels = picture(128), 128
+
+    def forward() -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            two_blocks(
+                hidden_states=noisy.latent, encoder_hidden_states=noisy.tokens,
+                pooled_projections=noisy.pooled, timestep=noisy.sigma, return_dict=False,
+            )  # fmt: skip
+
+    for checkpointing in (False, True):
+        blocks = two_blocks.transformer_blocks if checkpointing else ()
+        with gradient_checkpointing(two_blocks, checkpointing):
+            kept = saved_activation_bytes(forward, two_blocks, blocks)
+        assert kept == shapes_kept(2, pixels, config, 77, checkpointing)
+
+
+@pytest.mark.slow
+def test_one_training_step_of_the_whole_model():
+    """Two billion weights in bfloat16, 4 GB, on a picture of 256 pixels a side."""
+    model = adapted(sd3_medium())
+    assert sum(p.numel() for p in model.parameters() if not p.requires_grad) == 2_028_328_000
+    assert sum(t.numel() for t in trained_tensors(model).values()) == 4_718_592
+    one_step_of(model, pixels=256)
+    model.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        kept = saved_activation_bytes(partial(StyleObjective(model), picture(64)), model)
+    estimate = activation_bytes(64, SerialLoRAConfig(rank=RANK))
+    assert kept == pytest.approx(estimate, rel=0.01)  # beside the model's there is the loss's

@@ -1,0 +1,137 @@
+"""Pictures of the SD3 lab: what the autoencoder sees on the way, and sheets in files."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+from sd3_models import small_backbone
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.labs.sd3 import TINY, draw, starting_noise
+from serial_lora.labs.sd3_inputs import encode_pictures
+from serial_lora.labs.sd3_pictures import (
+    ON_A_SHEET,
+    decode_latents,
+    noise_row,
+    sampler_row,
+    save_sheet,
+)
+
+FEW_STEPS = replace(TINY, drawing_steps=4)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return small_backbone()
+
+
+def as_bytes(decoded: torch.Tensor) -> np.ndarray:
+    """diffusers' own way from an autoencoder's answer to pixels."""
+    pictures = VaeImageProcessor().postprocess(decoded, output_type="pil")
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
+def random_picture(seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def test_latents_are_shown_as_diffusers_shows_them(backbone):
+    vae = backbone.pipeline.vae
+    latents = torch.randn(3, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        decoded = vae.decode(latents / 1.25 + 0.125, return_dict=False)[0]
+    shown = decode_latents(backbone, latents)
+    assert shown.shape == (3, 64, 64, 3) and shown.dtype == np.uint8
+    assert np.abs(shown.astype(int) - as_bytes(decoded)).max() <= 1
+
+
+def test_the_path_leads_from_the_picture_to_the_noise(backbone):
+    picture = random_picture()
+    row = noise_row(backbone, picture, [0, 0.25, 1], seed=5)
+    latent, noise = encode_pictures(backbone, [picture], 64), starting_noise(backbone, [5], 64)
+    expected = [latent, 0.75 * latent + 0.25 * noise, noise]
+    for shown, point in zip(row.pictures, expected, strict=True):
+        difference = shown.astype(int) - decode_latents(backbone, point)[0]
+        assert np.abs(difference).max() <= 1
+    assert row.sigmas == [0, 0.25, 1] and row.steps is None
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_the_steps_lead_from_the_noise_to_the_drawing(backbone, guidance):
+    config = replace(FEW_STEPS, guidance=guidance, precision="no")
+    row = sampler_row(backbone, "fox face", [0, 2, 4], seed=3, config=config)
+    noise = decode_latents(backbone, starting_noise(backbone, [3], 64))[0]
+    assert np.abs(row.pictures[0].astype(int) - noise).max() <= 1
+    drawn = draw(backbone, ["fox face"], [3], 4, guidance, 64, precision="no")[0]
+    assert np.array_equal(row.pictures[2], drawn)
+    middle = latents_after(backbone, 2, guidance)
+    assert np.abs(row.pictures[1].astype(int) - decode_latents(backbone, middle)[0]).max() <= 1
+    scheduler = backbone.pipeline.scheduler
+    scheduler.set_timesteps(4)
+    assert row.sigmas == pytest.approx(scheduler.sigmas[[0, 2, 4]].tolist(), abs=1e-6)
+    assert row.steps == [0, 2, 4]
+    assert not backbone.transformer._forward_pre_hooks
+
+
+def latents_after(backbone, steps: int, guidance: float) -> torch.Tensor:
+    """The latents as the pipeline itself reports them."""
+    seen = {}
+    pipeline = backbone.pipeline
+
+    def report(_, step, __, values):
+        seen[step + 1] = values["latents"].float()
+        return {}
+
+    pipeline(
+        "fox face", negative_prompt="", num_inference_steps=4, guidance_scale=guidance,
+        height=64, width=64, latents=starting_noise(backbone, [3], 64), output_type="latent",
+        max_sequence_length=0, callback_on_step_end=report,
+    )  # fmt: skip
+    return seen[steps]
+
+
+def test_a_step_that_is_not_taken_is_refused(backbone):
+    with pytest.raises(SerialLoRAError, match="there are 4 steps, and step 5 is none of them"):
+        sampler_row(backbone, "key", [0, 5], config=FEW_STEPS)
+
+
+def test_a_failing_step_leaves_no_hook_behind(backbone, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("no memory left")
+
+    monkeypatch.setattr(backbone.pipeline.vae, "decode", fail)
+    with pytest.raises(RuntimeError, match="no memory left"):
+        sampler_row(backbone, "key", [0], config=FEW_STEPS)
+    assert not backbone.transformer._forward_pre_hooks
+
+
+# ----------------------------------------------------------------------------------- sheets
+
+
+def test_a_sheet_holds_the_first_drawings_pixel_by_pixel(tmp_path):
+    drawn = np.random.default_rng(0).integers(0, 256, (ON_A_SHEET + 3, 64, 64, 3), dtype=np.uint8)
+    captions = [f"thing {n}" for n in range(len(drawn))]
+    path = save_sheet(drawn, captions, tmp_path / "runs" / "night-100-lora-1.png")
+    with Image.open(path) as sheet:
+        words = sheet.text["Description"]
+        pixels = np.asarray(sheet.convert("RGB"))
+    assert f"{ON_A_SHEET} drawings" in words
+    assert "“thing 39”" in words and "“thing 40”" not in words
+    first = drawn[0].repeat(2, axis=0).repeat(2, axis=1)
+    rows, columns = (np.flatnonzero((pixels != 255).any((axis, 2))) for axis in (1, 0))
+    top, left = rows[0], columns[0]
+    assert np.array_equal(pixels[top : top + 128, left : left + 128], first)
+
+
+def test_a_sheet_that_cannot_be_written_is_an_error_in_words(tmp_path):
+    (tmp_path / "runs").write_text("in the way")
+    drawn = np.zeros((1, 64, 64, 3), np.uint8)
+    with pytest.raises(SerialLoRAError, match="choose another folder with --pictures"):
+        save_sheet(drawn, ["key"], tmp_path / "runs" / "sheet.png")
+    with pytest.raises(SerialLoRAError, match="1 drawings came with 2 captions"):
+        save_sheet(drawn, ["key", "fox"], tmp_path / "sheet.png")
+    assert not (tmp_path / "sheet.png").exists()

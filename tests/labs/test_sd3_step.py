@@ -1,0 +1,298 @@
+"""What goes into SD3 and one training step: against the stock pipeline, picture by picture."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sd3_models import small_backbone
+from torch.utils.data import default_collate
+
+from serial_lora.adapters import SerialLoRAConfig
+from serial_lora.data.styles import StyleExample
+from serial_lora.errors import SerialLoRAError
+from serial_lora.flow import add_noise
+from serial_lora.inject import inject
+from serial_lora.labs import sd3 as lab
+from serial_lora.labs.sd3_inputs import (
+    EncodedPicture,
+    Prompts,
+    TrainingExample,
+    encode_pictures,
+    encode_style,
+    meet_noise,
+    read_prompts,
+    to_square,
+)
+
+CAPTIONS = ["red apple", "sailboat", "red apple", "crescent moon", "teapot"]
+SIDE = 16
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return small_backbone()
+
+
+def examples(order=None):
+    """Pictures of one colour each, some wide and some tall, with captions."""
+    chance = np.random.default_rng(0)
+    made = []
+    for index, caption in enumerate(CAPTIONS):
+        size = (20 + index, 20) if index % 2 else (20, 23)
+        colour = tuple(int(level) for level in chance.integers(0, 256, 3))
+        made.append(StyleExample(Image.new("RGB", size, colour), caption, f"picture {index}"))
+    return [made[index] for index in order or range(len(made))]
+
+
+@pytest.fixture(scope="module")
+def encoded(backbone):
+    return encode_style(backbone, examples(), SIDE)
+
+
+@pytest.fixture(scope="module")
+def empty(backbone):
+    return read_prompts(backbone, [""])
+
+
+# --- encoding ------------------------------------------------------------------------------------
+
+
+def test_a_picture_keeps_its_caption_and_latent_whatever_the_order(backbone, encoded):
+    shuffled = encode_style(backbone, examples([3, 0, 4, 2, 1]), SIDE)
+    assert shuffled.keys() == encoded.keys() == {e.picture_id for e in examples()}
+    some = encode_style(backbone, examples([4]), SIDE)
+    for other in (shuffled, some):
+        for picture_id, picture in other.items():
+            for part, expected in zip(picture, encoded[picture_id], strict=True):
+                torch.testing.assert_close(part, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_encoded_pictures_are_the_autoencoders_and_the_pipelines(backbone, encoded):
+    pipeline = backbone.pipeline
+    for example in examples():
+        picture = to_square(example.picture, SIDE)[None]
+        latent = pipeline.vae.encode(picture).latent_dist.mean
+        latent = (latent - 0.125) * 1.25  # the small autoencoder's shift and scale
+        tokens, _, pooled, _ = pipeline.encode_prompt(
+            example.caption, None, None, do_classifier_free_guidance=False, max_sequence_length=0
+        )
+        expected = EncodedPicture(latent[0], tokens[0], pooled[0])
+        for part, right in zip(encoded[example.picture_id], expected, strict=True):
+            torch.testing.assert_close(part, right, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_latent_comes_back_as_the_picture_it_was_made_from(backbone):
+    """Shift and scale are undone by the pipeline as they were done here."""
+    pipeline = backbone.pipeline
+    pictures = [example.picture for example in examples()]
+    latents = encode_pictures(backbone, pictures, SIDE)
+    config = pipeline.vae.config
+    drawn = pipeline.vae.decode(latents / config.scaling_factor + config.shift_factor).sample
+    squares = torch.stack([to_square(picture, SIDE) for picture in pictures])
+    expected = pipeline.vae(squares).sample
+    torch.testing.assert_close(drawn, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (40, 90), (91, 40), (16, 16), (5, 8)])
+def test_pictures_are_scaled_by_the_shorter_side_and_cut_in_the_middle(size):
+    width, height = size
+    picture = Image.new("RGB", size, (0, 255, 0))
+    if width > height:
+        picture.paste((255, 0, 0), (0, 0, (width - height) // 2, height))
+    elif height > width:
+        picture.paste((255, 0, 0), (0, 0, width, (height - width) // 2))
+    square = to_square(picture, 32)
+    assert square.shape == (3, 32, 32) and square.dtype == torch.float32
+    middle = square[:, 8:-8, 8:-8]
+    expected = torch.tensor([-1.0, 1.0, -1.0]).view(3, 1, 1)
+    torch.testing.assert_close(middle, expected.expand_as(middle), atol=0.1, rtol=0)
+
+
+def test_grey_and_transparent_pictures_become_three_channels():
+    for mode in ("L", "RGBA", "P", "1", "CMYK"):
+        assert to_square(Image.new(mode, (20, 20)), 16).shape == (3, 16, 16)
+
+
+def test_two_pictures_with_one_id_are_refused(backbone):
+    with pytest.raises(SerialLoRAError, match="one id"):
+        encode_style(backbone, examples([0, 1, 0]), SIDE)
+
+
+def test_no_prompt_is_refused(backbone):
+    with pytest.raises(SerialLoRAError, match="at least one"):
+        read_prompts(backbone, [])
+
+
+def test_prompts_are_read_alike_alone_and_together(backbone):
+    together = read_prompts(backbone, CAPTIONS)
+    assert len(together) == len(CAPTIONS)
+    for row, caption in enumerate(CAPTIONS):
+        alone = read_prompts(backbone, [caption])
+        torch.testing.assert_close(alone.tokens[0], together.tokens[row], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(alone.pooled[0], together.pooled[row], atol=1e-5, rtol=1e-5)
+    some = together.rows([3, 1])
+    assert torch.equal(some.pooled, together.pooled[[3, 1]]) and len(some) == 2
+
+
+# --- noise ---------------------------------------------------------------------------------------
+
+
+def test_noise_is_a_function_of_torchs_seed(encoded, empty):
+    meet = partial(meet_noise, encoded["picture 0"], empty, 0.5, 1.0)
+    runs = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        runs.append(meet())
+    assert torch.equal(runs[0].noise, runs[1].noise) and runs[0].sigma == runs[1].sigma
+    assert not torch.equal(runs[0].noise, runs[2].noise) and runs[0].sigma != runs[2].sigma
+
+
+def test_text_is_dropped_whole_and_as_often_as_asked(encoded, empty):
+    torch.manual_seed(0)
+    picture, dropped = encoded["picture 1"], 0
+    for _ in range(300):
+        met = meet_noise(picture, empty, 0.25, 1.0)
+        is_empty = torch.equal(met.tokens, empty.tokens[0])
+        assert is_empty == torch.equal(met.pooled, empty.pooled[0])
+        assert is_empty or torch.equal(met.tokens, picture.tokens)
+        dropped += is_empty
+    assert 45 < dropped < 105
+    assert torch.equal(meet_noise(picture, empty, 0.0, 1.0).tokens, picture.tokens)
+
+
+# --- the step ------------------------------------------------------------------------------------
+
+
+def batch_of(encoded, empty, seed=0) -> TrainingExample:
+    torch.manual_seed(seed)
+    return default_collate([meet_noise(p, empty, 0.2, 1.0) for p in encoded.values()])
+
+
+def adapted_transformer(seed=0):
+    model = inject(small_backbone(seed).transformer, SerialLoRAConfig(rank=4))
+    torch.manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.mark.parametrize("weighting", ["plain", "sigma_squared"])
+@torch.no_grad()
+def test_the_loss_is_that_of_each_picture_alone(encoded, empty, weighting):
+    model, batch = adapted_transformer(), batch_of(encoded, empty)
+    losses = []
+    for row, sigma in enumerate(batch.sigma):
+        latent, noise = batch.latent[row], batch.noise[row]
+        predicted = model(
+            ((1 - sigma) * latent + sigma * noise)[None],
+            encoder_hidden_states=batch.tokens[row : row + 1],
+            pooled_projections=batch.pooled[row : row + 1],
+            timestep=1000 * sigma[None],
+        ).sample[0]
+        error = (predicted - (noise - latent)).square().mean()
+        losses.append(error * sigma**2 if weighting == "sigma_squared" else error)
+    expected = sum(losses) / len(losses)
+    torch.testing.assert_close(lab.StyleObjective(model, weighting)(batch), expected)
+
+
+def gradients(model, batch, checkpointing=False, autocast=False):
+    objective = lab.StyleObjective(model)
+    with (
+        lab.gradient_checkpointing(model, checkpointing),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
+        objective(batch).backward()
+    found = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def test_gradient_checkpointing_gives_equal_gradients_and_is_switched_off(encoded, empty):
+    model, batch = adapted_transformer(), batch_of(encoded, empty)
+    plain, checkpointed = gradients(model, batch), gradients(model, batch, checkpointing=True)
+    assert plain.keys() == checkpointed.keys() and len(plain) == 4
+    for name, gradient in plain.items():
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(checkpointed[name], gradient)
+    assert not model.is_gradient_checkpointing
+
+
+def test_adapters_stay_float32_under_autocast(encoded, empty):
+    model, batch = adapted_transformer(), batch_of(encoded, empty)
+    exact, coarse = gradients(model, batch), gradients(model, batch, autocast=True)
+    for name, gradient in coarse.items():
+        assert gradient.dtype == torch.float32
+        assert (gradient - exact[name]).norm() < 0.1 * exact[name].norm()
+
+
+def test_the_noisy_latent_and_the_timestep_reach_the_model(encoded, empty):
+    seen = {}
+
+    class Watched(torch.nn.Module):
+        def forward(self, **inputs):
+            seen.update(inputs)
+            return (torch.zeros_like(inputs["hidden_states"]),)
+
+    batch = batch_of(encoded, empty)
+    loss = lab.StyleObjective(Watched())(batch)
+    noisy = add_noise(batch.latent, batch.noise, batch.sigma)
+    torch.testing.assert_close(seen["hidden_states"], noisy)
+    torch.testing.assert_close(seen["timestep"], 1000 * batch.sigma)
+    assert seen["timestep"].dtype == torch.float32
+    torch.testing.assert_close(loss, (batch.noise - batch.latent).square().mean())
+
+
+# --- drawing -------------------------------------------------------------------------------------
+
+few_steps = partial(lab.draw, steps=3, guidance=2.5, precision="no")
+
+
+def test_drawings_are_the_stock_pipelines(backbone):
+    drawn = few_steps(backbone, CAPTIONS[:2], [5, 6])
+    noise = torch.stack(
+        [torch.randn(8, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (5, 6)]
+    )
+    expected = backbone.pipeline(
+        CAPTIONS[:2], num_inference_steps=3, guidance_scale=2.5, latents=noise,
+        max_sequence_length=0, output_type="np",
+    ).images  # fmt: skip
+    assert drawn.shape == (2, SIDE, SIDE, 3) and drawn.dtype == np.uint8
+    assert np.abs(drawn - expected * 255).max() <= 1
+
+
+def test_a_drawing_does_not_depend_on_what_is_drawn_with_it(backbone, monkeypatch):
+    together = few_steps(backbone, CAPTIONS, range(5)).astype(int)
+    for index in (0, 3):
+        alone = few_steps(backbone, [CAPTIONS[index]], [index])[0].astype(int)
+        assert np.abs(alone - together[index]).max() <= 1
+    monkeypatch.setitem(lab.DRAWN_AT_ONCE, "tiny", 2)
+    assert np.abs(few_steps(backbone, CAPTIONS, range(5)).astype(int) - together).max() <= 1
+
+
+def test_another_seed_is_another_drawing(backbone):
+    prompts = Prompts(*(part.expand(2, *part.shape[1:]) for part in (
+        read_prompts(backbone, CAPTIONS[:1]).tokens, read_prompts(backbone, CAPTIONS[:1]).pooled
+    )))  # fmt: skip
+    one, other = few_steps(backbone, prompts, [1, 2])
+    assert not np.array_equal(one, other)
+
+
+def test_guidance_of_one_is_the_prompt_alone(backbone):
+    """The pipeline then asks the model once; the empty prompt must not matter."""
+    other = read_prompts(backbone, ["fog"])
+    for guidance, matters in ((1.0, False), (4.0, True)):
+        one, two = (
+            few_steps(backbone, CAPTIONS[:1], [1], guidance=guidance, empty=empty)
+            for empty in (None, other)
+        )
+        assert np.array_equal(one, two) != matters
+
+
+def test_every_prompt_needs_a_seed(backbone):
+    with pytest.raises(SerialLoRAError, match="2 prompts and 1 seeds"):
+        lab.draw(backbone, CAPTIONS[:2], [1])
