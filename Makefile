@@ -82,6 +82,8 @@ test-notebooks: install ## compare notebooks with their sources, and run both fo
 
 notebooks: install ## run the lesson sources and write both folders of notebooks from them
 	$(RUN) -m serial_lora.course.notebooks build
+	$(RUN) -m serial_lora.course.lessons --write README.md
+	$(RUN) -m serial_lora.course.plans --write INSTRUCTORS.md
 
 bench: install ## measure speed and memory (see benchmarks/README.md)
 	$(RUN) -m benchmarks

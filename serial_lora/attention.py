@@ -1,16 +1,18 @@
 """Where a model keeps its attention: one `AttentionSite` for each block.
 
 Each family of models is one small function that walks a model and yields its sites, listed in
-`FAMILIES` at the end. To support another family, write one more such function and add it there:
-name the module that hands the normed tokens to attention, and the weights of q, k, v and out.
+`FAMILIES` after them. To support another family, write one more such function: name the module
+that hands the normed tokens to attention, and the weights of q, k, v and out. Add it there, or hand
+it to `register_family` from anywhere else, such as a notebook (lesson 10 does).
 
 The libraries are never imported here: a model of theirs can only exist where they already are.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -103,6 +105,7 @@ def find_attention_sites(
     everything = [site for family in FAMILIES for site in family(model)]
     if not everything:
         raise SerialLoRAError(_nothing_found(model))
+    _refuse_twice(everything)
     two_streams = any(site.stream for site in everything)
     if stream != "image" and not two_streams:
         raise SerialLoRAError(
@@ -129,14 +132,25 @@ def find_attention_sites(
     return [site for site in sites if blocks is None or site.block in blocks]
 
 
+def _refuse_twice(sites: list[AttentionSite]) -> None:
+    """Two adapters at one place would both act, without a word."""
+    labels = [site.label for site in sites]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise SerialLoRAError(
+            f"the attention of {twice} was found twice, so two families claim it; let the function "
+            "that you registered pass over blocks that the package knows."
+        )
+
+
 def _nothing_found(model: nn.Module) -> str:
     seen = {type(m).__name__ for m in model.modules() if "attention" in type(m).__name__.lower()}
     has = f"its attention layers are {', '.join(sorted(seen)[:6])}" if seen else "it has none"
     return (
         f"no attention block of a known family was found in {type(model).__name__} ({has}); looked "
         "for the blocks of open_clip, segment-anything, diffusers' SD3 transformer, timm's vision "
-        "transformers, and transformers' CLIP, ViT and DINOv2; to support another family, add one "
-        "function to serial_lora/attention.py."
+        "transformers, and transformers' CLIP, ViT and DINOv2; to support another family, write "
+        "one function as in serial_lora/attention.py for register_family (lesson 10 shows how)."
     )
 
 
@@ -367,7 +381,9 @@ def _separate_site(
     )
 
 
-FAMILIES: list[Callable[[nn.Module], Iterator[AttentionSite]]] = [
+Family = Callable[[nn.Module], Iterable[AttentionSite]]
+
+FAMILIES: list[Family] = [
     open_clip_sites,
     segment_anything_sites,
     timm_sites,
@@ -375,6 +391,61 @@ FAMILIES: list[Callable[[nn.Module], Iterator[AttentionSite]]] = [
     transformers_clip_sites,
     transformers_vit_sites,
 ]
+_BUILT_IN = tuple(FAMILIES)
+
+
+def register_family(family: Family) -> Family:
+    """Have the package look for one more family of models, from now on in this process.
+
+    What the function yields is checked each time it is used: the modules it names exist, and the
+    rows it names are in their weights. Whether the tokens go where it says, only a comparison with
+    dense W (I + B A) can tell.
+
+    Args:
+        family: model -> its sites; nothing for a model that is not of the family. A function of
+            the same name that was registered before is replaced, so a notebook's cell can be run
+            again.
+
+    Returns:
+        The same function, so that this can stand above it as a decorator.
+
+    Raises:
+        SerialLoRAError: it is no function, or has the name of one of the package's own.
+    """
+    name = getattr(family, "__name__", None)
+    if not callable(family) or name is None:
+        raise SerialLoRAError("register_family needs a function that takes a model.")
+    if any(name == known.__name__ for known in _BUILT_IN):
+        raise SerialLoRAError(f"{name} is one of the package's own families; name yours otherwise.")
+
+    @functools.wraps(family)
+    def checked(model: nn.Module) -> Iterator[AttentionSite]:
+        for site in family(model):
+            _refuse_misnamed(model, site, name)
+            yield site
+
+    FAMILIES[:] = [known for known in FAMILIES if known.__name__ != name] + [checked]
+    return family
+
+
+def _refuse_misnamed(model: nn.Module, site: AttentionSite, family: str) -> None:
+    """Refuse a site that names what the model does not have."""
+    modules = dict(model.named_modules())
+    wrong = [part for part in "qkv" if part not in site.projections]
+    wrong += [name for name in (site.name, site.entry) if name not in modules]
+    for part, projection in site.projections.items():
+        weight = getattr(modules.get(projection.module), projection.parameter, None)
+        fits = isinstance(weight, nn.Parameter) and weight[projection.row_slice].shape == (
+            projection.rows,
+            projection.columns,
+        )
+        if not fits or (part != "out" and projection.columns != site.width):
+            wrong.append(f"{part} ({projection.module}.{projection.parameter})")
+    if wrong:
+        raise SerialLoRAError(
+            f"{family} yields a site at {site.label} whose {wrong[0]} is not in the model, or of "
+            "another size; compare it with named_modules()."
+        )
 
 
 # ------------------------------------------------------- attention layers that had to be opened

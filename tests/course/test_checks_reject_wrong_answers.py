@@ -9,13 +9,22 @@ import pkgutil
 from collections import Counter
 
 import answers_00_to_03
+import answers_01
 import answers_04
+import answers_05
 import answers_06
+import answers_07
+import answers_08
+import answers_09
+import answers_10
 import pytest
 
 from serial_lora.course import CheckFailed, check, checking, checks
 
-ANSWERS = (answers_00_to_03, answers_04, answers_06)
+ANSWERS = (
+    answers_00_to_03, answers_01, answers_04, answers_05, answers_06, answers_07, answers_08,
+    answers_09, answers_10,
+)  # fmt: skip
 RIGHT = {number: answer for each in ANSWERS for number, answer in each.RIGHT.items()}
 WRONG = {number: answers for each in ANSWERS for number, answers in each.WRONG.items()}
 

@@ -1,0 +1,237 @@
+"""Plans for teaching the course in 90 minutes, half a day or two days, with minutes that add up.
+
+What a plan holds is decided here: which lessons, how long somebody talks before and after, and how
+important an exercise must be to be done in class. How long it takes is not: a lesson's running
+time was measured, and its exercises' minutes stand on their cards. What is left of the time is
+for questions, and :func:`write_plan` refuses a plan that leaves too little.
+
+``python -m serial_lora.course.plans --write INSTRUCTORS.md`` puts all plans between their marker
+lines; ``--check`` says whether they are still there as they should be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from serial_lora.course.exercises import Exercise, read_exercises
+from serial_lora.course.lessons import LESSONS, Lesson, read_measured, say_minutes
+from serial_lora.course.notebooks import find_root, read_source
+from serial_lora.errors import SerialLoRAError
+
+LEAST_FOR_QUESTIONS = 0.05  # of a session
+
+
+@dataclass(frozen=True)
+class Step:
+    """A lesson in class, or a pause.
+
+    Attributes:
+        lesson: its number; empty for a pause.
+        talk: minutes in which the instructor tells and shows, before and after; or the pause's.
+        least: exercises of at least this importance (dots of five) are done in class.
+    """
+
+    lesson: str
+    talk: int
+    least: int = 4
+
+
+PAUSE = Step("", 15)
+
+
+@dataclass(frozen=True)
+class Session:
+    """Some steps in a row, in a given number of minutes."""
+
+    title: str
+    minutes: int
+    steps: tuple[Step, ...]
+
+
+PLANS: dict[str, tuple[Session, ...]] = {
+    "90 minutes": (
+        Session("In one go", 90, (Step("00", 10, 5), Step("02", 10, 5), Step("03", 10, 5))),
+    ),
+    "half a day": (
+        Session(
+            "One half-day",
+            210,
+            (Step("00", 10, 5), Step("02", 10), PAUSE, Step("03", 15), Step("04", 15)),
+        ),
+    ),
+    "two days": (
+        Session(
+            "First day, morning",
+            180,
+            (Step("00", 15, 3), Step("01", 20, 4), PAUSE, Step("02", 15), Step("03", 10, 5)),
+        ),
+        Session(
+            "First day, afternoon",
+            180,
+            (Step("04", 20, 3), PAUSE, Step("06", 20)),
+        ),
+        Session("Second day, morning", 180, (Step("07", 20), PAUSE, Step("05", 15))),
+        Session(
+            "Second day, afternoon", 195, (Step("08", 15), PAUSE, Step("09", 15), Step("10", 15))
+        ),
+    ),
+}
+
+
+# ---------------------------------------------------------------------------------------------
+# Minutes
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a lesson: minutes that it runs, and its exercises (none: not written)."""
+
+    lesson: Lesson
+    runs: int
+    exercises: tuple[Exercise, ...]
+
+    def in_class(self, least: int) -> list[Exercise]:
+        """The exercises of at least this importance."""
+        return [exercise for exercise in self.exercises if exercise.importance >= least]
+
+
+def lesson_facts(root: Path) -> dict[str, Facts]:
+    """The facts of every lesson in the table, by its number."""
+    measured = read_measured()
+    found = {}
+    for lesson in LESSONS:
+        source = root / "solutions" / f"{lesson.stem}.py"
+        exercises = read_exercises(read_source(source)) if source.is_file() else []
+        seconds = measured.get(lesson.number, {}).get("seconds", 0)
+        found[lesson.number] = Facts(lesson, max(1, -(-int(seconds) // 60)), tuple(exercises))
+    return found
+
+
+def minutes_of(step: Step, facts: dict[str, Facts]) -> int:
+    """How long a step takes: talk, the lesson's run, and its exercises in class."""
+    if not step.lesson:
+        return step.talk
+    lesson = facts[step.lesson]
+    return step.talk + lesson.runs + _sum(lesson.in_class(step.least))
+
+
+def for_questions(session: Session, facts: dict[str, Facts]) -> int:
+    """The minutes of a session that no step takes."""
+    return session.minutes - sum(minutes_of(step, facts) for step in session.steps)
+
+
+def _sum(exercises: Iterable[Exercise]) -> int:
+    return sum(exercise.minutes for exercise in exercises)
+
+
+# ---------------------------------------------------------------------------------------------
+# Pages
+
+
+def write_plan(sessions: Iterable[Session], facts: dict[str, Facts]) -> str:
+    """One plan as Markdown tables.
+
+    Raises:
+        SerialLoRAError: a session's steps leave too little time for questions.
+    """
+    parts = []
+    for session in sessions:
+        left = for_questions(session, facts)
+        if left < LEAST_FOR_QUESTIONS * session.minutes:
+            raise SerialLoRAError(
+                f"{session.title}: {session.minutes - left} of {session.minutes} minutes are "
+                "taken, which leaves too little for questions; do fewer exercises in class."
+            )
+        rows = [
+            f"**{session.title}, {session.minutes} minutes**",
+            "",
+            "| From | To | | Told and shown | Runs | Exercises in class |",
+            "|---:|---:|---|---:|---:|---|",
+        ]
+        clock = 0
+        for step in session.steps:
+            until = clock + minutes_of(step, facts)
+            rows.append(f"| {clock} | {until} | {_row(step, facts)} |")
+            clock = until
+        rows.append(f"| {clock} | {session.minutes} | Questions, and what took longer | | | |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def _row(step: Step, facts: dict[str, Facts]) -> str:
+    if not step.lesson:
+        return "Pause | | |"
+    here = facts[step.lesson]
+    chosen = here.in_class(step.least)
+    numbers = ", ".join(exercise.number for exercise in chosen)
+    exercises = f"{numbers}: {_sum(chosen)}" if here.exercises else "not written yet"
+    title = f"{here.lesson.number} {here.lesson.title}"
+    return f"{title} | {step.talk} | {here.runs} | {exercises}"
+
+
+def lessons_table(facts: dict[str, Facts]) -> str:
+    """Each lesson's running time, and the minutes of its exercises by their cards."""
+    rows = [
+        "| Lesson | Runs in | Exercises | Minutes of all | of importance 4 and 5 |",
+        "|---|---|---:|---:|---:|",
+    ]
+    measured = read_measured()
+    for number, here in facts.items():
+        title = f"{number} {here.lesson.title}"
+        rows.append(
+            f"| {title} | {say_minutes(measured.get(number))} | {len(here.exercises)} "
+            f"| {_sum(here.exercises)} | {_sum(here.in_class(4))} |"
+        )
+    return "\n".join(rows)
+
+
+def with_plans(text: str, root: Path) -> str:
+    """Return the page with every plan, and the table of minutes, between its marker lines.
+
+    Raises:
+        SerialLoRAError: marker lines are missing, or a plan does not fit its time.
+    """
+    facts = lesson_facts(root)
+    parts = {f"plan: {name}": write_plan(sessions, facts) for name, sessions in PLANS.items()}
+    for name, part in {**parts, "minutes": lessons_table(facts)}.items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if not pattern.search(text):
+            raise SerialLoRAError(f"The page needs the two lines {begin} and {end}.")
+        text = pattern.sub(lambda _, new=f"{begin}\n{part}\n{end}": new, text)
+    return text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the plans into a page or check it; 1 when it is stale, 2 when it cannot be made."""
+    parser = argparse.ArgumentParser(prog="python -m serial_lora.course.plans")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--write", type=Path, metavar="PAGE", help="update the plans in this page")
+    what.add_argument("--check", type=Path, metavar="PAGE", help="exit with 1 if they are stale")
+    options = parser.parse_args(arguments)
+    page = options.write or options.check
+    try:
+        text = page.read_text(encoding="utf-8")
+        wanted = with_plans(text, find_root())
+        if options.write:
+            page.write_text(wanted, encoding="utf-8")
+    except (OSError, SerialLoRAError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.check and text != wanted:
+        print(
+            f"The plans in {page} are stale: run `python -m serial_lora.course.plans --write "
+            f"{page}`.",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,293 @@
+"""Right and wrong answers to the exercises of lesson 01."""
+
+import torch
+
+torch.set_num_threads(1)
+PARTS = ("q", "k", "v")
+
+
+# --------------------------------------------------------------------- 1.1 the rank for a miss
+
+
+def rank_by_approximations(matrix, allowed):
+    """By making every approximation and measuring it."""
+    U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
+    near = [(U[:, :r] * S[:r]) @ Vh[:r] for r in range(len(S) + 1)]
+    good = [bool((matrix - m).norm() <= allowed * matrix.norm() + 1e-12) for m in near]
+    return good.index(True)
+
+
+def rank(miss):
+    """The first rank whose ``miss(S, r)`` is small enough."""
+
+    def attempt(matrix, allowed):
+        S = torch.linalg.svdvals(matrix)
+        return next((r for r in range(len(S)) if miss(S, r) <= allowed), len(S))
+
+    return attempt
+
+
+def right_miss(S, r):
+    return S[r:].norm() / S.norm()
+
+
+def rank_between(least, most):
+    """The right rank, kept between two ends; ``most`` is below the full rank by that much."""
+
+    def attempt(matrix, allowed):
+        found = rank(right_miss)(matrix, allowed)
+        return min(max(found, least), min(matrix.shape) - most)
+
+    return attempt
+
+
+def rank_by_what_is_kept(matrix, allowed):
+    S = torch.linalg.svdvals(matrix)
+    return next((r for r in range(len(S)) if S[:r].norm() / S.norm() >= allowed), len(S))
+
+
+# -------------------------------------------------------------------------- 1.2 equal LoRA pairs
+
+
+def pairs(of_B, of_A=lambda weight, A: A):
+    """Pairs with one thing changed: ``of_B(W, B)`` and ``of_A(W, A)``."""
+
+    def attempt(weights, A, B):
+        return {part: (of_A(weight, A), of_B(weight, B)) for part, weight in weights.items()}
+
+    return attempt
+
+
+def pairs_in_another_basis(weights, A, B):
+    """The same products, by way of another basis of the rank."""
+    turn = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
+    turn = torch.block_diag(turn, torch.eye(len(A) - 2))
+    return {p: (turn @ A, torch.linalg.solve(turn.T, (w @ B).T).T) for p, w in weights.items()}
+
+
+def pairs_in_place(weights, A, B):
+    answer = pairs(torch.matmul)(weights, A, B)
+    for part, (A_p, B_p) in answer.items():
+        weights[part] += B_p @ A_p
+    return answer
+
+
+# -------------------------------------------------------------------------- 1.3 the nearest pair
+
+
+def best_layers(matrix, r):
+    U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
+    return U[:, :r] * S[:r], Vh[:r]
+
+
+def stacked(each):
+    return torch.cat([each[part] for part in PARTS])
+
+
+def nearest_by_normal_equations(weights, changes, r):
+    """With a Cholesky factor of W^T W in the place of R."""
+    W, wanted = stacked(weights), stacked(changes)
+    factor = torch.linalg.cholesky(W.T @ W).T  # R, up to signs
+    left, A = best_layers(torch.linalg.solve(factor.T, W.T @ wanted), r)
+    return A, torch.linalg.solve(factor, left)
+
+
+def nearest(change):
+    """``change(W, wanted, r, weights, changes)`` gives the two factors of C."""
+
+    def attempt(weights, changes, r):
+        B, A = change(stacked(weights), stacked(changes), r, weights, changes)
+        return A, B
+
+    return attempt
+
+
+def without_values(W, wanted, r, *_):
+    Q, R = torch.linalg.qr(W)
+    U, _, Vh = torch.linalg.svd(Q.T @ wanted)
+    return torch.linalg.solve(R, U[:, :r]), Vh[:r]
+
+
+def without_R(W, wanted, r, *_):
+    return best_layers(torch.linalg.qr(W)[0].T @ wanted, r)
+
+
+def cut_afterwards(W, wanted, r, *_):
+    return best_layers(torch.linalg.lstsq(W, wanted).solution, r)
+
+
+def cut_before(W, wanted, r, *_):
+    left, A = best_layers(wanted, r)
+    return torch.linalg.lstsq(W, left).solution, A
+
+
+def only_q(W, wanted, r, weights, changes):
+    left, A = best_layers(changes["q"], r)
+    return torch.linalg.solve(weights["q"], left), A
+
+
+def of_means(W, wanted, r, weights, changes):
+    left, A = best_layers(sum(changes.values()) / 3, r)
+    return torch.linalg.solve(sum(weights.values()) / 3, left), A
+
+
+# ----------------------------------------------------------------------------- 1.4 the gradient
+
+
+def gradient_by_autograd(weights, gradients, lora_A, scale):
+    """Differentiates the sum of gradient times change."""
+    A = lora_A
+    B = torch.zeros(A.shape[1], len(A), requires_grad=True)
+    change = sum((gradients[p] * (scale * weights[p] @ B @ A)).sum() for p in PARTS)
+    return torch.autograd.grad(change, B)[0]
+
+
+def gradient(of_part=lambda W, g: W.T @ g, parts=PARTS, end=lambda total, A, s: s * total @ A.T):
+    """The gradient with one thing changed."""
+
+    def attempt(weights, gradients, lora_A, scale):
+        total = sum(of_part(weights[part], gradients[part]) for part in parts)
+        return end(total, lora_A, scale)
+
+    return attempt
+
+
+def gradient_of_sums(weights, gradients, lora_A, scale):
+    return scale * sum(weights.values()).T @ sum(gradients.values()) @ lora_A.T
+
+
+# -------------------------------------------------------------------------------- 1.5 the undoing
+
+
+def undo_by_inverse(merged, lora_A, lora_B, scale):
+    """The small matrix inverted, after the scale was put into B."""
+    B = scale * lora_B
+    small = torch.linalg.inv(lora_A @ B + torch.eye(len(lora_A)))
+    return merged - merged @ B @ small @ lora_A
+
+
+def undo_by_large_inverse(merged, lora_A, lora_B, scale):
+    return merged @ torch.linalg.inv(torch.eye(merged.shape[1]) + scale * lora_B @ lora_A)
+
+
+def undo_by_large_solve(merged, lora_A, lora_B, scale):
+    dense = torch.eye(merged.shape[1]) + scale * lora_B @ lora_A
+    return torch.linalg.solve(dense, merged, left=False)
+
+
+def undo(small=lambda one, AB, s: one + s * AB, front=lambda s: s):
+    """The undoing with another small matrix, or another factor in front."""
+
+    def attempt(merged, A, B, scale):
+        inverse = torch.linalg.inv(small(torch.eye(len(A)), A @ B, scale))
+        return merged - front(scale) * merged @ B @ inverse @ A
+
+    return attempt
+
+
+def undo_in_place(merged, lora_A, lora_B, scale):
+    merged -= merged - undo_by_inverse(merged, lora_A, lora_B, scale)
+    return merged
+
+
+RIGHT = {
+    "1.1": rank_by_approximations,
+    "1.2": pairs_in_another_basis,
+    "1.3": nearest_by_normal_equations,
+    "1.4": gradient_by_autograd,
+    "1.5": undo_by_inverse,
+}
+
+WRONG = {
+    "1.1": {
+        "no root": (rank(lambda S, r: right_miss(S, r) ** 2), "root is forgotten"),
+        "no squares": (rank(lambda S, r: S[r:].sum() / S.sum()), "without squares"),
+        "not a share": (rank(lambda S, r: S[r:].norm()), "not divided"),
+        "the next value": (rank(lambda S, r: S[r] / S.norm()), "only one singular value"),
+        "of the strongest": (rank(lambda S, r: S[r] / S[0]), "share of the strongest"),
+        "kept": (rank_by_what_is_kept, "what is kept"),
+        "one too many": (lambda m, a: rank(right_miss)(m, a) + 1, "one too many"),
+        "one too few": (lambda m, a: rank(right_miss)(m, a) - 1, "one too few"),
+        "from rank 1": (rank_between(1, 0), "rank 0 is never tried"),
+        "full rank left out": (rank_between(0, 1), "full rank is never reached"),
+        "a tensor": (lambda m, a: torch.tensor(rank(right_miss)(m, a)), "whole number"),
+        "always the full rank": (lambda m, a: min(m.shape), "in order"),
+        "nothing": (lambda m, a: None, "returns nothing"),
+    },
+    "1.2": {
+        "B as it is": (pairs(lambda W, B: B), "still has d rows|W_p has to act on it"),
+        "W on the side of A": (
+            pairs(lambda W, B: B, lambda W, A: A @ W if W.shape[0] == W.shape[1] else A),
+            "acts on A's side",
+        ),
+        "transposed": (
+            pairs(lambda W, B: (W.T if W.shape[0] == W.shape[1] else W) @ B),
+            "is transposed",
+        ),
+        "twice": (
+            pairs(lambda W, B: W @ B, lambda W, A: A @ W if W.shape[0] == W.shape[1] else A),
+            "W_p is in it twice",
+        ),
+        "turned round": (
+            lambda w, A, B: {p: pair[::-1] for p, pair in pairs(torch.matmul)(w, A, B).items()},
+            "A_p first",
+        ),
+        "a whole matrix": (
+            lambda w, A, B: {p: (A, weight @ B @ A) for p, weight in w.items()},
+            "no pair",
+        ),
+        "only q": (lambda w, A, B: {"q": (A, w["q"] @ B)}, "every part"),
+        "a list": (lambda w, A, B: [(A, weight @ B) for weight in w.values()], "return a dict"),
+        "in place": (pairs_in_place, "changed in place"),
+        "nothing": (lambda w, A, B: None, "return a dict"),
+    },
+    "1.3": {
+        "cut afterwards": (nearest(cut_afterwards), "cut to rank r after solving"),
+        "cut before": (nearest(cut_before), "before the projection"),
+        "only q": (nearest(only_q), "only q"),
+        "means": (nearest(of_means), "averaged"),
+        "no values": (nearest(without_values), "singular values are left out"),
+        "no R": (nearest(without_R), "R is left out"),
+        "turned round": (lambda w, c, r: nearest_by_normal_equations(w, c, r)[::-1], "A .* first"),
+        "one matrix": (
+            lambda w, c, r: torch.linalg.lstsq(stacked(w), stacked(c)).solution,
+            "A holds r rows",
+        ),
+        "zeros": (nearest(lambda W, c, r, *_: (0 * W[: W.shape[1], :r], 0 * W[:r])), "three steps"),
+        "nothing": (lambda w, c, r: None, "A holds r rows"),
+    },
+    "1.4": {
+        "no W": (gradient(lambda W, g: g), "gradient of LoRA's B"),
+        "W not transposed": (gradient(lambda W, g: W @ g), "not transposed"),
+        "g transposed": (gradient(lambda W, g: g.T @ W), "gradient is transposed"),
+        "only q": (gradient(parts=("q",)), "only q is counted"),
+        "no scale": (gradient(end=lambda t, A, s: t @ A.T), "scale is forgotten"),
+        "scale twice": (gradient(end=lambda t, A, s: s * s * t @ A.T), "applied twice"),
+        "a mean": (gradient(end=lambda t, A, s: s * t @ A.T / 3), "averaged"),
+        "a step": (gradient(end=lambda t, A, s: -s * t @ A.T), "sign is turned"),
+        "no A": (gradient(end=lambda t, A, s: s * t), "A is left out"),
+        "turned": (gradient(end=lambda t, A, s: s * A @ t.T), "has to be transposed"),
+        "sums first": (gradient_of_sums, "add the products"),
+        "nothing": (lambda w, g, A, s: None, "returns nothing"),
+    },
+    "1.5": {
+        "LoRA's way": (
+            lambda m, A, B, s: m - s * B @ A if len(m) == len(B) else m,
+            "Serial LoRA multiplied",
+        ),
+        "first term": (lambda m, A, B, s: m - s * m @ B @ A, "first term of a series"),
+        "merged again": (lambda m, A, B, s: m + s * m @ B @ A, "merges once more"),
+        "no scale inside": (undo(lambda one, AB, s: one + AB), "inside .* is forgotten"),
+        "no scale in front": (undo(front=lambda s: 1.0), "in front is forgotten"),
+        "no scale": (undo(lambda one, AB, s: one + AB, lambda s: 1.0), "the scale is forgotten"),
+        "no I": (undo(lambda one, AB, s: s * AB), "I in the"),
+        "sign inside": (undo(lambda one, AB, s: one - s * AB), "sign inside"),
+        "sign in front": (undo(front=lambda s: -s), "sign in front"),
+        "the change": (lambda m, A, B, s: m - undo_by_inverse(m, A, B, s), "change alone"),
+        "large inverse": (undo_by_large_inverse, "way of a .* matrix"),
+        "large solve": (undo_by_large_solve, "way of a .* matrix"),
+        "in place": (undo_in_place, "changed in place"),
+        "not undone": (lambda m, A, B, s: m.clone(), "nothing is undone"),
+        "nothing": (lambda m, A, B, s: None, "returns nothing"),
+    },
+}

@@ -1,0 +1,489 @@
+"""One's own pictures and model: the look into a folder, the classifier, its files, a new family."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lab_models import same_tensors, small_clip, state_of, unchanged
+from PIL import Image
+from torch import nn
+
+from serial_lora import (
+    LoRAConfig,
+    SerialLoRAConfig,
+    SerialLoRAError,
+    adapters,
+    eject,
+    inject,
+    load_adapter,
+    merge,
+    save_adapter,
+)
+from serial_lora import attention as families
+from serial_lora.attention import AttentionSite, Projection, find_attention_sites
+from serial_lora.course.checks.lesson_10 import dense_outputs
+from serial_lora.course.parallel_vit import ParallelBlock, ParallelViT
+from serial_lora.data.classification import load_folder
+from serial_lora.data.folder import (
+    EXAMPLE_CLASSES,
+    class_sizes,
+    examine_folder,
+    write_example_folder,
+)
+from serial_lora.labs.classify import (
+    IMAGENET,
+    OPENAI,
+    ClassifyConfig,
+    PictureClassifier,
+    Preprocessing,
+    accuracy_on,
+    encode,
+    fit,
+    load_classifier,
+    picture_features,
+    preprocessing_of,
+    save_classifier,
+)
+
+# ------------------------------------------------------------------------- a look into a folder
+
+
+def remarks(folder) -> dict[str, str]:
+    facts = examine_folder(folder)
+    return dict(zip(facts["file"], facts["remark"], strict=True))
+
+
+def picture(mode: str = "RGB", size=(12, 10), seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def test_each_kind_of_file_gets_its_remark(tmp_path):
+    folder = tmp_path / "cat"
+    folder.mkdir()
+    for number, mode in enumerate(("RGB", "L", "P", "CMYK", "1", "LA", "RGBA")):
+        ending = "tif" if mode == "CMYK" else "png"
+        picture(mode, seed=number).save(folder / f"{mode}.{ending}")
+    deep = np.arange(120, dtype=np.uint16).reshape(10, 12) * 500
+    Image.fromarray(deep).save(folder / "deep.png")
+    clear = picture("RGBA", seed=9)
+    clear.putalpha(128)
+    clear.save(folder / "clear.png")
+    picture(seed=10).save(
+        folder / "film.gif", save_all=True, append_images=[picture(seed=11), picture(seed=12)]
+    )
+    (folder / "text.txt").write_text("x")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no")
+    (folder / ".hidden.png").write_bytes(b"")
+    found = remarks(tmp_path)
+    assert found["cat/RGB.png"] == found["cat/RGBA.png"] == ""
+    expected = {
+        "L": "grey: three", "1": "grey: three", "LA": "grey: three", "P": "palette",
+        "CMYK": "CMYK: converted", "deep": "16-bit grey", "clear": "laid on white",
+        "film": "animation", "text": "no picture by its ending", "broken": "cannot be read",
+    }  # fmt: skip
+    by_stem = {name.split("/")[1].split(".")[0]: remark for name, remark in found.items()}
+    for stem, words in expected.items():
+        assert words in by_stem[stem], (stem, by_stem[stem])
+    assert len(found) == 12 and examine_folder(tmp_path)["usable"].sum() == 10
+
+
+def test_a_copy_is_found_whatever_its_name_class_and_format(tmp_path):
+    for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (tmp_path / name).mkdir(parents=True)
+    picture().save(tmp_path / "train/cat/a.png")
+    picture().save(tmp_path / "test/dog/b.bmp")
+    picture(seed=1).save(tmp_path / "train/dog/c.png")
+    picture(seed=2).save(tmp_path / "test/cat/d.png")
+    found = remarks(tmp_path)
+    assert "the same picture as test/dog/b.bmp" in found.pop("train/cat/a.png")
+    assert set(found.values()) == {""}
+    sizes = class_sizes(examine_folder(tmp_path))
+    assert sizes["files"].to_dict() == {"cat": 2, "dog": 2}
+    assert sizes["usable"].to_dict() == {"cat": 1, "dog": 2}
+    assert sizes["remark"].astype(bool).to_dict() == {"cat": True, "dog": False}
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(SerialLoRAError, match="there is no folder"):
+        examine_folder(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    assert examine_folder(tmp_path / "empty").empty
+    assert class_sizes(examine_folder(tmp_path / "empty")).empty
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    return write_example_folder(tmp_path_factory.mktemp("own") / "pictures")
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory):
+    return write_example_folder(tmp_path_factory.mktemp("spoilt") / "pictures", flawed=True)
+
+
+def test_the_example_folder_loads_and_its_flaws_are_all_found(own, spoilt):
+    data = load_folder(own)
+    assert [name.replace(" ", "_") for name in data.class_names] == list(EXAMPLE_CLASSES)
+    assert set(remarks(own).values()) == {""}
+    words = ("grey", "palette", "laid on white", "upright", "cannot be read", "the same picture as")
+    said = " ".join(remarks(spoilt).values())
+    assert all(said.count(word) == 1 for word in words), said
+    sizes = class_sizes(examine_folder(spoilt))
+    assert sizes.index[sizes["remark"] != ""].tolist() == ["landscape"]
+    with pytest.raises(SerialLoRAError, match=r"too few in landscape \(1\)"):
+        load_folder(spoilt)
+    with pytest.raises(SerialLoRAError, match="not empty"):
+        write_example_folder(own)
+
+
+# ------------------------------------------------------------------------- any vision model
+
+SIDE = 16
+
+
+def timm_vit() -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(
+        img_size=SIDE, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=5
+    )
+
+
+def of_transformers(name: str, config: str, **options) -> nn.Module:
+    import transformers
+
+    sizes = dict(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE, patch_size=8,
+        intermediate_size=16,
+    )  # fmt: skip
+    configured = getattr(transformers, config)
+    if config == "CLIPConfig":
+        text = sizes | dict(vocab_size=40, max_position_embeddings=6)
+        made = configured(text_config=text, vision_config=sizes, projection_dim=8)
+    else:
+        made = configured(**sizes, **options)
+    return getattr(transformers, name)(made)
+
+
+VISION = {
+    "open_clip": (small_clip, 8),
+    "open_clip tower": (lambda: small_clip().visual, 8),
+    "timm": (timm_vit, 16),
+    "ViT": (lambda: of_transformers("ViTModel", "ViTConfig"), 16),
+    "DINOv2": (lambda: of_transformers("Dinov2Model", "Dinov2Config", mlp_ratio=1), 16),
+    "CLIP": (lambda: of_transformers("CLIPModel", "CLIPConfig"), 8),
+    "CLIP vision": (lambda: of_transformers("CLIPVisionModel", "CLIPVisionConfig"), 16),
+    "CLIP projected": (
+        lambda: of_transformers(
+            "CLIPVisionModelWithProjection", "CLIPVisionConfig", projection_dim=8
+        ), 8,
+    ),
+}  # fmt: skip
+each_model = pytest.mark.parametrize("name", VISION)
+
+
+@torch.no_grad()
+def expected_features(name: str, model: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
+    """The vector as each library's own documentation gets it."""
+    if name == "open_clip":
+        return model.visual(pictures)
+    if name == "open_clip tower":
+        return model(pictures)
+    if name == "timm":
+        model = copy.deepcopy(model)
+        model.reset_classifier(0)
+        return model(pictures)
+    output = (
+        model.vision_model(pixel_values=pictures)
+        if name == "CLIP"
+        else model(pixel_values=pictures)
+    )
+    if name == "CLIP":
+        return model.visual_projection(output[1])
+    if name == "CLIP projected":
+        return output.image_embeds
+    return output[1] if name == "CLIP vision" else output[0][:, 0]
+
+
+@each_model
+def test_features_are_the_librarys(name):
+    torch.manual_seed(0)
+    build, width = VISION[name]
+    model, pictures = build().eval(), torch.randn(3, 3, SIDE, SIDE)
+    with torch.no_grad():
+        found = picture_features(model, pictures)
+    assert found.shape == (3, width)
+    torch.testing.assert_close(found, expected_features(name, model, pictures))
+    assert preprocessing_of(model).size == SIDE
+
+
+@each_model
+def test_the_page_runs_with_any_model_and_its_files_bring_it_back(name, own, tmp_path):
+    torch.manual_seed(0)
+    model = VISION[name][0]().eval()
+    first, data = copy.deepcopy(model), load_folder(own, check_pictures=False)
+    classifier = PictureClassifier(model, data.class_names)
+    towers = None if name == "CLIP vision" else ["image"]
+    inject(classifier.model, SerialLoRAConfig(rank=2, towers=towers))
+    before = state_of(classifier.model)[0]
+    config = ClassifyConfig(rank=2, epochs=1, min_steps=2, batch_size=8)
+    history = fit(classifier, data.train, config, indices=range(0, 100, 7), progress=False)
+    assert history.losses[0] == pytest.approx(np.log(len(data.class_names)), rel=1e-3)
+    after = state_of(classifier.model)[0]
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert moved and all("lora_" in key for key in moved)
+    assert classifier.head.weight.abs().max() > 0
+
+    save_classifier(classifier, tmp_path / "own")
+    again = load_classifier(first, tmp_path / "own")
+    assert again.class_names == data.class_names
+    few = torch.randn(4, 3, SIDE, SIDE)
+    with torch.no_grad():
+        expected = classifier(few)
+        torch.testing.assert_close(again(few), expected)
+        eject(classifier.model, keep_merged=True)
+        torch.testing.assert_close(classifier(few), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_adapter_may_be_there_before_the_classifier():
+    model = inject(timm_vit(), SerialLoRAConfig(rank=2))
+    classifier = PictureClassifier(model, ["a", "b"])
+    trainable = {name for name, p in classifier.named_parameters() if p.requires_grad}
+    assert {name.rpartition(".")[2] for name in trainable - {"head.weight", "head.bias"}} == {
+        "lora_A",
+        "lora_B",
+    }
+    assert len(trainable) == 2 + 2 * len(adapters(model))
+
+
+def test_it_learns_what_can_be_learnt():
+    """Bright pictures against dark ones, from random features."""
+    torch.manual_seed(0)
+    classifier = PictureClassifier(timm_vit(), ["dark", "bright"])
+    inject(classifier.model, SerialLoRAConfig(rank=4))
+
+    class Shades:
+        labels = [number % 2 for number in range(24)]
+
+        def __len__(self):
+            return len(self.labels)
+
+        def __getitem__(self, index):
+            level = 60 + 120 * self.labels[index] + index
+            return Image.new("RGB", (20, 24), (level,) * 3), self.labels[index]
+
+    features, scores, labels = encode(classifier, Shades())
+    assert not scores.any() and labels.tolist() == Shades.labels
+    assert features.mean(1).abs().max() < 1e-5
+    fit(classifier, Shades(), ClassifyConfig(epochs=10, batch_size=8, dropout=0), progress=False)
+    assert accuracy_on(classifier, Shades()) == 1.0
+
+
+def test_transforms_fit_the_model_and_training_ones_vary():
+    prepare = Preprocessing(8, *OPENAI)
+    wide = Image.new("RGB", (40, 20), (255, 255, 255))
+    expected = (1 - torch.tensor(OPENAI[0])) / torch.tensor(OPENAI[1])
+    assert prepare.for_test()(wide).shape == (3, 8, 8)
+    torch.testing.assert_close(prepare.for_test()(wide)[:, 4, 4], expected)
+    noisy = picture(size=(30, 30))
+    torch.manual_seed(0)
+    vary = prepare.for_training(0.5)
+    assert not torch.equal(vary(noisy), vary(noisy))
+
+
+@settings(max_examples=20, deadline=None)
+@given(side=st.integers(1, 4), size=st.tuples(st.integers(5, 60), st.integers(5, 60)))
+def test_any_picture_becomes_the_models_square(side, size):
+    prepare = Preprocessing(8 * side)
+    grey = Image.new("RGB", size, (124, 116, 104))  # ImageNet's mean
+    for transform in (prepare.for_test(), prepare.for_training(0.3)):
+        result = transform(grey)
+        assert result.shape == (3, 8 * side, 8 * side) and result.abs().max() < 0.01
+
+
+def test_published_checkpoints_are_normalised_as_they_were_trained():
+    assert preprocessing_of(VISION["DINOv2"][0]()).mean == IMAGENET[0]
+    assert preprocessing_of(VISION["ViT"][0]()).mean == (0.5, 0.5, 0.5)
+    assert preprocessing_of(VISION["CLIP"][0]()).std == preprocessing_of(small_clip()).std
+
+
+def refuse_models():
+    silent = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    per_token = timm_vit()
+    per_token.global_pool = ""
+    return {
+        "no size": (lambda: PictureClassifier(silent, ["a", "b"]), "how large its pictures"),
+        "a vector a token": (lambda: PictureClassifier(per_token, ["a", "b"]), "not one vector"),
+        "logits": (
+            lambda: PictureClassifier(
+                of_transformers("ViTForImageClassification", "ViTConfig"), ["a", "b"]
+            ),
+            "without its classifier",
+        ),
+        "one class": (lambda: PictureClassifier(timm_vit(), ["a"]), "two classes"),
+        "crop": (lambda: ClassifyConfig(crop=0.0), "share of the area"),
+    }
+
+
+@pytest.mark.parametrize("what", refuse_models())
+def test_what_cannot_be_a_classifier(what):
+    action, words = refuse_models()[what]
+    with pytest.raises(SerialLoRAError, match=words):
+        action()
+
+
+def test_fit_and_files_refuse_what_does_not_belong_together(own, tmp_path):
+    data = load_folder(own, check_pictures=False)
+    bare = PictureClassifier(timm_vit(), data.class_names)
+    with pytest.raises(SerialLoRAError, match="no adapters"):
+        fit(bare, data.train, progress=False)
+    inject(bare.model, SerialLoRAConfig(rank=2))
+    with pytest.raises(SerialLoRAError, match="no training picture"):
+        fit(bare, data.train, indices=[], progress=False)
+    narrow = PictureClassifier(timm_vit(), ["a", "b"])
+    inject(narrow.model, SerialLoRAConfig(rank=2))
+    with pytest.raises(SerialLoRAError, match="only 2 classes"):
+        fit(narrow, data.train, progress=False)
+    with torch.no_grad():
+        narrow.head.weight.fill_(torch.nan)
+    with pytest.raises(SerialLoRAError, match="not finite"):
+        save_classifier(narrow, tmp_path / "nan")
+    assert not (tmp_path / "nan").exists()
+
+    torch.manual_seed(3)
+    folder = save_classifier(bare, tmp_path / "saved")
+    other = VISION["open_clip"][0]()
+    with pytest.raises(SerialLoRAError, match="does not fit the features"):
+        load_classifier(other, folder)
+    torch.manual_seed(4)
+    stranger = timm_vit().requires_grad_(False).eval()
+    before = state_of(stranger)
+    with pytest.raises(SerialLoRAError, match="other weights"):
+        load_classifier(stranger, folder)
+    assert unchanged(stranger, before)
+    (folder / "head.safetensors").write_bytes(b"no")
+    with pytest.raises(SerialLoRAError, match="not a whole safetensors file"):
+        load_classifier(timm_vit(), folder)
+    with pytest.raises(SerialLoRAError, match="missing"):
+        load_classifier(timm_vit(), tmp_path / "nowhere")
+    save_adapter(bare.model, folder / "head.safetensors")
+    with pytest.raises(SerialLoRAError, match="no head"):
+        load_classifier(timm_vit(), folder)
+
+
+def test_the_same_seed_gives_the_same_classifier(own):
+    data, heads = load_folder(own, check_pictures=False), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(0)
+        classifier = PictureClassifier(timm_vit(), data.class_names)
+        inject(classifier.model, SerialLoRAConfig(rank=2, dropout=0.2))
+        config = ClassifyConfig(rank=2, epochs=1, min_steps=2, batch_size=8)
+        fit(classifier, data.train, config, range(16), seed=seed, progress=False)
+        heads.append(classifier.head.state_dict())
+    assert same_tensors(heads[0], heads[1]) and not same_tensors(heads[0], heads[2])
+
+
+# ------------------------------------------------------------------------- a family of one's own
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """register_family, with the list of families as it was after the test."""
+    monkeypatch.setattr(families, "FAMILIES", list(families.FAMILIES))
+    return families.register_family
+
+
+def parallel_sites(model):
+    for name, block in model.named_modules():
+        if isinstance(block, ParallelBlock):
+            yield one_site(name, block.attention.query.in_features)
+
+
+def one_site(name: str, width: int, entry: str = "attention", layer: str = "query"):
+    def of(path, start=0):
+        return Projection(f"{name}.attention.{path}", "weight", start, width, width)
+
+    parts = {"q": of(layer), "k": of("key_value"), "v": of("key_value", width)}
+    return AttentionSite(
+        name, "image", int(name.split(".")[-1]), width, f"{name}.{entry}",
+        parts | {"out": of("collect")}, "tokens",
+    )  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("config", "where"), [(SerialLoRAConfig, "attention"), (LoRAConfig, "beside")]
+)
+def test_a_registered_family_is_adapted_merged_and_saved(register, config, where, tmp_path):
+    torch.manual_seed(0)
+    plain = ParallelViT(image_size=8, patch=4, width=12, heads=3, depth=2).eval()
+    with pytest.raises(SerialLoRAError, match="register_family"):
+        inject(plain, config(rank=2))
+    assert register(parallel_sites) is parallel_sites
+    model = inject(copy.deepcopy(plain), config(rank=2))
+    for pair in adapters(model).values():
+        pair.lora_B.normal_(std=0.3)
+    pictures = torch.randn(2, 3, 8, 8)
+    expected = dense_outputs(plain, model, pictures, where)
+    torch.testing.assert_close(model(pictures), expected, rtol=1e-4, atol=1e-5)
+    file = save_adapter(model, tmp_path / "own.safetensors")
+    torch.testing.assert_close(load_adapter(copy.deepcopy(plain), file)(pictures), model(pictures))
+    torch.testing.assert_close(merge(model)(pictures), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(eject(model)(pictures), plain(pictures))
+
+
+def test_a_cell_that_is_run_again_replaces_its_family(register):
+    model = ParallelViT(image_size=8, patch=4, width=12, heads=3, depth=2)
+    for _ in range(3):
+
+        @register
+        def own_sites(model):
+            return parallel_sites(model)
+
+    assert len(find_attention_sites(model)) == 2
+
+    @register
+    def another_name(model):
+        return parallel_sites(model)
+
+    with pytest.raises(SerialLoRAError, match="stages.0 was found twice"):
+        inject(model, SerialLoRAConfig(rank=2))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(entry="norms"), "whose stages.0.norms is not in the model"),
+        (dict(layer="queries"), "q (stages.0.attention.queries.weight)"),
+        (dict(width=13), "q (stages.0.attention.query.weight)"),
+    ],
+)
+def test_a_site_that_names_what_is_not_there_is_refused(register, change, words):
+    model = ParallelViT(image_size=8, patch=4, width=12, heads=3, depth=1)
+    before = state_of(model)
+
+    @register
+    def wrong_sites(model):
+        yield one_site("stages.0", **{"width": 12} | change)
+
+    with pytest.raises(SerialLoRAError) as caught:
+        inject(model, SerialLoRAConfig(rank=2))
+    assert words in str(caught.value) and "wrong_sites" in str(caught.value)
+    assert unchanged(model, before)
+
+
+def test_names_of_the_packages_own_families_are_taken(register):
+    def timm_sites(model):
+        return []
+
+    with pytest.raises(SerialLoRAError, match="name yours otherwise"):
+        register(timm_sites)
+    with pytest.raises(SerialLoRAError, match="needs a function"):
+        register("timm")
