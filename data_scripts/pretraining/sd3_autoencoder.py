@@ -170,7 +170,9 @@ def say_start(folder: str) -> str:
 
 def write_model(model: ModelMixin, folder: Path) -> None:
     """Config and float16 weights, as diffusers saves them; the model itself stays float32."""
-    deepcopy(model).half().save_pretrained(folder)
+    copy = deepcopy(model).half()
+    copy.register_to_config(_name_or_path="")  # else a config tells where the weights once lay
+    copy.save_pretrained(folder)
 
 
 def drawings(style: str, hidden: bool) -> Tensor:
