@@ -175,12 +175,12 @@ def test_lesson_is_measured_and_short(source):
 
 def test_table_goes_between_the_markers(tmp_path, capsys):
     page = tmp_path / "README.md"
-    page.write_text(f"before\n{lessons.BEGIN}\nold\n{lessons.END}\nafter\n")
+    page.write_text(f"before\n{lessons.BEGIN}\nyesterday\n{lessons.END}\nafter\n")
     assert lessons.main(["--check", str(page)]) == 1
     assert lessons.main(["--write", str(page)]) == 0
     assert lessons.main(["--check", str(page)]) == 0
     text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "yesterday" not in text
     for lesson in lessons.LESSONS:
         assert f"(notebooks/{lesson.stem}.ipynb)" in text and lesson.goal in text
     assert "stale" in capsys.readouterr().err
