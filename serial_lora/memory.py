@@ -38,7 +38,8 @@ def saved_activation_bytes(
         )
         if _storage_id(tensor) not in owned and not cast_weight:
             kept[_storage_id(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor
+        # A tensor that knows its history, kept in that history, is a ring that nothing ever frees.
+        return tensor.detach()
 
     def keep_inputs(module: nn.Module, inputs: tuple) -> None:
         for tensor in inputs:

@@ -1,6 +1,7 @@
 """The benchmark measures what it says, and its table is the one its data give."""
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -82,6 +83,19 @@ def test_a_storage_kept_twice_counts_once():
 
     # exp and both sines keep y's one storage.
     assert saved_activation_bytes(step, nn.Identity()) == 40
+
+
+def test_counting_holds_on_to_nothing():
+    """An output that its own backward pass needs, as a softmax's, was once kept for good."""
+    x, weak = torch.randn(4, 8, requires_grad=True), []
+
+    def step():
+        shares = x.softmax(1)
+        weak.append(weakref.ref(shares))
+        shares.square().sum()
+
+    assert saved_activation_bytes(step, nn.Identity()) > 0
+    assert weak[0]() is None
 
 
 def test_a_step_trains_the_adapter_and_only_that():
