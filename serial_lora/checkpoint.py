@@ -28,6 +28,7 @@ from serial_lora.inject import (
     adapter_shapes,
     adapters,
     base_weight,
+    change_factors,
     changed_parts,
     check_fit,
     inject,
@@ -36,7 +37,6 @@ from serial_lora.inject import (
     set_scale,
     shared_weights,
     unwrapped,
-    wide,
 )
 
 FORMAT = "serial-lora adapter"
@@ -407,16 +407,14 @@ def _pair(
     root: nn.Module, injection: Injection, site: AttentionSite, parts: list[str]
 ) -> tuple[Tensor, Tensor]:
     """One pair for the given parts of one weight."""
-    block = root.get_submodule(site.name)
+    lefts, rights = zip(
+        *(change_factors(root, injection, site, part) for part in parts), strict=True
+    )
     if injection.config.method == SerialLoRAConfig.method:
-        serial = block.get_submodule(f"serial_lora{site.suffix}")
-        weights = [wide(base_weight(root, injection, site.projections[p])) for p in parts]
-        second = serial.scale * torch.cat(weights) @ serial.lora_B.to(weights[0].dtype)
-        return serial.lora_A.float().cpu().clone(), second.float().cpu()
-    loras = [block.get_submodule(f"lora_{part}{site.suffix}") for part in parts]
-    first = torch.cat([lora.lora_A.float() for lora in loras])
-    second = torch.block_diag(*[lora.scale * lora.lora_B.float() for lora in loras])
-    return first.cpu(), second.cpu()
+        first, second = rights[0].clone(), torch.cat(lefts)  # all parts share one A
+    else:
+        first, second = torch.cat(rights), torch.block_diag(*lefts)
+    return first.float().cpu(), second.float().cpu()
 
 
 def _peft_config(root: nn.Module, layers: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:

@@ -177,10 +177,10 @@ def rules() -> list[str]:
         f"zero, and does not when it is more than {ERRORS:g} below. In between the runs do not "
         "tell the methods apart, which is not the same as equal. Better, but in fewer cells than "
         "the claim says, is in part.",
-        f"**Comparable** means not behind by more than a margin: it holds when the mean less "
-        f"{ERRORS:g} standard errors is above the margin, and does not when the mean plus "
-        f"{ERRORS:g} is below it. The margins are {margins}. They are a choice, and a difference "
-        "can be real and within them.",
+        f"**Comparable** means not behind by more than a margin: it holds when even {ERRORS:g} "
+        f"standard errors below the mean the first is behind by less, and does not when {ERRORS:g} "
+        f"above the mean it is behind by more. The margins are {margins}. They are a choice, and a "
+        "difference can be real and within them.",
         "**Signs.** Positive speaks for the method named first. FID, where less is better, is "
         "compared by 100 times the logarithm of the ratio, which is the difference in per cent as "
         "long as it is small.",

@@ -110,10 +110,9 @@ class NoRecords(SerialLoRAError):
 
 
 def run_frame(records: Sequence[Record]) -> pd.DataFrame:
-    """Records as one row a run; also the lab's rank, ``lab_rank``, and the model's ``lab``."""
+    """Records as one row a run; also the ``lab`` that they come from."""
     rows = frame(records)
     if len(rows):
-        rows["lab_rank"] = [record.settings.get("rank", record.rank) for record in records]
         rows["lab"] = [record.settings.get("lab", record.task) for record in records]
     return rows
 

@@ -69,9 +69,7 @@ Epochs = Annotated[int | None, typer.Option(help="rounds over the training pictu
 BatchSize = Annotated[int | None, typer.Option(help="pictures per step")]
 Precision = Annotated[str | None, typer.Option(help="bf16 or no (float32)")]
 Accumulation = Annotated[int | None, typer.Option(help="parts of a batch")]
-Percent = Annotated[
-    str, typer.Option(help="shares of the training pictures, separated by commas")
-]
+Percent = Annotated[str, typer.Option(help="shares of the training pictures, separated by commas")]
 Checkpointing = Annotated[
     bool | None,
     typer.Option(

@@ -467,20 +467,36 @@ def base_weight(root: nn.Module, injection: Injection, projection: Projection) -
     return whole[projection.row_slice]
 
 
-def _weight_change(root: nn.Module, injection: Injection, site: AttentionSite, part: str) -> Tensor:
-    """What an adapter adds to the weight of one projection: (rows, columns), float32 or wider."""
+def change_factors(
+    root: nn.Module,
+    injection: Injection,
+    site: AttentionSite,
+    part: str,
+    least: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    """What an adapter adds to the weight of one projection, as the two factors of a product.
+
+    LoRA's are s B_p and A_p, Serial LoRA's s W_p B and A (the paper's equations 4 and 5).
+
+    Args:
+        least: the number type of both, unless the base's own is wider.
+
+    Returns:
+        (rows, rank) and (rank, columns); the scale is in the first.
+    """
     block = root.get_submodule(site.name)
     if injection.config.method == LoRAConfig.method:
         lora = block.get_submodule(f"lora_{part}{site.suffix}")
-        return lora.scale * (lora.lora_B @ lora.lora_A)
+        return lora.scale * wide(lora.lora_B, least), wide(lora.lora_A, least)
     serial = block.get_submodule(f"serial_lora{site.suffix}")
-    weight = wide(base_weight(root, injection, site.projections[part]))
-    return serial.scale * (weight @ serial.lora_B.to(weight.dtype)) @ serial.lora_A.to(weight.dtype)
+    weight = wide(base_weight(root, injection, site.projections[part]), least)
+    left = serial.scale * (weight @ serial.lora_B.to(weight.dtype))
+    return left, serial.lora_A.to(weight.dtype)
 
 
-def wide(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or in float64 if it is that wide already."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+def wide(tensor: Tensor, least: torch.dtype = torch.float32) -> Tensor:
+    """The tensor in at least this number type, or in its own if that is wider."""
+    return tensor.to(torch.promote_types(tensor.dtype, least))
 
 
 def changed_parts(site: AttentionSite, config: AdapterConfig) -> dict[str, Projection]:
@@ -507,7 +523,8 @@ def _merged_weights(root: nn.Module, injection: Injection) -> dict[tuple[str, st
             key = (projection.module, projection.parameter)
             whole = merged.setdefault(key, _weight(root, key).detach().clone())
             rows = whole[projection.row_slice]
-            rows.copy_(wide(rows) + _weight_change(root, injection, site, part))
+            left, right = change_factors(root, injection, site, part)
+            rows.copy_(wide(rows) + left @ right)
     broken = [module for (module, _), weight in merged.items() if not weight.isfinite().all()]
     if broken:
         raise SerialLoRAError(

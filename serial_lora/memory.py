@@ -28,7 +28,8 @@ def saved_activation_bytes(
     owned = {_storage_id(t) for t in [*model.parameters(), *model.buffers()]}
     weight_shapes = {tuple(p.shape) for p in model.parameters() if p.ndim > 1}
     weight_shapes |= {shape[::-1] for shape in weight_shapes}
-    kept: dict[int, int] = {}
+    # Held until they are summed: the address of one that is let go would soon be another's.
+    kept: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         cast_weight = (
@@ -37,7 +38,7 @@ def saved_activation_bytes(
             and tuple(tensor.shape) in weight_shapes
         )
         if _storage_id(tensor) not in owned and not cast_weight:
-            kept[_storage_id(tensor)] = tensor.untyped_storage().nbytes()
+            kept[_storage_id(tensor)] = tensor.untyped_storage()
         # A tensor that knows its history, kept in that history, is a ring that nothing ever frees.
         return tensor.detach()
 
@@ -53,7 +54,7 @@ def saved_activation_bytes(
     finally:
         for handle in handles:
             handle.remove()
-    return sum(kept.values())
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def _storage_id(tensor: Tensor) -> int:

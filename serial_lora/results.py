@@ -262,16 +262,20 @@ def describe_records(
     settings = {json.dumps(each, sort_keys=True): None for each in untold}
     machines = {record.environment.get("device", "not noted") for record in records}
     lines = [
-        f"{len(records)} runs: {results['dataset'].nunique()} data sets, "
-        f"{results['method'].nunique()} methods, {amount} {amounts}, "
-        f"{results['seed'].nunique()} seeds, {results['seconds'].sum() / 60:.0f} minutes of "
-        "training",
+        f"{_number(len(records), 'run')}: {_number(results['dataset'].nunique(), 'data set')}, "
+        f"{_number(results['method'].nunique(), 'method')}, {amount} {amounts}, "
+        f"{_number(results['seed'].nunique(), 'seed')}, "
+        f"{results['seconds'].sum() / 60:.0f} minutes of training",
         f"command: serial-lora lab {records[0].task} {options}",
         "settings:",
         *settings,
         f"machine: {' '.join(sorted(machines))}",
     ]
     return "\n".join(lines)
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _sweep_options(records: Sequence[Record]) -> dict[str, str]:

@@ -25,12 +25,12 @@ import torch
 from scipy.linalg import subspace_angles
 from torch import Tensor, nn
 
-from serial_lora.adapters import SerialLoRAConfig
 from serial_lora.attention import AttentionSite
 from serial_lora.errors import SerialLoRAError
 from serial_lora.inject import (
     Injection,
     base_weight,
+    change_factors,
     changed_parts,
     injections,
     refuse_without_values,
@@ -95,19 +95,12 @@ def weight_changes(model: nn.Module) -> list[WeightChange]:
 def _read_change(
     root: nn.Module, injection: Injection, site: AttentionSite, part: str
 ) -> WeightChange:
-    serial = injection.config.method == SerialLoRAConfig.method
-    name = f"serial_lora{site.suffix}" if serial else f"lora_{part}{site.suffix}"
-    adapter = root.get_submodule(site.name).get_submodule(name)
-    weight = _wide(base_weight(root, injection, site.projections[part]))
-    left = adapter.scale * _wide(adapter.lora_B)
-    return WeightChange(
-        site.tower, site.block, site.label, part,
-        weight=weight, left=weight @ left if serial else left, right=_wide(adapter.lora_A),
-    )  # fmt: skip
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", torch.float64)
+    weight = base_weight(root, injection, site.projections[part])
+    factors = change_factors(root, injection, site, part, torch.float64)
+    weight, left, right = (
+        tensor.detach().to("cpu", torch.float64) for tensor in (weight, *factors)
+    )
+    return WeightChange(site.tower, site.block, site.label, part, weight, left, right)
 
 
 # -------------------------------------------------------------------------------- singular values

@@ -9,7 +9,7 @@ a picture and every class prompt, both towers adapted and both encoded anew at e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from serial_lora.data.classification import ClassificationData, load_classificat
 from serial_lora.data.fewshot import few_shot_split
 from serial_lora.errors import SerialLoRAError
 from serial_lora.inject import check_fit
+from serial_lora.labs import runs
 from serial_lora.labs.methods import Method
 from serial_lora.labs.runs import (
     LabConfig,
@@ -36,6 +37,7 @@ from serial_lora.labs.runs import (
     lab_device,
     loader_workers,
     run_plan,
+    several,
     swept_configs,
 )
 from serial_lora.metrics import accuracy
@@ -213,7 +215,7 @@ def run_one(
 
 def run_settings(backbone: CLIPBackbone, data: ClassificationData, config: CLIPLabConfig) -> dict:
     """What a record's key covers beside data set, method and its ratio, shots, seed and rank."""
-    settings = asdict(config) | {"model_name": backbone.name, "data": data.fingerprint()[:16]}
+    settings = runs.run_settings(backbone, data, config)
     settings["towers"] = None if config.towers is None else list(config.towers)
     return settings
 
@@ -248,9 +250,7 @@ def run_lab(
         SerialLoRAError: an unknown data set, method or setting; nothing has been run then.
     """
     configs = lab_configs(scale, rank=rank, plus_lr=plus_lr, **changes)
-    datasets, methods, shots, seeds = (
-        list(dict.fromkeys(choice)) for choice in (datasets, methods, shots, seeds)
-    )
+    datasets, methods, shots, seeds = map(several, (datasets, methods, shots, seeds))
     variants = []  # what runs under which settings
     for config in configs:
         chosen = chosen_methods(methods, config.rank, ratio)

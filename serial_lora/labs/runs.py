@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from serial_lora.adapters import AdapterConfig, SerialLoRAConfig
+from serial_lora.data.parts import DividedData, training_subset
 from serial_lora.errors import SerialLoRAError
 from serial_lora.inject import eject, inject
 from serial_lora.labs.methods import Method, get_method
@@ -117,7 +118,7 @@ def swept_configs(
     Raises:
         SerialLoRAError: as :func:`changed_config`, or a setting has an empty list of values.
     """
-    values = {name: _several(value) for name, value in swept.items()}
+    values = {name: several(value) for name, value in swept.items()}
     check_choices(**values)
     return [
         changed_config(configs, scale, **dict(zip(values, chosen, strict=True)), **changes)
@@ -125,8 +126,8 @@ def swept_configs(
     ]
 
 
-def _several(value: object) -> list:
-    """One value as a list of one, several without repetitions."""
+def several(value: object) -> list:
+    """One value as a list of one; several as they come, without repetitions."""
     return list(dict.fromkeys(value)) if isinstance(value, Iterable) else [value]
 
 
@@ -146,7 +147,7 @@ def chosen_methods(
         method.rank(rank)
     if ratios is None:
         return methods
-    ratios = [float(ratio) for ratio in _several(ratios)]
+    ratios = [float(ratio) for ratio in several(ratios)]
     check_choices(ratios=ratios)
     if not any(method.plus for method in methods):
         raise SerialLoRAError(
@@ -174,6 +175,29 @@ def check_batches(pictures: Iterable[int], config: LabConfig) -> None:
     """
     for number in pictures:
         check_shares(min(config.batch_size, number), config.accumulation)
+
+
+def check_subsets(
+    sets: Iterable[DividedData], percent: Sequence[int], seeds: Sequence[int], config: LabConfig
+) -> None:
+    """:func:`check_batches` for shares of the training pictures of some data sets.
+
+    Raises:
+        SerialLoRAError: as there, or a share that is not between 1 and 100.
+    """
+    subsets = (
+        training_subset(data, share, seed) for data in sets for share in percent for seed in seeds
+    )
+    check_batches(map(len, subsets), config)
+
+
+def run_settings(backbone: Any, data: Any, config: LabConfig) -> dict:
+    """What a record's key covers beside data set, method, amount, seed and rank.
+
+    Args:
+        backbone: with the ``name`` of its model; data: with a ``fingerprint()``.
+    """
+    return asdict(config) | {"model_name": backbone.name, "data": data.fingerprint()[:16]}
 
 
 def loader_workers(scale: str) -> int:

@@ -12,7 +12,7 @@ back to the picture's own pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -44,13 +44,15 @@ from serial_lora.labs.runs import (
     Plan,
     adapted,
     changed_config,
-    check_batches,
     check_choices,
+    check_subsets,
     chosen_methods,
     is_first_process,
     lab_device,
     loader_workers,
     run_plan,
+    run_settings,
+    several,
 )
 from serial_lora.memory import saved_activation_bytes
 from serial_lora.metrics import dice, dice_ce, iou
@@ -535,11 +537,6 @@ def run_one(
     )  # fmt: skip
 
 
-def run_settings(backbone: SamBackbone, data: SegmentationData, config: SamLabConfig) -> dict:
-    """What a record's key covers beside data set, method, percent, seed and rank."""
-    return asdict(config) | {"model_name": backbone.name, "data": data.fingerprint()[:16]}
-
-
 def run_lab(
     datasets: Sequence[str],
     methods: Sequence[str] = ("lora", "serial_lora"),
@@ -567,9 +564,7 @@ def run_lab(
         SerialLoRAError: an unknown data set, method or setting; nothing has been run then.
     """
     config = lab_config(scale, **changes)
-    datasets, methods, percent, seeds = (
-        list(dict.fromkeys(choice)) for choice in (datasets, methods, percent, seeds)
-    )
+    datasets, methods, percent, seeds = map(several, (datasets, methods, percent, seeds))
     chosen = chosen_methods(methods, config.rank)
     check_choices(datasets=datasets, methods=methods, percent=percent, seeds=seeds)
     sets = [load_segmentation(name, scale, root) for name in datasets]
@@ -577,13 +572,7 @@ def run_lab(
     sites = find_attention_sites(backbone.model)
     for method in chosen:
         check_fit(backbone.model, sites, method.config(config.rank))
-    check_batches(
-        (
-            len(training_subset(data, share, seed))
-            for data in sets for share in percent for seed in seeds
-        ),
-        config,
-    )  # fmt: skip
+    check_subsets(sets, percent, seeds, config)
     backbone.model.to(lab_device())
 
     def run(data, method, share, seed, base, unfinished) -> Record:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -36,12 +36,14 @@ from serial_lora.labs.runs import (
     Plan,
     adapted,
     changed_config,
-    check_batches,
     check_choices,
+    check_subsets,
     chosen_methods,
     is_first_process,
     lab_device,
     run_plan,
+    run_settings,
+    several,
 )
 from serial_lora.labs.sd3_inputs import (
     EncodedPicture,
@@ -192,9 +194,7 @@ def activation_bytes(
     count = stream.batch_size // (config.accumulation * process_state().num_processes)
     batch = stream.collate([stream[position] for position in range(count)])
     batch = TrainingExample(*(part.to(model.device) for part in batch))
-    autocast = torch.autocast(
-        model.device.type, torch.bfloat16, enabled=config.precision == "bf16"
-    )
+    autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
     def forward() -> None:
         with autocast:
@@ -467,11 +467,6 @@ def adapter_config(method: Method, config: Sd3LabConfig):
     )
 
 
-def run_settings(backbone: Sd3Backbone, data: StyleData, config: Sd3LabConfig) -> dict:
-    """What a record's key covers beside data set, method, percent, seed and rank."""
-    return asdict(config) | {"model_name": backbone.name, "data": data.fingerprint()[:16]}
-
-
 def run_lab(
     datasets: Sequence[str],
     methods: Sequence[str] = ("lora", "serial_lora"),
@@ -499,19 +494,11 @@ def run_lab(
         SerialLoRAError: an unknown data set, method or setting; nothing has been run then.
     """
     config = lab_config(scale, **changes)
-    datasets, methods, percent, seeds = (
-        list(dict.fromkeys(choice)) for choice in (datasets, methods, percent, seeds)
-    )
+    datasets, methods, percent, seeds = map(several, (datasets, methods, percent, seeds))
     chosen = chosen_methods(methods, config.rank)
     check_choices(datasets=datasets, methods=methods, percent=percent, seeds=seeds)
     sets = [load_style(name, scale, root) for name in datasets]
-    check_batches(
-        (
-            len(training_subset(data, share, seed))
-            for data in sets for share in percent for seed in seeds
-        ),
-        config,
-    )  # fmt: skip
+    check_subsets(sets, percent, seeds, config)
     backbone = load_sd3(scale, weights)
     sites = find_attention_sites(backbone.transformer, stream=config.stream)
     for method in chosen:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import open_clip
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -18,6 +21,22 @@ from serial_lora.training import PictureStream
 VISION = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 SMALL = {"embed_dim": 8, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": TEXT}
+
+
+@contextmanager
+def power_cut(objective: type, batches: int) -> Iterator[None]:
+    """In the block, this kind of objective answers so many batches, and then the program ends."""
+    forward, left = objective.forward, [batches]
+
+    def answer(self, batch):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return forward(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(objective, "forward", answer)
+        yield
 
 
 def small_clip(seed: int = 0, vocabulary: int = 32) -> open_clip.CLIP:

@@ -8,7 +8,15 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
-from lab_models import VISION, register_small, state_of, unchanged, weights_file
+from lab_models import (
+    VISION,
+    calls,
+    power_cut,
+    register_small,
+    state_of,
+    unchanged,
+    weights_file,
+)
 from official_archives import ARCHIVES
 from PIL import Image
 
@@ -267,27 +275,12 @@ def test_an_interrupted_lab_goes_on_and_ends_as_if_uninterrupted(
     whole = lab.run_lab([str(class_folders)], **options)
 
     out = tmp_path / "records.jsonl"
-    forward, left = lab.CLIPObjective.forward, [6 + 5]
-
-    def power_cut(self, batch):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return forward(self, batch)
-
-    monkeypatch.setattr(lab.CLIPObjective, "forward", power_cut)
-    with pytest.raises(KeyboardInterrupt):
+    with power_cut(lab.CLIPObjective, 6 + 5):
         lab.run_lab([str(class_folders)], out=out, **options)
     assert len(read_records(out)) == 1
     assert len(list(tmp_path.glob("*unfinished*"))) == 1
 
-    steps = []
-
-    def counted(self, batch):
-        steps.append(1)
-        return forward(self, batch)
-
-    monkeypatch.setattr(lab.CLIPObjective, "forward", counted)
+    steps = calls(monkeypatch, lab.CLIPObjective, "forward")
     records = lab.run_lab([str(class_folders)], out=out, **options)
     assert len(steps) == 2  # from the state saved at step 4
     assert [record.measures for record in records] == [record.measures for record in whole]

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from lab_models import calls, state_of, unchanged
+from lab_models import calls, power_cut, state_of, unchanged
 from sam_models import (
     SMALL_SAM,
     Examples,
@@ -322,22 +322,12 @@ def test_an_interrupted_lab_goes_on_and_ends_as_if_uninterrupted(
     whole = lab.run_lab(["ellipses"], **options)
 
     out = tmp_path / "records.jsonl"
-    forward = lab.SamObjective.forward
-    left = [1 + 6 + 1 + 5]  # one of each run is for measuring the memory
-
-    def power_cut(self, batch):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return forward(self, batch)
-
-    monkeypatch.setattr(lab.SamObjective, "forward", power_cut)
-    with pytest.raises(KeyboardInterrupt):
+    # One batch of each run is for measuring the memory.
+    with power_cut(lab.SamObjective, 1 + 6 + 1 + 5):
         lab.run_lab(["ellipses"], out=out, **options)
     assert len(read_records(out)) == 1
     assert len(list(tmp_path.glob("*unfinished*"))) == 1
 
-    monkeypatch.setattr(lab.SamObjective, "forward", forward)
     seen = calls(monkeypatch, lab.SamObjective, "forward")
     records = lab.run_lab(["ellipses"], out=out, **options)
     assert len(seen) == 1 + 2  # from the state saved at step 4

@@ -1,7 +1,7 @@
 """Sweeps of rank, ratio and rate: what runs, what records say of it, what the tables show."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -200,7 +200,7 @@ def test_shipped_records_are_still_recognised():
     for found in records[:: len(records) // 40]:
         method = METHODS[found.method]
         config = lab.lab_config("tiny")
-        today = json.loads(json.dumps(lab.asdict(config)))
+        today = json.loads(json.dumps(asdict(config)))
         today |= {k: found.settings[k] for k in ("data", "model_name")} | method.settings
         key = run_key("clip", "tiny", found.dataset, found.method, found.shots, found.seed,
                       method.rank(config.rank), today)  # fmt: skip
@@ -244,7 +244,7 @@ def test_the_sweeps_records_are_found_by_name(tmp_path, monkeypatch):
 
     folder = tmp_path / "assets" / "records"
     folder.mkdir(parents=True)
-    line = json.dumps(lab.asdict(with_settings(ratio=5.0)))
+    line = json.dumps(asdict(with_settings(ratio=5.0)))
     (folder / "clip_ratio_tiny.jsonl").write_text(line + "\n")
     monkeypatch.setattr(results, "files", lambda package: tmp_path)
     assert shipped_records("clip_ratio") == [with_settings(ratio=5.0)]
