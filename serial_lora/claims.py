@@ -188,7 +188,8 @@ def rules() -> list[str]:
         "says; it does not where one of them refutes a claim about all; else it holds in part.",
         "**Limits.** Ours are small models and drawings, the paper's are large models and "
         "photographs: a verdict here is about the method at this scale. With a score of claims and "
-        "two standard errors, expect one verdict to be luck.",
+        "two standard errors, expect a verdict or two to be luck, and more where a row stands on "
+        "few pairs.",
     ]
 
 

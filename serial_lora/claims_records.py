@@ -152,7 +152,7 @@ def at_every_rank(evidence: Evidence, measure: str, one: str, other: str) -> Fin
     of = summarise(pd.concat(differences), item.unit)
     says = (
         f"{listed} {item.unit}; all ranks averaged {of.mean:+.2f} ± {of.error:.2f} ({of.datasets} "
-        f"sets x {of.seeds} seeds)."
+        f"set{'s' * (of.datasets > 1)} x {of.seeds} seed{'s' * (of.seeds > 1)})."
     )
     return Finding(verdict, says[0].upper() + says[1:], tuple(parts))
 

@@ -52,7 +52,7 @@ def plot_intervals(intervals: Sequence[Interval]) -> Figure:
                 f"{each.name} has no standard error or no margin; leave it out or run more seeds."
             )
     groups = list(dict.fromkeys(each.group for each in intervals))
-    looks = [(VERMILION, "s"), (BLUE, "o"), ("#009e73", "v"), (QUIET, "D")]
+    looks = [(BLUE, "o"), ("#009e73", "v"), (VERMILION, "s"), (QUIET, "D")]
     with house_style():
         figure = Figure(figsize=(8.6, 1.5 + 0.42 * len(intervals)), layout="constrained")
         axes = figure.subplots()
@@ -114,7 +114,7 @@ def plot_wins(
                 )  # fmt: skip
             axes.set_title(title)
             axes.set_xticks(range(0, cells + 1, 2))
-            said.append(f"{title}: mean {np.mean(counts):.1f}, one in twenty above "
+            said.append(f"{title}: mean {np.mean(counts):.1f}, at most one in twenty above "
                         f"{np.quantile(counts, 0.95):.0f}"
                         + (f", {seen[title]} in the paper" if title in seen else ""))  # fmt: skip
         grid[0].set_ylabel("% of tables")

@@ -78,7 +78,7 @@ def plot_shifts(
             shift = _shift(matrices)
             axes.plot(shift, color=look["colour"], linewidth=1.4, label=look["title"])
         axes.set_yscale("symlog", linthresh=1, linscale=0.7)  # small values can move by any percent
-        axes.yaxis.set_major_formatter("{x:+g}%")
+        axes.yaxis.set_major_formatter(lambda shift, _: f"{shift:+g}%" if shift else "0%")
 
     return _grid(
         frames,

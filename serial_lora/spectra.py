@@ -365,7 +365,8 @@ def claim_table(
         - ``effective_rank_lora``, ``effective_rank_serial``: of dW, whose decay they measure;
         - ``size_lora``, ``size_serial``: |dW| / |W|;
         - ``along_lora``, ``along_serial``: share of dW that writes to the r strongest outputs of W;
-        - ``reads``, ``writes``: overlap of the strongest inputs and outputs of the two dW.
+        - ``reads``, ``writes``: overlap of the strongest inputs and outputs of the two dW. Adapters
+          of one seed start the first pair of both from the same A, and overlap more there.
 
     Raises:
         SerialLoRAError: the two do not belong to one base.

@@ -33,10 +33,15 @@ from IPython.display import Markdown, display
 from torch import nn
 
 from serial_lora.course import CheckFailed, check, lesson_card, lesson_list
+from serial_lora.data.emoji import ATTRIBUTION, load_emoji
 from serial_lora.plots import display_figure, draw_serial_vs_lora, plot_shares, show_pictures
 
 torch.manual_seed(0)
 lesson_card("00")
+
+# %% [markdown]
+# Run the two cells above first, today and whenever you come back. After them you can start at any
+# section of the lesson: each one fetches the pictures and the model that it needs.
 
 # %% [markdown]
 # ## What this course is about
@@ -104,7 +109,7 @@ report = doctor(verbose=True)
 # and takes some seconds; later runs read a cache.
 
 # %%
-from serial_lora.data.emoji import ATTRIBUTION, STYLES, load_emoji
+from serial_lora.data.emoji import STYLES
 
 styles = {style: load_emoji(style) for style in STYLES}
 wanted = ["owl", "red apple", "sailboat", "violin", "snowman", "key"]
@@ -147,7 +152,7 @@ from serial_lora.backbones.clip import encode_prompts, load_clip
 from serial_lora.data.emoji_sets import hidden_codepoints
 from serial_lora.labs.clip import class_scores
 
-backbone, openmoji = load_clip(), styles["openmoji"]
+backbone, openmoji = load_clip(), load_emoji("openmoji")
 things = ["koala", "rooster", "lizard", "sailboat", "violin"]
 places = [openmoji.names.index(thing) for thing in things]
 assert all(openmoji.concepts[place].codepoints in hidden_codepoints() for place in places)
@@ -195,7 +200,8 @@ display(Markdown(words))
 # Before you run it, guess: how many patterns until you recognise the owl?
 
 # %%
-owl = styles["openmoji"].picture(styles["openmoji"].names.index("owl")).convert("L")
+openmoji = load_emoji("openmoji")
+owl = openmoji.picture(openmoji.names.index("owl")).convert("L")
 picture = torch.frombuffer(bytearray(owl.tobytes()), dtype=torch.uint8).view(64, 64).float() / 255
 U, S, Vh = torch.linalg.svd(picture)  # (64, 64), (64,), (64, 64)
 
@@ -219,24 +225,39 @@ print(ATTRIBUTION["openmoji"])
 # %% [markdown]
 # ## The same bet, inside a transformer
 #
-# Back to the tiny CLIP. The cell puts Serial LoRA into its attention blocks with one call, counts, and
-# asks about the five drawings again. Expect two things: only a small share of the numbers can still
-# be trained, and the answers have not moved, since a fresh adapter adds nothing. (Not quite nothing in
-# floating point: the package also takes a faster way through attention, and the order of its sums
-# differs. A change of a hundred-thousandth or less is rounding.)
+# Back to the tiny CLIP and its five drawings. The cell asks about them once more, puts Serial LoRA into
+# the attention blocks with one call, counts, and asks again. Expect two things: only a small share of
+# the numbers can still be trained, and the answers have not moved, since a fresh adapter adds nothing.
+# (Not quite nothing in floating point: the package also takes a faster way through attention, and the
+# order of its sums differs. A change of a hundred-thousandth or less is rounding.)
 
 # %%
 import copy
 
 from serial_lora import SerialLoRAConfig, count_parameters, inject
+from serial_lora.backbones.clip import encode_prompts, load_clip
+from serial_lora.labs.clip import class_scores
+
+backbone, openmoji = load_clip(), load_emoji("openmoji")
+things = ["koala", "rooster", "lizard", "sailboat", "violin"]
+drawings = [openmoji.picture(openmoji.names.index(thing)) for thing in things]
+batch = torch.stack([backbone.test_transform(d) for d in drawings])  # (B, 3, H, W)
+tokens = backbone.tokenizer([f"a drawing of a {thing}." for thing in things])  # (B, N)
+
+
+@torch.no_grad()
+def ask(model: nn.Module) -> torch.Tensor:
+    """How a CLIP divides each drawing among the captions: (B, B), every row sums to 1."""
+    return class_scores(model, batch, encode_prompts(model, tokens)).softmax(dim=-1)
+
 
 model = copy.deepcopy(backbone.model)
+before = ask(model)
 inject(model, SerialLoRAConfig(rank=8))
-with torch.no_grad():
-    again = class_scores(model, batch, encode_prompts(model, tokens)).softmax(dim=-1)  # (B, B)
+after = ask(model)
 
 print(count_parameters(model))
-print(f"largest change of a share: {(again - shares).abs().max().item():.1e}")
+print(f"largest change of a share: {(after - before).abs().max().item():.1e}")
 
 # %% [markdown]
 # **What this shows.** The one line `inject(model, SerialLoRAConfig(rank=8))` froze the model and

@@ -61,8 +61,9 @@ lesson_card("01")
 
 # %% [markdown]
 # The lesson works on real matrices: the weights W_q, W_k and W_v of one attention block of the tiny
-# CLIP, and the gradients that a real task sends there. The next cell reads them. Run it whenever you
-# come back to the middle of the lesson; every section below needs nothing else.
+# CLIP, and the gradients that a real task sends there. The next cell reads them. Run it,
+# after the imports, whenever you come back to the middle of the lesson; every section below needs
+# nothing else.
 
 # %%
 BLOCK = 2  # which attention block of the image tower
@@ -102,8 +103,9 @@ def backward(model: nn.Module, every: int = 2) -> Tensor:
 #
 # where the columns $u_i$ have length one and are at right angles to each other, and the rows
 # $v_i^\top$ too. The **singular value** $\sigma_i$ says how strong a layer is. Lesson 00 kept the first
-# few layers of an owl; now look at the layers themselves. Each has its column drawn at its left and
-# its row above it. Expect bars and checks: one column times one row can draw nothing else.
+# few layers of an owl, and called them patterns; now look at the layers themselves. Each has its
+# column drawn at its left and its row above it. Expect bars and checks: one column times one row can
+# draw nothing else.
 
 # %%
 def grey_picture(name: str) -> Tensor:
@@ -183,7 +185,7 @@ print(f"subtracted {by_subtraction:.6f}   from the tail {by_tail:.6f}   best riv
 #
 # Return the smallest rank whose best approximation misses at most the given share. Use the singular
 # values alone (`torch.linalg.svdvals`): no approximation has to be made. The check tries matrices
-# whose singular values it chose, and the two ends: a miss of 1 and a miss of 0.
+# whose singular values it chose, and both ends of the shares: a miss of 1 and a miss of 0.
 
 # %% tags=["exercise"]
 def rank_for_miss(matrix: Tensor, allowed: float) -> int:
@@ -261,10 +263,11 @@ curves = {name: tail_misses(matrix) for name, matrix in matrices.items()}
 display_figure(plot_misses({f"Matrices of {d} x {d}": curves}, ranks=(1, 2, 4, 8, 16, 32, 64)))
 
 # %%
-half = {name: int((curve > 0.3).sum()) for name, curve in curves.items()}
+needed = {name: int((curve > 0.3).sum()) for name, curve in curves.items()}
 display(Markdown(
-    f"**What this shows.** To miss no more than 30%, W_q needs rank {half['W_q']} of {d}, random "
-    f"numbers need {half['random numbers']}, and the gradient needs {half['gradient for W_q']}. The "
+    f"**What this shows.** To miss no more than 30%, W_q needs rank {needed['W_q']} of {d}, random "
+    f"numbers need {needed['random numbers']}, and the gradient needs "
+    f"{needed['gradient for W_q']}. The "
     "*weight* is nearly as far from low rank as noise is. The *change* that the task asks for is of "
     "low rank. That is LoRA's bet: not that the model is simple, but that the difference is."
 ))
@@ -429,9 +432,9 @@ for part, weight in weights.items():
 # 1. W = Q R, with columns of Q (3d, d) that have length one and stand at right angles
 #    (`torch.linalg.qr`), and R (d, d).
 # 2. Whatever C is, W C lies in what Q spans. So only $Q^\top \Delta$ (d, d) can be met, and the miss is
-#    that of $Q^\top \Delta − R C$.
-# 3. R C may be any matrix of rank r. The best one is the first r layers of $Q^\top \Delta$; then solve
-#    for C.
+#    that of $Q^\top \Delta - R C$.
+# 3. R C may be any matrix of rank r, since R has an inverse as soon as one of the three weights
+#    has. The best one is the first r layers of $Q^\top \Delta$; then solve for C.
 
 # %% [markdown]
 # ### Exercise 1.3 · The nearest serial pair
@@ -493,9 +496,10 @@ check("1.3", nearest_serial_pair)
 # - **own pairs**: Δ_p = B_p A_p. Made for LoRA.
 # - **q only**: Δ_q = B_q A_q, and nothing for k and v.
 #
-# For each we ask what three families miss at best, at every rank. The black line
-# between the two methods obeys the first law alone: one `A` for all, and a free `B` for each.
-# Before you look: which lines reach 0, and at which rank?
+# For each we ask what three families miss at best, at every rank. The black line obeys the first law
+# alone: one `A` for all, and a free `B` for each. It lies between the two methods, or on top of one
+# where they agree; the table below the figure tells them apart. Before you look: which lines reach 0,
+# and at which rank?
 
 # %%
 torch.manual_seed(0)
@@ -559,12 +563,12 @@ display_figure(plot_misses({f"Gradients for q, k and v of block {BLOCK}": real})
 lora, one_space, serial = real.values()
 same = int((one_space > lora[8]).sum())
 display(Markdown(
-    f"**What this shows.** LoRA at rank 8 misses {lora[8]:.0%}. One row space is as good at rank {same}, "
-    "where wishes with nothing in common would need up to 24: the three listen to much the same "
-    "directions. No wonder, as the rows of a gradient are mixed from tokens, and all three read the "
-    f"same tokens. The first law is cheap here. Serial LoRA at rank 8 misses {serial[8]:.0%} and has almost reached its "
-    f"floor, {serial[-1]:.0%}. So the second law, the tie between the columns, is what costs, and more rank does "
-    "not help."
+    f"**What this shows.** LoRA at rank 8 misses {lora[8]:.0%}. One row space is as good at rank "
+    f"{same}, where wishes with nothing in common would need up to 24: the three listen to much the "
+    "same directions. No wonder, as the rows of a gradient are mixed from tokens, and all three read "
+    "the same tokens. The first law is cheap here. Serial LoRA at rank 8 misses "
+    f"{serial[8]:.0%} and has almost reached its floor, {serial[-1]:.0%}. So the second law, the tie "
+    "between the columns, is what costs, and more rank does not help."
 ))
 
 # %% [markdown]
@@ -732,8 +736,8 @@ difference = (by_hand - pair.lora_B.grad).norm() / pair.lora_B.grad.norm()
 print(f"by hand and by autograd differ by {difference:.1e} of the gradient's size")
 
 # %% [markdown]
-# What does the passage through W do? After one step of gradient descent with learning rate η, the
-# weights have moved by
+# What does the passage through W do? After one step of gradient descent with learning rate η, W_q
+# has moved by
 #
 # $$\text{LoRA: } -\eta s^2\, g_q A_q^\top A_q
 # \qquad\qquad
@@ -744,10 +748,11 @@ print(f"by hand and by autograd differ by {difference:.1e} of the gradient's siz
 # So with *equal* learning rates the two methods do *not* take equal steps.
 #
 # By what factor do they differ? There is no fixed factor, and an experiment shows why. A norm layer
-# in front of attention multiplies tokens by its own learnt weights. Halve those and double W_q, W_k
-# and W_v: the model computes exactly the same. A good method should not care. The cell does that to
-# every block of the image tower, with three multiples, takes one step with each method and each of
-# two optimizers, and prints how far q, k and v of one block moved, relative to their size.
+# in front of attention ends with learnt weights, which multiply the tokens, and learnt biases. Halve
+# both and double W_q, W_k and W_v: the model computes exactly the same. A good method should not
+# care. The cell does that to every block of the image tower, with three multiples, takes one step
+# with each method and each of two optimizers, and prints how far q, k and v of one block moved,
+# relative to their size.
 
 # %%
 def rescaled(multiple: float) -> nn.Module:
@@ -788,8 +793,9 @@ display_table(pd.DataFrame(rows))
 # cancels. LoRA's `B` has the unit of W: with gradient descent the relative step falls with the
 # square of W's size, with Adam (whose first step is about η for every entry, whatever the gradient)
 # with W's size. So a learning rate that was good for LoRA on one model says little about Serial LoRA,
-# and nothing about another model. A comparison that gives both the same rate compares two different
-# things: try several for each method. Lesson 05 does it for A and B.
+# or about LoRA on a model with weights of another size. A comparison that gives both the same rate
+# compares two different things: try several for each method. Lesson 04 does, and lesson 05 gives `A`
+# and `B` rates of their own.
 
 # %% [markdown]
 # ## Merging, and undoing it
@@ -884,12 +890,14 @@ for name, B in pairs.items():
         title = str(dtype).removeprefix("torch.")
         row[f"{title}: error"] = f"{error:.0e}"
         row[f"{title}: same bits"] = f"{(undone == old).float().mean():.0%}"
-    rows.append(row | {"from a copy: same bits": "100%"})
+        copy = old.clone()  # kept before the merge, and put back
+        row[f"{title}, from a copy: same bits"] = f"{(copy == old).float().mean():.0%}"
+    rows.append(row)
 display_table(pd.DataFrame(rows))
 
 # %% [markdown]
 # **What this shows.** In float32 and for the mild pairs of ordinary training, the undoing is good to
-# about seven digits, and still some entries differ in their last bit. In bfloat16 the *merge* itself
+# about seven digits, and still not every entry has its old bits. In bfloat16 the *merge* itself
 # rounded the weights, and no calculation can find what rounding threw away. The stronger the pair, the
 # worse. The last row shows where it ends: what a pair shrinks to a thousandth comes back with a
 # thousand times the rounding. A pair that shrinks a direction to *nothing* (then $I_r + s\,AB$ has no
@@ -939,7 +947,8 @@ display_table(pd.DataFrame(rows))
 #
 # <details><summary>Answer</summary>
 #
-# Most, not all: the merge rounded. Only a copy of the old weights brings back every bit.
+# Not all of them: the merge rounded. After a mild pair most entries have their old bits, after a strong
+# one few have. Only a copy of the old weights brings back every bit.
 #
 # </details>
 

@@ -44,6 +44,10 @@ from serial_lora.widgets import count_panel
 lesson_card("02")
 
 # %% [markdown]
+# There is nothing to load and nothing to train in this lesson: counting takes no weights. After the
+# imports you can start at any section.
+
+# %% [markdown]
 # ## One pair
 #
 # A low-rank pair for a matrix with `inputs` columns and `outputs` rows is `A` (r, inputs) and
@@ -112,6 +116,7 @@ check("2.1", pair_size)
 # The next cell counts a block without the formula: it lists the tensors.
 
 # %%
+rank, width = 32, 768
 lora_block = {name: [(rank, width), (width, rank)] for name in ("q", "k", "v", "out")}
 serial_block = {"before q, k and v": [(rank, width), (width, rank)]}
 
@@ -122,8 +127,8 @@ for method, block in (("LoRA", lora_block), ("Serial LoRA", serial_block)):
 
 # %% [markdown]
 # **What this shows.** Eight tensors against two, and four times the numbers. Change `rank` or `width`
-# above and run both cells again: the counts move and the factor does not, since both methods have
-# the same d and the same r.
+# in the cell and run it again: the counts move and the factor does not, since both methods have the
+# same d and the same r.
 
 # %% [markdown]
 # ## A whole model

@@ -31,15 +31,72 @@ if hosted and util.find_spec("serial_lora") is None:
 # %%
 import copy
 
+import open_clip
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from serial_lora import SerialLoRAConfig, inject
 from serial_lora.adapters import SerialLoRA
 from serial_lora.course import check, lesson_card
+from serial_lora.inject import adapters
 
-torch.manual_seed(0)
 lesson_card("03")
+
+# %% [markdown]
+# The lesson puts adapters into two models: an attention block, small enough to read, and later a small
+# CLIP. The next two code cells make them. Run both, after the imports, whenever you come back to the
+# middle of the lesson; every section below needs nothing else.
+#
+# `SmallBlock` is the attention half of a transformer block as CLIP, SAM and most vision transformers
+# have it: norm first, then attention, and the result is *added* to what came in. What came in is called
+# the **residual stream**; it runs through the whole model, and each block only adds to it. The other
+# half of a block, an MLP, is left out here, since neither method touches it. Read it from `forward`
+# upwards.
+
+# %%
+class SmallBlock(nn.Module):
+    """x + out(attention(q, k, v)), where q, k and v read the normed x."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        batch, tokens, width = q.shape  # (B, N, d)
+        split = (batch, tokens, self.heads, width // self.heads)
+        q, k, v = (t.view(split).transpose(1, 2) for t in (q, k, v))  # (B, heads, N, d / heads)
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, d / heads)
+        return self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))  # (B, N, d)
+
+    def attention(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.attend(self.q(tokens), self.k(tokens), self.v(tokens))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.attention(self.norm(x))
+
+# %% [markdown]
+# Nobody trained these models: their weights are random and frozen, and for questions about how an
+# adapter is built they serve as well as any. One adapter is made here too, the package's own, with
+# numbers in its matrix `B` as if it had been trained. The first section says what that means.
+
+# %%
+torch.manual_seed(0)
+width, rank = 64, 4
+adapter = SerialLoRA(width, rank)
+x = torch.randn(2, 10, width)  # (B, N, d): 2 pictures, 10 tokens each
+nn.init.normal_(adapter.lora_B, std=0.1)  # as if trained
+block = SmallBlock(width, heads=4).requires_grad_(False)
+print(block(x).shape)
+
+clip = open_clip.CLIP(
+    embed_dim=64,
+    vision_cfg={"image_size": 64, "patch_size": 16, "width": 128, "layers": 4, "head_width": 32},
+    text_cfg={"width": 64, "layers": 2, "heads": 2, "vocab_size": 512, "context_length": 16},
+).eval().requires_grad_(False)
+images = torch.randn(3, 3, 64, 64)  # (B, 3, H, W)
 
 # %% [markdown]
 # ## The formula
@@ -117,16 +174,13 @@ check("3.1", SerialAdapter)
 # %% [markdown]
 # From here on the notebook uses the package's `SerialLoRA`, which is the same module with a dropout
 # and with care for half precision. A fresh one must change nothing, and one with a `B` that is not
-# zero must change something. Expect exactly 0, and then something clearly above it.
+# zero, such as the `adapter` of the opening, must change something. Expect exactly 0, and then
+# something clearly above it.
 
 # %%
-width, rank = 64, 4
-adapter = SerialLoRA(width, rank)
-x = torch.randn(2, 10, width)  # (B, N, d): 2 pictures, 10 tokens each
-
+fresh = SerialLoRA(width, rank)
 with torch.no_grad():
-    print("fresh:   largest change", (adapter(x) - x).abs().max().item())
-    nn.init.normal_(adapter.lora_B, std=0.1)
+    print("fresh:   largest change", (fresh(x) - x).abs().max().item())
     print("trained: largest change", round((adapter(x) - x).abs().max().item(), 3))
 print(adapter)
 
@@ -135,39 +189,11 @@ print(adapter)
 # pretrained model could do, it can still do at the first step of training.
 
 # %% [markdown]
-# ## An attention block, small enough to read
+# ## Where the adapter goes
 #
-# This is the attention half of a transformer block as CLIP, SAM and most vision transformers have
-# it: norm first, then attention, and the result is *added* to what came in. What came in is called
-# the **residual stream**; it runs through the whole model, and each block only adds to it. The other
-# half of a block, an MLP, is left out here, since neither method touches it.
-
-# %%
-class SmallBlock(nn.Module):
-    """x + out(attention(q, k, v)), where q, k and v read the normed x."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(width)
-        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
-
-    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        batch, tokens, width = q.shape  # (B, N, d)
-        split = (batch, tokens, self.heads, width // self.heads)
-        q, k, v = (t.view(split).transpose(1, 2) for t in (q, k, v))  # (B, heads, N, d / heads)
-        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, d / heads)
-        return self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))  # (B, N, d)
-
-    def attention(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.attend(self.q(tokens), self.k(tokens), self.v(tokens))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.attention(self.norm(x))
-
-
-block = SmallBlock(width, heads=4).requires_grad_(False)
-print(block(x).shape)
+# Look at the last two methods of `SmallBlock` again, in the opening. The residual stream is normed; q, k
+# and v read the normed tokens; what attention found is added to the stream. An adapter is one more
+# call among these. PyTorch will not tell you which place is right, since the shapes fit in all of them.
 
 # %% [markdown]
 # ### Exercise 3.2 · The right place
@@ -480,7 +506,7 @@ check("3.6", pairs_in)
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 
 # %% [markdown]
-# ## The verdict
+# ### The verdict
 #
 # The package keeps these probes too, for whoever skipped the exercises. Each row is one block, each
 # column one question. Before you run it: in which column does each variant fail?
@@ -506,21 +532,14 @@ probe_table(blocks, x)
 # %% [markdown]
 # ## Into a real model, by hand
 #
-# CLIP's blocks come from a library and should stay as they are: no subclass, no copied forward pass.
-# PyTorch has a door for this, the *forward hook*: a function that may replace what a module returns.
-# The right place, after the norm and before q, k and v, is the output of the block's first norm,
-# which open_clip calls `ln_1`. The three projections all read it.
+# The opening's `clip` is small, and of the same class as the large ones. Its blocks come from a library,
+# open_clip, and should stay as they are: no subclass, no copied forward pass. PyTorch has a door for
+# this, the *forward hook*: a function that may replace what a module returns. The right place, after
+# the norm and before q, k and v, is the output of the block's first norm, which open_clip calls `ln_1`.
+# The three projections all read it.
 
 # %%
-import open_clip
-
 torch.manual_seed(0)
-clip = open_clip.CLIP(
-    embed_dim=64,
-    vision_cfg={"image_size": 64, "patch_size": 16, "width": 128, "layers": 4, "head_width": 32},
-    text_cfg={"width": 64, "layers": 2, "heads": 2, "vocab_size": 512, "context_length": 16},
-).eval().requires_grad_(False)
-
 by_hand = copy.deepcopy(clip)
 hand_adapters = nn.ModuleList()
 for resblock in by_hand.visual.transformer.resblocks:
@@ -529,7 +548,6 @@ for resblock in by_hand.visual.transformer.resblocks:
     resblock.ln_1.register_forward_hook(lambda norm, inputs, output, pair=pair: pair(output))
     hand_adapters.append(pair)
 
-images = torch.randn(3, 3, 64, 64)  # (B, 3, H, W)
 with torch.no_grad():
     change = (by_hand.encode_image(images) - clip.encode_image(images)).abs().max().item()
 print(f"{len(hand_adapters)} adapters, largest change in an answer: {change:.3f}")
@@ -542,18 +560,22 @@ print(f"{len(hand_adapters)} adapters, largest change in an answer: {change:.3f}
 #
 # `inject` does the same for every family of models that the course knows, and takes care of what the
 # five lines leave out: it freezes the base, refuses to inject twice, keeps the base's names in the
-# state dict, and finds the norm's output for each architecture. Given the same matrices, it must give
-# the same answers. Expect rounding, around one millionth: the package also takes a faster way
-# through attention, whose sums run in another order.
+# state dict, and finds the norm's output for each architecture. The cell injects into one copy of the
+# CLIP, and hooks the *same* pairs into another copy by hand. With the same matrices both must give the
+# same answers. Expect rounding, around one millionth: the package also takes a faster way through
+# attention, whose sums run in another order.
 
 # %%
-from serial_lora import SerialLoRAConfig, count_parameters, disabled, eject, inject, merge, unmerge
-from serial_lora.inject import adapters
+from serial_lora import count_parameters, disabled
 
-# CLIP has an image and a text tower; by hand we adapted the image tower alone.
+torch.manual_seed(0)
+# CLIP has an image and a text tower; by hand we adapt the image tower alone.
 model = inject(copy.deepcopy(clip), SerialLoRAConfig(rank=4, towers=["image"]))
-for mine, theirs in zip(hand_adapters, adapters(model).values(), strict=True):
-    theirs.load_state_dict(mine.state_dict())
+by_hand = copy.deepcopy(clip)
+resblocks = by_hand.visual.transformer.resblocks
+for resblock, pair in zip(resblocks, adapters(model).values(), strict=True):
+    nn.init.normal_(pair.lora_B, std=0.1)  # as if trained
+    resblock.ln_1.register_forward_hook(lambda norm, inputs, output, pair=pair: pair(output))
 
 with torch.no_grad():
     plain = clip.encode_image(images)  # (B, 64)
@@ -577,6 +599,7 @@ print(count_parameters(model))
 # the base at 0 in both steps. And expect a surprise in the first step: look at `A`.
 
 # %%
+torch.manual_seed(0)
 trainee = inject(copy.deepcopy(clip), SerialLoRAConfig(rank=4, towers=["image"]))
 optimizer = torch.optim.SGD([p for p in trainee.parameters() if p.requires_grad], lr=0.1)
 targets = torch.randn(3, 64)  # (B, 64)
@@ -606,11 +629,21 @@ for step in (1, 2):
 # the adapters out. Expect rounding for the merge, and exactly 0 for the two ways back.
 
 # %%
+from serial_lora import eject, merge, unmerge
+
+
 def distance(model: nn.Module, answers: torch.Tensor) -> str:
     """The largest difference between a model's answers and the given ones, to two digits."""
     with torch.no_grad():
         return f"{(model.encode_image(images) - answers).abs().max().item():.1e}"
 
+
+torch.manual_seed(0)
+model = inject(copy.deepcopy(clip), SerialLoRAConfig(rank=4, towers=["image"]))
+for pair in adapters(model).values():
+    nn.init.normal_(pair.lora_B, std=0.1)  # as if trained
+with torch.no_grad():
+    plain, answers = clip.encode_image(images), model.encode_image(images)  # (B, 64) each
 
 merge(model)
 print("merged:  ", distance(model, answers), "from the adapted model")
@@ -671,8 +704,8 @@ from serial_lora.plots import display_figure, house_style
 with house_style():
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
-    for (rank, losses), line in zip(curves.items(), (":", "-.", "-", "--"), strict=True):
-        axes.semilogy(losses, line, linewidth=2, label=f"rank {rank}")
+    for (of_rank, losses), line in zip(curves.items(), (":", "-.", "-", "--"), strict=True):
+        axes.semilogy(losses, line, linewidth=2, label=f"rank {of_rank}")
     axes.set(xlabel="step", ylabel="mean squared error", title="Imitating a change of rank 4")
     axes.legend(title="Serial LoRA")
 ends = "; ".join(f"rank {rank} ends at {losses[-1]:.1e}" for rank, losses in curves.items())

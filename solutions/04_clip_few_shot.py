@@ -33,7 +33,9 @@ import copy
 import json
 import tempfile
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import open_clip
 import pandas as pd
@@ -42,7 +44,7 @@ import torch.nn.functional as F
 from IPython.display import Markdown, display
 from torch import Tensor, nn
 
-from serial_lora import count_parameters, eject, inject, save_adapter
+from serial_lora import count_parameters, eject, inject, merge, save_adapter, unmerge
 from serial_lora.attention import find_attention_sites
 from serial_lora.backbones.clip import encode_prompts, load_clip, tiny_file
 from serial_lora.course import check, lesson_card
@@ -53,12 +55,72 @@ from serial_lora.labs.clip import class_scores, lab_config, run_one, zero_shot
 from serial_lora.labs.methods import METHODS, get_method
 from serial_lora.metrics import accuracy
 from serial_lora.plots import display_figure, house_style, plot_accuracy_by_shots, show_pictures
-from serial_lora.results import as_text
+from serial_lora.results import Record, as_text, frame, paired_difference, shipped_records
 from serial_lora.training import process_state
 from serial_lora.widgets import is_static
 
 torch.manual_seed(0)
 lesson_card("04")
+
+# %% [markdown]
+# The lesson works with one model, a tiny CLIP, and mostly with one data set, drawings of symbols. The
+# next cell reads both, and says how pictures and sentences become what the model takes.
+
+# %%
+device = process_state().device  # a GPU where there is one, as the training loop chooses
+backbone = load_clip("tiny")
+model = backbone.model.to(device)
+data = load_classification("symbols")
+labels, n = torch.tensor(data.test.labels), len(data.test)  # the right classes: (N,)
+config = lab_config("tiny")
+
+
+def prepare(pictures: list) -> Tensor:
+    """PIL pictures as the model wants to see them: (B, 3, H, W)."""
+    return torch.stack([backbone.test_transform(picture) for picture in pictures]).to(device)
+
+
+def prompt_tokens(prompts: list[str]) -> Tensor:
+    """Sentences as token ids: (C, context length)."""
+    return backbone.tokenizer(prompts).to(device)
+
+
+def predictions(clip: nn.Module) -> Tensor:
+    """The class that a model gives each test picture: (N,)."""
+    tensors = prepare([data.test[i][0] for i in range(n)])
+    with torch.no_grad():
+        features = encode_prompts(clip, prompt_tokens(data.prompts()))  # (C, D)
+        return class_scores(clip, tensors, features).argmax(-1).cpu()
+
+# %% [markdown]
+# The second half of the lesson looks at two trained adapters, Serial LoRA's and LoRA's.
+# `trained("lora")` trains one, saves it, and takes it out of the model again. That needs some seconds
+# the first time it is asked for. Then it remembers the record of the run, what the adapted model says
+# about each test picture, and where the file is. Nothing is trained yet: after this cell, the one above
+# and the imports you can start at any section, and the first one that needs an adapter makes it.
+
+# %%
+SHOTS, SEED = 16, 1  # pictures of each class, and which draw of them
+folder = tempfile.TemporaryDirectory()
+
+
+class Trained(NamedTuple):
+    """What came of one run."""
+
+    record: Record
+    said: Tensor  # (N,), the class given to each test picture
+    file: Path
+
+
+@cache
+def trained(name: str) -> Trained:
+    """Trains a method's adapter, saves it, and takes it out of the model; remembers the result."""
+    record = run_one(backbone, data, get_method(name), SHOTS, SEED, config,
+                     progress=not is_static(), keep_adapter=True)
+    file = save_adapter(model, Path(folder.name, f"{name}.safetensors"))
+    said = predictions(model)
+    eject(model)
+    return Trained(record, said, file)
 
 # %% [markdown]
 # ## Two towers and a cosine
@@ -74,9 +136,6 @@ lesson_card("04")
 # numbers from the card that the pretraining wrote.
 
 # %%
-device = process_state().device  # a GPU where there is one, as the training loop chooses
-backbone = load_clip("tiny")
-model = backbone.model.to(device)
 card = json.loads(tiny_file("card.json").read_text("utf-8"))
 measured = card["measured"]
 
@@ -103,7 +162,6 @@ display(Markdown(
 # of them in detail and come back to all of them at the end. Here is one test picture of each class.
 
 # %%
-data = load_classification("symbols")
 firsts = [data.test.labels.index(label) for label in range(len(data.class_names))]
 figure = show_pictures([data.test[i][0] for i in firsts], data.class_names)
 display_figure(figure, alt=f"One drawing of each class: {', '.join(data.class_names)}.", caption=False)
@@ -168,20 +226,12 @@ check("4.1", similarity_scores)
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
 
 # %% [markdown]
-# Now the package's version on the pictures above. `class_scores` encodes the pictures, and
-# `encode_prompts` the sentences. Expect rows that favour one class, and mistakes among them.
+# Now the package's version on the first test picture of each class, those that you saw above.
+# `class_scores` encodes the pictures, and `encode_prompts` the sentences. Expect rows that favour one
+# class, and mistakes among them.
 
 # %%
-def prepare(pictures: list) -> Tensor:
-    """PIL pictures as the model wants to see them: (B, 3, H, W)."""
-    return torch.stack([backbone.test_transform(picture) for picture in pictures]).to(device)
-
-
-def prompt_tokens(prompts: list[str]) -> Tensor:
-    """Sentences as token ids: (C, context length)."""
-    return backbone.tokenizer(prompts).to(device)
-
-
+firsts = [data.test.labels.index(label) for label in range(len(data.class_names))]
 with torch.no_grad():
     class_features = encode_prompts(model, prompt_tokens(data.prompts()))  # (C, D)
     scores = class_scores(model, prepare([data.test[i][0] for i in firsts]), class_features)
@@ -519,7 +569,6 @@ check("4.5", lora_rank_within)
 # compare with the whole model.
 
 # %%
-config = lab_config("tiny")
 rows = []
 for method in METHODS.values():
     trial = inject(copy.deepcopy(model), method.config(config.rank))
@@ -545,44 +594,24 @@ print(config)
 
 # %% [markdown]
 # Two runs: the same pictures, the same order, the same augmentation, the same seed; only the adapter
-# differs. `predictions` keeps what the model says about each test picture, so that we can look at
-# more than one number. It takes some seconds a run.
+# differs. `trained`, from the lesson's opening, hands each of them to `run_one` and keeps, with the
+# record, what the adapted model says about each test picture, so that we can look at more than one
+# number. It takes some seconds a run.
 
 # %%
-shots, seed = 16, 1
-base = zero_shot(backbone, data)
-labels, n = torch.tensor(data.test.labels), len(data.test)
-
-
-def predictions(clip: nn.Module) -> Tensor:
-    """The class that the model gives each test picture: (N,)."""
-    tensors = prepare([data.test[i][0] for i in range(n)])
-    with torch.no_grad():
-        features = encode_prompts(clip, prompt_tokens(data.prompts()))  # (C, D)
-        return class_scores(clip, tensors, features).argmax(-1).cpu()
-
-
-said, runs, files = {"zero-shot": predictions(model)}, {}, {}
-folder = tempfile.TemporaryDirectory()
-for name in ("serial_lora", "lora"):
-    runs[name] = run_one(backbone, data, get_method(name), shots, seed, config, base,
-                         progress=not is_static(), keep_adapter=True)
-    said[name] = predictions(model)
-    files[name] = save_adapter(model, Path(folder.name, f"{name}.safetensors"))
-    eject(model)
+runs = {name: trained(name) for name in ("serial_lora", "lora")}
 
 # %%
-before = base[f"zero_shot_{config.prompt}"]
 rows = []
-for name, record in runs.items():
-    after = record.measures["accuracy"]
+for name, (record, _, _) in runs.items():
+    before, after = record.measures[f"zero_shot_{config.prompt}"], record.measures["accuracy"]
     rows.append({"method": get_method(name).label, "trainable": f"{record.sizes['parameters']:,}",
                  "zero-shot": f"{before:.1%}", "adapted": f"{after:.1%}",
                  "gain in points": f"{100 * (after - before):+.1f}",
                  "last loss": f"{record.measures['loss']:.2f}", "seconds": f"{record.seconds:.0f}"})
 display(pd.DataFrame(rows).set_index("method"))
 
-right = {name: guesses == labels for name, guesses in said.items()}
+right = {name: run.said == labels for name, run in runs.items()}
 only_serial = int((right["serial_lora"] & ~right["lora"]).sum())
 only_lora = int((right["lora"] & ~right["serial_lora"]).sum())
 usual = 2 * (only_serial + only_lora) ** 0.5
@@ -605,7 +634,7 @@ display(Markdown(
 # right go wrong, and the number after training is the balance of both.
 
 # %%
-zero, adapted = said["zero-shot"], said["serial_lora"]
+zero, adapted = predictions(model), trained("serial_lora").said  # (N,) each
 repaired = ((zero != labels) & (adapted == labels)).nonzero().flatten().tolist()
 broken = ((zero == labels) & (adapted != labels)).nonzero().flatten().tolist()
 both = int(((zero == labels) & (adapted == labels)).sum())
@@ -679,7 +708,7 @@ rows = pd.DataFrame({"pictures": confusion(zero).sum(1), "right before": confusi
                      "right after": confusion(adapted).diagonal()}, index=data.class_names)
 change = (rows["right after"] - rows["right before"]) / rows["pictures"]
 gained, lost = change.idxmax(), change.idxmin()
-agree = (said["serial_lora"] == said["lora"]).float().mean().item()
+agree = (adapted == trained("lora").said).float().mean().item()
 display(rows)
 display(Markdown(
     f"The class that gained most is “{gained}”, from {rows.loc[gained, 'right before']} to "
@@ -698,21 +727,22 @@ display(Markdown(
 # lesson 03.
 
 # %%
-from serial_lora import disabled, load_adapter, merge, unmerge
+from serial_lora import disabled, load_adapter
 
 weights = tiny_file("safetensors").stat().st_size
-for name, file in files.items():
-    size = file.stat().st_size
+for name in ("serial_lora", "lora"):
+    size = trained(name).file.stat().st_size
     print(f"{get_method(name).label:12} {size:9,} bytes, {size / weights:.1%} of the base's file")
 
-fresh = load_adapter(load_clip("tiny").model.to(device), files["serial_lora"])
-same = {"loaded": bool((predictions(fresh) == said["serial_lora"]).all())}
+said = {"zero-shot": predictions(model), "Serial LoRA": trained("serial_lora").said}  # (N,) each
+fresh = load_adapter(load_clip("tiny").model.to(device), trained("serial_lora").file)
+same = {"loaded": bool((predictions(fresh) == said["Serial LoRA"]).all())}
 with disabled(fresh):
     same["disabled, beside zero-shot"] = bool((predictions(fresh) == said["zero-shot"]).all())
 merge(fresh)
-same["merged"] = bool((predictions(fresh) == said["serial_lora"]).all())
+same["merged"] = bool((predictions(fresh) == said["Serial LoRA"]).all())
 unmerge(fresh)
-same["unmerged"] = bool((predictions(fresh) == said["serial_lora"]).all())
+same["unmerged"] = bool((predictions(fresh) == said["Serial LoRA"]).all())
 print("the same class for every test picture:", same)
 
 # %% [markdown]
@@ -741,11 +771,12 @@ def relative_move(clip: nn.Module) -> float:
     return ((moved - plain).norm() / plain.norm()).item()
 
 
+base = zero_shot(backbone, data)  # measured once, for all six records
 rows = []
 for rate in (config.lr / 4, config.lr, 4 * config.lr):
     for name in ("lora", "serial_lora"):
         other = lab_config("tiny", lr=rate, epochs=1)  # as short as the lab allows
-        record = run_one(backbone, data, get_method(name), 1, seed, other, base,
+        record = run_one(backbone, data, get_method(name), 1, SEED, other, base,
                          progress=not is_static(), keep_adapter=True)
         rows.append({"rate": rate, "method": get_method(name).label, "move": relative_move(model),
                      "loss": record.measures["loss"], "accuracy": record.measures["accuracy"]})
@@ -787,13 +818,7 @@ display(Markdown(
 # command, and the configuration that they were made with.
 
 # %%
-from serial_lora.results import (
-    describe_records,
-    frame,
-    methods_table,
-    paired_difference,
-    shipped_records,
-)
+from serial_lora.results import describe_records, methods_table
 
 records = shipped_records("clip")
 results = frame(records)
@@ -817,6 +842,10 @@ display(Markdown(
     f"{gains.min():+.1f} ({gains.idxmin()}) and {gains.max():+.1f} ({gains.idxmax()})."
 ))
 
+# %% [markdown]
+# The same as a picture, with the data sets apart. Each run is a small point, a line joins the means over
+# seeds, and the band behind it goes from the worst seed to the best.
+
 # %%
 display_figure(plot_accuracy_by_shots(results, zero_column))
 
@@ -830,6 +859,7 @@ display_figure(plot_accuracy_by_shots(results, zero_column))
 # same as "equal": a difference smaller than the error may well be there.
 
 # %%
+results = frame(shipped_records("clip"))
 pairs = [("serial_lora", "lora"), ("serial_lora", "lora_equal_budget"),
          ("serial_lora_plus", "lora_plus"), ("lora_plus", "lora"), ("serial_lora_plus", "serial_lora")]
 pairs = [pair for pair in pairs if set(pair) <= set(results["method"])]
@@ -879,11 +909,12 @@ display(paper)
 facts = paper_facts()
 paper_serial, paper_lora = paper.xs("Serial LoRA", level="method"), paper.xs("LoRA", level="method")
 differences = paper_serial - paper_lora  # rows: shots, columns: data sets
-ours = verdicts[verdicts["methods"] == "Serial LoRA against LoRA"].set_index("shots")
+here = paired_difference(frame(shipped_records("clip")), "serial_lora", "lora", "accuracy")
+ours = {f"{row.shots} shot": f"{100 * row.mean:+.1f} ± {100 * row.sem:.1f}"
+        for row in here.itertuples(index=False)}
 rows = [{"shots": shots, "the paper": f"{row.mean():+.2f}",
          "from ... to": f"{row.min():+.2f} ... {row.max():+.2f}",
-         "ours, tiny scale": f"{ours.loc[number, 'mean']:+.1f} ± {ours.loc[number, 'sem']:.1f}"
-         if (number := int(shots.split()[0])) in ours.index else "not run"}
+         "ours, tiny scale": ours.get(shots, "not run")}
         for shots, row in differences.iterrows()]
 print("Serial LoRA minus LoRA at equal rank, in points:")
 pd.DataFrame(rows).set_index("shots")
@@ -929,8 +960,8 @@ both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name
 # again. An interrupted run goes on where it stopped. On several GPUs the last line shares every batch
 # among them. If memory is short, `--accumulation 4` computes each batch in parts.
 #
-# In Python it is the function from above: `run_lab(["oxford_pets"], ["serial_lora"], scale="paper")`
-# from `serial_lora.labs.clip`.
+# In Python it is `run_lab(["oxford_pets"], ["serial_lora"], scale="paper")` from `serial_lora.labs.clip`,
+# which calls `run_one` for each run.
 
 # %% [markdown]
 # ## Quiz

@@ -33,6 +33,7 @@ import copy
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
+from scipy import stats
 from torch import Tensor, nn
 
 from serial_lora import SerialLoRAConfig, describe_groups, eject, inject, lora_plus_groups
@@ -229,8 +230,8 @@ check("5.2", first_adam_step)
 
 # %% [markdown]
 # So under Adam the learning rate *is* the size of an entry's first step, whatever the gradient's size was,
-# and roughly that of the next ones too, as long as the gradient keeps its sign. No settling of sizes
-# between A and B any more. The same table with Adam, and one rate for both.
+# and roughly that of the next ones too, as long as the gradient keeps its sign and its size. No settling
+# of sizes between A and B any more. The same table with Adam, and one rate for both.
 
 # %%
 adam = watch_steps(lambda A, B: torch.optim.Adam([A, B], lr=0.01), steps=100, shown=shown)
@@ -239,14 +240,16 @@ second = {"gradient descent": descent.iloc[1], "Adam": adam.iloc[1]}
 told = {name: row["size of ΔB"] / row["size of ΔA"] for name, row in second.items()}
 display(Markdown(
     f"In step 2, the first in which both move, B moved {told['gradient descent']:.1f} times as far as A under "
-    f"gradient descent, and {told['Adam']:.1f} times under Adam, which does not care how large a gradient is."
+    f"gradient descent, and {told['Adam']:.1f} times under Adam, which does not care how large a gradient is. "
+    "(Still not as far as each other: A's two means hold the zero of step 1, B's do not.)"
 ))
 
 # %% [markdown]
 # **What this shows.** The first row is as before: a gradient of exactly zero gives a step of exactly zero,
-# even divided by its own size. From then on each matrix moves as fast as its learning rate says. So the
-# *ratio* of two learning rates now means something plain: how fast B moves beside A. One rate for
-# both is a ratio of 1, and it is a choice like any other.
+# even divided by its own size. From then on the learning rate sets a matrix's pace, not the size of its
+# gradient beside the other's. (Both paces fall towards the end: the gradients have become small, and v
+# still holds the larger ones from before.) So the *ratio* of two learning rates now means something
+# plain: how fast B moves beside A. One rate for both is a ratio of 1, and it is a choice like any other.
 #
 # **LoRA+** (Hayou, Ghosh and Yu, 2024) makes it another one: B gets `ratio` times the rate of A. The cell
 # trains to the same point, and then takes one step of Adam from there with several ratios, at the same
@@ -288,9 +291,9 @@ display(Markdown(
 ))
 
 # %% [markdown]
-# **What this shows.** *Promised* is gradient times step: what would happen if the loss were a plane. A
-# larger ratio promises more, in proportion, and past some point the promise is worthless, because the
-# step leaves the region where the plane is any good. Note what this table *cannot* tell you: whether the
+# **What this shows.** *Promised* is gradient times step: what would happen if the loss were a plane. Each
+# 1 added to the ratio promises the same amount more, and past some point the promise is worthless, because
+# the step leaves the region where the plane is any good. Note what this table *cannot* tell you: whether the
 # ratio helped, or whether simply the rate of B was too small before. Keep that question; it is the
 # question of this lesson.
 
@@ -308,8 +311,9 @@ display(Markdown(
 # So, with one rate for both, a wider model gets a larger step from A and the same one from B. To keep A's
 # step sound in a wide model you lower the rate, and then B crawls. If the two steps are to do
 # equally much at every width, the ratio of the rates has to grow in proportion to d. Is it so? The cell
-# measures what one step of each does to the output, at several widths, with a B as training leaves
-# it: no longer zero. Both adapters are tried; Serial LoRA's pair stands in front of W, not beside it.
+# measures what one step of each does to the output, at several widths, with a B that is no longer zero.
+# Read along a row, not from row to row: how much A's step does depends on how large we made B.
+# Both adapters are tried; Serial LoRA's pair stands in front of W, not beside it.
 
 # %%
 def effect_of_steps(serial: bool, width: int, rank: int = 8, lr: float = 1e-3) -> dict[str, float]:
@@ -633,9 +637,9 @@ for label, part in three.groupby("pair", sort=False):
 
 # %% [markdown]
 # **What this shows.** The usual comparison credits the ratio with everything. The isolated one shows how
-# much of it a larger rate alone would have brought. Single short runs cannot settle what is left, but
-# they show which comparison to make. For a verdict we need a grid: several rates of A, several ratios,
-# several seeds.
+# much of it a larger rate alone would have brought: below zero, all of it and more. Single short runs
+# cannot settle what is left, but they show which comparison to make. For a verdict we need a grid: several
+# rates of A, several ratios, several seeds.
 
 # %% [markdown]
 # ## The sweep
@@ -755,13 +759,19 @@ for name, part in usual.groupby("method", sort=False):
         f"{high['rate of A']:g} it is {high['best ratio']:g} and gains "
         f"{high['points over ratio 1']:+.1f} ± {high['error']:.1f}."
     ))
+fewest = usual["pairs of runs"].min()
+display(Markdown(
+    f"With {fewest} pairs of runs, luck alone passes two standard errors in "
+    f"{2 * stats.t.sf(2, fewest - 1):.0%} of comparisons, and choosing the best ratio first adds "
+    "more. So read *told apart* as a hint here, not as a verdict. (Lesson 09 says why.)"
+))
 
 # %% [markdown]
 # **What this shows.** Read down the column of ratios. Where the best ratio falls as A's rate rises,
 # the sweep is looking for a good rate of *B*, and the ratio is only the road to it.
 #
-# The grid also holds the comparison that isolates the ratio, now with several seeds: cells with the *same*
-# rate of B, one with A at that rate too (plain), the other with A at a smaller one.
+# The grid also holds the comparison that isolates the ratio, now with more than one seed: cells with the
+# *same* rate of B, one with A at that rate too (plain), the other with A at a smaller one.
 
 # %%
 results["rate_B"] = (results["lr"] * results["ratio"]).round(9)
@@ -787,12 +797,15 @@ display(Markdown(
 ))
 
 # %% [markdown]
-# **What this shows.** This is the ratio's own share. What the table before credited to it beyond that is
-# due to the larger rate of B, which plain LoRA could have had for the asking.
+# **What this shows.** This is the ratio's own share. The rest of what such a cell has over the slow one
+# is what the larger rate for both brings, which plain LoRA could have had for the asking: in the figure,
+# the step from one ring to another. Where the rings fall, that rest is a loss. If the signs differ from
+# those of the short runs above, remember that those had fewer steps, another data set, and one seed.
 #
-# One more comparison is fair: let each side choose what it likes. Plain LoRA may choose its one rate, and LoRA+ may choose both. But who chooses
-# the best of many cells chooses luck too, and a larger grid finds more of it. So we choose on some seeds and
-# measure on the one that was left out, in turn. Both sides are treated so.
+# One more comparison is fair: let each side choose what it likes. Plain LoRA may choose its one rate, and
+# LoRA+ may choose both. But who chooses the best of many cells chooses luck too, and a larger grid finds
+# more of it. So we choose on some seeds and measure on the one that was left out, in turn. Both sides are
+# treated so.
 
 # %%
 def chosen_elsewhere(part: pd.DataFrame) -> tuple[pd.Series, list[tuple]]:
@@ -826,7 +839,7 @@ for name, part in results.groupby("method", sort=False):
         "method": get_method(name).label,
         "one rate, chosen": rates_of(plain_cells), "its points": f"{equal.mean():.1f}",
         "two rates, chosen": rates_of(cells), "their points": f"{free.mean():.1f}",
-        "gain": gain.mean(), "error": error,
+        "gain": gain.mean(), "error": error, "pairs of runs": len(gain),
     })
 display_table(pd.DataFrame(verdicts).assign(
     gain=[f"{v['gain']:+.1f}" for v in verdicts], error=[f"{v['error']:.1f}" for v in verdicts]))
@@ -842,6 +855,8 @@ for verdict in verdicts:
     ))
 
 # %% [markdown]
+# Each verdict rests on as many pairs of runs as the last column of the table says, so it is a hint again.
+#
 # And the ratio that the paper uses, everywhere? The cell takes the accuracies at 20 and at 1, for each rate
 # of A, and asks whether the two methods like the same ratio.
 
@@ -856,8 +871,8 @@ helped, harmed = change[(change > 0).all(axis=1)].index, change[(change < 0).all
 display(Markdown(
     (f"The same 20 helps both methods with A at {', '.join(f'{lr:g}' for lr in helped)}"
      if len(helped) else "There is no rate at which 20 helps both methods")
-    + (f" and harms both with A at {', '.join(f'{lr:g}' for lr in harmed)}. "
-       if len(harmed) else " and none at which it harms both. ")
+    + (f"; it harms both with A at {', '.join(f'{lr:g}' for lr in harmed)}."
+       if len(harmed) else "; there is no rate at which it harms both.")
 ))
 likes = usual.pivot(index="rate of A", columns="method", values="best ratio").dropna()
 same = int((likes.iloc[:, 0] == likes.iloc[:, -1]).sum())
@@ -871,8 +886,9 @@ display(Markdown(
 # **What this shows.** A ratio multiplies, so whether 20 helps or hurts depends on what it multiplies. It is
 # no setting by itself. Whether Serial LoRA, whose B hears from the loss through W, likes another ratio than
 # LoRA is in the last line, for this model. Keep the limits in mind: one tiny model, and so a width at which
-# the argument asks for little; few data sets, short runs, one schedule. At a larger width the balance may be
-# another, and the command above with `--scale paper` is how to find out.
+# the argument asks for little; as few data sets and seeds as the sweep's first line says, short runs, one
+# schedule. At a larger width the balance may be another. The command above is how to find out, with
+# `--scale paper` and one of that scale's own data sets, such as `--dataset food101`.
 
 # %% [markdown]
 # ## The paper's cells
@@ -927,11 +943,12 @@ display_table(pd.DataFrame(rows))
 # %% [markdown]
 # **What this shows.** In the paper's own tables the plus often makes things worse, for both methods, and
 # the text does not discuss it. (The row of Dice takes the paper at its word that lower is better. Lesson 06
-# says why that is doubtful; if higher is better, it is turned round.) Look along the shots: more pictures mean more steps in a fixed number of
-# rounds, and so a longer way at B's rate. A rate of B that is too high would look just like this; the tables
-# cannot prove it, because no other ratio and no other rate was tried. It also puts the sentence
-# "Serial LoRA+ outperforms LoRA+ in accuracy across all datasets and shot settings" into its place: at a
-# setting that mostly hurts, the one that was hurt less is ahead.
+# says why that is doubtful; if higher is better, it is turned round.) Look along the shots: averaged over
+# data sets, both methods lose more with several shots than with one. More pictures mean more steps in a
+# fixed number of rounds, and so a longer way at B's rate. A rate of B that is too high would look just like
+# this; the tables cannot prove it, because no other ratio and no other rate was tried. It also puts the
+# sentence "Serial LoRA+ outperforms LoRA+ in accuracy across all datasets and shot settings" into its place:
+# at a setting that mostly hurts, the one that was hurt less is ahead.
 #
 # **So what should you do?** Treat the rates of A and B as two settings. Try a small grid on pictures that
 # are neither shots nor test, and let a ratio of 1 take part. If you can afford to try only one thing,

@@ -32,6 +32,7 @@ if hosted and util.find_spec("serial_lora") is None:
 import copy
 import json
 import math
+from functools import cache
 
 import pandas as pd
 import torch
@@ -50,15 +51,63 @@ from serial_lora.course import check, lesson_card
 from serial_lora.data.segmentation import load_segmentation, segmentation_names, training_subset
 from serial_lora.inject import adapters
 from serial_lora.labs import sam as lab
+from serial_lora.labs.methods import METHODS, get_method
 from serial_lora.metrics import dice, dice_ce, iou
 from serial_lora.plots import display_figure, house_style, show_pictures
 from serial_lora.plots_masks import OverlayRow, plot_dice_per_picture, plot_overlays
-from serial_lora.results import as_text
+from serial_lora.results import as_text, frame, paired_difference, shipped_records
 from serial_lora.training import process_state
 from serial_lora.widgets import is_static
 
 torch.manual_seed(0)
 lesson_card("06")
+
+# %% [markdown]
+# The next two cells read what the lesson works with: a tiny SAM, five sets of pictures, and the records of
+# many runs. The model stays as it is; adapters go into copies of it. One of them is trained:
+# `one_run("lines")` does that the first time it is asked, and remembers what came out. So after these cells
+# you can start at any section. One that needs the trained adapter waits for it, once.
+
+# %%
+device = process_state().device  # a GPU where there is one, as the training loop chooses
+backbone = load_sam("tiny")
+model = backbone.model.to(device)
+encoder = model.image_encoder
+side = encoder.img_size  # of the square that the model sees
+config = lab.lab_config("tiny")  # the settings of a run
+
+sets = {name: load_segmentation(name) for name in segmentation_names("tiny")}
+food = [sets["food"].test[index] for index in range(len(sets["food"].test))]
+example = next(each for each in food if len(each.masks) >= 3)
+by_shape = sorted(food, key=lambda each: each.picture.width / each.picture.height)
+three_shapes = [by_shape[0], by_shape[len(by_shape) // 2], by_shape[-1]]  # tall to wide
+
+records = shipped_records("sam")
+results = frame(records)  # its column "shots" holds the percentage
+
+# %%
+def as_the_model_sees(each) -> Tensor:
+    """The square input with its normalisation undone, for looking: (3, side, side), 0 to 1."""
+    with torch.no_grad():
+        square = model.preprocess(lab.prepare(each, side).picture.to(device))
+    return ((square * model.pixel_std + model.pixel_mean) / 255).clamp(0, 1).cpu()
+
+
+@cache
+def one_run(name: str) -> tuple:
+    """Train Serial LoRA on a set, in a SAM of its own, with all its training pictures.
+
+    Returns:
+        That SAM, the record of the run, and each test picture's Dice before and after.
+    """
+    tuned = load_sam("tiny")
+    tuned.model.to(device)
+    before = lab.evaluate(tuned, sets[name])  # one score for each test picture
+    record = lab.run_one(tuned, sets[name], get_method("serial_lora"), 100, 1, config,
+                         progress=not is_static(), keep_adapter=True)
+    after = lab.evaluate(tuned, sets[name])
+    return tuned, record, pd.DataFrame({"not adapted": [score.dice for score in before],
+                                        "serial_lora": [score.dice for score in after]})
 
 # %% [markdown]
 # ## Three parts
@@ -78,12 +127,6 @@ lesson_card("06")
 # being perfect; you will write it in exercise 6.2.
 
 # %%
-device = process_state().device  # a GPU where there is one, as the training loop chooses
-backbone = load_sam("tiny")
-model = backbone.model.to(device)
-encoder = model.image_encoder
-side = encoder.img_size  # of the square that the model sees
-
 sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
 for name, size in sizes.items():
     print(f"{name:15} {size:9,} parameters, {size / sum(sizes.values()):.0%}")
@@ -104,13 +147,6 @@ display(Markdown(
 # SAM answers, unadapted. Blue is found, yellow is missed, vermilion is invented.
 
 # %%
-def test_pictures(data) -> list:
-    """All test examples of a data set."""
-    return [data.test[index] for index in range(len(data.test))]
-
-
-food = test_pictures(load_segmentation("food"))
-example = next(each for each in food if len(each.masks) >= 3)
 found, _ = lab.predict_masks(backbone, example.picture, example.boxes)
 row = OverlayRow("food", example.picture, {"not adapted": found}, example.masks, example.boxes)
 display_figure(plot_overlays([row], size=2.1))
@@ -119,8 +155,8 @@ print("In the picture:", ", ".join(example.names))
 # %% [markdown]
 # **What this shows.** Every object is a question of its own, asked of the same picture. The decoder does
 # not say yes or no: it gives each pixel a *logit*. Above 0 the pixel belongs to the mask, and the sigmoid
-# of the logit is the probability that it does. The next cell follows them through the parts. Watch the first number of each shape: one picture goes in, and as
-# many masks come out as there are boxes.
+# of the logit is the probability that it does. The next cell follows them through the parts. Watch the
+# first number of each shape: one picture goes in, and as many masks come out as there are boxes.
 
 # %%
 prepared = lab.to_device(lab.prepare(example, side), device)
@@ -164,13 +200,6 @@ for scale, vit in {"tiny": encoder, "paper": ARCHITECTURES["sam"].on_meta().imag
 as_text(pd.DataFrame(rows), {"scores": "{:,}", "MB in bfloat16": "{:,.1f}"}).set_index("scale")
 
 # %%
-def as_the_model_sees(each) -> Tensor:
-    """The square input with its normalisation undone, for looking: (3, side, side), 0 to 1."""
-    with torch.no_grad():
-        square = model.preprocess(lab.prepare(each, side).picture.to(device))
-    return ((square * model.pixel_std + model.pixel_mean) / 255).clamp(0, 1).cpu()
-
-
 def seen_by(token: tuple[int, int], window: int, grid: int) -> Tensor:
     """The tokens that a token (row, column) attends to: bool, (grid, grid)."""
     rows, columns = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
@@ -179,7 +208,7 @@ def seen_by(token: tuple[int, int], window: int, grid: int) -> Tensor:
     return (rows // window == token[0] // window) & (columns // window == token[1] // window)
 
 
-grid, token = embedding.shape[-1], (5, 9)
+grid, token = encoder.pos_embed.shape[1], (5, 9)
 with house_style():
     figure = Figure(figsize=(6.4, 3.5), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -211,7 +240,6 @@ display_figure(figure, alt="A picture under a grid of tokens, twice. One token i
 # lies inside the line, mostly photograph. Above a training scene of each, below a test scene.
 
 # %%
-sets = {name: load_segmentation(name) for name in segmentation_names("tiny")}
 scenes = [each.train[0].picture for each in sets.values()]
 scenes += [each.test[0].picture for each in sets.values()]
 figure = show_pictures(scenes, [*sets, *[""] * len(sets)], columns=len(sets), size=1.4)
@@ -287,12 +315,10 @@ check("6.1", to_model_frame)
 # the mean is the mean.
 
 # %%
-by_shape = sorted(food, key=lambda each: each.picture.width / each.picture.height)
-chosen = [by_shape[0], by_shape[len(by_shape) // 2], by_shape[-1]]
-titles = [f"{each.picture.height} x {each.picture.width}" for each in chosen]
-inputs = ["{} x {}, padded".format(*lab.prepare(each, side).input_size) for each in chosen]
-figure = show_pictures([*(each.picture for each in chosen), *map(as_the_model_sees, chosen)],
-                       titles + inputs, columns=3, size=1.7)
+titles = [f"{each.picture.height} x {each.picture.width}" for each in three_shapes]
+inputs = ["{} x {}, padded".format(*lab.prepare(each, side).input_size) for each in three_shapes]
+pictures = [*(each.picture for each in three_shapes), *map(as_the_model_sees, three_shapes)]
+figure = show_pictures(pictures, titles + inputs, columns=3, size=1.7)
 display_figure(figure, alt="Three pictures, a tall, a nearly square and a wide one, and below each "
                f"the square of {side} pixels that the model sees: scaled, with a plain border at "
                "the bottom or on the right.", caption=False)
@@ -305,7 +331,7 @@ display_figure(figure, alt="Three pictures, a tall, a nearly square and a wide o
 # know how large the picture was before padding. Expect masks of exactly the pictures' sizes.
 
 # %%
-for each in chosen:
+for each in three_shapes:
     ready = lab.to_device(lab.prepare(each, side), device)
     with torch.no_grad():
         (coarse,) = lab.predict_logits(model, [ready])  # (N, 1, side / 2, side / 2)
@@ -542,6 +568,7 @@ check("6.3", adapted_windows)
 # behind the padding on purpose. Serial LoRA has no bias, and a matrix without a bias maps 0 to 0.
 
 # %%
+torch.manual_seed(0)
 block = Block(dim=64, num_heads=2, use_rel_pos=True, window_size=14, input_size=(64, 64)).eval()
 tokens = block.norm1(torch.randn(1, 64, 64, 64)).detach()  # (1, 64, 64, d)
 windows, padded = window_partition(tokens, block.window_size)  # (25, 14, 14, d)
@@ -586,6 +613,7 @@ pd.DataFrame(rows).T.map("{:.1e}".format)
 # all three thirds meet the same B A. Expect rounding in the first line, and a clear effect in the second.
 
 # %%
+torch.manual_seed(0)
 adapted = inject(copy.deepcopy(model), SerialLoRAConfig(rank=16))
 for each in adapters(adapted).values():
     nn.init.normal_(each.lora_B, std=0.02)  # as if trained
@@ -595,6 +623,7 @@ with torch.no_grad():
     for block, each in zip(dense.image_encoder.blocks, adapters(adapted).values(), strict=True):
         whole = torch.eye(each.lora_A.shape[1], device=device) + each.lora_B @ each.lora_A  # (d, d)
         block.attn.qkv.weight.copy_(block.attn.qkv.weight @ whole)  # (3d, d): q, k and v at once
+    picture = model.preprocess(lab.prepare(example, side).picture.to(device))[None]
     answers = {name: lab.encode(net, picture) for name, net in
                (("base", model), ("adapted", adapted), ("dense", dense))}
 for other in ("dense", "base"):
@@ -729,8 +758,9 @@ check("6.4", add_to_q_and_v)
 # pass. The gradient of A needs the tokens *as they came in*, and when it asks for them they are gone.
 
 # %%
+adapter = SerialLoRA(64, rank=4)
 tokens = torch.randn(1, 4, 4, 64, requires_grad=True) * 1.0  # as an earlier block would send them
-change = pair(tokens) - tokens
+change = adapter(tokens) - tokens
 tokens += change
 try:
     tokens.sum().backward()
@@ -815,13 +845,15 @@ check("6.5", segmentation_loss)
 losses = {"soft Dice + BCE": dice_ce,
           "sigmoid twice": lambda logits, truth: dice_ce(logits.sigmoid(), truth),
           "hard masks": lambda logits, truth: 1 - dice(logits > 0, truth)}
+truth = torch.as_tensor(example.masks[:1])  # (1, H, W)
+sure, nothing = 20 * (2 * truth.float() - 1), torch.full(truth.shape, -20.0)  # logits
 rows = {}
 for name, loss in losses.items():
     undecided = torch.zeros(truth.shape, requires_grad=True)
     value = loss(undecided, truth).mean()
     gradient = torch.autograd.grad(value, undecided)[0] if value.requires_grad else None
-    rows[name] = {"perfect and sure": f"{loss(logits_of(truth, 20), truth).item():.3f}",
-                  "nothing found": f"{loss(logits_of(truth & False, 20), truth).item():.3f}",
+    rows[name] = {"perfect and sure": f"{loss(sure, truth).item():.3f}",
+                  "nothing found": f"{loss(nothing, truth).item():.3f}",
                   "gradient when undecided": "none" if gradient is None else f"{gradient.norm():.5f}"}
 pd.DataFrame(rows).T
 
@@ -837,6 +869,12 @@ pd.DataFrame(rows).T
 # forward pass itself, of SAM's own parts: encode, prompt, decode. Same logits, with a way back.
 
 # %%
+torch.manual_seed(0)
+adapted = inject(copy.deepcopy(model), SerialLoRAConfig(rank=16))
+for each in adapters(adapted).values():
+    nn.init.normal_(each.lora_B, std=0.02)  # as if trained
+
+prepared = lab.to_device(lab.prepare(example, side), device)
 question = {"image": prepared.picture, "boxes": prepared.boxes, "original_size": prepared.original_size}
 by_sam = adapted([question], multimask_output=False)[0]["low_res_logits"]  # (N, 1, side/2, side/2)
 (by_lab,) = lab.predict_logits(adapted, [prepared])  # (N, 1, side/2, side/2)
@@ -850,7 +888,7 @@ print(f"their logits differ by at most {(by_sam - by_lab).abs().max().item():.1e
 # with a box each, it makes nine of them. Given three pictures and one box, it does something worse.
 
 # %%
-batch = [lab.to_device(lab.prepare(each, side), device) for each in chosen]
+batch = [lab.to_device(lab.prepare(each, side), device) for each in three_shapes]
 with torch.no_grad():
     embeddings = lab.encode(adapted, torch.stack([adapted.preprocess(p.picture) for p in batch]))
     for what, boxes in (("a box of each", torch.cat([p.boxes[:1] for p in batch])),
@@ -899,7 +937,6 @@ print("adapters are kept in", next(adapter_parameters(adapted)).dtype)
 # of rounding size between the gradients.
 
 # %%
-config = lab.lab_config("tiny")
 data = sets["lines"]
 stream = lab.training_stream(data, training_subset(data, 100, seed=1), side, config, seed=1)
 rows, gradients = [], []
@@ -925,21 +962,16 @@ print(f"{memory['MB kept'].iloc[0] / memory['MB kept'].iloc[1]:.1f} times less;"
 # ## One run
 #
 # Now adapt. We take `lines`, the set that is least like what the model knows: no colour, no fill, and
-# the inside of an outline counts as the object. `run_one` injects, trains with the loss above on boxes
-# that are moved a little at random, and measures with exact boxes. Its settings first. What do you expect:
-# on how many of the test pictures will the mask get *worse*?
+# the inside of an outline counts as the object. The lab's `run_one` injects, trains with the loss above on
+# boxes that are moved a little at random, and measures with exact boxes. `one_run` of the opening calls it
+# for a SAM of its own, and keeps the Dice of every test picture before and after. The settings first. What
+# do you expect: on how many of the test pictures will the mask get *worse*?
 
 # %%
 print(config)
 
 # %%
-from serial_lora.labs.methods import get_method
-
-tests = test_pictures(data)
-before = lab.evaluate(backbone, data)  # one score for each test picture
-record = lab.run_one(backbone, data, get_method("serial_lora"), 100, 1, config,
-                     progress=not is_static(), keep_adapter=True)
-after = lab.evaluate(backbone, data)
+tuned, record, scores = one_run("lines")
 
 # %%
 base_row = {name: record.measures[f"base_{name}"] for name in lab.MEASURES}
@@ -950,7 +982,7 @@ display(pd.DataFrame(rows).T.rename(columns={"dice": "Dice", "one_minus_dice": "
                                              "dice_ce": "DiceCE", "iou": "IoU"})
         .map("{:.3f}".format).replace("nan", "–"))
 
-gains = pd.Series([new.dice - old.dice for old, new in zip(before, after, strict=True)])
+gains = scores["serial_lora"] - scores["not adapted"]  # one for each test picture
 display(Markdown(
     f"{record.sizes['steps']} steps on {record.sizes['training_pictures']} pictures, "
     f"{record.sizes['parameters']:,} trained parameters. Mean Dice went from {base_row['dice']:.3f} to "
@@ -971,8 +1003,7 @@ display(Markdown(
 # (across) and after (up): above the diagonal is better.
 
 # %%
-scores = {"not adapted": [score.dice for score in before],
-          "serial_lora": [score.dice for score in after]}
+tuned, _, scores = one_run("lines")
 display_figure(plot_dice_per_picture(scores))
 
 # %% [markdown]
@@ -982,16 +1013,18 @@ display_figure(plot_dice_per_picture(scores))
 from serial_lora.labs.sam_pictures import overlay_rows
 from serial_lora.plots_masks import pick_best_median_worst
 
+data = sets["lines"]
 three = pick_best_median_worst(scores["serial_lora"])
-display_figure(plot_overlays(overlay_rows(backbone, data, three, "Serial LoRA"), size=1.5))
+display_figure(plot_overlays(overlay_rows(tuned, data, three, "Serial LoRA"), size=1.5))
 
 # %% [markdown]
 # The worst picture after adapting was perhaps the worst before as well. So look also at the two that lost
 # most (or gained least). What did the model see in the first place, and what does it see now?
 
 # %%
+gains = scores["serial_lora"] - scores["not adapted"]
 lost = {f"{index}: {gains[index]:+.2f}": index for index in gains.nsmallest(2).index}
-display_figure(plot_overlays(overlay_rows(backbone, data, lost, "Serial LoRA"), size=1.5))
+display_figure(plot_overlays(overlay_rows(tuned, data, lost, "Serial LoRA"), size=1.5))
 
 # %% [markdown]
 # **What this shows.** Count the kinds of mistakes, not only the pictures: yellow is an object that the
@@ -1017,8 +1050,10 @@ display_figure(plot_overlays(overlay_rows(backbone, data, lost, "Serial LoRA"), 
 # %%
 from serial_lora.widgets_masks import mask_panel
 
+tuned, _, scores = one_run("lines")
+gains, tests = scores["serial_lora"] - scores["not adapted"], sets["lines"].test
 order = [gains.idxmin(), gains.idxmax(), *gains.sort_values().index[1:-1:6]]
-panel = mask_panel(backbone, [tests[index] for index in (order[:2] if is_static() else order)])
+panel = mask_panel(tuned, [tests[index] for index in (order[:2] if is_static() else order)])
 
 # %% [markdown]
 # **What this shows.** The adapter is a direction that the model moves in, and the scale is how far. It was
@@ -1041,16 +1076,18 @@ from serial_lora import load_adapter, merge, save_adapter
 
 def all_masks(sam) -> Tensor:
     """The masks of the first twenty test pictures, pixel after pixel: bool, (pixels,)."""
-    masks = [lab.predict_masks(sam, each.picture, each.boxes)[0] for each in tests[:20]]
+    tests = [sets["lines"].test[index] for index in range(20)]
+    masks = [lab.predict_masks(sam, each.picture, each.boxes)[0] for each in tests]
     return torch.cat([torch.as_tensor(mask).flatten() for mask in masks])
 
 
+tuned, *_ = one_run("lines")
 with tempfile.TemporaryDirectory() as folder:
-    file = save_adapter(model, Path(folder, "lines.safetensors"))
+    file = save_adapter(tuned.model, Path(folder, "lines.safetensors"))
     print(f"{file.stat().st_size:,} bytes beside {tiny_file('safetensors').stat().st_size:,} of the base")
     other = load_sam("tiny")
     load_adapter(other.model.to(device), file)
-trained, base = all_masks(backbone), all_masks(load_sam("tiny"))
+trained, base = all_masks(tuned), all_masks(backbone)
 print(f"of {len(trained):,} pixels, adapting changed {int((trained != base).sum()):,}")
 print("loaded from the file, different:", int((all_masks(other) != trained).sum()))
 merge(other.model)
@@ -1066,18 +1103,9 @@ print("merged into the weights, different:", int((all_masks(other) != trained).s
 # training pictures, several seeds, all methods, made by the lab's own command.
 
 # %%
-from serial_lora.labs.methods import METHODS
 from serial_lora.plots import plot_dice_by_percent
-from serial_lora.results import (
-    describe_records,
-    frame,
-    methods_table,
-    paired_difference,
-    shipped_records,
-)
+from serial_lora.results import describe_records, methods_table
 
-records = shipped_records("sam")
-results = frame(records)  # its column "shots" holds the percentage
 print(describe_records(records, "percent", segmentation_names("tiny"), METHODS))
 
 # %% [markdown]
@@ -1111,6 +1139,9 @@ display(Markdown(
 table = methods_table(results, "dice", lambda mean, spread: f"{mean:.3f} ± {spread:.3f}")
 percents = {amount: f"{amount}%" for amount in results["shots"].unique()}
 table.rename(columns=percents).rename_axis(columns="of the training pictures")
+
+# %% [markdown]
+# And set by set. As in lesson 04, each run is a small point, and a band goes from the worst seed to the best.
 
 # %%
 display_figure(plot_dice_by_percent(results))
@@ -1146,6 +1177,7 @@ for what, (one, other) in (("equal rank", pairs[0]), ("equal budget", pairs[1]))
         f"{difference.idxmin()[1]}% ({difference.min():+.3f})."
     ))
 
+most = int(results["shots"].max())
 at_most = results[results["shots"] == most]
 gained = (at_most["dice"] - at_most["base_dice"]).groupby(at_most["method"]).mean()
 parameters = at_most.groupby("method")["parameters"].first()
@@ -1170,6 +1202,7 @@ display(Markdown(
 # %%
 from serial_lora.counting import inconsistencies, paper_facts
 
+printed = paper_table("Table IV")
 display(printed)
 facts = paper_facts()
 steps = [("20%", "50%"), ("50%", "100%")]
@@ -1194,11 +1227,12 @@ display(Markdown(
 # %%
 serial_cells, lora_cells = (printed.xs(name, level="method") for name in ("Serial LoRA", "LoRA"))
 better = lora_cells - serial_cells  # rows: amounts, columns: sets
-ours = verdicts[verdicts["methods"] == "Serial LoRA against LoRA"].set_index("percent")
+ours = paired_difference(results, "serial_lora", "lora", "dice").set_index("shots")
+ours.index = [f"{percent}%" for percent in ours.index]
 rows = [{"amount": amount, "the paper": f"{row.mean():+.3f}",
          "from ... to": f"{row.min():+.3f} ... {row.max():+.3f}",
-         "ours, tiny scale": f"{ours.loc[number, 'mean']:+.4f} ± {ours.loc[number, 'sem']:.4f}"
-         if (number := int(amount.rstrip("%"))) in ours.index else "not run"}
+         "ours, tiny scale": f"{ours.loc[amount, 'mean']:+.4f} ± {ours.loc[amount, 'sem']:.4f}"
+         if amount in ours.index else "not run"}
         for amount, row in better.iterrows()]
 display(pd.DataFrame(rows).set_index("amount"))
 theirs, here = int((better.mean(axis=1) > 0).sum()), int((ours["mean"] > 0).sum())
@@ -1307,15 +1341,16 @@ for what, size in (("everything kept", sum(blocks)),
 # ## Leave the machine as you found it
 #
 # A notebook that stays open holds its models, and on a GPU the next one may find no room. The last cell
-# takes the adapter out, drops the copies and gives the memory back.
+# forgets the trained SAM, drops the copies and gives the memory back. The model itself has no adapter to
+# take out, since all of them went into copies.
 
 # %%
 import gc
 
-from serial_lora import eject
-
-eject(model)
-del adapted, dense, half, other, panel, objective, gradients, embeddings
+one_run.cache_clear()
+for name in ("tuned", "adapted", "dense", "half", "other", "panel", "objective", "gradients",
+             "embeddings", "by_lab"):
+    globals().pop(name, None)  # a section that was left out has made nothing to drop
 gc.collect()
 if torch.cuda.is_available():
     torch.cuda.empty_cache()

@@ -30,38 +30,136 @@ if hosted and util.find_spec("serial_lora") is None:
 
 # %%
 import json
+import time
 from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
 from torch import Tensor, nn
 
-from serial_lora import LoRAConfig, SerialLoRAConfig, eject
-from serial_lora.backbones.sd3 import load_sd3, tiny_card
+from serial_lora import LoRAConfig, SerialLoRAConfig
+from serial_lora.backbones.sd3 import Sd3Backbone, load_sd3, tiny_card
+from serial_lora.counting import paper_facts
 from serial_lora.course import check, lesson_card
 from serial_lora.data.emoji import ATTRIBUTION, load_emoji
 from serial_lora.data.styles import StyleExample, caption, load_style, style_names, things
 from serial_lora.flow import TRAIN_TIMESTEPS, sample_sigmas
-from serial_lora.inject import adapters
+from serial_lora.judges import load_judge
 from serial_lora.labs import sd3 as lab
 from serial_lora.labs.methods import METHODS, get_method
-from serial_lora.labs.sd3_inputs import (
-    EncodedPicture,
-    Prompts,
-    TrainingExample,
-    encode_style,
-    read_prompts,
-    to_square,
-)
+from serial_lora.labs.sd3_inputs import EncodedPicture, TrainingExample, encode_style
+from serial_lora.metrics_pictures import frechet_distance, kernel_distance
 from serial_lora.plots import display_figure
 from serial_lora.plots_drawings import plot_drawings
-from serial_lora.results import as_text
+from serial_lora.results import Record, as_text, frame, shipped_records
 from serial_lora.training import process_state
 from serial_lora.widgets import is_static
 
 torch.manual_seed(0)
 lesson_card("07")
+
+# %% [markdown]
+# The next three cells read and prepare what the lesson works with. The first reads a tiny SD3, the
+# pictures of one style, a judge that measures drawings, and the records of many runs. The second encodes
+# some of Twemoji's pictures, on which we shall measure the model's loss. What takes longer is only named
+# here: `halves_apart`, `encoded_style`, `untuned` and `tuned` do their work the first time they are asked,
+# and remember what came out. By far the longest is `tuned("lora")`, which tunes an SD3 with LoRA, and the
+# same for Serial LoRA. The model itself stays as it is, since each adapter goes into an SD3 of its own.
+#
+# So after these cells you can start at any section. One that needs a tuned SD3 waits for it, once.
+
+# %%
+device = process_state().device  # a GPU where there is one, as the training loop chooses
+backbone = load_sd3("tiny")
+pipeline, model = backbone.pipeline, backbone.transformer.to(device)
+side = backbone.resolution  # of a picture, in pixels
+config = lab.lab_config("tiny")  # the settings of a run
+
+data = load_style("pixel")  # the style to learn: pictures for training, others for the test
+twemoji = load_emoji("twemoji", side)
+originals = {caption(concept): twemoji.picture(index)
+             for index, concept in enumerate(twemoji.concepts)}
+
+judge = load_judge("tiny")  # what measures drawings
+trial = lab.prepare_trial(backbone, judge, data, count=100)  # test prompts, read, and the empty one
+columns = {"fid": "FID", "kid": "KID", "clip_score": "CLIP-Score", "style_share": "in the style"}
+formats = {"FID": "{:.1f}", "KID": "{:.3f}", "CLIP-Score": "{:.3f}", "in the style": "{:.0%}"}
+picked = list(range(6, 100, 12))  # eight of the test prompts, for looking
+words = [data.test[index].caption for index in picked]
+seeds = picked  # of the noise that their drawings start from
+
+shipped = shipped_records("sd3")
+results = frame(shipped)  # its column "shots" holds the percentage
+
+# %%
+known = [StyleExample(originals[caption(thing)], caption(thing), thing.codepoints)
+         for thing in things()[::16]]  # the transformer was trained on these
+encoded = list(encode_style(backbone, known, side).values())  # latent and prompt of each
+levels = sample_sigmas(len(known), generator=torch.Generator().manual_seed(0))
+objective = lab.StyleObjective(model)  # the loss of a batch
+
+
+def as_batch(encoded: Sequence[EncodedPicture], sigmas: Tensor, seed: int = 0) -> TrainingExample:
+    """Encoded pictures with noise, so much of it each, where the transformer is."""
+    latents, tokens, pooled = (torch.stack(part) for part in zip(*encoded, strict=True))
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
+    return TrainingExample(*(part.to(device) for part in (latents, tokens, pooled, noise, sigmas)))
+
+
+@cache
+def halves_apart() -> pd.DataFrame:
+    """FID and KID of N real pictures of the style beside N others, for some N; mean of draws."""
+    real, reference = (judge.picture_features([part[i].picture for i in range(200)])
+                       for part in (data.train, data.test))  # (200, d) each
+    rng, rows = torch.Generator().manual_seed(0), {}
+    for count in (25, 50, 100, 200):
+        pairs = [[half[torch.randperm(200, generator=rng)[:count]] for half in (real, reference)]
+                 for _ in range(1 if count == 200 else 8)]  # of all there is only one draw
+        fids = torch.tensor([frechet_distance(one, other) for one, other in pairs])
+        kids = torch.tensor([kernel_distance(one, other)[0] for one, other in pairs])
+        rows[count] = {"FID": fids.mean().item(), "KID": kids.mean().item(),
+                       "± over draws": kids.std().item() if len(pairs) > 1 else float("nan")}
+    return pd.DataFrame(rows).T.rename_axis("pictures on each side")
+
+# %%
+class Tuned(NamedTuple):
+    """An SD3 with its adapter, the record of the run, and drawings for the eight prompts."""
+
+    backbone: Sd3Backbone
+    record: Record
+    drawings: np.ndarray  # (8, 64, 64, 3)
+
+
+@cache
+def encoded_style() -> tuple[dict[str, EncodedPicture], float]:
+    """All training pictures of the style with their captions, encoded; the seconds it took."""
+    started = time.perf_counter()
+    examples = [data.train[index] for index in range(len(data.train))]
+    return encode_style(backbone, examples, side), time.perf_counter() - started
+
+
+@cache
+def untuned() -> tuple[np.ndarray, dict[str, float]]:
+    """What SD3, not adapted, draws for the test prompts, (100, 64, 64, 3), and its scores."""
+    drawings = lab.draw_trial(backbone, trial, config)
+    return drawings, lab.score_pictures(drawings, trial, judge, data.name)
+
+
+@cache
+def tuned(name: str) -> Tuned:
+    """An SD3 of its own, tuned by one method on half of the training pictures."""
+    own = load_sd3("tiny")
+    own.transformer.to(device)
+    base = {f"base_{measure}": value for measure, value in untuned()[1].items()}
+    style, method, percent = encoded_style()[0], get_method(name), 50
+    record = lab.run_one(own, judge, data, style, trial, method, percent, 1, config, base,
+                         progress=not is_static(), keep_adapter=True)
+    prompts = trial.prompts.rows(picked)
+    return Tuned(own, record, lab.draw(own, prompts, seeds, config.drawing_steps, config.guidance))
 
 # %% [markdown]
 # ## Four parts, and only one of them draws
@@ -83,11 +181,6 @@ lesson_card("07")
 # the pretraining wrote.
 
 # %%
-device = process_state().device  # a GPU where there is one, as the training loop chooses
-backbone = load_sd3("tiny")
-pipeline, model = backbone.pipeline, backbone.transformer.to(device)
-side = backbone.resolution  # of a picture, in pixels
-
 parts = {"text encoder, whole": pipeline.text_encoder, "text encoder, short": pipeline.text_encoder_2,
          "transformer": model, "autoencoder": pipeline.vae}
 for name, part in parts.items():
@@ -110,13 +203,6 @@ display(Markdown(
 # picture.
 
 # %%
-data = load_style("pixel")  # its prompts for now; its pictures come later
-picked = range(6, 100, 12)
-words = [data.test[index].caption for index in picked]
-seeds = list(picked)
-
-twemoji = load_emoji("twemoji", side)
-originals = {caption(concept): twemoji.picture(index) for index, concept in enumerate(twemoji.concepts)}
 drawn = lab.draw(backbone, words, seeds)  # uint8, (8, 64, 64, 3)
 display_figure(plot_drawings({"SD3 draws": drawn, "Twemoji": [originals[word] for word in words]}, words))
 print("Drawings:", ATTRIBUTION["twemoji"])
@@ -142,25 +228,13 @@ print("Drawings:", ATTRIBUTION["twemoji"])
 # mistakes will the round trip find?
 
 # %%
-known = [StyleExample(originals[caption(thing)], caption(thing), thing.codepoints)
-         for thing in things()[::16]]  # the transformer was trained on these
+from serial_lora.labs.sd3_inputs import to_square
+
 vae = pipeline.vae
 scale, shift = vae.config.scaling_factor, vae.config.shift_factor
 pixels = torch.stack([to_square(each.picture, side) for each in known])  # (N, 3, 64, 64), -1 to 1
 with torch.no_grad():
     z = vae.encode(pixels).latent_dist.mode()  # (N, 8, 16, 16)
-
-
-def as_batch(encoded: Sequence[EncodedPicture], sigmas: Tensor, seed: int = 0) -> TrainingExample:
-    """Encoded pictures with noise, so much of it each, where the transformer is."""
-    latents, tokens, pooled = (torch.stack(part) for part in zip(*encoded, strict=True))
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
-    return TrainingExample(*(part.to(device) for part in (latents, tokens, pooled, noise, sigmas)))
-
-
-encoded = list(encode_style(backbone, known, side).values())  # latent and prompt of each
-levels = sample_sigmas(len(known), generator=torch.Generator().manual_seed(0))
-objective = lab.StyleObjective(model)  # the loss of a batch
 
 # %%
 ways = {"as SD3 does it": ((z - shift) * scale, z), "no shift, both ways": (z * scale, z),
@@ -174,8 +248,8 @@ for what, (latents, decoded) in ways.items():  # what the transformer gets, what
                       "round trip": 127.5 * (back - pixels).abs().mean().item(),
                       "loss": objective(batch).item()}
 trips = pd.DataFrame(rows).T
-formats = {"mean": "{:+.2f}", "spread": "{:.2f}", "round trip": "{:.1f}", "loss": "{:.3f}"}
-display(as_text(trips, formats))
+digits = {"mean": "{:+.2f}", "spread": "{:.2f}", "round trip": "{:.1f}", "loss": "{:.3f}"}
+display(as_text(trips, digits))
 rise = trips["loss"] / trips.loc["as SD3 does it", "loss"] - 1
 official_shift, official_scale = 0.0609, 1.5305  # in the config of SD3 medium's autoencoder
 display(Markdown(
@@ -265,7 +339,7 @@ check("7.1", flow_path)
 # stock pipeline, to the grey level or nearly so.
 
 # %%
-from serial_lora.labs.sd3_inputs import decode_latents
+from serial_lora.labs.sd3_inputs import Prompts, decode_latents, read_prompts
 from serial_lora.labs.sd3_pictures import noise_row, sampler_row
 
 
@@ -298,7 +372,7 @@ print("largest difference from the stock pipeline's drawings, of 255 grey levels
 # it is.
 
 # %%
-from serial_lora.plots_drawings import plot_flow_path, plot_sigmas
+from serial_lora.plots_drawings import plot_flow_path
 
 word, seed = words[2], seeds[2]
 rows = [noise_row(backbone, originals[word], [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], seed),
@@ -321,17 +395,23 @@ display_figure(plot_flow_path(rows))
 # %%
 from diffusers import FlowMatchEulerDiscreteScheduler
 
+from serial_lora.plots_drawings import plot_sigmas
+
 official = FlowMatchEulerDiscreteScheduler(shift=3.0)  # as SD3 medium's
 shifts = {"tiny": pipeline.scheduler.config.shift, "SD3 medium": official.config.shift}
-display_figure(plot_sigmas({f"{name}, shift {amount:g}": sample_sigmas(20_000, shift=amount)
-                            for name, amount in shifts.items()}))
+rng = torch.Generator().manual_seed(0)
+display_figure(plot_sigmas({
+    f"{name}, shift {amount:g}": sample_sigmas(20_000, shift=amount, generator=rng)
+    for name, amount in shifts.items()
+}))
 print(f"in the middle of the official scheduler's list stands {official.sigmas[500]:.2f}, not 0.5;",
-      f"in bfloat16, {len(official.sigmas.bfloat16().unique())} of its {len(official.sigmas)} levels differ")
+      f"rounded to bfloat16, its {len(official.sigmas)} levels are only",
+      f"{len(official.sigmas.bfloat16().unique())} different numbers")
 
 # %% [markdown]
 # **What this shows.** The two printed facts are two traps. A scheduler's sigmas are shifted *already*, so
 # whoever reads them there and shifts again trains at levels that drawing hardly visits. And levels lie
-# close to one another, so they are kept in float32.
+# so close to one another that bfloat16 rounds several to the same number, so they are kept in float32.
 #
 # ## The loss
 #
@@ -418,7 +498,7 @@ hooks = [
         with_kwargs=True),
 ]
 with torch.no_grad():
-    objective(batch)
+    objective(as_batch(encoded, levels))
 for hook in hooks:
     hook.remove()
 print(heard)
@@ -483,7 +563,7 @@ check("7.2", projections_of)
 # pair of LoRA.
 
 # %% tags=["nbval-check-output"]
-from serial_lora.counting import ARCHITECTURES, enumerate_count, paper_facts, paper_table
+from serial_lora.counting import ARCHITECTURES, enumerate_count
 
 rows = []
 for scale, transformer, rank in (("tiny", model, lab.TINY.rank),
@@ -642,15 +722,11 @@ check("7.3", EncodedOnce)
 
 # %% [markdown]
 # The package's `encode_style` encodes a whole data set and returns a dictionary from id to latent and
-# prompt. Here for the style of this lesson: what is it, and what does it save?
+# prompt. `encoded_style()`, from the opening, calls it for the style of this lesson: what is it, and what
+# does it save?
 
 # %%
-import time
-
-started = time.perf_counter()
-style = encode_style(backbone, [data.train[index] for index in range(len(data.train))], side)
-seconds = time.perf_counter() - started
-config = lab.lab_config("tiny")
+style, seconds = encoded_style()
 kept = sum(tensor.nbytes for each in style.values() for tensor in each)
 rounds = config.steps(len(style)) * config.batch_size / len(style)
 print(f"{len(style)} pictures with their captions: {seconds:.1f} s and {kept / 1e6:.0f} MB;",
@@ -738,10 +814,7 @@ display_figure(plot_drawings(strip, words[:6]))
 # dropout**. One example as the training loop gets it, and how many of all lose their caption:
 
 # %%
-from serial_lora.judges import load_judge
-
-judge = load_judge("tiny")  # what measures, in the next sections
-trial = lab.prepare_trial(backbone, judge, data, count=100)  # test prompts, read, and the empty one
+style, _ = encoded_style()
 stream = lab.training_stream(style, list(style), trial.empty, pipeline.scheduler.config.shift, config, seed=1)
 everything = [stream[position] for position in range(stream.steps * stream.batch_size)]
 dropped = sum(bool((example.tokens == trial.empty.tokens[0]).all()) for example in everything)
@@ -822,10 +895,11 @@ check("7.5", clip_scores)
 # %% [markdown]
 # A warning from published code. The paper takes its measures from an earlier work. That work's script
 # puts *one* picture and *one* caption through CLIP, and takes the softmax over the captions. What is a
-# softmax over a single number? The cell scores the eight drawings from above with their own prompts and
-# with each other's.
+# softmax over a single number? The cell makes the eight drawings of the first section once more, and scores
+# them with their own prompts and with each other's.
 
 # %%
+drawn = lab.draw(backbone, words, seeds)  # uint8, (8, 64, 64, 3)
 captions = {"its own prompt": words, "another's prompt": words[1:] + words[:1]}
 rows = {}
 for what, prompts in captions.items():
@@ -844,14 +918,13 @@ pd.DataFrame(rows).T.map("{:.2f}".format)
 # measure will each cheat deceive?
 
 # %%
-base_drawings = lab.draw_trial(backbone, trial, config)  # uint8, (100, 64, 64, 3)
 held_out = [data.test[index].picture for index in trial.seeds]
 cheat = [data.train[index].picture for index in range(len(held_out))]
-models = {"SD3, not adapted": base_drawings, "training pictures": cheat,
-          "one picture": [held_out[0]] * len(held_out), "the held-out pictures": held_out}
-scores = {name: lab.score_pictures(pictures, trial, judge, data.name) for name, pictures in models.items()}
-columns = {"fid": "FID", "kid": "KID", "clip_score": "CLIP-Score", "style_share": "in the style"}
-formats = {"FID": "{:.1f}", "KID": "{:.3f}", "CLIP-Score": "{:.3f}", "in the style": "{:.0%}"}
+others = {"training pictures": cheat, "one picture": [held_out[0]] * len(held_out),
+          "the held-out pictures": held_out}
+scores = {"SD3, not adapted": untuned()[1]}  # drawn and scored when first asked
+scores |= {name: lab.score_pictures(pictures, trial, judge, data.name)
+           for name, pictures in others.items()}
 as_text(pd.DataFrame(scores).T.rename(columns=columns)[list(formats)], formats)
 
 # %% [markdown]
@@ -866,29 +939,19 @@ as_text(pd.DataFrame(scores).T.rename(columns=columns)[list(formats)], formats)
 # One thing about FID is easily overlooked. It needs a covariance, which has d · (d + 1) / 2 different
 # numbers, from N pictures. With few pictures that estimate is poor, and the error does not average out:
 # it makes FID *larger*. Take two halves of one style, real pictures both. Nothing could be more alike.
-# What do FID and KID say with 25, 50, 100 and 200 pictures on each side?
+# What do FID and KID say with 25, 50, 100 and 200 pictures on each side? `halves_apart`, in the opening,
+# draws that many from each half by lot, eight times (all 200 only once), and takes the mean.
 
 # %%
-from serial_lora.metrics_pictures import frechet_distance, kernel_distance
-
-parts = (data.train, data.test)  # real pictures, all of them
-real, reference = (judge.picture_features([part[i].picture for i in range(200)]) for part in parts)  # (200, d)
-rows = {}
-for count in (25, 50, 100, 200):
-    pairs = [(real[torch.randperm(len(real))[:count]], reference[torch.randperm(len(reference))[:count]])
-             for _ in range(1 if count == len(real) else 8)]
-    fids = torch.tensor([frechet_distance(one, other) for one, other in pairs])
-    kids = torch.tensor([kernel_distance(one, other)[0] for one, other in pairs])
-    rows[count] = {"FID": fids.mean().item(), "KID": kids.mean().item(),
-                   "± over draws": kids.std().item() if len(pairs) > 1 else float("nan")}
-by_count = pd.DataFrame(rows).T.rename_axis("pictures on each side")
+by_count = halves_apart()
 display(as_text(by_count, {"FID": "{:.1f}"} | dict.fromkeys(by_count.columns[1:], "{:.3f}"))
         .replace("nan", "–"))
 left = by_count["FID"].iloc[-1] / by_count["FID"].iloc[0]
+dimensions = trial.reference.shape[1]
 inception, in_paper = 2048, {"Barbie": 315, "Cyberpunk": 439, "Art Nouveau": 1500, "Impressionism": 1500}
 display(Markdown(
     f"From {by_count.index[0]} to {by_count.index[-1]} pictures FID falls to {left:.0%} of what it was, and no "
-    f"model has become better: there is none. The features here have {real.shape[1]} dimensions. Inception's "
+    f"model has become better: there is none. The features here have {dimensions} dimensions. Inception's "
     f"have {inception:,}, so a covariance without gaps takes more pictures than that; the paper's sets have "
     f"{min(in_paper.values()):,} to {max(in_paper.values()):,}."
 ))
@@ -900,40 +963,27 @@ display(Markdown(
 # ## One run
 #
 # Now tune. The style is `pixel`: Twemoji as pixel art. `run_one` injects, trains with the loss above, draws
-# the test prompts, and measures. Once with Serial LoRA and once with LoRA, at equal rank, on the same
-# batches. To save minutes, half of the training pictures and half of the test prompts have to do: these
-# FIDs are of 100 drawings. They compare with each other, not with those of the records below. First the
-# settings. What do you expect: which of the four measures will move most, and which might get *worse*?
+# the test prompts, and measures. `tuned`, in the opening, calls it. Once with LoRA and once with Serial
+# LoRA, at equal rank, on the same batches, each in an SD3 of its own. To save minutes, half of the training
+# pictures and half of the test prompts have to do: these FIDs are of 100 drawings. They compare with each
+# other, not with those of the records below. First the settings. What do you expect: which of the four
+# measures will move most, and which might get *worse*?
 
 # %%
 print(config)
 
 # %%
-base = {f"base_{name}": value for name, value in scores["SD3, not adapted"].items()}
-chosen, rows_of_drawings = list(picked), {"not adapted": base_drawings[list(picked)]}
-records = {}
-
-
-def tune(name: str) -> None:
-    """Tune by one method, draw, measure; keep the record, some drawings, and the adapter."""
-    if adapters(model):
-        eject(model)
-    method, percent = get_method(name), 50
-    records[name] = lab.run_one(backbone, judge, data, style, trial, method, percent, 1, config, base,
-                                progress=not is_static(), keep_adapter=True)
-    rows_of_drawings[method.label] = lab.draw(
-        backbone, trial.prompts.rows(chosen), chosen, config.drawing_steps, config.guidance)
-
-
-tune("lora")
+records = {"lora": tuned("lora").record}
 
 # %%
-tune("serial_lora")  # last, as its adapter is needed below
+records["serial_lora"] = tuned("serial_lora").record
 
 # %%
-rows = {"not adapted": scores["SD3, not adapted"]}
+base_drawings, base_scores = untuned()
+held_out = [data.test[index].picture for index in trial.seeds]
+rows = {"not adapted": base_scores}
 rows |= {get_method(name).label: record.measures | record.sizes for name, record in records.items()}
-rows["held-out pictures"] = scores["the held-out pictures"]
+rows["held-out pictures"] = lab.score_pictures(held_out, trial, judge, data.name)
 shown = pd.DataFrame(rows).T.rename(columns=columns)[["parameters", *formats]]
 display(as_text(shown, formats | {"parameters": "{:,.0f}"}).replace("nan", "–"))
 serial, lora = (records[name].measures for name in ("serial_lora", "lora"))
@@ -959,7 +1009,9 @@ display(Markdown(
 # drew for this: the style's own, never seen in training.
 
 # %%
-rows_of_drawings["real"] = [held_out[index] for index in chosen]
+rows_of_drawings = {"not adapted": base_drawings[picked]}
+rows_of_drawings |= {get_method(name).label: tuned(name).drawings for name in records}
+rows_of_drawings["real"] = [held_out[index] for index in picked]
 display_figure(plot_drawings(rows_of_drawings, words))
 print(data.attribution)
 grey = {name: torch.as_tensor(rows_of_drawings[name]).float() for name in ("not adapted", "LoRA", "Serial LoRA")}
@@ -969,9 +1021,10 @@ for one, other in (("LoRA", "not adapted"), ("Serial LoRA", "not adapted"), ("Se
 
 # %% [markdown]
 # **What this shows.** Follow one column. What is drawn, and where, is a matter of the noise and the
-# prompt, and mostly stays; outlines and colours change, and fine lines suffer. Where the base drew something unclear, the style
-# does not make it clear. And compare the three differences: whether two methods have learnt the *same* is
-# another question than whether their FIDs are equal.
+# prompt, and mostly stays; outlines and colours change. What is fine suffers most: look whether every face
+# still is one. Where the base drew something unclear, the style does not make it clear. And compare the
+# three differences: whether two methods have learnt the *same* is another question than whether their FIDs
+# are equal.
 #
 # ## Turn it yourself
 #
@@ -989,7 +1042,7 @@ for one, other in (("LoRA", "not adapted"), ("Serial LoRA", "not adapted"), ("Se
 # %%
 from serial_lora.widgets_drawings import drawing_panel
 
-panel = drawing_panel(backbone, words, seed=seeds[0], judge=judge)
+panel = drawing_panel(tuned("serial_lora").backbone, words, seed=seeds[0], judge=judge)
 
 # %% [markdown]
 # **What this shows.** The adapter is a direction, and the scale is how far to go in it, as in lesson 06.
@@ -999,7 +1052,7 @@ panel = drawing_panel(backbone, words, seed=seeds[0], judge=judge)
 # ## Adapters travel
 #
 # Nobody should need this course's package to use a file that was made with it. `to_peft` writes the
-# adapter as an ordinary LoRA: a pair for q, k and v each, with A shared and B = W B (lesson 03). A
+# adapter as an ordinary LoRA: a pair for q, k and v each, with A shared and W B for its B (lesson 03). A
 # *stock* pipeline loads that with diffusers' own `load_lora_weights`, and from the same prompts and the
 # same noise it must draw the same pictures. So must the model after `merge`. Expect next to no
 # difference: sums are rounded in another order, and no more.
@@ -1011,9 +1064,10 @@ from pathlib import Path
 from diffusers import StableDiffusion3Pipeline
 from diffusers.utils import logging
 
-from serial_lora import merge, save_adapter, to_peft
+from serial_lora import merge, save_adapter, to_peft, unmerge
 
-noise = lab.starting_noise(backbone, chosen, side)
+adapted = tuned("serial_lora").backbone.transformer
+noise = lab.starting_noise(backbone, seeds, side)
 plain = {"num_inference_steps": 28, "guidance_scale": config.guidance, "max_sequence_length": 0,
          "output_type": "np"}  # max_sequence_length 0: no tokens of T5
 
@@ -1024,8 +1078,8 @@ def stock_drawings(stock: StableDiffusion3Pipeline) -> Tensor:
 
 
 with tempfile.TemporaryDirectory() as folder:
-    file = save_adapter(model, Path(folder, "pixel.safetensors"))
-    to_peft(model, folder)
+    file = save_adapter(adapted, Path(folder, "pixel.safetensors"))
+    to_peft(adapted, folder)
     exported = Path(folder, "pytorch_lora_weights.safetensors")
     print(f"{file.stat().st_size:,} bytes as Serial LoRA, {exported.stat().st_size:,} as an ordinary LoRA")
     stock = load_sd3("tiny").pipeline.to(device)  # a second pipeline from the same folder
@@ -1038,10 +1092,11 @@ print("loaded into a", f"{type(stock).__module__.partition('.')[0]}.{type(stock)
 loaded = stock_drawings(stock)
 stock.unload_lora_weights()
 unadapted = stock_drawings(stock)
-stock.transformer = model  # from here on the lesson's own transformer, adapter and all
+stock.transformer = adapted  # from here on the transformer that was tuned, adapter and all
 with_hook = stock_drawings(stock)
-merge(model)
+merge(adapted)
 merged = stock_drawings(stock)
+unmerge(adapted)  # as the other sections know it
 for what, pictures in (("the stock pipeline with the exported file", loaded), ("merged", merged),
                        ("the stock pipeline without any file", unadapted)):
     differences = (pictures - with_hook).abs()
@@ -1060,16 +1115,8 @@ for what, pictures in (("the stock pipeline with the exported file", loaded), ("
 
 # %%
 from serial_lora.plots import plot_fid_by_percent
-from serial_lora.results import (
-    describe_records,
-    frame,
-    methods_table,
-    paired_difference,
-    shipped_records,
-)
+from serial_lora.results import describe_records, methods_table
 
-shipped = shipped_records("sd3")
-results = frame(shipped)  # its column "shots" holds the percentage
 print(describe_records(shipped, "percent", style_names("tiny"), METHODS))
 
 # %% [markdown]
@@ -1101,9 +1148,13 @@ display(Markdown(
 ))
 
 # %% [markdown]
-# Now all methods: mean FID over the four styles and, where there are several seeds, after ± the spread
+# Now all methods: the mean over the four styles and, where there are several seeds, after ± the spread
 # (standard deviation) over seeds.
-# *Lower is better.* Look along a row first: what do more pictures bring? Then down a column.
+# Of FID lower is better, of CLIP-Score higher. Look along a row first: what do more pictures bring, and the
+# steps that come with them? (A run goes over its pictures a fixed number of times, so more of them are more
+# steps as well.) Then down a column. The style with the largest FIDs weighs most in such a mean, so the
+# figure takes the styles apart. Where there are several seeds, each run is a small point in it, and a band
+# runs from the best of them to the worst.
 
 # %%
 percents = {amount: f"{amount}%" for amount in results["shots"].unique()}
@@ -1124,7 +1175,9 @@ display_figure(plot_fid_by_percent(results))
 # of the first method.
 
 # %%
-turned = results.assign(fid=-results["fid"], kid=-1000 * results["kid"])
+from serial_lora.results import paired_difference
+
+turned = results.assign(fid=-results["fid"], kid=-results["kid"])
 pairs = [("serial_lora", "lora"), ("serial_lora", "lora_equal_budget"),
          ("serial_lora_plus", "lora_plus"), ("serial_lora_plus", "serial_lora")]
 pairs = [pair for pair in pairs if set(pair) <= set(results["method"])]
@@ -1148,6 +1201,7 @@ for what, (one, other) in (("equal rank", pairs[0]), ("equal budget", pairs[1]))
         f"- **At {what}**, against {METHODS[other].label}. {'. '.join(lines)}. By FID, Serial LoRA's mean over "
         f"seeds is nearer to the style in {above} of {len(cells)} cells."
     ))
+most = int(results["shots"].max())
 at_most = results[results["shots"] == most]
 gained = (at_most["base_fid"] - at_most["fid"]).groupby(at_most["method"]).mean()
 parameters = at_most.groupby("method")["parameters"].first()
@@ -1160,8 +1214,10 @@ display(Markdown(
 # %% [markdown]
 # **What this shows.** Read the verdicts with their limits: one tiny model, one set of two hundred
 # prompts, few seeds, one learning rate for both methods (lesson 04 shows why that is not the same
-# treatment). And three measures can give three verdicts: being nearer to the style and keeping to the
-# prompt are different things, and often one is paid for with the other.
+# treatment). Styles with large FIDs have large differences, too, and they make the standard error large:
+# a method may be nearer in most cells and still not be told apart. And three measures can give three
+# verdicts: being nearer to the style and keeping to the prompt are different things, and one may be paid
+# for with the other.
 #
 # ## The paper's table
 #
@@ -1169,10 +1225,13 @@ display(Markdown(
 # better).
 
 # %%
+from serial_lora.counting import paper_table
+
 printed = paper_table("Table II")
 display(printed)
 
 # %%
+facts = paper_facts()
 fid = printed.xs("fid", axis=1, level="metric")
 clip = printed.xs("clip_score", axis=1, level="metric")
 lowest, highest = clip.min().min(), clip.max().max()
@@ -1184,7 +1243,7 @@ display(Markdown(
     f"best and the worst of the four methods in one cell lie {between:.1f} on average. The amount of data moves "
     f"FID {fall / between:.0f} times as far as the choice of method.\n"
     f"- Serial LoRA is behind LoRA in {facts['serial_behind_fid']} of {facts['fid_cells']} FID cells, and on "
-    f"average over all of them {(serial_cells - lora_cells).mean().mean():+.2f} from it.\n"
+    f"average over all of them its FID minus LoRA's is {(serial_cells - lora_cells).mean().mean():+.2f}.\n"
     f"- CLIP-Scores lie between {lowest:.2f} and {highest:.2f}. As 2.5 times a cosine that is a cosine of "
     f"{lowest / 2.5:.2f} to {highest / 2.5:.2f}, which is usual for CLIP ViT-B. As a bare cosine it would be "
     "unheard of, and a softmax over one number would be 1 everywhere. The paper does not say which it is."
@@ -1205,11 +1264,12 @@ steps = pd.DataFrame({
     **{f"ours, {name.upper()}": {f"{shots}%": ours[name].xs(shots, level="shots").mean()
                                  for shots in (20, 50, 100)} for name in ("fid", "kid")},
 }).loc[["20%", "50%", "100%"]]
-relative = steps / steps.iloc[0]
+relative, by_count = steps / steps.iloc[0], halves_apart()
 display(as_text(relative, dict.fromkeys(relative, "{:.0%}")).rename_axis("of the training pictures"))
 display(Markdown(
     f"In the paper FID at 100% is {relative['the paper, FID'].iloc[-1]:.0%} of that at 20%. In our records, "
-    f"where nothing but the training pictures changes, it is {relative['ours, FID'].iloc[-1]:.0%}, and KID "
+    "where drawings and real pictures are as many everywhere, it is "
+    f"{relative['ours, FID'].iloc[-1]:.0%}, and KID "
     f"{relative['ours, KID'].iloc[-1]:.0%}. For two halves of *real* pictures, where FID is nothing but the error "
     f"of few pictures, it went to {by_count['FID'][200] / by_count['FID'][50]:.0%} with four times as many."
 ))
@@ -1231,10 +1291,11 @@ display(Markdown("\n".join(
 
 # %% [markdown]
 # **What this shows, and what it does not.** Model, pictures and features are others, so our fall does not
-# refute theirs. The claim that matters is another one, and the table supports it: between Serial LoRA and
-# LoRA the differences are small against everything else in it. One number a cell, no seeds: which of
-# these differences are real cannot be seen. And the table has no unadapted model, so it does not show how
-# far either method *moved*.
+# refute theirs. And more training pictures are more steps in our records, as with the paper's ten epochs:
+# which of the two brings a style nearer, neither table can tell. The claim that matters is another one, and
+# the table supports it: between Serial LoRA and LoRA the differences are small against everything else in
+# it. One number a cell, no seeds: which of these differences are real cannot be seen. And the table has no
+# unadapted model, so it does not show how far either method *moved*.
 #
 # ## At the paper's scale
 #
@@ -1289,13 +1350,19 @@ as_text(memory, dict.fromkeys(["model", "adapter", "activations", "total"], "{:.
 #
 # ## Leave the machine as you found it
 #
-# The last cell takes the adapter out, drops the copies and gives the memory back.
+# A notebook that stays open holds its models, and on a GPU the next one may find no room. The last cell
+# forgets the tuned SD3s and what else was remembered, drops the copies and gives the memory back. The model
+# itself has no adapter to take out, since both went into copies.
 
 # %%
 import gc
 
-eject(model)
-del stock, panel, encoded, everything, base_drawings
+from serial_lora.inject import adapters
+
+for remembered in (tuned, untuned, encoded_style, halves_apart):
+    remembered.cache_clear()
+for name in ("style", "everything", "base_drawings", "panel", "adapted", "stock"):
+    globals().pop(name, None)  # a section that was left out has made nothing to drop
 gc.collect()
 if torch.cuda.is_available():
     torch.cuda.empty_cache()

@@ -292,8 +292,8 @@ display_figure(plot_spectra(spectra))
 
 # %% [markdown]
 # **What this shows.** On this scale the lines of W and W + dW are hardly told apart, but for the first
-# few values. A change of rank r *cannot* do much more, and that is a theorem: it moves no singular value
-# past r others,
+# few values, and for LoRA the last few. A change of rank r *cannot* do much more in between, and that is
+# a theorem: it moves no singular value past r others,
 #
 # $$\sigma_{i+r}(W) \;\le\; \sigma_i(W + dW) \;\le\; \sigma_{i-r}(W)$$
 #
@@ -326,7 +326,8 @@ for method in METHODS:
 
 # %% [markdown]
 # So look closer: how far is each value from W's, in percent? Zero is W. If Serial LoRA lies *between*
-# W and LoRA, its line is between zero and LoRA's line, at every index.
+# W and LoRA, its line is between zero and LoRA's line, at every index. The upright scale is linear up to
+# one percent either way, and logarithmic beyond.
 
 # %%
 spectra = {method: spectra_frame(learned(method, 1)) for method in METHODS}
@@ -489,7 +490,8 @@ check("8.4", effective_rank_of)
 # Solution: [the solved lesson](../solutions/08_singular_values.ipynb)
 
 # %% [markdown]
-# Over depth, for both methods and two seeds. The grey line is what a product of two *random* matrices of
+# Over the depth of the image tower, for both methods and two seeds: a line is their mean, and the band
+# around it goes from the lower to the higher. The grey line is what a product of two *random* matrices of
 # this rank has: a pair that has learned nothing in particular. Training the second seed takes some
 # seconds again.
 
@@ -591,6 +593,7 @@ check("8.5", angles_between)
 # `principal_angles` uses scipy, which is exact for tiny angles too, where an arccosine is not.
 
 # %%
+width = learned("lora", 1)[0].weight.shape[0]
 rows = []
 for method in METHODS:
     by_site = {}
@@ -600,7 +603,8 @@ for method in METHODS:
         angles = [principal_angles(parts["q"][side], parts[other][side])
                   for parts in by_site.values() for other in "kv"]
         rows.append({"method": get_method(method).label, "q beside k and v": what,
-                     "smallest angle": f"{np.min(angles):.1e}", "largest angle": f"{np.max(angles):.1e}",
+                     "smallest angle, degrees": f"{np.min(angles):.2g}",
+                     "largest angle, degrees": f"{np.max(angles):.2g}",
                      "overlap": f"{np.mean([overlap(each) for each in angles]):.3f}",
                      "by chance": f"{chance_overlap(RANK, RANK, width):.3f}"})
 display_table(pd.DataFrame(rows))
@@ -617,13 +621,17 @@ display_table(pd.DataFrame(rows))
 # has in common *with itself* when only the seed differs: other shots, another order, another random
 # start. We compare the four strongest directions, since the weak ones are mostly what `A` was at the start
 # (LoRA's authors look at their adapters like this).
+#
+# And we compare the two methods across two seeds as well. With one seed they would share their shots and,
+# in the very first pair, even the random numbers that `A` starts from: they would look more alike than
+# they are.
 
 # %%
 TOP = 4
 comparisons = {
     "LoRA, two seeds": ("lora", 1, "lora", 2),
     "Serial LoRA, two seeds": ("serial_lora", 1, "serial_lora", 2),
-    "LoRA and Serial LoRA": ("lora", 1, "serial_lora", 1),
+    "LoRA and Serial LoRA": ("lora", 1, "serial_lora", 2),
 }
 rows = []
 for name, (method, seed, other, other_seed) in comparisons.items():
@@ -652,15 +660,18 @@ lines = [f"- where it {what}: {across[what]:.2f} between the methods, {itself[wh
          f"two seeds of LoRA, {itself[what].iloc[1]:.2f} between two seeds of Serial LoRA, {chance:.2f} by chance: "
          + ("the methods have clearly less in common than either has with itself."
             if across[what] < 0.75 * itself[what].min() else
+            "the methods have a little less in common than either has with itself."
+            if across[what] < itself[what].min() else
             "the methods have about as much in common as a method with itself."
             if across[what] < 1.25 * itself[what].max() else "the methods agree more than two seeds do.")
          for what in means.columns]
 display(Markdown("Both towers together:\n\n" + "\n".join(lines)))
 
 # %% [markdown]
-# **What this shows.** Two things to compare in one figure: how far the lines are above the grey one
-# (is anything found again at all?), and how far the dashed green line is below the other two (does the
-# method matter more than the seed?). Different directions do not mean different behaviour: two
+# **What this shows.** Two things to compare in one figure, which is of the image tower: how far the lines
+# are above the grey one (is anything found again at all?), and how far the dashed green line is below the
+# other two (does the method matter more than the seed?). A line is the mean of q, k and v, and its band
+# goes from the lowest of the three to the highest. Different directions do not mean different behaviour: two
 # adapters may read different directions of the same tokens and still do the same to the pictures.
 #
 # Where each method writes can be said more precisely. Serial LoRA's dW is W times B A, so what it
@@ -677,15 +688,20 @@ along = pd.DataFrame(rows).groupby(["method", "projection"], sort=False).mean()
 named = along.rename(columns={"reads": "reads from W's strongest", "writes": "writes to W's strongest"})
 display_table(as_text(named.reset_index(), dict.fromkeys(named.columns, "{:.0%}")))
 share = along["writes"].groupby("method").mean()
+squares = [singular_values(change.weight).square() for change in learned("lora", 1)]  # (d,) each
+passed = np.mean([(each[:RANK].sum() / each.sum()).item() for each in squares])
 display(Markdown(
-    f"By chance it would be {RANK / width:.0%}. Of what Serial LoRA writes, {share['Serial LoRA']:.0%} is "
-    f"along the {RANK} strongest outputs of W, of what LoRA writes {share['LoRA']:.0%}."
+    f"Of what Serial LoRA writes, {share['Serial LoRA']:.0%} is along the {RANK} strongest outputs "
+    f"of W, of what LoRA writes {share['LoRA']:.0%}. By chance it would be {RANK / width:.0%}, and "
+    f"{passed:.0%} for a random B that is sent through W."
 ))
 
 # %% [markdown]
 # **What this shows.** This is a difference that follows from the method and not from a learning rate:
-# what comes out of Serial LoRA has passed through W. It also fits what you saw of the spectra: a change
-# that lies mostly along a few directions of W spreads over fewer directions itself.
+# what comes out of Serial LoRA has passed through W. The last share says how much the passage alone does,
+# with nothing learned. What is above it came with training, and lesson 01 said why it may: the gradient
+# of B goes through W as well, so strong directions are stretched twice. It also fits what you saw of the
+# spectra: a change that lies mostly along a few directions of W spreads over fewer directions itself.
 
 # %% [markdown]
 # ## The verdict
@@ -715,16 +731,19 @@ display_figure(plot_positions(results, "change_between", "indices where Serial L
                               chance=None, needed=NEEDED))
 
 # %% [markdown]
-# Now the statements from the beginning, word by word. Each is asked of each model and each pair of
-# methods: the mean over blocks and projections for each seed, then mean and standard error over the
-# seeds. *Holds*: two standard errors above what is needed. *Fails*: two below. Otherwise these runs do
-# not decide. With three seeds an error is itself only a rough estimate, so look at the distance too.
+# Now the statements from the beginning, word by word: the position under both readings, and the decay.
+# (The third, that both persist for q, k and v and at every depth, only has something to say of those that
+# hold. Each dot above is one block and projection, so you have seen how they spread.) Each is asked of
+# each model and each pair of methods: the mean over blocks and projections for each seed, then mean and
+# standard error over the seeds. *Holds*: more than two standard errors above what is needed. *Fails*:
+# more than two below. Otherwise these runs do not decide. With three seeds an error is itself only a
+# rough estimate, so look at the distance too.
 
 # %%
 results["gain"] = results["effective_rank_serial"] - results["effective_rank_lora"]
 STATEMENTS = {
-    "1: W + dW between, consistently": ("between", NEEDED, "{:.1%}"),
-    "2: dW between, consistently": ("change_between", NEEDED, "{:.1%}"),
+    "reading 1: W + dW between, consistently": ("between", NEEDED, "{:.1%}"),
+    "reading 2: dW between, consistently": ("change_between", NEEDED, "{:.1%}"),
     "decay: higher effective rank of dW": ("gain", 0.0, "{:+.2f}"),
 }
 
@@ -741,7 +760,8 @@ for (lab, method), part in results.groupby(["lab", "method"], sort=False):
         by_seed = part.groupby("seed")[measure].mean()
         rows.append({"model": lab, "methods": f"{get_method(method).label} beside {get_method(PAIRS[method]).label}",
                      "statement": statement, "mean": text.format(by_seed.mean()),
-                     "± error": text.format(by_seed.sem()).lstrip("+"), "verdict": judge(by_seed, needed)})
+                     "± standard error": text.format(by_seed.sem()).lstrip("+"),
+                     "verdict": judge(by_seed, needed)})
 verdicts = pd.DataFrame(rows)
 display_table(verdicts)
 
@@ -774,11 +794,12 @@ display(Markdown(
 
 # %% [markdown]
 # Does that refute the paper? No, and it does not confirm it either. Its figure is about a model many
-# times the size, trained on photographs at another rate, and we do not know which matrix it shows. If one of its lines stood for W + dW and another for dW, they would differ for a reason that has
-# nothing to do with learning: dW ends at r. What we can say is what such a claim needs: which matrix, how
-# large the changes were, more than one seed, and a number. And what follows even then is little. That
-# one spectrum lies above another says nothing by itself about the pictures that a model gets right;
-# lessons 04, 06 and 07 measure that directly.
+# times the size, trained on photographs at another rate, and we do not know which matrix it shows. If one
+# of its lines stood for W + dW and another for dW, they would differ for a reason that has nothing to do
+# with learning: dW ends at r. What we can say is what such a claim needs: which matrix, how large the
+# changes were, more than one seed, and a number. And what follows even then is little. That one spectrum
+# lies above another says nothing by itself about the pictures that a model gets right; lessons 04, 06 and
+# 07 measure that directly.
 
 # %% [markdown]
 # ## Full size
@@ -884,11 +905,12 @@ print(f"effective rank {effective_rank(values):.1f} of 64; overlap of q's and k'
 # - A change of rank r moves no singular value past r others, and none by more than the largest of dW.
 #   Serial LoRA, which multiplies, also moves each by a bounded factor.
 # - The singular values of B A come from an r x r matrix, exactly.
-# - Position depends on how large a change is, so on rate and scale. Shape does not: the effective rank
-#   measures shape.
+# - Position depends on how large a change is, so on rate and scale. A factor leaves the shape as it is,
+#   and the effective rank measures shape.
 # - Serial LoRA's q, k and v read one space of r directions; LoRA's read three. What Serial LoRA writes
 #   has passed through W, and lies along W's strong outputs.
-# - An angle needs neighbours: random subspaces, and the same method with another seed.
+# - An angle needs neighbours: random subspaces, and the same method with another seed. Two runs with one
+#   seed share more than what they learned.
 # - Write the statement down before you measure it, and report it as it falls.
 #
 # ## Where the paper says it

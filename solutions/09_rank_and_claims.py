@@ -150,14 +150,16 @@ display_table(pd.DataFrame([
 # ## The rank sweep
 #
 # The paper's Fig. 5 shows accuracy over the rank for CLIP, as lines without numbers, number of shots or
-# spread. The course ships a sweep of its own: every data set of lesson 04, three methods, several seeds.
-# The left picture compares at equal rank, the right one puts the same runs over their number of
-# parameters, so that methods above each other have the same budget. Bars run from the worst to the best
-# seed. Before you look: what do you expect to the left, more accuracy with every doubling?
+# spread. The course ships a sweep of its own, with three methods and several seeds; the line above the
+# picture says on which data. The left picture compares at equal rank, the right one puts the same runs over
+# their number of parameters, so that methods above each other have the same budget. Bars run from the worst
+# to the best seed. LoRA at equal budget *is* LoRA, at a quarter of the rank: where both lines have a point of
+# the same rank, it is the same run. Before you look: what do you expect to the left, more accuracy with every
+# doubling?
 
 # %%
 sweep = evidence.runs("clip_rank")
-print(f"{len(sweep)} runs: {sweep['dataset'].nunique()} data sets, "
+print(f"{len(sweep)} runs on {', '.join(sweep['dataset'].unique())}: "
       f"{', '.join(map(str, sorted(sweep['shots'].unique())))} shots, {sweep['seed'].nunique()} seeds, "
       f"ranks {', '.join(map(str, sorted(sweep['lab_rank'].unique())))} "
       "(LoRA at equal budget: a quarter of each)")
@@ -166,7 +168,8 @@ display_figure(plot_rank_sweep(sweep))
 # %% [markdown]
 # The same in numbers, run by run as in lesson 04: Serial LoRA's accuracy minus the other's, in points, on
 # the same pictures with the same seed. Behind ± stands the standard error. A star marks a mean that is more
-# than two of them away from zero.
+# than two of them away from zero. Luck alone sets stars too, and more of them when there are few pairs of runs;
+# the last line says how many to expect.
 
 # %%
 sweep, points = evidence.runs("clip_rank"), MEASURES["accuracy"]
@@ -188,12 +191,22 @@ lines = [f"- Serial LoRA {title}: told apart at "
 lines.append(f"- From its worst rank ({serial.idxmin()}) to its best ({serial.idxmax()}) Serial LoRA's mean "
              f"accuracy moves by {100 * (serial.max() - serial.min()):.1f} points, while its parameters grow "
              f"{serial.index.max() // serial.index.min()}-fold.")
+asked = len(rows) * len(others)
+luck = 2 * stats.t.sf(ERRORS, found.pairs - 1)
+lines.append(
+    f"- A row stands on {found.pairs} pairs of data set and seed. With so many, luck alone sets a "
+    f"star at {luck:.0%} of the means that are zero in truth: at {luck * asked:.1f} of these "
+    f"{asked}, if all of them were."
+)
 display(Markdown("\n".join(lines)))
 
 # %% [markdown]
 # **What this shows.** Three readings of one sweep. *Along a line*: what more rank buys. *Left*: whether one
 # shared pair can do what four pairs of its rank do. *Right*: how the same number of parameters is spent
-# better. They are different questions and may have different answers.
+# better. They are different questions and may have different answers. Hold the stars against the last line
+# before you believe them. A standard error of few pairs is itself uncertain: where the pairs happen to agree
+# it is small, or even zero, and the star comes from the agreement and not from a large difference. The section
+# on one difference and its error comes back to this.
 #
 # Two things hide in every rank sweep. A larger rank changes the *size of a step* too, since more columns of
 # B move at once (some libraries divide by the rank to make up for it; the paper does not say, and
@@ -282,7 +295,8 @@ display_table(pd.DataFrame(rows))
 # Serial LoRA.
 
 # %%
-names = {"accuracy": "CLIP, accuracy", "dice": "SAM, Dice", "fid": "SD3, FID", "clip_score": "SD3, CLIP-Score"}
+names = {"accuracy": "CLIP accuracy", "dice": "SAM Dice", "fid": "SD3 FID",
+         "clip_score": "SD3 CLIP-Score"}
 sides = {"lora": "against LoRA of equal rank", "lora_equal_budget": "against LoRA at equal budget"}
 intervals = []
 for name, measure in MEASURES.items():
@@ -308,7 +322,8 @@ display(Markdown("\n".join(lines)))
 # **What this shows.** The paper compares at equal rank only, and there the natural reading is "as good with a
 # quarter of the parameters". The second comparison asks what the first cannot: is it the *sharing* that
 # makes a quarter enough, or would any quarter have been enough? If LoRA at a quarter of the rank did as well,
-# the saving would be true, and it would not need Serial LoRA. Read the round, blue points with that in mind.
+# the saving would be true, and it would not need Serial LoRA. Read the points against LoRA at equal budget with
+# that in mind.
 #
 # ## One difference and its error
 #
@@ -385,15 +400,17 @@ together = math.sqrt(difference.groupby(cells).var().mean())  # two runs of one 
 gain = errors["nothing paired"][1] / errors["every run a pair"][1]
 display(Markdown(
     f"Pairing makes the error {gain:.1f} times smaller, without a single further run; without it one would need "
-    f"{gain**2:.0f} times as many. Most of that is the data set, since some are easier than others. Within a data "
-    f"set and a number of shots, the difference between the two methods spreads by {apart:.1f} points where their "
-    f"seeds differ, and by {together:.1f} where they share one."
+    f"{gain**2:.0f} times as many. Most of that is the data set and the number of shots, since "
+    "some are easier than others. Within a data set and a number of shots, the difference between "
+    f"the two methods spreads by {apart:.1f} points where their seeds differ, and by "
+    f"{together:.1f} where they share one."
 ))
 alike = by_draw.sem() / difference.sem()
 display(Markdown(
     "Averaging the shots first makes the error "
     + ("larger: runs of one seed are alike, and to count each of them was too bold." if alike > 1.1 else
-       "smaller: runs of one seed are no more alike than others here, and part of their luck cancels."
+       "smaller: runs of one seed are less alike than others here. What Serial LoRA gains at one "
+       "number of shots it loses at another, and averaging cancels that."
        if alike < 0.9 else "neither larger nor smaller: runs of one seed are no more alike than others here.")
 ))
 
@@ -421,7 +438,8 @@ wanted = {size: math.ceil((ERRORS * spread / size) ** 2) for size in (2.0, 1.0, 
 display(Markdown(
     f"Differences of a data set and seed spread by {spread:.1f} points here. For two standard errors to be as "
     "small as a difference, it takes " + ", ".join(
-        f"{count} pairs for {size:g} points" for size, count in wanted.items()) + "."
+        f"{count} pairs for {size:g} point{'s' * (size != 1)}"
+        for size, count in wanted.items()) + "."
 ))
 
 # %% [markdown]
@@ -615,7 +633,7 @@ display(pd.DataFrame(rows).set_index("measure"))
 # ## Run a record again
 #
 # The verdicts below come from files. Before you believe a file, run a line of it. The cell repeats one of
-# lesson 04's runs with the settings that its record carries, and compares.
+# lesson 04's runs with the lab's settings, which are those that the record carries, and compares.
 
 # %%
 from serial_lora.backbones.clip import load_clip
@@ -629,19 +647,24 @@ backbone, data = load_clip("tiny"), load_classification("symbols")
 backbone.model.to(process_state().device)
 again = run_one(backbone, data, get_method("serial_lora"), 1, 1, lab_config("tiny"), progress=not is_static())
 
-kept = evidence.runs("clip").set_index(["dataset", "method", "shots", "seed"]).loc[("symbols", "serial_lora", 1, 1)]
-pictures = len(data.test)
-changed = round(abs(again.measures["accuracy"] - kept["accuracy"]) * pictures)
+runs = evidence.runs("clip").set_index(["dataset", "method", "shots", "seed"]).sort_index()
+seeds = runs.loc[("symbols", "serial_lora", 1), :]  # a row for each seed
+kept, pictures = seeds.loc[1], len(data.test)
+changed, *with_other_seeds = (
+    round(abs(accuracy - kept["accuracy"]) * pictures)
+    for accuracy in (again.measures["accuracy"], *seeds["accuracy"].drop(1))
+)
 display(Markdown(
     f"The record says {kept['accuracy']:.1%}, this machine {again.measures['accuracy']:.1%}: a difference of "
-    f"{changed} of {pictures} test pictures. Parameters: {int(kept['parameters']):,} and "
-    f"{again.sizes['parameters']:,}."
+    f"{changed} of {pictures} test pictures. The records with other seeds are "
+    f"{' and '.join(map(str, with_other_seeds))} pictures away from it. Parameters: "
+    f"{int(kept['parameters']):,} and {again.sizes['parameters']:,}."
 ))
 
 # %% [markdown]
 # **What this shows.** On the kind of machine that made the records the numbers repeat; on another, sums are
-# added up in another order, and a picture or two may change sides. That is much less than what another seed
-# changes. Every row of the ledger can be repeated in this way.
+# added up in another order, and a picture or two may change sides. Hold that against what another seed
+# changes. Every run behind the ledger can be repeated in this way.
 #
 # ## The ledger
 #
@@ -692,6 +715,11 @@ show_themes("Few pictures", "LoRA+")
 show_themes("Rank and budget", "Inside the adapter", "Data and metric")
 
 # %% [markdown]
+# **What this shows.** Count what stands behind a verdict before you believe it. The brackets and the words
+# behind each row say how many data sets and seeds there are; with few of them luck passes two standard errors
+# more often than once in twenty, as you saw at the sweep, and where a claim is about *every* rank or matrix, one
+# such piece of luck is enough to refute it.
+#
 # Which claims stand on both legs, and which on neither?
 
 # %%
@@ -702,6 +730,7 @@ groups = {
         row.tables.verdict == HOLDS and row.here.verdict == OPEN),
     "do not hold by the paper's own tables": lambda row: row.tables.verdict == FAILS,
     "do not hold here": lambda row: row.here.verdict == FAILS,
+    "do not hold by either": lambda row: row.tables.verdict == row.here.verdict == FAILS,
 }
 for title, belongs in groups.items():
     claims = [f"  - {row.claim.says}" for row in rows if belongs(row)]
@@ -735,8 +764,10 @@ display_table(inconsistency_frame().rename(columns=names))
 # python -m serial_lora.claims --write CLAIMS.md
 # ```
 #
-# The first line takes a good while on two cores. With `--scale paper`, on a GPU, it is the paper's Fig. 5
-# with spread and with the comparison that the figure lacks.
+# As it stands, the first command runs every data set of lesson 04, which takes a good while on two cores.
+# With `--dataset` and what the line above the picture names, it makes the sweep that is shown there. With
+# `--scale paper`, on a GPU, it is the paper's Fig. 5 with spread and with the comparison that the figure
+# lacks.
 
 # %% [markdown]
 # ## Quiz

@@ -117,11 +117,12 @@ display_table(facts[facts["remark"] != ""][["file", "mode", "remark"]])
 # %%
 handled = facts[facts["usable"] & (facts["mode"].ne("RGB") | facts["file"].str.endswith(".jpg"))]
 seen = [read_picture(folder / name, upright=True) for name in handled["file"]]
-titles = [f"{Path(row.file).stem.replace('_', ' ')}\n({row.mode}) -> {picture.mode}"
+titles = [f"{Path(row.file).stem.replace('_', ' ')}\n{row.remark.partition(':')[0]}\n"
+          f"{row.mode} -> {picture.mode}"
           for row, picture in zip(handled.itertuples(), seen, strict=True)]
 figure = show_pictures(seen, titles, size=2.0)
 display_figure(figure, caption=False, alt="Pictures of unusual files, all read as RGB: "
-               + "; ".join(title.replace("\n", " ") for title in titles) + ".")
+               + "; ".join(title.replace("\n", ", ") for title in titles) + ".")
 print("Drawings: OpenMoji, openmoji.org, CC BY-SA 4.0")
 
 # %% [markdown]
@@ -149,11 +150,12 @@ print(f"{len(data.train)} pictures to train, {len(data.test)} to test:", ", ".jo
 print("The split:", data.split)
 
 # %% [markdown]
-# **What this shows.** A class with one picture cannot both train and test, so it is refused rather than
-# left untested. A damaged file is named with its folder; all damaged files are named at once, not one
-# an hour into the run. Note what was *not* refused: the copy under another name. To a program it is
-# a picture like any other, and the split may put it on one side and its twin on the other. That is a
-# *leak*, and the next section is about the most common kind.
+# **What this shows.** A class with one picture cannot both train and test, so it is refused rather
+# than left untested. A damaged file is named with its folder, and you hear of all damaged files at
+# once, not of one an hour into the run (of many, the first few are named; `examine_folder` names
+# each). Note what was *not* refused: the copy under another name. To a program it is a picture like
+# any other, and the split may put it on one side and its twin on the other. That is a *leak*, and the
+# next section is about the most common kind.
 #
 # ## A split without a leak
 #
@@ -288,10 +290,15 @@ for file in sorted(saved.iterdir()):
 # names. On the command line, `serial-lora lab clip --dataset my_pictures` does the relative of this for
 # CLIP with both towers, where sentences are the classes (lesson 04).
 #
+# At home the first line is `load_folder("my_pictures")`, and the last one saves into a folder of your
+# own: what lies in this lesson's scratch is gone with the notebook. To ask about one picture, prepare
+# it with `classifier.preprocessing.for_test()`, as the cell about the leak does, and call
+# `classifier(prepared[None])` in `torch.no_grad()`: one row of scores, the highest for its class.
+#
 # Was the adapter worth it? One number says nothing, so ask for the number *without* it: the same
 # features, frozen, with a head alone. That is called a *linear probe*. scikit-learn's logistic
-# regression is the best head there is for fixed features, and its one setting is chosen on training
-# pictures. Three different splits of the folder tell how far luck goes.
+# regression is hard to beat on fixed features, and its one setting is chosen on training pictures.
+# Three different splits of the folder tell how far luck goes.
 
 # %%
 from sklearn.linear_model import LogisticRegression
@@ -299,7 +306,7 @@ from sklearn.model_selection import GridSearchCV
 
 
 def linear_probe(classifier: PictureClassifier, data) -> float:
-    """Test accuracy of the best head on the frozen features; C is chosen on training pictures."""
+    """Test accuracy of a logistic regression on frozen features; training pictures choose C."""
     (train, _, labels), (test, _, truth) = encode(classifier, data.train), encode(classifier, data.test)
     search = GridSearchCV(LogisticRegression(max_iter=5000), {"C": [0.001, 0.01, 0.1, 1.0]}, cv=3)
     return search.fit(train.numpy(), labels.numpy()).score(test.numpy(), truth.numpy())
@@ -346,7 +353,7 @@ display(Markdown(
 # ## Merged, and proved
 #
 # After training, the adapter can go into the weights. Then there is no adapter any more, only a model
-# of the old shape with new numbers, and its inference *is* the base's. But is it the same model? "It
+# of the old shape with new numbers, and it costs what the base costs. But is it the same model? "It
 # looked fine" is no proof, and neither is one small number.
 
 # %% [markdown]
@@ -356,10 +363,10 @@ display(Markdown(
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 8 |
 #
-# Three outputs for the same pictures: of the base, of the adapted model, of the merged one. Return True
-# if the merged outputs equal the adapted ones up to rounding *and* the adapter has an effect at all.
-# Outputs may be large or tiny: what is allowed is `tolerance` times the largest adapted output. A
-# `nan` proves nothing.
+# Three outputs for the same pictures: of the base, of the adapted model, of the merged one. Return
+# True if the merged outputs equal the adapted ones up to rounding *and* the adapter has an effect
+# that is more than rounding. Outputs may be large or tiny: what is allowed as rounding, for each
+# number, is `tolerance` times the largest adapted output. A `nan` proves nothing.
 
 # %% tags=["exercise"]
 def merge_is_proved(base: Tensor, adapted: Tensor, merged: Tensor, tolerance: float) -> bool:
@@ -437,7 +444,8 @@ print("the adapted one:", shape_of(adapted) == shape_of(base))
 
 # %% [markdown]
 # A model with the same modules and shapes does the same work. The clock should agree; expect a ratio
-# near 1, with the noise of a busy machine on it. The models take turns, and the median counts.
+# near 1, with the noise of a busy machine on it. The models take turns, and the median counts. If the
+# merged model comes out far from 1, other work is on your cores: run the cell again.
 
 # %%
 from statistics import median
@@ -459,7 +467,7 @@ for name in ("merged", "adapted"):
 # **What this shows.** The base differs from the adapted model by much, the merged one by rounding: both
 # halves of the proof. The library's loader needed no word about Serial LoRA. (The adapted model may
 # come out near or even below the base: the package takes a faster way through `nn.MultiheadAttention`
-# while an adapter is in. Lesson 03 has the details.)
+# while an adapter is in. Lesson 03 met it as a difference in rounding.)
 #
 # ## Only the model line changes
 #
@@ -504,8 +512,8 @@ display_table(pd.DataFrame(rows))
 
 # %% [markdown]
 # Four names for the same place, the norm in front of attention, and the package finds each. Now the
-# page, in a loop: the same seven lines, in short runs, and after each the proof. The model is then saved
-# and loaded as its own library does it.
+# page, in a loop: the same seven lines, in short runs, and after each the proof. The last of the
+# merged models is then saved and loaded as its own library does it.
 
 # %%
 transformers.utils.logging.disable_progress_bar()
@@ -519,7 +527,7 @@ for name, model_line in model_lines.items():
     fit(classifier, data.train, ClassifyConfig(rank=4, epochs=4, min_steps=15), progress=False)
     saved = save_classifier(classifier, new_folder("my_classifier"))
     _, adapted, _ = encode(classifier, data.test)  # (N, C)
-    again = load_classifier(first, saved)  # a copy of the base, and the two files
+    again = load_classifier(first, saved)  # the untouched base, and the two files
     _, from_files, _ = encode(again, data.test)
     eject(classifier.model, keep_merged=True)
     _, merged, _ = encode(classifier, data.test)
@@ -534,8 +542,8 @@ display_table(pd.DataFrame(rows))
 whole = new_folder("merged")
 classifier.model.save_pretrained(whole)  # the merged DINOv2, the last of the loop
 at_home = transformers.Dinov2Model.from_pretrained(whole)
-classifier.model = at_home.eval().to(classifier.head.weight.device)
-_, from_library, _ = encode(classifier, data.test)
+again = load_classifier(at_home, saved, merged=True)  # of the two files, the head's alone
+_, from_library, _ = encode(again, data.test)
 print("files that transformers wrote:", ", ".join(sorted(file.name for file in whole.iterdir())))
 print(f"read back by transformers, largest difference: {(from_library - merged).abs().max():.0e}")
 
@@ -625,11 +633,16 @@ compact = save_adapter(ours, new_folder("adapter.safetensors")).stat().st_size
 exported = (folder / "adapter_model.safetensors").stat().st_size
 print(f"the adapter file: {compact:,} bytes; the same for PEFT: {exported:,}, {exported / compact:.1f} times")
 print("files for PEFT:", ", ".join(sorted(file.name for file in folder.iterdir())))
+idle = [name for name, tensor in tensors.items() if not tensor.any()]
+print(f"{len(idle)} of its {len(tensors)} tensors hold zeros only, the first of them")
+print(idle[0])
 
 # %% [markdown]
 # **What this shows.** The same model to rounding, in a format that needs no package of ours. It costs
-# size: what was one B is now W B for q, k and v. Keep the adapter file for yourself; export for others. Do
-# not train the exported one further and call it Serial LoRA: its three B are free to part.
+# size: what was one B is now W B for q, k and v. And PEFT's layer for `nn.MultiheadAttention` wants
+# a pair for the output projection too, where Serial LoRA has none: those are the zeros. Keep the
+# adapter file for yourself; export for others. Do not train the exported one further and call it
+# Serial LoRA: its three B are free to part.
 #
 # For Stable Diffusion 3 the receiver is a diffusers pipeline. It takes one line, on either side. Here
 # with a small transformer of diffusers' own class and random weights; [lesson 07](07_sd3_style.ipynb)
@@ -752,7 +765,7 @@ print("adapters at:", ", ".join(site.label for site in find_attention_sites(plai
 
 # %% [markdown]
 # It injects, so the names are right. Is the *place* right? A wrong entry injects just as well, trains,
-# and is some other method (lesson 03 had three of those). The proof is the formula: write
+# and is some other method, as the second variant in lesson 03 was. The proof is the formula: write
 # W (I + B A) into the q, k and v of a copy, by hand, and compare. Then merge, which must agree too.
 
 # %%
@@ -955,9 +968,11 @@ display_table(pd.DataFrame({"what you did": list(mistakes),
 #
 # <details><summary>Answer</summary>
 #
-# Serial LoRA has one B for q, k and v. As an ordinary LoRA each projection needs its own, W_q B, W_k B
-# and W_v B, because there B must lead to the projection's outputs. A is shared in the one, and repeated
-# or stacked over in the other.
+# Serial LoRA has one B for q, k and v. As an ordinary LoRA each projection needs its own, W_q B,
+# W_k B and W_v B, because there B must lead to the projection's outputs. With three separate layers
+# A is repeated too; on a fused weight there is one A, and the three B are stacked. For
+# `nn.MultiheadAttention` a pair of zeros comes on top, since PEFT's layer includes the output
+# projection.
 #
 # </details>
 #

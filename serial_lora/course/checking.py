@@ -228,8 +228,22 @@ def describe(value: Any) -> str:
         return f"tensor {shape}"
     if isinstance(value, str):
         return value
+    if isinstance(value, dict):
+        value = {key: _Inside(item) for key, item in value.items()}
+    elif type(value) in (list, tuple):
+        value = type(value)(map(_Inside, value))
     text = repr(value)
     return text if len(text) <= 160 else text[:157] + "..."
+
+
+class _Inside:
+    """A value in a list or a dictionary: in short there too, and a text in quotation marks."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return repr(self.value) if isinstance(self.value, str) else describe(self.value)
 
 
 def _require_returned(what: str, got: Any, expected: Any) -> None:
@@ -272,8 +286,15 @@ def _guess_cause(error: Exception) -> str:
         return "a parameter is changed in place while gradients are on: do it in torch.no_grad()"
     if "before Module.__init__() call" in message:
         return "super().__init__() has to run first: nn.Module registers parameters only after it"
+    if isinstance(error, TypeError) and "__init__() missing" in message:
+        return "an object is made without all that it needs: the message names what is missing"
     if isinstance(error, TypeError) and "argument" in message:
         return "the signature changed: keep the arguments that the stub has"
+    if "Boolean value of Tensor" in message or "bitwise_and" in message:
+        return (
+            "tensors of True and False are joined with &, each comparison in its own brackets, "
+            "not with and, nor as a < b < c"
+        )
     if isinstance(error, (NameError, UnboundLocalError)):
         return "a name is used before it has a value: run the cells above, check the spelling"
     return "the error comes from your code: the line is shown above"

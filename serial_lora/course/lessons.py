@@ -118,7 +118,7 @@ LESSONS = (
         "rank_and_claims",
         "Rank, budget and the paper's claims",
         "Choose a rank, compare at equal budget, and check a paper claim by claim",
-        "Lessons 02, 04 and 05",
+        "Lessons 02 and 04 to 08",
         "not needed",
     ),
     Lesson(

@@ -42,7 +42,8 @@ def examine_folder(path: str | os.PathLike[str]) -> pd.DataFrame:
     Returns:
         Columns ``class``, ``file`` (below the folder), ``mode`` (Pillow's, "" if unreadable),
         ``width`` and ``height`` in pixels, ``usable``, and ``remark`` ("" where nothing is
-        unusual). Sorted by class and file; hidden files are left out.
+        unusual). Sorted by class and file; hidden files are left out. What lies in no class folder
+        has the class "".
 
     Raises:
         SerialLoRAError: there is no such folder.
@@ -63,7 +64,7 @@ def class_sizes(facts: pd.DataFrame) -> pd.DataFrame:
     ``usable`` counts each picture once, however many copies there are.
     """
     rows = {}
-    for name, files in facts.groupby("class", sort=True):
+    for name, files in facts[facts["class"] != ""].groupby("class", sort=True):
         copies = files["remark"].str.contains("the same picture as").sum()
         usable = int(files["usable"].sum() - copies)
         rows[name] = {"files": len(files), "usable": usable, "remark": _too_few(usable)}
@@ -77,16 +78,18 @@ def _too_few(pictures: int) -> str:
 
 
 def _visible_files(folder: Path) -> list[str]:
-    """Files at least one folder deep, as POSIX paths, in order."""
+    """Files as POSIX paths, in order."""
     names = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     return sorted(
         name.as_posix()
         for name in names
-        if len(name.parts) > 1 and not any(part.startswith(".") for part in name.parts)
+        if not any(part.startswith(".") for part in name.parts)
     )
 
 
 def _class_of(name: str) -> str:
+    if "/" not in name:
+        return ""
     first, second, *_ = name.split("/")
     divided = first.lower() in DIVISIONS and name.count("/") > 1
     return second if divided else first
@@ -94,6 +97,8 @@ def _class_of(name: str) -> str:
 
 def _row(folder: Path, name: str, first_seen: dict[str, str]) -> tuple:
     class_name = _class_of(name)
+    if not class_name:
+        return class_name, name, "", 0, 0, False, "in no class folder: passed over"
     if Path(name).suffix.lower() not in PICTURE_SUFFIXES:
         return class_name, name, "", 0, 0, False, "no picture by its ending: passed over"
     try:

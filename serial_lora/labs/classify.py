@@ -134,9 +134,10 @@ def picture_features(model: nn.Module, pictures: Tensor) -> Tensor:
     output = _out_of_transformers(output, clip=type(model).__name__.startswith("CLIP"))
     if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(pictures):
         what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        several = f"{len(pictures)} pictures" if len(pictures) > 1 else "one picture"
         raise SerialLoRAError(
-            f"{type(model).__name__} gave {what} for {len(pictures)} pictures, not one vector "
-            "each; pass the model without its classifier, or a module that returns (B, d)."
+            f"{type(model).__name__} gave {what} for {several}, and not one vector for each "
+            "picture; pass the model without its classifier, or a module that returns (B, d)."
         )
     return output
 
@@ -239,7 +240,9 @@ class ClassifyConfig(LabConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.crop <= 1:
-            raise SerialLoRAError(f"crop is a share of the area, above 0, not {self.crop}.")
+            raise SerialLoRAError(
+                f"crop is a share of the area, above 0 and at most 1, not {self.crop}."
+            )
 
 
 def fit(
@@ -331,9 +334,16 @@ def save_classifier(classifier: PictureClassifier, folder: str | Path) -> Path:
 
 
 def load_classifier(
-    model: nn.Module, folder: str | Path, preprocessing: Preprocessing | None = None
+    model: nn.Module,
+    folder: str | Path,
+    preprocessing: Preprocessing | None = None,
+    merged: bool = False,
 ) -> PictureClassifier:
     """A classifier out of its base model and the folder that `save_classifier` wrote.
+
+    Args:
+        merged: the model holds the adapter's change already, as one that was merged and then saved
+            by its own library does; only the head is read.
 
     Raises:
         SerialLoRAError: a file is missing, damaged or belongs to another model; the model is then
@@ -358,6 +368,7 @@ def load_classifier(
             f"the head in {path} does not fit the features of {type(model).__name__}; load the "
             "model that it was trained with."
         )
-    load_adapter(model, Path(folder) / ADAPTER_FILE)
+    if not merged:
+        load_adapter(model, Path(folder) / ADAPTER_FILE)
     classifier.head.load_state_dict(head)
     return classifier

@@ -73,7 +73,9 @@ class CLIPLabConfig(LabConfig):
         super().__post_init__()
         SerialLoRAConfig(self.rank, towers=self.towers)  # checks them
         if not 0 < self.crop <= 1:
-            raise SerialLoRAError(f"crop is a share of the area, above 0, not {self.crop}.")
+            raise SerialLoRAError(
+                f"crop is a share of the area, above 0 and at most 1, not {self.crop}."
+            )
         if self.prompt not in PROMPT_STYLES:
             raise SerialLoRAError(
                 f"There is no prompt style {self.prompt!r}; use dataset or generic."

@@ -41,6 +41,18 @@ def rank_between(least, most):
     return attempt
 
 
+def loop_without_an_end(ranks=len, good=lambda miss, allowed: miss <= allowed):
+    """A loop that returns nothing where it finds nothing."""
+
+    def attempt(matrix, allowed):
+        S = torch.linalg.svdvals(matrix)
+        for r in range(ranks(S)):
+            if good(right_miss(S, r), allowed):
+                return r
+
+    return attempt
+
+
 def rank_by_what_is_kept(matrix, allowed):
     S = torch.linalg.svdvals(matrix)
     return next((r for r in range(len(S)) if S[:r].norm() / S.norm() >= allowed), len(S))
@@ -108,6 +120,18 @@ def without_values(W, wanted, r, *_):
     return torch.linalg.solve(R, U[:, :r]), Vh[:r]
 
 
+def values_twice(W, wanted, r, *_):
+    Q, R = torch.linalg.qr(W)
+    left, A = best_layers(Q.T @ wanted, r)
+    return torch.linalg.solve(R, left), A * left.norm(dim=0)[:, None]
+
+
+def columns_of_Vh(W, wanted, r, *_):
+    Q, R = torch.linalg.qr(W)
+    U, S, Vh = torch.linalg.svd(Q.T @ wanted)
+    return torch.linalg.solve(R, U[:, :r] * S[:r]), Vh[:, :r].T
+
+
 def without_R(W, wanted, r, *_):
     return best_layers(torch.linalg.qr(W)[0].T @ wanted, r)
 
@@ -150,6 +174,12 @@ def gradient(of_part=lambda W, g: W.T @ g, parts=PARTS, end=lambda total, A, s: 
         return end(total, lora_A, scale)
 
     return attempt
+
+
+def gradient_in_place(weights, gradients, lora_A, scale):
+    for part in PARTS:
+        gradients[part].mul_(scale)
+    return gradient(end=lambda total, A, s: total @ A.T)(weights, gradients, lora_A, scale)
 
 
 def gradient_of_sums(weights, gradients, lora_A, scale):
@@ -210,6 +240,11 @@ WRONG = {
         "one too few": (lambda m, a: rank(right_miss)(m, a) - 1, "one too few"),
         "from rank 1": (rank_between(1, 0), "rank 0 is never tried"),
         "full rank left out": (rank_between(0, 1), "full rank is never reached"),
+        "no rank at the end": (loop_without_an_end(), "nothing is returned: return that"),
+        "a miss of 0": (
+            loop_without_an_end(lambda S: len(S) + 1, lambda miss, allowed: miss < allowed),
+            "never allowed",
+        ),
         "a tensor": (lambda m, a: torch.tensor(rank(right_miss)(m, a)), "whole number"),
         "always the full rank": (lambda m, a: min(m.shape), "in order"),
         "nothing": (lambda m, a: None, "returns nothing"),
@@ -237,6 +272,8 @@ WRONG = {
             "no pair",
         ),
         "only q": (lambda w, A, B: {"q": (A, w["q"] @ B)}, "every part"),
+        "q for all": (lambda w, A, B: {p: (A, w["q"] @ B) for p in w}, "serves for every part|B_p"),
+        "no pairs": (lambda w, A, B: dict.fromkeys(w), "A_p is"),
         "a list": (lambda w, A, B: [(A, weight @ B) for weight in w.values()], "return a dict"),
         "in place": (pairs_in_place, "changed in place"),
         "nothing": (lambda w, A, B: None, "return a dict"),
@@ -247,6 +284,8 @@ WRONG = {
         "only q": (nearest(only_q), "only q"),
         "means": (nearest(of_means), "averaged"),
         "no values": (nearest(without_values), "singular values are left out"),
+        "values twice": (nearest(values_twice), "in it twice"),
+        "columns of Vh": (nearest(columns_of_Vh), "columns of Vh"),
         "no R": (nearest(without_R), "R is left out"),
         "turned round": (lambda w, c, r: nearest_by_normal_equations(w, c, r)[::-1], "A .* first"),
         "one matrix": (
@@ -268,6 +307,7 @@ WRONG = {
         "no A": (gradient(end=lambda t, A, s: s * t), "A is left out"),
         "turned": (gradient(end=lambda t, A, s: s * A @ t.T), "has to be transposed"),
         "sums first": (gradient_of_sums, "add the products"),
+        "in place": (gradient_in_place, "changed in place"),
         "nothing": (lambda w, g, A, s: None, "returns nothing"),
     },
     "1.5": {
@@ -284,6 +324,10 @@ WRONG = {
         "sign inside": (undo(lambda one, AB, s: one - s * AB), "sign inside"),
         "sign in front": (undo(front=lambda s: -s), "sign in front"),
         "the change": (lambda m, A, B, s: m - undo_by_inverse(m, A, B, s), "change alone"),
+        "not inverted": (
+            lambda m, A, B, s: m - s * m @ B @ (torch.eye(len(A)) + s * A @ B) @ A,
+            "multiplied with",
+        ),
         "large inverse": (undo_by_large_inverse, "way of a .* matrix"),
         "large solve": (undo_by_large_solve, "way of a .* matrix"),
         "in place": (undo_in_place, "changed in place"),

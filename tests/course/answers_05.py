@@ -76,6 +76,12 @@ def groups_with_b_twice(named, lr, ratio, weight_decay):
     return [*groups, dict(groups[1])]
 
 
+def groups_with_two_rates(named, lr, ratio, weight_decay):
+    """One group for each rate: what is neither A nor B goes with A."""
+    A, B, others = groups_by()(named, lr, ratio, weight_decay)
+    return [{**A, "params": A["params"] + others["params"]}, B]
+
+
 def groups_without_decay(named, lr, ratio, weight_decay):
     kept = ("params", "lr")
     return [{key: g[key] for key in kept} for g in groups_by()(named, lr, ratio, weight_decay)]
@@ -136,6 +142,9 @@ WRONG = {
             lambda A, B, a, b: ((B + b) @ A, B @ (A + a), b @ a), "the step alone, not B after"
         ),
         "A after the step": (lambda A, B, a, b: (b @ A, B @ (A + a), b @ a), "not A after"),
+        "other after": (
+            lambda A, B, a, b: (b @ (A + a), (B + b) @ a, b @ a), "the one before the step"
+        ),
         "the sum": (lambda A, B, a, b: (B + b) @ (A + a) - B @ A, "not their sum"),
         "both is the whole": (
             lambda A, B, a, b: (b @ A, B @ a, (B + b) @ (A + a) - B @ A), "the whole change"
@@ -166,6 +175,8 @@ WRONG = {
             adam_with(lambda g, lr, e: -lr * g / (g**2 + e).sqrt()), "after the root, not under"
         ),
         "no root": (adam_with(lambda g, lr, e: -lr * g / (g**2 + e)), "the root is missing"),
+        "no size": (adam_with(lambda g, lr, e: -lr * g / (g + e)), "is .g., not g"),
+        "norm": (adam_with(lambda g, lr, e: -lr * g / (g.norm() + e)), "each entry by its own"),
         "sign": (adam_with(lambda g, lr, e: -lr * g.sign()), "ε is left out"),
         "0 / 0": (adam_with(lambda g, lr, e: -lr * g / g.abs()), "the denominator"),
         "no rate": (adam_with(lambda g, lr, e: -g / (g.abs() + e)), "the rate is forgotten"),
@@ -185,6 +196,13 @@ WRONG = {
             "A's is not smaller|lr times the ratio",
         ),
         "the ratio as a rate": (groups_by(rates={"lora_B": lambda lr, r: r}), "that is the ratio"),
+        "no ratio": (
+            groups_by(rates={"lora_B": lambda lr, r: lr}), "no group has B's rate"
+        ),
+        "the last letter": (
+            groups_by(lambda name: f"lora_{name[-1]}"), "its last letter does not decide"
+        ),
+        "head with A": (groups_with_two_rates, "third group of its own"),
         "frozen too": (groups_by(frozen=True), "do not require gradients"),
         "no head": (groups_by(keep=("lora_A", "lora_B")), "the third group"),
         "no A": (groups_by(keep=("lora_B", None)), "tensors of A are in no group"),
@@ -210,6 +228,7 @@ WRONG = {
             lambda groups, n: [(1 - groups[0]["lr"] * g["weight_decay"]) ** n for g in groups],
             "not at the first one's",
         ),
+        "exponential": (left_with(lambda lr, d, n: math.exp(-lr * d * n)), "not an exponential"),
         "one step": (left_with(lambda lr, d, n: 1 - lr * d), "that is one step"),
         "growing": (left_with(lambda lr, d, n: (1 + lr * d) ** n), "decay shrinks"),
         "one number": (
@@ -231,6 +250,11 @@ WRONG = {
         ),
         "always apart": (verdict(lambda a, b, d: {3: True}), "more than two standard errors"),
         "never apart": (verdict(lambda a, b, d: {3: False}), "more than two standard errors"),
+        "one error": (
+            verdict(lambda a, b, d: {3: bool(abs(d.mean()) > d.std(ddof=1) / d.size**0.5)}),
+            "more than two standard errors",
+        ),
+        "in points": (verdict(lambda a, b, d: {1: 100 * d.mean()}), "that is in points"),
         "two things": (lambda a: (5.0, 0.03), "return four things"),
         "nothing": (lambda a: None, "return four things"),
     },

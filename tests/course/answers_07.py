@@ -57,6 +57,11 @@ def names(image=IMAGE, text=TEXT, blocks=slice(None), start="transformer_blocks.
     return attempt
 
 
+def six_blocks(transformer, stream):
+    """The tiny model's image stream, whatever the model is."""
+    return [f"transformer_blocks.{index}.attn.{name}" for index in range(6) for name in IMAGE]
+
+
 def other_stream(transformer, stream):
     return by_sites(transformer, {"image": "text", "text": "image"}.get(stream, stream))
 
@@ -146,6 +151,18 @@ class ByStep(Kept):
         return self.kept["step 0"]
 
 
+class SharedByAll(Kept):
+    kept = {}
+
+    def __init__(self, encode):
+        self.encode = encode
+
+
+class OneAfterTheOther(Kept):
+    def answer(self, keys):
+        return torch.cat([self.kept[key] for key in keys])
+
+
 class Unfinished(Kept):
     def batch(self, examples):
         super().batch(examples)
@@ -157,6 +174,12 @@ class Unfinished(Kept):
 def score(change):
     """``change(cosines)`` of the pairs' cosines (N,)."""
     return lambda images, texts: change(torch.cosine_similarity(images, texts, dim=-1))
+
+
+def score_in_place(images, texts):
+    images /= images.norm(dim=-1, keepdim=True)
+    texts /= texts.norm(dim=-1, keepdim=True)
+    return 2.5 * (images * texts).sum(-1).clamp(min=0)
 
 
 def unit(x, dim=-1):
@@ -205,6 +228,7 @@ WRONG = {
         "no v": (names(("to_q", "to_k", "to_out.0")), "some blocks or layers are left out"),
         "first block": (names(blocks=slice(1)), "some blocks or layers are left out"),
         "feed-forward": (with_feed_forward, "layers outside attention"),
+        "six blocks": (six_blocks, "not always as many"),
         "short names": (names(start="blocks."), "no layers of these names"),
         "twice": (lambda t, stream: by_sites(t, stream) * 2, "listed twice"),
         "layers": (
@@ -224,6 +248,8 @@ WRONG = {
         "a list": (AsAList, "a list of tensors"),
         "its own tensor": (HandsOutItsOwn, "what was handed out"),
         "not kept": (NotKept, "what is known is encoded again"),
+        "shared": (SharedByAll, "two caches share"),
+        "cat": (OneAfterTheOther, "one dimension more"),
         "twice in a batch": (NewOnesAtOnce, "encoded twice"),
         "nothing": (Unfinished, "is `return` missing"),
         "a function": (lambda encode: encode, "keep the class"),
@@ -252,7 +278,13 @@ WRONG = {
         ),
         "no factor": (score(lambda c: c.clamp(min=0)), "2.5 is missing"),
         "negative": (score(lambda c: 2.5 * c), "count as 0"),
-        "absolute": (score(lambda c: 2.5 * c.abs()), "none of the usual"),
+        "absolute": (score(lambda c: 2.5 * c.abs()), "size without the sign"),
+        "softmax over pairs": (score(lambda c: (100 * c).softmax(-1)), "softmax over the pairs"),
+        "columns": (
+            lambda i, t: 2.5 * torch.cosine_similarity(i, t, dim=0).clamp(min=0),
+            "column by column",
+        ),
+        "in place": (score_in_place, "edited in place"),
         "not normalised": (lambda i, t: 2.5 * (i * t).sum(-1).clamp(min=0), "features are not"),
         "only pictures": (
             lambda i, t: 2.5 * (unit(i) * t).sum(-1).clamp(min=0), "only the pictures'"

@@ -44,6 +44,11 @@ def between_by_signs(one, middle, other):
     )
 
 
+def between_all(one, middle, other):
+    outer = torch.cat([one, other])
+    return ((middle > outer.min()) & (middle < outer.max())).float().mean().item()
+
+
 def entropy_rank(shares):
     shares = shares[shares > 0]
     return math.exp(-float((shares * shares.log()).sum()))
@@ -82,6 +87,7 @@ WRONG = {
         "the change's largest": (rank(reference=lambda b, a: a - b), "what was rounded is after"),
         "the rank of after": (rank(change=lambda b, a: a), "rank of after itself"),
         "float64's eps": (rank(eps=float(np.finfo(np.float64).eps)), "above zero|float64's eps"),
+        "no side": (rank(eps=EPS / 60), "larger of the two sides"),
         "below": (
             lambda b, a: (
                 min(a.shape) - rank()(b, a)
@@ -105,6 +111,10 @@ WRONG = {
             lambda x, y: torch.linalg.svdvals(triangles(x, y)[0] @ triangles(x, y)[1]),
             "has to be transposed",
         ),
+        "right not turned": (
+            lambda x, y: torch.linalg.svdvals(torch.linalg.qr(x).R @ torch.linalg.qr(y).R),
+            "take that of right.T",
+        ),
         "values multiplied": (
             lambda x, y: torch.linalg.svdvals(x) * torch.linalg.svdvals(y), "values of the two"
         ),
@@ -119,6 +129,8 @@ WRONG = {
         "nothing": (lambda x, y: None, "is `return` missing"),
     },
     "8.3": {
+        "of all": (between_all, "two of its own index"),
+        "in a chain": (lambda a, b, c: float(((a < b < c) | (c < b < a)).float().mean()), "with &"),
         "rising only": (
             lambda a, b, c: ((a < b) & (b < c)).float().mean().item(), "only one order"
         ),

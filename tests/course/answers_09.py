@@ -11,16 +11,17 @@ def budget(shapes, rank):
     return rank * sum(map(sum, shapes))
 
 
-def sweep_choice(errors=1.0, divide=True, largest=False, own=False):
+def sweep_choice(errors=1.0, divide=True, largest=False, own=False, ddof=1, strictly=False):
     """The rule of 9.2 with one thing changed."""
 
     def attempt(sweep):
         ranks = sorted(sweep)
         table = np.array([sweep[rank] for rank in ranks])
         means = table.mean(axis=1)
-        spread = table.std(axis=1, ddof=1) / (math.sqrt(table.shape[1]) if divide else 1)
+        spread = table.std(axis=1, ddof=ddof) / (math.sqrt(table.shape[1]) if divide else 1)
         bar = means.max() - errors * (spread if own else spread[means.argmax()])
-        good = [rank for rank, fine in zip(ranks, means >= bar, strict=True) if fine]
+        enough = means > bar if strictly else means >= bar
+        good = [rank for rank, fine in zip(ranks, enough, strict=True) if fine]
         return good[-1] if largest else good[0]
 
     return attempt
@@ -76,6 +77,13 @@ WRONG = {
         "a budget": (lambda s, d, r: budget(s, r), "not yet a rank"),
         "no rank": (lambda s, d, r: budget(s, 1) // (2 * d), "rank of LoRA is missing"),
         "turned round": (lambda s, d, r: 2 * d * r // budget(s, 1), "turned round"),
+        "rounded": (lambda s, d, r: round(budget(s, r) / (2 * d)), "rounded up"),
+        "products": (
+            lambda s, d, r: sum(r * a * b for a, b in s) // (2 * d), "outputs are multiplied"
+        ),
+        "down for each": (
+            lambda s, d, r: sum(r * (a + b) // (2 * d) for a, b in s), "divide once"
+        ),
         "rounded up": (lambda s, d, r: -(-budget(s, r) // (2 * d)), "rounded up"),
         "a share": (lambda s, d, r: budget(s, r) / (2 * d), "right in value|whole number"),
         "nothing": (lambda s, d, r: None, "is `return` missing"),
@@ -83,6 +91,8 @@ WRONG = {
     "9.2": {
         "the best": (sweep_choice(errors=0), "rank with the best mean"),
         "deviation": (sweep_choice(divide=False), "standard deviation is taken"),
+        "by n": (sweep_choice(ddof=0), "divides by n"),
+        "above the bar": (sweep_choice(strictly=True), "not below the bar"),
         "two errors": (sweep_choice(errors=2), "two standard errors"),
         "own errors": (sweep_choice(own=True), "each rank's own error"),
         "best run": (lambda s: max(s, key=lambda r: max(s[r])), "best single run"),
@@ -132,6 +142,14 @@ WRONG = {
         "from the wins": (lambda w, x: min(1.0, 2 * tail(w, x, w)), "start at the larger"),
         "one tail from the wins": (lambda w, x: tail(w, x, w), "one tail"),
         "exactly": (lambda w, x: math.comb(w + x, w) / 2 ** (w + x), "exactly this outcome"),
+        "exactly, twice": (
+            lambda w, x: 2 * math.comb(w + x, w) / 2 ** (w + x), "twice the chance of exactly"
+        ),
+        "range stops": (
+            lambda w, x: 2 * (tail(w, x) - 0.5 ** (w + x)), "range stops before its end"
+        ),
+        "outcomes": (lambda w, x: 2 * tail(w, x) * 2 ** (w + x), "number of outcomes"),
+        "two tails": (lambda w, x: (tail(w, x), tail(w, x)), "one number is wanted"),
         "above": (lambda w, x: 2 * tail(w, x, max(w, x) + 1), "outcome itself is left out"),
         "not stopped": (lambda w, x: 2 * tail(w, x), "stop at 1"),
         "a share": (lambda w, x: w / (w + x), "share of wins"),

@@ -137,6 +137,7 @@ WRONG = {
         "by picture": (changed(by_picture=True), "pictures are divided, not objects"),
         "over all classes": (changed(by_class=False), "choose within each class|never tested"),
         "not at least one": (changed(least=False, cut=True), "cut off|never tested"),
+        "no bound below": (changed(least=False), "never tested"),
         "all but none left": (changed(most=False), "nothing is left"),
         "order of files": (changed(order=False), "order in which files are listed"),
         "exchanged": (changed(exchanged=True), "sides are exchanged"),
@@ -158,6 +159,24 @@ WRONG = {
         "a mean": (
             lambda b, a, m, t: bool((a - m).abs().mean() <= 0.1) and effect(b, a, t),
             "a mean hides|plain limit",
+        ),
+        "each by itself": (
+            lambda b, a, m, t: torch.allclose(a, m, rtol=t, atol=0) and effect(b, a, t),
+            "measured by itself",
+        ),
+        "largest without abs": (
+            lambda b, a, m, t: bool((a - m).abs().max() <= t * a.max()) and effect(b, a, t),
+            "furthest from zero",
+        ),
+        "any effect": (
+            lambda b, a, m, t: (
+                bool((a - m).abs().max() <= limit(a, t)) and not torch.equal(a, b)
+            ),
+            "within rounding",
+        ),
+        "a share's mean": (
+            lambda b, a, m, t: bool((a - m).abs().mean() <= limit(a, t)) and effect(b, a, t),
+            "a mean hides",
         ),
         "no abs": (
             lambda b, a, m, t: bool((a - m).max() <= limit(a, t)) and effect(b, a, t),
@@ -208,6 +227,14 @@ WRONG = {
         "v is k": (other(kv=((0, 1), (0, 1))), "v begins below k"),
         "k is v": (other(kv=((1, 1), (0, 1))), "k and v are exchanged"),
         "no out": (other(parts="q k v"), "out is left out"),
+        "one returned": (lambda model: next(iter(sites(model)), None), "yield each site instead"),
+        "end row": (other(kv=((0, 1), (1, 2))), "not the row where they end"),
+        "no projections": (
+            lambda model: [
+                AttentionSite(name="b", tower="image", block=0, width=12, entry="b")
+            ],
+            "names what is missing",
+        ),
         "no prefix": (other(prefix=False), "entry is a dotted name|begins with the block's"),
         "the bias": (other(parameter="bias"), "name of the weight inside"),
         "fixed names": (lambda model: sites(ParallelViT(8, 4, 12, 3)), "inside another one"),

@@ -127,3 +127,16 @@ def test_ipython_shows_the_message_alone():
         check("99.1", lambda number: number * 2)
     lines = caught.value._render_traceback_()
     assert lines[0].startswith("Exercise 99.1") and len(lines) == 5
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"q": torch.ones(6, 6), "k": None}, "{'q': tensor 6x6, 'k': None}"),
+        ((torch.ones(2), "a", 1.5), "(tensor 2: [1.0, 1.0], 'a', 1.5)"),
+        ([{"a": [torch.ones(3, 3)]}], "[{'a': [tensor 3x3]}]"),
+        ((3,), "(3,)"),
+    ],
+)
+def test_tensors_are_told_in_short_wherever_they_are(value, said):
+    assert checking.describe(value) == said

@@ -236,7 +236,7 @@ def test_a_sweep_says_with_which_command_it_was_made():
     lines = describe_records(records, "shots", ["food"], METHODS).splitlines()
     assert lines[1].endswith("--seeds 1 --ratio 1,5 --plus-lr 0.0003,0.001")
     settings = json.loads(lines[3])  # one line for all: what was swept is told above
-    assert settings == {"rank": 16, "lr": 3e-3, "prompt": "dataset"} and len(lines) == 5
+    assert settings == {"rank": 16, "prompt": "dataset"} and len(lines) == 5
 
 
 def test_the_sweeps_records_are_found_by_name(tmp_path, monkeypatch):

@@ -78,9 +78,12 @@ def test_each_kind_of_file_gets_its_remark(tmp_path):
         folder / "film.gif", save_all=True, append_images=[picture(seed=11), picture(seed=12)]
     )
     (folder / "text.txt").write_text("x")
+    picture().save(tmp_path / "loose.png")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no")
     (folder / ".hidden.png").write_bytes(b"")
     found = remarks(tmp_path)
+    assert found.pop("loose.png") == "in no class folder: passed over"
+    assert class_sizes(examine_folder(tmp_path)).index.tolist() == ["cat"]
     assert found["cat/RGB.png"] == found["cat/RGBA.png"] == ""
     expected = {
         "L": "grey: three", "1": "grey: three", "LA": "grey: three", "P": "palette",
@@ -249,6 +252,8 @@ def test_the_page_runs_with_any_model_and_its_files_bring_it_back(name, own, tmp
         torch.testing.assert_close(again(few), expected)
         eject(classifier.model, keep_merged=True)
         torch.testing.assert_close(classifier(few), expected, rtol=1e-4, atol=1e-5)
+        at_home = load_classifier(copy.deepcopy(classifier.model), tmp_path / "own", merged=True)
+        assert torch.equal(at_home(few), classifier(few))
 
 
 def test_the_adapter_may_be_there_before_the_classifier():

@@ -25,9 +25,9 @@ def with_singular_values(values: Sequence[float], rows: int, columns: int) -> Te
     return left @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ right.T
 
 
-SHARES = (0.5, 0.23, 0.2, 0.05, 1.0, 0.65)
+SHARES = (0.5, 0.23, 0.2, 0.05, 1.0, 0.65, 0.0)
 VALUES = (8.0, 4.2, 3.9, 2.0, 0.9)  # ranks 0, 1, ... miss 1, 0.61, 0.44, 0.22, 0.09, 0
-RANKS = (2, 3, 4, 5, 0, 1)
+RANKS = (2, 3, 4, 5, 0, 1, 5)
 
 
 @exercise("1.1")
@@ -82,6 +82,10 @@ def rank_for_miss(attempt) -> str:
             "the full rank is never reached: it misses nothing": tuple(
                 min(rank, len(VALUES) - 1) for rank in RANKS
             ),
+            "where only the full rank is good enough, nothing is returned: return that": tuple(
+                rank if rank < len(VALUES) else None for rank in RANKS
+            ),
+            'a miss of 0 is never allowed: "at most" is <=, not <': (*RANKS[:-1], None),
         },
         otherwise="try ranks 0, 1, 2, ... in order and return the first that is good enough",
     )
@@ -91,7 +95,7 @@ def rank_for_miss(attempt) -> str:
         2,
         otherwise="a matrix may have a lower rank than its shape allows",
     )
-    return "six shares on chosen singular values, both ends, and a matrix that is not of full rank"
+    return "seven shares on chosen singular values, both ends too, and a matrix not of full rank"
 
 
 def _changes_of_pairs(pairs, weights: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
@@ -107,7 +111,8 @@ def _changes_of_pairs(pairs, weights: dict[str, Tensor], rank: int) -> dict[str,
     for part, weight in weights.items():
         pair = pairs[part]
         out, width = weight.shape
-        shapes = [tuple(getattr(m, "shape", ())) for m in pair] if len(pair) == 2 else len(pair)
+        several = isinstance(pair, (tuple, list))
+        shapes = [tuple(getattr(m, "shape", ())) for m in pair] if several else type(pair).__name__
         wanted = [(rank, width), (out, rank)]
         if shapes == wanted[::-1]:
             cause = "the order is A_p first, B_p second"
@@ -129,7 +134,8 @@ def lora_pairs_of(attempt) -> str:
         weights = {p: torch.randn(out, width) for p, out in zip(PARTS, sizes, strict=True)}
         A, B = torch.randn(rank, width), torch.randn(width, rank)
         kept = {part: weight.clone() for part, weight in weights.items()}
-        got = _changes_of_pairs(call(attempt, weights, A, B), weights, rank)
+        what = f"a call with three weights {width} wide, and a pair of rank {rank}"
+        got = _changes_of_pairs(call(attempt, weights, A, B, what=what), weights, rank)
         for part, weight in kept.items():
             whole = weight @ (torch.eye(width) + B @ A)
             suspects = {"W itself is in it: a pair holds the change alone": whole}
@@ -141,6 +147,9 @@ def lora_pairs_of(attempt) -> str:
                         weight.T @ B @ A
                     ),
                     "W_p is in it twice: put it on one side only": weight @ B @ A @ weight,
+                    "q's weight serves for every part: each has a W_p of its own": (
+                        kept["q"] @ B @ A
+                    ),
                 }
             require_close(
                 f"B_p A_p of {part}, for W {weight.shape[0]}x{width} and rank {rank}",
@@ -169,7 +178,8 @@ def nearest_serial_pair(attempt) -> str:
         met = tall @ free
         _, axes = torch.linalg.eigh(met.T @ met)  # ascending
         best = met @ axes[:, -rank:] @ axes[:, -rank:].T
-        pair = call(attempt, weights, changes, rank)
+        what = f"a call with three weights and three changes {width}x{width}, and rank {rank}"
+        pair = call(attempt, weights, changes, rank, what=what)
         several = isinstance(pair, (tuple, list))
         form = [tuple(getattr(m, "shape", ())) for m in pair] if several else type(pair).__name__
         require(
@@ -200,7 +210,13 @@ def nearest_serial_pair(attempt) -> str:
                     tall @ _nearest_to_mean(weights, changes, rank)
                 ),
                 "the singular values are left out: B solves R B = U S": (
-                    _without_values(tall, wanted, rank)
+                    _with_values(tall, wanted, rank, power=0)
+                ),
+                "the singular values are in it twice: put them into A or into B": (
+                    _with_values(tall, wanted, rank, power=2)
+                ),
+                "A holds columns of Vh: the v_i are its rows, Vh[:r]": (
+                    _with_values(tall, wanted, rank, columns=True)
                 ),
                 "R is left out: B has to solve R B = U S": (
                     tall @ first_layers(torch.linalg.qr(tall)[0].T @ wanted, rank)
@@ -225,10 +241,14 @@ def _nearest_to_mean(weights: dict[str, Tensor], changes: dict[str, Tensor], ran
     return torch.linalg.solve(mean_weight, first_layers(mean_change, rank))
 
 
-def _without_values(tall: Tensor, wanted: Tensor, rank: int) -> Tensor:
+def _with_values(
+    tall: Tensor, wanted: Tensor, rank: int, power: int = 1, columns: bool = False
+) -> Tensor:
+    """The first layers with the singular values to a power, or with Vh read the wrong way round."""
     basis, _ = torch.linalg.qr(tall)
-    U, _, Vh = torch.linalg.svd(basis.T @ wanted)
-    return basis @ U[:, :rank] @ Vh[:rank]
+    U, S, Vh = torch.linalg.svd(basis.T @ wanted)
+    A = Vh.T[:rank] if columns else Vh[:rank]
+    return basis @ (U[:, :rank] * S[:rank] ** power) @ A
 
 
 def attention_loss(
@@ -254,9 +274,12 @@ def serial_gradient_of_B(attempt) -> str:
         B = torch.zeros(width, rank, requires_grad=True)
         attention_loss(W, x, goal, x + scale * x @ A.T @ B.T).backward()
         total = sum(W[p].T @ g[p] for p in PARTS)
+        what = f"a call with weights and gradients {width}x{width}, rank {rank}, scale {scale}"
+        given = [tensor for part in PARTS for tensor in (W[part], g[part])] + [A]
+        before = [tensor.clone() for tensor in given]
         require_close(
             f"the gradient of B at width {width}, rank {rank}, scale {scale}",
-            call(attempt, W, g, A, scale),
+            call(attempt, W, g, A, scale, what=what),
             B.grad,
             suspects={
                 "the scale is forgotten": total @ A.T,
@@ -279,6 +302,13 @@ def serial_gradient_of_B(attempt) -> str:
                 ),
                 "the scale is applied twice": scale**2 * total @ A.T,
             },
+        )
+        require(
+            all(torch.equal(*pair) for pair in zip(given, before, strict=True)),
+            "the tensors that came in",
+            "as before",
+            "changed",
+            "something was changed in place: make new tensors",
         )
     return "equal to autograd's through an attention with softmax, at two widths, ranks and scales"
 
@@ -332,6 +362,9 @@ def undo_merge(attempt) -> str:
                 "the sign inside is turned: it is I + s A B": with_small(small - scale * A @ B),
                 "the sign in front is turned: it is I - s B N A": with_small(
                     small + scale * A @ B, -scale
+                ),
+                "the (r, r) matrix is multiplied with: solve with it": with_small(
+                    torch.linalg.inv(small + scale * A @ B)
                 ),
                 "that merges once more: divide, do not multiply": merged @ (eye + scale * B @ A),
                 "that is the merged weight itself: nothing is undone": merged,

@@ -7,6 +7,7 @@ by finite differences, or by asking a model for the names of its layers.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -182,7 +183,11 @@ def _require_names(what: str, got, transformer: nn.Module, stream: str) -> None:
     last = f"transformer_blocks.{len(transformer.transformer_blocks) - 1}.attn.to_add_out"
     unknown = sorted(found - set(layers))
     extra, missing = sorted(found - expected), sorted(expected - found)
-    if last in found:
+    blocks = len(transformer.transformer_blocks)
+    numbers = [re.match(r"transformer_blocks\.(\d+)\.", name) for name in unknown]
+    if any(number and int(number[1]) >= blocks for number in numbers):
+        cause = "the blocks are not always as many: len(transformer.transformer_blocks) counts them"
+    elif last in found:
         cause = "the last block has no to_add_out: the text tokens end there, nobody reads them"
     elif any(name.endswith("to_out") for name in found):
         cause = "to_out is a list of a linear layer and a dropout: the layer is to_out.0"
@@ -244,7 +249,7 @@ class Pictures:
 
 @exercise("7.3")
 def encoded_once(attempt: Callable) -> str:
-    """Batches in order, shuffled, in part and with repetitions; and how often was encoded."""
+    """Batches in order, shuffled, in part, with repetitions; counts of encoding; two caches."""
     data = Pictures()
     cache = call(attempt, data.encode, what="EncodedOnce(encode)")
     require(
@@ -279,6 +284,12 @@ def encoded_once(attempt: Callable) -> str:
     _require_batch(
         "a picture whose batch was changed afterwards", cache, data.some((2,)), (2,), data
     )
+    negative = call(attempt, lambda example: -data.encode(example), what="a second EncodedOnce")
+    got = call(negative.batch, data.some((1, 0)), what="batch() of a second EncodedOnce")
+    require_close(
+        "the batch of a second cache, with another encode", got, -data.truth((1, 0)),
+        {"two caches share what they keep: make the dictionary in __init__": data.truth((1, 0))},
+    )  # fmt: skip
     return "right for every order and every part, each picture encoded once"
 
 
@@ -315,6 +326,12 @@ def _require_batch(what: str, cache, examples: list, order: Sequence[int], data:
     require(
         not isinstance(got, list), f"what batch() gives for {what}", "one tensor, (B, ...)", got,
         "a list of tensors: torch.stack makes one of them",
+    )  # fmt: skip
+    require(
+        not isinstance(got, Tensor) or got.ndim == truth.ndim,
+        f"the shape of the batch of {what}", tuple(truth.shape), tuple(getattr(got, "shape", ())),
+        "a batch has one dimension more than what encode gives: torch.stack adds it, torch.cat "
+        "does not",
     )  # fmt: skip
     require_close(
         f"the batch of {what}", got, truth, suspects,
@@ -371,12 +388,13 @@ def _guidance_suspects(e: Tensor, p: Tensor, w: float) -> dict[str, Tensor]:
         "the difference alone: it is added to the empty prompt's answer": w * (p - e),
         "the prompt's answer is scaled: the difference of the two is": e + w * p,
         "the empty prompt's answer plays no part": w * p,
-        "guidance plays no part": p,
         "the sign of the difference: prompted minus empty": e + w * (e - p),
         "one too little: at guidance 1 it should be the prompt's answer": e + (w - 1) * (p - e),
     }
     if w > 1:
         suspects["kept between the two answers: more than 1 is meant to go beyond"] = p
+    else:
+        suspects["guidance plays no part"] = p
     return suspects
 
 
@@ -401,9 +419,15 @@ def clip_scores(attempt) -> str:
         pairs = zip(images.tolist(), texts.tolist(), strict=True)
         expected = torch.tensor([2.5 * max(cosine(*pair), 0.0) for pair in pairs])
         what = f"the scores of {count} picture{'s' * (count > 1)} and as many captions"
-        got = call(attempt, images.clone(), texts.clone(), what=what)
+        given = images.clone(), texts.clone()
+        got = call(attempt, *given, what=what)
         suspects = _score_suspects(images, texts)
         require_close(what, got, expected, _unlike(suspects, expected))
+        for name, now, before in zip(("image", "text"), given, (images, texts), strict=True):
+            require(
+                torch.equal(now, before), f"the {name} features after the call", "as before",
+                "changed", "edited in place (/=, div_): whoever kept that tensor now has another",
+            )  # fmt: skip
     return "equal to one product at a time, for pairs that fit and pairs that point away"
 
 
@@ -417,6 +441,11 @@ def _score_suspects(images: Tensor, texts: Tensor) -> dict[str, Tensor]:
             torch.ones_like(own)
         ),
         "that is softmax over the captions: a score belongs to one pair": every.softmax(-1).diag(),
+        "softmax over the pairs: one pair's score must not depend on the others": own.softmax(-1),
+        "softmax over the pairs: a score is no probability": (100 * own).softmax(-1),
+        "compared column by column: a picture is a row, so dim=-1": (
+            2.5 * torch.cosine_similarity(images, texts, dim=0).clamp(min=0)
+        ),
         "every picture with every caption: picture i belongs to caption i": (
             2.5 * every.clamp(min=0)
         ),
@@ -432,7 +461,11 @@ def _score_suspects(images: Tensor, texts: Tensor) -> dict[str, Tensor]:
         "normalised along the batch: every row gets length one, so dim=-1": (
             2.5 * (unit(images, dim=0) * unit(texts, dim=0)).sum(-1).clamp(min=0)
         ),
+        "the size without the sign: negative cosines count as 0": 2.5 * own.abs(),
         "a hundredfold cosine is another convention": 100 * own.clamp(min=0),
         "that is the mean: a score for each picture is wanted": right.mean(),
         "cut off at 1 as well: a cosine of 1 is worth 2.5": right.clamp(max=1),
+        "that is softmax over the captions: a score is no probability": (
+            (100 * every).softmax(-1).diag()
+        ),
     }

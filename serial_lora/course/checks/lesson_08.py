@@ -38,11 +38,15 @@ def with_values(rows: int, columns: int, values: list[float]) -> Tensor:
 
 @exercise("8.1")
 def rank_of_change(attempt) -> str:
-    """The rank of a change that is far smaller than the weights, seen through float32."""
+    """The rank of a change that is far smaller than the weights, seen through float32.
+
+    The last value of the two oblong changes lies below the threshold of the larger side, and above
+    that of the smaller one.
+    """
     cases = [
         (48, 48, 4, [0.03, 0.02, 0.01, 0.01]),
-        (30, 50, 3, [0.05, 0.02, 0.01]),
-        (60, 24, 6, [0.2, 0.1, 0.05, 0.03, 0.02, 0.01]),
+        (30, 50, 3, [0.05, 0.02, 0.01, 3.8e-5]),
+        (60, 24, 6, [0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 4e-5]),
         (20, 20, 0, []),
     ]
     for rows, columns, rank, values in cases:
@@ -50,8 +54,11 @@ def rank_of_change(attempt) -> str:
         change = with_values(rows, columns, values) if values else torch.zeros(rows, columns)
         before, after = weight.float(), (weight.float().double() + change).float()
         kept = before.clone(), after.clone()
-        got = call(attempt, before, after, what=f"a change of rank {rank} at {rows}x{columns}")
-        what = f"the rank of a change of rank {rank} at {rows}x{columns}, far smaller than W"
+        got = call(attempt, before, after, what=f"a change at {rows}x{columns}")
+        what = (
+            f"the rank of a change at {rows}x{columns}, far smaller than W, "
+            f"with {rank} values above the threshold"
+        )
         _refuse_other_kinds(what, got, rank)
         require_equal(
             what, got, rank, _rank_suspects(before, after, rank),
@@ -79,16 +86,15 @@ def _rank_suspects(before: Tensor, after: Tensor, rank: int) -> dict[str, int]:
     values = torch.linalg.svdvals(difference)
     size, largest = max(after.shape), torch.linalg.svdvals(after.double())[0]
     suspects = {
-        "every value above zero is counted, and rounding made all of them: use a threshold": int(
-            (values > 0).sum()
+        "rounding alone lifts values above zero, and they are counted: the threshold is missing, "
+        "or it is made with float64's eps instead of float32's": int((values > 0).sum()),
+        "the threshold is too low: the larger of the two sides, max(m, n), is a factor of it": int(
+            (values > min(after.shape) * EPS * largest).sum()
         ),
         "the threshold goes with the largest value of the change: what was rounded is after, so "
         "its largest value counts": int((values > size * EPS * values[0]).sum()),
         "that is the rank of after itself: subtract before": int(
             (torch.linalg.svdvals(after.double()) > size * EPS * largest).sum()
-        ),
-        "float64's eps is used, but the weights were rounded to float32": int(
-            (values > size * torch.finfo(torch.float64).eps * largest).sum()
         ),
         "values below the threshold are counted: those above it are wanted": int(
             (values <= size * EPS * largest).sum()
@@ -121,6 +127,9 @@ def product_spectrum(attempt) -> str:
             ),
             "the singular values of the two factors are multiplied: that is right only where "
             "their directions fit": own[0] * own[1],
+            "QR of right as it comes gives a wide triangle: take that of right.T": (
+                torch.linalg.svdvals(triangles[0] @ torch.linalg.qr(right).R)
+            ),
             "those are the values of left alone": own[0],
             "those are the values of right alone": own[1],
             "the smallest comes first: the largest is wanted first": expected.flip(0),
@@ -182,12 +191,16 @@ def share_in_between(attempt) -> str:
         ("outer curves that cross", [5.0, 4, 3, 2, 1], [4.5, 3.5, 3.2, 2.8, 4], [4.0, 3, 4, 3, 5]),
         ("ties", [2.0, 2, 2, 2], [2.0, 1, 1.5, 1.7], [1.0, 1, 1, 1]),
         ("always", [3.0, 2], [2.0, 1.5], [1.0, 1]),
+        ("curves that all fall", [9.0, 6, 3, 1], [7.0, 4, 2.5, 0.7], [8.0, 5, 2, 0.5]),
     ]
     for what, one, middle, other in cases:
         triples = list(zip(one, middle, other, strict=True))
         inside = sum(min(a, c) < b < max(a, c) for a, b, c in triples)
         expected = inside / len(triples)
+        lowest, highest = min(one + other), max(one + other)
         counts = {
+            "each value is compared with the smallest and the largest of all: compare it with the "
+            "two of its own index": [sum(lowest < b < highest for b in middle)],
             "only one order is counted: sometimes one is above, sometimes other": [
                 sum(a < b < c for a, b, c in triples),
                 sum(a > b > c for a, b, c in triples),
