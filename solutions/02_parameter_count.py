@@ -281,8 +281,8 @@ display_figure(plot_counts(), caption=False)
 
 # %% [markdown]
 # One detail on SD3. Its blocks carry two kinds of tokens, picture and text, each with its own
-# matrices. The paper's count fits the picture stream alone, so that is the default. Adapting both
-# streams doubles the count, one would think. Look closely at the ratio.
+# matrices. The paper's count comes closest to the picture stream alone, so that is the default.
+# Adapting both streams doubles the count, one would think. Look closely at the ratio.
 
 # %%
 for stream in ("image", "text", "both"):
@@ -407,8 +407,8 @@ display_table(audit_frame()[["model", "method", "where", "printed", "verdict"]])
 # ## What an adapter weighs
 #
 # A byte is not a parameter, so one last count gives both. In float32 each number takes four bytes.
-# Expect a few megabytes for each adapter, and a share of the model that is small for CLIP and SAM
-# and smaller still for the largest model.
+# Expect a few megabytes for CLIP's and SAM's adapter and more for SD3's, and a share of the model
+# that is small for CLIP and SAM and smaller still for the largest model.
 
 # %%
 for key in ("clip", "sam", "sd3"):
@@ -419,9 +419,9 @@ for key in ("clip", "sam", "sd3"):
     print(f"{item.title:28} adapter {size / 1e6:6.2f} MB in float32, {share:.3%} of the model")
 
 # %% [markdown]
-# **What this shows.** An adapter is a file of a few megabytes beside a model of hundreds or
-# thousands. "Parameters" and "memory" are different things, though: training also needs gradients,
-# optimizer state, and above all activations, which no count of parameters tells.
+# **What this shows.** An adapter is a small file of megabytes beside a model of hundreds or
+# thousands of them. "Parameters" and "memory" are different things, though: training also needs
+# gradients, optimizer state, and above all activations, which no count of parameters tells.
 
 # %% [markdown]
 # ## Quiz

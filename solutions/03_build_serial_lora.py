@@ -172,7 +172,7 @@ check("3.1", SerialAdapter)
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 
 # %% [markdown]
-# From here on the notebook uses the package's `SerialLoRA`, which is the same module with a dropout
+# The cells of this notebook use the package's `SerialLoRA`, which is the same module with a dropout
 # and with care for half precision. A fresh one must change nothing, and one with a `B` that is not
 # zero, such as the `adapter` of the opening, must change something. Expect exactly 0, and then
 # something clearly above it.
@@ -558,12 +558,13 @@ print(f"{len(hand_adapters)} adapters, largest change in an answer: {change:.3f}
 #
 # ## The package's `inject`
 #
-# `inject` does the same for every family of models that the course knows, and takes care of what the
-# five lines leave out: it freezes the base, refuses to inject twice, keeps the base's names in the
-# state dict, and finds the norm's output for each architecture. The cell injects into one copy of the
-# CLIP, and hooks the *same* pairs into another copy by hand. With the same matrices both must give the
-# same answers. Expect rounding, around one millionth: the package also takes a faster way through
-# attention, whose sums run in another order.
+# `inject` does what the section before did by hand, in five lines around a forward hook. It does so
+# for every family of models that the course knows, and takes care of what the five lines leave out: it
+# freezes the base, refuses to inject twice, keeps the base's names in the state dict, and finds the
+# norm's output for each architecture. The cell injects into one copy of the CLIP, and hooks the *same*
+# pairs into another copy by hand. With the same matrices both must give the same answers. Expect
+# rounding, around one millionth: the package also takes a faster way through attention, whose sums run
+# in another order.
 
 # %%
 from serial_lora import count_parameters, disabled
@@ -588,9 +589,9 @@ with torch.no_grad():
 print(count_parameters(model))
 
 # %% [markdown]
-# **What this shows.** One call is your five lines and its safety net. `with disabled(model):` gives
-# the base model back for the length of the block, which is how a fair before-and-after comparison is
-# made.
+# **What this shows.** One call is the five lines and a safety net. `with disabled(model):` gives the
+# base model back for the length of the block, up to that rounding, which is how a fair
+# before-and-after comparison is made.
 
 # %% [markdown]
 # ## Only the adapters learn
