@@ -472,4 +472,4 @@ check("0.3", freeze)
 # pairs and their start (A random, B zero) in section II-A, equations (1) and (2); the shared pair in
 # section II-C, equation (3).
 #
-# Next: [02 · The parameter count, proved](02_parameter_count.ipynb).
+# Next: [01 · Low-rank maths](01_low_rank_maths.ipynb).

@@ -96,8 +96,8 @@ def predictions(clip: nn.Module) -> Tensor:
 # The second half of the lesson looks at two trained adapters, Serial LoRA's and LoRA's.
 # `trained("lora")` trains one, saves it, and takes it out of the model again. That needs some seconds
 # the first time it is asked for. Then it remembers the record of the run, what the adapted model says
-# about each test picture, and where the file is. Nothing is trained yet: after this cell, the one above
-# and the imports you can start at any section, and the first one that needs an adapter makes it.
+# about each test picture, and where the file is. Nothing is trained yet: after the next cell, the one
+# above and the imports you can start at any section, and the first one that needs an adapter makes it.
 
 # %%
 SHOTS, SEED = 16, 1  # pictures of each class, and which draw of them
@@ -226,7 +226,7 @@ check("4.1", similarity_scores)
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
 
 # %% [markdown]
-# Now the package's version on the first test picture of each class, those that you saw above.
+# Now the package's version on the first test picture of each class.
 # `class_scores` encodes the pictures, and `encode_prompts` the sentences. Expect rows that favour one
 # class, and mistakes among them.
 
