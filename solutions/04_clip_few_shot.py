@@ -244,7 +244,7 @@ table["it says"] = [data.class_names[i] for i in probabilities.argmax(-1)]
 table
 
 # %% [markdown]
-# **What this shows.** Each row adds up to one. Where the last column repeats the first, the picture
+# **What this shows.** Each row adds up to one, up to rounding. Where the last column repeats the first, the picture
 # is recognised, by a model that has never been trained on a class. That is *zero-shot*
 # classification.
 #
@@ -747,8 +747,9 @@ print("the same class for every test picture:", same)
 
 # %% [markdown]
 # **What this shows.** One base and many small files: that is how adapters are kept and shared. The
-# ratio of the two files is the ratio of the parameters, up to the names in the header. After merging
-# the model has no adapter left and runs as fast as the base.
+# ratio of the two adapters' files is the ratio of their parameters, up to the names in the header. Their
+# shares of the base's file are twice their shares of the model, since the base is stored in half
+# precision. After merging the model has no adapter left and runs as fast as the base.
 #
 # ## The same rate is not the same treatment
 #
@@ -798,7 +799,7 @@ display(Markdown(
     + ("about as far, on this model. " if alike else "the same rate, unequal steps. ")
     + f"At the records' rate, {config.lr:g}, LoRA's loss ends at {ends['LoRA']:.2f} and Serial LoRA's at "
     f"{ends['Serial LoRA']:.2f}"
-    + (f": {slower} gets less far in the same number of steps. "
+    + (f": {slower} brings its loss down less in the same number of steps. "
        if max(ends.values()) > 1.25 * min(ends.values()) else ", much alike. ")
     + f"In these single runs LoRA's best rate of the three is {best['LoRA']:g} and Serial LoRA's "
     f"{best['Serial LoRA']:g}" + (": the same." if len(set(best.values())) == 1 else ".")
@@ -808,7 +809,7 @@ display(Markdown(
 # **What this shows.** A comparison "at the same learning rate" compares the methods *and* how far that
 # rate takes each of them in the given steps, which is neither promised nor likely to be the same.
 # An honest one tries a few rates for each method, chosen on pictures that are neither shots nor test
-# (the training pictures that were not drawn would do), and then measures once. The paper fixes one
+# (training pictures that were not drawn, where a class has any left), and then measures once. The paper fixes one
 # rate for all. The records below do as the paper does, so keep this in mind when you read them.
 #
 # ## The records
@@ -892,7 +893,7 @@ display(Markdown(
 
 # %% [markdown]
 # **What this shows.** Read the verdicts with their limits: one tiny model, test sets of some dozens of
-# pictures, few seeds, one learning rate for all methods. Both towers of this model are small, so a
+# pictures (one of some hundreds), few seeds, one learning rate for all methods. Both towers of this model are small, so a
 # rank of this size is a larger share of its width than at the paper's scale. What the records do show is
 # how such a claim is tested, and what it costs to be sure.
 #
@@ -972,7 +973,7 @@ both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name
 # <details><summary>Answer</summary>
 #
 # Two things changed at once, the weights and the sentence. The better sentence alone may bring a part
-# of the gain: see how far apart the columns of the zero-shot table lie. Compare with zero-shot under
+# of the gain: the zero-shot table says how much a sentence can do. Compare with zero-shot under
 # the same prompt.
 #
 # </details>
