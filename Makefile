@@ -84,6 +84,7 @@ notebooks: install ## run the lesson sources and write both folders of notebooks
 	$(RUN) -m serial_lora.course.notebooks build
 	$(RUN) -m serial_lora.course.lessons --write README.md
 	$(RUN) -m serial_lora.course.plans --write INSTRUCTORS.md
+	$(RUN) -m serial_lora.claims --write CLAIMS.md
 
 bench: install ## measure speed and memory (see benchmarks/README.md)
 	$(RUN) -m benchmarks

@@ -430,7 +430,7 @@ def register_family(family: Family) -> Family:
 
 def _refuse_misnamed(model: nn.Module, site: AttentionSite, family: str) -> None:
     """Refuse a site that names what the model does not have."""
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))  # a shared one under each name
     wrong = [part for part in "qkv" if part not in site.projections]
     wrong += [name for name in (site.name, site.entry) if name not in modules]
     for part, projection in site.projections.items():

@@ -3,8 +3,8 @@
 Claims stand in ``assets/claims.json``; their verdicts are computed from the paper's tables and from
 the shipped records, and written nowhere by hand.
 
-    ledger()                             # one Row a claim
-    ledger_frame("Rank and budget")      # as a table to show
+    ledger()                                   # one Row a claim
+    ledger_frame(ledger(), "Rank and budget")  # those of one theme, as a table to show
 
 ``python -m serial_lora.claims --write CLAIMS.md`` writes the page; ``--check CLAIMS.md`` says
 whether it is still what the records give.
@@ -38,7 +38,7 @@ class Claim:
     """One claim of the paper.
 
     Attributes:
-        key: a short name.
+        key: a short name, no other claim's.
         theme: the heading it stands under.
         where: section, table or figure of the paper.
         quote: a few of its words.
@@ -103,29 +103,16 @@ def ledger(evidence: Evidence | None = None) -> list[Row]:
     return [judge(claim, evidence) for claim in paper_claims()]
 
 
-def find_row(rows: Sequence[Row], key: str) -> Row:
-    """The row of one claim.
-
-    Raises:
-        SerialLoRAError: there is none of that key.
-    """
-    for row in rows:
-        if row.claim.key == key:
-            return row
-    known = ", ".join(row.claim.key for row in rows)
-    raise SerialLoRAError(f"There is no claim {key!r}; the claims are {known}.")
-
-
 # --------------------------------------------------------------------------- as tables
 
 
-def ledger_frame(rows: Sequence[Row], theme: str | None = None) -> pd.DataFrame:
-    """Rows as a table to show, with Markdown in its cells; of one theme, or all.
+def ledger_frame(rows: Sequence[Row], theme: str) -> pd.DataFrame:
+    """The rows of one theme as a table to show, with Markdown in its cells.
 
     Raises:
         SerialLoRAError: there is no such theme.
     """
-    if theme is not None and theme not in themes():
+    if theme not in themes():
         raise SerialLoRAError(f"There is no theme {theme!r}; choose from {', '.join(themes())}.")
     return pd.DataFrame(
         [
@@ -135,7 +122,7 @@ def ledger_frame(rows: Sequence[Row], theme: str | None = None) -> pd.DataFrame:
                 "Measured here": _cell(row.here),
             }
             for row in rows
-            if theme in (None, row.claim.theme)
+            if row.claim.theme == theme
         ]
     )
 
@@ -187,15 +174,15 @@ def rules() -> list[str]:
         "**Several comparisons.** A claim about several holds where it holds for as many as it "
         "says; it does not where one of them refutes a claim about all; else it holds in part.",
         "**Limits.** Ours are small models and drawings, the paper's are large models and "
-        "photographs: a verdict here is about the method at this scale. With a score of claims and "
+        "photographs: a verdict here is about the method at this scale. With so many claims and "
         "two standard errors, expect a verdict or two to be luck, and more where a row stands on "
         "few pairs.",
     ]
 
 
-def page(evidence: Evidence | None = None) -> str:
+def page() -> str:
     """The whole ledger as Markdown."""
-    rows, about = ledger(evidence), paper()
+    rows, about = ledger(), paper()
     parts = [
         "# The paper's claims, one by one",
         f"*{about['title']}* (arXiv:{about['arxiv']}). One row a claim: where it stands, what the "
@@ -250,7 +237,11 @@ def main(arguments: list[str] | None = None) -> int:
             )
             return 1
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        print(
+            f"The ledger {error.filename} cannot be read or written ({error.strerror}); name "
+            "another file.",
+            file=sys.stderr,
+        )
         return 2
     return 0
 

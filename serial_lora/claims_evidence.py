@@ -148,10 +148,19 @@ class Difference:
     unit: str
 
     def __str__(self) -> str:
-        error = "" if np.isnan(self.error) else f" ± {self.error:.2f}"
+        return f"{self.interval} {self.unit} ({self.size}; {self.above} of {self.cells} cells)"
+
+    @property
+    def interval(self) -> str:
+        """The mean, and behind ± its standard error where there is one."""
+        return f"{self.mean:+.2f}" + ("" if np.isnan(self.error) else f" ± {self.error:.2f}")
+
+    @property
+    def size(self) -> str:
+        """How many data sets and seeds it stands on."""
         return (
-            f"{self.mean:+.2f}{error} {self.unit} ({self.datasets} set{'s' * (self.datasets > 1)} "
-            f"x {self.seeds} seed{'s' * (self.seeds > 1)}; {self.above} of {self.cells} cells)"
+            f"{self.datasets} set{'s' * (self.datasets > 1)} x "
+            f"{self.seeds} seed{'s' * (self.seeds > 1)}"
         )
 
 
@@ -228,19 +237,19 @@ def printed_scores(paper: pd.DataFrame, measure: Measure) -> pd.DataFrame:
 
 # --------------------------------------------------------------------------- comparisons in words
 
-
-def compared(on: Sequence[str], pairs: Sequence[Sequence[str]]) -> Iterator[tuple[str, str, str]]:
-    """Every comparison of a claim: a measure and two methods."""
-    return ((measure, one, other) for measure in on for one, other in pairs)
+Pairs = Sequence[Sequence[str]]
+"""Pairs of methods, of which the first is compared with the second."""
 
 
-def comparison_label(
-    on: Sequence[str], pairs: Sequence[Sequence[str]], measure: str, one: str, other: str
-) -> str:
-    """What tells a comparison from the others of its claim; nothing where it is the only one."""
-    words = []
-    if len({MEASURES[name].task for name in on}) > 1:
-        words.append(MEASURES[measure].task.upper())
-    if len(pairs) > 1:
-        words.append(f"{METHOD_TITLES[one]} against {METHOD_TITLES[other]}")
-    return f"{', '.join(words)} " if words else ""
+def compared(on: Sequence[str], pairs: Pairs) -> Iterator[tuple[str, str, str, str]]:
+    """Every comparison of a claim: a label, a measure and two methods.
+
+    The label tells it from the others of the claim; it is empty where nothing but the unit does.
+    """
+    several_tasks = len({MEASURES[name].task for name in on}) > 1
+    for measure in on:
+        for one, other in pairs:
+            words = [MEASURES[measure].task.upper()] * several_tasks
+            if len(pairs) > 1:
+                words.append(f"{METHOD_TITLES[one]} against {METHOD_TITLES[other]}")
+            yield f"{', '.join(words)} " if words else "", measure, one, other

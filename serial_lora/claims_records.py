@@ -1,9 +1,9 @@
 """What is measured here to a claim: one function for each kind of claim.
 
-The same names as in `claims_tables`, with the shipped records in place of the paper's tables (or,
-where a claim is about numbers that need no run, the exact counts). Runs with the same data set,
-amount of data and seed saw the same pictures, so methods are compared run by run, and a difference
-counts when it is two standard errors away from what it is compared with.
+Where `claims_tables` has a function of the same name, it asks the same of the paper's tables; here
+the shipped records answer (or, where a claim needs no run, the exact counts). Runs with the same
+data set, amount of data and seed saw the same pictures, so methods are compared run by run, and a
+difference counts when it is two standard errors away from what it is compared with.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from serial_lora.claims_evidence import (
     MEASURES,
     Difference,
     Evidence,
+    Pairs,
     compared,
-    comparison_label,
     gains,
     paired,
     summarise,
@@ -39,8 +39,8 @@ from serial_lora.claims_verdicts import (
 )
 from serial_lora.counting import ARCHITECTURES, BASELINES, METHOD_TITLES, audit
 
-Pairs = Sequence[Sequence[str]]
 PAPER_METHODS = [name for name in METHOD_TITLES if name != "lora_equal_budget"]
+"""The four methods that the paper compares."""
 
 
 def ahead(
@@ -59,13 +59,7 @@ def ahead(
     return _compare(evidence, on, pairs, share, amounts, judge)
 
 
-def comparable(
-    evidence: Evidence,
-    on: Sequence[str],
-    pairs: Pairs,
-    share: str = "most",
-    amounts: Sequence[int] | None = None,
-) -> Finding:
+def comparable(evidence: Evidence, on: Sequence[str], pairs: Pairs, share: str = "most") -> Finding:
     """The first method of each pair is not behind the second by more than the margin."""
 
     def judge(found: Difference, measure: str) -> tuple[str, str]:
@@ -73,7 +67,7 @@ def comparable(
         behind = verdict_ahead(found.mean, found.error) == FAILS
         return verdict, "behind, but within the margin" if behind and verdict == HOLDS else ""
 
-    return _compare(evidence, on, pairs, share, amounts, judge)
+    return _compare(evidence, on, pairs, share, None, judge)
 
 
 def _compare(
@@ -86,11 +80,10 @@ def _compare(
 ) -> Finding:
     """Every comparison of a claim, each with the verdict and the note that ``judge`` gives it."""
     parts = []
-    for measure, one, other in compared(on, pairs):
+    for label, measure, one, other in compared(on, pairs):
         item = MEASURES[measure]
         found = summarise(paired(evidence.runs(item.task), item, one, other, amounts), item.unit)
-        label = comparison_label(on, pairs, measure, one, other)
-        parts.append(Part(label, measure, found, *judge(found, measure)))
+        parts.append(Part(label, found, *judge(found, measure)))
     return combine_parts(parts, share)
 
 
@@ -127,10 +120,10 @@ def improves(evidence: Evidence, on: Sequence[str], method: str, beside: str) ->
     for measure in on:
         item = MEASURES[measure]
         found = summarise(gains(evidence.runs(item.task), item, method), item.unit)
-        share = found.mean / gains(evidence.runs(item.task), item, beside).mean()
-        note = f"{share:.0%} of {METHOD_TITLES[beside]}'s gain"
+        other = summarise(gains(evidence.runs(item.task), item, beside), item.unit)
+        note = f"{found.mean / other.mean:.0%} of {METHOD_TITLES[beside]}'s gain"
         verdict = verdict_ahead(found.mean, found.error)
-        parts.append(Part(f"{item.task.upper()} ", measure, found, verdict, note))
+        parts.append(Part(f"{item.task.upper()} ", found, verdict, note))
     return combine_parts(parts)
 
 
@@ -142,19 +135,16 @@ def at_every_rank(evidence: Evidence, measure: str, one: str, other: str) -> Fin
         differences.append(paired(runs, item, one, other))
         found = summarise(differences[-1], item.unit)
         verdict = verdict_comparable(found.mean, found.error, item.margin)
-        parts.append(Part(f"rank {rank}", measure, found, verdict))
+        parts.append(Part(f"rank {rank} ", found, verdict))
     verdict = combined(part.verdict for part in parts)
     listed = ", ".join(
-        f"{part.label} {part.difference.mean:+.2f} ± {part.difference.error:.2f}"
+        f"{part.label}{part.difference.interval}"
         + (f" ({part.verdict})" if part.verdict != verdict else "")
         for part in parts
     )
     of = summarise(pd.concat(differences), item.unit)
-    says = (
-        f"{listed} {item.unit}; all ranks averaged {of.mean:+.2f} ± {of.error:.2f} ({of.datasets} "
-        f"set{'s' * (of.datasets > 1)} x {of.seeds} seed{'s' * (of.seeds > 1)})."
-    )
-    return Finding(verdict, says[0].upper() + says[1:], tuple(parts))
+    says = f"{listed} {item.unit}; all ranks averaged {of.interval} ({of.size})."
+    return Finding(verdict, says[0].upper() + says[1:])
 
 
 # --------------------------------------------------------------------------- sizes
@@ -271,11 +261,6 @@ def _seeds(evidence: Evidence) -> str:
 
 
 # --------------------------------------------------------------------------- other claims
-
-
-def number_of_datasets(evidence: Evidence, claimed: int) -> Finding:
-    """As many data sets as claimed: a statement about the paper's experiments, not ours."""
-    return Finding(UNTESTABLE, "It is about the paper's own experiments.")
 
 
 def lower_dice_is_better(evidence: Evidence) -> Finding:

@@ -10,11 +10,9 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from serial_lora.claims_evidence import MEASURES, compared, comparison_label, printed_scores
+from serial_lora.claims_evidence import MEASURES, Pairs, compared, printed_scores
 from serial_lora.claims_verdicts import FAILS, HOLDS, NOT_SHOWN, Finding, verdict_by_cells
 from serial_lora.counting import ARCHITECTURES, METHOD_TITLES, audit, paper_facts
-
-Pairs = Sequence[Sequence[str]]
 
 
 def ahead(
@@ -29,21 +27,17 @@ def ahead(
 
 
 def comparable(
-    paper: pd.DataFrame,
-    on: Sequence[str],
-    pairs: Pairs,
-    share: str = "most",
-    amounts: Sequence[int] | None = None,
+    paper: pd.DataFrame, on: Sequence[str], pairs: Pairs, share: str = "most"
 ) -> Finding:
     """The first method of each pair is not behind the second by more than the margin."""
     how = "Not behind by more than the margin"
-    return _count(paper, on, pairs, share, amounts, how, lambda above, margin: above >= -margin)
+    return _count(paper, on, pairs, share, None, how, lambda above, margin: above >= -margin)
 
 
 def _count(paper, on, pairs, share, amounts, how: str, counts: Callable) -> Finding:
     count = cells = 0
     means = []
-    for measure, one, other in compared(on, pairs):
+    for label, measure, one, other in compared(on, pairs):
         item = MEASURES[measure]
         table = printed_scores(paper, item)
         if not {one, other} <= set(table.columns):
@@ -53,7 +47,6 @@ def _count(paper, on, pairs, share, amounts, how: str, counts: Callable) -> Find
             above = above[above.index.isin(amounts, level="shots")]
         count += int(counts(above, item.margin).sum())
         cells += len(above)
-        label = comparison_label(on, pairs, measure, one, other)
         means.append(f"{label}{above.mean():+.2f} {item.unit}")
     says = f"{how} in {count} of {cells} cells; mean {'; '.join(means)}."
     return Finding(verdict_by_cells(count, cells, share), says)
@@ -81,16 +74,6 @@ def larger_with_few(paper: pd.DataFrame, measure: str, one: str, other: str) -> 
         f"{many.mean():+.2f} with the most."
     )
     return Finding(verdict_by_cells(count, len(lead), "most"), says)
-
-
-def improves(paper: pd.DataFrame, on: Sequence[str], method: str, beside: str) -> Finding:
-    """A method is better than the unadapted model."""
-    return Finding(NOT_SHOWN, "The unadapted model is not in them.")
-
-
-def at_every_rank(paper: pd.DataFrame, measure: str, one: str, other: str) -> Finding:
-    """The first method is comparable with the second at every rank."""
-    return Finding(NOT_SHOWN, "Fig. 5 alone, without numbers, shots or spread.")
 
 
 def quarter(paper: pd.DataFrame) -> Finding:

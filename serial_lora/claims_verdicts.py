@@ -1,7 +1,7 @@
 """The verdicts on a claim, and the rules that turn numbers into one of them.
 
-Nothing is judged anywhere else: `claims_tables` and `claims_records` bring the numbers, the rules
-here decide.
+`claims_tables` and `claims_records` bring the numbers, and wherever runs or cells are compared the
+rules here decide.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from serial_lora.claims_evidence import Difference
+from serial_lora.errors import SerialLoRAError
 
 HOLDS, IN_PART, FAILS = "holds", "holds in part", "does not hold"
 OPEN, UNTESTABLE = "not told apart", "not testable here"
@@ -30,10 +31,15 @@ SHARES: dict[str, Callable[[int, int], bool]] = {
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison behind a finding: two methods on one measure, as a difference."""
+    """One comparison behind a finding: two methods on one measure, as a difference.
+
+    Attributes:
+        label: what tells it from the finding's others; empty, or ending in a blank.
+        verdict: one of `VERDICTS`.
+        note: what is to be said beside it.
+    """
 
     label: str
-    measure: str
     difference: Difference
     verdict: str
     note: str = ""
@@ -50,7 +56,6 @@ class Finding:
 
     verdict: str
     says: str
-    parts: tuple[Part, ...] = ()
 
 
 def verdict_ahead(mean: float, error: float, often: bool = True) -> str:
@@ -73,7 +78,13 @@ def verdict_comparable(mean: float, error: float, margin: float) -> str:
 
 
 def verdict_by_cells(count: int, cells: int, share: str) -> str:
-    """Of cells without spread: as often as the claim says, or at least in most of them."""
+    """Of cells without spread: as often as the claim says, or at least in most of them.
+
+    Raises:
+        SerialLoRAError: there are no cells, in which everything would hold.
+    """
+    if not cells:
+        raise SerialLoRAError("No cell was counted; correct the amounts in assets/claims.json.")
     if SHARES[share](count, cells):
         return HOLDS
     return IN_PART if SHARES["most"](count, cells) else FAILS
@@ -84,8 +95,13 @@ def combined(verdicts: Iterable[str], share: str = "all") -> str:
 
     It holds where it holds for as many as the claim says. It does not where one refutes it, if the
     claim says all, or where none is in its favour. Else it holds in part.
+
+    Raises:
+        SerialLoRAError: there are no verdicts, of which everything would hold.
     """
     verdicts = list(verdicts)
+    if not verdicts:
+        raise SerialLoRAError("Nothing was compared; correct the options in assets/claims.json.")
     if SHARES[share](verdicts.count(HOLDS), len(verdicts)):
         return HOLDS
     if FAILS in verdicts and share == "all":
@@ -100,4 +116,4 @@ def combine_parts(parts: Iterable[Part], share: str = "all") -> Finding:
     parts = tuple(parts)
     mixed = len({part.verdict for part in parts}) > 1
     says = "; ".join(part.words(mixed) for part in parts)
-    return Finding(combined((part.verdict for part in parts), share), f"{says}.", parts)
+    return Finding(combined((part.verdict for part in parts), share), f"{says}.")

@@ -479,7 +479,8 @@ def change_factors(
     LoRA's are s B_p and A_p, Serial LoRA's s W_p B and A (the paper's equations 4 and 5).
 
     Args:
-        least: the number type of both, unless the base's own is wider.
+        least: the number type of both, unless that of what they are made from is wider: LoRA's
+            own tensors, or the base's weight for Serial LoRA.
 
     Returns:
         (rows, rank) and (rank, columns); the scale is in the first.

@@ -43,13 +43,15 @@ FROZEN = "#e3e7ec"
 FROZEN_EDGE = "#8a94a3"
 BLUE = "#0072b2"
 VERMILION = "#d55e00"
+GREEN = "#009e73"
+DASHED, DOTTED = (0, (5, 3)), (0, (1, 2))
 
 METHODS: dict[str, dict[str, str]] = {
     "lora": {"colour": BLUE, "marker": "o", "line": "-"},
     "serial_lora": {"colour": VERMILION, "marker": "s", "line": "-"},
     "lora_plus": {"colour": "#56b4e9", "marker": "^", "line": "--"},
     "serial_lora_plus": {"colour": "#e69f00", "marker": "D", "line": "--"},
-    "lora_equal_budget": {"colour": "#009e73", "marker": "v", "line": ":"},
+    "lora_equal_budget": {"colour": GREEN, "marker": "v", "line": ":"},
 }
 """Colour, marker and line of every method; one that is not listed is drawn in purple."""
 
@@ -454,7 +456,6 @@ class _Chart:
         return f"{value:.1%}" if self.percent else f"{value:.3f}"
 
 
-_DASHED, _DOTTED = (0, (5, 3)), (0, (1, 2))
 
 
 def plot_accuracy_by_shots(
@@ -476,7 +477,7 @@ def plot_accuracy_by_shots(
     """
     chart = _Chart(
         "accuracy", "accuracy (%)", "shots (training pictures a class)",
-        ((zero_shot, "zero-shot", _DASHED),), percent=True, tick="{}",
+        ((zero_shot, "zero-shot", DASHED),), percent=True, tick="{}",
     )  # fmt: skip
     return _plot_results(frame, chart, average)
 
@@ -498,7 +499,7 @@ def plot_dice_by_percent(frame: pd.DataFrame, average: bool = True) -> Figure:
     """
     chart = _Chart(
         "dice", "Dice (higher is better)", "share of the training pictures",
-        (("base_dice", "not adapted", _DASHED), ("box_dice", "box filled in", _DOTTED)),
+        (("base_dice", "not adapted", DASHED), ("box_dice", "box filled in", DOTTED)),
         percent=False, tick="{}%",
     )  # fmt: skip
     return _plot_results(frame, chart, average)
@@ -522,7 +523,7 @@ def plot_fid_by_percent(frame: pd.DataFrame) -> Figure:
     """
     chart = _Chart(
         "fid", "FID (lower is better; logarithmic)", "share of the training pictures",
-        (("base_fid", "not adapted", _DASHED), ("real_fid", "real pictures", _DOTTED)),
+        (("base_fid", "not adapted", DASHED), ("real_fid", "real pictures", DOTTED)),
         percent=False, tick="{}%", distance=True,
     )  # fmt: skip
     return _plot_results(frame, chart, average=False)
@@ -549,10 +550,10 @@ def _check_results(frame: pd.DataFrame, chart: _Chart) -> None:
 
 def _plot_results(frame: pd.DataFrame, chart: _Chart, average: bool) -> Figure:
     _check_results(frame, chart)
-    methods = _ordered(frame["method"])
+    methods = in_house_order(frame["method"])
     parts = {name: part for name, part in frame.groupby("dataset", sort=False)}
     if average and len(parts) > 1:
-        common = _average_over_datasets(frame, chart.columns)
+        common = average_over_datasets(frame, ["method", "shots", "seed"], chart.columns)
         if len(common):
             parts["average over data sets"] = common
     columns = 2 if len(parts) == 4 else min(3, len(parts))
@@ -573,15 +574,16 @@ def _plot_results(frame: pd.DataFrame, chart: _Chart, average: bool) -> Figure:
     return with_description(figure, _results_words(frame, methods, chart))
 
 
-def _average_over_datasets(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """One row a (method, shots, seed) that ran on every data set; what ran on some is left out."""
-    groups = frame.groupby(["method", "shots", "seed"])
-    everywhere = groups["dataset"].transform("nunique") == frame["dataset"].nunique()
-    kept = frame[everywhere].groupby(["method", "shots", "seed"], as_index=False)
-    return kept[list(columns)].mean()
+def average_over_datasets(
+    frame: pd.DataFrame, by: Sequence[str], columns: Sequence[str]
+) -> pd.DataFrame:
+    """One row a combination of ``by`` that ran on every data set; what ran on some is left out."""
+    by, datasets = list(by), frame["dataset"].nunique()
+    everywhere = frame.groupby(by)["dataset"].transform("nunique") == datasets
+    return frame[everywhere].groupby(by, as_index=False)[list(columns)].mean()
 
 
-def _ordered(names: pd.Series) -> list[str]:
+def in_house_order(names: pd.Series) -> list[str]:
     """The methods present: known ones in the house's order, then the others."""
     present = list(dict.fromkeys(names))
     return [m for m in METHODS if m in present] + [m for m in present if m not in METHODS]

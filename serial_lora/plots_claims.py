@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from serial_lora.claims_verdicts import ERRORS
 from serial_lora.errors import SerialLoRAError
-from serial_lora.plots import BLUE, INK, QUIET, VERMILION, house_style, with_description
+from serial_lora.plots import BLUE, GREEN, INK, QUIET, VERMILION, house_style, with_description
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def plot_intervals(intervals: Sequence[Interval]) -> Figure:
                 f"{each.name} has no standard error or no margin; leave it out or run more seeds."
             )
     groups = list(dict.fromkeys(each.group for each in intervals))
-    looks = [(BLUE, "o"), ("#009e73", "v"), (VERMILION, "s"), (QUIET, "D")]
+    looks = [(BLUE, "o"), (GREEN, "v"), (VERMILION, "s"), (QUIET, "D")]
     with house_style():
         figure = Figure(figsize=(8.6, 1.5 + 0.42 * len(intervals)), layout="constrained")
         axes = figure.subplots()
@@ -91,9 +91,11 @@ def plot_wins(
         seen: a title to the number in a real table, drawn as a line.
 
     Raises:
-        SerialLoRAError: there is nothing to draw, or a count is above the number of cells.
+        SerialLoRAError: there is nothing to draw, or a count is not between 0 and ``cells``.
     """
-    if not luck or any(len(counts) == 0 or max(counts) > cells for counts in luck.values()):
+    if not luck or any(
+        len(counts) == 0 or np.min(counts) < 0 or np.max(counts) > cells for counts in luck.values()
+    ):
         raise SerialLoRAError(
             f"each title needs counts of best cells between 0 and {cells}; pass at least one."
         )

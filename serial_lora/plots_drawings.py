@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from serial_lora.errors import SerialLoRAError
 from serial_lora.plots import (
     BLUE,
+    DASHED,
+    GREEN,
     INK,
     QUIET,
     SCREEN_DPI,
@@ -265,7 +267,7 @@ def plot_sigmas(levels: Mapping[str, Any], bins: int = 40) -> Figure:
                 values, bins=bins, range=(0, 1), density=True, histtype="stepfilled",
                 label=f"{name}: half are below {np.median(values):.2f}", **_hist_look(place),
             )  # fmt: skip
-        axes.axhline(1, color=QUIET, linestyle=(0, (5, 3)), label="all levels equally often")
+        axes.axhline(1, color=QUIET, linestyle=DASHED, label="all levels equally often")
         axes.set(
             xlim=(0, 1), xlabel="noise level σ (0: the picture, 1: noise alone)",
             ylabel="how often (density)",
@@ -279,7 +281,7 @@ def plot_sigmas(levels: Mapping[str, Any], bins: int = 40) -> Figure:
 
 def _hist_look(place: int) -> dict[str, Any]:
     """Outlines that differ in line as well as in colour, and shine through one another."""
-    colours, lines = (BLUE, VERMILION, "#009e73", INK), ("-", "--", ":", "-.")
+    colours, lines = (BLUE, VERMILION, GREEN, INK), ("-", "--", ":", "-.")
     colour = colours[place % 4]
     return {
         "edgecolor": colour,

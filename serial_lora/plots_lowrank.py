@@ -1,8 +1,4 @@
-"""Low rank, computed and seen: layers of a matrix, what each rank misses, where tokens move.
-
-A *miss* is a distance in Frobenius norm, as a share of the size of what is being approximated:
-0 is reached, 1 is no better than nothing. All of it is closed form; nothing here is trained.
-"""
+"""Low rank, seen: layers of a matrix, what each rank misses, where tokens move."""
 
 from __future__ import annotations
 
@@ -16,124 +12,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.plots import INK, METHODS, QUIET, house_style, method_look, with_description
-
-ONE_ROW_SPACE = "one row space for q, k and v"
-"""A method between the two: one A for all three, and a free B for each; 4 d r parameters."""
-
-# ------------------------------------------------------------------------ what a rank misses
-
-
-def tail_misses(matrix: Tensor) -> Tensor:
-    """What the best approximation of each rank misses (Eckart and Young): float64, (k + 1,).
-
-    Entry r is the share of the matrix (m, n) that is missing at rank r, from 1 at rank 0 down to 0
-    at the full rank k = min(m, n): the root of the sum of the squared singular values behind r.
-
-    Raises:
-        SerialLoRAError: the matrix is zero or holds values that are not finite.
-    """
-    tails = _tails(_finite(matrix))
-    return tails / _not_zero(tails[0])
-
-
-def misses_by_method(
-    weights: Mapping[str, Tensor], changes: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """What the closest change of each method misses of a wanted change, at every rank.
-
-    Three families, each within the one above it:
-
-    - ``lora``: a pair for each projection, B_p A_p;
-    - `ONE_ROW_SPACE`: one A for all, B_p A;
-    - ``serial_lora``: W_p B A, so A and B are shared.
-
-    Args:
-        weights: part ("q", "k", "v") to its frozen weight (d, d), not all of them singular.
-        changes: the same parts to what should be added to each.
-
-    Returns:
-        family to a float64 tensor (d + 1,), the miss of all parts together at ranks 0 to d.
-
-    Raises:
-        SerialLoRAError: parts or shapes differ, or a weight is not square.
-    """
-    _check_parts(weights, changes)
-    stacked = torch.cat([_finite(changes[part]) for part in weights])  # (3 d, d)
-    whole = _not_zero(stacked.norm())
-    each = torch.stack([_tails(_finite(change)) for change in changes.values()])  # (3, d + 1)
-    basis, _ = torch.linalg.qr(torch.cat([_finite(w) for w in weights.values()]))  # (3 d, d)
-    inside = basis.T @ stacked  # (d, d), in the columns that the weights reach together
-    outside = stacked - basis @ inside
-    tails = {
-        "lora": each.square().sum(0).sqrt(),
-        ONE_ROW_SPACE: _tails(stacked),
-        "serial_lora": (_tails(inside).square() + outside.square().sum()).sqrt(),
-    }
-    return {family: tail / whole for family, tail in tails.items()}
-
-
-def undo_merged_weight(merged: Tensor, lora_A: Tensor, lora_B: Tensor, scale: float) -> Tensor:
-    """The W that was merged into W (I + scale B A), by one solve with an (r, r) matrix.
-
-    The push-through identity: (I + s B A)^-1 = I - s B (I + s A B)^-1 A.
-
-    Args:
-        merged: (out, d), in float32 or float64 like the pair; a half-precision weight has to be
-            widened first.
-        lora_A: (r, d).
-        lora_B: (d, r).
-        scale: s.
-
-    Raises:
-        SerialLoRAError: I + scale B A has no inverse, so the old weight is lost.
-    """
-    one = torch.eye(len(lora_A), dtype=merged.dtype, device=merged.device)
-    small = one + scale * lora_A @ lora_B  # (r, r)
-    try:
-        solved = torch.linalg.solve(small, lora_A)  # (r, d)
-    except RuntimeError as error:
-        raise SerialLoRAError(
-            "this adapter wipes out a direction, so its merge cannot be undone by calculation; "
-            "restore the weight from a copy."
-        ) from error
-    return merged - scale * (merged @ lora_B) @ solved
-
-
-def _tails(matrix: Tensor) -> Tensor:
-    """Norms of what the best approximations of rank 0, 1, ... leave out: (k + 1,), the last 0."""
-    squares = torch.linalg.svdvals(matrix).square()
-    behind = squares.flip(0).cumsum(0).flip(0)  # what is left from each value on
-    return torch.cat([behind, behind.new_zeros(1)]).sqrt()
-
-
-def _not_zero(norm: Tensor) -> Tensor:
-    if not norm > 0:
-        raise SerialLoRAError("a matrix of zeros has nothing to miss; pass one that is not zero.")
-    return norm
-
-
-def _finite(matrix: Tensor) -> Tensor:
-    """The matrix in float64."""
-    if matrix.ndim != 2 or not matrix.isfinite().all():
-        raise SerialLoRAError(
-            f"a matrix of finite numbers is wanted, not one of shape {tuple(matrix.shape)} with "
-            "nan, inf or other dimensions."
-        )
-    return matrix.detach().double()
-
-
-def _check_parts(weights: Mapping[str, Tensor], changes: Mapping[str, Tensor]) -> None:
-    shapes = {part: tuple(w.shape) for part, w in weights.items()}
-    wanted = {part: tuple(c.shape) for part, c in changes.items()}
-    if not shapes or shapes != wanted or len({*shapes.values()}) > 1:
-        raise SerialLoRAError(
-            f"the weights {shapes} and the changes {wanted} need the same parts and one shape."
-        )
-    rows, columns = next(iter(shapes.values()))
-    if rows != columns:
-        raise SerialLoRAError(f"the weights must be square, not {rows} x {columns}.")
-
+from serial_lora.lowrank import finite_matrix
+from serial_lora.plots import GREEN, INK, METHODS, QUIET, house_style, method_look, with_description
 
 # ------------------------------------------------------------------------ layers of a picture
 
@@ -147,8 +27,11 @@ def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
     Args:
         matrix: (m, n) numbers between 0 and 1, such as a grey picture.
         count: how many layers.
+
+    Raises:
+        SerialLoRAError: the matrix has not so many layers, or holds values that are not finite.
     """
-    grey = _finite(matrix)
+    grey = finite_matrix(matrix)
     if not 1 <= count <= min(grey.shape):
         raise SerialLoRAError(
             f"a matrix of shape {tuple(grey.shape)} has {min(grey.shape)} layers, not {count}."
@@ -174,7 +57,7 @@ def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
             total.imshow(so_far.clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
             total.set_title("the first" if i == 0 else f"sum of {i + 1}", fontsize=10, loc="center")
             for axes in (image, row, column, total):
-                _bare(axes)
+                axes.axis("off")
     values = ", ".join(f"{value:.1f}" for value in S[:count])
     return with_description(
         figure,
@@ -185,20 +68,12 @@ def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
     )
 
 
-def _bare(axes: Any) -> None:
-    axes.tick_params(
-        left=False, bottom=False, labelleft=False, labelbottom=False
-    )  # set_xticks would reach the axes that share with this one
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-
-
 # ------------------------------------------------------------------------ misses against rank
 
 _OTHERS = (
     {"colour": INK, "line": "-", "marker": ""},
     {"colour": QUIET, "line": "--", "marker": ""},
-    {"colour": "#009e73", "line": "-.", "marker": ""},
+    {"colour": GREEN, "line": "-.", "marker": ""},
     {"colour": "#cc79a7", "line": ":", "marker": ""},
 )
 
@@ -258,7 +133,7 @@ def _miss_words(panels: Mapping[str, Mapping[str, Tensor]], ranks: list[int]) ->
     said = []
     for title, curves in panels.items():
         lines = (
-            f"{method_look(name)['title'] if name in METHODS else name} "
+            f"{method_look(name)['title']} "
             + ", ".join(f"{float(curve[rank]):.0%}" for rank in told)
             for name, curve in curves.items()
         )

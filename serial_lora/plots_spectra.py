@@ -112,7 +112,9 @@ def _grid(
     with house_style():
         size = (9.6, 2.1 * len(blocks) + 1.1)
         figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(len(blocks), 3, squeeze=False, sharex=True, sharey=True)
+        grid = figure.subplots(
+            len(blocks), len(PROJECTIONS), squeeze=False, sharex=True, sharey=True
+        )
         for axes, ((block, part), spectra) in zip(grid.flat, panels.items(), strict=True):
             draw(axes, spectra)
             axes.set_title(f"block {block}, {part}", fontsize=11)
@@ -132,14 +134,20 @@ def _blocks(
     there = sorted(set.intersection(
         *(set(frame.loc[frame["tower"] == tower, "block"]) for frame in frames.values())
     ))  # fmt: skip
-    first_middle_last = {there[0], there[(len(there) - 1) // 2], there[-1]} if there else set()
-    chosen = sorted(first_middle_last) if blocks is None else list(blocks)
-    if not chosen or not set(chosen) <= set(there):
+    if not there:
+        towers = sorted({name for frame in frames.values() for name in frame["tower"]})
         raise SerialLoRAError(
-            f"the spectra have no block {sorted(set(chosen) - set(there))} in the {tower} tower; "
-            f"all of them have these: {there}."
+            f"the spectra have no block of a tower {tower!r} in common; their towers are "
+            f"{', '.join(towers)}."
         )
-    return chosen
+    if blocks is None:
+        return sorted({there[0], there[(len(there) - 1) // 2], there[-1]})
+    if not blocks or not set(blocks) <= set(there):
+        raise SerialLoRAError(
+            f"the spectra have no block {sorted(set(blocks) - set(there))} in the {tower} tower; "
+            f"choose from {there}."
+        )
+    return list(blocks)
 
 
 def _values(frame: pd.DataFrame, tower: str, block: int, part: str) -> dict[str, pd.Series]:
@@ -209,6 +217,7 @@ def plot_depth(
         raise SerialLoRAError(f"the table {what}; pass one row a block and {panel}.")
     panels = {name: part for name, part in table.groupby(panel, sort=False)}
     lines = list(dict.fromkeys(table[line]))
+    looks = looks or {name: method_look(name) for name in lines}
     with house_style():
         figure = Figure(figsize=(3.1 * len(panels) + 0.8, 3.4), layout="constrained")
         row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
@@ -217,7 +226,7 @@ def plot_depth(
                 height, name = reference
                 axes.axhline(height, color=QUIET, linestyle="--", label=name)
             for name in lines:
-                look = looks[name] if looks else method_look(name)
+                look = looks[name]
                 by_block = part.loc[part[line] == name].groupby("block")[measure]
                 mean, low, high = by_block.mean(), by_block.min(), by_block.max()
                 axes.fill_between(mean.index, low, high, color=look["colour"], alpha=0.16, lw=0)
@@ -242,7 +251,7 @@ def _depth_words(
     axis: str,
     line: str,
     panel: str,
-    looks: Mapping[str, Mapping[str, str]] | None,
+    looks: Mapping[str, Mapping[str, str]],
     reference: tuple[float, str] | None,
 ) -> str:
     ends = (table["block"].min(), table["block"].max())
@@ -250,8 +259,7 @@ def _depth_words(
     for title, part in table.groupby(panel, sort=False):
         means = part.groupby([line, "block"], sort=False)[measure].mean()
         values = [
-            f"{looks[name]['title'] if looks else method_look(name)['title']} "
-            f"{means[name][ends[0]]:.2f} to {means[name][ends[1]]:.2f}"
+            f"{looks[name]['title']} {means[name][ends[0]]:.2f} to {means[name][ends[1]]:.2f}"
             for name in dict.fromkeys(part[line])
         ]
         said.append(f"{title}: {', '.join(values)}")

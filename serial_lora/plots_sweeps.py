@@ -14,13 +14,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.plots import INK, METHODS, QUIET, house_style, method_look, with_description
+from serial_lora.plots import (
+    DASHED,
+    INK,
+    QUIET,
+    average_over_datasets,
+    house_style,
+    in_house_order,
+    method_look,
+    with_description,
+)
 
+ZERO_SHOT = "zero_shot_dataset"
 _MARKERS = "osD^vP*X"
 _LINES = ("-", (0, (6, 2)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
 
-def plot_ratio_sweep(frame: pd.DataFrame, zero_shot: str = "zero_shot_dataset") -> Figure:
+def plot_ratio_sweep(frame: pd.DataFrame) -> Figure:
     """Accuracy against the rate of B, one picture a method, one line for each rate of A.
 
     A point is the mean over seeds of the average over data sets, and its bar runs from the worst
@@ -28,14 +38,15 @@ def plot_ratio_sweep(frame: pd.DataFrame, zero_shot: str = "zero_shot_dataset") 
 
     Args:
         frame: one row a run, as `serial_lora.results.frame` gives it, with the columns dataset,
-            method, seed, ratio, lr (the rate of A), accuracy between 0 and 1, and ``zero_shot``.
+            method, seed, ratio, lr (the rate of A), accuracy and zero_shot_dataset, which are
+            between 0 and 1.
 
     Raises:
         SerialLoRAError: a column is missing, there are no rows, or an accuracy is not a share.
     """
-    points = seed_averages(frame, ["method", "lr", "ratio"], ["accuracy", zero_shot])
+    points = seed_averages(frame, ["method", "lr", "ratio"], ["accuracy", ZERO_SHOT])
     points["rate_B"] = points["lr"] * points["ratio"]
-    methods = _in_house_order(points["method"])
+    methods = in_house_order(points["method"])
     rates = sorted(points["lr"].unique())
     colours = matplotlib.colormaps["viridis"]
     looks = {
@@ -48,7 +59,7 @@ def plot_ratio_sweep(frame: pd.DataFrame, zero_shot: str = "zero_shot_dataset") 
         panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
         for axes, method in zip(panels, methods, strict=True):
             part = points[points["method"] == method]
-            axes.axhline(100 * part[zero_shot].mean(), color=QUIET, linestyle=(0, (5, 3)))
+            axes.axhline(100 * part[ZERO_SHOT].mean(), color=QUIET, linestyle=DASHED)
             for rate, line in part.groupby("lr"):
                 _line_with_bars(axes, line, "rate_B", looks[rate])
             equal = part[part["ratio"] == 1].groupby("rate_B")["accuracy"].mean()
@@ -60,12 +71,12 @@ def plot_ratio_sweep(frame: pd.DataFrame, zero_shot: str = "zero_shot_dataset") 
         handles = [Line2D([], [], label=f"A at {rate:g}", **looks[rate]) for rate in rates]
         ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "linestyle": ""}
         handles.append(Line2D([], [], color=INK, label="B at A's rate", **ring))
-        handles.append(Line2D([], [], color=QUIET, linestyle=(0, (5, 3)), label="zero-shot"))
+        handles.append(Line2D([], [], color=QUIET, linestyle=DASHED, label="zero-shot"))
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return with_description(figure, _ratio_words(points, methods))
 
 
-def plot_rank_sweep(frame: pd.DataFrame, zero_shot: str = "zero_shot_dataset") -> Figure:
+def plot_rank_sweep(frame: pd.DataFrame) -> Figure:
     """Accuracy against the rank, and the same runs against the number of parameters.
 
     A point is the mean over seeds of the average over data sets, and its bar runs from the worst
@@ -73,19 +84,19 @@ def plot_rank_sweep(frame: pd.DataFrame, zero_shot: str = "zero_shot_dataset") -
 
     Args:
         frame: one row a run, as `serial_lora.results.frame` gives it, with the columns dataset,
-            method, seed, rank (the adapter's), parameters, accuracy between 0 and 1, and
-            ``zero_shot``.
+            method, seed, rank (the adapter's), parameters, accuracy and zero_shot_dataset, which
+            are between 0 and 1.
 
     Raises:
         SerialLoRAError: a column is missing, there are no rows, or an accuracy is not a share.
     """
-    points = seed_averages(frame, ["method", "rank", "parameters"], ["accuracy", zero_shot])
-    methods = _in_house_order(points["method"])
+    points = seed_averages(frame, ["method", "rank", "parameters"], ["accuracy", ZERO_SHOT])
+    methods = in_house_order(points["method"])
     with house_style():
         figure = Figure(figsize=(9.6, 4.3), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         for axes, column in zip(panels, ("rank", "parameters"), strict=True):
-            axes.axhline(100 * points[zero_shot].mean(), color=QUIET, linestyle=(0, (5, 3)))
+            axes.axhline(100 * points[ZERO_SHOT].mean(), color=QUIET, linestyle=DASHED)
             for step, method in enumerate(methods):
                 look = method_look(method)
                 style = {"color": look["colour"], "marker": look["marker"],
@@ -101,13 +112,16 @@ def plot_rank_sweep(frame: pd.DataFrame, zero_shot: str = "zero_shot_dataset") -
         panels[0].set(title="at equal rank", xlabel="rank of the adapter", ylabel="accuracy (%)")
         panels[1].set(title="at equal budget", xlabel="trained parameters")
         handles, labels = panels[0].get_legend_handles_labels()
-        handles.append(Line2D([], [], color=QUIET, linestyle=(0, (5, 3))))
+        handles.append(Line2D([], [], color=QUIET, linestyle=DASHED))
         figure.legend(handles, [*labels, "zero-shot"], loc="outside upper center", ncols=4)
     return with_description(figure, _rank_words(points, methods))
 
 
 def seed_averages(frame: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:
     """The average over data sets of each combination of ``by`` and seed that ran on all of them.
+
+    Returns:
+        Columns of ``by``, seed, and ``measures`` in their own unit; one row a combination.
 
     Raises:
         SerialLoRAError: a column is missing, nothing ran on every data set, or the first measure
@@ -124,16 +138,10 @@ def seed_averages(frame: pd.DataFrame, by: Sequence[str], measures: Sequence[str
         raise SerialLoRAError(
             f"{measures[0]} is a share between 0 and 1; divide percentages by 100."
         )
-    keys = [*by, "seed"]
-    everywhere = frame.groupby(keys)["dataset"].transform("nunique") == frame["dataset"].nunique()
-    if not everywhere.any():
+    averages = average_over_datasets(frame, [*by, "seed"], measures)
+    if averages.empty:
         raise SerialLoRAError("no setting ran on every data set of the sweep; finish its runs.")
-    return frame[everywhere].groupby(keys, as_index=False)[list(measures)].mean()
-
-
-def _in_house_order(names: pd.Series) -> list[str]:
-    present = set(names)
-    return [m for m in METHODS if m in present] + sorted(present - set(METHODS))
+    return averages
 
 
 def _line_with_bars(axes: Any, runs: pd.DataFrame, column: str, style: dict[str, Any]) -> None:

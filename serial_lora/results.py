@@ -258,7 +258,7 @@ def describe_records(
     } | _sweep_options(records)
     options = " ".join(f"--{option} {value}" for option, value in chosen.items())
     told = {name.replace("-", "_") for name in chosen} | {"data"}  # each data set has its own
-    if all(METHODS[record.method].plus and "plus_lr" in record.settings for record in records):
+    if all(METHODS[r.method].plus and r.settings.get("plus_lr") is not None for r in records):
         told.add("lr")  # no run used it: they have a rate of their own
     untold = [{k: v for k, v in r.settings.items() if k not in told} for r in records]
     settings = {json.dumps(each, sort_keys=True): None for each in untold}

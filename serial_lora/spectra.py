@@ -52,6 +52,8 @@ class WeightChange:
         projection: "q", "k", "v" or "out".
         weight: W, (outputs, inputs), float64.
         left, right: (outputs, r) and (r, inputs), float64; the scale is in ``left``.
+
+    All three are on the CPU, and copies: they stay when the model is trained on or merged.
     """
 
     tower: str
@@ -98,7 +100,7 @@ def _read_change(
     weight = base_weight(root, injection, site.projections[part])
     factors = change_factors(root, injection, site, part, torch.float64)
     weight, left, right = (
-        tensor.detach().to("cpu", torch.float64) for tensor in (weight, *factors)
+        tensor.detach().to("cpu", torch.float64, copy=True) for tensor in (weight, *factors)
     )
     return WeightChange(site.tower, site.block, site.label, part, weight, left, right)
 
@@ -234,7 +236,7 @@ def learned_directions(change: WeightChange, number: int | None = None) -> tuple
         SerialLoRAError: dW has fewer directions than ``number``; those beyond are arbitrary.
     """
     u, values, vh = product_svd(change.left, change.right)
-    rank = numerical_rank(values, max(u.shape[0], vh.shape[1])) if len(values) else 0
+    rank = numerical_rank(values, max(u.shape[0], vh.shape[1]))
     number = rank if number is None else number
     if not 1 <= number <= rank:
         raise SerialLoRAError(
@@ -279,12 +281,8 @@ def spectra_frame(changes: Sequence[WeightChange]) -> pd.DataFrame:
     parts = []
     for change in changes:
         for matrix, values in _spectra(change).items():
-            parts.append(
-                pd.DataFrame(
-                    _place(change)
-                    | {"matrix": matrix, "index": range(1, len(values) + 1), "value": values}
-                )
-            )
+            column = {"index": range(1, len(values) + 1), "value": _array(values)}
+            parts.append(pd.DataFrame(_place(change) | {"matrix": matrix} | column))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -304,16 +302,16 @@ def _place(change: WeightChange) -> dict[str, object]:
     return {name: getattr(change, name) for name in names}
 
 
-def _spectra(change: WeightChange) -> dict[str, np.ndarray]:
+def _spectra(change: WeightChange) -> dict[str, Tensor]:
     return {
-        WEIGHT: _array(singular_values(change.weight)),
-        ADAPTED: _array(singular_values(change.adapted)),
-        CHANGE: _array(product_singular_values(change.left, change.right)),
+        WEIGHT: singular_values(change.weight),
+        ADAPTED: singular_values(change.adapted),
+        CHANGE: product_singular_values(change.left, change.right),
     }
 
 
 def _measures(change: WeightChange) -> dict[str, float]:
-    values = {name: torch.from_numpy(array) for name, array in _spectra(change).items()}
+    values = _spectra(change)
     small, base = values[CHANGE], values[WEIGHT]
     return {
         "rank": numerical_rank(small, max(change.weight.shape)),
@@ -369,7 +367,8 @@ def claim_table(
           of one seed start the first pair of both from the same A, and overlap more there.
 
     Raises:
-        SerialLoRAError: the two do not belong to one base.
+        SerialLoRAError: the two do not belong to one base, or one has learned fewer directions
+            than are compared (a fresh adapter has learned none).
     """
     partners = {(change.site, change.projection): change for change in lora}
     pairs = [(partners.get((own.site, own.projection)), own) for own in serial]
@@ -390,17 +389,17 @@ def _positions(lora: WeightChange, serial: WeightChange, directions: int) -> dic
     base, low, small = ours[WEIGHT], theirs[CHANGE], ours[CHANGE]
     rank = min(len(low), len(small))
     inside = (low[:rank] < small[:rank]) & (small[:rank] < base[:rank])
-    moved, moved_by_lora = (np.abs(spectra[ADAPTED] - base) for spectra in (ours, theirs))
+    moved, moved_by_lora = ((spectra[ADAPTED] - base).abs() for spectra in (ours, theirs))
     spaces = [learned_directions(change, min(directions, rank)) for change in (lora, serial)]
     reads, writes = (overlap(principal_angles(*bases)) for bases in zip(*spaces, strict=True))
     return {
         "between": share_between(base, ours[ADAPTED], theirs[ADAPTED]),
-        "nearer": float(np.mean(moved < moved_by_lora)),
-        "change_between": float(np.mean(inside)),
-        "effective_rank_lora": effective_rank(torch.from_numpy(low)),
-        "effective_rank_serial": effective_rank(torch.from_numpy(small)),
-        "size_lora": float(np.linalg.norm(low) / np.linalg.norm(base)),
-        "size_serial": float(np.linalg.norm(small) / np.linalg.norm(base)),
+        "nearer": float((moved < moved_by_lora).double().mean()),
+        "change_between": float(inside.double().mean()),
+        "effective_rank_lora": effective_rank(low),
+        "effective_rank_serial": effective_rank(small),
+        "size_lora": float(low.norm() / base.norm()),
+        "size_serial": float(small.norm() / base.norm()),
         "along_lora": share_along_base(lora, rank)[1],
         "along_serial": share_along_base(serial, rank)[1],
         "reads": reads,

@@ -45,15 +45,9 @@ from serial_lora.data.classification import load_classification
 from serial_lora.data.emoji import ATTRIBUTION, load_emoji
 from serial_lora.inject import adapters
 from serial_lora.labs.clip import CLIPObjective
+from serial_lora.lowrank import misses_by_method, tail_misses, undo_merged_weight
 from serial_lora.plots import display_figure, display_table, show_pictures
-from serial_lora.plots_lowrank import (
-    misses_by_method,
-    plot_layers,
-    plot_misses,
-    plot_token_moves,
-    tail_misses,
-    undo_merged_weight,
-)
+from serial_lora.plots_lowrank import plot_layers, plot_misses, plot_token_moves
 from serial_lora.widgets import is_static
 
 torch.manual_seed(0)

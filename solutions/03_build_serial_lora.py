@@ -300,8 +300,7 @@ check("3.3", merged_weight)
 
 # %% [markdown]
 # The cell compares both ways on the small block: adapt the tokens, or merge the weights. They are
-# different sums of the same numbers, so expect a difference of rounding size, about one part in a
-# million.
+# different sums of the same numbers, so expect a difference of rounding size.
 
 # %%
 merged = copy.deepcopy(block)

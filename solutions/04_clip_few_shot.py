@@ -131,7 +131,7 @@ def trained(name: str) -> Trained:
 # afterwards the **cosine** between the two vectors says how well they fit.
 #
 # The one used here is tiny: a real open_clip model at small size, pretrained by this project on
-# emoji that many designers drew, each with its name as the caption. OpenMoji's drawings of some
+# emoji that several designers drew, each with its name as the caption. OpenMoji's drawings of some
 # concepts were *hidden* from it. Those are the test pictures of this lesson. The cell reads all
 # numbers from the card that the pretraining wrote.
 
@@ -144,10 +144,11 @@ for tower in ("image", "text"):
     print(f"{tower} tower: {len(sites)} attention blocks, tokens of width {sites[0].width}")
 display(Markdown(
     f"It has {card['parameters']:,} parameters and was pretrained for {card['minutes']:.0f} minutes "
-    f"({card['steps']:,} steps) on {card['training_pictures']:,} drawings by {len(card['data'])} "
-    f"designers. {card['hidden_concepts']} concepts of OpenMoji were hidden. Shown one of those, it "
-    f"has the right name among its first ten guesses in {measured['openmoji R@10']:.0%} of the cases; "
-    f"by luck that would be {10 / card['hidden_concepts']:.1%}."
+    f"({card['steps']:,} steps) on {card['training_pictures']:,} drawings in {len(card['data'])} "
+    f"styles. OpenMoji's drawings of some concepts were hidden; {card['measured_concepts']} of these "
+    f"look like no drawing that it was shown. Shown one of those, it has the right name among its "
+    f"first ten guesses in {measured['openmoji R@10']:.0%} of the cases; by luck that would be "
+    f"{10 / card['measured_concepts']:.1%}."
 ))
 
 # %% [markdown]
@@ -748,7 +749,7 @@ print("the same class for every test picture:", same)
 # %% [markdown]
 # **What this shows.** One base and many small files: that is how adapters are kept and shared. The
 # ratio of the two adapters' files is the ratio of their parameters, up to the names in the header. Their
-# shares of the base's file are twice their shares of the model, since the base is stored in half
+# shares of the base's file are about twice their shares of the model, since the base is stored in half
 # precision. After merging the model has no adapter left and runs as fast as the base.
 #
 # ## The same rate is not the same treatment
@@ -809,8 +810,10 @@ display(Markdown(
 # **What this shows.** A comparison "at the same learning rate" compares the methods *and* how far that
 # rate takes each of them in the given steps, which is neither promised nor likely to be the same.
 # An honest one tries a few rates for each method, chosen on pictures that are neither shots nor test
-# (training pictures that were not drawn, where a class has any left), and then measures once. The paper fixes one
-# rate for all. The records below do as the paper does, so keep this in mind when you read them.
+# (training pictures that were not drawn, where a class has any left), and then measures once. The paper
+# fixes one rate for all. The records below have one rate for the methods without a plus, and a smaller
+# one for A in the two with it (`plus_lr`); neither was chosen for one method alone. Keep this in mind
+# when you read them.
 #
 # ## The records
 #
@@ -893,9 +896,9 @@ display(Markdown(
 
 # %% [markdown]
 # **What this shows.** Read the verdicts with their limits: one tiny model, test sets of some dozens of
-# pictures (one of some hundreds), few seeds, one learning rate for all methods. Both towers of this model are small, so a
-# rank of this size is a larger share of its width than at the paper's scale. What the records do show is
-# how such a claim is tested, and what it costs to be sure.
+# pictures (one of some hundreds), few seeds, one learning rate for all methods without a plus. Both
+# towers of this model are small, so a rank of this size is a larger share of its width than at the
+# paper's scale. What the records do show is how such a claim is tested, and what it costs to be sure.
 #
 # ## The paper's table
 #

@@ -375,12 +375,14 @@ worst = ways.idxmin()
 display(Markdown(
     f"On {len(oblong)} pictures, “{worst}” costs {ways.iloc[0] - ways.min():.2f} of Dice. The squash by "
     + (f"itself costs {squash:.2f}: the model knows things in their proportions." if squash > 0.01
-       else "itself costs little on these drawings; a model that knows proportions would notice.")
+       else f"itself changes it by {-squash:+.3f} on these drawings; a model that knows proportions "
+            "would notice.")
 ))
 
 # %% [markdown]
-# **What this shows.** Four runs, four numbers, no error. Only the right number beside them gives the wrong
-# ones away, and one who made a mistake does not have it. Somebody who made one of these
+# **What this shows.** Four runs, four numbers, no error. Only the right number beside them can give a
+# wrong one away (a small difference does not even then), and one who made a mistake does not have it.
+# Somebody who made one of these
 # mistakes would adapt the model to it, find an improvement, and publish. So test the way in and back
 # by itself, on odd sizes, before any training: a mask that goes in must come out.
 
@@ -1190,10 +1192,10 @@ display(Markdown(
 
 # %% [markdown]
 # **What this shows.** Read the verdicts with their limits: one tiny model, some dozens of test pictures a
-# set, few seeds, one learning rate for all (lesson 04 shows why that is not the same treatment). "Not
-# told apart" is not "equal": it says how much these runs can say. And two questions have two answers: "as
-# good as LoRA at a quarter of the size?" is about equal rank, "the better way to spend that size?" is
-# about equal budget. A table with only one of them tells half of it.
+# set, few seeds, one learning rate for all methods without a plus (lesson 04 shows why that is not the
+# same treatment). "Not told apart" is not "equal": it says how much these runs can say. And two questions
+# have two answers: "as good as LoRA at a quarter of the size?" is about equal rank, "the better way to
+# spend that size?" is about equal budget. A table with only one of them tells half of it.
 #
 # ## The paper's table
 #
@@ -1334,9 +1336,8 @@ for what, size in (("everything kept", sum(blocks)),
 
 # %% [markdown]
 # **What this shows.** An estimate, not a measurement: it leaves out weights, decoder, and the buffers of a
-# moment, which for a global block are about as large as its scores. One picture fits 16 GB either way; of
-# four at once, only the checkpointed ones do. So checkpointing is on by default at this scale. The record of
-# a real run holds the measured peak.
+# moment. One picture fits 16 GB either way; of four at once, only the checkpointed ones do. So
+# checkpointing is on by default at this scale. The record of a real run holds the measured peak.
 #
 # ## Leave the machine as you found it
 #

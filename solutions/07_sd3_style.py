@@ -194,6 +194,7 @@ display(Markdown(
     f"more styles than that. Given a hundred names, the transformer makes drawings in which the tiny CLIP "
     f"finds the right one of the hundred back in {measured['retrieval']:.0%} of the cases. In Twemoji's own "
     f"drawings it finds {measured['retrieval, real']:.0%}, and by luck it would be 1%."
+    + (f" Both {card['history']}." if "history" in card else "")
 ))
 
 # %% [markdown]
@@ -208,8 +209,8 @@ display_figure(plot_drawings({"SD3 draws": drawn, "Twemoji": [originals[word] fo
 print("Drawings:", ATTRIBUTION["twemoji"])
 
 # %% [markdown]
-# **What this shows.** The model draws from a name alone, in one hand: Twemoji's. It has never seen
-# another. That is the starting point of this lesson. We want the same things drawn *in another style*,
+# **What this shows.** The model draws from a name alone, in one hand: Twemoji's. The transformer has
+# never seen another. That is the starting point of this lesson. We want the same things drawn *in another style*,
 # from a few hundred pictures of that style and with a small file.
 #
 # ## Into latents and back
@@ -593,7 +594,7 @@ display(Markdown(
 ))
 
 # %% [markdown]
-# **What this shows.** The paper does not say which stream it adapts. Its numbers fit the image stream,
+# **What this shows.** The paper does not say which stream it adapts. Its numbers come nearest to the image stream,
 # and so did the training script of that time: its list of layers had `to_q`, `to_k`, `to_v` and
 # `to_out.0`. There is a reason, too. What is asked for comes in with the text tokens, and that shall
 # stay; *how* it looks is made of image tokens. So the package adapts the image stream unless it is told

@@ -663,7 +663,7 @@ display(Markdown(
 
 # %% [markdown]
 # **What this shows.** On the kind of machine that made the records the numbers repeat; on another, sums are
-# added up in another order, and a picture or two may change sides. Hold that against what another seed
+# added up in another order, and pictures near the border may change sides. Hold that against what another seed
 # changes. Every run behind the ledger can be repeated in this way.
 #
 # ## The ledger
@@ -737,7 +737,7 @@ for title, belongs in groups.items():
     display(Markdown(f"- **{len(claims)} of {len(rows)} {title}**" + "".join(f"\n{line}" for line in claims)))
 
 # %% [markdown]
-# **What this shows.** Most of what a paper claims is more detailed than what its tables can carry, and that is
+# **What this shows.** Much of what a paper claims is more detailed than what its tables can carry, and that is
 # common, not special to this one. The arithmetic of the saving is the firmest part. How good the method is
 # depends on the task, and the honest summary of a comparison is an interval and not a winner.
 #

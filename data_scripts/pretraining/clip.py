@@ -227,12 +227,13 @@ class Pretraining(PretrainingRun):
             "licences": {style: ATTRIBUTION[style] for style in STYLES}
             | {style: f"{package}, {licence}" for style, (package, licence) in ICON_STYLES.items()},
             "training_pictures": len(self.drawings),
-            "hidden_concepts": hidden,
+            "measured_concepts": hidden,
             "measured": {
                 "what": "R@k: share of hidden concepts' drawings whose name is among the k nearest "
                 f"of the {hidden} hidden names (chance for R@10: {10 / hidden:.1%}); OpenMoji's "
                 "drawings of these were never trained on, Twemoji's were. zero-shot: accuracy on "
-                "the adaptation sets' test pictures, prompt 'a drawing of ...'",
+                "the adaptation sets' test pictures, prompt 'a drawing of ...'. All measured "
+                "before the weights were rounded to float16, which may move a picture",
                 **self.measured(),
             },
             "limits": "knows emoji and the words of their names, nothing else; for teaching",

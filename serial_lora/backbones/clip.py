@@ -162,35 +162,41 @@ def load_weights(model: nn.Module, path: Path) -> None:
     fill_from_safetensors(model, path)
 
 
-def build_train_transform(size: int, crop_scale: tuple[float, float]) -> Callable:
-    """Random crop and flip, as CLIP-LoRA trains (its ``main.py``), then CLIP's normalisation."""
+Channels = tuple[float, float, float]
+OPENAI: tuple[Channels, Channels] = (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+
+
+def build_train_transform(
+    size: int,
+    crop_scale: tuple[float, float],
+    mean: Channels = OPENAI[0],
+    std: Channels = OPENAI[1],
+) -> Callable:
+    """Random crop and flip, as CLIP-LoRA trains (its ``main.py``), then (x - mean) / std."""
     return transforms.Compose(
         [
             transforms.RandomResizedCrop(
                 size, scale=crop_scale, interpolation=transforms.InterpolationMode.BICUBIC
             ),
             transforms.RandomHorizontalFlip(),
-            *_to_normal_tensor(),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, std),
         ]
     )
 
 
-def build_test_transform(size: int) -> Callable:
-    """CLIP's own preprocessing: shorter side to ``size``, central square, normalisation."""
+def build_test_transform(
+    size: int, mean: Channels = OPENAI[0], std: Channels = OPENAI[1]
+) -> Callable:
+    """CLIP's own preprocessing: shorter side to ``size``, central square, (x - mean) / std."""
     return transforms.Compose(
         [
             transforms.Resize(size, interpolation=transforms.InterpolationMode.BICUBIC),
             transforms.CenterCrop(size),
-            *_to_normal_tensor(),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, std),
         ]
     )
-
-
-def _to_normal_tensor() -> list:
-    return [
-        transforms.ToTensor(),
-        transforms.Normalize(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD),
-    ]
 
 
 def encode_prompts(model: nn.Module, tokens: Tensor) -> Tensor:

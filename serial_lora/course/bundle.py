@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -24,12 +23,14 @@ import tempfile
 from pathlib import Path
 
 from serial_lora.course import install_bundle
-from serial_lora.course.install_bundle import FACTS, SUMS, sha256
+from serial_lora.course.install_bundle import FACTS, SUMS, sha256, this_python
 from serial_lora.course.notebooks import find_root
 from serial_lora.course.offline import offline_environment
 from serial_lora.errors import SerialLoRAError
 
-PAGES = ("README.md", "INSTRUCTORS.md", "GLOSSARY.md", "DATA_LICENSES.md", "LICENSE")
+PAGES = (
+    "README.md", "INSTRUCTORS.md", "GLOSSARY.md", "CLAIMS.md", "DATA_LICENSES.md", "LICENSE",
+)  # fmt: skip
 FOLDERS = ("notebooks", "solutions", "docs")
 START = """\
 # Serial LoRA, from scratch: everything for a machine without a network
@@ -106,18 +107,13 @@ def collect_course(root: Path, folder: Path) -> None:
     for name in FOLDERS:
         shutil.copytree(root / name, folder / name, ignore=unwanted)
     for name in PAGES:
-        if (root / name).is_file():
-            shutil.copyfile(root / name, folder / name)
+        shutil.copyfile(root / name, folder / name)
     shutil.copyfile(install_bundle.__file__, folder / "install.py")
 
 
 def write_facts(folder: Path) -> None:
     """What the bundle is for, how to use it, and a checksum of every file."""
-    facts = {
-        "python": "{}.{}".format(*sys.version_info[:2]),
-        "system": platform.system(),
-        "machine": platform.machine(),
-    }
+    facts = this_python()
     jupyter = r"venv\Scripts\jupyter" if os.name == "nt" else "venv/bin/jupyter"
     start = START.format(jupyter=jupyter, **facts)
     (folder / "START_HERE.md").write_text(start, encoding="utf-8")
@@ -141,9 +137,9 @@ def check(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="bundle-check-") as name:
         place = Path(name)
         venv = place / "venv"
-        environment = offline_environment(_bare_environment(place))
-        home = {"HOME": str(place), "SERIAL_LORA_DATA": str(place / "data")}
-        environment |= home
+        environment = offline_environment(_bare_environment())
+        environment |= {"HOME": str(place), "SERIAL_LORA_DATA": str(place / "data")}
+        isolated = _without_network()
         shutil.copytree(folder / "notebooks", place / "notebooks")
         programs = venv / ("Scripts" if os.name == "nt" else "bin")
         steps = {
@@ -155,7 +151,7 @@ def check(folder: Path) -> None:
         }  # fmt: skip
         for title, command in steps.items():
             done = subprocess.run(
-                [*_without_network(), *command], env=environment, cwd=place,
+                [*isolated, *command], env=environment, cwd=place,
                 capture_output=True, text=True,
             )  # fmt: skip
             if done.returncode:
@@ -164,7 +160,7 @@ def check(folder: Path) -> None:
             print(f"{title}: done", flush=True)
 
 
-def _bare_environment(place: Path) -> dict[str, str]:
+def _bare_environment() -> dict[str, str]:
     """What programs need to start, and nothing that could lead to this very environment."""
     kept = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
     return {name: os.environ[name] for name in kept if name in os.environ}

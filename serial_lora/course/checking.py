@@ -175,7 +175,7 @@ def require_equal(
     otherwise: str = UNKNOWN_NUMBER,
 ) -> None:
     """Require ``got == expected``; ``suspects`` maps each likely cause to its wrong value."""
-    _require_returned(what, got, expected)
+    require_returned(what, got, expected)
     if type(got) is torch.Tensor and got.numel() == 1:
         got = got.item()
     if got != expected:
@@ -195,7 +195,7 @@ def require_close(
 
     The tolerance is relative to the largest entry of ``expected`` (or to 1 when that is smaller).
     """
-    _require_returned(what, got, expected)
+    require_returned(what, got, expected)
     if not isinstance(got, torch.Tensor):
         raise CheckFailed(what, expected, got, f"a tensor is wanted, not a {type(got).__name__}")
     if not _close(got, expected, tolerance):
@@ -215,6 +215,14 @@ def require(condition: bool, what: str, expected: Any, got: Any, cause: str) -> 
     """Require anything else, with all four parts of the message given."""
     if not condition:
         raise CheckFailed(what, expected, got, cause)
+
+
+def require_returned(what: str, got: Any, expected: Any) -> None:
+    """Require that the learner's function returned anything, where something is expected."""
+    if got is None and expected is not None:
+        raise CheckFailed(
+            what, expected, None, "the function returns nothing: is `return` missing?"
+        )
 
 
 def describe(value: Any) -> str:
@@ -244,13 +252,6 @@ class _Inside:
 
     def __repr__(self) -> str:
         return repr(self.value) if isinstance(self.value, str) else describe(self.value)
-
-
-def _require_returned(what: str, got: Any, expected: Any) -> None:
-    if got is None and expected is not None:
-        raise CheckFailed(
-            what, expected, None, "the function returns nothing: is `return` missing?"
-        )
 
 
 def _close(got: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:

@@ -11,7 +11,8 @@ Two guards are put up before the module, or anything but the standard library, i
   that was started. Newer kernels also refuse TCP connections and signals to other processes.
 - *A Python audit hook*, everywhere: it refuses what Python itself opens, renames, removes or
   changes elsewhere, in one clear sentence. Without Landlock it also refuses to start programs.
-  It does not see files that compiled code opens (``torch.save``, ``safetensors``).
+  It does not see files that compiled code opens (``torch.save``, ``safetensors``), nor what is
+  opened by ``os.open`` relative to another folder's descriptor: Python does not tell that one.
 
 The file runs as a script and imports nothing of the package: see ``grade.py``.
 """

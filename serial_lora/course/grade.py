@@ -201,15 +201,19 @@ class _Run:
         self._reply: dict = {}
         self._client: _Client | None = None
 
+    def close(self) -> None:
+        """Let go of the connection to the kernel, if there is one."""
+        if self._client is not None:
+            self._client.kc.stop_channels()
+
     async def grade(self, manager: AsyncKernelManager) -> Graded:
         """Run every cell in order, and each exercise's check after its last cell."""
         graded = Graded(self.submission)
         started = time.perf_counter()
         exercises = self.submission.exercises
         places = {
-            exercise: {name: _defining_cell(self.submission.notebook, name) for name in names}
+            exercise: {n: _defining_cell(self.submission.notebook, n) for n in exercise.names}
             for exercise in exercises
-            if (names := exercise.names)
         }
         self._client = self._connect(manager)
         numbers = [exercise.number for exercise in exercises]
@@ -297,7 +301,8 @@ class _Run:
         kind = call.partition("(")[0]
         cell = nbformat.v4.new_code_cell(f"{_JUDGING}.{call}", metadata={_OURS: kind})
         problem = await self._execute(cell)
-        told = [output.data[MIME] for output in cell.get("outputs", []) if MIME in _data(output)]
+        data = [output.get("data", {}) for output in cell.get("outputs", [])]
+        told = [each[MIME] for each in data if MIME in each]
         return dict(told[-1]) if told else {"problem": problem}
 
     async def _judge(self, exercise: Exercise, problem: str) -> Verdict:
@@ -318,10 +323,6 @@ class _Run:
 def _first_line(source: str) -> str:
     lines = source.strip().splitlines()
     return lines[0][:60] if lines else ""
-
-
-def _data(output: nbformat.NotebookNode) -> dict:
-    return output.get("data", {})
 
 
 def _never_defined(exercise: Exercise, places: dict) -> Verdict:
@@ -350,8 +351,7 @@ async def _grade_one(submission: Submission, timeout: int, threads: int) -> Grad
                 submission, [Verdict(e, NOT_REACHED, str(error)) for e in submission.exercises]
             )
         finally:
-            if run._client is not None:
-                run._client.kc.stop_channels()
+            run.close()
             await _end(manager)
 
 

@@ -46,14 +46,18 @@ def wrong_files(folder: Path) -> list:
     return wrong
 
 
-def misfit(folder: Path) -> str:
-    """Why the wheels do not fit this Python; empty when they do."""
-    wanted = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    here = {
+def this_python() -> dict:
+    """What wheels have to fit: the version of Python, the system, and the machine."""
+    return {
         "python": "{}.{}".format(*sys.version_info[:2]),
         "system": platform.system(),
         "machine": platform.machine(),
     }
+
+
+def misfit(folder: Path) -> str:
+    """Why the wheels do not fit this Python; empty when they do."""
+    wanted, here = json.loads((folder / FACTS).read_text(encoding="utf-8")), this_python()
     if here == wanted:
         return ""
     text = "Python {python} on {system} ({machine})"

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_whole
 
 MEASURED = Path(__file__).resolve().parents[1] / "assets" / "lessons_measured.json"
 BEGIN, END = "<!-- lessons: begin -->", "<!-- lessons: end -->"
@@ -148,14 +151,17 @@ def read_measured(path: Path = MEASURED) -> dict[str, dict]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def whole_minutes(measured: dict) -> int:
+    """The minutes that a lesson runs, rounded up to what a reader should plan for."""
+    return math.ceil(measured["seconds"] / 60)
+
+
 def say_minutes(measured: dict | None) -> str:
-    """Seconds as a reader wants them: rounded up to what they should plan for."""
+    """Those minutes in words, or that nobody has measured them yet."""
     if not measured:
         return "not measured yet"
-    seconds = measured["seconds"]
-    if seconds <= 60:
-        return "less than 1 minute"
-    return f"about {-(-int(seconds) // 60)} minutes"
+    minutes = whole_minutes(measured)
+    return "less than 1 minute" if minutes <= 1 else f"about {minutes} minutes"
 
 
 def say_memory(measured: dict | None) -> str:
@@ -165,10 +171,15 @@ def say_memory(measured: dict | None) -> str:
     return f"{-(-measured['peak_mb'] // 100) / 10:.1f} GB"
 
 
-def lesson_card(number: str):
+def lesson_card(number: str) -> None:
     """Show a lesson's prerequisites, running time and memory as measured; for its first cells."""
     from IPython.display import Markdown, display
 
+    display(Markdown(card_text(number)))
+
+
+def card_text(number: str) -> str:
+    """The card of a lesson in Markdown."""
     lesson = find_lesson(number)
     measured = read_measured().get(lesson.number)
     cores = measured["cores"] if measured else 2
@@ -179,13 +190,18 @@ def lesson_card(number: str):
         ("GPU", lesson.gpu),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    display(Markdown(f"| Lesson {lesson.number} | {lesson.title} |\n|---|---|\n{table}"))
+    return f"| Lesson {lesson.number} | {lesson.title} |\n|---|---|\n{table}"
 
 
 def lesson_list() -> None:
     """Show all lessons with links that work from inside a notebook; for lesson 00."""
     from IPython.display import Markdown, display
 
+    display(Markdown(list_text()))
+
+
+def list_text() -> str:
+    """That list in Markdown."""
     measured = read_measured()
     rows = [
         f"| [{lesson.number} {lesson.title}]({lesson.stem}.ipynb) | {lesson.goal} "
@@ -193,7 +209,7 @@ def lesson_list() -> None:
         for lesson in LESSONS
     ]
     head = ["| Lesson | What you can do afterwards | Runs in (2 CPU cores) |", "|---|---|---|"]
-    display(Markdown("\n".join([*head, *rows])))
+    return "\n".join([*head, *rows])
 
 
 def lesson_table() -> str:
@@ -215,11 +231,46 @@ def lesson_table() -> str:
 
 def with_table(text: str) -> str:
     """Return ``text`` with the present table between its two marker lines."""
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise SerialLoRAError(f"The page needs the two lines {BEGIN} and {END} around the table.")
-    return f"{head}{BEGIN}\n{lesson_table()}\n{END}{tail}"
+    return put_between(text, BEGIN, END, lesson_table())
+
+
+def put_between(text: str, begin: str, end: str, part: str) -> str:
+    """Return a page with ``part`` in the place of what stands between two marker lines.
+
+    Raises:
+        SerialLoRAError: a marker line is missing.
+    """
+    head, found, rest = text.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not found or not closed:
+        raise SerialLoRAError(f"The page needs the two lines {begin} and {end}.")
+    return f"{head}{begin}\n{part}\n{end}{tail}"
+
+
+def renew(page: Path, renewed: Callable[[str], str], write: bool, command: str) -> int:
+    """Write a page anew, or say that it is stale: what ``--write`` and ``--check`` do.
+
+    Args:
+        page: the page.
+        renewed: gives the text that the page should have, from the text that it has.
+        write: write it; otherwise only compare.
+        command: what mends a stale page, without the page.
+
+    Returns:
+        The exit code: 0, 1 for a stale page, 2 for one that cannot be read, made or written.
+    """
+    try:
+        text = page.read_text(encoding="utf-8")
+        wanted = renewed(text)
+        if write:
+            write_whole(page, wanted.encode())
+    except (OSError, SerialLoRAError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if not write and text != wanted:
+        print(f"{page} is stale: run `{command} --write {page}`.", file=sys.stderr)
+        return 1
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -232,22 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
     if page is None:
         print(lesson_table())
         return 0
-    try:
-        text = page.read_text(encoding="utf-8")
-        wanted = with_table(text)
-    except (OSError, SerialLoRAError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    if options.write:
-        page.write_text(wanted, encoding="utf-8")
-    elif text != wanted:
-        print(
-            f"The lesson table in {page} is stale: run "
-            f"`python -m serial_lora.course.lessons --write {page}`.",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+    return renew(page, with_table, bool(options.write), parser.prog)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 
-from serial_lora.course.lessons import MEASURED, read_measured
+from serial_lora.course.lessons import MEASURED, card_text, list_text, read_measured
 from serial_lora.course.offline import offline_environment
 from serial_lora.course.setup_cell import SETUP_CELL
 from serial_lora.errors import SerialLoRAError
@@ -114,6 +114,7 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 _CHECK_CALL = re.compile(r'^check\("(\d+\.\d+)"', re.MULTILINE)
+_CARD_CALL = re.compile(r'^lesson_(?:card\("(\d\d)"\)|list\(\))\Z', re.MULTILINE)
 _STUB_LINE = re.compile(r'\s+raise NotImplementedError\("Exercise \d+\.\d+: .*"\)')
 _PEAK_MEMORY = """
 import sys as _sys
@@ -377,6 +378,27 @@ def build(root: Path, numbers: Iterable[str] = ()) -> None:
         student.write_text(write(derive(solved)), encoding="utf-8")
         _record(source.name[:2], measured)
         print(f"{source.stem}: {measured['seconds']} s, {measured['peak_mb']} MB", flush=True)
+    for source in find_sources(root):
+        _renew_measured(root / "solutions" / f"{source.stem}.ipynb")
+
+
+def _renew_measured(path: Path) -> None:
+    """Let a solved notebook tell what the present runs took: it was shown while it still ran."""
+    if not path.is_file():
+        return
+    notebook = nbformat.read(path, as_version=4)
+    for cell, text in measured_outputs(notebook):
+        cell.outputs[-1].data["text/markdown"] = text
+    path.write_text(write(notebook), encoding="utf-8")
+
+
+def measured_outputs(notebook: nbformat.NotebookNode) -> list[tuple[nbformat.NotebookNode, str]]:
+    """The cells of a solved notebook that show what was measured, each with what it should show."""
+    found = []
+    for cell in notebook.cells:
+        if card := _CARD_CALL.search(cell.source) if cell.cell_type == "code" else None:
+            found.append((cell, list_text() if card[1] is None else card_text(card[1])))
+    return found
 
 
 def _record(number: str, measured: dict) -> None:

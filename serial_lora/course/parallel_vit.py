@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 
 class ParallelAttention(nn.Module):
+    """Attention whose keys and values come out of one weight."""
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -28,6 +30,8 @@ class ParallelAttention(nn.Module):
 
 
 class ParallelBlock(nn.Module):
+    """x + attention(norm(x)) + mlp(norm(x)), with one norm for both."""
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)

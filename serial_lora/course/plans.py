@@ -12,14 +12,21 @@ lines; ``--check`` says whether they are still there as they should be.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from serial_lora.course.exercises import Exercise, read_exercises
-from serial_lora.course.lessons import LESSONS, Lesson, read_measured, say_minutes
+from serial_lora.course.lessons import (
+    LESSONS,
+    Lesson,
+    put_between,
+    read_measured,
+    renew,
+    say_minutes,
+    whole_minutes,
+)
 from serial_lora.course.notebooks import find_root, read_source
 from serial_lora.errors import SerialLoRAError
 
@@ -89,11 +96,16 @@ PLANS: dict[str, tuple[Session, ...]] = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a lesson: minutes that it runs, and its exercises (none: not written)."""
+    """What is known of a lesson: what the builder measured, and its exercises."""
 
     lesson: Lesson
-    runs: int
+    measured: dict | None
     exercises: tuple[Exercise, ...]
+
+    @property
+    def runs(self) -> int:
+        """The minutes to allow for running it; 1 for a lesson not measured yet."""
+        return whole_minutes(self.measured) if self.measured else 1
 
     def in_class(self, least: int) -> list[Exercise]:
         """The exercises of at least this importance."""
@@ -105,10 +117,8 @@ def lesson_facts(root: Path) -> dict[str, Facts]:
     measured = read_measured()
     found = {}
     for lesson in LESSONS:
-        source = root / "solutions" / f"{lesson.stem}.py"
-        exercises = read_exercises(read_source(source)) if source.is_file() else []
-        seconds = measured.get(lesson.number, {}).get("seconds", 0)
-        found[lesson.number] = Facts(lesson, max(1, -(-int(seconds) // 60)), tuple(exercises))
+        exercises = read_exercises(read_source(root / "solutions" / f"{lesson.stem}.py"))
+        found[lesson.number] = Facts(lesson, measured.get(lesson.number), tuple(exercises))
     return found
 
 
@@ -169,9 +179,8 @@ def _row(step: Step, facts: dict[str, Facts]) -> str:
     here = facts[step.lesson]
     chosen = here.in_class(step.least)
     numbers = ", ".join(exercise.number for exercise in chosen)
-    exercises = f"{numbers}: {_sum(chosen)}" if here.exercises else "not written yet"
     title = f"{here.lesson.number} {here.lesson.title}"
-    return f"{title} | {step.talk} | {here.runs} | {exercises}"
+    return f"{title} | {step.talk} | {here.runs} | {numbers}: {_sum(chosen)}"
 
 
 def lessons_table(facts: dict[str, Facts]) -> str:
@@ -180,11 +189,10 @@ def lessons_table(facts: dict[str, Facts]) -> str:
         "| Lesson | Runs in | Exercises | Minutes of all | of importance 4 and 5 |",
         "|---|---|---:|---:|---:|",
     ]
-    measured = read_measured()
     for number, here in facts.items():
         title = f"{number} {here.lesson.title}"
         rows.append(
-            f"| {title} | {say_minutes(measured.get(number))} | {len(here.exercises)} "
+            f"| {title} | {say_minutes(here.measured)} | {len(here.exercises)} "
             f"| {_sum(here.exercises)} | {_sum(here.in_class(4))} |"
         )
     return "\n".join(rows)
@@ -199,11 +207,7 @@ def with_plans(text: str, root: Path) -> str:
     facts = lesson_facts(root)
     parts = {f"plan: {name}": write_plan(sessions, facts) for name, sessions in PLANS.items()}
     for name, part in {**parts, "minutes": lessons_table(facts)}.items():
-        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        if not pattern.search(text):
-            raise SerialLoRAError(f"The page needs the two lines {begin} and {end}.")
-        text = pattern.sub(lambda _, new=f"{begin}\n{part}\n{end}": new, text)
+        text = put_between(text, f"<!-- {name}: begin -->", f"<!-- {name}: end -->", part)
     return text
 
 
@@ -215,22 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     what.add_argument("--check", type=Path, metavar="PAGE", help="exit with 1 if they are stale")
     options = parser.parse_args(arguments)
     page = options.write or options.check
-    try:
-        text = page.read_text(encoding="utf-8")
-        wanted = with_plans(text, find_root())
-        if options.write:
-            page.write_text(wanted, encoding="utf-8")
-    except (OSError, SerialLoRAError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    if options.check and text != wanted:
-        print(
-            f"The plans in {page} are stale: run `python -m serial_lora.course.plans --write "
-            f"{page}`.",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+    return renew(page, lambda text: with_plans(text, find_root()), bool(options.write), parser.prog)
 
 
 if __name__ == "__main__":

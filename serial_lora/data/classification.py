@@ -631,6 +631,20 @@ _TRAIN_NAMES = {"train", "training"}
 _TEST_NAMES = {"test", "val", "valid", "validation"}
 
 
+def given_division(folder: Path) -> tuple[Path, Path] | None:
+    """The sub-folders to train and to test on, where a folder is divided already; else None.
+
+    It is when it has one of each and no third, and there are classes inside.
+    """
+    lowered = {sub.name.lower(): sub for sub in _class_folders(folder)}
+    train = next((lowered[name] for name in sorted(_TRAIN_NAMES & set(lowered))), None)
+    test = next((lowered[name] for name in sorted(_TEST_NAMES & set(lowered))), None)
+    others = set(lowered) - _TRAIN_NAMES - _TEST_NAMES
+    if train is None or test is None or others or not _class_folders(train):
+        return None
+    return train, test
+
+
 def load_folder(
     path: str | os.PathLike[str],
     test_fraction: float = 0.3,
@@ -662,23 +676,14 @@ def load_folder(
         raise SerialLoRAError(f"there is no folder at {folder}; give one sub-folder per class.")
     if not 0 < test_fraction < 1:
         raise SerialLoRAError(f"test_fraction must lie between 0 and 1, not {test_fraction}.")
-    classes = _class_folders(folder)
-    lowered = {sub.name.lower(): sub for sub in classes}
-    given_train = next((lowered[name] for name in sorted(_TRAIN_NAMES & set(lowered))), None)
-    given_test = next((lowered[name] for name in sorted(_TEST_NAMES & set(lowered))), None)
-    divided = (
-        given_train is not None
-        and given_test is not None
-        and set(lowered) <= _TRAIN_NAMES | _TEST_NAMES
-        and bool(_class_folders(given_train))
-    )
-    if divided:
-        rows, origin = _divided_rows(folder, given_train, given_test)
+    division = given_division(folder)
+    class_folders = _class_folders(division[0] if division else folder)
+    if division:
+        rows, origin = _divided_rows(folder, *division)
     else:
-        rows, origin = _undivided_rows(folder, classes, test_fraction, seed)
+        rows, origin = _undivided_rows(folder, class_folders, test_fraction, seed)
     if check_pictures:
         _refuse_damaged(folder, [picture_id for part in rows.values() for picture_id, _ in part])
-    class_folders = _class_folders(given_train) if divided else classes
     parts = {
         part: PictureFiles(folder, [row[0] for row in found], [row[1] for row in found], True)
         for part, found in rows.items()

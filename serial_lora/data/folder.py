@@ -19,16 +19,13 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from serial_lora.data.classification import (
-    PICTURE_SUFFIXES,
-    read_picture,
-)
+from serial_lora.data.classification import PICTURE_SUFFIXES, given_division, read_picture
 from serial_lora.data.emoji import load_emoji
 from serial_lora.data.emoji_sets import unseen_drawings
 from serial_lora.errors import SerialLoRAError
 
 COLUMNS = ("class", "file", "mode", "width", "height", "usable", "remark")
-DIVISIONS = {"train", "training", "test", "val", "valid", "validation"}
+COPY_OF = "the same picture as"
 ORIENTATION = 0x0112  # the EXIF tag in which a camera says how it was held
 
 
@@ -41,9 +38,9 @@ def examine_folder(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     Returns:
         Columns ``class``, ``file`` (below the folder), ``mode`` (Pillow's, "" if unreadable),
-        ``width`` and ``height`` in pixels, ``usable``, and ``remark`` ("" where nothing is
-        unusual). Sorted by class and file; hidden files are left out. What lies in no class folder
-        has the class "".
+        ``width`` and ``height`` in pixels, held upright, ``usable``, and ``remark`` ("" where
+        nothing is unusual). Sorted by class and file; hidden files are left out. What lies in no
+        class folder has the class "".
 
     Raises:
         SerialLoRAError: there is no such folder.
@@ -51,8 +48,11 @@ def examine_folder(path: str | os.PathLike[str]) -> pd.DataFrame:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise SerialLoRAError(f"there is no folder at {folder}; give one sub-folder per class.")
-    first_seen: dict[str, str] = {}
-    rows = [_row(folder, name, first_seen) for name in _visible_files(folder)]
+    divided = given_division(folder) is not None
+    first_seen: dict[str, str] = {}  # digest of the pixels -> file
+    rows = [
+        _row(folder, name, _class_of(name, divided), first_seen) for name in _visible_files(folder)
+    ]
     return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(
         ["class", "file"], ignore_index=True
     )
@@ -65,7 +65,7 @@ def class_sizes(facts: pd.DataFrame) -> pd.DataFrame:
     """
     rows = {}
     for name, files in facts[facts["class"] != ""].groupby("class", sort=True):
-        copies = files["remark"].str.contains("the same picture as").sum()
+        copies = files["remark"].str.contains(COPY_OF).sum()
         usable = int(files["usable"].sum() - copies)
         rows[name] = {"files": len(files), "usable": usable, "remark": _too_few(usable)}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["files", "usable", "remark"])
@@ -87,22 +87,20 @@ def _visible_files(folder: Path) -> list[str]:
     )
 
 
-def _class_of(name: str) -> str:
-    if "/" not in name:
-        return ""
-    first, second, *_ = name.split("/")
-    divided = first.lower() in DIVISIONS and name.count("/") > 1
-    return second if divided else first
+def _class_of(name: str, divided: bool) -> str:
+    """The class folder that a file lies in, "" if in none; "_..." is none to `load_folder`."""
+    folders = name.split("/")[:-1][: 1 + divided]
+    passed_over = len(folders) <= divided or any(folder[0] == "_" for folder in folders)
+    return "" if passed_over else folders[-1]
 
 
-def _row(folder: Path, name: str, first_seen: dict[str, str]) -> tuple:
-    class_name = _class_of(name)
+def _row(folder: Path, name: str, class_name: str, first_seen: dict[str, str]) -> tuple:
     if not class_name:
         return class_name, name, "", 0, 0, False, "in no class folder: passed over"
     if Path(name).suffix.lower() not in PICTURE_SUFFIXES:
         return class_name, name, "", 0, 0, False, "no picture by its ending: passed over"
     try:
-        picture = read_picture(folder / name)
+        picture = read_picture(folder / name, upright=True)  # as `load_folder` does
         with Image.open(folder / name) as opened:
             mode, remarks = opened.mode, _remarks(opened)
     except SerialLoRAError:
@@ -110,7 +108,7 @@ def _row(folder: Path, name: str, first_seen: dict[str, str]) -> tuple:
     digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
     earlier = first_seen.setdefault(digest, name)
     if earlier != name:
-        remarks.append(f"the same picture as {earlier}: keep one, or train and test may share it")
+        remarks.append(f"{COPY_OF} {earlier}: keep one, or train and test may share it")
     return class_name, name, mode, *picture.size, True, "; ".join(remarks)
 
 
@@ -167,7 +165,7 @@ def write_example_folder(path: str | os.PathLike[str], flawed: bool = False) -> 
     Raises:
         SerialLoRAError: the folder holds something already.
     """
-    folder = Path(path)
+    folder = Path(path).expanduser()
     if folder.is_dir() and any(folder.iterdir()):
         raise SerialLoRAError(f"{folder} is not empty; choose a new folder.")
     emoji, used = load_emoji("openmoji"), Counter()

@@ -13,31 +13,28 @@ and the classes are the rows of a matrix that is learnt with the adapter.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import open_clip
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchvision import transforms
-from torchvision.transforms import InterpolationMode
 
+from serial_lora.backbones.clip import OPENAI, build_test_transform, build_train_transform
 from serial_lora.checkpoint import load_adapter, save_adapter
 from serial_lora.data.classification import LabelledPictures
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora.inject import adapters
 from serial_lora.labs.clip import Prepared
-from serial_lora.labs.runs import LabConfig
+from serial_lora.labs.runs import LabConfig, check_crop
 from serial_lora.metrics import accuracy
 from serial_lora.training import PictureStream, TrainingHistory, plain_worker_errors, train
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-OPENAI = (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 #: transformers keeps mean and deviation with a checkpoint; these are the published checkpoints'.
 TRANSFORMERS = {"vit": HALF, "dinov2": IMAGENET, "clip": OPENAI, "clip_vision_model": OPENAI}
@@ -56,30 +53,13 @@ class Preprocessing:
     mean: tuple[float, float, float] = IMAGENET[0]
     std: tuple[float, float, float] = IMAGENET[1]
 
-    def for_test(self) -> transforms.Compose:
+    def for_test(self) -> Callable:
         """Shorter side to ``size``, the square in the middle: PIL picture -> (3, size, size)."""
-        return transforms.Compose(
-            [
-                transforms.Resize(self.size, InterpolationMode.BICUBIC),
-                transforms.CenterCrop(self.size),
-                *self._to_tensor(),
-            ]
-        )
+        return build_test_transform(self.size, self.mean, self.std)
 
-    def for_training(self, crop: float) -> transforms.Compose:
+    def for_training(self, crop: float) -> Callable:
         """A random square that keeps at least ``crop`` of the area, mirrored half of the time."""
-        return transforms.Compose(
-            [
-                transforms.RandomResizedCrop(
-                    self.size, (crop, 1.0), interpolation=InterpolationMode.BICUBIC
-                ),
-                transforms.RandomHorizontalFlip(),
-                *self._to_tensor(),
-            ]
-        )
-
-    def _to_tensor(self) -> list:
-        return [transforms.ToTensor(), transforms.Normalize(self.mean, self.std)]
+        return build_train_transform(self.size, (crop, 1.0), self.mean, self.std)
 
 
 def preprocessing_of(model: nn.Module) -> Preprocessing:
@@ -201,6 +181,7 @@ class PictureClassifier(nn.Module):
 
     def features(self, pictures: Tensor) -> Tensor:
         """(B, 3, size, size) -> (B, d), float32, each row of mean 0 and deviation 1."""
+        pictures = pictures.to(next(self.model.parameters()).dtype)  # the model may be in bfloat16
         features = picture_features(self.model, pictures).float()
         return nn.functional.layer_norm(features, features.shape[-1:])
 
@@ -239,10 +220,7 @@ class ClassifyConfig(LabConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.crop <= 1:
-            raise SerialLoRAError(
-                f"crop is a share of the area, above 0 and at most 1, not {self.crop}."
-            )
+        check_crop(self.crop)
 
 
 def fit(
@@ -346,8 +324,8 @@ def load_classifier(
             by its own library does; only the head is read.
 
     Raises:
-        SerialLoRAError: a file is missing, damaged or belongs to another model; the model is then
-            frozen, and otherwise as it was.
+        SerialLoRAError: a file is missing, damaged or belongs to another model; the model may be
+            frozen and in evaluation mode then, and is otherwise as it was.
     """
     path = Path(folder) / HEAD_FILE
     try:

@@ -33,6 +33,7 @@ from serial_lora.labs.runs import (
     changed_config,
     check_batches,
     check_choices,
+    check_crop,
     chosen_methods,
     lab_device,
     loader_workers,
@@ -72,10 +73,7 @@ class CLIPLabConfig(LabConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         SerialLoRAConfig(self.rank, towers=self.towers)  # checks them
-        if not 0 < self.crop <= 1:
-            raise SerialLoRAError(
-                f"crop is a share of the area, above 0 and at most 1, not {self.crop}."
-            )
+        check_crop(self.crop)
         if self.prompt not in PROMPT_STYLES:
             raise SerialLoRAError(
                 f"There is no prompt style {self.prompt!r}; use dataset or generic."

@@ -127,8 +127,9 @@ def swept_configs(
 
 
 def several(value: object) -> list:
-    """One value as a list of one; several as they come, without repetitions."""
-    return list(dict.fromkeys(value)) if isinstance(value, Iterable) else [value]
+    """One value, such as a name, as a list of one; several as they come, without repetitions."""
+    one = isinstance(value, str) or not isinstance(value, Iterable)
+    return [value] if one else list(dict.fromkeys(value))
 
 
 def chosen_methods(
@@ -165,6 +166,12 @@ def check_choices(**choices: Sequence) -> None:
         for number in chosen:
             if isinstance(number, int) and number < 1:
                 raise SerialLoRAError(f"The {what} must be 1 or more, not {number}.")
+
+
+def check_crop(crop: float) -> None:
+    """Refuse what cannot be the smallest share of the area that a training crop keeps."""
+    if not 0 < crop <= 1:
+        raise SerialLoRAError(f"crop is a share of the area, above 0 and at most 1, not {crop}.")
 
 
 def check_batches(pictures: Iterable[int], config: LabConfig) -> None:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 from torch import nn
@@ -27,15 +27,8 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.inject import eject
 from serial_lora.labs import clip, sam
 from serial_lora.labs.methods import get_method
-from serial_lora.labs.runs import lab_device
-from serial_lora.results import (
-    Record,
-    append_record,
-    environment,
-    read_records,
-    require_writable,
-    run_key,
-)
+from serial_lora.labs.runs import Plan, lab_device, run_plan
+from serial_lora.results import Record, environment, require_writable
 from serial_lora.spectra import WeightChange, claim_table, weight_changes
 
 PAIRS = {"serial_lora": "lora", "serial_lora_plus": "lora_plus"}
@@ -50,14 +43,16 @@ class Subject:
 
     Attributes:
         lab: "clip" or "sam".
-        dataset, amount: of the lab, in its unit (shots or percent).
+        name: of the data set, as the lab knows it.
+        amount: how much of it trains, in the lab's unit (shots or percent).
         settings: every other choice of the lab.
         run: (method, seed) -> the lab's record; the adapter stays in the model.
     """
 
+    scale: ClassVar[str] = "tiny"
     lab: str
     model: nn.Module
-    dataset: str
+    name: str
     amount: int
     rank: int
     settings: dict
@@ -75,8 +70,8 @@ def clip_subject(dataset: str = "symbols", shots: int = 16, **changes: object) -
     """The tiny CLIP, adapted to a data set of the CLIP lab; ``changes`` are of its settings."""
     config, backbone = clip.lab_config("tiny", **changes), load_clip("tiny")
     data = load_classification(dataset)
-    base = clip.zero_shot(backbone, data)
     backbone.model.to(lab_device())
+    base = clip.zero_shot(backbone, data)
 
     def run(method: Any, seed: int) -> Record:
         return clip.run_one(
@@ -111,7 +106,7 @@ def run_pair(subject: Subject, serial: str, seed: int) -> Record:
     theirs, lora = subject.learn(PAIRS[serial], seed)
     ours, own = subject.learn(serial, seed)
     return Record(
-        task="spectra", scale="tiny", dataset=subject.dataset, method=serial,
+        task="spectra", scale=subject.scale, dataset=subject.name, method=serial,
         shots=subject.amount, seed=seed, rank=subject.rank,
         measures=_flat(claim_table(lora, own)),
         sizes={"parameters": ours.sizes["parameters"],
@@ -162,19 +157,17 @@ def run_all(subjects: Iterable[Subject], seeds: Iterable[int], out: Path) -> lis
     Raises:
         SerialLoRAError: ``out`` cannot be read or written; nothing has been run then.
     """
-    require_writable(out)
-    seeds, finished = list(seeds), {record.key: record for record in read_records(out)}
-    records = []
+    require_writable(out)  # before the first subject is made, which takes a while
+    seeds, methods, records = list(seeds), [get_method(name) for name in PAIRS], []
     for subject in subjects:
-        for seed in seeds:
-            for serial in PAIRS:
-                key = run_key("spectra", "tiny", subject.dataset, serial, subject.amount, seed,
-                              subject.rank, _settings(subject))  # fmt: skip
-                if key not in finished:
-                    finished[key] = run_pair(subject, serial, seed)
-                    append_record(out, finished[key])
-                records.append(finished[key])
-                print(_line(finished[key]), flush=True)
+        records += run_plan(
+            Plan("spectra", [subject], methods, [subject.amount], seeds, subject.rank),
+            settings=_settings,
+            measure_base=lambda subject: None,  # each subject knows its own already
+            run=lambda subject, method, amount, seed, *_: run_pair(subject, method.name, seed),
+            out=out,
+            on_record=lambda record, is_new: print(_line(record), flush=True),
+        )
     return records
 
 
@@ -195,7 +188,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSONL file of records")
     options = parser.parse_args(arguments)
     try:
-        require_writable(options.out)
         run_all((SUBJECTS[lab]() for lab in options.labs), range(1, options.seeds + 1), options.out)
     except SerialLoRAError as error:
         print(error, file=sys.stderr)

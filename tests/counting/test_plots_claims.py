@@ -24,8 +24,11 @@ def test_intervals_are_drawn_in_margins():
         ends = [(each.mean + sign * 2 * each.error) / each.margin for sign in (-1, 1)]
         np.testing.assert_allclose(segment[:, 0], ends)
     assert [text.get_text() for text in axes.get_yticklabels()] == ["CLIP", "SAM", "SAM"]
-    colours = [bar[0].get_color() for bar in axes.containers]
-    assert colours[0] == colours[1] != colours[2]
+    for looks in (
+        [bar[0].get_color() for bar in axes.containers],
+        [bar[0].get_marker() for bar in axes.containers],
+    ):
+        assert looks[0] == looks[1] != looks[2]
     assert "SAM, equal budget: +0.20 ± 0.10 hundredths, margin 2" in figure.alt_text
 
 
@@ -47,7 +50,10 @@ def test_wins_are_shares_of_all_tables():
     assert "in 4 tables" in figure.alt_text and "3 in the paper" in figure.alt_text
 
 
-@pytest.mark.parametrize("luck", [{}, {"one": np.array([])}, {"one": np.array([5])}])
+@pytest.mark.parametrize(
+    "luck",
+    [{}, {"one": np.array([])}, {"one": np.array([5])}, {"one": np.array([-1])}],
+)
 def test_wins_have_to_fit_the_table(luck):
     with pytest.raises(SerialLoRAError, match="between 0 and 4"):
         plot_wins(luck, 4)

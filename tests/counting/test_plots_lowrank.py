@@ -9,15 +9,13 @@ from hypothesis import strategies as st
 
 from serial_lora import plots
 from serial_lora.errors import SerialLoRAError
-from serial_lora.plots_lowrank import (
+from serial_lora.lowrank import (
     ONE_ROW_SPACE,
     misses_by_method,
-    plot_layers,
-    plot_misses,
-    plot_token_moves,
     tail_misses,
     undo_merged_weight,
 )
+from serial_lora.plots_lowrank import plot_layers, plot_misses, plot_token_moves
 
 PARTS = ("q", "k", "v")
 seeds = st.integers(0, 10_000)

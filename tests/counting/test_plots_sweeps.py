@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serial_lora.counting import METHOD_TITLES
 from serial_lora.errors import SerialLoRAError
 from serial_lora.plots import describe, figure_png
 from serial_lora.plots_sweeps import plot_rank_sweep, plot_ratio_sweep, seed_averages
@@ -61,7 +62,8 @@ def test_every_cell_of_the_grid_is_drawn_at_bs_rate_with_its_spread():
     runs = ratio_runs()
     figure = plot_ratio_sweep(runs)
     for axes, method in zip(figure.axes, ("lora_plus", "serial_lora_plus"), strict=True):
-        assert axes.get_title(loc="left") == {"lora_plus": "LoRA+"}.get(method, "Serial LoRA+")
+        assert axes.get_title(loc="left") == METHOD_TITLES[method]
+        assert list(axes.lines[0].get_ydata()) == [25, 25]  # zero-shot accuracy
         for (x, y, ends), lr in zip(bars(axes), RATES, strict=True):
             assert list(x) == pytest.approx([lr * ratio for ratio in RATIOS])
             for ratio, height, segment in zip(RATIOS, y, ends, strict=True):
@@ -100,6 +102,7 @@ def test_a_sweep_of_ranks_is_drawn_twice_at_rank_and_at_budget():
     figure = plot_rank_sweep(runs)
     methods = ("lora", "serial_lora", "lora_equal_budget")
     for axes, column in zip(figure.axes, ("rank", "parameters"), strict=True):
+        assert list(axes.lines[0].get_ydata()) == [25, 25]  # zero-shot accuracy
         for step, ((x, y, _), method) in enumerate(zip(bars(axes), methods, strict=True)):
             places = sorted(runs.loc[runs["method"] == method, column].unique())
             assert list(x) == pytest.approx([place * 1.03**step for place in places])

@@ -275,6 +275,18 @@ def test_changes_are_what_merging_does(model, method):
         weight_changes(model)
 
 
+def test_changes_stay_when_the_model_goes_on(method):
+    model = trained(sam_encoder().double(), method(rank=2))
+    changes = weight_changes(model)
+    before = [(c.weight.clone(), c.left.clone(), c.right.clone()) for c in changes]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    for change, kept in zip(changes, before, strict=True):
+        for now, then in zip((change.weight, change.left, change.right), kept, strict=True):
+            assert torch.equal(now, then)
+
+
 def test_half_precision_and_wrappers(method):
     wrapped = torch.nn.Sequential(trained(sam_encoder().bfloat16(), method(rank=2)))
     changes = weight_changes(wrapped)

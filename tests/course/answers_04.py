@@ -133,7 +133,7 @@ WRONG = {
         ),
         "a tensor": (lambda i, c, y: ((i @ c.T).argmax(1) == y).float().mean(), "still a tensor"),
         "one a picture": (lambda i, c, y: (i @ c.T).argmax(1) == y, "one value a picture"),
-        "nothing": (lambda i, c, y: None, "return missing"),
+        "nothing": (lambda i, c, y: None, "is `return` missing"),
     },
     "4.3": {
         "no scale": (loss(lambda m, i, t, y: i @ t.T), "the scale is forgotten"),

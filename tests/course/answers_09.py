@@ -135,7 +135,7 @@ WRONG = {
         "swapped": (lambda a, b: errors(a, b, lambda m, e, d: (e, m)), "mean first"),
         "one number": (lambda a, b: (a - b).mean(), "return both"),
         "one a pair": (lambda a, b: (a - b, (a - b).std()), "one value a pair"),
-        "nothing": (lambda a, b: None, "return missing"),
+        "nothing": (lambda a, b: None, "is `return` missing"),
     },
     "9.4": {
         "one tail": (tail, "one tail is counted"),
@@ -155,7 +155,7 @@ WRONG = {
         "a share": (lambda w, x: w / (w + x), "share of wins"),
         "a sequence": (lambda w, x: 0.5 ** (w + x), "one sequence"),
         "other side": (lambda w, x: 1 - two_tails(w, x), "the other side"),
-        "nothing": (lambda w, x: None, "return missing"),
+        "nothing": (lambda w, x: None, "is `return` missing"),
     },
     "9.5": {
         "no open case": (

@@ -89,8 +89,9 @@ def test_lessons_and_pages_are_in_it(packed):
     names = {path.relative_to(packed).as_posix() for path in packed.rglob("*") if path.is_file()}
     for path in [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "solutions").glob("*.ipynb")]:
         assert path.relative_to(ROOT).as_posix() in names
-    for name in ("install.py", "START_HERE.md", "README.md", "INSTRUCTORS.md", "LICENSE",
-                 "DATA_LICENSES.md", "data/emoji.zip", "SHA256SUMS"):  # fmt: skip
+    for name in ("install.py", "START_HERE.md", "README.md", "INSTRUCTORS.md",
+                 "GLOSSARY.md", "CLAIMS.md", "LICENSE", "DATA_LICENSES.md", "data/emoji.zip",
+                 "SHA256SUMS"):  # fmt: skip
         assert name in names
     assert not [name for name in names if name.endswith(".partial") or "/." in name]
 

@@ -36,6 +36,9 @@ def test_environment_lists_what_pyproject_lists(project):
     assert pip == wanted
     assert [name.partition(">")[0] for name in conda] == ["python", "pip"]
     assert project["requires-python"] in conda[0]
+    oldest, beyond = re.search(r">=3\.(\d+),<3\.(\d+)$", conda[0]).groups()
+    told = f"Python 3.{oldest} to 3.{int(beyond) - 1}"
+    assert told in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_dependency_says_who_needs_it(pip_lines):

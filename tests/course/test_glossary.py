@@ -20,6 +20,7 @@ ROWS = [
 ]
 NAMES = sorted({name for row in ROWS for name in re.findall(r"`(\w+(?:\.\w+)+)`", row[-1])})
 GREEK = re.compile(r"[Α-Ωα-ω]")
+ALONE = re.compile(r"(?<![^\W\d_₀-₉])(?:[^\W\d_₀-₉]|∂)(?![^\W\d_₀-₉])")
 # Letters that LaTeX spells out; \hat and the like are no letters.
 LATEX = {
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "varepsilon": "ε",
@@ -34,8 +35,8 @@ def symbols() -> set[str]:
 
 
 def letters() -> set[str]:
-    """Every single letter that some row explains, alone or with an index."""
-    return {match for symbol in symbols() for match in re.findall(r"[^\W\d_]|∂", symbol)}
+    """Every single letter that some row explains, alone or with an index, and none of a word's."""
+    return {letter for symbol in symbols() for letter in ALONE.findall(symbol)}
 
 
 def resolve(name: str) -> None:
@@ -88,6 +89,10 @@ def test_every_greek_letter_of_a_lesson_is_told(source):
         LATEX[command] for command in re.findall(r"\\([A-Za-z]+)", text) if command in LATEX
     }
     assert used <= letters(), f"put into GLOSSARY.md: {sorted(used - letters())}"
+
+
+def test_letters_of_words_are_not_told():
+    assert ALONE.findall("numel(), A_p, β₁, 8 d r, BA, x′") == ["A", "p", "β", "d", "r", "x"]
 
 
 def shape_letters(source: Path) -> set[str]:

@@ -1,6 +1,7 @@
 """Grading small notebooks made from lesson 02: every verdict, and what may not fool it."""
 
 import csv
+import dataclasses
 import io
 import os
 import re
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from test_confinement import LANDLOCK
 
 from serial_lora import cli
 from serial_lora.course import checking, grade_report, notebooks
@@ -68,6 +70,7 @@ ENDLESS = (
     "    except KeyboardInterrupt:\n        pass",
     SOLUTIONS["2.4"],
 )
+WAYS = 6 if LANDLOCK else 5  # the audit hook does not see the last, torch.save
 # Each way out is tried; the exercise is answered rightly only if all were refused.
 WRITING = """\
 import os, pathlib, subprocess, torch
@@ -100,13 +103,11 @@ def outside(tmp_path_factory):
 def graded(tmp_path_factory, outside):
     """All notebooks graded at once, with a short time for a cell; by name."""
     folder = tmp_path_factory.mktemp("submissions")
-    attempts = WRITING.format(
-        there=str(outside), home=str(Path.home()), tried=6 if on_landlock() else 5
-    )
-    all_refused = "return rank * (inputs + outputs) if len(refused) == len(ways[:{}]) else 0"
+    attempts = WRITING.format(there=str(outside), home=str(Path.home()), tried=WAYS)
+    all_refused = f"return rank * (inputs + outputs) if len(refused) == {WAYS} else 0"
     writing = (
         attempts,
-        with_body("2.1", all_refused.format(6 if on_landlock() else 5)),
+        with_body("2.1", all_refused),
         "import os\nos._exit(1)",
         SOLUTIONS["2.2"],
     )
@@ -117,12 +118,6 @@ def graded(tmp_path_factory, outside):
         patch.setattr(grading, "STOPPING_SECONDS", 8)
         done = grading.grade(submissions, timeout=SECONDS, jobs=2)
     return dict(zip(cells, done, strict=True))
-
-
-def on_landlock() -> bool:
-    from test_confinement import LANDLOCK
-
-    return LANDLOCK > 0
 
 
 def results(one: grading.Graded) -> list[str]:
@@ -171,7 +166,7 @@ def test_nothing_is_written_outside(graded, outside):
 
 
 def test_the_guard_in_force_is_told(graded):
-    start = "Landlock" if on_landlock() else "a Python audit hook alone"
+    start = "Landlock" if LANDLOCK else "a Python audit hook alone"
     assert all(one.protection.startswith(start) for one in graded.values())
 
 
@@ -260,15 +255,11 @@ def test_numbers_below_one_are_refused(run, option):
 
 def test_a_spreadsheet_takes_no_formula_from_a_name(graded, tmp_path):
     one = graded["mixed"]
-    submission = grading.Submission(Path("=1+1.ipynb"), *vars_of(one.submission))
-    renamed = grading.Graded(submission, one.verdicts, one.protection)
+    submission = dataclasses.replace(one.submission, path=Path("=1+1.ipynb"))
+    renamed = dataclasses.replace(one, submission=submission)
     grade_report.save([renamed], tmp_path / "g.csv")
     rows = list(csv.reader((tmp_path / "g.csv").open()))
     assert rows[1][0] == "'=1+1.ipynb"
-
-
-def vars_of(submission: grading.Submission) -> tuple:
-    return submission.notebook, submission.lesson, submission.exercises
 
 
 # ------------------------------------------------------------------------- lessons

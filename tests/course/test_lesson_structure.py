@@ -57,6 +57,14 @@ def test_opening(source):
 
 
 @each_lesson
+def test_the_card_and_the_list_show_the_last_measurement(source):
+    solved, _ = solved_and_student(source)
+    shown = notebooks.measured_outputs(solved)
+    assert len(shown) == (2 if source.stem.startswith("00") else 1)
+    assert all(cell.outputs[-1].data["text/markdown"] == text for cell, text in shown)
+
+
+@each_lesson
 def test_exercises(source):
     cells, _ = code_and_text(source)
     places = [index for index, cell in enumerate(cells) if "exercise" in notebooks._tags(cell)]
@@ -202,7 +210,14 @@ def test_readme_table_is_true():
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(4, "less than 1 minute"), (61, "about 2 minutes"), (120, "about 2 minutes")],
+    [
+        (4, "less than 1 minute"),
+        (60, "less than 1 minute"),
+        (60.5, "about 2 minutes"),
+        (61, "about 2 minutes"),
+        (120, "about 2 minutes"),
+        (120.4, "about 3 minutes"),
+    ],
 )
 def test_minutes_are_rounded_up(seconds, said):
     assert lessons.say_minutes({"seconds": seconds}) == said

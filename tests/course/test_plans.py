@@ -1,10 +1,14 @@
 """INSTRUCTORS.md: plans whose minutes add up, all lessons, commands that exist."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
+from typer.main import get_command
 
+from serial_lora import cli
 from serial_lora.course import lessons, notebooks, plans
 from serial_lora.errors import SerialLoRAError
 
@@ -39,8 +43,7 @@ def test_minutes_add_up():
             assert before[1] == row[0]
         for start, end, what, talk, runs, exercises in rows[:-1]:
             if what != "Pause":
-                together = re.search(r": (\d+)$", exercises)
-                minutes = int(talk) + int(runs) + (int(together[1]) if together else 0)
+                minutes = int(talk) + int(runs) + int(re.search(r": (\d+)$", exercises)[1])
                 assert int(end) - int(start) == minutes, what
         questions = int(rows[-1][1]) - int(rows[-1][0])
         assert questions >= plans.LEAST_FOR_QUESTIONS * session.minutes
@@ -106,6 +109,36 @@ def test_commands_exist():
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     assert not re.search(r"(?<![\w.])/(home|root|work)\b|https?://", TEXT)
+
+
+def parse(line: str) -> None:
+    """Parse a command line of serial-lora as the program does, and run nothing."""
+    command, arguments = get_command(cli.app), shlex.split(line)
+    while hasattr(command, "commands"):  # a group: its first argument names the command
+        _, command, arguments = command.resolve_command(typer.Context(command), arguments)
+    command.make_context(line, arguments)
+
+
+@pytest.mark.parametrize("page", ["README.md", "INSTRUCTORS.md"])
+def test_command_lines_are_understood(page):
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = re.findall(r"^ *(?:flock \S+ )?serial-lora (.+?)(?: +#.*)?$", text, re.MULTILINE)
+    assert len(lines) >= 3
+    for line in lines:
+        parse(line)
+
+
+@pytest.mark.parametrize("line", ["lab clip --shot-count 4", "mark x.ipynb", "lab sam --seeds x"])
+def test_a_wrong_command_line_would_be_found(line):
+    with pytest.raises(Exception, match="No such|valid integer"):
+        parse(line)
+
+
+def test_the_hardest_exercise_is_the_one_that_is_named():
+    named = re.search(r"Exercise (\d+\.\d+) is the\s+hardest of the course", TEXT)[1]
+    every = [e for facts in plans.lesson_facts(ROOT).values() for e in facts.exercises]
+    most = max(exercise.difficulty for exercise in every)
+    assert [e.number for e in every if e.difficulty == most] == [named]
 
 
 def test_a_plan_that_leaves_no_time_is_refused():

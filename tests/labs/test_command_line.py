@@ -7,26 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from serial_lora import cli
 from serial_lora.course import doctor as doctor_module
 from serial_lora.errors import SerialLoRAError
 from serial_lora.labs import clip as lab
 from serial_lora.labs import sam as sam_lab
 from serial_lora.labs.report import zero_shot_of
 from serial_lora.results import read_records
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command line; exit code, what it printed, what it complained of."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            cli.main(list(arguments))
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,12 +9,11 @@ from lab_models import register_small, weights_file
 from rich.console import Console
 from test_clip_lab import Coloured
 
-from serial_lora import cli
 from serial_lora.errors import SerialLoRAError
 from serial_lora.labs import clip as lab
 from serial_lora.labs.methods import METHODS
 from serial_lora.labs.report import results_table, run_line
-from serial_lora.labs.runs import chosen_methods, swept_configs
+from serial_lora.labs.runs import chosen_methods, several, swept_configs
 from serial_lora.results import (
     Record,
     describe_records,
@@ -131,6 +129,11 @@ def test_one_number_works_as_a_list_of_one(small_lab):
     ]
 
 
+def test_a_name_is_one_value_and_no_list_of_letters():
+    assert several("food") == ["food"]
+    assert several(("food", "nature", "food")) == ["food", "nature"]
+
+
 def test_the_base_is_measured_once_for_all_ranks(small_lab, monkeypatch):
     measured, real = [], lab.zero_shot
     monkeypatch.setattr(lab, "zero_shot", lambda *a: measured.append(a) or real(*a))
@@ -239,6 +242,13 @@ def test_a_sweep_says_with_which_command_it_was_made():
     assert settings == {"rank": 16, "prompt": "dataset"} and len(lines) == 5
 
 
+@pytest.mark.parametrize(("plus_lr", "told"), [(4e-4, False), (None, True)])
+def test_the_rate_of_runs_is_told_unless_none_used_it(plus_lr, told):
+    """LoRA+ without a rate of its own, as at paper scale, trains A with ``lr``."""
+    lines = describe_records([with_settings(plus_lr=plus_lr)], "shots", ["food"], METHODS)
+    assert ("lr" in json.loads(lines.splitlines()[3])) == told
+
+
 def test_the_sweeps_records_are_found_by_name(tmp_path, monkeypatch):
     from serial_lora import results
 
@@ -283,19 +293,12 @@ def test_a_runs_line_tells_its_rank_and_ratio():
     assert "LoRA (rank 8): 50.0%" in run_line(record(method="lora", rank=8), is_new=True)
 
 
-def run(capsys, *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["lab", "clip", *arguments])
-    printed = capsys.readouterr()
-    return ended.value.code or 0, printed.out, printed.err
-
-
-def test_the_command_takes_lists(small_lab, capsys, tmp_path, monkeypatch):
+def test_the_command_takes_lists(small_lab, run, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setitem(lab.CONFIGS, "tiny", replace(lab.TINY, **QUICK))
     out = tmp_path / "records.jsonl"
     code, printed, _ = run(
-        capsys, "--dataset", small_lab["datasets"][0], "--methods", "serial_lora_plus",
+        "lab", "clip", "--dataset", small_lab["datasets"][0], "--methods", "serial_lora_plus",
         "--shots", "1", "--seeds", "1", "--rank", "4, 8", "--ratio", "1,2.5", "--plus-lr", "1e-3",
         "--model-name", small_lab["model_name"], "--weights", str(small_lab["weights"]),
         "--out", str(out),
@@ -320,8 +323,8 @@ def test_the_command_takes_lists(small_lab, capsys, tmp_path, monkeypatch):
         (("--plus-lr", "1e-3,fast"), "must be numbers"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, tmp_path, arguments, message):
+def test_a_mistake_is_one_sentence_and_exit_code_2(run, tmp_path, arguments, message):
     out = tmp_path / "records.jsonl"
-    code, _, err = run(capsys, "--dataset", "food", "--out", str(out), *arguments)
+    code, _, err = run("lab", "clip", "--dataset", "food", "--out", str(out), *arguments)
     assert code == 2 and err.startswith("serial-lora: ") and message in err
-    assert err.count("\n") == 1 and not Path(out).exists()
+    assert err.count("\n") == 1 and not out.exists()

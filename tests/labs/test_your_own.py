@@ -112,6 +112,25 @@ def test_a_copy_is_found_whatever_its_name_class_and_format(tmp_path):
     assert sizes["remark"].astype(bool).to_dict() == {"cat": True, "dog": False}
 
 
+def classes_found(folder) -> list[str]:
+    return class_sizes(examine_folder(folder)).index.tolist()
+
+
+@pytest.mark.parametrize(
+    ("files", "classes"),
+    [
+        ("train/old/a train/new/b car/c car/d _drafts/e", ["car", "train"]),  # a class of trains
+        ("Train/cat/a Train/dog/b val/cat/c val/dog/d _drafts/old/e Train/f", ["cat", "dog"]),
+        ("train/cat/a train/dog/b train/_old/c test/cat/d test/dog/e", ["cat", "dog"]),
+    ],
+)
+def test_classes_are_those_that_load_folder_finds(files, classes, tmp_path):
+    for number, name in enumerate(files.split()):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(seed=number).save(tmp_path / f"{name}.png")
+    assert classes_found(tmp_path) == load_folder(tmp_path).class_names == classes
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(SerialLoRAError, match="there is no folder"):
         examine_folder(tmp_path / "none")
@@ -254,6 +273,17 @@ def test_the_page_runs_with_any_model_and_its_files_bring_it_back(name, own, tmp
         torch.testing.assert_close(classifier(few), expected, rtol=1e-4, atol=1e-5)
         at_home = load_classifier(copy.deepcopy(classifier.model), tmp_path / "own", merged=True)
         assert torch.equal(at_home(few), classifier(few))
+
+
+def test_a_model_in_half_precision_takes_the_same_pictures():
+    torch.manual_seed(0)
+    whole, pictures = timm_vit(), torch.randn(3, 3, SIDE, SIDE)
+    half = PictureClassifier(copy.deepcopy(whole).bfloat16(), ["a", "b"])
+    inject(half.model, SerialLoRAConfig(rank=2))
+    with torch.no_grad():
+        expected = PictureClassifier(whole, ["a", "b"]).features(pictures)
+        torch.testing.assert_close(half.features(pictures), expected, rtol=0, atol=0.1)
+    assert half(pictures).dtype == torch.float32
 
 
 def test_the_adapter_may_be_there_before_the_classifier():

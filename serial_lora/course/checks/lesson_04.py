@@ -11,7 +11,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from serial_lora.course.checking import call, exercise, require, require_close, require_equal
+from serial_lora.course.checking import (
+    call,
+    exercise,
+    require,
+    require_close,
+    require_equal,
+    require_returned,
+)
 
 
 def cosine_table(pictures: Tensor, classes: Tensor) -> Tensor:
@@ -132,7 +139,7 @@ def zero_shot_accuracy(attempt) -> str:
 
 
 def _require_near(what: str, got, expected: float, suspects: dict[str, float]) -> None:
-    require(got is not None, what, expected, None, "the function returns nothing: return missing?")
+    require_returned(what, got, expected)
     require(
         isinstance(got, (int, float)), what, expected, got, f"a number, not a {type(got).__name__}"
     )
@@ -184,7 +191,7 @@ def few_shot_loss(attempt) -> str:
         labels[0], labels[1] = 1, 0
         what = f"the loss of {batch} pictures and {count} classes"
         got = call(attempt, clip, pictures, labels, prompts, what=what)
-        require(got is not None, what, "a scalar", None, "the function returns nothing: return?")
+        require_returned(what, got, "a scalar")
         require(
             isinstance(got, Tensor),
             what,

@@ -12,7 +12,14 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from serial_lora.course.checking import call, exercise, require, require_close, require_equal
+from serial_lora.course.checking import (
+    call,
+    exercise,
+    require,
+    require_close,
+    require_equal,
+    require_returned,
+)
 
 # ---------------------------------------------------------------------- 6.1 a picture's way in
 
@@ -200,9 +207,7 @@ def _dice_suspects(found: set, truth: set, area: int) -> dict[str, float]:
 
 
 def _one_number(what: str, got) -> float:
-    require(
-        got is not None, what, "a number", None, "the function returns nothing: is return missing?"
-    )
+    require_returned(what, got, "a number")
     require(
         isinstance(got, int | float) or (isinstance(got, Tensor) and got.numel() == 1),
         what,
@@ -471,7 +476,7 @@ def segmentation_loss(attempt) -> str:
             truth[index, : index + 1, : 2 + index] = True
         what = f"the loss of {count} object{'s' * (count > 1)} of {height} x {width} pixels"
         got = call(attempt, logits, truth, what=what)
-        require(got is not None, what, "a scalar", None, "the function returns nothing: return?")
+        require_returned(what, got, "a scalar")
         require(
             isinstance(got, Tensor), what, "a tensor that gradients can flow back from", got,
             "a plain number has no gradient: leave .item() away",

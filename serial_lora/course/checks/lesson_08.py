@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from serial_lora.course.checking import call, exercise, require, require_close, require_equal
+from serial_lora.course.checking import (
+    call,
+    exercise,
+    require,
+    require_close,
+    require_equal,
+    require_returned,
+)
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -237,9 +244,7 @@ def share_in_between(attempt) -> str:
 
 def _number(what: str, got, expected: float) -> float:
     """The plain number that was asked for; a tensor or nothing is named as such."""
-    require(
-        got is not None, what, expected, None, "the function returns nothing: is `return` missing?"
-    )
+    require_returned(what, got, expected)
     require(
         not isinstance(got, Tensor), what, expected, got,
         "still a tensor: .item() makes a plain number of it"

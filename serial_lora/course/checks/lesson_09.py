@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from serial_lora.course.checking import call, exercise, require, require_equal
+from serial_lora.course.checking import call, exercise, require, require_equal, require_returned
 
 
 def _entries(shapes: Sequence[tuple[int, int]], rank: int) -> int:
@@ -192,10 +192,9 @@ def paired_error(attempt) -> str:
         other[0] = one[0] + 0.01  # one pair falls the other way
         what = f"mean and standard error of {runs} paired differences"
         got = _two_numbers(what, call(attempt, one, other, what=what))
-        expected = _paired(one, other)
         difference = [float(a - b) for a, b in zip(one, other, strict=True)]
-        mean, error = expected
-        spread = statistics.stdev(difference)
+        mean, spread = statistics.fmean(difference), statistics.stdev(difference)
+        error = spread / math.sqrt(runs)
         sizes = [abs(value) for value in difference]
         unpaired = math.sqrt((_variance(one) + _variance(other)) / runs)
         suspects = {
@@ -222,14 +221,9 @@ def paired_error(attempt) -> str:
             "turned round: the mean first, then its error": (error, mean),
         }
         _require_numbers(
-            what, got, expected, suspects, "write out three pairs and work them by hand"
+            what, got, (mean, error), suspects, "write out three pairs and work them by hand"
         )
     return "mean and standard error of the differences, for three pairs and for nine"
-
-
-def _paired(one: Tensor, other: Tensor) -> tuple[float, float]:
-    difference = [float(a - b) for a, b in zip(one, other, strict=True)]
-    return statistics.fmean(difference), statistics.stdev(difference) / math.sqrt(len(difference))
 
 
 def _variance(values: Tensor) -> float:
@@ -237,9 +231,7 @@ def _variance(values: Tensor) -> float:
 
 
 def _two_numbers(what: str, got: Any) -> tuple[float, float]:
-    require(
-        got is not None, what, "two numbers", None, "the function returns nothing: return missing?"
-    )
+    require_returned(what, got, "two numbers")
     require(
         isinstance(got, (tuple, list)) and len(got) == 2,
         what,
@@ -319,13 +311,7 @@ def sign_test(attempt) -> str:
             "that is a number of outcomes: divide by all of them, 2^n": 2 * tail * 2**cells,
             "1 would be an even score: divide the sum by 2^n, and start it at the larger number": 1,
         }
-        require(
-            got is not None,
-            what,
-            round(expected, 5),
-            None,
-            "the function returns nothing: return missing?",
-        )
+        require_returned(what, got, round(expected, 5))
         require(
             isinstance(got, (int, float, np.number, Tensor)) and torch.as_tensor(got).numel() == 1,
             what,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from serial_lora import attention
 from serial_lora.adapters import LoRAConfig, SerialLoRAConfig
 from serial_lora.attention import AttentionSite, Projection
-from serial_lora.course.checking import call, exercise, require, require_close
+from serial_lora.course.checking import call, exercise, require, require_close, require_returned
 from serial_lora.course.parallel_vit import ParallelViT
 from serial_lora.errors import SerialLoRAError
 from serial_lora.inject import adapters, inject
@@ -68,7 +68,7 @@ def split_without_leak(attempt) -> str:
 def _two_sides(attempt, groups, labels, share) -> tuple[list[int], list[int]]:
     what = f"the split of {len(groups)} pictures of {len(set(groups))} objects"
     got = call(attempt, list(groups), list(labels), share, what=what)
-    require(got is not None, what, "two lists", None, "the function returns nothing: return?")
+    require_returned(what, got, "two lists")
     good = isinstance(got, (tuple, list)) and len(got) == 2
     good = good and all(isinstance(side, (list, tuple, set)) for side in got)
     require(
@@ -136,7 +136,7 @@ def _require_every_class(train, test, groups, labels, share) -> None:
             cause = (
                 "the class is never tested: choose within each class, and at least one object of it"
             )
-        elif held == objects - min(max(round(share * objects), 1), objects - 1):
+        elif held == objects - expected:
             cause = "the sides are exchanged: train comes first, and test is the smaller one"
         elif held == max(int(share * objects), 1):
             cause = "the share is cut off, not rounded: round(share * objects)"
@@ -172,61 +172,48 @@ def proves_merge(attempt) -> str:
     one_effect = base.clone()
     one_effect[0, 0] += 1.0
     cases = [
-        ("a merge that only restored the base", (base, adapted, base.clone()), False, {
-            True: "the merged model gives the base's outputs: it must be compared with the adapted "
-            "one",
-        }),
-        ("a merge that is right", (base, adapted, adapted + rounding), True, {
-            False: "it asks for equality to the last bit: sums in another order differ by rounding",
-        }),
-        ("an adapter without effect", (base, base.clone(), base + rounding), False, {
-            True: "adapted and merged agree, and so does the base: nothing is proved while the "
-            "adapter does nothing; look at the effect too",
-        }),
-        ("outputs that are all a little too low", (base, adapted, adapted - little), False, {
-            True: "differences below zero count as well: abs() before max()",
-        }),
-        ("outputs that are all a little too high", (base, adapted, adapted + little), False, {
-            True: "differences below zero count as well: abs() before max()",
-        }),
-        ("one wrong number among right ones", (base, adapted, one_off), False, {
-            True: "a mean hides one wrong number: take the largest difference",
-        }),
-        ("an output of zero, right but for rounding", (base, with_zero, with_zero + 1e-6), True, {
-            False: "each output is measured by itself, and near zero every rounding is large: one "
-            "limit for all, taken from the largest output",
-        }),
-        ("outputs below zero, right but for rounding", (base, below, below + rounding), True, {
-            False: "the largest output is the one that is furthest from zero: abs() before max()",
-        }),
-        ("an effect on one output only", (base, one_effect, one_effect + rounding), True, {
-            False: "one output that changes is an effect, up or down: the largest difference "
-            "counts, abs() before max()",
-        }),
-        ("an effect as small as rounding", (base, base + rounding, base.clone()), False, {
-            True: "the adapter's effect is within rounding, and the merged model is the base: an "
-            "effect has to be above what is allowed",
-        }),
-        ("a nan among the merged outputs", (base, adapted, broken), False, {
-            True: "every comparison with nan is False: ask whether the difference is within what "
-            "is allowed, not whether it is above",
-        }),
+        ("a merge that only restored the base", (base, adapted, base.clone()), False,
+         "the merged model gives the base's outputs: it must be compared with the adapted "
+         "one"),
+        ("a merge that is right", (base, adapted, adapted + rounding), True,
+         "it asks for equality to the last bit: sums in another order differ by rounding"),
+        ("an adapter without effect", (base, base.clone(), base + rounding), False,
+         "adapted and merged agree, and so does the base: nothing is proved while the "
+         "adapter does nothing; look at the effect too"),
+        ("outputs that are all a little too low", (base, adapted, adapted - little), False,
+         "differences below zero count as well: abs() before max()"),
+        ("outputs that are all a little too high", (base, adapted, adapted + little), False,
+         "differences below zero count as well: abs() before max()"),
+        ("one wrong number among right ones", (base, adapted, one_off), False,
+         "a mean hides one wrong number: take the largest difference"),
+        ("an output of zero, right but for rounding", (base, with_zero, with_zero + 1e-6), True,
+         "each output is measured by itself, and near zero every rounding is large: one "
+         "limit for all, taken from the largest output"),
+        ("outputs below zero, right but for rounding", (base, below, below + rounding), True,
+         "the largest output is the one that is furthest from zero: abs() before max()"),
+        ("an effect on one output only", (base, one_effect, one_effect + rounding), True,
+         "one output that changes is an effect, up or down: the largest difference "
+         "counts, abs() before max()"),
+        ("an effect as small as rounding", (base, base + rounding, base.clone()), False,
+         "the adapter's effect is within rounding, and the merged model is the base: an "
+         "effect has to be above what is allowed"),
+        ("a nan among the merged outputs", (base, adapted, broken), False,
+         "every comparison with nan is False: ask whether the difference is within what "
+         "is allowed, not whether it is above"),
         ("large outputs, right but for rounding", (
             1e4 * base, 1e4 * adapted, 1e4 * (adapted + rounding)
-        ), True, {
-            False: "the tolerance is a share: multiply it by the size of the outputs, since "
-            "rounding grows with them",
-        }),
+        ), True,
+         "the tolerance is a share: multiply it by the size of the outputs, since "
+         "rounding grows with them"),
         ("tiny outputs, half of them wrong", (
             1e-6 * base, 1e-6 * adapted, 1e-6 * (adapted + 0.5 * effect)
-        ), False, {
-            True: "the tolerance is a share: with tiny outputs a plain limit lets everything pass",
-        }),
+        ), False,
+         "the tolerance is a share: with tiny outputs a plain limit lets everything pass"),
     ]  # fmt: skip
-    for what, tensors, expected, causes in cases:
+    for what, tensors, expected, cause in cases:
         before = [tensor.clone() for tensor in tensors]
         got = call(attempt, *tensors, 1e-4, what=what)
-        require(got is not None, what, expected, None, "the function returns nothing: return?")
+        require_returned(what, got, expected)
         unchanged = all(
             torch.equal(a.nan_to_num(7), b.nan_to_num(7))
             for a, b in zip(tensors, before, strict=True)
@@ -245,7 +232,7 @@ def proves_merge(attempt) -> str:
             got,
             "a plain bool is wanted: bool(...), or .item() on the number you compare",
         )
-        require(got == expected, what, expected, got, causes.get(got, "compare case by case"))
+        require(got == expected, what, expected, got, cause)
     wrong = sum(not expected for _, _, expected, _ in cases)
     return f"right merges pass and {wrong} kinds of wrong ones do not, at three sizes of outputs"
 
@@ -260,7 +247,7 @@ def exported_pair(attempt) -> str:
         weight, A, B = torch.randn(rows, width), torch.randn(rank, width), torch.randn(width, rank)
         what = f"the pair for a weight {rows}x{width} at rank {rank}"
         got = call(attempt, weight.clone(), A.clone(), B.clone(), scale, what=what)
-        require(got is not None, what, "two tensors", None, "the function returns nothing: return?")
+        require_returned(what, got, "two tensors")
         pair = isinstance(got, (tuple, list)) and len(got) == 2
         require(
             pair and all(isinstance(tensor, Tensor) for tensor in got),
