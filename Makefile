@@ -16,7 +16,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 # Tests and lessons run without a network: the folder on PYTHONPATH refuses every connection beyond
 # this machine in each Python process. One thread a process, since two processes share the cores.
-OFFLINE = PYTHONPATH="$(CURDIR)/serial_lora/course/offline" \
+OFFLINE = PYTHONPATH="$(CURDIR)/serial_lora_course/offline" \
 	HF_HUB_OFFLINE=1 SERIAL_LORA_STATIC=1 OMP_NUM_THREADS=1
 CELL_TIMEOUT := 170
 
@@ -44,7 +44,7 @@ $(INSTALLED): pyproject.toml
 install: $(INSTALLED) ## make the environment and install the course into it
 
 data: install ## draw the emoji of every style once, and keep them
-	@$(RUN) -c "from serial_lora.data.emoji import STYLES, load_emoji; \
+	@$(RUN) -c "from serial_lora_course.data.emoji import STYLES, load_emoji; \
 		[print(f'{style}: {len(load_emoji(style).names)} pictures') for style in STYLES]"
 
 course: data ## set up everything and run the labs at tiny scale, Serial LoRA beside LoRA
@@ -75,25 +75,25 @@ test-all: lint ## run all tests, the slow ones too, and every notebook
 	$(MAKE) test-notebooks
 
 test-notebooks: install ## compare notebooks with their sources, and run both folders
-	$(RUN) -m serial_lora.course.notebooks --check
-	$(RUN) -m serial_lora.claims --check CLAIMS.md
+	$(RUN) -m tools.notebooks --check
+	$(RUN) -m serial_lora_course.claims.ledger --check CLAIMS.md
 	$(OFFLINE) $(RUN) -m pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env \
 		--nbval-cell-timeout=$(CELL_TIMEOUT) notebooks solutions
 
 notebooks: install ## run the lesson sources and write both folders of notebooks from them
-	$(RUN) -m serial_lora.course.notebooks build
-	$(RUN) -m serial_lora.course.lessons --write README.md
-	$(RUN) -m serial_lora.course.plans --write INSTRUCTORS.md
-	$(RUN) -m serial_lora.claims --write CLAIMS.md
+	$(RUN) -m tools.notebooks build
+	$(RUN) -m serial_lora_course.checks.lessons --write README.md
+	$(RUN) -m tools.plans --write INSTRUCTORS.md
+	$(RUN) -m serial_lora_course.claims.ledger --write CLAIMS.md
 
 bench: install ## measure speed and memory (see benchmarks/README.md)
 	$(RUN) -m benchmarks
 
 bundle: install ## pack wheels, data and notebooks into one folder that installs without a network
-	$(RUN) -m serial_lora.course.bundle "$(BUNDLE)"
+	$(RUN) -m tools.bundle "$(BUNDLE)"
 
 bundle-check: install ## install that folder without a network, and run the doctor and lesson 00
-	$(RUN) -m serial_lora.course.bundle --check "$(BUNDLE)"
+	$(RUN) -m tools.bundle --check "$(BUNDLE)"
 
 weights: install ## pretrain the tiny models again (hours)
 	$(RUN) -m pip install --disable-pip-version-check -e ".[test,pretrain]"

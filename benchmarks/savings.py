@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from benchmarks.measure import interleave
 from benchmarks.steps import fill_adapters, training_step
 from benchmarks.subjects import clip_model
-from serial_lora.adapters import SerialLoRAConfig
-from serial_lora.backbones.clip import encode_prompts
-from serial_lora.inject import adapter_parameters, eject, inject
+from serial_lora.config import SerialLoRAConfig
+from serial_lora.injection import adapter_parameters, eject, inject
+from serial_lora_course.models.clip import encode_prompts
 
 START, END = 1, 2  # counted back from the vocabulary's size, as in CLIP's tokenizer
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from benchmarks.measure import interleave, precision_context
 from benchmarks.subjects import Subject
-from serial_lora.adapters import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.inject import adapter_parameters, disabled, inject, merge
-from serial_lora.memory import saved_activation_bytes
+from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
+from serial_lora.injection import adapter_parameters, disabled, inject, merge
+from serial_lora_course.labs.memory import saved_activation_bytes
 
 LEARNING_RATE = 1e-6
 

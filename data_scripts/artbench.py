@@ -1,8 +1,8 @@
 """ArtBench-10, for Art Nouveau and Impressionism: ``python data_scripts/artbench.py --help``."""
 
-from serial_lora.data.download import FileFacts
-from serial_lora.data.sources import Archive, DataSource, command
-from serial_lora.data.style_files import ARTBENCH_LIST
+from serial_lora_course.data.download import FileFacts
+from serial_lora_course.data.sources import Archive, DataSource, command
+from serial_lora_course.data.style_files import ARTBENCH_LIST
 
 SOURCE = DataSource(
     name="artbench",

@@ -12,17 +12,17 @@ from huggingface_hub import hf_hub_url
 from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 
-from serial_lora.backbones.clip import PAPER_MODEL, load_clip
-from serial_lora.backbones.weights import require_finite
-from serial_lora.data.download import FileFacts, data_root
-from serial_lora.data.sources import (
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.download import FileFacts, data_root
+from serial_lora_course.data.sources import (
     Archive,
     Quiet,
     WeightsRoot,
     fetch_weights,
     told_in_one_sentence,
 )
-from serial_lora.errors import SerialLoRAError
+from serial_lora_course.models.clip import PAPER_MODEL, load_clip
+from serial_lora_course.models.weights import require_finite
 
 FILE_NAME = f"{PAPER_MODEL}-openai.safetensors"
 #: What open_clip fetches for this model and ``pretrained="openai"``.
@@ -121,9 +121,13 @@ def main(
             convert(convert_file, path)
         else:
             path = fetch_weights(
-                weights_file(), "clip_weights", data_root(root), check,
-                base_url=base_url, progress=not quiet,
-            )  # fmt: skip
+                weights_file(),
+                "clip_weights",
+                data_root(root),
+                check,
+                base_url=base_url,
+                progress=not quiet,
+            )
     typer.echo(f"{path} holds {PAPER_MODEL}; use it with --scale paper --weights {path}")
 
 

@@ -1,7 +1,7 @@
 """Describable Textures (DTD): ``python data_scripts/dtd.py --help``."""
 
-from serial_lora.data.download import FileFacts
-from serial_lora.data.sources import Archive, DataSource, command
+from serial_lora_course.data.download import FileFacts
+from serial_lora_course.data.sources import Archive, DataSource, command
 
 SOURCE = DataSource(
     name="dtd",

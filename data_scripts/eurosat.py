@@ -1,7 +1,7 @@
 """EuroSAT (RGB): ``python data_scripts/eurosat.py --help``."""
 
-from serial_lora.data.download import FileFacts
-from serial_lora.data.sources import Archive, DataSource, command
+from serial_lora_course.data.download import FileFacts
+from serial_lora_course.data.sources import Archive, DataSource, command
 
 SOURCE = DataSource(
     name="eurosat",

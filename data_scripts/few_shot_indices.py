@@ -8,8 +8,13 @@ from typing import Annotated
 
 import typer
 
-from serial_lora.data.classification import ClassificationData, dataset_names, load_classification
-from serial_lora.data.fewshot import (
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.classification import (
+    ClassificationData,
+    dataset_names,
+    load_classification,
+)
+from serial_lora_course.data.fewshot import (
     SEEDS,
     SHOTS,
     few_shot_indices,
@@ -17,8 +22,7 @@ from serial_lora.data.fewshot import (
     read_index_file,
     write_index_file,
 )
-from serial_lora.data.sources import told_in_one_sentence
-from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.sources import told_in_one_sentence
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 

@@ -1,7 +1,7 @@
 """Food-101: ``python data_scripts/food101.py --help``."""
 
-from serial_lora.data.download import FileFacts
-from serial_lora.data.sources import Archive, DataSource, command
+from serial_lora_course.data.download import FileFacts
+from serial_lora_course.data.sources import Archive, DataSource, command
 
 SOURCE = DataSource(
     name="food101",

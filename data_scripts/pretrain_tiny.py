@@ -14,8 +14,8 @@ from data_scripts.pretraining import card as pretraining_card  # noqa: E402
 from data_scripts.pretraining import clip as pretraining_clip  # noqa: E402
 from data_scripts.pretraining import sam as pretraining_sam  # noqa: E402
 from data_scripts.pretraining import sd3 as pretraining_sd3  # noqa: E402
-from serial_lora.data.download import data_root  # noqa: E402
 from serial_lora.errors import SerialLoRAError  # noqa: E402
+from serial_lora_course.data.download import data_root  # noqa: E402
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -40,7 +40,7 @@ def clip(
 
     The first run fetches and draws the icons, about two minutes. An interrupted run goes on from
     its last checkpoint. Config, merges, float16 weights, curve and card end up in --out; copy them
-    to serial_lora/assets/weights to ship them.
+    to serial_lora_course/assets/weights to ship them.
     """
     folder = out or data_root() / "pretraining" / "clip"
     recipe = pretraining_clip.Recipe(minutes=minutes, category_minutes=category_minutes, seed=seed)
@@ -57,7 +57,7 @@ def sam(
     """Pretrain the tiny SAM on Twemoji drawings over photographs.
 
     An interrupted run goes on from its last checkpoint. Config, float16 weights, curve and card end
-    up in --out; copy them to serial_lora/assets/weights to ship them.
+    up in --out; copy them to serial_lora_course/assets/weights to ship them.
     """
     folder = out or data_root() / "pretraining" / "sam"
     pretraining_sam.pretrain(folder, pretraining_sam.Recipe(minutes=minutes, seed=seed))
@@ -81,7 +81,7 @@ def sd3(
     """Pretrain the tiny Stable Diffusion 3 on Twemoji and their names.
 
     An interrupted run goes on from its last checkpoint. Transformer and autoencoder (float16),
-    curve, card and a sheet of drawings end up in --out; copy them to serial_lora/assets/weights to
+    curve, card and a sheet of drawings end up in --out; copy them to serial_lora_course/assets/weights to
     ship them.
     """
     folder = out or data_root() / "pretraining" / "sd3"

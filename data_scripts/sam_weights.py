@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from serial_lora.backbones.sam import PAPER_FILE, PAPER_MODEL, load_sam
-from serial_lora.backbones.weights import require_finite
-from serial_lora.data.download import FileFacts, data_root
-from serial_lora.data.sources import (
+from serial_lora_course.data.download import FileFacts, data_root
+from serial_lora_course.data.sources import (
     Archive,
     Quiet,
     WeightsRoot,
     fetch_weights,
     told_in_one_sentence,
 )
+from serial_lora_course.models.sam import PAPER_FILE, PAPER_MODEL, load_sam
+from serial_lora_course.models.weights import require_finite
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -73,9 +73,13 @@ def main(
             check(path)
         else:
             path = fetch_weights(
-                weights_file(), "sam_weights", data_root(root), check,
-                base_url=base_url, progress=not quiet,
-            )  # fmt: skip
+                weights_file(),
+                "sam_weights",
+                data_root(root),
+                check,
+                base_url=base_url,
+                progress=not quiet,
+            )
     typer.echo(f"{path} holds {PAPER_MODEL}; use it with --scale paper --weights {path}")
 
 

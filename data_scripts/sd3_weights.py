@@ -11,11 +11,11 @@ import typer
 from huggingface_hub.utils import disable_progress_bars
 from torch import nn
 
-from serial_lora.backbones.sd3 import load_sd3, paper_folder
-from serial_lora.backbones.sd3_hub import fetch_from_hub
-from serial_lora.backbones.weights import require_finite
-from serial_lora.data.sources import Quiet, WeightsRoot, one_at_a_time, told_in_one_sentence
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.sources import Quiet, WeightsRoot, one_at_a_time, told_in_one_sentence
+from serial_lora_course.models.sd3 import load_sd3, paper_folder
+from serial_lora_course.models.sd3_hub import fetch_from_hub
+from serial_lora_course.models.weights import require_finite
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 

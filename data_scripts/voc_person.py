@@ -1,7 +1,7 @@
 """PASCAL VOC 2012, for its persons: ``python data_scripts/voc_person.py --help``."""
 
-from serial_lora.data.download import FileFacts
-from serial_lora.data.sources import Archive, DataSource, command
+from serial_lora_course.data.download import FileFacts
+from serial_lora_course.data.sources import Archive, DataSource, command
 
 SOURCE = DataSource(
     name="voc_person",

@@ -1,10 +1,10 @@
 """Serial LoRA, from scratch: one low-rank pair in front of the attention of every block."""
 
-from serial_lora.adapters import LoRAConfig, SerialLoRAConfig
 from serial_lora.checkpoint import load_adapter, save_adapter, to_diffusers, to_peft
+from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.counting import count_parameters
 from serial_lora.errors import SerialLoRAError
-from serial_lora.inject import (
+from serial_lora.injection import (
     adapter_parameters,
     adapters,
     disabled,

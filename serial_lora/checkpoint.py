@@ -19,11 +19,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from serial_lora.adapters import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.attention import AttentionSite, find_attention_sites
+from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
-from serial_lora.inject import (
+from serial_lora.injection import (
     Injection,
     adapter_shapes,
     adapters,

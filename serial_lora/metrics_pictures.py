@@ -3,7 +3,7 @@
 FID and KID compare two sets of pictures, CLIP-Score a picture with its caption. None of them looks
 at a pixel: a network turns pictures and captions into features first, and which network that is
 decides what the numbers mean. Numbers made with different features compare with nothing but
-themselves; :mod:`serial_lora.judges` says whose features are used where.
+themselves; :mod:`serial_lora_course.models.judges` says whose features are used where.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from serial_lora.attention import AttentionSite
 from serial_lora.errors import SerialLoRAError
-from serial_lora.inject import (
+from serial_lora.injection import (
     Injection,
     base_weight,
     change_factors,

@@ -32,9 +32,14 @@ import torch
 from IPython.display import Markdown, display
 from torch import nn
 
-from serial_lora.course import CheckFailed, check, lesson_card, lesson_list
-from serial_lora.data.emoji import ATTRIBUTION, load_emoji
-from serial_lora.plots import display_figure, draw_serial_vs_lora, plot_shares, show_pictures
+from serial_lora_course.checks import CheckFailed, check, lesson_card, lesson_list
+from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
+from serial_lora_course.figures.base import (
+    display_figure,
+    draw_serial_vs_lora,
+    plot_shares,
+    show_pictures,
+)
 
 torch.manual_seed(0)
 lesson_card("00")
@@ -89,7 +94,7 @@ lesson_list()
 # says what to do. In a terminal, `serial-lora doctor` prints the same.
 
 # %%
-from serial_lora.course.doctor import doctor
+from serial_lora_course.doctor import doctor
 
 report = doctor(verbose=True)
 
@@ -109,7 +114,7 @@ report = doctor(verbose=True)
 # and takes some seconds; later runs read a cache.
 
 # %%
-from serial_lora.data.emoji import STYLES
+from serial_lora_course.data.emoji import STYLES
 
 styles = {style: load_emoji(style) for style in STYLES}
 wanted = ["owl", "red apple", "sailboat", "violin", "snowman", "key"]
@@ -148,9 +153,9 @@ for style, emoji in styles.items():
 # there, and expect mistakes: the model is tiny.
 
 # %%
-from serial_lora.backbones.clip import encode_prompts, load_clip
-from serial_lora.data.emoji_sets import hidden_codepoints
-from serial_lora.labs.clip import class_scores
+from serial_lora_course.data.emoji_sets import hidden_codepoints
+from serial_lora_course.labs.clip import class_scores
+from serial_lora_course.models.clip import encode_prompts, load_clip
 
 backbone, openmoji = load_clip(), load_emoji("openmoji")
 things = ["koala", "rooster", "lizard", "sailboat", "violin"]
@@ -235,8 +240,8 @@ print(ATTRIBUTION["openmoji"])
 import copy
 
 from serial_lora import SerialLoRAConfig, count_parameters, inject
-from serial_lora.backbones.clip import encode_prompts, load_clip
-from serial_lora.labs.clip import class_scores
+from serial_lora_course.labs.clip import class_scores
+from serial_lora_course.models.clip import encode_prompts, load_clip
 
 backbone, openmoji = load_clip(), load_emoji("openmoji")
 things = ["koala", "rooster", "lizard", "sailboat", "violin"]
@@ -283,6 +288,7 @@ print(f"largest change of a share: {(after - before).abs().max().item():.1e}")
 #
 # Here is what a wrong answer looks like: somebody counts only one of the two matrices.
 
+
 # %%
 def one_matrix_only(width: int, rank: int) -> int:
     """A wrong answer to exercise 0.2, to see what its check says."""
@@ -309,10 +315,9 @@ except CheckFailed as message:
 # and through `B` (d, r) back up to the width: the result is x Aᵀ Bᵀ. Do it in two thin steps,
 # without ever making the (d, d) matrix B A. The check compares with a sum written out another way.
 
+
 # %% tags=["exercise"]
-def low_rank_product(
-    x: torch.Tensor, lora_A: torch.Tensor, lora_B: torch.Tensor
-) -> torch.Tensor:
+def low_rank_product(x: torch.Tensor, lora_A: torch.Tensor, lora_B: torch.Tensor) -> torch.Tensor:
     """Send tokens through a low-rank pair.
 
     Args:
@@ -357,6 +362,7 @@ check("0.1", low_rank_product)
 # A square matrix of width d holds d x d numbers. How many *fewer* does a pair `A` (r, d), `B` (d, r)
 # hold? For a rank above half the width the answer is negative, and that is right.
 
+
 # %% tags=["exercise"]
 def numbers_saved(width: int, rank: int) -> int:
     """How many fewer numbers a pair of this rank holds than a (width, width) matrix."""
@@ -393,6 +399,7 @@ check("0.2", numbers_saved)
 # Adapting starts by freezing: no weight of the pretrained model may ask for a gradient. Write a
 # function that freezes *every* parameter of any module, however deeply it is nested, and returns
 # the module. One plausible line does nothing at all; the check knows it.
+
 
 # %% tags=["exercise"]
 def freeze(model: nn.Module) -> nn.Module:

@@ -39,16 +39,16 @@ from torch import Tensor, nn
 
 from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, inject, merge
 from serial_lora.attention import find_attention_sites
-from serial_lora.backbones.clip import load_clip
-from serial_lora.course import check, lesson_card
-from serial_lora.data.classification import load_classification
-from serial_lora.data.emoji import ATTRIBUTION, load_emoji
-from serial_lora.inject import adapters
-from serial_lora.labs.clip import CLIPObjective
+from serial_lora.injection import adapters
 from serial_lora.lowrank import misses_by_method, tail_misses, undo_merged_weight
-from serial_lora.plots import display_figure, display_table, show_pictures
-from serial_lora.plots_lowrank import plot_layers, plot_misses, plot_token_moves
-from serial_lora.widgets import is_static
+from serial_lora_course.checks import check, lesson_card
+from serial_lora_course.data.classification import load_classification
+from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
+from serial_lora_course.figures.base import display_figure, display_table, show_pictures
+from serial_lora_course.figures.lowrank import plot_layers, plot_misses, plot_token_moves
+from serial_lora_course.labs.clip import CLIPObjective
+from serial_lora_course.models.clip import load_clip
+from serial_lora_course.panels.counts import is_static
 
 torch.manual_seed(0)
 lesson_card("01")
@@ -86,6 +86,7 @@ def backward(model: nn.Module, every: int = 2) -> Tensor:
     loss.backward()
     return loss.detach()
 
+
 # %% [markdown]
 # ## A matrix is a sum of layers
 #
@@ -101,11 +102,14 @@ def backward(model: nn.Module, every: int = 2) -> Tensor:
 # column drawn at its left and its row above it. Expect bars and checks: one column times one row can
 # draw nothing else.
 
+
 # %%
 def grey_picture(name: str) -> Tensor:
     """A drawing as numbers from 0, black, to 1, white: (64, 64)."""
     drawing = openmoji.picture(openmoji.names.index(name)).convert("L")
-    return torch.frombuffer(bytearray(drawing.tobytes()), dtype=torch.uint8).view(64, 64).float() / 255
+    return (
+        torch.frombuffer(bytearray(drawing.tobytes()), dtype=torch.uint8).view(64, 64).float() / 255
+    )
 
 
 butterfly = grey_picture("butterfly")  # (64, 64)
@@ -129,7 +133,9 @@ def first_layers(rank: int) -> Tensor:
 
 
 def show_rank(rank: int) -> None:
-    figure = show_pictures([first_layers(rank), butterfly], [f"rank {rank}", "all layers"], size=2.4)
+    figure = show_pictures(
+        [first_layers(rank), butterfly], [f"rank {rank}", "all layers"], size=2.4
+    )
     display_figure(figure, caption=False)
 
 
@@ -164,7 +170,9 @@ for _ in range(200):
     A = torch.randn(rank, 64)  # (r, n), a random row space
     B = torch.linalg.lstsq(A.T, butterfly.T).solution.T  # (m, r), the best that goes with it
     rivals.append(((butterfly - B @ A).norm() / butterfly.norm()).item())
-print(f"subtracted {by_subtraction:.6f}   from the tail {by_tail:.6f}   best rival {min(rivals):.3f}")
+print(
+    f"subtracted {by_subtraction:.6f}   from the tail {by_tail:.6f}   best rival {min(rivals):.3f}"
+)
 
 # %% [markdown]
 # **What this shows.** The tail of the singular values is the miss, and nothing of the same rank beats
@@ -180,6 +188,7 @@ print(f"subtracted {by_subtraction:.6f}   from the tail {by_tail:.6f}   best riv
 # Return the smallest rank whose best approximation misses at most the given share. Use the singular
 # values alone (`torch.linalg.svdvals`): no approximation has to be made. The check tries matrices
 # whose singular values it chose, and both ends of the shares: a miss of 1 and a miss of 0.
+
 
 # %% tags=["exercise"]
 def rank_for_miss(matrix: Tensor, allowed: float) -> int:
@@ -252,19 +261,25 @@ print(f"loss on the task before any change: {backward(model):.2f}")
 weights, wishes = read_qkv(model), read_qkv(model, gradient=True)  # (d, d) each
 
 d = len(weights["q"])
-matrices = {"W_q": weights["q"], "random numbers": torch.randn(d, d), "gradient for W_q": wishes["q"]}
+matrices = {
+    "W_q": weights["q"],
+    "random numbers": torch.randn(d, d),
+    "gradient for W_q": wishes["q"],
+}
 curves = {name: tail_misses(matrix) for name, matrix in matrices.items()}
 display_figure(plot_misses({f"Matrices of {d} x {d}": curves}, ranks=(1, 2, 4, 8, 16, 32, 64)))
 
 # %%
 needed = {name: int((curve > 0.3).sum()) for name, curve in curves.items()}
-display(Markdown(
-    f"**What this shows.** To miss no more than 30%, W_q needs rank {needed['W_q']} of {d}, random "
-    f"numbers need {needed['random numbers']}, and the gradient needs "
-    f"{needed['gradient for W_q']}. The "
-    "*weight* is nearly as far from low rank as noise is. The *change* that the task asks for is of "
-    "low rank. That is LoRA's bet: not that the model is simple, but that the difference is."
-))
+display(
+    Markdown(
+        f"**What this shows.** To miss no more than 30%, W_q needs rank {needed['W_q']} of {d}, random "
+        f"numbers need {needed['random numbers']}, and the gradient needs "
+        f"{needed['gradient for W_q']}. The "
+        "*weight* is nearly as far from low rank as noise is. The *change* that the task asks for is of "
+        "low rank. That is LoRA's bet: not that the model is simple, but that the difference is."
+    )
+)
 
 # %% [markdown]
 # A reason is at hand. The gradient of a weight is a sum over tokens, and each token contributes one
@@ -298,6 +313,7 @@ display(Markdown(
 # Given the frozen weights and one serial pair, return for each part the LoRA pair (A_p, B_p) of the
 # same rank that changes its weight in the same way. The scale is the same for both methods, so it
 # does not appear.
+
 
 # %% tags=["exercise"]
 def lora_pairs_of(
@@ -379,7 +395,10 @@ for part, W in flat.items():
     A_p, B_p = own_pairs[part]
     lora_row[part] = (x @ W.T, x @ W.T + x @ A_p.T @ B_p.T)
     serial_row[part] = (x @ W.T, moved @ W.T)
-formulas = {"lora": "LoRA:  W x + B A x,\na pair each", "serial_lora": "Serial LoRA:\nW (x + B A x)"}
+formulas = {
+    "lora": "LoRA:  W x + B A x,\na pair each",
+    "serial_lora": "Serial LoRA:\nW (x + B A x)",
+}
 display_figure(plot_token_moves({"lora": lora_row, "serial_lora": serial_row}, formulas))
 
 # %% [markdown]
@@ -411,8 +430,10 @@ display_figure(plot_token_moves({"lora": lora_row, "serial_lora": serial_row}, f
 weights = read_qkv(backbone.model)
 for part, weight in weights.items():
     values = torch.linalg.svdvals(weight.double())
-    print(f"W_{part}: largest {values[0]:.2f}, middle {values[len(values) // 2]:.2f}, "
-          f"smallest {values[-1]:.5f}")
+    print(
+        f"W_{part}: largest {values[0]:.2f}, middle {values[len(values) // 2]:.2f}, "
+        f"smallest {values[-1]:.5f}"
+    )
 
 # %% [markdown]
 # **What this shows.** They have inverses, all three, though the smallest values are close to zero:
@@ -439,6 +460,7 @@ for part, weight in weights.items():
 #
 # Turn the three steps into a function that returns `A` and `B`, for a scale of 1. There are many right
 # pairs; the check looks at the product W B A, and compares with a way that uses no QR.
+
 
 # %% tags=["exercise"]
 def nearest_serial_pair(
@@ -520,18 +542,25 @@ display_figure(plot_misses(misses, ranks=(1, 2, 4, 8, 12, 32, 128)))
 rows = [
     {
         "wish, made with rank 4": name,
-        **{title: next((rank for rank, miss in enumerate(curve) if miss < 1e-6), "never")
-           for title, curve in zip(("LoRA reaches it at rank", "one row space", "Serial LoRA"),
-                                   curves.values(), strict=True)},
+        **{
+            title: next((rank for rank, miss in enumerate(curve) if miss < 1e-6), "never")
+            for title, curve in zip(
+                ("LoRA reaches it at rank", "one row space", "Serial LoRA"),
+                curves.values(),
+                strict=True,
+            )
+        },
         "Serial LoRA at full rank misses": f"{curves['serial_lora'][-1]:.0%}",
     }
     for name, curves in misses.items()
 ]
 display_table(pd.DataFrame(rows))
-display(Markdown(
-    f"At rank {r}, Serial LoRA's pair has {2 * d * r:,} numbers here, LoRA's three have "
-    f"{6 * d * r:,}, and {8 * d * r:,} with the pair on `out` that the paper's LoRA has too."
-))
+display(
+    Markdown(
+        f"At rank {r}, Serial LoRA's pair has {2 * d * r:,} numbers here, LoRA's three have "
+        f"{6 * d * r:,}, and {8 * d * r:,} with the pair on `out` that the paper's LoRA has too."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** The shared wish is reached by both at rank 4, and Serial LoRA pays a quarter of
@@ -556,14 +585,16 @@ display_figure(plot_misses({f"Gradients for q, k and v of block {BLOCK}": real})
 
 lora, one_space, serial = real.values()
 same = int((one_space > lora[8]).sum())
-display(Markdown(
-    f"**What this shows.** LoRA at rank 8 misses {lora[8]:.0%}. One row space is as good at rank "
-    f"{same}, where wishes with nothing in common would need up to 24: the three listen to much the "
-    "same directions. No wonder, as the rows of a gradient are mixed from tokens, and all three read "
-    "the same tokens. The first law is cheap here. Serial LoRA at rank 8 misses "
-    f"{serial[8]:.0%} and has almost reached its floor, {serial[-1]:.0%}. So the second law, the tie "
-    "between the columns, is what costs, and more rank does not help."
-))
+display(
+    Markdown(
+        f"**What this shows.** LoRA at rank 8 misses {lora[8]:.0%}. One row space is as good at rank "
+        f"{same}, where wishes with nothing in common would need up to 24: the three listen to much the "
+        "same directions. No wonder, as the rows of a gradient are mixed from tokens, and all three read "
+        "the same tokens. The first law is cheap here. Serial LoRA at rank 8 misses "
+        f"{serial[8]:.0%} and has almost reached its floor, {serial[-1]:.0%}. So the second law, the tie "
+        "between the columns, is what costs, and more rank does not help."
+    )
+)
 
 # %% [markdown]
 # The floor is still below the √(2/3) ≈ 0.82 of random wishes. Is *that* something in common? A
@@ -572,6 +603,7 @@ display(Markdown(
 # floor would rise. As a second control, mix the rows of each gradient at random (an orthogonal matrix
 # from the left), which keeps its singular values and the directions that it listens to, and loses how it
 # lies to W.
+
 
 # %%
 def floor_of(weights: dict[str, Tensor], changes: dict[str, Tensor], turned: str = "") -> float:
@@ -594,16 +626,18 @@ display_table(table.map("{:.1%}".format).reset_index())
 # %%
 turned = table[[f"{part} turned" for part in "qkv"]].sub(table["as it is"], axis=0)
 floor = torch.tensor(table["as it is"].mean())
-display(Markdown(
-    f"**What this shows.** Turning a wish moves the floor by {100 * turned.min().min():+.1f} to "
-    f"{100 * turned.max().max():+.1f} points, {100 * turned.mean().mean():+.1f} on average. So in this "
-    "first gradient of this small model the three have next to nothing in common in what they want done "
-    "to a token. The floor is low because of how each gradient lies to its own weight, along directions "
-    f"in which W writes strongly; mixing the rows brings it to {table['rows mixed'].mean():.0%}.\n\n"
-    f"But a miss is not a failure. The part that Serial LoRA *can* express makes an angle of "
-    f"{torch.rad2deg(torch.asin(floor)):.0f} degrees with the wish, and a step of the same length along "
-    f"it lowers the loss at first {(1 - floor.item() ** 2) ** 0.5:.0%} as fast as the wish itself would."
-))
+display(
+    Markdown(
+        f"**What this shows.** Turning a wish moves the floor by {100 * turned.min().min():+.1f} to "
+        f"{100 * turned.max().max():+.1f} points, {100 * turned.mean().mean():+.1f} on average. So in this "
+        "first gradient of this small model the three have next to nothing in common in what they want done "
+        "to a token. The floor is low because of how each gradient lies to its own weight, along directions "
+        f"in which W writes strongly; mixing the rows brings it to {table['rows mixed'].mean():.0%}.\n\n"
+        f"But a miss is not a failure. The part that Serial LoRA *can* express makes an angle of "
+        f"{torch.rad2deg(torch.asin(floor)):.0f} degrees with the wish, and a step of the same length along "
+        f"it lowers the loss at first {(1 - floor.item() ** 2) ** 0.5:.0%} as fast as the wish itself would."
+    )
+)
 
 # %% [markdown]
 # That is the honest reading of this section. Serial LoRA cannot *imitate* an arbitrary change, and no
@@ -671,6 +705,7 @@ display_table(pd.DataFrame(rows, columns=columns))
 #
 # Return ∂L/∂B from the weights, their full gradients, `A` and the scale, while B is zero. The check
 # builds an attention with softmax, lets autograd differentiate it, and compares.
+
 
 # %% tags=["exercise"]
 def serial_gradient_of_B(
@@ -748,6 +783,7 @@ print(f"by hand and by autograd differ by {difference:.1e} of the gradient's siz
 # with each method and each of two optimizers, and prints how far q, k and v of one block moved,
 # relative to their size.
 
+
 # %%
 def rescaled(multiple: float) -> nn.Module:
     """The same function, with larger or smaller W_q, W_k and W_v in the image tower."""
@@ -768,6 +804,7 @@ def first_step(model: nn.Module, config, optimizer, lr: float) -> tuple[float, f
     optimizer(list(adapter_parameters(adapted)), lr=lr).step()
     after = torch.cat(list(read_qkv(merge(adapted)).values()))  # (3d, d)
     return loss.item(), ((after - before).norm() / before.norm()).item()
+
 
 # %%
 settings = {"SGD": (torch.optim.SGD, 0.1), "Adam": (torch.optim.Adam, 1e-3)}
@@ -818,6 +855,7 @@ display_table(pd.DataFrame(rows))
 #
 # Return the old weight from the merged one and the pair. The check also watches the sizes: no matrix
 # larger than (r, r) may be inverted or solved with. Do not change what comes in.
+
 
 # %% tags=["exercise"]
 def undo_merge(merged: Tensor, lora_A: Tensor, lora_B: Tensor, scale: float) -> Tensor:

@@ -34,12 +34,19 @@ import torch
 from IPython.display import Markdown, display
 from torch import nn
 
-from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, count_parameters, inject
+from serial_lora import (
+    LoRAConfig,
+    SerialLoRAConfig,
+    adapter_parameters,
+    count_parameters,
+    inject,
+)
 from serial_lora.attention import find_attention_sites
-from serial_lora.counting import ARCHITECTURES, audit_frame, ratio_frame, readings_frame
-from serial_lora.course import check, lesson_card
-from serial_lora.plots import display_figure, display_table, plot_counts
-from serial_lora.widgets import count_panel
+from serial_lora_course.checks import check, lesson_card
+from serial_lora_course.claims.paper import audit_frame, readings_frame
+from serial_lora_course.figures.base import display_figure, display_table, plot_counts
+from serial_lora_course.models.architectures import ARCHITECTURES, ratio_frame
+from serial_lora_course.panels.counts import count_panel
 
 lesson_card("02")
 
@@ -76,6 +83,7 @@ display(Markdown(f"One pair holds **{(A.numel() + B.numel()) / width**2:.1%}** o
 # | ●○○○○ | ●●●●● | 3 |
 #
 # Write the count for any matrix, square or not. The check makes the tensors and compares.
+
 
 # %% tags=["exercise"]
 def pair_size(inputs: int, outputs: int, rank: int) -> int:
@@ -152,6 +160,7 @@ for key in ("clip", "sam", "sd3"):
 #
 # Given the towers as (width, depth) and one rank, return how many parameters Serial LoRA trains.
 
+
 # %% tags=["exercise"]
 def serial_lora_total(towers: list[tuple[int, int]], rank: int) -> int:
     """Serial LoRA's parameters on a model.
@@ -214,6 +223,7 @@ for site in (sites[0], sites[-1]):
 #
 # The third way to count is to put the adapters in and ask every parameter. Write that function. Two
 # details decide: frozen parameters do not count, and a tensor that two modules share counts once.
+
 
 # %% tags=["exercise"]
 def count_trainable(model: nn.Module) -> int:
@@ -315,6 +325,7 @@ for stream in ("image", "text", "both"):
 # LoRA puts a pair on matrices of the given (inputs, outputs). Serial LoRA has one square pair of the
 # given width. Return LoRA's size over Serial LoRA's, at equal rank, as an exact `Fraction`. The rank
 # is not an argument: find out why it need not be.
+
 
 # %% tags=["exercise"]
 def size_ratio(shapes: list[tuple[int, int]], width: int) -> Fraction:

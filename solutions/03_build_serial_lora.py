@@ -37,9 +37,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from serial_lora import SerialLoRAConfig, inject
-from serial_lora.adapters import SerialLoRA
-from serial_lora.course import check, lesson_card
-from serial_lora.inject import adapters
+from serial_lora.injection import adapters
+from serial_lora.layers import SerialLoRA
+from serial_lora_course.checks import check, lesson_card
 
 lesson_card("03")
 
@@ -53,6 +53,7 @@ lesson_card("03")
 # the **residual stream**; it runs through the whole model, and each block only adds to it. The other
 # half of a block, an MLP, is left out here, since neither method touches it. Read it from `forward`
 # upwards.
+
 
 # %%
 class SmallBlock(nn.Module):
@@ -77,6 +78,7 @@ class SmallBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.attention(self.norm(x))
 
+
 # %% [markdown]
 # Nobody trained these models: their weights are random and frozen, and for questions about how an
 # adapter is built they serve as well as any. One adapter is made here too, the package's own, with
@@ -91,11 +93,21 @@ nn.init.normal_(adapter.lora_B, std=0.1)  # as if trained
 block = SmallBlock(width, heads=4).requires_grad_(False)
 print(block(x).shape)
 
-clip = open_clip.CLIP(
-    embed_dim=64,
-    vision_cfg={"image_size": 64, "patch_size": 16, "width": 128, "layers": 4, "head_width": 32},
-    text_cfg={"width": 64, "layers": 2, "heads": 2, "vocab_size": 512, "context_length": 16},
-).eval().requires_grad_(False)
+clip = (
+    open_clip.CLIP(
+        embed_dim=64,
+        vision_cfg={
+            "image_size": 64,
+            "patch_size": 16,
+            "width": 128,
+            "layers": 4,
+            "head_width": 32,
+        },
+        text_cfg={"width": 64, "layers": 2, "heads": 2, "vocab_size": 512, "context_length": 16},
+    )
+    .eval()
+    .requires_grad_(False)
+)
 images = torch.randn(3, 3, 64, 64)  # (B, 3, H, W)
 
 # %% [markdown]
@@ -126,6 +138,7 @@ images = torch.randn(3, 3, 64, 64)  # (B, 3, H, W)
 # them. `A` starts with random numbers, `B` with zeros. The check looks at names, shapes, the start,
 # and the output for a `B` that is not zero. Until both methods are written, it says that the exercise
 # is waiting.
+
 
 # %% tags=["exercise"]
 class SerialAdapter(nn.Module):
@@ -207,6 +220,7 @@ print(adapter)
 # stream. You have `block.norm`, `block.attention` and `adapter`. The check recognises most of the
 # wrong places.
 
+
 # %% tags=["exercise"]
 def adapted_forward(block: nn.Module, adapter: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Run an attention block with a Serial LoRA adapter in it.
@@ -258,6 +272,7 @@ check("3.2", adapted_forward)
 #
 # Return the weight that does in one step what the adapter and W do in two. `nn.Linear` computes
 # x Wᵀ, so mind on which side the identity stands. Do not change the weight that comes in.
+
 
 # %% tags=["exercise"]
 def merged_weight(
@@ -323,6 +338,7 @@ with torch.no_grad():
 # classifier on top, and each of them trains: no error, a falling loss. None is Serial LoRA. First the
 # right one, as a module:
 
+
 # %%
 class RightBlock(nn.Module):
     """A block with one Serial LoRA pair in the right place."""
@@ -334,9 +350,11 @@ class RightBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.block.attention(self.pair(self.block.norm(x)))
 
+
 # %% [markdown]
 # Now read the variants, and decide for each what is wrong before you go on. The first computes q, k
 # and v from the adapted tokens and stores them on the block:
+
 
 # %%
 class VariantOne(RightBlock):
@@ -347,16 +365,20 @@ class VariantOne(RightBlock):
         self.block.value = self.block.v(tokens)
         return self.block(x)
 
+
 # %% [markdown]
 # The second is the shortest of all:
+
 
 # %%
 class VariantTwo(RightBlock):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.block(self.pair(x))
 
+
 # %% [markdown]
 # And the third is careful with q, k and v:
+
 
 # %%
 class VariantThree(nn.Module):
@@ -370,6 +392,7 @@ class VariantThree(nn.Module):
         projections = (self.block.q, self.block.k, self.block.v)
         q, k, v = (w(pair(tokens)) for w, pair in zip(projections, self.pairs, strict=True))
         return x + self.block.attend(q, k, v)
+
 
 # %% [markdown]
 # Reading is one way. Probing is better, because a probe also finds the bug that you did not think
@@ -386,6 +409,7 @@ class VariantThree(nn.Module):
 #
 # Return True when the adapter can change the output. Mind that a *fresh* adapter must not: give `B`
 # some values first. Work on a deep copy, so that the block you were given stays as it was.
+
 
 # %% tags=["exercise"]
 def has_effect(adapted: nn.Module, x: torch.Tensor) -> bool:
@@ -432,6 +456,7 @@ check("3.4", has_effect)
 #
 # If attention added nothing, a right block would return x unchanged, whatever the adapter holds.
 # Turn that into a probe: on a copy, make attention add nothing, give `B` some values, and look.
+
 
 # %% tags=["exercise"]
 def keeps_residual(adapted: nn.Module, x: torch.Tensor) -> bool:
@@ -480,6 +505,7 @@ check("3.5", keeps_residual)
 #
 # Return how many different pairs a block has. One pair may hang under several names; it is still one.
 
+
 # %% tags=["exercise"]
 def pairs_in(adapted: nn.Module) -> int:
     """The number of different low-rank pairs in a block, by their lora_A."""
@@ -511,10 +537,12 @@ check("3.6", pairs_in)
 # column one question. Before you run it: in which column does each variant fail?
 
 # %%
-from serial_lora.course.probes import probe_table
+from serial_lora_course.checks.probes import probe_table
 
-blocks = {kind.__name__: kind(copy.deepcopy(block), rank)
-          for kind in (RightBlock, VariantOne, VariantTwo, VariantThree)}
+blocks = {
+    kind.__name__: kind(copy.deepcopy(block), rank)
+    for kind in (RightBlock, VariantOne, VariantTwo, VariantThree)
+}
 probe_table(blocks, x)
 
 # %% [markdown]
@@ -699,7 +727,7 @@ curves = {rank: imitate(rank) for rank in (1, 2, 4, 8)}
 # %%
 from matplotlib.figure import Figure
 
-from serial_lora.plots import display_figure, house_style
+from serial_lora_course.figures.base import display_figure, house_style
 
 with house_style():
     figure = Figure(figsize=(7, 3.6), layout="constrained")

@@ -46,18 +46,29 @@ from torch import Tensor, nn
 
 from serial_lora import count_parameters, eject, inject, merge, save_adapter, unmerge
 from serial_lora.attention import find_attention_sites
-from serial_lora.backbones.clip import encode_prompts, load_clip, tiny_file
-from serial_lora.course import check, lesson_card
-from serial_lora.data.classification import dataset_names, load_classification
-from serial_lora.data.emoji import ATTRIBUTION
-from serial_lora.data.fewshot import few_shot_split
-from serial_lora.labs.clip import class_scores, lab_config, run_one, zero_shot
-from serial_lora.labs.methods import METHODS, get_method
 from serial_lora.metrics import accuracy
-from serial_lora.plots import display_figure, house_style, plot_accuracy_by_shots, show_pictures
-from serial_lora.results import Record, as_text, frame, paired_difference, shipped_records
-from serial_lora.training import process_state
-from serial_lora.widgets import is_static
+from serial_lora_course.checks import check, lesson_card
+from serial_lora_course.data.classification import dataset_names, load_classification
+from serial_lora_course.data.emoji import ATTRIBUTION
+from serial_lora_course.data.fewshot import few_shot_split
+from serial_lora_course.figures.base import (
+    display_figure,
+    house_style,
+    plot_accuracy_by_shots,
+    show_pictures,
+)
+from serial_lora_course.labs.clip import class_scores, lab_config, run_one, zero_shot
+from serial_lora_course.labs.methods import METHODS, get_method
+from serial_lora_course.labs.records import (
+    Record,
+    as_text,
+    frame,
+    paired_difference,
+    shipped_records,
+)
+from serial_lora_course.labs.training import process_state
+from serial_lora_course.models.clip import encode_prompts, load_clip, tiny_file
+from serial_lora_course.panels.counts import is_static
 
 torch.manual_seed(0)
 lesson_card("04")
@@ -92,6 +103,7 @@ def predictions(clip: nn.Module) -> Tensor:
         features = encode_prompts(clip, prompt_tokens(data.prompts()))  # (C, D)
         return class_scores(clip, tensors, features).argmax(-1).cpu()
 
+
 # %% [markdown]
 # The second half of the lesson looks at two trained adapters, Serial LoRA's and LoRA's.
 # `trained("lora")` trains one, saves it, and takes it out of the model again. That needs some seconds
@@ -115,12 +127,21 @@ class Trained(NamedTuple):
 @cache
 def trained(name: str) -> Trained:
     """Trains a method's adapter, saves it, and takes it out of the model; remembers the result."""
-    record = run_one(backbone, data, get_method(name), SHOTS, SEED, config,
-                     progress=not is_static(), keep_adapter=True)
+    record = run_one(
+        backbone,
+        data,
+        get_method(name),
+        SHOTS,
+        SEED,
+        config,
+        progress=not is_static(),
+        keep_adapter=True,
+    )
     file = save_adapter(model, Path(folder.name, f"{name}.safetensors"))
     said = predictions(model)
     eject(model)
     return Trained(record, said, file)
+
 
 # %% [markdown]
 # ## Two towers and a cosine
@@ -142,14 +163,16 @@ measured = card["measured"]
 for tower in ("image", "text"):
     sites = find_attention_sites(model, towers=[tower])
     print(f"{tower} tower: {len(sites)} attention blocks, tokens of width {sites[0].width}")
-display(Markdown(
-    f"It has {card['parameters']:,} parameters and was pretrained for {card['minutes']:.0f} minutes "
-    f"({card['steps']:,} steps) on {card['training_pictures']:,} drawings in {len(card['data'])} "
-    f"styles. OpenMoji's drawings of some concepts were hidden; {card['measured_concepts']} of these "
-    f"look like no drawing that it was shown. Shown one of those, it has the right name among its "
-    f"first ten guesses in {measured['openmoji R@10']:.0%} of the cases; by luck that would be "
-    f"{10 / card['measured_concepts']:.1%}."
-))
+display(
+    Markdown(
+        f"It has {card['parameters']:,} parameters and was pretrained for {card['minutes']:.0f} minutes "
+        f"({card['steps']:,} steps) on {card['training_pictures']:,} drawings in {len(card['data'])} "
+        f"styles. OpenMoji's drawings of some concepts were hidden; {card['measured_concepts']} of these "
+        f"look like no drawing that it was shown. Shown one of those, it has the right name among its "
+        f"first ten guesses in {measured['openmoji R@10']:.0%} of the cases; by luck that would be "
+        f"{10 / card['measured_concepts']:.1%}."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** The model is no toy in kind, only in size: it has learnt to connect drawings
@@ -165,9 +188,14 @@ display(Markdown(
 # %%
 firsts = [data.test.labels.index(label) for label in range(len(data.class_names))]
 figure = show_pictures([data.test[i][0] for i in firsts], data.class_names)
-display_figure(figure, alt=f"One drawing of each class: {', '.join(data.class_names)}.", caption=False)
-print(f"{len(data.class_names)} classes, {len(data.train)} pictures to draw shots from,",
-      f"{len(data.test)} test pictures.", ATTRIBUTION["openmoji"])
+display_figure(
+    figure, alt=f"One drawing of each class: {', '.join(data.class_names)}.", caption=False
+)
+print(
+    f"{len(data.class_names)} classes, {len(data.train)} pictures to draw shots from,",
+    f"{len(data.test)} test pictures.",
+    ATTRIBUTION["openmoji"],
+)
 
 # %% [markdown]
 # ## A picture asks every class
@@ -188,10 +216,9 @@ print(f"{len(data.class_names)} classes, {len(data.train)} pictures to draw shot
 # The features come as the towers made them, of any length. Give every picture a row and every class
 # a column. The check uses features of unequal lengths and a scale that is not 1.
 
+
 # %% tags=["exercise"]
-def similarity_scores(
-    image_features: Tensor, text_features: Tensor, logit_scale: Tensor
-) -> Tensor:
+def similarity_scores(image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> Tensor:
     """Scaled cosine similarity of every picture with every class prompt.
 
     Args:
@@ -263,6 +290,7 @@ table
 #
 # The features are normalised already. Return a plain number between 0 and 1.
 
+
 # %% tags=["exercise"]
 def zero_shot_accuracy(image_features: Tensor, class_features: Tensor, labels: Tensor) -> float:
     """Share of the pictures whose best fitting class is the right one.
@@ -303,6 +331,7 @@ check("4.2", zero_shot_accuracy)
 # prompts change. Two further columns help to judge: *by luck* is what guessing a class at random
 # gives, and *largest class* is what you get by always naming the class with the most test pictures.
 
+
 # %%
 @torch.no_grad()
 def prompt_accuracies(name: str, templates: list[str]) -> dict[str, float]:
@@ -310,9 +339,12 @@ def prompt_accuracies(name: str, templates: list[str]) -> dict[str, float]:
     each = load_classification(name)
     test, labels = each.test, torch.tensor(each.test.labels)
     images = model.encode_image(prepare([test[i][0] for i in range(len(test))]), normalize=True)
-    row = {"classes": len(each.class_names), "test pictures": len(test),
-           "by luck": 1 / len(each.class_names),
-           "largest class": labels.bincount().max().item() / len(test)}
+    row = {
+        "classes": len(each.class_names),
+        "test pictures": len(test),
+        "by luck": 1 / len(each.class_names),
+        "largest class": labels.bincount().max().item() / len(test),
+    }
     for template in templates:
         class_features = encode_prompts(model, prompt_tokens(each.prompts(template)))  # (C, D)
         row[template] = accuracy((images @ class_features.T).cpu(), labels)
@@ -320,24 +352,32 @@ def prompt_accuracies(name: str, templates: list[str]) -> dict[str, float]:
 
 
 templates = [data.template, data.generic_template, "{}", "a sketch of {}."]
-zero_table = pd.DataFrame({name: prompt_accuracies(name, templates)
-                           for name in dataset_names("tiny")}).T
+zero_table = pd.DataFrame(
+    {name: prompt_accuracies(name, templates) for name in dataset_names("tiny")}
+).T
 counts = ["classes", "test pictures"]
-as_text(zero_table.astype(dict.fromkeys(counts, int)), dict.fromkeys(zero_table.columns[2:], "{:.1%}"))
+as_text(
+    zero_table.astype(dict.fromkeys(counts, int)), dict.fromkeys(zero_table.columns[2:], "{:.1%}")
+)
 
 # %%
 own, generic = zero_table[data.template], zero_table[data.generic_template]
 apart = 100 * (own - generic).abs()
 wording = 100 * (zero_table[templates].max(axis=1) - zero_table[templates].min(axis=1))
-display(Markdown(
-    f"With the data sets' own prompt, zero-shot accuracy is {own.mean():.1%} on average, "
-    f"{own.mean() / zero_table['by luck'].mean():.1f} times what luck gives; naming the largest class "
-    f"would give {zero_table['largest class'].mean():.1%}. The generic prompt "
-    + (f"moves it by up to {apart.max():.1f} points (on {apart.idxmax()}). " if apart.max() > 0.05 else
-       "gives the same numbers. ")
-    + f"Over all the prompts, one data set's accuracy moves by up to {wording.max():.1f} points (on "
-    f"{wording.idxmax()}), without any training."
-))
+display(
+    Markdown(
+        f"With the data sets' own prompt, zero-shot accuracy is {own.mean():.1%} on average, "
+        f"{own.mean() / zero_table['by luck'].mean():.1f} times what luck gives; naming the largest class "
+        f"would give {zero_table['largest class'].mean():.1%}. The generic prompt "
+        + (
+            f"moves it by up to {apart.max():.1f} points (on {apart.idxmax()}). "
+            if apart.max() > 0.05
+            else "gives the same numbers. "
+        )
+        + f"Over all the prompts, one data set's accuracy moves by up to {wording.max():.1f} points (on "
+        f"{wording.idxmax()}), without any training."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** The wording alone can move accuracy. This model has read both of the lab's prompts
@@ -361,8 +401,10 @@ display(Markdown(
 for seed in (1, 2, 3):
     few, many = (set(few_shot_split(data, shots, seed).indices) for shots in (4, 16))
     ids = {data.train.picture_ids[index] for index in many}
-    print(f"seed {seed}: nested {few < many}, apart from the test pictures",
-          ids.isdisjoint(data.test.picture_ids))
+    print(
+        f"seed {seed}: nested {few < many}, apart from the test pictures",
+        ids.isdisjoint(data.test.picture_ids),
+    )
 
 # %% [markdown]
 # Next, what a learner of one shot gets to see: one picture of each class, for two seeds. Imagine that
@@ -371,13 +413,20 @@ for seed in (1, 2, 3):
 # %%
 one_shot = [few_shot_split(data, 1, seed).indices for seed in (1, 2)]
 pictures = [data.train[index][0] for indices in one_shot for index in indices]
-figure = show_pictures(pictures, [*data.class_names, *[""] * len(one_shot[1])],
-                       columns=len(one_shot[0]))
-display_figure(figure, alt="The single training picture of each class: seed 1 above, seed 2 below, "
-               f"for {', '.join(data.class_names)}.", caption=False)
+figure = show_pictures(
+    pictures, [*data.class_names, *[""] * len(one_shot[1])], columns=len(one_shot[0])
+)
+display_figure(
+    figure,
+    alt="The single training picture of each class: seed 1 above, seed 2 below, "
+    f"for {', '.join(data.class_names)}.",
+    caption=False,
+)
 short = few_shot_split(data, 16, 1).short_classes
-print("Fewer pictures than asked for at 16 shots:",
-      ", ".join(f"{name} ({count})" for name, count in short.items()) or "no class")
+print(
+    "Fewer pictures than asked for at 16 shots:",
+    ", ".join(f"{name} ({count})" for name, count in short.items()) or "no class",
+)
 
 # %% [markdown]
 # **What this shows.** Two seeds, two quite different ideas of the same class. That is why results
@@ -403,6 +452,7 @@ print("Fewer pictures than asked for at 16 shots:",
 # | ●●●○○ | ●●●●● | 12 |
 #
 # The check compares the value, and then the gradients of both towers.
+
 
 # %% tags=["exercise"]
 def few_shot_loss(clip: nn.Module, pictures: Tensor, labels: Tensor, prompts: Tensor) -> Tensor:
@@ -463,6 +513,7 @@ check("4.3", few_shot_loss)
 # The end-of-text token has the highest id of the vocabulary, and each row has it once. Keep exactly
 # as many columns as the longest prompt needs. Mind that id 0 is padding *and* a token of its own
 # (an exclamation mark).
+
 
 # %% tags=["exercise"]
 def cut_prompts(tokens: Tensor) -> Tensor:
@@ -534,6 +585,7 @@ for scale, ids in (("tiny", tokens), ("paper", large)):
 # Return the largest rank at which LoRA on q, k, v and out stays within a number of parameters. A
 # tower is (width, depth); a pair on a square matrix has 2 · width · rank entries.
 
+
 # %% tags=["exercise"]
 def lora_rank_within(budget: int, towers: list[tuple[int, int]]) -> int:
     """The largest rank whose LoRA parameters, over all towers, are at most `budget`.
@@ -574,9 +626,16 @@ rows = []
 for method in METHODS.values():
     trial = inject(copy.deepcopy(model), method.config(config.rank))
     count = count_parameters(trial)
-    rows.append({"method": method.label, "rank": method.rank(config.rank),
-                 "lr of B / lr of A": method.ratio, "trainable": count.trainable,
-                 "bytes": count.adapter_bytes, "share of the model": count.trainable / count.total})
+    rows.append(
+        {
+            "method": method.label,
+            "rank": method.rank(config.rank),
+            "lr of B / lr of A": method.ratio,
+            "trainable": count.trainable,
+            "bytes": count.adapter_bytes,
+            "share of the model": count.trainable / count.total,
+        }
+    )
 formats = {"trainable": "{:,}", "bytes": "{:,}", "share of the model": "{:.1%}"}
 as_text(pd.DataFrame(rows).set_index("method"), formats)
 
@@ -606,23 +665,35 @@ runs = {name: trained(name) for name in ("serial_lora", "lora")}
 rows = []
 for name, (record, _, _) in runs.items():
     before, after = record.measures[f"zero_shot_{config.prompt}"], record.measures["accuracy"]
-    rows.append({"method": get_method(name).label, "trainable": f"{record.sizes['parameters']:,}",
-                 "zero-shot": f"{before:.1%}", "adapted": f"{after:.1%}",
-                 "gain in points": f"{100 * (after - before):+.1f}",
-                 "last loss": f"{record.measures['loss']:.2f}", "seconds": f"{record.seconds:.0f}"})
+    rows.append(
+        {
+            "method": get_method(name).label,
+            "trainable": f"{record.sizes['parameters']:,}",
+            "zero-shot": f"{before:.1%}",
+            "adapted": f"{after:.1%}",
+            "gain in points": f"{100 * (after - before):+.1f}",
+            "last loss": f"{record.measures['loss']:.2f}",
+            "seconds": f"{record.seconds:.0f}",
+        }
+    )
 display(pd.DataFrame(rows).set_index("method"))
 
 right = {name: run.said == labels for name, run in runs.items()}
 only_serial = int((right["serial_lora"] & ~right["lora"]).sum())
 only_lora = int((right["lora"] & ~right["serial_lora"]).sum())
 usual = 2 * (only_serial + only_lora) ** 0.5
-display(Markdown(
-    f"One test picture is {100 / n:.1f} points. Right with Serial LoRA only: {only_serial}; "
-    f"with LoRA only: {only_lora}. Between two methods that are equally good, a difference of up to about "
-    f"{usual:.0f} pictures is nothing unusual; here it is {abs(only_serial - only_lora)}"
-    + (", too few for a verdict." if abs(only_serial - only_lora) <= usual else
-       ", which is more, but in one run, with one draw of the shots.")
-))
+display(
+    Markdown(
+        f"One test picture is {100 / n:.1f} points. Right with Serial LoRA only: {only_serial}; "
+        f"with LoRA only: {only_lora}. Between two methods that are equally good, a difference of up to about "
+        f"{usual:.0f} pictures is nothing unusual; here it is {abs(only_serial - only_lora)}"
+        + (
+            ", too few for a verdict."
+            if abs(only_serial - only_lora) <= usual
+            else ", which is more, but in one run, with one draw of the shots."
+        )
+    )
+)
 
 # %% [markdown]
 # **What this shows.** The *gain* over zero-shot is one thing, the *difference between methods* is
@@ -639,11 +710,13 @@ zero, adapted = predictions(model), trained("serial_lora").said  # (N,) each
 repaired = ((zero != labels) & (adapted == labels)).nonzero().flatten().tolist()
 broken = ((zero == labels) & (adapted != labels)).nonzero().flatten().tolist()
 both = int(((zero == labels) & (adapted == labels)).sum())
-display(Markdown(
-    f"Of {n} test pictures, {both} were right and stayed right, {len(repaired)} turned from wrong to "
-    f"right, {len(broken)} from right to wrong, and {n - both - len(repaired) - len(broken)} were "
-    "wrong before and after."
-))
+display(
+    Markdown(
+        f"Of {n} test pictures, {both} were right and stayed right, {len(repaired)} turned from wrong to "
+        f"right, {len(broken)} from right to wrong, and {n - both - len(repaired) - len(broken)} were "
+        "wrong before and after."
+    )
+)
 
 
 def show_changes(indices: list[int], what: str) -> None:
@@ -653,12 +726,16 @@ def show_changes(indices: list[int], what: str) -> None:
         return
     chosen = indices[:: -(-len(indices) // 8)]  # evenly from all of them, so from many classes
     names = [name.removeprefix("a ").removeprefix("an ") for name in data.class_names]
-    titles = [f"{names[labels[i]]}\nwas: {names[zero[i]]}\nnow: {names[adapted[i]]}"
-              for i in chosen]
+    titles = [
+        f"{names[labels[i]]}\nwas: {names[zero[i]]}\nnow: {names[adapted[i]]}" for i in chosen
+    ]
     figure = show_pictures([data.test[i][0] for i in chosen], titles, columns=4, size=2.0)
     words = "; ".join(title.replace("\n", ", ") for title in titles)
-    display_figure(figure, alt=f"Pictures that turned {what}, {len(titles)} of {len(indices)}: {words}.",
-                   caption=False)
+    display_figure(
+        figure,
+        alt=f"Pictures that turned {what}, {len(titles)} of {len(indices)}: {words}.",
+        caption=False,
+    )
 
 
 show_changes(repaired, "from wrong to right")
@@ -701,23 +778,38 @@ with house_style():
             axes.text(column, row, value, ha="center", va="center", color=ink)
     panels[0].set_ylabel("what it is")
 rights = [int((guesses == labels).sum()) for guesses in (zero, adapted)]
-display_figure(figure, alt=f"Two confusion matrices: {rights[0]} of {n} on the diagonal before, "
-               f"{rights[1]} after Serial LoRA.", caption=False)
+display_figure(
+    figure,
+    alt=f"Two confusion matrices: {rights[0]} of {n} on the diagonal before, "
+    f"{rights[1]} after Serial LoRA.",
+    caption=False,
+)
 
 # %%
-rows = pd.DataFrame({"pictures": confusion(zero).sum(1), "right before": confusion(zero).diagonal(),
-                     "right after": confusion(adapted).diagonal()}, index=data.class_names)
+rows = pd.DataFrame(
+    {
+        "pictures": confusion(zero).sum(1),
+        "right before": confusion(zero).diagonal(),
+        "right after": confusion(adapted).diagonal(),
+    },
+    index=data.class_names,
+)
 change = (rows["right after"] - rows["right before"]) / rows["pictures"]
 gained, lost = change.idxmax(), change.idxmin()
 agree = (adapted == trained("lora").said).float().mean().item()
 display(rows)
-display(Markdown(
-    f"The class that gained most is “{gained}”, from {rows.loc[gained, 'right before']} to "
-    f"{rows.loc[gained, 'right after']} of {rows.loc[gained, 'pictures']}. "
-    + (f"“{lost}” lost, from {rows.loc[lost, 'right before']} to {rows.loc[lost, 'right after']}. "
-       if change.min() < 0 else "No class lost. ")
-    + f"Serial LoRA and LoRA say the same about {agree:.0%} of the test pictures."
-))
+display(
+    Markdown(
+        f"The class that gained most is “{gained}”, from {rows.loc[gained, 'right before']} to "
+        f"{rows.loc[gained, 'right after']} of {rows.loc[gained, 'pictures']}. "
+        + (
+            f"“{lost}” lost, from {rows.loc[lost, 'right before']} to {rows.loc[lost, 'right after']}. "
+            if change.min() < 0
+            else "No class lost. "
+        )
+        + f"Serial LoRA and LoRA say the same about {agree:.0%} of the test pictures."
+    )
+)
 
 # %% [markdown]
 # ## From adapter to file, and into the weights
@@ -762,6 +854,7 @@ print("the same class for every test picture:", same)
 # three rates on a single shot, in short runs, and measures how far the image tower's q, k and v
 # weights moved, relative to their size, and how far the loss came down.
 
+
 # %%
 def relative_move(clip: nn.Module) -> float:
     """How far the adapters move q, k and v of the image tower: |W' - W| / |W|."""
@@ -778,10 +871,26 @@ rows = []
 for rate in (config.lr / 4, config.lr, 4 * config.lr):
     for name in ("lora", "serial_lora"):
         other = lab_config("tiny", lr=rate, epochs=1)  # as short as the lab allows
-        record = run_one(backbone, data, get_method(name), 1, SEED, other, base,
-                         progress=not is_static(), keep_adapter=True)
-        rows.append({"rate": rate, "method": get_method(name).label, "move": relative_move(model),
-                     "loss": record.measures["loss"], "accuracy": record.measures["accuracy"]})
+        record = run_one(
+            backbone,
+            data,
+            get_method(name),
+            1,
+            SEED,
+            other,
+            base,
+            progress=not is_static(),
+            keep_adapter=True,
+        )
+        rows.append(
+            {
+                "rate": rate,
+                "method": get_method(name).label,
+                "move": relative_move(model),
+                "loss": record.measures["loss"],
+                "accuracy": record.measures["accuracy"],
+            }
+        )
         eject(model)
 rates = pd.DataFrame(rows)
 formats = {"rate": "{:g}", "move": "{:.1%}", "loss": "{:.2f}", "accuracy": "{:.1%}"}
@@ -795,16 +904,21 @@ alike = 0.8 < low and high < 1.25
 ends = {name: steps.loc[config.lr, ("loss", name)] for name in ("LoRA", "Serial LoRA")}
 slower = max(ends, key=ends.get)
 best = {name: steps["accuracy", name].idxmax() for name in ("LoRA", "Serial LoRA")}
-display(Markdown(
-    f"At the same rate, LoRA moved these weights {low:.2f} to {high:.2f} times as far as Serial LoRA: "
-    + ("about as far, on this model. " if alike else "the same rate, unequal steps. ")
-    + f"At the records' rate, {config.lr:g}, LoRA's loss ends at {ends['LoRA']:.2f} and Serial LoRA's at "
-    f"{ends['Serial LoRA']:.2f}"
-    + (f": {slower} brings its loss down less in the same number of steps. "
-       if max(ends.values()) > 1.25 * min(ends.values()) else ", much alike. ")
-    + f"In these single runs LoRA's best rate of the three is {best['LoRA']:g} and Serial LoRA's "
-    f"{best['Serial LoRA']:g}" + (": the same." if len(set(best.values())) == 1 else ".")
-))
+display(
+    Markdown(
+        f"At the same rate, LoRA moved these weights {low:.2f} to {high:.2f} times as far as Serial LoRA: "
+        + ("about as far, on this model. " if alike else "the same rate, unequal steps. ")
+        + f"At the records' rate, {config.lr:g}, LoRA's loss ends at {ends['LoRA']:.2f} and Serial LoRA's at "
+        f"{ends['Serial LoRA']:.2f}"
+        + (
+            f": {slower} brings its loss down less in the same number of steps. "
+            if max(ends.values()) > 1.25 * min(ends.values())
+            else ", much alike. "
+        )
+        + f"In these single runs LoRA's best rate of the three is {best['LoRA']:g} and Serial LoRA's "
+        f"{best['Serial LoRA']:g}" + (": the same." if len(set(best.values())) == 1 else ".")
+    )
+)
 
 # %% [markdown]
 # **What this shows.** A comparison "at the same learning rate" compares the methods *and* how far that
@@ -822,7 +936,7 @@ display(Markdown(
 # command, and the configuration that they were made with.
 
 # %%
-from serial_lora.results import describe_records, methods_table
+from serial_lora_course.labs.records import describe_records, methods_table
 
 records = shipped_records("clip")
 results = frame(records)
@@ -834,17 +948,18 @@ print(describe_records(records, "shots", dataset_names("tiny"), METHODS))
 
 # %%
 zero_column = f"zero_shot_{records[0].settings['prompt']}"
-display(methods_table(results, "accuracy",
-                      lambda mean, spread: f"{mean:.1%} ± {100 * spread:.1f}"))
+display(methods_table(results, "accuracy", lambda mean, spread: f"{mean:.1%} ± {100 * spread:.1f}"))
 
 most = int(results["shots"].max())
 at_most = results[(results["shots"] == most) & (results["method"] == "serial_lora")]
 gains = 100 * (at_most["accuracy"] - at_most[zero_column]).groupby(at_most["dataset"]).mean()
-display(Markdown(
-    f"Zero-shot, with the same prompt: {results.groupby('dataset')[zero_column].first().mean():.1%}. "
-    f"With {most} shots Serial LoRA gains {gains.mean():+.1f} points over that on average, between "
-    f"{gains.min():+.1f} ({gains.idxmin()}) and {gains.max():+.1f} ({gains.idxmax()})."
-))
+display(
+    Markdown(
+        f"Zero-shot, with the same prompt: {results.groupby('dataset')[zero_column].first().mean():.1%}. "
+        f"With {most} shots Serial LoRA gains {gains.mean():+.1f} points over that on average, between "
+        f"{gains.min():+.1f} ({gains.idxmin()}) and {gains.max():+.1f} ({gains.idxmax()})."
+    )
+)
 
 # %% [markdown]
 # The same as a picture, with the data sets apart. Each run is a small point, a line joins the means over
@@ -864,11 +979,17 @@ display_figure(plot_accuracy_by_shots(results, zero_column))
 
 # %%
 results = frame(shipped_records("clip"))
-pairs = [("serial_lora", "lora"), ("serial_lora", "lora_equal_budget"),
-         ("serial_lora_plus", "lora_plus"), ("lora_plus", "lora"), ("serial_lora_plus", "serial_lora")]
+pairs = [
+    ("serial_lora", "lora"),
+    ("serial_lora", "lora_equal_budget"),
+    ("serial_lora_plus", "lora_plus"),
+    ("lora_plus", "lora"),
+    ("serial_lora_plus", "serial_lora"),
+]
 pairs = [pair for pair in pairs if set(pair) <= set(results["method"])]
-verdicts = pd.concat([paired_difference(results, *pair, "accuracy") for pair in pairs],
-                     ignore_index=True)
+verdicts = pd.concat(
+    [paired_difference(results, *pair, "accuracy") for pair in pairs], ignore_index=True
+)
 verdicts[["mean", "sem"]] *= 100  # in points
 shown = verdicts.rename(columns={"mean": "points", "sem": "standard error", "count": "runs"})
 as_text(shown, {"points": "{:+.1f}", "standard error": "{:.1f}"}).set_index(["methods", "shots"])
@@ -879,20 +1000,24 @@ as_text(shown, {"points": "{:+.1f}", "standard error": "{:.1f}"}).set_index(["me
 
 # %%
 for methods, part in verdicts.groupby("methods", sort=False):
-    parts = [f"{row.verdict} with {row.shots} shot{'s' * (row.shots > 1)} ({row.mean:+.1f} ± {row.sem:.1f})"
-             for row in part.itertuples(index=False)]
+    parts = [
+        f"{row.verdict} with {row.shots} shot{'s' * (row.shots > 1)} ({row.mean:+.1f} ± {row.sem:.1f})"
+        for row in part.itertuples(index=False)
+    ]
     display(Markdown(f"- **{methods}**: {', '.join(parts)}."))
 
 cell_means = results.groupby(["dataset", "shots", "method"])["accuracy"].mean().unstack("method")
 by_cell = 100 * (cell_means["serial_lora"] - cell_means["lora"])
 ahead, behind = int((by_cell > 0).sum()), int((by_cell < 0).sum())
 worst, finest = by_cell.idxmin(), by_cell.idxmax()
-display(Markdown(
-    f"At equal rank Serial LoRA's mean is above LoRA's in {ahead} of {len(by_cell)} cells, below in "
-    f"{behind} and equal in {len(by_cell) - ahead - behind}. Its best cell is {finest[0]} with "
-    f"{finest[1]} shots ({by_cell.max():+.1f} points), its worst is {worst[0]} with {worst[1]} "
-    f"({by_cell.min():+.1f})."
-))
+display(
+    Markdown(
+        f"At equal rank Serial LoRA's mean is above LoRA's in {ahead} of {len(by_cell)} cells, below in "
+        f"{behind} and equal in {len(by_cell) - ahead - behind}. Its best cell is {finest[0]} with "
+        f"{finest[1]} shots ({by_cell.max():+.1f} points), its worst is {worst[0]} with {worst[1]} "
+        f"({by_cell.min():+.1f})."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** Read the verdicts with their limits: one tiny model, test sets of some dozens of
@@ -905,7 +1030,7 @@ display(Markdown(
 # Table III at the paper's scale: CLIP ViT-B/16, four data sets, accuracy in percent.
 
 # %%
-from serial_lora.counting import paper_facts, paper_table
+from serial_lora_course.claims.paper import paper_facts, paper_table
 
 paper = paper_table("Table III")
 display(paper)
@@ -914,26 +1039,38 @@ facts = paper_facts()
 paper_serial, paper_lora = paper.xs("Serial LoRA", level="method"), paper.xs("LoRA", level="method")
 differences = paper_serial - paper_lora  # rows: shots, columns: data sets
 here = paired_difference(frame(shipped_records("clip")), "serial_lora", "lora", "accuracy")
-ours = {f"{row.shots} shot": f"{100 * row.mean:+.1f} ± {100 * row.sem:.1f}"
-        for row in here.itertuples(index=False)}
-rows = [{"shots": shots, "the paper": f"{row.mean():+.2f}",
-         "from ... to": f"{row.min():+.2f} ... {row.max():+.2f}",
-         "ours, tiny scale": ours.get(shots, "not run")}
-        for shots, row in differences.iterrows()]
+ours = {
+    f"{row.shots} shot": f"{100 * row.mean:+.1f} ± {100 * row.sem:.1f}"
+    for row in here.itertuples(index=False)
+}
+rows = [
+    {
+        "shots": shots,
+        "the paper": f"{row.mean():+.2f}",
+        "from ... to": f"{row.min():+.2f} ... {row.max():+.2f}",
+        "ours, tiny scale": ours.get(shots, "not run"),
+    }
+    for shots, row in differences.iterrows()
+]
 print("Serial LoRA minus LoRA at equal rank, in points:")
 pd.DataFrame(rows).set_index("shots")
 
 # %%
-falling = [name for name in paper.columns
-           if paper.loc[("16 shot", "LoRA+"), name] < paper.loc[("1 shot", "LoRA+"), name]]
-display(Markdown(
-    f"In the paper Serial LoRA is behind LoRA in {facts['serial_behind_clip']} of "
-    f"{facts['clip_cells']} cells. LoRA+, which one would expect to improve on LoRA, is *below* it in "
-    f"{facts['lora_plus_below']} of {facts['clip_cells']}, and on {', '.join(falling) or 'no set'} it "
-    "has less accuracy with sixteen shots than with one. The text does not discuss that. A rate that is "
-    "too high for B would look like this, and then “Serial LoRA+ beats LoRA+” may say more about the "
-    "rate than about the method."
-))
+falling = [
+    name
+    for name in paper.columns
+    if paper.loc[("16 shot", "LoRA+"), name] < paper.loc[("1 shot", "LoRA+"), name]
+]
+display(
+    Markdown(
+        f"In the paper Serial LoRA is behind LoRA in {facts['serial_behind_clip']} of "
+        f"{facts['clip_cells']} cells. LoRA+, which one would expect to improve on LoRA, is *below* it in "
+        f"{facts['lora_plus_below']} of {facts['clip_cells']}, and on {', '.join(falling) or 'no set'} it "
+        "has less accuracy with sixteen shots than with one. The text does not discuss that. A rate that is "
+        "too high for B would look like this, and then “Serial LoRA+ beats LoRA+” may say more about the "
+        "rate than about the method."
+    )
+)
 
 # %% [markdown]
 # **What this shows, and what it does not.** The paper's differences are mostly in Serial LoRA's favour.
@@ -957,14 +1094,14 @@ both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name
 # python data_scripts/clip_weights.py          # OpenAI's weights, as safetensors
 # python data_scripts/oxford_pets.py           # one script for each data set; all resume and verify
 # serial-lora lab clip --scale paper --dataset oxford_pets --methods all --shots 1,4,16 --seeds 3
-# accelerate launch -m serial_lora.cli lab clip --scale paper --dataset all --shots 16
+# accelerate launch -m serial_lora_course.cli lab clip --scale paper --dataset all --shots 16
 # ```
 #
 # Each run appends one record to the file named by `--out`, and a run whose record is there is not run
 # again. An interrupted run goes on where it stopped. On several GPUs the last line shares every batch
 # among them. If memory is short, `--accumulation 4` computes each batch in parts.
 #
-# In Python it is `run_lab(["oxford_pets"], ["serial_lora"], scale="paper")` from `serial_lora.labs.clip`,
+# In Python it is `run_lab(["oxford_pets"], ["serial_lora"], scale="paper")` from `serial_lora_course.labs.clip`,
 # which calls `run_one` for each run.
 
 # %% [markdown]

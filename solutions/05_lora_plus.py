@@ -36,17 +36,23 @@ from IPython.display import Markdown, display
 from scipy import stats
 from torch import Tensor, nn
 
-from serial_lora import SerialLoRAConfig, describe_groups, eject, inject, lora_plus_groups
-from serial_lora.adapters import LoRA, SerialLoRA
-from serial_lora.backbones.clip import load_clip
-from serial_lora.course import check, lesson_card
-from serial_lora.data.classification import load_classification
-from serial_lora.inject import adapters
-from serial_lora.labs.clip import lab_config, run_one, zero_shot
-from serial_lora.labs.methods import get_method
-from serial_lora.plots import display_figure, display_table
-from serial_lora.training import process_state
-from serial_lora.widgets import is_static
+from serial_lora import (
+    SerialLoRAConfig,
+    describe_groups,
+    eject,
+    inject,
+    lora_plus_groups,
+)
+from serial_lora.injection import adapters
+from serial_lora.layers import LoRA, SerialLoRA
+from serial_lora_course.checks import check, lesson_card
+from serial_lora_course.data.classification import load_classification
+from serial_lora_course.figures.base import display_figure, display_table
+from serial_lora_course.labs.clip import lab_config, run_one, zero_shot
+from serial_lora_course.labs.methods import get_method
+from serial_lora_course.labs.training import process_state
+from serial_lora_course.models.clip import load_clip
+from serial_lora_course.panels.counts import is_static
 
 torch.manual_seed(0)
 lesson_card("05")
@@ -72,6 +78,7 @@ lesson_card("05")
 #
 # Return the three parts, in the order of the formula. The check adds them up and compares with the
 # product after the step.
+
 
 # %% tags=["exercise"]
 def change_of_product(
@@ -115,8 +122,11 @@ check("5.1", change_of_product)
 # weight that we made up, from a few tokens. Plain gradient descent, one rate for both. Before you
 # look at the table: which numbers in its first row must be exactly 0?
 
+
 # %%
-def small_task(width: int = 64, rank: int = 4, tokens: int = 32) -> tuple[nn.Module, Tensor, Tensor]:
+def small_task(
+    width: int = 64, rank: int = 4, tokens: int = 32
+) -> tuple[nn.Module, Tensor, Tensor]:
     """A frozen layer with a fresh LoRA pair, tokens (N, d), and what it should answer (N, d)."""
     generator = torch.Generator().manual_seed(1)
     layer = nn.Linear(width, width, bias=False).requires_grad_(False)
@@ -136,6 +146,7 @@ def loss_of(layer: nn.Module, x: Tensor, wanted: Tensor) -> Tensor:
 
 print(f"the loss before training: {loss_of(*small_task()).item():.2f}")
 
+
 # %%
 def watch_steps(make_optimizer, steps: int, shown: tuple[int, ...]) -> pd.DataFrame:
     """Train the small task; the sizes of each step and of its three parts, for the steps shown."""
@@ -153,9 +164,15 @@ def watch_steps(make_optimizer, steps: int, shown: tuple[int, ...]) -> pd.DataFr
         if step in shown:
             names = ("ΔB A", "B ΔA", "ΔB ΔA")
             sizes = {name: part.norm().item() for name, part in zip(names, parts, strict=True)}
-            rows.append({"step": step, "loss before": loss.item(),
-                         "size of ΔA": step_A.norm().item(), "size of ΔB": step_B.norm().item(),
-                         **sizes})
+            rows.append(
+                {
+                    "step": step,
+                    "loss before": loss.item(),
+                    "size of ΔA": step_A.norm().item(),
+                    "size of ΔB": step_B.norm().item(),
+                    **sizes,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -166,11 +183,13 @@ display_table(descent.map(lambda value: f"{value:.3g}"))
 # %%
 first, last = descent.iloc[0], descent.iloc[-1]
 assert first["size of ΔA"] == first["B ΔA"] == first["ΔB ΔA"] == 0
-display(Markdown(
-    f"In the first step A moves by exactly {first['size of ΔA']:g}, since its gradient has the factor B, and B "
-    f"is zero. By step {last['step']:.0f}, A's part of the change is "
-    f"{last['B ΔA'] / last['ΔB A']:.0%} of B's part."
-))
+display(
+    Markdown(
+        f"In the first step A moves by exactly {first['size of ΔA']:g}, since its gradient has the factor B, and B "
+        f"is zero. By step {last['step']:.0f}, A's part of the change is "
+        f"{last['B ΔA'] / last['ΔB A']:.0%} of B's part."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** B goes first, and with a random A it can go a long way: the random directions of A
@@ -194,6 +213,7 @@ display(Markdown(
 # Adam keeps m ← β₁ m + (1 − β₁) g and v ← β₂ v + (1 − β₂) g², divides them by 1 − β₁ᵗ and 1 − β₂ᵗ in step
 # t, and adds −lr · m / (√v + ε). Return what the *first* step adds. The check compares with
 # `torch.optim.Adam`, on gradients of very different sizes, and with zeros among them.
+
 
 # %% tags=["exercise"]
 def first_adam_step(gradient: Tensor, lr: float, eps: float = 1e-8) -> Tensor:
@@ -238,11 +258,13 @@ adam = watch_steps(lambda A, B: torch.optim.Adam([A, B], lr=0.01), steps=100, sh
 display_table(adam.map(lambda value: f"{value:.3g}"))
 second = {"gradient descent": descent.iloc[1], "Adam": adam.iloc[1]}
 told = {name: row["size of ΔB"] / row["size of ΔA"] for name, row in second.items()}
-display(Markdown(
-    f"In step 2, the first in which both move, B moved {told['gradient descent']:.1f} times as far as A under "
-    f"gradient descent, and {told['Adam']:.1f} times under Adam, which does not care how large a gradient is. "
-    "(Still not as far as each other: A's two means hold the zero of step 1, B's do not.)"
-))
+display(
+    Markdown(
+        f"In step 2, the first in which both move, B moved {told['gradient descent']:.1f} times as far as A under "
+        f"gradient descent, and {told['Adam']:.1f} times under Adam, which does not care how large a gradient is. "
+        "(Still not as far as each other: A's two means hold the zero of step 1, B's do not.)"
+    )
+)
 
 # %% [markdown]
 # **What this shows.** The first row is as before: a gradient of exactly zero gives a step of exactly zero,
@@ -254,6 +276,7 @@ display(Markdown(
 # **LoRA+** (Hayou, Ghosh and Yu, 2024) makes it another one: B gets `ratio` times the rate of A. The cell
 # trains to the same point, and then takes one step of Adam from there with several ratios, at the same
 # rate of A.
+
 
 # %%
 def one_step_at(ratio: float, lr_A: float = 0.01, warm: int = 10) -> dict[str, float]:
@@ -271,10 +294,14 @@ def one_step_at(ratio: float, lr_A: float = 0.01, warm: int = 10) -> dict[str, f
     step_A, step_B = A.detach() - before[0], B.detach() - before[1]
     promised = (A.grad * step_A).sum() + (B.grad * step_B).sum()  # to first order
     after = loss_of(layer, x, wanted)
-    return {"ratio": ratio, "B's part": (step_B @ before[0]).norm().item(),
-            "A's part": (before[1] @ step_A).norm().item(),
-            "both": (step_B @ step_A).norm().item(),
-            "promised": promised.item(), "loss changed by": (after - loss).item()}
+    return {
+        "ratio": ratio,
+        "B's part": (step_B @ before[0]).norm().item(),
+        "A's part": (before[1] @ step_A).norm().item(),
+        "both": (step_B @ step_A).norm().item(),
+        "promised": promised.item(),
+        "loss changed by": (after - loss).item(),
+    }
 
 
 by_ratio = pd.DataFrame([one_step_at(ratio) for ratio in (1, 2, 5, 10, 20, 50)])
@@ -283,12 +310,19 @@ display_table(by_ratio.map(lambda value: f"{value:.3g}"))
 # %%
 best = by_ratio.loc[by_ratio["loss changed by"].idxmin()]
 rose = by_ratio[by_ratio["loss changed by"] > 0]["ratio"].tolist()
-display(Markdown(
-    f"B's part grows with the ratio, A's stays. The step at a ratio of {best['ratio']:g} lowers the loss "
-    f"most, {best['loss changed by'] / by_ratio.loc[0, 'loss changed by']:.1f} times as much as the step "
-    "at 1. " + (f"At {', '.join(f'{r:g}' for r in rose)} the loss *rises*, though the gradient promised "
-                "a fall." if rose else "At none of these does the loss rise.")
-))
+display(
+    Markdown(
+        f"B's part grows with the ratio, A's stays. The step at a ratio of {best['ratio']:g} lowers the loss "
+        f"most, {best['loss changed by'] / by_ratio.loc[0, 'loss changed by']:.1f} times as much as the step "
+        "at 1. "
+        + (
+            f"At {', '.join(f'{r:g}' for r in rose)} the loss *rises*, though the gradient promised "
+            "a fall."
+            if rose
+            else "At none of these does the loss rise."
+        )
+    )
+)
 
 # %% [markdown]
 # **What this shows.** *Promised* is gradient times step: what would happen if the loss were a plane. Each
@@ -314,6 +348,7 @@ display(Markdown(
 # measures what one step of each does to the output, at several widths, with a B that is no longer zero.
 # Read along a row, not from row to row: how much A's step does depends on how large we made B.
 # Both adapters are tried; Serial LoRA's pair stands in front of W, not beside it.
+
 
 # %%
 def effect_of_steps(serial: bool, width: int, rank: int = 8, lr: float = 1e-3) -> dict[str, float]:
@@ -353,21 +388,33 @@ for title, serial in (("LoRA", False), ("Serial LoRA", True)):
     effects = [effect_of_steps(serial, width) for width in widths]
     for matrix in ("B", "A"):
         values = [effect[matrix] for effect in effects]
-        cells = {f"d = {width}": f"{value:.2%}" for width, value in zip(widths, values, strict=True)}
-        rows.append({"pair": title, "step of": matrix, **cells,
-                     "grows like d to the": f"{growth(widths, values):.2f}"})
+        cells = {
+            f"d = {width}": f"{value:.2%}" for width, value in zip(widths, values, strict=True)
+        }
+        rows.append(
+            {
+                "pair": title,
+                "step of": matrix,
+                **cells,
+                "grows like d to the": f"{growth(widths, values):.2f}",
+            }
+        )
 display_table(pd.DataFrame(rows))
 
 # %%
 powers = {(row["pair"], row["step of"]): float(row["grows like d to the"]) for row in rows}
-display(Markdown(
-    f"B's step has the same effect at every width (powers {powers['LoRA', 'B']:.2f} for LoRA and "
-    f"{powers['Serial LoRA', 'B']:.2f} for Serial LoRA), A's grows nearly in proportion to it "
-    f"({powers['LoRA', 'A']:.2f} and {powers['Serial LoRA', 'A']:.2f})."
-    if max(powers[p, "B"] for p in ("LoRA", "Serial LoRA")) < 0.3 < 0.7 < min(
-        powers[p, "A"] for p in ("LoRA", "Serial LoRA"))
-    else "On this machine the two steps do not grow as the argument says; read the powers above."
-))
+display(
+    Markdown(
+        f"B's step has the same effect at every width (powers {powers['LoRA', 'B']:.2f} for LoRA and "
+        f"{powers['Serial LoRA', 'B']:.2f} for Serial LoRA), A's grows nearly in proportion to it "
+        f"({powers['LoRA', 'A']:.2f} and {powers['Serial LoRA', 'A']:.2f})."
+        if max(powers[p, "B"] for p in ("LoRA", "Serial LoRA"))
+        < 0.3
+        < 0.7
+        < min(powers[p, "A"] for p in ("LoRA", "Serial LoRA"))
+        else "On this machine the two steps do not grow as the argument says; read the powers above."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** The argument holds for a random layer, and for both methods alike: standing in
@@ -403,6 +450,7 @@ print(describe_groups(lora_plus_groups(adapted_model, lr=4e-4, ratio=20, weight_
 # A's rate into a third group. A group that would be empty is left out: some schedulers count groups. Names
 # are dotted, such as `visual.blocks.0.pair.lora_A`, and only the *last* part says what a tensor is. The
 # check has a model whose modules have misleading names.
+
 
 # %% tags=["exercise"]
 def plus_groups(
@@ -477,11 +525,15 @@ for first, second in (("lora_A", "lora_B"), ("serial_A", "serial_B"), ("lora_a",
     )
     of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     groups = {name[-1].upper(): of[id(p)] for name, p in model.named_parameters()}
-    rows.append({"names": f"{first}, {second}",
-                 **{f"rate of {name}": f"{group['lr']:g}" for name, group in groups.items()},
-                 "B / A": f"{groups['B']['lr'] / groups['A']['lr']:g}",
-                 "weight decay": f"{groups['B']['weight_decay']:g}",
-                 "groups": len(optimizer.param_groups)})
+    rows.append(
+        {
+            "names": f"{first}, {second}",
+            **{f"rate of {name}": f"{group['lr']:g}" for name, group in groups.items()},
+            "B / A": f"{groups['B']['lr'] / groups['A']['lr']:g}",
+            "weight decay": f"{groups['B']['weight_decay']:g}",
+            "groups": len(optimizer.param_groups),
+        }
+    )
 display_table(pd.DataFrame(rows))
 
 # %% [markdown]
@@ -504,6 +556,7 @@ display_table(pd.DataFrame(rows))
 #
 # If an entry got no gradient (0) for a number of steps, at a constant rate, which share of it would be
 # left? One answer for each group. The check lets AdamW do it.
+
 
 # %% tags=["exercise"]
 def share_left(groups: list[dict], steps: int) -> list[float]:
@@ -540,13 +593,15 @@ check("5.4", share_left)
 # %% [markdown]
 # With the paper's rate and ratio, and a run of many steps:
 
+
 # %%
 def decayed(lr: float, ratio: float, weight_decay: float, steps: int) -> dict[str, str]:
     """What AdamW itself leaves of a 1 in A and of a 1 in B, without gradients that pull."""
     ones = {name: nn.Parameter(torch.ones(1, dtype=torch.double)) for name in ("A", "B")}
     rates = {"A": lr, "B": lr * ratio}
-    optimizer = torch.optim.AdamW([{"params": [ones[n]], "lr": rates[n]} for n in ones],
-                                  weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(
+        [{"params": [ones[n]], "lr": rates[n]} for n in ones], weight_decay=weight_decay
+    )
     for parameter in ones.values():
         parameter.grad = torch.zeros_like(parameter)
     for _ in range(steps):
@@ -554,11 +609,20 @@ def decayed(lr: float, ratio: float, weight_decay: float, steps: int) -> dict[st
     return {f"left of {name}": f"{parameter.item():.1%}" for name, parameter in ones.items()}
 
 
-display_table(pd.DataFrame([
-    {"rate of A": "0.0002", "ratio": ratio, "weight decay": decay, "steps": 2000,
-     **decayed(2e-4, ratio, decay, 2000)}
-    for ratio, decay in ((1, 0.01), (20, 0.01), (20, 0.1))
-]))
+display_table(
+    pd.DataFrame(
+        [
+            {
+                "rate of A": "0.0002",
+                "ratio": ratio,
+                "weight decay": decay,
+                "steps": 2000,
+                **decayed(2e-4, ratio, decay, 2000),
+            }
+            for ratio, decay in ((1, 0.01), (20, 0.01), (20, 0.1))
+        ]
+    )
+)
 
 # %% [markdown]
 # **What this shows.** Decay pulls on B as many times harder as the ratio says. With a small decay and a
@@ -594,19 +658,25 @@ def short_run(name: str, lr_A: float, ratio: float, seed: int = 1) -> dict[str, 
     """A run of few steps on 4 shots; how far A moved, how large B became, loss and accuracy."""
     config = lab_config("tiny", plus_lr=lr_A, epochs=1, min_steps=25)
     method = get_method(name).with_ratio(ratio)
-    record = run_one(backbone, data, method, 4, seed, config, base,
-                     progress=not is_static(), keep_adapter=True)
+    record = run_one(
+        backbone, data, method, 4, seed, config, base, progress=not is_static(), keep_adapter=True
+    )
     end = [pair.state_dict() for pair in adapters(backbone.model).values()]
     eject(backbone.model)
     torch.manual_seed(seed)  # as the run began
     start = adapters(inject(copy.deepcopy(backbone.model), method.config(config.rank))).values()
     A0 = torch.cat([pair.lora_A.flatten() for pair in start]).detach().cpu()
-    A1, B1 = (torch.cat([state[name].flatten().cpu() for state in end])
-              for name in ("lora_A", "lora_B"))
-    return {"rate of A": lr_A, "rate of B": lr_A * ratio,
-            "A moved by": ((A1 - A0).norm() / A0.norm()).item(),
-            "an entry of B": B1.square().mean().sqrt().item(),
-            "loss": record.measures["loss"], "accuracy": record.measures["accuracy"]}
+    A1, B1 = (
+        torch.cat([state[name].flatten().cpu() for state in end]) for name in ("lora_A", "lora_B")
+    )
+    return {
+        "rate of A": lr_A,
+        "rate of B": lr_A * ratio,
+        "A moved by": ((A1 - A0).norm() / A0.norm()).item(),
+        "an entry of B": B1.square().mean().sqrt().item(),
+        "loss": record.measures["loss"],
+        "accuracy": record.measures["accuracy"],
+    }
 
 
 # %%
@@ -618,22 +688,34 @@ for name in ("lora_plus", "serial_lora_plus"):
     for treatment, (lr_A, ratio) in treatments.items():
         rows.append({"pair": label, "": treatment, **short_run(name, lr_A, ratio)})
 three = pd.DataFrame(rows)
-display_table(three.assign(**{
-    name: three[name].map(form.format)
-    for name, form in (("rate of A", "{:g}"), ("rate of B", "{:g}"), ("A moved by", "{:.0%}"),
-                       ("an entry of B", "{:.4f}"), ("loss", "{:.2f}"), ("accuracy", "{:.1%}"))
-}))
+display_table(
+    three.assign(
+        **{
+            name: three[name].map(form.format)
+            for name, form in (
+                ("rate of A", "{:g}"),
+                ("rate of B", "{:g}"),
+                ("A moved by", "{:.0%}"),
+                ("an entry of B", "{:.4f}"),
+                ("loss", "{:.2f}"),
+                ("accuracy", "{:.1%}"),
+            )
+        }
+    )
+)
 
 # %%
 for label, part in three.groupby("pair", sort=False):
     points = 100 * part.set_index("")["accuracy"]
     usual, isolated = points["plus"] - points["slow"], points["plus"] - points["fast"]
     pictures = abs(isolated) * len(data.test) / 100
-    display(Markdown(
-        f"- **{label}**: plus beside slow is {usual:+.1f} points, zero-shot being "
-        f"{100 * base['zero_shot_dataset']:.1f}%. Plus beside fast is {isolated:+.1f} points, which is "
-        f"{pictures:.0f} of {len(data.test)} test pictures in one run."
-    ))
+    display(
+        Markdown(
+            f"- **{label}**: plus beside slow is {usual:+.1f} points, zero-shot being "
+            f"{100 * base['zero_shot_dataset']:.1f}%. Plus beside fast is {isolated:+.1f} points, which is "
+            f"{pictures:.0f} of {len(data.test)} test pictures in one run."
+        )
+    )
 
 # %% [markdown]
 # **What this shows.** The usual comparison credits the ratio with everything. The isolated one shows how
@@ -648,10 +730,10 @@ for label, part in three.groupby("pair", sort=False):
 # rates at once. As always, first what they are and how they were made.
 
 # %%
-from serial_lora.data.classification import dataset_names
-from serial_lora.labs.methods import METHODS
-from serial_lora.plots_sweeps import plot_ratio_sweep
-from serial_lora.results import describe_records, frame, shipped_records
+from serial_lora_course.data.classification import dataset_names
+from serial_lora_course.figures.sweeps import plot_ratio_sweep
+from serial_lora_course.labs.methods import METHODS
+from serial_lora_course.labs.records import describe_records, frame, shipped_records
 
 records = shipped_records("clip_ratio")
 print(describe_records(records, "shots", dataset_names("tiny"), METHODS))
@@ -682,6 +764,7 @@ display_figure(plot_ratio_sweep(results))
 # of 1. Number k in every list is the same data set and seed, so compare run by run: take the
 # *differences*, their mean, and their standard error (standard deviation with n − 1, divided by √n). Told
 # apart means: the mean difference is more than two standard errors from 0.
+
 
 # %% tags=["exercise"]
 def best_ratio(accuracies: dict[float, list[float]]) -> tuple[float, float, float, bool]:
@@ -727,6 +810,7 @@ check("5.5", best_ratio)
 # The usual comparison, for every rate of A at which all ratios were tried: the best ratio beside a ratio
 # of 1. Differences are in points of accuracy.
 
+
 # %%
 def best_beside_one(part: pd.DataFrame) -> dict[str, object]:
     """The best ratio of one rate of A beside ratio 1, run by run."""
@@ -734,37 +818,52 @@ def best_beside_one(part: pd.DataFrame) -> dict[str, object]:
     best = runs.mean().idxmax()
     difference = runs[best] - runs[1.0]
     told = abs(difference.mean()) > 2 * difference.sem()
-    return {"best ratio": best, "points over ratio 1": difference.mean(), "error": difference.sem(),
-            "pairs of runs": len(runs), "told apart": "yes" if told else "no"}
+    return {
+        "best ratio": best,
+        "points over ratio 1": difference.mean(),
+        "error": difference.sem(),
+        "pairs of runs": len(runs),
+        "told apart": "yes" if told else "no",
+    }
 
 
 tried = results.groupby(["method", "lr"])["ratio"].transform("nunique")
-usual = pd.DataFrame([
-    {"method": get_method(name).label, "rate of A": lr, **best_beside_one(part)}
-    for (name, lr), part in results[tried == tried.max()].groupby(["method", "lr"])
-])
-display_table(usual.assign(**{
-    "rate of A": usual["rate of A"].map("{:g}".format),
-    "best ratio": usual["best ratio"].map("{:g}".format),
-    "points over ratio 1": usual["points over ratio 1"].map("{:+.1f}".format),
-    "error": usual["error"].map("{:.1f}".format),
-}))
+usual = pd.DataFrame(
+    [
+        {"method": get_method(name).label, "rate of A": lr, **best_beside_one(part)}
+        for (name, lr), part in results[tried == tried.max()].groupby(["method", "lr"])
+    ]
+)
+display_table(
+    usual.assign(
+        **{
+            "rate of A": usual["rate of A"].map("{:g}".format),
+            "best ratio": usual["best ratio"].map("{:g}".format),
+            "points over ratio 1": usual["points over ratio 1"].map("{:+.1f}".format),
+            "error": usual["error"].map("{:.1f}".format),
+        }
+    )
+)
 
 # %%
 for name, part in usual.groupby("method", sort=False):
     low, high = part.loc[part["rate of A"].idxmin()], part.loc[part["rate of A"].idxmax()]
-    display(Markdown(
-        f"- **{name}**: with A at {low['rate of A']:g}, the best ratio is {low['best ratio']:g} and gains "
-        f"{low['points over ratio 1']:+.1f} ± {low['error']:.1f} points; with A at "
-        f"{high['rate of A']:g} it is {high['best ratio']:g} and gains "
-        f"{high['points over ratio 1']:+.1f} ± {high['error']:.1f}."
-    ))
+    display(
+        Markdown(
+            f"- **{name}**: with A at {low['rate of A']:g}, the best ratio is {low['best ratio']:g} and gains "
+            f"{low['points over ratio 1']:+.1f} ± {low['error']:.1f} points; with A at "
+            f"{high['rate of A']:g} it is {high['best ratio']:g} and gains "
+            f"{high['points over ratio 1']:+.1f} ± {high['error']:.1f}."
+        )
+    )
 fewest = usual["pairs of runs"].min()
-display(Markdown(
-    f"With {fewest} pairs of runs, luck alone passes two standard errors in "
-    f"{2 * stats.t.sf(2, fewest - 1):.0%} of comparisons, and choosing the best ratio first adds "
-    "more. So read *told apart* as a hint here, not as a verdict. (Lesson 09 says why.)"
-))
+display(
+    Markdown(
+        f"With {fewest} pairs of runs, luck alone passes two standard errors in "
+        f"{2 * stats.t.sf(2, fewest - 1):.0%} of comparisons, and choosing the best ratio first adds "
+        "more. So read *told apart* as a hint here, not as a verdict. (Lesson 09 says why.)"
+    )
+)
 
 # %% [markdown]
 # **What this shows.** Read down the column of ratios. Where the best ratio falls as A's rate rises,
@@ -780,21 +879,44 @@ for (name, rate_B), part in results.groupby(["method", "rate_B"], sort=False):
     runs = part.pivot(index=["dataset", "seed"], columns="lr", values="points")
     for lr in sorted(set(runs.columns) - {rate_B}) if rate_B in runs.columns else ():
         gain = (runs[lr] - runs[rate_B]).dropna()
-        rows.append({"method": get_method(name).label, "rate of B": rate_B, "A at": lr,
-                     "points over A at B's rate": gain.mean(), "error": gain.sem(),
-                     "told apart": "yes" if abs(gain.mean()) > 2 * gain.sem() else "no"})
+        rows.append(
+            {
+                "method": get_method(name).label,
+                "rate of B": rate_B,
+                "A at": lr,
+                "points over A at B's rate": gain.mean(),
+                "error": gain.sem(),
+                "told apart": "yes" if abs(gain.mean()) > 2 * gain.sem() else "no",
+            }
+        )
 isolated = pd.DataFrame(rows)
-display_table(isolated.assign(**{
-    name: isolated[name].map(form.format)
-    for name, form in (("rate of B", "{:g}"), ("A at", "{:g}"),
-                       ("points over A at B's rate", "{:+.1f}"), ("error", "{:.1f}"))
-}))
-counts = {side: int(((isolated["told apart"] == "yes")
-                     & (side * isolated["points over A at B's rate"] > 0)).sum()) for side in (1, -1)}
-display(Markdown(
-    f"Of {len(isolated)} such comparisons, a smaller rate of A is ahead in {counts[1]}, behind in "
-    f"{counts[-1]}, and not told apart in {len(isolated) - sum(counts.values())}."
-))
+display_table(
+    isolated.assign(
+        **{
+            name: isolated[name].map(form.format)
+            for name, form in (
+                ("rate of B", "{:g}"),
+                ("A at", "{:g}"),
+                ("points over A at B's rate", "{:+.1f}"),
+                ("error", "{:.1f}"),
+            )
+        }
+    )
+)
+counts = {
+    side: int(
+        (
+            (isolated["told apart"] == "yes") & (side * isolated["points over A at B's rate"] > 0)
+        ).sum()
+    )
+    for side in (1, -1)
+}
+display(
+    Markdown(
+        f"Of {len(isolated)} such comparisons, a smaller rate of A is ahead in {counts[1]}, behind in "
+        f"{counts[-1]}, and not told apart in {len(isolated) - sum(counts.values())}."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** This is the ratio's own share. The rest of what such a cell has over the slow one
@@ -807,13 +929,16 @@ display(Markdown(
 # more of it. So we choose on some seeds and measure on the one that was left out, in turn. Both sides are
 # treated so.
 
+
 # %%
 def chosen_elsewhere(part: pd.DataFrame) -> tuple[pd.Series, list[tuple]]:
     """Points on each left-out seed, of the cell (rate of A, ratio) that the other seeds prefer.
 
     Returns the points by data set and seed, and the cells chosen.
     """
-    cells = part.pivot(index=["dataset", "seed"], columns=["lr", "ratio"], values="points").dropna(axis=1)
+    cells = part.pivot(index=["dataset", "seed"], columns=["lr", "ratio"], values="points").dropna(
+        axis=1
+    )
     seeds = cells.index.get_level_values("seed")
     measured, chosen = [], []
     for seed in sorted(set(seeds)):
@@ -835,24 +960,41 @@ for name, part in results.groupby("method", sort=False):
     equal, plain_cells = chosen_elsewhere(part[part["ratio"] == 1])
     gain = (free - equal).to_numpy()
     error = gain.std(ddof=1) / len(gain) ** 0.5
-    verdicts.append({
-        "method": get_method(name).label,
-        "one rate, chosen": rates_of(plain_cells), "its points": f"{equal.mean():.1f}",
-        "two rates, chosen": rates_of(cells), "their points": f"{free.mean():.1f}",
-        "gain": gain.mean(), "error": error, "pairs of runs": len(gain),
-    })
-display_table(pd.DataFrame(verdicts).assign(
-    gain=[f"{v['gain']:+.1f}" for v in verdicts], error=[f"{v['error']:.1f}" for v in verdicts]))
+    verdicts.append(
+        {
+            "method": get_method(name).label,
+            "one rate, chosen": rates_of(plain_cells),
+            "its points": f"{equal.mean():.1f}",
+            "two rates, chosen": rates_of(cells),
+            "their points": f"{free.mean():.1f}",
+            "gain": gain.mean(),
+            "error": error,
+            "pairs of runs": len(gain),
+        }
+    )
+display_table(
+    pd.DataFrame(verdicts).assign(
+        gain=[f"{v['gain']:+.1f}" for v in verdicts], error=[f"{v['error']:.1f}" for v in verdicts]
+    )
+)
 
 # %%
 for verdict in verdicts:
     gain, error = verdict["gain"], verdict["error"]
     apart = abs(gain) > 2 * error
-    display(Markdown(
-        f"- **{verdict['method'].removesuffix('+')}**: free choice of two rates instead of one brings "
-        f"{gain:+.1f} ± {error:.1f} points on seeds that had no say in the choice: "
-        + ("ahead." if apart and gain > 0 else "behind." if apart else "not told apart from nothing.")
-    ))
+    display(
+        Markdown(
+            f"- **{verdict['method'].removesuffix('+')}**: free choice of two rates instead of one brings "
+            f"{gain:+.1f} ± {error:.1f} points on seeds that had no say in the choice: "
+            + (
+                "ahead."
+                if apart and gain > 0
+                else "behind."
+                if apart
+                else "not told apart from nothing."
+            )
+        )
+    )
 
 # %% [markdown]
 # Each verdict rests on as many pairs of runs as the last column of the table says, so it is a hint again.
@@ -861,26 +1003,51 @@ for verdict in verdicts:
 # of A, and asks whether the two methods like the same ratio.
 
 # %%
-at = {ratio: results[results["ratio"] == ratio].groupby(["lr", "method"])["points"].mean().unstack()
-      for ratio in (1, 20)}
+at = {
+    ratio: results[results["ratio"] == ratio].groupby(["lr", "method"])["points"].mean().unstack()
+    for ratio in (1, 20)
+}
 change = (at[20] - at[1]).dropna()  # rows: rate of A, columns: methods
-display_table(pd.DataFrame({"A at": change.index.map("{:g}".format), **{
-    f"{get_method(name).label}, 20 beside 1": change[name].map("{:+.1f}".format).to_numpy()
-    for name in change}}))
+display_table(
+    pd.DataFrame(
+        {
+            "A at": change.index.map("{:g}".format),
+            **{
+                f"{get_method(name).label}, 20 beside 1": change[name]
+                .map("{:+.1f}".format)
+                .to_numpy()
+                for name in change
+            },
+        }
+    )
+)
 helped, harmed = change[(change > 0).all(axis=1)].index, change[(change < 0).all(axis=1)].index
-display(Markdown(
-    (f"The same 20 helps both methods with A at {', '.join(f'{lr:g}' for lr in helped)}"
-     if len(helped) else "There is no rate at which 20 helps both methods")
-    + (f"; it harms both with A at {', '.join(f'{lr:g}' for lr in harmed)}."
-       if len(harmed) else "; there is no rate at which it harms both.")
-))
+display(
+    Markdown(
+        (
+            f"The same 20 helps both methods with A at {', '.join(f'{lr:g}' for lr in helped)}"
+            if len(helped)
+            else "There is no rate at which 20 helps both methods"
+        )
+        + (
+            f"; it harms both with A at {', '.join(f'{lr:g}' for lr in harmed)}."
+            if len(harmed)
+            else "; there is no rate at which it harms both."
+        )
+    )
+)
 likes = usual.pivot(index="rate of A", columns="method", values="best ratio").dropna()
 same = int((likes.iloc[:, 0] == likes.iloc[:, -1]).sum())
-display(Markdown(
-    f"The two methods like the same ratio at {same} of {len(likes)} rates of A: "
-    + "; ".join(f"A at {lr:g}: " + ", ".join(f"{name} {ratio:g}" for name, ratio in row.items())
-                for lr, row in likes.iterrows()) + "."
-))
+display(
+    Markdown(
+        f"The two methods like the same ratio at {same} of {len(likes)} rates of A: "
+        + "; ".join(
+            f"A at {lr:g}: " + ", ".join(f"{name} {ratio:g}" for name, ratio in row.items())
+            for lr, row in likes.iterrows()
+        )
+        + "."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** A ratio multiplies, so whether 20 helps or hurts depends on what it multiplies. It is
@@ -897,7 +1064,7 @@ display(Markdown(
 # CLIP, what the plus changed:
 
 # %%
-from serial_lora.counting import paper_facts, paper_results, paper_table
+from serial_lora_course.claims.paper import paper_facts, paper_results, paper_table
 
 accuracy_table = paper_table("Table III")
 
@@ -919,21 +1086,34 @@ assert lost["LoRA"] == paper_facts()["lora_plus_below"]
 for plain, change in changes.items():
     means = change.mean(axis=1)
     worst = change.stack().idxmin()
-    display(Markdown(
-        f"- **{plain}+** loses to {plain} in {lost[plain]} of {change.size} cells, at worst by "
-        f"{-change.min().min():.1f} points ({worst[1]}, {worst[0]}). On average over data sets: "
-        + ", ".join(f"{value:+.1f} with {shots}{'' if shots == '1 shot' else 's'}"
-                    for shots, value in means.items()) + "."
-    ))
+    display(
+        Markdown(
+            f"- **{plain}+** loses to {plain} in {lost[plain]} of {change.size} cells, at worst by "
+            f"{-change.min().min():.1f} points ({worst[1]}, {worst[0]}). On average over data sets: "
+            + ", ".join(
+                f"{value:+.1f} with {shots}{'' if shots == '1 shot' else 's'}"
+                for shots, value in means.items()
+            )
+            + "."
+        )
+    )
 
 # %%
-wide = paper_results().pivot(index=["model", "metric", "better", "amount", "dataset"],
-                             columns="method", values="value").reset_index()
+wide = (
+    paper_results()
+    .pivot(
+        index=["model", "metric", "better", "amount", "dataset"], columns="method", values="value"
+    )
+    .reset_index()
+)
 rows = []
 for (model, metric, better), part in wide.groupby(["model", "metric", "better"], sort=False):
     sign = 1 if better == "higher" else -1
-    row = {"model": model, "measure": f"{metric.replace('_', ' ')} ({better} is better, says the paper)",
-           "cells": len(part)}
+    row = {
+        "model": model,
+        "measure": f"{metric.replace('_', ' ')} ({better} is better, says the paper)",
+        "cells": len(part),
+    }
     for plain in ("lora", "serial_lora"):
         worse = sign * (part[f"{plain}_plus"] - part[plain]) < 0
         row[f"{get_method(plain).label}+ loses"] = int(worse.sum())

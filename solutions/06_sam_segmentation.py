@@ -44,20 +44,22 @@ from segment_anything.modeling.image_encoder import Block, window_partition, win
 from torch import Tensor, nn
 
 from serial_lora import SerialLoRAConfig, adapter_parameters, count_parameters, inject
-from serial_lora.adapters import LoRA, SerialLoRA
-from serial_lora.backbones.sam import load_sam, tiny_file
-from serial_lora.counting import ARCHITECTURES, paper_table
-from serial_lora.course import check, lesson_card
-from serial_lora.data.segmentation import load_segmentation, segmentation_names, training_subset
-from serial_lora.inject import adapters
-from serial_lora.labs import sam as lab
-from serial_lora.labs.methods import METHODS, get_method
+from serial_lora.injection import adapters
+from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.metrics import dice, dice_ce, iou
-from serial_lora.plots import display_figure, house_style, show_pictures
-from serial_lora.plots_masks import OverlayRow, plot_dice_per_picture, plot_overlays
-from serial_lora.results import as_text, frame, paired_difference, shipped_records
-from serial_lora.training import process_state
-from serial_lora.widgets import is_static
+from serial_lora_course.checks import check, lesson_card
+from serial_lora_course.claims.paper import paper_table
+from serial_lora_course.data.parts import training_subset
+from serial_lora_course.data.segmentation import load_segmentation, segmentation_names
+from serial_lora_course.figures.base import display_figure, house_style, show_pictures
+from serial_lora_course.figures.masks import OverlayRow, plot_dice_per_picture, plot_overlays
+from serial_lora_course.labs import sam as lab
+from serial_lora_course.labs.methods import METHODS, get_method
+from serial_lora_course.labs.records import as_text, frame, paired_difference, shipped_records
+from serial_lora_course.labs.training import process_state
+from serial_lora_course.models.architectures import ARCHITECTURES
+from serial_lora_course.models.sam import load_sam, tiny_file
+from serial_lora_course.panels.counts import is_static
 
 torch.manual_seed(0)
 lesson_card("06")
@@ -85,6 +87,7 @@ three_shapes = [by_shape[0], by_shape[len(by_shape) // 2], by_shape[-1]]  # tall
 records = shipped_records("sam")
 results = frame(records)  # its column "shots" holds the percentage
 
+
 # %%
 def as_the_model_sees(each) -> Tensor:
     """The square input with its normalisation undone, for looking: (3, side, side), 0 to 1."""
@@ -103,11 +106,28 @@ def one_run(name: str) -> tuple:
     tuned = load_sam("tiny")
     tuned.model.to(device)
     before = lab.evaluate(tuned, sets[name])  # one score for each test picture
-    record = lab.run_one(tuned, sets[name], get_method("serial_lora"), 100, 1, config,
-                         progress=not is_static(), keep_adapter=True)
+    record = lab.run_one(
+        tuned,
+        sets[name],
+        get_method("serial_lora"),
+        100,
+        1,
+        config,
+        progress=not is_static(),
+        keep_adapter=True,
+    )
     after = lab.evaluate(tuned, sets[name])
-    return tuned, record, pd.DataFrame({"not adapted": [score.dice for score in before],
-                                        "serial_lora": [score.dice for score in after]})
+    return (
+        tuned,
+        record,
+        pd.DataFrame(
+            {
+                "not adapted": [score.dice for score in before],
+                "serial_lora": [score.dice for score in after],
+            }
+        ),
+    )
+
 
 # %% [markdown]
 # ## Three parts
@@ -133,14 +153,16 @@ for name, size in sizes.items():
 
 card = json.loads(tiny_file("card.json").read_text("utf-8"))
 measured = card["measured"]
-display(Markdown(
-    f"It was pretrained for {card['minutes']:.0f} minutes ({card['steps']:,} steps) on "
-    f"{card['data']['drawings']} over {len(card['data']['photographs'])} photographs. On drawings of "
-    f"that hand that were hidden from it, a box prompt reaches a Dice of "
-    f"{measured['twemoji box Dice']:.2f} and a single point {measured['twemoji point Dice']:.2f}; on "
-    f"OpenMoji's, another hand, a box reaches {measured['openmoji box Dice']:.2f}. A model that sees "
-    f"nothing and fills the box would have {measured['openmoji filled box Dice']:.2f} there."
-))
+display(
+    Markdown(
+        f"It was pretrained for {card['minutes']:.0f} minutes ({card['steps']:,} steps) on "
+        f"{card['data']['drawings']} over {len(card['data']['photographs'])} photographs. On drawings of "
+        f"that hand that were hidden from it, a box prompt reaches a Dice of "
+        f"{measured['twemoji box Dice']:.2f} and a single point {measured['twemoji point Dice']:.2f}; on "
+        f"OpenMoji's, another hand, a box reaches {measured['openmoji box Dice']:.2f}. A model that sees "
+        f"nothing and fills the box would have {measured['openmoji filled box Dice']:.2f} there."
+    )
+)
 
 # %% [markdown]
 # Look first. One test picture of OpenMoji's food, the boxes round its objects, the true masks, and what
@@ -166,8 +188,12 @@ with torch.no_grad():
     corners, _ = model.prompt_encoder(points=None, boxes=prepared.boxes, masks=None)
     logits = lab.decode(model, embedding, prepared.boxes)
 
-for what, tensor in (("picture", picture), ("image embedding", embedding),
-                     ("two tokens a box", corners), ("mask logits", logits)):
+for what, tensor in (
+    ("picture", picture),
+    ("image embedding", embedding),
+    ("two tokens a box", corners),
+    ("mask logits", logits),
+):
     print(f"{what:17} {tuple(tensor.shape)}")
 
 # %% [markdown]
@@ -193,11 +219,19 @@ for scale, vit in {"tiny": encoder, "paper": ARCHITECTURES["sam"].on_meta().imag
         across = math.ceil(grid / (window or grid))  # windows along a side
         tokens = (across * (window or grid)) ** 2
         scores = blocks[0].attn.num_heads * tokens * (window or grid) ** 2
-        rows.append({"scale": scale, "attends within": f"{window} x {window}" if window else "all",
-                     "blocks": len(blocks), "tokens": f"{grid} x {grid}",
-                     "added as padding": tokens - grid**2, "scores": scores,
-                     "MB in bfloat16": 2 * scores / 1e6})
+        rows.append(
+            {
+                "scale": scale,
+                "attends within": f"{window} x {window}" if window else "all",
+                "blocks": len(blocks),
+                "tokens": f"{grid} x {grid}",
+                "added as padding": tokens - grid**2,
+                "scores": scores,
+                "MB in bfloat16": 2 * scores / 1e6,
+            }
+        )
 as_text(pd.DataFrame(rows), {"scores": "{:,}", "MB in bfloat16": "{:,.1f}"}).set_index("scale")
+
 
 # %%
 def seen_by(token: tuple[int, int], window: int, grid: int) -> Tensor:
@@ -222,9 +256,13 @@ with house_style():
         axes.set_yticks(range(0, grid + 1, 8))
         axes.set_xlabel("tokens")
         axes.set_title(f"a window of {window} x {window}" if window else "a global block")
-display_figure(figure, alt="A picture under a grid of tokens, twice. One token is marked: in a block "
-               "with windows it sees the square around it and nothing else, in a global block it sees "
-               "the whole grid, the plain padding included.", caption=False)
+display_figure(
+    figure,
+    alt="A picture under a grid of tokens, twice. One token is marked: in a block "
+    "with windows it sees the square around it and nothing else, in a global block it sees "
+    "the whole grid, the plain padding included.",
+    caption=False,
+)
 
 # %% [markdown]
 # **What this shows.** Left, what the marked token sees in most blocks; right, in a global one. Note two
@@ -243,11 +281,17 @@ display_figure(figure, alt="A picture under a grid of tokens, twice. One token i
 scenes = [each.train[0].picture for each in sets.values()]
 scenes += [each.test[0].picture for each in sets.values()]
 figure = show_pictures(scenes, [*sets, *[""] * len(sets)], columns=len(sets), size=1.4)
-display_figure(figure, alt="A training scene and a test scene of each of the five sets: "
-               + "; ".join(f"{name}, {each.description}" for name, each in sets.items()) + ".",
-               caption=False)
+display_figure(
+    figure,
+    alt="A training scene and a test scene of each of the five sets: "
+    + "; ".join(f"{name}, {each.description}" for name, each in sets.items())
+    + ".",
+    caption=False,
+)
 for name, each in sets.items():
-    print(f"{name:8} {len(each.train)} training and {len(each.test)} test scenes:", each.description)
+    print(
+        f"{name:8} {len(each.train)} training and {len(each.test)} test scenes:", each.description
+    )
 print("Drawings:", "; ".join(sorted({each.attribution for each in sets.values()})))
 
 # %% [markdown]
@@ -267,6 +311,7 @@ print("Drawings:", "; ".join(sorted({each.attribution for each in sets.values()}
 # Return the size that the picture gets, and the boxes scaled with it. Sizes are whole pixels, rounded
 # to the nearest (a half goes up). So the two sides are scaled by *nearly* the same factor: scale the
 # boxes by what each side really became. The padding needs nothing: it comes after the last pixel.
+
 
 # %% tags=["exercise"]
 def to_model_frame(
@@ -319,9 +364,13 @@ titles = [f"{each.picture.height} x {each.picture.width}" for each in three_shap
 inputs = ["{} x {}, padded".format(*lab.prepare(each, side).input_size) for each in three_shapes]
 pictures = [*(each.picture for each in three_shapes), *map(as_the_model_sees, three_shapes)]
 figure = show_pictures(pictures, titles + inputs, columns=3, size=1.7)
-display_figure(figure, alt="Three pictures, a tall, a nearly square and a wide one, and below each "
-               f"the square of {side} pixels that the model sees: scaled, with a plain border at "
-               "the bottom or on the right.", caption=False)
+display_figure(
+    figure,
+    alt="Three pictures, a tall, a nearly square and a wide one, and below each "
+    f"the square of {side} pixels that the model sees: scaled, with a plain border at "
+    "the bottom or on the right.",
+    caption=False,
+)
 
 # %% [markdown]
 # ## And the mask's way back
@@ -336,14 +385,18 @@ for each in three_shapes:
     with torch.no_grad():
         (coarse,) = lab.predict_logits(model, [ready])  # (N, 1, side / 2, side / 2)
         fine = lab.original_size_logits(model, coarse, ready)  # (N, H, W)
-    print(f"{tuple(coarse.shape)} -> input {ready.input_size} -> {tuple(fine.shape)},",
-          "as the true masks:", fine.shape == each.masks.shape)
+    print(
+        f"{tuple(coarse.shape)} -> input {ready.input_size} -> {tuple(fine.shape)},",
+        "as the true masks:",
+        fine.shape == each.masks.shape,
+    )
 
 # %% [markdown]
 # Every step of this way can be taken wrongly, and *none of the mistakes raises an error*. The cell tries
 # three on the pictures that are clearly not square: a picture squashed into the square (with its boxes
 # squashed too, as they should be then); the same with both coordinates of the boxes scaled by one
 # factor, as if nothing had been squashed; and the right input, with the padding not cut off at the end.
+
 
 # %%
 def mean_dice(picture: Image.Image, boxes: Tensor, example) -> float:
@@ -361,10 +414,12 @@ def four_ways(example) -> dict[str, float]:
     square = Image.new("RGB", (longer, longer))
     square.paste(example.picture)
     both = torch.tensor([side / width, side / height]).repeat(2)
-    return {"SAM's way": mean_dice(example.picture, boxes, example),
-            "squashed, boxes too": mean_dice(squashed, boxes * both, example),
-            "squashed, boxes by one factor": mean_dice(squashed, boxes * side / longer, example),
-            "padding not cut off": mean_dice(square, boxes, example)}
+    return {
+        "SAM's way": mean_dice(example.picture, boxes, example),
+        "squashed, boxes too": mean_dice(squashed, boxes * both, example),
+        "squashed, boxes by one factor": mean_dice(squashed, boxes * side / longer, example),
+        "padding not cut off": mean_dice(square, boxes, example),
+    }
 
 
 oblong = [e for e in food if max(e.picture.size) > 1.2 * min(e.picture.size)]
@@ -372,12 +427,17 @@ ways = pd.DataFrame([four_ways(each) for each in oblong]).mean()
 display(as_text(ways.to_frame("mean Dice"), {"mean Dice": "{:.3f}"}))
 squash = ways["SAM's way"] - ways["squashed, boxes too"]
 worst = ways.idxmin()
-display(Markdown(
-    f"On {len(oblong)} pictures, “{worst}” costs {ways.iloc[0] - ways.min():.2f} of Dice. The squash by "
-    + (f"itself costs {squash:.2f}: the model knows things in their proportions." if squash > 0.01
-       else f"itself changes it by {-squash:+.3f} on these drawings; a model that knows proportions "
-            "would notice.")
-))
+display(
+    Markdown(
+        f"On {len(oblong)} pictures, “{worst}” costs {ways.iloc[0] - ways.min():.2f} of Dice. The squash by "
+        + (
+            f"itself costs {squash:.2f}: the model knows things in their proportions."
+            if squash > 0.01
+            else f"itself changes it by {-squash:+.3f} on these drawings; a model that knows proportions "
+            "would notice."
+        )
+    )
+)
 
 # %% [markdown]
 # **What this shows.** Four runs, four numbers, no error. Only the right number beside them can give a
@@ -406,6 +466,7 @@ display(Markdown(
 #
 # Return a plain number. Two empty masks agree perfectly, so their Dice is 1; a mask beside an empty one
 # has 0. The check counts pixels in sets, with overlapping, nested, equal, disjoint and empty masks.
+
 
 # %% tags=["exercise"]
 def dice_by_hand(found: Tensor, truth: Tensor) -> float:
@@ -446,6 +507,7 @@ check("6.2", dice_by_hand)
 # mask. Below, five answers to one question under all four. The first two draw exactly the same mask,
 # once sure of it and once not. Before you run it: in which columns do they differ?
 
+
 # %%
 def logits_of(mask: Tensor, size: float) -> Tensor:
     """Logits that draw this mask and are `size` away from the border between yes and no."""
@@ -454,16 +516,29 @@ def logits_of(mask: Tensor, size: float) -> Tensor:
 
 truth = torch.as_tensor(example.masks[:1])  # (1, H, W)
 _, answered = lab.predict_masks(backbone, example.picture, example.boxes[:1])
-answers = {"the truth, sure of it": logits_of(truth, 10), "the truth, unsure": logits_of(truth, 0.2),
-           "SAM, not adapted": answered, "the box filled": logits_of(lab.fill_boxes(example)[:1], 10),
-           "nothing": torch.full(truth.shape, -10.0)}
-measures = pd.DataFrame({what: {
-    "Dice": dice(logits > 0, truth).item(), "IoU": iou(logits > 0, truth).item(),
-    "1 - Dice": 1 - dice(logits > 0, truth).item(), "DiceCE": dice_ce(logits, truth).item(),
-} for what, logits in answers.items()}).T
+answers = {
+    "the truth, sure of it": logits_of(truth, 10),
+    "the truth, unsure": logits_of(truth, 0.2),
+    "SAM, not adapted": answered,
+    "the box filled": logits_of(lab.fill_boxes(example)[:1], 10),
+    "nothing": torch.full(truth.shape, -10.0),
+}
+measures = pd.DataFrame(
+    {
+        what: {
+            "Dice": dice(logits > 0, truth).item(),
+            "IoU": iou(logits > 0, truth).item(),
+            "1 - Dice": 1 - dice(logits > 0, truth).item(),
+            "DiceCE": dice_ce(logits, truth).item(),
+        }
+        for what, logits in answers.items()
+    }
+).T
 display(measures.map("{:.3f}".format))
 from_dice = measures["Dice"] / (2 - measures["Dice"])
-print("IoU = Dice / (2 - Dice) in every row:", bool((measures["IoU"] - from_dice).abs().max() < 1e-6))
+print(
+    "IoU = Dice / (2 - Dice) in every row:", bool((measures["IoU"] - from_dice).abs().max() < 1e-6)
+)
 
 # %% [markdown]
 # **What this shows.** Dice, IoU and 1 - Dice order answers alike, and see only the mask. DiceCE also sees
@@ -481,17 +556,19 @@ print("IoU = Dice / (2 - Dice) in every row:", bool((measures["IoU"] - from_dice
 printed = paper_table("Table IV")
 change = printed.loc["100%"] - printed.loc["20%"]  # rows: methods, columns: data sets
 lowest, highest = printed.min().min(), printed.max().max()
-display(Markdown(
-    f"The {printed.size} numbers lie between {lowest} and {highest}.\n\n"
-    f"- *The Dice coefficient?* With five times the data, {int((change < 0).sum().sum())} of "
-    f"{change.size} become smaller. The masks would get worse with data, and the best of all would "
-    f"overlap by {highest:.2f}. It is not that.\n"
-    f"- *1 - Dice?* Then Dice would lie between {1 - highest:.2f} and {1 - lowest:.2f}. Possible.\n"
-    f"- *DiceCE?* Cross-entropy is never below 0, so its Dice part is a loss of *at most* the printed "
-    f"number, and 1 minus that is *at least* {1 - highest:.2f} to {1 - lowest:.2f}; by how much more cannot "
-    "be said. Possible as well: the code that the settings resemble prints its DiceCE under the name "
-    "“Mean dice score”."
-))
+display(
+    Markdown(
+        f"The {printed.size} numbers lie between {lowest} and {highest}.\n\n"
+        f"- *The Dice coefficient?* With five times the data, {int((change < 0).sum().sum())} of "
+        f"{change.size} become smaller. The masks would get worse with data, and the best of all would "
+        f"overlap by {highest:.2f}. It is not that.\n"
+        f"- *1 - Dice?* Then Dice would lie between {1 - highest:.2f} and {1 - lowest:.2f}. Possible.\n"
+        f"- *DiceCE?* Cross-entropy is never below 0, so its Dice part is a loss of *at most* the printed "
+        f"number, and 1 minus that is *at least* {1 - highest:.2f} to {1 - lowest:.2f}; by how much more cannot "
+        "be said. Possible as well: the code that the settings resemble prints its DiceCE under the name "
+        "“Mean dice score”."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** The numbers are a loss, and which loss cannot be told from them. This course
@@ -522,6 +599,7 @@ display(Markdown(
 #
 # A global block has `window_size` 0 and attends to the whole picture. The check also tries an adapter
 # *with a bias*: the added zeros must reach attention as zeros even then.
+
 
 # %% tags=["exercise"]
 def adapted_windows(block: nn.Module, adapter: nn.Module, x: Tensor) -> Tensor:
@@ -595,9 +673,11 @@ with torch.no_grad():
         difference = (block.attn(before) - block.attn(adapter(windows)))[~is_padding].abs()
         shared = is_padding.flatten(1).any(1)[:, None, None].expand_as(is_padding)
         full = (block.attn(before) - block.attn(adapter(windows)))[~shared].abs()
-        rows[name] = {"largest padding token": adapter(windows)[is_padding].abs().max().item(),
-                      "error, windows with padding": difference.max().item(),
-                      "error, full windows": full.max().item()}
+        rows[name] = {
+            "largest padding token": adapter(windows)[is_padding].abs().max().item(),
+            "error, windows with padding": difference.max().item(),
+            "error, full windows": full.max().item(),
+        }
 pd.DataFrame(rows).T.map("{:.1e}".format)
 
 # %% [markdown]
@@ -626,8 +706,10 @@ with torch.no_grad():
         whole = torch.eye(each.lora_A.shape[1], device=device) + each.lora_B @ each.lora_A  # (d, d)
         block.attn.qkv.weight.copy_(block.attn.qkv.weight @ whole)  # (3d, d): q, k and v at once
     picture = model.preprocess(lab.prepare(example, side).picture.to(device))[None]
-    answers = {name: lab.encode(net, picture) for name, net in
-               (("base", model), ("adapted", adapted), ("dense", dense))}
+    answers = {
+        name: lab.encode(net, picture)
+        for name, net in (("base", model), ("adapted", adapted), ("dense", dense))
+    }
 for other in ("dense", "base"):
     difference = (answers["adapted"] - answers[other]).abs().max().item()
     print(f"adapted and {other:5} differ by at most {difference:.1e}")
@@ -635,8 +717,13 @@ for other in ("dense", "base"):
 # %% tags=["nbval-check-output"]
 blocks, width, rank = len(encoder.blocks), encoder.pos_embed.shape[-1], 16
 count = count_parameters(adapted)
-print(f"{blocks} blocks x {rank} x 2 x {width} = {blocks * rank * 2 * width:,} parameters;",
-      "counted:", f"{count.adapter:,};", "trainable beside them:", count.trainable - count.adapter)
+print(
+    f"{blocks} blocks x {rank} x 2 x {width} = {blocks * rank * 2 * width:,} parameters;",
+    "counted:",
+    f"{count.adapter:,};",
+    "trainable beside them:",
+    count.trainable - count.adapter,
+)
 paper = ARCHITECTURES["sam"]
 print(f"paper scale, rank {paper.rank}: Serial LoRA {paper.serial_lora():,}, LoRA {paper.lora():,}")
 
@@ -648,6 +735,7 @@ print(f"paper scale, rank {paper.rank}: Serial LoRA {paper.serial_lora():,}, LoR
 #
 # LoRA wrappers for SAM are easy to find, and many of them share a few lines. Here they are, written anew
 # with this course's names, LoRA on q and v. Read them before you go on. Would you let them pass?
+
 
 # %%
 class EditedQKV(nn.Module):
@@ -665,6 +753,7 @@ class EditedQKV(nn.Module):
         qkv[:, :, :, -self.width :] += self.pair_v(x)
         return qkv
 
+
 # %% [markdown]
 # It trains, the loss falls, results improve. The symptoms come elsewhere, from code that has nothing to
 # do with adapters. Three such places:
@@ -675,6 +764,7 @@ class EditedQKV(nn.Module):
 # 3. **another model**, whose tokens come in a row, (B, N, d).
 #
 # The cell tries each. Expect an effect above zero, twice the same effect, and a shape.
+
 
 # %%
 class Remembered(nn.Linear):
@@ -720,6 +810,7 @@ except IndexError as error:
 # Write what the two edited lines mean, out of place and for any number of dimensions. q, k and v are
 # the thirds of the last one. The check calls your function with two to four dimensions, looks whether
 # anything that came in was changed, and follows the gradients of all three.
+
 
 # %% tags=["exercise"]
 def add_to_q_and_v(qkv: Tensor, q_change: Tensor, v_change: Tensor) -> Tensor:
@@ -799,6 +890,7 @@ except RuntimeError as error:
 # takes *logits* and does the sigmoid itself. The check compares value and gradient with one pixel at a
 # time.
 
+
 # %% tags=["exercise"]
 def segmentation_loss(logits: Tensor, truth: Tensor) -> Tensor:
     """Soft Dice plus cross-entropy, the mean over a picture's objects.
@@ -844,9 +936,11 @@ check("6.5", segmentation_loss)
 # how large a gradient does a model get that does not know (all logits 0)?
 
 # %%
-losses = {"soft Dice + BCE": dice_ce,
-          "sigmoid twice": lambda logits, truth: dice_ce(logits.sigmoid(), truth),
-          "hard masks": lambda logits, truth: 1 - dice(logits > 0, truth)}
+losses = {
+    "soft Dice + BCE": dice_ce,
+    "sigmoid twice": lambda logits, truth: dice_ce(logits.sigmoid(), truth),
+    "hard masks": lambda logits, truth: 1 - dice(logits > 0, truth),
+}
 truth = torch.as_tensor(example.masks[:1])  # (1, H, W)
 sure, nothing = 20 * (2 * truth.float() - 1), torch.full(truth.shape, -20.0)  # logits
 rows = {}
@@ -854,9 +948,11 @@ for name, loss in losses.items():
     undecided = torch.zeros(truth.shape, requires_grad=True)
     value = loss(undecided, truth).mean()
     gradient = torch.autograd.grad(value, undecided)[0] if value.requires_grad else None
-    rows[name] = {"perfect and sure": f"{loss(sure, truth).item():.3f}",
-                  "nothing found": f"{loss(nothing, truth).item():.3f}",
-                  "gradient when undecided": "none" if gradient is None else f"{gradient.norm():.5f}"}
+    rows[name] = {
+        "perfect and sure": f"{loss(sure, truth).item():.3f}",
+        "nothing found": f"{loss(nothing, truth).item():.3f}",
+        "gradient when undecided": "none" if gradient is None else f"{gradient.norm():.5f}",
+    }
 pd.DataFrame(rows).T
 
 # %% [markdown]
@@ -877,7 +973,11 @@ for each in adapters(adapted).values():
     nn.init.normal_(each.lora_B, std=0.02)  # as if trained
 
 prepared = lab.to_device(lab.prepare(example, side), device)
-question = {"image": prepared.picture, "boxes": prepared.boxes, "original_size": prepared.original_size}
+question = {
+    "image": prepared.picture,
+    "boxes": prepared.boxes,
+    "original_size": prepared.original_size,
+}
 by_sam = adapted([question], multimask_output=False)[0]["low_res_logits"]  # (N, 1, side/2, side/2)
 (by_lab,) = lab.predict_logits(adapted, [prepared])  # (N, 1, side/2, side/2)
 print("Sam.forward    leaves a way back for gradients:", by_sam.requires_grad)
@@ -893,8 +993,10 @@ print(f"their logits differ by at most {(by_sam - by_lab).abs().max().item():.1e
 batch = [lab.to_device(lab.prepare(each, side), device) for each in three_shapes]
 with torch.no_grad():
     embeddings = lab.encode(adapted, torch.stack([adapted.preprocess(p.picture) for p in batch]))
-    for what, boxes in (("a box of each", torch.cat([p.boxes[:1] for p in batch])),
-                        ("one box", batch[0].boxes[:1])):
+    for what, boxes in (
+        ("a box of each", torch.cat([p.boxes[:1] for p in batch])),
+        ("one box", batch[0].boxes[:1]),
+    ):
         try:
             answer = tuple(lab.decode(adapted, embeddings, boxes).shape)
         except RuntimeError as error:
@@ -918,11 +1020,16 @@ except RuntimeError as error:
     print("all of SAM in bfloat16:", error)
 
 computed = {}
-layers = {"encoder": adapted.image_encoder.blocks[0].attn.qkv,
-          "decoder": adapted.mask_decoder.transformer.layers[0].self_attn.q_proj}
-hooks = [layer.register_forward_hook(
-             lambda layer, inputs, output, name=name: computed.update({name: output.dtype}))
-         for name, layer in layers.items()]
+layers = {
+    "encoder": adapted.image_encoder.blocks[0].attn.qkv,
+    "decoder": adapted.mask_decoder.transformer.layers[0].self_attn.q_proj,
+}
+hooks = [
+    layer.register_forward_hook(
+        lambda layer, inputs, output, name=name: computed.update({name: output.dtype})
+    )
+    for name, layer in layers.items()
+]
 with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
     lab.predict_logits(adapted, [prepared])
 for hook in hooks:
@@ -951,8 +1058,10 @@ for checkpointing in (False, True):
 memory = pd.DataFrame(rows).set_index("gradient checkpointing")
 apart = max((a - b).abs().max().item() for a, b in zip(*gradients, strict=True))
 display(as_text(memory, {"MB kept": "{:.1f}"}))
-print(f"{memory['MB kept'].iloc[0] / memory['MB kept'].iloc[1]:.1f} times less;",
-      f"the gradients differ by at most {apart:.1e}")
+print(
+    f"{memory['MB kept'].iloc[0] / memory['MB kept'].iloc[1]:.1f} times less;",
+    f"the gradients differ by at most {apart:.1e}",
+)
 
 # %% [markdown]
 # **What this shows.** Sharing one pair where LoRA has four saves *parameters*, and they are a small part of
@@ -977,23 +1086,36 @@ tuned, record, scores = one_run("lines")
 
 # %%
 base_row = {name: record.measures[f"base_{name}"] for name in lab.MEASURES}
-rows = {"not adapted": base_row, "Serial LoRA": {name: record.measures[name] for name in lab.MEASURES},
-        "the box filled": {"dice": record.measures["box_dice"], "iou": record.measures["box_iou"],
-                           "one_minus_dice": 1 - record.measures["box_dice"]}}
-display(pd.DataFrame(rows).T.rename(columns={"dice": "Dice", "one_minus_dice": "1 - Dice",
-                                             "dice_ce": "DiceCE", "iou": "IoU"})
-        .map("{:.3f}".format).replace("nan", "–"))
+rows = {
+    "not adapted": base_row,
+    "Serial LoRA": {name: record.measures[name] for name in lab.MEASURES},
+    "the box filled": {
+        "dice": record.measures["box_dice"],
+        "iou": record.measures["box_iou"],
+        "one_minus_dice": 1 - record.measures["box_dice"],
+    },
+}
+display(
+    pd.DataFrame(rows)
+    .T.rename(
+        columns={"dice": "Dice", "one_minus_dice": "1 - Dice", "dice_ce": "DiceCE", "iou": "IoU"}
+    )
+    .map("{:.3f}".format)
+    .replace("nan", "–")
+)
 
 gains = scores["serial_lora"] - scores["not adapted"]  # one for each test picture
-display(Markdown(
-    f"{record.sizes['steps']} steps on {record.sizes['training_pictures']} pictures, "
-    f"{record.sizes['parameters']:,} trained parameters. Mean Dice went from {base_row['dice']:.3f} to "
-    f"{record.measures['dice']:.3f}, "
-    + ("above" if record.measures["dice"] > record.measures["box_dice"] else "still below")
-    + f" filling the box ({record.measures['box_dice']:.3f}). Of {len(gains)} test pictures, "
-    f"{int((gains > 0).sum())} got better and {int((gains < 0).sum())} worse; the largest gain is "
-    f"{gains.max():+.2f}, the largest loss {gains.min():+.2f}."
-))
+display(
+    Markdown(
+        f"{record.sizes['steps']} steps on {record.sizes['training_pictures']} pictures, "
+        f"{record.sizes['parameters']:,} trained parameters. Mean Dice went from {base_row['dice']:.3f} to "
+        f"{record.measures['dice']:.3f}, "
+        + ("above" if record.measures["dice"] > record.measures["box_dice"] else "still below")
+        + f" filling the box ({record.measures['box_dice']:.3f}). Of {len(gains)} test pictures, "
+        f"{int((gains > 0).sum())} got better and {int((gains < 0).sum())} worse; the largest gain is "
+        f"{gains.max():+.2f}, the largest loss {gains.min():+.2f}."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** Four measures, one story, told in two directions: Dice and IoU went up where 1 - Dice
@@ -1012,8 +1134,8 @@ display_figure(plot_dice_per_picture(scores))
 # And the masks themselves: the best picture, the median and the worst after adapting, before and after.
 
 # %%
-from serial_lora.labs.sam_pictures import overlay_rows
-from serial_lora.plots_masks import pick_best_median_worst
+from serial_lora_course.figures.masks import pick_best_median_worst
+from serial_lora_course.labs.sam_pictures import overlay_rows
 
 data = sets["lines"]
 three = pick_best_median_worst(scores["serial_lora"])
@@ -1050,7 +1172,7 @@ display_figure(plot_overlays(overlay_rows(tuned, data, lost, "Serial LoRA"), siz
 # picture has several objects.
 
 # %%
-from serial_lora.widgets_masks import mask_panel
+from serial_lora_course.panels.masks import mask_panel
 
 tuned, _, scores = one_run("lines")
 gains, tests = scores["serial_lora"] - scores["not adapted"], sets["lines"].test
@@ -1086,7 +1208,9 @@ def all_masks(sam) -> Tensor:
 tuned, *_ = one_run("lines")
 with tempfile.TemporaryDirectory() as folder:
     file = save_adapter(tuned.model, Path(folder, "lines.safetensors"))
-    print(f"{file.stat().st_size:,} bytes beside {tiny_file('safetensors').stat().st_size:,} of the base")
+    print(
+        f"{file.stat().st_size:,} bytes beside {tiny_file('safetensors').stat().st_size:,} of the base"
+    )
     other = load_sam("tiny")
     load_adapter(other.model.to(device), file)
 trained, base = all_masks(tuned), all_masks(backbone)
@@ -1105,8 +1229,8 @@ print("merged into the weights, different:", int((all_masks(other) != trained).s
 # training pictures, several seeds, all methods, made by the lab's own command.
 
 # %%
-from serial_lora.plots import plot_dice_by_percent
-from serial_lora.results import describe_records, methods_table
+from serial_lora_course.figures.base import plot_dice_by_percent
+from serial_lora_course.labs.records import describe_records, methods_table
 
 print(describe_records(records, "percent", segmentation_names("tiny"), METHODS))
 
@@ -1121,17 +1245,20 @@ serial = results[(results["shots"] == most) & (results["method"] == "serial_lora
 by_set = serial.groupby("dataset", sort=False)[["box_dice", "base_dice", "dice"]].mean()
 by_set["gain"] = by_set["dice"] - by_set["base_dice"]
 by_set["above the box"] = by_set["dice"] - by_set["box_dice"]
-shown = by_set.rename(columns={"box_dice": "box filled", "base_dice": "not adapted",
-                               "dice": "Serial LoRA"})
+shown = by_set.rename(
+    columns={"box_dice": "box filled", "base_dice": "not adapted", "dice": "Serial LoRA"}
+)
 formats = dict.fromkeys(shown.columns[:3], "{:.3f}") | dict.fromkeys(shown.columns[3:], "{:+.3f}")
 display(as_text(shown, formats))
-display(Markdown(
-    f"With {most}% of the pictures Serial LoRA gains {by_set['gain'].mean():+.3f} Dice on average, from "
-    f"{by_set['gain'].min():+.3f} ({by_set['gain'].idxmin()}) to {by_set['gain'].max():+.3f} "
-    f"({by_set['gain'].idxmax()}). It is above filling the box on "
-    f"{int((by_set['above the box'] > 0).sum())} of {len(by_set)} sets; not adapted, the model is above "
-    f"it on {int((by_set['base_dice'] > by_set['box_dice']).sum())}."
-))
+display(
+    Markdown(
+        f"With {most}% of the pictures Serial LoRA gains {by_set['gain'].mean():+.3f} Dice on average, from "
+        f"{by_set['gain'].min():+.3f} ({by_set['gain'].idxmin()}) to {by_set['gain'].max():+.3f} "
+        f"({by_set['gain'].idxmax()}). It is above filling the box on "
+        f"{int((by_set['above the box'] > 0).sum())} of {len(by_set)} sets; not adapted, the model is above "
+        f"it on {int((by_set['base_dice'] > by_set['box_dice']).sum())}."
+    )
+)
 
 # %% [markdown]
 # Now all methods: mean Dice over the five sets, and after ± the spread (standard deviation) over seeds.
@@ -1157,11 +1284,16 @@ display_figure(plot_dice_by_percent(results))
 # at equal budget, where it has a quarter of the rank.
 
 # %%
-pairs = [("serial_lora", "lora"), ("serial_lora", "lora_equal_budget"),
-         ("serial_lora_plus", "lora_plus"), ("serial_lora_plus", "serial_lora")]
+pairs = [
+    ("serial_lora", "lora"),
+    ("serial_lora", "lora_equal_budget"),
+    ("serial_lora_plus", "lora_plus"),
+    ("serial_lora_plus", "serial_lora"),
+]
 pairs = [pair for pair in pairs if set(pair) <= set(results["method"])]
-verdicts = pd.concat([paired_difference(results, *pair, "dice") for pair in pairs],
-                     ignore_index=True).rename(columns={"shots": "percent"})
+verdicts = pd.concat(
+    [paired_difference(results, *pair, "dice") for pair in pairs], ignore_index=True
+).rename(columns={"shots": "percent"})
 shown = verdicts.rename(columns={"mean": "Dice", "sem": "standard error", "count": "runs"})
 as_text(shown, {"Dice": "{:+.4f}", "standard error": "{:.4f}"}).set_index(["methods", "percent"])
 
@@ -1170,25 +1302,31 @@ for what, (one, other) in (("equal rank", pairs[0]), ("equal budget", pairs[1]))
     cells = results.groupby(["dataset", "shots", "method"])["dice"].mean().unstack("method")
     difference = cells[one] - cells[other]  # one number for each set and amount
     words = verdicts[verdicts["methods"] == f"{METHODS[one].label} against {METHODS[other].label}"]
-    lead = "; ".join(f"{verdict} with {', '.join(f'{percent}%' for percent in part['percent'])}"
-                     for verdict, part in words.groupby("verdict", sort=False))
-    display(Markdown(
-        f"- **At {what}**, against {METHODS[other].label}: {lead}. Serial LoRA's mean over seeds is above in "
-        f"{int((difference > 0).sum())} of {len(difference)} cells; the best is {difference.idxmax()[0]} "
-        f"with {difference.idxmax()[1]}% ({difference.max():+.3f}), the worst {difference.idxmin()[0]} with "
-        f"{difference.idxmin()[1]}% ({difference.min():+.3f})."
-    ))
+    lead = "; ".join(
+        f"{verdict} with {', '.join(f'{percent}%' for percent in part['percent'])}"
+        for verdict, part in words.groupby("verdict", sort=False)
+    )
+    display(
+        Markdown(
+            f"- **At {what}**, against {METHODS[other].label}: {lead}. Serial LoRA's mean over seeds is above in "
+            f"{int((difference > 0).sum())} of {len(difference)} cells; the best is {difference.idxmax()[0]} "
+            f"with {difference.idxmax()[1]}% ({difference.max():+.3f}), the worst {difference.idxmin()[0]} with "
+            f"{difference.idxmin()[1]}% ({difference.min():+.3f})."
+        )
+    )
 
 most = int(results["shots"].max())
 at_most = results[results["shots"] == most]
 gained = (at_most["dice"] - at_most["base_dice"]).groupby(at_most["method"]).mean()
 parameters = at_most.groupby("method")["parameters"].first()
-display(Markdown(
-    f"With {most}% of the pictures Serial LoRA's gain over the unadapted model is "
-    f"{gained['serial_lora'] / gained['lora']:.0%} of LoRA's, with "
-    f"{parameters['serial_lora'] / parameters['lora']:.0%} of its parameters; LoRA at the same number of "
-    f"parameters gains {gained['lora_equal_budget'] / gained['lora']:.0%} of it."
-))
+display(
+    Markdown(
+        f"With {most}% of the pictures Serial LoRA's gain over the unadapted model is "
+        f"{gained['serial_lora'] / gained['lora']:.0%} of LoRA's, with "
+        f"{parameters['serial_lora'] / parameters['lora']:.0%} of its parameters; LoRA at the same number of "
+        f"parameters gains {gained['lora_equal_budget'] / gained['lora']:.0%} of it."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** Read the verdicts with their limits: one tiny model, some dozens of test pictures a
@@ -1202,7 +1340,7 @@ display(Markdown(
 # Table IV at the paper's scale: SAM ViT-B, five sets, *lower is better*.
 
 # %%
-from serial_lora.counting import inconsistencies, paper_facts
+from serial_lora_course.claims.paper import inconsistencies, paper_facts
 
 printed = paper_table("Table IV")
 display(printed)
@@ -1213,12 +1351,14 @@ pairs_of_cells = sum(printed.loc[more].size for _, more in steps)
 our_means = results.groupby(["method", "dataset", "shots"])["dice"].mean().unstack("shots")
 ours_worse = int((our_means.diff(axis=1) < 0).sum().sum())
 ours_all = our_means.shape[0] * (our_means.shape[1] - 1)
-display(Markdown(
-    f"Serial LoRA is behind LoRA in {facts['serial_behind_sam']} of {facts['sam_cells']} cells. In {worse} "
-    f"of {pairs_of_cells} steps from one amount of data to the next the masks get *worse* with more "
-    f"data; LoRA on flood, for one, goes {facts['flood_lora']}. In our records, which are means over seeds, "
-    f"it is {ours_worse} of {ours_all}."
-))
+display(
+    Markdown(
+        f"Serial LoRA is behind LoRA in {facts['serial_behind_sam']} of {facts['sam_cells']} cells. In {worse} "
+        f"of {pairs_of_cells} steps from one amount of data to the next the masks get *worse* with more "
+        f"data; LoRA on flood, for one, goes {facts['flood_lora']}. In our records, which are means over seeds, "
+        f"it is {ours_worse} of {ours_all}."
+    )
+)
 
 # %% [markdown]
 # A step that goes the wrong way is what one draw of the pictures and one run can do. The paper gives one
@@ -1231,33 +1371,57 @@ serial_cells, lora_cells = (printed.xs(name, level="method") for name in ("Seria
 better = lora_cells - serial_cells  # rows: amounts, columns: sets
 ours = paired_difference(results, "serial_lora", "lora", "dice").set_index("shots")
 ours.index = [f"{percent}%" for percent in ours.index]
-rows = [{"amount": amount, "the paper": f"{row.mean():+.3f}",
-         "from ... to": f"{row.min():+.3f} ... {row.max():+.3f}",
-         "ours, tiny scale": f"{ours.loc[amount, 'mean']:+.4f} ± {ours.loc[amount, 'sem']:.4f}"
-         if amount in ours.index else "not run"}
-        for amount, row in better.iterrows()]
+rows = [
+    {
+        "amount": amount,
+        "the paper": f"{row.mean():+.3f}",
+        "from ... to": f"{row.min():+.3f} ... {row.max():+.3f}",
+        "ours, tiny scale": f"{ours.loc[amount, 'mean']:+.4f} ± {ours.loc[amount, 'sem']:.4f}"
+        if amount in ours.index
+        else "not run",
+    }
+    for amount, row in better.iterrows()
+]
 display(pd.DataFrame(rows).set_index("amount"))
 theirs, here = int((better.mean(axis=1) > 0).sum()), int((ours["mean"] > 0).sum())
-display(Markdown(
-    f"On average over the sets, Serial LoRA is above LoRA at {theirs} of {len(better)} amounts in the paper "
-    f"and at {here} of {len(ours)} in our records, where the largest difference is "
-    f"{ours['mean'].abs().max():.3f}. "
-    + ("The two do not agree. Model, pictures and number of runs are others, so neither refutes the other."
-       if theirs != here else "The two agree in direction.")
-))
+display(
+    Markdown(
+        f"On average over the sets, Serial LoRA is above LoRA at {theirs} of {len(better)} amounts in the paper "
+        f"and at {here} of {len(ours)} in our records, where the largest difference is "
+        f"{ours['mean'].abs().max():.3f}. "
+        + (
+            "The two do not agree. Model, pictures and number of runs are others, so neither refutes the other."
+            if theirs != here
+            else "The two agree in direction."
+        )
+    )
+)
 
 # %% [markdown]
 # What else to know before quoting the table: the findings of this project's audit of the paper that
 # concern SAM. The numbers in them are computed from the paper's tables.
 
 # %%
-about_sam = {"dice-direction", "sam-unit", "sam-depth", "dice-digits", "few-sample-claim",
-             "sam-monotone", "no-spread", "human-masks", "flood-track"}
+about_sam = {
+    "dice-direction",
+    "sam-unit",
+    "sam-depth",
+    "dice-digits",
+    "few-sample-claim",
+    "sam-monotone",
+    "no-spread",
+    "human-masks",
+    "flood-track",
+}
 findings = [entry for entry in inconsistencies() if entry["key"] in about_sam]
-display(Markdown("\n".join(
-    ["| Where | The paper says | What we find |", "|---|---|---|"]
-    + [f"| {entry['where']} | {entry['says']} | {entry['finding']} |" for entry in findings]
-)))
+display(
+    Markdown(
+        "\n".join(
+            ["| Where | The paper says | What we find |", "|---|---|---|"]
+            + [f"| {entry['where']} | {entry['says']} | {entry['finding']} |" for entry in findings]
+        )
+    )
+)
 
 # %% [markdown]
 # **What this shows, and what it does not.** The paper's table is mostly in Serial LoRA's favour, with a
@@ -1286,7 +1450,7 @@ both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name
 # python data_scripts/voc_person.py            # human: persons, with masks
 # serial-lora lab sam --scale paper --dataset icecream,pie,strawberry --percent 20,50,100 --seeds 3
 # serial-lora lab sam --scale paper --dataset flood,human --methods all --percent 100
-# accelerate launch -m serial_lora.cli lab sam --scale paper --dataset all --batch-size 4
+# accelerate launch -m serial_lora_course.cli lab sam --scale paper --dataset all --batch-size 4
 # ```
 #
 # Every script resumes, verifies, and says by hand what cannot be fetched; `--help` names its licence. A run
@@ -1298,7 +1462,7 @@ both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name
 # tokens and with its square, and carries them on to the full grid.
 
 # %%
-from serial_lora.memory import saved_activation_bytes
+from serial_lora_course.labs.memory import saved_activation_bytes
 
 vit = ARCHITECTURES["sam"].on_meta().image_encoder
 heads, wide = vit.blocks[0].attn.num_heads, vit.pos_embed.shape[-1]
@@ -1315,7 +1479,9 @@ def kept_by_block(grid: int) -> int:
 few, many = 8**2, 16**2  # tokens
 system = torch.tensor([[few, few**2], [many, many**2]], dtype=torch.float64)
 kept = torch.tensor([kept_by_block(8), kept_by_block(16)], dtype=torch.float64)
-by_token, by_pair = torch.linalg.solve(system, kept).tolist()  # bytes a token, bytes a pair of tokens
+by_token, by_pair = torch.linalg.solve(
+    system, kept
+).tolist()  # bytes a token, bytes a pair of tokens
 by_pair += 4 * heads  # a GPU's autocast also keeps the softmax in float32, 4 bytes a head
 
 # %%
@@ -1330,8 +1496,10 @@ def estimated(window: int) -> float:
 
 blocks = [estimated(block.window_size) for block in vit.blocks]
 inputs = len(blocks) * grid**2 * wide * 4  # float32
-for what, size in (("everything kept", sum(blocks)),
-                   ("checkpointing", inputs + max(blocks))):  # one block is computed anew at a time
+for what, size in (
+    ("everything kept", sum(blocks)),
+    ("checkpointing", inputs + max(blocks)),
+):  # one block is computed anew at a time
     print(f"{what:16} about {size / 1e9:.1f} GB for one picture of {vit.img_size} pixels")
 
 # %% [markdown]
@@ -1349,8 +1517,18 @@ for what, size in (("everything kept", sum(blocks)),
 import gc
 
 one_run.cache_clear()
-for name in ("tuned", "adapted", "dense", "half", "other", "panel", "objective", "gradients",
-             "embeddings", "by_lab"):
+for name in (
+    "tuned",
+    "adapted",
+    "dense",
+    "half",
+    "other",
+    "panel",
+    "objective",
+    "gradients",
+    "embeddings",
+    "by_lab",
+):
     globals().pop(name, None)  # a section that was left out has made nothing to drop
 gc.collect()
 if torch.cuda.is_available():

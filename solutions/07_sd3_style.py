@@ -42,22 +42,22 @@ from IPython.display import Markdown, display
 from torch import Tensor, nn
 
 from serial_lora import LoRAConfig, SerialLoRAConfig
-from serial_lora.backbones.sd3 import Sd3Backbone, load_sd3, tiny_card
-from serial_lora.counting import paper_facts
-from serial_lora.course import check, lesson_card
-from serial_lora.data.emoji import ATTRIBUTION, load_emoji
-from serial_lora.data.styles import StyleExample, caption, load_style, style_names, things
 from serial_lora.flow import TRAIN_TIMESTEPS, sample_sigmas
-from serial_lora.judges import load_judge
-from serial_lora.labs import sd3 as lab
-from serial_lora.labs.methods import METHODS, get_method
-from serial_lora.labs.sd3_inputs import EncodedPicture, TrainingExample, encode_style
 from serial_lora.metrics_pictures import frechet_distance, kernel_distance
-from serial_lora.plots import display_figure
-from serial_lora.plots_drawings import plot_drawings
-from serial_lora.results import Record, as_text, frame, shipped_records
-from serial_lora.training import process_state
-from serial_lora.widgets import is_static
+from serial_lora_course.checks import check, lesson_card
+from serial_lora_course.claims.paper import paper_facts
+from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
+from serial_lora_course.data.styles import StyleExample, caption, load_style, style_names, things
+from serial_lora_course.figures.base import display_figure
+from serial_lora_course.figures.drawings import plot_drawings
+from serial_lora_course.labs import sd3 as lab
+from serial_lora_course.labs.methods import METHODS, get_method
+from serial_lora_course.labs.records import Record, as_text, frame, shipped_records
+from serial_lora_course.labs.sd3_inputs import EncodedPicture, TrainingExample, encode_style
+from serial_lora_course.labs.training import process_state
+from serial_lora_course.models.judges import load_judge
+from serial_lora_course.models.sd3 import Sd3Backbone, load_sd3, tiny_card
+from serial_lora_course.panels.counts import is_static
 
 torch.manual_seed(0)
 lesson_card("07")
@@ -81,8 +81,9 @@ config = lab.lab_config("tiny")  # the settings of a run
 
 data = load_style("pixel")  # the style to learn: pictures for training, others for the test
 twemoji = load_emoji("twemoji", side)
-originals = {caption(concept): twemoji.picture(index)
-             for index, concept in enumerate(twemoji.concepts)}
+originals = {
+    caption(concept): twemoji.picture(index) for index, concept in enumerate(twemoji.concepts)
+}
 
 judge = load_judge("tiny")  # what measures drawings
 trial = lab.prepare_trial(backbone, judge, data, count=100)  # test prompts, read, and the empty one
@@ -96,8 +97,10 @@ shipped = shipped_records("sd3")
 results = frame(shipped)  # its column "shots" holds the percentage
 
 # %%
-known = [StyleExample(originals[caption(thing)], caption(thing), thing.codepoints)
-         for thing in things()[::16]]  # the transformer was trained on these
+known = [
+    StyleExample(originals[caption(thing)], caption(thing), thing.codepoints)
+    for thing in things()[::16]
+]  # the transformer was trained on these
 encoded = list(encode_style(backbone, known, side).values())  # latent and prompt of each
 levels = sample_sigmas(len(known), generator=torch.Generator().manual_seed(0))
 objective = lab.StyleObjective(model)  # the loss of a batch
@@ -113,17 +116,25 @@ def as_batch(encoded: Sequence[EncodedPicture], sigmas: Tensor, seed: int = 0) -
 @cache
 def halves_apart() -> pd.DataFrame:
     """FID and KID of N real pictures of the style beside N others, for some N; mean of draws."""
-    real, reference = (judge.picture_features([part[i].picture for i in range(200)])
-                       for part in (data.train, data.test))  # (200, d) each
+    real, reference = (
+        judge.picture_features([part[i].picture for i in range(200)])
+        for part in (data.train, data.test)
+    )  # (200, d) each
     rng, rows = torch.Generator().manual_seed(0), {}
     for count in (25, 50, 100, 200):
-        pairs = [[half[torch.randperm(200, generator=rng)[:count]] for half in (real, reference)]
-                 for _ in range(1 if count == 200 else 8)]  # of all there is only one draw
+        pairs = [
+            [half[torch.randperm(200, generator=rng)[:count]] for half in (real, reference)]
+            for _ in range(1 if count == 200 else 8)
+        ]  # of all there is only one draw
         fids = torch.tensor([frechet_distance(one, other) for one, other in pairs])
         kids = torch.tensor([kernel_distance(one, other)[0] for one, other in pairs])
-        rows[count] = {"FID": fids.mean().item(), "KID": kids.mean().item(),
-                       "± over draws": kids.std().item() if len(pairs) > 1 else float("nan")}
+        rows[count] = {
+            "FID": fids.mean().item(),
+            "KID": kids.mean().item(),
+            "± over draws": kids.std().item() if len(pairs) > 1 else float("nan"),
+        }
     return pd.DataFrame(rows).T.rename_axis("pictures on each side")
+
 
 # %%
 class Tuned(NamedTuple):
@@ -156,10 +167,23 @@ def tuned(name: str) -> Tuned:
     own.transformer.to(device)
     base = {f"base_{measure}": value for measure, value in untuned()[1].items()}
     style, method, percent = encoded_style()[0], get_method(name), 50
-    record = lab.run_one(own, judge, data, style, trial, method, percent, 1, config, base,
-                         progress=not is_static(), keep_adapter=True)
+    record = lab.run_one(
+        own,
+        judge,
+        data,
+        style,
+        trial,
+        method,
+        percent,
+        1,
+        config,
+        base,
+        progress=not is_static(),
+        keep_adapter=True,
+    )
     prompts = trial.prompts.rows(picked)
     return Tuned(own, record, lab.draw(own, prompts, seeds, config.drawing_steps, config.guidance))
+
 
 # %% [markdown]
 # ## Four parts, and only one of them draws
@@ -181,21 +205,27 @@ def tuned(name: str) -> Tuned:
 # the pretraining wrote.
 
 # %%
-parts = {"text encoder, whole": pipeline.text_encoder, "text encoder, short": pipeline.text_encoder_2,
-         "transformer": model, "autoencoder": pipeline.vae}
+parts = {
+    "text encoder, whole": pipeline.text_encoder,
+    "text encoder, short": pipeline.text_encoder_2,
+    "transformer": model,
+    "autoencoder": pipeline.vae,
+}
 for name, part in parts.items():
     print(f"{name:20} {sum(p.numel() for p in part.parameters()):9,} parameters")
 
 card = json.loads(tiny_card().read_text("utf-8"))
 measured, autoencoder = card["measured"], card["autoencoder"]
-display(Markdown(
-    f"The transformer was pretrained for {card['minutes']:.0f} minutes ({card['steps']:,} steps) on "
-    f"{card['data']['drawings']}, the autoencoder before that for {autoencoder['minutes']:.0f} minutes on "
-    f"more styles than that. Given a hundred names, the transformer makes drawings in which the tiny CLIP "
-    f"finds the right one of the hundred back in {measured['retrieval']:.0%} of the cases. In Twemoji's own "
-    f"drawings it finds {measured['retrieval, real']:.0%}, and by luck it would be 1%."
-    + (f" Both {card['history']}." if "history" in card else "")
-))
+display(
+    Markdown(
+        f"The transformer was pretrained for {card['minutes']:.0f} minutes ({card['steps']:,} steps) on "
+        f"{card['data']['drawings']}, the autoencoder before that for {autoencoder['minutes']:.0f} minutes on "
+        f"more styles than that. Given a hundred names, the transformer makes drawings in which the tiny CLIP "
+        f"finds the right one of the hundred back in {measured['retrieval']:.0%} of the cases. In Twemoji's own "
+        f"drawings it finds {measured['retrieval, real']:.0%}, and by luck it would be 1%."
+        + (f" Both {card['history']}." if "history" in card else "")
+    )
+)
 
 # %% [markdown]
 # Look first. Eight prompts, picked blindly (every twelfth of the first hundred test prompts), what SD3
@@ -205,7 +235,9 @@ display(Markdown(
 
 # %%
 drawn = lab.draw(backbone, words, seeds)  # uint8, (8, 64, 64, 3)
-display_figure(plot_drawings({"SD3 draws": drawn, "Twemoji": [originals[word] for word in words]}, words))
+display_figure(
+    plot_drawings({"SD3 draws": drawn, "Twemoji": [originals[word] for word in words]}, words)
+)
 print("Drawings:", ATTRIBUTION["twemoji"])
 
 # %% [markdown]
@@ -229,7 +261,7 @@ print("Drawings:", ATTRIBUTION["twemoji"])
 # mistakes will the round trip find?
 
 # %%
-from serial_lora.labs.sd3_inputs import to_square
+from serial_lora_course.labs.sd3_inputs import to_square
 
 vae = pipeline.vae
 scale, shift = vae.config.scaling_factor, vae.config.shift_factor
@@ -238,26 +270,35 @@ with torch.no_grad():
     z = vae.encode(pixels).latent_dist.mode()  # (N, 8, 16, 16)
 
 # %%
-ways = {"as SD3 does it": ((z - shift) * scale, z), "no shift, both ways": (z * scale, z),
-        "no scale, both ways": (z - shift, z), "no shift on the way back": ((z - shift) * scale, z - shift)}
+ways = {
+    "as SD3 does it": ((z - shift) * scale, z),
+    "no shift, both ways": (z * scale, z),
+    "no scale, both ways": (z - shift, z),
+    "no shift on the way back": ((z - shift) * scale, z - shift),
+}
 rows = {}
 for what, (latents, decoded) in ways.items():  # what the transformer gets, what the decoder gets
     batch = as_batch(encoded, levels)._replace(latent=latents.to(device))
     with torch.no_grad():
         back = vae.decode(decoded).sample.clamp(-1, 1)
-        rows[what] = {"mean": latents.mean().item(), "spread": latents.std().item(),
-                      "round trip": 127.5 * (back - pixels).abs().mean().item(),
-                      "loss": objective(batch).item()}
+        rows[what] = {
+            "mean": latents.mean().item(),
+            "spread": latents.std().item(),
+            "round trip": 127.5 * (back - pixels).abs().mean().item(),
+            "loss": objective(batch).item(),
+        }
 trips = pd.DataFrame(rows).T
 digits = {"mean": "{:+.2f}", "spread": "{:.2f}", "round trip": "{:.1f}", "loss": "{:.3f}"}
 display(as_text(trips, digits))
 rise = trips["loss"] / trips.loc["as SD3 does it", "loss"] - 1
 official_shift, official_scale = 0.0609, 1.5305  # in the config of SD3 medium's autoencoder
-display(Markdown(
-    f"Without the shift the loss is {rise['no shift, both ways']:+.0%}, without the scale "
-    f"{rise['no scale, both ways']:+.0%}. The shift moves latents by {abs(shift * scale):.2f} of their "
-    f"spread here, and by {official_shift * official_scale:.2f} in SD3 medium."
-))
+display(
+    Markdown(
+        f"Without the shift the loss is {rise['no shift, both ways']:+.0%}, without the scale "
+        f"{rise['no scale, both ways']:+.0%}. The shift moves latents by {abs(shift * scale):.2f} of their "
+        f"spread here, and by {official_shift * official_scale:.2f} in SD3 medium."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** A mistake that is made *twice* cancels in the round trip: the picture comes back as
@@ -291,6 +332,7 @@ display(Markdown(
 # Every picture of a batch has a noise level of its own. Mind the shapes: `sigmas` is (B,), and a batch of
 # four latents that are four numbers wide will take it without complaint *in the wrong direction*. The
 # check compares with one picture at a time, and the velocity with finite differences.
+
 
 # %% tags=["exercise"]
 def flow_path(latents: Tensor, noise: Tensor, sigmas: Tensor) -> tuple[Tensor, Tensor]:
@@ -340,8 +382,8 @@ check("7.1", flow_path)
 # stock pipeline, to the grey level or nearly so.
 
 # %%
-from serial_lora.labs.sd3_inputs import Prompts, decode_latents, read_prompts
-from serial_lora.labs.sd3_pictures import noise_row, sampler_row
+from serial_lora_course.labs.sd3_inputs import Prompts, decode_latents, read_prompts
+from serial_lora_course.labs.sd3_pictures import noise_row, sampler_row
 
 
 @torch.no_grad()
@@ -351,21 +393,28 @@ def walk(prompts: Prompts, noise: Tensor, sigmas: Tensor) -> list[Tensor]:
     for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
         (v,) = model(
             hidden_states=way[-1],
-            timestep=TRAIN_TIMESTEPS * sigma.expand(len(noise)).to(device),  # sigma out of a thousand
+            timestep=TRAIN_TIMESTEPS
+            * sigma.expand(len(noise)).to(device),  # sigma out of a thousand
             encoder_hidden_states=prompts.tokens.to(device),
-            pooled_projections=prompts.pooled.to(device), return_dict=False,
+            pooled_projections=prompts.pooled.to(device),
+            return_dict=False,
         )
         way.append(way[-1] + (following - sigma).item() * v)
     return way
 
 
 pipeline.scheduler.set_timesteps(28)
-way = walk(read_prompts(backbone, words), lab.starting_noise(backbone, seeds, side),
-           pipeline.scheduler.sigmas)  # 29 levels, from 1 to 0
+way = walk(
+    read_prompts(backbone, words),
+    lab.starting_noise(backbone, seeds, side),
+    pipeline.scheduler.sigmas,
+)  # 29 levels, from 1 to 0
 by_hand = decode_latents(backbone, way[-1].cpu())  # uint8, (8, 64, 64, 3)
 stock = lab.draw(backbone, words, seeds, guidance=1.0, precision="no")
-print("largest difference from the stock pipeline's drawings, of 255 grey levels:",
-      abs(by_hand.astype(int) - stock).max())
+print(
+    "largest difference from the stock pipeline's drawings, of 255 grey levels:",
+    abs(by_hand.astype(int) - stock).max(),
+)
 
 # %% [markdown]
 # Both ways in pictures. Above, one of Twemoji's drawings on its straight line to noise; below, the
@@ -373,11 +422,13 @@ print("largest difference from the stock pipeline's drawings, of 255 grey levels
 # it is.
 
 # %%
-from serial_lora.plots_drawings import plot_flow_path
+from serial_lora_course.figures.drawings import plot_flow_path
 
 word, seed = words[2], seeds[2]
-rows = [noise_row(backbone, originals[word], [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], seed),
-        sampler_row(backbone, word, [0, 4, 10, 16, 22, 28], seed)]
+rows = [
+    noise_row(backbone, originals[word], [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], seed),
+    sampler_row(backbone, word, [0, 4, 10, 16, 22, 28], seed),
+]
 display_figure(plot_flow_path(rows))
 
 # %% [markdown]
@@ -396,18 +447,24 @@ display_figure(plot_flow_path(rows))
 # %%
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from serial_lora.plots_drawings import plot_sigmas
+from serial_lora_course.figures.drawings import plot_sigmas
 
 official = FlowMatchEulerDiscreteScheduler(shift=3.0)  # as SD3 medium's
 shifts = {"tiny": pipeline.scheduler.config.shift, "SD3 medium": official.config.shift}
 rng = torch.Generator().manual_seed(0)
-display_figure(plot_sigmas({
-    f"{name}, shift {amount:g}": sample_sigmas(20_000, shift=amount, generator=rng)
-    for name, amount in shifts.items()
-}))
-print(f"in the middle of the official scheduler's list stands {official.sigmas[500]:.2f}, not 0.5;",
-      f"rounded to bfloat16, its {len(official.sigmas)} levels are only",
-      f"{len(official.sigmas.bfloat16().unique())} different numbers")
+display_figure(
+    plot_sigmas(
+        {
+            f"{name}, shift {amount:g}": sample_sigmas(20_000, shift=amount, generator=rng)
+            for name, amount in shifts.items()
+        }
+    )
+)
+print(
+    f"in the middle of the official scheduler's list stands {official.sigmas[500]:.2f}, not 0.5;",
+    f"rounded to bfloat16, its {len(official.sigmas)} levels are only",
+    f"{len(official.sigmas.bfloat16().unique())} different numbers",
+)
 
 # %% [markdown]
 # **What this shows.** The two printed facts are two traps. A scheduler's sigmas are shifted *already*, so
@@ -427,13 +484,17 @@ batch = as_batch(encoded, levels)
 with torch.no_grad():
     (predicted,) = model(
         hidden_states=add_noise(batch.latent, batch.noise, batch.sigma),
-        timestep=TRAIN_TIMESTEPS * batch.sigma, encoder_hidden_states=batch.tokens,
-        pooled_projections=batch.pooled, return_dict=False,
+        timestep=TRAIN_TIMESTEPS * batch.sigma,
+        encoder_hidden_states=batch.tokens,
+        pooled_projections=batch.pooled,
+        return_dict=False,
     )
     target = velocity(batch.latent, batch.noise)  # (B, c, h, w)
     by_hand = (predicted - target).square().mean()
-    print(f"by hand {by_hand:.6f}, flow_loss {flow_loss(predicted, target, batch.sigma):.6f},",
-          f"StyleObjective {objective(batch):.6f}")
+    print(
+        f"by hand {by_hand:.6f}, flow_loss {flow_loss(predicted, target, batch.sigma):.6f},",
+        f"StyleObjective {objective(batch):.6f}",
+    )
 
 # %% [markdown]
 # The published training script for SD3 says the same and does something else. By default
@@ -448,7 +509,9 @@ with torch.no_grad():
 noisy, level = add_noise(batch.latent, batch.noise, batch.sigma), batch.sigma.view(-1, 1, 1, 1)
 pictures_compared = ((noisy - level * predicted) - batch.latent).square().mean()
 weighted = flow_loss(predicted, target, batch.sigma, "sigma_squared")
-print(f"comparing pictures {pictures_compared:.6f}, comparing velocities times sigma² {weighted:.6f}")
+print(
+    f"comparing pictures {pictures_compared:.6f}, comparing velocities times sigma² {weighted:.6f}"
+)
 
 bounds = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 many = sample_sigmas(100_000, generator=torch.Generator().manual_seed(1))
@@ -458,8 +521,12 @@ for low, high in zip(bounds[:-1], bounds[1:], strict=True):
     with torch.no_grad():
         error = objective(as_batch(encoded, middle)).item()
     often = ((many >= low) & (many < high)).float().mean().item()
-    rows[f"{low:.1f} to {high:.1f}"] = {"how often": often, "error": error, "plain": often * error,
-                                        "σ² weighted": often * error * ((low + high) / 2) ** 2}
+    rows[f"{low:.1f} to {high:.1f}"] = {
+        "how often": often,
+        "error": error,
+        "plain": often * error,
+        "σ² weighted": often * error * ((low + high) / 2) ** 2,
+    }
 by_level = pd.DataFrame(rows).T.rename_axis("noise level")
 shares = ["plain", "σ² weighted"]
 by_level[shares] /= by_level[shares].sum()
@@ -493,10 +560,14 @@ heard = {}
 attention = model.transformer_blocks[0].attn
 hooks = [
     attention.register_forward_pre_hook(
-        lambda layer, positional: heard.update({"arguments by position": len(positional)})),
+        lambda layer, positional: heard.update({"arguments by position": len(positional)})
+    ),
     attention.register_forward_pre_hook(
-        lambda layer, positional, named: heard.update({k: tuple(v.shape) for k, v in named.items()}),
-        with_kwargs=True),
+        lambda layer, positional, named: heard.update(
+            {k: tuple(v.shape) for k, v in named.items()}
+        ),
+        with_kwargs=True,
+    ),
 ]
 with torch.no_grad():
     objective(as_batch(encoded, levels))
@@ -521,6 +592,7 @@ print(heard)
 # `to_out.0`; the text stream's `add_q_proj`, `add_k_proj`, `add_v_proj`, `to_add_out`. The order does not
 # matter. The check uses transformers of several depths, and one block of each is not like the others.
 
+
 # %% tags=["exercise"]
 def projections_of(transformer: nn.Module, stream: str) -> list[str]:
     """Names of the linear layers that read or write a stream's tokens in attention.
@@ -534,8 +606,11 @@ def projections_of(transformer: nn.Module, stream: str) -> list[str]:
     text = ["add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
     wanted = {"image": image, "text": text, "both": image + text}[stream]
     there = {name for name, layer in transformer.named_modules() if isinstance(layer, nn.Linear)}
-    names = [f"transformer_blocks.{index}.attn.{layer}"
-             for index in range(len(transformer.transformer_blocks)) for layer in wanted]
+    names = [
+        f"transformer_blocks.{index}.attn.{layer}"
+        for index in range(len(transformer.transformer_blocks))
+        for layer in wanted
+    ]
     return [name for name in names if name in there]
     # END SOLUTION
 
@@ -564,17 +639,27 @@ check("7.2", projections_of)
 # pair of LoRA.
 
 # %% tags=["nbval-check-output"]
-from serial_lora.counting import ARCHITECTURES, enumerate_count
+from serial_lora.counting import enumerate_count
+from serial_lora_course.models.architectures import ARCHITECTURES
 
 rows = []
-for scale, transformer, rank in (("tiny", model, lab.TINY.rank),
-                                 ("paper", ARCHITECTURES["sd3"].on_meta(), lab.PAPER.rank)):
+for scale, transformer, rank in (
+    ("tiny", model, lab.TINY.rank),
+    ("paper", ARCHITECTURES["sd3"].on_meta(), lab.PAPER.rank),
+):
     for stream in lab.STREAMS:
         sites = find_attention_sites(transformer, stream=stream)
-        rows.append({"scale": scale, "rank": rank, "stream": stream, "places": len(sites),
-                     "layers": sum(len(site.projections) for site in sites),
-                     "Serial LoRA": enumerate_count(transformer, SerialLoRAConfig(rank, stream=stream)),
-                     "LoRA": enumerate_count(transformer, LoRAConfig(rank, stream=stream))})
+        rows.append(
+            {
+                "scale": scale,
+                "rank": rank,
+                "stream": stream,
+                "places": len(sites),
+                "layers": sum(len(site.projections) for site in sites),
+                "Serial LoRA": enumerate_count(transformer, SerialLoRAConfig(rank, stream=stream)),
+                "LoRA": enumerate_count(transformer, LoRAConfig(rank, stream=stream)),
+            }
+        )
 costs = pd.DataFrame(rows).set_index(["scale", "rank", "stream"])
 costs["LoRA / Serial LoRA"] = costs["LoRA"] / costs["Serial LoRA"]
 as_text(costs, dict.fromkeys(["Serial LoRA", "LoRA"], "{:,}") | {"LoRA / Serial LoRA": "{:.2f}"})
@@ -585,13 +670,15 @@ at_paper = costs.loc["paper"].droplevel("rank")
 lora_printed = float(facts["sd3_lora_printed"]) * 1e6
 off = {stream: lora_printed / count - 1 for stream, count in at_paper["LoRA"].items()}
 nearest = min(off, key=lambda stream: abs(off[stream]))
-display(Markdown(
-    f"The paper prints {facts['sd3_lora_printed']}M for LoRA and {facts['sd3_serial_printed']}M for Serial "
-    f"LoRA. Against the exact counts of LoRA that is "
-    + ", ".join(f"{value:+.0%} ({stream})" for stream, value in off.items())
-    + f". Nearest is the stream “{nearest}”, and even that is {off[nearest]:+.1%} off: lesson 02 looked for "
-    "a reading that explains it and found none."
-))
+display(
+    Markdown(
+        f"The paper prints {facts['sd3_lora_printed']}M for LoRA and {facts['sd3_serial_printed']}M for Serial "
+        f"LoRA. Against the exact counts of LoRA that is "
+        + ", ".join(f"{value:+.0%} ({stream})" for stream, value in off.items())
+        + f". Nearest is the stream “{nearest}”, and even that is {off[nearest]:+.1%} off: lesson 02 looked for "
+        "a reading that explains it and found none."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** The paper does not say which stream it adapts. Its numbers come nearest to the image stream,
@@ -621,12 +708,20 @@ for round_number in (1, 2, 3):
             kept.append(positions)  # stands for encode(pictures[positions])
         latents = kept[step]
         for picture, position in zip(latents.tolist(), positions.tolist(), strict=True):
-            rows.append({"round": f"round {round_number}", "latent of": names[picture],
-                         "caption": names[position]})
+            rows.append(
+                {
+                    "round": f"round {round_number}",
+                    "latent of": names[picture],
+                    "caption": names[position],
+                }
+            )
 dealt = pd.DataFrame(rows)
 dealt["right"] = dealt["latent of"] == dealt["caption"]
-display(dealt.groupby("round")["right"].agg(["sum", "count"])
-        .rename(columns={"sum": "right captions", "count": "pictures"}))
+display(
+    dealt.groupby("round")["right"]
+    .agg(["sum", "count"])
+    .rename(columns={"sum": "right captions", "count": "pictures"})
+)
 dealt[dealt["round"] == "round 2"].drop(columns=["round", "right"]).set_index("latent of").T
 
 # %% [markdown]
@@ -635,27 +730,41 @@ dealt[dealt["round"] == "round 2"].drop(columns=["round", "right"]).set_index("l
 # model was pretrained on, and on pictures of the style `pixel`, which it has never seen. Where do you
 # expect the larger difference?
 
+
 # %%
 def exchanged(encoded: list[EncodedPicture]) -> list[EncodedPicture]:
     """Every picture with the caption of the next one."""
     following = encoded[1:] + encoded[:1]
-    return [mine._replace(tokens=other.tokens, pooled=other.pooled)
-            for mine, other in zip(encoded, following, strict=True)]
+    return [
+        mine._replace(tokens=other.tokens, pooled=other.pooled)
+        for mine, other in zip(encoded, following, strict=True)
+    ]
 
 
 new = [data.train[index] for index in range(0, len(data.train), 5)][: len(known)]
-kinds = {"known pictures": encoded, "the new style": list(encode_style(backbone, new, side).values())}
+kinds = {
+    "known pictures": encoded,
+    "the new style": list(encode_style(backbone, new, side).values()),
+}
 rows = {}
 for what, pictures in kinds.items():
     with torch.no_grad():
-        own, other = (torch.stack([objective(as_batch(each, levels[: len(each)], seed)) for seed in range(3)])
-                      for each in (pictures, exchanged(pictures)))
-    rows[what] = {"own captions": own.mean().item(), "another's": other.mean().item(),
-                  "difference": (other.mean() / own.mean() - 1).item(),
-                  "by the noise alone": (own.std() / own.mean()).item()}
+        own, other = (
+            torch.stack([objective(as_batch(each, levels[: len(each)], seed)) for seed in range(3)])
+            for each in (pictures, exchanged(pictures))
+        )
+    rows[what] = {
+        "own captions": own.mean().item(),
+        "another's": other.mean().item(),
+        "difference": (other.mean() / own.mean() - 1).item(),
+        "by the noise alone": (own.std() / own.mean()).item(),
+    }
 mixed = pd.DataFrame(rows).T
-as_text(mixed, dict.fromkeys(mixed.columns[:2], "{:.3f}") | {"difference": "{:+.1%}",
-                                                              "by the noise alone": "± {:.1%}"})
+as_text(
+    mixed,
+    dict.fromkeys(mixed.columns[:2], "{:.3f}")
+    | {"difference": "{:+.1%}", "by the noise alone": "± {:.1%}"},
+)
 
 # %% [markdown]
 # **What this shows.** A model that knows the pictures notices a wrong caption. In tuning it meets
@@ -677,6 +786,7 @@ as_text(mixed, dict.fromkeys(mixed.columns[:2], "{:.3f}") | {"difference": "{:+.
 # and does not change. Beware of what else could serve as a key: examples are made anew at every access,
 # and two pictures may share one caption. The check feeds shuffled orders, parts and repetitions, and
 # counts the calls.
+
 
 # %% tags=["exercise"]
 class EncodedOnce:
@@ -730,14 +840,22 @@ check("7.3", EncodedOnce)
 style, seconds = encoded_style()
 kept = sum(tensor.nbytes for each in style.values() for tensor in each)
 rounds = config.steps(len(style)) * config.batch_size / len(style)
-print(f"{len(style)} pictures with their captions: {seconds:.1f} s and {kept / 1e6:.0f} MB;",
-      f"computed in every step, it would be {rounds:.0f} times the seconds in one run")
+print(
+    f"{len(style)} pictures with their captions: {seconds:.1f} s and {kept / 1e6:.0f} MB;",
+    f"computed in every step, it would be {rounds:.0f} times the seconds in one run",
+)
 print(f"{data.name}: {data.description}. {data.attribution}")
 
 shown = [data.train[index] for index in range(20, len(data.train), 36)]
-display_figure(plot_drawings({"to learn from": [each.picture for each in shown],
-                              "Twemoji": [originals[each.caption] for each in shown]},
-                             [each.caption for each in shown]))
+display_figure(
+    plot_drawings(
+        {
+            "to learn from": [each.picture for each in shown],
+            "Twemoji": [originals[each.caption] for each in shown],
+        },
+        [each.caption for each in shown],
+    )
+)
 
 # %% [markdown]
 # **What this shows.** The captions say what is to be seen and *not in which style*. So a model that draws
@@ -765,6 +883,7 @@ display_figure(plot_drawings({"to learn from": [each.picture for each in shown],
 #
 # Another convention is in use, in which 0 is the plain answer: mind which one a paper means. Here it is
 # the formula above.
+
 
 # %% tags=["exercise"]
 def guided_velocity(empty: Tensor, prompted: Tensor, guidance: float) -> Tensor:
@@ -816,13 +935,17 @@ display_figure(plot_drawings(strip, words[:6]))
 
 # %%
 style, _ = encoded_style()
-stream = lab.training_stream(style, list(style), trial.empty, pipeline.scheduler.config.shift, config, seed=1)
+stream = lab.training_stream(
+    style, list(style), trial.empty, pipeline.scheduler.config.shift, config, seed=1
+)
 everything = [stream[position] for position in range(stream.steps * stream.batch_size)]
 dropped = sum(bool((example.tokens == trial.empty.tokens[0]).all()) for example in everything)
 example = everything[0]
 for name, part in zip(example._fields, example, strict=True):
     print(f"{name:7} {tuple(part.shape)}")
-print(f"{stream.steps} steps of {stream.batch_size}; without their caption: {dropped / len(everything):.1%}")
+print(
+    f"{stream.steps} steps of {stream.batch_size}; without their caption: {dropped / len(everything):.1%}"
+)
 
 # %% [markdown]
 # **What this shows.** Latent, prompt, noise, level: that is all the transformer meets. An example keeps
@@ -859,6 +982,7 @@ print(f"{stream.steps} steps of {stream.batch_size}; without their caption: {dro
 #
 # Picture i belongs to caption i, so N pictures have N scores. The features come as the towers made them,
 # of any length. The check includes pairs that point away from each other.
+
 
 # %% tags=["exercise"]
 def clip_scores(image_features: Tensor, text_features: Tensor) -> Tensor:
@@ -921,11 +1045,15 @@ pd.DataFrame(rows).T.map("{:.2f}".format)
 # %%
 held_out = [data.test[index].picture for index in trial.seeds]
 cheat = [data.train[index].picture for index in range(len(held_out))]
-others = {"training pictures": cheat, "one picture": [held_out[0]] * len(held_out),
-          "the held-out pictures": held_out}
+others = {
+    "training pictures": cheat,
+    "one picture": [held_out[0]] * len(held_out),
+    "the held-out pictures": held_out,
+}
 scores = {"SD3, not adapted": untuned()[1]}  # drawn and scored when first asked
-scores |= {name: lab.score_pictures(pictures, trial, judge, data.name)
-           for name, pictures in others.items()}
+scores |= {
+    name: lab.score_pictures(pictures, trial, judge, data.name) for name, pictures in others.items()
+}
 as_text(pd.DataFrame(scores).T.rename(columns=columns)[list(formats)], formats)
 
 # %% [markdown]
@@ -945,17 +1073,25 @@ as_text(pd.DataFrame(scores).T.rename(columns=columns)[list(formats)], formats)
 
 # %%
 by_count = halves_apart()
-display(as_text(by_count, {"FID": "{:.1f}"} | dict.fromkeys(by_count.columns[1:], "{:.3f}"))
-        .replace("nan", "–"))
+display(
+    as_text(by_count, {"FID": "{:.1f}"} | dict.fromkeys(by_count.columns[1:], "{:.3f}")).replace(
+        "nan", "–"
+    )
+)
 left = by_count["FID"].iloc[-1] / by_count["FID"].iloc[0]
 dimensions = trial.reference.shape[1]
-inception, in_paper = 2048, {"Barbie": 315, "Cyberpunk": 439, "Art Nouveau": 1500, "Impressionism": 1500}
-display(Markdown(
-    f"From {by_count.index[0]} to {by_count.index[-1]} pictures FID falls to {left:.0%} of what it was, and no "
-    f"model has become better: there is none. The features here have {dimensions} dimensions. Inception's "
-    f"have {inception:,}, so a covariance without gaps takes more pictures than that; the paper's sets have "
-    f"{min(in_paper.values()):,} to {max(in_paper.values()):,}."
-))
+inception, in_paper = (
+    2048,
+    {"Barbie": 315, "Cyberpunk": 439, "Art Nouveau": 1500, "Impressionism": 1500},
+)
+display(
+    Markdown(
+        f"From {by_count.index[0]} to {by_count.index[-1]} pictures FID falls to {left:.0%} of what it was, and no "
+        f"model has become better: there is none. The features here have {dimensions} dimensions. Inception's "
+        f"have {inception:,}, so a covariance without gaps takes more pictures than that; the paper's sets have "
+        f"{min(in_paper.values()):,} to {max(in_paper.values()):,}."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** FIDs can be compared only at equal numbers of pictures, and even then small
@@ -989,21 +1125,31 @@ shown = pd.DataFrame(rows).T.rename(columns=columns)[["parameters", *formats]]
 display(as_text(shown, formats | {"parameters": "{:,.0f}"}).replace("nan", "–"))
 serial, lora = (records[name].measures for name in ("serial_lora", "lora"))
 error = (serial["clip_error"] ** 2 + serial["base_clip_error"] ** 2) ** 0.5
-change, real_score = serial["clip_score"] - serial["base_clip_score"], rows["held-out pictures"]["clip_score"]
-display(Markdown(
-    f"{records['serial_lora'].sizes['steps']} steps on {records['serial_lora'].sizes['training_pictures']} pictures, "
-    f"{records['serial_lora'].seconds:.0f} s. FID to the style went from {serial['base_fid']:.1f} to "
-    f"{serial['fid']:.1f} with Serial LoRA and to {lora['fid']:.1f} with LoRA. The classifier takes "
-    f"{serial['style_share']:.0%} of Serial LoRA's drawings for the style, {lora['style_share']:.0%} of LoRA's, "
-    f"and took {serial['base_style_share']:.0%} before.\n\n"
-    f"Serial LoRA's CLIP-Score went from {serial['base_clip_score']:.3f} to {serial['clip_score']:.3f} (the "
-    f"standard error of the change is {error:.3f}); the style's own pictures have {real_score:.3f}. "
-    + ("That is no change that these pictures could tell." if abs(change) <= 2 * error else
-       "The prompts are followed more closely, in the tiny CLIP's eyes." if change > 0 else
-       "A fall, but not below the real pictures: the tiny CLIP reads this style less well, so its score cannot "
-       "tell style from neglect." if serial["clip_score"] > real_score else
-       "A fall, and below the real pictures: the prompts are followed less.")
-))
+change, real_score = (
+    serial["clip_score"] - serial["base_clip_score"],
+    rows["held-out pictures"]["clip_score"],
+)
+display(
+    Markdown(
+        f"{records['serial_lora'].sizes['steps']} steps on {records['serial_lora'].sizes['training_pictures']} pictures, "
+        f"{records['serial_lora'].seconds:.0f} s. FID to the style went from {serial['base_fid']:.1f} to "
+        f"{serial['fid']:.1f} with Serial LoRA and to {lora['fid']:.1f} with LoRA. The classifier takes "
+        f"{serial['style_share']:.0%} of Serial LoRA's drawings for the style, {lora['style_share']:.0%} of LoRA's, "
+        f"and took {serial['base_style_share']:.0%} before.\n\n"
+        f"Serial LoRA's CLIP-Score went from {serial['base_clip_score']:.3f} to {serial['clip_score']:.3f} (the "
+        f"standard error of the change is {error:.3f}); the style's own pictures have {real_score:.3f}. "
+        + (
+            "That is no change that these pictures could tell."
+            if abs(change) <= 2 * error
+            else "The prompts are followed more closely, in the tiny CLIP's eyes."
+            if change > 0
+            else "A fall, but not below the real pictures: the tiny CLIP reads this style less well, so its score cannot "
+            "tell style from neglect."
+            if serial["clip_score"] > real_score
+            else "A fall, and below the real pictures: the prompts are followed less."
+        )
+    )
+)
 
 # %% [markdown]
 # Look. The same eight prompts and the same noise in every row, and below them the pictures that nobody
@@ -1015,8 +1161,15 @@ rows_of_drawings |= {get_method(name).label: tuned(name).drawings for name in re
 rows_of_drawings["real"] = [held_out[index] for index in picked]
 display_figure(plot_drawings(rows_of_drawings, words))
 print(data.attribution)
-grey = {name: torch.as_tensor(rows_of_drawings[name]).float() for name in ("not adapted", "LoRA", "Serial LoRA")}
-for one, other in (("LoRA", "not adapted"), ("Serial LoRA", "not adapted"), ("Serial LoRA", "LoRA")):
+grey = {
+    name: torch.as_tensor(rows_of_drawings[name]).float()
+    for name in ("not adapted", "LoRA", "Serial LoRA")
+}
+for one, other in (
+    ("LoRA", "not adapted"),
+    ("Serial LoRA", "not adapted"),
+    ("Serial LoRA", "LoRA"),
+):
     apart = (grey[one] - grey[other]).abs().mean()
     print(f"mean difference of {one} from {other}: {apart:.0f} grey levels of 255")
 
@@ -1041,7 +1194,7 @@ for one, other in (("LoRA", "not adapted"), ("Serial LoRA", "not adapted"), ("Se
 # strip of scales and guidances.
 
 # %%
-from serial_lora.widgets_drawings import drawing_panel
+from serial_lora_course.panels.drawings import drawing_panel
 
 panel = drawing_panel(tuned("serial_lora").backbone, words, seed=seeds[0], judge=judge)
 
@@ -1069,8 +1222,12 @@ from serial_lora import merge, save_adapter, to_peft, unmerge
 
 adapted = tuned("serial_lora").backbone.transformer
 noise = lab.starting_noise(backbone, seeds, side)
-plain = {"num_inference_steps": 28, "guidance_scale": config.guidance, "max_sequence_length": 0,
-         "output_type": "np"}  # max_sequence_length 0: no tokens of T5
+plain = {
+    "num_inference_steps": 28,
+    "guidance_scale": config.guidance,
+    "max_sequence_length": 0,
+    "output_type": "np",
+}  # max_sequence_length 0: no tokens of T5
 
 
 def stock_drawings(stock: StableDiffusion3Pipeline) -> Tensor:
@@ -1082,7 +1239,9 @@ with tempfile.TemporaryDirectory() as folder:
     file = save_adapter(adapted, Path(folder, "pixel.safetensors"))
     to_peft(adapted, folder)
     exported = Path(folder, "pytorch_lora_weights.safetensors")
-    print(f"{file.stat().st_size:,} bytes as Serial LoRA, {exported.stat().st_size:,} as an ordinary LoRA")
+    print(
+        f"{file.stat().st_size:,} bytes as Serial LoRA, {exported.stat().st_size:,} as an ordinary LoRA"
+    )
     stock = load_sd3("tiny").pipeline.to(device)  # a second pipeline from the same folder
     logging.set_verbosity_error()  # else it mentions that the file has nothing for text encoders
     stock.load_lora_weights(folder, weight_name=exported.name)
@@ -1098,10 +1257,15 @@ with_hook = stock_drawings(stock)
 merge(adapted)
 merged = stock_drawings(stock)
 unmerge(adapted)  # as the other sections know it
-for what, pictures in (("the stock pipeline with the exported file", loaded), ("merged", merged),
-                       ("the stock pipeline without any file", unadapted)):
+for what, pictures in (
+    ("the stock pipeline with the exported file", loaded),
+    ("merged", merged),
+    ("the stock pipeline without any file", unadapted),
+):
     differences = (pictures - with_hook).abs()
-    print(f"{what}: mean difference {differences.mean():.4f}, largest {differences.max():.2f} of 255")
+    print(
+        f"{what}: mean difference {differences.mean():.4f}, largest {differences.max():.2f} of 255"
+    )
 
 # %% [markdown]
 # **What this shows.** Two ways to the same pictures, and for comparison how far the base is from them.
@@ -1115,8 +1279,8 @@ for what, pictures in (("the stock pipeline with the exported file", loaded), ("
 # amounts of training pictures, all methods, made by the lab's own command.
 
 # %%
-from serial_lora.plots import plot_fid_by_percent
-from serial_lora.results import describe_records, methods_table
+from serial_lora_course.figures.base import plot_fid_by_percent
+from serial_lora_course.labs.records import describe_records, methods_table
 
 print(describe_records(shipped, "percent", style_names("tiny"), METHODS))
 
@@ -1129,24 +1293,50 @@ print(describe_records(shipped, "percent", style_names("tiny"), METHODS))
 # %%
 most = int(results["shots"].max())
 serial = results[(results["shots"] == most) & (results["method"] == "serial_lora")]
-wanted = ["base_fid", "fid", "real_fid", "base_style_share", "style_share", "base_clip_score", "clip_score"]
+wanted = [
+    "base_fid",
+    "fid",
+    "real_fid",
+    "base_style_share",
+    "style_share",
+    "base_clip_score",
+    "clip_score",
+]
 by_style = serial.groupby("dataset", sort=False)[wanted].mean()
-by_style["way"] = (by_style["base_fid"] - by_style["fid"]) / (by_style["base_fid"] - by_style["real_fid"])
-titles = {"base_fid": "FID before", "fid": "FID after", "real_fid": "FID of real pictures",
-          "way": "of the way", "base_style_share": "in style before", "style_share": "in style after",
-          "base_clip_score": "CLIP-Score before", "clip_score": "CLIP-Score after"}
+by_style["way"] = (by_style["base_fid"] - by_style["fid"]) / (
+    by_style["base_fid"] - by_style["real_fid"]
+)
+titles = {
+    "base_fid": "FID before",
+    "fid": "FID after",
+    "real_fid": "FID of real pictures",
+    "way": "of the way",
+    "base_style_share": "in style before",
+    "style_share": "in style after",
+    "base_clip_score": "CLIP-Score before",
+    "clip_score": "CLIP-Score after",
+}
 shown = by_style[list(titles)].rename(columns=titles)
 kinds = {"fid": "{:.1f}", "clip_score": "{:.3f}", "style_share": "{:.0%}", "way": "{:.0%}"}
-display(as_text(shown, {title: kinds[name.removeprefix("base_").removeprefix("real_")]
-                        for name, title in titles.items()}))
+display(
+    as_text(
+        shown,
+        {
+            title: kinds[name.removeprefix("base_").removeprefix("real_")]
+            for name, title in titles.items()
+        },
+    )
+)
 clear = by_style["fid"] < by_style["base_fid"]
-display(Markdown(
-    f"With {most}% of the pictures Serial LoRA brings FID to the style below the unadapted model's on "
-    f"{int(clear.sum())} of {len(by_style)} styles. It goes {by_style['way'].min():.0%} "
-    f"({by_style['way'].idxmin()}) to {by_style['way'].max():.0%} ({by_style['way'].idxmax()}) of the way to "
-    "real pictures. CLIP-Score changes by "
-    f"{(by_style['clip_score'] - by_style['base_clip_score']).mean():+.3f} on average."
-))
+display(
+    Markdown(
+        f"With {most}% of the pictures Serial LoRA brings FID to the style below the unadapted model's on "
+        f"{int(clear.sum())} of {len(by_style)} styles. It goes {by_style['way'].min():.0%} "
+        f"({by_style['way'].idxmin()}) to {by_style['way'].max():.0%} ({by_style['way'].idxmax()}) of the way to "
+        "real pictures. CLIP-Score changes by "
+        f"{(by_style['clip_score'] - by_style['base_clip_score']).mean():+.3f} on average."
+    )
+)
 
 # %% [markdown]
 # Now all methods: the mean over the four styles and, where there are several seeds, after ± the spread
@@ -1161,8 +1351,13 @@ display(Markdown(
 percents = {amount: f"{amount}%" for amount in results["shots"].unique()}
 for measure, form in (("fid", "{:.1f}"), ("clip_score", "{:.3f}")):
     both = f"{form} ± {form}" if results["seed"].nunique() > 1 else form
-    table = methods_table(results, measure, lambda mean, spread, both=both: both.format(mean, spread))
-    display(Markdown(f"**{columns[measure]}**, by share of the training pictures:"), table.rename(columns=percents))
+    table = methods_table(
+        results, measure, lambda mean, spread, both=both: both.format(mean, spread)
+    )
+    display(
+        Markdown(f"**{columns[measure]}**, by share of the training pictures:"),
+        table.rename(columns=percents),
+    )
 
 # %%
 display_figure(plot_fid_by_percent(results))
@@ -1176,16 +1371,27 @@ display_figure(plot_fid_by_percent(results))
 # of the first method.
 
 # %%
-from serial_lora.results import paired_difference
+from serial_lora_course.labs.records import paired_difference
 
 turned = results.assign(fid=-results["fid"], kid=-results["kid"])
-pairs = [("serial_lora", "lora"), ("serial_lora", "lora_equal_budget"),
-         ("serial_lora_plus", "lora_plus"), ("serial_lora_plus", "serial_lora")]
+pairs = [
+    ("serial_lora", "lora"),
+    ("serial_lora", "lora_equal_budget"),
+    ("serial_lora_plus", "lora_plus"),
+    ("serial_lora_plus", "serial_lora"),
+]
 pairs = [pair for pair in pairs if set(pair) <= set(results["method"])]
-verdicts = pd.concat([paired_difference(turned, *pair, measure).assign(measure=columns[measure])
-                      for pair in pairs for measure in ("fid", "kid", "clip_score")], ignore_index=True)
-verdicts = verdicts.rename(columns={"shots": "percent", "mean": "better by", "sem": "standard error",
-                                    "count": "runs"}).set_index(["methods", "measure", "percent"])
+verdicts = pd.concat(
+    [
+        paired_difference(turned, *pair, measure).assign(measure=columns[measure])
+        for pair in pairs
+        for measure in ("fid", "kid", "clip_score")
+    ],
+    ignore_index=True,
+)
+verdicts = verdicts.rename(
+    columns={"shots": "percent", "mean": "better by", "sem": "standard error", "count": "runs"}
+).set_index(["methods", "measure", "percent"])
 as_text(verdicts, {"better by": "{:+.3f}", "standard error": "{:.3f}"})
 
 # %%
@@ -1193,24 +1399,30 @@ for what, (one, other) in (("equal rank", pairs[0]), ("equal budget", pairs[1]))
     mine = verdicts.loc[f"{METHODS[one].label} against {METHODS[other].label}"].reset_index()
     lines = []
     for measure, part in mine.groupby("measure", sort=False):
-        said = "; ".join(f"{verdict} with {', '.join(f'{percent}%' for percent in group['percent'])}"
-                         for verdict, group in part.groupby("verdict", sort=False))
+        said = "; ".join(
+            f"{verdict} with {', '.join(f'{percent}%' for percent in group['percent'])}"
+            for verdict, group in part.groupby("verdict", sort=False)
+        )
         lines.append(f"{measure}: {said}")
     cells = turned.groupby(["dataset", "shots", "method"])["fid"].mean().unstack("method")
     above = int((cells[one] > cells[other]).sum())
-    display(Markdown(
-        f"- **At {what}**, against {METHODS[other].label}. {'. '.join(lines)}. By FID, Serial LoRA's mean over "
-        f"seeds is nearer to the style in {above} of {len(cells)} cells."
-    ))
+    display(
+        Markdown(
+            f"- **At {what}**, against {METHODS[other].label}. {'. '.join(lines)}. By FID, Serial LoRA's mean over "
+            f"seeds is nearer to the style in {above} of {len(cells)} cells."
+        )
+    )
 most = int(results["shots"].max())
 at_most = results[results["shots"] == most]
 gained = (at_most["base_fid"] - at_most["fid"]).groupby(at_most["method"]).mean()
 parameters = at_most.groupby("method")["parameters"].first()
-display(Markdown(
-    f"With {most}% of the pictures Serial LoRA lowers FID by {gained['serial_lora'] / gained['lora']:.0%} of "
-    f"what LoRA does, with {parameters['serial_lora'] / parameters['lora']:.0%} of its parameters; LoRA at the "
-    f"same number of parameters by {gained['lora_equal_budget'] / gained['lora']:.0%} of it."
-))
+display(
+    Markdown(
+        f"With {most}% of the pictures Serial LoRA lowers FID by {gained['serial_lora'] / gained['lora']:.0%} of "
+        f"what LoRA does, with {parameters['serial_lora'] / parameters['lora']:.0%} of its parameters; LoRA at the "
+        f"same number of parameters by {gained['lora_equal_budget'] / gained['lora']:.0%} of it."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** Read the verdicts with their limits: one tiny model, one set of two hundred
@@ -1226,7 +1438,7 @@ display(Markdown(
 # better).
 
 # %%
-from serial_lora.counting import paper_table
+from serial_lora_course.claims.paper import paper_table
 
 printed = paper_table("Table II")
 display(printed)
@@ -1239,16 +1451,18 @@ lowest, highest = clip.min().min(), clip.max().max()
 fall = fid.loc["20%"].mean().mean() - fid.loc["100%"].mean().mean()
 between = (fid.groupby(level="amount").max() - fid.groupby(level="amount").min()).mean().mean()
 serial_cells, lora_cells = (fid.xs(name, level="method") for name in ("Serial LoRA", "LoRA"))
-display(Markdown(
-    f"- From 20% to 100% of the pictures FID falls by {fall:.0f} on average, for all methods alike. Between the "
-    f"best and the worst of the four methods in one cell lie {between:.1f} on average. The amount of data moves "
-    f"FID {fall / between:.0f} times as far as the choice of method.\n"
-    f"- Serial LoRA is behind LoRA in {facts['serial_behind_fid']} of {facts['fid_cells']} FID cells, and on "
-    f"average over all of them its FID minus LoRA's is {(serial_cells - lora_cells).mean().mean():+.2f}.\n"
-    f"- CLIP-Scores lie between {lowest:.2f} and {highest:.2f}. As 2.5 times a cosine that is a cosine of "
-    f"{lowest / 2.5:.2f} to {highest / 2.5:.2f}, which is usual for CLIP ViT-B. As a bare cosine it would be "
-    "unheard of, and a softmax over one number would be 1 everywhere. The paper does not say which it is."
-))
+display(
+    Markdown(
+        f"- From 20% to 100% of the pictures FID falls by {fall:.0f} on average, for all methods alike. Between the "
+        f"best and the worst of the four methods in one cell lie {between:.1f} on average. The amount of data moves "
+        f"FID {fall / between:.0f} times as far as the choice of method.\n"
+        f"- Serial LoRA is behind LoRA in {facts['serial_behind_fid']} of {facts['fid_cells']} FID cells, and on "
+        f"average over all of them its FID minus LoRA's is {(serial_cells - lora_cells).mean().mean():+.2f}.\n"
+        f"- CLIP-Scores lie between {lowest:.2f} and {highest:.2f}. As 2.5 times a cosine that is a cosine of "
+        f"{lowest / 2.5:.2f} to {highest / 2.5:.2f}, which is usual for CLIP ViT-B. As a bare cosine it would be "
+        "unheard of, and a softmax over one number would be 1 everywhere. The paper does not say which it is."
+    )
+)
 
 # %% [markdown]
 # What can that steep fall mean? More training pictures give a better style: that is one reading. There is
@@ -1260,35 +1474,58 @@ display(Markdown(
 
 # %%
 ours = results.groupby(["method", "shots"])[["fid", "kid"]].mean()
-steps = pd.DataFrame({
-    "the paper, FID": {amount: fid.loc[amount].mean().mean() for amount in ("20%", "50%", "100%")},
-    **{f"ours, {name.upper()}": {f"{shots}%": ours[name].xs(shots, level="shots").mean()
-                                 for shots in (20, 50, 100)} for name in ("fid", "kid")},
-}).loc[["20%", "50%", "100%"]]
+steps = pd.DataFrame(
+    {
+        "the paper, FID": {
+            amount: fid.loc[amount].mean().mean() for amount in ("20%", "50%", "100%")
+        },
+        **{
+            f"ours, {name.upper()}": {
+                f"{shots}%": ours[name].xs(shots, level="shots").mean() for shots in (20, 50, 100)
+            }
+            for name in ("fid", "kid")
+        },
+    }
+).loc[["20%", "50%", "100%"]]
 relative, by_count = steps / steps.iloc[0], halves_apart()
-display(as_text(relative, dict.fromkeys(relative, "{:.0%}")).rename_axis("of the training pictures"))
-display(Markdown(
-    f"In the paper FID at 100% is {relative['the paper, FID'].iloc[-1]:.0%} of that at 20%. In our records, "
-    "where drawings and real pictures are as many everywhere, it is "
-    f"{relative['ours, FID'].iloc[-1]:.0%}, and KID "
-    f"{relative['ours, KID'].iloc[-1]:.0%}. For two halves of *real* pictures, where FID is nothing but the error "
-    f"of few pictures, it went to {by_count['FID'][200] / by_count['FID'][50]:.0%} with four times as many."
-))
+display(
+    as_text(relative, dict.fromkeys(relative, "{:.0%}")).rename_axis("of the training pictures")
+)
+display(
+    Markdown(
+        f"In the paper FID at 100% is {relative['the paper, FID'].iloc[-1]:.0%} of that at 20%. In our records, "
+        "where drawings and real pictures are as many everywhere, it is "
+        f"{relative['ours, FID'].iloc[-1]:.0%}, and KID "
+        f"{relative['ours, KID'].iloc[-1]:.0%}. For two halves of *real* pictures, where FID is nothing but the error "
+        f"of few pictures, it went to {by_count['FID'][200] / by_count['FID'][50]:.0%} with four times as many."
+    )
+)
 
 # %% [markdown]
 # What else to know before quoting the table: the findings of this project's audit of the paper that
 # concern SD3. The numbers in them are computed from the paper's tables.
 
 # %%
-from serial_lora.counting import inconsistencies
+from serial_lora_course.claims.paper import inconsistencies
 
-about_sd3 = {"sd3-count", "dataset-count", "eight-each", "artbench-link", "consistent-superiority",
-             "memory-words", "no-spread"}
+about_sd3 = {
+    "sd3-count",
+    "dataset-count",
+    "eight-each",
+    "artbench-link",
+    "consistent-superiority",
+    "memory-words",
+    "no-spread",
+}
 findings = [entry for entry in inconsistencies() if entry["key"] in about_sd3]
-display(Markdown("\n".join(
-    ["| Where | The paper says | What we find |", "|---|---|---|"]
-    + [f"| {entry['where']} | {entry['says']} | {entry['finding']} |" for entry in findings]
-)))
+display(
+    Markdown(
+        "\n".join(
+            ["| Where | The paper says | What we find |", "|---|---|---|"]
+            + [f"| {entry['where']} | {entry['says']} | {entry['finding']} |" for entry in findings]
+        )
+    )
+)
 
 # %% [markdown]
 # **What this shows, and what it does not.** Model, pictures and features are others, so our fall does not
@@ -1319,7 +1556,7 @@ both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name
 # python data_scripts/sara.py                  # Barbie, Cyberpunk
 # serial-lora lab sd3 --scale paper --dataset art_nouveau --percent 20,50,100 --seeds 3
 # serial-lora lab sd3 --scale paper --dataset all --methods all --percent 100 --resolution 1024
-# accelerate launch -m serial_lora.cli lab sd3 --scale paper --dataset barbie,cyberpunk
+# accelerate launch -m serial_lora_course.cli lab sd3 --scale paper --dataset barbie,cyberpunk
 # ```
 #
 # Every script resumes, verifies, and says by hand what cannot be fetched; `--help` names its licence. A
@@ -1332,7 +1569,7 @@ both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name
 # the text encoders'.
 
 # %%
-from serial_lora.memory_sd3 import memory_frame, parts_frame
+from serial_lora_course.labs.memory_sd3 import memory_frame, parts_frame
 
 display(as_text(parts_frame(), {"parameters": "{:,}", "GiB": "{:.2f}"}).set_index("part"))
 memory = memory_frame(rank=lab.PAPER.rank)
@@ -1358,7 +1595,7 @@ as_text(memory, dict.fromkeys(["model", "adapter", "activations", "total"], "{:.
 # %%
 import gc
 
-from serial_lora.inject import adapters
+from serial_lora.injection import adapters
 
 for remembered in (tuned, untuned, encoded_style, halves_apart):
     remembered.cache_clear()

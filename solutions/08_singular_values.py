@@ -37,12 +37,6 @@ from IPython.display import Markdown, display
 from torch import Tensor
 
 from serial_lora import LoRAConfig, adapter_parameters, inject
-from serial_lora.course import check, lesson_card
-from serial_lora.labs.methods import get_method
-from serial_lora.labs.spectra import PAIRS, claim_frame, clip_subject
-from serial_lora.plots import display_figure, display_table
-from serial_lora.plots_spectra import plot_depth, plot_positions, plot_shifts, plot_spectra
-from serial_lora.results import as_text, shipped_records
 from serial_lora.spectra import (
     chance_overlap,
     claim_table,
@@ -58,6 +52,12 @@ from serial_lora.spectra import (
     spectra_table,
     weight_changes,
 )
+from serial_lora_course.checks import check, lesson_card
+from serial_lora_course.figures.base import display_figure, display_table
+from serial_lora_course.figures.spectra import plot_depth, plot_positions, plot_shifts, plot_spectra
+from serial_lora_course.labs.methods import get_method
+from serial_lora_course.labs.records import as_text, shipped_records
+from serial_lora_course.labs.spectra import PAIRS, claim_frame, clip_subject
 
 torch.manual_seed(0)
 lesson_card("08")
@@ -79,9 +79,12 @@ METHODS = ("lora", "serial_lora")
 def learned(method: str, seed: int) -> list:
     """What one run changed: a `WeightChange` for each block and each of q, k and v."""
     record, changes = subject.learn(method, seed)
-    print(f"{get_method(method).label}, seed {seed}: accuracy {record.measures['accuracy']:.1%}, "
-          f"zero-shot {record.measures['zero_shot_dataset']:.1%}, {record.seconds:.0f} seconds")
+    print(
+        f"{get_method(method).label}, seed {seed}: accuracy {record.measures['accuracy']:.1%}, "
+        f"zero-shot {record.measures['zero_shot_dataset']:.1%}, {record.seconds:.0f} seconds"
+    )
     return [change for change in changes if change.projection in "qkv"]
+
 
 # %% [markdown]
 # ## A claim about singular values
@@ -122,11 +125,21 @@ def learned(method: str, seed: int) -> list:
 # %%
 for method in METHODS:
     learned(method, 1)
-rows = pd.concat([spectra_table(learned(method, 1)).assign(method=get_method(method).label)
-                  for method in METHODS])
-means = rows.groupby(["method", "tower", "projection"], sort=False)[["rank", "size", "largest"]].mean()
-named = means.rename(columns={"size": "size of dW beside W", "largest": "largest value of dW beside W's"})
-display_table(as_text(named.reset_index(), {"rank": "{:.0f}", **dict.fromkeys(named.columns[1:], "{:.1%}")}))
+rows = pd.concat(
+    [
+        spectra_table(learned(method, 1)).assign(method=get_method(method).label)
+        for method in METHODS
+    ]
+)
+means = rows.groupby(["method", "tower", "projection"], sort=False)[
+    ["rank", "size", "largest"]
+].mean()
+named = means.rename(
+    columns={"size": "size of dW beside W", "largest": "largest value of dW beside W's"}
+)
+display_table(
+    as_text(named.reset_index(), {"rank": "{:.0f}", **dict.fromkeys(named.columns[1:], "{:.1%}")})
+)
 
 # %% [markdown]
 # **What this shows.** The rank of every change is the rank of the pair, for both methods: training uses
@@ -167,6 +180,7 @@ for index in (1, RANK, RANK + 1, len(values)):
 # is the largest singular value *of the matrix that was rounded*. Subtract in float64, so that the
 # subtraction does not round once more. The check uses changes that are far smaller than the weights.
 
+
 # %% tags=["exercise"]
 def rank_of_change(before: Tensor, after: Tensor) -> int:
     """The rank of after - before, as far as float32 lets it be seen.
@@ -204,6 +218,7 @@ check("8.1", rank_of_change)
 # relative to the largest of the *values*, so here eps is scaled up by |W + dW| / |dW|. All changes of
 # both methods, first from the factors in float64, then from float32 weights before and after:
 
+
 # %%
 def ranks(change) -> tuple[int, int]:
     """The rank of dW from its factors, and from weights rounded to float32."""
@@ -215,8 +230,12 @@ def ranks(change) -> tuple[int, int]:
     return numerical_rank(exact, size), numerical_rank(singular_values(rounded), size, eps)
 
 
-rows = [{"method": get_method(method).label, "tower": change.tower, "factors": exact, "float32": seen}
-        for method in METHODS for change in learned(method, 1) for exact, seen in [ranks(change)]]
+rows = [
+    {"method": get_method(method).label, "tower": change.tower, "factors": exact, "float32": seen}
+    for method in METHODS
+    for change in learned(method, 1)
+    for exact, seen in [ranks(change)]
+]
 spans = pd.DataFrame(rows).groupby(["method", "tower"], sort=False).agg(["min", "max"])
 spans.columns = [f"from {source}: {end}" for source, end in spans.columns]
 display_table(spans.reset_index())
@@ -244,6 +263,7 @@ display_table(spans.reset_index())
 #
 # Return the singular values of left @ right, largest first, without ever making an (m, n) matrix. The
 # check compares with spectra that it chose, and watches how large the tensors are that you make.
+
 
 # %% tags=["exercise"]
 def product_spectrum(left: Tensor, right: Tensor) -> Tensor:
@@ -311,17 +331,28 @@ display_figure(plot_spectra(spectra))
 for method in METHODS:
     bounds = {"interlacing": [], "added": [], "multiplied": []}
     for change in learned(method, 1):
-        before, after = singular_values(change.weight), singular_values(change.adapted)  # (d,), (d,)
+        before, after = (
+            singular_values(change.weight),
+            singular_values(change.adapted),
+        )  # (d,), (d,)
         slack = 1e-12 * before[0]
-        bounds["interlacing"].append(bool((after[RANK:] <= before[:-RANK] + slack).all()
-                                          and (before[RANK:] <= after[:-RANK] + slack).all()))
+        bounds["interlacing"].append(
+            bool(
+                (after[RANK:] <= before[:-RANK] + slack).all()
+                and (before[RANK:] <= after[:-RANK] + slack).all()
+            )
+        )
         largest = product_singular_values(change.left, change.right)[0]
         bounds["added"].append(bool(((after - before).abs() <= largest + slack).all()))
         if method == "serial_lora":
             factor = torch.linalg.solve(change.weight, change.adapted)  # (d, d): I + B A
             most, least = singular_values(factor)[[0, -1]]
-            bounds["multiplied"].append(bool((after <= most * before + slack).all()
-                                             and (after >= least * before - slack).all()))
+            bounds["multiplied"].append(
+                bool(
+                    (after <= most * before + slack).all()
+                    and (after >= least * before - slack).all()
+                )
+            )
     print(method, {name: all(held) for name, held in bounds.items() if held})
 
 # %% [markdown]
@@ -351,6 +382,7 @@ display_figure(plot_shifts(spectra))
 #
 # Return the share of the indices at which `middle` lies strictly between `one` and `other`. Either of
 # the two may be the upper one, and at some indices one is, at some the other.
+
 
 # %% tags=["exercise"]
 def share_in_between(one: Tensor, middle: Tensor, other: Tensor) -> float:
@@ -396,12 +428,14 @@ display_table(as_text(by_projection.reset_index(), dict.fromkeys(columns, "{:.0%
 
 between, inside = claims["between"], claims["change_between"]
 own, theirs = claims["size_serial"].mean(), claims["size_lora"].mean()
-display(Markdown(
-    f"In this one run, Serial LoRA's W + dW is between W's and LoRA's at {between.mean():.0%} of the "
-    f"indices ({between.min():.0%} to {between.max():.0%} in a single block and projection). Its dW is "
-    f"above LoRA's and below W at {inside.mean():.0%} of the first {RANK} indices ({inside.min():.0%} "
-    f"to {inside.max():.0%}). On average LoRA's dW is {theirs:.1%} of W's size and Serial LoRA's {own:.1%}."
-))
+display(
+    Markdown(
+        f"In this one run, Serial LoRA's W + dW is between W's and LoRA's at {between.mean():.0%} of the "
+        f"indices ({between.min():.0%} to {between.max():.0%} in a single block and projection). Its dW is "
+        f"above LoRA's and below W at {inside.mean():.0%} of the first {RANK} indices ({inside.min():.0%} "
+        f"to {inside.max():.0%}). On average LoRA's dW is {theirs:.1%} of W's size and Serial LoRA's {own:.1%}."
+    )
+)
 
 # %% [markdown]
 # Is that about the *methods*, or about how far each happened to go? A test: multiply LoRA's dW by a
@@ -420,16 +454,25 @@ def stronger(changes: list, factor: float) -> list:
 rows = []
 for factor in (0.25, 0.5, 1, 2, 4):
     table = claim_table(stronger(learned("lora", 1), factor), learned("serial_lora", 1))
-    rows.append({"LoRA's dW times": factor} | table[columns].mean().to_dict()
-                | {"effective_rank": table["effective_rank_lora"].mean()})
+    rows.append(
+        {"LoRA's dW times": factor}
+        | table[columns].mean().to_dict()
+        | {"effective_rank": table["effective_rank_lora"].mean()}
+    )
 scales = pd.DataFrame(rows)
-display_table(as_text(scales, {"LoRA's dW times": "{:g}", **dict.fromkeys(columns, "{:.0%}"),
-                               "effective_rank": "{:.3f}"}))
+display_table(
+    as_text(
+        scales,
+        {"LoRA's dW times": "{:g}", **dict.fromkeys(columns, "{:.0%}"), "effective_rank": "{:.3f}"},
+    )
+)
 low, high = scales["change_between"].min(), scales["change_between"].max()
-display(Markdown(
-    f"With the factor alone, “change between” goes from {low:.0%} to {high:.0%} and “between” from "
-    f"{scales['between'].min():.0%} to {scales['between'].max():.0%}."
-))
+display(
+    Markdown(
+        f"With the factor alone, “change between” goes from {low:.0%} to {high:.0%} and “between” from "
+        f"{scales['between'].min():.0%} to {scales['between'].max():.0%}."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** Where a curve lies is mostly a matter of how large the change is, and that is a
@@ -459,6 +502,7 @@ display(Markdown(
 #
 # Mind the zeros: 0 · ln 0 counts as 0, but computed naively it is not a number. The check includes
 # spectra with zeros, one in which all values are equal, and one with a single value.
+
 
 # %% tags=["exercise"]
 def effective_rank_of(values: Tensor) -> float:
@@ -496,33 +540,50 @@ check("8.4", effective_rank_of)
 # seconds again.
 
 # %%
-tables = [spectra_table(learned(method, seed)).assign(method=method, seed=seed)
-          for seed in (1, 2) for method in METHODS]
+tables = [
+    spectra_table(learned(method, seed)).assign(method=method, seed=seed)
+    for seed in (1, 2)
+    for method in METHODS
+]
 effective = pd.concat(tables, ignore_index=True)
 width = learned("lora", 1)[0].weight.shape[0]
-random_rank = effective_rank(product_singular_values(torch.randn(width, RANK), torch.randn(RANK, width)))
+random_rank = effective_rank(
+    product_singular_values(torch.randn(width, RANK), torch.randn(RANK, width))
+)
 
 image = effective[effective["tower"] == "image"]
-display_figure(plot_depth(image, "effective_rank", f"effective rank of dW (at most {RANK})",
-                          reference=(random_rank, "random pair")))
+display_figure(
+    plot_depth(
+        image,
+        "effective_rank",
+        f"effective rank of dW (at most {RANK})",
+        reference=(random_rank, "random pair"),
+    )
+)
 
 # %%
 means = effective.groupby(["method", "seed"])[["effective_rank", "stable_rank"]].mean()
 by_method = means.groupby("method").mean()
 whole = effective[["effective_rank_before", "effective_rank_after"]].mean()
 gap = by_method.loc["serial_lora"] - by_method.loc["lora"]
-display(Markdown(
-    f"**What this shows.** Of the {RANK} directions that each pair has, LoRA's dW uses "
-    f"{by_method.loc['lora', 'effective_rank']:.1f} effectively and Serial LoRA's "
-    f"{by_method.loc['serial_lora', 'effective_rank']:.1f} (means over both towers, all projections "
-    f"and two seeds); a random pair has {random_rank:.1f}. The **stable rank**, the sum of the squares "
-    "over the largest square, hardly sees small values and says "
-    f"{by_method.loc['lora', 'stable_rank']:.1f} and {by_method.loc['serial_lora', 'stable_rank']:.1f}: "
-    + ("the same order. " if gap.prod() > 0 else "the other order, so the answer depends on whether "
-       "strong or weak directions are asked about. ")
-    + f"The effective rank of W itself is {whole.iloc[0]:.1f} of {width}, and with either dW "
-    f"{whole.iloc[1]:.1f}: the model as a whole hardly notices."
-))
+display(
+    Markdown(
+        f"**What this shows.** Of the {RANK} directions that each pair has, LoRA's dW uses "
+        f"{by_method.loc['lora', 'effective_rank']:.1f} effectively and Serial LoRA's "
+        f"{by_method.loc['serial_lora', 'effective_rank']:.1f} (means over both towers, all projections "
+        f"and two seeds); a random pair has {random_rank:.1f}. The **stable rank**, the sum of the squares "
+        "over the largest square, hardly sees small values and says "
+        f"{by_method.loc['lora', 'stable_rank']:.1f} and {by_method.loc['serial_lora', 'stable_rank']:.1f}: "
+        + (
+            "the same order. "
+            if gap.prod() > 0
+            else "the other order, so the answer depends on whether "
+            "strong or weak directions are asked about. "
+        )
+        + f"The effective rank of W itself is {whole.iloc[0]:.1f} of {width}, and with either dW "
+        f"{whole.iloc[1]:.1f}: the model as a whole hardly notices."
+    )
+)
 
 # %% [markdown]
 # Two caveats before you make more of it. A high effective rank is not a virtue in itself: a random pair
@@ -551,6 +612,7 @@ display(Markdown(
 #
 # The columns come as they are, neither of length one nor at right angles. Return degrees, the smallest
 # first. A cosine that is rounded to a little above 1 has no arccosine: mind that.
+
 
 # %% tags=["exercise"]
 def angles_between(one: Tensor, other: Tensor) -> Tensor:
@@ -600,13 +662,21 @@ for method in METHODS:
     for change in learned(method, 1):
         by_site.setdefault(change.site, {})[change.projection] = learned_directions(change)
     for what, side in (("reads", 0), ("writes", 1)):
-        angles = [principal_angles(parts["q"][side], parts[other][side])
-                  for parts in by_site.values() for other in "kv"]
-        rows.append({"method": get_method(method).label, "q beside k and v": what,
-                     "smallest angle, degrees": f"{np.min(angles):.2g}",
-                     "largest angle, degrees": f"{np.max(angles):.2g}",
-                     "overlap": f"{np.mean([overlap(each) for each in angles]):.3f}",
-                     "by chance": f"{chance_overlap(RANK, RANK, width):.3f}"})
+        angles = [
+            principal_angles(parts["q"][side], parts[other][side])
+            for parts in by_site.values()
+            for other in "kv"
+        ]
+        rows.append(
+            {
+                "method": get_method(method).label,
+                "q beside k and v": what,
+                "smallest angle, degrees": f"{np.min(angles):.2g}",
+                "largest angle, degrees": f"{np.max(angles):.2g}",
+                "overlap": f"{np.mean([overlap(each) for each in angles]):.3f}",
+                "by chance": f"{chance_overlap(RANK, RANK, width):.3f}",
+            }
+        )
 display_table(pd.DataFrame(rows))
 
 # %% [markdown]
@@ -638,8 +708,15 @@ for name, (method, seed, other, other_seed) in comparisons.items():
     for one, two in zip(learned(method, seed), learned(other, other_seed), strict=True):
         spaces = zip(learned_directions(one, TOP), learned_directions(two, TOP), strict=True)
         for what, pair in zip(("reads", "writes"), spaces, strict=True):
-            rows.append({"comparison": name, "what": what, "tower": one.tower, "block": one.block,
-                         "overlap": overlap(principal_angles(*pair))})
+            rows.append(
+                {
+                    "comparison": name,
+                    "what": what,
+                    "tower": one.tower,
+                    "block": one.block,
+                    "overlap": overlap(principal_angles(*pair)),
+                }
+            )
 overlaps = pd.DataFrame(rows)
 chance = chance_overlap(TOP, TOP, width)
 
@@ -650,21 +727,34 @@ looks = {
     "LoRA and Serial LoRA": {"colour": "#009e73", "marker": "^", "line": "--"},
 }
 looks = {name: look | {"title": name} for name, look in looks.items()}
-display_figure(plot_depth(overlaps[overlaps["tower"] == "image"], "overlap",
-                          f"overlap of the {TOP} strongest\n(1: the same directions)", line="comparison",
-                          panel="what", looks=looks, reference=(chance, "random directions")))
+display_figure(
+    plot_depth(
+        overlaps[overlaps["tower"] == "image"],
+        "overlap",
+        f"overlap of the {TOP} strongest\n(1: the same directions)",
+        line="comparison",
+        panel="what",
+        looks=looks,
+        reference=(chance, "random directions"),
+    )
+)
 
 means = overlaps.groupby(["comparison", "what"], sort=False)["overlap"].mean().unstack("what")
 across, itself = means.loc["LoRA and Serial LoRA"], means.drop("LoRA and Serial LoRA")
-lines = [f"- where it {what}: {across[what]:.2f} between the methods, {itself[what].iloc[0]:.2f} between "
-         f"two seeds of LoRA, {itself[what].iloc[1]:.2f} between two seeds of Serial LoRA, {chance:.2f} by chance: "
-         + ("the methods have clearly less in common than either has with itself."
-            if across[what] < 0.75 * itself[what].min() else
-            "the methods have a little less in common than either has with itself."
-            if across[what] < itself[what].min() else
-            "the methods have about as much in common as a method with itself."
-            if across[what] < 1.25 * itself[what].max() else "the methods agree more than two seeds do.")
-         for what in means.columns]
+lines = [
+    f"- where it {what}: {across[what]:.2f} between the methods, {itself[what].iloc[0]:.2f} between "
+    f"two seeds of LoRA, {itself[what].iloc[1]:.2f} between two seeds of Serial LoRA, {chance:.2f} by chance: "
+    + (
+        "the methods have clearly less in common than either has with itself."
+        if across[what] < 0.75 * itself[what].min()
+        else "the methods have a little less in common than either has with itself."
+        if across[what] < itself[what].min()
+        else "the methods have about as much in common as a method with itself."
+        if across[what] < 1.25 * itself[what].max()
+        else "the methods agree more than two seeds do."
+    )
+    for what in means.columns
+]
 display(Markdown("Both towers together:\n\n" + "\n".join(lines)))
 
 # %% [markdown]
@@ -681,20 +771,32 @@ display(Markdown("Both towers together:\n\n" + "\n".join(lines)))
 # and asks which share of dW (of its squared norm) lies along them.
 
 # %%
-rows = [{"method": get_method(method).label, "projection": change.projection, "reads": reads, "writes": writes}
-        for method in METHODS for change in learned(method, 1)
-        for reads, writes in [share_along_base(change, RANK)]]
+rows = [
+    {
+        "method": get_method(method).label,
+        "projection": change.projection,
+        "reads": reads,
+        "writes": writes,
+    }
+    for method in METHODS
+    for change in learned(method, 1)
+    for reads, writes in [share_along_base(change, RANK)]
+]
 along = pd.DataFrame(rows).groupby(["method", "projection"], sort=False).mean()
-named = along.rename(columns={"reads": "reads from W's strongest", "writes": "writes to W's strongest"})
+named = along.rename(
+    columns={"reads": "reads from W's strongest", "writes": "writes to W's strongest"}
+)
 display_table(as_text(named.reset_index(), dict.fromkeys(named.columns, "{:.0%}")))
 share = along["writes"].groupby("method").mean()
 squares = [singular_values(change.weight).square() for change in learned("lora", 1)]  # (d,) each
 passed = np.mean([(each[:RANK].sum() / each.sum()).item() for each in squares])
-display(Markdown(
-    f"Of what Serial LoRA writes, {share['Serial LoRA']:.0%} is along the {RANK} strongest outputs "
-    f"of W, of what LoRA writes {share['LoRA']:.0%}. By chance it would be {RANK / width:.0%}, and "
-    f"{passed:.0%} for a random B that is sent through W."
-))
+display(
+    Markdown(
+        f"Of what Serial LoRA writes, {share['Serial LoRA']:.0%} is along the {RANK} strongest outputs "
+        f"of W, of what LoRA writes {share['LoRA']:.0%}. By chance it would be {RANK / width:.0%}, and "
+        f"{passed:.0%} for a random B that is sent through W."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** This is a difference that follows from the method and not from a learning rate:
@@ -708,7 +810,7 @@ display(Markdown(
 #
 # Two seeds and one model are few. The course ships records of more: the tiny CLIP *and* the tiny SAM
 # (the paper's figure is about SAM), three seeds, and the four methods of the figure, LoRA+ and Serial
-# LoRA+ included. They were made by `python -m serial_lora.labs.spectra --seeds 3 --out ...`, with the
+# LoRA+ included. They were made by `python -m serial_lora_course.labs.spectra --seeds 3 --out ...`, with the
 # labs' own settings.
 
 # %%
@@ -718,17 +820,35 @@ NEEDED, LUCK = 0.9, 0.25
 for lab, part in results.groupby("lab", sort=False):
     (dataset,) = part["dataset"].unique()
     first = next(record for record in records if record.settings["lab"] == lab)
-    print(f"{lab}: {dataset}, {first.shots} {'shots' if lab == 'clip' else 'percent'}, rank {first.rank}, "
-          f"learning rate {first.settings['lr']:g} ({first.settings['plus_lr']:g} for A in the plus "
-          f"methods), {part['seed'].nunique()} seeds")
-print(f"{len(results)} blocks and projections in all; "
-      f"{sum(record.seconds for record in records) / 60:.0f} minutes of training")
-display_figure(plot_positions(results, "between", "indices where Serial LoRA's W + dW\nis between W and LoRA's",
-                              chance=LUCK, needed=NEEDED))
+    print(
+        f"{lab}: {dataset}, {first.shots} {'shots' if lab == 'clip' else 'percent'}, rank {first.rank}, "
+        f"learning rate {first.settings['lr']:g} ({first.settings['plus_lr']:g} for A in the plus "
+        f"methods), {part['seed'].nunique()} seeds"
+    )
+print(
+    f"{len(results)} blocks and projections in all; "
+    f"{sum(record.seconds for record in records) / 60:.0f} minutes of training"
+)
+display_figure(
+    plot_positions(
+        results,
+        "between",
+        "indices where Serial LoRA's W + dW\nis between W and LoRA's",
+        chance=LUCK,
+        needed=NEEDED,
+    )
+)
 
 # %%
-display_figure(plot_positions(results, "change_between", "indices where Serial LoRA's dW\nis above LoRA's and below W",
-                              chance=None, needed=NEEDED))
+display_figure(
+    plot_positions(
+        results,
+        "change_between",
+        "indices where Serial LoRA's dW\nis above LoRA's and below W",
+        chance=None,
+        needed=NEEDED,
+    )
+)
 
 # %% [markdown]
 # Now the statements from the beginning, word by word: the position under both readings, and the decay.
@@ -758,10 +878,16 @@ rows = []
 for (lab, method), part in results.groupby(["lab", "method"], sort=False):
     for statement, (measure, needed, text) in STATEMENTS.items():
         by_seed = part.groupby("seed")[measure].mean()
-        rows.append({"model": lab, "methods": f"{get_method(method).label} beside {get_method(PAIRS[method]).label}",
-                     "statement": statement, "mean": text.format(by_seed.mean()),
-                     "± standard error": text.format(by_seed.sem()).lstrip("+"),
-                     "verdict": judge(by_seed, needed)})
+        rows.append(
+            {
+                "model": lab,
+                "methods": f"{get_method(method).label} beside {get_method(PAIRS[method]).label}",
+                "statement": statement,
+                "mean": text.format(by_seed.mean()),
+                "± standard error": text.format(by_seed.sem()).lstrip("+"),
+                "verdict": judge(by_seed, needed),
+            }
+        )
 verdicts = pd.DataFrame(rows)
 display_table(verdicts)
 
@@ -770,27 +896,43 @@ counted = verdicts.groupby("statement", sort=False)["verdict"].value_counts().un
 counted = counted.reindex(columns=["holds", "fails", "not decided"], fill_value=0)
 sizes = results.groupby(["lab", "method"], sort=False)[["size_lora", "size_serial"]].mean()
 ratios = sizes["size_serial"] / sizes["size_lora"]
-ranks = results[["effective_rank_serial", "effective_rank_lora", "along_serial", "along_lora"]].mean()
+ranks = results[
+    ["effective_rank_serial", "effective_rank_lora", "along_serial", "along_lora"]
+].mean()
 near = results.groupby(["lab", "method"])["nearer"].mean()
-lines = [f"- **{statement}**: holds in {row['holds']} of {row.sum()} comparisons, fails in {row['fails']}, "
-         f"not decided in {row['not decided']}." for statement, row in counted.iterrows()]
+lines = [
+    f"- **{statement}**: holds in {row['holds']} of {row.sum()} comparisons, fails in {row['fails']}, "
+    f"not decided in {row['not decided']}."
+    for statement, row in counted.iterrows()
+]
 tested = counted.sum().sum()
-display(Markdown(
-    "**What this shows.** As measured:\n\n" + "\n".join(lines) + "\n\n"
-    + f"Of {tested} tests of the paper's statements, {counted['holds'].sum()} hold on these models. "
-    + ("The “intermediate positioning” is not found here as a property of Serial LoRA, under either reading. "
-       if counted.iloc[:2]["holds"].sum() == 0 else
-       "The “intermediate positioning” is found in some of the comparisons and not in others. "
-       if counted.iloc[:2]["holds"].sum() < counted.iloc[:2].sum().sum() else
-       "The “intermediate positioning” is found in all comparisons. ")
-    + f"The effective rank of Serial LoRA's dW is {ranks['effective_rank_serial']:.1f} on average, that of LoRA's "
-    f"{ranks['effective_rank_lora']:.1f}. Serial LoRA's dW is {ratios.min():.2f} to {ratios.max():.2f} times as "
-    "large as its LoRA's, and you saw above that a factor alone moves the positions. Of what Serial LoRA "
-    f"writes, {ranks['along_serial']:.0%} is along W's strongest outputs; of LoRA's, {ranks['along_lora']:.0%}. "
-    + ("One thing does go the paper's way: " if near.min() > 0.5 and ratios.min() > 1 else "And on whichever side: ")
-    + f"at {near.min():.0%} to {near.max():.0%} of the indices Serial LoRA's W + dW is nearer to W's value than "
-    f"LoRA's (by luck: 50%)" + (", although its dW is the larger one." if ratios.min() > 1 else ".")
-))
+display(
+    Markdown(
+        "**What this shows.** As measured:\n\n"
+        + "\n".join(lines)
+        + "\n\n"
+        + f"Of {tested} tests of the paper's statements, {counted['holds'].sum()} hold on these models. "
+        + (
+            "The “intermediate positioning” is not found here as a property of Serial LoRA, under either reading. "
+            if counted.iloc[:2]["holds"].sum() == 0
+            else "The “intermediate positioning” is found in some of the comparisons and not in others. "
+            if counted.iloc[:2]["holds"].sum() < counted.iloc[:2].sum().sum()
+            else "The “intermediate positioning” is found in all comparisons. "
+        )
+        + f"The effective rank of Serial LoRA's dW is {ranks['effective_rank_serial']:.1f} on average, that of LoRA's "
+        f"{ranks['effective_rank_lora']:.1f}. Serial LoRA's dW is {ratios.min():.2f} to {ratios.max():.2f} times as "
+        "large as its LoRA's, and you saw above that a factor alone moves the positions. Of what Serial LoRA "
+        f"writes, {ranks['along_serial']:.0%} is along W's strongest outputs; of LoRA's, {ranks['along_lora']:.0%}. "
+        + (
+            "One thing does go the paper's way: "
+            if near.min() > 0.5 and ratios.min() > 1
+            else "And on whichever side: "
+        )
+        + f"at {near.min():.0%} to {near.max():.0%} of the indices Serial LoRA's W + dW is nearer to W's value than "
+        f"LoRA's (by luck: 50%)"
+        + (", although its dW is the larger one." if ratios.min() > 1 else ".")
+    )
+)
 
 # %% [markdown]
 # Does that refute the paper? No, and it does not confirm it either. Its figure is about a model many
@@ -815,25 +957,34 @@ import time
 from timm.models.vision_transformer import VisionTransformer
 
 torch.manual_seed(0)
-large = VisionTransformer(img_size=224, patch_size=16, embed_dim=768, depth=12, num_heads=12,
-                          num_classes=0)
+large = VisionTransformer(
+    img_size=224, patch_size=16, embed_dim=768, depth=12, num_heads=12, num_classes=0
+)
 inject(large, LoRAConfig(rank=64, blocks=[0, 11]))
 with torch.no_grad():
     for parameter in adapter_parameters(large):
         parameter.normal_(std=0.02)
 changes = weight_changes(large)
-print(f"{sum(p.numel() for p in large.parameters()):,} parameters; {len(changes)} changes of rank 64")
+print(
+    f"{sum(p.numel() for p in large.parameters()):,} parameters; {len(changes)} changes of rank 64"
+)
 
 change, seconds = changes[0], {}
-for name, compute in (("dense", lambda: singular_values(change.change)),
-                      ("from the factors", lambda: product_singular_values(change.left, change.right))):
+for name, compute in (
+    ("dense", lambda: singular_values(change.change)),
+    ("from the factors", lambda: product_singular_values(change.left, change.right)),
+):
     started = time.perf_counter()
     values = compute()
     seconds[name] = time.perf_counter() - started
-    print(f"{name:17} {1000 * seconds[name]:7.1f} ms   largest {values[0]:.6f}   64th {values[63]:.6f}")
-print(f"effective rank {effective_rank(values):.1f} of 64; overlap of q's and k's reads "
-      f"{overlap(principal_angles(*(learned_directions(c)[0] for c in changes[:2]))):.3f}, "
-      f"by chance {chance_overlap(64, 64, 768):.3f}")
+    print(
+        f"{name:17} {1000 * seconds[name]:7.1f} ms   largest {values[0]:.6f}   64th {values[63]:.6f}"
+    )
+print(
+    f"effective rank {effective_rank(values):.1f} of 64; overlap of q's and k's reads "
+    f"{overlap(principal_angles(*(learned_directions(c)[0] for c in changes[:2]))):.3f}, "
+    f"by chance {chance_overlap(64, 64, 768):.3f}"
+)
 
 # %% [markdown]
 # **What this shows.** The same numbers in a small part of the time, and the difference grows with the
@@ -841,7 +992,7 @@ print(f"effective rank {effective_rank(values):.1f} of 64; overlap of q's and k'
 #
 # ```python
 # from serial_lora import load_adapter
-# from serial_lora.backbones.clip import load_clip
+# from serial_lora_course.models.clip import load_clip
 # from serial_lora.spectra import spectra_table, weight_changes
 #
 # model = load_adapter(load_clip("paper").model, "pets.safetensors")
@@ -851,7 +1002,7 @@ print(f"effective rank {effective_rank(values):.1f} of 64; overlap of q's and k'
 # and in a terminal, the records of this lesson anew, or with more seeds:
 #
 # ```
-# python -m serial_lora.labs.spectra --seeds 5 --out runs/spectra.jsonl
+# python -m serial_lora_course.labs.spectra --seeds 5 --out runs/spectra.jsonl
 # ```
 
 # %% [markdown]

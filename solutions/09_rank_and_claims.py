@@ -37,8 +37,9 @@ from IPython.display import Markdown, display
 from scipy import stats
 from torch import Tensor
 
-from serial_lora.claims import counts_frame, ledger, ledger_frame, rules
-from serial_lora.claims_evidence import (
+from serial_lora.counting import serial_lora_count
+from serial_lora_course.checks import check, lesson_card
+from serial_lora_course.claims.evidence import (
     MEASURES,
     load_evidence,
     paired,
@@ -46,18 +47,13 @@ from serial_lora.claims_evidence import (
     scores,
     summarise,
 )
-from serial_lora.claims_verdicts import ERRORS, FAILS, HOLDS, OPEN, verdict_comparable
-from serial_lora.counting import (
-    ARCHITECTURES,
-    BASELINES,
-    METHOD_TITLES,
-    inconsistency_frame,
-    serial_lora_count,
-)
-from serial_lora.course import check, lesson_card
-from serial_lora.plots import display_figure, display_table
-from serial_lora.plots_claims import Interval, plot_intervals, plot_wins
-from serial_lora.plots_sweeps import plot_rank_sweep
+from serial_lora_course.claims.ledger import counts_frame, ledger, ledger_frame, rules
+from serial_lora_course.claims.paper import METHOD_TITLES, inconsistency_frame
+from serial_lora_course.claims.verdicts import ERRORS, FAILS, HOLDS, OPEN, verdict_comparable
+from serial_lora_course.figures.base import display_figure, display_table
+from serial_lora_course.figures.claims import Interval, plot_intervals, plot_wins
+from serial_lora_course.figures.sweeps import plot_rank_sweep
+from serial_lora_course.models.architectures import ARCHITECTURES, BASELINES
 
 evidence = load_evidence()  # the records that the course ships, and the paper's tables
 lesson_card("09")
@@ -73,11 +69,17 @@ lesson_card("09")
 
 # %%
 big = ARCHITECTURES["clip"]
-costs = pd.DataFrame([
-    {"rank": rank, "LoRA": big.lora(rank), "Serial LoRA": big.serial_lora(rank),
-     "LoRA at a quarter of the rank": big.lora(rank // 4)}
-    for rank in (4, 8, 16, 32, 64)
-]).set_index("rank")
+costs = pd.DataFrame(
+    [
+        {
+            "rank": rank,
+            "LoRA": big.lora(rank),
+            "Serial LoRA": big.serial_lora(rank),
+            "LoRA at a quarter of the rank": big.lora(rank // 4),
+        }
+        for rank in (4, 8, 16, 32, 64)
+    ]
+).set_index("rank")
 (4 * costs / 1e6).map("{:.2f} MB".format).rename_axis(columns=big.title)  # four bytes a number
 
 # %% [markdown]
@@ -96,6 +98,7 @@ costs = pd.DataFrame([
 #
 # LoRA of a given rank stands beside some matrices of a block. Which is the largest rank of Serial LoRA, one
 # pair as wide as the tokens, that has no more parameters? Matrices need not be square.
+
 
 # %% tags=["exercise"]
 def matching_rank(shapes: list[tuple[int, int]], width: int, rank: int) -> int:
@@ -136,11 +139,19 @@ check("9.1", matching_rank)
 
 # %%
 one_rank = serial_lora_count(768, 1, 1)  # what one rank of Serial LoRA costs in a block
-display_table(pd.DataFrame([
-    {"LoRA of rank 16 on": placement.name, "parameters in a block": placement.count(768, 16),
-     "Serial LoRA's rank": placement.count(768, 16) // one_rank, "who does this": placement.note}
-    for placement in BASELINES
-]))
+display_table(
+    pd.DataFrame(
+        [
+            {
+                "LoRA of rank 16 on": placement.name,
+                "parameters in a block": placement.count(768, 16),
+                "Serial LoRA's rank": placement.count(768, 16) // one_rank,
+                "who does this": placement.note,
+            }
+            for placement in BASELINES
+        ]
+    )
+)
 
 # %% [markdown]
 # **What this shows.** The same LoRA rank buys very different ranks of Serial LoRA, because the baselines
@@ -159,10 +170,12 @@ display_table(pd.DataFrame([
 
 # %%
 sweep = evidence.runs("clip_rank")
-print(f"{len(sweep)} runs on {', '.join(sweep['dataset'].unique())}: "
-      f"{', '.join(map(str, sorted(sweep['shots'].unique())))} shots, {sweep['seed'].nunique()} seeds, "
-      f"ranks {', '.join(map(str, sorted(sweep['lab_rank'].unique())))} "
-      "(LoRA at equal budget: a quarter of each)")
+print(
+    f"{len(sweep)} runs on {', '.join(sweep['dataset'].unique())}: "
+    f"{', '.join(map(str, sorted(sweep['shots'].unique())))} shots, {sweep['seed'].nunique()} seeds, "
+    f"ranks {', '.join(map(str, sorted(sweep['lab_rank'].unique())))} "
+    "(LoRA at equal budget: a quarter of each)"
+)
 display_figure(plot_rank_sweep(sweep))
 
 # %% [markdown]
@@ -186,11 +199,15 @@ for rank, runs in sweep.groupby("lab_rank"):
 display(pd.DataFrame(rows).set_index("rank"))
 
 serial = sweep[sweep["method"] == "serial_lora"].groupby("rank")["accuracy"].mean()
-lines = [f"- Serial LoRA {title}: told apart at "
-         f"{'rank ' + ', '.join(ranks) if ranks else 'no rank'}." for title, ranks in told_apart.items()]
-lines.append(f"- From its worst rank ({serial.idxmin()}) to its best ({serial.idxmax()}) Serial LoRA's mean "
-             f"accuracy moves by {100 * (serial.max() - serial.min()):.1f} points, while its parameters grow "
-             f"{serial.index.max() // serial.index.min()}-fold.")
+lines = [
+    f"- Serial LoRA {title}: told apart at {'rank ' + ', '.join(ranks) if ranks else 'no rank'}."
+    for title, ranks in told_apart.items()
+]
+lines.append(
+    f"- From its worst rank ({serial.idxmin()}) to its best ({serial.idxmax()}) Serial LoRA's mean "
+    f"accuracy moves by {100 * (serial.max() - serial.min()):.1f} points, while its parameters grow "
+    f"{serial.index.max() // serial.index.min()}-fold."
+)
 asked = len(rows) * len(others)
 luck = 2 * stats.t.sf(ERRORS, found.pairs - 1)
 lines.append(
@@ -228,6 +245,7 @@ display(Markdown("\n".join(lines)))
 #
 # Every rank has as many runs as the others. The bar is the best mean minus the standard error *of that best
 # rank*: the standard deviation of its runs (dividing by n - 1) over the square root of their number.
+
 
 # %% tags=["exercise"]
 def one_error_rank(sweep: dict[int, list[float]]) -> int:
@@ -274,10 +292,17 @@ for method in (name for name in METHOD_TITLES if name in by_seed.index.get_level
     best = table["mean"].idxmax()
     chosen = table.index[table["mean"] >= table.loc[best, "mean"] - table.loc[best, "sem"]].min()
     size = sweep[(sweep["method"] == method)].groupby("rank")["parameters"].first()
-    rows.append({"method": METHOD_TITLES[method], "best rank": best, "its accuracy": f"{table.loc[best, 'mean']:.1%} "
-                 f"± {100 * table.loc[best, 'sem']:.1f}", "rank by the rule": chosen,
-                 "accuracy there": f"{table.loc[chosen, 'mean']:.1%}", "parameters there": size[chosen],
-                 "of those at the best rank": f"{size[chosen] / size[best]:.0%}"})
+    rows.append(
+        {
+            "method": METHOD_TITLES[method],
+            "best rank": best,
+            "its accuracy": f"{table.loc[best, 'mean']:.1%} ± {100 * table.loc[best, 'sem']:.1f}",
+            "rank by the rule": chosen,
+            "accuracy there": f"{table.loc[chosen, 'mean']:.1%}",
+            "parameters there": size[chosen],
+            "of those at the best rank": f"{size[chosen] / size[best]:.0%}",
+        }
+    )
 display_table(pd.DataFrame(rows))
 
 # %% [markdown]
@@ -295,15 +320,21 @@ display_table(pd.DataFrame(rows))
 # Serial LoRA.
 
 # %%
-names = {"accuracy": "CLIP accuracy", "dice": "SAM Dice", "fid": "SD3 FID",
-         "clip_score": "SD3 CLIP-Score"}
+names = {
+    "accuracy": "CLIP accuracy",
+    "dice": "SAM Dice",
+    "fid": "SD3 FID",
+    "clip_score": "SD3 CLIP-Score",
+}
 sides = {"lora": "against LoRA of equal rank", "lora_equal_budget": "against LoRA at equal budget"}
 intervals = []
 for name, measure in MEASURES.items():
     runs = evidence.runs(measure.task)
     for other, side in sides.items():
         found = summarise(paired(runs, measure, "serial_lora", other), measure.unit)
-        intervals.append(Interval(names[name], side, found.mean, found.error, measure.margin, measure.unit))
+        intervals.append(
+            Interval(names[name], side, found.mean, found.error, measure.margin, measure.unit)
+        )
 display_figure(plot_intervals(intervals))
 
 # %%
@@ -313,7 +344,9 @@ for side in sides.values():
     words = {"ahead": [], "behind": [], "not told apart": []}
     for each in of_side:
         apart = abs(each.mean) > ERRORS * each.error
-        words["not told apart" if not apart else "ahead" if each.mean > 0 else "behind"].append(each.name)
+        words["not told apart" if not apart else "ahead" if each.mean > 0 else "behind"].append(
+            each.name
+        )
     said = "; ".join(f"{word} on {', '.join(which)}" for word, which in words.items() if which)
     lines.append(f"- **Serial LoRA {side}**: {said}.")
 display(Markdown("\n".join(lines)))
@@ -340,6 +373,7 @@ display(Markdown("\n".join(lines)))
 #
 # Both methods ran on the same pairs of data set and seed, in the same order. Return two plain numbers: the
 # mean of the differences, and the standard error of that mean.
+
 
 # %% tags=["exercise"]
 def paired_error(one: Tensor, other: Tensor) -> tuple[float, float]:
@@ -391,28 +425,48 @@ errors = {
     "data set and seed a pair, shots averaged": (len(by_draw), by_draw.sem()),
     "data set a pair, all else averaged": (len(by_data), by_data.sem()),
 }
-display(pd.DataFrame([{"what counts as one": name, "how many": count, "mean": f"{difference.mean():+.2f}",
-                       "standard error": f"{error:.2f}"} for name, (count, error) in errors.items()])
-        .set_index("what counts as one"))
+display(
+    pd.DataFrame(
+        [
+            {
+                "what counts as one": name,
+                "how many": count,
+                "mean": f"{difference.mean():+.2f}",
+                "standard error": f"{error:.2f}",
+            }
+            for name, (count, error) in errors.items()
+        ]
+    ).set_index("what counts as one")
+)
 cells = ["dataset", "shots"]
-apart = math.sqrt(table.groupby(cells).var().sum(axis=1).mean())  # two runs of one cell, other seeds
+apart = math.sqrt(
+    table.groupby(cells).var().sum(axis=1).mean()
+)  # two runs of one cell, other seeds
 together = math.sqrt(difference.groupby(cells).var().mean())  # two runs of one cell and seed
 gain = errors["nothing paired"][1] / errors["every run a pair"][1]
-display(Markdown(
-    f"Pairing makes the error {gain:.1f} times smaller, without a single further run; without it one would need "
-    f"{gain**2:.0f} times as many. Most of that is the data set and the number of shots, since "
-    "some are easier than others. Within a data set and a number of shots, the difference between "
-    f"the two methods spreads by {apart:.1f} points where their seeds differ, and by "
-    f"{together:.1f} where they share one."
-))
+display(
+    Markdown(
+        f"Pairing makes the error {gain:.1f} times smaller, without a single further run; without it one would need "
+        f"{gain**2:.0f} times as many. Most of that is the data set and the number of shots, since "
+        "some are easier than others. Within a data set and a number of shots, the difference between "
+        f"the two methods spreads by {apart:.1f} points where their seeds differ, and by "
+        f"{together:.1f} where they share one."
+    )
+)
 alike = by_draw.sem() / difference.sem()
-display(Markdown(
-    "Averaging the shots first makes the error "
-    + ("larger: runs of one seed are alike, and to count each of them was too bold." if alike > 1.1 else
-       "smaller: runs of one seed are less alike than others here. What Serial LoRA gains at one "
-       "number of shots it loses at another, and averaging cancels that."
-       if alike < 0.9 else "neither larger nor smaller: runs of one seed are no more alike than others here.")
-))
+display(
+    Markdown(
+        "Averaging the shots first makes the error "
+        + (
+            "larger: runs of one seed are alike, and to count each of them was too bold."
+            if alike > 1.1
+            else "smaller: runs of one seed are less alike than others here. What Serial LoRA gains at one "
+            "number of shots it loses at another, and averaging cancels that."
+            if alike < 0.9
+            else "neither larger nor smaller: runs of one seed are no more alike than others here."
+        )
+    )
+)
 
 # %% [markdown]
 # **What this shows.** Pairing costs nothing. The last three rows ask *what is one piece of evidence?* Where runs
@@ -426,21 +480,33 @@ display(Markdown(
 
 # %%
 pairs = (3, 4, 6, 18, 50)
-display(pd.DataFrame({
-    "pairs": pairs,
-    "luck passes two standard errors": [f"{2 * stats.t.sf(ERRORS, n - 1):.0%}" for n in pairs],
-    "standard errors for one in twenty": [f"{stats.t.ppf(0.975, n - 1):.1f}" for n in pairs],
-}).set_index("pairs"))
+display(
+    pd.DataFrame(
+        {
+            "pairs": pairs,
+            "luck passes two standard errors": [
+                f"{2 * stats.t.sf(ERRORS, n - 1):.0%}" for n in pairs
+            ],
+            "standard errors for one in twenty": [
+                f"{stats.t.ppf(0.975, n - 1):.1f}" for n in pairs
+            ],
+        }
+    ).set_index("pairs")
+)
 
 points, runs = MEASURES["accuracy"], evidence.runs("clip")
 spread = paired(runs, points, "serial_lora", "lora").groupby(["dataset", "seed"]).mean().std()
 wanted = {size: math.ceil((ERRORS * spread / size) ** 2) for size in (2.0, 1.0, 0.5, 0.25)}
-display(Markdown(
-    f"Differences of a data set and seed spread by {spread:.1f} points here. For two standard errors to be as "
-    "small as a difference, it takes " + ", ".join(
-        f"{count} pairs for {size:g} point{'s' * (size != 1)}"
-        for size, count in wanted.items()) + "."
-))
+display(
+    Markdown(
+        f"Differences of a data set and seed spread by {spread:.1f} points here. For two standard errors to be as "
+        "small as a difference, it takes "
+        + ", ".join(
+            f"{count} pairs for {size:g} point{'s' * (size != 1)}" for size, count in wanted.items()
+        )
+        + "."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** Three seeds on one data set settle next to nothing: the bar that keeps luck at one in
@@ -462,7 +528,9 @@ seen = printed.idxmax(axis=1).value_counts()
 datasets, amounts, methods = 4, 3, 4
 chance = np.random.default_rng(0)
 own = chance.normal(size=(20_000, datasets, amounts, methods))
-shared = chance.normal(size=(20_000, datasets, 1, methods))  # the same for all amounts of a data set
+shared = chance.normal(
+    size=(20_000, datasets, 1, methods)
+)  # the same for all amounts of a data set
 
 
 def best_cells(tables: np.ndarray) -> np.ndarray:
@@ -471,15 +539,24 @@ def best_cells(tables: np.ndarray) -> np.ndarray:
     return winners.sum(axis=(1, 2))
 
 
-luck = {"named before": best_cells(own)[:, 0], "the luckiest of four": best_cells(own).max(axis=1),
-        "and half the luck shared": best_cells(own + shared).max(axis=1)}
+luck = {
+    "named before": best_cells(own)[:, 0],
+    "the luckiest of four": best_cells(own).max(axis=1),
+    "and half the luck shared": best_cells(own + shared).max(axis=1),
+}
 most = int(seen.max())
 display_figure(plot_wins(luck, len(printed), dict.fromkeys(luck, most)))
-display(Markdown(
-    "In Table III the best cells are: " + ", ".join(f"{METHOD_TITLES[name]} {count}" for name, count in seen.items())
-    + f". By luck, {most} or more: " + "; ".join(
-        f"{name}: {(counts >= most).mean():.1%} of the tables" for name, counts in luck.items()) + "."
-))
+display(
+    Markdown(
+        "In Table III the best cells are: "
+        + ", ".join(f"{METHOD_TITLES[name]} {count}" for name, count in seen.items())
+        + f". By luck, {most} or more: "
+        + "; ".join(
+            f"{name}: {(counts >= most).mean():.1%} of the tables" for name, counts in luck.items()
+        )
+        + "."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** Among equals somebody wins clearly: the luckiest of four has far more than its three
@@ -500,6 +577,7 @@ display(Markdown(
 #
 # Ties are left out before. Count both tails, since luck may favour either method, and never return more than
 # 1. `math.comb(n, k)` is the number of ways in which k of n coins show heads.
+
 
 # %% tags=["exercise"]
 def sign_test(wins: int, losses: int) -> float:
@@ -537,6 +615,7 @@ check("9.4", sign_test)
 # Serial LoRA against LoRA in the paper's tables and in our records (means over seeds), by cells and then by
 # data sets, with all amounts averaged. scipy's `binomtest` is the same test.
 
+
 # %%
 def signs(differences: pd.Series) -> str:
     """Wins to losses, and the sign test's probability."""
@@ -547,12 +626,21 @@ def signs(differences: pd.Series) -> str:
 rows = []
 for name, measure in MEASURES.items():
     table = printed_scores(evidence.paper, measure)
-    sources = {"the paper": table["serial_lora"] - table["lora"],
-               "here": paired(evidence.runs(measure.task), measure, "serial_lora", "lora")}
+    sources = {
+        "the paper": table["serial_lora"] - table["lora"],
+        "here": paired(evidence.runs(measure.task), measure, "serial_lora", "lora"),
+    }
     for source, found in sources.items():
         cells, data = found.groupby(["dataset", "shots"]).mean(), found.groupby("dataset").mean()
-        rows.append({"measure": name, "source": source, "by cells": signs(cells), "by data sets": signs(data),
-                     "least possible by data sets": f"{2 * 0.5 ** len(data):.3f}"})
+        rows.append(
+            {
+                "measure": name,
+                "source": source,
+                "by cells": signs(cells),
+                "by data sets": signs(data),
+                "least possible by data sets": f"{2 * 0.5 ** len(data):.3f}",
+            }
+        )
 display(pd.DataFrame(rows).set_index(["measure", "source"]))
 
 # %% [markdown]
@@ -577,6 +665,7 @@ display(pd.DataFrame(rows).set_index(["measure", "source"]))
 # | ●●●○○ | ●●●●● | 8 |
 #
 # Return one of "holds", "does not hold", "not told apart". Being far better is comparable too.
+
 
 # %% tags=["exercise"]
 def say_comparable(mean: float, error: float, margin: float) -> str:
@@ -618,11 +707,19 @@ check("9.5", say_comparable)
 # %%
 rows = []
 for name, measure in MEASURES.items():
-    found = summarise(paired(evidence.runs(measure.task), measure, "serial_lora", "lora"), measure.unit)
-    rows.append({"measure": name, "Serial LoRA minus LoRA": f"{found.mean:+.2f} ± {found.error:.2f}",
-                 "in": measure.unit, "margin": measure.margin,
-                 "comparable": verdict_comparable(found.mean, found.error, measure.margin),
-                 "would hold from": f"{max(0.0, ERRORS * found.error - found.mean):.2f}"})
+    found = summarise(
+        paired(evidence.runs(measure.task), measure, "serial_lora", "lora"), measure.unit
+    )
+    rows.append(
+        {
+            "measure": name,
+            "Serial LoRA minus LoRA": f"{found.mean:+.2f} ± {found.error:.2f}",
+            "in": measure.unit,
+            "margin": measure.margin,
+            "comparable": verdict_comparable(found.mean, found.error, measure.margin),
+            "would hold from": f"{max(0.0, ERRORS * found.error - found.mean):.2f}",
+        }
+    )
 display(pd.DataFrame(rows).set_index("measure"))
 
 # %% [markdown]
@@ -636,16 +733,18 @@ display(pd.DataFrame(rows).set_index("measure"))
 # lesson 04's runs with the lab's settings, which are those that the record carries, and compares.
 
 # %%
-from serial_lora.backbones.clip import load_clip
-from serial_lora.data.classification import load_classification
-from serial_lora.labs.clip import lab_config, run_one
-from serial_lora.labs.methods import get_method
-from serial_lora.training import process_state
-from serial_lora.widgets import is_static
+from serial_lora_course.data.classification import load_classification
+from serial_lora_course.labs.clip import lab_config, run_one
+from serial_lora_course.labs.methods import get_method
+from serial_lora_course.labs.training import process_state
+from serial_lora_course.models.clip import load_clip
+from serial_lora_course.panels.counts import is_static
 
 backbone, data = load_clip("tiny"), load_classification("symbols")
 backbone.model.to(process_state().device)
-again = run_one(backbone, data, get_method("serial_lora"), 1, 1, lab_config("tiny"), progress=not is_static())
+again = run_one(
+    backbone, data, get_method("serial_lora"), 1, 1, lab_config("tiny"), progress=not is_static()
+)
 
 runs = evidence.runs("clip").set_index(["dataset", "method", "shots", "seed"]).sort_index()
 seeds = runs.loc[("symbols", "serial_lora", 1), :]  # a row for each seed
@@ -654,12 +753,14 @@ changed, *with_other_seeds = (
     round(abs(accuracy - kept["accuracy"]) * pictures)
     for accuracy in (again.measures["accuracy"], *seeds["accuracy"].drop(1))
 )
-display(Markdown(
-    f"The record says {kept['accuracy']:.1%}, this machine {again.measures['accuracy']:.1%}: a difference of "
-    f"{changed} of {pictures} test pictures. The records with other seeds are "
-    f"{' and '.join(map(str, with_other_seeds))} pictures away from it. Parameters: "
-    f"{int(kept['parameters']):,} and {again.sizes['parameters']:,}."
-))
+display(
+    Markdown(
+        f"The record says {kept['accuracy']:.1%}, this machine {again.measures['accuracy']:.1%}: a difference of "
+        f"{changed} of {pictures} test pictures. The records with other seeds are "
+        f"{' and '.join(map(str, with_other_seeds))} pictures away from it. Parameters: "
+        f"{int(kept['parameters']):,} and {again.sizes['parameters']:,}."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** On the kind of machine that made the records the numbers repeat; on another, sums are
@@ -684,6 +785,7 @@ display_table(counts_frame(rows))
 
 # %% [markdown]
 # Then the claims themselves, first the sizes, then the most important question: how good?
+
 
 # %%
 def show_themes(*names: str) -> None:
@@ -725,16 +827,23 @@ show_themes("Rank and budget", "Inside the adapter", "Data and metric")
 # %%
 rows = ledger(evidence)
 groups = {
-    "hold in the paper's tables and here": lambda row: row.tables.verdict == row.here.verdict == HOLDS,
+    "hold in the paper's tables and here": lambda row: (
+        row.tables.verdict == row.here.verdict == HOLDS
+    ),
     "hold in the paper's tables, and our runs do not tell": lambda row: (
-        row.tables.verdict == HOLDS and row.here.verdict == OPEN),
+        row.tables.verdict == HOLDS and row.here.verdict == OPEN
+    ),
     "do not hold by the paper's own tables": lambda row: row.tables.verdict == FAILS,
     "do not hold here": lambda row: row.here.verdict == FAILS,
     "do not hold by either": lambda row: row.tables.verdict == row.here.verdict == FAILS,
 }
 for title, belongs in groups.items():
     claims = [f"  - {row.claim.says}" for row in rows if belongs(row)]
-    display(Markdown(f"- **{len(claims)} of {len(rows)} {title}**" + "".join(f"\n{line}" for line in claims)))
+    display(
+        Markdown(
+            f"- **{len(claims)} of {len(rows)} {title}**" + "".join(f"\n{line}" for line in claims)
+        )
+    )
 
 # %% [markdown]
 # **What this shows.** Much of what a paper claims is more detailed than what its tables can carry, and that is
@@ -761,7 +870,7 @@ display_table(inconsistency_frame().rename(columns=names))
 # ```
 # serial-lora lab clip --rank 4,8,16,32,64 --methods lora,serial_lora,lora_equal_budget \
 #     --shots 16 --seeds 3 --out runs/clip_rank.jsonl
-# python -m serial_lora.claims --write CLAIMS.md
+# python -m serial_lora_course.claims.ledger --write CLAIMS.md
 # ```
 #
 # As it stands, the first command runs every data set of lesson 04, which takes a good while on two cores.

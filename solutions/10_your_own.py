@@ -44,12 +44,12 @@ from torch import Tensor, nn
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, eject, inject, merge
 from serial_lora.attention import AttentionSite, Projection, find_attention_sites
-from serial_lora.backbones.clip import load_clip
-from serial_lora.course import check, lesson_card
-from serial_lora.course.probes import trained_copy
-from serial_lora.data.classification import load_folder, read_picture
-from serial_lora.data.folder import class_sizes, examine_folder, write_example_folder
-from serial_lora.labs.classify import (
+from serial_lora_course.checks import check, lesson_card
+from serial_lora_course.checks.probes import trained_copy
+from serial_lora_course.data.classification import load_folder, read_picture
+from serial_lora_course.data.folder import class_sizes, examine_folder, write_example_folder
+from serial_lora_course.figures.base import display_figure, display_table, show_pictures
+from serial_lora_course.labs.own import (
     ClassifyConfig,
     PictureClassifier,
     accuracy_on,
@@ -58,7 +58,7 @@ from serial_lora.labs.classify import (
     load_classifier,
     save_classifier,
 )
-from serial_lora.plots import display_figure, display_table, show_pictures
+from serial_lora_course.models.clip import load_clip
 
 lesson_card("10")
 
@@ -82,6 +82,7 @@ def told(action, *arguments, **options) -> str:
     except SerialLoRAError as error:
         return re.sub(rf"{re.escape(scratch.name)}[/\\][^/\\]+[/\\]", "", str(error))
     return "no complaint: it works."
+
 
 # %% [markdown]
 # ## A folder as it comes
@@ -117,12 +118,19 @@ display_table(facts[facts["remark"] != ""][["file", "mode", "remark"]])
 # %%
 handled = facts[facts["usable"] & (facts["mode"].ne("RGB") | facts["file"].str.endswith(".jpg"))]
 seen = [read_picture(folder / name, upright=True) for name in handled["file"]]
-titles = [f"{Path(row.file).stem.replace('_', ' ')}\n{row.remark.partition(':')[0]}\n"
-          f"{row.mode} -> {picture.mode}"
-          for row, picture in zip(handled.itertuples(), seen, strict=True)]
+titles = [
+    f"{Path(row.file).stem.replace('_', ' ')}\n{row.remark.partition(':')[0]}\n"
+    f"{row.mode} -> {picture.mode}"
+    for row, picture in zip(handled.itertuples(), seen, strict=True)
+]
 figure = show_pictures(seen, titles, size=2.0)
-display_figure(figure, caption=False, alt="Pictures of unusual files, all read as RGB: "
-               + "; ".join(title.replace("\n", ", ") for title in titles) + ".")
+display_figure(
+    figure,
+    caption=False,
+    alt="Pictures of unusual files, all read as RGB: "
+    + "; ".join(title.replace("\n", ", ") for title in titles)
+    + ".",
+)
 print("Drawings: OpenMoji, openmoji.org, CC BY-SA 4.0")
 
 # %% [markdown]
@@ -146,7 +154,9 @@ for name in facts.loc[damaged | copies, "file"]:
 
 print("3.", told(load_folder, folder), "\n")
 data = load_folder(folder)
-print(f"{len(data.train)} pictures to train, {len(data.test)} to test:", ", ".join(data.class_names))
+print(
+    f"{len(data.train)} pictures to train, {len(data.test)} to test:", ", ".join(data.class_names)
+)
 print("The split:", data.split)
 
 # %% [markdown]
@@ -174,6 +184,7 @@ print("The split:", data.split)
 # least one to train (every class has two objects or more, and an object belongs to one class). Any
 # choice of objects will do, as long as it does not depend on the order in which the files happen to be
 # listed. Return positions in the list.
+
 
 # %% tags=["exercise"]
 def split_by_object(
@@ -234,9 +245,11 @@ from sklearn.neighbors import KNeighborsClassifier
 data = load_folder(write_example_folder(new_folder("my_pictures")))
 classifier = PictureClassifier(load_clip("tiny").model, data.class_names)
 prepare = classifier.preprocessing.for_test()
-shots = [(name, label, picture.rotate(angle, fillcolor="white"))
-         for name, (picture, label) in zip(data.train.picture_ids, data.train, strict=True)
-         for angle in (-9, -3, 3, 9)]
+shots = [
+    (name, label, picture.rotate(angle, fillcolor="white"))
+    for name, (picture, label) in zip(data.train.picture_ids, data.train, strict=True)
+    for angle in (-9, -3, 3, 9)
+]
 with torch.no_grad():
     tensors = torch.stack([prepare(picture) for _, _, picture in shots])  # (N, 3, H, W)
     features = torch.cat([classifier.features(part) for part in tensors.split(128)])  # (N, d)
@@ -247,16 +260,22 @@ rows = {}
 for name, splitter in (("by picture", StratifiedKFold), ("by object", StratifiedGroupKFold)):
     groups = objects if splitter is StratifiedGroupKFold else None
     parts = splitter(n_splits=4, shuffle=True, random_state=0).split(features, labels, groups)
-    rows[name] = [KNeighborsClassifier(1).fit(features[train], labels[train])
-                  .score(features[test], labels[test]) for train, test in parts]
+    rows[name] = [
+        KNeighborsClassifier(1)
+        .fit(features[train], labels[train])
+        .score(features[test], labels[test])
+        for train, test in parts
+    ]
 leak = pd.DataFrame(rows).agg(["mean", "min", "max"]).T
 display(leak.map("{:.1%}".format))
-display(Markdown(
-    f"Split by picture, {leak.loc['by picture', 'mean']:.1%} of the test pictures get the right class; "
-    f"split by object, {leak.loc['by object', 'mean']:.1%}. The difference, "
-    f"{100 * (leak.loc['by picture', 'mean'] - leak.loc['by object', 'mean']):.0f} points, is memory: "
-    "the nearest picture is the same drawing."
-))
+display(
+    Markdown(
+        f"Split by picture, {leak.loc['by picture', 'mean']:.1%} of the test pictures get the right class; "
+        f"split by object, {leak.loc['by object', 'mean']:.1%}. The difference, "
+        f"{100 * (leak.loc['by picture', 'mean'] - leak.loc['by object', 'mean']):.0f} points, is memory: "
+        "the nearest picture is the same drawing."
+    )
+)
 
 # %% [markdown]
 # **What this shows.** The pictures, the features and the classifier are the same in both rows; only the
@@ -307,7 +326,10 @@ from sklearn.model_selection import GridSearchCV
 
 def linear_probe(classifier: PictureClassifier, data) -> float:
     """Test accuracy of a logistic regression on frozen features; training pictures choose C."""
-    (train, _, labels), (test, _, truth) = encode(classifier, data.train), encode(classifier, data.test)
+    (train, _, labels), (test, _, truth) = (
+        encode(classifier, data.train),
+        encode(classifier, data.test),
+    )
     search = GridSearchCV(LogisticRegression(max_iter=5000), {"C": [0.001, 0.01, 0.1, 1.0]}, cv=3)
     return search.fit(train.numpy(), labels.numpy()).score(test.numpy(), truth.numpy())
 
@@ -322,8 +344,14 @@ for seed in (1, 2, 3):
     inject(classifier.model, SerialLoRAConfig(rank=8, dropout=0.1, towers=["image"]))
     fit(classifier, data.train, seed=seed, progress=False)
     counts = torch.tensor(data.test.labels).bincount()
-    rows.append({"split": seed, "largest class": (counts.max() / counts.sum()).item(),
-                 "frozen, head alone": frozen, "Serial LoRA and head": accuracy_on(classifier, data.test)})
+    rows.append(
+        {
+            "split": seed,
+            "largest class": (counts.max() / counts.sum()).item(),
+            "frozen, head alone": frozen,
+            "Serial LoRA and head": accuracy_on(classifier, data.test),
+        }
+    )
 results = pd.DataFrame(rows).set_index("split")
 display(results.map("{:.1%}".format))
 
@@ -331,17 +359,25 @@ display(results.map("{:.1%}".format))
 gain = 100 * (results["Serial LoRA and head"] - results["frozen, head alone"])
 spread = 100 * results["frozen, head alone"].std()
 one = 100 / len(data.test)
-verdict = ("The adapter is ahead on every split." if gain.min() > 0 else
-           "The adapter is behind on every split." if gain.max() < 0 else
-           "The splits do not agree on who is ahead.")
-display(Markdown(
-    f"The gain over the linear probe is {gain.mean():+.1f} points on average, from {gain.min():+.1f} to "
-    f"{gain.max():+.1f}. {verdict} One test picture is {one:.1f} points, and the probe alone moves by "
-    f"{spread:.1f} (standard deviation) from split to split"
-    + (", so a gain of this size would need more splits before it is called one."
-       if abs(gain.mean()) < 2 * gain.std() / 3**0.5 else
-       ", while the gain is more than twice its own standard error.")
-))
+verdict = (
+    "The adapter is ahead on every split."
+    if gain.min() > 0
+    else "The adapter is behind on every split."
+    if gain.max() < 0
+    else "The splits do not agree on who is ahead."
+)
+display(
+    Markdown(
+        f"The gain over the linear probe is {gain.mean():+.1f} points on average, from {gain.min():+.1f} to "
+        f"{gain.max():+.1f}. {verdict} One test picture is {one:.1f} points, and the probe alone moves by "
+        f"{spread:.1f} (standard deviation) from split to split"
+        + (
+            ", so a gain of this size would need more splits before it is called one."
+            if abs(gain.mean()) < 2 * gain.std() / 3**0.5
+            else ", while the gain is more than twice its own standard error."
+        )
+    )
+)
 
 # %% [markdown]
 # **What this shows.** Always run the probe. It takes seconds, it is a strong opponent on small data
@@ -367,6 +403,7 @@ display(Markdown(
 # True if the merged outputs equal the adapted ones up to rounding *and* the adapter has an effect
 # that is more than rounding. Outputs may be large or tiny: what is allowed as rounding, for each
 # number, is `tolerance` times the largest adapted output. A `nan` proves nothing.
+
 
 # %% tags=["exercise"]
 def merge_is_proved(base: Tensor, adapted: Tensor, merged: Tensor, tolerance: float) -> bool:
@@ -423,22 +460,34 @@ loaded = load_clip("tiny", weights=file).model
 
 pictures = torch.randn(8, 3, 48, 48, generator=torch.Generator().manual_seed(0))  # (B, 3, H, W)
 with torch.no_grad():
-    answers = {name: each.encode_image(pictures) for name, each in
-               (("base", base), ("adapted", adapted), ("merged", merged), ("loaded", loaded))}
+    answers = {
+        name: each.encode_image(pictures)
+        for name, each in (
+            ("base", base),
+            ("adapted", adapted),
+            ("merged", merged),
+            ("loaded", loaded),
+        )
+    }
 largest = answers["adapted"].abs().max()
 for name in ("base", "merged", "loaded"):
     difference = (answers[name] - answers["adapted"]).abs().max() / largest
     print(f"{name:6} differs from adapted by {difference:.1e} of the largest output")
 
+
 # %% tags=["nbval-check-output"]
 def shape_of(model: nn.Module) -> list[tuple]:
     """Every module's name, class and number of hooks, and every parameter's name and shape."""
-    modules = [(name, type(m).__name__, len(m._forward_hooks) + len(m._forward_pre_hooks))
-               for name, m in model.named_modules()]
+    modules = [
+        (name, type(m).__name__, len(m._forward_hooks) + len(m._forward_pre_hooks))
+        for name, m in model.named_modules()
+    ]
     return modules + [(name, tuple(p.shape)) for name, p in model.named_parameters()]
 
 
-print("the merged model has the base's modules, hooks and shapes:", shape_of(merged) == shape_of(base))
+print(
+    "the merged model has the base's modules, hooks and shapes:", shape_of(merged) == shape_of(base)
+)
 print("and so has the one that was loaded:", shape_of(loaded) == shape_of(base))
 print("the adapted one:", shape_of(adapted) == shape_of(base))
 
@@ -481,12 +530,22 @@ for name in ("merged", "adapted"):
 # `Dinov2Model.from_pretrained("facebook/dinov2-small")`, and leave the rest as it is.
 
 # %%
-small = dict(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=48, patch_size=8)
+small = dict(
+    hidden_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=48, patch_size=8
+)
 
 
 def timm_model() -> nn.Module:
-    return timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0, img_size=48,
-                             patch_size=8, embed_dim=64, depth=3, num_heads=4)
+    return timm.create_model(
+        "vit_tiny_patch16_224",
+        pretrained=False,
+        num_classes=0,
+        img_size=48,
+        patch_size=8,
+        embed_dim=64,
+        depth=3,
+        num_heads=4,
+    )
 
 
 def vit_model() -> nn.Module:
@@ -498,16 +557,27 @@ def dinov2_model() -> nn.Module:
     return transformers.Dinov2Model(transformers.Dinov2Config(**small, mlp_ratio=2))
 
 
-model_lines = {"open_clip, tiny CLIP": lambda: load_clip("tiny").model, "timm ViT": timm_model,
-               "transformers ViT": vit_model, "transformers DINOv2": dinov2_model}
+model_lines = {
+    "open_clip, tiny CLIP": lambda: load_clip("tiny").model,
+    "timm ViT": timm_model,
+    "transformers ViT": vit_model,
+    "transformers DINOv2": dinov2_model,
+}
 rows = []
 for name, model_line in model_lines.items():
     each = PictureClassifier(model_line(), ["one", "two"])
     sites = find_attention_sites(each.model, towers=["image"])
     size, mean = each.preprocessing.size, each.preprocessing.mean[0]
-    rows.append({"model": name, "pictures": f"{size} x {size}", "mean of red": f"{mean:.3f}",
-                 "vector": each.head.in_features, "blocks": len(sites),
-                 "where the tokens enter": sites[0].entry})
+    rows.append(
+        {
+            "model": name,
+            "pictures": f"{size} x {size}",
+            "mean of red": f"{mean:.3f}",
+            "vector": each.head.in_features,
+            "blocks": len(sites),
+            "where the tokens enter": sites[0].entry,
+        }
+    )
 display_table(pd.DataFrame(rows))
 
 # %% [markdown]
@@ -532,10 +602,15 @@ for name, model_line in model_lines.items():
     eject(classifier.model, keep_merged=True)
     _, merged, _ = encode(classifier, data.test)
     size = adapted.abs().max()
-    rows.append({"model": name, "loaded from its files": f"{(from_files - adapted).abs().max() / size:.0e}",
-                 "merged": f"{(merged - adapted).abs().max() / size:.0e}",
-                 "accuracy": f"{accuracy_on(classifier, data.test):.1%}",
-                 "weights": "pretrained" if "CLIP" in name else "random"})
+    rows.append(
+        {
+            "model": name,
+            "loaded from its files": f"{(from_files - adapted).abs().max() / size:.0e}",
+            "merged": f"{(merged - adapted).abs().max() / size:.0e}",
+            "accuracy": f"{accuracy_on(classifier, data.test):.1%}",
+            "weights": "pretrained" if "CLIP" in name else "random",
+        }
+    )
 display_table(pd.DataFrame(rows))
 
 # %%
@@ -572,6 +647,7 @@ print(f"read back by transformers, largest difference: {(from_library - merged).
 #
 # Return the two factors of the ordinary LoRA for one weight, the scale included (PEFT will multiply
 # by 1). The weight may be q, k and v in one, with three times as many rows.
+
 
 # %% tags=["exercise"]
 def ordinary_pair(
@@ -627,11 +703,15 @@ pictures = torch.randn(8, 3, 48, 48, generator=torch.Generator().manual_seed(0))
 with torch.no_grad():
     here, there = ours.encode_image(pictures), theirs.get_base_model().encode_image(pictures)
     plain = load_clip("tiny").model.encode_image(pictures)
-print(f"PEFT and ours differ by {(there - here).abs().max() / here.abs().max():.1e}",
-      f"of the largest output; ours and the base by {(plain - here).abs().max() / here.abs().max():.1e}")
+print(
+    f"PEFT and ours differ by {(there - here).abs().max() / here.abs().max():.1e}",
+    f"of the largest output; ours and the base by {(plain - here).abs().max() / here.abs().max():.1e}",
+)
 compact = save_adapter(ours, new_folder("adapter.safetensors")).stat().st_size
 exported = (folder / "adapter_model.safetensors").stat().st_size
-print(f"the adapter file: {compact:,} bytes; the same for PEFT: {exported:,}, {exported / compact:.1f} times")
+print(
+    f"the adapter file: {compact:,} bytes; the same for PEFT: {exported:,}, {exported / compact:.1f} times"
+)
 print("files for PEFT:", ", ".join(sorted(file.name for file in folder.iterdir())))
 idle = [name for name, tensor in tensors.items() if not tensor.any()]
 print(f"{len(idle)} of its {len(tensors)} tensors hold zeros only, the first of them")
@@ -658,27 +738,42 @@ def small_sd3() -> nn.Module:
     """diffusers' SD3 transformer with two narrow blocks; the same weights each time."""
     torch.manual_seed(0)
     return SD3Transformer2DModel(
-        sample_size=8, patch_size=2, in_channels=4, num_layers=2, attention_head_dim=8,
-        num_attention_heads=4, joint_attention_dim=24, caption_projection_dim=32,
-        pooled_projection_dim=16, out_channels=4, pos_embed_max_size=8,
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=24,
+        caption_projection_dim=32,
+        pooled_projection_dim=16,
+        out_channels=4,
+        pos_embed_max_size=8,
     ).eval()
 
 
-inputs = dict(hidden_states=torch.randn(2, 4, 8, 8), encoder_hidden_states=torch.randn(2, 5, 24),
-              pooled_projections=torch.randn(2, 16), timestep=torch.tensor([3.0, 700.0]))
+inputs = dict(
+    hidden_states=torch.randn(2, 4, 8, 8),
+    encoder_hidden_states=torch.randn(2, 5, 24),
+    pooled_projections=torch.randn(2, 16),
+    timestep=torch.tensor([3.0, 700.0]),
+)
 ours = trained_copy(inject(small_sd3(), SerialLoRAConfig(rank=4)))
 theirs = small_sd3()
 theirs.load_lora_adapter(to_diffusers(ours), prefix="transformer")  # or pipeline.load_lora_weights
 with torch.no_grad():
     here, there, plain = (each(**inputs).sample for each in (ours, theirs, small_sd3()))
-print(f"diffusers and ours differ by {(there - here).abs().max() / here.abs().max():.1e},",
-      f"ours and the base by {(plain - here).abs().max() / here.abs().max():.1e}")
+print(
+    f"diffusers and ours differ by {(there - here).abs().max() / here.abs().max():.1e},",
+    f"ours and the base by {(plain - here).abs().max() / here.abs().max():.1e}",
+)
 
 # %% [markdown]
 # ## A family that the package does not know
 #
 # Sooner or later you have a model of your own. Here is one: a vision transformer as anybody would
 # write it, with names of its own for everything.
+
 
 # %%
 class NotebookBlock(nn.Module):
@@ -689,12 +784,16 @@ class NotebookBlock(nn.Module):
         self.heads = heads
         self.calm, self.calm_again = nn.LayerNorm(width), nn.LayerNorm(width)
         self.ask, self.offer, self.carry, self.gather = (nn.Linear(width, width) for _ in range(4))
-        self.think = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.think = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.calm(x)  # (B, N, d)
-        q, k, v = (layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-                   for layer in (self.ask, self.offer, self.carry))  # (B, heads, N, d / heads)
+        q, k, v = (
+            layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.ask, self.offer, self.carry)
+        )  # (B, heads, N, d / heads)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         x = x + self.gather(mixed)
         return x + self.think(self.calm_again(x))
@@ -714,6 +813,7 @@ class NotebookViT(nn.Module):
         for floor in self.floors:
             x = floor(x)
         return x.mean(dim=1)
+
 
 # %% [markdown]
 # First, ask `inject`. It cannot know that `ask` is a query. What does it say?
@@ -751,10 +851,15 @@ def notebook_sites(model: nn.Module) -> Iterator[AttentionSite]:
         width = block.ask.in_features
         layers = {"q": "ask", "k": "offer", "v": "carry", "out": "gather"}
         yield AttentionSite(
-            name=name, tower="image", block=int(name.rpartition(".")[2]), width=width,
+            name=name,
+            tower="image",
+            block=int(name.rpartition(".")[2]),
+            width=width,
             entry=f"{name}.calm",
-            projections={part: Projection(f"{name}.{layer}", "weight", 0, width, width)
-                         for part, layer in layers.items()},
+            projections={
+                part: Projection(f"{name}.{layer}", "weight", 0, width, width)
+                for part, layer in layers.items()
+            },
         )
 
 
@@ -790,15 +895,17 @@ for what, outputs in (("dense W (I + B A)", by_hand), ("merged", merged), ("the 
 
 # %%
 from serial_lora import adapters
-from serial_lora.labs.classify import Preprocessing
+from serial_lora_course.labs.own import Preprocessing
 
 data = load_folder(write_example_folder(new_folder("my_pictures")))
 classifier = PictureClassifier(NotebookViT(), data.class_names, Preprocessing(size=48))
 inject(classifier.model, SerialLoRAConfig(rank=4))
 fit(classifier, data.train, ClassifyConfig(rank=4, epochs=2, min_steps=8), progress=False)
 saved = save_classifier(classifier, new_folder("my_classifier"))
-print(f"trained and saved: {len(adapters(classifier.model))} adapters and a head,",
-      f"{sum(file.stat().st_size for file in saved.iterdir()):,} bytes")
+print(
+    f"trained and saved: {len(adapters(classifier.model))} adapters and a head,",
+    f"{sum(file.stat().st_size for file in saved.iterdir()):,} bytes",
+)
 
 # %% [markdown]
 # In the process that *loads* such a file, register the family first.
@@ -809,11 +916,13 @@ print(f"trained and saved: {len(adapters(classifier.model))} adapters and a head
 # %%
 import inspect
 
-from serial_lora.course.parallel_vit import ParallelAttention, ParallelBlock, ParallelViT
+from serial_lora_course.checks.parallel_vit import ParallelAttention, ParallelBlock, ParallelViT
 
 print(inspect.getsource(ParallelAttention))
 print(inspect.getsource(ParallelBlock))
-print("blocks:", [name for name, m in ParallelViT().named_modules() if isinstance(m, ParallelBlock)])
+print(
+    "blocks:", [name for name, m in ParallelViT().named_modules() if isinstance(m, ParallelBlock)]
+)
 
 # %% [markdown]
 # ### Exercise 10.4 · Sites in a new model
@@ -825,6 +934,7 @@ print("blocks:", [name for name, m in ParallelViT().named_modules() if isinstanc
 # Yield one `AttentionSite` for each `ParallelBlock`, at any depth of the model. Who reads the output of
 # `norm`? And which rows of `key_value` are keys? The check injects Serial LoRA and LoRA at your sites and
 # compares with dense matrices.
+
 
 # %% tags=["exercise"]
 def parallel_sites(model: nn.Module) -> Iterator[AttentionSite]:
@@ -843,8 +953,12 @@ def parallel_sites(model: nn.Module) -> Iterator[AttentionSite]:
         width = block.attention.query.in_features
         inside = f"{name}.attention"
         yield AttentionSite(
-            name=name, tower="image", block=int(name.split(".")[-1]), width=width,
-            entry=inside, argument="tokens",  # the norm's output reaches the MLP as well
+            name=name,
+            tower="image",
+            block=int(name.split(".")[-1]),
+            width=width,
+            entry=inside,
+            argument="tokens",  # the norm's output reaches the MLP as well
             projections={
                 "q": Projection(f"{inside}.query", "weight", 0, width, width),
                 "k": Projection(f"{inside}.key_value", "weight", 0, width, width),
@@ -899,7 +1013,9 @@ mistakes = {
     "inject twice": lambda: inject(clip, config(rank=8)),
     "a rank of 0": lambda: config(rank=0),
     "a rank above the width": lambda: inject(small_vit(), config(rank=100)),
-    "a text tower where there is none": lambda: inject(small_vit(), config(rank=4, towers=["text"])),
+    "a text tower where there is none": lambda: inject(
+        small_vit(), config(rank=4, towers=["text"])
+    ),
     "a model without attention": lambda: inject(nn.Linear(4, 4), config(rank=2)),
     "merge before inject": lambda: merge(small_vit()),
     "another scale while merged": lambda: set_scale(merge(copy.deepcopy(clip)), 0.5),
@@ -909,8 +1025,14 @@ mistakes = {
     "no file": lambda: load_adapter(clip, Path("no_such_file.safetensors")),
     "GELU with OpenAI's weights": lambda: load_clip("paper", "ViT-B-16"),
 }
-display_table(pd.DataFrame({"what you did": list(mistakes),
-                            "what you are told": [told(action) for action in mistakes.values()]}))
+display_table(
+    pd.DataFrame(
+        {
+            "what you did": list(mistakes),
+            "what you are told": [told(action) for action in mistakes.values()],
+        }
+    )
+)
 
 # %% [markdown]
 # And mistakes with pictures and training.
@@ -935,11 +1057,19 @@ mistakes = {
     "one class": lambda: PictureClassifier(small_vit(), ["only"]),
     "fit before inject": lambda: fit(PictureClassifier(small_vit(), names), data.train),
     "more labels than classes": lambda: fit(PictureClassifier(small_vit(), two), data.train),
-    "a rate beyond measure": lambda: fit(ready, data.train, ClassifyConfig(lr=1e30), progress=False),
+    "a rate beyond measure": lambda: fit(
+        ready, data.train, ClassifyConfig(lr=1e30), progress=False
+    ),
     "a crop larger than the picture": lambda: ClassifyConfig(crop=1.5),
 }
-display_table(pd.DataFrame({"what you did": list(mistakes),
-                            "what you are told": [told(action) for action in mistakes.values()]}))
+display_table(
+    pd.DataFrame(
+        {
+            "what you did": list(mistakes),
+            "what you are told": [told(action) for action in mistakes.values()],
+        }
+    )
+)
 
 # %% [markdown]
 # **What this shows.** Read the sentence to its end: the second half says what to do. Three troubles come

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from serial_lora.backbones import clip, sam, sd3
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_json
-from serial_lora.results import frame, shipped_records
+from serial_lora_course.labs.records import frame, shipped_records
+from serial_lora_course.models import clip, sam, sd3
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,18 @@ TOLD = {
         clip.tiny_file("card.json"), "accuracy", "{} shots", {"zero-shot": "zero_shot_dataset"}
     ),
     "sam": Adapted(
-        sam.tiny_file("card.json"), "dice", "{}% of the training pictures",
+        sam.tiny_file("card.json"),
+        "dice",
+        "{}% of the training pictures",
         {"box filled in": "box_dice", "not adapted": "base_dice"},
     ),
     "sd3": Adapted(
-        sd3.tiny_card(), "fid", "FID, {}% of the training pictures",
+        sd3.tiny_card(),
+        "fid",
+        "FID, {}% of the training pictures",
         {"real pictures": "real_fid", "not adapted": "base_fid"},
     ),
-}  # fmt: skip
+}
 
 
 def adapted(task: str) -> dict[str, dict[str, float]]:

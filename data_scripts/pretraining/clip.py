@@ -1,7 +1,7 @@
 """Pretraining of the tiny CLIP: thirteen designers' drawings of the same things, with captions.
 
 An open_clip model at small size learns to put a drawing and its name in the same place, whoever
-drew it. OpenMoji's drawings of hidden concepts (`serial_lora.data.emoji_sets`) are left out: they
+drew it. OpenMoji's drawings of hidden concepts (`serial_lora_course.data.emoji_sets`) are left out: they
 are what the adaptation sets test.
 """
 
@@ -23,7 +23,9 @@ from data_scripts.pretraining.augment import augment
 from data_scripts.pretraining.icons import ICON_STYLES, load_icons
 from data_scripts.pretraining.loop import PretrainingRun
 from data_scripts.pretraining.vocabulary import used_merges, write_merges
-from serial_lora.data.emoji import (
+from serial_lora.files import write_json
+from serial_lora.metrics import accuracy
+from serial_lora_course.data.emoji import (
     ATTRIBUTION,
     STYLES,
     Concept,
@@ -31,25 +33,31 @@ from serial_lora.data.emoji import (
     emoji_concepts,
     load_emoji,
 )
-from serial_lora.data.emoji_sets import (
+from serial_lora_course.data.emoji_sets import (
     EMOJI_SETS,
     hidden_codepoints,
     load_emoji_set,
     unseen_drawings,
 )
-from serial_lora.files import write_json
-from serial_lora.metrics import accuracy
 
 NAME = "tiny-clip"
 ARCHITECTURE = {
     "embed_dim": 192,
     "vision_cfg": {
-        "image_size": 48, "patch_size": 8, "width": 192, "layers": 6, "head_width": 48,
+        "image_size": 48,
+        "patch_size": 8,
+        "width": 192,
+        "layers": 6,
+        "head_width": 48,
     },
     "text_cfg": {
-        "context_length": 16, "vocab_size": None, "width": 192, "heads": 4, "layers": 4,
+        "context_length": 16,
+        "vocab_size": None,
+        "width": 192,
+        "heads": 4,
+        "layers": 4,
     },
-}  # fmt: skip
+}
 CAPTIONS = ("{}", "a drawing of {}", "a picture of {}", "an icon of {}", "{}.", "a photo of {}.")
 PROMPTS = ("a photo of {}.", "a drawing of {}.", "a sketch of {}.", "an emoji of {}.")
 

@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from serial_lora.data.download import data_root
-from serial_lora.data.emoji import Concept, EmojiSet, emoji_concepts, fit
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.download import data_root
+from serial_lora_course.data.emoji import Concept, EmojiSet, emoji_concepts, fit
 
 # style -> (npm package and version, licence)
 ICON_STYLES = {

@@ -70,10 +70,13 @@ class PretrainingRun(ABC):
         decayed = [p for p in self.trained.parameters() if p.ndim >= 2]
         plain = [p for p in self.trained.parameters() if p.ndim < 2]
         self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": self.recipe.weight_decay},
-             {"params": plain, "weight_decay": 0.0}],
-            lr=self.recipe.learning_rate, betas=self.betas,
-        )  # fmt: skip
+            [
+                {"params": decayed, "weight_decay": self.recipe.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ],
+            lr=self.recipe.learning_rate,
+            betas=self.betas,
+        )
         if self.checkpoint.exists():
             self._resume()
 
@@ -159,11 +162,14 @@ class PretrainingRun(ABC):
 
     def _save(self) -> None:
         state = {
-            "recipe": asdict(self.recipe), "model": self.trained.state_dict(),
-            "optimizer": self.optimizer.state_dict(), "step": self.step,
-            "seconds": self.seconds, "curve": self.curve,
+            "recipe": asdict(self.recipe),
+            "model": self.trained.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "curve": self.curve,
             "average": self.average and self.average.state_dict(),
-        }  # fmt: skip
+        }
         torch.save(state, self.checkpoint.with_suffix(".tmp"))
         self.checkpoint.with_suffix(".tmp").replace(self.checkpoint)
 

@@ -1,7 +1,7 @@
 """Pretraining of the tiny SAM: find one Twemoji drawing among several, told by a box or a point.
 
 Scenes are made as they are needed: Twemoji drawings over photographs. The drawings of hidden
-concepts (`serial_lora.data.emoji_sets`) and the "test" photographs are left out; scenes made of
+concepts (`serial_lora_course.data.emoji_sets`) and the "test" photographs are left out; scenes made of
 those tell how well the model does on what it has never seen. OpenMoji is never shown to it.
 """
 
@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_scripts.pretraining.loop import PretrainingRun
-from serial_lora.backbones.sam import TINY_MODEL, build_sam, tiny_architecture
-from serial_lora.data.emoji import ATTRIBUTION, EmojiSet, load_emoji
-from serial_lora.data.emoji_sets import hidden_codepoints
-from serial_lora.data.photographs import PHOTOGRAPHS, photographs
-from serial_lora.data.scenes import Scene, SceneRecipe, box_of, compose
 from serial_lora.files import write_json
+from serial_lora_course.data.emoji import ATTRIBUTION, EmojiSet, load_emoji
+from serial_lora_course.data.emoji_sets import hidden_codepoints
+from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
+from serial_lora_course.data.scenes import Scene, SceneRecipe, box_of, compose
+from serial_lora_course.models.sam import TINY_MODEL, build_sam, tiny_architecture
 
 DRAWING_SIZE = 72  # Twemoji's own
 MEASURED_SCENES = 120

@@ -1,7 +1,7 @@
 """Pretraining of the tiny Stable Diffusion 3: Twemoji from their names, 64 pixels square.
 
 First the autoencoder (see `sd3_autoencoder`), then, by rectified flow in its latents, the
-transformer. It learns the Twemoji drawing of every thing of `serial_lora.data.styles` and sees no
+transformer. It learns the Twemoji drawing of every thing of `serial_lora_course.data.styles` and sees no
 other style. Its prompts are read by the tiny CLIP's text tower, which stays as it is.
 """
 
@@ -25,9 +25,6 @@ from data_scripts.pretraining.sd3_autoencoder import (
     write_model,
 )
 from data_scripts.pretraining.sd3_autoencoder import Recipe as AutoencoderRecipe
-from serial_lora.backbones.sd3 import Sd3Backbone, build_pipeline
-from serial_lora.data.emoji import ATTRIBUTION, STYLES, load_emoji
-from serial_lora.data.styles import caption, things
 from serial_lora.files import write_json
 from serial_lora.flow import (
     TRAIN_TIMESTEPS,
@@ -37,11 +34,14 @@ from serial_lora.flow import (
     sample_sigmas,
     velocity,
 )
-from serial_lora.judges import load_judge
-from serial_lora.labs.sd3 import draw
-from serial_lora.labs.sd3_inputs import encode_pictures, read_prompts
-from serial_lora.plots import SCREEN_DPI, save_figure
-from serial_lora.plots_drawings import plot_sheet
+from serial_lora_course.data.emoji import ATTRIBUTION, STYLES, load_emoji
+from serial_lora_course.data.styles import caption, things
+from serial_lora_course.figures.base import SCREEN_DPI, save_figure
+from serial_lora_course.figures.drawings import plot_sheet
+from serial_lora_course.labs.sd3 import draw
+from serial_lora_course.labs.sd3_inputs import encode_pictures, read_prompts
+from serial_lora_course.models.judges import load_judge
+from serial_lora_course.models.sd3 import Sd3Backbone, build_pipeline
 
 NAME = "tiny-sd3"
 GUIDANCE = 3.0
@@ -109,9 +109,12 @@ class TransformerPretraining(PretrainingRun):
         self.trained.train()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             (predicted,) = self.model(
-                add_noise(latents, noise, sigmas), tokens, pooled,
-                sigmas * TRAIN_TIMESTEPS, return_dict=False,
-            )  # fmt: skip
+                add_noise(latents, noise, sigmas),
+                tokens,
+                pooled,
+                sigmas * TRAIN_TIMESTEPS,
+                return_dict=False,
+            )
         return self.descend(flow_loss(predicted, velocity(latents, noise), sigmas))
 
     @torch.no_grad()

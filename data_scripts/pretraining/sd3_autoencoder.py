@@ -1,8 +1,8 @@
 """Pretraining of the tiny SD3's autoencoder: a drawing of 64 pixels to 16 x 16 latents and back.
 
-It learns every style of `serial_lora.data.emoji`, in changing colours, so that whatever style the
+It learns every style of `serial_lora_course.data.emoji`, in changing colours, so that whatever style the
 transformer is tuned to later fits through it. Drawings of hidden concepts
-(`serial_lora.data.emoji_sets`) are left out and measure it.
+(`serial_lora_course.data.emoji_sets`) are left out and measure it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch import Tensor
 
 from data_scripts.pretraining.augment import chosen
 from data_scripts.pretraining.loop import PretrainingRun
-from serial_lora.data.emoji import STYLES, load_emoji
-from serial_lora.data.emoji_sets import hidden_codepoints
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_json
+from serial_lora_course.data.emoji import STYLES, load_emoji
+from serial_lora_course.data.emoji_sets import hidden_codepoints
 
 SIZE = 64
 MEASURED = 512  # drawings
@@ -159,7 +159,7 @@ def start_from(folder: str, kind: type[ModelMixin], part: str) -> ModelMixin | N
     except (OSError, ValueError) as error:
         raise SerialLoRAError(
             f"{folder} has no {part} to go on from; give --start the folder of an earlier "
-            "pretraining's result, such as serial_lora/assets/weights/tiny-sd3."
+            "pretraining's result, such as serial_lora_course/assets/weights/tiny-sd3."
         ) from error
 
 

@@ -6,8 +6,8 @@ from collections import namedtuple
 import pytest
 import torch
 
-from serial_lora.course import doctor as doctoring
-from serial_lora.course.doctor import Finding, Report
+from serial_lora_course import doctor as doctoring
+from serial_lora_course.doctor import Finding, Report
 
 
 def test_this_machine_runs_the_course(capsys):

@@ -6,10 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
-from official_archives import picture_bytes
 from PIL import Image
 
-from serial_lora.data.classification import (
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.classification import (
     PAPER_DATASETS,
     SPLIT_FILE,
     ClassificationData,
@@ -22,7 +22,7 @@ from serial_lora.data.classification import (
     make_split,
     read_picture,
 )
-from serial_lora.errors import SerialLoRAError
+from tests.data_scripts.official_archives import picture_bytes
 
 # --- the paper's data sets, from small archives laid out like the official ones ------------------
 
@@ -189,7 +189,7 @@ def test_a_read_only_folder_gives_the_same_split(eurosat_root, monkeypatch):
     def refuse(*arguments):
         raise PermissionError
 
-    monkeypatch.setattr("serial_lora.data.classification.write_json", refuse)
+    monkeypatch.setattr("serial_lora_course.data.classification.write_json", refuse)
     second = load_classification("eurosat", "paper", eurosat_root)
     assert second.fingerprint() == first.fingerprint()
     assert not (eurosat_root / "eurosat" / SPLIT_FILE).exists()
@@ -266,9 +266,20 @@ def test_a_class_too_small_to_split():
 
 @pytest.mark.parametrize(
     "kind, mode",
-    [("PNG", "L"), ("PNG", "LA"), ("PNG", "P"), ("PNG", "RGBA"), ("PNG", "1"), ("JPEG", "CMYK"),
-     ("JPEG", "L"), ("GIF", "P"), ("TIFF", "F"), ("PNG", "I;16"), ("WEBP", "RGBA")],
-)  # fmt: skip
+    [
+        ("PNG", "L"),
+        ("PNG", "LA"),
+        ("PNG", "P"),
+        ("PNG", "RGBA"),
+        ("PNG", "1"),
+        ("JPEG", "CMYK"),
+        ("JPEG", "L"),
+        ("GIF", "P"),
+        ("TIFF", "F"),
+        ("PNG", "I;16"),
+        ("WEBP", "RGBA"),
+    ],
+)
 def test_every_mode_becomes_rgb(tmp_path, kind, mode):
     path = tmp_path / "picture"
     values = np.arange(64, dtype=np.uint8).reshape(8, 8)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serial_lora.data.classification import ClassificationData, PictureFiles
-from serial_lora.data.fewshot import (
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.classification import ClassificationData, PictureFiles
+from serial_lora_course.data.fewshot import (
     SEEDS,
     SHOTS,
     few_shot_indices,
@@ -19,7 +20,6 @@ from serial_lora.data.fewshot import (
     read_index_file,
     write_index_file,
 )
-from serial_lora.errors import SerialLoRAError
 
 NAMES = [f"{name}/{number}.png" for name in ("cat", "dog", "cow") for number in range(20)]
 LABELS = [label for label in range(3) for _ in range(20)]

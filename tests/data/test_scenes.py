@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from serial_lora.data import scenes
-from serial_lora.data.photographs import PHOTOGRAPHS, photographs
-from serial_lora.data.scenes import SceneRecipe, box_of, compose, place
-from serial_lora.data.weather import WEATHER, smooth_noise
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data import scenes
+from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
+from serial_lora_course.data.scenes import SceneRecipe, box_of, compose, place
+from serial_lora_course.data.weather import WEATHER, smooth_noise
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 BARE = SceneRecipe(clutter=0.0)
@@ -95,9 +95,10 @@ def test_what_is_visible_is_what_no_later_layer_covers(whole, share, pixels):
     for layer in range(4):
         seen = {
             (y, x)
-            for y in range(6) for x in range(7)
+            for y in range(6)
+            for x in range(7)
             if whole[layer, y, x] and not any(whole[above, y, x] for above in range(layer + 1, 4))
-        }  # fmt: skip
+        }
         area = int(whole[layer].sum())
         if len(seen) >= pixels and len(seen) >= share * area:
             expected.append(seen)

@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serial_lora.data import segmentation_sets as sets
-from serial_lora.data.emoji import load_emoji
-from serial_lora.data.emoji_sets import hidden_codepoints
-from serial_lora.data.photographs import photographs
-from serial_lora.data.scenes import OPAQUE
-from serial_lora.data.segmentation import (
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data import segmentation_sets as sets
+from serial_lora_course.data.emoji import load_emoji
+from serial_lora_course.data.emoji_sets import hidden_codepoints
+from serial_lora_course.data.photographs import photographs
+from serial_lora_course.data.scenes import OPAQUE
+from serial_lora_course.data.segmentation import (
     SegmentationData,
     SegmentationExample,
     load_segmentation,
     segmentation_names,
 )
-from serial_lora.data.segmentation_sets import (
+from serial_lora_course.data.segmentation_sets import (
     DRAWING_SIZE,
     HOLLOW,
     LONGER_SIDE,
@@ -27,7 +28,6 @@ from serial_lora.data.segmentation_sets import (
     filled_outlines,
     load_scene_set,
 )
-from serial_lora.errors import SerialLoRAError
 
 LOOKED_AT = 8  # scenes of each part
 EVERY_SET = pytest.mark.parametrize("name", list(SCENE_SETS))

@@ -7,25 +7,16 @@ import shutil
 
 import numpy as np
 import pytest
-from official_archives import (
-    FLOOD_SIZE,
-    FOOD_CLASSES,
-    FOOD_SIZE,
-    mask_bytes,
-    picture_bytes,
-)
 from PIL import Image, ImageOps
 from torchvision.datasets import VOCSegmentation
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
-from serial_lora.counting import paper_results
-from serial_lora.data import segmentation_files as module
-from serial_lora.data.segmentation import (
-    load_segmentation,
-    segmentation_names,
-    training_subset,
-)
-from serial_lora.data.segmentation_files import (
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.claims.paper import paper_results
+from serial_lora_course.data import segmentation_files as module
+from serial_lora_course.data.parts import training_subset
+from serial_lora_course.data.segmentation import load_segmentation, segmentation_names
+from serial_lora_course.data.segmentation_files import (
     FLOODNET_CLASSES,
     INDEX_FILE,
     LEAST_SHARE,
@@ -37,7 +28,13 @@ from serial_lora.data.segmentation_files import (
     count_files,
     load_segmentation_files,
 )
-from serial_lora.errors import SerialLoRAError
+from tests.data_scripts.official_archives import (
+    FLOOD_SIZE,
+    FOOD_CLASSES,
+    FOOD_SIZE,
+    mask_bytes,
+    picture_bytes,
+)
 
 RELEASE_OF = {"foodseg103": "icecream", "floodnet": "flood", "voc_person": "human"}
 
@@ -161,8 +158,9 @@ def test_voc_classes_are_in_the_order_that_torchvision_uses():
     assert VOC_CLASSES[1:] == tuple(categories[1:])
 
 
-@pytest.mark.parametrize("release, pictures, classes", [("foodseg103", 8, 5), ("floodnet", 6, 9),
-                                                        ("voc_person", 5, 20)])  # fmt: skip
+@pytest.mark.parametrize(
+    "release, pictures, classes", [("foodseg103", 8, 5), ("floodnet", 6, 9), ("voc_person", 5, 20)]
+)
 def test_counts_are_of_all_pictures_with_masks(prepared_root, release, pictures, classes):
     assert count_files(release, prepared_root) == (pictures, classes)
 

@@ -7,12 +7,13 @@ import shutil
 
 import numpy as np
 import pytest
-from official_archives import ARTBENCH, SARA, picture_bytes
 from PIL import Image, ImageOps
 from torchvision.datasets import ImageFolder
 
-from serial_lora.counting import paper_results
-from serial_lora.data.style_files import (
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.claims.paper import paper_results
+from serial_lora_course.data.parts import training_subset
+from serial_lora_course.data.style_files import (
     ARTBENCH_LIST,
     HELD_OUT,
     METADATA,
@@ -24,8 +25,8 @@ from serial_lora.data.style_files import (
     load_style_files,
     title_of,
 )
-from serial_lora.data.styles import load_style, style_names, training_subset
-from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.styles import load_style, style_names
+from tests.data_scripts.official_archives import ARTBENCH, SARA, picture_bytes
 
 STYLE_OF = {"artbench": "art_nouveau", "sara": "barbie"}
 SARA_FOLDERS = {"barbie": "BarbieCore", "cyberpunk": "CyberPunk"}

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage.color import deltaE_cie76, rgb2lab
 
-from serial_lora.data import style_sets
-from serial_lora.data.emoji import MARGIN, Concept, load_emoji
-from serial_lora.data.emoji_sets import hidden_codepoints
-from serial_lora.data.renderings import (
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data import style_sets
+from serial_lora_course.data.emoji import MARGIN, Concept, load_emoji
+from serial_lora_course.data.emoji_sets import hidden_codepoints
+from serial_lora_course.data.parts import training_subset
+from serial_lora_course.data.renderings import (
     CELLS,
     CONTRAST,
     GLOW,
@@ -25,7 +27,7 @@ from serial_lora.data.renderings import (
     as_pixels,
     on_paper,
 )
-from serial_lora.data.style_sets import (
+from serial_lora_course.data.style_sets import (
     ARCADE,
     LAMPLIGHT,
     PICTURES,
@@ -35,7 +37,7 @@ from serial_lora.data.style_sets import (
     load_tiny_style,
     render,
 )
-from serial_lora.data.styles import (
+from serial_lora_course.data.styles import (
     GROUPS,
     StyleData,
     StyleExample,
@@ -43,9 +45,7 @@ from serial_lora.data.styles import (
     load_style,
     style_names,
     things,
-    training_subset,
 )
-from serial_lora.errors import SerialLoRAError
 
 EVERY_STYLE = pytest.mark.parametrize("name", list(TINY_STYLES))
 LOOKED_AT = slice(None, None, 25)
@@ -297,8 +297,9 @@ def test_a_cell_has_the_colour_that_most_of_it_comes_nearest_to():
     (drawing,) = twemoji("teddy bear")
     cells = cells_of(as_pixels(drawing, rgb(*ARCADE)))
     samples = (CELLS - 2) * SAMPLES
-    places = [math.floor(SIZE * (MARGIN + (1 - 2 * MARGIN) * (i + 0.5) / samples))
-              for i in range(samples)]  # fmt: skip
+    places = [
+        math.floor(SIZE * (MARGIN + (1 - 2 * MARGIN) * (i + 0.5) / samples)) for i in range(samples)
+    ]
     for row in range(CELLS - 2):
         for column in range(CELLS - 2):
             votes: Counter[int] = Counter()

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from serial_lora.adapters import SerialLoRAConfig
-from serial_lora.inject import inject
-from serial_lora.labs.clip import CLIPObjective
-from serial_lora.training import PictureStream
+from serial_lora.config import SerialLoRAConfig
+from serial_lora.injection import inject
+from serial_lora_course.labs.clip import CLIPObjective
+from serial_lora_course.labs.training import PictureStream
 
 VISION = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}

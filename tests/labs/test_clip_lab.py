@@ -8,7 +8,20 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
-from lab_models import (
+from PIL import Image
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.injection import adapters
+from serial_lora_course.data import classification
+from serial_lora_course.data.classification import ClassificationData, load_classification
+from serial_lora_course.labs import clip as lab
+from serial_lora_course.labs import runs
+from serial_lora_course.labs.methods import METHODS, get_method
+from serial_lora_course.labs.records import read_records
+from serial_lora_course.labs.training import TrainingConfig
+from serial_lora_course.models.clip import load_clip
+from tests.data_scripts.official_archives import ARCHIVES
+from tests.labs.lab_models import (
     VISION,
     calls,
     power_cut,
@@ -17,19 +30,6 @@ from lab_models import (
     unchanged,
     weights_file,
 )
-from official_archives import ARCHIVES
-from PIL import Image
-
-from serial_lora.backbones.clip import load_clip
-from serial_lora.data import classification
-from serial_lora.data.classification import ClassificationData, load_classification
-from serial_lora.errors import SerialLoRAError
-from serial_lora.inject import adapters
-from serial_lora.labs import clip as lab
-from serial_lora.labs import runs
-from serial_lora.labs.methods import METHODS, get_method
-from serial_lora.results import read_records
-from serial_lora.training import TrainingConfig
 
 QUICK = {"min_steps": 2, "epochs": 1, "batch_size": 8}
 
@@ -372,7 +372,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(tmp_path
 @pytest.fixture(scope="module")
 def paper_root(tmp_path_factory):
     """EuroSAT prepared from an archive laid out like the official one, with few pictures."""
-    from serial_lora.data.sources import archive_folder, prepare
+    from serial_lora_course.data.sources import archive_folder, prepare
 
     root = tmp_path_factory.mktemp("paper")
     source = import_module("data_scripts.eurosat").SOURCE

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.results import (
+from serial_lora_course.labs.records import (
     Record,
     append_record,
     as_text,
@@ -190,13 +190,22 @@ def some_records(methods=("lora", "serial_lora"), datasets=("food", "people"), s
     chance = np.random.default_rng(1)
     return [
         replace(
-            RECORD, task="sam", dataset=dataset, method=method, shots=shots, seed=seed,
+            RECORD,
+            task="sam",
+            dataset=dataset,
+            method=method,
+            shots=shots,
+            seed=seed,
             measures={"dice": float(chance.random())},
             sizes={"parameters": 4096 if method == "lora" else 1024},
-            settings={"lr": 1e-3, "data": dataset}, environment={"device": "CPU, 2 threads"},
+            settings={"lr": 1e-3, "data": dataset},
+            environment={"device": "CPU, 2 threads"},
         )
-        for dataset in datasets for shots in (20, 100) for seed in seeds for method in methods
-    ]  # fmt: skip
+        for dataset in datasets
+        for shots in (20, 100)
+        for seed in seeds
+        for method in methods
+    ]
 
 
 def dice_of(records, **wanted):
@@ -303,6 +312,8 @@ def test_columns_are_written_out_each_in_its_own_format():
     table = pd.DataFrame({"share": [0.125, 1.0], "count": [1000, 2], "name": ["a", "b"]})
     written = as_text(table, {"share": "{:.1%}", "count": "{:,}"})
     assert written.to_dict("list") == {
-        "share": ["12.5%", "100.0%"], "count": ["1,000", "2"], "name": ["a", "b"],
-    }  # fmt: skip
+        "share": ["12.5%", "100.0%"],
+        "count": ["1,000", "2"],
+        "name": ["a", "b"],
+    }
     assert table["share"].dtype == float

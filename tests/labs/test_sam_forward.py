@@ -7,28 +7,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lab_models import calls, trained_tensors
 from PIL import Image
-from sam_models import (
-    ODD_SIZES,
-    SMALL_SAM,
-    adapted_sam,
-    example,
-    segmentation_data,
-    small_sam,
-)
 from scipy.ndimage import binary_dilation, binary_erosion
 from segment_anything import SamPredictor
 from segment_anything.modeling.image_encoder import window_unpartition
 
-from serial_lora.adapters import LoRAConfig, SerialLoRAConfig
-from serial_lora.backbones.sam import SamBackbone, build_sam, load_sam
-from serial_lora.data.scenes import box_of
-from serial_lora.data.segmentation import SegmentationExample
+from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.inject import inject
-from serial_lora.labs import sam as lab
-from serial_lora.labs.sam import (
+from serial_lora.injection import inject
+from serial_lora_course.data.scenes import box_of
+from serial_lora_course.data.segmentation import SegmentationExample
+from serial_lora_course.labs import sam as lab
+from serial_lora_course.labs.memory import saved_activation_bytes
+from serial_lora_course.labs.sam import (
     SamLabConfig,
     SamObjective,
     activation_bytes,
@@ -42,8 +33,17 @@ from serial_lora.labs.sam import (
     to_input_frame,
     training_stream,
 )
-from serial_lora.memory import saved_activation_bytes
-from serial_lora.training import ExampleStream, TrainingConfig, train
+from serial_lora_course.labs.training import ExampleStream, TrainingConfig, train
+from serial_lora_course.models.sam import SamBackbone, build_sam, load_sam
+from tests.labs.lab_models import calls, trained_tensors
+from tests.models.sam_models import (
+    ODD_SIZES,
+    SMALL_SAM,
+    adapted_sam,
+    example,
+    segmentation_data,
+    small_sam,
+)
 
 SIDE = SMALL_SAM["image_size"]
 
@@ -435,9 +435,12 @@ def test_a_box_may_reach_over_the_edge(model):
 
 
 @given(
-    st.integers(1, 300), st.integers(1, 300), st.floats(0.01, 0.2499), st.integers(0, 10**6),
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.floats(0.01, 0.2499),
+    st.integers(0, 10**6),
     st.data(),
-)  # fmt: skip
+)
 @settings(deadline=None)
 def test_a_jittered_box_is_a_box_inside_the_picture(width, height, amount, seed, data):
     x0 = data.draw(st.integers(0, width - 1))
@@ -556,9 +559,10 @@ def one_step_of(model, checkpointing: bool, precision: str) -> None:
         [picture], [0], partial(prepare, image_size=side, jitter=0.1), 1, 1, 1, collate=list
     )
     history = train(
-        SamObjective(model, checkpointing), stream,
+        SamObjective(model, checkpointing),
+        stream,
         TrainingConfig(steps=1, lr=1e-4, precision=precision),
-    )  # fmt: skip
+    )
     assert 0 < history.losses[0] < 100
     moved = {name for name, p in trained_tensors(model).items() if not torch.equal(p, start[name])}
     assert moved == set(start)
@@ -575,7 +579,15 @@ def test_one_training_step_of_vit_b_at_1024_pixels():
 def test_one_training_step_of_vit_bs_full_width_and_depth_on_a_smaller_picture():
     """segment-anything's classes with every size of vit_b but the picture's; windows are padded."""
     model = build_sam(
-        image_size=256, patch_size=16, width=768, blocks=12, heads=12, window=14,
-        global_blocks=[2, 5, 8, 11], prompt_width=256, decoder_heads=8, decoder_mlp=2048,
-    )  # fmt: skip
+        image_size=256,
+        patch_size=16,
+        width=768,
+        blocks=12,
+        heads=12,
+        window=14,
+        global_blocks=[2, 5, 8, 11],
+        prompt_width=256,
+        decoder_heads=8,
+        decoder_mlp=2048,
+    )
     one_step_of(model, checkpointing=True, precision="bf16")

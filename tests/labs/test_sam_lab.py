@@ -8,8 +8,20 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from lab_models import calls, power_cut, state_of, unchanged
-from sam_models import (
+from segment_anything import SamPredictor, sam_model_registry
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.injection import adapters
+from serial_lora_course.data import segmentation_sets
+from serial_lora_course.data.parts import training_subset
+from serial_lora_course.labs import runs
+from serial_lora_course.labs import sam as lab
+from serial_lora_course.labs.methods import METHODS
+from serial_lora_course.labs.records import read_records
+from serial_lora_course.labs.training import TrainingConfig
+from serial_lora_course.models.sam import SamBackbone, build_sam, load_sam
+from tests.labs.lab_models import calls, power_cut, state_of, unchanged
+from tests.models.sam_models import (
     SMALL_SAM,
     Examples,
     adapted_sam,
@@ -18,18 +30,6 @@ from sam_models import (
     sam_weights_file,
     segmentation_data,
 )
-from segment_anything import SamPredictor, sam_model_registry
-
-from serial_lora.backbones.sam import SamBackbone, build_sam, load_sam
-from serial_lora.data import segmentation_sets
-from serial_lora.data.segmentation import training_subset
-from serial_lora.errors import SerialLoRAError
-from serial_lora.inject import adapters
-from serial_lora.labs import runs
-from serial_lora.labs import sam as lab
-from serial_lora.labs.methods import METHODS
-from serial_lora.results import read_records
-from serial_lora.training import TrainingConfig
 
 QUICK = {"rank": 4, "epochs": 1, "min_steps": 2, "batch_size": 4}
 MEASURES = {"dice", "one_minus_dice", "dice_ce", "iou"}
@@ -276,15 +276,17 @@ def test_the_lab_runs_every_combination_once(weights, ellipses, tmp_path, monkey
     assert read_records(out) == first
     assert {(r.dataset, r.method, r.shots) for r in first} == {
         (name, method, percent)
-        for name in ("ellipses", "others") for method in ("lora", "serial_lora")
+        for name in ("ellipses", "others")
+        for method in ("lora", "serial_lora")
         for percent in (50, 100)
-    }  # fmt: skip
+    }
     assert [path.name for path in out.parent.glob("[!.]*")] == ["records.jsonl"]
     for name in ellipses:
         bases = [
             {k: v for k, v in r.measures.items() if k.startswith(("base_", "box_"))}
-            for r in first if r.dataset == name
-        ]  # fmt: skip
+            for r in first
+            if r.dataset == name
+        ]
         assert all(base == bases[0] for base in bases)
     assert first[0].settings["model_name"] == "tiny-sam"
     assert first[0].settings["data"] == ellipses["ellipses"].fingerprint()[:16]
@@ -409,9 +411,14 @@ def few_scenes(monkeypatch):
 def test_tiny_scale_runs_end_to_end_on_its_own_scenes(weights, few_scenes, tmp_path):
     out = tmp_path / "tiny.jsonl"
     records = lab.run_lab(
-        list(segmentation_sets.SCENE_SETS), ["serial_lora"], [50], [1], out=out, weights=weights,
+        list(segmentation_sets.SCENE_SETS),
+        ["serial_lora"],
+        [50],
+        [1],
+        out=out,
+        weights=weights,
         **QUICK,
-    )  # fmt: skip
+    )
     assert [record.dataset for record in records] == list(segmentation_sets.SCENE_SETS)
     for record in records:
         assert record.sizes["training_pictures"] == 2
@@ -432,9 +439,14 @@ def paper_scale(monkeypatch, tmp_path):
 def test_the_paper_scale_runs_end_to_end(paper_scale):
     _, weights = paper_scale
     records = lab.run_lab(
-        ["icecream"], ["serial_lora", "lora_equal_budget"], [50], [1], scale="paper",
-        weights=weights, rank=4,
-    )  # fmt: skip
+        ["icecream"],
+        ["serial_lora", "lora_equal_budget"],
+        [50],
+        [1],
+        scale="paper",
+        weights=weights,
+        rank=4,
+    )
     for record in records:
         assert record.scale == "paper" and record.settings["model_name"] == "vit_b"
         assert record.settings["gradient_checkpointing"] and record.settings["batch_size"] == 1

@@ -6,11 +6,11 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from serial_lora.backbones.sam import load_sam, tiny_file
-from serial_lora.data.segmentation import load_segmentation, segmentation_names
-from serial_lora.labs.methods import METHODS
-from serial_lora.labs.sam import base_measures, lab_config
-from serial_lora.results import frame, shipped_records
+from serial_lora_course.data.segmentation import load_segmentation, segmentation_names
+from serial_lora_course.labs.methods import METHODS
+from serial_lora_course.labs.records import frame, shipped_records
+from serial_lora_course.labs.sam import base_measures, lab_config
+from serial_lora_course.models.sam import load_sam, tiny_file
 
 SETS, PERCENTS, SEEDS = segmentation_names("tiny"), (20, 50, 100), (1, 2, 3)
 

@@ -8,17 +8,17 @@ from functools import partial
 import pytest
 import torch
 from diffusers import SD3Transformer2DModel
-from lab_models import trained_tensors
 from torch import Tensor, nn
 
-from serial_lora.adapters import LoRAConfig, SerialLoRAConfig
-from serial_lora.counting import architecture
-from serial_lora.inject import inject
-from serial_lora.labs.sd3 import PAPER, StyleObjective, gradient_checkpointing
-from serial_lora.labs.sd3_inputs import EncodedPicture, Prompts, TrainingExample, meet_noise
-from serial_lora.memory import saved_activation_bytes
-from serial_lora.memory_sd3 import activation_bytes, shapes_kept
-from serial_lora.training import ExampleStream, train
+from serial_lora.config import LoRAConfig, SerialLoRAConfig
+from serial_lora.injection import inject
+from serial_lora_course.labs.memory import saved_activation_bytes
+from serial_lora_course.labs.memory_sd3 import activation_bytes, shapes_kept
+from serial_lora_course.labs.sd3 import PAPER, StyleObjective, gradient_checkpointing
+from serial_lora_course.labs.sd3_inputs import EncodedPicture, Prompts, TrainingExample, meet_noise
+from serial_lora_course.labs.training import ExampleStream, train
+from serial_lora_course.models.architectures import architecture
+from tests.labs.lab_models import trained_tensors
 
 TEXT_TOKENS = 77 + 77
 RANK = 64
@@ -132,9 +132,12 @@ def test_a_step_keeps_what_was_estimated_from_shapes(two_blocks, config):
     def forward() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             two_blocks(
-                hidden_states=noisy.latent, encoder_hidden_states=noisy.tokens,
-                pooled_projections=noisy.pooled, timestep=noisy.sigma, return_dict=False,
-            )  # fmt: skip
+                hidden_states=noisy.latent,
+                encoder_hidden_states=noisy.tokens,
+                pooled_projections=noisy.pooled,
+                timestep=noisy.sigma,
+                return_dict=False,
+            )
 
     for checkpointing in (False, True):
         blocks = two_blocks.transformer_blocks if checkpointing else ()

@@ -7,29 +7,34 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from lab_models import calls, power_cut, state_of, unchanged
 from PIL import Image
-from sd3_models import (
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.injection import adapters
+from serial_lora.metrics_pictures import frechet_distance
+from serial_lora_course.data.styles import StyleData, StyleExample
+from serial_lora_course.labs import runs
+from serial_lora_course.labs import sd3 as lab
+from serial_lora_course.labs.methods import METHODS
+from serial_lora_course.labs.records import read_records
+from serial_lora_course.labs.sd3_inputs import encode_style
+from serial_lora_course.labs.training import TrainingConfig
+from tests.labs.lab_models import calls, power_cut, state_of, unchanged
+from tests.models.sd3_models import (
     SMALL_TRANSFORMER,
     make_small_sd3_the_tiny_one,
     official_folder,
     small_backbone,
 )
 
-from serial_lora.data.styles import StyleData, StyleExample
-from serial_lora.errors import SerialLoRAError
-from serial_lora.inject import adapters
-from serial_lora.labs import runs
-from serial_lora.labs import sd3 as lab
-from serial_lora.labs.methods import METHODS
-from serial_lora.labs.sd3_inputs import encode_style
-from serial_lora.metrics_pictures import frechet_distance
-from serial_lora.results import read_records
-from serial_lora.training import TrainingConfig
-
 QUICK = {
-    "rank": 4, "epochs": 1, "min_steps": 2, "batch_size": 4, "resolution": 16, "drawing_steps": 2,
-}  # fmt: skip
+    "rank": 4,
+    "epochs": 1,
+    "min_steps": 2,
+    "batch_size": 4,
+    "resolution": 16,
+    "drawing_steps": 2,
+}
 REACHED = {"fid", "fid_error", "kid", "kid_std", "clip_score", "clip_error", "style_share"}
 COLOURS = [(200, 40, 40), (40, 200, 40), (40, 40, 200), (220, 200, 60), (90, 90, 90)]
 
@@ -98,9 +103,17 @@ def run_one(config):
 
     def run(method="serial_lora", percent=100, seed=1, config=config, **options):
         return lab.run_one(
-            backbone, judge, data, encoded, trial, METHODS[method], percent, seed, config,
+            backbone,
+            judge,
+            data,
+            encoded,
+            trial,
+            METHODS[method],
+            percent,
+            seed,
+            config,
             **options,
-        )  # fmt: skip
+        )
 
     run.backbone, run.trial, run.judge = backbone, trial, judge
     return run
@@ -187,8 +200,10 @@ def test_the_adapter_stays_when_that_is_asked_for(run_one, config):
 
 
 def test_equal_budget_has_exactly_serial_loras_parameters(run_one):
-    sizes = {name: run_one(name, 20, base={}).sizes
-             for name in ("lora", "serial_lora", "lora_equal_budget")}  # fmt: skip
+    sizes = {
+        name: run_one(name, 20, base={}).sizes
+        for name in ("lora", "serial_lora", "lora_equal_budget")
+    }
     budget = sizes["serial_lora"]["parameters"]
     assert budget == 2 * QUICK["rank"] * 16 * SMALL_TRANSFORMER["num_layers"]
     assert sizes["lora_equal_budget"]["parameters"] == budget
@@ -243,9 +258,10 @@ def test_the_lab_runs_every_combination_once(shipped, tmp_path, monkeypatch):
     assert read_records(out) == first
     assert {(r.dataset, r.method, r.shots) for r in first} == {
         (name, method, percent)
-        for name in ("colours", "others") for method in ("lora", "serial_lora")
+        for name in ("colours", "others")
+        for method in ("lora", "serial_lora")
         for percent in (50, 100)
-    }  # fmt: skip
+    }
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 8
     assert [path.name for path in out.parent.glob("[!.]*")] == ["records.jsonl"]
 

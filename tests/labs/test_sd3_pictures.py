@@ -7,18 +7,18 @@ import pytest
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
-from sd3_models import small_backbone
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.labs.sd3 import TINY, draw, starting_noise
-from serial_lora.labs.sd3_inputs import encode_pictures
-from serial_lora.labs.sd3_pictures import (
+from serial_lora_course.labs.sd3 import TINY, draw, starting_noise
+from serial_lora_course.labs.sd3_inputs import encode_pictures
+from serial_lora_course.labs.sd3_pictures import (
     ON_A_SHEET,
     decode_latents,
     noise_row,
     sampler_row,
     save_sheet,
 )
+from tests.models.sd3_models import small_backbone
 
 FEW_STEPS = replace(TINY, drawing_steps=4)
 
@@ -87,10 +87,17 @@ def latents_after(backbone, steps: int, guidance: float) -> torch.Tensor:
         return {}
 
     pipeline(
-        "fox face", negative_prompt="", num_inference_steps=4, guidance_scale=guidance,
-        height=64, width=64, latents=starting_noise(backbone, [3], 64), output_type="latent",
-        max_sequence_length=0, callback_on_step_end=report,
-    )  # fmt: skip
+        "fox face",
+        negative_prompt="",
+        num_inference_steps=4,
+        guidance_scale=guidance,
+        height=64,
+        width=64,
+        latents=starting_noise(backbone, [3], 64),
+        output_type="latent",
+        max_sequence_length=0,
+        callback_on_step_end=report,
+    )
     return seen[steps]
 
 

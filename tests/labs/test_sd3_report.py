@@ -5,18 +5,35 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from serial_lora.labs.report import closing_line, results_table, run_line
-from serial_lora.results import Record
+from serial_lora_course.labs.records import Record
+from serial_lora_course.labs.report import closing_line, results_table, run_line
 
 MEASURES = {
-    "fid": 98.76, "kid": 0.02, "kid_std": 0.01, "clip_score": 0.81, "clip_error": 0.01,
-    "style_share": 0.625, "base_fid": 201.5, "base_kid": 0.2, "base_clip_score": 0.84,
-    "base_style_share": 0.0, "real_fid": 12.3, "real_kid": 0.001,
-}  # fmt: skip
+    "fid": 98.76,
+    "kid": 0.02,
+    "kid_std": 0.01,
+    "clip_score": 0.81,
+    "clip_error": 0.01,
+    "style_share": 0.625,
+    "base_fid": 201.5,
+    "base_kid": 0.2,
+    "base_clip_score": 0.84,
+    "base_style_share": 0.0,
+    "real_fid": 12.3,
+    "real_kid": 0.001,
+}
 RUN = Record(
-    task="sd3", scale="tiny", dataset="line", method="serial_lora", shots=50, seed=1, rank=16,
-    measures=MEASURES, sizes={"parameters": 30720, "activation_bytes": 5_000_000}, seconds=12.3,
-)  # fmt: skip
+    task="sd3",
+    scale="tiny",
+    dataset="line",
+    method="serial_lora",
+    shots=50,
+    seed=1,
+    rank=16,
+    measures=MEASURES,
+    sizes={"parameters": 30720, "activation_bytes": 5_000_000},
+    seconds=12.3,
+)
 
 
 def shown(records, width=160) -> str:

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sd3_models import small_backbone
 from torch.utils.data import default_collate
 
-from serial_lora.adapters import SerialLoRAConfig
-from serial_lora.data.styles import StyleExample
+from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.flow import add_noise
-from serial_lora.inject import inject
-from serial_lora.labs import sd3 as lab
-from serial_lora.labs.sd3_inputs import (
+from serial_lora.injection import inject
+from serial_lora_course.data.styles import StyleExample
+from serial_lora_course.labs import sd3 as lab
+from serial_lora_course.labs.sd3_inputs import (
     EncodedPicture,
     Prompts,
     TrainingExample,
@@ -25,6 +24,7 @@ from serial_lora.labs.sd3_inputs import (
     read_prompts,
     to_square,
 )
+from tests.models.sd3_models import small_backbone
 
 CAPTIONS = ["red apple", "sailboat", "red apple", "crescent moon", "teapot"]
 SIDE = 16
@@ -258,9 +258,13 @@ def test_drawings_are_the_stock_pipelines(backbone):
         [torch.randn(8, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (5, 6)]
     )
     expected = backbone.pipeline(
-        CAPTIONS[:2], num_inference_steps=3, guidance_scale=2.5, latents=noise,
-        max_sequence_length=0, output_type="np",
-    ).images  # fmt: skip
+        CAPTIONS[:2],
+        num_inference_steps=3,
+        guidance_scale=2.5,
+        latents=noise,
+        max_sequence_length=0,
+        output_type="np",
+    ).images
     assert drawn.shape == (2, SIDE, SIDE, 3) and drawn.dtype == np.uint8
     assert np.abs(drawn - expected * 255).max() <= 1
 
@@ -275,9 +279,15 @@ def test_a_drawing_does_not_depend_on_what_is_drawn_with_it(backbone, monkeypatc
 
 
 def test_another_seed_is_another_drawing(backbone):
-    prompts = Prompts(*(part.expand(2, *part.shape[1:]) for part in (
-        read_prompts(backbone, CAPTIONS[:1]).tokens, read_prompts(backbone, CAPTIONS[:1]).pooled
-    )))  # fmt: skip
+    prompts = Prompts(
+        *(
+            part.expand(2, *part.shape[1:])
+            for part in (
+                read_prompts(backbone, CAPTIONS[:1]).tokens,
+                read_prompts(backbone, CAPTIONS[:1]).pooled,
+            )
+        )
+    )
     one, other = few_steps(backbone, prompts, [1, 2])
     assert not np.array_equal(one, other)
 

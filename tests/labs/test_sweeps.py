@@ -5,16 +5,12 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from lab_models import register_small, weights_file
 from rich.console import Console
-from test_clip_lab import Coloured
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.labs import clip as lab
-from serial_lora.labs.methods import METHODS
-from serial_lora.labs.report import results_table, run_line
-from serial_lora.labs.runs import chosen_methods, several, swept_configs
-from serial_lora.results import (
+from serial_lora_course.labs import clip as lab
+from serial_lora_course.labs.methods import METHODS
+from serial_lora_course.labs.records import (
     Record,
     describe_records,
     frame,
@@ -23,6 +19,10 @@ from serial_lora.results import (
     shipped_records,
     swept,
 )
+from serial_lora_course.labs.report import results_table, run_line
+from serial_lora_course.labs.runs import chosen_methods, several, swept_configs
+from tests.labs.lab_models import register_small, weights_file
+from tests.labs.test_clip_lab import Coloured
 
 QUICK = {"min_steps": 2, "epochs": 1, "batch_size": 4}
 
@@ -43,11 +43,18 @@ def small_lab(tmp_path_factory):
 
 def record(**changes) -> Record:
     fixed = dict(
-        task="clip", scale="tiny", dataset="food", method="lora_plus", shots=4, seed=1, rank=16,
-        measures={"accuracy": 0.5, "zero_shot_dataset": 0.25}, seconds=1.0,
+        task="clip",
+        scale="tiny",
+        dataset="food",
+        method="lora_plus",
+        shots=4,
+        seed=1,
+        rank=16,
+        measures={"accuracy": 0.5, "zero_shot_dataset": 0.25},
+        seconds=1.0,
         sizes={"parameters": 4096, "bytes": 16384},
         settings={"rank": 16, "lr": 3e-3, "plus_lr": 4e-4, "prompt": "dataset", "data": "ab"},
-    )  # fmt: skip
+    )
     return Record(**(fixed | changes))
 
 
@@ -100,7 +107,7 @@ def test_a_ratio_of_one_is_plain_lora_at_that_rate(small_lab):
 
 def test_a_larger_ratio_moves_b_and_only_b_further(small_lab):
     """After one step, at which the gradient of A is zero: B is proportional to the ratio."""
-    from serial_lora.inject import adapters, eject
+    from serial_lora.injection import adapters, eject
 
     model = lab.load_clip("tiny", small_lab["model_name"], small_lab["weights"])
     data = lab.load_classification(small_lab["datasets"][0])
@@ -173,9 +180,12 @@ def test_methods_come_once_for_each_ratio_in_order():
     names = ["lora", "lora_plus", "serial_lora_plus"]
     found = [(m.name, m.ratio) for m in chosen_methods(names, 16, [1, 20.0, 1])]
     assert found == [
-        ("lora", 1), ("lora_plus", 1), ("lora_plus", 20),
-        ("serial_lora_plus", 1), ("serial_lora_plus", 20),
-    ]  # fmt: skip
+        ("lora", 1),
+        ("lora_plus", 1),
+        ("lora_plus", 20),
+        ("serial_lora_plus", 1),
+        ("serial_lora_plus", 20),
+    ]
     assert chosen_methods(names, 16) == [METHODS[name] for name in names]
 
 
@@ -205,8 +215,16 @@ def test_shipped_records_are_still_recognised():
         config = lab.lab_config("tiny")
         today = json.loads(json.dumps(asdict(config)))
         today |= {k: found.settings[k] for k in ("data", "model_name")} | method.settings
-        key = run_key("clip", "tiny", found.dataset, found.method, found.shots, found.seed,
-                      method.rank(config.rank), today)  # fmt: skip
+        key = run_key(
+            "clip",
+            "tiny",
+            found.dataset,
+            found.method,
+            found.shots,
+            found.seed,
+            method.rank(config.rank),
+            today,
+        )
         assert key == found.key
 
 
@@ -250,7 +268,7 @@ def test_the_rate_of_runs_is_told_unless_none_used_it(plus_lr, told):
 
 
 def test_the_sweeps_records_are_found_by_name(tmp_path, monkeypatch):
-    from serial_lora import results
+    from serial_lora_course.labs import records as results
 
     folder = tmp_path / "assets" / "records"
     folder.mkdir(parents=True)
@@ -274,8 +292,10 @@ def shown(records) -> list[str]:
 def test_the_table_has_a_row_for_each_rank_and_ratio():
     records = [
         replace(with_settings(ratio=ratio, rank=rank), rank=rank, seed=seed)
-        for ratio in (1.0, 5.0) for rank in (4, 64) for seed in (1, 2)
-    ]  # fmt: skip
+        for ratio in (1.0, 5.0)
+        for rank in (4, 64)
+        for seed in (1, 2)
+    ]
     table = shown(records)
     rows = [line.split() for line in table if line.strip().startswith("food")]
     assert [row[3:5] for row in rows] == [["4", "1"], ["64", "1"], ["4", "5"], ["64", "5"]]
@@ -298,11 +318,29 @@ def test_the_command_takes_lists(small_lab, run, tmp_path, monkeypatch):
     monkeypatch.setitem(lab.CONFIGS, "tiny", replace(lab.TINY, **QUICK))
     out = tmp_path / "records.jsonl"
     code, printed, _ = run(
-        "lab", "clip", "--dataset", small_lab["datasets"][0], "--methods", "serial_lora_plus",
-        "--shots", "1", "--seeds", "1", "--rank", "4, 8", "--ratio", "1,2.5", "--plus-lr", "1e-3",
-        "--model-name", small_lab["model_name"], "--weights", str(small_lab["weights"]),
-        "--out", str(out),
-    )  # fmt: skip
+        "lab",
+        "clip",
+        "--dataset",
+        small_lab["datasets"][0],
+        "--methods",
+        "serial_lora_plus",
+        "--shots",
+        "1",
+        "--seeds",
+        "1",
+        "--rank",
+        "4, 8",
+        "--ratio",
+        "1,2.5",
+        "--plus-lr",
+        "1e-3",
+        "--model-name",
+        small_lab["model_name"],
+        "--weights",
+        str(small_lab["weights"]),
+        "--out",
+        str(out),
+    )
     assert code == 0
     found = [(r.rank, r.ratio, r.lr) for r in read_records(out)]
     assert found == [(4, 1, 1e-3), (4, 2.5, 1e-3), (8, 1, 1e-3), (8, 2.5, 1e-3)]

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab_models import (
+from torch import nn
+
+import serial_lora
+from serial_lora.errors import SerialLoRAError
+from serial_lora.optim import lora_plus_groups
+from serial_lora_course.labs import training
+from serial_lora_course.labs.clip import CLIPObjective
+from serial_lora_course.labs.training import PictureStream, TrainingConfig, train
+from tests.labs.lab_models import (
     adapted_objective,
     class_tokens,
     labelled_pictures,
@@ -19,14 +27,6 @@ from lab_models import (
     stream,
     trained_tensors,
 )
-from torch import nn
-
-import serial_lora
-from serial_lora import training
-from serial_lora.errors import SerialLoRAError
-from serial_lora.labs.clip import CLIPObjective
-from serial_lora.optim import lora_plus_groups
-from serial_lora.training import PictureStream, TrainingConfig, train
 
 STEPS = 6
 
@@ -370,9 +370,9 @@ def test_a_full_disk_keeps_the_earlier_state(tmp_path):
 
 TWO_PROCESSES = """
 import json, sys
-from lab_models import adapted_objective, stream
-from serial_lora.labs.runs import is_first_process
-from serial_lora.training import TrainingConfig, process_state, train
+from tests.labs.lab_models import adapted_objective, stream
+from serial_lora_course.labs.runs import is_first_process
+from serial_lora_course.labs.training import TrainingConfig, process_state, train
 
 first = is_first_process()  # asked before training, as the command line does
 config = TrainingConfig(

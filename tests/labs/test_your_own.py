@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lab_models import same_tensors, small_clip, state_of, unchanged
 from PIL import Image
 from torch import nn
 
@@ -26,16 +25,16 @@ from serial_lora import (
 )
 from serial_lora import attention as families
 from serial_lora.attention import AttentionSite, Projection, find_attention_sites
-from serial_lora.course.checks.lesson_10 import dense_outputs
-from serial_lora.course.parallel_vit import ParallelBlock, ParallelViT
-from serial_lora.data.classification import load_folder
-from serial_lora.data.folder import (
+from serial_lora_course.checks.lesson_10 import dense_outputs
+from serial_lora_course.checks.parallel_vit import ParallelBlock, ParallelViT
+from serial_lora_course.data.classification import load_folder
+from serial_lora_course.data.folder import (
     EXAMPLE_CLASSES,
     class_sizes,
     examine_folder,
     write_example_folder,
 )
-from serial_lora.labs.classify import (
+from serial_lora_course.labs.own import (
     IMAGENET,
     OPENAI,
     ClassifyConfig,
@@ -49,6 +48,7 @@ from serial_lora.labs.classify import (
     preprocessing_of,
     save_classifier,
 )
+from tests.labs.lab_models import same_tensors, small_clip, state_of, unchanged
 
 # ------------------------------------------------------------------------- a look into a folder
 
@@ -86,10 +86,17 @@ def test_each_kind_of_file_gets_its_remark(tmp_path):
     assert class_sizes(examine_folder(tmp_path)).index.tolist() == ["cat"]
     assert found["cat/RGB.png"] == found["cat/RGBA.png"] == ""
     expected = {
-        "L": "grey: three", "1": "grey: three", "LA": "grey: three", "P": "palette",
-        "CMYK": "CMYK: converted", "deep": "16-bit grey", "clear": "laid on white",
-        "film": "animation", "text": "no picture by its ending", "broken": "cannot be read",
-    }  # fmt: skip
+        "L": "grey: three",
+        "1": "grey: three",
+        "LA": "grey: three",
+        "P": "palette",
+        "CMYK": "CMYK: converted",
+        "deep": "16-bit grey",
+        "clear": "laid on white",
+        "film": "animation",
+        "text": "no picture by its ending",
+        "broken": "cannot be read",
+    }
     by_stem = {name.split("/")[1].split(".")[0]: remark for name, remark in found.items()}
     for stem, words in expected.items():
         assert words in by_stem[stem], (stem, by_stem[stem])
@@ -181,9 +188,13 @@ def of_transformers(name: str, config: str, **options) -> nn.Module:
     import transformers
 
     sizes = dict(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE, patch_size=8,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=SIDE,
+        patch_size=8,
         intermediate_size=16,
-    )  # fmt: skip
+    )
     configured = getattr(transformers, config)
     if config == "CLIPConfig":
         text = sizes | dict(vocab_size=40, max_position_embeddings=6)
@@ -204,9 +215,10 @@ VISION = {
     "CLIP projected": (
         lambda: of_transformers(
             "CLIPVisionModelWithProjection", "CLIPVisionConfig", projection_dim=8
-        ), 8,
+        ),
+        8,
     ),
-}  # fmt: skip
+}
 each_model = pytest.mark.parametrize("name", VISION)
 
 
@@ -446,9 +458,14 @@ def one_site(name: str, width: int, entry: str = "attention", layer: str = "quer
 
     parts = {"q": of(layer), "k": of("key_value"), "v": of("key_value", width)}
     return AttentionSite(
-        name, "image", int(name.split(".")[-1]), width, f"{name}.{entry}",
-        parts | {"out": of("collect")}, "tokens",
-    )  # fmt: skip
+        name,
+        "image",
+        int(name.split(".")[-1]),
+        width,
+        f"{name}.{entry}",
+        parts | {"out": of("collect")},
+        "tokens",
+    )
 
 
 @torch.no_grad()

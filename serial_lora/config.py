@@ -1,0 +1,102 @@
+"""What to put into a model, and where: the two configurations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+from serial_lora.errors import SerialLoRAError
+
+TOWERS = ("image", "text")
+STREAMS = ("image", "text", "both")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What to put into a model. Use `SerialLoRAConfig` or `LoRAConfig`.
+
+    Attributes:
+        rank: r, the width of the bottleneck; at least 1.
+        scale: what the adapter's contribution is multiplied by (the paper uses none, which is 1).
+        dropout: share of the adapter's input that is dropped in training; the base never is.
+        towers: "image", "text" or both; None adapts every tower the model has.
+        blocks: indices of the blocks to adapt in each tower; None adapts them all.
+        stream: which tokens of a two-stream transformer (SD3) to adapt: "image", "text", "both".
+
+    Raises:
+        SerialLoRAError: if a value is outside its range.
+    """
+
+    rank: int
+    scale: float = 1.0
+    dropout: float = 0.0
+    towers: tuple[str, ...] | None = None
+    blocks: tuple[int, ...] | None = None
+    stream: str = "image"
+
+    method: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
+            raise SerialLoRAError(
+                f"rank must be a whole number of at least 1, not {self.rank!r}; 4 to 64 is usual."
+            )
+        scale = _number("scale", self.scale)
+        dropout = _number("dropout", self.dropout)
+        if not 0 <= dropout < 1:
+            raise SerialLoRAError(
+                f"dropout is a share from 0 up to but not including 1, not {self.dropout!r}."
+            )
+        if self.stream not in STREAMS:
+            raise SerialLoRAError(
+                f"stream must be one of {', '.join(STREAMS)}, not {self.stream!r}."
+            )
+        object.__setattr__(self, "scale", scale)
+        object.__setattr__(self, "dropout", dropout)
+        object.__setattr__(self, "towers", _subset_of_towers(self.towers))
+        object.__setattr__(self, "blocks", _block_indices(self.blocks))
+
+
+@dataclass(frozen=True)
+class SerialLoRAConfig(AdapterConfig):
+    """One pair a block, in front of q, k and v: 2 * d * r parameters."""
+
+    method: ClassVar[str] = "serial_lora"
+
+
+@dataclass(frozen=True)
+class LoRAConfig(AdapterConfig):
+    """The paper's baseline, a pair for each of q, k, v and out: 8 * d * r parameters a block."""
+
+    method: ClassVar[str] = "lora"
+
+
+def _number(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise SerialLoRAError(f"{name} must be a finite number, not {value!r}.")
+    return float(value)
+
+
+def _subset_of_towers(towers: Collection[str] | str | None) -> tuple[str, ...] | None:
+    if towers is None:
+        return None
+    chosen = tuple(towers) if isinstance(towers, Collection) else ()
+    if isinstance(towers, str):
+        chosen = (towers,)
+    if not chosen or any(tower not in TOWERS for tower in chosen):
+        raise SerialLoRAError(f"towers must name some of {', '.join(TOWERS)}, not {towers!r}.")
+    return tuple(tower for tower in TOWERS if tower in chosen)
+
+
+def _block_indices(blocks: Collection[int] | None) -> tuple[int, ...] | None:
+    if blocks is None:
+        return None
+    chosen = tuple(blocks) if isinstance(blocks, Collection) else ()
+    wrong = [b for b in chosen if isinstance(b, bool) or not isinstance(b, int) or b < 0]
+    if not chosen or wrong:
+        raise SerialLoRAError(
+            f"blocks must be a list of block indices counted from 0, not {blocks!r}."
+        )
+    return tuple(sorted(set(chosen)))

@@ -1,1 +1,0 @@
-"""The checks of each lesson's exercises, one module a lesson, loaded when first asked for."""

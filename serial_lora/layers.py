@@ -1,0 +1,118 @@
+"""The two adapters: the maths and nothing else.
+
+Serial LoRA puts one low-rank pair in front of the attention of a block (paper, equation 3):
+
+    x' = x + scale * (x A^T) B^T        x: (..., d)    A: (r, d)    B: (d, r)
+
+so q, k and v all read the same adapted tokens. LoRA puts a pair beside each projection
+(equation 2):
+
+    y = W x + scale * (x A^T) B^T       A: (r, d_in)   B: (d_out, r)
+
+In both, B starts at zero: a fresh adapter changes nothing. Where the adapters go is told in
+`serial_lora.attention`, how they get there in `serial_lora.injection`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _autocast_type(x: Tensor) -> torch.dtype | None:
+    """The type autocast runs products of x in, None outside autocast."""
+    kind = x.device.type
+    if x.is_meta or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
+class _LowRankPair(nn.Module):
+    """A and B, born so that their product is zero, and kept in float32.
+
+    A is drawn as PyTorch draws the weight of a linear layer (standard deviation 1 / sqrt(3 d_in));
+    B is zero. A request for half or bfloat16, such as `model.bfloat16()`, moves the pair to the
+    new device but leaves it in float32: the steps of an optimizer are too small for eight bits of
+    precision. Inside autocast the products run in the autocast type all the same.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, rank: int, scale: float, dropout: float
+    ) -> None:
+        super().__init__()
+        self.rank, self.scale = rank, scale
+        self.lora_A = nn.Parameter(torch.empty(rank, in_features, dtype=torch.float32))
+        self.lora_B = nn.Parameter(torch.zeros(out_features, rank, dtype=torch.float32))
+        self.dropout = nn.Dropout(dropout)
+        self.enabled = True  # read by the hooks in `serial_lora.injection`
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    def delta(self, x: Tensor) -> Tensor:
+        """scale * (x A^T) B^T: (..., d_in) -> (..., d_out), in the type the products run in."""
+        hidden = F.linear(self.dropout(x), self.lora_A)  # (..., r)
+        if self.scale != 1:
+            hidden = hidden * self.scale  # cheaper here, r wide, than d wide at the end
+        return F.linear(hidden, self.lora_B)  # (..., d_out)
+
+    def _apply(self, fn, recurse=True):
+        def keep_float32(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            halved = moved.dtype in (torch.float16, torch.bfloat16)
+            return tensor.to(moved.device) if halved else moved
+
+        return super()._apply(keep_float32, recurse)
+
+    def extra_repr(self) -> str:
+        outputs, rank = self.lora_B.shape
+        return f"{self.lora_A.shape[1]} -> {rank} -> {outputs}, scale={self.scale:g}"
+
+
+class SerialLoRA(_LowRankPair):
+    """x + scale * (x A^T) B^T, in front of attention (paper, equation 3).
+
+    Args:
+        width: d, the size of a token.
+        rank: r, the width of the bottleneck.
+        scale: what the second term is multiplied by.
+        dropout: share of the adapter's input dropped in training; x itself passes whole.
+    """
+
+    def __init__(self, width: int, rank: int, scale: float = 1.0, dropout: float = 0.0) -> None:
+        super().__init__(width, width, rank, scale, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., d) -> (..., d), in the type of x; inside autocast in autocast's type.
+
+        The attention that follows would cast to autocast's type itself: doing it here, once, saves
+        a cast and lets the sum run in the small type.
+        """
+        autocast = _autocast_type(x)
+        tokens = x.to(autocast or self.lora_A.dtype)
+        adapted = tokens + self.delta(tokens)
+        return adapted if autocast else adapted.to(x.dtype)
+
+
+class LoRA(_LowRankPair):
+    """scale * (x A^T) B^T, to be added to what a projection gives (paper, equation 2).
+
+    Args:
+        in_features, out_features: the shape of the projection beside which it stands.
+        rank, scale, dropout: as in `SerialLoRA`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        rank: int,
+        scale: float = 1.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(in_features, out_features, rank, scale, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., d_in) -> (..., d_out): the change only, to be added to W x."""
+        return self.delta(x.to(_autocast_type(x) or self.lora_A.dtype))

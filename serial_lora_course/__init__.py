@@ -1,0 +1,1 @@
+"""The course around the library: labs, models, data, figures, panels, claims and checks."""

@@ -1,0 +1,279 @@
+"""What the paper's claims are judged by: its own tables, and the records that the course ships.
+
+Measures come in different units and directions. Here each is turned into a *score* of which more is
+better, so that a difference between two methods reads the same everywhere: above zero speaks for
+the first one. Distances (FID) are compared by their ratio, since one style's may be ten times
+another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.claims.paper import METHOD_TITLES, paper_results
+from serial_lora_course.labs.records import Record, frame, shipped_records
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure, in the records and in the paper's tables.
+
+    Attributes:
+        task: the lab whose records hold it.
+        column, base: its column in the records, and that of the unadapted model.
+        printed: its name in the paper's tables.
+        score, printed_score: from the numbers there to scores, more being better.
+        unit: of a difference between two scores, in words.
+        margin: the difference that is still called comparable, in that unit.
+    """
+
+    task: str
+    column: str
+    base: str
+    printed: str
+    score: Callable[[pd.Series], pd.Series] = field(repr=False)
+    printed_score: Callable[[pd.Series], pd.Series] = field(repr=False)
+    unit: str
+    margin: float
+
+
+def _hundredfold(values: pd.Series) -> pd.Series:
+    return 100 * values
+
+
+def _negative_log_percent(values: pd.Series) -> pd.Series:
+    return -100 * np.log(values)
+
+
+MEASURES: dict[str, Measure] = {
+    "accuracy": Measure(
+        "clip",
+        "accuracy",
+        "zero_shot_dataset",
+        "accuracy_percent",
+        _hundredfold,
+        lambda percent: percent,
+        "points",
+        1.0,
+    ),
+    "dice": Measure(
+        "sam",
+        "dice",
+        "base_dice",
+        "dice_as_printed",
+        _hundredfold,
+        lambda loss: -100 * loss,
+        "hundredths of Dice",
+        1.0,
+    ),
+    "fid": Measure(
+        "sd3",
+        "fid",
+        "base_fid",
+        "fid",
+        _negative_log_percent,
+        _negative_log_percent,
+        "% of FID",
+        5.0,
+    ),
+    "clip_score": Measure(
+        "sd3",
+        "clip_score",
+        "base_clip_score",
+        "clip_score",
+        _hundredfold,
+        _hundredfold,
+        "hundredths of CLIP-Score",
+        1.0,
+    ),
+}
+"""The measures of the paper's Tables II-IV. Its Dice is read as it says: lower is more accurate."""
+
+RECORDS = ("clip", "sam", "sd3", "clip_rank", "spectra")
+"""The shipped records that claims are judged by."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that verdicts are computed from.
+
+    Attributes:
+        records: one row a run for each of `RECORDS`, as :func:`run_frame` gives it; empty where
+            nothing is shipped.
+        paper: the paper's tables, as :func:`serial_lora_course.claims.paper.paper_results` gives them.
+    """
+
+    records: Mapping[str, pd.DataFrame]
+    paper: pd.DataFrame
+
+    def runs(self, name: str) -> pd.DataFrame:
+        """The records of one name.
+
+        Raises:
+            NoRecords: nothing is shipped under it.
+        """
+        runs = self.records.get(name)
+        if runs is None or runs.empty:
+            raise NoRecords(name)
+        return runs
+
+
+class NoRecords(SerialLoRAError):
+    """Records that a claim is judged by are not there."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"There are no records {name}_tiny.jsonl in serial_lora_course/assets/records; run the lab "
+            "and put them there."
+        )
+
+
+def run_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """Records as one row a run; also the ``lab`` that they come from."""
+    rows = frame(records)
+    if len(rows):
+        rows["lab"] = [record.settings.get("lab", record.task) for record in records]
+    return rows
+
+
+def load_evidence() -> Evidence:
+    """The shipped records and the paper's tables."""
+    return Evidence({name: run_frame(shipped_records(name)) for name in RECORDS}, paper_results())
+
+
+# --------------------------------------------------------------------------- differences
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one method's score is above another's, over runs that saw the same pictures.
+
+    Attributes:
+        mean, error: over pairs, in the measure's unit, and its standard error; nan for one pair.
+        pairs: how many; the unit is a data set and a seed, amounts of data averaged first, since
+            a seed's small training sets lie inside its large ones.
+        datasets, seeds: how many there are of each.
+        above, cells: cells (a data set and an amount) whose mean over seeds is above, of how many.
+        unit: in words.
+    """
+
+    mean: float
+    error: float
+    pairs: int
+    datasets: int
+    seeds: int
+    above: int
+    cells: int
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.interval} {self.unit} ({self.size}; {self.above} of {self.cells} cells)"
+
+    @property
+    def interval(self) -> str:
+        """The mean, and behind ± its standard error where there is one."""
+        return f"{self.mean:+.2f}" + ("" if np.isnan(self.error) else f" ± {self.error:.2f}")
+
+    @property
+    def size(self) -> str:
+        """How many data sets and seeds it stands on."""
+        return (
+            f"{self.datasets} set{'s' * (self.datasets > 1)} x "
+            f"{self.seeds} seed{'s' * (self.seeds > 1)}"
+        )
+
+
+def scores(runs: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+    """Scores with a row for each data set, amount and seed, and a column for each method.
+
+    Raises:
+        SerialLoRAError: two runs share a row, such as two ranks of one method.
+    """
+    index = ["dataset", "shots", "seed"]
+    if runs.duplicated([*index, "method"]).any():
+        raise SerialLoRAError(
+            "Some runs share data set, amount, seed and method; pick one rank before comparing."
+        )
+    table = runs.assign(score=measure.score(runs[measure.column]))
+    return table.pivot(index=index, columns="method", values="score")
+
+
+def gains(runs: pd.DataFrame, measure: Measure, method: str) -> pd.Series:
+    """How far a method's score is above the unadapted model's, a value a run."""
+    own = runs[runs["method"] == method].set_index(["dataset", "shots", "seed"])
+    return measure.score(own[measure.column]) - measure.score(own[measure.base])
+
+
+def paired(
+    runs: pd.DataFrame,
+    measure: Measure,
+    one: str,
+    other: str,
+    amounts: Sequence[int] | None = None,
+) -> pd.Series:
+    """Score of ``one`` minus score of ``other``, for each data set, amount and seed of both.
+
+    Raises:
+        SerialLoRAError: the two have no such run in common.
+    """
+    wide = scores(runs, measure)
+    if {one, other} <= set(wide.columns):
+        difference = (wide[one] - wide[other]).dropna()
+        if amounts is not None:
+            difference = difference[difference.index.isin(amounts, level="shots")]
+        if len(difference):
+            return difference
+    raise SerialLoRAError(
+        f"{one} and {other} have no run in common"
+        + (f" with amount {', '.join(map(str, amounts))}" if amounts else "")
+        + "; run both."
+    )
+
+
+def summarise(difference: pd.Series, unit: str) -> Difference:
+    """Mean, standard error and cells of what :func:`paired` or :func:`gains` gives."""
+    pairs = difference.groupby(level=["dataset", "seed"]).mean()
+    cells = difference.groupby(level=["dataset", "shots"]).mean()
+    return Difference(
+        mean=float(pairs.mean()),
+        error=float(pairs.sem()),
+        pairs=len(pairs),
+        datasets=pairs.index.get_level_values("dataset").nunique(),
+        seeds=pairs.index.get_level_values("seed").nunique(),
+        above=int((cells > 0).sum()),
+        cells=len(cells),
+        unit=unit,
+    )
+
+
+def printed_scores(paper: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+    """The paper's cells as scores: a row for each data set and amount, a column a method."""
+    rows = paper[paper["metric"] == measure.printed]
+    amounts = rows["amount"].str.extract(r"(\d+)", expand=False).astype(int)
+    table = rows.assign(shots=amounts, score=measure.printed_score(rows["value"]))
+    return table.pivot(index=["dataset", "shots"], columns="method", values="score")
+
+
+# --------------------------------------------------------------------------- comparisons in words
+
+Pairs = Sequence[Sequence[str]]
+"""Pairs of methods, of which the first is compared with the second."""
+
+
+def compared(on: Sequence[str], pairs: Pairs) -> Iterator[tuple[str, str, str, str]]:
+    """Every comparison of a claim: a label, a measure and two methods.
+
+    The label tells it from the others of the claim; it is empty where nothing but the unit does.
+    """
+    several_tasks = len({MEASURES[name].task for name in on}) > 1
+    for measure in on:
+        for one, other in pairs:
+            words = [MEASURES[measure].task.upper()] * several_tasks
+            if len(pairs) > 1:
+                words.append(f"{METHOD_TITLES[one]} against {METHOD_TITLES[other]}")
+            yield f"{', '.join(words)} " if words else "", measure, one, other

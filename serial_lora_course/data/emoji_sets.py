@@ -1,0 +1,175 @@
+"""The tiny classification data sets: Unicode's subgroups as classes, drawn in OpenMoji.
+
+Of every subgroup's concepts four in ten are *hidden*: their OpenMoji drawings, colour and line, are
+kept out of the tiny CLIP's pretraining, and they are the test pictures here. The other six in ten
+are the pool from which few-shot training pictures are drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from functools import lru_cache
+
+from PIL import Image
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.classification import ClassificationData
+from serial_lora_course.data.emoji import Concept, EmojiSet, emoji_concepts, load_emoji
+
+HIDDEN_FRACTION = 0.4
+TEMPLATE = "a drawing of {}."
+GENERIC_TEMPLATE = "a photo of {}."  # class names carry their own articles
+
+# data set -> class name (as it stands in a prompt) -> Unicode subgroups or groups that make it up
+EMOJI_SETS: dict[str, dict[str, tuple[str, ...]]] = {
+    "nature": {
+        "a mammal": ("animal-mammal",),
+        "a bird": ("animal-bird",),
+        "a sea animal": ("animal-marine",),
+        "an insect": ("animal-bug",),
+        "a reptile": ("animal-reptile", "animal-amphibian"),
+        "a flower": ("plant-flower",),
+        "a plant": ("plant-other",),
+        "the sky": ("sky & weather",),
+    },
+    "food": {
+        "a fruit": ("food-fruit",),
+        "a vegetable": ("food-vegetable",),
+        "a prepared meal": ("food-prepared",),
+        "asian food": ("food-asian",),
+        "a sweet": ("food-sweet",),
+        "a drink": ("drink",),
+        "tableware": ("dishware",),
+        "a household item": ("household",),
+    },
+    "travel": {
+        "a road vehicle": ("transport-ground",),
+        "an aircraft": ("transport-air",),
+        "a boat": ("transport-water",),
+        "a building": ("place-building", "place-religious"),
+        "a landscape": ("place-geographic",),
+        "a clock": ("time",),
+        "a traffic sign": ("transport-sign", "warning"),
+        "a sight": ("place-other", "place-map"),
+    },
+    "objects": {
+        "clothing": ("clothing",),
+        "a tool": ("tool",),
+        "office supplies": ("office", "writing"),
+        "a book or paper": ("book-paper",),
+        "a camera or lamp": ("light & video",),
+        "a computer or telephone": ("computer", "phone"),
+        "mail": ("mail",),
+        "a musical instrument": ("musical-instrument",),
+        "money": ("money",),
+        "sports equipment": ("sport",),
+    },
+    "symbols": {
+        "an arrow": ("arrow",),
+        "letters": ("alphanum",),
+        "a geometric shape": ("geometric",),
+        "a player button": ("av-symbol",),
+        "a zodiac sign": ("zodiac",),
+        "a religious symbol": ("religion",),
+        "a number key": ("keycap",),
+        "a heart": ("heart",),
+    },
+    "everything": {
+        "a face": ("Smileys & Emotion",),
+        "a person": ("People & Body",),
+        "an animal or plant": ("Animals & Nature",),
+        "food": ("Food & Drink",),
+        "a place": ("Travel & Places",),
+        "an activity": ("Activities",),
+        "an object": ("Objects",),
+        "a symbol": ("Symbols",),
+        "a flag": ("Flags",),
+    },
+}
+
+
+@lru_cache
+def hidden_codepoints() -> frozenset[str]:
+    """Concepts whose OpenMoji drawings no pretraining may see, as code points.
+
+    The choice depends on each concept's own code points alone, so it never changes with the order
+    or the size of the list.
+    """
+    by_subgroup: dict[str, list[Concept]] = defaultdict(list)
+    for concept in emoji_concepts():
+        by_subgroup[concept.subgroup].append(concept)
+    hidden = set()
+    for concepts in by_subgroup.values():
+        shuffled = sorted(concepts, key=lambda concept: _lottery(concept.codepoints))
+        hidden.update(c.codepoints for c in shuffled[: round(HIDDEN_FRACTION * len(shuffled))])
+    return frozenset(hidden)
+
+
+def unseen_drawings(emoji: EmojiSet) -> frozenset[int]:
+    """Positions of the hidden concepts whose drawing no visible concept shares.
+
+    A few concepts have one drawing between them, as Norway's and Svalbard's flags do; where one of
+    the two is visible, pretraining has seen the drawing of the other.
+    """
+    hidden = hidden_codepoints()
+    is_hidden = [concept.codepoints in hidden for concept in emoji.concepts]
+    shown = {emoji.pictures[i].tobytes() for i in range(len(emoji)) if not is_hidden[i]}
+    return frozenset(
+        i for i in range(len(emoji)) if is_hidden[i] and emoji.pictures[i].tobytes() not in shown
+    )
+
+
+def _lottery(codepoints: str) -> str:
+    return hashlib.sha256(f"hidden:{codepoints}".encode()).hexdigest()
+
+
+def class_labels(name: str) -> dict[str, int]:
+    """Unicode subgroup or group -> label, for one data set."""
+    return {part: label for label, parts in enumerate(EMOJI_SETS[name].values()) for part in parts}
+
+
+class EmojiPictures:
+    """Some OpenMoji drawings with labels, on white paper: item i is (PIL RGB picture, label)."""
+
+    def __init__(self, emoji: EmojiSet, indices: list[int], labels: list[int]) -> None:
+        self.emoji, self.indices, self.labels = emoji, indices, labels
+        self.picture_ids = [emoji.concepts[index].codepoints for index in indices]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, position: int) -> tuple[Image.Image, int]:
+        return self.emoji.picture(self.indices[position]), self.labels[position]
+
+
+def load_emoji_set(name: str, style: str = "openmoji", size: int = 64) -> ClassificationData:
+    """One tiny data set, by default in OpenMoji's colour drawings.
+
+    Raises:
+        SerialLoRAError: there is no such data set or style.
+    """
+    if name not in EMOJI_SETS:
+        raise SerialLoRAError(
+            f"There is no emoji data set {name!r}; choose one of {', '.join(EMOJI_SETS)}."
+        )
+    emoji, hidden = load_emoji(style, size), hidden_codepoints()
+    classes, unseen = class_labels(name), unseen_drawings(emoji)
+    parts: dict[bool, tuple[list[int], list[int]]] = {False: ([], []), True: ([], [])}
+    for index, concept in enumerate(emoji.concepts):
+        label = classes.get(concept.subgroup, classes.get(concept.group))
+        is_hidden = concept.codepoints in hidden
+        if label is not None and (index in unseen or not is_hidden):
+            indices, labels = parts[is_hidden]
+            indices.append(index)
+            labels.append(label)
+    return ClassificationData(
+        name=name,
+        class_names=list(EMOJI_SETS[name]),
+        template=TEMPLATE,
+        generic_template=GENERIC_TEMPLATE,
+        train=EmojiPictures(emoji, *parts[False]),
+        test=EmojiPictures(emoji, *parts[True]),
+        scale="tiny",
+        split=f"by concept: {HIDDEN_FRACTION:.0%} of each subgroup, unseen in pretraining, test",
+    )

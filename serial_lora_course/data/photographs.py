@@ -1,0 +1,63 @@
+"""Real photographs that come with scikit-image and scikit-learn: the backgrounds of tiny scenes.
+
+Nothing is downloaded. Some are held out: no model is trained on a scene over a ``"test"``
+photograph, neither in pretraining nor in adapting, and every test scene is over one.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from skimage import data as skimage_data
+
+from serial_lora.errors import SerialLoRAError
+
+PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
+    "train": (
+        "astronaut",
+        "brick",
+        "camera",
+        "cell",
+        "chelsea",
+        "clock",
+        "flower",
+        "grass",
+        "hubble_deep_field",
+        "immunohistochemistry",
+        "moon",
+        "page",
+        "retina",
+        "stereo_motorcycle",
+        "text",
+    ),
+    "test": ("china", "coffee", "coins", "gravel", "rocket"),
+}
+SCIKIT_LEARN = ("china", "flower")  # the others are scikit-image's
+
+
+@lru_cache
+def photographs(split: str) -> tuple[np.ndarray, ...]:
+    """The photographs of a split, each uint8 of shape (height, width, 3).
+
+    Raises:
+        SerialLoRAError: for a split other than "train" or "test".
+    """
+    if split not in PHOTOGRAPHS:
+        raise SerialLoRAError(
+            f"There are no {split!r} photographs; choose one of {', '.join(PHOTOGRAPHS)}."
+        )
+    return tuple(_read(name) for name in PHOTOGRAPHS[split])
+
+
+def _read(name: str) -> np.ndarray:
+    if name in SCIKIT_LEARN:
+        from sklearn.datasets import load_sample_image
+
+        return load_sample_image(f"{name}.jpg")
+    picture = getattr(skimage_data, name)()
+    if isinstance(picture, tuple):  # a stereo pair: the left view
+        picture = picture[0]
+    if picture.ndim == 2:
+        picture = np.repeat(picture[..., None], 3, axis=2)
+    return np.ascontiguousarray(picture[..., :3])

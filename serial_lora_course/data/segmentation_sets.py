@@ -1,0 +1,252 @@
+"""The tiny segmentation sets: OpenMoji drawings over photographs, five kinds as the paper has five.
+
+The tiny SAM was pretrained on Twemoji, so every drawing here is in a hand it has not seen. Training
+scenes are made of concepts that pretraining knew (in Twemoji) over the "train" photographs. Test
+scenes are made of hidden concepts (see :mod:`serial_lora_course.data.emoji_sets`) over the "test"
+photographs: neither the thing nor what is behind it was ever in a training scene, of pretraining or
+of adapting.
+
+===========  ====================================================================================
+``food``     things to eat and to drink
+``people``   persons, hands, families
+``animals``  animals and plants
+``weather``  buildings and flags behind fog, rain or snow
+``lines``    outlines without colour; the mask is all that lies inside them, which is mostly the
+             photograph, so colour and texture do not tell object from ground
+===========  ====================================================================================
+
+Scene ``i`` of a part follows from the set's name, the part and ``i`` alone, is made when it is
+first asked for, and then kept. Sizes vary, are often odd and hardly ever square, so that resizing
+and padding are part of the work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import binary_fill_holes
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.emoji import ATTRIBUTION, Concept, EmojiSet, load_emoji
+from serial_lora_course.data.emoji_sets import HIDDEN_FRACTION, hidden_codepoints, unseen_drawings
+from serial_lora_course.data.fewshot import hash_order
+from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
+from serial_lora_course.data.scenes import OPAQUE, SceneRecipe, compose
+from serial_lora_course.data.segmentation import SegmentationData, SegmentationExample
+from serial_lora_course.data.weather import WEATHER
+
+DRAWING_SIZE = 72  # as in pretraining
+PICTURES = {"train": 120, "test": 60}
+LONGER_SIDE = (128, 160)  # pixels
+SHORTEST_SIDE = 96
+HOLLOW = 1.8  # a line drawing is used if its inside and ink are this many times its ink
+
+
+@dataclass(frozen=True)
+class SceneSet:
+    """What is particular to one set.
+
+    Attributes:
+        description: in words.
+        parts: Unicode groups or subgroups that its drawings come from.
+        recipe: how its scenes are composed; each scene has a size of its own.
+        style: of the drawings.
+        most_per_part: a subgroup gives no more drawings than this (there are 259 flags).
+        weather: kinds of weather, one of which lies over each scene.
+        fading: 0 leaves the photographs as they are, 1 makes them white.
+    """
+
+    description: str
+    parts: tuple[str, ...]
+    recipe: SceneRecipe
+    style: str = "openmoji"
+    most_per_part: int = 1000
+    weather: tuple[str, ...] = ()
+    fading: float = 0.0
+
+
+#: How hard a set is stands here and nowhere else.
+SCENE_SETS: dict[str, SceneSet] = {
+    "food": SceneSet(
+        description="things to eat and to drink, as OpenMoji draws them",
+        parts=("Food & Drink",),
+        recipe=SceneRecipe(objects=(1, 4), sizes=(0.25, 0.6), clutter=0.3),
+    ),
+    "people": SceneSet(
+        description="persons, hands and families, as OpenMoji draws them",
+        parts=("People & Body",),
+        recipe=SceneRecipe(objects=(1, 4), sizes=(0.3, 0.65), clutter=0.3),
+    ),
+    "animals": SceneSet(
+        description="animals and plants, as OpenMoji draws them",
+        parts=("Animals & Nature",),
+        recipe=SceneRecipe(objects=(1, 4), sizes=(0.25, 0.6), clutter=0.3),
+    ),
+    "weather": SceneSet(
+        description="OpenMoji's buildings and flags behind fog, rain or snow",
+        parts=("place-building", "place-religious", "place-other", "flag", "country-flag"),
+        recipe=SceneRecipe(objects=(1, 4), sizes=(0.3, 0.65), clutter=0.3),
+        most_per_part=70,
+        weather=("fog", "rain", "snow"),
+    ),
+    "lines": SceneSet(
+        description="OpenMoji's outlines without colour; the mask is all that lies inside",
+        parts=("Food & Drink", "Animals & Nature", "Travel & Places", "Activities", "Objects"),
+        # One outline seen through another does not tell which is in front: little may be covered.
+        recipe=SceneRecipe(objects=(1, 3), sizes=(0.3, 0.65), clutter=0.3, least_visible=0.85),
+        style="openmoji-line",
+        fading=0.35,
+    ),
+}
+
+
+class ScenePictures:
+    """Scenes of one part of a set; item i is made once, when it is first asked for.
+
+    Args:
+        name: of the set.
+        part: "train" or "test".
+        concepts: what each drawing shows.
+        drawings: uint8, (N, size, size, 4).
+        outlines: uint8, (N, size, size), where the mask is not the drawing's own alpha.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        part: str,
+        concepts: list[Concept],
+        drawings: np.ndarray,
+        outlines: np.ndarray | None,
+    ) -> None:
+        self.name, self.part = name, part
+        self.concepts, self.drawings, self.outlines = concepts, drawings, outlines
+        self.picture_ids = [f"{name}/{part}/{i:03d}" for i in range(PICTURES[part])]
+        self._made: dict[int, SegmentationExample] = {}
+
+    def __len__(self) -> int:
+        return len(self.picture_ids)
+
+    def __getitem__(self, index: int) -> SegmentationExample:
+        index = range(len(self))[index]  # a negative one counts from the end; none beyond it
+        if index not in self._made:
+            self._made[index] = self._make(self.picture_ids[index])
+        return self._made[index]
+
+    def _make(self, picture_id: str) -> SegmentationExample:
+        settings = SCENE_SETS[self.name]
+        chance = np.random.default_rng(list(hashlib.sha256(picture_id.encode()).digest()))
+        height, width = _size(chance)
+        scene = compose(
+            self.drawings,
+            _faded(self.part, settings.fading),
+            chance,
+            replace(settings.recipe, height=height, width=width),
+            self.outlines,
+        )
+        picture = scene.picture
+        if settings.weather:
+            kind = settings.weather[chance.integers(len(settings.weather))]
+            picture = WEATHER[kind](picture, chance)
+        names = tuple(self.concepts[index].name for index in scene.drawings)
+        return SegmentationExample(Image.fromarray(picture), scene.masks, names, picture_id)
+
+
+def _size(chance: np.random.Generator) -> tuple[int, int]:
+    """Height and width, lying or standing."""
+    longer = int(chance.integers(LONGER_SIDE[0], LONGER_SIDE[1] + 1))
+    shorter = int(chance.integers(SHORTEST_SIDE, longer + 1))
+    return (longer, shorter) if chance.random() < 0.5 else (shorter, longer)
+
+
+@lru_cache
+def _faded(part: str, fading: float) -> tuple[np.ndarray, ...]:
+    """The photographs of a part, nearer to white."""
+    if not fading:
+        return photographs(part)
+    values = np.round(np.arange(256) * (1 - fading) + 255 * fading).astype(np.uint8)
+    return tuple(values[photograph] for photograph in photographs(part))
+
+
+@lru_cache
+def load_scene_set(name: str) -> SegmentationData:
+    """One tiny set.
+
+    Raises:
+        SerialLoRAError: there is no such set.
+    """
+    if name not in SCENE_SETS:
+        raise SerialLoRAError(
+            f"There is no tiny segmentation set {name!r}; choose one of {', '.join(SCENE_SETS)}."
+        )
+    settings = SCENE_SETS[name]
+    emoji = load_emoji(settings.style, DRAWING_SIZE)
+    outlines = filled_outlines(emoji.pictures[..., 3]) if _is_line(settings) else None
+    parts = {}
+    for part, positions in _choose(emoji, settings, outlines).items():
+        parts[part] = ScenePictures(
+            name,
+            part,
+            [emoji.concepts[i] for i in positions],
+            emoji.pictures[positions],
+            None if outlines is None else outlines[positions],
+        )
+    return SegmentationData(
+        name=name,
+        scale="tiny",
+        train=parts["train"],
+        test=parts["test"],
+        description=settings.description,
+        attribution=ATTRIBUTION[settings.style],
+        split=f"by concept, {HIDDEN_FRACTION:.0%} of each subgroup being test, and by photograph",
+        content=_content(settings, parts),
+    )
+
+
+def _is_line(settings: SceneSet) -> bool:
+    return settings.style == "openmoji-line"
+
+
+def filled_outlines(alpha: np.ndarray) -> np.ndarray:
+    """Line drawings with their insides filled, uint8 like ``alpha`` (N, size, size).
+
+    Inside is what cannot be reached from the border without crossing ink.
+    """
+    # A structure one drawing deep keeps the drawings of the stack apart.
+    inside = binary_fill_holes(alpha >= OPAQUE, np.ones((1, 3, 3), bool))
+    return np.where(inside, np.uint8(255), alpha)
+
+
+def _choose(
+    emoji: EmojiSet, settings: SceneSet, outlines: np.ndarray | None
+) -> dict[str, list[int]]:
+    """Positions of the drawings for training and for test scenes."""
+    hidden, unseen = hidden_codepoints(), unseen_drawings(emoji)
+    by_subgroup: dict[str, list[int]] = {}
+    for position, concept in enumerate(emoji.concepts):
+        wanted = concept.group in settings.parts or concept.subgroup in settings.parts
+        if wanted and (outlines is None or _is_hollow(emoji, outlines, position)):
+            by_subgroup.setdefault(concept.subgroup, []).append(position)
+    chosen: dict[str, list[int]] = {"train": [], "test": []}
+    for positions in by_subgroup.values():
+        order = hash_order([emoji.concepts[p].codepoints for p in positions], 0, "scenes")
+        for position in sorted(positions[i] for i in order[: settings.most_per_part]):
+            if emoji.concepts[position].codepoints not in hidden:
+                chosen["train"].append(position)
+            elif position in unseen:
+                chosen["test"].append(position)
+    return chosen
+
+
+def _is_hollow(emoji: EmojiSet, outlines: np.ndarray, position: int) -> bool:
+    ink = (emoji.pictures[position, ..., 3] >= OPAQUE).sum()
+    return (outlines[position] >= OPAQUE).sum() >= HOLLOW * ink
+
+
+def _content(settings: SceneSet, parts: dict[str, ScenePictures]) -> str:
+    drawn = {part: [c.codepoints for c in pictures.concepts] for part, pictures in parts.items()}
+    return repr((settings, drawn, PHOTOGRAPHS, DRAWING_SIZE, LONGER_SIDE, SHORTEST_SIDE))

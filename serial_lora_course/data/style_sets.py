@@ -1,0 +1,229 @@
+"""The tiny styles: four, as the paper has four, of the same things.
+
+The tiny SD3 was pretrained on Twemoji alone: it knows every thing here, and none of these styles.
+Two of them change who draws, two how a drawing is rendered:
+
+============  ===================================================================================
+``openmoji``  another hand: OpenMoji's colours and outlines, on white paper
+``line``      another hand, and less of it: OpenMoji's outlines alone, black ink on white paper
+``night``     Twemoji after dark: by lamplight, with blue shadows, a glow and a black sky
+``pixel``     Twemoji as pixel art: 16 x 16 cells, 32 colours, a dark line round everything
+============  ===================================================================================
+
+The things are the same in every style, so that styles differ in nothing else. A fixed 300 of the
+visible concepts are there to train on; 200 of the hidden ones (see
+:mod:`serial_lora_course.data.emoji_sets`) are held out. No thing and no drawing is on both sides.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.emoji import ATTRIBUTION, Concept, load_emoji
+from serial_lora_course.data.emoji_sets import HIDDEN_FRACTION, hidden_codepoints, unseen_drawings
+from serial_lora_course.data.fewshot import hash_order
+from serial_lora_course.data.renderings import RENDERINGS
+from serial_lora_course.data.styles import StyleData, StyleExample, caption, things
+
+SIZE = 64  # pixels, as in pretraining
+PICTURES = {"train": 300, "test": 200}
+
+WHITE = ("ffffff",)
+# Greens and purples would be lost on the way through the tiny SD3's autoencoder; these are not.
+LAMPLIGHT = (  # sky, glow, then from dark to bright
+    "060910",
+    "1c4488",
+    "183468",
+    "2c62a8",
+    "6a94c0",
+    "c09a70",
+    "e8a44c",
+    "fcc868",
+    "fdeab0",
+)
+ARCADE = (  # paper, line, then row by row: greys, reds, browns, yellows, greens, blues, others
+    "ffffff",
+    "1b1a2e",
+    "1b1a2e",
+    "3d4460",
+    "6b7590",
+    "a3b1c2",
+    "d6dfe8",
+    "ffffff",
+    "7c1c34",
+    "c8283f",
+    "f0645f",
+    "5b3428",
+    "9a5a3c",
+    "cf8f63",
+    "f5cba2",
+    "df6f1b",
+    "f8a428",
+    "ffd54a",
+    "fff0b0",
+    "1d5a3a",
+    "3b9c48",
+    "93d35c",
+    "1b4176",
+    "2f77c8",
+    "58b0f0",
+    "b0e0fa",
+    "117a80",
+    "54cdbb",
+    "4c2c80",
+    "8a5fca",
+    "c0a0ec",
+    "a92f74",
+    "ec6aa4",
+    "fab8d4",
+)
+
+
+@dataclass(frozen=True)
+class TinyStyle:
+    """What is particular to one style.
+
+    Attributes:
+        description: in words.
+        drawn_by: a style of :mod:`serial_lora_course.data.emoji`.
+        rendering: how its drawings become pictures, a key of ``RENDERINGS``.
+        colours: the rendering's, in hex.
+        changes: what was done to the drawings, for the attribution.
+    """
+
+    description: str
+    drawn_by: str
+    rendering: str = "on paper"
+    colours: tuple[str, ...] = WHITE
+    changes: str = ""
+
+
+TINY_STYLES: dict[str, TinyStyle] = {
+    "openmoji": TinyStyle(
+        description="things as OpenMoji draws them, in colour",
+        drawn_by="openmoji",
+    ),
+    "line": TinyStyle(
+        description="things in OpenMoji's outlines, black ink on white paper",
+        drawn_by="openmoji-line",
+    ),
+    "night": TinyStyle(
+        description="things as Twemoji draws them, after dark",
+        drawn_by="twemoji",
+        rendering="after dark",
+        colours=LAMPLIGHT,
+        changes="recoloured",
+    ),
+    "pixel": TinyStyle(
+        description="things as Twemoji draws them, made pixel art of 16 x 16 cells",
+        drawn_by="twemoji",
+        rendering="as pixels",
+        colours=ARCADE,
+        changes="reduced to pixel art",
+    ),
+}
+
+
+class StylePictures:
+    """Some drawings in one style; each is rendered when it is asked for.
+
+    Args:
+        name: of the style.
+        concepts: what each drawing shows.
+        drawings: uint8, (N, SIZE, SIZE, 4).
+    """
+
+    def __init__(self, name: str, concepts: list[Concept], drawings: np.ndarray) -> None:
+        self.name, self.concepts, self.drawings = name, concepts, drawings
+        self.picture_ids = [f"{name}/{concept.codepoints}" for concept in concepts]
+
+    def __len__(self) -> int:
+        return len(self.picture_ids)
+
+    def __getitem__(self, index: int) -> StyleExample:
+        return StyleExample(
+            picture=Image.fromarray(render(self.name, self.drawings[index])),
+            caption=caption(self.concepts[index]),
+            picture_id=self.picture_ids[index],
+        )
+
+
+def render(name: str, drawing: np.ndarray) -> np.ndarray:
+    """A drawing of the style's own hand, uint8 (side, side, 4), as (side, side, 3)."""
+    style = TINY_STYLES[name]
+    colours = np.array([list(bytes.fromhex(colour)) for colour in style.colours], np.uint8)
+    return RENDERINGS[style.rendering](drawing, colours)
+
+
+@lru_cache
+def load_tiny_style(name: str) -> StyleData:
+    """One tiny style.
+
+    Raises:
+        SerialLoRAError: there is no such style.
+    """
+    if name not in TINY_STYLES:
+        raise SerialLoRAError(
+            f"There is no tiny style {name!r}; choose one of {', '.join(TINY_STYLES)}."
+        )
+    style = TINY_STYLES[name]
+    emoji = load_emoji(style.drawn_by, SIZE)
+    position = {concept.codepoints: i for i, concept in enumerate(emoji.concepts)}
+    chosen = {part: list(concepts) for part, concepts in choose_things().items()}
+    parts = {
+        part: StylePictures(
+            name, concepts, emoji.pictures[[position[c.codepoints] for c in concepts]]
+        )
+        for part, concepts in chosen.items()
+    }
+    return StyleData(
+        name=name,
+        scale="tiny",
+        train=parts["train"],
+        test=parts["test"],
+        description=style.description,
+        attribution=", ".join(filter(None, (ATTRIBUTION[style.drawn_by], style.changes))),
+        split=f"by concept: {PICTURES['train']} of the visible ones train and {PICTURES['test']} "
+        f"of the hidden ones ({HIDDEN_FRACTION:.0%} of each subgroup) test, chosen by hash, from "
+        "every group its share",
+        content=repr((style, SIZE)),
+    )
+
+
+@lru_cache
+def choose_things() -> dict[str, tuple[Concept, ...]]:
+    """The concepts of train and of test, the same for every style, in Unicode's order."""
+    hidden, unseen = hidden_codepoints(), _unseen_by_all()
+    pools = {
+        "train": [concept for concept in things() if concept.codepoints not in hidden],
+        "test": [concept for concept in things() if concept.codepoints in unseen],
+    }
+    return {part: _from_every_group(pool, PICTURES[part]) for part, pool in pools.items()}
+
+
+def _unseen_by_all() -> frozenset[str]:
+    """Hidden concepts whose drawing no visible concept shares, whoever draws."""
+    drawers = {style.drawn_by for style in TINY_STYLES.values()}
+    sets = [load_emoji(drawer, SIZE) for drawer in sorted(drawers)]
+    return frozenset.intersection(
+        *(frozenset(e.concepts[i].codepoints for i in unseen_drawings(e)) for e in sets)
+    )
+
+
+def _from_every_group(concepts: list[Concept], count: int) -> tuple[Concept, ...]:
+    """The first ``count`` in hashed order, taken from all groups at an equal pace."""
+    sizes = Counter(concept.group for concept in concepts)
+    taken: Counter[str] = Counter()
+    pace = {}
+    for position in hash_order([concept.codepoints for concept in concepts], 0, "styles"):
+        group = concepts[position].group
+        pace[position] = (taken[group] + 0.5) / sizes[group]
+        taken[group] += 1
+    kept = sorted(sorted(pace, key=pace.__getitem__)[:count])
+    return tuple(concepts[position] for position in kept)

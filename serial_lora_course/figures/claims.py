@@ -1,0 +1,146 @@
+"""Figures of lesson 09: differences with their errors, and how often luck wins.
+
+As everywhere, each returns a figure that carries its description in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.claims.verdicts import ERRORS
+from serial_lora_course.figures.base import (
+    BLUE,
+    GREEN,
+    INK,
+    QUIET,
+    VERMILION,
+    house_style,
+    with_description,
+)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean difference with its standard error, to draw.
+
+    Attributes:
+        name: what is compared, at the left.
+        group: intervals of one group share a colour and a marker.
+        mean, error, margin: in one unit; the picture is in margins.
+        unit: for the words.
+    """
+
+    name: str
+    group: str
+    mean: float
+    error: float
+    margin: float
+    unit: str
+
+
+def plot_intervals(intervals: Sequence[Interval]) -> Figure:
+    """Mean differences and two standard errors to both sides, each in its own margin.
+
+    In margins all measures fit on one axis: right of 0 speaks for the first method, and left of -1
+    it is behind by more than the margin.
+
+    Raises:
+        SerialLoRAError: there are none, or one has no error or no margin.
+    """
+    if not intervals:
+        raise SerialLoRAError("there are no differences to draw; pass at least one.")
+    for each in intervals:
+        if not (np.isfinite(each.error) and each.margin > 0):
+            raise SerialLoRAError(
+                f"{each.name} has no standard error or no margin; leave it out or run more seeds."
+            )
+    groups = list(dict.fromkeys(each.group for each in intervals))
+    looks = [(BLUE, "o"), (GREEN, "v"), (VERMILION, "s"), (QUIET, "D")]
+    with house_style():
+        figure = Figure(figsize=(8.6, 1.5 + 0.42 * len(intervals)), layout="constrained")
+        axes = figure.subplots()
+        axes.axvspan(-1, 1, color="#f0f0f0", zorder=0, label="within the margin")
+        axes.axvline(0, color=QUIET, linewidth=1)
+        for row, each in enumerate(intervals):
+            colour, marker = looks[groups.index(each.group) % len(looks)]
+            first = all(other.group != each.group for other in intervals[:row])
+            axes.errorbar(
+                each.mean / each.margin,
+                row,
+                xerr=ERRORS * each.error / each.margin,
+                color=colour,
+                marker=marker,
+                capsize=4,
+                label=each.group if first else None,
+            )
+        axes.set_yticks(range(len(intervals)), [each.name for each in intervals])
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(f"difference, in margins (bars: {ERRORS:g} standard errors to both sides)")
+        figure.legend(loc="outside upper left", ncols=2)
+    said = "; ".join(
+        f"{each.name}, {each.group}: {each.mean:+.2f} ± {each.error:.2f} {each.unit}, margin "
+        f"{each.margin:g}"
+        for each in intervals
+    )
+    return with_description(
+        figure, f"Mean differences with {ERRORS:g} standard errors to both sides. {said}."
+    )
+
+
+def plot_wins(
+    luck: Mapping[str, np.ndarray], cells: int, seen: Mapping[str, int] | None = None
+) -> Figure:
+    """How often a number of best cells comes about by luck, one picture a way to count.
+
+    Args:
+        luck: a title to the best cells counted in each simulated table, (tables,) whole numbers.
+        cells: in a table.
+        seen: a title to the number in a real table, drawn as a line.
+
+    Raises:
+        SerialLoRAError: there is nothing to draw, or a count is not between 0 and ``cells``.
+    """
+    if not luck or any(
+        len(counts) == 0 or np.min(counts) < 0 or np.max(counts) > cells for counts in luck.values()
+    ):
+        raise SerialLoRAError(
+            f"each title needs counts of best cells between 0 and {cells}; pass at least one."
+        )
+    seen = seen or {}
+    said = []
+    with house_style():
+        figure = Figure(figsize=(3.6 * len(luck), 3.2), layout="constrained")
+        grid = figure.subplots(1, len(luck), squeeze=False, sharey=True)[0]
+        for axes, (title, counts) in zip(grid, luck.items(), strict=True):
+            share = np.bincount(np.asarray(counts, dtype=int), minlength=cells + 1) / len(counts)
+            axes.bar(range(cells + 1), 100 * share, color=BLUE, width=0.8)
+            if title in seen:
+                axes.axvline(seen[title], color=INK, linestyle="--")
+                side = "right" if seen[title] > 0.75 * cells else "left"
+                axes.text(
+                    seen[title],
+                    0.97,
+                    " in the paper ",
+                    ha=side,
+                    va="top",
+                    fontsize=10,
+                    transform=axes.get_xaxis_transform(),
+                )
+            axes.set_title(title)
+            axes.set_xticks(range(0, cells + 1, 2))
+            said.append(
+                f"{title}: mean {np.mean(counts):.1f}, at most one in twenty above "
+                f"{np.quantile(counts, 0.95):.0f}"
+                + (f", {seen[title]} in the paper" if title in seen else "")
+            )
+        grid[0].set_ylabel("% of tables")
+        figure.supxlabel(f"best cells of {cells}", fontsize=11)
+    return with_description(
+        figure, f"Best cells of {cells} by luck, in {len(counts):,} tables. {'; '.join(said)}."
+    )

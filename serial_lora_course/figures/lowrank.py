@@ -1,0 +1,229 @@
+"""Low rank, seen: layers of a matrix, what each rank misses, where tokens move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.lowrank import finite_matrix
+from serial_lora_course.figures.base import (
+    GREEN,
+    INK,
+    METHODS,
+    QUIET,
+    house_style,
+    method_look,
+    with_description,
+)
+
+# ------------------------------------------------------------------------ layers of a picture
+
+
+def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
+    """The first layers of a matrix's singular value decomposition, and their sum so far.
+
+    Above: each layer, one column times one row, with the column drawn to its left and the row over
+    it. Below: the sum of the layers up to here.
+
+    Args:
+        matrix: (m, n) numbers between 0 and 1, such as a grey picture.
+        count: how many layers.
+
+    Raises:
+        SerialLoRAError: the matrix has not so many layers, or holds values that are not finite.
+    """
+    grey = finite_matrix(matrix)
+    if not 1 <= count <= min(grey.shape):
+        raise SerialLoRAError(
+            f"a matrix of shape {tuple(grey.shape)} has {min(grey.shape)} layers, not {count}."
+        )
+    U, S, Vh = torch.linalg.svd(grey, full_matrices=False)
+    with house_style():
+        figure = Figure(figsize=(2.3 * count, 5.0), layout="constrained")
+        grid = figure.add_gridspec(
+            3, 2 * count, height_ratios=(1, 5, 5), width_ratios=(1, 5) * count
+        )
+        for i in range(count):
+            layer = (S[i] * torch.outer(U[:, i], Vh[i])).numpy()
+            image = figure.add_subplot(grid[1, 2 * i + 1])
+            limit = abs(layer).max()
+            image.imshow(layer, cmap="RdBu", vmin=-limit, vmax=limit)
+            row = figure.add_subplot(grid[0, 2 * i + 1], sharex=image)
+            row.plot(Vh[i].numpy(), color=INK, linewidth=1.2)
+            row.set_title(f"layer {i + 1}: σ = {S[i]:.1f}", fontsize=10, loc="center")
+            column = figure.add_subplot(grid[1, 2 * i], sharey=image)
+            column.plot(U[:, i].numpy(), np.arange(len(U)), color=INK, linewidth=1.2)
+            total = figure.add_subplot(grid[2, 2 * i + 1])
+            so_far = (U[:, : i + 1] * S[: i + 1]) @ Vh[: i + 1]
+            total.imshow(so_far.clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
+            total.set_title("the first" if i == 0 else f"sum of {i + 1}", fontsize=10, loc="center")
+            for axes in (image, row, column, total):
+                axes.axis("off")
+    values = ", ".join(f"{value:.1f}" for value in S[:count])
+    return with_description(
+        figure,
+        f"The first {count} layers of a picture of {grey.shape[0]} by {grey.shape[1]} pixels, with "
+        f"singular values {values}. Each is one column times one row: bars and checks, blue above "
+        "zero and red below. Under each, the sum of the layers so far, which comes closer to the "
+        "picture.",
+    )
+
+
+# ------------------------------------------------------------------------ misses against rank
+
+_OTHERS = (
+    {"colour": INK, "line": "-", "marker": ""},
+    {"colour": QUIET, "line": "--", "marker": ""},
+    {"colour": GREEN, "line": "-.", "marker": ""},
+    {"colour": "#cc79a7", "line": ":", "marker": ""},
+)
+
+
+def plot_misses(
+    panels: Mapping[str, Mapping[str, Tensor]],
+    ranks: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
+) -> Figure:
+    """What is missed at each rank, one small picture a target, one line a family.
+
+    Args:
+        panels: title to family (a method's name, or any other words) to misses at ranks 0, 1, ...,
+            as :func:`tail_misses` and :func:`misses_by_method` give them.
+        ranks: which of them to draw; on a logarithmic axis.
+
+    Raises:
+        SerialLoRAError: nothing to draw, or a rank beyond the misses given.
+    """
+    lengths = [len(curve) for curves in panels.values() for curve in curves.values()]
+    if not lengths or not len(ranks) or min(ranks) < 1 or max(ranks) >= min(lengths):
+        raise SerialLoRAError(
+            f"ranks {list(ranks)} do not fit the misses given; pass misses at ranks 0 to the "
+            "largest one, and ranks of at least 1."
+        )
+    with house_style():
+        width = max(5.6, 3.5 * len(panels))
+        figure = Figure(figsize=(width, 3.7), layout="constrained")
+        grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axes, (title, curves) in zip(grid, panels.items(), strict=True):
+            _draw_misses(axes, curves, list(ranks))
+            axes.set_title(title, fontsize=11)
+            axes.set_xlabel("rank r")
+        grid[0].set_ylabel("missed")
+        handles, labels = grid[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)))
+    return with_description(figure, _miss_words(panels, list(ranks)))
+
+
+def _draw_misses(axes: Any, curves: Mapping[str, Tensor], ranks: list[int]) -> None:
+    others = iter(_OTHERS * len(curves))
+    for name, curve in curves.items():
+        look = method_look(name) if name in METHODS else next(others) | {"title": name}
+        values = [float(curve[rank]) for rank in ranks]
+        axes.plot(
+            ranks,
+            values,
+            color=look["colour"],
+            linestyle=look["line"],
+            marker=look["marker"],
+            markersize=5,
+            linewidth=2,
+            label=look["title"],
+            clip_on=False,
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ranks, [str(rank) for rank in ranks])
+    axes.minorticks_off()
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+
+
+def _miss_words(panels: Mapping[str, Mapping[str, Tensor]], ranks: list[int]) -> str:
+    told = sorted({ranks[0], ranks[len(ranks) // 2], ranks[-1]})
+    said = []
+    for title, curves in panels.items():
+        lines = (
+            f"{method_look(name)['title']} "
+            + ", ".join(f"{float(curve[rank]):.0%}" for rank in told)
+            for name, curve in curves.items()
+        )
+        said.append(f"{' '.join(title.split())}: {'; '.join(lines)}")
+    at = ", ".join(map(str, told))
+    return f"Share that is missed against the rank; in numbers, at rank {at}. {'. '.join(said)}."
+
+
+# ------------------------------------------------------------------------ tokens that move
+
+
+def plot_token_moves(
+    rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]], formulas: Mapping[str, str]
+) -> Figure:
+    """Where tokens with two entries are before and after an adapter, one panel a space.
+
+    Every token keeps its number in all panels. An arrow leads from where it was to where it is; its
+    colour, like its length, says how far the token moved within its panel.
+
+    Args:
+        rows: method to panel title to (before, after), each (n, 2).
+        formulas: method to what is written at the left of its row.
+
+    Raises:
+        SerialLoRAError: no rows, rows of different lengths, or points that are not (n, 2).
+    """
+    lengths = {len(panels) for panels in rows.values()}
+    points = [p for panels in rows.values() for pair in panels.values() for p in pair]
+    if len(lengths) != 1 or 0 in lengths or any(p.ndim != 2 or p.shape[1] != 2 for p in points):
+        raise SerialLoRAError(
+            "token moves need rows of equally many panels, each with two tensors of shape (n, 2)."
+        )
+    columns = lengths.pop()
+    with house_style():
+        figure = Figure(figsize=(2.6 * columns + 0.3, 2.75 * len(rows)), layout="constrained")
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for line, (method, panels) in zip(grid, rows.items(), strict=True):
+            for axes, (title, (before, after)) in zip(line, panels.items(), strict=True):
+                _draw_moves(axes, before.detach().numpy(), after.detach().numpy())
+                axes.set_title(title, fontsize=10, loc="center")
+            line[0].set_ylabel(formulas[method], fontsize=10, color=method_look(method)["colour"])
+    return with_description(figure, _move_words(rows))
+
+
+def _draw_moves(axes: Any, before: np.ndarray, after: np.ndarray) -> None:
+    far = np.linalg.norm(after - before, axis=1)
+    shades = matplotlib.colormaps["viridis_r"](0.1 + 0.9 * far / max(far.max(), 1e-12))
+    for i, (start, end) in enumerate(zip(before, after, strict=True)):
+        if far[i] > 0.02 * max(abs(before).max(), 1e-12):
+            style = {"arrowstyle": "-|>", "color": shades[i], "linewidth": 1.6}
+            axes.annotate("", end, start, arrowprops=style | {"shrinkA": 0, "shrinkB": 0})
+        axes.text(
+            *start,
+            str(i + 1),
+            fontsize=8,
+            ha="center",
+            va="center",
+            color="white",
+            weight="bold",
+            bbox={"boxstyle": "circle,pad=0.18", "facecolor": shades[i], "edgecolor": "none"},
+        )
+    reach = 1.15 * max(abs(before).max(), abs(after).max())
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], aspect="equal")
+
+
+def _move_words(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> str:
+    said = []
+    for method, panels in rows.items():
+        parts = []
+        for title, (before, after) in panels.items():
+            far = (after - before).norm(dim=1)
+            if far.max() < 1e-6:
+                parts.append(f"{title}: nothing moves")
+                continue
+            most, least = int(far.argmax()) + 1, int(far.argmin()) + 1
+            parts.append(f"{title}: token {most} moves most, token {least} least")
+        said.append(f"{method_look(method)['title']}: {'; '.join(parts)}")
+    return f"Numbered tokens in a plane, with arrows from before to after. {'. '.join(said)}."

@@ -1,0 +1,351 @@
+"""Pictures of masks: where a prediction agrees with the truth and where not, picture by picture.
+
+Three colours, here and in the panel of lesson 06: blue where prediction and truth agree, yellow
+where a part of the object is missed, vermilion where the prediction invents object that is not
+there. They are Okabe and Ito's and differ in lightness as well as in hue, so that nobody has to
+tell red from green; the picture below them is grey, so that no colour of its own is in the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from PIL import Image
+from scipy.ndimage import binary_erosion
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.metrics import dice
+from serial_lora_course.figures.base import (
+    BLUE,
+    INK,
+    QUIET,
+    VERMILION,
+    as_array,
+    house_style,
+    method_look,
+    with_description,
+)
+
+NOTHING, AGREED, MISSED, INVENTED = range(4)
+COLOURS: dict[int, str] = {AGREED: BLUE, MISSED: "#f0e442", INVENTED: VERMILION}
+"""The house colour of each kind of pixel that is not `NOTHING`."""
+WORDS = {AGREED: "found", MISSED: "missed", INVENTED: "invented"}
+STRENGTH = 0.65
+"""How much of a coloured pixel is colour; the rest is the grey picture."""
+BOX_COLOUR = VERMILION
+
+
+def _mask(mask: Any, what: str, size: tuple[int, ...]) -> np.ndarray:
+    """A mask, or several, as bool (N, height, width) of the picture's size."""
+    if hasattr(mask, "detach"):
+        mask = mask.detach().cpu()
+    array = np.asarray(mask)
+    array = array[None] if array.ndim == 2 else array
+    if array.ndim != 3 or array.shape[1:] != size:
+        raise SerialLoRAError(
+            f"the {what} mask has shape {np.shape(mask)} and the picture's height and width are "
+            f"{size}; pass a mask of the picture's own size."
+        )
+    if np.issubdtype(array.dtype, np.floating) and not np.isin(array, (0, 1)).all():
+        raise SerialLoRAError(
+            f"the {what} mask holds other numbers than 0 and 1, as logits do; compare them with a "
+            "threshold first."
+        )
+    return array.astype(bool)
+
+
+def compare_masks(truth: Any, found: Any) -> np.ndarray:
+    """What each pixel is: `NOTHING`, `AGREED`, `MISSED` or `INVENTED`; uint8, (height, width).
+
+    Args:
+        truth, found: bool, (height, width), or (N, height, width) for N objects in one order. With
+            several objects a mistake about one is never hidden by another: a pixel is `AGREED` only
+            if no object invents or misses it, and `INVENTED` comes before `MISSED`.
+
+    Raises:
+        SerialLoRAError: if the two differ in size or in number, or are logits.
+    """
+    size = np.shape(truth)[-2:]
+    truth, found = _mask(truth, "true", size), _mask(found, "predicted", size)
+    if len(truth) != len(found):
+        raise SerialLoRAError(
+            f"{len(truth)} true masks came with {len(found)} predicted ones; pass as many of each."
+        )
+    kinds = np.zeros(size, np.uint8)
+    for kind, pixels in (
+        (AGREED, truth & found),
+        (MISSED, truth & ~found),
+        (INVENTED, found & ~truth),
+    ):
+        kinds[pixels.any(0)] = kind
+    return kinds
+
+
+def _grey(picture: Any) -> np.ndarray:
+    """A picture as float64 (height, width, 1), from 0 to 255."""
+    array = as_array(picture)
+    if np.issubdtype(array.dtype, np.floating) or array.dtype == bool:
+        array = np.rint(255 * array.astype(float))
+    return np.asarray(Image.fromarray(array.astype(np.uint8)).convert("L"), float)[..., None]
+
+
+def _rim(masks: np.ndarray) -> np.ndarray:
+    """The outermost pixels of each mask, a hundred-and-sixtieth of the shorter side wide."""
+    wide = max(1, round(min(masks.shape[1:]) / 160))
+    inside = [binary_erosion(mask, iterations=wide) for mask in masks]
+    return (masks & ~np.asarray(inside)).any(0)
+
+
+def overlay(picture: Any, truth: Any | None, found: Any, contour: bool = True) -> np.ndarray:
+    """The picture in grey with agreement, missed and invented pixels coloured.
+
+    Args:
+        picture: as in :func:`serial_lora_course.figures.base.show_pictures`, of the masks' height and width.
+        truth: bool, (height, width) or (N, height, width); None when it is not known: what was
+            found is then all blue.
+        found: the prediction, as many masks as in ``truth``.
+        contour: whether the true objects' outermost pixels are drawn white.
+
+    Returns:
+        uint8, (height, width, 3).
+
+    Raises:
+        SerialLoRAError: if sizes or numbers of masks differ.
+    """
+    grey = _grey(picture)
+    size = grey.shape[:2]
+    found = _mask(found, "predicted", size)
+    known = found if truth is None else _mask(truth, "true", size)
+    kinds = compare_masks(known, found)
+    sheet = np.repeat(grey, 3, axis=2)
+    for kind, colour in COLOURS.items():
+        paint = 255 * np.asarray(to_rgb(colour))
+        pixels = kinds == kind
+        sheet[pixels] = STRENGTH * paint + (1 - STRENGTH) * grey[pixels]
+    if contour and truth is not None:
+        sheet[_rim(known)] = 255
+    return np.rint(sheet).astype(np.uint8)
+
+
+def pick_best_median_worst(scores: Sequence[float]) -> dict[str, int]:
+    """Which pictures to look at: the positions of the best, the median and the worst score.
+
+    Of equal scores the first counts; of an even number the better of the two in the middle is the
+    median. With fewer than three scores the same picture may be named twice.
+
+    Raises:
+        SerialLoRAError: if there are no scores, or one of them is not a number.
+    """
+    if not len(scores) or np.isnan(scores).any():
+        raise SerialLoRAError("there are no scores to choose from; pass one number a picture.")
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    return {"best": order[0], "median": order[(len(order) - 1) // 2], "worst": order[-1]}
+
+
+@dataclass(frozen=True)
+class OverlayRow:
+    """One row of :func:`plot_overlays`.
+
+    Attributes:
+        title: what the row is, such as "best".
+        picture: as in :func:`serial_lora_course.figures.base.show_pictures`.
+        found: name of a prediction to its mask or masks; every row has the same names.
+        truth: bool, (height, width) or (N, height, width), or None when it is not known.
+        boxes: (4,) or (N, 4), x0, y0, x1, y1 at pixel edges, or None.
+    """
+
+    title: str
+    picture: Any
+    found: Mapping[str, Any]
+    truth: Any | None = None
+    boxes: Any | None = None
+
+    def dice(self, name: str) -> float | None:
+        """The mean Dice of a prediction over the row's objects; None without a truth."""
+        if self.truth is None:
+            return None
+        size = np.shape(self.truth)[-2:]
+        masks = (_mask(self.found[name], "predicted", size), _mask(self.truth, "true", size))
+        return float(dice(*masks).mean())
+
+
+def plot_overlays(rows: Sequence[OverlayRow], size: float = 1.9) -> Figure:
+    """Predictions beside the truth, one picture a row.
+
+    Columns: the picture with its box or boxes, the truth (where there is one), then each named
+    prediction as an :func:`overlay` with its Dice below.
+
+    Args:
+        rows: such as the best, the median and the worst picture of a test set.
+        size: inches each.
+
+    Raises:
+        SerialLoRAError: if there are no rows, or their predictions differ in name.
+    """
+    if not rows:
+        raise SerialLoRAError("there are no rows to show; pass at least one.")
+    names = list(rows[0].found)
+    if any(list(row.found) != names for row in rows):
+        raise SerialLoRAError(
+            "the rows name different predictions; give every row the same names in one order."
+        )
+    known = [row.truth is not None for row in rows]
+    columns = ["picture", *(["truth"] if any(known) else []), *names]
+    tallest = max(np.shape(as_array(row.picture))[0] for row in rows)
+    widest = max(np.shape(as_array(row.picture))[1] for row in rows)
+    height = size * min(1.6, max(0.6, tallest / widest)) + (0.25 if any(known) else 0.05)
+    with house_style():
+        figure = Figure(
+            figsize=(size * len(columns) + 0.4, height * len(rows) + 0.65), layout="constrained"
+        )
+        grid = figure.subplots(len(rows), len(columns), squeeze=False)
+        for axes, name in zip(grid[0], columns, strict=True):
+            axes.set_title(name, fontsize=10, loc="center")
+        for line, row in zip(grid, rows, strict=True):
+            _draw_row(line, row, columns)
+        handles = [Patch(color=COLOURS[kind], label=word) for kind, word in WORDS.items()]
+        if any(known):
+            edge = {"markeredgecolor": INK, "markerfacecolor": "white", "color": "none"}
+            handles.append(Line2D([], [], marker="s", **edge, label="outline of the truth"))
+        else:
+            handles = handles[:1]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
+    return with_description(figure, _overlay_words(rows, names))
+
+
+def _draw_row(line: Sequence[Any], row: OverlayRow, columns: Sequence[str]) -> None:
+    for axes, name in zip(line, columns, strict=True):
+        axes.set(xticks=[], yticks=[])
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        if name == "picture":
+            array = as_array(row.picture)
+            axes.imshow(array, cmap="gray" if array.ndim == 2 else None, interpolation="nearest")
+            axes.set_ylabel(row.title, fontsize=10, weight="bold")
+            for box in np.reshape([] if row.boxes is None else row.boxes, (-1, 4)):
+                _draw_box(axes, box)
+        elif name != "truth":
+            sheet = overlay(row.picture, row.truth, row.found[name])
+            axes.imshow(sheet, interpolation="nearest")
+            score = row.dice(name)
+            if score is not None:
+                axes.set_xlabel(f"Dice {score:.2f}", fontsize=10)
+        elif row.truth is None:
+            axes.set_visible(False)
+        else:
+            axes.imshow(overlay(row.picture, row.truth, row.truth), interpolation="nearest")
+
+
+def _draw_box(axes: Any, box: Sequence[float]) -> None:
+    """A box at pixel edges, on axes whose integers are the centres of pixels."""
+    x0, y0, x1, y1 = (float(edge) - 0.5 for edge in box)
+    for colour, width in (("white", 3.2), (BOX_COLOUR, 1.6)):
+        outline = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False)
+        outline.set(edgecolor=colour, linewidth=width, clip_on=False)
+        axes.add_patch(outline)
+
+
+def _overlay_words(rows: Sequence[OverlayRow], names: Sequence[str]) -> str:
+    said = []
+    for row in rows:
+        scores = {name: row.dice(name) for name in names}
+        words = (n if score is None else f"{n}: {score:.2f}" for n, score in scores.items())
+        said.append(f"{row.title} ({', '.join(words)})")
+    what = "Dice of each row" if any(row.truth is not None for row in rows) else "Predictions"
+    return (
+        f"Pictures with predicted masks laid over them, found pixels blue, missed yellow, invented "
+        f"vermilion. {what}: {'; '.join(said)}."
+    )
+
+
+# --------------------------------------------------------------------------- every picture's Dice
+
+
+def plot_dice_per_picture(scores: Mapping[str, Sequence[float]]) -> Figure:
+    """Every picture's Dice, since an average hides the pictures on which a model fails.
+
+    Left, all pictures of each prediction as points, with the median as a bar. Then, for each
+    prediction after the first, a picture's Dice before (across) and after (up): points above the
+    diagonal got better, points below it worse.
+
+    Args:
+        scores: name to one Dice a picture, between 0 and 1, the pictures in the same order
+            everywhere; the first is what the others are compared with. Names of methods, such as
+            ``serial_lora``, get their title and colour.
+
+    Raises:
+        SerialLoRAError: if there are no scores, their numbers differ, or one is not a share.
+    """
+    columns = {name: np.asarray(values, float) for name, values in scores.items()}
+    _check_scores(columns)
+    names = list(columns)
+    first, others = names[0], names[1:]
+    looks = [method_look(name) for name in names]
+    looks[0] = looks[0] | {"colour": QUIET, "marker": "o"}
+    with house_style():
+        width = 1.5 + 0.95 * len(names)
+        figure = Figure(figsize=(max(4.6, width + 3.1 * len(others)), 3.5), layout="constrained")
+        ratios = {"width_ratios": [width, *[3.1] * len(others)]}
+        grid = figure.subplots(1, 1 + len(others), squeeze=False, sharey=True, gridspec_kw=ratios)
+        _strip(grid[0, 0], list(columns.values()), looks)
+        for axes, name, look in zip(grid[0, 1:], others, looks[1:], strict=True):
+            _before_and_after(axes, columns[first], columns[name], looks[0]["title"], look)
+        grid[0, 0].set(ylim=(-0.03, 1.03), ylabel="Dice of a picture")
+    return with_description(figure, _score_words(columns))
+
+
+def _check_scores(columns: Mapping[str, np.ndarray]) -> None:
+    lengths = {len(values) for values in columns.values()}
+    if not columns or 0 in lengths:
+        raise SerialLoRAError("there are no scores to draw; pass one Dice a picture.")
+    if len(lengths) > 1:
+        said = ", ".join(f"{name}: {len(values)}" for name, values in columns.items())
+        raise SerialLoRAError(f"the numbers of pictures differ ({said}); score the same pictures.")
+    for name, values in columns.items():
+        if not ((values >= 0) & (values <= 1)).all():
+            raise SerialLoRAError(f"{name!r} holds a Dice outside 0 to 1; pass shares.")
+
+
+def _strip(axes: Any, columns: Sequence[np.ndarray], looks: Sequence[Mapping[str, str]]) -> None:
+    chance = np.random.default_rng(0)  # sideways places only: they mean nothing
+    for place, (values, look) in enumerate(zip(columns, looks, strict=True)):
+        sideways = place + chance.uniform(-0.24, 0.24, len(values))
+        axes.scatter(sideways, values, s=12, color=look["colour"], alpha=0.6, linewidths=0)
+        median = float(np.median(values))
+        axes.plot([place - 0.36, place + 0.36], [median, median], color=INK, linewidth=2)
+    titles = [look["title"].replace(" ", "\n", 1) for look in looks]
+    axes.set_xticks(range(len(looks)), titles, fontsize=9)
+    axes.grid(axis="x", visible=False)
+    axes.set(xlim=(-0.6, len(looks) - 0.4), title="every picture, median")
+
+
+def _before_and_after(
+    axes: Any, before: np.ndarray, after: np.ndarray, first: str, look: Mapping[str, str]
+) -> None:
+    worse = after < before
+    axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1)
+    axes.scatter(before[~worse], after[~worse], s=14, color=look["colour"], alpha=0.75)
+    axes.scatter(before[worse], after[worse], s=18, marker="x", color=INK, linewidths=1.2)
+    axes.set(xlim=(-0.03, 1.03), aspect="equal", xlabel=first, title=look["title"])
+    words = f"better: {int((after > before).sum())}\nworse (×): {int(worse.sum())}"
+    axes.text(0.98, 0.03, words, ha="right", va="bottom", fontsize=9, transform=axes.transAxes)
+
+
+def _score_words(columns: Mapping[str, np.ndarray]) -> str:
+    before = next(iter(columns.values()))
+    said = []
+    for name, values in columns.items():
+        title = method_look(name)["title"]
+        text = f"{title}: median {np.median(values):.2f}, worst {values.min():.2f}"
+        if values is not before:
+            better, worse = int((values > before).sum()), int((values < before).sum())
+            text += f", better on {better} and worse on {worse}"
+        said.append(text)
+    return f"Dice of each of {len(before)} pictures. {'; '.join(said)}."

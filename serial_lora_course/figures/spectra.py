@@ -1,0 +1,332 @@
+"""Pictures of spectra: singular values by block and projection, and what varies over depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.spectra import ADAPTED, CHANGE, WEIGHT
+from serial_lora_course.figures.base import INK, QUIET, house_style, method_look, with_description
+
+PROJECTIONS = ("q", "k", "v")
+TICKS = (1, 4, 16, 64, 256, 1024, 4096)
+SMALLEST = 1e-6
+"""Singular values below this share of the largest are left out of logarithmic figures."""
+
+# ------------------------------------------------------------------------------------- spectra
+
+
+def plot_spectra(
+    frames: Mapping[str, pd.DataFrame], tower: str = "image", blocks: Sequence[int] | None = None
+) -> Figure:
+    """Singular values of W, W + dW and dW: a row of panels a block, a column a projection.
+
+    W is black and dotted, each method's W + dW a line in its colour, and its dW a broken line in
+    the same colour, which ends at the rank. Both axes are logarithmic.
+
+    Args:
+        frames: method's name to its :func:`serial_lora.spectra.spectra_frame`, all of one base.
+        tower: "image" or "text".
+        blocks: which ones; the first, the middle and the last when left out.
+
+    Raises:
+        SerialLoRAError: a tower or block that the frames do not have.
+    """
+
+    def draw(axes: Any, spectra: Mapping[str, Mapping[str, pd.Series]]) -> None:
+        base = next(iter(spectra.values()))[WEIGHT]
+        for name, matrices in spectra.items():
+            look = method_look(name)
+            style = {"color": look["colour"], "linewidth": 1.6}
+            axes.plot(matrices[ADAPTED], label=f"W + dW, {look['title']}", **style)
+            change = matrices[CHANGE]
+            seen = change[change > SMALLEST * base.max()]
+            axes.plot(
+                seen,
+                label=f"dW, {look['title']}",
+                linestyle="--",
+                marker=look["marker"],
+                markersize=2.5,
+                **style,
+            )
+        axes.plot(base, label="W", color=INK, linestyle=":", linewidth=2.2)
+        axes.set(xscale="log", yscale="log")  # dW is only r of the many indices
+        ticks = [tick for tick in TICKS if tick <= len(base)]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+
+    return _grid(frames, tower, blocks, draw, "singular value (logarithmic)", _spectra_words)
+
+
+def plot_shifts(
+    frames: Mapping[str, pd.DataFrame], tower: str = "image", blocks: Sequence[int] | None = None
+) -> Figure:
+    """How far each singular value of W + dW is from W's, in percent of W's; panels as above.
+
+    The vertical axis is linear up to one percent either way, and logarithmic beyond.
+
+    Where Serial LoRA is "between" W and LoRA, its line is between zero and LoRA's.
+
+    Args and errors as in :func:`plot_spectra`.
+    """
+
+    def draw(axes: Any, spectra: Mapping[str, Mapping[str, pd.Series]]) -> None:
+        axes.axhline(0, color=INK, linestyle=":", linewidth=1.8, label="W")
+        for name, matrices in spectra.items():
+            look = method_look(name)
+            shift = _shift(matrices)
+            axes.plot(shift, color=look["colour"], linewidth=1.4, label=look["title"])
+        axes.set_yscale("symlog", linthresh=1, linscale=0.7)  # small values can move by any percent
+        axes.yaxis.set_major_formatter(lambda shift, _: f"{shift:+g}%" if shift else "0%")
+
+    return _grid(
+        frames,
+        tower,
+        blocks,
+        draw,
+        "singular value of W + dW\nbeside W's, in percent",
+        _shift_words,
+    )
+
+
+def _shift(matrices: Mapping[str, pd.Series]) -> pd.Series:
+    return 100 * (matrices[ADAPTED] / matrices[WEIGHT] - 1)
+
+
+def _grid(
+    frames: Mapping[str, pd.DataFrame],
+    tower: str,
+    blocks: Sequence[int] | None,
+    draw: Callable[[Any, Mapping], None],
+    axis: str,
+    words: Callable[[Sequence], str],
+) -> Figure:
+    """One panel for each block and projection, all on one scale, and the figure in words."""
+    blocks = _blocks(frames, tower, blocks)
+    panels = {
+        (block, part): {name: _values(frame, tower, block, part) for name, frame in frames.items()}
+        for block in blocks
+        for part in PROJECTIONS
+    }
+    with house_style():
+        size = (9.6, 2.1 * len(blocks) + 1.1)
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(
+            len(blocks), len(PROJECTIONS), squeeze=False, sharex=True, sharey=True
+        )
+        for axes, ((block, part), spectra) in zip(grid.flat, panels.items(), strict=True):
+            draw(axes, spectra)
+            axes.set_title(f"block {block}, {part}", fontsize=11)
+        figure.supylabel(axis, fontsize=11)
+        figure.supxlabel("index of the singular value, the largest first", fontsize=11)
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)))
+    where = f"The {tower} tower's q, k and v in block {', '.join(map(str, blocks))}"
+    return with_description(figure, f"{where}. {words(list(panels.values()))}.")
+
+
+def _blocks(
+    frames: Mapping[str, pd.DataFrame], tower: str, blocks: Sequence[int] | None
+) -> list[int]:
+    if not frames:
+        raise SerialLoRAError("there are no spectra to draw; pass one frame a method.")
+    there = sorted(
+        set.intersection(
+            *(set(frame.loc[frame["tower"] == tower, "block"]) for frame in frames.values())
+        )
+    )
+    if not there:
+        towers = sorted({name for frame in frames.values() for name in frame["tower"]})
+        raise SerialLoRAError(
+            f"the spectra have no block of a tower {tower!r} in common; their towers are "
+            f"{', '.join(towers)}."
+        )
+    if blocks is None:
+        return sorted({there[0], there[(len(there) - 1) // 2], there[-1]})
+    if not blocks or not set(blocks) <= set(there):
+        raise SerialLoRAError(
+            f"the spectra have no block {sorted(set(blocks) - set(there))} in the {tower} tower; "
+            f"choose from {there}."
+        )
+    return list(blocks)
+
+
+def _values(frame: pd.DataFrame, tower: str, block: int, part: str) -> dict[str, pd.Series]:
+    """The three spectra of one projection, each indexed from 1."""
+    rows = frame[
+        (frame["tower"] == tower) & (frame["block"] == block) & (frame["projection"] == part)
+    ]
+    return {
+        matrix: rows[rows["matrix"] == matrix].set_index("index")["value"]
+        for matrix in (WEIGHT, ADAPTED, CHANGE)
+    }
+
+
+def _spectra_words(panels: Sequence[Mapping[str, Mapping[str, pd.Series]]]) -> str:
+    base = [next(iter(spectra.values()))[WEIGHT].iloc[0] for spectra in panels]
+    said = [f"W's largest singular value is {min(base):.2g} to {max(base):.2g}"]
+    for name in panels[0]:
+        changes = [spectra[name][CHANGE] for spectra in panels]
+        largest, last = ([change.iloc[i] for change in changes] for i in (0, -1))
+        said.append(
+            f"{method_look(name)['title']}'s dW has {min(largest):.2g} to {max(largest):.2g} first "
+            f"and {min(last):.1g} to {max(last):.1g} at index {len(changes[0])}, its last"
+        )
+    return "; ".join(said)
+
+
+def _shift_words(panels: Sequence[Mapping[str, Mapping[str, pd.Series]]]) -> str:
+    said = []
+    for name in panels[0]:
+        shifts = pd.concat([_shift(spectra[name]) for spectra in panels])
+        said.append(
+            f"{method_look(name)['title']}'s singular values of W + dW are {shifts.min():+.1f}% to "
+            f"{shifts.max():+.1f}% from W's, {shifts.abs().mean():.1f}% on average"
+        )
+    return "; ".join(said)
+
+
+# ---------------------------------------------------------------------------------- over depth
+
+
+def plot_depth(
+    table: pd.DataFrame,
+    measure: str,
+    axis: str,
+    line: str = "method",
+    panel: str = "projection",
+    looks: Mapping[str, Mapping[str, str]] | None = None,
+    reference: tuple[float, str] | None = None,
+) -> Figure:
+    """A measure over the blocks of one tower: a panel for each projection, a line a method.
+
+    A line is the mean over what is left (seeds, pairs), the band goes from the least to the most.
+
+    Args:
+        table: tidy, with the columns ``block``, ``measure`` and those that make lines and panels.
+        axis: what the measure is, for the axis.
+        line, panel: columns whose values make the lines and the panels.
+        looks: value of ``line`` to colour, marker, line and title; the methods' own if left out.
+        reference: a height and what it stands for: a grey broken line.
+
+    Raises:
+        SerialLoRAError: a column is missing or there are no rows.
+    """
+    missing = [name for name in ("block", measure, line, panel) if name not in table.columns]
+    if missing or table.empty:
+        what = f"lacks {', '.join(missing)}" if missing else "has no rows"
+        raise SerialLoRAError(f"the table {what}; pass one row a block and {panel}.")
+    panels = {name: part for name, part in table.groupby(panel, sort=False)}
+    lines = list(dict.fromkeys(table[line]))
+    looks = looks or {name: method_look(name) for name in lines}
+    with house_style():
+        figure = Figure(figsize=(3.1 * len(panels) + 0.8, 3.4), layout="constrained")
+        row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axes, (title, part) in zip(row, panels.items(), strict=True):
+            if reference is not None:
+                height, name = reference
+                axes.axhline(height, color=QUIET, linestyle="--", label=name)
+            for name in lines:
+                look = looks[name]
+                by_block = part.loc[part[line] == name].groupby("block")[measure]
+                mean, low, high = by_block.mean(), by_block.min(), by_block.max()
+                axes.fill_between(mean.index, low, high, color=look["colour"], alpha=0.16, lw=0)
+                axes.plot(
+                    mean,
+                    color=look["colour"],
+                    marker=look["marker"],
+                    linestyle=look["line"],
+                    markersize=4.5,
+                    label=look["title"],
+                )
+            axes.set(title=title, xticks=sorted(table["block"].unique()))
+        row[0].set_ylabel(axis)
+        row[0].set_ylim(bottom=0)
+        figure.supxlabel("block", fontsize=11)
+        handles, labels = row[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)))
+    return with_description(
+        figure, _depth_words(table, measure, axis, line, panel, looks, reference)
+    )
+
+
+def _depth_words(
+    table: pd.DataFrame,
+    measure: str,
+    axis: str,
+    line: str,
+    panel: str,
+    looks: Mapping[str, Mapping[str, str]],
+    reference: tuple[float, str] | None,
+) -> str:
+    ends = (table["block"].min(), table["block"].max())
+    said = []
+    for title, part in table.groupby(panel, sort=False):
+        means = part.groupby([line, "block"], sort=False)[measure].mean()
+        values = [
+            f"{looks[name]['title']} {means[name][ends[0]]:.2f} to {means[name][ends[1]]:.2f}"
+            for name in dict.fromkeys(part[line])
+        ]
+        said.append(f"{title}: {', '.join(values)}")
+    grey = f" Grey line, {reference[1]}: {reference[0]:.2f}." if reference else ""
+    return (
+        f"{axis.replace(chr(10), ' ')}, from block {ends[0]} to block {ends[1]}: "
+        f"{'; '.join(said)}.{grey}"
+    )
+
+
+# ---------------------------------------------------------------------------------- the verdict
+
+
+def plot_positions(
+    frame: pd.DataFrame, measure: str, axis: str, chance: float | None, needed: float
+) -> Figure:
+    """How a share comes out in every block and projection: one dot each, a column a comparison.
+
+    Args:
+        frame: as :func:`serial_lora_course.labs.spectra.claim_frame` gives it.
+        measure: a share between 0 and 1, such as ``between``.
+        axis: what the measure is.
+        chance: what luck would give, a broken line; None for no line.
+        needed: what the claim needs, a dotted line.
+
+    Raises:
+        SerialLoRAError: there are no rows.
+    """
+    if frame.empty:
+        raise SerialLoRAError("there are no positions to draw; run the lab first.")
+    columns = {key: part for key, part in frame.groupby(["lab", "method"], sort=False)}
+    jitter = np.random.default_rng(0)
+    said = []
+    with house_style():
+        figure = Figure(figsize=(1.7 * len(columns) + 2.2, 3.8), layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(needed, color=INK, linestyle=":", label=f"“consistent”: {needed:.0%}")
+        if chance is not None:
+            axes.axhline(chance, color=QUIET, linestyle="--", label=f"by luck: {chance:.0%}")
+        for place, ((lab, method), part) in enumerate(columns.items()):
+            look, mean = method_look(method), part[measure].mean()
+            x = place + jitter.uniform(-0.22, 0.22, len(part))
+            axes.scatter(x, part[measure], s=12, color=look["colour"], alpha=0.45, linewidths=0)
+            axes.plot([place - 0.3, place + 0.3], [mean, mean], color=INK, linewidth=2.2)
+            said.append(
+                f"{lab.upper()}, {look['title']}: mean {mean:.0%}, from "
+                f"{part[measure].min():.0%} to {part[measure].max():.0%}"
+            )
+        names = [f"{lab.upper()}\n{method_look(method)['title']}" for lab, method in columns]
+        axes.set_xticks(range(len(columns)), names)
+        axes.set(ylim=(-0.03, 1.03), ylabel=axis)
+        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.grid(axis="x", visible=False)
+        figure.legend(loc="outside upper center", ncols=2)
+    luck = "" if chance is None else f" By luck: {chance:.0%}."
+    return with_description(
+        figure,
+        f"{axis.replace(chr(10), ' ')}; a dot is a block, projection and seed, the bar their mean. "
+        f"{'; '.join(said)}.{luck}",
+    )

@@ -1,0 +1,88 @@
+"""The methods that every lab compares: the paper's four, and LoRA at Serial LoRA's budget."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from serial_lora.config import LoRAConfig, SerialLoRAConfig
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.claims.paper import METHOD_TITLES
+
+LORA_PLUS_RATIO = 20.0  # the paper's "1:20" between the rates of A and B
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to adapt: which adapter, the rate of B over that of A, the share of the rank.
+
+    LoRA has four pairs per block where Serial LoRA has one, so LoRA at a quarter of the rank has
+    Serial LoRA's number of parameters.
+    """
+
+    name: str
+    serial: bool
+    ratio: float = 1.0
+    rank_share: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """How people write the name."""
+        return METHOD_TITLES[self.name]
+
+    @property
+    def plus(self) -> bool:
+        """Whether it is LoRA+, at whatever ratio: a ratio of 1 gives A and B one rate."""
+        return METHODS[self.name].ratio != 1
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """What a record says of it beside its name: the ratio, unless it is the method's usual."""
+        return {} if self.ratio == METHODS[self.name].ratio else {"ratio": self.ratio}
+
+    def with_ratio(self, ratio: float) -> Method:
+        """The same with another rate of B over that of A; a method without a plus stays as it is.
+
+        Raises:
+            SerialLoRAError: the ratio is not a finite number above zero.
+        """
+        if not 0 < ratio < math.inf:
+            raise SerialLoRAError(f"A ratio is a finite number above zero, not {ratio}.")
+        return replace(self, ratio=float(ratio)) if self.plus else self
+
+    def rank(self, rank: int) -> int:
+        """The adapter's rank in a lab of rank ``rank``."""
+        share = rank * self.rank_share
+        if share < 1 or share != int(share):
+            raise SerialLoRAError(
+                f"{self.label} needs a rank that four divides, not {rank}; choose such a rank."
+            )
+        return int(share)
+
+    def config(self, rank: int, **options: object) -> SerialLoRAConfig | LoRAConfig:
+        """The adapter's configuration in a lab of rank ``rank``."""
+        kind = SerialLoRAConfig if self.serial else LoRAConfig
+        return kind(rank=self.rank(rank), **options)
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("lora", serial=False),
+        Method("serial_lora", serial=True),
+        Method("lora_plus", serial=False, ratio=LORA_PLUS_RATIO),
+        Method("serial_lora_plus", serial=True, ratio=LORA_PLUS_RATIO),
+        Method("lora_equal_budget", serial=False, rank_share=0.25),
+    )
+}
+
+
+def get_method(name: str) -> Method:
+    """The method called ``name``.
+
+    Raises:
+        SerialLoRAError: there is none.
+    """
+    if name not in METHODS:
+        raise SerialLoRAError(f"There is no method {name!r}; choose from {', '.join(METHODS)}.")
+    return METHODS[name]

@@ -1,0 +1,365 @@
+"""One's own pictures and any vision model: its features, a linear head, an adapter, accuracy.
+
+    classifier = PictureClassifier(model, data.class_names)   # open_clip, timm or transformers
+    inject(classifier.model, SerialLoRAConfig(rank=8))
+    fit(classifier, data.train)
+    accuracy_on(classifier, data.test)
+    save_classifier(classifier, "my_classifier")
+
+The CLIP lab needs a text tower, whose prompts are its classes. Here a vision model alone will do,
+and the classes are the rows of a matrix that is learnt with the adapter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from serial_lora.checkpoint import load_adapter, save_adapter
+from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_whole
+from serial_lora.injection import adapters
+from serial_lora.metrics import accuracy
+from serial_lora_course.data.classification import LabelledPictures
+from serial_lora_course.labs.clip import Prepared
+from serial_lora_course.labs.runs import LabConfig, check_crop
+from serial_lora_course.labs.training import (
+    PictureStream,
+    TrainingHistory,
+    plain_worker_errors,
+    train,
+)
+from serial_lora_course.models.clip import OPENAI, build_test_transform, build_train_transform
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+#: transformers keeps mean and deviation with a checkpoint; these are the published checkpoints'.
+TRANSFORMERS = {"vit": HALF, "dinov2": IMAGENET, "clip": OPENAI, "clip_vision_model": OPENAI}
+ADAPTER_FILE, HEAD_FILE = "adapter.safetensors", "head.safetensors"
+HEAD_FORMAT = "serial-lora head 1"
+
+
+# ------------------------------------------------------------------------ what a model wants to see
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes a model's input: side in pixels, then (x - mean) / std by channel."""
+
+    size: int
+    mean: tuple[float, float, float] = IMAGENET[0]
+    std: tuple[float, float, float] = IMAGENET[1]
+
+    def for_test(self) -> Callable:
+        """Shorter side to ``size``, the square in the middle: PIL picture -> (3, size, size)."""
+        return build_test_transform(self.size, self.mean, self.std)
+
+    def for_training(self, crop: float) -> Callable:
+        """A random square that keeps at least ``crop`` of the area, mirrored half of the time."""
+        return build_train_transform(self.size, (crop, 1.0), self.mean, self.std)
+
+
+def preprocessing_of(model: nn.Module) -> Preprocessing:
+    """What a model of open_clip, timm or transformers says about its inputs.
+
+    Raises:
+        SerialLoRAError: the model does not say how large its pictures are.
+    """
+    tower = getattr(model, "visual", model)
+    if hasattr(tower, "preprocess_cfg"):  # made by open_clip.create_model
+        stated = tower.preprocess_cfg
+        return Preprocessing(_side(stated["size"]), tuple(stated["mean"]), tuple(stated["std"]))
+    if hasattr(getattr(tower, "patch_embed", None), "img_size"):  # timm
+        stated = getattr(tower, "pretrained_cfg", None) or {}
+        mean, std = stated.get("mean", IMAGENET[0]), stated.get("std", IMAGENET[1])
+        return Preprocessing(_side(tower.patch_embed.img_size), tuple(mean), tuple(std))
+    config = getattr(model, "config", None)
+    vision = getattr(config, "vision_config", config)
+    if hasattr(vision, "image_size"):  # transformers
+        return Preprocessing(
+            _side(vision.image_size), *TRANSFORMERS.get(config.model_type, IMAGENET)
+        )
+    if hasattr(tower, "image_size"):  # open_clip's classes, made by hand
+        return Preprocessing(_side(tower.image_size), *OPENAI)
+    raise SerialLoRAError(
+        f"{type(model).__name__} does not say how large its pictures are; pass "
+        "preprocessing=Preprocessing(size=...) with the size it was made for."
+    )
+
+
+def _side(size: int | Sequence[int]) -> int:
+    return size if isinstance(size, int) else int(size[0])
+
+
+def picture_features(model: nn.Module, pictures: Tensor) -> Tensor:
+    """One vector a picture, as the model's library gives it: (B, 3, size, size) -> (B, d).
+
+    open_clip's and transformers' CLIP give what they compare with text; timm's what it gives its
+    own classifier; ViT and DINOv2 the class token after the last norm. Any other module is called.
+
+    Raises:
+        SerialLoRAError: what comes out is not one vector a picture.
+    """
+    if hasattr(model, "encode_image"):
+        output = model.encode_image(pictures)
+    elif hasattr(model, "get_image_features"):
+        output = model.get_image_features(pixel_values=pictures)
+    elif hasattr(model, "forward_head"):
+        output = model.forward_head(model.forward_features(pictures), pre_logits=True)
+    else:
+        output = model(pictures)
+    output = _out_of_transformers(output, clip=type(model).__name__.startswith("CLIP"))
+    if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(pictures):
+        what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        several = f"{len(pictures)} pictures" if len(pictures) > 1 else "one picture"
+        raise SerialLoRAError(
+            f"{type(model).__name__} gave {what} for {several}, and not one vector for each "
+            "picture; pass the model without its classifier, or a module that returns (B, d)."
+        )
+    return output
+
+
+def _out_of_transformers(output: object, clip: bool) -> object:
+    """The vectors inside what a model of transformers returns; anything else as it is.
+
+    A ViT's or DINOv2's ``pooler_output`` is passed by: in a checkpoint without a pooler, that
+    layer has random weights.
+    """
+    for name in ("image_embeds", "pooler_output") if clip else ():
+        if getattr(output, name, None) is not None:
+            return getattr(output, name)
+    if getattr(output, "last_hidden_state", None) is not None:
+        return output.last_hidden_state[:, 0]
+    return output
+
+
+# --------------------------------------------------------------------------------- the classifier
+
+
+class PictureClassifier(nn.Module):
+    """Scores for classes from a model's features: forward (B, 3, size, size) -> (B, C).
+
+    The features are brought to mean 0 and deviation 1 within each picture, so that one learning
+    rate suits every model, and a linear head, zero at the start, turns them into scores.
+
+    Args:
+        model: any vision model, or one that has a vision tower. It is frozen; put the adapter into
+            it (``inject(classifier.model, ...)``, before or after), and the head stays trainable.
+        class_names: one a class.
+        preprocessing: what its pictures look like; asked of the model when left out.
+
+    Raises:
+        SerialLoRAError: fewer than two classes, or as :func:`preprocessing_of` and
+            :func:`picture_features`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        class_names: Sequence[str],
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        super().__init__()
+        if len(class_names) < 2:
+            raise SerialLoRAError("a classifier needs two classes to choose between; name them.")
+        self.preprocessing = preprocessing or preprocessing_of(model)
+        self.class_names = list(class_names)
+        self.model = model.eval()
+        if not adapters(model):  # else `inject` has frozen all but those
+            model.requires_grad_(False)
+        parameter = next(model.parameters())
+        side = self.preprocessing.size
+        with torch.no_grad():
+            blank = torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype)
+            width = picture_features(model, blank).shape[1]
+        self.head = nn.Linear(width, len(class_names), device=parameter.device)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """(B, 3, size, size) -> (B, d), float32, each row of mean 0 and deviation 1."""
+        pictures = pictures.to(next(self.model.parameters()).dtype)  # the model may be in bfloat16
+        features = picture_features(self.model, pictures).float()
+        return nn.functional.layer_norm(features, features.shape[-1:])
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.head(self.features(pictures))
+
+
+class ClassifierObjective(nn.Module):
+    """Mean cross-entropy of a batch: pictures (B, 3, size, size) and labels (B,)."""
+
+    def __init__(self, classifier: PictureClassifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        pictures, labels = batch
+        return nn.functional.cross_entropy(self.classifier(pictures).float(), labels)
+
+
+@dataclass(frozen=True)
+class ClassifyConfig(LabConfig):
+    """Every choice of a run, :class:`LabConfig`'s first; the defaults suit some hundred pictures.
+
+    Attributes:
+        crop: smallest share of the area that a training crop keeps.
+    """
+
+    rank: int = 8
+    lr: float = 2e-3
+    epochs: int = 20
+    min_steps: int = 40
+    batch_size: int = 32
+    weight_decay: float = 1e-2
+    dropout: float = 0.1
+    crop: float = 0.6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_crop(self.crop)
+
+
+def fit(
+    classifier: PictureClassifier,
+    pictures: LabelledPictures,
+    config: ClassifyConfig | None = None,
+    indices: Sequence[int] | None = None,
+    seed: int = 1,
+    save_to: str | Path | None = None,
+    progress: bool | None = None,
+) -> TrainingHistory:
+    """Train the adapter and the head, in place.
+
+    Args:
+        classifier: its model has an adapter (`inject(classifier.model, config)`).
+        pictures: items are (PIL picture, label).
+        indices: the pictures to use; None for all.
+        seed: of everything random.
+        save_to, progress: as in :func:`serial_lora_course.labs.training.train`.
+
+    Raises:
+        SerialLoRAError: there is no adapter or no picture, a label that has no class, or as
+            :func:`serial_lora_course.labs.training.train`.
+    """
+    config = config or ClassifyConfig()
+    indices = list(range(len(pictures))) if indices is None else list(indices)
+    highest = max((pictures.labels[index] for index in indices), default=0)
+    if highest >= len(classifier.class_names):
+        raise SerialLoRAError(
+            f"a picture has the label {highest}, but the classifier knows only "
+            f"{len(classifier.class_names)} classes; make it with data.class_names."
+        )
+    steps = config.steps(max(len(indices), 1))
+    stream = PictureStream(
+        pictures,
+        indices,
+        classifier.preprocessing.for_training(config.crop),
+        seed,
+        config.batch_size,
+        steps,
+    )
+    return train(
+        ClassifierObjective(classifier),
+        stream,
+        config.training(steps, seed=seed),
+        save_to,
+        "adapter and head",
+        progress,
+    )
+
+
+@torch.no_grad()
+def encode(
+    classifier: PictureClassifier, pictures: LabelledPictures, batch_size: int = 128
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features (N, d), scores (N, C) and labels (N,) of all pictures, in order, on the CPU."""
+    classifier.eval()
+    device = classifier.head.weight.device
+    loader = DataLoader(
+        Prepared(pictures, classifier.preprocessing.for_test()), batch_size=batch_size
+    )
+    features, labels = [], []
+    with plain_worker_errors():
+        for batch, batch_labels in loader:
+            features.append(classifier.features(batch.to(device)))
+            labels.append(batch_labels)
+    found = torch.cat(features)
+    return found.cpu(), classifier.head(found).cpu(), torch.cat(labels)
+
+
+def accuracy_on(classifier: PictureClassifier, pictures: LabelledPictures) -> float:
+    """Share of the pictures that get the right class, between 0 and 1."""
+    _, scores, labels = encode(classifier, pictures)
+    return accuracy(scores, labels)
+
+
+# ------------------------------------------------------------------------------------------ files
+
+
+def save_classifier(classifier: PictureClassifier, folder: str | Path) -> Path:
+    """Write adapter.safetensors and head.safetensors (with the class names) into a folder.
+
+    Raises:
+        SerialLoRAError: the model has no adapter, a value is not finite, or as `save_adapter`.
+    """
+    folder = Path(folder)
+    head = {name: tensor.cpu() for name, tensor in classifier.head.state_dict().items()}
+    if not all(tensor.isfinite().all() for tensor in head.values()):
+        raise SerialLoRAError(
+            "the head holds values that are not finite numbers, so nothing was saved; train again "
+            "with a smaller learning rate."
+        )
+    save_adapter(classifier.model, folder / ADAPTER_FILE)
+    header = {"format": HEAD_FORMAT, "class_names": json.dumps(classifier.class_names)}
+    write_whole(folder / HEAD_FILE, safetensors.torch.save(head, header))
+    return folder
+
+
+def load_classifier(
+    model: nn.Module,
+    folder: str | Path,
+    preprocessing: Preprocessing | None = None,
+    merged: bool = False,
+) -> PictureClassifier:
+    """A classifier out of its base model and the folder that `save_classifier` wrote.
+
+    Args:
+        merged: the model holds the adapter's change already, as one that was merged and then saved
+            by its own library does; only the head is read.
+
+    Raises:
+        SerialLoRAError: a file is missing, damaged or belongs to another model; the model may be
+            frozen and in evaluation mode then, and is otherwise as it was.
+    """
+    path = Path(folder) / HEAD_FILE
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            head = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise SerialLoRAError(
+            f"{path} is missing or not a whole safetensors file ({error}); save it again with "
+            "save_classifier."
+        ) from error
+    if header.get("format") != HEAD_FORMAT:
+        raise SerialLoRAError(f"{path} is no head that save_classifier wrote; save it again.")
+    classifier = PictureClassifier(model, json.loads(header["class_names"]), preprocessing)
+    shapes = {name: tensor.shape for name, tensor in classifier.head.state_dict().items()}
+    if shapes != {name: tensor.shape for name, tensor in head.items()}:
+        raise SerialLoRAError(
+            f"the head in {path} does not fit the features of {type(model).__name__}; load the "
+            "model that it was trained with."
+        )
+    if not merged:
+        load_adapter(model, Path(folder) / ADAPTER_FILE)
+    classifier.head.load_state_dict(head)
+    return classifier

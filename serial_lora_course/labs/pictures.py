@@ -1,0 +1,29 @@
+"""Writing the pictures of a run, whichever lab it is from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.figures.base import save_figure
+
+
+def save_run(figure: Figure, path: Path, **options: int) -> Path:
+    """Write a run's figure, and the folder for it; the path.
+
+    Args:
+        options: of :func:`serial_lora_course.figures.base.save_figure`.
+
+    Raises:
+        SerialLoRAError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return save_figure(figure, path, **options)
+    except OSError as error:
+        raise SerialLoRAError(
+            f"The picture {path} cannot be written ({error.strerror}); choose another folder with "
+            "--pictures."
+        ) from error

@@ -1,0 +1,57 @@
+"""Pictures of a run of the SAM lab: masks before and after, on the pictures that tell most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from serial_lora.injection import disabled
+from serial_lora_course.data.segmentation import SegmentationData
+from serial_lora_course.figures.masks import OverlayRow, pick_best_median_worst, plot_overlays
+from serial_lora_course.labs.sam import PictureScore, predict_masks
+from serial_lora_course.models.sam import SamBackbone
+
+NOT_ADAPTED = "not adapted"
+
+
+def overlay_rows(
+    backbone: SamBackbone,
+    data: SegmentationData,
+    chosen: Mapping[str, int],
+    label: str = "adapted",
+) -> list[OverlayRow]:
+    """Some test pictures before and after adapting.
+
+    Args:
+        backbone: with an adapter injected.
+        chosen: what to call a row -> position of its picture among the test pictures.
+        label: what to call the adapted model.
+    """
+    rows = []
+    for title, index in chosen.items():
+        example = data.test[index]
+        adapted, _ = predict_masks(backbone, example.picture, example.boxes)
+        with disabled(backbone.model):
+            before, _ = predict_masks(backbone, example.picture, example.boxes)
+        found = {NOT_ADAPTED: before, label: adapted}
+        rows.append(OverlayRow(title, example.picture, found, example.masks, example.boxes))
+    return rows
+
+
+def plot_run(
+    backbone: SamBackbone,
+    data: SegmentationData,
+    scores: Sequence[PictureScore],
+    label: str = "adapted",
+) -> Figure:
+    """The best, the median and the worst test picture, before and after adapting.
+
+    Args:
+        backbone: with an adapter injected.
+        data: whose test pictures were scored.
+        scores: one for each test picture, in the data's order, of the adapted model.
+        label: what to call it.
+    """
+    chosen = pick_best_median_worst([score.dice for score in scores])
+    return plot_overlays(overlay_rows(backbone, data, chosen, label))

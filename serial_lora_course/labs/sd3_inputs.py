@@ -1,0 +1,208 @@
+"""What goes into Stable Diffusion 3: prompts that are read and pictures that are encoded, once.
+
+Text encoders and autoencoder stay frozen, so what they make of a picture and its caption never
+changes, and a run of ten epochs need not compute it ten times. Both are kept under the picture's
+id: kept by position, they would be dealt to the wrong captions as soon as the pictures are
+shuffled, and nothing would complain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import functional as pixels
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.flow import drop_text, sample_sigmas
+from serial_lora_course.data.styles import StyleExample
+from serial_lora_course.models.sd3 import Sd3Backbone
+
+READ_AT_ONCE = {"tiny": 64, "paper": 4}  # prompts, or pictures
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """N prompts as the transformer reads them, on the CPU.
+
+    Attributes:
+        tokens: (N, T, joint width): CLIP's tokens, then T5's.
+        pooled: (N, pooled width).
+    """
+
+    tokens: Tensor
+    pooled: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def rows(self, chosen: slice | Sequence[int]) -> Prompts:
+        """Some of the prompts."""
+        return Prompts(self.tokens[chosen], self.pooled[chosen])
+
+
+class EncodedPicture(NamedTuple):
+    """A picture and its caption as the transformer meets them, on the CPU.
+
+    Attributes:
+        latent: (c, h, w), shifted and scaled as the autoencoder's config says.
+        tokens: (T, joint width) and pooled: (pooled width,), of the caption.
+    """
+
+    latent: Tensor
+    tokens: Tensor
+    pooled: Tensor
+
+
+class TrainingExample(NamedTuple):
+    """An encoded picture with the noise it meets in one step; a batch has B of each in front.
+
+    Attributes:
+        noise: as the latent, (c, h, w).
+        sigma: how much of it, a number between 0 and 1.
+    """
+
+    latent: Tensor
+    tokens: Tensor
+    pooled: Tensor
+    noise: Tensor
+    sigma: Tensor
+
+
+@torch.no_grad()
+def read_prompts(backbone: Sd3Backbone, prompts: Sequence[str]) -> Prompts:
+    """Prompts through the text encoders.
+
+    Raises:
+        SerialLoRAError: there are no prompts.
+    """
+    if not prompts:
+        raise SerialLoRAError("There is no prompt to read; give at least one.")
+    pipeline, count = backbone.pipeline, READ_AT_ONCE[backbone.scale]
+    encoders = (pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3)
+    parts = []
+    with on_device(backbone, *encoders):
+        for start in range(0, len(prompts), count):
+            tokens, _, pooled, _ = pipeline.encode_prompt(
+                list(prompts[start : start + count]),
+                None,
+                None,
+                do_classifier_free_guidance=False,
+                device=backbone.transformer.device,
+                max_sequence_length=backbone.text_tokens,
+            )
+            parts.append((tokens.cpu(), pooled.cpu()))
+    return Prompts(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def encode_pictures(
+    backbone: Sd3Backbone, pictures: Sequence[Image.Image], resolution: int
+) -> Tensor:
+    """Latents (N, c, h, w) of pictures: scaled by the shorter side, cut to the middle square.
+
+    The mean of the autoencoder's answer, shifted and scaled: (z - shift) * scale. Without the shift
+    SD3's latents are off by a constant that the transformer has never seen. Always float32: in
+    bfloat16 the autoencoder's grey values come out wrong.
+    """
+    autoencoder = backbone.pipeline.vae
+    config, count = autoencoder.config, READ_AT_ONCE[backbone.scale]
+    parts = []
+    with on_device(backbone, autoencoder):
+        for start in range(0, len(pictures), count):
+            batch = torch.stack([to_square(p, resolution) for p in pictures[start : start + count]])
+            latents = autoencoder.encode(batch.to(autoencoder.device)).latent_dist.mode()
+            parts.append(((latents - config.shift_factor) * config.scaling_factor).cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def decode_latents(backbone: Sd3Backbone, latents: Tensor) -> np.ndarray:
+    """What the autoencoder sees in latents (N, c, h, w), however much noise is in them.
+
+    The way back of :func:`encode_pictures`, in float32 too.
+
+    Returns:
+        uint8, (N, height, width, 3).
+    """
+    autoencoder = backbone.pipeline.vae
+    config = autoencoder.config
+    with on_device(backbone, autoencoder):
+        latents = latents.to(autoencoder.device, torch.float32)
+        decoded = autoencoder.decode(latents / config.scaling_factor + config.shift_factor).sample
+    pictures = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().cpu()
+    return pictures.permute(0, 2, 3, 1).numpy()
+
+
+def to_square(picture: Image.Image, resolution: int) -> Tensor:
+    """A picture as float32 (3, resolution, resolution) in [-1, 1], as the pipeline has them."""
+    picture = pixels.resize(picture.convert("RGB"), resolution, pixels.InterpolationMode.LANCZOS)
+    return pixels.to_tensor(pixels.center_crop(picture, resolution)) * 2 - 1
+
+
+def encode_style(
+    backbone: Sd3Backbone, examples: Sequence[StyleExample], resolution: int
+) -> dict[str, EncodedPicture]:
+    """Picture id -> the picture and its caption, encoded.
+
+    Raises:
+        SerialLoRAError: two pictures with one id.
+    """
+    examples = list(examples)
+    ids = [example.picture_id for example in examples]
+    if len(set(ids)) < len(ids):
+        raise SerialLoRAError("Two pictures have one id; name every picture differently.")
+    latents = encode_pictures(backbone, [example.picture for example in examples], resolution)
+    captions = list(dict.fromkeys(example.caption for example in examples))
+    prompts = read_prompts(backbone, captions)
+    row = {caption: index for index, caption in enumerate(captions)}
+    return {
+        example.picture_id: EncodedPicture(
+            latent, prompts.tokens[row[example.caption]], prompts.pooled[row[example.caption]]
+        )
+        for example, latent in zip(examples, latents, strict=True)
+    }
+
+
+def meet_noise(
+    encoded: EncodedPicture, empty: Prompts, text_dropout: float, shift: float
+) -> TrainingExample:
+    """A training example: noise, its amount, and now and then the empty prompt for the caption.
+
+    Draws from torch's generator.
+
+    Args:
+        empty: the empty prompt, one row.
+        shift: of the scheduler, see :func:`serial_lora.flow.shift_sigmas`.
+    """
+    sigma = sample_sigmas(1, shift=shift)[0]
+    noise = torch.randn(encoded.latent.shape)
+    tokens, pooled = encoded.tokens, encoded.pooled
+    if drop_text(1, text_dropout)[0]:
+        tokens, pooled = empty.tokens[0], empty.pooled[0]
+    return TrainingExample(encoded.latent, tokens, pooled, noise, sigma)
+
+
+@contextmanager
+def on_device(backbone: Sd3Backbone, *modules: nn.Module | None) -> Iterator[None]:
+    """Frozen parts beside the transformer for the length of the block, then back on the CPU.
+
+    On a 24 GB card the text encoders and a training step do not fit together.
+    """
+    device = backbone.transformer.device
+    present = [module for module in modules if module is not None]
+    for module in present:
+        module.to(device)
+    try:
+        yield
+    finally:
+        if device.type != "cpu":
+            for module in present:
+                module.to("cpu")
+            torch.cuda.empty_cache()

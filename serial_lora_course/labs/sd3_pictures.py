@@ -1,0 +1,113 @@
+"""Pictures of the SD3 lab: a run's drawings on one sheet, and what lies between noise and drawing.
+
+A latent with noise in it is still a latent, so the autoencoder can show what it holds. That is how
+the rows of :func:`serial_lora_course.figures.drawings.plot_flow_path` are made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.flow import TRAIN_TIMESTEPS, add_noise
+from serial_lora_course.figures.base import SCREEN_DPI
+from serial_lora_course.figures.drawings import PathRow, plot_sheet
+from serial_lora_course.labs.pictures import save_run
+from serial_lora_course.labs.sd3 import CONFIGS, Sd3LabConfig, draw, starting_noise
+from serial_lora_course.labs.sd3_inputs import decode_latents, encode_pictures
+from serial_lora_course.models.sd3 import Sd3Backbone
+
+ON_A_SHEET = 40
+
+
+def save_sheet(drawn: np.ndarray, captions: Sequence[str], path: Path) -> Path:
+    """Write the first drawings of a run, each with its prompt, and the folder for them; the path.
+
+    Args:
+        drawn: uint8, (N, height, width, 3).
+        captions: the N prompts.
+
+    Raises:
+        SerialLoRAError: there are no drawings, not one caption for each, or the file cannot be
+            written.
+    """
+    if len(drawn) != len(captions):
+        raise SerialLoRAError(
+            f"{len(drawn)} drawings came with {len(captions)} captions; pass one a drawing."
+        )
+    sheet = plot_sheet(drawn[:ON_A_SHEET], captions[:ON_A_SHEET])
+    return save_run(sheet, path, dpi=SCREEN_DPI)  # at which each pixel is a whole number of pixels
+
+
+# ----------------------------------------------------------------------- between noise and drawing
+
+
+def noise_row(
+    backbone: Sd3Backbone, picture: Image.Image, sigmas: Sequence[float], seed: int = 0
+) -> PathRow:
+    """A picture on its straight path to noise: (1 - sigma) x + sigma n, decoded.
+
+    Args:
+        picture: as the lab takes them, of any size.
+        sigmas: how much noise, numbers from 0 to 1.
+        seed: of the noise n, the same at every sigma.
+    """
+    side = CONFIGS[backbone.scale].resolution
+    levels = torch.as_tensor(sigmas, dtype=torch.float32)
+    latent = encode_pictures(backbone, [picture], side)
+    points = add_noise(latent, starting_noise(backbone, [seed], side), levels)
+    return PathRow("picture to noise", decode_latents(backbone, points), levels.tolist())
+
+
+def sampler_row(
+    backbone: Sd3Backbone,
+    prompt: str,
+    after: Sequence[int],
+    seed: int = 0,
+    config: Sd3LabConfig | None = None,
+) -> PathRow:
+    """A drawing while it is made, by the model as it is: the latent after some of the steps.
+
+    Args:
+        after: numbers of steps, from 0 (noise alone) to the config's ``drawing_steps``.
+        config: of the lab, for steps, guidance and resolution; None for the scale's own.
+
+    Raises:
+        SerialLoRAError: a step that is not taken.
+    """
+    config = config or CONFIGS[backbone.scale]
+    last = config.drawing_steps
+    wrong = [step for step in after if not 0 <= step <= last]
+    if wrong:
+        raise SerialLoRAError(f"there are {last} steps, and step {wrong[0]} is none of them.")
+    seen: list[tuple[Tensor, float]] = []
+
+    def look(_: Any, __: tuple, arguments: dict[str, Any]) -> None:
+        # With guidance the latent comes twice, once for the empty prompt and once for this one.
+        latent = arguments["hidden_states"][:1].float().cpu()
+        seen.append((latent, arguments["timestep"][0].item() / TRAIN_TIMESTEPS))
+
+    handle = backbone.transformer.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        drawn = draw(
+            backbone,
+            [prompt],
+            [seed],
+            last,
+            config.guidance,
+            config.resolution,
+            precision=config.precision,
+        )
+    finally:
+        handle.remove()
+    on_the_way = decode_latents(backbone, torch.cat([latent for latent, _ in seen]))
+    pictures = [drawn[0] if step == last else on_the_way[step] for step in after]
+    sigmas = [0.0 if step == last else seen[step][1] for step in after]
+    return PathRow("noise to drawing", pictures, sigmas, list(after))

@@ -1,0 +1,333 @@
+"""The real models that lessons and tests count, built on the meta device: shapes without memory.
+
+The first three are the paper's Table I.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from torch import nn
+
+from serial_lora.config import LoRAConfig, SerialLoRAConfig
+from serial_lora.counting import (
+    count_parameters,
+    enumerate_count,
+    lora_count,
+    pair_count,
+    serial_lora_count,
+)
+from serial_lora.errors import SerialLoRAError
+from serial_lora.injection import inject
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A stack of attention blocks of one width.
+
+    Attributes:
+        name: what the tower reads, such as "image" or "text".
+        width: the size of a token, d.
+        depth: the number of attention blocks.
+    """
+
+    name: str
+    width: int
+    depth: int
+
+    def serial_lora(self, rank: int) -> int:
+        """Serial LoRA's parameters in this tower."""
+        return serial_lora_count(self.width, self.depth, rank)
+
+    def lora(self, rank: int) -> int:
+        """LoRA's parameters in this tower."""
+        return lora_count(self.width, self.depth, rank)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A real model, described by its towers and by how to build it on the meta device.
+
+    Attributes:
+        title: the model's name for people.
+        towers: its stacks of attention blocks.
+        rank: the rank that the paper uses, or a usual one where the paper does not use the model.
+        build: builds the real class; called under `torch.device("meta")`.
+        stream: which tokens are adapted, for models with two kinds of them (SD3).
+        in_paper: whether Table I lists it.
+    """
+
+    title: str
+    towers: tuple[Tower, ...]
+    rank: int
+    build: Callable[[], nn.Module] = field(repr=False)
+    stream: str = "image"
+    in_paper: bool = False
+
+    def serial_lora(self, rank: int | None = None) -> int:
+        """Serial LoRA's parameters, by the closed form, summed over the towers."""
+        rank = self.rank if rank is None else rank
+        return sum(tower.serial_lora(rank) for tower in self.towers)
+
+    def lora(self, rank: int | None = None) -> int:
+        """LoRA's parameters, by the closed form, summed over the towers."""
+        rank = self.rank if rank is None else rank
+        return sum(tower.lora(rank) for tower in self.towers)
+
+    def on_meta(self) -> nn.Module:
+        """Build the real model with shapes only: no weights, no memory, no download."""
+        with torch.device("meta"):
+            return self.build()
+
+
+# --------------------------------------------------------------------------- real models
+
+
+def _open_clip(name: str) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        import open_clip
+
+        return open_clip.CLIP(**open_clip.get_model_config(name))
+
+    return build
+
+
+def _segment_anything(name: str) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        from segment_anything import sam_model_registry
+
+        return sam_model_registry[name]()
+
+    return build
+
+
+def _sd3_medium() -> nn.Module:
+    from diffusers import SD3Transformer2DModel
+
+    return SD3Transformer2DModel(
+        num_layers=24, num_attention_heads=24, caption_projection_dim=1536, pos_embed_max_size=192
+    )
+
+
+def _timm(name: str) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        import timm
+
+        return timm.create_model(name)
+
+    return build
+
+
+def _dinov2_base() -> nn.Module:
+    from transformers import Dinov2Config, Dinov2Model
+
+    return Dinov2Model(Dinov2Config())
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "clip": Architecture(
+        "CLIP ViT-B/16, both towers",
+        (Tower("image", 768, 12), Tower("text", 512, 12)),
+        rank=32,
+        build=_open_clip("ViT-B-16-quickgelu"),
+        in_paper=True,
+    ),
+    "sam": Architecture(
+        "SAM ViT-B, image encoder",
+        (Tower("image", 768, 12),),
+        rank=64,
+        build=_segment_anything("vit_b"),
+        in_paper=True,
+    ),
+    "sd3": Architecture(
+        "SD3 medium, image stream",
+        (Tower("image", 1536, 24),),
+        rank=64,
+        build=_sd3_medium,
+        in_paper=True,
+    ),
+    "clip-large": Architecture(
+        "CLIP ViT-L/14, both towers",
+        (Tower("image", 1024, 24), Tower("text", 768, 12)),
+        rank=32,
+        build=_open_clip("ViT-L-14-quickgelu"),
+    ),
+    "sam-huge": Architecture(
+        "SAM ViT-H, image encoder",
+        (Tower("image", 1280, 32),),
+        rank=64,
+        build=_segment_anything("vit_h"),
+    ),
+    "vit-base": Architecture(
+        "ViT-B/16 (timm)",
+        (Tower("image", 768, 12),),
+        rank=16,
+        build=_timm("vit_base_patch16_224"),
+    ),
+    "dinov2-base": Architecture(
+        "DINOv2 ViT-B/14 (transformers)",
+        (Tower("image", 768, 12),),
+        rank=16,
+        build=_dinov2_base,
+    ),
+}
+"""The real models that lessons and tests count. The first three are the paper's Table I."""
+
+
+def architecture(key: str) -> Architecture:
+    """Look up one of `ARCHITECTURES`, with a clear error for a name that is not there."""
+    if key not in ARCHITECTURES:
+        raise SerialLoRAError(
+            f"there is no architecture {key!r}; choose one of {', '.join(ARCHITECTURES)}."
+        )
+    return ARCHITECTURES[key]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One method on one model, counted three ways.
+
+    Attributes:
+        model: key of `ARCHITECTURES`.
+        method: "lora" or "serial_lora".
+        rank: of every pair.
+        closed_form: by the formula.
+        enumerated: by walking the model's attention blocks.
+        injected: elements of the tensors that `inject` put into the model.
+    """
+
+    model: str
+    method: str
+    rank: int
+    closed_form: int
+    enumerated: int
+    injected: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the three counts are one number."""
+        return self.closed_form == self.enumerated == self.injected
+
+
+def prove(key: str, rank: int | None = None) -> tuple[Proof, Proof]:
+    """Count LoRA and Serial LoRA on one of `ARCHITECTURES`, three ways each.
+
+    The real model is built on the meta device, so this takes no memory and about a second.
+
+    Returns:
+        LoRA's proof and Serial LoRA's.
+    """
+    item = architecture(key)
+    rank = item.rank if rank is None else rank
+    proofs = []
+    for kind, closed_form in ((LoRAConfig, item.lora), (SerialLoRAConfig, item.serial_lora)):
+        config = kind(rank=rank, stream=item.stream)
+        expected = closed_form(rank)  # refuses a rank above the width before a model is built
+        model = item.on_meta()
+        enumerated = enumerate_count(model, config)
+        with torch.device("meta"):
+            inject(model, config)
+        count = count_parameters(model).adapter
+        proofs.append(Proof(key, config.method, rank, expected, enumerated, count))
+    return tuple(proofs)
+
+
+def proof_frame(keys: Iterable[str] = ("clip", "sam", "sd3")) -> pd.DataFrame:
+    """`prove` as a table: one row a model, the two methods' counts and their ratio."""
+    rows = []
+    for key in keys:
+        lora, serial = prove(key)
+        rows.append(
+            {
+                "model": ARCHITECTURES[key].title,
+                "rank": lora.rank,
+                "LoRA: formula": lora.closed_form,
+                "LoRA: walked": lora.enumerated,
+                "LoRA: injected": lora.injected,
+                "Serial LoRA: formula": serial.closed_form,
+                "Serial LoRA: walked": serial.enumerated,
+                "Serial LoRA: injected": serial.injected,
+                "ratio": lora.injected / serial.injected,
+                "all agree": lora.agrees and serial.agrees,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+# --------------------------------------------------------------------------- the ratio
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A way to put LoRA on one attention block: which matrices get a pair, and of what shape.
+
+    Attributes:
+        name: what is adapted.
+        shapes: for a width d, the (inputs, outputs) of every matrix that gets a pair.
+        note: who does it this way.
+    """
+
+    name: str
+    shapes: Callable[[int], list[tuple[int, int]]] = field(repr=False)
+    note: str = ""
+
+    def count(self, width: int, rank: int) -> int:
+        """Parameters in one block."""
+        return sum(pair_count(inputs, outputs, rank) for inputs, outputs in self.shapes(width))
+
+    def ratio(self, width: int, rank: int) -> float:
+        """How many times Serial LoRA's parameters this baseline has, at the same rank."""
+        return self.count(width, rank) / serial_lora_count(width, 1, rank)
+
+
+BASELINES: tuple[Baseline, ...] = (
+    Baseline(
+        "q, k, v and out, a pair each",
+        lambda d: [(d, d)] * 4,
+        "the paper's baseline (Fig. 1, eq. 2)",
+    ),
+    Baseline("q, k and v, a pair each", lambda d: [(d, d)] * 3, "CLIP-LoRA's default"),
+    Baseline("q and v, a pair each", lambda d: [(d, d)] * 2, "LoRA's own experiments"),
+    Baseline(
+        "fused qkv, one pair",
+        lambda d: [(d, 3 * d)],
+        "PEFT on a linear layer named qkv: A is shared by q, k and v",
+    ),
+    Baseline(
+        "fused qkv, one pair, and out",
+        lambda d: [(d, 3 * d), (d, d)],
+        "PEFT on torch.nn.MultiheadAttention",
+    ),
+    Baseline(
+        "q, k, v and out, four query heads to one key head",
+        lambda d: [(d, d), (d, d // 4), (d, d // 4), (d, d)],
+        "grouped-query attention: k and v are rectangular",
+    ),
+    Baseline(
+        "q, k, v and out, attention half as wide as the tokens",
+        lambda d: [(d, d // 2)] * 3 + [(d // 2, d)],
+        "an inner width that differs from the token width",
+    ),
+)
+"""Ways to place LoRA on a block. Only the first is exactly four times Serial LoRA."""
+
+
+def ratio_frame(width: int = 768, rank: int = 32) -> pd.DataFrame:
+    """LoRA's size over Serial LoRA's in one block, under every placement of `BASELINES`.
+
+    The last row keeps the paper's placement and gives LoRA a quarter of the rank: equal budget.
+    """
+    serial = serial_lora_count(width, 1, rank)
+    rows = [
+        (b.name, rank, b.count(width, rank), serial, b.ratio(width, rank), b.note)
+        for b in BASELINES
+    ]
+    quarter = max(1, rank // 4)
+    count = lora_count(width, 1, quarter)
+    note = "LoRA at Serial LoRA's budget"
+    rows.append((BASELINES[0].name, quarter, count, serial, count / serial, note))
+    columns = ["LoRA on", "rank", "LoRA", "Serial LoRA", "ratio", "who does this"]
+    return pd.DataFrame(rows, columns=columns)

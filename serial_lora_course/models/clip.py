@@ -1,0 +1,212 @@
+"""CLIP at both scales: open_clip's own classes, a tokenizer and the preprocessing.
+
+``tiny`` is a small open_clip model that this project pretrained on emoji of many designers
+(``assets/weights/tiny-clip.*``). ``paper`` is OpenAI's ViT-B/16, which was trained with QuickGELU:
+in plain GELU it loads without a word and is several points worse, so that is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import open_clip
+import torch
+from torch import Tensor, nn
+from torchvision import transforms
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.models.weights import PICKLE_ENDINGS, fill_from_safetensors, require_file
+
+TINY_MODEL = "tiny-clip"
+PAPER_MODEL = "ViT-B-16-quickgelu"
+SCALES = ("tiny", "paper")
+
+
+@dataclass(frozen=True)
+class CLIPBackbone:
+    """A CLIP model and all that turns pictures and words into its inputs.
+
+    ``train_transform`` and ``test_transform`` take a PIL picture and return a float tensor
+    (3, size, size); ``tokenizer`` takes a list of n strings and returns ids (n, context_length).
+    """
+
+    model: nn.Module
+    name: str
+    scale: str
+    tokenizer: Callable[[list[str]], Tensor]
+    train_transform: Callable
+    test_transform: Callable
+
+
+def load_clip(
+    scale: str = "tiny",
+    model_name: str | None = None,
+    weights: str | Path | None = "default",
+    crop_scale: tuple[float, float] | None = None,
+) -> CLIPBackbone:
+    """Create CLIP through open_clip's factory and fill it with pretrained weights.
+
+    Args:
+        scale: ``tiny`` or ``paper``.
+        model_name: another open_clip architecture than the scale's own.
+        weights: a safetensors file, ``"default"`` for the scale's own weights (at paper scale
+            OpenAI's, through the hub), or None for random weights.
+        crop_scale: smallest and largest share of the area that a training crop keeps.
+
+    Raises:
+        SerialLoRAError: unknown scale or architecture, GELU with OpenAI's weights, a weights file
+            that is missing, damaged or of another model, or the hub out of reach.
+    """
+    if scale not in SCALES:
+        raise SerialLoRAError(f"There is no scale {scale!r}; choose tiny or paper.")
+    open_clip.add_model_config(tiny_file("json"))
+    name = model_name or (TINY_MODEL if scale == "tiny" else PAPER_MODEL)
+    if open_clip.get_model_config(name) is None:
+        raise SerialLoRAError(
+            f"open_clip has no model {name!r}; use {TINY_MODEL} or {PAPER_MODEL}, or see "
+            "open_clip.list_models()."
+        )
+    _refuse_wrong_activation(name, weights)
+    if weights == "default" and name == TINY_MODEL:
+        weights = tiny_file("safetensors")
+    model = _from_hub(name) if weights == "default" else _create(name)
+    _refuse_other_text_towers(model, name)
+    if weights not in (None, "default"):
+        load_weights(model, Path(weights))
+    size = open_clip.get_model_config(name)["vision_cfg"]["image_size"]
+    return CLIPBackbone(
+        model=model.eval(),
+        name=name,
+        scale=scale,
+        tokenizer=_tokenizer(name),
+        train_transform=build_train_transform(size, crop_scale or _default_crop(scale)),
+        test_transform=build_test_transform(size),
+    )
+
+
+def tiny_file(ending: str) -> Path:
+    """A file of the tiny CLIP that the package carries: its config, weights, merges or card."""
+    return Path(str(files("serial_lora_course"))) / "assets" / "weights" / f"{TINY_MODEL}.{ending}"
+
+
+def _default_crop(scale: str) -> tuple[float, float]:
+    # CLIP-LoRA crops to as little as 8%; of an emoji that would leave no shape to recognise.
+    return (0.6, 1.0) if scale == "tiny" else (0.08, 1.0)
+
+
+def _refuse_wrong_activation(name: str, weights: str | Path | None) -> None:
+    sibling = f"{name}-quickgelu"
+    if weights is not None and open_clip.get_model_config(sibling) is not None:
+        raise SerialLoRAError(
+            f"{name} computes GELU, but OpenAI's weights were trained with QuickGELU, and nothing "
+            f"in the file would show the mismatch; use {sibling}."
+        )
+
+
+def _refuse_other_text_towers(model: nn.Module, name: str) -> None:
+    # encode_prompts counts on a causal text tower that reads its answer at the end-of-text token.
+    if not isinstance(model, open_clip.CLIP) or model.attn_mask is None:
+        raise SerialLoRAError(
+            f"{name} has another text tower than OpenAI's CLIP; choose a plain CLIP such as "
+            f"{PAPER_MODEL}."
+        )
+
+
+def _create(name: str) -> nn.Module:
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # open_clip warns that weights are missing; they come next
+    try:
+        return open_clip.create_model(name)
+    finally:
+        logger.setLevel(level)
+
+
+def _from_hub(name: str) -> nn.Module:
+    try:
+        return open_clip.create_model(name, pretrained="openai")
+    except Exception as error:
+        raise SerialLoRAError(
+            f"OpenAI's weights for {name} could not be fetched ({type(error).__name__}); fetch "
+            "them where there is a network with `python -m data_scripts.clip_weights`, then name "
+            "the file with --weights."
+        ) from error
+
+
+def _tokenizer(name: str) -> Callable[[list[str]], Tensor]:
+    if name == TINY_MODEL:
+        return open_clip.get_tokenizer(name, bpe_path=str(tiny_file("merges.txt.gz")))
+    return open_clip.get_tokenizer(name)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill ``model`` from a safetensors state dict; every tensor is checked before one is copied.
+
+    Raises:
+        SerialLoRAError: no such file, not a safetensors file, or not this model's tensors.
+    """
+    require_file(path)
+    if path.suffix in PICKLE_ENDINGS:
+        raise SerialLoRAError(
+            f"{path.name} may be a pickle (OpenAI's .pt is TorchScript) and is not opened; convert "
+            "it with `python -m data_scripts.clip_weights --convert`, or take a safetensors file."
+        )
+    fill_from_safetensors(model, path)
+
+
+Channels = tuple[float, float, float]
+OPENAI: tuple[Channels, Channels] = (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+
+
+def build_train_transform(
+    size: int,
+    crop_scale: tuple[float, float],
+    mean: Channels = OPENAI[0],
+    std: Channels = OPENAI[1],
+) -> Callable:
+    """Random crop and flip, as CLIP-LoRA trains (its ``main.py``), then (x - mean) / std."""
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(
+                size, scale=crop_scale, interpolation=transforms.InterpolationMode.BICUBIC
+            ),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, std),
+        ]
+    )
+
+
+def build_test_transform(
+    size: int, mean: Channels = OPENAI[0], std: Channels = OPENAI[1]
+) -> Callable:
+    """CLIP's own preprocessing: shorter side to ``size``, central square, (x - mean) / std."""
+    return transforms.Compose(
+        [
+            transforms.Resize(size, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, std),
+        ]
+    )
+
+
+def encode_prompts(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Normalised text features (n, embed_dim) of token ids (n, context_length), cut short exactly.
+
+    The text tower is causal and reads its answer at the end-of-text token, so nothing behind the
+    longest prompt can reach the result. Class prompts use about ten of CLIP's 77 positions; the
+    rest is not computed.
+    """
+    length = int(tokens.argmax(dim=-1).max()) + 1  # the end-of-text token has the highest id
+    tokens = tokens[:, :length]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]  # (n, length, d)
+    x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
+    x = model.ln_final(x)
+    x = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]  # (n, d)
+    features = x @ model.text_projection
+    return nn.functional.normalize(features, dim=-1)

@@ -1,0 +1,293 @@
+"""Who judges generated pictures: the networks behind FID, KID, CLIP-Score and the style's share.
+
+    judge = load_judge("tiny")
+    frechet_distance(judge.picture_features(drawn), judge.picture_features(real))
+    judge.clip_scores(drawn, captions).mean()
+    judge.style_measures(drawn, "night")
+
+A judge has no part in the tuning that it judges.
+
+=======================  ==================================  =====================================
+                         tiny                                paper
+=======================  ==================================  =====================================
+features for FID, KID    tiny CLIP, block 4, mean of tokens  Inception (December 2015), 2048
+CLIP-Score               tiny CLIP                           OpenAI's ViT-B/32
+style                    :mod:`serial_lora_course.models.style_classifier` the same ViT-B/32, zero-shot
+=======================  ==================================  =====================================
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from huggingface_hub import hf_hub_url
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import center_crop, pil_to_tensor
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.metrics import accuracy
+from serial_lora.metrics_pictures import clip_score
+from serial_lora_course.data.download import data_root
+from serial_lora_course.data.style_sets import SIZE
+from serial_lora_course.data.styles import style_names
+from serial_lora_course.models.clip import SCALES, CLIPBackbone, encode_prompts, load_clip
+from serial_lora_course.models.inception import load_inception
+from serial_lora_course.models.style_classifier import STYLES, style_classifier
+
+Pictures = np.ndarray | Tensor | Sequence[Any]
+"""uint8 (N, height, width, 3), or N PIL pictures, which may differ in size."""
+
+AT_ONCE = 100  # pictures or captions that a network sees together
+FEATURE_BLOCK = 3  # of the tiny CLIP's six, counted from 0
+PAPER_CLIP = "ViT-B-32-quickgelu"
+STYLE_PROMPT = "a picture in the style of {}."
+NO_STYLE = "a photo."
+
+
+class Judge(ABC):
+    """What both judges can do; all features and scores are float32 on the CPU.
+
+    Attributes:
+        clip: the CLIP behind CLIP-Score.
+        styles: the styles that it tells apart, in the order of :meth:`style_probabilities`.
+    """
+
+    clip: CLIPBackbone
+    styles: tuple[str, ...]
+
+    @abstractmethod
+    def picture_features(self, pictures: Pictures) -> Tensor:
+        """Features (N, d) for FID and KID."""
+
+    @abstractmethod
+    def style_probabilities(self, pictures: Pictures) -> Tensor:
+        """How likely each of ``styles`` is, (N, styles)."""
+
+    @torch.no_grad()
+    def clip_features(self, pictures: Pictures) -> Tensor:
+        """CLIP's normalised features (N, d) of pictures."""
+        model = self.clip.model
+        return torch.cat(
+            [model.encode_image(part, normalize=True).cpu() for part in self._batches(pictures)]
+        )
+
+    @torch.no_grad()
+    def text_features(self, captions: Sequence[str]) -> Tensor:
+        """CLIP's normalised features (N, d) of captions, taken as they are."""
+        model = self.clip.model
+        tokens = self.clip.tokenizer(list(captions)).to(_device(model))
+        return torch.cat([encode_prompts(model, part).cpu() for part in tokens.split(AT_ONCE)])
+
+    def clip_scores(self, pictures: Pictures, captions: Sequence[str]) -> Tensor:
+        """CLIP-Score (N,) of each picture and its own caption.
+
+        Raises:
+            SerialLoRAError: not one caption for each picture.
+        """
+        _check_pairs(pictures, captions)
+        return clip_score(self.clip_features(pictures), self.text_features(captions))
+
+    def retrieval(self, pictures: Pictures, captions: Sequence[str]) -> float:
+        """Share of pictures whose own caption is, of all the captions given, the likest.
+
+        A caption may be given several times; it counts as one.
+
+        Raises:
+            SerialLoRAError: not one caption for each picture, or less than two different ones.
+        """
+        _check_pairs(pictures, captions)
+        position = {caption: index for index, caption in enumerate(dict.fromkeys(captions))}
+        if len(position) < 2:
+            raise SerialLoRAError(
+                "To find a picture's caption among others, give at least two different captions."
+            )
+        scores = self.clip_features(pictures) @ self.text_features(list(position)).T
+        return accuracy(scores, torch.tensor([position[caption] for caption in captions]))
+
+    def style_of(self, pictures: Pictures) -> list[str]:
+        """The likeliest style of each picture."""
+        return [self.styles[index] for index in self.style_probabilities(pictures).argmax(1)]
+
+    def style_measures(self, pictures: Pictures, style: str) -> dict[str, float]:
+        """``style_share``: of N pictures, the share taken for ``style``; and its standard error.
+
+        Raises:
+            SerialLoRAError: a style that this judge does not know.
+        """
+        if style not in self.styles:
+            raise SerialLoRAError(
+                f"The judge does not know the style {style!r}, only {', '.join(self.styles)}."
+            )
+        found = self.style_of(pictures)
+        share = found.count(style) / len(found)
+        return {"style_share": share, "style_error": (share * (1 - share) / len(found)) ** 0.5}
+
+    def _batches(self, pictures: Pictures):
+        """Pictures as CLIP takes them, some at a time: float32 (n, 3, size, size)."""
+        device = _device(self.clip.model)
+        sheet = as_pictures(pictures)
+        for start in range(0, len(sheet), AT_ONCE):
+            part = [self.clip.test_transform(p) for p in sheet[start : start + AT_ONCE]]
+            yield torch.stack(part).to(device)
+
+
+class TinyJudge(Judge):
+    """Judges drawings by the tiny CLIP and, as to style, by colours and detail.
+
+    FID's features are not CLIP's answer. That answer was trained to be the same whoever draws, so
+    in it most styles stand out less from the distance between two halves of one. Two thirds of the
+    way up the tower, what a drawing shows and how it is drawn are both still there. Their mean over
+    the patches stands for the whole picture, as Inception's pooled features do.
+    """
+
+    styles = STYLES
+
+    def __init__(self) -> None:
+        self.clip = load_clip("tiny")
+
+    @torch.no_grad()
+    def picture_features(self, pictures: Pictures) -> Tensor:
+        """Features (N, 192) for FID and KID; see :class:`TinyJudge`."""
+        visual, features = self.clip.model.visual, []
+        block = visual.transformer.resblocks[FEATURE_BLOCK]
+        # Tokens are (n, 1 + patches, width); the first stands for no patch.
+        handle = block.register_forward_hook(
+            lambda module, inputs, tokens: features.append(tokens[:, 1:].mean(1))
+        )
+        try:
+            for part in self._batches(pictures):
+                visual(part)
+        finally:
+            handle.remove()
+        return torch.cat(features)
+
+    def style_probabilities(self, pictures: Pictures) -> Tensor:
+        """How likely each of ``styles`` is, (N, 5), by a classifier that is made at first use."""
+        classifier = style_classifier()
+        pixels = [pil_to_tensor(picture.resize((SIZE, SIZE))) for picture in as_pictures(pictures)]
+        order = [classifier.names.index(name) for name in self.styles]
+        return classifier.probabilities(torch.stack(pixels))[:, order].float()
+
+
+class PaperJudge(Judge):
+    """Judges pictures by Inception and by OpenAI's CLIP ViT-B/32, on a GPU where there is one.
+
+    All networks see the central square, which is what training sees too. What CLIP calls a style
+    is its likeliest prompt; nobody has measured here how often it is right.
+
+    Args:
+        clip_weights, inception_weights: files; None for those below the data root's ``weights``,
+            or else from the network.
+
+    Raises:
+        SerialLoRAError: torch-fidelity or some weights are missing, or a file is not the right one.
+    """
+
+    styles = (*style_names("paper"), "photo")
+
+    def __init__(
+        self,
+        clip_weights: str | Path | None = None,
+        inception_weights: str | Path | None = None,
+    ) -> None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.inception = load_inception(inception_weights).to(device)
+        self.clip = load_paper_clip(clip_weights)
+        self.clip.model.to(device)
+
+    @torch.no_grad()
+    def picture_features(self, pictures: Pictures) -> Tensor:
+        """Inception's features (N, 2048) for FID and KID."""
+        device = _device(self.inception)
+        features = [  # one by one, as pictures may differ in size
+            self.inception(pil_to_tensor(central_square(picture))[None].to(device)).cpu()
+            for picture in as_pictures(pictures)
+        ]
+        return torch.cat(features).float()
+
+    def style_probabilities(self, pictures: Pictures) -> Tensor:
+        """How likely each of ``styles`` is, (N, styles), to CLIP, zero-shot."""
+        words = [name.replace("_", " ") for name in self.styles[:-1]]
+        prompts = [*map(STYLE_PROMPT.format, words), NO_STYLE]
+        similarity = self.clip_features(pictures) @ self.text_features(prompts).T
+        return (self.clip.model.logit_scale.detach().cpu().exp() * similarity).softmax(1)
+
+
+def load_judge(scale: str = "tiny") -> Judge:
+    """The judge of a scale.
+
+    Raises:
+        SerialLoRAError: there is no such scale, or as for :class:`PaperJudge`.
+    """
+    if scale not in SCALES:
+        raise SerialLoRAError(f"There is no scale {scale!r}; choose tiny or paper.")
+    return TinyJudge() if scale == "tiny" else PaperJudge()
+
+
+def load_paper_clip(weights: str | Path | None = None) -> CLIPBackbone:
+    """OpenAI's ViT-B/32, the CLIP of CLIP-Score.
+
+    Args:
+        weights: a safetensors file; None for the one below the data root's ``weights``, or else
+            through the hub.
+
+    Raises:
+        SerialLoRAError: the hub is out of reach, or the file is not this model's.
+    """
+    place = data_root() / "weights" / f"{PAPER_CLIP}-openai.safetensors"
+    if weights is None and place.exists():
+        weights = place
+    try:
+        return load_clip("paper", PAPER_CLIP, weights or "default")
+    except SerialLoRAError as error:
+        if weights is not None:
+            raise
+        repository = open_clip.get_pretrained_cfg(PAPER_CLIP, "openai")["hf_hub"].rstrip("/")
+        url = hf_hub_url(repository, "open_clip_model.safetensors")
+        raise SerialLoRAError(
+            f"CLIP-Score at paper scale needs OpenAI's {PAPER_CLIP}, which could not be fetched; "
+            f"where there is a network, download {url}, and put the file at {place}."
+        ) from error
+
+
+def as_pictures(pictures: Pictures) -> list[Image.Image]:
+    """Pictures as PIL RGB.
+
+    Raises:
+        SerialLoRAError: there are none, or an array that is not uint8 (N, height, width, 3).
+    """
+    if isinstance(pictures, np.ndarray | Tensor):
+        array = np.asarray(pictures)
+        if array.ndim != 4 or array.shape[-1] != 3 or array.dtype != np.uint8:
+            raise SerialLoRAError(
+                "Pictures are uint8 of shape (N, height, width, 3), not "
+                f"{array.dtype} of shape {array.shape}."
+            )
+        pictures = [Image.fromarray(picture) for picture in array]
+    if not len(pictures):
+        raise SerialLoRAError("There are no pictures to judge; give at least one.")
+    return [picture.convert("RGB") for picture in pictures]
+
+
+def central_square(picture: Image.Image) -> Image.Image:
+    """The largest square in the middle of a picture."""
+    return center_crop(picture, min(picture.size))
+
+
+def _check_pairs(pictures: Pictures, captions: Sequence[str]) -> None:
+    if len(pictures) != len(captions):
+        raise SerialLoRAError(
+            f"Every picture needs its caption: there are {len(pictures)} pictures and "
+            f"{len(captions)} captions."
+        )
+
+
+def _device(module: torch.nn.Module) -> torch.device:
+    return next(module.parameters()).device

@@ -1,0 +1,133 @@
+"""The tiny CLIP's text tower as the text encoders and tokenizers that Stable Diffusion 3 asks for.
+
+SD3 reads a prompt with two CLIP text encoders of different depth (and with T5, which its pipeline
+can do without). The tiny SD3 gets both from the one tiny CLIP: its whole text tower, and the same
+tower cut short after two layers, where a token still stands for little more than its own word.
+A T5 that says nothing fills the third place in a folder.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from open_clip.tokenizer import bytes_to_unicode
+from tokenizers import Tokenizer, models
+from torch import Tensor, nn
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
+
+SHORT_LAYERS = 2
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def text_encoder(model: nn.Module, layers: int | None = None) -> CLIPTextModelWithProjection:
+    """transformers' text encoder with the weights of an open_clip model's text tower.
+
+    Args:
+        model: an open_clip CLIP with a causal text tower.
+        layers: how many of its layers to keep, from the first; None for all.
+
+    Returns:
+        In evaluation mode: for token ids (n, length) the same features as ``model.encode_text``
+        where all layers are kept.
+    """
+    vocabulary, width = model.token_embedding.weight.shape
+    blocks = list(model.transformer.resblocks)[:layers]
+    encoder = CLIPTextModelWithProjection(
+        CLIPTextConfig(
+            vocab_size=vocabulary,
+            hidden_size=width,
+            intermediate_size=blocks[0].mlp.c_fc.out_features,
+            projection_dim=model.text_projection.shape[1],
+            num_hidden_layers=len(blocks),
+            num_attention_heads=blocks[0].attn.num_heads,
+            max_position_embeddings=len(model.positional_embedding),
+            hidden_act="gelu",
+            bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1,
+            pad_token_id=vocabulary - 1,
+        )
+    )
+    encoder.load_state_dict(_text_weights(model, blocks), strict=True)
+    return encoder.eval()
+
+
+def _text_weights(model: nn.Module, blocks: list[nn.Module]) -> dict[str, Tensor]:
+    weights = {
+        "text_model.embeddings.token_embedding.weight": model.token_embedding.weight,
+        "text_model.embeddings.position_embedding.weight": model.positional_embedding,
+        "text_model.final_layer_norm.weight": model.ln_final.weight,
+        "text_model.final_layer_norm.bias": model.ln_final.bias,
+        "text_projection.weight": model.text_projection.T,
+    }
+    for index, block in enumerate(blocks):
+        start = f"text_model.encoder.layers.{index}."
+        parts = {
+            "layer_norm1": block.ln_1,
+            "layer_norm2": block.ln_2,
+            "mlp.fc1": block.mlp.c_fc,
+            "mlp.fc2": block.mlp.c_proj,
+            "self_attn.out_proj": block.attn.out_proj,
+        }
+        for name, part in parts.items():
+            weights[f"{start}{name}.weight"] = part.weight
+            weights[f"{start}{name}.bias"] = part.bias
+        packed = zip(
+            "qkv", block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3), strict=True
+        )
+        for name, weight, bias in packed:
+            weights[f"{start}self_attn.{name}_proj.weight"] = weight
+            weights[f"{start}self_attn.{name}_proj.bias"] = bias
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+def clip_tokenizer(merges: Path, length: int) -> CLIPTokenizer:
+    """transformers' tokenizer over the same merges, with open_clip's numbering of the tokens.
+
+    Args:
+        merges: the gzipped file that open_clip's ``SimpleTokenizer(bpe_path=...)`` reads.
+        length: longest prompt in tokens, start and end counted.
+    """
+    _, *lines = gzip.decompress(merges.read_bytes()).decode().splitlines()  # a title comes first
+    letters = list(bytes_to_unicode().values())
+    words = [line.replace(" ", "") for line in lines]
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *words, START, END]
+    with TemporaryDirectory() as folder:  # the one form that every version of transformers reads
+        vocabulary = {token: index for index, token in enumerate(tokens)}
+        Path(folder, "vocab.json").write_text(json.dumps(vocabulary), "utf-8")
+        Path(folder, "merges.txt").write_text("\n".join(["#version: 0.2", *lines, ""]), "utf-8")
+        return CLIPTokenizer.from_pretrained(
+            folder,
+            unk_token=END,
+            bos_token=START,
+            eos_token=END,
+            pad_token=END,
+            model_max_length=length,
+        )
+
+
+def silent_t5(width: int) -> T5EncoderModel:
+    """A T5 without a layer, whose every answer (n, length, width) is zero."""
+    config = T5Config(vocab_size=3, d_model=width, d_kv=1, d_ff=1, num_heads=1, num_layers=0)
+    encoder = T5EncoderModel(config)
+    nn.init.zeros_(encoder.encoder.final_layer_norm.weight)
+    return encoder.eval()
+
+
+def silent_t5_tokenizer() -> T5TokenizerFast:
+    """The silent T5's tokenizer, which knows no word."""
+    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    return T5TokenizerFast(
+        tokenizer_object=Tokenizer(models.Unigram(words, unk_id=2)),
+        extra_ids=0,
+        model_max_length=512,
+    )

@@ -1,0 +1,107 @@
+"""What panels of adapted models share: a model that is lent to them, its scale, and pictures.
+
+A panel borrows the learner's own model for each answer and gives it back as it was, whatever
+happens in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ipywidgets
+from PIL import Image
+from torch import nn
+
+from serial_lora.config import AdapterConfig
+from serial_lora.injection import adapter_parameters, adapters, disabled, injections, set_scale
+
+LARGEST_SCALE = 1.5
+STEP = 0.05
+STILL_SCALES = (0.0, 0.5, 1.0, 1.5)
+"""Where the slider of a still form stands, one column each."""
+
+
+@contextmanager
+def borrowed(model: nn.Module, scale: float | None) -> Iterator[nn.Module]:
+    """The model in evaluation mode with its adapters at ``scale`` (None: without them).
+
+    When the `with` block ends, by an exception too, every adapter's scale and every module's mode
+    are as they were.
+
+    Raises:
+        SerialLoRAError: if there are no adapters, they are merged, or the scale is not finite.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    configs = [(injection, injection.config) for _, injection in injections(model)]
+    scales = [(adapter, adapter.scale) for adapter in adapters(model).values()]
+    try:
+        model.eval()
+        if scale is None:
+            with disabled(model):
+                yield model
+        else:
+            set_scale(model, scale)
+            yield model
+    finally:
+        for adapter, value in scales:
+            adapter.scale = value
+        for injection, config in configs:
+            injection.config = config
+        for module, training in modes:
+            module.training = training
+
+
+def own_config(model: nn.Module) -> AdapterConfig:
+    """The configuration of the model's adapters, with the scale that they have now.
+
+    Raises:
+        SerialLoRAError: if there are no adapters.
+    """
+    return injections(model)[0][1].config
+
+
+def adapter_digest(model: nn.Module) -> bytes:
+    """Of the adapters' numbers: it changes when they are trained further or exchanged."""
+    digest = hashlib.blake2b()
+    for parameter in adapter_parameters(model):
+        digest.update(parameter.detach().cpu().numpy())
+    return digest.digest()
+
+
+def scale_slider(
+    model: nn.Module, continuous_update: bool, width: str
+) -> tuple[ipywidgets.FloatSlider, ipywidgets.Box]:
+    """A slider that begins at the scale of the model's adapters, with words for what it means.
+
+    Args:
+        continuous_update: whether the value follows the hand.
+        width: of the description, as CSS has it.
+
+    Returns:
+        The slider, and the box that holds it and its words, in one line where there is room.
+    """
+    own = own_config(model).scale
+    slider = ipywidgets.FloatSlider(
+        min(max(own, 0), LARGEST_SCALE),
+        min=0,
+        max=LARGEST_SCALE,
+        step=STEP,
+        description="scale",
+        style={"description_width": width},
+        layout={"width": "420px", "max_width": "100%"},
+        continuous_update=continuous_update,
+    )
+    words = f"0: without the adapter; {own:g}: the adapter's own scale"
+    return slider, ipywidgets.Box([slider, ipywidgets.Label(words)], layout={"flex_flow": "wrap"})
+
+
+def png_bytes(picture: Image.Image, longest: int) -> bytes:
+    """A picture as PNG, its longer side made ``longest`` pixels at most."""
+    picture = picture.copy()
+    picture.thumbnail((longest, longest))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

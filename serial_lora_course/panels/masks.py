@@ -1,0 +1,473 @@
+"""The panel of lesson 06: drag a box over a picture, see the mask without and with the adapter.
+
+Encoding a picture is almost all of SAM's work and does not depend on the box, so each picture is
+encoded once per scale of the adapter, and only the small decoder answers a box that moves. The
+model is borrowed for each answer and given back as it was, whatever happens in between.
+
+Where nobody can drag (see `serial_lora_course.panels.counts`) the same content stands still: a few boxes at a
+few scales, and the mean Dice over all scales.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import ipywidgets
+import numpy as np
+import torch
+import traitlets
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.metrics import dice
+from serial_lora_course.data.segmentation import SegmentationExample
+from serial_lora_course.figures.base import (
+    QUIET,
+    display_figure,
+    house_style,
+    method_look,
+    with_description,
+)
+from serial_lora_course.figures.masks import (
+    BOX_COLOUR,
+    COLOURS,
+    WORDS,
+    OverlayRow,
+    overlay,
+    plot_overlays,
+)
+from serial_lora_course.labs.sam import (
+    PreparedExample,
+    decode,
+    encode,
+    original_size_logits,
+    to_input_frame,
+)
+from serial_lora_course.models.sam import SamBackbone
+from serial_lora_course.panels.base import (
+    LARGEST_SCALE,
+    STILL_SCALES,
+    adapter_digest,
+    borrowed,
+    own_config,
+    png_bytes,
+    scale_slider,
+)
+from serial_lora_course.panels.counts import is_static
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+CURVE_SCALES = tuple(float(scale) for scale in np.linspace(0, LARGEST_SCALE, 7))
+STILL_ROWS = 4
+SHOWN = 256
+"""Screen pixels of a picture's longer side in the panel."""
+KEPT_EMBEDDINGS = 64  # 4 MiB each at paper scale
+
+# ------------------------------------------------------------------------------ what is shown
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A picture, with its objects if they are known; told from others by being the same object.
+
+    Attributes:
+        title: what the picture is called in the panel.
+        picture: RGB, of (width, height) W, H.
+        masks, boxes, names: of N objects as in
+            :class:`serial_lora_course.data.segmentation.SegmentationExample`; N is 0 for a bare picture.
+    """
+
+    title: str
+    picture: Image.Image
+    masks: np.ndarray
+    boxes: np.ndarray
+    names: tuple[str, ...]
+
+    @property
+    def first_box(self) -> tuple[float, ...]:
+        """Where the box begins: round the first object, else the middle of the picture."""
+        if len(self.boxes):
+            return tuple(float(edge) for edge in self.boxes[0])
+        width, height = self.picture.size
+        middle = (width // 4, height // 4, width - width // 4, height - height // 4)
+        return tuple(float(edge) for edge in middle)
+
+    def object_in(self, box: Sequence[float]) -> int | None:
+        """The object whose box overlaps most with this one (IoU); None when none does."""
+        if not len(self.boxes):
+            return None
+        overlaps = box_iou(torch.tensor([box]), torch.as_tensor(self.boxes))[0]
+        return int(overlaps.argmax()) if overlaps.max() > 0 else None
+
+
+def as_scenes(examples: Sequence[SegmentationExample | Image.Image]) -> list[Scene]:
+    """Examples and bare pictures as scenes, numbered from 1.
+
+    Raises:
+        SerialLoRAError: there are none, or one is neither.
+    """
+    single = isinstance(examples, SegmentationExample | Image.Image)
+    scenes = [_as_scene(n, item) for n, item in enumerate([examples] if single else examples, 1)]
+    if not scenes:
+        raise SerialLoRAError("there are no pictures to show; pass at least one.")
+    return scenes
+
+
+def _as_scene(number: int, item: Any) -> Scene:
+    if isinstance(item, SegmentationExample):
+        names = ", ".join(dict.fromkeys(item.names))
+        picture = item.picture.convert("RGB")
+        return Scene(f"{number}: {names}", picture, item.masks, item.boxes, item.names)
+    if isinstance(item, Image.Image):
+        nothing = np.zeros((0, item.height, item.width), bool)
+        boxes = np.zeros((0, 4), np.float32)
+        return Scene(f"{number}: picture", item.convert("RGB"), nothing, boxes, ())
+    raise SerialLoRAError(
+        f"a {type(item).__name__} is no picture; pass examples of a segmentation set, such as "
+        "data.test[0], or PIL images."
+    )
+
+
+# --------------------------------------------------------------------- masks at every scale
+
+
+class MasksAtScales:
+    """Masks of a model without its adapters and at any scale of them; pictures encoded once each.
+
+    Args:
+        backbone: a SAM with adapters that are not merged. It may be trained further between two
+            calls: pictures are encoded again then.
+
+    Raises:
+        SerialLoRAError: no backbone, no adapters, or merged ones.
+    """
+
+    def __init__(self, backbone: SamBackbone) -> None:
+        if not isinstance(backbone, SamBackbone):
+            raise SerialLoRAError(
+                f"a {type(backbone).__name__} is no SAM backbone; pass what load_sam returned."
+            )
+        with borrowed(backbone.model, 0.0):
+            pass  # says at once what would keep it from working later
+        self.backbone = backbone
+        self._embedding = lru_cache(KEPT_EMBEDDINGS)(self._encode)
+
+    @property
+    def method(self) -> str:
+        """The adapter's method, ``serial_lora`` or ``lora``."""
+        return own_config(self.backbone.model).method
+
+    @torch.no_grad()
+    def find(self, scene: Scene, boxes: Any, scale: float | None) -> np.ndarray:
+        """What :func:`serial_lora_course.labs.sam.predict_masks` finds: bool (N, H, W).
+
+        Args:
+            boxes: float, (N, 4): x0, y0, x1, y1 at pixel edges of the picture.
+            scale: of every adapter; None for the model without them.
+
+        Raises:
+            SerialLoRAError: the adapters were merged or taken out, or the picture is too narrow.
+        """
+        with borrowed(self.backbone.model, scale) as model:
+            embedding = self._embedding(scene, scale, adapter_digest(model)).to(model.device)
+            size = model.image_encoder.img_size
+            pixels, scaled = to_input_frame(scene.picture, np.asarray(boxes, np.float32), size)
+            prepared = PreparedExample(pixels, scaled, scene.masks, scene.picture.size[::-1])
+            logits = decode(model, embedding, scaled.to(model.device))
+            logits = original_size_logits(model, logits, prepared)
+            return (logits > model.mask_threshold).cpu().numpy()
+
+    def _encode(self, scene: Scene, scale: float | None, digest: bytes) -> Tensor:
+        """The picture's embedding (1, channels, grid, grid), which `find` asks for just once."""
+        model = self.backbone.model  # at this scale already
+        size = model.image_encoder.img_size
+        pixels, _ = to_input_frame(scene.picture, np.zeros((0, 4)), size)
+        return encode(model, model.preprocess(pixels.to(model.device))[None]).float()
+
+
+# ---------------------------------------------------------------------------------- the panel
+
+
+class BoxPicker(anywidget.AnyWidget):
+    """A picture over which a box is dragged, with a pointer or with the arrow keys.
+
+    A box that is set is brought into order: reversed corners are sorted and what lies outside the
+    picture is cut off. A box with no area in the picture leaves the one before in its place.
+
+    Attributes:
+        picture: PNG bytes; width, height: of the picture whose pixels the box is in.
+        box: x0, y0, x1, y1 at the picture's pixel edges.
+        label: what stands above the picture, and what a screen reader calls it.
+        message: what stands below it and is read out when it changes.
+        shown_width: in screen pixels; colour: of the box.
+    """
+
+    _esm = ASSETS / "box_picker.js"
+    _css = ASSETS / "box_picker.css"
+    _good = (0.0, 0.0, 1.0, 1.0)  # the last box that was one
+    picture = traitlets.Bytes().tag(sync=True)
+    width = traitlets.Int(1).tag(sync=True)
+    height = traitlets.Int(1).tag(sync=True)
+    box = traitlets.Tuple(*[traitlets.Float()] * 4, default_value=_good).tag(sync=True)
+    label = traitlets.Unicode().tag(sync=True)
+    message = traitlets.Unicode().tag(sync=True)
+    shown_width = traitlets.Int(SHOWN).tag(sync=True)
+    colour = traitlets.Unicode(BOX_COLOUR).tag(sync=True)
+
+    def show(self, picture: Image.Image, box: Sequence[float]) -> None:
+        """Change to another picture, with this box over it."""
+        with self.hold_sync():
+            self.width, self.height = picture.size
+            self.shown_width = _shown_width(picture.size)
+            self.picture = png_bytes(picture, 2 * SHOWN)  # two pixels for one, on fine screens
+            self.box = tuple(box)
+
+    @traitlets.validate("box")
+    def _in_order(self, proposal: dict[str, Any]) -> tuple[float, ...]:
+        # Not `self.box`: that is the new box already when it comes from the browser.
+        self._good = tidy_box(proposal["value"], (self.width, self.height)) or self._good
+        return self._good
+
+
+def tidy_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, ...] | None:
+    """A box with its corners sorted, cut to a picture of (width, height); None without area."""
+    if not np.isfinite(box).all():
+        return None
+    x = np.clip(sorted((box[0], box[2])), 0, size[0])
+    y = np.clip(sorted((box[1], box[3])), 0, size[1])
+    (x0, x1), (y0, y1) = np.float32(x), np.float32(y)  # as the model takes them
+    if x0 == x1 or y0 == y1:
+        return None
+    return tuple(float(edge) for edge in (x[0], y[0], x[1], y[1]))
+
+
+class MaskPanel(ipywidgets.VBox):
+    """A picture with a box to drag, the masks before and after adaptation, the adapter's scale.
+
+    Attributes:
+        choice: which picture; `picker`: the picture and its box; `scale`: the slider.
+        before, after: HTML, the overlays of the model without its adapter and at the scale.
+        found: the two masks shown now, bool (H, W), as (before, after).
+    """
+
+    found: tuple[np.ndarray, np.ndarray]
+
+    def __init__(
+        self, backbone: SamBackbone, examples: Sequence[SegmentationExample | Image.Image]
+    ) -> None:
+        self._masks = MasksAtScales(backbone)
+        self._scenes = as_scenes(examples)
+        self._choosing = False
+        width = "60px"
+        self.choice = ipywidgets.Dropdown(
+            options=[(scene.title, number) for number, scene in enumerate(self._scenes)],
+            description="picture",
+            style={"description_width": width},
+            layout={"max_width": "100%"},
+        )
+        narrow = {"margin": "0", "max_width": "100%"}
+        self.picker = BoxPicker(label="drag a box", layout=narrow)
+        # At paper scale a picture takes seconds for each new scale.
+        self.scale, slider = scale_slider(backbone.model, backbone.scale == "tiny", width)
+        self.before, self.after = (ipywidgets.HTML(layout=narrow) for _ in range(2))
+        row = {"flex_flow": "row wrap", "grid_gap": "4px 20px", "padding": "8px"}
+        pictures = ipywidgets.Box([self.picker, self.before, self.after], layout=row)
+        super().__init__([self.choice, pictures, slider, ipywidgets.HTML(_legend_html())])
+        self._choose()
+        self.choice.observe(self._choose, names="value")
+        self.picker.observe(self._update, names="box")
+        self.scale.observe(self._update, names="value")
+
+    @property
+    def scene(self) -> Scene:
+        """The picture that is shown now."""
+        return self._scenes[self.choice.value]
+
+    def _choose(self, _: Any = None) -> None:
+        self._choosing = True
+        self.picker.show(self.scene.picture, self.scene.first_box)
+        self._choosing = False
+        self._update()
+
+    def _update(self, _: Any = None) -> None:
+        if self._choosing:
+            return
+        scene, box, scale = self.scene, self.picker.box, round(self.scale.value, 2)
+        try:
+            self.found = tuple(self._masks.find(scene, [box], s)[0] for s in (None, scale))
+        except SerialLoRAError as error:  # such as an adapter that was taken out since
+            self.before.value = self.after.value = ""
+            self.picker.message = str(error)
+            return
+        meant = scene.object_in(box)
+        truth = None if meant is None else scene.masks[meant]
+        titles = ("before: no adapter", f"after: scale {scale:.2f}")
+        pages = [
+            _overlay_html(scene, truth, found, title)
+            for found, title in zip(self.found, titles, strict=True)
+        ]
+        self.before.value, self.after.value = pages
+        self.picker.message = _message(scene, meant, box, self.found)
+
+
+def _message(
+    scene: Scene, meant: int | None, box: Sequence[float], found: Sequence[np.ndarray]
+) -> str:
+    """What is measured, and what there is to notice, in words."""
+    if meant is not None:
+        said = f"Compared with the {scene.names[meant]}, which fits your box best."
+    elif scene.names:
+        said = "No object of this picture is in your box, so there is no Dice."
+    else:
+        said = "Nobody has outlined this picture's objects, so there is no Dice."
+    same = np.array_equal(*found)
+    return f"{said} Both masks are identical." if same else said
+
+
+def _overlay_html(scene: Scene, truth: np.ndarray | None, found: np.ndarray, title: str) -> str:
+    """One overlay with its title and its Dice, or the share of the picture without a truth."""
+    if truth is None:
+        said = f"found: {found.mean():.1%} of the picture"
+    else:
+        said = f"Dice {float(dice(found, truth)):.2f}"
+    shown = Image.fromarray(overlay(scene.picture, truth, found))
+    source = base64.b64encode(png_bytes(shown, 2 * SHOWN)).decode()
+    width = _shown_width(scene.picture.size)
+    enlarged = " box-picker-enlarged" if scene.picture.width < width else ""
+    ratio = "{} / {}".format(*scene.picture.size)
+    return (
+        f"<figure class='box-picker{enlarged}' style='width:{width}px'>"
+        f"<div class='box-picker-title'>{escape(title)}</div>"
+        f"<img class='box-picker-picture' style='aspect-ratio:{ratio}' decoding='sync' "
+        f"alt='{escape(title)}, {said}' src='data:image/png;base64,{source}'>"
+        f"<figcaption class='box-picker-message'>{said}</figcaption></figure>"
+    )
+
+
+def _legend_html() -> str:
+    entries = [(COLOURS[kind], word) for kind, word in WORDS.items()]
+    entries.append(("white", "outline of the truth"))
+    swatches = (
+        f"<span class='box-picker-swatch' style='background:{colour}'></span>{word}"
+        for colour, word in entries
+    )
+    return f"<div class='box-picker'>{''.join(swatches)}</div>"
+
+
+def _shown_width(size: tuple[int, int]) -> int:
+    return round(SHOWN * size[0] / max(size))
+
+
+# ----------------------------------------------------------------------------- the still form
+
+
+def dice_by_scale(
+    masks: MasksAtScales, scenes: Sequence[Scene], scales: Sequence[float] = CURVE_SCALES
+) -> dict[str, list[float]]:
+    """Title of each picture whose objects are known to its mean Dice at each scale."""
+    return {
+        scene.title: [
+            float(dice(masks.find(scene, scene.boxes, scale), scene.masks).mean())
+            for scale in scales
+        ]
+        for scene in scenes
+        if len(scene.masks)
+    }
+
+
+def plot_dice_by_scale(
+    scores: Mapping[str, Sequence[float]], method: str, scales: Sequence[float] = CURVE_SCALES
+) -> Figure:
+    """Dice against the adapter's scale: each picture as a grey line, their mean in colour.
+
+    Args:
+        scores: as :func:`dice_by_scale` gives them.
+        method: whose colour and marker the mean has.
+
+    Raises:
+        SerialLoRAError: if there are no scores.
+    """
+    if not scores:
+        raise SerialLoRAError("there are no scores to draw; pass one Dice a picture and scale.")
+    look = method_look(method)
+    mean = np.mean(list(scores.values()), axis=0)
+    with house_style():
+        figure = Figure(figsize=(6, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for number, values in enumerate(scores.values()):
+            label = None if number else "one picture"
+            axes.plot(scales, values, color=QUIET, linewidth=0.8, alpha=0.6, label=label)
+        axes.plot(
+            scales,
+            mean,
+            color=look["colour"],
+            marker=look["marker"],
+            linewidth=2.5,
+            label=f"mean, {look['title']}",
+        )
+        axes.set(xlabel="scale of the adapter (0: without it)", ylabel="Dice (higher is better)")
+        axes.set_ylim(0, 1.02)
+        axes.set_xticks(scales)
+        axes.legend(loc="lower left", fontsize=9)
+    said = ", ".join(f"{value:.2f} at {scale:g}" for scale, value in zip(scales, mean, strict=True))
+    words = f"Dice against the scale of the adapter, {len(scores)} pictures. Mean: {said}."
+    return with_description(figure, words)
+
+
+def _show_still(masks: MasksAtScales, scenes: Sequence[Scene]) -> None:
+    rows = [
+        OverlayRow(
+            title=scene.names[0] if scene.names else scene.title,
+            picture=scene.picture,
+            found={
+                f"scale {scale:g}": masks.find(scene, [scene.first_box], scale)[0]
+                for scale in STILL_SCALES
+            },
+            truth=scene.masks[0] if len(scene.masks) else None,
+            boxes=scene.first_box,
+        )
+        for scene in scenes[:STILL_ROWS]
+    ]
+    display_figure(plot_overlays(rows))
+    scores = dice_by_scale(masks, scenes)
+    if scores:
+        display_figure(plot_dice_by_scale(scores, masks.method))
+
+
+def mask_panel(
+    backbone: SamBackbone,
+    examples: Sequence[SegmentationExample | Image.Image],
+    static: bool | None = None,
+) -> MaskPanel | None:
+    """Show what an adapter changes in the mask of any box, and what its scale does.
+
+    Args:
+        backbone: a SAM with adapters that are not merged; it stays as it is.
+        examples: pictures to choose from, with their objects or (PIL images) without.
+        static: True for figures of the first object of each of the first pictures and of the mean
+            Dice over all; False for the panel; when left out, the panel where a live notebook is
+            there to move it.
+
+    Returns:
+        The panel, already shown; None in the still form.
+
+    Raises:
+        SerialLoRAError: no backbone, no adapters, merged ones, or no pictures.
+    """
+    from IPython.display import display
+
+    if is_static() if static is None else static:
+        _show_still(MasksAtScales(backbone), as_scenes(examples))
+        return None
+    panel = MaskPanel(backbone, examples)
+    display(panel)
+    return panel

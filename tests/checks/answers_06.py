@@ -1,0 +1,353 @@
+"""Right and wrong answers to the exercises of lesson 06."""
+
+import torch
+import torch.nn.functional as F
+from segment_anything.modeling.image_encoder import window_partition, window_unpartition
+from segment_anything.utils.transforms import ResizeLongestSide
+
+from serial_lora.metrics import dice, dice_ce
+
+torch.set_num_threads(1)
+
+
+# ------------------------------------------------------------------------------- 6.1 the frame
+
+
+def frame(size, boxes, side):
+    """By segment-anything's own predictor."""
+    resize = ResizeLongestSide(side)
+    return resize.get_preprocess_shape(*size, side), resize.apply_boxes_torch(boxes, size)
+
+
+def changed_frame(size_of=None, boxes_of=None):
+    """One thing changed: ``size_of(size, new, side)`` or ``boxes_of(size, new, boxes)``."""
+
+    def attempt(size, boxes, side):
+        new, scaled = frame(size, boxes, side)
+        if boxes_of is not None:
+            scaled = boxes_of(size, new, boxes)
+        return (new if size_of is None else size_of(size, new, side)), scaled
+
+    return attempt
+
+
+def by(*factors):
+    return torch.tensor(factors)
+
+
+def boxes_before_rounding(size, new, boxes):
+    return boxes * (max(new) / max(size))
+
+
+# -------------------------------------------------------------------------------- 6.2 Dice
+
+
+def dice_of(change):
+    """Dice with one thing changed: ``change(both, found, truth, masks)`` gives the number."""
+
+    def attempt(found, truth):
+        if not found.any() and not truth.any():
+            return 1.0
+        both, one, other = ((m.sum().item()) for m in (found & truth, found, truth))
+        return change(both, one, other, (found, truth))
+
+    return attempt
+
+
+def dice_without_a_case_for_nothing(found, truth):
+    return (2 * (found & truth).sum() / (found.sum() + truth.sum())).item()
+
+
+def dice_that_divides_by_zero(found, truth):
+    return 2 * (found & truth).sum().item() / (found.sum().item() + truth.sum().item())
+
+
+# ------------------------------------------------------------------- 6.3 adapter and windows
+
+
+def windows(block, adapter, x, adapt=True, before_norm=False, late=False, partition=True):
+    """The attention half with the adapter in one place or another."""
+    tokens = block.norm1(adapter(x) if before_norm else x)
+    if adapt and not late and not before_norm:
+        tokens = adapter(tokens)
+    if not block.window_size or not partition:
+        return block.attn(adapter(tokens) if late else tokens)
+    cut, padded = window_partition(tokens, block.window_size)
+    cut = adapter(cut) if late else cut
+    return window_unpartition(block.attn(cut), block.window_size, padded, tuple(x.shape[1:3]))
+
+
+def padded_at_the_border(block, adapter, x):
+    """A right answer of another kind: pad, unfold into windows, fold back."""
+    tokens, side = adapter(block.norm1(x)), block.window_size
+    if not side:
+        return x + block.attn(tokens)
+    height, width = x.shape[1:3]
+    tokens = F.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
+    rows = [
+        torch.cat([block.attn(cut) for cut in strip.split(side, dim=2)], dim=2)
+        for strip in tokens.split(side, dim=1)
+    ]
+    return x + torch.cat(rows, dim=1)[:, :height, :width]
+
+
+def always_in_windows(block, adapter, x):
+    cut, padded = window_partition(adapter(block.norm1(x)), block.window_size)
+    return x + window_unpartition(block.attn(cut), block.window_size, padded, tuple(x.shape[1:3]))
+
+
+def uncropped(block, adapter, x):
+    tokens = adapter(block.norm1(x))
+    if not block.window_size:
+        return x + block.attn(tokens)
+    cut, padded = window_partition(tokens, block.window_size)
+    return x + window_unpartition(block.attn(cut), block.window_size, padded, padded)
+
+
+def in_place_on_the_stream(block, adapter, x):
+    x += windows(block, adapter, x)
+    return x
+
+
+# ---------------------------------------------------------------------------- 6.4 the edit
+
+
+def edit(q=1.0, k_of=None, v=1.0):
+    """Out of place, with other amounts: ``k_of(dq, dv)`` is what k gets."""
+
+    def attempt(qkv, dq, dv):
+        middle = torch.zeros_like(dq) if k_of is None else k_of(dq, dv)
+        return qkv + torch.cat([q * dq, middle, v * dv], dim=-1)
+
+    return attempt
+
+
+def in_place(qkv, dq, dv):
+    qkv[:, :, :, : dq.shape[-1]] += dq
+    qkv[:, :, :, -dv.shape[-1] :] += dv
+    return qkv
+
+
+def in_place_any_dimensions(qkv, dq, dv):
+    qkv[..., : dq.shape[-1]] += dq
+    qkv[..., -dv.shape[-1] :] += dv
+    return qkv
+
+
+def copied_but_four_dimensions(qkv, dq, dv):
+    return in_place(qkv.clone(), dq, dv)
+
+
+def changes_in_place(qkv, dq, dv):
+    d = dq.shape[-1]
+    dq += qkv[..., :d]
+    dv += qkv[..., -d:]
+    return torch.cat([dq, qkv[..., d : 2 * d], dv], -1)
+
+
+# ---------------------------------------------------------------------------- 6.5 the loss
+
+
+def loss(dice_part=None, entropy_part=None, reduce=torch.mean):
+    """The loss with one part changed; each takes (logits, truth as floats)."""
+
+    def attempt(logits, truth):
+        g = truth.float()
+        one = (dice_part or soft_dice)(logits, g)
+        other = (entropy_part or entropy)(logits, g)
+        return reduce(one + other)
+
+    return attempt
+
+
+def soft_dice(logits, g, power=2, over=(1, 2), p=None):
+    p = logits.sigmoid() if p is None else p
+    return 1 - (2 * (p * g).sum(over) + 1e-5) / ((p**power + g).sum(over) + 1e-5)
+
+
+def entropy(logits, g, over="mean"):
+    each = F.binary_cross_entropy_with_logits(logits, g, reduction="none")
+    return getattr(each, over)((1, 2))
+
+
+@torch.no_grad()
+def loss_without_gradient(logits, truth):
+    return dice_ce(logits, truth).mean()
+
+
+RIGHT = {
+    "6.1": frame,
+    "6.2": lambda found, truth: dice(found, truth).item(),
+    "6.3": padded_at_the_border,
+    "6.4": edit(),
+    "6.5": lambda logits, truth: dice_ce(logits, truth).mean(),
+}
+
+WRONG = {
+    "6.1": {
+        "squash": (changed_frame(lambda s, n, side: (side, side)), "that is a squash"),
+        "turned": (changed_frame(lambda s, n, side: n[::-1]), "turned round"),
+        "half to even": (
+            changed_frame(lambda s, n, side: tuple(round(e * side / max(s)) for e in s)),
+            "a half goes up",
+        ),
+        "shorter side": (
+            changed_frame(lambda s, n, side: tuple(int(e * side / min(s) + 0.5) for e in s)),
+            "shorter side fills the frame",
+        ),
+        "rounded down": (
+            changed_frame(lambda s, n, side: tuple(e * side // max(s) for e in s)),
+            "rounded down",
+        ),
+        "not resized": (changed_frame(lambda s, n, side: s), "keeps its size"),
+        "floats": (changed_frame(lambda s, n, side: tuple(map(float, n))), "pixels are counted"),
+        "boxes forgotten": (changed_frame(boxes_of=lambda s, n, b: b), "where they were"),
+        "x and y": (
+            changed_frame(boxes_of=lambda s, n, b: b * by(n[0] / s[0], n[1] / s[1]).repeat(2)),
+            "x and y are exchanged",
+        ),
+        "before rounding": (changed_frame(boxes_of=boxes_before_rounding), "before rounding"),
+        "divided": (
+            changed_frame(boxes_of=lambda s, n, b: b / by(n[1] / s[1], n[0] / s[0]).repeat(2)),
+            "divided instead",
+        ),
+        "one corner": (
+            changed_frame(boxes_of=lambda s, n, b: b * by(n[1] / s[1], n[0] / s[0], 1, 1)),
+            "only one corner",
+        ),
+        "squashed boxes": (
+            changed_frame(boxes_of=lambda s, n, b: b * by(max(n) / s[1], max(n) / s[0]).repeat(2)),
+            "boxes of a squashed picture",
+        ),
+        "only the size": (lambda s, b, side: frame(s, b, side)[0], "return both"),
+        "nothing": (lambda s, b, side: None, "return both"),
+    },
+    "6.2": {
+        "IoU": (dice_of(lambda x, a, b, m: x / (a + b - x)), "that is IoU"),
+        "or": (dice_of(lambda x, a, b, m: 2 * x / (m[0] + m[1]).sum().item()), "is 'or'"),
+        "no two": (dice_of(lambda x, a, b, m: x / (a + b)), "the 2 is missing"),
+        "a loss": (dice_of(lambda x, a, b, m: 1 - 2 * x / (a + b)), "that is 1 - Dice"),
+        "pixels": (
+            dice_of(lambda x, a, b, m: (m[0] == m[1]).float().mean().item()),
+            "over all pixels",
+        ),
+        "a count": (dice_of(lambda x, a, b, m: x), "not a share"),
+        "precision": (dice_of(lambda x, a, b, m: x / max(a, 1)), "prediction that is right"),
+        "recall": (dice_of(lambda x, a, b, m: x / max(b, 1)), "truth that was found"),
+        "not a number": (dice_without_a_case_for_nothing, "0 / 0"),
+        "division by zero": (dice_that_divides_by_zero, "0 / 0"),
+        "nothing is 0": (
+            lambda a, b: dice(a, b).item() if a.any() or b.any() else 0.0,
+            "nothing is wrong, so 1",
+        ),
+        "any empty is 1": (
+            lambda a, b: dice(a, b).item() if a.any() and b.any() else 1.0,
+            "nothing agrees, so 0",
+        ),
+        "one a row": (lambda a, b: (a & b).sum(1), "sum over rows and columns"),
+        "a tensor": (dice, "still a tensor"),
+        "nothing": (lambda a, b: None, "returns nothing"),
+    },
+    "6.3": {
+        "no adapter": (lambda b, a, x: x + windows(b, a, x, adapt=False), "adapter is missing"),
+        "behind the padding": (
+            lambda b, a, x: x + windows(b, a, x, late=True),
+            "behind the padding",
+        ),
+        "before the norm": (
+            lambda b, a, x: x + windows(b, a, x, before_norm=True),
+            "before the norm",
+        ),
+        "on the stream": (
+            lambda b, a, x: a(x) + windows(b, a, x, before_norm=True),
+            "changes the stream",
+        ),
+        "on the output": (
+            lambda b, a, x: x + a(windows(b, a, x, adapt=False)),
+            "attention's output",
+        ),
+        "stream lost": (lambda b, a, x: windows(b, a, x), "x itself is lost"),
+        "no windows": (
+            lambda b, a, x: x + windows(b, a, x, partition=False),
+            "windows are forgotten",
+        ),
+        "always windows": (always_in_windows, "window_size 0 means"),
+        "not cropped": (uncropped, "shapes of each|different shapes|comment"),
+        "in place": (in_place_on_the_stream, "changed in place"),
+        "normed added": (lambda b, a, x: b.norm1(x) + windows(b, a, x), "normed tokens are added"),
+        "nothing": (lambda b, a, x: None, "is `return` missing"),
+    },
+    "6.4": {
+        "in place": (in_place, "edited in place"),
+        "in place, any dimensions": (in_place_any_dimensions, "edited in place"),
+        "four dimensions": (copied_but_four_dimensions, "four dimensions are taken for granted"),
+        "nothing added": (lambda qkv, dq, dv: qkv.clone(), "nothing is added"),
+        "v to k": (edit(v=0, k_of=lambda dq, dv: dv), "v is the last third"),
+        "exchanged": (lambda qkv, dq, dv: edit()(qkv, dv, dq), "exchanged"),
+        "only q": (edit(v=0), "only q"),
+        "only v": (edit(q=0), "only v"),
+        "k too": (edit(k_of=lambda dq, dv: dq), "k is changed too"),
+        "twice": (edit(q=2, v=2), "edit is made twice"),
+        "k lost": (
+            lambda qkv, dq, dv: torch.cat([qkv.chunk(3, -1)[0] + dq, qkv.chunk(3, -1)[2] + dv], -1),
+            "k is lost",
+        ),
+        "changes only": (
+            lambda qkv, dq, dv: torch.cat([dq, 0 * dq, dv], -1),
+            "only the changes are returned",
+        ),
+        "replaced": (
+            lambda qkv, dq, dv: torch.cat([dq, qkv.chunk(3, -1)[1], dv], -1),
+            "take the projections' place",
+        ),
+        "changes edited": (changes_in_place, "edited in place"),
+        "no gradient": (
+            lambda qkv, dq, dv: edit()(qkv.detach(), dq.detach(), dv.detach()),
+            "cuts the result off",
+        ),
+        "one cut off": (lambda qkv, dq, dv: edit()(qkv, dq, dv.detach()), "v_change is cut off"),
+        "nothing": (lambda qkv, dq, dv: None, "returns nothing"),
+    },
+    "6.5": {
+        "sigmoid twice": (
+            loss(entropy_part=lambda x, g: entropy(x.sigmoid(), g)),
+            "sigmoid is taken twice: the",
+        ),
+        "sigmoid twice in both": (
+            loss(
+                lambda x, g: soft_dice(x, g, p=x.sigmoid().sigmoid()),
+                lambda x, g: entropy(x.sigmoid(), g),
+            ),
+            "twice in both parts",
+        ),
+        "sigmoid twice in Dice": (
+            loss(lambda x, g: soft_dice(x, g, p=x.sigmoid().sigmoid())),
+            "twice in the Dice part",
+        ),
+        "no sigmoid": (loss(lambda x, g: soft_dice(x, g, p=x)), "takes logits for probabilities"),
+        "hard masks": (
+            loss(lambda x, g: soft_dice(x, g, p=(x > 0).float())),
+            "masks of True and False",
+        ),
+        "hard masks alone": (
+            lambda x, t: (1 - dice(x > 0, t)).mean(),
+            "none of the usual|True and False",
+        ),
+        "no squares": (loss(lambda x, g: soft_dice(x, g, power=1)), "squares are missing"),
+        "Dice added": (loss(lambda x, g: 1 - soft_dice(x, g)), "Dice is added"),
+        "minus Dice": (loss(lambda x, g: soft_dice(x, g) - 1), "minus Dice"),
+        "only Dice": (loss(entropy_part=lambda x, g: 0), "only the Dice part"),
+        "only entropy": (loss(lambda x, g: 0), "only the cross-entropy"),
+        "entropy summed": (
+            loss(entropy_part=lambda x, g: entropy(x, g, "sum")),
+            "summed over pixels",
+        ),
+        "one an object": (loss(reduce=lambda each: each), "one loss an object|no gradient"),
+        "summed": (loss(reduce=torch.sum), "losses of the objects are summed"),
+        "as one": (loss(lambda x, g: soft_dice(x, g, over=(0, 1, 2))), "counted as one"),
+        "no two": (loss(lambda x, g: (1 + soft_dice(x, g)) / 2), "2 above the line"),
+        "no gradient": (loss_without_gradient, "let no gradient through"),
+        "a number": (lambda x, t: dice_ce(x, t).mean().item(), "leave .item\\(\\) away"),
+        "nothing": (lambda x, t: None, "returns nothing"),
+    },
+}

@@ -1,0 +1,46 @@
+"""What the checks compare with, against the libraries' own."""
+
+import pytest
+import torch
+from segment_anything.modeling.image_encoder import Block
+from segment_anything.utils.transforms import ResizeLongestSide
+
+import tests.checks.answers_04
+from serial_lora.metrics import dice, dice_ce
+from serial_lora_course.checks import lesson_04, lesson_06
+
+
+def test_the_few_shot_loss_is_torchs():
+    clip = lesson_04.TwoTowers()
+    pictures, prompts = torch.randn(6, 3, 2, 2), torch.randint(0, 10, (4, 4))
+    labels = torch.tensor([0, 3, 1, 1, 2, 0])
+    expected = tests.checks.answers_04.loss()(clip, pictures, labels, prompts)
+    torch.testing.assert_close(lesson_04.reference_loss(clip, pictures, labels, prompts), expected)
+
+
+@pytest.mark.parametrize("size", [(97, 160), (151, 103), (50, 83), (64, 64), (601, 800)])
+def test_the_frame_is_segment_anythings(size):
+    own = ResizeLongestSide(128).get_preprocess_shape(*size, 128)
+    assert lesson_06.frame_by_fractions(size, 128) == own
+
+
+@pytest.mark.parametrize("side", [4, 3, 0])
+def test_one_window_at_a_time_is_segment_anythings_block(side):
+    block = Block(12, 2, window_size=side, use_rel_pos=True, input_size=(6, 7)).eval()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(2, 6, 7, 12)
+    with torch.no_grad():
+        half = x + lesson_06.one_window_at_a_time(block.attn, block.norm1(x), side)
+        whole = half + block.mlp(block.norm2(half))
+        torch.testing.assert_close(whole, block(x))
+
+
+def test_pixels_give_the_packages_measures():
+    found, truth = torch.rand(2, 6, 5) > 0.5
+    by_sets = lesson_06.dice_of_sets(lesson_06.pixels(found), lesson_06.pixels(truth))
+    assert by_sets == pytest.approx(dice(found, truth).item())
+    logits, masks = torch.randn(3, 5, 4), torch.rand(3, 5, 4) > 0.5
+    torch.testing.assert_close(
+        lesson_06.loss_of_pixels(logits, masks), dice_ce(logits, masks).mean()
+    )

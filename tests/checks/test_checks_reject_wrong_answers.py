@@ -1,0 +1,76 @@
+"""Every check accepts a right answer and names the mistake in wrong ones.
+
+The right answers are written otherwise than the lessons' solutions, which the notebook runs cover.
+They stand, with the wrong ones and what each is told, in ``answers_*.py`` beside this file.
+"""
+
+import importlib
+import pkgutil
+from collections import Counter
+
+import pytest
+
+import tests.checks.answers_00_to_03
+import tests.checks.answers_01
+import tests.checks.answers_04
+import tests.checks.answers_05
+import tests.checks.answers_06
+import tests.checks.answers_07
+import tests.checks.answers_08
+import tests.checks.answers_09
+import tests.checks.answers_10
+from serial_lora_course import checks
+from serial_lora_course.checks import CheckFailed, check, checking
+
+ANSWERS = (
+    tests.checks.answers_00_to_03,
+    tests.checks.answers_01,
+    tests.checks.answers_04,
+    tests.checks.answers_05,
+    tests.checks.answers_06,
+    tests.checks.answers_07,
+    tests.checks.answers_08,
+    tests.checks.answers_09,
+    tests.checks.answers_10,
+)
+RIGHT = {number: answer for each in ANSWERS for number, answer in each.RIGHT.items()}
+WRONG = {number: answers for each in ANSWERS for number, answers in each.WRONG.items()}
+
+
+@pytest.mark.parametrize("number", RIGHT)
+def test_a_right_answer_passes(number, capsys):
+    check(number, RIGHT[number])
+    assert f"Exercise {number} is right. Verified: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("number", "mistake"), [(number, mistake) for number in WRONG for mistake in WRONG[number]]
+)
+def test_a_wrong_answer_is_rejected_by_name(number, mistake):
+    attempt, cause = WRONG[number][mistake]
+    with pytest.raises(CheckFailed, match=cause) as caught:
+        check(number, attempt)
+    assert f"Exercise {number} is not right yet" in str(caught.value)
+    for part in ("compared:", "expected:", "got:", "likely cause:"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("number", RIGHT)
+def test_an_open_exercise_stops_nothing(number, capsys):
+    def stub(*arguments, **keywords):
+        raise NotImplementedError
+
+    check(number, stub)
+    assert "waiting for you" in capsys.readouterr().out
+
+
+def registered() -> set[str]:
+    for module in pkgutil.iter_modules(checks.__path__):
+        importlib.import_module(f"serial_lora_course.checks.{module.name}")
+    return {number for number in checking._REGISTRY if not number.startswith("99.")}
+
+
+def test_every_check_has_its_answers():
+    assert registered() == set(RIGHT) == set(WRONG)
+    assert all(len(mistakes) >= 3 for mistakes in WRONG.values())
+    assert min(Counter(number.partition(".")[0] for number in RIGHT).values()) >= 3

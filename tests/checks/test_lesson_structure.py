@@ -1,0 +1,231 @@
+"""Every lesson keeps the form that learners rely on; see tools/notebooks.py."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.checks import lessons
+from tools import notebooks
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = notebooks.find_sources(ROOT)
+CARD = re.compile(
+    r"^### Exercise (\d+\.\d+) · .+\n\n"
+    r"\| Difficulty \| Importance \| Minutes \|\n\|---\|---\|---\|\n"
+    r"\| ●{1,5}○{0,4} \| ●{1,5}○{0,4} \| \d+ \|\n\n\S",
+    re.MULTILINE,
+)
+MAX_CODE_LINES = 34
+MACHINE_PATHS = re.compile(r"(?<![\w.])/(root|home|tmp|work|Users|usr/lib)/")
+
+each_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+
+
+def code_and_text(source: Path):
+    cells = notebooks.read_source(source).cells
+    return cells, [cell.source for cell in cells if cell.cell_type == "markdown"]
+
+
+def solved_and_student(source: Path):
+    return [
+        nbformat.read(ROOT / folder / f"{source.stem}.ipynb", as_version=4)
+        for folder in ("solutions", "notebooks")
+    ]
+
+
+def test_every_lesson_is_in_the_table_and_has_a_source():
+    assert [source.stem for source in SOURCES] == [lesson.stem for lesson in lessons.LESSONS]
+
+
+def test_notebooks_agree_with_their_sources():
+    assert notebooks.find_drift(ROOT) == []
+
+
+@each_lesson
+def test_opening(source):
+    cells, _ = code_and_text(source)
+    lesson = lessons.find_lesson(source.stem[:2])
+    first = cells[0].source
+    assert first.startswith(f"# {lesson.number} · {lesson.title}\n")
+    assert "**What you will be able to do**" in first
+    assert len(re.findall(r"^- ", first, re.MULTILINE)) >= 3
+    assert cells[2].source.endswith(f'lesson_card("{lesson.number}")')
+
+
+@each_lesson
+def test_the_card_and_the_list_show_the_last_measurement(source):
+    solved, _ = solved_and_student(source)
+    shown = notebooks.measured_outputs(solved)
+    assert len(shown) == (2 if source.stem.startswith("00") else 1)
+    assert all(cell.outputs[-1].data["text/markdown"] == text for cell, text in shown)
+
+
+@each_lesson
+def test_exercises(source):
+    cells, _ = code_and_text(source)
+    places = [index for index, cell in enumerate(cells) if "exercise" in notebooks._tags(cell)]
+    assert len(places) >= 3
+    numbers = []
+    for place in places:
+        card, code, hints = (cells[place + step].source for step in (-1, 0, 1))
+        found = CARD.search(card)
+        assert found, f"no card above: {code[:60]}"
+        number = found[1]
+        numbers.append(number)
+        assert f'check("{number}"' in code
+        assert len(re.findall(r"<details><summary>Hint \d: \S.*</summary>\n\n", hints)) >= 2
+        assert hints.count("<details>") == hints.count("</details>")
+        assert f"](../solutions/{source.stem}.ipynb)" in hints
+        for node in ast.parse(code).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                assert ast.get_docstring(node), f"{node.name} has no docstring"
+            for function in [n for n in ast.walk(node) if isinstance(n, ast.FunctionDef)]:
+                named = [a for a in function.args.args if a.arg != "self"]
+                assert all(a.annotation for a in named), f"{function.name}: type every argument"
+    lesson = int(source.stem[:2])
+    assert numbers == [f"{lesson}.{index + 1}" for index in range(len(numbers))]
+
+
+@each_lesson
+def test_stub_is_only_a_raise(source):
+    _, student = solved_and_student(source)
+    for cell in student.cells:
+        if "exercise" in notebooks._tags(cell):
+            assert "raise NotImplementedError(" in cell.source
+            assert notebooks.BEGIN not in cell.source and notebooks.END not in cell.source
+
+
+@each_lesson
+def test_closing(source):
+    _, texts = code_and_text(source)
+    everything = "\n\n".join(texts)
+    headings = re.findall(r"^## (Quiz|Key points|Where the paper says it)$", everything, re.M)
+    assert headings == ["Quiz", "Key points", "Where the paper says it"]
+    quiz = everything.partition("## Quiz")[2].partition("## Key points")[0]
+    assert len(re.findall(r"^\*\*\d\. ", quiz, re.MULTILINE)) >= 3
+    assert quiz.count("<details><summary>Answer</summary>") >= 3
+
+
+@each_lesson
+def test_results_are_read_in_words(source):
+    _, texts = code_and_text(source)
+    assert sum(text.startswith("**What this shows.**") for text in texts) >= 4
+
+
+@each_lesson
+def test_code_cells_are_short(source):
+    cells, _ = code_and_text(source)
+    for cell in cells:
+        if cell.cell_type == "code" and not {"setup", "exercise"} & set(notebooks._tags(cell)):
+            lines = len(cell.source.splitlines())
+            assert lines <= MAX_CODE_LINES, f"{lines} lines: {cell.source[:60]}"
+
+
+@each_lesson
+def test_links_lead_somewhere(source):
+    _, texts = code_and_text(source)
+    known = {f"{lesson.stem}.ipynb" for lesson in lessons.LESSONS}
+    for target in re.findall(r"\]\(([^)#]+)\)", "\n".join(texts)):
+        if not target.startswith("http"):
+            assert Path(target).name in known or (ROOT / "notebooks" / target).exists(), target
+
+
+@each_lesson
+def test_files_are_small_and_clean(source):
+    for folder in ("solutions", "notebooks"):
+        path = ROOT / folder / f"{source.stem}.ipynb"
+        text = path.read_text(encoding="utf-8")
+        assert len(text.encode()) < 1_000_000
+        assert "jupyter.widget" not in text
+        assert not MACHINE_PATHS.search(text), MACHINE_PATHS.search(text)
+        notebook = json.loads(text)
+        assert notebook["metadata"] == notebooks.METADATA
+        assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+
+
+@each_lesson
+def test_solved_lessons_ran_quietly(source):
+    solved, student = solved_and_student(source)
+    for cell in [cell for cell in solved.cells if cell.cell_type == "code"]:
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            if output.output_type == "stream":  # built where all is well, the package installed
+                assert "[FAIL]" not in output.text and "only imported" not in output.text
+            if output.output_type == "stream" and output.name == "stderr":
+                assert "Warning" not in output.text and "Error" not in output.text, output.text
+    kept = [cell for cell in student.cells if cell.get("outputs")]
+    assert all("nbval-check-output" in notebooks._tags(cell) for cell in kept)
+
+
+@each_lesson
+def test_pictures_have_a_description(source):
+    solved, _ = solved_and_student(source)
+    for cell in [cell for cell in solved.cells if cell.cell_type == "code"]:
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                alt = output.metadata.get("image/png", {}).get("alt", "")
+                assert len(alt) > 20, f"show it with display_figure: {cell.source[:60]}"
+
+
+@each_lesson
+def test_lesson_is_measured_and_short(source):
+    measured = lessons.read_measured()[source.stem[:2]]
+    assert measured["seconds"] <= 180
+    assert measured["peak_mb"] > 0
+
+
+# ------------------------------------------------------------------------- the table
+
+
+def test_table_goes_between_the_markers(tmp_path, capsys):
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{lessons.BEGIN}\nyesterday\n{lessons.END}\nafter\n")
+    assert lessons.main(["--check", str(page)]) == 1
+    assert lessons.main(["--write", str(page)]) == 0
+    assert lessons.main(["--check", str(page)]) == 0
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "yesterday" not in text
+    for lesson in lessons.LESSONS:
+        assert f"(notebooks/{lesson.stem}.ipynb)" in text and lesson.goal in text
+    assert "stale" in capsys.readouterr().err
+
+
+def test_page_without_markers_is_left_alone(tmp_path, capsys):
+    page = tmp_path / "README.md"
+    page.write_text("nothing here")
+    assert lessons.main(["--write", str(page)]) == 2
+    assert page.read_text() == "nothing here"
+    assert lessons.main(["--write", str(tmp_path / "none.md")]) == 2
+    assert "needs the two lines" in capsys.readouterr().err
+
+
+def test_readme_table_is_true():
+    page = ROOT / "README.md"
+    assert page.read_text(encoding="utf-8") == lessons.with_table(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (4, "less than 1 minute"),
+        (60, "less than 1 minute"),
+        (60.5, "about 2 minutes"),
+        (61, "about 2 minutes"),
+        (120, "about 2 minutes"),
+        (120.4, "about 3 minutes"),
+    ],
+)
+def test_minutes_are_rounded_up(seconds, said):
+    assert lessons.say_minutes({"seconds": seconds}) == said
+
+
+def test_unknown_lesson_names_the_known():
+    with pytest.raises(SerialLoRAError, match="the lessons are 00"):
+        lessons.find_lesson("77")
+    assert lessons.say_minutes(None) == lessons.say_memory(None) == "not measured yet"
+    assert lessons.say_memory({"peak_mb": 581}) == "0.6 GB"

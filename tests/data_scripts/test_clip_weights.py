@@ -1,0 +1,162 @@
+"""The script for CLIP's weights, with a small model in the place of ViT-B/16."""
+
+import copy
+import hashlib
+import json
+import warnings
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file, save, save_file
+from typer.testing import CliRunner
+
+from data_scripts import clip_weights
+from serial_lora_course.models import clip
+
+SMALL = {
+    "embed_dim": 16,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 16, "head_width": 8, "patch_size": 16},
+    "text_cfg": {
+        "context_length": 8,
+        "vocab_size": 64,
+        "width": 16,
+        "heads": 2,
+        "layers": 2,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def small_models(tmp_path_factory):
+    """Register the small model with QuickGELU and its twin with GELU."""
+    folder = tmp_path_factory.mktemp("configs")
+    (folder / "small-test-clip.json").write_text(json.dumps(SMALL))
+    (folder / "small-test-gelu.json").write_text(json.dumps({**SMALL, "quick_gelu": False}))
+    open_clip.add_model_config(folder)
+    torch.manual_seed(0)
+    return open_clip.create_model("small-test-clip").eval()
+
+
+@pytest.fixture
+def small(small_models, monkeypatch):
+    for module in (clip, clip_weights):
+        monkeypatch.setattr(module, "PAPER_MODEL", "small-test-clip")
+    return small_models
+
+
+def run(*arguments):
+    return CliRunner().invoke(clip_weights.app, [*map(str, arguments), "--quiet"])
+
+
+def test_addresses_are_those_of_open_clip():
+    config = open_clip.get_pretrained_cfg("ViT-B-16-quickgelu", "openai")
+    assert config["hf_hub"].rstrip("/") == clip_weights.HUB_REPOSITORY
+    assert config["url"] == clip_weights.OPENAI_URL
+    (url,) = clip_weights.weights_file().urls
+    assert clip_weights.HUB_REPOSITORY in url and clip_weights.HUB_FILE in url
+
+
+def test_fetch_check_and_again(small, server, tmp_path):
+    content = save(small.state_dict())
+    server.serve(clip_weights.FILE_NAME, content)
+    arguments = ("--root", tmp_path, "--base-url", server.url)
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    path = tmp_path / "weights" / clip_weights.FILE_NAME
+    assert f"--weights {path}" in result.output
+    assert path.read_bytes() == content
+    recorded = json.loads((tmp_path / "clip_weights.sources.json").read_text())["archives"]
+    assert recorded[path.name]["sha256"] == hashlib.sha256(content).hexdigest()
+
+    assert run(*arguments).exit_code == 0
+    assert len(server.files[clip_weights.FILE_NAME].requests) == 1
+    path.write_bytes(content[:-4])
+    spoiled = run(*arguments)
+    assert spoiled.exit_code == 2 and "not a readable safetensors file" in spoiled.output
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda state: save({"conv1.weight": torch.zeros(2)}),
+        lambda state: save(state)[:-100],
+        lambda state: b"<html>Please log in</html>",
+        lambda state: save({key: torch.full_like(t, float("nan")) for key, t in state.items()}),
+    ],
+    ids=["another model", "truncated", "web page", "not finite"],
+)
+def test_a_download_that_is_not_the_model_is_not_kept(small, server, tmp_path, spoil):
+    server.serve(clip_weights.FILE_NAME, spoil(small.state_dict()))
+    result = run("--root", tmp_path, "--base-url", server.url)
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == [".lock"]
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def test_404(server, tmp_path):
+    result = run("--root", tmp_path, "--base-url", server.url)
+    assert result.exit_code == 2 and "404" in result.output and "by hand" in result.output
+
+
+def test_check_only(small, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    save_file(small.state_dict(), path)
+    assert run("--check", path).exit_code == 0
+    missing = run("--check", tmp_path / "none.safetensors")
+    assert missing.exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.safetensors"]
+
+
+def test_gelu_is_refused(small, tmp_path, monkeypatch):
+    path = tmp_path / "mine.safetensors"
+    save_file(small.state_dict(), path)  # GELU has no weights: nothing in the file tells
+    monkeypatch.setattr(clip, "PAPER_MODEL", "small-test-gelu")
+    result = run("--check", path)
+    assert result.exit_code == 2 and "without QuickGELU" in result.output
+
+
+@pytest.fixture
+def torchscript(small, tmp_path):
+    """A TorchScript file like OpenAI's: half precision, and three sizes among the weights."""
+    path = tmp_path / "ViT-B-16.pt"
+    model = copy.deepcopy(small)
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        vars(model).pop(name, None)
+        model.register_buffer(name, torch.tensor(8))
+    mask = model.attn_mask  # OpenAI's is a constant of the script, not a buffer
+    del model.attn_mask
+    model.attn_mask = mask
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(
+            model,
+            (torch.zeros(1, 3, 32, 32), torch.zeros(1, 8, dtype=torch.long)),
+            check_trace=False,
+        )
+    torch.jit.save(traced.half(), path)
+    return path
+
+
+def test_convert(small, torchscript, tmp_path, monkeypatch):
+    sha256 = hashlib.sha256(torchscript.read_bytes()).hexdigest()
+    destination = tmp_path / "weights" / "out.safetensors"
+    clip_weights.convert(torchscript, destination, sha256)
+    converted = load_file(destination)
+    assert converted.keys() == small.state_dict().keys()
+    for key, tensor in small.state_dict().items():
+        assert converted[key].dtype == torch.float32
+        assert torch.equal(converted[key], tensor.half().float())
+    assert [path.name for path in destination.parent.iterdir()] == ["out.safetensors"]
+    with pytest.raises(clip_weights.SerialLoRAError, match="exists already"):
+        clip_weights.convert(torchscript, destination, sha256)
+
+
+def test_a_file_that_is_not_openais_is_never_opened(torchscript, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.jit, "load", lambda *a, **k: pytest.fail("it was opened"))
+    result = run("--root", tmp_path, "--convert", torchscript)
+    assert result.exit_code == 2 and "was not opened" in result.output
+    assert not (tmp_path / "weights").exists()
+    missing = run("--root", tmp_path, "--convert", tmp_path / "none.pt")
+    assert missing.exit_code == 2 and clip_weights.OPENAI_URL in missing.output

@@ -1,0 +1,182 @@
+"""The script for SAM's weights, with a small SAM in the place of ViT-B."""
+
+import io
+import json
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from segment_anything import sam_model_registry
+from typer.testing import CliRunner
+
+from data_scripts import sam_weights
+from serial_lora_course.data.download import FileFacts
+from serial_lora_course.models.sam import PAPER_FILE, build_sam, load_sam, tiny_architecture
+
+
+def small_sam(**changes):
+    return build_sam(
+        **{
+            **tiny_architecture(),
+            "width": 32,
+            "blocks": 1,
+            "heads": 2,
+            "global_blocks": [0],
+            **changes,
+        }
+    )
+
+
+def saved(state) -> bytes:
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    return stream.getvalue()
+
+
+def expect(monkeypatch, facts):
+    """Let the script take a file with other facts than those of Meta's."""
+    official = sam_weights.weights_file()
+    monkeypatch.setattr(sam_weights, "weights_file", lambda: replace(official, facts=facts))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A small model's state dict; the script expects its shapes, and no facts."""
+    torch.manual_seed(0)
+    monkeypatch.setitem(sam_model_registry, "vit_b", small_sam)
+    expect(monkeypatch, FileFacts())
+    return small_sam().state_dict()
+
+
+def run(*arguments):
+    return CliRunner().invoke(sam_weights.app, [*map(str, arguments), "--quiet"])
+
+
+def test_the_name_holds_the_first_digits_of_the_md5():
+    archive = sam_weights.weights_file()
+    digits = archive.file_name.removesuffix(".pth").rpartition("_")[2]
+    assert len(digits) == 6 and archive.facts.md5.startswith(digits)
+    (url,) = archive.urls
+    assert archive.file_name == PAPER_FILE and url.endswith(f"/{PAPER_FILE}")
+
+
+def test_help_says_licence_citation_and_the_way_without_network():
+    result = run("--help")
+    text = " ".join(result.output.split())
+    size = sam_weights.weights_file().facts.size
+    for part in (
+        "Licence: Apache 2.0",
+        "Cite:",
+        "ROOT/weights/",
+        PAPER_FILE,
+        f"{size / 1e9:.2f} GB",
+    ):
+        assert part in text
+
+
+def test_fetch_check_and_again(small, server, tmp_path, monkeypatch):
+    content = saved(small)
+    server.serve(PAPER_FILE, content, stop_after=[len(content) // 2])
+    arguments = ("--root", tmp_path, "--base-url", server.url)
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    path = tmp_path / "weights" / PAPER_FILE
+    assert f"--weights {path}" in result.output and path.read_bytes() == content
+    recorded = json.loads((tmp_path / "sam_weights.sources.json").read_text())["archives"]
+    assert recorded[PAPER_FILE] == FileFacts.of(path).known()
+    requests = server.files[PAPER_FILE].requests
+    assert len(requests) == 2 and requests[1].startswith("bytes=")  # went on where it stopped
+    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
+    filled = load_sam("paper").model.state_dict()
+    assert all(torch.equal(filled[key], small[key]) for key in small)
+
+    assert run(*arguments).exit_code == 0 and len(requests) == 2
+    expect(monkeypatch, FileFacts(sha256="0" * 64))  # the right shapes, but not Meta's numbers
+    other = run(*arguments)
+    assert other.exit_code == 2 and "not the expected file: its sha256" in other.output
+    assert path.read_bytes() == content
+
+
+class Runs:
+    """Pickles to a call of print, which weights_only must not make."""
+
+    def __reduce__(self):
+        return print, ("code in the file was run",)
+
+
+WRONG = {
+    "another size": (
+        lambda state: saved(small_sam(width=1024, heads=16).state_dict()),
+        "holds vit_l, another size of SAM",
+    ),
+    "CLIP": (lambda state: saved({"visual.proj": torch.zeros(2, 2)}), "holds a CLIP model"),
+    "fine-tuned": (lambda state: saved({**state, "lora_A": torch.zeros(2)}), "it has lora_A"),
+    "inside something": (lambda state: saved({"model": state}), "no plain state dict"),
+    "truncated": (lambda state: saved(state)[:-1000], "damaged, cut short"),
+    "web page": (lambda state: b"<html>Please log in</html>", "is a web page"),
+    "empty": (lambda state: b"", "is empty"),
+    "code": (lambda state: pickle.dumps(Runs()), "holds more than tensors"),
+    "code in a checkpoint": (lambda state: saved({"a": Runs()}), "holds more than tensors"),
+    "not finite": (
+        lambda state: saved({key: torch.full_like(t, float("nan")) for key, t in state.items()}),
+        "not finite",
+    ),
+}
+
+
+@pytest.mark.parametrize("make, reason", WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_file_is_refused_with_the_reason(small, server, tmp_path, make, reason):
+    """A download is not kept then; a file put there by hand, or only checked, is left alone."""
+    content = make(small)
+    server.serve(PAPER_FILE, content)
+    arguments = ("--root", tmp_path, "--base-url", server.url)
+    fetched = run(*arguments)
+    assert fetched.exit_code == 2 and reason in fetched.output, fetched.output
+    assert "code in the file was run" not in fetched.output
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == [".lock"]
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+    path = tmp_path / "weights" / PAPER_FILE
+    path.write_bytes(content)
+    for result in (run(*arguments), run("--check", path)):
+        assert result.exit_code == 2 and reason in result.output
+    assert path.read_bytes() == content
+    assert len(server.files[PAPER_FILE].requests) == 1
+
+
+def test_another_file_at_the_address_is_refused_before_its_first_byte(server, tmp_path):
+    server.serve(PAPER_FILE, b"<html>Please log in</html>")
+    result = run("--root", tmp_path, "--base-url", server.url)
+    size = sam_weights.weights_file().facts.size
+    assert result.exit_code == 2 and f"announces 26 bytes where {size}" in result.output
+    assert "by hand" in result.output
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == [".lock"]
+
+
+def test_404(server, tmp_path):
+    result = run("--root", tmp_path, "--base-url", server.url)
+    assert result.exit_code == 2 and "404" in result.output and "by hand" in result.output
+
+
+def test_check_only(small, tmp_path):
+    path = tmp_path / "mine.pth"
+    path.write_bytes(saved(small))
+    assert run("--check", path).exit_code == 0
+    missing = run("--check", tmp_path / "none.pth")
+    assert missing.exit_code == 2 and "no weights file" in missing.output
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.pth"]
+
+
+def test_a_checkpoint_of_full_size(tmp_path, monkeypatch):
+    """Random numbers of ViT-B's shapes, in the layout and at the place of Meta's file."""
+    path = tmp_path / "weights" / PAPER_FILE
+    path.parent.mkdir()
+    torch.save(sam_model_registry["vit_b"]().state_dict(), path)
+    expect(monkeypatch, FileFacts.of(path))
+    result = run("--root", tmp_path)
+    assert result.exit_code == 0, result.output
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    result = run("--root", tmp_path)
+    assert result.exit_code == 2 and "damaged, cut short" in result.output

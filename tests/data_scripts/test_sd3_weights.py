@@ -1,0 +1,282 @@
+"""The script for SD3's weights, with a small SD3 on a hub of this machine."""
+
+import hashlib
+import json
+import shutil
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
+
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from data_scripts import sd3_weights  # noqa: E402
+from serial_lora_course.labs.memory_sd3 import parts_frame  # noqa: E402
+from serial_lora_course.models.sd3 import load_sd3  # noqa: E402
+from serial_lora_course.models.sd3_hub import HUB_REPOSITORY  # noqa: E402
+from tests.models.sd3_models import leave_out_t5, official_folder  # noqa: E402
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKENS = {"token-of-one-who-accepted": 200, "token-of-one-who-did-not": 403}
+
+
+class Hub:
+    """Answers as the hub does for one gated repository; use as a context manager.
+
+    Attributes:
+        files: what lies there, path -> bytes.
+        fetched: paths in the order in which they were asked for.
+        broken: paths for which it has no answer.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.fetched: list[str] = []
+        self.broken: set[str] = set()
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    def hold(self, folder: Path) -> None:
+        self.files = {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+
+    def __enter__(self) -> "Hub":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+
+    def do_HEAD(self) -> None:
+        self.answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self.answer(with_body=True)
+
+    def answer(self, with_body: bool) -> None:
+        path = urlsplit(self.path).path
+        if path.startswith(f"/api/models/{HUB_REPOSITORY}"):
+            answer = self.tree() if "/tree/" in path else self.facts()
+            self.reply(json.dumps(answer).encode(), with_body)
+        elif path.startswith(f"/{HUB_REPOSITORY}/resolve/{COMMIT}/"):
+            self.file(path.partition(f"{COMMIT}/")[2], with_body)
+        else:
+            self.refuse(404, "RepoNotFound")
+
+    def facts(self) -> dict:
+        return {"id": HUB_REPOSITORY, "sha": COMMIT, "gated": "auto", "siblings": []}
+
+    def tree(self) -> list[dict]:
+        return [
+            {"type": "file", "path": path, "size": len(content), "oid": digest(content)}
+            for path, content in self.hub.files.items()
+        ]
+
+    def file(self, name: str, with_body: bool) -> None:
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        status = TOKENS.get(token, 401)
+        if status != 200:
+            self.refuse(status, "GatedRepo")
+        elif name not in self.hub.files or name in self.hub.broken:
+            self.refuse(404, "EntryNotFound")
+        else:
+            if with_body:
+                self.hub.fetched.append(name)
+            self.reply(self.hub.files[name], with_body)
+
+    def reply(self, content: bytes, with_body: bool) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", f'"{digest(content)}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(content)
+
+    def refuse(self, status: int, code: str) -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """A small SD3 in the layout of the hub's, with what lies beside it there. Read only."""
+    folder = official_folder(tmp_path_factory.mktemp("official") / "sd3")
+    (folder / "README.md").write_text("Stable Diffusion 3 medium")
+    (folder / "mmdit.png").write_bytes(b"a picture")
+    for name in ("text_encoder/model.fp16.safetensors", "text_encoder_3/model.fp16.safetensors"):
+        shutil.copy(folder / name.replace(".fp16", ""), folder / name)
+    return folder
+
+
+@pytest.fixture
+def hub(official, monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_TOKEN", "token-of-one-who-accepted")
+    with Hub() as running:
+        running.hold(official)
+        yield running
+
+
+def run(*arguments):
+    return CliRunner().invoke(sd3_weights.app, [*map(str, arguments), "--quiet"])
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_help_says_licence_size_citation_and_the_way_without_network():
+    text = " ".join(run("--help").output.split())
+    for part in ("Stability AI Community License", "hf auth login", "Cite:", "ROOT/weights/sd3"):
+        assert part in text
+    published = parts_frame().set_index("part")["parameters"] * 2  # bytes; all files are float16
+    t5 = published["T5 v1.1 XXL encoder"]
+    whole, small = published.sum() / 1e9, (published.sum() - t5) / 1e9
+    assert f"{whole:.1f} GB, or {small:.1f} GB with --without-t5" in text
+
+
+def test_fetch_check_and_again(hub, official, tmp_path, monkeypatch):
+    arguments = ("--root", tmp_path, "--endpoint", hub.url)
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "weights" / "sd3"
+    assert f"{folder} holds sd3-2x16 with T5" in result.output
+    assert f"--weights {folder}" in result.output
+    wanted = {name for name in names(official) if "fp16" not in name} - {"README.md", "mmdit.png"}
+    assert names(folder) == wanted == set(hub.fetched)
+    assert all((folder / name).read_bytes() == (official / name).read_bytes() for name in wanted)
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".lock", "sd3"]
+
+    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
+    weights = load_file(official / "transformer" / "diffusion_pytorch_model.safetensors")
+    state = load_sd3("paper").transformer.state_dict()  # found where the script puts it
+    assert all(torch.equal(state[key], weights[key].bfloat16()) for key in weights)
+
+    fetched = len(hub.fetched)
+    assert run(*arguments).exit_code == 0 and len(hub.fetched) == fetched
+
+
+def test_without_t5(hub, tmp_path):
+    arguments = ("--root", tmp_path, "--endpoint", hub.url)
+    result = run(*arguments, "--without-t5")
+    folder = tmp_path / "weights" / "sd3"
+    assert result.exit_code == 0, result.output
+    assert "without T5" in result.output
+    assert not any("_3" in name for name in [*names(folder), *hub.fetched])
+    assert load_sd3("paper", folder).pipeline.text_encoder_3 is None
+    assert run(*arguments, "--without-t5").exit_code == 0
+    other = run(*arguments)
+    assert other.exit_code == 2 and "was fetched without T5; move it away" in other.output
+
+
+@pytest.mark.parametrize(
+    "token, status",
+    [(None, 401), ("token-that-nobody-has", 401), ("token-of-one-who-did-not", 403)],
+)
+def test_the_licence_is_asked_for_with_the_steps(hub, tmp_path, monkeypatch, token, status):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    result = run("--root", tmp_path, "--endpoint", hub.url)
+    assert result.exit_code == 2
+    (said,) = result.output.strip().splitlines()
+    for part in (f"answers {status}", "accept it at", HUB_REPOSITORY, "hf auth login", "--weights"):
+        assert part in said
+    assert not (tmp_path / "weights" / "sd3").exists() and hub.fetched == []
+
+
+def test_an_interrupted_download_goes_on(hub, tmp_path):
+    last = "transformer/diffusion_pytorch_model.safetensors"
+    hub.broken.add(last)
+    arguments = ("--root", tmp_path, "--endpoint", hub.url)
+    first = run(*arguments)
+    assert first.exit_code == 2 and "the hub answers 404" in first.output
+    assert not (tmp_path / "weights" / "sd3").exists()
+    begun = set(hub.fetched)
+    hub.broken.clear()
+    hub.fetched.clear()
+    assert run(*arguments).exit_code == 0
+    assert last in hub.fetched and not begun & set(hub.fetched)
+
+
+def test_a_folder_that_is_half_full_is_not_taken_for_whole_without_a_network(hub, tmp_path):
+    hub.broken.add("transformer/diffusion_pytorch_model.safetensors")
+    run("--root", tmp_path, "--endpoint", hub.url)
+    result = run("--root", tmp_path, "--endpoint", "http://127.0.0.1:9")
+    assert result.exit_code == 2 and "cannot be reached" in result.output
+    assert not (tmp_path / "weights" / "sd3").exists()
+
+
+def not_finite(content: bytes, folder: Path) -> bytes:
+    path = folder / "weights.safetensors"
+    path.write_bytes(content)
+    tensors = load_file(path)
+    first = sorted(tensors)[0]
+    save_file({**tensors, first: torch.full_like(tensors[first], float("nan"))}, path)
+    return path.read_bytes()
+
+
+WRONG = {
+    "another pipeline": (
+        "model_index.json",
+        lambda content, _: b'{"_class_name": "StableDiffusionXLPipeline"}',
+        "holds a StableDiffusionXLPipeline, not Stable Diffusion 3",
+    ),
+    "not finite": ("vae/diffusion_pytorch_model.safetensors", not_finite, "not finite"),
+    "truncated": (
+        "transformer/diffusion_pytorch_model.safetensors",
+        lambda content, _: content[:-1000],
+        "cannot be loaded",
+    ),
+}
+
+
+@pytest.mark.parametrize("name, spoil, reason", WRONG.values(), ids=WRONG.keys())
+def test_what_is_not_good_is_not_kept(hub, tmp_path, name, spoil, reason):
+    hub.files[name] = spoil(hub.files[name], tmp_path)
+    result = run("--root", tmp_path, "--endpoint", hub.url)
+    assert result.exit_code == 2 and reason in result.output, result.output
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == [".lock"]
+
+
+def test_check_only_and_a_folder_put_there_by_hand(official, tmp_path):
+    assert run("--check", official).exit_code == 0
+    missing = run("--check", tmp_path / "none")
+    assert missing.exit_code == 2 and "There is no folder" in missing.output
+    by_hand = tmp_path / "weights" / "sd3"
+    shutil.copytree(official, by_hand)
+    assert run("--root", tmp_path).exit_code == 0  # without a hub
+    leave_out_t5(by_hand)
+    assert run("--root", tmp_path, "--without-t5").exit_code == 0
+    shutil.rmtree(by_hand / "transformer")
+    lacking = run("--root", tmp_path)
+    assert lacking.exit_code == 2 and "lacks its part transformer" in lacking.output
+    assert by_hand.is_dir()

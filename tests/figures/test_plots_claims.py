@@ -1,0 +1,59 @@
+"""The figures of lesson 09 show the numbers that they are given."""
+
+import numpy as np
+import pytest
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.figures.claims import Interval, plot_intervals, plot_wins
+
+
+def intervals() -> list[Interval]:
+    return [
+        Interval("CLIP", "equal rank", 0.5, 0.25, 1.0, "points"),
+        Interval("SAM", "equal rank", -1.0, 0.5, 2.0, "hundredths"),
+        Interval("SAM", "equal budget", 0.2, 0.1, 2.0, "hundredths"),
+    ]
+
+
+def test_intervals_are_drawn_in_margins():
+    figure = plot_intervals(intervals())
+    (axes,) = figure.axes
+    drawn = [(bar[0].get_xdata()[0], bar[2][0].get_segments()[0]) for bar in axes.containers]
+    for each, (middle, segment) in zip(intervals(), drawn, strict=True):
+        assert middle == pytest.approx(each.mean / each.margin)
+        ends = [(each.mean + sign * 2 * each.error) / each.margin for sign in (-1, 1)]
+        np.testing.assert_allclose(segment[:, 0], ends)
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["CLIP", "SAM", "SAM"]
+    for looks in (
+        [bar[0].get_color() for bar in axes.containers],
+        [bar[0].get_marker() for bar in axes.containers],
+    ):
+        assert looks[0] == looks[1] != looks[2]
+    assert "SAM, equal budget: +0.20 ± 0.10 hundredths, margin 2" in figure.alt_text
+
+
+@pytest.mark.parametrize("change", [{"error": float("nan")}, {"margin": 0.0}])
+def test_an_interval_needs_an_error_and_a_margin(change):
+    numbers = {"mean": 0.1, "error": 0.1, "margin": 1.0} | change
+    with pytest.raises(SerialLoRAError, match="CLIP has no standard error or no margin"):
+        plot_intervals([Interval("CLIP", "g", unit="points", **numbers)])
+    with pytest.raises(SerialLoRAError, match="at least one"):
+        plot_intervals([])
+
+
+def test_wins_are_shares_of_all_tables():
+    counts = np.array([0, 1, 1, 4])
+    figure = plot_wins({"one": counts, "two": counts}, 4, {"two": 3})
+    left, right = figure.axes
+    assert [bar.get_height() for bar in left.patches] == [25, 50, 0, 0, 25]
+    assert not left.lines and list(right.lines[0].get_xdata()) == [3, 3]
+    assert "in 4 tables" in figure.alt_text and "3 in the paper" in figure.alt_text
+
+
+@pytest.mark.parametrize(
+    "luck",
+    [{}, {"one": np.array([])}, {"one": np.array([5])}, {"one": np.array([-1])}],
+)
+def test_wins_have_to_fit_the_table(luck):
+    with pytest.raises(SerialLoRAError, match="between 0 and 4"):
+        plot_wins(luck, 4)

@@ -1,0 +1,234 @@
+"""What ranks miss, against approximations that are really made; and what the figures say."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.lowrank import (
+    ONE_ROW_SPACE,
+    misses_by_method,
+    tail_misses,
+    undo_merged_weight,
+)
+from serial_lora_course.figures import base as plots
+from serial_lora_course.figures.lowrank import plot_layers, plot_misses, plot_token_moves
+
+PARTS = ("q", "k", "v")
+seeds = st.integers(0, 10_000)
+few = settings(max_examples=25, deadline=None)
+
+
+def draw(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def three(seed: int, width: int) -> dict[str, torch.Tensor]:
+    return {part: draw(seed + i, width, width) for i, part in enumerate(PARTS)}
+
+
+def cut(matrix: torch.Tensor, rank: int) -> torch.Tensor:
+    """The best matrix of that rank, by an eigenbasis of its rows."""
+    _, axes = torch.linalg.eigh(matrix.T @ matrix)
+    kept = axes[:, len(axes) - rank :]
+    return matrix @ kept @ kept.T
+
+
+# ------------------------------------------------------------------------------- misses
+
+
+@few
+@given(seeds, st.integers(1, 7), st.integers(1, 7))
+def test_tail_misses_are_those_of_real_approximations(seed, rows, columns):
+    matrix = draw(seed, rows, columns)
+    misses = tail_misses(matrix.float())
+    assert len(misses) == min(rows, columns) + 1 and misses[0] == 1 and misses[-1] == 0
+    for rank in range(len(misses)):
+        made = (matrix - cut(matrix, rank)).norm() / matrix.norm()
+        assert misses[rank].item() == pytest.approx(made.item(), abs=1e-5)
+
+
+@few
+@given(seeds, st.integers(2, 6))
+def test_misses_by_method_are_those_of_real_changes(seed, width):
+    weights, wanted = three(seed, width), three(seed + 50, width)
+    stacked = torch.cat([wanted[part] for part in PARTS])
+    tall = torch.cat([weights[part] for part in PARTS])
+    met = tall @ torch.linalg.lstsq(tall, stacked).solution
+    misses = misses_by_method(weights, wanted)
+    for rank in range(width + 1):
+        best = {
+            "lora": torch.cat([cut(wanted[part], rank) for part in PARTS]),
+            ONE_ROW_SPACE: cut(stacked, rank),
+            "serial_lora": cut(met, rank),
+        }
+        for family, change in best.items():
+            made = (stacked - change).norm() / stacked.norm()
+            assert misses[family][rank].item() == pytest.approx(made.item(), abs=1e-6)
+
+
+@few
+@given(seeds, st.integers(2, 8))
+def test_each_family_lies_within_the_one_above(seed, width):
+    lora, one_space, serial = misses_by_method(three(seed, width), three(seed + 50, width)).values()
+    assert (lora <= one_space + 1e-9).all() and (one_space <= serial + 1e-9).all()
+
+
+def test_no_trained_pair_beats_the_miss():
+    torch.manual_seed(0)
+    weights, wanted = three(1, 5), three(60, 5)
+    tall, stacked = (torch.cat([each[part] for part in PARTS]) for each in (weights, wanted))
+    A = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    B = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([A, B], max_iter=300, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (stacked - tall @ B @ A).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    trained = closure().sqrt() / stacked.norm()
+    best = misses_by_method(weights, wanted)["serial_lora"][2]
+    assert best - 1e-9 <= trained <= best + 1e-3
+
+
+def test_what_is_made_by_a_pair_is_reached_by_it():
+    weights, A, B = three(0, 6), draw(9, 2, 6), draw(10, 6, 2)
+    serial = misses_by_method(weights, {p: weights[p] @ B @ A for p in PARTS})
+    assert all(curve[2] < 1e-6 < curve[1] for curve in serial.values())
+
+
+def test_q_alone_is_out_of_reach_at_any_rank():
+    weights = three(0, 6)
+    wanted = {part: (part == "q") * draw(3, 6, 1) @ draw(4, 1, 6) for part in PARTS}
+    misses = misses_by_method(weights, wanted)
+    assert misses["lora"][1] < 1e-6 and misses[ONE_ROW_SPACE][1] < 1e-6
+    assert misses["serial_lora"][-1] > 0.3
+    # What is at right angles to all columns of the stacked weights cannot be met at all.
+    basis, _ = torch.linalg.qr(torch.cat(list(weights.values())), "complete")
+    outside = dict(zip(PARTS, basis[:, 6:12].split(6), strict=True))
+    torch.testing.assert_close(
+        misses_by_method(weights, outside)["serial_lora"], torch.ones(7, dtype=torch.float64)
+    )
+
+
+def test_misses_refuse_what_makes_no_sense():
+    with pytest.raises(SerialLoRAError, match="zeros"):
+        tail_misses(torch.zeros(3, 3))
+    with pytest.raises(SerialLoRAError, match="finite"):
+        tail_misses(torch.full((2, 2), math.nan))
+    weights = three(0, 4)
+    with pytest.raises(SerialLoRAError, match="same parts"):
+        misses_by_method(weights, {"q": weights["q"]})
+    oblong = {part: draw(0, 4, 3) for part in PARTS}
+    with pytest.raises(SerialLoRAError, match="square"):
+        misses_by_method(oblong, oblong)
+    nothing = {part: torch.zeros(4, 4) for part in PARTS}
+    with pytest.raises(SerialLoRAError, match="zeros"):
+        misses_by_method(weights, nothing)
+
+
+# ------------------------------------------------------------------------------- undoing
+
+
+@few
+@given(seeds, st.integers(1, 9), st.integers(2, 9), st.integers(1, 4), st.sampled_from([1.0, 0.3]))
+def test_undoing_brings_the_weight_back(seed, outputs, width, rank, scale):
+    old = draw(seed, outputs, width)
+    A, B = draw(seed + 1, rank, width) / width, draw(seed + 2, width, rank) / width
+    dense = torch.eye(width, dtype=torch.float64) + scale * B @ A
+    assert torch.linalg.cond(dense) < 1e6
+    merged = old @ dense
+    undone = undo_merged_weight(merged, A, B, scale)
+    torch.testing.assert_close(undone, merged @ torch.linalg.inv(dense), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(undone, old, rtol=1e-6, atol=1e-6)
+
+
+def test_a_direction_that_is_wiped_out_cannot_come_back():
+    A = torch.tensor([[1.0, 0.0, 0.0]])
+    with pytest.raises(SerialLoRAError, match="from a copy"):
+        undo_merged_weight(torch.ones(2, 3), A, -A.T, 1.0)
+
+
+# ------------------------------------------------------------------------------- figures
+
+
+def png_size(figure) -> int:
+    return len(plots.figure_png(figure))
+
+
+def test_layers_are_drawn_as_they_add_up():
+    matrix = draw(0, 6, 8).sigmoid()
+    figure = plot_layers(matrix, count=3)
+    pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    layers, sums = pictures[0::2], pictures[1::2]
+    assert len(layers) == len(sums) == 3
+    for i, layer in enumerate(layers):
+        assert torch.linalg.matrix_rank(torch.tensor(layer)).item() == 1
+        total = torch.tensor(sum(layers[: i + 1])).clamp(0, 1)
+        torch.testing.assert_close(torch.tensor(sums[i]), total)
+        torch.testing.assert_close(total, cut(matrix, i + 1).clamp(0, 1))
+    assert "first 3 layers" in plots.describe(figure)
+    assert png_size(figure) > 1000
+    with pytest.raises(SerialLoRAError, match="has 6 layers, not 7"):
+        plot_layers(matrix, count=7)
+
+
+def test_misses_are_drawn_where_they_are():
+    curves = misses_by_method(three(0, 8), three(50, 8))
+    ranks = [1, 2, 4, 8]
+    figure = plot_misses({"one wish": curves, "another": {"noise": curves["lora"]}}, ranks)
+    first, second = figure.axes
+    for line, curve in zip(first.lines, curves.values(), strict=True):
+        assert list(line.get_xdata()) == ranks
+        assert list(line.get_ydata()) == [float(curve[rank]) for rank in ranks]
+    assert [line.get_label() for line in first.lines] == ["LoRA", ONE_ROW_SPACE, "Serial LoRA"]
+    assert first.lines[0].get_color() == plots.METHODS["lora"]["colour"]
+    assert len({line.get_color() for line in first.lines}) == 3
+    words = plots.describe(figure)
+    for text in (
+        "at rank 1, 4, 8",
+        "one wish",
+        "another: noise",
+        f"{float(curves['lora'][4]):.0%}",
+    ):
+        assert text in words
+    assert second.get_title() == "" and second.get_title(loc="left") == "another"
+    assert png_size(figure) > 1000
+
+
+@pytest.mark.parametrize("ranks", [(0, 1), (1, 9), ()])
+def test_misses_want_ranks_that_exist(ranks):
+    with pytest.raises(SerialLoRAError, match="do not fit"):
+        plot_misses({"wish": {"lora": torch.ones(9)}}, ranks)
+    with pytest.raises(SerialLoRAError, match="do not fit"):
+        plot_misses({}, (1,))
+
+
+def test_moves_are_drawn_from_before_to_after():
+    before = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.5]])
+    after = before + torch.tensor([[0.5, 0.0], [0.0, 0.0], [0.0, -0.1]])
+    rows = {
+        "lora": {"tokens": (before, before), "q": (before, after)},
+        "serial_lora": {"tokens": (before, after), "q": (before, after)},
+    }
+    figure = plot_token_moves(rows, {"lora": "W x + B A x", "serial_lora": "W (x + B A x)"})
+    still, moving = figure.axes[:2]
+    numbers = [text for text in moving.texts if text.get_text()]
+    assert [text.get_text() for text in numbers] == ["1", "2", "3"]
+    assert [text.get_position() for text in numbers] == [tuple(p) for p in before.tolist()]
+    arrows = [text for text in moving.texts if not text.get_text()]
+    assert [list(arrow.xy) for arrow in arrows] == [after[i].tolist() for i in (0, 2)]
+    assert not [text for text in still.texts if not text.get_text()]
+    words = plots.describe(figure)
+    assert "LoRA: tokens: nothing moves; q: token 1 moves most, token 2 least" in words
+    assert png_size(figure) > 1000
+    with pytest.raises(SerialLoRAError, match="equally many panels"):
+        plot_token_moves(rows | {"lora": {"q": (before, after)}}, {})
+    with pytest.raises(SerialLoRAError, match="shape"):
+        plot_token_moves({"lora": {"q": (before[:, :1], after)}}, {})

@@ -1,0 +1,289 @@
+"""Pictures of masks: every pixel what a loop says it is, every figure described in words."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.figures import masks as plots_masks
+from serial_lora_course.figures.masks import (
+    AGREED,
+    COLOURS,
+    INVENTED,
+    MISSED,
+    NOTHING,
+    STRENGTH,
+    OverlayRow,
+    compare_masks,
+    overlay,
+    pick_best_median_worst,
+    plot_dice_per_picture,
+    plot_overlays,
+)
+
+TRUTH = np.zeros((12, 15), bool)
+TRUTH[3:9, 4:11] = True
+FOUND = np.roll(TRUTH, (1, 2), (0, 1))
+GROUND = np.random.default_rng(0).integers(0, 256, (12, 15, 3), dtype=np.uint8)
+
+
+# --- what each pixel is --------------------------------------------------------------------------
+
+
+def pixel_kind(truths, founds) -> int:
+    """The worst that any object says of a pixel: invented, then missed, then agreed."""
+    pairs = list(zip(truths, founds, strict=True))
+    if any(found and not truth for truth, found in pairs):
+        return INVENTED
+    if any(truth and not found for truth, found in pairs):
+        return MISSED
+    return AGREED if any(truth and found for truth, found in pairs) else NOTHING
+
+
+@given(
+    st.integers(1, 3).flatmap(
+        lambda objects: st.tuples(arrays(bool, (objects, 4, 5)), arrays(bool, (objects, 4, 5)))
+    )
+)
+@settings(deadline=None)
+def test_a_loop_over_pixels_says_the_same(pair):
+    truth, found = pair
+    kinds = compare_masks(truth, found)
+    assert kinds.shape == (4, 5) and kinds.dtype == np.uint8
+    for row in range(4):
+        for column in range(5):
+            assert kinds[row, column] == pixel_kind(truth[:, row, column], found[:, row, column])
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.from_numpy, lambda m: m.astype(np.uint8) * 255, np.float32, np.ndarray.tolist]
+)
+def test_masks_may_be_tensors_or_numbers(kind):
+    expected = compare_masks(TRUTH, FOUND)
+    assert np.array_equal(compare_masks(kind(TRUTH), kind(FOUND)), expected)
+    assert np.array_equal(compare_masks(TRUTH[None], FOUND), expected)
+    assert {int(k) for k in np.unique(expected)} == {NOTHING, AGREED, MISSED, INVENTED}
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "message"),
+    [
+        (TRUTH, FOUND[:-1], "predicted mask has shape"),
+        (TRUTH, FOUND.T, "predicted mask has shape"),
+        (np.stack([TRUTH] * 2), FOUND, "2 true masks came with 1 predicted"),
+        (TRUTH, np.stack([FOUND] * 3), "1 true masks came with 3 predicted"),
+        (TRUTH[0], FOUND[0], "true mask has shape"),
+        (TRUTH[None, None], FOUND[None, None], "true mask has shape"),
+        (TRUTH, np.where(FOUND, 3.0, -3.0), "as logits do.*threshold"),
+        (TRUTH, torch.randn(12, 15), "as logits do.*threshold"),
+        (TRUTH, np.full((12, 15), np.nan), "as logits do.*threshold"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(truth, found, message):
+    with pytest.raises(SerialLoRAError, match=message):
+        compare_masks(truth, found)
+
+
+# --- overlays ------------------------------------------------------------------------------------
+
+
+def painted(grey: float, colour: str) -> list[float]:
+    return [STRENGTH * 255 * c + (1 - STRENGTH) * grey for c in to_rgb(colour)]
+
+
+def test_an_overlay_colours_each_kind_of_pixel():
+    sheet = overlay(GROUND, TRUTH, FOUND, contour=False)
+    grey = np.asarray(Image.fromarray(GROUND).convert("L")).astype(float)
+    assert sheet.shape == (12, 15, 3) and sheet.dtype == np.uint8
+    for row in range(12):
+        for column in range(15):
+            kind = pixel_kind([TRUTH[row, column]], [FOUND[row, column]])
+            g = grey[row, column]
+            expected = [g] * 3 if kind == NOTHING else painted(g, COLOURS[kind])
+            np.testing.assert_allclose(sheet[row, column], expected, atol=0.51)
+
+
+def test_the_colours_differ_in_lightness_too():
+    """Whoever cannot tell hues apart can still tell the three kinds apart."""
+    weights = np.asarray([0.2126, 0.7152, 0.0722])
+    lightness = sorted(float(weights @ to_rgb(colour)) for colour in COLOURS.values())
+    assert len(set(COLOURS.values())) == 3 and np.diff(lightness).min() > 0.05
+
+
+def test_the_true_outline_is_white_and_one_pixel_wide():
+    sheet = overlay(GROUND * 0, TRUTH, FOUND)
+    white = (sheet == 255).all(2)
+    rim = TRUTH.copy()
+    rim[4:8, 5:10] = False
+    assert np.array_equal(white, rim)
+    assert np.array_equal(
+        overlay(GROUND, TRUTH, FOUND)[~rim], overlay(GROUND, TRUTH, FOUND, False)[~rim]
+    )
+
+
+def test_without_a_truth_all_that_was_found_is_blue():
+    sheet = overlay(np.zeros((12, 15)), None, FOUND)
+    np.testing.assert_allclose(sheet[FOUND], [painted(0, COLOURS[AGREED])] * FOUND.sum(), atol=0.51)
+    assert (sheet[~FOUND] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        Image.fromarray(GROUND),
+        Image.fromarray(GROUND).convert("RGBA"),
+        torch.from_numpy(GROUND).permute(2, 0, 1),
+        GROUND / 255.0,
+        torch.from_numpy(GROUND / 255.0).permute(2, 0, 1),
+    ],
+    ids=["PIL", "RGBA", "tensor", "floats", "float tensor"],
+)
+def test_every_kind_of_picture_gives_the_same_overlay(picture):
+    expected = overlay(GROUND, TRUTH, FOUND).astype(int)
+    assert np.abs(overlay(picture, TRUTH, FOUND) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA"])
+def test_grey_and_palette_pictures_are_drawn_on_too(mode):
+    sheet = overlay(Image.fromarray(GROUND).convert(mode), TRUTH, FOUND)
+    assert sheet.shape == (12, 15, 3) and (sheet[0, 0] == sheet[0, 0, 0]).all()
+
+
+def test_an_overlay_of_other_sizes_is_refused():
+    with pytest.raises(SerialLoRAError, match="picture's own size"):
+        overlay(GROUND[:-1], TRUTH, FOUND)
+    with pytest.raises(SerialLoRAError, match="2 true masks"):
+        overlay(GROUND, np.stack([TRUTH] * 2), FOUND)
+
+
+# --- which pictures ------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_best_median_and_worst_are_what_they_are_called(scores):
+    picked = pick_best_median_worst(scores)
+    assert list(picked) == ["best", "median", "worst"]
+    found = {title: scores[index] for title, index in picked.items()}
+    falling = sorted(scores, reverse=True)
+    assert found["best"] == falling[0] and found["worst"] == falling[-1]
+    assert found["median"] == falling[(len(scores) - 1) // 2]
+    if len(scores) > 2:
+        assert len(set(picked.values())) == 3
+
+
+def test_of_equal_scores_the_first_is_the_best():
+    assert pick_best_median_worst([0.5, 0.9, 0.9, 0.1]) == {"best": 1, "median": 2, "worst": 3}
+    assert pick_best_median_worst(np.asarray([0.2])) == {"best": 0, "median": 0, "worst": 0}
+
+
+@pytest.mark.parametrize("scores", [[], np.zeros(0), [0.5, np.nan, 0.7]])
+def test_scores_that_cannot_be_ordered_are_refused(scores):
+    with pytest.raises(SerialLoRAError, match="no scores to choose from"):
+        pick_best_median_worst(scores)
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+def row(title="best", **changes) -> OverlayRow:
+    given = dict(title=title, picture=GROUND, found={"before": TRUTH, "after": FOUND}, truth=TRUTH)
+    return OverlayRow(**given | {"boxes": [4, 3, 11, 9]} | changes)
+
+
+def test_rows_show_picture_truth_and_every_prediction():
+    figure = plot_overlays([row(), row("worst", boxes=None)])
+    grid = np.asarray(figure.axes).reshape(2, 4)
+    assert [axes.get_title() for axes in grid[0]] == ["picture", "truth", "before", "after"]
+    assert [axes.get_ylabel() for axes in grid[:, 0]] == ["best", "worst"]
+    overlap = 5 * 5  # rows 4 to 8, columns 6 to 10
+    expected = 2 * overlap / (6 * 7 * 2)
+    assert [axes.get_xlabel() for axes in grid[0, 2:]] == ["Dice 1.00", f"Dice {expected:.2f}"]
+    shown = grid[0, 3].images[0].get_array()
+    assert np.array_equal(shown, overlay(GROUND, TRUTH, FOUND))
+    assert np.array_equal(grid[0, 1].images[0].get_array(), overlay(GROUND, TRUTH, TRUTH))
+    assert f"best (before: 1.00, after: {expected:.2f}); worst (before" in figure.alt_text
+    assert "found pixels blue, missed yellow, invented vermilion" in figure.alt_text
+
+
+def test_a_box_is_drawn_at_its_pixels_edges():
+    figure = plot_overlays([row(boxes=[[4, 3, 11, 9], [0, 0, 15, 12]])])
+    boxes = [p.get_bbox().extents for p in figure.axes[0].patches if isinstance(p, Rectangle)]
+    # imshow puts a pixel's centre at its index, so its edges lie half a pixel off.
+    expected = [[3.5, 2.5, 10.5, 8.5]] * 2 + [[-0.5, -0.5, 14.5, 11.5]] * 2
+    np.testing.assert_allclose(boxes, expected)
+
+
+def test_rows_without_a_truth_have_no_score():
+    figure = plot_overlays([row(truth=None)])
+    assert [axes.get_title() for axes in figure.axes] == ["picture", "before", "after"]
+    assert all(axes.get_xlabel() == "" for axes in figure.axes)
+    assert (
+        "Predictions: best (before, after)" in figure.alt_text and row(truth=None).dice("x") is None
+    )
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["found"]
+    mixed = plot_overlays([row(), row("mine", truth=None)])
+    assert not mixed.axes[5].get_visible()
+
+
+def test_the_dice_of_a_row_is_the_mean_over_its_objects():
+    two = row(truth=np.stack([TRUTH, ~TRUTH]), found={"a": np.stack([TRUTH, TRUTH])})
+    assert two.dice("a") == 0.5
+
+
+def test_rows_that_do_not_fit_are_refused():
+    with pytest.raises(SerialLoRAError, match="no rows"):
+        plot_overlays([])
+    with pytest.raises(SerialLoRAError, match="different predictions"):
+        plot_overlays([row(), row(found={"after": FOUND})])
+    with pytest.raises(SerialLoRAError, match="as logits do"):
+        plot_overlays([row(found={"a": np.where(FOUND, 1.5, -1.5)})])
+
+
+SCORES = {"unadapted": [0.2, 0.5, 0.9, 0.4], "serial_lora": [0.3, 0.5, 0.8, 0.7]}
+
+
+def test_every_picture_is_drawn_before_and_after():
+    figure = plot_dice_per_picture(SCORES)
+    strip, pairs = figure.axes
+    heights = [np.asarray(points.get_offsets())[:, 1].tolist() for points in strip.collections]
+    assert heights == list(SCORES.values())
+    medians = [line.get_ydata()[0] for line in strip.lines]
+    assert medians == pytest.approx([np.median(values) for values in SCORES.values()])
+    drawn = {tuple(pair) for points in pairs.collections for pair in points.get_offsets().tolist()}
+    assert drawn == set(zip(*SCORES.values(), strict=True))
+    assert [text.get_text() for text in pairs.texts] == ["better: 2\nworse (×): 1"]
+    assert "unadapted: median 0.45, worst 0.20" in figure.alt_text
+    assert "Serial LoRA: median 0.60, worst 0.30, better on 2 and worse on 1" in figure.alt_text
+
+
+def test_one_prediction_alone_is_drawn_too():
+    figure = plot_dice_per_picture({"unadapted": [0.4]})
+    assert len(figure.axes) == 1 and "each of 1 pictures" in figure.alt_text
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({}, "no scores"),
+        ({"a": []}, "no scores"),
+        ({"a": [0.5], "b": [0.5, 0.6]}, "numbers of pictures differ"),
+        ({"a": [0.5, 1.2]}, "outside 0 to 1"),
+        ({"a": [0.5, -0.1]}, "outside 0 to 1"),
+        ({"a": [0.5, np.nan]}, "outside 0 to 1"),
+        ({"a": [50.0, 70.0]}, "pass shares"),
+    ],
+)
+def test_scores_that_do_not_fit_are_refused(scores, message):
+    with pytest.raises(SerialLoRAError, match=message):
+        plot_dice_per_picture(scores)
+
+
+def test_the_colours_have_words():
+    assert set(plots_masks.WORDS) == set(COLOURS) == {AGREED, MISSED, INVENTED}

@@ -1,0 +1,166 @@
+"""Figures of spectra: what is drawn is what the tables hold, and every figure is in words."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.spectra import ADAPTED, CHANGE, WEIGHT
+from serial_lora_course.figures.spectra import (
+    SMALLEST,
+    plot_depth,
+    plot_positions,
+    plot_shifts,
+    plot_spectra,
+)
+
+BLOCKS, RANK, WIDTH = 5, 3, 8
+BASE = np.linspace(4, 0.5, WIDTH)
+CHANGES = {"lora": [2.0, 0.5, 1e-9], "serial_lora": [1.0, 0.8, 0.6]}
+
+
+def frame(name: str, towers=("image", "text")) -> pd.DataFrame:
+    """A spectra frame whose W + dW is above W's by a tenth (LoRA) or a twentieth (Serial LoRA)."""
+    factor = 1.1 if name == "lora" else 1.05
+    rows = []
+    for tower in towers:
+        for block in range(BLOCKS):
+            for part in "qkv":
+                base = (1 + block) * BASE
+                for matrix, values in (
+                    (WEIGHT, base),
+                    (ADAPTED, factor * base),
+                    (CHANGE, CHANGES[name]),
+                ):
+                    rows += [
+                        (tower, block, f"{tower}.{block}", part, matrix, i, value)
+                        for i, value in enumerate(values, start=1)
+                    ]
+    names = ["tower", "block", "site", "projection", "matrix", "index", "value"]
+    return pd.DataFrame(rows, columns=names)
+
+
+FRAMES = {name: frame(name) for name in CHANGES}
+
+
+def curves(axes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    return {line.get_label(): (line.get_xdata(), line.get_ydata()) for line in axes.get_lines()}
+
+
+def test_every_spectrum_is_drawn_as_it_is():
+    figure = plot_spectra(FRAMES, blocks=[1, 4])
+    assert [axes.get_title("left") for axes in figure.axes] == [
+        f"block {block}, {part}" for block in (1, 4) for part in "qkv"
+    ]
+    for axes, block in zip(figure.axes, [1] * 3 + [4] * 3, strict=True):
+        drawn = curves(axes)
+        assert axes.get_yscale() == "log"
+        assert np.allclose(drawn["W"][1], (1 + block) * BASE)
+        assert np.allclose(drawn["W + dW, LoRA"][1], 1.1 * (1 + block) * BASE)
+        assert np.allclose(drawn["W + dW, Serial LoRA"][1], 1.05 * (1 + block) * BASE)
+        assert drawn["dW, Serial LoRA"][1].tolist() == CHANGES["serial_lora"]
+        kept = [value for value in CHANGES["lora"] if value > SMALLEST * BASE[0]]
+        assert drawn["dW, LoRA"][1].tolist() == kept == [2.0, 0.5]
+        assert drawn["W"][0].tolist() == list(range(1, WIDTH + 1))
+    assert "in block 1, 4. W's largest singular value is 8 to 20" in figure.alt_text
+    assert "LoRA's dW has 2 to 2 first and 1e-09 to 1e-09 at index 3" in figure.alt_text
+
+
+def test_shifts_are_percent_of_the_base():
+    figure = plot_shifts(FRAMES, tower="text", blocks=[0])
+    for axes in figure.axes:
+        drawn = curves(axes)
+        assert np.allclose(drawn["LoRA"][1], 10) and np.allclose(drawn["Serial LoRA"][1], 5)
+    assert "text tower" in figure.alt_text and "are +10.0% to +10.0% from W's" in figure.alt_text
+
+
+@pytest.mark.parametrize(
+    ("depth", "shown"), [(1, [0]), (2, [0, 1]), (3, [0, 1, 2]), (5, [0, 2, 4]), (6, [0, 2, 5])]
+)
+def test_first_middle_and_last_block_by_default(depth, shown):
+    one = frame("lora", ["image"])
+    copies = [one[one["block"] == 0].assign(block=block) for block in range(depth)]
+    figure = plot_spectra({"lora": pd.concat(copies)})
+    assert [axes.get_title("left") for axes in figure.axes[::3]] == [f"block {b}, q" for b in shown]
+
+
+@pytest.mark.parametrize("plot", [plot_spectra, plot_shifts])
+def test_what_is_not_there_is_named(plot):
+    with pytest.raises(
+        SerialLoRAError, match=r"no block \[9\] in the image tower; choose from \[0, 1, 2, 3, 4\]"
+    ):
+        plot(FRAMES, blocks=[0, 9])
+    with pytest.raises(SerialLoRAError, match="tower 'audio' in common; .* are image, text"):
+        plot(FRAMES, tower="audio")
+    with pytest.raises(SerialLoRAError, match="no spectra"):
+        plot({})
+
+
+def depth_table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "method": method,
+            "seed": seed,
+            "block": block,
+            "projection": part,
+            "effective_rank": 2 + block + (method == "lora") + seed / 10,
+        }
+        for method in CHANGES
+        for seed in (1, 2, 3)
+        for block in range(4)
+        for part in "qk"
+    )
+
+
+def test_depth_shows_mean_and_range_over_seeds():
+    figure = plot_depth(depth_table(), "effective_rank", "effective rank", reference=(6, "random"))
+    assert [axes.get_title("left") for axes in figure.axes] == ["q", "k"]
+    for axes in figure.axes:
+        drawn = curves(axes)
+        assert np.allclose(drawn["Serial LoRA"][1], [2.2, 3.2, 4.2, 5.2])
+        assert np.allclose(drawn["LoRA"][1], [3.2, 4.2, 5.2, 6.2])
+        assert list(drawn["random"][1]) == [6, 6]
+        bands = [path.vertices[:, 1] for band in axes.collections for path in band.get_paths()]
+        assert any(b.min() == pytest.approx(2.1) and b.max() == pytest.approx(5.3) for b in bands)
+        assert axes.get_ylim()[0] == 0
+    for words in ("block 0 to block 3", "Serial LoRA 2.20 to 5.20", "random: 6.00"):
+        assert words in figure.alt_text
+
+
+def test_depth_takes_other_lines_and_panels():
+    table = depth_table().rename(columns={"method": "comparison", "projection": "what"})
+    look = {"colour": "#000000", "marker": "o", "line": "-"}
+    looks = {"lora": look | {"title": "first"}, "serial_lora": look | {"title": "second"}}
+    figure = plot_depth(table, "effective_rank", "overlap", "comparison", "what", looks)
+    assert {"first", "second"} <= set(curves(figure.axes[0]))
+    assert "second 2.20 to 5.20" in figure.alt_text
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [(depth_table().drop(columns="block"), "lacks block"), (depth_table().iloc[:0], "has no rows")],
+)
+def test_depth_needs_its_columns(table, message):
+    with pytest.raises(SerialLoRAError, match=message):
+        plot_depth(table, "effective_rank", "effective rank")
+
+
+def test_positions_show_every_dot_and_the_mean():
+    rows = [("clip", "serial_lora", share) for share in (0.2, 0.4, 0.9)]
+    rows += [("sam", "serial_lora_plus", share) for share in (0.1, 0.3)]
+    table = pd.DataFrame(rows, columns=["lab", "method", "between"])
+    figure = plot_positions(table, "between", "share\nbetween", chance=0.25, needed=0.9)
+    (axes,) = figure.axes
+    dots = [points.get_offsets() for points in axes.collections]
+    assert [np.sort(d[:, 1]).tolist() for d in dots] == [[0.2, 0.4, 0.9], [0.1, 0.3]]
+    assert [np.rint(d[:, 0]).max() for d in dots] == [0, 1]
+    bars = [line.get_ydata() for line in axes.get_lines()[2:]]
+    assert np.allclose(bars, [[0.5, 0.5], [0.2, 0.2]])
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == ["CLIP\nSerial LoRA", "SAM\nSerial LoRA+"]
+    assert "CLIP, Serial LoRA: mean 50%, from 20% to 90%" in figure.alt_text
+    assert "By luck: 25%" in figure.alt_text
+    without = plot_positions(table, "between", "share", chance=None, needed=0.9)
+    assert "luck" not in without.alt_text and len(without.axes[0].get_lines()) == 3
+    with pytest.raises(SerialLoRAError, match="no positions"):
+        plot_positions(table.iloc[:0], "between", "share", None, 0.9)

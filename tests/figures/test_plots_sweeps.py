@@ -1,0 +1,167 @@
+"""Pictures of sweeps: what is drawn is what the runs say, and the words say it too."""
+
+import itertools
+import statistics
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.claims.paper import METHOD_TITLES
+from serial_lora_course.figures.base import describe, figure_png
+from serial_lora_course.figures.sweeps import plot_rank_sweep, plot_ratio_sweep, seed_averages
+
+RATES, RATIOS = (1e-3, 1e-2), (1.0, 4.0, 10.0)
+
+
+def ratio_runs(methods=("lora_plus", "serial_lora_plus")) -> pd.DataFrame:
+    chance = np.random.default_rng(3)
+    rows = [
+        {
+            "dataset": dataset,
+            "method": method,
+            "seed": seed,
+            "lr": lr,
+            "ratio": ratio,
+            "accuracy": chance.uniform(0.3, 0.9),
+            "zero_shot_dataset": 0.25,
+        }
+        for method, lr, ratio, dataset, seed in itertools.product(
+            methods, RATES, RATIOS, ("food", "nature"), (1, 2, 3)
+        )
+    ]
+    return pd.DataFrame(rows)
+
+
+def rank_runs() -> pd.DataFrame:
+    chance = np.random.default_rng(4)
+    rows = []
+    for dataset, seed, rank in itertools.product(("food", "nature"), (1, 2), (4, 8, 16)):
+        for method, own, per in (
+            ("lora", rank, 8),
+            ("serial_lora", rank, 2),
+            ("lora_equal_budget", rank // 4, 8),
+        ):
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "method": method,
+                    "seed": seed,
+                    "rank": own,
+                    "parameters": 1000 * own * per,
+                    "accuracy": chance.uniform(0.3, 0.9),
+                    "zero_shot_dataset": 0.25,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def mean_of(runs: pd.DataFrame, **wanted) -> tuple[float, float, float]:
+    """Mean, lowest and highest over seeds of the average over data sets, in per cent."""
+    rows = [r for r in runs.to_dict("records") if all(r[k] == v for k, v in wanted.items())]
+    by_seed = [
+        100 * statistics.mean(r["accuracy"] for r in rows if r["seed"] == seed)
+        for seed in {r["seed"] for r in rows}
+    ]
+    return statistics.mean(by_seed), min(by_seed), max(by_seed)
+
+
+def bars(axes) -> list[tuple[np.ndarray, np.ndarray, list]]:
+    """x, y and the ends of the bars of every line with error bars."""
+    return [
+        (*line.lines[0].get_data(), line.lines[2][0].get_segments()) for line in axes.containers
+    ]
+
+
+def test_every_cell_of_the_grid_is_drawn_at_bs_rate_with_its_spread():
+    runs = ratio_runs()
+    figure = plot_ratio_sweep(runs)
+    for axes, method in zip(figure.axes, ("lora_plus", "serial_lora_plus"), strict=True):
+        assert axes.get_title(loc="left") == METHOD_TITLES[method]
+        assert list(axes.lines[0].get_ydata()) == [25, 25]  # zero-shot accuracy
+        for (x, y, ends), lr in zip(bars(axes), RATES, strict=True):
+            assert list(x) == pytest.approx([lr * ratio for ratio in RATIOS])
+            for ratio, height, segment in zip(RATIOS, y, ends, strict=True):
+                mean, low, high = mean_of(runs, method=method, lr=lr, ratio=ratio)
+                assert height == pytest.approx(mean)
+                assert [point[1] for point in segment] == pytest.approx([low, high])
+
+
+def test_rings_stand_where_both_rates_are_equal():
+    runs = ratio_runs()
+    axes = plot_ratio_sweep(runs).axes[0]
+    rings = axes.collections[-1].get_offsets()
+    assert [tuple(ring) for ring in rings] == [
+        pytest.approx((lr, mean_of(runs, method="lora_plus", lr=lr, ratio=1)[0])) for lr in RATES
+    ]
+
+
+def test_the_words_name_best_plain_and_worst_cells():
+    runs = ratio_runs(["serial_lora_plus"])
+    means = {(lr, ratio): mean_of(runs, lr=lr, ratio=ratio)[0] for lr in RATES for ratio in RATIOS}
+    said = describe(plot_ratio_sweep(runs))
+    equal = {cell: mean for cell, mean in means.items() if cell[1] == 1}
+    for words, cell in (
+        ("best", max(means, key=means.get)),
+        ("best with equal rates", max(equal, key=equal.get)),
+        ("worst", min(means, key=means.get)),
+    ):
+        lr, ratio = cell
+        assert f"{words} {means[cell]:.1f}% (A {lr:g}, B {lr * ratio:g})" in said
+    assert "3 seeds" in said and said.count("LoRA+:") == said.count("Serial LoRA+:") == 1
+
+
+def test_a_sweep_of_ranks_is_drawn_twice_at_rank_and_at_budget():
+    runs = rank_runs()
+    figure = plot_rank_sweep(runs)
+    methods = ("lora", "serial_lora", "lora_equal_budget")
+    for axes, column in zip(figure.axes, ("rank", "parameters"), strict=True):
+        assert list(axes.lines[0].get_ydata()) == [25, 25]  # zero-shot accuracy
+        for step, ((x, y, _), method) in enumerate(zip(bars(axes), methods, strict=True)):
+            places = sorted(runs.loc[runs["method"] == method, column].unique())
+            assert list(x) == pytest.approx([place * 1.03**step for place in places])
+            for place, height in zip(places, y, strict=True):
+                assert height == pytest.approx(
+                    mean_of(runs, **{"method": method, column: place})[0]
+                )
+    said = describe(figure)
+    assert f"8 {mean_of(runs, method='serial_lora', rank=8)[0]:.1f}%" in said and "2 seeds" in said
+
+
+@given(st.lists(st.booleans(), min_size=12, max_size=12).filter(any))
+@settings(deadline=None, max_examples=30)
+def test_only_what_ran_on_every_data_set_is_averaged(kept):
+    runs = ratio_runs(["lora_plus"])[lambda table: table["lr"] == RATES[0]]
+    runs = runs[runs["ratio"] < 10].reset_index(drop=True)  # 2 ratios, 2 data sets, 3 seeds
+    runs = runs[kept]
+    expected = {}
+    for row in runs.to_dict("records"):
+        expected.setdefault((row["ratio"], row["seed"]), []).append(row["accuracy"])
+    wanted = runs["dataset"].nunique()
+    expected = {k: statistics.mean(v) for k, v in expected.items() if len(v) == wanted}
+    if not expected:
+        with pytest.raises(SerialLoRAError, match="finish its runs"):
+            seed_averages(runs, ["ratio"], ["accuracy"])
+        return
+    table = seed_averages(runs, ["ratio"], ["accuracy"]).set_index(["ratio", "seed"])["accuracy"]
+    assert table.to_dict() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("plot", [plot_ratio_sweep, plot_rank_sweep])
+def test_tables_that_will_not_do_are_refused(plot):
+    runs = ratio_runs() if plot is plot_ratio_sweep else rank_runs()
+    with pytest.raises(SerialLoRAError, match="lacks accuracy"):
+        plot(runs.drop(columns="accuracy"))
+    with pytest.raises(SerialLoRAError, match="has no rows"):
+        plot(runs[:0])
+    with pytest.raises(SerialLoRAError, match="divide percentages"):
+        plot(runs.assign(accuracy=100 * runs["accuracy"]))
+
+
+@pytest.mark.parametrize("methods", [["lora_plus"], ["lora_plus", "serial_lora_plus"]])
+def test_figures_become_pictures(methods):
+    for figure in (plot_ratio_sweep(ratio_runs(methods)), plot_rank_sweep(rank_runs())):
+        assert figure_png(figure, dpi=40).startswith(b"\x89PNG")

@@ -1,0 +1,281 @@
+"""Adapter files: what is in them, what is refused, and that nothing is ever half done."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from serial_lora import (
+    LoRAConfig,
+    SerialLoRAConfig,
+    SerialLoRAError,
+    adapters,
+    disabled,
+    eject,
+    inject,
+    load_adapter,
+    merge,
+    save_adapter,
+    set_scale,
+    unmerge,
+)
+from serial_lora.checkpoint import read_header
+from tests.library.tiny_models import RANK, TINY, fill_adapters
+
+
+def trained(name="timm", method=SerialLoRAConfig, **options):
+    tiny = TINY[name]
+    return fill_adapters(inject(tiny.build(), method(rank=RANK, stream=tiny.stream, **options)))
+
+
+def contents(path):
+    return read_header(path), {name: t.tolist() for name, t in load_file(path).items()}
+
+
+def rewrite(path, metadata=None, tensors=None, **changes):
+    """The same file with some of its header or tensors changed."""
+    with safe_open(path, "pt") as file:
+        old = dict(file.metadata())
+    stored = load_file(path) if tensors is None else tensors
+    save_file(stored, path, (old if metadata is None else metadata) | changes)
+
+
+@torch.no_grad()
+def test_round_trip_into_a_plain_and_an_injected_model(tiny, method, tmp_path):
+    model = fill_adapters(
+        inject(tiny.build(), method(rank=RANK, stream=tiny.stream, scale=0.7, dropout=0.1))
+    ).eval()
+    expected = tiny.run(model)
+    path = save_adapter(model, tmp_path / "adapter.safetensors")
+    assert list(tmp_path.iterdir()) == [path]
+
+    stored = load_file(path)
+    assert set(stored) == {n for n in model.state_dict() if n.endswith(("lora_A", "lora_B"))}
+    assert all(tensor.dtype == torch.float32 for tensor in stored.values())
+    header = read_header(path)
+    assert header.config == method(rank=RANK, stream=tiny.stream, scale=0.7, dropout=0.1)
+
+    fresh = tiny.build()
+    assert load_adapter(fresh, path) is fresh
+    assert torch.equal(tiny.run(fresh), expected)
+    assert all(
+        p.requires_grad == n.endswith(("lora_A", "lora_B")) for n, p in fresh.named_parameters()
+    )
+
+    again = inject(tiny.build(), method(rank=RANK, stream=tiny.stream))
+    places = [id(parameter) for parameter in again.parameters()]
+    load_adapter(again, path)  # the scale comes from the file
+    assert places == [id(parameter) for parameter in again.parameters()]
+    assert torch.equal(tiny.run(again), expected)
+
+
+@torch.no_grad()
+def test_saving_while_merged_disabled_or_rescaled(tmp_path):
+    model = trained()
+    run = TINY["timm"].run
+    path = tmp_path / "adapter.safetensors"
+    plain = contents(save_adapter(model, path))
+    merge(model)
+    assert contents(save_adapter(model, path)) == plain
+    with disabled(model):
+        assert contents(save_adapter(model, path)) == plain
+    unmerge(model)
+    set_scale(model, 0.25)
+    expected = run(model)
+    save_adapter(model, path)
+    assert torch.equal(run(load_adapter(TINY["timm"].build(), path)), expected)
+
+
+@torch.no_grad()
+def test_one_base_in_float32_and_bfloat16(tmp_path):
+    path = save_adapter(trained(), tmp_path / "adapter.safetensors")
+    model = load_adapter(TINY["timm"].build().bfloat16(), path)
+    assert all(a.lora_A.dtype == torch.float32 for a in adapters(model).values())
+
+
+def broken_files(path):
+    """(name, a function that breaks the file or the model, part of the sentence)."""
+
+    def truncated():
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+
+    def pickled():
+        path.write_bytes(pickle.dumps({"lora_A": [1]}))
+
+    def torch_saved():
+        torch.save({"lora_A": torch.ones(2)}, path)
+
+    def foreign():
+        save_file({"weight": torch.ones(2)}, path)
+
+    def missing_tensor():
+        tensors = load_file(path)
+        tensors.popitem()
+        rewrite(path, tensors=tensors)
+
+    def extra_tensor():
+        rewrite(path, tensors=load_file(path) | {"more": torch.ones(1)})
+
+    def wrong_shape():
+        tensors = load_file(path)
+        name = next(iter(tensors))
+        rewrite(path, tensors=tensors | {name: tensors[name][:-1].contiguous()})
+
+    def not_finite():
+        tensors = load_file(path)
+        next(iter(tensors.values()))[0, 0] = float("nan")
+        rewrite(path, tensors=tensors)
+
+    def integers():
+        rewrite(path, tensors={name: t.int() for name, t in load_file(path).items()})
+
+    def bad_config(**changes):
+        with safe_open(path, "pt") as file:
+            config = json.loads(file.metadata()["config"])
+        rewrite(path, config=json.dumps(config | changes))
+
+    return {
+        "missing": (lambda: path.unlink(), "there is no adapter file"),
+        "folder": (lambda: (path.unlink(), path.mkdir()), "there is no adapter file"),
+        "empty": (lambda: path.write_bytes(b""), "not a whole safetensors file"),
+        "truncated": (truncated, "not a whole safetensors file"),
+        "noise": (lambda: path.write_bytes(os.urandom(500)), "not a whole safetensors file"),
+        "pickle": (pickled, "not a whole safetensors file"),
+        "torch.save": (torch_saved, "not a whole safetensors file"),
+        "foreign": (foreign, "not one that save_adapter wrote"),
+        "version": (lambda: rewrite(path, format_version="99"), "format version 99"),
+        "method": (lambda: rewrite(path, method="dora"), "damaged"),
+        "config not json": (lambda: rewrite(path, config="{rank"), "damaged"),
+        "config list": (lambda: rewrite(path, config="[4]"), "damaged"),
+        "config unknown key": (lambda: bad_config(colour="red"), "damaged"),
+        "rank zero": (lambda: bad_config(rank=0), "rank"),
+        "rank too high": (lambda: bad_config(rank=64), "rank 64"),
+        "rank lies": (lambda: bad_config(rank=5), "shape"),
+        "targets list": (lambda: rewrite(path, targets="[]"), "damaged"),
+        "targets": (lambda: rewrite(path, targets='{"blocks.7": 32}'), "blocks.7"),
+        "blocks": (lambda: bad_config(blocks=[0]), "adapts 3 places and this model has 1"),
+        "missing tensor": (missing_tensor, "tensors its header promises"),
+        "extra tensor": (extra_tensor, "tensors its header promises"),
+        "wrong shape": (wrong_shape, "has shape"),
+        "not finite": (not_finite, "not finite"),
+        "integers": (integers, "not finite"),
+        "base": (lambda: rewrite(path, base="0" * 64), "other weights"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("damage", "injected"),
+    [
+        (damage, injected)
+        for damage in broken_files(None)
+        for injected in (False, True)
+        if not (damage == "blocks" and injected)  # there the tensors fit all the same
+    ],
+)
+def test_every_bad_file_is_one_sentence_and_changes_nothing(tmp_path, damage, injected):
+    path = save_adapter(trained(), tmp_path / "adapter.safetensors")
+    break_it, sentence = broken_files(path)[damage]
+    break_it()
+    model = trained() if injected else TINY["timm"].build()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trainable = [parameter.requires_grad for parameter in model.parameters()]
+    with pytest.raises(SerialLoRAError) as caught:
+        load_adapter(model, path)
+    if not (injected and damage in ("rank too high", "rank lies")):
+        assert sentence in str(caught.value)
+    assert "Traceback" not in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    assert before.keys() == model.state_dict().keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert trainable == [parameter.requires_grad for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "sentence"),
+    [
+        (lambda: inject(TINY["timm"].build(), SerialLoRAConfig(rank=8)), "rank 8"),
+        (lambda: inject(TINY["timm"].build(), LoRAConfig(rank=RANK)), "carries lora of rank"),
+        (lambda: inject(TINY["timm"].build(), SerialLoRAConfig(RANK, blocks=[1])), "3 places"),
+        (lambda: merge(inject(TINY["timm"].build(), SerialLoRAConfig(RANK))), "unmerge"),
+        (lambda: TINY["hf_vit"].build(), "another model"),
+        (lambda: TINY["timm_no_bias"].build(), "other weights"),
+        (lambda: torch.nn.Linear(3, 3), "no attention block"),
+        (lambda: TINY["timm"].build().half(), "float16"),
+    ],
+)
+def test_a_good_file_for_another_model(tmp_path, prepare, sentence):
+    path = save_adapter(trained(), tmp_path / "adapter.safetensors")
+    torch.manual_seed(0)
+    model = prepare()
+    if "other weights" in sentence:
+        with torch.no_grad():
+            model.blocks[1].attn.proj.weight.mul_(1.5)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(SerialLoRAError, match=sentence):
+        load_adapter(model, path)
+    assert before.keys() == model.state_dict().keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_slightly_retrained_base_is_told_apart(tmp_path):
+    path = save_adapter(trained(), tmp_path / "adapter.safetensors")
+    model = TINY["timm"].build()
+    with torch.no_grad():
+        model.blocks[0].attn.qkv.weight.mul_(1.02)
+    with pytest.raises(SerialLoRAError, match="other weights"):
+        load_adapter(model, path)
+
+
+@pytest.mark.parametrize("failing", ["write", "replace"])
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, failing):
+    model = trained()
+    path = save_adapter(model, tmp_path / "adapter.safetensors")
+    before = path.read_bytes()
+    set_scale(model, 0.5)
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, {"write": "fsync", "replace": "replace"}[failing], full)
+    with pytest.raises(SerialLoRAError, match="No space left on device"):
+        save_adapter(model, path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_saving_where_it_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SerialLoRAError, match="could not be written"):
+        save_adapter(trained(), tmp_path / "file" / "adapter.safetensors")
+    path = save_adapter(trained(), tmp_path / "new" / "folder" / "adapter.safetensors")
+    assert path.is_file()
+    with pytest.raises(SerialLoRAError, match="no adapters"):
+        save_adapter(eject(trained()), tmp_path / "adapter.safetensors")
+
+
+def test_towers_injected_separately_are_saved_separately(tmp_path):
+    model = TINY["open_clip"].build()
+    inject(model.visual, SerialLoRAConfig(rank=2))
+    inject(model.transformer, SerialLoRAConfig(rank=2))
+    with pytest.raises(SerialLoRAError, match="2 parts"):
+        save_adapter(model, tmp_path / "both.safetensors")
+    save_adapter(model.visual, tmp_path / "image.safetensors")
+    load_adapter(TINY["open_clip"].build().visual, tmp_path / "image.safetensors")
+
+
+@torch.no_grad()
+def test_names_do_not_depend_on_torch_compile(tmp_path):
+    tiny = TINY["timm"]
+    compiled = torch.compile(tiny.build(), backend="eager")
+    inject(compiled, SerialLoRAConfig(rank=RANK))
+    expected = tiny.run(fill_adapters(compiled)._orig_mod)
+    path = save_adapter(compiled, tmp_path / "adapter.safetensors")
+    assert torch.equal(tiny.run(load_adapter(tiny.build(), path)), expected)
+    other = torch.compile(tiny.build(), backend="eager")
+    assert torch.equal(tiny.run(load_adapter(other, path)._orig_mod), expected)

@@ -1,0 +1,166 @@
+"""The adapters alone: the formula, its gradient, number types, and refused configurations."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serial_lora import LoRAConfig, SerialLoRAConfig, SerialLoRAError
+from serial_lora.layers import LoRA, SerialLoRA
+
+shapes = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.integers(0, 2**31))
+
+
+def filled(adapter, seed):
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(seed)
+        adapter.lora_B.copy_(torch.randn(adapter.lora_B.shape, generator=generator))
+    return adapter
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes, st.floats(-3, 3), st.lists(st.integers(1, 4), max_size=3))
+def test_formulas_entry_by_entry(shape, scale, leading):
+    inputs, outputs, rank, seed = shape
+    torch.manual_seed(seed)
+    x = torch.randn(*leading, inputs, dtype=torch.float64)
+    serial = filled(SerialLoRA(inputs, rank, scale), seed).double()
+    lora = filled(LoRA(inputs, outputs, rank, scale), seed).double()
+    for adapter, base in ((serial, x), (lora, torch.zeros(*leading, outputs))):
+        b, a = adapter.lora_B.tolist(), adapter.lora_A.tolist()
+        weight = [
+            [scale * sum(b[o][j] * a[j][i] for j in range(rank)) for i in range(inputs)]
+            for o in range(len(b))
+        ]
+        expected = base + torch.einsum("...i,oi->...o", x, torch.tensor(weight).double())
+        torch.testing.assert_close(adapter(x), expected.double(), rtol=1e-5, atol=1e-5)
+        assert adapter(x).dtype == x.dtype
+
+
+@pytest.mark.parametrize("scale", [1.0, -0.6])
+def test_gradient_equals_finite_differences(scale):
+    serial = filled(SerialLoRA(5, 2, scale), 0).double()
+    lora = filled(LoRA(5, 4, 2, scale), 0).double()
+    x = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    for adapter in (serial, lora):
+        names = list(dict(adapter.named_parameters()))
+        values = [p.detach().requires_grad_() for p in adapter.parameters()]
+
+        def run(x, *tensors, adapter=adapter, names=names):
+            given = dict(zip(names, tensors, strict=True))
+            return torch.func.functional_call(adapter, given, (x,))
+
+        assert torch.autograd.gradcheck(run, (x, *values))
+
+
+def test_birth():
+    torch.manual_seed(0)
+    adapter = SerialLoRA(300, 200)
+    assert set(dict(adapter.named_parameters())) == {"lora_A", "lora_B"}
+    assert adapter.lora_A.shape == (200, 300) and adapter.lora_B.shape == (300, 200)
+    assert adapter.lora_B.count_nonzero() == 0
+    assert adapter.lora_A.std().item() == pytest.approx(1 / math.sqrt(3 * 300), rel=0.02)
+    x = torch.randn(4, 300)
+    assert torch.equal(adapter(x), x)
+    assert "300 -> 200 -> 300" in repr(adapter)
+
+
+def test_zero_maps_to_zero():
+    """No bias: the padding of SAM's windows and padded prompts stay what they are."""
+    adapter = filled(SerialLoRA(8, 3), 0)
+    assert adapter(torch.zeros(2, 8)).count_nonzero() == 0
+
+
+def test_fresh_inside_autocast_is_exactly_what_attention_would_have_cast():
+    x = torch.randn(50, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(SerialLoRA(16, 4)(x), x.bfloat16())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_requests_leave_it_float32_and_outputs_follow_inputs(dtype):
+    adapter = filled(SerialLoRA(16, 4), 0)
+    before = adapter.lora_B.clone()
+    adapter.to(dtype)
+    assert adapter.lora_A.dtype == torch.float32 and torch.equal(adapter.lora_B, before)
+    x = torch.randn(3, 16).to(dtype)
+    exact = (x.float() + x.float() @ adapter.lora_A.T @ adapter.lora_B.T).to(dtype)
+    assert adapter(x).dtype == dtype
+    torch.testing.assert_close(adapter(x), exact)
+    assert adapter.double().lora_A.dtype == torch.float64
+
+
+def test_autocast_runs_the_products_in_its_type():
+    adapter = filled(SerialLoRA(16, 4), 0)
+    lora = filled(LoRA(16, 8, 4), 0)
+    x = torch.randn(3, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for tokens in (x, x.bfloat16()):
+            assert adapter(tokens).dtype == lora(tokens).dtype == torch.bfloat16
+        adapted = adapter(x)
+    exact = x + x @ adapter.lora_A.T @ adapter.lora_B.T
+    torch.testing.assert_close(adapted.float(), exact, rtol=0.02, atol=0.03)
+
+
+def test_dropout_is_on_the_adapters_branch_only():
+    adapter = filled(SerialLoRA(64, 4, dropout=0.75), 0)
+    x = torch.ones(1000, 64)
+    torch.manual_seed(1)
+    change = adapter(x) - x
+    assert not torch.equal(change[0], change[1])
+    adapter.eval()
+    expected = adapter(x)[0] - x[0]
+    torch.testing.assert_close(change.mean(0), expected, rtol=0.5, atol=0.15)
+    adapter.train()
+    with torch.no_grad():
+        adapter.lora_B.zero_()
+    assert torch.equal(adapter(x), x)
+
+
+@pytest.mark.parametrize("config", [SerialLoRAConfig, LoRAConfig])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(rank=0),
+        dict(rank=-1),
+        dict(rank=True),
+        dict(rank=2.0),
+        dict(rank="4"),
+        dict(rank=4, scale=float("nan")),
+        dict(rank=4, scale=float("inf")),
+        dict(rank=4, scale="1"),
+        dict(rank=4, scale=True),
+        dict(rank=4, dropout=1.0),
+        dict(rank=4, dropout=-0.1),
+        dict(rank=4, dropout=float("nan")),
+        dict(rank=4, towers=["images"]),
+        dict(rank=4, towers=[]),
+        dict(rank=4, towers="audio"),
+        dict(rank=4, blocks=[]),
+        dict(rank=4, blocks=[-1]),
+        dict(rank=4, blocks=[1.0]),
+        dict(rank=4, blocks=3),
+        dict(rank=4, stream="all"),
+    ],
+    ids=str,
+)
+def test_configurations_out_of_range_are_refused(config, options):
+    with pytest.raises(SerialLoRAError) as caught:
+        config(**options)
+    wrong = list(options)[-1]
+    assert wrong in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_configurations_are_frozen_values():
+    config = SerialLoRAConfig(rank=4, towers=["text", "image"], blocks={3, 1}, scale=2)
+    assert config.towers == ("image", "text") and config.blocks == (1, 3) and config.scale == 2.0
+    assert config == SerialLoRAConfig(4, 2.0, towers=("image", "text"), blocks=range(1, 4, 2))
+    assert SerialLoRAConfig(4) != LoRAConfig(4)
+    assert SerialLoRAConfig(4, towers="text").towers == ("text",)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.rank = 8

@@ -1,0 +1,300 @@
+"""Finding attention, and saying clearly when it cannot be found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from serial_lora import (
+    LoRAConfig,
+    SerialLoRAConfig,
+    SerialLoRAError,
+    adapters,
+    disabled,
+    eject,
+    inject,
+    merge,
+    to_peft,
+)
+from serial_lora.attention import find_attention_sites
+from tests.library.tiny_models import (
+    TINY,
+    _open_clip,
+    _open_clip_timm,
+    _run_open_clip,
+    _timm,
+    fill_adapters,
+)
+
+BOTH = pytest.mark.parametrize("config", [SerialLoRAConfig, LoRAConfig])
+
+
+def test_projections_partition_the_weights(tiny):
+    model = tiny.build()
+    for site in find_attention_sites(model, stream=tiny.stream):
+        assert site.width == tiny.width and site.tower in tiny.towers
+        by_weight: dict[int, list[tuple[int, int]]] = {}
+        for projection in site.projections.values():
+            weight = projection.weight(model)
+            assert weight[projection.row_slice].shape == (projection.rows, projection.columns)
+            by_weight.setdefault(id(weight), []).append((projection.start, projection.rows))
+        sizes = {id(p): p.shape[0] for p in model.parameters() if p.dim()}
+        for weight, pieces in by_weight.items():
+            ends = [0]
+            for start, rows in sorted(pieces):
+                assert start == ends[-1]
+                ends.append(start + rows)
+            assert ends[-1] == sizes[weight]
+
+
+def test_towers_are_told_apart(tiny):
+    sites = find_attention_sites(tiny.build())
+    depth = {tower: max(s.block for s in sites if s.tower == tower) + 1 for tower in tiny.towers}
+    assert depth == tiny.towers
+
+
+def test_streams_of_sd3():
+    model = TINY["sd35_both"].build()
+    counts = {s: len(find_attention_sites(model, stream=s)) for s in ("image", "text", "both")}
+    assert counts == {"image": 3 + 2, "text": 3, "both": 3 + 2 + 3}
+    last = find_attention_sites(model, stream="text")[-1]
+    assert last.label == "transformer_blocks.2_text" and set(last.projections) == {"q", "k", "v"}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Linear(4, 4), nn.ReLU()),
+        nn.TransformerEncoderLayer(16, 2),
+    ],
+    ids=["no attention", "unknown attention"],
+)
+@BOTH
+def test_unknown_models_are_told_what_was_looked_for(model, config):
+    with pytest.raises(SerialLoRAError) as caught:
+        inject(model, config(rank=2))
+    for word in ("open_clip", "segment-anything", "SD3", "timm", "DINOv2", "attention.py"):
+        assert word in str(caught.value)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@BOTH
+def test_unsupported_timm_attention_is_refused(config):
+    from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock
+
+    for block in (ParallelScalingBlock, ResPostBlock):
+        with pytest.raises(SerialLoRAError, match="no attention block of a known family"):
+            inject(_timm(block_fn=block), config(rank=2))
+    model = _timm()
+    model.blocks[1].attn.gate = nn.Linear(32, 32)
+    with pytest.raises(SerialLoRAError, match="blocks.1.attn is gated"):
+        inject(model, config(rank=2))
+    assert not adapters(model)
+    model = _timm()
+    model.blocks[1].attn.qkv = nn.Sequential(model.blocks[1].attn.qkv)
+    with pytest.raises(SerialLoRAError, match="blocks.1.attn.qkv is a Sequential"):
+        inject(model, config(rank=2))
+
+
+def test_fused_sd3_projections_are_refused():
+    model = TINY["sd3_image"].build()
+    model.transformer_blocks[0].attn.fuse_projections(fuse=True)
+    with pytest.raises(SerialLoRAError, match="unfuse_qkv_projections"):
+        inject(model, SerialLoRAConfig(rank=2))
+
+
+def test_sd3_tokens_by_position_are_never_missed():
+    model = inject(TINY["sd3_image"].build(), SerialLoRAConfig(rank=2))
+    with pytest.raises(SerialLoRAError, match="by keyword"):
+        model.transformer_blocks[0].attn(torch.randn(1, 4, 32), torch.randn(1, 2, 32))
+
+
+@torch.no_grad()
+@BOTH
+def test_a_model_inside_another_module(config):
+    """A tower alone, and a backbone with a head in front of which it was put."""
+    tiny = TINY["open_clip"]
+    tower = inject(tiny.build().visual, config(rank=2))
+    assert {name.split(".")[0] for name in adapters(tower)} == {"transformer"}
+    backbone = TINY["timm"].build()
+    model = nn.Sequential(backbone, nn.Linear(5, 2))
+    x = torch.randn(1, 3, 16, 16)
+    base = model(x)
+    inject(model, config(rank=2))
+    fill_adapters(model)
+    expected = model(x)
+    assert not torch.allclose(expected, base)
+    merge(model)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(eject(model)(x), base)
+
+
+@torch.no_grad()
+def test_a_wrapped_model_is_still_found():
+    model = fill_adapters(inject(TINY["timm"].build(), SerialLoRAConfig(rank=2)))
+    wrapper = nn.Sequential(model)
+    x = torch.randn(1, 3, 16, 16)
+    expected = wrapper(x)
+    with disabled(wrapper):
+        assert not torch.allclose(wrapper(x), expected)
+    torch.testing.assert_close(merge(wrapper)(x), expected, rtol=1e-4, atol=1e-5)
+    eject(wrapper)
+    assert not adapters(model)
+
+
+@torch.no_grad()
+def test_towers_injected_one_after_the_other():
+    tiny = TINY["open_clip"]
+    model = tiny.build()
+    base = tiny.run(model)
+    inject(model.visual, SerialLoRAConfig(rank=2))
+    inject(model.transformer, LoRAConfig(rank=3))
+    fill_adapters(model)
+    expected = tiny.run(model)
+    torch.testing.assert_close(tiny.run(merge(model)), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(tiny.run(eject(model)), base)
+
+
+@BOTH
+def test_a_block_reached_twice_has_one_adapter(config):
+    model = _timm()
+    model.blocks = nn.Sequential(model.blocks[0], model.blocks[0], model.blocks[1])
+    inject(model, config(rank=2))
+    assert len({name.split(".")[1] for name in adapters(model)}) == 2
+    fill_adapters(model)
+    with torch.no_grad():
+        x = torch.randn(1, 3, 16, 16)
+        expected = model(x)
+        torch.testing.assert_close(merge(model)(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_that_share_attention_but_not_norms():
+    model = _timm()
+    model.blocks[1].attn = model.blocks[0].attn
+    with pytest.raises(SerialLoRAError, match="share"):
+        inject(model, LoRAConfig(rank=2))
+    assert not adapters(model)
+    inject(model, SerialLoRAConfig(rank=2))
+    for verb in (merge, to_peft):
+        with pytest.raises(SerialLoRAError, match="share"):
+            verb(model)
+    eject(model)
+
+
+@torch.no_grad()
+@BOTH
+def test_open_clip_with_a_timm_image_tower(config):
+    model = _open_clip_timm()
+    base = _run_open_clip(model)
+    inject(model, config(rank=2))
+    sites = find_attention_sites(model)
+    assert {(s.tower, s.width) for s in sites} == {("image", 64), ("text", 32)}
+    torch.testing.assert_close(_run_open_clip(model), base, rtol=1e-5, atol=1e-5)
+    fill_adapters(model)
+    expected = _run_open_clip(model)
+    torch.testing.assert_close(_run_open_clip(merge(model)), expected, rtol=1e-3, atol=1e-4)
+    assert torch.equal(_run_open_clip(eject(model)), base)
+
+
+def test_sequence_first_open_clip_blocks():
+    """Older open_clip models run tokens as (L, N, d)."""
+    from open_clip.transformer import Transformer
+
+    for config in (SerialLoRAConfig(rank=2), LoRAConfig(rank=2)):
+        torch.manual_seed(0)
+        model = Transformer(16, 2, 2, batch_first=False).eval()
+        x = torch.randn(3, 5, 16)
+        with torch.no_grad():
+            base = model(x)
+            inject(model, config)
+            torch.testing.assert_close(model(x), base, rtol=1e-5, atol=2e-6)
+            fill_adapters(model)
+            expected = model(x)
+            torch.testing.assert_close(merge(model)(x), expected, rtol=1e-4, atol=1e-5)
+            assert torch.equal(eject(model)(x), base)
+
+
+@torch.no_grad()
+def test_text_decoder_cross_attention_is_left_alone():
+    from open_clip.transformer import MultimodalTransformer
+
+    model = MultimodalTransformer(width=16, layers=2, heads=2, context_length=6, output_dim=8)
+    inject(model, SerialLoRAConfig(rank=2))
+    assert {name.split(".")[0] for name in adapters(model)} == {"resblocks"}
+    assert find_attention_sites(model)[0].tower == "text"
+
+
+@torch.no_grad()
+def test_padding_of_sams_windows_stays_zero():
+    model = TINY["segment_anything"].build()
+    fill_adapters(inject(model, SerialLoRAConfig(rank=2)), size=1.0)
+    seen = []
+    model.blocks[0].attn.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    TINY["segment_anything"].run(model)
+    windows = seen[0].reshape(2, 2, 2, 3, 3, 32)  # 5 x 5 tokens in four windows of 3 x 3
+    assert windows[:, 1, :, 2].count_nonzero() == 0 and windows[:, :, 1, :, 2].count_nonzero() == 0
+    assert windows[:, 0, 0].count_nonzero() == windows[:, 0, 0].numel()
+
+
+@torch.no_grad()
+def test_change_of_the_stacked_weights_has_the_rank_of_the_adapter():
+    """q, k and v share A, so even their stack [dWq; dWk; dWv] changes by rank r only."""
+    for name in ("open_clip", "segment_anything", "sd3_image"):
+        tiny = TINY[name]
+        model = fill_adapters(inject(tiny.build(), SerialLoRAConfig(rank=3)))
+        before = {n: p.clone() for n, p in model.named_parameters()}
+        merge(model)
+        after = dict(model.named_parameters())
+        for _, _, parts in tiny.names:
+            change = torch.cat(
+                [
+                    (after[weight] - before[weight])[first : first + rows]
+                    for weight, first, rows in (parts["q"], parts["k"], parts["v"])
+                ]
+            )
+            assert torch.linalg.matrix_rank(change, rtol=1e-4) == 3
+            weight, first, rows = parts["out"]
+            assert torch.equal(after[weight], before[weight])
+
+
+@BOTH
+def test_the_libraries_own_gradient_checkpointing(config):
+    for name in ("open_clip", "timm", "hf_clip_vision", "sd3_image"):
+        tiny = TINY[name]
+        model = fill_adapters(inject(tiny.build(), config(rank=2))).train()
+        parameters = [a.lora_A for a in adapters(model).values()]
+        plain = torch.autograd.grad(tiny.run(model).square().mean(), parameters)
+        if hasattr(model, "set_grad_checkpointing"):
+            model.set_grad_checkpointing(True)
+        elif hasattr(model, "gradient_checkpointing_enable"):
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        else:
+            model.enable_gradient_checkpointing()
+        again = torch.autograd.grad(tiny.run(model).square().mean(), parameters)
+        for a, b in zip(plain, again, strict=True):
+            torch.testing.assert_close(b, a)
+
+
+def test_full_width_models_on_the_meta_device():
+    """CLIP ViT-B/16 at rank 32, both towers: 983,040 and 3,932,160 parameters."""
+    import open_clip
+
+    for config, count in ((SerialLoRAConfig(32), 983_040), (LoRAConfig(32), 3_932_160)):
+        with torch.device("meta"):
+            model = open_clip.create_model("ViT-B-16-quickgelu", load_weights=False, device="meta")
+        inject(model, config)
+        assert sum(p.numel() for a in adapters(model).values() for p in a.parameters()) == count
+
+
+def test_lora_is_refused_in_a_subclass_of_multihead_attention():
+    class Mine(nn.MultiheadAttention):
+        pass
+
+    model = _open_clip()
+    model.visual.transformer.resblocks[0].attn.__class__ = Mine
+    with pytest.raises(SerialLoRAError, match="Mine"):
+        inject(model, LoRAConfig(rank=2))
+    assert not adapters(model)
+    inject(model, SerialLoRAConfig(rank=2))
+    assert type(model.visual.transformer.resblocks[0].attn) is Mine

@@ -1,0 +1,427 @@
+"""What holds for every family of models and both methods (the list of the design, section 5)."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+
+from serial_lora import (
+    LoRAConfig,
+    SerialLoRAConfig,
+    SerialLoRAError,
+    adapter_parameters,
+    adapters,
+    disabled,
+    eject,
+    inject,
+    merge,
+    set_scale,
+    unmerge,
+)
+from serial_lora.config import AdapterConfig
+from tests.library.tiny_models import RANK, TINY, blocks_of, fill_adapters, write_dense
+
+CLOSE = dict(rtol=1e-4, atol=2e-5)
+
+
+def adapted(tiny, method, **options):
+    config = method(rank=RANK, stream=tiny.stream, **options)
+    return fill_adapters(inject(tiny.build(), config))
+
+
+def bits(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_same_bits(before, after):
+    assert before.keys() == after.keys()
+    different = [name for name in before if not torch.equal(before[name], after[name])]
+    assert not different
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("training", [False, True])
+def test_fresh_adapter_equals_base(tiny, method, training):
+    model = tiny.build().train(training)
+    base = tiny.run(model)
+    inject(model, method(rank=RANK, stream=tiny.stream))
+    torch.testing.assert_close(tiny.run(model), base, rtol=1e-5, atol=2e-6)
+
+
+@torch.no_grad()
+def test_equals_dense_weights_written_by_hand(tiny, method):
+    model = adapted(tiny, method, scale=0.7).double()
+    plain = write_dense(tiny, tiny.build().double(), model, 0.7)
+    if "sd3" in type(model).__name__.lower():  # computes its time embedding in float32
+        model, plain = model.float(), plain.float()
+        torch.testing.assert_close(tiny.run(model), tiny.run(plain), **CLOSE)
+        return
+    run = _in_double(tiny)
+    torch.testing.assert_close(run(model), run(plain), rtol=1e-9, atol=1e-9)
+
+
+def _in_double(tiny):
+    def run(model):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            return tiny.run(model)
+        finally:
+            torch.set_default_dtype(before)
+
+    return run
+
+
+@torch.no_grad()
+def test_every_single_adapter_has_an_effect(tiny, method):
+    model = tiny.build()
+    base = tiny.run(model)
+    inject(model, method(rank=RANK, stream=tiny.stream))
+    last_text = [b for b, s, parts in blocks_of(tiny, model) if s == "_text" and "out" not in parts]
+    for name, adapter in adapters(model).items():
+        if any(name == f"{block}.lora_q_text" for block in last_text):
+            continue  # SD3's last block throws away what its text queries find
+        adapter.lora_B.normal_()
+        assert (tiny.run(model) - base).abs().max() > 1e-5, name
+        adapter.lora_B.zero_()
+    torch.testing.assert_close(tiny.run(model), base, rtol=1e-5, atol=2e-6)
+
+
+def test_only_adapters_learn(tiny, method):
+    model = adapted(tiny, method).train()
+    before = bits(model)
+    own = {id(parameter) for parameter in adapter_parameters(model)}
+    optimizer = torch.optim.AdamW(adapter_parameters(model), lr=1e-2)
+    for _ in range(2):
+        optimizer.zero_grad()
+        tiny.run(model).square().mean().backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.requires_grad == (id(parameter) in own), name
+            assert (parameter.grad is not None) == (id(parameter) in own), name
+        optimizer.step()
+    changed = {
+        name for name, tensor in model.state_dict().items() if not tensor.equal(before[name])
+    }
+    assert changed == {name for name in before if name.endswith(("lora_A", "lora_B"))}
+
+
+@torch.no_grad()
+def test_merge_unmerge_eject(tiny, method):
+    model = tiny.build()
+    plain_bits, base = bits(model), tiny.run(model)
+    types = [type(module) for module in model.modules()]
+    adapted_model = fill_adapters(inject(model, method(rank=RANK, stream=tiny.stream, scale=0.5)))
+    assert adapted_model is model
+    adapted_bits, expected = bits(model), tiny.run(model)
+    assert (expected - base).abs().max() > 1e-3
+
+    merge(model)
+    merged_bits = bits(model)
+    torch.testing.assert_close(tiny.run(model), expected, **CLOSE)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    merge(model)  # a second merge does nothing
+    assert_same_bits(merged_bits, bits(model))
+    unmerge(model)
+    assert_same_bits(adapted_bits, bits(model))
+    assert torch.equal(tiny.run(model), expected)
+    unmerge(model)
+
+    eject(merge(model))
+    assert_same_bits(plain_bits, bits(model))
+    assert torch.equal(tiny.run(model), base)
+    assert types == [type(module) for module in model.modules()]
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@torch.no_grad()
+def test_eject_can_keep_the_merged_weights(tiny, method):
+    model = adapted(tiny, method)
+    expected = tiny.run(model)
+    eject(model, keep_merged=True)
+    assert bits(model).keys() == bits(tiny.build()).keys()
+    torch.testing.assert_close(tiny.run(model), expected, **CLOSE)
+    with pytest.raises(SerialLoRAError, match="no adapters"):
+        merge(model)
+
+
+def test_eject_restores_what_was_trainable(tiny, method):
+    model = tiny.build()
+    names = [name for name, _ in model.named_parameters()]
+    frozen = set(names[::3])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    eject(inject(model, method(rank=RANK, stream=tiny.stream)))
+    assert {n for n, p in model.named_parameters() if not p.requires_grad} == frozen
+
+
+@torch.no_grad()
+def test_merge_refuses_values_that_are_not_finite(tiny, method):
+    model = adapted(tiny, method)
+    next(reversed(list(adapters(model).values()))).lora_B[0, 0] = float("nan")
+    before = bits(model)
+    with pytest.raises(SerialLoRAError, match="not finite"):
+        merge(model)
+    with pytest.raises(SerialLoRAError, match="not finite"):
+        eject(model, keep_merged=True)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0, equal_nan=True)
+    assert adapters(model)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("merged", [False, True])
+def test_disabled_is_the_base_nests_and_survives_exceptions(tiny, method, merged):
+    model = tiny.build()
+    base = tiny.run(model)
+    fill_adapters(inject(model, method(rank=RANK, stream=tiny.stream)))
+    if merged:
+        merge(model)
+    expected, before = tiny.run(model), bits(model)
+    with disabled(model):
+        torch.testing.assert_close(tiny.run(model), base, rtol=1e-5, atol=2e-6)
+        with pytest.raises(RuntimeError, match="stop"), disabled(model):
+            raise RuntimeError("stop")
+        torch.testing.assert_close(tiny.run(model), base, rtol=1e-5, atol=2e-6)
+        for verb in (merge, unmerge, eject):
+            if verb is not (merge if merged else unmerge):  # those would do nothing
+                with pytest.raises(SerialLoRAError, match="disabled"):
+                    verb(model)
+    assert torch.equal(tiny.run(model), expected)
+    assert_same_bits(before, bits(model))
+
+
+@torch.no_grad()
+def test_base_keys_stay_and_copies_are_whole(tiny, method):
+    keys = set(tiny.build().state_dict())
+    model = adapted(tiny, method)
+    added = set(model.state_dict()) - keys
+    assert keys <= set(model.state_dict())
+    assert added == {n for n in model.state_dict() if n.endswith(("lora_A", "lora_B"))}
+    expected = tiny.run(model)
+    stored = io.BytesIO()
+    torch.save(model, stored)
+    stored.seek(0)
+    copies = {
+        "deepcopy": copy.deepcopy(model),
+        "pickle": pickle.loads(pickle.dumps(model)),
+        "torch.save": torch.load(stored, weights_only=False),
+    }
+    for name, twin in copies.items():
+        assert torch.equal(tiny.run(twin), expected), name
+        for adapter in adapters(twin).values():
+            adapter.lora_B.zero_()
+        assert (tiny.run(twin) - expected).abs().max() > 1e-4, name
+        assert torch.equal(tiny.run(model), expected), f"{name} shares its adapters"
+        eject(twin)
+        assert set(twin.state_dict()) == keys
+
+
+@torch.no_grad()
+def test_copies_of_a_merged_model_unmerge(tiny, method):
+    model = adapted(tiny, method)
+    expected = tiny.run(model)
+    twin = pickle.loads(pickle.dumps(merge(model)))
+    assert torch.equal(tiny.run(unmerge(twin)), expected)
+
+
+def test_counts_follow_the_formula(tiny, method):
+    model = inject(tiny.build(), method(rank=RANK, stream=tiny.stream))
+    blocks = blocks_of(tiny, model)
+    pairs = len(blocks) if method is SerialLoRAConfig else sum(len(p) for _, _, p in blocks)
+    assert sum(p.numel() for p in adapter_parameters(model)) == 2 * tiny.width * RANK * pairs
+    assert len(adapters(model)) == pairs
+    expected = set()
+    for block, suffix, parts in blocks:
+        kinds = ["serial_lora"] if method is SerialLoRAConfig else [f"lora_{p}" for p in parts]
+        expected |= {f"{block}.{kind}{suffix}" for kind in kinds}
+    assert set(adapters(model)) == expected
+
+
+@torch.no_grad()
+def test_scale_is_linear_in_the_weights_and_zero_is_the_base(tiny, method):
+    model = tiny.build()
+    base = tiny.run(model)
+    fill_adapters(inject(model, method(rank=RANK, stream=tiny.stream)))
+    set_scale(model, 0.0)
+    torch.testing.assert_close(tiny.run(model), base, rtol=1e-5, atol=2e-6)
+    set_scale(model, 0.3)
+    by_scale = tiny.run(model)
+    set_scale(model, 1.0)
+    for adapter in adapters(model).values():
+        adapter.lora_B.mul_(0.3)
+    torch.testing.assert_close(tiny.run(model), by_scale, **CLOSE)
+    merge(model)
+    with pytest.raises(SerialLoRAError, match="unmerge"):
+        set_scale(model, 2.0)
+
+
+@torch.no_grad()
+def test_towers_and_blocks_are_respected(tiny, method):
+    for tower in tiny.towers:
+        model = inject(
+            tiny.build(), method(rank=RANK, stream=tiny.stream, towers=[tower], blocks=[1])
+        )
+        names = {name.rpartition(".")[0] for name in adapters(model)}
+        assert len(names) == 1
+        all_names = [block for block, _, _ in blocks_of(tiny, model)]
+        second = [name for name in all_names if name.endswith(".1")]
+        assert names <= set(second)
+    absent = {"image", "text"} - set(tiny.towers)
+    for options in [dict(blocks=[1, 9])] + [dict(towers=[tower]) for tower in absent]:
+        model = tiny.build()
+        with pytest.raises(SerialLoRAError, match="this model has no"):
+            inject(model, method(rank=RANK, stream=tiny.stream, **options))
+        assert not adapters(model) and all(p.requires_grad for p in model.parameters())
+
+
+def test_bad_requests_leave_the_model_untouched(tiny, method):
+    model = tiny.build()
+    with pytest.raises(SerialLoRAError, match="rank 33 is above 32"):
+        inject(model, method(rank=33, stream=tiny.stream))
+    with pytest.raises(SerialLoRAError, match="needs a SerialLoRAConfig"):
+        inject(model, {"rank": 4})
+    with pytest.raises(SerialLoRAError, match="needs a SerialLoRAConfig"):
+        inject(model, AdapterConfig(rank=4))
+    if tiny.stream == "image" and not hasattr(model, "transformer_blocks"):
+        for stream in ("text", "both"):
+            with pytest.raises(SerialLoRAError, match="one stream"):
+                inject(model, method(rank=RANK, stream=stream))
+    assert_same_bits(bits(tiny.build()), bits(model))
+    assert all(p.requires_grad for p in model.parameters())
+    inject(model, method(rank=RANK, stream=tiny.stream))
+    once = bits(model)
+    for other in (SerialLoRAConfig, LoRAConfig):
+        with pytest.raises(SerialLoRAError, match="eject"):
+            inject(model, other(rank=RANK, stream=tiny.stream))
+    assert_same_bits(once, bits(model))
+
+
+@torch.no_grad()
+def test_adapter_dropout_works_in_training_only(tiny, method):
+    model = adapted(tiny, method, dropout=0.5)
+    assert torch.equal(tiny.run(model), tiny.run(model))
+    plain = adapted(tiny, method)
+    assert torch.equal(tiny.run(model), tiny.run(plain))
+    model.train()
+    assert not torch.equal(tiny.run(model), tiny.run(model))
+    for adapter in adapters(model).values():  # with B = 0 nothing is left to drop
+        adapter.lora_B.zero_()
+    assert torch.equal(tiny.run(model), tiny.run(model))
+
+
+def test_same_seed_same_adapters(tiny, method):
+    def seeded(seed):
+        torch.manual_seed(seed)
+        model = tiny.build()
+        torch.manual_seed(seed)
+        return list(adapter_parameters(inject(model, method(rank=RANK, stream=tiny.stream))))
+
+    assert all(torch.equal(a, b) for a, b in zip(seeded(3), seeded(3), strict=True))
+    assert not torch.equal(seeded(3)[0], seeded(4)[0])
+
+
+def test_checkpointed_gradients_are_equal(tiny, method):
+    from torch.utils.checkpoint import checkpoint
+
+    model = adapted(tiny, method).train()
+    parameters = list(adapter_parameters(model))
+    plain = torch.autograd.grad(tiny.run(model).square().mean(), parameters, allow_unused=True)
+
+    blocks = {name for name, _, _ in blocks_of(tiny, model)}
+    for name in blocks:
+        block = model.get_submodule(name)
+        block.forward = _Checkpointed(block.forward, checkpoint)
+    again = torch.autograd.grad(tiny.run(model).square().mean(), parameters, allow_unused=True)
+    for a, b in zip(plain, again, strict=True):
+        torch.testing.assert_close(b, a)
+
+
+class _Checkpointed:
+    def __init__(self, forward, checkpoint):
+        self.forward, self.checkpoint = forward, checkpoint
+
+    def __call__(self, *args, **kwargs):
+        return self.checkpoint(self.forward, *args, use_reentrant=False, **kwargs)
+
+
+def test_autocast_bfloat16_with_float32_adapters(tiny, method):
+    model = adapted(tiny, method).train()
+    expected = tiny.run(model).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = tiny.run(model)
+    torch.testing.assert_close(output.float(), expected, rtol=0.1, atol=0.1)
+    output.float().square().mean().backward()
+    for parameter in adapter_parameters(model):
+        assert parameter.dtype == parameter.grad.dtype == torch.float32
+        assert parameter.grad.isfinite().all()
+
+
+@torch.no_grad()
+def test_bfloat16_base_merges_and_comes_back(tiny, method):
+    """bfloat16 keeps 8 bits: merged and unmerged agree to that; the base comes back exactly."""
+    model = tiny.build()
+    model = model.bfloat16()
+    before = bits(model)
+    fill_adapters(inject(model, method(rank=RANK, stream=tiny.stream)))
+    model.bfloat16()
+    assert all(p.dtype == torch.float32 for p in adapter_parameters(model))
+    merge(model)
+    for name, tensor in model.state_dict().items():
+        assert tensor.isfinite().all(), name
+    merged = bits(model)
+    reference = adapted(tiny, method)  # the same merge of the same weights, in float32
+    for name, tensor in reference.state_dict().items():
+        if not name.endswith(("lora_A", "lora_B")):
+            tensor.copy_(before[name])
+    merge(reference)
+    for name, tensor in reference.state_dict().items():
+        if name in before:
+            assert torch.equal(merged[name], tensor.to(merged[name].dtype)), name
+    eject(model)
+    assert_same_bits(before, bits(model))
+
+
+@torch.no_grad()
+def test_shapes_alone_on_the_meta_device(method):
+    model = inject(TINY["timm"].build().to("meta"), method(rank=RANK))
+    assert model(torch.empty(2, 3, 16, 16, device="meta")).shape == (2, 5)
+
+
+@torch.no_grad()
+def test_torch_compile_sees_every_change(method):
+    """Traced by TorchDynamo and run as traced: adapters in, off, merged, back, out."""
+    tiny = TINY["timm"]
+    model = tiny.build()
+    del model.blocks[1:]
+    base = tiny.run(model)
+    compiled = torch.compile(model, backend="eager")
+    torch.testing.assert_close(tiny.run(compiled), base, **CLOSE)
+    fill_adapters(inject(model, method(rank=RANK)))
+    expected = tiny.run(model)
+    torch.testing.assert_close(tiny.run(compiled), expected, **CLOSE)
+    with disabled(compiled):
+        torch.testing.assert_close(tiny.run(compiled), base, **CLOSE)
+    torch.testing.assert_close(tiny.run(compiled), expected, **CLOSE)
+    torch.testing.assert_close(tiny.run(merge(compiled)), expected, **CLOSE)
+    torch.testing.assert_close(tiny.run(unmerge(compiled)), expected, **CLOSE)
+    torch.testing.assert_close(tiny.run(eject(compiled)), base, **CLOSE)
+
+
+@torch.no_grad()
+def test_new_hooks_do_not_displace_those_of_a_loaded_model(method, monkeypatch):
+    """In a new process hooks are numbered from zero again; a loaded adapter must not get lost."""
+    from torch.utils.hooks import RemovableHandle
+
+    tiny = TINY["timm"]
+    model = adapted(tiny, method)
+    expected, stored = tiny.run(model), pickle.dumps(model)
+    monkeypatch.setattr(RemovableHandle, "next_id", 0)
+    loaded = pickle.loads(stored)
+    for module in loaded.modules():
+        for _ in range(3):
+            module.register_forward_hook(lambda *_: None)
+    assert torch.equal(tiny.run(loaded), expected)

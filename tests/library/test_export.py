@@ -1,0 +1,130 @@
+"""The exported LoRA, loaded by PEFT and by diffusers themselves, gives the same outputs."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from serial_lora import (
+    LoRAConfig,
+    SerialLoRAConfig,
+    SerialLoRAError,
+    inject,
+    merge,
+    to_diffusers,
+    to_peft,
+)
+from tests.library.tiny_models import RANK, TINY, fill_adapters, run_sd3
+
+peft = pytest.importorskip("peft")
+CLOSE = dict(rtol=1e-4, atol=2e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("merged", [False, True])
+def test_peft_loads_it_with_equal_outputs(tiny, method, merged, tmp_path):
+    model = fill_adapters(
+        inject(tiny.build(), method(rank=RANK, stream=tiny.stream, scale=0.6, dropout=0.1))
+    ).eval()
+    expected = tiny.run(model)
+    if merged:
+        merge(model)
+    refused = {"open_clip_own_attention": "PEFT has no LoRA layer"}
+    if method is LoRAConfig:
+        refused["open_clip"] = "twice"
+    for name, sentence in refused.items():
+        if tiny is TINY[name]:
+            with pytest.raises(SerialLoRAError, match=sentence):
+                to_peft(model, tmp_path)
+            assert not list(tmp_path.iterdir())
+            return
+    tensors = to_peft(model, tmp_path)
+    stored = load_file(tmp_path / "adapter_model.safetensors")
+    assert stored.keys() == tensors.keys()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # PEFT warns of missing and unexpected keys
+        for other in (DeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", category=other)
+        loaded = peft.PeftModel.from_pretrained(tiny.build(), tmp_path).eval()
+    torch.testing.assert_close(tiny.run(loaded.get_base_model()), expected, **CLOSE)
+    assert not torch.allclose(tiny.run(tiny.build()), expected, **CLOSE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["sd3_image", "sd3_text", "sd35_both"])
+def test_diffusers_loads_it_with_equal_outputs(name, method, tmp_path):
+    tiny = TINY[name]
+    model = fill_adapters(inject(tiny.build(), method(rank=RANK, stream=tiny.stream, scale=0.6)))
+    expected = run_sd3(model)
+    tensors = to_diffusers(model, tmp_path)
+    other = tiny.build()
+    other.load_lora_adapter(dict(tensors), prefix="transformer")
+    torch.testing.assert_close(run_sd3(other), expected, **CLOSE)
+    from_file = tiny.build()
+    from_file.load_lora_adapter(load_file(tmp_path / "pytorch_lora_weights.safetensors"))
+    torch.testing.assert_close(run_sd3(from_file), expected, **CLOSE)
+
+
+@torch.no_grad()
+def test_a_stock_pipeline_loads_the_exported_folder(method, tmp_path):
+    from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+
+    tiny = TINY["sd3_image"]
+    model = fill_adapters(inject(tiny.build(), method(rank=RANK)))
+    to_peft(model, tmp_path)
+    nothing = dict.fromkeys(
+        "vae text_encoder text_encoder_2 text_encoder_3 tokenizer tokenizer_2 tokenizer_3".split()
+    )
+    pipeline = StableDiffusion3Pipeline(
+        transformer=tiny.build(), scheduler=FlowMatchEulerDiscreteScheduler(), **nothing
+    )
+    pipeline.load_lora_weights(str(tmp_path), weight_name="pytorch_lora_weights.safetensors")
+    torch.testing.assert_close(run_sd3(pipeline.transformer), run_sd3(model), **CLOSE)
+
+
+@torch.no_grad()
+def test_serial_exports_one_shared_a_and_a_b_for_each_projection():
+    """lora_B = W_p B, as the algebra says, for each of q, k and v; nothing for out."""
+    tiny = TINY["hf_vit"]
+    plain = dict(tiny.build().named_parameters())
+    model = fill_adapters(inject(tiny.build(), SerialLoRAConfig(rank=3, scale=2.0)))
+    tensors = to_peft(model)
+    for block, _, parts in tiny.names(model):
+        adapter = model.get_submodule(f"{block}.serial_lora")
+        for part in "qkv":
+            layer = f"base_model.model.{parts[part][0].removesuffix('.weight')}"
+            assert torch.equal(tensors.pop(f"{layer}.lora_A.weight"), adapter.lora_A)
+            expected = 2.0 * plain[parts[part][0]] @ adapter.lora_B
+            torch.testing.assert_close(tensors.pop(f"{layer}.lora_B.weight"), expected)
+    assert not tensors
+
+
+def test_what_cannot_be_exported():
+    with pytest.raises(SerialLoRAError, match="no adapters"):
+        to_peft(TINY["timm"].build())
+    with pytest.raises(SerialLoRAError, match="only an SD3"):
+        to_diffusers(inject(TINY["timm"].build(), LoRAConfig(rank=2)))
+
+
+@torch.no_grad()
+def test_our_lora_has_pefts_outputs_where_peft_has_the_same_layers(tmp_path):
+    """The baseline against PEFT's own LoRA with the same tensors, on separate linear layers."""
+    tiny = TINY["hf_clip"]
+    ours = fill_adapters(inject(tiny.build(), LoRAConfig(rank=RANK, scale=0.5)))
+    config = peft.LoraConfig(
+        r=RANK, lora_alpha=RANK / 2, target_modules=["q_proj", "k_proj", "v_proj", "out_proj"]
+    )
+    theirs = peft.get_peft_model(tiny.build(), config)
+    count = 0
+    for block, _, parts in tiny.names(tiny.build()):
+        for part, (weight, _, _) in parts.items():
+            adapter = ours.get_submodule(f"{block}.lora_{part}")
+            layer = theirs.base_model.model.get_submodule(weight.removesuffix(".weight"))
+            layer.lora_A["default"].weight.copy_(adapter.lora_A)
+            layer.lora_B["default"].weight.copy_(adapter.lora_B)
+            count += adapter.lora_A.numel() + adapter.lora_B.numel()
+    assert count == theirs.get_nb_trainable_parameters()[0]
+    torch.testing.assert_close(tiny.run(theirs), tiny.run(ours), **CLOSE)

@@ -1,0 +1,133 @@
+"""Rectified flow against finite differences, diffusers' own sampling and plain loops."""
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.training_utils import compute_density_for_timestep_sampling
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.flow import (
+    TRAIN_TIMESTEPS,
+    add_noise,
+    drop_text,
+    flow_loss,
+    guide,
+    sample_sigmas,
+    shift_sigmas,
+    velocity,
+)
+
+shapes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6), st.integers(1, 6))
+
+
+def pair(shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+
+
+@given(shapes)
+def test_the_path_joins_picture_and_noise(shape):
+    latents, noise = pair(shape)
+    zeros, ones = torch.zeros(shape[0]), torch.ones(shape[0])
+    torch.testing.assert_close(add_noise(latents, noise, zeros.double()), latents)
+    torch.testing.assert_close(add_noise(latents, noise, ones.double()), noise)
+
+
+@given(shapes, st.floats(0.05, 0.95))
+def test_the_velocity_is_the_derivative_of_the_path(shape, sigma):
+    latents, noise = pair(shape)
+    step = 1e-6
+    before, after = (
+        add_noise(latents, noise, torch.full((shape[0],), at, dtype=torch.float64))
+        for at in (sigma - step, sigma + step)
+    )
+    torch.testing.assert_close(
+        (after - before) / (2 * step), velocity(latents, noise), atol=1e-6, rtol=1e-6
+    )
+
+
+def test_each_picture_has_its_own_noise_level():
+    latents, noise = pair((3, 2, 4, 4))
+    sigmas = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    for row, sigma in enumerate(sigmas):
+        expected = (1 - sigma) * latents[row] + sigma * noise[row]
+        torch.testing.assert_close(add_noise(latents, noise, sigmas)[row], expected)
+
+
+def test_one_euler_step_along_the_true_velocity_finds_the_picture():
+    latents, noise = pair((2, 3, 4, 4))
+    sigmas = torch.tensor([0.3, 0.8], dtype=torch.float64)
+    there = add_noise(latents, noise, sigmas)
+    back = there - sigmas.view(-1, 1, 1, 1) * velocity(latents, noise)
+    torch.testing.assert_close(back, latents)
+
+
+@given(st.floats(-1, 1), st.floats(0.2, 2))
+def test_noise_levels_are_those_of_diffusers(mean, std):
+    ours = sample_sigmas(500, mean, std, generator=torch.Generator().manual_seed(3))
+    torch.manual_seed(3)
+    theirs = compute_density_for_timestep_sampling("logit_normal", 500, mean, std)
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_the_shift_is_the_schedulers(shift):
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    plain = FlowMatchEulerDiscreteScheduler(shift=1.0).sigmas
+    torch.testing.assert_close(shift_sigmas(plain, shift), scheduler.sigmas)
+    torch.testing.assert_close(scheduler.sigmas * TRAIN_TIMESTEPS, scheduler.timesteps)
+
+
+def test_shifted_levels_are_noisier_and_stay_inside():
+    plain, shifted = (
+        sample_sigmas(1000, shift=shift, generator=torch.Generator().manual_seed(0))
+        for shift in (1.0, 3.0)
+    )
+    assert (shifted > plain).all()
+    assert 0 < plain.min() and shifted.max() < 1
+
+
+@given(shapes)
+def test_the_loss_is_the_mean_over_pictures(shape):
+    predicted, target = pair(shape)
+    sigmas = torch.linspace(0.1, 0.9, shape[0])
+    by_hand = [((p - t) ** 2).mean() for p, t in zip(predicted, target, strict=True)]
+    expected = sum(by_hand) / len(by_hand)
+    torch.testing.assert_close(
+        flow_loss(predicted, target, sigmas).double(), expected, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_the_weighting_of_the_script_compares_pictures():
+    latents, noise = pair((5, 2, 3, 3))
+    sigmas = torch.rand(5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    predicted = velocity(latents, noise) + 0.3
+    there, level = add_noise(latents, noise, sigmas), sigmas.view(-1, 1, 1, 1)
+    pictures = there - level * predicted  # the script's "preconditioned" output
+    torch.testing.assert_close(
+        flow_loss(predicted, velocity(latents, noise), sigmas, "sigma_squared").double(),
+        (pictures - latents).square().mean((1, 2, 3)).mean(),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+def test_an_unknown_weighting_is_refused():
+    with pytest.raises(SerialLoRAError, match="plain, sigma_squared"):
+        flow_loss(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), torch.zeros(1), "cosine")
+
+
+def test_text_is_dropped_at_the_share_that_was_asked_for():
+    dropped = drop_text(10_000, 0.1, torch.Generator().manual_seed(0))
+    assert dropped.dtype == torch.bool
+    assert 0.08 < dropped.float().mean() < 0.12
+    assert not drop_text(1000, 0.0).any()
+
+
+def test_guidance_walks_from_the_empty_prompt_past_the_prompted_one():
+    empty, prompted = pair((2, 2, 3, 3))
+    torch.testing.assert_close(guide(empty, prompted, 0.0), empty)
+    torch.testing.assert_close(guide(empty, prompted, 1.0), prompted)
+    torch.testing.assert_close(guide(empty, prompted, 3.0) - prompted, 2 * (prompted - empty))

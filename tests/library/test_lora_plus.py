@@ -1,0 +1,93 @@
+"""LoRA+ groups: every trainable tensor once, the ratio exact, schedulers keep it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from serial_lora import SerialLoRAError, describe_groups, inject, lora_plus_groups
+from tests.library.tiny_models import RANK, TINY
+
+
+def test_every_trainable_tensor_in_exactly_one_group(tiny, method):
+    model = inject(tiny.build(), method(rank=RANK, stream=tiny.stream))
+    groups = lora_plus_groups(model, lr=2e-4, ratio=20, weight_decay=0.01)
+    assert [group["name"] for group in groups] == ["lora_A", "lora_B"]
+    names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    for group in groups:
+        assert all(names[id(p)].endswith(group["name"]) for p in group["params"])
+    placed = [names.pop(id(p)) for group in groups for p in group["params"]]
+    assert not names and len(placed) == len(set(placed))
+    for group in groups:
+        assert group["weight_decay"] == 0.01 and group["params"]
+    assert groups[1]["lr"] == 20 * groups[0]["lr"] == 20 * 2e-4
+
+
+def test_what_the_user_left_trainable_is_a_group_of_its_own(method):
+    model = inject(TINY["timm"].build(), method(rank=RANK))
+    model.head.requires_grad_(True)
+    groups = lora_plus_groups(model, lr=1e-3, ratio=16)
+    assert [(group["name"], group["lr"]) for group in groups] == [
+        ("lora_A", 1e-3),
+        ("lora_B", 16e-3),
+        ("other", 1e-3),
+    ]
+    assert {id(p) for p in groups[2]["params"]} == {id(p) for p in model.head.parameters()}
+    assert groups[0]["weight_decay"] == 0
+
+
+def test_the_ratio_survives_a_scheduler_and_takes_effect(method):
+    model = inject(TINY["timm"].build(), method(rank=RANK))
+    groups = lora_plus_groups(model, lr=1e-3, ratio=8)
+    optimizer = torch.optim.SGD(groups)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+    with torch.no_grad():
+        before = [p.clone() for group in groups for p in group["params"]]
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    after = [p for group in groups for p in group["params"]]
+    steps = [(a - b).mean().item() for a, b in zip(after, before, strict=True)]
+    half = len(steps) // 2
+    for small, large in zip(steps[:half], steps[half:], strict=True):
+        assert large / small == pytest.approx(8, rel=1e-3)
+    for _ in range(5):
+        scheduler.step()
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates[1] == pytest.approx(8 * rates[0])
+
+
+def test_table(method):
+    model = inject(TINY["timm"].build(), method(rank=RANK))
+    lines = describe_groups(lora_plus_groups(model, lr=2e-4, ratio=20)).splitlines()
+    assert lines[0].split() == "group tensors parameters learning rate weight decay".split()
+    assert lines[1].split()[0] == "lora_A" and lines[2].split()[-2:] == ["0.004", "0"]
+    assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(lr=-1),
+        dict(lr=float("nan")),
+        dict(lr="1e-3"),
+        dict(lr=1e-3, ratio=0),
+        dict(lr=1e-3, ratio=float("inf")),
+        dict(lr=1e-3, weight_decay=-0.1),
+    ],
+    ids=str,
+)
+def test_numbers_out_of_range(method, options):
+    model = inject(TINY["timm"].build(), method(rank=RANK))
+    with pytest.raises(SerialLoRAError, match=list(options)[-1]):
+        lora_plus_groups(model, **options)
+
+
+def test_models_without_trainable_adapters(method):
+    with pytest.raises(SerialLoRAError, match="inject"):
+        lora_plus_groups(TINY["timm"].build(), lr=1e-3)
+    model = inject(TINY["timm"].build(), method(rank=RANK))
+    model.requires_grad_(False)
+    with pytest.raises(SerialLoRAError, match="do not require gradients"):
+        lora_plus_groups(model, lr=1e-3)

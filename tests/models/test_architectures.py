@@ -1,0 +1,155 @@
+"""Formula, walk and injected tensors give one number on real models, built on the meta device."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from serial_lora.config import LoRAConfig, SerialLoRAConfig
+from serial_lora.counting import (
+    ParameterCount,
+    count_parameters,
+    enumerate_count,
+    lora_count,
+    serial_lora_count,
+)
+from serial_lora.errors import SerialLoRAError
+from serial_lora.injection import inject
+from serial_lora_course.models.architectures import ARCHITECTURES, proof_frame, prove
+
+PAPER_COUNTS = {
+    "clip": (3_932_160, 983_040),
+    "sam": (4_718_592, 1_179_648),
+    "sd3": (18_874_368, 4_718_592),
+}
+
+
+def meta_vit(width: int, depth: int, heads: int) -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    with torch.device("meta"):
+        return VisionTransformer(
+            img_size=32, patch_size=16, embed_dim=width, depth=depth, num_heads=heads, num_classes=3
+        )
+
+
+def trainable(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("key", ARCHITECTURES)
+def test_three_ways_to_one_number(key):
+    lora, serial = prove(key)
+    assert lora.agrees and serial.agrees
+    assert lora.injected == 4 * serial.injected
+    if key in PAPER_COUNTS:
+        assert (lora.injected, serial.injected) == PAPER_COUNTS[key]
+
+
+def test_the_three_counts_are_made_independently():
+    """The model is really built and really walked: its weights alone give the number again."""
+    for key, (lora, _) in PAPER_COUNTS.items():
+        model, rank = ARCHITECTURES[key].on_meta(), ARCHITECTURES[key].rank
+        assert all(parameter.is_meta for parameter in model.parameters())
+        total = 0
+        for name, weight in model.named_parameters():
+            if "decoder" in name or weight.ndim != 2:
+                continue
+            if name.endswith(("attn.in_proj_weight", "attn.qkv.weight")):
+                rows, columns = weight.shape
+                total += 3 * rank * (rows // 3 + columns)
+            elif name.endswith(("attn.out_proj.weight", "attn.proj.weight", "to_out.0.weight")):
+                total += rank * sum(weight.shape)
+            elif name.endswith(("to_q.weight", "to_k.weight", "to_v.weight")):
+                total += rank * sum(weight.shape)
+        assert total == lora, key
+
+
+def test_the_proof_as_a_table():
+    frame = proof_frame(["sam"])
+    assert frame["all agree"].all() and frame["ratio"].eq(4).all()
+
+
+def test_a_rank_above_a_towers_width_is_refused():
+    with pytest.raises(SerialLoRAError, match="512"):
+        prove("clip", rank=513)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    heads=st.integers(1, 6),
+    head_width=st.integers(1, 24),
+    depth=st.integers(1, 5),
+    data=st.data(),
+)
+def test_any_small_vision_transformer(heads, head_width, depth, data):
+    width = heads * head_width
+    rank = data.draw(st.integers(1, width))
+    for config, formula in (
+        (LoRAConfig(rank=rank), lora_count),
+        (SerialLoRAConfig(rank=rank), serial_lora_count),
+    ):
+        model = meta_vit(width, depth, heads)
+        expected = formula(width, depth, rank)
+        assert enumerate_count(model, config) == expected
+        before = sum(p.numel() for p in model.parameters())
+        inject(model, config)
+        count = count_parameters(model)
+        assert count == ParameterCount(expected, before + expected, expected, 4 * expected)
+        assert trainable(model) == expected
+
+
+def test_part_of_a_model_costs_part_of_the_count():
+    item = ARCHITECTURES["clip"]
+    image, text = item.towers
+    for towers, expected in ((("image",), image), (("text",), text)):
+        config = SerialLoRAConfig(rank=8, towers=towers)
+        assert enumerate_count(item.on_meta(), config) == expected.serial_lora(8)
+    config = LoRAConfig(rank=8, blocks=(1, 5))
+    assert enumerate_count(item.on_meta(), config) == 2 * 8 * 8 * (768 + 512)
+
+
+def test_both_streams_of_sd3():
+    """Eight projections a block, but the last block has no text output: 24 * 8 - 1 pairs."""
+    model = ARCHITECTURES["sd3"].on_meta()
+    pairs = 24 * 8 - 1
+    config = LoRAConfig(rank=64, stream="both")
+    assert enumerate_count(model, config) == pairs * 2 * 1536 * 64 == 37_552_128
+    config = SerialLoRAConfig(rank=64, stream="both")
+    assert enumerate_count(model, config) == 2 * 4_718_592
+
+
+def test_a_model_without_adapters():
+    count = count_parameters(nn.Linear(4, 3))
+    assert count == ParameterCount(trainable=15, total=15, adapter=0, adapter_bytes=0)
+    assert count_parameters(nn.Identity()).share == 0
+    assert "15 of 15 parameters are trainable (100.00%)" in str(count)
+
+
+def test_a_tensor_used_twice_counts_once():
+    layer = nn.Linear(4, 4, bias=False)
+    assert count_parameters(nn.Sequential(layer, layer)).total == 16
+
+
+@pytest.mark.parametrize(
+    ("targets", "times"), [("qkv", 4), (["qkv", "proj"], 6)], ids=["fused qkv", "with out"]
+)
+def test_peft_on_a_fused_projection_is_another_baseline(targets, times):
+    """PEFT shares A over q, k and v, so Serial LoRA is not a quarter of it."""
+    peft = pytest.importorskip("peft")
+    width, depth, rank = 32, 2, 4
+    model = meta_vit(width, depth, heads=2)
+    names = [targets] if isinstance(targets, str) else targets
+    pattern = r"blocks\.\d+\.attn\.(" + "|".join(names) + ")"
+    config = peft.LoraConfig(r=rank, target_modules=pattern)
+    peft.inject_adapter_in_model(config, model)
+    assert trainable(model) == times * width * rank * depth
+    assert trainable(model) == times / 2 * serial_lora_count(width, depth, rank)
+
+
+def test_peft_on_multihead_attention_is_yet_another():
+    peft = pytest.importorskip("peft")
+    layer = nn.ModuleDict({"attn": nn.MultiheadAttention(32, 2)})
+    peft.inject_adapter_in_model(peft.LoraConfig(r=4, target_modules=["attn"]), layer)
+    assert trainable(layer) == 6 * 32 * 4

@@ -1,0 +1,290 @@
+"""The CLIP backbones: open_clip's own factory, CLIP's own tokens, and no foreign weights."""
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from serial_lora.config import SerialLoRAConfig
+from serial_lora.errors import SerialLoRAError
+from serial_lora.injection import inject
+from serial_lora_course.data.emoji import emoji_concepts
+from serial_lora_course.data.emoji_sets import EMOJI_SETS, GENERIC_TEMPLATE, TEMPLATE
+from serial_lora_course.labs.clip import CLIPObjective
+from serial_lora_course.labs.training import PictureStream, TrainingConfig, train
+from serial_lora_course.models.clip import (
+    PAPER_MODEL,
+    encode_prompts,
+    load_clip,
+    load_weights,
+    tiny_file,
+)
+from tests.labs.lab_models import register_small, same_tensors, weights_file
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_clip("tiny")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A small registered model: its name, and a file of random weights."""
+    folder = tmp_path_factory.mktemp("small")
+    name = register_small(folder / "configs", "small-backbone-clip")
+    return name, weights_file(folder / "weights.safetensors", name)
+
+
+# --- the tiny model ------------------------------------------------------------------------------
+
+
+def test_the_tiny_model_is_open_clips_own(tiny):
+    assert type(tiny.model) is open_clip.CLIP and not tiny.model.training
+    stored = load_file(tiny_file("safetensors"))
+    state = tiny.model.state_dict()
+    assert same_tensors(state, {key: tensor.to(state[key].dtype) for key, tensor in stored.items()})
+
+
+def test_the_tiny_model_takes_pictures_and_words(tiny):
+    picture = Image.new("RGBA", (80, 50), "red").convert("RGB")
+    torch.manual_seed(0)
+    for transform in (tiny.train_transform, tiny.test_transform):
+        tensor = transform(picture)
+        assert tensor.shape == (3, 48, 48) and tensor.dtype == torch.float32
+    tokens = tiny.tokenizer(["a cat", "the weather"])
+    assert tokens.shape == (2, 16)
+    features = tiny.model.encode_image(tiny.test_transform(picture)[None])
+    assert torch.isfinite(features).all() and features.shape[1] == 192
+
+
+def test_the_test_transform_draws_nothing_at_random(tiny):
+    picture = Image.linear_gradient("L").convert("RGB")
+    assert torch.equal(tiny.test_transform(picture), tiny.test_transform(picture))
+    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1)
+    std = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
+    white = tiny.test_transform(Image.new("RGB", (48, 48), "white"))
+    torch.testing.assert_close(white, ((1 - mean) / std).expand(3, 48, 48))
+
+
+def test_the_tiny_tokenizer_cuts_words_as_clips_does(tiny):
+    """Its vocabulary is smaller, so ids differ; the pieces they stand for must not."""
+    theirs = open_clip.SimpleTokenizer()
+    texts = {text for c in emoji_concepts() for text in (c.name, c.subgroup.replace("-", " "))}
+    for classes in EMOJI_SETS.values():
+        texts |= {form.format(c) for c in classes for form in (TEMPLATE, GENERIC_TEMPLATE)}
+    assert len(texts) > 1900
+    for text in texts:
+        ours = [tiny.tokenizer.decoder[i] for i in tiny.tokenizer.encode(text)]
+        assert ours == [theirs.decoder[i] for i in theirs.encode(text)], text
+
+
+def test_the_tiny_end_of_text_token_has_the_highest_id(tiny):
+    tokens = tiny.tokenizer(["cat", "a very long prompt " * 9])
+    end = tiny.tokenizer.eot_token_id
+    assert end == tiny.tokenizer.vocab_size - 1 == len(tiny.model.token_embedding.weight) - 1
+    assert (tokens.max(dim=1).values == end).all()
+    assert tokens[1, -1] == end
+
+
+# --- prompts, cut short --------------------------------------------------------------------------
+
+PROMPTS = ["a photo of a cat.", "a dog", "a drawing of an unusually long thing."]
+
+
+def whole_prompts(model, tokens):
+    """open_clip's own way, at full length."""
+    return model.encode_text(tokens, normalize=True)
+
+
+@torch.no_grad()
+def test_cut_prompts_equal_whole_prompts_in_the_tiny_model(tiny):
+    tokens = tiny.tokenizer(PROMPTS)
+    torch.testing.assert_close(
+        encode_prompts(tiny.model, tokens), whole_prompts(tiny.model, tokens), atol=1e-5, rtol=0
+    )
+
+
+@torch.no_grad()
+def test_a_prompt_that_fills_the_context_is_encoded_whole(tiny):
+    tokens = tiny.tokenizer(["a very long prompt " * 9, "cat"])
+    torch.testing.assert_close(
+        encode_prompts(tiny.model, tokens), whole_prompts(tiny.model, tokens), atol=1e-5, rtol=0
+    )
+
+
+def test_cut_prompts_have_the_gradients_of_whole_prompts(small):
+    model = load_clip("paper", *small).model
+    torch.manual_seed(3)
+    inject(model, SerialLoRAConfig(rank=2, towers=("text",)))
+    adapted = [p for p in model.parameters() if p.requires_grad]
+    for parameter in adapted:
+        torch.nn.init.normal_(parameter)
+    tokens = open_clip.get_tokenizer(small[0])(PROMPTS)
+    found = [
+        torch.autograd.grad(encode(model, tokens)[:, 0].sum(), adapted)
+        for encode in (encode_prompts, whole_prompts)
+    ]
+    for cut, whole in zip(*found, strict=True):
+        assert whole.abs().max() > 1e-3
+        torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-4)
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+def test_an_unknown_scale_or_model_is_refused():
+    with pytest.raises(SerialLoRAError, match="tiny or paper"):
+        load_clip("huge")
+    with pytest.raises(SerialLoRAError, match="no model 'ViT-Z'"):
+        load_clip("paper", "ViT-Z")
+    with pytest.raises(SerialLoRAError, match="no model 'ViT-Z'"):
+        load_clip("paper", "ViT-Z", weights="some.safetensors")
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16", "ViT-B-32", "ViT-L-14"])
+@pytest.mark.parametrize("weights", ["default", "openai.safetensors"])
+def test_gelu_is_refused_with_the_reason(name, weights):
+    with pytest.raises(SerialLoRAError, match=f"QuickGELU.*use {name}-quickgelu"):
+        load_clip("paper", name, weights)
+
+
+def test_another_kind_of_text_tower_is_refused(tmp_path):
+    name = register_small(
+        tmp_path,
+        "small-uncausal-clip",
+        text_cfg={
+            "context_length": 16,
+            "vocab_size": 64,
+            "width": 16,
+            "heads": 2,
+            "layers": 1,
+            "no_causal_mask": True,
+        },
+    )
+    with pytest.raises(SerialLoRAError, match="text tower"):
+        load_clip("paper", name, weights=None)
+
+
+def test_the_hub_out_of_reach_is_told_with_the_way_round_it(monkeypatch):
+    def unreachable(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(open_clip, "create_model", unreachable)
+    with pytest.raises(SerialLoRAError, match="data_scripts.clip_weights.*--weights"):
+        load_clip("paper")
+
+
+def damaged(kind: str, good, folder):
+    """A weights file that is wrong in one way."""
+    path = folder / "wrong.safetensors"
+    content = good.read_bytes()
+    tensors = load_file(good)
+    first = sorted(tensors)[0]
+    if kind == "missing":
+        return path
+    if kind == "pickle":
+        torch.save(tensors, folder / "wrong.pt")
+        return folder / "wrong.pt"
+    if kind == "pickle in disguise":
+        torch.save(tensors, path)
+    elif kind == "truncated":
+        path.write_bytes(content[:-100])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    elif kind == "lacking":
+        save_file({k: v for k, v in tensors.items() if k != first}, path)
+    elif kind == "foreign":
+        save_file({**tensors, "more": torch.zeros(1)}, path)
+    elif kind == "other size":
+        save_file({**tensors, first: torch.zeros(*tensors[first].shape, 2)}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "no weights file"),
+        ("pickle", "pickle"),
+        ("pickle in disguise", "not a readable safetensors file"),
+        ("truncated", "not a readable safetensors file"),
+        ("empty", "not a readable safetensors file"),
+        ("text", "not a readable safetensors file"),
+        ("lacking", "lacks"),
+        ("foreign", "it has more"),
+        ("other size", "another size"),
+    ],
+)
+def test_a_wrong_weights_file_is_refused_and_the_model_stays(small, tmp_path, kind, message):
+    name, good = small
+    torch.manual_seed(9)
+    model = open_clip.create_model(name)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with pytest.raises(SerialLoRAError, match=message):
+        load_weights(model, damaged(kind, good, tmp_path))
+    assert same_tensors(model.state_dict(), before)
+
+
+def test_a_folder_is_no_weights_file(small, tmp_path):
+    with pytest.raises(SerialLoRAError, match="no weights file"):
+        load_clip("paper", small[0], tmp_path)
+
+
+def test_weights_of_half_precision_fill_a_float32_model(small, tmp_path):
+    name, good = small
+    halves = {key: tensor.half() for key, tensor in load_file(good).items()}
+    save_file(halves, tmp_path / "half.safetensors")
+    model = load_clip("paper", name, tmp_path / "half.safetensors").model
+    state = model.state_dict()
+    assert all(tensor.dtype == torch.float32 for tensor in state.values())
+    assert same_tensors(state, {key: tensor.float() for key, tensor in halves.items()})
+
+
+# --- the paper's model ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def full_size(tmp_path_factory):
+    """The paper's ViT-B/16 from a safetensors file of random weights in float16."""
+    torch.manual_seed(0)
+    model = open_clip.create_model(PAPER_MODEL)
+    path = tmp_path_factory.mktemp("full") / "vit_b_16.safetensors"
+    save_file({key: tensor.half() for key, tensor in model.state_dict().items()}, path)
+    yield load_clip("paper", weights=path)
+    path.unlink()
+
+
+@torch.no_grad()
+def test_cut_prompts_equal_whole_prompts_at_full_size(full_size):
+    tokens = full_size.tokenizer(PROMPTS[:2])
+    assert tokens.shape == (2, 77)
+    torch.testing.assert_close(
+        encode_prompts(full_size.model, tokens),
+        whole_prompts(full_size.model, tokens),
+        atol=2e-5,
+        rtol=0,
+    )
+
+
+def test_one_training_step_of_the_full_size_model(full_size):
+    model = full_size.model
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    inject(model, SerialLoRAConfig(rank=32))
+    adapted = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert sum(parameter.numel() for parameter in adapted.values()) == 983_040
+    start = {name: parameter.detach().clone() for name, parameter in adapted.items()}
+    generator = torch.Generator().manual_seed(0)
+    pictures = [(torch.randn(3, 224, 224, generator=generator), label) for label in (0, 1)]
+    objective = CLIPObjective(model, full_size.tokenizer(PROMPTS[:2]))
+    history = train(
+        objective,
+        PictureStream(pictures, [0, 1], lambda picture: picture, 1, batch_size=2, steps=1),
+        TrainingConfig(steps=1, lr=2e-4),
+    )
+    assert len(history.losses) == 1 and 0 < history.losses[0] < 100
+    moved = {name for name, p in adapted.items() if not torch.equal(p, start[name])}
+    # A's gradient passes through B, which starts at zero; weight decay alone moves A now.
+    assert moved == set(adapted)
+    assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in before.items())

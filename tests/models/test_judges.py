@@ -1,0 +1,441 @@
+"""Who judges pictures: the tiny judge by hand on real drawings, the paper's through stand-ins."""
+
+import sys
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.metrics_pictures import frechet_distance
+from serial_lora_course.data.style_sets import load_tiny_style
+from serial_lora_course.data.styles import style_names
+from serial_lora_course.models import judges
+from serial_lora_course.models.clip import load_clip
+from serial_lora_course.models.judges import (
+    Judge,
+    PaperJudge,
+    TinyJudge,
+    as_pictures,
+    central_square,
+    load_judge,
+    load_paper_clip,
+)
+from serial_lora_course.models.style_classifier import style_classifier
+from tests.labs.lab_models import register_small, same_tensors, weights_file
+
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return load_judge("tiny")
+
+
+def drawings(name: str, step: int = 1) -> tuple[list[Image.Image], list[str]]:
+    """A tiny style's held-out pictures and their captions."""
+    test = load_tiny_style(name).test
+    examples = [test[index] for index in range(0, len(test), step)]
+    return [e.picture for e in examples], [e.caption for e in examples]
+
+
+def colours(*sizes: tuple[int, int]) -> list[Image.Image]:
+    """Pictures of one colour each."""
+    chance = np.random.default_rng(0)
+    return [Image.new("RGB", size, tuple(chance.integers(0, 256, 3).tolist())) for size in sizes]
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def test_arrays_and_tensors_become_the_pictures_that_they_are():
+    array = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3)).astype(np.uint8)
+    for given in (array, torch.from_numpy(array)):
+        pictures = as_pictures(given)
+        assert all(picture.mode == "RGB" and picture.size == (7, 5) for picture in pictures)
+        assert np.array_equal(np.stack([np.asarray(picture) for picture in pictures]), array)
+
+
+def test_pictures_of_all_modes_and_sizes_become_rgb():
+    given = [Image.new(mode, (4 + i, 9)) for i, mode in enumerate(("RGB", "L", "RGBA", "P", "1"))]
+    pictures = as_pictures(given)
+    assert [picture.mode for picture in pictures] == ["RGB"] * 5
+    assert [picture.size for picture in pictures] == [picture.size for picture in given]
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (2, 3, 8, 8), (2, 8, 8, 4), (2, 8, 8)])
+def test_arrays_of_another_shape_are_refused(shape):
+    for given in (np.zeros(shape, np.uint8), torch.zeros(shape, dtype=torch.uint8)):
+        with pytest.raises(SerialLoRAError, match="uint8 of shape"):
+            as_pictures(given)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.bool_])
+def test_arrays_of_other_numbers_are_refused(kind):
+    with pytest.raises(SerialLoRAError, match=f"not {np.dtype(kind)} of shape"):
+        as_pictures(np.zeros((2, 8, 8, 3), kind))
+
+
+@pytest.mark.parametrize("nothing", [[], (), np.zeros((0, 8, 8, 3), np.uint8)])
+def test_no_pictures_are_refused(judge, nothing):
+    for look in (as_pictures, judge.picture_features, judge.clip_features, judge.style_of):
+        with pytest.raises(SerialLoRAError, match="at least one"):
+            look(nothing)
+
+
+@pytest.mark.parametrize("size", [(9, 9), (20, 9), (9, 20), (12, 9), (9, 12), (1, 5)])
+def test_the_central_square_is_the_largest_one_in_the_middle(size):
+    columns, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    picture = np.stack([columns, rows, 0 * rows], axis=2).astype(np.uint8)  # each pixel its place
+    square = np.asarray(central_square(Image.fromarray(picture))).astype(int)
+    side = min(size)
+    assert square.shape == (side, side, 3)
+    for axis, length in enumerate(size):
+        before, after = square[0, 0, axis], length - 1 - square[-1, -1, axis]
+        assert before + side + after == length and abs(before - after) <= 1
+
+
+# --- what both judges do, with answers that are given --------------------------------------------
+
+
+class GivenJudge(Judge):
+    """A picture is a row of numbers; so is a caption, spelt out."""
+
+    styles = ("red", "blue")
+
+    def picture_features(self, pictures):
+        raise NotImplementedError
+
+    def style_probabilities(self, pictures):
+        return torch.tensor(pictures)
+
+    def clip_features(self, pictures):
+        return F.normalize(torch.tensor(pictures), dim=1)
+
+    def text_features(self, captions):
+        rows = [[float(number) for number in caption.split()] for caption in captions]
+        return F.normalize(torch.tensor(rows), dim=1)
+
+
+def test_each_picture_is_scored_with_its_own_caption():
+    pictures, captions = [[3.0, 4.0], [1.0, 0.0], [1.0, 1.0]], ["3 4", "-1 0", "0 2"]
+    expected = torch.tensor([2.5, 0, 2.5 * 0.5**0.5])
+    torch.testing.assert_close(GivenJudge().clip_scores(pictures, captions), expected)
+
+
+def test_retrieval_counts_a_caption_once_however_often_it_is_given():
+    right, wrong = [1.0, 0.1], [0.1, 1.0]
+    captions = ["1 0", "0 1", "1 0", "1 0"]
+    for pictures, expected in [
+        ([right, wrong, right, right], 1),
+        ([right, wrong, right, wrong], 3 / 4),
+        ([wrong, right, wrong, wrong], 0),
+    ]:
+        assert GivenJudge().retrieval(pictures, captions) == pytest.approx(expected)
+
+
+def test_the_share_of_a_style_and_its_standard_error():
+    shares = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.7, 0.3]]
+    given = GivenJudge()
+    assert given.style_of(shares) == ["red", "red", "blue", "red"]
+    verdicts = np.array([1, 1, 0, 1])
+    expected = {"style_share": 0.75, "style_error": verdicts.std() / 4**0.5}
+    assert given.style_measures(shares, "red") == pytest.approx(expected)
+    assert given.style_measures(shares, "blue")["style_share"] == 0.25
+    assert given.style_measures(shares[:2], "red") == {"style_share": 1, "style_error": 0}
+
+
+def test_pictures_without_their_captions_are_refused():
+    for measure in (GivenJudge().clip_scores, GivenJudge().retrieval):
+        with pytest.raises(SerialLoRAError, match="2 pictures and 3 captions"):
+            measure([[1.0], [2.0]], ["1", "2", "3"])
+
+
+@pytest.mark.parametrize("captions", [["1 0", "1 0"], []])
+def test_finding_the_only_caption_is_no_test(captions):
+    with pytest.raises(SerialLoRAError, match="two different captions"):
+        GivenJudge().retrieval([[1.0, 0.0]] * len(captions), captions)
+
+
+def test_a_style_that_the_judge_does_not_know_is_refused(judge):
+    with pytest.raises(SerialLoRAError, match="'art_nouveau', only twemoji, openmoji, line, night"):
+        judge.style_measures(colours((8, 8)), "art_nouveau")
+
+
+def test_an_unknown_scale_is_refused():
+    with pytest.raises(SerialLoRAError, match="tiny or paper"):
+        load_judge("huge")
+
+
+# --- the tiny judge ------------------------------------------------------------------------------
+
+
+def fourth_block(clip: open_clip.CLIP, pixels: torch.Tensor) -> torch.Tensor:
+    """The image tower from the pixels to the end of its fourth block, (n, 1 + patches, width)."""
+    visual = clip.visual
+    tokens = F.conv2d(pixels, visual.conv1.weight, stride=visual.conv1.stride)
+    tokens = tokens.flatten(2).transpose(1, 2)  # (n, patches, width)
+    first = visual.class_embedding.expand(len(tokens), 1, -1)
+    x = visual.ln_pre(torch.cat([first, tokens], dim=1) + visual.positional_embedding)
+    for block in visual.transformer.resblocks[:4]:
+        normed = block.ln_1(x)
+        x = x + block.attn(normed, normed, normed)[0]
+        x = x + block.mlp(block.ln_2(x))
+    return x
+
+
+@torch.no_grad()
+def test_features_are_the_mean_of_the_fourth_blocks_patches(judge):
+    pictures, _ = drawings("openmoji", step=25)
+    pixels = torch.stack([judge.clip.test_transform(picture) for picture in pictures])
+    expected = fourth_block(judge.clip.model, pixels)[:, 1:].mean(1)
+    features = judge.picture_features(pictures)
+    assert features.shape == (8, 192) and features.dtype == torch.float32
+    torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_clip_features_are_clips_own(judge):
+    pictures, captions = drawings("openmoji", step=25)
+    model = judge.clip.model
+    pixels = torch.stack([judge.clip.test_transform(picture) for picture in pictures])
+    images = F.normalize(model.encode_image(pixels), dim=1)
+    texts = F.normalize(model.encode_text(judge.clip.tokenizer(captions)), dim=1)
+    torch.testing.assert_close(judge.clip_features(pictures), images, **CLOSE)
+    torch.testing.assert_close(judge.text_features(captions), texts, **CLOSE)
+    cosines = (images * texts).sum(1).numpy()
+    scores = judge.clip_scores(pictures, captions)
+    np.testing.assert_allclose(scores, 2.5 * np.maximum(cosines, 0), atol=1e-4)
+
+
+def test_nothing_depends_on_how_many_are_seen_together(judge, monkeypatch):
+    pictures, captions = drawings("pixel", step=25)
+
+    def look():
+        seen = (judge.picture_features, judge.clip_features, judge.style_probabilities)
+        return [*(see(pictures) for see in seen), judge.text_features(captions)]
+
+    together = look()
+    monkeypatch.setattr(judges, "AT_ONCE", 3)  # 8 are seen as 3, 3 and 2
+    for one, other in zip(look(), together, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_pictures_and_arrays_are_judged_alike(judge):
+    pictures, _ = drawings("night", step=50)
+    array = np.stack([np.asarray(picture) for picture in pictures])
+    for see in (judge.picture_features, judge.clip_features, judge.style_probabilities):
+        expected = see(pictures)
+        assert not expected.requires_grad
+        assert torch.equal(see(array), expected)
+        assert torch.equal(see(torch.from_numpy(array)), expected)
+
+
+def test_the_model_is_left_without_hooks_even_after_a_failure(monkeypatch):
+    judge = TinyJudge()  # one of its own, as it will be broken
+
+    def hooks() -> int:
+        return sum(len(module._forward_hooks) for module in judge.clip.model.modules())
+
+    judge.picture_features(colours((8, 8)))
+    assert hooks() == 0
+
+    def fail(tokens):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(judge.clip.model.visual.ln_post, "forward", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        judge.picture_features(colours((8, 8)))
+    assert hooks() == 0
+
+
+@pytest.fixture(scope="module")
+def halves(judge):
+    """For both kinds of features: style -> features of one half of its drawings, and the other."""
+    pictures = {name: drawings(name, step=2)[0] for name in style_names()}
+    kinds = {"picture": judge.picture_features, "clip": judge.clip_features}
+    features = {kind: {n: see(p) for n, p in pictures.items()} for kind, see in kinds.items()}
+    return {
+        kind: {name: (rows[::2], rows[1::2]) for name, rows in found.items()}
+        for kind, found in features.items()
+    }
+
+
+def distances(parts: dict) -> dict[tuple[str, str], float]:
+    """From one half of every style to the other half of every style."""
+    return {(a, b): frechet_distance(parts[a][0], parts[b][1]) for a in parts for b in parts}
+
+
+def test_halves_of_one_style_are_nearer_than_two_styles(halves):
+    found = distances(halves["picture"])
+    for name in style_names():
+        others = [b for b in style_names() if b != name]
+        assert found[name, name] < 0.9 * min(found[name, b] for b in others)
+
+
+def test_in_clips_answer_styles_would_stand_out_less(halves):
+    """Why FID's features are not that answer: on the whole, if not for every pair of styles."""
+    gains = []
+    picture, clip = (distances(halves[kind]) for kind in ("picture", "clip"))
+    for a, b in picture:
+        if a != b:
+            gains.append((picture[a, b] / picture[a, a]) / (clip[a, b] / clip[a, a]))
+    assert np.log(gains).mean() > np.log(1.15)  # measured: 1.3
+
+
+def test_drawings_are_nearer_to_their_own_captions(judge):
+    pictures, captions = drawings("openmoji", step=4)  # 50: by chance 0.02 are found
+    turned = captions[1:] + captions[:1]
+    own, others = (judge.clip_scores(pictures, words).mean() for words in (captions, turned))
+    assert own > 1.4 * others
+    assert judge.retrieval(pictures, captions) > 0.4 > judge.retrieval(pictures, turned)
+
+
+def test_styles_are_the_classifiers_in_the_judges_order(judge):
+    classifier = style_classifier()
+    pictures = drawings("night", step=50)[0] + drawings("pixel", step=50)[0]
+    found = judge.style_probabilities(pictures)
+    assert found.shape == (8, 5) and found.dtype == torch.float32
+    pixels = torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in pictures])
+    expected = classifier.probabilities(pixels)
+    for column, name in enumerate(judge.styles):
+        right = expected[:, classifier.names.index(name)].float()
+        torch.testing.assert_close(found[:, column], right, **CLOSE)
+    assert judge.style_of(pictures) == ["night"] * 4 + ["pixel"] * 4
+    assert set(style_names()) < set(judge.styles) == set(classifier.names)
+
+
+def test_pictures_of_other_sizes_have_a_style_too(judge):
+    pictures = [picture.resize((128, 128)) for picture in drawings("night", step=20)[0]]
+    assert judge.style_measures([*pictures, pictures[0].resize((70, 60))], "night") == {
+        "style_share": 1,
+        "style_error": 0,
+    }
+
+
+# --- the paper's judge, with small networks in the place of the large ones -----------------------
+
+
+class MeanColour(nn.Module):
+    """In Inception's place: the mean of each channel of uint8 (N, 3, height, width)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, pictures):
+        assert pictures.dtype == torch.uint8 and pictures.shape[2] == pictures.shape[3]
+        return self.weight * pictures.double().mean((2, 3))
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory):
+    return register_small(tmp_path_factory.mktemp("configs"), "small-judge-clip")
+
+
+@pytest.fixture
+def small(registered, tmp_path, monkeypatch):
+    """A small CLIP under a name of its own in the place of ViT-B/32, and a file of its weights."""
+    monkeypatch.setattr(judges, "PAPER_CLIP", registered)
+    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path / "data"))
+    return weights_file(tmp_path / "weights.safetensors", registered)
+
+
+@pytest.fixture
+def paper(small, monkeypatch):
+    monkeypatch.setattr(judges, "load_inception", lambda weights: MeanColour())
+    return PaperJudge(clip_weights=small)
+
+
+def test_inception_sees_the_central_square_of_pictures_of_any_size(paper):
+    pictures = colours((30, 20), (20, 50), (16, 16))
+    expected = torch.tensor([picture.getpixel((0, 0)) for picture in pictures]).float()
+    pictures[0].paste("black", (0, 0, 5, 20))  # outside of the square
+    pictures[0].paste("black", (25, 0, 30, 20))
+    features = paper.picture_features(pictures)
+    assert features.dtype == torch.float32 and features.device.type == "cpu"
+    torch.testing.assert_close(features, expected)
+
+
+def test_styles_of_the_paper_are_told_by_the_likeliest_prompt(paper):
+    pictures = colours((30, 20), (20, 50), (16, 16), (8, 8))
+    words = [name.replace("_", " ") for name in style_names("paper")]
+    prompts = [f"a picture in the style of {word}." for word in words] + ["a photo."]
+    images, texts = paper.clip_features(pictures).numpy(), paper.text_features(prompts).numpy()
+    scores = np.exp(np.exp(paper.clip.model.logit_scale.item()) * (images @ texts.T))
+    expected = scores / scores.sum(1, keepdims=True)
+    np.testing.assert_allclose(paper.style_probabilities(pictures), expected, atol=1e-4)
+    assert paper.styles == (*style_names("paper"), "photo") and "art_nouveau" in paper.styles
+    assert paper.style_of(pictures) == [paper.styles[i] for i in expected.argmax(1)]
+
+
+def test_the_papers_judge_wants_inception_before_anything_else(small, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    monkeypatch.setattr(judges, "load_paper_clip", lambda weights: pytest.fail("too early"))
+    with pytest.raises(SerialLoRAError, match="pip install torch-fidelity"):
+        load_judge("paper")
+
+
+def test_files_that_are_named_reach_their_networks(small, monkeypatch):
+    named = []
+    monkeypatch.setattr(judges, "load_inception", lambda file: named.append(file) or MeanColour())
+    real = load_paper_clip
+    monkeypatch.setattr(judges, "load_paper_clip", lambda file: named.append(file) or real(file))
+    PaperJudge(clip_weights=small, inception_weights="inception.pth")
+    assert named == ["inception.pth", small]
+
+
+# --- the paper's CLIP ----------------------------------------------------------------------------
+
+
+def test_clips_file_is_taken_from_where_it_is_named_or_from_the_data_root(small, tmp_path):
+    expected = load_file(small)
+    assert same_tensors(load_paper_clip(small).model.state_dict(), expected)
+    place = tmp_path / "data" / "weights" / f"{judges.PAPER_CLIP}-openai.safetensors"
+    place.parent.mkdir(parents=True)
+    small.rename(place)
+    found = load_paper_clip()
+    assert same_tensors(found.model.state_dict(), expected) and not found.model.training
+    assert (found.name, found.scale) == (judges.PAPER_CLIP, "paper")
+
+
+def test_a_file_of_another_model_is_refused_under_its_own_name(small, tmp_path):
+    other = tmp_path / "other.safetensors"
+    save_file({"more": torch.zeros(1), **load_file(small)}, other)
+    with pytest.raises(SerialLoRAError, match="other.safetensors holds another model's"):
+        load_paper_clip(other)
+    other.write_bytes(b"no safetensors")
+    with pytest.raises(SerialLoRAError, match="not a readable safetensors file"):
+        load_paper_clip(other)
+    with pytest.raises(SerialLoRAError, match="no weights file"):
+        load_paper_clip(tmp_path / "none.safetensors")
+
+
+def test_without_the_hub_one_is_told_the_address_and_the_place(tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(open_clip, "create_model", unreachable)
+    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
+    with pytest.raises(SerialLoRAError) as caught:
+        load_paper_clip()
+    said = str(caught.value)
+    repository = "https://huggingface.co/timm/vit_base_patch32_clip_224.openai"
+    assert f"{repository}/resolve/main/open_clip_model.safetensors" in said and "\n" not in said
+    assert str(tmp_path / "weights" / "ViT-B-32-quickgelu-openai.safetensors") in said
+
+
+def test_the_papers_clip_computes_quickgelu_as_openai_trained_it():
+    config = open_clip.get_model_config(judges.PAPER_CLIP)
+    assert config["quick_gelu"] and config["vision_cfg"]["patch_size"] == 32
+
+
+def test_the_tiny_judges_clip_is_the_tiny_one(judge):
+    assert type(judge) is TinyJudge and judge.clip.name == "tiny-clip"
+    assert same_tensors(judge.clip.model.state_dict(), load_clip("tiny").model.state_dict())

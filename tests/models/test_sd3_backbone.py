@@ -1,0 +1,452 @@
+"""The SD3 backbones: diffusers' own pipeline from folders, and no foreign or broken ones."""
+
+import json
+import os
+import re
+import shutil
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from huggingface_hub import constants
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from transformers import T5EncoderModel
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.models import sd3
+from serial_lora_course.models.architectures import architecture
+from serial_lora_course.models.clip import load_clip, tiny_file
+from serial_lora_course.models.sd3 import (
+    PAPER_MODEL,
+    TINY_MODEL,
+    assemble,
+    load_sd3,
+    paper_folder,
+    tiny_card,
+    tiny_folder,
+    tiny_path,
+)
+from serial_lora_course.models.sd3_hub import HUB_REPOSITORY
+from serial_lora_course.models.sd3_text import SHORT_LAYERS, clip_tokenizer, text_encoder
+from tests.labs.lab_models import calls, same_tensors
+from tests.models.sd3_models import (
+    leave_out_t5,
+    make_small_sd3_the_tiny_one,
+    official_folder,
+    ship,
+    small_autoencoder,
+    small_transformer,
+)
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+PROMPTS = ["red apple", "a photo of a yellow taxi", "face", ""]
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """A small SD3 in the official layout. Read only."""
+    return official_folder(tmp_path_factory.mktemp("official") / "sd3")
+
+
+@pytest.fixture
+def shipped(monkeypatch, tmp_path):
+    """A folder that stands for what the package ships, and an empty data root."""
+    return make_small_sd3_the_tiny_one(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def folder(official, tmp_path):
+    """A copy of the official folder, to break."""
+    return Path(shutil.copytree(official, tmp_path / "mine"))
+
+
+def models_of(pipeline) -> dict[str, torch.nn.Module]:
+    return {n: m for n, m in pipeline.components.items() if isinstance(m, torch.nn.Module)}
+
+
+def drawn(pipeline, prompts=("red apple", "dog"), **options):
+    pipeline.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
+    return torch.as_tensor(
+        pipeline(
+            list(prompts), num_inference_steps=3, generator=generators, output_type="np", **options
+        ).images
+    )
+
+
+# --- the tiny CLIP as SD3's text encoders --------------------------------------------------------
+
+
+@torch.no_grad()
+def test_the_whole_encoder_reads_as_the_tiny_clip_does():
+    clip = load_clip()
+    tokenizer = clip_tokenizer(tiny_file("merges.txt.gz"), 16)
+    read = text_encoder(clip.model)(
+        **tokenizer(PROMPTS, padding="max_length", return_tensors="pt"), output_hidden_states=True
+    )
+    expected = clip.model.encode_text(clip.tokenizer(PROMPTS))
+    torch.testing.assert_close(read.text_embeds, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_short_encoder_is_the_first_layers_of_the_whole_one():
+    model = load_clip().model
+    tokens = torch.tensor([[4128, 721, 1839, 4129, 4129]])
+    whole = text_encoder(model)(tokens, output_hidden_states=True).hidden_states
+    short = text_encoder(model, SHORT_LAYERS)(tokens, output_hidden_states=True).hidden_states
+    assert len(short) == SHORT_LAYERS + 1 < len(whole)
+    for one, other in zip(short[:-1], whole, strict=False):
+        assert torch.equal(one, other)
+
+
+@cache
+def tokenizers() -> tuple:
+    """open_clip's and transformers', of the tiny CLIP."""
+    return load_clip().tokenizer, clip_tokenizer(tiny_file("merges.txt.gz"), 16)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.text(
+        st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="<>&"), max_size=20
+    )
+)
+def test_a_prompt_becomes_the_same_tokens_as_in_open_clip(prompt):
+    theirs, ours = tokenizers()
+    (expected,) = theirs([prompt])
+    tokens = ours(prompt, truncation=True).input_ids
+    assert tokens == expected[: expected.argmax() + 1].tolist()
+
+
+# --- the tiny SD3 --------------------------------------------------------------------------------
+
+
+def test_the_shipped_files_fill_the_tiny_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
+    backbone = load_sd3()
+    assert (backbone.name, backbone.scale, backbone.text_tokens) == (TINY_MODEL, "tiny", 0)
+    for name, part in (("transformer", backbone.transformer), ("vae", backbone.pipeline.vae)):
+        stored = load_file(tiny_path(name, WEIGHTS))
+        assert all(tensor.dtype == torch.float16 for tensor in stored.values())
+        assert same_tensors(part.state_dict(), {k: t.float() for k, t in stored.items()})
+    assert backbone.resolution == 64
+    parameters = sum(p.numel() for p in backbone.transformer.parameters())
+    assert parameters == json.loads(tiny_card().read_text("utf-8"))["parameters"]
+
+
+def test_the_tiny_pipeline_is_diffusers_own(shipped):
+    backbone = load_sd3("tiny")
+    pipeline = backbone.pipeline
+    assert type(pipeline) is StableDiffusion3Pipeline
+    assert backbone.transformer is pipeline.transformer
+    assert type(backbone.transformer) is SD3Transformer2DModel
+    assert type(pipeline.vae) is AutoencoderKL
+    assert pipeline.text_encoder_3 is None and pipeline.tokenizer_3 is None
+    assert pipeline.scheduler.config.shift == 1
+    assert backbone.resolution == 16
+    for name, part in models_of(pipeline).items():
+        assert part.dtype == torch.float32 and not part.training
+        trainable = {parameter.requires_grad for parameter in part.parameters()}
+        assert trainable == {name == "transformer"}
+    assert len(pipeline.text_encoder.text_model.encoder.layers) > SHORT_LAYERS
+    assert len(pipeline.text_encoder_2.text_model.encoder.layers) == SHORT_LAYERS
+    for name, part in (("transformer", pipeline.transformer), ("vae", pipeline.vae)):
+        stored = load_file(shipped / name / WEIGHTS)
+        assert same_tensors(part.state_dict(), {k: t.float() for k, t in stored.items()})
+
+
+def test_without_t5_no_token_need_be_empty(shipped):
+    pipeline = load_sd3("tiny").pipeline
+    for tokens in (0, 7, 256):
+        prompt, negative, pooled, _ = pipeline.encode_prompt(
+            PROMPTS, None, None, max_sequence_length=tokens
+        )
+        assert prompt.shape == negative.shape == (len(PROMPTS), 16 + tokens, 384)
+        assert pooled.shape == (len(PROMPTS), 384)
+        assert not prompt[:, 16:].any() and prompt[:, :16].any()
+    assert drawn(pipeline, max_sequence_length=0).shape == (2, 16, 16, 3)
+
+
+def test_the_folder_loads_as_it_is(shipped):
+    """Without an argument, a network or a word of warning, and draws what the backbone draws."""
+    path = tiny_folder()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stock = StableDiffusion3Pipeline.from_pretrained(path)
+    assert all(part.dtype == torch.float32 for part in models_of(stock).values())
+    ours = load_sd3("tiny").pipeline
+    # Its T5 says nothing: what comes out is what the pipeline puts where there is no T5.
+    assert type(stock.text_encoder_3) is T5EncoderModel
+    for one, other in zip(
+        stock.encode_prompt(PROMPTS, None, None),
+        ours.encode_prompt(PROMPTS, None, None),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+    assert torch.equal(drawn(stock), drawn(ours))
+    told = StableDiffusion3Pipeline.from_pretrained(path, text_encoder_3=None, tokenizer_3=None)
+    assert torch.equal(drawn(told, max_sequence_length=0), drawn(ours, max_sequence_length=0))
+
+
+def test_nothing_is_said_while_the_tiny_pipeline_loads(shipped, capfd):
+    load_sd3("tiny")
+    said = capfd.readouterr()
+    assert said.out == said.err == ""
+
+
+def test_the_folder_is_assembled_once_and_anew_when_the_shipped_files_change(shipped, monkeypatch):
+    written = calls(monkeypatch, sd3, "assemble")
+    first = tiny_folder()
+    assert tiny_folder() == first and len(written) == 1
+    assert first.parent == Path(os.environ["SERIAL_LORA_DATA"])
+    config = shipped / "vae" / "config.json"
+    config.write_text(config.read_text().replace("0.125", "0.25"))
+    second = tiny_folder()
+    assert second != first and len(written) == 2
+    assert load_sd3("tiny").pipeline.vae.config.shift_factor == 0.25
+    ship(shipped, seed=1)
+    assert tiny_folder() not in (first, second) and len(written) == 3
+
+
+def test_several_programs_may_assemble_it_at_once(tmp_path):
+    folder = tmp_path / "data" / "tiny"
+    seeds = range(4)
+    models = [(small_transformer(seed), small_autoencoder(seed)) for seed in seeds]
+    with ThreadPoolExecutor(len(models)) as pool:
+        written = list(pool.map(lambda pair: assemble(folder, *pair), models))
+    assert set(written) == {folder}
+    assert list(folder.parent.iterdir()) == [folder]
+    found = StableDiffusion3Pipeline.from_pretrained(folder)
+    states = [
+        (transformer.state_dict(), autoencoder.state_dict()) for transformer, autoencoder in models
+    ]
+    assert any(  # both parts of one of the programs, never a mixture
+        same_tensors(found.transformer.state_dict(), transformer)
+        and same_tensors(found.vae.state_dict(), autoencoder)
+        for transformer, autoencoder in states
+    )
+    rights = {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    assert rights == {0o644}
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_left(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    models = small_transformer(), small_autoencoder()
+    with pytest.raises(SerialLoRAError, match="cannot be written.*SERIAL_LORA_DATA"):
+        assemble(tmp_path / "file" / "tiny", *models)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FlowMatchEulerDiscreteScheduler, "save_pretrained", full)
+    with pytest.raises(SerialLoRAError, match="No space left on device"):
+        assemble(tmp_path / "tiny", *models)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_was_damaged_later_says_how_to_mend_it(shipped):
+    path = tiny_folder()
+    (path / "transformer" / WEIGHTS).write_bytes(b"")
+    with pytest.raises(SerialLoRAError, match="delete it, and it is assembled anew"):
+        load_sd3("tiny")
+    shutil.rmtree(path)
+    assert drawn(load_sd3("tiny").pipeline).isfinite().all()
+
+
+def test_random_weights_have_the_tiny_models_shapes(shipped):
+    one = load_sd3("tiny", weights=None)
+    assert not Path(os.environ["SERIAL_LORA_DATA"]).exists()  # nothing is assembled for it
+    other = load_sd3("tiny")
+    for name, part in models_of(one.pipeline).items():
+        mine, theirs = part.state_dict(), getattr(other.pipeline, name).state_dict()
+        assert {k: t.shape for k, t in mine.items()} == {k: t.shape for k, t in theirs.items()}
+        assert same_tensors(mine, theirs) == name.startswith("text_encoder")
+    config = one.pipeline.vae.config
+    assert (config.scaling_factor, config.shift_factor) == (1.25, 0.125)
+    assert drawn(one.pipeline, max_sequence_length=0).shape == (2, 16, 16, 3)
+
+
+# --- the paper's ---------------------------------------------------------------------------------
+
+
+def test_a_folder_in_the_official_layout(official):
+    backbone = load_sd3("paper", official)
+    pipeline = backbone.pipeline
+    assert (backbone.scale, backbone.text_tokens, backbone.resolution) == ("paper", 77, 32)
+    kinds = {name: part.dtype for name, part in models_of(pipeline).items()}
+    assert kinds.pop("vae") == torch.float32  # its file is float16, as all of them
+    assert len(kinds) == 4 and set(kinds.values()) == {torch.bfloat16}
+    assert pipeline.scheduler.config.shift == 3
+    config = pipeline.vae.config
+    assert (config.scaling_factor, config.shift_factor) == (1.5305, 0.0609)
+    tokens, _, pooled, _ = pipeline.encode_prompt(
+        PROMPTS, None, None, max_sequence_length=backbone.text_tokens
+    )
+    assert tokens.shape == (len(PROMPTS), 77 + 77, 48) and pooled.shape == (len(PROMPTS), 16 + 24)
+    assert tokens[:, 77:].any() and not tokens[:, :77, 16 + 24 :].any()  # CLIP is padded to T5
+    stored = load_file(official / "vae" / WEIGHTS)
+    assert same_tensors(pipeline.vae.state_dict(), {k: t.float() for k, t in stored.items()})
+
+
+@torch.no_grad()
+def test_the_official_folder_draws(official):
+    pipeline = load_sd3("paper", official).pipeline
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pictures = drawn(pipeline, max_sequence_length=77)
+    assert pictures.shape == (2, 32, 32, 3) and pictures.isfinite().all()
+
+
+def test_t5_is_left_out_where_the_folder_lacks_it(official, folder):
+    leave_out_t5(folder)
+    backbone = load_sd3("paper", folder)
+    assert backbone.pipeline.text_encoder_3 is None and backbone.text_tokens == 77
+    tokens = backbone.pipeline.encode_prompt(PROMPTS, None, None, max_sequence_length=77)[0]
+    with_t5 = load_sd3("paper", official).pipeline.encode_prompt(
+        PROMPTS, None, None, max_sequence_length=77
+    )[0]
+    assert tokens.shape == with_t5.shape
+    assert torch.equal(tokens[:, :77], with_t5[:, :77]) and not tokens[:, 77:].any()
+    assert load_sd3("paper", folder, text_tokens=0).text_tokens == 0
+
+
+def test_other_numbers_of_text_tokens(official):
+    assert load_sd3("paper", official, text_tokens=256).text_tokens == 256
+    with pytest.raises(SerialLoRAError, match="T5 has nothing to say in 0 text tokens"):
+        load_sd3("paper", official, text_tokens=0)
+    for tokens in (-1, 513):
+        with pytest.raises(SerialLoRAError, match="from 0 to 512"):
+            load_sd3("paper", official, text_tokens=tokens)
+
+
+def test_records_call_sd3_medium_by_its_name_and_others_by_their_size(official):
+    assert sd3._model_name(architecture("sd3").on_meta()) == PAPER_MODEL
+    assert load_sd3("paper", official).name == "sd3-2x16"
+    assert sd3._model_name(small_transformer(qk_norm="rms_norm")) == "sd3-2x16"
+
+
+def test_what_the_data_script_fetched_is_found(official, tmp_path, monkeypatch):
+    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
+    assert paper_folder() == tmp_path / "weights" / "sd3"
+    paper_folder().parent.mkdir()
+    paper_folder().symlink_to(official)
+    assert same_tensors(
+        load_sd3("paper").transformer.state_dict(),
+        load_sd3("paper", official).transformer.state_dict(),
+    )
+
+
+def test_the_hub_is_asked_where_nothing_was_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(SerialLoRAError) as caught:
+        load_sd3("paper")
+    said = str(caught.value)
+    for part in ("the hub cannot be reached", "data_scripts.sd3_weights", "--weights"):
+        assert part in said
+    assert "\n" not in said
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def other_pipeline(folder: Path) -> None:
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace("StableDiffusion3", "StableDiffusionXL"))
+
+
+def other_config(folder: Path) -> None:
+    """The config of an SD3.5, whose queries and keys are normed."""
+    config = folder / "transformer" / "config.json"
+    config.write_text(config.read_text().replace('"qk_norm": null', '"qk_norm": "rms_norm"'))
+
+
+def other_width(folder: Path) -> None:
+    config = folder / "transformer" / "config.json"
+    config.write_text(config.read_text().replace('head_dim": 8', 'head_dim": 4'))
+
+
+def foreign_tensor(folder: Path) -> None:
+    path = folder / "vae" / WEIGHTS
+    save_file({**load_file(path), "more": torch.zeros(1)}, path)
+
+
+def no_shift(folder: Path) -> None:
+    config = folder / "vae" / "config.json"
+    config.write_text(config.read_text().replace("0.0609", "null"))
+
+
+def cut_short(folder: Path) -> None:
+    path = folder / "text_encoder_3" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def pickled(folder: Path) -> None:
+    path = folder / "transformer" / WEIGHTS
+    torch.save(load_file(path), path.with_name("diffusion_pytorch_model.bin"))
+    path.unlink()
+
+
+BROKEN = {
+    "no folder": (remove, "There is no folder"),
+    "no index": (lambda f: (f / "model_index.json").unlink(), "no folder of a diffusers pipeline"),
+    "no JSON": (lambda f: (f / "model_index.json").write_text("<html>"), "missing or unreadable"),
+    "SDXL": (other_pipeline, "holds a StableDiffusionXLPipeline, not Stable Diffusion 3"),
+    "no transformer": (lambda f: shutil.rmtree(f / "transformer"), "lacks its part transformer"),
+    "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer_2"), "lacks its part tokenizer_2"),
+    "no weights": (lambda f: (f / "transformer" / WEIGHTS).unlink(), "cannot be loaded"),
+    "pickle": (pickled, "cannot be loaded"),
+    "SD3.5": (other_config, "another model's weights than its config.json says: it lacks"),
+    "other width": (other_width, "cannot be loaded"),
+    "foreign": (foreign_tensor, "it has more (1 such tensors)"),
+    "no shift": (no_shift, "no scaling_factor and shift_factor"),
+    "cut short": (cut_short, "cannot be loaded"),
+    "no scheduler's": (
+        lambda f: (f / "scheduler" / "scheduler_config.json").unlink(),
+        "cannot be loaded",
+    ),
+}
+
+
+@pytest.mark.parametrize("spoil, message", BROKEN.values(), ids=BROKEN.keys())
+def test_a_folder_that_is_not_sd3_is_refused_in_one_sentence(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(SerialLoRAError, match=re.escape(message)) as caught:
+        load_sd3("paper", folder)
+    said = str(caught.value)
+    assert "\n" not in said and folder.name in said
+    assert HUB_REPOSITORY in said and "data_scripts.sd3_weights" in said and "--weights" in said
+
+
+def test_a_single_file_is_refused(tmp_path):
+    path = tmp_path / "sd3_medium.safetensors"
+    save_file({"model.diffusion_model.x": torch.zeros(1)}, path)
+    with pytest.raises(SerialLoRAError, match="single file.*diffusers folder"):
+        load_sd3("paper", path)
+
+
+@pytest.mark.parametrize("name", ["none", "a" * 300])
+def test_a_missing_folder_is_refused_at_tiny_scale_too(tmp_path, name):
+    with pytest.raises(SerialLoRAError, match="There is no folder.*or none for the tiny SD3"):
+        load_sd3("tiny", tmp_path / name)
+
+
+def test_an_unknown_scale_and_random_weights_at_paper_scale_are_refused():
+    with pytest.raises(SerialLoRAError, match="tiny or paper"):
+        load_sd3("huge")
+    with pytest.raises(SerialLoRAError, match="Random weights are for scale tiny"):
+        load_sd3("paper", weights=None)

@@ -1,0 +1,124 @@
+"""An SD3 adapter on its travels: a stock pipeline loads it and draws the same pictures."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline
+from torch import Tensor
+
+from serial_lora import (
+    eject,
+    inject,
+    load_adapter,
+    merge,
+    save_adapter,
+    set_scale,
+    to_peft,
+    unmerge,
+)
+from serial_lora_course.models.sd3 import assemble
+from tests.library.tiny_models import RANK, fill_adapters
+from tests.models.sd3_models import small_autoencoder, small_transformer  # noqa: E402
+
+pytest.importorskip("peft")  # diffusers' own loader of LoRA files needs it
+
+PROMPTS = ["red apple", "yellow taxi"]
+CLOSE = dict(rtol=0, atol=2e-4)  # of pictures whose numbers go from 0 to 1
+FILE = "pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A whole SD3 on the disk, read only."""
+    return assemble(
+        tmp_path_factory.mktemp("sd3") / "small", small_transformer(), small_autoencoder()
+    )
+
+
+@pytest.fixture
+def stock(folder) -> StableDiffusion3Pipeline:
+    """The pipeline as anybody loads it, who has never heard of this library."""
+    pipeline = StableDiffusion3Pipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(params=["image", "both"])
+def tuned(folder, method, request) -> StableDiffusion3Pipeline:
+    """Another one, adapted, with an adapter as if it had been trained."""
+    pipeline = StableDiffusion3Pipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    config = method(rank=RANK, scale=0.6, dropout=0.1, stream=request.param)
+    fill_adapters(inject(pipeline.transformer, config), size=0.4)
+    return pipeline
+
+
+def draw(pipeline: StableDiffusion3Pipeline, **options: object) -> Tensor:
+    """Pictures (2, 16, 16, 3) of the same prompts from the same noise each time."""
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    pictures = pipeline(
+        PROMPTS,
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        max_sequence_length=8,
+        generator=generators,
+        output_type="np",
+        **options,
+    ).images
+    return torch.as_tensor(pictures)
+
+
+def test_a_stock_pipeline_draws_the_same_and_forgets_it_again(stock, tuned, tmp_path):
+    base, expected = draw(stock), draw(tuned)
+    assert (expected - base).abs().max() > 0.05  # the adapter shows
+    to_peft(tuned.transformer, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stock.load_lora_weights(tmp_path, weight_name=FILE)
+    torch.testing.assert_close(draw(stock), expected, **CLOSE)
+    assert torch.equal(draw(tuned), expected)  # exporting changed nothing
+    stock.unload_lora_weights()
+    assert torch.equal(draw(stock), base)
+    eject(tuned.transformer)
+    assert torch.equal(draw(tuned), base)
+
+
+def test_merged_by_us_or_by_diffusers_it_draws_the_same(stock, tuned, tmp_path):
+    base, expected = draw(stock), draw(tuned)
+    to_peft(tuned.transformer, tmp_path)
+    merge(tuned.transformer)
+    torch.testing.assert_close(draw(tuned), expected, **CLOSE)
+    stock.load_lora_weights(tmp_path, weight_name=FILE)
+    stock.fuse_lora()
+    torch.testing.assert_close(draw(stock), expected, **CLOSE)
+    stock.unload_lora_weights()  # what is fused stays
+    theirs = stock.transformer.state_dict()
+    for name, ours in eject(tuned.transformer, keep_merged=True).state_dict().items():
+        torch.testing.assert_close(ours, theirs[name], rtol=1e-4, atol=1e-6)
+    assert (draw(tuned) - base).abs().max() > 0.05
+
+
+def test_unmerged_it_draws_as_before(tuned):
+    before = draw(tuned)
+    unmerge(merge(tuned.transformer))
+    assert torch.equal(draw(tuned), before)
+
+
+def test_a_weaker_adapter_is_as_weak_in_diffusers(stock, tuned, tmp_path):
+    """`scale` in joint_attention_kwargs multiplies ours, which the exported B holds."""
+    to_peft(tuned.transformer, tmp_path)
+    stock.load_lora_weights(tmp_path, weight_name=FILE)
+    set_scale(tuned.transformer, 0.25 * 0.6)
+    weaker = draw(stock, joint_attention_kwargs={"scale": 0.25})
+    torch.testing.assert_close(weaker, draw(tuned), **CLOSE)
+
+
+def test_its_own_file_brings_it_to_another_pipeline(stock, tuned, tmp_path):
+    expected = draw(tuned)
+    save_adapter(tuned.transformer, tmp_path / "style.safetensors")
+    load_adapter(stock.transformer, tmp_path / "style.safetensors")
+    assert torch.equal(draw(stock), expected)

@@ -1,0 +1,484 @@
+"""The panel of drawings: what it shows is what the lab draws, and the model never notices."""
+
+import asyncio
+import copy
+import json
+import re
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serial_lora import (
+    LoRAConfig,
+    SerialLoRAConfig,
+    adapters,
+    disabled,
+    eject,
+    inject,
+    merge,
+    set_scale,
+)
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.labs.sd3 import TINY, draw
+from serial_lora_course.models.sd3 import Sd3Backbone
+from serial_lora_course.panels import drawings as module
+from serial_lora_course.panels.base import LARGEST_SCALE, STILL_SCALES, borrowed
+from serial_lora_course.panels.drawings import (
+    ASSETS,
+    OWN_WORDS,
+    REST,
+    STILL_GUIDANCES,
+    DrawingPanel,
+    DrawingsAtScales,
+    StatusLine,
+    drawing_panel,
+)
+from tests.models.sd3_models import small_backbone  # noqa: E402
+from tests.panels.panel_probes import (
+    assert_untouched,
+    fingerprint,
+    needs_node,
+    run_in_node,
+    shown_picture,
+    shown_words,
+)
+
+FEW_STEPS = replace(TINY, drawing_steps=2)
+PROMPTS = ["fox face", "key", "rocket"]
+
+
+@pytest.fixture(scope="module")
+def plain() -> Sd3Backbone:
+    """Without adapters, and nobody gives it any: building one takes longer than copying it."""
+    return small_backbone()
+
+
+def with_transformer(backbone, transformer) -> Sd3Backbone:
+    """The same pipeline around another transformer."""
+    pipeline = copy.copy(backbone.pipeline)
+    pipeline.transformer = transformer
+    return replace(backbone, pipeline=pipeline)
+
+
+def adapted(plain, config=None) -> Sd3Backbone:
+    """One of the test's own, with adapters that change the drawing."""
+    transformer = copy.deepcopy(plain.transformer)
+    torch.manual_seed(1)
+    inject(transformer, config or SerialLoRAConfig(rank=4))
+    for adapter in adapters(transformer).values():
+        torch.nn.init.normal_(adapter.lora_B, std=0.5)
+    return with_transformer(plain, transformer)
+
+
+def lab_drawing(backbone, prompt, seed=0, guidance=TINY.guidance) -> np.ndarray:
+    """What the lab draws with the model as it is."""
+    steps, side = FEW_STEPS.drawing_steps, FEW_STEPS.resolution
+    return draw(backbone, [prompt], [seed], steps, guidance, side)[0]
+
+
+@pytest.fixture
+def backbone(plain) -> Sd3Backbone:
+    return adapted(plain)
+
+
+@pytest.fixture
+def panel(backbone) -> DrawingPanel:
+    return DrawingPanel(backbone, PROMPTS, config=FEW_STEPS)
+
+
+class Brightness:
+    """A judge whose score anybody can compute: brightness, and the prompt's length."""
+
+    def clip_scores(self, pictures, captions) -> torch.Tensor:
+        pairs = zip(pictures, captions, strict=True)
+        return torch.tensor([float(p.mean()) / 255 + len(caption) for p, caption in pairs])
+
+
+def count_drawings(monkeypatch) -> list[tuple]:
+    """Grows by one with each drawing that is made and not remembered."""
+    made = []
+
+    def counting(backbone, prompts, seeds, steps, guidance, *rest):
+        made.append((*seeds, guidance))
+        return draw(backbone, prompts, seeds, steps, guidance, *rest)
+
+    monkeypatch.setattr(module, "draw", counting)
+    return made
+
+
+# ----------------------------------------------------------------------------- the drawings
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    kind=st.sampled_from([SerialLoRAConfig, LoRAConfig]),
+    scale=st.floats(0, LARGEST_SCALE),
+    guidance=st.sampled_from([1.0, 2.5, 9.0]),
+    seed=st.integers(0, 2**31 - 1),
+    prompt=st.sampled_from([*PROMPTS, "", "a fox, a key and a rocket"]),
+)
+def test_every_setting_gives_the_drawing_of_the_lab(plain, kind, scale, guidance, seed, prompt):
+    backbone = adapted(plain, kind(rank=2))
+    drawings = DrawingsAtScales(backbone, FEW_STEPS)
+    without, after = (drawings.find(prompt, seed, s, guidance) for s in (None, scale))
+    with disabled(backbone.transformer):
+        assert np.array_equal(without, lab_drawing(backbone, prompt, seed, guidance))
+    set_scale(backbone.transformer, scale)
+    assert np.array_equal(after, lab_drawing(backbone, prompt, seed, guidance))
+
+
+def test_the_drawings_depend_on_every_control(panel):
+    seen = [panel.drawn]
+    for control, value in (
+        (panel.prompt, "key"),
+        (panel.seed, 5),
+        (panel.guidance, 8),
+        (panel.scale, 0.5),
+    ):
+        control.value = value
+        seen.append(panel.drawn)
+        assert not np.array_equal(seen[-1][1], seen[-2][1])
+        same_before = np.array_equal(seen[-1][0], seen[-2][0])
+        assert same_before is (control is panel.scale)
+
+
+def test_scale_0_is_the_unadapted_model_bit_for_bit_and_the_panel_says_so(panel, plain):
+    assert "identical" not in panel.status.message
+    panel.scale.value = 0
+    expected = lab_drawing(plain, "fox face")
+    for drawn in panel.drawn:
+        assert np.array_equal(drawn, expected)
+    assert "identical" in panel.status.message
+
+
+def test_nothing_is_drawn_twice(panel, monkeypatch):
+    made = count_drawings(monkeypatch)
+    panel.scale.value = 0.5
+    assert made == [(0, 3.0)]  # the drawing without the adapter is there already
+    panel.scale.value = 1
+    panel.guidance.value = 5
+    panel.guidance.value = 3
+    panel.scale.value = 0.5
+    assert made == [(0, 3.0), (0, 5.0), (0, 5.0)]
+    panel.seed.value = 7
+    panel.choice.value = "key"
+    panel.draw()
+    assert made[3:] == [(7, 3.0)] * 4
+
+
+def test_an_adapter_that_was_changed_or_exchanged_is_seen(panel, backbone):
+    for adapter in adapters(backbone.transformer).values():
+        adapter.lora_B.data.mul_(-3)
+    panel.draw()
+    assert np.array_equal(panel.drawn[1], lab_drawing(backbone, "fox face"))
+    eject(backbone.transformer)
+    inject(backbone.transformer, LoRAConfig(rank=2))  # as it begins, it changes nothing
+    panel.draw()
+    assert np.array_equal(*panel.drawn)
+
+
+def test_a_drawing_that_is_kept_cannot_be_spoiled(panel):
+    with pytest.raises(ValueError, match="read-only"):
+        panel.drawn[0][0, 0] = 0
+
+
+# ------------------------------------------------------------------- the learner's own model
+
+
+@pytest.fixture
+def unusual(plain) -> Sd3Backbone:
+    """A model in the midst of something: training in part, its adapters at different scales."""
+    backbone = adapted(plain, SerialLoRAConfig(rank=4, scale=0.7, dropout=0.5))
+    backbone.transformer.transformer_blocks[1].train()
+    next(iter(adapters(backbone.transformer).values())).scale = 0.3
+    return backbone
+
+
+def test_the_model_is_as_it_was_after_the_panel_was_used(unusual):
+    before = fingerprint(unusual.transformer)
+    panel = DrawingPanel(unusual, PROMPTS, config=FEW_STEPS)
+    assert panel.scale.value == 0.7
+    panel.scale.value = 1.2
+    panel.guidance.value = 1
+    panel.choice.value = "rocket"
+    assert_untouched(unusual.transformer, before)
+    drawing_panel(unusual, PROMPTS, config=FEW_STEPS, static=True)
+    assert_untouched(unusual.transformer, before)
+
+
+@pytest.mark.parametrize("scale", [None, 0.0, 1.5])
+def test_the_model_is_as_it_was_after_an_error_too(unusual, scale):
+    before = fingerprint(unusual.transformer)
+    with pytest.raises(KeyboardInterrupt):
+        with borrowed(unusual.transformer, scale):
+            assert not any(part.training for part in unusual.transformer.modules())
+            raise KeyboardInterrupt
+    assert_untouched(unusual.transformer, before)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory left"), KeyboardInterrupt()])
+def test_a_drawing_that_fails_says_so_and_leaves_the_model_as_it_was(unusual, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    panel = DrawingPanel(unusual, PROMPTS, config=FEW_STEPS)
+    before = fingerprint(unusual.transformer)
+    with monkeypatch.context() as patch:
+        patch.setattr(unusual.pipeline.vae, "decode", fail)
+        with pytest.raises(type(error)):
+            panel.scale.value = 0.2
+    assert_untouched(unusual.transformer, before)
+    reason = str(error) or "KeyboardInterrupt"
+    assert panel.status.message == f"Nothing was drawn: {reason}"
+    assert panel.before.value == panel.after.value == "" and panel.drawn is None
+    panel.draw()
+    assert panel.drawn is not None and "Drawn for" in panel.status.message
+
+
+# ------------------------------------------------------------------------- what is said of it
+
+
+def test_the_pictures_are_the_drawings_with_their_scores(backbone):
+    panel = DrawingPanel(backbone, PROMPTS, judge=Brightness(), config=FEW_STEPS)
+    panel.scale.value = 0.35
+    titles = ("without the adapter", "scale 0.35")
+    pages = (panel.before.value, panel.after.value)
+    for html, drawn, title in zip(pages, panel.drawn, titles, strict=True):
+        assert np.array_equal(shown_picture(html), drawn)
+        score = f"CLIP-Score {len('fox face') + drawn.mean() / 255:.2f}"
+        assert shown_words(html) == title + score
+        (alt,) = re.findall(r"alt='([^']*)'", html)
+        assert unescape(alt) == f"Drawing for “fox face”, {title}, {score}"
+    assert panel.status.message == "Drawn for “fox face”: seed 0, guidance 3."
+
+
+def test_without_a_judge_there_is_no_score(panel):
+    assert shown_words(panel.after.value) == "scale 1.00"
+    assert "CLIP-Score" not in panel.before.value + panel.after.value
+
+
+def test_prompts_are_no_html(panel):
+    panel.prompt.value = "<b onload='x'>&"
+    html = panel.before.value
+    assert "<b" not in html and html.count("'") == 2 * len(re.findall(r"\w+='", html))
+    assert "Drawing for “<b onload='x'>&”" in unescape(html)
+
+
+def test_the_empty_prompt_can_be_drawn(panel, backbone):
+    panel.prompt.value = ""
+    set_scale(backbone.transformer, 1)
+    assert np.array_equal(panel.drawn[1], lab_drawing(backbone, ""))
+    assert panel.status.message.startswith("Drawn for the empty prompt: seed 0")
+
+
+def test_a_prompt_that_is_too_long_is_told_in_the_panel_alone(panel, capfd, caplog):
+    panel.prompt.value = "fox " * 60
+    assert "Only its first 16 tokens are read" in panel.status.message
+    assert len(panel.status.message) < 200
+    out, err = capfd.readouterr()
+    assert not out and not err and not caplog.records
+    panel.prompt.value = "fox"
+    assert "tokens" not in panel.status.message
+
+
+def test_examples_and_own_words_keep_each_other_up_to_date(panel):
+    assert panel.choice.options == (*PROMPTS, OWN_WORDS) and panel.choice.value == "fox face"
+    panel.choice.value = "rocket"
+    assert panel.prompt.value == "rocket"
+    panel.prompt.value = "a red rocket"
+    assert panel.choice.value == OWN_WORDS
+    panel.prompt.value = "key"
+    assert panel.choice.value == "key"
+    panel.choice.value = OWN_WORDS
+    assert panel.prompt.value == "key"  # to be changed from here
+
+
+def test_the_sliders_begin_at_the_adapters_scale_and_the_labs_guidance(backbone):
+    config = replace(FEW_STEPS, guidance=12.0)
+    panel = DrawingPanel(backbone, "key", seed=4, config=config)
+    assert (panel.scale.value, panel.guidance.value, panel.seed.value) == (1, 9, 4)
+    assert panel.choice.options == ("key", OWN_WORDS)
+    labels = [child.value for line in panel.children for child in getattr(line, "children", ())]
+    assert any("12: as in the lab" in str(label) for label in labels)
+
+
+def test_every_control_has_a_name(panel):
+    for control in (panel.choice, panel.prompt, panel.seed, panel.scale, panel.guidance):
+        assert control.description
+
+
+# -------------------------------------------------------------------------- when it draws
+
+
+def test_it_says_that_it_draws_while_it_does(panel, monkeypatch):
+    seen = []
+
+    def look(*arguments):
+        seen.append((panel.status.message, panel._pictures._dom_classes))
+        return draw(*arguments)
+
+    monkeypatch.setattr(module, "draw", look)
+    panel.scale.value = 0.25
+    assert seen == [("Drawing …", ("drawing-busy",))]
+    assert panel._pictures._dom_classes == ()
+
+
+def test_a_dragged_slider_is_answered_once_when_the_hand_rests(panel, monkeypatch):
+    made = count_drawings(monkeypatch)
+
+    async def drag() -> None:
+        for step in range(1, 20):
+            panel.scale.value = 0.05 * step
+        panel.seed.value = 3
+        assert made == []
+        await asyncio.sleep(3 * REST)
+        assert made == [(3, 3.0), (3, 3.0)]
+        panel.scale.value = 0.2
+        panel.draw()  # does not wait, and leaves nothing to be done later
+        assert len(made) == 3
+        await asyncio.sleep(3 * REST)
+        assert len(made) == 3
+
+    asyncio.run(drag())
+    assert "scale 0.20" in shown_words(panel.after.value)
+
+
+def test_at_paper_scale_it_waits_for_the_button(backbone):
+    paper = replace(backbone, scale="paper")
+    panel = DrawingPanel(paper, PROMPTS, config=FEW_STEPS)
+    assert panel.button in panel.children
+    assert panel.drawn is None and "Press Draw" in panel.status.message
+    panel.scale.value = 0.5
+    assert panel.drawn is None and "Press Draw" in panel.status.message
+    assert not panel.scale.continuous_update and not panel.guidance.continuous_update
+    panel.button.click()
+    set_scale(backbone.transformer, 0.5)
+    assert np.array_equal(panel.drawn[1], lab_drawing(backbone, "fox face"))
+    panel.seed.value = 1
+    assert "Press Draw to see what you have set" in panel.status.message
+
+
+# ------------------------------------------------------------------------------- shown, or not
+
+
+def test_the_live_panel_puts_no_pictures_into_the_notebook(backbone, capture_display):
+    panel = drawing_panel(backbone, PROMPTS, config=FEW_STEPS, static=False)
+    (shown,) = capture_display
+    assert "application/vnd.jupyter.widget-view+json" in shown
+    assert len(json.dumps(shown)) < 1000
+    panel.scale.value = 0.5
+    assert len(capture_display) == 1
+    assert panel.button not in panel.children
+
+
+def test_the_still_form_shows_what_the_sliders_would(backbone, monkeypatch, capture_display):
+    shown = []
+    plot = module.plot_drawings
+    monkeypatch.setattr(
+        module, "plot_drawings", lambda *given: shown.append(given[0]) or plot(*given)
+    )
+    judge = Brightness()
+    assert drawing_panel(backbone, PROMPTS, 6, judge, FEW_STEPS, static=True) is None
+    ((rows),) = shown
+    assert list(rows) == [f"guidance {guidance:g}" for guidance in STILL_GUIDANCES]
+    for guidance, row in zip(STILL_GUIDANCES, rows.values(), strict=True):
+        for scale, picture in zip(STILL_SCALES, row, strict=True):
+            set_scale(backbone.transformer, scale)
+            expected = lab_drawing(backbone, "fox face", 6, guidance)
+            assert np.array_equal(picture, expected)
+    (figure,) = [data for data in capture_display if "image/png" in data]
+    alt = figure["metadata"]["image/png"]["alt"]
+    assert "“fox face”, seed 6." in alt and "guidance 7" in alt and "“scale 1.5”" in alt
+    (table,) = [data for data in capture_display if "| CLIP-Score |" in str(data)]
+    lines = [line.strip("| ").split(" | ") for line in table["text/markdown"].splitlines()]
+    assert lines[0][1:] == ["scale 0: not adapted", "scale 0.5", "scale 1", "scale 1.5"]
+    for line, (name, row) in zip(lines[2:], rows.items(), strict=True):
+        assert line == [name, *(f"{8 + picture.mean() / 255:.2f}" for picture in row)]
+    assert not any("widget-view" in kind for data in capture_display for kind in data)
+
+
+def test_the_environment_asks_for_the_still_form(backbone, monkeypatch, capture_display):
+    monkeypatch.setenv("SERIAL_LORA_STATIC", "1")
+    assert drawing_panel(backbone, PROMPTS, config=FEW_STEPS) is None
+    assert not any("| CLIP-Score |" in str(data) for data in capture_display)
+    monkeypatch.setenv("SERIAL_LORA_STATIC", "0")
+    assert isinstance(drawing_panel(backbone, PROMPTS, config=FEW_STEPS), DrawingPanel)
+
+
+# ------------------------------------------------------------------------------------- misuse
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_what_cannot_be_shown_is_refused_in_a_sentence(static, capture_display, plain, backbone):
+    merged = merge(copy.deepcopy(backbone.transformer))
+    for model, prompts, words in (
+        (backbone, [], "no prompts"),
+        (backbone, ["key", 3], "a int is no prompt"),
+        (backbone.pipeline, ["key"], "StableDiffusion3Pipeline is no SD3 backbone"),
+        (plain, ["key"], "no adapters"),
+        (with_transformer(backbone, merged), ["key"], "merged"),
+    ):
+        with pytest.raises(SerialLoRAError, match=words) as refused:
+            drawing_panel(model, prompts, config=FEW_STEPS, static=static)
+        assert str(refused.value).count(".") <= 2 and str(refused.value).endswith(".")
+    assert capture_display == []
+
+
+def test_an_adapter_that_was_taken_out_meanwhile_is_missed_in_words(panel, backbone):
+    eject(backbone.transformer)
+    panel.scale.value = 0.3
+    assert "no adapters" in panel.status.message
+    assert panel.before.value == panel.after.value == "" and panel.drawn is None
+
+
+# ---------------------------------------------------------------------------- the front end
+
+
+@needs_node
+def test_the_status_line_is_read_out_and_lets_go_of_its_model(tmp_path):
+    out = run_in_node(
+        tmp_path,
+        "status_line",
+        """
+        import widget from "./status_line.mjs";
+        const out = { attributes: {}, classes: [] };
+        const el = {
+          setAttribute: (name, value) => (out.attributes[name] = value),
+          classList: { add: (name) => out.classes.push(name) },
+        };
+        let message = "Drawing …", react = [];
+        const model = {
+          get: (name) => (name === "message" ? message : undefined),
+          on: (...pair) => react.push(pair),
+          off: (...pair) => (react = react.filter((p) => p.some((part, i) => part !== pair[i]))),
+        };
+        const close = widget.render({ model, el });
+        out.first = el.textContent;
+        message = "Drawn.";
+        react.forEach(([name, tell]) => name === "change:message" && tell());
+        out.second = el.textContent;
+        close();
+        out.left = react.length;
+        """,
+    )
+    assert out == {
+        "attributes": {"role": "status"},
+        "classes": ["drawing-status"],
+        "first": "Drawing …",
+        "second": "Drawn.",
+        "left": 0,
+    }
+
+
+def test_the_look_is_of_what_there_is():
+    sources = (ASSETS / "status_line.js").read_text() + Path(module.__file__).read_text()
+    classes = re.findall(r"\.(drawing[\w-]*)", (ASSETS / "drawings.css").read_text())
+    assert classes and set(classes) <= set(re.findall(r"drawing[\w-]*", sources))
+    assert "message" in StatusLine().trait_names(sync=True)
+    assert "http" not in sources  # it works without a network

@@ -1,0 +1,275 @@
+"""The benchmark measures what it says, and its table is the one its data give."""
+
+import json
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import report
+from benchmarks.__main__ import main
+from benchmarks.measure import Timing, interleave, machine
+from benchmarks.savings import class_prompts, largest_difference, measure_savings
+from benchmarks.steps import contestants, measure_group, training_step
+from benchmarks.subjects import KEYS, subject
+from serial_lora_course.labs.memory import saved_activation_bytes
+
+
+def made_up_results(**changes):
+    row = {"seconds": 1.0, "seconds_spread": 0.01, "saved_bytes": 5_000_000, "adapter_bytes": 0}
+    group = {
+        "model": "clip",
+        "title": "CLIP",
+        "precision": "float32",
+        "note": "A batch.",
+        "rank": 4,
+        "rounds": 2,
+        "rows": [
+            row | {"method": "floor", "title": "frozen floor", "ratio": 1.0},
+            row | {"method": "serial_lora", "title": "Serial LoRA", "ratio": 1.04},
+        ],
+        "inference": {
+            "base": 0.5,
+            "base_spread": 0.0,
+            "merged": 0.5,
+            "merged_spread": 0.0,
+            "ratio": 1.0,
+        },
+    }
+    return {"machine": machine(), "quick": False, "groups": [group], "savings": []} | changes
+
+
+# ------------------------------------------------------------------ clocks and scales
+
+
+def test_every_step_runs_once_a_round_in_turning_order():
+    calls = []
+    steps = {name: (lambda name=name: calls.append(name)) for name in "abc"}
+    times = interleave(steps, rounds=2, warm_up=1)
+    assert "".join(calls) == "abc" + "bca" + "cab"
+    assert {len(timing.seconds) for timing in times.values()} == {2}
+
+
+def test_medians_spread_and_ratio():
+    slow_machine = Timing((1.0, 10.0, 1.2, 1.1)), Timing((2.0, 20.0, 2.4, 2.2))
+    assert slow_machine[1].ratio_to(slow_machine[0]) == pytest.approx(2)
+    assert Timing((1.0, 2.0, 3.0, 4.0, 5.0)).median == 3
+    assert Timing((1.0, 2.0, 3.0, 4.0, 5.0)).spread == 1
+    assert Timing((1.0,)).spread == 0
+
+
+def test_saved_activations_of_steps_counted_by_hand():
+    layer = nn.Linear(8, 4, bias=False)
+    x = torch.randn(16, 8)
+
+    def step():
+        layer(x).exp().sum().backward()
+
+    # linear keeps its input (its weight needs none: x has no gradient), exp keeps its output.
+    assert saved_activation_bytes(step, layer) == 4 * (16 * 8 + 16 * 4)
+
+    frozen = nn.Linear(8, 8).requires_grad_(False)
+    leaf = torch.randn(16, 8, requires_grad=True)
+
+    def frozen_step():
+        frozen(frozen(leaf)).sum().backward()
+
+    assert saved_activation_bytes(frozen_step, frozen) == 0  # weights only, which do not count
+
+
+def test_a_storage_kept_twice_counts_once():
+    x = torch.randn(10, requires_grad=True)
+
+    def step():
+        y = x.exp()
+        (y.view(2, 5).sin().sum() + y.sin().sum()).backward()
+
+    # exp and both sines keep y's one storage.
+    assert saved_activation_bytes(step, nn.Identity()) == 40
+
+
+def test_what_was_let_go_still_counts():
+    """Each product keeps its factor and is let go at once, so the next may lie where it lay."""
+    x = torch.randn(4, 8, requires_grad=True)
+
+    def step():
+        for _ in range(10):
+            x * torch.randn(4, 8)
+
+    assert saved_activation_bytes(step, nn.Identity()) == 10 * 4 * 8 * 4
+
+
+def test_counting_holds_on_to_nothing():
+    """An output that its own backward pass needs, as a softmax's, was once kept for good."""
+    x, weak = torch.randn(4, 8, requires_grad=True), []
+
+    def step():
+        shares = x.softmax(1)
+        weak.append(weakref.ref(shares))
+        shares.square().sum()
+
+    assert saved_activation_bytes(step, nn.Identity()) > 0
+    assert weak[0]() is None
+
+
+def test_a_step_trains_the_adapter_and_only_that():
+    layer = nn.Linear(3, 2)
+    layer.bias.requires_grad_(False)
+    before = {name: p.clone() for name, p in layer.named_parameters()}
+    training_step(lambda: layer(torch.ones(1, 3)), [layer.weight], "float32")()
+    assert not torch.equal(layer.weight, before["weight"])
+    assert torch.equal(layer.bias, before["bias"]) and layer.weight.grad is None
+
+
+# ------------------------------------------------------------------ the methods measured
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_methods_differ_by_their_adapter_and_nothing_else(key):
+    """With its adapter at zero, every contestant gives the base model's output."""
+    tiny = subject(key, quick=True)
+    base = tiny.build().requires_grad_(False)
+    batch = tiny.inputs()
+    expected = tiny.forward(base, batch)
+    entries = {entry.method: entry for entry in contestants(tiny, base)}
+    assert {"floor", "serial_lora", "lora", "peft"} <= set(entries)
+    for entry in entries.values():
+        with torch.no_grad():
+            for parameter in entry.adapter:
+                parameter.zero_()
+        torch.testing.assert_close(entry.forward(batch), expected, atol=2e-5, rtol=1e-4)
+    assert entries["lora"].adapter_bytes == 4 * entries["serial_lora"].adapter_bytes
+    assert entries["floor"].adapter_bytes == 0
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_gradients_flow_through_every_block_of_the_floor(key):
+    tiny = subject(key, quick=True)
+    base = tiny.build().requires_grad_(False)
+    floor = next(e for e in contestants(tiny, base) if e.method == "floor")
+    seen = []
+    norm = tiny.first_norm(floor.model)
+
+    def watch(module, inputs, output):
+        first = output[0] if isinstance(output, tuple) else output
+        first.register_hook(lambda gradient: seen.append(gradient.abs().sum().item()))
+
+    norm.register_forward_hook(watch)
+    training_step(lambda: floor.forward(tiny.inputs()), floor.adapter, "float32")()
+    assert len(seen) == 1 and seen[0] > 0
+    assert all(parameter.grad is None for parameter in floor.model.parameters())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_group_has_every_row(precision):
+    group = measure_group(subject("clip", quick=True), precision, rounds=1)
+    rows = {row["method"]: row for row in group["rows"]}
+    assert list(rows) == ["floor", "floor_original", "serial_lora", "lora", "peft"]
+    assert rows["floor"]["ratio"] == 1
+    assert rows["serial_lora"]["adapter_bytes"] == 4 * (2 * 64 * 4 * 2)
+    assert 0 < rows["floor"]["saved_bytes"] <= rows["serial_lora"]["saved_bytes"]
+    assert rows["serial_lora"]["saved_bytes"] < rows["lora"]["saved_bytes"]
+    assert group["inference"]["ratio"] > 0
+
+
+# ------------------------------------------------------------------ exact savings
+
+
+def test_made_up_prompts_look_like_tokenized_ones():
+    tokens = class_prompts(5, longest=9, vocabulary=100)
+    ends = tokens.argmax(dim=-1)
+    assert tokens.shape == (5, 77) and int(ends.max()) == 8 and len(set(ends.tolist())) > 1
+    for row, end in zip(tokens, ends.tolist(), strict=True):
+        assert row[0] == 98 and row[end] == 99
+        assert row[1:end].gt(0).all() and row[1:end].lt(98).all() and row[end + 1 :].eq(0).all()
+
+
+def test_savings_change_no_output_and_no_gradient():
+    rows = measure_savings(quick=True, precision="float32", rounds=1)
+    assert len(rows) == 2 and "cut at 8 tokens instead of 77" in rows[0]["title"]
+    for row in rows:
+        assert row["difference"] < 1e-4, row["title"]
+
+
+def test_a_step_that_differs_is_seen(monkeypatch):
+    """One token too few changes the longest prompt's features, and the difference says so."""
+    from benchmarks import savings
+    from serial_lora_course.models.clip import encode_prompts
+
+    def cut_too_short(model, tokens):
+        longest = tokens.argmax(dim=-1).max()
+        shorter = tokens.clone()
+        shorter[:, longest] = 0
+        return encode_prompts(model, shorter)
+
+    monkeypatch.setattr(savings, "encode_prompts", cut_too_short)
+    prompts_cut, _ = measure_savings(quick=True, precision="float32", rounds=1)
+    assert prompts_cut["difference"] > 1e-2
+
+
+def test_the_difference_is_relative_to_the_largest_entry():
+    first, second = [torch.tensor([10.0, 1.0])], [torch.tensor([10.0, 2.0])]
+    assert largest_difference(first, second) == pytest.approx(0.1)
+
+
+# ------------------------------------------------------------------ results and table
+
+
+def test_the_readme_shows_the_stored_results():
+    text = report.README.read_text(encoding="utf-8")
+    start, end = text.index(report.BEGIN), text.index(report.END) + len(report.END)
+    assert text[start:end] == report.render(report.load())
+
+
+def test_refreshing_changes_the_part_between_the_markers_only(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n", encoding="utf-8")
+    report.refresh(readme, made_up_results())
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "| **Serial LoRA** | 1,000 ± 10 | 1.04 | 5.00 MB | – |" in text
+
+
+def test_the_summary_answers_from_the_numbers():
+    results = made_up_results()
+    group = results["groups"][0]
+    group["rows"].append(group["rows"][1] | {"method": "peft", "title": "PEFT", "ratio": 1.3})
+    text = report.render(results)
+    assert "| step, ratio to the frozen floor | CLIP float32 |" in text
+    assert "step takes 1.04 times the frozen floor's; 0.80 times a peer's" in text
+    assert "merged inference takes 1.00 times the base's." in text
+
+
+def test_new_measurements_replace_those_of_the_same_model_and_precision():
+    old = made_up_results()
+    sam = old["groups"][0] | {"model": "sam"}
+    new = made_up_results(groups=[sam | {"rank": 64}])
+    merged = report.merge(old, new)
+    assert [(g["model"], g["rank"]) for g in merged["groups"]] == [("clip", 4), ("sam", 64)]
+    again = report.merge(merged, made_up_results(groups=[sam | {"rank": 8}]))
+    assert [(g["model"], g["rank"]) for g in again["groups"]] == [("clip", 4), ("sam", 8)]
+
+
+def test_results_of_another_machine_are_not_mixed_in():
+    old = made_up_results(machine=machine() | {"processor": "another"})
+    new = made_up_results(groups=[])
+    assert report.merge(old, new) == new
+    assert report.merge(None, new) == new
+
+
+def test_the_command_measures_stores_and_prints(tmp_path, capsys):
+    path = tmp_path / "results.json"
+    words = ["--quick", "--only", "sd3", "--precision", "float32", "--steps", "1"]
+    assert main([*words, "--results", str(path)]) == 0
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    assert [group["model"] for group in stored["groups"]] == ["sd3"]
+    printed = capsys.readouterr().out
+    assert printed.strip() == report.render(stored)
+    assert "SD3 medium" in printed and stored["machine"]["torch"] in printed
+
+
+def test_a_wrong_number_of_steps_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--steps", "0"])
+    assert stop.value.code == 2 and "at least 1" in capsys.readouterr().err

@@ -1,0 +1,275 @@
+"""The notebook machinery on small lessons of its own: derivation, gate, execution."""
+
+import io
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.offline import offline_environment
+from tools import notebooks, setup_cell
+
+ROOT = Path(__file__).resolve().parents[2]
+SOLVED_CELL = '''\
+def double(number: int) -> int:
+    """Twice the number."""
+    # BEGIN SOLUTION
+    total = number + number
+    return total
+    # END SOLUTION
+
+
+check("9.1", double)'''
+STUB_CELL = '''\
+def double(number: int) -> int:
+    """Twice the number."""
+    raise NotImplementedError("Exercise 9.1: your code goes here")
+
+
+check("9.1", double)'''
+
+
+def write_lesson(root: Path, number: str = "90", *, extra: str = "", name: str = "double") -> Path:
+    """A lesson with a set-up cell, an exercise, a proof cell and a solution-only cell."""
+    (root / "solutions").mkdir(exist_ok=True)
+    (root / "pyproject.toml").touch()
+    exercise = SOLVED_CELL.replace("double", name)
+    path = root / "solutions" / f"{number}_small.py"
+    path.write_text(
+        f"# %% [markdown]\n# # {number} · Small\n\n"
+        f'# %% tags=["setup"]\n{setup_cell.SETUP_CELL}\n\n'
+        "# %%\nimport os\n\ndef check(number, attempt):\n"
+        "    try:\n        print(attempt(2))\n    except NotImplementedError:\n"
+        "        print('open')\n\n"
+        f'# %% tags=["exercise"]\n{exercise}\n\n'
+        '# %% tags=["nbval-check-output"]\nprint(2 + 2)\n\n'
+        '# %% tags=["solution-only"]\nprint("only the solved lesson has this")\n\n'
+        '# %%\nprint(os.environ["SERIAL_LORA_STATIC"], os.environ["HF_HUB_OFFLINE"])\n' + extra,
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture
+def small_course(tmp_path, monkeypatch):
+    """A built course of one lesson; its measurements go to the temporary folder too."""
+    monkeypatch.setattr(notebooks, "MEASURED", tmp_path / "measured.json")
+    monkeypatch.setattr(notebooks, "read_measured", dict)
+    write_lesson(tmp_path)
+    with redirect_stdout(io.StringIO()):
+        notebooks.build(tmp_path)
+    return tmp_path
+
+
+def both(root: Path):
+    read = [
+        nbformat.read(root / folder / "90_small.ipynb", as_version=4)
+        for folder in ("solutions", "notebooks")
+    ]
+    return read
+
+
+def run_main(root: Path, *arguments: str, monkeypatch) -> tuple[int, str]:
+    monkeypatch.chdir(root)
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = notebooks.main(list(arguments))
+    return code, out.getvalue() + err.getvalue()
+
+
+def test_stub_replaces_the_marked_lines_and_nothing_else():
+    assert notebooks.make_stub(SOLVED_CELL) == STUB_CELL
+    assert notebooks.changes_outside_markers(SOLVED_CELL, STUB_CELL) == []
+
+
+def test_stub_keeps_the_indent_and_several_regions():
+    source = (
+        "class Pair:\n    def one(self):\n        # BEGIN SOLUTION\n        return 1\n"
+        "        # END SOLUTION\n\n    def two(self):\n        # BEGIN SOLUTION\n"
+        '        return 2\n        # END SOLUTION\n\n\ncheck("9.2", Pair)'
+    )
+    stub = notebooks.make_stub(source)
+    assert stub.count('\n        raise NotImplementedError("Exercise 9.2: ') == 2
+    assert "return" not in stub
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (SOLVED_CELL.replace(notebooks.END, "# the end"), "needs # BEGIN SOLUTION and"),
+        (SOLVED_CELL.replace(notebooks.BEGIN, "# the start"), "without # BEGIN"),
+        (SOLVED_CELL.replace('check("9.1", double)', ""), "in the same cell"),
+        ('# BEGIN SOLUTION\nx = 1\n# END SOLUTION\ncheck("9.1", x)', "inside a function body"),
+        ('def f():\n    return 1\n\n\ncheck("9.1", f)', "every exercise needs"),
+    ],
+)
+def test_wrong_markers_are_refused(source, message):
+    with pytest.raises(SerialLoRAError, match=message):
+        notebooks.make_stub(source)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        STUB_CELL.replace("number: int", "value: int"),
+        STUB_CELL.replace("Twice", "Thrice"),
+        STUB_CELL.replace('check("9.1", double)', ""),
+        STUB_CELL + "\nprint(1)",
+        STUB_CELL.replace('raise NotImplementedError("Exercise 9.1: your code goes here")', "pass"),
+    ],
+)
+def test_a_stub_that_differs_outside_the_markers_is_found(changed):
+    assert notebooks.changes_outside_markers(SOLVED_CELL, changed)
+
+
+def test_build_writes_both_notebooks(small_course):
+    solved, student = both(small_course)
+    texts = ["".join(output.text for output in cell.get("outputs", [])) for cell in solved.cells]
+    assert texts[3:7] == ["4\n", "4\n", "only the solved lesson has this\n", "1 1\n"]
+    assert [cell.source for cell in student.cells][3] == STUB_CELL
+    assert len(student.cells) == len(solved.cells) - 1
+    kept = [cell for cell in student.cells if cell.get("outputs")]
+    assert [cell.outputs[0].text for cell in kept] == ["4\n"]
+    assert [cell.execution_count for cell in kept] == [4]
+    assert all(cell.get("execution_count") is None for cell in student.cells if cell not in kept)
+    assert (small_course / "measured.json").is_file()
+
+
+def test_build_is_deterministic(small_course):
+    first = [(small_course / f / "90_small.ipynb").read_bytes() for f in ("solutions", "notebooks")]
+    with redirect_stdout(io.StringIO()):
+        notebooks.build(small_course)
+    again = [(small_course / f / "90_small.ipynb").read_bytes() for f in ("solutions", "notebooks")]
+    assert first == again
+
+
+def test_fresh_course_has_no_drift(small_course, monkeypatch):
+    code, said = run_main(small_course, "--check", monkeypatch=monkeypatch)
+    assert (code, said) == (0, "Sources and notebooks agree.\n")
+
+
+def _edit(path: Path, before: str, after: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    path.write_text(text.replace(before, after), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: _edit(r / "solutions/90_small.py", "Twice", "2 x"), "differs from its source"),
+        (lambda r: _edit(r / "solutions/90_small.ipynb", "Twice", "2 x"), "differs from its sou"),
+        (lambda r: _edit(r / "notebooks/90_small.ipynb", "Twice", "2 x"), "not what its source"),
+        (lambda r: _edit(r / "notebooks/90_small.ipynb", '"4\\n"', '"5\\n"'), "not what its sou"),
+        (lambda r: (r / "notebooks/90_small.ipynb").unlink(), "is missing"),
+        (lambda r: (r / "notebooks/91_more.ipynb").touch(), "has no source"),
+        (lambda r: write_lesson(r, extra="\n# %%\n1\n"), "in the number of cells"),
+        (lambda r: write_lesson(r, "91"), "double is defined in 90_small and in 91_small"),
+        (lambda r: _edit(r / "solutions/90_small.py", "import subprocess\n", ""), "SETUP_CELL"),
+        (lambda r: _edit(r / "solutions/90_small.py", '["exercise"]', '["x"]'), 'tag "exercise"'),
+    ],
+)
+def test_drift_is_found_and_told(small_course, monkeypatch, change, message):
+    change(small_course)
+    code, said = run_main(small_course, "--check", monkeypatch=monkeypatch)
+    assert code == 1
+    assert message in said
+
+
+def test_a_failing_lesson_is_told_and_writes_nothing(tmp_path, monkeypatch):
+    write_lesson(tmp_path, extra="\n# %%\nraise RuntimeError('the third step failed')\n")
+    code, said = run_main(tmp_path, "build", monkeypatch=monkeypatch)
+    assert code == 1
+    assert "90_small did not run" in said and "the third step failed" in said
+    assert not list(tmp_path.rglob("*.ipynb"))
+
+
+def test_lessons_cannot_reach_the_network(tmp_path, monkeypatch):
+    write_lesson(
+        tmp_path,
+        extra="\n# %%\nimport socket\nsocket.create_connection(('192.0.2.1', 80), timeout=1)\n",
+    )
+    code, said = run_main(tmp_path, "build", monkeypatch=monkeypatch)
+    assert code == 1
+    assert "The network is blocked here, and something asked for 192.0.2.1" in said
+
+
+@pytest.mark.parametrize("arguments", [["build", "77"], ["build", "x"]])
+def test_unknown_lesson(tmp_path, monkeypatch, arguments):
+    write_lesson(tmp_path)
+    code, said = run_main(tmp_path, *arguments, monkeypatch=monkeypatch)
+    assert code == 1
+    assert "there are 90" in said
+
+
+def test_loopback_stays_reachable_offline():
+    program = (
+        "import socket; s = socket.create_server(('127.0.0.1', 0)); "
+        "socket.create_connection(('localhost', s.getsockname()[1])); print('reached')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=offline_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "reached\n", done.stderr
+
+
+def test_environment_keeps_an_existing_python_path():
+    environment = offline_environment({"PYTHONPATH": "/somewhere"})
+    assert environment["PYTHONPATH"].endswith(":/somewhere")
+    assert Path(environment["PYTHONPATH"].split(":")[0], "sitecustomize.py").is_file()
+
+
+class SetupRun:
+    """Executes the set-up cell with a pretended machine, and keeps the pip command it gives."""
+
+    def __init__(self, monkeypatch, tmp_path, environment: dict, installed: bool):
+        monkeypatch.chdir(tmp_path)
+        for name in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        self.commands: list[list[str]] = []
+        monkeypatch.setattr(subprocess, "run", lambda command, check: self.commands.append(command))
+        monkeypatch.setattr(
+            "importlib.util.find_spec", lambda name: object() if installed else None
+        )
+        exec(setup_cell.SETUP_CELL, {})
+
+
+@pytest.mark.parametrize(
+    ("environment", "installed"),
+    [({}, False), ({}, True), ({"COLAB_RELEASE_TAG": "r"}, True)],
+)
+def test_setup_cell_does_nothing_when_nothing_is_missing(
+    monkeypatch, tmp_path, environment, installed
+):
+    assert SetupRun(monkeypatch, tmp_path, environment, installed).commands == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("variable", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
+def test_setup_cell_freezes_torch_and_numpy(monkeypatch, tmp_path, variable):
+    from importlib.metadata import version
+
+    run = SetupRun(monkeypatch, tmp_path, {variable: "1"}, installed=False)
+    assert [command[-1] for command in run.commands] == ["serial-lora"]
+    lines = (tmp_path / "already_installed.txt").read_text().splitlines()
+    assert f"torch=={version('torch')}" in lines
+    assert f"numpy=={version('numpy')}" in lines
+    assert all("==" in line or ">=" in line for line in lines)
+    assert not any("+" in line for line in lines if ">=" in line)
+
+
+def test_setup_cell_takes_the_checkout_around_it(monkeypatch, tmp_path):
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "notebooks").mkdir()
+    run = SetupRun(monkeypatch, tmp_path / "notebooks", {"COLAB_RELEASE_TAG": "1"}, False)
+    assert run.commands[0][-1] == ".."
