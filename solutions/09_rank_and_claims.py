@@ -48,11 +48,12 @@ from serial_lora_course.claims.evidence import (
     summarise,
 )
 from serial_lora_course.claims.ledger import counts_frame, ledger, ledger_frame, rules
-from serial_lora_course.claims.paper import METHOD_TITLES, inconsistency_frame
+from serial_lora_course.claims.paper import inconsistency_frame
 from serial_lora_course.claims.verdicts import ERRORS, FAILS, HOLDS, OPEN, verdict_comparable
 from serial_lora_course.figures.base import display_figure, display_table
 from serial_lora_course.figures.claims import Interval, plot_intervals, plot_wins
 from serial_lora_course.figures.sweeps import plot_rank_sweep
+from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.models.architectures import ARCHITECTURES, BASELINES
 
 evidence = load_evidence()  # the records that the course ships, and the paper's tables

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.claims.paper import METHOD_TITLES, paper_results
+from serial_lora_course.claims.paper import paper_results
+from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.labs.records import Record, frame, shipped_records
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from serial_lora.counting import BYTES_PER_FLOAT32
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.models.architectures import ARCHITECTURES, Architecture
 
 # --------------------------------------------------------------------------- the paper as data
@@ -41,16 +42,6 @@ def paper_results() -> pd.DataFrame:
     paper says), value. Nothing is corrected.
     """
     return pd.DataFrame(_asset("paper_tables.json")["results"])
-
-
-METHOD_TITLES = {
-    "lora": "LoRA",
-    "serial_lora": "Serial LoRA",
-    "lora_plus": "LoRA+",
-    "serial_lora_plus": "Serial LoRA+",
-    "lora_equal_budget": "LoRA at equal budget",
-}
-"""How people write the methods' names; the last one is ours, not the paper's."""
 
 
 def paper_table(where: str) -> pd.DataFrame:

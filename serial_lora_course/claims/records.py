@@ -23,7 +23,7 @@ from serial_lora_course.claims.evidence import (
     paired,
     summarise,
 )
-from serial_lora_course.claims.paper import METHOD_TITLES, audit
+from serial_lora_course.claims.paper import audit
 from serial_lora_course.claims.verdicts import (
     FAILS,
     HOLDS,
@@ -38,6 +38,7 @@ from serial_lora_course.claims.verdicts import (
     verdict_by_cells,
     verdict_comparable,
 )
+from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.models.architectures import ARCHITECTURES, BASELINES
 
 PAPER_METHODS = [name for name in METHOD_TITLES if name != "lora_equal_budget"]

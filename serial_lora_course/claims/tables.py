@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from serial_lora_course.claims.evidence import MEASURES, Pairs, compared, printed_scores
-from serial_lora_course.claims.paper import METHOD_TITLES, audit, paper_facts
+from serial_lora_course.claims.paper import audit, paper_facts
 from serial_lora_course.claims.verdicts import FAILS, HOLDS, NOT_SHOWN, Finding, verdict_by_cells
+from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.models.architectures import ARCHITECTURES
 
 

@@ -33,7 +33,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.claims.paper import METHOD_TITLES
+from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.models.architectures import ARCHITECTURES
 
 # --------------------------------------------------------------------------- house style

@@ -7,9 +7,17 @@ from dataclasses import dataclass, replace
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.claims.paper import METHOD_TITLES
 
 LORA_PLUS_RATIO = 20.0  # the paper's "1:20" between the rates of A and B
+
+METHOD_TITLES = {
+    "lora": "LoRA",
+    "serial_lora": "Serial LoRA",
+    "lora_plus": "LoRA+",
+    "serial_lora_plus": "Serial LoRA+",
+    "lora_equal_budget": "LoRA at equal budget",
+}
+"""How people write the methods' names; the last one is ours, not the paper's."""
 
 
 @dataclass(frozen=True)

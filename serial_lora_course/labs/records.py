@@ -24,8 +24,7 @@ import torch
 from filelock import FileLock
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.claims.paper import METHOD_TITLES
-from serial_lora_course.labs.methods import METHODS
+from serial_lora_course.labs.methods import METHOD_TITLES, METHODS
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.claims import paper
-from serial_lora_course.claims.paper import METHOD_TITLES
 from serial_lora_course.figures import base as plots
+from serial_lora_course.labs.methods import METHOD_TITLES
 
 ROOT = Path(__file__).parents[2]
 
