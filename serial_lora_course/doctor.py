@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+ASSETS = Path(__file__).resolve().parent / "assets"
 OLDEST_PYTHON = (3, 10)
 OLDEST_TORCH = (2, 4)
 TINY_MEMORY_GB = 3.0
@@ -201,12 +201,11 @@ def check_disk(folder: Path | None = None) -> Finding:
 
 
 def required_packages() -> list[str]:
-    """The requirement strings of this package, test and pretraining extras left out."""
+    """The requirement strings of the library and the course; none where they are not installed."""
     try:
-        requirements = metadata.requires("serial-lora") or []
+        return metadata.requires("serial-lora") or []
     except metadata.PackageNotFoundError:
         return []
-    return [text for text in requirements if "extra ==" not in text]
 
 
 def check_packages(requirements: Iterable[str] | None = None) -> list[Finding]:
@@ -217,12 +216,15 @@ def check_packages(requirements: Iterable[str] | None = None) -> list[Finding]:
     if not texts:
         return [
             Finding(
-                "NOTE", "Packages", "serial-lora is not installed, only imported", f"{PIP} -e ."
+                "NOTE",
+                "Packages",
+                "serial-lora is not installed, only imported",
+                f"{PIP} -e '.[course]'",
             )
         ]
     fitting, findings = [], []
     for requirement in map(Requirement, texts):
-        if requirement.marker is not None and not requirement.marker.evaluate():
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": "course"}):
             continue
         try:
             version = metadata.version(requirement.name)

@@ -85,7 +85,7 @@ def collect_wheels(root: Path, folder: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     _run([*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(root)])
     (course,) = folder.glob("serial_lora-*.whl")
-    _run([*pip, "download", "-q", "--only-binary=:all:", "-d", str(folder), str(course)])
+    _run([*pip, "download", "-q", "--only-binary=:all:", "-d", str(folder), f"{course}[course]"])
 
 
 def _run(command: list[str]) -> None:

@@ -83,7 +83,7 @@ def install(folder: Path, venv: Path) -> None:
             "--no-index",
             "--find-links",
             str(folder / "wheels"),
-            "serial-lora",
+            "serial-lora[course]",
         ],
         [python, "-m", "ipykernel", "install", "--sys-prefix", "--name", "python3"],
         [python, "-c", PUT_DATA, str(folder / "data" / "emoji.zip")],

@@ -137,7 +137,7 @@ except ImportError:
 def find_root(start: Path | None = None) -> Path:
     """The folder with ``solutions/`` and ``pyproject.toml``: here, above, or the package's."""
     here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
         if (folder / "solutions").is_dir() and (folder / "pyproject.toml").is_file():
             return folder
     raise SerialLoRAError("No checkout of the course is here: run this inside the repository.")

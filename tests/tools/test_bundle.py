@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # that install.py calls, and note what they are asked.
 PACKAGES = {
     "serial_lora": {
-        "serial_lora/__init__.py": "",
-        "serial_lora/data/__init__.py": "",
+        "serial_lora_course/__init__.py": "",
+        "serial_lora_course/data/__init__.py": "",
         "serial_lora_course/data/download.py": (
             "import os, pathlib\ndef data_root():\n    return pathlib.Path(os.environ['PLACE'])\n"
         ),
@@ -38,7 +38,8 @@ def make_wheel(folder: Path, name: str, files: dict[str, str], needs: str = "") 
     """A wheel by hand: pip asks for the three files of its .dist-info."""
     info = f"{name}-1.0.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
-    metadata += f"Requires-Dist: {needs}\n" if needs else ""
+    if needs:
+        metadata += f"Provides-Extra: course\nRequires-Dist: {needs}; extra == 'course'\n"
     wheel = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     files = {**files, f"{info}/METADATA": metadata, f"{info}/WHEEL": wheel}
     record = "".join(
@@ -223,5 +224,5 @@ def test_what_pip_says_is_passed_on(tmp_path):
 def test_the_installer_needs_nothing_but_python():
     text = Path(install_bundle.__file__).read_text(encoding="utf-8")
     imported = set(re.findall(r"^(?:import|from) (\w+)", text.partition('"""')[2], re.MULTILINE))
-    imported -= {"serial_lora", "shutil"}  # in the program that the new environment runs
+    imported -= {"serial_lora_course", "shutil"}  # in the program that the new environment runs
     assert imported <= set(sys.stdlib_module_names)

@@ -59,6 +59,7 @@ def letters() -> set[str]:
 def resolve(name: str) -> None:
     """Walk from ``serial_lora`` down a dotted name; a field or what __init__ sets counts too."""
     parts = name.split(".")
+    root = [] if parts[0] == "serial_lora_course" else ["serial_lora"]
     for length in range(len(parts), 0, -1):
         try:
             found = importlib.import_module(".".join(root + parts[:length]))
@@ -85,7 +86,13 @@ def test_every_name_exists(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["adapters.SerialLoRA.lora_C", "flow.no_such", "no_such.thing", "results.Record.shot"]
+    "name",
+    [
+        "layers.SerialLoRA.lora_C",
+        "flow.no_such",
+        "no_such.thing",
+        "serial_lora_course.labs.records.Record.shot",
+    ],
 )
 def test_a_wrong_name_would_be_found(name):
     with pytest.raises(AssertionError):

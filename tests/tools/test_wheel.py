@@ -21,10 +21,11 @@ def wheel(tmp_path_factory):
         yield archive
 
 
-def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel):
+def test_the_wheel_holds_every_file_of_both_packages_and_no_other(wheel):
     there = {
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "serial_lora").rglob("*")
+        for package in ("serial_lora", "serial_lora_course")
+        for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
