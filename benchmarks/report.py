@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from serial_lora.files import write_json
+from serial_lora_course.files import write_json
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"

@@ -1,22 +1,16 @@
 """Serial LoRA, from scratch: one low-rank pair in front of the attention of every block."""
 
-from serial_lora.checkpoint import load_adapter, save_adapter, to_diffusers, to_peft
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.counting import count_parameters
 from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import (
-    adapter_parameters,
-    adapters,
-    disabled,
-    eject,
-    inject,
-    merge,
-    set_scale,
-    unmerge,
-)
+from serial_lora.export import to_diffusers, to_peft
+from serial_lora.files import LIBRARY_VERSION, load_adapter, save_adapter
+from serial_lora.hooks import adapters
+from serial_lora.injection import adapter_parameters, disabled, eject, inject, set_scale
+from serial_lora.merging import merge, unmerge
 from serial_lora.optim import describe_groups, lora_plus_groups
 
-__version__ = "0.1.0"
+__version__ = LIBRARY_VERSION
 
 __all__ = [
     "LoRAConfig",

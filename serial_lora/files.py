@@ -1,13 +1,274 @@
-"""Files that are there whole or not at all, however a program ends."""
+"""Adapter files, and files that are there whole or not at all, however a program ends.
+
+An adapter file is a safetensors file: the tensors under the names they have in the model, and in
+its header the method, the configuration, the places and a fingerprint of the base they were
+trained on. Nothing is ever unpickled.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from serial_lora.attention import AttentionSite, find_attention_sites
+from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
+from serial_lora.errors import SerialLoRAError
+from serial_lora.hooks import Injection, adapters, injections, refuse_without_values
+from serial_lora.injection import adapter_shapes, check_fit, inject, set_scale, unwrapped
+from serial_lora.merging import base_weight
+
+LIBRARY_VERSION = "0.1.0"
+FORMAT = "serial-lora adapter"
+FORMAT_VERSION = 1
+METHODS: dict[str, type[AdapterConfig]] = {
+    config.method: config for config in (SerialLoRAConfig, LoRAConfig)
+}
+
+
+def save_adapter(model: nn.Module, path: str | Path) -> Path:
+    """Write the model's adapters, merged or not, to one safetensors file.
+
+    The file is written beside its final place and then moved there, so an interrupted or failed
+    save leaves an older file as it was.
+
+    Raises:
+        SerialLoRAError: if the model has no adapters, they hold values that are not finite, or
+            the file cannot be written.
+    """
+    root, injection = only_injection(model)
+    tensors = {name: tensor.cpu() for name, tensor in _adapter_tensors(root).items()}
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise SerialLoRAError(
+                f"{name} holds values that are not finite numbers, so the training diverged and "
+                "nothing was saved; train again with a smaller learning rate."
+            )
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "library_version": LIBRARY_VERSION,
+        "method": injection.config.method,
+        "config": json.dumps(asdict(injection.config)),
+        "targets": json.dumps(_targets(injection.sites)),
+        "base": fingerprint(root, injection),
+    }
+    return write_file(Path(path), safetensors.torch.save(tensors, metadata))
+
+
+def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
+    """Load an adapter file into the model; puts the adapters in first if the model has none.
+
+    Everything is checked before anything is changed: that the file is whole and one of ours, that
+    it fits this model's places, and that this model's base is the one it was trained on (compared
+    at bfloat16 precision, so a float32 and a bfloat16 copy of one base both fit).
+
+    Args:
+        model: a plain model, or one with unmerged adapters of the same method, rank and places.
+        path: a file that `save_adapter` wrote.
+
+    Returns:
+        The same model, with the scale that the file says.
+
+    Raises:
+        SerialLoRAError: if any of that does not hold; the model is then as it was.
+    """
+    path = Path(path)
+    saved, tensors = _read(path)
+    has_adapters = bool(adapters(model))
+    if has_adapters:
+        root, injection = only_injection(model)
+        if injection.originals is not None:
+            raise SerialLoRAError(
+                "the model's adapters are merged; call unmerge(model) or eject(model) first."
+            )
+        if type(injection.config) is not type(saved.config) or (
+            injection.config.rank != saved.config.rank
+        ):
+            raise SerialLoRAError(
+                f"{path} holds {_kind(saved.config)}, but the model carries "
+                f"{_kind(injection.config)}; call eject(model) first to use the file's."
+            )
+    else:
+        config = saved.config
+        root = unwrapped(model)
+        sites = find_attention_sites(root, config.towers, config.blocks, config.stream)
+        check_fit(root, sites, config)
+        refuse_without_values(root)
+        injection = Injection(config, sites, {})
+    _check_same_targets(path, saved.targets, _targets(injection.sites))
+    _check_tensors(path, tensors, injection)
+    base = fingerprint(root, injection)
+    if base != saved.base:
+        half = any(p.dtype == torch.float16 for p in root.parameters())
+        hint = "; a float16 base rounds differently, load it in float32" if half else ""
+        raise SerialLoRAError(
+            f"{path} was trained on a base with other weights than this model's; load the base it "
+            f"belongs to (fingerprint {saved.base[:12]}, this one is {base[:12]}{hint})."
+        )
+    if not has_adapters:
+        inject(model, saved.config)
+    with torch.no_grad():
+        for name, tensor in _adapter_tensors(root).items():
+            tensor.copy_(tensors[name])
+    set_scale(root, saved.config.scale)
+    return model
+
+
+@dataclass(frozen=True)
+class SavedAdapter:
+    """What the header of an adapter file says."""
+
+    config: AdapterConfig
+    targets: dict[str, int]
+    base: str
+    library_version: str
+
+
+def read_header(path: str | Path) -> SavedAdapter:
+    """What is in an adapter file, without a model.
+
+    Raises:
+        SerialLoRAError: if the file is missing, damaged or not one of ours.
+    """
+    return _read(Path(path))[0]
+
+
+def fingerprint(root: nn.Module, injection: Injection) -> str:
+    """SHA-256 over the adapted weights' names, shapes and some values spread over each.
+
+    Values are rounded to bfloat16 first, so that one base gives one fingerprint in float32 and in
+    bfloat16.
+    """
+    digest = hashlib.sha256()
+    for site in injection.sites:
+        for part, projection in site.projections.items():
+            weight = base_weight(root, injection, projection)
+            digest.update(f"{site.label} {part} {tuple(weight.shape)}".encode())
+            values = weight.reshape(-1)
+            some = values[:: max(1, values.numel() // 61)].to(torch.bfloat16)
+            digest.update(some.cpu().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def only_injection(model: nn.Module) -> tuple[nn.Module, Injection]:
+    found = injections(model)
+    if len(found) > 1:
+        raise SerialLoRAError(
+            f"adapters were put into {len(found)} parts of this model separately; pass the part "
+            "whose adapters are meant."
+        )
+    refuse_without_values(found[0][0])
+    return found[0]
+
+
+def _adapter_tensors(root: nn.Module) -> dict[str, Tensor]:
+    return {
+        f"{name}.{which}": getattr(adapter, which).detach()
+        for name, adapter in adapters(root).items()
+        for which in ("lora_A", "lora_B")
+    }
+
+
+def _targets(sites: list[AttentionSite]) -> dict[str, int]:
+    return {site.label: site.width for site in sites}
+
+
+def _kind(config: AdapterConfig) -> str:
+    return f"{config.method} of rank {config.rank}"
+
+
+def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
+    if not path.is_file():
+        raise SerialLoRAError(f"there is no adapter file {path}; check the name and folder.")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except OSError as error:
+        raise SerialLoRAError(f"{path} cannot be read ({error}).") from error
+    except Exception as error:  # safetensors' own error class, whatever the damage
+        raise SerialLoRAError(
+            f"{path} is not a whole safetensors file; copy or save the adapter again ({error})."
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise SerialLoRAError(
+            f"{path} is a safetensors file, but not one that save_adapter wrote; "
+            "only adapters saved by this library can be loaded."
+        )
+    if metadata.get("format_version") != str(FORMAT_VERSION):
+        raise SerialLoRAError(
+            f"{path} has format version {metadata.get('format_version')}, this library reads "
+            f"version {FORMAT_VERSION}; use the library version that wrote it "
+            f"({metadata.get('library_version')})."
+        )
+    try:
+        config = METHODS[metadata["method"]](**json.loads(metadata["config"]))
+        targets = {str(name): int(width) for name, width in json.loads(metadata["targets"]).items()}
+        saved = SavedAdapter(config, targets, metadata["base"], metadata["library_version"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SerialLoRAError(
+            f"the header of {path} is damaged ({error}); save the adapter again."
+        ) from error
+    return saved, tensors
+
+
+def _check_same_targets(path: Path, saved: dict[str, int], here: dict[str, int]) -> None:
+    if saved == here:
+        return
+    name = next(iter([n for n in saved if saved[n] != here.get(n)] or set(here) - set(saved)))
+    raise SerialLoRAError(
+        f"{path} adapts {len(saved)} places and this model has {len(here)} to adapt; the first "
+        f"that differs is {name} (width {saved.get(name, 'none')} in the file, "
+        f"{here.get(name, 'none')} here): it belongs to another model or other towers and blocks."
+    )
+
+
+def _check_tensors(path: Path, tensors: Mapping[str, Tensor], injection: Injection) -> None:
+    rank = injection.config.rank
+    expected: dict[str, tuple[int, int]] = {}
+    for site in injection.sites:
+        for name, (inputs, outputs) in adapter_shapes(site, injection.config).items():
+            prefix = f"{site.name}.{name}" if site.name else name
+            expected[f"{prefix}.lora_A"] = (rank, inputs)
+            expected[f"{prefix}.lora_B"] = (outputs, rank)
+    if set(expected) != set(tensors):
+        odd = sorted(set(expected) ^ set(tensors))
+        raise SerialLoRAError(
+            f"{path} does not hold the tensors its header promises, {odd[0]} for one; "
+            "save the adapter again."
+        )
+    for name, tensor in tensors.items():
+        if tuple(tensor.shape) != expected[name]:
+            raise SerialLoRAError(
+                f"{name} in {path} has shape {tuple(tensor.shape)}, not {expected[name]}; "
+                "save the adapter again."
+            )
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise SerialLoRAError(
+                f"{name} in {path} holds values that are not finite numbers; the training that "
+                "wrote it diverged, use an earlier file."
+            )
+
+
+def write_file(path: Path, content: bytes) -> Path:
+    try:
+        return write_whole(path, content)
+    except OSError as error:
+        raise SerialLoRAError(
+            f"{path} could not be written ({error.strerror or error}); free some space or choose "
+            "another folder."
+        ) from error
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
@@ -36,14 +297,3 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
         Path(name).unlink(missing_ok=True)
         raise
     return path
-
-
-def write_json(path: str | os.PathLike[str], content: Any) -> Path:
-    """Write ``content`` as readable JSON, as :func:`write_whole` writes.
-
-    Raises:
-        OSError: it cannot be written.
-        TypeError: the content has no form in JSON; nothing is written then.
-    """
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    return write_whole(path, text.encode())

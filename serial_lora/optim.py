@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import adapters
+from serial_lora.hooks import adapters
 
 
 def lora_plus_groups(

@@ -37,9 +37,8 @@ import torch
 from IPython.display import Markdown, display
 from torch import Tensor, nn
 
-from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, inject, merge
+from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, adapters, inject, merge
 from serial_lora.attention import find_attention_sites
-from serial_lora.injection import adapters
 from serial_lora.lowrank import misses_by_method, tail_misses, undo_merged_weight
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.data.classification import load_classification

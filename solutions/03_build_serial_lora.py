@@ -36,8 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from serial_lora import SerialLoRAConfig, inject
-from serial_lora.injection import adapters
+from serial_lora import SerialLoRAConfig, adapters, inject
 from serial_lora.layers import SerialLoRA
 from serial_lora_course.checks import check, lesson_card
 

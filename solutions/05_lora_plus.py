@@ -38,12 +38,12 @@ from torch import Tensor, nn
 
 from serial_lora import (
     SerialLoRAConfig,
+    adapters,
     describe_groups,
     eject,
     inject,
     lora_plus_groups,
 )
-from serial_lora.injection import adapters
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.data.classification import load_classification

@@ -43,8 +43,7 @@ from PIL import Image
 from segment_anything.modeling.image_encoder import Block, window_partition, window_unpartition
 from torch import Tensor, nn
 
-from serial_lora import SerialLoRAConfig, adapter_parameters, count_parameters, inject
-from serial_lora.injection import adapters
+from serial_lora import SerialLoRAConfig, adapter_parameters, adapters, count_parameters, inject
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.metrics import dice, dice_ce, iou
 from serial_lora_course.checks import check, lesson_card

@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from serial_lora import LoRAConfig, SerialLoRAConfig
 from serial_lora.flow import TRAIN_TIMESTEPS, sample_sigmas
-from serial_lora.metrics_pictures import frechet_distance, kernel_distance
+from serial_lora.picture_metrics import frechet_distance, kernel_distance
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.claims.paper import paper_facts
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
@@ -1595,7 +1595,7 @@ as_text(memory, dict.fromkeys(["model", "adapter", "activations", "total"], "{:.
 # %%
 import gc
 
-from serial_lora.injection import adapters
+from serial_lora import adapters
 
 for remembered in (tuned, untuned, encoded_style, halves_apart):
     remembered.cache_clear()

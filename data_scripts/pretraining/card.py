@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_json
+from serial_lora_course.files import write_json
 from serial_lora_course.labs.records import frame, shipped_records
 from serial_lora_course.models import clip, sam, sd3
 

@@ -25,7 +25,6 @@ from data_scripts.pretraining.sd3_autoencoder import (
     write_model,
 )
 from data_scripts.pretraining.sd3_autoencoder import Recipe as AutoencoderRecipe
-from serial_lora.files import write_json
 from serial_lora.flow import (
     TRAIN_TIMESTEPS,
     add_noise,
@@ -38,6 +37,7 @@ from serial_lora_course.data.emoji import ATTRIBUTION, STYLES, load_emoji
 from serial_lora_course.data.styles import caption, things
 from serial_lora_course.figures.base import SCREEN_DPI, save_figure
 from serial_lora_course.figures.drawings import plot_sheet
+from serial_lora_course.files import write_json
 from serial_lora_course.labs.sd3 import draw
 from serial_lora_course.labs.sd3_inputs import encode_pictures, read_prompts
 from serial_lora_course.models.judges import load_judge

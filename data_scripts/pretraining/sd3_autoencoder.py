@@ -20,9 +20,9 @@ from torch import Tensor
 from data_scripts.pretraining.augment import chosen
 from data_scripts.pretraining.loop import PretrainingRun
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_json
 from serial_lora_course.data.emoji import STYLES, load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
+from serial_lora_course.files import write_json
 
 SIZE = 64
 MEASURED = 512  # drawings

@@ -14,11 +14,11 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from serial_lora import attention
+from serial_lora import adapters, attention
 from serial_lora.attention import AttentionSite, Projection
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import adapters, inject
+from serial_lora.injection import inject
 from serial_lora_course.checks.checking import (
     call,
     exercise,

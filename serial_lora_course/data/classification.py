@@ -51,9 +51,9 @@ from typing import Protocol
 from PIL import Image, ImageOps
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_json
 from serial_lora_course.data.download import data_root
 from serial_lora_course.data.fewshot import hash_order
+from serial_lora_course.files import write_json
 
 #: The prompt that CLIP-LoRA, and so the paper, uses for every data set.
 GENERIC_TEMPLATE = "a photo of a {}."

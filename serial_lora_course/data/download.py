@@ -30,7 +30,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_json
+from serial_lora_course.files import write_json
 
 #: Bytes read at a time. At most this much of a connection that breaks is lost.
 CHUNK_SIZE = 64 * 1024

@@ -33,8 +33,9 @@ from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_json, write_whole
+from serial_lora.files import write_whole
 from serial_lora_course.data.download import data_root
+from serial_lora_course.files import write_json
 
 STYLES = ("twemoji", "openmoji", "openmoji-line", "noto-mono")
 ATTRIBUTION = {

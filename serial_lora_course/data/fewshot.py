@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_json
+from serial_lora_course.files import write_json
 
 if TYPE_CHECKING:
     from serial_lora_course.data.classification import ClassificationData

@@ -25,12 +25,12 @@ import typer
 from filelock import FileLock, Timeout
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_json
 from serial_lora_course.data.classification import PAPER_DATASETS, list_pictures
 from serial_lora_course.data.download import FileFacts, data_root, download, extract
 from serial_lora_course.data.segmentation_files import RELEASES, count_files
 from serial_lora_course.data.style_files import STYLE_RELEASES
 from serial_lora_course.data.style_files import count_files as count_style_files
+from serial_lora_course.files import write_json
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from serial_lora.checkpoint import load_adapter, save_adapter
+from serial_lora import adapters
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_whole
-from serial_lora.injection import adapters
+from serial_lora.files import load_adapter, save_adapter, write_whole
 from serial_lora.metrics import accuracy
 from serial_lora_course.data.classification import LabelledPictures
 from serial_lora_course.labs.clip import Prepared

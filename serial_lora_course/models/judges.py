@@ -33,7 +33,7 @@ from torchvision.transforms.functional import center_crop, pil_to_tensor
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.metrics import accuracy
-from serial_lora.metrics_pictures import clip_score
+from serial_lora.picture_metrics import clip_score
 from serial_lora_course.data.download import data_root
 from serial_lora_course.data.style_sets import SIZE
 from serial_lora_course.data.styles import style_names

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import nn
 
 from serial_lora.config import AdapterConfig
-from serial_lora.injection import adapter_parameters, adapters, disabled, injections, set_scale
+from serial_lora.hooks import adapters, injections
+from serial_lora.injection import adapter_parameters, disabled, set_scale
 
 LARGEST_SCALE = 1.5
 STEP = 0.05

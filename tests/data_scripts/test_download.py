@@ -11,9 +11,9 @@ import pooch
 import pytest
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_json
 from serial_lora_course.data import download as module
 from serial_lora_course.data.download import FileFacts, ResumingDownloader, data_root, download
+from serial_lora_course.files import write_json
 
 CONTENT = np.random.default_rng(0).bytes(400_000)
 FACTS = FileFacts(size=len(CONTENT), sha256=hashlib.sha256(CONTENT).hexdigest())

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from serial_lora import adapters
 from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import adapters
 from serial_lora_course.data import classification
 from serial_lora_course.data.classification import ClassificationData, load_classification
 from serial_lora_course.labs import clip as lab

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_json, write_whole
+from serial_lora.files import write_whole
 from serial_lora_course.data import emoji
+from serial_lora_course.files import write_json
 from serial_lora_course.labs.records import Record, append_record, read_records, require_writable
 
 RECORD = Record("clip", "tiny", "food", "lora", 1, 1, 4, {"accuracy": 0.5}, {"bytes": 8}, 1.0)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from segment_anything import SamPredictor, sam_model_registry
 
+from serial_lora import adapters
 from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import adapters
 from serial_lora_course.data import segmentation_sets
 from serial_lora_course.data.parts import training_subset
 from serial_lora_course.labs import runs

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from serial_lora import adapters
 from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import adapters
-from serial_lora.metrics_pictures import frechet_distance
+from serial_lora.picture_metrics import frechet_distance
 from serial_lora_course.data.styles import StyleData, StyleExample
 from serial_lora_course.labs import runs
 from serial_lora_course.labs import sd3 as lab

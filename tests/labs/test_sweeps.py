@@ -107,7 +107,8 @@ def test_a_ratio_of_one_is_plain_lora_at_that_rate(small_lab):
 
 def test_a_larger_ratio_moves_b_and_only_b_further(small_lab):
     """After one step, at which the gradient of A is zero: B is proportional to the ratio."""
-    from serial_lora.injection import adapters, eject
+    from serial_lora import adapters
+    from serial_lora.injection import eject
 
     model = lab.load_clip("tiny", small_lab["model_name"], small_lab["weights"])
     data = lab.load_classification(small_lab["datasets"][0])

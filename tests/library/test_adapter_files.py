@@ -26,7 +26,7 @@ from serial_lora import (
     set_scale,
     unmerge,
 )
-from serial_lora.checkpoint import read_header
+from serial_lora.files import read_header
 from tests.library.tiny_models import RANK, TINY, fill_adapters
 
 

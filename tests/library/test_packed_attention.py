@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from serial_lora import LoRAConfig, SerialLoRAError, disabled, inject, merge
-from serial_lora.attention import PackedAttention
+from serial_lora.packed import PackedAttention
 from tests.library.tiny_models import TINY
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.metrics_pictures import frechet_distance
+from serial_lora.picture_metrics import frechet_distance
 from serial_lora_course.data.style_sets import load_tiny_style
 from serial_lora_course.data.styles import style_names
 from serial_lora_course.models import judges

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.metrics_pictures import (
+from serial_lora.picture_metrics import (
     clip_score,
     frechet_distance,
     jackknife_error,

@@ -1,0 +1,168 @@
+"""Adapters as an ordinary LoRA, in the files that PEFT and diffusers load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from serial_lora.attention import AttentionSite, shared_weights
+from serial_lora.config import LoRAConfig, SerialLoRAConfig
+from serial_lora.errors import SerialLoRAError
+from serial_lora.files import only_injection, write_file
+from serial_lora.hooks import Injection
+from serial_lora.merging import change_factors, changed_parts
+
+
+def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Tensor]:
+    """The adapters as an ordinary LoRA that PEFT loads, with the same outputs.
+
+    Serial LoRA's change to a projection is W_p (I + scale B A) - W_p = (scale W_p B) A: a LoRA
+    with the shared A and a B of its own. A fused qkv weight gets one pair, its B stacked. LoRA's q,
+    k and v pairs on a fused weight become one pair of three times the rank. PEFT's layer for
+    nn.MultiheadAttention always includes the output projection, where Serial LoRA's pair is zero;
+    LoRA on such layers cannot be exported (PEFT 0.21 adds the output projection's change twice).
+
+    Args:
+        model: a model with adapters.
+        folder: where to write adapter_config.json and adapter_model.safetensors for
+            `PeftModel.from_pretrained`; for an SD3 transformer also the file that
+            `load_lora_weights` looks for (see `to_diffusers`). None writes nothing.
+
+    Returns:
+        The tensors of adapter_model.safetensors, float32, on the CPU.
+
+    Raises:
+        SerialLoRAError: if the model has no adapters, PEFT has no layer for its attention, or a
+            file cannot be written.
+    """
+    root, injection = only_injection(model)
+    layers = _lora_layers(root, injection)
+    tensors: dict[str, Tensor] = {}
+    for name, (first, second) in layers.items():
+        prefix = f"base_model.model.{name}"
+        if _is_inside(name, layers):
+            prefix = f"base_model.model.{name.removesuffix('.out_proj')}.base_layer.out_proj"
+        tensors[f"{prefix}.lora_A.weight"] = first
+        tensors[f"{prefix}.lora_B.weight"] = second
+    if folder is not None:
+        folder = Path(folder)
+        config = json.dumps(_peft_config(root, layers), indent=2)
+        content = safetensors.torch.save(tensors, {"format": "pt"})
+        if any(site.stream for site in injection.sites):
+            to_diffusers(model, folder)
+        write_file(folder / "adapter_config.json", config.encode())
+        write_file(folder / "adapter_model.safetensors", content)
+    return tensors
+
+
+def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str, Tensor]:
+    """An SD3 transformer's adapters as diffusers loads them, with the same pictures.
+
+    Args:
+        model: an SD3 transformer with adapters.
+        folder: where to write pytorch_lora_weights.safetensors, for
+            `pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")`;
+            None writes nothing.
+
+    Returns:
+        The tensors of that file, for `pipeline.load_lora_weights(tensors)` or
+        `transformer.load_lora_adapter(tensors)`.
+
+    Raises:
+        SerialLoRAError: if the model has no adapters or is not an SD3 transformer, or the file
+            cannot be written.
+    """
+    root, injection = only_injection(model)
+    if not any(site.stream for site in injection.sites):
+        raise SerialLoRAError("only an SD3 transformer's adapters go to diffusers; use to_peft.")
+    tensors = {
+        f"transformer.{name}.{which}.weight": tensor
+        for name, pair in _lora_layers(root, injection).items()
+        for which, tensor in zip(("lora_A", "lora_B"), pair, strict=True)
+    }
+    if folder is not None:
+        content = safetensors.torch.save(tensors, {"format": "pt"})
+        write_file(Path(folder) / "pytorch_lora_weights.safetensors", content)
+    return tensors
+
+
+@torch.no_grad()
+def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, tuple[Tensor, Tensor]]:
+    """For every layer that an adapter changes: A, (r, inputs), and B, (outputs, r), scale within.
+
+    An nn.MultiheadAttention is a layer under its own name, and its out_proj another.
+    """
+    if shared_weights(root, injection.sites):
+        raise SerialLoRAError(
+            "blocks of this model share their attention weights but have an adapter each, which an "
+            "ordinary LoRA cannot express; keep the adapter file that save_adapter writes."
+        )
+    layers: dict[str, tuple[Tensor, Tensor]] = {}
+    for site in injection.sites:
+        by_layer: dict[str, list[str]] = {}
+        for part, projection in changed_parts(site, injection.config).items():
+            by_layer.setdefault(projection.module, []).append(part)
+        for layer, parts in by_layer.items():
+            module = root.get_submodule(layer)
+            if isinstance(module, nn.MultiheadAttention):
+                if injection.config.method == LoRAConfig.method:
+                    raise SerialLoRAError(
+                        "PEFT's layer for nn.MultiheadAttention adds LoRA to the output projection "
+                        "twice (seen in version 0.21), so it cannot hold this adapter; call "
+                        "eject(model, keep_merged=True) and save the whole model instead."
+                    )
+                rank, out = injection.config.rank, site.projections["out"]
+                nothing = (torch.zeros(rank, out.columns), torch.zeros(out.rows, rank))
+                layers[out.module] = nothing  # PEFT insists on having a pair there
+            elif not isinstance(module, nn.Linear):
+                raise SerialLoRAError(
+                    f"PEFT has no LoRA layer for {layer}, a {type(module).__name__}; "
+                    "call eject(model, keep_merged=True) and save the whole model instead."
+                )
+            layers[layer] = _pair(root, injection, site, parts)
+    return layers
+
+
+def _is_inside(name: str, layers: Mapping[str, Any]) -> bool:
+    """Whether this layer is the output projection of an nn.MultiheadAttention in the list."""
+    return name.endswith(".out_proj") and name.removesuffix(".out_proj") in layers
+
+
+def _pair(
+    root: nn.Module, injection: Injection, site: AttentionSite, parts: list[str]
+) -> tuple[Tensor, Tensor]:
+    """One pair for the given parts of one weight."""
+    lefts, rights = zip(
+        *(change_factors(root, injection, site, part) for part in parts), strict=True
+    )
+    if injection.config.method == SerialLoRAConfig.method:
+        first, second = rights[0].clone(), torch.cat(lefts)  # all parts share one A
+    else:
+        first, second = torch.cat(rights), torch.block_diag(*lefts)
+    return first.float().cpu(), second.float().cpu()
+
+
+def _peft_config(root: nn.Module, layers: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    ranks = {name: first.shape[0] for name, (first, _) in layers.items()}
+    rank = min(ranks.values())
+    others = {name: other for name, other in ranks.items() if other != rank}
+    return {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": rank,  # PEFT multiplies by lora_alpha / r: by one
+        "rank_pattern": others,
+        "alpha_pattern": others,
+        "target_modules": [name for name in layers if not _is_inside(name, layers)],
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+    }

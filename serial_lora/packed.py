@@ -1,0 +1,126 @@
+"""Attention layers that had to be opened: their projections, within reach of an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from serial_lora.errors import SerialLoRAError
+
+
+class PackedAttention(nn.MultiheadAttention):
+    """nn.MultiheadAttention over scaled_dot_product_attention: same weights, same result.
+
+    A model's layers are turned into this class by `inject` and back by `eject`. It is faster in
+    training, and its two projections are within reach of an adapter: the original reads
+    `out_proj.weight` without ever calling `out_proj`, so a hook there would never run.
+
+    Attributes:
+        after_in_proj: None, or LoRA's hook (layer, (tokens,), projected) -> projected, which is
+            given the (..., 3 d) output of the packed input projection.
+    """
+
+    after_in_proj: Callable | None = None
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """(N, L, d), or (L, N, d) unless batch_first, to the same shape; and None for weights."""
+        lora = self.after_in_proj
+        self_attention = query is key and key is value
+        plain = query.dim() == 3 and not query.is_nested and not (is_causal and attn_mask is None)
+        if need_weights or key_padding_mask is not None or not self_attention or not plain:
+            if lora is not None and lora.enabled:
+                raise SerialLoRAError(
+                    "with LoRA in it this attention layer only attends from a batch of tokens to "
+                    "themselves, without padding mask and without returning its weights; merge "
+                    "the adapter, or call it with need_weights=False."
+                )
+            return super().forward(
+                query,
+                key,
+                value,
+                key_padding_mask,
+                need_weights,
+                attn_mask,
+                average_attn_weights,
+                is_causal,
+            )
+        packed = F.linear(query, self.in_proj_weight, self.in_proj_bias)  # (N, L, 3 d)
+        if lora is not None:
+            packed = lora(self, (query,), packed)
+        # (N, L, heads, d / heads) or (L, N, ...) -> (N, heads, L, d / heads), without a copy
+        to_heads = (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3)
+        q, k, v = (
+            part.unflatten(-1, (self.num_heads, self.head_dim)).permute(to_heads)
+            for part in packed.chunk(3, dim=-1)
+        )
+        with _fastest_kernel(q):
+            attended = F.scaled_dot_product_attention(  # (N, heads, L, d / heads)
+                q,
+                k,
+                v,
+                attn_mask=_as_sdpa_mask(attn_mask, q),
+                dropout_p=self.dropout if self.training else 0.0,
+            )
+        order = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)
+        return self.out_proj(attended.permute(order).flatten(2)), None
+
+
+def _fastest_kernel(q: Tensor) -> AbstractContextManager:
+    """PyTorch's own choice, but for a slow one: short rows in bfloat16 on a CPU.
+
+    There the backward pass of its flash kernel takes two to five times as long as plain algebra.
+    """
+    short = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[-2] <= 256
+    return sdpa_kernel(SDPBackend.MATH) if short else nullcontext()
+
+
+def _as_sdpa_mask(mask: Tensor | None, q: Tensor) -> Tensor | None:
+    """nn.MultiheadAttention's mask, (L, L) or (N heads, L, L), for q of (N, heads, L, width)."""
+    if mask is None:
+        return None
+    if mask.dim() == 3:
+        mask = mask.unflatten(0, q.shape[:2])  # (N, heads, L, L)
+    # True hides a token there and shows it here; numbers are added in both.
+    return ~mask if mask.dtype == torch.bool else mask.to(q.dtype)
+
+
+class PackedForward:
+    """The forward of open_clip's own `Attention`, with a change after its input projection.
+
+    That class calls `F.linear` on its raw `in_proj_weight`, where no hook can stand; this watches
+    for that call. Set as the layer's `forward`; delete the attribute to undo.
+    """
+
+    def __init__(self, layer: nn.Module, after_in_proj: Callable) -> None:
+        self.layer, self.after_in_proj = layer, after_in_proj
+
+    def __call__(self, *args, **kwargs):
+        with _AfterInputProjection(self.layer, self.after_in_proj):
+            return type(self.layer).forward(self.layer, *args, **kwargs)
+
+
+class _AfterInputProjection(torch.overrides.TorchFunctionMode):
+    def __init__(self, layer: nn.Module, after_in_proj: Callable) -> None:
+        super().__init__()
+        self.layer, self.after_in_proj = layer, after_in_proj
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        if function is F.linear and args[1] is self.layer.in_proj_weight:
+            output = self.after_in_proj(self.layer, (args[0],), output)
+        return output
