@@ -82,7 +82,7 @@ def copied(packed, tmp_path):
 def run_install(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, str(folder / "install.py"), *arguments],
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": "", **environment},
         capture_output=True,
         text=True,
         timeout=170,
