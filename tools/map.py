@@ -36,21 +36,23 @@ class Room:
 
 ROOMS = {
     "serial_lora": Room(0, 0, "the library: adapters, injection, merging, files, measures"),
-    "data": Room(1, 0, "sets of pictures"),
+    "basics": Room(1, 0, "needed everywhere"),
+    "data": Room(1, 1, "sets of pictures"),
     "models": Room(1, 2, "backbones, judges"),
-    "offline": Room(2, 0.5, "no network"),
     "labs": Room(2, 2, "train, measure, record"),
     "claims": Room(2, 3, "the paper's numbers"),
     "figures": Room(2, 4, "pictures"),
     "panels": Room(2, 5, "pictures that move"),
-    "checks": Room(3, 0, "exercises, checked"),
-    "grading": Room(3, 1, "notebooks, graded"),
+    "checks": Room(2, 1, "exercises, checked"),
+    "grading": Room(3, 1.25, "notebooks, graded"),
     "commands": Room(3, 3, "serial-lora"),
     "benchmarks": Room(4, 2, "time and memory"),
     "data_scripts": Room(4, 4, "fetch and prepare"),
-    "tools": Room(4, 0.5, "build the course"),
+    "tools": Room(4, 0, "build the course"),
 }
 """From the ground up: a room imports only from rooms before it."""
+COMMANDS = ("cli", "doctor")
+"""Files of the course that are commands; its other files outside those rooms are the basics."""
 COURSE_FLOORS = (1, 3)
 
 # ---------------------------------------------------------------------------------- imports
@@ -67,12 +69,12 @@ def read_modules(root: Path) -> dict[str, Path]:
 
 
 def room_of(module: str) -> str:
-    """The room that a module is in; the course's files outside its folders are its commands."""
+    """The room that a module is in."""
     top, _, rest = module.partition(".")
     if top != COURSE:
         return top
     name = rest.partition(".")[0]
-    return name if name in ROOMS else "commands"
+    return name if name in ROOMS else "commands" if name in COMMANDS else "basics"
 
 
 def read_imports(root: Path) -> dict[str, set[str]]:
