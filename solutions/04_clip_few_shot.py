@@ -867,30 +867,14 @@ def relative_move(clip: nn.Module) -> float:
 
 
 base = zero_shot(backbone, data)  # measured once, for all six records
+settings = {"progress": not is_static(), "keep_adapter": True}
 rows = []
 for rate in (config.lr / 4, config.lr, 4 * config.lr):
-    for name in ("lora", "serial_lora"):
-        other = lab_config("tiny", lr=rate, epochs=1)  # as short as the lab allows
-        record = run_one(
-            backbone,
-            data,
-            get_method(name),
-            1,
-            SEED,
-            other,
-            base,
-            progress=not is_static(),
-            keep_adapter=True,
-        )
-        rows.append(
-            {
-                "rate": rate,
-                "method": get_method(name).label,
-                "move": relative_move(model),
-                "loss": record.measures["loss"],
-                "accuracy": record.measures["accuracy"],
-            }
-        )
+    other = lab_config("tiny", lr=rate, epochs=1)  # as short as the lab allows
+    for method in (get_method("lora"), get_method("serial_lora")):
+        record = run_one(backbone, data, method, 1, SEED, other, base, **settings)
+        row = {"rate": rate, "method": method.label, "move": relative_move(model)}
+        rows.append(row | {name: record.measures[name] for name in ("loss", "accuracy")})
         eject(model)
 rates = pd.DataFrame(rows)
 formats = {"rate": "{:g}", "move": "{:.1%}", "loss": "{:.2f}", "accuracy": "{:.1%}"}

@@ -731,9 +731,10 @@ for label, part in three.groupby("pair", sort=False):
 
 # %%
 from serial_lora_course.data.classification import dataset_names
+from serial_lora_course.figures.readings import read_best_ratios, read_one_ratio
 from serial_lora_course.figures.sweeps import plot_ratio_sweep
 from serial_lora_course.labs.methods import METHODS
-from serial_lora_course.labs.records import describe_records, frame, shipped_records
+from serial_lora_course.labs.records import as_text, describe_records, frame, shipped_records
 
 records = shipped_records("clip_ratio")
 print(describe_records(records, "shots", dataset_names("tiny"), METHODS))
@@ -879,42 +880,19 @@ for (name, rate_B), part in results.groupby(["method", "rate_B"], sort=False):
     runs = part.pivot(index=["dataset", "seed"], columns="lr", values="points")
     for lr in sorted(set(runs.columns) - {rate_B}) if rate_B in runs.columns else ():
         gain = (runs[lr] - runs[rate_B]).dropna()
-        rows.append(
-            {
-                "method": get_method(name).label,
-                "rate of B": rate_B,
-                "A at": lr,
-                "points over A at B's rate": gain.mean(),
-                "error": gain.sem(),
-                "told apart": "yes" if abs(gain.mean()) > 2 * gain.sem() else "no",
-            }
-        )
+        row = {"method": get_method(name).label, "rate of B": rate_B, "A at": lr}
+        row |= {"points over A at B's rate": gain.mean(), "error": gain.sem()}
+        row["told apart"] = "yes" if abs(gain.mean()) > 2 * gain.sem() else "no"
+        rows.append(row)
 isolated = pd.DataFrame(rows)
-display_table(
-    isolated.assign(
-        **{
-            name: isolated[name].map(form.format)
-            for name, form in (
-                ("rate of B", "{:g}"),
-                ("A at", "{:g}"),
-                ("points over A at B's rate", "{:+.1f}"),
-                ("error", "{:.1f}"),
-            )
-        }
-    )
-)
-counts = {
-    side: int(
-        (
-            (isolated["told apart"] == "yes") & (side * isolated["points over A at B's rate"] > 0)
-        ).sum()
-    )
-    for side in (1, -1)
-}
+formats = {"rate of B": "{:g}", "A at": "{:g}", "points over A at B's rate": "{:+.1f}"}
+display_table(as_text(isolated, formats | {"error": "{:.1f}"}))
+apart, gain = isolated["told apart"] == "yes", isolated["points over A at B's rate"]
+ahead, behind = (int((apart & (side * gain > 0)).sum()) for side in (1, -1))
 display(
     Markdown(
-        f"Of {len(isolated)} such comparisons, a smaller rate of A is ahead in {counts[1]}, behind in "
-        f"{counts[-1]}, and not told apart in {len(isolated) - sum(counts.values())}."
+        f"Of {len(isolated)} such comparisons, a smaller rate of A is ahead in {ahead}, behind in "
+        f"{behind}, and not told apart in {len(isolated) - ahead - behind}."
     )
 )
 
@@ -1008,46 +986,12 @@ at = {
     for ratio in (1, 20)
 }
 change = (at[20] - at[1]).dropna()  # rows: rate of A, columns: methods
-display_table(
-    pd.DataFrame(
-        {
-            "A at": change.index.map("{:g}".format),
-            **{
-                f"{get_method(name).label}, 20 beside 1": change[name]
-                .map("{:+.1f}".format)
-                .to_numpy()
-                for name in change
-            },
-        }
-    )
-)
-helped, harmed = change[(change > 0).all(axis=1)].index, change[(change < 0).all(axis=1)].index
-display(
-    Markdown(
-        (
-            f"The same 20 helps both methods with A at {', '.join(f'{lr:g}' for lr in helped)}"
-            if len(helped)
-            else "There is no rate at which 20 helps both methods"
-        )
-        + (
-            f"; it harms both with A at {', '.join(f'{lr:g}' for lr in harmed)}."
-            if len(harmed)
-            else "; there is no rate at which it harms both."
-        )
-    )
-)
+shown = change.rename(columns=lambda name: f"{get_method(name).label}, 20 beside 1")
+formats = dict.fromkeys(shown, "{:+.1f}") | {"A at": "{:g}"}
+display_table(as_text(shown.rename_axis("A at").reset_index(), formats))
+display(Markdown(read_one_ratio(change, 20)))
 likes = usual.pivot(index="rate of A", columns="method", values="best ratio").dropna()
-same = int((likes.iloc[:, 0] == likes.iloc[:, -1]).sum())
-display(
-    Markdown(
-        f"The two methods like the same ratio at {same} of {len(likes)} rates of A: "
-        + "; ".join(
-            f"A at {lr:g}: " + ", ".join(f"{name} {ratio:g}" for name, ratio in row.items())
-            for lr, row in likes.iterrows()
-        )
-        + "."
-    )
-)
+display(Markdown(read_best_ratios(likes)))
 
 # %% [markdown]
 # **What this shows.** A ratio multiplies, so whether 20 helps or hurts depends on what it multiplies. It is

@@ -52,6 +52,7 @@ from serial_lora_course.data.parts import training_subset
 from serial_lora_course.data.segmentation import load_segmentation, segmentation_names
 from serial_lora_course.figures.base import display_figure, house_style, show_pictures
 from serial_lora_course.figures.masks import OverlayRow, plot_dice_per_picture, plot_overlays
+from serial_lora_course.figures.readings import read_ways_in
 from serial_lora_course.labs import sam as lab
 from serial_lora_course.labs.methods import METHODS, get_method
 from serial_lora_course.labs.records import as_text, frame, paired_difference, shipped_records
@@ -105,27 +106,14 @@ def one_run(name: str) -> tuple:
     tuned = load_sam("tiny")
     tuned.model.to(device)
     before = lab.evaluate(tuned, sets[name])  # one score for each test picture
-    record = lab.run_one(
-        tuned,
-        sets[name],
+    method, settings = (
         get_method("serial_lora"),
-        100,
-        1,
-        config,
-        progress=not is_static(),
-        keep_adapter=True,
+        {"progress": not is_static(), "keep_adapter": True},
     )
+    record = lab.run_one(tuned, sets[name], method, 100, 1, config, **settings)
     after = lab.evaluate(tuned, sets[name])
-    return (
-        tuned,
-        record,
-        pd.DataFrame(
-            {
-                "not adapted": [score.dice for score in before],
-                "serial_lora": [score.dice for score in after],
-            }
-        ),
-    )
+    dices = {"not adapted": before, "serial_lora": after}
+    return tuned, record, pd.DataFrame({k: [score.dice for score in v] for k, v in dices.items()})
 
 
 # %% [markdown]
@@ -424,19 +412,7 @@ def four_ways(example) -> dict[str, float]:
 oblong = [e for e in food if max(e.picture.size) > 1.2 * min(e.picture.size)]
 ways = pd.DataFrame([four_ways(each) for each in oblong]).mean()
 display(as_text(ways.to_frame("mean Dice"), {"mean Dice": "{:.3f}"}))
-squash = ways["SAM's way"] - ways["squashed, boxes too"]
-worst = ways.idxmin()
-display(
-    Markdown(
-        f"On {len(oblong)} pictures, “{worst}” costs {ways.iloc[0] - ways.min():.2f} of Dice. The squash by "
-        + (
-            f"itself costs {squash:.2f}: the model knows things in their proportions."
-            if squash > 0.01
-            else f"itself changes it by {-squash:+.3f} on these drawings; a model that knows proportions "
-            "would notice."
-        )
-    )
-)
+display(Markdown(read_ways_in(ways, len(oblong))))
 
 # %% [markdown]
 # **What this shows.** Four runs, four numbers, no error. Only the right number beside them can give a

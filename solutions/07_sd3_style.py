@@ -50,6 +50,7 @@ from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
 from serial_lora_course.data.styles import StyleExample, caption, load_style, style_names, things
 from serial_lora_course.figures.base import display_figure
 from serial_lora_course.figures.drawings import plot_drawings
+from serial_lora_course.figures.readings import read_styles
 from serial_lora_course.labs import sd3 as lab
 from serial_lora_course.labs.methods import METHODS, get_method
 from serial_lora_course.labs.records import Record, as_text, frame, shipped_records
@@ -97,10 +98,8 @@ shipped = shipped_records("sd3")
 results = frame(shipped)  # its column "shots" holds the percentage
 
 # %%
-known = [
-    StyleExample(originals[caption(thing)], caption(thing), thing.codepoints)
-    for thing in things()[::16]
-]  # the transformer was trained on these
+seen = [(caption(thing), thing.codepoints) for thing in things()[::16]]  # in pretraining
+known = [StyleExample(originals[words], words, codepoints) for words, codepoints in seen]
 encoded = list(encode_style(backbone, known, side).values())  # latent and prompt of each
 levels = sample_sigmas(len(known), generator=torch.Generator().manual_seed(0))
 objective = lab.StyleObjective(model)  # the loss of a batch
@@ -128,11 +127,9 @@ def halves_apart() -> pd.DataFrame:
         ]  # of all there is only one draw
         fids = torch.tensor([frechet_distance(one, other) for one, other in pairs])
         kids = torch.tensor([kernel_distance(one, other)[0] for one, other in pairs])
-        rows[count] = {
-            "FID": fids.mean().item(),
-            "KID": kids.mean().item(),
-            "± over draws": kids.std().item() if len(pairs) > 1 else float("nan"),
-        }
+        spread = kids.std() if len(pairs) > 1 else torch.tensor(torch.nan)
+        measures = {"FID": fids.mean(), "KID": kids.mean(), "± over draws": spread}
+        rows[count] = {name: value.item() for name, value in measures.items()}
     return pd.DataFrame(rows).T.rename_axis("pictures on each side")
 
 
@@ -167,22 +164,10 @@ def tuned(name: str) -> Tuned:
     own.transformer.to(device)
     base = {f"base_{measure}": value for measure, value in untuned()[1].items()}
     style, method, percent = encoded_style()[0], get_method(name), 50
-    record = lab.run_one(
-        own,
-        judge,
-        data,
-        style,
-        trial,
-        method,
-        percent,
-        1,
-        config,
-        base,
-        progress=not is_static(),
-        keep_adapter=True,
-    )
-    prompts = trial.prompts.rows(picked)
-    return Tuned(own, record, lab.draw(own, prompts, seeds, config.drawing_steps, config.guidance))
+    about = own, judge, data, style, trial, method, percent, 1, config, base
+    record = lab.run_one(*about, progress=not is_static(), keep_adapter=True)
+    how = trial.prompts.rows(picked), seeds, config.drawing_steps, config.guidance
+    return Tuned(own, record, lab.draw(own, *how))
 
 
 # %% [markdown]
@@ -1222,12 +1207,8 @@ from serial_lora import merge, save_adapter, to_peft, unmerge
 
 adapted = tuned("serial_lora").backbone.transformer
 noise = lab.starting_noise(backbone, seeds, side)
-plain = {
-    "num_inference_steps": 28,
-    "guidance_scale": config.guidance,
-    "max_sequence_length": 0,
-    "output_type": "np",
-}  # max_sequence_length 0: no tokens of T5
+plain = {"num_inference_steps": 28, "guidance_scale": config.guidance, "output_type": "np"}
+plain["max_sequence_length"] = 0  # no tokens of T5
 
 
 def stock_drawings(stock: StableDiffusion3Pipeline) -> Tensor:
@@ -1293,50 +1274,22 @@ print(describe_records(shipped, "percent", style_names("tiny"), METHODS))
 # %%
 most = int(results["shots"].max())
 serial = results[(results["shots"] == most) & (results["method"] == "serial_lora")]
-wanted = [
-    "base_fid",
-    "fid",
-    "real_fid",
-    "base_style_share",
-    "style_share",
-    "base_clip_score",
-    "clip_score",
-]
-by_style = serial.groupby("dataset", sort=False)[wanted].mean()
-by_style["way"] = (by_style["base_fid"] - by_style["fid"]) / (
-    by_style["base_fid"] - by_style["real_fid"]
-)
+by_style = serial.groupby("dataset", sort=False).mean(numeric_only=True)
+gained, possible = (by_style["base_fid"] - by_style[name] for name in ("fid", "real_fid"))
+by_style["way"] = gained / possible
 titles = {
-    "base_fid": "FID before",
-    "fid": "FID after",
-    "real_fid": "FID of real pictures",
-    "way": "of the way",
-    "base_style_share": "in style before",
-    "style_share": "in style after",
-    "base_clip_score": "CLIP-Score before",
-    "clip_score": "CLIP-Score after",
+    "base_fid": ("FID before", "{:.1f}"),
+    "fid": ("FID after", "{:.1f}"),
+    "real_fid": ("FID of real pictures", "{:.1f}"),
+    "way": ("of the way", "{:.0%}"),
+    "base_style_share": ("in style before", "{:.0%}"),
+    "style_share": ("in style after", "{:.0%}"),
+    "base_clip_score": ("CLIP-Score before", "{:.3f}"),
+    "clip_score": ("CLIP-Score after", "{:.3f}"),
 }
-shown = by_style[list(titles)].rename(columns=titles)
-kinds = {"fid": "{:.1f}", "clip_score": "{:.3f}", "style_share": "{:.0%}", "way": "{:.0%}"}
-display(
-    as_text(
-        shown,
-        {
-            title: kinds[name.removeprefix("base_").removeprefix("real_")]
-            for name, title in titles.items()
-        },
-    )
-)
-clear = by_style["fid"] < by_style["base_fid"]
-display(
-    Markdown(
-        f"With {most}% of the pictures Serial LoRA brings FID to the style below the unadapted model's on "
-        f"{int(clear.sum())} of {len(by_style)} styles. It goes {by_style['way'].min():.0%} "
-        f"({by_style['way'].idxmin()}) to {by_style['way'].max():.0%} ({by_style['way'].idxmax()}) of the way to "
-        "real pictures. CLIP-Score changes by "
-        f"{(by_style['clip_score'] - by_style['base_clip_score']).mean():+.3f} on average."
-    )
-)
+shown = by_style[list(titles)].set_axis([title for title, _ in titles.values()], axis="columns")
+display(as_text(shown, dict(titles.values())))
+display(Markdown(read_styles(by_style, most)))
 
 # %% [markdown]
 # Now all methods: the mean over the four styles and, where there are several seeds, after ± the spread

@@ -54,6 +54,7 @@ from serial_lora.spectra import (
 )
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.figures.base import display_figure, display_table
+from serial_lora_course.figures.readings import read_overlaps, read_statements
 from serial_lora_course.figures.spectra import plot_depth, plot_positions, plot_shifts, plot_spectra
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import as_text, shipped_records
@@ -740,22 +741,8 @@ display_figure(
 )
 
 means = overlaps.groupby(["comparison", "what"], sort=False)["overlap"].mean().unstack("what")
-across, itself = means.loc["LoRA and Serial LoRA"], means.drop("LoRA and Serial LoRA")
-lines = [
-    f"- where it {what}: {across[what]:.2f} between the methods, {itself[what].iloc[0]:.2f} between "
-    f"two seeds of LoRA, {itself[what].iloc[1]:.2f} between two seeds of Serial LoRA, {chance:.2f} by chance: "
-    + (
-        "the methods have clearly less in common than either has with itself."
-        if across[what] < 0.75 * itself[what].min()
-        else "the methods have a little less in common than either has with itself."
-        if across[what] < itself[what].min()
-        else "the methods have about as much in common as a method with itself."
-        if across[what] < 1.25 * itself[what].max()
-        else "the methods agree more than two seeds do."
-    )
-    for what in means.columns
-]
-display(Markdown("Both towers together:\n\n" + "\n".join(lines)))
+readings = read_overlaps(means, "LoRA and Serial LoRA", chance)
+display(Markdown(f"Both towers together:\n\n{readings}"))
 
 # %% [markdown]
 # **What this shows.** Two things to compare in one figure, which is of the image tower: how far the lines
@@ -892,47 +879,7 @@ verdicts = pd.DataFrame(rows)
 display_table(verdicts)
 
 # %%
-counted = verdicts.groupby("statement", sort=False)["verdict"].value_counts().unstack(fill_value=0)
-counted = counted.reindex(columns=["holds", "fails", "not decided"], fill_value=0)
-sizes = results.groupby(["lab", "method"], sort=False)[["size_lora", "size_serial"]].mean()
-ratios = sizes["size_serial"] / sizes["size_lora"]
-ranks = results[
-    ["effective_rank_serial", "effective_rank_lora", "along_serial", "along_lora"]
-].mean()
-near = results.groupby(["lab", "method"])["nearer"].mean()
-lines = [
-    f"- **{statement}**: holds in {row['holds']} of {row.sum()} comparisons, fails in {row['fails']}, "
-    f"not decided in {row['not decided']}."
-    for statement, row in counted.iterrows()
-]
-tested = counted.sum().sum()
-display(
-    Markdown(
-        "**What this shows.** As measured:\n\n"
-        + "\n".join(lines)
-        + "\n\n"
-        + f"Of {tested} tests of the paper's statements, {counted['holds'].sum()} hold on these models. "
-        + (
-            "The “intermediate positioning” is not found here as a property of Serial LoRA, under either reading. "
-            if counted.iloc[:2]["holds"].sum() == 0
-            else "The “intermediate positioning” is found in some of the comparisons and not in others. "
-            if counted.iloc[:2]["holds"].sum() < counted.iloc[:2].sum().sum()
-            else "The “intermediate positioning” is found in all comparisons. "
-        )
-        + f"The effective rank of Serial LoRA's dW is {ranks['effective_rank_serial']:.1f} on average, that of LoRA's "
-        f"{ranks['effective_rank_lora']:.1f}. Serial LoRA's dW is {ratios.min():.2f} to {ratios.max():.2f} times as "
-        "large as its LoRA's, and you saw above that a factor alone moves the positions. Of what Serial LoRA "
-        f"writes, {ranks['along_serial']:.0%} is along W's strongest outputs; of LoRA's, {ranks['along_lora']:.0%}. "
-        + (
-            "One thing does go the paper's way: "
-            if near.min() > 0.5 and ratios.min() > 1
-            else "And on whichever side: "
-        )
-        + f"at {near.min():.0%} to {near.max():.0%} of the indices Serial LoRA's W + dW is nearer to W's value than "
-        f"LoRA's (by luck: 50%)"
-        + (", although its dW is the larger one." if ratios.min() > 1 else ".")
-    )
-)
+display(Markdown(f"**What this shows.** {read_statements(verdicts, results)}"))
 
 # %% [markdown]
 # Does that refute the paper? No, and it does not confirm it either. Its figure is about a model many

@@ -52,8 +52,10 @@ from serial_lora_course.claims.paper import inconsistency_frame
 from serial_lora_course.claims.verdicts import ERRORS, FAILS, HOLDS, OPEN, verdict_comparable
 from serial_lora_course.figures.base import display_figure, display_table
 from serial_lora_course.figures.claims import Interval, plot_intervals, plot_wins
+from serial_lora_course.figures.readings import read_averaging, read_pairing
 from serial_lora_course.figures.sweeps import plot_rank_sweep
 from serial_lora_course.labs.methods import METHOD_TITLES
+from serial_lora_course.labs.records import as_text
 from serial_lora_course.models.architectures import ARCHITECTURES, BASELINES
 
 evidence = load_evidence()  # the records that the course ships, and the paper's tables
@@ -426,48 +428,16 @@ errors = {
     "data set and seed a pair, shots averaged": (len(by_draw), by_draw.sem()),
     "data set a pair, all else averaged": (len(by_data), by_data.sem()),
 }
-display(
-    pd.DataFrame(
-        [
-            {
-                "what counts as one": name,
-                "how many": count,
-                "mean": f"{difference.mean():+.2f}",
-                "standard error": f"{error:.2f}",
-            }
-            for name, (count, error) in errors.items()
-        ]
-    ).set_index("what counts as one")
-)
+counts = pd.DataFrame(errors, index=["how many", "standard error"]).T.astype({"how many": int})
+counts.insert(1, "mean", difference.mean())
+formats = {"mean": "{:+.2f}", "standard error": "{:.2f}"}
+display(as_text(counts.rename_axis("what counts as one"), formats))
 cells = ["dataset", "shots"]
-apart = math.sqrt(
-    table.groupby(cells).var().sum(axis=1).mean()
-)  # two runs of one cell, other seeds
-together = math.sqrt(difference.groupby(cells).var().mean())  # two runs of one cell and seed
-gain = errors["nothing paired"][1] / errors["every run a pair"][1]
-display(
-    Markdown(
-        f"Pairing makes the error {gain:.1f} times smaller, without a single further run; without it one would need "
-        f"{gain**2:.0f} times as many. Most of that is the data set and the number of shots, since "
-        "some are easier than others. Within a data set and a number of shots, the difference between "
-        f"the two methods spreads by {apart:.1f} points where their seeds differ, and by "
-        f"{together:.1f} where they share one."
-    )
-)
-alike = by_draw.sem() / difference.sem()
-display(
-    Markdown(
-        "Averaging the shots first makes the error "
-        + (
-            "larger: runs of one seed are alike, and to count each of them was too bold."
-            if alike > 1.1
-            else "smaller: runs of one seed are less alike than others here. What Serial LoRA gains at one "
-            "number of shots it loses at another, and averaging cancels that."
-            if alike < 0.9
-            else "neither larger nor smaller: runs of one seed are no more alike than others here."
-        )
-    )
-)
+between = table.groupby(cells).var().sum(axis=1).mean()  # two runs of one cell, other seeds
+within = difference.groupby(cells).var().mean()  # two runs of one cell and seed
+sizes = counts["standard error"]
+display(Markdown(read_pairing(sizes, math.sqrt(between), math.sqrt(within))))
+display(Markdown(read_averaging(by_draw.sem(), difference.sem())))
 
 # %% [markdown]
 # **What this shows.** Pairing costs nothing. The last three rows ask *what is one piece of evidence?* Where runs

@@ -260,20 +260,18 @@ rows = {}
 for name, splitter in (("by picture", StratifiedKFold), ("by object", StratifiedGroupKFold)):
     groups = objects if splitter is StratifiedGroupKFold else None
     parts = splitter(n_splits=4, shuffle=True, random_state=0).split(features, labels, groups)
-    rows[name] = [
-        KNeighborsClassifier(1)
-        .fit(features[train], labels[train])
-        .score(features[test], labels[test])
-        for train, test in parts
-    ]
+    rows[name] = []
+    for train, test in parts:
+        neighbour = KNeighborsClassifier(1).fit(features[train], labels[train])
+        rows[name].append(neighbour.score(features[test], labels[test]))
 leak = pd.DataFrame(rows).agg(["mean", "min", "max"]).T
 display(leak.map("{:.1%}".format))
+by_picture, by_object = leak["mean"]
 display(
     Markdown(
-        f"Split by picture, {leak.loc['by picture', 'mean']:.1%} of the test pictures get the right class; "
-        f"split by object, {leak.loc['by object', 'mean']:.1%}. The difference, "
-        f"{100 * (leak.loc['by picture', 'mean'] - leak.loc['by object', 'mean']):.0f} points, is memory: "
-        "the nearest picture is the same drawing."
+        f"Split by picture, {by_picture:.1%} of the test pictures get the right class; split by object, "
+        f"{by_object:.1%}. The difference, {100 * (by_picture - by_object):.0f} points, is memory: the "
+        "nearest picture is the same drawing."
     )
 )
 
@@ -536,16 +534,8 @@ small = dict(
 
 
 def timm_model() -> nn.Module:
-    return timm.create_model(
-        "vit_tiny_patch16_224",
-        pretrained=False,
-        num_classes=0,
-        img_size=48,
-        patch_size=8,
-        embed_dim=64,
-        depth=3,
-        num_heads=4,
-    )
+    sizes = dict(img_size=48, patch_size=8, embed_dim=64, depth=3, num_heads=4)
+    return timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0, **sizes)
 
 
 def vit_model() -> nn.Module:
@@ -568,16 +558,9 @@ for name, model_line in model_lines.items():
     each = PictureClassifier(model_line(), ["one", "two"])
     sites = find_attention_sites(each.model, towers=["image"])
     size, mean = each.preprocessing.size, each.preprocessing.mean[0]
-    rows.append(
-        {
-            "model": name,
-            "pictures": f"{size} x {size}",
-            "mean of red": f"{mean:.3f}",
-            "vector": each.head.in_features,
-            "blocks": len(sites),
-            "where the tokens enter": sites[0].entry,
-        }
-    )
+    row = {"model": name, "pictures": f"{size} x {size}", "mean of red": f"{mean:.3f}"}
+    row |= {"vector": each.head.in_features, "blocks": len(sites)}
+    rows.append(row | {"where the tokens enter": sites[0].entry})
 display_table(pd.DataFrame(rows))
 
 # %% [markdown]
@@ -737,19 +720,10 @@ from serial_lora import to_diffusers
 def small_sd3() -> nn.Module:
     """diffusers' SD3 transformer with two narrow blocks; the same weights each time."""
     torch.manual_seed(0)
-    return SD3Transformer2DModel(
-        sample_size=8,
-        patch_size=2,
-        in_channels=4,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=4,
-        joint_attention_dim=24,
-        caption_projection_dim=32,
-        pooled_projection_dim=16,
-        out_channels=4,
-        pos_embed_max_size=8,
-    ).eval()
+    sizes = dict(sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2)
+    widths = dict(joint_attention_dim=24, caption_projection_dim=32, pooled_projection_dim=16)
+    heads = dict(attention_head_dim=8, num_attention_heads=4, pos_embed_max_size=8)
+    return SD3Transformer2DModel(**sizes, **widths, **heads).eval()
 
 
 inputs = dict(
@@ -784,9 +758,8 @@ class NotebookBlock(nn.Module):
         self.heads = heads
         self.calm, self.calm_again = nn.LayerNorm(width), nn.LayerNorm(width)
         self.ask, self.offer, self.carry, self.gather = (nn.Linear(width, width) for _ in range(4))
-        self.think = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
+        hidden = 2 * width
+        self.think = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.calm(x)  # (B, N, d)
@@ -794,8 +767,8 @@ class NotebookBlock(nn.Module):
             layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer in (self.ask, self.offer, self.carry)
         )  # (B, heads, N, d / heads)
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        x = x + self.gather(mixed)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        x = x + self.gather(mixed.flatten(2))
         return x + self.think(self.calm_again(x))
 
 
@@ -806,13 +779,11 @@ class NotebookViT(nn.Module):
         super().__init__()
         self.cut = nn.Conv2d(3, width, 8, 8)
         self.place = nn.Parameter(0.02 * torch.randn(36, width))
-        self.floors = nn.ModuleList(NotebookBlock(width, heads) for _ in range(depth))
+        self.floors = nn.Sequential(*(NotebookBlock(width, heads) for _ in range(depth)))
 
     def forward(self, pictures: Tensor) -> Tensor:
         x = self.cut(pictures).flatten(2).transpose(1, 2) + self.place  # (B, N, d)
-        for floor in self.floors:
-            x = floor(x)
-        return x.mean(dim=1)
+        return self.floors(x).mean(dim=1)
 
 
 # %% [markdown]
@@ -1025,14 +996,9 @@ mistakes = {
     "no file": lambda: load_adapter(clip, Path("no_such_file.safetensors")),
     "GELU with OpenAI's weights": lambda: load_clip("paper", "ViT-B-16"),
 }
-display_table(
-    pd.DataFrame(
-        {
-            "what you did": list(mistakes),
-            "what you are told": [told(action) for action in mistakes.values()],
-        }
-    )
-)
+learned = {"what you did": list(mistakes)}
+learned["what you are told"] = [told(action) for action in mistakes.values()]
+display_table(pd.DataFrame(learned))
 
 # %% [markdown]
 # And mistakes with pictures and training.

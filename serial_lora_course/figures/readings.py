@@ -1,0 +1,186 @@
+"""Sentences that say in words what a table of a lesson shows.
+
+Each takes what the lesson measured and returns one sentence or more, worded by the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+
+def read_one_ratio(change: pd.DataFrame, ratio: float) -> str:
+    """At which rates a ratio helps both methods, and at which it harms both (lesson 05).
+
+    Args:
+        change: points over ratio 1; a row a rate of A, a column a method.
+        ratio: the ratio that was given to both.
+    """
+    helped = change[(change > 0).all(axis=1)].index
+    harmed = change[(change < 0).all(axis=1)].index
+    first = (
+        f"The same {ratio:g} helps both methods with A at {_joined(helped)}"
+        if len(helped)
+        else f"There is no rate at which {ratio:g} helps both methods"
+    )
+    second = (
+        f"it harms both with A at {_joined(harmed)}."
+        if len(harmed)
+        else "there is no rate at which it harms both."
+    )
+    return f"{first}; {second}"
+
+
+def read_best_ratios(best: pd.DataFrame) -> str:
+    """Which ratio each method likes at each rate of A (a row a rate, a column a method)."""
+    same = int((best.iloc[:, 0] == best.iloc[:, -1]).sum())
+    rows = [
+        f"A at {rate:g}: " + ", ".join(f"{name} {ratio:g}" for name, ratio in row.items())
+        for rate, row in best.iterrows()
+    ]
+    return (
+        f"The two methods like the same ratio at {same} of {len(best)} rates of A: "
+        f"{'; '.join(rows)}."
+    )
+
+
+def read_ways_in(dice_by_way: pd.Series, count: int) -> str:
+    """What the wrong ways into SAM cost in Dice; the right way is the first (lesson 06)."""
+    right, squashed = dice_by_way.iloc[0], dice_by_way["squashed, boxes too"]
+    squash = right - squashed
+    itself = (
+        f"itself costs {squash:.2f}: the model knows things in their proportions."
+        if squash > 0.01
+        else f"itself changes it by {-squash:+.3f} on these drawings; a model that knows proportions "
+        "would notice."
+    )
+    return (
+        f"On {count} pictures, “{dice_by_way.idxmin()}” costs {right - dice_by_way.min():.2f} of "
+        f"Dice. The squash by {itself}"
+    )
+
+
+def read_styles(by_style: pd.DataFrame, percent: int) -> str:
+    """How far Serial LoRA brings SD3 towards each style (lesson 07).
+
+    Args:
+        by_style: a row a style, with ``fid``, ``base_fid``, ``clip_score``, ``base_clip_score``
+            and ``way``, the share of the way from the unadapted model to real pictures.
+        percent: of the training pictures.
+    """
+    below, way = by_style["fid"] < by_style["base_fid"], by_style["way"]
+    score = (by_style["clip_score"] - by_style["base_clip_score"]).mean()
+    return (
+        f"With {percent}% of the pictures Serial LoRA brings FID to the style below the unadapted "
+        f"model's on {int(below.sum())} of {len(by_style)} styles. It goes {way.min():.0%} "
+        f"({way.idxmin()}) to {way.max():.0%} ({way.idxmax()}) of the way to real pictures. "
+        f"CLIP-Score changes by {score:+.3f} on average."
+    )
+
+
+def read_overlaps(means: pd.DataFrame, across: str, chance: float) -> str:
+    """What two methods have in common beside what each has with itself (lesson 08).
+
+    Args:
+        means: mean overlap; a row a comparison, LoRA's seeds before Serial LoRA's, a column a side.
+        across: the row that compares the two methods.
+        chance: the overlap of random directions.
+    """
+    lines = []
+    for side, between in means.loc[across].items():
+        own = means.drop(across)[side]
+        if between < 0.75 * own.min():
+            reading = "the methods have clearly less in common than either has with itself."
+        elif between < own.min():
+            reading = "the methods have a little less in common than either has with itself."
+        elif between < 1.25 * own.max():
+            reading = "the methods have about as much in common as a method with itself."
+        else:
+            reading = "the methods agree more than two seeds do."
+        lines.append(
+            f"- where it {side}: {between:.2f} between the methods, {own.iloc[0]:.2f} between two "
+            f"seeds of LoRA, {own.iloc[1]:.2f} between two seeds of Serial LoRA, {chance:.2f} by "
+            f"chance: {reading}"
+        )
+    return "\n".join(lines)
+
+
+def read_statements(verdicts: pd.DataFrame, results: pd.DataFrame) -> str:
+    """How the paper's statements about singular values fare on shipped records (lesson 08).
+
+    Args:
+        verdicts: columns ``statement`` (the first two are about the position) and ``verdict``.
+        results: a row a comparison of a Serial LoRA with its LoRA.
+    """
+    counted = verdicts.groupby("statement", sort=False)["verdict"].value_counts()
+    counted = counted.unstack(fill_value=0)
+    counted = counted.reindex(columns=["holds", "fails", "not decided"], fill_value=0)
+    lines = [
+        f"- **{statement}**: holds in {row['holds']} of {row.sum()} comparisons, fails in "
+        f"{row['fails']}, not decided in {row['not decided']}."
+        for statement, row in counted.iterrows()
+    ]
+    position = counted.iloc[:2]
+    if position["holds"].sum() == 0:
+        found = "not found here as a property of Serial LoRA, under either reading"
+    elif position["holds"].sum() < position.sum().sum():
+        found = "found in some of the comparisons and not in others"
+    else:
+        found = "found in all comparisons"
+    by_method = results.groupby(["lab", "method"], sort=False)
+    sizes = by_method[["size_lora", "size_serial"]].mean()
+    ratios = sizes["size_serial"] / sizes["size_lora"]
+    means, near = results.mean(numeric_only=True), by_method["nearer"].mean()
+    towards_paper = near.min() > 0.5 and ratios.min() > 1
+    return (
+        "As measured:\n\n" + "\n".join(lines) + "\n\n"
+        f"Of {counted.sum().sum()} tests of the paper's statements, {counted['holds'].sum()} hold on "
+        f"these models. The “intermediate positioning” is {found}. The effective rank of Serial "
+        f"LoRA's dW is {means['effective_rank_serial']:.1f} on average, that of LoRA's "
+        f"{means['effective_rank_lora']:.1f}. Serial LoRA's dW is {ratios.min():.2f} to "
+        f"{ratios.max():.2f} times as large as its LoRA's, and you saw above that a factor alone "
+        f"moves the positions. Of what Serial LoRA writes, {means['along_serial']:.0%} is along W's "
+        f"strongest outputs; of LoRA's, {means['along_lora']:.0%}. "
+        + ("One thing does go the paper's way: " if towards_paper else "And on whichever side: ")
+        + f"at {near.min():.0%} to {near.max():.0%} of the indices Serial LoRA's W + dW is nearer to "
+        "W's value than LoRA's (by luck: 50%)"
+        + (", although its dW is the larger one." if ratios.min() > 1 else ".")
+    )
+
+
+def read_pairing(errors: Mapping[str, float], apart: float, together: float) -> str:
+    """What pairing saves (lesson 09).
+
+    Args:
+        errors: standard errors of one mean, by what counts as one measurement.
+        apart, together: points by which the difference of two methods spreads within a data set
+            and a number of shots, where seeds differ and where they are shared.
+    """
+    gain = errors["nothing paired"] / errors["every run a pair"]
+    return (
+        f"Pairing makes the error {gain:.1f} times smaller, without a single further run; without it "
+        f"one would need {gain**2:.0f} times as many. Most of that is the data set and the number of "
+        "shots, since some are easier than others. Within a data set and a number of shots, the "
+        f"difference between the two methods spreads by {apart:.1f} points where their seeds differ, "
+        f"and by {together:.1f} where they share one."
+    )
+
+
+def read_averaging(averaged: float, every_run: float) -> str:
+    """What averaging the shots of a seed first does to a standard error (lesson 09)."""
+    ratio = averaged / every_run
+    if ratio > 1.1:
+        reading = "larger: runs of one seed are alike, and to count each of them was too bold."
+    elif ratio < 0.9:
+        reading = (
+            "smaller: runs of one seed are less alike than others here. What Serial LoRA gains at "
+            "one number of shots it loses at another, and averaging cancels that."
+        )
+    else:
+        reading = "neither larger nor smaller: runs of one seed are no more alike than others here."
+    return f"Averaging the shots first makes the error {reading}"
+
+
+def _joined(rates: pd.Index) -> str:
+    return ", ".join(f"{rate:g}" for rate in rates)
