@@ -43,7 +43,7 @@ from serial_lora import (
 )
 from serial_lora.attention import find_attention_sites
 from serial_lora_course.checks import check, lesson_card
-from serial_lora_course.claims.paper import audit_frame, readings_frame
+from serial_lora_course.claims.audit import audit_frame, readings_frame
 from serial_lora_course.figures.base import display_figure, display_table, plot_counts
 from serial_lora_course.models.architectures import ARCHITECTURES, ratio_frame
 from serial_lora_course.panels.counts import count_panel
@@ -398,7 +398,7 @@ panel = count_panel(rank=32, width=768, depth=12)
 # in M should be bold under *millions of parameters*, one in MB under *float32 bytes in MB*. Are they?
 
 # %%
-display_table(readings_frame(mark=True))
+display_table(readings_frame())
 
 # %% [markdown]
 # **What this shows.** Only the figures in MB are where they should be. Of those in M, the bold column

@@ -1315,7 +1315,8 @@ display(
 # Table IV at the paper's scale: SAM ViT-B, five sets, *lower is better*.
 
 # %%
-from serial_lora_course.claims.paper import inconsistencies, paper_facts
+from serial_lora_course.claims.audit import inconsistencies
+from serial_lora_course.claims.paper import paper_facts
 
 printed = paper_table("Table IV")
 display(printed)
@@ -1388,12 +1389,12 @@ about_sam = {
     "human-masks",
     "flood-track",
 }
-findings = [entry for entry in inconsistencies() if entry["key"] in about_sam]
+findings = [entry for entry in inconsistencies() if entry.key in about_sam]
 display(
     Markdown(
         "\n".join(
             ["| Where | The paper says | What we find |", "|---|---|---|"]
-            + [f"| {entry['where']} | {entry['says']} | {entry['finding']} |" for entry in findings]
+            + [f"| {entry.where} | {entry.says} | {entry.finding} |" for entry in findings]
         )
     )
 )

@@ -1459,7 +1459,7 @@ display(
 # concern SD3. The numbers in them are computed from the paper's tables.
 
 # %%
-from serial_lora_course.claims.paper import inconsistencies
+from serial_lora_course.claims.audit import inconsistencies
 
 about_sd3 = {
     "sd3-count",
@@ -1470,12 +1470,12 @@ about_sd3 = {
     "memory-words",
     "no-spread",
 }
-findings = [entry for entry in inconsistencies() if entry["key"] in about_sd3]
+findings = [entry for entry in inconsistencies() if entry.key in about_sd3]
 display(
     Markdown(
         "\n".join(
             ["| Where | The paper says | What we find |", "|---|---|---|"]
-            + [f"| {entry['where']} | {entry['says']} | {entry['finding']} |" for entry in findings]
+            + [f"| {entry.where} | {entry.says} | {entry.finding} |" for entry in findings]
         )
     )
 )

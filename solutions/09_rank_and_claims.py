@@ -39,6 +39,7 @@ from torch import Tensor
 
 from serial_lora.counting import serial_lora_count
 from serial_lora_course.checks import check, lesson_card
+from serial_lora_course.claims.audit import inconsistency_frame
 from serial_lora_course.claims.evidence import (
     MEASURES,
     load_evidence,
@@ -47,9 +48,15 @@ from serial_lora_course.claims.evidence import (
     scores,
     summarise,
 )
-from serial_lora_course.claims.ledger import counts_frame, ledger, ledger_frame, rules
-from serial_lora_course.claims.paper import inconsistency_frame
-from serial_lora_course.claims.verdicts import ERRORS, FAILS, HOLDS, OPEN, verdict_comparable
+from serial_lora_course.claims.ledger import counts_frame, ledger, ledger_frame
+from serial_lora_course.claims.verdicts import (
+    ERRORS,
+    FAILS,
+    HOLDS,
+    OPEN,
+    rules,
+    verdict_comparable,
+)
 from serial_lora_course.figures.base import display_figure, display_table
 from serial_lora_course.figures.claims import Interval, plot_intervals, plot_wins
 from serial_lora_course.figures.readings import read_averaging, read_pairing
@@ -827,8 +834,7 @@ for title, belongs in groups.items():
 # rebuilds an experiment should know. Numbers in the findings are computed from the paper's tables.
 
 # %%
-names = {"where": "Where", "says": "The paper says", "finding": "What we find"}
-display_table(inconsistency_frame().rename(columns=names))
+display_table(inconsistency_frame())
 
 # %% [markdown]
 # **What this shows.** Units, counts and references are checked fastest and rarely are. A reading that finds such

@@ -8,7 +8,7 @@ another's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,8 +16,10 @@ import pandas as pd
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.claims.paper import paper_results
-from serial_lora_course.labs.methods import METHOD_TITLES
-from serial_lora_course.labs.records import Record, frame, shipped_records
+from serial_lora_course.labs import records as lab_records
+from serial_lora_course.labs.records import Record, by_method, frame, shipped_records
+
+Score = Callable[[pd.Series], pd.Series]
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,19 @@ class Measure:
         task: the lab whose records hold it.
         column, base: its column in the records, and that of the unadapted model.
         printed: its name in the paper's tables.
-        score, printed_score: from the numbers there to scores, more being better.
         unit: of a difference between two scores, in words.
         margin: the difference that is still called comparable, in that unit.
+        score, printed_score: from the numbers there to scores, more being better.
     """
 
     task: str
     column: str
     base: str
     printed: str
-    score: Callable[[pd.Series], pd.Series] = field(repr=False)
-    printed_score: Callable[[pd.Series], pd.Series] = field(repr=False)
     unit: str
     margin: float
+    score: Score = field(repr=False)
+    printed_score: Score = field(repr=False)
 
 
 def _hundredfold(values: pd.Series) -> pd.Series:
@@ -53,50 +55,60 @@ def _negative_log_percent(values: pd.Series) -> pd.Series:
 
 MEASURES: dict[str, Measure] = {
     "accuracy": Measure(
-        "clip",
-        "accuracy",
-        "zero_shot_dataset",
-        "accuracy_percent",
-        _hundredfold,
-        lambda percent: percent,
-        "points",
-        1.0,
+        task="clip",
+        column="accuracy",
+        base="zero_shot_dataset",
+        printed="accuracy_percent",
+        unit="points",
+        margin=1.0,
+        score=_hundredfold,
+        printed_score=lambda percent: percent,
     ),
     "dice": Measure(
-        "sam",
-        "dice",
-        "base_dice",
-        "dice_as_printed",
-        _hundredfold,
-        lambda loss: -100 * loss,
-        "hundredths of Dice",
-        1.0,
+        task="sam",
+        column="dice",
+        base="base_dice",
+        printed="dice_as_printed",
+        unit="hundredths of Dice",
+        margin=1.0,
+        score=_hundredfold,
+        printed_score=lambda loss: -100 * loss,
     ),
     "fid": Measure(
-        "sd3",
-        "fid",
-        "base_fid",
-        "fid",
-        _negative_log_percent,
-        _negative_log_percent,
-        "% of FID",
-        5.0,
+        task="sd3",
+        column="fid",
+        base="base_fid",
+        printed="fid",
+        unit="% of FID",
+        margin=5.0,
+        score=_negative_log_percent,
+        printed_score=_negative_log_percent,
     ),
     "clip_score": Measure(
-        "sd3",
-        "clip_score",
-        "base_clip_score",
-        "clip_score",
-        _hundredfold,
-        _hundredfold,
-        "hundredths of CLIP-Score",
-        1.0,
+        task="sd3",
+        column="clip_score",
+        base="base_clip_score",
+        printed="clip_score",
+        unit="hundredths of CLIP-Score",
+        margin=1.0,
+        score=_hundredfold,
+        printed_score=_hundredfold,
     ),
 }
 """The measures of the paper's Tables II-IV. Its Dice is read as it says: lower is more accurate."""
 
 RECORDS = ("clip", "sam", "sd3", "clip_rank", "spectra")
 """The shipped records that claims are judged by."""
+
+
+class NoRecords(SerialLoRAError):
+    """Records that a claim is judged by are not there."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"There are no records {name}_tiny.jsonl in serial_lora_course/assets/records; run the lab "
+            "and put them there."
+        )
 
 
 @dataclass(frozen=True)
@@ -122,16 +134,6 @@ class Evidence:
         if runs is None or runs.empty:
             raise NoRecords(name)
         return runs
-
-
-class NoRecords(SerialLoRAError):
-    """Records that a claim is judged by are not there."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"There are no records {name}_tiny.jsonl in serial_lora_course/assets/records; run the lab "
-            "and put them there."
-        )
 
 
 def run_frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -190,18 +192,25 @@ class Difference:
 
 
 def scores(runs: pd.DataFrame, measure: Measure) -> pd.DataFrame:
-    """Scores with a row for each data set, amount and seed, and a column for each method.
+    """Scores with a row for each data set, amount and seed, and a column for each method."""
+    return by_method(_scored(runs, measure), "score")
+
+
+def paired(
+    runs: pd.DataFrame,
+    measure: Measure,
+    one: str,
+    other: str,
+    amounts: Collection[int] | None = None,
+) -> pd.Series:
+    """Score of ``one`` minus score of ``other``, for each data set, amount and seed of both.
 
     Raises:
-        SerialLoRAError: two runs share a row, such as two ranks of one method.
+        SerialLoRAError: the two have no such run in common.
     """
-    index = ["dataset", "shots", "seed"]
-    if runs.duplicated([*index, "method"]).any():
-        raise SerialLoRAError(
-            "Some runs share data set, amount, seed and method; pick one rank before comparing."
-        )
-    table = runs.assign(score=measure.score(runs[measure.column]))
-    return table.pivot(index=index, columns="method", values="score")
+    if amounts is not None:
+        runs = runs[runs["shots"].isin(amounts)]
+    return lab_records.paired(_scored(runs, measure), one, other, "score")
 
 
 def gains(runs: pd.DataFrame, measure: Measure, method: str) -> pd.Series:
@@ -210,30 +219,8 @@ def gains(runs: pd.DataFrame, measure: Measure, method: str) -> pd.Series:
     return measure.score(own[measure.column]) - measure.score(own[measure.base])
 
 
-def paired(
-    runs: pd.DataFrame,
-    measure: Measure,
-    one: str,
-    other: str,
-    amounts: Sequence[int] | None = None,
-) -> pd.Series:
-    """Score of ``one`` minus score of ``other``, for each data set, amount and seed of both.
-
-    Raises:
-        SerialLoRAError: the two have no such run in common.
-    """
-    wide = scores(runs, measure)
-    if {one, other} <= set(wide.columns):
-        difference = (wide[one] - wide[other]).dropna()
-        if amounts is not None:
-            difference = difference[difference.index.isin(amounts, level="shots")]
-        if len(difference):
-            return difference
-    raise SerialLoRAError(
-        f"{one} and {other} have no run in common"
-        + (f" with amount {', '.join(map(str, amounts))}" if amounts else "")
-        + "; run both."
-    )
+def _scored(runs: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+    return runs.assign(score=measure.score(runs[measure.column]))
 
 
 def summarise(difference: pd.Series, unit: str) -> Difference:
@@ -258,23 +245,3 @@ def printed_scores(paper: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     amounts = rows["amount"].str.extract(r"(\d+)", expand=False).astype(int)
     table = rows.assign(shots=amounts, score=measure.printed_score(rows["value"]))
     return table.pivot(index=["dataset", "shots"], columns="method", values="score")
-
-
-# --------------------------------------------------------------------------- comparisons in words
-
-Pairs = Sequence[Sequence[str]]
-"""Pairs of methods, of which the first is compared with the second."""
-
-
-def compared(on: Sequence[str], pairs: Pairs) -> Iterator[tuple[str, str, str, str]]:
-    """Every comparison of a claim: a label, a measure and two methods.
-
-    The label tells it from the others of the claim; it is empty where nothing but the unit does.
-    """
-    several_tasks = len({MEASURES[name].task for name in on}) > 1
-    for measure in on:
-        for one, other in pairs:
-            words = [MEASURES[measure].task.upper()] * several_tasks
-            if len(pairs) > 1:
-                words.append(f"{METHOD_TITLES[one]} against {METHOD_TITLES[other]}")
-            yield f"{', '.join(words)} " if words else "", measure, one, other

@@ -1,37 +1,68 @@
 """The ledger of claims: what the paper says, what its tables say, what is measured here.
 
-Claims stand in ``assets/claims.json``; their verdicts are computed from the paper's tables and from
-the shipped records, and written nowhere by hand.
+Verdicts are computed from the paper's tables and from the shipped records, and written nowhere by
+hand.
 
     ledger()                                   # one Row a claim
     ledger_frame(ledger(), "Rank and budget")  # those of one theme, as a table to show
-
-``python -m serial_lora_course.claims.ledger --write CLAIMS.md`` writes the page; ``--check CLAIMS.md`` says
-whether it is still what the records give.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pandas as pd
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.claims import records as claims_records
-from serial_lora_course.claims import tables as claims_tables
+from serial_lora_course.claims.audit import inconsistency_frame
+from serial_lora_course.claims.comparisons import (
+    PLUS,
+    SERIAL,
+    Comparison,
+    comparable_at_every_rank,
+    improves_on_the_base,
+    sam_lead_here,
+    sam_lead_printed,
+    sam_plus_best_here,
+    sam_plus_best_printed,
+)
 from serial_lora_course.claims.evidence import MEASURES, Evidence, NoRecords, load_evidence
-from serial_lora_course.claims.paper import inconsistency_frame, paper
-from serial_lora_course.claims.verdicts import ERRORS, MISSING, VERDICTS, Finding
+from serial_lora_course.claims.paper import citation
+from serial_lora_course.claims.properties import (
+    exact_ratio,
+    lower_dice_is_better,
+    memory_is_a_quarter,
+    number_of_datasets,
+    printed_counts,
+    printed_ratio,
+    printed_units,
+    serial_equals_three_pairs,
+    spectrum_falls_gradually,
+    spectrum_lies_between,
+)
+from serial_lora_course.claims.verdicts import (
+    MISSING,
+    NOT_SHOWN,
+    UNTESTABLE,
+    VERDICTS,
+    Finding,
+    rules,
+)
+
+Judge = Callable[[Evidence], Finding]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a claim asks of the paper's own tables, and what of our records; see also `Comparison`."""
+
+    tables: Judge
+    here: Judge
 
 
 @dataclass(frozen=True)
@@ -39,22 +70,16 @@ class Claim:
     """One claim of the paper.
 
     Attributes:
-        key: a short name, no other claim's.
-        theme: the heading it stands under.
         where: section, table or figure of the paper.
         quote: a few of its words.
         says: the claim in our words.
-        tables, here: the name of the function that judges it, to its options; one of
-            `claims_tables`, one of `claims_records`.
+        question: what judges it.
     """
 
-    key: str
-    theme: str
     where: str
     quote: str
     says: str
-    tables: dict[str, dict[str, Any]]
-    here: dict[str, dict[str, Any]]
+    question: Question | Comparison
 
 
 @dataclass(frozen=True)
@@ -66,42 +91,235 @@ class Row:
     here: Finding
 
 
-@cache
-def paper_claims() -> tuple[Claim, ...]:
-    """Every claim of the ledger, in its order."""
-    asset = resources.files("serial_lora_course") / "assets" / "claims.json"
-    return tuple(Claim(**each) for each in json.loads(asset.read_text(encoding="utf-8"))["claims"])
+def not_shown(says: str) -> Judge:
+    """The tables have nothing to say, and why."""
+    return lambda evidence: Finding(NOT_SHOWN, says)
 
 
-def themes() -> list[str]:
-    """The headings, in the ledger's order."""
-    return list(dict.fromkeys(claim.theme for claim in paper_claims()))
+def untestable(says: str) -> Judge:
+    """Our runs cannot decide it, and why."""
+    return lambda evidence: Finding(UNTESTABLE, says)
+
+
+CLAIMS: dict[str, list[Claim]] = {
+    "Size and memory": [
+        Claim(
+            where="Abstract; Table I",
+            quote="uses only 1/4 parameters of LoRA",
+            says="Serial LoRA trains a quarter of LoRA's parameters.",
+            question=Question(printed_ratio, exact_ratio),
+        ),
+        Claim(
+            where="Table I; captions of Tables II-IV",
+            quote="Comparison of Parameter Counts Between LoRA and Serial LoRA",
+            says="The numbers of parameters are those printed.",
+            question=Question(printed_units, printed_counts),
+        ),
+        Claim(
+            where="Section III.A; abstract",
+            quote="significantly reducing the model’s memory footprint",
+            says="Memory falls as the parameters do, to a quarter.",
+            question=Question(
+                not_shown("Parameters are called memory; no memory is measured."),
+                memory_is_a_quarter,
+            ),
+        ),
+        Claim(
+            where="Sections III.A-III.C",
+            quote="All experiments run on a single Nvidia RTX 3090 GPU",
+            says="Every experiment fits one card of 24 GB.",
+            question=Question(
+                not_shown("No peak memory is given."),
+                untestable("No run at the paper's scale is in our records."),
+            ),
+        ),
+    ],
+    "Comparable or better": [
+        Claim(
+            where="Section IV; Section II.C",
+            quote="demonstrated the effectiveness of our method",
+            says="Serial LoRA adapts CLIP, SAM and SD3: better than not adapting.",
+            question=Question(
+                not_shown("The unadapted model is not in them."), improves_on_the_base
+            ),
+        ),
+        Claim(
+            where="Abstract; Section I",
+            quote="achieves comparable performance in most cases",
+            says="With a quarter of the parameters Serial LoRA is comparable with LoRA in most cases.",
+            question=Comparison(list(MEASURES), [SERIAL], share="most", comparable=True),
+        ),
+        Claim(
+            where="Abstract",
+            quote="the results confirm consistent superiority of our method",
+            says="Serial LoRA is consistently better than LoRA.",
+            question=Comparison(list(MEASURES), [SERIAL]),
+        ),
+        Claim(
+            where="Section III.B; Table III",
+            quote="comparable or even superior accuracy to LoRA and LoRA+",
+            says="CLIP: each serial variant is comparable with, or better than, its LoRA counterpart.",
+            question=Comparison(["accuracy"], [SERIAL, PLUS], comparable=True),
+        ),
+        Claim(
+            where="Section III.C; Table IV",
+            quote="outperform LoRA and LoRA+ in nearly all cases",
+            says="SAM: each serial variant is better than its LoRA counterpart in nearly all cases.",
+            question=Comparison(["dice"], [SERIAL, PLUS], share="nearly all"),
+        ),
+        Claim(
+            where="Section III.A; Table II",
+            quote="maintains similar or even improved FID and CLIP-Score across most styles",
+            says="SD3: Serial LoRA's FID and CLIP-Score are similar to LoRA's or better, for most styles.",
+            question=Comparison(["fid", "clip_score"], [SERIAL], share="most", comparable=True),
+        ),
+        Claim(
+            where="Section III.A; Fig. 4",
+            quote="learn the style accurately while generating images that align well",
+            says="SD3: the pictures look right, in style and content.",
+            question=Question(
+                not_shown("A few pictures, chosen; no human judgement."),
+                untestable("It needs people who judge, and the paper's model at 1024 pixels."),
+            ),
+        ),
+    ],
+    "Few pictures": [
+        Claim(
+            where="Section III.B; Table III",
+            quote="consistently exhibits marginally improved accuracy across almost all datasets",
+            says="CLIP, one shot: Serial LoRA is a little better than LoRA on almost all data sets.",
+            question=Comparison(["accuracy"], [SERIAL], share="nearly all", amounts=[1]),
+        ),
+        Claim(
+            where="Section III.C; Table IV",
+            quote="achieves state-of-the-art results in few-shot learning involving comparatively fewer samples",
+            says="SAM, 20% of the pictures: Serial LoRA+ is the best method.",
+            question=Question(sam_plus_best_printed, sam_plus_best_here),
+        ),
+        Claim(
+            where="Section III.C; Table IV",
+            quote="superior performance of Serial LoRA under more limited data conditions",
+            says="SAM: Serial LoRA's lead over LoRA is larger when there are fewer pictures.",
+            question=Question(sam_lead_printed, sam_lead_here),
+        ),
+    ],
+    "LoRA+": [
+        Claim(
+            where="Section III.B; Table III",
+            quote="outperforms LoRA+ in accuracy across all datasets and shot settings",
+            says="CLIP: Serial LoRA+ is better than LoRA+ in every cell.",
+            question=Comparison(["accuracy"], [PLUS]),
+        ),
+        Claim(
+            where="Section III.A; Table II",
+            quote="comparable or superior scores in various styles",
+            says="SD3: Serial LoRA+ is comparable with LoRA+ or better, for most styles.",
+            question=Comparison(["fid", "clip_score"], [PLUS], share="most", comparable=True),
+        ),
+        Claim(
+            where="Section I; Section IV",
+            quote="compatibility with existing LoRA improvements",
+            says="LoRA+ can be added to Serial LoRA: Serial LoRA+ is not worse than Serial LoRA.",
+            question=Comparison(
+                ["accuracy", "dice", "fid"], [("serial_lora_plus", "serial_lora")], comparable=True
+            ),
+        ),
+        Claim(
+            where="Section III (implied)",
+            quote="within advanced fine-tuning structures",
+            says="CLIP: LoRA+ is a stronger baseline than LoRA.",
+            question=Comparison(["accuracy"], [("lora_plus", "lora")], share="most"),
+        ),
+    ],
+    "Rank and budget": [
+        Claim(
+            where="Section III.D; Fig. 5",
+            quote="adaptability of the Serial LoRA method under different rank settings",
+            says="CLIP: at equal rank Serial LoRA keeps up with LoRA at every rank.",
+            question=Question(
+                not_shown("Fig. 5 alone, without numbers, shots or spread."),
+                comparable_at_every_rank,
+            ),
+        ),
+        Claim(
+            where="Section III.B",
+            quote="captures parameter commonalities across the attention heads more effectively",
+            says="What Serial LoRA reaches is due to sharing, not to its size: it beats LoRA at the same number of parameters.",
+            question=Comparison(
+                ["accuracy", "dice", "fid"], [("serial_lora", "lora_equal_budget")], share="most"
+            ),
+        ),
+    ],
+    "Inside the adapter": [
+        Claim(
+            where="Section II.D; equations 4 and 5",
+            quote="equivalently builds multiple LoRAs",
+            says="One shared pair acts as a LoRA pair on each of q, k and v.",
+            question=Question(not_shown("Equations 4 and 5."), serial_equals_three_pairs),
+        ),
+        Claim(
+            where="Section II.D; Fig. 3",
+            quote="consistent intermediate positioning between the original pre-trained model and standard",
+            says="Serial LoRA's singular values lie between the base's and LoRA's.",
+            question=Question(
+                not_shown("Fig. 3 alone, without numbers; which matrix it shows is not said."),
+                spectrum_lies_between,
+            ),
+        ),
+        Claim(
+            where="Section II.D; Fig. 3",
+            quote="a more gradual decay pattern",
+            says="Serial LoRA's singular values fall more gradually than LoRA's.",
+            question=Question(
+                not_shown("Fig. 3 alone, without numbers."), spectrum_falls_gradually
+            ),
+        ),
+        Claim(
+            where="Section II.D",
+            quote="likely contributing to its superior performance",
+            says="The shape of the spectrum is a cause of the performance.",
+            question=Question(
+                not_shown("The spectrum is shown, not changed."),
+                untestable("It needs runs in which the spectrum alone differs."),
+            ),
+        ),
+    ],
+    "Data and metric": [
+        Claim(
+            where="Abstract; Section I",
+            quote="extensive experiments on 24 datasets",
+            says="The experiments cover 24 data sets.",
+            question=Question(
+                number_of_datasets, untestable("It is about the paper's own experiments.")
+            ),
+        ),
+        Claim(
+            where="Section III.C",
+            quote="a lower score indicates greater accuracy",
+            says="A lower Dice means a more accurate mask.",
+            question=Question(
+                not_shown("No second measure stands beside it."), lower_dice_is_better
+            ),
+        ),
+    ],
+}
+"""Every claim under its theme, in the ledger's order."""
 
 
 def judge(claim: Claim, evidence: Evidence) -> Row:
     """Both findings on one claim; where its records are missing, the second one says so."""
-    tables = _find(claims_tables, claim.tables, evidence.paper)
+    tables = claim.question.tables(evidence)
     try:
-        here = _find(claims_records, claim.here, evidence)
+        here = claim.question.here(evidence)
     except NoRecords as error:
         here = Finding(MISSING, str(error))
     return Row(claim, tables, here)
 
 
-def _find(functions: ModuleType, test: dict[str, dict[str, Any]], evidence: Any) -> Finding:
-    ((name, options),) = test.items()
-    function = getattr(functions, name, None)
-    if function is None:
-        raise SerialLoRAError(
-            f"{functions.__name__} has no function {name!r}; correct assets/claims.json."
-        )
-    return function(evidence, **options)
-
-
 def ledger(evidence: Evidence | None = None) -> list[Row]:
     """All claims, judged by the given evidence or by what is shipped."""
     evidence = evidence or load_evidence()
-    return [judge(claim, evidence) for claim in paper_claims()]
+    return [judge(claim, evidence) for claims in CLAIMS.values() for claim in claims]
 
 
 # --------------------------------------------------------------------------- as tables
@@ -113,8 +331,8 @@ def ledger_frame(rows: Sequence[Row], theme: str) -> pd.DataFrame:
     Raises:
         SerialLoRAError: there is no such theme.
     """
-    if theme not in themes():
-        raise SerialLoRAError(f"There is no theme {theme!r}; choose from {', '.join(themes())}.")
+    if theme not in CLAIMS:
+        raise SerialLoRAError(f"There is no theme {theme!r}; choose from {', '.join(CLAIMS)}.")
     return pd.DataFrame(
         [
             {
@@ -123,7 +341,7 @@ def ledger_frame(rows: Sequence[Row], theme: str) -> pd.DataFrame:
                 "Measured here": _cell(row.here),
             }
             for row in rows
-            if row.claim.theme == theme
+            if row.claim in CLAIMS[theme]
         ]
     )
 
@@ -149,41 +367,9 @@ def counts_frame(rows: Sequence[Row]) -> pd.DataFrame:
     )
 
 
-def rules() -> list[str]:
-    """The rules that verdicts are given by, in words."""
-    margins = ", ".join(f"{item.margin:.1f} {item.unit}" for item in MEASURES.values())
-    return [
-        "**Tables.** The paper prints one number a cell (a data set and an amount of data) and no "
-        "spread, so cells are counted. *Nearly all* asks for nine in ten, *most* for more than "
-        "half. A claim that is true in most cells, but not in as many as it says, holds in part.",
-        "**Pairs.** Our runs with the same data set, amount of data and seed saw the same "
-        "pictures, so methods are compared run by run. Amounts are averaged first, since a seed's "
-        "small training sets lie inside its large ones: a pair is one data set and one seed. "
-        "After ± stands the standard error over pairs; in brackets, how many data sets and seeds, "
-        "and in how many cells the mean over seeds speaks for the first method.",
-        f"**Better** holds when the mean difference is more than {ERRORS:g} standard errors above "
-        f"zero, and does not when it is more than {ERRORS:g} below. In between the runs do not "
-        "tell the methods apart, which is not the same as equal. Better, but in fewer cells than "
-        "the claim says, is in part.",
-        f"**Comparable** means not behind by more than a margin: it holds when even {ERRORS:g} "
-        f"standard errors below the mean the first is behind by less, and does not when {ERRORS:g} "
-        f"above the mean it is behind by more. The margins are {margins}. They are a choice, and a "
-        "difference can be real and within them.",
-        "**Signs.** Positive speaks for the method named first. FID, where less is better, is "
-        "compared by 100 times the logarithm of the ratio, which is the difference in per cent as "
-        "long as it is small.",
-        "**Several comparisons.** A claim about several holds where it holds for as many as it "
-        "says; it does not where one of them refutes a claim about all; else it holds in part.",
-        "**Limits.** Ours are small models and drawings, the paper's are large models and "
-        "photographs: a verdict here is about the method at this scale. With so many claims and "
-        "two standard errors, expect a verdict or two to be luck, and more where a row stands on "
-        "few pairs.",
-    ]
-
-
 def page() -> str:
     """The whole ledger as Markdown."""
-    rows, about = ledger(), paper()
+    rows, about = ledger(), citation()
     parts = [
         "# The paper's claims, one by one",
         f"*{about['title']}* (arXiv:{about['arxiv']}). One row a claim: where it stands, what the "
@@ -192,20 +378,15 @@ def page() -> str:
         "`python -m serial_lora_course.claims.ledger --write CLAIMS.md`; lesson 09 explains it.",
         markdown_table(counts_frame(rows)),
     ]
-    for theme in themes():
+    for theme in CLAIMS:
         parts += [f"## {theme}", markdown_table(ledger_frame(rows, theme))]
     parts += [
         "## What does not fit together in the paper",
-        markdown_table(_inconsistencies()),
+        markdown_table(inconsistency_frame()),
         "## The rules",
         "\n".join(f"- {rule}" for rule in rules()),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _inconsistencies() -> pd.DataFrame:
-    names = {"where": "Where", "says": "The paper says", "finding": "What we find"}
-    return inconsistency_frame().rename(columns=names)
 
 
 def markdown_table(table: pd.DataFrame) -> str:

@@ -1,8 +1,4 @@
-"""The verdicts on a claim, and the rules that turn numbers into one of them.
-
-`claims_tables` and `claims_records` bring the numbers, and wherever runs or cells are compared the
-rules here decide.
-"""
+"""The verdicts on a claim, and the rules that turn numbers into one of them."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.claims.evidence import Difference
+from serial_lora_course.claims.evidence import MEASURES
 
 HOLDS, IN_PART, FAILS = "holds", "holds in part", "does not hold"
 OPEN, UNTESTABLE = "not told apart", "not testable here"
@@ -27,27 +23,6 @@ SHARES: dict[str, Callable[[int, int], bool]] = {
     "most": lambda count, cells: 2 * count > cells,
 }
 """What a claim's word for "how often" asks of a number of cells."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One comparison behind a finding: two methods on one measure, as a difference.
-
-    Attributes:
-        label: what tells it from the finding's others; empty, or ending in a blank.
-        verdict: one of `VERDICTS`.
-        note: what is to be said beside it.
-    """
-
-    label: str
-    difference: Difference
-    verdict: str
-    note: str = ""
-
-    def words(self, with_verdict: bool) -> str:
-        """The difference, and what is to be said of it."""
-        said = [self.verdict] * with_verdict + [self.note] * bool(self.note)
-        return ", ".join([f"{self.label}{self.difference}", *said])
 
 
 @dataclass(frozen=True)
@@ -84,7 +59,7 @@ def verdict_by_cells(count: int, cells: int, share: str) -> str:
         SerialLoRAError: there are no cells, in which everything would hold.
     """
     if not cells:
-        raise SerialLoRAError("No cell was counted; correct the amounts in assets/claims.json.")
+        raise SerialLoRAError("No cell was counted; correct the claim's amounts.")
     if SHARES[share](count, cells):
         return HOLDS
     return IN_PART if SHARES["most"](count, cells) else FAILS
@@ -101,7 +76,7 @@ def combined(verdicts: Iterable[str], share: str = "all") -> str:
     """
     verdicts = list(verdicts)
     if not verdicts:
-        raise SerialLoRAError("Nothing was compared; correct the options in assets/claims.json.")
+        raise SerialLoRAError("Nothing was compared; correct the claim's measures.")
     if SHARES[share](verdicts.count(HOLDS), len(verdicts)):
         return HOLDS
     if FAILS in verdicts and share == "all":
@@ -111,9 +86,33 @@ def combined(verdicts: Iterable[str], share: str = "all") -> str:
     return FAILS if FAILS in verdicts else OPEN
 
 
-def combine_parts(parts: Iterable[Part], share: str = "all") -> Finding:
-    """The finding of several comparisons, each in words."""
-    parts = tuple(parts)
-    mixed = len({part.verdict for part in parts}) > 1
-    says = "; ".join(part.words(mixed) for part in parts)
-    return Finding(combined((part.verdict for part in parts), share), f"{says}.")
+def rules() -> list[str]:
+    """The rules that verdicts are given by, in words."""
+    margins = ", ".join(f"{item.margin:.1f} {item.unit}" for item in MEASURES.values())
+    return [
+        "**Tables.** The paper prints one number a cell (a data set and an amount of data) and no "
+        "spread, so cells are counted. *Nearly all* asks for nine in ten, *most* for more than "
+        "half. A claim that is true in most cells, but not in as many as it says, holds in part.",
+        "**Pairs.** Our runs with the same data set, amount of data and seed saw the same "
+        "pictures, so methods are compared run by run. Amounts are averaged first, since a seed's "
+        "small training sets lie inside its large ones: a pair is one data set and one seed. "
+        "After ± stands the standard error over pairs; in brackets, how many data sets and seeds, "
+        "and in how many cells the mean over seeds speaks for the first method.",
+        f"**Better** holds when the mean difference is more than {ERRORS:g} standard errors above "
+        f"zero, and does not when it is more than {ERRORS:g} below. In between the runs do not "
+        "tell the methods apart, which is not the same as equal. Better, but in fewer cells than "
+        "the claim says, is in part.",
+        f"**Comparable** means not behind by more than a margin: it holds when even {ERRORS:g} "
+        f"standard errors below the mean the first is behind by less, and does not when {ERRORS:g} "
+        f"above the mean it is behind by more. The margins are {margins}. They are a choice, and a "
+        "difference can be real and within them.",
+        "**Signs.** Positive speaks for the method named first. FID, where less is better, is "
+        "compared by 100 times the logarithm of the ratio, which is the difference in per cent as "
+        "long as it is small.",
+        "**Several comparisons.** A claim about several holds where it holds for as many as it "
+        "says; it does not where one of them refutes a claim about all; else it holds in part.",
+        "**Limits.** Ours are small models and drawings, the paper's are large models and "
+        "photographs: a verdict here is about the method at this scale. With so many claims and "
+        "two standard errors, expect a verdict or two to be luck, and more where a row stands on "
+        "few pairs.",
+    ]

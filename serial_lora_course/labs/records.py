@@ -317,9 +317,37 @@ def _names_or_all(used: pd.Series, known: Collection[str]) -> str:
 # ------------------------------------------------------------------------- methods beside methods
 
 
-def _by_method(results: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """A measure with one column a method; a row is what methods share: data set, shots and seed."""
-    return results.pivot(index=["dataset", "shots", "seed"], columns="method", values=measure)
+def by_method(results: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """A measure with one column a method; a row is what methods share: data set, shots and seed.
+
+    Raises:
+        SerialLoRAError: two runs share a cell, such as two ranks of one method.
+    """
+    index = ["dataset", "shots", "seed"]
+    if results.duplicated([*index, "method"]).any():
+        raise SerialLoRAError(
+            "Some runs share data set, shots, seed and method; pick one rank before comparing."
+        )
+    return results.pivot(index=index, columns="method", values=measure)
+
+
+def paired(results: pd.DataFrame, one: str, other: str, measure: str) -> pd.Series:
+    """A measure of method ``one`` minus that of ``other``, a value for each run of both.
+
+    Two runs with the same data set, shots and seed saw the same training pictures, so their
+    difference is free of most of the luck of the draw.
+
+    Raises:
+        SerialLoRAError: the two methods have no runs to pair.
+    """
+    wide = by_method(results, measure)
+    missing = [method for method in (one, other) if method not in wide.columns]
+    difference = pd.Series(dtype=float) if missing else (wide[one] - wide[other]).dropna()
+    if difference.empty:
+        raise SerialLoRAError(
+            f"{one} and {other} have no run with the same data set, shots and seed; run both."
+        )
+    return difference
 
 
 def methods_table(
@@ -334,7 +362,7 @@ def methods_table(
         measure: the column to average.
         write: (mean, standard deviation over seeds) -> what stands in the table.
     """
-    everywhere = _by_method(results, measure).dropna()
+    everywhere = by_method(results, measure).dropna()
     by_seed = everywhere.groupby(["shots", "seed"]).mean().groupby("shots")
     mean, spread = by_seed.mean(), by_seed.std()  # rows: shots, columns: methods
     parameters = results.groupby("method")["parameters"].first()
@@ -350,9 +378,6 @@ def methods_table(
 def paired_difference(results: pd.DataFrame, one: str, other: str, measure: str) -> pd.DataFrame:
     """How far method ``one`` is above ``other`` on the same pictures, by number of shots.
 
-    Two runs with the same data set, shots and seed saw the same training pictures, so their
-    difference is free of most of the luck of the draw.
-
     Args:
         results: as :func:`frame` gives them, of one rank.
         measure: a column of which more is better.
@@ -365,14 +390,7 @@ def paired_difference(results: pd.DataFrame, one: str, other: str, measure: str)
     Raises:
         SerialLoRAError: the two methods have no runs to pair.
     """
-    wide = _by_method(results, measure)
-    missing = [method for method in (one, other) if method not in wide.columns]
-    difference = pd.Series(dtype=float) if missing else (wide[one] - wide[other]).dropna()
-    if difference.empty:
-        raise SerialLoRAError(
-            f"{one} and {other} have no run with the same data set, shots and seed; run both."
-        )
-    table = difference.groupby("shots").agg(["mean", "sem", "count"])
+    table = paired(results, one, other, measure).groupby("shots").agg(["mean", "sem", "count"])
     table["verdict"] = [
         "not told apart"
         if not abs(row["mean"]) > 2 * row["sem"]

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.claims import paper
 from serial_lora_course.figures import base as plots
 from serial_lora_course.labs.methods import METHOD_TITLES
 
@@ -334,11 +333,3 @@ def test_a_table_has_words_left_and_numbers_right(capture_display):
         "| a\\|b | 1,234,567 | 4.00 | **3.84** |",
         "| c | 8 | 3.25 | 1,000 |",
     ]
-
-
-def test_the_readings_that_fit_are_marked():
-    marked = paper.readings_frame(mark=True)
-    assert len(marked) == len(paper.audit())
-    for (_, row), audited in zip(marked.iterrows(), paper.audit(), strict=True):
-        bold = {name for name in paper.READINGS if row[name].startswith("**")}
-        assert bold == set(audited.matches)

@@ -1,4 +1,4 @@
-"""The formulas, the counter-examples and the paper's tables; no model is built here."""
+"""The formulas and the counter-examples; no model is built here."""
 
 import math
 
@@ -6,21 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serial_lora import counting
 from serial_lora.counting import lora_count, pair_count, serial_lora_count
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.claims import paper as tables
-from serial_lora_course.claims.paper import (
-    audit,
-    audit_frame,
-    inconsistencies,
-    inconsistency_frame,
-    paper,
-    paper_results,
-    paper_settings,
-    paper_table,
-    readings_frame,
-)
 from serial_lora_course.models import architectures
 from serial_lora_course.models.architectures import ARCHITECTURES, BASELINES, Tower, ratio_frame
 
@@ -97,121 +84,3 @@ def test_an_unknown_architecture_lists_the_known_ones():
     with pytest.raises(SerialLoRAError, match="clip, sam, sd3"):
         architectures.architecture("clap")
     assert architectures.architecture("sam") is ARCHITECTURES["sam"]
-
-
-# ------------------------------------------------------------------ the audit
-
-
-def test_every_printed_figure_has_the_expected_verdict():
-    kinds = {(row.model, row.unit): set() for row in audit()}
-    for row in audit():
-        kinds[row.model, row.unit].add(row.kind)
-    assert kinds == {
-        ("clip", "M"): {"unit"},
-        ("sam", "M"): {"unit"},
-        ("sam", "MB"): {"right"},
-        ("sd3", "M"): {"unexplained"},
-    }
-
-
-def test_the_audit_is_arithmetic_done_again():
-    rows = {(row.model, row.method, row.unit): row for row in audit()}
-    for (model, method, _), row in rows.items():
-        assert row.exact == PAPER_COUNTS[model][method == "serial_lora"]
-    clip = rows["clip", "lora", "M"]
-    assert clip.exact == 3.84 * 1024 * 1000
-    assert clip.matches == ("units of 1024 x 1000 parameters",)
-    assert rows["clip", "serial_lora", "M"].exact == 0.96 * 1024 * 1000
-    sam = rows["sam", "lora", "M"]
-    assert sam.matches == ("float32 bytes in MB",)
-    assert f"{4 * sam.exact / 1e6:.2f}" == "18.87"
-    assert f"{ARCHITECTURES['sd3'].lora():,}" in sam.verdict  # the same digits elsewhere
-    sd3 = rows["sd3", "lora", "M"]
-    assert sd3.matches == ()
-    assert "+2.4%" in sd3.verdict
-    # The unexplained figures fit one formula, for both methods at once.
-    assert round((2 * 64 + 3) * 1536 * 24 * 4 / 1e6, 2) == sd3.printed
-    assert round((2 * 64 + 3) * 1536 * 24 / 1e6, 2) == rows["sd3", "serial_lora", "M"].printed
-    assert f"{(2 * 64 + 3) * 1536 * 24 * 4:,}" in sd3.verdict
-
-
-def test_a_right_figure_would_be_called_right(monkeypatch):
-    """The verdicts follow the data, so changed data change them."""
-    row = {"model": "clip", "method": "lora", "printed": 3.93, "unit": "M", "where": "a test"}
-    monkeypatch.setattr(counting, "_asset", lambda name: {"parameters": [row]})
-    (judged,) = audit()
-    assert judged.kind == "right" and "3,932,160" in judged.verdict
-
-
-def test_the_audit_tables_show_every_row():
-    assert len(audit_frame()) == len(audit()) == 8
-    assert set(readings_frame().columns) >= set(tables.READINGS)
-    assert not audit_frame().isna().any().any()
-
-
-# ------------------------------------------------------------------ the paper's tables
-
-
-def test_the_papers_tables_are_complete():
-    results = paper_results()
-    sizes = results.groupby("where").size().to_dict()
-    assert sizes == {"Table II": 3 * 4 * 4 * 2, "Table III": 3 * 4 * 4, "Table IV": 3 * 4 * 5}
-    assert not results.duplicated(["where", "dataset", "method", "amount", "metric"]).any()
-    assert set(results["better"]) == {"higher", "lower"}
-    assert results["value"].gt(0).all()
-
-
-@pytest.mark.parametrize(
-    ("where", "row", "column", "value"),
-    [
-        ("Table II", ("50%", "Serial LoRA+"), ("art_nouveau", "clip_score"), 0.6884),
-        ("Table II", ("100%", "LoRA"), ("impressionism", "fid"), 73.50),
-        ("Table III", ("1 shot", "LoRA+"), "eurosat", 59.45),
-        ("Table III", ("16 shot", "Serial LoRA"), "food101", 86.98),
-        ("Table IV", ("20%", "LoRA+"), "strawberry", 0.4512),
-        ("Table IV", ("100%", "Serial LoRA"), "human", 0.0439),
-    ],
-)
-def test_cells_read_off_the_paper(where, row, column, value):
-    assert paper_table(where).loc[row, column] == value
-
-
-def test_rows_come_in_the_papers_order():
-    methods = ["LoRA", "Serial LoRA", "LoRA+", "Serial LoRA+"]
-    table = paper_table("Table III")
-    assert list(table.index) == [(a, m) for a in ("1 shot", "4 shot", "16 shot") for m in methods]
-
-
-def test_an_unknown_table_lists_the_known_ones():
-    with pytest.raises(SerialLoRAError, match="Table II, Table III, Table IV"):
-        paper_table("Table V")
-
-
-def test_settings_and_citation():
-    settings = paper_settings().set_index("model")
-    assert settings["rank"].to_dict() == {key: ARCHITECTURES[key].rank for key in PAPER_COUNTS}
-    assert settings.loc["clip", "lr"] == 2e-4
-    assert len(paper()["authors"]) == 10
-
-
-def test_inconsistencies_are_sentences_with_their_numbers_filled_in():
-    entries = inconsistencies()
-    assert len({entry["key"] for entry in entries}) == len(entries) >= 18
-    for entry in entries:
-        assert set(entry) == {"key", "kind", "where", "says", "finding"}
-        assert "{" not in entry["says"] + entry["finding"]
-        assert entry["finding"].endswith(".")
-    assert len(inconsistency_frame()) == len(entries)
-
-
-def test_computed_facts_against_a_second_reading_of_the_tables():
-    clip, dice = paper_table("Table III"), paper_table("Table IV")
-    facts = tables.paper_facts()
-    worse = clip.xs("LoRA+", level="method") < clip.xs("LoRA", level="method")
-    assert facts["lora_plus_below"] == worse.to_numpy().sum() == 9
-    best = dice.loc["20%"].idxmin()
-    assert facts["serial_plus_best_20"] == (best == "Serial LoRA+").sum() == 1
-    assert facts["tabulated_datasets"] == 13
-    text = {entry["key"]: entry["finding"] for entry in inconsistencies()}
-    assert "84.08, 79.44, 77.98" in text["lora-plus-clip"]
-    assert "18,874,368 bytes" in text["sam-unit"]
