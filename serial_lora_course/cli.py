@@ -1,7 +1,9 @@
-"""The command line: ``serial-lora doctor``, ``lab clip|sam|sd3``, ``grade``."""
+"""The command line: ``serial-lora doctor``, ``course``, ``open``, ``lab clip|sam|sd3``, ``grade``."""
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +11,10 @@ from typing import Annotated
 import typer
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.doctor import doctor as examine
 from serial_lora_course.labs.commands import app as lab_app
+
+FIRST_LESSON = "00_start_here.ipynb"
 
 app = typer.Typer(
     add_completion=False,
@@ -33,11 +38,51 @@ def main(arguments: list[str] | None = None) -> None:
 @app.command()
 def doctor() -> None:
     """Say whether this machine is ready for the course, and what to do where it is not."""
-    from serial_lora_course.doctor import doctor as examine
-
     report = examine()
     print(report)
     raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def course(
+    clip_data: Annotated[str, typer.Option(help="tiny data sets of the CLIP lab")] = "all",
+    sam_data: Annotated[str, typer.Option(help="tiny data sets of the SAM lab")] = "all",
+    sd3_data: Annotated[str, typer.Option(help="styles of the SD3 lab")] = "openmoji,night",
+) -> None:
+    """Run the doctor, then the three labs at tiny scale, Serial LoRA beside LoRA.
+
+    Runs whose record is in runs/ already are not run again.
+    """
+    for command in course_commands(clip_data, sam_data, sd3_data):
+        print(f"\n$ serial-lora {shlex.join(command)}", flush=True)
+        if code := app(args=command, standalone_mode=False):
+            raise typer.Exit(code)
+    print("\nNext: `serial-lora open` opens the lessons in JupyterLab; start with lesson 00.")
+
+
+def course_commands(clip_data: str, sam_data: str, sd3_data: str) -> list[list[str]]:
+    """What `serial-lora course` runs, each as somebody would type it."""
+    labs = {
+        "clip": ["--dataset", clip_data, "--shots", "16"],
+        "sam": ["--dataset", sam_data, "--percent", "100"],
+        "sd3": ["--dataset", sd3_data, "--percent", "100"],
+    }
+    common = ["--scale", "tiny", "--methods", "lora,serial_lora", "--seeds", "1"]
+    return [["doctor"], *(["lab", name, *options, *common] for name, options in labs.items())]
+
+
+@app.command("open")
+def open_lessons() -> None:
+    """Open the lessons in JupyterLab, lesson 00 first."""
+    here, checkout = Path.cwd(), Path(__file__).resolve().parents[1]
+    for folder in (here, *here.parents, checkout):
+        lesson = folder / "notebooks" / FIRST_LESSON
+        if lesson.is_file():
+            command = [sys.executable, "-m", "jupyterlab", str(lesson)]
+            raise typer.Exit(subprocess.run(command).returncode)
+    raise SerialLoRAError(
+        f"notebooks/{FIRST_LESSON} is neither here nor further up: run this in the course's folder."
+    )
 
 
 @app.command()
@@ -52,6 +97,7 @@ def grade(
     Each runs offline in a folder of its own and may write nowhere else. Exit code 2: a notebook
     could not be read, or is no lesson of the course; the others are graded all the same.
     """
+    # Here, because notebook packages take half a second that the other commands need not wait for.
     from serial_lora_course.grading import report as grade_report
 
     raise typer.Exit(grade_report.run(notebooks, timeout, jobs, out))

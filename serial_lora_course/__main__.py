@@ -1,0 +1,25 @@
+"""``serial-lora``: the command line, or one sentence where only the library is installed."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; exit code 2 where the course's packages are not installed."""
+    try:
+        from serial_lora_course.cli import (
+            main as run,
+        )  # here, since a bare install lacks its packages
+    except ModuleNotFoundError as error:
+        if (error.name or "serial_lora").startswith("serial_lora"):
+            raise  # a file of ours is missing, which no installation of packages mends
+        print(
+            f"serial-lora: only the library is installed here ({error.name} is missing): the course "
+            'needs `pip install ".[course]"` in its checkout.',
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""All that must hold before a change is kept: ``python -m tools.test``, on every system.
+
+::
+
+    python -m tools.test                    style, tests but the slow ones, documents, every notebook
+    python -m tools.test --all              the slow tests too
+    python -m tools.test --lint             style alone
+    python -m tools.test --library          tests of the library alone
+    python -m tools.test --lessons 00-04    these lessons alone, both folders; all without a number
+
+Tests and lessons run without a network, on two processes of one thread each. The first step that
+fails ends the run, with its exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.offline import offline_environment
+from tools.notebooks import CELL_TIMEOUT_SECONDS, find_root, find_sources
+
+STYLE = [["ruff", "check", "."], ["ruff", "format", "--check", "."]]
+DOCUMENTS = [["tools.notebooks", "--check"], ["tools.documents", "--check"]]
+PYTEST = ["pytest", "-q", "-n", "2"]
+
+
+def lesson_steps(root: Path, lessons: str = "") -> list[list[str]]:
+    """Run both notebooks of each lesson under nbval, which compares the outputs of proof cells.
+
+    Args:
+        root: the checkout.
+        lessons: such as ``00-04`` or ``06``; every lesson when empty.
+    """
+    first, _, last = lessons.partition("-")
+    stems = [
+        source.stem
+        for source in find_sources(root)
+        if not lessons or first <= source.name[:2] <= (last or first)
+    ]
+    if not stems:
+        raise SerialLoRAError(f"No lesson has a number in {lessons!r}: write 06, or 00-04.")
+    notebooks = [
+        f"{folder}/{stem}.ipynb" for folder in ("notebooks", "solutions") for stem in stems
+    ]
+    options = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_SECONDS}"]
+    return [[*PYTEST, "--dist", "loadfile", *options, *notebooks]]
+
+
+def steps(root: Path, options: argparse.Namespace) -> list[list[str]]:
+    """The Python modules to run, each with its arguments; all of them when none was asked for."""
+    chosen: list[list[str]] = []
+    if options.lint:
+        chosen += STYLE
+    if options.library:
+        chosen += [[*PYTEST, "tests/library"]]
+    if options.lessons is not None:
+        chosen += lesson_steps(root, options.lessons)
+    if chosen:
+        return chosen
+    marks = [] if options.all else ["-m", "not slow"]
+    return [*STYLE, [*PYTEST, *marks, "tests"], *DOCUMENTS, *lesson_steps(root)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the steps in order; the exit code of the first that fails, 2 for a wrong lesson number."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.test", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--all", action="store_true", help="the slow tests too")
+    parser.add_argument("--lint", action="store_true", help="style alone")
+    parser.add_argument("--library", action="store_true", help="the library's tests alone")
+    parser.add_argument("--lessons", nargs="?", const="", metavar="NN-NN", help="lessons alone")
+    options = parser.parse_args(arguments)
+    environment = offline_environment() | {"OMP_NUM_THREADS": "1"}
+    try:
+        root = find_root()
+        planned = steps(root, options)
+    except SerialLoRAError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for step in planned:
+        print(f"\n$ python -m {' '.join(step)}", flush=True)
+        done = subprocess.run([sys.executable, "-m", *step], cwd=root, env=environment)
+        if done.returncode:
+            return done.returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
