@@ -1,4 +1,5 @@
-# The course, by command. `make` alone lists what there is.
+# The course, by command. `make` alone lists what there is. Each target is one line over a command that
+# every system has: README.md says what to type where there is no make.
 #
 #   PYTHON      the interpreter that makes the environment (3.10 or newer)
 #   VENV        where the environment lies
@@ -12,16 +13,12 @@ SAM_DATA ?= all
 SD3_DATA ?= openmoji,night
 BUNDLE ?= dist/serial-lora-bundle
 
-RUN := $(VENV)/bin/python
+BIN := $(VENV)/bin
+RUN := $(BIN)/python
 INSTALLED := $(VENV)/.installed
-# Tests and lessons run without a network: the folder on PYTHONPATH refuses every connection beyond
-# this machine in each Python process. One thread a process, since two processes share the cores.
-OFFLINE = PYTHONPATH="$(CURDIR)/serial_lora_course/offline" \
-	HF_HUB_OFFLINE=1 SERIAL_LORA_STATIC=1 OMP_NUM_THREADS=1
-CELL_TIMEOUT := 170
 
 .DEFAULT_GOAL := help
-.PHONY: help install data course lab doctor test test-all lint test-notebooks notebooks bench \
+.PHONY: help install course lab doctor test test-all lint test-notebooks notebooks bench \
 	bundle bundle-check weights clean
 
 help: ## list these commands
@@ -43,48 +40,30 @@ $(INSTALLED): pyproject.toml
 
 install: $(INSTALLED) ## make the environment and install the course into it
 
-data: install ## draw the emoji of every style once, and keep them
-	@$(RUN) -c "from serial_lora_course.data.emoji import STYLES, load_emoji; \
-		[print(f'{style}: {len(load_emoji(style).names)} pictures') for style in STYLES]"
-
-course: data ## set up everything and run the labs at tiny scale, Serial LoRA beside LoRA
-	$(VENV)/bin/serial-lora doctor
-	$(VENV)/bin/serial-lora lab clip --scale tiny --dataset $(CLIP_DATA) \
-		--methods lora,serial_lora --shots 16 --seeds 1
-	$(VENV)/bin/serial-lora lab sam --scale tiny --dataset $(SAM_DATA) \
-		--methods lora,serial_lora --percent 100 --seeds 1
-	$(VENV)/bin/serial-lora lab sd3 --scale tiny --dataset $(SD3_DATA) \
-		--methods lora,serial_lora --percent 100 --seeds 1
-	@echo "Next: \"make lab\" opens the lessons in JupyterLab; start with 00_start_here."
+course: install ## set up everything and run the labs at tiny scale, Serial LoRA beside LoRA
+	$(BIN)/serial-lora course --clip-data $(CLIP_DATA) --sam-data $(SAM_DATA) --sd3-data $(SD3_DATA)
 
 lab: install ## open the lessons in JupyterLab
-	$(RUN) -m jupyterlab notebooks/00_start_here.ipynb
+	$(BIN)/serial-lora open
 
 doctor: install ## say whether this machine is ready, and what to mend
-	$(VENV)/bin/serial-lora doctor
+	$(BIN)/serial-lora doctor
 
 lint: install ## look for mistakes in the code without running it
-	$(RUN) -m ruff check .
+	$(RUN) -m tools.test --lint
 
-test: lint ## run all tests but the slow ones, and every notebook, without a network
-	$(OFFLINE) $(RUN) -m pytest -q -n 2 -m "not slow" tests
-	$(MAKE) test-notebooks
+test: install ## run all tests but the slow ones, and every notebook, without a network
+	$(RUN) -m tools.test
 
-test-all: lint ## run all tests, the slow ones too, and every notebook
-	$(OFFLINE) $(RUN) -m pytest -q -n 2 tests
-	$(MAKE) test-notebooks
+test-all: install ## run all tests, the slow ones too, and every notebook
+	$(RUN) -m tools.test --all
 
-test-notebooks: install ## compare notebooks with their sources, and run both folders
-	$(RUN) -m tools.notebooks --check
-	$(RUN) -m serial_lora_course.claims.ledger --check CLAIMS.md
-	$(OFFLINE) $(RUN) -m pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env \
-		--nbval-cell-timeout=$(CELL_TIMEOUT) notebooks solutions
+test-notebooks: install ## run both folders of notebooks
+	$(RUN) -m tools.test --lessons
 
-notebooks: install ## run the lesson sources and write both folders of notebooks from them
+notebooks: install ## run the lesson sources; write notebooks and pages from them
 	$(RUN) -m tools.notebooks build
-	$(RUN) -m serial_lora_course.checks.lessons --write README.md
-	$(RUN) -m tools.plans --write INSTRUCTORS.md
-	$(RUN) -m serial_lora_course.claims.ledger --write CLAIMS.md
+	$(RUN) -m tools.documents
 
 bench: install ## measure speed and memory (see benchmarks/README.md)
 	$(RUN) -m benchmarks

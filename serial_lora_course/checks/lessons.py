@@ -3,27 +3,18 @@
 Titles and goals are written here and nowhere else; minutes and memory are measured when
 ``python -m tools.notebooks build`` executes a lesson, and kept in
 ``serial_lora_course/assets/lessons_measured.json``.
-
-``python -m serial_lora_course.checks.lessons --write README.md`` puts the table between the two marker
-lines ``<!-- lessons: begin -->`` and ``<!-- lessons: end -->``; ``--check`` says whether it is
-still there as it should be.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_whole
 
 MEASURED = Path(__file__).resolve().parents[1] / "assets" / "lessons_measured.json"
-BEGIN, END = "<!-- lessons: begin -->", "<!-- lessons: end -->"
 
 
 @dataclass(frozen=True)
@@ -210,81 +201,3 @@ def list_text() -> str:
     ]
     head = ["| Lesson | What you can do afterwards | Runs in (2 CPU cores) |", "|---|---|---|"]
     return "\n".join([*head, *rows])
-
-
-def lesson_table() -> str:
-    """The table of lessons in Markdown, with links to the notebook and to the solved one."""
-    measured = read_measured()
-    lines = [
-        "| Lesson | What you can do afterwards | Runs in (2 CPU cores) | Memory | Solved |",
-        "|---|---|---|---|---|",
-    ]
-    for lesson in LESSONS:
-        numbers = measured.get(lesson.number)
-        lines.append(
-            f"| [{lesson.number} {lesson.title}](notebooks/{lesson.stem}.ipynb) | {lesson.goal} "
-            f"| {say_minutes(numbers)} | {say_memory(numbers)} "
-            f"| [solved](solutions/{lesson.stem}.ipynb) |"
-        )
-    return "\n".join(lines)
-
-
-def with_table(text: str) -> str:
-    """Return ``text`` with the present table between its two marker lines."""
-    return put_between(text, BEGIN, END, lesson_table())
-
-
-def put_between(text: str, begin: str, end: str, part: str) -> str:
-    """Return a page with ``part`` in the place of what stands between two marker lines.
-
-    Raises:
-        SerialLoRAError: a marker line is missing.
-    """
-    head, found, rest = text.partition(begin)
-    _, closed, tail = rest.partition(end)
-    if not found or not closed:
-        raise SerialLoRAError(f"The page needs the two lines {begin} and {end}.")
-    return f"{head}{begin}\n{part}\n{end}{tail}"
-
-
-def renew(page: Path, renewed: Callable[[str], str], write: bool, command: str) -> int:
-    """Write a page anew, or say that it is stale: what ``--write`` and ``--check`` do.
-
-    Args:
-        page: the page.
-        renewed: gives the text that the page should have, from the text that it has.
-        write: write it; otherwise only compare.
-        command: what mends a stale page, without the page.
-
-    Returns:
-        The exit code: 0, 1 for a stale page, 2 for one that cannot be read, made or written.
-    """
-    try:
-        text = page.read_text(encoding="utf-8")
-        wanted = renewed(text)
-        if write:
-            write_whole(page, wanted.encode())
-    except (OSError, SerialLoRAError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    if not write and text != wanted:
-        print(f"{page} is stale: run `{command} --write {page}`.", file=sys.stderr)
-        return 1
-    return 0
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Print the table, write it into a page, or check the page; 1 when the page is stale."""
-    parser = argparse.ArgumentParser(prog="python -m serial_lora_course.checks.lessons")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="update the table in this page")
-    parser.add_argument("--check", type=Path, metavar="PAGE", help="exit with 1 if it is stale")
-    options = parser.parse_args(arguments)
-    page = options.write or options.check
-    if page is None:
-        print(lesson_table())
-        return 0
-    return renew(page, with_table, bool(options.write), parser.prog)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

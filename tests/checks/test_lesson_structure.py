@@ -185,36 +185,6 @@ def test_lesson_is_measured_and_short(source):
     assert measured["peak_mb"] > 0
 
 
-# ------------------------------------------------------------------------- the table
-
-
-def test_table_goes_between_the_markers(tmp_path, capsys):
-    page = tmp_path / "README.md"
-    page.write_text(f"before\n{lessons.BEGIN}\nyesterday\n{lessons.END}\nafter\n")
-    assert lessons.main(["--check", str(page)]) == 1
-    assert lessons.main(["--write", str(page)]) == 0
-    assert lessons.main(["--check", str(page)]) == 0
-    text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "yesterday" not in text
-    for lesson in lessons.LESSONS:
-        assert f"(notebooks/{lesson.stem}.ipynb)" in text and lesson.goal in text
-    assert "stale" in capsys.readouterr().err
-
-
-def test_page_without_markers_is_left_alone(tmp_path, capsys):
-    page = tmp_path / "README.md"
-    page.write_text("nothing here")
-    assert lessons.main(["--write", str(page)]) == 2
-    assert page.read_text() == "nothing here"
-    assert lessons.main(["--write", str(tmp_path / "none.md")]) == 2
-    assert "needs the two lines" in capsys.readouterr().err
-
-
-def test_readme_table_is_true():
-    page = ROOT / "README.md"
-    assert page.read_text(encoding="utf-8") == lessons.with_table(page.read_text(encoding="utf-8"))
-
-
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

@@ -1,0 +1,261 @@
+"""The generated parts of README.md and INSTRUCTORS.md, and all of CLAIMS.md.
+
+::
+
+    python -m tools.documents            write them
+    python -m tools.documents --check    exit 1 when one is stale, and say which
+
+A generated part stands between two lines, ``<!-- name: begin -->`` and ``<!-- name: end -->``. What
+a plan of INSTRUCTORS.md holds is decided here: which lessons, how long somebody talks before and
+after, and how important an exercise must be to be done in class. How long that takes is not: a
+lesson's running time was measured, and its exercises' minutes stand on their cards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_whole
+from serial_lora_course.checks.exercises import Exercise, read_exercises
+from serial_lora_course.checks.lessons import (
+    LESSONS,
+    Lesson,
+    read_measured,
+    say_memory,
+    say_minutes,
+    whole_minutes,
+)
+from serial_lora_course.claims.ledger import page as claims_page
+from tools.notebooks import find_root, read_source
+
+LEAST_FOR_QUESTIONS = 0.05  # of a session
+
+
+@dataclass(frozen=True)
+class Step:
+    """A lesson in class, or a pause.
+
+    Attributes:
+        lesson: its number; empty for a pause.
+        talk: minutes in which the instructor tells and shows, before and after; or the pause's.
+        least: exercises of at least this importance (dots of five) are done in class.
+    """
+
+    lesson: str
+    talk: int
+    least: int = 4
+
+
+@dataclass(frozen=True)
+class Session:
+    """Some steps in a row, in a given number of minutes."""
+
+    title: str
+    minutes: int
+    steps: tuple[Step, ...]
+
+
+PAUSE = Step("", 15)
+PLANS: dict[str, tuple[Session, ...]] = {
+    "90 minutes": (
+        Session("In one go", 90, (Step("00", 10, 5), Step("02", 10, 5), Step("03", 10, 5))),
+    ),
+    "half a day": (
+        Session(
+            "One half-day",
+            210,
+            (Step("00", 10, 5), Step("02", 10), PAUSE, Step("03", 15), Step("04", 15)),
+        ),
+    ),
+    "two days": (
+        Session(
+            "First day, morning",
+            180,
+            (Step("00", 15, 3), Step("01", 20, 4), PAUSE, Step("02", 15), Step("03", 10, 5)),
+        ),
+        Session("First day, afternoon", 180, (Step("04", 20, 3), PAUSE, Step("06", 20))),
+        Session("Second day, morning", 180, (Step("07", 20), PAUSE, Step("05", 15))),
+        Session(
+            "Second day, afternoon", 195, (Step("08", 15), PAUSE, Step("09", 15), Step("10", 15))
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a lesson: what the builder measured, and its exercises."""
+
+    lesson: Lesson
+    measured: dict | None
+    exercises: tuple[Exercise, ...]
+
+    @property
+    def title(self) -> str:
+        """Number and title."""
+        return f"{self.lesson.number} {self.lesson.title}"
+
+    @property
+    def runs(self) -> int:
+        """The minutes to allow for running it; 1 for a lesson not measured yet."""
+        return whole_minutes(self.measured) if self.measured else 1
+
+    def in_class(self, least: int) -> list[Exercise]:
+        """The exercises of at least this importance."""
+        return [exercise for exercise in self.exercises if exercise.importance >= least]
+
+
+def lesson_facts(root: Path) -> dict[str, Facts]:
+    """The facts of every lesson, by its number."""
+    measured = read_measured()
+    found = {}
+    for lesson in LESSONS:
+        exercises = read_exercises(read_source(root / "solutions" / f"{lesson.stem}.py"))
+        found[lesson.number] = Facts(lesson, measured.get(lesson.number), tuple(exercises))
+    return found
+
+
+def sum_minutes(exercises: Iterable[Exercise]) -> int:
+    """The minutes on these exercises' cards."""
+    return sum(exercise.minutes for exercise in exercises)
+
+
+def minutes_of(step: Step, facts: dict[str, Facts]) -> int:
+    """How long a step takes: talk, the lesson's run, and its exercises in class."""
+    if not step.lesson:
+        return step.talk
+    lesson = facts[step.lesson]
+    return step.talk + lesson.runs + sum_minutes(lesson.in_class(step.least))
+
+
+def lesson_table(facts: dict[str, Facts]) -> str:
+    """For README.md: every lesson with links to its notebook and to the solved one."""
+    lines = [
+        "| Lesson | What you can do afterwards | Runs in (2 CPU cores) | Memory | Solved |",
+        "|---|---|---|---|---|",
+    ]
+    for here in facts.values():
+        stem = here.lesson.stem
+        lines.append(
+            f"| [{here.title}](notebooks/{stem}.ipynb) | {here.lesson.goal} "
+            f"| {say_minutes(here.measured)} | {say_memory(here.measured)} "
+            f"| [solved](solutions/{stem}.ipynb) |"
+        )
+    return "\n".join(lines)
+
+
+def minutes_table(facts: dict[str, Facts]) -> str:
+    """For INSTRUCTORS.md: each lesson's running time, and the minutes of its exercises."""
+    lines = [
+        "| Lesson | Runs in | Exercises | Minutes of all | of importance 4 and 5 |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for here in facts.values():
+        lines.append(
+            f"| {here.title} | {say_minutes(here.measured)} | {len(here.exercises)} "
+            f"| {sum_minutes(here.exercises)} | {sum_minutes(here.in_class(4))} |"
+        )
+    return "\n".join(lines)
+
+
+def plan_table(session: Session, facts: dict[str, Facts]) -> str:
+    """For INSTRUCTORS.md: one session, from minute to minute.
+
+    Raises:
+        SerialLoRAError: its steps leave too little time for questions.
+    """
+    lines = [
+        f"**{session.title}, {session.minutes} minutes**",
+        "",
+        "| From | To | | Told and shown | Runs | Exercises in class |",
+        "|---:|---:|---|---:|---:|---|",
+    ]
+    clock = 0
+    for step in session.steps:
+        until = clock + minutes_of(step, facts)
+        if step.lesson:
+            here = facts[step.lesson]
+            chosen = here.in_class(step.least)
+            numbers = ", ".join(exercise.number for exercise in chosen)
+            row = f"{here.title} | {step.talk} | {here.runs} | {numbers}: {sum_minutes(chosen)}"
+        else:
+            row = "Pause | | |"
+        lines.append(f"| {clock} | {until} | {row} |")
+        clock = until
+    if session.minutes - clock < LEAST_FOR_QUESTIONS * session.minutes:
+        raise SerialLoRAError(
+            f"{session.title}: {clock} of {session.minutes} minutes are taken, which leaves too "
+            "little for questions; do fewer exercises in class."
+        )
+    lines.append(f"| {clock} | {session.minutes} | Questions, and what took longer | | | |")
+    return "\n".join(lines)
+
+
+def put_between(text: str, name: str, part: str) -> str:
+    """Return a page with ``part`` in the place of what stands between the two lines of ``name``.
+
+    Raises:
+        SerialLoRAError: one of the lines is missing.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    head, found, rest = text.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not found or not closed:
+        raise SerialLoRAError(f"The page needs the two lines {begin} and {end}.")
+    return f"{head}{begin}\n{part}\n{end}{tail}"
+
+
+def documents(root: Path) -> dict[Path, str]:
+    """Every page with a generated part, and the text that it should have.
+
+    Raises:
+        SerialLoRAError: marker lines are missing, or a plan does not fit its time.
+    """
+    facts = lesson_facts(root)
+    plans = {
+        f"plan: {name}": "\n\n".join(plan_table(session, facts) for session in sessions)
+        for name, sessions in PLANS.items()
+    }
+    parts = {
+        root / "README.md": {"lessons": lesson_table(facts)},
+        root / "INSTRUCTORS.md": {"minutes": minutes_table(facts), **plans},
+    }
+    pages = {root / "CLAIMS.md": claims_page()}
+    for path, sections in parts.items():
+        pages[path] = path.read_text(encoding="utf-8")
+        for name, part in sections.items():
+            pages[path] = put_between(pages[path], name, part)
+    return pages
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the pages or compare them; 1 when one is stale, 2 when one cannot be made."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.documents", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--check", action="store_true", help="only compare; exit 1 on a stale page")
+    options = parser.parse_args(arguments)
+    try:
+        stale = [
+            (path, text)
+            for path, text in documents(find_root()).items()
+            if not path.is_file() or path.read_text(encoding="utf-8") != text
+        ]
+        for path, text in stale:
+            if options.check:
+                print(f"{path.name} is stale: run `python -m tools.documents`.", file=sys.stderr)
+            else:
+                write_whole(path, text.encode())
+    except (OSError, SerialLoRAError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 1 if stale and options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
