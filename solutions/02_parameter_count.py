@@ -17,15 +17,16 @@ import sys
 from importlib import metadata, util
 
 hosted = "COLAB_RELEASE_TAG" in os.environ or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
-if hosted and util.find_spec("serial_lora") is None:
+if hosted and util.find_spec("serial_lora_course") is None:
+    if not os.path.isfile("../pyproject.toml"):
+        raise FileNotFoundError("Bring the course's whole folder, and open its notebooks/ here.")
     frozen = ("torch", "torchvision", "torchaudio", "numpy")
     with open("already_installed.txt", "w") as constraints:
         for name, version in {(d.metadata["Name"], d.version) for d in metadata.distributions()}:
             keep = f"=={version}" if name in frozen else f">={version.split('+')[0]}"
             print(f"{name}{keep}", file=constraints)
-    source = ".." if os.path.isfile("../pyproject.toml") else "serial-lora"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "-c", "already_installed.txt"]
-    subprocess.run([*pip, source], check=True)
+    subprocess.run([*pip, "..[course]"], check=True)
 
 # %%
 from fractions import Fraction

@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -256,20 +257,21 @@ def test_setup_cell_does_nothing_when_nothing_is_missing(
 
 
 @pytest.mark.parametrize("variable", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
-def test_setup_cell_freezes_torch_and_numpy(monkeypatch, tmp_path, variable):
-    from importlib.metadata import version
-
-    run = SetupRun(monkeypatch, tmp_path, {variable: "1"}, installed=False)
-    assert [command[-1] for command in run.commands] == ["serial-lora"]
-    lines = (tmp_path / "already_installed.txt").read_text().splitlines()
+def test_setup_cell_installs_the_course_around_it_and_freezes_torch_and_numpy(
+    monkeypatch, tmp_path, variable
+):
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "notebooks").mkdir()
+    run = SetupRun(monkeypatch, tmp_path / "notebooks", {variable: "1"}, installed=False)
+    assert [command[-1] for command in run.commands] == ["..[course]"]
+    lines = (tmp_path / "notebooks" / "already_installed.txt").read_text().splitlines()
     assert f"torch=={version('torch')}" in lines
     assert f"numpy=={version('numpy')}" in lines
     assert all("==" in line or ">=" in line for line in lines)
     assert not any("+" in line for line in lines if ">=" in line)
 
 
-def test_setup_cell_takes_the_checkout_around_it(monkeypatch, tmp_path):
-    (tmp_path / "pyproject.toml").touch()
-    (tmp_path / "notebooks").mkdir()
-    run = SetupRun(monkeypatch, tmp_path / "notebooks", {"COLAB_RELEASE_TAG": "1"}, False)
-    assert run.commands[0][-1] == ".."
+def test_setup_cell_installs_nothing_that_only_bears_our_name(monkeypatch, tmp_path):
+    with pytest.raises(FileNotFoundError, match="whole folder"):
+        SetupRun(monkeypatch, tmp_path, {"COLAB_RELEASE_TAG": "1"}, installed=False)
+    assert list(tmp_path.iterdir()) == []
