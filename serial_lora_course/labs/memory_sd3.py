@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.injection import inject
 from serial_lora_course.labs.memory import saved_activation_bytes
-from serial_lora_course.models.architectures import architecture
+from serial_lora_course.models.architectures import ARCHITECTURES
 
 GIB = 2**30
 CLIP_TOKENS = 77
@@ -73,7 +73,7 @@ def _autoencoder() -> nn.Module:
 
 @cache
 def _transformer() -> nn.Module:
-    return architecture("sd3").on_meta()
+    return ARCHITECTURES["sd3"].on_meta()
 
 
 #: Part -> what builds it, bytes of one of its numbers as `load_sd3("paper")` loads it.
@@ -123,8 +123,8 @@ def memory_frame(
     """
     rows = []
     closed_form = {
-        LoRAConfig.method: architecture("sd3").lora,
-        SerialLoRAConfig.method: architecture("sd3").serial_lora,
+        LoRAConfig.method: ARCHITECTURES["sd3"].lora,
+        SerialLoRAConfig.method: ARCHITECTURES["sd3"].serial_lora,
     }
     weights = parts_frame().set_index("part")["GiB"]
     for pixels in resolutions:
@@ -155,7 +155,7 @@ def activation_bytes(
         config: the adapter.
         text_tokens: T5's; CLIP's 77 come before them.
     """
-    depth = architecture("sd3").towers[0].depth
+    depth = ARCHITECTURES["sd3"].towers[0].depth
     few, more = (shapes_kept(n, pixels, config, text_tokens, checkpointing) for n in (2, 3))
     kept = few + (depth - 2) * (more - few)
     if checkpointing:

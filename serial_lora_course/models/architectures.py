@@ -5,23 +5,18 @@ The first three are the paper's Table I.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
 from torch import nn
 
-from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.counting import (
-    count_parameters,
-    enumerate_count,
     lora_count,
     pair_count,
     serial_lora_count,
 )
-from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import inject
 
 
 @dataclass(frozen=True)
@@ -175,86 +170,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
 }
 """The real models that lessons and tests count. The first three are the paper's Table I."""
-
-
-def architecture(key: str) -> Architecture:
-    """Look up one of `ARCHITECTURES`, with a clear error for a name that is not there."""
-    if key not in ARCHITECTURES:
-        raise SerialLoRAError(
-            f"there is no architecture {key!r}; choose one of {', '.join(ARCHITECTURES)}."
-        )
-    return ARCHITECTURES[key]
-
-
-@dataclass(frozen=True)
-class Proof:
-    """One method on one model, counted three ways.
-
-    Attributes:
-        model: key of `ARCHITECTURES`.
-        method: "lora" or "serial_lora".
-        rank: of every pair.
-        closed_form: by the formula.
-        enumerated: by walking the model's attention blocks.
-        injected: elements of the tensors that `inject` put into the model.
-    """
-
-    model: str
-    method: str
-    rank: int
-    closed_form: int
-    enumerated: int
-    injected: int
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the three counts are one number."""
-        return self.closed_form == self.enumerated == self.injected
-
-
-def prove(key: str, rank: int | None = None) -> tuple[Proof, Proof]:
-    """Count LoRA and Serial LoRA on one of `ARCHITECTURES`, three ways each.
-
-    The real model is built on the meta device, so this takes no memory and about a second.
-
-    Returns:
-        LoRA's proof and Serial LoRA's.
-    """
-    item = architecture(key)
-    rank = item.rank if rank is None else rank
-    proofs = []
-    for kind, closed_form in ((LoRAConfig, item.lora), (SerialLoRAConfig, item.serial_lora)):
-        config = kind(rank=rank, stream=item.stream)
-        expected = closed_form(rank)  # refuses a rank above the width before a model is built
-        model = item.on_meta()
-        enumerated = enumerate_count(model, config)
-        with torch.device("meta"):
-            inject(model, config)
-        count = count_parameters(model).adapter
-        proofs.append(Proof(key, config.method, rank, expected, enumerated, count))
-    return tuple(proofs)
-
-
-def proof_frame(keys: Iterable[str] = ("clip", "sam", "sd3")) -> pd.DataFrame:
-    """`prove` as a table: one row a model, the two methods' counts and their ratio."""
-    rows = []
-    for key in keys:
-        lora, serial = prove(key)
-        rows.append(
-            {
-                "model": ARCHITECTURES[key].title,
-                "rank": lora.rank,
-                "LoRA: formula": lora.closed_form,
-                "LoRA: walked": lora.enumerated,
-                "LoRA: injected": lora.injected,
-                "Serial LoRA: formula": serial.closed_form,
-                "Serial LoRA: walked": serial.enumerated,
-                "Serial LoRA: injected": serial.injected,
-                "ratio": lora.injected / serial.injected,
-                "all agree": lora.agrees and serial.agrees,
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 # --------------------------------------------------------------------------- the ratio

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from serial_lora.counting import lora_count, pair_count, serial_lora_count
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.models import architectures
 from serial_lora_course.models.architectures import ARCHITECTURES, BASELINES, Tower, ratio_frame
 
 PAPER_COUNTS = {
@@ -78,9 +77,3 @@ def test_a_rank_above_the_smaller_side_is_refused():
     with pytest.raises(SerialLoRAError, match="smaller rank"):
         pair_count(64, 16, 17)
     assert pair_count(64, 16, 16) == 16 * 80
-
-
-def test_an_unknown_architecture_lists_the_known_ones():
-    with pytest.raises(SerialLoRAError, match="clip, sam, sd3"):
-        architectures.architecture("clap")
-    assert architectures.architecture("sam") is ARCHITECTURES["sam"]
