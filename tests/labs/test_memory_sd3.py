@@ -13,7 +13,7 @@ from serial_lora_course.labs.memory_sd3 import (
     parts_frame,
     shapes_kept,
 )
-from serial_lora_course.models.architectures import architecture
+from serial_lora_course.models.architectures import ARCHITECTURES
 
 SERIAL = SerialLoRAConfig(rank=64)
 
@@ -54,7 +54,7 @@ def test_a_trained_number_fills_what_adamw_really_keeps_for_it():
 
 
 def test_two_and_three_blocks_tell_what_all_of_them_keep():
-    depth = architecture("sd3").towers[0].depth
+    depth = ARCHITECTURES["sd3"].towers[0].depth
     assert activation_bytes(64, SERIAL) == shapes_kept(depth, 64, SERIAL, 77, False)
     inputs = shapes_kept(depth, 64, SERIAL, 77, True)
     block = shapes_kept(3, 64, SERIAL, 77, False) - shapes_kept(2, 64, SERIAL, 77, False)
@@ -83,7 +83,7 @@ def test_the_table_adds_up(frame):
     assert frame["total"].tolist() == parts.tolist()
     for method, config in (("lora", LoRAConfig(rank=64)), ("serial_lora", SERIAL)):
         with torch.device("meta"):
-            model = inject(architecture("sd3").build(), config)
+            model = inject(ARCHITECTURES["sd3"].build(), config)
         trained = sum(parameter.numel() for parameter in adapter_parameters(model))
         rows = frame[frame.method == method]
         assert set(rows["adapter"]) == {trained * 16 / GIB}
