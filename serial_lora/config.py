@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_number
 
 TOWERS = ("image", "text")
 STREAMS = ("image", "text", "both")
@@ -39,22 +38,15 @@ class AdapterConfig:
     method: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise SerialLoRAError(
-                f"rank must be a whole number of at least 1, not {self.rank!r}; 4 to 64 is usual."
-            )
-        scale = _number("scale", self.scale)
-        dropout = _number("dropout", self.dropout)
-        if not 0 <= dropout < 1:
-            raise SerialLoRAError(
-                f"dropout is a share from 0 up to but not including 1, not {self.dropout!r}."
-            )
+        require_number("rank", self.rank, whole=True, least=1)
+        require_number("scale", self.scale)
+        require_number("dropout", self.dropout, least=0, below=1)
         if self.stream not in STREAMS:
             raise SerialLoRAError(
                 f"stream must be one of {', '.join(STREAMS)}, not {self.stream!r}."
             )
-        object.__setattr__(self, "scale", scale)
-        object.__setattr__(self, "dropout", dropout)
+        object.__setattr__(self, "scale", float(self.scale))
+        object.__setattr__(self, "dropout", float(self.dropout))
         object.__setattr__(self, "towers", _subset_of_towers(self.towers))
         object.__setattr__(self, "blocks", _block_indices(self.blocks))
 
@@ -71,12 +63,6 @@ class LoRAConfig(AdapterConfig):
     """The paper's baseline, a pair for each of q, k, v and out: 8 * d * r parameters a block."""
 
     method: ClassVar[str] = "lora"
-
-
-def _number(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SerialLoRAError(f"{name} must be a finite number, not {value!r}.")
-    return float(value)
 
 
 def _subset_of_towers(towers: Collection[str] | str | None) -> tuple[str, ...] | None:

@@ -10,22 +10,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from serial_lora.attention import find_attention_sites
-from serial_lora.config import AdapterConfig
-from serial_lora.errors import SerialLoRAError
+from serial_lora.config import AdapterConfig, SerialLoRAConfig
+from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.layers import LoRA, SerialLoRA
 
 BYTES_PER_FLOAT32 = 4
 
 # --------------------------------------------------------------------------- closed forms
-
-
-def _positive(**numbers: int) -> None:
-    """Refuse anything that is not a whole number of at least one."""
-    for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise SerialLoRAError(
-                f"{name} must be a whole number of at least 1, not {number!r}; choose another."
-            )
 
 
 def pair_count(inputs: int, outputs: int, rank: int) -> int:
@@ -35,7 +26,8 @@ def pair_count(inputs: int, outputs: int, rank: int) -> int:
         SerialLoRAError: if a number is not a whole number of at least 1, or the rank is larger
             than the smaller side of the matrix it is meant to approximate.
     """
-    _positive(inputs=inputs, outputs=outputs, rank=rank)
+    for name, number in (("inputs", inputs), ("outputs", outputs), ("rank", rank)):
+        require_number(name, number, whole=True, least=1)
     if rank > min(inputs, outputs):
         raise SerialLoRAError(
             f"rank {rank} is above {min(inputs, outputs)}, the width it is meant to reduce; "
@@ -46,13 +38,13 @@ def pair_count(inputs: int, outputs: int, rank: int) -> int:
 
 def serial_lora_count(width: int, depth: int, rank: int) -> int:
     """Serial LoRA's parameters: one pair a block, 2 * width * rank * depth (paper, eq. 3)."""
-    _positive(depth=depth)
+    require_number("depth", depth, whole=True, least=1)
     return depth * pair_count(width, width, rank)
 
 
 def lora_count(width: int, depth: int, rank: int) -> int:
     """LoRA's parameters with a pair on q, k, v and out: 8 * width * rank * depth (paper, eq. 2)."""
-    _positive(depth=depth)
+    require_number("depth", depth, whole=True, least=1)
     return 4 * depth * pair_count(width, width, rank)
 
 
@@ -116,7 +108,7 @@ def enumerate_count(model: nn.Module, config: AdapterConfig) -> int:
     sites = find_attention_sites(
         model, towers=config.towers, blocks=config.blocks, stream=config.stream
     )
-    if config.method == "serial_lora":
+    if config.method == SerialLoRAConfig.method:
         return sum(pair_count(site.width, site.width, config.rank) for site in sites)
     return sum(
         pair_count(projection.columns, projection.rows, config.rank)

@@ -1,4 +1,8 @@
-"""The one kind of error that is meant for the person at the keyboard."""
+"""The one kind of error that is meant for the person at the keyboard, and the check of a number."""
+
+from __future__ import annotations
+
+import math
 
 
 class SerialLoRAError(ValueError):
@@ -7,3 +11,34 @@ class SerialLoRAError(ValueError):
     The command line prints the sentence without a traceback and ends with exit code 2. Whatever
     raises this error has changed nothing: no module, no file.
     """
+
+
+def require_number(
+    name: str,
+    value: object,
+    *,
+    whole: bool = False,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Refuse a value that is not a finite number, or not within these bounds.
+
+    Args:
+        name: what the sentence calls the value.
+        whole: only an int will do.
+        least, above, below: bounds; the first is within, the other two are not.
+
+    Raises:
+        SerialLoRAError: the value is something else; True and False are no numbers.
+    """
+    kinds = int if whole else (int, float)
+    good = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    good = good and (least is None or value >= least) and (above is None or value > above)
+    if good and (below is None or value < below):
+        return
+    wanted = [f"a {'whole' if whole else 'finite'} number"]
+    wanted += [f"of at least {least}"] if least is not None else []
+    wanted += [f"above {above}"] if above is not None else []
+    wanted += [f"below {below}"] if below is not None else []
+    raise SerialLoRAError(f"{name} must be {' '.join(wanted)}, not {value!r}; choose another.")

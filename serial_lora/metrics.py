@@ -12,7 +12,6 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.classification import multiclass_accuracy
 
 from serial_lora.errors import SerialLoRAError
 
@@ -20,8 +19,17 @@ DICE_SMOOTHING = 1e-5  # MONAI's
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """Share of rows of ``scores`` (N, classes) whose largest entry is at ``labels`` (N,)."""
-    return multiclass_accuracy(scores, labels, num_classes=scores.shape[1], average="micro").item()
+    """Share of rows of ``scores`` (N, classes) whose largest entry is at ``labels`` (N,).
+
+    Raises:
+        SerialLoRAError: the shapes are others, or N is 0.
+    """
+    if scores.ndim != 2 or labels.shape != scores.shape[:1] or not len(labels):
+        raise SerialLoRAError(
+            "Scores (N, classes) and labels (N,) of at least one picture are needed, not "
+            f"{tuple(scores.shape)} and {tuple(labels.shape)}."
+        )
+    return (scores.argmax(dim=1) == labels).float().mean().item()
 
 
 def dice(found: Tensor | ndarray, truth: Tensor | ndarray) -> Tensor:

@@ -6,12 +6,11 @@ higher learning rate than A; the paper uses a ratio of 20. A ratio of 1 is plain
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import nn
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.hooks import adapters
 
 
@@ -34,10 +33,10 @@ def lora_plus_groups(
         SerialLoRAError: if there is no adapter, a number is out of range, or an adapter's tensor
             does not require gradients.
     """
-    _check("lr", lr)
-    _check("ratio", ratio, above_zero=True)
-    _check("weight_decay", weight_decay)
-    _check("lr times ratio", lr * ratio)
+    require_number("lr", lr, least=0)
+    require_number("ratio", ratio, above=0)
+    require_number("weight_decay", weight_decay, least=0)
+    require_number("lr times ratio", lr * ratio)
     found = list(adapters(model).values())
     if not found:
         raise SerialLoRAError("the model has no adapters; call inject(model, config) first.")
@@ -59,14 +58,6 @@ def lora_plus_groups(
     groups = [group | {"weight_decay": float(weight_decay)} for group in groups if group["params"]]
     _assert_complete(model, groups)
     return groups
-
-
-def _check(name: str, number: float, above_zero: bool = False) -> None:
-    good = isinstance(number, int | float) and not isinstance(number, bool)
-    good = good and math.isfinite(number) and number >= 0 and not (above_zero and number == 0)
-    if not good:
-        least = "above 0" if above_zero else "of at least 0"
-        raise SerialLoRAError(f"{name} must be a finite number {least}, not {number!r}.")
 
 
 def _assert_complete(model: nn.Module, groups: list[dict[str, Any]]) -> None:

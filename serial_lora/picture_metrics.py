@@ -8,31 +8,19 @@ themselves; :mod:`serial_lora_course.models.judges` says whose features are used
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_number
 
 CLIP_SCORE_SCALE = 2.5  # w of Hessel et al. 2021
 
 
-class _Given(nn.Identity):
-    """Stands where torchmetrics has a network: the features are computed already."""
-
-    def __init__(self, features: Tensor) -> None:
-        super().__init__()
-        self.num_features = features.shape[1]
-
-
 def frechet_distance(features: Tensor, reference: Tensor) -> float:
-    """FID on the given features, by torchmetrics in float64; lower is better, never below 0.
+    """FID on the given features, in float64; lower is better, never below 0.
 
     |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)): the Frechet distance of two normal distributions with
     the sets' means m and covariances C (Heusel et al. 2017, eq. 6).
@@ -53,8 +41,19 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
             features that are not finite.
     """
     _check(features, reference)
-    metric = FrechetInceptionDistance(_Given(reference))
-    return max(_compare(metric, features, reference).item(), 0.0)
+    rows, others = features.detach().cpu().double(), reference.detach().cpu().double()
+    shift = rows.mean(0) - others.mean(0)
+    rows, others = _centred(rows), _centred(others)
+    # The eigenvalues of C C' are the squared singular values of rows @ others^T, a (N, M) matrix
+    # that QR makes as small as the features are wide.
+    roots = torch.linalg.svdvals(torch.linalg.qr(rows).R @ torch.linalg.qr(others).R.mT)
+    squares = shift.square().sum() + rows.square().sum() + others.square().sum() - 2 * roots.sum()
+    return max(squares.item(), 0.0)
+
+
+def _centred(features: Tensor) -> Tensor:
+    """The rows (N, d) less their mean, over sqrt(N - 1): their Gram matrix is the covariance."""
+    return (features - features.mean(0)) / (len(features) - 1) ** 0.5
 
 
 def kernel_distance(
@@ -64,7 +63,7 @@ def kernel_distance(
     subset_size: int | None = None,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """KID on the given features, by torchmetrics in float64: mean and spread; lower is better.
+    """KID on the given features, in float64: mean and spread; lower is better.
 
     The squared maximum mean discrepancy with the kernel (x.y / d + 1)^3, estimated without bias
     (Binkowski et al. 2018, section 4): for two independent sets from one source it is 0 on
@@ -89,24 +88,34 @@ def kernel_distance(
     _check(features, reference)
     smaller = min(len(features), len(reference))
     size = max(smaller // 2, 2) if subset_size is None else subset_size
-    if subsets < 1 or not 2 <= size <= smaller:
+    require_number("subsets", subsets, whole=True, least=1)
+    if not 2 <= size <= smaller:
         raise SerialLoRAError(
-            f"KID needs parts of 2 to {smaller} pictures, as many as the smaller set has, and at "
-            f"least one pair of them; not {subsets} of {size}."
+            f"KID needs parts of 2 to {smaller} pictures, as many as the smaller set "
+            f"has, not {size}."
         )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save")
-        metric = KernelInceptionDistance(_Given(reference), subsets=subsets, subset_size=size)
-    with torch.random.fork_rng(devices=()):
-        torch.default_generator.manual_seed(seed)
-        mean, spread = _compare(metric, features, reference)
-    return mean.item(), spread.item()
+    chosen = torch.Generator().manual_seed(seed)
+    rows, others = features.detach().cpu().double(), reference.detach().cpu().double()
+    found = []
+    for _ in range(subsets):
+        some_others = others[torch.randperm(len(others), generator=chosen)[:size]]
+        some_rows = rows[torch.randperm(len(rows), generator=chosen)[:size]]
+        found.append(_squared_discrepancy(some_rows, some_others))
+    distances = torch.stack(found)
+    return distances.mean().item(), distances.std(correction=0).item()
 
 
-def _compare(metric: Metric, features: Tensor, reference: Tensor) -> Tensor | tuple:
-    metric.update(reference.detach().cpu().double(), real=True)
-    metric.update(features.detach().cpu().double(), real=False)
-    return metric.compute()
+def _squared_discrepancy(one: Tensor, other: Tensor) -> Tensor:
+    """The unbiased estimate for two parts (n, d) of one size: no picture is compared with itself."""
+    size = len(one)
+    within = sum(
+        kernel.sum() - kernel.trace() for kernel in map(_kernel, (one, other), (one, other))
+    )
+    return within / (size * (size - 1)) - 2 * _kernel(one, other).mean()
+
+
+def _kernel(one: Tensor, other: Tensor) -> Tensor:
+    return (one @ other.mT / one.shape[1] + 1) ** 3
 
 
 def clip_score(image_features: Tensor, text_features: Tensor) -> Tensor:

@@ -9,20 +9,15 @@ so all that is said of dW here comes from the factors, through a small (r, r) pr
 W + dW has no such shape and takes a dense decomposition. Numbers are computed in float64, as a
 spectrum spans many orders of magnitude and rounding would be its floor.
 
-    changes = weight_changes(model)      # of a model with adapters, merged or not
-    spectra_table(changes)               # one row a block and projection
-    spectra_frame(changes)               # one row a singular value
+    for change in weight_changes(model):  # of a model with adapters, merged or not
+        print(change.site, change.projection, effective_rank(change_spectra(change)[CHANGE]))
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
 import torch
-from scipy.linalg import subspace_angles
 from torch import Tensor, nn
 
 from serial_lora.attention import AttentionSite
@@ -133,6 +128,15 @@ def product_singular_values(left: Tensor, right: Tensor) -> Tensor:
     return torch.linalg.svdvals(torch.linalg.qr(left).R @ torch.linalg.qr(right.mT).R.mT)
 
 
+def change_spectra(change: WeightChange) -> dict[str, Tensor]:
+    """The singular values of W, W + dW and dW, largest first; of dW the r that are not zero."""
+    return {
+        WEIGHT: singular_values(change.weight),
+        ADAPTED: singular_values(change.adapted),
+        CHANGE: product_singular_values(change.left, change.right),
+    }
+
+
 # ------------------------------------------------------------------------------ one number for many
 
 
@@ -175,45 +179,49 @@ def numerical_rank(values: Tensor, size: int, eps: float | None = None) -> int:
 # ------------------------------------------------------------------------- angles between subspaces
 
 
-def principal_angles(one: Tensor, other: Tensor) -> np.ndarray:
+def principal_angles(one: Tensor, other: Tensor) -> Tensor:
     """Principal angles in degrees between two column spaces, the smallest first.
 
-    scipy computes them as Knyazev and Argentati (2002) do, exact for small angles too, where the
-    arccosine of Bjorck and Golub (1973) is not.
+    From the cosines and the sines alike (Knyazev and Argentati 2002): the arccosine alone (Bjorck and
+    Golub 1973) loses small angles to rounding.
 
     Args:
         one, other: (n, p) and (n, q) of full column rank; the columns need not be orthonormal.
 
     Returns:
         min(p, q) angles: all 0 if one space lies in the other, all 90 if they are orthogonal.
+
+    Raises:
+        SerialLoRAError: the columns have different lengths.
     """
     if one.shape[0] != other.shape[0]:
         raise SerialLoRAError(
             f"subspaces of R^{one.shape[0]} and R^{other.shape[0]} have no angle; compare columns "
             "of one length (transpose for row spaces)."
         )
-    return np.rad2deg(subspace_angles(_array(one), _array(other)))[::-1]
+    large, small = sorted((one.detach(), other.detach()), key=lambda basis: -basis.shape[1])
+    large, small = torch.linalg.qr(large).Q, torch.linalg.qr(small).Q
+    shared = large.mT @ small  # what of the small space lies in the large one
+    cosines = torch.linalg.svdvals(shared)
+    sines = torch.linalg.svdvals(small - large @ shared).flip(0)
+    return torch.rad2deg(torch.atan2(sines, cosines))
 
 
-def overlap(angles: np.ndarray) -> float:
+def overlap(angles: Tensor) -> float:
     """Mean squared cosine of principal angles: 1 for the same subspace, 0 for orthogonal ones.
 
     The LoRA paper's subspace similarity (Hu et al. 2022, section 7.2).
     """
-    return float(np.mean(np.cos(np.deg2rad(angles)) ** 2))
+    return float(torch.deg2rad(angles).cos().square().mean())
 
 
-def chance_overlap(one: int, other: int, width: int) -> float:
+def expected_overlap(one: int, other: int, width: int) -> float:
     """The expected :func:`overlap` of random subspaces of dimensions ``one`` and ``other``.
 
     A fixed unit vector has on average the share other / width of its squared length in a uniformly
     random subspace of dimension ``other`` of R^width.
     """
     return max(one, other) / width
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
 
 
 def learned_directions(change: WeightChange, number: int | None = None) -> tuple[Tensor, Tensor]:
@@ -260,142 +268,3 @@ def share_along_base(change: WeightChange, number: int) -> tuple[float, float]:
     reads = change.left @ (change.right @ vh[:number].mT)  # (outputs, number)
     writes = (u[:, :number].mT @ change.left) @ change.right  # (number, inputs)
     return float(reads.square().sum()) / total, float(writes.square().sum()) / total
-
-
-# ------------------------------------------------------------------------------------------ tables
-
-
-def spectra_frame(changes: Sequence[WeightChange]) -> pd.DataFrame:
-    """Every singular value of W, W + dW and dW, one a row.
-
-    Returns:
-        Columns tower, block, site, projection, matrix ("W", "W + dW" or "dW"), index (counted from
-        1) and value. dW has at most r rows; its other singular values are zero.
-    """
-    parts = []
-    for change in changes:
-        for matrix, values in _spectra(change).items():
-            column = {"index": range(1, len(values) + 1), "value": _array(values)}
-            parts.append(pd.DataFrame(_place(change) | {"matrix": matrix} | column))
-    return pd.concat(parts, ignore_index=True)
-
-
-def spectra_table(changes: Sequence[WeightChange]) -> pd.DataFrame:
-    """What the spectra of each block and projection say in a few numbers.
-
-    Returns:
-        One row a change: tower, block, site, projection, then ``rank``, ``effective_rank`` and
-        ``stable_rank`` of dW, its ``size`` |dW| / |W| in the Frobenius norm, its ``largest``
-        singular value over W's, and ``effective_rank_before`` and ``_after`` of W and of W + dW.
-    """
-    return pd.DataFrame([_place(change) | _measures(change) for change in changes])
-
-
-def _place(change: WeightChange) -> dict[str, object]:
-    names = ("tower", "block", "site", "projection")
-    return {name: getattr(change, name) for name in names}
-
-
-def _spectra(change: WeightChange) -> dict[str, Tensor]:
-    return {
-        WEIGHT: singular_values(change.weight),
-        ADAPTED: singular_values(change.adapted),
-        CHANGE: product_singular_values(change.left, change.right),
-    }
-
-
-def _measures(change: WeightChange) -> dict[str, float]:
-    values = _spectra(change)
-    small, base = values[CHANGE], values[WEIGHT]
-    return {
-        "rank": numerical_rank(small, max(change.weight.shape)),
-        "effective_rank": effective_rank(small),
-        "stable_rank": stable_rank(small),
-        "size": float(small.norm() / base.norm()),
-        "largest": float(small.max() / base.max()),
-        "effective_rank_before": effective_rank(base),
-        "effective_rank_after": effective_rank(values[ADAPTED]),
-    }
-
-
-# --------------------------------------------------------------------- the paper's claim, measured
-
-
-def share_between(one: Sequence, middle: Sequence, other: Sequence) -> float:
-    """Share of the indices at which ``middle`` lies strictly between the other two.
-
-    Which of the outer two is above does not matter, and may differ from index to index. Two
-    independent random steps of one size, from ``one`` to ``middle`` and from ``one`` to ``other``,
-    give a quarter: half the time to the same side, and then half the time the shorter.
-
-    Args:
-        one, middle, other: (n,) each, in the same order, such as three spectra.
-    """
-    one, middle, other = (np.asarray(values, dtype=float) for values in (one, middle, other))
-    return float(np.mean((middle - one) * (other - middle) > 0))
-
-
-def claim_table(
-    lora: Sequence[WeightChange], serial: Sequence[WeightChange], directions: int = 4
-) -> pd.DataFrame:
-    """What the paper says of Fig. 3, measured for each block and projection that both adapt.
-
-    "Intermediate positioning between the original pre-trained model and standard LoRA, and a more
-    gradual decay" (section II-D) does not say of which matrix, so both are asked.
-
-    Args:
-        lora, serial: the changes of two adapters of one base, by the two methods.
-        directions: how many of the strongest directions are compared; all where there are fewer.
-
-    Returns:
-        One row a block and projection, with tower, block, site, projection, and
-
-        - ``between``: share of the indices at which the singular value of Serial LoRA's W + dW is
-          between those of W and of LoRA's W + dW; ``nearer``: share at which it is nearer to W's;
-        - ``change_between``: share of the first r indices at which the singular value of Serial
-          LoRA's dW is above that of LoRA's dW and below W's;
-        - ``effective_rank_lora``, ``effective_rank_serial``: of dW, whose decay they measure;
-        - ``size_lora``, ``size_serial``: |dW| / |W|;
-        - ``along_lora``, ``along_serial``: share of dW that writes to the r strongest outputs of W;
-        - ``reads``, ``writes``: overlap of the strongest inputs and outputs of the two dW. Adapters
-          of one seed start the first pair of both from the same A, and overlap more there.
-
-    Raises:
-        SerialLoRAError: the two do not belong to one base, or one has learned fewer directions
-            than are compared (a fresh adapter has learned none).
-    """
-    partners = {(change.site, change.projection): change for change in lora}
-    pairs = [(partners.get((own.site, own.projection)), own) for own in serial]
-    if not pairs or any(
-        partner is None or not torch.equal(partner.weight, own.weight) for partner, own in pairs
-    ):
-        raise SerialLoRAError(
-            "the two adapters do not belong to one base; compare adapters of the same model, with "
-            "the same towers and blocks."
-        )
-    return pd.DataFrame(
-        [_place(own) | _positions(partner, own, directions) for partner, own in pairs]
-    )
-
-
-def _positions(lora: WeightChange, serial: WeightChange, directions: int) -> dict[str, float]:
-    ours, theirs = _spectra(serial), _spectra(lora)
-    base, low, small = ours[WEIGHT], theirs[CHANGE], ours[CHANGE]
-    rank = min(len(low), len(small))
-    inside = (low[:rank] < small[:rank]) & (small[:rank] < base[:rank])
-    moved, moved_by_lora = ((spectra[ADAPTED] - base).abs() for spectra in (ours, theirs))
-    spaces = [learned_directions(change, min(directions, rank)) for change in (lora, serial)]
-    reads, writes = (overlap(principal_angles(*bases)) for bases in zip(*spaces, strict=True))
-    return {
-        "between": share_between(base, ours[ADAPTED], theirs[ADAPTED]),
-        "nearer": float((moved < moved_by_lora).double().mean()),
-        "change_between": float(inside.double().mean()),
-        "effective_rank_lora": effective_rank(low),
-        "effective_rank_serial": effective_rank(small),
-        "size_lora": float(low.norm() / base.norm()),
-        "size_serial": float(small.norm() / base.norm()),
-        "along_lora": share_along_base(lora, rank)[1],
-        "along_serial": share_along_base(serial, rank)[1],
-        "reads": reads,
-        "writes": writes,
-    }

@@ -39,9 +39,8 @@ from torch import Tensor
 
 from serial_lora import LoRAConfig, adapter_parameters, inject
 from serial_lora.spectra import (
-    chance_overlap,
-    claim_table,
     effective_rank,
+    expected_overlap,
     learned_directions,
     numerical_rank,
     overlap,
@@ -49,14 +48,13 @@ from serial_lora.spectra import (
     product_singular_values,
     share_along_base,
     singular_values,
-    spectra_frame,
-    spectra_table,
     weight_changes,
 )
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.figures.base import display_figure, display_table
 from serial_lora_course.figures.readings import read_overlaps, read_statements
 from serial_lora_course.figures.spectra import plot_depth, plot_positions, plot_shifts, plot_spectra
+from serial_lora_course.labs.change_tables import claim_table, spectra_frame, spectra_table
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import as_text, shipped_records
 from serial_lora_course.labs.spectra import PAIRS, claim_frame, clip_subject
@@ -654,7 +652,8 @@ check("8.5", angles_between)
 # %% [markdown]
 # First question: do q, k and v of one block read the same directions? For Serial LoRA they must: W_q B A,
 # W_k B A and W_v B A all end in the same A. For LoRA nothing forces them to. The package's
-# `principal_angles` uses scipy, which is exact for tiny angles too, where an arccosine is not.
+# `principal_angles` uses sines beside the cosines, so it is exact for tiny angles too, where an
+# arccosine is not.
 
 # %%
 width = learned("lora", 1)[0].weight.shape[0]
@@ -676,7 +675,7 @@ for method in METHODS:
                 "smallest angle, degrees": f"{np.min(angles):.2g}",
                 "largest angle, degrees": f"{np.max(angles):.2g}",
                 "overlap": f"{np.mean([overlap(each) for each in angles]):.3f}",
-                "by chance": f"{chance_overlap(RANK, RANK, width):.3f}",
+                "by chance": f"{expected_overlap(RANK, RANK, width):.3f}",
             }
         )
 display_table(pd.DataFrame(rows))
@@ -720,7 +719,7 @@ for name, (method, seed, other, other_seed) in comparisons.items():
                 }
             )
 overlaps = pd.DataFrame(rows)
-chance = chance_overlap(TOP, TOP, width)
+chance = expected_overlap(TOP, TOP, width)
 
 # %%
 looks = {
@@ -931,7 +930,7 @@ for name, compute in (
 print(
     f"effective rank {effective_rank(values):.1f} of 64; overlap of q's and k's reads "
     f"{overlap(principal_angles(*(learned_directions(c)[0] for c in changes[:2]))):.3f}, "
-    f"by chance {chance_overlap(64, 64, 768):.3f}"
+    f"by chance {expected_overlap(64, 64, 768):.3f}"
 )
 
 # %% [markdown]
@@ -941,7 +940,8 @@ print(
 # ```python
 # from serial_lora import load_adapter
 # from serial_lora_course.models.clip import load_clip
-# from serial_lora.spectra import spectra_table, weight_changes
+# from serial_lora.spectra import weight_changes
+# from serial_lora_course.labs.change_tables import spectra_table
 #
 # model = load_adapter(load_clip("paper").model, "pets.safetensors")
 # spectra_table(weight_changes(model))

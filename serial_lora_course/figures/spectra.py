@@ -30,7 +30,8 @@ def plot_spectra(
     the same colour, which ends at the rank. Both axes are logarithmic.
 
     Args:
-        frames: method's name to its :func:`serial_lora.spectra.spectra_frame`, all of one base.
+        frames: method's name to its frame, all of one base; see
+            :func:`serial_lora_course.labs.change_tables.spectra_frame`.
         tower: "image" or "text".
         blocks: which ones; the first, the middle and the last when left out.
 

@@ -3,8 +3,8 @@
     python -m serial_lora_course.labs.spectra --seeds 3 --out runs/spectra.jsonl
 
 For each model and seed the lab trains LoRA and Serial LoRA, then LoRA+ and Serial LoRA+, and
-measures each pair with :func:`serial_lora.spectra.claim_table`. One record is one pair, under the
-serial method's name. A pair that the file holds already is not trained again.
+measures each pair with :func:`serial_lora_course.labs.change_tables.claim_table`. One record is
+one pair, under the serial method's name. A pair that the file holds already is not trained again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from torch import nn
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import eject
-from serial_lora.spectra import WeightChange, claim_table, weight_changes
+from serial_lora.spectra import WeightChange, weight_changes
 from serial_lora_course.data.classification import load_classification
 from serial_lora_course.data.segmentation import load_segmentation
 from serial_lora_course.labs import clip, sam
+from serial_lora_course.labs.change_tables import claim_table
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import Record, environment, require_writable
 from serial_lora_course.labs.runs import Plan, lab_device, run_plan

@@ -1,0 +1,263 @@
+"""What adapters changed, as tables: by dense matrices and by loops; and the records made of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, inject
+from serial_lora.errors import SerialLoRAError
+from serial_lora.spectra import (
+    ADAPTED,
+    CHANGE,
+    WEIGHT,
+    effective_rank,
+    share_along_base,
+    weight_changes,
+)
+from serial_lora_course.labs import sam
+from serial_lora_course.labs.change_tables import (
+    claim_table,
+    share_between,
+    spectra_frame,
+    spectra_table,
+)
+from serial_lora_course.labs.records import Record, read_records
+from serial_lora_course.labs.spectra import PAIRS, SUBJECTS, Subject, claim_frame, main, run_all
+from tests.library.tiny_models import TINY, fill_adapters
+
+
+def sam_encoder() -> torch.nn.Module:
+    """Three blocks of width 32."""
+    return TINY["segment_anything"].build()
+
+
+def trained(model: torch.nn.Module, config) -> torch.nn.Module:
+    """The model with adapters whose B is no longer zero."""
+    return fill_adapters(inject(model, config))
+
+
+def changes_of(config) -> list:
+    return weight_changes(trained(sam_encoder(), config))
+
+
+@pytest.fixture(params=[SerialLoRAConfig, LoRAConfig], ids=["serial_lora", "lora"])
+def method(request):
+    return request.param
+
+
+def test_frame_holds_the_dense_spectra(method):
+    changes = changes_of(method(rank=3))
+    frame = spectra_frame(changes)
+    for change in changes:
+        mine = frame[(frame["site"] == change.site) & (frame["projection"] == change.projection)]
+        assert (mine["tower"] == change.tower).all() and (mine["block"] == change.block).all()
+        for name, matrix in ((WEIGHT, change.weight), (ADAPTED, change.adapted)):
+            part = mine[mine["matrix"] == name]
+            assert np.allclose(part["value"], np.linalg.svd(matrix.numpy())[1])
+            assert part["index"].tolist() == list(range(1, len(part) + 1))
+        small = mine.loc[mine["matrix"] == CHANGE, "value"]
+        assert np.allclose(small, np.linalg.svd(change.change.numpy())[1][:3])
+
+
+def test_a_fresh_adapter_has_no_size(method):
+    table = spectra_table(weight_changes(inject(sam_encoder(), method(rank=2))))
+    assert table[["rank", "effective_rank", "size"]].eq(0).all(axis=None)
+
+
+def test_table_says_the_same_as_dense_matrices(method):
+    changes = changes_of(method(rank=3))
+    table = spectra_table(changes)
+    assert len(table) == len(changes)
+    for change, row in zip(changes, table.itertuples(), strict=True):
+        assert (row.site, row.projection, row.block) == (
+            change.site,
+            change.projection,
+            change.block,
+        )
+        assert row.rank == torch.linalg.matrix_rank(change.change) == 3
+        assert 1 <= row.stable_rank <= row.effective_rank + 1e-9 <= 3 + 1e-6
+        assert row.size == pytest.approx((change.change.norm() / change.weight.norm()).item())
+        largest, base = (
+            torch.linalg.matrix_norm(matrix, 2).item() for matrix in (change.change, change.weight)
+        )
+        assert row.largest == pytest.approx(largest / base)
+        assert row.effective_rank_before == pytest.approx(
+            effective_rank(torch.linalg.svdvals(change.weight))
+        )
+        assert row.effective_rank_after == pytest.approx(
+            effective_rank(torch.linalg.svdvals(change.adapted))
+        )
+
+
+# --- the claim ---------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(*[st.integers(-3, 3)] * 3), min_size=1, max_size=20))
+@settings(deadline=None)
+def test_between_by_a_loop(triples):
+    inside = sum(min(a, c) < b < max(a, c) for a, b, c in triples)
+    assert share_between(*zip(*triples, strict=True)) == pytest.approx(inside / len(triples))
+
+
+def test_between_by_chance():
+    base, draws = np.zeros(20_000), np.random.default_rng(0).standard_normal((3, 20_000))
+    assert share_between(base, draws[0], draws[1]) == pytest.approx(1 / 4, abs=0.02)
+    assert share_between(draws[0], draws[1], draws[2]) == pytest.approx(1 / 3, abs=0.02)
+
+
+def two_adapters(rank: int = 3, scale: float = 1.0):
+    changes = []
+    for config in (LoRAConfig(rank=rank, scale=scale), SerialLoRAConfig(rank=rank)):
+        torch.manual_seed(0)
+        changes.append(changes_of(config))
+    return changes
+
+
+def test_claim_table_by_loops():
+    lora, serial = two_adapters(rank=5)
+    table = claim_table(lora, serial, directions=2)
+    assert len(table) == len(serial) == 9
+    partners = {(c.site, c.projection): c for c in lora}
+    for own, row in zip(serial, table.itertuples(), strict=True):
+        partner = partners[row.site, row.projection]
+        base, ours, theirs = (
+            np.linalg.svd(matrix.numpy())[1]
+            for matrix in (own.weight, own.adapted, partner.adapted)
+        )
+        triples = list(zip(base, ours, theirs, strict=True))
+        inside = [w < s < t or w > s > t for w, s, t in triples]
+        assert row.between == pytest.approx(np.mean(inside))
+        assert row.nearer == pytest.approx(
+            np.mean([abs(s - w) < abs(t - w) for w, s, t in triples])
+        )
+        small, low = (np.linalg.svd(c.change.numpy()) for c in (own, partner))
+        order = [t < s < w for t, s, w in zip(low[1][:5], small[1][:5], base[:5], strict=True)]
+        assert row.change_between == pytest.approx(np.mean(order))
+        assert row.effective_rank_lora == pytest.approx(effective_rank(torch.tensor(low[1][:5])))
+        assert row.effective_rank_serial == pytest.approx(
+            effective_rank(torch.tensor(small[1][:5]))
+        )
+        assert row.size_serial == pytest.approx((own.change.norm() / own.weight.norm()).item())
+        assert row.size_lora == pytest.approx((partner.change.norm() / own.weight.norm()).item())
+        assert row.along_lora == pytest.approx(share_along_base(partner, 5)[1])
+        assert row.along_serial == pytest.approx(share_along_base(own, 5)[1])
+        for name, side in (
+            ("writes", lambda svd: svd[0][:, :2]),
+            ("reads", lambda svd: svd[2][:2].T),
+        ):
+            cosines = np.linalg.svd(side(small).T @ side(low))[1]
+            assert getattr(row, name) == pytest.approx(np.mean(cosines**2))
+
+
+def test_a_weak_serial_adapter_beside_a_strong_copy_of_it_is_always_between():
+    _, serial = two_adapters()
+    weaker = [replace(change, left=1e-3 * change.left) for change in serial]
+    strong = [replace(change, left=2e-3 * change.left) for change in serial]
+    table = claim_table(strong, weaker)
+    assert (table["nearer"] > 0.9).all() and (table["between"] > 0.9).all()
+    assert (table["change_between"] == 0).all()
+    assert (claim_table(weaker, strong)["change_between"] == 1).all()
+    assert table["reads"].to_numpy() == pytest.approx(1)
+    assert table["effective_rank_lora"].to_numpy() == pytest.approx(table["effective_rank_serial"])
+
+
+def test_claims_need_one_base():
+    lora, serial = two_adapters()
+    other = [replace(change, weight=change.weight + 1) for change in lora]
+    for wrong in (other, lora[:1], []):
+        with pytest.raises(SerialLoRAError, match="one base"):
+            claim_table(wrong, serial)
+    with pytest.raises(SerialLoRAError, match="one base"):
+        claim_table(lora, [])
+
+
+# --- the command that makes the records ------------------------------------------------------
+
+
+def pretend_subject(runs: list, rank: int = 2) -> Subject:
+    """A subject whose adapters are random: what is tested is what happens around training."""
+    torch.manual_seed(0)
+    model = sam_encoder()
+
+    def run(method, seed: int) -> Record:
+        runs.append((method.name, seed))
+        torch.manual_seed(seed)  # as the labs do: it decides A
+        trained(model, method.config(rank))
+        return Record(
+            "sam",
+            "tiny",
+            "drawings",
+            method.name,
+            20,
+            seed,
+            rank,
+            measures={"dice": 0.5},
+            sizes={"parameters": sum(p.numel() for p in adapter_parameters(model))},
+            seconds=1.0,
+        )
+
+    return Subject("sam", model, "drawings", 20, rank, {"lr": 0.1, "plus_lr": None}, run)
+
+
+def test_records_hold_what_was_measured(tmp_path, capsys):
+    runs = []
+    subject = pretend_subject(runs)
+    state = {name: value.clone() for name, value in subject.model.state_dict().items()}
+    records = run_all([subject], [1, 2], tmp_path / "spectra.jsonl")
+    assert runs == [
+        (method, seed)
+        for seed in (1, 2)
+        for method in ("lora", "serial_lora", "lora_plus", "serial_lora_plus")
+    ]
+    after = subject.model.state_dict()
+    assert after.keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in after.items())
+    assert [(r.method, r.seed) for r in records] == [
+        (serial, seed) for seed in (1, 2) for serial in PAIRS
+    ]
+    assert records == read_records(tmp_path / "spectra.jsonl")
+    _, own = subject.learn("serial_lora", 1)
+    _, lora = subject.learn("lora", 1)
+    table, frame = claim_table(lora, own), claim_frame(records[:1])
+    assert frame[["tower", "block", "projection"]].equals(table[["tower", "block", "projection"]])
+    assert (frame["lab"] == "sam").all() and (frame["method"] == "serial_lora").all()
+    for name in table.columns[4:]:
+        assert frame[name].to_numpy() == pytest.approx(table[name].to_numpy(), rel=1e-4)
+    assert records[0].sizes == {"parameters": 3 * 2 * 2 * 32, "parameters_lora": 3 * 8 * 2 * 32}
+    assert capsys.readouterr().out.count("sam serial_lora") == 4
+
+
+def test_a_pair_that_is_there_is_not_trained_again(tmp_path):
+    path = tmp_path / "spectra.jsonl"
+    first = run_all([pretend_subject([])], [1], path)
+    runs = []
+    again = run_all([pretend_subject(runs)], [1, 2], path)
+    assert again[:2] == first and {seed for _, seed in runs} == {2}
+    other = []
+    run_all([replace(pretend_subject(other), settings={"lr": 0.2})], [1], path)
+    assert len(other) == 4
+
+
+def test_a_file_that_cannot_be_written_is_said_before_training(tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    assert main(["--out", str(tmp_path / "folder"), "--labs", "clip"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lab", "dataset", "amount", "sites"), [("clip", "symbols", 1, 10), ("sam", "food", 20, 6)]
+)
+def test_the_tiny_models_for_one_step(lab, dataset, amount, sites, tmp_path, monkeypatch):
+    monkeypatch.setattr(sam, "evaluate", lambda backbone, data: [])  # no Dice is asked for here
+    names = sam.MEASURES + sam.BOX_MEASURES
+    monkeypatch.setattr(sam, "mean_scores", lambda scores: dict.fromkeys(names, 0.0))
+    subject = SUBJECTS[lab](dataset, amount, epochs=1, min_steps=1, batch_size=2)
+    records = run_all([subject], [1], tmp_path / "spectra.jsonl")
+    frame = claim_frame(records)
+    assert len(frame) == 2 * 3 * sites and frame["block"].nunique() == 6
+    assert frame["between"].between(0, 1).all() and (frame["size_serial"] > 0).all()
