@@ -11,11 +11,11 @@ import typer
 from huggingface_hub.utils import disable_progress_bars
 from torch import nn
 
+from data_scripts.sd3_hub import fetch_from_hub
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.sources import Quiet, WeightsRoot, one_at_a_time, told_in_one_sentence
-from serial_lora_course.models.sd3 import load_sd3, paper_folder
-from serial_lora_course.models.sd3_hub import fetch_from_hub
-from serial_lora_course.models.weights import require_finite
+from serial_lora_course.models.sd3 import PAPER_FOLDER, load_sd3
+from serial_lora_course.models.weights import require_finite, weights_path
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -43,7 +43,7 @@ def fetch(root: Path | None, endpoint: str | None, with_t5: bool) -> tuple[Path,
         SerialLoRAError: the hub does not give it, what came is not good, or what is there was
             fetched without T5.
     """
-    folder = paper_folder(root)
+    folder = weights_path(PAPER_FOLDER, root)
     with one_at_a_time(folder.parent / ".lock", "SD3 medium"):
         if folder.exists():
             held = check(folder)

@@ -68,7 +68,8 @@ from serial_lora_course.labs.records import (
     shipped_records,
 )
 from serial_lora_course.labs.training import process_state
-from serial_lora_course.models.clip import encode_prompts, load_clip, tiny_file
+from serial_lora_course.models.clip import encode_prompts, load_clip
+from serial_lora_course.models.weights import tiny_file
 from serial_lora_course.panels.counts import is_static
 
 torch.manual_seed(0)
@@ -158,7 +159,7 @@ def trained(name: str) -> Trained:
 # numbers from the card that the pretraining wrote.
 
 # %%
-card = json.loads(tiny_file("card.json").read_text("utf-8"))
+card = json.loads(tiny_file("tiny-clip.card.json").read_text("utf-8"))
 measured = card["measured"]
 
 for tower in ("image", "text"):
@@ -823,7 +824,7 @@ display(
 # %%
 from serial_lora import disabled, load_adapter
 
-weights = tiny_file("safetensors").stat().st_size
+weights = tiny_file("tiny-clip.safetensors").stat().st_size
 for name in ("serial_lora", "lora"):
     size = trained(name).file.stat().st_size
     print(f"{get_method(name).label:12} {size:9,} bytes, {size / weights:.1%} of the base's file")

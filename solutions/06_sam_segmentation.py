@@ -59,7 +59,8 @@ from serial_lora_course.labs.methods import METHODS, get_method
 from serial_lora_course.labs.records import as_text, frame, paired_difference, shipped_records
 from serial_lora_course.labs.training import process_state
 from serial_lora_course.models.architectures import ARCHITECTURES
-from serial_lora_course.models.sam import load_sam, tiny_file
+from serial_lora_course.models.sam import load_sam
+from serial_lora_course.models.weights import tiny_file
 from serial_lora_course.panels.counts import is_static
 
 torch.manual_seed(0)
@@ -139,7 +140,7 @@ sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in model
 for name, size in sizes.items():
     print(f"{name:15} {size:9,} parameters, {size / sum(sizes.values()):.0%}")
 
-card = json.loads(tiny_file("card.json").read_text("utf-8"))
+card = json.loads(tiny_file("tiny-sam.card.json").read_text("utf-8"))
 measured = card["measured"]
 display(
     Markdown(
@@ -1185,7 +1186,7 @@ tuned, *_ = one_run("lines")
 with tempfile.TemporaryDirectory() as folder:
     file = save_adapter(tuned.model, Path(folder, "lines.safetensors"))
     print(
-        f"{file.stat().st_size:,} bytes beside {tiny_file('safetensors').stat().st_size:,} of the base"
+        f"{file.stat().st_size:,} bytes beside {tiny_file('tiny-sam.safetensors').stat().st_size:,} of the base"
     )
     other = load_sam("tiny")
     load_adapter(other.model.to(device), file)

@@ -58,7 +58,8 @@ from serial_lora_course.labs.records import Record, as_text, frame, shipped_reco
 from serial_lora_course.labs.sd3_inputs import EncodedPicture, TrainingExample, encode_style
 from serial_lora_course.labs.training import process_state
 from serial_lora_course.models.judges import load_judge
-from serial_lora_course.models.sd3 import Sd3Backbone, load_sd3, tiny_card
+from serial_lora_course.models.sd3 import Sd3Backbone, load_sd3
+from serial_lora_course.models.weights import tiny_file
 from serial_lora_course.panels.counts import is_static
 
 torch.manual_seed(0)
@@ -200,7 +201,7 @@ parts = {
 for name, part in parts.items():
     print(f"{name:20} {sum(p.numel() for p in part.parameters()):9,} parameters")
 
-card = json.loads(tiny_card().read_text("utf-8"))
+card = json.loads(tiny_file("tiny-sd3.card.json").read_text("utf-8"))
 measured, autoencoder = card["measured"], card["autoencoder"]
 display(
     Markdown(
@@ -1224,7 +1225,7 @@ with tempfile.TemporaryDirectory() as folder:
     print(
         f"{file.stat().st_size:,} bytes as Serial LoRA, {exported.stat().st_size:,} as an ordinary LoRA"
     )
-    stock = load_sd3("tiny").pipeline.to(device)  # a second pipeline from the same folder
+    stock = load_sd3("tiny").pipeline.to(device)  # a second pipeline from the same files
     logging.set_verbosity_error()  # else it mentions that the file has nothing for text encoders
     stock.load_lora_weights(folder, weight_name=exported.name)
     logging.set_verbosity_warning()

@@ -10,7 +10,7 @@ from pathlib import Path
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.files import write_json
 from serial_lora_course.labs.records import frame, shipped_records
-from serial_lora_course.models import clip, sam, sd3
+from serial_lora_course.models.weights import tiny_file
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,16 @@ class Adapted:
 
 TOLD = {
     "clip": Adapted(
-        clip.tiny_file("card.json"), "accuracy", "{} shots", {"zero-shot": "zero_shot_dataset"}
+        tiny_file("tiny-clip.card.json"), "accuracy", "{} shots", {"zero-shot": "zero_shot_dataset"}
     ),
     "sam": Adapted(
-        sam.tiny_file("card.json"),
+        tiny_file("tiny-sam.card.json"),
         "dice",
         "{}% of the training pictures",
         {"box filled in": "box_dice", "not adapted": "base_dice"},
     ),
     "sd3": Adapted(
-        sd3.tiny_card(),
+        tiny_file("tiny-sd3.card.json"),
         "fid",
         "FID, {}% of the training pictures",
         {"real pictures": "real_fid", "not adapted": "base_fid"},

@@ -84,7 +84,7 @@ class TransformerPretraining(PretrainingRun):
         transformer = start or build_transformer()
         pipeline = build_pipeline(transformer, AutoencoderKL.from_pretrained(autoencoder))
         pipeline.set_progress_bar_config(disable=True)
-        self.backbone = Sd3Backbone(pipeline, self.name, "tiny", text_tokens=0)
+        self.backbone = Sd3Backbone(transformer, self.name, "tiny", pipeline, text_tokens=0)
         self.latents = encode_pictures(self.backbone, self.pictures, SIZE)
         self.prompts = read_prompts(self.backbone, self.captions)
         self.empty = read_prompts(self.backbone, [""])

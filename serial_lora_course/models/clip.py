@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import open_clip
@@ -19,24 +18,27 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.models.weights import PICKLE_ENDINGS, fill_from_safetensors, require_file
+from serial_lora_course.models.weights import (
+    PICKLE_ENDINGS,
+    Backbone,
+    load_weights,
+    require_scale,
+    tiny_file,
+    weights_path,
+)
 
 TINY_MODEL = "tiny-clip"
 PAPER_MODEL = "ViT-B-16-quickgelu"
-SCALES = ("tiny", "paper")
 
 
 @dataclass(frozen=True)
-class CLIPBackbone:
+class CLIPBackbone(Backbone):
     """A CLIP model and all that turns pictures and words into its inputs.
 
     ``train_transform`` and ``test_transform`` take a PIL picture and return a float tensor
     (3, size, size); ``tokenizer`` takes a list of n strings and returns ids (n, context_length).
     """
 
-    model: nn.Module
-    name: str
-    scale: str
     tokenizer: Callable[[list[str]], Tensor]
     train_transform: Callable
     test_transform: Callable
@@ -54,16 +56,15 @@ def load_clip(
         scale: ``tiny`` or ``paper``.
         model_name: another open_clip architecture than the scale's own.
         weights: a safetensors file, ``"default"`` for the scale's own weights (at paper scale
-            OpenAI's, through the hub), or None for random weights.
+            OpenAI's, from below the data root or else through the hub), or None for random weights.
         crop_scale: smallest and largest share of the area that a training crop keeps.
 
     Raises:
         SerialLoRAError: unknown scale or architecture, GELU with OpenAI's weights, a weights file
             that is missing, damaged or of another model, or the hub out of reach.
     """
-    if scale not in SCALES:
-        raise SerialLoRAError(f"There is no scale {scale!r}; choose tiny or paper.")
-    open_clip.add_model_config(tiny_file("json"))
+    require_scale(scale)
+    open_clip.add_model_config(tiny_file(f"{TINY_MODEL}.json"))
     name = model_name or (TINY_MODEL if scale == "tiny" else PAPER_MODEL)
     if open_clip.get_model_config(name) is None:
         raise SerialLoRAError(
@@ -71,12 +72,16 @@ def load_clip(
             "open_clip.list_models()."
         )
     _refuse_wrong_activation(name, weights)
-    if weights == "default" and name == TINY_MODEL:
-        weights = tiny_file("safetensors")
-    model = _from_hub(name) if weights == "default" else _create(name)
+    path = default_file(name) if weights == "default" else weights
+    if path is not None and Path(path).suffix in PICKLE_ENDINGS:
+        raise SerialLoRAError(
+            f"{path} may be a pickle (OpenAI's .pt is TorchScript) and is not opened; convert "
+            "it with `python -m data_scripts.clip_weights --convert`, or take a safetensors file."
+        )
+    model = _from_hub(name) if weights == "default" and path is None else _create(name)
     _refuse_other_text_towers(model, name)
-    if weights not in (None, "default"):
-        load_weights(model, Path(weights))
+    if path is not None:
+        load_weights(model, Path(path))
     size = open_clip.get_model_config(name)["vision_cfg"]["image_size"]
     return CLIPBackbone(
         model=model.eval(),
@@ -88,9 +93,17 @@ def load_clip(
     )
 
 
-def tiny_file(ending: str) -> Path:
-    """A file of the tiny CLIP that the package carries: its config, weights, merges or card."""
-    return Path(str(files("serial_lora_course"))) / "assets" / "weights" / f"{TINY_MODEL}.{ending}"
+def default_file(name: str) -> Path | None:
+    """The weights of an architecture that are on this machine: the tiny ones, or OpenAI's."""
+    if name == TINY_MODEL:
+        return tiny_file(f"{TINY_MODEL}.safetensors")
+    path = openai_file(name)
+    return path if path.exists() else None
+
+
+def openai_file(name: str, root: Path | None = None) -> Path:
+    """Where the data script puts OpenAI's weights for an architecture."""
+    return weights_path(f"{name}-openai.safetensors", root)
 
 
 def _default_crop(scale: str) -> tuple[float, float]:
@@ -131,31 +144,16 @@ def _from_hub(name: str) -> nn.Module:
         return open_clip.create_model(name, pretrained="openai")
     except Exception as error:
         raise SerialLoRAError(
-            f"OpenAI's weights for {name} could not be fetched ({type(error).__name__}); fetch "
-            "them where there is a network with `python -m data_scripts.clip_weights`, then name "
-            "the file with --weights."
+            f"OpenAI's weights for {name} could not be fetched ({type(error).__name__}); where "
+            f"there is a network, run `python -m data_scripts.clip_weights --model {name}`, which "
+            f"puts them at {openai_file(name)}, or name a file with --weights."
         ) from error
 
 
 def _tokenizer(name: str) -> Callable[[list[str]], Tensor]:
     if name == TINY_MODEL:
-        return open_clip.get_tokenizer(name, bpe_path=str(tiny_file("merges.txt.gz")))
+        return open_clip.get_tokenizer(name, bpe_path=str(tiny_file(f"{TINY_MODEL}.merges.txt.gz")))
     return open_clip.get_tokenizer(name)
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Fill ``model`` from a safetensors state dict; every tensor is checked before one is copied.
-
-    Raises:
-        SerialLoRAError: no such file, not a safetensors file, or not this model's tensors.
-    """
-    require_file(path)
-    if path.suffix in PICKLE_ENDINGS:
-        raise SerialLoRAError(
-            f"{path.name} may be a pickle (OpenAI's .pt is TorchScript) and is not opened; convert "
-            "it with `python -m data_scripts.clip_weights --convert`, or take a safetensors file."
-        )
-    fill_from_safetensors(model, path)
 
 
 Channels = tuple[float, float, float]

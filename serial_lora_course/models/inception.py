@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.download import data_root
-from serial_lora_course.models.weights import require_file, require_finite
+from serial_lora_course.models.weights import read_state_dict, require_finite, weights_path
 
 FEATURES = 2048  # the last pooling layer's, the standard for FID
 
@@ -42,10 +41,10 @@ def load_inception(weights: str | Path | None = None) -> nn.Module:
             "FID at paper scale needs Inception as torch-fidelity carries it; run: "
             "pip install torch-fidelity, then start Python again."
         ) from error
-    place = data_root() / "weights" / PurePosixPath(url).name
+    place = weights_path(PurePosixPath(url).name)
     if weights is None and place.exists():
         weights = place
-    state = _fetch(url, place) if weights is None else _read(Path(weights))
+    state = _fetch(url, place) if weights is None else read_state_dict(Path(weights))
     # torch-fidelity runs whatever code a file holds, so it gets a file made here: tensors alone.
     safe = io.BytesIO()
     torch.save(state, safe)
@@ -58,17 +57,6 @@ def load_inception(weights: str | Path | None = None) -> nn.Module:
         ) from error
     require_finite(metric.inception, weights or place)
     return metric.inception
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    require_file(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the broken bytes led it to
-        raise SerialLoRAError(
-            f"{path} is damaged or holds more than tensors, and was not opened further; fetch it "
-            "again."
-        ) from error
 
 
 def _fetch(url: str, place: Path) -> dict[str, Tensor]:

@@ -24,9 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
-from huggingface_hub import hf_hub_url
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import center_crop, pil_to_tensor
@@ -34,12 +32,12 @@ from torchvision.transforms.functional import center_crop, pil_to_tensor
 from serial_lora.errors import SerialLoRAError
 from serial_lora.metrics import accuracy
 from serial_lora.picture_metrics import clip_score
-from serial_lora_course.data.download import data_root
 from serial_lora_course.data.style_sets import SIZE
 from serial_lora_course.data.styles import style_names
-from serial_lora_course.models.clip import SCALES, CLIPBackbone, encode_prompts, load_clip
+from serial_lora_course.models.clip import CLIPBackbone, encode_prompts, load_clip
 from serial_lora_course.models.inception import load_inception
 from serial_lora_course.models.style_classifier import STYLES, style_classifier
+from serial_lora_course.models.weights import require_scale
 
 Pictures = np.ndarray | Tensor | Sequence[Any]
 """uint8 (N, height, width, 3), or N PIL pictures, which may differ in size."""
@@ -199,7 +197,7 @@ class PaperJudge(Judge):
     ) -> None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.inception = load_inception(inception_weights).to(device)
-        self.clip = load_paper_clip(clip_weights)
+        self.clip = load_clip("paper", PAPER_CLIP, clip_weights or "default")
         self.clip.model.to(device)
 
     @torch.no_grad()
@@ -226,35 +224,8 @@ def load_judge(scale: str = "tiny") -> Judge:
     Raises:
         SerialLoRAError: there is no such scale, or as for :class:`PaperJudge`.
     """
-    if scale not in SCALES:
-        raise SerialLoRAError(f"There is no scale {scale!r}; choose tiny or paper.")
+    require_scale(scale)
     return TinyJudge() if scale == "tiny" else PaperJudge()
-
-
-def load_paper_clip(weights: str | Path | None = None) -> CLIPBackbone:
-    """OpenAI's ViT-B/32, the CLIP of CLIP-Score.
-
-    Args:
-        weights: a safetensors file; None for the one below the data root's ``weights``, or else
-            through the hub.
-
-    Raises:
-        SerialLoRAError: the hub is out of reach, or the file is not this model's.
-    """
-    place = data_root() / "weights" / f"{PAPER_CLIP}-openai.safetensors"
-    if weights is None and place.exists():
-        weights = place
-    try:
-        return load_clip("paper", PAPER_CLIP, weights or "default")
-    except SerialLoRAError as error:
-        if weights is not None:
-            raise
-        repository = open_clip.get_pretrained_cfg(PAPER_CLIP, "openai")["hf_hub"].rstrip("/")
-        url = hf_hub_url(repository, "open_clip_model.safetensors")
-        raise SerialLoRAError(
-            f"CLIP-Score at paper scale needs OpenAI's {PAPER_CLIP}, which could not be fetched; "
-            f"where there is a network, download {url}, and put the file at {place}."
-        ) from error
 
 
 def as_pictures(pictures: Pictures) -> list[Image.Image]:

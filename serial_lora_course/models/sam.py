@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 
 from segment_anything import sam_model_registry
@@ -22,29 +21,26 @@ from segment_anything.modeling import (
 )
 from torch import nn
 
-from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.download import data_root
 from serial_lora_course.models.weights import (
-    PICKLE_ENDINGS,
-    Shapes,
-    fill_from_checkpoint,
-    fill_from_safetensors,
+    Backbone,
+    StateDict,
+    fetched,
+    load_weights,
+    require_scale,
+    tiny_file,
 )
 
 TINY_MODEL = "tiny-sam"
 PAPER_MODEL = "vit_b"
 PAPER_FILE = "sam_vit_b_01ec64.pth"
-SCALES = ("tiny", "paper")
 WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}  # of the image encoder's tokens
 
 
 @dataclass(frozen=True)
-class SamBackbone:
-    """A SAM model in evaluation mode, what it is called, and its scale."""
+class SamBackbone(Backbone):
+    """A SAM model; its image encoder is adapted."""
 
     model: Sam
-    name: str
-    scale: str
 
 
 def load_sam(scale: str = "tiny", weights: str | Path | None = "default") -> SamBackbone:
@@ -60,62 +56,35 @@ def load_sam(scale: str = "tiny", weights: str | Path | None = "default") -> Sam
         SerialLoRAError: unknown scale; or a file that is missing, damaged or of another model,
             and no weights have been copied then.
     """
-    if scale not in SCALES:
-        raise SerialLoRAError(f"There is no scale {scale!r}; choose tiny or paper.")
-    path = None if weights is None else _weights_path(scale, weights)
+    require_scale(scale)
+    if weights == "default":
+        weights = _default_file(scale)
     model = build_sam(**tiny_architecture()) if scale == "tiny" else sam_model_registry["vit_b"]()
-    if path is not None:
-        load_weights(model, path)
-    name = TINY_MODEL if scale == "tiny" else PAPER_MODEL
-    return SamBackbone(model.eval(), name, scale)
+    if weights is not None:
+        load_weights(model, Path(weights), partial(_other_model, model))
+    return SamBackbone(model.eval(), TINY_MODEL if scale == "tiny" else PAPER_MODEL, scale)
 
 
-def _weights_path(scale: str, weights: str | Path) -> Path:
-    if weights != "default":
-        return Path(weights)
+def _default_file(scale: str) -> Path:
     if scale == "tiny":
-        return tiny_file("safetensors")
-    path = paper_file()
-    if not path.is_file():
-        raise SerialLoRAError(
-            f"SAM's ViT-B checkpoint is not at {path}; fetch it with `python -m "
-            "data_scripts.sam_weights`, or name the file with --weights."
-        )
-    return path
+        return tiny_file(f"{TINY_MODEL}.safetensors")
+    return fetched(PAPER_FILE, "sam_weights")
 
 
-def paper_file(root: Path | None = None) -> Path:
-    """Where the data script puts Meta's checkpoint."""
-    return data_root(root) / "weights" / PAPER_FILE
-
-
-def load_weights(model: Sam, path: Path) -> None:
-    """Fill ``model`` from a checkpoint; every tensor is checked before one is copied.
-
-    Raises:
-        SerialLoRAError: no such file, not a checkpoint, or not this model's tensors.
-    """
-    fill = fill_from_checkpoint if path.suffix in PICKLE_ENDINGS else fill_from_safetensors
-    fill(model, path, partial(_other_model, model.image_encoder.pos_embed.shape[-1]))
-
-
-def _other_model(width: int, shapes: Shapes) -> str | None:
-    """What a file turned out to hold that does not fit a model of this width."""
-    position = shapes.get("image_encoder.pos_embed")
-    if position and position[-1] != width:
-        found = WIDTHS.get(position[-1], f"a SAM of width {position[-1]}")
-        return (
-            f"holds {found}, another size of SAM than the one to fill; the paper adapts vit_b, "
-            "which `python -m data_scripts.sam_weights` fetches."
-        )
-    if any(key.startswith(("visual.", "transformer.resblocks.")) for key in shapes):
+def _other_model(model: Sam, state: StateDict) -> str | None:
+    """What a file turned out to hold that does not fit this model."""
+    if any(key.startswith(("visual.", "transformer.resblocks.")) for key in state):
         return "holds a CLIP model, not SAM; fetch SAM's with `python -m data_scripts.sam_weights`."
-    return None
-
-
-def tiny_file(ending: str) -> Path:
-    """A file of the tiny SAM that the package carries: its config, weights or card."""
-    return Path(str(files("serial_lora_course"))) / "assets" / "weights" / f"{TINY_MODEL}.{ending}"
+    position = state.get("image_encoder.pos_embed")
+    if position is None or not position.ndim:
+        return None
+    width = position.shape[-1]
+    if width == model.image_encoder.pos_embed.shape[-1]:
+        return None
+    return (
+        f"holds {WIDTHS.get(width, f'a SAM of width {width}')}, another size of SAM than the one "
+        "to fill; the paper adapts vit_b, which `python -m data_scripts.sam_weights` fetches."
+    )
 
 
 def build_sam(
@@ -174,4 +143,4 @@ def build_sam(
 
 def tiny_architecture() -> dict:
     """The arguments of `build_sam` for the tiny model."""
-    return json.loads(tiny_file("json").read_text("utf-8"))
+    return json.loads(tiny_file(f"{TINY_MODEL}.json").read_text("utf-8"))

@@ -3,7 +3,6 @@
 SD3 reads a prompt with two CLIP text encoders of different depth (and with T5, which its pipeline
 can do without). The tiny SD3 gets both from the one tiny CLIP: its whole text tower, and the same
 tower cut short after two layers, where a token still stands for little more than its own word.
-A T5 that says nothing fills the third place in a folder.
 """
 
 from __future__ import annotations
@@ -14,16 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from open_clip.tokenizer import bytes_to_unicode
-from tokenizers import Tokenizer, models
 from torch import Tensor, nn
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    T5Config,
-    T5EncoderModel,
-    T5TokenizerFast,
-)
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 SHORT_LAYERS = 2
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -113,21 +104,3 @@ def clip_tokenizer(merges: Path, length: int) -> CLIPTokenizer:
             pad_token=END,
             model_max_length=length,
         )
-
-
-def silent_t5(width: int) -> T5EncoderModel:
-    """A T5 without a layer, whose every answer (n, length, width) is zero."""
-    config = T5Config(vocab_size=3, d_model=width, d_kv=1, d_ff=1, num_heads=1, num_layers=0)
-    encoder = T5EncoderModel(config)
-    nn.init.zeros_(encoder.encoder.final_layer_norm.weight)
-    return encoder.eval()
-
-
-def silent_t5_tokenizer() -> T5TokenizerFast:
-    """The silent T5's tokenizer, which knows no word."""
-    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    return T5TokenizerFast(
-        tokenizer_object=Tokenizer(models.Unigram(words, unk_id=2)),
-        extra_ids=0,
-        model_max_length=512,
-    )

@@ -1,25 +1,146 @@
-"""State dicts from files, checked whole before a single tensor of the model is touched."""
+"""What the three backbones share: their shape, their files, and how a file fills a model.
+
+A file is checked whole before a single tensor of the model is touched.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.download import data_root
 
-Shapes = Mapping[str, tuple[int, ...]]
+SCALES = ("tiny", "paper")
 PICKLE_ENDINGS = (".pt", ".pth", ".bin")
+StateDict = Mapping[str, Tensor]
 
 
-def require_file(path: Path) -> None:
-    """Refuse a path at which there is no file."""
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained model in evaluation mode, what records call it, and its scale.
+
+    Attributes:
+        model: the part that is adapted.
+    """
+
+    model: nn.Module
+    name: str
+    scale: str
+
+
+def require_scale(scale: str) -> None:
+    """Refuse what is neither ``tiny`` nor ``paper``."""
+    if scale not in SCALES:
+        raise SerialLoRAError(f"There is no scale {scale!r}; choose tiny or paper.")
+
+
+def tiny_file(name: str) -> Path:
+    """A file of a tiny backbone that the package carries, such as ``tiny-clip.card.json``."""
+    return Path(str(files("serial_lora_course"))) / "assets" / "weights" / name
+
+
+def weights_path(name: str, root: Path | None = None) -> Path:
+    """Where the data scripts put a published model's weights, a file or a folder."""
+    return data_root(root) / "weights" / name
+
+
+def fetched(name: str, script: str) -> Path:
+    """A published model's weights, which a data script fetched before.
+
+    Raises:
+        SerialLoRAError: they are not there; the sentence says which command brings them.
+    """
+    path = weights_path(name)
+    if not path.exists():
+        raise SerialLoRAError(
+            f"There are no weights at {path}; fetch them where there is a network with `python -m "
+            f"data_scripts.{script}`, or name your own with --weights."
+        )
+    return path
+
+
+def load_weights(
+    model: nn.Module, path: Path, recognise: Callable[[StateDict], str | None] | None = None
+) -> None:
+    """Fill ``model`` from a state dict, in the model's own number format.
+
+    Args:
+        path: safetensors, or what torch.save wrote (.pt, .pth, .bin), of which no code is ever run.
+        recognise: what a file that does not fit holds, where the reader knows a name for it.
+
+    Raises:
+        SerialLoRAError: no such file, not a state dict, or not this model's tensors.
+    """
+    state = read_state_dict(path)
+    wanted = model.state_dict()
+    missing = sorted(wanted.keys() - state.keys())
+    foreign = sorted(state.keys() - wanted.keys())
+    other_size = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    known = recognise(state) if recognise and (missing or foreign or other_size) else None
+    if known:
+        raise SerialLoRAError(f"{path.name} {known}")
+    for what, names in (("lacks", missing), ("has", foreign), ("has another size of", other_size)):
+        if names:
+            raise SerialLoRAError(
+                f"{path.name} holds another model's weights: it {what} {names[0]} "
+                f"({len(names)} such tensors); choose the architecture it was made for."
+            )
+    model.load_state_dict(state)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file, by name.
+
+    Raises:
+        SerialLoRAError: no such file, damaged, or something else than a state dict of tensors.
+    """
     if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise SerialLoRAError(f"There is no weights file {path}; check the path.")
+    if path.suffix not in PICKLE_ENDINGS:
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise SerialLoRAError(
+                f"{path} is not a readable safetensors file ({error}); fetch it again."
+            ) from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the broken bytes led it to
+        raise SerialLoRAError(f"{path} {_what_is_wrong(path)}") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise SerialLoRAError(
+            f"{path.name} is no plain state dict of tensors; take the publisher's own checkpoint."
+        )
+    return state
+
+
+def _what_is_wrong(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            start = file.read(512).lstrip()
+    except OSError as error:
+        return f"cannot be read ({error.strerror}); check its permissions."
+    if not start:
+        return "is empty; fetch it again."
+    if start.startswith(b"<"):
+        return "is a web page, not a checkpoint; fetch it again."
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer to a large file, not the file itself; fetch it again."
+    return (
+        "is damaged, cut short, or holds more than tensors, and was not opened further; fetch it "
+        "again."
+    )
 
 
 def require_finite(model: nn.Module, path: Path) -> None:
@@ -28,99 +149,3 @@ def require_finite(model: nn.Module, path: Path) -> None:
         raise SerialLoRAError(
             f"{path} holds numbers that are not finite; delete it and fetch it again."
         )
-
-
-def fill_from_safetensors(
-    model: nn.Module, path: Path, recognise: Callable[[Shapes], str | None] | None = None
-) -> None:
-    """Fill ``model`` from a safetensors state dict, in the model's own number format.
-
-    Args:
-        recognise: what a file with these shapes holds, where the reader knows a name for it.
-
-    Raises:
-        SerialLoRAError: no such file, not a safetensors file, or not this model's tensors.
-    """
-    require_file(path)
-    try:
-        with safe_open(path, "pt") as file:
-            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
-            _compare(found, model, path, recognise)
-            _copy(model, file.get_tensor)
-    except (SafetensorError, OSError) as error:
-        raise SerialLoRAError(
-            f"{path} is not a readable safetensors file ({error}); fetch it again."
-        ) from error
-
-
-def fill_from_checkpoint(
-    model: nn.Module, path: Path, recognise: Callable[[Shapes], str | None] | None = None
-) -> None:
-    """Fill ``model`` from a state dict that torch.save wrote; no code in the file is ever run.
-
-    Args:
-        recognise: what a file with these shapes holds, where the reader knows a name for it.
-
-    Raises:
-        SerialLoRAError: no such file, not such a checkpoint, or not this model's tensors.
-    """
-    require_file(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the broken bytes led it to
-        raise SerialLoRAError(_unreadable(path)) from error
-    if not _is_state_dict(state):
-        raise SerialLoRAError(
-            f"{path.name} is no plain state dict of tensors; take the publisher's own checkpoint."
-        )
-    _compare({key: tuple(tensor.shape) for key, tensor in state.items()}, model, path, recognise)
-    _copy(model, state.__getitem__)
-
-
-def _is_state_dict(state: object) -> bool:
-    return isinstance(state, dict) and all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
-    )
-
-
-def _unreadable(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            start = file.read(512).lstrip()
-    except OSError as error:
-        return f"{path} cannot be read ({error.strerror}); check its permissions."
-    if not start:
-        what = "is empty"
-    elif start.startswith(b"<"):
-        what = "is a web page, not a checkpoint"
-    elif start.startswith(b"version https://git-lfs"):
-        what = "is a pointer to a large file, not the file itself"
-    else:
-        what = "is damaged, cut short, or holds more than tensors, and was not opened further"
-    return f"{path} {what}; fetch it again."
-
-
-def _compare(
-    found: Shapes, model: nn.Module, path: Path, recognise: Callable[[Shapes], str | None] | None
-) -> None:
-    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    missing = sorted(wanted.keys() - found.keys())
-    foreign = sorted(found.keys() - wanted.keys())
-    other_shape = [key for key in wanted if key in found and found[key] != wanted[key]]
-    if not (missing or foreign or other_shape):
-        return
-    known = recognise(found) if recognise else None
-    if known:
-        raise SerialLoRAError(f"{path.name} {known}")
-    for what, names in (("lacks", missing), ("has", foreign), ("has another size of", other_shape)):
-        if names:
-            raise SerialLoRAError(
-                f"{path.name} holds another model's weights: it {what} {names[0]} "
-                f"({len(names)} such tensors); choose the architecture it was made for."
-            )
-
-
-@torch.no_grad()
-def _copy(model: nn.Module, read: Callable[[str], Tensor]) -> None:
-    for key, tensor in model.state_dict().items():
-        tensor.copy_(read(key))

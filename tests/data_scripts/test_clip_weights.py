@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save, save_file
 from typer.testing import CliRunner
 
 from data_scripts import clip_weights
-from serial_lora_course.models import clip
 
+FILE_NAME = "small-test-clip-openai.safetensors"
 SMALL = {
     "embed_dim": 16,
     "quick_gelu": True,
@@ -41,37 +41,54 @@ def small_models(tmp_path_factory):
 
 @pytest.fixture
 def small(small_models, monkeypatch):
-    for module in (clip, clip_weights):
-        monkeypatch.setattr(module, "PAPER_MODEL", "small-test-clip")
+    """The small model, as if OpenAI had published it."""
+    publish(monkeypatch)
     return small_models
 
 
-def run(*arguments):
-    return CliRunner().invoke(clip_weights.app, [*map(str, arguments), "--quiet"])
+def publish(monkeypatch, sha256="0" * 64):
+    facts = {"hf_hub": "timm/small/", "url": f"https://openai.example/{sha256}/small.pt"}
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: facts)
 
 
-def test_addresses_are_those_of_open_clip():
-    config = open_clip.get_pretrained_cfg("ViT-B-16-quickgelu", "openai")
-    assert config["hf_hub"].rstrip("/") == clip_weights.HUB_REPOSITORY
-    assert config["url"] == clip_weights.OPENAI_URL
-    (url,) = clip_weights.weights_file().urls
-    assert clip_weights.HUB_REPOSITORY in url and clip_weights.HUB_FILE in url
+def run(*arguments, model="small-test-clip"):
+    return CliRunner().invoke(clip_weights.app, [*map(str, arguments), "--model", model, "--quiet"])
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16-quickgelu", "ViT-B-32-quickgelu"])
+def test_addresses_are_those_of_open_clip(name):
+    repository = open_clip.get_pretrained_cfg(name, "openai")["hf_hub"].rstrip("/")
+    archive = clip_weights.weights_file(name)
+    assert archive.urls == (
+        f"https://huggingface.co/{repository}/resolve/main/{clip_weights.HUB_FILE}",
+    )
+    assert archive.file_name == f"{name}-openai.safetensors"
+
+
+def test_what_openai_did_not_publish_is_refused(tmp_path):
+    result = run("--root", tmp_path, model="ViT-Z")
+    assert result.exit_code == 2 and "published no weights for 'ViT-Z'" in result.output
+
+
+def test_openai_names_a_files_folder_after_its_sha256():
+    *_, folder, name = clip_weights.published("ViT-B-16-quickgelu")["url"].split("/")
+    assert len(folder) == 64 and int(folder, 16) and name == "ViT-B-16.pt"
 
 
 def test_fetch_check_and_again(small, server, tmp_path):
     content = save(small.state_dict())
-    server.serve(clip_weights.FILE_NAME, content)
+    server.serve(FILE_NAME, content)
     arguments = ("--root", tmp_path, "--base-url", server.url)
     result = run(*arguments)
     assert result.exit_code == 0, result.output
-    path = tmp_path / "weights" / clip_weights.FILE_NAME
+    path = tmp_path / "weights" / FILE_NAME
     assert f"--weights {path}" in result.output
     assert path.read_bytes() == content
     recorded = json.loads((tmp_path / "clip_weights.sources.json").read_text())["archives"]
     assert recorded[path.name]["sha256"] == hashlib.sha256(content).hexdigest()
 
     assert run(*arguments).exit_code == 0
-    assert len(server.files[clip_weights.FILE_NAME].requests) == 1
+    assert len(server.files[FILE_NAME].requests) == 1
     path.write_bytes(content[:-4])
     spoiled = run(*arguments)
     assert spoiled.exit_code == 2 and "not a readable safetensors file" in spoiled.output
@@ -88,14 +105,14 @@ def test_fetch_check_and_again(small, server, tmp_path):
     ids=["another model", "truncated", "web page", "not finite"],
 )
 def test_a_download_that_is_not_the_model_is_not_kept(small, server, tmp_path, spoil):
-    server.serve(clip_weights.FILE_NAME, spoil(small.state_dict()))
+    server.serve(FILE_NAME, spoil(small.state_dict()))
     result = run("--root", tmp_path, "--base-url", server.url)
     assert result.exit_code == 2 and "Traceback" not in result.output
     assert [path.name for path in (tmp_path / "weights").iterdir()] == [".lock"]
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
-def test_404(server, tmp_path):
+def test_404(small, server, tmp_path):
     result = run("--root", tmp_path, "--base-url", server.url)
     assert result.exit_code == 2 and "404" in result.output and "by hand" in result.output
 
@@ -109,11 +126,10 @@ def test_check_only(small, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.safetensors"]
 
 
-def test_gelu_is_refused(small, tmp_path, monkeypatch):
+def test_gelu_is_refused(small, tmp_path):
     path = tmp_path / "mine.safetensors"
     save_file(small.state_dict(), path)  # GELU has no weights: nothing in the file tells
-    monkeypatch.setattr(clip, "PAPER_MODEL", "small-test-gelu")
-    result = run("--check", path)
+    result = run("--check", path, model="small-test-gelu")
     assert result.exit_code == 2 and "without QuickGELU" in result.output
 
 
@@ -141,8 +157,9 @@ def torchscript(small, tmp_path):
 
 def test_convert(small, torchscript, tmp_path, monkeypatch):
     sha256 = hashlib.sha256(torchscript.read_bytes()).hexdigest()
+    publish(monkeypatch, sha256)
     destination = tmp_path / "weights" / "out.safetensors"
-    clip_weights.convert(torchscript, destination, sha256)
+    clip_weights.convert(torchscript, destination, "small-test-clip")
     converted = load_file(destination)
     assert converted.keys() == small.state_dict().keys()
     for key, tensor in small.state_dict().items():
@@ -150,7 +167,7 @@ def test_convert(small, torchscript, tmp_path, monkeypatch):
         assert torch.equal(converted[key], tensor.half().float())
     assert [path.name for path in destination.parent.iterdir()] == ["out.safetensors"]
     with pytest.raises(clip_weights.SerialLoRAError, match="exists already"):
-        clip_weights.convert(torchscript, destination, sha256)
+        clip_weights.convert(torchscript, destination, "small-test-clip")
 
 
 def test_a_file_that_is_not_openais_is_never_opened(torchscript, tmp_path, monkeypatch):
@@ -159,4 +176,4 @@ def test_a_file_that_is_not_openais_is_never_opened(torchscript, tmp_path, monke
     assert result.exit_code == 2 and "was not opened" in result.output
     assert not (tmp_path / "weights").exists()
     missing = run("--root", tmp_path, "--convert", tmp_path / "none.pt")
-    assert missing.exit_code == 2 and clip_weights.OPENAI_URL in missing.output
+    assert missing.exit_code == 2 and "https://openai.example/" in missing.output

@@ -25,7 +25,8 @@ from data_scripts.pretraining.vocabulary import used_merges, write_merges
 from serial_lora_course.data.emoji import STYLES, emoji_concepts, load_emoji
 from serial_lora_course.data.emoji_sets import EMOJI_SETS, hidden_codepoints, load_emoji_set
 from serial_lora_course.labs.records import shipped_records
-from serial_lora_course.models.clip import encode_prompts, load_clip, tiny_file
+from serial_lora_course.models.clip import encode_prompts, load_clip
+from serial_lora_course.models.weights import tiny_file
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +204,9 @@ def test_the_small_vocabulary_cuts_its_corpus_as_clip_does(tmp_path):
 
 
 def test_the_shipped_merges_are_clips_in_clips_order():
-    lines = gzip.decompress(tiny_file("merges.txt.gz").read_bytes()).decode().split("\n")[1:]
+    lines = (
+        gzip.decompress(tiny_file("tiny-clip.merges.txt.gz").read_bytes()).decode().split("\n")[1:]
+    )
     ranks = open_clip.SimpleTokenizer().bpe_ranks
     positions = [ranks[tuple(line.split())] for line in lines if line]
     assert positions == sorted(positions) and len(set(positions)) == len(positions)
@@ -234,7 +237,7 @@ def test_pretraining_normalises_as_the_lab_does():
 
 
 def test_the_shipped_card_tells_what_the_records_say():
-    card = json.loads(tiny_file("card.json").read_text("utf-8"))
+    card = json.loads(tiny_file("tiny-clip.card.json").read_text("utf-8"))
     records = [record for record in shipped_records("clip") if record.shots == 16]
     for method in {record.method for record in records}:
         values = [r.measures["accuracy"] for r in records if r.method == method]

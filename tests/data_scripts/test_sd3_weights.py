@@ -14,11 +14,11 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from data_scripts import sd3_weights  # noqa: E402
-from serial_lora_course.labs.memory_sd3 import parts_frame  # noqa: E402
-from serial_lora_course.models.sd3 import load_sd3  # noqa: E402
-from serial_lora_course.models.sd3_hub import HUB_REPOSITORY  # noqa: E402
-from tests.models.sd3_models import leave_out_t5, official_folder  # noqa: E402
+from data_scripts import sd3_weights
+from data_scripts.sd3_hub import HUB_REPOSITORY
+from serial_lora_course.labs.memory_sd3 import parts_frame
+from serial_lora_course.models.sd3 import load_sd3
+from tests.models.sd3_models import leave_out_t5, official_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKENS = {"token-of-one-who-accepted": 200, "token-of-one-who-did-not": 403}

@@ -10,7 +10,8 @@ from serial_lora_course.data.segmentation import load_segmentation, segmentation
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.records import frame, shipped_records
 from serial_lora_course.labs.sam import base_measures, lab_config
-from serial_lora_course.models.sam import load_sam, tiny_file
+from serial_lora_course.models.sam import load_sam
+from serial_lora_course.models.weights import tiny_file
 
 SETS, PERCENTS, SEEDS = segmentation_names("tiny"), (20, 50, 100), (1, 2, 3)
 
@@ -62,7 +63,7 @@ def test_the_budgets_are_what_their_names_say(results):
 
 
 def test_the_card_tells_what_the_records_say(records):
-    card = json.loads(tiny_file("card.json").read_text("utf-8"))
+    card = json.loads(tiny_file("tiny-sam.card.json").read_text("utf-8"))
     for percent in PERCENTS:
         told = card["adapted"][f"{percent}% of the training pictures"]
         some = [r for r in records if r.shots == percent]

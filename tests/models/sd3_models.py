@@ -23,9 +23,9 @@ from transformers import (
 )
 
 from serial_lora_course.models import sd3
-from serial_lora_course.models.clip import tiny_file
 from serial_lora_course.models.sd3 import Sd3Backbone, build_pipeline
 from serial_lora_course.models.sd3_text import clip_tokenizer
+from serial_lora_course.models.weights import tiny_file
 
 # 4 x 4 latents of a picture of 16 x 16 pixels; prompts as the tiny CLIP's two encoders give them.
 SMALL_TRANSFORMER = {
@@ -103,7 +103,8 @@ def small_pipeline(seed: int = 0) -> StableDiffusion3Pipeline:
 
 def small_backbone(seed: int = 0) -> Sd3Backbone:
     """What `load_sd3("tiny")` returns, around the small models."""
-    return Sd3Backbone(small_pipeline(seed), sd3.TINY_MODEL, "tiny", 0)
+    pipeline = small_pipeline(seed)
+    return Sd3Backbone(pipeline.transformer, sd3.TINY_MODEL, "tiny", pipeline, 0)
 
 
 def ship(folder: Path, seed: int = 0) -> Path:
@@ -116,7 +117,9 @@ def ship(folder: Path, seed: int = 0) -> Path:
 def make_small_sd3_the_tiny_one(monkeypatch, folder: Path, seed: int = 0) -> Path:
     """For a test, the package ships the small models, and the data root is empty."""
     shipped = ship(folder / "shipped", seed)
-    monkeypatch.setattr(sd3, "tiny_path", lambda *parts: shipped.joinpath(*parts))
+    monkeypatch.setattr(
+        sd3, "tiny_file", lambda name: shipped if name == sd3.TINY_MODEL else tiny_file(name)
+    )
     monkeypatch.setenv("SERIAL_LORA_DATA", str(folder / "data"))
     return shipped
 
@@ -131,8 +134,8 @@ def official_folder(folder: Path, seed: int = 0, t5: bool = True) -> Path:
         text_encoder=_clip_encoder(16),
         text_encoder_2=_clip_encoder(24),
         text_encoder_3=_t5_encoder(48),
-        tokenizer=clip_tokenizer(tiny_file("merges.txt.gz"), 77),
-        tokenizer_2=clip_tokenizer(tiny_file("merges.txt.gz"), 77),
+        tokenizer=clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 77),
+        tokenizer_2=clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 77),
         tokenizer_3=_t5_tokenizer(),
     )
     for part in pipeline.components.values():

@@ -17,9 +17,9 @@ from serial_lora_course.models.clip import (
     PAPER_MODEL,
     encode_prompts,
     load_clip,
-    load_weights,
-    tiny_file,
+    openai_file,
 )
+from serial_lora_course.models.weights import tiny_file
 from tests.labs.lab_models import register_small, same_tensors, weights_file
 
 
@@ -41,7 +41,7 @@ def small(tmp_path_factory):
 
 def test_the_tiny_model_is_open_clips_own(tiny):
     assert type(tiny.model) is open_clip.CLIP and not tiny.model.training
-    stored = load_file(tiny_file("safetensors"))
+    stored = load_file(tiny_file("tiny-clip.safetensors"))
     state = tiny.model.state_dict()
     assert same_tensors(state, {key: tensor.to(state[key].dtype) for key, tensor in stored.items()})
 
@@ -98,16 +98,9 @@ def whole_prompts(model, tokens):
 
 
 @torch.no_grad()
-def test_cut_prompts_equal_whole_prompts_in_the_tiny_model(tiny):
-    tokens = tiny.tokenizer(PROMPTS)
-    torch.testing.assert_close(
-        encode_prompts(tiny.model, tokens), whole_prompts(tiny.model, tokens), atol=1e-5, rtol=0
-    )
-
-
-@torch.no_grad()
-def test_a_prompt_that_fills_the_context_is_encoded_whole(tiny):
-    tokens = tiny.tokenizer(["a very long prompt " * 9, "cat"])
+@pytest.mark.parametrize("prompts", [PROMPTS, ["a very long prompt " * 9, "cat"]])
+def test_cut_prompts_equal_whole_prompts_in_the_tiny_model(tiny, prompts):
+    tokens = tiny.tokenizer(prompts)
     torch.testing.assert_close(
         encode_prompts(tiny.model, tokens), whole_prompts(tiny.model, tokens), atol=1e-5, rtol=0
     )
@@ -133,13 +126,10 @@ def test_cut_prompts_have_the_gradients_of_whole_prompts(small):
 # --- refusals ------------------------------------------------------------------------------------
 
 
-def test_an_unknown_scale_or_model_is_refused():
-    with pytest.raises(SerialLoRAError, match="tiny or paper"):
-        load_clip("huge")
-    with pytest.raises(SerialLoRAError, match="no model 'ViT-Z'"):
-        load_clip("paper", "ViT-Z")
-    with pytest.raises(SerialLoRAError, match="no model 'ViT-Z'"):
-        load_clip("paper", "ViT-Z", weights="some.safetensors")
+def test_an_unknown_model_is_refused():
+    for weights in ("default", "some.safetensors"):
+        with pytest.raises(SerialLoRAError, match="no model 'ViT-Z'"):
+            load_clip("paper", "ViT-Z", weights)
 
 
 @pytest.mark.parametrize("name", ["ViT-B-16", "ViT-B-32", "ViT-L-14"])
@@ -166,80 +156,32 @@ def test_another_kind_of_text_tower_is_refused(tmp_path):
         load_clip("paper", name, weights=None)
 
 
-def test_the_hub_out_of_reach_is_told_with_the_way_round_it(monkeypatch):
+@pytest.mark.parametrize("name", [PAPER_MODEL, "ViT-B-32-quickgelu"])
+def test_the_hub_out_of_reach_is_told_with_the_way_round_it(tmp_path, monkeypatch, name):
     def unreachable(*_, **__):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(open_clip, "create_model", unreachable)
-    with pytest.raises(SerialLoRAError, match="data_scripts.clip_weights.*--weights"):
-        load_clip("paper")
+    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
+    with pytest.raises(SerialLoRAError, match=f"clip_weights --model {name}.*--weights") as caught:
+        load_clip("paper", name)
+    assert str(tmp_path / "weights" / f"{name}-openai.safetensors") in str(caught.value)
 
 
-def damaged(kind: str, good, folder):
-    """A weights file that is wrong in one way."""
-    path = folder / "wrong.safetensors"
-    content = good.read_bytes()
-    tensors = load_file(good)
-    first = sorted(tensors)[0]
-    if kind == "missing":
-        return path
-    if kind == "pickle":
-        torch.save(tensors, folder / "wrong.pt")
-        return folder / "wrong.pt"
-    if kind == "pickle in disguise":
-        torch.save(tensors, path)
-    elif kind == "truncated":
-        path.write_bytes(content[:-100])
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "text":
-        path.write_text("version https://git-lfs.github.com/spec/v1\n")
-    elif kind == "lacking":
-        save_file({k: v for k, v in tensors.items() if k != first}, path)
-    elif kind == "foreign":
-        save_file({**tensors, "more": torch.zeros(1)}, path)
-    elif kind == "other size":
-        save_file({**tensors, first: torch.zeros(*tensors[first].shape, 2)}, path)
-    return path
+def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path):
+    with pytest.raises(SerialLoRAError, match="pickle.*clip_weights --convert"):
+        load_clip("paper", weights=tmp_path / "ViT-B-16.pt")
 
 
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("missing", "no weights file"),
-        ("pickle", "pickle"),
-        ("pickle in disguise", "not a readable safetensors file"),
-        ("truncated", "not a readable safetensors file"),
-        ("empty", "not a readable safetensors file"),
-        ("text", "not a readable safetensors file"),
-        ("lacking", "lacks"),
-        ("foreign", "it has more"),
-        ("other size", "another size"),
-    ],
-)
-def test_a_wrong_weights_file_is_refused_and_the_model_stays(small, tmp_path, kind, message):
+def test_openais_weights_are_found_where_their_command_puts_them(small, tmp_path, monkeypatch):
     name, good = small
-    torch.manual_seed(9)
-    model = open_clip.create_model(name)
-    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    with pytest.raises(SerialLoRAError, match=message):
-        load_weights(model, damaged(kind, good, tmp_path))
-    assert same_tensors(model.state_dict(), before)
-
-
-def test_a_folder_is_no_weights_file(small, tmp_path):
-    with pytest.raises(SerialLoRAError, match="no weights file"):
-        load_clip("paper", small[0], tmp_path)
-
-
-def test_weights_of_half_precision_fill_a_float32_model(small, tmp_path):
-    name, good = small
-    halves = {key: tensor.half() for key, tensor in load_file(good).items()}
-    save_file(halves, tmp_path / "half.safetensors")
-    model = load_clip("paper", name, tmp_path / "half.safetensors").model
-    state = model.state_dict()
-    assert all(tensor.dtype == torch.float32 for tensor in state.values())
-    assert same_tensors(state, {key: tensor.float() for key, tensor in halves.items()})
+    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
+    path = openai_file(name)
+    path.parent.mkdir()
+    path.symlink_to(good)
+    backbone = load_clip("paper", name)
+    assert (backbone.name, backbone.scale) == (name, "paper") and not backbone.model.training
+    assert same_tensors(backbone.model.state_dict(), load_file(good))
 
 
 # --- the paper's model ---------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Inception for FID: torch-fidelity's own network, no foreign files, and a way round every lack."""
 
 import hashlib
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -74,68 +73,24 @@ def test_another_file_than_was_asked_for_is_not_taken(tmp_path, monkeypatch):
     assert not list((tmp_path / "hub").rglob("*.pth"))
 
 
-@pytest.mark.parametrize("name", ["none.pth", "", "a" * 300 + ".pth"])
-def test_a_missing_file_or_a_folder_is_refused(tmp_path, url, name):
-    assert "no weights file" in refusal(tmp_path / name)
-
-
 # --- files that are not right --------------------------------------------------------------------
 
 
-class Danger:
-    """Pickled, it would make a folder when it is opened."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.folder),)
-
-
-def damage(path: Path, kind: str) -> None:
+def damage(path: Path) -> None:
     torch.save({"fc.weight": torch.zeros(1008, 2048)}, path)
-    if kind == "code":
-        torch.save({"fc.weight": Danger(path.parent / "made by the pickle")}, path)
-    elif kind == "whole model":
-        torch.save(torch.nn.Linear(2, 2), path)
-    elif kind == "truncated":
-        path.write_bytes(path.read_bytes()[:-2000])
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "web page":
-        path.write_bytes(b"<!DOCTYPE html><html>Not found</html>")
+    path.write_bytes(path.read_bytes()[:-2000])
 
 
-KINDS = ["code", "whole model", "truncated", "empty", "web page"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_file_or_one_with_code_is_not_opened(tmp_path, url, kind):
-    path = tmp_path / "weights.pth"
-    damage(path, kind)
-    said = refusal(path)
-    assert str(path) in said and "damaged or holds more than tensors" in said
-    assert list(tmp_path.iterdir()) == [path]  # no code in the file was run
-
-
-@pytest.mark.parametrize("kind", ["code", "truncated"])
-def test_the_file_below_the_data_root_is_read_as_carefully(tmp_path, url, kind):
-    path = place(tmp_path, url)
-    path.parent.mkdir(parents=True)
-    damage(path, kind)
-    assert str(path) in refusal()
-    assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("kind", ["code", "truncated"])
-def test_the_hubs_file_is_read_as_carefully(tmp_path, monkeypatch, kind):
-    served = tmp_path / "weights.pth"
-    damage(served, kind)
-    digest = hashlib.sha256(served.read_bytes()).hexdigest()[:8]
-    served = served.rename(tmp_path / f"weights-{digest}.pth")
-    pretend_fidelity(monkeypatch, served.as_uri())
+def test_damaged_files_are_refused_wherever_they_lie(tmp_path, url, monkeypatch):
+    named, placed = tmp_path / "weights.pth", place(tmp_path, url)
+    placed.parent.mkdir(parents=True)
+    for path, arguments in ((named, (named,)), (placed, ())):
+        damage(path)
+        assert str(path) in refusal(*arguments)
+    placed.unlink()
+    digest = hashlib.sha256(named.read_bytes()).hexdigest()[:8]
+    pretend_fidelity(monkeypatch, named.rename(tmp_path / f"weights-{digest}.pth").as_uri())
     assert "could not be fetched" in refusal()
-    assert not (tmp_path / "made by the pickle").exists()
 
 
 # --- the network itself, where torch-fidelity is installed ---------------------------------------
@@ -211,16 +166,13 @@ def test_weights_are_found_where_one_is_told_to_put_them(
     torch.testing.assert_close(load_inception().fc.weight, network.fc.weight)
 
 
-@pytest.mark.parametrize("kind", ["lacking", "foreign", "other shape", "list", "numbered", "none"])
+@pytest.mark.parametrize("kind", ["lacking", "foreign", "other shape"])
 def test_weights_of_something_else_are_refused(fidelity, good, tmp_path, kind):
     tensors = torch.load(good, weights_only=True)
     state = {
         "lacking": {key: tensor for key, tensor in tensors.items() if key != "fc.bias"},
         "foreign": {**tensors, "more": torch.zeros(1)},
         "other shape": {**tensors, "fc.bias": torch.zeros(1000)},
-        "list": list(tensors.values()),
-        "numbered": dict(enumerate(tensors.values())),
-        "none": None,
     }[kind]
     path = tmp_path / "other.pth"
     torch.save(state, path)

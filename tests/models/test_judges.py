@@ -7,7 +7,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -24,7 +24,6 @@ from serial_lora_course.models.judges import (
     as_pictures,
     central_square,
     load_judge,
-    load_paper_clip,
 )
 from serial_lora_course.models.style_classifier import style_classifier
 from tests.labs.lab_models import register_small, same_tensors, weights_file
@@ -165,11 +164,6 @@ def test_finding_the_only_caption_is_no_test(captions):
 def test_a_style_that_the_judge_does_not_know_is_refused(judge):
     with pytest.raises(SerialLoRAError, match="'art_nouveau', only twemoji, openmoji, line, night"):
         judge.style_measures(colours((8, 8)), "art_nouveau")
-
-
-def test_an_unknown_scale_is_refused():
-    with pytest.raises(SerialLoRAError, match="tiny or paper"):
-        load_judge("huge")
 
 
 # --- the tiny judge ------------------------------------------------------------------------------
@@ -377,7 +371,7 @@ def test_styles_of_the_paper_are_told_by_the_likeliest_prompt(paper):
 def test_the_papers_judge_wants_inception_before_anything_else(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-    monkeypatch.setattr(judges, "load_paper_clip", lambda weights: pytest.fail("too early"))
+    monkeypatch.setattr(judges, "load_clip", lambda *_: pytest.fail("too early"))
     with pytest.raises(SerialLoRAError, match="pip install torch-fidelity"):
         load_judge("paper")
 
@@ -385,50 +379,9 @@ def test_the_papers_judge_wants_inception_before_anything_else(small, monkeypatc
 def test_files_that_are_named_reach_their_networks(small, monkeypatch):
     named = []
     monkeypatch.setattr(judges, "load_inception", lambda file: named.append(file) or MeanColour())
-    real = load_paper_clip
-    monkeypatch.setattr(judges, "load_paper_clip", lambda file: named.append(file) or real(file))
-    PaperJudge(clip_weights=small, inception_weights="inception.pth")
-    assert named == ["inception.pth", small]
-
-
-# --- the paper's CLIP ----------------------------------------------------------------------------
-
-
-def test_clips_file_is_taken_from_where_it_is_named_or_from_the_data_root(small, tmp_path):
-    expected = load_file(small)
-    assert same_tensors(load_paper_clip(small).model.state_dict(), expected)
-    place = tmp_path / "data" / "weights" / f"{judges.PAPER_CLIP}-openai.safetensors"
-    place.parent.mkdir(parents=True)
-    small.rename(place)
-    found = load_paper_clip()
-    assert same_tensors(found.model.state_dict(), expected) and not found.model.training
-    assert (found.name, found.scale) == (judges.PAPER_CLIP, "paper")
-
-
-def test_a_file_of_another_model_is_refused_under_its_own_name(small, tmp_path):
-    other = tmp_path / "other.safetensors"
-    save_file({"more": torch.zeros(1), **load_file(small)}, other)
-    with pytest.raises(SerialLoRAError, match="other.safetensors holds another model's"):
-        load_paper_clip(other)
-    other.write_bytes(b"no safetensors")
-    with pytest.raises(SerialLoRAError, match="not a readable safetensors file"):
-        load_paper_clip(other)
-    with pytest.raises(SerialLoRAError, match="no weights file"):
-        load_paper_clip(tmp_path / "none.safetensors")
-
-
-def test_without_the_hub_one_is_told_the_address_and_the_place(tmp_path, monkeypatch):
-    def unreachable(*_, **__):
-        raise ConnectionError("no network")
-
-    monkeypatch.setattr(open_clip, "create_model", unreachable)
-    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
-    with pytest.raises(SerialLoRAError) as caught:
-        load_paper_clip()
-    said = str(caught.value)
-    repository = "https://huggingface.co/timm/vit_base_patch32_clip_224.openai"
-    assert f"{repository}/resolve/main/open_clip_model.safetensors" in said and "\n" not in said
-    assert str(tmp_path / "weights" / "ViT-B-32-quickgelu-openai.safetensors") in said
+    judge = PaperJudge(clip_weights=small, inception_weights="inception.pth")
+    assert named == ["inception.pth"] and judge.clip.name == judges.PAPER_CLIP
+    assert same_tensors(judge.clip.model.state_dict(), load_file(small))
 
 
 def test_the_papers_clip_computes_quickgelu_as_openai_trained_it():

@@ -1,11 +1,8 @@
 """The SD3 backbones: diffusers' own pipeline from folders, and no foreign or broken ones."""
 
 import json
-import os
 import re
 import shutil
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -13,39 +10,26 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
-    FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
-from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import T5EncoderModel
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.models import sd3
 from serial_lora_course.models.architectures import architecture
-from serial_lora_course.models.clip import load_clip, tiny_file
-from serial_lora_course.models.sd3 import (
-    PAPER_MODEL,
-    TINY_MODEL,
-    assemble,
-    load_sd3,
-    paper_folder,
-    tiny_card,
-    tiny_folder,
-    tiny_path,
-)
-from serial_lora_course.models.sd3_hub import HUB_REPOSITORY
+from serial_lora_course.models.clip import load_clip
+from serial_lora_course.models.sd3 import PAPER_MODEL, TINY_MODEL, load_sd3
 from serial_lora_course.models.sd3_text import SHORT_LAYERS, clip_tokenizer, text_encoder
-from tests.labs.lab_models import calls, same_tensors
+from serial_lora_course.models.weights import tiny_file
+from tests.labs.lab_models import same_tensors
 from tests.models.sd3_models import (
     leave_out_t5,
     make_small_sd3_the_tiny_one,
     official_folder,
     ship,
-    small_autoencoder,
     small_transformer,
 )
 
@@ -91,7 +75,7 @@ def drawn(pipeline, prompts=("red apple", "dog"), **options):
 @torch.no_grad()
 def test_the_whole_encoder_reads_as_the_tiny_clip_does():
     clip = load_clip()
-    tokenizer = clip_tokenizer(tiny_file("merges.txt.gz"), 16)
+    tokenizer = clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 16)
     read = text_encoder(clip.model)(
         **tokenizer(PROMPTS, padding="max_length", return_tensors="pt"), output_hidden_states=True
     )
@@ -113,7 +97,7 @@ def test_the_short_encoder_is_the_first_layers_of_the_whole_one():
 @cache
 def tokenizers() -> tuple:
     """open_clip's and transformers', of the tiny CLIP."""
-    return load_clip().tokenizer, clip_tokenizer(tiny_file("merges.txt.gz"), 16)
+    return load_clip().tokenizer, clip_tokenizer(tiny_file("tiny-clip.merges.txt.gz"), 16)
 
 
 @settings(max_examples=60, deadline=None)
@@ -132,25 +116,26 @@ def test_a_prompt_becomes_the_same_tokens_as_in_open_clip(prompt):
 # --- the tiny SD3 --------------------------------------------------------------------------------
 
 
-def test_the_shipped_files_fill_the_tiny_model(tmp_path, monkeypatch):
-    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
+def test_the_shipped_files_fill_the_tiny_model():
     backbone = load_sd3()
     assert (backbone.name, backbone.scale, backbone.text_tokens) == (TINY_MODEL, "tiny", 0)
-    for name, part in (("transformer", backbone.transformer), ("vae", backbone.pipeline.vae)):
-        stored = load_file(tiny_path(name, WEIGHTS))
+    for name, part in (("transformer", backbone.model), ("vae", backbone.pipeline.vae)):
+        stored = load_file(tiny_file(TINY_MODEL) / name / WEIGHTS)
         assert all(tensor.dtype == torch.float16 for tensor in stored.values())
         assert same_tensors(part.state_dict(), {k: t.float() for k, t in stored.items()})
     assert backbone.resolution == 64
-    parameters = sum(p.numel() for p in backbone.transformer.parameters())
-    assert parameters == json.loads(tiny_card().read_text("utf-8"))["parameters"]
+    parameters = sum(p.numel() for p in backbone.model.parameters())
+    assert (
+        parameters == json.loads(tiny_file("tiny-sd3.card.json").read_text("utf-8"))["parameters"]
+    )
 
 
 def test_the_tiny_pipeline_is_diffusers_own(shipped):
     backbone = load_sd3("tiny")
     pipeline = backbone.pipeline
     assert type(pipeline) is StableDiffusion3Pipeline
-    assert backbone.transformer is pipeline.transformer
-    assert type(backbone.transformer) is SD3Transformer2DModel
+    assert backbone.model is pipeline.transformer
+    assert type(backbone.model) is SD3Transformer2DModel
     assert type(pipeline.vae) is AutoencoderKL
     assert pipeline.text_encoder_3 is None and pipeline.tokenizer_3 is None
     assert pipeline.scheduler.config.shift == 1
@@ -178,25 +163,13 @@ def test_without_t5_no_token_need_be_empty(shipped):
     assert drawn(pipeline, max_sequence_length=0).shape == (2, 16, 16, 3)
 
 
-def test_the_folder_loads_as_it_is(shipped):
-    """Without an argument, a network or a word of warning, and draws what the backbone draws."""
-    path = tiny_folder()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        stock = StableDiffusion3Pipeline.from_pretrained(path)
-    assert all(part.dtype == torch.float32 for part in models_of(stock).values())
+def test_what_the_tiny_pipeline_saves_loads_without_this_project(shipped, tmp_path):
     ours = load_sd3("tiny").pipeline
-    # Its T5 says nothing: what comes out is what the pipeline puts where there is no T5.
-    assert type(stock.text_encoder_3) is T5EncoderModel
-    for one, other in zip(
-        stock.encode_prompt(PROMPTS, None, None),
-        ours.encode_prompt(PROMPTS, None, None),
-        strict=True,
-    ):
-        assert torch.equal(one, other)
-    assert torch.equal(drawn(stock), drawn(ours))
-    told = StableDiffusion3Pipeline.from_pretrained(path, text_encoder_3=None, tokenizer_3=None)
-    assert torch.equal(drawn(told, max_sequence_length=0), drawn(ours, max_sequence_length=0))
+    ours.save_pretrained(tmp_path / "saved")
+    stock = StableDiffusion3Pipeline.from_pretrained(
+        tmp_path / "saved", text_encoder_3=None, tokenizer_3=None
+    )
+    assert torch.equal(drawn(stock, max_sequence_length=0), drawn(ours, max_sequence_length=0))
 
 
 def test_nothing_is_said_while_the_tiny_pipeline_loads(shipped, capfd):
@@ -205,68 +178,18 @@ def test_nothing_is_said_while_the_tiny_pipeline_loads(shipped, capfd):
     assert said.out == said.err == ""
 
 
-def test_the_folder_is_assembled_once_and_anew_when_the_shipped_files_change(shipped, monkeypatch):
-    written = calls(monkeypatch, sd3, "assemble")
-    first = tiny_folder()
-    assert tiny_folder() == first and len(written) == 1
-    assert first.parent == Path(os.environ["SERIAL_LORA_DATA"])
-    config = shipped / "vae" / "config.json"
-    config.write_text(config.read_text().replace("0.125", "0.25"))
-    second = tiny_folder()
-    assert second != first and len(written) == 2
-    assert load_sd3("tiny").pipeline.vae.config.shift_factor == 0.25
-    ship(shipped, seed=1)
-    assert tiny_folder() not in (first, second) and len(written) == 3
-
-
-def test_several_programs_may_assemble_it_at_once(tmp_path):
-    folder = tmp_path / "data" / "tiny"
-    seeds = range(4)
-    models = [(small_transformer(seed), small_autoencoder(seed)) for seed in seeds]
-    with ThreadPoolExecutor(len(models)) as pool:
-        written = list(pool.map(lambda pair: assemble(folder, *pair), models))
-    assert set(written) == {folder}
-    assert list(folder.parent.iterdir()) == [folder]
-    found = StableDiffusion3Pipeline.from_pretrained(folder)
-    states = [
-        (transformer.state_dict(), autoencoder.state_dict()) for transformer, autoencoder in models
-    ]
-    assert any(  # both parts of one of the programs, never a mixture
-        same_tensors(found.transformer.state_dict(), transformer)
-        and same_tensors(found.vae.state_dict(), autoencoder)
-        for transformer, autoencoder in states
-    )
-    rights = {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
-    assert rights == {0o644}
-
-
-def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_left(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("in the way")
-    models = small_transformer(), small_autoencoder()
-    with pytest.raises(SerialLoRAError, match="cannot be written.*SERIAL_LORA_DATA"):
-        assemble(tmp_path / "file" / "tiny", *models)
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(FlowMatchEulerDiscreteScheduler, "save_pretrained", full)
-    with pytest.raises(SerialLoRAError, match="No space left on device"):
-        assemble(tmp_path / "tiny", *models)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_folder_that_was_damaged_later_says_how_to_mend_it(shipped):
-    path = tiny_folder()
-    (path / "transformer" / WEIGHTS).write_bytes(b"")
-    with pytest.raises(SerialLoRAError, match="delete it, and it is assembled anew"):
-        load_sd3("tiny")
-    shutil.rmtree(path)
-    assert drawn(load_sd3("tiny").pipeline).isfinite().all()
+def test_a_folder_as_pretraining_leaves_it_is_another_tiny_one(shipped, tmp_path):
+    other = ship(tmp_path / "other", seed=1)
+    backbone = load_sd3("tiny", other)
+    stored = load_file(other / "transformer" / WEIGHTS)
+    assert same_tensors(backbone.model.state_dict(), {k: t.float() for k, t in stored.items()})
+    (other / "vae" / WEIGHTS).write_bytes(b"")
+    with pytest.raises(SerialLoRAError, match="cannot be loaded.*or none for the tiny SD3"):
+        load_sd3("tiny", other)
 
 
 def test_random_weights_have_the_tiny_models_shapes(shipped):
     one = load_sd3("tiny", weights=None)
-    assert not Path(os.environ["SERIAL_LORA_DATA"]).exists()  # nothing is assembled for it
     other = load_sd3("tiny")
     for name, part in models_of(one.pipeline).items():
         mine, theirs = part.state_dict(), getattr(other.pipeline, name).state_dict()
@@ -333,28 +256,6 @@ def test_records_call_sd3_medium_by_its_name_and_others_by_their_size(official):
     assert sd3._model_name(architecture("sd3").on_meta()) == PAPER_MODEL
     assert load_sd3("paper", official).name == "sd3-2x16"
     assert sd3._model_name(small_transformer(qk_norm="rms_norm")) == "sd3-2x16"
-
-
-def test_what_the_data_script_fetched_is_found(official, tmp_path, monkeypatch):
-    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
-    assert paper_folder() == tmp_path / "weights" / "sd3"
-    paper_folder().parent.mkdir()
-    paper_folder().symlink_to(official)
-    assert same_tensors(
-        load_sd3("paper").transformer.state_dict(),
-        load_sd3("paper", official).transformer.state_dict(),
-    )
-
-
-def test_the_hub_is_asked_where_nothing_was_fetched(tmp_path, monkeypatch):
-    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(SerialLoRAError) as caught:
-        load_sd3("paper")
-    said = str(caught.value)
-    for part in ("the hub cannot be reached", "data_scripts.sd3_weights", "--weights"):
-        assert part in said
-    assert "\n" not in said
 
 
 # --- refusals ------------------------------------------------------------------------------------
@@ -429,7 +330,7 @@ def test_a_folder_that_is_not_sd3_is_refused_in_one_sentence(folder, spoil, mess
         load_sd3("paper", folder)
     said = str(caught.value)
     assert "\n" not in said and folder.name in said
-    assert HUB_REPOSITORY in said and "data_scripts.sd3_weights" in said and "--weights" in said
+    assert "data_scripts.sd3_weights" in said and "--weights" in said
 
 
 def test_a_single_file_is_refused(tmp_path):
@@ -445,8 +346,6 @@ def test_a_missing_folder_is_refused_at_tiny_scale_too(tmp_path, name):
         load_sd3("tiny", tmp_path / name)
 
 
-def test_an_unknown_scale_and_random_weights_at_paper_scale_are_refused():
-    with pytest.raises(SerialLoRAError, match="tiny or paper"):
-        load_sd3("huge")
+def test_random_weights_at_paper_scale_are_refused():
     with pytest.raises(SerialLoRAError, match="Random weights are for scale tiny"):
         load_sd3("paper", weights=None)

@@ -11,6 +11,8 @@ from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
 from serial_lora import (
+    LoRAConfig,
+    SerialLoRAConfig,
     eject,
     inject,
     load_adapter,
@@ -20,39 +22,49 @@ from serial_lora import (
     to_peft,
     unmerge,
 )
-from serial_lora_course.models.sd3 import assemble
 from tests.library.tiny_models import RANK, fill_adapters
-from tests.models.sd3_models import small_autoencoder, small_transformer  # noqa: E402
+from tests.models.sd3_models import small_pipeline
 
 pytest.importorskip("peft")  # diffusers' own loader of LoRA files needs it
 
 PROMPTS = ["red apple", "yellow taxi"]
+METHODS = [SerialLoRAConfig, LoRAConfig]
 CLOSE = dict(rtol=0, atol=2e-4)  # of pictures whose numbers go from 0 to 1
 FILE = "pytorch_lora_weights.safetensors"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A whole SD3 on the disk, read only."""
-    return assemble(
-        tmp_path_factory.mktemp("sd3") / "small", small_transformer(), small_autoencoder()
+    """A whole SD3 on the disk, but for T5, read only."""
+    path = tmp_path_factory.mktemp("sd3")
+    small_pipeline().save_pretrained(path)
+    return path
+
+
+def load(folder: Path) -> StableDiffusion3Pipeline:
+    pipeline = StableDiffusion3Pipeline.from_pretrained(
+        folder, text_encoder_3=None, tokenizer_3=None
     )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 @pytest.fixture
 def stock(folder) -> StableDiffusion3Pipeline:
     """The pipeline as anybody loads it, who has never heard of this library."""
-    pipeline = StableDiffusion3Pipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return load(folder)
 
 
-@pytest.fixture(params=["image", "both"])
-def tuned(folder, method, request) -> StableDiffusion3Pipeline:
+@pytest.fixture(
+    params=[(method, stream) for method in METHODS for stream in ("image", "both")],
+    ids=lambda pair: f"{pair[0].method}-{pair[1]}",
+)
+def tuned(folder, request) -> StableDiffusion3Pipeline:
     """Another one, adapted, with an adapter as if it had been trained."""
-    pipeline = StableDiffusion3Pipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    config = method(rank=RANK, scale=0.6, dropout=0.1, stream=request.param)
+    torch.manual_seed(0)
+    pipeline = load(folder)
+    method, stream = request.param
+    config = method(rank=RANK, scale=0.6, dropout=0.1, stream=stream)
     fill_adapters(inject(pipeline.transformer, config), size=0.4)
     return pipeline
 

@@ -18,20 +18,15 @@ T5 = ("text_encoder_3/*", "tokenizer_3/*")
 CLOSED = (401, 403)  # no token or a wrong one; licence not accepted
 
 
-def fetch_from_hub(
-    folder: Path | None = None, endpoint: str | None = None, with_t5: bool = True
-) -> Path:
-    """The files of SD3 medium, from the hub or from its cache on this machine.
+def fetch_from_hub(folder: Path, endpoint: str | None = None, with_t5: bool = True) -> Path:
+    """Fetch the files of SD3 medium from the hub; the folder.
 
     A download that was interrupted goes on where it stopped.
 
     Args:
-        folder: where to put them; None for the hub's own cache.
+        folder: where to put them.
         endpoint: address of another hub, a mirror.
         with_t5: also the largest of the three text encoders, which SD3 can do without.
-
-    Returns:
-        The folder.
 
     Raises:
         SerialLoRAError: the licence is not accepted or the token is missing, the hub is out of
@@ -39,10 +34,8 @@ def fetch_from_hub(
     """
     unwanted = UNWANTED if with_t5 else UNWANTED + T5
     try:
-        revision = None
-        if folder is not None:
-            # Without an answer, snapshot_download would take a folder that is half full for done.
-            revision = HfApi(endpoint=endpoint).model_info(HUB_REPOSITORY).sha
+        # Without an answer, snapshot_download would take a folder that is half full for done.
+        revision = HfApi(endpoint=endpoint).model_info(HUB_REPOSITORY).sha
         path = snapshot_download(
             HUB_REPOSITORY,
             revision=revision,

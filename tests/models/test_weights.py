@@ -1,0 +1,188 @@
+"""Files that fill a model: whole and its own, or one sentence and an untouched model."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.models.clip import load_clip
+from serial_lora_course.models.judges import load_judge
+from serial_lora_course.models.sam import load_sam
+from serial_lora_course.models.sd3 import load_sd3
+from serial_lora_course.models.weights import (
+    fetched,
+    load_weights,
+    require_finite,
+    weights_path,
+)
+from tests.labs.lab_models import same_tensors
+
+
+def small_model(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 4)).eval()
+
+
+def write(state: object, path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        save_file({key: tensor.contiguous() for key, tensor in state.items()}, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+@pytest.fixture(params=[".safetensors", ".pth", ".pt", ".bin"])
+def path(request, tmp_path):
+    return tmp_path / f"mine{request.param}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_file_fills_a_float32_model_whatever_its_numbers(path, dtype):
+    state = {
+        key: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for key, tensor in small_model(1).state_dict().items()
+    }
+    model, own = small_model(), small_model().state_dict()
+    load_weights(model, write(state, path))
+    assert same_tensors(
+        model.state_dict(), {key: tensor.to(own[key].dtype) for key, tensor in state.items()}
+    )
+
+
+def refusal(path: Path, recognise=None) -> str:
+    """What is said when a model is filled from this file; the model must stay as it was."""
+    model = small_model(9)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with pytest.raises(SerialLoRAError) as caught:
+        load_weights(model, path, recognise)
+    assert same_tensors(model.state_dict(), before) and not model.training
+    said = str(caught.value)
+    assert path.name in said and "\n" not in said
+    return said
+
+
+class Danger:
+    """Pickled, it would make a folder when it is opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+OTHER_STATES = {
+    "lacking": (lambda state: {k: t for k, t in state.items() if k != "0.bias"}, "lacks 0.bias"),
+    "foreign": (lambda state: {**state, "more": torch.zeros(1)}, "has more"),
+    "other shape": (lambda state: {**state, "2.bias": torch.zeros(5)}, "another size of 2.bias"),
+    "scalar": (lambda state: {**state, "0.weight": torch.tensor(1.0)}, "another size of 0.weight"),
+    "another model": (lambda state: {"conv1.weight": torch.zeros(2)}, "another model's weights"),
+}
+
+
+@pytest.mark.parametrize("change, reason", OTHER_STATES.values(), ids=OTHER_STATES.keys())
+def test_another_models_tensors_are_refused_alike_in_both_formats(tmp_path, change, reason):
+    state = change(small_model().state_dict())
+    said = [refusal(write(state, tmp_path / f"other{end}")) for end in (".safetensors", ".pth")]
+    assert reason in said[0] and said[0].replace(".safetensors", ".pth") == said[1]
+
+
+def test_what_a_reader_recognises_is_named(tmp_path):
+    path = write({"more": torch.zeros(1)}, tmp_path / "other.pth")
+    assert refusal(path, lambda state: f"holds {len(state)} tensor of CLIP.").endswith(
+        "other.pth holds 1 tensor of CLIP."
+    )
+    assert "lacks" in refusal(path, lambda state: None)
+
+
+NO_STATES = {
+    "code": (lambda state, folder: {"a": Danger(folder / "made"), **state}, "more than tensors"),
+    "whole model": (lambda state, folder: nn.Linear(2, 2), "more than tensors"),
+    "training": (lambda state, folder: {"model": state, "lr": 1e-4}, "no plain state dict"),
+    "list": (lambda state, folder: list(state.values()), "no plain state dict"),
+    "numbered": (lambda state, folder: dict(enumerate(state.values())), "no plain state dict"),
+    "nothing": (lambda state, folder: None, "no plain state dict"),
+}
+
+
+@pytest.mark.parametrize("make, reason", NO_STATES.values(), ids=NO_STATES.keys())
+def test_what_is_no_state_dict_is_refused_and_no_code_in_it_is_run(tmp_path, make, reason):
+    path = tmp_path / "other.pth"
+    torch.save(make(small_model().state_dict(), tmp_path), path)
+    assert reason in refusal(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+BYTES = {
+    "empty": (lambda good: b"", "empty"),
+    "web page": (lambda good: b"\n<!DOCTYPE html><html>Sign in</html>", "web page"),
+    "pointer": (lambda good: b"version https://git-lfs.github.com/spec/v1\n", "pointer"),
+    "truncated": (lambda good: good[:-100], "cut short"),
+    "text": (lambda good: b"not the weights you are looking for", "damaged"),
+}
+
+
+@pytest.mark.parametrize("make, reason", BYTES.values(), ids=BYTES.keys())
+def test_damaged_bytes_are_refused(path, make, reason):
+    write(small_model().state_dict(), path)
+    path.write_bytes(make(path.read_bytes()))
+    assert (reason if path.suffix != ".safetensors" else "safetensors") in refusal(path)
+
+
+def test_a_pickle_under_safetensors_name_is_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    torch.save(small_model().state_dict(), path)
+    assert "not a readable safetensors file" in refusal(path)
+
+
+def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    path = write(small_model().state_dict(), tmp_path / "mine.pth")
+    monkeypatch.setattr(torch, "load", denied)
+    monkeypatch.setattr(Path, "open", denied)
+    assert "Permission denied" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["none.pth", "none.safetensors", "", "a" * 300 + ".pth"])
+def test_a_missing_file_or_a_folder_is_refused(tmp_path, name):
+    assert "no weights file" in refusal(tmp_path / name)
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    model = small_model()
+    require_finite(model, tmp_path)
+    model[2].bias.data[1] = float("inf")
+    with pytest.raises(SerialLoRAError, match="not finite"):
+        require_finite(model, tmp_path)
+
+
+# --- what the backbones share --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("load", [load_clip, load_sam, load_sd3, load_judge])
+def test_an_unknown_scale_is_refused(load):
+    with pytest.raises(SerialLoRAError, match="tiny or paper"):
+        load("huge")
+
+
+@pytest.mark.parametrize(
+    "load, script", [(load_sam, "sam_weights"), (load_sd3, "sd3_weights")], ids=["sam", "sd3"]
+)
+def test_missing_weights_are_asked_for_by_their_command(tmp_path, monkeypatch, load, script):
+    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
+    with pytest.raises(SerialLoRAError, match=f"data_scripts.{script}.*--weights"):
+        load("paper")
+
+
+def test_fetched_weights_are_found_below_the_data_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
+    path = weights_path("mine.pth")
+    path.parent.mkdir()
+    write(small_model().state_dict(), path)
+    assert fetched("mine.pth", "my_weights") == path == tmp_path / "weights" / "mine.pth"
