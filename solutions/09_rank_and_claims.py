@@ -848,7 +848,7 @@ display_table(inconsistency_frame())
 # ```
 # serial-lora lab clip --rank 4,8,16,32,64 --methods lora,serial_lora,lora_equal_budget \
 #     --shots 16 --seeds 3 --out runs/clip_rank.jsonl
-# python -m serial_lora_course.claims.ledger --write CLAIMS.md
+# python -m tools.documents
 # ```
 #
 # As it stands, the first command runs every data set of lesson 04, which takes a good while on two cores.

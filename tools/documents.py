@@ -30,7 +30,7 @@ from serial_lora_course.checks.lessons import (
     say_minutes,
     whole_minutes,
 )
-from serial_lora_course.claims.ledger import page as claims_page
+from serial_lora_course.claims.page import claims_page
 from tools.notebooks import find_root, read_source
 
 LEAST_FOR_QUESTIONS = 0.05  # of a session

@@ -9,17 +9,13 @@ hand.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.claims.audit import inconsistency_frame
 from serial_lora_course.claims.comparisons import (
     PLUS,
     SERIAL,
@@ -32,7 +28,6 @@ from serial_lora_course.claims.comparisons import (
     sam_plus_best_printed,
 )
 from serial_lora_course.claims.evidence import MEASURES, Evidence, NoRecords, load_evidence
-from serial_lora_course.claims.paper import citation
 from serial_lora_course.claims.properties import (
     exact_ratio,
     lower_dice_is_better,
@@ -51,7 +46,6 @@ from serial_lora_course.claims.verdicts import (
     UNTESTABLE,
     VERDICTS,
     Finding,
-    rules,
 )
 
 Judge = Callable[[Evidence], Finding]
@@ -365,68 +359,3 @@ def counts_frame(rows: Sequence[Row]) -> pd.DataFrame:
             if tables[verdict] + here[verdict]
         ]
     )
-
-
-def page() -> str:
-    """The whole ledger as Markdown."""
-    rows, about = ledger(), citation()
-    parts = [
-        "# The paper's claims, one by one",
-        f"*{about['title']}* (arXiv:{about['arxiv']}). One row a claim: where it stands, what the "
-        "paper's own tables say to it, what this repository's records at tiny scale say, and two "
-        "verdicts by the rules at the end. Generated from `serial_lora_course/assets/records` by "
-        "`python -m serial_lora_course.claims.ledger --write CLAIMS.md`; lesson 09 explains it.",
-        markdown_table(counts_frame(rows)),
-    ]
-    for theme in CLAIMS:
-        parts += [f"## {theme}", markdown_table(ledger_frame(rows, theme))]
-    parts += [
-        "## What does not fit together in the paper",
-        markdown_table(inconsistency_frame()),
-        "## The rules",
-        "\n".join(f"- {rule}" for rule in rules()),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def markdown_table(table: pd.DataFrame) -> str:
-    """A table in Markdown."""
-    lines = [list(map(str, table.columns)), ["---"] * len(table.columns)]
-    lines += [[str(cell).replace("|", "\\|") for cell in row] for row in table.to_numpy()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-# --------------------------------------------------------------------------- command line
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Print the ledger, write it, or check a written one; 1 when it is stale."""
-    parser = argparse.ArgumentParser(prog="python -m serial_lora_course.claims.ledger")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the ledger to this file")
-    parser.add_argument("--check", type=Path, metavar="PAGE", help="exit with 1 if it is stale")
-    options = parser.parse_args(arguments)
-    wanted = page()
-    try:
-        if options.write:
-            options.write.write_text(wanted, encoding="utf-8")
-        elif options.check is None:
-            print(wanted, end="")
-        elif options.check.read_text(encoding="utf-8") != wanted:
-            print(
-                f"The ledger {options.check} is stale: run "
-                f"`python -m serial_lora_course.claims.ledger --write {options.check}`.",
-                file=sys.stderr,
-            )
-            return 1
-    except OSError as error:
-        print(
-            f"The ledger {error.filename} cannot be read or written ({error.strerror}); name "
-            "another file.",
-            file=sys.stderr,
-        )
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -25,7 +25,8 @@ from serial_lora_course.claims.evidence import (
     scores,
     summarise,
 )
-from serial_lora_course.claims.ledger import CLAIMS, counts_frame, ledger, ledger_frame, page
+from serial_lora_course.claims.ledger import CLAIMS, counts_frame, ledger, ledger_frame
+from serial_lora_course.claims.page import claims_page
 from serial_lora_course.claims.paper import paper_results
 from serial_lora_course.claims.verdicts import (
     FAILS,
@@ -374,7 +375,7 @@ def test_every_row_stands_under_one_theme():
 
 
 def test_the_page_holds_everything():
-    text = page()
+    text = claims_page()
     for claim in (claim for claims in CLAIMS.values() for claim in claims):
         assert claim.quote in text and claim.where in text
     for entry in inconsistencies():
