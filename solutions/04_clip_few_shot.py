@@ -59,14 +59,9 @@ from serial_lora_course.figures.base import (
     show_pictures,
 )
 from serial_lora_course.labs.clip import class_scores, lab_config, run_one, zero_shot
+from serial_lora_course.labs.frames import as_text, frame, paired_difference
 from serial_lora_course.labs.methods import METHODS, get_method
-from serial_lora_course.labs.records import (
-    Record,
-    as_text,
-    frame,
-    paired_difference,
-    shipped_records,
-)
+from serial_lora_course.labs.records import Record, shipped_records
 from serial_lora_course.labs.training import process_state
 from serial_lora_course.models.clip import encode_prompts, load_clip
 from serial_lora_course.models.weights import tiny_file
@@ -922,11 +917,11 @@ display(
 # command, and the configuration that they were made with.
 
 # %%
-from serial_lora_course.labs.records import describe_records, methods_table
+from serial_lora_course.labs.frames import describe_records, methods_table
 
 records = shipped_records("clip")
 results = frame(records)
-print(describe_records(records, "shots", dataset_names("tiny"), METHODS))
+print(describe_records(records))
 
 # %% [markdown]
 # Mean accuracy over the data sets, and after ± the spread (standard deviation) over seeds. Look along
@@ -936,8 +931,8 @@ print(describe_records(records, "shots", dataset_names("tiny"), METHODS))
 zero_column = f"zero_shot_{records[0].settings['prompt']}"
 display(methods_table(results, "accuracy", lambda mean, spread: f"{mean:.1%} ± {100 * spread:.1f}"))
 
-most = int(results["shots"].max())
-at_most = results[(results["shots"] == most) & (results["method"] == "serial_lora")]
+most = int(results["amount"].max())
+at_most = results[(results["amount"] == most) & (results["method"] == "serial_lora")]
 gains = 100 * (at_most["accuracy"] - at_most[zero_column]).groupby(at_most["dataset"]).mean()
 display(
     Markdown(
@@ -977,7 +972,9 @@ verdicts = pd.concat(
     [paired_difference(results, *pair, "accuracy") for pair in pairs], ignore_index=True
 )
 verdicts[["mean", "sem"]] *= 100  # in points
-shown = verdicts.rename(columns={"mean": "points", "sem": "standard error", "count": "runs"})
+shown = verdicts.rename(
+    columns={"amount": "shots", "mean": "points", "sem": "standard error", "count": "runs"}
+)
 as_text(shown, {"points": "{:+.1f}", "standard error": "{:.1f}"}).set_index(["methods", "shots"])
 
 # %% [markdown]
@@ -987,12 +984,12 @@ as_text(shown, {"points": "{:+.1f}", "standard error": "{:.1f}"}).set_index(["me
 # %%
 for methods, part in verdicts.groupby("methods", sort=False):
     parts = [
-        f"{row.verdict} with {row.shots} shot{'s' * (row.shots > 1)} ({row.mean:+.1f} ± {row.sem:.1f})"
+        f"{row.verdict} with {row.amount} shot{'s' * (row.amount > 1)} ({row.mean:+.1f} ± {row.sem:.1f})"
         for row in part.itertuples(index=False)
     ]
     display(Markdown(f"- **{methods}**: {', '.join(parts)}."))
 
-cell_means = results.groupby(["dataset", "shots", "method"])["accuracy"].mean().unstack("method")
+cell_means = results.groupby(["dataset", "amount", "method"])["accuracy"].mean().unstack("method")
 by_cell = 100 * (cell_means["serial_lora"] - cell_means["lora"])
 ahead, behind = int((by_cell > 0).sum()), int((by_cell < 0).sum())
 worst, finest = by_cell.idxmin(), by_cell.idxmax()
@@ -1026,7 +1023,7 @@ paper_serial, paper_lora = paper.xs("Serial LoRA", level="method"), paper.xs("Lo
 differences = paper_serial - paper_lora  # rows: shots, columns: data sets
 here = paired_difference(frame(shipped_records("clip")), "serial_lora", "lora", "accuracy")
 ours = {
-    f"{row.shots} shot": f"{100 * row.mean:+.1f} ± {100 * row.sem:.1f}"
+    f"{row.amount} shot": f"{100 * row.mean:+.1f} ± {100 * row.sem:.1f}"
     for row in here.itertuples(index=False)
 }
 rows = [

@@ -731,14 +731,13 @@ for label, part in three.groupby("pair", sort=False):
 # rates at once. As always, first what they are and how they were made.
 
 # %%
-from serial_lora_course.data.classification import dataset_names
 from serial_lora_course.figures.readings import read_best_ratios, read_one_ratio
 from serial_lora_course.figures.sweeps import plot_ratio_sweep
-from serial_lora_course.labs.methods import METHODS
-from serial_lora_course.labs.records import as_text, describe_records, frame, shipped_records
+from serial_lora_course.labs.frames import as_text, describe_records, frame
+from serial_lora_course.labs.records import shipped_records
 
 records = shipped_records("clip_ratio")
-print(describe_records(records, "shots", dataset_names("tiny"), METHODS))
+print(describe_records(records))
 results = frame(records)
 results["points"] = 100 * results["accuracy"]
 

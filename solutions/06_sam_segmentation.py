@@ -55,8 +55,9 @@ from serial_lora_course.figures.base import display_figure, house_style, show_pi
 from serial_lora_course.figures.masks import OverlayRow, plot_dice_per_picture, plot_overlays
 from serial_lora_course.figures.readings import read_ways_in
 from serial_lora_course.labs import sam as lab
+from serial_lora_course.labs.frames import as_text, frame, paired_difference
 from serial_lora_course.labs.methods import METHODS, get_method
-from serial_lora_course.labs.records import as_text, frame, paired_difference, shipped_records
+from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.labs.training import process_state
 from serial_lora_course.models.architectures import ARCHITECTURES
 from serial_lora_course.models.sam import load_sam
@@ -87,7 +88,7 @@ by_shape = sorted(food, key=lambda each: each.picture.width / each.picture.heigh
 three_shapes = [by_shape[0], by_shape[len(by_shape) // 2], by_shape[-1]]  # tall to wide
 
 records = shipped_records("sam")
-results = frame(records)  # its column "shots" holds the percentage
+results = frame(records)  # its column "amount" holds the percentage
 
 
 # %%
@@ -1207,9 +1208,9 @@ print("merged into the weights, different:", int((all_masks(other) != trained).s
 
 # %%
 from serial_lora_course.figures.base import plot_dice_by_percent
-from serial_lora_course.labs.records import describe_records, methods_table
+from serial_lora_course.labs.frames import describe_records, methods_table
 
-print(describe_records(records, "percent", segmentation_names("tiny"), METHODS))
+print(describe_records(records))
 
 # %% [markdown]
 # First every set without its training: the model as it was, and the filled box. Then what Serial LoRA made
@@ -1217,8 +1218,8 @@ print(describe_records(records, "percent", segmentation_names("tiny"), METHODS))
 # the box.
 
 # %%
-most = int(results["shots"].max())
-serial = results[(results["shots"] == most) & (results["method"] == "serial_lora")]
+most = int(results["amount"].max())
+serial = results[(results["amount"] == most) & (results["method"] == "serial_lora")]
 by_set = serial.groupby("dataset", sort=False)[["box_dice", "base_dice", "dice"]].mean()
 by_set["gain"] = by_set["dice"] - by_set["base_dice"]
 by_set["above the box"] = by_set["dice"] - by_set["box_dice"]
@@ -1243,7 +1244,7 @@ display(
 
 # %%
 table = methods_table(results, "dice", lambda mean, spread: f"{mean:.3f} ± {spread:.3f}")
-percents = {amount: f"{amount}%" for amount in results["shots"].unique()}
+percents = {amount: f"{amount}%" for amount in results["amount"].unique()}
 table.rename(columns=percents).rename_axis(columns="of the training pictures")
 
 # %% [markdown]
@@ -1270,13 +1271,13 @@ pairs = [
 pairs = [pair for pair in pairs if set(pair) <= set(results["method"])]
 verdicts = pd.concat(
     [paired_difference(results, *pair, "dice") for pair in pairs], ignore_index=True
-).rename(columns={"shots": "percent"})
+).rename(columns={"amount": "percent"})
 shown = verdicts.rename(columns={"mean": "Dice", "sem": "standard error", "count": "runs"})
 as_text(shown, {"Dice": "{:+.4f}", "standard error": "{:.4f}"}).set_index(["methods", "percent"])
 
 # %%
 for what, (one, other) in (("equal rank", pairs[0]), ("equal budget", pairs[1])):
-    cells = results.groupby(["dataset", "shots", "method"])["dice"].mean().unstack("method")
+    cells = results.groupby(["dataset", "amount", "method"])["dice"].mean().unstack("method")
     difference = cells[one] - cells[other]  # one number for each set and amount
     words = verdicts[verdicts["methods"] == f"{METHODS[one].label} against {METHODS[other].label}"]
     lead = "; ".join(
@@ -1292,8 +1293,8 @@ for what, (one, other) in (("equal rank", pairs[0]), ("equal budget", pairs[1]))
         )
     )
 
-most = int(results["shots"].max())
-at_most = results[results["shots"] == most]
+most = int(results["amount"].max())
+at_most = results[results["amount"] == most]
 gained = (at_most["dice"] - at_most["base_dice"]).groupby(at_most["method"]).mean()
 parameters = at_most.groupby("method")["parameters"].first()
 display(
@@ -1326,7 +1327,7 @@ facts = paper_facts()
 steps = [("20%", "50%"), ("50%", "100%")]
 worse = sum(int((printed.loc[more] > printed.loc[less]).sum().sum()) for less, more in steps)
 pairs_of_cells = sum(printed.loc[more].size for _, more in steps)
-our_means = results.groupby(["method", "dataset", "shots"])["dice"].mean().unstack("shots")
+our_means = results.groupby(["method", "dataset", "amount"])["dice"].mean().unstack("amount")
 ours_worse = int((our_means.diff(axis=1) < 0).sum().sum())
 ours_all = our_means.shape[0] * (our_means.shape[1] - 1)
 display(
@@ -1347,7 +1348,7 @@ display(
 # %%
 serial_cells, lora_cells = (printed.xs(name, level="method") for name in ("Serial LoRA", "LoRA"))
 better = lora_cells - serial_cells  # rows: amounts, columns: sets
-ours = paired_difference(results, "serial_lora", "lora", "dice").set_index("shots")
+ours = paired_difference(results, "serial_lora", "lora", "dice").set_index("amount")
 ours.index = [f"{percent}%" for percent in ours.index]
 rows = [
     {

@@ -48,13 +48,14 @@ from serial_lora.picture_metrics import frechet_distance, kernel_distance
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.claims.paper import paper_facts
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
-from serial_lora_course.data.styles import StyleExample, caption, load_style, style_names, things
+from serial_lora_course.data.styles import StyleExample, caption, load_style, things
 from serial_lora_course.figures.base import display_figure
 from serial_lora_course.figures.drawings import plot_drawings
 from serial_lora_course.figures.readings import read_styles
 from serial_lora_course.labs import sd3 as lab
+from serial_lora_course.labs.frames import as_text, frame
 from serial_lora_course.labs.methods import METHODS, get_method
-from serial_lora_course.labs.records import Record, as_text, frame, shipped_records
+from serial_lora_course.labs.records import Record, shipped_records
 from serial_lora_course.labs.sd3_inputs import EncodedPicture, TrainingExample, encode_style
 from serial_lora_course.labs.training import process_state
 from serial_lora_course.models.judges import load_judge
@@ -97,7 +98,7 @@ words = [data.test[index].caption for index in picked]
 seeds = picked  # of the noise that their drawings start from
 
 shipped = shipped_records("sd3")
-results = frame(shipped)  # its column "shots" holds the percentage
+results = frame(shipped)  # its column "amount" holds the percentage
 
 # %%
 seen = [(caption(thing), thing.codepoints) for thing in things()[::16]]  # in pretraining
@@ -1263,9 +1264,9 @@ for what, pictures in (
 
 # %%
 from serial_lora_course.figures.base import plot_fid_by_percent
-from serial_lora_course.labs.records import describe_records, methods_table
+from serial_lora_course.labs.frames import describe_records, methods_table
 
-print(describe_records(shipped, "percent", style_names("tiny"), METHODS))
+print(describe_records(shipped))
 
 # %% [markdown]
 # First every style without its training: the unadapted model, and *real* pictures of the style (as many
@@ -1274,8 +1275,8 @@ print(describe_records(shipped, "percent", style_names("tiny"), METHODS))
 # what became of the prompt.
 
 # %%
-most = int(results["shots"].max())
-serial = results[(results["shots"] == most) & (results["method"] == "serial_lora")]
+most = int(results["amount"].max())
+serial = results[(results["amount"] == most) & (results["method"] == "serial_lora")]
 by_style = serial.groupby("dataset", sort=False).mean(numeric_only=True)
 gained, possible = (by_style["base_fid"] - by_style[name] for name in ("fid", "real_fid"))
 by_style["way"] = gained / possible
@@ -1303,7 +1304,7 @@ display(Markdown(read_styles(by_style, most)))
 # runs from the best of them to the worst.
 
 # %%
-percents = {amount: f"{amount}%" for amount in results["shots"].unique()}
+percents = {amount: f"{amount}%" for amount in results["amount"].unique()}
 for measure, form in (("fid", "{:.1f}"), ("clip_score", "{:.3f}")):
     both = f"{form} ± {form}" if results["seed"].nunique() > 1 else form
     table = methods_table(
@@ -1326,7 +1327,7 @@ display_figure(plot_fid_by_percent(results))
 # of the first method.
 
 # %%
-from serial_lora_course.labs.records import paired_difference
+from serial_lora_course.labs.frames import paired_difference
 
 turned = results.assign(fid=-results["fid"], kid=-results["kid"])
 pairs = [
@@ -1345,7 +1346,7 @@ verdicts = pd.concat(
     ignore_index=True,
 )
 verdicts = verdicts.rename(
-    columns={"shots": "percent", "mean": "better by", "sem": "standard error", "count": "runs"}
+    columns={"amount": "percent", "mean": "better by", "sem": "standard error", "count": "runs"}
 ).set_index(["methods", "measure", "percent"])
 as_text(verdicts, {"better by": "{:+.3f}", "standard error": "{:.3f}"})
 
@@ -1359,7 +1360,7 @@ for what, (one, other) in (("equal rank", pairs[0]), ("equal budget", pairs[1]))
             for verdict, group in part.groupby("verdict", sort=False)
         )
         lines.append(f"{measure}: {said}")
-    cells = turned.groupby(["dataset", "shots", "method"])["fid"].mean().unstack("method")
+    cells = turned.groupby(["dataset", "amount", "method"])["fid"].mean().unstack("method")
     above = int((cells[one] > cells[other]).sum())
     display(
         Markdown(
@@ -1367,8 +1368,8 @@ for what, (one, other) in (("equal rank", pairs[0]), ("equal budget", pairs[1]))
             f"seeds is nearer to the style in {above} of {len(cells)} cells."
         )
     )
-most = int(results["shots"].max())
-at_most = results[results["shots"] == most]
+most = int(results["amount"].max())
+at_most = results[results["amount"] == most]
 gained = (at_most["base_fid"] - at_most["fid"]).groupby(at_most["method"]).mean()
 parameters = at_most.groupby("method")["parameters"].first()
 display(
@@ -1428,7 +1429,7 @@ display(
 # and of real pictures is the same everywhere.
 
 # %%
-ours = results.groupby(["method", "shots"])[["fid", "kid"]].mean()
+ours = results.groupby(["method", "amount"])[["fid", "kid"]].mean()
 steps = pd.DataFrame(
     {
         "the paper, FID": {
@@ -1436,7 +1437,7 @@ steps = pd.DataFrame(
         },
         **{
             f"ours, {name.upper()}": {
-                f"{shots}%": ours[name].xs(shots, level="shots").mean() for shots in (20, 50, 100)
+                f"{shots}%": ours[name].xs(shots, level="amount").mean() for shots in (20, 50, 100)
             }
             for name in ("fid", "kid")
         },

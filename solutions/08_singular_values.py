@@ -55,8 +55,9 @@ from serial_lora_course.figures.base import display_figure, display_table
 from serial_lora_course.figures.readings import read_overlaps, read_statements
 from serial_lora_course.figures.spectra import plot_depth, plot_positions, plot_shifts, plot_spectra
 from serial_lora_course.labs.change_tables import claim_table, spectra_frame, spectra_table
+from serial_lora_course.labs.frames import as_text
 from serial_lora_course.labs.methods import get_method
-from serial_lora_course.labs.records import as_text, shipped_records
+from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.labs.spectra import PAIRS, claim_frame, clip_subject
 
 torch.manual_seed(0)
@@ -808,7 +809,7 @@ for lab, part in results.groupby("lab", sort=False):
     (dataset,) = part["dataset"].unique()
     first = next(record for record in records if record.settings["lab"] == lab)
     print(
-        f"{lab}: {dataset}, {first.shots} {'shots' if lab == 'clip' else 'percent'}, rank {first.rank}, "
+        f"{lab}: {dataset}, {first.amount} {first.unit}, rank {first.rank}, "
         f"learning rate {first.settings['lr']:g} ({first.settings['plus_lr']:g} for A in the plus "
         f"methods), {part['seed'].nunique()} seeds"
     )

@@ -62,8 +62,8 @@ from serial_lora_course.figures.base import display_figure, display_table
 from serial_lora_course.figures.claims import Interval, plot_intervals, plot_wins
 from serial_lora_course.figures.readings import read_averaging, read_pairing
 from serial_lora_course.figures.sweeps import plot_rank_sweep
+from serial_lora_course.labs.frames import as_text
 from serial_lora_course.labs.methods import METHOD_TITLES
-from serial_lora_course.labs.records import as_text
 from serial_lora_course.models.architectures import ARCHITECTURES, BASELINES
 
 evidence = load_evidence()  # the records that the course ships, and the paper's tables
@@ -183,7 +183,7 @@ display_table(
 sweep = evidence.runs("clip_rank")
 print(
     f"{len(sweep)} runs on {', '.join(sweep['dataset'].unique())}: "
-    f"{', '.join(map(str, sorted(sweep['shots'].unique())))} shots, {sweep['seed'].nunique()} seeds, "
+    f"{', '.join(map(str, sorted(sweep['amount'].unique())))} shots, {sweep['seed'].nunique()} seeds, "
     f"ranks {', '.join(map(str, sorted(sweep['lab_rank'].unique())))} "
     "(LoRA at equal budget: a quarter of each)"
 )
@@ -440,7 +440,7 @@ counts = pd.DataFrame(errors, index=["how many", "standard error"]).T.astype({"h
 counts.insert(1, "mean", difference.mean())
 formats = {"mean": "{:+.2f}", "standard error": "{:.2f}"}
 display(as_text(counts.rename_axis("what counts as one"), formats))
-cells = ["dataset", "shots"]
+cells = ["dataset", "amount"]
 between = table.groupby(cells).var().sum(axis=1).mean()  # two runs of one cell, other seeds
 within = difference.groupby(cells).var().mean()  # two runs of one cell and seed
 sizes = counts["standard error"]
@@ -610,7 +610,7 @@ for name, measure in MEASURES.items():
         "here": paired(evidence.runs(measure.task), measure, "serial_lora", "lora"),
     }
     for source, found in sources.items():
-        cells, data = found.groupby(["dataset", "shots"]).mean(), found.groupby("dataset").mean()
+        cells, data = found.groupby(["dataset", "amount"]).mean(), found.groupby("dataset").mean()
         rows.append(
             {
                 "measure": name,
@@ -725,7 +725,7 @@ again = run_one(
     backbone, data, get_method("serial_lora"), 1, 1, lab_config("tiny"), progress=not is_static()
 )
 
-runs = evidence.runs("clip").set_index(["dataset", "method", "shots", "seed"]).sort_index()
+runs = evidence.runs("clip").set_index(["dataset", "method", "amount", "seed"]).sort_index()
 seeds = runs.loc[("symbols", "serial_lora", 1), :]  # a row for each seed
 kept, pictures = seeds.loc[1], len(data.test)
 changed, *with_other_seeds = (

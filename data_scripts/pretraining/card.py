@@ -9,7 +9,8 @@ from pathlib import Path
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.files import write_json
-from serial_lora_course.labs.records import frame, shipped_records
+from serial_lora_course.labs.frames import frame
+from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.models.weights import tiny_file
 
 
@@ -57,7 +58,7 @@ def adapted(task: str) -> dict[str, dict[str, float]]:
             name: round(rows[measure].mean(), 4) for name, measure in told.baselines.items()
         }
         | rows.groupby("method", sort=False)[told.measure].mean().round(4).to_dict()
-        for amount, rows in table.groupby("shots")
+        for amount, rows in table.groupby("amount")
     }
 
 

@@ -113,7 +113,7 @@ class Comparison:
                 return Finding(NOT_SHOWN, f"{METHOD_TITLES[other]} is not in them.")
             above = table[one] - table[other]
             if self.amounts is not None:
-                above = above[above.index.isin(self.amounts, level="shots")]
+                above = above[above.index.isin(self.amounts, level="amount")]
             count += int((above >= -item.margin if self.comparable else above > 0).sum())
             cells += len(above)
             means.append(f"{label}{above.mean():+.2f} {item.unit}")
@@ -145,14 +145,14 @@ class Comparison:
 def sam_plus_best_printed(evidence: Evidence) -> Finding:
     """Serial LoRA+ has the best printed Dice of the paper's four with the least data."""
     table = printed_scores(evidence.paper, MEASURES["dice"])
-    cells = table.xs(min(table.index.get_level_values("shots")), level="shots")
+    cells = table.xs(min(table.index.get_level_values("amount")), level="amount")
     return _plus_is_best(cells)
 
 
 def sam_plus_best_here(evidence: Evidence) -> Finding:
     """Serial LoRA+ has the best mean Dice of the paper's four with the least data."""
     runs = evidence.runs("sam")
-    runs = runs[runs["method"].isin(PAPER_METHODS) & (runs["shots"] == runs["shots"].min())]
+    runs = runs[runs["method"].isin(PAPER_METHODS) & (runs["amount"] == runs["amount"].min())]
     cells = runs.groupby(["dataset", "method"])["dice"].mean().unstack("method")
     return _plus_is_best(cells, f" (means over {runs['seed'].nunique()} seeds)")
 
@@ -166,7 +166,7 @@ def _plus_is_best(cells: pd.DataFrame, note: str = "") -> Finding:
 def sam_lead_printed(evidence: Evidence) -> Finding:
     """Serial LoRA's printed lead in Dice is larger with the least data than with the most."""
     table = printed_scores(evidence.paper, MEASURES["dice"])
-    lead = (table["serial_lora"] - table["lora"]).unstack("shots")
+    lead = (table["serial_lora"] - table["lora"]).unstack("amount")
     few, many = lead[min(lead)], lead[max(lead)]
     count = int((few > many).sum())
     says = (
@@ -179,7 +179,7 @@ def sam_lead_printed(evidence: Evidence) -> Finding:
 def sam_lead_here(evidence: Evidence) -> Finding:
     """Serial LoRA's lead in Dice is larger with the least data than with the most."""
     item = MEASURES["dice"]
-    lead = paired(evidence.runs("sam"), item, *SERIAL).unstack("shots")
+    lead = paired(evidence.runs("sam"), item, *SERIAL).unstack("amount")
     few, many = lead[min(lead)], lead[max(lead)]
     change = (few - many).dropna()
     mean, error = change.mean(), change.sem()

@@ -16,8 +16,9 @@ import pandas as pd
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.claims.paper import paper_results
-from serial_lora_course.labs import records as lab_records
-from serial_lora_course.labs.records import Record, by_method, frame, shipped_records
+from serial_lora_course.labs import frames
+from serial_lora_course.labs.frames import by_method, frame
+from serial_lora_course.labs.records import Record, shipped_records
 
 Score = Callable[[pd.Series], pd.Series]
 
@@ -209,13 +210,13 @@ def paired(
         SerialLoRAError: the two have no such run in common.
     """
     if amounts is not None:
-        runs = runs[runs["shots"].isin(amounts)]
-    return lab_records.paired(_scored(runs, measure), one, other, "score")
+        runs = runs[runs["amount"].isin(amounts)]
+    return frames.paired(_scored(runs, measure), one, other, "score")
 
 
 def gains(runs: pd.DataFrame, measure: Measure, method: str) -> pd.Series:
     """How far a method's score is above the unadapted model's, a value a run."""
-    own = runs[runs["method"] == method].set_index(["dataset", "shots", "seed"])
+    own = runs[runs["method"] == method].set_index(["dataset", "amount", "seed"])
     return measure.score(own[measure.column]) - measure.score(own[measure.base])
 
 
@@ -226,7 +227,7 @@ def _scored(runs: pd.DataFrame, measure: Measure) -> pd.DataFrame:
 def summarise(difference: pd.Series, unit: str) -> Difference:
     """Mean, standard error and cells of what :func:`paired` or :func:`gains` gives."""
     pairs = difference.groupby(level=["dataset", "seed"]).mean()
-    cells = difference.groupby(level=["dataset", "shots"]).mean()
+    cells = difference.groupby(level=["dataset", "amount"]).mean()
     return Difference(
         mean=float(pairs.mean()),
         error=float(pairs.sem()),
@@ -243,5 +244,5 @@ def printed_scores(paper: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     """The paper's cells as scores: a row for each data set and amount, a column a method."""
     rows = paper[paper["metric"] == measure.printed]
     amounts = rows["amount"].str.extract(r"(\d+)", expand=False).astype(int)
-    table = rows.assign(shots=amounts, score=measure.printed_score(rows["value"]))
-    return table.pivot(index=["dataset", "shots"], columns="method", values="score")
+    table = rows.assign(amount=amounts, score=measure.printed_score(rows["value"]))
+    return table.pivot(index=["dataset", "amount"], columns="method", values="score")

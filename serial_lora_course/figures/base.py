@@ -417,7 +417,7 @@ def _short(value: float) -> str:
 
 # --------------------------------------------------------------------------- results
 
-RUN_COLUMNS = ("dataset", "method", "shots", "seed")
+RUN_COLUMNS = ("dataset", "method", "amount", "seed")
 
 
 @dataclass(frozen=True)
@@ -429,7 +429,7 @@ class _Chart:
         axis, size: the words at the two axes.
         references: (column, what it is called, its line) of each grey line.
         percent: whether the measure is read in per cent.
-        tick: how a number of the column ``shots`` is written.
+        tick: how a number of the column ``amount`` is written.
         distance: whether the measure is one, above 0 without an upper end: then each picture has a
             logarithmic axis of its own, and its own averages in the description.
     """
@@ -493,7 +493,7 @@ def plot_dice_by_percent(frame: pd.DataFrame, average: bool = True) -> Figure:
 
     Args:
         frame: one row a run, as `serial_lora_course.labs.records.frame` gives it for the SAM lab, with the
-            columns of `RUN_COLUMNS` (``shots`` holds the percentage), ``dice``, ``base_dice`` and
+            columns of `RUN_COLUMNS` (``amount`` in percent), ``dice``, ``base_dice`` and
             ``box_dice``; each Dice between 0 and 1, and higher is better.
         average: add a picture of the average over data sets when there are two or more.
 
@@ -521,7 +521,7 @@ def plot_fid_by_percent(frame: pd.DataFrame) -> Figure:
 
     Args:
         frame: one row a run, as `serial_lora_course.labs.records.frame` gives it for the SD3 lab, with the
-            columns of `RUN_COLUMNS` (``shots`` holds the percentage), ``fid``, ``base_fid`` and
+            columns of `RUN_COLUMNS` (``amount`` in percent), ``fid``, ``base_fid`` and
             ``real_fid``; each above 0, and lower is better.
 
     Raises:
@@ -563,7 +563,7 @@ def _plot_results(frame: pd.DataFrame, chart: _Chart, average: bool) -> Figure:
     methods = in_house_order(frame["method"])
     parts = {name: part for name, part in frame.groupby("dataset", sort=False)}
     if average and len(parts) > 1:
-        common = average_over_datasets(frame, ["method", "shots", "seed"], chart.columns)
+        common = average_over_datasets(frame, ["method", "amount", "seed"], chart.columns)
         if len(common):
             parts["average over data sets"] = common
     columns = 2 if len(parts) == 4 else min(3, len(parts))
@@ -600,7 +600,7 @@ def in_house_order(names: pd.Series) -> list[str]:
 
 
 def _results_panel(axes: Any, part: pd.DataFrame, methods: Sequence[str], chart: _Chart) -> None:
-    sizes = sorted(part["shots"].unique())
+    sizes = sorted(part["amount"].unique())
     for column, label, line in chart.references:
         axes.axhline(chart.unit * part[column].mean(), color=QUIET, linestyle=line, label=label)
     for i, method in enumerate(methods):
@@ -611,11 +611,11 @@ def _results_panel(axes: Any, part: pd.DataFrame, methods: Sequence[str], chart:
         # A small sideways step keeps methods of equal results from hiding one another.
         step = 1.04 ** (i - (len(methods) - 1) / 2)
         values = chart.unit * runs[chart.measure]
-        by_size = values.groupby(runs["shots"])
+        by_size = values.groupby(runs["amount"])
         mean, low, high = by_size.mean(), by_size.min(), by_size.max()
         x = mean.index.to_numpy(dtype=float) * step
         axes.fill_between(x, low, high, color=look["colour"], alpha=0.16, linewidth=0)
-        axes.scatter(runs["shots"] * step, values, s=9, color=look["colour"], alpha=0.55)
+        axes.scatter(runs["amount"] * step, values, s=9, color=look["colour"], alpha=0.55)
         axes.plot(
             x,
             mean,
@@ -640,7 +640,7 @@ def _results_words(frame: pd.DataFrame, methods: Sequence[str], chart: _Chart) -
         f"{measure[0].upper()}{measure[1:]} against {chart.size}; data sets: "
         f"{', '.join(map(str, frame['dataset'].unique()))}; seeds: {frame['seed'].nunique()}."
     )
-    most = chart.tick.format(frame["shots"].max())
+    most = chart.tick.format(frame["amount"].max())
     if chart.distance:
         parts = (
             "{}: {}, {}".format(name, *_average_words(part, methods, chart))
@@ -656,7 +656,7 @@ def _results_words(frame: pd.DataFrame, methods: Sequence[str], chart: _Chart) -
 
 def _average_words(frame: pd.DataFrame, methods: Sequence[str], chart: _Chart) -> tuple[str, str]:
     """The grey lines' averages, and each method's with the most training pictures."""
-    last = frame[frame["shots"] == frame["shots"].max()].groupby("method")[chart.measure].mean()
+    last = frame[frame["amount"] == frame["amount"].max()].groupby("method")[chart.measure].mean()
     said = ", ".join(
         f"{method_look(m)['title']} {chart.write(last[m])}" for m in methods if m in last.index
     )

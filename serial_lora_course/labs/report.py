@@ -12,8 +12,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from serial_lora_course.claims.paper import paper_results
+from serial_lora_course.labs.frames import swept
 from serial_lora_course.labs.methods import METHODS
-from serial_lora_course.labs.records import Record, swept
+from serial_lora_course.labs.records import Record
 
 Runs = Sequence[Record]
 """Runs that differ in their seed alone."""
@@ -71,7 +72,7 @@ def run_line(record: Record, is_new: bool) -> str:
     if short:
         end = f"; {short} of the classes have fewer pictures and gave all they have{end}"
     return (
-        f"{record.dataset}, {report.amounts.format(record.shots)}{report.unit}, "
+        f"{record.dataset}, {report.amounts.format(record.amount)}{report.unit}, "
         f"seed {record.seed}, "
         f"{METHODS[record.method].label}{_variant(record)}: {report.result(record)} "
         f"in {record.seconds:.0f} s{end}"
@@ -104,7 +105,7 @@ def results_table(records: Runs) -> Table:
     groups: dict[tuple, list[Record]] = {}
     for record in records:
         variant = tuple(getattr(record, name) for name in differing)
-        key = (record.dataset, record.shots, record.method, variant)
+        key = (record.dataset, record.amount, record.method, variant)
         groups.setdefault(key, []).append(record)
     told = set()
     for (dataset, amount, method, _), runs in groups.items():
@@ -175,7 +176,7 @@ def _paper_cell(where: str, amounts: str, form: str) -> Callable[[Runs], str]:
         found = table[
             (table["where"] == where)
             & (table["dataset"] == run.dataset)
-            & (table["amount"] == amounts.format(run.shots))
+            & (table["amount"] == amounts.format(run.amount))
             & (table["method"] == run.method)
         ]
         return " / ".join(map(form.format, found["value"])) or "–"

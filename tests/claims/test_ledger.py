@@ -60,7 +60,7 @@ def planted(effects: dict[str, float], noise: float = 0.05, lab_rank: int = 16) 
                 luck = random.normal()
                 for method in METHODS:
                     shift = 2 + effects.get(method, 0) + noise * random.normal() + luck
-                    row = {"dataset": dataset, "shots": amount, "seed": seed, "method": method}
+                    row = {"dataset": dataset, "amount": amount, "seed": seed, "method": method}
                     row |= {name: BASES[name] + shift * BETTER[name] for name in BASES}
                     row |= {f"base_{name}": BASES[name] - 9 * BETTER[name] for name in BASES}
                     row["zero_shot_dataset"] = row["base_accuracy"]
@@ -167,7 +167,7 @@ def test_a_difference_is_scipys_over_data_sets_and_seeds():
     test = stats.ttest_rel(100 * means["serial_lora"], 100 * means["lora"])
     assert found.mean / found.error == pytest.approx(test.statistic)
     assert (found.pairs, found.datasets, found.seeds, found.cells) == (9, 3, 3, 6)
-    cells = runs.groupby(["method", "dataset", "shots"])["accuracy"].mean()
+    cells = runs.groupby(["method", "dataset", "amount"])["accuracy"].mean()
     assert found.above == int((cells["serial_lora"] > cells["lora"]).sum())
     assert str(found).startswith(f"{found.mean:+.2f} ± {found.error:.2f} points (3 sets x 3 seeds")
     one = summarise(paired(runs, measure, *SERIAL).loc[["a"], :, [1]], "points")
@@ -177,7 +177,7 @@ def test_a_difference_is_scipys_over_data_sets_and_seeds():
 def test_amounts_choose_runs():
     runs, measure = planted({"serial_lora": 1}), MEASURES["dice"]
     found = paired(runs, measure, *SERIAL, [4])
-    assert set(found.index.get_level_values("shots")) == {4} and len(found) == 9
+    assert set(found.index.get_level_values("amount")) == {4} and len(found) == 9
     with pytest.raises(SerialLoRAError, match="run both"):
         paired(runs, measure, *SERIAL, [16])
     with pytest.raises(SerialLoRAError, match="one rank"):
@@ -217,7 +217,7 @@ def test_planted_differences_give_their_verdicts(effect, noise, better, comparab
 )
 def test_better_on_average_but_not_everywhere_is_in_part(share, one):
     runs = planted({"serial_lora": 1}, noise=0.01)
-    lost = (runs["dataset"] == "a") & (runs["method"] == "serial_lora") & (runs["shots"] == 1)
+    lost = (runs["dataset"] == "a") & (runs["method"] == "serial_lora") & (runs["amount"] == 1)
     runs.loc[lost, "accuracy"] -= 1.1 * BETTER["accuracy"]
     assert Comparison(["accuracy"], [SERIAL], share).here(evidence_of(runs)).verdict == one
 
@@ -260,7 +260,7 @@ def test_the_best_of_four_and_equal_budget_is_no_fifth():
 @pytest.mark.parametrize(("sign", "verdict"), [(1, HOLDS), (-1, FAILS)])
 def test_a_lead_that_changes_with_data(sign, verdict):
     runs = planted({"serial_lora": 0.5}, noise=0.01)
-    few = (runs["shots"] == 1) & (runs["method"] == "serial_lora")
+    few = (runs["amount"] == 1) & (runs["method"] == "serial_lora")
     runs.loc[few, "dice"] += sign * BETTER["dice"]
     found = comparisons.sam_lead_here(evidence_of(runs))
     assert found.verdict == verdict and "9 pairs" in found.says
@@ -302,7 +302,20 @@ def spectra(between: float = 0.4, change_between: float = 0.4, gain: float = 0) 
         }
 
     records = [
-        Record("spectra", "tiny", data, method, 16, seed, 16, measures(), {}, 1.0, {"lab": lab})
+        Record(
+            "spectra",
+            "tiny",
+            data,
+            method,
+            16,
+            "shots",
+            seed,
+            16,
+            measures(),
+            {},
+            1.0,
+            {"lab": lab},
+        )
         for lab, data in (("clip", "symbols"), ("sam", "food"))
         for method in ("serial_lora", "serial_lora_plus")
         for seed in (1, 2, 3)

@@ -206,7 +206,7 @@ def test_the_sam_lab_prints_every_measure_and_keeps_records(run, quick, tmp_path
     ]
     assert code == 0 and printed.startswith("Settings: SamLabConfig(rank=16")
     records = read_records(out)
-    assert [(r.shots, r.method) for r in records] == [
+    assert [(r.amount, r.method) for r in records] == [
         (4, "lora"),
         (4, "serial_lora"),
         (5, "lora"),

@@ -238,7 +238,7 @@ def test_pretraining_normalises_as_the_lab_does():
 
 def test_the_shipped_card_tells_what_the_records_say():
     card = json.loads(tiny_file("tiny-clip.card.json").read_text("utf-8"))
-    records = [record for record in shipped_records("clip") if record.shots == 16]
+    records = [record for record in shipped_records("clip") if record.amount == 16]
     for method in {record.method for record in records}:
         values = [r.measures["accuracy"] for r in records if r.method == method]
         assert card["adapted"]["16 shots"][method] == pytest.approx(np.mean(values), abs=1e-4)

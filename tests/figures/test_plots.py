@@ -25,7 +25,7 @@ def results(datasets=("animals", "food"), methods=("lora", "serial_lora"), shots
             {
                 "dataset": dataset,
                 "method": method,
-                "shots": shot,
+                "amount": shot,
                 "seed": seed,
                 "accuracy": 0.2 + 0.02 * shot + 0.01 * m + 0.005 * seed,
                 "zero_shot_dataset": 0.2,
@@ -98,7 +98,7 @@ def test_accuracy_lines_are_the_means_over_seeds():
     lines = {line.get_label(): line for line in figure.axes[1].lines}
     for method, title in (("lora", "LoRA"), ("serial_lora", "Serial LoRA")):
         part = frame[(frame["dataset"] == "food") & (frame["method"] == method)]
-        expected = [100 * part[part["shots"] == s]["accuracy"].mean() for s in (1, 4, 16)]
+        expected = [100 * part[part["amount"] == s]["accuracy"].mean() for s in (1, 4, 16)]
         np.testing.assert_allclose(lines[title].get_ydata(), expected)
     assert lines["zero-shot"].get_ydata()[0] == pytest.approx(20)
     assert "Serial LoRA 53.5%" in figure.alt_text
@@ -168,14 +168,14 @@ def test_lines_against_the_percentage_are_the_means_over_seeds(measure):
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     for method, title in (("lora", "LoRA"), ("serial_lora", "Serial LoRA")):
         part = frame[(frame["dataset"] == "animals") & (frame["method"] == method)]
-        expected = [part[part["shots"] == share][measure].mean() for share in (20, 50, 100)]
+        expected = [part[part["amount"] == share][measure].mean() for share in (20, 50, 100)]
         np.testing.assert_allclose(lines[title].get_ydata(), expected)
     assert lines["not adapted"].get_ydata()[0] == BASE
     other = {"dice": "box filled in", "fid": "real pictures"}[measure]
     assert lines[other].get_ydata()[0] == OTHER
     ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert ticks == ["20%", "50%", "100%"]
-    last = frame[(frame["shots"] == 100) & (frame["method"] == "serial_lora")][measure].mean()
+    last = frame[(frame["amount"] == 100) & (frame["method"] == "serial_lora")][measure].mean()
     assert f"Serial LoRA {last:.3g}" in figure.alt_text and f"{other} {OTHER}" in figure.alt_text
 
 
@@ -201,7 +201,7 @@ def test_every_style_has_an_axis_of_its_own_and_its_own_words():
         ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
         shown = [(value, label.get_text()) for value, label in ticks if low <= value <= high]
         assert len(shown) >= 2 and all(float(text) == pytest.approx(v) for v, text in shown)
-    last = frame[(frame["shots"] == 100) & (frame["method"] == "lora")]
+    last = frame[(frame["amount"] == 100) & (frame["method"] == "lora")]
     for name, part in last.groupby("dataset"):
         said = figure.alt_text.partition(f"{name}: ")[2].partition(";")[0]
         assert f"not adapted {part['base_fid'].mean():.3g}" in said

@@ -193,6 +193,7 @@ def pretend_subject(runs: list, rank: int = 2) -> Subject:
             "drawings",
             method.name,
             20,
+            "percent",
             seed,
             rank,
             measures={"dice": 0.5},

@@ -15,7 +15,9 @@ from serial_lora_course.data import emoji
 from serial_lora_course.files import write_json
 from serial_lora_course.labs.records import Record, append_record, read_records, require_writable
 
-RECORD = Record("clip", "tiny", "food", "lora", 1, 1, 4, {"accuracy": 0.5}, {"bytes": 8}, 1.0)
+RECORD = Record(
+    "clip", "tiny", "food", "lora", 1, "shots", 1, 4, {"accuracy": 0.5}, {"bytes": 8}, 1.0
+)
 
 
 def no_space(*_):
@@ -101,11 +103,11 @@ def test_runs_that_share_a_file_lose_no_record(tmp_path):
 
     def run(number):
         for seed in range(20):
-            append_record(path, replace(RECORD, shots=number, seed=seed))
+            append_record(path, replace(RECORD, amount=number, seed=seed))
 
     with ThreadPoolExecutor(4) as pool:  # each append opens and locks the file for itself
         list(pool.map(run, range(4)))
-    found = sorted((record.shots, record.seed) for record in read_records(path))
+    found = sorted((record.amount, record.seed) for record in read_records(path))
     assert found == [(number, seed) for number in range(4) for seed in range(20)]
 
 

@@ -26,6 +26,7 @@ def test_no_number_of_the_clip_lab_is_cut(width):
             "oxford_pets",
             method,
             16,
+            "shots",
             seed,
             32,
             {"accuracy": 0.9 + seed / 100, "zero_shot_generic": 0.885},
@@ -51,6 +52,7 @@ def test_no_number_of_the_sam_lab_is_cut(width):
             "strawberry",
             method,
             100,
+            "percent",
             seed,
             64,
             {

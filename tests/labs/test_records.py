@@ -10,18 +10,20 @@ import pandas as pd
 import pytest
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.labs.records import (
-    Record,
-    append_record,
+from serial_lora_course.labs.frames import (
     as_text,
     describe_records,
-    environment,
     frame,
     methods_table,
     paired_difference,
+    summary,
+)
+from serial_lora_course.labs.records import (
+    Record,
+    append_record,
+    environment,
     read_records,
     shipped_records,
-    summary,
 )
 
 RECORD = Record(
@@ -29,7 +31,8 @@ RECORD = Record(
     scale="tiny",
     dataset="nature",
     method="serial_lora",
-    shots=4,
+    amount=4,
+    unit="shots",
     seed=1,
     rank=16,
     measures={"accuracy": 0.5, "zero_shot_dataset": 1 / 3},
@@ -55,23 +58,31 @@ def test_no_file_holds_no_records(tmp_path):
     assert read_records(tmp_path / "none.jsonl") == []
 
 
-def test_half_a_line_is_dropped_and_the_next_append_repairs(tmp_path):
+def test_half_a_line_is_named_and_kept(tmp_path):
     path = tmp_path / "records.jsonl"
     append_record(path, RECORD)
-    append_record(path, replace(RECORD, seed=2))
     content = path.read_bytes()
-    path.write_bytes(content[:-20])
-    assert read_records(path) == [RECORD]
-    append_record(path, replace(RECORD, seed=3))
-    assert [record.seed for record in read_records(path)] == [1, 3]
+    path.write_bytes(content + content[:-20])
+    with pytest.raises(SerialLoRAError, match="Line 2"):
+        append_record(path, replace(RECORD, seed=3))
+    assert path.read_bytes() == content + content[:-20]
 
 
-def test_half_a_first_line_is_dropped_too(tmp_path):
+def test_records_of_before_are_read_and_kept(tmp_path):
+    """They called every amount ``shots`` and had no command."""
     path = tmp_path / "records.jsonl"
-    path.write_bytes(b'{"task": "cl')
-    assert read_records(path) == []
-    append_record(path, RECORD)
-    assert read_records(path) == [RECORD]
+    sam = replace(RECORD, task="sam", unit="percent")
+    for record in (RECORD, sam):
+        append_record(path, record)
+    old = [json.loads(line) for line in path.read_text().splitlines()]
+    for content in old:
+        content["shots"] = content.pop("amount")
+        del content["unit"], content["command"]
+    path.write_text("\n".join(map(json.dumps, old)))
+    assert read_records(path) == [RECORD, sam]
+    append_record(path, replace(RECORD, seconds=9.0))  # is in already
+    append_record(path, replace(sam, seed=9))
+    assert read_records(path) == [RECORD, sam, replace(sam, seed=9)]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +142,7 @@ def test_a_key_changes_with_everything_a_run_depends_on():
             {"scale": "paper"},
             {"dataset": "food"},
             {"method": "lora"},
-            {"shots": 1},
+            {"amount": 1},
             {"seed": 2},
             {"rank": 8},
             {"settings": {**RECORD.settings, "lr": 2e-3}},
@@ -192,9 +203,10 @@ def some_records(methods=("lora", "serial_lora"), datasets=("food", "people"), s
         replace(
             RECORD,
             task="sam",
+            unit="percent",
             dataset=dataset,
             method=method,
-            shots=shots,
+            amount=shots,
             seed=seed,
             measures={"dice": float(chance.random())},
             sizes={"parameters": 4096 if method == "lora" else 1024},
@@ -216,12 +228,12 @@ def dice_of(records, **wanted):
 
 def test_a_paired_difference_is_what_statistics_says_of_the_pairs():
     records = some_records()
-    table = paired_difference(frame(records), "serial_lora", "lora", "dice").set_index("shots")
+    table = paired_difference(frame(records), "serial_lora", "lora", "dice").set_index("amount")
     assert list(table["methods"].unique()) == ["Serial LoRA against LoRA"]
     for shots in (20, 100):
         differences = [
-            dice_of(records, dataset=dataset, shots=shots, seed=seed, method="serial_lora")
-            - dice_of(records, dataset=dataset, shots=shots, seed=seed, method="lora")
+            dice_of(records, dataset=dataset, amount=shots, seed=seed, method="serial_lora")
+            - dice_of(records, dataset=dataset, amount=shots, seed=seed, method="lora")
             for dataset in ("food", "people")
             for seed in (1, 2, 3)
         ]
@@ -233,7 +245,7 @@ def test_a_paired_difference_is_what_statistics_says_of_the_pairs():
 
 def test_a_run_without_a_partner_is_left_out():
     records = some_records()
-    alone = [r for r in records if (r.method, r.shots, r.seed) != ("lora", 20, 1)]
+    alone = [r for r in records if (r.method, r.amount, r.seed) != ("lora", 20, 1)]
     table = paired_difference(frame(alone), "serial_lora", "lora", "dice")
     assert list(table["count"]) == [4, 6]
 
@@ -261,8 +273,8 @@ def test_a_verdict_needs_more_than_two_standard_errors(differences, verdict):
 @pytest.mark.parametrize("other", ["lora", "lora_plus"])  # one never ran on the same, one never ran
 def test_methods_without_a_common_run_are_refused(other):
     apart = {"serial_lora": 20, "lora": 100}
-    records = [record for record in some_records() if record.shots == apart[record.method]]
-    with pytest.raises(SerialLoRAError, match="no run with the same data set, shots and seed"):
+    records = [record for record in some_records() if record.amount == apart[record.method]]
+    with pytest.raises(SerialLoRAError, match="no run with the same data set, amount and seed"):
         paired_difference(frame(records), "serial_lora", other, "dice")
 
 
@@ -275,7 +287,7 @@ def test_the_table_of_methods_averages_sets_and_spreads_over_seeds():
         for shots in (20, 100):
             by_seed = [
                 statistics.mean(
-                    dice_of(records, dataset=dataset, shots=shots, seed=seed, method=method)
+                    dice_of(records, dataset=dataset, amount=shots, seed=seed, method=method)
                     for dataset in ("food", "people")
                 )
                 for seed in (1, 2, 3)
@@ -292,20 +304,20 @@ def test_the_table_of_methods_averages_what_all_of_them_ran():
 
 
 def test_records_say_how_they_were_made():
-    said = describe_records(
-        some_records(), "percent", ["people", "food"], ["lora", "serial_lora", "lora_plus"]
-    ).splitlines()
+    command = "serial-lora lab sam --dataset all --percent 20,100"
+    said = describe_records([replace(r, command=command) for r in some_records()]).splitlines()
     assert said[0].startswith("24 runs: 2 data sets, 2 methods, percent [20, 100], 3 seeds, ")
-    assert said[1] == (
-        "command: serial-lora lab sam --dataset all --methods lora,serial_lora "
-        "--percent 20,100 --seeds 3"
-    )
-    assert said[2:] == ["settings:", '{"lr": 0.001}', "machine: CPU, 2 threads"]
+    assert said[1:] == [
+        f"command: {command}",
+        "settings:",
+        '{"lr": 0.001}',
+        "machine: CPU, 2 threads",
+    ]
 
 
 def test_no_records_are_not_described():
     with pytest.raises(SerialLoRAError, match="no records"):
-        describe_records([], "shots", [], [])
+        describe_records([])
 
 
 def test_columns_are_written_out_each_in_its_own_format():

@@ -145,7 +145,7 @@ def test_a_run_leaves_the_backbone_as_it_was(backbone, config, method):
     record = lab.run_one(backbone, segmentation_data(), METHODS[method], 50, 1, config)
     assert unchanged(backbone.model, before)
     assert (record.task, record.scale, record.method) == ("sam", "tiny", method)
-    assert record.shots == 50 and record.sizes["training_pictures"] == 5
+    assert record.amount == 50 and record.sizes["training_pictures"] == 5
     assert record.sizes["steps"] == 2 and record.sizes["peak_memory"] == 0
     assert record.sizes["activation_bytes"] > 0
     assert record.measures.keys() == (
@@ -274,7 +274,7 @@ def test_the_lab_runs_every_combination_once(weights, ellipses, tmp_path, monkey
     first = lab.run_lab(["ellipses", "others", "ellipses"], **options)
     assert seen == [True] * 8 and len(measured) == 2  # the unadapted model, once a set
     assert read_records(out) == first
-    assert {(r.dataset, r.method, r.shots) for r in first} == {
+    assert {(r.dataset, r.method, r.amount) for r in first} == {
         (name, method, percent)
         for name in ("ellipses", "others")
         for method in ("lora", "serial_lora")

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from serial_lora_course.data.segmentation import load_segmentation, segmentation_names
+from serial_lora_course.labs.frames import frame
 from serial_lora_course.labs.methods import METHODS
-from serial_lora_course.labs.records import frame, shipped_records
+from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.labs.sam import base_measures, lab_config
 from serial_lora_course.models.sam import load_sam
 from serial_lora_course.models.weights import tiny_file
@@ -27,7 +28,7 @@ def results(records):
 
 
 def test_every_combination_was_run_once(records):
-    found = sorted((r.dataset, r.shots, r.method, r.seed) for r in records)
+    found = sorted((r.dataset, r.amount, r.method, r.seed) for r in records)
     wanted = sorted((d, p, m, s) for d in SETS for p in PERCENTS for m in METHODS for s in SEEDS)
     assert found == wanted
 
@@ -49,7 +50,7 @@ def test_the_shipped_weights_reach_what_the_records_call_not_adapted(records, na
 
 def test_serial_lora_improves_on_the_unadapted_model_on_every_set(results):
     serial = results[results["method"] == "serial_lora"]
-    means = serial.groupby(["dataset", "shots"])[["dice", "base_dice", "box_dice"]].mean()
+    means = serial.groupby(["dataset", "amount"])[["dice", "base_dice", "box_dice"]].mean()
     assert (means["dice"] > means["base_dice"]).all()
     assert (means["dice"] > means["box_dice"]).all(), "adapted, it also beats filling the box"
 
@@ -66,7 +67,7 @@ def test_the_card_tells_what_the_records_say(records):
     card = json.loads(tiny_file("tiny-sam.card.json").read_text("utf-8"))
     for percent in PERCENTS:
         told = card["adapted"][f"{percent}% of the training pictures"]
-        some = [r for r in records if r.shots == percent]
+        some = [r for r in records if r.amount == percent]
         for method in METHODS:
             dice = [r.measures["dice"] for r in some if r.method == method]
             assert told[method] == pytest.approx(np.mean(dice), abs=1e-4)

@@ -169,7 +169,7 @@ def test_a_run_leaves_the_backbone_as_it_was(run_one, method):
     record = run_one(method, percent=50)
     assert unchanged(model, before) and not model.is_gradient_checkpointing
     assert (record.task, record.scale, record.method) == ("sd3", "tiny", method)
-    assert record.shots == 50 and record.sizes["training_pictures"] == 5
+    assert record.amount == 50 and record.sizes["training_pictures"] == 5
     assert record.sizes["steps"] == 2 and record.sizes["drawings"] == 6
     assert record.sizes["activation_bytes"] > 0
     without = {f"{kind}_{name}" for kind in ("base", "real") for name in REACHED}
@@ -256,7 +256,7 @@ def test_the_lab_runs_every_combination_once(shipped, tmp_path, monkeypatch):
     first = lab.run_lab(["colours", "others", "colours"], **options)
     assert seen == [True] * 8 and len(measured) == 2  # the unadapted model, once a style
     assert read_records(out) == first
-    assert {(r.dataset, r.method, r.shots) for r in first} == {
+    assert {(r.dataset, r.method, r.amount) for r in first} == {
         (name, method, percent)
         for name in ("colours", "others")
         for method in ("lora", "serial_lora")

@@ -27,7 +27,8 @@ RUN = Record(
     scale="tiny",
     dataset="line",
     method="serial_lora",
-    shots=50,
+    amount=50,
+    unit="percent",
     seed=1,
     rank=16,
     measures=MEASURES,
@@ -61,7 +62,7 @@ def test_the_table_has_what_costs_no_training_and_the_spread():
 
 @pytest.mark.parametrize(("amount", "printed"), [(20, "193.66 / 0.8302"), (100, "117.93 / 0.8302")])
 def test_the_papers_two_numbers_stand_beside_ours(amount, printed):
-    run = replace(RUN, scale="paper", dataset="barbie", shots=amount)
+    run = replace(RUN, scale="paper", dataset="barbie", amount=amount)
     assert printed in shown([run])
 
 
