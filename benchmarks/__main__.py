@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
+import time
 from pathlib import Path
 
 import torch
 
 from benchmarks import report
-from benchmarks.run import PRECISIONS, run
-from benchmarks.subjects import KEYS
+from benchmarks.measure import PRECISIONS, machine
+from benchmarks.savings import measure_savings
+from benchmarks.steps import measure_group
+from benchmarks.subjects import KEYS, subject
 
 
 def _arguments(words: list[str] | None) -> argparse.Namespace:
@@ -35,25 +39,25 @@ def main(words: list[str] | None = None) -> int:
     options = _arguments(words)
     if options.threads:
         torch.set_num_threads(options.threads)
+    rounds = options.steps or (2 if options.quick else 5)
     path = options.results or (None if options.quick else report.RESULTS)
     stored = report.load(path) if path is not None else None
-
-    def store(results: report.Results) -> None:
-        if path is None:
-            return
-        merged = report.merge(stored, results)
-        report.save(merged, path)
-        if path == report.RESULTS:
-            report.refresh(results=merged)
-
-    results = run(
-        keys=options.only or KEYS,
-        precisions=options.precision or PRECISIONS,
-        rounds=options.steps or (2 if options.quick else 5),
-        quick=options.quick,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
-        store=store,
-    )
+    results = {"machine": machine(), "quick": options.quick, "groups": [], "savings": []}
+    begin = time.perf_counter()
+    for key in options.only or KEYS:
+        for precision in options.precision or PRECISIONS:
+            said = f"[{time.perf_counter() - begin:4.0f} s] {key}, {precision}"
+            print(said, file=sys.stderr, flush=True)
+            torch.manual_seed(0)
+            group = measure_group(subject(key, options.quick), precision, rounds)
+            results["groups"].append(group)
+            if key == "clip":
+                results["savings"] += measure_savings(options.quick, precision, rounds)
+            gc.collect()
+            if (
+                path is not None
+            ):  # after each group, so that a run which is stopped keeps what it has
+                report.store(report.merge(stored, results), path)
     print(report.render(results))
     return 0
 

@@ -39,6 +39,10 @@ class Timing:
         low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
         return (high - low) / 2
 
+    def named(self, name: str) -> dict[str, float]:
+        """Median and spread as two entries of a row of results."""
+        return {name: self.median, f"{name}_spread": self.spread}
+
     def ratio_to(self, other: Timing) -> float:
         """The median over rounds of this contestant's seconds over the other's.
 
@@ -69,6 +73,9 @@ def interleave(
         if collecting:
             gc.enable()
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+PRECISIONS = ("float32", "bfloat16")
 
 
 def precision_context(precision: str) -> contextlib.AbstractContextManager[Any]:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import PRECISIONS
+from benchmarks.subjects import KEYS
 from serial_lora_course.files import write_json
 
 FOLDER = Path(__file__).parent
@@ -37,7 +39,7 @@ def merge(old: Results | None, new: Results) -> Results:
     for part in ("groups", "savings"):
         fresh = {key(entry) for entry in new[part]}
         kept = [entry for entry in old[part] if key(entry) not in fresh]
-        merged[part] = sorted(kept + new[part], key=lambda entry: _order(entry))
+        merged[part] = sorted(kept + new[part], key=_order)
     return merged
 
 
@@ -47,13 +49,14 @@ def _identity(results: Results) -> tuple[Any, ...]:
 
 
 def _order(entry: dict[str, Any]) -> tuple[int, int]:
-    models, precisions = ("clip", "sam", "sd3"), ("float32", "bfloat16")
-    return models.index(entry["model"]), precisions.index(entry["precision"])
+    return KEYS.index(entry["model"]), PRECISIONS.index(entry["precision"])
 
 
-def save(results: Results, path: Path = RESULTS) -> None:
-    """Write results as JSON."""
+def store(results: Results, path: Path = RESULTS) -> None:
+    """Write results as JSON, and the README's table where they are the repository's own."""
     write_json(path, results)
+    if path == RESULTS:
+        refresh(results)
 
 
 def _row(cells: list[str]) -> str:
@@ -165,29 +168,26 @@ def _savings(entries: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def render(results: Results | None) -> str:
+def render(results: Results) -> str:
     """The generated part of the README, markers included."""
-    if results is None:
-        lines = ["Not measured yet: run `python -m benchmarks`.", ""]
-    else:
-        machine = results["machine"]
-        lines = [
-            f"Measured on {machine['processor']} ({machine['cores']} cores, {machine['threads']} "
-            f"threads, {machine['instructions']}), torch {machine['torch']}, Python "
-            f"{machine['python']}, {machine['system']}, {machine['date']}."
-            + (" Tiny models, to try the benchmark itself." if results["quick"] else ""),
-            "",
-        ]
-        if results["groups"]:
-            lines += _summary(results["groups"])
-        for group in results["groups"]:
-            lines += _group(group)
-        if results["savings"]:
-            lines += _savings(results["savings"])
+    machine = results["machine"]
+    lines = [
+        f"Measured on {machine['processor']} ({machine['cores']} cores, {machine['threads']} "
+        f"threads, {machine['instructions']}), torch {machine['torch']}, Python "
+        f"{machine['python']}, {machine['system']}, {machine['date']}."
+        + (" Tiny models, to try the benchmark itself." if results["quick"] else ""),
+        "",
+    ]
+    if results["groups"]:
+        lines += _summary(results["groups"])
+    for group in results["groups"]:
+        lines += _group(group)
+    if results["savings"]:
+        lines += _savings(results["savings"])
     return "\n".join([BEGIN, "", *lines, END])
 
 
-def refresh(readme: Path = README, results: Results | None = None) -> None:
+def refresh(results: Results, readme: Path = README) -> None:
     """Put the table of `results` between the README's markers."""
     text = readme.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)

@@ -74,34 +74,6 @@ def largest_difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> flo
     )
 
 
-def _measure(
-    title: str,
-    full: Callable[[], Tensor],
-    cut: Callable[[], Tensor],
-    parameters: list[nn.Parameter],
-    precision: str,
-    rounds: int,
-) -> dict[str, Any]:
-    difference = largest_difference(_gradients(full, parameters), _gradients(cut, parameters))
-    steps = {
-        "full": training_step(full, parameters, precision),
-        "cut": training_step(cut, parameters, precision),
-    }
-    times = interleave(steps, rounds)
-    return {
-        "model": "clip",
-        "precision": precision,
-        "title": title,
-        "full": times["full"].median,
-        "full_spread": times["full"].spread,
-        "cut": times["cut"].median,
-        "cut_spread": times["cut"].spread,
-        "ratio": times["cut"].ratio_to(times["full"]),
-        "difference": difference,
-        "rounds": rounds,
-    }
-
-
 def measure_savings(quick: bool, precision: str, rounds: int) -> list[dict[str, Any]]:
     """Two rows: prompts cut at the longest, and blocks before the first adapter computed once."""
     torch.manual_seed(0)
@@ -110,55 +82,48 @@ def measure_savings(quick: bool, precision: str, rounds: int) -> list[dict[str, 
     pictures = torch.randn(8, model.text_projection.shape[1])
     rank, classes, longest = (4, 4, 8) if quick else (32, 16, 16)
     tokens = class_prompts(classes, longest, model.vocab_size)
-    return [
-        _prompts_cut(model, tokens, pictures, rank, precision, rounds),
-        _stem_once(model, tokens, pictures, rank, precision, rounds),
-    ]
-
-
-def _prompts_cut(
-    model: nn.Module, tokens: Tensor, pictures: Tensor, rank: int, precision: str, rounds: int
-) -> dict[str, Any]:
-    inject(model, SerialLoRAConfig(rank=rank, towers=("text",)))
-    parameters = list(adapter_parameters(model))
-    fill_adapters(parameters)
-    longest = int(tokens.argmax(dim=-1).max()) + 1
-    title = f"{len(tokens)} class prompts cut at {longest} tokens instead of {tokens.shape[1]}"
-    row = _measure(
-        title,
-        lambda: model.encode_text(tokens, normalize=True) @ pictures.T,
-        lambda: encode_prompts(model, tokens) @ pictures.T,
-        parameters,
-        precision,
-        rounds,
-    )
-    eject(model)
-    return row
-
-
-def _stem_once(
-    model: nn.Module, tokens: Tensor, pictures: Tensor, rank: int, precision: str, rounds: int
-) -> dict[str, Any]:
     blocks = model.transformer.resblocks
     first = len(blocks) // 2
-    chosen = tuple(range(first, len(blocks)))
-    inject(model, SerialLoRAConfig(rank=rank, towers=("text",), blocks=chosen))
-    parameters = list(adapter_parameters(model))
-    fill_adapters(parameters)
     with torch.no_grad():
         stem = run_blocks(model, embed_tokens(model, tokens), blocks[:first])
 
-    def from_stem() -> Tensor:
+    def full() -> Tensor:
+        return model.encode_text(tokens, normalize=True) @ pictures.T
+
+    def prompts_cut() -> Tensor:
+        return encode_prompts(model, tokens) @ pictures.T
+
+    def stem_once() -> Tensor:
         return pool(model, run_blocks(model, stem, blocks[first:]), tokens) @ pictures.T
 
-    title = f"the {first} text blocks before the first adapted one computed once"
-    row = _measure(
-        title,
-        lambda: model.encode_text(tokens, normalize=True) @ pictures.T,
-        from_stem,
-        parameters,
-        precision,
-        rounds,
-    )
-    eject(model)
-    return row
+    rows = []
+    for title, adapted, cut in (
+        (
+            f"{classes} class prompts cut at {longest} tokens instead of {tokens.shape[1]}",
+            None,
+            prompts_cut,
+        ),
+        (
+            f"the {first} text blocks before the first adapted one computed once",
+            tuple(range(first, len(blocks))),
+            stem_once,
+        ),
+    ):
+        inject(model, SerialLoRAConfig(rank=rank, towers=("text",), blocks=adapted))
+        parameters = list(adapter_parameters(model))
+        fill_adapters(parameters)
+        difference = largest_difference(_gradients(full, parameters), _gradients(cut, parameters))
+        steps = {
+            name: training_step(forward, parameters, precision)
+            for name, forward in (("full", full), ("cut", cut))
+        }
+        times = interleave(steps, rounds)
+        rows.append(
+            {"model": "clip", "precision": precision, "title": title}
+            | times["full"].named("full")
+            | times["cut"].named("cut")
+            | {"ratio": times["cut"].ratio_to(times["full"])}
+            | {"difference": difference, "rounds": rounds}
+        )
+        eject(model)
+    return rows

@@ -154,11 +154,9 @@ def measure_group(subject: Subject, precision: str, rounds: int) -> dict[str, An
     }  # this first step of each also warms up
     times = interleave(steps, rounds, warm_up=0)
     rows = [
-        {
-            "method": entry.method,
-            "title": entry.title,
-            "seconds": times[entry.method].median,
-            "seconds_spread": times[entry.method].spread,
+        {"method": entry.method, "title": entry.title}
+        | times[entry.method].named("seconds")
+        | {
             "ratio": times[entry.method].ratio_to(times["floor"]),
             "saved_bytes": saved[entry.method],
             "adapter_bytes": entry.adapter_bytes,
@@ -194,10 +192,5 @@ def _measure_merged(
         return step
 
     times = interleave({name: inference(model) for name, model in models.items()}, rounds)
-    return {
-        "base": times["base"].median,
-        "base_spread": times["base"].spread,
-        "merged": times["merged"].median,
-        "merged_spread": times["merged"].spread,
-        "ratio": times["merged"].ratio_to(times["base"]),
-    }
+    ratio = times["merged"].ratio_to(times["base"])
+    return times["base"].named("base") | times["merged"].named("merged") | {"ratio": ratio}

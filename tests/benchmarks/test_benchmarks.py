@@ -1,7 +1,6 @@
 """The benchmark measures what it says, and its table is the one its data give."""
 
 import json
-import weakref
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from benchmarks.measure import Timing, interleave, machine
 from benchmarks.savings import class_prompts, largest_difference, measure_savings
 from benchmarks.steps import contestants, measure_group, training_step
 from benchmarks.subjects import KEYS, subject
-from serial_lora_course.labs.memory import saved_activation_bytes
 
 
 def made_up_results(**changes):
@@ -57,60 +55,6 @@ def test_medians_spread_and_ratio():
     assert Timing((1.0, 2.0, 3.0, 4.0, 5.0)).median == 3
     assert Timing((1.0, 2.0, 3.0, 4.0, 5.0)).spread == 1
     assert Timing((1.0,)).spread == 0
-
-
-def test_saved_activations_of_steps_counted_by_hand():
-    layer = nn.Linear(8, 4, bias=False)
-    x = torch.randn(16, 8)
-
-    def step():
-        layer(x).exp().sum().backward()
-
-    # linear keeps its input (its weight needs none: x has no gradient), exp keeps its output.
-    assert saved_activation_bytes(step, layer) == 4 * (16 * 8 + 16 * 4)
-
-    frozen = nn.Linear(8, 8).requires_grad_(False)
-    leaf = torch.randn(16, 8, requires_grad=True)
-
-    def frozen_step():
-        frozen(frozen(leaf)).sum().backward()
-
-    assert saved_activation_bytes(frozen_step, frozen) == 0  # weights only, which do not count
-
-
-def test_a_storage_kept_twice_counts_once():
-    x = torch.randn(10, requires_grad=True)
-
-    def step():
-        y = x.exp()
-        (y.view(2, 5).sin().sum() + y.sin().sum()).backward()
-
-    # exp and both sines keep y's one storage.
-    assert saved_activation_bytes(step, nn.Identity()) == 40
-
-
-def test_what_was_let_go_still_counts():
-    """Each product keeps its factor and is let go at once, so the next may lie where it lay."""
-    x = torch.randn(4, 8, requires_grad=True)
-
-    def step():
-        for _ in range(10):
-            x * torch.randn(4, 8)
-
-    assert saved_activation_bytes(step, nn.Identity()) == 10 * 4 * 8 * 4
-
-
-def test_counting_holds_on_to_nothing():
-    """An output that its own backward pass needs, as a softmax's, was once kept for good."""
-    x, weak = torch.randn(4, 8, requires_grad=True), []
-
-    def step():
-        shares = x.softmax(1)
-        weak.append(weakref.ref(shares))
-        shares.square().sum()
-
-    assert saved_activation_bytes(step, nn.Identity()) > 0
-    assert weak[0]() is None
 
 
 def test_a_step_trains_the_adapter_and_only_that():
@@ -225,7 +169,7 @@ def test_the_readme_shows_the_stored_results():
 def test_refreshing_changes_the_part_between_the_markers_only(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n", encoding="utf-8")
-    report.refresh(readme, made_up_results())
+    report.refresh(made_up_results(), readme)
     text = readme.read_text(encoding="utf-8")
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert "| **Serial LoRA** | 1,000 ± 10 | 1.04 | 5.00 MB | – |" in text

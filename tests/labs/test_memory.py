@@ -1,0 +1,62 @@
+"""What a training step keeps for its backward pass, counted by hand."""
+
+import weakref
+
+import torch
+from torch import nn
+
+from serial_lora_course.labs.memory import saved_activation_bytes
+
+
+def test_saved_activations_of_steps_counted_by_hand():
+    layer = nn.Linear(8, 4, bias=False)
+    x = torch.randn(16, 8)
+
+    def step():
+        layer(x).exp().sum().backward()
+
+    # linear keeps its input (its weight needs none: x has no gradient), exp keeps its output.
+    assert saved_activation_bytes(step, layer) == 4 * (16 * 8 + 16 * 4)
+
+    frozen = nn.Linear(8, 8).requires_grad_(False)
+    leaf = torch.randn(16, 8, requires_grad=True)
+
+    def frozen_step():
+        frozen(frozen(leaf)).sum().backward()
+
+    assert saved_activation_bytes(frozen_step, frozen) == 0  # weights only, which do not count
+
+
+def test_a_storage_kept_twice_counts_once():
+    x = torch.randn(10, requires_grad=True)
+
+    def step():
+        y = x.exp()
+        (y.view(2, 5).sin().sum() + y.sin().sum()).backward()
+
+    # exp and both sines keep y's one storage.
+    assert saved_activation_bytes(step, nn.Identity()) == 40
+
+
+def test_what_was_let_go_still_counts():
+    """Each product keeps its factor and is let go at once, so the next may lie where it lay."""
+    x = torch.randn(4, 8, requires_grad=True)
+
+    def step():
+        for _ in range(10):
+            x * torch.randn(4, 8)
+
+    assert saved_activation_bytes(step, nn.Identity()) == 10 * 4 * 8 * 4
+
+
+def test_counting_holds_on_to_nothing():
+    """An output that its own backward pass needs, as a softmax's, was once kept for good."""
+    x, weak = torch.randn(4, 8, requires_grad=True), []
+
+    def step():
+        shares = x.softmax(1)
+        weak.append(weakref.ref(shares))
+        shares.square().sum()
+
+    assert saved_activation_bytes(step, nn.Identity()) > 0
+    assert weak[0]() is None
