@@ -24,9 +24,8 @@ from pathlib import Path
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.offline import offline_environment
-from tools import install_bundle
+from tools import ROOT, install_bundle
 from tools.install_bundle import FACTS, SUMS, sha256, this_python
-from tools.notebooks import find_root
 
 PAGES = (
     "README.md",
@@ -211,7 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check:
             check(options.folder)
         else:
-            folder = pack(find_root(), options.folder)
+            folder = pack(ROOT, options.folder)
             print(f"{folder}: {size(folder) / 1e6:.0f} MB; START_HERE.md says how to install it.")
     except SerialLoRAError as error:
         print(error, file=sys.stderr)

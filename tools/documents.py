@@ -31,7 +31,8 @@ from serial_lora_course.checks.lessons import (
     whole_minutes,
 )
 from serial_lora_course.claims.page import claims_page
-from tools.notebooks import find_root, read_source
+from tools import ROOT
+from tools.notebooks import read_source
 
 LEAST_FOR_QUESTIONS = 0.05  # of a session
 
@@ -243,7 +244,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         stale = [
             (path, text)
-            for path, text in documents(find_root()).items()
+            for path, text in documents(ROOT).items()
             if not path.is_file() or path.read_text(encoding="utf-8") != text
         ]
         for path, text in stale:

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.offline import offline_environment
-from tools.notebooks import CELL_TIMEOUT_SECONDS, find_root, find_sources
+from tools import ROOT
+from tools.notebooks import CELL_TIMEOUT_SECONDS, find_sources
 
 STYLE = [["ruff", "check", "."], ["ruff", "format", "--check", "."]]
 DOCUMENTS = [["tools.notebooks", "--check"], ["tools.documents", "--check"]]
@@ -77,14 +78,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     environment = offline_environment() | {"OMP_NUM_THREADS": "1"}
     try:
-        root = find_root()
-        planned = steps(root, options)
+        planned = steps(ROOT, options)
     except SerialLoRAError as error:
         print(error, file=sys.stderr)
         return 2
     for step in planned:
         print(f"\n$ python -m {' '.join(step)}", flush=True)
-        done = subprocess.run([sys.executable, "-m", *step], cwd=root, env=environment)
+        done = subprocess.run([sys.executable, "-m", *step], cwd=ROOT, env=environment)
         if done.returncode:
             return done.returncode
     return 0

@@ -50,6 +50,16 @@ def test_notebooks_agree_with_their_sources():
     assert notebooks.find_drift(ROOT) == []
 
 
+def test_a_thing_is_built_by_hand_once():
+    """The lesson that needs it again imports it from the package."""
+    owners: dict[str, list[str]] = {}
+    for source in SOURCES:
+        for node in ast.parse(source.read_text(encoding="utf-8")).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                owners.setdefault(node.name, []).append(source.stem)
+    assert {name: lessons for name, lessons in owners.items() if len(lessons) > 1} == {}
+
+
 @each_lesson
 def test_opening(source):
     cells, _ = code_and_text(source)
@@ -72,7 +82,7 @@ def test_the_card_and_the_list_show_the_last_measurement(source):
 @each_lesson
 def test_exercises(source):
     cells, _ = code_and_text(source)
-    places = [index for index, cell in enumerate(cells) if "exercise" in notebooks._tags(cell)]
+    places = [index for index, cell in enumerate(cells) if "exercise" in notebooks.tags(cell)]
     assert len(places) >= 3
     numbers = []
     for place in places:
@@ -99,7 +109,7 @@ def test_exercises(source):
 def test_stub_is_only_a_raise(source):
     _, student = solved_and_student(source)
     for cell in student.cells:
-        if "exercise" in notebooks._tags(cell):
+        if "exercise" in notebooks.tags(cell):
             assert "raise NotImplementedError(" in cell.source
             assert notebooks.BEGIN not in cell.source and notebooks.END not in cell.source
 
@@ -125,7 +135,7 @@ def test_results_are_read_in_words(source):
 def test_code_cells_are_short(source):
     cells, _ = code_and_text(source)
     for cell in cells:
-        if cell.cell_type == "code" and not {"setup", "exercise"} & set(notebooks._tags(cell)):
+        if cell.cell_type == "code" and not {"setup", "exercise"} & set(notebooks.tags(cell)):
             imports = [node for node in ast.parse(cell.source).body if is_import(node)]
             lines = len(cell.source.splitlines())
             lines -= sum(node.end_lineno - node.lineno + 1 for node in imports)
@@ -165,7 +175,7 @@ def test_solved_lessons_ran_quietly(source):
             if output.output_type == "stream" and output.name == "stderr":
                 assert "Warning" not in output.text and "Error" not in output.text, output.text
     kept = [cell for cell in student.cells if cell.get("outputs")]
-    assert all("nbval-check-output" in notebooks._tags(cell) for cell in kept)
+    assert all("nbval-check-output" in notebooks.tags(cell) for cell in kept)
 
 
 @each_lesson
