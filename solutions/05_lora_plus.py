@@ -1008,7 +1008,8 @@ display(Markdown(read_best_ratios(likes)))
 # CLIP, what the plus changed:
 
 # %%
-from serial_lora_course.claims.paper import paper_facts, paper_results, paper_table
+from serial_lora_course.claims.paper import paper_facts, paper_table
+from serial_lora_course.paper_tables import paper_results
 
 accuracy_table = paper_table("Table III")
 

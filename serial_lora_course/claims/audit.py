@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from serial_lora.counting import BYTES_PER_FLOAT32
-from serial_lora_course.claims.paper import paper_facts, printed_parameters
+from serial_lora_course.claims.paper import paper_facts
 from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.models.architectures import ARCHITECTURES, Architecture
+from serial_lora_course.paper_tables import printed_parameters
 
 # --------------------------------------------------------------------------- printed counts
 

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.claims.paper import paper_results
 from serial_lora_course.labs import frames
 from serial_lora_course.labs.frames import by_method, frame
 from serial_lora_course.labs.records import Record, shipped_records
+from serial_lora_course.paper_tables import paper_results
 
 Score = Callable[[pd.Series], pd.Series]
 
@@ -119,7 +119,8 @@ class Evidence:
     Attributes:
         records: one row a run for each of `RECORDS`, as :func:`run_frame` gives it; empty where
             nothing is shipped.
-        paper: the paper's tables, as :func:`serial_lora_course.claims.paper.paper_results` gives them.
+        paper: the paper's tables, as :func:`serial_lora_course.paper_tables.paper_results` gives
+            them.
     """
 
     records: Mapping[str, pd.DataFrame]

@@ -6,8 +6,8 @@ import pandas as pd
 
 from serial_lora_course.claims.audit import inconsistency_frame
 from serial_lora_course.claims.ledger import CLAIMS, counts_frame, ledger, ledger_frame
-from serial_lora_course.claims.paper import citation
 from serial_lora_course.claims.verdicts import rules
+from serial_lora_course.paper_tables import citation
 
 
 def claims_page() -> str:

@@ -1,42 +1,15 @@
-"""The paper's tables as data, as printed, and the numbers that lessons quote from them."""
+"""The paper's tables to show, and the numbers of theirs that lessons quote."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from functools import cache
-from importlib import resources
 from typing import Any
 
 import pandas as pd
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.methods import METHOD_TITLES
-
-
-@cache
-def _paper() -> dict[str, Any]:
-    asset = resources.files("serial_lora_course") / "assets" / "paper_tables.json"
-    return json.loads(asset.read_text(encoding="utf-8"))
-
-
-def citation() -> dict[str, Any]:
-    """The paper's title, authors, venue, year and arXiv number."""
-    return dict(_paper()["paper"])
-
-
-def printed_parameters() -> pd.DataFrame:
-    """Every parameter figure: columns model, method, printed, unit ("M" or "MB"), where."""
-    return pd.DataFrame(_paper()["parameters"])
-
-
-def paper_results() -> pd.DataFrame:
-    """Tables II-IV in long form.
-
-    Columns: where, model, dataset, method, amount, metric, better ("higher" or "lower", as the
-    paper says), value. Nothing is corrected.
-    """
-    return pd.DataFrame(_paper()["results"])
+from serial_lora_course.paper_tables import paper_results, printed_parameters
 
 
 def paper_table(where: str) -> pd.DataFrame:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from serial_lora_course.claims.paper import paper_results
 from serial_lora_course.labs.frames import swept
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.records import Record
+from serial_lora_course.paper_tables import paper_results
 
 Runs = Sequence[Record]
 """Runs that differ in their seed alone."""

@@ -27,7 +27,6 @@ from serial_lora_course.claims.evidence import (
 )
 from serial_lora_course.claims.ledger import CLAIMS, counts_frame, ledger, ledger_frame
 from serial_lora_course.claims.page import claims_page
-from serial_lora_course.claims.paper import paper_results
 from serial_lora_course.claims.verdicts import (
     FAILS,
     HOLDS,
@@ -43,6 +42,7 @@ from serial_lora_course.claims.verdicts import (
     verdict_comparable,
 )
 from serial_lora_course.labs.records import Record
+from serial_lora_course.paper_tables import paper_results
 
 METHODS = ("lora", "serial_lora", "lora_plus", "serial_lora_plus", "lora_equal_budget")
 DATASETS, AMOUNTS, SEEDS = ("a", "b", "c"), (1, 4), (1, 2, 3)

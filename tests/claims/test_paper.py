@@ -12,7 +12,8 @@ from serial_lora_course.claims.audit import (
     inconsistency_frame,
     readings_frame,
 )
-from serial_lora_course.claims.paper import citation, paper_facts, paper_results, paper_table
+from serial_lora_course.claims.paper import paper_facts, paper_table
+from serial_lora_course.paper_tables import citation, paper_results
 
 EXACT = {
     "clip": {"lora": 3_932_160, "serial_lora": 983_040},

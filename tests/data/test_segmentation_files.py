@@ -12,7 +12,6 @@ from torchvision.datasets import VOCSegmentation
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.claims.paper import paper_results
 from serial_lora_course.data import segmentation_files as module
 from serial_lora_course.data.parts import training_subset
 from serial_lora_course.data.segmentation import load_segmentation, segmentation_names
@@ -28,6 +27,7 @@ from serial_lora_course.data.segmentation_files import (
     count_files,
     load_segmentation_files,
 )
+from serial_lora_course.paper_tables import paper_results
 from tests.data_scripts.official_archives import (
     FLOOD_SIZE,
     FOOD_CLASSES,

@@ -11,7 +11,6 @@ from PIL import Image, ImageOps
 from torchvision.datasets import ImageFolder
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.claims.paper import paper_results
 from serial_lora_course.data.parts import training_subset
 from serial_lora_course.data.style_files import (
     ARTBENCH_LIST,
@@ -26,6 +25,7 @@ from serial_lora_course.data.style_files import (
     title_of,
 )
 from serial_lora_course.data.styles import load_style, style_names
+from serial_lora_course.paper_tables import paper_results
 from tests.data_scripts.official_archives import ARTBENCH, SARA, picture_bytes
 
 STYLE_OF = {"artbench": "art_nouveau", "sara": "barbie"}
