@@ -1,6 +1,6 @@
 """Is this machine ready for the course? One line a question, and the remedy where it is not.
 
-Each ``check_...`` function answers one question with a :class:`Finding`; :func:`doctor` runs them
+Each ``check_...`` function answers one question with a :class:`Diagnosis`; :func:`doctor` runs them
 all and returns a :class:`Report`. ``serial-lora doctor`` prints it and exits with 1 when something
 fails.
 
@@ -38,7 +38,7 @@ PIP = "python -m pip install"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """The answer to one question: ``status`` is OK, NOTE or FAIL; ``remedy`` says what to do."""
 
     status: str
@@ -60,72 +60,74 @@ def _wrapped(text: str) -> str:
 
 @dataclass
 class Report:
-    """All findings, in order. ``ok`` is True when none is a FAIL; ``scale`` is what fits here."""
+    """All diagnoses, in order. ``ok`` is True when none is a FAIL; ``scale`` is what fits here."""
 
-    findings: list[Finding] = field(default_factory=list)
+    diagnoses: list[Diagnosis] = field(default_factory=list)
     scale: str = "tiny"
 
     @property
     def ok(self) -> bool:
         """Whether everything the tiny scale needs is here."""
-        return all(finding.status != "FAIL" for finding in self.findings)
+        return all(diagnosis.status != "FAIL" for diagnosis in self.diagnoses)
 
     def __str__(self) -> str:
-        failures = sum(finding.status == "FAIL" for finding in self.findings)
+        failures = sum(diagnosis.status == "FAIL" for diagnosis in self.diagnoses)
         verdict = (
             "Ready: open a lesson with `make lab`."
             if self.ok
             else f"{failures} thing{'s' if failures > 1 else ''} to mend before you start."
         )
-        return "\n".join([*map(str, self.findings), verdict])
+        return "\n".join([*map(str, self.diagnoses), verdict])
 
 
-def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
+def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Diagnosis:
     """Python 3.10 or newer."""
     text = ".".join(map(str, version))
     if version >= OLDEST_PYTHON:
-        return Finding("OK", "Python", f"{text} on {platform.system()} {platform.machine()}")
-    return Finding(
+        return Diagnosis("OK", "Python", f"{text} on {platform.system()} {platform.machine()}")
+    return Diagnosis(
         "FAIL", "Python", text, "install Python 3.10 or newer and make a new environment with it"
     )
 
 
-def check_torch() -> Finding:
+def check_torch() -> Diagnosis:
     """PyTorch can be imported, is new enough, and computes a matrix product."""
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # a broken build raises OSError, a missing one ImportError
-        return Finding("FAIL", "PyTorch", f"{type(error).__name__}: {error}", f'{PIP} "torch>=2.4"')
+        return Diagnosis(
+            "FAIL", "PyTorch", f"{type(error).__name__}: {error}", f'{PIP} "torch>=2.4"'
+        )
     version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
     if version < OLDEST_TORCH:
-        return Finding("FAIL", "PyTorch", torch.__version__, f'{PIP} --upgrade "torch>=2.4"')
+        return Diagnosis("FAIL", "PyTorch", torch.__version__, f'{PIP} --upgrade "torch>=2.4"')
     product = torch.eye(2) @ torch.tensor([[1.0], [2.0]])
     if product.flatten().tolist() != [1.0, 2.0]:
-        return Finding(
+        return Diagnosis(
             "FAIL", "PyTorch", "a 2x2 product comes out wrong", f"{PIP} --force-reinstall torch"
         )
     threads = torch.get_num_threads()
-    return Finding("OK", "PyTorch", f"{torch.__version__}, {threads} CPU threads")
+    return Diagnosis("OK", "PyTorch", f"{torch.__version__}, {threads} CPU threads")
 
 
-def check_device() -> Finding:
+def check_device() -> Diagnosis:
     """What the lessons compute on: CUDA, Apple's MPS, or the CPU."""
     import torch
 
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        return Finding("OK", "Device", f"CUDA: {', '.join(names)}")
+        return Diagnosis("OK", "Device", f"CUDA: {', '.join(names)}")
     if torch.backends.mps.is_available():
-        return Finding("OK", "Device", "MPS (Apple's GPU)")
+        return Diagnosis("OK", "Device", "MPS (Apple's GPU)")
     if shutil.which("nvidia-smi"):
-        return Finding(
+        return Diagnosis(
             "NOTE",
             "Device",
             "CPU, although an NVIDIA driver is here",
             "this PyTorch was built without CUDA, or the driver is too old for it; "
             "pytorch.org/get-started names the build for your driver",
         )
-    return Finding("OK", "Device", "CPU: enough for every lesson at tiny scale")
+    return Diagnosis("OK", "Device", "CPU: enough for every lesson at tiny scale")
 
 
 def free_memory_gb() -> float | None:
@@ -147,14 +149,14 @@ def free_gpu_memory_gb() -> float | None:
     return max(torch.cuda.mem_get_info(device)[0] for device in devices) / 1e9
 
 
-def check_memory(free_gb: float | None) -> Finding:
+def check_memory(free_gb: float | None) -> Diagnosis:
     """Enough free memory for the largest tiny lesson."""
     if free_gb is None:
-        return Finding("NOTE", "Memory", "cannot be read here", f"{PIP} psutil, to see it")
+        return Diagnosis("NOTE", "Memory", "cannot be read here", f"{PIP} psutil, to see it")
     answer = f"{free_gb:.1f} GB free"
     if free_gb >= TINY_MEMORY_GB:
-        return Finding("OK", "Memory", answer)
-    return Finding(
+        return Diagnosis("OK", "Memory", answer)
+    return Diagnosis(
         "FAIL",
         "Memory",
         f"{answer}, a lesson needs up to {TINY_MEMORY_GB:.0f} GB",
@@ -162,15 +164,15 @@ def check_memory(free_gb: float | None) -> Finding:
     )
 
 
-def check_gpu_memory(free_gb: float | None) -> Finding | None:
+def check_gpu_memory(free_gb: float | None) -> Diagnosis | None:
     """How much of the GPU is free; None without a GPU."""
     if free_gb is None:
         return None
     tier = fitting_tier(free_gb)
     answer = f"{free_gb:.1f} GB free"
     if tier:
-        return Finding("OK", "GPU memory", answer)
-    return Finding(
+        return Diagnosis("OK", "GPU memory", answer)
+    return Diagnosis(
         "NOTE",
         "GPU memory",
         f"{answer}, below the smallest tier of the paper scale",
@@ -179,7 +181,7 @@ def check_gpu_memory(free_gb: float | None) -> Finding | None:
     )
 
 
-def check_disk(folder: Path | None = None) -> Finding:
+def check_disk(folder: Path | None = None) -> Diagnosis:
     """Enough room for the tiny data; a note when the paper's data would not fit."""
     place = folder or Path.home()
     while not place.exists():
@@ -187,17 +189,17 @@ def check_disk(folder: Path | None = None) -> Finding:
     free_gb = shutil.disk_usage(place).free / 1e9
     answer = f"{free_gb:.0f} GB free in {folder or 'your home folder'}"
     if free_gb < TINY_DISK_GB:
-        return Finding(
+        return Diagnosis(
             "FAIL", "Disk", answer, f"free at least {TINY_DISK_GB:.0f} GB, or move the data folder"
         )
     if free_gb < PAPER_DISK_GB:
-        return Finding(
+        return Diagnosis(
             "NOTE",
             "Disk",
             answer,
             f"enough for tiny; the paper's data and weights want about {PAPER_DISK_GB:.0f} GB",
         )
-    return Finding("OK", "Disk", answer)
+    return Diagnosis("OK", "Disk", answer)
 
 
 def required_packages() -> list[str]:
@@ -208,46 +210,46 @@ def required_packages() -> list[str]:
         return []
 
 
-def check_packages(requirements: Iterable[str] | None = None) -> list[Finding]:
+def check_packages(requirements: Iterable[str] | None = None) -> list[Diagnosis]:
     """Every requirement is installed in a version that fits; one line for all that are."""
     from packaging.requirements import Requirement
 
     texts = required_packages() if requirements is None else list(requirements)
     if not texts:
         return [
-            Finding(
+            Diagnosis(
                 "NOTE",
                 "Packages",
                 "serial-lora is not installed, only imported",
                 f"{PIP} -e '.[course]'",
             )
         ]
-    fitting, findings = [], []
+    fitting, diagnoses = [], []
     for requirement in map(Requirement, texts):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": "course"}):
             continue
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            findings.append(
-                Finding("FAIL", requirement.name, "missing", f'{PIP} "{_plain(requirement)}"')
+            diagnoses.append(
+                Diagnosis("FAIL", requirement.name, "missing", f'{PIP} "{_plain(requirement)}"')
             )
             continue
         if requirement.specifier.contains(version, prereleases=True):
             fitting.append(f"{requirement.name} {version}")
         else:
-            findings.append(
-                Finding(
+            diagnoses.append(
+                Diagnosis(
                     "FAIL",
                     requirement.name,
                     f"{version}, wanted {requirement.specifier}",
                     f'{PIP} --upgrade "{_plain(requirement)}"',
                 )
             )
-    broken = [finding for finding in map(_check_import, IMPORTED) if finding]
+    broken = [diagnosis for diagnosis in map(_check_import, IMPORTED) if diagnosis]
     if fitting:
-        findings.insert(0, Finding("OK", "Packages", ", ".join(fitting)))
-    return findings + broken
+        diagnoses.insert(0, Diagnosis("OK", "Packages", ", ".join(fitting)))
+    return diagnoses + broken
 
 
 # Import names whose failure would stop a lesson in the middle (compiled extensions, above all).
@@ -264,11 +266,11 @@ IMPORTED = (
 )
 
 
-def _check_import(name: str) -> Finding | None:
+def _check_import(name: str) -> Diagnosis | None:
     try:
         importlib.import_module(name)
     except Exception as error:
-        return Finding(
+        return Diagnosis(
             "FAIL",
             f"import {name}",
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
@@ -281,21 +283,21 @@ def _plain(requirement) -> str:
     return f"{requirement.name}{requirement.specifier}"
 
 
-def check_weights(folder: Path = ASSETS / "weights") -> Finding:
+def check_weights(folder: Path = ASSETS / "weights") -> Diagnosis:
     """The tiny models' weights came with the package."""
     files = sorted(folder.glob("*.safetensors"))
     # Each model's config lies beside its weights and tells that they should be there.
     models = {path.stem for path in folder.glob("*.json") if not path.name.endswith(".card.json")}
     missing = sorted(models - {path.stem for path in files})
     if missing or not files:
-        return Finding(
+        return Diagnosis(
             "FAIL",
             "Tiny weights",
             f"{', '.join(missing) or 'all'} missing in {'/'.join(folder.parts[-3:])}",
             f'{PIP} --force-reinstall --no-deps serial-lora, or "make weights" to train them',
         )
     sizes = [f"{path.name} ({path.stat().st_size / 1e6:.0f} MB)" for path in files]
-    return Finding("OK", "Tiny weights", ", ".join(sizes))
+    return Diagnosis("OK", "Tiny weights", ", ".join(sizes))
 
 
 def fitting_tier(free_gpu_gb: float | None) -> int | None:
@@ -305,15 +307,15 @@ def fitting_tier(free_gpu_gb: float | None) -> int | None:
     return next((size for size, _ in TIERS if free_gpu_gb >= TIER_MARGIN * size), None)
 
 
-def check_scale(free_gpu_gb: float | None) -> Finding:
+def check_scale(free_gpu_gb: float | None) -> Diagnosis:
     """Which scale fits this machine."""
     tier = fitting_tier(free_gpu_gb)
     if tier is None:
-        return Finding(
+        return Diagnosis(
             "OK", "Scale", 'scale="tiny" fits; scale="paper" wants a CUDA GPU of 8 GB or more'
         )
     labs = dict(TIERS)[tier]
-    return Finding("OK", "Scale", f'scale="tiny", and scale="paper" for {labs} ({tier} GB tier)')
+    return Diagnosis("OK", "Scale", f'scale="tiny", and scale="paper" for {labs} ({tier} GB tier)')
 
 
 def doctor(verbose: bool = False, data_folder: str | os.PathLike | None = None) -> Report:
@@ -326,11 +328,11 @@ def doctor(verbose: bool = False, data_folder: str | os.PathLike | None = None) 
     """
     report = Report()
 
-    def add(*findings: Finding | None) -> None:
-        for finding in filter(None, findings):
-            report.findings.append(finding)
+    def add(*diagnoses: Diagnosis | None) -> None:
+        for diagnosis in filter(None, diagnoses):
+            report.diagnoses.append(diagnosis)
             if verbose:
-                print(finding, flush=True)
+                print(diagnosis, flush=True)
 
     add(check_python())
     torch_finding = check_torch()

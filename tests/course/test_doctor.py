@@ -7,27 +7,27 @@ import pytest
 import torch
 
 from serial_lora_course import doctor as doctoring
-from serial_lora_course.doctor import Finding, Report
+from serial_lora_course.doctor import Diagnosis, Report
 
 
 def test_this_machine_runs_the_course(capsys):
     report = doctoring.doctor(verbose=True)
     said = capsys.readouterr().out
     assert said == f"{report}\n"
-    questions = [finding.question for finding in report.findings]
+    questions = [diagnosis.question for diagnosis in report.diagnoses]
     assert questions[:2] == ["Python", "PyTorch"]
     assert {"Device", "Memory", "Disk", "Tiny weights", "Scale"} <= set(questions)
-    assert all(finding.remedy for finding in report.findings if finding.status != "OK")
+    assert all(diagnosis.remedy for diagnosis in report.diagnoses if diagnosis.status != "OK")
 
 
 def test_quiet(capsys):
-    assert doctoring.doctor().findings
+    assert doctoring.doctor().diagnoses
     assert capsys.readouterr().out == ""
 
 
 def test_old_python_fails_with_the_remedy():
-    finding = doctoring.check_python((3, 9, 18))
-    assert finding.status == "FAIL" and "3.10 or newer" in finding.remedy
+    diagnosis = doctoring.check_python((3, 9, 18))
+    assert diagnosis.status == "FAIL" and "3.10 or newer" in diagnosis.remedy
     assert doctoring.check_python((3, 10, 0)).status == "OK"
 
 
@@ -43,7 +43,7 @@ def test_missing_torch_ends_the_torch_questions(monkeypatch, capsys):
     report = doctoring.doctor(verbose=False)
     assert not report.ok
     assert "[FAIL]  PyTorch: ImportError: No module named 'torch'" in str(report)
-    assert "Device" not in [finding.question for finding in report.findings]
+    assert "Device" not in [diagnosis.question for diagnosis in report.diagnoses]
 
 
 @pytest.mark.parametrize(("version", "status"), [("2.3.1", "FAIL"), ("2.4.0", "OK"), ("3.0", "OK")])
@@ -80,10 +80,10 @@ def test_disk(monkeypatch, tmp_path, free, status):
 
 
 def test_packages_name_what_is_missing_and_what_is_old():
-    findings = doctoring.check_packages(
+    diagnoses = doctoring.check_packages(
         ["torch>=2", "numpy>=999", "no-such-package-here>=1", 'x; python_version < "3"']
     )
-    by_name = {finding.question: finding for finding in findings}
+    by_name = {diagnosis.question: diagnosis for diagnosis in diagnoses}
     assert by_name["Packages"].answer.startswith("torch 2")
     assert by_name["numpy"].status == "FAIL" and ">=999" in by_name["numpy"].answer
     assert by_name["no-such-package-here"].answer == "missing"
@@ -93,8 +93,8 @@ def test_packages_name_what_is_missing_and_what_is_old():
 
 def test_package_that_does_not_import(monkeypatch):
     monkeypatch.setattr(doctoring, "IMPORTED", ("torch", "surely_not_a_module"))
-    (finding,) = [f for f in doctoring.check_packages(["torch"]) if f.status == "FAIL"]
-    assert finding.question == "import surely_not_a_module"
+    (diagnosis,) = [f for f in doctoring.check_packages(["torch"]) if f.status == "FAIL"]
+    assert diagnosis.question == "import surely_not_a_module"
 
 
 def test_weights(tmp_path):
@@ -103,12 +103,12 @@ def test_weights(tmp_path):
     assert doctoring.check_weights(tmp_path).answer == "clip.safetensors (2 MB)"
     (tmp_path / "sam.json").write_text("{}")
     (tmp_path / "clip.card.json").write_text("{}")
-    finding = doctoring.check_weights(tmp_path)
-    assert finding.status == "FAIL" and finding.answer.startswith("sam missing in ")
+    diagnosis = doctoring.check_weights(tmp_path)
+    assert diagnosis.status == "FAIL" and diagnosis.answer.startswith("sam missing in ")
 
 
 def test_report_verdict():
-    good, bad = Finding("OK", "a", "b"), Finding("FAIL", "c", "d", "mend c")
+    good, bad = Diagnosis("OK", "a", "b"), Diagnosis("FAIL", "c", "d", "mend c")
     assert Report([good]).ok and str(Report([good])).endswith("`make lab`.")
     report = Report([good, bad, bad])
     assert not report.ok
