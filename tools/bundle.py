@@ -2,20 +2,22 @@
 
 ::
 
-    make bundle                                       # or: python -m tools.bundle DIR
-    make bundle-check                                 # or: ... bundle --check DIR
+    python -m tools.bundle DIR            # make bundle: pack
+    python -m tools.bundle DIR --check    # make bundle-check: do what its START_HERE.md says, offline
 
 The folder holds the wheels of the course and of all that it needs (the tiny models' weights lie in
-the course's own), the drawings of every style, the notebooks, and ``install.py``. Wheels fit one
-system and one Python version, so the folder is for machines like the one that packed it. pip finds
-wheels where it is told to by its own settings: an index, or a folder named in ``PIP_FIND_LINKS``.
+the course's own), the notebooks, and the pages beside them. Wheels fit one system and one Python
+version, so the folder is for machines like the one that packed it. pip finds wheels where it is told
+to by its own settings: an index, or a folder named in ``PIP_FIND_LINKS``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import hashlib
 import os
+import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,32 +26,29 @@ from pathlib import Path
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.offline import offline_environment
-from tools import ROOT, install_bundle
-from tools.install_bundle import FACTS, SUMS, sha256, this_python
+from tools import ROOT
 
-PAGES = (
-    "README.md",
-    "INSTRUCTORS.md",
-    "GLOSSARY.md",
-    "CLAIMS.md",
-    "DATA_LICENSES.md",
-    "LICENSE",
-)
+PAGES = ("README.md", "INSTRUCTORS.md", "GLOSSARY.md", "CLAIMS.md", "DATA_LICENSES.md", "LICENSE")
 FOLDERS = ("notebooks", "solutions", "docs")
+SUMS, START_HERE = "SHA256SUMS", "START_HERE.md"
+WINDOWS = os.name == "nt"
 START = """\
 # Serial LoRA, from scratch: everything for a machine without a network
 
-You need Python {python} on {system} ({machine}), nothing else. In this folder:
+You need Python {version} on {system} ({machine}), nothing else. In this folder, in a terminal{shell}:
 
-    python3 install.py                  # into ./venv; a few minutes
-    {jupyter} lab notebooks/00_start_here.ipynb
+    {python} -m venv venv
+    {programs}/python -m pip install --isolated --no-index --find-links wheels "serial-lora[course]"
+    {programs}/serial-lora doctor
+    {programs}/serial-lora open
 
-`python3 install.py --venv PLACE` installs elsewhere. The folder may be read-only then: copy
-`notebooks/` and `solutions/` to where you work. On Windows say `py` for `python3`.
+The folder may be read-only: copy `notebooks/` and `solutions/` to where you work, go there, and say
+where `wheels` lies. `sha256sum --check SHA256SUMS` (on macOS `shasum -a 256 -c SHA256SUMS`) names
+every file that did not arrive as it was packed.
 """
 
 
-def pack(root: Path, folder: Path) -> Path:
+def pack(root: Path, folder: Path) -> None:
     """Build the folder beside its final place and move it there when it is whole.
 
     Args:
@@ -60,142 +59,94 @@ def pack(root: Path, folder: Path) -> Path:
         SerialLoRAError: something else is there, pip failed, or the disk is full.
     """
     folder = folder.absolute()
-    if folder.exists() and not (folder / FACTS).is_file():
+    if folder.exists() and not (folder / SUMS).is_file():
         raise SerialLoRAError(f"{folder} is there already and is no bundle: choose another folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".bundle-") as name:
-        new = Path(name) / folder.name
-        new.mkdir()
-        try:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".bundle-") as name:
+            new = Path(name) / folder.name
             collect_wheels(root, new / "wheels")
-            collect_data(new / "data")
-            collect_course(root, new)
-            write_facts(new)
-        except OSError as error:
-            raise SerialLoRAError(f"The bundle cannot be written ({error}).") from error
-        if folder.exists():
-            shutil.rmtree(folder)
-        new.rename(folder)
-    return folder
+            unwanted = shutil.ignore_patterns("*.py", ".*", "__pycache__", "runs")
+            for part in FOLDERS:
+                shutil.copytree(root / part, new / part, ignore=unwanted)
+            for page in PAGES:
+                shutil.copyfile(root / page, new / page)
+            (new / START_HERE).write_text(start_here(), encoding="utf-8")
+            files = sorted(path for path in new.rglob("*") if path.is_file())
+            lines = [f"{sha256(path)}  {path.relative_to(new).as_posix()}\n" for path in files]
+            (new / SUMS).write_text("".join(lines), encoding="utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)
+            new.rename(folder)
+    except OSError as error:
+        raise SerialLoRAError(f"The bundle cannot be written ({error}).") from error
+
+
+def start_here() -> str:
+    """The page that says how to install on a machine like this one."""
+    version = "{}.{}".format(*sys.version_info[:2])
+    return START.format(
+        version=version,
+        system=platform.system(),
+        machine=platform.machine(),
+        shell=" (PowerShell)" if WINDOWS else "",
+        python=f"py -{version}" if WINDOWS else f"python{version}",
+        programs="venv/Scripts" if WINDOWS else "venv/bin",
+    )
 
 
 def collect_wheels(root: Path, folder: Path) -> None:
     """Build the course's wheel and let pip fetch the wheels of all that it needs."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    _run([*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(root)])
+    build = ["wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(root)]
+    run("building the wheel", [*pip, *build])
     (course,) = folder.glob("serial_lora-*.whl")
-    _run([*pip, "download", "-q", "--only-binary=:all:", "-d", str(folder), f"{course}[course]"])
+    fetch = ["download", "-q", "--only-binary=:all:", "-d", str(folder), f"{course}[course]"]
+    run("fetching wheels", [*pip, *fetch])
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines()[-8:]
-        raise SerialLoRAError("\n".join([f"pip could not {command[4]} what is needed:", *lines]))
-
-
-def collect_data(folder: Path) -> None:
-    """The drawings of every style, in one archive: they are large and compress well."""
-    from serial_lora_course.data.download import data_root
-    from serial_lora_course.data.emoji import STYLES, load_emoji
-
-    for style in STYLES:
-        load_emoji(style)  # draws what has not been drawn yet
-    folder.mkdir()
-    shutil.make_archive(str(folder / "emoji"), "zip", data_root() / "emoji")
-
-
-def collect_course(root: Path, folder: Path) -> None:
-    """Notebooks, solved notebooks, and the pages that are read beside them."""
-    unwanted = shutil.ignore_patterns("*.py", ".*", "__pycache__", "runs")
-    for name in FOLDERS:
-        shutil.copytree(root / name, folder / name, ignore=unwanted)
-    for name in PAGES:
-        shutil.copyfile(root / name, folder / name)
-    shutil.copyfile(install_bundle.__file__, folder / "install.py")
-
-
-def write_facts(folder: Path) -> None:
-    """What the bundle is for, how to use it, and a checksum of every file."""
-    facts = this_python()
-    jupyter = r"venv\Scripts\jupyter" if os.name == "nt" else "venv/bin/jupyter"
-    start = START.format(jupyter=jupyter, **facts)
-    (folder / "START_HERE.md").write_text(start, encoding="utf-8")
-    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}" for path in files]
-    (folder / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-# ---------------------------------------------------------------------------------------------
-# Trying it
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def check(folder: Path) -> None:
-    """Install the bundle into a new environment, offline; run the doctor and lesson 00 there.
+    """Do what START_HERE.md says in a new place, offline, then run lesson 00 there.
 
     Raises:
         SerialLoRAError: a step failed; the message shows the end of what it printed.
     """
     folder = folder.absolute()
-    with tempfile.TemporaryDirectory(prefix="bundle-check-") as name:
-        place = Path(name)
-        venv = place / "venv"
-        environment = offline_environment(_bare_environment())
-        environment |= {"HOME": str(place), "SERIAL_LORA_DATA": str(place / "data")}
-        isolated = _without_network()
-        shutil.copytree(folder / "notebooks", place / "notebooks")
-        programs = venv / ("Scripts" if os.name == "nt" else "bin")
-        steps = {
-            "installing": [sys.executable, str(folder / "install.py"), "--venv", str(venv)],
-            "the doctor": [str(programs / "serial-lora"), "doctor"],
-            "lesson 00": [
-                str(programs / "jupyter"),
-                "execute",
-                str(place / "notebooks/00_start_here.ipynb"),
-            ],
-        }
-        for title, command in steps.items():
-            done = subprocess.run(
-                [*isolated, *command],
-                env=environment,
-                cwd=place,
-                capture_output=True,
-                text=True,
-            )
-            if done.returncode:
-                end = (done.stdout + done.stderr).strip().splitlines()[-15:]
-                raise SerialLoRAError("\n".join([f"{folder}: {title} failed:", *end]))
-            print(f"{title}: done", flush=True)
-
-
-def _bare_environment() -> dict[str, str]:
-    """What programs need to start, and nothing that could lead to this very environment."""
+    text = (folder / START_HERE).read_text(encoding="utf-8")
+    make, install, doctor, _ = [
+        shlex.split(line) for line in text.splitlines() if line.startswith("    ")
+    ]
+    make = [sys.executable, *make[make.index("-m") :]]
+    install[install.index("wheels")] = str(folder / "wheels")
+    lesson = ["-m", "jupyter", "execute", "notebooks/00_start_here.ipynb"]
+    # What programs need to start, and nothing that could lead to this very environment.
     kept = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
-    return {name: os.environ[name] for name in kept if name in os.environ}
+    bare = {name: os.environ[name] for name in kept if name in os.environ}
+    with tempfile.TemporaryDirectory(prefix="bundle-check-") as place:
+        home = {"HOME": place, "USERPROFILE": place, "SERIAL_LORA_DATA": str(Path(place) / "data")}
+        shutil.copytree(folder / "notebooks", Path(place) / "notebooks")
+        for command in (make, install, doctor, [install[0], *lesson]):
+            run(shlex.join(command), command, cwd=place, env=offline_environment(bare) | home)
+            print(f"{shlex.join(command)}: done", flush=True)
 
 
-def _without_network() -> list[str]:
-    """A command that takes the network away from the one behind it, where the system has one."""
-    command = ["unshare", "--map-root-user", "--net"]
-    if shutil.which("unshare") is None:
-        return []
-    # The loopback device is down in a new network, and a kernel talks to its client through it.
-    script = 'ip link set lo up 2>/dev/null; exec "$@"'
-    within = [*command, "sh", "-c", script, "sh"]
-    tried = subprocess.run([*within, sys.executable, "-c", _LOOPBACK], capture_output=True)
-    return within if tried.returncode == 0 else []
-
-
-_LOOPBACK = (
-    "import socket; s = socket.create_server(('127.0.0.1', 0)); "
-    "socket.create_connection(s.getsockname()).close()"
-)
-
-
-def size(folder: Path) -> int:
-    """Bytes of all files below the folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def run(what: str, command: list[str], **options) -> None:
+    """Run a command quietly; the end of what it printed is the message where it fails."""
+    if place := options.get("cwd"):  # where programs are looked for, with Windows' endings too
+        command = [shutil.which(Path(place) / command[0]) or command[0], *command[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    if done.returncode:
+        lines = (done.stdout + done.stderr).strip().splitlines()[-15:]
+        raise SerialLoRAError("\n".join([f"{what} failed:", *lines]))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -210,8 +161,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check:
             check(options.folder)
         else:
-            folder = pack(ROOT, options.folder)
-            print(f"{folder}: {size(folder) / 1e6:.0f} MB; START_HERE.md says how to install it.")
+            pack(ROOT, options.folder)
+            size = sum(path.stat().st_size for path in options.folder.rglob("*") if path.is_file())
+            print(f"{options.folder}: {size / 1e6:.0f} MB; {START_HERE} says how to install it.")
     except SerialLoRAError as error:
         print(error, file=sys.stderr)
         return 1
