@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import report
+from benchmarks import report, savings
 from benchmarks.__main__ import main
 from benchmarks.measure import Timing, interleave, machine
 from benchmarks.savings import class_prompts, largest_difference, measure_savings
 from benchmarks.steps import contestants, measure_group, training_step
 from benchmarks.subjects import KEYS, subject
+from serial_lora_course.models.clip import encode_prompts
 
 
 def made_up_results(**changes):
@@ -71,10 +72,12 @@ def test_a_step_trains_the_adapter_and_only_that():
 
 @pytest.mark.parametrize("key", KEYS)
 def test_methods_differ_by_their_adapter_and_nothing_else(key):
-    """With its adapter at zero, every contestant gives the base model's output."""
+    """With its adapter at zero, every contestant gives the base model's output.
+
+    And in the floor gradients flow through every block.
+    """
     tiny = subject(key, quick=True)
-    base = tiny.build().requires_grad_(False)
-    batch = tiny.inputs()
+    base, batch = tiny.build().requires_grad_(False), tiny.inputs()
     expected = tiny.forward(base, batch)
     entries = {entry.method: entry for entry in contestants(tiny, base)}
     assert {"floor", "serial_lora", "lora", "peft"} <= set(entries)
@@ -84,23 +87,15 @@ def test_methods_differ_by_their_adapter_and_nothing_else(key):
                 parameter.zero_()
         torch.testing.assert_close(entry.forward(batch), expected, atol=2e-5, rtol=1e-4)
     assert entries["lora"].adapter_bytes == 4 * entries["serial_lora"].adapter_bytes
-    assert entries["floor"].adapter_bytes == 0
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_gradients_flow_through_every_block_of_the_floor(key):
-    tiny = subject(key, quick=True)
-    base = tiny.build().requires_grad_(False)
-    floor = next(e for e in contestants(tiny, base) if e.method == "floor")
-    seen = []
-    norm = tiny.first_norm(floor.model)
+    floor, seen = entries["floor"], []
+    assert floor.adapter_bytes == 0
 
     def watch(module, inputs, output):
         first = output[0] if isinstance(output, tuple) else output
         first.register_hook(lambda gradient: seen.append(gradient.abs().sum().item()))
 
-    norm.register_forward_hook(watch)
-    training_step(lambda: floor.forward(tiny.inputs()), floor.adapter, "float32")()
+    tiny.first_norm(floor.model).register_forward_hook(watch)
+    training_step(lambda: floor.forward(batch), floor.adapter, "float32")()
     assert len(seen) == 1 and seen[0] > 0
     assert all(parameter.grad is None for parameter in floor.model.parameters())
 
@@ -138,8 +133,6 @@ def test_savings_change_no_output_and_no_gradient():
 
 def test_a_step_that_differs_is_seen(monkeypatch):
     """One token too few changes the longest prompt's features, and the difference says so."""
-    from benchmarks import savings
-    from serial_lora_course.models.clip import encode_prompts
 
     def cut_too_short(model, tokens):
         longest = tokens.argmax(dim=-1).max()
@@ -166,40 +159,30 @@ def test_the_readme_shows_the_stored_results():
     assert text[start:end] == report.render(report.load())
 
 
-def test_refreshing_changes_the_part_between_the_markers_only(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n", encoding="utf-8")
-    report.refresh(made_up_results(), readme)
-    text = readme.read_text(encoding="utf-8")
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert "| **Serial LoRA** | 1,000 ± 10 | 1.04 | 5.00 MB | – |" in text
-
-
-def test_the_summary_answers_from_the_numbers():
+def test_the_table_is_made_from_the_numbers_and_replaces_the_old_one(tmp_path):
     results = made_up_results()
     group = results["groups"][0]
     group["rows"].append(group["rows"][1] | {"method": "peft", "title": "PEFT", "ratio": 1.3})
-    text = report.render(results)
-    assert "| step, ratio to the frozen floor | CLIP float32 |" in text
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n", encoding="utf-8")
+    report.refresh(results, readme)
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "| **Serial LoRA** | 1,000 ± 10 | 1.04 | 5.00 MB | – |" in text
     assert "step takes 1.04 times the frozen floor's; 0.80 times a peer's" in text
     assert "merged inference takes 1.00 times the base's." in text
 
 
-def test_new_measurements_replace_those_of_the_same_model_and_precision():
+def test_new_measurements_replace_old_ones_of_the_same_kind_and_machine():
     old = made_up_results()
     sam = old["groups"][0] | {"model": "sam"}
-    new = made_up_results(groups=[sam | {"rank": 64}])
-    merged = report.merge(old, new)
+    merged = report.merge(old, made_up_results(groups=[sam | {"rank": 64}]))
     assert [(g["model"], g["rank"]) for g in merged["groups"]] == [("clip", 4), ("sam", 64)]
     again = report.merge(merged, made_up_results(groups=[sam | {"rank": 8}]))
     assert [(g["model"], g["rank"]) for g in again["groups"]] == [("clip", 4), ("sam", 8)]
-
-
-def test_results_of_another_machine_are_not_mixed_in():
-    old = made_up_results(machine=machine() | {"processor": "another"})
+    elsewhere = made_up_results(machine=machine() | {"processor": "another"})
     new = made_up_results(groups=[])
-    assert report.merge(old, new) == new
-    assert report.merge(None, new) == new
+    assert report.merge(elsewhere, new) == report.merge(None, new) == new
 
 
 def test_the_command_measures_stores_and_prints(tmp_path, capsys):

@@ -301,22 +301,19 @@ def spectra(between: float = 0.4, change_between: float = 0.4, gain: float = 0) 
             for name, mean in means.items()
         }
 
-    records = [
-        Record(
-            "spectra",
-            "tiny",
-            data,
-            method,
-            16,
-            "shots",
-            seed,
-            16,
+    def record(lab: str, dataset: str, method: str, seed: int) -> Record:
+        settings = {"lab": lab}
+        return Record(
+            *("spectra", "tiny", dataset, method, 16, "shots", seed, 16),
             measures(),
             {},
             1.0,
-            {"lab": lab},
+            settings,
         )
-        for lab, data in (("clip", "symbols"), ("sam", "food"))
+
+    records = [
+        record(lab, dataset, method, seed)
+        for lab, dataset in (("clip", "symbols"), ("sam", "food"))
         for method in ("serial_lora", "serial_lora_plus")
         for seed in (1, 2, 3)
     ]

@@ -1,5 +1,9 @@
 """The paper's tables as data, and the audit: arithmetic done again, from a second reading."""
 
+import json
+from dataclasses import asdict
+from importlib import import_module, resources
+
 import pytest
 
 from serial_lora.errors import SerialLoRAError
@@ -13,6 +17,8 @@ from serial_lora_course.claims.audit import (
     readings_frame,
 )
 from serial_lora_course.claims.paper import paper_facts, paper_table
+from serial_lora_course.labs.methods import LORA_PLUS_RATIO
+from serial_lora_course.models.architectures import ARCHITECTURES
 from serial_lora_course.paper_tables import citation, paper_results
 
 EXACT = {
@@ -73,6 +79,19 @@ def test_facts_against_a_second_reading_of_the_tables():
     assert facts["serial_plus_best_20"] == (best == "Serial LoRA+").sum() == 1
     assert facts["tabulated_datasets"] == 13
     assert facts["food_lora_plus"] == "84.08, 79.44, 77.98"
+
+
+@pytest.mark.parametrize("model", ["clip", "sam", "sd3"])
+def test_labs_run_with_the_papers_settings(model):
+    asset = resources.files("serial_lora_course") / "assets" / "paper_tables.json"
+    stated = {row["model"]: row for row in json.loads(asset.read_text("utf-8"))["settings"]}[model]
+    ours = asdict(import_module(f"serial_lora_course.labs.{model}").PAPER)
+    ours |= {"lora_plus_ratio": LORA_PLUS_RATIO}
+    same = ("rank", "lr", "epochs", "dropout", "guidance", "lora_plus_ratio")
+    assert {name: ours[name] for name in same if name in stated} == {
+        name: stated[name] for name in same if name in stated
+    }
+    assert ARCHITECTURES[model].rank == stated["rank"]
 
 
 # --------------------------------------------------------------------------- the audit
