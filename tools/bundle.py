@@ -142,7 +142,7 @@ def check(folder: Path) -> None:
 def run(what: str, command: list[str], **options) -> None:
     """Run a command quietly; the end of what it printed is the message where it fails."""
     if place := options.get("cwd"):  # where programs are looked for, with Windows' endings too
-        command = [shutil.which(Path(place) / command[0]) or command[0], *command[1:]]
+        command = [shutil.which(str(Path(place) / command[0])) or command[0], *command[1:]]
     done = subprocess.run(command, capture_output=True, text=True, **options)
     if done.returncode:
         lines = (done.stdout + done.stderr).strip().splitlines()[-15:]
