@@ -14,6 +14,7 @@ from data_scripts.pretraining import card as pretraining_card  # noqa: E402
 from data_scripts.pretraining import clip as pretraining_clip  # noqa: E402
 from data_scripts.pretraining import sam as pretraining_sam  # noqa: E402
 from data_scripts.pretraining import sd3 as pretraining_sd3  # noqa: E402
+from data_scripts.pretraining import styles as pretraining_styles  # noqa: E402
 from serial_lora.errors import SerialLoRAError  # noqa: E402
 from serial_lora_course.data.download import data_root  # noqa: E402
 
@@ -92,6 +93,15 @@ def sd3(
         pretraining_sd3.AutoencoderRecipe(minutes=autoencoder_minutes, **common),
     )
     typer.echo(f"Finished; see {folder / (pretraining_sd3.NAME + '.card.json')}")
+
+
+@app.command()
+def styles(
+    out: Annotated[Path | None, typer.Option(help="folder of the result")] = None,
+) -> None:
+    """Fit the classifier of the tiny styles that judges drawings, in seconds."""
+    folder = out or data_root() / "pretraining" / "styles"
+    typer.echo(f"Written to {pretraining_styles.pretrain(folder)}")
 
 
 @app.command()

@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.models.weights import read_state_dict, require_finite, weights_path
@@ -41,6 +40,8 @@ def load_inception(weights: str | Path | None = None) -> nn.Module:
             "FID at paper scale needs Inception as torch-fidelity carries it; run: "
             "pip install torch-fidelity, then start Python again."
         ) from error
+    from torchmetrics.image.fid import FrechetInceptionDistance  # half a second, for this alone
+
     place = weights_path(PurePosixPath(url).name)
     if weights is None and place.exists():
         weights = place

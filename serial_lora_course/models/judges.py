@@ -167,7 +167,7 @@ class TinyJudge(Judge):
         return torch.cat(features)
 
     def style_probabilities(self, pictures: Pictures) -> Tensor:
-        """How likely each of ``styles`` is, (N, 5), by a classifier that is made at first use."""
+        """How likely each of ``styles`` is, (N, 5), by colours and detail."""
         classifier = style_classifier()
         pixels = [pil_to_tensor(picture.resize((SIZE, SIZE))) for picture in as_pictures(pictures)]
         order = [classifier.names.index(name) for name in self.styles]

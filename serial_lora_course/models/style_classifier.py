@@ -1,111 +1,55 @@
 """Which of the tiny styles a picture is in, told from its colours and its detail alone.
 
 The verdict stands beside FID and is to be independent of it and of what was tuned: it looks at
-pixels, not at CLIP's features, and it learns from drawings of things that no adapter trains on and
-no evaluation prompt asks for. Generated pictures are not as clean as a designer's, so it learns
-from worn copies too: bent, blurred, noisy, and in colours that are slightly off.
+pixels, not at CLIP's features. It was fitted by `data_scripts.pretraining.styles`.
 """
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from serial_lora_course.data.emoji import Concept, load_emoji
-from serial_lora_course.data.emoji_sets import hidden_codepoints
-from serial_lora_course.data.style_sets import SIZE, TINY_STYLES, choose_things, render
-from serial_lora_course.data.styles import things
+from serial_lora_course.data.style_sets import SIZE, TINY_STYLES
+from serial_lora_course.models.weights import tiny_file
 
+NAME = "tiny-styles"
 BASE = "twemoji"  # what the tiny SD3 draws before it is tuned
 STYLES = (BASE, *TINY_STYLES)
 LEVELS = 5  # of each colour channel
 EDGE = 3  # pixels at the border of a picture that count as its paper
-WORN_ALIKE = 4  # pictures that are worn in one way; one by one would take four times as long
 
 
 class StyleClassifier:
-    """Logistic regression over :func:`describe`; fitted, in seconds, when it is made.
+    """Logistic regression over :func:`describe`.
 
     Attributes:
         names: the styles that it knows, in the order of :meth:`probabilities`.
     """
 
-    def __init__(self) -> None:
-        pictures, labels = _drawings(spare_things())
-        order = np.random.default_rng(0).permutation(len(pictures))
-        pictures, labels = pictures[order], labels[order]  # so that no style is worn in its own way
-        both = torch.cat([pictures, worn(pictures, seed=0)])
-        self._model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
-        self._model.fit(describe(both), np.tile(labels, 2))
-        self.names: tuple[str, ...] = tuple(self._model.classes_.tolist())
+    def __init__(self, path: Path) -> None:
+        with safe_open(path, "np") as file:
+            self.names = tuple(file.metadata()["names"].split(","))
+            self._weight, self._bias = file.get_tensor("weight"), file.get_tensor("bias")
 
     def probabilities(self, pictures: Tensor) -> Tensor:
         """How likely each style is, (N, styles), of pictures, uint8 (N, 3, height, width)."""
         if pictures.shape[-2:] != (SIZE, SIZE):
             pictures = v2.functional.resize(pictures, [SIZE, SIZE])
-        return torch.from_numpy(self._model.predict_proba(describe(pictures)))
-
-    @cached_property
-    def held_out_accuracy(self) -> dict[str, float]:
-        """Style -> share of its real held-out pictures that are put into it.
-
-        Not 1 even for a perfect eye: OpenMoji's drawings of colourless things are its line
-        drawings.
-        """
-        pictures, labels = _drawings(choose_things()["test"])
-        found = np.asarray(self.names)[self.probabilities(pictures).argmax(1).numpy()]
-        return {name: float((found == name)[labels == name].mean()) for name in STYLES}
+        scores = describe(pictures) @ self._weight.T + self._bias
+        return torch.from_numpy(scores).softmax(1)
 
 
 @lru_cache
 def style_classifier() -> StyleClassifier:
-    """The one classifier, made when it is first asked for."""
-    return StyleClassifier()
-
-
-def spare_things() -> tuple[Concept, ...]:
-    """The things that no adapter trains on and no evaluation prompt asks for."""
-    taken = hidden_codepoints() | {concept.codepoints for concept in choose_things()["train"]}
-    return tuple(concept for concept in things() if concept.codepoints not in taken)
-
-
-def _drawings(concepts: tuple[Concept, ...]) -> tuple[Tensor, np.ndarray]:
-    """Every concept in every style: pictures, uint8 (N, 3, SIZE, SIZE), and their styles."""
-    pictures = []
-    for name in STYLES:
-        emoji = load_emoji(BASE if name == BASE else TINY_STYLES[name].drawn_by, SIZE)
-        position = {concept.codepoints: index for index, concept in enumerate(emoji.concepts)}
-        for index in (position[concept.codepoints] for concept in concepts):
-            drawing = emoji.pictures[index]
-            pictures.append(emoji.picture(index) if name == BASE else render(name, drawing))
-    stacked = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
-    return stacked.permute(0, 3, 1, 2).contiguous(), np.repeat(STYLES, len(concepts))
-
-
-@torch.no_grad()
-def worn(pictures: Tensor, seed: int) -> Tensor:
-    """Pictures, uint8 (N, 3, height, width), as an imperfect model might draw them."""
-    wear = v2.Compose(
-        [
-            v2.ElasticTransform(alpha=20.0, sigma=4.0),
-            v2.RandomApply([v2.GaussianBlur(7, (0.3, 2.0))], 0.7),
-            v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.5, hue=0.05),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.RandomApply([v2.GaussianNoise(sigma=0.04)], 0.5),
-            v2.ToDtype(torch.uint8, scale=True),
-        ]
-    )
-    with torch.random.fork_rng(devices=()):
-        torch.default_generator.manual_seed(seed)
-        return torch.cat([wear(part) for part in pictures.split(WORN_ALIKE)])
+    """The one that the package carries."""
+    return StyleClassifier(tiny_file(f"{NAME}.safetensors"))
 
 
 def describe(pictures: Tensor) -> np.ndarray:

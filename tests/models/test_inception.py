@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import torchmetrics.image.fid  # noqa: F401 - it looks for torch-fidelity once, the real one
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.models.inception import FEATURES, load_inception
