@@ -11,8 +11,8 @@ fails.
 
 from __future__ import annotations
 
+import functools
 import importlib
-import os
 import platform
 import re
 import shutil
@@ -23,18 +23,40 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-ASSETS = Path(__file__).resolve().parent / "assets"
+import serial_lora_course
+
+WEIGHTS = Path(__file__).resolve().parent / "assets" / "weights"
 OLDEST_PYTHON = (3, 10)
 OLDEST_TORCH = (2, 4)
-TINY_MEMORY_GB = 3.0
-TINY_DISK_GB = 1.0
-PAPER_DISK_GB = 30.0
+TINY_MEMORY_GB = 3
+TINY_DISK_GB = 1
+PAPER_DISK_GB = 30
 # Cards of the paper scale, in GB of free memory, with what fits each. A card sold as 16 GB has
 # less than 16 free, so a tier is reached at nine tenths of its name.
 TIERS = ((24, "CLIP, SAM and SD3"), (16, "CLIP and SAM"), (8, "CLIP"))
 TIER_MARGIN = 0.9
-LINE_WIDTH = 100
+# Import names whose failure would stop a lesson in the middle (compiled extensions, above all).
+IMPORTED = (
+    "torchvision",
+    "open_clip",
+    "segment_anything",
+    "accelerate",
+    "skimage",
+    "sklearn",
+    "matplotlib",
+    "ipywidgets",
+    "anywidget",
+)
 PIP = "python -m pip install"
+COURSE = f'{PIP} -e ".[course]" in the course\'s folder'
+
+wrap = functools.partial(
+    textwrap.fill,
+    width=100,
+    subsequent_indent=" " * 8,
+    break_on_hyphens=False,
+    break_long_words=False,
+)
 
 
 @dataclass(frozen=True)
@@ -47,15 +69,11 @@ class Diagnosis:
     remedy: str = ""
 
     def __str__(self) -> str:
-        line = _wrapped(f"{'[' + self.status + ']':<7} {self.question}: {self.answer}")
-        return f"{line}\n{_wrapped('        -> ' + self.remedy)}" if self.remedy else line
+        line = wrap(f"{'[' + self.status + ']':<7} {self.question}: {self.answer}")
+        return f"{line}\n{wrap('        -> ' + self.remedy)}" if self.remedy else line
 
 
-def _wrapped(text: str) -> str:
-    """Long lines, such as all packages with their versions, continue under the first word."""
-    return textwrap.fill(
-        text, LINE_WIDTH, subsequent_indent=" " * 8, break_on_hyphens=False, break_long_words=False
-    )
+ok, note, fail = (functools.partial(Diagnosis, status) for status in ("OK", "NOTE", "FAIL"))
 
 
 @dataclass
@@ -70,24 +88,25 @@ class Report:
         """Whether everything the tiny scale needs is here."""
         return all(diagnosis.status != "FAIL" for diagnosis in self.diagnoses)
 
-    def __str__(self) -> str:
+    @property
+    def verdict(self) -> str:
+        """The last line."""
         failures = sum(diagnosis.status == "FAIL" for diagnosis in self.diagnoses)
-        verdict = (
-            "Ready: open a lesson with `make lab`."
-            if self.ok
-            else f"{failures} thing{'s' if failures > 1 else ''} to mend before you start."
-        )
-        return "\n".join([*map(str, self.diagnoses), verdict])
+        things = "1 thing" if failures == 1 else f"{failures} things"
+        ready = "Ready: `serial-lora open` opens the lessons."
+        return f"{things} to mend before you start." if failures else ready
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.diagnoses), self.verdict])
 
 
 def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Diagnosis:
     """Python 3.10 or newer."""
     text = ".".join(map(str, version))
-    if version >= OLDEST_PYTHON:
-        return Diagnosis("OK", "Python", f"{text} on {platform.system()} {platform.machine()}")
-    return Diagnosis(
-        "FAIL", "Python", text, "install Python 3.10 or newer and make a new environment with it"
-    )
+    if version < OLDEST_PYTHON:
+        remedy = "install Python 3.10 or newer and make a new environment with it"
+        return fail("Python", text, remedy)
+    return ok("Python", f"{text} on {platform.system()} {platform.machine()}")
 
 
 def check_torch() -> Diagnosis:
@@ -95,71 +114,71 @@ def check_torch() -> Diagnosis:
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # a broken build raises OSError, a missing one ImportError
-        return Diagnosis(
-            "FAIL", "PyTorch", f"{type(error).__name__}: {error}", f'{PIP} "torch>=2.4"'
-        )
+        return fail("PyTorch", f"{type(error).__name__}: {error}", f'{PIP} "torch>=2.4"')
     version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
     if version < OLDEST_TORCH:
-        return Diagnosis("FAIL", "PyTorch", torch.__version__, f'{PIP} --upgrade "torch>=2.4"')
+        return fail("PyTorch", torch.__version__, f'{PIP} --upgrade "torch>=2.4"')
     product = torch.eye(2) @ torch.tensor([[1.0], [2.0]])
     if product.flatten().tolist() != [1.0, 2.0]:
-        return Diagnosis(
-            "FAIL", "PyTorch", "a 2x2 product comes out wrong", f"{PIP} --force-reinstall torch"
-        )
-    threads = torch.get_num_threads()
-    return Diagnosis("OK", "PyTorch", f"{torch.__version__}, {threads} CPU threads")
+        return fail("PyTorch", "a 2x2 product comes out wrong", f"{PIP} --force-reinstall torch")
+    return ok("PyTorch", f"{torch.__version__}, {torch.get_num_threads()} CPU threads")
+
+
+def check_threads(in_time: bool = serial_lora_course.SETTLED_IN_TIME) -> Diagnosis | None:
+    """A note where PyTorch was loaded before its waiting threads could be told to sleep."""
+    if in_time:
+        return None
+    return note(
+        "Threads",
+        "PyTorch was loaded before the course, so waiting threads keep their cores busy",
+        "import serial_lora_course before torch: it matters beside other busy programs",
+    )
 
 
 def check_device() -> Diagnosis:
     """What the lessons compute on: CUDA, Apple's MPS, or the CPU."""
-    import torch
-
+    torch = importlib.import_module("torch")
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        return Diagnosis("OK", "Device", f"CUDA: {', '.join(names)}")
+        return ok("Device", f"CUDA: {', '.join(names)}")
     if torch.backends.mps.is_available():
-        return Diagnosis("OK", "Device", "MPS (Apple's GPU)")
+        return ok("Device", "MPS (Apple's GPU)")
     if shutil.which("nvidia-smi"):
-        return Diagnosis(
-            "NOTE",
+        return note(
             "Device",
             "CPU, although an NVIDIA driver is here",
             "this PyTorch was built without CUDA, or the driver is too old for it; "
             "pytorch.org/get-started names the build for your driver",
         )
-    return Diagnosis("OK", "Device", "CPU: enough for every lesson at tiny scale")
+    return ok("Device", "CPU: enough for every lesson at tiny scale")
 
 
 def free_memory_gb() -> float | None:
-    """Memory that a new process can use, in GB; None where it cannot be told."""
+    """Memory that a new process can use, in GB; None without the package that reads it."""
     try:
-        import psutil
+        return importlib.import_module("psutil").virtual_memory().available / 1e9
     except ImportError:
         return None
-    return psutil.virtual_memory().available / 1e9
 
 
 def free_gpu_memory_gb() -> float | None:
     """Free memory of the emptiest CUDA device, in GB; None without one."""
-    import torch
-
-    if not torch.cuda.is_available():
+    cuda = importlib.import_module("torch").cuda
+    if not cuda.is_available():
         return None
-    devices = range(torch.cuda.device_count())
-    return max(torch.cuda.mem_get_info(device)[0] for device in devices) / 1e9
+    return max(cuda.mem_get_info(device)[0] for device in range(cuda.device_count())) / 1e9
 
 
 def check_memory(free_gb: float | None) -> Diagnosis:
     """Enough free memory for the largest tiny lesson."""
     if free_gb is None:
-        return Diagnosis("NOTE", "Memory", "cannot be read here", f"{PIP} psutil, to see it")
+        return note("Memory", "cannot be read here", f"{PIP} psutil, to see it")
     answer = f"{free_gb:.1f} GB free"
     if free_gb >= TINY_MEMORY_GB:
-        return Diagnosis("OK", "Memory", answer)
-    return Diagnosis(
-        "FAIL",
+        return ok("Memory", answer)
+    return fail(
         "Memory",
-        f"{answer}, a lesson needs up to {TINY_MEMORY_GB:.0f} GB",
+        f"{answer}, a lesson needs up to {TINY_MEMORY_GB} GB",
         "close other programs, and shut down other notebooks' kernels: each keeps its memory",
     )
 
@@ -168,12 +187,10 @@ def check_gpu_memory(free_gb: float | None) -> Diagnosis | None:
     """How much of the GPU is free; None without a GPU."""
     if free_gb is None:
         return None
-    tier = fitting_tier(free_gb)
     answer = f"{free_gb:.1f} GB free"
-    if tier:
-        return Diagnosis("OK", "GPU memory", answer)
-    return Diagnosis(
-        "NOTE",
+    if fitting_tier(free_gb):
+        return ok("GPU memory", answer)
+    return note(
         "GPU memory",
         f"{answer}, below the smallest tier of the paper scale",
         "`nvidia-smi` shows who holds it: another notebook's kernel keeps its memory until "
@@ -181,25 +198,18 @@ def check_gpu_memory(free_gb: float | None) -> Diagnosis | None:
     )
 
 
-def check_disk(folder: Path | None = None) -> Diagnosis:
+def check_disk(folder: Path) -> Diagnosis:
     """Enough room for the tiny data; a note when the paper's data would not fit."""
-    place = folder or Path.home()
-    while not place.exists():
-        place = place.parent
-    free_gb = shutil.disk_usage(place).free / 1e9
-    answer = f"{free_gb:.0f} GB free in {folder or 'your home folder'}"
+    while not folder.exists():
+        folder = folder.parent
+    free_gb = shutil.disk_usage(folder).free / 1e9
+    answer = f"{free_gb:.0f} GB free in your home folder"
     if free_gb < TINY_DISK_GB:
-        return Diagnosis(
-            "FAIL", "Disk", answer, f"free at least {TINY_DISK_GB:.0f} GB, or move the data folder"
-        )
+        return fail("Disk", answer, f"free at least {TINY_DISK_GB} GB, or move the data folder")
     if free_gb < PAPER_DISK_GB:
-        return Diagnosis(
-            "NOTE",
-            "Disk",
-            answer,
-            f"enough for tiny; the paper's data and weights want about {PAPER_DISK_GB:.0f} GB",
-        )
-    return Diagnosis("OK", "Disk", answer)
+        remedy = f"enough for tiny; the paper's data and weights want about {PAPER_DISK_GB} GB"
+        return note("Disk", answer, remedy)
+    return ok("Disk", answer)
 
 
 def required_packages() -> list[str]:
@@ -210,94 +220,57 @@ def required_packages() -> list[str]:
         return []
 
 
-def check_packages(requirements: Iterable[str] | None = None) -> list[Diagnosis]:
+def check_packages(requirements: Iterable[str]) -> list[Diagnosis]:
     """Every requirement is installed in a version that fits; one line for all that are."""
+    # Here, so that a machine without this package reaches the questions before it.
     from packaging.requirements import Requirement
 
-    texts = required_packages() if requirements is None else list(requirements)
-    if not texts:
-        return [
-            Diagnosis(
-                "NOTE",
-                "Packages",
-                "serial-lora is not installed, only imported",
-                f"{PIP} -e '.[course]'",
-            )
-        ]
-    fitting, diagnoses = [], []
-    for requirement in map(Requirement, texts):
+    fitting, wrong = [], []
+    for requirement in map(Requirement, requirements):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": "course"}):
             continue
+        name, wanted = requirement.name, f'"{requirement.name}{requirement.specifier}"'
         try:
-            version = metadata.version(requirement.name)
+            version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            diagnoses.append(
-                Diagnosis("FAIL", requirement.name, "missing", f'{PIP} "{_plain(requirement)}"')
-            )
+            wrong.append(fail(name, "missing", f"{PIP} {wanted}"))
             continue
         if requirement.specifier.contains(version, prereleases=True):
-            fitting.append(f"{requirement.name} {version}")
+            fitting.append(f"{name} {version}")
         else:
-            diagnoses.append(
-                Diagnosis(
-                    "FAIL",
-                    requirement.name,
-                    f"{version}, wanted {requirement.specifier}",
-                    f'{PIP} --upgrade "{_plain(requirement)}"',
-                )
-            )
-    broken = [diagnosis for diagnosis in map(_check_import, IMPORTED) if diagnosis]
-    if fitting:
-        diagnoses.insert(0, Diagnosis("OK", "Packages", ", ".join(fitting)))
-    return diagnoses + broken
+            answer = f"{version}, wanted {requirement.specifier}"
+            wrong.append(fail(name, answer, f"{PIP} --upgrade {wanted}"))
+    if not fitting and not wrong:
+        return [note("Packages", "serial-lora is not installed, only imported", COURSE)]
+    return [ok("Packages", ", ".join(fitting)), *wrong]
 
 
-# Import names whose failure would stop a lesson in the middle (compiled extensions, above all).
-IMPORTED = (
-    "torchvision",
-    "open_clip",
-    "segment_anything",
-    "accelerate",
-    "skimage",
-    "sklearn",
-    "matplotlib",
-    "ipywidgets",
-    "anywidget",
-)
-
-
-def _check_import(name: str) -> Diagnosis | None:
+def check_import(name: str) -> Diagnosis | None:
+    """A diagnosis where a package is there and does not import."""
     try:
         importlib.import_module(name)
-    except Exception as error:
-        return Diagnosis(
-            "FAIL",
-            f"import {name}",
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            f"{PIP} --force-reinstall the package that holds {name}",
-        )
+    except Exception as error:  # whatever a broken extension raises
+        answer = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return fail(f"import {name}", answer, f"{PIP} --force-reinstall the package with {name}")
     return None
 
 
-def _plain(requirement) -> str:
-    return f"{requirement.name}{requirement.specifier}"
-
-
-def check_weights(folder: Path = ASSETS / "weights") -> Diagnosis:
-    """The tiny models' weights came with the package."""
-    files = sorted(folder.glob("*.safetensors"))
-    # Each model's config lies beside its weights and tells that they should be there.
-    models = {path.stem for path in folder.glob("*.json") if not path.name.endswith(".card.json")}
-    missing = sorted(models - {path.stem for path in files})
-    if missing or not files:
-        return Diagnosis(
-            "FAIL",
-            "Tiny weights",
-            f"{', '.join(missing) or 'all'} missing in {'/'.join(folder.parts[-3:])}",
-            f'{PIP} --force-reinstall --no-deps serial-lora, or "make weights" to train them',
-        )
-    sizes = [f"{path.name} ({path.stat().st_size / 1e6:.0f} MB)" for path in files]
-    return Diagnosis("OK", "Tiny weights", ", ".join(sizes))
+def check_weights(folder: Path = WEIGHTS) -> Diagnosis:
+    """The tiny models' weights came with the package: a file or a folder beside each card."""
+    sizes, missing = [], []
+    for card in sorted(folder.glob("*.card.json")):
+        name = card.name.removesuffix(".card.json")
+        files = [folder / f"{name}.safetensors", *(folder / name).rglob("*.safetensors")]
+        total = sum(path.stat().st_size for path in files if path.is_file())
+        if total:
+            sizes.append(f"{name} ({total / 1e6:.0f} MB)")
+        else:
+            missing.append(name)
+    if missing or not sizes:
+        answer = f"{', '.join(missing) or 'all'} missing in {'/'.join(folder.parts[-3:])}"
+        remedy = f'{COURSE}, with --force-reinstall, or "make weights" to train them'
+        return fail("Tiny weights", answer, remedy)
+    return ok("Tiny weights", ", ".join(sizes))
 
 
 def fitting_tier(free_gpu_gb: float | None) -> int | None:
@@ -311,40 +284,33 @@ def check_scale(free_gpu_gb: float | None) -> Diagnosis:
     """Which scale fits this machine."""
     tier = fitting_tier(free_gpu_gb)
     if tier is None:
-        return Diagnosis(
-            "OK", "Scale", 'scale="tiny" fits; scale="paper" wants a CUDA GPU of 8 GB or more'
-        )
-    labs = dict(TIERS)[tier]
-    return Diagnosis("OK", "Scale", f'scale="tiny", and scale="paper" for {labs} ({tier} GB tier)')
+        return ok("Scale", 'scale="tiny" fits; scale="paper" wants a CUDA GPU of 8 GB or more')
+    return ok("Scale", f'scale="tiny", and scale="paper" for {dict(TIERS)[tier]} ({tier} GB tier)')
 
 
-def doctor(verbose: bool = False, data_folder: str | os.PathLike | None = None) -> Report:
+def doctor(verbose: bool = False) -> Report:
     """Ask every question and return the report.
 
     Args:
-        verbose: print each line as soon as it is known, and the verdict at the end; otherwise print
-            nothing, the report holds it all.
-        data_folder: where data will lie, for the disk question; the home folder when left out.
+        verbose: print it, too; otherwise the report holds it all.
     """
-    report = Report()
-
-    def add(*diagnoses: Diagnosis | None) -> None:
-        for diagnosis in filter(None, diagnoses):
-            report.diagnoses.append(diagnosis)
-            if verbose:
-                print(diagnosis, flush=True)
-
-    add(check_python())
-    torch_finding = check_torch()
-    add(torch_finding)
-    gpu = None
-    if torch_finding.status == "OK":
-        add(check_device())
-        gpu = free_gpu_memory_gb()
-    add(check_memory(free_memory_gb()), check_gpu_memory(gpu))
-    add(check_disk(Path(data_folder) if data_folder else None))
-    add(*check_packages(), check_weights(), check_scale(gpu))
-    report.scale = "paper" if fitting_tier(gpu) else "tiny"
+    torch_diagnosis = check_torch()
+    there = torch_diagnosis.status == "OK"
+    gpu = free_gpu_memory_gb() if there else None
+    answers = [
+        check_python(),
+        torch_diagnosis,
+        check_threads(),
+        check_device() if there else None,
+        check_memory(free_memory_gb()),
+        check_gpu_memory(gpu),
+        check_disk(Path.home()),
+        *check_packages(required_packages()),
+        *map(check_import, IMPORTED),
+        check_weights(),
+        check_scale(gpu),
+    ]
+    report = Report(list(filter(None, answers)), "paper" if fitting_tier(gpu) else "tiny")
     if verbose:
-        print(str(report).splitlines()[-1], flush=True)
+        print(report, flush=True)
     return report

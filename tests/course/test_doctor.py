@@ -20,11 +20,6 @@ def test_this_machine_runs_the_course(capsys):
     assert all(diagnosis.remedy for diagnosis in report.diagnoses if diagnosis.status != "OK")
 
 
-def test_quiet(capsys):
-    assert doctoring.doctor().diagnoses
-    assert capsys.readouterr().out == ""
-
-
 def test_old_python_fails_with_the_remedy():
     diagnosis = doctoring.check_python((3, 9, 18))
     assert diagnosis.status == "FAIL" and "3.10 or newer" in diagnosis.remedy
@@ -91,25 +86,37 @@ def test_packages_name_what_is_missing_and_what_is_old():
     assert "x" not in by_name
 
 
-def test_package_that_does_not_import(monkeypatch):
-    monkeypatch.setattr(doctoring, "IMPORTED", ("torch", "surely_not_a_module"))
-    (diagnosis,) = [f for f in doctoring.check_packages(["torch"]) if f.status == "FAIL"]
-    assert diagnosis.question == "import surely_not_a_module"
+def test_a_course_that_is_only_imported():
+    (diagnosis,) = doctoring.check_packages([])
+    assert diagnosis.status == "NOTE" and ".[course]" in diagnosis.remedy
+
+
+def test_package_that_does_not_import():
+    assert doctoring.check_import("torch") is None
+    diagnosis = doctoring.check_import("surely_not_a_module")
+    assert diagnosis.status == "FAIL" and "surely_not_a_module" in diagnosis.question
+
+
+def test_torch_before_the_course_is_noted():
+    assert doctoring.check_threads(True) is None
+    assert doctoring.check_threads(False).status == "NOTE"
 
 
 def test_weights(tmp_path):
     assert doctoring.check_weights(tmp_path).status == "FAIL"
+    for name in ("clip", "sd3"):
+        (tmp_path / f"{name}.card.json").write_text("{}")
     (tmp_path / "clip.safetensors").write_bytes(b"x" * 2_000_000)
-    assert doctoring.check_weights(tmp_path).answer == "clip.safetensors (2 MB)"
-    (tmp_path / "sam.json").write_text("{}")
-    (tmp_path / "clip.card.json").write_text("{}")
     diagnosis = doctoring.check_weights(tmp_path)
-    assert diagnosis.status == "FAIL" and diagnosis.answer.startswith("sam missing in ")
+    assert diagnosis.status == "FAIL" and diagnosis.answer.startswith("sd3 missing in ")
+    (tmp_path / "sd3" / "vae").mkdir(parents=True)
+    (tmp_path / "sd3" / "vae" / "model.safetensors").write_bytes(b"x" * 3_000_000)
+    assert doctoring.check_weights(tmp_path).answer == "clip (2 MB), sd3 (3 MB)"
 
 
 def test_report_verdict():
     good, bad = Diagnosis("OK", "a", "b"), Diagnosis("FAIL", "c", "d", "mend c")
-    assert Report([good]).ok and str(Report([good])).endswith("`make lab`.")
+    assert Report([good]).ok and str(Report([good])).endswith("opens the lessons.")
     report = Report([good, bad, bad])
     assert not report.ok
     assert str(report).splitlines()[1:3] == ["[FAIL]  c: d", "        -> mend c"]
