@@ -35,12 +35,8 @@ from torch import nn
 
 from serial_lora_course.checks import CheckFailed, check, lesson_card, lesson_list
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
-from serial_lora_course.figures.base import (
-    display_figure,
-    draw_serial_vs_lora,
-    plot_shares,
-    show_pictures,
-)
+from serial_lora_course.figures.pictures import plot_shares, show_pictures
+from serial_lora_course.figures.style import display_drawing, display_figure
 
 torch.manual_seed(0)
 lesson_card("00")
@@ -70,7 +66,7 @@ lesson_card("00")
 # and *where* they sit.
 
 # %%
-display_figure(draw_serial_vs_lora(), caption=False)
+display_drawing("serial_vs_lora")
 
 # %% [markdown]
 # **What this shows.** On the left, every grey matrix has its own coloured pair beside it: four

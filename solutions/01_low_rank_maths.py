@@ -44,11 +44,13 @@ from serial_lora.lowrank import misses_by_method, tail_misses, undo_merged_weigh
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.data.classification import load_classification
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
-from serial_lora_course.figures.base import display_figure, display_table, show_pictures
 from serial_lora_course.figures.lowrank import plot_layers, plot_misses, plot_token_moves
+from serial_lora_course.figures.pictures import show_pictures
+from serial_lora_course.figures.style import display_figure
+from serial_lora_course.figures.tables import display_table
+from serial_lora_course.frontend import is_static
 from serial_lora_course.labs.clip import CLIPObjective
 from serial_lora_course.models.clip import load_clip
-from serial_lora_course.panels.counts import is_static
 
 torch.manual_seed(0)
 lesson_card("01")

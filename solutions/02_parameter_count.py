@@ -45,7 +45,9 @@ from serial_lora import (
 from serial_lora.attention import find_attention_sites
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.claims.audit import audit_frame, readings_frame
-from serial_lora_course.figures.base import display_figure, display_table, plot_counts
+from serial_lora_course.figures.counts import plot_counts
+from serial_lora_course.figures.style import display_figure
+from serial_lora_course.figures.tables import display_table
 from serial_lora_course.models.architectures import ARCHITECTURES, ratio_frame
 from serial_lora_course.panels.counts import count_panel
 

@@ -727,7 +727,7 @@ curves = {rank: imitate(rank) for rank in (1, 2, 4, 8)}
 # %%
 from matplotlib.figure import Figure
 
-from serial_lora_course.figures.base import display_figure, house_style
+from serial_lora_course.figures.style import display_figure, house_style
 
 with house_style():
     figure = Figure(figsize=(7, 3.6), layout="constrained")

@@ -52,12 +52,10 @@ from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.data.classification import dataset_names, load_classification
 from serial_lora_course.data.emoji import ATTRIBUTION
 from serial_lora_course.data.fewshot import few_shot_split
-from serial_lora_course.figures.base import (
-    display_figure,
-    house_style,
-    plot_accuracy_by_shots,
-    show_pictures,
-)
+from serial_lora_course.figures.pictures import show_pictures
+from serial_lora_course.figures.results import plot_accuracy_by_shots
+from serial_lora_course.figures.style import display_figure, house_style
+from serial_lora_course.frontend import is_static
 from serial_lora_course.labs.clip import class_scores, lab_config, run_one, zero_shot
 from serial_lora_course.labs.frames import as_text, frame, paired_difference
 from serial_lora_course.labs.methods import METHODS, get_method
@@ -65,7 +63,6 @@ from serial_lora_course.labs.records import Record, shipped_records
 from serial_lora_course.labs.training import process_state
 from serial_lora_course.models.clip import encode_prompts, load_clip
 from serial_lora_course.models.weights import tiny_file
-from serial_lora_course.panels.counts import is_static
 
 torch.manual_seed(0)
 lesson_card("04")

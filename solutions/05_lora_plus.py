@@ -48,12 +48,13 @@ from serial_lora import (
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.data.classification import load_classification
-from serial_lora_course.figures.base import display_figure, display_table
+from serial_lora_course.figures.style import display_figure
+from serial_lora_course.figures.tables import display_table
+from serial_lora_course.frontend import is_static
 from serial_lora_course.labs.clip import lab_config, run_one, zero_shot
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.training import process_state
 from serial_lora_course.models.clip import load_clip
-from serial_lora_course.panels.counts import is_static
 
 torch.manual_seed(0)
 lesson_card("05")

@@ -51,9 +51,12 @@ from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.claims.paper import paper_table
 from serial_lora_course.data.parts import training_subset
 from serial_lora_course.data.segmentation import load_segmentation, segmentation_names
-from serial_lora_course.figures.base import display_figure, house_style, show_pictures
-from serial_lora_course.figures.masks import OverlayRow, plot_dice_per_picture, plot_overlays
+from serial_lora_course.figures.masks import OverlayRow, plot_overlays
+from serial_lora_course.figures.pictures import show_pictures
 from serial_lora_course.figures.readings import read_ways_in
+from serial_lora_course.figures.scores import plot_dice_per_picture
+from serial_lora_course.figures.style import display_figure, house_style
+from serial_lora_course.frontend import is_static
 from serial_lora_course.labs import sam as lab
 from serial_lora_course.labs.frames import as_text, frame, paired_difference
 from serial_lora_course.labs.methods import METHODS, get_method
@@ -62,7 +65,6 @@ from serial_lora_course.labs.training import process_state
 from serial_lora_course.models.architectures import ARCHITECTURES
 from serial_lora_course.models.sam import load_sam
 from serial_lora_course.models.weights import tiny_file
-from serial_lora_course.panels.counts import is_static
 
 torch.manual_seed(0)
 lesson_card("06")
@@ -1207,7 +1209,7 @@ print("merged into the weights, different:", int((all_masks(other) != trained).s
 # training pictures, several seeds, all methods, made by the lab's own command.
 
 # %%
-from serial_lora_course.figures.base import plot_dice_by_percent
+from serial_lora_course.figures.results import plot_dice_by_percent
 from serial_lora_course.labs.frames import describe_records, methods_table
 
 print(describe_records(records))

@@ -49,9 +49,10 @@ from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.claims.paper import paper_facts
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
 from serial_lora_course.data.styles import StyleExample, caption, load_style, things
-from serial_lora_course.figures.base import display_figure
 from serial_lora_course.figures.drawings import plot_drawings
 from serial_lora_course.figures.readings import read_styles
+from serial_lora_course.figures.style import display_figure
+from serial_lora_course.frontend import is_static
 from serial_lora_course.labs import sd3 as lab
 from serial_lora_course.labs.frames import as_text, frame
 from serial_lora_course.labs.methods import METHODS, get_method
@@ -61,7 +62,6 @@ from serial_lora_course.labs.training import process_state
 from serial_lora_course.models.judges import load_judge
 from serial_lora_course.models.sd3 import Sd3Backbone, load_sd3
 from serial_lora_course.models.weights import tiny_file
-from serial_lora_course.panels.counts import is_static
 
 torch.manual_seed(0)
 lesson_card("07")
@@ -1263,7 +1263,7 @@ for what, pictures in (
 # amounts of training pictures, all methods, made by the lab's own command.
 
 # %%
-from serial_lora_course.figures.base import plot_fid_by_percent
+from serial_lora_course.figures.results import plot_fid_by_percent
 from serial_lora_course.labs.frames import describe_records, methods_table
 
 print(describe_records(shipped))

@@ -51,9 +51,10 @@ from serial_lora.spectra import (
     weight_changes,
 )
 from serial_lora_course.checks import check, lesson_card
-from serial_lora_course.figures.base import display_figure, display_table
 from serial_lora_course.figures.readings import read_overlaps, read_statements
 from serial_lora_course.figures.spectra import plot_depth, plot_positions, plot_shifts, plot_spectra
+from serial_lora_course.figures.style import display_figure
+from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs.change_tables import claim_table, spectra_frame, spectra_table
 from serial_lora_course.labs.frames import as_text
 from serial_lora_course.labs.methods import get_method
@@ -724,11 +725,10 @@ chance = expected_overlap(TOP, TOP, width)
 
 # %%
 looks = {
-    "LoRA, two seeds": {"colour": "#0072b2", "marker": "o", "line": "-"},
-    "Serial LoRA, two seeds": {"colour": "#d55e00", "marker": "s", "line": "-"},
-    "LoRA and Serial LoRA": {"colour": "#009e73", "marker": "^", "line": "--"},
+    "LoRA, two seeds": {"color": "#0072b2", "marker": "o", "linestyle": "-"},
+    "Serial LoRA, two seeds": {"color": "#d55e00", "marker": "s", "linestyle": "-"},
+    "LoRA and Serial LoRA": {"color": "#009e73", "marker": "^", "linestyle": "--"},
 }
-looks = {name: look | {"title": name} for name, look in looks.items()}
 display_figure(
     plot_depth(
         overlaps[overlaps["tower"] == "image"],

@@ -58,10 +58,11 @@ from serial_lora_course.claims.verdicts import (
     rules,
     verdict_comparable,
 )
-from serial_lora_course.figures.base import display_figure, display_table
 from serial_lora_course.figures.claims import Interval, plot_intervals, plot_wins
 from serial_lora_course.figures.readings import read_averaging, read_pairing
+from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.sweeps import plot_rank_sweep
+from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs.frames import as_text
 from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.models.architectures import ARCHITECTURES, BASELINES
@@ -713,11 +714,11 @@ display(pd.DataFrame(rows).set_index("measure"))
 
 # %%
 from serial_lora_course.data.classification import load_classification
+from serial_lora_course.frontend import is_static
 from serial_lora_course.labs.clip import lab_config, run_one
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.training import process_state
 from serial_lora_course.models.clip import load_clip
-from serial_lora_course.panels.counts import is_static
 
 backbone, data = load_clip("tiny"), load_classification("symbols")
 backbone.model.to(process_state().device)

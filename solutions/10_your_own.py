@@ -49,7 +49,9 @@ from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.checks.probes import trained_copy
 from serial_lora_course.data.classification import load_folder, read_picture
 from serial_lora_course.data.folder import class_sizes, examine_folder, write_example_folder
-from serial_lora_course.figures.base import display_figure, display_table, show_pictures
+from serial_lora_course.figures.pictures import show_pictures
+from serial_lora_course.figures.style import display_figure
+from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs.own import (
     ClassifyConfig,
     PictureClassifier,

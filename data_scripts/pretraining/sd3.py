@@ -35,8 +35,8 @@ from serial_lora.flow import (
 )
 from serial_lora_course.data.emoji import ATTRIBUTION, STYLES, load_emoji
 from serial_lora_course.data.styles import caption, things
-from serial_lora_course.figures.base import SCREEN_DPI, save_figure
 from serial_lora_course.figures.drawings import plot_sheet
+from serial_lora_course.figures.style import SCREEN_DPI, save_figure
 from serial_lora_course.files import write_json
 from serial_lora_course.labs.sd3 import draw
 from serial_lora_course.labs.sd3_inputs import encode_pictures, read_prompts

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.claims.verdicts import ERRORS
-from serial_lora_course.figures.base import (
+from serial_lora_course.figures.style import (
     BLUE,
     GREEN,
     INK,
@@ -123,15 +123,8 @@ def plot_wins(
             if title in seen:
                 axes.axvline(seen[title], color=INK, linestyle="--")
                 side = "right" if seen[title] > 0.75 * cells else "left"
-                axes.text(
-                    seen[title],
-                    0.97,
-                    " in the paper ",
-                    ha=side,
-                    va="top",
-                    fontsize=10,
-                    transform=axes.get_xaxis_transform(),
-                )
+                place = {"ha": side, "va": "top", "transform": axes.get_xaxis_transform()}
+                axes.text(seen[title], 0.97, " in the paper ", fontsize=10, **place)
             axes.set_title(title)
             axes.set_xticks(range(0, cells + 1, 2))
             said.append(

@@ -7,7 +7,6 @@ pictures are made smaller with care.
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.base import (
+from serial_lora_course.figures.pictures import as_array
+from serial_lora_course.figures.style import (
     BLUE,
     DASHED,
     GREEN,
@@ -26,10 +26,10 @@ from serial_lora_course.figures.base import (
     QUIET,
     SCREEN_DPI,
     VERMILION,
-    as_array,
     house_style,
     with_description,
 )
+from serial_lora_course.figures.tables import require_shares
 
 CELL = 128
 """Screen pixels of a picture's longer side."""
@@ -40,9 +40,17 @@ HEADING = 28
 LETTERS = 17  # in a line of a caption
 TITLE_LETTERS = 13  # in a line of a row's title
 MOST_LINES = 4  # what goes beyond stands in the description only
-CAPTION_SIZE = 8.5
+CAPTION = {"fontsize": 8.5, "linespacing": 1.15}
 
-# ------------------------------------------------------------------------- grids of drawings
+
+@dataclass(frozen=True)
+class _Row:
+    """Pictures from left to right, with a turned title at their left and captions below or over."""
+
+    title: str
+    pictures: Sequence[Any]
+    below: Sequence[str] = ()
+    over: Sequence[str] = ()
 
 
 def _wrapped(words: str, letters: int = LETTERS) -> str:
@@ -50,53 +58,63 @@ def _wrapped(words: str, letters: int = LETTERS) -> str:
     return textwrap.fill(words, letters, max_lines=MOST_LINES, placeholder=" …")
 
 
-def _height(texts: Sequence[str]) -> int:
-    """Screen pixels that the longest of some wrapped texts needs."""
-    return LINE * max((text.count("\n") + 1 for text in texts if text), default=0)
+def _height(texts: Sequence[str], gap: int) -> int:
+    """Screen pixels that the longest of some wrapped texts needs, and a gap beside it."""
+    lines = max((text.count("\n") + 1 for text in texts if text), default=0)
+    return LINE * lines + gap if lines else 0
 
 
-def _cells(
-    titles: Sequence[str], columns: int, top: int = 0, below: Sequence[int] | None = None
-) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes (rows, columns), each `CELL` screen pixels wide and high.
-
-    Args:
-        titles: one a row, turned, at its left; may all be empty.
-        top: screen pixels kept free over everything.
-        below: screen pixels kept free below each row.
-    """
-    titles = [_wrapped(title, TITLE_LETTERS) for title in titles]
-    below = below or [0] * len(titles)
-    left = MARGIN + _height(titles)
-    width = left + columns * (CELL + GAP)
-    height = top + len(titles) * (CELL + GAP) + sum(below) + GAP
-    figure = Figure(figsize=(width / SCREEN_DPI, height / SCREEN_DPI))
-    grid = np.empty((len(titles), columns), object)
-    for row, column in np.ndindex(grid.shape):
-        x = left + column * (CELL + GAP)
-        y = height - top - (row + 1) * (CELL + GAP) - sum(below[:row])
-        axes = figure.add_axes((x / width, y / height, CELL / width, CELL / height))
-        axes.set(xticks=[], yticks=[])
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
-        grid[row, column] = axes
-    for axes, title in zip(grid[:, 0], titles, strict=True):
-        axes.set_ylabel(title, fontsize=10, weight="bold", labelpad=5, linespacing=1.1)
-    return figure, grid
+def _draw(rows: Sequence[_Row], heading: str = "") -> Figure:
+    """Every picture `CELL` screen pixels wide and high, in rows from the top."""
+    for row in rows:
+        captions = row.over or row.below or row.pictures
+        if not len(row.pictures) or len(captions) != len(row.pictures):
+            raise SerialLoRAError(
+                f"a row {row.title!r} of {len(row.pictures)} pictures came with {len(captions)} "
+                "captions; pass at least one picture, and a caption for each."
+            )
+    if not rows:
+        raise SerialLoRAError("there are no pictures to show; pass at least one.")
+    titles = [_wrapped(row.title, TITLE_LETTERS) for row in rows]
+    over = [[_wrapped(words) for words in row.over] for row in rows]
+    below = [[_wrapped(words) for words in row.below] for row in rows]
+    left = MARGIN + _height(titles, 0)
+    width = left + (CELL + GAP) * max(len(row.pictures) for row in rows)
+    above = [_height(texts, 4) for texts in over]
+    under = [_height(texts, 5) for texts in below]
+    height = len(rows) * (CELL + GAP) + sum(above) + sum(under) + GAP
+    height += HEADING if heading else 0
+    with house_style():
+        figure = Figure(figsize=(width / SCREEN_DPI, height / SCREEN_DPI))
+        if heading:
+            style = {"fontsize": 11, "weight": "bold", "va": "top"}
+            figure.text(left / width, 1 - 6 / height, heading, **style)
+        y = height - (HEADING if heading else 0)
+        for i, row in enumerate(rows):
+            y -= above[i] + CELL + GAP
+            for column, picture in enumerate(row.pictures):
+                x = left + column * (CELL + GAP)
+                axes = figure.add_axes((x / width, y / height, CELL / width, CELL / height))
+                _show(axes, picture)
+                if below[i]:
+                    axes.set_xlabel(below[i][column], labelpad=3, **CAPTION)
+                if over[i]:
+                    look = {"weight": "normal", "loc": "center", "pad": 4}
+                    axes.set_title(over[i][column], **look, **CAPTION)
+                if column == 0:
+                    look = {"fontsize": 10, "weight": "bold", "linespacing": 1.1}
+                    axes.set_ylabel(titles[i], labelpad=5, **look)
+            y -= under[i]
+    return figure
 
 
 def _show(axes: Any, picture: Any) -> None:
     array = as_array(picture)
     crisp = max(array.shape[:2]) <= CELL
-    axes.imshow(
-        array,
-        cmap="gray" if array.ndim == 2 else None,
-        interpolation="nearest" if crisp else "antialiased",
-    )
-
-
-def _write_below(axes: Any, caption: str) -> None:
-    axes.set_xlabel(caption, fontsize=CAPTION_SIZE, labelpad=3, linespacing=1.15)
+    axes.imshow(array, cmap="gray", interpolation="nearest" if crisp else "antialiased")
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
 
 
 def _quoted(captions: Sequence[str]) -> str:
@@ -104,42 +122,28 @@ def _quoted(captions: Sequence[str]) -> str:
 
 
 def plot_drawings(
-    rows: Mapping[str, Sequence[Any]], captions: Sequence[str], title: str | None = None
+    rows: Mapping[str, Sequence[Any]], captions: Sequence[str], title: str = ""
 ) -> Figure:
     """What several models draw for the same prompts: one row a model, one column a prompt.
 
     Args:
         rows: name of a model ("not adapted", "Serial LoRA", "real") to N pictures as in
-            :func:`serial_lora_course.figures.base.show_pictures`, such as uint8 (N, height, width, 3).
+            :func:`serial_lora_course.figures.pictures.show_pictures`, such as uint8
+            (N, height, width, 3).
         captions: N prompts, over the columns.
         title: what all of them have in common, over everything.
 
     Raises:
         SerialLoRAError: there is nothing to show, or not one picture a prompt in each row.
     """
-    if not rows or not len(captions):
-        raise SerialLoRAError("there are no drawings to show; pass at least one row and column.")
-    for name, pictures in rows.items():
-        if len(pictures) != len(captions):
-            raise SerialLoRAError(
-                f"row {name!r} has {len(pictures)} pictures for {len(captions)} captions; pass one "
-                "picture a caption."
-            )
-    over = [_wrapped(caption) for caption in captions]
-    with house_style():
-        top = _height(over) + 4 + (HEADING if title else 0)
-        figure, grid = _cells(list(rows), len(captions), top)
-        if title:
-            style = {"fontsize": 11, "weight": "bold", "va": "top"}
-            left = grid[0, 0].get_position().x0
-            figure.text(left, 1 - 6 / SCREEN_DPI / figure.get_figheight(), title, **style)
-        for axes, words in zip(grid[0], over, strict=True):
-            axes.set_title(
-                words, fontsize=CAPTION_SIZE, weight="normal", loc="center", pad=4, linespacing=1.15
-            )
-        for line, pictures in zip(grid, rows.values(), strict=True):
-            for axes, picture in zip(line, pictures, strict=True):
-                _show(axes, picture)
+    if any(len(pictures) != len(captions) for pictures in rows.values()):
+        raise SerialLoRAError(f"pass one picture a caption, {len(captions)}, in every row.")
+    over = [captions, *[()] * len(rows)]
+    lines = [
+        _Row(name, pictures, over=words)
+        for (name, pictures), words in zip(rows.items(), over, strict=False)
+    ]
+    figure = _draw(lines, title)
     common = f" {title}." if title else ""
     return with_description(
         figure,
@@ -151,31 +155,19 @@ def plot_sheet(pictures: Sequence[Any], captions: Sequence[str], columns: int = 
     """A contact sheet: every picture with its caption below it.
 
     Args:
-        pictures: N of them, as in :func:`serial_lora_course.figures.base.show_pictures`.
+        pictures: N of them, as in :func:`serial_lora_course.figures.pictures.show_pictures`.
         captions: N texts.
         columns: pictures in a row.
 
     Raises:
         SerialLoRAError: there are no pictures, or not one caption a picture.
     """
-    if not len(pictures) or columns < 1:
-        raise SerialLoRAError("there are no pictures to show; pass at least one, in a column.")
-    if len(captions) != len(pictures):
-        raise SerialLoRAError(
-            f"{len(pictures)} pictures came with {len(captions)} captions; pass one a picture."
-        )
-    columns = min(columns, len(pictures))
-    rows = math.ceil(len(pictures) / columns)
-    words = [_wrapped(caption) for caption in captions]
-    below = [_height(words[row * columns : (row + 1) * columns]) + 5 for row in range(rows)]
-    with house_style():
-        figure, grid = _cells([""] * rows, columns, below=below)
-        for axes in grid.flat[len(pictures) :]:
-            axes.set_visible(False)
-        for axes, picture, caption in zip(grid.flat, pictures, words, strict=False):
-            _show(axes, picture)
-            _write_below(axes, caption)
-    return with_description(figure, f"{len(pictures)} drawings, row by row: {_quoted(captions)}.")
+    rows = [
+        _Row("", pictures[i : i + columns], below=captions[i : i + columns])
+        for i in range(0, max(len(pictures), len(captions)), columns)
+    ]
+    said = f"{len(pictures)} drawings, row by row: {_quoted(captions)}."
+    return with_description(_draw(rows), said)
 
 
 # ------------------------------------------------------------------- noise, and the way back
@@ -188,7 +180,7 @@ class PathRow:
     Attributes:
         title: what happens from left to right, such as "picture to noise".
         pictures: M latents of the path, decoded: pictures as in
-            :func:`serial_lora_course.figures.base.show_pictures`.
+            :func:`serial_lora_course.figures.pictures.show_pictures`.
         sigmas: (M,), the share of noise in each, from 0 to 1.
         steps: how many steps of the sampler lie behind each; None where nothing was sampled.
     """
@@ -214,27 +206,9 @@ def plot_flow_path(rows: Sequence[PathRow]) -> Figure:
         rows: such as the path of one picture, and the steps of one drawing.
 
     Raises:
-        SerialLoRAError: there is nothing to show, or not one sigma (and step) a picture.
+        SerialLoRAError: there is nothing to show, or not one sigma a picture.
     """
-    if not rows or not all(len(row.pictures) for row in rows):
-        raise SerialLoRAError("there is no path to show; pass rows with at least one picture.")
-    for row in rows:
-        steps = row.sigmas if row.steps is None else row.steps
-        if not len(row.pictures) == len(row.sigmas) == len(steps):
-            raise SerialLoRAError(
-                f"{row.title!r} has {len(row.pictures)} pictures, {len(row.sigmas)} sigmas and "
-                f"{len(steps)} steps; pass as many of each."
-            )
-    columns = max(len(row.pictures) for row in rows)
-    with house_style():
-        titles = [row.title for row in rows]
-        figure, grid = _cells(titles, columns, below=[LINE + 5] * len(rows))
-        for line, row in zip(grid, rows, strict=True):
-            for axes in line[len(row.pictures) :]:
-                axes.set_visible(False)
-            for axes, picture, words in zip(line, row.pictures, row.captions, strict=False):
-                _show(axes, picture)
-                _write_below(axes, words)
+    figure = _draw([_Row(row.title, row.pictures, below=row.captions) for row in rows])
     said = "; ".join(f"{row.title} ({', '.join(row.captions)})" for row in rows)
     return with_description(
         figure, f"Latents between picture (σ = 0) and noise (σ = 1), decoded. Rows: {said}."
@@ -253,26 +227,15 @@ def plot_sigmas(levels: Mapping[str, Any], bins: int = 40) -> Figure:
         SerialLoRAError: there are no levels, or one is outside 0 to 1.
     """
     columns = {name: np.asarray(values, float).ravel() for name, values in levels.items()}
-    if not columns or not all(len(values) for values in columns.values()):
-        raise SerialLoRAError("there are no noise levels to count; pass some under a name.")
-    for name, values in columns.items():
-        if not ((values >= 0) & (values <= 1)).all():
-            raise SerialLoRAError(
-                f"{name!r} holds a noise level outside 0 to 1; divide timesteps by a thousand."
-            )
+    for name, values in columns.items() or [("a histogram", [])]:
+        require_shares(values, name)
     with house_style():
         figure = Figure(figsize=(6.4, 3.2), layout="constrained")
         axes = figure.subplots()
         for place, (name, values) in enumerate(columns.items()):
-            axes.hist(
-                values,
-                bins=bins,
-                range=(0, 1),
-                density=True,
-                histtype="stepfilled",
-                label=f"{name}: half are below {np.median(values):.2f}",
-                **_hist_look(place),
-            )
+            label = f"{name}: half are below {np.median(values):.2f}"
+            look = {"histtype": "stepfilled", "label": label, **_hist_look(place)}
+            axes.hist(values, bins=bins, range=(0, 1), density=True, **look)
         axes.axhline(1, color=QUIET, linestyle=DASHED, label="all levels equally often")
         axes.set(
             xlim=(0, 1),
@@ -288,11 +251,7 @@ def plot_sigmas(levels: Mapping[str, Any], bins: int = 40) -> Figure:
 
 def _hist_look(place: int) -> dict[str, Any]:
     """Outlines that differ in line as well as in colour, and shine through one another."""
-    colours, lines = (BLUE, VERMILION, GREEN, INK), ("-", "--", ":", "-.")
-    colour = colours[place % 4]
-    return {
-        "edgecolor": colour,
-        "facecolor": to_rgba(colour, 0.15),
-        "linestyle": lines[place % 4],
-        "linewidth": 1.8,
-    }
+    colour = (BLUE, VERMILION, GREEN, INK)[place % 4]
+    line = ("-", "--", ":", "-.")[place % 4]
+    face = to_rgba(colour, 0.15)
+    return {"edgecolor": colour, "facecolor": face, "linestyle": line, "linewidth": 1.8}

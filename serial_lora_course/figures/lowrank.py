@@ -13,10 +13,11 @@ from torch import Tensor
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.lowrank import finite_matrix
-from serial_lora_course.figures.base import (
+from serial_lora_course.figures.style import (
     GREEN,
     INK,
-    METHODS,
+    METHOD_LOOKS,
+    PURPLE,
     QUIET,
     house_style,
     method_look,
@@ -79,10 +80,10 @@ def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
 # ------------------------------------------------------------------------ misses against rank
 
 _OTHERS = (
-    {"colour": INK, "line": "-", "marker": ""},
-    {"colour": QUIET, "line": "--", "marker": ""},
-    {"colour": GREEN, "line": "-.", "marker": ""},
-    {"colour": "#cc79a7", "line": ":", "marker": ""},
+    {"color": INK, "linestyle": "-"},
+    {"color": QUIET, "linestyle": "--"},
+    {"color": GREEN, "linestyle": "-."},
+    {"color": PURPLE, "linestyle": ":"},
 )
 
 
@@ -106,55 +107,40 @@ def plot_misses(
             f"ranks {list(ranks)} do not fit the misses given; pass misses at ranks 0 to the "
             "largest one, and ranks of at least 1."
         )
+    ranks = list(ranks)
     with house_style():
         width = max(5.6, 3.5 * len(panels))
         figure = Figure(figsize=(width, 3.7), layout="constrained")
         grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, (title, curves) in zip(grid, panels.items(), strict=True):
-            _draw_misses(axes, curves, list(ranks))
+            others = iter(_OTHERS * len(curves))
+            for name, curve in curves.items():
+                look = method_look(name) if name in METHOD_LOOKS else next(others)
+                values = [float(curve[rank]) for rank in ranks]
+                style = {"markersize": 5, "linewidth": 2, "clip_on": False, "label": name}
+                axes.plot(ranks, values, **style | look)
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(ranks, [str(rank) for rank in ranks])
+            axes.minorticks_off()
             axes.set_title(title, fontsize=11)
             axes.set_xlabel("rank r")
-        grid[0].set_ylabel("missed")
+        grid[0].set(ylim=(0, 1.02), ylabel="missed")
+        grid[0].yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)))
-    return with_description(figure, _miss_words(panels, list(ranks)))
-
-
-def _draw_misses(axes: Any, curves: Mapping[str, Tensor], ranks: list[int]) -> None:
-    others = iter(_OTHERS * len(curves))
-    for name, curve in curves.items():
-        look = method_look(name) if name in METHODS else next(others) | {"title": name}
-        values = [float(curve[rank]) for rank in ranks]
-        axes.plot(
-            ranks,
-            values,
-            color=look["colour"],
-            linestyle=look["line"],
-            marker=look["marker"],
-            markersize=5,
-            linewidth=2,
-            label=look["title"],
-            clip_on=False,
-        )
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(ranks, [str(rank) for rank in ranks])
-    axes.minorticks_off()
-    axes.set_ylim(0, 1.02)
-    axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-
-
-def _miss_words(panels: Mapping[str, Mapping[str, Tensor]], ranks: list[int]) -> str:
-    told = sorted({ranks[0], ranks[len(ranks) // 2], ranks[-1]})
+    chosen = sorted({ranks[0], ranks[len(ranks) // 2], ranks[-1]})
     said = []
     for title, curves in panels.items():
         lines = (
-            f"{method_look(name)['title']} "
-            + ", ".join(f"{float(curve[rank]):.0%}" for rank in told)
+            f"{method_look(name)['label']} "
+            + ", ".join(f"{float(curve[rank]):.0%}" for rank in chosen)
             for name, curve in curves.items()
         )
-        said.append(f"{' '.join(title.split())}: {'; '.join(lines)}")
-    at = ", ".join(map(str, told))
-    return f"Share that is missed against the rank; in numbers, at rank {at}. {'. '.join(said)}."
+        said.append(f"{title}: {'; '.join(lines)}")
+    at = ", ".join(map(str, chosen))
+    return with_description(
+        figure, f"Share that is missed at rank {at} of the ranks drawn. {'. '.join(said)}."
+    )
 
 
 # ------------------------------------------------------------------------ tokens that move
@@ -189,7 +175,7 @@ def plot_token_moves(
             for axes, (title, (before, after)) in zip(line, panels.items(), strict=True):
                 _draw_moves(axes, before.detach().numpy(), after.detach().numpy())
                 axes.set_title(title, fontsize=10, loc="center")
-            line[0].set_ylabel(formulas[method], fontsize=10, color=method_look(method)["colour"])
+            line[0].set_ylabel(formulas[method], fontsize=10, color=method_look(method)["color"])
     return with_description(figure, _move_words(rows))
 
 
@@ -225,5 +211,5 @@ def _move_words(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> str:
                 continue
             most, least = int(far.argmax()) + 1, int(far.argmin()) + 1
             parts.append(f"{title}: token {most} moves most, token {least} least")
-        said.append(f"{method_look(method)['title']}: {'; '.join(parts)}")
+        said.append(f"{method_look(method)['label']}: {'; '.join(parts)}")
     return f"Numbered tokens in a plane, with arrows from before to after. {'. '.join(said)}."

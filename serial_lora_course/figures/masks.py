@@ -22,14 +22,12 @@ from scipy.ndimage import binary_erosion
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.metrics import dice
-from serial_lora_course.figures.base import (
+from serial_lora_course.figures.pictures import as_array
+from serial_lora_course.figures.style import (
     BLUE,
     INK,
-    QUIET,
     VERMILION,
-    as_array,
     house_style,
-    method_look,
     with_description,
 )
 
@@ -107,7 +105,7 @@ def overlay(picture: Any, truth: Any | None, found: Any, contour: bool = True) -
     """The picture in grey with agreement, missed and invented pixels coloured.
 
     Args:
-        picture: as in :func:`serial_lora_course.figures.base.show_pictures`, of the masks' height and width.
+        picture: as in :func:`serial_lora_course.figures.pictures.show_pictures`, of the masks' height and width.
         truth: bool, (height, width) or (N, height, width); None when it is not known: what was
             found is then all blue.
         found: the prediction, as many masks as in ``truth``.
@@ -155,7 +153,7 @@ class OverlayRow:
 
     Attributes:
         title: what the row is, such as "best".
-        picture: as in :func:`serial_lora_course.figures.base.show_pictures`.
+        picture: as in :func:`serial_lora_course.figures.pictures.show_pictures`.
         found: name of a prediction to its mask or masks; every row has the same names.
         truth: bool, (height, width) or (N, height, width), or None when it is not known.
         boxes: (4,) or (N, 4), x0, y0, x1, y1 at pixel edges, or None.
@@ -226,8 +224,7 @@ def _draw_row(line: Sequence[Any], row: OverlayRow, columns: Sequence[str]) -> N
         axes.grid(False)
         axes.spines[:].set_visible(False)
         if name == "picture":
-            array = as_array(row.picture)
-            axes.imshow(array, cmap="gray" if array.ndim == 2 else None, interpolation="nearest")
+            axes.imshow(as_array(row.picture), cmap="gray", interpolation="nearest")
             axes.set_ylabel(row.title, fontsize=10, weight="bold")
             for box in np.reshape([] if row.boxes is None else row.boxes, (-1, 4)):
                 _draw_box(axes, box)
@@ -263,89 +260,3 @@ def _overlay_words(rows: Sequence[OverlayRow], names: Sequence[str]) -> str:
         f"Pictures with predicted masks laid over them, found pixels blue, missed yellow, invented "
         f"vermilion. {what}: {'; '.join(said)}."
     )
-
-
-# --------------------------------------------------------------------------- every picture's Dice
-
-
-def plot_dice_per_picture(scores: Mapping[str, Sequence[float]]) -> Figure:
-    """Every picture's Dice, since an average hides the pictures on which a model fails.
-
-    Left, all pictures of each prediction as points, with the median as a bar. Then, for each
-    prediction after the first, a picture's Dice before (across) and after (up): points above the
-    diagonal got better, points below it worse.
-
-    Args:
-        scores: name to one Dice a picture, between 0 and 1, the pictures in the same order
-            everywhere; the first is what the others are compared with. Names of methods, such as
-            ``serial_lora``, get their title and colour.
-
-    Raises:
-        SerialLoRAError: if there are no scores, their numbers differ, or one is not a share.
-    """
-    columns = {name: np.asarray(values, float) for name, values in scores.items()}
-    _check_scores(columns)
-    names = list(columns)
-    first, others = names[0], names[1:]
-    looks = [method_look(name) for name in names]
-    looks[0] = looks[0] | {"colour": QUIET, "marker": "o"}
-    with house_style():
-        width = 1.5 + 0.95 * len(names)
-        figure = Figure(figsize=(max(4.6, width + 3.1 * len(others)), 3.5), layout="constrained")
-        ratios = {"width_ratios": [width, *[3.1] * len(others)]}
-        grid = figure.subplots(1, 1 + len(others), squeeze=False, sharey=True, gridspec_kw=ratios)
-        _strip(grid[0, 0], list(columns.values()), looks)
-        for axes, name, look in zip(grid[0, 1:], others, looks[1:], strict=True):
-            _before_and_after(axes, columns[first], columns[name], looks[0]["title"], look)
-        grid[0, 0].set(ylim=(-0.03, 1.03), ylabel="Dice of a picture")
-    return with_description(figure, _score_words(columns))
-
-
-def _check_scores(columns: Mapping[str, np.ndarray]) -> None:
-    lengths = {len(values) for values in columns.values()}
-    if not columns or 0 in lengths:
-        raise SerialLoRAError("there are no scores to draw; pass one Dice a picture.")
-    if len(lengths) > 1:
-        said = ", ".join(f"{name}: {len(values)}" for name, values in columns.items())
-        raise SerialLoRAError(f"the numbers of pictures differ ({said}); score the same pictures.")
-    for name, values in columns.items():
-        if not ((values >= 0) & (values <= 1)).all():
-            raise SerialLoRAError(f"{name!r} holds a Dice outside 0 to 1; pass shares.")
-
-
-def _strip(axes: Any, columns: Sequence[np.ndarray], looks: Sequence[Mapping[str, str]]) -> None:
-    chance = np.random.default_rng(0)  # sideways places only: they mean nothing
-    for place, (values, look) in enumerate(zip(columns, looks, strict=True)):
-        sideways = place + chance.uniform(-0.24, 0.24, len(values))
-        axes.scatter(sideways, values, s=12, color=look["colour"], alpha=0.6, linewidths=0)
-        median = float(np.median(values))
-        axes.plot([place - 0.36, place + 0.36], [median, median], color=INK, linewidth=2)
-    titles = [look["title"].replace(" ", "\n", 1) for look in looks]
-    axes.set_xticks(range(len(looks)), titles, fontsize=9)
-    axes.grid(axis="x", visible=False)
-    axes.set(xlim=(-0.6, len(looks) - 0.4), title="every picture, median")
-
-
-def _before_and_after(
-    axes: Any, before: np.ndarray, after: np.ndarray, first: str, look: Mapping[str, str]
-) -> None:
-    worse = after < before
-    axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1)
-    axes.scatter(before[~worse], after[~worse], s=14, color=look["colour"], alpha=0.75)
-    axes.scatter(before[worse], after[worse], s=18, marker="x", color=INK, linewidths=1.2)
-    axes.set(xlim=(-0.03, 1.03), aspect="equal", xlabel=first, title=look["title"])
-    words = f"better: {int((after > before).sum())}\nworse (×): {int(worse.sum())}"
-    axes.text(0.98, 0.03, words, ha="right", va="bottom", fontsize=9, transform=axes.transAxes)
-
-
-def _score_words(columns: Mapping[str, np.ndarray]) -> str:
-    before = next(iter(columns.values()))
-    said = []
-    for name, values in columns.items():
-        title = method_look(name)["title"]
-        text = f"{title}: median {np.median(values):.2f}, worst {values.min():.2f}"
-        if values is not before:
-            better, worse = int((values > before).sum()), int((values < before).sum())
-            text += f", better on {better} and worse on {worse}"
-        said.append(text)
-    return f"Dice of each of {len(before)} pictures. {'; '.join(said)}."

@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.spectra import ADAPTED, CHANGE, WEIGHT
-from serial_lora_course.figures.base import INK, QUIET, house_style, method_look, with_description
+from serial_lora_course.figures.results import draw_mean
+from serial_lora_course.figures.style import INK, QUIET, house_style, method_look, with_description
+from serial_lora_course.figures.tables import require_columns
 
 PROJECTIONS = ("q", "k", "v")
 TICKS = (1, 4, 16, 64, 256, 1024, 4096)
@@ -43,18 +45,12 @@ def plot_spectra(
         base = next(iter(spectra.values()))[WEIGHT]
         for name, matrices in spectra.items():
             look = method_look(name)
-            style = {"color": look["colour"], "linewidth": 1.6}
-            axes.plot(matrices[ADAPTED], label=f"W + dW, {look['title']}", **style)
+            color, label = look["color"], look["label"]
+            axes.plot(matrices[ADAPTED], color=color, linewidth=1.6, label=f"W + dW, {label}")
             change = matrices[CHANGE]
+            broken = {"linestyle": "--", "marker": look["marker"], "markersize": 2.5}
             seen = change[change > SMALLEST * base.max()]
-            axes.plot(
-                seen,
-                label=f"dW, {look['title']}",
-                linestyle="--",
-                marker=look["marker"],
-                markersize=2.5,
-                **style,
-            )
+            axes.plot(seen, color=color, linewidth=1.6, label=f"dW, {label}", **broken)
         axes.plot(base, label="W", color=INK, linestyle=":", linewidth=2.2)
         axes.set(xscale="log", yscale="log")  # dW is only r of the many indices
         ticks = [tick for tick in TICKS if tick <= len(base)]
@@ -81,18 +77,12 @@ def plot_shifts(
         for name, matrices in spectra.items():
             look = method_look(name)
             shift = _shift(matrices)
-            axes.plot(shift, color=look["colour"], linewidth=1.4, label=look["title"])
+            axes.plot(shift, color=look["color"], linewidth=1.4, label=look["label"])
         axes.set_yscale("symlog", linthresh=1, linscale=0.7)  # small values can move by any percent
         axes.yaxis.set_major_formatter(lambda shift, _: f"{shift:+g}%" if shift else "0%")
 
-    return _grid(
-        frames,
-        tower,
-        blocks,
-        draw,
-        "singular value of W + dW\nbeside W's, in percent",
-        _shift_words,
-    )
+    axis = "singular value of W + dW\nbeside W's, in percent"
+    return _grid(frames, tower, blocks, draw, axis, _shift_words)
 
 
 def _shift(matrices: Mapping[str, pd.Series]) -> pd.Series:
@@ -136,24 +126,15 @@ def _blocks(
 ) -> list[int]:
     if not frames:
         raise SerialLoRAError("there are no spectra to draw; pass one frame a method.")
-    there = sorted(
-        set.intersection(
-            *(set(frame.loc[frame["tower"] == tower, "block"]) for frame in frames.values())
-        )
-    )
-    if not there:
-        towers = sorted({name for frame in frames.values() for name in frame["tower"]})
+    of_each = [set(frame.loc[frame["tower"] == tower, "block"]) for frame in frames.values()]
+    there = sorted(set.intersection(*of_each))
+    if not there or (blocks is not None and not (blocks and set(blocks) <= set(there))):
         raise SerialLoRAError(
-            f"the spectra have no block of a tower {tower!r} in common; their towers are "
-            f"{', '.join(towers)}."
+            f"the {tower} tower has no spectra of {blocks or 'any block'} in every frame; choose "
+            f"from {there} or another tower."
         )
     if blocks is None:
         return sorted({there[0], there[(len(there) - 1) // 2], there[-1]})
-    if not blocks or not set(blocks) <= set(there):
-        raise SerialLoRAError(
-            f"the spectra have no block {sorted(set(blocks) - set(there))} in the {tower} tower; "
-            f"choose from {there}."
-        )
     return list(blocks)
 
 
@@ -175,7 +156,7 @@ def _spectra_words(panels: Sequence[Mapping[str, Mapping[str, pd.Series]]]) -> s
         changes = [spectra[name][CHANGE] for spectra in panels]
         largest, last = ([change.iloc[i] for change in changes] for i in (0, -1))
         said.append(
-            f"{method_look(name)['title']}'s dW has {min(largest):.2g} to {max(largest):.2g} first "
+            f"{method_look(name)['label']}'s dW has {min(largest):.2g} to {max(largest):.2g} first "
             f"and {min(last):.1g} to {max(last):.1g} at index {len(changes[0])}, its last"
         )
     return "; ".join(said)
@@ -186,7 +167,7 @@ def _shift_words(panels: Sequence[Mapping[str, Mapping[str, pd.Series]]]) -> str
     for name in panels[0]:
         shifts = pd.concat([_shift(spectra[name]) for spectra in panels])
         said.append(
-            f"{method_look(name)['title']}'s singular values of W + dW are {shifts.min():+.1f}% to "
+            f"{method_look(name)['label']}'s singular values of W + dW are {shifts.min():+.1f}% to "
             f"{shifts.max():+.1f}% from W's, {shifts.abs().mean():.1f}% on average"
         )
     return "; ".join(said)
@@ -212,19 +193,16 @@ def plot_depth(
         table: tidy, with the columns ``block``, ``measure`` and those that make lines and panels.
         axis: what the measure is, for the axis.
         line, panel: columns whose values make the lines and the panels.
-        looks: value of ``line`` to colour, marker, line and title; the methods' own if left out.
+        looks: value of ``line`` to color, marker and linestyle; the methods' own if left out.
         reference: a height and what it stands for: a grey broken line.
 
     Raises:
         SerialLoRAError: a column is missing or there are no rows.
     """
-    missing = [name for name in ("block", measure, line, panel) if name not in table.columns]
-    if missing or table.empty:
-        what = f"lacks {', '.join(missing)}" if missing else "has no rows"
-        raise SerialLoRAError(f"the table {what}; pass one row a block and {panel}.")
+    require_columns(table, ["block", measure, line, panel])
     panels = {name: part for name, part in table.groupby(panel, sort=False)}
     lines = list(dict.fromkeys(table[line]))
-    looks = looks or {name: method_look(name) for name in lines}
+    looks = {name: {"label": name} | looks[name] if looks else method_look(name) for name in lines}
     with house_style():
         figure = Figure(figsize=(3.1 * len(panels) + 0.8, 3.4), layout="constrained")
         row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
@@ -233,51 +211,26 @@ def plot_depth(
                 height, name = reference
                 axes.axhline(height, color=QUIET, linestyle="--", label=name)
             for name in lines:
-                look = looks[name]
-                by_block = part.loc[part[line] == name].groupby("block")[measure]
-                mean, low, high = by_block.mean(), by_block.min(), by_block.max()
-                axes.fill_between(mean.index, low, high, color=look["colour"], alpha=0.16, lw=0)
-                axes.plot(
-                    mean,
-                    color=look["colour"],
-                    marker=look["marker"],
-                    linestyle=look["line"],
-                    markersize=4.5,
-                    label=look["title"],
-                )
+                runs = part[part[line] == name]
+                draw_mean(axes, runs["block"], runs[measure], looks[name])
             axes.set(title=title, xticks=sorted(table["block"].unique()))
         row[0].set_ylabel(axis)
         row[0].set_ylim(bottom=0)
         figure.supxlabel("block", fontsize=11)
         handles, labels = row[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)))
-    return with_description(
-        figure, _depth_words(table, measure, axis, line, panel, looks, reference)
-    )
-
-
-def _depth_words(
-    table: pd.DataFrame,
-    measure: str,
-    axis: str,
-    line: str,
-    panel: str,
-    looks: Mapping[str, Mapping[str, str]],
-    reference: tuple[float, str] | None,
-) -> str:
-    ends = (table["block"].min(), table["block"].max())
+    first, last = table["block"].min(), table["block"].max()
     said = []
-    for title, part in table.groupby(panel, sort=False):
+    for title, part in panels.items():
         means = part.groupby([line, "block"], sort=False)[measure].mean()
         values = [
-            f"{looks[name]['title']} {means[name][ends[0]]:.2f} to {means[name][ends[1]]:.2f}"
+            f"{looks[name]['label']} {means[name][first]:.2f} to {means[name][last]:.2f}"
             for name in dict.fromkeys(part[line])
         ]
         said.append(f"{title}: {', '.join(values)}")
     grey = f" Grey line, {reference[1]}: {reference[0]:.2f}." if reference else ""
-    return (
-        f"{axis.replace(chr(10), ' ')}, from block {ends[0]} to block {ends[1]}: "
-        f"{'; '.join(said)}.{grey}"
+    return with_description(
+        figure, f"{axis}, from block {first} to block {last}: {'; '.join(said)}.{grey}"
     )
 
 
@@ -313,13 +266,13 @@ def plot_positions(
         for place, ((lab, method), part) in enumerate(columns.items()):
             look, mean = method_look(method), part[measure].mean()
             x = place + jitter.uniform(-0.22, 0.22, len(part))
-            axes.scatter(x, part[measure], s=12, color=look["colour"], alpha=0.45, linewidths=0)
+            axes.scatter(x, part[measure], s=12, color=look["color"], alpha=0.45, linewidths=0)
             axes.plot([place - 0.3, place + 0.3], [mean, mean], color=INK, linewidth=2.2)
             said.append(
-                f"{lab.upper()}, {look['title']}: mean {mean:.0%}, from "
+                f"{lab.upper()}, {look['label']}: mean {mean:.0%}, from "
                 f"{part[measure].min():.0%} to {part[measure].max():.0%}"
             )
-        names = [f"{lab.upper()}\n{method_look(method)['title']}" for lab, method in columns]
+        names = [f"{lab.upper()}\n{method_look(method)['label']}" for lab, method in columns]
         axes.set_xticks(range(len(columns)), names)
         axes.set(ylim=(-0.03, 1.03), ylabel=axis)
         axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
@@ -328,6 +281,6 @@ def plot_positions(
     luck = "" if chance is None else f" By luck: {chance:.0%}."
     return with_description(
         figure,
-        f"{axis.replace(chr(10), ' ')}; a dot is a block, projection and seed, the bar their mean. "
+        f"{axis}; a dot is a block, projection and seed, the bar their mean. "
         f"{'; '.join(said)}.{luck}",
     )

@@ -1,6 +1,7 @@
 """Pictures of sweeps: accuracy over the rates of A and B, and over the rank.
 
-Each function returns a figure that carries its description in words, as in `serial_lora_course.figures.base`.
+A point is the mean over seeds of the average over data sets, and its bar runs from the worst to the
+best seed; a grey line is zero-shot accuracy.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.base import (
+from serial_lora_course.figures.results import average_over_datasets, in_house_order
+from serial_lora_course.figures.style import (
     DASHED,
     INK,
     QUIET,
-    average_over_datasets,
     house_style,
-    in_house_order,
     method_look,
     with_description,
 )
+from serial_lora_course.figures.tables import require_columns, require_shares
 
 ZERO_SHOT = "zero_shot_dataset"
+ZERO_SHOT_LOOK = {"color": QUIET, "linestyle": DASHED}
 _MARKERS = "osD^vP*X"
 _LINES = ("-", (0, (6, 2)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
@@ -33,18 +35,17 @@ _LINES = ("-", (0, (6, 2)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 def plot_ratio_sweep(frame: pd.DataFrame) -> Figure:
     """Accuracy against the rate of B, one picture a method, one line for each rate of A.
 
-    A point is the mean over seeds of the average over data sets, and its bar runs from the worst
-    to the best seed. A ring marks equal rates (a ratio of 1); a grey line is zero-shot accuracy.
+    A ring marks equal rates, a ratio of 1.
 
     Args:
-        frame: one row a run, as `serial_lora_course.labs.records.frame` gives it, with the columns dataset,
-            method, seed, ratio, lr (the rate of A), accuracy and zero_shot_dataset, which are
-            between 0 and 1.
+        frame: one row a run, as `serial_lora_course.labs.records.frame` gives it, with the columns
+            dataset, method, seed, ratio, lr (the rate of A), accuracy and zero_shot_dataset, which
+            are between 0 and 1.
 
     Raises:
         SerialLoRAError: a column is missing, there are no rows, or an accuracy is not a share.
     """
-    points = seed_averages(frame, ["method", "lr", "ratio"], ["accuracy", ZERO_SHOT])
+    points = _seed_averages(frame, ["method", "lr", "ratio"])
     points["rate_B"] = points["lr"] * points["ratio"]
     methods = in_house_order(points["method"])
     rates = sorted(points["lr"].unique())
@@ -62,19 +63,19 @@ def plot_ratio_sweep(frame: pd.DataFrame) -> Figure:
         panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
         for axes, method in zip(panels, methods, strict=True):
             part = points[points["method"] == method]
-            axes.axhline(100 * part[ZERO_SHOT].mean(), color=QUIET, linestyle=DASHED)
+            axes.axhline(100 * part[ZERO_SHOT].mean(), **ZERO_SHOT_LOOK)
             for rate, line in part.groupby("lr"):
                 _line_with_bars(axes, line, "rate_B", looks[rate])
             equal = part[part["ratio"] == 1].groupby("rate_B")["accuracy"].mean()
             axes.scatter(equal.index, 100 * equal, s=150, facecolors="none", edgecolors=INK)
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
-            axes.set(title=method_look(method)["title"], xlabel="learning rate of B")
+            axes.set(title=method_look(method)["label"], xlabel="learning rate of B")
         panels[0].set_ylabel("accuracy (%)")
         handles = [Line2D([], [], label=f"A at {rate:g}", **looks[rate]) for rate in rates]
         ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "linestyle": ""}
         handles.append(Line2D([], [], color=INK, label="B at A's rate", **ring))
-        handles.append(Line2D([], [], color=QUIET, linestyle=DASHED, label="zero-shot"))
+        handles.append(Line2D([], [], label="zero-shot", **ZERO_SHOT_LOOK))
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return with_description(figure, _ratio_words(points, methods))
 
@@ -82,35 +83,27 @@ def plot_ratio_sweep(frame: pd.DataFrame) -> Figure:
 def plot_rank_sweep(frame: pd.DataFrame) -> Figure:
     """Accuracy against the rank, and the same runs against the number of parameters.
 
-    A point is the mean over seeds of the average over data sets, and its bar runs from the worst
-    to the best seed. Left, methods are compared at equal rank; right, at equal budget.
+    Left, methods are compared at equal rank; right, at equal budget.
 
     Args:
-        frame: one row a run, as `serial_lora_course.labs.records.frame` gives it, with the columns dataset,
-            method, seed, rank (the adapter's), parameters, accuracy and zero_shot_dataset, which
-            are between 0 and 1.
+        frame: one row a run, as `serial_lora_course.labs.records.frame` gives it, with the columns
+            dataset, method, seed, rank (the adapter's), parameters, accuracy and zero_shot_dataset,
+            which are between 0 and 1.
 
     Raises:
         SerialLoRAError: a column is missing, there are no rows, or an accuracy is not a share.
     """
-    points = seed_averages(frame, ["method", "rank", "parameters"], ["accuracy", ZERO_SHOT])
+    points = _seed_averages(frame, ["method", "rank", "parameters"])
     methods = in_house_order(points["method"])
     with house_style():
         figure = Figure(figsize=(9.6, 4.3), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         for axes, column in zip(panels, ("rank", "parameters"), strict=True):
-            axes.axhline(100 * points[ZERO_SHOT].mean(), color=QUIET, linestyle=DASHED)
+            axes.axhline(100 * points[ZERO_SHOT].mean(), label="zero-shot", **ZERO_SHOT_LOOK)
             for step, method in enumerate(methods):
-                look = method_look(method)
-                style = {
-                    "color": look["colour"],
-                    "marker": look["marker"],
-                    "linestyle": look["line"],
-                    "label": look["title"],
-                }
                 part = points[points["method"] == method]
                 shifted = part.assign(**{column: part[column] * 1.03**step})
-                _line_with_bars(axes, shifted, column, style)
+                _line_with_bars(axes, shifted, column, method_look(method))
             axes.set_xscale("log", base=2)
             ticks = sorted(points[column].unique())
             words = [f"{tick / 1000:,.0f}k" if column == "parameters" else tick for tick in ticks]
@@ -119,72 +112,46 @@ def plot_rank_sweep(frame: pd.DataFrame) -> Figure:
         panels[0].set(title="at equal rank", xlabel="rank of the adapter", ylabel="accuracy (%)")
         panels[1].set(title="at equal budget", xlabel="trained parameters")
         handles, labels = panels[0].get_legend_handles_labels()
-        handles.append(Line2D([], [], color=QUIET, linestyle=DASHED))
-        figure.legend(handles, [*labels, "zero-shot"], loc="outside upper center", ncols=4)
+        figure.legend(handles, labels, loc="outside upper center", ncols=4)
     return with_description(figure, _rank_words(points, methods))
 
 
-def seed_averages(frame: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:
-    """The average over data sets of each combination of ``by`` and seed that ran on all of them.
-
-    Returns:
-        Columns of ``by``, seed, and ``measures`` in their own unit; one row a combination.
-
-    Raises:
-        SerialLoRAError: a column is missing, nothing ran on every data set, or the first measure
-            is not a share between 0 and 1.
-    """
-    needed = ["dataset", "seed", *by, *measures]
-    missing = [name for name in needed if name not in frame.columns]
-    if missing or frame.empty:
-        what = f"lacks {', '.join(missing)}" if missing else "has no rows"
-        raise SerialLoRAError(
-            f"the table of the sweep {what}; it needs one row a run with {', '.join(needed)}."
-        )
-    if not frame[measures[0]].between(0, 1).all():
-        raise SerialLoRAError(
-            f"{measures[0]} is a share between 0 and 1; divide percentages by 100."
-        )
+def _seed_averages(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """The average over data sets of each combination of ``by`` and seed that ran on all of them."""
+    measures = ["accuracy", ZERO_SHOT]
+    require_columns(frame, ["dataset", "seed", *by, *measures])
+    require_shares(frame["accuracy"], "accuracy")
     averages = average_over_datasets(frame, [*by, "seed"], measures)
     if averages.empty:
         raise SerialLoRAError("no setting ran on every data set of the sweep; finish its runs.")
     return averages
 
 
-def _line_with_bars(axes: Any, runs: pd.DataFrame, column: str, style: dict[str, Any]) -> None:
+def _line_with_bars(axes: Any, runs: pd.DataFrame, column: str, look: dict[str, Any]) -> None:
     """Means over seeds against a column, with bars from the worst to the best seed."""
     by_place = 100 * runs.groupby(column)["accuracy"].agg(["mean", "min", "max"])
-    below, above = by_place["mean"] - by_place["min"], by_place["max"] - by_place["mean"]
-    axes.errorbar(
-        by_place.index,
-        by_place["mean"],
-        yerr=[below, above],
-        markersize=5,
-        elinewidth=0.9,
-        capsize=2,
-        **style,
-    )
+    mean = by_place["mean"]
+    spread = [mean - by_place["min"], by_place["max"] - mean]
+    axes.errorbar(mean.index, mean, spread, markersize=5, elinewidth=0.9, capsize=2, **look)
 
 
 def _ratio_words(points: pd.DataFrame, methods: Sequence[str]) -> str:
     said = []
     for method in methods:
         cells = points[points["method"] == method].groupby(["lr", "ratio"])["accuracy"].mean()
-        parts = [f"best {_cell_words(cells)}"]
         equal = cells[cells.index.get_level_values("ratio") == 1]
+        chosen = [("best", cells, cells.idxmax()), ("worst", cells, cells.idxmin())]
         if len(equal):
-            parts.append(f"best with equal rates {_cell_words(equal)}")
-        parts.append(f"worst {_cell_words(cells, best=False)}")
-        said.append(f"{method_look(method)['title']}: {'; '.join(parts)}")
+            chosen.insert(1, ("best with equal rates", equal, equal.idxmax()))
+        parts = [
+            f"{name} {means[rate, ratio]:.1%} (A {rate:g}, B {rate * ratio:g})"
+            for name, means, (rate, ratio) in chosen
+        ]
+        said.append(f"{method_look(method)['label']}: {'; '.join(parts)}")
     return (
         "Accuracy against the learning rate of B, one line for each rate of A, averaged over data "
         f"sets and {points['seed'].nunique()} seeds. {'. '.join(said)}."
     )
-
-
-def _cell_words(cells: pd.Series, best: bool = True) -> str:
-    rate, ratio = cells.idxmax() if best else cells.idxmin()
-    return f"{cells.loc[(rate, ratio)]:.1%} (A {rate:g}, B {rate * ratio:g})"
 
 
 def _rank_words(points: pd.DataFrame, methods: Sequence[str]) -> str:
@@ -192,7 +159,7 @@ def _rank_words(points: pd.DataFrame, methods: Sequence[str]) -> str:
     for method in methods:
         by_rank = points[points["method"] == method].groupby("rank")["accuracy"].mean()
         cells = ", ".join(f"{rank} {value:.1%}" for rank, value in by_rank.items())
-        said.append(f"{method_look(method)['title']}: {cells}")
+        said.append(f"{method_look(method)['label']}: {cells}")
     return (
         "Accuracy at each rank, averaged over data sets and "
         f"{points['seed'].nunique()} seeds. {'. '.join(said)}."

@@ -7,14 +7,14 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.base import save_figure
+from serial_lora_course.figures.style import save_figure
 
 
 def save_run(figure: Figure, path: Path, **options: int) -> Path:
     """Write a run's figure, and the folder for it; the path.
 
     Args:
-        options: of :func:`serial_lora_course.figures.base.save_figure`.
+        options: of :func:`serial_lora_course.figures.style.save_figure`.
 
     Raises:
         SerialLoRAError: the file cannot be written.

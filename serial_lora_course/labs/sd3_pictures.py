@@ -17,8 +17,8 @@ from torch import Tensor
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.flow import TRAIN_TIMESTEPS, add_noise
-from serial_lora_course.figures.base import SCREEN_DPI
 from serial_lora_course.figures.drawings import PathRow, plot_sheet
+from serial_lora_course.figures.style import SCREEN_DPI
 from serial_lora_course.labs.pictures import save_run
 from serial_lora_course.labs.sd3 import CONFIGS, Sd3LabConfig, draw, starting_noise
 from serial_lora_course.labs.sd3_inputs import decode_latents, encode_pictures

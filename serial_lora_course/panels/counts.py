@@ -7,27 +7,16 @@ environment asks for that everywhere.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import ipywidgets
 import pandas as pd
 
 from serial_lora.counting import BYTES_PER_FLOAT32, lora_count, serial_lora_count
-from serial_lora_course.figures.base import METHODS, display_figure, plot_counts
+from serial_lora_course.figures.counts import plot_counts
+from serial_lora_course.figures.style import METHOD_LOOKS, display_figure
+from serial_lora_course.frontend import is_static
 from serial_lora_course.models.architectures import ARCHITECTURES
-
-STATIC_VARIABLE = "SERIAL_LORA_STATIC"
-
-
-def is_static() -> bool:
-    """Whether panels should be still: asked for by the environment, or no notebook kernel."""
-    asked = os.environ.get(STATIC_VARIABLE, "").strip().lower()
-    if asked:
-        return asked not in ("0", "false", "no")
-    from IPython import get_ipython
-
-    return getattr(get_ipython(), "kernel", None) is None
 
 
 def count_table(rank: int, width: int, depth: int) -> pd.DataFrame:
@@ -63,7 +52,7 @@ def _count_html(table: pd.DataFrame) -> str:
             f"<td style='text-align:right;padding:2px 12px'>"
             f"{_readable_bytes(row['float32 bytes'])}</td>"
             f"<td style='width:280px'><div role='img' aria-label='{share:.0f}% of the longer bar' "
-            f"style='height:16px;width:{share:.2f}%;background:{METHODS[key]['colour']}'></div></td>"
+            f"style='height:16px;width:{share:.2f}%;background:{METHOD_LOOKS[key]['color']}'></div></td>"
             "</tr>"
         )
     ratio = table["ratio"].iloc[0]

@@ -29,8 +29,10 @@ import traitlets
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.base import display_figure, display_table
 from serial_lora_course.figures.drawings import plot_drawings
+from serial_lora_course.figures.style import display_figure
+from serial_lora_course.figures.tables import display_table
+from serial_lora_course.frontend import is_static
 from serial_lora_course.labs.sd3 import CONFIGS, Sd3LabConfig, draw
 from serial_lora_course.labs.sd3_inputs import Prompts, read_prompts
 from serial_lora_course.models.judges import Judge
@@ -42,7 +44,6 @@ from serial_lora_course.panels.base import (
     png_bytes,
     scale_slider,
 )
-from serial_lora_course.panels.counts import is_static
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 SHOWN = 256

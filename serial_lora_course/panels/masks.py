@@ -11,7 +11,7 @@ few scales, and the mean Dice over all scales.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
@@ -23,7 +23,6 @@ import ipywidgets
 import numpy as np
 import torch
 import traitlets
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_iou
@@ -31,13 +30,6 @@ from torchvision.ops import box_iou
 from serial_lora.errors import SerialLoRAError
 from serial_lora.metrics import dice
 from serial_lora_course.data.segmentation import SegmentationExample
-from serial_lora_course.figures.base import (
-    QUIET,
-    display_figure,
-    house_style,
-    method_look,
-    with_description,
-)
 from serial_lora_course.figures.masks import (
     BOX_COLOUR,
     COLOURS,
@@ -46,6 +38,11 @@ from serial_lora_course.figures.masks import (
     overlay,
     plot_overlays,
 )
+from serial_lora_course.figures.scores import plot_dice_by_scale
+from serial_lora_course.figures.style import (
+    display_figure,
+)
+from serial_lora_course.frontend import is_static
 from serial_lora_course.labs.sam import (
     PreparedExample,
     decode,
@@ -63,7 +60,6 @@ from serial_lora_course.panels.base import (
     png_bytes,
     scale_slider,
 )
-from serial_lora_course.panels.counts import is_static
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 CURVE_SCALES = tuple(float(scale) for scale in np.linspace(0, LARGEST_SCALE, 7))
@@ -384,45 +380,6 @@ def dice_by_scale(
     }
 
 
-def plot_dice_by_scale(
-    scores: Mapping[str, Sequence[float]], method: str, scales: Sequence[float] = CURVE_SCALES
-) -> Figure:
-    """Dice against the adapter's scale: each picture as a grey line, their mean in colour.
-
-    Args:
-        scores: as :func:`dice_by_scale` gives them.
-        method: whose colour and marker the mean has.
-
-    Raises:
-        SerialLoRAError: if there are no scores.
-    """
-    if not scores:
-        raise SerialLoRAError("there are no scores to draw; pass one Dice a picture and scale.")
-    look = method_look(method)
-    mean = np.mean(list(scores.values()), axis=0)
-    with house_style():
-        figure = Figure(figsize=(6, 3.4), layout="constrained")
-        axes = figure.subplots()
-        for number, values in enumerate(scores.values()):
-            label = None if number else "one picture"
-            axes.plot(scales, values, color=QUIET, linewidth=0.8, alpha=0.6, label=label)
-        axes.plot(
-            scales,
-            mean,
-            color=look["colour"],
-            marker=look["marker"],
-            linewidth=2.5,
-            label=f"mean, {look['title']}",
-        )
-        axes.set(xlabel="scale of the adapter (0: without it)", ylabel="Dice (higher is better)")
-        axes.set_ylim(0, 1.02)
-        axes.set_xticks(scales)
-        axes.legend(loc="lower left", fontsize=9)
-    said = ", ".join(f"{value:.2f} at {scale:g}" for scale, value in zip(scales, mean, strict=True))
-    words = f"Dice against the scale of the adapter, {len(scores)} pictures. Mean: {said}."
-    return with_description(figure, words)
-
-
 def _show_still(masks: MasksAtScales, scenes: Sequence[Scene]) -> None:
     rows = [
         OverlayRow(
@@ -440,7 +397,7 @@ def _show_still(masks: MasksAtScales, scenes: Sequence[Scene]) -> None:
     display_figure(plot_overlays(rows))
     scores = dice_by_scale(masks, scenes)
     if scores:
-        display_figure(plot_dice_by_scale(scores, masks.method))
+        display_figure(plot_dice_by_scale(scores, masks.method, CURVE_SCALES))
 
 
 def mask_panel(

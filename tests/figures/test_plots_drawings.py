@@ -12,7 +12,7 @@ from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.flow import sample_sigmas
-from serial_lora_course.figures import base as plots
+from serial_lora_course.figures import style as plots
 from serial_lora_course.figures.drawings import (
     CELL,
     PathRow,

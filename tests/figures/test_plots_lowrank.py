@@ -14,7 +14,7 @@ from serial_lora.lowrank import (
     tail_misses,
     undo_merged_weight,
 )
-from serial_lora_course.figures import base as plots
+from serial_lora_course.figures import style as plots
 from serial_lora_course.figures.lowrank import plot_layers, plot_misses, plot_token_moves
 
 PARTS = ("q", "k", "v")
@@ -188,7 +188,7 @@ def test_misses_are_drawn_where_they_are():
         assert list(line.get_xdata()) == ranks
         assert list(line.get_ydata()) == [float(curve[rank]) for rank in ranks]
     assert [line.get_label() for line in first.lines] == ["LoRA", ONE_ROW_SPACE, "Serial LoRA"]
-    assert first.lines[0].get_color() == plots.METHODS["lora"]["colour"]
+    assert first.lines[0].get_color() == plots.METHOD_LOOKS["lora"]["color"]
     assert len({line.get_color() for line in first.lines}) == 3
     words = plots.describe(figure)
     for text in (

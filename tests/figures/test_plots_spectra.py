@@ -129,7 +129,7 @@ def test_depth_shows_mean_and_range_over_seeds():
 
 def test_depth_takes_other_lines_and_panels():
     table = depth_table().rename(columns={"method": "comparison", "projection": "what"})
-    look = {"colour": "#000000", "marker": "o", "line": "-"}
+    look = {"color": "#000000", "marker": "o", "linestyle": "-"}
     looks = {"lora": look | {"title": "first"}, "serial_lora": look | {"title": "second"}}
     figure = plot_depth(table, "effective_rank", "overlap", "comparison", "what", looks)
     assert {"first", "second"} <= set(curves(figure.axes[0]))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.base import describe, figure_png
+from serial_lora_course.figures.style import describe, figure_png
 from serial_lora_course.figures.sweeps import plot_rank_sweep, plot_ratio_sweep, seed_averages
 from serial_lora_course.labs.methods import METHOD_TITLES
 

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.panels.counts import CountPanel, count_panel, count_table, is_static
+from serial_lora_course.frontend import is_static
+from serial_lora_course.panels.counts import CountPanel, count_panel, count_table
 
 
 def shown_counts(panel: CountPanel) -> list[int]:

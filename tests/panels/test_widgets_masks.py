@@ -30,8 +30,8 @@ from serial_lora import (
 )
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.segmentation import SegmentationExample
-from serial_lora_course.figures.base import as_array
 from serial_lora_course.figures.masks import overlay
+from serial_lora_course.figures.pictures import as_array
 from serial_lora_course.labs.sam import predict_masks
 from serial_lora_course.models.sam import SamBackbone
 from serial_lora_course.panels.masks import (
