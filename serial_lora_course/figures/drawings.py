@@ -76,12 +76,10 @@ def _draw(rows: Sequence[_Row], heading: str = "") -> Figure:
     if not rows:
         raise SerialLoRAError("there are no pictures to show; pass at least one.")
     titles = [_wrapped(row.title, TITLE_LETTERS) for row in rows]
-    over = [[_wrapped(words) for words in row.over] for row in rows]
-    below = [[_wrapped(words) for words in row.below] for row in rows]
     left = MARGIN + _height(titles, 0)
     width = left + (CELL + GAP) * max(len(row.pictures) for row in rows)
-    above = [_height(texts, 4) for texts in over]
-    under = [_height(texts, 5) for texts in below]
+    above = [_height(row.over, 4) for row in rows]
+    under = [_height(row.below, 5) for row in rows]
     height = len(rows) * (CELL + GAP) + sum(above) + sum(under) + GAP
     height += HEADING if heading else 0
     with house_style():
@@ -96,11 +94,11 @@ def _draw(rows: Sequence[_Row], heading: str = "") -> Figure:
                 x = left + column * (CELL + GAP)
                 axes = figure.add_axes((x / width, y / height, CELL / width, CELL / height))
                 _show(axes, picture)
-                if below[i]:
-                    axes.set_xlabel(below[i][column], labelpad=3, **CAPTION)
-                if over[i]:
+                if row.below:
+                    axes.set_xlabel(row.below[column], labelpad=3, **CAPTION)
+                if row.over:
                     look = {"weight": "normal", "loc": "center", "pad": 4}
-                    axes.set_title(over[i][column], **look, **CAPTION)
+                    axes.set_title(row.over[column], **look, **CAPTION)
                 if column == 0:
                     look = {"fontsize": 10, "weight": "bold", "linespacing": 1.1}
                     axes.set_ylabel(titles[i], labelpad=5, **look)
@@ -138,7 +136,7 @@ def plot_drawings(
     """
     if any(len(pictures) != len(captions) for pictures in rows.values()):
         raise SerialLoRAError(f"pass one picture a caption, {len(captions)}, in every row.")
-    over = [captions, *[()] * len(rows)]
+    over = [[_wrapped(caption) for caption in captions], *[()] * len(rows)]
     lines = [
         _Row(name, pictures, over=words)
         for (name, pictures), words in zip(rows.items(), over, strict=False)
@@ -157,13 +155,14 @@ def plot_sheet(pictures: Sequence[Any], captions: Sequence[str], columns: int = 
     Args:
         pictures: N of them, as in :func:`serial_lora_course.figures.pictures.show_pictures`.
         captions: N texts.
-        columns: pictures in a row.
+        columns: pictures in a row, at least 1.
 
     Raises:
         SerialLoRAError: there are no pictures, or not one caption a picture.
     """
+    below = [_wrapped(caption) for caption in captions]
     rows = [
-        _Row("", pictures[i : i + columns], below=captions[i : i + columns])
+        _Row("", pictures[i : i + columns], below=below[i : i + columns])
         for i in range(0, max(len(pictures), len(captions)), columns)
     ]
     said = f"{len(pictures)} drawings, row by row: {_quoted(captions)}."

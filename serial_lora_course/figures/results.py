@@ -229,6 +229,6 @@ def _results_words(parts: Mapping[str, pd.DataFrame], methods: Sequence[str], ch
         ]
         said.append(f"{name}, {chart.tick.format(most)}: {', '.join(words)}")
     return (
-        f"{chart.axis} against {chart.size}. Grey lines, and means with the most training pictures "
+        f"{chart.axis[0].upper()}{chart.axis[1:]} against {chart.size}. Grey lines, and means with the most training pictures "
         f"for {'; '.join(said)}."
     )

@@ -2,14 +2,12 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 from PIL import Image
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.figures.counts import plot_counts
 from serial_lora_course.figures.pictures import plot_shares, show_pictures
-from serial_lora_course.figures.tables import display_table, require_columns, require_shares
+from serial_lora_course.figures.tables import display_table
 
 
 def test_pictures_of_every_form_are_shown_alike():
@@ -62,23 +60,3 @@ def test_a_table_has_words_left_and_numbers_right(capture_display):
         "| a\\|b | 1,234,567 | 4.00 | **3.84** |",
         "| c | 8 | 3.25 | 1,000 |",
     ]
-
-
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda: show_pictures([]),
-        lambda: show_pictures([np.eye(2)] * 2, ["one"]),
-        lambda: show_pictures([np.zeros((2, 3, 4, 4))]),
-        lambda: plot_shares([np.eye(4)] * 2, ["a cat"], np.ones((2, 2))),
-        lambda: plot_counts({}),
-        lambda: require_columns(pd.DataFrame({"a": [1]}), ["a", "b"]),
-        lambda: require_columns(pd.DataFrame({"a": []}), ["a"]),
-        lambda: require_shares([0.5, 1.5], "Dice"),
-        lambda: require_shares([np.nan], "Dice"),
-        lambda: require_shares([], "Dice"),
-    ],
-)
-def test_what_does_not_fit_is_refused(draw):
-    with pytest.raises(SerialLoRAError):
-        draw()

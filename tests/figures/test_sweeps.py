@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.style import describe, figure_png
-from serial_lora_course.figures.sweeps import plot_rank_sweep, plot_ratio_sweep, seed_averages
+from serial_lora_course.figures.results import average_over_datasets
+from serial_lora_course.figures.style import describe
+from serial_lora_course.figures.sweeps import plot_rank_sweep, plot_ratio_sweep
 from serial_lora_course.labs.methods import METHOD_TITLES
 
 RATES, RATIOS = (1e-3, 1e-2), (1.0, 4.0, 10.0)
@@ -111,7 +111,6 @@ def test_the_words_name_best_plain_and_worst_cells():
     ):
         lr, ratio = cell
         assert f"{words} {means[cell]:.1f}% (A {lr:g}, B {lr * ratio:g})" in said
-    assert "3 seeds" in said and said.count("LoRA+:") == said.count("Serial LoRA+:") == 1
 
 
 def test_a_sweep_of_ranks_is_drawn_twice_at_rank_and_at_budget():
@@ -128,7 +127,7 @@ def test_a_sweep_of_ranks_is_drawn_twice_at_rank_and_at_budget():
                     mean_of(runs, **{"method": method, column: place})[0]
                 )
     said = describe(figure)
-    assert f"8 {mean_of(runs, method='serial_lora', rank=8)[0]:.1f}%" in said and "2 seeds" in said
+    assert f"8 {mean_of(runs, method='serial_lora', rank=8)[0]:.1f}%" in said
 
 
 @given(st.lists(st.booleans(), min_size=12, max_size=12).filter(any))
@@ -142,26 +141,6 @@ def test_only_what_ran_on_every_data_set_is_averaged(kept):
         expected.setdefault((row["ratio"], row["seed"]), []).append(row["accuracy"])
     wanted = runs["dataset"].nunique()
     expected = {k: statistics.mean(v) for k, v in expected.items() if len(v) == wanted}
-    if not expected:
-        with pytest.raises(SerialLoRAError, match="finish its runs"):
-            seed_averages(runs, ["ratio"], ["accuracy"])
-        return
-    table = seed_averages(runs, ["ratio"], ["accuracy"]).set_index(["ratio", "seed"])["accuracy"]
-    assert table.to_dict() == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("plot", [plot_ratio_sweep, plot_rank_sweep])
-def test_tables_that_will_not_do_are_refused(plot):
-    runs = ratio_runs() if plot is plot_ratio_sweep else rank_runs()
-    with pytest.raises(SerialLoRAError, match="lacks accuracy"):
-        plot(runs.drop(columns="accuracy"))
-    with pytest.raises(SerialLoRAError, match="has no rows"):
-        plot(runs[:0])
-    with pytest.raises(SerialLoRAError, match="divide percentages"):
-        plot(runs.assign(accuracy=100 * runs["accuracy"]))
-
-
-@pytest.mark.parametrize("methods", [["lora_plus"], ["lora_plus", "serial_lora_plus"]])
-def test_figures_become_pictures(methods):
-    for figure in (plot_ratio_sweep(ratio_runs(methods)), plot_rank_sweep(rank_runs())):
-        assert figure_png(figure, dpi=40).startswith(b"\x89PNG")
+    table = average_over_datasets(runs, ["ratio", "seed"], ["accuracy"])
+    found = table.set_index(["ratio", "seed"])["accuracy"].to_dict()
+    assert found == pytest.approx(expected)

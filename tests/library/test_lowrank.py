@@ -1,4 +1,4 @@
-"""What ranks miss, against approximations that are really made; and what the figures say."""
+"""What ranks miss, against approximations that are really made."""
 
 import math
 
@@ -14,8 +14,6 @@ from serial_lora.lowrank import (
     tail_misses,
     undo_merged_weight,
 )
-from serial_lora_course.figures import style as plots
-from serial_lora_course.figures.lowrank import plot_layers, plot_misses, plot_token_moves
 
 PARTS = ("q", "k", "v")
 seeds = st.integers(0, 10_000)
@@ -153,82 +151,3 @@ def test_a_direction_that_is_wiped_out_cannot_come_back():
     A = torch.tensor([[1.0, 0.0, 0.0]])
     with pytest.raises(SerialLoRAError, match="from a copy"):
         undo_merged_weight(torch.ones(2, 3), A, -A.T, 1.0)
-
-
-# ------------------------------------------------------------------------------- figures
-
-
-def png_size(figure) -> int:
-    return len(plots.figure_png(figure))
-
-
-def test_layers_are_drawn_as_they_add_up():
-    matrix = draw(0, 6, 8).sigmoid()
-    figure = plot_layers(matrix, count=3)
-    pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
-    layers, sums = pictures[0::2], pictures[1::2]
-    assert len(layers) == len(sums) == 3
-    for i, layer in enumerate(layers):
-        assert torch.linalg.matrix_rank(torch.tensor(layer)).item() == 1
-        total = torch.tensor(sum(layers[: i + 1])).clamp(0, 1)
-        torch.testing.assert_close(torch.tensor(sums[i]), total)
-        torch.testing.assert_close(total, cut(matrix, i + 1).clamp(0, 1))
-    assert "first 3 layers" in plots.describe(figure)
-    assert png_size(figure) > 1000
-    with pytest.raises(SerialLoRAError, match="has 6 layers, not 7"):
-        plot_layers(matrix, count=7)
-
-
-def test_misses_are_drawn_where_they_are():
-    curves = misses_by_method(three(0, 8), three(50, 8))
-    ranks = [1, 2, 4, 8]
-    figure = plot_misses({"one wish": curves, "another": {"noise": curves["lora"]}}, ranks)
-    first, second = figure.axes
-    for line, curve in zip(first.lines, curves.values(), strict=True):
-        assert list(line.get_xdata()) == ranks
-        assert list(line.get_ydata()) == [float(curve[rank]) for rank in ranks]
-    assert [line.get_label() for line in first.lines] == ["LoRA", ONE_ROW_SPACE, "Serial LoRA"]
-    assert first.lines[0].get_color() == plots.METHOD_LOOKS["lora"]["color"]
-    assert len({line.get_color() for line in first.lines}) == 3
-    words = plots.describe(figure)
-    for text in (
-        "at rank 1, 4, 8",
-        "one wish",
-        "another: noise",
-        f"{float(curves['lora'][4]):.0%}",
-    ):
-        assert text in words
-    assert second.get_title() == "" and second.get_title(loc="left") == "another"
-    assert png_size(figure) > 1000
-
-
-@pytest.mark.parametrize("ranks", [(0, 1), (1, 9), ()])
-def test_misses_want_ranks_that_exist(ranks):
-    with pytest.raises(SerialLoRAError, match="do not fit"):
-        plot_misses({"wish": {"lora": torch.ones(9)}}, ranks)
-    with pytest.raises(SerialLoRAError, match="do not fit"):
-        plot_misses({}, (1,))
-
-
-def test_moves_are_drawn_from_before_to_after():
-    before = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.5]])
-    after = before + torch.tensor([[0.5, 0.0], [0.0, 0.0], [0.0, -0.1]])
-    rows = {
-        "lora": {"tokens": (before, before), "q": (before, after)},
-        "serial_lora": {"tokens": (before, after), "q": (before, after)},
-    }
-    figure = plot_token_moves(rows, {"lora": "W x + B A x", "serial_lora": "W (x + B A x)"})
-    still, moving = figure.axes[:2]
-    numbers = [text for text in moving.texts if text.get_text()]
-    assert [text.get_text() for text in numbers] == ["1", "2", "3"]
-    assert [text.get_position() for text in numbers] == [tuple(p) for p in before.tolist()]
-    arrows = [text for text in moving.texts if not text.get_text()]
-    assert [list(arrow.xy) for arrow in arrows] == [after[i].tolist() for i in (0, 2)]
-    assert not [text for text in still.texts if not text.get_text()]
-    words = plots.describe(figure)
-    assert "LoRA: tokens: nothing moves; q: token 1 moves most, token 2 least" in words
-    assert png_size(figure) > 1000
-    with pytest.raises(SerialLoRAError, match="equally many panels"):
-        plot_token_moves(rows | {"lora": {"q": (before, after)}}, {})
-    with pytest.raises(SerialLoRAError, match="shape"):
-        plot_token_moves({"lora": {"q": (before[:, :1], after)}}, {})
