@@ -63,7 +63,7 @@ def with_transformer(backbone, transformer) -> Sd3Backbone:
     """The same pipeline around another transformer."""
     pipeline = copy.copy(backbone.pipeline)
     pipeline.transformer = transformer
-    return replace(backbone, pipeline=pipeline)
+    return replace(backbone, model=transformer, pipeline=pipeline)
 
 
 def adapted(plain, config=None) -> Sd3Backbone:

@@ -46,7 +46,6 @@ from serial_lora_course.panels.masks import (
     borrowed,
     dice_by_scale,
     mask_panel,
-    plot_dice_by_scale,
     tidy_box,
 )
 from tests.models.sam_models import adapted_sam, example, small_sam  # noqa: E402
@@ -384,13 +383,6 @@ def test_the_curve_is_the_mean_dice_of_the_lab_at_every_scale(backbone):
             found, _ = predict_masks(backbone, item.picture, item.boxes)
             each = [slow_dice(f, t) for f, t in zip(found, item.masks, strict=True)]
             assert value == pytest.approx(np.mean(each), abs=1e-6)
-    figure = plot_dice_by_scale(scores, "serial_lora")
-    lines = figure.axes[0].get_lines()
-    assert len(lines) == 3
-    np.testing.assert_allclose(lines[-1].get_ydata(), np.mean(list(scores.values()), axis=0))
-    assert lines[-1].get_label() == "mean, Serial LoRA"
-    for value in np.mean(list(scores.values()), axis=0):
-        assert f"{value:.2f} at" in figure.alt_text
 
 
 # ------------------------------------------------------------------------------------- misuse
@@ -411,8 +403,6 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(static, capture_display):
             mask_panel(backbone, items, static=static)
         assert str(refused.value).count(".") <= 2 and str(refused.value).endswith(".")
     assert capture_display == []
-    with pytest.raises(SerialLoRAError, match="no scores"):
-        plot_dice_by_scale({}, "lora")
 
 
 def test_an_adapter_that_was_taken_out_meanwhile_is_missed_in_words(panel, backbone):
