@@ -46,8 +46,8 @@ def main(words: list[str] | None = None) -> int:
     begin = time.perf_counter()
     for key in options.only or KEYS:
         for precision in options.precision or PRECISIONS:
-            said = f"[{time.perf_counter() - begin:4.0f} s] {key}, {precision}"
-            print(said, file=sys.stderr, flush=True)
+            elapsed = time.perf_counter() - begin
+            print(f"[{elapsed:4.0f} s] {key}, {precision}", file=sys.stderr, flush=True)
             torch.manual_seed(0)
             group = measure_group(subject(key, options.quick), precision, rounds)
             results["groups"].append(group)

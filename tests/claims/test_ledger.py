@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
 from serial_lora.errors import SerialLoRAError
@@ -36,10 +34,6 @@ from serial_lora_course.claims.verdicts import (
     OPEN,
     UNTESTABLE,
     VERDICTS,
-    combined,
-    verdict_ahead,
-    verdict_by_cells,
-    verdict_comparable,
 )
 from serial_lora_course.labs.records import Record
 from serial_lora_course.paper_tables import paper_results
@@ -73,74 +67,6 @@ def evidence_of(runs: pd.DataFrame) -> Evidence:
 
 
 PAPER = Evidence({}, paper_results())
-
-# --------------------------------------------------------------------------- the rules
-
-
-@given(mean=st.floats(-5, 5), error=st.floats(0, 2), margin=st.floats(0.01, 3), often=st.booleans())
-def test_rules_are_intervals(mean, error, margin, often):
-    low, high = mean - 2 * error, mean + 2 * error
-    if min(abs(low), abs(high), abs(low + margin), abs(high + margin)) < 1e-9:
-        return  # on the edge rounding decides
-    better = HOLDS if low > 0 else FAILS if high < 0 else OPEN
-    assert verdict_ahead(mean, error) == better
-    assert verdict_ahead(mean, error, often=often) == (
-        IN_PART if better == HOLDS and not often else better
-    )
-    comparable = HOLDS if low > -margin else FAILS if high < -margin else OPEN
-    assert verdict_comparable(mean, error, margin) == comparable
-    if better == HOLDS:
-        assert comparable == HOLDS
-
-
-def test_a_single_pair_decides_nothing():
-    assert verdict_ahead(3.0, math.nan) == OPEN
-    assert verdict_comparable(3.0, math.nan, 1.0) == OPEN
-
-
-@pytest.mark.parametrize(
-    ("count", "cells", "share", "verdict"),
-    [
-        (12, 12, "all", HOLDS),
-        (11, 12, "all", IN_PART),
-        (6, 12, "all", FAILS),
-        (9, 10, "nearly all", HOLDS),
-        (8, 10, "nearly all", IN_PART),
-        (5, 10, "nearly all", FAILS),
-        (7, 12, "most", HOLDS),
-        (6, 12, "most", FAILS),
-    ],
-)
-def test_cells_are_counted_as_the_claim_says(count, cells, share, verdict):
-    assert verdict_by_cells(count, cells, share) == verdict
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "share", "one"),
-    [
-        ([HOLDS, HOLDS], "all", HOLDS),
-        ([HOLDS, OPEN], "all", IN_PART),
-        ([HOLDS, FAILS], "all", FAILS),
-        ([HOLDS, FAILS], "most", IN_PART),
-        ([HOLDS, HOLDS, FAILS], "most", HOLDS),
-        ([OPEN, OPEN], "all", OPEN),
-        ([OPEN, FAILS], "most", FAILS),
-        ([IN_PART, OPEN], "most", IN_PART),
-        ([IN_PART, FAILS], "all", FAILS),
-    ],
-)
-def test_several_comparisons_give_one_verdict(verdicts, share, one):
-    assert combined(verdicts, share) == one
-    assert combined(iter(verdicts[::-1]), share) == one
-
-
-@pytest.mark.parametrize("share", ["all", "nearly all", "most"])
-def test_nothing_at_all_is_no_evidence(share):
-    with pytest.raises(SerialLoRAError, match="amounts"):
-        Comparison(["accuracy"], [SERIAL], share, amounts=[5]).tables(PAPER)
-    with pytest.raises(SerialLoRAError, match="measures"):
-        combined([], share)
-
 
 # --------------------------------------------------------------------------- differences
 
