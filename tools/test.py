@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from pathlib import Path
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.offline import offline_environment
@@ -29,45 +28,12 @@ DOCUMENTS = [["tools.notebooks", "--check"], ["tools.documents", "--check"]]
 PYTEST = ["pytest", "-q", "-n", "2"]
 
 
-def lesson_steps(root: Path, lessons: str = "") -> list[list[str]]:
-    """Run both notebooks of each lesson under nbval, which compares the outputs of proof cells.
+def planned(arguments: list[str] | None = None) -> list[list[str]]:
+    """The Python modules that a command line asks for, each with its arguments.
 
-    Args:
-        root: the checkout.
-        lessons: such as ``00-04`` or ``06``; every lesson when empty.
+    Raises:
+        SerialLoRAError: there is no lesson of such a number.
     """
-    first, _, last = lessons.partition("-")
-    stems = [
-        source.stem
-        for source in find_sources(root)
-        if not lessons or first <= source.name[:2] <= (last or first)
-    ]
-    if not stems:
-        raise SerialLoRAError(f"No lesson has a number in {lessons!r}: write 06, or 00-04.")
-    notebooks = [
-        f"{folder}/{stem}.ipynb" for folder in ("notebooks", "solutions") for stem in stems
-    ]
-    options = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_SECONDS}"]
-    return [[*PYTEST, "--dist", "loadfile", *options, *notebooks]]
-
-
-def steps(root: Path, options: argparse.Namespace) -> list[list[str]]:
-    """The Python modules to run, each with its arguments; all of them when none was asked for."""
-    chosen: list[list[str]] = []
-    if options.lint:
-        chosen += STYLE
-    if options.library:
-        chosen += [[*PYTEST, "tests/library"]]
-    if options.lessons is not None:
-        chosen += lesson_steps(root, options.lessons)
-    if chosen:
-        return chosen
-    marks = [] if options.all else ["-m", "not slow"]
-    return [*STYLE, [*PYTEST, *marks, "tests"], *DOCUMENTS, *lesson_steps(root)]
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the steps in order; the exit code of the first that fails, 2 for a wrong lesson number."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.test", description=__doc__.splitlines()[0]
     )
@@ -76,13 +42,49 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--library", action="store_true", help="the library's tests alone")
     parser.add_argument("--lessons", nargs="?", const="", metavar="NN-NN", help="lessons alone")
     options = parser.parse_args(arguments)
-    environment = offline_environment() | {"OMP_NUM_THREADS": "1"}
+    chosen: list[list[str]] = []
+    if options.lint:
+        chosen += STYLE
+    if options.library:
+        chosen += [[*PYTEST, "tests/library"]]
+    if options.lessons is not None:
+        chosen += [lesson_step(options.lessons)]
+    if chosen:
+        return chosen
+    marks = [] if options.all else ["-m", "not slow"]
+    return [*STYLE, [*PYTEST, *marks, "tests"], *DOCUMENTS, lesson_step()]
+
+
+def lesson_step(lessons: str = "") -> list[str]:
+    """Run both notebooks of each lesson under nbval, which compares the outputs of proof cells.
+
+    Args:
+        lessons: such as ``00-04`` or ``06``; every lesson when empty.
+    """
+    first, _, last = lessons.partition("-")
+    stems = [
+        source.stem
+        for source in find_sources(ROOT)
+        if not lessons or first <= source.name[:2] <= (last or first)
+    ]
+    if not stems:
+        raise SerialLoRAError(f"No lesson has a number in {lessons!r}: write 06, or 00-04.")
+    notebooks = [
+        f"{folder}/{stem}.ipynb" for folder in ("notebooks", "solutions") for stem in stems
+    ]
+    options = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_SECONDS}"]
+    return [*PYTEST, "--dist", "loadfile", *options, *notebooks]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the steps in order; the exit code of the first that fails, 2 for a wrong lesson number."""
     try:
-        planned = steps(ROOT, options)
+        steps = planned(arguments)
     except SerialLoRAError as error:
         print(error, file=sys.stderr)
         return 2
-    for step in planned:
+    environment = offline_environment() | {"OMP_NUM_THREADS": "1"}
+    for step in steps:
         print(f"\n$ python -m {' '.join(step)}", flush=True)
         done = subprocess.run([sys.executable, "-m", *step], cwd=ROOT, env=environment)
         if done.returncode:

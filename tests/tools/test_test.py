@@ -1,6 +1,5 @@
 """What `python -m tools.test` would run, and that it stops at the first failure, offline."""
 
-import argparse
 import subprocess
 from pathlib import Path
 
@@ -11,9 +10,8 @@ from tools import test as gate
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def planned(**options) -> list[str]:
-    given = {"all": False, "lint": False, "library": False, "lessons": None} | options
-    return [" ".join(step) for step in gate.steps(ROOT, argparse.Namespace(**given))]
+def planned(*arguments: str) -> list[str]:
+    return [" ".join(step) for step in gate.planned(list(arguments))]
 
 
 def test_without_options_everything_but_the_slow_tests_runs():
@@ -27,20 +25,20 @@ def test_without_options_everything_but_the_slow_tests_runs():
         "pytest",
     ]
     assert "not slow" in every[2] and every[2].endswith(" tests")
-    assert "not slow" not in planned(all=True)[2]
+    assert "not slow" not in planned("--all")[2]
     for folder in ("notebooks", "solutions"):
         for path in (ROOT / folder).glob("*.ipynb"):
             assert f"{folder}/{path.name}" in every[-1]
 
 
 def test_options_choose_parts():
-    assert len(planned(lint=True)) == 2
-    assert planned(library=True)[0].endswith("tests/library")
-    (first_five,) = planned(lessons="00-04")
+    assert len(planned("--lint")) == 2
+    assert planned("--library")[0].endswith("tests/library")
+    (first_five,) = planned("--lessons", "00-04")
     assert first_five.count(".ipynb") == 10 and "notebooks/04_" in first_five
-    (one,) = planned(lessons="06")
+    (one,) = planned("--lessons", "06")
     assert one.count(".ipynb") == 2
-    assert planned(lessons="") == planned()[-1:]
+    assert planned("--lessons") == planned()[-1:]
 
 
 @pytest.mark.parametrize("lessons", ["77", "12-13", "x"])
