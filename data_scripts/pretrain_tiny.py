@@ -45,7 +45,7 @@ def clip(
     """
     folder = out or data_root() / "pretraining" / "clip"
     recipe = pretraining_clip.Recipe(minutes=minutes, category_minutes=category_minutes, seed=seed)
-    pretraining_clip.pretrain(folder, recipe)
+    pretraining_clip.Pretraining(folder, recipe).run()
     typer.echo(f"Finished; see {folder / (pretraining_clip.NAME + '.card.json')}")
 
 
@@ -61,7 +61,8 @@ def sam(
     up in --out; copy them to serial_lora_course/assets/weights to ship them.
     """
     folder = out or data_root() / "pretraining" / "sam"
-    pretraining_sam.pretrain(folder, pretraining_sam.Recipe(minutes=minutes, seed=seed))
+    recipe = pretraining_sam.Recipe(minutes=minutes, seed=seed)
+    pretraining_sam.SamPretraining(folder, recipe).run()
     typer.echo(f"Finished; see {folder / (pretraining_sam.TINY_MODEL + '.card.json')}")
 
 

@@ -38,7 +38,6 @@ from serial_lora_course.data.emoji_sets import (
     load_emoji_set,
     unseen_drawings,
 )
-from serial_lora_course.files import write_json
 
 NAME = "tiny-clip"
 ARCHITECTURE = {
@@ -219,13 +218,10 @@ class Pretraining(PretrainingRun):
     def measure(self) -> dict[str, float]:
         return measure(self.model, self.tokenizer, self.sets)
 
-    def export(self) -> None:
-        """Write float16 weights, the curve and the card beside the model config."""
-        self.write_weights()
-        write_json(self.folder / f"{NAME}.card.json", self._card())
+    def write_model(self) -> None:
+        self.write_weights()  # config and merges are there since the start
 
-    def _card(self) -> dict:
-        """What a user of the weights should know, all of it read off this run."""
+    def card(self) -> dict:
         hidden = int(self.curve[-1]["hidden concepts"])
         return self.facts(
             f"clip --minutes {self.recipe.minutes:g} "
@@ -332,7 +328,3 @@ def fast_attention(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is nn.MultiheadAttention:
             module.__class__ = _FastAttention
-
-
-def pretrain(folder: Path, recipe: Recipe) -> None:
-    Pretraining(folder, recipe).run()

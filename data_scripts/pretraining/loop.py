@@ -16,9 +16,11 @@ import torch
 from diffusers.training_utils import EMAModel
 from rich.progress import Progress
 from safetensors.torch import save_file
+from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.files import write_json
 
 FIRST_MEASURE, BETWEEN_MEASURES = 120, 300  # seconds of training
 
@@ -27,7 +29,7 @@ class PretrainingRun(ABC):
     """A run against the clock: minutes of training, measuring not counted.
 
     A subclass makes its data and calls `set_up` with the model; then it says what one step is, what
-    is measured and what is exported. ``recipe`` is a dataclass with ``seed`` and ``weight_decay``.
+    is measured and what is written in the end. ``recipe`` is a dataclass with ``seed`` and ``weight_decay``.
     """
 
     name: str
@@ -54,8 +56,12 @@ class PretrainingRun(ABC):
         """What the model can do now, on pictures that it is not trained on."""
 
     @abstractmethod
-    def export(self) -> None:
-        """Write what users get."""
+    def write_model(self) -> None:
+        """Write the model as it is shipped: config and float16 weights."""
+
+    @abstractmethod
+    def card(self) -> dict:
+        """What a user of the weights should know, all of it read off this run."""
 
     def set_up(self, model: nn.Module, *more: nn.Module, average: float | None = None) -> None:
         """Take the model (and parts that are thrown away later), and go on where a run stopped.
@@ -67,13 +73,8 @@ class PretrainingRun(ABC):
         self.average = average and EMAModel(
             model.parameters(), decay=average, use_ema_warmup=True, power=0.75
         )
-        decayed = [p for p in self.trained.parameters() if p.ndim >= 2]
-        plain = [p for p in self.trained.parameters() if p.ndim < 2]
         self.optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": self.recipe.weight_decay},
-                {"params": plain, "weight_decay": 0.0},
-            ],
+            param_groups_weight_decay(self.trained, self.recipe.weight_decay),
             lr=self.recipe.learning_rate,
             betas=self.betas,
         )
@@ -95,7 +96,9 @@ class PretrainingRun(ABC):
                     next_measure = self.seconds + BETWEEN_MEASURES
                     self._note(loss)
                     self._save()
-        self.export()
+        self.write_model()
+        self._write_curve()
+        write_json(self.folder / f"{self.name}.card.json", self.card())
 
     def set_learning_rate(self, peak: float, done: float, warmup: float) -> None:
         """Linear warm-up, then a cosine to zero; ``done`` runs from 0 to 1."""
@@ -123,13 +126,12 @@ class PretrainingRun(ABC):
         finally:
             self.average.restore(self.model.parameters())
 
-    def write_weights(self, model: nn.Module | None = None) -> None:
-        """float16 weights and the curve."""
-        weights = {k: v.half().contiguous() for k, v in (model or self.model).state_dict().items()}
+    def write_weights(self) -> None:
+        """The model's state dict in float16."""
+        weights = {k: v.half().contiguous() for k, v in self.model.state_dict().items()}
         save_file(weights, self.folder / f"{self.name}.safetensors")
-        self.write_curve()
 
-    def write_curve(self) -> None:
+    def _write_curve(self) -> None:
         """The measurements on the way, one row each."""
         with (self.folder / f"{self.name}.curve.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, self.curve[-1])

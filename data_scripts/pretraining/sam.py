@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_scripts.pretraining.loop import PretrainingRun
+from serial_lora.metrics import dice
 from serial_lora_course.data.emoji import ATTRIBUTION, EmojiSet, load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
 from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
@@ -138,7 +139,7 @@ class SamPretraining(PretrainingRun):
         hidden = hidden_codepoints()
         kept = np.asarray([c.codepoints in hidden for c in emoji.concepts])
         chance = np.random.default_rng(self.recipe.seed)
-        shape = SceneRecipe(height=self.size, width=self.size)
+        shape, size = SceneRecipe(height=self.size, width=self.size), (self.size, self.size)
         scores: dict[str, list[float]] = {"box Dice": [], "point Dice": [], "filled box Dice": []}
         for _ in range(MEASURED_SCENES):
             scene = compose(emoji.pictures[kept], photographs("test"), chance, shape)
@@ -154,21 +155,19 @@ class SamPretraining(PretrainingRun):
                     torch.from_numpy(coordinates),
                     torch.full((len(boxes),), kind == "point"),
                 )
-                found = upscale(masks[:, :1], self.size)[:, 0].numpy() > 0
-                scores[f"{kind} Dice"] += dice(found, scene.masks)
+                found = self.model.postprocess_masks(masks[:, :1].float(), size, size)[:, 0] > 0
+                scores[f"{kind} Dice"] += dice(found.numpy(), scene.masks).tolist()
             filled = np.zeros_like(scene.masks)
             for mask, (x0, y0, x1, y1) in zip(filled, boxes.astype(int), strict=True):
                 mask[y0:y1, x0:x1] = True
-            scores["filled box Dice"] += dice(filled, scene.masks)
+            scores["filled box Dice"] += dice(filled, scene.masks).tolist()
         return {kind: float(np.mean(values)) for kind, values in scores.items()}
 
-    def export(self) -> None:
-        """Config, float16 weights, curve and card."""
+    def write_model(self) -> None:
         self.write_weights()
         write_json(self.folder / f"{self.name}.json", self.architecture)
-        write_json(self.folder / f"{self.name}.card.json", self._card())
 
-    def _card(self) -> dict:
+    def card(self) -> dict:
         return self.facts(f"sam --minutes {self.recipe.minutes:g} --seed {self.recipe.seed}") | {
             "data": {
                 "drawings": f"{len(self.drawings)} of {len(self.twemoji)} Twemoji drawings",
@@ -280,18 +279,3 @@ def dense_loss(figure: Tensor, scenes: list[Scene]) -> Tensor:
         row[1:] |= label[1:] != label[:-1]
     target = torch.from_numpy(np.stack([ground, edge], 1)).float()
     return F.binary_cross_entropy_with_logits(figure, target)
-
-
-def upscale(masks: Tensor, size: int) -> Tensor:
-    return F.interpolate(masks.float(), (size, size), mode="bilinear", align_corners=False)
-
-
-def dice(found: np.ndarray, truth: np.ndarray) -> list[float]:
-    """2 |A and B| / (|A| + |B|) for each pair of masks; no mask here is empty in ``truth``."""
-    overlap = (found & truth).sum((1, 2))
-    return (2 * overlap / (found.sum((1, 2)) + truth.sum((1, 2)))).tolist()
-
-
-def pretrain(folder: Path, recipe: Recipe) -> None:
-    """Run, or go on with, a pretraining; everything it makes is in ``folder``."""
-    SamPretraining(folder, recipe).run()

@@ -20,9 +20,9 @@ from data_scripts.pretraining.loop import PretrainingRun
 from data_scripts.pretraining.sd3_autoencoder import (
     SIZE,
     AutoencoderPretraining,
+    save_half,
     say_start,
     start_from,
-    write_model,
 )
 from data_scripts.pretraining.sd3_autoencoder import Recipe as AutoencoderRecipe
 from serial_lora.flow import (
@@ -37,7 +37,6 @@ from serial_lora_course.data.emoji import ATTRIBUTION, STYLES, load_emoji
 from serial_lora_course.data.styles import caption, things
 from serial_lora_course.figures.drawings import plot_sheet
 from serial_lora_course.figures.style import SCREEN_DPI, save_figure
-from serial_lora_course.files import write_json
 from serial_lora_course.labs.sd3 import draw
 from serial_lora_course.labs.sd3_inputs import encode_pictures, read_prompts
 from serial_lora_course.models.judges import load_judge
@@ -135,14 +134,12 @@ class TransformerPretraining(PretrainingRun):
         """Pictures (N, size, size, 3), uint8, of the prompts."""
         return draw(self.backbone, captions, range(len(captions)), STEPS, GUIDANCE)
 
-    def export(self) -> None:
-        """Transformer and autoencoder as diffusers saves them, curve, card and a sheet."""
-        write_model(self.backbone.pipeline.vae, self.folder / self.name / "vae")
+    def write_model(self) -> None:
+        """Transformer and autoencoder as diffusers saves them, and a sheet of drawings."""
+        save_half(self.backbone.pipeline.vae, self.folder / self.name / "vae")
         with self.averaged():
-            write_model(self.model, self.folder / self.name / "transformer")
+            save_half(self.model, self.folder / self.name / "transformer")
             self._write_sheet()
-        self.write_curve()
-        write_json(self.folder / f"{self.name}.card.json", self._card())
 
     def _write_sheet(self) -> None:
         """Drawings of forty prompts, picked blindly, for people to judge."""
@@ -152,7 +149,7 @@ class TransformerPretraining(PretrainingRun):
         figure = plot_sheet(self.draw(captions), captions)
         save_figure(figure, self.folder / f"{self.name}.sheet.png", dpi=SCREEN_DPI)
 
-    def _card(self) -> dict:
+    def card(self) -> dict:
         recipe, autoencoder = self.recipe, self.autoencoder_card
         command = (
             f"sd3 --minutes {recipe.minutes:g} "

@@ -22,7 +22,6 @@ from data_scripts.pretraining.loop import PretrainingRun
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.emoji import STYLES, load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
-from serial_lora_course.files import write_json
 
 SIZE = 64
 MEASURED = 512  # drawings
@@ -121,7 +120,7 @@ class AutoencoderPretraining(PretrainingRun):
         }
 
     @torch.no_grad()
-    def export(self) -> None:
+    def write_model(self) -> None:
         """The autoencoder as diffusers saves it, with the shift and scale of its own latents."""
         with self.averaged():
             parts = to_model(torch.cat([style[::4] for style in self.seen.values()])).split(64)
@@ -131,10 +130,9 @@ class AutoencoderPretraining(PretrainingRun):
                 shift_factor=round(latents.mean().item(), 4),
                 scaling_factor=round(1 / latents.std().item(), 4),
             )
-            write_model(self.model, self.folder / self.name)
-        write_json(self.folder / f"{self.name}.card.json", self._card())
+            save_half(self.model, self.folder / self.name)
 
-    def _card(self) -> dict:
+    def card(self) -> dict:
         command = f"sd3 --autoencoder-minutes {self.recipe.minutes:g}"
         return self.facts(command + say_start(self.recipe.start)) | {
             "measured": {
@@ -168,7 +166,7 @@ def say_start(folder: str) -> str:
     return f" --start {Path(folder).name}" if folder else ""
 
 
-def write_model(model: ModelMixin, folder: Path) -> None:
+def save_half(model: ModelMixin, folder: Path) -> None:
     """Config and float16 weights, as diffusers saves them; the model itself stays float32."""
     copy = deepcopy(model).half()
     copy.register_to_config(_name_or_path="")  # else a config tells where the weights once lay

@@ -9,8 +9,10 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from data_scripts.pretraining import augment as augmentation
+from data_scripts.pretraining import clip as pretraining
 from data_scripts.pretraining.augment import augment, move
 from data_scripts.pretraining.clip import (
     Drawings,
@@ -109,7 +111,7 @@ def plain_contrastive_loss(logits, positive, ignore) -> float:
     return sum(losses) / len(losses)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_contrastive_loss_is_a_mean_over_positives(seed):
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(7, 9, generator=generator)
@@ -163,12 +165,8 @@ def flips(mirror: bool, count: int = 400) -> int:
     return int((centre < 0).sum())
 
 
-def test_what_must_not_be_mirrored_never_is():
-    assert flips(mirror=False) == 0
-
-
-def test_what_may_be_mirrored_is_about_half_the_time():
-    assert 140 < flips(mirror=True) < 260
+def test_half_of_what_may_be_mirrored_is_and_nothing_else():
+    assert flips(mirror=False) == 0 and 140 < flips(mirror=True) < 260
 
 
 def test_moving_nothing_changes_nothing(monkeypatch):
@@ -234,6 +232,36 @@ def test_pretraining_normalises_as_the_lab_does():
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
     expected = load_clip("tiny").test_transform(picture)[None]
     torch.testing.assert_close(normalize(pixels), expected, atol=1e-5, rtol=0)
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """A run of a small model without the icons that only the network has."""
+    monkeypatch.setattr(pretraining, "ICON_STYLES", {})
+    vision = pretraining.ARCHITECTURE["vision_cfg"] | {"image_size": 64, "width": 48, "layers": 1}
+    text = pretraining.ARCHITECTURE["text_cfg"] | {"width": 16, "layers": 1}
+    monkeypatch.setattr(
+        pretraining, "ARCHITECTURE", {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    )
+    return Pretraining(tmp_path, Recipe(batch=16))
+
+
+@pytest.mark.parametrize("minutes", [1, 50])
+def test_a_step_in_both_phases(run, minutes):
+    run.seconds = 60.0 * minutes
+    before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    assert 0 < run.one_step() < 20
+    assert any(not torch.equal(p, before[name]) for name, p in run.model.named_parameters())
+
+
+def test_what_is_shipped_says_what_was_measured(run, tmp_path):
+    run._note(1.0)
+    run.write_model()
+    card = run.card()
+    assert card["parameters"] == sum(p.numel() for p in run.model.parameters())
+    zero_shot = {f"zero-shot {name}" for name in EMOJI_SETS}
+    assert zero_shot < card["measured"].keys() and card["training_pictures"] == len(run.drawings)
+    assert load_file(tmp_path / "tiny-clip.safetensors").keys() == run.model.state_dict().keys()
 
 
 def test_the_shipped_card_tells_what_the_records_say():
