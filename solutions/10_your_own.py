@@ -890,7 +890,7 @@ print(
 # %%
 import inspect
 
-from serial_lora_course.checks.parallel_vit import ParallelAttention, ParallelBlock, ParallelViT
+from serial_lora_course.models.parallel_vit import ParallelAttention, ParallelBlock, ParallelViT
 
 print(inspect.getsource(ParallelAttention))
 print(inspect.getsource(ParallelBlock))

@@ -1,92 +1,199 @@
-"""How an exercise is checked: a registry of checks, and the words a learner reads.
+"""The engine of the checks: cases in a table, and what a learner reads about one that fails.
 
-A check is a function that takes the learner's object, compares it with an independent
-implementation, and returns one sentence that says what was verified. It is registered under
-the number of its exercise and lives in ``serial_lora_course/checks/lesson_NN.py``::
+Most exercises are a table. A generator gives its cases: what goes in, what should come out by an
+independent reference, and, for each known mistake, what that mistake makes of the same input::
 
-    @exercise("2.1")
-    def pair_count(attempt):
-        for width, rank in ((8, 2), (30, 7)):
-            got = call(attempt, width, rank)
-            require_equal(
-                f"the parameters of one pair at width {width} and rank {rank}",
-                got,
-                expected=sum(p.numel() for p in a_module_built_another_way.parameters()),
-                suspects={"only A is counted: B has as many entries": rank * width},
+    @exercise("2.1", "the formula equals numel() for square and for rectangular matrices")
+    def pair_size():
+        for inputs, outputs, rank in ((512, 2048, 8), (6, 3, 1)):
+            yield Case(
+                f"the size of a pair for {inputs} inputs, {outputs} outputs, rank {rank}",
+                (inputs, outputs, rank),
+                numel_of((rank, inputs), (outputs, rank)),
+                {"only A is counted: B holds outputs x rank more": inputs * rank},
             )
-        return "the count of one pair equals numel() at two widths and ranks"
 
-``suspects`` maps a likely cause to the value that this mistake would give on the same input, so
-that a learner who makes a known mistake reads its name and not only that two numbers differ.
+What every exercise asks for is said here, once: the function returns something, of the right kind
+and shape, without NaN; it leaves what came in as it was (it is given copies, so that the reference
+stays right); gradients flow where a case asks for them. If several mistakes explain a wrong value,
+the other cases decide between them; if they cannot, all are given as possible.
+
+Where an answer has to be judged by its properties, the decorated function takes the learner's
+objects instead, calls :func:`require`, and returns the sentence that says what was verified.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
-from collections.abc import Callable, Mapping
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, fields
+from fractions import Fraction
+from functools import partial
+from math import isclose
+from numbers import Integral, Rational, Real
 from typing import Any
 
+import numpy as np
 import torch
+from IPython.core.getipython import get_ipython
+from torch import Tensor, nn
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.checks.failing import CheckFailed, describe, difference, likely_error
 
-Check = Callable[..., str]
-
-_REGISTRY: dict[str, Check] = {}
-
-UNKNOWN_CAUSE = "none of the usual slips; print both on a tiny input and compare shapes first"
+_REGISTRY: dict[str, Callable[..., str]] = {}
+STRICT = ("SERIAL_LORA_STRICT", "NBGRADER_EXECUTION", "PYTEST_VERSION")
+UNKNOWN = "none of the usual slips; print both on a tiny input, and compare shapes first"
 UNKNOWN_NUMBER = "none of the usual slips; work the case above out on paper, step by step"
 
 
-class CheckFailed(AssertionError):
-    """An exercise that is not right yet: what was compared, expected, got, and the likely cause."""
+# ------------------------------------------------------------------------------ what a table holds
 
-    def __init__(self, what: str, expected: Any, got: Any, cause: str = UNKNOWN_CAUSE):
-        self.what = what
-        self.expected = describe(expected)
-        self.got = describe(got)
-        self.cause = cause
-        self.number: str | None = None
-        super().__init__(what, expected, got, cause)
 
-    def __str__(self) -> str:
-        exercise_name = f"Exercise {self.number}" if self.number else "This exercise"
-        return (
-            f"{exercise_name} is not right yet.\n"
-            f"  compared:     {self.what}\n"
-            f"  expected:     {self.expected}\n"
-            f"  got:          {self.got}\n"
-            f"  likely cause: {self.cause}"
-        )
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What to say where no known mistake explains a result, or where it has the wrong form."""
 
-    def _render_traceback_(self) -> list[str]:
-        """What IPython shows: the message alone, since the traceback is ours and not the learner's.
+    otherwise: str = ""  # the value is wrong
+    form: str = ""  # the kind or the shape is wrong
+    nan: str = "not a number: 0 / 0, or a root or logarithm of a negative number"
+    tolerance: float = 1e-5  # relative to the largest entry of a tensor or to a number
 
-        When the learner's own code raised, its traceback is the useful one and is shown first.
+
+@dataclass(frozen=True)
+class Part(Advice):
+    """One of several things that an answer returns, with the causes of its own."""
+
+    what: str
+    expected: Any
+    causes: Mapping[str, Any] = field(default_factory=dict)
+
+    def explains(self, cause: str, got: Any) -> bool:
+        """Whether this mistake gives what the learner's answer gives; true if it is not listed.
+
+        A cause may be a function without arguments, for mistakes that not every input allows.
         """
-        if self.__cause__ is None:
-            return str(self).splitlines()
-        import traceback
+        if cause not in self.causes:
+            return True
+        value = self.causes[cause]
+        try:
+            value = value() if callable(value) else value
+            return same(plain(got, value), value, self.tolerance)
+        except RuntimeError:  # shapes that do not fit
+            return False
 
-        frames = traceback.extract_tb(self.__cause__.__traceback__)
-        learners = [frame for frame in frames if frame.filename != __file__]
-        places = [f"line {frame.lineno} of {frame.name}:  {frame.line}" for frame in learners[-2:]]
-        return [*places, *str(self).splitlines()]
+    def compare(self, got: Any) -> None:
+        """Raise ``CheckFailed`` unless ``got`` is what is expected."""
+        expected, problem = self.expected, kind_problem(got, self.expected, self.form)
+        value = plain(got, expected)
+        if not problem and same(value, expected, self.tolerance):
+            loose = loose_kind(got, expected)
+            require(not loose, self.what, expected, got, f"right in value, but {loose}")
+            return
+        unlike = getattr(got, "shape", ()) != getattr(expected, "shape", ())
+        advice = problem or (unlike and self.form) or (has_nan(got) and self.nan)
+        advice = advice or self.otherwise or (unlike and "the shapes differ: follow them")
+        advice = advice or (UNKNOWN if isinstance(expected, Tensor) else UNKNOWN_NUMBER)
+        known = [cause for cause in self.causes if self.explains(cause, got)]
+        causes = known if got is None or not problem else []
+        raise CheckFailed(self.what, *difference(value, expected), advice, causes)
 
 
-def exercise(number: str) -> Callable[[Check], Check]:
-    """Register the decorated function as the check of exercise ``number``, such as ``"2.3"``."""
+@dataclass(frozen=True)
+class Case(Advice):
+    """One input of an exercise, what is expected of it, and the mistakes that are known.
 
-    def register(function: Check) -> Check:
-        if number in _REGISTRY and _REGISTRY[number].__module__ != function.__module__:
-            raise SerialLoRAError(f"Exercise {number} has two checks: keep one of them.")
-        _REGISTRY[number] = function
+    ``expected`` is a value, or a list of :class:`Part` where several things are returned.
+    """
+
+    what: str
+    arguments: tuple
+    expected: Any
+    causes: Mapping[str, Any] = field(default_factory=dict)
+    error: str = field(default="", kw_only=True)  # the likely cause of an error in the call
+    read: Callable[[Any], Any] | None = field(default=None, kw_only=True)  # result -> what counts
+    leaves: Callable[..., dict[str, Tensor]] | None = field(default=None, kw_only=True)
+    during: AbstractContextManager = field(default_factory=nullcontext, kw_only=True)
+    after: Callable[[], None] = field(default=lambda: None, kw_only=True)  # what else is required
+
+    def parts(self) -> list[Part]:
+        """What is compared: one thing, or each of several."""
+        if isinstance(self.expected, list) and isinstance(self.expected[0], Part):
+            return self.expected
+        advice = {entry.name: getattr(self, entry.name) for entry in fields(Advice)}
+        return [Part(self.what, self.expected, self.causes, **advice)]
+
+    def answers(self, attempt: Callable) -> list[tuple[Part, Any]]:
+        """Run the attempt on copies of the arguments: each part with what was returned for it."""
+        given, parts = copy.deepcopy(self.arguments), self.parts()
+        with self.during:
+            got = call(attempt, *given, what=self.what, cause=self.error)
+        several = parts is self.expected
+        said = f"{len(parts)} things" if several else self.expected
+        if None not in self.causes.values():
+            require_returned(self.what, got, said)
+        require_unchanged(attempt, given, self.arguments)
+        got = self.read(got) if self.read else got
+        if several:
+            enough = isinstance(got, (tuple, list)) and len(got) == len(parts)
+            require(enough, self.what, said, got, self.form or f"return {len(parts)} things")
+        pairs = list(zip(parts, got if several else [got], strict=True))
+        return pairs + (gradients(self, got, given) if self.leaves else [])
+
+
+def exercise(number: str, verified: str = "") -> Callable[[Callable], Callable]:
+    """Register the decorated function as the check of an exercise, such as ``"2.3"``.
+
+    With ``verified``, the sentence for a right answer, the function gives the cases of a table.
+    Without, it takes the learner's objects and returns that sentence.
+    """
+
+    def register(function: Callable) -> Callable:
+        _REGISTRY[number] = partial(run_cases, function, verified) if verified else function
         return function
 
     return register
 
 
-def find_check(number: str) -> Check:
+def run_cases(table: Callable[[], Iterable[Case]], verified: str, attempt: Callable) -> str:
+    """Put an attempt to the cases of a table, in order, and say what a right one has shown."""
+    cases = iter(table())
+    seen: list[tuple[Part, Any]] = []
+    for case in cases:
+        try:
+            for part, got in case.answers(attempt):
+                seen.append((part, got))
+                part.compare(got)
+        except CheckFailed as failure:
+            if failure.causes:
+                narrow(failure, seen, cases, attempt)
+            raise
+        case.after()
+    return verified
+
+
+def narrow(
+    failure: CheckFailed, seen: list[tuple[Part, Any]], rest: Iterable[Case], attempt: Callable
+) -> None:
+    """Keep the causes that explain what the attempt gives in the other cases too."""
+    tensor = isinstance(seen[-1][1], Tensor)
+    if tensor and len(failure.causes) == 1:
+        return  # a whole tensor agrees with a mistake by no coincidence; a single number may
+    for case in rest:
+        with suppress(CheckFailed):
+            seen += case.answers(attempt)
+    fit = [c for c in failure.causes if all(part.explains(c, got) for part, got in seen)]
+    failure.causes = fit or (failure.causes if tensor else [])
+
+
+# ---------------------------------------------------------------------------------- putting it
+
+
+def find_check(number: str) -> Callable[..., str]:
     """Return the check of one exercise; an unknown number names the ones that exist."""
     lesson = number.partition(".")[0]
     if lesson.isdigit():
@@ -107,17 +214,24 @@ def check(number: str, *attempt: Any) -> None:
     """Check the learner's ``attempt`` at one exercise and print how it stands.
 
     Right: what was verified. Still raising ``NotImplementedError``: a friendly line, and the
-    notebook runs on with the package's own version. Wrong: ``CheckFailed``.
+    notebook runs on with the package's own version. Wrong: expected, got and the likely cause, in
+    red, and the notebook runs on too, unless one of the variables ``STRICT`` is set.
 
     Args:
         number: the number printed on the exercise's card, such as ``"2.3"``.
         attempt: the learner's function or class (two, where the exercise asks for two).
 
     Raises:
-        CheckFailed: the attempt is wrong; the message gives expected, got and the likely cause.
+        CheckFailed: the attempt is wrong, in a test, under nbgrader or outside a notebook.
         SerialLoRAError: no such exercise.
     """
-    verified = run_check(number, *attempt)
+    try:
+        verified = run_check(number, *attempt)
+    except CheckFailed as failure:
+        if get_ipython() is None or any(os.environ.get(name) for name in STRICT):
+            raise
+        print("\x1b[31m" + "\n".join(failure._render_traceback_()) + "\x1b[0m")
+        return
     if verified is None:
         print(
             f"Exercise {number} is waiting for you. The notebook runs on without it: "
@@ -131,7 +245,8 @@ def run_check(number: str, *attempt: Any) -> str | None:
     """Check an attempt without printing: what was verified, or None when it is still open.
 
     Raises:
-        CheckFailed, SerialLoRAError: as :func:`check`.
+        CheckFailed: the attempt is wrong.
+        SerialLoRAError: no such exercise.
     """
     function = find_check(number)
     try:
@@ -159,143 +274,149 @@ def call(
         raise
     except Exception as error:
         shapes = ", ".join(describe(argument) for argument in arguments)
-        raise CheckFailed(
-            what or f"a call with {shapes or 'no arguments'}",
-            "a result",
-            f"{type(error).__name__}: {error}",
-            cause or _guess_cause(error),
-        ) from error
+        what = what or f"a call with {shapes or 'no arguments'}"
+        told = f"{type(error).__name__}: {error}"
+        raise CheckFailed(what, "a result", told, cause or likely_error(error)) from error
 
 
-def require_equal(
-    what: str,
-    got: Any,
-    expected: Any,
-    suspects: Mapping[str, Any] | None = None,
-    otherwise: str = UNKNOWN_NUMBER,
-) -> None:
-    """Require ``got == expected``; ``suspects`` maps each likely cause to its wrong value."""
-    require_returned(what, got, expected)
-    if type(got) is torch.Tensor and got.numel() == 1:
-        got = got.item()
-    if got != expected:
-        matching = [cause for cause, value in (suspects or {}).items() if got == value]
-        raise CheckFailed(what, expected, got, matching[0] if matching else otherwise)
-
-
-def require_close(
-    what: str,
-    got: Any,
-    expected: torch.Tensor,
-    suspects: Mapping[str, torch.Tensor] | None = None,
-    otherwise: str = UNKNOWN_CAUSE,
-    tolerance: float = 1e-5,
-) -> None:
-    """Require a tensor of the expected shape whose entries differ by at most ``tolerance``.
-
-    The tolerance is relative to the largest entry of ``expected`` (or to 1 when that is smaller).
-    """
-    require_returned(what, got, expected)
-    if not isinstance(got, torch.Tensor):
-        raise CheckFailed(what, expected, got, f"a tensor is wanted, not a {type(got).__name__}")
-    if not _close(got, expected, tolerance):
-        matching = [
-            cause for cause, value in (suspects or {}).items() if _close(got, value, tolerance)
-        ]
-        if matching:
-            cause = matching[0]
-        elif got.shape != expected.shape:
-            cause = otherwise if otherwise != UNKNOWN_CAUSE else "the shapes differ: follow them"
-        else:
-            cause = otherwise
-        raise CheckFailed(what, *_show_difference(got, expected), cause)
+# --------------------------------------------------------------------------- what is asked of all
 
 
 def require(condition: bool, what: str, expected: Any, got: Any, cause: str) -> None:
-    """Require anything else, with all four parts of the message given."""
+    """Require anything, with all four parts of the message given."""
     if not condition:
         raise CheckFailed(what, expected, got, cause)
 
 
+def compare(
+    what: str, got: Any, expected: Any, causes: Mapping[str, Any] | None = None, **advice: Any
+) -> None:
+    """Require that ``got`` is what is expected; ``advice`` as in :class:`Advice`."""
+    require_returned(what, got, expected)
+    Part(what, expected, causes or {}, **advice).compare(got)
+
+
 def require_returned(what: str, got: Any, expected: Any) -> None:
     """Require that the learner's function returned anything, where something is expected."""
-    if got is None and expected is not None:
-        raise CheckFailed(
-            what, expected, None, "the function returns nothing: is `return` missing?"
+    cause = "the function returns nothing: is `return` missing?"
+    require(got is not None or expected is None, what, expected, got, cause)
+
+
+def require_unchanged(attempt: Callable, given: Sequence, before: Sequence) -> None:
+    """Require that what came in is as it was before the call."""
+    try:
+        names = list(inspect.signature(getattr(attempt, "forward", attempt)).parameters)
+    except (TypeError, ValueError):
+        names = []
+    for index, (now, then) in enumerate(zip(given, before, strict=True)):
+        name = names[index] if index < len(names) else f"argument {index + 1}"
+        cause = (
+            "what came in is changed, in its numbers or by a hook: work on copy.deepcopy of it"
+            if isinstance(now, nn.Module)
+            else "what came in is changed in place (as +=, mul_ and sort() do): whoever else holds "
+            "it has another one now, so make a new one"
         )
+        require(untouched(now, then), f"{name}, after the call", "as before", "changed", cause)
 
 
-def describe(value: Any) -> str:
-    """One short line for any value: a small tensor's numbers, a large tensor's shape."""
-    if isinstance(value, torch.nn.Module):
-        return f"a {type(value).__name__} module"
-    if isinstance(value, torch.Tensor):
-        shape = "x".join(str(size) for size in value.shape) or "scalar"
-        if value.numel() <= 4:
-            return f"tensor {shape}: {[round(number, 5) for number in value.flatten().tolist()]}"
-        return f"tensor {shape}"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        value = {key: _Inside(item) for key, item in value.items()}
-    elif type(value) in (list, tuple):
-        value = type(value)(map(_Inside, value))
-    text = repr(value)
-    return text if len(text) <= 160 else text[:157] + "..."
+def untouched(now: Any, then: Any) -> bool:
+    """Whether two things hold the same values; NaN is equal to NaN here."""
+    if isinstance(now, nn.Module):
+        hooks = [[len(m._forward_hooks) for m in each.modules()] for each in (now, then)]
+        return hooks[0] == hooks[1] and untouched(now.state_dict(), then.state_dict())
+    if isinstance(now, Tensor):
+        return now.shape == then.shape and torch.equal(now.nan_to_num(7), then.nan_to_num(7))
+    if isinstance(now, Mapping):
+        return list(now) == list(then) and all(untouched(now[key], then[key]) for key in now)
+    if isinstance(now, (list, tuple)):
+        return len(now) == len(then) and all(map(untouched, now, then))
+    return now == then
 
 
-class _Inside:
-    """A value in a list or a dictionary: in short there too, and a text in quotation marks."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __repr__(self) -> str:
-        return repr(self.value) if isinstance(self.value, str) else describe(self.value)
-
-
-def _close(got: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:
-    if got.shape != expected.shape:
-        return False
-    if not expected.numel():
-        return True
-    size = max(1.0, float(expected.detach().abs().max()))
-    difference = (got.detach().double() - expected.detach().double()).abs().max()
-    return bool(difference <= tolerance * size)
-
-
-def _show_difference(got: torch.Tensor, expected: torch.Tensor) -> tuple[str, str]:
-    """Expected and got as text: shapes when they differ, else the entry that is furthest off."""
-    if got.shape != expected.shape:
-        return describe(expected), describe(got)
-    flat_got, flat_expected = got.detach().flatten(), expected.detach().flatten()
-    worst = int((flat_got.double() - flat_expected.double()).abs().nan_to_num(torch.inf).argmax())
-    place = f"entry {worst} of {describe(expected)}" if expected.numel() > 4 else "worst entry"
-    return (
-        f"{float(flat_expected[worst]):.6g} ({place})",
-        f"{float(flat_got[worst]):.6g}",
-    )
+def gradients(case: Case, got: Any, given: tuple) -> list[tuple[Part, Any]]:
+    """The gradient of each leaf of a case, by the reference and by the learner's result."""
+    own, leaves = case.leaves(*given), case.leaves(*case.arguments)
+    weights = torch.randn_like(case.expected)
+    total = (case.expected * weights).sum()
+    wanted = torch.autograd.grad(total, [*leaves.values()], retain_graph=True)
+    found = [None] * len(own)
+    if isinstance(got, Tensor) and got.shape == weights.shape and got.requires_grad:
+        found = torch.autograd.grad((got * weights).sum(), [*own.values()], allow_unused=True)
+    lost = [name for name, gradient in zip(own, found, strict=True) if gradient is None]
+    away = "leave no_grad, detach, .data, .item() and masks of True and False away"
+    reached = f"no gradient reaches {' and '.join(own)}" if len(lost) == len(own) else None
+    parts = []
+    for name, right, gradient in zip(own, wanted, found, strict=True):
+        cause = f"{reached or f'{name} gets no gradient, and would never learn'}: {away}"
+        parts.append((Part(f"the gradient of {name}", right, form=cause, tolerance=1e-3), gradient))
+    return parts
 
 
-def _guess_cause(error: Exception) -> str:
-    message = str(error)
-    if "shapes cannot be multiplied" in message or "size mismatch" in message:
-        return "two matrices do not fit: write the shape of each as a comment, then transpose one"
-    if "must match the size of tensor" in message:
-        return "two tensors of different shapes meet: write the shape of each as a comment"
-    if "leaf Variable" in message:
-        return "a parameter is changed in place while gradients are on: do it in torch.no_grad()"
-    if "before Module.__init__() call" in message:
-        return "super().__init__() has to run first: nn.Module registers parameters only after it"
-    if isinstance(error, TypeError) and "__init__() missing" in message:
-        return "an object is made without all that it needs: the message names what is missing"
-    if isinstance(error, TypeError) and "argument" in message:
-        return "the signature changed: keep the arguments that the stub has"
-    if "Boolean value of Tensor" in message or "bitwise_and" in message:
-        return (
-            "tensors of True and False are joined with &, each comparison in its own brackets, "
-            "not with and, nor as a < b < c"
-        )
-    if isinstance(error, (NameError, UnboundLocalError)):
-        return "a name is used before it has a value: run the cells above, check the spelling"
-    return "the error comes from your code: the line is shown above"
+def kind_problem(got: Any, expected: Any, form: str = "") -> str:
+    """What is wrong with the kind of a result, whatever its value; nothing if it is right."""
+    kind = f"not a {type(got).__name__}"
+    if isinstance(expected, Tensor):
+        number = isinstance(got, Real) and not isinstance(got, bool)
+        hint = "; a plain number has no gradient, so leave .item() away" if number else ""
+        return "" if isinstance(got, Tensor) else form or f"a tensor is wanted, {kind}{hint}"
+    if isinstance(expected, bool):
+        hint = f"a plain True or False is wanted, {kind}: bool(...) makes one of a tensor"
+        return "" if isinstance(got, (bool, np.bool_)) else form or hint
+    if isinstance(expected, Fraction):
+        hint = "division with / rounds: Fraction(numerator, denominator) stays exact"
+        return "" if isinstance(got, Rational) else form or hint
+    if isinstance(expected, Real):
+        if isinstance(got, Tensor) and got.numel() != 1:
+            return form or "one number is wanted, and that is a tensor of many: sum, or average"
+        fine = isinstance(got, (Real, Tensor)) and not isinstance(got, bool)
+        return "" if fine else form or f"a plain number is wanted, {kind}"
+    if isinstance(expected, (tuple, list)):
+        if not isinstance(got, (tuple, list)) or len(got) != len(expected):
+            return form or f"return {len(expected)} things, in that order"
+        return next(filter(None, map(kind_problem, got, expected)), "")
+    fine = expected is None or isinstance(got, type(expected))
+    name = "text" if isinstance(expected, str) else type(expected).__name__
+    return "" if fine else form or f"a {name} is wanted, {kind}"
+
+
+def plain(got: Any, expected: Any) -> Any:
+    """A result whose tensors of one entry are numbers, where numbers are expected."""
+    if isinstance(expected, (tuple, list)) and isinstance(got, (tuple, list)):
+        return tuple(map(plain, got, expected))
+    one = isinstance(got, Tensor) and got.numel() == 1 and isinstance(expected, Real)
+    return got.item() if one else got
+
+
+def loose_kind(got: Any, expected: Any) -> str:
+    """What is left to mend in a result that is right in value; nothing if its kind is right too."""
+    if isinstance(expected, (tuple, list)):
+        return next(filter(None, map(loose_kind, got, expected)), "")
+    if isinstance(expected, Integral) and not isinstance(got, Integral):
+        return f"a {type(got).__name__}: a whole number is wanted, by // or int(...)"
+    if isinstance(expected, Real) and isinstance(got, Tensor):
+        return "still a tensor: .item() makes a plain number of it"
+    return ""
+
+
+def has_nan(got: Any) -> bool:
+    """Whether a number or a tensor is, or holds, NaN."""
+    return isinstance(got, (float, Tensor)) and bool(torch.as_tensor(got).isnan().any())
+
+
+def same(got: Any, value: Any, tolerance: float) -> bool:
+    """Whether two results are equal, within a relative tolerance where they are not whole."""
+    if isinstance(value, Tensor):
+        if not isinstance(got, Tensor) or got.shape != value.shape:
+            return False
+        if not value.numel():
+            return True
+        got, value = got.detach().double(), value.detach().double()
+        return bool((got - value).abs().max() <= tolerance * max(1.0, float(value.abs().max())))
+    if isinstance(value, (tuple, list)):
+        fits = isinstance(got, (tuple, list)) and len(got) == len(value)
+        return fits and all(same(a, b, tolerance) for a, b in zip(got, value, strict=True))
+    if isinstance(value, Real) and isinstance(got, Real):
+        if isinstance(value, Rational) and isinstance(got, Rational):
+            return bool(got == value)
+        return isclose(got, value, rel_tol=tolerance, abs_tol=tolerance / 100)
+    return type(got) is type(value) and bool(got == value)

@@ -6,16 +6,20 @@ of pairs, least squares in place of QR, autograd, and the inverse of the large m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from serial_lora_course.checks.checking import call, exercise, require, require_close, require_equal
+from serial_lora_course.checks.checking import Case, Part, exercise, require
+from serial_lora_course.checks.failing import likely
 
 PARTS = ("q", "k", "v")
+
+# --------------------------------------------------------------------- 1.1 the rank for a miss
 
 
 def with_singular_values(values: Sequence[float], rows: int, columns: int) -> Tensor:
@@ -25,122 +29,110 @@ def with_singular_values(values: Sequence[float], rows: int, columns: int) -> Te
     return left @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ right.T
 
 
-SHARES = (0.5, 0.23, 0.2, 0.05, 1.0, 0.65, 0.0)
 VALUES = (8.0, 4.2, 3.9, 2.0, 0.9)  # ranks 0, 1, ... miss 1, 0.61, 0.44, 0.22, 0.09, 0
-RANKS = (2, 3, 4, 5, 0, 1, 5)
+RANKS = {0.5: 2, 0.23: 3, 0.2: 4, 0.05: 5, 1.0: 0, 0.65: 1, 0.0: 5}  # the rank for each share
 
 
-@exercise("1.1")
-def rank_for_miss(attempt) -> str:
+@exercise(
+    "1.1", "seven shares on chosen singular values, both ends too, and a matrix not of full rank"
+)
+def rank_for_miss() -> Iterator[Case]:
     """The smallest rank that is good enough, for a matrix of chosen singular values."""
     matrix = with_singular_values(VALUES, 7, 5)
-    got = []
-    for share in SHARES:
-        rank = call(attempt, matrix, share * (1 + 1e-9))  # so that no rounding decides at 1
-        if rank is not None:
-            require(
-                type(rank) is int,
-                f"the kind of answer for a miss of {share}",
-                "a plain int",
-                type(rank).__name__,
-                "a rank is a whole number: int(...) makes one from a tensor or a float",
+    squares, full = [value**2 for value in VALUES], len(VALUES)
+    whole = sum(squares)
+    behind = [sum(squares[rank:]) / whole for rank in range(full + 1)]
+    misses = {  # of each rank, as somebody measures them
+        "the root is forgotten: a miss is the root of the share of the squares": behind,
+        "the values are added without squares: Frobenius norms add squares": [
+            sum(VALUES[rank:]) / sum(VALUES) for rank in range(full + 1)
+        ],
+        "the miss is not divided by the size of the whole: it is a share": [
+            (part * whole) ** 0.5 for part in behind
+        ],
+        "only one singular value is looked at: all that are left out count": [
+            value / whole**0.5 for value in (*VALUES, 0.0)
+        ],
+        "that is a share of the strongest value: divide by the size of the whole": [
+            value / VALUES[0] for value in (*VALUES, 0.0)
+        ],
+    }
+    for share, rank in RANKS.items():
+        causes = {cause: sum(miss > share for miss in by) for cause, by in misses.items()}
+        causes |= {
+            "that looks at what is kept: the miss is about what is left out": sum(
+                (1 - part) ** 0.5 < share for part in behind
+            ),
+            "one too many: at rank r the layers S[:r] are kept, and S[r:] are missing": rank + 1,
+            "one too few: at rank r the layers from S[r] on are missing, S[r] too": rank - 1,
+            "rank 0 is never tried: a miss of 1 allows it": max(rank, 1),
+            "the full rank is never reached: it misses nothing": min(rank, full - 1),
+        }
+        if rank == full:
+            causes["where only the full rank is good enough, nothing is returned: return that"] = (
+                None
             )
-        got.append(rank)
-    squares = [value**2 for value in VALUES]
-    whole, ranks = sum(squares), range(len(VALUES) + 1)
-    behind = [sum(squares[rank:]) / whole for rank in ranks]
-    plain = [sum(VALUES[rank:]) / sum(VALUES) for rank in ranks]
-    following = [value / whole**0.5 for value in (*VALUES, 0.0)]
-
-    def first(misses: list[float]) -> tuple[int, ...]:
-        return tuple(sum(miss > share for miss in misses) for share in SHARES)
-
-    require_equal(
-        f"the ranks for misses of {', '.join(map(str, SHARES))} with singular values {VALUES}",
-        tuple(got) if any(rank is not None for rank in got) else None,
-        RANKS,
-        suspects={
-            "the root is forgotten: a miss is the root of the share of the squares": first(behind),
-            "the values are added without squares: Frobenius norms add squares": first(plain),
-            "the miss is not divided by the size of the whole: it is a share": first(
-                [(part * whole) ** 0.5 for part in behind]
-            ),
-            "only one singular value is looked at: all that are left out count": first(following),
-            "that is a share of the strongest value: divide by the size of the whole": first(
-                [value / VALUES[0] for value in (*VALUES, 0.0)]
-            ),
-            "that looks at what is kept: the miss is about what is left out": tuple(
-                sum((1 - part) ** 0.5 < share for part in behind) for share in SHARES
-            ),
-            "one too many: at rank r the layers S[:r] are kept, and S[r:] are missing": tuple(
-                rank + 1 for rank in RANKS
-            ),
-            "one too few: at rank r the layers from S[r] on are missing, S[r] too": tuple(
-                rank - 1 for rank in RANKS
-            ),
-            "rank 0 is never tried: a miss of 1 allows it": tuple(max(rank, 1) for rank in RANKS),
-            "the full rank is never reached: it misses nothing": tuple(
-                min(rank, len(VALUES) - 1) for rank in RANKS
-            ),
-            "where only the full rank is good enough, nothing is returned: return that": tuple(
-                rank if rank < len(VALUES) else None for rank in RANKS
-            ),
-            'a miss of 0 is never allowed: "at most" is <=, not <': (*RANKS[:-1], None),
-        },
-        otherwise="try ranks 0, 1, 2, ... in order and return the first that is good enough",
-    )
-    require_equal(
+        if share == 0:
+            causes['a miss of 0 is never allowed: "at most" is <=, not <'] = None
+        yield Case(
+            f"the rank for a miss of {share} with singular values {VALUES}",
+            (matrix, share * (1 + 1e-9)),  # so that no rounding decides at 1
+            rank,
+            causes,
+            otherwise="try ranks 0, 1, 2, ... in order and return the first that is good enough",
+        )
+    yield Case(
         "the rank for a miss of 1e-6, of a (6, 9) matrix of rank 2",
-        call(attempt, with_singular_values((5.0, 5.0), 6, 9), 1e-6),
+        (with_singular_values((5.0, 5.0), 6, 9), 1e-6),
         2,
         otherwise="a matrix may have a lower rank than its shape allows",
     )
-    return "seven shares on chosen singular values, both ends too, and a matrix not of full rank"
 
 
-def _changes_of_pairs(pairs, weights: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+# -------------------------------------------------------------------------- 1.2 equal LoRA pairs
+
+
+def changes_of(pairs: Any, weights: dict[str, Tensor], rank: int) -> list[Tensor]:
     """B_p A_p of what the learner returned, after a look at the form."""
-    require(
-        isinstance(pairs, dict) and set(pairs) == set(weights),
-        "the parts",
-        sorted(weights),
-        sorted(pairs) if isinstance(pairs, dict) else type(pairs).__name__,
-        "return a dict with one pair for every part that came in",
-    )
-    changes = {}
+    found = sorted(pairs) if isinstance(pairs, dict) else type(pairs).__name__
+    cause = "return a dict with one pair for every part that came in"
+    require(found == sorted(weights), "the parts", sorted(weights), found, cause)
     for part, weight in weights.items():
-        pair = pairs[part]
         out, width = weight.shape
-        several = isinstance(pair, (tuple, list))
-        shapes = [tuple(getattr(m, "shape", ())) for m in pair] if several else type(pair).__name__
-        wanted = [(rank, width), (out, rank)]
-        if shapes == wanted[::-1]:
-            cause = "the order is A_p first, B_p second"
-        elif shapes == [(rank, width), (width, rank)]:
-            cause = "that B still has d rows: B_p writes where W_p writes, so it has W_p's rows"
-        elif shapes == [(rank, width), (out, width)]:
-            cause = "a whole (out, d) matrix is no pair: the second factor is (out, r)"
-        else:
-            cause = "A_p is (r, d) and B_p is (out, r)"
-        require(shapes == wanted, f"the shapes of the pair of {part}", wanted, shapes, cause)
-        changes[part] = pair[1] @ pair[0]
-    return changes
+        wanted, form = [(rank, width), (out, rank)], shapes_of(pairs[part])
+        conditions = {
+            "the order is A_p first, B_p second": form == wanted[::-1],
+            "that B still has d rows: B_p writes where W_p writes, so it has W_p's rows": (
+                form == [(rank, width), (width, rank)]
+            ),
+            "a whole (out, d) matrix is no pair: the second factor is (out, r)": (
+                form == [(rank, width), (out, width)]
+            ),
+        }
+        cause = likely(conditions, "A_p is (r, d) and B_p is (out, r)")
+        require(form == wanted, f"the shapes of the pair of {part}", wanted, form, cause)
+    return [pairs[part][1] @ pairs[part][0] for part in weights]
 
 
-@exercise("1.2")
-def lora_pairs_of(attempt) -> str:
+def shapes_of(pair: Any) -> list[tuple[int, ...]] | str:
+    """The shapes of a pair of matrices, or what was there in the place of one."""
+    if not isinstance(pair, (tuple, list)):
+        return type(pair).__name__
+    return [tuple(getattr(matrix, "shape", ())) for matrix in pair]
+
+
+@exercise("1.2", "the change of each weight, square or not, is the one that the serial pair makes")
+def lora_pairs_of() -> Iterator[Case]:
     """B_p A_p against W_p (I + B A) - W_p, for square and other weights."""
     for sizes, width, rank in (((5, 5, 5), 5, 2), ((6, 3, 4), 7, 3)):
         weights = {p: torch.randn(out, width) for p, out in zip(PARTS, sizes, strict=True)}
         A, B = torch.randn(rank, width), torch.randn(width, rank)
-        kept = {part: weight.clone() for part, weight in weights.items()}
-        what = f"a call with three weights {width} wide, and a pair of rank {rank}"
-        got = _changes_of_pairs(call(attempt, weights, A, B, what=what), weights, rank)
-        for part, weight in kept.items():
+        parts = []
+        for part, weight in weights.items():
             whole = weight @ (torch.eye(width) + B @ A)
-            suspects = {"W itself is in it: a pair holds the change alone": whole}
+            causes = {"W itself is in it: a pair holds the change alone": whole}
             if weight.shape[0] == width:
-                suspects |= {
+                causes |= {
                     "B is passed on as it is: W_p has to act on it first": B @ A,
                     "W_p acts on A's side: the token meets A first, W_p last": B @ A @ weight,
                     "W_p is transposed: nn.Linear's weight (out, d) is the W of the formula": (
@@ -148,107 +140,87 @@ def lora_pairs_of(attempt) -> str:
                     ),
                     "W_p is in it twice: put it on one side only": weight @ B @ A @ weight,
                     "q's weight serves for every part: each has a W_p of its own": (
-                        kept["q"] @ B @ A
+                        weights["q"] @ B @ A
                     ),
                 }
-            require_close(
-                f"B_p A_p of {part}, for W {weight.shape[0]}x{width} and rank {rank}",
-                got[part],
-                whole - weight,
-                suspects=suspects,
-            )
-            require(
-                torch.equal(weights[part], weight),
-                "the weight that came in",
-                "as before",
-                "changed",
-                "a frozen weight was changed in place: make new tensors",
-            )
-    return "the change of each weight, square or not, is the one that the serial pair makes"
+            what = f"B_p A_p of {part}, for W {weight.shape[0]}x{width} and rank {rank}"
+            parts.append(Part(what, whole - weight, causes))
+        yield Case(
+            f"a call with three weights {width} wide, and a pair of rank {rank}",
+            (weights, A, B),
+            parts,
+            read=lambda pairs, weights=weights, rank=rank: changes_of(pairs, weights, rank),
+        )
 
 
-@exercise("1.3")
-def nearest_serial_pair(attempt) -> str:
+# -------------------------------------------------------------------------- 1.3 the nearest pair
+
+
+@exercise("1.3", "no other pair of that rank comes closer, at two widths and ranks")
+def nearest_serial_pair() -> Iterator[Case]:
     """W B A against the best, which is found by least squares and an eigenbasis."""
     for width, rank in ((6, 2), (5, 3)):
         weights = {part: torch.randn(width, width, dtype=torch.float64) for part in PARTS}
         changes = {part: torch.randn(width, width, dtype=torch.float64) for part in PARTS}
         tall, wanted = (torch.cat([each[p] for p in PARTS]) for each in (weights, changes))
         free = torch.linalg.lstsq(tall, wanted).solution  # (d, d), the best C of any rank
-        met = tall @ free
-        _, axes = torch.linalg.eigh(met.T @ met)  # ascending
-        best = met @ axes[:, -rank:] @ axes[:, -rank:].T
-        what = f"a call with three weights and three changes {width}x{width}, and rank {rank}"
-        pair = call(attempt, weights, changes, rank, what=what)
-        several = isinstance(pair, (tuple, list))
-        form = [tuple(getattr(m, "shape", ())) for m in pair] if several else type(pair).__name__
-        require(
-            form == [(rank, width), (width, rank)],
-            f"the shapes of A and B at rank {rank}",
-            [(rank, width), (width, rank)],
-            form,
-            "the order is A (r, d) first, B (d, r) second"
-            if form == [(width, rank), (rank, width)]
-            else "A holds r rows of Vh, B solves R B = U S with r columns",
-        )
-        A, B = pair
-        own = torch.linalg.solve(weights["q"], first_layers(changes["q"], rank))
+        best = first_layers(tall @ free, rank)
+        basis, _ = torch.linalg.qr(tall)
+        U, S, Vh = torch.linalg.svd(basis.T @ wanted)
+        left, mean = basis @ U[:, :rank], {0: weights, 1: changes}
+        mean_weight, mean_change = (sum(each.values()) / 3 for each in mean.values())
+
+        def change_by(pair: Any, tall=tall, width=width, rank=rank) -> Tensor:
+            form, right = shapes_of(pair), [(rank, width), (width, rank)]
+            order = "the order is A (r, d) first, B (d, r) second"
+            rows = "A holds r rows of Vh, B solves R B = U S with r columns"
+            cause = order if form == right[::-1] else rows
+            require(form == right, f"the shapes of A and B at rank {rank}", right, form, cause)
+            return tall @ pair[1].detach() @ pair[0].detach()
+
         missed = f"(miss {float((wanted - best).norm() / wanted.norm()):.3f})"
-        require_close(
+        yield Case(
             f"the stacked change W B A at width {width}, rank {rank} {missed}",
-            tall @ B.detach() @ A.detach(),
+            (weights, changes, rank),
             best,
-            suspects={
+            {
                 "C is cut to rank r after solving: cut Q^T times the change, then solve": (
                     tall @ first_layers(free, rank)
                 ),
                 "the wishes are cut to rank r before the projection: project first": (
                     tall @ torch.linalg.lstsq(tall, first_layers(wanted, rank)).solution
                 ),
-                "only q is looked at: stack all parts": tall @ own,
+                "only q is looked at: stack all parts": (
+                    tall @ torch.linalg.solve(weights["q"], first_layers(changes["q"], rank))
+                ),
                 "the wishes of the parts are averaged: stack them instead": (
-                    tall @ _nearest_to_mean(weights, changes, rank)
+                    tall @ torch.linalg.solve(mean_weight, first_layers(mean_change, rank))
                 ),
-                "the singular values are left out: B solves R B = U S": (
-                    _with_values(tall, wanted, rank, power=0)
-                ),
+                "the singular values are left out: B solves R B = U S": left @ Vh[:rank],
                 "the singular values are in it twice: put them into A or into B": (
-                    _with_values(tall, wanted, rank, power=2)
+                    left * S[:rank] ** 2 @ Vh[:rank]
                 ),
-                "A holds columns of Vh: the v_i are its rows, Vh[:r]": (
-                    _with_values(tall, wanted, rank, columns=True)
-                ),
+                "A holds columns of Vh: the v_i are its rows, Vh[:r]": left
+                * S[:rank]
+                @ Vh.T[:rank],
                 "R is left out: B has to solve R B = U S": (
-                    tall @ first_layers(torch.linalg.qr(tall)[0].T @ wanted, rank)
+                    tall @ first_layers(basis.T @ wanted, rank)
                 ),
             },
+            read=change_by,
             otherwise="follow the three steps: QR of the stacked W, SVD of Q^T times the stacked "
             "change, then solve R B = U S",
             tolerance=1e-4,
         )
-    return "no other pair of that rank comes closer, at two widths and ranks"
 
 
 def first_layers(matrix: Tensor, rank: int) -> Tensor:
     """The best matrix of that rank, by way of an eigenbasis of its rows."""
-    _, axes = torch.linalg.eigh(matrix.T @ matrix)
+    _, axes = torch.linalg.eigh(matrix.T @ matrix)  # ascending
     return matrix @ axes[:, -rank:] @ axes[:, -rank:].T
 
 
-def _nearest_to_mean(weights: dict[str, Tensor], changes: dict[str, Tensor], rank: int) -> Tensor:
-    mean_weight = sum(weights.values()) / len(weights)
-    mean_change = sum(changes.values()) / len(changes)
-    return torch.linalg.solve(mean_weight, first_layers(mean_change, rank))
-
-
-def _with_values(
-    tall: Tensor, wanted: Tensor, rank: int, power: int = 1, columns: bool = False
-) -> Tensor:
-    """The first layers with the singular values to a power, or with Vh read the wrong way round."""
-    basis, _ = torch.linalg.qr(tall)
-    U, S, Vh = torch.linalg.svd(basis.T @ wanted)
-    A = Vh.T[:rank] if columns else Vh[:rank]
-    return basis @ (U[:, :rank] * S[:rank] ** power) @ A
+# ----------------------------------------------------------------------------- 1.4 the gradient
 
 
 def attention_loss(
@@ -260,8 +232,10 @@ def attention_loss(
     return (F.softmax(q @ k.T, dim=-1) @ v - goal).square().sum()
 
 
-@exercise("1.4")
-def serial_gradient_of_B(attempt) -> str:
+@exercise(
+    "1.4", "equal to autograd's through an attention with softmax, at two widths, ranks and scales"
+)
+def serial_gradient_of_B() -> Iterator[Case]:
     """The gradient of B against autograd's, through an attention with softmax."""
     for width, rank, scale in ((6, 2, 1.0), (5, 3, 0.5)):
         weights = {p: torch.randn(width, width) / width**0.5 for p in PARTS}
@@ -274,14 +248,11 @@ def serial_gradient_of_B(attempt) -> str:
         B = torch.zeros(width, rank, requires_grad=True)
         attention_loss(W, x, goal, x + scale * x @ A.T @ B.T).backward()
         total = sum(W[p].T @ g[p] for p in PARTS)
-        what = f"a call with weights and gradients {width}x{width}, rank {rank}, scale {scale}"
-        given = [tensor for part in PARTS for tensor in (W[part], g[part])] + [A]
-        before = [tensor.clone() for tensor in given]
-        require_close(
+        yield Case(
             f"the gradient of B at width {width}, rank {rank}, scale {scale}",
-            call(attempt, W, g, A, scale, what=what),
+            (W, g, A, scale),
             B.grad,
-            suspects={
+            {
                 "the scale is forgotten": total @ A.T,
                 "W is left out: that is the gradient of LoRA's B": scale * sum(g.values()) @ A.T,
                 "W is not transposed: gradients travel back through W^T": (
@@ -303,14 +274,9 @@ def serial_gradient_of_B(attempt) -> str:
                 "the scale is applied twice": scale**2 * total @ A.T,
             },
         )
-        require(
-            all(torch.equal(*pair) for pair in zip(given, before, strict=True)),
-            "the tensors that came in",
-            "as before",
-            "changed",
-            "something was changed in place: make new tensors",
-        )
-    return "equal to autograd's through an attention with softmax, at two widths, ranks and scales"
+
+
+# -------------------------------------------------------------------------------- 1.5 the undoing
 
 
 class Sizes(TorchFunctionMode):
@@ -328,64 +294,58 @@ class Sizes(TorchFunctionMode):
             self.largest = max(self.largest, *args[0].shape[-2:])
         return func(*args, **(kwargs or {}))
 
+    def require_at_most(self, rank: int) -> None:
+        """Nothing larger than (rank, rank) was inverted."""
+        require(
+            self.largest <= rank,
+            f"the largest matrix that is inverted or solved with, at rank {rank}",
+            f"{rank} x {rank}",
+            f"{self.largest} x {self.largest}",
+            "the numbers are right, by way of a (d, d) matrix: use the push-through identity",
+        )
 
-@exercise("1.5")
-def undo_merge(attempt) -> str:
+
+@exercise(
+    "1.5", "the old weight comes back, square or not, and nothing larger than (r, r) was inverted"
+)
+def undo_merge() -> Iterator[Case]:
     """The old weight, by way of small matrices only."""
     for outputs, width, rank, scale in ((7, 7, 2, 1.0), (12, 8, 3, 0.5)):
         old = torch.randn(outputs, width)
         A, B = torch.randn(rank, width) / width**0.5, torch.randn(width, rank) / width**0.5
         eye, small = torch.eye(width), torch.eye(rank)
         merged = old @ (eye + scale * B @ A)
-        given = [tensor.clone() for tensor in (merged, A, B)]
-        with Sizes() as sizes:
-            got = call(attempt, *given, scale)
+        sizes = Sizes()
 
-        def with_small(matrix: Tensor, factor: float = scale, A=A, B=B, merged=merged) -> Tensor:
+        def undone(matrix: Tensor, factor: float = scale, A=A, B=B, merged=merged) -> Tensor:
             return merged - factor * merged @ B @ torch.linalg.inv(matrix) @ A
 
-        require_close(
+        right = small + scale * A @ B
+        yield Case(
             f"the old weight, W {outputs}x{width}, rank {rank}, scale {scale}",
-            got,
+            (merged, A, B, scale),
             old,
-            suspects={
+            {
                 "that subtracts s W' B A: right for LoRA, here only the first term of a series": (
                     merged - scale * merged @ B @ A
                 ),
                 "LoRA's way, W' - s B A: Serial LoRA multiplied": (
                     merged - scale * B @ A if outputs == width else merged
                 ),
-                "the scale inside the (r, r) matrix is forgotten": with_small(small + A @ B),
-                "the scale in front is forgotten": with_small(small + scale * A @ B, 1.0),
-                "the scale is forgotten": with_small(small + A @ B, 1.0),
-                "the I in the (r, r) matrix is forgotten": with_small(scale * A @ B),
-                "the sign inside is turned: it is I + s A B": with_small(small - scale * A @ B),
-                "the sign in front is turned: it is I - s B N A": with_small(
-                    small + scale * A @ B, -scale
-                ),
-                "the (r, r) matrix is multiplied with: solve with it": with_small(
-                    torch.linalg.inv(small + scale * A @ B)
+                "the scale inside the (r, r) matrix is forgotten": undone(small + A @ B),
+                "the scale in front is forgotten": undone(right, 1.0),
+                "the scale is forgotten": undone(small + A @ B, 1.0),
+                "the I in the (r, r) matrix is forgotten": undone(scale * A @ B),
+                "the sign inside is turned: it is I + s A B": undone(small - scale * A @ B),
+                "the sign in front is turned: it is I - s B N A": undone(right, -scale),
+                "the (r, r) matrix is multiplied with: solve with it": undone(
+                    torch.linalg.inv(right)
                 ),
                 "that merges once more: divide, do not multiply": merged @ (eye + scale * B @ A),
                 "that is the merged weight itself: nothing is undone": merged,
-                "that is the change alone: W' minus it is wanted": (
-                    merged - with_small(small + scale * A @ B)
-                ),
+                "that is the change alone: W' minus it is wanted": merged - undone(right),
             },
+            during=sizes,
+            after=lambda sizes=sizes, rank=rank: sizes.require_at_most(rank),
             tolerance=1e-4,
         )
-        require(
-            sizes.largest <= rank,
-            f"the largest matrix that is inverted or solved with, at rank {rank}",
-            f"{rank} x {rank}",
-            f"{sizes.largest} x {sizes.largest}",
-            "the numbers are right, by way of a (d, d) matrix: use the push-through identity",
-        )
-        require(
-            all(torch.equal(*pair) for pair in zip(given, (merged, A, B), strict=True)),
-            "the tensors that came in",
-            "as before",
-            "changed",
-            "something was changed in place: return a new tensor",
-        )
-    return "the old weight comes back, square or not, and nothing larger than (r, r) was inverted"

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 import torch
 from torch import nn
 
-from serial_lora_course.checks.checking import call, exercise, require, require_equal
+from serial_lora_course.checks.checking import Case, exercise
 
 
-def _numbers(*shapes: tuple[int, int]) -> int:
+def numel_of(*shapes: tuple[int, int]) -> int:
     """The elements of tensors of these shapes, counted by PyTorch on the meta device."""
     return sum(torch.empty(shape, device="meta").numel() for shape in shapes)
 
 
-@exercise("2.1")
-def pair_size(attempt) -> str:
+@exercise("2.1", "the formula equals numel() for square and for rectangular matrices")
+def pair_size() -> Iterator[Case]:
     """rank (inputs + outputs) against numel() of tensors with these shapes."""
     for inputs, outputs, rank in ((512, 2048, 8), (6, 3, 1), (768, 768, 32)):
-        expected = _numbers((rank, inputs), (outputs, rank))
-        require_equal(
+        expected = numel_of((rank, inputs), (outputs, rank))
+        yield Case(
             f"the size of a pair for {inputs} inputs, {outputs} outputs, rank {rank}",
-            call(attempt, inputs, outputs, rank),
+            (inputs, outputs, rank),
             expected,
-            suspects={
+            {
                 "the matrix is taken to be square: outputs can differ from inputs": (
                     2 * inputs * rank
                 ),
@@ -39,11 +40,10 @@ def pair_size(attempt) -> str:
                 "that is the full matrix times the rank": inputs * outputs * rank,
             },
         )
-    return "the formula equals numel() for square and for rectangular matrices"
 
 
-@exercise("2.2")
-def serial_lora_total(attempt) -> str:
+@exercise("2.2", "one pair a block, summed over one, two and three towers, equals numel()")
+def serial_lora_total() -> Iterator[Case]:
     """One pair a block over towers of different widths and depths."""
     cases = (
         ([(768, 12)], 64),
@@ -51,33 +51,31 @@ def serial_lora_total(attempt) -> str:
         ([(1024, 24), (768, 12), (64, 2)], 4),
     )
     for towers, rank in cases:
-        blocks = [(width, rank) for width, depth in towers for _ in range(depth)]
-        expected = sum(_numbers((r, width), (width, r)) for width, r in blocks)
+        blocks = [width for width, depth in towers for _ in range(depth)]
+        expected = sum(numel_of((rank, width), (width, rank)) for width in blocks)
         first_width, first_depth = towers[0]
-        require_equal(
+        widths, depths = (sum(side) for side in zip(*towers, strict=True))
+        yield Case(
             f"Serial LoRA's parameters for towers {towers} at rank {rank}",
-            call(attempt, towers, rank),
+            (towers, rank),
             expected,
-            suspects={
+            {
                 "that is LoRA: Serial LoRA has one pair a block, not four": 4 * expected,
                 "a pair for each of q, k and v: they share one": 3 * expected,
                 "only one matrix of each pair is counted": expected // 2,
                 "only the first tower is counted": 2 * first_width * rank * first_depth,
                 "each tower's width goes with its own depth: multiply first, then add": (
-                    2 * rank * sum(w for w, _ in towers) * sum(depth for _, depth in towers)
+                    2 * rank * widths * depths
                 ),
                 "that is the size of a full matrix in each block, not of a pair": sum(
-                    width * width * depth for width, depth in towers
+                    width * width for width in blocks
                 ),
-                "the depth is left out: every block has its own pair": sum(
-                    2 * width * rank for width, _ in towers
-                ),
+                "the depth is left out: every block has its own pair": 2 * rank * widths,
             },
         )
-    return "one pair a block, summed over one, two and three towers, equals numel()"
 
 
-class _Shared(nn.Module):
+class SharedPair(nn.Module):
     """Frozen and trainable parameters, one of them used in two places, one not named lora_."""
 
     def __init__(self, width: int, rank: int):
@@ -88,20 +86,22 @@ class _Shared(nn.Module):
         self.also_A = self.lora_A
 
 
-@exercise("2.3")
-def count_trainable(attempt) -> str:
+@exercise(
+    "2.3", "frozen parameters do not count, a shared tensor counts once, elements are counted"
+)
+def count_trainable() -> Iterator[Case]:
     """Elements of trainable parameters, a shared tensor once."""
     for width, rank in ((8, 2), (12, 5)):
-        model = nn.Sequential(_Shared(width, rank), nn.LayerNorm(width))
+        model = nn.Sequential(SharedPair(width, rank), nn.LayerNorm(width))
         model[1].weight.requires_grad_(False)  # its bias stays trainable
-        pair = _numbers((rank, width), (width, rank))
+        pair = numel_of((rank, width), (width, rank))
         expected = pair + width
         everything = sum(p.numel() for p in model.parameters())
-        require_equal(
+        yield Case(
             f"trainable elements: a pair of rank {rank} and one open bias, at width {width}",
-            call(attempt, model),
+            (model,),
             expected,
-            suspects={
+            {
                 "frozen parameters are counted too: ask each whether it requires a gradient": (
                     everything
                 ),
@@ -118,14 +118,13 @@ def count_trainable(attempt) -> str:
             },
         )
     frozen = nn.Linear(3, 3).requires_grad_(False)
-    require_equal("trainable elements in a frozen model", call(attempt, frozen), 0)
-    return "frozen parameters do not count, a shared tensor counts once, elements are counted"
+    yield Case("trainable elements in a frozen model", (frozen,), 0)
 
 
-@exercise("2.4")
-def size_ratio(attempt) -> str:
+@exercise("2.4", "exact for square and rectangular placements; the rank cancels")
+def size_ratio() -> Iterator[Case]:
     """LoRA's size over Serial LoRA's as an exact fraction, for placements of every kind."""
-    width = 768
+    width, rank = 768, 16
     placements = {
         "q, k, v and out": [(width, width)] * 4,
         "q, k and v": [(width, width)] * 3,
@@ -134,35 +133,24 @@ def size_ratio(attempt) -> str:
         "out from a half as wide attention": [(width, width // 2)] * 3 + [(width // 2, width)],
     }
     for name, shapes in placements.items():
-        rank = 16
-        lora = _numbers(*((rank, i) for i, _ in shapes), *((o, rank) for _, o in shapes))
-        expected = Fraction(lora, _numbers((rank, width), (width, rank)))
-        got = call(attempt, shapes, width)
-        rounded = Fraction(float(expected))
-        cause_of_rounding = "it was rounded on the way: give Fraction two integers, not a quotient"
-        require(
-            isinstance(got, (Fraction, int, type(None))),
-            f"the kind of number for LoRA on {name}",
-            "a Fraction (exact)",
-            f"{got!r}, a {type(got).__name__}",
-            "division with / rounds: Fraction(numerator, denominator) stays exact",
-        )
-        require_equal(
+        lora = numel_of(*((rank, i) for i, _ in shapes), *((o, rank) for _, o in shapes))
+        expected = Fraction(lora, numel_of((rank, width), (width, rank)))
+        products = sum(inputs * outputs for inputs, outputs in shapes)
+        yield Case(
             f"the ratio for LoRA on {name}",
-            got,
+            (shapes, width),
             expected,
-            suspects={
-                **({cause_of_rounding: rounded} if rounded != expected else {}),
+            {
+                "it was rounded on the way: give Fraction two integers, not a quotient": Fraction(
+                    float(expected)
+                ),
                 "the fraction is upside down: LoRA's size comes first": 1 / expected,
                 "pairs are counted, but a rectangular pair has another size": Fraction(len(shapes)),
                 "Serial LoRA's pair has two matrices: 2 x width below the line": 2 * expected,
-                "full matrices are compared, not pairs": Fraction(
-                    sum(i * o for i, o in shapes), width * width
-                ),
+                "full matrices are compared, not pairs": Fraction(products, width * width),
                 "inputs and outputs are multiplied: a pair holds r x (inputs + outputs)": Fraction(
-                    sum(i * o for i, o in shapes), 2 * width
+                    products, 2 * width
                 ),
                 "always four: look at the shapes that came in": Fraction(4),
             },
         )
-    return "exact for square and rectangular placements; the rank cancels"

@@ -9,41 +9,26 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from serial_lora_course.checks.checking import (
-    call,
-    exercise,
-    require,
-    require_equal,
-    require_returned,
-)
-
-
-def _entries(shapes: Sequence[tuple[int, int]], rank: int) -> int:
-    """Entries of a pair beside every matrix, counted by PyTorch on the meta device."""
-    return sum(
-        torch.empty(rank, inputs, device="meta").numel()
-        + torch.empty(outputs, rank, device="meta").numel()
-        for inputs, outputs in shapes
-    )
+from serial_lora_course.checks.checking import Case, exercise
+from serial_lora_course.checks.lesson_02 import numel_of
 
 
 def rank_by_growing(shapes: Sequence[tuple[int, int]], width: int, rank: int) -> int:
     """The largest rank of one (width, width) pair within LoRA's budget, one rank after another."""
-    budget, own = _entries(shapes, rank), 0
-    while _entries([(width, width)], own + 1) <= budget:
+    budget, own = sum(numel_of((rank, i), (o, rank)) for i, o in shapes), 0
+    while numel_of((own + 1, width), (width, own + 1)) <= budget:
         own += 1
     return own
 
 
-@exercise("9.1")
-def matching_rank(attempt) -> str:
+@exercise(
+    "9.1", "the largest rank within the budgets of five placements, fused and uneven ones too"
+)
+def matching_rank() -> Iterator[Case]:
     """Against the largest rank that fits, found by growing it."""
     cases = {
         "q, k and v, four query heads to one key head": ([(64, 64), (64, 16), (64, 16)], 64, 9),
@@ -53,56 +38,48 @@ def matching_rank(attempt) -> str:
         "a wide output": ([(32, 56), (56, 32)], 32, 5),
     }
     for name, (shapes, width, rank) in cases.items():
-        expected = rank_by_growing(shapes, width, rank)
-        inputs, outputs = (sum(shape[side] for shape in shapes) for side in (0, 1))
-        what = f"the rank within the budget of LoRA of rank {rank} on {name}"
-        got = call(attempt, shapes, width, rank, what=what)
-        suspects = {
-            "four times the rank is right for four square matrices alone: add up inputs + outputs "
-            "of all matrices": 4 * rank,
-            "the rank times the number of matrices is only right for square ones: a pair has "
-            "rank x (inputs + outputs) entries": len(shapes) * rank,
-            "only A is counted on LoRA's side: B has as many rows as the matrix has outputs": (
-                rank * inputs // (2 * width)
-            ),
-            "only B is counted on LoRA's side: A has as many columns as the matrix has inputs": (
-                rank * outputs // (2 * width)
-            ),
-            "only one matrix of Serial LoRA's pair is counted: it has A and B, each as wide as "
-            "the tokens": rank * (inputs + outputs) // width,
-            "that is LoRA's budget, not yet a rank: divide by what one rank of Serial LoRA costs": (
-                rank * (inputs + outputs)
-            ),
-            "the rank of LoRA is missing": (inputs + outputs) // (2 * width),
-            "turned round: that is LoRA's rank within Serial LoRA's budget": (
-                rank * 2 * width // (inputs + outputs)
-            ),
-            "inputs and outputs are multiplied: a pair has rank x (inputs + outputs) entries": (
-                sum(rank * a * b for a, b in shapes) // (2 * width)
-            ),
-            "rounded down for each matrix: add up LoRA's parameters first, then divide once": sum(
-                rank * (a + b) // (2 * width) for a, b in shapes
-            ),
-            "rounded up: that is more than the budget": -(
-                -rank * (inputs + outputs) // (2 * width)
-            ),
-            "a rank is a whole number: // rounds down": rank * (inputs + outputs) / (2 * width),
-        }
-        suspects = {cause: value for cause, value in suspects.items() if value != expected}
-        require_equal(what, got, expected, suspects)
-        require(
-            isinstance(got, int),
-            "the kind of result",
-            "a whole number",
-            got,
-            "right in value, but a float: // of whole numbers gives a whole number",
+        inputs, outputs = (sum(side) for side in zip(*shapes, strict=True))
+        budget = rank * (inputs + outputs)
+        yield Case(
+            f"the rank within the budget of LoRA of rank {rank} on {name}",
+            (shapes, width, rank),
+            rank_by_growing(shapes, width, rank),
+            {
+                "four times the rank is right for four square matrices alone: add up inputs + "
+                "outputs of all matrices": 4 * rank,
+                "the rank times the number of matrices is only right for square ones: a pair has "
+                "rank x (inputs + outputs) entries": len(shapes) * rank,
+                "only A is counted on LoRA's side: B has as many rows as the matrix has outputs": (
+                    rank * inputs // (2 * width)
+                ),
+                "only B is counted on LoRA's side: A has as many columns as the matrix has "
+                "inputs": rank * outputs // (2 * width),
+                "only one matrix of Serial LoRA's pair is counted: it has A and B, each as wide as "
+                "the tokens": budget // width,
+                "that is LoRA's budget, not yet a rank: divide by what one rank of Serial LoRA "
+                "costs": budget,
+                "the rank of LoRA is missing": (inputs + outputs) // (2 * width),
+                "turned round: that is LoRA's rank within Serial LoRA's budget": (
+                    rank * 2 * width // (inputs + outputs)
+                ),
+                "inputs and outputs are multiplied: a pair has rank x (inputs + outputs) entries": (
+                    sum(rank * a * b for a, b in shapes) // (2 * width)
+                ),
+                "rounded down for each matrix: add up LoRA's parameters first, then divide once": (
+                    sum(rank * (a + b) // (2 * width) for a, b in shapes)
+                ),
+                "rounded up: that is more than the budget": -(-budget // (2 * width)),
+                "rounded to the nearest, and so rounded up here: that is more than the budget": (
+                    round(budget / (2 * width))
+                ),
+                "a rank is a whole number: // rounds down": budget / (2 * width),
+            },
         )
-    return "the largest rank within the budgets of five placements, fused and uneven ones too"
 
 
 # --------------------------------------------------------------------------- one standard error
 
-_SWEEPS: dict[str, dict[int, list[float]]] = {
+SWEEPS: dict[str, dict[int, list[float]]] = {
     "a sweep that rises and stays": {
         1: [0.30, 0.31, 0.29],
         2: [0.46, 0.55, 0.64],
@@ -121,6 +98,16 @@ _SWEEPS: dict[str, dict[int, list[float]]] = {
         8: [0.682, 0.678, 0.686],
         4: [0.61, 0.60, 0.62],
     },
+    "a sweep with runs that fell out of line": {
+        8: [0.52, 0.53, 0.66],
+        4: [0.50, 0.56, 0.57],
+        2: [0.59, 0.59, 0.44],
+    },
+    "a sweep whose runs rise and fall together": {
+        16: [0.50, 0.60, 0.70],
+        8: [0.48, 0.58, 0.68],
+        4: [0.47, 0.55, 0.63],
+    },
     "a sweep whose best rank is clearly best": {
         4: [0.40, 0.42, 0.41, 0.41],
         16: [0.60, 0.61, 0.60, 0.61],
@@ -133,144 +120,113 @@ _SWEEPS: dict[str, dict[int, list[float]]] = {
     },
 }
 
-_ON_THE_BAR = (
-    "with no spread the best mean is the bar itself, and it is good enough: take a mean that is "
-    "not below the bar"
-)
 
-
-def _chosen(sweep: Mapping[int, Sequence[float]], allowance: float) -> int:
-    means = {rank: statistics.fmean(values) for rank, values in sweep.items()}
-    return min(rank for rank in sweep if means[rank] >= max(means.values()) - allowance)
-
-
-@exercise("9.2")
-def one_error_rank(attempt) -> str:
+@exercise("9.2", "the smallest rank within one standard error of the best, in six sweeps")
+def one_error_rank() -> Iterator[Case]:
     """Against means and errors from Python's statistics module."""
-    for name, sweep in _SWEEPS.items():
+    for name, sweep in SWEEPS.items():
         means = {rank: statistics.fmean(values) for rank, values in sweep.items()}
+        medians = {rank: statistics.median(values) for rank, values in sweep.items()}
         best = max(means, key=means.__getitem__)
-        spread, runs = statistics.stdev(sweep[best]), len(sweep[best])
-        expected = _chosen(sweep, spread / math.sqrt(runs))
-        given = {rank: list(values) for rank, values in sweep.items()}
-        got = call(attempt, given, what=name, cause="" if spread else _ON_THE_BAR)
-        lucky = max(sweep, key=lambda rank: max(sweep[rank]))
-        own = [
-            rank
-            for rank in sweep
-            if means[rank] + statistics.stdev(sweep[rank]) / math.sqrt(runs) >= means[best]
-        ]
-        suspects = {
-            "that is the rank with the best mean: the smallest within one standard error of it is "
-            "wanted": best,
-            "the standard deviation is taken for the standard error: divide by the square root of "
-            "the number of runs": _chosen(sweep, spread),
-            "two standard errors are allowed: the rule allows one": (
-                _chosen(sweep, 2 * spread / math.sqrt(runs))
-            ),
-            "the spread divides by n: with few runs n - 1 is needed, torch's default and not "
-            "numpy's": _chosen(sweep, statistics.pstdev(sweep[best]) / math.sqrt(runs)),
-            "each rank's own error is used: the bar is set by the best rank's": min(own),
-            "that is the rank of the best single run: compare means": lucky,
-            "the largest rank is taken: the smallest that is good enough is wanted": max(sweep),
-            "the first rank in the list is taken: the ranks may come in any order": next(
-                rank for rank in sweep if means[rank] >= means[best] - spread / math.sqrt(runs)
-            ),
-            "that is the smallest of all ranks: it has to come within one standard error of the "
-            "best": min(sweep),
-            "that is a mean, not a rank": means[best],
-        }
-        suspects = {cause: value for cause, value in suspects.items() if value != expected}
-        require_equal(f"the rank chosen from {name}", got, expected, suspects)
-    return "the smallest rank within one standard error of the best, in four sweeps"
+        spread, root = statistics.stdev(sweep[best]), math.sqrt(len(sweep[best]))
+
+        def within(allowance: float, means=means) -> list[int]:
+            bar = max(means.values()) - allowance
+            return [rank for rank, mean in means.items() if mean >= bar]
+
+        def error_of(rank: int, best: int = best, sweep=sweep, root=root) -> float:
+            """The standard error of a rank's differences from the best."""
+            pairs = zip(sweep[best], sweep[rank], strict=True)
+            return statistics.stdev(a - b for a, b in pairs) / root
+
+        on_the_bar = (
+            "with no spread the best mean is the bar itself, and it is good enough: take a mean "
+            "that is not below the bar"
+        )
+        yield Case(
+            f"the rank chosen from {name}",
+            (sweep,),
+            min(within(spread / root)),
+            {
+                "that is the rank with the best mean: the smallest within one standard error of it "
+                "is wanted": best,
+                "the standard deviation is taken for the standard error: divide by the square root "
+                "of the number of runs": min(within(spread)),
+                "two standard errors are allowed: the rule allows one": (
+                    min(within(2 * spread / root))
+                ),
+                "the spread divides by n: with few runs n - 1 is needed, torch's default and not "
+                "numpy's": min(within(statistics.pstdev(sweep[best]) / root)),
+                "each rank's own error is used: the bar is set by the best rank's": min(
+                    r for r in sweep if means[r] + statistics.stdev(sweep[r]) / root >= means[best]
+                ),
+                "the error of the paired differences is used: the bar is set by the best rank's own "
+                "runs": min(r for r in sweep if means[r] + error_of(r) >= means[best]),
+                "medians are compared: the rule is about means": min(
+                    r for r in sweep if medians[r] >= max(medians.values()) - spread / root
+                ),
+                "that is the rank of the best single run: compare means": max(
+                    sweep, key=lambda rank, sweep=sweep: max(sweep[rank])
+                ),
+                "the largest rank is taken: the smallest that is good enough is wanted": max(sweep),
+                "the largest rank that is good enough is taken: the smallest is wanted": max(
+                    within(spread / root)
+                ),
+                "the first rank in the list is taken: the ranks may come in any order": (
+                    within(spread / root)[0]
+                ),
+                "that is the smallest of all ranks: it has to come within one standard error of "
+                "the best": min(sweep),
+                "that is a mean, not a rank": means[best],
+            },
+            error="" if spread else on_the_bar,
+        )
 
 
 # --------------------------------------------------------------------------- paired differences
 
 
-@exercise("9.3")
-def paired_error(attempt) -> str:
+@exercise("9.3", "mean and standard error of the differences, for three pairs and for nine")
+def paired_error() -> Iterator[Case]:
     """Against the mean and the standard error by Python's statistics module."""
-    for runs in (3, 9):
-        luck = torch.randn(runs, dtype=torch.float64)
-        one = 0.6 + 0.05 * luck + 0.01 * torch.rand(runs, dtype=torch.float64)
-        other = 0.57 + 0.05 * luck + 0.02 * torch.rand(runs, dtype=torch.float64)
+    for n in (3, 9):
+        luck, first, second = torch.rand(3, n, dtype=torch.float64)
+        one = 0.6 + 0.1 * luck + 0.01 * first
+        other = 0.57 + 0.1 * luck + 0.02 * second
         other[0] = one[0] + 0.01  # one pair falls the other way
-        what = f"mean and standard error of {runs} paired differences"
-        got = _two_numbers(what, call(attempt, one, other, what=what))
-        difference = [float(a - b) for a, b in zip(one, other, strict=True)]
-        mean, spread = statistics.fmean(difference), statistics.stdev(difference)
-        error = spread / math.sqrt(runs)
-        sizes = [abs(value) for value in difference]
-        unpaired = math.sqrt((_variance(one) + _variance(other)) / runs)
-        suspects = {
-            "the sign is turned round: one minus other": (-mean, error),
-            "that is the standard deviation: divide by the square root of the number of pairs": (
-                mean,
-                spread,
-            ),
-            "divided by the number of pairs, not by its square root": (mean, spread / runs),
-            "that is the error of two separate groups: take the differences first, pair by pair": (
-                mean,
-                unpaired,
-            ),
-            "the spread divides by n: with few pairs n - 1 is needed, torch's default": (
-                mean,
-                statistics.pstdev(difference) / math.sqrt(runs),
-            ),
-            "that is the variance over n: the square root is missing": (mean, error**2),
-            "the sizes of the differences are averaged: their signs matter": (
-                statistics.fmean(sizes),
-                statistics.stdev(sizes) / math.sqrt(runs),
-            ),
-            "that is twice the error: return one": (mean, 2 * error),
-            "turned round: the mean first, then its error": (error, mean),
-        }
-        _require_numbers(
-            what, got, (mean, error), suspects, "write out three pairs and work them by hand"
+        d = [float(a - b) for a, b in zip(one, other, strict=True)]
+        sizes, root = [abs(value) for value in d], math.sqrt(n)
+        mean, spread = statistics.fmean(d), statistics.stdev(d)
+        error = spread / root
+        separate = sum(statistics.variance(values.tolist()) for values in (one, other))
+        yield Case(
+            f"mean and standard error of {n} paired differences",
+            (one, other),
+            (mean, error),
+            {
+                "the sign is turned round: one minus other": (-mean, error),
+                "that is the standard deviation: divide by the square root of the number of "
+                "pairs": (mean, spread),
+                "divided by the number of pairs, not by its square root": (mean, spread / n),
+                "divided by the root of n - 1: the deviation has its n - 1 already, the error is "
+                "divided by the root of n": (mean, spread / math.sqrt(n - 1)),
+                "that is the error of two separate groups: take the differences first, pair by "
+                "pair": (mean, math.sqrt(separate / n)),
+                "the spread divides by n: with few pairs n - 1 is needed, torch's default": (
+                    mean,
+                    statistics.pstdev(d) / root,
+                ),
+                "that is the variance over n: the square root is missing": (mean, error**2),
+                "the sizes of the differences are averaged: their signs matter": (
+                    statistics.fmean(sizes),
+                    statistics.stdev(sizes) / root,
+                ),
+                "that is twice the error: return one": (mean, 2 * error),
+                "turned round: the mean first, then its error": (error, mean),
+            },
+            form="return both, as a tuple: mean, error",
+            otherwise="write out three pairs and work them by hand",
         )
-    return "mean and standard error of the differences, for three pairs and for nine"
-
-
-def _variance(values: Tensor) -> float:
-    return statistics.variance(values.tolist())
-
-
-def _two_numbers(what: str, got: Any) -> tuple[float, float]:
-    require_returned(what, got, "two numbers")
-    require(
-        isinstance(got, (tuple, list)) and len(got) == 2,
-        what,
-        "two numbers: the mean, and its standard error",
-        got,
-        "return both, as a tuple: mean, error",
-    )
-    require(
-        all(not isinstance(value, Tensor) or value.numel() == 1 for value in got),
-        what,
-        "two numbers",
-        got,
-        "that is one value a pair: take the mean over all pairs",
-    )
-    return float(got[0]), float(got[1])
-
-
-def _require_numbers(
-    what: str,
-    got: tuple[float, ...],
-    expected: tuple[float, ...],
-    suspects: Mapping[str, tuple[float, ...]],
-    otherwise: str,
-) -> None:
-    def same(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-        return all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(one, other, strict=True))
-
-    if not same(got, expected):
-        matching = [cause for cause, value in suspects.items() if same(got, value)]
-        cause = matching[0] if matching else otherwise
-        shown = [tuple(float(f"{value:.5g}") for value in values) for values in (expected, got)]
-        shown = [values if len(values) > 1 else values[0] for values in shown]
-        require(False, what, *shown, cause)
 
 
 # --------------------------------------------------------------------------- signs
@@ -284,55 +240,47 @@ def share_of_outcomes(wins: int, losses: int, far: bool = True) -> float:
     return sum(value >= gap if far else value > gap for value in gaps) / len(gaps)
 
 
-@exercise("9.4")
-def sign_test(attempt) -> str:
+@exercise("9.4", "equal to listing every outcome of the coins, for five scores and a tie")
+def sign_test() -> Iterator[Case]:
     """Against a list of every outcome of that many coins."""
     for wins, losses in ((8, 3), (11, 1), (3, 9), (5, 4), (6, 6), (4, 0)):
         cells, most = wins + losses, max(wins, losses)
-        what = f"the share of luck as uneven as {wins} to {losses}"
-        got = call(attempt, wins, losses, what=what)
         expected = share_of_outcomes(wins, losses)
-        tail = sum(math.comb(cells, k) for k in range(most, cells + 1)) / 2**cells
-        exactly = math.comb(cells, most) / 2**cells
-        beyond = share_of_outcomes(wins, losses, far=False)
-        above = sum(math.comb(cells, k) for k in range(wins, cells + 1)) / 2**cells
-        suspects = {
-            "more than 1: at a tie both tails hold the middle, so stop at 1": 2 * tail,
-            "one tail is counted: luck may favour either method, so both tails": tail,
-            "the tail starts at the wins even where the losses are more: start at the larger": min(
-                1.0, 2 * above
-            ),
-            "one tail, from the wins on: luck may favour either method": above,
-            "that is the chance of exactly this outcome: add the more uneven ones": exactly,
-            "that is twice the chance of exactly this outcome: add the more uneven ones": (
-                2 * exactly
-            ),
-            "the last outcome, all coins alike, is left out: range stops before its end": (
-                2 * (tail - 0.5**cells)
-            ),
-            "the outcome itself is left out: as uneven, or more": beyond,
-            "that is the share of wins: a probability under luck is wanted": wins / cells,
-            "that is the chance of one sequence: many sequences have as many wins": 0.5**cells,
-            "that is the other side: the chance of less uneven outcomes": 1 - expected,
-            "that is a number of outcomes: divide by all of them, 2^n": 2 * tail * 2**cells,
-            "1 would be an even score: divide the sum by 2^n, and start it at the larger number": 1,
-        }
-        require_returned(what, got, round(expected, 5))
-        require(
-            isinstance(got, (int, float, np.number, Tensor)) and torch.as_tensor(got).numel() == 1,
-            what,
-            "a number",
-            got,
-            "one number is wanted: the probability of both tails together",
+
+        def from_on(start: int, cells: int = cells) -> float:
+            return sum(math.comb(cells, k) for k in range(start, cells + 1)) / 2**cells
+
+        tail, exactly = from_on(most), math.comb(cells, most) / 2**cells
+        yield Case(
+            f"the share of luck as uneven as {wins} to {losses}",
+            (wins, losses),
+            expected,
+            {
+                "more than 1: at a tie both tails hold the middle, so stop at 1": 2 * tail,
+                "one tail is counted: luck may favour either method, so both tails": tail,
+                "the tail starts at the wins even where the losses are more: start at the "
+                "larger": min(1.0, 2 * from_on(wins)),
+                "one tail, from the wins on: luck may favour either method": from_on(wins),
+                "that is the chance of exactly this outcome: add the more uneven ones": exactly,
+                "that is twice the chance of exactly this outcome: add the more uneven ones": (
+                    2 * exactly
+                ),
+                "the last outcome, all coins alike, is left out: range stops before its end": (
+                    2 * (tail - 0.5**cells)
+                ),
+                "the outcome itself is left out: as uneven, or more": (
+                    share_of_outcomes(wins, losses, far=False)
+                ),
+                "that is the share of wins: a probability under luck is wanted": wins / cells,
+                "that is the chance of one sequence: many sequences have as many wins": 0.5**cells,
+                "that is the other side: the chance of less uneven outcomes": 1 - expected,
+                "that is a number of outcomes: divide by all of them, 2^n": 2 * tail * 2**cells,
+                "1 would be an even score: divide the sum by 2^n, and start it at the larger "
+                "number": 1,
+            },
+            form="one number is wanted: the probability of both tails together",
+            otherwise="list all outcomes of four coins and count those as uneven as 3 to 1, or more",
         )
-        _require_numbers(
-            what,
-            (float(got),),
-            (expected,),
-            {cause: (value,) for cause, value in suspects.items()},
-            "list all outcomes of four coins and count those as uneven as 3 to 1, or more",
-        )
-    return "equal to listing every outcome of the coins, for five scores and a tie"
 
 
 # --------------------------------------------------------------------------- a verdict
@@ -345,10 +293,10 @@ def verdict_on_a_grid(mean: float, error: float, margin: float, errors: float = 
     return "holds" if all(good) else "not told apart" if any(good) else "does not hold"
 
 
-@exercise("9.5")
-def say_comparable(attempt) -> str:
+@exercise("9.5", "ten cases, held against every value of their intervals")
+def say_comparable() -> Iterator[Case]:
     """Against asking every value of the interval."""
-    words = {"holds", "does not hold", "not told apart"}
+    words = ("holds", "does not hold", "not told apart")
     cases = [
         (0.1, 0.3, 1.0),
         (-0.9, 0.3, 1.0),
@@ -362,36 +310,32 @@ def say_comparable(attempt) -> str:
         (-4.0, 1.1, 2.0),
     ]
     for mean, error, margin in cases:
-        what = f"the verdict on {mean:+} ± {error} with margin {margin}"
-        got = call(attempt, mean, error, margin, what=what)
-        expected = verdict_on_a_grid(mean, error, margin)
         low, high = mean - 2 * error, mean + 2 * error
-        suspects = {
-            "one standard error is used: the rule takes two": (
-                verdict_on_a_grid(mean, error, margin, 1)
-            ),
-            "an open case is called refuted: only an interval that lies below minus the margin as "
-            "a whole does that": "holds" if low > -margin else "does not hold",
-            "only the mean is looked at: the whole interval counts": (
-                "holds" if mean > -margin else "does not hold"
-            ),
-            "the margin is not used: comparable means not behind by more than it": (
-                "holds" if low > 0 else "does not hold" if high < 0 else "not told apart"
-            ),
-            "the error is not used": verdict_on_a_grid(mean, error, margin, 0),
-            "the sign of the margin is turned round: behind by the margin is minus it": (
-                "holds" if low > margin else "does not hold" if high < margin else "not told apart"
-            ),
-            "being better than by the margin is called a failure: comparable or better": (
-                "holds"
-                if -margin < low and high < margin
-                else "does not hold"
-                if high < -margin or low > margin
-                else "not told apart"
-            ),
-        }
-        suspects = {cause: value for cause, value in suspects.items() if value != expected}
-        if isinstance(got, str) and got not in words:
-            require(False, what, expected, got, f"the words are {', '.join(sorted(words))}")
-        require_equal(what, got, expected, suspects)
-    return "ten cases, held against every value of their intervals"
+
+        def say(holds: bool, fails: bool) -> str:
+            return words[0] if holds else words[1] if fails else words[2]
+
+        yield Case(
+            f"the verdict on {mean:+} ± {error} with margin {margin}",
+            (mean, error, margin),
+            verdict_on_a_grid(mean, error, margin),
+            {
+                "one standard error is used: the rule takes two": (
+                    verdict_on_a_grid(mean, error, margin, 1)
+                ),
+                "an open case is called refuted: only an interval that lies below minus the margin "
+                "as a whole does that": say(low > -margin, True),
+                "only the mean is looked at: the whole interval counts": say(mean > -margin, True),
+                "the margin is not used: comparable means not behind by more than it": (
+                    say(low > 0, high < 0)
+                ),
+                "the error is not used": verdict_on_a_grid(mean, error, margin, 0),
+                "the sign of the margin is turned round: behind by the margin is minus it": (
+                    say(low > margin, high < margin)
+                ),
+                "being better than by the margin is called a failure: comparable or better": (
+                    say(-margin < low and high < margin, high < -margin or low > margin)
+                ),
+            },
+            otherwise=f"the words are {', '.join(words)}; work the interval out on paper",
+        )

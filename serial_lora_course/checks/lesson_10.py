@@ -10,23 +10,26 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from serial_lora import adapters, attention
+from serial_lora import attention
 from serial_lora.attention import AttentionSite, Projection
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import inject
+from serial_lora.injection import adapters, inject
 from serial_lora_course.checks.checking import (
+    Case,
     call,
+    compare,
     exercise,
     require,
-    require_close,
     require_returned,
 )
-from serial_lora_course.checks.parallel_vit import ParallelViT
+from serial_lora_course.checks.failing import likely
+from serial_lora_course.models.parallel_vit import ParallelViT
 
 # --------------------------------------------------------------------------------------- 10.1
 
@@ -55,19 +58,18 @@ def split_without_leak(attempt) -> str:
         train, test = _two_sides(attempt, groups, labels, share)
         _require_partition(train, test, len(groups))
         _require_whole_groups(train, test, groups)
-        _require_every_class(train, test, groups, labels, share)
+        _require_every_class(test, groups, labels, share)
         if share == 0.3:
             chosen.append({groups[position] for position in test})
     other = next((objects for objects in chosen if objects != chosen[0]), chosen[0])
-    require(
-        other == chosen[0],
-        "the objects that test, when the same files are listed in another order",
-        ", ".join(sorted(chosen[0])),
-        ", ".join(sorted(other)),
+    cause = (
         "the choice depends on the order in which files are listed, which differs from machine to "
         "machine: sort the objects of a class by name before you choose among them, and give the "
-        "generator a fixed seed",
+        "generator a fixed seed"
     )
+    what = "the objects that test, when the same files are listed in another order"
+    wanted, got = (", ".join(sorted(objects)) for objects in (chosen[0], other))
+    require(wanted == got, what, wanted, got, cause)
     return "every picture once, objects whole, every class on both sides, in any order of files"
 
 
@@ -75,93 +77,71 @@ def _two_sides(attempt, groups, labels, share) -> tuple[list[int], list[int]]:
     what = f"the split of {len(groups)} pictures of {len(set(groups))} objects"
     got = call(attempt, list(groups), list(labels), share, what=what)
     require_returned(what, got, "two lists")
-    good = isinstance(got, (tuple, list)) and len(got) == 2
-    good = good and all(isinstance(side, (list, tuple, set)) for side in got)
-    require(
-        good,
-        what,
-        "two lists of positions",
-        got,
-        "return the two lists: train, test, in that order; .tolist() makes a list of an array",
-    )
-    sides = [list(side) for side in got]
-    numbers = all(
-        isinstance(p, Integral) and not isinstance(p, bool) for side in sides for p in side
-    )
-    require(
-        numbers,
-        what,
-        "positions, whole numbers",
-        got,
-        "positions in the list are wanted, not names: enumerate(objects) gives both",
-    )
-    return sides[0], sides[1]
+    two = isinstance(got, (tuple, list)) and len(got) == 2
+    good = two and all(isinstance(side, (list, tuple, set)) for side in got)
+    form = "return the two lists: train, test, in that order; .tolist() makes a list of an array"
+    require(good, what, "two lists of positions", got, form)
+    train, test = map(list, got)
+    numbers = all(isinstance(p, Integral) and not isinstance(p, bool) for p in train + test)
+    cause = "positions in the list are wanted, not names: enumerate(objects) gives both"
+    require(numbers, what, "positions, whole numbers", got, cause)
+    return train, test
 
 
 def _require_partition(train: list[int], test: list[int], number: int) -> None:
     every = sorted(train + test)
-    if every == list(range(number)):
-        return
     twice, lost = len(every) - len(set(every)), number - len(set(every))
-    if set(train) & set(test):
-        cause = "a picture is on both sides: the plainest leak there is"
-    elif twice:
-        cause = "a picture is listed twice on one side"
-    else:
-        cause = "pictures are lost: each goes to one side, those of held-out objects to test"
-    require(
-        False,
-        "how often each picture is there",
-        f"each of {number} once",
-        f"{twice} twice, {lost} not at all",
-        cause,
+    conditions = {
+        "a picture is on both sides: the plainest leak there is": bool(set(train) & set(test)),
+        "a picture is listed twice on one side": twice > 0,
+    }
+    cause = likely(
+        conditions, "pictures are lost: each goes to one side, those of held-out objects to test"
     )
+    what, got = "how often each picture is there", f"{twice} twice, {lost} not at all"
+    require(every == list(range(number)), what, f"each of {number} once", got, cause)
 
 
 def _require_whole_groups(train: list[int], test: list[int], groups: list[str]) -> None:
-    both = {groups[position] for position in train} & {groups[position] for position in test}
-    require(
-        not both,
-        "objects that train and test",
-        "none",
-        ", ".join(sorted(both)[:3]) + (", ..." if len(both) > 3 else ""),
+    both = sorted({groups[place] for place in train} & {groups[place] for place in test})
+    got = ", ".join(both[:3]) + ", ..." * (len(both) > 3)
+    cause = (
         "pictures are divided, not objects: choose among the objects, then send all pictures of a "
-        "chosen object to test",
+        "chosen object to test"
     )
+    require(not both, "objects that train and test", "none", got, cause)
 
 
-def _require_every_class(train, test, groups, labels, share) -> None:
+def _require_every_class(test, groups, labels, share) -> None:
     for label, objects in OBJECTS.items():
         held = len({groups[position] for position in test if labels[position] == label})
         expected = min(max(round(share * objects), 1), objects - 1)
-        if held == expected:
-            continue
-        if held == objects:
-            cause = "the whole class tests: nothing is left to learn it from"
-        elif held == 0:
-            cause = (
-                "the class is never tested: choose within each class, and at least one object of it"
-            )
-        elif held == objects - expected:
-            cause = "the sides are exchanged: train comes first, and test is the smaller one"
-        elif held == max(int(share * objects), 1):
-            cause = "the share is cut off, not rounded: round(share * objects)"
-        else:
-            cause = "choose within each class by itself, that share of its objects"
-        require(
-            False,
-            f"how many of the {objects} objects of a class test, at a share of {share}",
-            expected,
-            held,
-            cause,
+        causes = {
+            "the whole class tests: nothing is left to learn it from": objects,
+            "the class is never tested: choose within each class, and at least one object of it": 0,
+            "the sides are exchanged: train comes first, and test is the smaller one": (
+                objects - expected
+            ),
+            "the share is cut off, not rounded: round(share * objects)": max(
+                int(share * objects), 1
+            ),
+        }
+        cause = likely(
+            {cause: held == number for cause, number in causes.items()},
+            "choose within each class by itself, that share of its objects",
         )
+        what = f"how many of the {objects} objects of a class test, at a share of {share}"
+        require(held == expected, what, expected, held, cause)
 
 
 # --------------------------------------------------------------------------------------- 10.2
 
 
-@exercise("10.2")
-def proves_merge(attempt) -> str:
+@exercise(
+    "10.2",
+    "right merges pass and eight kinds of wrong ones do not, at three sizes of outputs",
+)
+def proves_merge() -> Iterator[Case]:
     """True where the merged model is the adapted one and not the base, at any size of outputs."""
     base = torch.randn(6, 5)
     effect = torch.randn(6, 5)
@@ -264,87 +244,58 @@ def proves_merge(attempt) -> str:
         ),
     ]
     for what, tensors, expected, cause in cases:
-        before = [tensor.clone() for tensor in tensors]
-        got = call(attempt, *tensors, 1e-4, what=what)
-        require_returned(what, got, expected)
-        unchanged = all(
-            torch.equal(a.nan_to_num(7), b.nan_to_num(7))
-            for a, b in zip(tensors, before, strict=True)
-        )
-        require(
-            unchanged,
-            f"the outputs that came in ({what})",
-            "as before",
-            "changed",
-            "they are changed in place: make new tensors",
-        )
-        require(
-            isinstance(got, bool),
-            what,
-            "True or False",
-            got,
-            "a plain bool is wanted: bool(...), or .item() on the number you compare",
-        )
-        require(got == expected, what, expected, got, cause)
-    wrong = sum(not expected for _, _, expected, _ in cases)
-    return f"right merges pass and {wrong} kinds of wrong ones do not, at three sizes of outputs"
+        yield Case(what, (*tensors, 1e-4), expected, otherwise=cause)
 
 
 # --------------------------------------------------------------------------------------- 10.3
 
 
-@exercise("10.3")
-def exported_pair(attempt) -> str:
+@exercise(
+    "10.3", "B A is W (I + scale B A) - W, for a square weight and for q, k and v fused in one"
+)
+def exported_pair() -> Iterator[Case]:
     """Two factors whose product is W (I + s B A) - W, for a square and for a fused weight."""
     for rows, width, rank, scale in ((8, 8, 2, 0.5), (24, 8, 3, 2.0)):
         weight, A, B = torch.randn(rows, width), torch.randn(rank, width), torch.randn(width, rank)
         what = f"the pair for a weight {rows}x{width} at rank {rank}"
-        got = call(attempt, weight.clone(), A.clone(), B.clone(), scale, what=what)
-        require_returned(what, got, "two tensors")
-        pair = isinstance(got, (tuple, list)) and len(got) == 2
-        require(
-            pair and all(isinstance(tensor, Tensor) for tensor in got),
-            what,
-            "two tensors",
-            got,
-            "return both factors: A first, then B",
-        )
-        first, second = (tensor.detach() for tensor in got)
-        shapes, expected = (tuple(first.shape), tuple(second.shape)), ((rank, width), (rows, rank))
-        causes = {
-            ((rows, rank), (rank, width)): "the factors are exchanged: A, which reads the tokens, "
-            "comes first",
-            ((rank, width), (width, rank)): "B leads to the tokens' width: W has to act on it, so "
-            "that it leads to W's outputs",
-            ((rank, width), (rank, rows)): "B is turned round: (out, r)",
-        }
-        require(
-            shapes == expected,
-            f"{what}: the shapes of A and B",
-            expected,
-            shapes,
-            causes.get(
-                shapes, "A is (r, d) and B is (out, r): keep the change in two thin factors"
-            ),
-        )
-        dense = torch.eye(width) + scale * B @ A  # (d, d)
-        change = weight @ dense - weight
-        suspects = {
-            "the scale is lost: PEFT multiplies by its own, which is 1": weight @ B @ A,
-            "the scale is in both factors: it counts once": scale**2 * weight @ B @ A,
-            "A and B are taken from the other side": scale * (weight @ A.T @ B.T),
-        }
-        if rows == width:
-            suspects |= {
+
+        def product(got: Any, what: str = what, right=((rank, width), (rows, rank))) -> Tensor:
+            pair = isinstance(got, (tuple, list)) and len(got) == 2
+            pair = pair and all(isinstance(tensor, Tensor) for tensor in got)
+            form = "return both factors: A first, then B"
+            require(pair, what, "two tensors", got, form)
+            first, second = (tensor.detach() for tensor in got)
+            shapes, (down, up) = (tuple(first.shape), tuple(second.shape)), right
+            conditions = {
+                "the factors are exchanged: A, which reads the tokens, comes first": (
+                    shapes == (up, down)
+                ),
+                "B leads to the tokens' width: W has to act on it, so that it leads to W's "
+                "outputs": shapes == (down, down[::-1]),
+                "B is turned round: (out, r)": shapes == (down, up[::-1]),
+            }
+            thin = "A is (r, d) and B is (out, r): keep the change in two thin factors"
+            cause = likely(conditions, thin)
+            require(shapes == right, f"{what}: the shapes of A and B", right, shapes, cause)
+            return second @ first
+
+        yield Case(
+            f"{what}: B times A",
+            (weight, A, B, scale),
+            weight @ (torch.eye(width) + scale * B @ A) - weight,
+            {
+                "the scale is lost: PEFT multiplies by its own, which is 1": weight @ B @ A,
+                "the scale is in both factors: it counts once": scale**2 * weight @ B @ A,
+                "A and B are taken from the other side": scale * (weight @ A.T @ B.T),
                 "that is LoRA's own change, B A beside W: here W acts on what B gives": (
                     scale * B @ A
                 ),
                 "W is turned round: nn.Linear keeps (out, in), and W stands left of B": (
-                    scale * weight.T @ B @ A
+                    lambda W=weight, BA=scale * B @ A: W.T @ BA
                 ),
-            }
-        require_close(f"{what}: B times A", second @ first, change, suspects)
-    return "B A is W (I + scale B A) - W, for a square weight and for q, k and v fused in one"
+            },
+            read=product,
+        )
 
 
 # --------------------------------------------------------------------------------------- 10.4
@@ -380,12 +331,7 @@ def dense_outputs(plain: ParallelViT, adapted: nn.Module, pictures: Tensor, wher
     for index, block in enumerate(plain.stages):
         layers, eye = block.attention, torch.eye(x.shape[-1])
         kv = layers.key_value.weight.chunk(2)
-        weights = dict(
-            q=layers.query.weight,
-            k=kv[0],
-            v=kv[1],
-            out=layers.collect.weight,
-        )
+        weights = {"q": layers.query.weight, "k": kv[0], "v": kv[1], "out": layers.collect.weight}
         biases = dict(zip("kv", layers.key_value.bias.chunk(2), strict=True))
         biases |= {"q": layers.query.bias, "out": layers.collect.bias}
         prefix, dense = f"stages.{index}", eye
@@ -415,14 +361,9 @@ def parallel_vit_sites(attempt) -> str:
     model = ParallelViT(image_size=8, patch=4, width=12, heads=3, depth=3).eval()
     _require_sites(attempt, model, "")
     _require_sites(attempt, nn.Sequential(model, nn.Identity()), "0.")
+    what = "the sites of a model that has no such block"
     others = call(_listed, attempt, nn.Sequential(nn.Linear(4, 4)), what="a model without a block")
-    require(
-        others == [],
-        "the sites of a model that has no such block",
-        "none",
-        others,
-        "yield only for modules that are a ParallelBlock",
-    )
+    require(others == [], what, "none", others, "yield only for modules that are a ParallelBlock")
     pictures = torch.randn(2, 3, 8, 8)
     for config, where in ((SerialLoRAConfig(rank=2), "attention"), (LoRAConfig(rank=2), "beside")):
         adapted = copy.deepcopy(model)
@@ -436,25 +377,22 @@ def parallel_vit_sites(attempt) -> str:
             for pair in adapters(adapted).values():
                 pair.lora_B.normal_(std=0.3)
             got = adapted(pictures)
-        suspects = {"nothing reaches the outputs": model(pictures).detach()}
+        causes = {"nothing reaches the outputs": model(pictures).detach()}
         if where == "attention":
-            suspects["the MLP is adapted too, since it reads the same norm"] = dense_outputs(
+            causes["the MLP is adapted too, since it reads the same norm"] = dense_outputs(
                 model, adapted, pictures, "norm"
             )
         expected = dense_outputs(model, adapted, pictures, where)
-        require_close(what, got, expected, suspects, tolerance=1e-4)
+        compare(what, got, expected, causes, tolerance=1e-4)
     return "three sites at any depth of a model; Serial LoRA and LoRA there equal dense matrices"
 
 
 def _listed(attempt: Callable, model: nn.Module) -> list | None:
     found = attempt(model)
-    require(
-        not isinstance(found, AttentionSite),
-        "what the function gives",
-        "one site for each block",
-        "a single AttentionSite",
-        "return ends the loop at the first block: yield each site instead",
-    )
+    single = isinstance(found, AttentionSite)
+    cause = "return ends the loop at the first block: yield each site instead"
+    wanted = "one site for each block"
+    require(not single, "what the function gives", wanted, "a single AttentionSite", cause)
     return None if found is None else list(found)
 
 
@@ -462,109 +400,104 @@ def _require_sites(attempt: Callable, model: nn.Module, prefix: str) -> None:
     inside = " inside an nn.Sequential" if prefix else ""
     what = f"the sites of a ParallelViT with three blocks{inside}"
     sites = call(_listed, attempt, model, what=what)
-    require(sites is not None, what, "sites", None, "the function returns nothing: yield a site")
+    require_returned(what, sites, "sites")
     kinds = {type(site).__name__ for site in sites}
-    require(
-        kinds <= {"AttentionSite"}, what, "AttentionSite objects", kinds, "yield AttentionSite(...)"
-    )
+    of_kind = kinds <= {"AttentionSite"}
+    require(of_kind, what, "AttentionSite objects", kinds, "yield AttentionSite(...)")
     names = [f"{prefix}stages.{index}" for index in range(3)]
     found = [site.name for site in sites]
-    if found != names:
-        if not found:
-            cause = "no block is found: go through model.named_modules() and keep ParallelBlocks"
-        elif found == names[:1]:
-            cause = "only the first block: yield inside the loop, and no return or break there"
-        elif found == [f"{name}.attention" for name in names]:
-            cause = (
-                "that is the attention's name: a site is named by its block, where adapters live"
-            )
-        elif prefix and found == [name.removeprefix(prefix) for name in names]:
-            cause = "the model is inside another one: take each block's name from named_modules()"
-        else:
-            cause = "one site for each ParallelBlock, named as named_modules() names the block"
-        require(False, f"{what}: their names", ", ".join(names), ", ".join(found) or "none", cause)
+    conditions = {
+        "no block is found: go through model.named_modules() and keep ParallelBlocks": not found,
+        "only the first block: yield inside the loop, and no return or break there": (
+            found == names[:1]
+        ),
+        "that is the attention's name: a site is named by its block, where adapters live": (
+            found == [f"{name}.attention" for name in names]
+        ),
+        "the model is inside another one: take each block's name from named_modules()": (
+            found == [name.removeprefix(prefix) for name in names]
+        ),
+    }
+    cause = likely(
+        conditions, "one site for each ParallelBlock, named as named_modules() names the block"
+    )
+    got = ", ".join(found) or "none"
+    require(found == names, f"{what}: their names", ", ".join(names), got, cause)
     for index, site in enumerate(sites):
         _require_site(site, names[index], index)
 
 
 def _require_site(site: AttentionSite, name: str, index: int) -> None:
-    def equal(
-        field: str, expected: object, causes: dict | None = None, otherwise: str = ""
-    ) -> None:
-        got = getattr(site, field)
-        cause = (causes or {}).get(got, otherwise or f"see what {field} means in AttentionSite")
-        require(got == expected, f"{field} of the site at {name}", expected, got, cause)
-
-    equal(
-        "block",
-        index,
-        {
-            0: "every site says it is block 0: the index is the number in its name",
-            str(index): "that is a text, and a number is wanted: int(...)",
-        },
-        "the index is the number at the end of the block's name",
-    )
-    equal("width", 12, otherwise="the size of a token: the inputs of the query layer")
-    equal("tower", "image")
-    entries = {
-        f"{name}.norm": "the MLP reads the norm's output as well, so it would be adapted with the "
-        "attention: catch the tokens where only attention sees them, by entry and argument",
-        name: "the block itself is given the residual stream, before the norm",
-        "attention": "the entry is a dotted name in the whole model: begin with the block's name",
+    expected = {
+        "block": index,
+        "width": 12,
+        "tower": "image",
+        "entry": f"{name}.attention",
+        "argument": "tokens",
     }
-    equal("entry", f"{name}.attention", entries, "the module that is given the normed tokens")
-    equal(
+    causes = {
+        ("block", 0): "every site says it is block 0: the index is the number in its name",
+        ("block", str(index)): "that is a text, and a number is wanted: int(...)",
+        ("entry", f"{name}.norm"): "the MLP reads the norm's output as well, so it would be "
+        "adapted with the attention: catch the tokens where only attention sees them, by entry and "
         "argument",
-        "tokens",
-        {
-            None: "without an argument the entry's output is adapted: name the keyword that carries "
-            "the tokens into attention"
-        },
-        "the block calls attention(tokens=...)",
-    )
+        ("entry", name): "the block itself is given the residual stream, before the norm",
+        ("entry", "attention"): "the entry is a dotted name in the whole model: begin with the "
+        "block's name",
+        ("argument", None): "without an argument the entry's output is adapted: name the keyword "
+        "that carries the tokens into attention",
+    }
+    meanings = {
+        "block": "the index is the number at the end of the block's name",
+        "width": "the size of a token: the inputs of the query layer",
+        "tower": "see what tower means in AttentionSite",
+        "entry": "the module that is given the normed tokens",
+        "argument": "the block calls attention(tokens=...)",
+    }
+    for part, wanted in expected.items():
+        got = getattr(site, part)
+        cause = causes.get((part, got), meanings[part])
+        require(got == wanted, f"{part} of the site at {name}", wanted, got, cause)
     for part, (layer, half) in PROJECTIONS.items():
         _require_projection(site, part, Projection(f"{name}.{layer}", "weight", 12 * half, 12, 12))
     extra = set(site.projections) - set(PROJECTIONS)
-    require(
-        not extra, f"projections at {name}", "q, k, v, out", extra, "only these names are known"
-    )
+    what, cause = f"projections at {name}", "only these names are known"
+    require(not extra, what, "q, k, v, out", extra, cause)
 
 
 def _require_projection(site: AttentionSite, part: str, expected: Projection) -> None:
-    what = f"the projection {part} at {site.name}"
+    what, wanted = f"the projection {part} at {site.name}", _said(expected)
     got = site.projections.get(part)
-    require(
-        got is not None, what, _said(expected), "none", f"{part} is left out: LoRA needs all four"
-    )
-    if got == expected:
-        return
-    require(
-        isinstance(got, Projection) and isinstance(got.module, str),
-        what,
-        _said(expected),
-        got if isinstance(got, Projection) else type(got).__name__,
-        "Projection(...) is wanted, with the module's dotted name and not the module itself",
-    )
+    require(got is not None, what, wanted, "none", f"{part} is left out: LoRA needs all four")
+    named = isinstance(got, Projection) and isinstance(got.module, str)
+    cause = "Projection(...) is wanted, with the module's dotted name and not the module itself"
+    require(named, what, wanted, type(got).__name__, cause)
     fused = part in "kv" and expected.module == got.module
-    if fused and got.start == 12 and got.rows == 24:
-        cause = "after the first row comes the number of rows, not the row where they end"
-    elif fused and got.rows == 24:
-        cause = "that is the whole weight: k is its upper half, v its lower half"
-    elif fused and got.start == 12 - expected.start:
-        cause = (
-            "v begins below k: start is the number of rows above it"
-            if part == "v"
-            else "k and v are exchanged: keys are the upper half"
-        )
-    elif got.module.startswith("attention"):
-        cause = "the module's name begins with the block's: it is looked up from the whole model"
-    elif expected.module == f"{site.name}.attention{got.module.removeprefix(site.name)}":
-        cause = "the layer belongs to the block's attention: its name goes between the two"
-    elif got.parameter != "weight":
-        cause = "the parameter is the name of the weight inside its module"
-    else:
-        cause = "compare module, start, rows and columns with the layer in ParallelAttention"
-    require(False, what, _said(expected), _said(got), cause)
+    conditions = {
+        "after the first row comes the number of rows, not the row where they end": (
+            fused and got.start == 12 and got.rows == 24
+        ),
+        "that is the whole weight: k is its upper half, v its lower half": (
+            fused and got.rows == 24
+        ),
+        "v begins below k: start is the number of rows above it": (
+            fused and part == "v" and got.start == 0
+        ),
+        "k and v are exchanged: keys are the upper half": (
+            fused and part == "k" and got.start == 12
+        ),
+        "the module's name begins with the block's: it is looked up from the whole model": (
+            got.module.startswith("attention")
+        ),
+        "the layer belongs to the block's attention: its name goes between the two": (
+            expected.module == f"{site.name}.attention{got.module.removeprefix(site.name)}"
+        ),
+        "the parameter is the name of the weight inside its module": got.parameter != "weight",
+    }
+    cause = likely(
+        conditions, "compare module, start, rows and columns with the layer in ParallelAttention"
+    )
+    require(got == expected, what, wanted, _said(got), cause)
 
 
 def _said(projection: Projection) -> str:

@@ -246,14 +246,14 @@ WRONG = {
         "other names": (adapter_class(names=("down", "up")), "name the parameters"),
         "plain tensors": (adapter_class(plain=True), "nn.Parameter"),
         "a pair per projection": (adapter_class(pairs=3), "a pair per projection"),
-        "not a module": (lambda width, rank, scale: None, "inherit from nn.Module"),
+        "not a module": (lambda width, rank, scale=1.0: None, "inherit from nn.Module"),
         "A constant": (adapter_class(constant=True), "equal rows of A learn the same"),
         "A frozen": (adapter_class(frozen=True), "A and B are what is trained"),
         "a learnt scale": (adapter_class(learnt_scale=True), "the scale is fixed"),
         "super too late": (adapter_class(early=True), "super\\(\\).__init__\\(\\) has to run"),
         "x in place": (
             adapter_class(forward=lambda x, A, B, s: x.add_((s * x @ A.T @ B.T).detach())),
-            "x is changed in place",
+            "changed in place",
         ),
     },
     "3.2": {
@@ -304,7 +304,7 @@ WRONG = {
             "compare outputs, not",
         ),
         "in place": (effect_in_place, "work on copy.deepcopy"),
-        "a tensor": (lambda a, x: torch.tensor(True), "a plain True, False"),
+        "a tensor": (lambda a, x: torch.tensor(True), "a plain True or False"),
     },
     "3.5": {
         "B not filled": (lambda a, x: right_residual(a, x, fill=False), "fill B first"),

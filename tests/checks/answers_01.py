@@ -276,7 +276,7 @@ WRONG = {
         "no pairs": (lambda w, A, B: dict.fromkeys(w), "A_p is"),
         "a list": (lambda w, A, B: [(A, weight @ B) for weight in w.values()], "return a dict"),
         "in place": (pairs_in_place, "changed in place"),
-        "nothing": (lambda w, A, B: None, "return a dict"),
+        "nothing": (lambda w, A, B: None, "returns nothing"),
     },
     "1.3": {
         "cut afterwards": (nearest(cut_afterwards), "cut to rank r after solving"),
@@ -293,7 +293,7 @@ WRONG = {
             "A holds r rows",
         ),
         "zeros": (nearest(lambda W, c, r, *_: (0 * W[: W.shape[1], :r], 0 * W[:r])), "three steps"),
-        "nothing": (lambda w, c, r: None, "A holds r rows"),
+        "nothing": (lambda w, c, r: None, "returns nothing"),
     },
     "1.4": {
         "no W": (gradient(lambda W, g: g), "gradient of LoRA's B"),

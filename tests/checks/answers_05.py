@@ -160,8 +160,8 @@ WRONG = {
         "turned": (lambda A, B, a, b: (A.T @ b.T, a.T @ B.T, a.T @ b.T), "B stands on the left"),
         "A left": (lambda A, B, a, b: (A @ b, a @ B, a @ b), "the shapes differ|do not fit"),
         "halved": (lambda A, B, a, b: (b @ A / 2, B @ a / 2, b @ a), "half of the right part"),
-        "in place": (parts_in_place, "belongs to the caller"),
-        "nothing": (lambda A, B, a, b: None, "not their sum"),
+        "in place": (parts_in_place, "changed in place"),
+        "nothing": (lambda A, B, a, b: None, "returns nothing"),
     },
     "5.2": {
         "uphill": (adam_with(lambda g, lr, e: lr * g / (g.abs() + e)), "against the gradient"),
@@ -241,7 +241,7 @@ WRONG = {
             lambda groups, n: (1 - groups[0]["lr"] * groups[0]["weight_decay"]) ** n,
             "one number for each group",
         ),
-        "nothing": (lambda groups, n: None, "one number for each group"),
+        "nothing": (lambda groups, n: None, "returns nothing"),
     },
     "5.5": {
         "best single run": (best_single_run, "best single run"),
@@ -260,6 +260,6 @@ WRONG = {
         ),
         "in points": (verdict(lambda a, b, d: {1: 100 * d.mean()}), "that is in points"),
         "two things": (lambda a: (5.0, 0.03), "return four things"),
-        "nothing": (lambda a: None, "return four things"),
+        "nothing": (lambda a: None, "returns nothing"),
     },
 }

@@ -200,7 +200,10 @@ WRONG = {
             "rounded down",
         ),
         "not resized": (changed_frame(lambda s, n, side: s), "keeps its size"),
-        "floats": (changed_frame(lambda s, n, side: tuple(map(float, n))), "pixels are counted"),
+        "floats": (
+            changed_frame(lambda s, n, side: tuple(map(float, n))),
+            "a whole number is wanted",
+        ),
         "boxes forgotten": (changed_frame(boxes_of=lambda s, n, b: b), "where they were"),
         "x and y": (
             changed_frame(boxes_of=lambda s, n, b: b * by(n[0] / s[0], n[1] / s[1]).repeat(2)),
@@ -220,7 +223,7 @@ WRONG = {
             "boxes of a squashed picture",
         ),
         "only the size": (lambda s, b, side: frame(s, b, side)[0], "return both"),
-        "nothing": (lambda s, b, side: None, "return both"),
+        "nothing": (lambda s, b, side: None, "returns nothing"),
     },
     "6.2": {
         "IoU": (dice_of(lambda x, a, b, m: x / (a + b - x)), "that is IoU"),
@@ -244,7 +247,7 @@ WRONG = {
             lambda a, b: dice(a, b).item() if a.any() and b.any() else 1.0,
             "nothing agrees, so 0",
         ),
-        "one a row": (lambda a, b: (a & b).sum(1), "sum over rows and columns"),
+        "one a row": (lambda a, b: (a & b).sum(1), "one number is wanted"),
         "a tensor": (dice, "still a tensor"),
         "nothing": (lambda a, b: None, "returns nothing"),
     },
@@ -278,8 +281,8 @@ WRONG = {
         "nothing": (lambda b, a, x: None, "is `return` missing"),
     },
     "6.4": {
-        "in place": (in_place, "edited in place"),
-        "in place, any dimensions": (in_place_any_dimensions, "edited in place"),
+        "in place": (in_place, "changed in place"),
+        "in place, any dimensions": (in_place_any_dimensions, "changed in place"),
         "four dimensions": (copied_but_four_dimensions, "four dimensions are taken for granted"),
         "nothing added": (lambda qkv, dq, dv: qkv.clone(), "nothing is added"),
         "v to k": (edit(v=0, k_of=lambda dq, dv: dv), "v is the last third"),
@@ -300,12 +303,15 @@ WRONG = {
             lambda qkv, dq, dv: torch.cat([dq, qkv.chunk(3, -1)[1], dv], -1),
             "take the projections' place",
         ),
-        "changes edited": (changes_in_place, "edited in place"),
+        "changes edited": (changes_in_place, "changed in place"),
         "no gradient": (
             lambda qkv, dq, dv: edit()(qkv.detach(), dq.detach(), dv.detach()),
-            "cuts the result off",
+            "no gradient reaches",
         ),
-        "one cut off": (lambda qkv, dq, dv: edit()(qkv, dq, dv.detach()), "v_change is cut off"),
+        "one cut off": (
+            lambda qkv, dq, dv: edit()(qkv, dq, dv.detach()),
+            "v_change gets no gradient",
+        ),
         "nothing": (lambda qkv, dq, dv: None, "returns nothing"),
     },
     "6.5": {
@@ -346,7 +352,7 @@ WRONG = {
         "summed": (loss(reduce=torch.sum), "losses of the objects are summed"),
         "as one": (loss(lambda x, g: soft_dice(x, g, over=(0, 1, 2))), "counted as one"),
         "no two": (loss(lambda x, g: (1 + soft_dice(x, g)) / 2), "2 above the line"),
-        "no gradient": (loss_without_gradient, "let no gradient through"),
+        "no gradient": (loss_without_gradient, "no gradient reaches"),
         "a number": (lambda x, t: dice_ce(x, t).mean().item(), "leave .item\\(\\) away"),
         "nothing": (lambda x, t: None, "returns nothing"),
     },

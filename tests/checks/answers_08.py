@@ -98,7 +98,7 @@ WRONG = {
         ),
         "one a direction": (
             lambda b, a: torch.linalg.svdvals(a.double() - b.double()) > 1e-4,
-            "value for each",
+            "one number is wanted",
         ),
         "nothing": (lambda b, a: None, "is `return` missing"),
     },
@@ -161,7 +161,7 @@ WRONG = {
         "a count": (lambda a, b, c: between_by_signs(a, b, c) * len(a), "not which share"),
         "percent": (lambda a, b, c: 100 * between_by_signs(a, b, c), "a percentage"),
         "a tensor": (lambda a, b, c: ((b - a) * (c - b) > 0).float().mean(), "still a tensor"),
-        "one an index": (lambda a, b, c: (b - a) * (c - b) > 0, "value for each index"),
+        "one an index": (lambda a, b, c: (b - a) * (c - b) > 0, "one number is wanted"),
         "nothing": (lambda a, b, c: None, "return` missing"),
     },
     "8.4": {

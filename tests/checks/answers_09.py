@@ -136,7 +136,7 @@ WRONG = {
         "twice": (lambda a, b: errors(a, b, lambda m, e, d: (m, 2 * e)), "twice the error"),
         "swapped": (lambda a, b: errors(a, b, lambda m, e, d: (e, m)), "mean first"),
         "one number": (lambda a, b: (a - b).mean(), "return both"),
-        "one a pair": (lambda a, b: (a - b, (a - b).std()), "one value a pair"),
+        "one a pair": (lambda a, b: (a - b, (a - b).std()), "one number is wanted"),
         "nothing": (lambda a, b: None, "is `return` missing"),
     },
     "9.4": {
@@ -185,7 +185,7 @@ WRONG = {
             "comparable or better",
         ),
         "other words": (lambda m, e, g: "yes" if m - 2 * e > -g else "no", "the words are"),
-        "a boolean": (lambda m, e, g: m - 2 * e > -g, "none of the usual slips"),
+        "a boolean": (lambda m, e, g: m - 2 * e > -g, "a text is wanted"),
         "nothing": (lambda m, e, g: None, "is `return` missing"),
     },
 }

@@ -5,7 +5,7 @@ import hashlib
 import torch
 
 from serial_lora.attention import AttentionSite, Projection
-from serial_lora_course.checks.parallel_vit import ParallelBlock, ParallelViT
+from serial_lora_course.models.parallel_vit import ParallelBlock, ParallelViT
 
 torch.set_num_threads(1)
 
@@ -220,7 +220,7 @@ WRONG = {
         ),
         "a tensor": (
             lambda b, a, m, t: ((a - m).abs() <= limit(a, t)).all() & ((a - b).abs().max() > 0),
-            "a plain bool is wanted",
+            "a plain True or False",
         ),
         "in place": (in_place, "changed in place"),
         "nothing": (lambda b, a, m, t: None, "returns nothing"),

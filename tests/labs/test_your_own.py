@@ -26,7 +26,7 @@ from serial_lora import (
 from serial_lora import attention as families
 from serial_lora.attention import AttentionSite, Projection, find_attention_sites
 from serial_lora_course.checks.lesson_10 import dense_outputs
-from serial_lora_course.checks.parallel_vit import ParallelBlock, ParallelViT
+from serial_lora_course.models.parallel_vit import ParallelBlock, ParallelViT
 from serial_lora_course.data.classification import load_folder
 from serial_lora_course.data.folder import (
     EXAMPLE_CLASSES,

@@ -1,0 +1,142 @@
+"""What a learner reads about an answer that is not right yet: expected, got, and the likely cause."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NOT_THE_LEARNERS = tuple(str(Path(file).parent) for file in (torch.__file__, __file__))
+
+
+class CheckFailed(AssertionError):
+    """An exercise that is not right yet: what was compared, expected, got, and the likely cause.
+
+    ``causes`` are the known mistakes that would give what the learner got; ``advice`` is for when
+    there are none.
+    """
+
+    def __init__(
+        self, what: str, expected: Any, got: Any, advice: str, causes: Sequence[str] = ()
+    ) -> None:
+        self.what = what
+        self.expected = describe(expected)
+        self.got = describe(got)
+        self.advice, self.causes = advice, list(causes)
+        self.number: str | None = None
+        super().__init__(what, expected, got, advice, causes)
+
+    @property
+    def cause(self) -> str:
+        """The likely cause in words; where there are several, all of them."""
+        several = f"possibly: {'; or: '.join(self.causes)}"
+        return several if len(self.causes) > 1 else self.causes[0] if self.causes else self.advice
+
+    def __str__(self) -> str:
+        exercise_name = f"Exercise {self.number}" if self.number else "This exercise"
+        return (
+            f"{exercise_name} is not right yet.\n"
+            f"  compared:     {self.what}\n"
+            f"  expected:     {self.expected}\n"
+            f"  got:          {self.got}\n"
+            f"  likely cause: {self.cause}"
+        )
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the message alone, since the traceback is ours and not the learner's.
+
+        When the learner's own code raised, the lines of it that led there come first.
+        """
+        places = []
+        if self.__cause__ is not None:
+            frames = traceback.extract_tb(self.__cause__.__traceback__)
+            own = [frame for frame in frames if not frame.filename.startswith(NOT_THE_LEARNERS)]
+            places = [f"line {frame.lineno} of {frame.name}:  {frame.line}" for frame in own[-2:]]
+        return [*places, *str(self).splitlines()]
+
+
+def describe(value: Any) -> str:
+    """One short line for any value: a small tensor's numbers, a large tensor's shape."""
+    if isinstance(value, torch.nn.Module):
+        return f"a {type(value).__name__} module"
+    if isinstance(value, Tensor):
+        shape = "x".join(str(size) for size in value.shape) or "scalar"
+        if value.numel() <= 4:
+            return f"tensor {shape}: {[round(number, 5) for number in value.flatten().tolist()]}"
+        return f"tensor {shape}"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        value = {key: _Inside(item) for key, item in value.items()}
+    elif type(value) in (list, tuple):
+        value = type(value)(map(_Inside, value))
+    text = repr(value)
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+class _Inside:
+    """A value in a list or a dictionary: in short there too, and a text in quotation marks."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return repr(self.value) if isinstance(self.value, str) else describe(self.value)
+
+
+def difference(got: Any, expected: Any) -> tuple[Any, Any]:
+    """Expected and got as a learner should see them: of two large tensors the worst entry."""
+    tensors = isinstance(got, Tensor) and isinstance(expected, Tensor)
+    if not tensors or got.shape != expected.shape:
+        return expected, got
+    flat_got, flat_expected = got.detach().flatten(), expected.detach().flatten()
+    worst = int((flat_got.double() - flat_expected.double()).abs().nan_to_num(torch.inf).argmax())
+    place = f"entry {worst} of {describe(expected)}" if expected.numel() > 4 else "worst entry"
+    return f"{float(flat_expected[worst]):.6g} ({place})", f"{float(flat_got[worst]):.6g}"
+
+
+def likely_error(error: Exception) -> str:
+    """The likely cause of an error that the learner's code ended in."""
+    message, kind = str(error), type(error)
+    hints = {
+        "two matrices do not fit: write the shape of each as a comment, then transpose one": (
+            "shapes cannot be multiplied" in message or "size mismatch" in message
+        ),
+        "two tensors of different shapes meet: write the shape of each as a comment": (
+            "must match the size of tensor" in message
+        ),
+        "two tensors are of different kinds, such as float32 and float64: make both alike": (
+            "same dtype" in message or "expected scalar type" in message
+        ),
+        "a parameter is changed in place while gradients are on: do it in torch.no_grad()": (
+            "leaf Variable" in message
+        ),
+        "super().__init__() has to run first: nn.Module registers parameters only after it": (
+            "before Module.__init__() call" in message
+        ),
+        "an object is made without all that it needs: the message names what is missing": (
+            kind is TypeError and "__init__() missing" in message
+        ),
+        "the signature changed: keep the arguments that the stub has": (
+            kind is TypeError and "argument" in message
+        ),
+        "tensors of True and False are joined with &, each comparison in its own brackets, not "
+        "with and, nor as a < b < c": (
+            "Boolean value of Tensor" in message or "bitwise_and" in message
+        ),
+        "a name is used before it has a value: run the cells above, check the spelling": (
+            isinstance(error, NameError)
+        ),
+    }
+    return likely(hints, "the error comes from your code: the line is shown above")
+
+
+def likely(conditions: dict[str, bool], otherwise: str) -> str:
+    """The first cause whose condition holds."""
+    return next((cause for cause, holds in conditions.items() if holds), otherwise)
