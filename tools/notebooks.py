@@ -204,7 +204,7 @@ def execute(notebook: NotebookNode, folder: Path) -> tuple[NotebookNode, dict]:
     )
     started = time.perf_counter()
     try:
-        client.execute(env=offline_environment())
+        client.execute(env=offline_environment() | {"SERIAL_LORA_STRICT": "1"})
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
         raise SerialLoRAError("\n".join(text.splitlines()[-25:])) from None

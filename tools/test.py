@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SerialLoRAError as error:
         print(error, file=sys.stderr)
         return 2
-    environment = offline_environment() | {"OMP_NUM_THREADS": "1"}
+    environment = offline_environment() | {"OMP_NUM_THREADS": "1", "SERIAL_LORA_STRICT": "1"}
     for step in steps:
         print(f"\n$ python -m {' '.join(step)}", flush=True)
         done = subprocess.run([sys.executable, "-m", *step], cwd=ROOT, env=environment)
