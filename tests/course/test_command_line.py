@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course import doctor as doctor_module
+from serial_lora_course import cli
 from serial_lora_course.labs import clip as lab
 from serial_lora_course.labs import sam as sam_lab
 from serial_lora_course.labs.records import read_records
@@ -283,7 +283,7 @@ def test_the_doctors_exit_code_is_its_verdict(run, monkeypatch, ok, code):
 
     report = Report()
     report.ok = ok
-    monkeypatch.setattr(doctor_module, "doctor", lambda: report)
+    monkeypatch.setattr(cli, "examine", lambda: report)
     assert run("doctor") == (code, "[OK] or [FAIL], as it is\n", "")
 
 

@@ -1,0 +1,86 @@
+"""The commands `course` and `open`, and what a bare installation of the library says."""
+
+import subprocess
+import sys
+
+import pytest
+
+from serial_lora_course import cli
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """What `course` ran; a doctor who finds what `codes` says, and labs that do nothing."""
+    ran, codes = [], {}
+
+    def act(args, standalone_mode):
+        ran.append(args)
+        return codes.get(args[0])
+
+    real = cli.app
+    monkeypatch.setattr(cli, "app", lambda args, **rest: (act if rest else real)(args, **rest))
+    return ran, codes
+
+
+def test_the_course_is_the_doctor_and_three_labs(run, steps):
+    ran, _ = steps
+    code, out, _ = run("course", "--clip-data", "food", "--sd3-data", "night")
+    assert code == 0
+    assert [command[:2] for command in ran] == [
+        ["doctor"],
+        ["lab", "clip"],
+        ["lab", "sam"],
+        ["lab", "sd3"],
+    ]
+    assert "food" in ran[1] and "all" in ran[2] and "night" in ran[3]
+    assert "$ serial-lora lab clip --dataset food" in out and "serial-lora open" in out
+
+
+def test_the_course_ends_where_the_doctor_finds_a_fault(run, steps):
+    ran, codes = steps
+    codes["doctor"] = 1
+    assert run("course")[0] == 1 and ran == [["doctor"]]
+
+
+def test_open_starts_jupyterlab_on_the_first_lesson(run, monkeypatch, tmp_path):
+    commands = []
+
+    def start(command):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", start)
+    lesson = tmp_path / "notebooks" / "00_start_here.ipynb"
+    lesson.parent.mkdir()
+    lesson.touch()
+    monkeypatch.chdir(lesson.parent)
+    assert run("open")[0] == 0
+    assert commands == [[sys.executable, "-m", "jupyterlab", str(lesson)]]
+    lesson.unlink()
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "a" / "cli.py"))
+    code, _, err = run("open")
+    assert code == 2 and "course's folder" in err
+
+
+BARE = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name in {missing}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Refuse())
+from serial_lora_course.__main__ import main
+main()
+"""
+
+
+def bare(missing: list[str]) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", BARE.format(missing=missing)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_with_the_library_alone_the_command_says_what_the_course_needs():
+    done = bare(["typer", "matplotlib"])
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and '".[course]"' in done.stderr
+    assert "Traceback" in bare(["serial_lora_course.cli"]).stderr
