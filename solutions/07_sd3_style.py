@@ -79,7 +79,7 @@ lesson_card("07")
 # %%
 device = process_state().device  # a GPU where there is one, as the training loop chooses
 backbone = load_sd3("tiny")
-pipeline, model = backbone.pipeline, backbone.transformer.to(device)
+pipeline, model = backbone.pipeline, backbone.model.to(device)
 side = backbone.resolution  # of a picture, in pixels
 config = lab.lab_config("tiny")  # the settings of a run
 
@@ -164,7 +164,7 @@ def untuned() -> tuple[np.ndarray, dict[str, float]]:
 def tuned(name: str) -> Tuned:
     """An SD3 of its own, tuned by one method on half of the training pictures."""
     own = load_sd3("tiny")
-    own.transformer.to(device)
+    own.model.to(device)
     base = {f"base_{measure}": value for measure, value in untuned()[1].items()}
     style, method, percent = encoded_style()[0], get_method(name), 50
     about = own, judge, data, style, trial, method, percent, 1, config, base
@@ -1208,7 +1208,7 @@ from diffusers.utils import logging
 
 from serial_lora import merge, save_adapter, to_peft, unmerge
 
-adapted = tuned("serial_lora").backbone.transformer
+adapted = tuned("serial_lora").backbone.model
 noise = lab.starting_noise(backbone, seeds, side)
 plain = {"num_inference_steps": 28, "guidance_scale": config.guidance, "output_type": "np"}
 plain["max_sequence_length"] = 0  # no tokens of T5

@@ -258,7 +258,7 @@ def draw(
     if not isinstance(prompts, Prompts):
         prompts = read_prompts(backbone, prompts)
     empty = empty or read_prompts(backbone, [""])
-    pipeline, device = _without_text_encoders(backbone.pipeline), backbone.transformer.device
+    pipeline, device = _without_text_encoders(backbone.pipeline), backbone.model.device
     side = resolution or backbone.resolution
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     pictures = []
@@ -297,7 +297,7 @@ def _without_text_encoders(pipeline: StableDiffusion3Pipeline) -> StableDiffusio
 def starting_noise(backbone: Sd3Backbone, seeds: Sequence[int], resolution: int) -> Tensor:
     """The noise (N, c, h, w) that drawings start from, each out of a generator of its own."""
     side = resolution // backbone.pipeline.vae_scale_factor
-    shape = (backbone.transformer.config.in_channels, side, side)
+    shape = (backbone.model.config.in_channels, side, side)
     return torch.stack(
         [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     )
@@ -446,7 +446,7 @@ def run_one(
     Raises:
         SerialLoRAError: a setting that does not fit this model or these data.
     """
-    model = backbone.transformer
+    model = backbone.model
     base = base or base_measures(backbone, judge, data, trial, config)
     ids = [data.train.picture_ids[index] for index in training_subset(data, percent, seed)]
     shift = backbone.pipeline.scheduler.config.shift
@@ -533,11 +533,11 @@ def run_lab(
     sets = [load_style(name, scale, root) for name in datasets]
     check_subsets(sets, percent, seeds, config)
     backbone = load_sd3(scale, weights)
-    sites = find_attention_sites(backbone.transformer, stream=config.stream)
+    sites = find_attention_sites(backbone.model, stream=config.stream)
     for method in chosen:
-        check_fit(backbone.transformer, sites, adapter_config(method, config))
+        check_fit(backbone.model, sites, adapter_config(method, config))
     judge = load_judge(scale)
-    backbone.transformer.to(lab_device())
+    backbone.model.to(lab_device())
     prepared: dict[str, tuple] = {}
 
     def prepare(data: StyleData) -> tuple:

@@ -94,7 +94,7 @@ def read_prompts(backbone: Sd3Backbone, prompts: Sequence[str]) -> Prompts:
                 None,
                 None,
                 do_classifier_free_guidance=False,
-                device=backbone.transformer.device,
+                device=backbone.model.device,
                 max_sequence_length=backbone.text_tokens,
             )
             parts.append((tokens.cpu(), pooled.cpu()))
@@ -195,7 +195,7 @@ def on_device(backbone: Sd3Backbone, *modules: nn.Module | None) -> Iterator[Non
 
     On a 24 GB card the text encoders and a training step do not fit together.
     """
-    device = backbone.transformer.device
+    device = backbone.model.device
     present = [module for module in modules if module is not None]
     for module in present:
         module.to(device)

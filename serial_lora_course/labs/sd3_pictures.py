@@ -94,7 +94,7 @@ def sampler_row(
         latent = arguments["hidden_states"][:1].float().cpu()
         seen.append((latent, arguments["timestep"][0].item() / TRAIN_TIMESTEPS))
 
-    handle = backbone.transformer.register_forward_pre_hook(look, with_kwargs=True)
+    handle = backbone.model.register_forward_pre_hook(look, with_kwargs=True)
     try:
         drawn = draw(
             backbone,

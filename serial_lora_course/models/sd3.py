@@ -52,11 +52,6 @@ class Sd3Backbone(Backbone):
     text_tokens: int
 
     @property
-    def transformer(self) -> SD3Transformer2DModel:
-        """The model, by SD3's name for it."""
-        return self.model
-
-    @property
     def resolution(self) -> int:
         """Side, in pixels, of the square pictures that this model was made for."""
         return self.pipeline.default_sample_size * self.pipeline.vae_scale_factor

@@ -76,7 +76,7 @@ class DrawingsAtScales:
             raise SerialLoRAError(
                 f"a {type(backbone).__name__} is no SD3 backbone; pass what load_sd3 returned."
             )
-        with borrowed(backbone.transformer, 0.0):
+        with borrowed(backbone.model, 0.0):
             pass  # says at once what would keep it from working later
         self.backbone = backbone
         self.config = config or CONFIGS[backbone.scale]
@@ -93,7 +93,7 @@ class DrawingsAtScales:
         Raises:
             SerialLoRAError: the adapters were merged or taken out.
         """
-        with borrowed(self.backbone.transformer, scale) as model:
+        with borrowed(self.backbone.model, scale) as model:
             return self._drawn(prompt, seed, scale, guidance, adapter_digest(model))
 
     def most_tokens(self, prompt: str) -> int | None:
@@ -224,7 +224,7 @@ class DrawingPanel(ipywidgets.VBox):
         self.seed = ipywidgets.BoundedIntText(
             seed, min=0, max=2**31 - 1, description="seed", style=style, layout={"width": "170px"}
         )
-        model = self._drawings.backbone.transformer
+        model = self._drawings.backbone.model
         self.scale, line = scale_slider(model, self._by_itself, width)
         usual = self._drawings.config.guidance
         self.guidance = ipywidgets.FloatSlider(

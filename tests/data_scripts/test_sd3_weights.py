@@ -176,7 +176,7 @@ def test_fetch_check_and_again(hub, official, tmp_path, monkeypatch):
 
     monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
     weights = load_file(official / "transformer" / "diffusion_pytorch_model.safetensors")
-    state = load_sd3("paper").transformer.state_dict()  # found where the script puts it
+    state = load_sd3("paper").model.state_dict()  # found where the script puts it
     assert all(torch.equal(state[key], weights[key].bfloat16()) for key in weights)
 
     fetched = len(hub.fetched)

@@ -164,7 +164,7 @@ def test_base_measures_are_the_unadapted_models_and_real_pictures(run_one, confi
 
 @pytest.mark.parametrize("method", list(METHODS))
 def test_a_run_leaves_the_backbone_as_it_was(run_one, method):
-    model = run_one.backbone.transformer
+    model = run_one.backbone.model
     before = state_of(model)
     record = run_one(method, percent=50)
     assert unchanged(model, before) and not model.is_gradient_checkpointing
@@ -183,7 +183,7 @@ def test_a_failed_run_leaves_the_backbone_as_it_was(run_one, monkeypatch, part, 
     def fails(*_, **__):
         raise SerialLoRAError("The loss became nan at step 1; use a smaller learning rate.")
 
-    model = run_one.backbone.transformer
+    model = run_one.backbone.model
     before = state_of(model)
     monkeypatch.setattr(lab, part, fails)
     with pytest.raises(SerialLoRAError, match="nan"):
@@ -193,7 +193,7 @@ def test_a_failed_run_leaves_the_backbone_as_it_was(run_one, monkeypatch, part, 
 
 def test_the_adapter_stays_when_that_is_asked_for(run_one, config):
     record = run_one(keep_adapter=True)
-    assert len(adapters(run_one.backbone.transformer)) == SMALL_TRANSFORMER["num_layers"]
+    assert len(adapters(run_one.backbone.model)) == SMALL_TRANSFORMER["num_layers"]
     drawn = lab.draw_trial(run_one.backbone, run_one.trial, config)
     scores = lab.score_pictures(drawn, run_one.trial, run_one.judge, "colours")
     assert scores["fid"] == record.measures["fid"]

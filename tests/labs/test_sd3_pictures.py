@@ -74,7 +74,7 @@ def test_the_steps_lead_from_the_noise_to_the_drawing(backbone, guidance):
     scheduler.set_timesteps(4)
     assert row.sigmas == pytest.approx(scheduler.sigmas[[0, 2, 4]].tolist(), abs=1e-6)
     assert row.steps == [0, 2, 4]
-    assert not backbone.transformer._forward_pre_hooks
+    assert not backbone.model._forward_pre_hooks
 
 
 def latents_after(backbone, steps: int, guidance: float) -> torch.Tensor:
@@ -113,7 +113,7 @@ def test_a_failing_step_leaves_no_hook_behind(backbone, monkeypatch):
     monkeypatch.setattr(backbone.pipeline.vae, "decode", fail)
     with pytest.raises(RuntimeError, match="no memory left"):
         sampler_row(backbone, "key", [0], config=FEW_STEPS)
-    assert not backbone.transformer._forward_pre_hooks
+    assert not backbone.model._forward_pre_hooks
 
 
 # ----------------------------------------------------------------------------------- sheets

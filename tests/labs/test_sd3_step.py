@@ -173,7 +173,7 @@ def batch_of(encoded, empty, seed=0) -> TrainingExample:
 
 
 def adapted_transformer(seed=0):
-    model = inject(small_backbone(seed).transformer, SerialLoRAConfig(rank=4))
+    model = inject(small_backbone(seed).model, SerialLoRAConfig(rank=4))
     torch.manual_seed(seed)
     for name, parameter in model.named_parameters():
         if name.endswith("lora_B"):

@@ -68,7 +68,7 @@ def with_transformer(backbone, transformer) -> Sd3Backbone:
 
 def adapted(plain, config=None) -> Sd3Backbone:
     """One of the test's own, with adapters that change the drawing."""
-    transformer = copy.deepcopy(plain.transformer)
+    transformer = copy.deepcopy(plain.model)
     torch.manual_seed(1)
     inject(transformer, config or SerialLoRAConfig(rank=4))
     for adapter in adapters(transformer).values():
@@ -127,9 +127,9 @@ def test_every_setting_gives_the_drawing_of_the_lab(plain, kind, scale, guidance
     backbone = adapted(plain, kind(rank=2))
     drawings = DrawingsAtScales(backbone, FEW_STEPS)
     without, after = (drawings.find(prompt, seed, s, guidance) for s in (None, scale))
-    with disabled(backbone.transformer):
+    with disabled(backbone.model):
         assert np.array_equal(without, lab_drawing(backbone, prompt, seed, guidance))
-    set_scale(backbone.transformer, scale)
+    set_scale(backbone.model, scale)
     assert np.array_equal(after, lab_drawing(backbone, prompt, seed, guidance))
 
 
@@ -173,12 +173,12 @@ def test_nothing_is_drawn_twice(panel, monkeypatch):
 
 
 def test_an_adapter_that_was_changed_or_exchanged_is_seen(panel, backbone):
-    for adapter in adapters(backbone.transformer).values():
+    for adapter in adapters(backbone.model).values():
         adapter.lora_B.data.mul_(-3)
     panel.draw()
     assert np.array_equal(panel.drawn[1], lab_drawing(backbone, "fox face"))
-    eject(backbone.transformer)
-    inject(backbone.transformer, LoRAConfig(rank=2))  # as it begins, it changes nothing
+    eject(backbone.model)
+    inject(backbone.model, LoRAConfig(rank=2))  # as it begins, it changes nothing
     panel.draw()
     assert np.array_equal(*panel.drawn)
 
@@ -195,31 +195,31 @@ def test_a_drawing_that_is_kept_cannot_be_spoiled(panel):
 def unusual(plain) -> Sd3Backbone:
     """A model in the midst of something: training in part, its adapters at different scales."""
     backbone = adapted(plain, SerialLoRAConfig(rank=4, scale=0.7, dropout=0.5))
-    backbone.transformer.transformer_blocks[1].train()
-    next(iter(adapters(backbone.transformer).values())).scale = 0.3
+    backbone.model.transformer_blocks[1].train()
+    next(iter(adapters(backbone.model).values())).scale = 0.3
     return backbone
 
 
 def test_the_model_is_as_it_was_after_the_panel_was_used(unusual):
-    before = fingerprint(unusual.transformer)
+    before = fingerprint(unusual.model)
     panel = DrawingPanel(unusual, PROMPTS, config=FEW_STEPS)
     assert panel.scale.value == 0.7
     panel.scale.value = 1.2
     panel.guidance.value = 1
     panel.choice.value = "rocket"
-    assert_untouched(unusual.transformer, before)
+    assert_untouched(unusual.model, before)
     drawing_panel(unusual, PROMPTS, config=FEW_STEPS, static=True)
-    assert_untouched(unusual.transformer, before)
+    assert_untouched(unusual.model, before)
 
 
 @pytest.mark.parametrize("scale", [None, 0.0, 1.5])
 def test_the_model_is_as_it_was_after_an_error_too(unusual, scale):
-    before = fingerprint(unusual.transformer)
+    before = fingerprint(unusual.model)
     with pytest.raises(KeyboardInterrupt):
-        with borrowed(unusual.transformer, scale):
-            assert not any(part.training for part in unusual.transformer.modules())
+        with borrowed(unusual.model, scale):
+            assert not any(part.training for part in unusual.model.modules())
             raise KeyboardInterrupt
-    assert_untouched(unusual.transformer, before)
+    assert_untouched(unusual.model, before)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no memory left"), KeyboardInterrupt()])
@@ -228,12 +228,12 @@ def test_a_drawing_that_fails_says_so_and_leaves_the_model_as_it_was(unusual, mo
         raise error
 
     panel = DrawingPanel(unusual, PROMPTS, config=FEW_STEPS)
-    before = fingerprint(unusual.transformer)
+    before = fingerprint(unusual.model)
     with monkeypatch.context() as patch:
         patch.setattr(unusual.pipeline.vae, "decode", fail)
         with pytest.raises(type(error)):
             panel.scale.value = 0.2
-    assert_untouched(unusual.transformer, before)
+    assert_untouched(unusual.model, before)
     reason = str(error) or "KeyboardInterrupt"
     assert panel.status.message == f"Nothing was drawn: {reason}"
     assert panel.before.value == panel.after.value == "" and panel.drawn is None
@@ -272,7 +272,7 @@ def test_prompts_are_no_html(panel):
 
 def test_the_empty_prompt_can_be_drawn(panel, backbone):
     panel.prompt.value = ""
-    set_scale(backbone.transformer, 1)
+    set_scale(backbone.model, 1)
     assert np.array_equal(panel.drawn[1], lab_drawing(backbone, ""))
     assert panel.status.message.startswith("Drawn for the empty prompt: seed 0")
 
@@ -358,7 +358,7 @@ def test_at_paper_scale_it_waits_for_the_button(backbone):
     assert panel.drawn is None and "Press Draw" in panel.status.message
     assert not panel.scale.continuous_update and not panel.guidance.continuous_update
     panel.button.click()
-    set_scale(backbone.transformer, 0.5)
+    set_scale(backbone.model, 0.5)
     assert np.array_equal(panel.drawn[1], lab_drawing(backbone, "fox face"))
     panel.seed.value = 1
     assert "Press Draw to see what you have set" in panel.status.message
@@ -389,7 +389,7 @@ def test_the_still_form_shows_what_the_sliders_would(backbone, monkeypatch, capt
     assert list(rows) == [f"guidance {guidance:g}" for guidance in STILL_GUIDANCES]
     for guidance, row in zip(STILL_GUIDANCES, rows.values(), strict=True):
         for scale, picture in zip(STILL_SCALES, row, strict=True):
-            set_scale(backbone.transformer, scale)
+            set_scale(backbone.model, scale)
             expected = lab_drawing(backbone, "fox face", 6, guidance)
             assert np.array_equal(picture, expected)
     (figure,) = [data for data in capture_display if "image/png" in data]
@@ -416,7 +416,7 @@ def test_the_environment_asks_for_the_still_form(backbone, monkeypatch, capture_
 
 @pytest.mark.parametrize("static", [True, False])
 def test_what_cannot_be_shown_is_refused_in_a_sentence(static, capture_display, plain, backbone):
-    merged = merge(copy.deepcopy(backbone.transformer))
+    merged = merge(copy.deepcopy(backbone.model))
     for model, prompts, words in (
         (backbone, [], "no prompts"),
         (backbone, ["key", 3], "a int is no prompt"),
@@ -431,7 +431,7 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(static, capture_display, 
 
 
 def test_an_adapter_that_was_taken_out_meanwhile_is_missed_in_words(panel, backbone):
-    eject(backbone.transformer)
+    eject(backbone.model)
     panel.scale.value = 0.3
     assert "no adapters" in panel.status.message
     assert panel.before.value == panel.after.value == "" and panel.drawn is None
