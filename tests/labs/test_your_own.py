@@ -26,7 +26,6 @@ from serial_lora import (
 from serial_lora import attention as families
 from serial_lora.attention import AttentionSite, Projection, find_attention_sites
 from serial_lora_course.checks.lesson_10 import dense_outputs
-from serial_lora_course.models.parallel_vit import ParallelBlock, ParallelViT
 from serial_lora_course.data.classification import load_folder
 from serial_lora_course.data.folder import (
     EXAMPLE_CLASSES,
@@ -48,6 +47,7 @@ from serial_lora_course.labs.own import (
     preprocessing_of,
     save_classifier,
 )
+from serial_lora_course.models.parallel_vit import ParallelBlock, ParallelViT
 from tests.labs.lab_models import same_tensors, small_clip, state_of, unchanged
 
 # ------------------------------------------------------------------------- a look into a folder
