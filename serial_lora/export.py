@@ -11,12 +11,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from serial_lora.attention import AttentionSite, shared_weights
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import only_injection, write_file
 from serial_lora.hooks import Injection
 from serial_lora.merging import change_factors, changed_parts
+from serial_lora.sites import AttentionSite, shared_weights
 
 
 def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Tensor]:

@@ -21,12 +21,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from serial_lora.attention import AttentionSite, find_attention_sites
+from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.hooks import Injection, adapters, injections, refuse_without_values
 from serial_lora.injection import adapter_shapes, check_fit, inject, set_scale, unwrapped
 from serial_lora.merging import base_weight
+from serial_lora.sites import AttentionSite
 
 LIBRARY_VERSION = "0.1.0"
 FORMAT = "serial-lora adapter"

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from serial_lora.attention import AttentionSite
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.packed import PackedAttention, PackedForward
+from serial_lora.sites import AttentionSite
 
 
 @dataclass
@@ -28,6 +28,7 @@ class Injection:
         sites: where the adapters are.
         required_grad: for every base parameter, whether it was trainable before.
         hooks: what sends tokens through the adapters; empty while merged.
+        handles: what else is to be taken back when the hooks go.
         originals: while merged, the base's own weights, keyed (module, parameter).
         disabled: how many `disabled` blocks are open.
     """
@@ -36,6 +37,7 @@ class Injection:
     sites: list[AttentionSite]
     required_grad: dict[str, bool]
     hooks: list[_Hook] = field(default_factory=list)
+    handles: list[_AttributeHandle] = field(default_factory=list)
     originals: dict[tuple[str, str], Tensor] | None = None
     disabled: int = 0
 
@@ -73,12 +75,16 @@ class _Hook:
 
     Hooks keep their own handle because a pickled handle takes care, when it is loaded, that new
     hooks get other numbers than the loaded ones.
+
+    Attributes:
+        layer: the dotted name of what it is attached to.
+        acted: whether it has run since `NoneIsDead` looked.
     """
 
     handle: Any
 
-    def __init__(self, *adapters: nn.Module) -> None:
-        self.adapters = adapters
+    def __init__(self, layer: str, *adapters: nn.Module) -> None:
+        self.layer, self.adapters, self.acted = layer, adapters, False
 
     @property
     def enabled(self) -> bool:
@@ -108,70 +114,194 @@ class AdaptArgument(_Hook):
         return args, kwargs | {self.argument: self.adapters[0](kwargs[self.argument])}
 
 
+class OnceABlock:
+    """The adapted tokens of one block: computed once where q, k and v read the same tensor."""
+
+    def __init__(self, adapter: nn.Module) -> None:
+        self.adapter = adapter
+        self.forget()
+
+    def forget(self) -> None:
+        self.tokens = self.adapted = None
+        self.readers: list[str] = []
+
+    def read(self, tokens: Tensor, reader: str, readers: int) -> Tensor:
+        """Adapted tokens for one of the readers; kept until each of them has had them."""
+        if tokens is not self.tokens or reader in self.readers:
+            self.forget()
+            self.tokens, self.adapted = tokens, self.adapter(tokens)
+        self.readers.append(reader)
+        adapted = self.adapted
+        if len(self.readers) == readers:
+            self.forget()
+        return adapted
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"tokens": None, "adapted": None, "readers": []}
+
+
+class AdaptInput(_Hook):
+    """Serial LoRA before a layer that projects tokens: what the layer reads is adapted.
+
+    Attributes:
+        names: the layer's arguments that are tokens.
+    """
+
+    def __init__(
+        self, layer: str, shared: OnceABlock, names: tuple[str, ...], readers: int
+    ) -> None:
+        super().__init__(layer, shared.adapter)
+        self.shared, self.names, self.readers = shared, names, readers
+
+    def __call__(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        self.acted = True
+        if not self.enabled:
+            return args, kwargs
+        places = [*enumerate(args[: len(self.names)]), *kwargs.items()]
+        adapted = {
+            place: self.shared.read(tokens, f"{self.layer} {place}", self.readers)
+            for place, tokens in places
+            if isinstance(place, int) or place in self.names
+        }
+        args = tuple(adapted.get(place, argument) for place, argument in enumerate(args))
+        return args, {name: adapted.get(name, argument) for name, argument in kwargs.items()}
+
+
 class AddDelta(_Hook):
     """LoRA beside a projection, or beside q, k and v that share one weight."""
 
     def __call__(self, layer: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        self.acted = True
         if not self.enabled:
             return output
         deltas = [adapter(args[0]) for adapter in self.adapters]
         delta = deltas[0] if len(deltas) == 1 else torch.cat(deltas, dim=-1)
         return output + delta.to(output.dtype)
 
+    def dense(self) -> Tensor:
+        """The change as one matrix, (outputs, inputs), for a weight that is read as a whole."""
+        if any(adapter.training and adapter.dropout.p for adapter in self.adapters):
+            raise SerialLoRAError(
+                f"LoRA with dropout cannot be trained where {self.layer} returns attention weights "
+                "or attends elsewhere; call it with need_weights=False, or set dropout to 0."
+            )
+        return torch.cat([a.scale * (a.lora_B @ a.lora_A) for a in self.adapters])
+
+
+class NoneIsDead(_Hook):
+    """After an attention module has run: refuse one that reads a weight past its layer."""
+
+    def __init__(self, layer: str, hooks: list[_Hook]) -> None:
+        super().__init__(layer, *hooks[0].adapters)
+        self.hooks = hooks
+
+    def __call__(self, layer: nn.Module, args: tuple, output: Any) -> None:
+        dead = [hook.layer for hook in self.hooks if not hook.acted]
+        for hook in self.hooks:
+            hook.acted = False
+        if dead and self.enabled:
+            raise SerialLoRAError(
+                f"{self.layer} reads the weight of {dead[0]} without calling that layer, so its "
+                "adapter does not act; call eject(model), and register_family with another entry."
+            )
+
 
 class _AttributeHandle:
-    """Takes an attribute off a layer again."""
+    """Gives a module an attribute, until it is taken off again."""
 
-    def __init__(self, layer: nn.Module, name: str, value: Any) -> None:
-        self.layer, self.name = layer, name
-        setattr(layer, name, value)
+    def __init__(self, module: nn.Module, name: str, value: Any) -> None:
+        self.module, self.name = module, name
+        self.before = vars(module).get(name)
+        setattr(module, name, value)
 
     def remove(self) -> None:
-        vars(self.layer).pop(self.name, None)
+        if self.before is None:
+            vars(self.module).pop(self.name, None)
+        else:
+            setattr(self.module, self.name, self.before)
+
+
+# ----------------------------------------------------------------------------- attach and detach
 
 
 def attach(model: nn.Module, injection: Injection) -> None:
     _forget_compiled()
+    serial = injection.config.method == SerialLoRAConfig.method
     for site in injection.sites:
         block = model.get_submodule(site.name)
-        if injection.config.method == SerialLoRAConfig.method:
+        if serial:
             adapter = block.get_submodule(f"serial_lora{site.suffix}")
-            injection.hooks.append(_attach_serial(model.get_submodule(site.entry), site, adapter))
-            continue
-        by_layer: dict[str, list[nn.Module]] = {}
-        for part, projection in site.projections.items():
-            adapter = block.get_submodule(f"lora_{part}{site.suffix}")
-            by_layer.setdefault(projection.module, []).append(adapter)
-        for name, beside in by_layer.items():
-            injection.hooks.append(_attach_lora(model.get_submodule(name), beside))
+            hooks = _attach_serial(model, site, adapter)
+        else:
+            hooks = _attach_lora(model, site, block)
+        inside = site.projections["q"].module.rpartition(".")[0]
+        if all(isinstance(model.get_submodule(hook.layer), nn.Linear) for hook in hooks):
+            guard = NoneIsDead(inside, hooks)
+            guard.handle = model.get_submodule(inside).register_forward_hook(guard)
+            hooks = [*hooks, guard]
+        injection.hooks += hooks
+        injection.handles += _without_shortcuts(model, site)
 
 
-def _attach_serial(entry: nn.Module, site: AttentionSite, adapter: nn.Module) -> _Hook:
+def _attach_serial(model: nn.Module, site: AttentionSite, adapter: nn.Module) -> list[_Hook]:
+    if site.entry is None:
+        layers = list(dict.fromkeys(site.projections[part].module for part in "qkv"))
+        shared, hooks = OnceABlock(adapter), []
+        for name in layers:
+            layer = model.get_submodule(name)
+            several = isinstance(layer, nn.MultiheadAttention)
+            names = ("query", "key", "value") if several else ("input",)
+            hook = AdaptInput(name, shared, names, len(layers) * len(names))
+            hook.handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
+            hooks.append(hook)
+        return hooks
+    entry = model.get_submodule(site.entry)
     if site.argument is None:
-        hook: _Hook = AdaptOutput(adapter)
+        hook: _Hook = AdaptOutput(site.entry, adapter)
         hook.handle = entry.register_forward_hook(hook)
     else:
-        hook = AdaptArgument(adapter)
+        hook = AdaptArgument(site.entry, adapter)
         hook.argument = site.argument
         hook.handle = entry.register_forward_pre_hook(hook, with_kwargs=True)
-    return hook
+    return [hook]
 
 
-def _attach_lora(layer: nn.Module, beside: list[nn.Module]) -> _Hook:
-    hook = AddDelta(*beside)
-    if isinstance(layer, nn.Linear):
-        hook.handle = layer.register_forward_hook(hook)
-    elif isinstance(layer, PackedAttention):
-        hook.handle = _AttributeHandle(layer, "after_in_proj", hook)
-    else:
-        hook.handle = _AttributeHandle(layer, "forward", PackedForward(layer, hook))
-    return hook
+def _attach_lora(model: nn.Module, site: AttentionSite, block: nn.Module) -> list[_Hook]:
+    by_layer: dict[str, list[nn.Module]] = {}
+    for part, projection in site.projections.items():
+        adapter = block.get_submodule(f"lora_{part}{site.suffix}")
+        by_layer.setdefault(projection.module, []).append(adapter)
+    hooks = []
+    for name, beside in by_layer.items():
+        layer, hook = model.get_submodule(name), AddDelta(name, *beside)
+        if isinstance(layer, nn.Linear):
+            hook.handle = layer.register_forward_hook(hook)
+        elif isinstance(layer, PackedAttention):
+            hook.handle = _AttributeHandle(layer, "after_in_proj", hook)
+        else:
+            hook.handle = _AttributeHandle(layer, "forward", PackedForward(layer, hook))
+        hooks.append(hook)
+    return hooks
+
+
+def _without_shortcuts(model: nn.Module, site: AttentionSite) -> list[_AttributeHandle]:
+    """Keep nn.TransformerEncoder from its shortcut in evaluation, which reads weights itself."""
+    parts, handles = site.projections["q"].module.split("."), []
+    for depth in range(len(parts)):
+        around = model.get_submodule(".".join(parts[:depth]))
+        if isinstance(around, nn.TransformerEncoderLayer):
+            handles.append(_AttributeHandle(around, "activation_relu_or_gelu", 0))
+        elif isinstance(around, nn.TransformerEncoder):
+            handles.append(_AttributeHandle(around, "use_nested_tensor", False))
+    return handles
 
 
 def detach(injection: Injection) -> None:
     _forget_compiled()
     while injection.hooks:
         injection.hooks.pop().handle.remove()
+    while injection.handles:
+        injection.handles.pop().remove()
 
 
 def _forget_compiled() -> None:

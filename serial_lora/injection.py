@@ -16,18 +16,14 @@ from dataclasses import replace
 
 from torch import nn
 
-from serial_lora.attention import (
-    AttentionSite,
-    attention_layers,
-    find_attention_sites,
-    shared_weights,
-)
+from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.hooks import RECORD, Injection, adapters, attach, detach, injections
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.merging import merge, refuse_when_disabled, unmerge, weight_at, write_weights
 from serial_lora.packed import PackedAttention
+from serial_lora.sites import AttentionSite, attention_layers, shared_weights
 
 
 def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from serial_lora.attention import AttentionSite, Projection, shared_weights
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.hooks import Injection, attach, detach, injections, refuse_without_values
+from serial_lora.sites import AttentionSite, Projection, shared_weights
 
 
 def merge(model: nn.Module) -> nn.Module:

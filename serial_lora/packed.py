@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from serial_lora.errors import SerialLoRAError
-
 
 class PackedAttention(nn.MultiheadAttention):
     """nn.MultiheadAttention over scaled_dot_product_attention: same weights, same result.
@@ -40,16 +38,13 @@ class PackedAttention(nn.MultiheadAttention):
     ) -> tuple[Tensor, Tensor | None]:
         """(N, L, d), or (L, N, d) unless batch_first, to the same shape; and None for weights."""
         lora = self.after_in_proj
+        if lora is not None and not lora.enabled:
+            lora = None
         self_attention = query is key and key is value
         plain = query.dim() == 3 and not query.is_nested and not (is_causal and attn_mask is None)
-        if need_weights or key_padding_mask is not None or not self_attention or not plain:
-            if lora is not None and lora.enabled:
-                raise SerialLoRAError(
-                    "with LoRA in it this attention layer only attends from a batch of tokens to "
-                    "themselves, without padding mask and without returning its weights; merge "
-                    "the adapter, or call it with need_weights=False."
-                )
-            return super().forward(
+        if need_weights or not self_attention or not plain:
+            forward = super().forward if lora is None else self._with_dense_weights
+            return forward(
                 query,
                 key,
                 value,
@@ -73,11 +68,49 @@ class PackedAttention(nn.MultiheadAttention):
                 q,
                 k,
                 v,
-                attn_mask=_as_sdpa_mask(attn_mask, q),
+                attn_mask=_as_sdpa_mask(attn_mask, key_padding_mask, q),
                 dropout_p=self.dropout if self.training else 0.0,
             )
         order = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)
         return self.out_proj(attended.permute(order).flatten(2)), None
+
+    def _with_dense_weights(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None,
+        need_weights: bool,
+        attn_mask: Tensor | None,
+        average_attn_weights: bool,
+        is_causal: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """PyTorch's own attention over W + B A: slower, for whatever is asked for seldom."""
+        swapped = self.batch_first and query.dim() == 3
+        if swapped:
+            query, key, value = (tokens.transpose(0, 1) for tokens in (query, key, value))
+        attended, weights = F.multi_head_attention_forward(
+            query,
+            key,
+            value,
+            self.embed_dim,
+            self.num_heads,
+            self.in_proj_weight + self.after_in_proj.dense().to(self.in_proj_weight.dtype),
+            self.in_proj_bias,
+            None,
+            None,
+            False,
+            self.dropout,
+            torch.eye(self.embed_dim, dtype=query.dtype, device=query.device),  # out_proj is below
+            None,
+            training=self.training,
+            key_padding_mask=key_padding_mask,
+            need_weights=need_weights,
+            attn_mask=attn_mask,
+            average_attn_weights=average_attn_weights,
+            is_causal=is_causal,
+        )
+        return self.out_proj(attended.transpose(0, 1) if swapped else attended), weights
 
 
 def _fastest_kernel(q: Tensor) -> AbstractContextManager:
@@ -89,14 +122,25 @@ def _fastest_kernel(q: Tensor) -> AbstractContextManager:
     return sdpa_kernel(SDPBackend.MATH) if short else nullcontext()
 
 
-def _as_sdpa_mask(mask: Tensor | None, q: Tensor) -> Tensor | None:
-    """nn.MultiheadAttention's mask, (L, L) or (N heads, L, L), for q of (N, heads, L, width)."""
-    if mask is None:
-        return None
-    if mask.dim() == 3:
+def _as_sdpa_mask(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
+    """nn.MultiheadAttention's two masks as one, for q of (N, heads, L, width).
+
+    The first is (L, L) or (N heads, L, L), the second (N, L) and hides the keys of padding.
+    """
+    if mask is not None and mask.dim() == 3:
         mask = mask.unflatten(0, q.shape[:2])  # (N, heads, L, L)
-    # True hides a token there and shows it here; numbers are added in both.
-    return ~mask if mask.dtype == torch.bool else mask.to(q.dtype)
+    if padding is not None:
+        padding = padding[:, None, None, :]  # (N, 1, 1, L)
+    if mask is None or padding is None:
+        whole = padding if mask is None else mask
+        # True hides a token there and shows it here; numbers are added in both.
+        return whole if whole is None else (~whole if whole.dtype == torch.bool else whole.to(q))
+    return sum(
+        q.new_zeros(part.shape).masked_fill(part, float("-inf"))
+        if part.dtype == torch.bool
+        else part.to(q)
+        for part in (mask, padding)
+    )
 
 
 class PackedForward:

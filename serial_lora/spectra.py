@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from serial_lora.attention import AttentionSite
 from serial_lora.errors import SerialLoRAError
 from serial_lora.hooks import Injection, injections, refuse_without_values
 from serial_lora.merging import base_weight, change_factors, changed_parts
+from serial_lora.sites import AttentionSite
 
 WEIGHT, ADAPTED, CHANGE = "W", "W + dW", "dW"
 """The three matrices of a projection whose spectra are compared."""

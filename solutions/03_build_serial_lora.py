@@ -586,9 +586,9 @@ print(f"{len(hand_adapters)} adapters, largest change in an answer: {change:.3f}
 # ## The package's `inject`
 #
 # `inject` does what the section before did by hand, in five lines around a forward hook. It does so
-# for every family of models that the course knows, and takes care of what the five lines leave out: it
-# freezes the base, refuses to inject twice, keeps the base's names in the state dict, and finds the
-# norm's output for each architecture. The cell injects into one copy of the CLIP, and hooks the *same*
+# for any model whose attention it can tell by its structure, and takes care of what the five lines leave
+# out: it freezes the base, refuses to inject twice, keeps the base's names in the state dict, and finds
+# where tokens enter attention in each architecture. The cell injects into one copy of the CLIP, and hooks the *same*
 # pairs into another copy by hand. With the same matrices both must give the same answers. Expect
 # rounding, around one millionth: the package also takes a faster way through attention, whose sums run
 # in another order.

@@ -44,7 +44,8 @@ from IPython.display import Markdown, display
 from torch import Tensor, nn
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, eject, inject, merge
-from serial_lora.attention import AttentionSite, Projection, find_attention_sites
+from serial_lora.attention import find_attention_sites
+from serial_lora.sites import AttentionSite, Projection
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.checks.probes import trained_copy
 from serial_lora_course.data.classification import load_folder, read_picture
@@ -563,13 +564,14 @@ for name, model_line in model_lines.items():
     size, mean = each.preprocessing.size, each.preprocessing.mean[0]
     row = {"model": name, "pictures": f"{size} x {size}", "mean of red": f"{mean:.3f}"}
     row |= {"vector": each.head.in_features, "blocks": len(sites)}
-    rows.append(row | {"where the tokens enter": sites[0].entry})
+    rows.append(row | {"where q reads them": sites[0].projections["q"].module})
 display_table(pd.DataFrame(rows))
 
 # %% [markdown]
-# Four names for the same place, the norm in front of attention, and the package finds each. Now the
-# page, in a loop: the same seven lines, in short runs, and after each the proof. The last of the
-# merged models is then saved and loaded as its own library does it.
+# Four names for the same place: what q, k and v of a block read. The package finds it by the structure
+# of the model, three linear layers side by side or one for all three, whatever the library is called.
+# Now the page, in a loop: the same seven lines, in short runs, and after each the proof. The last of
+# the merged models is then saved and loaded as its own library does it.
 
 # %%
 transformers.utils.logging.disable_progress_bar()
@@ -790,7 +792,8 @@ class NotebookViT(nn.Module):
 
 
 # %% [markdown]
-# First, ask `inject`. It cannot know that `ask` is a query. What does it say?
+# First, ask `inject`. Had the layers been called q, k and v it would have found them; it cannot know
+# that `ask` is a query. What does it say?
 
 # %%
 torch.manual_seed(0)
@@ -807,6 +810,7 @@ except SerialLoRAError as error:
 #    in the adapter file. `block` is its number, `tower` is "image" or "text", `width` is d.
 # 2. **Where can the normed tokens be caught?** `entry` is a module's name. If the module's *output* is
 #    these tokens (a norm), that is all. If a module *receives* them by keyword, `argument` says which.
+#    (`None` is where q, k and v read them, if those are layers; here we name the norm, to see how.)
 # 3. **Which weights are q, k, v and out?** Each is a `Projection`: a module's name, the name of the
 #    weight in it, and which rows: first row, number of rows, number of columns.
 #
@@ -1103,7 +1107,7 @@ display_table(
 #
 # "Serial Low-rank Adaptation of Vision Transformer", section II-C: equation (3) for what every family
 # must fulfil, and under "Extension" that the method goes into other transformers easily, which this
-# lesson makes precise: one function for each family. Equation (5), W + W B A, is exercise 10.3: read it
+# lesson makes precise: by structure, or one function for a family. Equation (5), W + W B A, is exercise 10.3: read it
 # as a LoRA with the factors W B and A. The paper trains CLIP, SAM and Stable Diffusion 3. It tries no
 # plain vision transformer with a linear head, and does not mention merged files or export.
 #

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from serial_lora import attention
-from serial_lora.attention import AttentionSite, Projection
+from serial_lora import adapters, attention
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import adapters, inject
+from serial_lora.injection import inject
+from serial_lora.sites import AttentionSite, Projection
 from serial_lora_course.checks.checking import (
     Case,
     call,

@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 
-from serial_lora.attention import AttentionSite, Projection
+from serial_lora.sites import AttentionSite, Projection
 from serial_lora_course.models.parallel_vit import ParallelBlock, ParallelViT
 
 torch.set_num_threads(1)

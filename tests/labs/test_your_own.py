@@ -24,7 +24,8 @@ from serial_lora import (
     save_adapter,
 )
 from serial_lora import attention as families
-from serial_lora.attention import AttentionSite, Projection, find_attention_sites
+from serial_lora.attention import find_attention_sites
+from serial_lora.sites import AttentionSite, Projection
 from serial_lora_course.checks.lesson_10 import dense_outputs
 from serial_lora_course.data.classification import load_folder
 from serial_lora_course.data.folder import (
@@ -532,10 +533,10 @@ def test_a_site_that_names_what_is_not_there_is_refused(register, change, words)
 
 
 def test_names_of_the_packages_own_families_are_taken(register):
-    def timm_sites(model):
+    def open_clip_sites(model):
         return []
 
     with pytest.raises(SerialLoRAError, match="name yours otherwise"):
-        register(timm_sites)
+        register(open_clip_sites)
     with pytest.raises(SerialLoRAError, match="needs a function"):
         register("timm")

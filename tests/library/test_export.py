@@ -25,7 +25,7 @@ CLOSE = dict(rtol=1e-4, atol=2e-5)
 
 @torch.no_grad()
 @pytest.mark.parametrize("merged", [False, True])
-def test_peft_loads_it_with_equal_outputs(tiny, method, merged, tmp_path):
+def test_peft_loads_it_with_equal_outputs(tiny, method, merged, tmp_path, monkeypatch):
     model = fill_adapters(
         inject(tiny.build(), method(rank=RANK, stream=tiny.stream, scale=0.6, dropout=0.1))
     ).eval()
@@ -34,7 +34,8 @@ def test_peft_loads_it_with_equal_outputs(tiny, method, merged, tmp_path):
         merge(model)
     refused = {"open_clip_own_attention": "PEFT has no LoRA layer"}
     if method is LoRAConfig:
-        refused["open_clip"] = "twice"
+        heads = ("open_clip", "torchvision", "encoder_post_norm", "encoder_pre_norm_sequence_first")
+        refused |= dict.fromkeys(heads, "twice")
     for name, sentence in refused.items():
         if tiny is TINY[name]:
             with pytest.raises(SerialLoRAError, match=sentence):
@@ -49,6 +50,8 @@ def test_peft_loads_it_with_equal_outputs(tiny, method, merged, tmp_path):
         for other in (DeprecationWarning, FutureWarning):
             warnings.filterwarnings("ignore", category=other)
         loaded = peft.PeftModel.from_pretrained(tiny.build(), tmp_path).eval()
+    monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)
+    # PEFT's layers do not act where nn.TransformerEncoderLayer reads weights itself
     torch.testing.assert_close(tiny.run(loaded.get_base_model()), expected, **CLOSE)
     assert not torch.allclose(tiny.run(tiny.build()), expected, **CLOSE)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from serial_lora import LoRAConfig, SerialLoRAError, disabled, inject, merge
 from serial_lora.packed import PackedAttention
-from tests.library.tiny_models import TINY
+from tests.library.tiny_models import fill_adapters
 
 
 def twins(width, heads, batch_first, bias=True, dropout=0.0):
@@ -53,9 +53,10 @@ KINDS = ["none", "bool", "float", "per head bool", "per head float"]
     bias=st.booleans(),
     training=st.booleans(),
     kind=st.sampled_from(KINDS),
+    padded=st.sampled_from([None, bool, float]),
 )
 def test_same_outputs_and_gradients(
-    heads, head_width, batch, length, batch_first, bias, training, kind
+    heads, head_width, batch, length, batch_first, bias, training, kind, padded
 ):
     width = heads * head_width
     original, packed = twins(width, heads, batch_first, bias)
@@ -63,10 +64,20 @@ def test_same_outputs_and_gradients(
     packed.train(training)
     shape = (batch, length, width) if batch_first else (length, batch, width)
     mask = masks(kind, length, batch, heads)
+    padding = torch.arange(length).expand(batch, -1) >= max(1, length - 1)  # the first stays
+    if (mask is None and padded is float) or (mask is not None and mask.dtype != torch.bool):
+        padding = torch.zeros(batch, length).masked_fill(padding, float("-inf"))
     results = []
     for layer in (original, packed):
         x = torch.linspace(-2, 2, batch * length * width).sin().reshape(shape).requires_grad_()
-        output, weights = layer(x, x, x, need_weights=False, attn_mask=mask)
+        output, weights = layer(
+            x,
+            x,
+            x,
+            need_weights=False,
+            attn_mask=mask,
+            key_padding_mask=padding if padded else None,
+        )
         assert weights is None and output.shape == shape
         results.append((output, *torch.autograd.grad(output.sin().sum(), [x, *layer.parameters()])))
     for a, b in zip(*results, strict=True):
@@ -83,23 +94,48 @@ def test_eval_fast_path_equals_ours():
     torch.testing.assert_close(packed(x, x, x, need_weights=False)[0], expected, atol=2e-6, rtol=0)
 
 
+PADDING = torch.tensor([[False] * 4 + [True], [False] * 5])
+UNUSUAL = {
+    "weights": lambda x, y: dict(query=x, key=x, value=x),
+    "weights of each head": lambda x, y: dict(query=x, key=x, value=x, average_attn_weights=False),
+    "padding": lambda x, y: dict(
+        query=x, key=x, value=x, key_padding_mask=PADDING, need_weights=False
+    ),
+    "elsewhere": lambda x, y: dict(query=x, key=y, value=y, need_weights=False),
+    "one sequence": lambda x, y: dict(query=x[0], key=x[0], value=x[0], need_weights=False),
+}
+
+
 @torch.no_grad()
-def test_everything_else_falls_back_to_the_original():
-    original, packed = twins(16, 2, batch_first=True)
-    x, y = torch.randn(2, 5, 16), torch.randn(2, 4, 16)
-    padding = torch.tensor([[False] * 4 + [True], [False] * 5])
-    calls = [
-        dict(query=x, key=x, value=x),
-        dict(query=x, key=x, value=x, average_attn_weights=False),
-        dict(query=x, key=x, value=x, key_padding_mask=padding, need_weights=False),
-        dict(query=x, key=y, value=y, need_weights=False),
-        dict(query=x[0], key=x[0], value=x[0], need_weights=False),
-    ]
-    for call in calls:
-        for a, b in zip(original(**call), packed(**call), strict=True):
-            assert (a is None and b is None) or torch.equal(a, b)
+@pytest.mark.parametrize("call", UNUSUAL)
+def test_unusual_calls_are_the_originals_and_reach_the_adapter(call, method):
+    """Without adapter PyTorch's own result; with one that of the merged weights; or the base's."""
+    original, packed = twins(32, 4, batch_first=True)
+    x, y = torch.randn(2, 5, 32), torch.randn(2, 4, 32)
+    options = UNUSUAL[call](x, y)
+    assert_same(original(**options), packed(**options))
+    model = fill_adapters(inject(nn.ModuleDict({"attn": original}), method(rank=2)))
+    layer = model["attn"]
+    adapted = layer(**options)
+    with disabled(model):
+        assert_same(layer(**options), packed(**options))
+    assert not torch.allclose(adapted[0], packed(**options)[0], atol=1e-3)
+    assert_same(merge(model)["attn"](**options), adapted)
+
+
+def assert_same(ours: tuple, theirs: tuple) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        assert a is b is None or torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_what_no_mask_can_mean_stays_an_error():
+    _, packed = twins(16, 2, batch_first=True)
+    x = torch.randn(2, 5, 16)
     with pytest.raises(RuntimeError, match="is_causal"):
         packed(x, x, x, need_weights=False, is_causal=True)
+    model = inject(nn.ModuleDict({"attn": packed}), LoRAConfig(rank=2, dropout=0.1))
+    with pytest.raises(SerialLoRAError, match="need_weights=False"):
+        model.train()["attn"](x, x, x)  # dropout on A's input has no dense weights
 
 
 def test_attention_dropout_is_kept():
@@ -112,17 +148,3 @@ def test_attention_dropout_is_kept():
     assert torch.equal(
         packed(x, x, x, need_weights=False)[0], packed(x, x, x, need_weights=False)[0]
     )
-
-
-@torch.no_grad()
-def test_lora_never_goes_missing_silently():
-    """A call that would bypass LoRA is refused; merged or disabled it is the original's."""
-    model = inject(TINY["open_clip"].build(), LoRAConfig(rank=2))
-    layer = model.visual.transformer.resblocks[0].attn
-    x = torch.randn(2, 5, 32)
-    with pytest.raises(SerialLoRAError, match="need_weights=False"):
-        layer(x, x, x)
-    with disabled(model):
-        assert layer(x, x, x)[1].shape == (2, 5, 5)
-    merge(model)
-    assert layer(x, x, x)[1].shape == (2, 5, 5)

@@ -268,7 +268,104 @@ def _hf_blocks(model: nn.Module) -> list[tuple]:
     raise AssertionError("unknown layout")
 
 
+# ----------------------------------------------------------------------------- plain PyTorch
+
+
+class PlainAttention(nn.Module):
+    """Four linear layers, as lesson 03 writes them."""
+
+    def __init__(self, width: int = 32, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.q, self.k, self.v)
+        )
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class PlainBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(32), nn.LayerNorm(32)
+        self.attention = PlainAttention()
+        self.mlp = nn.Sequential(nn.Linear(32, 48), nn.GELU(), nn.Linear(48, 32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+def _plain() -> nn.Module:
+    torch.manual_seed(0)
+    return _noisy(nn.Sequential(*(PlainBlock() for _ in range(3))))
+
+
+def _encoder(batch_first: bool, norm_first: bool) -> nn.Module:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(
+        32, 4, 48, dropout=0.0, batch_first=batch_first, norm_first=norm_first, activation="gelu"
+    )
+    return _noisy(nn.TransformerEncoder(layer, 3, enable_nested_tensor=not norm_first))
+
+
+def _run_encoder(model: nn.Module) -> Tensor:
+    """Without a mask, and with padding at the end, which reads another path in evaluation."""
+    x = torch.randn(2, 5, 32, generator=_generator())
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    first = model.layers[0].self_attn.batch_first
+    outputs = [model(x if first else x.transpose(0, 1))]
+    outputs.append(model(x if first else x.transpose(0, 1), src_key_padding_mask=padding))
+    plain, padded = (output if first else output.transpose(0, 1) for output in outputs)
+    return torch.cat([plain.flatten(), padded[~padding].flatten()])
+
+
+def _torchvision() -> nn.Module:
+    from torchvision.models import VisionTransformer
+
+    torch.manual_seed(0)
+    return _noisy(VisionTransformer(16, 8, 3, 4, 32, 48, num_classes=5))
+
+
 TINY: dict[str, Tiny] = {
+    "plain": Tiny(
+        _plain,
+        lambda model: model(torch.randn(2, 5, 32, generator=_generator())),
+        [
+            _separate(f"{i}", "", **{p: f"attention.{p}" for p in ("q", "k", "v", "out")})
+            for i in range(3)
+        ],
+        {"image": 3},
+    ),
+    "encoder_post_norm": Tiny(
+        lambda: _encoder(batch_first=True, norm_first=False),
+        _run_encoder,
+        [_fused(f"layers.{i}", "self_attn.in_proj_weight", "self_attn.out_proj") for i in range(3)],
+        {"image": 3},
+    ),
+    "encoder_pre_norm_sequence_first": Tiny(
+        lambda: _encoder(batch_first=False, norm_first=True),
+        _run_encoder,
+        [_fused(f"layers.{i}", "self_attn.in_proj_weight", "self_attn.out_proj") for i in range(3)],
+        {"image": 3},
+    ),
+    "torchvision": Tiny(
+        _torchvision,
+        lambda model: model(_pictures(16)),
+        [
+            _fused(
+                f"encoder.layers.encoder_layer_{i}",
+                "self_attention.in_proj_weight",
+                "self_attention.out_proj",
+            )
+            for i in range(3)
+        ],
+        {"image": 3},
+    ),
     "open_clip": Tiny(_open_clip, _run_open_clip, _CLIP_NAMES, {"image": 3, "text": 2}),
     "open_clip_own_attention": Tiny(
         _open_clip_own_attention, _run_open_clip, _CLIP_NAMES, {"image": 3, "text": 2}

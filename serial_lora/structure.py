@@ -1,0 +1,193 @@
+"""Attention found by its structure, whatever library the model comes from.
+
+An attention module is one with three linear layers for q, k and v that read tokens of one width, or
+with one linear layer for all three, or nn.MultiheadAttention. The pair acts on what those layers
+read, so it is exact whatever stands before them (norms, windows) and behind (rotary positions,
+grouped keys, gates). Attention that reads its keys and values from elsewhere is left alone, and what
+only looks like attention, such as a convolution for q, is refused by its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import replace
+
+from torch import nn
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.layers import LoRA, SerialLoRA
+from serial_lora.sites import (
+    AttentionSite,
+    Projection,
+    child_name,
+    index_of,
+    linear_projection,
+    thirds,
+)
+
+_WORDS = (("queries", "q"), ("query", "q"), ("keys", "k"), ("key", "k"), ("values", "v"))
+_WORDS += (("value", "v"),)
+_OUT = re.compile(r"^(.*\.)?(to_|w_?)?(o|out|output|proj|dense|c_proj|o_proj|out_proj)(\.0)?$")
+_CROSS = re.compile("cross|pool|encdec|encoder_decoder|enc(oder)?_att")
+_OWN = ("open_clip", "segment_anything")  # what is not in their families stays as it is
+
+
+def structural_sites(
+    model: nn.Module, known: Collection[AttentionSite] = ()
+) -> list[AttentionSite]:
+    """Every attention that structure alone tells, but for what the known sites hold already."""
+    claimed = {p.module for site in known for p in site.projections.values()}
+    modules = dict(model.named_modules())
+    found: dict[str, dict[str, Projection]] = {}
+    for name, module in modules.items():
+        parent = modules[name.rpartition(".")[0]]
+        if _left_alone(name, module, parent):
+            continue
+        projections = _projections(name, module, parent)
+        if projections and claimed.isdisjoint(p.module for p in projections.values()):
+            found[name] = projections
+
+    blocks = {name: _block_name(name) for name in found}
+    alone = [block for block in blocks.values() if list(blocks.values()).count(block) == 1]
+    sites = [
+        AttentionSite(
+            name=blocks[name] if blocks[name] in alone else name,
+            tower=_tower(modules, name),
+            block=index_of(blocks[name]),
+            width=projections["q"].columns,
+            entry=None,
+            projections=projections,
+        )
+        for name, projections in found.items()
+    ]
+    return _counted_through(sites)
+
+
+def _left_alone(name: str, module: nn.Module, parent: nn.Module) -> bool:
+    """Whether this attends to tokens from elsewhere, or belongs to a library with a family."""
+    owners = {type(m).__module__.partition(".")[0] for m in (module, parent)}
+    where = " ".join([*name.split(".")[-2:], type(module).__name__, type(parent).__name__])
+    cross = getattr(module, "is_cross_attention", False) or _CROSS.search(where.lower())
+    decoder = isinstance(parent, nn.TransformerDecoderLayer) and name.endswith("multihead_attn")
+    return bool(cross or decoder or not owners.isdisjoint(_OWN))
+
+
+def _projections(name: str, module: nn.Module, parent: nn.Module) -> dict[str, Projection] | None:
+    """What makes q, k, v and out in this module, or None if it is no self-attention."""
+    if isinstance(module, nn.MultiheadAttention):
+        return _multihead(name, module)
+    layers = {
+        _letters(child): child
+        for child, layer in module.named_children()
+        if not isinstance(layer, SerialLoRA | LoRA)
+    }
+    for key, child in layers.items():
+        if "qkv" in key.replace("_", "") and _is_weighty(module.get_submodule(child)):
+            whole = linear_projection(module, name, child)
+            if whole.rows % 3:
+                raise SerialLoRAError(
+                    f"{whole.module} has {whole.rows} rows, which are not q, k and v of one width; "
+                    "this model's attention cannot be adapted."
+                )
+            inner, taken = whole.rows // 3, {child}
+            found = thirds(whole)
+            break
+        three = [layers.get(key.replace("q", letter)) for letter in "qkv"]
+        if (
+            "q" in key
+            and None not in three
+            and all(_is_weighty(module.get_submodule(layer)) for layer in three)
+        ):
+            found = {
+                part: linear_projection(module, name, at)
+                for part, at in zip("qkv", three, strict=True)
+            }
+            inner, taken = found["q"].rows, set(three)
+            break
+    else:
+        return None
+    if len({projection.columns for projection in found.values()}) > 1:
+        return None  # keys and values have a width of their own: they come from elsewhere
+    return found | _output(name, module, parent, taken, inner, found["q"].columns)
+
+
+def _letters(name: str) -> str:
+    """A layer's name with q, k and v for the words that some libraries write out."""
+    name = name.lower()
+    for word, letter in _WORDS:
+        name = name.replace(word, letter)
+    return name
+
+
+def _is_weighty(layer: nn.Module) -> bool:
+    """Whether the layer has a matrix, as a norm of queries and keys has not."""
+    return any(parameter.ndim > 1 for parameter in layer.parameters())
+
+
+def _multihead(name: str, layer: nn.MultiheadAttention) -> dict[str, Projection] | None:
+    weight = layer.in_proj_weight
+    if weight is None:
+        return None  # keys and values have widths of their own
+    if layer.bias_k is not None or layer.add_zero_attn:
+        raise SerialLoRAError(
+            f"{name or type(layer).__name__} adds tokens of its own to keys and values, so it is "
+            "not plain self-attention and cannot be adapted."
+        )
+    whole = Projection(name, "in_proj_weight", 0, *weight.shape)
+    return thirds(whole) | {"out": linear_projection(layer, name, "out_proj")}
+
+
+def _output(
+    name: str, module: nn.Module, parent: nn.Module, taken: set[str], inner: int, width: int
+) -> dict[str, Projection]:
+    """The projection behind attention: in the module itself, else in its neighbour "output"."""
+    neighbour = parent.output if isinstance(getattr(parent, "output", None), nn.Module) else None
+    places = [(name, module)]
+    if neighbour is not None and neighbour is not module:
+        places.append((child_name(name.rpartition(".")[0], "output"), neighbour))
+    for where, place in places:
+        behind = {
+            path: layer.out_features == width
+            for path, layer in place.named_modules()
+            if isinstance(layer, nn.Linear) and path not in taken and layer.in_features == inner
+        }
+        back = [path for path, is_back in behind.items() if is_back]  # to the width of a token
+        named = [path for path in back or behind if _OUT.match(path)]
+        if named or len(back) == 1:
+            return {"out": linear_projection(place, where, (named or back)[0])}
+    return {}
+
+
+def _block_name(name: str) -> str:
+    """The block around an attention module: the innermost one with a number, or the module."""
+    parts = name.split(".")
+    for numbered in (str.isdigit, lambda part: part[-1:].isdigit() and part != parts[-1]):
+        for depth in range(len(parts), 0, -1):
+            if numbered(parts[depth - 1]):
+                return ".".join(parts[:depth])
+    return name
+
+
+def _tower(modules: dict[str, nn.Module], name: str) -> str:
+    """ "text" if the innermost module around this that says what it reads says so."""
+    parts = name.split(".") if name else []
+    for depth in range(len(parts), -1, -1):
+        inside = ".".join(parts[:depth])
+        words = f"{parts[depth - 1] if depth else ''} {type(modules[inside]).__name__}".lower()
+        if re.search("(?<!con)text|language", words):
+            return "text"
+        if re.search("vision|visual|image", words):
+            return "image"
+    return "image"
+
+
+def _counted_through(sites: list[AttentionSite]) -> list[AttentionSite]:
+    """Blocks numbered through each tower where numbers come twice, as in stages of a Swin."""
+    counted = []
+    for site in sites:
+        tower = [other for other in sites if other.tower == site.tower]
+        if len({other.block for other in tower}) < len(tower):
+            site = replace(site, block=tower.index(site))
+        counted.append(site)
+    return counted

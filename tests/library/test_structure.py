@@ -1,0 +1,274 @@
+"""Attention found by structure: exact where it is adapted, left alone or refused elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from serial_lora import SerialLoRAConfig, SerialLoRAError, adapters, eject, inject, merge
+from serial_lora.attention import find_attention_sites
+from tests.library.tiny_models import (
+    _VISION,
+    RANK,
+    TINY,
+    PlainAttention,
+    PlainBlock,
+    Tiny,
+    _fused,
+    _hf,
+    _hf_blocks,
+    _noisy,
+    _pictures,
+    _run_hf_vision,
+    _separate,
+    _timm,
+    fill_adapters,
+    write_dense,
+)
+
+
+class GroupedAttention(nn.Module):
+    """Fewer keys and values than queries; q and k read positions, v does not; a gate reads x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wq, self.wk, self.wv = nn.Linear(32, 32), nn.Linear(32, 16), nn.Linear(32, 16)
+        self.gate, self.wo = nn.Linear(32, 32), nn.Linear(32, 32)
+        self.position = nn.Parameter(torch.randn(5, 32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        placed = x + self.position
+        q, k, v = (
+            layer(tokens).unflatten(-1, (-1, 8)).transpose(1, 2)
+            for layer, tokens in ((self.wq, placed), (self.wk, placed), (self.wv, x))
+        )
+        mixed = F.scaled_dot_product_attention(q, *(t.repeat_interleave(2, 1) for t in (k, v)))
+        return self.wo(mixed.transpose(1, 2).flatten(2) * self.gate(x).sigmoid())
+
+
+class WeightsOnRequest(nn.Module):
+    """nn.MultiheadAttention as tutorials call it: with weights returned, then from x to y."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(32, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed, weights = self.attn(x, x, x)
+        elsewhere, _ = self.attn(x, mixed, mixed, need_weights=False)
+        alone, _ = self.attn(x[0], x[0], x[0])
+        return torch.cat([each.flatten() for each in (mixed, weights, elsewhere, alone)])
+
+
+def seeded(make) -> nn.Module:
+    torch.manual_seed(0)
+    return _noisy(nn.Sequential(make(), make(), make()))
+
+
+def multihead() -> nn.Module:
+    torch.manual_seed(0)
+    return _noisy(WeightsOnRequest())
+
+
+def run_tokens(model: nn.Module) -> Tensor:
+    return model(torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0)))
+
+
+def separate(paths: dict[str, str], prefix: str = "", count: int = 3) -> list:
+    return [_separate(f"{prefix}{i}", "", **paths) for i in range(count)]
+
+
+def swin() -> nn.Module:
+    from timm.models.swin_transformer import SwinTransformer
+
+    torch.manual_seed(0)
+    return _noisy(
+        SwinTransformer(
+            img_size=16, patch_size=2, embed_dim=32, depths=(2,), num_heads=(4,), window_size=4
+        )
+    )
+
+
+def gated() -> nn.Module:
+    model = _timm()
+    for block in model.blocks:
+        block.attn.gate = nn.Linear(32, 32)
+    return _noisy(model)
+
+
+def after_norm() -> nn.Module:
+    from timm.models.vision_transformer import ResPostBlock
+
+    return _timm(block_fn=ResPostBlock)
+
+
+def grouped() -> Tiny:
+    names = separate(dict(q="wq", k="wk", v="wv", out="wo"))
+    names = [
+        (block, suffix, {p: (w, 0, 16 if p in "kv" else 32) for p, (w, _, _) in parts.items()})
+        for block, suffix, parts in names
+    ]
+    return Tiny(lambda: seeded(GroupedAttention), run_tokens, names, {"image": 3})
+
+
+def timm_vit(build) -> Tiny:
+    names = [_fused(f"blocks.{i}", "attn.qkv.weight", "attn.proj") for i in range(3)]
+    return Tiny(build, lambda model: model(_pictures(16)), names, {"image": 3})
+
+
+def hugging_face(name: str, **changes) -> Tiny:
+    config = _VISION | changes
+    return Tiny(
+        lambda: _hf(f"{name}Model", f"{name}Config", config),
+        _run_hf_vision,
+        _hf_blocks,
+        {"image": 3},
+    )
+
+
+FOUND = {
+    "grouped": grouped(),
+    "multihead": Tiny(
+        multihead,
+        run_tokens,
+        [_fused("attn", "in_proj_weight", "out_proj")],
+        {"image": 1},
+    ),
+    "timm_gated": timm_vit(gated),
+    "timm_post_norm": timm_vit(after_norm),
+    "timm_swin": Tiny(
+        swin,
+        lambda model: model(_pictures(16)),
+        [_fused(f"layers.0.blocks.{i}", "attn.qkv.weight", "attn.proj") for i in range(2)],
+        {"image": 2},
+    ),
+    "hf_deit": hugging_face("DeiT"),
+    "hf_siglip": hugging_face("SiglipVision"),
+    "hf_beit": hugging_face("Beit"),
+    "hf_dinov2_registers": hugging_face("Dinov2WithRegisters", mlp_ratio=2),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", FOUND)
+def test_equals_dense_weights_written_by_hand_and_leaves_no_trace(name, method):
+    tiny = FOUND[name]
+    model = tiny.build()
+    base, bits = tiny.run(model), {n: p.clone() for n, p in model.state_dict().items()}
+    inject(model, method(rank=RANK, scale=0.7))
+    torch.testing.assert_close(tiny.run(model), base, rtol=1e-5, atol=5e-6)
+    fill_adapters(model)
+    expected = tiny.run(write_dense(tiny, tiny.build(), model, 0.7))
+    assert (expected - base).abs().max() > 1e-3
+    close = dict(rtol=1e-4, atol=5e-5)
+    torch.testing.assert_close(tiny.run(model), expected, **close)
+    torch.testing.assert_close(tiny.run(merge(model)), expected, **close)
+    assert torch.equal(tiny.run(eject(model)), base)
+    assert all(torch.equal(bits[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("method_name", ["plain", "torchvision"])
+def test_the_pair_is_computed_once_where_q_k_and_v_read_the_same(method_name):
+    tiny = TINY[method_name]
+    model = inject(tiny.build(), SerialLoRAConfig(rank=RANK))
+    calls = []
+    for adapter in adapters(model).values():
+        adapter.register_forward_hook(lambda *_: calls.append(1))
+    tiny.run(model)
+    tiny.run(model)  # the same tokens in the first block as before
+    assert len(calls) == 2 * 3
+    block = PlainAttention()
+    twice = inject(nn.Sequential(block), SerialLoRAConfig(rank=2))
+    twice[0].q(torch.ones(1, 32))  # a reader that came alone
+    x = torch.randn(1, 4, 32)
+    fill_adapters(twice)
+    assert not torch.equal(twice[0].q(x), block.q.forward(x))
+    torch.testing.assert_close(twice(x), twice(x.clone()))
+
+
+def test_what_attends_elsewhere_is_left_alone():
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.own, self.cross_attention = PlainAttention(), PlainAttention()
+            self.narrow = PlainAttention()
+            self.narrow.k, self.narrow.v = nn.Linear(16, 32), nn.Linear(16, 32)
+            self.other = nn.MultiheadAttention(32, 4, kdim=16, vdim=16)
+            self.decoder = nn.TransformerDecoderLayer(32, 4, 48)
+
+    names = [site.name for site in find_attention_sites(Mixed())]
+    assert names == ["own", "decoder.self_attn"]
+
+
+def convolution(layer: str) -> nn.Module:
+    model = nn.Sequential(PlainBlock(), PlainBlock())
+    setattr(model[1].attention, layer, nn.Conv1d(32, 32, 1))
+    return model
+
+
+def fused(rows: int) -> nn.Module:
+    model = _timm()
+    model.blocks[1].attn.qkv = nn.Linear(32, rows)
+    return model
+
+
+def wrapped() -> nn.Module:
+    model = _timm()
+    model.blocks[1].attn.qkv = nn.Sequential(model.blocks[1].attn.qkv)
+    return model
+
+
+REFUSED = {
+    "a convolution": (lambda: convolution("k"), "1.attention.k is a Conv1d"),
+    "a wrapped layer": (wrapped, "blocks.1.attn.qkv is a Sequential"),
+    "rows that are no q, k, v": (lambda: fused(64), "blocks.1.attn.qkv has 64 rows"),
+    "tokens of its own": (
+        lambda: nn.Sequential(nn.MultiheadAttention(32, 4, add_bias_kv=True)),
+        "0 adds tokens",
+    ),
+    "no attention": (lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU()), "register_family"),
+    "attention of names unknown": (
+        lambda: nn.ModuleDict({name: nn.Linear(4, 4) for name in ("ask", "offer", "carry")}),
+        "nn.MultiheadAttention",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_adapted_is_refused_by_name(case, method):
+    build, words = REFUSED[case]
+    model = build()
+    with pytest.raises(SerialLoRAError) as caught:
+        inject(model, method(rank=2))
+    assert words in str(caught.value)
+    assert not adapters(model) and all(p.requires_grad for p in model.parameters())
+
+
+class ReadsTheWeight(PlainAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.linear(x, self.q.weight) + self.k(x) + self.v(x) + self.out(x)
+
+
+def test_an_adapter_that_does_not_act_is_an_error(method):
+    """A hook on a layer that is never called would never run: no silence about it."""
+    model = inject(nn.Sequential(PlainAttention(), ReadsTheWeight()), method(rank=2))
+    with pytest.raises(SerialLoRAError, match="1.q without calling"):
+        model(torch.randn(1, 4, 32))
+    eject(model)(torch.randn(1, 4, 32))
+
+
+def test_stages_are_counted_through_and_towers_read_off_names():
+    class Stages(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stages = nn.ModuleList(nn.ModuleList([PlainBlock(), PlainBlock()]) for _ in "ab")
+            self.text_model = nn.ModuleList([PlainBlock()])
+
+    sites = find_attention_sites(Stages())
+    assert [(site.tower, site.block) for site in sites] == [
+        *(("image", block) for block in range(4)),
+        ("text", 0),
+    ]
+    assert sites[2].name == "stages.1.0"
