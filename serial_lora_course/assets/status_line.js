@@ -3,7 +3,6 @@
 export default {
   render({ model, el }) {
     el.setAttribute("role", "status");
-    el.classList.add("drawing-status");
     const tell = () => {
       el.textContent = model.get("message");
     };

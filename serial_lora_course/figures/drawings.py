@@ -64,8 +64,8 @@ def _height(texts: Sequence[str], gap: int) -> int:
     return LINE * lines + gap if lines else 0
 
 
-def _draw(rows: Sequence[_Row], heading: str = "") -> Figure:
-    """Every picture `CELL` screen pixels wide and high, in rows from the top."""
+def _draw(rows: Sequence[_Row], heading: str = "", cell: int = CELL) -> Figure:
+    """Every picture ``cell`` screen pixels wide and high, in rows from the top."""
     for row in rows:
         captions = row.over or row.below or row.pictures
         if not len(row.pictures) or len(captions) != len(row.pictures):
@@ -77,10 +77,10 @@ def _draw(rows: Sequence[_Row], heading: str = "") -> Figure:
         raise SerialLoRAError("there are no pictures to show; pass at least one.")
     titles = [_wrapped(row.title, TITLE_LETTERS) for row in rows]
     left = MARGIN + _height(titles, 0)
-    width = left + (CELL + GAP) * max(len(row.pictures) for row in rows)
+    width = left + (cell + GAP) * max(len(row.pictures) for row in rows)
     above = [_height(row.over, 4) for row in rows]
     under = [_height(row.below, 5) for row in rows]
-    height = len(rows) * (CELL + GAP) + sum(above) + sum(under) + GAP
+    height = len(rows) * (cell + GAP) + sum(above) + sum(under) + GAP
     height += HEADING if heading else 0
     with house_style():
         figure = Figure(figsize=(width / SCREEN_DPI, height / SCREEN_DPI))
@@ -89,11 +89,11 @@ def _draw(rows: Sequence[_Row], heading: str = "") -> Figure:
             figure.text(left / width, 1 - 6 / height, heading, **style)
         y = height - (HEADING if heading else 0)
         for i, row in enumerate(rows):
-            y -= above[i] + CELL + GAP
+            y -= above[i] + cell + GAP
             for column, picture in enumerate(row.pictures):
-                x = left + column * (CELL + GAP)
-                axes = figure.add_axes((x / width, y / height, CELL / width, CELL / height))
-                _show(axes, picture)
+                x = left + column * (cell + GAP)
+                axes = figure.add_axes((x / width, y / height, cell / width, cell / height))
+                _show(axes, picture, cell)
                 if row.below:
                     axes.set_xlabel(row.below[column], labelpad=3, **CAPTION)
                 if row.over:
@@ -106,9 +106,9 @@ def _draw(rows: Sequence[_Row], heading: str = "") -> Figure:
     return figure
 
 
-def _show(axes: Any, picture: Any) -> None:
+def _show(axes: Any, picture: Any, cell: int) -> None:
     array = as_array(picture)
-    crisp = max(array.shape[:2]) <= CELL
+    crisp = max(array.shape[:2]) <= cell
     axes.imshow(array, cmap="gray", interpolation="nearest" if crisp else "antialiased")
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
@@ -120,7 +120,10 @@ def _quoted(captions: Sequence[str]) -> str:
 
 
 def plot_drawings(
-    rows: Mapping[str, Sequence[Any]], captions: Sequence[str], title: str = ""
+    rows: Mapping[str, Sequence[Any]],
+    captions: Sequence[str],
+    title: str = "",
+    cell: int = CELL,
 ) -> Figure:
     """What several models draw for the same prompts: one row a model, one column a prompt.
 
@@ -130,6 +133,7 @@ def plot_drawings(
             (N, height, width, 3).
         captions: N prompts, over the columns.
         title: what all of them have in common, over everything.
+        cell: screen pixels of a picture's longer side.
 
     Raises:
         SerialLoRAError: there is nothing to show, or not one picture a prompt in each row.
@@ -141,7 +145,7 @@ def plot_drawings(
         _Row(name, pictures, over=words)
         for (name, pictures), words in zip(rows.items(), over, strict=False)
     ]
-    figure = _draw(lines, title)
+    figure = _draw(lines, title, cell)
     common = f" {title}." if title else ""
     return with_description(
         figure,

@@ -1,8 +1,7 @@
-"""Panels that a learner moves, each with a still form of the same content.
+"""The panel of lesson 02: both methods' parameters for any rank, width and depth.
 
-A panel needs a live kernel and a browser. Where there is none (a notebook run by a test or a
-builder, a code-hosting page) it shows a table and a figure instead. `SERIAL_LORA_STATIC=1` in the
-environment asks for that everywhere.
+As every panel, it has a still form of the same content, for where no live kernel and browser are
+(see `serial_lora_course.frontend`).
 """
 
 from __future__ import annotations
@@ -14,13 +13,23 @@ import pandas as pd
 
 from serial_lora.counting import BYTES_PER_FLOAT32, lora_count, serial_lora_count
 from serial_lora_course.figures.counts import plot_counts
-from serial_lora_course.figures.style import METHOD_LOOKS, display_figure
+from serial_lora_course.figures.style import display_figure
+from serial_lora_course.figures.tables import display_table
 from serial_lora_course.frontend import is_static
 from serial_lora_course.models.architectures import ARCHITECTURES
 
+LARGEST_RANK, LARGEST_WIDTH, LARGEST_DEPTH = 256, 2048, 48
+OWN = "your own"
+PRESETS: dict[str, tuple[int, int, int]] = {
+    f"{item.title.partition(',')[0]}, {tower.name}": (item.rank, tower.width, tower.depth)
+    for item in ARCHITECTURES.values()
+    for tower in item.towers
+}
+"""A real model's tower, and its rank, width and depth."""
+
 
 def count_table(rank: int, width: int, depth: int) -> pd.DataFrame:
-    """Both methods' parameters and float32 bytes, and LoRA's size over Serial LoRA's.
+    """Both methods' parameters and float32 bytes, and each method's size over Serial LoRA's.
 
     Raises:
         SerialLoRAError: if a number is below 1 or the rank is above the width.
@@ -33,96 +42,63 @@ def count_table(rank: int, width: int, depth: int) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["method", "formula", "parameters"])
     table["float32 bytes"] = table["parameters"] * BYTES_PER_FLOAT32
     table["ratio"] = table["parameters"] / serial
-    return table.set_index("method")
+    return table
 
 
-def _readable_bytes(count: int) -> str:
-    return f"{count / 1e6:,.2f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
-
-
-def _count_html(table: pd.DataFrame) -> str:
-    """The table as rows of words and bars; the bars share one scale."""
-    largest = table["parameters"].max()
-    rows = []
-    for (method, row), key in zip(table.iterrows(), ("lora", "serial_lora"), strict=True):
-        share = 100 * row["parameters"] / largest
-        rows.append(
-            f"<tr><th style='text-align:left;padding:2px 12px 2px 0'>{method}</th>"
-            f"<td style='text-align:right;padding:2px 12px'>{row['parameters']:,} parameters</td>"
-            f"<td style='text-align:right;padding:2px 12px'>"
-            f"{_readable_bytes(row['float32 bytes'])}</td>"
-            f"<td style='width:280px'><div role='img' aria-label='{share:.0f}% of the longer bar' "
-            f"style='height:16px;width:{share:.2f}%;background:{METHOD_LOOKS[key]['color']}'></div></td>"
-            "</tr>"
-        )
-    ratio = table["ratio"].iloc[0]
-    return (
-        f"<table>{''.join(rows)}</table>"
-        f"<p>LoRA holds <b>{ratio:g}</b> times Serial LoRA's parameters.</p>"
-    )
-
-
-_CUSTOM = "your own"
-_PRESETS: dict[str, tuple[int, int, int]] = {
-    f"{item.title.partition(',')[0]}, {tower.name}": (item.rank, tower.width, tower.depth)
-    for item in ARCHITECTURES.values()
-    for tower in item.towers
-}
+def show_counts(rank: int, width: int, depth: int) -> None:
+    """Show the table of both counts, and their bars."""
+    table = count_table(rank, width, depth)
+    display_table(table)
+    name = f"rank {rank}, width {width}, depth {depth}"
+    display_figure(plot_counts({name: tuple(table["parameters"])}), caption=False)
 
 
 class CountPanel(ipywidgets.VBox):
-    """Sliders for rank, width and depth over a live comparison of both counts.
+    """Sliders for rank, width and depth over what `show_counts` shows.
 
     Attributes:
         rank, width, depth: integer sliders; the rank can never exceed the width.
         preset: fills the sliders with a real model's tower.
-        result: the HTML that shows the counts, bytes, ratio and bars.
     """
 
     def __init__(self, rank: int = 32, width: int = 768, depth: int = 12) -> None:
-        self._filling = False
-        table = count_table(rank, width, depth)  # refuses bad numbers before anything is built
         style: dict[str, Any] = {"style": {"description_width": "60px"}}
         slider = ipywidgets.IntSlider
-        self.preset = ipywidgets.Dropdown(
-            options=[_CUSTOM, *_PRESETS], value=_CUSTOM, description="model", **style
-        )
-        self.rank = slider(rank, min=1, max=min(256, width), description="rank", **style)
+        self.preset = ipywidgets.Dropdown(options=[OWN, *PRESETS], description="model", **style)
+        self.rank = slider(rank, min=1, max=min(LARGEST_RANK, width), description="rank", **style)
         self.width = slider(
-            width, min=min(64, width), max=max(2048, width), step=64, description="width", **style
+            width,
+            min=min(64, width),
+            max=max(LARGEST_WIDTH, width),
+            step=64,
+            description="width",
+            **style,
         )
-        self.depth = slider(depth, min=1, max=max(48, depth), description="depth", **style)
-        self.result = ipywidgets.HTML(_count_html(table))
-        super().__init__([self.preset, self.rank, self.width, self.depth, self.result])
+        self.depth = slider(
+            depth, min=1, max=max(LARGEST_DEPTH, depth), description="depth", **style
+        )
+        controls = {"rank": self.rank, "width": self.width, "depth": self.depth}
+        self.width.observe(self._limit_rank, names="value")  # before the counts are shown
+        for control in controls.values():
+            control.observe(self._name_preset, names="value")
         self.preset.observe(self._fill_in, names="value")
-        for control in (self.rank, self.width, self.depth):
-            control.observe(self._recount, names="value")
+        shown = ipywidgets.interactive_output(show_counts, controls)
+        super().__init__([self.preset, *controls.values(), shown])
 
-    @property
-    def table(self) -> pd.DataFrame:
-        """The numbers shown now."""
-        return count_table(self.rank.value, self.width.value, self.depth.value)
+    def _limit_rank(self, _: Any) -> None:
+        self.rank.max = min(LARGEST_RANK, self.width.value)  # which lowers the rank too
 
     def _fill_in(self, change: dict[str, Any]) -> None:
-        if change["new"] == _CUSTOM:
-            return
-        rank, width, depth = _PRESETS[change["new"]]
-        self._filling = True
-        self.width.value, self.depth.value = width, depth
-        self.rank.max = min(256, width)
-        self.rank.value = rank
-        self._filling = False
-        self._recount({})
+        name = change["new"]
+        if name != OWN:
+            rank, self.width.value, self.depth.value = PRESETS[name]
+            self.rank.value = rank
+            self.preset.value = name  # the first of the sliders that moved took the name away
 
-    def _recount(self, _: dict[str, Any]) -> None:
-        if self._filling:
-            return
-        # Lowering the maximum also lowers the rank, so the rank stays within the width.
-        self.rank.max = min(256, self.width.value)
-        self.result.value = _count_html(self.table)
-        chosen = (self.rank.value, self.width.value, self.depth.value)
-        if _PRESETS.get(self.preset.value) != chosen:
-            self.preset.value = _CUSTOM
+    def _name_preset(self, _: Any) -> None:
+        numbers = (self.rank.value, self.width.value, self.depth.value)
+        if PRESETS.get(self.preset.value) != numbers:
+            self.preset.value = OWN
 
 
 def count_panel(
@@ -143,15 +119,9 @@ def count_panel(
     """
     from IPython.display import display
 
-    table = count_table(rank, width, depth)
+    count_table(rank, width, depth)  # refuses bad numbers before anything is built
     if is_static() if static is None else static:
-        shown = table.assign(
-            parameters=table["parameters"].map("{:,}".format),
-            **{"float32 bytes": table["float32 bytes"].map("{:,}".format)},
-        )
-        display(shown)
-        name = f"rank {rank}, width {width}, depth {depth}"
-        display_figure(plot_counts({name: tuple(table["parameters"])}))
+        show_counts(rank, width, depth)
         return None
     panel = CountPanel(rank, width, depth)
     display(panel)

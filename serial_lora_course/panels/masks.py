@@ -1,11 +1,10 @@
 """The panel of lesson 06: drag a box over a picture, see the mask without and with the adapter.
 
 Encoding a picture is almost all of SAM's work and does not depend on the box, so each picture is
-encoded once per scale of the adapter, and only the small decoder answers a box that moves. The
-model is borrowed for each answer and given back as it was, whatever happens in between.
+encoded once per scale of the adapter, and only the small decoder answers a box that moves.
 
-Where nobody can drag (see `serial_lora_course.panels.counts`) the same content stands still: a few boxes at a
-few scales, and the mean Dice over all scales.
+Where nobody can drag (see `serial_lora_course.frontend`) the same content stands still: a few boxes
+at a few scales, and the mean Dice over all scales.
 """
 
 from __future__ import annotations
@@ -15,14 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
-from pathlib import Path
 from typing import Any
 
-import anywidget
 import ipywidgets
 import numpy as np
 import torch
-import traitlets
 from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_iou
@@ -31,7 +27,6 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.metrics import dice
 from serial_lora_course.data.segmentation import SegmentationExample
 from serial_lora_course.figures.masks import (
-    BOX_COLOUR,
     COLOURS,
     WORDS,
     OverlayRow,
@@ -51,29 +46,26 @@ from serial_lora_course.labs.sam import (
     to_input_frame,
 )
 from serial_lora_course.models.sam import SamBackbone
-from serial_lora_course.panels.base import (
+from serial_lora_course.panels.adapted import (
     LARGEST_SCALE,
     STILL_SCALES,
     adapter_digest,
-    borrowed,
+    at_scale,
     own_config,
-    png_bytes,
     scale_slider,
 )
+from serial_lora_course.panels.box_picker import BoxPicker, png_bytes, shown_width
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 CURVE_SCALES = tuple(float(scale) for scale in np.linspace(0, LARGEST_SCALE, 7))
 STILL_ROWS = 4
-SHOWN = 256
-"""Screen pixels of a picture's longer side in the panel."""
 KEPT_EMBEDDINGS = 64  # 4 MiB each at paper scale
 
 # ------------------------------------------------------------------------------ what is shown
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """A picture, with its objects if they are known; told from others by being the same object.
+class ShownPicture:
+    """A picture of the panel, with its objects if they are known; equal to itself alone.
 
     Attributes:
         title: what the picture is called in the panel.
@@ -105,28 +97,28 @@ class Scene:
         return int(overlaps.argmax()) if overlaps.max() > 0 else None
 
 
-def as_scenes(examples: Sequence[SegmentationExample | Image.Image]) -> list[Scene]:
+def as_shown(examples: Sequence[SegmentationExample | Image.Image]) -> list[ShownPicture]:
     """Examples and bare pictures as scenes, numbered from 1.
 
     Raises:
         SerialLoRAError: there are none, or one is neither.
     """
     single = isinstance(examples, SegmentationExample | Image.Image)
-    scenes = [_as_scene(n, item) for n, item in enumerate([examples] if single else examples, 1)]
+    scenes = [_as_shown(n, item) for n, item in enumerate([examples] if single else examples, 1)]
     if not scenes:
         raise SerialLoRAError("there are no pictures to show; pass at least one.")
     return scenes
 
 
-def _as_scene(number: int, item: Any) -> Scene:
+def _as_shown(number: int, item: Any) -> ShownPicture:
     if isinstance(item, SegmentationExample):
         names = ", ".join(dict.fromkeys(item.names))
         picture = item.picture.convert("RGB")
-        return Scene(f"{number}: {names}", picture, item.masks, item.boxes, item.names)
+        return ShownPicture(f"{number}: {names}", picture, item.masks, item.boxes, item.names)
     if isinstance(item, Image.Image):
         nothing = np.zeros((0, item.height, item.width), bool)
         boxes = np.zeros((0, 4), np.float32)
-        return Scene(f"{number}: picture", item.convert("RGB"), nothing, boxes, ())
+        return ShownPicture(f"{number}: picture", item.convert("RGB"), nothing, boxes, ())
     raise SerialLoRAError(
         f"a {type(item).__name__} is no picture; pass examples of a segmentation set, such as "
         "data.test[0], or PIL images."
@@ -152,7 +144,7 @@ class MasksAtScales:
             raise SerialLoRAError(
                 f"a {type(backbone).__name__} is no SAM backbone; pass what load_sam returned."
             )
-        with borrowed(backbone.model, 0.0):
+        with at_scale(backbone.model, 0.0):
             pass  # says at once what would keep it from working later
         self.backbone = backbone
         self._embedding = lru_cache(KEPT_EMBEDDINGS)(self._encode)
@@ -163,7 +155,7 @@ class MasksAtScales:
         return own_config(self.backbone.model).method
 
     @torch.no_grad()
-    def find(self, scene: Scene, boxes: Any, scale: float | None) -> np.ndarray:
+    def find(self, scene: ShownPicture, boxes: Any, scale: float | None) -> np.ndarray:
         """What :func:`serial_lora_course.labs.sam.predict_masks` finds: bool (N, H, W).
 
         Args:
@@ -173,7 +165,7 @@ class MasksAtScales:
         Raises:
             SerialLoRAError: the adapters were merged or taken out, or the picture is too narrow.
         """
-        with borrowed(self.backbone.model, scale) as model:
+        with at_scale(self.backbone.model, scale) as model:
             embedding = self._embedding(scene, scale, adapter_digest(model)).to(model.device)
             size = model.image_encoder.img_size
             pixels, scaled = to_input_frame(scene.picture, np.asarray(boxes, np.float32), size)
@@ -182,7 +174,7 @@ class MasksAtScales:
             logits = original_size_logits(model, logits, prepared)
             return (logits > model.mask_threshold).cpu().numpy()
 
-    def _encode(self, scene: Scene, scale: float | None, digest: bytes) -> Tensor:
+    def _encode(self, scene: ShownPicture, scale: float | None, digest: bytes) -> Tensor:
         """The picture's embedding (1, channels, grid, grid), which `find` asks for just once."""
         model = self.backbone.model  # at this scale already
         size = model.image_encoder.img_size
@@ -191,59 +183,6 @@ class MasksAtScales:
 
 
 # ---------------------------------------------------------------------------------- the panel
-
-
-class BoxPicker(anywidget.AnyWidget):
-    """A picture over which a box is dragged, with a pointer or with the arrow keys.
-
-    A box that is set is brought into order: reversed corners are sorted and what lies outside the
-    picture is cut off. A box with no area in the picture leaves the one before in its place.
-
-    Attributes:
-        picture: PNG bytes; width, height: of the picture whose pixels the box is in.
-        box: x0, y0, x1, y1 at the picture's pixel edges.
-        label: what stands above the picture, and what a screen reader calls it.
-        message: what stands below it and is read out when it changes.
-        shown_width: in screen pixels; colour: of the box.
-    """
-
-    _esm = ASSETS / "box_picker.js"
-    _css = ASSETS / "box_picker.css"
-    _good = (0.0, 0.0, 1.0, 1.0)  # the last box that was one
-    picture = traitlets.Bytes().tag(sync=True)
-    width = traitlets.Int(1).tag(sync=True)
-    height = traitlets.Int(1).tag(sync=True)
-    box = traitlets.Tuple(*[traitlets.Float()] * 4, default_value=_good).tag(sync=True)
-    label = traitlets.Unicode().tag(sync=True)
-    message = traitlets.Unicode().tag(sync=True)
-    shown_width = traitlets.Int(SHOWN).tag(sync=True)
-    colour = traitlets.Unicode(BOX_COLOUR).tag(sync=True)
-
-    def show(self, picture: Image.Image, box: Sequence[float]) -> None:
-        """Change to another picture, with this box over it."""
-        with self.hold_sync():
-            self.width, self.height = picture.size
-            self.shown_width = _shown_width(picture.size)
-            self.picture = png_bytes(picture, 2 * SHOWN)  # two pixels for one, on fine screens
-            self.box = tuple(box)
-
-    @traitlets.validate("box")
-    def _in_order(self, proposal: dict[str, Any]) -> tuple[float, ...]:
-        # Not `self.box`: that is the new box already when it comes from the browser.
-        self._good = tidy_box(proposal["value"], (self.width, self.height)) or self._good
-        return self._good
-
-
-def tidy_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, ...] | None:
-    """A box with its corners sorted, cut to a picture of (width, height); None without area."""
-    if not np.isfinite(box).all():
-        return None
-    x = np.clip(sorted((box[0], box[2])), 0, size[0])
-    y = np.clip(sorted((box[1], box[3])), 0, size[1])
-    (x0, x1), (y0, y1) = np.float32(x), np.float32(y)  # as the model takes them
-    if x0 == x1 or y0 == y1:
-        return None
-    return tuple(float(edge) for edge in (x[0], y[0], x[1], y[1]))
 
 
 class MaskPanel(ipywidgets.VBox):
@@ -261,42 +200,35 @@ class MaskPanel(ipywidgets.VBox):
         self, backbone: SamBackbone, examples: Sequence[SegmentationExample | Image.Image]
     ) -> None:
         self._masks = MasksAtScales(backbone)
-        self._scenes = as_scenes(examples)
-        self._choosing = False
-        width = "60px"
+        self._scenes = as_shown(examples)
         self.choice = ipywidgets.Dropdown(
             options=[(scene.title, number) for number, scene in enumerate(self._scenes)],
             description="picture",
-            style={"description_width": width},
             layout={"max_width": "100%"},
         )
         narrow = {"margin": "0", "max_width": "100%"}
         self.picker = BoxPicker(label="drag a box", layout=narrow)
         # At paper scale a picture takes seconds for each new scale.
-        self.scale, slider = scale_slider(backbone.model, backbone.scale == "tiny", width)
+        self.scale = scale_slider(backbone.model, backbone.scale == "tiny")
         self.before, self.after = (ipywidgets.HTML(layout=narrow) for _ in range(2))
         row = {"flex_flow": "row wrap", "grid_gap": "4px 20px", "padding": "8px"}
         pictures = ipywidgets.Box([self.picker, self.before, self.after], layout=row)
-        super().__init__([self.choice, pictures, slider, ipywidgets.HTML(_legend_html())])
+        super().__init__([self.choice, pictures, self.scale, ipywidgets.HTML(_legend_html())])
         self._choose()
         self.choice.observe(self._choose, names="value")
         self.picker.observe(self._update, names="box")
         self.scale.observe(self._update, names="value")
 
     @property
-    def scene(self) -> Scene:
+    def scene(self) -> ShownPicture:
         """The picture that is shown now."""
         return self._scenes[self.choice.value]
 
     def _choose(self, _: Any = None) -> None:
-        self._choosing = True
         self.picker.show(self.scene.picture, self.scene.first_box)
-        self._choosing = False
-        self._update()
+        self._update()  # the box may be the one before
 
     def _update(self, _: Any = None) -> None:
-        if self._choosing:
-            return
         scene, box, scale = self.scene, self.picker.box, round(self.scale.value, 2)
         try:
             self.found = tuple(self._masks.find(scene, [box], s)[0] for s in (None, scale))
@@ -312,12 +244,10 @@ class MaskPanel(ipywidgets.VBox):
             for found, title in zip(self.found, titles, strict=True)
         ]
         self.before.value, self.after.value = pages
-        self.picker.message = _message(scene, meant, box, self.found)
+        self.picker.message = _message(scene, meant, self.found)
 
 
-def _message(
-    scene: Scene, meant: int | None, box: Sequence[float], found: Sequence[np.ndarray]
-) -> str:
+def _message(scene: ShownPicture, meant: int | None, found: Sequence[np.ndarray]) -> str:
     """What is measured, and what there is to notice, in words."""
     if meant is not None:
         said = f"Compared with the {scene.names[meant]}, which fits your box best."
@@ -329,15 +259,17 @@ def _message(
     return f"{said} Both masks are identical." if same else said
 
 
-def _overlay_html(scene: Scene, truth: np.ndarray | None, found: np.ndarray, title: str) -> str:
+def _overlay_html(
+    scene: ShownPicture, truth: np.ndarray | None, found: np.ndarray, title: str
+) -> str:
     """One overlay with its title and its Dice, or the share of the picture without a truth."""
     if truth is None:
         said = f"found: {found.mean():.1%} of the picture"
     else:
         said = f"Dice {float(dice(found, truth)):.2f}"
     shown = Image.fromarray(overlay(scene.picture, truth, found))
-    source = base64.b64encode(png_bytes(shown, 2 * SHOWN)).decode()
-    width = _shown_width(scene.picture.size)
+    source = base64.b64encode(png_bytes(shown)).decode()
+    width = shown_width(scene.picture.size)
     enlarged = " box-picker-enlarged" if scene.picture.width < width else ""
     ratio = "{} / {}".format(*scene.picture.size)
     return (
@@ -359,15 +291,11 @@ def _legend_html() -> str:
     return f"<div class='box-picker'>{''.join(swatches)}</div>"
 
 
-def _shown_width(size: tuple[int, int]) -> int:
-    return round(SHOWN * size[0] / max(size))
-
-
 # ----------------------------------------------------------------------------- the still form
 
 
 def dice_by_scale(
-    masks: MasksAtScales, scenes: Sequence[Scene], scales: Sequence[float] = CURVE_SCALES
+    masks: MasksAtScales, scenes: Sequence[ShownPicture], scales: Sequence[float] = CURVE_SCALES
 ) -> dict[str, list[float]]:
     """Title of each picture whose objects are known to its mean Dice at each scale."""
     return {
@@ -380,7 +308,7 @@ def dice_by_scale(
     }
 
 
-def _show_still(masks: MasksAtScales, scenes: Sequence[Scene]) -> None:
+def _show_still(masks: MasksAtScales, scenes: Sequence[ShownPicture]) -> None:
     rows = [
         OverlayRow(
             title=scene.names[0] if scene.names else scene.title,
@@ -423,7 +351,7 @@ def mask_panel(
     from IPython.display import display
 
     if is_static() if static is None else static:
-        _show_still(MasksAtScales(backbone), as_scenes(examples))
+        _show_still(MasksAtScales(backbone), as_shown(examples))
         return None
     panel = MaskPanel(backbone, examples)
     display(panel)

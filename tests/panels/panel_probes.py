@@ -49,11 +49,11 @@ def shown_words(html: str) -> str:
     return unescape(re.sub("<[^>]*>", "", words))
 
 
-def run_in_node(folder: Path, asset: str, script: str) -> dict:
-    """What the script left in ``out``; it may import the asset as ``./<asset>.mjs``."""
+def run_in_node(folder: Path, asset: str, page: str, script: str) -> dict:
+    """What the script left in ``out``, run after the page, which imports ``./<asset>.mjs``."""
     shutil.copyfile(ASSETS / f"{asset}.js", folder / f"{asset}.mjs")
-    page = folder / "page.mjs"
-    page.write_text(f"{script}\nconsole.log(JSON.stringify(out));\n", "utf-8")
-    done = subprocess.run([NODE, page], capture_output=True, text=True, timeout=60)
+    file = folder / "page.mjs"
+    file.write_text(f"{page}{script}\nconsole.log(JSON.stringify(out));\n", "utf-8")
+    done = subprocess.run([NODE, file], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -1,18 +1,12 @@
-"""What panels of adapted models share: a model that is lent to them, its scale, and pictures.
-
-A panel borrows the learner's own model for each answer and gives it back as it was, whatever
-happens in between.
-"""
+"""What panels of adapted models share: the learner's own model at any scale, and a slider for it."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ipywidgets
-from PIL import Image
 from torch import nn
 
 from serial_lora.config import AdapterConfig
@@ -26,7 +20,7 @@ STILL_SCALES = (0.0, 0.5, 1.0, 1.5)
 
 
 @contextmanager
-def borrowed(model: nn.Module, scale: float | None) -> Iterator[nn.Module]:
+def at_scale(model: nn.Module, scale: float | None) -> Iterator[nn.Module]:
     """The model in evaluation mode with its adapters at ``scale`` (None: without them).
 
     When the `with` block ends, by an exception too, every adapter's scale and every module's mode
@@ -72,37 +66,20 @@ def adapter_digest(model: nn.Module) -> bytes:
     return digest.digest()
 
 
-def scale_slider(
-    model: nn.Module, continuous_update: bool, width: str
-) -> tuple[ipywidgets.FloatSlider, ipywidgets.Box]:
-    """A slider that begins at the scale of the model's adapters, with words for what it means.
+def scale_slider(model: nn.Module, continuous_update: bool) -> ipywidgets.FloatSlider:
+    """A slider that begins at the scale of the model's adapters.
 
     Args:
-        continuous_update: whether the value follows the hand.
-        width: of the description, as CSS has it.
-
-    Returns:
-        The slider, and the box that holds it and its words, in one line where there is room.
+        continuous_update: whether the value follows the hand, or comes when it lets go.
     """
     own = own_config(model).scale
-    slider = ipywidgets.FloatSlider(
+    return ipywidgets.FloatSlider(
         min(max(own, 0), LARGEST_SCALE),
         min=0,
         max=LARGEST_SCALE,
         step=STEP,
-        description="scale",
-        style={"description_width": width},
-        layout={"width": "420px", "max_width": "100%"},
+        description=f"scale (0: no adapter, {own:g}: its own)",
+        style={"description_width": "initial"},
+        layout={"width": "480px", "max_width": "100%"},
         continuous_update=continuous_update,
     )
-    words = f"0: without the adapter; {own:g}: the adapter's own scale"
-    return slider, ipywidgets.Box([slider, ipywidgets.Label(words)], layout={"flex_flow": "wrap"})
-
-
-def png_bytes(picture: Image.Image, longest: int) -> bytes:
-    """A picture as PNG, its longer side made ``longest`` pixels at most."""
-    picture = picture.copy()
-    picture.thumbnail((longest, longest))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
