@@ -537,7 +537,7 @@ check("3.6", pairs_in)
 # column one question. Before you run it: in which column does each variant fail?
 
 # %%
-from serial_lora_course.checks.probes import probe_table
+from serial_lora_course.labs.probes import probe_table
 
 blocks = {
     kind.__name__: kind(copy.deepcopy(block), rank)

@@ -47,7 +47,6 @@ from serial_lora import SerialLoRAConfig, SerialLoRAError, eject, inject, merge
 from serial_lora.attention import find_attention_sites
 from serial_lora.sites import AttentionSite, Projection
 from serial_lora_course.checks import check, lesson_card
-from serial_lora_course.checks.probes import trained_copy
 from serial_lora_course.data.classification import load_folder, read_picture
 from serial_lora_course.data.folder import class_sizes, examine_folder, write_example_folder
 from serial_lora_course.figures.pictures import show_pictures
@@ -62,6 +61,7 @@ from serial_lora_course.labs.own import (
     load_classifier,
     save_classifier,
 )
+from serial_lora_course.labs.probes import trained_copy
 from serial_lora_course.models.clip import load_clip
 
 lesson_card("10")

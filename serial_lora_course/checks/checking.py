@@ -348,7 +348,9 @@ def gradients(case: Case, got: Any, given: tuple) -> list[tuple[Part, Any]]:
     parts = []
     for name, right, gradient in zip(own, wanted, found, strict=True):
         cause = f"{reached or f'{name} gets no gradient, and would never learn'}: {away}"
-        parts.append((Part(f"the gradient of {name}", right, form=cause, tolerance=1e-3), gradient))
+        partly = f"a part of the way from {name} to the result is cut off: {away}"
+        advice = {"form": cause, "otherwise": partly, "tolerance": 1e-3}
+        parts.append((Part(f"the gradient of {name}", right, **advice), gradient))
     return parts
 
 

@@ -101,7 +101,7 @@ SWEEPS: dict[str, dict[int, list[float]]] = {
     "a sweep with runs that fell out of line": {
         8: [0.52, 0.53, 0.66],
         4: [0.50, 0.56, 0.57],
-        2: [0.59, 0.59, 0.44],
+        2: [0.59, 0.60, 0.30],
     },
     "a sweep whose runs rise and fall together": {
         16: [0.50, 0.60, 0.70],
@@ -325,11 +325,12 @@ def say_comparable() -> Iterator[Case]:
                 ),
                 "an open case is called refuted: only an interval that lies below minus the margin "
                 "as a whole does that": say(low > -margin, True),
-                "only the mean is looked at: the whole interval counts": say(mean > -margin, True),
+                "only the mean is looked at, and the error is not used: the whole interval counts": (
+                    say(mean > -margin, True)
+                ),
                 "the margin is not used: comparable means not behind by more than it": (
                     say(low > 0, high < 0)
                 ),
-                "the error is not used": verdict_on_a_grid(mean, error, margin, 0),
                 "the sign of the margin is turned round: behind by the margin is minus it": (
                     say(low > margin, high < margin)
                 ),

@@ -50,11 +50,11 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checks.exercises import Exercise, read_exercises
-from serial_lora_course.checks.judging import ABSENT, MIME, OPEN, PASSED, WRONG
 from serial_lora_course.checks.lessons import LESSONS, Lesson, find_lesson
 from serial_lora_course.data.download import data_root
 from serial_lora_course.files import write_json
 from serial_lora_course.grading import confinement
+from serial_lora_course.grading.judging import ABSENT, MIME, OPEN, PASSED, WRONG
 from serial_lora_course.offline import offline_environment
 
 NOT_FOUND, NOT_REACHED = "not found", "not reached"
@@ -63,7 +63,7 @@ MOST_SLOW_CELLS = 3  # after that many the rest of a notebook is not run
 KERNEL_START_SECONDS = 300
 STOPPING_SECONDS = 20  # for an interrupted cell to give way, and for the last of its output
 _OURS = "serial-lora-grade"  # marks the cells that the grader puts between the learner's
-_JUDGING = '__import__("serial_lora_course.checks.judging", fromlist=["judging"])'
+_JUDGING = '__import__("serial_lora_course.grading.judging", fromlist=["judging"])'
 
 
 @dataclass(frozen=True)

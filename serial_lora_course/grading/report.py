@@ -15,7 +15,6 @@ from rich.text import Text
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
-from serial_lora_course.checks.judging import OPEN, PASSED, WRONG
 from serial_lora_course.checks.lessons import find_lesson
 from serial_lora_course.grading.grade import (
     NOT_FOUND,
@@ -25,6 +24,7 @@ from serial_lora_course.grading.grade import (
     grade,
     read_submission,
 )
+from serial_lora_course.grading.judging import OPEN, PASSED, WRONG
 
 COLUMNS = ("notebook", "lesson", "exercise", "title", "result", "why", "seen", "protection")
 COLOURS = {PASSED: "green", WRONG: "red", OPEN: "yellow", NOT_FOUND: "magenta", NOT_REACHED: "red"}

@@ -59,19 +59,25 @@ def adapter_class(
     frozen=False,
     learnt_scale=False,
     early=False,
+    default=1.0,
+    size=1.0,
+    seeded=False,
+    dtype=torch.float32,
 ):
     """An adapter module with one thing changed; ``forward(x, A, B, scale)`` computes."""
 
     class Adapter(nn.Module):
-        def __init__(self, width, rank, scale=1.0):
+        def __init__(self, width, rank, scale=default):
+            if seeded:
+                torch.manual_seed(0)
             if early:
                 self.lora_A = nn.Parameter(torch.zeros(rank, width))
             super().__init__()
             self.scale = nn.Parameter(torch.tensor(scale)) if learnt_scale else scale
-            A = torch.zeros(rank, width) if zero_A else torch.randn(rank, width)
+            A = torch.zeros(rank, width) if zero_A else size * torch.randn(rank, width)
             if constant:
                 A.fill_(0.1)
-            B = torch.zeros(width, rank) if zero_B else torch.randn(width, rank)
+            B = (torch.zeros(width, rank) if zero_B else torch.randn(width, rank)).to(dtype)
             if swap:
                 A, B = A.T.clone(), B.T.clone()
             wrap = (lambda t: t) if plain else nn.Parameter
@@ -92,6 +98,38 @@ def adapter_class(
     return Adapter
 
 
+@torch.no_grad()
+def change_without_gradient(x, A, B, s):
+    return s * x @ A.T @ B.T
+
+
+def hooked(block, adapter, x):
+    """A right value, by way of a hook that stays."""
+    block.norm.register_forward_hook(lambda module, given, normed: adapter(normed))
+    return block(x)
+
+
+def add_to_x(block, adapter, x):
+    x += block.attention(adapter(block.norm(x)))
+    return x
+
+
+def effect_with_names_rebound(adapted, x):
+    other = copy.deepcopy(adapted)
+    for name, p in other.named_parameters():
+        if name.endswith("lora_B"):
+            p = torch.randn_like(p)  # noqa: PLW2901 - the mistake
+    return not torch.equal(other(x), adapted(x))
+
+
+def close_effect(adapted, x):
+    other = copy.deepcopy(adapted)
+    for name, p in other.named_parameters():
+        if name.endswith("lora_B"):
+            p.data.fill_(0.1)
+    return not torch.allclose(other(x), adapted(x), atol=1.0)
+
+
 def right_effect(adapted, x):
     other = copy.deepcopy(adapted)
     for name, parameter in other.named_parameters():
@@ -108,7 +146,7 @@ def effect_in_place(adapted, x):
     return bool((before != adapted(x)).any())
 
 
-def right_residual(adapted, x, fill=True, bias=True, copied=True):
+def right_residual(adapted, x, fill=True, bias=True, copied=True, tolerance=1e-6):
     silent = copy.deepcopy(adapted) if copied else adapted
     silent.block.out.weight.data.zero_()
     if bias:
@@ -116,7 +154,7 @@ def right_residual(adapted, x, fill=True, bias=True, copied=True):
     for name, parameter in silent.named_parameters():
         if fill and "lora_B" in name:
             parameter.data.fill_(0.3)
-    return bool((silent(x) - x).abs().max() < 1e-6)
+    return bool((silent(x) - x).abs().max() < tolerance)
 
 
 RIGHT = {
@@ -251,6 +289,29 @@ WRONG = {
         "A frozen": (adapter_class(frozen=True), "A and B are what is trained"),
         "a learnt scale": (adapter_class(learnt_scale=True), "the scale is fixed"),
         "super too late": (adapter_class(early=True), "super\\(\\).__init__\\(\\) has to run"),
+        "no gradient": (
+            adapter_class(forward=lambda *given: given[0] + change_without_gradient(*given)),
+            "lora_A gets no gradient|no gradient reaches",
+        ),
+        "A detached": (
+            adapter_class(forward=lambda x, A, B, s: x + s * x @ A.detach().T @ B.T),
+            "lora_A gets no gradient",
+        ),
+        "x detached": (
+            adapter_class(forward=lambda x, A, B, s: x + s * x.detach() @ A.T @ B.T),
+            "cut off",
+        ),
+        "another default": (adapter_class(default=2.0), "default of scale is 1"),
+        "a large A": (adapter_class(size=100), "a large A makes the first steps explode"),
+        "A of anything": (adapter_class(size=torch.inf), "torch.empty holds anything"),
+        "seeded": (adapter_class(seeded=True), "every adapter gets the same A"),
+        "float64": (adapter_class(dtype=torch.float64), "adapters are float32"),
+        "three dimensions": (
+            adapter_class(
+                forward=lambda x, A, B, s: x + s * torch.einsum("bnd,rd,or->bno", x, A, B)
+            ),
+            "any number of dimensions",
+        ),
         "x in place": (
             adapter_class(forward=lambda x, A, B, s: x.add_((s * x @ A.T @ B.T).detach())),
             "changed in place",
@@ -273,6 +334,20 @@ WRONG = {
             lambda b, a, x: x + a(b.norm(x)) + b.attention(b.norm(x)),
             "belong inside attention",
         ),
+        "the stream too": (
+            lambda b, a, x: a(x) + b.attention(a(b.norm(x))),
+            "the stream is adapted as well",
+        ),
+        "no gradient": (
+            lambda b, a, x: torch.no_grad()(lambda: x + b.attention(a(b.norm(x))))(),
+            "no gradient reaches",
+        ),
+        "tokens detached": (
+            lambda b, a, x: x + b.attention(a(b.norm(x).detach())),
+            "cut off",
+        ),
+        "a hook that stays": (hooked, "by a hook"),
+        "x in place": (add_to_x, "changed in place"),
         "the stream alone": (
             lambda b, a, x: a(x) + b.attention(b.norm(x)),
             "only the stream is adapted",
@@ -291,6 +366,8 @@ WRONG = {
         ),
         "in place": (lambda W, A, B, s: W.add_(s * W @ B @ A), "changed in place"),
         "scale forgotten": (lambda W, A, B, s: W + W @ B @ A, "the scale is forgotten"),
+        "scale on W too": (lambda W, A, B, s: s * (W + W @ B @ A), "multiplies W too"),
+        "scale over rank": (lambda W, A, B, s: W + s / len(A) * W @ B @ A, "divided by the rank"),
         "A B": (
             lambda W, A, B, s: W @ (torch.eye(W.shape[1]) + A @ B),
             "tensors of different shapes",
@@ -304,6 +381,9 @@ WRONG = {
             "compare outputs, not",
         ),
         "in place": (effect_in_place, "work on copy.deepcopy"),
+        "names rebound": (effect_with_names_rebound, "only gives the name to another"),
+        "turned round": (lambda a, x: not right_effect(a, x), "turned round"),
+        "too loose": (close_effect, "tolerance is too loose"),
         "a tensor": (lambda a, x: torch.tensor(True), "a plain True or False"),
     },
     "3.5": {
@@ -311,6 +391,8 @@ WRONG = {
         "bias left": (lambda a, x: right_residual(a, x, bias=False), "set weight and bias"),
         "attention not silenced": (lambda a, x: bool(torch.equal(a(x), x)), "still adds something"),
         "in place": (lambda a, x: right_residual(a, x, copied=False), "work on copy.deepcopy"),
+        "turned round": (lambda a, x: not right_residual(a, x), "turned round"),
+        "too loose": (lambda a, x: right_residual(a, x, tolerance=10), "tolerance is too loose"),
     },
     "3.6": {
         "both matrices": (

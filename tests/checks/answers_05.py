@@ -5,6 +5,7 @@ import statistics
 
 import numpy as np
 import torch
+from scipy import stats
 
 torch.set_num_threads(1)
 
@@ -91,6 +92,25 @@ def groups_without_decay(named, lr, ratio, weight_decay):
     return [{key: g[key] for key in kept} for g in groups_by()(named, lr, ratio, weight_decay)]
 
 
+def groups_of(change):
+    """The right groups, changed as a whole."""
+    return lambda *given: change(groups_by()(*given))
+
+
+def copies(groups):
+    return [
+        g | {"params": [p.detach().clone().requires_grad_() for p in g["params"]]} for g in groups
+    ]
+
+
+def one_tensor_each(groups):
+    return [g | {"params": [p]} for g in groups for p in g["params"]]
+
+
+def generators(groups):
+    return [g | {"params": iter(g["params"])} for g in groups]
+
+
 def left_by_walking(groups, steps):
     left = []
     for group in groups:
@@ -124,6 +144,14 @@ def verdict(change=None):
 def unpaired_error(accuracies, best, differences):
     spreads = [statistics.variance(accuracies[ratio]) for ratio in (best, 1.0)]
     return {2: math.sqrt(sum(spreads) / len(differences))}
+
+
+def sorted_before(accuracies, best, differences):
+    return {2: stats.sem(np.sort(accuracies[best]) - np.sort(accuracies[1.0]))}
+
+
+def from_smallest(accuracies, best, differences):
+    return {1: np.mean(accuracies[best]) - np.mean(accuracies[min(accuracies)])}
 
 
 def best_single_run(accuracies):
@@ -188,6 +216,7 @@ WRONG = {
         "sign": (adam_with(lambda g, lr, e: -lr * g.sign()), "ε is left out"),
         "0 / 0": (adam_with(lambda g, lr, e: -lr * g / g.abs()), "the denominator"),
         "no rate": (adam_with(lambda g, lr, e: -g / (g.abs() + e)), "the rate is forgotten"),
+        "in place": (lambda g, lr, e=1e-8: g.div_(g.abs() + e).mul(-lr), "changed in place"),
         "nothing": (lambda g, lr, e=1e-8: None, "is `return` missing"),
     },
     "5.3": {
@@ -207,6 +236,14 @@ WRONG = {
             groups_by(lambda name: f"lora_{name[-1]}"),
             "its last letter does not decide",
         ),
+        "the end of the name": (
+            groups_by(lambda name: name[-6:]),
+            "nor what it ends in",
+        ),
+        "copies": (groups_of(copies), "the tensors are copied"),
+        "a group a tensor": (groups_of(one_tensor_each), "one group for all tensors of a kind"),
+        "B first": (groups_of(lambda groups: groups[::-1]), "the order is A's group"),
+        "a generator": (groups_of(generators), "params is a list"),
         "head with A": (groups_with_two_rates, "third group of its own"),
         "frozen too": (groups_by(frozen=True), "do not require gradients"),
         "no head": (groups_by(keep=("lora_A", "lora_B")), "the third group"),
@@ -257,6 +294,16 @@ WRONG = {
         "one error": (
             verdict(lambda a, b, d: {3: bool(abs(d.mean()) > d.std(ddof=1) / d.size**0.5)}),
             "more than two standard errors",
+        ),
+        "sorted": (verdict(sorted_before), "destroys the pairs"),
+        "smallest as baseline": (verdict(from_smallest), "not the smallest ratio"),
+        "1.96": (
+            verdict(lambda a, b, d: {3: bool(abs(d.mean()) > 1.96 * stats.sem(d))}),
+            "1.96 errors are for",
+        ),
+        "n - 1 twice": (
+            verdict(lambda a, b, d: {2: d.std(ddof=1) / math.sqrt(d.size - 1)}),
+            "one n − 1 too many",
         ),
         "in points": (verdict(lambda a, b, d: {1: 100 * d.mean()}), "that is in points"),
         "two things": (lambda a: (5.0, 0.03), "return four things"),

@@ -34,6 +34,24 @@ def first_good(sweep):
     return next(rank for rank in sweep if means[rank] >= bar)
 
 
+def median_choice(sweep):
+    medians = {rank: np.median(values) for rank, values in sweep.items()}
+    best = max(sweep, key=lambda rank: np.mean(sweep[rank]))
+    bar = max(medians.values()) - stats.sem(sweep[best])
+    return min(rank for rank in sweep if medians[rank] >= bar)
+
+
+def paired_choice(sweep):
+    best = max(sweep, key=lambda rank: np.mean(sweep[rank]))
+    gaps = {rank: np.subtract(sweep[best], values) for rank, values in sweep.items()}
+    return min(rank for rank, gap in gaps.items() if gap.mean() <= stats.sem(gap))
+
+
+def subtract_in_place(one, other):
+    one -= other
+    return one.mean().item(), one.std().item() / math.sqrt(len(one))
+
+
 def errors(one, other, change):
     d = one - other
     return change(d.mean().item(), d.std().item() / math.sqrt(len(d)), d)
@@ -95,6 +113,8 @@ WRONG = {
         "two errors": (sweep_choice(errors=2), "two standard errors"),
         "own errors": (sweep_choice(own=True), "each rank's own error"),
         "best run": (lambda s: max(s, key=lambda r: max(s[r])), "best single run"),
+        "medians": (median_choice, "medians are compared"),
+        "paired bar": (paired_choice, "error of the paired differences"),
         "largest good": (sweep_choice(largest=True), "largest rank"),
         "largest": (lambda s: max(s), "largest rank"),
         "in order": (first_good, "any order"),
@@ -132,6 +152,15 @@ WRONG = {
         "sizes": (
             lambda a, b: ((a - b).abs().mean(), (a - b).abs().std() / math.sqrt(len(a))),
             "signs matter",
+        ),
+        "n - 1 twice": (
+            lambda a, b: errors(a, b, lambda m, e, d: (m, d.std().item() / math.sqrt(len(d) - 1))),
+            "root of n - 1",
+        ),
+        "in place": (subtract_in_place, "changed in place"),
+        "tensors": (
+            lambda a, b: ((a - b).mean(), (a - b).std() / math.sqrt(len(a))),
+            "still a tensor",
         ),
         "twice": (lambda a, b: errors(a, b, lambda m, e, d: (m, 2 * e)), "twice the error"),
         "swapped": (lambda a, b: errors(a, b, lambda m, e, d: (e, m)), "mean first"),

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from serial_lora_course.checks import lesson_03, lesson_card, lesson_list, lessons, probes
+from serial_lora_course.checks import lesson_03, lesson_card, lesson_list, lessons
+from serial_lora_course.labs import probes
 
 KINDS = {
     "Faithful": (True, True, 1),
