@@ -140,7 +140,8 @@ def plot_drawings(
     """
     if any(len(pictures) != len(captions) for pictures in rows.values()):
         raise SerialLoRAError(f"pass one picture a caption, {len(captions)}, in every row.")
-    over = [[_wrapped(caption) for caption in captions], *[()] * len(rows)]
+    letters = LETTERS * cell // CELL
+    over = [[_wrapped(caption, letters) for caption in captions], *[()] * len(rows)]
     lines = [
         _Row(name, pictures, over=words)
         for (name, pictures), words in zip(rows.items(), over, strict=False)

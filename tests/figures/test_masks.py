@@ -140,11 +140,6 @@ def test_best_median_and_worst_are_what_they_are_called(scores):
         assert len(set(picked.values())) == 3
 
 
-def test_of_equal_scores_the_first_is_the_best():
-    assert pick_best_median_worst([0.5, 0.9, 0.9, 0.1]) == {"best": 1, "median": 2, "worst": 3}
-    assert pick_best_median_worst(np.asarray([0.2])) == {"best": 0, "median": 0, "worst": 0}
-
-
 # --- figures -------------------------------------------------------------------------------------
 
 
@@ -184,11 +179,6 @@ def test_rows_without_a_truth_have_no_score():
     assert [text.get_text() for text in legend.get_texts()] == ["found"]
     mixed = plot_overlays([row(), row("mine", truth=None)])
     assert not mixed.axes[5].get_visible()
-
-
-def test_the_dice_of_a_row_is_the_mean_over_its_objects():
-    two = row(truth=np.stack([TRUTH, ~TRUTH]), found={"a": np.stack([TRUTH, TRUTH])})
-    assert two.dice("a") == 0.5
 
 
 SCORES = {"unadapted": [0.2, 0.5, 0.9, 0.4], "serial_lora": [0.3, 0.5, 0.8, 0.7]}

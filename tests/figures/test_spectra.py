@@ -18,24 +18,22 @@ BASE = np.linspace(4, 0.5, WIDTH)
 CHANGES = {"lora": [2.0, 0.5, 1e-9], "serial_lora": [1.0, 0.8, 0.6]}
 
 
-def frame(name: str, towers=("image", "text")) -> pd.DataFrame:
+def frame(name: str, towers=("image", "text"), depth=BLOCKS) -> pd.DataFrame:
     """A spectra frame whose W + dW is above W's by a tenth (LoRA) or a twentieth (Serial LoRA)."""
     factor = 1.1 if name == "lora" else 1.05
-    rows = []
-    for tower in towers:
-        for block in range(BLOCKS):
-            for part in "qkv":
-                base = (1 + block) * BASE
-                for matrix, values in (
-                    (WEIGHT, base),
-                    (ADAPTED, factor * base),
-                    (CHANGE, CHANGES[name]),
-                ):
-                    rows += [
-                        (tower, block, f"{tower}.{block}", part, matrix, i, value)
-                        for i, value in enumerate(values, start=1)
-                    ]
-    names = ["tower", "block", "site", "projection", "matrix", "index", "value"]
+    rows = [
+        (tower, block, part, matrix, i, value)
+        for tower in towers
+        for block in range(depth)
+        for part in "qkv"
+        for matrix, values in (
+            (WEIGHT, (1 + block) * BASE),
+            (ADAPTED, factor * (1 + block) * BASE),
+            (CHANGE, CHANGES[name]),
+        )
+        for i, value in enumerate(values, start=1)
+    ]
+    names = ["tower", "block", "projection", "matrix", "index", "value"]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -74,9 +72,7 @@ def test_shifts_are_percent_of_the_base():
 
 @pytest.mark.parametrize(("depth", "shown"), [(1, [0]), (2, [0, 1]), (6, [0, 2, 5])])
 def test_first_middle_and_last_block_by_default(depth, shown):
-    one = frame("lora", ["image"])
-    copies = [one[one["block"] == 0].assign(block=block) for block in range(depth)]
-    figure = plot_spectra({"lora": pd.concat(copies)})
+    figure = plot_spectra({"lora": frame("lora", ["image"], depth)})
     assert [axes.get_title("left") for axes in figure.axes[::3]] == [f"block {b}, q" for b in shown]
 
 

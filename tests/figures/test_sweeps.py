@@ -14,49 +14,31 @@ from serial_lora_course.figures.style import describe
 from serial_lora_course.figures.sweeps import plot_rank_sweep, plot_ratio_sweep
 from serial_lora_course.labs.methods import METHOD_TITLES
 
+DATASETS = ("food", "nature")
 RATES, RATIOS = (1e-3, 1e-2), (1.0, 4.0, 10.0)
 
 
-def ratio_runs(methods=("lora_plus", "serial_lora_plus")) -> pd.DataFrame:
+def runs_of(rows: list[tuple], columns: list[str]) -> pd.DataFrame:
+    """Runs on both data sets, accuracies drawn at random."""
     chance = np.random.default_rng(3)
-    rows = [
-        {
-            "dataset": dataset,
-            "method": method,
-            "seed": seed,
-            "lr": lr,
-            "ratio": ratio,
-            "accuracy": chance.uniform(0.3, 0.9),
-            "zero_shot_dataset": 0.25,
-        }
-        for method, lr, ratio, dataset, seed in itertools.product(
-            methods, RATES, RATIOS, ("food", "nature"), (1, 2, 3)
-        )
-    ]
-    return pd.DataFrame(rows)
+    table = [(dataset, *row, chance.uniform(0.3, 0.9)) for dataset in DATASETS for row in rows]
+    names = ["dataset", "method", "seed", *columns, "accuracy"]
+    return pd.DataFrame(table, columns=names).assign(zero_shot_dataset=0.25)
+
+
+def ratio_runs(methods=("lora_plus", "serial_lora_plus")) -> pd.DataFrame:
+    return runs_of(list(itertools.product(methods, (1, 2, 3), RATES, RATIOS)), ["lr", "ratio"])
 
 
 def rank_runs() -> pd.DataFrame:
-    chance = np.random.default_rng(4)
-    rows = []
-    for dataset, seed, rank in itertools.product(("food", "nature"), (1, 2), (4, 8, 16)):
-        for method, own, per in (
-            ("lora", rank, 8),
-            ("serial_lora", rank, 2),
-            ("lora_equal_budget", rank // 4, 8),
-        ):
-            rows.append(
-                {
-                    "dataset": dataset,
-                    "method": method,
-                    "seed": seed,
-                    "rank": own,
-                    "parameters": 1000 * own * per,
-                    "accuracy": chance.uniform(0.3, 0.9),
-                    "zero_shot_dataset": 0.25,
-                }
-            )
-    return pd.DataFrame(rows)
+    per_rank = {"lora": (1, 8), "serial_lora": (1, 2), "lora_equal_budget": (0.25, 8)}
+    rows = [
+        (method, seed, int(rank * share), int(1000 * rank * share * per))
+        for (method, (share, per)), seed, rank in itertools.product(
+            per_rank.items(), (1, 2), (4, 8, 16)
+        )
+    ]
+    return runs_of(rows, ["rank", "parameters"])
 
 
 def mean_of(runs: pd.DataFrame, **wanted) -> tuple[float, float, float]:

@@ -163,18 +163,6 @@ def test_the_model_is_as_it_was_after_an_error_too(unusual, scale):
     assert_untouched(unusual.model, before)
 
 
-def test_a_failing_encoder_leaves_the_model_as_it_was(unusual, monkeypatch):
-    def fail(*_):
-        raise RuntimeError("no memory left")
-
-    panel = MaskPanel(unusual, [example()])
-    before = fingerprint(unusual.model)
-    monkeypatch.setattr(unusual.model.image_encoder, "forward", fail)
-    with pytest.raises(RuntimeError, match="no memory left"):
-        panel.scale.value = 0.2
-    assert_untouched(unusual.model, before)
-
-
 # ------------------------------------------------------------------------- what is said of it
 
 
@@ -262,13 +250,6 @@ def test_the_still_form_shows_what_the_slider_would(backbone, capture_display):
         assert f"scale {scale:g}: {slow_dice(found[0], items[0].masks[0]):.2f}" in rows
     assert "2 pictures" in curve
     assert not any("widget-view" in kind for data in capture_display for kind in data)
-
-
-def test_the_environment_asks_for_the_still_form(backbone, monkeypatch, capture_display):
-    monkeypatch.setenv("SERIAL_LORA_STATIC", "1")
-    assert mask_panel(backbone, [example()]) is None
-    monkeypatch.setenv("SERIAL_LORA_STATIC", "0")
-    assert isinstance(mask_panel(backbone, [example()]), MaskPanel)
 
 
 def test_the_curve_is_the_mean_dice_of_the_lab_at_every_scale(backbone):
