@@ -52,10 +52,10 @@ doctor: install ## say whether this machine is ready, and what to mend
 lint: install ## look for mistakes in the code without running it
 	$(RUN) -m tools.test --lint
 
-test: install ## run all tests but the slow ones, and every notebook, without a network
+test: install ## run all tests but the slow ones, and every lesson, solved and unsolved, offline
 	$(RUN) -m tools.test
 
-test-all: install ## run all tests, the slow ones too, and every notebook
+test-all: install ## run all tests, and both notebooks of every lesson apart
 	$(RUN) -m tools.test --all
 
 test-notebooks: install ## run both folders of notebooks

@@ -9,6 +9,7 @@
     python -m tools.notebooks build          all lessons
     python -m tools.notebooks build 02 03    these two
     python -m tools.notebooks --check        exit 1 when a file has drifted
+    python -m tools.notebooks join           write build/lessons/, both notebooks of a lesson in one
 
 CONTRIBUTING.md says how a lesson is written. Lessons run offline (see `serial_lora_course.offline`)
 in the folder of their notebook; time and peak memory are kept for the table of lessons.
@@ -46,6 +47,7 @@ from tools.setup_cell import SETUP_CELL
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 PROOF, EXERCISE = "nbval-check-output", "exercise"
 SETUP, SOLUTION_ONLY = "setup", "solution-only"
+JOINED = "build/lessons"
 CELL_TIMEOUT_SECONDS = 170
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -181,6 +183,30 @@ def derive(solved: NotebookNode) -> NotebookNode:
     return student
 
 
+def join(root: Path) -> None:
+    """Write one notebook a lesson that runs what both its notebooks run, in half the time.
+
+    They differ in exercises and in cells that only the solved one has; no other cell uses what an
+    exercise defines. So each exercise stands here as it is solved, and, before the next cell that
+    both have, as a learner finds it.
+    """
+    folder = root / JOINED
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in find_sources(root):
+        joined = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+        cells, open_exercises = [], []
+        for cell in joined.cells:
+            if cell.cell_type == "code" and SOLUTION_ONLY not in tags(cell):
+                cells += open_exercises
+                open_exercises = []
+            cells.append(cell)
+            if EXERCISE in tags(cell):
+                stub = make_stub(cell.source)
+                open_exercises.append(nbformat.v4.new_code_cell(stub, id=f"{cell.id}-open"))
+        joined.cells = cells + open_exercises
+        (folder / f"{source.stem}.ipynb").write_text(write(joined), encoding="utf-8")
+
+
 def execute(notebook: NotebookNode, folder: Path) -> tuple[NotebookNode, dict]:
     """Run a notebook offline in a fresh kernel; return it with outputs, and what was measured.
 
@@ -312,18 +338,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.notebooks", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("action", nargs="?", choices=("build",), help="execute and write")
+    parser.add_argument("action", nargs="?", choices=("build", "join"), help="what to write")
     parser.add_argument("lessons", nargs="*", metavar="NN", help="lesson numbers; all if none")
     parser.add_argument("--check", action="store_true", help="only compare; exit 1 on drift")
     options = parser.parse_args(arguments)
     if bool(options.action) == options.check:
-        parser.error("say either `build` or `--check`.")
+        parser.error("say `build`, `join` or `--check`.")
     try:
         if options.check:
             problems = find_drift(ROOT)
             print("\n".join(problems) or "Sources and notebooks agree.", flush=True)
             return 1 if problems else 0
-        build(ROOT, options.lessons)
+        if options.action == "join":
+            join(ROOT)
+        else:
+            build(ROOT, options.lessons)
     except SerialLoRAError as error:
         print(error, file=sys.stderr)
         return 1

@@ -2,11 +2,11 @@
 
 ::
 
-    python -m tools.test                    style, tests but the slow ones, documents, every notebook
-    python -m tools.test --all              the slow tests too
+    python -m tools.test                    style, tests but the slow ones, documents, every lesson
+    python -m tools.test --all              the slow tests too, and both notebooks of a lesson apart
     python -m tools.test --lint             style alone
     python -m tools.test --library          tests of the library alone
-    python -m tools.test --lessons 00-04    these lessons alone, both folders; all without a number
+    python -m tools.test --lessons 00-04    both notebooks of these lessons alone; without numbers, all
 
 Tests and lessons run without a network, on two processes of one thread each. The first step that
 fails ends the run, with its exit code.
@@ -17,11 +17,12 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.offline import offline_environment
 from tools import ROOT
-from tools.notebooks import CELL_TIMEOUT_SECONDS, find_sources
+from tools.notebooks import CELL_TIMEOUT_SECONDS, JOINED, find_sources
 
 STYLE = [["ruff", "check", "."], ["ruff", "format", "--check", "."]]
 DOCUMENTS = [["tools.notebooks", "--check"], ["tools.documents", "--check"]]
@@ -51,15 +52,20 @@ def planned(arguments: list[str] | None = None) -> list[list[str]]:
         chosen += [lesson_step(options.lessons)]
     if chosen:
         return chosen
-    marks = [] if options.all else ["-m", "not slow"]
-    return [*STYLE, [*PYTEST, *marks, "tests"], *DOCUMENTS, lesson_step()]
+    if options.all:
+        return [*STYLE, [*PYTEST, "tests"], *DOCUMENTS, lesson_step()]
+    lessons = [["tools.notebooks", "join"], lesson_step(folders=[JOINED])]
+    return [*STYLE, [*PYTEST, "-m", "not slow", "tests"], *DOCUMENTS, *lessons]
 
 
-def lesson_step(lessons: str = "") -> list[str]:
-    """Run both notebooks of each lesson under nbval, which compares the outputs of proof cells.
+def lesson_step(
+    lessons: str = "", folders: Sequence[str] = ("notebooks", "solutions")
+) -> list[str]:
+    """Run lessons under nbval, which compares the outputs of proof cells.
 
     Args:
         lessons: such as ``00-04`` or ``06``; every lesson when empty.
+        folders: where their notebooks lie.
     """
     first, _, last = lessons.partition("-")
     stems = [
@@ -69,9 +75,7 @@ def lesson_step(lessons: str = "") -> list[str]:
     ]
     if not stems:
         raise SerialLoRAError(f"No lesson has a number in {lessons!r}: write 06, or 00-04.")
-    notebooks = [
-        f"{folder}/{stem}.ipynb" for folder in ("notebooks", "solutions") for stem in stems
-    ]
+    notebooks = [f"{folder}/{stem}.ipynb" for folder in folders for stem in stems]
     options = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_SECONDS}"]
     return [*PYTEST, "--dist", "loadfile", *options, *notebooks]
 

@@ -167,6 +167,18 @@ def test_build_writes_both_notebooks(built):
     assert (built / "measured.json").is_file()
 
 
+def test_joined_lessons_run_each_exercise_solved_and_then_open(small_course):
+    notebooks.join(small_course)
+    joined = nbformat.read(small_course / notebooks.JOINED / "90_small.ipynb", as_version=4)
+    solved = nbformat.read(small_course / BOTH[0], as_version=4)
+    sources = [cell.source for cell in joined.cells]
+    place = sources.index(STUB_CELL)
+    assert sources[place - 1] == SOLVED_CELL
+    assert sources[:place] + sources[place + 1 :] == [cell.source for cell in solved.cells]
+    outputs = [cell.outputs[0].text for cell in joined.cells if "nbval" in str(cell.metadata)]
+    assert outputs == ["4\n"]
+
+
 def _edit(path: Path, before: str, after: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert before in text

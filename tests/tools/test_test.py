@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tools import notebooks
 from tools import test as gate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,13 +23,15 @@ def test_without_options_everything_but_the_slow_tests_runs():
         "pytest",
         "tools.notebooks",
         "tools.documents",
+        "tools.notebooks",
         "pytest",
     ]
     assert "not slow" in every[2] and every[2].endswith(" tests")
     assert "not slow" not in planned("--all")[2]
-    for folder in ("notebooks", "solutions"):
-        for path in (ROOT / folder).glob("*.ipynb"):
-            assert f"{folder}/{path.name}" in every[-1]
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"{notebooks.JOINED}/{path.name}" in every[-1]
+        assert f"notebooks/{path.name} " in f"{planned('--all')[-1]} "
+        assert f"solutions/{path.name} " in f"{planned('--all')[-1]} "
 
 
 def test_options_choose_parts():
@@ -38,7 +41,7 @@ def test_options_choose_parts():
     assert first_five.count(".ipynb") == 10 and "notebooks/04_" in first_five
     (one,) = planned("--lessons", "06")
     assert one.count(".ipynb") == 2
-    assert planned("--lessons") == planned()[-1:]
+    assert planned("--lessons") == planned("--all")[-1:]
 
 
 @pytest.mark.parametrize("lessons", ["77", "12-13", "x"])
