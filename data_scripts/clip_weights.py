@@ -24,7 +24,7 @@ from serial_lora_course.data.sources import (
     told_in_one_sentence,
 )
 from serial_lora_course.models.clip import PAPER_MODEL, load_clip, openai_file
-from serial_lora_course.models.weights import require_finite
+from serial_lora_course.models.weights import require_finite, weights_path
 
 HUB_FILE = "open_clip_model.safetensors"
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -52,7 +52,7 @@ def weights_file(name: str) -> Archive:
     recorded at the first download, and every tensor's name and shape is checked.
     """
     url = hf_hub_url(published(name)["hf_hub"].rstrip("/"), HUB_FILE)
-    return Archive(file_name=openai_file(name).name, urls=(url,), facts=FileFacts(), moves={})
+    return Archive(file_name=openai_file(name), urls=(url,), facts=FileFacts(), moves={})
 
 
 def check(path: Path, name: str = PAPER_MODEL) -> None:
@@ -129,7 +129,7 @@ def main(
     Cite: Radford et al.: Learning Transferable Visual Models From Natural Language Supervision.
     ICML 2021
     """
-    path = openai_file(name, root)
+    path = weights_path(openai_file(name), root)
     with told_in_one_sentence():
         if check_file is not None:
             path = check_file

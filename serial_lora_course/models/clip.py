@@ -21,10 +21,10 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.models.weights import (
     PICKLE_ENDINGS,
     Backbone,
+    fetched,
     load_weights,
     require_scale,
     tiny_file,
-    weights_path,
 )
 
 TINY_MODEL = "tiny-clip"
@@ -56,12 +56,13 @@ def load_clip(
         scale: ``tiny`` or ``paper``.
         model_name: another open_clip architecture than the scale's own.
         weights: a safetensors file, ``"default"`` for the scale's own weights (at paper scale
-            OpenAI's, from below the data root or else through the hub), or None for random weights.
+            OpenAI's, which ``python -m data_scripts.clip_weights`` fetched), or None for random
+            weights.
         crop_scale: smallest and largest share of the area that a training crop keeps.
 
     Raises:
         SerialLoRAError: unknown scale or architecture, GELU with OpenAI's weights, a weights file
-            that is missing, damaged or of another model, or the hub out of reach.
+            that is missing, damaged or of another model.
     """
     require_scale(scale)
     open_clip.add_model_config(tiny_file(f"{TINY_MODEL}.json"))
@@ -72,16 +73,17 @@ def load_clip(
             "open_clip.list_models()."
         )
     _refuse_wrong_activation(name, weights)
-    path = default_file(name) if weights == "default" else weights
-    if path is not None and Path(path).suffix in PICKLE_ENDINGS:
+    if weights == "default":
+        weights = _default_file(name)
+    if weights is not None and Path(weights).suffix in PICKLE_ENDINGS:
         raise SerialLoRAError(
-            f"{path} may be a pickle (OpenAI's .pt is TorchScript) and is not opened; convert "
+            f"{weights} may be a pickle (OpenAI's .pt is TorchScript) and is not opened; convert "
             "it with `python -m data_scripts.clip_weights --convert`, or take a safetensors file."
         )
-    model = _from_hub(name) if weights == "default" and path is None else _create(name)
+    model = _create(name)
     _refuse_other_text_towers(model, name)
-    if path is not None:
-        load_weights(model, Path(path))
+    if weights is not None:
+        load_weights(model, Path(weights))
     size = open_clip.get_model_config(name)["vision_cfg"]["image_size"]
     return CLIPBackbone(
         model=model.eval(),
@@ -93,17 +95,15 @@ def load_clip(
     )
 
 
-def default_file(name: str) -> Path | None:
-    """The weights of an architecture that are on this machine: the tiny ones, or OpenAI's."""
+def openai_file(name: str) -> str:
+    """What the data script calls the file of OpenAI's weights for an architecture."""
+    return f"{name}-openai.safetensors"
+
+
+def _default_file(name: str) -> Path:
     if name == TINY_MODEL:
         return tiny_file(f"{TINY_MODEL}.safetensors")
-    path = openai_file(name)
-    return path if path.exists() else None
-
-
-def openai_file(name: str, root: Path | None = None) -> Path:
-    """Where the data script puts OpenAI's weights for an architecture."""
-    return weights_path(f"{name}-openai.safetensors", root)
+    return fetched(openai_file(name), f"clip_weights --model {name}")
 
 
 def _default_crop(scale: str) -> tuple[float, float]:
@@ -137,17 +137,6 @@ def _create(name: str) -> nn.Module:
         return open_clip.create_model(name)
     finally:
         logger.setLevel(level)
-
-
-def _from_hub(name: str) -> nn.Module:
-    try:
-        return open_clip.create_model(name, pretrained="openai")
-    except Exception as error:
-        raise SerialLoRAError(
-            f"OpenAI's weights for {name} could not be fetched ({type(error).__name__}); where "
-            f"there is a network, run `python -m data_scripts.clip_weights --model {name}`, which "
-            f"puts them at {openai_file(name)}, or name a file with --weights."
-        ) from error
 
 
 def _tokenizer(name: str) -> Callable[[list[str]], Tensor]:

@@ -54,7 +54,10 @@ def weights_path(name: str, root: Path | None = None) -> Path:
 
 
 def fetched(name: str, script: str) -> Path:
-    """A published model's weights, which a data script fetched before.
+    """A published model's weights, which a data script fetched before; nothing is fetched here.
+
+    Args:
+        script: the command below ``data_scripts`` that brings them.
 
     Raises:
         SerialLoRAError: they are not there; the sentence says which command brings them.

@@ -172,11 +172,9 @@ def test_a_checkpoint_of_full_size(tmp_path, monkeypatch):
     """Random numbers of ViT-B's shapes, in the layout and at the place of Meta's file."""
     path = tmp_path / "weights" / PAPER_FILE
     path.parent.mkdir()
-    torch.save(sam_model_registry["vit_b"]().state_dict(), path)
+    with torch.device("meta"):
+        shapes = sam_model_registry["vit_b"]().state_dict()
+    torch.save({key: torch.rand(tensor.shape) for key, tensor in shapes.items()}, path)
     expect(monkeypatch, FileFacts.of(path))
     result = run("--root", tmp_path)
     assert result.exit_code == 0, result.output
-    with path.open("r+b") as file:
-        file.truncate(path.stat().st_size // 2)
-    result = run("--root", tmp_path)
-    assert result.exit_code == 2 and "damaged, cut short" in result.output

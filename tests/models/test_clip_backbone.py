@@ -156,18 +156,6 @@ def test_another_kind_of_text_tower_is_refused(tmp_path):
         load_clip("paper", name, weights=None)
 
 
-@pytest.mark.parametrize("name", [PAPER_MODEL, "ViT-B-32-quickgelu"])
-def test_the_hub_out_of_reach_is_told_with_the_way_round_it(tmp_path, monkeypatch, name):
-    def unreachable(*_, **__):
-        raise ConnectionError("no network")
-
-    monkeypatch.setattr(open_clip, "create_model", unreachable)
-    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
-    with pytest.raises(SerialLoRAError, match=f"clip_weights --model {name}.*--weights") as caught:
-        load_clip("paper", name)
-    assert str(tmp_path / "weights" / f"{name}-openai.safetensors") in str(caught.value)
-
-
 def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path):
     with pytest.raises(SerialLoRAError, match="pickle.*clip_weights --convert"):
         load_clip("paper", weights=tmp_path / "ViT-B-16.pt")
@@ -176,9 +164,8 @@ def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path):
 def test_openais_weights_are_found_where_their_command_puts_them(small, tmp_path, monkeypatch):
     name, good = small
     monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
-    path = openai_file(name)
-    path.parent.mkdir()
-    path.symlink_to(good)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / openai_file(name)).symlink_to(good)
     backbone = load_clip("paper", name)
     assert (backbone.name, backbone.scale) == (name, "paper") and not backbone.model.training
     assert same_tensors(backbone.model.state_dict(), load_file(good))

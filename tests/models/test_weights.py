@@ -10,7 +10,7 @@ from torch import nn
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.models.clip import load_clip
-from serial_lora_course.models.judges import load_judge
+from serial_lora_course.models.judges import PAPER_CLIP, load_judge
 from serial_lora_course.models.sam import load_sam
 from serial_lora_course.models.sd3 import load_sd3
 from serial_lora_course.models.weights import (
@@ -171,12 +171,18 @@ def test_an_unknown_scale_is_refused(load):
         load("huge")
 
 
-@pytest.mark.parametrize(
-    "load, script", [(load_sam, "sam_weights"), (load_sd3, "sd3_weights")], ids=["sam", "sd3"]
-)
-def test_missing_weights_are_asked_for_by_their_command(tmp_path, monkeypatch, load, script):
+COMMANDS = {
+    "clip_weights --model ViT-B-16-quickgelu": load_clip,
+    "clip_weights --model ViT-B-32-quickgelu": lambda scale: load_clip(scale, PAPER_CLIP),
+    "sam_weights": load_sam,
+    "sd3_weights": load_sd3,
+}
+
+
+@pytest.mark.parametrize("command, load", COMMANDS.items(), ids=COMMANDS.keys())
+def test_missing_weights_are_asked_for_by_their_command(tmp_path, monkeypatch, command, load):
     monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
-    with pytest.raises(SerialLoRAError, match=f"data_scripts.{script}.*--weights"):
+    with pytest.raises(SerialLoRAError, match=f"data_scripts.{command}`.*--weights"):
         load("paper")
 
 
