@@ -1,12 +1,11 @@
 """ArtBench-10, for Art Nouveau and Impressionism: ``python data_scripts/artbench.py --help``."""
 
-from serial_lora_course.data.download import FileFacts
-from serial_lora_course.data.sources import Archive, DataSource, command
+from data_scripts.fetching.command import command
+from data_scripts.fetching.sources import Archive, DataSource
 from serial_lora_course.data.style_files import ARTBENCH_LIST
 
 SOURCE = DataSource(
     name="artbench",
-    title="ArtBench-10",
     homepage="https://github.com/liaopeiyuan/artbench",
     licence="fair use (the pictures); MIT (the rest)",
     citation="Liao, Li, Liu and Keutzer: The ArtBench Dataset: Benchmarking Generative Models with "
@@ -15,7 +14,6 @@ SOURCE = DataSource(
         Archive(
             file_name="artbench-10-imagefolder-split.tar",
             urls=("https://artbench.eecs.berkeley.edu/files/artbench-10-imagefolder-split.tar",),
-            facts=FileFacts(),
             moves={
                 "artbench-10-imagefolder-split/train": "train",
                 "artbench-10-imagefolder-split/test": "test",
@@ -24,7 +22,6 @@ SOURCE = DataSource(
         Archive(
             file_name=ARTBENCH_LIST,
             urls=(f"https://artbench.eecs.berkeley.edu/files/{ARTBENCH_LIST}",),
-            facts=FileFacts(),
             keep_as=ARTBENCH_LIST,
         ),
     ),

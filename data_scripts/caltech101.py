@@ -1,11 +1,11 @@
 """Caltech101: ``python data_scripts/caltech101.py --help``."""
 
-from serial_lora_course.data.download import FileFacts
-from serial_lora_course.data.sources import Archive, DataSource, command
+from data_scripts.fetching.command import command
+from data_scripts.fetching.download import FileFacts
+from data_scripts.fetching.sources import Archive, DataSource
 
 SOURCE = DataSource(
     name="caltech101",
-    title="Caltech101",
     homepage="https://data.caltech.edu/records/mzrjq-6wc02",
     licence="CC BY 4.0",
     citation="Li, Andreeto, Ranzato and Perona: Caltech 101. CaltechDATA, 2022, "

@@ -14,15 +14,17 @@ from huggingface_hub import hf_hub_url
 from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 
-from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.download import FileFacts, data_root
-from serial_lora_course.data.sources import (
-    Archive,
+from data_scripts.fetching.command import (
     Quiet,
     WeightsRoot,
-    fetch_weights,
-    told_in_one_sentence,
 )
+from data_scripts.fetching.command import (
+    errors_in_one_sentence as told_in_one_sentence,
+)
+from data_scripts.fetching.download import FileFacts
+from data_scripts.fetching.sources import Archive, fetch_weights
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.folders import data_root
 from serial_lora_course.models.clip import PAPER_MODEL, load_clip, openai_file
 from serial_lora_course.models.weights import require_finite, weights_path
 

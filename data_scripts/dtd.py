@@ -1,11 +1,11 @@
 """Describable Textures (DTD): ``python data_scripts/dtd.py --help``."""
 
-from serial_lora_course.data.download import FileFacts
-from serial_lora_course.data.sources import Archive, DataSource, command
+from data_scripts.fetching.command import command
+from data_scripts.fetching.download import FileFacts
+from data_scripts.fetching.sources import Archive, DataSource
 
 SOURCE = DataSource(
     name="dtd",
-    title="Describable Textures (DTD)",
     homepage="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
     licence="for research purposes",
     citation="Cimpoi, Maji, Kokkinos, Mohamed and Vedaldi: Describing Textures in the Wild. "

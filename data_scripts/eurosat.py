@@ -1,11 +1,11 @@
 """EuroSAT (RGB): ``python data_scripts/eurosat.py --help``."""
 
-from serial_lora_course.data.download import FileFacts
-from serial_lora_course.data.sources import Archive, DataSource, command
+from data_scripts.fetching.command import command
+from data_scripts.fetching.download import FileFacts
+from data_scripts.fetching.sources import Archive, DataSource
 
 SOURCE = DataSource(
     name="eurosat",
-    title="EuroSAT (RGB)",
     homepage="https://github.com/phelber/EuroSAT",
     licence="MIT (the data set); Sentinel-2 imagery is free and open, credit Copernicus",
     citation="Helber, Bischke, Dengel and Borth: EuroSAT: A Novel Dataset and Deep Learning "

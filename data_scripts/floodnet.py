@@ -1,11 +1,10 @@
 """FloodNet-Supervised v1.0: ``python data_scripts/floodnet.py --help``."""
 
-from serial_lora_course.data.download import FileFacts
-from serial_lora_course.data.sources import Archive, DataSource, command
+from data_scripts.fetching.command import command
+from data_scripts.fetching.sources import Archive, DataSource
 
 SOURCE = DataSource(
     name="floodnet",
-    title="FloodNet-Supervised v1.0",
     homepage="https://github.com/BinaLab/FloodNet-Supervised_v1.0",
     licence="CDLA-Permissive 1.0",
     citation="Rahnemoonfar, Chowdhury, Sarkar, Varshney, Yari and Murphy: FloodNet: A High "
@@ -17,7 +16,6 @@ SOURCE = DataSource(
                 "https://www.dropbox.com/scl/fo/k33qdif15ns2qv2jdxvhx/ANGaa8iPRhvlrvcKXjnmNRc"
                 "?rlkey=ao2493wzl1cltonowjdbrnp7f&dl=1",
             ),
-            facts=FileFacts(),
             moves={"FloodNet-Supervised_v1.0": ""},
             packed_anew=True,
         ),

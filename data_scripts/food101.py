@@ -1,11 +1,11 @@
 """Food-101: ``python data_scripts/food101.py --help``."""
 
-from serial_lora_course.data.download import FileFacts
-from serial_lora_course.data.sources import Archive, DataSource, command
+from data_scripts.fetching.command import command
+from data_scripts.fetching.download import FileFacts
+from data_scripts.fetching.sources import Archive, DataSource
 
 SOURCE = DataSource(
     name="food101",
-    title="Food-101",
     homepage="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
     licence="pictures belong to their photographers (Foodspotting); scientific fair use only",
     citation="Bossard, Guillaumin and Van Gool: Food-101 - Mining Discriminative Components with "

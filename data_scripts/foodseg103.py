@@ -1,11 +1,10 @@
 """FoodSeg103: ``python data_scripts/foodseg103.py --help``."""
 
-from serial_lora_course.data.download import FileFacts
-from serial_lora_course.data.sources import Archive, DataSource, command
+from data_scripts.fetching.command import command
+from data_scripts.fetching.sources import Archive, DataSource
 
 SOURCE = DataSource(
     name="foodseg103",
-    title="FoodSeg103",
     homepage="https://github.com/LARC-CMU-SMU/FoodSeg103-Benchmark-v1",
     licence="Apache 2.0",
     citation="Wu, Fu, Liu, Lim, Hoi and Sun: A Large-Scale Benchmark for Food Image "
@@ -14,7 +13,6 @@ SOURCE = DataSource(
         Archive(
             file_name="FoodSeg103.zip",
             urls=("https://research.larc.smu.edu.sg/downloads/datarepo/FoodSeg103.zip",),
-            facts=FileFacts(),
             moves={"FoodSeg103": ""},
         ),
     ),

@@ -1,11 +1,11 @@
 """Oxford-IIIT Pet: ``python data_scripts/oxford_pets.py --help``."""
 
-from serial_lora_course.data.download import FileFacts
-from serial_lora_course.data.sources import Archive, DataSource, command
+from data_scripts.fetching.command import command
+from data_scripts.fetching.download import FileFacts
+from data_scripts.fetching.sources import Archive, DataSource
 
 SOURCE = DataSource(
     name="oxford_pets",
-    title="Oxford-IIIT Pet",
     homepage="https://www.robots.ox.ac.uk/~vgg/data/pets/",
     licence="CC BY-SA 4.0",
     citation="Parkhi, Vedaldi, Zisserman and Jawahar: Cats and Dogs. CVPR 2012",

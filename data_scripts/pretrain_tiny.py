@@ -16,7 +16,7 @@ from data_scripts.pretraining import sam as pretraining_sam  # noqa: E402
 from data_scripts.pretraining import sd3 as pretraining_sd3  # noqa: E402
 from data_scripts.pretraining import styles as pretraining_styles  # noqa: E402
 from serial_lora.errors import SerialLoRAError  # noqa: E402
-from serial_lora_course.data.download import data_root  # noqa: E402
+from serial_lora_course.data.folders import data_root  # noqa: E402
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 

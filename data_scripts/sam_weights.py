@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from serial_lora_course.data.download import FileFacts, data_root
-from serial_lora_course.data.sources import (
-    Archive,
+from data_scripts.fetching.command import (
     Quiet,
     WeightsRoot,
-    fetch_weights,
-    told_in_one_sentence,
+    errors_in_one_sentence,
 )
+from data_scripts.fetching.download import FileFacts
+from data_scripts.fetching.sources import Archive, fetch_weights
+from serial_lora_course.data.folders import data_root
 from serial_lora_course.models.sam import PAPER_FILE, PAPER_MODEL, load_sam
 from serial_lora_course.models.weights import require_finite
 
@@ -68,7 +68,7 @@ def main(
     Cite: Kirillov et al.: Segment Anything. ICCV 2023
     """
     path = check_file
-    with told_in_one_sentence():
+    with errors_in_one_sentence():
         if path is not None:
             check(path)
         else:

@@ -1,16 +1,15 @@
 """SaRA's style pictures, for Barbie and Cyberpunk: ``python data_scripts/sara.py --help``."""
 
-from serial_lora_course.data.download import FileFacts
-from serial_lora_course.data.sources import Archive, DataSource, command
+from data_scripts.fetching.command import command
+from data_scripts.fetching.sources import Archive, DataSource
 
 SOURCE = DataSource(
     name="sara",
-    title="SaRA's style pictures",
     homepage="https://github.com/sjtuplayer/SaRA",
     licence="none stated, so the pictures must not be passed on",
     citation="Hu, Zhang, Yi, Huang, Wang and Ma: SaRA: High-Efficient Diffusion Model Fine-tuning "
     "with Progressive Sparse Low-Rank Adaptation. ICLR 2025",
-    archives=(Archive(file_name="SaRA.zip", urls=(), facts=FileFacts(), moves={"": ""}),),
+    archives=(Archive(file_name="SaRA.zip", urls=(), moves={"": ""}),),
     pictures=754,
     classes=2,
     note="The labs take Barbie (315 pictures) and Cyberpunk (439), which lie in one archive with "

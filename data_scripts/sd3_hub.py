@@ -7,8 +7,8 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
+from data_scripts.fetching.disk import NO_SPACE
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.download import NO_SPACE
 
 HUB_REPOSITORY = "stabilityai/stable-diffusion-3-medium-diffusers"
 #: Of all that lies there: not the copies in another number format, not the pictures of the page.

@@ -11,9 +11,14 @@ import typer
 from huggingface_hub.utils import disable_progress_bars
 from torch import nn
 
+from data_scripts.fetching.command import (
+    Quiet,
+    WeightsRoot,
+    errors_in_one_sentence,
+)
+from data_scripts.fetching.disk import one_at_a_time
 from data_scripts.sd3_hub import fetch_from_hub
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.sources import Quiet, WeightsRoot, one_at_a_time, told_in_one_sentence
 from serial_lora_course.models.sd3 import PAPER_FOLDER, load_sd3
 from serial_lora_course.models.weights import require_finite, weights_path
 
@@ -92,7 +97,7 @@ def main(
     """
     if quiet:
         disable_progress_bars()
-    with told_in_one_sentence():
+    with errors_in_one_sentence():
         if check_folder is None:
             path, held = fetch(root, endpoint, with_t5=not without_t5)
         else:

@@ -1,11 +1,11 @@
 """PASCAL VOC 2012, for its persons: ``python data_scripts/voc_person.py --help``."""
 
-from serial_lora_course.data.download import FileFacts
-from serial_lora_course.data.sources import Archive, DataSource, command
+from data_scripts.fetching.command import command
+from data_scripts.fetching.download import FileFacts
+from data_scripts.fetching.sources import Archive, DataSource
 
 SOURCE = DataSource(
     name="voc_person",
-    title="PASCAL VOC 2012",
     homepage="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
     licence="photographs from Flickr, on Flickr's terms of use",
     citation="Everingham, Van Gool, Williams, Winn and Zisserman: The PASCAL Visual Object Classes "

@@ -42,8 +42,8 @@ from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, adapte
 from serial_lora.attention import find_attention_sites
 from serial_lora.lowrank import misses_by_method, tail_misses, undo_merged_weight
 from serial_lora_course.checks import check, lesson_card
-from serial_lora_course.data.classification import load_classification
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
+from serial_lora_course.data.registry import load_classification
 from serial_lora_course.figures.lowrank import plot_layers, plot_misses, plot_token_moves
 from serial_lora_course.figures.pictures import show_pictures
 from serial_lora_course.figures.style import display_figure

@@ -49,9 +49,9 @@ from serial_lora import count_parameters, eject, inject, merge, save_adapter, un
 from serial_lora.attention import find_attention_sites
 from serial_lora.metrics import accuracy
 from serial_lora_course.checks import check, lesson_card
-from serial_lora_course.data.classification import dataset_names, load_classification
 from serial_lora_course.data.emoji import ATTRIBUTION
-from serial_lora_course.data.fewshot import few_shot_split
+from serial_lora_course.data.registry import dataset_names, load_classification
+from serial_lora_course.data.subsets import few_shot_split
 from serial_lora_course.figures.pictures import show_pictures
 from serial_lora_course.figures.results import plot_accuracy_by_shots
 from serial_lora_course.figures.style import display_figure, house_style
@@ -347,7 +347,7 @@ def prompt_accuracies(name: str, templates: list[str]) -> dict[str, float]:
 
 templates = [data.template, data.generic_template, "{}", "a sketch of {}."]
 zero_table = pd.DataFrame(
-    {name: prompt_accuracies(name, templates) for name in dataset_names("tiny")}
+    {name: prompt_accuracies(name, templates) for name in dataset_names("classification")}
 ).T
 counts = ["classes", "test pictures"]
 as_text(
@@ -387,9 +387,9 @@ display(
 #
 # *Few-shot* means: a handful of labelled pictures of each class, and no more. Which handful matters
 # a great deal, so the choice must be the same for all methods and the same on every machine. The
-# course ships it as data, one index file for each data set, with several seeds. Two properties make
-# curves readable, and the cell tests both: the sets are *nested* (more shots means the same pictures
-# and further ones), and no shot is a test picture.
+# course orders the pictures of a class by a hash of seed and name, and takes the first ones. Two
+# properties make curves readable, and the cell tests both: the sets are *nested* (more shots means
+# the same pictures and further ones), and no shot is a test picture.
 
 # %% tags=["nbval-check-output"]
 for seed in (1, 2, 3):
@@ -1125,7 +1125,7 @@ both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name
 # - CLIP's classifier is a scaled cosine between a picture and one prompt a class. The prompts *are* the
 #   classifier, so both towers are adapted.
 # - Zero-shot first, with the prompt that training uses. A gain without it is no gain.
-# - Shots come from an index file: nested, apart from the test pictures, equal for all methods.
+# - Shots are the first in an order of hashes: nested, apart from the test pictures, equal for all methods.
 # - The causal mask lets prompts be cut at the longest one, exactly.
 # - Two fair comparisons: equal rank and equal budget. Equal learning rate is not equal treatment.
 # - One run is for looking. For a verdict, pair the runs, average the differences, show the error.

@@ -47,7 +47,7 @@ from serial_lora import (
 )
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora_course.checks import check, lesson_card
-from serial_lora_course.data.classification import load_classification
+from serial_lora_course.data.registry import load_classification
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
 from serial_lora_course.frontend import is_static

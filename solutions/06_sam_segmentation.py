@@ -49,8 +49,8 @@ from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.metrics import dice, dice_ce, iou
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.claims.paper import paper_table
-from serial_lora_course.data.parts import training_subset
-from serial_lora_course.data.segmentation import load_segmentation, segmentation_names
+from serial_lora_course.data.registry import dataset_names, load_segmentation
+from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.figures.masks import OverlayRow, plot_overlays
 from serial_lora_course.figures.pictures import show_pictures
 from serial_lora_course.figures.readings import read_ways_in
@@ -83,7 +83,7 @@ encoder = model.image_encoder
 side = encoder.img_size  # of the square that the model sees
 config = lab.lab_config("tiny")  # the settings of a run
 
-sets = {name: load_segmentation(name) for name in segmentation_names("tiny")}
+sets = {name: load_segmentation(name) for name in dataset_names("segmentation")}
 food = [sets["food"].test[index] for index in range(len(sets["food"].test))]
 example = next(each for each in food if len(each.masks) >= 3)
 by_shape = sorted(food, key=lambda each: each.picture.width / each.picture.height)

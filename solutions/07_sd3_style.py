@@ -48,7 +48,9 @@ from serial_lora.picture_metrics import frechet_distance, kernel_distance
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.claims.paper import paper_facts
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
-from serial_lora_course.data.styles import StyleExample, caption, load_style, things
+from serial_lora_course.data.registry import load_style
+from serial_lora_course.data.style_sets import caption, things
+from serial_lora_course.data.types import StyleExample
 from serial_lora_course.figures.drawings import plot_drawings
 from serial_lora_course.figures.readings import read_styles
 from serial_lora_course.figures.style import display_figure

@@ -713,7 +713,7 @@ display(pd.DataFrame(rows).set_index("measure"))
 # lesson 04's runs with the lab's settings, which are those that the record carries, and compares.
 
 # %%
-from serial_lora_course.data.classification import load_classification
+from serial_lora_course.data.registry import load_classification
 from serial_lora_course.frontend import is_static
 from serial_lora_course.labs.clip import lab_config, run_one
 from serial_lora_course.labs.methods import get_method

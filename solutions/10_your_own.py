@@ -47,8 +47,9 @@ from serial_lora import SerialLoRAConfig, SerialLoRAError, eject, inject, merge
 from serial_lora.attention import find_attention_sites
 from serial_lora.sites import AttentionSite, Projection
 from serial_lora_course.checks import check, lesson_card
-from serial_lora_course.data.classification import load_folder, read_picture
-from serial_lora_course.data.folder import class_sizes, examine_folder, write_example_folder
+from serial_lora_course.data.example_folder import write_example_folder
+from serial_lora_course.data.folder import class_sizes, examine_folder, load_folder
+from serial_lora_course.data.pictures import read_picture
 from serial_lora_course.figures.pictures import show_pictures
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table

@@ -60,7 +60,7 @@ def prepared_root(official_archives, tmp_path_factory):
     """A data root with every paper data set prepared from the small archives. Read only."""
     from importlib import import_module
 
-    from serial_lora_course.data.sources import archive_folder, prepare
+    from data_scripts.fetching.sources import archive_folder, prepare
 
     root = tmp_path_factory.mktemp("prepared")
     for name, files in official_archives.items():

@@ -19,8 +19,8 @@ from PIL import Image
 from rich.progress import track
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.download import data_root
 from serial_lora_course.data.emoji import Concept, EmojiSet, emoji_concepts, fit
+from serial_lora_course.data.folders import data_root
 
 # style -> (npm package and version, licence)
 ICON_STYLES = {

@@ -1,7 +1,7 @@
 """Pretraining of the tiny Stable Diffusion 3: Twemoji from their names, 64 pixels square.
 
 First the autoencoder (see `sd3_autoencoder`), then, by rectified flow in its latents, the
-transformer. It learns the Twemoji drawing of every thing of `serial_lora_course.data.styles` and sees no
+transformer. It learns the Twemoji drawing of every thing of `serial_lora_course.data.types` and sees no
 other style. Its prompts are read by the tiny CLIP's text tower, which stays as it is.
 """
 
@@ -34,7 +34,7 @@ from serial_lora.flow import (
     velocity,
 )
 from serial_lora_course.data.emoji import ATTRIBUTION, STYLES, load_emoji
-from serial_lora_course.data.styles import caption, things
+from serial_lora_course.data.style_sets import caption, things
 from serial_lora_course.figures.drawings import plot_sheet
 from serial_lora_course.figures.style import SCREEN_DPI, save_figure
 from serial_lora_course.labs.sd3 import draw

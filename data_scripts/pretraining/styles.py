@@ -19,8 +19,7 @@ from torchvision.transforms import v2
 
 from serial_lora_course.data.emoji import Concept, load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
-from serial_lora_course.data.style_sets import SIZE, TINY_STYLES, choose_things, render
-from serial_lora_course.data.styles import things
+from serial_lora_course.data.style_sets import SIZE, TINY_STYLES, choose_things, render, things
 from serial_lora_course.models.style_classifier import BASE, NAME, STYLES, describe
 
 WORN_ALIKE = 4  # pictures that are worn in one way; one by one would take four times as long

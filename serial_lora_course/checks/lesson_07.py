@@ -18,7 +18,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from serial_lora_course.checks.checking import Case, Part, call, compare, exercise, require
 from serial_lora_course.checks.failing import likely
-from serial_lora_course.data.styles import StyleExample
+from serial_lora_course.data.types import StyleExample
 
 # ------------------------------------------------------------------- 7.1 the path and its velocity
 

@@ -34,7 +34,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
-from serial_lora_course.data.download import data_root
+from serial_lora_course.data.folders import data_root
 from serial_lora_course.files import write_json
 
 STYLES = ("twemoji", "openmoji", "openmoji-line", "noto-mono")

@@ -13,9 +13,8 @@ from functools import lru_cache
 
 from PIL import Image
 
-from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.classification import ClassificationData
 from serial_lora_course.data.emoji import Concept, EmojiSet, emoji_concepts, load_emoji
+from serial_lora_course.data.types import ClassificationData
 
 HIDDEN_FRACTION = 0.4
 TEMPLATE = "a drawing of {}."
@@ -144,15 +143,7 @@ class EmojiPictures:
 
 
 def load_emoji_set(name: str, style: str = "openmoji", size: int = 64) -> ClassificationData:
-    """One tiny data set, by default in OpenMoji's colour drawings.
-
-    Raises:
-        SerialLoRAError: there is no such data set or style.
-    """
-    if name not in EMOJI_SETS:
-        raise SerialLoRAError(
-            f"There is no emoji data set {name!r}; choose one of {', '.join(EMOJI_SETS)}."
-        )
+    """One tiny data set, a key of :data:`EMOJI_SETS`; by default in OpenMoji's colour drawings."""
     emoji, hidden = load_emoji(style, size), hidden_codepoints()
     classes, unseen = class_labels(name), unseen_drawings(emoji)
     parts: dict[bool, tuple[list[int], list[int]]] = {False: ([], []), True: ([], [])}

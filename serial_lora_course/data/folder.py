@@ -1,32 +1,193 @@
-"""A look into a folder of one's own pictures, before anything is trained; and one to try it on.
+"""A folder of one's own pictures: loaded as few-shot data, and looked into before that.
 
+    data = load_folder("my_pictures")           # one sub-folder per class
     facts = examine_folder("my_pictures")       # one row a file
     facts[facts["remark"] != ""]                # what is unusual, and what will be done about it
-    data = load_folder("my_pictures")           # serial_lora_course.data.classification
 
-`load_folder` refuses what cannot be used. This says the same for every file at once, and also what
-is used after a silent conversion, or is there twice.
+`load_folder` refuses what cannot be used. `examine_folder` says the same for every file at once,
+and also what is used after a silent conversion, or is there twice.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.classification import PICTURE_SUFFIXES, given_division, read_picture
-from serial_lora_course.data.emoji import load_emoji
-from serial_lora_course.data.emoji_sets import unseen_drawings
+from serial_lora_course.data.pictures import (
+    PICTURE_SUFFIXES,
+    PictureFiles,
+    clean_name,
+    read_picture,
+)
+from serial_lora_course.data.splits import SPLIT_SEED
+from serial_lora_course.data.subsets import hash_order
+from serial_lora_course.data.types import GENERIC_TEMPLATE, ClassificationData
 
+ORIENTATION = 0x0112  # the EXIF tag in which a camera says how it was held
 COLUMNS = ("class", "file", "mode", "width", "height", "usable", "remark")
 COPY_OF = "the same picture as"
-ORIENTATION = 0x0112  # the EXIF tag in which a camera says how it was held
+
+_TRAIN_NAMES = {"train", "training"}
+_TEST_NAMES = {"test", "val", "valid", "validation"}
+
+
+def given_division(folder: Path) -> tuple[Path, Path] | None:
+    """The sub-folders to train and to test on, where a folder is divided already; else None.
+
+    It is when it has one of each and no third, and there are classes inside.
+    """
+    lowered = {sub.name.lower(): sub for sub in _class_folders(folder)}
+    train = next((lowered[name] for name in sorted(_TRAIN_NAMES & set(lowered))), None)
+    test = next((lowered[name] for name in sorted(_TEST_NAMES & set(lowered))), None)
+    others = set(lowered) - _TRAIN_NAMES - _TEST_NAMES
+    if train is None or test is None or others or not _class_folders(train):
+        return None
+    return train, test
+
+
+def load_folder(
+    path: str | os.PathLike[str],
+    test_fraction: float = 0.3,
+    seed: int = SPLIT_SEED,
+    template: str = GENERIC_TEMPLATE,
+    check_pictures: bool = True,
+) -> ClassificationData:
+    """A folder with one sub-folder of pictures per class, as few-shot data.
+
+    A share of each class is set aside as the test set, by a hash of the pictures' names, so it
+    stays the same when pictures are added elsewhere. A folder that has ``train`` and ``test`` (or
+    ``val``) inside, each with one sub-folder per class, keeps that division.
+
+    Args:
+        path: the folder. Hidden files and files that are no pictures are passed over.
+        test_fraction: share of each class to test on, between 0 and 1; at least one picture of
+            each class trains and at least one tests.
+        seed: of the division.
+        template: prompt with ``{}`` for the class name.
+        check_pictures: decode every picture once, so that damaged ones are all told now and not
+            one by one in the middle of a run.
+
+    Raises:
+        SerialLoRAError: no folder, fewer than two classes, a class with one picture, two classes
+            of the same name, or pictures that cannot be read.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise SerialLoRAError(f"there is no folder at {folder}; give one sub-folder per class.")
+    if not 0 < test_fraction < 1:
+        raise SerialLoRAError(f"test_fraction must lie between 0 and 1, not {test_fraction}.")
+    division = given_division(folder)
+    class_folders = _class_folders(division[0] if division else folder)
+    if division:
+        rows, origin = _divided_rows(folder, *division)
+    else:
+        rows, origin = _undivided_rows(folder, class_folders, test_fraction, seed)
+    if check_pictures:
+        _refuse_damaged(folder, [picture_id for part in rows.values() for picture_id, _ in part])
+    parts = {
+        part: PictureFiles(folder, [row[0] for row in found], [row[1] for row in found], True)
+        for part, found in rows.items()
+    }
+    return ClassificationData(
+        name=folder.absolute().name,
+        scale="folder",
+        class_names=[clean_name(sub.name) for sub in class_folders],
+        template=template,
+        train=parts["train"],
+        test=parts["test"],
+        split=origin,
+        folder=folder,
+    )
+
+
+Rows = dict[str, list[tuple[str, int]]]
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    return sorted(sub for sub in folder.iterdir() if sub.is_dir() and sub.name[0] not in "._")
+
+
+def _pictures_below(folder: Path, root: Path) -> list[str]:
+    return sorted(
+        path.relative_to(root).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PICTURE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and path.is_file()
+    )
+
+
+def _undivided_rows(
+    folder: Path, classes: list[Path], test_fraction: float, seed: int
+) -> tuple[Rows, str]:
+    pictures = {sub.name: _pictures_below(sub, folder) for sub in classes}
+    if len(classes) < 2:
+        raise SerialLoRAError(
+            f"{folder} has {len(classes)} class folders; put the pictures of each class into a "
+            "sub-folder of its own, named as the class, at least two of them."
+        )
+    small = [f"{name} ({len(found)})" for name, found in pictures.items() if len(found) < 2]
+    if small:
+        raise SerialLoRAError(
+            f"every class in {folder} needs at least two pictures, one to train and one to test; "
+            f"too few in {', '.join(small)}: add pictures, or move the folder away."
+        )
+    rows: Rows = {"train": [], "test": []}
+    for label, found in enumerate(pictures.values()):
+        test_count = min(max(round(len(found) * test_fraction), 1), len(found) - 1)
+        ordered = [found[position] for position in hash_order(found, seed, "split")]
+        rows["test"] += [(name, label) for name in sorted(ordered[:test_count])]
+        rows["train"] += [(name, label) for name in sorted(ordered[test_count:])]
+    share = f"{test_fraction:.0%} of each class for testing, by hashed order, seed {seed}"
+    return rows, share
+
+
+def _divided_rows(folder: Path, train: Path, test: Path) -> tuple[Rows, str]:
+    names = [sub.name for sub in _class_folders(train)]
+    other = [sub.name for sub in _class_folders(test)]
+    if names != other or len(names) < 2:
+        different = ", ".join(sorted(set(names) ^ set(other))) or "fewer than two"
+        raise SerialLoRAError(
+            f"{train} and {test} must have the same class folders, at least two; different: "
+            f"{different}."
+        )
+    rows: Rows = {"train": [], "test": []}
+    for part, source in (("train", train), ("test", test)):
+        for label, name in enumerate(names):
+            found = _pictures_below(source / name, folder)
+            if not found:
+                raise SerialLoRAError(f"{source / name} has no pictures; add some, or remove it.")
+            rows[part] += [(picture_id, label) for picture_id in found]
+    return rows, f"the folders {train.name} and {test.name}"
+
+
+def _refuse_damaged(folder: Path, picture_ids: Sequence[str]) -> None:
+    damaged = [picture_id for picture_id in picture_ids if not _decodes(folder / picture_id)]
+    if damaged:
+        shown = ", ".join(damaged[:5]) + (", ..." if len(damaged) > 5 else "")
+        raise SerialLoRAError(
+            f"{len(damaged)} of {len(picture_ids)} pictures in {folder} cannot be read: {shown}; "
+            "replace or delete them."
+        )
+
+
+def _decodes(path: Path) -> bool:
+    try:
+        with Image.open(path) as picture:
+            picture.draft("RGB", (64, 64))  # JPEG: decodes at an eighth of the size, to the end
+            picture.load()
+    except Exception:  # see read_picture
+        return False
+    return True
+
+
+# --- looked into ---------------------------------------------------------------------------------
 
 
 def examine_folder(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -129,89 +290,3 @@ def _remarks(picture: Image.Image) -> list[str]:
     if picture.getexif().get(ORIENTATION, 1) != 1:
         remarks.append("held sideways: turned upright")
     return remarks
-
-
-# ------------------------------------------------------------------------------ one to try it on
-
-#: Class folder -> Unicode groups or subgroups whose drawings go into it.
-EXAMPLE_CLASSES = {
-    "animal": (
-        "animal-mammal",
-        "animal-bird",
-        "animal-bug",
-        "animal-marine",
-        "animal-reptile",
-    ),
-    "building": ("place-building", "place-religious"),
-    "clothing": ("clothing",),
-    "food": ("Food & Drink",),
-    "sports_equipment": ("sport",),
-    "vehicle": ("transport-ground", "transport-air", "transport-water"),
-    "weather": ("sky & weather",),
-}
-LARGEST = 40  # pictures of a class
-
-
-def write_example_folder(path: str | os.PathLike[str], flawed: bool = False) -> Path:
-    """A folder of class folders, filled with OpenMoji drawings that no pretraining here has seen.
-
-    Args:
-        path: the folder to make; it must be empty or not there yet.
-        flawed: spoil it as real folders are spoilt: a picture that was cut off while it was
-            copied, a grey, a palette and a transparent one, one of a camera held sideways, a copy
-            under another name, a text file, and a class with a single picture.
-
-    Returns:
-        The folder.
-
-    Raises:
-        SerialLoRAError: the folder holds something already.
-    """
-    folder = Path(path).expanduser()
-    if folder.is_dir() and any(folder.iterdir()):
-        raise SerialLoRAError(f"{folder} is not empty; choose a new folder.")
-    emoji, used = load_emoji("openmoji"), Counter()
-    unseen = unseen_drawings(emoji)
-    for index in sorted(unseen, key=lambda position: emoji.concepts[position].codepoints):
-        concept = emoji.concepts[index]
-        for class_name, parts in EXAMPLE_CLASSES.items():
-            if {concept.group, concept.subgroup}.isdisjoint(parts) or used[class_name] == LARGEST:
-                continue
-            used[class_name] += 1
-            file = folder / class_name / f"{_file_name(concept.name)}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            emoji.picture(index).save(file)
-    if flawed:
-        _spoil_animals(folder / "animal")
-        _spoil_food(folder / "food")
-        (folder / "landscape").mkdir()
-        alone = sorted((folder / "weather").iterdir())[0]
-        alone.rename(folder / "landscape" / alone.name)
-    return folder
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-
-
-def _spoil_animals(folder: Path) -> None:
-    """Make one grey, copy one under another name, and cut one off in the middle."""
-    grey, copied, cut = sorted(folder.iterdir())[:3]
-    read_picture(grey).convert("L").save(grey)
-    (folder / f"copy_of_{copied.name}").write_bytes(copied.read_bytes())
-    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
-
-
-def _spoil_food(folder: Path) -> None:
-    """Make one a palette picture, one transparent, one lie on its side; add a file of notes."""
-    palette, clear, turned = sorted(folder.iterdir())[:3]
-    read_picture(palette).quantize(32).save(palette)
-    picture = read_picture(clear)
-    picture.putalpha(picture.convert("L").point(lambda value: 255 * (value < 250)))
-    picture.save(clear)
-    exif = Image.Exif()
-    exif[ORIENTATION] = 6  # the camera lay on its side
-    on_its_side = read_picture(turned).transpose(Image.Transpose.ROTATE_90)
-    on_its_side.save(turned.with_suffix(".jpg"), exif=exif, quality=95)
-    turned.unlink()
-    (folder / "notes.txt").write_text("drawn on Sunday\n")

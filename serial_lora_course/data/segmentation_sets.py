@@ -30,13 +30,12 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import binary_fill_holes
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.emoji import ATTRIBUTION, Concept, EmojiSet, load_emoji
 from serial_lora_course.data.emoji_sets import HIDDEN_FRACTION, hidden_codepoints, unseen_drawings
-from serial_lora_course.data.fewshot import hash_order
 from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
 from serial_lora_course.data.scenes import OPAQUE, SceneRecipe, compose
-from serial_lora_course.data.segmentation import SegmentationData, SegmentationExample
+from serial_lora_course.data.subsets import hash_order
+from serial_lora_course.data.types import SegmentationData, SegmentationExample
 from serial_lora_course.data.weather import WEATHER
 
 DRAWING_SIZE = 72  # as in pretraining
@@ -174,15 +173,7 @@ def _faded(part: str, fading: float) -> tuple[np.ndarray, ...]:
 
 @lru_cache
 def load_scene_set(name: str) -> SegmentationData:
-    """One tiny set.
-
-    Raises:
-        SerialLoRAError: there is no such set.
-    """
-    if name not in SCENE_SETS:
-        raise SerialLoRAError(
-            f"There is no tiny segmentation set {name!r}; choose one of {', '.join(SCENE_SETS)}."
-        )
+    """One tiny set, a key of :data:`SCENE_SETS`."""
     settings = SCENE_SETS[name]
     emoji = load_emoji(settings.style, DRAWING_SIZE)
     outlines = filled_outlines(emoji.pictures[..., 3]) if _is_line(settings) else None

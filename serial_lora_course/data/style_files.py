@@ -1,6 +1,6 @@
 """The paper's styles, from files: ArtBench-10, and two of SaRA's folders.
 
-    data = load_style_files("art_nouveau")
+    data = load_style_files("art_nouveau", data_root())
     data.train[0].caption                       # a title: "algoma in november", say
 
 The names are those of the paper's Table II. What the paper leaves open is decided here:
@@ -32,18 +32,18 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.classification import SPLIT_SEED, read_picture
-from serial_lora_course.data.download import data_root
-from serial_lora_course.data.fewshot import hash_order
-from serial_lora_course.data.styles import StyleData, StyleExample
+from serial_lora_course.data.pictures import read_picture
+from serial_lora_course.data.releases import Release, ReleasedPicture
+from serial_lora_course.data.splits import SPLIT_SEED
+from serial_lora_course.data.subsets import hash_order
+from serial_lora_course.data.types import StyleData, StyleExample
 
 PLAIN_CAPTION = "a picture"
 HELD_OUT = 0.2  # of a style without an official division
@@ -53,48 +53,33 @@ ARTBENCH_TRAINING = 1500  # pictures a style, of the official 5,000
 METADATA = "metadata.jsonl"
 
 
-@dataclass(frozen=True)
-class CaptionedFile:
-    """One picture of a release.
-
-    Attributes:
-        picture_id: the picture's path below the release's folder.
-        caption: what is to be seen in it; empty where nobody says.
-        part: ``"train"`` or ``"test"`` where the release is divided, else ``None``.
-    """
-
-    picture_id: str
-    caption: str
-    part: str | None = None
-
-
-@dataclass(frozen=True)
-class Release:
+@dataclass(frozen=True, kw_only=True)
+class StyleRelease(Release):
     """What a publisher offers in one piece, from which the paper takes one or several styles.
 
     Attributes:
-        title: for people.
-        folder: its folder below the data root, laid out as its publisher does.
-        list_files: that folder and a style -> all pictures of the style.
         captions: in words, what the captions are.
-        attribution: whose pictures they are.
-        split: in words, what is train and what is test.
+        styles: the paper's name of each style (Table II) -> in words, what there is to see.
         most_training: a style trains on no more pictures than this.
     """
 
-    title: str
-    folder: str
-    list_files: Callable[[Path, str], list[CaptionedFile]]
     captions: str
-    attribution: str
-    split: str
+    styles: dict[str, str]
     most_training: int | None = None
+
+    def count(self, root: Path) -> tuple[int, int]:
+        """How many pictures there are in the paper's styles, and in how many of these."""
+        listed = [self.listed(root, style) for style in self.styles]
+        return sum(map(len, listed)), sum(map(bool, listed))
+
+    def describe(self, pictures: int, classes: int) -> str:
+        return f"{pictures:,} captioned pictures in {classes} styles"
 
 
 # --- the two releases ----------------------------------------------------------------------------
 
 
-def _list_artbench(folder: Path, style: str) -> list[CaptionedFile]:
+def _list_artbench(folder: Path, style: str) -> list[ReleasedPicture]:
     """What ``ArtBench-10.csv`` says, a line for each picture."""
     path = folder / ARTBENCH_LIST
     try:
@@ -110,10 +95,10 @@ def _list_artbench(folder: Path, style: str) -> list[CaptionedFile]:
             "address."
         ) from error
     return [
-        CaptionedFile(
-            picture_id=f"{row['split']}/{style}/{row['name']}",
-            caption=title_of(row["name"], row["artist"]) or PLAIN_CAPTION,
-            part=row["split"],
+        ReleasedPicture(
+            f"{row['split']}/{style}/{row['name']}",
+            row["split"],
+            title_of(row["name"], row["artist"]) or PLAIN_CAPTION,
         )
         for row in rows
     ]
@@ -143,7 +128,7 @@ def title_of(file_name: str, artist: str) -> str:
     return "" if _NO_TITLE.fullmatch(words.lower()) else words
 
 
-def _list_sara(folder: Path, style: str) -> list[CaptionedFile]:
+def _list_sara(folder: Path, style: str) -> list[ReleasedPicture]:
     """What the ``metadata.jsonl`` in the style's folder says, in the way of Hugging Face's
     imagefolder: ``{"file_name": ..., "text": ...}`` on each line."""
     path = _find_metadata(folder, style)
@@ -154,10 +139,10 @@ def _list_sara(folder: Path, style: str) -> list[CaptionedFile]:
             continue
         try:
             row = json.loads(line)
-            name, text = row["file_name"], row["text"]
-            first = text[0] if isinstance(text, list) and text else text
+            name, texts = row["file_name"], row["text"]
+            first = texts[0] if isinstance(texts, list) and texts else texts
             caption = " ".join((first or "").split())
-            listed.append(CaptionedFile((below / name).as_posix(), caption))
+            listed.append(ReleasedPicture((below / name).as_posix(), text=caption))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SerialLoRAError(
                 f"line {number} of {path} does not give a file_name and a text ({error!r}); "
@@ -183,120 +168,62 @@ def _find_metadata(folder: Path, style: str) -> Path:
     return found[0]
 
 
-#: Name of the script that prepares it -> the release.
-STYLE_RELEASES: dict[str, Release] = {
-    "artbench": Release(
-        title="ArtBench-10",
-        folder="artbench-10-imagefolder-split",
-        list_files=_list_artbench,
-        captions="captions are the titles of the works",
-        attribution="ArtBench-10, Liao, Li, Liu and Keutzer 2022; pictures of works of art from "
-        "WikiArt and others, under fair use",
-        split=f"the official test set; {ARTBENCH_TRAINING:,} of the official training set by "
-        f"hashed order, seed {SPLIT_SEED}, as the paper does not say which it took",
-        most_training=ARTBENCH_TRAINING,
-    ),
-    "sara": Release(
-        title="SaRA's style pictures",
-        folder="SaRA",
-        list_files=_list_sara,
-        captions="captions were written by BLIP",
-        attribution="collected by Hu et al. for SaRA, 2025; no licence is stated",
-        split=f"{HELD_OUT:.0%} held out by hashed order, seed {SPLIT_SEED}, as there is no "
-        "official division",
-    ),
+STYLE_RELEASES = {
+    release.name: release
+    for release in (
+        StyleRelease(
+            name="artbench",
+            title="ArtBench-10",
+            folder="artbench-10-imagefolder-split",
+            list_pictures=_list_artbench,
+            captions="captions are the titles of the works",
+            styles={
+                "art_nouveau": "works of Art Nouveau (ArtBench-10)",
+                "impressionism": "works of Impressionism (ArtBench-10)",
+            },
+            attribution="ArtBench-10, Liao, Li, Liu and Keutzer 2022; pictures of works of art "
+            "from WikiArt and others, under fair use",
+            split=f"the official test set; {ARTBENCH_TRAINING:,} of the official training set by "
+            f"hashed order, seed {SPLIT_SEED}, as the paper does not say which it took",
+            most_training=ARTBENCH_TRAINING,
+        ),
+        StyleRelease(
+            name="sara",
+            title="SaRA's style pictures",
+            folder="SaRA",
+            list_pictures=_list_sara,
+            captions="captions were written by BLIP",
+            styles={
+                "barbie": "the pink world of a doll (SaRA)",
+                "cyberpunk": "neon cities of a dark future (SaRA)",
+            },
+            attribution="collected by Hu et al. for SaRA, 2025; no licence is stated",
+            split=f"{HELD_OUT:.0%} held out by hashed order, seed {SPLIT_SEED}, as there is no "
+            "official division",
+        ),
+    )
 }
+#: The paper's name of a style -> the release it comes from.
+RELEASE_OF = {style: release for release in STYLE_RELEASES.values() for style in release.styles}
 
 
-def list_files(release_name: str, style: str, root: Path) -> list[CaptionedFile]:
-    """All pictures of a style of a release below the data root.
-
-    Raises:
-        SerialLoRAError: the folder is not there, or not complete.
-    """
-    release = STYLE_RELEASES[release_name]
-    folder = root / release.folder
-    command = f"`python data_scripts/{release_name}.py --root {root}`"
-    if not folder.is_dir():
-        raise SerialLoRAError(f"{release.title} is not at {folder}; fetch it with {command}.")
-    try:
-        listed = release.list_files(folder, style)
-    except OSError as error:
-        raise SerialLoRAError(
-            f"{folder} is not complete ({error}); move it away and run {command} again."
-        ) from error
-    missing = [file.picture_id for file in listed if not _is_inside(folder, file.picture_id)]
-    if missing:
-        raise SerialLoRAError(
-            f"{len(missing)} pictures of {release.title} are missing, {folder / missing[0]} the "
-            f"first; restore them, or move {folder} away and run {command} again."
-        )
-    return listed
-
-
-def _is_inside(folder: Path, picture_id: str) -> bool:
-    """Whether it is a file, and one that no list can have outside the folder."""
-    outside = PurePosixPath(picture_id).is_absolute() or ".." in PurePosixPath(picture_id).parts
-    return not outside and (folder / picture_id).is_file()
-
-
-def count_files(release_name: str, root: Path) -> tuple[int, int]:
-    """How many pictures a release has in the paper's styles, and in how many of these.
-
-    Raises:
-        SerialLoRAError: the folder is not there, or not complete.
-    """
-    listed = {
-        name: list_files(release_name, name, root)
-        for name, style in PAPER_STYLES.items()
-        if style.release == release_name
-    }
-    return sum(map(len, listed.values())), sum(map(bool, listed.values()))
-
-
-# --- the paper's styles --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PaperStyle:
-    """One of the paper's styles: the release it comes from, and in words what there is to see."""
-
-    release: str
-    description: str
-
-
-#: The names of the paper's Table II.
-PAPER_STYLES: dict[str, PaperStyle] = {
-    "art_nouveau": PaperStyle("artbench", "works of Art Nouveau (ArtBench-10)"),
-    "impressionism": PaperStyle("artbench", "works of Impressionism (ArtBench-10)"),
-    "barbie": PaperStyle("sara", "the pink world of a doll (SaRA)"),
-    "cyberpunk": PaperStyle("sara", "neon cities of a dark future (SaRA)"),
-}
-
-
-def load_style_files(name: str, root: str | os.PathLike[str] | None = None) -> StyleData:
+def load_style_files(name: str, root: Path) -> StyleData:
     """One of the paper's styles.
 
     Args:
-        name: a key of :data:`PAPER_STYLES`.
-        root: folder of the downloaded data; see :func:`serial_lora_course.data.download.data_root`.
+        name: a key of :data:`RELEASE_OF`.
+        root: folder of the downloaded data.
 
     Raises:
-        SerialLoRAError: unknown name; data not there (says which command fetches them), or not
-            complete.
+        SerialLoRAError: data not there (says which command fetches them), or not complete.
     """
-    if name not in PAPER_STYLES:
-        raise SerialLoRAError(
-            f"there is no paper style {name!r}; choose one of {', '.join(PAPER_STYLES)}."
-        )
-    style, root = PAPER_STYLES[name], data_root(root)
-    release = STYLE_RELEASES[style.release]
+    release = RELEASE_OF[name]
     folder = root / release.folder
-    listed = list_files(style.release, name, root)
-    captioned = [file for file in listed if file.caption]
+    listed = release.listed(root, name)
+    captioned = [row for row in listed if row.text]
     train, test = _divide(captioned, release.most_training)
-    plain = sum(file.caption == PLAIN_CAPTION for file in (*train, *test))
-    description = f"{style.description}; {release.captions}"
+    plain = sum(row.text == PLAIN_CAPTION for row in (*train, *test))
+    description = f"{release.styles[name]}; {release.captions}"
     if plain:
         description += f"; works without a title ({plain}) are called {PLAIN_CAPTION!r}"
     if len(captioned) < len(listed):
@@ -304,23 +231,23 @@ def load_style_files(name: str, root: str | os.PathLike[str] | None = None) -> S
     return StyleData(
         name=name,
         scale="paper",
-        train=CaptionedPictureFiles(folder, train),
-        test=CaptionedPictureFiles(folder, test),
+        train=CaptionedFiles(folder, train),
+        test=CaptionedFiles(folder, test),
         description=description,
         attribution=release.attribution,
         split=release.split,
-        content=repr([(file.picture_id, file.caption) for file in (*train, *test)]),
+        content=repr([(row.picture_id, row.text) for row in (*train, *test)]),
         folder=folder,
     )
 
 
 def _divide(
-    files: Sequence[CaptionedFile], most_training: int | None
-) -> tuple[list[CaptionedFile], list[CaptionedFile]]:
+    listed: Sequence[ReleasedPicture], most_training: int | None
+) -> tuple[list[ReleasedPicture], list[ReleasedPicture]]:
     """Train and test, by name: as the release is divided, else a share held out by hash."""
-    order = hash_order([file.picture_id for file in files], SPLIT_SEED, "split")
-    shuffled = [files[position] for position in order]
-    train, test = ([f for f in shuffled if f.part == part] for part in ("train", "test"))
+    order = hash_order([row.picture_id for row in listed], SPLIT_SEED, "split")
+    shuffled = [listed[position] for position in order]
+    train, test = ([row for row in shuffled if row.part == part] for part in ("train", "test"))
     if not train and not test:
         held_out = round(HELD_OUT * len(shuffled))
         train, test = shuffled[held_out:], shuffled[:held_out]
@@ -328,7 +255,7 @@ def _divide(
     return sorted(train[:most_training], key=by_name), sorted(test, key=by_name)
 
 
-class CaptionedPictureFiles:
+class CaptionedFiles:
     """Picture files with captions; each is opened when it is asked for.
 
     Args:
@@ -336,7 +263,7 @@ class CaptionedPictureFiles:
         files: the pictures, each with a caption.
     """
 
-    def __init__(self, folder: Path, files: Sequence[CaptionedFile]) -> None:
+    def __init__(self, folder: Path, files: Sequence[ReleasedPicture]) -> None:
         self.folder, self.files = folder, list(files)
         self.picture_ids = [file.picture_id for file in files]
 
@@ -346,4 +273,4 @@ class CaptionedPictureFiles:
     def __getitem__(self, index: int) -> StyleExample:
         file = self.files[index]
         picture = read_picture(self.folder / file.picture_id, upright=True)
-        return StyleExample(picture, file.caption, file.picture_id)
+        return StyleExample(picture, file.text, file.picture_id)

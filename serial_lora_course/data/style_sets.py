@@ -10,7 +10,8 @@ Two of them change who draws, two how a drawing is rendered:
 ``pixel``     Twemoji as pixel art: 16 x 16 cells, 32 colours, a dark line round everything
 ============  ===================================================================================
 
-The things are the same in every style, so that styles differ in nothing else. A fixed 300 of the
+The things are those of the six groups of emoji that can be drawn (faces, animals and plants, food,
+places, activities, objects; no flags, people or signs), the same in every style, so that styles differ in nothing else. A fixed 300 of the
 visible concepts are there to train on; 200 of the hidden ones (see
 :mod:`serial_lora_course.data.emoji_sets`) are held out. No thing and no drawing is on both sides.
 """
@@ -24,15 +25,24 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.emoji import ATTRIBUTION, Concept, load_emoji
+from serial_lora_course.data.emoji import ATTRIBUTION, STYLES, Concept, load_emoji
 from serial_lora_course.data.emoji_sets import HIDDEN_FRACTION, hidden_codepoints, unseen_drawings
-from serial_lora_course.data.fewshot import hash_order
 from serial_lora_course.data.renderings import RENDERINGS
-from serial_lora_course.data.styles import StyleData, StyleExample, caption, things
+from serial_lora_course.data.subsets import hash_order
+from serial_lora_course.data.types import StyleData, StyleExample
 
 SIZE = 64  # pixels, as in pretraining
 PICTURES = {"train": 300, "test": 200}
+
+GROUPS = (
+    "Smileys & Emotion",
+    "Animals & Nature",
+    "Food & Drink",
+    "Travel & Places",
+    "Activities",
+    "Objects",
+)
+
 
 WHITE = ("ffffff",)
 # Greens and purples would be lost on the way through the tiny SD3's autoencoder; these are not.
@@ -130,6 +140,22 @@ TINY_STYLES: dict[str, TinyStyle] = {
 }
 
 
+def caption(concept: Concept) -> str:
+    """The prompt that asks for a concept: its name, in the tiny tokenizer's letters."""
+    return concept.name.replace("’", "'")
+
+
+@lru_cache
+def things() -> tuple[Concept, ...]:
+    """The concepts that every style draws, of the groups that can be drawn, in Unicode's order."""
+    drawn = [{concept.codepoints for concept in load_emoji(style).concepts} for style in STYLES]
+    return tuple(
+        concept
+        for concept in load_emoji("twemoji").concepts
+        if concept.group in GROUPS and all(concept.codepoints in codes for codes in drawn)
+    )
+
+
 class StylePictures:
     """Some drawings in one style; each is rendered when it is asked for.
 
@@ -163,15 +189,7 @@ def render(name: str, drawing: np.ndarray) -> np.ndarray:
 
 @lru_cache
 def load_tiny_style(name: str) -> StyleData:
-    """One tiny style.
-
-    Raises:
-        SerialLoRAError: there is no such style.
-    """
-    if name not in TINY_STYLES:
-        raise SerialLoRAError(
-            f"There is no tiny style {name!r}; choose one of {', '.join(TINY_STYLES)}."
-        )
+    """One tiny style, a key of :data:`TINY_STYLES`."""
     style = TINY_STYLES[name]
     emoji = load_emoji(style.drawn_by, SIZE)
     position = {concept.codepoints: i for i, concept in enumerate(emoji.concepts)}

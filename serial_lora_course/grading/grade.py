@@ -51,7 +51,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checks.exercises import Exercise, read_exercises
 from serial_lora_course.checks.lessons import LESSONS, Lesson, find_lesson
-from serial_lora_course.data.download import data_root
+from serial_lora_course.data.folders import data_root
 from serial_lora_course.files import write_json
 from serial_lora_course.grading import confinement
 from serial_lora_course.grading.judging import ABSENT, MIME, OPEN, PASSED, WRONG

@@ -22,8 +22,9 @@ from serial_lora.counting import count_parameters
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import check_fit
 from serial_lora.metrics import accuracy
-from serial_lora_course.data.classification import ClassificationData, load_classification
-from serial_lora_course.data.fewshot import few_shot_split
+from serial_lora_course.data.registry import load_classification
+from serial_lora_course.data.subsets import few_shot_split
+from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.labs import runs
 from serial_lora_course.labs.methods import Method
 from serial_lora_course.labs.records import Record, environment

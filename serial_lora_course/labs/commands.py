@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -71,7 +72,7 @@ def lab_clip(
     Runs whose record is in --out are not run again; an interrupted run goes on where it stopped.
     On several GPUs: accelerate launch -m serial_lora_course.cli lab clip ...
     """
-    from serial_lora_course.data.classification import dataset_names
+    from serial_lora_course.data.registry import dataset_names
     from serial_lora_course.labs import clip
 
     changes = {
@@ -88,7 +89,7 @@ def lab_clip(
     _run(
         clip,
         scale,
-        dataset_names,
+        partial(dataset_names, "classification"),
         dataset,
         methods,
         seeds,
@@ -133,7 +134,7 @@ def lab_sam(
     Runs whose record is in --out are not run again; an interrupted run goes on where it stopped.
     On several GPUs: accelerate launch -m serial_lora_course.cli lab sam ...
     """
-    from serial_lora_course.data.segmentation import segmentation_names
+    from serial_lora_course.data.registry import dataset_names
     from serial_lora_course.labs import sam
 
     changes = {
@@ -149,7 +150,7 @@ def lab_sam(
     _run(
         sam,
         scale,
-        segmentation_names,
+        partial(dataset_names, "segmentation"),
         dataset,
         methods,
         seeds,
@@ -207,7 +208,7 @@ def lab_sd3(
     Runs whose record is in --out are not run again; an interrupted run goes on where it stopped.
     On several GPUs: accelerate launch -m serial_lora_course.cli lab sd3 ...
     """
-    from serial_lora_course.data.styles import style_names
+    from serial_lora_course.data.registry import dataset_names
     from serial_lora_course.labs import sd3
 
     changes = {
@@ -227,7 +228,7 @@ def lab_sd3(
     _run(
         sd3,
         scale,
-        style_names,
+        partial(dataset_names, "style"),
         dataset,
         methods,
         seeds,

@@ -27,7 +27,7 @@ from serial_lora import adapters
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import load_adapter, save_adapter, write_whole
 from serial_lora.metrics import accuracy
-from serial_lora_course.data.classification import LabelledPictures
+from serial_lora_course.data.types import LabelledPictures
 from serial_lora_course.labs.clip import Prepared
 from serial_lora_course.labs.runs import LabConfig, check_crop
 from serial_lora_course.labs.training import (

@@ -20,7 +20,8 @@ from torch import nn
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import eject, inject
-from serial_lora_course.data.parts import DividedData, training_subset
+from serial_lora_course.data.subsets import training_subset
+from serial_lora_course.data.types import DividedData
 from serial_lora_course.labs.methods import Method, get_method
 from serial_lora_course.labs.records import (
     Record,

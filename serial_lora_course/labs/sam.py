@@ -32,12 +32,9 @@ from serial_lora.counting import count_parameters
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import check_fit
 from serial_lora.metrics import dice, dice_ce, iou
-from serial_lora_course.data.parts import training_subset
-from serial_lora_course.data.segmentation import (
-    SegmentationData,
-    SegmentationExample,
-    load_segmentation,
-)
+from serial_lora_course.data.registry import load_segmentation
+from serial_lora_course.data.subsets import training_subset
+from serial_lora_course.data.types import SegmentationData, SegmentationExample
 from serial_lora_course.labs.memory import saved_activation_bytes
 from serial_lora_course.labs.methods import Method
 from serial_lora_course.labs.records import Record, environment

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from serial_lora.injection import disabled
-from serial_lora_course.data.segmentation import SegmentationData
+from serial_lora_course.data.types import SegmentationData
 from serial_lora_course.figures.masks import OverlayRow, pick_best_median_worst, plot_overlays
 from serial_lora_course.labs.sam import PictureScore, predict_masks
 from serial_lora_course.models.sam import SamBackbone

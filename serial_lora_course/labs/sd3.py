@@ -28,8 +28,9 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.flow import TRAIN_TIMESTEPS, WEIGHTINGS, add_noise, flow_loss, velocity
 from serial_lora.injection import check_fit
 from serial_lora.picture_metrics import frechet_distance, jackknife_error, kernel_distance
-from serial_lora_course.data.parts import training_subset
-from serial_lora_course.data.styles import StyleData, load_style
+from serial_lora_course.data.registry import load_style
+from serial_lora_course.data.subsets import training_subset
+from serial_lora_course.data.types import StyleData
 from serial_lora_course.labs.memory import saved_activation_bytes
 from serial_lora_course.labs.methods import Method
 from serial_lora_course.labs.records import Record, environment

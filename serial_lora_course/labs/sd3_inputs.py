@@ -21,7 +21,7 @@ from torchvision.transforms import functional as pixels
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.flow import drop_text, sample_sigmas
-from serial_lora_course.data.styles import StyleExample
+from serial_lora_course.data.types import StyleExample
 from serial_lora_course.models.sd3 import Sd3Backbone
 
 READ_AT_ONCE = {"tiny": 64, "paper": 4}  # prompts, or pictures

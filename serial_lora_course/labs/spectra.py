@@ -22,8 +22,7 @@ from torch import nn
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import eject
 from serial_lora.spectra import WeightChange, weight_changes
-from serial_lora_course.data.classification import load_classification
-from serial_lora_course.data.segmentation import load_segmentation
+from serial_lora_course.data.registry import load_classification, load_segmentation
 from serial_lora_course.labs import clip, sam
 from serial_lora_course.labs.change_tables import claim_table
 from serial_lora_course.labs.methods import get_method

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.download import data_root
+from serial_lora_course.data.folders import data_root
 
 SCALES = ("tiny", "paper")
 PICKLE_ENDINGS = (".pt", ".pth", ".bin")

@@ -25,7 +25,7 @@ from torchvision.ops import box_iou
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.metrics import dice
-from serial_lora_course.data.segmentation import SegmentationExample
+from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.figures.masks import (
     COLOURS,
     WORDS,
@@ -71,7 +71,7 @@ class ShownPicture:
         title: what the picture is called in the panel.
         picture: RGB, of (width, height) W, H.
         masks, boxes, names: of N objects as in
-            :class:`serial_lora_course.data.segmentation.SegmentationExample`; N is 0 for a bare picture.
+            :class:`serial_lora_course.data.types.SegmentationExample`; N is 0 for a bare picture.
     """
 
     title: str

@@ -257,11 +257,10 @@ def test_short_classes_are_told(run, quick, tmp_path):
     [("clip", "shots", [1, 4, 16]), ("sam", "percent", [20, 50, 100])],
 )
 def test_all_stands_for_all_data_sets_and_methods(run, monkeypatch, name, option, amounts):
-    from serial_lora_course.data.classification import dataset_names
-    from serial_lora_course.data.segmentation import segmentation_names
+    from serial_lora_course.data.registry import dataset_names
     from serial_lora_course.labs.methods import METHODS
 
-    each, names = {"clip": (lab, dataset_names), "sam": (sam_lab, segmentation_names)}[name]
+    each, task = {"clip": (lab, "classification"), "sam": (sam_lab, "segmentation")}[name]
     asked = {}
 
     def looks(**options):
@@ -271,7 +270,7 @@ def test_all_stands_for_all_data_sets_and_methods(run, monkeypatch, name, option
     monkeypatch.setattr(each, "run_lab", looks)
     said = ",".join(map(str, amounts))
     run("lab", name, "--dataset", "all", "--methods", "all", f"--{option}", said, "--seeds", "3")
-    assert asked["datasets"] == list(names("tiny")) and asked["methods"] == list(METHODS)
+    assert asked["datasets"] == list(dataset_names(task)) and asked["methods"] == list(METHODS)
     assert asked[option] == amounts and list(asked["seeds"]) == [1, 2, 3]
 
 

@@ -9,19 +9,12 @@ import pytest
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.classification import (
-    PAPER_DATASETS,
-    SPLIT_FILE,
-    ClassificationData,
-    Listed,
-    PictureFiles,
-    clean_name,
-    list_pictures,
-    load_classification,
-    load_folder,
-    make_split,
-    read_picture,
-)
+from serial_lora_course.data.classification_files import CLASSIFICATION_RELEASES as PAPER_DATASETS
+from serial_lora_course.data.folder import load_folder
+from serial_lora_course.data.pictures import PictureFiles, clean_name, read_picture
+from serial_lora_course.data.registry import load_classification
+from serial_lora_course.data.releases import ReleasedPicture as Listed
+from serial_lora_course.data.splits import SPLIT_FILE, make_split
 from tests.data_scripts.official_archives import picture_bytes
 
 # --- the paper's data sets, from small archives laid out like the official ones ------------------
@@ -73,7 +66,7 @@ def test_labels_belong_to_the_folders_the_pictures_lie_in(prepared_root):
 
 
 def test_faces_easy_and_background_are_dropped_as_in_coop(prepared_root):
-    listed = list_pictures("caltech101", prepared_root)
+    listed = PAPER_DATASETS["caltech101"].listed(prepared_root)
     assert {row.picture_id.split("/")[0] for row in listed} == {
         "Faces",
         "Leopards",
@@ -148,7 +141,7 @@ def test_coops_own_file_is_preferred(eurosat_root):
         ),
         (
             '{"train": [["Forest/none.jpg", 0, "x"]], "val": [], "test": []}',
-            "1 pictures .* missing",
+            "1 files .* missing",
         ),
         (
             '{"train": [["Forest/Forest_1.jpg", 1, "x"]], "val": [], "test": []}',
@@ -189,7 +182,7 @@ def test_a_read_only_folder_gives_the_same_split(eurosat_root, monkeypatch):
     def refuse(*arguments):
         raise PermissionError
 
-    monkeypatch.setattr("serial_lora_course.data.classification.write_json", refuse)
+    monkeypatch.setattr("serial_lora_course.data.splits.write_json", refuse)
     second = load_classification("eurosat", "paper", eurosat_root)
     assert second.fingerprint() == first.fingerprint()
     assert not (eurosat_root / "eurosat" / SPLIT_FILE).exists()
@@ -199,15 +192,8 @@ def test_a_lost_picture_is_told(eurosat_root):
     data = load_classification("eurosat", "paper", eurosat_root)
     lost = data.train.picture_ids[0]
     (data.train.folder / lost).unlink()
-    with pytest.raises(SerialLoRAError, match=f"1 pictures of eurosat are missing.*{lost}"):
+    with pytest.raises(SerialLoRAError, match=f"1 files of EuroSAT .*are missing.*{lost}"):
         load_classification("eurosat", "paper", eurosat_root)
-
-
-@pytest.mark.parametrize("name", PAPER_DATASETS)
-def test_data_that_are_not_there_name_the_command(tmp_path, name):
-    with pytest.raises(SerialLoRAError, match=f"python data_scripts/{name}.py --root"):
-        load_classification(name, "paper", tmp_path)
-    assert list(tmp_path.iterdir()) == []  # torchvision's Caltech101 would make a folder
 
 
 def test_an_incomplete_folder_is_told(prepared_root, tmp_path):
@@ -218,23 +204,12 @@ def test_an_incomplete_folder_is_told(prepared_root, tmp_path):
         load_classification("food101", "paper", tmp_path)
 
 
-def test_unknown_names_and_scales(tmp_path):
-    with pytest.raises(SerialLoRAError, match="unknown data set 'cifar'.*caltech101, food101"):
-        load_classification("cifar", "paper", tmp_path)
-    with pytest.raises(SerialLoRAError, match="unknown data set 'cifar'.*nature"):
-        load_classification("cifar")
-    with pytest.raises(SerialLoRAError, match='ask for it with scale "paper"'):
-        load_classification("eurosat")
-    with pytest.raises(SerialLoRAError, match="unknown scale 'huge'"):
-        load_classification("eurosat", "huge")
-
-
 # --- the rule of the split -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [2, 4, 7, 40, 75, 435])
 def test_split_counts_are_coops(count):
-    listed = [Listed(f"a/{number}.jpg", "a") for number in range(count)]
+    listed = [Listed(f"a/{number}.jpg", text="a") for number in range(count)]
     split = make_split(listed, 0.0, seed=1)
     train, validation = round(count * 0.5), round(count * 0.2)
     assert [len(split[part]) for part in ("train", "val", "test")] == [
@@ -248,17 +223,17 @@ def test_split_counts_are_coops(count):
 
 
 def test_the_split_ignores_the_order_of_the_list_and_other_classes():
-    listed = [Listed(f"{name}/{number}.jpg", name) for name in "ab" for number in range(20)]
+    listed = [Listed(f"{name}/{number}.jpg", text=name) for name in "ab" for number in range(20)]
     split = make_split(listed, 0.0, seed=1)
     assert make_split(listed[::-1], 0.0, seed=1) == split
-    alone = make_split([row for row in listed if row.class_name == "a"], 0.0, seed=1)
+    alone = make_split([row for row in listed if row.text == "a"], 0.0, seed=1)
     assert [row for row in split["train"] if row[1] == 0] == alone["train"]
     assert make_split(listed, 0.0, seed=2) != split
 
 
 def test_a_class_too_small_to_split():
     with pytest.raises(SerialLoRAError, match="too few pictures"):
-        make_split([Listed("a/1.jpg", "a")], 0.0, seed=1)
+        make_split([Listed("a/1.jpg", text="a")], 0.0, seed=1)
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -327,42 +302,6 @@ def test_reading_past_the_end_stops_a_loop(tmp_path):
 
 
 # --- ClassificationData --------------------------------------------------------------------------
-
-
-def data_of(**changes):
-    train = PictureFiles(".", ["a", "b"], [0, 1])
-    test = PictureFiles(".", ["c", "d"], [0, 1])
-    fields = dict(name="x", class_names=["cat", "dog"], template="a {}.", train=train, test=test)
-    return ClassificationData(**{**fields, **changes})
-
-
-def test_fingerprint_sees_names_labels_and_parts_but_not_order():
-    first = data_of().fingerprint()
-    assert data_of(train=PictureFiles(".", ["b", "a"], [1, 0])).fingerprint() == first
-    assert data_of(train=PictureFiles(".", ["a", "b"], [1, 0])).fingerprint() != first
-    assert data_of(class_names=["cat", "god"]).fingerprint() != first
-    swapped = data_of(train=data_of().test, test=data_of().train)
-    assert swapped.fingerprint() != first
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"class_names": ["cat", "cat"]}, "two classes called 'cat'"),
-        ({"class_names": ["cat"]}, "label 1 but only 1 class names"),
-        ({"test": PictureFiles(".", ["a"], [0])}, "'a' in train and in test"),
-    ],
-)
-def test_data_that_contradict_themselves(changes, message):
-    with pytest.raises(SerialLoRAError, match=message):
-        data_of(**changes)
-
-
-def test_prompts():
-    assert data_of().prompts() == ["a cat.", "a dog."]
-    assert data_of().prompts("one {}") == ["one cat", "one dog"]
-    with pytest.raises(SerialLoRAError, match="exactly one {}"):
-        data_of().prompts("a photo")
 
 
 def test_clean_name():

@@ -284,8 +284,3 @@ def test_prompts_of_one_set_are_all_different():
         for template in (data.template, data.generic_template):
             prompts = data.prompts(template)
             assert all(one != other for one, other in combinations(prompts, 2))
-
-
-def test_unknown_sets_are_refused():
-    with pytest.raises(SerialLoRAError, match="nature"):
-        load_emoji_set("no such set")

@@ -4,20 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data import segmentation_sets as sets
 from serial_lora_course.data.emoji import load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
 from serial_lora_course.data.photographs import photographs
+from serial_lora_course.data.registry import load_segmentation
 from serial_lora_course.data.scenes import OPAQUE
-from serial_lora_course.data.segmentation import (
-    SegmentationData,
-    SegmentationExample,
-    load_segmentation,
-    segmentation_names,
-)
 from serial_lora_course.data.segmentation_sets import (
     DRAWING_SIZE,
     HOLLOW,
@@ -28,6 +21,7 @@ from serial_lora_course.data.segmentation_sets import (
     filled_outlines,
     load_scene_set,
 )
+from serial_lora_course.data.types import SegmentationData, SegmentationExample
 
 LOOKED_AT = 8  # scenes of each part
 EVERY_SET = pytest.mark.parametrize("name", list(SCENE_SETS))
@@ -43,11 +37,6 @@ def freshly_made(name: str) -> SegmentationData:
 
 
 # --- the tiny sets -------------------------------------------------------------------------------
-
-
-def test_there_are_five_sets_as_the_paper_has():
-    assert len(segmentation_names("tiny")) == len(segmentation_names("paper")) == 5
-    assert segmentation_names() == tuple(SCENE_SETS)
 
 
 @EVERY_SET
@@ -139,14 +128,6 @@ def test_the_last_scene_and_none_beyond_it():
             train[index]
 
 
-def test_sets_are_told_apart():
-    fingerprints = {load_segmentation(name).fingerprint() for name in SCENE_SETS}
-    assert len(fingerprints) == len(SCENE_SETS)
-    for name in SCENE_SETS:
-        data = load_segmentation(name)
-        assert data.description and data.attribution and data.split and data.scale == "tiny"
-
-
 def test_a_recipe_is_part_of_what_a_set_is(monkeypatch):
     before = load_segmentation("food").fingerprint()
     harder = replace(SCENE_SETS["food"].recipe, clutter=0.9)
@@ -226,82 +207,3 @@ def test_the_ground_of_the_lines_is_faded():
 
 
 # --- refusals ------------------------------------------------------------------------------------
-
-
-def picture(width: int = 6, height: int = 4) -> Image.Image:
-    return Image.new("RGB", (width, height))
-
-
-WHOLE = np.ones((2, 4, 6), bool)
-ONE_EMPTY = np.stack([WHOLE[0], ~WHOLE[0]])
-
-
-@pytest.mark.parametrize(
-    ("masks", "names", "message"),
-    [
-        (WHOLE[:, :3], ("a", "b"), "masks must be bool of"),
-        (WHOLE.transpose(0, 2, 1), ("a", "b"), "masks must be bool of"),  # width and height mixed
-        (WHOLE[0], ("a",), "masks must be bool of"),
-        (WHOLE.astype(np.uint8), ("a", "b"), "masks must be bool of"),
-        (WHOLE[:0], (), "an empty mask or none at all"),
-        (ONE_EMPTY, ("a", "b"), "an empty mask or none at all"),
-        (WHOLE, ("a",), "2 masks and 1 names"),
-    ],
-)
-def test_an_example_that_is_not_whole_is_refused(masks, names, message):
-    with pytest.raises(SerialLoRAError, match=message) as caught:
-        SegmentationExample(picture(), masks, names, "the picture 7")
-    assert "the picture 7" in str(caught.value)
-
-
-def test_an_objects_box_is_found_once():
-    example = SegmentationExample(picture(), WHOLE, ("a", "b"), "x")
-    assert example.boxes.tolist() == [[0, 0, 6, 4]] * 2 and example.boxes is example.boxes
-
-
-class Named:
-    """Pictures that have names only."""
-
-    def __init__(self, *picture_ids: str) -> None:
-        self.picture_ids = list(picture_ids)
-
-    def __len__(self) -> int:
-        return len(self.picture_ids)
-
-
-def test_data_without_pictures_or_with_one_on_both_sides_are_refused():
-    with pytest.raises(SerialLoRAError, match="no train pictures"):
-        SegmentationData(name="mine", train=Named(), test=Named("a"))
-    with pytest.raises(SerialLoRAError, match="no test pictures"):
-        SegmentationData(name="mine", train=Named("a"), test=Named())
-    with pytest.raises(SerialLoRAError, match="'b' in train and in test"):
-        SegmentationData(name="mine", train=Named("a", "b"), test=Named("b", "c"))
-
-
-def test_a_fingerprint_changes_with_what_the_data_are():
-    def fingerprint(train=("a", "b"), test=("c",), **changes):
-        given = {"name": "mine", "train": Named(*train), "test": Named(*test)} | changes
-        return SegmentationData(**given).fingerprint()
-
-    different = {
-        fingerprint(),
-        fingerprint(name="yours"),
-        fingerprint(scale="paper"),
-        fingerprint(content="drawn otherwise"),
-        fingerprint(train=("a",)),
-        fingerprint(train=("a",), test=("b", "c")),
-        fingerprint(train=("c",), test=("a", "b")),
-    }
-    assert len(different) == 7
-    assert fingerprint(train=("b", "a")) == fingerprint()
-    assert fingerprint(description="other words") == fingerprint()
-
-
-def test_unknown_names_and_scales_are_refused():
-    with pytest.raises(SerialLoRAError, match="food, people, animals, weather, lines"):
-        load_segmentation("cars")
-    with pytest.raises(SerialLoRAError, match="choose one of food"):
-        load_scene_set("cars")
-    for ask in (segmentation_names, lambda scale: load_segmentation("food", scale)):
-        with pytest.raises(SerialLoRAError, match="use tiny or paper"):
-            ask("huge")

@@ -12,22 +12,18 @@ from torchvision.datasets import VOCSegmentation
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data import segmentation_files as module
-from serial_lora_course.data.parts import training_subset
-from serial_lora_course.data.segmentation import load_segmentation, segmentation_names
+from serial_lora_course.data import masks as module
+from serial_lora_course.data.masks import INDEX_FILE, LEAST_SHARE, MaskedPictures
+from serial_lora_course.data.registry import load_segmentation
+from serial_lora_course.data.releases import ReleasedPicture
 from serial_lora_course.data.segmentation_files import (
     FLOODNET_CLASSES,
-    INDEX_FILE,
-    LEAST_SHARE,
-    PAPER_SETS,
-    RELEASES,
+    MASKED_RELEASES,
+    MASKED_SETS,
     VOC_CLASSES,
-    MaskedFile,
-    MaskedPictures,
-    count_files,
     load_segmentation_files,
 )
-from serial_lora_course.paper_tables import paper_results
+from serial_lora_course.data.subsets import training_subset
 from tests.data_scripts.official_archives import (
     FLOOD_SIZE,
     FOOD_CLASSES,
@@ -44,8 +40,8 @@ def copy_of(prepared_root, tmp_path):
     """A release in a data root that a test may spoil; gives the release's folder."""
 
     def copy(release):
-        folder = tmp_path / RELEASES[release].folder
-        shutil.copytree(prepared_root / RELEASES[release].folder, folder)
+        folder = tmp_path / MASKED_RELEASES[release].folder
+        shutil.copytree(prepared_root / MASKED_RELEASES[release].folder, folder)
         (folder / INDEX_FILE).unlink(missing_ok=True)
         return folder
 
@@ -57,13 +53,6 @@ def names_of(part):
 
 
 # --- what is in the sets -------------------------------------------------------------------------
-
-
-def test_the_names_are_those_of_table_iv():
-    table = paper_results()
-    printed = {row["dataset"] for row in table.to_dict("records") if row["where"] == "Table IV"}
-    assert set(PAPER_SETS) == printed
-    assert segmentation_names("paper") == tuple(PAPER_SETS)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +87,7 @@ def read_pixel_by_pixel(path, wanted):
 @pytest.mark.parametrize("name", ["icecream", "pie", "strawberry"])
 def test_food_masks_are_all_pixels_of_the_class(prepared_root, name):
     data = load_segmentation_files(name, prepared_root)
-    (wanted,) = PAPER_SETS[name].classes
+    (wanted,) = MASKED_SETS[name].classes
     number = FOOD_CLASSES.index(wanted)
     for part in (data.train, data.test):
         for example in part:
@@ -162,7 +151,7 @@ def test_voc_classes_are_in_the_order_that_torchvision_uses():
     "release, pictures, classes", [("foodseg103", 8, 5), ("floodnet", 6, 9), ("voc_person", 5, 20)]
 )
 def test_counts_are_of_all_pictures_with_masks(prepared_root, release, pictures, classes):
-    assert count_files(release, prepared_root) == (pictures, classes)
+    assert MASKED_RELEASES[release].count(prepared_root) == (pictures, classes)
 
 
 def test_subsets_fingerprints_and_workers(prepared_root):
@@ -194,7 +183,7 @@ def test_a_picture_whose_mask_lies_as_it_is_stored_is_not_turned(tmp_path):
     turned[0x0112] = 6
     (tmp_path / "a.jpg").write_bytes(picture_bytes(0, (40, 30), exif=turned))
     (tmp_path / "a.png").write_bytes(mask_bytes((40, 30), [(1, 0, 0, 9, 9)]))
-    pictures = MaskedPictures(tmp_path, [MaskedFile("a.jpg", "a.png", "train")], {1: "pie"})
+    pictures = MaskedPictures(tmp_path, [ReleasedPicture("a.jpg", masks=("a.png",))], {1: "pie"})
     with Image.open(tmp_path / "a.jpg") as stored:
         assert np.array_equal(np.asarray(pictures[0].picture), np.asarray(stored.convert("RGB")))
 
@@ -268,13 +257,6 @@ def test_two_masks_of_different_sizes_are_told(copy_of, tmp_path):
         load_segmentation_files("human", tmp_path)
 
 
-@pytest.mark.parametrize("release", RELEASE_OF)
-def test_data_that_are_not_there_name_the_command(tmp_path, release):
-    with pytest.raises(SerialLoRAError, match=f"python data_scripts/{release}.py --root"):
-        load_segmentation(RELEASE_OF[release], "paper", tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     "release, lost",
     [
@@ -287,7 +269,7 @@ def test_data_that_are_not_there_name_the_command(tmp_path, release):
 def test_an_incomplete_folder_is_told(copy_of, tmp_path, release, lost):
     path = copy_of(release) / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(SerialLoRAError, match=f"not complete.*data_scripts/{release}.py"):
+    with pytest.raises(SerialLoRAError, match=f"(not complete|missing).*data_scripts/{release}.py"):
         load_segmentation_files(RELEASE_OF[release], tmp_path)
 
 
@@ -319,13 +301,6 @@ def test_a_set_without_pictures_is_told(copy_of, tmp_path):
         path.write_bytes(mask_bytes(FLOOD_SIZE, [(5, 0, 0, 80, 80)]))  # only water
     with pytest.raises(SerialLoRAError, match="flood has no test pictures"):
         load_segmentation_files("flood", tmp_path)
-
-
-def test_unknown_names():
-    with pytest.raises(SerialLoRAError, match="unknown segmentation data set 'pizza'.*icecream"):
-        load_segmentation("pizza", "paper")
-    with pytest.raises(SerialLoRAError, match="no paper segmentation set 'pizza'.*icecream"):
-        load_segmentation_files("pizza")
 
 
 def test_what_a_mac_leaves_is_no_picture(copy_of, tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import shutil
 
 import numpy as np
@@ -11,21 +10,17 @@ from PIL import Image, ImageOps
 from torchvision.datasets import ImageFolder
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.parts import training_subset
+from serial_lora_course.data.registry import load_style
 from serial_lora_course.data.style_files import (
     ARTBENCH_LIST,
     HELD_OUT,
     METADATA,
-    PAPER_STYLES,
     PLAIN_CAPTION,
+    RELEASE_OF,
     STYLE_RELEASES,
-    count_files,
-    list_files,
     load_style_files,
     title_of,
 )
-from serial_lora_course.data.styles import load_style, style_names
-from serial_lora_course.paper_tables import paper_results
 from tests.data_scripts.official_archives import ARTBENCH, SARA, picture_bytes
 
 STYLE_OF = {"artbench": "art_nouveau", "sara": "barbie"}
@@ -49,13 +44,6 @@ def captions_of(part):
 
 
 # --- what is in the styles -----------------------------------------------------------------------
-
-
-def test_the_names_are_those_of_table_ii():
-    table = paper_results()
-    printed = {row["dataset"] for row in table.to_dict("records") if row["where"] == "Table II"}
-    assert set(PAPER_STYLES) == printed
-    assert style_names("paper") == tuple(PAPER_STYLES)
 
 
 @pytest.mark.parametrize("name", ["art_nouveau", "impressionism"])
@@ -103,7 +91,7 @@ def test_sara_holds_a_fifth_out_and_passes_over_what_nobody_described(prepared_r
     assert f"without one ({len(official) - len(captions)}) are left out" in data.description
 
 
-@pytest.mark.parametrize("name", PAPER_STYLES)
+@pytest.mark.parametrize("name", RELEASE_OF)
 def test_pictures_are_rgb_whatever_they_were(prepared_root, name):
     data = load_style_files(name, prepared_root)
     modes = set()
@@ -135,22 +123,7 @@ def test_a_picture_that_lies_on_its_side_is_turned(copy_of, tmp_path):
 
 @pytest.mark.parametrize("release, pictures", [("artbench", 7), ("sara", 17)])
 def test_counts_are_of_the_papers_styles(prepared_root, release, pictures):
-    assert count_files(release, prepared_root) == (pictures, 2)
-
-
-def test_subsets_fingerprints_and_workers(prepared_root, copy_of, tmp_path):
-    data = load_style_files("barbie", prepared_root)
-    half, whole = (training_subset(data, percent, seed=1) for percent in (50, 100))
-    assert whole[: len(half)] == half and len(half) == round(len(data.train) / 2)
-    assert load_style_files("barbie", prepared_root).fingerprint() == data.fingerprint()
-    in_a_worker = pickle.loads(pickle.dumps(data.train))
-    assert np.array_equal(np.asarray(in_a_worker[-1].picture), np.asarray(data.train[-1].picture))
-    path = copy_of("sara") / "finetune-dataset/BarbieCore" / METADATA
-    assert load_style_files("barbie", tmp_path).fingerprint() == data.fingerprint()
-    path.write_text(path.read_text().replace("pink sofa 3", "red sofa 3"))
-    assert load_style_files("barbie", tmp_path).fingerprint() != data.fingerprint()
-    with pytest.raises(IndexError):
-        data.train[len(data.train)]
+    assert STYLE_RELEASES[release].count(prepared_root) == (pictures, 2)
 
 
 # --- titles --------------------------------------------------------------------------------------
@@ -194,19 +167,12 @@ def test_a_work_without_a_title_is_called_plainly_and_that_is_told(prepared_root
 # --- what goes wrong -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("release", STYLE_OF)
-def test_data_that_are_not_there_name_the_command(tmp_path, release):
-    with pytest.raises(SerialLoRAError, match=f"python data_scripts/{release}.py --root"):
-        load_style(STYLE_OF[release], "paper", tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     "release, lost, message",
     [
         ("artbench", ARTBENCH_LIST, "not complete.*data_scripts/artbench.py"),
-        ("artbench", "train/art_nouveau", "3 pictures of ArtBench-10 are missing"),
-        ("sara", "finetune-dataset/BarbieCore/3.png", r"1 pictures .* are missing, .*3\.png"),
+        ("artbench", "train/art_nouveau", "3 files of ArtBench-10 are missing"),
+        ("sara", "finetune-dataset/BarbieCore/3.png", r"1 files .* are missing, .*3\.png"),
         ("sara", f"finetune-dataset/BarbieCore/{METADATA}", "begins with Barbie .* has 0"),
     ],
 )
@@ -273,7 +239,7 @@ def test_a_line_of_metadata_that_says_too_little_is_told(copy_of, tmp_path, line
 def test_a_picture_listed_twice_is_told(copy_of, tmp_path):
     path = copy_of("sara") / "finetune-dataset/BarbieCore" / METADATA
     path.write_text(path.read_text() + path.read_text())
-    with pytest.raises(SerialLoRAError, match=r"lists the picture .*\.png' 2 times|in train and"):
+    with pytest.raises(SerialLoRAError, match=r"lists the picture .*\.png' twice|in train and"):
         load_style_files("barbie", tmp_path)
 
 
@@ -284,8 +250,8 @@ def test_metadata_cannot_lead_out_of_the_folder(copy_of, tmp_path, secret):
     name = secret if secret.startswith("..") else f"{tmp_path}{secret}"
     path = folder / "finetune-dataset/BarbieCore" / METADATA
     path.write_text(json.dumps({"file_name": name, "text": "a secret"}) + "\n")
-    with pytest.raises(SerialLoRAError, match="1 pictures of SaRA's style pictures are missing"):
-        list_files("sara", "barbie", tmp_path)
+    with pytest.raises(SerialLoRAError, match="1 files of SaRA's style pictures are missing"):
+        load_style_files("barbie", tmp_path)
 
 
 def test_a_damaged_picture_is_told_when_it_is_opened(copy_of, tmp_path):
@@ -298,10 +264,3 @@ def test_a_damaged_picture_is_told_when_it_is_opened(copy_of, tmp_path):
     path.unlink()
     with pytest.raises(SerialLoRAError, match=r"zodiac-1896\.jpg is missing"):
         data.test[0]
-
-
-def test_unknown_names():
-    with pytest.raises(SerialLoRAError, match="unknown style 'baroque'.*barbie"):
-        load_style("baroque", "paper")
-    with pytest.raises(SerialLoRAError, match="no paper style 'baroque'.*barbie"):
-        load_style_files("baroque")

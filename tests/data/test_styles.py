@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from skimage.color import deltaE_cie76, rgb2lab
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data import style_sets
 from serial_lora_course.data.emoji import MARGIN, Concept, load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
-from serial_lora_course.data.parts import training_subset
+from serial_lora_course.data.registry import load_style
 from serial_lora_course.data.renderings import (
     CELLS,
     CONTRAST,
@@ -29,23 +27,18 @@ from serial_lora_course.data.renderings import (
 )
 from serial_lora_course.data.style_sets import (
     ARCADE,
+    GROUPS,
     LAMPLIGHT,
     PICTURES,
     SIZE,
     TINY_STYLES,
+    caption,
     choose_things,
     load_tiny_style,
     render,
-)
-from serial_lora_course.data.styles import (
-    GROUPS,
-    StyleData,
-    StyleExample,
-    caption,
-    load_style,
-    style_names,
     things,
 )
+from serial_lora_course.data.types import StyleExample
 
 EVERY_STYLE = pytest.mark.parametrize("name", list(TINY_STYLES))
 LOOKED_AT = slice(None, None, 25)
@@ -66,11 +59,6 @@ def examples_of(name: str, part: str = "train") -> list[StyleExample]:
 
 
 # --- what trains, and what is held out -----------------------------------------------------------
-
-
-def test_there_are_four_styles_as_the_paper_has():
-    assert len(style_names("tiny")) == len(style_names("paper")) == 4
-    assert style_names() == tuple(TINY_STYLES)
 
 
 def test_the_things_are_the_same_in_every_style_and_known_to_the_base():
@@ -155,14 +143,6 @@ def test_styles_are_told_apart_and_colours_are_part_of_what_a_style_is(monkeypat
     monkeypatch.setitem(TINY_STYLES, "night", paler)
     changed = load_tiny_style.__wrapped__("night").fingerprint()
     assert changed != load_style("night").fingerprint()
-
-
-def test_shares_of_the_training_pictures_are_nested():
-    data = load_style("line")
-    fifth, half, whole = (training_subset(data, percent, seed=1) for percent in (20, 50, 100))
-    assert (len(fifth), len(half)) == (60, 150) and sorted(whole) == list(range(300))
-    assert whole[:150] == half and half[:60] == fifth
-    assert training_subset(data, 20, seed=2) != fifth
 
 
 # --- on paper ------------------------------------------------------------------------------------
@@ -326,44 +306,3 @@ def test_a_round_drawing_stays_symmetric_as_pixels():
 
 
 # --- refusals ------------------------------------------------------------------------------------
-
-
-class Named:
-    """Pictures that have names only."""
-
-    def __init__(self, *picture_ids: str) -> None:
-        self.picture_ids = list(picture_ids)
-
-    def __len__(self) -> int:
-        return len(self.picture_ids)
-
-
-@pytest.mark.parametrize(
-    ("mode", "words", "message"),
-    [("L", "a cat", "of mode L"), ("RGBA", "a cat", "of mode RGBA"), ("RGB", " ", "no caption")],
-)
-def test_an_example_that_is_not_whole_is_refused(mode, words, message):
-    with pytest.raises(SerialLoRAError, match=f"the picture 7 .*{message}|the picture 7 has"):
-        StyleExample(Image.new(mode, (4, 4)), words, "the picture 7")
-
-
-def test_data_that_would_mix_pictures_up_are_refused():
-    for train, test, message in (
-        (Named(), Named("a"), "no train pictures"),
-        (Named("a"), Named(), "no test pictures"),
-        (Named("a", "b"), Named("b", "c"), "'b' in train and in test"),
-        (Named("a", "b", "a"), Named("c"), "lists the picture 'a' 2 times"),
-        (Named("a"), Named("c", "c", "c"), "lists the picture 'c' 3 times"),
-    ):
-        with pytest.raises(SerialLoRAError, match=message):
-            StyleData(name="mine", train=train, test=test)
-
-
-def test_unknown_names_and_scales_are_refused():
-    with pytest.raises(SerialLoRAError, match="openmoji, line, night, pixel"):
-        load_style("watercolour")
-    with pytest.raises(SerialLoRAError, match="choose one of openmoji"):
-        load_tiny_style("watercolour")
-    for ask in (style_names, lambda scale: load_style("line", scale)):
-        with pytest.raises(SerialLoRAError, match="use tiny or paper"):
-            ask("huge")

@@ -11,7 +11,7 @@ from segment_anything import sam_model_registry
 from typer.testing import CliRunner
 
 from data_scripts import sam_weights
-from serial_lora_course.data.download import FileFacts
+from data_scripts.fetching.download import FileFacts
 from serial_lora_course.models.sam import PAPER_FILE, build_sam, load_sam, tiny_architecture
 
 

@@ -23,7 +23,7 @@ from data_scripts.pretraining.sd3_autoencoder import (
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.emoji import STYLES, load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
-from serial_lora_course.data.styles import caption, things
+from serial_lora_course.data.style_sets import caption, things
 from tests.labs.lab_models import same_tensors
 from tests.models.sd3_models import SMALL_AUTOENCODER, SMALL_TRANSFORMER, small_autoencoder
 

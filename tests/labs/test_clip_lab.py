@@ -12,8 +12,9 @@ from PIL import Image
 
 from serial_lora import adapters
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data import classification
-from serial_lora_course.data.classification import ClassificationData, load_classification
+from serial_lora_course.data.classification_files import CLASSIFICATION_RELEASES
+from serial_lora_course.data.registry import load_classification
+from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.labs import clip as lab
 from serial_lora_course.labs import runs
 from serial_lora_course.labs.methods import METHODS, get_method
@@ -372,7 +373,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(tmp_path
 @pytest.fixture(scope="module")
 def paper_root(tmp_path_factory):
     """EuroSAT prepared from an archive laid out like the official one, with few pictures."""
-    from serial_lora_course.data.sources import archive_folder, prepare
+    from data_scripts.fetching.sources import archive_folder, prepare
 
     root = tmp_path_factory.mktemp("paper")
     source = import_module("data_scripts.eurosat").SOURCE
@@ -443,7 +444,7 @@ def test_the_scales_own_settings():
     assert lab.lab_config("paper").rank == 32 and lab.lab_config("paper").epochs == 50
     assert lab.lab_config("tiny", rank=None, lr=5e-4) == replace(lab.TINY, lr=5e-4)
     assert lab.PAPER.steps(16 * 37) == 925 and lab.PAPER.steps(3) == 50
-    assert VISION["width"] == 16 and set(classification.PAPER_DATASETS) > {"eurosat", "dtd"}
+    assert VISION["width"] == 16 and set(CLASSIFICATION_RELEASES) > {"eurosat", "dtd"}
 
 
 def test_methods_are_the_papers_four_and_one_at_equal_budget():

@@ -16,7 +16,7 @@ from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import inject
 from serial_lora_course.data.scenes import box_of
-from serial_lora_course.data.segmentation import SegmentationExample
+from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.labs import sam as lab
 from serial_lora_course.labs.memory import saved_activation_bytes
 from serial_lora_course.labs.sam import (

@@ -13,7 +13,7 @@ from segment_anything import SamPredictor, sam_model_registry
 from serial_lora import adapters
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data import segmentation_sets
-from serial_lora_course.data.parts import training_subset
+from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.labs import runs
 from serial_lora_course.labs import sam as lab
 from serial_lora_course.labs.methods import METHODS

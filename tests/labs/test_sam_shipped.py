@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from serial_lora_course.data.segmentation import load_segmentation, segmentation_names
+from serial_lora_course.data.registry import dataset_names, load_segmentation
 from serial_lora_course.labs.frames import frame
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.records import shipped_records
@@ -14,7 +14,7 @@ from serial_lora_course.labs.sam import base_measures, lab_config
 from serial_lora_course.models.sam import load_sam
 from serial_lora_course.models.weights import tiny_file
 
-SETS, PERCENTS, SEEDS = segmentation_names("tiny"), (20, 50, 100), (1, 2, 3)
+SETS, PERCENTS, SEEDS = dataset_names("segmentation"), (20, 50, 100), (1, 2, 3)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from PIL import Image
 from serial_lora import adapters
 from serial_lora.errors import SerialLoRAError
 from serial_lora.picture_metrics import frechet_distance
-from serial_lora_course.data.styles import StyleData, StyleExample
+from serial_lora_course.data.types import StyleData, StyleExample
 from serial_lora_course.labs import runs
 from serial_lora_course.labs import sd3 as lab
 from serial_lora_course.labs.methods import METHODS

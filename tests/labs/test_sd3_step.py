@@ -12,7 +12,7 @@ from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.flow import add_noise
 from serial_lora.injection import inject
-from serial_lora_course.data.styles import StyleExample
+from serial_lora_course.data.types import StyleExample
 from serial_lora_course.labs import sd3 as lab
 from serial_lora_course.labs.sd3_inputs import (
     EncodedPicture,

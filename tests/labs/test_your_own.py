@@ -27,13 +27,8 @@ from serial_lora import attention as families
 from serial_lora.attention import find_attention_sites
 from serial_lora.sites import AttentionSite, Projection
 from serial_lora_course.checks.lesson_10 import dense_outputs
-from serial_lora_course.data.classification import load_folder
-from serial_lora_course.data.folder import (
-    EXAMPLE_CLASSES,
-    class_sizes,
-    examine_folder,
-    write_example_folder,
-)
+from serial_lora_course.data.example_folder import EXAMPLE_CLASSES, write_example_folder
+from serial_lora_course.data.folder import class_sizes, examine_folder, load_folder
 from serial_lora_course.labs.own import (
     IMAGENET,
     OPENAI,

@@ -13,7 +13,7 @@ from segment_anything.modeling import Sam
 
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.injection import inject
-from serial_lora_course.data.segmentation import SegmentationData, SegmentationExample
+from serial_lora_course.data.types import SegmentationData, SegmentationExample
 from serial_lora_course.models import sam as sam_backbones
 from serial_lora_course.models.sam import build_sam
 

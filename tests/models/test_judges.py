@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.picture_metrics import frechet_distance
+from serial_lora_course.data.registry import dataset_names
 from serial_lora_course.data.style_sets import load_tiny_style
-from serial_lora_course.data.styles import style_names
 from serial_lora_course.models import judges
 from serial_lora_course.models.clip import load_clip
 from serial_lora_course.models.judges import (
@@ -251,7 +251,7 @@ def test_the_model_is_left_without_hooks_even_after_a_failure(monkeypatch):
 @pytest.fixture(scope="module")
 def halves(judge):
     """For both kinds of features: style -> features of one half of its drawings, and the other."""
-    pictures = {name: drawings(name, step=2)[0] for name in style_names()}
+    pictures = {name: drawings(name, step=2)[0] for name in dataset_names("style")}
     kinds = {"picture": judge.picture_features, "clip": judge.clip_features}
     features = {kind: {n: see(p) for n, p in pictures.items()} for kind, see in kinds.items()}
     return {
@@ -267,8 +267,8 @@ def distances(parts: dict) -> dict[tuple[str, str], float]:
 
 def test_halves_of_one_style_are_nearer_than_two_styles(halves):
     found = distances(halves["picture"])
-    for name in style_names():
-        others = [b for b in style_names() if b != name]
+    for name in dataset_names("style"):
+        others = [b for b in dataset_names("style") if b != name]
         assert found[name, name] < 0.9 * min(found[name, b] for b in others)
 
 
@@ -301,7 +301,7 @@ def test_styles_are_the_classifiers_in_the_judges_order(judge):
         right = expected[:, classifier.names.index(name)].float()
         torch.testing.assert_close(found[:, column], right, **CLOSE)
     assert judge.style_of(pictures) == ["night"] * 4 + ["pixel"] * 4
-    assert set(style_names()) < set(judge.styles) == set(classifier.names)
+    assert set(dataset_names("style")) < set(judge.styles) == set(classifier.names)
 
 
 def test_pictures_of_other_sizes_have_a_style_too(judge):
@@ -358,13 +358,16 @@ def test_inception_sees_the_central_square_of_pictures_of_any_size(paper):
 
 def test_styles_of_the_paper_are_told_by_the_likeliest_prompt(paper):
     pictures = colours((30, 20), (20, 50), (16, 16), (8, 8))
-    words = [name.replace("_", " ") for name in style_names("paper")]
+    words = [name.replace("_", " ") for name in dataset_names("style", "paper")]
     prompts = [f"a picture in the style of {word}." for word in words] + ["a photo."]
     images, texts = paper.clip_features(pictures).numpy(), paper.text_features(prompts).numpy()
     scores = np.exp(np.exp(paper.clip.model.logit_scale.item()) * (images @ texts.T))
     expected = scores / scores.sum(1, keepdims=True)
     np.testing.assert_allclose(paper.style_probabilities(pictures), expected, atol=1e-4)
-    assert paper.styles == (*style_names("paper"), "photo") and "art_nouveau" in paper.styles
+    assert (
+        paper.styles == (*dataset_names("style", "paper"), "photo")
+        and "art_nouveau" in paper.styles
+    )
     assert paper.style_of(pictures) == [paper.styles[i] for i in expected.argmax(1)]
 
 

@@ -7,8 +7,13 @@ from torch.nn import functional as F
 
 from data_scripts.pretraining.styles import drawings, pretrain, spare_things, worn
 from serial_lora_course.data.emoji_sets import hidden_codepoints
-from serial_lora_course.data.style_sets import SIZE, TINY_STYLES, choose_things, load_tiny_style
-from serial_lora_course.data.styles import GROUPS
+from serial_lora_course.data.style_sets import (
+    GROUPS,
+    SIZE,
+    TINY_STYLES,
+    choose_things,
+    load_tiny_style,
+)
 from serial_lora_course.models.style_classifier import (
     BASE,
     LEVELS,

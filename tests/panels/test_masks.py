@@ -20,7 +20,7 @@ from serial_lora import (
     set_scale,
 )
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.segmentation import SegmentationExample
+from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.figures.masks import overlay
 from serial_lora_course.labs.sam import predict_masks
 from serial_lora_course.models.sam import SamBackbone

@@ -1,9 +1,9 @@
 """From a web address to a folder that the labs can load: what every data script shares.
 
 A script in ``data_scripts/`` holds one :class:`DataSource` (addresses, hashes, licence, how to
-cite) and hands it to :func:`command`. The work is here: download, verify, unpack, put into the
-layout in which the labs read it, list it as they will and count, and only then let the folder
-appear.
+cite) and hands it to :func:`data_scripts.fetching.command.command`. The work is here: download,
+verify, unpack, put into the layout in which the labs read it, list it as they will and count, and
+only then let the folder appear.
 
 Hashes are the official MD5s, as torchvision carries them. SHA-256 values have no official source;
 they are recorded in ``NAME.sources.json`` beside the data at the first download that passes the
@@ -15,21 +15,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-import typer
-from filelock import FileLock, Timeout
-
+from data_scripts.fetching.disk import one_at_a_time
+from data_scripts.fetching.download import FileFacts, download
+from data_scripts.fetching.unpack import extract
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.classification import PAPER_DATASETS, list_pictures
-from serial_lora_course.data.download import FileFacts, data_root, download, extract
-from serial_lora_course.data.segmentation_files import RELEASES, count_files
-from serial_lora_course.data.style_files import STYLE_RELEASES
-from serial_lora_course.data.style_files import count_files as count_style_files
+from serial_lora_course.data.folders import data_root
+from serial_lora_course.data.registry import RELEASES
+from serial_lora_course.data.releases import Release
 from serial_lora_course.files import write_json
 
 
@@ -50,22 +46,19 @@ class Archive:
 
     file_name: str
     urls: tuple[str, ...]
-    facts: FileFacts
+    facts: FileFacts = FileFacts()
     moves: Mapping[str, str] = field(default_factory=dict)
     packed_anew: bool = False
     inner: Mapping[str, str] = field(default_factory=dict)
     keep_as: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """A data set on the web.
+    """Where a release comes from.
 
     Attributes:
-        name: as in :data:`serial_lora_course.data.classification.PAPER_DATASETS`,
-            :data:`serial_lora_course.data.segmentation_files.RELEASES` or
-            :data:`serial_lora_course.data.style_files.STYLE_RELEASES`.
-        title: for people.
+        name: of the release, see :data:`serial_lora_course.data.registry.RELEASES`.
         homepage, licence, citation: where it comes from and on which terms.
         archives: the files it consists of.
         pictures, classes: how many the labs should find (those CoOp uses, those with masks, or
@@ -76,7 +69,6 @@ class DataSource:
     """
 
     name: str
-    title: str
     homepage: str
     licence: str
     citation: str
@@ -88,62 +80,39 @@ class DataSource:
     browser_address: str = ""
 
     @property
-    def folder(self) -> str:
-        """Where the labs look for it, below the data root."""
-        if self.name in RELEASES:
-            return RELEASES[self.name].folder
-        if self.name in STYLE_RELEASES:
-            return STYLE_RELEASES[self.name].folder
-        return PAPER_DATASETS[self.name].folder
+    def release(self) -> Release:
+        """How the labs read it."""
+        return RELEASES[self.name]
 
-    def count(self, root: Path) -> tuple[int, int]:
-        """How many pictures and classes the labs find below a data root.
-
-        Raises:
-            SerialLoRAError: it is not there, or not complete.
-        """
-        if self.name in RELEASES:
-            return count_files(self.name, root)
-        if self.name in STYLE_RELEASES:
-            return count_style_files(self.name, root)
-        listed = list_pictures(self.name, root)
-        return len(listed), len({row.class_name for row in listed})
-
-    def contents(self, pictures: int, classes: int) -> str:
-        """So many pictures and classes in words."""
-        if self.name in STYLE_RELEASES:
-            return f"{pictures:,} captioned pictures in {classes} styles"
-        what = "pictures with masks of" if self.name in RELEASES else "pictures in"
-        return f"{pictures:,} {what} {classes} classes"
-
-    def describe(self) -> str:
+    def help(self) -> str:
         """Several short paragraphs for ``--help``."""
         sizes = [archive.facts.size for archive in self.archives]
         size = "not known" if None in sizes else f"{sum(filter(None, sizes)) / 1e9:.2f} GB"
-        return (
-            f"Fetch, verify and prepare {self.title}: "
-            f"{self.contents(self.pictures, self.classes)}.\n\n"
-            f"Download size: {size}. Licence: {self.licence}. Home: {self.homepage}\n\n"
-            f"Cite: {self.citation}\n\n"
-            f"{self.note + chr(10) + chr(10) if self.note else ''}"
-            f"{self._ways()}"
-        )
-
-    def _ways(self) -> str:
-        """How its archives come to this machine."""
         names = " and ".join(archive.file_name for archive in self.archives)
         place = f"ROOT/archives/{self.name}/"
         if self.browser_address:
-            return (
+            ways = (
                 f"The archive comes by a browser only, from {self.browser_address}: save it as "
                 f"{names} in {place} and run the command."
             )
-        packed_anew = any(archive.packed_anew for archive in self.archives)
-        again = "a broken download starts anew" if packed_anew else "it goes on where it stopped"
-        return (
-            f"Run the command again after an interruption: {again}. Without a network, put "
-            f"{names} into {place} by hand and run it."
+        else:
+            packed_anew = any(archive.packed_anew for archive in self.archives)
+            again = (
+                "a broken download starts anew" if packed_anew else "it goes on where it stopped"
+            )
+            ways = (
+                f"Run the command again after an interruption: {again}. Without a network, put "
+                f"{names} into {place} by hand and run it."
+            )
+        paragraphs = (
+            f"Fetch, verify and prepare {self.release.title}: "
+            f"{self.release.describe(self.pictures, self.classes)}.",
+            f"Download size: {size}. Licence: {self.licence}. Home: {self.homepage}",
+            f"Cite: {self.citation}",
+            self.note,
+            ways,
         )
+        return "\n\n".join(filter(None, paragraphs))
 
 
 def archive_folder(source: DataSource, root: Path) -> Path:
@@ -165,7 +134,7 @@ def prepare(
 
     Args:
         source: the data set.
-        root: folder of all data; see :func:`serial_lora_course.data.download.data_root`.
+        root: folder of all data; see :func:`serial_lora_course.data.folders.data_root`.
         base_url: fetch ``BASE_URL/FILE_NAME`` instead of the official addresses.
         other_archives: accept archives that are not the official ones (a mirror with a part of
             the pictures, for a class). Their hashes are recorded at first use, and the number of
@@ -181,8 +150,7 @@ def prepare(
         SerialLoRAError: with the remedy; no half-made folder is left behind.
     """
     root = data_root(root)
-    folder = root / source.folder
-    archives = archive_folder(source, root)
+    folder, archives = root / source.release.folder, archive_folder(source, root)
     temporary = root / f".{source.name}.preparing"
     with one_at_a_time(archives / ".lock", source.name):
         if folder.exists():
@@ -190,30 +158,23 @@ def prepare(
             return folder
         if source.password_at and password is None and not other_archives:
             raise SerialLoRAError(
-                f"the archive of {source.title} is locked; its publisher prints the password at "
-                f"{source.password_at}: give it with --password, or put the unpacked folder at "
-                f"{folder} and run the same command again."
+                f"the archive of {source.release.title} is locked; its publisher prints the "
+                f"password at {source.password_at}: give it with --password, or put the unpacked "
+                f"folder at {folder} and run the same command again."
             )
         if source.browser_address and base_url is None:
             _require_by_hand(source, root)
-        paths = [
-            fetch(
-                archive,
-                archives,
-                sources_file(source.name, root),
-                base_url=base_url,
-                other_file=other_archives,
-                progress=progress,
-            )
-            for archive in source.archives
-        ]
+        record = sources_file(source.name, root)
+        options = dict(base_url=base_url, other_file=other_archives, progress=progress)
+        paths = [fetch(archive, archives, record, **options) for archive in source.archives]
         shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
         try:
+            target = temporary / source.release.folder
             for archive, path in zip(source.archives, paths, strict=True):
-                _arrange(archive, path, temporary / source.folder, temporary, password, progress)
+                _arrange(archive, path, target, temporary, password, progress)
             _check_counts(source, temporary, other_archives)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(temporary / source.folder, folder)
+            os.replace(target, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         if remove_archives:
@@ -228,9 +189,9 @@ def _require_by_hand(source: DataSource, root: Path) -> None:
     missing = [str(place) for place in places if not place.exists()]
     if missing:
         raise SerialLoRAError(
-            f"only a browser gets {source.title} from {source.browser_address}: save the archive "
-            f"there as {' and '.join(missing)}, or put the unpacked folder at "
-            f"{root / source.folder}, and run the same command again."
+            f"only a browser gets {source.release.title} from {source.browser_address}: save the "
+            f"archive there as {' and '.join(missing)}, or put the unpacked folder at "
+            f"{root / source.release.folder}, and run the same command again."
         )
 
 
@@ -266,17 +227,17 @@ def _arrange(
 
 def _check_counts(source: DataSource, root: Path, other_archives: bool) -> None:
     """List the data set as the labs will, and count."""
-    pictures, classes = source.count(root)
+    pictures, classes = source.release.count(root)
     if (pictures, classes) == (source.pictures, source.classes):
         return
-    found = source.contents(pictures, classes)
+    found = source.release.describe(pictures, classes)
     if other_archives and pictures:
-        typer.echo(f"{source.name}: {found} (the official set has {source.pictures:,})")
+        print(f"{source.name}: {found} (the official set has {source.pictures:,})")
         return
     raise SerialLoRAError(
         f"{source.name} has {found} where {source.pictures:,} in {source.classes} are expected; "
-        f"move {root / source.folder} away and run `python data_scripts/{source.name}.py` again, "
-        "or add --other-archives if it is meant to be another selection."
+        f"move {root / source.release.folder} away and run `python data_scripts/{source.name}.py` "
+        "again, or add --other-archives if it is meant to be another selection."
     )
 
 
@@ -368,107 +329,3 @@ def _read_record(path: Path) -> dict[str, dict[str, int | str]]:
         raise SerialLoRAError(
             f"{path} cannot be read ({error}); delete it, and it is recorded anew."
         ) from error
-
-
-class one_at_a_time:
-    """Two runs of one script must not write the same files; the second says so and ends."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        self.path, self.name = path, name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SerialLoRAError(
-                f"{path.parent} cannot be made ({error.strerror}); choose another folder with "
-                "--root or SERIAL_LORA_DATA."
-            ) from error
-        self.lock = FileLock(path)
-
-    def __enter__(self) -> None:
-        try:
-            self.lock.acquire(blocking=False)
-        except Timeout as error:
-            raise SerialLoRAError(
-                f"another run is preparing {self.name} in {self.path.parent}; wait for it to end."
-            ) from error
-
-    def __exit__(self, *exception: object) -> None:
-        self.lock.release()
-
-
-# --- the command line of a script ----------------------------------------------------------------
-
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
-WeightsRoot = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of all data. Without it: $SERIAL_LORA_DATA, else the data folder of your "
-        "account. The weights go to ROOT/weights/."
-    ),
-]
-
-
-@contextmanager
-def told_in_one_sentence() -> Iterator[None]:
-    """End a script with exit code 2 and the error's own sentence, where the user can mend it."""
-    try:
-        yield
-    except SerialLoRAError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
-
-
-def command(source: DataSource) -> typer.Typer:
-    """The command of one data script."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-    @app.command(help=source.describe())
-    def main(
-        root: Annotated[
-            Path | None,
-            typer.Option(
-                help="Folder of all data sets. Without it: $SERIAL_LORA_DATA, else the data "
-                "folder of your account."
-            ),
-        ] = None,
-        base_url: Annotated[
-            str | None,
-            typer.Option(help="Fetch BASE_URL/FILE instead of the official addresses."),
-        ] = None,
-        other_archives: Annotated[
-            bool,
-            typer.Option(
-                "--other-archives",
-                help="Accept archives that are not the official ones (a selection for a class).",
-            ),
-        ] = False,
-        remove_archives: Annotated[
-            bool,
-            typer.Option("--remove-archives", help="Delete the archives once all is unpacked."),
-        ] = False,
-        password: Annotated[
-            str | None,
-            typer.Option(help="Of an archive that is locked, as its publisher prints it."),
-        ] = None,
-        quiet: Quiet = False,
-    ) -> None:
-        with told_in_one_sentence():
-            folder = prepare(
-                source,
-                root,
-                base_url=base_url,
-                other_archives=other_archives,
-                remove_archives=remove_archives,
-                password=password,
-                progress=not quiet,
-            )
-        typer.echo(f"{source.title} is ready: {folder}")
-        if source.name in PAPER_DATASETS:
-            coop_file = folder / PAPER_DATASETS[source.name].coop_file
-            if not coop_file.exists():
-                typer.echo(f"For CoOp's own split, as in the paper, put it there: {coop_file}")
-        kept = archive_folder(source, data_root(root))
-        if any((kept / archive.file_name).exists() for archive in source.archives):
-            typer.echo(f"The archives are kept in {kept}; delete them if you need the space.")
-
-    return app

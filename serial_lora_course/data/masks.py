@@ -1,0 +1,226 @@
+"""Masks in files: pixels that are numbers, and the pictures they belong to.
+
+**Specks.** A mask of less than :data:`LEAST_SHARE` of its picture is left out, and a picture
+without any other mask with it: at SAM's input size that is a few cells of the grid on which the
+mask decoder draws, too little to measure. Masks that are kept are kept whole.
+
+**Orientation.** Masks lie as they are stored. A picture is turned as its camera recorded (EXIF)
+if it fits its mask then, else taken as it is stored; if it fits neither way, it is refused.
+
+Pictures and masks are opened when they are asked for. Which picture holds what is found once, by
+opening every mask, and kept in ``masks_serial_lora.json`` beside the data; a mask whose size or time of
+change differs is opened again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_whole
+from serial_lora_course.data.pictures import read_picture
+from serial_lora_course.data.releases import ReleasedPicture
+from serial_lora_course.data.types import SegmentationExample
+
+#: The smallest mask that counts, as a share of its picture's pixels.
+LEAST_SHARE = 1e-4
+INDEX_FILE = "masks_serial_lora.json"
+INDEX_FORMAT = "serial-lora masks 1"
+BACKGROUND, VOID = 0, 255  # VOID: PASCAL VOC's band round objects, which belongs to nothing
+READERS = 8  # masks decoded at a time; Pillow's decoders let other threads run
+
+
+class Label(NamedTuple):
+    """What a number in a mask stands for: a class or, where they are told apart, an object.
+
+    Attributes:
+        number: in the mask.
+        class_number: what it is.
+        share: of the picture's pixels.
+    """
+
+    number: int
+    class_number: int
+    share: float
+
+
+class MaskedPictures:
+    """Pictures with the masks of some classes; each is opened when it is asked for.
+
+    Args:
+        folder: what the files' paths are relative to.
+        files: the pictures, every one with at least one mask to show.
+        wanted: number in the masks -> name, of the classes that count.
+    """
+
+    def __init__(
+        self, folder: Path, files: Sequence[ReleasedPicture], wanted: Mapping[int, str]
+    ) -> None:
+        self.folder, self.files, self.wanted = folder, list(files), dict(wanted)
+        self.picture_ids = [file.picture_id for file in files]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> SegmentationExample:
+        file = self.files[index]
+        numbers, labels = read_labels(self.folder, file)
+        kept = [label for label in labels if counts(label, self.wanted)]
+        if not kept:
+            raise SerialLoRAError(
+                f"{self.folder / file.masks[0]} does not show {' or '.join(self.wanted.values())} "
+                "any more; the file was changed, so load the data set anew."
+            )
+        height, width = numbers.shape
+        picture = _picture_of_size(self.folder / file.picture_id, (width, height))
+        masks = np.stack([numbers == label.number for label in kept])
+        names = tuple(self.wanted[label.class_number] for label in kept)
+        return SegmentationExample(picture, masks, names, file.picture_id)
+
+
+def counts(label: Label, wanted: Mapping[int, str]) -> bool:
+    """Whether it is of a class that counts, and no speck."""
+    return label.class_number in wanted and label.share >= LEAST_SHARE
+
+
+def _picture_of_size(path: Path, size: tuple[int, int]) -> Image.Image:
+    """A picture that fits masks of (width, height), turned upright or as it is stored."""
+    for upright in (True, False):
+        picture = read_picture(path, upright)
+        if picture.size == size:
+            return picture
+    raise SerialLoRAError(
+        f"the picture {path} is {picture.width} x {picture.height} and its mask {size[0]} x "
+        f"{size[1]} pixels; restore both from the official archive."
+    )
+
+
+def read_labels(folder: Path, file: ReleasedPicture) -> tuple[np.ndarray, list[Label]]:
+    """A picture's numbers, uint8 (H, W), and what those that occur stand for.
+
+    Raises:
+        SerialLoRAError: a mask is missing, cannot be read, or is no mask.
+    """
+    classes, *numbered = (_read_mask(folder / path) for path in file.masks)
+    if not numbered:
+        shares = _shares(classes)
+        return np.asarray(classes), [Label(n, n, share) for n, share in shares.items()]
+    (objects,) = numbered
+    if objects.size != classes.size:
+        raise SerialLoRAError(
+            f"{folder / file.masks[1]} is not of the same size as {folder / file.masks[0]}; "
+            "restore both from the official archive."
+        )
+    numbers, class_numbers = np.asarray(objects), np.asarray(classes)
+    labels = [
+        Label(n, int(np.bincount(class_numbers[numbers == n]).argmax()), share)
+        for n, share in _shares(objects).items()
+    ]
+    return numbers, labels
+
+
+def _shares(mask: Image.Image) -> dict[int, float]:
+    """The numbers that occur, background and void left out, and their share of the pixels."""
+    pixels = mask.width * mask.height
+    return {
+        number: count / pixels
+        for number, count in enumerate(mask.histogram())
+        if count and number not in (BACKGROUND, VOID)
+    }
+
+
+def _read_mask(path: Path) -> Image.Image:
+    """A mask file whose pixels are numbers: grey values, or places in its palette."""
+    try:
+        with Image.open(path) as mask:
+            mask.load()
+    except FileNotFoundError as error:
+        raise SerialLoRAError(
+            f"the mask {path} is missing; restore it, or prepare the data set anew."
+        ) from error
+    except Exception as error:  # decoders raise half a dozen unrelated kinds on damaged files
+        raise SerialLoRAError(
+            f"the mask {path} cannot be read ({error}); restore it from the official archive."
+        ) from error
+    if mask.mode not in ("L", "P"):
+        raise SerialLoRAError(
+            f"{path} is a picture of mode {mask.mode}, not a mask of class numbers; restore it "
+            "from the official archive."
+        )
+    return mask
+
+
+# --- which picture holds what, found once --------------------------------------------------------
+
+Stamp = list[int]  # size and time of change of every mask of a picture
+
+
+def find_labels(
+    folder: Path, files: Sequence[ReleasedPicture], title: str
+) -> dict[ReleasedPicture, list[Label]]:
+    """What each picture holds, read from the index beside the data as far as that is current.
+
+    Raises:
+        SerialLoRAError: a mask cannot be read; the index is as it was.
+    """
+    path = folder / INDEX_FILE
+    known = _read_index(path)
+    stamps = {file: _stamp(folder, file) for file in files}
+    stale = [file for file in files if known.get(file.picture_id, (None,))[0] != stamps[file]]
+    fresh = dict(zip(stale, _open_masks(folder, stale, title), strict=True))
+    labels = {f: fresh[f] if f in fresh else known[f.picture_id][1] for f in files}
+    if stale:
+        _keep_index(path, {f.picture_id: (stamps[f], labels[f]) for f in files})
+    return labels
+
+
+def _stamp(folder: Path, file: ReleasedPicture) -> Stamp:
+    states = [os.stat(folder / mask) for mask in file.masks]
+    return [number for state in states for number in (state.st_size, state.st_mtime_ns)]
+
+
+def _open_masks(folder: Path, files: Sequence[ReleasedPicture], title: str) -> list[list[Label]]:
+    """What some pictures hold; with a bar on standard error, if there are any."""
+    with ThreadPoolExecutor(READERS) as readers:
+        found = track(
+            readers.map(lambda file: read_labels(folder, file)[1], files),
+            description=f"reading the masks of {title}, once",
+            total=len(files),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not files,
+        )
+        return list(found)
+
+
+def _read_index(path: Path) -> dict[str, tuple[Stamp, list[Label]]]:
+    """What the index says; nothing where there is none, or none that can be read."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["format"] != INDEX_FORMAT:
+            return {}
+        return {
+            picture_id: (stamp, [Label(int(n), int(c), float(share)) for n, c, share in labels])
+            for picture_id, (stamp, labels) in content["pictures"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _keep_index(path: Path, entries: Mapping[str, tuple[Stamp, list[Label]]]) -> None:
+    content = {"format": INDEX_FORMAT, "pictures": entries}
+    try:
+        write_whole(path, json.dumps(content).encode())
+    except OSError:
+        # A shared, read-only data folder: the masks are opened again next time.
+        return

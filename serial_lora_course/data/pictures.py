@@ -1,0 +1,84 @@
+"""Picture files: read as RGB whatever they are, one by one when they are asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from serial_lora.errors import SerialLoRAError
+
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+
+
+class PictureFiles:
+    """Picture files with labels; each is opened when it is asked for.
+
+    Args:
+        folder: what the names are relative to.
+        picture_ids: (N,) POSIX paths below ``folder``.
+        labels: (N,) their classes.
+        upright: turn pictures as their camera recorded (EXIF); published data sets are taken as
+            they are, as everybody else takes them.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        picture_ids: Sequence[str],
+        labels: Sequence[int],
+        upright: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.picture_ids = list(picture_ids)
+        self.labels = list(labels)
+        self.upright = upright
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        path = self.folder / self.picture_ids[index]
+        return read_picture(path, upright=self.upright), self.labels[index]
+
+
+def read_picture(path: str | os.PathLike[str], upright: bool = False) -> Image.Image:
+    """A picture file as RGB, whatever it was: grey, 16-bit, CMYK, palette or transparent.
+
+    Transparency is laid on white; an animation gives its first frame.
+
+    Raises:
+        SerialLoRAError: the file is missing or cannot be decoded to its last row.
+    """
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            picture = ImageOps.exif_transpose(opened) if upright else opened
+            return _to_rgb(picture)
+    except FileNotFoundError as error:
+        raise SerialLoRAError(
+            f"the picture {path} is missing; restore it, or prepare the data set anew."
+        ) from error
+    except Exception as error:  # decoders raise half a dozen unrelated kinds on damaged files
+        raise SerialLoRAError(
+            f"the picture {path} cannot be read ({error}); replace the file, or delete it where "
+            "the data set is your own."
+        ) from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    """Convert any mode to RGB."""
+    if picture.mode.startswith("I;16") or picture.mode == "I":
+        picture = picture.convert("I").point(lambda value: value / 257).convert("L")
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        paper = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(paper, picture)
+    return picture.convert("RGB")
+
+
+def clean_name(name: str) -> str:
+    """A folder's name as words for a prompt: lower case, blanks for underscores."""
+    return " ".join(name.replace("_", " ").lower().split())

@@ -1,0 +1,118 @@
+"""Every data set by its name: which there are for each task at each scale, and how to load one.
+
+    data = load_classification("nature")                     # tiny: nothing to download
+    data = load_classification("eurosat", scale="paper")     # after `python data_scripts/eurosat.py`
+    data.train[0], data.class_names, data.prompts()          # see serial_lora_course.data.types
+    data = load_segmentation("food")
+    data = load_style("night")
+
+A new data set is one entry in the table that the loader of its task and scale reads.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.classification_files import (
+    CLASSIFICATION_RELEASES,
+    load_classification_files,
+)
+from serial_lora_course.data.emoji_sets import EMOJI_SETS, load_emoji_set
+from serial_lora_course.data.folder import load_folder
+from serial_lora_course.data.folders import data_root
+from serial_lora_course.data.segmentation_files import (
+    MASKED_RELEASES,
+    MASKED_SETS,
+    load_segmentation_files,
+)
+from serial_lora_course.data.segmentation_sets import SCENE_SETS, load_scene_set
+from serial_lora_course.data.style_files import RELEASE_OF, STYLE_RELEASES, load_style_files
+from serial_lora_course.data.style_sets import TINY_STYLES, load_tiny_style
+from serial_lora_course.data.types import (
+    ClassificationData,
+    DividedData,
+    SegmentationData,
+    StyleData,
+)
+
+#: Task -> scale -> the table of its data sets, and what loads one of them by its name.
+DATASETS = {
+    "classification": {
+        "tiny": (EMOJI_SETS, load_emoji_set),
+        "paper": (CLASSIFICATION_RELEASES, load_classification_files),
+    },
+    "segmentation": {
+        "tiny": (SCENE_SETS, load_scene_set),
+        "paper": (MASKED_SETS, load_segmentation_files),
+    },
+    "style": {
+        "tiny": (TINY_STYLES, load_tiny_style),
+        "paper": (RELEASE_OF, load_style_files),
+    },
+}
+#: Every published data set by the name of the script that fetches it.
+RELEASES = {**CLASSIFICATION_RELEASES, **MASKED_RELEASES, **STYLE_RELEASES}
+
+
+def dataset_names(task: str, scale: str = "tiny") -> tuple[str, ...]:
+    """The names of the data sets for ``"classification"``, ``"segmentation"`` or ``"style"``.
+
+    Raises:
+        SerialLoRAError: for a scale other than "tiny" or "paper".
+    """
+    if scale not in DATASETS[task]:
+        raise SerialLoRAError(f"there is no scale {scale!r}; use tiny or paper.")
+    table, _ = DATASETS[task][scale]
+    return tuple(table)
+
+
+def load_classification(
+    name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
+) -> ClassificationData:
+    """A data set by its name, or a folder of one's own by its path.
+
+    Args:
+        name: one of :func:`dataset_names`, or the path of a folder with one sub-folder per class
+            (see :func:`serial_lora_course.data.folder.load_folder`).
+        scale: ``"tiny"`` (emoji, nothing to download) or ``"paper"``.
+        root: folder of the downloaded data; see :func:`serial_lora_course.data.folders.data_root`.
+
+    Raises:
+        SerialLoRAError: unknown name or scale, data not there (says which command fetches them),
+            or not complete.
+    """
+    if name not in dataset_names("classification", scale) and Path(name).expanduser().is_dir():
+        return load_folder(name)
+    return _load("classification", name, scale, root)
+
+
+def load_segmentation(
+    name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
+) -> SegmentationData:
+    """Pictures with the masks of what is in them, by name; see :func:`load_classification`."""
+    return _load("segmentation", name, scale, root)
+
+
+def load_style(
+    name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
+) -> StyleData:
+    """Pictures with captions in one style, by name; see :func:`load_classification`."""
+    return _load("style", name, scale, root)
+
+
+def _load(task: str, name: str, scale: str, root: str | os.PathLike[str] | None) -> DividedData:
+    names = dataset_names(task, scale)
+    if name not in names:
+        message = (
+            f"unknown data set {name!r}; for {task} at {scale} scale there are {', '.join(names)}"
+        )
+        if task == "classification":
+            message += ", or give the path of a folder with one sub-folder of pictures per class"
+        other = "paper" if scale == "tiny" else "tiny"
+        if name in dataset_names(task, other):
+            message += f'; {name} is there with scale "{other}"'
+        raise SerialLoRAError(f"{message}.")
+    _, load = DATASETS[task][scale]
+    return load(name) if scale == "tiny" else load(name, data_root(root))

@@ -1,0 +1,118 @@
+"""Which training pictures a run learns from: the same ones on every machine, for ever.
+
+The field's scripts draw the shots from Python's global random state, so the same seed gives other
+pictures when another draw comes first (CoOp draws the training shots first, CLIP-LoRA the
+validation shots). Here nothing is drawn. Pictures are *ordered* by
+``sha256("PURPOSE:SEED:PICTURE_ID")`` and the first ones are taken, which gives three things:
+
+* the order depends on nothing but the seed and the picture's own name: not on the platform, the
+  library version, the order of files, or the other pictures (one more picture in the folder
+  changes at most one of the shots of its class);
+* subsets are nested: the 16 shots of a seed contain its 4 shots, 50% contain 20%. A curve then
+  shows what more pictures bring, instead of mixing that with the luck of other pictures;
+* seeds are independent of each other, as SHA-256 makes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serial_lora.errors import SerialLoRAError, require_number
+from serial_lora_course.data.types import ClassificationData, DividedData
+
+
+def hash_order(picture_ids: Sequence[str], seed: int, purpose: str = "shots") -> list[int]:
+    """Positions of ``picture_ids`` in the order that a seed gives them.
+
+    Args:
+        picture_ids: unique names.
+        seed: another seed, another order.
+        purpose: keeps orders for different uses apart (the split into train and test must not
+            foretell which training pictures become shots).
+    """
+    keys = [
+        (hashlib.sha256(f"{purpose}:{seed}:{picture_id}".encode()).digest(), picture_id)
+        for picture_id in picture_ids
+    ]
+    return sorted(range(len(keys)), key=keys.__getitem__)
+
+
+@dataclass(frozen=True)
+class FewShotSplit:
+    """The pictures to learn from, and the classes that had too few of them.
+
+    Attributes:
+        indices: positions in the training data set, by class, then in hashed order.
+        shots: pictures asked for per class.
+        seed: of the order.
+        short_classes: class name -> number of pictures it has, for classes with fewer than
+            ``shots``. All their pictures are in ``indices``.
+    """
+
+    indices: list[int]
+    shots: int
+    seed: int
+    short_classes: dict[str, int]
+
+
+def few_shot_indices(
+    labels: Sequence[int], shots: int, seed: int, picture_ids: Sequence[str] | None = None
+) -> list[int]:
+    """Up to ``shots`` positions per class, by class and then in hashed order.
+
+    Args:
+        labels: (N,) class of each picture.
+        shots: pictures per class; a class with fewer gives all it has.
+        seed: of the order.
+        picture_ids: (N,) unique names of the pictures. Without them the position stands in, and
+            then adding a picture in front does change the choice.
+
+    Raises:
+        SerialLoRAError: ``shots`` is not a whole number of at least one, or names repeat.
+    """
+    require_number("shots", shots, whole=True, least=1)
+    if picture_ids is None:
+        picture_ids = [str(position) for position in range(len(labels))]
+    if len(picture_ids) != len(labels):
+        raise SerialLoRAError(
+            f"there are {len(picture_ids)} picture names for {len(labels)} labels; give one each."
+        )
+    if len(set(picture_ids)) != len(picture_ids):
+        twice = Counter(picture_ids).most_common(1)[0][0]
+        raise SerialLoRAError(f"the picture name {twice!r} occurs twice; names must be unique.")
+    members: dict[int, list[int]] = {}
+    for position in hash_order(picture_ids, seed):
+        members.setdefault(labels[position], []).append(position)
+    return [position for label in sorted(members) for position in members[label][:shots]]
+
+
+def few_shot_split(data: ClassificationData, shots: int, seed: int) -> FewShotSplit:
+    """The shots of a data set.
+
+    Raises:
+        SerialLoRAError: ``shots`` is not a whole number of at least one.
+    """
+    labels = data.train.labels
+    indices = few_shot_indices(labels, shots, seed, data.train.picture_ids)
+    available = Counter(labels)
+    short = {
+        name: available[label]
+        for label, name in enumerate(data.class_names)
+        if available[label] < shots
+    }
+    return FewShotSplit(indices, shots, seed, short)
+
+
+def training_subset(data: DividedData, percent: int, seed: int) -> list[int]:
+    """Positions of ``percent`` % of the training pictures, rounded, at least one.
+
+    Raises:
+        SerialLoRAError: ``percent`` is not between 1 and 100.
+    """
+    if not 1 <= percent <= 100:
+        raise SerialLoRAError(f"percent must lie between 1 and 100, not {percent}.")
+    count = max(1, round(len(data.train) * percent / 100))
+    return hash_order(data.train.picture_ids, seed, data.purpose)[:count]

@@ -1,0 +1,272 @@
+"""What a data set is, for each of the three tasks: the types that every other file here fills.
+
+data.train[0]          # classification: (picture, label); else an example, see below
+data.fingerprint()     # what decides which pictures there are; every record keeps it
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+from PIL import Image
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.scenes import box_of
+
+#: The prompt that CLIP-LoRA, and so the paper, uses for every data set.
+GENERIC_TEMPLATE = "a photo of a {}."
+
+
+class NamedPictures(Protocol):
+    """A map-style data set; ``picture_ids[i]``, unique and unchanging, belongs to item ``i``."""
+
+    picture_ids: list[str]
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DividedData:
+    """What data sets for different tasks have in common.
+
+    Attributes:
+        name: of the data set; scale: ``"tiny"``, ``"paper"`` or ``"folder"`` (one's own).
+        train, test: pictures to learn from, and to measure on; no picture is in both.
+        description: in words, what there is to see.
+        attribution: whose pictures they are.
+        split: in words, where the division into train and test comes from.
+        content: what, beside their names, decides what the pictures are and what belongs to them.
+        folder: where the data lie, when they are files.
+    """
+
+    name: str
+    train: NamedPictures
+    test: NamedPictures
+    scale: str = "tiny"
+    description: str = ""
+    attribution: str = ""
+    split: str = ""
+    content: str = ""
+    folder: Path | None = None
+
+    #: Keeps the orders of different tasks apart; see :func:`serial_lora_course.data.subsets.hash_order`.
+    purpose: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for part_name, part in self.parts().items():
+            if not part.picture_ids:
+                raise SerialLoRAError(
+                    f"{self.name} has no {part_name} pictures; it is not complete, so prepare it "
+                    "anew."
+                )
+        shared = set(self.train.picture_ids).intersection(self.test.picture_ids)
+        if shared:
+            raise SerialLoRAError(
+                f"{self.name} has the picture {min(shared)!r} in train and in test; take it out "
+                "of one of them."
+            )
+
+    def parts(self) -> dict[str, NamedPictures]:
+        """Train and test by name."""
+        return {"train": self.train, "test": self.test}
+
+    def fingerprint(self) -> str:
+        """SHA-256 over name, content and the pictures' names in train and test (not pixels)."""
+        digest = hashlib.sha256(f"{self.scale}\t{self.name}\n{self.content}\n".encode())
+        for part_name, part in self.parts().items():
+            for picture_id in sorted(part.picture_ids):
+                digest.update(f"{part_name}\t{picture_id}\n".encode())
+        return digest.hexdigest()
+
+
+# --- classification ------------------------------------------------------------------------------
+
+
+class LabelledPictures(NamedPictures, Protocol):
+    """Item ``i`` is a PIL picture in RGB and its label, which is ``labels[i]``."""
+
+    labels: list[int]
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationData(DividedData):
+    """A data set for few-shot classification.
+
+    Attributes:
+        class_names: lower-case names, one per label.
+        template: a prompt with ``{}`` for the class name, fitting this data set.
+        generic_template: the prompt that is the same for every data set.
+    """
+
+    train: LabelledPictures
+    test: LabelledPictures
+    class_names: list[str]
+    template: str
+    generic_template: str = GENERIC_TEMPLATE
+    purpose = "shots"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        twice = _first_repeated(self.class_names)
+        if twice is not None:
+            raise SerialLoRAError(
+                f"{self.name} has two classes called {twice!r}; a prompt could not tell them "
+                "apart, so rename one."
+            )
+        labels = {*self.train.labels, *self.test.labels}
+        wrong = labels.difference(range(len(self.class_names)))
+        if wrong:
+            raise SerialLoRAError(
+                f"{self.name} has the label {min(wrong)} but only {len(self.class_names)} "
+                "class names; give one name per label."
+            )
+
+    def prompts(self, template: str | None = None) -> list[str]:
+        """One prompt per class, from this data set's template or another one."""
+        template = self.template if template is None else template
+        if template.count("{}") != 1:
+            raise SerialLoRAError(
+                f"the prompt template {template!r} needs exactly one {{}} for the class name."
+            )
+        return [template.format(name) for name in self.class_names]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over class names, picture names and labels of train and test (not pixels)."""
+        digest = hashlib.sha256()
+        for name in self.class_names:
+            digest.update(f"class\t{name}\n".encode())
+        for part_name, part in self.parts().items():
+            for picture_id, label in sorted(zip(part.picture_ids, part.labels, strict=True)):
+                digest.update(f"{part_name}\t{picture_id}\t{label}\n".encode())
+        return digest.hexdigest()
+
+
+# --- segmentation --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SegmentationExample:
+    """A picture and its objects.
+
+    Attributes:
+        picture: RGB, of (width, height) W, H.
+        masks: bool, (N, H, W), N at least 1, each with at least one pixel.
+        names: what each mask shows, N words.
+        picture_id: a name that is unique in the data set and does not change.
+    """
+
+    picture: Image.Image
+    masks: np.ndarray
+    names: tuple[str, ...]
+    picture_id: str
+
+    def __post_init__(self) -> None:
+        width, height = self.picture.size
+        if self.masks.shape[1:] != (height, width) or self.masks.dtype != bool:
+            raise SerialLoRAError(
+                f"{self.picture_id}: masks must be bool of (N, {height}, {width}) like their "
+                f"picture, not {self.masks.dtype} of {self.masks.shape}."
+            )
+        if not len(self.masks) or not self.masks.any((1, 2)).all():
+            raise SerialLoRAError(
+                f"{self.picture_id} has an empty mask or none at all; leave the picture out, as "
+                "there is nothing to find in it."
+            )
+        if len(self.names) != len(self.masks):
+            raise SerialLoRAError(
+                f"{self.picture_id} has {len(self.masks)} masks and {len(self.names)} names; give "
+                "one name per mask."
+            )
+
+    @cached_property
+    def boxes(self) -> np.ndarray:
+        """The tightest box round each mask: x0, y0, x1, y1 at pixel edges, float32 (N, 4).
+
+        The prompt that an exact annotator would draw.
+        """
+        return np.stack([box_of(mask) for mask in self.masks])
+
+
+class SegmentedPictures(NamedPictures, Protocol):
+    """Items are :class:`SegmentationExample`."""
+
+    def __getitem__(self, index: int) -> SegmentationExample: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationData(DividedData):
+    """A data set for segmentation; ``description`` says what the masks cover too."""
+
+    train: SegmentedPictures
+    test: SegmentedPictures
+    purpose = "segmentation"
+
+
+# --- styles --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StyleExample:
+    """A picture and what is to be seen in it.
+
+    Attributes:
+        picture: RGB, of any size.
+        caption: in words, without the style; never empty. A model that follows captions can then
+            show the style only by having learnt it.
+        picture_id: a name that is unique in the data set and does not change.
+    """
+
+    picture: Image.Image
+    caption: str
+    picture_id: str
+
+    def __post_init__(self) -> None:
+        if self.picture.mode != "RGB":
+            raise SerialLoRAError(
+                f"{self.picture_id} is of mode {self.picture.mode}; convert the picture to RGB."
+            )
+        if not self.caption.strip():
+            raise SerialLoRAError(
+                f"{self.picture_id} has no caption; give it one, or leave the picture out."
+            )
+
+
+class CaptionedPictures(NamedPictures, Protocol):
+    """Items are :class:`StyleExample`."""
+
+    def __getitem__(self, index: int) -> StyleExample: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleData(DividedData):
+    """Pictures with captions in one style.
+
+    The captions of the test pictures are the prompts of the evaluation, and those pictures are
+    what FID and KID compare with. No name occurs twice: what was computed of a picture is kept
+    under its name.
+    """
+
+    train: CaptionedPictures
+    test: CaptionedPictures
+    purpose = "styles"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for part in (self.train, self.test):
+            twice = _first_repeated(part.picture_ids)
+            if twice is not None:
+                raise SerialLoRAError(
+                    f"{self.name} lists the picture {twice!r} twice; list it once."
+                )
+
+
+def _first_repeated(names: list[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)

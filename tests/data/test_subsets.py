@@ -1,0 +1,136 @@
+"""Which training pictures a run learns from: the same for ever, nested, apart from the test."""
+
+import hashlib
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.pictures import PictureFiles
+from serial_lora_course.data.registry import dataset_names, load_classification
+from serial_lora_course.data.subsets import (
+    few_shot_indices,
+    few_shot_split,
+    hash_order,
+    training_subset,
+)
+from serial_lora_course.data.types import ClassificationData
+
+NAMES = [f"{name}/{number}.png" for name in ("cat", "dog", "cow") for number in range(20)]
+LABELS = [label for label in range(3) for _ in range(20)]
+#: SHA-256 over the 16 shots of seeds 1 to 5 that the course's first records were made with.
+FIRST_SHOTS = {
+    "nature": "e98e9a10a0c069fa38d330502fb47b95b5cefb8eb0653c5c404a43920f9604c4",
+    "food": "2f222e67ccae06186e5d6edfc9b3a6e7bad248cf911d373bb2395ac56b9f25b8",
+    "travel": "320e31850f857696a09114f99b06728c9923968f60dcc287838432dabc5cb3d0",
+    "objects": "ff3fa0de6c2215aa818f4c7e5081d15477e62a120920e06aad12fd67a6abdf2e",
+    "symbols": "39d961c04af1d9f093182c3f4466decd56a96f41bd99e6f42aafaf4cc9dde5c8",
+    "everything": "8246f3a9abf391f742219fe5c85d0fff143752c60ab48ebeadc99722610f7891",
+}
+
+
+@pytest.mark.parametrize("name", FIRST_SHOTS)
+def test_the_shots_of_the_tiny_sets_never_change(name):
+    data = load_classification(name)
+    digest = hashlib.sha256()
+    for seed in range(1, 6):
+        split = few_shot_split(data, 16, seed)
+        shots = [(data.train.labels[i], data.train.picture_ids[i]) for i in split.indices]
+        for label, class_name in enumerate(data.class_names):
+            mine = " ".join(picture_id for own, picture_id in shots if own == label)
+            digest.update(f"{seed}\t{class_name}\t{mine}\n".encode())
+    assert digest.hexdigest() == FIRST_SHOTS[name]
+    assert sorted(FIRST_SHOTS) == sorted(dataset_names("classification"))
+
+
+def test_the_order_is_that_of_the_hashes():
+    for shots, seed in ((1, 1), (4, 2), (16, 5)):
+        expected = []
+        for label in range(3):
+            ranked = sorted(
+                (hashlib.sha256(f"shots:{seed}:{name}".encode()).hexdigest(), position)
+                for position, (name, own) in enumerate(zip(NAMES, LABELS, strict=True))
+                if own == label
+            )
+            expected += [position for _, position in ranked[:shots]]
+        assert few_shot_indices(LABELS, shots, seed, NAMES) == expected
+
+
+def test_a_choice_pinned_for_ever():
+    positions = [str(position) for position in range(20)]
+    labels = [0] * 10 + [1] * 10
+    assert few_shot_indices(labels, 3, 1) == few_shot_indices(labels, 3, 1, positions)
+    shots = [NAMES[i] for i in few_shot_indices(LABELS, 1, 1, NAMES)]
+    assert shots == ["cat/8.png", "dog/10.png", "cow/1.png"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=1, max_size=60),
+    shots=st.integers(1, 12),
+    seed=st.integers(0, 1000),
+)
+def test_properties(labels, shots, seed):
+    names = [f"picture {position}" for position in range(len(labels))]
+    chosen = few_shot_indices(labels, shots, seed, names)
+    assert len(set(chosen)) == len(chosen)
+    available = Counter(labels)
+    assert Counter(labels[position] for position in chosen) == {
+        label: min(shots, count) for label, count in available.items()
+    }
+    assert set(chosen) <= set(few_shot_indices(labels, shots + 1, seed, names))  # nested
+    backwards = few_shot_indices(labels[::-1], shots, seed, names[::-1])
+    assert [names[::-1][position] for position in backwards] == [names[i] for i in chosen]
+
+
+def test_one_more_picture_changes_at_most_one_shot_of_its_class():
+    before = {NAMES[i] for i in few_shot_indices(LABELS, 4, 1, NAMES)}
+    names, labels = ["dog/new.png", *NAMES], [1, *LABELS]
+    after = {names[i] for i in few_shot_indices(labels, 4, 1, names)}
+    assert len(before - after) <= 1
+    assert {name for name in before ^ after if not name.startswith("dog")} == set()
+
+
+def test_seeds_and_purposes_give_other_orders():
+    orders = {tuple(hash_order(NAMES, seed, purpose)) for seed in range(5) for purpose in "ab"}
+    assert len(orders) == 10
+
+
+def test_what_is_refused():
+    for shots in (0, -1, 1.5, True, "4"):
+        with pytest.raises(SerialLoRAError, match="shots"):
+            few_shot_indices(LABELS, shots, 1, NAMES)
+    with pytest.raises(SerialLoRAError, match="'a' occurs twice"):
+        few_shot_indices([0, 0], 1, 1, ["a", "a"])
+    with pytest.raises(SerialLoRAError, match="1 picture names for 2 labels"):
+        few_shot_indices([0, 0], 1, 1, ["a"])
+
+
+def test_a_class_with_too_few_pictures_gives_all_and_is_reported():
+    data = ClassificationData(
+        name="farm",
+        class_names=["cat", "dog", "cow"],
+        template="a {}.",
+        train=PictureFiles(".", NAMES[:43], LABELS[:43]),  # three cows
+        test=PictureFiles(".", ["a", "b", "c"], [0, 1, 2]),
+    )
+    split = few_shot_split(data, 16, 1)
+    assert split.short_classes == {"cow": 3}
+    assert sorted(i for i in split.indices if LABELS[i] == 2) == [40, 41, 42]
+    assert few_shot_split(data, 2, 1).short_classes == {}
+
+
+def test_shares_are_nested_and_rounded():
+    data = load_classification("nature")
+    whole = training_subset(data, 100, seed=1)
+    assert sorted(whole) == list(range(len(data.train)))
+    for percent in (1, 20, 50):
+        part = training_subset(data, percent, seed=1)
+        assert len(part) == max(1, round(len(data.train) * percent / 100))
+        assert whole[: len(part)] == part
+    assert training_subset(data, 20, seed=2) != training_subset(data, 20, seed=1)
+    for percent in (0, 101):
+        with pytest.raises(SerialLoRAError, match="percent"):
+            training_subset(data, percent, 1)

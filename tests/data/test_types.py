@@ -1,0 +1,125 @@
+"""What a data set is: whole examples, two parts that share nothing, a fingerprint that tells."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.types import (
+    ClassificationData,
+    SegmentationData,
+    SegmentationExample,
+    StyleData,
+    StyleExample,
+)
+
+WHOLE = np.ones((2, 4, 6), bool)
+ONE_EMPTY = np.stack([WHOLE[0], ~WHOLE[0]])
+
+
+@pytest.mark.parametrize(
+    ("masks", "names", "message"),
+    [
+        (WHOLE[:, :3], ("a", "b"), "masks must be bool of"),
+        (WHOLE.transpose(0, 2, 1), ("a", "b"), "masks must be bool of"),  # width and height mixed
+        (WHOLE[0], ("a",), "masks must be bool of"),
+        (WHOLE.astype(np.uint8), ("a", "b"), "masks must be bool of"),
+        (WHOLE[:0], (), "an empty mask or none at all"),
+        (ONE_EMPTY, ("a", "b"), "an empty mask or none at all"),
+        (WHOLE, ("a",), "2 masks and 1 names"),
+    ],
+)
+def test_an_example_of_masks_that_is_not_whole_is_refused(masks, names, message):
+    with pytest.raises(SerialLoRAError, match=f"the picture 7.*{message}"):
+        SegmentationExample(Image.new("RGB", (6, 4)), masks, names, "the picture 7")
+
+
+def test_an_objects_box_is_found_once():
+    example = SegmentationExample(Image.new("RGB", (6, 4)), WHOLE, ("a", "b"), "x")
+    assert example.boxes.tolist() == [[0, 0, 6, 4]] * 2 and example.boxes is example.boxes
+
+
+@pytest.mark.parametrize("mode, words", [("L", "a cat"), ("RGBA", "a cat"), ("RGB", " ")])
+def test_an_example_of_a_style_that_is_not_whole_is_refused(mode, words):
+    with pytest.raises(SerialLoRAError, match="the picture 7 (is of mode|has no caption)"):
+        StyleExample(Image.new(mode, (4, 4)), words, "the picture 7")
+
+
+class Named:
+    """Pictures that have names only, and one label each."""
+
+    def __init__(self, *picture_ids: str, labels: tuple[int, ...] | None = None) -> None:
+        self.picture_ids = list(picture_ids)
+        self.labels = list(labels or range(len(picture_ids)))
+
+    def __len__(self) -> int:
+        return len(self.picture_ids)
+
+
+def make(kind, train=("a", "b"), test=("c", "d"), labels=None, **changes):
+    named = {"classification": {"class_names": ["cat", "dog", "cow"], "template": "a {}."}}
+    types = {"classification": ClassificationData, "masks": SegmentationData, "style": StyleData}
+    parts = {"train": Named(*train, labels=labels), "test": Named(*test)}
+    return types[kind](**({"name": "mine"} | parts | named.get(kind, {}) | changes))
+
+
+@pytest.mark.parametrize("kind", ["classification", "masks", "style"])
+@pytest.mark.parametrize(
+    "train, test, message",
+    [
+        ((), ("a",), "no train pictures"),
+        (("a",), (), "no test pictures"),
+        (("a", "b"), ("b", "c"), "'b' in train and in test"),
+    ],
+)
+def test_parts_that_are_empty_or_share_a_picture_are_refused(kind, train, test, message):
+    with pytest.raises(SerialLoRAError, match=message):
+        make(kind, train, test)
+
+
+def test_other_contradictions():
+    for train, test in ((("a", "b", "a"), ("c",)), (("a",), ("c", "c"))):
+        with pytest.raises(SerialLoRAError, match="lists the picture '[ac]' twice"):
+            make("style", train, test)
+    with pytest.raises(SerialLoRAError, match="two classes called 'cat'"):
+        make("classification", class_names=["cat", "cat"])
+    with pytest.raises(SerialLoRAError, match="label 1 but only 1 class names"):
+        make("classification", class_names=["cat"])
+
+
+@pytest.mark.parametrize("kind", ["masks", "style"])
+def test_a_fingerprint_changes_with_what_the_data_are(kind):
+    different = [
+        make(kind),
+        make(kind, name="yours"),
+        make(kind, scale="paper"),
+        make(kind, content="drawn otherwise"),
+        make(kind, train=("a",)),
+        make(kind, train=("a",), test=("b", "c", "d")),
+        make(kind, train=("c", "d"), test=("a", "b")),
+    ]
+    assert len({data.fingerprint() for data in different}) == len(different)
+    assert make(kind, train=("b", "a")).fingerprint() == make(kind).fingerprint()
+    assert make(kind, description="other words").fingerprint() == make(kind).fingerprint()
+
+
+def test_a_fingerprint_of_classes_sees_names_labels_and_parts_but_not_order():
+    def fingerprint(**changes):
+        return make("classification", **changes).fingerprint()
+
+    assert fingerprint(train=("b", "a"), labels=(1, 0)) == fingerprint()
+    different = {
+        fingerprint(),
+        fingerprint(labels=(1, 0)),
+        fingerprint(class_names=["cat", "god", "cow"]),
+        fingerprint(train=("c", "d"), test=("a", "b")),
+    }
+    assert len(different) == 4
+
+
+def test_prompts():
+    data = make("classification")
+    assert data.prompts() == ["a cat.", "a dog.", "a cow."]
+    assert data.prompts("one {}") == ["one cat", "one dog", "one cow"]
+    with pytest.raises(SerialLoRAError, match="exactly one {}"):
+        data.prompts("a photo")
