@@ -1,6 +1,8 @@
 """How tokens reach the adapters of a model, and the record of it that the model carries.
 
-Everything that is attached is a plain object, so deepcopy, pickle and torch.save go on working.
+From the top: the record, then one hook for each way in which an adapter acts, then `attach` and
+`detach`. Everything that is attached is a plain object, so deepcopy, pickle and torch.save go on
+working.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ class _Hook:
 
     Attributes:
         layer: the dotted name of what it is attached to.
-        acted: whether it has run since `NoneIsDead` looked.
+        acted: whether it has ever run, on a linear layer; see `NoneIsDead`.
     """
 
     handle: Any
@@ -115,29 +117,29 @@ class AdaptArgument(_Hook):
 
 
 class OnceABlock:
-    """The adapted tokens of one block: computed once where q, k and v read the same tensor."""
+    """The adapted tokens of one block: computed once where q, k and v read the same tensor.
+
+    Attributes:
+        kept: None, or tokens, what became of them, and who has read that; one value, replaced as a
+            whole, so that threads which run one model cannot mix theirs.
+    """
 
     def __init__(self, adapter: nn.Module) -> None:
         self.adapter = adapter
-        self.forget()
-
-    def forget(self) -> None:
-        self.tokens = self.adapted = None
-        self.readers: list[str] = []
+        self.kept: tuple[Tensor, Tensor, tuple[str, ...]] | None = None
 
     def read(self, tokens: Tensor, reader: str, readers: int) -> Tensor:
-        """Adapted tokens for one of the readers; kept until each of them has had them."""
-        if tokens is not self.tokens or reader in self.readers:
-            self.forget()
-            self.tokens, self.adapted = tokens, self.adapter(tokens)
-        self.readers.append(reader)
-        adapted = self.adapted
-        if len(self.readers) == readers:
-            self.forget()
+        """Adapted tokens for one of so many readers; kept until each of them has had them."""
+        kept = self.kept
+        if kept is not None and kept[0] is tokens and reader not in kept[2]:
+            adapted, served = kept[1], (*kept[2], reader)
+        else:
+            adapted, served = self.adapter(tokens), (reader,)
+        self.kept = None if len(served) == readers else (tokens, adapted, served)
         return adapted
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"tokens": None, "adapted": None, "readers": []}
+        return vars(self) | {"kept": None}
 
 
 class AdaptInput(_Hook):
@@ -197,9 +199,7 @@ class NoneIsDead(_Hook):
 
     def __call__(self, layer: nn.Module, args: tuple, output: Any) -> None:
         dead = [hook.layer for hook in self.hooks if not hook.acted]
-        for hook in self.hooks:
-            hook.acted = False
-        if dead and self.enabled:
+        if dead:
             raise SerialLoRAError(
                 f"{self.layer} reads the weight of {dead[0]} without calling that layer, so its "
                 "adapter does not act; call eject(model), and register_family with another entry."
@@ -234,13 +234,26 @@ def attach(model: nn.Module, injection: Injection) -> None:
             hooks = _attach_serial(model, site, adapter)
         else:
             hooks = _attach_lora(model, site, block)
-        inside = site.projections["q"].module.rpartition(".")[0]
-        if all(isinstance(model.get_submodule(hook.layer), nn.Linear) for hook in hooks):
-            guard = NoneIsDead(inside, hooks)
-            guard.handle = model.get_submodule(inside).register_forward_hook(guard)
-            hooks = [*hooks, guard]
+        injection.hooks += _guard(model, site, hooks)
         injection.hooks += hooks
         injection.handles += _without_shortcuts(model, site)
+
+
+def _guard(model: nn.Module, site: AttentionSite, hooks: list[_Hook]) -> list[_Hook]:
+    """The hook that looks whether those on the linear layers of this attention have run."""
+    inside = site.projections["q"].module.rpartition(".")[0]
+    watched = [
+        hook
+        for hook in hooks
+        if isinstance(hook, AdaptInput | AddDelta)
+        and hook.layer.startswith(f"{inside}." if inside else "")
+        and isinstance(model.get_submodule(hook.layer), nn.Linear)
+    ]
+    if not watched:
+        return []
+    guard = NoneIsDead(inside, watched)
+    guard.handle = model.get_submodule(inside).register_forward_hook(guard)
+    return [guard]
 
 
 def _attach_serial(model: nn.Module, site: AttentionSite, adapter: nn.Module) -> list[_Hook]:

@@ -1,7 +1,7 @@
-"""Adapters into a model and out of it again: inject, eject, merge, unmerge, disabled.
+"""Adapters into a model and out of it again: inject, eject, disabled, set_scale.
 
-Read from the top: `inject` freezes the model, makes one adapter for each place it found, and
-registers the hooks that send the tokens through them. The hooks come next, then the ways back.
+`inject` freezes the model, makes one adapter for each place it found, and attaches the hooks of
+`serial_lora.hooks` that send the tokens through them. `eject` is the way back.
 
 Nothing of the model's own is renamed or wrapped: its state dict keeps every key, and the adapters
 are further keys under their block, such as `...resblocks.0.serial_lora.lora_A`. Everything that is
@@ -33,14 +33,14 @@ def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module
     faster attention where the model has nn.MultiheadAttention layers (see `PackedAttention`).
 
     Args:
-        model: a model of a known family, or any module that holds one.
+        model: any module that holds attention, at any depth (see `serial_lora.attention`).
         config: what to put in, and where.
 
     Returns:
         The same model. Only adapters require gradients now.
 
     Raises:
-        SerialLoRAError: if the model has adapters already, has no attention that is known, or the
+        SerialLoRAError: if the model has adapters already, has no attention that fits, or the
             configuration does not fit it. The model is then as it was.
     """
     if not isinstance(config, SerialLoRAConfig | LoRAConfig):

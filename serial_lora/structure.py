@@ -26,8 +26,7 @@ from serial_lora.sites import (
     thirds,
 )
 
-_WORDS = (("queries", "q"), ("query", "q"), ("keys", "k"), ("key", "k"), ("values", "v"))
-_WORDS += (("value", "v"),)
+_WORDS = {"queries": "q", "query": "q", "keys": "k", "key": "k", "values": "v", "value": "v"}
 _OUT = re.compile(r"^(.*\.)?(to_|w_?)?(o|out|output|proj|dense|c_proj|o_proj|out_proj)(\.0)?$")
 _CROSS = re.compile("cross|pool|encdec|encoder_decoder|enc(oder)?_att")
 _OWN = ("open_clip", "segment_anything")  # what is not in their families stays as it is
@@ -38,14 +37,15 @@ def structural_sites(
 ) -> list[AttentionSite]:
     """Every attention that structure alone tells, but for what the known sites hold already."""
     claimed = {p.module for site in known for p in site.projections.values()}
+    claimed |= {module.rpartition(".")[0] for module in claimed}
     modules = dict(model.named_modules())
     found: dict[str, dict[str, Projection]] = {}
     for name, module in modules.items():
         parent = modules[name.rpartition(".")[0]]
-        if _left_alone(name, module, parent):
+        if name in claimed or _left_alone(name, module, parent):
             continue
         projections = _projections(name, module, parent)
-        if projections and claimed.isdisjoint(p.module for p in projections.values()):
+        if projections:
             found[name] = projections
 
     blocks = {name: _block_name(name) for name in found}
@@ -83,46 +83,44 @@ def _projections(name: str, module: nn.Module, parent: nn.Module) -> dict[str, P
         if not isinstance(layer, SerialLoRA | LoRA)
     }
     for key, child in layers.items():
-        if "qkv" in key.replace("_", "") and _is_weighty(module.get_submodule(child)):
-            whole = linear_projection(module, name, child)
-            if whole.rows % 3:
-                raise SerialLoRAError(
-                    f"{whole.module} has {whole.rows} rows, which are not q, k and v of one width; "
-                    "this model's attention cannot be adapted."
-                )
-            inner, taken = whole.rows // 3, {child}
-            found = thirds(whole)
-            break
         three = [layers.get(key.replace("q", letter)) for letter in "qkv"]
-        if (
-            "q" in key
-            and None not in three
-            and all(_is_weighty(module.get_submodule(layer)) for layer in three)
-        ):
+        if "qkv" in key.replace("_", "") and _has_matrix(module, [child]):
+            found = _fused(name, module, child)
+        elif "q" in key and None not in three and _has_matrix(module, three):
             found = {
-                part: linear_projection(module, name, at)
-                for part, at in zip("qkv", three, strict=True)
+                part: linear_projection(module, name, layer)
+                for part, layer in zip("qkv", three, strict=True)
             }
-            inner, taken = found["q"].rows, set(three)
-            break
-    else:
-        return None
-    if len({projection.columns for projection in found.values()}) > 1:
-        return None  # keys and values have a width of their own: they come from elsewhere
-    return found | _output(name, module, parent, taken, inner, found["q"].columns)
+        else:
+            continue
+        if len({projection.columns for projection in found.values()}) > 1:
+            return None  # keys and values have a width of their own: they come from elsewhere
+        return found | _output(name, module, parent, found)
+    return None
+
+
+def _fused(name: str, module: nn.Module, child: str) -> dict[str, Projection]:
+    whole = linear_projection(module, name, child)
+    if whole.rows % 3:
+        raise SerialLoRAError(
+            f"{whole.module} has {whole.rows} rows, which are not q, k and v of one width; this "
+            "model's attention cannot be adapted."
+        )
+    return thirds(whole)
 
 
 def _letters(name: str) -> str:
     """A layer's name with q, k and v for the words that some libraries write out."""
     name = name.lower()
-    for word, letter in _WORDS:
+    for word, letter in _WORDS.items():
         name = name.replace(word, letter)
     return name
 
 
-def _is_weighty(layer: nn.Module) -> bool:
-    """Whether the layer has a matrix, as a norm of queries and keys has not."""
-    return any(parameter.ndim > 1 for parameter in layer.parameters())
+def _has_matrix(module: nn.Module, children: list[str]) -> bool:
+    """Whether each of these layers has a matrix, as norms of queries and keys have not."""
+    layers = [module.get_submodule(child) for child in children]
+    return all(any(p.ndim > 1 for p in layer.parameters()) for layer in layers)
 
 
 def _multihead(name: str, layer: nn.MultiheadAttention) -> dict[str, Projection] | None:
@@ -139,20 +137,23 @@ def _multihead(name: str, layer: nn.MultiheadAttention) -> dict[str, Projection]
 
 
 def _output(
-    name: str, module: nn.Module, parent: nn.Module, taken: set[str], inner: int, width: int
+    name: str, module: nn.Module, parent: nn.Module, read: dict[str, Projection]
 ) -> dict[str, Projection]:
     """The projection behind attention: in the module itself, else in its neighbour "output"."""
-    neighbour = parent.output if isinstance(getattr(parent, "output", None), nn.Module) else None
     places = [(name, module)]
-    if neighbour is not None and neighbour is not module:
+    neighbour = getattr(parent, "output", None)
+    if isinstance(neighbour, nn.Module) and neighbour is not module:
         places.append((child_name(name.rpartition(".")[0], "output"), neighbour))
+    taken = {projection.module for projection in read.values()}
     for where, place in places:
         behind = {
-            path: layer.out_features == width
+            path: layer.out_features
             for path, layer in place.named_modules()
-            if isinstance(layer, nn.Linear) and path not in taken and layer.in_features == inner
+            if isinstance(layer, nn.Linear)
+            and child_name(where, path) not in taken
+            and layer.in_features == read["q"].rows
         }
-        back = [path for path, is_back in behind.items() if is_back]  # to the width of a token
+        back = [path for path, outputs in behind.items() if outputs == read["q"].columns]
         named = [path for path in back or behind if _OUT.match(path)]
         if named or len(back) == 1:
             return {"out": linear_projection(place, where, (named or back)[0])}
@@ -170,7 +171,7 @@ def _block_name(name: str) -> str:
 
 
 def _tower(modules: dict[str, nn.Module], name: str) -> str:
-    """ "text" if the innermost module around this that says what it reads says so."""
+    """What the innermost module says that says what it reads, by its name or its class."""
     parts = name.split(".") if name else []
     for depth in range(len(parts), -1, -1):
         inside = ".".join(parts[:depth])

@@ -147,6 +147,7 @@ FOUND = {
     "hf_deit": hugging_face("DeiT"),
     "hf_siglip": hugging_face("SiglipVision"),
     "hf_beit": hugging_face("Beit"),
+    "hf_data2vec": hugging_face("Data2VecVision"),  # its output projection is a neighbour
     "hf_dinov2_registers": hugging_face("Dinov2WithRegisters", mlp_ratio=2),
 }
 
