@@ -28,7 +28,15 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.offline import offline_environment
 from tools import ROOT
 
-PAGES = ("README.md", "INSTRUCTORS.md", "GLOSSARY.md", "CLAIMS.md", "DATA_LICENSES.md", "LICENSE")
+PAGES = (
+    "README.md",
+    "serial_lora_course/assets/serial_vs_lora.svg",  # the README's picture
+    "INSTRUCTORS.md",
+    "GLOSSARY.md",
+    "CLAIMS.md",
+    "DATA_LICENSES.md",
+    "LICENSE",
+)
 FOLDERS = ("notebooks", "solutions", "docs")
 SUMS, START_HERE = "SHA256SUMS", "START_HERE.md"
 WINDOWS = os.name == "nt"
@@ -70,6 +78,7 @@ def pack(root: Path, folder: Path) -> None:
             for part in FOLDERS:
                 shutil.copytree(root / part, new / part, ignore=unwanted)
             for page in PAGES:
+                (new / page).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(root / page, new / page)
             (new / START_HERE).write_text(start_here(), encoding="utf-8")
             files = sorted(path for path in new.rglob("*") if path.is_file())
