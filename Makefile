@@ -79,6 +79,7 @@ weights: install ## pretrain the tiny models again (hours)
 	$(RUN) data_scripts/pretrain_tiny.py clip
 	$(RUN) data_scripts/pretrain_tiny.py sam
 	$(RUN) data_scripts/pretrain_tiny.py sd3
+	$(RUN) data_scripts/pretrain_tiny.py styles
 
 clean: ## remove the environment and all caches; notebooks, data and results stay
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
