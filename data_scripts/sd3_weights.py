@@ -17,7 +17,7 @@ from data_scripts.fetching.command import (
     errors_in_one_sentence,
 )
 from data_scripts.fetching.disk import one_at_a_time
-from data_scripts.sd3_hub import fetch_from_hub
+from data_scripts.fetching.hub import fetch_from_hub
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.models.sd3 import PAPER_FOLDER, load_sd3
 from serial_lora_course.models.weights import require_finite, weights_path

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from data_scripts import sd3_weights
-from data_scripts.sd3_hub import HUB_REPOSITORY
+from data_scripts.fetching.hub import HUB_REPOSITORY
 from serial_lora_course.labs.memory_sd3 import parts_frame
 from serial_lora_course.models.sd3 import load_sd3
 from tests.models.sd3_models import leave_out_t5, official_folder
