@@ -51,7 +51,7 @@ ROOMS = {
     "tools": Room(4, 1, "build the course"),
 }
 """From the ground up: a room imports only from rooms before it."""
-COMMANDS = ("__main__", "cli", "doctor")
+COMMANDS = ("__main__", "cli", "doctor", "lab_commands", "lab_options")
 """Files of the course that are commands; its other files outside those rooms are the basics."""
 COURSE_FLOORS = (1, 3)
 

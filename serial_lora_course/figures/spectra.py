@@ -41,23 +41,35 @@ def plot_spectra(
         SerialLoRAError: a tower or block that the frames do not have.
     """
 
-    def draw(axes: Any, spectra: Mapping[str, Mapping[str, pd.Series]]) -> None:
-        base = next(iter(spectra.values()))[WEIGHT]
-        for name, matrices in spectra.items():
+    spectra = _spectra(frames, tower, blocks)
+    base = (next(iter(frames)), WEIGHT)  # the same for every method
+
+    def draw(axes: Any, panel: pd.DataFrame) -> None:
+        for name in frames:
             look = method_look(name)
             color, label = look["color"], look["label"]
-            axes.plot(matrices[ADAPTED], color=color, linewidth=1.6, label=f"W + dW, {label}")
-            change = matrices[CHANGE]
+            axes.plot(panel[name, ADAPTED], color=color, linewidth=1.6, label=f"W + dW, {label}")
             broken = {"linestyle": "--", "marker": look["marker"], "markersize": 2.5}
-            seen = change[change > SMALLEST * base.max()]
+            seen = panel[name, CHANGE][panel[name, CHANGE] > SMALLEST * panel[base].max()]
             axes.plot(seen, color=color, linewidth=1.6, label=f"dW, {label}", **broken)
-        axes.plot(base, label="W", color=INK, linestyle=":", linewidth=2.2)
+        axes.plot(panel[base], label="W", color=INK, linestyle=":", linewidth=2.2)
         axes.set(xscale="log", yscale="log")  # dW is only r of the many indices
-        ticks = [tick for tick in TICKS if tick <= len(base)]
+        ticks = [tick for tick in TICKS if tick <= len(panel)]
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
 
-    return _grid(frames, tower, blocks, draw, "singular value (logarithmic)", _spectra_words)
+    largest = spectra[base].xs(1, level="index")
+    said = [f"W's largest singular value is {largest.min():.2g} to {largest.max():.2g}"]
+    for name in frames:
+        change = spectra[name, CHANGE].dropna()
+        rank = change.index.get_level_values("index").max()
+        first, last = (change.xs(i, level="index") for i in (1, rank))
+        said.append(
+            f"{method_look(name)['label']}'s dW has {first.min():.2g} to {first.max():.2g} first "
+            f"and {last.min():.1g} to {last.max():.1g} at index {rank}, its last"
+        )
+    figure = _grid(spectra, draw, "singular value (logarithmic)")
+    return with_description(figure, f"{_where(spectra, tower)}. {'; '.join(said)}.")
 
 
 def plot_shifts(
@@ -71,106 +83,72 @@ def plot_shifts(
 
     Args and errors as in :func:`plot_spectra`.
     """
+    spectra = _spectra(frames, tower, blocks)
+    shifts = pd.DataFrame(
+        {name: 100 * (spectra[name, ADAPTED] / spectra[name, WEIGHT] - 1) for name in frames}
+    )
 
-    def draw(axes: Any, spectra: Mapping[str, Mapping[str, pd.Series]]) -> None:
+    def draw(axes: Any, panel: pd.DataFrame) -> None:
         axes.axhline(0, color=INK, linestyle=":", linewidth=1.8, label="W")
-        for name, matrices in spectra.items():
+        for name in frames:
             look = method_look(name)
-            shift = _shift(matrices)
-            axes.plot(shift, color=look["color"], linewidth=1.4, label=look["label"])
+            axes.plot(panel[name], color=look["color"], linewidth=1.4, label=look["label"])
         axes.set_yscale("symlog", linthresh=1, linscale=0.7)  # small values can move by any percent
         axes.yaxis.set_major_formatter(lambda shift, _: f"{shift:+g}%" if shift else "0%")
 
-    axis = "singular value of W + dW\nbeside W's, in percent"
-    return _grid(frames, tower, blocks, draw, axis, _shift_words)
+    said = "; ".join(
+        f"{method_look(name)['label']}'s singular values of W + dW are {shift.min():+.1f}% to "
+        f"{shift.max():+.1f}% from W's, {shift.abs().mean():.1f}% on average"
+        for name, shift in shifts.items()
+    )
+    figure = _grid(shifts, draw, "singular value of W + dW\nbeside W's, in percent")
+    return with_description(figure, f"{_where(shifts, tower)}. {said}.")
 
 
-def _shift(matrices: Mapping[str, pd.Series]) -> pd.Series:
-    return 100 * (matrices[ADAPTED] / matrices[WEIGHT] - 1)
-
-
-def _grid(
-    frames: Mapping[str, pd.DataFrame],
-    tower: str,
-    blocks: Sequence[int] | None,
-    draw: Callable[[Any, Mapping], None],
-    axis: str,
-    words: Callable[[Sequence], str],
-) -> Figure:
-    """One panel for each block and projection, all on one scale, and the figure in words."""
-    blocks = _blocks(frames, tower, blocks)
-    panels = {
-        (block, part): {name: _values(frame, tower, block, part) for name, frame in frames.items()}
-        for block in blocks
-        for part in PROJECTIONS
-    }
-    with house_style():
-        size = (9.6, 2.1 * len(blocks) + 1.1)
-        figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(
-            len(blocks), len(PROJECTIONS), squeeze=False, sharex=True, sharey=True
-        )
-        for axes, ((block, part), spectra) in zip(grid.flat, panels.items(), strict=True):
-            draw(axes, spectra)
-            axes.set_title(f"block {block}, {part}", fontsize=11)
-        figure.supylabel(axis, fontsize=11)
-        figure.supxlabel("index of the singular value, the largest first", fontsize=11)
-        handles, labels = grid.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)))
-    where = f"The {tower} tower's q, k and v in block {', '.join(map(str, blocks))}"
-    return with_description(figure, f"{where}. {words(list(panels.values()))}.")
-
-
-def _blocks(
+def _spectra(
     frames: Mapping[str, pd.DataFrame], tower: str, blocks: Sequence[int] | None
-) -> list[int]:
+) -> pd.DataFrame:
+    """Singular values: a row a block, projection and index, a column a method and matrix."""
     if not frames:
         raise SerialLoRAError("there are no spectra to draw; pass one frame a method.")
-    of_each = [set(frame.loc[frame["tower"] == tower, "block"]) for frame in frames.values()]
-    there = sorted(set.intersection(*of_each))
-    if not there or (blocks is not None and not (blocks and set(blocks) <= set(there))):
+    table = pd.concat(frames, names=["method"]).reset_index("method")
+    table = table[table["tower"] == tower]
+    of_each = [set(part["block"]) for _, part in table.groupby("method")]
+    there = sorted(set.intersection(*of_each)) if len(of_each) == len(frames) else []
+    if blocks is None and there:
+        blocks = sorted({there[0], there[(len(there) - 1) // 2], there[-1]})
+    if not blocks or not set(blocks) <= set(there):
         raise SerialLoRAError(
             f"the {tower} tower has no spectra of {blocks or 'any block'} in every frame; choose "
             f"from {there} or another tower."
         )
-    if blocks is None:
-        return sorted({there[0], there[(len(there) - 1) // 2], there[-1]})
-    return list(blocks)
+    rows = ["block", "projection", "index"]
+    table = table[table["block"].isin(blocks)]
+    return table.pivot(index=rows, columns=["method", "matrix"], values="value")
 
 
-def _values(frame: pd.DataFrame, tower: str, block: int, part: str) -> dict[str, pd.Series]:
-    """The three spectra of one projection, each indexed from 1."""
-    rows = frame[
-        (frame["tower"] == tower) & (frame["block"] == block) & (frame["projection"] == part)
-    ]
-    return {
-        matrix: rows[rows["matrix"] == matrix].set_index("index")["value"]
-        for matrix in (WEIGHT, ADAPTED, CHANGE)
-    }
+def _grid(table: pd.DataFrame, draw: Callable[[Any, pd.DataFrame], None], axis: str) -> Figure:
+    """One panel for each block and projection of the table, all on one scale."""
+    blocks = table.index.unique("block")
+    with house_style():
+        size = (9.6, 2.1 * len(blocks) + 1.1)
+        figure = Figure(figsize=size, layout="constrained")
+        share = {"sharex": True, "sharey": True}
+        grid = figure.subplots(len(blocks), len(PROJECTIONS), squeeze=False, **share)
+        for row, block in zip(grid, blocks, strict=True):
+            for axes, part in zip(row, PROJECTIONS, strict=True):
+                draw(axes, table.loc[block, part])
+                axes.set_title(f"block {block}, {part}", fontsize=11)
+        figure.supylabel(axis, fontsize=11)
+        figure.supxlabel("index of the singular value, the largest first", fontsize=11)
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)))
+    return figure
 
 
-def _spectra_words(panels: Sequence[Mapping[str, Mapping[str, pd.Series]]]) -> str:
-    base = [next(iter(spectra.values()))[WEIGHT].iloc[0] for spectra in panels]
-    said = [f"W's largest singular value is {min(base):.2g} to {max(base):.2g}"]
-    for name in panels[0]:
-        changes = [spectra[name][CHANGE] for spectra in panels]
-        largest, last = ([change.iloc[i] for change in changes] for i in (0, -1))
-        said.append(
-            f"{method_look(name)['label']}'s dW has {min(largest):.2g} to {max(largest):.2g} first "
-            f"and {min(last):.1g} to {max(last):.1g} at index {len(changes[0])}, its last"
-        )
-    return "; ".join(said)
-
-
-def _shift_words(panels: Sequence[Mapping[str, Mapping[str, pd.Series]]]) -> str:
-    said = []
-    for name in panels[0]:
-        shifts = pd.concat([_shift(spectra[name]) for spectra in panels])
-        said.append(
-            f"{method_look(name)['label']}'s singular values of W + dW are {shifts.min():+.1f}% to "
-            f"{shifts.max():+.1f}% from W's, {shifts.abs().mean():.1f}% on average"
-        )
-    return "; ".join(said)
+def _where(table: pd.DataFrame, tower: str) -> str:
+    blocks = ", ".join(map(str, table.index.unique("block")))
+    return f"The {tower} tower's q, k and v in block {blocks}"
 
 
 # ---------------------------------------------------------------------------------- over depth
