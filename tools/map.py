@@ -193,7 +193,7 @@ def draw(lines: Mapping[str, int], arrows: set[tuple[str, str]]) -> str:
         )
         for start, end in sorted(arrows)
     ]
-    said = "; ".join(
+    phrases = "; ".join(
         f"{room} imports {', '.join(sorted(end for start, end in arrows if start == room))}"
         for room in sorted({start for start, _ in arrows})
     )
@@ -203,7 +203,7 @@ def draw(lines: Mapping[str, int], arrows: set[tuple[str, str]]) -> str:
             '<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="title words" '
             'width="{0}" height="{1}" viewBox="0 0 {0} {1}">'.format(*SHEET),
             '<title id="title">The rooms of this repository and what imports what</title>',
-            f'<desc id="words">{escape(said)}.</desc>',
+            f'<desc id="words">{escape(phrases)}.</desc>',
             f"<style>{STYLE}</style>",
             '<defs><marker id="head" viewBox="0 0 10 10" refX="10" refY="5" markerWidth="8" '
             'markerHeight="8" orient="auto"><path d="M0 0 L10 5 L0 10 z" fill="#4d5866"/></marker>'

@@ -83,57 +83,58 @@ def plot_intervals(intervals: Sequence[Interval]) -> Figure:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"difference, in margins (bars: {ERRORS:g} standard errors to both sides)")
         figure.legend(loc="outside upper left", ncols=2)
-    said = "; ".join(
+    phrases = "; ".join(
         f"{each.name}, {each.group}: {each.mean:+.2f} ± {each.error:.2f} {each.unit}, margin "
         f"{each.margin:g}"
         for each in intervals
     )
     return with_description(
-        figure, f"Mean differences with {ERRORS:g} standard errors to both sides. {said}."
+        figure, f"Mean differences with {ERRORS:g} standard errors to both sides. {phrases}."
     )
 
 
 def plot_wins(
-    luck: Mapping[str, np.ndarray], cells: int, seen: Mapping[str, int] | None = None
+    simulated: Mapping[str, np.ndarray], cells: int, real: Mapping[str, int] | None = None
 ) -> Figure:
     """How often a number of best cells comes about by luck, one picture a way to count.
 
     Args:
-        luck: a title to the best cells counted in each simulated table, (tables,) whole numbers.
+        simulated: a title to the best cells counted in each simulated table, (tables,) whole numbers.
         cells: in a table.
-        seen: a title to the number in a real table, drawn as a line.
+        real: a title to the number in a real table, drawn as a line.
 
     Raises:
         SerialLoRAError: there is nothing to draw, or a count is not between 0 and ``cells``.
     """
-    if not luck or any(
-        len(counts) == 0 or np.min(counts) < 0 or np.max(counts) > cells for counts in luck.values()
+    if not simulated or any(
+        len(counts) == 0 or np.min(counts) < 0 or np.max(counts) > cells
+        for counts in simulated.values()
     ):
         raise SerialLoRAError(
             f"each title needs counts of best cells between 0 and {cells}; pass at least one."
         )
-    seen = seen or {}
-    said = []
+    real = real or {}
+    phrases = []
     with house_style():
-        figure = Figure(figsize=(3.6 * len(luck), 3.2), layout="constrained")
-        grid = figure.subplots(1, len(luck), squeeze=False, sharey=True)[0]
-        for axes, (title, counts) in zip(grid, luck.items(), strict=True):
+        figure = Figure(figsize=(3.6 * len(simulated), 3.2), layout="constrained")
+        grid = figure.subplots(1, len(simulated), squeeze=False, sharey=True)[0]
+        for axes, (title, counts) in zip(grid, simulated.items(), strict=True):
             share = np.bincount(np.asarray(counts, dtype=int), minlength=cells + 1) / len(counts)
             axes.bar(range(cells + 1), 100 * share, color=BLUE, width=0.8)
-            if title in seen:
-                axes.axvline(seen[title], color=INK, linestyle="--")
-                side = "right" if seen[title] > 0.75 * cells else "left"
+            if title in real:
+                axes.axvline(real[title], color=INK, linestyle="--")
+                side = "right" if real[title] > 0.75 * cells else "left"
                 place = {"ha": side, "va": "top", "transform": axes.get_xaxis_transform()}
-                axes.text(seen[title], 0.97, " in the paper ", fontsize=10, **place)
+                axes.text(real[title], 0.97, " in the paper ", fontsize=10, **place)
             axes.set_title(title)
             axes.set_xticks(range(0, cells + 1, 2))
-            said.append(
+            phrases.append(
                 f"{title}: mean {np.mean(counts):.1f}, at most one in twenty above "
                 f"{np.quantile(counts, 0.95):.0f}"
-                + (f", {seen[title]} in the paper" if title in seen else "")
+                + (f", {real[title]} in the paper" if title in real else "")
             )
         grid[0].set_ylabel("% of tables")
         figure.supxlabel(f"best cells of {cells}", fontsize=11)
     return with_description(
-        figure, f"Best cells of {cells} by luck, in {len(counts):,} tables. {'; '.join(said)}."
+        figure, f"Best cells of {cells} by luck, in {len(counts):,} tables. {'; '.join(phrases)}."
     )

@@ -170,8 +170,8 @@ def plot_sheet(pictures: Sequence[Any], captions: Sequence[str], columns: int = 
         _Row("", pictures[i : i + columns], below=below[i : i + columns])
         for i in range(0, max(len(pictures), len(captions)), columns)
     ]
-    said = f"{len(pictures)} drawings, row by row: {_quoted(captions)}."
-    return with_description(_draw(rows), said)
+    phrases = f"{len(pictures)} drawings, row by row: {_quoted(captions)}."
+    return with_description(_draw(rows), phrases)
 
 
 # ------------------------------------------------------------------- noise, and the way back
@@ -213,9 +213,9 @@ def plot_flow_path(rows: Sequence[PathRow]) -> Figure:
         SerialLoRAError: there is nothing to show, or not one sigma a picture.
     """
     figure = _draw([_Row(row.title, row.pictures, below=row.captions) for row in rows])
-    said = "; ".join(f"{row.title} ({', '.join(row.captions)})" for row in rows)
+    phrases = "; ".join(f"{row.title} ({', '.join(row.captions)})" for row in rows)
     return with_description(
-        figure, f"Latents between picture (σ = 0) and noise (σ = 1), decoded. Rows: {said}."
+        figure, f"Latents between picture (σ = 0) and noise (σ = 1), decoded. Rows: {phrases}."
     )
 
 
@@ -247,9 +247,9 @@ def plot_sigmas(levels: Mapping[str, Any], bins: int = 40) -> Figure:
             ylabel="how often (density)",
         )
         figure.legend(loc="outside upper left", ncols=2, fontsize=9)
-    said = "; ".join(f"{name}: median {np.median(v):.2f}" for name, v in columns.items())
+    phrases = "; ".join(f"{name}: median {np.median(v):.2f}" for name, v in columns.items())
     return with_description(
-        figure, f"Histogram of the noise levels that training draws, between 0 and 1. {said}."
+        figure, f"Histogram of the noise levels that training draws, between 0 and 1. {phrases}."
     )
 
 

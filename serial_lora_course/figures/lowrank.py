@@ -129,17 +129,17 @@ def plot_misses(
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)))
     chosen = sorted({ranks[0], ranks[len(ranks) // 2], ranks[-1]})
-    said = []
+    phrases = []
     for title, curves in panels.items():
         lines = (
             f"{method_look(name)['label']} "
             + ", ".join(f"{float(curve[rank]):.0%}" for rank in chosen)
             for name, curve in curves.items()
         )
-        said.append(f"{title}: {'; '.join(lines)}")
+        phrases.append(f"{title}: {'; '.join(lines)}")
     at = ", ".join(map(str, chosen))
     return with_description(
-        figure, f"Share that is missed at rank {at} of the ranks drawn. {'. '.join(said)}."
+        figure, f"Share that is missed at rank {at} of the ranks drawn. {'. '.join(phrases)}."
     )
 
 
@@ -201,7 +201,7 @@ def _draw_moves(axes: Any, before: np.ndarray, after: np.ndarray) -> None:
 
 
 def _move_words(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> str:
-    said = []
+    phrases = []
     for method, panels in rows.items():
         parts = []
         for title, (before, after) in panels.items():
@@ -211,5 +211,5 @@ def _move_words(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> str:
                 continue
             most, least = int(far.argmax()) + 1, int(far.argmin()) + 1
             parts.append(f"{title}: token {most} moves most, token {least} least")
-        said.append(f"{method_look(method)['label']}: {'; '.join(parts)}")
-    return f"Numbered tokens in a plane, with arrows from before to after. {'. '.join(said)}."
+        phrases.append(f"{method_look(method)['label']}: {'; '.join(parts)}")
+    return f"Numbered tokens in a plane, with arrows from before to after. {'. '.join(phrases)}."

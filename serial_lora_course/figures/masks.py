@@ -250,13 +250,13 @@ def _draw_box(axes: Any, box: Sequence[float]) -> None:
 
 
 def _overlay_words(rows: Sequence[OverlayRow], names: Sequence[str]) -> str:
-    said = []
+    phrases = []
     for row in rows:
         scores = {name: row.dice(name) for name in names}
         words = (n if score is None else f"{n}: {score:.2f}" for n, score in scores.items())
-        said.append(f"{row.title} ({', '.join(words)})")
+        phrases.append(f"{row.title} ({', '.join(words)})")
     what = "Dice of each row" if any(row.truth is not None for row in rows) else "Predictions"
     return (
         f"Pictures with predicted masks laid over them, found pixels blue, missed yellow, invented "
-        f"vermilion. {what}: {'; '.join(said)}."
+        f"vermilion. {what}: {'; '.join(phrases)}."
     )

@@ -71,8 +71,8 @@ def show_pictures(
             axes.imshow(array, cmap="gray", interpolation="nearest")
             if titles is not None:
                 axes.set_title(titles[i], fontsize=9, weight="normal", loc="center")
-    said = f": {'; '.join(titles)}" if titles else ""
-    return with_description(figure, f"{len(pictures)} pictures in {rows} row(s){said}.")
+    names = f": {'; '.join(titles)}" if titles else ""
+    return with_description(figure, f"{len(pictures)} pictures in {rows} row(s){names}.")
 
 
 def plot_shares(

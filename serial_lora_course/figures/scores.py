@@ -50,9 +50,9 @@ def plot_dice_per_picture(scores: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def _strip(axes: Any, columns: Sequence[np.ndarray], looks: Sequence[Mapping[str, str]]) -> None:
-    chance = np.random.default_rng(0)  # sideways places only: they mean nothing
+    jitter = np.random.default_rng(0)  # sideways places only: they mean nothing
     for place, (values, look) in enumerate(zip(columns, looks, strict=True)):
-        sideways = place + chance.uniform(-0.24, 0.24, len(values))
+        sideways = place + jitter.uniform(-0.24, 0.24, len(values))
         axes.scatter(sideways, values, s=12, color=look["color"], alpha=0.6, linewidths=0)
         median = float(np.median(values))
         axes.plot([place - 0.36, place + 0.36], [median, median], color=INK, linewidth=2)
@@ -76,15 +76,15 @@ def _before_and_after(
 
 def _score_words(columns: Mapping[str, np.ndarray]) -> str:
     before = next(iter(columns.values()))
-    said = []
+    phrases = []
     for name, values in columns.items():
         title = method_look(name)["label"]
         text = f"{title}: median {np.median(values):.2f}, worst {values.min():.2f}"
         if values is not before:
             better, worse = int((values > before).sum()), int((values < before).sum())
             text += f", better on {better} and worse on {worse}"
-        said.append(text)
-    return f"Dice of each of {len(before)} pictures. {'; '.join(said)}."
+        phrases.append(text)
+    return f"Dice of each of {len(before)} pictures. {'; '.join(phrases)}."
 
 
 def plot_dice_by_scale(
@@ -114,6 +114,8 @@ def plot_dice_by_scale(
         axes.set(xlabel="scale of the adapter (0: without it)", ylabel="Dice (higher is better)")
         axes.set(ylim=(0, 1.02), xticks=scales)
         axes.legend(loc="lower left", fontsize=9)
-    said = ", ".join(f"{value:.2f} at {scale:g}" for scale, value in zip(scales, mean, strict=True))
-    words = f"Dice against the scale of the adapter, {len(scores)} pictures. Mean: {said}."
+    phrases = ", ".join(
+        f"{value:.2f} at {scale:g}" for scale, value in zip(scales, mean, strict=True)
+    )
+    words = f"Dice against the scale of the adapter, {len(scores)} pictures. Mean: {phrases}."
     return with_description(figure, words)

@@ -59,17 +59,17 @@ def plot_spectra(
         axes.minorticks_off()
 
     largest = spectra[base].xs(1, level="index")
-    said = [f"W's largest singular value is {largest.min():.2g} to {largest.max():.2g}"]
+    phrases = [f"W's largest singular value is {largest.min():.2g} to {largest.max():.2g}"]
     for name in frames:
         change = spectra[name, CHANGE].dropna()
         rank = change.index.get_level_values("index").max()
         first, last = (change.xs(i, level="index") for i in (1, rank))
-        said.append(
+        phrases.append(
             f"{method_look(name)['label']}'s dW has {first.min():.2g} to {first.max():.2g} first "
             f"and {last.min():.1g} to {last.max():.1g} at index {rank}, its last"
         )
     figure = _grid(spectra, draw, "singular value (logarithmic)")
-    return with_description(figure, f"{_where(spectra, tower)}. {'; '.join(said)}.")
+    return with_description(figure, f"{_where(spectra, tower)}. {'; '.join(phrases)}.")
 
 
 def plot_shifts(
@@ -96,13 +96,13 @@ def plot_shifts(
         axes.set_yscale("symlog", linthresh=1, linscale=0.7)  # small values can move by any percent
         axes.yaxis.set_major_formatter(lambda shift, _: f"{shift:+g}%" if shift else "0%")
 
-    said = "; ".join(
+    phrases = "; ".join(
         f"{method_look(name)['label']}'s singular values of W + dW are {shift.min():+.1f}% to "
         f"{shift.max():+.1f}% from W's, {shift.abs().mean():.1f}% on average"
         for name, shift in shifts.items()
     )
     figure = _grid(shifts, draw, "singular value of W + dW\nbeside W's, in percent")
-    return with_description(figure, f"{_where(shifts, tower)}. {said}.")
+    return with_description(figure, f"{_where(shifts, tower)}. {phrases}.")
 
 
 def _spectra(
@@ -198,17 +198,17 @@ def plot_depth(
         handles, labels = row[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)))
     first, last = table["block"].min(), table["block"].max()
-    said = []
+    phrases = []
     for title, part in panels.items():
         means = part.groupby([line, "block"], sort=False)[measure].mean()
         values = [
             f"{looks[name]['label']} {means[name][first]:.2f} to {means[name][last]:.2f}"
             for name in dict.fromkeys(part[line])
         ]
-        said.append(f"{title}: {', '.join(values)}")
+        phrases.append(f"{title}: {', '.join(values)}")
     grey = f" Grey line, {reference[1]}: {reference[0]:.2f}." if reference else ""
     return with_description(
-        figure, f"{axis}, from block {first} to block {last}: {'; '.join(said)}.{grey}"
+        figure, f"{axis}, from block {first} to block {last}: {'; '.join(phrases)}.{grey}"
     )
 
 
@@ -234,7 +234,7 @@ def plot_positions(
         raise SerialLoRAError("there are no positions to draw; run the lab first.")
     columns = {key: part for key, part in frame.groupby(["lab", "method"], sort=False)}
     jitter = np.random.default_rng(0)
-    said = []
+    phrases = []
     with house_style():
         figure = Figure(figsize=(1.7 * len(columns) + 2.2, 3.8), layout="constrained")
         axes = figure.subplots()
@@ -246,7 +246,7 @@ def plot_positions(
             x = place + jitter.uniform(-0.22, 0.22, len(part))
             axes.scatter(x, part[measure], s=12, color=look["color"], alpha=0.45, linewidths=0)
             axes.plot([place - 0.3, place + 0.3], [mean, mean], color=INK, linewidth=2.2)
-            said.append(
+            phrases.append(
                 f"{lab.upper()}, {look['label']}: mean {mean:.0%}, from "
                 f"{part[measure].min():.0%} to {part[measure].max():.0%}"
             )
@@ -260,5 +260,5 @@ def plot_positions(
     return with_description(
         figure,
         f"{axis}; a dot is a block, projection and seed, the bar their mean. "
-        f"{'; '.join(said)}.{luck}",
+        f"{'; '.join(phrases)}.{luck}",
     )

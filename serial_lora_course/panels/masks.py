@@ -250,13 +250,13 @@ class MaskPanel(ipywidgets.VBox):
 def _message(scene: ShownPicture, meant: int | None, found: Sequence[np.ndarray]) -> str:
     """What is measured, and what there is to notice, in words."""
     if meant is not None:
-        said = f"Compared with the {scene.names[meant]}, which fits your box best."
+        sentence = f"Compared with the {scene.names[meant]}, which fits your box best."
     elif scene.names:
-        said = "No object of this picture is in your box, so there is no Dice."
+        sentence = "No object of this picture is in your box, so there is no Dice."
     else:
-        said = "Nobody has outlined this picture's objects, so there is no Dice."
+        sentence = "Nobody has outlined this picture's objects, so there is no Dice."
     same = np.array_equal(*found)
-    return f"{said} Both masks are identical." if same else said
+    return f"{sentence} Both masks are identical." if same else sentence
 
 
 def _overlay_html(
@@ -264,9 +264,9 @@ def _overlay_html(
 ) -> str:
     """One overlay with its title and its Dice, or the share of the picture without a truth."""
     if truth is None:
-        said = f"found: {found.mean():.1%} of the picture"
+        sentence = f"found: {found.mean():.1%} of the picture"
     else:
-        said = f"Dice {float(dice(found, truth)):.2f}"
+        sentence = f"Dice {float(dice(found, truth)):.2f}"
     shown = Image.fromarray(overlay(scene.picture, truth, found))
     source = base64.b64encode(png_bytes(shown)).decode()
     width = shown_width(scene.picture.size)
@@ -276,8 +276,8 @@ def _overlay_html(
         f"<figure class='box-picker{enlarged}' style='width:{width}px'>"
         f"<div class='box-picker-title'>{escape(title)}</div>"
         f"<img class='box-picker-picture' style='aspect-ratio:{ratio}' decoding='sync' "
-        f"alt='{escape(title)}, {said}' src='data:image/png;base64,{source}'>"
-        f"<figcaption class='box-picker-message'>{said}</figcaption></figure>"
+        f"alt='{escape(title)}, {sentence}' src='data:image/png;base64,{source}'>"
+        f"<figcaption class='box-picker-message'>{sentence}</figcaption></figure>"
     )
 
 
