@@ -16,6 +16,7 @@ from serial_lora import (
     LoRAConfig,
     SerialLoRAConfig,
     SerialLoRAError,
+    adapter_parameters,
     adapters,
     disabled,
     eject,
@@ -24,9 +25,11 @@ from serial_lora import (
     merge,
     save_adapter,
     set_scale,
+    to_peft,
     unmerge,
 )
 from serial_lora.files import read_header
+from serial_lora.injection import unwrapped
 from tests.library.tiny_models import RANK, TINY, fill_adapters
 
 
@@ -249,14 +252,36 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, failing):
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def test_saving_where_it_cannot_be(tmp_path):
-    (tmp_path / "file").write_text("in the way")
+@pytest.mark.parametrize("path", ["", ".", "a-folder", "file/below.safetensors", "n" * 300])
+def test_a_place_where_no_file_can_be(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-folder").mkdir()
+    (tmp_path / "file").write_text("x")
     with pytest.raises(SerialLoRAError, match="could not be written"):
-        save_adapter(trained(), tmp_path / "file" / "adapter.safetensors")
-    path = save_adapter(trained(), tmp_path / "new" / "folder" / "adapter.safetensors")
-    assert path.is_file()
-    with pytest.raises(SerialLoRAError, match="no adapters"):
-        save_adapter(eject(trained()), tmp_path / "adapter.safetensors")
+        save_adapter(trained(), path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a-folder", "file"]
+
+
+def test_what_there_is_nothing_to_save_of(tmp_path, method):
+    path = save_adapter(trained(method=method), tmp_path / "new" / "folder" / "a.safetensors")
+    content = path.read_bytes()
+    diverged, without_values = trained(method=method), trained(method=method).to("meta")
+    with torch.no_grad():
+        next(adapter_parameters(diverged))[0, 0] = float("nan")
+    for model, noun in (
+        (diverged, "diverged"),
+        (without_values, "meta device"),
+        (eject(trained()), "no adapters"),
+    ):
+        with pytest.raises(SerialLoRAError, match=noun):
+            save_adapter(model, path)
+    assert path.read_bytes() == content
+    for act in (merge, to_peft, lambda model: load_adapter(model, path)):
+        with pytest.raises(SerialLoRAError, match="meta device"):
+            act(without_values)
+    with pytest.raises(SerialLoRAError, match="meta device"):
+        load_adapter(TINY["timm"].build().to("meta"), path)
+    eject(without_values)
 
 
 def test_towers_injected_separately_are_saved_separately(tmp_path):
@@ -269,13 +294,20 @@ def test_towers_injected_separately_are_saved_separately(tmp_path):
     load_adapter(TINY["open_clip"].build().visual, tmp_path / "image.safetensors")
 
 
+def compiled(model):
+    return torch.compile(model, backend="eager")
+
+
 @torch.no_grad()
-def test_names_do_not_depend_on_torch_compile(tmp_path):
+@pytest.mark.parametrize("wrap", [compiled, torch.nn.DataParallel])
+def test_names_do_not_depend_on_wrappers(wrap, method, tmp_path):
     tiny = TINY["timm"]
-    compiled = torch.compile(tiny.build(), backend="eager")
-    inject(compiled, SerialLoRAConfig(rank=RANK))
-    expected = tiny.run(fill_adapters(compiled)._orig_mod)
-    path = save_adapter(compiled, tmp_path / "adapter.safetensors")
+    wrapped = inject(wrap(tiny.build()), method(rank=RANK))
+    inside = unwrapped(fill_adapters(wrapped))
+    expected = tiny.run(inside)
+    path = save_adapter(wrapped, tmp_path / "adapter.safetensors")
     assert torch.equal(tiny.run(load_adapter(tiny.build(), path)), expected)
-    other = torch.compile(tiny.build(), backend="eager")
-    assert torch.equal(tiny.run(load_adapter(other, path)._orig_mod), expected)
+    other = load_adapter(wrap(tiny.build()), path)
+    assert torch.equal(tiny.run(unwrapped(other)), expected)
+    eject(merge(other))
+    assert torch.equal(tiny.run(unwrapped(other)), tiny.run(tiny.build()))

@@ -189,6 +189,12 @@ def test_the_pair_is_computed_once_where_q_k_and_v_read_the_same(method_name):
     torch.testing.assert_close(twice(x), twice(x.clone()))
 
 
+@pytest.mark.parametrize("thing", ["model", None, {"weight": torch.zeros(2)}, nn.Linear])
+def test_what_is_no_model_is_refused(thing):
+    with pytest.raises(SerialLoRAError, match="nn.Module"):
+        inject(thing, SerialLoRAConfig(rank=2))
+
+
 def test_what_attends_elsewhere_is_left_alone():
     class Mixed(nn.Module):
         def __init__(self) -> None:
