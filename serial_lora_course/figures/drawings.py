@@ -148,10 +148,9 @@ def plot_drawings(
     ]
     figure = _draw(lines, title, cell)
     common = f" {title}." if title else ""
-    return with_description(
-        figure,
-        f"A grid of drawings.{common} Rows: {', '.join(rows)}. Columns: {_quoted(captions)}.",
-    )
+    names = f" Rows: {', '.join(rows)}." if any(rows) else ""
+    words = f"A grid of drawings.{common}{names} Columns: {_quoted(captions)}."
+    return with_description(figure, words)
 
 
 def plot_sheet(pictures: Sequence[Any], captions: Sequence[str], columns: int = 8) -> Figure:

@@ -229,7 +229,10 @@ class DrawingPanel(ipywidgets.VBox):
             ]
         title = _quoted(prompt, 40)
         display_figure(plot_drawings({"": drawn}, captions, title, SHOWN), caption=False)
-        said = [f"Drawn for {_quoted(prompt)}: seed {seed}, guidance {guidance:g}."]
+        said = [
+            f"Drawn for {_quoted(prompt)}: seed {seed}, guidance {guidance:g}; "
+            f"{'; '.join(captions)}."
+        ]
         most = self._drawings.most_tokens(prompt)
         if most is not None:
             said.append(f"Only its first {most} tokens are read, start and end among them.")

@@ -219,6 +219,7 @@ def test_the_figure_shows_the_drawings_with_their_scores(backbone, monkeypatch, 
         assert caption == f"{title}, CLIP-Score {len('fox face') + found.mean() / 255:.2f}"
     alt = capture_display[-1]["metadata"]["image/png"]["alt"]
     assert all(words in alt for words in ["“fox face”", *captions])
+    assert all(words in panel.status.message for words in captions)
 
 
 def test_the_empty_prompt_can_be_drawn(panel, backbone):
