@@ -18,16 +18,13 @@ def low_rank_product() -> Iterator[Case]:
         width = shape[-1]
         x, A, B = torch.randn(shape), torch.randn(rank, width), torch.randn(width, rank)
         expected = torch.einsum("...i,ri,or->...o", x, A, B)
-        yield Case(
-            f"the product for x of shape {tuple(shape)} at rank {rank}",
-            (x, A, B),
-            expected,
-            {
-                "A and B are swapped: x meets A first, and each is transposed": x @ B @ A,
-                "only A is there: B leads back from the rank to the width": x @ A.T,
-                "x is added: here only the product is asked for": x + expected,
-            },
-        )
+        causes = {
+            "A and B are swapped: x meets A first, and each is transposed": x @ B @ A,
+            "only A is there: B leads back from the rank to the width": x @ A.T,
+            "x is added: here only the product is asked for": x + expected,
+        }
+        what = f"the product for x of shape {tuple(shape)} at rank {rank}"
+        yield Case(what, (x, A, B), expected, causes)
 
 
 @exercise("0.2", "width² - 2·width·rank equals numel() at four sizes, even where nothing is saved")

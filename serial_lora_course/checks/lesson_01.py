@@ -179,34 +179,32 @@ def nearest_serial_pair() -> Iterator[Case]:
             return tall @ pair[1].detach() @ pair[0].detach()
 
         missed = f"(miss {float((wanted - best).norm() / wanted.norm()):.3f})"
+        causes = {
+            "C is cut to rank r after solving: cut Q^T times the change, then solve": (
+                tall @ first_layers(free, rank)
+            ),
+            "the wishes are cut to rank r before the projection: project first": (
+                tall @ torch.linalg.lstsq(tall, first_layers(wanted, rank)).solution
+            ),
+            "only q is looked at: stack all parts": (
+                tall @ torch.linalg.solve(weights["q"], first_layers(changes["q"], rank))
+            ),
+            "the wishes of the parts are averaged: stack them instead": (
+                tall @ torch.linalg.solve(mean_weight, first_layers(mean_change, rank))
+            ),
+            "the singular values are left out: B solves R B = U S": left @ Vh[:rank],
+            "the singular values are in it twice: put them into A or into B": (
+                left * S[:rank] ** 2 @ Vh[:rank]
+            ),
+            "A holds columns of Vh: the v_i are its rows, Vh[:r]": left * S[:rank] @ Vh.T[:rank],
+            "R is left out: B has to solve R B = U S": tall @ first_layers(basis.T @ wanted, rank),
+        }
+        what = f"the stacked change W B A at width {width}, rank {rank} {missed}"
         yield Case(
-            f"the stacked change W B A at width {width}, rank {rank} {missed}",
+            what,
             (weights, changes, rank),
             best,
-            {
-                "C is cut to rank r after solving: cut Q^T times the change, then solve": (
-                    tall @ first_layers(free, rank)
-                ),
-                "the wishes are cut to rank r before the projection: project first": (
-                    tall @ torch.linalg.lstsq(tall, first_layers(wanted, rank)).solution
-                ),
-                "only q is looked at: stack all parts": (
-                    tall @ torch.linalg.solve(weights["q"], first_layers(changes["q"], rank))
-                ),
-                "the wishes of the parts are averaged: stack them instead": (
-                    tall @ torch.linalg.solve(mean_weight, first_layers(mean_change, rank))
-                ),
-                "the singular values are left out: B solves R B = U S": left @ Vh[:rank],
-                "the singular values are in it twice: put them into A or into B": (
-                    left * S[:rank] ** 2 @ Vh[:rank]
-                ),
-                "A holds columns of Vh: the v_i are its rows, Vh[:r]": left
-                * S[:rank]
-                @ Vh.T[:rank],
-                "R is left out: B has to solve R B = U S": (
-                    tall @ first_layers(basis.T @ wanted, rank)
-                ),
-            },
+            causes,
             read=change_by,
             otherwise="follow the three steps: QR of the stacked W, SVD of Q^T times the stacked "
             "change, then solve R B = U S",
@@ -248,32 +246,27 @@ def serial_gradient_of_B() -> Iterator[Case]:
         B = torch.zeros(width, rank, requires_grad=True)
         attention_loss(W, x, goal, x + scale * x @ A.T @ B.T).backward()
         total = sum(W[p].T @ g[p] for p in PARTS)
-        yield Case(
-            f"the gradient of B at width {width}, rank {rank}, scale {scale}",
-            (W, g, A, scale),
-            B.grad,
-            {
-                "the scale is forgotten": total @ A.T,
-                "W is left out: that is the gradient of LoRA's B": scale * sum(g.values()) @ A.T,
-                "W is not transposed: gradients travel back through W^T": (
-                    scale * sum(W[p] @ g[p] for p in PARTS) @ A.T
-                ),
-                "only q is counted: k and v read the same tokens": scale * W["q"].T @ g["q"] @ A.T,
-                "the parts are averaged: gradients of one matrix add up": scale * total @ A.T / 3,
-                "the gradient is transposed: W^T g, not W^T g^T or g^T W": (
-                    scale * sum(g[p].T @ W[p] for p in PARTS) @ A.T
-                ),
-                "the weights are added up before they are multiplied: add the products": (
-                    scale * sum(W.values()).T @ sum(g.values()) @ A.T
-                ),
-                "the sign is turned: that is the step, not the gradient": -scale * total @ A.T,
-                "A is left out: B meets A x, not x": scale * total,
-                "it has to be transposed: the gradient has the shape of B, (d, r)": (
-                    scale * A @ total.T
-                ),
-                "the scale is applied twice": scale**2 * total @ A.T,
-            },
-        )
+        causes = {
+            "the scale is forgotten": total @ A.T,
+            "W is left out: that is the gradient of LoRA's B": scale * sum(g.values()) @ A.T,
+            "W is not transposed: gradients travel back through W^T": (
+                scale * sum(W[p] @ g[p] for p in PARTS) @ A.T
+            ),
+            "only q is counted: k and v read the same tokens": scale * W["q"].T @ g["q"] @ A.T,
+            "the parts are averaged: gradients of one matrix add up": scale * total @ A.T / 3,
+            "the gradient is transposed: W^T g, not W^T g^T or g^T W": (
+                scale * sum(g[p].T @ W[p] for p in PARTS) @ A.T
+            ),
+            "the weights are added up before they are multiplied: add the products": (
+                scale * sum(W.values()).T @ sum(g.values()) @ A.T
+            ),
+            "the sign is turned: that is the step, not the gradient": -scale * total @ A.T,
+            "A is left out: B meets A x, not x": scale * total,
+            "it has to be transposed: the gradient has the shape of B, (d, r)": scale * A @ total.T,
+            "the scale is applied twice": scale**2 * total @ A.T,
+        }
+        what = f"the gradient of B at width {width}, rank {rank}, scale {scale}"
+        yield Case(what, (W, g, A, scale), B.grad, causes)
 
 
 # -------------------------------------------------------------------------------- 1.5 the undoing
@@ -321,30 +314,30 @@ def undo_merge() -> Iterator[Case]:
             return merged - factor * merged @ B @ torch.linalg.inv(matrix) @ A
 
         right = small + scale * A @ B
+        causes = {
+            "that subtracts s W' B A: right for LoRA, here only the first term of a series": (
+                merged - scale * merged @ B @ A
+            ),
+            "LoRA's way, W' - s B A: Serial LoRA multiplied": (
+                merged - scale * B @ A if outputs == width else merged
+            ),
+            "the scale inside the (r, r) matrix is forgotten": undone(small + A @ B),
+            "the scale in front is forgotten": undone(right, 1.0),
+            "the scale is forgotten": undone(small + A @ B, 1.0),
+            "the I in the (r, r) matrix is forgotten": undone(scale * A @ B),
+            "the sign inside is turned: it is I + s A B": undone(small - scale * A @ B),
+            "the sign in front is turned: it is I - s B N A": undone(right, -scale),
+            "the (r, r) matrix is multiplied with: solve with it": undone(torch.linalg.inv(right)),
+            "that merges once more: divide, do not multiply": merged @ (eye + scale * B @ A),
+            "that is the merged weight itself: nothing is undone": merged,
+            "that is the change alone: W' minus it is wanted": merged - undone(right),
+        }
+        what = f"the old weight, W {outputs}x{width}, rank {rank}, scale {scale}"
         yield Case(
-            f"the old weight, W {outputs}x{width}, rank {rank}, scale {scale}",
+            what,
             (merged, A, B, scale),
             old,
-            {
-                "that subtracts s W' B A: right for LoRA, here only the first term of a series": (
-                    merged - scale * merged @ B @ A
-                ),
-                "LoRA's way, W' - s B A: Serial LoRA multiplied": (
-                    merged - scale * B @ A if outputs == width else merged
-                ),
-                "the scale inside the (r, r) matrix is forgotten": undone(small + A @ B),
-                "the scale in front is forgotten": undone(right, 1.0),
-                "the scale is forgotten": undone(small + A @ B, 1.0),
-                "the I in the (r, r) matrix is forgotten": undone(scale * A @ B),
-                "the sign inside is turned: it is I + s A B": undone(small - scale * A @ B),
-                "the sign in front is turned: it is I - s B N A": undone(right, -scale),
-                "the (r, r) matrix is multiplied with: solve with it": undone(
-                    torch.linalg.inv(right)
-                ),
-                "that merges once more: divide, do not multiply": merged @ (eye + scale * B @ A),
-                "that is the merged weight itself: nothing is undone": merged,
-                "that is the change alone: W' minus it is wanted": merged - undone(right),
-            },
+            causes,
             during=sizes,
             after=lambda sizes=sizes, rank=rank: sizes.require_at_most(rank),
             tolerance=1e-4,

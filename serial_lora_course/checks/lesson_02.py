@@ -21,25 +21,18 @@ def pair_size() -> Iterator[Case]:
     """rank (inputs + outputs) against numel() of tensors with these shapes."""
     for inputs, outputs, rank in ((512, 2048, 8), (6, 3, 1), (768, 768, 32)):
         expected = numel_of((rank, inputs), (outputs, rank))
-        yield Case(
-            f"the size of a pair for {inputs} inputs, {outputs} outputs, rank {rank}",
-            (inputs, outputs, rank),
-            expected,
-            {
-                "the matrix is taken to be square: outputs can differ from inputs": (
-                    2 * inputs * rank
-                ),
-                "the matrix is taken to be square: inputs can differ from outputs": (
-                    2 * outputs * rank
-                ),
-                "only A is counted: B holds outputs x rank more": inputs * rank,
-                "only B is counted: A holds rank x inputs more": outputs * rank,
-                "that is the full matrix, not the pair": inputs * outputs,
-                "there is no bias in a pair": expected + outputs,
-                "the scale is fixed, so it is no parameter": expected + 1,
-                "that is the full matrix times the rank": inputs * outputs * rank,
-            },
-        )
+        causes = {
+            "the matrix is taken to be square: outputs can differ from inputs": 2 * inputs * rank,
+            "the matrix is taken to be square: inputs can differ from outputs": 2 * outputs * rank,
+            "only A is counted: B holds outputs x rank more": inputs * rank,
+            "only B is counted: A holds rank x inputs more": outputs * rank,
+            "that is the full matrix, not the pair": inputs * outputs,
+            "there is no bias in a pair": expected + outputs,
+            "the scale is fixed, so it is no parameter": expected + 1,
+            "that is the full matrix times the rank": inputs * outputs * rank,
+        }
+        what = f"the size of a pair for {inputs} inputs, {outputs} outputs, rank {rank}"
+        yield Case(what, (inputs, outputs, rank), expected, causes)
 
 
 @exercise("2.2", "one pair a block, summed over one, two and three towers, equals numel()")
@@ -55,24 +48,21 @@ def serial_lora_total() -> Iterator[Case]:
         expected = sum(numel_of((rank, width), (width, rank)) for width in blocks)
         first_width, first_depth = towers[0]
         widths, depths = (sum(side) for side in zip(*towers, strict=True))
-        yield Case(
-            f"Serial LoRA's parameters for towers {towers} at rank {rank}",
-            (towers, rank),
-            expected,
-            {
-                "that is LoRA: Serial LoRA has one pair a block, not four": 4 * expected,
-                "a pair for each of q, k and v: they share one": 3 * expected,
-                "only one matrix of each pair is counted": expected // 2,
-                "only the first tower is counted": 2 * first_width * rank * first_depth,
-                "each tower's width goes with its own depth: multiply first, then add": (
-                    2 * rank * widths * depths
-                ),
-                "that is the size of a full matrix in each block, not of a pair": sum(
-                    width * width for width in blocks
-                ),
-                "the depth is left out: every block has its own pair": 2 * rank * widths,
-            },
-        )
+        causes = {
+            "that is LoRA: Serial LoRA has one pair a block, not four": 4 * expected,
+            "a pair for each of q, k and v: they share one": 3 * expected,
+            "only one matrix of each pair is counted": expected // 2,
+            "only the first tower is counted": 2 * first_width * rank * first_depth,
+            "each tower's width goes with its own depth: multiply first, then add": (
+                2 * rank * widths * depths
+            ),
+            "that is the size of a full matrix in each block, not of a pair": sum(
+                width * width for width in blocks
+            ),
+            "the depth is left out: every block has its own pair": 2 * rank * widths,
+        }
+        what = f"Serial LoRA's parameters for towers {towers} at rank {rank}"
+        yield Case(what, (towers, rank), expected, causes)
 
 
 class SharedPair(nn.Module):
@@ -97,26 +87,23 @@ def count_trainable() -> Iterator[Case]:
         pair = numel_of((rank, width), (width, rank))
         expected = pair + width
         everything = sum(p.numel() for p in model.parameters())
-        yield Case(
-            f"trainable elements: a pair of rank {rank} and one open bias, at width {width}",
-            (model,),
-            expected,
-            {
-                "frozen parameters are counted too: ask each whether it requires a gradient": (
-                    everything
-                ),
-                "a tensor that two modules share is counted twice: parameters() counts it once": (
-                    expected + rank * width
-                ),
-                "only what is called lora_ is counted: ask every parameter for requires_grad": pair,
-                "nested modules are visited again: model.parameters() goes through all of them": (
-                    2 * expected
-                ),
-                "tensors are counted, not their elements: use numel()": 3,
-                "all tensors are counted, and not their elements": len(list(model.parameters())),
-                "that is what is frozen: turn the condition round": everything - expected,
-            },
-        )
+        causes = {
+            "frozen parameters are counted too: ask each whether it requires a gradient": (
+                everything
+            ),
+            "a tensor that two modules share is counted twice: parameters() counts it once": (
+                expected + rank * width
+            ),
+            "only what is called lora_ is counted: ask every parameter for requires_grad": pair,
+            "nested modules are visited again: model.parameters() goes through all of them": (
+                2 * expected
+            ),
+            "tensors are counted, not their elements: use numel()": 3,
+            "all tensors are counted, and not their elements": len(list(model.parameters())),
+            "that is what is frozen: turn the condition round": everything - expected,
+        }
+        what = f"trainable elements: a pair of rank {rank} and one open bias, at width {width}"
+        yield Case(what, (model,), expected, causes)
     frozen = nn.Linear(3, 3).requires_grad_(False)
     yield Case("trainable elements in a frozen model", (frozen,), 0)
 
@@ -136,21 +123,18 @@ def size_ratio() -> Iterator[Case]:
         lora = numel_of(*((rank, i) for i, _ in shapes), *((o, rank) for _, o in shapes))
         expected = Fraction(lora, numel_of((rank, width), (width, rank)))
         products = sum(inputs * outputs for inputs, outputs in shapes)
-        yield Case(
-            f"the ratio for LoRA on {name}",
-            (shapes, width),
-            expected,
-            {
-                "it was rounded on the way: give Fraction two integers, not a quotient": Fraction(
-                    float(expected)
-                ),
-                "the fraction is upside down: LoRA's size comes first": 1 / expected,
-                "pairs are counted, but a rectangular pair has another size": Fraction(len(shapes)),
-                "Serial LoRA's pair has two matrices: 2 x width below the line": 2 * expected,
-                "full matrices are compared, not pairs": Fraction(products, width * width),
-                "inputs and outputs are multiplied: a pair holds r x (inputs + outputs)": Fraction(
-                    products, 2 * width
-                ),
-                "always four: look at the shapes that came in": Fraction(4),
-            },
-        )
+        causes = {
+            "it was rounded on the way: give Fraction two integers, not a quotient": Fraction(
+                float(expected)
+            ),
+            "the fraction is upside down: LoRA's size comes first": 1 / expected,
+            "pairs are counted, but a rectangular pair has another size": Fraction(len(shapes)),
+            "Serial LoRA's pair has two matrices: 2 x width below the line": 2 * expected,
+            "full matrices are compared, not pairs": Fraction(products, width * width),
+            "inputs and outputs are multiplied: a pair holds r x (inputs + outputs)": Fraction(
+                products, 2 * width
+            ),
+            "always four: look at the shapes that came in": Fraction(4),
+        }
+        what = f"the ratio for LoRA on {name}"
+        yield Case(what, (shapes, width), expected, causes)

@@ -110,22 +110,25 @@ def _forward_cases(adapter: nn.Module, width: int, rank: int, scale: float) -> I
         leaves = {"x": x} if x.requires_grad else {}
         product = torch.einsum("...i,ri,or->...o", x, A, B)
         default = "" if scale != 1 else "the default of scale is 1, so that nothing is hidden in it"
-        yield Case(
+        causes = {
+            "x itself is lost: return x plus the product": scale * product,
+            "the scale is forgotten": x + product,
+            "the scale multiplies x too: it belongs to the product alone": scale * (x + product),
+            "A and B are swapped in the product": x + scale * (x @ B @ A),
+            "scale is divided by the rank here: this course uses it as it is": (
+                x + scale / rank * product
+            ),
+        }
+        what = (
             f"the output for x of shape {shape}, at rank {rank} and "
-            f"{'scale ' + str(scale) if scale != 1 else 'the default scale'}",
+            f"{'scale ' + str(scale) if scale != 1 else 'the default scale'}"
+        )
+        expected = adapted_tokens(x, A, B, scale)
+        yield Case(
+            what,
             (x,),
-            adapted_tokens(x, A, B, scale),
-            {
-                "x itself is lost: return x plus the product": scale * product,
-                "the scale is forgotten": x + product,
-                "the scale multiplies x too: it belongs to the product alone": (
-                    scale * (x + product)
-                ),
-                "A and B are swapped in the product": x + scale * (x @ B @ A),
-                "scale is divided by the rank here: this course uses it as it is": (
-                    x + scale / rank * product
-                ),
-            },
+            expected,
+            causes,
             otherwise=default,
             error=""
             if len(shape) == 3
@@ -205,39 +208,41 @@ def adapted_forward() -> Iterator[Case]:
         normed, stream = block.norm(x), pair(x)
         inside = block.attention(pair(normed))
         only_q = block.attend(block.q(pair(normed)), block.k(normed), block.v(normed))
+        causes = {
+            "the adapter is before the residual split: it changes the stream itself": (
+                stream + block.attention(block.norm(stream))
+            ),
+            "the adapter is before the norm: it belongs after it": (
+                x + block.attention(block.norm(stream))
+            ),
+            "the adapter is on the output: it belongs in front of q, k and v": (
+                x + pair(block.attention(normed))
+            ),
+            "the adapter is on the whole output of the block": pair(block(x)),
+            "only q is adapted: k and v read the same adapted tokens": x + only_q,
+            "the adapted tokens are added to the stream: they belong inside attention": (
+                x + pair(normed) + block.attention(normed)
+            ),
+            "only the stream is adapted; attention should read the adapted tokens": (
+                stream + block.attention(normed)
+            ),
+            "the stream is adapted as well: attention alone reads the adapted tokens": (
+                stream + inside
+            ),
+            "the residual is lost: add x, unadapted, at the end": inside,
+            "the normed tokens go in twice: the adapter's output already holds them": (
+                x + block.attention(normed + pair(normed))
+            ),
+            "the norm is left out": x + block.attention(pair(x)),
+            "the adapter is never used": block(x),
+            "the residual comes from the normed tokens: add x": normed + inside,
+        }
+        what = f"the block's output at width {width}, rank {rank}, {heads} heads"
         yield Case(
-            f"the block's output at width {width}, rank {rank}, {heads} heads",
+            what,
             (block, pair, x),
             merged(x),
-            {
-                "the adapter is before the residual split: it changes the stream itself": (
-                    stream + block.attention(block.norm(stream))
-                ),
-                "the adapter is before the norm: it belongs after it": (
-                    x + block.attention(block.norm(stream))
-                ),
-                "the adapter is on the output: it belongs in front of q, k and v": (
-                    x + pair(block.attention(normed))
-                ),
-                "the adapter is on the whole output of the block": pair(block(x)),
-                "only q is adapted: k and v read the same adapted tokens": x + only_q,
-                "the adapted tokens are added to the stream: they belong inside attention": (
-                    x + pair(normed) + block.attention(normed)
-                ),
-                "only the stream is adapted; attention should read the adapted tokens": (
-                    stream + block.attention(normed)
-                ),
-                "the stream is adapted as well: attention alone reads the adapted tokens": (
-                    stream + inside
-                ),
-                "the residual is lost: add x, unadapted, at the end": inside,
-                "the normed tokens go in twice: the adapter's output already holds them": (
-                    x + block.attention(normed + pair(normed))
-                ),
-                "the norm is left out": x + block.attention(pair(x)),
-                "the adapter is never used": block(x),
-                "the residual comes from the normed tokens: add x": normed + inside,
-            },
+            causes,
             leaves=lambda block, pair, x: {
                 **({"x": x} if x.is_leaf and x.requires_grad else {}),
                 "lora_A": pair.lora_A,
@@ -259,30 +264,27 @@ def merged_weight() -> Iterator[Case]:
         weight, identity = torch.randn(outputs, width), torch.eye(width)
         A, B = torch.randn(rank, width), torch.randn(width, rank)
         rows = [adapted_tokens(row, A, B, scale) @ weight.T for row in identity]
-        yield Case(
-            f"the merged weight for W {outputs}x{width}, rank {rank}, scale {scale}",
-            (weight, A, B, scale),
-            torch.stack(rows).T,
-            {
-                "the scale is forgotten": weight @ (identity + B @ A),
-                "the scale multiplies W too: it belongs to the product alone": (
-                    scale * weight @ (identity + B @ A)
-                ),
-                "scale is divided by the rank here: this course uses it as it is": (
-                    weight @ (identity + scale / rank * B @ A)
-                ),
-                "the I is forgotten: W itself is lost": scale * weight @ B @ A,
-                "A and B are swapped or transposed: B A is (d, d), from B (d, r) and A (r, d)": (
-                    weight @ (identity + scale * A.T @ B.T)
-                ),
-                "that is LoRA, W + B A: Serial LoRA multiplies, W (I + B A)": (
-                    lambda W=weight, BA=scale * B @ A: W + BA
-                ),
-                "the order is turned round: the tokens meet I + B A first, so it is on the right": (
-                    lambda W=weight, BA=scale * B @ A: W + BA @ W
-                ),
-            },
-        )
+        causes = {
+            "the scale is forgotten": weight @ (identity + B @ A),
+            "the scale multiplies W too: it belongs to the product alone": (
+                scale * weight @ (identity + B @ A)
+            ),
+            "scale is divided by the rank here: this course uses it as it is": (
+                weight @ (identity + scale / rank * B @ A)
+            ),
+            "the I is forgotten: W itself is lost": scale * weight @ B @ A,
+            "A and B are swapped or transposed: B A is (d, d), from B (d, r) and A (r, d)": (
+                weight @ (identity + scale * A.T @ B.T)
+            ),
+            "that is LoRA, W + B A: Serial LoRA multiplies, W (I + B A)": (
+                lambda W=weight, BA=scale * B @ A: W + BA
+            ),
+            "the order is turned round: the tokens meet I + B A first, so it is on the right": (
+                lambda W=weight, BA=scale * B @ A: W + BA @ W
+            ),
+        }
+        what = f"the merged weight for W {outputs}x{width}, rank {rank}, scale {scale}"
+        yield Case(what, (weight, A, B, scale), torch.stack(rows).T, causes)
 
 
 # ------------------------------------------------------------------------------ 3.4 to 3.6 probes
@@ -365,19 +367,16 @@ def has_effect() -> Iterator[Case]:
     }
     for adds, (adapted, loose) in cases.items():
         expected = not isinstance(adapted, Ineffective)
-        yield Case(
-            f"has_effect on a block whose adapter adds {adds}",
-            (adapted, torch.randn(2, 4, 8)),
-            expected,
-            {
-                "B starts at zero, so a fresh adapter has no effect by design: fill B first, "
-                f"{REBOUND}, then compare": False,
-                "this adapter never reaches the output: change lora_B alone, nothing of the base, "
-                "and compare outputs, not parameters": True,
-                TURNED: not expected,
-                **loose,
-            },
-        )
+        causes = {
+            "B starts at zero, so a fresh adapter has no effect by design: fill B first, "
+            f"{REBOUND}, then compare": False,
+            "this adapter never reaches the output: change lora_B alone, nothing of the base, "
+            "and compare outputs, not parameters": True,
+            TURNED: not expected,
+            **loose,
+        }
+        what = f"has_effect on a block whose adapter adds {adds}"
+        yield Case(what, (adapted, torch.randn(2, 4, 8)), expected, causes)
 
 
 @exercise("3.5", "an adapter on the residual stream is told from one in front of attention")
@@ -394,20 +393,15 @@ def keeps_residual() -> Iterator[Case]:
     }
     for does, (adapted, loose) in cases.items():
         expected = not isinstance(adapted, OnTheStream)
-        yield Case(
-            f"keeps_residual on a block whose adapter {does}",
-            (adapted, torch.randn(2, 4, 8)),
-            expected,
-            {
-                "attention still adds something: set weight and bias of block.out to zero first": (
-                    False
-                ),
-                f"the stream is adapted here: fill B first, {REBOUND}, as a fresh adapter hides "
-                "the change": True,
-                TURNED: not expected,
-                **loose,
-            },
-        )
+        causes = {
+            "attention still adds something: set weight and bias of block.out to zero first": False,
+            f"the stream is adapted here: fill B first, {REBOUND}, as a fresh adapter hides "
+            "the change": True,
+            TURNED: not expected,
+            **loose,
+        }
+        what = f"keeps_residual on a block whose adapter {does}"
+        yield Case(what, (adapted, torch.randn(2, 4, 8)), expected, causes)
 
 
 @exercise(
@@ -416,17 +410,19 @@ def keeps_residual() -> Iterator[Case]:
 def pairs_in() -> Iterator[Case]:
     """The number of different pairs."""
     for kind, expected in ((Faithful, 1), (PairEach, 3), (SharedPair, 1)):
+        causes = {
+            "both matrices of a pair are counted: count lora_A alone": 2 * expected,
+            "a pair with three names is still one pair: named_parameters() lists it once": (
+                expected if kind is Faithful else 3
+            ),
+            "elements are counted, not pairs": expected * 2 * 8,
+            "elements of both matrices are counted, not pairs": expected * 2 * 2 * 8,
+        }
+        what = f"pairs_in on a block of the kind: {kind.__doc__}"
         yield Case(
-            f"pairs_in on a block of the kind: {kind.__doc__}",
+            what,
             (kind(),),
             expected,
-            {
-                "both matrices of a pair are counted: count lora_A alone": 2 * expected,
-                "a pair with three names is still one pair: named_parameters() lists it once": (
-                    expected if kind is Faithful else 3
-                ),
-                "elements are counted, not pairs": expected * 2 * 8,
-                "elements of both matrices are counted, not pairs": expected * 2 * 2 * 8,
-            },
+            causes,
             otherwise="go through named_parameters() and count the names that end in lora_A",
         )

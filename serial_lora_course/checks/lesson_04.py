@@ -36,30 +36,27 @@ def similarity_scores() -> Iterator[Case]:
         pictures = torch.randn(batch, dim) * torch.linspace(0.5, 3, batch).unsqueeze(1)
         classes = torch.randn(count, dim) * torch.linspace(4, 0.5, count).unsqueeze(1)
         scale, cosine = math.exp(1.7), cosine_table(pictures, classes)
-        yield Case(
-            f"the scores of {batch} pictures and {count} classes",
-            (pictures, classes, torch.tensor(1.7)),
-            scale * cosine,
-            {
-                "turned round: a row is a picture, a column is a class": scale * cosine.T,
-                "the scale is forgotten": cosine,
-                "logit_scale is the logarithm of the scale: take exp() of it": 1.7 * cosine,
-                "the cosine is divided by the scale: it is a factor": cosine / scale,
-                "neither side is normalised: long vectors win, whatever they point at": (
-                    scale * pictures @ classes.T
-                ),
-                "only the pictures are normalised: the classes need it too": (
-                    scale * unit(pictures) @ classes.T
-                ),
-                "only the classes are normalised: the pictures need it too": (
-                    scale * pictures @ unit(classes).T
-                ),
-                "normalised along the wrong dimension: every row gets length one, so dim=-1": (
-                    scale * unit(pictures, 0) @ unit(classes, 0).T
-                ),
-                "softmax is not wanted here: these are scores": (scale * cosine).softmax(-1),
-            },
-        )
+        causes = {
+            "turned round: a row is a picture, a column is a class": scale * cosine.T,
+            "the scale is forgotten": cosine,
+            "logit_scale is the logarithm of the scale: take exp() of it": 1.7 * cosine,
+            "the cosine is divided by the scale: it is a factor": cosine / scale,
+            "neither side is normalised: long vectors win, whatever they point at": (
+                scale * pictures @ classes.T
+            ),
+            "only the pictures are normalised: the classes need it too": (
+                scale * unit(pictures) @ classes.T
+            ),
+            "only the classes are normalised: the pictures need it too": (
+                scale * pictures @ unit(classes).T
+            ),
+            "normalised along the wrong dimension: every row gets length one, so dim=-1": (
+                scale * unit(pictures, 0) @ unit(classes, 0).T
+            ),
+            "softmax is not wanted here: these are scores": (scale * cosine).softmax(-1),
+        }
+        what = f"the scores of {batch} pictures and {count} classes"
+        yield Case(what, (pictures, classes, torch.tensor(1.7)), scale * cosine, causes)
 
 
 @exercise("4.2", "equal to counting one picture at a time, at two sizes")
@@ -80,30 +77,32 @@ def zero_shot_accuracy() -> Iterator[Case]:
         def agreeing(guesses: Tensor, labels: Tensor = labels) -> float:
             return (guesses == labels).float().mean().item()
 
+        causes = {
+            "that is how many are right, not their share: divide by the number of pictures": float(
+                sum(right)
+            ),
+            "that is in percent: a number between 0 and 1 is wanted": 100 * share,
+            "that is the share of mistakes": 1 - share,
+            "argmin finds the worst fit: the best has the largest cosine": agreeing(
+                cosine.argmin(1)
+            ),
+            "that is the mean of the classes' accuracies: every picture counts the same here": (
+                sum(by_class) / len(by_class)
+            ),
+            "that is the mean probability of the right class: count right guesses": (
+                cosine.softmax(-1)[torch.arange(number), labels].mean().item()
+            ),
+            "the number right is divided by the number of classes": sum(right) / count,
+            "argmax runs along the pictures: each picture chooses among classes, dim=1": (
+                agreeing(cosine.argmax(0)) if number == count else -1.0
+            ),
+        }
+        what = f"the accuracy on {number} pictures of {count} classes"
         yield Case(
-            f"the accuracy on {number} pictures of {count} classes",
+            what,
             (pictures, classes, labels),
             share,
-            {
-                "that is how many are right, not their share: divide by the number of pictures": (
-                    float(sum(right))
-                ),
-                "that is in percent: a number between 0 and 1 is wanted": 100 * share,
-                "that is the share of mistakes": 1 - share,
-                "argmin finds the worst fit: the best has the largest cosine": (
-                    agreeing(cosine.argmin(1))
-                ),
-                "that is the mean of the classes' accuracies: every picture counts the same here": (
-                    sum(by_class) / len(by_class)
-                ),
-                "that is the mean probability of the right class: count right guesses": (
-                    cosine.softmax(-1)[torch.arange(number), labels].mean().item()
-                ),
-                "the number right is divided by the number of classes": sum(right) / count,
-                "argmax runs along the pictures: each picture chooses among classes, dim=1": (
-                    agreeing(cosine.argmax(0)) if number == count else -1.0
-                ),
-            },
+            causes,
             otherwise="try it on three pictures and count by hand",
         )
 
@@ -149,40 +148,41 @@ def few_shot_loss() -> Iterator[Case]:
         log_scale, cosine = clip.logit_scale, cosine_table(image, text)
         scores = log_scale.exp() * cosine
         own = log_scale.exp() * cosine_table(image, text[labels])  # (B, B)
+        causes = {
+            "the scale is forgotten: cosines alone are too close together": cross_entropy(
+                cosine, labels
+            ),
+            "logit_scale is the logarithm of the scale: take exp() of it": cross_entropy(
+                log_scale * cosine, labels
+            ),
+            "the features are not normalised: normalize=True": cross_entropy(
+                log_scale.exp() * image @ text.T, labels
+            ),
+            "softmax is taken twice: cross_entropy wants scores": cross_entropy(
+                scores.softmax(-1), labels
+            ),
+            "the losses are summed: their mean is wanted, whatever the batch": cross_entropy(
+                scores, labels, reduction="sum"
+            ),
+            "that is one loss a picture: take the mean": cross_entropy(
+                scores, labels, reduction="none"
+            ),
+            "that is pretraining's loss, picture against caption: it counts two pictures of "
+            "one class as wrong for each other; compare with all classes": (
+                (cross_entropy(own, pairs) + cross_entropy(own.T, pairs)) / 2
+            ),
+            "the captions of the batch are compared, not all classes": cross_entropy(own, pairs),
+            "the scores are turned round: a row is a picture, a column is a class": (
+                cross_entropy(scores.T, labels) if batch == count else scores
+            ),
+        }
+        what = f"the loss of {batch} pictures and {count} classes"
+        expected = reference_loss(clip, pictures, labels, prompts)
         yield Case(
-            f"the loss of {batch} pictures and {count} classes",
+            what,
             (clip, pictures, labels, prompts),
-            reference_loss(clip, pictures, labels, prompts),
-            {
-                "the scale is forgotten: cosines alone are too close together": (
-                    cross_entropy(cosine, labels)
-                ),
-                "logit_scale is the logarithm of the scale: take exp() of it": (
-                    cross_entropy(log_scale * cosine, labels)
-                ),
-                "the features are not normalised: normalize=True": (
-                    cross_entropy(log_scale.exp() * image @ text.T, labels)
-                ),
-                "softmax is taken twice: cross_entropy wants scores": (
-                    cross_entropy(scores.softmax(-1), labels)
-                ),
-                "the losses are summed: their mean is wanted, whatever the batch": (
-                    cross_entropy(scores, labels, reduction="sum")
-                ),
-                "that is one loss a picture: take the mean": (
-                    cross_entropy(scores, labels, reduction="none")
-                ),
-                "that is pretraining's loss, picture against caption: it counts two pictures of "
-                "one class as wrong for each other; compare with all classes": (
-                    (cross_entropy(own, pairs) + cross_entropy(own.T, pairs)) / 2
-                ),
-                "the captions of the batch are compared, not all classes": (
-                    cross_entropy(own, pairs)
-                ),
-                "the scores are turned round: a row is a picture, a column is a class": (
-                    cross_entropy(scores.T, labels) if batch == count else scores
-                ),
-            },
+            expected,
+            causes,
             leaves=lambda clip, *_: {
                 "the image tower": clip.image.weight,
                 "the text tower": clip.text.weight,
@@ -210,27 +210,21 @@ def cut_prompts() -> Iterator[Case]:
         ends = [row.index(end) for row in rows]
         length = max(ends) + 1
         nonzero = max(sum(token != 0 for token in row) for row in rows)
-        yield Case(
-            f"the tokens of {what}",
-            (tokens,),
-            tokens[:, :length],
-            {
-                "the end-of-text token of the longest prompt is lost: a slice [:n] stops before n": (
-                    tokens[:, : length - 1]
-                ),
-                "cut at the shortest prompt: longer ones lose their end": tokens[
-                    :, : min(ends) + 1
-                ],
-                "cut at the first prompt's end: take the longest": tokens[:, : ends[0] + 1],
-                "cut at the last prompt's end: take the longest": tokens[:, : ends[-1] + 1],
-                "zeros are taken for padding: id 0 is a token too, find the highest id": (
-                    tokens[:, :nonzero]
-                ),
-                "nothing is cut": tokens,
-                "one column too many: harmless, and not needed": tokens[:, : length + 1],
-                "rows are cut, not columns: tokens[:, :n]": tokens[:length],
-            },
-        )
+        causes = {
+            "the end-of-text token of the longest prompt is lost: a slice [:n] stops before n": (
+                tokens[:, : length - 1]
+            ),
+            "cut at the shortest prompt: longer ones lose their end": tokens[:, : min(ends) + 1],
+            "cut at the first prompt's end: take the longest": tokens[:, : ends[0] + 1],
+            "cut at the last prompt's end: take the longest": tokens[:, : ends[-1] + 1],
+            "zeros are taken for padding: id 0 is a token too, find the highest id": (
+                tokens[:, :nonzero]
+            ),
+            "nothing is cut": tokens,
+            "one column too many: harmless, and not needed": tokens[:, : length + 1],
+            "rows are cut, not columns: tokens[:, :n]": tokens[:length],
+        }
+        yield Case(f"the tokens of {what}", (tokens,), tokens[:, :length], causes)
 
 
 @exercise("4.5", "the largest rank within four budgets, two of them not used up")
@@ -244,26 +238,26 @@ def lora_rank_within() -> Iterator[Case]:
         while lora_size(towers, rank + 1) <= budget:
             rank += 1
         unit_size = sum(width * depth for width, depth in towers)
+        causes = {
+            "out is left out: the baseline has four pairs a block": budget // (6 * unit_size),
+            "one pair a block is counted: that is Serial LoRA, LoRA has four": (
+                budget // (2 * unit_size)
+            ),
+            "only one matrix of each pair is counted: there are A and B": budget // (4 * unit_size),
+            "only the first tower is counted": budget // (8 * towers[0][0] * towers[0][1]),
+            "the depth is left out": budget // (8 * sum(width for width, _ in towers)),
+            "rounded up: that is more than the budget": -(-budget // (8 * unit_size)),
+            "rounded to the nearest: that can be more than the budget": round(
+                budget / (8 * unit_size)
+            ),
+            "a rank is a whole number: // rounds down": budget / (8 * unit_size),
+        }
+        what = f"LoRA's rank within {budget:,} parameters on towers {towers}"
         yield Case(
-            f"LoRA's rank within {budget:,} parameters on towers {towers}",
+            what,
             (budget, towers),
             rank,
-            {
-                "out is left out: the baseline has four pairs a block": budget // (6 * unit_size),
-                "one pair a block is counted: that is Serial LoRA, LoRA has four": (
-                    budget // (2 * unit_size)
-                ),
-                "only one matrix of each pair is counted: there are A and B": (
-                    budget // (4 * unit_size)
-                ),
-                "only the first tower is counted": budget // (8 * towers[0][0] * towers[0][1]),
-                "the depth is left out": budget // (8 * sum(width for width, _ in towers)),
-                "rounded up: that is more than the budget": -(-budget // (8 * unit_size)),
-                "rounded to the nearest: that can be more than the budget": round(
-                    budget / (8 * unit_size)
-                ),
-                "a rank is a whole number: // rounds down": budget / (8 * unit_size),
-            },
+            causes,
             otherwise="count the parameters of LoRA at rank 1 over all towers first",
         )
 

@@ -66,29 +66,28 @@ def first_adam_step() -> Iterator[Case]:
         torch.optim.Adam([parameter], lr=lr, eps=eps).step()
         expected = parameter.detach()
         m, v = 0.1 * g, 0.001 * g.square()
+        causes = {
+            "the sign: a step goes against the gradient": -expected,
+            "that is plain gradient descent: Adam divides by the gradient's size": -lr * g,
+            "without bias correction: divide m by 1 − β₁ and v by 1 − β₂": (
+                -lr * m / (v.sqrt() + eps)
+            ),
+            "only v is corrected: m has to be divided by 1 − β₁ too": -lr * m / (g.abs() + eps),
+            "only m is corrected: v has to be divided by 1 − β₂ too": -lr * g / (v.sqrt() + eps),
+            "ε is added after the root, not under it": -lr * g / (g.square() + eps).sqrt(),
+            "the root is missing: divide by |g|, not by g²": -lr * g / (g.square() + eps),
+            "√(g²) is |g|, not g: this step has one sign for all entries": -lr * g / (g + eps),
+            "that is one size for the whole tensor: Adam divides each entry by its own": (
+                -lr * g / (g.norm() + eps)
+            ),
+            "the rate is forgotten": expected / lr,
+            "ε is left out: beside a tiny gradient, or a large ε, it counts": -lr * g.sign(),
+        }
         yield Case(
             f"the first step at rate {lr}" + (" and a large ε" if eps == 1 else ""),
             (gradient, lr, eps),
             expected,
-            {
-                "the sign: a step goes against the gradient": -expected,
-                "that is plain gradient descent: Adam divides by the gradient's size": -lr * g,
-                "without bias correction: divide m by 1 − β₁ and v by 1 − β₂": (
-                    -lr * m / (v.sqrt() + eps)
-                ),
-                "only v is corrected: m has to be divided by 1 − β₁ too": -lr * m / (g.abs() + eps),
-                "only m is corrected: v has to be divided by 1 − β₂ too": (
-                    -lr * g / (v.sqrt() + eps)
-                ),
-                "ε is added after the root, not under it": -lr * g / (g.square() + eps).sqrt(),
-                "the root is missing: divide by |g|, not by g²": -lr * g / (g.square() + eps),
-                "√(g²) is |g|, not g: this step has one sign for all entries": -lr * g / (g + eps),
-                "that is one size for the whole tensor: Adam divides each entry by its own": (
-                    -lr * g / (g.norm() + eps)
-                ),
-                "the rate is forgotten": expected / lr,
-                "ε is left out: beside a tiny gradient, or a large ε, it counts": -lr * g.sign(),
-            },
+            causes,
             nan="0 / 0 where the gradient is zero: ε belongs into the denominator",
             tolerance=1e-6,
         )
@@ -228,7 +227,7 @@ def _rate_cause(
         "lr is A's rate: B's is larger, A's is not smaller": of_A and isclose(found, lr / ratio),
         "turned round: the ratio belongs to B": of_A and "lora_B" not in name,
         "the last part of the name decides, as a whole: its last letter does not decide, nor what "
-        "it ends in": (head and last.endswith("_B")),
+        "it ends in": head and last.endswith("_B"),
         "what is neither A nor B gets A's rate": head and "lora_B" not in name,
         "B's rate is lr times the ratio": of_B and "lora_A" not in name,
     }
@@ -266,29 +265,21 @@ def share_left() -> Iterator[Case]:
             require(fine, what, f"{len(expected)} numbers", got, form)
             return torch.as_tensor(got).double()
 
-        yield Case(
-            what,
-            (groups, steps),
-            expected,
-            {
-                "that is what is lost: the share that is left is 1 minus it": 1 - expected,
-                "the steps compound: each takes its share of what is left, so a power": (
-                    1 - steps * lr * decay
-                ),
-                "AdamW multiplies the decay by the group's rate": (1 - decay) ** steps,
-                "each group decays at its own rate, not at the first one's": (
-                    (1 - lr[0] * decay) ** steps
-                ),
-                "that is one step: there are several": 1 - lr * decay,
-                "the decay is forgotten: the factor is 1 − lr · weight decay": (1 - lr) ** steps,
-                "the sign: decay shrinks": (1 + lr * decay) ** steps,
-                "AdamW takes whole steps: a power, not an exponential": (
-                    (-lr * decay * steps).exp()
-                ),
-            },
-            read=in_a_row,
-            tolerance=1e-7,
-        )
+        causes = {
+            "that is what is lost: the share that is left is 1 minus it": 1 - expected,
+            "the steps compound: each takes its share of what is left, so a power": (
+                1 - steps * lr * decay
+            ),
+            "AdamW multiplies the decay by the group's rate": (1 - decay) ** steps,
+            "each group decays at its own rate, not at the first one's": (
+                (1 - lr[0] * decay) ** steps
+            ),
+            "that is one step: there are several": 1 - lr * decay,
+            "the decay is forgotten: the factor is 1 − lr · weight decay": (1 - lr) ** steps,
+            "the sign: decay shrinks": (1 + lr * decay) ** steps,
+            "AdamW takes whole steps: a power, not an exponential": (-lr * decay * steps).exp(),
+        }
+        yield Case(what, (groups, steps), expected, causes, read=in_a_row, tolerance=1e-7)
 
 
 # ----------------------------------------------------------------------------- 5.5 the best ratio
@@ -359,8 +350,9 @@ def best_ratio() -> Iterator[Case]:
                         spread / (n - 1) ** 0.5
                     ),
                     "the deviation is to be taken with n − 1": statistics.pstdev(d) / root,
-                    "unpaired: take the differences first, then their spread": (sum(each) / n)
-                    ** 0.5,
+                    "unpaired: take the differences first, then their spread": (
+                        (sum(each) / n) ** 0.5
+                    ),
                     "that is the error of the best ratio's own mean: of the differences it is": (
                         each[0] ** 0.5 / root
                     ),

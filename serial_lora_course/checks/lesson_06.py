@@ -68,16 +68,16 @@ def to_model_frame() -> Iterator[Case]:
             scaled(across, down),
             {
                 "the boxes are where they were: they move with the picture": boxes,
-                "x and y are exchanged: a box is x0, y0, x1, y1, and x goes with the width": (
-                    scaled(down, across)
+                "x and y are exchanged: a box is x0, y0, x1, y1, and x goes with the width": scaled(
+                    down, across
                 ),
-                "scaled by the factor before rounding: use what the sides really became": (
-                    scaled(factor, factor)
+                "scaled by the factor before rounding: use what the sides really became": scaled(
+                    factor, factor
                 ),
                 "divided instead of multiplied": scaled(1 / across, 1 / down),
                 "only one corner moved: a box has two": scaled(across, down, 1, 1),
-                "boxes of a squashed picture: each side has the frame's factor here": (
-                    scaled(side / size[1], side / size[0])
+                "boxes of a squashed picture: each side has the frame's factor here": scaled(
+                    side / size[1], side / size[0]
                 ),
             },
             tolerance=1e-6,
@@ -252,29 +252,31 @@ def adapted_windows() -> Iterator[Case]:
             inside = attend(adapter(normed))
             where = f"windows of {side}" if side else "a global block"
             kind = "an adapter that has a bias" if bias else "a Serial LoRA pair"
+            causes = {
+                "the adapter is missing": x + attend(normed),
+                "the adapter sits behind the padding: with a bias its zeros do not stay zero": (
+                    x + attend(normed, adapt=adapter)
+                ),
+                "the adapter is before the norm: it belongs after it": x + attend(before_norm),
+                "the adapter changes the stream itself: only what attention reads": (
+                    stream + attend(before_norm)
+                ),
+                "the adapter is on attention's output: it belongs in front of q, k and v": (
+                    x + adapter(attend(normed))
+                ),
+                "x itself is lost: attention's output is added to it": inside,
+                "the norm is left out": x + attend(adapter(x)),
+                "the windows are forgotten: every token attends to the whole picture": (
+                    x + attend(adapter(normed), side=0)
+                ),
+                "the normed tokens are added, not x": inside + normed,
+            }
+            what = f"{where} on {size[0]} x {size[1]} tokens with {kind}"
             yield Case(
-                f"{where} on {size[0]} x {size[1]} tokens with {kind}",
+                what,
                 (block, adapter, x),
                 x + inside,
-                {
-                    "the adapter is missing": x + attend(normed),
-                    "the adapter sits behind the padding: with a bias its zeros do not stay zero": (
-                        x + attend(normed, adapt=adapter)
-                    ),
-                    "the adapter is before the norm: it belongs after it": x + attend(before_norm),
-                    "the adapter changes the stream itself: only what attention reads": (
-                        stream + attend(before_norm)
-                    ),
-                    "the adapter is on attention's output: it belongs in front of q, k and v": (
-                        x + adapter(attend(normed))
-                    ),
-                    "x itself is lost: attention's output is added to it": inside,
-                    "the norm is left out": x + attend(adapter(x)),
-                    "the windows are forgotten: every token attends to the whole picture": (
-                        x + attend(adapter(normed), side=0)
-                    ),
-                    "the normed tokens are added, not x": inside + normed,
-                },
+                causes,
                 error="" if side else "window_size 0 means no windows: all tokens attend",
             )
 
@@ -297,22 +299,24 @@ def add_to_q_and_v() -> Iterator[Case]:
         def joined(q_added=0, k_added=0, v_added=0, q=q, k=k, v=v) -> Tensor:
             return torch.cat([q + q_added, k + k_added, v + v_added], -1)
 
+        causes = {
+            "nothing is added": qkv,
+            "v's change went to k: v is the last third": joined(dq, dv),
+            "the two changes are exchanged": joined(dv, 0, dq),
+            "only q is changed": joined(dq),
+            "only v is changed": joined(0, 0, dv),
+            "k is changed too: here only q and v have a pair": joined(dq, dq, dv),
+            "k is lost: the result has three parts": torch.cat([q + dq, v + dv], -1),
+            "only the changes are returned: add them": torch.cat([dq, 0 * dq, dv], -1),
+            "the changes take the projections' place: add them": torch.cat([dq, k, dv], -1),
+            "the edit is made twice": joined(2 * dq, 0, 2 * dv),
+        }
+        what = f"qkv of shape {tuple(qkv.shape)}"
         yield Case(
-            f"qkv of shape {tuple(qkv.shape)}",
+            what,
             (qkv, dq, dv),
             expected,
-            {
-                "nothing is added": qkv,
-                "v's change went to k: v is the last third": joined(dq, dv),
-                "the two changes are exchanged": joined(dv, 0, dq),
-                "only q is changed": joined(dq),
-                "only v is changed": joined(0, 0, dv),
-                "k is changed too: here only q and v have a pair": joined(dq, dq, dv),
-                "k is lost: the result has three parts": torch.cat([q + dq, v + dv], -1),
-                "only the changes are returned: add them": torch.cat([dq, 0 * dq, dv], -1),
-                "the changes take the projections' place: add them": torch.cat([dq, k, dv], -1),
-                "the edit is made twice": joined(2 * dq, 0, 2 * dv),
-            },
+            causes,
             error=""
             if len(shape) == 3
             else "four dimensions are taken for granted: `...` or "

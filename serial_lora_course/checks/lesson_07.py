@@ -270,14 +270,14 @@ def _require_batch(what: str, cache, examples: list, order: Sequence[int], data:
             "kept by position in the batch: shuffled, position 0 holds another picture": (
                 data.truth(range(len(order)))
             ),
-            "kept under the caption: two pictures may share one, and here two do": data.truth(
-                [data.captions.index(data.captions[index]) for index in order]
+            "kept under the caption: two pictures may share one, and here two do": (
+                data.truth([data.captions.index(data.captions[index]) for index in order])
             ),
             "the order is the cache's own: give the answers in the batch's order": (
                 data.truth(sorted(set(order)))
             ),
-            "all that is known comes back: only the batch's pictures are wanted": data.truth(
-                [int(name[-1]) for name in dict.fromkeys(data.encoded)]
+            "all that is known comes back: only the batch's pictures are wanted": (
+                data.truth([int(name[-1]) for name in dict.fromkeys(data.encoded)])
             ),
             "a repeated picture is left out: a batch of B gives B answers": (
                 data.truth(list(dict.fromkeys(order)))
@@ -285,7 +285,7 @@ def _require_batch(what: str, cache, examples: list, order: Sequence[int], data:
             "what was handed out is what is kept, so whoever changes a batch changes the cache: "
             "stack makes a new tensor": truth + 1000,
         },
-        form="a batch has one dimension more than what encode gives: torch.stack adds it, torch.cat "
+        form="a batch has one dimension more than encode gives: torch.stack adds it, torch.cat "
         "does not",
         otherwise="a picture came with the wrong answer: the key must say which picture it is, "
         "whatever order the pictures come in",
@@ -308,30 +308,26 @@ def guided_velocity() -> Iterator[Case]:
         e, p = torch.randn(2, 2, 3, 4, 4)
         pairs = zip(e.flatten().tolist(), p.flatten().tolist(), strict=True)
         numbers = [(1 - w) * empty + w * prompted for empty, prompted in pairs]
-        yield Case(
-            f"the velocity at guidance {w:g}",
-            (e, p, w),
-            torch.tensor(numbers).view_as(e),
-            {
-                "the two answers are exchanged: it leads away from the prompt": p + w * (e - p),
-                "off by one: that starts at the prompt's answer, so 1 would overshoot already; "
-                "start at the empty prompt's": p + w * (p - e),
-                "that is an average, which never gets past the prompt's answer: no division": (
-                    (e + w * p) / (1 + w)
-                ),
-                "the difference alone: it is added to the empty prompt's answer": w * (p - e),
-                "the prompt's answer is scaled: the difference of the two is": e + w * p,
-                "the empty prompt's answer plays no part": w * p,
-                "the sign of the difference: prompted minus empty": e + w * (e - p),
-                "one too little: at guidance 1 it should be the prompt's answer": (
-                    e + (w - 1) * (p - e)
-                ),
-                "kept between the two answers: more than 1 is meant to go beyond": (
-                    e + min(w, 1) * (p - e)
-                ),
-                "guidance plays no part": p,
-            },
-        )
+        causes = {
+            "the two answers are exchanged: it leads away from the prompt": p + w * (e - p),
+            "off by one: that starts at the prompt's answer, so 1 would overshoot already; "
+            "start at the empty prompt's": p + w * (p - e),
+            "that is an average, which never gets past the prompt's answer: no division": (
+                (e + w * p) / (1 + w)
+            ),
+            "the difference alone: it is added to the empty prompt's answer": w * (p - e),
+            "the prompt's answer is scaled: the difference of the two is": e + w * p,
+            "the empty prompt's answer plays no part": w * p,
+            "the sign of the difference: prompted minus empty": e + w * (e - p),
+            "one too little: at guidance 1 it should be the prompt's answer": e + (w - 1) * (p - e),
+            "kept between the two answers: more than 1 is meant to go beyond": (
+                e + min(w, 1) * (p - e)
+            ),
+            "guidance plays no part": p,
+        }
+        what = f"the velocity at guidance {w:g}"
+        expected = torch.tensor(numbers).view_as(e)
+        yield Case(what, (e, p, w), expected, causes)
 
 
 # ------------------------------------------------------------------------------- 7.5 CLIP-Score
@@ -359,43 +355,41 @@ def clip_scores() -> Iterator[Case]:
         def score(cosines: Tensor) -> Tensor:
             return 2.5 * cosines.clamp(min=0)
 
-        yield Case(
-            f"the scores of {count} picture{'s' * (count > 1)} and as many captions",
-            (images, texts),
-            torch.tensor([2.5 * max(cosine(*pair), 0.0) for pair in pairs]),
-            {
-                "softmax over a single score: that is 1 for every picture, whatever it shows": (
-                    torch.ones_like(own)
-                ),
-                "that is softmax over the captions: a score belongs to one pair": (
-                    every.softmax(-1).diag()
-                ),
-                "that is softmax over the captions: a score is no probability": (
-                    (100 * every).softmax(-1).diag()
-                ),
-                "softmax over the pairs: one pair's score must not depend on the others": (
-                    own.softmax(-1)
-                ),
-                "softmax over the pairs: a score is no probability": (100 * own).softmax(-1),
-                "compared column by column: a picture is a row, so dim=-1": score(
-                    cosine_similarity(images, texts, dim=0)
-                ),
-                "every picture with every caption: picture i belongs to caption i": score(every),
-                "2.5 is missing": own.clamp(min=0),
-                "negative cosines count as 0": 2.5 * own,
-                "the features are not normalised": score((images * texts).sum(-1)),
-                "only the pictures' features are normalised": score(
-                    (normalize(images, dim=-1) * texts).sum(-1)
-                ),
-                "only the captions' features are normalised": score(
-                    (images * normalize(texts, dim=-1)).sum(-1)
-                ),
-                "normalised along the batch: every row gets length one, so dim=-1": score(
-                    (normalize(images, dim=0) * normalize(texts, dim=0)).sum(-1)
-                ),
-                "the size without the sign: negative cosines count as 0": 2.5 * own.abs(),
-                "a hundredfold cosine is another convention": 100 * own.clamp(min=0),
-                "that is the mean: a score for each picture is wanted": score(own).mean(),
-                "cut off at 1 as well: a cosine of 1 is worth 2.5": score(own).clamp(max=1),
-            },
-        )
+        causes = {
+            "softmax over a single score: that is 1 for every picture, whatever it shows": (
+                torch.ones_like(own)
+            ),
+            "that is softmax over the captions: a score belongs to one pair": (
+                every.softmax(-1).diag()
+            ),
+            "that is softmax over the captions: a score is no probability": (
+                (100 * every).softmax(-1).diag()
+            ),
+            "softmax over the pairs: one pair's score must not depend on the others": (
+                own.softmax(-1)
+            ),
+            "softmax over the pairs: a score is no probability": (100 * own).softmax(-1),
+            "compared column by column: a picture is a row, so dim=-1": score(
+                cosine_similarity(images, texts, dim=0)
+            ),
+            "every picture with every caption: picture i belongs to caption i": score(every),
+            "2.5 is missing": own.clamp(min=0),
+            "negative cosines count as 0": 2.5 * own,
+            "the features are not normalised": score((images * texts).sum(-1)),
+            "only the pictures' features are normalised": score(
+                (normalize(images, dim=-1) * texts).sum(-1)
+            ),
+            "only the captions' features are normalised": score(
+                (images * normalize(texts, dim=-1)).sum(-1)
+            ),
+            "normalised along the batch: every row gets length one, so dim=-1": score(
+                (normalize(images, dim=0) * normalize(texts, dim=0)).sum(-1)
+            ),
+            "the size without the sign: negative cosines count as 0": 2.5 * own.abs(),
+            "a hundredfold cosine is another convention": 100 * own.clamp(min=0),
+            "that is the mean: a score for each picture is wanted": score(own).mean(),
+            "cut off at 1 as well: a cosine of 1 is worth 2.5": score(own).clamp(max=1),
+        }
+        what = f"the scores of {count} picture{'s' * (count > 1)} and as many captions"
+        expected = torch.tensor([2.5 * max(cosine(*pair), 0.0) for pair in pairs])
+        yield Case(what, (images, texts), expected, causes)

@@ -128,30 +128,26 @@ def product_spectrum() -> Iterator[Case]:
         left = orthonormal(rows, rank) @ torch.diag(expected) @ mix
         right = torch.linalg.inv(mix) @ orthonormal(columns, rank).T
         one, other = qr(left).R, qr(right.T).R
-        yield Case(
-            f"the spectrum of a product {rows}x{rank} times {rank}x{columns}",
-            (left, right),
-            expected,
-            {
-                "one of the triangles has to be transposed: R1 R2^T": svdvals(one @ other),
-                "the singular values of the two factors are multiplied: that is right only where "
-                "their directions fit": svdvals(left) * svdvals(right),
-                "QR of right as it comes gives a wide triangle: take that of right.T": (
-                    svdvals(one @ qr(right).R)
-                ),
-                "those are the values of left alone": svdvals(left),
-                "those are the values of right alone": svdvals(right),
-                "the smallest comes first: the largest is wanted first": expected.flip(0),
-                "those are the squares, the eigenvalues: take the root": expected**2,
-                "there are zeros behind the r values: an (m, n) matrix was decomposed": (
-                    torch.cat([expected, torch.zeros(min(rows, columns) - rank)])
-                ),
-                "the diagonals of the triangles are no singular values": (
-                    one.diag() * other.diag()
-                ).abs(),
-            },
-            tolerance=1e-8,
-        )
+        causes = {
+            "one of the triangles has to be transposed: R1 R2^T": svdvals(one @ other),
+            "the singular values of the two factors are multiplied: that is right only where "
+            "their directions fit": svdvals(left) * svdvals(right),
+            "QR of right as it comes gives a wide triangle: take that of right.T": svdvals(
+                one @ qr(right).R
+            ),
+            "those are the values of left alone": svdvals(left),
+            "those are the values of right alone": svdvals(right),
+            "the smallest comes first: the largest is wanted first": expected.flip(0),
+            "those are the squares, the eigenvalues: take the root": expected**2,
+            "there are zeros behind the r values: an (m, n) matrix was decomposed": (
+                torch.cat([expected, torch.zeros(min(rows, columns) - rank)])
+            ),
+            "the diagonals of the triangles are no singular values": (
+                (one.diag() * other.diag()).abs()
+            ),
+        }
+        what = f"the spectrum of a product {rows}x{rank} times {rank}x{columns}"
+        yield Case(what, (left, right), expected, causes, tolerance=1e-8)
     rows, columns, seen = 300, 200, LargestResult()
     left, right = torch.zeros(rows, 2), torch.zeros(2, columns)
     left[3, 0], left[5, 1] = 2.0, 3.0
@@ -234,28 +230,29 @@ def effective_rank_of() -> Iterator[Case]:
         largest, total = max(values), math.fsum(values)
         squares = [value**2 for value in values]
         expected = exp_entropy([value / total for value in values])
+        causes = {
+            "the minus in front of the sum is missing": 1 / expected,
+            "that is the entropy: take exp of it": math.log(expected),
+            "the entropy is in bits but exp has base e: use the natural logarithm": (
+                expected ** (1 / math.log(2))
+            ),
+            "divided by the largest value: the shares have to add up to one": exp_entropy(
+                [value / largest for value in values]
+            ),
+            "the values are not divided by their sum": exp_entropy(values),
+            "the squares are taken as shares: here it is the values themselves": exp_entropy(
+                [square / math.fsum(squares) for square in squares]
+            ),
+            "that is the stable rank, sum of squares over the largest square": (
+                math.fsum(squares) / largest**2
+            ),
+            "that is how many values are not zero: the rank": float(sum(map(bool, values))),
+        }
         yield Case(
             f"the effective rank of {what}",
             (torch.tensor(values),),
             expected,
-            {
-                "the minus in front of the sum is missing": 1 / expected,
-                "that is the entropy: take exp of it": math.log(expected),
-                "the entropy is in bits but exp has base e: use the natural logarithm": (
-                    expected ** (1 / math.log(2))
-                ),
-                "divided by the largest value: the shares have to add up to one": exp_entropy(
-                    [value / largest for value in values]
-                ),
-                "the values are not divided by their sum": exp_entropy(values),
-                "the squares are taken as shares: here it is the values themselves": exp_entropy(
-                    [square / math.fsum(squares) for square in squares]
-                ),
-                "that is the stable rank, sum of squares over the largest square": (
-                    math.fsum(squares) / largest**2
-                ),
-                "that is how many values are not zero: the rank": float(sum(map(bool, values))),
-            },
+            causes,
             otherwise="shares of the sum, minus the sum of p ln p, then exp",
             nan="0 * ln 0 is not a number: leave the zeros out",
             tolerance=1e-4,
@@ -279,22 +276,24 @@ def angles_between() -> Iterator[Case]:
         def in_degrees(one: Tensor, other: Tensor) -> Tensor:
             return torch.rad2deg(torch.arccos(svdvals(one.T @ other).clamp(max=1)))
 
+        causes = {
+            "radians: torch.rad2deg makes degrees of them": turns,
+            "the largest comes first: the smallest is wanted first": expected.flip(0),
+            "those are the cosines: take the arccosine": turns.cos(),
+            "those are the sines' angles: the singular values of Q1^T Q2 are cosines": (
+                90 - expected
+            ),
+            "the columns are not orthonormal: use the Q of their QR": in_degrees(one, other),
+            "columns of length one are not yet at right angles: use the Q of their QR": in_degrees(
+                one / one.norm(dim=0), other / other.norm(dim=0)
+            ),
+        }
+        what = f"the angles of {count} turned directions, in degrees"
         yield Case(
-            f"the angles of {count} turned directions, in degrees",
+            what,
             (one, other),
             expected,
-            {
-                "radians: torch.rad2deg makes degrees of them": turns,
-                "the largest comes first: the smallest is wanted first": expected.flip(0),
-                "those are the cosines: take the arccosine": turns.cos(),
-                "those are the sines' angles: the singular values of Q1^T Q2 are cosines": (
-                    90 - expected
-                ),
-                "the columns are not orthonormal: use the Q of their QR": in_degrees(one, other),
-                "columns of length one are not yet at right angles: use the Q of their QR": (
-                    in_degrees(one / one.norm(dim=0), other / other.norm(dim=0))
-                ),
-            },
+            causes,
             nan="a cosine that is rounded to above 1 has no arccosine: clamp(max=1) first, and "
             "take the arccosine of cosines only",
             otherwise="orthonormal columns by QR, the singular values of Q1^T Q2, their arccosines "

@@ -40,41 +40,40 @@ def matching_rank() -> Iterator[Case]:
     for name, (shapes, width, rank) in cases.items():
         inputs, outputs = (sum(side) for side in zip(*shapes, strict=True))
         budget = rank * (inputs + outputs)
-        yield Case(
-            f"the rank within the budget of LoRA of rank {rank} on {name}",
-            (shapes, width, rank),
-            rank_by_growing(shapes, width, rank),
-            {
-                "four times the rank is right for four square matrices alone: add up inputs + "
-                "outputs of all matrices": 4 * rank,
-                "the rank times the number of matrices is only right for square ones: a pair has "
-                "rank x (inputs + outputs) entries": len(shapes) * rank,
-                "only A is counted on LoRA's side: B has as many rows as the matrix has outputs": (
-                    rank * inputs // (2 * width)
-                ),
-                "only B is counted on LoRA's side: A has as many columns as the matrix has "
-                "inputs": rank * outputs // (2 * width),
-                "only one matrix of Serial LoRA's pair is counted: it has A and B, each as wide as "
-                "the tokens": budget // width,
-                "that is LoRA's budget, not yet a rank: divide by what one rank of Serial LoRA "
-                "costs": budget,
-                "the rank of LoRA is missing": (inputs + outputs) // (2 * width),
-                "turned round: that is LoRA's rank within Serial LoRA's budget": (
-                    rank * 2 * width // (inputs + outputs)
-                ),
-                "inputs and outputs are multiplied: a pair has rank x (inputs + outputs) entries": (
-                    sum(rank * a * b for a, b in shapes) // (2 * width)
-                ),
-                "rounded down for each matrix: add up LoRA's parameters first, then divide once": (
-                    sum(rank * (a + b) // (2 * width) for a, b in shapes)
-                ),
-                "rounded up: that is more than the budget": -(-budget // (2 * width)),
-                "rounded to the nearest, and so rounded up here: that is more than the budget": (
-                    round(budget / (2 * width))
-                ),
-                "a rank is a whole number: // rounds down": budget / (2 * width),
-            },
-        )
+        causes = {
+            "four times the rank is right for four square matrices alone: add up inputs + "
+            "outputs of all matrices": 4 * rank,
+            "the rank times the number of matrices is only right for square ones: a pair has "
+            "rank x (inputs + outputs) entries": len(shapes) * rank,
+            "only A is counted on LoRA's side: B has as many rows as the matrix has outputs": (
+                rank * inputs // (2 * width)
+            ),
+            "only B is counted on LoRA's side: A has as many columns as the matrix has inputs": (
+                rank * outputs // (2 * width)
+            ),
+            "only one matrix of Serial LoRA's pair is counted: it has A and B, each as wide as "
+            "the tokens": budget // width,
+            "that is LoRA's budget, not yet a rank: divide by what one rank of Serial LoRA "
+            "costs": budget,
+            "the rank of LoRA is missing": (inputs + outputs) // (2 * width),
+            "turned round: that is LoRA's rank within Serial LoRA's budget": (
+                rank * 2 * width // (inputs + outputs)
+            ),
+            "inputs and outputs are multiplied: a pair has rank x (inputs + outputs) entries": (
+                sum(rank * a * b for a, b in shapes) // (2 * width)
+            ),
+            "rounded down for each matrix: add up LoRA's parameters first, then divide once": sum(
+                rank * (a + b) // (2 * width) for a, b in shapes
+            ),
+            "rounded up: that is more than the budget": -(-budget // (2 * width)),
+            "rounded to the nearest, and so rounded up here: that is more than the budget": round(
+                budget / (2 * width)
+            ),
+            "a rank is a whole number: // rounds down": budget / (2 * width),
+        }
+        what = f"the rank within the budget of LoRA of rank {rank} on {name}"
+        expected = rank_by_growing(shapes, width, rank)
+        yield Case(what, (shapes, width, rank), expected, causes)
 
 
 # --------------------------------------------------------------------------- one standard error
@@ -143,44 +142,39 @@ def one_error_rank() -> Iterator[Case]:
             "with no spread the best mean is the bar itself, and it is good enough: take a mean "
             "that is not below the bar"
         )
-        yield Case(
-            f"the rank chosen from {name}",
-            (sweep,),
-            min(within(spread / root)),
-            {
-                "that is the rank with the best mean: the smallest within one standard error of it "
-                "is wanted": best,
-                "the standard deviation is taken for the standard error: divide by the square root "
-                "of the number of runs": min(within(spread)),
-                "two standard errors are allowed: the rule allows one": (
-                    min(within(2 * spread / root))
-                ),
-                "the spread divides by n: with few runs n - 1 is needed, torch's default and not "
-                "numpy's": min(within(statistics.pstdev(sweep[best]) / root)),
-                "each rank's own error is used: the bar is set by the best rank's": min(
-                    r for r in sweep if means[r] + statistics.stdev(sweep[r]) / root >= means[best]
-                ),
-                "the error of the paired differences is used: the bar is set by the best rank's own "
-                "runs": min(r for r in sweep if means[r] + error_of(r) >= means[best]),
-                "medians are compared: the rule is about means": min(
-                    r for r in sweep if medians[r] >= max(medians.values()) - spread / root
-                ),
-                "that is the rank of the best single run: compare means": max(
-                    sweep, key=lambda rank, sweep=sweep: max(sweep[rank])
-                ),
-                "the largest rank is taken: the smallest that is good enough is wanted": max(sweep),
-                "the largest rank that is good enough is taken: the smallest is wanted": max(
-                    within(spread / root)
-                ),
-                "the first rank in the list is taken: the ranks may come in any order": (
-                    within(spread / root)[0]
-                ),
-                "that is the smallest of all ranks: it has to come within one standard error of "
-                "the best": min(sweep),
-                "that is a mean, not a rank": means[best],
-            },
-            error="" if spread else on_the_bar,
-        )
+        causes = {
+            "that is the rank with the best mean: the smallest within one standard error of it "
+            "is wanted": best,
+            "the standard deviation is taken for the standard error: divide by the square root "
+            "of the number of runs": min(within(spread)),
+            "two standard errors are allowed: the rule allows one": min(within(2 * spread / root)),
+            "the spread divides by n: with few runs n - 1 is needed, torch's default and not "
+            "numpy's": min(within(statistics.pstdev(sweep[best]) / root)),
+            "each rank's own error is used: the bar is set by the best rank's": min(
+                r for r in sweep if means[r] + statistics.stdev(sweep[r]) / root >= means[best]
+            ),
+            "the error of the paired differences is used: the bar is set by the best rank's own "
+            "runs": min(r for r in sweep if means[r] + error_of(r) >= means[best]),
+            "medians are compared: the rule is about means": min(
+                r for r in sweep if medians[r] >= max(medians.values()) - spread / root
+            ),
+            "that is the rank of the best single run: compare means": max(
+                sweep, key=lambda rank, sweep=sweep: max(sweep[rank])
+            ),
+            "the largest rank is taken: the smallest that is good enough is wanted": max(sweep),
+            "the largest rank that is good enough is taken: the smallest is wanted": max(
+                within(spread / root)
+            ),
+            "the first rank in the list is taken: the ranks may come in any order": (
+                within(spread / root)[0]
+            ),
+            "that is the smallest of all ranks: it has to come within one standard error of "
+            "the best": min(sweep),
+            "that is a mean, not a rank": means[best],
+        }
+        what = f"the rank chosen from {name}"
+        expected = min(within(spread / root))
+        yield Case(what, (sweep,), expected, causes, error="" if spread else on_the_bar)
 
 
 # --------------------------------------------------------------------------- paired differences
@@ -199,31 +193,37 @@ def paired_error() -> Iterator[Case]:
         mean, spread = statistics.fmean(d), statistics.stdev(d)
         error = spread / root
         separate = sum(statistics.variance(values.tolist()) for values in (one, other))
+        causes = {
+            "the sign is turned round: one minus other": (-mean, error),
+            "that is the standard deviation: divide by the square root of the number of pairs": (
+                mean,
+                spread,
+            ),
+            "divided by the number of pairs, not by its square root": (mean, spread / n),
+            "divided by the root of n - 1: the deviation has its n - 1 already, the error is "
+            "divided by the root of n": (mean, spread / math.sqrt(n - 1)),
+            "that is the error of two separate groups: take the differences first, pair by pair": (
+                mean,
+                math.sqrt(separate / n),
+            ),
+            "the spread divides by n: with few pairs n - 1 is needed, torch's default": (
+                mean,
+                statistics.pstdev(d) / root,
+            ),
+            "that is the variance over n: the square root is missing": (mean, error**2),
+            "the sizes of the differences are averaged: their signs matter": (
+                statistics.fmean(sizes),
+                statistics.stdev(sizes) / root,
+            ),
+            "that is twice the error: return one": (mean, 2 * error),
+            "turned round: the mean first, then its error": (error, mean),
+        }
+        what = f"mean and standard error of {n} paired differences"
         yield Case(
-            f"mean and standard error of {n} paired differences",
+            what,
             (one, other),
             (mean, error),
-            {
-                "the sign is turned round: one minus other": (-mean, error),
-                "that is the standard deviation: divide by the square root of the number of "
-                "pairs": (mean, spread),
-                "divided by the number of pairs, not by its square root": (mean, spread / n),
-                "divided by the root of n - 1: the deviation has its n - 1 already, the error is "
-                "divided by the root of n": (mean, spread / math.sqrt(n - 1)),
-                "that is the error of two separate groups: take the differences first, pair by "
-                "pair": (mean, math.sqrt(separate / n)),
-                "the spread divides by n: with few pairs n - 1 is needed, torch's default": (
-                    mean,
-                    statistics.pstdev(d) / root,
-                ),
-                "that is the variance over n: the square root is missing": (mean, error**2),
-                "the sizes of the differences are averaged: their signs matter": (
-                    statistics.fmean(sizes),
-                    statistics.stdev(sizes) / root,
-                ),
-                "that is twice the error: return one": (mean, 2 * error),
-                "turned round: the mean first, then its error": (error, mean),
-            },
+            causes,
             form="return both, as a tuple: mean, error",
             otherwise="write out three pairs and work them by hand",
         )
@@ -251,35 +251,37 @@ def sign_test() -> Iterator[Case]:
             return sum(math.comb(cells, k) for k in range(start, cells + 1)) / 2**cells
 
         tail, exactly = from_on(most), math.comb(cells, most) / 2**cells
+        causes = {
+            "more than 1: at a tie both tails hold the middle, so stop at 1": 2 * tail,
+            "one tail is counted: luck may favour either method, so both tails": tail,
+            "the tail starts at the wins even where the losses are more: start at the larger": min(
+                1.0, 2 * from_on(wins)
+            ),
+            "one tail, from the wins on: luck may favour either method": from_on(wins),
+            "that is the chance of exactly this outcome: add the more uneven ones": exactly,
+            "that is twice the chance of exactly this outcome: add the more uneven ones": (
+                2 * exactly
+            ),
+            "the last outcome, all coins alike, is left out: range stops before its end": (
+                2 * (tail - 0.5**cells)
+            ),
+            "the outcome itself is left out: as uneven, or more": share_of_outcomes(
+                wins, losses, far=False
+            ),
+            "that is the share of wins: a probability under luck is wanted": wins / cells,
+            "that is the chance of one sequence: many sequences have as many wins": 0.5**cells,
+            "that is the other side: the chance of less uneven outcomes": 1 - expected,
+            "that is a number of outcomes: divide by all of them, 2^n": 2 * tail * 2**cells,
+            "1 would be an even score: divide the sum by 2^n, and start it at the larger number": 1,
+        }
+        what = f"the share of luck as uneven as {wins} to {losses}"
         yield Case(
-            f"the share of luck as uneven as {wins} to {losses}",
+            what,
             (wins, losses),
             expected,
-            {
-                "more than 1: at a tie both tails hold the middle, so stop at 1": 2 * tail,
-                "one tail is counted: luck may favour either method, so both tails": tail,
-                "the tail starts at the wins even where the losses are more: start at the "
-                "larger": min(1.0, 2 * from_on(wins)),
-                "one tail, from the wins on: luck may favour either method": from_on(wins),
-                "that is the chance of exactly this outcome: add the more uneven ones": exactly,
-                "that is twice the chance of exactly this outcome: add the more uneven ones": (
-                    2 * exactly
-                ),
-                "the last outcome, all coins alike, is left out: range stops before its end": (
-                    2 * (tail - 0.5**cells)
-                ),
-                "the outcome itself is left out: as uneven, or more": (
-                    share_of_outcomes(wins, losses, far=False)
-                ),
-                "that is the share of wins: a probability under luck is wanted": wins / cells,
-                "that is the chance of one sequence: many sequences have as many wins": 0.5**cells,
-                "that is the other side: the chance of less uneven outcomes": 1 - expected,
-                "that is a number of outcomes: divide by all of them, 2^n": 2 * tail * 2**cells,
-                "1 would be an even score: divide the sum by 2^n, and start it at the larger "
-                "number": 1,
-            },
+            causes,
             form="one number is wanted: the probability of both tails together",
-            otherwise="list all outcomes of four coins and count those as uneven as 3 to 1, or more",
+            otherwise="list all outcomes of four coins; count those as uneven as 3 to 1, or more",
         )
 
 
@@ -315,28 +317,31 @@ def say_comparable() -> Iterator[Case]:
         def say(holds: bool, fails: bool) -> str:
             return words[0] if holds else words[1] if fails else words[2]
 
+        causes = {
+            "one standard error is used: the rule takes two": verdict_on_a_grid(
+                mean, error, margin, 1
+            ),
+            "an open case is called refuted: only an interval that lies below minus the margin "
+            "as a whole does that": say(low > -margin, True),
+            "only the mean is looked at, and the error is not used: the whole interval counts": say(
+                mean > -margin, True
+            ),
+            "the margin is not used: comparable means not behind by more than it": say(
+                low > 0, high < 0
+            ),
+            "the sign of the margin is turned round: behind by the margin is minus it": say(
+                low > margin, high < margin
+            ),
+            "being better than by the margin is called a failure: comparable or better": say(
+                -margin < low and high < margin, high < -margin or low > margin
+            ),
+        }
+        what = f"the verdict on {mean:+} ± {error} with margin {margin}"
+        expected = verdict_on_a_grid(mean, error, margin)
         yield Case(
-            f"the verdict on {mean:+} ± {error} with margin {margin}",
+            what,
             (mean, error, margin),
-            verdict_on_a_grid(mean, error, margin),
-            {
-                "one standard error is used: the rule takes two": (
-                    verdict_on_a_grid(mean, error, margin, 1)
-                ),
-                "an open case is called refuted: only an interval that lies below minus the margin "
-                "as a whole does that": say(low > -margin, True),
-                "only the mean is looked at, and the error is not used: the whole interval counts": (
-                    say(mean > -margin, True)
-                ),
-                "the margin is not used: comparable means not behind by more than it": (
-                    say(low > 0, high < 0)
-                ),
-                "the sign of the margin is turned round: behind by the margin is minus it": (
-                    say(low > margin, high < margin)
-                ),
-                "being better than by the margin is called a failure: comparable or better": (
-                    say(-margin < low and high < margin, high < -margin or low > margin)
-                ),
-            },
+            expected,
+            causes,
             otherwise=f"the words are {', '.join(words)}; work the interval out on paper",
         )

@@ -279,23 +279,17 @@ def exported_pair() -> Iterator[Case]:
             require(shapes == right, f"{what}: the shapes of A and B", right, shapes, cause)
             return second @ first
 
-        yield Case(
-            f"{what}: B times A",
-            (weight, A, B, scale),
-            weight @ (torch.eye(width) + scale * B @ A) - weight,
-            {
-                "the scale is lost: PEFT multiplies by its own, which is 1": weight @ B @ A,
-                "the scale is in both factors: it counts once": scale**2 * weight @ B @ A,
-                "A and B are taken from the other side": scale * (weight @ A.T @ B.T),
-                "that is LoRA's own change, B A beside W: here W acts on what B gives": (
-                    scale * B @ A
-                ),
-                "W is turned round: nn.Linear keeps (out, in), and W stands left of B": (
-                    lambda W=weight, BA=scale * B @ A: W.T @ BA
-                ),
-            },
-            read=product,
-        )
+        causes = {
+            "the scale is lost: PEFT multiplies by its own, which is 1": weight @ B @ A,
+            "the scale is in both factors: it counts once": scale**2 * weight @ B @ A,
+            "A and B are taken from the other side": scale * (weight @ A.T @ B.T),
+            "that is LoRA's own change, B A beside W: here W acts on what B gives": scale * B @ A,
+            "W is turned round: nn.Linear keeps (out, in), and W stands left of B": (
+                lambda W=weight, BA=scale * B @ A: W.T @ BA
+            ),
+        }
+        expected = weight @ (torch.eye(width) + scale * B @ A) - weight
+        yield Case(f"{what}: B times A", (weight, A, B, scale), expected, causes, read=product)
 
 
 # --------------------------------------------------------------------------------------- 10.4
@@ -477,15 +471,11 @@ def _require_projection(site: AttentionSite, part: str, expected: Projection) ->
         "after the first row comes the number of rows, not the row where they end": (
             fused and got.start == 12 and got.rows == 24
         ),
-        "that is the whole weight: k is its upper half, v its lower half": (
-            fused and got.rows == 24
-        ),
+        "that is the whole weight: k is its upper half, v its lower half": fused and got.rows == 24,
         "v begins below k: start is the number of rows above it": (
             fused and part == "v" and got.start == 0
         ),
-        "k and v are exchanged: keys are the upper half": (
-            fused and part == "k" and got.start == 12
-        ),
+        "k and v are exchanged: keys are the upper half": fused and part == "k" and got.start == 12,
         "the module's name begins with the block's: it is looked up from the whole model": (
             got.module.startswith("attention")
         ),
