@@ -39,9 +39,7 @@ def numbers_saved() -> Iterator[Case]:
             "the sign is turned round: a saving is positive": pair - square,
             "that is how many times smaller the pair is, not how many numbers": square / pair,
             "that is a share; the number of numbers is asked for": 1 - pair / square,
-            "a pair is not r x r: each of its matrices has one side of the full width": (
-                square - 2 * rank * rank
-            ),
+            "a pair is not r x r: each matrix has one side of full width": square - 2 * rank * rank,
         }
         if square < pair:
             larger = "a pair can be larger than the square matrix: let the result be negative"

@@ -135,13 +135,9 @@ def lora_pairs_of() -> Iterator[Case]:
                 causes |= {
                     "B is passed on as it is: W_p has to act on it first": B @ A,
                     "W_p acts on A's side: the token meets A first, W_p last": B @ A @ weight,
-                    "W_p is transposed: nn.Linear's weight (out, d) is the W of the formula": (
-                        weight.T @ B @ A
-                    ),
+                    "W_p is transposed: nn.Linear's weight is the formula's W": weight.T @ B @ A,
                     "W_p is in it twice: put it on one side only": weight @ B @ A @ weight,
-                    "q's weight serves for every part: each has a W_p of its own": (
-                        weights["q"] @ B @ A
-                    ),
+                    "q's weight serves for every part: each has its own W_p": weights["q"] @ B @ A,
                 }
             what = f"B_p A_p of {part}, for W {weight.shape[0]}x{width} and rank {rank}"
             parts.append(Part(what, whole - weight, causes))
@@ -193,9 +189,7 @@ def nearest_serial_pair() -> Iterator[Case]:
                 tall @ torch.linalg.solve(mean_weight, first_layers(mean_change, rank))
             ),
             "the singular values are left out: B solves R B = U S": left @ Vh[:rank],
-            "the singular values are in it twice: put them into A or into B": (
-                left * S[:rank] ** 2 @ Vh[:rank]
-            ),
+            "the singular values are in it twice: in A or in B": left * S[:rank] ** 2 @ Vh[:rank],
             "A holds columns of Vh: the v_i are its rows, Vh[:r]": left * S[:rank] @ Vh.T[:rank],
             "R is left out: B has to solve R B = U S": tall @ first_layers(basis.T @ wanted, rank),
         }

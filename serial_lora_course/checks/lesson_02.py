@@ -53,9 +53,7 @@ def serial_lora_total() -> Iterator[Case]:
             "a pair for each of q, k and v: they share one": 3 * expected,
             "only one matrix of each pair is counted": expected // 2,
             "only the first tower is counted": 2 * first_width * rank * first_depth,
-            "each tower's width goes with its own depth: multiply first, then add": (
-                2 * rank * widths * depths
-            ),
+            "a tower's width goes with its own depth: multiply first": 2 * rank * widths * depths,
             "that is the size of a full matrix in each block, not of a pair": sum(
                 width * width for width in blocks
             ),
@@ -88,16 +86,12 @@ def count_trainable() -> Iterator[Case]:
         expected = pair + width
         everything = sum(p.numel() for p in model.parameters())
         causes = {
-            "frozen parameters are counted too: ask each whether it requires a gradient": (
-                everything
-            ),
+            "frozen parameters are counted too: ask each for its requires_grad": everything,
             "a tensor that two modules share is counted twice: parameters() counts it once": (
                 expected + rank * width
             ),
             "only what is called lora_ is counted: ask every parameter for requires_grad": pair,
-            "nested modules are visited again: model.parameters() goes through all of them": (
-                2 * expected
-            ),
+            "nested modules are visited again: model.parameters() visits all": 2 * expected,
             "tensors are counted, not their elements: use numel()": 3,
             "all tensors are counted, and not their elements": len(list(model.parameters())),
             "that is what is frozen: turn the condition round": everything - expected,
@@ -124,16 +118,12 @@ def size_ratio() -> Iterator[Case]:
         expected = Fraction(lora, numel_of((rank, width), (width, rank)))
         products = sum(inputs * outputs for inputs, outputs in shapes)
         causes = {
-            "it was rounded on the way: give Fraction two integers, not a quotient": Fraction(
-                float(expected)
-            ),
+            "it was rounded on the way: give Fraction two integers": Fraction(float(expected)),
             "the fraction is upside down: LoRA's size comes first": 1 / expected,
             "pairs are counted, but a rectangular pair has another size": Fraction(len(shapes)),
             "Serial LoRA's pair has two matrices: 2 x width below the line": 2 * expected,
             "full matrices are compared, not pairs": Fraction(products, width * width),
-            "inputs and outputs are multiplied: a pair holds r x (inputs + outputs)": Fraction(
-                products, 2 * width
-            ),
+            "inputs and outputs are multiplied: a pair adds them": Fraction(products, 2 * width),
             "always four: look at the shapes that came in": Fraction(4),
         }
         what = f"the ratio for LoRA on {name}"

@@ -115,9 +115,7 @@ def _forward_cases(adapter: nn.Module, width: int, rank: int, scale: float) -> I
             "the scale is forgotten": x + product,
             "the scale multiplies x too: it belongs to the product alone": scale * (x + product),
             "A and B are swapped in the product": x + scale * (x @ B @ A),
-            "scale is divided by the rank here: this course uses it as it is": (
-                x + scale / rank * product
-            ),
+            "scale is divided by the rank: here it counts as it is": x + scale / rank * product,
         }
         what = (
             f"the output for x of shape {shape}, at rank {rank} and "
@@ -212,10 +210,8 @@ def adapted_forward() -> Iterator[Case]:
             "the adapter is before the residual split: it changes the stream itself": (
                 stream + block.attention(block.norm(stream))
             ),
-            "the adapter is before the norm: it belongs after it": (
-                x + block.attention(block.norm(stream))
-            ),
-            "the adapter is on the output: it belongs in front of q, k and v": (
+            "the adapter is before the norm, not after it": x + block.attention(block.norm(stream)),
+            "the adapter is on the output, not before q, k and v": (
                 x + pair(block.attention(normed))
             ),
             "the adapter is on the whole output of the block": pair(block(x)),
@@ -226,9 +222,7 @@ def adapted_forward() -> Iterator[Case]:
             "only the stream is adapted; attention should read the adapted tokens": (
                 stream + block.attention(normed)
             ),
-            "the stream is adapted as well: attention alone reads the adapted tokens": (
-                stream + inside
-            ),
+            "the stream is adapted as well: only attention reads adapted tokens": stream + inside,
             "the residual is lost: add x, unadapted, at the end": inside,
             "the normed tokens go in twice: the adapter's output already holds them": (
                 x + block.attention(normed + pair(normed))
@@ -266,10 +260,8 @@ def merged_weight() -> Iterator[Case]:
         rows = [adapted_tokens(row, A, B, scale) @ weight.T for row in identity]
         causes = {
             "the scale is forgotten": weight @ (identity + B @ A),
-            "the scale multiplies W too: it belongs to the product alone": (
-                scale * weight @ (identity + B @ A)
-            ),
-            "scale is divided by the rank here: this course uses it as it is": (
+            "the scale multiplies W too, not just the product": scale * weight @ (identity + B @ A),
+            "scale is divided by the rank: here it counts as it is": (
                 weight @ (identity + scale / rank * B @ A)
             ),
             "the I is forgotten: W itself is lost": scale * weight @ B @ A,

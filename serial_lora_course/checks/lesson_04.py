@@ -41,15 +41,9 @@ def similarity_scores() -> Iterator[Case]:
             "the scale is forgotten": cosine,
             "logit_scale is the logarithm of the scale: take exp() of it": 1.7 * cosine,
             "the cosine is divided by the scale: it is a factor": cosine / scale,
-            "neither side is normalised: long vectors win, whatever they point at": (
-                scale * pictures @ classes.T
-            ),
-            "only the pictures are normalised: the classes need it too": (
-                scale * unit(pictures) @ classes.T
-            ),
-            "only the classes are normalised: the pictures need it too": (
-                scale * pictures @ unit(classes).T
-            ),
+            "neither side is normalised: so long vectors win": scale * pictures @ classes.T,
+            "only the pictures are normalised, not the classes": scale * unit(pictures) @ classes.T,
+            "only the classes are normalised, not the pictures": scale * pictures @ unit(classes).T,
             "normalised along the wrong dimension: every row gets length one, so dim=-1": (
                 scale * unit(pictures, 0) @ unit(classes, 0).T
             ),
@@ -78,14 +72,10 @@ def zero_shot_accuracy() -> Iterator[Case]:
             return (guesses == labels).float().mean().item()
 
         causes = {
-            "that is how many are right, not their share: divide by the number of pictures": float(
-                sum(right)
-            ),
+            "that is how many are right, not their share among the pictures": float(sum(right)),
             "that is in percent: a number between 0 and 1 is wanted": 100 * share,
             "that is the share of mistakes": 1 - share,
-            "argmin finds the worst fit: the best has the largest cosine": agreeing(
-                cosine.argmin(1)
-            ),
+            "argmin finds the worst fit: the best has the largest": agreeing(cosine.argmin(1)),
             "that is the mean of the classes' accuracies: every picture counts the same here": (
                 sum(by_class) / len(by_class)
             ),
@@ -149,22 +139,18 @@ def few_shot_loss() -> Iterator[Case]:
         scores = log_scale.exp() * cosine
         own = log_scale.exp() * cosine_table(image, text[labels])  # (B, B)
         causes = {
-            "the scale is forgotten: cosines alone are too close together": cross_entropy(
-                cosine, labels
-            ),
+            "the scale is forgotten: cosines are too close together": cross_entropy(cosine, labels),
             "logit_scale is the logarithm of the scale: take exp() of it": cross_entropy(
                 log_scale * cosine, labels
             ),
             "the features are not normalised: normalize=True": cross_entropy(
                 log_scale.exp() * image @ text.T, labels
             ),
-            "softmax is taken twice: cross_entropy wants scores": cross_entropy(
-                scores.softmax(-1), labels
-            ),
+            "softmax is taken twice: scores are wanted": cross_entropy(scores.softmax(-1), labels),
             "the losses are summed: their mean is wanted, whatever the batch": cross_entropy(
                 scores, labels, reduction="sum"
             ),
-            "that is one loss a picture: take the mean": cross_entropy(
+            "that is one loss a picture, not a mean": cross_entropy(
                 scores, labels, reduction="none"
             ),
             "that is pretraining's loss, picture against caption: it counts two pictures of "
@@ -217,7 +203,7 @@ def cut_prompts() -> Iterator[Case]:
             "cut at the shortest prompt: longer ones lose their end": tokens[:, : min(ends) + 1],
             "cut at the first prompt's end: take the longest": tokens[:, : ends[0] + 1],
             "cut at the last prompt's end: take the longest": tokens[:, : ends[-1] + 1],
-            "zeros are taken for padding: id 0 is a token too, find the highest id": (
+            "zeros are taken for padding: id 0 is a token, the highest is the end": (
                 tokens[:, :nonzero]
             ),
             "nothing is cut": tokens,
@@ -240,14 +226,12 @@ def lora_rank_within() -> Iterator[Case]:
         unit_size = sum(width * depth for width, depth in towers)
         causes = {
             "out is left out: the baseline has four pairs a block": budget // (6 * unit_size),
-            "one pair a block is counted: that is Serial LoRA, LoRA has four": (
-                budget // (2 * unit_size)
-            ),
+            "one pair a block: that is Serial LoRA, LoRA has four": budget // (2 * unit_size),
             "only one matrix of each pair is counted: there are A and B": budget // (4 * unit_size),
             "only the first tower is counted": budget // (8 * towers[0][0] * towers[0][1]),
             "the depth is left out": budget // (8 * sum(width for width, _ in towers)),
             "rounded up: that is more than the budget": -(-budget // (8 * unit_size)),
-            "rounded to the nearest: that can be more than the budget": round(
+            "rounded to the nearest: it may be more than the budget": round(
                 budget / (8 * unit_size)
             ),
             "a rank is a whole number: // rounds down": budget / (8 * unit_size),

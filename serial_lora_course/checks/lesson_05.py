@@ -34,12 +34,8 @@ def change_of_product() -> Iterator[Case]:
             others = {f"that is {PARTS[i]}: mind the order": rights[i] for i in range(3)}
             del others[f"that is {PARTS[index]}: mind the order"]
             causes = others | {
-                "the new factor of B's part is the step alone, not B after the step": (
-                    (B + step_B) @ A
-                ),
-                "the new factor of A's part is the step alone, not A after the step": (
-                    B @ (A + step_A)
-                ),
+                "the new factor of B's part is the step, not B after the step": (B + step_B) @ A,
+                "the new factor of A's part is the step, not A after the step": B @ (A + step_A),
                 "that is the whole change: return its three parts": sum(rights),
                 "that is half of the right part: nothing is shared out here": rights[index] / 2,
                 "the other factor is the one before the step: the part of both comes third": (
@@ -77,7 +73,7 @@ def first_adam_step() -> Iterator[Case]:
             "ε is added after the root, not under it": -lr * g / (g.square() + eps).sqrt(),
             "the root is missing: divide by |g|, not by g²": -lr * g / (g.square() + eps),
             "√(g²) is |g|, not g: this step has one sign for all entries": -lr * g / (g + eps),
-            "that is one size for the whole tensor: Adam divides each entry by its own": (
+            "that is one size for all: Adam divides each entry by its own": (
                 -lr * g / (g.norm() + eps)
             ),
             "the rate is forgotten": expected / lr,
@@ -197,9 +193,7 @@ def _check_each_tensor(
         kind = _kind(name)
         conditions = {
             "pass over tensors that do not require gradients": frozen,
-            "a tensor in two groups takes two steps: use else, or look at the last part only": (
-                len(found) > 1
-            ),
+            "a tensor in two groups takes two steps: let the last part decide": len(found) > 1,
             f"the tensors of {kind} are in no group: they would not train": kind != "others",
         }
         cause = likely(
@@ -267,9 +261,7 @@ def share_left() -> Iterator[Case]:
 
         causes = {
             "that is what is lost: the share that is left is 1 minus it": 1 - expected,
-            "the steps compound: each takes its share of what is left, so a power": (
-                1 - steps * lr * decay
-            ),
+            "the steps compound: shares of what is left, so a power": 1 - steps * lr * decay,
             "AdamW multiplies the decay by the group's rate": (1 - decay) ** steps,
             "each group decays at its own rate, not at the first one's": (
                 (1 - lr[0] * decay) ** steps
@@ -334,9 +326,7 @@ def best_ratio() -> Iterator[Case]:
                     "the sign: the best ratio minus ratio 1": -mean,
                     "that is in points: leave the shares as they are": 100 * mean,
                     "ratio 1 won: it differs from itself by nothing": means[best],
-                    "the baseline is ratio 1, not the smallest ratio of the sweep": (
-                        means[best] - means[min(means)]
-                    ),
+                    "the baseline is 1, not the smallest ratio": means[best] - means[min(means)],
                 },
                 otherwise="take the best ratio's runs minus ratio 1's, one by one, and their mean",
             ),
@@ -346,13 +336,9 @@ def best_ratio() -> Iterator[Case]:
                 {
                     "that is the standard deviation: divide it by √n": spread,
                     "divided by n: divide by the root of n": spread / n,
-                    "√(n − 1) is one n − 1 too many: divide the deviation by √n": (
-                        spread / (n - 1) ** 0.5
-                    ),
+                    "√(n − 1) is one n − 1 too many: divide by √n": spread / (n - 1) ** 0.5,
                     "the deviation is to be taken with n − 1": statistics.pstdev(d) / root,
-                    "unpaired: take the differences first, then their spread": (
-                        (sum(each) / n) ** 0.5
-                    ),
+                    "unpaired: differences first, then their spread": (sum(each) / n) ** 0.5,
                     "that is the error of the best ratio's own mean: of the differences it is": (
                         each[0] ** 0.5 / root
                     ),

@@ -55,9 +55,7 @@ def to_model_frame() -> Iterator[Case]:
                 "a half was rounded to the even number, as round() does: here a half goes up": (
                     tuple(round(Fraction(e * side, max(size))) for e in size)
                 ),
-                "rounded down: SAM takes the nearest whole number": tuple(
-                    e * side // max(size) for e in size
-                ),
+                "rounded down, not to the nearest": tuple(e * side // max(size) for e in size),
                 "the picture keeps its size: its longer side becomes the frame's": size,
             },
             form=BOTH,
@@ -68,10 +66,10 @@ def to_model_frame() -> Iterator[Case]:
             scaled(across, down),
             {
                 "the boxes are where they were: they move with the picture": boxes,
-                "x and y are exchanged: a box is x0, y0, x1, y1, and x goes with the width": scaled(
+                "x and y are exchanged: in a box x, along the width, comes first": scaled(
                     down, across
                 ),
-                "scaled by the factor before rounding: use what the sides really became": scaled(
+                "scaled by the factor before rounding: the sides differ a little": scaled(
                     factor, factor
                 ),
                 "divided instead of multiplied": scaled(1 / across, 1 / down),
@@ -132,21 +130,15 @@ def dice_by_hand() -> Iterator[Case]:
         else:
             causes = {
                 "that is IoU: Dice is twice the overlap over the sum of both areas": both / either,
-                "+ of two bool masks is 'or', so the overlap counts once: add the two sums": (
-                    2 * both / either
-                ),
+                "+ of two bool masks is 'or': add their sums instead": 2 * both / either,
                 "the 2 is missing: two equal masks would have 0.5": both / sizes,
                 "that is 1 - Dice: here higher is better": 1 - 2 * both / sizes,
                 "that is right pixels over all pixels: the ground counts too, and it is large": (
                     (area - len(found ^ truth)) / area
                 ),
                 "that is how many pixels agree, not a share": float(both),
-                "that is the share of the prediction that is right: the truth's area counts too": (
-                    both / len(found)
-                ),
-                "that is the share of the truth that was found: the prediction's area counts too": (
-                    both / len(truth)
-                ),
+                "that is the share of the prediction that is right": both / len(found),
+                "that is the share of the truth that was found": both / len(truth),
             }
         empty = "0 / 0: two empty masks agree, so 1"
         yield Case(
@@ -257,10 +249,8 @@ def adapted_windows() -> Iterator[Case]:
                 "the adapter sits behind the padding: with a bias its zeros do not stay zero": (
                     x + attend(normed, adapt=adapter)
                 ),
-                "the adapter is before the norm: it belongs after it": x + attend(before_norm),
-                "the adapter changes the stream itself: only what attention reads": (
-                    stream + attend(before_norm)
-                ),
+                "the adapter is before the norm, not after it": x + attend(before_norm),
+                "the adapter changes the stream itself": stream + attend(before_norm),
                 "the adapter is on attention's output: it belongs in front of q, k and v": (
                     x + adapter(attend(normed))
                 ),
@@ -384,27 +374,17 @@ def segmentation_loss() -> Iterator[Case]:
             "sigmoid is taken twice: the cross-entropy takes logits, not probabilities": (
                 soft + twice
             ),
-            "sigmoid is taken twice in both parts: take it once, for Dice alone": (
-                dice_part(p.sigmoid()) + twice
-            ),
+            "sigmoid is taken twice in both parts": dice_part(p.sigmoid()) + twice,
             "sigmoid is taken twice in the Dice part": dice_part(p.sigmoid()) + entropy,
-            "the Dice part takes logits for probabilities: sigmoid first": (
-                dice_part(logits) + entropy
-            ),
+            "the Dice part takes logits for probabilities": dice_part(logits) + entropy,
             "the Dice part counts masks of True and False: that has no gradient, use "
             "probabilities": dice_part((logits > 0).float()) + entropy,
-            "the squares are missing: sum(p^2) + sum(g^2) in the denominator": (
-                dice_part(p, power=1) + entropy
-            ),
+            "the squares are missing in the denominator": dice_part(p, power=1) + entropy,
             "Dice is added, not 1 - Dice: the loss would reward a wrong mask": 1 - soft + entropy,
-            "minus Dice instead of 1 - Dice: right up to a constant, but a loss ends at 0": (
-                soft - 1 + entropy
-            ),
+            "minus Dice instead of 1 - Dice: a loss ends at 0": soft - 1 + entropy,
             "only the Dice part": soft,
             "only the cross-entropy": entropy,
-            "the cross-entropy is summed over pixels: take its mean": (
-                soft + pixelwise(logits).sum(dims)
-            ),
+            "the cross-entropy is summed over pixels": soft + pixelwise(logits).sum(dims),
             "the 2 above the line is missing": (1 + soft) / 2 + entropy,
             "the losses of the objects are summed: their mean is wanted": count * (soft + entropy),
             "all objects are counted as one, and large ones outweigh small ones: Dice of each": (

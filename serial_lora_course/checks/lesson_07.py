@@ -50,12 +50,8 @@ def flow_path() -> Iterator[Case]:
         levels = torch.tensor(sigmas)
         s, mean = levels[:, None, None, None], levels.mean()
         path = {
-            "the ends are exchanged: sigma 0 is the picture, sigma 1 is the noise": (
-                s * x + (1 - s) * n
-            ),
-            "the picture is not taken away as noise comes in: at sigma 1 nothing of it is left": (
-                x + s * n
-            ),
+            "the ends are exchanged: sigma 0 is the picture, 1 the noise": s * x + (1 - s) * n,
+            "the picture is not taken away as noise comes in: at sigma 1 it is gone": x + s * n,
             "that is the curved path of older diffusion models: here the way is straight": (
                 (1 - s.square()).sqrt() * x + s * n
             ),
@@ -72,12 +68,8 @@ def flow_path() -> Iterator[Case]:
         }
         velocity = {
             "the sign: sigma grows from the picture to the noise, so the way leads there": x - n,
-            "that is the way gone so far: the velocity is the same everywhere on the path": (
-                s * (n - x)
-            ),
-            "that is the way still to go: the velocity is the same everywhere on the path": (
-                (1 - s) * (n - x)
-            ),
+            "that is the way gone so far: the velocity is the same everywhere": s * (n - x),
+            "that is the way still to go: the velocity is the same everywhere": (1 - s) * (n - x),
             "that is the noise, which older diffusion models predict: the picture is subtracted": n,
             "that is the picture: the velocity is a difference": x,
             "that is half of it: noise minus picture, not their middle": (n - x) / 2,
@@ -312,9 +304,7 @@ def guided_velocity() -> Iterator[Case]:
             "the two answers are exchanged: it leads away from the prompt": p + w * (e - p),
             "off by one: that starts at the prompt's answer, so 1 would overshoot already; "
             "start at the empty prompt's": p + w * (p - e),
-            "that is an average, which never gets past the prompt's answer: no division": (
-                (e + w * p) / (1 + w)
-            ),
+            "that is an average, never past the prompt's answer": (e + w * p) / (1 + w),
             "the difference alone: it is added to the empty prompt's answer": w * (p - e),
             "the prompt's answer is scaled: the difference of the two is": e + w * p,
             "the empty prompt's answer plays no part": w * p,
@@ -356,9 +346,7 @@ def clip_scores() -> Iterator[Case]:
             return 2.5 * cosines.clamp(min=0)
 
         causes = {
-            "softmax over a single score: that is 1 for every picture, whatever it shows": (
-                torch.ones_like(own)
-            ),
+            "softmax over a single score: 1, whatever the picture shows": torch.ones_like(own),
             "that is softmax over the captions: a score belongs to one pair": (
                 every.softmax(-1).diag()
             ),

@@ -74,9 +74,7 @@ def rank_of_change() -> Iterator[Case]:
             "the threshold goes with the largest value of the change: what was rounded is after, "
             "so its largest value counts": values > max(rows, columns) * EPS * values[0],
             "that is the rank of after itself: subtract before": whole > threshold,
-            "values below the threshold are counted: those above it are wanted": (
-                values <= threshold
-            ),
+            "values below the threshold are counted, not those above": values <= threshold,
         }
         yield Case(
             f"the rank of a change at {rows}x{columns}, far smaller than W, with {rank} values "
@@ -132,9 +130,7 @@ def product_spectrum() -> Iterator[Case]:
             "one of the triangles has to be transposed: R1 R2^T": svdvals(one @ other),
             "the singular values of the two factors are multiplied: that is right only where "
             "their directions fit": svdvals(left) * svdvals(right),
-            "QR of right as it comes gives a wide triangle: take that of right.T": svdvals(
-                one @ qr(right).R
-            ),
+            "QR of right gives a wide triangle: take that of right.T": svdvals(one @ qr(right).R),
             "those are the values of left alone": svdvals(left),
             "those are the values of right alone": svdvals(right),
             "the smallest comes first: the largest is wanted first": expected.flip(0),
@@ -280,9 +276,7 @@ def angles_between() -> Iterator[Case]:
             "radians: torch.rad2deg makes degrees of them": turns,
             "the largest comes first: the smallest is wanted first": expected.flip(0),
             "those are the cosines: take the arccosine": turns.cos(),
-            "those are the sines' angles: the singular values of Q1^T Q2 are cosines": (
-                90 - expected
-            ),
+            "those are the sines' angles: singular values of Q1^T Q2 are cosines": 90 - expected,
             "the columns are not orthonormal: use the Q of their QR": in_degrees(one, other),
             "columns of length one are not yet at right angles: use the Q of their QR": in_degrees(
                 one / one.norm(dim=0), other / other.norm(dim=0)

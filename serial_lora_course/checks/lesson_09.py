@@ -162,12 +162,8 @@ def one_error_rank() -> Iterator[Case]:
                 sweep, key=lambda rank, sweep=sweep: max(sweep[rank])
             ),
             "the largest rank is taken: the smallest that is good enough is wanted": max(sweep),
-            "the largest rank that is good enough is taken: the smallest is wanted": max(
-                within(spread / root)
-            ),
-            "the first rank in the list is taken: the ranks may come in any order": (
-                within(spread / root)[0]
-            ),
+            "the largest rank that is good enough is taken": max(within(spread / root)),
+            "the first in the list is taken: ranks come in any order": within(spread / root)[0],
             "that is the smallest of all ranks: it has to come within one standard error of "
             "the best": min(sweep),
             "that is a mean, not a rank": means[best],
@@ -259,9 +255,7 @@ def sign_test() -> Iterator[Case]:
             ),
             "one tail, from the wins on: luck may favour either method": from_on(wins),
             "that is the chance of exactly this outcome: add the more uneven ones": exactly,
-            "that is twice the chance of exactly this outcome: add the more uneven ones": (
-                2 * exactly
-            ),
+            "twice the chance of exactly this outcome: add the more uneven ones": 2 * exactly,
             "the last outcome, all coins alike, is left out: range stops before its end": (
                 2 * (tail - 0.5**cells)
             ),
@@ -326,9 +320,7 @@ def say_comparable() -> Iterator[Case]:
             "only the mean is looked at, and the error is not used: the whole interval counts": say(
                 mean > -margin, True
             ),
-            "the margin is not used: comparable means not behind by more than it": say(
-                low > 0, high < 0
-            ),
+            "the margin is not used: not behind by more than it": say(low > 0, high < 0),
             "the sign of the margin is turned round: behind by the margin is minus it": say(
                 low > margin, high < margin
             ),

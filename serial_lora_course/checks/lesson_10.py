@@ -119,9 +119,7 @@ def _require_every_class(test, groups, labels, share) -> None:
         causes = {
             "the whole class tests: nothing is left to learn it from": objects,
             "the class is never tested: choose within each class, and at least one object of it": 0,
-            "the sides are exchanged: train comes first, and test is the smaller one": (
-                objects - expected
-            ),
+            "the sides are exchanged: train comes first, test is smaller": objects - expected,
             "the share is cut off, not rounded: round(share * objects)": max(
                 int(share * objects), 1
             ),
@@ -267,9 +265,7 @@ def exported_pair() -> Iterator[Case]:
             first, second = (tensor.detach() for tensor in got)
             shapes, (down, up) = (tuple(first.shape), tuple(second.shape)), right
             conditions = {
-                "the factors are exchanged: A, which reads the tokens, comes first": (
-                    shapes == (up, down)
-                ),
+                "the factors are exchanged: A reads the tokens, so first": shapes == (up, down),
                 "B leads to the tokens' width: W has to act on it, so that it leads to W's "
                 "outputs": shapes == (down, down[::-1]),
                 "B is turned round: (out, r)": shapes == (down, up[::-1]),
@@ -402,9 +398,7 @@ def _require_sites(attempt: Callable, model: nn.Module, prefix: str) -> None:
     found = [site.name for site in sites]
     conditions = {
         "no block is found: go through model.named_modules() and keep ParallelBlocks": not found,
-        "only the first block: yield inside the loop, and no return or break there": (
-            found == names[:1]
-        ),
+        "only the first block: yield inside the loop, no return there": found == names[:1],
         "that is the attention's name: a site is named by its block, where adapters live": (
             found == [f"{name}.attention" for name in names]
         ),
@@ -472,9 +466,7 @@ def _require_projection(site: AttentionSite, part: str, expected: Projection) ->
             fused and got.start == 12 and got.rows == 24
         ),
         "that is the whole weight: k is its upper half, v its lower half": fused and got.rows == 24,
-        "v begins below k: start is the number of rows above it": (
-            fused and part == "v" and got.start == 0
-        ),
+        "v begins below k: start is the rows above it": fused and part == "v" and got.start == 0,
         "k and v are exchanged: keys are the upper half": fused and part == "k" and got.start == 12,
         "the module's name begins with the block's: it is looked up from the whole model": (
             got.module.startswith("attention")

@@ -6,9 +6,6 @@ from fractions import Fraction
 import torch
 from torch import nn
 
-torch.set_num_threads(1)
-
-
 # ------------------------------------------------------------------------- lesson 00
 
 

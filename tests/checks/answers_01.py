@@ -2,7 +2,6 @@
 
 import torch
 
-torch.set_num_threads(1)
 PARTS = ("q", "k", "v")
 
 
@@ -247,7 +246,6 @@ WRONG = {
         ),
         "a tensor": (lambda m, a: torch.tensor(rank(right_miss)(m, a)), "whole number"),
         "always the full rank": (lambda m, a: min(m.shape), "in order"),
-        "nothing": (lambda m, a: None, "returns nothing"),
     },
     "1.2": {
         "B as it is": (pairs(lambda W, B: B), "still has d rows|W_p has to act on it"),
@@ -276,7 +274,6 @@ WRONG = {
         "no pairs": (lambda w, A, B: dict.fromkeys(w), "A_p is"),
         "a list": (lambda w, A, B: [(A, weight @ B) for weight in w.values()], "return a dict"),
         "in place": (pairs_in_place, "changed in place"),
-        "nothing": (lambda w, A, B: None, "returns nothing"),
     },
     "1.3": {
         "cut afterwards": (nearest(cut_afterwards), "cut to rank r after solving"),
@@ -293,7 +290,6 @@ WRONG = {
             "A holds r rows",
         ),
         "zeros": (nearest(lambda W, c, r, *_: (0 * W[: W.shape[1], :r], 0 * W[:r])), "three steps"),
-        "nothing": (lambda w, c, r: None, "returns nothing"),
     },
     "1.4": {
         "no W": (gradient(lambda W, g: g), "gradient of LoRA's B"),
@@ -308,7 +304,6 @@ WRONG = {
         "turned": (gradient(end=lambda t, A, s: s * A @ t.T), "has to be transposed"),
         "sums first": (gradient_of_sums, "add the products"),
         "in place": (gradient_in_place, "changed in place"),
-        "nothing": (lambda w, g, A, s: None, "returns nothing"),
     },
     "1.5": {
         "LoRA's way": (
@@ -332,6 +327,5 @@ WRONG = {
         "large solve": (undo_by_large_solve, "way of a .* matrix"),
         "in place": (undo_in_place, "changed in place"),
         "not undone": (lambda m, A, B, s: m.clone(), "nothing is undone"),
-        "nothing": (lambda m, A, B, s: None, "returns nothing"),
     },
 }

@@ -7,9 +7,6 @@ from serial_lora.attention import find_attention_sites
 from serial_lora.flow import add_noise, guide, velocity
 from serial_lora.picture_metrics import clip_score
 
-torch.set_num_threads(1)
-
-
 # ------------------------------------------------------------------------- 7.1 path and velocity
 
 
@@ -212,7 +209,6 @@ WRONG = {
         "the noise": (path(speed=lambda x, n, s: n), "older diffusion models predict"),
         "the picture": (path(speed=lambda x, n, s: x), "that is the picture"),
         "half": (path(speed=lambda x, n, s: (n - x) / 2), "half of it"),
-        "nothing": (lambda x, n, s: None, "returns nothing"),
     },
     "7.2": {
         "last block": (names(), "no to_add_out"),
@@ -236,7 +232,6 @@ WRONG = {
             "names are wanted",
         ),
         "a number": (lambda t, stream: len(by_sites(t, stream)), "names are wanted"),
-        "nothing": (lambda t, stream: None, "is `return` missing"),
     },
     "7.3": {
         "by position": (ByPosition, "kept by position"),
@@ -266,7 +261,6 @@ WRONG = {
         "one too little": (lambda e, p, w: guide(e, p, w - 1), "one too little"),
         "kept between": (lambda e, p, w: guide(e, p, min(w, 1)), "plays no part|kept between"),
         "in place": (lambda e, p, w: e.add_(w * (p - e)), "changed in place"),
-        "nothing": (lambda e, p, w: None, "is `return` missing"),
     },
     "7.5": {
         "softmax of one": (score(lambda c: c[:, None].softmax(-1)[:, 0]), "softmax over a single"),
@@ -303,6 +297,5 @@ WRONG = {
         "hundredfold": (score(lambda c: 100 * c.clamp(min=0)), "another convention"),
         "mean": (score(lambda c: 2.5 * c.clamp(min=0).mean()), "that is the mean"),
         "cut at 1": (score(lambda c: (2.5 * c).clamp(0, 1)), "cut off at 1"),
-        "nothing": (lambda i, t: None, "is `return` missing"),
     },
 }

@@ -100,7 +100,6 @@ WRONG = {
             lambda b, a: torch.linalg.svdvals(a.double() - b.double()) > 1e-4,
             "one number is wanted",
         ),
-        "nothing": (lambda b, a: None, "is `return` missing"),
     },
     "8.2": {
         "dense": (lambda x, y: torch.linalg.svdvals(x @ y), "zeros behind the r values"),
@@ -128,7 +127,6 @@ WRONG = {
             lambda x, y: (triangles(x, y)[0].diag() * triangles(x, y)[1].diag()).abs(),
             "diagonals of the triangles",
         ),
-        "nothing": (lambda x, y: None, "is `return` missing"),
     },
     "8.3": {
         "of all": (between_all, "two of its own index"),
@@ -162,7 +160,6 @@ WRONG = {
         "percent": (lambda a, b, c: 100 * between_by_signs(a, b, c), "a percentage"),
         "a tensor": (lambda a, b, c: ((b - a) * (c - b) > 0).float().mean(), "still a tensor"),
         "one an index": (lambda a, b, c: (b - a) * (c - b) > 0, "one number is wanted"),
-        "nothing": (lambda a, b, c: None, "return` missing"),
     },
     "8.4": {
         "zeros kept": (
@@ -178,7 +175,6 @@ WRONG = {
         "stable rank": (lambda v: float((v**2).sum() / v.max() ** 2), "the stable rank"),
         "the rank": (lambda v: float((v > 0).sum()), "how many values are not zero"),
         "a tensor": (lambda v: torch.tensor(entropy_rank(v / v.sum())), "still a tensor"),
-        "nothing": (lambda v: None, "return` missing"),
     },
     "8.5": {
         "radians": (lambda a, b: torch.deg2rad(degrees(cosines(a, b))), "radians"),
@@ -198,6 +194,5 @@ WRONG = {
             "clamp",
         ),
         "one angle": (lambda a, b: degrees(cosines(a, b))[0], "orthonormal columns by QR"),
-        "nothing": (lambda a, b: None, "is `return` missing"),
     },
 }

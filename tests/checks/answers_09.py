@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import torch
 from scipy import stats
 
 
@@ -103,7 +102,6 @@ WRONG = {
         "down for each": (lambda s, d, r: sum(r * (a + b) // (2 * d) for a, b in s), "divide once"),
         "rounded up": (lambda s, d, r: -(-budget(s, r) // (2 * d)), "rounded up"),
         "a share": (lambda s, d, r: budget(s, r) / (2 * d), "right in value|whole number"),
-        "nothing": (lambda s, d, r: None, "is `return` missing"),
     },
     "9.2": {
         "the best": (sweep_choice(errors=0), "rank with the best mean"),
@@ -120,7 +118,6 @@ WRONG = {
         "in order": (first_good, "any order"),
         "smallest": (lambda s: min(s), "smallest of all ranks"),
         "a mean": (lambda s: max(sum(v) / len(v) for v in s.values()), "a mean, not a rank"),
-        "nothing": (lambda s: None, "is `return` missing"),
     },
     "9.3": {
         "sign": (lambda a, b: errors(b, a, lambda m, e, d: (m, e)), "sign is turned round"),
@@ -166,7 +163,6 @@ WRONG = {
         "swapped": (lambda a, b: errors(a, b, lambda m, e, d: (e, m)), "mean first"),
         "one number": (lambda a, b: (a - b).mean(), "return both"),
         "one a pair": (lambda a, b: (a - b, (a - b).std()), "one number is wanted"),
-        "nothing": (lambda a, b: None, "is `return` missing"),
     },
     "9.4": {
         "one tail": (tail, "one tail is counted"),
@@ -188,7 +184,6 @@ WRONG = {
         "a share": (lambda w, x: w / (w + x), "share of wins"),
         "a sequence": (lambda w, x: 0.5 ** (w + x), "one sequence"),
         "other side": (lambda w, x: 1 - two_tails(w, x), "the other side"),
-        "nothing": (lambda w, x: None, "is `return` missing"),
     },
     "9.5": {
         "no open case": (
@@ -215,8 +210,5 @@ WRONG = {
         ),
         "other words": (lambda m, e, g: "yes" if m - 2 * e > -g else "no", "the words are"),
         "a boolean": (lambda m, e, g: m - 2 * e > -g, "a text is wanted"),
-        "nothing": (lambda m, e, g: None, "is `return` missing"),
     },
 }
-
-torch.set_num_threads(1)

@@ -7,9 +7,6 @@ import torch
 from serial_lora.sites import AttentionSite, Projection
 from serial_lora_course.models.parallel_vit import ParallelBlock, ParallelViT
 
-torch.set_num_threads(1)
-
-
 # ------------------------------------------------------------------------- 10.1
 
 
@@ -167,7 +164,6 @@ WRONG = {
         "on both": (changed(both=True), "on both sides: the plainest"),
         "one list": (lambda g, y, s: split(g, y, s)[1], "return the two lists"),
         "one class tests": (whole_classes, "never tested|nothing is left"),
-        "nothing": (lambda g, y, s: None, "returns nothing"),
     },
     "10.2": {
         "no effect asked": (
@@ -223,7 +219,6 @@ WRONG = {
             "a plain True or False",
         ),
         "in place": (in_place, "changed in place"),
-        "nothing": (lambda b, a, m, t: None, "returns nothing"),
     },
     "10.3": {
         "the pair itself": (lambda w, a, b, s: (a, s * b), "own change|W has to act on it"),
@@ -234,7 +229,6 @@ WRONG = {
         "W turned": (lambda w, a, b, s: (a, s * w.T @ b), "W is turned round|do not fit"),
         "one matrix": (lambda w, a, b, s: s * w @ b @ a, "both factors"),
         "dense": (lambda w, a, b, s: (b @ a, s * w), "two thin factors"),
-        "nothing": (lambda w, a, b, s: None, "returns nothing"),
     },
     "10.4": {
         "at the norm": (other(entry="norm", argument=None), "the MLP reads the norm's output"),
@@ -257,7 +251,6 @@ WRONG = {
         "no prefix": (other(prefix=False), "entry is a dotted name|begins with the block's"),
         "the bias": (other(parameter="bias"), "name of the weight inside"),
         "fixed names": (lambda model: sites(ParallelViT(8, 4, 12, 3)), "inside another one"),
-        "nothing": (lambda model: None, "returns nothing"),
         "none found": (lambda model: [], "no block is found"),
     },
 }

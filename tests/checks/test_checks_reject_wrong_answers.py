@@ -9,30 +9,19 @@ import pkgutil
 from collections import Counter
 
 import pytest
+import torch
 
-import tests.checks.answers_00_to_03
-import tests.checks.answers_01
-import tests.checks.answers_04
-import tests.checks.answers_05
-import tests.checks.answers_06
-import tests.checks.answers_07
-import tests.checks.answers_08
-import tests.checks.answers_09
-import tests.checks.answers_10
+import tests.checks
 from serial_lora_course import checks
 from serial_lora_course.checks import CheckFailed, check, checking
 
-ANSWERS = (
-    tests.checks.answers_00_to_03,
-    tests.checks.answers_01,
-    tests.checks.answers_04,
-    tests.checks.answers_05,
-    tests.checks.answers_06,
-    tests.checks.answers_07,
-    tests.checks.answers_08,
-    tests.checks.answers_09,
-    tests.checks.answers_10,
-)
+torch.set_num_threads(1)
+
+ANSWERS = [
+    importlib.import_module(f"tests.checks.{module.name}")
+    for module in pkgutil.iter_modules(tests.checks.__path__)
+    if module.name.startswith("answers_")
+]
 RIGHT = {number: answer for each in ANSWERS for number, answer in each.RIGHT.items()}
 WRONG = {number: answers for each in ANSWERS for number, answers in each.WRONG.items()}
 
@@ -53,6 +42,12 @@ def test_a_wrong_answer_is_rejected_by_name(number, mistake):
     assert f"Exercise {number} is not right yet" in str(caught.value)
     for part in ("compared:", "expected:", "got:", "likely cause:"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("number", RIGHT)
+def test_nothing_is_no_answer(number):
+    with pytest.raises(CheckFailed, match="return|inherit from nn.Module|keep the class"):
+        check(number, lambda *arguments, **keywords: None)
 
 
 @pytest.mark.parametrize("number", RIGHT)
