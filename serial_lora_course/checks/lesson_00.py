@@ -22,9 +22,13 @@ def low_rank_product() -> Iterator[Case]:
             "A and B are swapped: x meets A first, and each is transposed": x @ B @ A,
             "only A is there: B leads back from the rank to the width": x @ A.T,
             "x is added: here only the product is asked for": x + expected,
+            "that is divided by the rank: only the product is asked for": expected / rank,
         }
         what = f"the product for x of shape {tuple(shape)} at rank {rank}"
-        yield Case(what, (x, A, B), expected, causes)
+        error = (
+            "" if len(shape) == 2 else "x has any number of dimensions: @ takes the last, mm two"
+        )
+        yield Case(what, (x, A, B), expected, causes, error=error)
 
 
 @exercise("0.2", "width² - 2·width·rank equals numel() at four sizes, even where nothing is saved")

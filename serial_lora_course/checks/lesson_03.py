@@ -402,6 +402,7 @@ def keeps_residual() -> Iterator[Case]:
 def pairs_in() -> Iterator[Case]:
     """The number of different pairs."""
     for kind, expected in ((Faithful, 1), (PairEach, 3), (SharedPair, 1)):
+        adapted = kind()
         causes = {
             "both matrices of a pair are counted: count lora_A alone": 2 * expected,
             "a pair with three names is still one pair: named_parameters() lists it once": (
@@ -409,11 +410,13 @@ def pairs_in() -> Iterator[Case]:
             ),
             "elements are counted, not pairs": expected * 2 * 8,
             "elements of both matrices are counted, not pairs": expected * 2 * 2 * 8,
+            "the block's own weights are counted too": len(list(adapted.parameters())),
+            "that is 1 for every block: count": 1,
         }
         what = f"pairs_in on a block of the kind: {kind.__doc__}"
         yield Case(
             what,
-            (kind(),),
+            (adapted,),
             expected,
             causes,
             otherwise="go through named_parameters() and count the names that end in lora_A",

@@ -172,234 +172,211 @@ RIGHT = {
 
 WRONG = {
     "0.1": {
-        "A and B swapped": (lambda x, A, B: x @ B @ A, "A and B are swapped"),
-        "only A": (lambda x, A, B: x @ A.T, "only A is there"),
-        "x added": (lambda x, A, B: x + x @ A.T @ B.T, "x is added"),
-        "shapes that do not fit": (lambda x, A, B: x @ A @ B, "two matrices do not fit"),
+        ("A and B swapped", "A and B are swapped"): lambda x, A, B: x @ B @ A,
+        ("only A", "only A is there"): lambda x, A, B: x @ A.T,
+        ("x added", "x is added"): lambda x, A, B: x + x @ A.T @ B.T,
+        ("shapes that do not fit", "two matrices do not fit"): lambda x, A, B: x @ A @ B,
+        ("over the rank", "divided by the rank"): lambda x, A, B: x @ A.T @ B.T / len(A),
+        ("matrices only", "any number of dimensions"): lambda x, A, B: x.mm(A.T).mm(B.T),
+        ("in place", "changed in place"): lambda x, A, B: x.copy_(x @ A.T @ B.T),
     },
     "0.2": {
-        "the pair itself": (lambda d, r: 2 * d * r, "what the pair holds"),
-        "one matrix": (lambda d, r: d * d - d * r, "only one matrix"),
-        "sign": (lambda d, r: 2 * d * r - d * d, "sign is turned round"),
-        "a ratio": (lambda d, r: d * d / (2 * d * r), "how many times smaller"),
-        "a share": (lambda d, r: 1 - 2 * r / d, "that is a share"),
-        "never negative": (lambda d, r: max(0, d * d - 2 * d * r), "be negative, not 0"),
-        "no sign": (lambda d, r: abs(d * d - 2 * d * r), "let the result be negative"),
-        "rank squared": (lambda d, r: d * d - 2 * r * r, "not r x r"),
+        ("the pair itself", "what the pair holds"): lambda d, r: 2 * d * r,
+        ("one matrix", "only one matrix"): lambda d, r: d * d - d * r,
+        ("sign", "sign is turned round"): lambda d, r: 2 * d * r - d * d,
+        ("a ratio", "how many times smaller"): lambda d, r: d * d / (2 * d * r),
+        ("a share", "that is a share"): lambda d, r: 1 - 2 * r / d,
+        ("never negative", "be negative, not 0"): lambda d, r: max(0, d * d - 2 * d * r),
+        ("no sign", "let the result be negative"): lambda d, r: abs(d * d - 2 * d * r),
+        ("rank squared", "not r x r"): lambda d, r: d * d - 2 * r * r,
     },
     "0.3": {
-        "nothing": (leave_unfrozen, "no parameter was frozen"),
-        "an attribute": (set_an_attribute, "an attribute that nobody reads"),
-        "only the first level": (freeze_own_children_only, "modules inside modules"),
-        "eval": (only_eval, "eval\\(\\) changes dropout"),
-        "no return": (freeze_without_return, "return the model"),
-        "zeroed": (zero_the_weights, "freeze, do not change"),
+        ("nothing", "no parameter was frozen"): leave_unfrozen,
+        ("an attribute", "an attribute that nobody reads"): set_an_attribute,
+        ("only the first level", "modules inside modules"): freeze_own_children_only,
+        ("eval", "eval\\(\\) changes dropout"): only_eval,
+        ("no return", "return the model"): freeze_without_return,
+        ("zeroed", "freeze, do not change"): zero_the_weights,
     },
     "2.1": {
-        "square": (lambda i, o, r: 2 * i * r, "taken to be square"),
-        "square by outputs": (lambda i, o, r: 2 * o * r, "inputs can differ from outputs"),
-        "a scale": (lambda i, o, r: r * (i + o) + 1, "the scale is fixed"),
-        "only A": (lambda i, o, r: i * r, "only A is counted"),
-        "only B": (lambda i, o, r: o * r, "only B is counted"),
-        "with a bias": (lambda i, o, r: r * (i + o) + o, "no bias"),
-        "the full matrix": (lambda i, o, r: i * o, "that is the full matrix"),
+        ("square", "taken to be square"): lambda i, o, r: 2 * i * r,
+        ("square by outputs", "inputs can differ from outputs"): lambda i, o, r: 2 * o * r,
+        ("a scale", "the scale is fixed"): lambda i, o, r: r * (i + o) + 1,
+        ("only A", "only A is counted"): lambda i, o, r: i * r,
+        ("only B", "only B is counted"): lambda i, o, r: o * r,
+        ("with a bias", "no bias"): lambda i, o, r: r * (i + o) + o,
+        ("the full matrix", "that is the full matrix"): lambda i, o, r: i * o,
     },
     "2.2": {
-        "LoRA": (lambda t, r: sum(8 * r * w * d for w, d in t), "that is LoRA"),
-        "a pair per projection": (lambda t, r: sum(6 * r * w * d for w, d in t), "a pair for each"),
-        "one matrix": (lambda t, r: sum(r * w * d for w, d in t), "only one matrix"),
-        "no depth": (lambda t, r: sum(2 * r * w for w, d in t), "the depth is left out"),
-        "widths times depths": (
-            lambda t, r: 2 * r * sum(w for w, d in t) * sum(d for w, d in t),
-            "its own depth",
+        ("LoRA", "that is LoRA"): lambda t, r: sum(8 * r * w * d for w, d in t),
+        ("a pair per projection", "a pair for each"): lambda t, r: sum(6 * r * w * d for w, d in t),
+        ("one matrix", "only one matrix"): lambda t, r: sum(r * w * d for w, d in t),
+        ("no depth", "the depth is left out"): lambda t, r: sum(2 * r * w for w, d in t),
+        ("widths times depths", "its own depth"): lambda t, r: (
+            2 * r * sum(w for w, d in t) * sum(d for w, d in t)
         ),
-        "full matrices": (lambda t, r: sum(w * w * d for w, d in t), "of a full matrix"),
-        "the first tower": (lambda t, r: 2 * r * t[0][0] * t[0][1], "only the first tower"),
+        ("full matrices", "of a full matrix"): lambda t, r: sum(w * w * d for w, d in t),
+        ("the first tower", "only the first tower"): lambda t, r: 2 * r * t[0][0] * t[0][1],
     },
     "2.3": {
-        "frozen too": (lambda m: sum(p.numel() for p in m.parameters()), "frozen parameters are"),
-        "shared twice": (
+        ("frozen too", "frozen parameters are"): lambda m: sum(p.numel() for p in m.parameters()),
+        ("shared twice", "counted twice"): (
             lambda m: sum(
                 p.numel()
                 for module in m.modules()
                 for p in module._parameters.values()
                 if p is not None and p.requires_grad
-            ),
-            "counted twice",
+            )
         ),
-        "tensors": (lambda m: sum(p.requires_grad for p in m.parameters()), "not their elements"),
-        "by name": (
-            lambda m: sum(p.numel() for n, p in m.named_parameters() if "lora" in n),
-            "only what is called lora_",
+        ("tensors", "not their elements"): lambda m: sum(p.requires_grad for p in m.parameters()),
+        ("by name", "only what is called lora_"): lambda m: sum(
+            p.numel() for n, p in m.named_parameters() if "lora" in n
         ),
-        "every module's all": (
-            lambda m: sum(
-                p.numel() for k in m.modules() for p in k.parameters() if p.requires_grad
-            ),
-            "nested modules are visited again",
+        ("every module's all", "nested modules are visited again"): (
+            lambda m: sum(p.numel() for k in m.modules() for p in k.parameters() if p.requires_grad)
         ),
-        "turned round": (
-            lambda m: sum(p.numel() for p in m.parameters() if not p.requires_grad),
-            "turn the condition round",
+        ("turned round", "turn the condition round"): lambda m: sum(
+            p.numel() for p in m.parameters() if not p.requires_grad
         ),
     },
     "2.4": {
-        "upside down": (lambda s, w: Fraction(2 * w, sum(i + o for i, o in s)), "upside down"),
-        "pairs counted": (lambda s, w: Fraction(len(s)), "another size"),
-        "a float": (lambda s, w: sum(i + o for i, o in s) / (2 * w), "division with / rounds"),
-        "half a pair below": (lambda s, w: Fraction(sum(i + o for i, o in s), w), "two matrices"),
-        "always four": (lambda s, w: Fraction(4), "always four|another size"),
-        "rounded first": (lambda s, w: Fraction(sum(map(sum, s)) / (2 * w)), "rounded on the way"),
-        "multiplied": (
-            lambda s, w: Fraction(sum(i * o for i, o in s), 2 * w),
-            "inputs and outputs are multi",
+        ("upside down", "upside down"): lambda s, w: Fraction(2 * w, sum(i + o for i, o in s)),
+        ("pairs counted", "another size"): lambda s, w: Fraction(len(s)),
+        ("a float", "division with / rounds"): lambda s, w: sum(i + o for i, o in s) / (2 * w),
+        ("half a pair below", "two matrices"): lambda s, w: Fraction(sum(i + o for i, o in s), w),
+        ("always four", "always four|another size"): lambda s, w: Fraction(4),
+        ("rounded first", "rounded on the way"): lambda s, w: Fraction(sum(map(sum, s)) / (2 * w)),
+        ("multiplied", "inputs and outputs are multi"): lambda s, w: Fraction(
+            sum(i * o for i, o in s), 2 * w
         ),
     },
     "3.1": {
-        "A and B swapped": (adapter_class(swap=True), "A and B are swapped"),
-        "B not zero": (adapter_class(zero_B=False), "B is not zero"),
-        "A zero, B not": (adapter_class(zero_A=True, zero_B=False), "swapped at the start"),
-        "both zero": (adapter_class(zero_A=True), "nothing could learn"),
-        "scale forgotten": (
-            adapter_class(forward=lambda x, A, B, s: x + x @ A.T @ B.T),
-            "the scale is forgotten",
+        ("A and B swapped", "A and B are swapped"): adapter_class(swap=True),
+        ("B not zero", "B is not zero"): adapter_class(zero_B=False),
+        ("A zero, B not", "swapped at the start"): adapter_class(zero_A=True, zero_B=False),
+        ("both zero", "nothing could learn"): adapter_class(zero_A=True),
+        ("scale forgotten", "the scale is forgotten"): adapter_class(
+            forward=lambda x, A, B, s: x + x @ A.T @ B.T
         ),
-        "scale over rank": (
-            adapter_class(forward=lambda x, A, B, s: x + s / len(A) * x @ A.T @ B.T),
-            "divided by the rank",
+        ("scale over rank", "divided by the rank"): adapter_class(
+            forward=lambda x, A, B, s: x + s / len(A) * x @ A.T @ B.T
         ),
-        "x lost": (adapter_class(forward=lambda x, A, B, s: s * x @ A.T @ B.T), "x itself is lost"),
-        "scale on x": (
-            adapter_class(forward=lambda x, A, B, s: s * (x + x @ A.T @ B.T)),
-            "multiplies x too",
+        ("x lost", "x itself is lost"): adapter_class(forward=lambda x, A, B, s: s * x @ A.T @ B.T),
+        ("scale on x", "multiplies x too"): adapter_class(
+            forward=lambda x, A, B, s: s * (x + x @ A.T @ B.T)
         ),
-        "product turned round": (
-            adapter_class(forward=lambda x, A, B, s: x + s * x @ B @ A),
-            "swapped in the product",
+        ("product turned round", "swapped in the product"): adapter_class(
+            forward=lambda x, A, B, s: x + s * x @ B @ A
         ),
-        "a bias": (adapter_class(bias=True), "no bias"),
-        "other names": (adapter_class(names=("down", "up")), "name the parameters"),
-        "plain tensors": (adapter_class(plain=True), "nn.Parameter"),
-        "a pair per projection": (adapter_class(pairs=3), "a pair per projection"),
-        "not a module": (lambda width, rank, scale=1.0: None, "inherit from nn.Module"),
-        "A constant": (adapter_class(constant=True), "equal rows of A learn the same"),
-        "A frozen": (adapter_class(frozen=True), "A and B are what is trained"),
-        "a learnt scale": (adapter_class(learnt_scale=True), "the scale is fixed"),
-        "super too late": (adapter_class(early=True), "super\\(\\).__init__\\(\\) has to run"),
-        "no gradient": (
-            adapter_class(forward=lambda *given: given[0] + change_without_gradient(*given)),
-            "lora_A gets no gradient|no gradient reaches",
+        ("a bias", "no bias"): adapter_class(bias=True),
+        ("other names", "name the parameters"): adapter_class(names=("down", "up")),
+        ("plain tensors", "nn.Parameter"): adapter_class(plain=True),
+        ("a pair per projection", "a pair per projection"): adapter_class(pairs=3),
+        ("not a module", "inherit from nn.Module"): lambda width, rank, scale=1.0: None,
+        ("A constant", "equal rows of A learn the same"): adapter_class(constant=True),
+        ("A frozen", "A and B are what is trained"): adapter_class(frozen=True),
+        ("a learnt scale", "the scale is fixed"): adapter_class(learnt_scale=True),
+        ("super too late", "super\\(\\).__init__\\(\\) has to run"): adapter_class(early=True),
+        ("no gradient", "lora_A gets no gradient|no gradient reaches"): adapter_class(
+            forward=lambda *given: given[0] + change_without_gradient(*given)
         ),
-        "A detached": (
-            adapter_class(forward=lambda x, A, B, s: x + s * x @ A.detach().T @ B.T),
-            "lora_A gets no gradient",
+        ("A detached", "lora_A gets no gradient"): adapter_class(
+            forward=lambda x, A, B, s: x + s * x @ A.detach().T @ B.T
         ),
-        "x detached": (
-            adapter_class(forward=lambda x, A, B, s: x + s * x.detach() @ A.T @ B.T),
-            "cut off",
+        ("x detached", "cut off"): adapter_class(
+            forward=lambda x, A, B, s: x + s * x.detach() @ A.T @ B.T
         ),
-        "another default": (adapter_class(default=2.0), "default of scale is 1"),
-        "a large A": (adapter_class(size=100), "a large A makes the first steps explode"),
-        "A of anything": (adapter_class(size=torch.inf), "torch.empty holds anything"),
-        "seeded": (adapter_class(seeded=True), "every adapter gets the same A"),
-        "float64": (adapter_class(dtype=torch.float64), "adapters are float32"),
-        "three dimensions": (
+        ("another default", "default of scale is 1"): adapter_class(default=2.0),
+        ("a large A", "a large A makes the first steps explode"): adapter_class(size=100),
+        ("A of anything", "torch.empty holds anything"): adapter_class(size=torch.inf),
+        ("seeded", "every adapter gets the same A"): adapter_class(seeded=True),
+        ("float64", "adapters are float32"): adapter_class(dtype=torch.float64),
+        ("three dimensions", "any number of dimensions"): (
             adapter_class(
                 forward=lambda x, A, B, s: x + s * torch.einsum("bnd,rd,or->bno", x, A, B)
-            ),
-            "any number of dimensions",
+            )
         ),
-        "x in place": (
-            adapter_class(forward=lambda x, A, B, s: x.add_((s * x @ A.T @ B.T).detach())),
-            "changed in place",
+        ("x in place", "changed in place"): adapter_class(
+            forward=lambda x, A, B, s: x.add_((s * x @ A.T @ B.T).detach())
         ),
     },
     "3.2": {
-        "before the residual split": (lambda b, a, x: b(a(x)), "before the residual split"),
-        "before the norm": (lambda b, a, x: x + b.attention(b.norm(a(x))), "before the norm"),
-        "on the output": (lambda b, a, x: x + a(b.attention(b.norm(x))), "is on the output"),
-        "on the whole output": (lambda b, a, x: a(b(x)), "whole output of the block"),
-        "only q": (
-            lambda b, a, x: x + b.attend(b.q(a(b.norm(x))), b.k(b.norm(x)), b.v(b.norm(x))),
-            "only q is adapted",
+        ("before the residual split", "before the residual split"): lambda b, a, x: b(a(x)),
+        ("before the norm", "before the norm"): lambda b, a, x: x + b.attention(b.norm(a(x))),
+        ("on the output", "is on the output"): lambda b, a, x: x + a(b.attention(b.norm(x))),
+        ("on the whole output", "whole output of the block"): lambda b, a, x: a(b(x)),
+        ("only q", "only q is adapted"): lambda b, a, x: (
+            x + b.attend(b.q(a(b.norm(x))), b.k(b.norm(x)), b.v(b.norm(x)))
         ),
-        "residual lost": (lambda b, a, x: b.attention(a(b.norm(x))), "residual is lost"),
-        "added twice": (lambda b, a, x: x + b.attention(b.norm(x) + a(b.norm(x))), "go in twice"),
-        "no norm": (lambda b, a, x: x + b.attention(a(x)), "norm is left out"),
-        "no adapter": (lambda b, a, x: b(x), "never used"),
-        "beside attention": (
-            lambda b, a, x: x + a(b.norm(x)) + b.attention(b.norm(x)),
-            "belong inside attention",
+        ("residual lost", "residual is lost"): lambda b, a, x: b.attention(a(b.norm(x))),
+        ("added twice", "go in twice"): lambda b, a, x: x + b.attention(b.norm(x) + a(b.norm(x))),
+        ("no norm", "norm is left out"): lambda b, a, x: x + b.attention(a(x)),
+        ("no adapter", "never used"): lambda b, a, x: b(x),
+        ("beside attention", "belong inside attention"): lambda b, a, x: (
+            x + a(b.norm(x)) + b.attention(b.norm(x))
         ),
-        "the stream too": (
-            lambda b, a, x: a(x) + b.attention(a(b.norm(x))),
-            "the stream is adapted as well",
+        ("the stream too", "the stream is adapted as well"): lambda b, a, x: (
+            a(x) + b.attention(a(b.norm(x)))
         ),
-        "no gradient": (
-            lambda b, a, x: torch.no_grad()(lambda: x + b.attention(a(b.norm(x))))(),
-            "no gradient reaches",
-        ),
-        "tokens detached": (
-            lambda b, a, x: x + b.attention(a(b.norm(x).detach())),
-            "cut off",
-        ),
-        "a hook that stays": (hooked, "by a hook"),
-        "x in place": (add_to_x, "changed in place"),
-        "the stream alone": (
-            lambda b, a, x: a(x) + b.attention(b.norm(x)),
-            "only the stream is adapted",
+        ("no gradient", "no gradient reaches"): lambda b, a, x: torch.no_grad()(
+            lambda: x + b.attention(a(b.norm(x)))
+        )(),
+        ("tokens detached", "cut off"): lambda b, a, x: x + b.attention(a(b.norm(x).detach())),
+        ("a hook that stays", "by a hook"): hooked,
+        ("x in place", "changed in place"): add_to_x,
+        ("the stream alone", "only the stream is adapted"): lambda b, a, x: (
+            a(x) + b.attention(b.norm(x))
         ),
     },
     "3.3": {
-        "LoRA's merge": (lambda W, A, B, s: W + s * B @ A, "that is LoRA"),
-        "wrong side": (
-            lambda W, A, B, s: (torch.eye(len(W)) + s * B @ A) @ W,
-            "order is turned round",
+        ("LoRA's merge", "that is LoRA"): lambda W, A, B, s: W + s * B @ A,
+        ("wrong side", "order is turned round"): lambda W, A, B, s: (
+            (torch.eye(len(W)) + s * B @ A) @ W
         ),
-        "I forgotten": (lambda W, A, B, s: s * W @ B @ A, "the I is forgotten"),
-        "transposed": (
-            lambda W, A, B, s: W @ (torch.eye(W.shape[1]) + s * A.T @ B.T),
-            "swapped or transposed",
+        ("I forgotten", "the I is forgotten"): lambda W, A, B, s: s * W @ B @ A,
+        ("transposed", "swapped or transposed"): lambda W, A, B, s: (
+            W @ (torch.eye(W.shape[1]) + s * A.T @ B.T)
         ),
-        "in place": (lambda W, A, B, s: W.add_(s * W @ B @ A), "changed in place"),
-        "scale forgotten": (lambda W, A, B, s: W + W @ B @ A, "the scale is forgotten"),
-        "scale on W too": (lambda W, A, B, s: s * (W + W @ B @ A), "multiplies W too"),
-        "scale over rank": (lambda W, A, B, s: W + s / len(A) * W @ B @ A, "divided by the rank"),
-        "A B": (
-            lambda W, A, B, s: W @ (torch.eye(W.shape[1]) + A @ B),
-            "tensors of different shapes",
+        ("in place", "changed in place"): lambda W, A, B, s: W.add_(s * W @ B @ A),
+        ("scale forgotten", "the scale is forgotten"): lambda W, A, B, s: W + W @ B @ A,
+        ("scale on W too", "multiplies W too"): lambda W, A, B, s: s * (W + W @ B @ A),
+        ("scale over rank", "divided by the rank"): lambda W, A, B, s: W + s / len(A) * W @ B @ A,
+        ("A B", "tensors of different shapes"): lambda W, A, B, s: (
+            W @ (torch.eye(W.shape[1]) + A @ B)
         ),
     },
     "3.4": {
-        "fresh outputs": (lambda a, x: bool((a(x) != a.block(x)).any()), "fill B first"),
-        "always True": (lambda a, x: True, "never reaches the output"),
-        "parameters, not outputs": (
-            lambda a, x: any("lora" in name for name, _ in a.named_parameters()),
-            "compare outputs, not",
+        ("fresh outputs", "fill B first"): lambda a, x: bool((a(x) != a.block(x)).any()),
+        ("always True", "never reaches the output"): lambda a, x: True,
+        ("parameters, not outputs", "compare outputs, not"): lambda a, x: any(
+            "lora" in name for name, _ in a.named_parameters()
         ),
-        "in place": (effect_in_place, "work on copy.deepcopy"),
-        "names rebound": (effect_with_names_rebound, "only gives the name to another"),
-        "turned round": (lambda a, x: not right_effect(a, x), "turned round"),
-        "too loose": (close_effect, "tolerance is too loose"),
-        "a tensor": (lambda a, x: torch.tensor(True), "a plain True or False"),
+        ("in place", "work on copy.deepcopy"): effect_in_place,
+        ("names rebound", "only gives the name to another"): effect_with_names_rebound,
+        ("turned round", "turned round"): lambda a, x: not right_effect(a, x),
+        ("too loose", "tolerance is too loose"): close_effect,
+        ("a tensor", "a plain True or False"): lambda a, x: torch.tensor(True),
     },
     "3.5": {
-        "B not filled": (lambda a, x: right_residual(a, x, fill=False), "fill B first"),
-        "bias left": (lambda a, x: right_residual(a, x, bias=False), "set weight and bias"),
-        "attention not silenced": (lambda a, x: bool(torch.equal(a(x), x)), "still adds something"),
-        "in place": (lambda a, x: right_residual(a, x, copied=False), "work on copy.deepcopy"),
-        "turned round": (lambda a, x: not right_residual(a, x), "turned round"),
-        "too loose": (lambda a, x: right_residual(a, x, tolerance=10), "tolerance is too loose"),
+        ("B not filled", "fill B first"): lambda a, x: right_residual(a, x, fill=False),
+        ("bias left", "set weight and bias"): lambda a, x: right_residual(a, x, bias=False),
+        ("attention not silenced", "still adds something"): lambda a, x: bool(torch.equal(a(x), x)),
+        ("in place", "work on copy.deepcopy"): lambda a, x: right_residual(a, x, copied=False),
+        ("turned round", "turned round"): lambda a, x: not right_residual(a, x),
+        ("too loose", "tolerance is too loose"): lambda a, x: right_residual(a, x, tolerance=10),
     },
     "3.6": {
-        "both matrices": (
-            lambda a: sum("lora" in name for name, _ in a.named_parameters()),
-            "both matrices",
+        ("both matrices", "both matrices"): lambda a: sum(
+            "lora" in name for name, _ in a.named_parameters()
         ),
-        "names": (lambda a: sum("lora_A" in n for n in a.state_dict()), "three names is still one"),
-        "elements": (
-            lambda a: sum(p.numel() for n, p in a.named_parameters() if "lora" in n),
-            "elements",
+        ("names", "three names is still one"): lambda a: sum("lora_A" in n for n in a.state_dict()),
+        ("elements", "elements"): lambda a: sum(
+            p.numel() for n, p in a.named_parameters() if "lora" in n
+        ),
+        ("all parameters", "own weights are counted"): lambda a: len(list(a.parameters())),
+        ("always one", "1 for every block"): lambda a: 1,
+        ("a half", "right in value, but a float"): lambda a: (
+            sum("lora" in name for name, _ in a.named_parameters()) / 2
         ),
     },
 }

@@ -229,103 +229,94 @@ RIGHT = {
 
 WRONG = {
     "1.1": {
-        "no root": (rank(lambda S, r: right_miss(S, r) ** 2), "root is forgotten"),
-        "no squares": (rank(lambda S, r: S[r:].sum() / S.sum()), "without squares"),
-        "not a share": (rank(lambda S, r: S[r:].norm()), "not divided"),
-        "the next value": (rank(lambda S, r: S[r] / S.norm()), "only one singular value"),
-        "of the strongest": (rank(lambda S, r: S[r] / S[0]), "share of the strongest"),
-        "kept": (rank_by_what_is_kept, "what is kept"),
-        "one too many": (lambda m, a: rank(right_miss)(m, a) + 1, "one too many"),
-        "one too few": (lambda m, a: rank(right_miss)(m, a) - 1, "one too few"),
-        "from rank 1": (rank_between(1, 0), "rank 0 is never tried"),
-        "full rank left out": (rank_between(0, 1), "full rank is never reached"),
-        "no rank at the end": (loop_without_an_end(), "nothing is returned: return that"),
-        "a miss of 0": (
-            loop_without_an_end(lambda S: len(S) + 1, lambda miss, allowed: miss < allowed),
-            "never allowed",
+        ("no root", "root is forgotten"): rank(lambda S, r: right_miss(S, r) ** 2),
+        ("no squares", "without squares"): rank(lambda S, r: S[r:].sum() / S.sum()),
+        ("not a share", "not divided"): rank(lambda S, r: S[r:].norm()),
+        ("the next value", "only one singular value"): rank(lambda S, r: S[r] / S.norm()),
+        ("of the strongest", "share of the strongest"): rank(lambda S, r: S[r] / S[0]),
+        ("kept", "what is kept"): rank_by_what_is_kept,
+        ("one too many", "one too many"): lambda m, a: rank(right_miss)(m, a) + 1,
+        ("one too few", "one too few"): lambda m, a: rank(right_miss)(m, a) - 1,
+        ("from rank 1", "rank 0 is never tried"): rank_between(1, 0),
+        ("full rank left out", "full rank is never reached"): rank_between(0, 1),
+        ("no rank at the end", "nothing is returned: return that"): loop_without_an_end(),
+        ("a miss of 0", "never allowed"): loop_without_an_end(
+            lambda S: len(S) + 1, lambda miss, allowed: miss < allowed
         ),
-        "a tensor": (lambda m, a: torch.tensor(rank(right_miss)(m, a)), "whole number"),
-        "always the full rank": (lambda m, a: min(m.shape), "in order"),
+        ("a tensor", "whole number"): lambda m, a: torch.tensor(rank(right_miss)(m, a)),
+        ("always the full rank", "in order"): lambda m, a: min(m.shape),
     },
     "1.2": {
-        "B as it is": (pairs(lambda W, B: B), "still has d rows|W_p has to act on it"),
-        "W on the side of A": (
-            pairs(lambda W, B: B, lambda W, A: A @ W if W.shape[0] == W.shape[1] else A),
-            "acts on A's side",
+        ("B as it is", "still has d rows|W_p has to act on it"): pairs(lambda W, B: B),
+        ("W on the side of A", "acts on A's side"): pairs(
+            lambda W, B: B, lambda W, A: A @ W if W.shape[0] == W.shape[1] else A
         ),
-        "transposed": (
-            pairs(lambda W, B: (W.T if W.shape[0] == W.shape[1] else W) @ B),
-            "is transposed",
+        ("transposed", "is transposed"): pairs(
+            lambda W, B: (W.T if W.shape[0] == W.shape[1] else W) @ B
         ),
-        "twice": (
-            pairs(lambda W, B: W @ B, lambda W, A: A @ W if W.shape[0] == W.shape[1] else A),
-            "W_p is in it twice",
+        ("twice", "W_p is in it twice"): pairs(
+            lambda W, B: W @ B, lambda W, A: A @ W if W.shape[0] == W.shape[1] else A
         ),
-        "turned round": (
-            lambda w, A, B: {p: pair[::-1] for p, pair in pairs(torch.matmul)(w, A, B).items()},
-            "A_p first",
-        ),
-        "a whole matrix": (
-            lambda w, A, B: {p: (A, weight @ B @ A) for p, weight in w.items()},
-            "no pair",
-        ),
-        "only q": (lambda w, A, B: {"q": (A, w["q"] @ B)}, "every part"),
-        "q for all": (lambda w, A, B: {p: (A, w["q"] @ B) for p in w}, "serves for every part|B_p"),
-        "no pairs": (lambda w, A, B: dict.fromkeys(w), "A_p is"),
-        "a list": (lambda w, A, B: [(A, weight @ B) for weight in w.values()], "return a dict"),
-        "in place": (pairs_in_place, "changed in place"),
+        ("turned round", "A_p first"): lambda w, A, B: {
+            p: pair[::-1] for p, pair in pairs(torch.matmul)(w, A, B).items()
+        },
+        ("a whole matrix", "no pair"): lambda w, A, B: {
+            p: (A, weight @ B @ A) for p, weight in w.items()
+        },
+        ("only q", "every part"): lambda w, A, B: {"q": (A, w["q"] @ B)},
+        ("q for all", "serves for every part|B_p"): lambda w, A, B: {p: (A, w["q"] @ B) for p in w},
+        ("no pairs", "A_p is"): lambda w, A, B: dict.fromkeys(w),
+        ("a list", "return a dict"): lambda w, A, B: [(A, weight @ B) for weight in w.values()],
+        ("in place", "changed in place"): pairs_in_place,
     },
     "1.3": {
-        "cut afterwards": (nearest(cut_afterwards), "cut to rank r after solving"),
-        "cut before": (nearest(cut_before), "before the projection"),
-        "only q": (nearest(only_q), "only q"),
-        "means": (nearest(of_means), "averaged"),
-        "no values": (nearest(without_values), "singular values are left out"),
-        "values twice": (nearest(values_twice), "in it twice"),
-        "columns of Vh": (nearest(columns_of_Vh), "columns of Vh"),
-        "no R": (nearest(without_R), "R is left out"),
-        "turned round": (lambda w, c, r: nearest_by_normal_equations(w, c, r)[::-1], "A .* first"),
-        "one matrix": (
-            lambda w, c, r: torch.linalg.lstsq(stacked(w), stacked(c)).solution,
-            "A holds r rows",
+        ("cut afterwards", "cut to rank r after solving"): nearest(cut_afterwards),
+        ("cut before", "before the projection"): nearest(cut_before),
+        ("only q", "only q"): nearest(only_q),
+        ("means", "averaged"): nearest(of_means),
+        ("no values", "singular values are left out"): nearest(without_values),
+        ("values twice", "in it twice"): nearest(values_twice),
+        ("columns of Vh", "columns of Vh"): nearest(columns_of_Vh),
+        ("no R", "R is left out"): nearest(without_R),
+        ("turned round", "A .* first"): lambda w, c, r: nearest_by_normal_equations(w, c, r)[::-1],
+        ("one matrix", "A holds r rows"): lambda w, c, r: (
+            torch.linalg.lstsq(stacked(w), stacked(c)).solution
         ),
-        "zeros": (nearest(lambda W, c, r, *_: (0 * W[: W.shape[1], :r], 0 * W[:r])), "three steps"),
+        ("zeros", "three steps"): nearest(lambda W, c, r, *_: (0 * W[: W.shape[1], :r], 0 * W[:r])),
     },
     "1.4": {
-        "no W": (gradient(lambda W, g: g), "gradient of LoRA's B"),
-        "W not transposed": (gradient(lambda W, g: W @ g), "not transposed"),
-        "g transposed": (gradient(lambda W, g: g.T @ W), "gradient is transposed"),
-        "only q": (gradient(parts=("q",)), "only q is counted"),
-        "no scale": (gradient(end=lambda t, A, s: t @ A.T), "scale is forgotten"),
-        "scale twice": (gradient(end=lambda t, A, s: s * s * t @ A.T), "applied twice"),
-        "a mean": (gradient(end=lambda t, A, s: s * t @ A.T / 3), "averaged"),
-        "a step": (gradient(end=lambda t, A, s: -s * t @ A.T), "sign is turned"),
-        "no A": (gradient(end=lambda t, A, s: s * t), "A is left out"),
-        "turned": (gradient(end=lambda t, A, s: s * A @ t.T), "has to be transposed"),
-        "sums first": (gradient_of_sums, "add the products"),
-        "in place": (gradient_in_place, "changed in place"),
+        ("no W", "gradient of LoRA's B"): gradient(lambda W, g: g),
+        ("W not transposed", "not transposed"): gradient(lambda W, g: W @ g),
+        ("g transposed", "gradient is transposed"): gradient(lambda W, g: g.T @ W),
+        ("only q", "only q is counted"): gradient(parts=("q",)),
+        ("no scale", "scale is forgotten"): gradient(end=lambda t, A, s: t @ A.T),
+        ("scale twice", "applied twice"): gradient(end=lambda t, A, s: s * s * t @ A.T),
+        ("a mean", "averaged"): gradient(end=lambda t, A, s: s * t @ A.T / 3),
+        ("a step", "sign is turned"): gradient(end=lambda t, A, s: -s * t @ A.T),
+        ("no A", "A is left out"): gradient(end=lambda t, A, s: s * t),
+        ("turned", "has to be transposed"): gradient(end=lambda t, A, s: s * A @ t.T),
+        ("sums first", "add the products"): gradient_of_sums,
+        ("in place", "changed in place"): gradient_in_place,
     },
     "1.5": {
-        "LoRA's way": (
-            lambda m, A, B, s: m - s * B @ A if len(m) == len(B) else m,
-            "Serial LoRA multiplied",
+        ("LoRA's way", "Serial LoRA multiplied"): lambda m, A, B, s: (
+            m - s * B @ A if len(m) == len(B) else m
         ),
-        "first term": (lambda m, A, B, s: m - s * m @ B @ A, "first term of a series"),
-        "merged again": (lambda m, A, B, s: m + s * m @ B @ A, "merges once more"),
-        "no scale inside": (undo(lambda one, AB, s: one + AB), "inside .* is forgotten"),
-        "no scale in front": (undo(front=lambda s: 1.0), "in front is forgotten"),
-        "no scale": (undo(lambda one, AB, s: one + AB, lambda s: 1.0), "the scale is forgotten"),
-        "no I": (undo(lambda one, AB, s: s * AB), "I in the"),
-        "sign inside": (undo(lambda one, AB, s: one - s * AB), "sign inside"),
-        "sign in front": (undo(front=lambda s: -s), "sign in front"),
-        "the change": (lambda m, A, B, s: m - undo_by_inverse(m, A, B, s), "change alone"),
-        "not inverted": (
-            lambda m, A, B, s: m - s * m @ B @ (torch.eye(len(A)) + s * A @ B) @ A,
-            "multiplied with",
+        ("first term", "first term of a series"): lambda m, A, B, s: m - s * m @ B @ A,
+        ("merged again", "merges once more"): lambda m, A, B, s: m + s * m @ B @ A,
+        ("no scale inside", "inside .* is forgotten"): undo(lambda one, AB, s: one + AB),
+        ("no scale in front", "in front is forgotten"): undo(front=lambda s: 1.0),
+        ("no scale", "the scale is forgotten"): undo(lambda one, AB, s: one + AB, lambda s: 1.0),
+        ("no I", "I in the"): undo(lambda one, AB, s: s * AB),
+        ("sign inside", "sign inside"): undo(lambda one, AB, s: one - s * AB),
+        ("sign in front", "sign in front"): undo(front=lambda s: -s),
+        ("the change", "change alone"): lambda m, A, B, s: m - undo_by_inverse(m, A, B, s),
+        ("not inverted", "multiplied with"): lambda m, A, B, s: (
+            m - s * m @ B @ (torch.eye(len(A)) + s * A @ B) @ A
         ),
-        "large inverse": (undo_by_large_inverse, "way of a .* matrix"),
-        "large solve": (undo_by_large_solve, "way of a .* matrix"),
-        "in place": (undo_in_place, "changed in place"),
-        "not undone": (lambda m, A, B, s: m.clone(), "nothing is undone"),
+        ("large inverse", "way of a .* matrix"): undo_by_large_inverse,
+        ("large solve", "way of a .* matrix"): undo_by_large_solve,
+        ("in place", "changed in place"): undo_in_place,
+        ("not undone", "nothing is undone"): lambda m, A, B, s: m.clone(),
     },
 }

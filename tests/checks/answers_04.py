@@ -87,96 +87,86 @@ RIGHT = {
 
 WRONG = {
     "4.1": {
-        "turned round": (lambda i, t, s: s.exp() * unit(t) @ unit(i).T, "turned round"),
-        "no scale": (lambda i, t, s: unit(i) @ unit(t).T, "the scale is forgotten"),
-        "no exp": (lambda i, t, s: s * unit(i) @ unit(t).T, "take exp\\(\\) of it"),
-        "divided": (lambda i, t, s: unit(i) @ unit(t).T / s.exp(), "divided by the scale"),
-        "not normalised": (lambda i, t, s: s.exp() * i @ t.T, "neither side is normalised"),
-        "only pictures": (lambda i, t, s: s.exp() * unit(i) @ t.T, "only the pictures"),
-        "only classes": (lambda i, t, s: s.exp() * i @ unit(t).T, "only the classes"),
-        "along the batch": (lambda i, t, s: s.exp() * unit(i, 0) @ unit(t, 0).T, "wrong dimension"),
-        "probabilities": (lambda i, t, s: (s.exp() * unit(i) @ unit(t).T).softmax(-1), "softmax"),
-        "no transpose": (lambda i, t, s: s.exp() * unit(i) @ unit(t), "two matrices do not fit"),
+        ("turned round", "turned round"): lambda i, t, s: s.exp() * unit(t) @ unit(i).T,
+        ("no scale", "the scale is forgotten"): lambda i, t, s: unit(i) @ unit(t).T,
+        ("no exp", "take exp\\(\\) of it"): lambda i, t, s: s * unit(i) @ unit(t).T,
+        ("divided", "divided by the scale"): lambda i, t, s: unit(i) @ unit(t).T / s.exp(),
+        ("not normalised", "neither side is normalised"): lambda i, t, s: s.exp() * i @ t.T,
+        ("only pictures", "only the pictures"): lambda i, t, s: s.exp() * unit(i) @ t.T,
+        ("only classes", "only the classes"): lambda i, t, s: s.exp() * i @ unit(t).T,
+        ("along the batch", "wrong dimension"): lambda i, t, s: s.exp() * unit(i, 0) @ unit(t, 0).T,
+        ("probabilities", "softmax"): lambda i, t, s: (s.exp() * unit(i) @ unit(t).T).softmax(-1),
+        ("no transpose", "two matrices do not fit"): lambda i, t, s: s.exp() * unit(i) @ unit(t),
     },
     "4.2": {
-        "a count": (lambda i, c, y: ((i @ c.T).argmax(1) == y).sum().item(), "not their share"),
-        "percent": (
-            lambda i, c, y: 100 * ((i @ c.T).argmax(1) == y).float().mean().item(),
-            "in percent",
+        ("a count", "not their share"): lambda i, c, y: ((i @ c.T).argmax(1) == y).sum().item(),
+        ("percent", "in percent"): lambda i, c, y: (
+            100 * ((i @ c.T).argmax(1) == y).float().mean().item()
         ),
-        "mistakes": (
-            lambda i, c, y: ((i @ c.T).argmax(1) != y).float().mean().item(),
-            "share of mistakes",
+        ("mistakes", "share of mistakes"): lambda i, c, y: (
+            ((i @ c.T).argmax(1) != y).float().mean().item()
         ),
-        "argmin": (
-            lambda i, c, y: ((i @ c.T).argmin(1) == y).float().mean().item(),
-            "finds the worst fit",
+        ("argmin", "finds the worst fit"): lambda i, c, y: (
+            ((i @ c.T).argmin(1) == y).float().mean().item()
         ),
-        "along the pictures": (
-            lambda i, c, y: ((i @ c.T).argmax(0) == y).float().mean().item(),
-            "runs along the pictures",
+        ("along the pictures", "runs along the pictures"): lambda i, c, y: (
+            ((i @ c.T).argmax(0) == y).float().mean().item()
         ),
-        "by class": (
+        ("by class", "mean of the classes' accuracies"): (
             lambda i, c, y: (
                 sum(((i @ c.T).argmax(1) == y)[y == k].float().mean().item() for k in y.unique())
                 / len(y.unique())
-            ),
-            "mean of the classes' accuracies",
+            )
         ),
-        "probability": (
-            lambda i, c, y: (i @ c.T).softmax(1)[torch.arange(len(y)), y].mean().item(),
-            "mean probability",
+        ("probability", "mean probability"): lambda i, c, y: (
+            (i @ c.T).softmax(1)[torch.arange(len(y)), y].mean().item()
         ),
-        "over classes": (
-            lambda i, c, y: ((i @ c.T).argmax(1) == y).sum().item() / len(c),
-            "not their share|number of classes",
+        ("over classes", "not their share|number of classes"): lambda i, c, y: (
+            ((i @ c.T).argmax(1) == y).sum().item() / len(c)
         ),
-        "a tensor": (lambda i, c, y: ((i @ c.T).argmax(1) == y).float().mean(), "still a tensor"),
-        "one a picture": (lambda i, c, y: (i @ c.T).argmax(1) == y, "one number is wanted"),
+        ("a tensor", "still a tensor"): lambda i, c, y: ((i @ c.T).argmax(1) == y).float().mean(),
+        ("one a picture", "one number is wanted"): lambda i, c, y: (i @ c.T).argmax(1) == y,
     },
     "4.3": {
-        "no scale": (loss(lambda m, i, t, y: i @ t.T), "the scale is forgotten"),
-        "no exp": (loss(lambda m, i, t, y: m.logit_scale * i @ t.T), "take exp\\(\\) of it"),
-        "not normalised": (loss_of_raw_features, "not normalised"),
-        "softmax twice": (
-            loss(lambda m, i, t, y: (m.logit_scale.exp() * i @ t.T).softmax(-1)),
-            "softmax is taken",
+        ("no scale", "the scale is forgotten"): loss(lambda m, i, t, y: i @ t.T),
+        ("no exp", "take exp\\(\\) of it"): loss(lambda m, i, t, y: m.logit_scale * i @ t.T),
+        ("not normalised", "not normalised"): loss_of_raw_features,
+        ("softmax twice", "softmax is taken"): loss(
+            lambda m, i, t, y: (m.logit_scale.exp() * i @ t.T).softmax(-1)
         ),
-        "summed": (loss(reduction="sum"), "are summed"),
-        "one a picture": (loss(reduction="none"), "one loss a picture"),
-        "turned round": (
-            loss(lambda m, i, t, y: m.logit_scale.exp() * t @ i.T),
-            "scores are turned round",
+        ("summed", "are summed"): loss(reduction="sum"),
+        ("one a picture", "one loss a picture"): loss(reduction="none"),
+        ("turned round", "scores are turned round"): loss(
+            lambda m, i, t, y: m.logit_scale.exp() * t @ i.T
         ),
-        "pretraining": (loss_of_pretraining, "pretraining's loss"),
-        "captions": (loss_against_captions, "captions of the batch"),
-        "prompts without gradient": (loss_with_fixed_prompts, "text tower gets no gradient"),
-        "pictures without gradient": (loss_with_fixed_pictures, "image tower gets no gradient"),
-        "no gradient": (loss_without_gradient, "no gradient reaches"),
-        "a number": (lambda *a: right_loss(*a).item(), "leave .item\\(\\) away"),
+        ("pretraining", "pretraining's loss"): loss_of_pretraining,
+        ("captions", "captions of the batch"): loss_against_captions,
+        ("prompts without gradient", "text tower gets no gradient"): loss_with_fixed_prompts,
+        ("pictures without gradient", "image tower gets no gradient"): loss_with_fixed_pictures,
+        ("no gradient", "no gradient reaches"): loss_without_gradient,
+        ("a number", "leave .item\\(\\) away"): lambda *a: right_loss(*a).item(),
     },
     "4.4": {
-        "end lost": (lambda t: t[:, : t.argmax(-1).max()], "end-of-text token of the longest"),
-        "shortest": (lambda t: t[:, : t.argmax(-1).min() + 1], "shortest"),
-        "the first": (lambda t: t[:, : t[0].argmax() + 1], "first prompt's end|shortest"),
-        "the last": (lambda t: t[:, : t[-1].argmax() + 1], "last prompt's end|shortest"),
-        "non-zero": (lambda t: t[:, : (t != 0).sum(-1).max()], "zeros are taken for padding"),
-        "nothing cut": (lambda t: t, "nothing is cut"),
-        "one too many": (lambda t: t[:, : t.argmax(-1).max() + 2], "one column too many"),
-        "rows": (lambda t: t[: t.argmax(-1).max() + 1], "nothing is cut|rows are cut"),
+        ("end lost", "end-of-text token of the longest"): lambda t: t[:, : t.argmax(-1).max()],
+        ("shortest", "shortest"): lambda t: t[:, : t.argmax(-1).min() + 1],
+        ("the first", "first prompt's end|shortest"): lambda t: t[:, : t[0].argmax() + 1],
+        ("the last", "last prompt's end|shortest"): lambda t: t[:, : t[-1].argmax() + 1],
+        ("non-zero", "zeros are taken for padding"): lambda t: t[:, : (t != 0).sum(-1).max()],
+        ("nothing cut", "nothing is cut"): lambda t: t,
+        ("one too many", "one column too many"): lambda t: t[:, : t.argmax(-1).max() + 2],
+        ("rows", "nothing is cut|rows are cut"): lambda t: t[: t.argmax(-1).max() + 1],
     },
     "4.5": {
-        "without out": (lambda b, t: rank_by_trying(b, t, pairs=3), "out is left out"),
-        "one pair": (lambda b, t: rank_by_trying(b, t, pairs=1), "that is Serial LoRA"),
-        "one matrix": (lambda b, t: rank_by_trying(b, t, matrices=1), "one matrix of each pair"),
-        "the first tower": (lambda b, t: rank_by_trying(b, t[:1]), "only the first tower"),
-        "no depth": (lambda b, t: rank_by_trying(b, t, deep=False), "depth is left out"),
-        "rounded up": (lambda b, t: -(-b // sum(8 * w * d for w, d in t)), "more than the budget"),
-        "a share": (lambda b, t: b / sum(8 * w * d for w, d in t), "a rank is a whole number"),
-        "a float": (lambda b, t: float(rank_by_trying(b, t)), "right in value"),
-        "rounded in between": (
-            lambda b, t: round(b / sum(8 * w * d for w, d in t)),
-            "more than the budget",
+        ("without out", "out is left out"): lambda b, t: rank_by_trying(b, t, pairs=3),
+        ("one pair", "that is Serial LoRA"): lambda b, t: rank_by_trying(b, t, pairs=1),
+        ("one matrix", "one matrix of each pair"): lambda b, t: rank_by_trying(b, t, matrices=1),
+        ("the first tower", "only the first tower"): lambda b, t: rank_by_trying(b, t[:1]),
+        ("no depth", "depth is left out"): lambda b, t: rank_by_trying(b, t, deep=False),
+        ("rounded up", "more than the budget"): lambda b, t: -(-b // sum(8 * w * d for w, d in t)),
+        ("a share", "a rank is a whole number"): lambda b, t: b / sum(8 * w * d for w, d in t),
+        ("a float", "right in value"): lambda b, t: float(rank_by_trying(b, t)),
+        ("rounded in between", "more than the budget"): lambda b, t: round(
+            b / sum(8 * w * d for w, d in t)
         ),
     },
 }

@@ -167,139 +167,126 @@ RIGHT = {
 
 WRONG = {
     "5.1": {
-        "A first": (lambda A, B, a, b: (B @ a, b @ A, b @ a), "mind the order"),
-        "new matrices": (
-            lambda A, B, a, b: ((B + b) @ A, B @ (A + a), b @ a),
-            "the step, not B after",
+        ("A first", "mind the order"): lambda A, B, a, b: (B @ a, b @ A, b @ a),
+        ("new matrices", "the step, not B after"): lambda A, B, a, b: (
+            (B + b) @ A,
+            B @ (A + a),
+            b @ a,
         ),
-        "A after the step": (lambda A, B, a, b: (b @ A, B @ (A + a), b @ a), "not A after"),
-        "other after": (
-            lambda A, B, a, b: (b @ (A + a), (B + b) @ a, b @ a),
-            "the one before the step",
+        ("A after the step", "not A after"): lambda A, B, a, b: (b @ A, B @ (A + a), b @ a),
+        ("other after", "the one before the step"): lambda A, B, a, b: (
+            b @ (A + a),
+            (B + b) @ a,
+            b @ a,
         ),
-        "the sum": (lambda A, B, a, b: (B + b) @ (A + a) - B @ A, "not their sum"),
-        "both is the whole": (
-            lambda A, B, a, b: (b @ A, B @ a, (B + b) @ (A + a) - B @ A),
-            "the whole change",
+        ("the sum", "not their sum"): lambda A, B, a, b: (B + b) @ (A + a) - B @ A,
+        ("both is the whole", "the whole change"): lambda A, B, a, b: (
+            b @ A,
+            B @ a,
+            (B + b) @ (A + a) - B @ A,
         ),
-        "two parts": (lambda A, B, a, b: (b @ A, B @ a), "return the three parts"),
-        "turned": (lambda A, B, a, b: (A.T @ b.T, a.T @ B.T, a.T @ b.T), "B stands on the left"),
-        "A left": (lambda A, B, a, b: (A @ b, a @ B, a @ b), "the shapes differ|do not fit"),
-        "halved": (lambda A, B, a, b: (b @ A / 2, B @ a / 2, b @ a), "half of the right part"),
-        "in place": (parts_in_place, "changed in place"),
+        ("two parts", "return the three parts"): lambda A, B, a, b: (b @ A, B @ a),
+        ("turned", "B stands on the left"): lambda A, B, a, b: (A.T @ b.T, a.T @ B.T, a.T @ b.T),
+        ("A left", "the shapes differ|do not fit"): lambda A, B, a, b: (A @ b, a @ B, a @ b),
+        ("halved", "half of the right part"): lambda A, B, a, b: (b @ A / 2, B @ a / 2, b @ a),
+        ("in place", "changed in place"): parts_in_place,
     },
     "5.2": {
-        "uphill": (adam_with(lambda g, lr, e: lr * g / (g.abs() + e)), "against the gradient"),
-        "descent": (adam_with(lambda g, lr, e: -lr * g), "plain gradient descent"),
-        "uncorrected": (
-            lambda g, lr, eps=1e-8: adam_by_its_means(g.double(), lr, eps, (False, False)),
-            "without bias correction",
+        ("uphill", "against the gradient"): adam_with(lambda g, lr, e: lr * g / (g.abs() + e)),
+        ("descent", "plain gradient descent"): adam_with(lambda g, lr, e: -lr * g),
+        ("uncorrected", "without bias correction"): lambda g, lr, eps=1e-8: adam_by_its_means(
+            g.double(), lr, eps, (False, False)
         ),
-        "only v": (
-            lambda g, lr, eps=1e-8: adam_by_its_means(g.double(), lr, eps, (False, True)),
-            "only v is corrected",
+        ("only v", "only v is corrected"): lambda g, lr, eps=1e-8: adam_by_its_means(
+            g.double(), lr, eps, (False, True)
         ),
-        "only m": (
-            lambda g, lr, eps=1e-8: adam_by_its_means(g.double(), lr, eps, (True, False)),
-            "only m is corrected",
+        ("only m", "only m is corrected"): lambda g, lr, eps=1e-8: adam_by_its_means(
+            g.double(), lr, eps, (True, False)
         ),
-        "under the root": (
-            adam_with(lambda g, lr, e: -lr * g / (g**2 + e).sqrt()),
-            "after the root, not under",
+        ("under the root", "after the root, not under"): adam_with(
+            lambda g, lr, e: -lr * g / (g**2 + e).sqrt()
         ),
-        "no root": (adam_with(lambda g, lr, e: -lr * g / (g**2 + e)), "the root is missing"),
-        "no size": (adam_with(lambda g, lr, e: -lr * g / (g + e)), "is .g., not g"),
-        "norm": (adam_with(lambda g, lr, e: -lr * g / (g.norm() + e)), "each entry by its own"),
-        "sign": (adam_with(lambda g, lr, e: -lr * g.sign()), "ε is left out"),
-        "0 / 0": (adam_with(lambda g, lr, e: -lr * g / g.abs()), "the denominator"),
-        "no rate": (adam_with(lambda g, lr, e: -g / (g.abs() + e)), "the rate is forgotten"),
-        "in place": (lambda g, lr, e=1e-8: g.div_(g.abs() + e).mul(-lr), "changed in place"),
+        ("no root", "the root is missing"): adam_with(lambda g, lr, e: -lr * g / (g**2 + e)),
+        ("no size", "is .g., not g"): adam_with(lambda g, lr, e: -lr * g / (g + e)),
+        ("norm", "each entry by its own"): adam_with(lambda g, lr, e: -lr * g / (g.norm() + e)),
+        ("sign", "ε is left out"): adam_with(lambda g, lr, e: -lr * g.sign()),
+        ("0 / 0", "the denominator"): adam_with(lambda g, lr, e: -lr * g / g.abs()),
+        ("no rate", "the rate is forgotten"): adam_with(lambda g, lr, e: -g / (g.abs() + e)),
+        ("in place", "changed in place"): lambda g, lr, e=1e-8: g.div_(g.abs() + e).mul(-lr),
     },
     "5.3": {
-        "as PEFT asks": (groups_by(by_any_part), "the last part of the name decides"),
-        "turned round": (
-            groups_by(rates={"lora_A": lambda lr, r: lr * r, "lora_B": lambda lr, r: lr}),
-            "the ratio belongs to B|B's rate is lr times the ratio",
+        ("as PEFT asks", "the last part of the name decides"): groups_by(by_any_part),
+        ("turned round", "the ratio belongs to B|B's rate is lr times the ratio"): groups_by(
+            rates={"lora_A": lambda lr, r: lr * r, "lora_B": lambda lr, r: lr}
         ),
-        "divided": (groups_by(rates={"lora_B": lambda lr, r: lr / r}), "not divided by it"),
-        "A is slower": (
-            groups_by(rates={"lora_A": lambda lr, r: lr / r, "lora_B": lambda lr, r: lr}),
-            "A's is not smaller|lr times the ratio",
+        ("divided", "not divided by it"): groups_by(rates={"lora_B": lambda lr, r: lr / r}),
+        ("A is slower", "A's is not smaller|lr times the ratio"): groups_by(
+            rates={"lora_A": lambda lr, r: lr / r, "lora_B": lambda lr, r: lr}
         ),
-        "the ratio as a rate": (groups_by(rates={"lora_B": lambda lr, r: r}), "that is the ratio"),
-        "no ratio": (groups_by(rates={"lora_B": lambda lr, r: lr}), "no group has B's rate"),
-        "the last letter": (
-            groups_by(lambda name: f"lora_{name[-1]}"),
-            "its last letter does not decide",
+        ("the ratio as a rate", "that is the ratio"): groups_by(rates={"lora_B": lambda lr, r: r}),
+        ("no ratio", "no group has B's rate"): groups_by(rates={"lora_B": lambda lr, r: lr}),
+        ("the last letter", "its last letter does not decide"): groups_by(
+            lambda name: f"lora_{name[-1]}"
         ),
-        "the end of the name": (
-            groups_by(lambda name: name[-6:]),
-            "nor what it ends in",
+        ("the end of the name", "nor what it ends in"): groups_by(lambda name: name[-6:]),
+        ("copies", "the tensors are copied"): groups_of(copies),
+        ("a group a tensor", "one group for all tensors of a kind"): groups_of(one_tensor_each),
+        ("B first", "the order is A's group"): groups_of(lambda groups: groups[::-1]),
+        ("a generator", "params is a list"): groups_of(generators),
+        ("head with A", "third group of its own"): groups_with_two_rates,
+        ("frozen too", "do not require gradients"): groups_by(frozen=True),
+        ("no head", "the third group"): groups_by(keep=("lora_A", "lora_B")),
+        ("no A", "tensors of A are in no group"): groups_by(keep=("lora_B", None)),
+        ("the head like B", "gets A's rate|the last part of the name decides"): groups_by(
+            lambda name: "lora_A" if last_part(name) == "lora_A" else "lora_B"
         ),
-        "copies": (groups_of(copies), "the tensors are copied"),
-        "a group a tensor": (groups_of(one_tensor_each), "one group for all tensors of a kind"),
-        "B first": (groups_of(lambda groups: groups[::-1]), "the order is A's group"),
-        "a generator": (groups_of(generators), "params is a list"),
-        "head with A": (groups_with_two_rates, "third group of its own"),
-        "frozen too": (groups_by(frozen=True), "do not require gradients"),
-        "no head": (groups_by(keep=("lora_A", "lora_B")), "the third group"),
-        "no A": (groups_by(keep=("lora_B", None)), "tensors of A are in no group"),
-        "the head like B": (
-            groups_by(lambda name: "lora_A" if last_part(name) == "lora_A" else "lora_B"),
-            "gets A's rate|the last part of the name decides",
-        ),
-        "B twice": (groups_with_b_twice, "two groups takes two steps"),
-        "empty group": (groups_by(empty=True), "would be empty"),
-        "no decay": (groups_without_decay, "needs weight_decay"),
-        "decay on A alone": (groups_by(decay={"lora_B": 0.0}), "every group gets the weight"),
-        "a dictionary": (
-            lambda named, lr, ratio, decay: {"lora_A": [], "lora_B": []},
-            "a list, with one",
-        ),
+        ("B twice", "two groups takes two steps"): groups_with_b_twice,
+        ("empty group", "would be empty"): groups_by(empty=True),
+        ("no decay", "needs weight_decay"): groups_without_decay,
+        ("decay on A alone", "every group gets the weight"): groups_by(decay={"lora_B": 0.0}),
+        ("a dictionary", "a list, with one"): lambda named, lr, ratio, decay: {
+            "lora_A": [],
+            "lora_B": [],
+        },
     },
     "5.4": {
-        "not compounded": (left_with(lambda lr, d, n: 1 - n * lr * d), "so a power"),
-        "lost": (left_with(lambda lr, d, n: 1 - (1 - lr * d) ** n), "what is lost"),
-        "decay alone": (left_with(lambda lr, d, n: (1 - d) ** n), "by the group's rate"),
-        "rate alone": (left_with(lambda lr, d, n: (1 - lr) ** n), "the decay is forgotten"),
-        "one rate": (
-            lambda groups, n: [(1 - groups[0]["lr"] * g["weight_decay"]) ** n for g in groups],
-            "not at the first one's",
-        ),
-        "exponential": (left_with(lambda lr, d, n: math.exp(-lr * d * n)), "not an exponential"),
-        "one step": (left_with(lambda lr, d, n: 1 - lr * d), "that is one step"),
-        "growing": (left_with(lambda lr, d, n: (1 + lr * d) ** n), "decay shrinks"),
-        "one number": (
-            lambda groups, n: (1 - groups[0]["lr"] * groups[0]["weight_decay"]) ** n,
-            "one number for each group",
+        ("not compounded", "so a power"): left_with(lambda lr, d, n: 1 - n * lr * d),
+        ("lost", "what is lost"): left_with(lambda lr, d, n: 1 - (1 - lr * d) ** n),
+        ("decay alone", "by the group's rate"): left_with(lambda lr, d, n: (1 - d) ** n),
+        ("rate alone", "the decay is forgotten"): left_with(lambda lr, d, n: (1 - lr) ** n),
+        ("one rate", "not at the first one's"): lambda groups, n: [
+            (1 - groups[0]["lr"] * g["weight_decay"]) ** n for g in groups
+        ],
+        ("exponential", "not an exponential"): left_with(lambda lr, d, n: math.exp(-lr * d * n)),
+        ("one step", "that is one step"): left_with(lambda lr, d, n: 1 - lr * d),
+        ("growing", "decay shrinks"): left_with(lambda lr, d, n: (1 + lr * d) ** n),
+        ("one number", "one number for each group"): lambda groups, n: (
+            (1 - groups[0]["lr"] * groups[0]["weight_decay"]) ** n
         ),
     },
     "5.5": {
-        "best single run": (best_single_run, "best single run"),
-        "lowest": (lambda a: (min(a, key=lambda r: sum(a[r])), 0.0, 0.0, False), "lowest mean"),
-        "turned round": (verdict(lambda a, b, d: {1: -d.mean()}), "the best ratio minus"),
-        "deviation": (verdict(lambda a, b, d: {2: d.std(ddof=1)}), "divide it by √n"),
-        "by n": (verdict(lambda a, b, d: {2: d.std(ddof=1) / d.size}), "by the root of n"),
-        "population": (verdict(lambda a, b, d: {2: d.std() / d.size**0.5}), "with n − 1"),
-        "unpaired": (verdict(unpaired_error), "unpaired"),
-        "own error": (verdict(lambda a, b, d: {2: np.std(a[b], ddof=1) / d.size**0.5}), "own mean"),
-        "always apart": (verdict(lambda a, b, d: {3: True}), "more than two standard errors"),
-        "never apart": (verdict(lambda a, b, d: {3: False}), "more than two standard errors"),
-        "one error": (
-            verdict(lambda a, b, d: {3: bool(abs(d.mean()) > d.std(ddof=1) / d.size**0.5)}),
-            "more than two standard errors",
+        ("best single run", "best single run"): best_single_run,
+        ("lowest", "lowest mean"): lambda a: (min(a, key=lambda r: sum(a[r])), 0.0, 0.0, False),
+        ("turned round", "the best ratio minus"): verdict(lambda a, b, d: {1: -d.mean()}),
+        ("deviation", "divide it by √n"): verdict(lambda a, b, d: {2: d.std(ddof=1)}),
+        ("by n", "by the root of n"): verdict(lambda a, b, d: {2: d.std(ddof=1) / d.size}),
+        ("population", "with n − 1"): verdict(lambda a, b, d: {2: d.std() / d.size**0.5}),
+        ("unpaired", "unpaired"): verdict(unpaired_error),
+        ("own error", "own mean"): verdict(lambda a, b, d: {2: np.std(a[b], ddof=1) / d.size**0.5}),
+        ("always apart", "more than two standard errors"): verdict(lambda a, b, d: {3: True}),
+        ("never apart", "more than two standard errors"): verdict(lambda a, b, d: {3: False}),
+        ("one error", "more than two standard errors"): verdict(
+            lambda a, b, d: {3: bool(abs(d.mean()) > d.std(ddof=1) / d.size**0.5)}
         ),
-        "sorted": (verdict(sorted_before), "destroys the pairs"),
-        "smallest as baseline": (verdict(from_smallest), "not the smallest ratio"),
-        "1.96": (
-            verdict(lambda a, b, d: {3: bool(abs(d.mean()) > 1.96 * stats.sem(d))}),
-            "1.96 errors are for",
+        ("sorted", "destroys the pairs"): verdict(sorted_before),
+        ("smallest as baseline", "not the smallest ratio"): verdict(from_smallest),
+        ("1.96", "1.96 errors are for"): verdict(
+            lambda a, b, d: {3: bool(abs(d.mean()) > 1.96 * stats.sem(d))}
         ),
-        "n - 1 twice": (
-            verdict(lambda a, b, d: {2: d.std(ddof=1) / math.sqrt(d.size - 1)}),
-            "one n − 1 too many",
+        ("n - 1 twice", "one n − 1 too many"): verdict(
+            lambda a, b, d: {2: d.std(ddof=1) / math.sqrt(d.size - 1)}
         ),
-        "in points": (verdict(lambda a, b, d: {1: 100 * d.mean()}), "that is in points"),
-        "two things": (lambda a: (5.0, 0.03), "return four things"),
+        ("in points", "that is in points"): verdict(lambda a, b, d: {1: 100 * d.mean()}),
+        ("two things", "return four things"): lambda a: (5.0, 0.03),
     },
 }

@@ -182,170 +182,143 @@ RIGHT = {
 
 WRONG = {
     "6.1": {
-        "squash": (changed_frame(lambda s, n, side: (side, side)), "that is a squash"),
-        "turned": (changed_frame(lambda s, n, side: n[::-1]), "turned round"),
-        "half to even": (
-            changed_frame(lambda s, n, side: tuple(round(e * side / max(s)) for e in s)),
-            "a half goes up",
+        ("squash", "that is a squash"): changed_frame(lambda s, n, side: (side, side)),
+        ("turned", "turned round"): changed_frame(lambda s, n, side: n[::-1]),
+        ("half to even", "a half goes up"): changed_frame(
+            lambda s, n, side: tuple(round(e * side / max(s)) for e in s)
         ),
-        "shorter side": (
-            changed_frame(lambda s, n, side: tuple(int(e * side / min(s) + 0.5) for e in s)),
-            "shorter side fills the frame",
+        ("shorter side", "shorter side fills the frame"): changed_frame(
+            lambda s, n, side: tuple(int(e * side / min(s) + 0.5) for e in s)
         ),
-        "rounded down": (
-            changed_frame(lambda s, n, side: tuple(e * side // max(s) for e in s)),
-            "rounded down",
+        ("rounded down", "rounded down"): changed_frame(
+            lambda s, n, side: tuple(e * side // max(s) for e in s)
         ),
-        "not resized": (changed_frame(lambda s, n, side: s), "keeps its size"),
-        "floats": (
-            changed_frame(lambda s, n, side: tuple(map(float, n))),
-            "a whole number is wanted",
+        ("not resized", "keeps its size"): changed_frame(lambda s, n, side: s),
+        ("floats", "a whole number is wanted"): changed_frame(
+            lambda s, n, side: tuple(map(float, n))
         ),
-        "boxes forgotten": (changed_frame(boxes_of=lambda s, n, b: b), "where they were"),
-        "x and y": (
-            changed_frame(boxes_of=lambda s, n, b: b * by(n[0] / s[0], n[1] / s[1]).repeat(2)),
-            "x and y are exchanged",
+        ("boxes forgotten", "where they were"): changed_frame(boxes_of=lambda s, n, b: b),
+        ("x and y", "x and y are exchanged"): changed_frame(
+            boxes_of=lambda s, n, b: b * by(n[0] / s[0], n[1] / s[1]).repeat(2)
         ),
-        "before rounding": (changed_frame(boxes_of=boxes_before_rounding), "before rounding"),
-        "divided": (
-            changed_frame(boxes_of=lambda s, n, b: b / by(n[1] / s[1], n[0] / s[0]).repeat(2)),
-            "divided instead",
+        ("before rounding", "before rounding"): changed_frame(boxes_of=boxes_before_rounding),
+        ("divided", "divided instead"): changed_frame(
+            boxes_of=lambda s, n, b: b / by(n[1] / s[1], n[0] / s[0]).repeat(2)
         ),
-        "one corner": (
-            changed_frame(boxes_of=lambda s, n, b: b * by(n[1] / s[1], n[0] / s[0], 1, 1)),
-            "only one corner",
+        ("one corner", "only one corner"): changed_frame(
+            boxes_of=lambda s, n, b: b * by(n[1] / s[1], n[0] / s[0], 1, 1)
         ),
-        "squashed boxes": (
-            changed_frame(boxes_of=lambda s, n, b: b * by(max(n) / s[1], max(n) / s[0]).repeat(2)),
-            "boxes of a squashed picture",
+        ("squashed boxes", "boxes of a squashed picture"): changed_frame(
+            boxes_of=lambda s, n, b: b * by(max(n) / s[1], max(n) / s[0]).repeat(2)
         ),
-        "only the size": (lambda s, b, side: frame(s, b, side)[0], "return both"),
+        ("only the size", "return both"): lambda s, b, side: frame(s, b, side)[0],
     },
     "6.2": {
-        "IoU": (dice_of(lambda x, a, b, m: x / (a + b - x)), "that is IoU"),
-        "or": (dice_of(lambda x, a, b, m: 2 * x / (m[0] + m[1]).sum().item()), "is 'or'"),
-        "no two": (dice_of(lambda x, a, b, m: x / (a + b)), "the 2 is missing"),
-        "a loss": (dice_of(lambda x, a, b, m: 1 - 2 * x / (a + b)), "that is 1 - Dice"),
-        "pixels": (
-            dice_of(lambda x, a, b, m: (m[0] == m[1]).float().mean().item()),
-            "over all pixels",
+        ("IoU", "that is IoU"): dice_of(lambda x, a, b, m: x / (a + b - x)),
+        ("or", "is 'or'"): dice_of(lambda x, a, b, m: 2 * x / (m[0] + m[1]).sum().item()),
+        ("no two", "the 2 is missing"): dice_of(lambda x, a, b, m: x / (a + b)),
+        ("a loss", "that is 1 - Dice"): dice_of(lambda x, a, b, m: 1 - 2 * x / (a + b)),
+        ("pixels", "over all pixels"): dice_of(
+            lambda x, a, b, m: (m[0] == m[1]).float().mean().item()
         ),
-        "a count": (dice_of(lambda x, a, b, m: x), "not a share"),
-        "precision": (dice_of(lambda x, a, b, m: x / max(a, 1)), "prediction that is right"),
-        "recall": (dice_of(lambda x, a, b, m: x / max(b, 1)), "truth that was found"),
-        "not a number": (dice_without_a_case_for_nothing, "0 / 0"),
-        "division by zero": (dice_that_divides_by_zero, "0 / 0"),
-        "nothing is 0": (
-            lambda a, b: dice(a, b).item() if a.any() or b.any() else 0.0,
-            "nothing is wrong, so 1",
+        ("a count", "not a share"): dice_of(lambda x, a, b, m: x),
+        ("precision", "prediction that is right"): dice_of(lambda x, a, b, m: x / max(a, 1)),
+        ("recall", "truth that was found"): dice_of(lambda x, a, b, m: x / max(b, 1)),
+        ("not a number", "0 / 0"): dice_without_a_case_for_nothing,
+        ("division by zero", "0 / 0"): dice_that_divides_by_zero,
+        ("nothing is 0", "nothing is wrong, so 1"): lambda a, b: (
+            dice(a, b).item() if a.any() or b.any() else 0.0
         ),
-        "any empty is 1": (
-            lambda a, b: dice(a, b).item() if a.any() and b.any() else 1.0,
-            "nothing agrees, so 0",
+        ("any empty is 1", "nothing agrees, so 0"): lambda a, b: (
+            dice(a, b).item() if a.any() and b.any() else 1.0
         ),
-        "one a row": (lambda a, b: (a & b).sum(1), "one number is wanted"),
-        "a tensor": (dice, "still a tensor"),
+        ("one a row", "one number is wanted"): lambda a, b: (a & b).sum(1),
+        ("a tensor", "still a tensor"): dice,
     },
     "6.3": {
-        "no adapter": (lambda b, a, x: x + windows(b, a, x, adapt=False), "adapter is missing"),
-        "behind the padding": (
-            lambda b, a, x: x + windows(b, a, x, late=True),
-            "behind the padding",
+        ("no adapter", "adapter is missing"): lambda b, a, x: x + windows(b, a, x, adapt=False),
+        ("behind the padding", "behind the padding"): lambda b, a, x: (
+            x + windows(b, a, x, late=True)
         ),
-        "before the norm": (
-            lambda b, a, x: x + windows(b, a, x, before_norm=True),
-            "before the norm",
+        ("before the norm", "before the norm"): lambda b, a, x: (
+            x + windows(b, a, x, before_norm=True)
         ),
-        "on the stream": (
-            lambda b, a, x: a(x) + windows(b, a, x, before_norm=True),
-            "changes the stream",
+        ("on the stream", "changes the stream"): lambda b, a, x: (
+            a(x) + windows(b, a, x, before_norm=True)
         ),
-        "on the output": (
-            lambda b, a, x: x + a(windows(b, a, x, adapt=False)),
-            "attention's output",
+        ("on the output", "attention's output"): lambda b, a, x: (
+            x + a(windows(b, a, x, adapt=False))
         ),
-        "stream lost": (lambda b, a, x: windows(b, a, x), "x itself is lost"),
-        "no windows": (
-            lambda b, a, x: x + windows(b, a, x, partition=False),
-            "windows are forgotten",
+        ("stream lost", "x itself is lost"): lambda b, a, x: windows(b, a, x),
+        ("no windows", "windows are forgotten"): lambda b, a, x: (
+            x + windows(b, a, x, partition=False)
         ),
-        "always windows": (always_in_windows, "window_size 0 means"),
-        "not cropped": (uncropped, "shapes of each|different shapes|comment"),
-        "in place": (in_place_on_the_stream, "changed in place"),
-        "normed added": (lambda b, a, x: b.norm1(x) + windows(b, a, x), "normed tokens are added"),
+        ("always windows", "window_size 0 means"): always_in_windows,
+        ("not cropped", "shapes of each|different shapes|comment"): uncropped,
+        ("in place", "changed in place"): in_place_on_the_stream,
+        ("normed added", "normed tokens are added"): lambda b, a, x: b.norm1(x) + windows(b, a, x),
     },
     "6.4": {
-        "in place": (in_place, "changed in place"),
-        "in place, any dimensions": (in_place_any_dimensions, "changed in place"),
-        "four dimensions": (copied_but_four_dimensions, "four dimensions are taken for granted"),
-        "nothing added": (lambda qkv, dq, dv: qkv.clone(), "nothing is added"),
-        "v to k": (edit(v=0, k_of=lambda dq, dv: dv), "v is the last third"),
-        "exchanged": (lambda qkv, dq, dv: edit()(qkv, dv, dq), "exchanged"),
-        "only q": (edit(v=0), "only q"),
-        "only v": (edit(q=0), "only v"),
-        "k too": (edit(k_of=lambda dq, dv: dq), "k is changed too"),
-        "twice": (edit(q=2, v=2), "edit is made twice"),
-        "k lost": (
-            lambda qkv, dq, dv: torch.cat([qkv.chunk(3, -1)[0] + dq, qkv.chunk(3, -1)[2] + dv], -1),
-            "k is lost",
+        ("in place", "changed in place"): in_place,
+        ("in place, any dimensions", "changed in place"): in_place_any_dimensions,
+        ("four dimensions", "four dimensions are taken for granted"): copied_but_four_dimensions,
+        ("nothing added", "nothing is added"): lambda qkv, dq, dv: qkv.clone(),
+        ("v to k", "v is the last third"): edit(v=0, k_of=lambda dq, dv: dv),
+        ("exchanged", "exchanged"): lambda qkv, dq, dv: edit()(qkv, dv, dq),
+        ("only q", "only q"): edit(v=0),
+        ("only v", "only v"): edit(q=0),
+        ("k too", "k is changed too"): edit(k_of=lambda dq, dv: dq),
+        ("twice", "edit is made twice"): edit(q=2, v=2),
+        ("k lost", "k is lost"): lambda qkv, dq, dv: torch.cat(
+            [qkv.chunk(3, -1)[0] + dq, qkv.chunk(3, -1)[2] + dv], -1
         ),
-        "changes only": (
-            lambda qkv, dq, dv: torch.cat([dq, 0 * dq, dv], -1),
-            "only the changes are returned",
+        ("changes only", "only the changes are returned"): lambda qkv, dq, dv: torch.cat(
+            [dq, 0 * dq, dv], -1
         ),
-        "replaced": (
-            lambda qkv, dq, dv: torch.cat([dq, qkv.chunk(3, -1)[1], dv], -1),
-            "take the projections' place",
+        ("replaced", "take the projections' place"): lambda qkv, dq, dv: torch.cat(
+            [dq, qkv.chunk(3, -1)[1], dv], -1
         ),
-        "changes edited": (changes_in_place, "changed in place"),
-        "no gradient": (
-            lambda qkv, dq, dv: edit()(qkv.detach(), dq.detach(), dv.detach()),
-            "no gradient reaches",
+        ("changes edited", "changed in place"): changes_in_place,
+        ("no gradient", "no gradient reaches"): lambda qkv, dq, dv: edit()(
+            qkv.detach(), dq.detach(), dv.detach()
         ),
-        "one cut off": (
-            lambda qkv, dq, dv: edit()(qkv, dq, dv.detach()),
-            "v_change gets no gradient",
+        ("one cut off", "v_change gets no gradient"): lambda qkv, dq, dv: edit()(
+            qkv, dq, dv.detach()
         ),
     },
     "6.5": {
-        "sigmoid twice": (
-            loss(entropy_part=lambda x, g: entropy(x.sigmoid(), g)),
-            "sigmoid is taken twice: the",
+        ("sigmoid twice", "sigmoid is taken twice: the"): loss(
+            entropy_part=lambda x, g: entropy(x.sigmoid(), g)
         ),
-        "sigmoid twice in both": (
+        ("sigmoid twice in both", "twice in both parts"): (
             loss(
                 lambda x, g: soft_dice(x, g, p=x.sigmoid().sigmoid()),
                 lambda x, g: entropy(x.sigmoid(), g),
-            ),
-            "twice in both parts",
+            )
         ),
-        "sigmoid twice in Dice": (
-            loss(lambda x, g: soft_dice(x, g, p=x.sigmoid().sigmoid())),
-            "twice in the Dice part",
+        ("sigmoid twice in Dice", "twice in the Dice part"): loss(
+            lambda x, g: soft_dice(x, g, p=x.sigmoid().sigmoid())
         ),
-        "no sigmoid": (loss(lambda x, g: soft_dice(x, g, p=x)), "takes logits for probabilities"),
-        "hard masks": (
-            loss(lambda x, g: soft_dice(x, g, p=(x > 0).float())),
-            "masks of True and False",
+        ("no sigmoid", "takes logits for probabilities"): loss(lambda x, g: soft_dice(x, g, p=x)),
+        ("hard masks", "masks of True and False"): loss(
+            lambda x, g: soft_dice(x, g, p=(x > 0).float())
         ),
-        "hard masks alone": (
-            lambda x, t: (1 - dice(x > 0, t)).mean(),
-            "none of the usual|True and False",
+        ("hard masks alone", "none of the usual|True and False"): lambda x, t: (
+            1 - dice(x > 0, t)
+        ).mean(),
+        ("no squares", "squares are missing"): loss(lambda x, g: soft_dice(x, g, power=1)),
+        ("Dice added", "Dice is added"): loss(lambda x, g: 1 - soft_dice(x, g)),
+        ("minus Dice", "minus Dice"): loss(lambda x, g: soft_dice(x, g) - 1),
+        ("only Dice", "only the Dice part"): loss(entropy_part=lambda x, g: 0),
+        ("only entropy", "only the cross-entropy"): loss(lambda x, g: 0),
+        ("entropy summed", "summed over pixels"): loss(
+            entropy_part=lambda x, g: entropy(x, g, "sum")
         ),
-        "no squares": (loss(lambda x, g: soft_dice(x, g, power=1)), "squares are missing"),
-        "Dice added": (loss(lambda x, g: 1 - soft_dice(x, g)), "Dice is added"),
-        "minus Dice": (loss(lambda x, g: soft_dice(x, g) - 1), "minus Dice"),
-        "only Dice": (loss(entropy_part=lambda x, g: 0), "only the Dice part"),
-        "only entropy": (loss(lambda x, g: 0), "only the cross-entropy"),
-        "entropy summed": (
-            loss(entropy_part=lambda x, g: entropy(x, g, "sum")),
-            "summed over pixels",
-        ),
-        "one an object": (loss(reduce=lambda each: each), "one loss an object|no gradient"),
-        "summed": (loss(reduce=torch.sum), "losses of the objects are summed"),
-        "as one": (loss(lambda x, g: soft_dice(x, g, over=(0, 1, 2))), "counted as one"),
-        "no two": (loss(lambda x, g: (1 + soft_dice(x, g)) / 2), "2 above the line"),
-        "no gradient": (loss_without_gradient, "no gradient reaches"),
-        "a number": (lambda x, t: dice_ce(x, t).mean().item(), "leave .item\\(\\) away"),
+        ("one an object", "one loss an object|no gradient"): loss(reduce=lambda each: each),
+        ("summed", "losses of the objects are summed"): loss(reduce=torch.sum),
+        ("as one", "counted as one"): loss(lambda x, g: soft_dice(x, g, over=(0, 1, 2))),
+        ("no two", "2 above the line"): loss(lambda x, g: (1 + soft_dice(x, g)) / 2),
+        ("no gradient", "no gradient reaches"): loss_without_gradient,
+        ("a number", "leave .item\\(\\) away"): lambda x, t: dice_ce(x, t).mean().item(),
     },
 }

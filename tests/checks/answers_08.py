@@ -83,116 +83,97 @@ RIGHT = {
 
 WRONG = {
     "8.1": {
-        "no threshold": (lambda b, a: int((torch.linalg.svdvals(a - b) > 0).sum()), "above zero"),
-        "the change's largest": (rank(reference=lambda b, a: a - b), "what was rounded is after"),
-        "the rank of after": (rank(change=lambda b, a: a), "rank of after itself"),
-        "float64's eps": (rank(eps=float(np.finfo(np.float64).eps)), "above zero|float64's eps"),
-        "no side": (rank(eps=EPS / 60), "larger of the two sides"),
-        "below": (
-            lambda b, a: min(a.shape) - rank()(b, a),
-            "below the threshold are counted",
+        ("no threshold", "above zero"): lambda b, a: int((torch.linalg.svdvals(a - b) > 0).sum()),
+        ("the change's largest", "what was rounded is after"): rank(reference=lambda b, a: a - b),
+        ("the rank of after", "rank of after itself"): rank(change=lambda b, a: a),
+        ("float64's eps", "above zero|float64's eps"): rank(eps=float(np.finfo(np.float64).eps)),
+        ("no side", "larger of the two sides"): rank(eps=EPS / 60),
+        ("below", "below the threshold are counted"): lambda b, a: min(a.shape) - rank()(b, a),
+        ("torch's own", "above zero"): lambda b, a: int(
+            torch.linalg.matrix_rank(a.double() - b.double())
         ),
-        "torch's own": (
-            lambda b, a: int(torch.linalg.matrix_rank(a.double() - b.double())),
-            "above zero",
-        ),
-        "one a direction": (
-            lambda b, a: torch.linalg.svdvals(a.double() - b.double()) > 1e-4,
-            "one number is wanted",
+        ("one a direction", "one number is wanted"): lambda b, a: (
+            torch.linalg.svdvals(a.double() - b.double()) > 1e-4
         ),
     },
     "8.2": {
-        "dense": (lambda x, y: torch.linalg.svdvals(x @ y), "zeros behind the r values"),
-        "dense, cut": (
-            lambda x, y: torch.linalg.svdvals(x @ y)[: x.shape[1]],
-            r"the \(m, n\) product is made",
+        ("dense", "zeros behind the r values"): lambda x, y: torch.linalg.svdvals(x @ y),
+        ("dense, cut", r"the \(m, n\) product is made"): lambda x, y: torch.linalg.svdvals(x @ y)[
+            : x.shape[1]
+        ],
+        ("not transposed", "has to be transposed"): lambda x, y: torch.linalg.svdvals(
+            triangles(x, y)[0] @ triangles(x, y)[1]
         ),
-        "not transposed": (
-            lambda x, y: torch.linalg.svdvals(triangles(x, y)[0] @ triangles(x, y)[1]),
-            "has to be transposed",
+        ("right not turned", "take that of right.T"): lambda x, y: torch.linalg.svdvals(
+            torch.linalg.qr(x).R @ torch.linalg.qr(y).R
         ),
-        "right not turned": (
-            lambda x, y: torch.linalg.svdvals(torch.linalg.qr(x).R @ torch.linalg.qr(y).R),
-            "take that of right.T",
+        ("values multiplied", "values of the two"): lambda x, y: (
+            torch.linalg.svdvals(x) * torch.linalg.svdvals(y)
         ),
-        "values multiplied": (
-            lambda x, y: torch.linalg.svdvals(x) * torch.linalg.svdvals(y),
-            "values of the two",
-        ),
-        "left alone": (lambda x, y: torch.linalg.svdvals(x), "left alone"),
-        "right alone": (lambda x, y: torch.linalg.svdvals(y), "right alone"),
-        "smallest first": (lambda x, y: spectrum_by_gram(x, y).flip(0), "smallest comes first"),
-        "squares": (lambda x, y: spectrum_by_gram(x, y) ** 2, "squares"),
-        "diagonals": (
-            lambda x, y: (triangles(x, y)[0].diag() * triangles(x, y)[1].diag()).abs(),
-            "diagonals of the triangles",
-        ),
+        ("left alone", "left alone"): lambda x, y: torch.linalg.svdvals(x),
+        ("right alone", "right alone"): lambda x, y: torch.linalg.svdvals(y),
+        ("smallest first", "smallest comes first"): lambda x, y: spectrum_by_gram(x, y).flip(0),
+        ("squares", "squares"): lambda x, y: spectrum_by_gram(x, y) ** 2,
+        ("diagonals", "diagonals of the triangles"): lambda x, y: (
+            triangles(x, y)[0].diag() * triangles(x, y)[1].diag()
+        ).abs(),
     },
     "8.3": {
-        "of all": (between_all, "two of its own index"),
-        "in a chain": (lambda a, b, c: float(((a < b < c) | (c < b < a)).float().mean()), "with &"),
-        "rising only": (
-            lambda a, b, c: ((a < b) & (b < c)).float().mean().item(),
-            "only one order",
+        ("of all", "two of its own index"): between_all,
+        ("in a chain", "with &"): lambda a, b, c: float(((a < b < c) | (c < b < a)).float().mean()),
+        ("rising only", "only one order"): lambda a, b, c: (
+            ((a < b) & (b < c)).float().mean().item()
         ),
-        "falling only": (
-            lambda a, b, c: ((a > b) & (b > c)).float().mean().item(),
-            "only one order",
+        ("falling only", "only one order"): lambda a, b, c: (
+            ((a > b) & (b > c)).float().mean().item()
         ),
-        "with ties": (
+        ("with ties", "strictly between"): (
             lambda a, b, c: (
                 ((torch.minimum(a, c) <= b) & (b <= torch.maximum(a, c))).float().mean().item()
-            ),
-            "strictly between",
+            )
         ),
-        "or": (
+        ("or", "both are needed"): (
             lambda a, b, c: (
                 ((torch.minimum(a, c) < b) | (b < torch.maximum(a, c))).float().mean().item()
-            ),
-            "both are needed",
+            )
         ),
-        "nearer": (
-            lambda a, b, c: ((b - a).abs() < (c - a).abs()).float().mean().item(),
-            "nearness",
+        ("nearer", "nearness"): lambda a, b, c: (
+            ((b - a).abs() < (c - a).abs()).float().mean().item()
         ),
-        "outside": (lambda a, b, c: 1 - between_by_signs(a, b, c), "share outside"),
-        "a count": (lambda a, b, c: between_by_signs(a, b, c) * len(a), "not which share"),
-        "percent": (lambda a, b, c: 100 * between_by_signs(a, b, c), "a percentage"),
-        "a tensor": (lambda a, b, c: ((b - a) * (c - b) > 0).float().mean(), "still a tensor"),
-        "one an index": (lambda a, b, c: (b - a) * (c - b) > 0, "one number is wanted"),
+        ("outside", "share outside"): lambda a, b, c: 1 - between_by_signs(a, b, c),
+        ("a count", "not which share"): lambda a, b, c: between_by_signs(a, b, c) * len(a),
+        ("percent", "a percentage"): lambda a, b, c: 100 * between_by_signs(a, b, c),
+        ("a tensor", "still a tensor"): lambda a, b, c: ((b - a) * (c - b) > 0).float().mean(),
+        ("one an index", "one number is wanted"): lambda a, b, c: (b - a) * (c - b) > 0,
     },
     "8.4": {
-        "zeros kept": (
-            lambda v: float(torch.exp(-(v / v.sum() * (v / v.sum()).log()).sum())),
-            "zeros out",
+        ("zeros kept", "zeros out"): lambda v: float(
+            torch.exp(-(v / v.sum() * (v / v.sum()).log()).sum())
         ),
-        "no minus": (lambda v: 1 / entropy_rank(v / v.sum()), "minus"),
-        "no exp": (lambda v: math.log(entropy_rank(v / v.sum())), "take exp of it"),
-        "bits": (lambda v: entropy_rank(v / v.sum()) ** (1 / math.log(2)), "in bits"),
-        "by the largest": (lambda v: entropy_rank(v / v.max()), "divided by the largest"),
-        "not divided": (lambda v: entropy_rank(v), "not divided by their sum|divided by the larg"),
-        "squares": (lambda v: entropy_rank(v**2 / (v**2).sum()), "squares are taken"),
-        "stable rank": (lambda v: float((v**2).sum() / v.max() ** 2), "the stable rank"),
-        "the rank": (lambda v: float((v > 0).sum()), "how many values are not zero"),
-        "a tensor": (lambda v: torch.tensor(entropy_rank(v / v.sum())), "still a tensor"),
+        ("no minus", "minus"): lambda v: 1 / entropy_rank(v / v.sum()),
+        ("no exp", "take exp of it"): lambda v: math.log(entropy_rank(v / v.sum())),
+        ("bits", "in bits"): lambda v: entropy_rank(v / v.sum()) ** (1 / math.log(2)),
+        ("by the largest", "divided by the largest"): lambda v: entropy_rank(v / v.max()),
+        ("not divided", "not divided by their sum|divided by the larg"): lambda v: entropy_rank(v),
+        ("squares", "squares are taken"): lambda v: entropy_rank(v**2 / (v**2).sum()),
+        ("stable rank", "the stable rank"): lambda v: float((v**2).sum() / v.max() ** 2),
+        ("the rank", "how many values are not zero"): lambda v: float((v > 0).sum()),
+        ("a tensor", "still a tensor"): lambda v: torch.tensor(entropy_rank(v / v.sum())),
     },
     "8.5": {
-        "radians": (lambda a, b: torch.deg2rad(degrees(cosines(a, b))), "radians"),
-        "largest first": (lambda a, b: degrees(cosines(a, b)).flip(0), "largest comes first"),
-        "cosines": (lambda a, b: cosines(a, b), "those are the cosines"),
-        "arcsine": (
-            lambda a, b: torch.rad2deg(torch.arcsin(cosines(a, b).clamp(max=1))),
-            "sines' angles",
+        ("radians", "radians"): lambda a, b: torch.deg2rad(degrees(cosines(a, b))),
+        ("largest first", "largest comes first"): lambda a, b: degrees(cosines(a, b)).flip(0),
+        ("cosines", "those are the cosines"): lambda a, b: cosines(a, b),
+        ("arcsine", "sines' angles"): lambda a, b: torch.rad2deg(
+            torch.arcsin(cosines(a, b).clamp(max=1))
         ),
-        "not orthonormal": (lambda a, b: degrees(torch.linalg.svdvals(a.T @ b)), "not orthonormal"),
-        "length one": (
-            lambda a, b: degrees(torch.linalg.svdvals(unit(a).T @ unit(b))),
-            "of length one are",
+        ("not orthonormal", "not orthonormal"): lambda a, b: degrees(torch.linalg.svdvals(a.T @ b)),
+        ("length one", "of length one are"): lambda a, b: degrees(
+            torch.linalg.svdvals(unit(a).T @ unit(b))
         ),
-        "no clamp": (
-            lambda a, b: torch.rad2deg(torch.arccos(torch.linalg.svdvals(a.T @ b))),
-            "clamp",
+        ("no clamp", "clamp"): lambda a, b: torch.rad2deg(
+            torch.arccos(torch.linalg.svdvals(a.T @ b))
         ),
-        "one angle": (lambda a, b: degrees(cosines(a, b))[0], "orthonormal columns by QR"),
+        ("one angle", "orthonormal columns by QR"): lambda a, b: degrees(cosines(a, b))[0],
     },
 }

@@ -86,129 +86,117 @@ RIGHT = {
 
 WRONG = {
     "9.1": {
-        "four times": (lambda s, d, r: 4 * r, "right for four square matrices alone"),
-        "matrices times": (lambda s, d, r: len(s) * r, "only right for square ones"),
-        "only A": (lambda s, d, r: r * sum(i for i, _ in s) // (2 * d), "only A is counted"),
-        "only B": (lambda s, d, r: r * sum(o for _, o in s) // (2 * d), "only B is counted"),
-        "half a pair": (lambda s, d, r: budget(s, r) // d, "one matrix of Serial LoRA's pair"),
-        "a budget": (lambda s, d, r: budget(s, r), "not yet a rank"),
-        "no rank": (lambda s, d, r: budget(s, 1) // (2 * d), "rank of LoRA is missing"),
-        "turned round": (lambda s, d, r: 2 * d * r // budget(s, 1), "turned round"),
-        "rounded": (lambda s, d, r: round(budget(s, r) / (2 * d)), "rounded up"),
-        "products": (
-            lambda s, d, r: sum(r * a * b for a, b in s) // (2 * d),
-            "outputs are multiplied",
+        ("four times", "right for four square matrices alone"): lambda s, d, r: 4 * r,
+        ("matrices times", "only right for square ones"): lambda s, d, r: len(s) * r,
+        ("only A", "only A is counted"): lambda s, d, r: r * sum(i for i, _ in s) // (2 * d),
+        ("only B", "only B is counted"): lambda s, d, r: r * sum(o for _, o in s) // (2 * d),
+        ("half a pair", "one matrix of Serial LoRA's pair"): lambda s, d, r: budget(s, r) // d,
+        ("a budget", "not yet a rank"): lambda s, d, r: budget(s, r),
+        ("no rank", "rank of LoRA is missing"): lambda s, d, r: budget(s, 1) // (2 * d),
+        ("turned round", "turned round"): lambda s, d, r: 2 * d * r // budget(s, 1),
+        ("rounded", "rounded up"): lambda s, d, r: round(budget(s, r) / (2 * d)),
+        ("products", "outputs are multiplied"): lambda s, d, r: (
+            sum(r * a * b for a, b in s) // (2 * d)
         ),
-        "down for each": (lambda s, d, r: sum(r * (a + b) // (2 * d) for a, b in s), "divide once"),
-        "rounded up": (lambda s, d, r: -(-budget(s, r) // (2 * d)), "rounded up"),
-        "a share": (lambda s, d, r: budget(s, r) / (2 * d), "right in value|whole number"),
+        ("down for each", "divide once"): lambda s, d, r: sum(r * (a + b) // (2 * d) for a, b in s),
+        ("rounded up", "rounded up"): lambda s, d, r: -(-budget(s, r) // (2 * d)),
+        ("a share", "right in value|whole number"): lambda s, d, r: budget(s, r) / (2 * d),
     },
     "9.2": {
-        "the best": (sweep_choice(errors=0), "rank with the best mean"),
-        "deviation": (sweep_choice(divide=False), "standard deviation is taken"),
-        "by n": (sweep_choice(ddof=0), "divides by n"),
-        "above the bar": (sweep_choice(strictly=True), "not below the bar"),
-        "two errors": (sweep_choice(errors=2), "two standard errors"),
-        "own errors": (sweep_choice(own=True), "each rank's own error"),
-        "best run": (lambda s: max(s, key=lambda r: max(s[r])), "best single run"),
-        "medians": (median_choice, "medians are compared"),
-        "paired bar": (paired_choice, "error of the paired differences"),
-        "largest good": (sweep_choice(largest=True), "largest rank"),
-        "largest": (lambda s: max(s), "largest rank"),
-        "in order": (first_good, "any order"),
-        "smallest": (lambda s: min(s), "smallest of all ranks"),
-        "a mean": (lambda s: max(sum(v) / len(v) for v in s.values()), "a mean, not a rank"),
+        ("the best", "rank with the best mean"): sweep_choice(errors=0),
+        ("deviation", "standard deviation is taken"): sweep_choice(divide=False),
+        ("by n", "divides by n"): sweep_choice(ddof=0),
+        ("above the bar", "not below the bar"): sweep_choice(strictly=True),
+        ("two errors", "two standard errors"): sweep_choice(errors=2),
+        ("own errors", "each rank's own error"): sweep_choice(own=True),
+        ("best run", "best single run"): lambda s: max(s, key=lambda r: max(s[r])),
+        ("medians", "medians are compared"): median_choice,
+        ("paired bar", "error of the paired differences"): paired_choice,
+        ("largest good", "largest rank"): sweep_choice(largest=True),
+        ("largest", "largest rank"): lambda s: max(s),
+        ("in order", "any order"): first_good,
+        ("smallest", "smallest of all ranks"): lambda s: min(s),
+        ("a mean", "a mean, not a rank"): lambda s: max(sum(v) / len(v) for v in s.values()),
     },
     "9.3": {
-        "sign": (lambda a, b: errors(b, a, lambda m, e, d: (m, e)), "sign is turned round"),
-        "deviation": (
-            lambda a, b: errors(a, b, lambda m, e, d: (m, d.std().item())),
-            "standard deviation",
+        ("sign", "sign is turned round"): lambda a, b: errors(b, a, lambda m, e, d: (m, e)),
+        ("deviation", "standard deviation"): lambda a, b: errors(
+            a, b, lambda m, e, d: (m, d.std().item())
         ),
-        "over n": (
-            lambda a, b: errors(a, b, lambda m, e, d: (m, d.std().item() / len(d))),
-            "not by its square root",
+        ("over n", "not by its square root"): lambda a, b: errors(
+            a, b, lambda m, e, d: (m, d.std().item() / len(d))
         ),
-        "two groups": (
+        ("two groups", "two separate groups"): (
             lambda a, b: (
                 (a.mean() - b.mean()).item(),
                 ((a.var() + b.var()) / len(a)).sqrt().item(),
-            ),
-            "two separate groups",
+            )
         ),
-        "population": (
+        ("population", "n - 1 is needed"): (
             lambda a, b: errors(
                 a, b, lambda m, e, d: (m, d.std(unbiased=False).item() / math.sqrt(len(d)))
-            ),
-            "n - 1 is needed",
+            )
         ),
-        "variance": (
-            lambda a, b: errors(a, b, lambda m, e, d: (m, e**2)),
-            "square root is missing",
+        ("variance", "square root is missing"): lambda a, b: errors(
+            a, b, lambda m, e, d: (m, e**2)
         ),
-        "sizes": (
-            lambda a, b: ((a - b).abs().mean(), (a - b).abs().std() / math.sqrt(len(a))),
-            "signs matter",
+        ("sizes", "signs matter"): lambda a, b: (
+            (a - b).abs().mean(),
+            (a - b).abs().std() / math.sqrt(len(a)),
         ),
-        "n - 1 twice": (
-            lambda a, b: errors(a, b, lambda m, e, d: (m, d.std().item() / math.sqrt(len(d) - 1))),
-            "root of n - 1",
+        ("n - 1 twice", "root of n - 1"): lambda a, b: errors(
+            a, b, lambda m, e, d: (m, d.std().item() / math.sqrt(len(d) - 1))
         ),
-        "in place": (subtract_in_place, "changed in place"),
-        "tensors": (
-            lambda a, b: ((a - b).mean(), (a - b).std() / math.sqrt(len(a))),
-            "still a tensor",
+        ("in place", "changed in place"): subtract_in_place,
+        ("tensors", "still a tensor"): lambda a, b: (
+            (a - b).mean(),
+            (a - b).std() / math.sqrt(len(a)),
         ),
-        "twice": (lambda a, b: errors(a, b, lambda m, e, d: (m, 2 * e)), "twice the error"),
-        "swapped": (lambda a, b: errors(a, b, lambda m, e, d: (e, m)), "mean first"),
-        "one number": (lambda a, b: (a - b).mean(), "return both"),
-        "one a pair": (lambda a, b: (a - b, (a - b).std()), "one number is wanted"),
+        ("twice", "twice the error"): lambda a, b: errors(a, b, lambda m, e, d: (m, 2 * e)),
+        ("swapped", "mean first"): lambda a, b: errors(a, b, lambda m, e, d: (e, m)),
+        ("one number", "return both"): lambda a, b: (a - b).mean(),
+        ("one a pair", "one number is wanted"): lambda a, b: (a - b, (a - b).std()),
     },
     "9.4": {
-        "one tail": (tail, "one tail is counted"),
-        "from the wins": (lambda w, x: min(1.0, 2 * tail(w, x, w)), "start at the larger"),
-        "one tail from the wins": (lambda w, x: tail(w, x, w), "one tail"),
-        "exactly": (lambda w, x: math.comb(w + x, w) / 2 ** (w + x), "exactly this outcome"),
-        "exactly, twice": (
-            lambda w, x: 2 * math.comb(w + x, w) / 2 ** (w + x),
-            "twice the chance of exactly",
+        ("one tail", "one tail is counted"): tail,
+        ("from the wins", "start at the larger"): lambda w, x: min(1.0, 2 * tail(w, x, w)),
+        ("one tail from the wins", "one tail"): lambda w, x: tail(w, x, w),
+        ("exactly", "exactly this outcome"): lambda w, x: math.comb(w + x, w) / 2 ** (w + x),
+        ("exactly, twice", "twice the chance of exactly"): lambda w, x: (
+            2 * math.comb(w + x, w) / 2 ** (w + x)
         ),
-        "range stops": (
-            lambda w, x: 2 * (tail(w, x) - 0.5 ** (w + x)),
-            "range stops before its end",
+        ("range stops", "range stops before its end"): lambda w, x: (
+            2 * (tail(w, x) - 0.5 ** (w + x))
         ),
-        "outcomes": (lambda w, x: 2 * tail(w, x) * 2 ** (w + x), "number of outcomes"),
-        "two tails": (lambda w, x: (tail(w, x), tail(w, x)), "one number is wanted"),
-        "above": (lambda w, x: 2 * tail(w, x, max(w, x) + 1), "outcome itself is left out"),
-        "not stopped": (lambda w, x: 2 * tail(w, x), "stop at 1"),
-        "a share": (lambda w, x: w / (w + x), "share of wins"),
-        "a sequence": (lambda w, x: 0.5 ** (w + x), "one sequence"),
-        "other side": (lambda w, x: 1 - two_tails(w, x), "the other side"),
+        ("outcomes", "number of outcomes"): lambda w, x: 2 * tail(w, x) * 2 ** (w + x),
+        ("two tails", "one number is wanted"): lambda w, x: (tail(w, x), tail(w, x)),
+        ("above", "outcome itself is left out"): lambda w, x: 2 * tail(w, x, max(w, x) + 1),
+        ("not stopped", "stop at 1"): lambda w, x: 2 * tail(w, x),
+        ("a share", "share of wins"): lambda w, x: w / (w + x),
+        ("a sequence", "one sequence"): lambda w, x: 0.5 ** (w + x),
+        ("other side", "the other side"): lambda w, x: 1 - two_tails(w, x),
     },
     "9.5": {
-        "no open case": (
-            lambda m, e, g: "holds" if m - 2 * e > -g else "does not hold",
-            "open case is called",
+        ("no open case", "open case is called"): lambda m, e, g: (
+            "holds" if m - 2 * e > -g else "does not hold"
         ),
-        "only the mean": (lambda m, e, g: "holds" if m > -g else "does not hold", "only the mean"),
-        "no margin": (lambda m, e, g: by_interval(m, e, g, bar=0.0), "margin is not used"),
-        "one error": (lambda m, e, g: by_interval(m, e, g, errors=1), "one standard error"),
-        "no error": (
-            lambda m, e, g: by_interval(m, 0, g),
-            "error is not used|only the mean|one standard",
+        ("only the mean", "only the mean"): lambda m, e, g: "holds" if m > -g else "does not hold",
+        ("no margin", "margin is not used"): lambda m, e, g: by_interval(m, e, g, bar=0.0),
+        ("one error", "one standard error"): lambda m, e, g: by_interval(m, e, g, errors=1),
+        ("no error", "error is not used|only the mean|one standard"): lambda m, e, g: by_interval(
+            m, 0, g
         ),
-        "sign": (lambda m, e, g: by_interval(m, e, g, bar=g), "sign of the margin"),
-        "two-sided": (
+        ("sign", "sign of the margin"): lambda m, e, g: by_interval(m, e, g, bar=g),
+        ("two-sided", "comparable or better"): (
             lambda m, e, g: (
                 "holds"
                 if abs(m) + 2 * e < g
                 else "does not hold"
                 if abs(m) - 2 * e > g
                 else "not told apart"
-            ),
-            "comparable or better",
+            )
         ),
-        "other words": (lambda m, e, g: "yes" if m - 2 * e > -g else "no", "the words are"),
-        "a boolean": (lambda m, e, g: m - 2 * e > -g, "a text is wanted"),
+        ("other words", "the words are"): lambda m, e, g: "yes" if m - 2 * e > -g else "no",
+        ("a boolean", "a text is wanted"): lambda m, e, g: m - 2 * e > -g,
     },
 }

@@ -152,105 +152,91 @@ RIGHT = {
 
 WRONG = {
     "10.1": {
-        "by picture": (changed(by_picture=True), "pictures are divided, not objects"),
-        "over all classes": (changed(by_class=False), "choose within each class|never tested"),
-        "not at least one": (changed(least=False, cut=True), "cut off|never tested"),
-        "no bound below": (changed(least=False), "never tested"),
-        "all but none left": (changed(most=False), "nothing is left"),
-        "order of files": (changed(order=False), "order in which files are listed"),
-        "exchanged": (changed(exchanged=True), "sides are exchanged"),
-        "names": (changed(names=True), "positions in the list are wanted"),
-        "lost": (changed(lost=True), "pictures are lost"),
-        "on both": (changed(both=True), "on both sides: the plainest"),
-        "one list": (lambda g, y, s: split(g, y, s)[1], "return the two lists"),
-        "one class tests": (whole_classes, "never tested|nothing is left"),
+        ("by picture", "pictures are divided, not objects"): changed(by_picture=True),
+        ("over all classes", "choose within each class|never tested"): changed(by_class=False),
+        ("not at least one", "cut off|never tested"): changed(least=False, cut=True),
+        ("no bound below", "never tested"): changed(least=False),
+        ("all but none left", "nothing is left"): changed(most=False),
+        ("order of files", "order in which files are listed"): changed(order=False),
+        ("exchanged", "sides are exchanged"): changed(exchanged=True),
+        ("names", "positions in the list are wanted"): changed(names=True),
+        ("lost", "pictures are lost"): changed(lost=True),
+        ("on both", "on both sides: the plainest"): changed(both=True),
+        ("one list", "return the two lists"): lambda g, y, s: split(g, y, s)[1],
+        ("one class tests", "never tested|nothing is left"): whole_classes,
     },
     "10.2": {
-        "no effect asked": (
-            lambda b, a, m, t: bool((a - m).abs().max() <= limit(a, t)),
-            "nothing is proved",
+        ("no effect asked", "nothing is proved"): lambda b, a, m, t: bool(
+            (a - m).abs().max() <= limit(a, t)
         ),
-        "against the base": (
-            lambda b, a, m, t: bool((b - m).abs().max() <= limit(a, t)) and effect(b, a, t),
-            "gives the base's outputs",
+        ("against the base", "gives the base's outputs"): lambda b, a, m, t: (
+            bool((b - m).abs().max() <= limit(a, t)) and effect(b, a, t)
         ),
-        "a mean": (
-            lambda b, a, m, t: bool((a - m).abs().mean() <= 0.1) and effect(b, a, t),
-            "a mean hides|plain limit",
+        ("a mean", "a mean hides|plain limit"): lambda b, a, m, t: (
+            bool((a - m).abs().mean() <= 0.1) and effect(b, a, t)
         ),
-        "each by itself": (
-            lambda b, a, m, t: torch.allclose(a, m, rtol=t, atol=0) and effect(b, a, t),
-            "measured by itself",
+        ("each by itself", "measured by itself"): lambda b, a, m, t: (
+            torch.allclose(a, m, rtol=t, atol=0) and effect(b, a, t)
         ),
-        "largest without abs": (
-            lambda b, a, m, t: bool((a - m).abs().max() <= t * a.max()) and effect(b, a, t),
-            "furthest from zero",
+        ("largest without abs", "furthest from zero"): lambda b, a, m, t: (
+            bool((a - m).abs().max() <= t * a.max()) and effect(b, a, t)
         ),
-        "any effect": (
-            lambda b, a, m, t: bool((a - m).abs().max() <= limit(a, t)) and not torch.equal(a, b),
-            "within rounding",
+        ("any effect", "within rounding"): lambda b, a, m, t: (
+            bool((a - m).abs().max() <= limit(a, t)) and not torch.equal(a, b)
         ),
-        "a share's mean": (
-            lambda b, a, m, t: bool((a - m).abs().mean() <= limit(a, t)) and effect(b, a, t),
-            "a mean hides",
+        ("a share's mean", "a mean hides"): lambda b, a, m, t: (
+            bool((a - m).abs().mean() <= limit(a, t)) and effect(b, a, t)
         ),
-        "no abs": (
-            lambda b, a, m, t: bool((a - m).max() <= limit(a, t)) and effect(b, a, t),
-            "abs\\(\\) before max",
+        ("no abs", "abs\\(\\) before max"): lambda b, a, m, t: (
+            bool((a - m).max() <= limit(a, t)) and effect(b, a, t)
         ),
-        "no abs the other way": (
-            lambda b, a, m, t: bool((m - a).max() <= limit(a, t)) and effect(b, a, t),
-            "a mean hides|abs\\(\\) before max",
+        ("no abs the other way", "a mean hides|abs\\(\\) before max"): lambda b, a, m, t: (
+            bool((m - a).max() <= limit(a, t)) and effect(b, a, t)
         ),
-        "absolute": (
-            lambda b, a, m, t: bool((a - m).abs().max() <= t) and bool((a - b).abs().max() > t),
-            "tolerance is a share",
+        ("absolute", "tolerance is a share"): lambda b, a, m, t: (
+            bool((a - m).abs().max() <= t) and bool((a - b).abs().max() > t)
         ),
-        "to the bit": (
-            lambda b, a, m, t: torch.equal(a, m) and not torch.equal(a, b),
-            "to the last bit",
+        ("to the bit", "to the last bit"): lambda b, a, m, t: (
+            torch.equal(a, m) and not torch.equal(a, b)
         ),
-        "above, not within": (
-            lambda b, a, m, t: not bool((a - m).abs().max() > limit(a, t)) and effect(b, a, t),
-            "comparison with nan",
+        ("above, not within", "comparison with nan"): lambda b, a, m, t: (
+            not bool((a - m).abs().max() > limit(a, t)) and effect(b, a, t)
         ),
-        "a tensor": (
-            lambda b, a, m, t: ((a - m).abs() <= limit(a, t)).all() & ((a - b).abs().max() > 0),
-            "a plain True or False",
+        ("a tensor", "a plain True or False"): lambda b, a, m, t: (
+            ((a - m).abs() <= limit(a, t)).all() & ((a - b).abs().max() > 0)
         ),
-        "in place": (in_place, "changed in place"),
+        ("in place", "changed in place"): in_place,
     },
     "10.3": {
-        "the pair itself": (lambda w, a, b, s: (a, s * b), "own change|W has to act on it"),
-        "no scale": (lambda w, a, b, s: (a, w @ b), "the scale is lost"),
-        "scale twice": (lambda w, a, b, s: (s * a, s * w @ b), "in both factors"),
-        "exchanged": (lambda w, a, b, s: (s * w @ b, a), "factors are exchanged"),
-        "turned round": (lambda w, a, b, s: (a, (s * w @ b).T), "turned round"),
-        "W turned": (lambda w, a, b, s: (a, s * w.T @ b), "W is turned round|do not fit"),
-        "one matrix": (lambda w, a, b, s: s * w @ b @ a, "both factors"),
-        "dense": (lambda w, a, b, s: (b @ a, s * w), "two thin factors"),
+        ("the pair itself", "own change|W has to act on it"): lambda w, a, b, s: (a, s * b),
+        ("no scale", "the scale is lost"): lambda w, a, b, s: (a, w @ b),
+        ("scale twice", "in both factors"): lambda w, a, b, s: (s * a, s * w @ b),
+        ("exchanged", "factors are exchanged"): lambda w, a, b, s: (s * w @ b, a),
+        ("turned round", "turned round"): lambda w, a, b, s: (a, (s * w @ b).T),
+        ("W turned", "W is turned round|do not fit"): lambda w, a, b, s: (a, s * w.T @ b),
+        ("one matrix", "both factors"): lambda w, a, b, s: s * w @ b @ a,
+        ("dense", "two thin factors"): lambda w, a, b, s: (b @ a, s * w),
     },
     "10.4": {
-        "at the norm": (other(entry="norm", argument=None), "the MLP reads the norm's output"),
-        "at the block": (other(entry="", argument="x"), "residual stream, before the norm"),
-        "the output": (other(argument=None), "without an argument"),
-        "another keyword": (other(argument="x"), "attention\\(tokens=\\.\\.\\.\\)"),
-        "always block 0": (other(block=False), "every site says it is block 0"),
-        "the first only": (other(first=True), "only the first block"),
-        "named by attention": (other(layer=".attention"), "that is the attention's name"),
-        "whole weight": (other(kv=((0, 2), (0, 2))), "that is the whole weight"),
-        "v is k": (other(kv=((0, 1), (0, 1))), "v begins below k"),
-        "k is v": (other(kv=((1, 1), (0, 1))), "k and v are exchanged"),
-        "no out": (other(parts="q k v"), "out is left out"),
-        "one returned": (lambda model: next(iter(sites(model)), None), "yield each site instead"),
-        "end row": (other(kv=((0, 1), (1, 2))), "not the row where they end"),
-        "no projections": (
-            lambda model: [AttentionSite(name="b", tower="image", block=0, width=12, entry="b")],
-            "names what is missing",
-        ),
-        "no prefix": (other(prefix=False), "entry is a dotted name|begins with the block's"),
-        "the bias": (other(parameter="bias"), "name of the weight inside"),
-        "fixed names": (lambda model: sites(ParallelViT(8, 4, 12, 3)), "inside another one"),
-        "none found": (lambda model: [], "no block is found"),
+        ("at the norm", "the MLP reads the norm's output"): other(entry="norm", argument=None),
+        ("at the block", "residual stream, before the norm"): other(entry="", argument="x"),
+        ("the output", "without an argument"): other(argument=None),
+        ("another keyword", "attention\\(tokens=\\.\\.\\.\\)"): other(argument="x"),
+        ("always block 0", "every site says it is block 0"): other(block=False),
+        ("the first only", "only the first block"): other(first=True),
+        ("named by attention", "that is the attention's name"): other(layer=".attention"),
+        ("whole weight", "that is the whole weight"): other(kv=((0, 2), (0, 2))),
+        ("v is k", "v begins below k"): other(kv=((0, 1), (0, 1))),
+        ("k is v", "k and v are exchanged"): other(kv=((1, 1), (0, 1))),
+        ("no out", "out is left out"): other(parts="q k v"),
+        ("one returned", "yield each site instead"): lambda model: next(iter(sites(model)), None),
+        ("end row", "not the row where they end"): other(kv=((0, 1), (1, 2))),
+        ("no projections", "names what is missing"): lambda model: [
+            AttentionSite(name="b", tower="image", block=0, width=12, entry="b")
+        ],
+        ("no prefix", "entry is a dotted name|begins with the block's"): other(prefix=False),
+        ("the bias", "name of the weight inside"): other(parameter="bias"),
+        ("fixed names", "inside another one"): lambda model: sites(ParallelViT(8, 4, 12, 3)),
+        ("none found", "no block is found"): lambda model: [],
     },
 }

@@ -1,7 +1,8 @@
 """Every check accepts a right answer and names the mistake in wrong ones.
 
 The right answers are written otherwise than the lessons' solutions, which the notebook runs cover.
-They stand, with the wrong ones and what each is told, in ``answers_*.py`` beside this file.
+They stand in ``answers_*.py`` beside this file, with the wrong ones: a mistake and what it is told,
+to the answer that makes it.
 """
 
 import importlib
@@ -33,12 +34,12 @@ def test_a_right_answer_passes(number, capsys):
 
 
 @pytest.mark.parametrize(
-    ("number", "mistake"), [(number, mistake) for number in WRONG for mistake in WRONG[number]]
+    ("number", "mistake", "cause"),
+    [(number, *mistake) for number in WRONG for mistake in WRONG[number]],
 )
-def test_a_wrong_answer_is_rejected_by_name(number, mistake):
-    attempt, cause = WRONG[number][mistake]
+def test_a_wrong_answer_is_rejected_by_name(number, mistake, cause):
     with pytest.raises(CheckFailed, match=cause) as caught:
-        check(number, attempt)
+        check(number, WRONG[number][mistake, cause])
     assert f"Exercise {number} is not right yet" in str(caught.value)
     for part in ("compared:", "expected:", "got:", "likely cause:"):
         assert part in str(caught.value)
@@ -67,5 +68,5 @@ def registered() -> set[str]:
 
 def test_every_check_has_its_answers():
     assert registered() == set(RIGHT) == set(WRONG)
-    assert all(len(mistakes) >= 3 for mistakes in WRONG.values())
+    assert all(len(mistakes) >= 6 for mistakes in WRONG.values())
     assert min(Counter(number.partition(".")[0] for number in RIGHT).values()) >= 3
