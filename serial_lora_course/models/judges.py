@@ -32,7 +32,7 @@ from torchvision.transforms.functional import center_crop, pil_to_tensor
 from serial_lora.errors import SerialLoRAError
 from serial_lora.metrics import accuracy
 from serial_lora.picture_metrics import clip_score
-from serial_lora_course.data.registry import dataset_names
+from serial_lora_course.data.style_files import RELEASE_OF
 from serial_lora_course.data.style_sets import SIZE
 from serial_lora_course.models.clip import CLIPBackbone, encode_prompts, load_clip
 from serial_lora_course.models.inception import load_inception
@@ -188,7 +188,7 @@ class PaperJudge(Judge):
         SerialLoRAError: torch-fidelity or some weights are missing, or a file is not the right one.
     """
 
-    styles = (*dataset_names("style", "paper"), "photo")
+    styles = (*RELEASE_OF, "photo")
 
     def __init__(
         self,
