@@ -1,4 +1,10 @@
-"""Serial LoRA, from scratch: one low-rank pair in front of the attention of every block."""
+"""Serial LoRA, from scratch: one low-rank pair in front of the attention of every block.
+
+One evening's reading, in this order: layers and config (the maths; what to put in); sites,
+structure, families and attention (where attention is); packed and hooks (how tokens reach an
+adapter); merging and injection (into the weights, into the model, and out again); files and export;
+optim, counting, lowrank, spectra, flow, metrics and picture_metrics, each for itself.
+"""
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.counting import count_parameters
