@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import torch
 from PIL import Image
@@ -90,6 +91,7 @@ def flow_path() -> Iterator[Case]:
 # ------------------------------------------------------------------------------ 7.2 two streams
 
 
+@cache
 def small_transformer(layers: int) -> nn.Module:
     """SD3's own transformer with narrow tokens."""
     from diffusers import SD3Transformer2DModel  # takes seconds to import

@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from IPython.display import Markdown, display
+
 from serial_lora.errors import SerialLoRAError
 
 MEASURED = Path(__file__).resolve().parents[1] / "assets" / "lessons_measured.json"
@@ -164,8 +166,6 @@ def say_memory(measured: dict | None) -> str:
 
 def lesson_card(number: str) -> None:
     """Show a lesson's prerequisites, running time and memory as measured; for its first cells."""
-    from IPython.display import Markdown, display
-
     display(Markdown(card_text(number)))
 
 
@@ -186,8 +186,6 @@ def card_text(number: str) -> str:
 
 def lesson_list() -> None:
     """Show all lessons with links that work from inside a notebook; for lesson 00."""
-    from IPython.display import Markdown, display
-
     display(Markdown(list_text()))
 
 

@@ -3,12 +3,12 @@
 import ast
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checks import lessons
 from tools import notebooks
 
@@ -26,6 +26,7 @@ MACHINE_PATHS = re.compile(r"(?<![\w.])/(root|home|tmp|work|Users|usr/lib)/")
 each_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 
 
+@cache
 def code_and_text(source: Path):
     cells = notebooks.read_source(source).cells
     return cells, [cell.source for cell in cells if cell.cell_type == "markdown"]
@@ -35,6 +36,7 @@ def is_import(node: ast.stmt) -> bool:
     return isinstance(node, (ast.Import, ast.ImportFrom))
 
 
+@cache
 def solved_and_student(source: Path):
     return [
         nbformat.read(ROOT / folder / f"{source.stem}.ipynb", as_version=4)
@@ -193,25 +195,3 @@ def test_lesson_is_measured_and_short(source):
     measured = lessons.read_measured()[source.stem[:2]]
     assert measured["seconds"] <= 180
     assert measured["peak_mb"] > 0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (4, "less than 1 minute"),
-        (60, "less than 1 minute"),
-        (60.5, "about 2 minutes"),
-        (61, "about 2 minutes"),
-        (120, "about 2 minutes"),
-        (120.4, "about 3 minutes"),
-    ],
-)
-def test_minutes_are_rounded_up(seconds, said):
-    assert lessons.say_minutes({"seconds": seconds}) == said
-
-
-def test_unknown_lesson_names_the_known():
-    with pytest.raises(SerialLoRAError, match="the lessons are 00"):
-        lessons.find_lesson("77")
-    assert lessons.say_minutes(None) == lessons.say_memory(None) == "not measured yet"
-    assert lessons.say_memory({"peak_mb": 581}) == "0.6 GB"

@@ -1,0 +1,35 @@
+"""The probes of lesson 03 on blocks written apart from them."""
+
+import pytest
+import torch
+
+from serial_lora_course.checks import lesson_03
+from serial_lora_course.labs import probes
+
+KINDS = {  # has an effect, leaves the stream alone, pairs
+    "Faithful": (True, True, 1),
+    "Ineffective": (False, True, 1),
+    "OnTheStream": (True, False, 1),
+    "PairEach": (True, True, 3),
+    "SharedPair": (True, True, 1),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_probes_tell_the_variants_apart(name):
+    adapted, x = getattr(lesson_03, name)(), torch.randn(2, 4, 8)
+    before = {key: value.clone() for key, value in adapted.state_dict().items()}
+    found = (
+        probes.reaches_output(adapted, x),
+        probes.leaves_stream_alone(adapted, x),
+        probes.number_of_pairs(adapted),
+    )
+    assert found == KINDS[name]
+    assert all(torch.equal(value, before[key]) for key, value in adapted.state_dict().items())
+
+
+def test_table_gives_the_verdict():
+    blocks = {name: getattr(lesson_03, name)() for name in KINDS}
+    verdicts = probes.probe_table(blocks, torch.randn(1, 3, 8))["Serial LoRA?"]
+    right = {"Faithful", "SharedPair"}
+    assert dict(verdicts) == {name: "yes" if name in right else "no" for name in KINDS}
