@@ -17,9 +17,7 @@ from safetensors.torch import save_file
 from data_scripts.fetching.command import (
     Quiet,
     WeightsRoot,
-)
-from data_scripts.fetching.command import (
-    errors_in_one_sentence as told_in_one_sentence,
+    errors_in_one_sentence,
 )
 from data_scripts.fetching.download import FileFacts
 from data_scripts.fetching.sources import Archive, fetch_weights
@@ -132,7 +130,7 @@ def main(
     ICML 2021
     """
     path = weights_path(openai_file(name), root)
-    with told_in_one_sentence():
+    with errors_in_one_sentence():
         if check_file is not None:
             path = check_file
             check(path, name)

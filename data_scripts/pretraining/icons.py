@@ -44,8 +44,10 @@ def load_icons(style: str, size: int = 64) -> EmojiSet:
         _draw_all(style, size, _fetch(style, folder), cache)
     stored = np.load(cache, allow_pickle=False)
     by_codepoints = {concept.codepoints: concept for concept in emoji_concepts()}
-    concepts = tuple(by_codepoints[code] for code in stored["codepoints"].tolist())
-    return EmojiSet(style, concepts, stored["pictures"])
+    names = tuple(stored["codepoints"].tolist())
+    pictures = dict(zip(names, stored["pictures"], strict=True))
+    concepts = tuple(by_codepoints[name] for name in names)
+    return EmojiSet(style, concepts, names, pictures.__getitem__)
 
 
 def _fetch(style: str, folder: Path) -> Path:

@@ -113,10 +113,8 @@ def unseen_drawings(emoji: EmojiSet) -> frozenset[int]:
     """
     hidden = hidden_codepoints()
     is_hidden = [concept.codepoints in hidden for concept in emoji.concepts]
-    shown = {emoji.pictures[i].tobytes() for i in range(len(emoji)) if not is_hidden[i]}
-    return frozenset(
-        i for i in range(len(emoji)) if is_hidden[i] and emoji.pictures[i].tobytes() not in shown
-    )
+    shown = {file for file, unseen in zip(emoji.files, is_hidden, strict=True) if not unseen}
+    return frozenset(i for i, file in enumerate(emoji.files) if is_hidden[i] and file not in shown)
 
 
 def _lottery(codepoints: str) -> str:

