@@ -41,7 +41,7 @@ def test_the_rank_never_exceeds_the_width(counts):
 
 def test_every_preset_can_follow_every_other_and_a_moved_slider_takes_its_name_away(counts):
     panel = CountPanel()
-    for name in [*panel.preset.options, *reversed(panel.preset.options)]:
+    for name in [*panel.preset.options, panel.preset.options[1]]:
         panel.preset.value = name
         assert panel.preset.value == name
         wanted = 8 * panel.width.value * panel.rank.value * panel.depth.value
