@@ -90,17 +90,6 @@ class _Inside:
         return repr(self.value) if isinstance(self.value, str) else describe(self.value)
 
 
-def difference(got: Any, expected: Any) -> tuple[Any, Any]:
-    """Expected and got as a learner should see them: of two large tensors the worst entry."""
-    tensors = isinstance(got, Tensor) and isinstance(expected, Tensor)
-    if not tensors or got.shape != expected.shape:
-        return expected, got
-    flat_got, flat_expected = got.detach().flatten(), expected.detach().flatten()
-    worst = int((flat_got.double() - flat_expected.double()).abs().nan_to_num(torch.inf).argmax())
-    place = f"entry {worst} of {describe(expected)}" if expected.numel() > 4 else "worst entry"
-    return f"{float(flat_expected[worst]):.6g} ({place})", f"{float(flat_got[worst]):.6g}"
-
-
 def likely_error(error: Exception) -> str:
     """The likely cause of an error that the learner's code ended in."""
     message, kind = str(error), type(error)
@@ -140,3 +129,15 @@ def likely_error(error: Exception) -> str:
 def likely(conditions: dict[str, bool], otherwise: str) -> str:
     """The first cause whose condition holds."""
     return next((cause for cause, holds in conditions.items() if holds), otherwise)
+
+
+def require(condition: bool, what: str, expected: Any, got: Any, cause: str) -> None:
+    """Require anything, with all four parts of the message given."""
+    if not condition:
+        raise CheckFailed(what, expected, got, cause)
+
+
+def require_returned(what: str, got: Any, expected: Any) -> None:
+    """Require that the learner's function returned anything, where something is expected."""
+    cause = "the function returns nothing: is `return` missing?"
+    require(got is not None or expected is None, what, expected, got, cause)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from serial_lora_course.checks.checking import Case, call, exercise, require
-from serial_lora_course.checks.failing import likely
+from serial_lora_course.checks.cases import Case, call
+from serial_lora_course.checks.checking import exercise
+from serial_lora_course.checks.failing import likely, require
 
 
 @exercise("0.1", "x Aᵀ Bᵀ equals an einsum written another way, for vectors, matrices and batches")

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from serial_lora_course.checks.checking import Case, Part, exercise, require
-from serial_lora_course.checks.failing import likely
+from serial_lora_course.checks.cases import Case, Part
+from serial_lora_course.checks.checking import exercise
+from serial_lora_course.checks.failing import likely, require
 
 PARTS = ("q", "k", "v")
 

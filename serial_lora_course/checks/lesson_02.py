@@ -8,7 +8,8 @@ from fractions import Fraction
 import torch
 from torch import nn
 
-from serial_lora_course.checks.checking import Case, exercise
+from serial_lora_course.checks.cases import Case
+from serial_lora_course.checks.checking import exercise
 
 
 def numel_of(*shapes: tuple[int, int]) -> int:

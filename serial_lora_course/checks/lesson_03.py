@@ -13,8 +13,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from serial_lora_course.checks.checking import Case, call, exercise, require, run_cases
-from serial_lora_course.checks.failing import likely
+from serial_lora_course.checks.cases import Case, call, run_cases
+from serial_lora_course.checks.checking import exercise
+from serial_lora_course.checks.failing import likely, require
 
 
 def adapted_tokens(x: Tensor, lora_A: Tensor, lora_B: Tensor, scale: float) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from serial_lora_course.checks.checking import Case, exercise
+from serial_lora_course.checks.cases import Case
+from serial_lora_course.checks.checking import exercise
 from serial_lora_course.checks.lesson_02 import numel_of
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from serial_lora_course.checks.checking import Case, Part, call, exercise, require
-from serial_lora_course.checks.failing import likely
+from serial_lora_course.checks.cases import Case, Part, call
+from serial_lora_course.checks.checking import exercise
+from serial_lora_course.checks.failing import likely, require
 
 PARTS = ("B's part", "A's part", "the part of both")
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from serial_lora_course.checks.checking import Case, Part, exercise
+from serial_lora_course.checks.cases import Case, Part
+from serial_lora_course.checks.checking import exercise
 
 # ---------------------------------------------------------------------- 6.1 a picture's way in
 

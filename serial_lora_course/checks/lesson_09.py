@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from serial_lora_course.checks.checking import Case, exercise
+from serial_lora_course.checks.cases import Case
+from serial_lora_course.checks.checking import exercise
 from serial_lora_course.checks.lesson_02 import numel_of
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from IPython.core.getipython import get_ipython
 
-from serial_lora_course.checks.checking import CheckFailed, find_check, run_check
+from serial_lora_course.checks.checking import find_check, run_check
+from serial_lora_course.checks.failing import CheckFailed
 
 MIME = "application/x-serial-lora-verdict+json"
 PASSED, WRONG, OPEN, ABSENT = "passed", "wrong", "open", "absent"

@@ -6,7 +6,8 @@ from torch import nn
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checks import CheckFailed, check, checking
-from serial_lora_course.checks.checking import Case, Part, exercise, run_cases, run_check
+from serial_lora_course.checks.cases import Case, Part, run_cases
+from serial_lora_course.checks.checking import exercise, run_check
 from serial_lora_course.checks.failing import describe
 
 

@@ -1,0 +1,110 @@
+"""Whether two results are equal, and what is wrong with the kind of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from math import isclose
+from numbers import Integral, Rational, Real
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from serial_lora_course.checks.failing import describe
+
+
+def same(got: Any, value: Any, tolerance: float) -> bool:
+    """Whether two results are equal, within a relative tolerance where they are not whole."""
+    if isinstance(value, Tensor):
+        if not isinstance(got, Tensor) or got.shape != value.shape:
+            return False
+        if not value.numel():
+            return True
+        got, value = got.detach().double(), value.detach().double()
+        return bool((got - value).abs().max() <= tolerance * max(1.0, float(value.abs().max())))
+    if isinstance(value, (tuple, list)):
+        fits = isinstance(got, (tuple, list)) and len(got) == len(value)
+        return fits and all(same(a, b, tolerance) for a, b in zip(got, value, strict=True))
+    if isinstance(value, Real) and isinstance(got, Real):
+        if isinstance(value, Rational) and isinstance(got, Rational):
+            return bool(got == value)
+        return isclose(got, value, rel_tol=tolerance, abs_tol=tolerance / 100)
+    return type(got) is type(value) and bool(got == value)
+
+
+def plain(got: Any, expected: Any) -> Any:
+    """A result whose tensors of one entry are numbers, where numbers are expected."""
+    if isinstance(expected, (tuple, list)) and isinstance(got, (tuple, list)):
+        return tuple(map(plain, got, expected))
+    one = isinstance(got, Tensor) and got.numel() == 1 and isinstance(expected, Real)
+    return got.item() if one else got
+
+
+def kind_problem(got: Any, expected: Any, form: str = "") -> str:
+    """What is wrong with the kind of a result, whatever its value; nothing if it is right."""
+    kind = f"not a {type(got).__name__}"
+    if isinstance(expected, Tensor):
+        number = isinstance(got, Real) and not isinstance(got, bool)
+        hint = "; a plain number has no gradient, so leave .item() away" if number else ""
+        return "" if isinstance(got, Tensor) else form or f"a tensor is wanted, {kind}{hint}"
+    if isinstance(expected, bool):
+        hint = f"a plain True or False is wanted, {kind}: bool(...) makes one of a tensor"
+        return "" if isinstance(got, (bool, np.bool_)) else form or hint
+    if isinstance(expected, Fraction):
+        hint = "division with / rounds: Fraction(numerator, denominator) stays exact"
+        return "" if isinstance(got, Rational) else form or hint
+    if isinstance(expected, Real):
+        if isinstance(got, Tensor) and got.numel() != 1:
+            return form or "one number is wanted, and that is a tensor of many: sum, or average"
+        fine = isinstance(got, (Real, Tensor)) and not isinstance(got, bool)
+        return "" if fine else form or f"a plain number is wanted, {kind}"
+    if isinstance(expected, (tuple, list)):
+        if not isinstance(got, (tuple, list)) or len(got) != len(expected):
+            return form or f"return {len(expected)} things, in that order"
+        return next(filter(None, map(kind_problem, got, expected)), "")
+    fine = expected is None or isinstance(got, type(expected))
+    name = "text" if isinstance(expected, str) else type(expected).__name__
+    return "" if fine else form or f"a {name} is wanted, {kind}"
+
+
+def loose_kind(got: Any, expected: Any) -> str:
+    """What is left to mend in a result that is right in value; nothing if its kind is right too."""
+    if isinstance(expected, (tuple, list)):
+        return next(filter(None, map(loose_kind, got, expected)), "")
+    if isinstance(expected, Integral) and not isinstance(got, Integral):
+        return f"a {type(got).__name__}: a whole number is wanted, by // or int(...)"
+    if isinstance(expected, Real) and isinstance(got, Tensor):
+        return "still a tensor: .item() makes a plain number of it"
+    return ""
+
+
+def has_nan(got: Any) -> bool:
+    """Whether a number or a tensor is, or holds, NaN."""
+    return isinstance(got, (float, Tensor)) and bool(torch.as_tensor(got).isnan().any())
+
+
+def untouched(now: Any, then: Any) -> bool:
+    """Whether two things hold the same values; NaN is equal to NaN here."""
+    if isinstance(now, nn.Module):
+        hooks = [[len(m._forward_hooks) for m in each.modules()] for each in (now, then)]
+        return hooks[0] == hooks[1] and untouched(now.state_dict(), then.state_dict())
+    if isinstance(now, Tensor):
+        return now.shape == then.shape and torch.equal(now.nan_to_num(7), then.nan_to_num(7))
+    if isinstance(now, Mapping):
+        return list(now) == list(then) and all(untouched(now[key], then[key]) for key in now)
+    if isinstance(now, (list, tuple)):
+        return len(now) == len(then) and all(map(untouched, now, then))
+    return now == then
+
+
+def difference(got: Any, expected: Any) -> tuple[Any, Any]:
+    """Expected and got as a learner should see them: of two large tensors the worst entry."""
+    tensors = isinstance(got, Tensor) and isinstance(expected, Tensor)
+    if not tensors or got.shape != expected.shape:
+        return expected, got
+    flat_got, flat_expected = got.detach().flatten(), expected.detach().flatten()
+    worst = int((flat_got.double() - flat_expected.double()).abs().nan_to_num(torch.inf).argmax())
+    place = f"entry {worst} of {describe(expected)}" if expected.numel() > 4 else "worst entry"
+    return f"{float(flat_expected[worst]):.6g} ({place})", f"{float(flat_got[worst]):.6g}"
