@@ -12,7 +12,7 @@ import typer
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.doctor import doctor as examine
-from serial_lora_course.labs.commands import app as lab_app
+from serial_lora_course.lab_commands import app as lab_app
 
 FIRST_LESSON = "00_start_here.ipynb"
 

@@ -56,11 +56,12 @@ from serial_lora_course.figures.pictures import show_pictures
 from serial_lora_course.figures.results import plot_accuracy_by_shots
 from serial_lora_course.figures.style import display_figure, house_style
 from serial_lora_course.frontend import is_static
-from serial_lora_course.labs.clip import class_scores, lab_config, run_one, zero_shot
+from serial_lora_course.labs.clip import CLIPLab, class_scores, zero_shot
 from serial_lora_course.labs.frames import as_text, frame, paired_difference
+from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import METHODS, get_method
+from serial_lora_course.labs.processes import process_state
 from serial_lora_course.labs.records import Record, shipped_records
-from serial_lora_course.labs.training import process_state
 from serial_lora_course.models.clip import encode_prompts, load_clip
 from serial_lora_course.models.weights import tiny_file
 
@@ -77,7 +78,7 @@ backbone = load_clip("tiny")
 model = backbone.model.to(device)
 data = load_classification("symbols")
 labels, n = torch.tensor(data.test.labels), len(data.test)  # the right classes: (N,)
-config = lab_config("tiny")
+config = CLIPLab.configured("tiny")
 
 
 def prepare(pictures: list) -> Tensor:
@@ -121,16 +122,8 @@ class Trained(NamedTuple):
 @cache
 def trained(name: str) -> Trained:
     """Trains a method's adapter, saves it, and takes it out of the model; remembers the result."""
-    record = run_one(
-        backbone,
-        data,
-        get_method(name),
-        SHOTS,
-        SEED,
-        config,
-        progress=not is_static(),
-        keep_adapter=True,
-    )
+    lab, method = CLIPLab(backbone, data, config), get_method(name)
+    record = run_one(lab, method, SHOTS, SEED, progress=not is_static(), keep_adapter=True)
     file = save_adapter(model, Path(folder.name, f"{name}.safetensors"))
     said = predictions(model)
     eject(model)
@@ -864,9 +857,9 @@ base = zero_shot(backbone, data)  # measured once, for all six records
 settings = {"progress": not is_static(), "keep_adapter": True}
 rows = []
 for rate in (config.lr / 4, config.lr, 4 * config.lr):
-    other = lab_config("tiny", lr=rate, epochs=1)  # as short as the lab allows
+    other = CLIPLab.configured("tiny", lr=rate, epochs=1)  # as short as the lab allows
     for method in (get_method("lora"), get_method("serial_lora")):
-        record = run_one(backbone, data, method, 1, SEED, other, base, **settings)
+        record = run_one(CLIPLab(backbone, data, other, base), method, 1, SEED, **settings)
         row = {"rate": rate, "method": method.label, "move": relative_move(model)}
         rows.append(row | {name: record.measures[name] for name in ("loss", "accuracy")})
         eject(model)
@@ -1064,7 +1057,7 @@ display(
 # The code is the same, the settings are not. Beside each other, where they differ:
 
 # %%
-both = pd.DataFrame({scale: asdict(lab_config(scale)) for scale in ("tiny", "paper")})
+both = pd.DataFrame({scale: asdict(CLIPLab.configs[scale]) for scale in ("tiny", "paper")})
 both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name, "paper"]]]
 
 # %% [markdown]
@@ -1081,7 +1074,7 @@ both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name
 # again. An interrupted run goes on where it stopped. On several GPUs the last line shares every batch
 # among them. If memory is short, `--accumulation 4` computes each batch in parts.
 #
-# In Python it is `run_lab(["oxford_pets"], ["serial_lora"], scale="paper")` from `serial_lora_course.labs.clip`,
+# In Python it is `run_lab("clip", ["oxford_pets"], ["serial_lora"], scale="paper")` from `serial_lora_course.labs.lab`,
 # which calls `run_one` for each run.
 
 # %% [markdown]

@@ -51,9 +51,10 @@ from serial_lora_course.data.registry import load_classification
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
 from serial_lora_course.frontend import is_static
-from serial_lora_course.labs.clip import lab_config, run_one, zero_shot
+from serial_lora_course.labs.clip import CLIPLab, zero_shot
+from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import get_method
-from serial_lora_course.labs.training import process_state
+from serial_lora_course.labs.processes import process_state
 from serial_lora_course.models.clip import load_clip
 
 torch.manual_seed(0)
@@ -658,11 +659,10 @@ base = zero_shot(backbone, data)
 
 def short_run(name: str, lr_A: float, ratio: float, seed: int = 1) -> dict[str, float]:
     """A run of few steps on 4 shots; how far A moved, how large B became, loss and accuracy."""
-    config = lab_config("tiny", plus_lr=lr_A, epochs=1, min_steps=25)
+    config = CLIPLab.configured("tiny", plus_lr=lr_A, epochs=1, min_steps=25)
     method = get_method(name).with_ratio(ratio)
-    record = run_one(
-        backbone, data, method, 4, seed, config, base, progress=not is_static(), keep_adapter=True
-    )
+    lab = CLIPLab(backbone, data, config, base)
+    record = run_one(lab, method, 4, seed, progress=not is_static(), keep_adapter=True)
     end = [pair.state_dict() for pair in adapters(backbone.model).values()]
     eject(backbone.model)
     torch.manual_seed(seed)  # as the run began

@@ -38,6 +38,7 @@ from functools import cache
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from accelerate.utils import send_to_device
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from PIL import Image
@@ -59,9 +60,12 @@ from serial_lora_course.figures.style import display_figure, house_style
 from serial_lora_course.frontend import is_static
 from serial_lora_course.labs import sam as lab
 from serial_lora_course.labs.frames import as_text, frame, paired_difference
+from serial_lora_course.labs.lab import run_one
+from serial_lora_course.labs.memory import activation_bytes
 from serial_lora_course.labs.methods import METHODS, get_method
+from serial_lora_course.labs.processes import process_state
 from serial_lora_course.labs.records import shipped_records
-from serial_lora_course.labs.training import process_state
+from serial_lora_course.labs.sam_inputs import resize_masks
 from serial_lora_course.models.architectures import ARCHITECTURES
 from serial_lora_course.models.sam import load_sam
 from serial_lora_course.models.weights import tiny_file
@@ -81,7 +85,7 @@ backbone = load_sam("tiny")
 model = backbone.model.to(device)
 encoder = model.image_encoder
 side = encoder.img_size  # of the square that the model sees
-config = lab.lab_config("tiny")  # the settings of a run
+config = lab.SamLab.configured("tiny")  # the settings of a run
 
 sets = {name: load_segmentation(name) for name in dataset_names("segmentation")}
 food = [sets["food"].test[index] for index in range(len(sets["food"].test))]
@@ -110,13 +114,13 @@ def one_run(name: str) -> tuple:
     """
     tuned = load_sam("tiny")
     tuned.model.to(device)
-    before = lab.evaluate(tuned, sets[name])  # one score for each test picture
+    before = lab.picture_scores(tuned, sets[name])  # one score for each test picture
     method, settings = (
         get_method("serial_lora"),
         {"progress": not is_static(), "keep_adapter": True},
     )
-    record = lab.run_one(tuned, sets[name], method, 100, 1, config, **settings)
-    after = lab.evaluate(tuned, sets[name])
+    record = run_one(lab.SamLab(tuned, sets[name], config), method, 100, 1, **settings)
+    after = lab.picture_scores(tuned, sets[name])
     dices = {"not adapted": before, "serial_lora": after}
     return tuned, record, pd.DataFrame({k: [score.dice for score in v] for k, v in dices.items()})
 
@@ -173,7 +177,7 @@ print("In the picture:", ", ".join(example.names))
 # first number of each shape: one picture goes in, and as many masks come out as there are boxes.
 
 # %%
-prepared = lab.to_device(lab.prepare(example, side), device)
+prepared = send_to_device(lab.prepare(example, side), device)
 with torch.no_grad():
     picture = model.preprocess(prepared.picture)[None]
     embedding = lab.encode(model, picture)
@@ -373,7 +377,7 @@ display_figure(
 
 # %%
 for each in three_shapes:
-    ready = lab.to_device(lab.prepare(each, side), device)
+    ready = send_to_device(lab.prepare(each, side), device)
     with torch.no_grad():
         (coarse,) = lab.predict_logits(model, [ready])  # (N, 1, side / 2, side / 2)
         fine = lab.original_size_logits(model, coarse, ready)  # (N, H, W)
@@ -394,7 +398,7 @@ for each in three_shapes:
 def mean_dice(picture: Image.Image, boxes: Tensor, example) -> float:
     """Mean Dice of the masks found in a picture, brought to the size of the true ones."""
     masks, _ = lab.predict_masks(backbone, picture, boxes)
-    masks = lab.resize_masks(torch.as_tensor(masks), example.masks.shape[1:])
+    masks = resize_masks(torch.as_tensor(masks), example.masks.shape[1:])
     return dice(masks, example.masks).mean().item()
 
 
@@ -952,7 +956,7 @@ adapted = inject(copy.deepcopy(model), SerialLoRAConfig(rank=16))
 for each in adapters(adapted).values():
     nn.init.normal_(each.lora_B, std=0.02)  # as if trained
 
-prepared = lab.to_device(lab.prepare(example, side), device)
+prepared = send_to_device(lab.prepare(example, side), device)
 question = {
     "image": prepared.picture,
     "boxes": prepared.boxes,
@@ -970,7 +974,7 @@ print(f"their logits differ by at most {(by_sam - by_lab).abs().max().item():.1e
 # with a box each, it makes nine of them. Given three pictures and one box, it does something worse.
 
 # %%
-batch = [lab.to_device(lab.prepare(each, side), device) for each in three_shapes]
+batch = [send_to_device(lab.prepare(each, side), device) for each in three_shapes]
 with torch.no_grad():
     embeddings = lab.encode(adapted, torch.stack([adapted.preprocess(p.picture) for p in batch]))
     for what, boxes in (
@@ -1027,12 +1031,12 @@ print("adapters are kept in", next(adapter_parameters(adapted)).dtype)
 
 # %%
 data = sets["lines"]
-stream = lab.training_stream(data, training_subset(data, 100, seed=1), side, config, seed=1)
+stream = lab.SamLab(backbone, data, config).stream(training_subset(data, 100, seed=1), seed=1)
 rows, gradients = [], []
 for checkpointing in (False, True):
     objective = lab.SamObjective(adapted, checkpointing)
-    kept = lab.activation_bytes(objective, stream, config.training(stream.steps))
-    loss = objective([lab.to_device(stream[i], device) for i in range(config.batch_size)])
+    kept = activation_bytes(objective, stream, config.training(stream.steps))
+    loss = objective([send_to_device(stream[i], device) for i in range(config.batch_size)])
     gradients.append(torch.autograd.grad(loss, list(adapter_parameters(adapted))))
     rows.append({"gradient checkpointing": "on" if checkpointing else "off", "MB kept": kept / 1e6})
 memory = pd.DataFrame(rows).set_index("gradient checkpointing")
@@ -1115,7 +1119,7 @@ display_figure(plot_dice_per_picture(scores))
 
 # %%
 from serial_lora_course.figures.masks import pick_best_median_worst
-from serial_lora_course.labs.sam_pictures import overlay_rows
+from serial_lora_course.figures.sam_runs import overlay_rows
 
 data = sets["lines"]
 three = pick_best_median_worst(scores["serial_lora"])
@@ -1418,7 +1422,7 @@ display(
 # %%
 from dataclasses import asdict
 
-both = pd.DataFrame({scale: asdict(lab.lab_config(scale)) for scale in ("tiny", "paper")})
+both = pd.DataFrame({scale: asdict(lab.SamLab.configs[scale]) for scale in ("tiny", "paper")})
 both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name, "paper"]]]
 
 # %% [markdown]

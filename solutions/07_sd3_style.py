@@ -43,6 +43,7 @@ from IPython.display import Markdown, display
 from torch import Tensor, nn
 
 from serial_lora import LoRAConfig, SerialLoRAConfig
+from serial_lora.config import STREAMS
 from serial_lora.flow import TRAIN_TIMESTEPS, sample_sigmas
 from serial_lora.picture_metrics import frechet_distance, kernel_distance
 from serial_lora_course.checks import check, lesson_card
@@ -57,10 +58,12 @@ from serial_lora_course.figures.style import display_figure
 from serial_lora_course.frontend import is_static
 from serial_lora_course.labs import sd3 as lab
 from serial_lora_course.labs.frames import as_text, frame
+from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import METHODS, get_method
+from serial_lora_course.labs.processes import process_state
 from serial_lora_course.labs.records import Record, shipped_records
+from serial_lora_course.labs.sd3_drawings import starting_noise
 from serial_lora_course.labs.sd3_inputs import EncodedPicture, TrainingExample, encode_style
-from serial_lora_course.labs.training import process_state
 from serial_lora_course.models.judges import load_judge
 from serial_lora_course.models.sd3 import Sd3Backbone, load_sd3
 from serial_lora_course.models.weights import tiny_file
@@ -83,7 +86,7 @@ device = process_state().device  # a GPU where there is one, as the training loo
 backbone = load_sd3("tiny")
 pipeline, model = backbone.pipeline, backbone.model.to(device)
 side = backbone.resolution  # of a picture, in pixels
-config = lab.lab_config("tiny")  # the settings of a run
+config = lab.Sd3Lab.configured("tiny")  # the settings of a run
 
 data = load_style("pixel")  # the style to learn: pictures for training, others for the test
 twemoji = load_emoji("twemoji", side)
@@ -158,7 +161,7 @@ def encoded_style() -> tuple[dict[str, EncodedPicture], float]:
 @cache
 def untuned() -> tuple[np.ndarray, dict[str, float]]:
     """What SD3, not adapted, draws for the test prompts, (100, 64, 64, 3), and its scores."""
-    drawings = lab.draw_trial(backbone, trial, config)
+    drawings = lab.Sd3Lab(backbone, data, config, judge=judge, trial=trial).draw()
     return drawings, lab.score_pictures(drawings, trial, judge, data.name)
 
 
@@ -169,8 +172,8 @@ def tuned(name: str) -> Tuned:
     own.model.to(device)
     base = {f"base_{measure}": value for measure, value in untuned()[1].items()}
     style, method, percent = encoded_style()[0], get_method(name), 50
-    about = own, judge, data, style, trial, method, percent, 1, config, base
-    record = lab.run_one(*about, progress=not is_static(), keep_adapter=True)
+    task = lab.Sd3Lab(own, data, config, base, judge=judge, trial=trial, encoded=style)
+    record = run_one(task, method, percent, 1, progress=not is_static(), keep_adapter=True)
     how = trial.prompts.rows(picked), seeds, config.drawing_steps, config.guidance
     return Tuned(own, record, lab.draw(own, *how))
 
@@ -372,8 +375,8 @@ check("7.1", flow_path)
 # stock pipeline, to the grey level or nearly so.
 
 # %%
+from serial_lora_course.figures.sd3_runs import noise_row, sampler_row
 from serial_lora_course.labs.sd3_inputs import Prompts, decode_latents, read_prompts
-from serial_lora_course.labs.sd3_pictures import noise_row, sampler_row
 
 
 @torch.no_grad()
@@ -396,7 +399,7 @@ def walk(prompts: Prompts, noise: Tensor, sigmas: Tensor) -> list[Tensor]:
 pipeline.scheduler.set_timesteps(28)
 way = walk(
     read_prompts(backbone, words),
-    lab.starting_noise(backbone, seeds, side),
+    starting_noise(backbone, seeds, side),
     pipeline.scheduler.sigmas,
 )  # 29 levels, from 1 to 0
 by_hand = decode_latents(backbone, way[-1].cpu())  # uint8, (8, 64, 64, 3)
@@ -637,7 +640,7 @@ for scale, transformer, rank in (
     ("tiny", model, lab.TINY.rank),
     ("paper", ARCHITECTURES["sd3"].on_meta(), lab.PAPER.rank),
 ):
-    for stream in lab.STREAMS:
+    for stream in STREAMS:
         sites = find_attention_sites(transformer, stream=stream)
         rows.append(
             {
@@ -925,9 +928,8 @@ display_figure(plot_drawings(strip, words[:6]))
 
 # %%
 style, _ = encoded_style()
-stream = lab.training_stream(
-    style, list(style), trial.empty, pipeline.scheduler.config.shift, config, seed=1
-)
+task = lab.Sd3Lab(backbone, data, config, judge=judge, trial=trial, encoded=style)
+stream = task.stream(range(len(style)), seed=1)
 everything = [stream[position] for position in range(stream.steps * stream.batch_size)]
 dropped = sum(bool((example.tokens == trial.empty.tokens[0]).all()) for example in everything)
 example = everything[0]
@@ -1211,7 +1213,7 @@ from diffusers.utils import logging
 from serial_lora import merge, save_adapter, to_peft, unmerge
 
 adapted = tuned("serial_lora").backbone.model
-noise = lab.starting_noise(backbone, seeds, side)
+noise = starting_noise(backbone, seeds, side)
 plain = {"num_inference_steps": 28, "guidance_scale": config.guidance, "output_type": "np"}
 plain["max_sequence_length"] = 0  # no tokens of T5
 
@@ -1500,7 +1502,7 @@ display(
 # %%
 from dataclasses import asdict
 
-both = pd.DataFrame({scale: asdict(lab.lab_config(scale)) for scale in ("tiny", "paper")})
+both = pd.DataFrame({scale: asdict(lab.Sd3Lab.configs[scale]) for scale in ("tiny", "paper")})
 both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name, "paper"]]]
 
 # %% [markdown]

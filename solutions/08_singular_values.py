@@ -59,7 +59,7 @@ from serial_lora_course.labs.change_tables import claim_table, spectra_frame, sp
 from serial_lora_course.labs.frames import as_text
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import shipped_records
-from serial_lora_course.labs.spectra import PAIRS, claim_frame, clip_subject
+from serial_lora_course.labs.spectra import PAIRS, claim_frame, make_subject
 
 torch.manual_seed(0)
 lesson_card("08")
@@ -72,8 +72,8 @@ lesson_card("08")
 
 # %%
 SHOTS = 4
-subject = clip_subject("symbols", SHOTS)
-RANK = subject.rank
+subject = make_subject("clip", "symbols", SHOTS)
+RANK = subject.lab.config.rank
 METHODS = ("lora", "serial_lora")
 
 

@@ -715,16 +715,16 @@ display(pd.DataFrame(rows).set_index("measure"))
 # %%
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.frontend import is_static
-from serial_lora_course.labs.clip import lab_config, run_one
+from serial_lora_course.labs.clip import CLIPLab
+from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import get_method
-from serial_lora_course.labs.training import process_state
+from serial_lora_course.labs.processes import process_state
 from serial_lora_course.models.clip import load_clip
 
 backbone, data = load_clip("tiny"), load_classification("symbols")
 backbone.model.to(process_state().device)
-again = run_one(
-    backbone, data, get_method("serial_lora"), 1, 1, lab_config("tiny"), progress=not is_static()
-)
+lab, method = CLIPLab(backbone, data), get_method("serial_lora")
+again = run_one(lab, method, 1, 1, progress=not is_static())
 
 runs = evidence.runs("clip").set_index(["dataset", "method", "amount", "seed"]).sort_index()
 seeds = runs.loc[("symbols", "serial_lora", 1), :]  # a row for each seed

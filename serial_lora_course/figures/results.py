@@ -71,7 +71,7 @@ def plot_accuracy_by_shots(
     """Accuracy against the number of shots, with zero-shot accuracy as a grey line.
 
     Args:
-        frame: one row a run, as `serial_lora_course.labs.records.frame` gives it, with the columns
+        frame: one row a run, as `serial_lora_course.labs.frames.frame` gives it, with the columns
             of `RUN_COLUMNS` and ``accuracy``; accuracies between 0 and 1.
         zero_shot: the column with the accuracy before adaptation.
         average: add a picture of the average over data sets when there are two or more.

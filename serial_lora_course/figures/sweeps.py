@@ -38,7 +38,7 @@ def plot_ratio_sweep(frame: pd.DataFrame) -> Figure:
     A ring marks equal rates, a ratio of 1.
 
     Args:
-        frame: one row a run, as `serial_lora_course.labs.records.frame` gives it, with the columns
+        frame: one row a run, as `serial_lora_course.labs.frames.frame` gives it, with the columns
             dataset, method, seed, ratio, lr (the rate of A), accuracy and zero_shot_dataset, which
             are between 0 and 1.
 
@@ -86,7 +86,7 @@ def plot_rank_sweep(frame: pd.DataFrame) -> Figure:
     Left, methods are compared at equal rank; right, at equal budget.
 
     Args:
-        frame: one row a run, as `serial_lora_course.labs.records.frame` gives it, with the columns
+        frame: one row a run, as `serial_lora_course.labs.frames.frame` gives it, with the columns
             dataset, method, seed, rank (the adapter's), parameters, accuracy and zero_shot_dataset,
             which are between 0 and 1.
 

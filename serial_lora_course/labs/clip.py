@@ -1,7 +1,5 @@
 """The CLIP lab: few-shot classification, zero-shot first, then each method, shots and seed.
 
-    records = run_lab(["nature"], ["lora", "serial_lora"], shots=[16], seeds=[1, 2, 3])
-
 The setting is CLIP-LoRA's, as the paper's Fig. 2 says: cross-entropy over the scaled similarity of
 a picture and every class prompt, both towers adapted and both encoded anew at every step.
 """
@@ -11,52 +9,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from serial_lora.attention import find_attention_sites
 from serial_lora.config import SerialLoRAConfig
-from serial_lora.counting import count_parameters
-from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import check_fit
 from serial_lora.metrics import accuracy
-from serial_lora_course.data.registry import load_classification
+from serial_lora_course.data.registry import dataset_names, load_classification
 from serial_lora_course.data.subsets import few_shot_split
 from serial_lora_course.data.types import ClassificationData
-from serial_lora_course.labs import runs
-from serial_lora_course.labs.methods import Method
-from serial_lora_course.labs.records import Record, environment
-from serial_lora_course.labs.runs import (
-    LabConfig,
-    Plan,
-    adapted,
-    changed_config,
-    check_batches,
-    check_choices,
-    check_crop,
-    chosen_methods,
-    lab_device,
-    loader_workers,
-    run_plan,
-    several,
-    swept_configs,
-)
-from serial_lora_course.labs.training import PictureStream, plain_worker_errors, train
+from serial_lora_course.labs.config import LabConfig, check_crop, check_names, setting
+from serial_lora_course.labs.lab import Lab
+from serial_lora_course.labs.processes import loader_workers, plain_worker_errors
+from serial_lora_course.labs.records import Record
+from serial_lora_course.labs.report import Column, Report, mean_and_spread, size
+from serial_lora_course.labs.training import ExampleStream, OnPicture, Transformed
 from serial_lora_course.models.clip import CLIPBackbone, encode_prompts, load_clip
+
+PROMPTS = ("dataset", "generic")
 
 
 @dataclass(frozen=True)
 class CLIPLabConfig(LabConfig):
-    """Every choice of a run, :class:`LabConfig`'s first; the defaults are the paper's.
+    """Every choice of a run; the defaults are the paper's.
 
     50 rounds over one picture per class are few, so a run has at least ``min_steps`` steps.
-
-    Attributes:
-        prompt: ``dataset`` for the data set's own template, ``generic`` for the one that fits all.
-        towers: which towers to adapt, None for both.
-        crop: smallest share of the area that a training crop keeps.
     """
 
     rank: int = 32
@@ -66,22 +45,18 @@ class CLIPLabConfig(LabConfig):
     batch_size: int = 32
     weight_decay: float = 1e-2
     dropout: float = 0.25
-    prompt: str = "generic"
-    towers: tuple[str, ...] | None = None
-    crop: float = 0.08
-    model_name: str | None = None
+    prompt: str = setting("generic", "dataset: its own template; generic: the one that fits all")
+    towers: tuple[str, ...] | None = setting(None, "towers to adapt, image or text; or both")
+    crop: float = setting(0.08, "smallest share of the area that a training crop keeps")
+    model_name: str | None = setting(None, "another open_clip model")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         SerialLoRAConfig(self.rank, towers=self.towers)  # checks them
         check_crop(self.crop)
-        if self.prompt not in PROMPT_STYLES:
-            raise SerialLoRAError(
-                f"There is no prompt style {self.prompt!r}; use dataset or generic."
-            )
+        check_names(self, prompt=PROMPTS)
 
 
-PROMPT_STYLES = ("dataset", "generic")
 PAPER = CLIPLabConfig()
 # Small models want larger steps; few rounds suffice, and each lab run stays within seconds. Twenty
 # times such a step for B would wreck the model, so LoRA+ starts from a smaller one.
@@ -96,7 +71,6 @@ TINY = CLIPLabConfig(
     crop=0.6,
     precision="bf16",
 )
-CONFIGS = {"tiny": TINY, "paper": PAPER}
 
 
 class CLIPObjective(nn.Module):
@@ -123,30 +97,16 @@ def class_scores(model: nn.Module, pictures: Tensor, class_features: Tensor) -> 
     return model.logit_scale.exp() * image_features @ class_features.T
 
 
-class Prepared(Dataset):
-    """A data set seen through the model's test preprocessing: (tensor, label)."""
-
-    def __init__(self, pictures, transform) -> None:
-        self.pictures, self.transform = pictures, transform
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        picture, label = self.pictures[index]
-        return self.transform(picture), label
-
-
 @torch.no_grad()
-def evaluate(
+def classify(
     backbone: CLIPBackbone, data: ClassificationData, template: str, batch_size: int = 128
-) -> float:
-    """Share of the test pictures that the model puts into the right class."""
+) -> tuple[Tensor, Tensor]:
+    """Scores (N, classes) and labels (N,) of the test pictures, in order, under one prompt."""
     model = backbone.model.eval()
     device = next(model.parameters()).device
     class_features = encode_prompts(model, backbone.tokenizer(data.prompts(template)).to(device))
     loader = DataLoader(
-        Prepared(data.test, backbone.test_transform),
+        Transformed(data.test, OnPicture(backbone.test_transform)),
         batch_size=batch_size,
         num_workers=loader_workers(backbone.scale),
     )
@@ -155,184 +115,95 @@ def evaluate(
         for pictures, batch_labels in loader:
             scores.append(class_scores(model, pictures.to(device), class_features).float().cpu())
             labels.append(batch_labels)
-    return accuracy(torch.cat(scores), torch.cat(labels))
-
-
-def prompt_template(data: ClassificationData, style: str) -> str:
-    return data.template if style == "dataset" else data.generic_template
+    return torch.cat(scores), torch.cat(labels)
 
 
 def zero_shot(backbone: CLIPBackbone, data: ClassificationData) -> dict[str, float]:
     """Accuracy of the unadapted model with the data set's own prompt and with the generic one."""
     return {
-        f"zero_shot_{style}": evaluate(backbone, data, prompt_template(data, style))
-        for style in PROMPT_STYLES
+        f"zero_shot_{prompt}": accuracy(*classify(backbone, data, prompt_template(data, prompt)))
+        for prompt in PROMPTS
     }
 
 
-def run_one(
-    backbone: CLIPBackbone,
-    data: ClassificationData,
-    method: Method,
-    shots: int,
-    seed: int,
-    config: CLIPLabConfig,
-    zero_shot_accuracy: dict[str, float] | None = None,
-    save_to: Path | None = None,
-    progress: bool | None = None,
-    keep_adapter: bool = False,
-) -> Record:
-    """Adapt, measure, and (unless ``keep_adapter``) leave the backbone as it was.
-
-    Raises:
-        SerialLoRAError: a setting that does not fit this model or these data.
-    """
-    model = backbone.model
-    base = zero_shot_accuracy or zero_shot(backbone, data)
-    split = few_shot_split(data, shots, seed)
-    steps = config.steps(len(split.indices))
-    stream = PictureStream(
-        data.train, split.indices, backbone.train_transform, seed, config.batch_size, steps
-    )
-    training = config.training(steps, method.ratio, seed, method.plus)
-    template = prompt_template(data, config.prompt)
-    adapter = method.config(
-        config.rank, scale=config.scale_factor, dropout=config.dropout, towers=config.towers
-    )
-    with adapted(model, adapter, seed, keep_adapter):
-        objective = CLIPObjective(model, backbone.tokenizer(data.prompts(template)))
-        description = f"{data.name} · {method.label} · {shots} shots · seed {seed}"
-        history = train(
-            objective,
-            stream,
-            training,
-            save_to,
-            description,
-            progress,
-            loader_workers(backbone.scale),
-        )
-        count = count_parameters(model)
-        reached = evaluate(backbone, data, template)
-    return Record(
-        task="clip",
-        scale=data.scale,
-        dataset=data.name,
-        method=method.name,
-        amount=shots,
-        unit="shots",
-        seed=seed,
-        rank=adapter.rank,
-        measures={"accuracy": reached, **base, "loss": history.losses[-1]},
-        sizes={
-            "parameters": count.adapter,
-            "bytes": count.adapter_bytes,
-            "peak_memory": history.peak_memory,
-            "steps": steps,
-            "training_pictures": len(split.indices),
-            "short_classes": len(split.short_classes),
-        },
-        seconds=round(history.seconds, 2),
-        settings=run_settings(backbone, data, config) | method.settings,
-        environment=environment(),
-    )
+def prompt_template(data: ClassificationData, prompt: str) -> str:
+    return data.template if prompt == "dataset" else data.generic_template
 
 
-def run_settings(backbone: CLIPBackbone, data: ClassificationData, config: CLIPLabConfig) -> dict:
-    """What a record's key covers beside data set, method and its ratio, shots, seed and rank."""
-    settings = runs.run_settings(backbone, data, config)
-    settings["towers"] = None if config.towers is None else list(config.towers)
-    return settings
+def zero_shot_of(record: Record) -> float:
+    """The zero-shot accuracy under the prompt that a run was trained with."""
+    return record.measures[f"zero_shot_{record.settings['prompt']}"]
 
 
-def run_lab(
-    datasets: Sequence[str],
-    methods: Sequence[str] = ("lora", "serial_lora"),
-    shots: Sequence[int] = (16,),
-    seeds: Sequence[int] = (1, 2, 3),
-    scale: str = "tiny",
-    out: Path | None = None,
-    root: Path | None = None,
-    weights: str | Path | None = "default",
-    progress: bool | None = None,
-    on_record=None,
-    ratio: float | Sequence[float] | None = None,
-    rank: int | Sequence[int] | None = None,
-    plus_lr: float | Sequence[float] | None = None,
-    **changes: object,
-) -> list[Record]:
-    """Run every combination that ``out`` does not hold yet; all records, old ones included.
+class CLIPLab(Lab):
+    """Few-shot classification; the amount is pictures per class."""
 
-    Args:
-        out: JSONL file of records; None keeps them in memory only.
-        on_record: called with each record and whether it is new.
-        ratio: rate of B over that of A in the LoRA+ methods, one or several; None for 20.
-        rank, plus_lr: settings of :class:`CLIPLabConfig`, one value or several. Methods without a
-            plus run at each rank once, whatever the values of ``plus_lr``.
-        changes: further settings that differ from the scale's own.
-
-    Raises:
-        SerialLoRAError: an unknown data set, method or setting; nothing has been run then.
-    """
-    configs = lab_configs(scale, rank=rank, plus_lr=plus_lr, **changes)
-    datasets, methods, shots, seeds = map(several, (datasets, methods, shots, seeds))
-    variants = []  # what runs under which settings
-    for config in configs:
-        chosen = chosen_methods(methods, config.rank, ratio)
-        again = config.plus_lr != configs[0].plus_lr
-        variants.append((config, [method for method in chosen if method.plus or not again]))
-    config = configs[0]
-    check_choices(datasets=datasets, methods=methods, shots=shots, seeds=seeds)
-    sets = [load_classification(name, scale, root) for name in datasets]
-    backbone = load_clip(scale, config.model_name, weights, (config.crop, 1.0))
-    sites = find_attention_sites(backbone.model, config.towers)
-    for each, chosen in variants:
-        for method in chosen:
-            check_fit(backbone.model, sites, method.config(each.rank))
-    check_batches(
-        (
-            len(few_shot_split(data, number, seed).indices)
-            for data in sets
-            for number in shots
-            for seed in seeds
+    name, unit, amount = "clip", "shots", 16
+    configs = {"tiny": TINY, "paper": PAPER}
+    help = {
+        "scale": "tiny (emoji, CPU) or paper (ViT-B/16, GPU)",
+        "dataset": "names separated by commas, 'all', or a folder of class folders",
+        "amount": "pictures per class, separated by commas",
+        "weights": "a safetensors file of the model",
+    }
+    report = Report(
+        title="CLIP few-shot classification",
+        result=lambda record: f"{record.measures['accuracy']:.1%}",
+        columns=(
+            Column("bytes", size("bytes")),
+            Column("zero-shot", lambda runs: f"{zero_shot_of(runs[0]):.1%}"),
+            Column(
+                "adapted",
+                lambda runs: mean_and_spread([run.measures["accuracy"] for run in runs], "{:.1%}"),
+                folds=True,
+            ),
         ),
-        config,
+        paper=("Table III", "{:.2f}%"),
     )
 
-    backbone.model.to(lab_device())
+    @staticmethod
+    def datasets(scale: str) -> Sequence[str]:
+        return dataset_names("classification", scale)
 
-    bases: dict[int, dict[str, float]] = {}
+    @staticmethod
+    def load_data(name: str, scale: str, root: Path | None) -> ClassificationData:
+        return load_classification(name, scale, root)
 
-    def base_of(data: ClassificationData) -> dict[str, float]:
-        if id(data) not in bases:
-            bases[id(data)] = zero_shot(backbone, data)
-        return bases[id(data)]
+    @staticmethod
+    def load_backbone(config: LabConfig, scale: str, weights: str | Path | None) -> CLIPBackbone:
+        return load_clip(scale, config.model_name, weights, (config.crop, 1.0))
 
-    def run_all(config: CLIPLabConfig, chosen: list[Method]) -> list[Record]:
-        def run(data, method, number, seed, base, unfinished) -> Record:
-            return run_one(backbone, data, method, number, seed, config, base, unfinished, progress)
+    @staticmethod
+    def indices(data: ClassificationData, amount: int, seed: int) -> list[int]:
+        return few_shot_split(data, amount, seed).indices
 
-        return run_plan(
-            Plan("clip", sets, chosen, shots, seeds, config.rank),
-            settings=lambda data: run_settings(backbone, data, config),
-            measure_base=base_of,
-            run=run,
-            out=out,
-            on_record=on_record,
+    def adapter_options(self) -> dict[str, Any]:
+        return {"towers": self.config.towers}
+
+    def objective(self) -> CLIPObjective:
+        prompts = self.data.prompts(prompt_template(self.data, self.config.prompt))
+        return CLIPObjective(self.backbone.model, self.backbone.tokenizer(prompts))
+
+    def stream(self, indices: Sequence[int], seed: int) -> ExampleStream:
+        return ExampleStream(
+            self.data.train,
+            indices,
+            OnPicture(self.backbone.train_transform),
+            seed,
+            self.config.batch_size,
+            self.config.steps(len(indices)),
         )
 
-    return [record for config, chosen in variants for record in run_all(config, chosen)]
+    def measure(self) -> tuple[dict[str, float], Tensor]:
+        template = prompt_template(self.data, self.config.prompt)
+        scores, labels = classify(self.backbone, self.data, template)
+        return {"accuracy": accuracy(scores, labels)}, scores
+
+    def measure_base(self) -> dict[str, float]:
+        return zero_shot(self.backbone, self.data)
+
+    def sizes(self, amount: int, seed: int) -> dict[str, int]:
+        return {"short_classes": len(few_shot_split(self.data, amount, seed).short_classes)}
 
 
-def lab_configs(
-    scale: str,
-    rank: int | Sequence[int] | None = None,
-    plus_lr: float | Sequence[float] | None = None,
-    **changes: object,
-) -> list[CLIPLabConfig]:
-    """The scale's settings at each rank and each rate of A in LoRA+, with others changed."""
-    return swept_configs(CONFIGS, scale, {"rank": rank, "plus_lr": plus_lr}, **changes)
-
-
-def lab_config(scale: str, **changes: object) -> CLIPLabConfig:
-    """The scale's settings with some of them changed (None leaves a setting alone)."""
-    return changed_config(CONFIGS, scale, **changes)
+LAB = CLIPLab

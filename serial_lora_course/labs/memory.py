@@ -5,7 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
+
+from serial_lora_course.labs.processes import autocast, process_state
+from serial_lora_course.labs.training import ExampleStream, TrainingConfig
+
+
+def activation_bytes(objective: nn.Module, stream: ExampleStream, config: TrainingConfig) -> int:
+    """Bytes that the first batch of a run keeps between its forward and its backward pass.
+
+    A batch is what one process computes at once, the whole of it or the part that accumulation and
+    other processes leave. With gradient checkpointing, what one block computes anew comes on top.
+
+    Args:
+        objective: what :func:`serial_lora_course.labs.training.train` takes; its ``checkpointed``,
+            if it has that, are the blocks under gradient checkpointing.
+    """
+    device = next(objective.parameters()).device
+    objective.to(device)  # with the buffers of its own
+    count = stream.batch_size // (config.accumulation * process_state().num_processes)
+    batch = stream.collate([stream[position] for position in range(count)])
+    batch = send_to_device(batch, device)
+
+    def forward() -> None:
+        with autocast(device, config.precision):
+            objective(batch)
+
+    objective.train()  # dropout keeps its masks
+    try:
+        return saved_activation_bytes(forward, objective, getattr(objective, "checkpointed", ()))
+    finally:
+        objective.eval()
 
 
 def saved_activation_bytes(

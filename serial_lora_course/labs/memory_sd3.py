@@ -132,7 +132,7 @@ def memory_frame(
             adapter = closed_form[config.method](rank) * TRAINED_BYTES / GIB
             for cached, checkpointing in ((False, False), (True, False), (True, True)):
                 model = weights["transformer"] if cached else weights.sum()
-                kept = activation_bytes(pixels, config, text_tokens, checkpointing) / GIB
+                kept = estimated_activations(pixels, config, text_tokens, checkpointing) / GIB
                 rows.append((pixels, config.method, cached, checkpointing, model, adapter, kept))
     frame = pd.DataFrame(
         rows,
@@ -141,7 +141,7 @@ def memory_frame(
     return frame.assign(total=frame[["model", "adapter", "activations"]].sum(axis=1))
 
 
-def activation_bytes(
+def estimated_activations(
     pixels: int, config: AdapterConfig, text_tokens: int = 77, checkpointing: bool = False
 ) -> int:
     """What SD3 medium keeps between forward and backward pass for one picture, in bytes.

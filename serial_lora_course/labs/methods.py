@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 
 LORA_PLUS_RATIO = 20.0  # the paper's "1:20" between the rates of A and B
-
-METHOD_TITLES = {
-    "lora": "LoRA",
-    "serial_lora": "Serial LoRA",
-    "lora_plus": "LoRA+",
-    "serial_lora_plus": "Serial LoRA+",
-    "lora_equal_budget": "LoRA at equal budget",
-}
-"""How people write the methods' names; the last one is ours, not the paper's."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +18,16 @@ class Method:
 
     LoRA has four pairs per block where Serial LoRA has one, so LoRA at a quarter of the rank has
     Serial LoRA's number of parameters.
+
+    Attributes:
+        label: how people write the name.
     """
 
     name: str
+    label: str
     serial: bool
     ratio: float = 1.0
     rank_share: float = 1.0
-
-    @property
-    def label(self) -> str:
-        """How people write the name."""
-        return METHOD_TITLES[self.name]
 
     @property
     def plus(self) -> bool:
@@ -59,7 +50,11 @@ class Method:
         return replace(self, ratio=float(ratio)) if self.plus else self
 
     def rank(self, rank: int) -> int:
-        """The adapter's rank in a lab of rank ``rank``."""
+        """The adapter's rank in a lab of rank ``rank``.
+
+        Raises:
+            SerialLoRAError: a rank that it has no whole share of.
+        """
         share = rank * self.rank_share
         if share < 1 or share != int(share):
             raise SerialLoRAError(
@@ -76,13 +71,15 @@ class Method:
 METHODS = {
     method.name: method
     for method in (
-        Method("lora", serial=False),
-        Method("serial_lora", serial=True),
-        Method("lora_plus", serial=False, ratio=LORA_PLUS_RATIO),
-        Method("serial_lora_plus", serial=True, ratio=LORA_PLUS_RATIO),
-        Method("lora_equal_budget", serial=False, rank_share=0.25),
+        Method("lora", "LoRA", serial=False),
+        Method("serial_lora", "Serial LoRA", serial=True),
+        Method("lora_plus", "LoRA+", serial=False, ratio=LORA_PLUS_RATIO),
+        Method("serial_lora_plus", "Serial LoRA+", serial=True, ratio=LORA_PLUS_RATIO),
+        Method("lora_equal_budget", "LoRA at equal budget", serial=False, rank_share=0.25),
     )
 }
+METHOD_TITLES = {name: method.label for name, method in METHODS.items()}
+"""How people write the methods' names; the last one is ours, not the paper's."""
 
 
 def get_method(name: str) -> Method:
@@ -94,3 +91,18 @@ def get_method(name: str) -> Method:
     if name not in METHODS:
         raise SerialLoRAError(f"There is no method {name!r}; choose from {', '.join(METHODS)}.")
     return METHODS[name]
+
+
+def with_ratios(methods: Iterable[Method], ratios: Iterable[float]) -> list[Method]:
+    """Each LoRA+ method once for each rate of B over that of A, the others as they are.
+
+    Raises:
+        SerialLoRAError: a ratio out of its range, or no LoRA+ method to take it.
+    """
+    methods, ratios = list(methods), list(ratios)
+    if not any(method.plus for method in methods):
+        raise SerialLoRAError(
+            "The ratio is LoRA+'s, and no LoRA+ method was chosen; add lora_plus or "
+            "serial_lora_plus to the methods."
+        )
+    return list(dict.fromkeys(method.with_ratio(ratio) for method in methods for ratio in ratios))

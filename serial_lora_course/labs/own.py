@@ -28,14 +28,10 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.files import load_adapter, save_adapter, write_whole
 from serial_lora.metrics import accuracy
 from serial_lora_course.data.types import LabelledPictures
-from serial_lora_course.labs.clip import Prepared
-from serial_lora_course.labs.runs import LabConfig, check_crop
-from serial_lora_course.labs.training import (
-    PictureStream,
-    TrainingHistory,
-    plain_worker_errors,
-    train,
-)
+from serial_lora_course.labs.config import LabConfig, check_crop, setting
+from serial_lora_course.labs.processes import plain_worker_errors
+from serial_lora_course.labs.resume import TrainingHistory
+from serial_lora_course.labs.training import ExampleStream, OnPicture, Transformed, train
 from serial_lora_course.models.clip import OPENAI, build_test_transform, build_train_transform
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -207,11 +203,7 @@ class ClassifierObjective(nn.Module):
 
 @dataclass(frozen=True)
 class ClassifyConfig(LabConfig):
-    """Every choice of a run, :class:`LabConfig`'s first; the defaults suit some hundred pictures.
-
-    Attributes:
-        crop: smallest share of the area that a training crop keeps.
-    """
+    """Every choice of a run; the defaults suit some hundred pictures."""
 
     rank: int = 8
     lr: float = 2e-3
@@ -220,7 +212,7 @@ class ClassifyConfig(LabConfig):
     batch_size: int = 32
     weight_decay: float = 1e-2
     dropout: float = 0.1
-    crop: float = 0.6
+    crop: float = setting(0.6, "smallest share of the area that a training crop keeps")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -258,22 +250,19 @@ def fit(
             f"{len(classifier.class_names)} classes; make it with data.class_names."
         )
     steps = config.steps(max(len(indices), 1))
-    stream = PictureStream(
+    stream = ExampleStream(
         pictures,
         indices,
-        classifier.preprocessing.for_training(config.crop),
+        OnPicture(classifier.preprocessing.for_training(config.crop)),
         seed,
         config.batch_size,
         steps,
     )
-    return train(
-        ClassifierObjective(classifier),
-        stream,
-        config.training(steps, seed=seed),
-        save_to,
-        "adapter and head",
-        progress,
-    )
+    objective, training = ClassifierObjective(classifier), config.training(steps, seed=seed)
+    history = train(objective, stream, training, save_to, "adapter and head", progress)
+    if save_to is not None:
+        Path(save_to).unlink(missing_ok=True)
+    return history
 
 
 @torch.no_grad()
@@ -284,7 +273,7 @@ def encode(
     classifier.eval()
     device = classifier.head.weight.device
     loader = DataLoader(
-        Prepared(pictures, classifier.preprocessing.for_test()), batch_size=batch_size
+        Transformed(pictures, OnPicture(classifier.preprocessing.for_test())), batch_size=batch_size
     )
     features, labels = [], []
     with plain_worker_errors():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -22,6 +22,7 @@ from filelock import FileLock
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.labs.methods import METHODS
+from serial_lora_course.labs.processes import is_first_process
 
 LOCK_SECONDS = 60
 
@@ -84,6 +85,11 @@ def run_key(*parts: object) -> str:
     """The key of task, scale, data set, method, amount, seed, rank and settings."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def with_unit(amount: int, unit: str) -> str:
+    """An amount of training data in words: "16 shots", "20%"."""
+    return f"{amount}%" if unit == "percent" else f"{amount} {unit}"
 
 
 def environment() -> dict[str, str]:
@@ -186,6 +192,41 @@ def _alone(path: Path) -> Iterator[None]:
             f"The record cannot be written to {path} ({getattr(error, 'strerror', error) or error}); "
             "free some space or choose another file with --out. Earlier records are untouched."
         ) from error
+
+
+class Kept:
+    """The records that a file holds, for runs to be looked up in and added to.
+
+    Args:
+        out: a JSONL file; None keeps nothing.
+
+    Raises:
+        SerialLoRAError: it cannot be read or written.
+    """
+
+    def __init__(self, out: Path | None) -> None:
+        self.out = out
+        if out is not None and is_first_process():
+            require_writable(out)
+        self.known = {record.key: record for record in (read_records(out) if out else [])}
+
+    def or_run(self, key: str, run: Callable[..., Record]) -> tuple[Record, bool]:
+        """The record of this key, run and written if it is not there yet; and whether it is new.
+
+        Args:
+            run: called with ``save_to``, the file for the state of an unfinished run, which is
+                deleted when the record is written.
+        """
+        if key in self.known:
+            return self.known[key], False
+        if self.out is None:
+            return run(save_to=None), True
+        unfinished = self.out.with_name(f"{self.out.stem}-unfinished-{key}.pt")
+        record = run(save_to=unfinished)
+        if is_first_process():
+            append_record(self.out, record)
+            unfinished.unlink(missing_ok=True)
+        return record, True
 
 
 def shipped_records(name: str) -> list[Record]:

@@ -1,7 +1,5 @@
 """The SAM lab: segmentation of boxed objects, measured by Dice.
 
-    records = run_lab(["food"], ["lora", "serial_lora"], percent=[100], seeds=[1, 2, 3])
-
 Only the image encoder is adapted; prompt encoder and mask decoder stay as they are, so every
 object comes with a box that says which one is meant. `Sam.forward` and `SamPredictor` switch
 gradients off, so the forward pass is written out here, of SAM's own parts: `prepare` for what
@@ -11,84 +9,54 @@ back to the picture's own pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from PIL import Image
 from segment_anything.modeling import Sam
-from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from serial_lora.attention import find_attention_sites
-from serial_lora.counting import count_parameters
 from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import check_fit
 from serial_lora.metrics import dice, dice_ce, iou
-from serial_lora_course.data.registry import load_segmentation
+from serial_lora_course.data.registry import dataset_names, load_segmentation
 from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import SegmentationData, SegmentationExample
-from serial_lora_course.labs.memory import saved_activation_bytes
-from serial_lora_course.labs.methods import Method
-from serial_lora_course.labs.records import Record, environment
-from serial_lora_course.labs.runs import (
-    LabConfig,
-    Plan,
-    adapted,
-    changed_config,
-    check_choices,
-    check_subsets,
-    chosen_methods,
-    is_first_process,
-    lab_device,
-    loader_workers,
-    run_plan,
-    run_settings,
-    several,
-)
-from serial_lora_course.labs.training import (
-    ExampleStream,
-    TrainingConfig,
-    plain_worker_errors,
-    process_state,
-    train,
-)
+from serial_lora_course.labs.config import LabConfig, check_share, setting
+from serial_lora_course.labs.lab import Lab
+from serial_lora_course.labs.processes import loader_workers, plain_worker_errors
+from serial_lora_course.labs.report import Report, activations, measure_column
+from serial_lora_course.labs.sam_inputs import PreparedExample, prepare, to_input_frame
+from serial_lora_course.labs.training import ExampleStream, Transformed
 from serial_lora_course.models.sam import SamBackbone, load_sam
 
 
 @dataclass(frozen=True)
 class SamLabConfig(LabConfig):
-    """Every choice of a run, :class:`LabConfig`'s first; the defaults are the paper's.
+    """Every choice of a run; the defaults are the paper's.
 
-    What the paper does not state (batch, decay, dropout, loss) is Sam_LoRA's.
-
-    Attributes:
-        jitter: standard deviation of a training box's edges, as a fraction of the box's sides, the
-            tenth that SAM itself was trained with (Kirillov et al. 2023, appendix A); never more
-            than twice that. Boxes are exact when the model is measured.
-        gradient_checkpointing: keep only each block's input for the backward pass and compute the
-            block again there: the same gradients, slower, in a fraction of the memory.
+    What the paper does not state (batch, decay, dropout, loss) is Sam_LoRA's. ``jitter`` is the
+    tenth that SAM itself was trained with (Kirillov et al. 2023, appendix A); an edge never moves
+    by more than twice that, and boxes are exact when the model is measured.
     """
 
     rank: int = 64
     lr: float = 1e-4
     epochs: int = 5
-    jitter: float = 0.1
-    gradient_checkpointing: bool = True
+    jitter: float = setting(
+        0.1, "standard deviation of a training box's edges, as a share of its sides"
+    )
+    gradient_checkpointing: bool = setting(True, "less memory, slower steps, the same gradients")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.jitter < 0.25:
-            raise SerialLoRAError(
-                f"jitter is a fraction of a box's sides, from 0 to below 0.25, not {self.jitter}."
-            )
+        check_share(self, "jitter", below=0.25)
 
 
 PAPER = SamLabConfig()
@@ -105,96 +73,6 @@ TINY = SamLabConfig(
     gradient_checkpointing=False,
     precision="bf16",
 )
-CONFIGS = {"tiny": TINY, "paper": PAPER}
-
-# ------------------------------------------------------------------------ a picture's way in
-
-
-class PreparedExample(NamedTuple):
-    """An example in the model's input frame: the picture scaled until its longer side fits.
-
-    Attributes:
-        picture: uint8, (3, h, w); not yet normalised and padded, as `Sam.forward` takes it.
-        boxes: float32, (N, 4): x0, y0, x1, y1 at pixel edges of ``picture``.
-        truth: bool, (N, h, w).
-        original_size: (height, width) before scaling.
-    """
-
-    picture: Tensor
-    boxes: Tensor
-    truth: Tensor
-    original_size: tuple[int, int]
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(h, w): the part of the square input that is not padding."""
-        return tuple(self.picture.shape[-2:])
-
-
-def prepare(example: SegmentationExample, image_size: int, jitter: float = 0.0) -> PreparedExample:
-    """Scale a picture, its boxes and its masks to the model's input frame.
-
-    Args:
-        image_size: side of the square that the model sees.
-        jitter: as in :class:`SamLabConfig`; drawn from torch's generator.
-    """
-    original_size = example.masks.shape[-2:]
-    boxes = torch.as_tensor(example.boxes, dtype=torch.float32)
-    if jitter:
-        boxes = jittered(boxes, jitter, original_size)
-    picture, boxes = to_input_frame(example.picture, boxes, image_size)
-    truth = resize_masks(torch.as_tensor(example.masks), tuple(picture.shape[-2:]))
-    return PreparedExample(picture, boxes, truth, tuple(original_size))
-
-
-def to_input_frame(
-    picture: Image.Image, boxes: Tensor | np.ndarray, image_size: int
-) -> tuple[Tensor, Tensor]:
-    """Picture (3, h, w), uint8, and boxes (N, 4), float32, as SAM's own predictor scales them.
-
-    Raises:
-        SerialLoRAError: the picture is so narrow that nothing would be left of its shorter side.
-    """
-    resize = ResizeLongestSide(image_size)
-    pixels = np.asarray(picture.convert("RGB"))  # (H, W, 3)
-    if not min(resize.get_preprocess_shape(*pixels.shape[:2], image_size)):
-        width, height = picture.size
-        raise SerialLoRAError(
-            f"A picture of {width} x {height} pixels is too narrow for a model that sees "
-            f"{image_size} x {image_size}; crop it."
-        )
-    scaled = torch.from_numpy(resize.apply_image(pixels)).permute(2, 0, 1).contiguous()
-    boxes = resize.apply_boxes(np.asarray(boxes, np.float32), pixels.shape[:2])
-    return scaled, torch.as_tensor(boxes, dtype=torch.float32)
-
-
-def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks (N, H, W) at another size: a pixel belongs to the object if half of it does.
-
-    An object too small for that keeps the pixels of which it covers most, as an empty mask would
-    teach that its box holds nothing.
-    """
-    if masks.shape[-2:] == size:
-        return masks
-    coverage = F.interpolate(
-        masks[:, None].float(), size, mode="bilinear", align_corners=False, antialias=True
-    )[:, 0]
-    enough = coverage.amax((-2, -1), keepdim=True).clamp(max=0.5)
-    return (coverage >= enough) & (coverage > 0)
-
-
-def jittered(boxes: Tensor, amount: float, size: tuple[int, int]) -> Tensor:
-    """Boxes (N, 4) with each edge moved at random, inside a picture of (height, width).
-
-    An edge moves by a normal deviate of ``amount`` times the box's side, at most twice that, so
-    a box with ``amount`` below a quarter stays a box.
-    """
-    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)  # width, height, width, height
-    moves = (torch.randn(boxes.shape) * amount).clamp(-2 * amount, 2 * amount)
-    height, width = size
-    limit = torch.tensor([width, height, width, height], dtype=boxes.dtype)
-    return torch.minimum((boxes + moves * sides).clamp(min=0), limit)
-
 
 # ---------------------------------------------------------------------------- the forward pass
 
@@ -259,6 +137,7 @@ class SamObjective(nn.Module):
     def __init__(self, model: Sam, gradient_checkpointing: bool = False) -> None:
         super().__init__()
         self.model, self.gradient_checkpointing = model, gradient_checkpointing
+        self.checkpointed = list(model.image_encoder.blocks) if gradient_checkpointing else []
 
     def forward(self, batch: Sequence[PreparedExample]) -> Tensor:
         predicted = predict_logits(self.model, batch, self.gradient_checkpointing)
@@ -358,22 +237,8 @@ MEASURES = ("dice", "one_minus_dice", "dice_ce", "iou")
 BOX_MEASURES = ("box_dice", "box_iou")
 
 
-class Prepared(Dataset):
-    """Examples beside themselves in the model's input frame: (prepared, example)."""
-
-    def __init__(self, examples: Sequence[SegmentationExample], image_size: int) -> None:
-        self.examples, self.image_size = examples, image_size
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> tuple[PreparedExample, SegmentationExample]:
-        example = self.examples[index]
-        return prepare(example, self.image_size), example
-
-
 @torch.no_grad()
-def evaluate(
+def picture_scores(
     backbone: SamBackbone, data: SegmentationData, batch_size: int | None = None
 ) -> list[PictureScore]:
     """One score for each test picture, in the data's order; boxes are exact.
@@ -383,7 +248,7 @@ def evaluate(
     """
     model = backbone.model.eval()
     loader = DataLoader(
-        Prepared(data.test, model.image_encoder.img_size),
+        Transformed(data.test, partial(_beside, image_size=model.image_encoder.img_size)),
         batch_size=batch_size or (16 if backbone.scale == "tiny" else 1),
         num_workers=loader_workers(backbone.scale),
         collate_fn=list,
@@ -391,7 +256,7 @@ def evaluate(
     scores = []
     with plain_worker_errors():
         for batch in loader:
-            on_device = [to_device(prepared, model.device) for prepared, _ in batch]
+            on_device = send_to_device([prepared for prepared, _ in batch], model.device)
             for logits, (prepared, example) in zip(
                 predict_logits(model, on_device), batch, strict=True
             ):
@@ -400,10 +265,11 @@ def evaluate(
     return scores
 
 
-def to_device(prepared: PreparedExample, device: torch.device) -> PreparedExample:
-    """The same example with its tensors on another device."""
-    moved = (part.to(device) if isinstance(part, Tensor) else part for part in prepared)
-    return PreparedExample(*moved)
+def _beside(
+    example: SegmentationExample, image_size: int
+) -> tuple[PreparedExample, SegmentationExample]:
+    """An example in the model's input frame, and as it is."""
+    return prepare(example, image_size), example
 
 
 def _score(model: Sam, logits: Tensor, example: SegmentationExample) -> PictureScore:
@@ -439,194 +305,80 @@ def mean_scores(scores: Sequence[PictureScore]) -> dict[str, float]:
     }
 
 
-def base_measures(backbone: SamBackbone, data: SegmentationData) -> dict[str, float]:
-    """What the unadapted model reaches (``base_dice`` ...), and what filling the box does."""
-    means = mean_scores(evaluate(backbone, data))
-    return {f"base_{name}": means[name] for name in MEASURES} | {
-        name: means[name] for name in BOX_MEASURES
-    }
-
-
 # ------------------------------------------------------------------------------------- the lab
 
 
-def training_stream(
-    data: SegmentationData, indices: Sequence[int], image_size: int, config: SamLabConfig, seed: int
-) -> ExampleStream:
-    """The prepared training examples of a run, boxes jittered, in a seeded order."""
-    return ExampleStream(
-        data.train,
-        indices,
-        partial(prepare, image_size=image_size, jitter=config.jitter),
-        seed,
-        config.batch_size,
-        config.steps(len(indices)),
-        collate=list,
+class SamLab(Lab):
+    """Segmentation of boxed objects; the amount is a share of the training pictures."""
+
+    name, unit, amount = "sam", "percent", 100
+    configs = {"tiny": TINY, "paper": PAPER}
+    help = {
+        "scale": "tiny (drawings on photographs, CPU) or paper (ViT-B, GPU)",
+        "weights": "a checkpoint of the model",
+        "pictures": "folder for the best, median and worst picture of each new run",
+    }
+    report = Report(
+        title="SAM segmentation of boxed objects",
+        result=lambda record: (
+            f"Dice {record.measures['dice']:.3f} (not adapted {record.measures['base_dice']:.3f}, "
+            f"box filled in {record.measures['box_dice']:.3f})"
+        ),
+        columns=(
+            measure_column("Dice", "dice", spread=True),
+            measure_column("1-Dice", "dice", complement=True),
+            measure_column("DiceCE", "dice_ce"),
+            measure_column("IoU", "iou"),
+        ),
+        paper=("Table IV", "{:.4f}"),
+        baselines=(("box filled in", "box_"), ("not adapted", "base_")),
+        caption="Dice and IoU: higher is better. 1-Dice and DiceCE: lower is better, as in the "
+        "paper's Table IV.",
+        closing=activations,
     )
 
+    @staticmethod
+    def datasets(scale: str) -> Sequence[str]:
+        return dataset_names("segmentation", scale)
 
-def activation_bytes(objective: SamObjective, stream: ExampleStream, config: TrainingConfig) -> int:
-    """Bytes that the first batch of a run keeps between its forward and its backward pass.
+    @staticmethod
+    def load_data(name: str, scale: str, root: Path | None) -> SegmentationData:
+        return load_segmentation(name, scale, root)
 
-    A batch is what one process computes at once, the whole of it or the part that accumulation
-    and other processes leave. With gradient checkpointing, what one block computes anew comes on
-    top of that.
-    """
-    model = objective.model
-    device = model.device
-    pictures = stream.batch_size // (config.accumulation * process_state().num_processes)
-    batch = [to_device(stream[position], device) for position in range(pictures)]
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    @staticmethod
+    def load_backbone(config: LabConfig, scale: str, weights: str | Path | None) -> SamBackbone:
+        return load_sam(scale, weights)
 
-    def forward() -> None:
-        with autocast:
-            objective(batch)
+    @staticmethod
+    def indices(data: SegmentationData, amount: int, seed: int) -> list[int]:
+        return training_subset(data, amount, seed)
 
-    blocks = model.image_encoder.blocks if objective.gradient_checkpointing else ()
-    objective.train()  # dropout keeps its masks
-    try:
-        return saved_activation_bytes(forward, model, blocks)
-    finally:
-        objective.eval()
+    def objective(self) -> SamObjective:
+        return SamObjective(self.backbone.model, self.config.gradient_checkpointing)
 
-
-def run_one(
-    backbone: SamBackbone,
-    data: SegmentationData,
-    method: Method,
-    percent: int,
-    seed: int,
-    config: SamLabConfig,
-    base: dict[str, float] | None = None,
-    save_to: Path | None = None,
-    progress: bool | None = None,
-    keep_adapter: bool = False,
-    pictures: Path | None = None,
-) -> Record:
-    """Adapt, measure, and (unless ``keep_adapter``) leave the backbone as it was.
-
-    Args:
-        percent: share of the training pictures.
-        base: what :func:`base_measures` gave for these data, if that is known already.
-        pictures: folder for a figure of the best, the median and the worst test picture.
-
-    Raises:
-        SerialLoRAError: a setting that does not fit this model or these data.
-    """
-    model = backbone.model
-    base = base or base_measures(backbone, data)
-    indices = training_subset(data, percent, seed)
-    stream = training_stream(data, indices, model.image_encoder.img_size, config, seed)
-    training = config.training(stream.steps, method.ratio, seed)
-    adapter = method.config(config.rank, scale=config.scale_factor, dropout=config.dropout)
-    with adapted(model, adapter, seed, keep_adapter):
-        objective = SamObjective(model, config.gradient_checkpointing)
-        kept = activation_bytes(objective, stream, training)
-        description = f"{data.name} · {method.label} · {percent}% · seed {seed}"
-        history = train(
-            objective,
-            stream,
-            training,
-            save_to,
-            description,
-            progress,
-            loader_workers(backbone.scale),
-        )
-        count = count_parameters(model)
-        scores = evaluate(backbone, data)
-        if pictures is not None and is_first_process():
-            from serial_lora_course.labs.pictures import save_run
-            from serial_lora_course.labs.sam_pictures import plot_run
-
-            name = f"{data.name}-{percent}-{method.name}-{seed}.png"
-            save_run(plot_run(backbone, data, scores, method.label), pictures / name)
-    reached = mean_scores(scores)
-    return Record(
-        task="sam",
-        scale=data.scale,
-        dataset=data.name,
-        method=method.name,
-        amount=percent,
-        unit="percent",
-        seed=seed,
-        rank=adapter.rank,
-        measures={**{name: reached[name] for name in MEASURES}, **base, "loss": history.losses[-1]},
-        sizes={
-            "parameters": count.adapter,
-            "bytes": count.adapter_bytes,
-            "activation_bytes": kept,
-            "peak_memory": history.peak_memory,
-            "steps": stream.steps,
-            "training_pictures": len(indices),
-        },
-        seconds=round(history.seconds, 2),
-        settings=run_settings(backbone, data, config),
-        environment=environment(),
-    )
-
-
-def run_lab(
-    datasets: Sequence[str],
-    methods: Sequence[str] = ("lora", "serial_lora"),
-    percent: Sequence[int] = (100,),
-    seeds: Sequence[int] = (1, 2, 3),
-    scale: str = "tiny",
-    out: Path | None = None,
-    root: Path | None = None,
-    weights: str | Path | None = "default",
-    progress: bool | None = None,
-    on_record: Callable[[Record, bool], None] | None = None,
-    pictures: Path | None = None,
-    **changes: object,
-) -> list[Record]:
-    """Run every combination that ``out`` does not hold yet; all records, old ones included.
-
-    Args:
-        percent: shares of the training pictures, each a part of the larger ones.
-        out: JSONL file of records; None keeps them in memory only.
-        pictures: as in :func:`run_one`, a figure for each run that is new.
-        changes: settings of :class:`SamLabConfig` that differ from the scale's own.
-        on_record: called with each record and whether it is new.
-
-    Raises:
-        SerialLoRAError: an unknown data set, method or setting; nothing has been run then.
-    """
-    config = lab_config(scale, **changes)
-    datasets, methods, percent, seeds = map(several, (datasets, methods, percent, seeds))
-    chosen = chosen_methods(methods, config.rank)
-    check_choices(datasets=datasets, methods=methods, percent=percent, seeds=seeds)
-    sets = [load_segmentation(name, scale, root) for name in datasets]
-    backbone = load_sam(scale, weights)
-    sites = find_attention_sites(backbone.model)
-    for method in chosen:
-        check_fit(backbone.model, sites, method.config(config.rank))
-    check_subsets(sets, percent, seeds, config)
-    backbone.model.to(lab_device())
-
-    def run(data, method, share, seed, base, unfinished) -> Record:
-        return run_one(
-            backbone,
-            data,
-            method,
-            share,
+    def stream(self, indices: Sequence[int], seed: int) -> ExampleStream:
+        """The prepared training examples of a run, boxes jittered, in a seeded order."""
+        side = self.backbone.model.image_encoder.img_size
+        return ExampleStream(
+            self.data.train,
+            indices,
+            partial(prepare, image_size=side, jitter=self.config.jitter),
             seed,
-            config,
-            base,
-            unfinished,
-            progress,
-            pictures=pictures,
+            self.config.batch_size,
+            self.config.steps(len(indices)),
+            collate=list,
         )
 
-    return run_plan(
-        Plan("sam", sets, chosen, percent, seeds, config.rank),
-        settings=lambda data: run_settings(backbone, data, config),
-        measure_base=lambda data: base_measures(backbone, data),
-        run=run,
-        out=out,
-        on_record=on_record,
-    )
+    def measure(self) -> tuple[dict[str, float], list[PictureScore]]:
+        scores = picture_scores(self.backbone, self.data)
+        means = mean_scores(scores)
+        return {name: means[name] for name in MEASURES}, scores
+
+    def measure_base(self) -> dict[str, float]:
+        """What the unadapted model reaches (``base_dice`` ...), and what filling the box does."""
+        means = mean_scores(picture_scores(self.backbone, self.data))
+        base = {f"base_{name}": means[name] for name in MEASURES}
+        return base | {name: means[name] for name in BOX_MEASURES}
 
 
-def lab_config(scale: str, **changes: object) -> SamLabConfig:
-    """The scale's settings with some of them changed (None leaves a setting alone)."""
-    return changed_config(CONFIGS, scale, **changes)
+LAB = SamLab

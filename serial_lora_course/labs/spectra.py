@@ -11,122 +11,98 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pandas as pd
-from torch import nn
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import eject
 from serial_lora.spectra import WeightChange, weight_changes
-from serial_lora_course.data.registry import load_classification, load_segmentation
-from serial_lora_course.labs import clip, sam
 from serial_lora_course.labs.change_tables import claim_table
+from serial_lora_course.labs.lab import Lab, run_one
 from serial_lora_course.labs.methods import get_method
-from serial_lora_course.labs.records import Record, environment, require_writable
-from serial_lora_course.labs.runs import Plan, lab_device, run_plan
-from serial_lora_course.models.clip import load_clip
-from serial_lora_course.models.sam import load_sam
+from serial_lora_course.labs.processes import process_state
+from serial_lora_course.labs.records import Kept, Record, environment, run_key
+from serial_lora_course.labs.registry import get_lab
 
 PAIRS = {"serial_lora": "lora", "serial_lora_plus": "lora_plus"}
 """Each serial method and the LoRA that the paper's Fig. 3 sets beside it."""
+DATASETS = {"clip": "symbols", "sam": "food"}
+"""The labs whose models are looked into, and what they are adapted to."""
 PLACE = ("tower", "block", "projection")
 DIGITS = 5
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A tiny model and the task that it is adapted to.
+    """A lab on one data set, and how much of it trains, in the lab's unit."""
 
-    Attributes:
-        lab: "clip" or "sam".
-        name: of the data set, as the lab knows it.
-        amount: how much of it trains, in the lab's unit (shots or percent).
-        settings: every other choice of the lab.
-        run: (method, seed) -> the lab's record; the adapter stays in the model.
-    """
-
-    scale: ClassVar[str] = "tiny"
-    lab: str
-    model: nn.Module
-    name: str
+    lab: Lab
     amount: int
-    rank: int
-    settings: dict
-    run: Callable[[Any, int], Record]
 
     def learn(self, method: str, seed: int) -> tuple[Record, list[WeightChange]]:
         """Train one adapter, look at it, and leave the model as it was."""
-        record = self.run(get_method(method), seed)
-        changes = weight_changes(self.model)
-        eject(self.model)
+        record = run_one(
+            self.lab, get_method(method), self.amount, seed, progress=False, keep_adapter=True
+        )
+        changes = weight_changes(self.lab.backbone.model)
+        eject(self.lab.backbone.model)
         return record, changes
 
+    def settings(self, serial: str) -> dict[str, Any]:
+        """What a record's key covers beside data set, method, amount, seed and rank."""
+        own = {"lab": self.lab.name, "against": "LoRA at the same rank"}
+        return own | self.lab.settings(get_method(serial))
 
-def clip_subject(dataset: str = "symbols", shots: int = 16, **changes: object) -> Subject:
-    """The tiny CLIP, adapted to a data set of the CLIP lab; ``changes`` are of its settings."""
-    config, backbone = clip.lab_config("tiny", **changes), load_clip("tiny")
-    data = load_classification(dataset)
-    backbone.model.to(lab_device())
-    base = clip.zero_shot(backbone, data)
-
-    def run(method: Any, seed: int) -> Record:
-        return clip.run_one(
-            backbone, data, method, shots, seed, config, base, progress=False, keep_adapter=True
-        )
-
-    settings = clip.run_settings(backbone, data, config)
-    return Subject("clip", backbone.model, dataset, shots, config.rank, settings, run)
+    def key(self, serial: str, seed: int) -> str:
+        """The key that the record of a pair will have."""
+        run = (self.lab.data.scale, self.lab.data.name, serial, self.amount, seed)
+        rank = get_method(serial).rank(self.lab.config.rank)
+        return run_key("spectra", *run, rank, self.settings(serial))
 
 
-def sam_subject(dataset: str = "food", percent: int = 100, **changes: object) -> Subject:
-    """The tiny SAM, adapted to a data set of the SAM lab; ``changes`` are of its settings."""
-    config, backbone = sam.lab_config("tiny", **changes), load_sam("tiny")
-    data = load_segmentation(dataset)
-    backbone.model.to(lab_device())
-    base = sam.base_measures(backbone, data)
-
-    def run(method: Any, seed: int) -> Record:
-        return sam.run_one(
-            backbone, data, method, percent, seed, config, base, progress=False, keep_adapter=True
-        )
-
-    settings = sam.run_settings(backbone, data, config)
-    return Subject("sam", backbone.model, dataset, percent, config.rank, settings, run)
+def make_subject(
+    lab: str, dataset: str | None = None, amount: int | None = None, **changes: object
+) -> Subject:
+    """A tiny model, adapted to a data set of its lab; ``changes`` are of the lab's settings."""
+    kind = get_lab(lab)
+    config = kind.configured("tiny", **changes)
+    data = kind.load_data(dataset or DATASETS[lab], "tiny", None)
+    backbone = kind.load_backbone(config, "tiny", "default")
+    backbone.model.to(process_state().device)
+    return Subject(kind(backbone, data, config), amount or kind.amount)
 
 
-SUBJECTS = {"clip": clip_subject, "sam": sam_subject}
+def run_pair(subject: Subject, serial: str, seed: int, save_to: Path | None = None) -> Record:
+    """Train a serial method and its LoRA with one seed; the record of what they learned.
 
-
-def run_pair(subject: Subject, serial: str, seed: int) -> Record:
-    """Train a serial method and its LoRA with one seed; the record of what they learned."""
+    A pair that is interrupted begins anew, so that nothing goes to ``save_to``.
+    """
     theirs, lora = subject.learn(PAIRS[serial], seed)
     ours, own = subject.learn(serial, seed)
     return Record(
         task="spectra",
-        scale=subject.scale,
-        dataset=subject.name,
+        scale=ours.scale,
+        dataset=ours.dataset,
         method=serial,
         amount=subject.amount,
-        unit="shots" if subject.lab == "clip" else "percent",
+        unit=ours.unit,
         seed=seed,
-        rank=subject.rank,
+        rank=ours.rank,
         measures=_flat(claim_table(lora, own)),
         sizes={
             "parameters": ours.sizes["parameters"],
             "parameters_lora": theirs.sizes["parameters"],
         },
         seconds=round(ours.seconds + theirs.seconds, 2),
-        settings=_settings(subject),
+        settings=subject.settings(serial),
         environment=environment(),
+        command=" ".join(["python -m serial_lora_course.labs.spectra", *sys.argv[1:]]),
     )
-
-
-def _settings(subject: Subject) -> dict:
-    return {"lab": subject.lab, "against": "LoRA at the same rank"} | subject.settings
 
 
 def _flat(table: pd.DataFrame) -> dict[str, float]:
@@ -170,25 +146,22 @@ def run_all(subjects: Iterable[Subject], seeds: Iterable[int], out: Path) -> lis
     Raises:
         SerialLoRAError: ``out`` cannot be read or written; nothing has been run then.
     """
-    require_writable(out)  # before the first subject is made, which takes a while
-    seeds, methods, records = list(seeds), [get_method(name) for name in PAIRS], []
+    kept, seeds, records = Kept(out), list(seeds), []
     for subject in subjects:
-        records += run_plan(
-            Plan("spectra", [subject], methods, [subject.amount], seeds, subject.rank),
-            settings=_settings,
-            measure_base=lambda subject: None,  # each subject knows its own already
-            run=lambda subject, method, amount, seed, *_: run_pair(subject, method.name, seed),
-            out=out,
-            on_record=lambda record, is_new: print(_line(record), flush=True),
-        )
+        for seed in seeds:
+            for serial in PAIRS:
+                pair = partial(run_pair, subject, serial, seed)
+                record, _ = kept.or_run(subject.key(serial, seed), pair)
+                print(_line(record), flush=True)
+                records.append(record)
     return records
 
 
 def _line(record: Record) -> str:
     frame = claim_frame([record])
     means = frame[["between", "change_between", "effective_rank_lora", "effective_rank_serial"]]
-    said = ", ".join(f"{name} {value:.2f}" for name, value in means.mean().items())
-    return f"{record.settings['lab']} {record.method} seed {record.seed}: {said}"
+    told = ", ".join(f"{name} {value:.2f}" for name, value in means.mean().items())
+    return f"{record.settings['lab']} {record.method} seed {record.seed}: {told}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -198,11 +171,11 @@ def main(arguments: list[str] | None = None) -> int:
         description=(__doc__ or "").partition("\n")[0],
     )
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 1 on")
-    parser.add_argument("--labs", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
+    parser.add_argument("--labs", nargs="+", choices=DATASETS, default=list(DATASETS))
     parser.add_argument("--out", type=Path, required=True, help="JSONL file of records")
     options = parser.parse_args(arguments)
     try:
-        run_all((SUBJECTS[lab]() for lab in options.labs), range(1, options.seeds + 1), options.out)
+        run_all(map(make_subject, options.labs), range(1, options.seeds + 1), options.out)
     except SerialLoRAError as error:
         print(error, file=sys.stderr)
         return 2

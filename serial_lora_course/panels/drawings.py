@@ -29,7 +29,8 @@ from serial_lora_course.figures.drawings import plot_drawings
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
 from serial_lora_course.frontend import is_static
-from serial_lora_course.labs.sd3 import CONFIGS, Sd3LabConfig, draw
+from serial_lora_course.labs.sd3 import Sd3Lab, Sd3LabConfig
+from serial_lora_course.labs.sd3_drawings import draw
 from serial_lora_course.labs.sd3_inputs import Prompts, read_prompts
 from serial_lora_course.models.judges import Judge
 from serial_lora_course.models.sd3 import Sd3Backbone
@@ -67,12 +68,12 @@ class DrawingsAtScales:
         with at_scale(backbone.model, 0.0):
             pass  # says at once what would keep it from working later
         self.backbone = backbone
-        self.config = config or CONFIGS[backbone.scale]
+        self.config = config or Sd3Lab.configs[backbone.scale]
         self._read = lru_cache(KEPT_PROMPTS)(self._read_prompt)
         self._drawn = lru_cache(KEPT_DRAWINGS)(self._draw)
 
     def find(self, prompt: str, seed: int, scale: float | None, guidance: float) -> np.ndarray:
-        """What :func:`serial_lora_course.labs.sd3.draw` draws: uint8 (side, side, 3), read-only.
+        """What :func:`serial_lora_course.labs.sd3_drawings.draw` draws: uint8 (side, side, 3), read-only.
 
         Args:
             seed: of the noise that the drawing starts from.

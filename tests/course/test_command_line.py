@@ -3,23 +3,21 @@
 import re
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course import cli
-from serial_lora_course.labs import clip as lab
-from serial_lora_course.labs import sam as sam_lab
+from serial_lora_course import cli, lab_options
+from serial_lora_course.labs import lab as labs
+from serial_lora_course.labs.clip import zero_shot_of
 from serial_lora_course.labs.records import read_records
-from serial_lora_course.labs.report import zero_shot_of
+
+QUICK = ("--min-steps", "2", "--epochs", "1")
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The labs' tiny scale with few steps per run."""
-    for each in (lab, sam_lab):
-        monkeypatch.setitem(each.CONFIGS, "tiny", replace(each.TINY, min_steps=2, epochs=1))
+    """A wide terminal."""
     monkeypatch.setenv("COLUMNS", "200")
 
 
@@ -66,6 +64,12 @@ MISTAKES = [
     (("--precision", "fp8"), "precision"),
     (("--scale", "huge"), "scale"),
     (("--weights", "no-such-file.safetensors"), "no weights file"),
+    (("--rank", "three"), "whole numbers"),
+    (("--rank", ","), "whole numbers"),
+    (("--ratio", "high"), "must be numbers"),
+    (("--ratio", "5"), "add lora_plus or"),
+    (("--ratio", "-5", "--methods", "lora_plus"), "above zero"),
+    (("--plus-lr", "1e-3,fast"), "must be numbers"),
 ]
 CLIP_MISTAKES = [
     (("--dataset", "food101"), "paper"),
@@ -73,7 +77,7 @@ CLIP_MISTAKES = [
     (("--shots", "0"), "1 or more"),
     (("--shots", "-1"), "1 or more"),
     (("--shots", "1.5"), "whole numbers"),
-    (("--prompt", "poetic"), "prompt style"),
+    (("--prompt", "poetic"), "prompt"),
     (("--model-name", "no-such-model"), "no model"),
     (("--model-name", "ViT-B-16"), "QuickGELU"),
 ]
@@ -161,7 +165,7 @@ def test_data_that_were_not_fetched_are_told(run, tmp_path):
 def test_a_lab_prints_a_table_and_keeps_records(run, quick, tmp_path, monkeypatch):
     out = tmp_path / "runs" / "records.jsonl"
     arguments = ("--dataset", "food", "--methods", "lora, serial_lora", "--shots", "1")
-    arguments = ("lab", "clip", *arguments, "--seeds", "2", "--out", str(out))
+    arguments = ("lab", "clip", *arguments, "--seeds", "2", *QUICK, "--out", str(out))
     code, printed, _ = run(*arguments)
     assert code == 0
     records = read_records(out)
@@ -185,10 +189,15 @@ def test_a_lab_prints_a_table_and_keeps_records(run, quick, tmp_path, monkeypatc
     assert f"{zero_shot_of(serial):.1%}" in rows[1]
     assert f"Records: {out}" in printed
 
+    command = (
+        "serial-lora lab clip --dataset food --methods 'lora, serial_lora' --shots 1 --seeds 2"
+    )
+    assert {r.command for r in records} == {f"{command} --epochs 1 --min-steps 2"}
+
     def must_not_run(*_, **__):
         raise AssertionError("a finished record was run again")
 
-    monkeypatch.setattr(lab, "run_one", must_not_run)
+    monkeypatch.setattr(labs, "train", must_not_run)
     code, again, _ = run(*arguments)
     assert code == 0 and again.count("already in the records") == 4
     assert read_records(out) == records
@@ -196,7 +205,17 @@ def test_a_lab_prints_a_table_and_keeps_records(run, quick, tmp_path, monkeypatc
 
 def test_the_sam_lab_prints_every_measure_and_keeps_records(run, quick, tmp_path):
     out = tmp_path / "records.jsonl"
-    arguments = ("--dataset", "lines", "--percent", "4,5", "--seeds", "1", "--out", str(out))
+    arguments = (
+        "--dataset",
+        "lines",
+        "--percent",
+        "4,5",
+        "--seeds",
+        "1",
+        *QUICK,
+        "--out",
+        str(out),
+    )
     code, printed, _ = run("lab", "sam", *arguments, "--pictures", str(tmp_path / "pictures"))
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
         "lines-4-lora-1.png",
@@ -233,23 +252,17 @@ def test_the_sam_lab_prints_every_measure_and_keeps_records(run, quick, tmp_path
     assert f"Activations kept for a backward pass: {told}." in printed
 
 
-def test_short_classes_are_told(run, quick, tmp_path):
-    folder = folder_with(tmp_path, "few")
-    code, printed, _ = run(
-        "lab",
-        "clip",
-        "--dataset",
-        str(folder),
-        "--methods",
-        "serial_lora",
-        "--shots",
-        "4",
-        "--seeds",
-        "1",
-        "--out",
-        str(tmp_path / "r.jsonl"),
-    )
+def test_short_classes_are_told_and_lists_are_swept(run, quick, tmp_path):
+    folder, out = folder_with(tmp_path, "few"), tmp_path / "r.jsonl"
+    options = "--methods serial_lora_plus --shots 4 --seeds 1 --plus-lr 1e-3 --ratio 1,2.5".split()
+    options += ["--dataset", str(folder), "--rank", "4, 8", *QUICK, "--towers", "image"]
+    code, printed, _ = run("lab", "clip", *options, "--out", str(out))
     assert code == 0 and "2 of the classes have fewer pictures" in printed
+    found = [(r.rank, r.ratio, r.lr, r.settings["towers"]) for r in read_records(out)]
+    assert found == [(rank, ratio, 1e-3, ["image"]) for rank in (4, 8) for ratio in (1, 2.5)]
+    for settings in ("CLIPLabConfig(rank=4,", "CLIPLabConfig(rank=8,"):
+        assert f"Settings: {settings}" in printed
+    assert "(rank 8, ratio 2.5)" in printed
 
 
 @pytest.mark.parametrize(
@@ -260,18 +273,17 @@ def test_all_stands_for_all_data_sets_and_methods(run, monkeypatch, name, option
     from serial_lora_course.data.registry import dataset_names
     from serial_lora_course.labs.methods import METHODS
 
-    each, task = {"clip": (lab, "classification"), "sam": (sam_lab, "segmentation")}[name]
-    asked = {}
+    task, asked = {"clip": "classification", "sam": "segmentation"}[name], []
 
-    def looks(**options):
-        asked.update(options)
+    def looks(*arguments, **_):
+        asked.extend(arguments[1:5])
         raise SerialLoRAError("Enough seen.")
 
-    monkeypatch.setattr(each, "run_lab", looks)
-    said = ",".join(map(str, amounts))
-    run("lab", name, "--dataset", "all", "--methods", "all", f"--{option}", said, "--seeds", "3")
-    assert asked["datasets"] == list(dataset_names(task)) and asked["methods"] == list(METHODS)
-    assert asked[option] == amounts and list(asked["seeds"]) == [1, 2, 3]
+    monkeypatch.setattr(lab_options, "run_lab", looks)
+    several = ",".join(map(str, amounts))
+    run("lab", name, "--dataset", "all", "--methods", "all", f"--{option}", several, "--seeds", "3")
+    assert asked[:3] == [list(dataset_names(task)), list(METHODS), amounts]
+    assert list(asked[3]) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])

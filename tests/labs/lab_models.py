@@ -16,7 +16,7 @@ from torch import Tensor
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.injection import inject
 from serial_lora_course.labs.clip import CLIPObjective
-from serial_lora_course.labs.training import PictureStream
+from serial_lora_course.labs.training import ExampleStream, OnPicture
 
 VISION = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
@@ -91,9 +91,10 @@ def noisy(picture: Tensor) -> Tensor:
     return picture + 0.1 * torch.randn(picture.shape)
 
 
-def stream(steps: int, batch_size: int = 4, seed: int = 3, transform=noisy) -> PictureStream:
+def stream(steps: int, batch_size: int = 4, seed: int = 3, transform=noisy) -> ExampleStream:
     pictures = labelled_pictures()
-    return PictureStream(pictures, range(len(pictures)), transform, seed, batch_size, steps)
+    transform = OnPicture(transform)
+    return ExampleStream(pictures, range(len(pictures)), transform, seed, batch_size, steps)
 
 
 def trained_tensors(module: torch.nn.Module) -> dict[str, Tensor]:

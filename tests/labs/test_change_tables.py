@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, inject
+from serial_lora import LoRAConfig, SerialLoRAConfig, inject
 from serial_lora.errors import SerialLoRAError
 from serial_lora.spectra import (
     ADAPTED,
@@ -18,15 +18,26 @@ from serial_lora.spectra import (
     share_along_base,
     weight_changes,
 )
-from serial_lora_course.labs import sam
+from serial_lora_course.labs import spectra
 from serial_lora_course.labs.change_tables import (
     claim_table,
     share_between,
     spectra_frame,
     spectra_table,
 )
-from serial_lora_course.labs.records import Record, read_records
-from serial_lora_course.labs.spectra import PAIRS, SUBJECTS, Subject, claim_frame, main, run_all
+from serial_lora_course.labs.records import read_records, shipped_records
+from serial_lora_course.labs.registry import get_lab
+from serial_lora_course.labs.spectra import (
+    DATASETS,
+    PAIRS,
+    Subject,
+    claim_frame,
+    main,
+    make_subject,
+    run_all,
+)
+from tests.labs.lab_models import calls, state_of, unchanged
+from tests.labs.small_labs import small_lab
 from tests.library.tiny_models import TINY, fill_adapters
 
 
@@ -178,45 +189,23 @@ def test_claims_need_one_base():
 # --- the command that makes the records ------------------------------------------------------
 
 
-def pretend_subject(runs: list, rank: int = 2) -> Subject:
-    """A subject whose adapters are random: what is tested is what happens around training."""
-    torch.manual_seed(0)
-    model = sam_encoder()
-
-    def run(method, seed: int) -> Record:
-        runs.append((method.name, seed))
-        torch.manual_seed(seed)  # as the labs do: it decides A
-        trained(model, method.config(rank))
-        return Record(
-            "sam",
-            "tiny",
-            "drawings",
-            method.name,
-            20,
-            "percent",
-            seed,
-            rank,
-            measures={"dice": 0.5},
-            sizes={"parameters": sum(p.numel() for p in adapter_parameters(model))},
-            seconds=1.0,
-        )
-
-    return Subject("sam", model, "drawings", 20, rank, {"lr": 0.1, "plus_lr": None}, run)
+@pytest.fixture
+def subject(monkeypatch, tmp_path):
+    """A small SAM and its lab."""
+    small = small_lab("sam", monkeypatch, tmp_path / "models")
+    return Subject(small.lab(), small.amounts[0])
 
 
-def test_records_hold_what_was_measured(tmp_path, capsys):
-    runs = []
-    subject = pretend_subject(runs)
-    state = {name: value.clone() for name, value in subject.model.state_dict().items()}
+def test_records_hold_what_was_measured(subject, tmp_path, monkeypatch, capsys):
+    runs, model = calls(monkeypatch, spectra, "run_one"), subject.lab.backbone.model
+    state = state_of(model)
     records = run_all([subject], [1, 2], tmp_path / "spectra.jsonl")
-    assert runs == [
+    assert [(arguments[1].name, arguments[3]) for arguments, _ in runs] == [
         (method, seed)
         for seed in (1, 2)
         for method in ("lora", "serial_lora", "lora_plus", "serial_lora_plus")
     ]
-    after = subject.model.state_dict()
-    assert after.keys() == state.keys()
-    assert all(torch.equal(value, state[name]) for name, value in after.items())
+    assert unchanged(model, state)
     assert [(r.method, r.seed) for r in records] == [
         (serial, seed) for seed in (1, 2) for serial in PAIRS
     ]
@@ -228,19 +217,27 @@ def test_records_hold_what_was_measured(tmp_path, capsys):
     assert (frame["lab"] == "sam").all() and (frame["method"] == "serial_lora").all()
     for name in table.columns[4:]:
         assert frame[name].to_numpy() == pytest.approx(table[name].to_numpy(), rel=1e-4)
-    assert records[0].sizes == {"parameters": 3 * 2 * 2 * 32, "parameters_lora": 3 * 8 * 2 * 32}
+    assert records[0].sizes == {"parameters": 3 * 2 * 4 * 16, "parameters_lora": 3 * 8 * 4 * 16}
     assert capsys.readouterr().out.count("sam serial_lora") == 4
 
 
-def test_a_pair_that_is_there_is_not_trained_again(tmp_path):
+def test_a_pair_that_is_there_is_not_trained_again(subject, tmp_path, monkeypatch):
     path = tmp_path / "spectra.jsonl"
-    first = run_all([pretend_subject([])], [1], path)
-    runs = []
-    again = run_all([pretend_subject(runs)], [1, 2], path)
-    assert again[:2] == first and {seed for _, seed in runs} == {2}
-    other = []
-    run_all([replace(pretend_subject(other), settings={"lr": 0.2})], [1], path)
-    assert len(other) == 4
+    first = run_all([subject], [1], path)
+    runs = calls(monkeypatch, spectra, "run_one")
+    again = run_all([subject], [1, 2], path)
+    assert again[:2] == first and {arguments[3] for arguments, _ in runs} == {2}
+    runs.clear()
+    subject.lab.config = replace(subject.lab.config, lr=0.02)
+    run_all([subject], [1], path)
+    assert len(runs) == 4
+
+
+def test_the_shipped_pairs_are_found_again():
+    for lab in DATASETS:
+        subject = make_subject(lab)
+        for record in (r for r in shipped_records("spectra") if r.settings["lab"] == lab):
+            assert record.key == subject.key(record.method, record.seed)
 
 
 def test_a_file_that_cannot_be_written_is_said_before_training(tmp_path, capsys):
@@ -254,10 +251,9 @@ def test_a_file_that_cannot_be_written_is_said_before_training(tmp_path, capsys)
     ("lab", "dataset", "amount", "sites"), [("clip", "symbols", 1, 10), ("sam", "food", 20, 6)]
 )
 def test_the_tiny_models_for_one_step(lab, dataset, amount, sites, tmp_path, monkeypatch):
-    monkeypatch.setattr(sam, "evaluate", lambda backbone, data: [])  # no Dice is asked for here
-    names = sam.MEASURES + sam.BOX_MEASURES
-    monkeypatch.setattr(sam, "mean_scores", lambda scores: dict.fromkeys(names, 0.0))
-    subject = SUBJECTS[lab](dataset, amount, epochs=1, min_steps=1, batch_size=2)
+    monkeypatch.setattr(get_lab(lab), "measure", lambda self: ({}, None))  # no Dice is asked for
+    monkeypatch.setattr(get_lab(lab), "measure_base", lambda self: {})
+    subject = make_subject(lab, dataset, amount, epochs=1, min_steps=1, batch_size=2)
     records = run_all([subject], [1], tmp_path / "spectra.jsonl")
     frame = claim_frame(records)
     assert len(frame) == 2 * 3 * sites and frame["block"].nunique() == 6

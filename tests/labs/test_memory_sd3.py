@@ -8,7 +8,7 @@ from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, inject
 from serial_lora_course.labs.memory_sd3 import (
     GIB,
     TRAINED_BYTES,
-    activation_bytes,
+    estimated_activations,
     memory_frame,
     parts_frame,
     shapes_kept,
@@ -55,21 +55,21 @@ def test_a_trained_number_fills_what_adamw_really_keeps_for_it():
 
 def test_two_and_three_blocks_tell_what_all_of_them_keep():
     depth = ARCHITECTURES["sd3"].towers[0].depth
-    assert activation_bytes(64, SERIAL) == shapes_kept(depth, 64, SERIAL, 77, False)
+    assert estimated_activations(64, SERIAL) == shapes_kept(depth, 64, SERIAL, 77, False)
     inputs = shapes_kept(depth, 64, SERIAL, 77, True)
     block = shapes_kept(3, 64, SERIAL, 77, False) - shapes_kept(2, 64, SERIAL, 77, False)
-    assert activation_bytes(64, SERIAL, checkpointing=True) == inputs + block
+    assert estimated_activations(64, SERIAL, checkpointing=True) == inputs + block
     tokens = (64 // 16) ** 2 + 77 + 77
     more = shapes_kept(3, 64, SERIAL, 77, True) - shapes_kept(2, 64, SERIAL, 77, True)
     assert more == tokens * 1536 * 2  # a block's inputs in bfloat16, and nothing else
 
 
 def test_a_step_keeps_more_for_more_tokens_and_for_more_adapters():
-    small, large = (activation_bytes(pixels, SERIAL) for pixels in (128, 256))
+    small, large = (estimated_activations(pixels, SERIAL) for pixels in (128, 256))
     assert small < large < 4 * small  # the text is as long for both
-    assert activation_bytes(128, SERIAL, text_tokens=256) > small
-    assert activation_bytes(128, LoRAConfig(rank=64)) > small
-    assert activation_bytes(128, SERIAL, checkpointing=True) < small / 4
+    assert estimated_activations(128, SERIAL, text_tokens=256) > small
+    assert estimated_activations(128, LoRAConfig(rank=64)) > small
+    assert estimated_activations(128, SERIAL, checkpointing=True) < small / 4
 
 
 @pytest.fixture(scope="module")

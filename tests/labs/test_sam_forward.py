@@ -18,21 +18,17 @@ from serial_lora.injection import inject
 from serial_lora_course.data.scenes import box_of
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.labs import sam as lab
-from serial_lora_course.labs.memory import saved_activation_bytes
+from serial_lora_course.labs.memory import activation_bytes, saved_activation_bytes
 from serial_lora_course.labs.sam import (
+    SamLab,
     SamLabConfig,
     SamObjective,
-    activation_bytes,
     encode,
-    jittered,
     original_size_logits,
     predict_logits,
     predict_masks,
-    prepare,
-    resize_masks,
-    to_input_frame,
-    training_stream,
 )
+from serial_lora_course.labs.sam_inputs import jittered, prepare, resize_masks, to_input_frame
 from serial_lora_course.labs.training import ExampleStream, TrainingConfig, train
 from serial_lora_course.models.sam import SamBackbone, build_sam, load_sam
 from tests.labs.lab_models import calls, trained_tensors
@@ -57,6 +53,10 @@ def model():
 def batch():
     """Pictures of every odd size with one, two or three boxes."""
     return [prepare(example(s, 1 + i % 3, i), SIDE) for i, s in enumerate(ODD_SIZES)]
+
+
+def lab_of(model, config: SamLabConfig) -> SamLab:
+    return SamLab(SamBackbone(model, "small", "tiny"), segmentation_data(), config)
 
 
 def gradients(loss: torch.Tensor, model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -160,8 +160,8 @@ def test_gradients_reach_the_adapter_and_nothing_else(config):
 def test_steps_change_the_adapter_and_nothing_else(precision, checkpointing):
     model = adapted_sam(filled=False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    config = lab.lab_config("tiny", rank=4, jitter=0.1, batch_size=3, min_steps=3, epochs=1)
-    stream = training_stream(segmentation_data(), range(9), SIDE, config, seed=1)
+    config = SamLab.configured("tiny", rank=4, jitter=0.1, batch_size=3, min_steps=3, epochs=1)
+    stream = lab_of(model, config).stream(range(9), seed=1)
     history = train(
         SamObjective(model, checkpointing), stream, TrainingConfig(3, 1e-2, precision=precision)
     )
@@ -465,8 +465,9 @@ def test_edges_move_by_a_fraction_of_the_boxs_sides():
 
 
 def test_jitter_is_seeded_and_different_every_round():
-    data, config = segmentation_data(), SamLabConfig(batch_size=5, jitter=0.1)
-    one, two, other = (training_stream(data, range(10), SIDE, config, s) for s in (1, 1, 2))
+    config = SamLabConfig(batch_size=5, jitter=0.1)
+    samples = lab_of(small_sam(), config)
+    one, two, other = (samples.stream(range(10), seed) for seed in (1, 1, 2))
     torch.manual_seed(1)
     first = [one[i] for i in range(20)]
     torch.manual_seed(2)
@@ -481,12 +482,10 @@ def test_jitter_is_seeded_and_different_every_round():
 
 
 def test_boxes_are_exact_when_the_model_is_measured():
-    data = segmentation_data()
-    for p, measured in lab.Prepared(data.test, SIDE):
-        _, exact = to_input_frame(measured.picture, measured.boxes, SIDE)
-        assert torch.equal(p.boxes, exact)
-    before = torch.get_rng_state()
-    list(lab.Prepared(data.test, SIDE))
+    data, before = segmentation_data(), torch.get_rng_state()
+    for example_of in data.test:
+        _, exact = to_input_frame(example_of.picture, example_of.boxes, SIDE)
+        assert torch.equal(prepare(example_of, SIDE).boxes, exact)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -495,7 +494,7 @@ def test_boxes_are_exact_when_the_model_is_measured():
 
 def kept_bytes(config, checkpointing=False, accumulation=1, precision="bf16", **changes) -> int:
     model = adapted_sam(config=config, **changes)
-    stream = training_stream(segmentation_data(), range(8), SIDE, SamLabConfig(batch_size=4), 1)
+    stream = lab_of(model, SamLabConfig(batch_size=4)).stream(range(8), seed=1)
     training = TrainingConfig(1, 1e-3, accumulation=accumulation, precision=precision)
     kept = activation_bytes(SamObjective(model, checkpointing), stream, training)
     assert not model.training and all(p.grad is None for p in model.parameters())

@@ -10,7 +10,7 @@ from serial_lora_course.data.registry import dataset_names, load_segmentation
 from serial_lora_course.labs.frames import frame
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.records import shipped_records
-from serial_lora_course.labs.sam import base_measures, lab_config
+from serial_lora_course.labs.sam import SamLab
 from serial_lora_course.models.sam import load_sam
 from serial_lora_course.models.weights import tiny_file
 
@@ -35,14 +35,14 @@ def test_every_combination_was_run_once(records):
 
 def test_records_are_of_the_data_and_the_settings_of_today(records):
     prints = {name: load_segmentation(name).fingerprint()[:16] for name in SETS}
-    settings = asdict(lab_config("tiny")) | {"model_name": "tiny-sam"}
+    settings = asdict(SamLab.configured("tiny")) | {"model_name": "tiny-sam"}
     for record in records:
         assert record.settings == settings | {"data": prints[record.dataset]}
 
 
 @pytest.mark.parametrize("name", ["food", "lines"])
 def test_the_shipped_weights_reach_what_the_records_call_not_adapted(records, name):
-    measured = base_measures(load_sam("tiny"), load_segmentation(name))
+    measured = SamLab(load_sam("tiny"), load_segmentation(name)).measure_base()
     told = next(record.measures for record in records if record.dataset == name)
     for measure, value in measured.items():
         assert value == pytest.approx(told[measure], abs=2e-3), measure

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.injection import inject
 from serial_lora_course.labs.memory import saved_activation_bytes
-from serial_lora_course.labs.memory_sd3 import activation_bytes, shapes_kept
+from serial_lora_course.labs.memory_sd3 import estimated_activations, shapes_kept
 from serial_lora_course.labs.sd3 import PAPER, StyleObjective, gradient_checkpointing
 from serial_lora_course.labs.sd3_inputs import EncodedPicture, Prompts, TrainingExample, meet_noise
 from serial_lora_course.labs.training import ExampleStream, train
@@ -156,5 +156,5 @@ def test_one_training_step_of_the_whole_model():
     model.train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         kept = saved_activation_bytes(partial(StyleObjective(model), picture(64)), model)
-    estimate = activation_bytes(64, SerialLoRAConfig(rank=RANK))
+    estimate = estimated_activations(64, SerialLoRAConfig(rank=RANK))
     assert kept == pytest.approx(estimate, rel=0.01)  # beside the model's there is the loss's

@@ -14,6 +14,7 @@ from serial_lora.flow import add_noise
 from serial_lora.injection import inject
 from serial_lora_course.data.types import StyleExample
 from serial_lora_course.labs import sd3 as lab
+from serial_lora_course.labs import sd3_drawings as drawings
 from serial_lora_course.labs.sd3_inputs import (
     EncodedPicture,
     Prompts,
@@ -249,7 +250,7 @@ def test_the_noisy_latent_and_the_timestep_reach_the_model(encoded, empty):
 
 # --- drawing -------------------------------------------------------------------------------------
 
-few_steps = partial(lab.draw, steps=3, guidance=2.5, precision="no")
+few_steps = partial(drawings.draw, steps=3, guidance=2.5, precision="no")
 
 
 def test_drawings_are_the_stock_pipelines(backbone):
@@ -274,7 +275,7 @@ def test_a_drawing_does_not_depend_on_what_is_drawn_with_it(backbone, monkeypatc
     for index in (0, 3):
         alone = few_steps(backbone, [CAPTIONS[index]], [index])[0].astype(int)
         assert np.abs(alone - together[index]).max() <= 1
-    monkeypatch.setitem(lab.DRAWN_AT_ONCE, "tiny", 2)
+    monkeypatch.setitem(drawings.DRAWN_AT_ONCE, "tiny", 2)
     assert np.abs(few_steps(backbone, CAPTIONS, range(5)).astype(int) - together).max() <= 1
 
 
@@ -305,4 +306,4 @@ def test_guidance_of_one_is_the_prompt_alone(backbone):
 
 def test_every_prompt_needs_a_seed(backbone):
     with pytest.raises(SerialLoRAError, match="2 prompts and 1 seeds"):
-        lab.draw(backbone, CAPTIONS[:2], [1])
+        drawings.draw(backbone, CAPTIONS[:2], [1])

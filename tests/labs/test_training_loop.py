@@ -15,9 +15,8 @@ from torch import nn
 import serial_lora
 from serial_lora.errors import SerialLoRAError
 from serial_lora.optim import lora_plus_groups
-from serial_lora_course.labs import training
 from serial_lora_course.labs.clip import CLIPObjective
-from serial_lora_course.labs.training import PictureStream, TrainingConfig, train
+from serial_lora_course.labs.training import ExampleStream, TrainingConfig, train
 from tests.labs.lab_models import (
     adapted_objective,
     class_tokens,
@@ -87,26 +86,26 @@ def test_reading_a_stream_leaves_torchs_generator_alone():
 def test_every_round_covers_every_picture_in_another_order():
     pictures = [(index, index) for index in range(10)]
     some = [1, 3, 4, 8, 9]
-    rounds = PictureStream(pictures, some, lambda picture: picture, seed=1, batch_size=5, steps=8)
+    rounds = ExampleStream(pictures, some, tuple, seed=1, batch_size=5, steps=8)
     orders = [[rounds[position][0] for position in range(5 * r, 5 * r + 5)] for r in range(8)]
     assert all(sorted(order) == some for order in orders)
     assert len({tuple(order) for order in orders}) > 4
 
 
 def test_a_batch_is_never_larger_than_the_data():
-    few = PictureStream(labelled_pictures(5), range(5), lambda p: p, 1, batch_size=32, steps=7)
+    few = ExampleStream(labelled_pictures(5), range(5), tuple, 1, batch_size=32, steps=7)
     assert few.batch_size == 5 and len(few) == 35
 
 
 def test_an_empty_stream_is_refused():
     with pytest.raises(SerialLoRAError, match="no training picture"):
-        PictureStream([], [], lambda p: p, seed=1, batch_size=4, steps=1)
+        ExampleStream([], [], tuple, seed=1, batch_size=4, steps=1)
 
 
 # --- the loop ------------------------------------------------------------------------------------
 
 
-def plain_loop(objective: nn.Module, pictures: PictureStream, config: TrainingConfig):
+def plain_loop(objective: nn.Module, pictures: ExampleStream, config: TrainingConfig):
     """AdamW and a cosine, written out: no Accelerate, no scheduler class."""
     groups = lora_plus_groups(objective, config.lr, config.ratio, config.weight_decay)
     rates = [group["lr"] for group in groups]
@@ -271,23 +270,21 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, dropout
 
     assert history.losses == expected.losses
     assert same_tensors(trained_tensors(resumed), trained_tensors(whole))
-    assert list(state.parent.iterdir()) == []
+    assert list(state.parent.iterdir()) == [state]  # its owner deletes it
+    again = train(Same(adapted_objective(seed=0, dropout=dropout)), stream(STEPS), config, state)
+    assert again == history  # there is nothing left to do
 
 
 def test_a_run_begun_on_a_gpu_can_go_on_without_one(tmp_path, monkeypatch):
     kept = torch.arange(16, dtype=torch.uint8)
     with monkeypatch.context() as gpu:
-        gpu.setattr(training, "_gpu_random_state", lambda: kept)
+        gpu.setattr(torch.cuda, "is_available", lambda: True)
+        gpu.setattr(torch.cuda, "get_rng_state", lambda: kept)
         state = interrupted_state(tmp_path)
     assert torch.load(state, weights_only=True)["random_on_gpu"].equal(kept)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     history = train(Same(adapted_objective()), stream(STEPS), settings(), save_to=state)
     assert len(history.losses) == STEPS
-
-
-def test_a_finished_run_leaves_no_state_file(tmp_path):
-    train(adapted_objective(), stream(STEPS), settings(), save_to=tmp_path / "run.pt")
-    assert list(tmp_path.iterdir()) == []
 
 
 def interrupted_state(folder: Path, rank: int = 4) -> Path:
@@ -297,7 +294,7 @@ def interrupted_state(folder: Path, rank: int = 4) -> Path:
     return state
 
 
-def refused(state: Path, objective: nn.Module, pictures: PictureStream, config: TrainingConfig):
+def refused(state: Path, objective: nn.Module, pictures: ExampleStream, config: TrainingConfig):
     """Training must refuse the state file, leave it where it is, and leave the adapter alone."""
     before, content = trained_tensors(objective), state.read_bytes()
     with pytest.raises(SerialLoRAError, match="delete it") as caught:
@@ -371,8 +368,8 @@ def test_a_full_disk_keeps_the_earlier_state(tmp_path):
 TWO_PROCESSES = """
 import json, sys
 from tests.labs.lab_models import adapted_objective, stream
-from serial_lora_course.labs.runs import is_first_process
-from serial_lora_course.labs.training import TrainingConfig, process_state, train
+from serial_lora_course.labs.processes import is_first_process, process_state
+from serial_lora_course.labs.training import TrainingConfig, train
 
 first = is_first_process()  # asked before training, as the command line does
 config = TrainingConfig(

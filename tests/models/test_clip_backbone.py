@@ -12,7 +12,7 @@ from serial_lora.injection import inject
 from serial_lora_course.data.emoji import emoji_concepts
 from serial_lora_course.data.emoji_sets import EMOJI_SETS, GENERIC_TEMPLATE, TEMPLATE
 from serial_lora_course.labs.clip import CLIPObjective
-from serial_lora_course.labs.training import PictureStream, TrainingConfig, train
+from serial_lora_course.labs.training import ExampleStream, TrainingConfig, train
 from serial_lora_course.models.clip import (
     PAPER_MODEL,
     encode_prompts,
@@ -209,7 +209,7 @@ def test_one_training_step_of_the_full_size_model(full_size):
     objective = CLIPObjective(model, full_size.tokenizer(PROMPTS[:2]))
     history = train(
         objective,
-        PictureStream(pictures, [0, 1], lambda picture: picture, 1, batch_size=2, steps=1),
+        ExampleStream(pictures, [0, 1], tuple, 1, batch_size=2, steps=1),
         TrainingConfig(steps=1, lr=2e-4),
     )
     assert len(history.losses) == 1 and 0 < history.losses[0] < 100

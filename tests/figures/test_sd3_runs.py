@@ -1,6 +1,7 @@
 """Pictures of the SD3 lab: what the autoencoder sees on the way, and sheets in files."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,15 +10,10 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.labs.sd3 import TINY, draw, starting_noise
-from serial_lora_course.labs.sd3_inputs import encode_pictures
-from serial_lora_course.labs.sd3_pictures import (
-    ON_A_SHEET,
-    decode_latents,
-    noise_row,
-    sampler_row,
-    save_sheet,
-)
+from serial_lora_course.figures.sd3_runs import ON_A_SHEET, draw_run, noise_row, sampler_row
+from serial_lora_course.labs.sd3 import TINY
+from serial_lora_course.labs.sd3_drawings import draw, starting_noise
+from serial_lora_course.labs.sd3_inputs import decode_latents, encode_pictures
 from tests.models.sd3_models import small_backbone
 
 FEW_STEPS = replace(TINY, drawing_steps=4)
@@ -122,7 +118,8 @@ def test_a_failing_step_leaves_no_hook_behind(backbone, monkeypatch):
 def test_a_sheet_holds_the_first_drawings_pixel_by_pixel(tmp_path):
     drawn = np.random.default_rng(0).integers(0, 256, (ON_A_SHEET + 3, 64, 64, 3), dtype=np.uint8)
     captions = [f"thing {n}" for n in range(len(drawn))]
-    path = save_sheet(drawn, captions, tmp_path / "runs" / "night-100-lora-1.png")
+    lab = SimpleNamespace(trial=SimpleNamespace(captions=captions))
+    path = draw_run(tmp_path / "runs", lab, None, drawn, "night-100-lora-1")
     with Image.open(path) as sheet:
         words = sheet.text["Description"]
         pixels = np.asarray(sheet.convert("RGB"))
@@ -138,7 +135,5 @@ def test_a_sheet_that_cannot_be_written_is_an_error_in_words(tmp_path):
     (tmp_path / "runs").write_text("in the way")
     drawn = np.zeros((1, 64, 64, 3), np.uint8)
     with pytest.raises(SerialLoRAError, match="choose another folder with --pictures"):
-        save_sheet(drawn, ["key"], tmp_path / "runs" / "sheet.png")
-    with pytest.raises(SerialLoRAError, match="1 drawings came with 2 captions"):
-        save_sheet(drawn, ["key", "fox"], tmp_path / "sheet.png")
-    assert not (tmp_path / "sheet.png").exists()
+        lab = SimpleNamespace(trial=SimpleNamespace(captions=["key"]))
+        draw_run(tmp_path / "runs", lab, None, drawn, "sheet")

@@ -1,4 +1,4 @@
-"""Pictures of the SD3 lab: a run's drawings on one sheet, and what lies between noise and drawing.
+"""Pictures of the SD3 lab's runs: the drawings on one sheet, and what lies between noise and drawing.
 
 A latent with noise in it is still a latent, so the autoencoder can show what it holds. That is how
 the rows of :func:`serial_lora_course.figures.drawings.plot_flow_path` are made here.
@@ -18,31 +18,25 @@ from torch import Tensor
 from serial_lora.errors import SerialLoRAError
 from serial_lora.flow import TRAIN_TIMESTEPS, add_noise
 from serial_lora_course.figures.drawings import PathRow, plot_sheet
+from serial_lora_course.figures.runs import save_run
 from serial_lora_course.figures.style import SCREEN_DPI
-from serial_lora_course.labs.pictures import save_run
-from serial_lora_course.labs.sd3 import CONFIGS, Sd3LabConfig, draw, starting_noise
+from serial_lora_course.labs.methods import Method
+from serial_lora_course.labs.sd3 import Sd3Lab, Sd3LabConfig
+from serial_lora_course.labs.sd3_drawings import draw, starting_noise
 from serial_lora_course.labs.sd3_inputs import decode_latents, encode_pictures
 from serial_lora_course.models.sd3 import Sd3Backbone
 
 ON_A_SHEET = 40
 
 
-def save_sheet(drawn: np.ndarray, captions: Sequence[str], path: Path) -> Path:
-    """Write the first drawings of a run, each with its prompt, and the folder for them; the path.
+def draw_run(folder: Path, lab: Sd3Lab, method: Method, drawn: np.ndarray, name: str) -> Path:
+    """Write the first drawings of a run, each with its prompt, on one sheet.
 
     Args:
-        drawn: uint8, (N, height, width, 3).
-        captions: the N prompts.
-
-    Raises:
-        SerialLoRAError: there are no drawings, not one caption for each, or the file cannot be
-            written.
+        drawn: uint8, (N, height, width, 3), for the prompts of the lab's trial.
     """
-    if len(drawn) != len(captions):
-        raise SerialLoRAError(
-            f"{len(drawn)} drawings came with {len(captions)} captions; pass one a drawing."
-        )
-    sheet = plot_sheet(drawn[:ON_A_SHEET], captions[:ON_A_SHEET])
+    sheet = plot_sheet(drawn[:ON_A_SHEET], lab.trial.captions[:ON_A_SHEET])
+    path = folder / f"{name}.png"
     return save_run(sheet, path, dpi=SCREEN_DPI)  # at which each pixel is a whole number of pixels
 
 
@@ -59,7 +53,7 @@ def noise_row(
         sigmas: how much noise, numbers from 0 to 1.
         seed: of the noise n, the same at every sigma.
     """
-    side = CONFIGS[backbone.scale].resolution
+    side = Sd3Lab.configs[backbone.scale].resolution
     levels = torch.as_tensor(sigmas, dtype=torch.float32)
     latent = encode_pictures(backbone, [picture], side)
     points = add_noise(latent, starting_noise(backbone, [seed], side), levels)
@@ -82,7 +76,7 @@ def sampler_row(
     Raises:
         SerialLoRAError: a step that is not taken.
     """
-    config = config or CONFIGS[backbone.scale]
+    config = config or Sd3Lab.configs[backbone.scale]
     last = config.drawing_steps
     wrong = [step for step in after if not 0 <= step <= last]
     if wrong:

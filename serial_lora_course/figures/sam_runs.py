@@ -1,15 +1,16 @@
-"""Pictures of a run of the SAM lab: masks before and after, on the pictures that tell most."""
+"""Pictures of the SAM lab's runs: masks before and after, on the pictures that tell most."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-from matplotlib.figure import Figure
+from pathlib import Path
 
 from serial_lora.injection import disabled
 from serial_lora_course.data.types import SegmentationData
 from serial_lora_course.figures.masks import OverlayRow, pick_best_median_worst, plot_overlays
-from serial_lora_course.labs.sam import PictureScore, predict_masks
+from serial_lora_course.figures.runs import save_run
+from serial_lora_course.labs.methods import Method
+from serial_lora_course.labs.sam import PictureScore, SamLab, predict_masks
 from serial_lora_course.models.sam import SamBackbone
 
 NOT_ADAPTED = "not adapted"
@@ -39,19 +40,15 @@ def overlay_rows(
     return rows
 
 
-def plot_run(
-    backbone: SamBackbone,
-    data: SegmentationData,
-    scores: Sequence[PictureScore],
-    label: str = "adapted",
-) -> Figure:
-    """The best, the median and the worst test picture, before and after adapting.
+def draw_run(
+    folder: Path, lab: SamLab, method: Method, scores: Sequence[PictureScore], name: str
+) -> Path:
+    """Write the best, the median and the worst test picture of a run, before and after adapting.
 
     Args:
-        backbone: with an adapter injected.
-        data: whose test pictures were scored.
+        lab: with the adapter still in its model.
         scores: one for each test picture, in the data's order, of the adapted model.
-        label: what to call it.
     """
     chosen = pick_best_median_worst([score.dice for score in scores])
-    return plot_overlays(overlay_rows(backbone, data, chosen, label))
+    rows = overlay_rows(lab.backbone, lab.data, chosen, method.label)
+    return save_run(plot_overlays(rows), folder / f"{name}.png")

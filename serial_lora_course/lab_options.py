@@ -1,0 +1,189 @@
+"""The command of one lab: its options are the settings of the lab, its work is `run_lab`."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import types
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import typer
+from rich.console import Console
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.labs.config import SWEPT, swept_configs
+from serial_lora_course.labs.lab import Draw, Lab, run_lab
+from serial_lora_course.labs.methods import METHODS
+from serial_lora_course.labs.processes import is_first_process
+from serial_lora_course.labs.registry import LABS, get_lab
+from serial_lora_course.labs.report import results_table, run_line
+from serial_lora_course.paper_tables import paper_results
+
+DRAWINGS = {
+    "sam": "serial_lora_course.figures.sam_runs",
+    "sd3": "serial_lora_course.figures.sd3_runs",
+}
+"""The modules whose ``draw_run`` draws a lab's run; loaded when a run is drawn."""
+MORE = (
+    "Runs whose record is in --out are not run again; an interrupted run goes on where it stopped. "
+    "On several GPUs: accelerate launch -m serial_lora_course.cli lab {} ..."
+)
+SOMEWHERE = ("out", "pictures")  # options that say where to write, and nothing of the run
+
+
+def lab_command(name: str) -> Any:
+    """The command of one lab."""
+    parameters = options_of(get_lab(name))
+
+    def command(**options: Any) -> None:
+        run_command(name, parameters, options)
+
+    command.__signature__ = inspect.Signature(parameters)
+    one = typer.Typer(add_completion=False, rich_markup_mode=None)
+    one.command(name, help=f"{LABS[name][1]}\n\n{MORE.format(name)}")(command)
+    return typer.main.get_command(one)
+
+
+def options_of(kind: type[Lab]) -> list[inspect.Parameter]:
+    """The options of a lab's command: what to run, its settings, where to read and write."""
+    help, unit = kind.help, kind.unit
+    amounts = help.get("amount", "shares of the training pictures, separated by commas")
+    methods = f"names separated by commas, or 'all': {', '.join(METHODS)}"
+    ratio = "LoRA+'s rate of B over that of A, one or several separated by commas; 20 by default"
+    some = [
+        _option("scale", str, "tiny", help.get("scale", "tiny or paper")),
+        _option("dataset", str, "all", help.get("dataset", "names separated by commas, or 'all'")),
+        _option("methods", str, "lora,serial_lora", methods),
+        _option(unit, str, str(kind.amount), amounts),
+        _option("seeds", int, 3, "number of seeds: 1 to this one"),
+        *_settings(kind),
+        _option("ratio", str | None, None, ratio),
+        _option("weights", str, "default", help["weights"]),
+        _option("root", Path | None, None, "folder of the downloaded data"),
+        _option("out", Path, Path(f"runs/{kind.name}.jsonl"), "JSONL file of records"),
+    ]
+    if kind.name in DRAWINGS:
+        some.append(_option("pictures", Path | None, None, help["pictures"]))
+    return some
+
+
+def settings_of(kind: type[Lab]) -> dict[str, Any]:
+    """The fields of a lab's configuration and their types; of an optional one the type alone."""
+    hints = get_type_hints(type(next(iter(kind.configs.values()))))
+    optional = (Union, types.UnionType)
+    return {
+        name: get_args(hint)[0] if get_origin(hint) in optional else hint
+        for name, hint in hints.items()
+    }
+
+
+def _settings(kind: type[Lab]) -> list[inspect.Parameter]:
+    """An option for each of them; one that takes several values takes them as one text."""
+    found = []
+    for name, hint in settings_of(kind).items():
+        usual = {scale: getattr(config, name) for scale, config in kind.configs.items()}
+        help = next(iter(kind.configs.values())).help(name)
+        help += "; one or several separated by commas" if name in SWEPT else ""
+        if any(value is not None for value in usual.values()):
+            help += f"  [{'; '.join(f'{scale}: {value}' for scale, value in usual.items())}]"
+        read_as = str if name in SWEPT or get_origin(hint) is tuple else hint
+        found.append(_option(name, read_as | None, None, help))
+    return found
+
+
+def _option(name: str, kind: Any, default: Any, help: str) -> inspect.Parameter:
+    option = f"--{name.replace('_', '-')}"
+    names = [f"{option}/--no-{option[2:]}"] if bool in get_args(kind) else [option]
+    annotation = Annotated[kind, typer.Option(*names, help=help)]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+
+
+def run_command(name: str, parameters: list[inspect.Parameter], options: dict[str, Any]) -> None:
+    """What every lab command does: settings first, a line for each run, the table at the end."""
+    kind, console = get_lab(name), Console(quiet=not is_first_process())
+    tell = partial(console.print, highlight=False)
+    changes = {setting: _values(kind, setting, options[setting]) for setting in settings_of(kind)}
+    scale, out = options["scale"], options["out"]
+    for config in swept_configs(kind.configs, scale, **changes):
+        tell(f"Settings: {config}")
+    all_of_them = options["dataset"] == "all"
+    records = run_lab(
+        name,
+        list(kind.datasets(scale)) if all_of_them else _names(options["dataset"]),
+        list(METHODS) if options["methods"] == "all" else _names(options["methods"]),
+        _numbers(options[kind.unit], kind.unit),
+        range(1, options["seeds"] + 1),
+        scale,
+        out,
+        options["root"],
+        options["weights"],
+        ratio=_numbers(options["ratio"], "ratio", float),
+        on_record=lambda record, is_new: tell(run_line(kind.report, record, is_new)),
+        draw=_drawing(name, options.get("pictures")),
+        command=command_line(kind, parameters, options),
+        **changes,
+    )
+    console.print(results_table(kind.report, records, paper_results()))
+    if closing := kind.report.closing(records):
+        tell(closing)
+    tell(f"Records: {out}")
+
+
+def command_line(
+    kind: type[Lab], parameters: list[inspect.Parameter], options: dict[str, Any]
+) -> str:
+    """The command that asks for the same runs: what to run, and every option that was given."""
+    always = ("dataset", "methods", kind.unit, "seeds")
+    words = ["serial-lora", "lab", kind.name]
+    for parameter in parameters:
+        name, value = parameter.name, options[parameter.name]
+        if name in SOMEWHERE or (value == parameter.default and name not in always):
+            continue
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", str(value)]
+    return shlex.join(words)
+
+
+def _drawing(name: str, folder: Path | None) -> Draw | None:
+    if folder is None:
+        return None
+    # matplotlib takes a while to load, and most runs draw nothing
+    from serial_lora_course.figures.runs import require_folder
+
+    require_folder(folder)
+    return partial(import_module(DRAWINGS[name]).draw_run, folder)
+
+
+def _values(kind: type[Lab], name: str, given: Any) -> Any:
+    """A setting as it was given on the command line; several values where it takes them."""
+    if name in SWEPT:
+        return _numbers(given, name, SWEPT[name])
+    several = get_origin(settings_of(kind)[name]) is tuple and given is not None
+    return tuple(_names(given)) if several else given
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise SerialLoRAError("An option that takes names was left empty; give at least one name.")
+    return names
+
+
+def _numbers(text: str | None, what: str, kind: Callable = int) -> list | None:
+    """Numbers separated by commas; None where the option was not given."""
+    try:
+        return None if text is None else [kind(part) for part in _names(text)]
+    except ValueError as error:
+        whole = "whole numbers" if kind is int else "numbers"
+        raise SerialLoRAError(
+            f"The {what} must be {whole} separated by commas, not {text!r}."
+        ) from error

@@ -1,0 +1,154 @@
+"""What a run can be told: the settings that every lab has, one by one or several at once."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from serial_lora.config import SerialLoRAConfig
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.labs.training import TrainingConfig
+
+SWEPT = {"rank": int, "plus_lr": float}
+"""The settings that may have several values in one command, and what kind of number they are."""
+
+
+def setting(default: Any, help: str) -> Any:
+    """A field of a configuration with its default (`MISSING` for none) and what it means.
+
+    The meaning is the help of its option on the command line. A subclass that only changes a
+    default inherits it.
+    """
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class LabConfig:
+    """The choices that every lab has; printed with each result and kept in its record."""
+
+    rank: int = setting(MISSING, "rank of the methods (LoRA at equal budget takes a quarter)")
+    lr: float = setting(MISSING, "learning rate")
+    plus_lr: float | None = setting(None, "rate of A in the LoRA+ methods; lr where left out")
+    epochs: int = setting(1, "rounds over the training pictures")
+    min_steps: int = setting(1, "optimizer steps that a run has at least")
+    batch_size: int = setting(1, "pictures per step")
+    weight_decay: float = setting(0.0, "AdamW's")
+    dropout: float = setting(0.0, "share of the adapter's input that is dropped in training")
+    scale_factor: float = setting(1.0, "what the adapter's contribution is multiplied by")
+    precision: str = setting("bf16", "bf16 or no (float32)")
+    accumulation: int = setting(1, "parts of a batch")
+
+    def __post_init__(self) -> None:
+        SerialLoRAConfig(self.rank, self.scale_factor, self.dropout)  # checks them
+        for plus in (False, True):  # with lr, and with plus_lr
+            self.training(steps=1, plus=plus)
+        for what in ("epochs", "min_steps", "batch_size"):
+            if getattr(self, what) < 1:
+                raise SerialLoRAError(f"{what} must be 1 or more, not {getattr(self, what)}.")
+
+    def steps(self, pictures: int) -> int:
+        """Optimizer steps for a run on ``pictures`` training pictures."""
+        batch = min(self.batch_size, pictures)
+        return max(self.min_steps, math.ceil(self.epochs * pictures / batch))
+
+    def training(
+        self, steps: int, ratio: float = 1.0, seed: int = 1, plus: bool | None = None
+    ) -> TrainingConfig:
+        """What the training loop needs to know: every setting of its own that the lab has too.
+
+        Args:
+            plus: whether the run is one of LoRA+, so that A gets ``plus_lr``; None for "where the
+                ratio is not 1".
+        """
+        names = {each.name for each in fields(TrainingConfig)} & {
+            each.name for each in fields(self)
+        }
+        plus = ratio != 1 if plus is None else plus
+        lr = self.plus_lr if plus and self.plus_lr is not None else self.lr
+        chosen = {name: getattr(self, name) for name in names}
+        return TrainingConfig(**chosen | {"steps": steps, "lr": lr, "ratio": ratio, "seed": seed})
+
+    def as_settings(self) -> dict[str, Any]:
+        """The settings as a record keeps them."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def help(cls, name: str) -> str:
+        """What a setting means."""
+        known = (each.__dict__.get("__dataclass_fields__", {}).get(name) for each in cls.__mro__)
+        return next(f.metadata["help"] for f in known if f is not None and "help" in f.metadata)
+
+
+Config = TypeVar("Config", bound=LabConfig)
+
+
+def changed_config(configs: Mapping[str, Config], scale: str, **changes: object) -> Config:
+    """The scale's settings with some of them changed (None leaves a setting alone).
+
+    Raises:
+        SerialLoRAError: no such scale or setting, or a setting out of its range.
+    """
+    if scale not in configs:
+        raise SerialLoRAError(f"There is no scale {scale!r}; choose {' or '.join(configs)}.")
+    known = [each.name for each in fields(configs[scale])]
+    for name in changes:
+        if name not in known:
+            raise SerialLoRAError(f"There is no setting {name!r}; choose from {', '.join(known)}.")
+    return replace(configs[scale], **{k: v for k, v in changes.items() if v is not None})
+
+
+def swept_configs(configs: Mapping[str, Config], scale: str, **changes: object) -> list[Config]:
+    """The scale's settings for each combination of those in `SWEPT` that have several values.
+
+    Raises:
+        SerialLoRAError: as :func:`changed_config`, or a setting has an empty list of values.
+    """
+    values = {name: several(changes.pop(name, None)) for name in SWEPT}
+    check_choices(**values)
+    return [
+        changed_config(configs, scale, **dict(zip(values, chosen, strict=True)), **changes)
+        for chosen in itertools.product(*values.values())
+    ]
+
+
+def several(value: object) -> list:
+    """One value, such as a name, as a list of one; several as they come, without repetitions."""
+    one = isinstance(value, str) or not isinstance(value, Iterable)
+    return [value] if one else list(dict.fromkeys(value))
+
+
+def check_choices(**choices: Sequence) -> None:
+    """Refuse an empty list of anything, and whole numbers below 1."""
+    for what, chosen in choices.items():
+        if not chosen:
+            raise SerialLoRAError(f"There is nothing to run: the list of {what} is empty.")
+        for number in chosen:
+            if isinstance(number, int) and number < 1:
+                raise SerialLoRAError(f"The {what} must be 1 or more, not {number}.")
+
+
+def check_names(config: LabConfig, **choices: Sequence[str]) -> None:
+    """Refuse a setting that is none of some names."""
+    for what, known in choices.items():
+        if getattr(config, what) not in known:
+            raise SerialLoRAError(
+                f"There is no {what} {getattr(config, what)!r}; choose from {', '.join(known)}."
+            )
+
+
+def check_share(config: LabConfig, what: str, below: float) -> None:
+    """Refuse a setting that is not from 0 to below a number."""
+    if not 0 <= getattr(config, what) < below:
+        raise SerialLoRAError(
+            f"{what} must be from 0 to below {below:g}, not {getattr(config, what)}."
+        )
+
+
+def check_crop(crop: float) -> None:
+    """Refuse what cannot be the smallest share of the area that a training crop keeps."""
+    if not 0 < crop <= 1:
+        raise SerialLoRAError(f"crop is a share of the area, above 0 and at most 1, not {crop}.")

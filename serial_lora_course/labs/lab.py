@@ -1,0 +1,378 @@
+"""One lab for all: load, prepare, train, measure, and keep a record of every run.
+
+    records = run_lab("clip", ["nature"], ["lora", "serial_lora"], amounts=[16], seeds=[1, 2, 3])
+
+A lab of its own is a subclass of :class:`Lab` in a file of its own, and a line in
+:mod:`serial_lora_course.labs.registry`. Command line, records, sweeps and tables are the same for
+all.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from serial_lora.attention import find_attention_sites
+from serial_lora.config import AdapterConfig
+from serial_lora.counting import count_parameters
+from serial_lora.injection import check_fit, eject, inject
+from serial_lora_course.data.types import DividedData
+from serial_lora_course.labs.config import (
+    LabConfig,
+    changed_config,
+    check_choices,
+    several,
+    swept_configs,
+)
+from serial_lora_course.labs.memory import activation_bytes
+from serial_lora_course.labs.methods import Method, get_method, with_ratios
+from serial_lora_course.labs.processes import (
+    check_shares,
+    is_first_process,
+    loader_workers,
+    process_state,
+)
+from serial_lora_course.labs.records import Kept, Record, environment, run_key, with_unit
+from serial_lora_course.labs.registry import get_lab
+from serial_lora_course.labs.report import Report
+from serial_lora_course.labs.training import ExampleStream, train
+from serial_lora_course.models.weights import Backbone
+
+
+class Lab(ABC):
+    """A task: how to load it, train on it and measure it.
+
+    An object is the task on one data set: what its runs share. Its ``config`` may be changed
+    between runs in what nothing was prepared or measured with, the rank and the rates.
+
+    Attributes:
+        name: in records and on the command line.
+        unit: of the amount of training data, "shots" or "percent".
+        amount: so much of it where nothing is said.
+        configs: scale -> its settings.
+        report: what is told of its records.
+        help: option of the command line (scale, dataset, weights) -> what it takes here.
+        last_losses: over how many of the last steps a record's loss is the mean.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    amount: ClassVar[int]
+    configs: ClassVar[Mapping[str, LabConfig]]
+    report: ClassVar[Report]
+    help: ClassVar[Mapping[str, str]]
+    last_losses: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        data: DividedData,
+        config: LabConfig | None = None,
+        base: dict[str, float] | None = None,
+    ) -> None:
+        """Take a model and a data set.
+
+        Args:
+            config: the scale's own settings if left out.
+            base: what :meth:`measure_base` says, where that is known already.
+        """
+        self.backbone, self.data = backbone, data
+        self.config = config or self.configs[backbone.scale]
+        if base is not None:
+            self.base = base
+
+    # ----------------------------------------------------------------------- what is loaded
+
+    @staticmethod
+    @abstractmethod
+    def datasets(scale: str) -> Sequence[str]:
+        """The data sets' names."""
+
+    @staticmethod
+    @abstractmethod
+    def load_data(name: str, scale: str, root: Path | None) -> DividedData:
+        """One of them."""
+
+    @staticmethod
+    @abstractmethod
+    def load_backbone(config: LabConfig, scale: str, weights: str | Path | None) -> Backbone:
+        """The model."""
+
+    @staticmethod
+    def load_tools(scale: str) -> dict[str, Any]:
+        """What is needed besides, as further arguments of the lab; once for all data sets."""
+        return {}
+
+    @classmethod
+    def configured(cls, scale: str, **changes: object) -> LabConfig:
+        """The scale's settings with some of them changed (None leaves a setting alone)."""
+        return changed_config(cls.configs, scale, **changes)
+
+    # ------------------------------------------------------------------- what is trained, on what
+
+    @staticmethod
+    @abstractmethod
+    def indices(data: DividedData, amount: int, seed: int) -> list[int]:
+        """The training pictures of a run, as positions in ``data.train``."""
+
+    @abstractmethod
+    def objective(self) -> nn.Module:
+        """``forward(batch)`` is the loss; its ``checkpointed`` are blocks that compute twice."""
+
+    @abstractmethod
+    def stream(self, indices: Sequence[int], seed: int) -> ExampleStream:
+        """The training examples of a run."""
+
+    def adapter_options(self) -> dict[str, Any]:
+        """Where the adapter goes, where that is a choice."""
+        return {}
+
+    @property
+    def workers(self) -> int:
+        """Processes that prepare examples."""
+        return loader_workers(self.backbone.scale)
+
+    # --------------------------------------------------------------------------- what is measured
+
+    @abstractmethod
+    def measure(self) -> tuple[dict[str, float], Any]:
+        """What the model reaches as it is; and what was measured, for whoever draws it."""
+
+    def measure_base(self) -> dict[str, float]:
+        """What costs no training."""
+        return {f"base_{name}": value for name, value in self.measure()[0].items()}
+
+    @cached_property
+    def base(self) -> dict[str, float]:
+        """What :meth:`measure_base` says, measured once."""
+        return self.measure_base()
+
+    def sizes(self, amount: int, seed: int) -> dict[str, int]:
+        """What else can be counted of a run."""
+        return {}
+
+    # ------------------------------------------------------------------------- what makes a run
+
+    def adapter(self, method: Method) -> AdapterConfig:
+        """The adapter that a method means here."""
+        scale, dropout = self.config.scale_factor, self.config.dropout
+        options = {"scale": scale, "dropout": dropout, **self.adapter_options()}
+        return method.config(self.config.rank, **options)
+
+    def settings(self, method: Method) -> dict[str, Any]:
+        """What a record's key covers beside data set, method, amount, seed and rank."""
+        own = {"model_name": self.backbone.name, "data": self.data.fingerprint()[:16]}
+        return self.config.as_settings() | own | method.settings
+
+    def key(self, method: Method, amount: int, seed: int) -> str:
+        """The key that the record of a run will have."""
+        run = (self.name, self.data.scale, self.data.name, method.name, amount, seed)
+        return run_key(*run, method.rank(self.config.rank), self.settings(method))
+
+
+Draw = Callable[[Lab, Method, Any, str], object]
+"""Draws a run that was just measured: lab, method, what was measured, and a name for the file. The
+adapter is still in the model."""
+
+
+def run_one(
+    lab: Lab,
+    method: Method,
+    amount: int,
+    seed: int,
+    *,
+    save_to: Path | None = None,
+    progress: bool | None = None,
+    keep_adapter: bool = False,
+    draw: Draw | None = None,
+    command: str = "",
+) -> Record:
+    """Adapt, measure, and (unless ``keep_adapter``) leave the model as it was.
+
+    Args:
+        amount: of training data, in the lab's unit.
+        save_to, progress: as in :func:`serial_lora_course.labs.training.train`.
+        command: the command line that asked for it.
+
+    Raises:
+        SerialLoRAError: a setting that does not fit this model or these data.
+    """
+    model, data = lab.backbone.model, lab.data
+    base = lab.base
+    indices = lab.indices(data, amount, seed)
+    stream = lab.stream(indices, seed)
+    training = lab.config.training(stream.steps, method.ratio, seed, method.plus)
+    adapter = lab.adapter(method)
+    with adapted(model, adapter, seed, keep_adapter):
+        objective = lab.objective()
+        kept = activation_bytes(objective, stream, training)
+        title = f"{data.name} · {method.label} · {with_unit(amount, lab.unit)} · seed {seed}"
+        history = train(objective, stream, training, save_to, title, progress, lab.workers)
+        count = count_parameters(model)
+        reached, seen = lab.measure()
+        if draw is not None and is_first_process():
+            draw(lab, method, seen, _file_name(lab, method, amount, seed))
+    loss = float(np.mean(history.losses[-lab.last_losses :]))
+    return Record(
+        task=lab.name,
+        scale=data.scale,
+        dataset=data.name,
+        method=method.name,
+        amount=amount,
+        unit=lab.unit,
+        seed=seed,
+        rank=adapter.rank,
+        measures={**reached, **base, "loss": loss},
+        sizes={
+            "parameters": count.adapter,
+            "bytes": count.adapter_bytes,
+            "activation_bytes": kept,
+            "peak_memory": history.peak_memory,
+            "steps": stream.steps,
+            "training_pictures": len(indices),
+            **lab.sizes(amount, seed),
+        },
+        seconds=round(history.seconds, 2),
+        settings=lab.settings(method),
+        environment=environment(),
+        command=command,
+    )
+
+
+@contextmanager
+def adapted(
+    model: nn.Module, adapter: AdapterConfig, seed: int, keep: bool = False
+) -> Iterator[None]:
+    """A model with a fresh adapter for the length of the block.
+
+    Args:
+        seed: of the adapter's random start.
+        keep: leave the adapter in, unless the block fails.
+
+    Raises:
+        SerialLoRAError: the adapter does not fit; the model is as it was then.
+    """
+    torch.manual_seed(seed)
+    inject(model, adapter)
+    try:
+        yield
+    except BaseException:
+        eject(model)
+        raise
+    if not keep:
+        eject(model)
+
+
+def _file_name(lab: Lab, method: Method, amount: int, seed: int) -> str:
+    """Of a run's picture; what a sweep changes is in it, so that no run draws over another."""
+    usual = lab.configs.get(lab.backbone.scale, lab.config)
+    changed = {
+        k: v for k in ("rank", "plus_lr") if (v := getattr(lab.config, k)) != getattr(usual, k)
+    }
+    swept = "".join(f"-{name}-{value:g}" for name, value in (changed | method.settings).items())
+    return f"{lab.data.name}-{amount}-{method.name}-{seed}{swept}"
+
+
+def run_lab(
+    name: str,
+    datasets: Sequence[str],
+    methods: Sequence[str] = ("lora", "serial_lora"),
+    amounts: int | Sequence[int] | None = None,
+    seeds: int | Sequence[int] = (1, 2, 3),
+    scale: str = "tiny",
+    out: Path | None = None,
+    root: Path | None = None,
+    weights: str | Path | None = "default",
+    *,
+    ratio: float | Sequence[float] | None = None,
+    progress: bool | None = None,
+    on_record: Callable[[Record, bool], None] | None = None,
+    draw: Draw | None = None,
+    command: str = "",
+    **changes: object,
+) -> list[Record]:
+    """Run every combination that ``out`` does not hold yet; all records, old ones included.
+
+    Args:
+        name: of the lab.
+        amounts: of training data, in the lab's unit; each a part of the larger ones. None for the
+            lab's own.
+        out: JSONL file of records; None keeps them in memory only.
+        root: folder of the downloaded data.
+        ratio: rate of B over that of A in the LoRA+ methods, one or several; None for 20.
+        on_record: called with each record and whether it is new.
+        draw: called with each run that is new.
+        command: the command line that asked for it, for the records.
+        changes: settings that differ from the scale's own; of `SWEPT` ones several values. Methods
+            without a plus run at each rank once, whatever the values of ``plus_lr``.
+
+    Raises:
+        SerialLoRAError: an unknown data set, method or setting; nothing has been run then.
+    """
+    kind = get_lab(name)
+    configs = swept_configs(kind.configs, scale, **changes)
+    datasets, names, seeds = several(datasets), several(methods), several(seeds)
+    amounts = several(kind.amount if amounts is None else amounts)
+    check_choices(datasets=datasets, methods=names, seeds=seeds, **{kind.unit: amounts})
+    variants = _variants(configs, [get_method(each) for each in names], ratio)
+    sets = [kind.load_data(each, scale, root) for each in datasets]
+    runs = list(itertools.product(amounts, seeds))
+    for data, (amount, seed) in itertools.product(sets, runs):
+        batch = min(configs[0].batch_size, len(kind.indices(data, amount, seed)))
+        check_shares(batch, configs[0].accumulation)
+    backbone = kind.load_backbone(configs[0], scale, weights)
+    tools = kind.load_tools(scale)
+    _check_adapters(kind(backbone, sets[0], configs[0], **tools), variants)
+    backbone.model.to(process_state().device)
+
+    kept, records = Kept(out), []
+    for data in sets:
+        lab = kind(backbone, data, configs[0], **tools)  # what it prepares goes with it
+        for (amount, seed), (config, method) in itertools.product(runs, variants):
+            lab.config = config
+            run = partial(run_one, lab, method, amount, seed, progress=progress, draw=draw)
+            record, is_new = kept.or_run(
+                lab.key(method, amount, seed), partial(run, command=command)
+            )
+            if on_record:
+                on_record(record, is_new)
+            records.append(record)
+    return records
+
+
+def _variants(
+    configs: Sequence[LabConfig], methods: Sequence[Method], ratio: object
+) -> list[tuple[LabConfig, Method]]:
+    """Which methods run under which settings, each checked to have a share of the rank."""
+    if ratio is not None:
+        ratios = several(ratio)
+        check_choices(ratios=[float(each) for each in ratios])
+        methods = with_ratios(methods, ratios)
+    variants = []
+    for config in configs:
+        again = config.plus_lr != configs[0].plus_lr
+        for method in methods:
+            method.rank(config.rank)
+            if method.plus or not again:
+                variants.append((config, method))
+    return variants
+
+
+def _check_adapters(lab: Lab, variants: Sequence[tuple[LabConfig, Method]]) -> None:
+    """Refuse adapters that do not fit the model, before the first of them is trained."""
+    model, sites = lab.backbone.model, None
+    for config, method in variants:
+        lab.config = config
+        adapter = lab.adapter(method)
+        if sites is None:
+            sites = find_attention_sites(model, adapter.towers, adapter.blocks, adapter.stream)
+        check_fit(model, sites, adapter)

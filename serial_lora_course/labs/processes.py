@@ -1,0 +1,105 @@
+"""Processes, devices and precision, as Accelerate settles them; needed to train on several GPUs.
+
+Nothing here is needed to understand the training loop.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration, parse_flag_from_env
+from torch import nn
+
+from serial_lora.errors import SerialLoRAError
+
+PRECISIONS = ("bf16", "no")
+
+
+def process_state() -> PartialState:
+    """Which process this is, of how many, and its device.
+
+    Accelerate settles this once per process, and without the argument it would settle that
+    processes which `accelerate launch` put on the CPU know nothing of each other.
+    """
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that prints and writes: always, unless there are several."""
+    return process_state().is_main_process
+
+
+def loader_workers(scale: str) -> int:
+    """Processes that prepare pictures; the tiny ones are prepared faster than they are sent."""
+    return 0 if scale == "tiny" else min(4, os.cpu_count() or 1)
+
+
+def check_shares(batch_size: int, accumulation: int) -> None:
+    """Refuse a batch that the running processes and its parts cannot share evenly."""
+    processes = process_state().num_processes
+    if batch_size % (processes * accumulation):
+        raise SerialLoRAError(
+            f"A batch of {batch_size} cannot be shared evenly by {processes} processes and "
+            f"{accumulation} parts; choose a batch size that both divide."
+        )
+
+
+def make_accelerator(precision: str, accumulation: int) -> Accelerator:
+    """Accelerate's view of the machine, for one training."""
+    # Accelerate keeps one precision per Python process; a notebook may well train in both.
+    AcceleratorState._reset_state()
+    return Accelerator(
+        mixed_precision=precision,
+        gradient_accumulation_steps=accumulation,
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+        step_scheduler_with_optimizer=True,
+    )
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The precision of a forward pass outside the training loop: the same as in it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def clean_up(accelerator: Accelerator, wrapped: nn.Module) -> Iterator[None]:
+    """However a training ends, leave an objective that can be measured or trained again."""
+    try:
+        with plain_worker_errors():
+            yield
+    finally:
+        # Accelerate puts its autocast around forward for good; a later run may want float32.
+        objective = accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+        objective.zero_grad(set_to_none=True)
+        objective.eval()
+        accelerator.free_memory()
+
+
+@contextmanager
+def plain_worker_errors() -> Iterator[None]:
+    """Turn an error out of a loader's worker, which arrives with its traceback, into one sentence.
+
+    Torch raises the error's own type again, with the worker's whole traceback as its text.
+    """
+    try:
+        yield
+    except SerialLoRAError as error:
+        sentence = str(error).rstrip().rpartition("SerialLoRAError: ")[2]
+        if sentence == str(error):
+            raise
+        raise SerialLoRAError(sentence) from None
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes on the GPU at most since they were forgotten; 0 on the CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0

@@ -1,0 +1,175 @@
+"""Drawings of Stable Diffusion 3, and what they are worth: FID, KID and CLIP-Score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import StableDiffusion3Pipeline
+from torch import Tensor
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.picture_metrics import frechet_distance, jackknife_error, kernel_distance
+from serial_lora_course.data.types import StyleData
+from serial_lora_course.labs.processes import autocast
+from serial_lora_course.labs.sd3_inputs import Prompts, decode_latents, read_prompts
+from serial_lora_course.models.judges import Judge
+from serial_lora_course.models.sd3 import Sd3Backbone
+
+DRAWN_AT_ONCE = {"tiny": 25, "paper": 4}  # 25: what a CPU core works on stays in its cache
+
+
+@torch.no_grad()
+def draw(
+    backbone: Sd3Backbone,
+    prompts: Prompts | Sequence[str],
+    seeds: Sequence[int],
+    steps: int = 28,
+    guidance: float = 3.0,
+    resolution: int | None = None,
+    empty: Prompts | None = None,
+    precision: str = "bf16",
+) -> np.ndarray:
+    """A picture for each prompt, by the stock pipeline and its own sampler.
+
+    A picture depends on its prompt and its seed, not on what else is drawn with it.
+
+    Args:
+        prompts: N prompts, read already (:func:`read_prompts`) or in words.
+        seeds: N numbers, the seed of each picture's noise.
+        resolution: side in pixels; None for the model's own.
+        empty: the empty prompt, read already, for guidance.
+        precision: ``bf16`` (autocast) or ``no`` (float32).
+
+    Returns:
+        uint8, (N, resolution, resolution, 3).
+
+    Raises:
+        SerialLoRAError: not as many seeds as prompts.
+    """
+    if len(prompts) != len(seeds):
+        raise SerialLoRAError(
+            f"Every prompt needs a seed: there are {len(prompts)} prompts and {len(seeds)} seeds."
+        )
+    if not isinstance(prompts, Prompts):
+        prompts = read_prompts(backbone, prompts)
+    empty = empty or read_prompts(backbone, [""])
+    pipeline, device = _without_text_encoders(backbone.pipeline), backbone.model.device
+    side = resolution or backbone.resolution
+    pictures = []
+    for start in range(0, len(seeds), DRAWN_AT_ONCE[backbone.scale]):
+        some = slice(start, start + DRAWN_AT_ONCE[backbone.scale])
+        part, noise = prompts.rows(some), starting_noise(backbone, seeds[some], side)
+        count = len(part)
+        with autocast(device, precision):
+            latents = pipeline(
+                prompt_embeds=part.tokens.to(device),
+                pooled_prompt_embeds=part.pooled.to(device),
+                negative_prompt_embeds=empty.tokens.expand(count, -1, -1).to(device),
+                negative_pooled_prompt_embeds=empty.pooled.expand(count, -1).to(device),
+                height=side,
+                width=side,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                latents=noise.to(device),
+                output_type="latent",
+            ).images
+        pictures.append(decode_latents(backbone, latents))
+    return np.concatenate(pictures)
+
+
+def _without_text_encoders(pipeline: StableDiffusion3Pipeline) -> StableDiffusion3Pipeline:
+    """The same pipeline without the parts that stay on the CPU, where it would look for its device.
+
+    Older versions of diffusers take the device of whichever part comes first in the alphabet.
+    """
+    kept = {name: getattr(pipeline, name) for name in ("transformer", "scheduler", "vae")}
+    drawing = StableDiffusion3Pipeline(**dict.fromkeys(pipeline.components) | kept)
+    drawing.set_progress_bar_config(disable=True)
+    return drawing
+
+
+def starting_noise(backbone: Sd3Backbone, seeds: Sequence[int], resolution: int) -> Tensor:
+    """The noise (N, c, h, w) that drawings start from, each out of a generator of its own."""
+    side = resolution // backbone.pipeline.vae_scale_factor
+    shape = (backbone.model.config.in_channels, side, side)
+    return torch.stack(
+        [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    )
+
+
+# ----------------------------------------------------------------------------------- measuring
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a style is measured with: fixed prompts, fixed seeds, and real pictures of the style.
+
+    Attributes:
+        captions: of the held-out pictures; the prompts that are drawn.
+        prompts, empty: the same, and the empty prompt, read.
+        reference: features (N, d) of the held-out pictures.
+    """
+
+    captions: list[str]
+    prompts: Prompts
+    empty: Prompts
+    reference: Tensor
+
+    @property
+    def seeds(self) -> range:
+        """The seed of each drawing's noise; the same for every model."""
+        return range(len(self.captions))
+
+
+def prepare_trial(
+    backbone: Sd3Backbone, judge: Judge, data: StyleData, count: int | None = None
+) -> Trial:
+    """Read and look at, once, what every model of a style is measured with.
+
+    ``count`` takes the first so many held-out pictures, for a quick look; None takes all.
+    """
+    examples = [data.test[index] for index in range(len(data.test))[:count]]
+    captions = [example.caption for example in examples]
+    return Trial(
+        captions,
+        read_prompts(backbone, captions),
+        read_prompts(backbone, [""]),
+        judge.picture_features([example.picture for example in examples]),
+    )
+
+
+def score_pictures(
+    pictures: np.ndarray | Sequence, trial: Trial, judge: Judge, style: str
+) -> dict[str, float]:
+    """What N pictures, one for each prompt of the trial, are worth.
+
+    Returns:
+        ``fid`` and ``kid`` to the held-out pictures of the style (lower is better) and the mean
+        ``clip_score``, with the standard errors ``fid_error`` and ``clip_error`` over pictures and
+        the spread ``kid_std`` over subsets; and what the judge says of the style.
+    """
+    features = judge.picture_features(pictures)
+    return (
+        crowd_measures(features, trial.reference)
+        | mean_with_error(judge.clip_scores(pictures, trial.captions))
+        | judge.style_measures(pictures, style)
+    )
+
+
+def crowd_measures(features: Tensor, reference: Tensor) -> dict[str, float]:
+    """FID and KID of two sets of features, with their spreads."""
+    kid, spread = kernel_distance(features, reference)
+    error = jackknife_error(
+        lambda some: frechet_distance(some, reference), features, groups=min(10, len(features))
+    )
+    fid = frechet_distance(features, reference)
+    return {"fid": fid, "fid_error": error, "kid": kid, "kid_std": spread}
+
+
+def mean_with_error(scores: Tensor) -> dict[str, float]:
+    """The mean CLIP-Score of pictures and its standard error."""
+    error = scores.std() / len(scores) ** 0.5
+    return {"clip_score": scores.mean().item(), "clip_error": error.item()}

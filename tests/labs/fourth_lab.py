@@ -1,0 +1,106 @@
+"""A fourth lab, all of it: which half of a picture is bright, seen by a small ViT of timm's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import timm
+import torch
+from torch import nn
+
+from serial_lora.metrics import accuracy
+from serial_lora_course.data.subsets import training_subset
+from serial_lora_course.data.types import DividedData
+from serial_lora_course.labs.config import LabConfig, setting
+from serial_lora_course.labs.lab import Lab
+from serial_lora_course.labs.report import Report, measure_column
+from serial_lora_course.labs.training import ExampleStream
+from serial_lora_course.models.weights import Backbone
+
+
+class Halves(list):
+    """Noise (3, 16, 16), brighter on the left (label 0) or on the right (label 1)."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        chance = np.random.default_rng(seed)
+        for i in range(count):
+            picture = chance.normal(size=(3, 16, 16)).astype(np.float32)
+            picture[..., slice(8, None) if i % 2 else slice(8)] += 1
+            self.append((torch.from_numpy(picture), i % 2))
+        self.picture_ids = [f"{seed}-{i}" for i in range(count)]
+
+
+class HalvesData(DividedData):
+    purpose = "halves"
+
+
+@dataclass(frozen=True)
+class HalvesConfig(LabConfig):
+    """Every choice of a run."""
+
+    rank: int = 4
+    lr: float = 1e-2
+    batch_size: int = 8
+    noise: float = setting(0.1, "added to a training picture")
+
+
+class HalvesObjective(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch):
+        pictures, labels = batch
+        return nn.functional.cross_entropy(self.model(pictures).float(), labels)
+
+
+class HalvesLab(Lab):
+    """Bright halves; the amount is a share of the training pictures."""
+
+    name, unit, amount = "halves", "percent", 100
+    configs = {"tiny": HalvesConfig(min_steps=20), "paper": HalvesConfig(min_steps=100)}
+    help = {"weights": "not used"}
+    report = Report(
+        title="Bright halves",
+        result=lambda record: f"{record.measures['accuracy']:.0%}",
+        columns=(measure_column("accuracy", "accuracy", form="{:.0%}"),),
+        baselines=(("not adapted", "base_"),),
+    )
+
+    @staticmethod
+    def datasets(scale):
+        return ("halves",)
+
+    @staticmethod
+    def load_data(name, scale, root):
+        return HalvesData(name=name, train=Halves(32, 1), test=Halves(16, 2), scale=scale)
+
+    @staticmethod
+    def load_backbone(config, scale, weights):
+        torch.manual_seed(0)
+        sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+        model = timm.models.VisionTransformer(**sizes, num_classes=2)
+        nn.init.normal_(model.head.weight)
+        return Backbone(model.eval(), "small-vit", scale)
+
+    indices = staticmethod(training_subset)
+
+    def objective(self):
+        return HalvesObjective(self.backbone.model)
+
+    def stream(self, indices, seed):
+        def noisy(example):
+            return example[0] + self.config.noise * torch.randn(3, 16, 16), example[1]
+
+        size, steps = self.config.batch_size, self.config.steps(len(indices))
+        return ExampleStream(self.data.train, indices, noisy, seed, size, steps)
+
+    @torch.no_grad()
+    def measure(self):
+        pictures, labels = zip(*self.data.test, strict=True)
+        scores = self.backbone.model.eval()(torch.stack(pictures))
+        return {"accuracy": accuracy(scores, torch.tensor(labels))}, scores
+
+
+LAB = HalvesLab

@@ -1,0 +1,144 @@
+"""The three labs, small enough to run in a blink: models of a few blocks, sets of a few pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from serial_lora_course.data.types import ClassificationData, StyleData, StyleExample
+from serial_lora_course.labs import clip, sam, sd3
+from serial_lora_course.labs.lab import Lab, run_lab
+from tests.labs.lab_models import register_small, weights_file
+from tests.models.sam_models import make_small_sam_the_tiny_one, sam_weights_file, segmentation_data
+from tests.models.sd3_models import make_small_sd3_the_tiny_one
+
+COLOURS = [(200, 40, 40), (40, 200, 40), (40, 40, 200), (220, 200, 60), (90, 90, 90)]
+QUICK = {"rank": 4, "epochs": 1, "min_steps": 2, "batch_size": 4}
+
+
+class Coloured:
+    """Plain pictures whose colour is their class; some classes may have few of them."""
+
+    def __init__(self, counts: list[int], part: str) -> None:
+        self.labels = [label for label, count in enumerate(counts) for _ in range(count)]
+        self.picture_ids = [f"{part}-{number}" for number in range(len(self.labels))]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int):
+        label = self.labels[index]
+        shade = tuple(max(0, min(255, c + 7 * (index % 5) - 14)) for c in COLOURS[label])
+        return Image.new("RGB", (20, 20), shade), label
+
+
+def coloured(counts=(5, 4, 4), name: str = "coloured") -> ClassificationData:
+    return ClassificationData(
+        name=name,
+        class_names=["red", "green", "blue"],
+        template="a {} thing.",
+        train=Coloured(list(counts), "train"),
+        test=Coloured([4, 4, 4], "test"),
+    )
+
+
+class Captioned(list):
+    """Captioned pictures of one colour each."""
+
+    def __init__(self, part: str, count: int) -> None:
+        for i in range(count):
+            picture = Image.new("RGB", (16, 16), COLOURS[i % 5])
+            self.append(StyleExample(picture, f"colour {i % 5}", f"{part} {i}"))
+
+    @property
+    def picture_ids(self):
+        return [example.picture_id for example in self]
+
+
+def style_data(name: str = "colours") -> StyleData:
+    return StyleData(name=name, train=Captioned("train", 10), test=Captioned("test", 6))
+
+
+class ColourJudge:
+    """Judges by the mean colour: the darker, the more in style."""
+
+    def picture_features(self, pictures):
+        return torch.stack([torch.tensor(np.asarray(p)).float().mean((0, 1)) for p in pictures])
+
+    def clip_scores(self, pictures, captions):
+        assert len(pictures) == len(captions)
+        return self.picture_features(pictures).mean(1) / 255
+
+    def style_measures(self, pictures, style):
+        dark = self.picture_features(pictures).mean(1) < 128
+        return {"style_share": dark.float().mean().item()}
+
+
+@dataclass
+class SmallLab:
+    """A lab with two small data sets, "one" and "two".
+
+    Attributes:
+        objective: the class of its objective.
+        amounts: two amounts of training data.
+        options: of `run_lab`, so that a run takes a blink.
+        learns: settings under which a run learns.
+        lowers: the measure that learning lowers.
+        blocks, width: of the model's attention, all towers together.
+    """
+
+    kind: type[Lab]
+    objective: type[torch.nn.Module]
+    amounts: tuple[int, int]
+    sets: dict[str, Any]
+    blocks: int
+    learns: dict[str, Any]
+    width: int = 16
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, datasets=("one",), methods=("serial_lora",), amounts=None, **options):
+        """`run_lab`, one seed and one amount unless something else is asked for."""
+        amounts = self.amounts[:1] if amounts is None else amounts
+        some = {"seeds": [1], "progress": False} | self.options | options
+        return run_lab(self.kind.name, datasets, methods, amounts, **some)
+
+    def lab(self, **changes) -> Lab:
+        """The lab on set "one", with a model of its own."""
+        known = {k: v for k, v in self.options.items() if k != "weights"}
+        config = self.kind.configured("tiny", **known | changes)
+        backbone = self.kind.load_backbone(config, "tiny", self.options.get("weights", "default"))
+        return self.kind(backbone, self.sets["one"], config, **self.kind.load_tools("tiny"))
+
+
+def small_lab(name: str, monkeypatch, folder: Path) -> SmallLab:
+    """One of them; what it loads takes the place of the tiny model and the tiny sets."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if name == "clip":
+        model = register_small(folder / "configs", "small-lab-clip")
+        options = {"model_name": model, "weights": weights_file(folder / "clip.safetensors", model)}
+        sets = {each: coloured(name=each) for each in ("one", "two")}
+        monkeypatch.setattr(clip, "load_classification", lambda name, *_: sets[name])
+        learns = {"lr": 1e-2, "plus_lr": 2e-3, "dropout": 0.0}
+        small = SmallLab(clip.CLIPLab, clip.CLIPObjective, (2, 4), sets, 2, learns)
+    elif name == "sam":
+        make_small_sam_the_tiny_one(monkeypatch)
+        options = {"weights": sam_weights_file(folder / "sam.safetensors")}
+        sets = {each: segmentation_data(name=each) for each in ("one", "two")}
+        monkeypatch.setattr(sam, "load_segmentation", lambda name, *_: sets[name])
+        learns = {"lr": 3e-2, "plus_lr": 6e-3, "batch_size": 5}
+        small = SmallLab(sam.SamLab, sam.SamObjective, (50, 100), sets, 3, learns)
+    else:
+        make_small_sd3_the_tiny_one(monkeypatch, folder / "tiny")
+        options = {"resolution": 16, "drawing_steps": 2}
+        sets = {each: style_data(name=each) for each in ("one", "two")}
+        monkeypatch.setattr(sd3, "load_style", lambda name, *_: sets[name])
+        monkeypatch.setattr(sd3, "load_judge", lambda scale: ColourJudge())
+        learns = {"lr": 2e-2, "plus_lr": 5e-3, "batch_size": 10, "text_dropout": 0.0}
+        small = SmallLab(sd3.Sd3Lab, sd3.StyleObjective, (50, 100), sets, 2, learns)
+    small.options = QUICK | options
+    return small

@@ -1,0 +1,310 @@
+"""What holds in every lab: one run, many runs, records, sweeps, interruptions, refusals."""
+
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.injection import adapters
+from serial_lora_course.labs import config as configs
+from serial_lora_course.labs import lab as labs
+from serial_lora_course.labs.frames import frame
+from serial_lora_course.labs.lab import run_one
+from serial_lora_course.labs.methods import METHODS
+from serial_lora_course.labs.records import read_records
+from serial_lora_course.labs.training import TrainingConfig
+from tests.labs.lab_models import calls, power_cut, state_of, unchanged
+from tests.labs.small_labs import QUICK, small_lab
+
+NAMES = ("clip", "sam", "sd3")
+
+
+@pytest.fixture(params=NAMES)
+def small(request, monkeypatch, tmp_path):
+    return small_lab(request.param, monkeypatch, tmp_path / "models")
+
+
+def forbid_runs(monkeypatch) -> None:
+    """From here on, no run may begin and no base be measured."""
+
+    def fail(*_, **__):
+        raise AssertionError("something was run that must not be")
+
+    monkeypatch.setattr(labs, "run_one", fail)
+    monkeypatch.setattr(labs.Lab, "base", property(fail))
+
+
+@pytest.fixture
+def must_not_run(monkeypatch):
+    forbid_runs(monkeypatch)
+
+
+# --- one run -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_run_leaves_the_model_as_it_was(small, method):
+    lab = small.lab()
+    before = state_of(lab.backbone.model)
+    record = run_one(lab, METHODS[method], small.amounts[0], 1)
+    assert unchanged(lab.backbone.model, before)
+    assert (record.task, record.scale, record.method) == (small.kind.name, "tiny", method)
+    assert (record.amount, record.unit) == (small.amounts[0], small.kind.unit)
+    assert record.sizes["steps"] == 2 and record.sizes["peak_memory"] == 0
+    assert record.sizes["activation_bytes"] > 0
+    assert record.key == lab.key(METHODS[method], small.amounts[0], 1)
+    assert lab.base.keys() < record.measures.keys()
+    assert all(math.isfinite(value) for value in record.measures.values())
+
+
+@pytest.mark.parametrize("part", ["train", "activation_bytes", "measure"])
+@pytest.mark.parametrize("keep_adapter", [False, True])
+def test_a_failed_run_leaves_the_model_as_it_was(small, monkeypatch, part, keep_adapter):
+    def fails(*_, **__):
+        raise SerialLoRAError("The loss became nan at step 1; use a smaller learning rate.")
+
+    lab = small.lab()
+    lab.base = {"base": 0.0}
+    before = state_of(lab.backbone.model)
+    monkeypatch.setattr(small.kind if part == "measure" else labs, part, fails)
+    with pytest.raises(SerialLoRAError, match="nan"):
+        run_one(lab, METHODS["lora"], small.amounts[0], 1, keep_adapter=keep_adapter)
+    assert unchanged(lab.backbone.model, before)
+
+
+def test_a_loss_that_explodes_is_one_sentence_and_the_next_run_works(small):
+    lab = small.lab()
+    usual, lab.config = lab.config, replace(lab.config, lr=1e30, min_steps=6)
+    with pytest.raises(SerialLoRAError, match="smaller learning rate"):
+        run_one(lab, METHODS["serial_lora"], small.amounts[1], 1)
+    lab.config = usual
+    record = run_one(lab, METHODS["serial_lora"], small.amounts[1], 1)
+    assert math.isfinite(record.measures["loss"])
+
+
+def test_the_adapter_stays_when_that_is_asked_for(small):
+    lab = small.lab()
+    record = run_one(lab, METHODS["serial_lora"], small.amounts[1], 1, keep_adapter=True)
+    assert len(adapters(lab.backbone.model)) == small.blocks
+    assert lab.measure()[0].items() <= record.measures.items()
+
+
+def test_equal_budget_has_exactly_serial_loras_parameters(small):
+    lab = small.lab()
+    names = ("lora", "serial_lora", "lora_equal_budget")
+    sizes = {name: run_one(lab, METHODS[name], small.amounts[0], 1).sizes for name in names}
+    budget = sizes["serial_lora"]["parameters"]
+    assert budget == small.blocks * 2 * QUICK["rank"] * small.width
+    assert sizes["lora_equal_budget"]["parameters"] == budget
+    assert sizes["lora"]["parameters"] == 4 * budget == sizes["serial_lora"]["bytes"]
+    assert sizes["serial_lora"]["activation_bytes"] <= sizes["lora"]["activation_bytes"]
+
+
+def test_the_same_run_twice_gives_the_same_record(small):
+    lab, method, amount = small.lab(), METHODS["serial_lora_plus"], small.amounts[0]
+    one, two = run_one(lab, method, amount, 1), run_one(lab, method, amount, 1)
+    assert one.measures == two.measures and one.key == two.key
+    assert run_one(lab, method, amount, 2).measures["loss"] != one.measures["loss"]
+    if "gradient_checkpointing" in one.settings:
+        lab.config = replace(lab.config, gradient_checkpointing=True)
+        checkpointed = run_one(lab, method, amount, 1)
+        assert checkpointed.measures == pytest.approx(one.measures, rel=1e-3, abs=1e-4)
+        assert checkpointed.sizes["activation_bytes"] < one.sizes["activation_bytes"]
+
+
+@pytest.mark.parametrize("method", ["lora", "serial_lora", "serial_lora_plus"])
+def test_a_longer_run_learns(small, method):
+    lab = small.lab()
+    short = run_one(lab, METHODS[method], small.amounts[1], 1)
+    lab.config = replace(lab.config, min_steps=40, **small.learns)
+    long = run_one(lab, METHODS[method], small.amounts[1], 1)
+    assert long.measures["loss"] < 0.95 * short.measures["loss"]
+
+
+def test_lora_plus_may_start_from_a_rate_of_its_own(small):
+    for scale, config in small.kind.configs.items():
+        assert config.training(steps=1).lr == config.lr
+        own = config.training(steps=1, plus=True).lr
+        assert own == (config.lr if scale == "paper" else config.plus_lr)  # the paper has one rate
+
+
+# --- many runs -----------------------------------------------------------------------------------
+
+
+def test_every_combination_is_run_once(small, tmp_path, monkeypatch):
+    out, seen = tmp_path / "new" / "records.jsonl", []
+    measured = calls(monkeypatch, small.kind, "measure_base")
+    options = dict(methods=["lora", "serial_lora"], amounts=small.amounts, out=out)
+    options |= dict(on_record=lambda record, is_new: seen.append(is_new), command="the command")
+    first = small.run(["one", "two", "one"], **options)
+    assert seen == [True] * 8 and len(measured) == 2  # the unadapted model, once a set
+    assert read_records(out) == first and {record.command for record in first} == {"the command"}
+    assert {(r.dataset, r.method, r.amount) for r in first} == {
+        (name, method, amount)
+        for name in ("one", "two")
+        for method in ("lora", "serial_lora")
+        for amount in small.amounts
+    }
+    assert [path.name for path in out.parent.glob("[!.]*")] == ["records.jsonl"]
+    assert first[0].settings["data"] == small.sets["one"].fingerprint()[:16]
+
+    forbid_runs(monkeypatch)
+    seen.clear()
+    assert small.run(["one", "two"], **options) == first and seen == [False] * 8
+
+
+def test_sweeps_of_rank_ratio_and_rate_are_run_and_found_again(small, tmp_path, monkeypatch):
+    out = tmp_path / "records.jsonl"
+    sweep = dict(methods=["lora", "serial_lora_plus"], rank=[4, 8], ratio=[1, 5])
+    sweep |= dict(plus_lr=[1e-3, 1e-2], out=out)
+    measured = calls(monkeypatch, small.kind, "measure_base")
+    records = small.run(**sweep)
+    assert len(measured) == 1
+    table = frame(records)
+    plus = table[table["method"] == "serial_lora_plus"]
+    assert set(zip(plus["rank"], plus["ratio"], plus["lr"], strict=True)) == {
+        (rank, ratio, lr) for rank in (4, 8) for ratio in (1, 5) for lr in (1e-3, 1e-2)
+    }
+    plain = table[table["method"] == "lora"]  # has no plus, so neither ratio nor its rate
+    assert list(plain["rank"]) == [4, 8] and set(plain["ratio"]) == {1}
+    assert set(plain["lr"]) == {small.kind.configs["tiny"].lr}
+    assert len({r.key for r in records}) == len(records) == 10 and read_records(out) == records
+
+    forbid_runs(monkeypatch)
+    assert small.run(**sweep) == records
+
+
+def test_other_settings_and_other_pictures_are_other_runs(small, tmp_path):
+    out = tmp_path / "records.jsonl"
+    for change in ({}, {"lr": 5e-4}, {"rank": 2}, {"dropout": 0.3}, {}):
+        small.run(out=out, **change)
+    small.sets["one"] = replace(
+        small.sets["one"], train=small.sets["one"].test, test=small.sets["two"].train
+    )
+    small.run(out=out)
+    assert len({record.key for record in read_records(out)}) == 5
+
+
+@dataclass(frozen=True)
+class OftenSaved(TrainingConfig):
+    save_every: int = 2
+
+
+def test_an_interrupted_lab_goes_on_and_ends_as_if_uninterrupted(small, tmp_path, monkeypatch):
+    options = dict(methods=["lora", "serial_lora"], amounts=small.amounts[1:])
+    options |= dict(min_steps=6, dropout=0.2)
+    monkeypatch.setattr(configs, "TrainingConfig", OftenSaved)
+    whole = small.run(**options)
+
+    out = tmp_path / "records.jsonl"
+    # One batch of each run is for measuring the memory.
+    with power_cut(small.objective, 1 + 6 + 1 + 5):
+        small.run(out=out, **options)
+    assert len(read_records(out)) == 1 and len(list(tmp_path.glob("*unfinished*"))) == 1
+
+    steps = calls(monkeypatch, small.objective, "forward")
+    records = small.run(out=out, **options)
+    assert len(steps) == 1 + 2  # from the state saved at step 4
+    assert [record.measures for record in records] == [record.measures for record in whole]
+    assert not list(tmp_path.glob("*unfinished*"))
+
+
+def test_a_training_is_kept_until_its_record_is_written(small, tmp_path, monkeypatch):
+    out, (whole,) = tmp_path / "records.jsonl", small.run()
+
+    def ends(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(small.kind, "base", {})
+        patch.setattr(small.kind, "measure", ends)
+        small.run(out=out)
+    assert read_records(out) == [] and len(list(tmp_path.glob("*unfinished*"))) == 1
+    steps = calls(monkeypatch, small.objective, "forward")
+    (record,) = small.run(out=out)
+    assert len(steps) == 1  # for the memory; nothing was trained again
+    assert record.measures == whole.measures and record.sizes == whole.sizes
+    assert not list(tmp_path.glob("*unfinished*"))
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+REFUSED = [
+    ({"datasets": []}, "empty"),
+    ({"methods": ["no such method"]}, "no method"),
+    ({"methods": []}, "empty"),
+    ({"amounts": []}, "empty"),
+    ({"amounts": [0]}, "1 or more"),
+    ({"seeds": []}, "empty"),
+    ({"seeds": [0]}, "seeds must be 1 or more"),
+    ({"scale": "huge"}, "scale"),
+    ({"rank": 0}, "rank must be 1 or more"),
+    ({"rank": [4, 1000]}, "rank 1000 is above"),
+    ({"rank": []}, "list of rank is empty"),
+    ({"rank": [4, 6], "methods": ["lora_equal_budget"]}, "four divides"),
+    ({"ratio": [], "methods": ["lora_plus"]}, "list of ratios is empty"),
+    ({"ratio": [1, 0], "methods": ["lora_plus"]}, "above zero, not 0"),
+    ({"ratio": [math.inf], "methods": ["lora_plus"]}, "finite"),
+    ({"ratio": 5}, "no LoRA.* method was chosen"),
+    ({"plus_lr": [1e-3, 0.0]}, "rate"),
+    ({"lr": 0.0}, "rate"),
+    ({"lr": math.nan}, "rate"),
+    ({"weight_decay": -1.0}, "weight decay"),
+    ({"precision": "fp8"}, "precision"),
+    ({"epochs": 0}, "epochs"),
+    ({"min_steps": 0}, "min_steps"),
+    ({"batch_size": 0}, "batch_size"),
+    ({"accumulation": 0}, "batch per step"),
+    ({"accumulation": 3}, "shared evenly"),
+    ({"dropout": 1.0}, "dropout"),
+    ({"shots": [4]}, "no setting 'shots'"),
+    ({"weights": "no-such-file.safetensors"}, "There is no"),
+]
+OWN = {
+    "clip": [
+        ({"prompt": "poetic"}, "prompt"),
+        ({"crop": 0.0}, "crop"),
+        ({"towers": ("audio",)}, "audio"),
+        ({"model_name": "no-such-model"}, "no model"),
+    ],
+    "sam": [
+        ({"amounts": [101]}, "between 1 and 100"),
+        ({"jitter": 0.25}, "jitter"),
+        ({"jitter": math.nan}, "jitter"),
+    ],
+    "sd3": [
+        ({"stream": "sound"}, "image, text, both"),
+        ({"weighting": "cosine"}, "plain, sigma_squared"),
+        ({"text_dropout": 1.0}, "text_dropout"),
+        ({"guidance": math.nan}, "guidance"),
+        ({"drawing_steps": 0}, "drawing_steps"),
+        ({"resolution": 24}, "divisible by 16"),
+        ({"schedule": "sine"}, "schedule"),
+        ({"clip_norm": -1.0}, "gradient norm"),
+    ],
+}
+
+
+def test_bad_input_is_refused_before_anything_runs(small, tmp_path, must_not_run):
+    out = tmp_path / "folder" / "records.jsonl"
+    for change, message in REFUSED + OWN[small.kind.name]:
+        with pytest.raises(SerialLoRAError, match=message) as caught:
+            small.run(out=out, **change)
+        assert "\n" not in str(caught.value)
+    assert not out.parent.exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(
+    small, tmp_path, must_not_run
+):
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file" / "records.jsonl", tmp_path, tmp_path / "file"):
+        with pytest.raises(SerialLoRAError, match="cannot be written|cannot be read|not a record"):
+            small.run(out=out)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_lab_that_is_not_there_is_refused():
+    with pytest.raises(SerialLoRAError, match="no lab 'bread'; choose from clip, sam, sd3"):
+        labs.run_lab("bread", ["rye"])
