@@ -14,22 +14,9 @@ from skimage import data as skimage_data
 from serial_lora.errors import SerialLoRAError
 
 PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
-    "train": (
-        "astronaut",
-        "brick",
-        "camera",
-        "cell",
-        "chelsea",
-        "clock",
-        "flower",
-        "grass",
-        "hubble_deep_field",
-        "immunohistochemistry",
-        "moon",
-        "page",
-        "retina",
-        "stereo_motorcycle",
-        "text",
+    "train": tuple(
+        "astronaut brick camera cell chelsea clock flower grass hubble_deep_field "
+        "immunohistochemistry moon page retina stereo_motorcycle text".split()
     ),
     "test": ("china", "coffee", "coins", "gravel", "rocket"),
 }

@@ -46,52 +46,20 @@ GROUPS = (
 
 WHITE = ("ffffff",)
 # Greens and purples would be lost on the way through the tiny SD3's autoencoder; these are not.
-LAMPLIGHT = (  # sky, glow, then from dark to bright
-    "060910",
-    "1c4488",
-    "183468",
-    "2c62a8",
-    "6a94c0",
-    "c09a70",
-    "e8a44c",
-    "fcc868",
-    "fdeab0",
+LAMPLIGHT = tuple(  # sky, glow, then from dark to bright
+    "060910 1c4488 183468 2c62a8 6a94c0 c09a70 e8a44c fcc868 fdeab0".split()
 )
-ARCADE = (  # paper, line, then row by row: greys, reds, browns, yellows, greens, blues, others
-    "ffffff",
-    "1b1a2e",
-    "1b1a2e",
-    "3d4460",
-    "6b7590",
-    "a3b1c2",
-    "d6dfe8",
-    "ffffff",
-    "7c1c34",
-    "c8283f",
-    "f0645f",
-    "5b3428",
-    "9a5a3c",
-    "cf8f63",
-    "f5cba2",
-    "df6f1b",
-    "f8a428",
-    "ffd54a",
-    "fff0b0",
-    "1d5a3a",
-    "3b9c48",
-    "93d35c",
-    "1b4176",
-    "2f77c8",
-    "58b0f0",
-    "b0e0fa",
-    "117a80",
-    "54cdbb",
-    "4c2c80",
-    "8a5fca",
-    "c0a0ec",
-    "a92f74",
-    "ec6aa4",
-    "fab8d4",
+ARCADE = tuple(  # paper, line, then row by row: greys, reds, browns, yellows, greens, blues, others
+    """
+    ffffff 1b1a2e
+    1b1a2e 3d4460 6b7590 a3b1c2 d6dfe8 ffffff
+    7c1c34 c8283f f0645f
+    5b3428 9a5a3c cf8f63 f5cba2
+    df6f1b f8a428 ffd54a fff0b0
+    1d5a3a 3b9c48 93d35c
+    1b4176 2f77c8 58b0f0 b0e0fa
+    117a80 54cdbb 4c2c80 8a5fca c0a0ec a92f74 ec6aa4 fab8d4
+    """.split()
 )
 
 

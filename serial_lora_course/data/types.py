@@ -77,11 +77,27 @@ class DividedData:
         return {"train": self.train, "test": self.test}
 
     def fingerprint(self) -> str:
-        """SHA-256 over name, content and the pictures' names in train and test (not pixels)."""
+        """SHA-256 over name, content and the pictures' names in train and test (not pixels).
+
+        Records keep it. What it leaves to the names, :meth:`picture_fingerprint` looks at.
+        """
         digest = hashlib.sha256(f"{self.scale}\t{self.name}\n{self.content}\n".encode())
         for part_name, part in self.parts().items():
             for picture_id in sorted(part.picture_ids):
                 digest.update(f"{part_name}\t{picture_id}\n".encode())
+        return digest.hexdigest()
+
+    def picture_fingerprint(self) -> str:
+        """SHA-256 over the pixels of every picture in train and test, and what belongs to them.
+
+        It opens every picture. Two copies of a data set that differ in one pixel, mask or caption
+        under the same names have the same :meth:`fingerprint` and not the same of these.
+        """
+        digest = hashlib.sha256(self.fingerprint().encode())
+        for part_name, part in self.parts().items():
+            for picture_id, index in sorted(zip(part.picture_ids, range(len(part)), strict=True)):
+                digest.update(f"{part_name}\t{picture_id}\n".encode())
+                digest.update(_content(part[index]))
         return digest.hexdigest()
 
 
@@ -270,3 +286,14 @@ class StyleData(DividedData):
 
 def _first_repeated(names: list[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
+def _content(item: tuple[Image.Image, int] | SegmentationExample | StyleExample) -> bytes:
+    """The size and pixels of an item's picture; of an example also its masks or its caption."""
+    picture = item[0] if isinstance(item, tuple) else item.picture
+    content = repr(picture.size).encode() + picture.tobytes()
+    if isinstance(item, SegmentationExample):
+        content += repr(item.names).encode() + np.packbits(item.masks).tobytes()
+    elif isinstance(item, StyleExample):
+        content += item.caption.encode()
+    return content

@@ -59,7 +59,10 @@ class Named:
 def make(kind, train=("a", "b"), test=("c", "d"), labels=None, **changes):
     named = {"classification": {"class_names": ["cat", "dog", "cow"], "template": "a {}."}}
     types = {"classification": ClassificationData, "masks": SegmentationData, "style": StyleData}
-    parts = {"train": Named(*train, labels=labels), "test": Named(*test)}
+    parts = {
+        "train": train if isinstance(train, Named) else Named(*train, labels=labels),
+        "test": test if isinstance(test, Named) else Named(*test),
+    }
     return types[kind](**({"name": "mine"} | parts | named.get(kind, {}) | changes))
 
 
@@ -115,6 +118,42 @@ def test_a_fingerprint_of_classes_sees_names_labels_and_parts_but_not_order():
         fingerprint(train=("c", "d"), test=("a", "b")),
     }
     assert len(different) == 4
+
+
+class Shown(Named):
+    """Pictures of one pixel each, with a mask and a caption, whatever is asked for."""
+
+    def __init__(self, make, *picture_ids: str) -> None:
+        super().__init__(*picture_ids)
+        self.make = make
+
+    def __getitem__(self, index: int):
+        return self.make(self.picture_ids[index])
+
+
+def shown(kind, colour=(1, 2, 3), words="a dot"):
+    """A data set of one-pixel pictures of a kind."""
+
+    def item(picture_id):
+        picture = Image.new("RGB", (1, 1), colour if picture_id == "d" else (0, 0, 0))
+        if kind == "classification":
+            return picture, 0
+        if kind == "style":
+            return StyleExample(picture, words, picture_id)
+        return SegmentationExample(picture, np.ones((1, 1, 1), bool), (words,), picture_id)
+
+    return make(kind, Shown(item, "a", "b"), Shown(item, "c", "d"))
+
+
+@pytest.mark.parametrize("kind", ["classification", "masks", "style"])
+def test_a_fingerprint_of_pictures_sees_one_pixel_and_one_word(kind):
+    data, repainted, renamed = shown(kind), shown(kind, (1, 2, 4)), shown(kind, words="a dash")
+    assert data.fingerprint() == repainted.fingerprint() == renamed.fingerprint()
+    assert data.picture_fingerprint() == shown(kind).picture_fingerprint()
+    assert data.picture_fingerprint() != repainted.picture_fingerprint()
+    assert (data.picture_fingerprint() != renamed.picture_fingerprint()) == (
+        kind != "classification"
+    )
 
 
 def test_prompts():
