@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import pandas as pd
 import torch
@@ -78,25 +79,20 @@ class Architecture:
             return self.build()
 
 
-# --------------------------------------------------------------------------- real models
+# --- real models ---------------------------------------------------------------------------------
+# Each builder imports its own library: all of them together take seconds, and a count needs none.
 
 
-def _open_clip(name: str) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
-        import open_clip
+def _open_clip(name: str) -> nn.Module:
+    import open_clip
 
-        return open_clip.CLIP(**open_clip.get_model_config(name))
-
-    return build
+    return open_clip.CLIP(**open_clip.get_model_config(name))
 
 
-def _segment_anything(name: str) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
-        from segment_anything import sam_model_registry
+def _segment_anything(name: str) -> nn.Module:
+    from segment_anything import sam_model_registry
 
-        return sam_model_registry[name]()
-
-    return build
+    return sam_model_registry[name]()
 
 
 def _sd3_medium() -> nn.Module:
@@ -107,13 +103,10 @@ def _sd3_medium() -> nn.Module:
     )
 
 
-def _timm(name: str) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
-        import timm
+def _timm(name: str) -> nn.Module:
+    import timm
 
-        return timm.create_model(name)
-
-    return build
+    return timm.create_model(name)
 
 
 def _dinov2_base() -> nn.Module:
@@ -127,14 +120,14 @@ ARCHITECTURES: dict[str, Architecture] = {
         "CLIP ViT-B/16, both towers",
         (Tower("image", 768, 12), Tower("text", 512, 12)),
         rank=32,
-        build=_open_clip("ViT-B-16-quickgelu"),
+        build=partial(_open_clip, "ViT-B-16-quickgelu"),
         in_paper=True,
     ),
     "sam": Architecture(
         "SAM ViT-B, image encoder",
         (Tower("image", 768, 12),),
         rank=64,
-        build=_segment_anything("vit_b"),
+        build=partial(_segment_anything, "vit_b"),
         in_paper=True,
     ),
     "sd3": Architecture(
@@ -148,19 +141,19 @@ ARCHITECTURES: dict[str, Architecture] = {
         "CLIP ViT-L/14, both towers",
         (Tower("image", 1024, 24), Tower("text", 768, 12)),
         rank=32,
-        build=_open_clip("ViT-L-14-quickgelu"),
+        build=partial(_open_clip, "ViT-L-14-quickgelu"),
     ),
     "sam-huge": Architecture(
         "SAM ViT-H, image encoder",
         (Tower("image", 1280, 32),),
         rank=64,
-        build=_segment_anything("vit_h"),
+        build=partial(_segment_anything, "vit_h"),
     ),
     "vit-base": Architecture(
         "ViT-B/16 (timm)",
         (Tower("image", 768, 12),),
         rank=16,
-        build=_timm("vit_base_patch16_224"),
+        build=partial(_timm, "vit_base_patch16_224"),
     ),
     "dinov2-base": Architecture(
         "DINOv2 ViT-B/14 (transformers)",
@@ -172,7 +165,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 """The real models that lessons and tests count. The first three are the paper's Table I."""
 
 
-# --------------------------------------------------------------------------- the ratio
+# --- the ratio -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
