@@ -8,15 +8,13 @@ from typing import Annotated
 
 import typer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs as a plain file
-
-from data_scripts.pretraining import card as pretraining_card  # noqa: E402
-from data_scripts.pretraining import clip as pretraining_clip  # noqa: E402
-from data_scripts.pretraining import sam as pretraining_sam  # noqa: E402
-from data_scripts.pretraining import sd3 as pretraining_sd3  # noqa: E402
-from data_scripts.pretraining import styles as pretraining_styles  # noqa: E402
-from serial_lora.errors import SerialLoRAError  # noqa: E402
-from serial_lora_course.data.folders import data_root  # noqa: E402
+from data_scripts.pretraining import card as pretraining_card
+from data_scripts.pretraining import clip as pretraining_clip
+from data_scripts.pretraining import sam as pretraining_sam
+from data_scripts.pretraining import sd3 as pretraining_sd3
+from data_scripts.pretraining import styles as pretraining_styles
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.folders import data_root
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 

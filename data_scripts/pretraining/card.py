@@ -15,34 +15,28 @@ from serial_lora_course.models.weights import tiny_file
 
 
 @dataclass(frozen=True)
-class Adapted:
-    """How a lab's records are told in a card.
+class Summary:
+    """How a card speaks of a lab's records.
 
     Attributes:
-        card: the shipped card.
         measure: the records' measure that is averaged.
         amount: what to call an amount of training data.
         baselines: what costs no training: what to call it -> its measure.
     """
 
-    card: Path
     measure: str
     amount: str
     baselines: Mapping[str, str]
 
 
-TOLD = {
-    "clip": Adapted(
-        tiny_file("tiny-clip.card.json"), "accuracy", "{} shots", {"zero-shot": "zero_shot_dataset"}
-    ),
-    "sam": Adapted(
-        tiny_file("tiny-sam.card.json"),
+SUMMARIES = {
+    "clip": Summary("accuracy", "{} shots", {"zero-shot": "zero_shot_dataset"}),
+    "sam": Summary(
         "dice",
         "{}% of the training pictures",
         {"box filled in": "box_dice", "not adapted": "base_dice"},
     ),
-    "sd3": Adapted(
-        tiny_file("tiny-sd3.card.json"),
+    "sd3": Summary(
         "fid",
         "FID, {}% of the training pictures",
         {"real pictures": "real_fid", "not adapted": "base_fid"},
@@ -52,12 +46,12 @@ TOLD = {
 
 def adapted(task: str) -> dict[str, dict[str, float]]:
     """Means over data sets and seeds, for each amount of training data and each method."""
-    told, table = TOLD[task], frame(shipped_records(task))
+    summary, table = SUMMARIES[task], frame(shipped_records(task))
     return {
-        told.amount.format(amount): {
-            name: round(rows[measure].mean(), 4) for name, measure in told.baselines.items()
+        summary.amount.format(amount): {
+            name: round(rows[measure].mean(), 4) for name, measure in summary.baselines.items()
         }
-        | rows.groupby("method", sort=False)[told.measure].mean().round(4).to_dict()
+        | rows.groupby("method", sort=False)[summary.measure].mean().round(4).to_dict()
         for amount, rows in table.groupby("amount")
     }
 
@@ -68,10 +62,10 @@ def complete_card(task: str) -> Path:
     Raises:
         SerialLoRAError: there is no such lab, or no records of it yet.
     """
-    if task not in TOLD:
-        raise SerialLoRAError(f"There is no model {task!r}; choose from {', '.join(TOLD)}.")
+    if task not in SUMMARIES:
+        raise SerialLoRAError(f"There is no model {task!r}; choose from {', '.join(SUMMARIES)}.")
     if not shipped_records(task):
         raise SerialLoRAError(f"There are no records of {task} yet; make them, then its card.")
-    path = TOLD[task].card
+    path = tiny_file(f"tiny-{task}.card.json")
     card = json.loads(path.read_text("utf-8"))
     return write_json(path, card | {"adapted": adapted(task)})
