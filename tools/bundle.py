@@ -136,14 +136,14 @@ def check(folder: Path) -> None:
     ]
     make = [sys.executable, *make[make.index("-m") :]]
     install[install.index("wheels")] = str(folder / "wheels")
-    lesson = ["-m", "jupyter", "execute", "notebooks/00_start_here.ipynb"]
+    lesson = [f"{Path(doctor[0]).parent}/jupyter-execute", "notebooks/00_start_here.ipynb"]
     # What programs need to start, and nothing that could lead to this very environment.
     kept = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
     bare = {name: os.environ[name] for name in kept if name in os.environ}
     with tempfile.TemporaryDirectory(prefix="bundle-check-") as place:
         home = {"HOME": place, "USERPROFILE": place, "SERIAL_LORA_DATA": str(Path(place) / "data")}
         shutil.copytree(folder / "notebooks", Path(place) / "notebooks")
-        for command in (make, install, doctor, [install[0], *lesson]):
+        for command in (make, install, doctor, lesson):
             run(shlex.join(command), command, cwd=place, env=offline_environment(bare) | home)
             print(f"{shlex.join(command)}: done", flush=True)
 

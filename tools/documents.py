@@ -32,7 +32,7 @@ from serial_lora_course.checks.lessons import (
 )
 from serial_lora_course.claims.page import claims_page
 from tools import ROOT
-from tools.notebooks import read_source
+from tools.sources import read_source
 
 LEAST_FOR_QUESTIONS = 0.05  # of a session
 

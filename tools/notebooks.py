@@ -18,19 +18,15 @@ in the folder of their notebook; time and peak memory are kept for the table of 
 from __future__ import annotations
 
 import argparse
-import ast
 import copy
 import datetime
-import hashlib
 import os
 import re
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-import jupytext
 import nbformat
 import torch
 from nbclient import NotebookClient
@@ -42,19 +38,21 @@ from serial_lora_course.checks.lessons import MEASURED, card_text, list_text, re
 from serial_lora_course.files import write_json
 from serial_lora_course.offline import offline_environment
 from tools import ROOT
-from tools.setup_cell import SETUP_CELL
+from tools.sources import (
+    EXERCISE,
+    METADATA,
+    SOLUTION_ONLY,
+    derive,
+    find_sources,
+    make_stub,
+    read_source,
+    tags,
+    tidy,
+    write,
+)
 
-BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
-PROOF, EXERCISE = "nbval-check-output", "exercise"
-SETUP, SOLUTION_ONLY = "setup", "solution-only"
 JOINED = "build/lessons"
 CELL_TIMEOUT_SECONDS = 170
-METADATA = {
-    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
-FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}  # in JupyterLab, and in Colab
-CHECK_CALL = re.compile(r'^check\("(\d+\.\d+)"', re.MULTILINE)
 CARD_CALL = re.compile(r'^lesson_(?:card\("(\d\d)"\)|list\(\))\Z', re.MULTILINE)
 PEAK_KILOBYTES = """
 import sys
@@ -66,121 +64,6 @@ except ImportError:  # Windows, where psutil has it
     import psutil
     print(psutil.Process().memory_info().peak_wset // 1024)
 """
-
-
-def find_sources(root: Path, numbers: Iterable[str] = ()) -> list[Path]:
-    """The lesson sources in order, or only those with the given numbers."""
-    sources = sorted((root / "solutions").glob("[0-9][0-9]_*.py"))
-    wanted = {number.zfill(2) for number in numbers}
-    known = {source.name[:2] for source in sources}
-    if missing := ", ".join(sorted(wanted - known)):
-        there = ", ".join(sorted(known))
-        raise SerialLoRAError(f"No lesson {missing} in solutions/; there are {there}.")
-    return [source for source in sources if not wanted or source.name[:2] in wanted]
-
-
-def tags(cell: NotebookNode) -> list[str]:
-    """The tags of a cell."""
-    return cell.metadata.get("tags", [])
-
-
-def read_source(path: Path) -> NotebookNode:
-    """Read a percent-format source as a notebook without outputs, with stable cell ids.
-
-    Raises:
-        SerialLoRAError: no learner's notebook could be derived from it; the cell is named.
-    """
-    notebook = jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
-    notebook.metadata = nbformat.from_dict(METADATA)
-    notebook.nbformat_minor = 5  # cells have ids
-    seen: Counter[str] = Counter()
-    for cell in notebook.cells:
-        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:10]
-        seen[digest] += 1  # equal cells still need different ids
-        cell.id = f"{digest}-{seen[digest]}"
-        tidy(cell)
-    code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    if not code_cells or SETUP not in tags(code_cells[0]) or code_cells[0].source != SETUP_CELL:
-        raise SerialLoRAError(
-            f'{path.stem}: the first code cell must be tagged "setup" and equal SETUP_CELL in '
-            "tools/setup_cell.py."
-        )
-    for cell in code_cells:
-        first_line = cell.source.partition("\n")[0]
-        if EXERCISE in tags(cell):
-            try:
-                make_stub(cell.source)
-            except SerialLoRAError as error:
-                raise SerialLoRAError(f'{path.stem}: in "{first_line}": {error}') from None
-        elif BEGIN in cell.source or END in cell.source:
-            raise SerialLoRAError(f'{path.stem}: the cell "{first_line}" needs the tag "exercise".')
-    return notebook
-
-
-def tidy(cell: NotebookNode) -> None:
-    """Drop what differs from run to run: timing, widget views, how printed text was cut in pieces."""
-    kept = tags(cell)
-    cell.metadata = nbformat.from_dict({**(FOLDED if SETUP in kept else {}), "tags": kept})
-    if not kept:
-        del cell.metadata["tags"]
-    outputs: list[NotebookNode] = []
-    for output in cell.get("outputs", []):
-        for kind in [kind for kind in output.get("data", {}) if "jupyter.widget" in kind]:
-            del output.data[kind]
-        last = outputs[-1] if outputs else None
-        if last and output.get("name") and last.get("name") == output.name:  # of a stream
-            last.text += output.text
-        else:
-            outputs.append(output)
-    if cell.cell_type == "code":
-        cell.outputs = outputs
-
-
-def make_stub(source: str) -> str:
-    """Replace each marked region of an exercise cell by one line that raises.
-
-    Raises:
-        SerialLoRAError: no markers, unbalanced markers, a region outside a function body, no
-            ``check("N.M", ...)`` in the cell, or a stub that Python cannot parse.
-    """
-    called = CHECK_CALL.search(source)
-    if called is None:
-        raise SerialLoRAError('an exercise has its check("N.M", ...) in the same cell.')
-    stub, inside, regions = [], False, 0
-    for line in source.splitlines():
-        indent = line[: len(line) - len(line.lstrip())]
-        if line.strip() == BEGIN:
-            if inside or not indent:
-                raise SerialLoRAError(f"{BEGIN} belongs inside a function body, and not twice.")
-            inside, regions = True, regions + 1
-            message = f"Exercise {called[1]}: your code goes here"
-            stub.append(f'{indent}raise NotImplementedError("{message}")')
-        elif line.strip() == END:
-            if not inside:
-                raise SerialLoRAError(f"{END} without {BEGIN}.")
-            inside = False
-        elif not inside:
-            stub.append(line)
-    if inside or not regions:
-        raise SerialLoRAError(f"every exercise needs {BEGIN} and {END} around its solution.")
-    text = "\n".join(stub)
-    try:
-        ast.parse(text)
-    except SyntaxError as error:
-        raise SerialLoRAError(f"the stub is not valid Python: {error}.") from None
-    return text
-
-
-def derive(solved: NotebookNode) -> NotebookNode:
-    """The learner's notebook: stubs for solutions, outputs gone except those of proof cells."""
-    student = copy.deepcopy(solved)
-    student.cells = [cell for cell in student.cells if SOLUTION_ONLY not in tags(cell)]
-    for cell in student.cells:
-        if EXERCISE in tags(cell):
-            cell.source = make_stub(cell.source)
-        if cell.cell_type == "code" and PROOF not in tags(cell):
-            cell.outputs, cell.execution_count = [], None  # nbval compares what has a count
-    return student
 
 
 def join(root: Path) -> None:
@@ -240,12 +123,6 @@ def execute(notebook: NotebookNode, folder: Path) -> tuple[NotebookNode, dict]:
         tidy(cell)
     run.metadata = nbformat.from_dict(METADATA)
     return run, {"seconds": round(seconds, 1), "peak_mb": peak // 1024}
-
-
-def write(notebook: NotebookNode) -> str:
-    """A notebook as text; the same notebook always gives the same text."""
-    nbformat.validate(notebook)
-    return nbformat.writes(notebook) + "\n"
 
 
 def build(root: Path, numbers: Iterable[str] = ()) -> None:

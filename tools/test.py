@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.offline import offline_environment
 from tools import ROOT
-from tools.notebooks import CELL_TIMEOUT_SECONDS, JOINED, find_sources
+from tools.notebooks import CELL_TIMEOUT_SECONDS, JOINED
+from tools.sources import find_sources
 
 STYLE = [["ruff", "check", "."], ["ruff", "format", "--check", "."]]
 DOCUMENTS = [["tools.notebooks", "--check"], ["tools.documents", "--check"]]

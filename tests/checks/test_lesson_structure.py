@@ -10,10 +10,10 @@ import nbformat
 import pytest
 
 from serial_lora_course.checks import lessons
-from tools import notebooks
+from tools import notebooks, sources
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = notebooks.find_sources(ROOT)
+SOURCES = sources.find_sources(ROOT)
 CARD = re.compile(
     r"^### Exercise (\d+\.\d+) · .+\n\n"
     r"\| Difficulty \| Importance \| Minutes \|\n\|---\|---\|---\|\n"
@@ -28,7 +28,7 @@ each_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda source: sour
 
 @cache
 def code_and_text(source: Path):
-    cells = notebooks.read_source(source).cells
+    cells = sources.read_source(source).cells
     return cells, [cell.source for cell in cells if cell.cell_type == "markdown"]
 
 
@@ -84,7 +84,7 @@ def test_the_card_and_the_list_show_the_last_measurement(source):
 @each_lesson
 def test_exercises(source):
     cells, _ = code_and_text(source)
-    places = [index for index, cell in enumerate(cells) if "exercise" in notebooks.tags(cell)]
+    places = [index for index, cell in enumerate(cells) if "exercise" in sources.tags(cell)]
     assert len(places) >= 3
     numbers = []
     for place in places:
@@ -111,9 +111,9 @@ def test_exercises(source):
 def test_stub_is_only_a_raise(source):
     _, student = solved_and_student(source)
     for cell in student.cells:
-        if "exercise" in notebooks.tags(cell):
+        if "exercise" in sources.tags(cell):
             assert "raise NotImplementedError(" in cell.source
-            assert notebooks.BEGIN not in cell.source and notebooks.END not in cell.source
+            assert sources.BEGIN not in cell.source and sources.END not in cell.source
 
 
 @each_lesson
@@ -137,7 +137,7 @@ def test_results_are_read_in_words(source):
 def test_code_cells_are_short(source):
     cells, _ = code_and_text(source)
     for cell in cells:
-        if cell.cell_type == "code" and not {"setup", "exercise"} & set(notebooks.tags(cell)):
+        if cell.cell_type == "code" and not {"setup", "exercise"} & set(sources.tags(cell)):
             imports = [node for node in ast.parse(cell.source).body if is_import(node)]
             lines = len(cell.source.splitlines())
             lines -= sum(node.end_lineno - node.lineno + 1 for node in imports)
@@ -177,7 +177,7 @@ def test_solved_lessons_ran_quietly(source):
             if output.output_type == "stream" and output.name == "stderr":
                 assert "Warning" not in output.text and "Error" not in output.text, output.text
     kept = [cell for cell in student.cells if cell.get("outputs")]
-    assert all("nbval-check-output" in notebooks.tags(cell) for cell in kept)
+    assert all("nbval-check-output" in sources.tags(cell) for cell in kept)
 
 
 @each_lesson

@@ -4,7 +4,7 @@ import builtins
 import symtable
 
 from tests.checks.test_lesson_structure import each_lesson
-from tools import notebooks
+from tools import sources
 
 GIVEN = {*dir(builtins), "get_ipython"}
 
@@ -56,7 +56,7 @@ def test_missing_names_are_found():
 
 @each_lesson
 def test_every_section_needs_the_opening_alone(source):
-    (_, opening), *sections = sections_of(notebooks.read_source(source).cells)
+    (_, opening), *sections = sections_of(sources.read_source(source).cells)
     given = GIVEN.union(*(names_of(cell)[0] for cell in opening))
     assert missing_names(opening, GIVEN) == set()
     found = {heading: missing_names(code, given) for heading, code in sections}

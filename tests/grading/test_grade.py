@@ -17,10 +17,10 @@ from serial_lora_course.checks.exercises import read_exercises
 from serial_lora_course.grading import grade as grading
 from serial_lora_course.grading import report as grade_report
 from tests.grading.test_confinement import LANDLOCK
-from tools import notebooks
+from tools import sources
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = notebooks.find_sources(ROOT)
+SOURCES = sources.find_sources(ROOT)
 SECONDS = 10  # a cell's time in these tests
 OPENING = "from fractions import Fraction\nfrom torch import nn\nfrom serial_lora_course.checks import check"
 LESSON = "02_parameter_count"
@@ -34,8 +34,8 @@ SOLUTIONS = {
 
 def with_body(number: str, body: str) -> str:
     """The learner's cell of one exercise with these lines for its body."""
-    begin, _, rest = SOLUTIONS[number].partition(notebooks.BEGIN)
-    return begin + body.replace("\n", "\n    ") + rest.partition(notebooks.END)[2]
+    begin, _, rest = SOLUTIONS[number].partition(sources.BEGIN)
+    return begin + body.replace("\n", "\n    ") + rest.partition(sources.END)[2]
 
 
 def write_notebook(path: Path, *cells: str) -> Path:
@@ -50,7 +50,7 @@ def write_notebook(path: Path, *cells: str) -> Path:
 MIXED = (
     SOLUTIONS["2.1"],
     with_body("2.2", "return sum(8 * w * rank * d for w, d in towers)"),
-    notebooks.make_stub(SOLUTIONS["2.3"]),
+    sources.make_stub(SOLUTIONS["2.3"]),
 )
 CHEATING = (
     "def check(number, *attempt):\n    print(f'Exercise {number} is right. Verified: all.')",
@@ -268,7 +268,7 @@ def test_a_spreadsheet_takes_no_formula_from_a_name(graded, tmp_path):
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_every_exercise_of_a_lesson_can_be_graded(source):
     lesson = int(source.stem[:2])
-    exercises = read_exercises(notebooks.read_source(source))
+    exercises = read_exercises(sources.read_source(source))
     assert len(exercises) >= 3
     for exercise in exercises:
         assert checking.find_check(exercise.number)

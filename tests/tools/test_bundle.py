@@ -13,28 +13,23 @@ from serial_lora.errors import SerialLoRAError
 from tools import bundle
 
 ROOT = Path(__file__).resolve().parents[2]
-# Stand-ins for the real packages, which are half a gigabyte: the command and the module that
-# START_HERE.md and the check call.
-COURSE = {
-    "serial_lora_course.py": "import sys\ndef main():\n    sys.exit(sys.argv[1:] != ['doctor'])\n"
-}
-JUPYTER = {
-    "jupyter.py": "import pathlib, sys\n"
-    "assert sys.argv[1] == 'execute' and pathlib.Path(sys.argv[2]).is_file()\n"
-}
+# Stand-ins for the real packages, which are half a gigabyte: the two commands that START_HERE.md and
+# the check call.
+COURSE = "import sys\ndef main():\n    sys.exit(sys.argv[1:] != ['doctor'])\n"
+JUPYTER = (
+    "import pathlib, sys\ndef main():\n    sys.exit(not pathlib.Path(sys.argv[1]).is_file())\n"
+)
 
 
-def make_wheel(folder: Path, name: str, files: dict[str, str], metadata: str = "") -> None:
+def make_wheel(folder: Path, name: str, program: str, code: str, metadata: str = "") -> None:
     """A wheel by hand: pip asks for the three files of its .dist-info."""
-    info = f"{name}-1.0.dist-info"
+    info, module = f"{name}-1.0.dist-info", f"{name}_module"
     files = {
-        **files,
+        f"{module}.py": code,
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{metadata}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\n{program} = {module}:main\n",
     }
-    if name == "serial_lora":
-        script = "[console_scripts]\nserial-lora = serial_lora_course:main\n"
-        files[f"{info}/entry_points.txt"] = script
     record = "".join(f"{path},sha256={digest(text)},\n" for path, text in files.items())
     with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as archive:
         for path, text in {**files, f"{info}/RECORD": f"{record}{info}/RECORD,,\n"}.items():
@@ -48,8 +43,8 @@ def digest(text: str) -> str:
 def stand_ins(root: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     needs = "Provides-Extra: course\nRequires-Dist: jupyter; extra == 'course'\n"
-    make_wheel(folder, "serial_lora", COURSE, needs)
-    make_wheel(folder, "jupyter", JUPYTER)
+    make_wheel(folder, "serial_lora", "serial-lora", COURSE, needs)
+    make_wheel(folder, "jupyter", "jupyter-execute", JUPYTER)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typer.main import get_command
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course import cli
 from serial_lora_course.checks import lessons
-from tools import documents, notebooks
+from tools import documents, sources
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTRUCTORS = (ROOT / "INSTRUCTORS.md").read_text(encoding="utf-8")
@@ -147,4 +147,4 @@ def test_a_wrong_command_line_would_be_found(line):
 def test_the_courses_own_commands_are_understood():
     for command in cli.course_commands("nature", "lines", "night"):
         parse(shlex.join(command))
-    assert len(notebooks.find_sources(ROOT)) == len(lessons.LESSONS)
+    assert len(sources.find_sources(ROOT)) == len(lessons.LESSONS)

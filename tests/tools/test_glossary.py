@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tools import notebooks
+from tools import sources
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "GLOSSARY.md").read_text(encoding="utf-8")
-SOURCES = notebooks.find_sources(ROOT)
+SOURCES = sources.find_sources(ROOT)
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
     for line in PAGE.splitlines()
@@ -94,7 +94,7 @@ def shape_letters(source: Path) -> set[str]:
     item = r"(?:\.\.\.|\d*[A-Za-z]?\w*(?: ?[/*+·-] ?\w+)?)"
     shape = re.compile(rf"\(({item}(?:, ?{item})*,?)\)")
     found = set()
-    for cell in notebooks.read_source(source).cells:
+    for cell in sources.read_source(source).cells:
         if cell.cell_type == "code":
             for comment in re.findall(r"#(.*)$", cell.source, re.MULTILINE):
                 for inside in shape.findall(comment):

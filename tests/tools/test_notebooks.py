@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from serial_lora.errors import SerialLoRAError
-from tools import notebooks, setup_cell
+from tools import notebooks, setup_cell, sources
 
 ROOT = Path(__file__).resolve().parents[2]
 BOTH = ("solutions/90_small.ipynb", "notebooks/90_small.ipynb")
@@ -89,10 +89,10 @@ def changes_outside_markers(solved: str, stub: str) -> list[str]:
     lines, stub_lines = solved.splitlines(), stub.splitlines()
     marked, inside = set(), False
     for index, line in enumerate(lines):
-        inside = inside or line.strip() == notebooks.BEGIN
+        inside = inside or line.strip() == sources.BEGIN
         if inside:
             marked.add(index)
-        inside = inside and line.strip() != notebooks.END
+        inside = inside and line.strip() != sources.END
     problems = []
     for tag, *ends in SequenceMatcher(a=lines, b=stub_lines, autojunk=False).get_opcodes():
         if tag != "equal":
@@ -103,15 +103,15 @@ def changes_outside_markers(solved: str, stub: str) -> list[str]:
 
 
 def test_stub_replaces_the_marked_lines_and_nothing_else():
-    assert notebooks.make_stub(SOLVED_CELL) == STUB_CELL
+    assert sources.make_stub(SOLVED_CELL) == STUB_CELL
     assert changes_outside_markers(SOLVED_CELL, STUB_CELL) == []
 
 
-@pytest.mark.parametrize("source", notebooks.find_sources(ROOT), ids=lambda source: source.stem)
+@pytest.mark.parametrize("source", sources.find_sources(ROOT), ids=lambda source: source.stem)
 def test_a_lessons_stubs_differ_from_solutions_in_marked_lines_only(source):
-    for cell in notebooks.read_source(source).cells:
-        if "exercise" in notebooks.tags(cell):
-            assert changes_outside_markers(cell.source, notebooks.make_stub(cell.source)) == []
+    for cell in sources.read_source(source).cells:
+        if "exercise" in sources.tags(cell):
+            assert changes_outside_markers(cell.source, sources.make_stub(cell.source)) == []
 
 
 def test_stub_keeps_the_indent_and_several_regions():
@@ -120,7 +120,7 @@ def test_stub_keeps_the_indent_and_several_regions():
         "        # END SOLUTION\n\n    def two(self):\n        # BEGIN SOLUTION\n"
         '        return 2\n        # END SOLUTION\n\n\ncheck("9.2", Pair)'
     )
-    stub = notebooks.make_stub(source)
+    stub = sources.make_stub(source)
     assert stub.count('\n        raise NotImplementedError("Exercise 9.2: ') == 2
     assert "return" not in stub
 
@@ -128,8 +128,8 @@ def test_stub_keeps_the_indent_and_several_regions():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (SOLVED_CELL.replace(notebooks.END, "# the end"), "needs # BEGIN SOLUTION and"),
-        (SOLVED_CELL.replace(notebooks.BEGIN, "# the start"), "without # BEGIN"),
+        (SOLVED_CELL.replace(sources.END, "# the end"), "needs # BEGIN SOLUTION and"),
+        (SOLVED_CELL.replace(sources.BEGIN, "# the start"), "without # BEGIN"),
         (SOLVED_CELL.replace('check("9.1", double)', ""), "in the same cell"),
         ('# BEGIN SOLUTION\nx = 1\n# END SOLUTION\ncheck("9.1", x)', "inside a function body"),
         ('def f():\n    return 1\n\n\ncheck("9.1", f)', "every exercise needs"),
@@ -137,7 +137,7 @@ def test_stub_keeps_the_indent_and_several_regions():
 )
 def test_wrong_markers_are_refused(source, message):
     with pytest.raises(SerialLoRAError, match=message):
-        notebooks.make_stub(source)
+        sources.make_stub(source)
 
 
 @pytest.mark.parametrize(
