@@ -88,7 +88,7 @@ def read_imports(root: Path) -> dict[str, set[str]]:
 
 def _imported(module: str, path: Path, modules: Mapping[str, Path]) -> Iterator[str]:
     package = module if path.stem == "__init__" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in _executed(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -99,6 +99,15 @@ def _imported(module: str, path: Path, modules: Mapping[str, Path]) -> Iterator[
         else:
             continue
         yield from (name for name in names if name in modules)
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and all in it, but for what only type checkers read."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _executed(child)
 
 
 def room_arrows(imports: Mapping[str, set[str]]) -> dict[tuple[str, str], list[str]]:
