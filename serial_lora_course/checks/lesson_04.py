@@ -89,13 +89,8 @@ def zero_shot_accuracy() -> Iterator[Case]:
             ),
         }
         what = f"the accuracy on {number} pictures of {count} classes"
-        yield Case(
-            what,
-            (pictures, classes, labels),
-            share,
-            causes,
-            otherwise="try it on three pictures and count by hand",
-        )
+        otherwise = "try it on three pictures and count by hand"
+        yield Case(what, (pictures, classes, labels), share, causes, otherwise=otherwise)
 
 
 class TwoTowers(nn.Module):
@@ -238,13 +233,8 @@ def lora_rank_within() -> Iterator[Case]:
             "a rank is a whole number: // rounds down": budget / (8 * unit_size),
         }
         what = f"LoRA's rank within {budget:,} parameters on towers {towers}"
-        yield Case(
-            what,
-            (budget, towers),
-            rank,
-            causes,
-            otherwise="count the parameters of LoRA at rank 1 over all towers first",
-        )
+        otherwise = "count the parameters of LoRA at rank 1 over all towers first"
+        yield Case(what, (budget, towers), rank, causes, otherwise=otherwise)
 
 
 def lora_size(towers: list[tuple[int, int]], rank: int) -> int:

@@ -142,14 +142,8 @@ def dice_by_hand() -> Iterator[Case]:
                 "that is the share of the truth that was found": both / len(truth),
             }
         empty = "0 / 0: two empty masks agree, so 1"
-        yield Case(
-            f"Dice of {what}",
-            masks,
-            dice_of_sets(found, truth),
-            causes,
-            error="" if sizes else empty,
-            nan=empty,
-        )
+        advice = {"error": "" if sizes else empty, "nan": empty}
+        yield Case(f"Dice of {what}", masks, dice_of_sets(found, truth), causes, **advice)
 
 
 # --------------------------------------------------------------- 6.3 the adapter and the windows
@@ -263,13 +257,8 @@ def adapted_windows() -> Iterator[Case]:
                 "the normed tokens are added, not x": inside + normed,
             }
             what = f"{where} on {size[0]} x {size[1]} tokens with {kind}"
-            yield Case(
-                what,
-                (block, adapter, x),
-                x + inside,
-                causes,
-                error="" if side else "window_size 0 means no windows: all tokens attend",
-            )
+            error = "" if side else "window_size 0 means no windows: all tokens attend"
+            yield Case(what, (block, adapter, x), x + inside, causes, error=error)
 
 
 # ------------------------------------------------------------------------ 6.4 out of place
@@ -303,23 +292,21 @@ def add_to_q_and_v() -> Iterator[Case]:
             "the edit is made twice": joined(2 * dq, 0, 2 * dv),
         }
         what = f"qkv of shape {tuple(qkv.shape)}"
-        yield Case(
-            what,
-            (qkv, dq, dv),
-            expected,
-            causes,
-            error=""
+        error = (
+            ""
             if len(shape) == 3
             else "four dimensions are taken for granted: `...` or "
-            "dim=-1 finds the last of any number",
+            "dim=-1 finds the last of any number"
         )
+        yield Case(what, (qkv, dq, dv), expected, causes, error=error)
     asking = tuple(tensor.requires_grad_() for tensor in (qkv, dq, dv))
+    error = "autograd refuses to have such a tensor edited in place: build a new one"
     yield Case(
         "a call whose tensors all ask for a gradient",
         asking,
         edited_by_column(*asking),
-        error="autograd refuses to have such a tensor edited in place: build a new one",
         leaves=lambda *asking: dict(zip(("qkv", "q_change", "v_change"), asking, strict=True)),
+        error=error,
     )
 
 

@@ -216,14 +216,11 @@ def paired_error() -> Iterator[Case]:
             "turned round: the mean first, then its error": (error, mean),
         }
         what = f"mean and standard error of {n} paired differences"
-        yield Case(
-            what,
-            (one, other),
-            (mean, error),
-            causes,
-            form="return both, as a tuple: mean, error",
-            otherwise="write out three pairs and work them by hand",
-        )
+        advice = {
+            "form": "return both, as a tuple: mean, error",
+            "otherwise": "write out three pairs and work them by hand",
+        }
+        yield Case(what, (one, other), (mean, error), causes, **advice)
 
 
 # --------------------------------------------------------------------------- signs
@@ -270,14 +267,11 @@ def sign_test() -> Iterator[Case]:
             "1 would be an even score: divide the sum by 2^n, and start it at the larger number": 1,
         }
         what = f"the share of luck as uneven as {wins} to {losses}"
-        yield Case(
-            what,
-            (wins, losses),
-            expected,
-            causes,
-            form="one number is wanted: the probability of both tails together",
-            otherwise="list all outcomes of four coins; count those as uneven as 3 to 1, or more",
-        )
+        advice = {
+            "form": "one number is wanted: the probability of both tails together",
+            "otherwise": "list all outcomes of four coins; count those as uneven as 3 to 1, or more",
+        }
+        yield Case(what, (wins, losses), expected, causes, **advice)
 
 
 # --------------------------------------------------------------------------- a verdict
@@ -331,10 +325,5 @@ def say_comparable() -> Iterator[Case]:
         }
         what = f"the verdict on {mean:+} ± {error} with margin {margin}"
         expected = verdict_on_a_grid(mean, error, margin)
-        yield Case(
-            what,
-            (mean, error, margin),
-            expected,
-            causes,
-            otherwise=f"the words are {', '.join(words)}; work the interval out on paper",
-        )
+        otherwise = f"the words are {', '.join(words)}; work the interval out on paper"
+        yield Case(what, (mean, error, margin), expected, causes, otherwise=otherwise)

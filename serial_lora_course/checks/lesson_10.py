@@ -129,112 +129,93 @@ def _require_every_class(test, groups, labels, share) -> None:
 # --------------------------------------------------------------------------------------- 10.2
 
 
+SIGN = "differences below zero count as well: abs() before max()"
+
+
 @exercise(
     "10.2",
     "right merges pass and eight kinds of wrong ones do not, at three sizes of outputs",
 )
 def proves_merge() -> Iterator[Case]:
     """True where the merged model is the adapted one and not the base, at any size of outputs."""
-    base = torch.randn(6, 5)
-    effect = torch.randn(6, 5)
-    adapted = base + effect
-    rounding = 1e-6 * torch.randn(6, 5)
-    one_off = adapted.clone()
-    one_off[2, 3] += 1e-3 * adapted.abs().max()  # ten times what is allowed, but not on average
-    broken = adapted.clone()
-    broken[1, 1] = torch.nan
+    base, effect = torch.randn(6, 5), torch.randn(6, 5)
+    adapted, rounding = base + effect, 1e-6 * torch.randn(6, 5)
     little = 0.05 * adapted.abs().max()
-    with_zero = adapted.clone()
-    with_zero[0, 0] = 0.0
-    below = -1 - adapted.abs()
-    one_effect = base.clone()
-    one_effect[0, 0] += 1.0
-    cases = [
-        (
-            "a merge that only restored the base",
-            (base, adapted, base.clone()),
-            False,
-            "the merged model gives the base's outputs: it must be compared with the adapted one",
-        ),
-        (
-            "a merge that is right",
-            (base, adapted, adapted + rounding),
-            True,
+
+    def changed(outputs: Tensor, place: tuple[int, int], number: float) -> Tensor:
+        return outputs.index_put(tuple(map(torch.tensor, place)), torch.tensor(number))
+
+    one_off = float(adapted[2, 3] + 1e-3 * adapted.abs().max())  # ten times what is allowed
+    with_zero, below = changed(adapted, (0, 0), 0.0), -1 - adapted.abs()
+    one_effect = changed(base, (0, 0), float(base[0, 0]) + 1)
+    right = {  # what: the adapted model's outputs, the merged one's, and what a refusal means
+        "a merge that is right": (
+            adapted,
+            adapted + rounding,
             "it asks for equality to the last bit: sums in another order differ by rounding",
         ),
-        (
-            "an adapter without effect",
-            (base, base.clone(), base + rounding),
-            False,
-            "adapted and merged agree, and so does the base: nothing is proved while the "
-            "adapter does nothing; look at the effect too",
+        "an output of zero, right but for rounding": (
+            with_zero,
+            with_zero + 1e-6,
+            "each output is measured by itself, and near zero every rounding is large: one limit "
+            "for all, taken from the largest output",
         ),
-        (
-            "outputs that are all a little too low",
-            (base, adapted, adapted - little),
-            False,
-            "differences below zero count as well: abs() before max()",
-        ),
-        (
-            "outputs that are all a little too high",
-            (base, adapted, adapted + little),
-            False,
-            "differences below zero count as well: abs() before max()",
-        ),
-        (
-            "one wrong number among right ones",
-            (base, adapted, one_off),
-            False,
-            "a mean hides one wrong number: take the largest difference",
-        ),
-        (
-            "an output of zero, right but for rounding",
-            (base, with_zero, with_zero + 1e-6),
-            True,
-            "each output is measured by itself, and near zero every rounding is large: one "
-            "limit for all, taken from the largest output",
-        ),
-        (
-            "outputs below zero, right but for rounding",
-            (base, below, below + rounding),
-            True,
+        "outputs below zero, right but for rounding": (
+            below,
+            below + rounding,
             "the largest output is the one that is furthest from zero: abs() before max()",
         ),
-        (
-            "an effect on one output only",
-            (base, one_effect, one_effect + rounding),
-            True,
-            "one output that changes is an effect, up or down: the largest difference "
-            "counts, abs() before max()",
+        "an effect on one output only": (
+            one_effect,
+            one_effect + rounding,
+            "one output that changes is an effect, up or down: the largest difference counts, "
+            "abs() before max()",
         ),
-        (
-            "an effect as small as rounding",
-            (base, base + rounding, base.clone()),
-            False,
-            "the adapter's effect is within rounding, and the merged model is the base: an "
-            "effect has to be above what is allowed",
+    }
+    wrong = {  # the same, and what it means to let it pass
+        "a merge that only restored the base": (
+            adapted,
+            base.clone(),
+            "the merged model gives the base's outputs: it must be compared with the adapted one",
         ),
-        (
-            "a nan among the merged outputs",
-            (base, adapted, broken),
-            False,
-            "every comparison with nan is False: ask whether the difference is within what "
-            "is allowed, not whether it is above",
+        "an adapter without effect": (
+            base.clone(),
+            base + rounding,
+            "adapted and merged agree, and so does the base: nothing is proved while the adapter "
+            "does nothing; look at the effect too",
         ),
-        (
-            "large outputs, right but for rounding",
-            (1e4 * base, 1e4 * adapted, 1e4 * (adapted + rounding)),
-            True,
-            "the tolerance is a share: multiply it by the size of the outputs, since "
-            "rounding grows with them",
+        "outputs that are all a little too low": (adapted, adapted - little, SIGN),
+        "outputs that are all a little too high": (adapted, adapted + little, SIGN),
+        "one wrong number among right ones": (
+            adapted,
+            changed(adapted, (2, 3), one_off),
+            "a mean hides one wrong number: take the largest difference",
         ),
-        (
-            "tiny outputs, half of them wrong",
-            (1e-6 * base, 1e-6 * adapted, 1e-6 * (adapted + 0.5 * effect)),
-            False,
-            "the tolerance is a share: with tiny outputs a plain limit lets everything pass",
+        "an effect as small as rounding": (
+            base + rounding,
+            base.clone(),
+            "the adapter's effect is within rounding, and the merged model is the base: an effect "
+            "has to be above what is allowed",
         ),
+        "a nan among the merged outputs": (
+            adapted,
+            changed(adapted, (1, 1), torch.nan),
+            "every comparison with nan is False: ask whether the difference is within what is "
+            "allowed, not whether it is above",
+        ),
+    }
+    share = "the tolerance is a share of the outputs' size:"
+    large = f"{share} multiply it by that size, since rounding grows with it"
+    tiny = f"{share} with tiny outputs a plain limit lets everything pass"
+    cases = [
+        (what, (base, *tensors), good, cause)
+        for group, good in ((wrong, False), (right, True))
+        for what, (*tensors, cause) in group.items()
     ]
+    scaled = [1e4 * each for each in (base, adapted, adapted + rounding)]
+    cases.append(("large outputs, right but for rounding", scaled, True, large))
+    scaled = [1e-6 * each for each in (base, adapted, adapted + 0.5 * effect)]
+    cases.append(("tiny outputs, half of them wrong", scaled, False, tiny))
     for what, tensors, expected, cause in cases:
         yield Case(what, (*tensors, 1e-4), expected, otherwise=cause)
 
@@ -304,39 +285,30 @@ def only_family(family: Callable) -> Iterator[None]:
 
 
 @torch.no_grad()
-def dense_outputs(plain: ParallelViT, adapted: nn.Module, pictures: Tensor, where: str) -> Tensor:
-    """The plain model's outputs (B, d) with every block computed from dense matrices.
+def with_dense_weights(plain: ParallelViT, adapted: nn.Module, where: str) -> ParallelViT:
+    """The plain model with the pairs of an adapted one multiplied out into its own weights.
 
     ``where`` is "attention" for Serial LoRA on the attention's tokens, "norm" for the slip that
     lets the MLP see it too, "beside" for LoRA.
     """
-    tensors = dict(adapted.state_dict())
-    x = plain.patches(pictures).flatten(2).transpose(1, 2) + plain.position
-    for index, block in enumerate(plain.stages):
-        layers, eye = block.attention, torch.eye(x.shape[-1])
-        kv = layers.key_value.weight.chunk(2)
-        weights = {"q": layers.query.weight, "k": kv[0], "v": kv[1], "out": layers.collect.weight}
-        biases = dict(zip("kv", layers.key_value.bias.chunk(2), strict=True))
-        biases |= {"q": layers.query.bias, "out": layers.collect.bias}
-        prefix, dense = f"stages.{index}", eye
+    tensors, model = adapted.state_dict(), copy.deepcopy(plain)
+    for index, block in enumerate(model.stages):
+        layers, prefix = block.attention, f"stages.{index}"
+        key, value = layers.key_value.weight.chunk(2)
+        weights = {"q": layers.query.weight, "k": key, "v": value}
         if where == "beside":
-            for part in weights:
-                A, B = (tensors[f"{prefix}.lora_{part}.lora_{which}"] for which in "AB")
-                weights[part] = weights[part] + B @ A
+            for part, weight in (weights | {"out": layers.collect.weight}).items():
+                weight += product_of(tensors, f"{prefix}.lora_{part}")
         else:
-            A, B = (tensors[f"{prefix}.serial_lora.lora_{which}"] for which in "AB")
-            dense = eye + B @ A
-        normed = block.norm(x)
-        tokens = torch.einsum("bnd,ed->bne", normed, dense)
-        parts = {p: torch.einsum("bnd,ed->bne", tokens, weights[p]) + biases[p] for p in "qkv"}
-        mixed = []
-        for head in range(layers.heads):
-            size = x.shape[-1] // layers.heads
-            q, k, v = (parts[p][..., head * size : (head + 1) * size] for p in "qkv")
-            mixed.append((torch.einsum("bnc,bmc->bnm", q, k) / size**0.5).softmax(-1) @ v)
-        attended = torch.cat(mixed, -1) @ weights["out"].T + biases["out"]
-        x = x + attended + block.mlp(tokens if where == "norm" else normed)
-    return plain.norm(x).mean(1)
+            dense = torch.eye(key.shape[-1]) + product_of(tensors, f"{prefix}.serial_lora")
+            for weight in [*weights.values(), *([block.mlp[0].weight] * (where == "norm"))]:
+                weight.copy_(torch.einsum("oi,id->od", weight, dense))
+    return model
+
+
+def product_of(tensors: dict[str, Tensor], pair: str) -> Tensor:
+    """B A of a pair in a state dict."""
+    return torch.einsum("or,rd->od", tensors[f"{pair}.lora_B"], tensors[f"{pair}.lora_A"])
 
 
 @exercise("10.4")
@@ -357,16 +329,15 @@ def parallel_vit_sites(attempt) -> str:
                 inject(adapted, config)
             except SerialLoRAError as error:
                 require(False, what, "some", str(error), "inject refuses your sites")
+        for pair in adapters(adapted).values():
+            nn.init.normal_(pair.lora_B, std=0.3)
         with torch.no_grad():
-            for pair in adapters(adapted).values():
-                pair.lora_B.normal_(std=0.3)
-            got = adapted(pictures)
-        causes = {"nothing reaches the outputs": model(pictures).detach()}
-        if where == "attention":
-            causes["the MLP is adapted too, since it reads the same norm"] = dense_outputs(
-                model, adapted, pictures, "norm"
-            )
-        expected = dense_outputs(model, adapted, pictures, where)
+            got, nothing = adapted(pictures), model(pictures)
+            expected = with_dense_weights(model, adapted, where)(pictures)
+            causes = {"nothing reaches the outputs": nothing}
+            if where == "attention":
+                too = with_dense_weights(model, adapted, "norm")(pictures)
+                causes["the MLP is adapted too, since it reads the same norm"] = too
         compare(what, got, expected, causes, tolerance=1e-4)
     return "three sites at any depth of a model; Serial LoRA and LoRA there equal dense matrices"
 
