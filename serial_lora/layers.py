@@ -9,8 +9,8 @@ so q, k and v all read the same adapted tokens. LoRA puts a pair beside each pro
 
     y = W x + scale * (x A^T) B^T       A: (r, d_in)   B: (d_out, r)
 
-In both, B starts at zero: a fresh adapter changes nothing. Where the adapters go is told in
-`serial_lora.attention`, how they get there in `serial_lora.injection`.
+In both, B starts at zero: a fresh adapter changes nothing. `serial_lora.attention`
+finds where adapters go, `serial_lora.injection` puts them there.
 """
 
 from __future__ import annotations

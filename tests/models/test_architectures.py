@@ -16,7 +16,7 @@ from serial_lora.counting import (
 )
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import inject
-from serial_lora_course.models.architectures import ARCHITECTURES
+from serial_lora_course.models.architectures import ARCHITECTURES, BASELINES, Tower, ratio_frame
 
 PAPER_COUNTS = {
     "clip": (3_932_160, 983_040),
@@ -155,3 +155,21 @@ def test_peft_on_multihead_attention_is_yet_another():
     layer = nn.ModuleDict({"attn": nn.MultiheadAttention(32, 2)})
     peft.inject_adapter_in_model(peft.LoraConfig(r=4, target_modules=["attn"]), layer)
     assert trainable(layer) == 6 * 32 * 4
+
+
+def test_towers_of_different_widths_add_up():
+    towers = Tower("image", 768, 12), Tower("text", 512, 12)
+    assert sum(tower.serial_lora(32) for tower in towers) == 2 * 32 * 12 * (768 + 512)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "ratio"), list(zip(BASELINES, (4, 3, 2, 2, 3, 3.25, 3), strict=True))
+)
+def test_the_ratio_depends_on_where_lora_sits(baseline, ratio):
+    assert baseline.ratio(width=768, rank=32) == ratio
+
+
+def test_only_the_papers_placement_at_equal_rank_gives_four():
+    frame = ratio_frame(width=768, rank=32)
+    assert list(frame["ratio"] == 4) == [True] + [False] * (len(frame) - 1)
+    assert frame["ratio"].iloc[-1] == 1  # a quarter of the rank is an equal budget
