@@ -1,0 +1,190 @@
+"""The paper's classification sets, from small archives laid out like the official ones; splits."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+from torchvision import datasets as vision
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data import splits
+from serial_lora_course.data.classification_files import (
+    CLASSIFICATION_RELEASES,
+    load_classification_files,
+)
+from serial_lora_course.data.releases import ReleasedPicture
+from serial_lora_course.data.splits import SPLIT_FILE, make_split
+
+EXPECTED = {  # class names in label order, pictures in train and test, a prompt
+    "caltech101": (["face", "leopard", "accordion", "car side"], 20, 12, "a photo of a car side."),
+    "food101": (["apple pie", "hot dog"], 10, 6, "a photo of hot dog, a type of food."),
+    "eurosat": (
+        ["annual crop land", "forest", "sea or lake"],
+        15,
+        9,
+        "a centered satellite photo of sea or lake.",
+    ),
+    "oxford_pets": (
+        ["abyssinian", "egyptian mau", "american bulldog"],
+        12,
+        15,
+        "a photo of a american bulldog, a type of pet.",
+    ),
+    "dtd": (["banded", "polka-dotted"], 6, 6, "polka-dotted texture."),
+}
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION_RELEASES)
+def test_a_set_has_the_classes_counts_and_prompts_of_coop(prepared_root, name):
+    data = load_classification_files(name, prepared_root)
+    class_names, train, test, prompt = EXPECTED[name]
+    assert data.class_names == class_names and data.prompts()[-1] == prompt
+    assert (len(data.train), len(data.test)) == (train, test)
+    assert set(data.train.labels) == set(data.test.labels) == set(range(len(class_names)))
+    picture, label = data.train[3]
+    assert picture.mode == "RGB" and label == data.train.labels[3]
+    assert data.split and data.scale == "paper"
+
+
+def test_labels_belong_to_folders_and_two_folders_are_dropped_as_in_coop(prepared_root):
+    data = load_classification_files("caltech101", prepared_root)
+    folder_of = {"face": "Faces", "leopard": "Leopards", "car side": "car_side"}
+    for part in (data.train, data.test):
+        for picture_id, label in zip(part.picture_ids, part.labels, strict=True):
+            name = data.class_names[label]
+            assert picture_id.split("/")[0] == folder_of.get(name, name)
+    listed = CLASSIFICATION_RELEASES["caltech101"].listed(prepared_root)
+    folders = {row.picture_id.split("/")[0] for row in listed}
+    assert folders == {"Faces", "Leopards", "accordion", "car_side"}  # and no Faces_easy
+
+
+def test_official_test_sets_are_kept(prepared_root):
+    official = {
+        "food101": vision.Food101(prepared_root, split="test")._image_files,
+        "oxford_pets": vision.OxfordIIITPet(prepared_root, split="test")._images,
+        "dtd": vision.DTD(prepared_root, split="test")._image_files,
+    }
+    for name, paths in official.items():
+        test = load_classification_files(name, prepared_root).test
+        assert {test.folder / picture_id for picture_id in test.picture_ids} == set(paths)
+
+
+# --- splits in files -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def eurosat(prepared_root, tmp_path):
+    """The folder of a copy that a test may spoil, and a function that loads it."""
+    folder = tmp_path / "eurosat"
+    shutil.copytree(prepared_root / "eurosat", folder)
+    (folder / SPLIT_FILE).unlink(missing_ok=True)
+    return folder, lambda: load_classification_files("eurosat", tmp_path)
+
+
+def test_the_split_is_written_once_and_an_altered_one_noticed(eurosat):
+    folder, load = eurosat
+    first = load()
+    content = json.loads((folder / SPLIT_FILE).read_text())
+    assert [len(content[part]) for part in ("train", "val", "test")] == [15, 6, 9]
+    lines = [
+        f"{part}\t{row[0]}\t{row[1]}\t{row[2]}\n"
+        for part in ("train", "val", "test")
+        for row in content[part]
+    ]
+    assert content["sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert load().fingerprint() == first.fingerprint()
+    content["train"].append(content["test"].pop())
+    (folder / SPLIT_FILE).write_text(json.dumps(content))
+    with pytest.raises(SerialLoRAError, match="altered after it was made"):
+        load()
+
+
+def test_a_read_only_folder_gives_the_same_split(eurosat, monkeypatch):
+    folder, load = eurosat
+    first = load()
+    (folder / SPLIT_FILE).unlink()
+
+    def refuse(*arguments):
+        raise PermissionError
+
+    monkeypatch.setattr(splits, "write_json", refuse)
+    assert load().fingerprint() == first.fingerprint() and not (folder / SPLIT_FILE).exists()
+
+
+def test_a_lost_picture_and_a_lost_list_are_named(eurosat, prepared_root, tmp_path):
+    folder, load = eurosat
+    lost = load().train.picture_ids[0]
+    (folder / "2750" / lost).unlink()
+    with pytest.raises(SerialLoRAError, match=f"1 files of EuroSAT.*{lost}.*eurosat.py --root"):
+        load()
+    shutil.copytree(prepared_root / "food-101", tmp_path / "food-101")
+    (tmp_path / "food-101" / SPLIT_FILE).unlink(missing_ok=True)
+    (tmp_path / "food-101" / "meta" / "test.json").unlink()
+    with pytest.raises(SerialLoRAError, match="not complete.*python data_scripts/food101.py"):
+        load_classification_files("food101", tmp_path)
+
+
+ONE, TWO = "Forest/Forest_1.jpg", "Forest/Forest_2.jpg"
+
+
+def rows(train, test=()):
+    return json.dumps({"train": train, "val": [], "test": list(test)})
+
+
+def test_coops_own_file_is_preferred(eurosat):
+    folder, load = eurosat
+    train = [[ONE, 0, "Forest"], ["SeaLake/SeaLake_9.jpg", 1, "Sea_or Lake"]]
+    (folder / "split_zhou_EuroSAT.json").write_text(rows(train, [[TWO, 0, "Forest"]]))
+    data = load()
+    assert data.class_names == ["forest", "sea or lake"]
+    assert data.train.picture_ids == [ONE, "SeaLake/SeaLake_9.jpg"]
+    assert data.split == "CoOp's split_zhou_EuroSAT.json"
+    assert not (folder / SPLIT_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    "content, named",
+    [
+        ("{", "not a split file"),
+        ('{"train": []}', "not a split file"),
+        (rows([["../../x.jpg", 0, "x"]]), "outside the data set's folder"),
+        (rows([["Forest/none.jpg", 0, "x"]]), "1 files .* missing"),
+        (rows([[ONE, 1, "x"]]), "leaves out class numbers"),
+        (rows([[ONE, 0, "x"]], [[TWO, 0, "y"]]), "calls class 0 both"),
+        (rows([[ONE, 0, "x"]], [[ONE, 0, "x"]]), "in train and in test"),
+    ],
+)
+def test_bad_split_files(eurosat, content, named):
+    folder, load = eurosat
+    (folder / "split_zhou_EuroSAT.json").write_text(content)
+    with pytest.raises(SerialLoRAError, match=named):
+        load()
+
+
+# --- the rule ------------------------------------------------------------------------------------
+
+
+def pictures(count, name="a"):
+    return [ReleasedPicture(f"{name}/{number}.jpg", text=name) for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [2, 4, 7, 40, 75, 435])
+def test_split_counts_are_coops(count):
+    split = make_split(pictures(count), 0.0, seed=1)
+    train, validation = round(count * 0.5), round(count * 0.2)
+    counts = [train, validation, count - train - validation]
+    assert [len(split[part]) for part in ("train", "val", "test")] == counts
+    divided = sorted(row[0] for rows in split.values() for row in rows)
+    assert divided == sorted(row.picture_id for row in pictures(count))
+
+
+def test_the_split_ignores_the_order_of_the_list_and_other_classes():
+    listed = [*pictures(20), *pictures(20, "b")]
+    split = make_split(listed, 0.0, seed=1)
+    assert make_split(listed[::-1], 0.0, seed=1) == split
+    alone = make_split(pictures(20), 0.0, seed=1)
+    assert [row for row in split["train"] if row[1] == 0] == alone["train"]
+    assert make_split(listed, 0.0, seed=2) != split
+    with pytest.raises(SerialLoRAError, match="too few pictures"):
+        make_split(pictures(1), 0.0, seed=1)

@@ -1,0 +1,58 @@
+"""Picture files: RGB whatever they were, and named where they are damaged."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.pictures import PictureFiles, clean_name, read_picture
+from tests.data_scripts.official_archives import picture_bytes
+
+MODES = "PNG:L PNG:LA PNG:P PNG:RGBA PNG:1 JPEG:CMYK JPEG:L GIF:P TIFF:F PNG:I;16 WEBP:RGBA"
+
+
+@pytest.mark.parametrize("made", MODES.split())
+def test_every_mode_becomes_rgb(tmp_path, made):
+    kind, mode = made.split(":")
+    values = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    grey = Image.fromarray(values).convert("RGB" if mode == "LA" else "L")
+    if mode == "I;16":
+        picture = Image.fromarray(values.astype(np.uint16) * 257)
+    else:
+        picture = grey.convert(mode)
+    picture.save(tmp_path / "picture", kind)
+    read = read_picture(tmp_path / "picture")
+    assert read.mode == "RGB" and read.size == (8, 8)
+    if kind == "PNG" and mode in ("L", "RGBA", "I;16"):
+        assert np.array_equal(np.asarray(read)[:, :, 0], values)
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "a.png")
+    assert read_picture(tmp_path / "a.png").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_photo_is_turned_upright_only_where_asked(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: turn by 90 degrees to see it right
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_picture(tmp_path / "a.jpg").size == (8, 4)
+    assert read_picture(tmp_path / "a.jpg", upright=True).size == (4, 8)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no picture", picture_bytes(0, 64)[:900]])
+def test_a_missing_or_corrupt_picture_is_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / "bad.jpg").write_bytes(content)
+    with pytest.raises(SerialLoRAError, match=r"the picture .*bad\.jpg (is missing|cannot be)"):
+        PictureFiles(tmp_path, ["bad.jpg"], [0])[0]
+
+
+def test_reading_past_the_end_stops_a_loop(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(picture_bytes(0))
+    assert len(list(PictureFiles(tmp_path, ["a.jpg"], [0]))) == 1
+
+
+def test_clean_name():
+    assert clean_name("American_Bulldog") == "american bulldog"
+    assert clean_name(" polka-dotted ") == "polka-dotted"
