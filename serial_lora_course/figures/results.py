@@ -215,7 +215,7 @@ def _results_panel(axes: Any, part: pd.DataFrame, methods: Sequence[str], chart:
 
 def _results_words(parts: Mapping[str, pd.DataFrame], methods: Sequence[str], chart: _Chart) -> str:
     """Each panel's grey lines, and each method's mean with the most training pictures."""
-    said = []
+    phrases = []
     for name, part in parts.items():
         most = part["amount"].max()
         last = part[part["amount"] == most].groupby("method")[chart.measure].mean()
@@ -227,8 +227,8 @@ def _results_words(parts: Mapping[str, pd.DataFrame], methods: Sequence[str], ch
             for method in methods
             if method in last.index
         ]
-        said.append(f"{name}, {chart.tick.format(most)}: {', '.join(words)}")
+        phrases.append(f"{name}, {chart.tick.format(most)}: {', '.join(words)}")
     return (
         f"{chart.axis[0].upper()}{chart.axis[1:]} against {chart.size}. Grey lines, and means with the most training pictures "
-        f"for {'; '.join(said)}."
+        f"for {'; '.join(phrases)}."
     )

@@ -136,7 +136,7 @@ def _line_with_bars(axes: Any, runs: pd.DataFrame, column: str, look: dict[str, 
 
 
 def _ratio_words(points: pd.DataFrame, methods: Sequence[str]) -> str:
-    said = []
+    phrases = []
     for method in methods:
         cells = points[points["method"] == method].groupby(["lr", "ratio"])["accuracy"].mean()
         equal = cells[cells.index.get_level_values("ratio") == 1]
@@ -147,20 +147,20 @@ def _ratio_words(points: pd.DataFrame, methods: Sequence[str]) -> str:
             f"{name} {means[rate, ratio]:.1%} (A {rate:g}, B {rate * ratio:g})"
             for name, means, (rate, ratio) in chosen
         ]
-        said.append(f"{method_look(method)['label']}: {'; '.join(parts)}")
+        phrases.append(f"{method_look(method)['label']}: {'; '.join(parts)}")
     return (
         "Accuracy against the learning rate of B, one line for each rate of A, averaged over data "
-        f"sets and {points['seed'].nunique()} seeds. {'. '.join(said)}."
+        f"sets and {points['seed'].nunique()} seeds. {'. '.join(phrases)}."
     )
 
 
 def _rank_words(points: pd.DataFrame, methods: Sequence[str]) -> str:
-    said = []
+    phrases = []
     for method in methods:
         by_rank = points[points["method"] == method].groupby("rank")["accuracy"].mean()
         cells = ", ".join(f"{rank} {value:.1%}" for rank, value in by_rank.items())
-        said.append(f"{method_look(method)['label']}: {cells}")
+        phrases.append(f"{method_look(method)['label']}: {cells}")
     return (
         "Accuracy at each rank, averaged over data sets and "
-        f"{points['seed'].nunique()} seeds. {'. '.join(said)}."
+        f"{points['seed'].nunique()} seeds. {'. '.join(phrases)}."
     )

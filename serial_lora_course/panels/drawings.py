@@ -230,16 +230,16 @@ class DrawingPanel(ipywidgets.VBox):
             ]
         title = _quoted(prompt, 40)
         display_figure(plot_drawings({"": drawn}, captions, title, SHOWN), caption=False)
-        said = [
+        phrases = [
             f"Drawn for {_quoted(prompt)}: seed {seed}, guidance {guidance:g}; "
             f"{'; '.join(captions)}."
         ]
         most = self._drawings.most_tokens(prompt)
         if most is not None:
-            said.append(f"Only its first {most} tokens are read, start and end among them.")
+            phrases.append(f"Only its first {most} tokens are read, start and end among them.")
         if np.array_equal(*drawn):
-            said.append("Both drawings are identical.")
-        self.status.message = " ".join(said)
+            phrases.append("Both drawings are identical.")
+        self.status.message = " ".join(phrases)
         return drawn
 
 
