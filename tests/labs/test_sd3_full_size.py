@@ -17,7 +17,7 @@ from serial_lora_course.labs.memory_sd3 import estimated_activations, shapes_kep
 from serial_lora_course.labs.sd3 import PAPER, StyleObjective, gradient_checkpointing
 from serial_lora_course.labs.sd3_inputs import EncodedPicture, Prompts, TrainingExample, meet_noise
 from serial_lora_course.labs.training import ExampleStream, train
-from serial_lora_course.models.architectures import architecture
+from serial_lora_course.models.architectures import ARCHITECTURES
 from tests.labs.lab_models import trained_tensors
 
 TEXT_TOKENS = 77 + 77
@@ -29,7 +29,7 @@ def sd3_medium(blocks: int | None = None) -> SD3Transformer2DModel:
 
     Built without values first: float32 ones would take twice the room for a moment.
     """
-    whole = architecture("sd3").on_meta()
+    whole = ARCHITECTURES["sd3"].on_meta()
     with torch.device("meta"):
         model = SD3Transformer2DModel.from_config(
             whole.config, num_layers=blocks or whole.config.num_layers

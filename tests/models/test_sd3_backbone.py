@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.models import sd3
-from serial_lora_course.models.architectures import architecture
+from serial_lora_course.models.architectures import ARCHITECTURES
 from serial_lora_course.models.clip import load_clip
 from serial_lora_course.models.sd3 import PAPER_MODEL, TINY_MODEL, load_sd3
 from serial_lora_course.models.sd3_text import SHORT_LAYERS, clip_tokenizer, text_encoder
@@ -253,7 +253,7 @@ def test_other_numbers_of_text_tokens(official):
 
 
 def test_records_call_sd3_medium_by_its_name_and_others_by_their_size(official):
-    assert sd3._model_name(architecture("sd3").on_meta()) == PAPER_MODEL
+    assert sd3._model_name(ARCHITECTURES["sd3"].on_meta()) == PAPER_MODEL
     assert load_sd3("paper", official).name == "sd3-2x16"
     assert sd3._model_name(small_transformer(qk_norm="rms_norm")) == "sd3-2x16"
 
