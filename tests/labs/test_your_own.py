@@ -26,7 +26,7 @@ from serial_lora import (
 from serial_lora import attention as families
 from serial_lora.attention import find_attention_sites
 from serial_lora.sites import AttentionSite, Projection
-from serial_lora_course.checks.lesson_10 import dense_outputs
+from serial_lora_course.checks.lesson_10 import with_dense_weights
 from serial_lora_course.data.example_folder import EXAMPLE_CLASSES, write_example_folder
 from serial_lora_course.data.folder import class_sizes, examine_folder, load_folder
 from serial_lora_course.labs.own import (
@@ -478,7 +478,7 @@ def test_a_registered_family_is_adapted_merged_and_saved(register, config, where
     for pair in adapters(model).values():
         pair.lora_B.normal_(std=0.3)
     pictures = torch.randn(2, 3, 8, 8)
-    expected = dense_outputs(plain, model, pictures, where)
+    expected = with_dense_weights(plain, model, where)(pictures).detach()
     torch.testing.assert_close(model(pictures), expected, rtol=1e-4, atol=1e-5)
     file = save_adapter(model, tmp_path / "own.safetensors")
     torch.testing.assert_close(load_adapter(copy.deepcopy(plain), file)(pictures), model(pictures))
