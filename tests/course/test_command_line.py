@@ -11,6 +11,7 @@ from serial_lora_course import cli, lab_options
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.clip import zero_shot_of
 from serial_lora_course.labs.records import read_records
+from tests.labs.small_labs import small_lab
 
 QUICK = ("--min-steps", "2", "--epochs", "1")
 
@@ -203,38 +204,29 @@ def test_a_lab_prints_a_table_and_keeps_records(run, quick, tmp_path, monkeypatc
     assert read_records(out) == records
 
 
-def test_the_sam_lab_prints_every_measure_and_keeps_records(run, quick, tmp_path):
-    out = tmp_path / "records.jsonl"
-    arguments = (
-        "--dataset",
-        "lines",
-        "--percent",
-        "4,5",
-        "--seeds",
-        "1",
-        *QUICK,
-        "--out",
-        str(out),
-    )
-    code, printed, _ = run("lab", "sam", *arguments, "--pictures", str(tmp_path / "pictures"))
+def test_the_sam_lab_prints_every_measure_and_keeps_records(run, quick, tmp_path, monkeypatch):
+    small, out = small_lab("sam", monkeypatch, tmp_path / "small"), tmp_path / "records.jsonl"
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in small.options.items()]
+    words += ["--dataset=one", "--percent=50,100", "--seeds=1", f"--out={out}"]
+    code, printed, _ = run("lab", "sam", *words, "--pictures", str(tmp_path / "pictures"))
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
-        "lines-4-lora-1.png",
-        "lines-4-serial_lora-1.png",
-        "lines-5-lora-1.png",
-        "lines-5-serial_lora-1.png",
+        "one-100-lora-1-rank-4.png",
+        "one-100-serial_lora-1-rank-4.png",
+        "one-50-lora-1-rank-4.png",
+        "one-50-serial_lora-1-rank-4.png",
     ]
-    assert code == 0 and printed.startswith("Settings: SamLabConfig(rank=16")
+    assert code == 0 and printed.startswith("Settings: SamLabConfig(rank=4")
     records = read_records(out)
     assert [(r.amount, r.method) for r in records] == [
-        (4, "lora"),
-        (4, "serial_lora"),
-        (5, "lora"),
-        (5, "serial_lora"),
+        (50, "lora"),
+        (50, "serial_lora"),
+        (100, "lora"),
+        (100, "serial_lora"),
     ]
     assert records[0].sizes["parameters"] == 4 * records[1].sizes["parameters"]
     for column in ("data", "Dice", "1-Dice", "DiceCE", "IoU", "parameters", "seconds"):
         assert column in printed
-    rows = [line for line in printed.splitlines() if re.match(r" *lines +\d%", line)]
+    rows = [line for line in printed.splitlines() if re.match(r" *one +\d+%", line)]
     assert len(rows) == len(records)
     for row, record in zip(rows, records, strict=True):
         measures = record.measures
@@ -242,7 +234,7 @@ def test_the_sam_lab_prints_every_measure_and_keeps_records(run, quick, tmp_path
         for name in ("dice", "one_minus_dice", "dice_ce", "iou"):
             assert f"{measures[name]:.3f}" in row, (name, row)
     for words, name in (("box filled in", "box_dice"), ("not adapted", "base_dice")):
-        (row,) = (line for line in printed.splitlines() if re.match(f" *lines +– +{words}", line))
+        (row,) = (line for line in printed.splitlines() if re.match(f" *one +– +{words}", line))
         assert f"{records[0].measures[name]:.3f}" in row
     most = {
         method: max(r.sizes["activation_bytes"] for r in records if r.method == method)
