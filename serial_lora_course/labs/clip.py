@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,13 +162,8 @@ class CLIPLab(Lab):
         paper=("Table III", "{:.2f}%"),
     )
 
-    @staticmethod
-    def datasets(scale: str) -> Sequence[str]:
-        return dataset_names("classification", scale)
-
-    @staticmethod
-    def load_data(name: str, scale: str, root: Path | None) -> ClassificationData:
-        return load_classification(name, scale, root)
+    datasets = staticmethod(partial(dataset_names, "classification"))
+    load_data = staticmethod(load_classification)
 
     @staticmethod
     def load_backbone(config: LabConfig, scale: str, weights: str | Path | None) -> CLIPBackbone:

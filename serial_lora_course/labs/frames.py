@@ -28,12 +28,6 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     )
 
 
-def summary(records: Iterable[Record], measure: str, by: list[str] | None = None) -> pd.DataFrame:
-    """Mean, standard deviation over seeds and number of runs of a measure for each setting."""
-    grouped = frame(records).groupby(by or ["dataset", "amount", "method"], sort=False)[measure]
-    return grouped.agg(["mean", "std", "count"]).reset_index()
-
-
 def swept(records: Iterable[Record]) -> list[str]:
     """Which of ``lab_rank``, ``ratio``, ``lr`` (the rate of A) differ between a method's runs."""
     found = frame(records).groupby("method")[list(SWEPT)].nunique().max()

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from serial_lora.errors import SerialLoRAError
-
-if TYPE_CHECKING:
-    from serial_lora_course.labs.lab import Lab
 
 LABS = {
     "clip": (
@@ -28,8 +24,8 @@ LABS = {
 needed, as each brings a large library of its own."""
 
 
-def get_lab(name: str) -> type[Lab]:
-    """The lab called ``name``.
+def get_lab(name: str) -> type:
+    """The lab called ``name``, a subclass of :class:`serial_lora_course.labs.lab.Lab`.
 
     Raises:
         SerialLoRAError: there is none.

@@ -337,21 +337,13 @@ class SamLab(Lab):
         closing=activations,
     )
 
-    @staticmethod
-    def datasets(scale: str) -> Sequence[str]:
-        return dataset_names("segmentation", scale)
-
-    @staticmethod
-    def load_data(name: str, scale: str, root: Path | None) -> SegmentationData:
-        return load_segmentation(name, scale, root)
+    datasets = staticmethod(partial(dataset_names, "segmentation"))
+    load_data = staticmethod(load_segmentation)
+    indices = staticmethod(training_subset)
 
     @staticmethod
     def load_backbone(config: LabConfig, scale: str, weights: str | Path | None) -> SamBackbone:
         return load_sam(scale, weights)
-
-    @staticmethod
-    def indices(data: SegmentationData, amount: int, seed: int) -> list[int]:
-        return training_subset(data, amount, seed)
 
     def objective(self) -> SamObjective:
         return SamObjective(self.backbone.model, self.config.gradient_checkpointing)

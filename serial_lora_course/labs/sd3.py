@@ -183,6 +183,10 @@ class Sd3Lab(Lab):
         closing=activations,
     )
 
+    datasets = staticmethod(partial(dataset_names, "style"))
+    load_data = staticmethod(load_style)
+    indices = staticmethod(training_subset)
+
     def __init__(
         self,
         backbone: Sd3Backbone,
@@ -211,24 +215,12 @@ class Sd3Lab(Lab):
         return encode_style(self.backbone, examples, self.config.resolution)
 
     @staticmethod
-    def datasets(scale: str) -> Sequence[str]:
-        return dataset_names("style", scale)
-
-    @staticmethod
-    def load_data(name: str, scale: str, root: Path | None) -> StyleData:
-        return load_style(name, scale, root)
-
-    @staticmethod
     def load_backbone(config: LabConfig, scale: str, weights: str | Path | None) -> Sd3Backbone:
         return load_sd3(scale, weights)
 
     @staticmethod
     def load_tools(scale: str) -> dict[str, Any]:
         return {"judge": load_judge(scale)}
-
-    @staticmethod
-    def indices(data: StyleData, amount: int, seed: int) -> list[int]:
-        return training_subset(data, amount, seed)
 
     def adapter_options(self) -> dict[str, Any]:
         return {"stream": self.config.stream}

@@ -68,9 +68,7 @@ class HalvesLab(Lab):
         baselines=(("not adapted", "base_"),),
     )
 
-    @staticmethod
-    def datasets(scale):
-        return ("halves",)
+    datasets = staticmethod(lambda scale: ["halves"])
 
     @staticmethod
     def load_data(name, scale, root):

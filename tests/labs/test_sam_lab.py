@@ -9,7 +9,7 @@ from segment_anything import SamPredictor, sam_model_registry
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data import segmentation_sets
 from serial_lora_course.data.subsets import training_subset
-from serial_lora_course.labs import processes, sam
+from serial_lora_course.labs import processes
 from serial_lora_course.labs.lab import run_lab
 from serial_lora_course.labs.sam import (
     PAPER,
@@ -174,7 +174,7 @@ def paper_scale(monkeypatch, tmp_path):
     monkeypatch.setitem(sam_model_registry, "vit_b", lambda: build_sam(**SMALL_SAM))
     monkeypatch.setattr(processes.os, "cpu_count", lambda: 1)
     data = replace(segmentation_data(train=4, test=3), scale="paper")
-    monkeypatch.setattr(sam, "load_segmentation", lambda name, scale, root: data)
+    monkeypatch.setattr(SamLab, "load_data", staticmethod(lambda *_: data))
     return data, {"scale": "paper", "weights": sam_weights_file(tmp_path / "vit_b.safetensors")}
 
 
@@ -195,7 +195,7 @@ class Broken(Examples):
 def test_a_corrupt_picture_at_paper_scale_is_one_sentence(paper_scale, monkeypatch, part):
     data, options = paper_scale
     broken = replace(data, **{part: Broken(getattr(data, part).examples)})
-    monkeypatch.setattr(sam, "load_segmentation", lambda name, scale, root: broken)
+    monkeypatch.setattr(SamLab, "load_data", staticmethod(lambda *_: broken))
     with pytest.raises(SerialLoRAError) as caught:
         run_lab("sam", "icecream", "lora", 100, 1, rank=4, epochs=1, **options)
     told = str(caught.value)

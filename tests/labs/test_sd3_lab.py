@@ -80,7 +80,7 @@ def test_settings_of_the_paper_are_the_papers():
 
 def test_a_folder_in_the_official_layout_takes_the_same_way(tmp_path, monkeypatch):
     """Shift 3, 16 latent channels, T5, bfloat16 weights: paper scale, but for the sizes."""
-    monkeypatch.setattr(sd3, "load_style", lambda name, scale, root: style_data())
+    monkeypatch.setattr(Sd3Lab, "load_data", staticmethod(lambda *_: style_data()))
     monkeypatch.setattr(sd3, "load_judge", lambda scale: ColourJudge())
     options = SMALL | dict(scale="paper", resolution=32, accumulation=2)
     folder, methods = official_folder(tmp_path / "sd3"), ["lora", "serial_lora"]
