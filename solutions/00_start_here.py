@@ -107,8 +107,7 @@ report = doctor(verbose=True)
 # concepts, and has to get used to the way somebody else draws them.
 #
 # The cell loads every style and picks the same concepts from each. Expect one row for each style, in
-# the order in which the credits are printed below. The first run draws them from the installed fonts
-# and takes some seconds; later runs read a cache.
+# the order in which the credits are printed below. They came with the course, drawn at one size.
 
 # %%
 from serial_lora_course.data.emoji import STYLES
