@@ -39,7 +39,7 @@ def photographs(split: str) -> tuple[np.ndarray, ...]:
 
 def _read(name: str) -> np.ndarray:
     if name in SCIKIT_LEARN:
-        from sklearn.datasets import load_sample_image
+        from sklearn.datasets import load_sample_image  # heavy, for two photographs
 
         return load_sample_image(f"{name}.jpg")
     picture = getattr(skimage_data, name)()

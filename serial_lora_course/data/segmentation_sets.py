@@ -176,16 +176,11 @@ def load_scene_set(name: str) -> SegmentationData:
     """One tiny set, a key of :data:`SCENE_SETS`."""
     settings = SCENE_SETS[name]
     emoji = load_emoji(settings.style, DRAWING_SIZE)
-    outlines = filled_outlines(emoji.pictures[..., 3]) if _is_line(settings) else None
     parts = {}
-    for part, positions in _choose(emoji, settings, outlines).items():
-        parts[part] = ScenePictures(
-            name,
-            part,
-            [emoji.concepts[i] for i in positions],
-            emoji.some(positions),
-            None if outlines is None else outlines[positions],
-        )
+    for part, positions in _choose(emoji, settings).items():
+        concepts, drawings = [emoji.concepts[i] for i in positions], emoji.some(positions)
+        outlines = filled_outlines(drawings[..., 3]) if _is_line(settings) else None
+        parts[part] = ScenePictures(name, part, concepts, drawings, outlines)
     return SegmentationData(
         name=name,
         scale="tiny",
@@ -212,15 +207,13 @@ def filled_outlines(alpha: np.ndarray) -> np.ndarray:
     return np.where(inside, np.uint8(255), alpha)
 
 
-def _choose(
-    emoji: EmojiSet, settings: SceneSet, outlines: np.ndarray | None
-) -> dict[str, list[int]]:
+def _choose(emoji: EmojiSet, settings: SceneSet) -> dict[str, list[int]]:
     """Positions of the drawings for training and for test scenes."""
     hidden, unseen = hidden_codepoints(), unseen_drawings(emoji)
     by_subgroup: dict[str, list[int]] = {}
     for position, concept in enumerate(emoji.concepts):
         wanted = concept.group in settings.parts or concept.subgroup in settings.parts
-        if wanted and (outlines is None or _is_hollow(emoji, outlines, position)):
+        if wanted and (not _is_line(settings) or _is_hollow(*emoji.some([position]))):
             by_subgroup.setdefault(concept.subgroup, []).append(position)
     chosen: dict[str, list[int]] = {"train": [], "test": []}
     for positions in by_subgroup.values():
@@ -233,9 +226,9 @@ def _choose(
     return chosen
 
 
-def _is_hollow(emoji: EmojiSet, outlines: np.ndarray, position: int) -> bool:
-    ink = (emoji.pictures[position, ..., 3] >= OPAQUE).sum()
-    return (outlines[position] >= OPAQUE).sum() >= HOLLOW * ink
+def _is_hollow(drawing: np.ndarray) -> bool:
+    alpha = drawing[None, ..., 3]
+    return (filled_outlines(alpha) >= OPAQUE).sum() >= HOLLOW * (alpha >= OPAQUE).sum()
 
 
 def _content(settings: SceneSet, parts: dict[str, ScenePictures]) -> str:

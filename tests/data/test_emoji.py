@@ -87,7 +87,7 @@ def test_styles_look_as_they_are_called():
 
 
 def test_one_drawing_some_and_all_are_the_same_and_nobody_can_change_them():
-    emoji = load_emoji("openmoji", 32)
+    emoji = load_emoji("openmoji")
     positions = [7, 0, 300]
     assert np.array_equal(emoji.some(positions), emoji.pictures[positions])
     assert emoji.pictures is emoji.pictures
