@@ -41,9 +41,6 @@ def sets(width: int) -> st.SearchStrategy:
 pairs_of_sets = st.integers(1, 4).flatmap(lambda width: st.tuples(sets(width), sets(width)))
 
 
-# --- FID -----------------------------------------------------------------------------------------
-
-
 def dense_fid(features: np.ndarray, reference: np.ndarray) -> float:
     """Heusel et al., eq. 6, with the square root of a dense matrix."""
     one, other = np.cov(features, rowvar=False), np.cov(reference, rowvar=False)
@@ -121,9 +118,6 @@ def test_fewer_pictures_of_one_source_are_further_apart():
     assert few > 10 * many > 0
 
 
-# --- KID -----------------------------------------------------------------------------------------
-
-
 def plain_kid(features: np.ndarray, reference: np.ndarray) -> float:
     """Binkowski et al., eq. 4, pair by pair."""
 
@@ -180,9 +174,6 @@ def test_a_perfect_copy_is_below_zero():
     assert kernel_distance(features, features, subsets=1, subset_size=12)[0] < 0
 
 
-# --- both ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("measure", MEASURES)
 def test_torchs_generator_and_the_features_stay_as_they_are(measure):
     features, reference = sample(9, 3, 0).float().requires_grad_(), sample(9, 3, 1).float()
@@ -201,34 +192,30 @@ def test_features_of_less_precision_are_compared_in_float64(measure):
     assert frechet_distance(*far) == pytest.approx(expected, rel=1e-6)
 
 
-NOT_A_NUMBER = torch.tensor([[0.0, 1.0], [math.nan, 0.0]])
-INFINITE = torch.tensor([[0.0, 1.0], [-math.inf, 0.0]])
+ONES = torch.ones(4, 3)
 REFUSED_SETS = [
-    # features, reference, message
-    (torch.zeros(4), torch.zeros(4, 3), "two sets"),
-    (torch.zeros(4, 3), torch.zeros(4, 3, 2), "two sets"),
-    (torch.zeros(4, 3), torch.zeros(4, 2), r"\(4, 3\) and \(4, 2\)"),
-    (torch.zeros(1, 3), torch.zeros(4, 3), "At least two .* not 1 and 4"),
-    (torch.zeros(4, 3), torch.zeros(0, 3), "At least two .* not 4 and 0"),
-    (NOT_A_NUMBER, torch.zeros(2, 2), "not finite"),
-    (torch.zeros(2, 2), INFINITE, "not finite"),
+    # features, reference, the noun that matters
+    (ONES[0], ONES, "two sets"),
+    (ONES, ONES[..., None], "two sets"),
+    (ONES, ONES[:, :2], "two sets"),
+    (ONES[:1], ONES, "At least two"),
+    (ONES, ONES[:0], "At least two"),
+    (ONES * math.nan, ONES, "not finite"),
+    (ONES, -ONES * math.inf, "not finite"),
 ]
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-@pytest.mark.parametrize(("features", "reference", "message"), REFUSED_SETS)
-def test_what_are_no_two_sets_of_features_are_refused(measure, features, reference, message):
-    with pytest.raises(SerialLoRAError, match=message):
+@pytest.mark.parametrize(("features", "reference", "noun"), REFUSED_SETS)
+def test_what_are_no_two_sets_of_features_are_refused(measure, features, reference, noun):
+    with pytest.raises(SerialLoRAError, match=noun):
         measure(features, reference)
 
 
 @pytest.mark.parametrize("parts", [{"subsets": 0}, {"subset_size": 1}, {"subset_size": 6}])
 def test_parts_that_cannot_be_are_refused(parts):
-    with pytest.raises(SerialLoRAError, match="subsets|parts of 2 to 5"):
+    with pytest.raises(SerialLoRAError, match="subsets|parts"):
         kernel_distance(sample(5, 2, 0), sample(9, 2, 1), **parts)
-
-
-# --- CLIP-Score ----------------------------------------------------------------------------------
 
 
 def test_clip_score_in_numpy():
@@ -253,13 +240,9 @@ def test_clip_score_goes_from_zero_to_two_and_a_half(width, seed, alike):
 
 @pytest.mark.parametrize("other", [(3, 4), (4, 3), (1, 4), (4,)])
 def test_pictures_without_their_captions_are_refused(other):
-    with pytest.raises(SerialLoRAError, match="N pictures and of their N captions"):
-        clip_score(torch.ones(2, 4), torch.ones(other))
-    with pytest.raises(SerialLoRAError, match="N pictures and of their N captions"):
-        clip_score(torch.ones(4), torch.ones(4))
-
-
-# --- the jackknife -------------------------------------------------------------------------------
+    for pictures in (torch.ones(2, 4), torch.ones(4)):
+        with pytest.raises(SerialLoRAError, match="captions"):
+            clip_score(pictures, torch.ones(other))
 
 
 def mean(values: torch.Tensor) -> float:
@@ -307,7 +290,5 @@ def test_an_fid_has_an_error_that_falls_with_more_pictures():
 
 @pytest.mark.parametrize("groups", [1, 0, 6])
 def test_groups_that_cannot_be_are_refused(groups):
-    with pytest.raises(
-        SerialLoRAError, match=f"5 pictures divide into 2 to 5 groups, not {groups}"
-    ):
+    with pytest.raises(SerialLoRAError, match="groups"):
         jackknife_error(mean, torch.zeros(5), groups=groups)
