@@ -7,7 +7,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 
 import tests.checks.answers_04
 from serial_lora.metrics import dice, dice_ce
-from serial_lora_course.checks import lesson_04, lesson_06
+from serial_lora_course.checks import blocks, lesson_04, lesson_06
 
 
 def test_the_few_shot_loss_is_torchs():
@@ -31,7 +31,7 @@ def test_one_window_at_a_time_is_segment_anythings_block(side):
         torch.nn.init.normal_(parameter, std=0.3)
     x = torch.randn(2, 6, 7, 12)
     with torch.no_grad():
-        half = x + lesson_06.one_window_at_a_time(block.attn, block.norm1(x), side)
+        half = x + blocks.one_window_at_a_time(block.attn, block.norm1(x), side)
         whole = half + block.mlp(block.norm2(half))
         torch.testing.assert_close(whole, block(x))
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from serial_lora_course.checks import lesson_03
+from serial_lora_course.checks import blocks as made
 from serial_lora_course.labs import probes
 
 KINDS = {  # has an effect, leaves the stream alone, pairs
@@ -17,7 +17,7 @@ KINDS = {  # has an effect, leaves the stream alone, pairs
 
 @pytest.mark.parametrize("name", KINDS)
 def test_probes_tell_the_variants_apart(name):
-    adapted, x = getattr(lesson_03, name)(), torch.randn(2, 4, 8)
+    adapted, x = getattr(made, name)(), torch.randn(2, 4, 8)
     before = {key: value.clone() for key, value in adapted.state_dict().items()}
     found = (
         probes.reaches_output(adapted, x),
@@ -29,7 +29,7 @@ def test_probes_tell_the_variants_apart(name):
 
 
 def test_table_gives_the_verdict():
-    blocks = {name: getattr(lesson_03, name)() for name in KINDS}
+    blocks = {name: getattr(made, name)() for name in KINDS}
     verdicts = probes.probe_table(blocks, torch.randn(1, 3, 8))["Serial LoRA?"]
     right = {"Faithful", "SharedPair"}
     assert dict(verdicts) == {name: "yes" if name in right else "no" for name in KINDS}
