@@ -274,8 +274,8 @@ print(f"largest change of a share: {(after - before).abs().max().item():.1e}")
 #   not important to you: later cells never depend on your answers, they use the package's code.
 # - Replace the line `raise NotImplementedError(...)` by your own lines, and run the cell.
 # - **Not tried yet?** The check says so, and the notebook runs on.
-# - **Wrong?** It raises, and says what it compared, what it expected, what it got, and the likely
-#   cause.
+# - **Wrong?** It says in red what it compared, what it expected, what it got, and the likely cause,
+#   and the notebook runs on.
 # - **Right?** It says what it verified.
 # - Stuck? Open hint 1, then hint 2. The solved lesson is linked below each exercise.
 #

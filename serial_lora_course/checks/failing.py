@@ -1,4 +1,4 @@
-"""What a learner reads about an answer that is not right yet: expected, got, and the likely cause."""
+"""What a learner reads about an answer that is not right yet: expected, got, the likely cause."""
 
 from __future__ import annotations
 

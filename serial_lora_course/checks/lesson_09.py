@@ -269,7 +269,7 @@ def sign_test() -> Iterator[Case]:
         what = f"the share of luck as uneven as {wins} to {losses}"
         advice = {
             "form": "one number is wanted: the probability of both tails together",
-            "otherwise": "list all outcomes of four coins; count those as uneven as 3 to 1, or more",
+            "otherwise": "list all outcomes of four coins; count those as uneven as 3 to 1 or more",
         }
         yield Case(what, (wins, losses), expected, causes, **advice)
 

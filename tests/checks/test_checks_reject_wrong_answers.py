@@ -27,7 +27,15 @@ RIGHT = {number: answer for each in ANSWERS for number, answer in each.RIGHT.ite
 WRONG = {number: answers for each in ANSWERS for number, answers in each.WRONG.items()}
 
 
-@pytest.mark.parametrize("number", RIGHT)
+def padded(number: str) -> str:
+    """Such as 02.1, so that ``-k 02`` finds the exercises of a lesson."""
+    return number.zfill(4)
+
+
+each_exercise = pytest.mark.parametrize("number", RIGHT, ids=padded)
+
+
+@each_exercise
 def test_a_right_answer_passes(number, capsys):
     check(number, RIGHT[number])
     assert f"Exercise {number} is right. Verified: " in capsys.readouterr().out
@@ -35,7 +43,11 @@ def test_a_right_answer_passes(number, capsys):
 
 @pytest.mark.parametrize(
     ("number", "mistake", "cause"),
-    [(number, *mistake) for number in WRONG for mistake in WRONG[number]],
+    [
+        pytest.param(number, *mistake, id=f"{padded(number)} {mistake[0]}")
+        for number in WRONG
+        for mistake in WRONG[number]
+    ],
 )
 def test_a_wrong_answer_is_rejected_by_name(number, mistake, cause):
     with pytest.raises(CheckFailed, match=cause) as caught:
@@ -45,13 +57,13 @@ def test_a_wrong_answer_is_rejected_by_name(number, mistake, cause):
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("number", RIGHT)
+@each_exercise
 def test_nothing_is_no_answer(number):
     with pytest.raises(CheckFailed, match="return|inherit from nn.Module|keep the class"):
         check(number, lambda *arguments, **keywords: None)
 
 
-@pytest.mark.parametrize("number", RIGHT)
+@each_exercise
 def test_an_open_exercise_stops_nothing(number, capsys):
     def stub(*arguments, **keywords):
         raise NotImplementedError
