@@ -171,7 +171,7 @@ def narrow(
     if tensor and len(failure.causes) == 1:
         return  # a whole tensor agrees with a mistake by no coincidence; a single number may
     for case in rest:
-        with suppress(CheckFailed):
+        with suppress(CheckFailed, NotImplementedError):
             seen += case.answers(attempt)
     fit = [c for c in failure.causes if all(part.explains(c, got) for part, got in seen)]
     failure.causes = fit or (failure.causes if tensor else [])
@@ -229,7 +229,8 @@ def gradients(case: Case, got: Any, given: tuple) -> list[tuple[Part, Any]]:
     wanted = torch.autograd.grad(total, [*leaves.values()], retain_graph=True)
     found = [None] * len(own)
     if isinstance(got, Tensor) and got.shape == weights.shape and got.requires_grad:
-        found = torch.autograd.grad((got * weights).sum(), [*own.values()], allow_unused=True)
+        what, total = f"the gradients of {' and '.join(own)}", (got * weights).sum()
+        found = call(torch.autograd.grad, total, [*own.values()], allow_unused=True, what=what)
     lost = [name for name, gradient in zip(own, found, strict=True) if gradient is None]
     away = "leave no_grad, detach, .data, .item() and masks of True and False away"
     reached = f"no gradient reaches {' and '.join(own)}" if len(lost) == len(own) else None

@@ -188,6 +188,17 @@ def test_gradients_are_asked_for(attempt, cause):
     assert cause in failure_of(attempt, case).cause
 
 
+def test_a_graph_that_is_gone_is_told_and_no_crash():
+    def attempt(x):
+        result = x * x
+        result.sum().backward()
+        return result
+
+    x = torch.randn(3, requires_grad=True)
+    case = Case("a square", (x,), x * x, leaves=lambda x: {"x": x})
+    assert failure_of(attempt, case).what == "the gradients of x"
+
+
 def test_hooks_that_stay_are_a_change():
     def attempt(layer):
         layer.register_forward_hook(lambda *_: None)
