@@ -70,7 +70,6 @@ TINY = CLIPLabConfig(
     dropout=0.1,
     prompt="dataset",
     crop=0.6,
-    precision="bf16",
 )
 
 

@@ -39,7 +39,7 @@ class LabConfig:
     weight_decay: float = setting(0.0, "AdamW's")
     dropout: float = setting(0.0, "share of the adapter's input that is dropped in training")
     scale_factor: float = setting(1.0, "what the adapter's contribution is multiplied by")
-    precision: str = setting("bf16", "bf16 or no (float32)")
+    precision: str = setting("auto", "bf16, no (float32), or auto: the faster one here")
     accumulation: int = setting(1, "parts of a batch")
 
     def __post_init__(self) -> None:

@@ -243,7 +243,7 @@ def run_one(
         },
         seconds=round(history.seconds, 2),
         settings=lab.settings(method),
-        environment=environment(),
+        environment=environment() | {"precision": history.precision},
         command=command,
     )
 

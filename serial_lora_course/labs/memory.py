@@ -8,7 +8,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from serial_lora_course.labs.processes import autocast, process_state
+from serial_lora_course.labs.precision import autocast, settle_precision
 from serial_lora_course.labs.training import ExampleStream, TrainingConfig
 
 
@@ -24,12 +24,11 @@ def activation_bytes(objective: nn.Module, stream: ExampleStream, config: Traini
     """
     device = next(objective.parameters()).device
     objective.to(device)  # with the buffers of its own
-    count = stream.batch_size // (config.accumulation * process_state().num_processes)
-    batch = stream.collate([stream[position] for position in range(count)])
-    batch = send_to_device(batch, device)
+    batch = send_to_device(stream.first_part(config), device)
+    precision = settle_precision(config.precision, objective, lambda: batch)
 
     def forward() -> None:
-        with autocast(device, config.precision):
+        with autocast(device, precision):
             objective(batch)
 
     objective.train()  # dropout keeps its masks

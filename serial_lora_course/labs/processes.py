@@ -17,8 +17,6 @@ from torch import nn
 
 from serial_lora.errors import SerialLoRAError
 
-PRECISIONS = ("bf16", "no")
-
 
 def process_state() -> PartialState:
     """Which process this is, of how many, and its device.
@@ -59,11 +57,6 @@ def make_accelerator(precision: str, accumulation: int) -> Accelerator:
         dataloader_config=DataLoaderConfiguration(split_batches=True),
         step_scheduler_with_optimizer=True,
     )
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The precision of a forward pass outside the training loop: the same as in it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 @contextmanager

@@ -18,11 +18,12 @@ from serial_lora.files import write_whole
 
 @dataclass
 class TrainingHistory:
-    """What a run did: one loss per optimizer step, seconds, and the GPU's peak bytes (0 on CPU)."""
+    """What a run did: one loss per optimizer step, seconds, the GPU's peak bytes (0 on CPU), precision."""
 
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
     peak_memory: int = 0
+    precision: str = ""
 
 
 class SavedState:

@@ -71,7 +71,6 @@ TINY = SamLabConfig(
     batch_size=4,
     jitter=0.05,
     gradient_checkpointing=False,
-    precision="bf16",
 )
 
 # ---------------------------------------------------------------------------- the forward pass

@@ -25,13 +25,14 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.optim import lora_plus_groups
+from serial_lora_course.labs.precision import PRECISIONS, settle_precision
 from serial_lora_course.labs.processes import (
-    PRECISIONS,
     check_shares,
     clean_up,
     forget_peak_memory,
     make_accelerator,
     peak_memory,
+    process_state,
 )
 from serial_lora_course.labs.progress import ProgressBar
 from serial_lora_course.labs.resume import SavedState, TrainingHistory
@@ -50,7 +51,8 @@ class TrainingConfig:
         min_lr: where the cosine ends.
         clip_norm: largest gradient norm, or None.
         accumulation: batches per optimizer step.
-        precision: ``bf16`` (autocast; adapters stay float32) or ``no`` (float32).
+        precision: ``bf16`` (autocast; adapters stay float32), ``no`` (float32), or ``auto`` for the
+            one that is faster here (:mod:`serial_lora_course.labs.precision`).
         seed: of everything random in the loop.
         save_every: steps between two saves of an interrupted run's state.
     """
@@ -63,7 +65,7 @@ class TrainingConfig:
     min_lr: float = 1e-6
     clip_norm: float | None = None
     accumulation: int = 1
-    precision: str = "bf16"
+    precision: str = "auto"
     seed: int = 1
     save_every: int = 50
 
@@ -108,8 +110,9 @@ def train(
         SerialLoRAError: nothing to train, a batch that the processes cannot share evenly, a state
             file of another run, or a loss that is no longer a number.
     """
-    accelerator = make_accelerator(config.precision, config.accumulation)
     check_shares(stream.batch_size, config.accumulation)
+    precision = settle_precision(config.precision, objective, lambda: stream.first_part(config))
+    accelerator = make_accelerator(precision, config.accumulation)
     torch.manual_seed(config.seed)
     groups = lora_plus_groups(
         objective, lr=config.lr, ratio=config.ratio, weight_decay=config.weight_decay
@@ -120,6 +123,7 @@ def train(
     parts = {"optimizer": optimizer, "scheduler": scheduler}
     state = SavedState(objective, parts, f"{config!r} on {stream.identity!r}", save_to)
     history = state.restore()
+    history.precision = precision
     batches = stream.batches(len(history.losses), config, workers)
     wrapped, optimizer, scheduler, batches = accelerator.prepare(
         objective, optimizer, scheduler, batches
@@ -225,15 +229,24 @@ class ExampleStream(Dataset):
             collate_fn=self.collate,
         )
 
+    def first_part(self, config: TrainingConfig) -> Any:
+        """What one process computes at once of the first batch: all that others leave of it."""
+        count = self.batch_size // (config.accumulation * process_state().num_processes)
+        return self.collate([self[position] for position in range(count)])
+
     def __len__(self) -> int:
         return self.batch_size * self.steps
 
     def __getitem__(self, position: int) -> Any:
         round_number, place = divmod(position, len(self.indices))
         example = self.examples[self.indices[self._order(round_number)[place]]]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed * 1_000_003 + position)
+        generator = torch.default_generator  # the CPU's alone: a GPU's drives the model's dropout
+        state = generator.get_state()
+        try:
+            generator.manual_seed(self.seed * 1_000_003 + position)
             return self.transform(example)
+        finally:
+            generator.set_state(state)
 
     def _order(self, round_number: int) -> list[int]:
         if round_number not in self._rounds:

@@ -1,0 +1,105 @@
+"""Which precision is faster here: ``auto`` is settled by measuring, once for each model in a process.
+
+bfloat16 is several times faster than float32 on a GPU and on processors with instructions for it,
+and ten times slower on those without. How much of a step profits differs from model to model, so a
+step of the run itself decides, unless plain products are slower already.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from accelerate.utils import send_to_device
+from torch import nn
+
+from serial_lora_course.labs.processes import process_state
+
+PRECISIONS = ("auto", "bf16", "no")
+ROUNDS = 3
+CLEARLY = 2.0
+"""How many times as fast products must be where they alone decide: a step is not products alone."""
+
+_settled: dict[tuple[object, ...], str] = {}
+
+
+def settle_precision(
+    wanted: str, objective: nn.Module | None = None, first_batch: Callable[[], object] = list
+) -> str:
+    """``bf16`` or ``no`` (float32): the wanted one, or for ``auto`` the faster one here.
+
+    On a GPU that is bfloat16 where the card has it. On a CPU it is float32 unless bfloat16 was
+    measured to be faster. Several processes must agree and cannot be measured one by one: float32.
+
+    Args:
+        objective: ``forward(batch)`` is the loss; None where nothing is trained, and products decide.
+        first_batch: gives the batch to measure with; called only if it is needed.
+    """
+    if wanted != "auto":
+        return wanted
+    state = process_state()
+    if state.device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    if state.device.type != "cpu" or state.num_processes > 1 or product_speedup() < 1:
+        return "no"
+    if objective is None:
+        return "bf16" if product_speedup() > CLEARLY else "no"
+    trained = tuple(tuple(p.shape) for p in objective.parameters() if p.requires_grad)
+    key = (type(objective), torch.get_num_threads(), trained)
+    if key not in _settled:
+        _settled[key] = _faster_step(objective, send_to_device(first_batch(), state.device))
+    return _settled[key]
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The precision of a forward pass outside the training loop."""
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=settle_precision(precision) == "bf16"
+    )
+
+
+@cache
+def product_speedup(rows: int = 512, width: int = 256) -> float:
+    """How many times as fast as in float32 a product runs in bfloat16 on this CPU; some milliseconds.
+
+    Args:
+        rows, width: of tokens (rows, width) that meet a weight (width, width).
+    """
+    tokens, weight = torch.ones(rows, width), torch.ones(width, width)
+    halves = tokens.bfloat16(), weight.bfloat16()
+    single, half = _fastest(
+        lambda: nn.functional.linear(tokens, weight), lambda: nn.functional.linear(*halves)
+    )
+    return single / half
+
+
+def _faster_step(objective: nn.Module, batch: object) -> str:
+    """Time forward and backward of a step in both precisions; parameters and random state stay."""
+    parameters = [p for p in objective.parameters() if p.requires_grad]
+
+    def step(precision: str) -> None:
+        with autocast(process_state().device, precision):
+            loss = objective(batch)
+        torch.autograd.grad(loss, parameters)
+
+    was_training = objective.training
+    objective.train()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            single, half = _fastest(lambda: step("no"), lambda: step("bf16"))
+    finally:
+        objective.train(was_training)
+    return "bf16" if half < single else "no"
+
+
+def _fastest(*candidates: Callable[[], object]) -> list[float]:
+    """Seconds of each candidate: the least of a few, in turns, after a round that warms up."""
+    times: list[list[float]] = [[] for _ in candidates]
+    for _ in range(ROUNDS + 1):
+        for candidate, seconds in zip(candidates, times, strict=True):
+            started = time.perf_counter()
+            candidate()
+            seconds.append(time.perf_counter() - started)
+    return [min(seconds[1:]) for seconds in times]
