@@ -48,7 +48,11 @@ def test_it_is_measured_once_and_leaves_no_trace(monkeypatch):
     before, state = objective.layer.weight.clone(), torch.get_rng_state()
     settle(objective, 8)
     calls = objective.calls
-    assert settle(another, 8) == settle(objective, 8) and objective.calls == calls and another.calls == 0
+    assert (
+        settle(another, 8) == settle(objective, 8)
+        and objective.calls == calls
+        and another.calls == 0
+    )
     assert torch.equal(objective.layer.weight, before) and objective.layer.weight.grad is None
     assert torch.equal(torch.get_rng_state(), state) and not objective.training
 
