@@ -164,7 +164,7 @@ def test_tiny_scale_runs_end_to_end_on_its_own_scenes(few_scenes, tmp_path, monk
         assert record.sizes["training_pictures"] == 2
         assert 0.4 < record.measures["box_dice"] < 0.9
     for name in ("no such set", "icecream"):
-        with pytest.raises(SerialLoRAError, match="unknown segmentation data set"):
+        with pytest.raises(SerialLoRAError, match="unknown data set"):
             run_lab("sam", name, weights=weights)
 
 
