@@ -135,6 +135,20 @@ def check_threads(in_time: bool = serial_lora_course.SETTLED_IN_TIME) -> Diagnos
     )
 
 
+def check_precision() -> Diagnosis:
+    """How fast bfloat16 is beside float32; the labs' ``precision="auto"`` goes by it."""
+    precision = importlib.import_module("serial_lora_course.labs.precision")
+    if precision.process_state().device.type != "cpu":
+        return ok(
+            "Precision", {"bf16": "bfloat16", "no": "float32"}[precision.settle_precision("auto")]
+        )
+    speedup = precision.product_speedup()
+    choice = "labs compute in float32" if speedup < 1 else "each lab measures a step of its own"
+    return ok(
+        "Precision", f"bfloat16 products are {speedup:.1f} times as fast as float32; {choice}"
+    )
+
+
 def check_device() -> Diagnosis:
     """What the lessons compute on: CUDA, Apple's MPS, or the CPU."""
     torch = importlib.import_module("torch")
@@ -302,6 +316,7 @@ def doctor(verbose: bool = False) -> Report:
         torch_diagnosis,
         check_threads(),
         check_device() if there else None,
+        check_precision() if there else None,
         check_memory(free_memory_gb()),
         check_gpu_memory(gpu),
         check_disk(Path.home()),
