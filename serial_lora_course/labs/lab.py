@@ -339,10 +339,9 @@ def run_lab(
         lab = kind(backbone, data, configs[0], **tools)  # what it prepares goes with it
         for (amount, seed), (config, method) in itertools.product(runs, variants):
             lab.config = config
-            run = partial(run_one, lab, method, amount, seed, progress=progress, draw=draw)
-            record, is_new = kept.or_run(
-                lab.key(method, amount, seed), partial(run, command=command)
-            )
+            options = {"progress": progress, "draw": draw, "command": command}
+            run = partial(run_one, lab, method, amount, seed, **options)
+            record, is_new = kept.or_run(lab.key(method, amount, seed), run)
             if on_record:
                 on_record(record, is_new)
             records.append(record)
