@@ -39,6 +39,8 @@ def settle_precision(
     """
     if wanted != "auto":
         return wanted
+    if objective is not None and in_bfloat16(objective):
+        return "bf16"
     state = process_state()
     if state.device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
@@ -53,8 +55,17 @@ def settle_precision(
     return _settled[key]
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The precision of a forward pass outside the training loop."""
+def in_bfloat16(model: nn.Module) -> bool:
+    """Whether weights of a model are in bfloat16, as SD3's at paper scale: float32 would not fit."""
+    return any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
+
+
+def autocast(
+    device: torch.device, precision: str, model: nn.Module | None = None
+) -> torch.autocast:
+    """The precision of a forward pass outside the training loop, of a model if that may matter."""
+    if precision == "auto" and model is not None and in_bfloat16(model):
+        precision = "bf16"
     return torch.autocast(
         device.type, torch.bfloat16, enabled=settle_precision(precision) == "bf16"
     )

@@ -81,9 +81,16 @@ class Record:
         return self.settings.get("lr") if own is None else own
 
 
-def run_key(*parts: object) -> str:
-    """The key of task, scale, data set, method, amount, seed, rank and settings."""
-    text = json.dumps(parts, sort_keys=True, default=str)
+def run_key(*run: object) -> str:
+    """The key of task, scale, data set, method, amount, seed, rank and settings.
+
+    A precision of "auto" counts as bf16, which was the labs' usual one before there was a choice:
+    records of that time are found.
+    """
+    *others, settings = run
+    if settings.get("precision") == "auto":
+        settings = settings | {"precision": "bf16"}
+    text = json.dumps([*others, settings], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

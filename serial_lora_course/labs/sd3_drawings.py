@@ -63,7 +63,7 @@ def draw(
         some = slice(start, start + DRAWN_AT_ONCE[backbone.scale])
         part, noise = prompts.rows(some), starting_noise(backbone, seeds[some], side)
         count = len(part)
-        with autocast(device, precision):
+        with autocast(device, precision, backbone.model):
             latents = pipeline(
                 prompt_embeds=part.tokens.to(device),
                 pooled_prompt_embeds=part.pooled.to(device),
