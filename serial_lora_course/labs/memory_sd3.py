@@ -21,6 +21,8 @@ from serial_lora.injection import inject
 from serial_lora_course.labs.memory import saved_activation_bytes
 from serial_lora_course.models.architectures import ARCHITECTURES
 
+# transformers and diffusers load slowly, so they are imported where a model of theirs is built.
+
 GIB = 2**30
 CLIP_TOKENS = 77
 #: Bytes for each trained number: itself, its gradient, and AdamW's two averages, all float32.
