@@ -51,8 +51,7 @@ def main(words: list[str] | None = None) -> int:
             torch.manual_seed(0)
             group = measure_group(subject(key, options.quick), precision, rounds)
             results["groups"].append(group)
-            if key == "clip":
-                results["savings"] += measure_savings(options.quick, precision, rounds)
+            results["savings"] += measure_savings(key, options.quick, precision, rounds)
             gc.collect()
             if (
                 path is not None

@@ -148,7 +148,7 @@ def _savings(entries: list[dict[str, Any]]) -> list[str]:
     head = ["what is left out", "full, ms", "cut, ms", "ratio", "largest difference"]
     rows = [
         [
-            f"{entry['title']} ({entry['precision']})",
+            f"{entry['model'].upper()}: {entry['title']} ({entry['precision']})",
             _milliseconds(entry, "full"),
             _milliseconds(entry, "cut"),
             f"{entry['ratio']:.2f}",

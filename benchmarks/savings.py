@@ -1,12 +1,12 @@
 """Training steps with work left out that cannot change their result, each checked for equality.
 
-Both savings are for CLIP's text tower, which is most of a few-shot step: every class prompt is
-encoded anew after each change of the adapters. A token there sees only itself and earlier ones.
+Class prompts are cut at the longest one, as a token of CLIP's text tower sees only itself and
+earlier ones. Frozen blocks that no adapter precedes are computed once for each input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from benchmarks.measure import interleave
 from benchmarks.steps import fill_adapters, training_step
-from benchmarks.subjects import clip_model
+from benchmarks.subjects import clip_model, subject
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.injection import adapter_parameters, eject, inject
+from serial_lora_course.labs.prefix import FrozenPrefix
 from serial_lora_course.models.clip import encode_prompts
 
 START, END = 1, 2  # counted back from the vocabulary's size, as in CLIP's tokenizer
@@ -38,27 +39,6 @@ def class_prompts(count: int, longest: int, vocabulary: int, context: int = 77) 
     return tokens
 
 
-def embed_tokens(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Token and position embeddings, (classes, length) to (classes, length, width)."""
-    return model.token_embedding(tokens) + model.positional_embedding[: tokens.shape[1]]
-
-
-def run_blocks(model: nn.Module, hidden: Tensor, blocks: Sequence[nn.Module]) -> Tensor:
-    """Some of the text tower's blocks under its causal mask."""
-    length = hidden.shape[1]
-    mask = model.attn_mask[:length, :length]
-    for block in blocks:
-        hidden = block(hidden, attn_mask=mask)
-    return hidden
-
-
-def pool(model: nn.Module, hidden: Tensor, tokens: Tensor) -> Tensor:
-    """Normalised features at each prompt's end token, (classes, embed_dim)."""
-    hidden = model.ln_final(hidden)
-    features = hidden[torch.arange(len(tokens)), tokens.argmax(dim=-1)] @ model.text_projection
-    return nn.functional.normalize(features, dim=-1)
-
-
 def _gradients(forward: Callable[[], Tensor], parameters: Sequence[nn.Parameter]) -> list[Tensor]:
     """The output and every parameter's gradient of one step's loss."""
     output = forward()
@@ -74,44 +54,14 @@ def largest_difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> flo
     )
 
 
-def measure_savings(quick: bool, precision: str, rounds: int) -> list[dict[str, Any]]:
-    """Two rows: prompts cut at the longest, and blocks before the first adapter computed once."""
-    torch.manual_seed(0)
-    model = clip_model(quick)
-    # Scores against pictures, as in a few-shot step: normalised features alone would have no loss.
-    pictures = torch.randn(8, model.text_projection.shape[1])
-    rank, classes, longest = (4, 4, 8) if quick else (32, 16, 16)
-    tokens = class_prompts(classes, longest, model.vocab_size)
-    blocks = model.transformer.resblocks
-    first = len(blocks) // 2
-    with torch.no_grad():
-        stem = run_blocks(model, embed_tokens(model, tokens), blocks[:first])
-
-    def full() -> Tensor:
-        return model.encode_text(tokens, normalize=True) @ pictures.T
-
-    def prompts_cut() -> Tensor:
-        return encode_prompts(model, tokens) @ pictures.T
-
-    def stem_once() -> Tensor:
-        return pool(model, run_blocks(model, stem, blocks[first:]), tokens) @ pictures.T
-
+def measure_savings(key: str, quick: bool, precision: str, rounds: int) -> list[dict[str, Any]]:
+    """A row for each saving in a model's step; a model may have none."""
     rows = []
-    for title, adapted, cut in (
-        (
-            f"{classes} class prompts cut at {longest} tokens instead of {tokens.shape[1]}",
-            None,
-            prompts_cut,
-        ),
-        (
-            f"the {first} text blocks before the first adapted one computed once",
-            tuple(range(first, len(blocks))),
-            stem_once,
-        ),
-    ):
-        inject(model, SerialLoRAConfig(rank=rank, towers=("text",), blocks=adapted))
+    for title, model, towers, adapted, full, cut in _savings(key, quick):
+        inject(model, SerialLoRAConfig(rank=4 if quick else 32, towers=towers, blocks=adapted))
         parameters = list(adapter_parameters(model))
         fill_adapters(parameters)
+        cut()  # what is computed once is computed now
         difference = largest_difference(_gradients(full, parameters), _gradients(cut, parameters))
         steps = {
             name: training_step(forward, parameters, precision)
@@ -119,7 +69,7 @@ def measure_savings(quick: bool, precision: str, rounds: int) -> list[dict[str, 
         }
         times = interleave(steps, rounds)
         rows.append(
-            {"model": "clip", "precision": precision, "title": title}
+            {"model": key, "precision": precision, "title": title}
             | times["full"].named("full")
             | times["cut"].named("cut")
             | {"ratio": times["cut"].ratio_to(times["full"])}
@@ -127,3 +77,54 @@ def measure_savings(quick: bool, precision: str, rounds: int) -> list[dict[str, 
         )
         eject(model)
     return rows
+
+
+def _savings(key: str, quick: bool) -> Iterator[tuple]:
+    """Title, model, towers and blocks to adapt, the whole forward pass and the cut one."""
+    if key == "clip":
+        model = clip_model(quick)
+        # Scores against others, as in a few-shot step: normalised features alone have no loss.
+        others = torch.randn(8, model.text_projection.shape[1])
+        classes, longest = (4, 8) if quick else (16, 16)
+        tokens = class_prompts(classes, longest, model.vocab_size)
+
+        def text() -> Tensor:
+            return model.encode_text(tokens, normalize=True) @ others.T
+
+        def text_cut() -> Tensor:
+            return encode_prompts(model, tokens) @ others.T
+
+        title = f"{classes} class prompts cut at {longest} tokens instead of {tokens.shape[1]}"
+        yield title, model, ("text",), None, text, text_cut
+        yield _prefix_once("text", model, model.transformer.resblocks, classes, text_cut)
+
+        pictures = subject("clip", quick).inputs()
+
+        def image() -> Tensor:
+            return model.encode_image(pictures, normalize=True) @ others.T
+
+        blocks = model.visual.transformer.resblocks
+        yield _prefix_once("image", model, blocks, len(pictures), image)
+    if key == "sam":
+        sam = subject("sam", quick)
+        model, picture = sam.build(), sam.inputs()
+        weights = torch.randn(256, 1, 1)  # of the channels, which are normalised too
+
+        def encode() -> Tensor:
+            return sam.forward(model, picture) * weights
+
+        yield _prefix_once("image", model, model.blocks, 1, encode)
+
+
+def _prefix_once(
+    tower: str, model: nn.Module, blocks: Sequence[nn.Module], inputs: int, full: Callable
+) -> tuple:
+    """The saving where the latter half of a tower's blocks is adapted and the inputs come again."""
+    first, prefix = len(blocks) // 2, FrozenPrefix(blocks)
+
+    def cut() -> Tensor:
+        with prefix.once(range(inputs)):
+            return full()
+
+    title = f"{tower} blocks 0 to {first - 1} computed once, the others adapted"
+    return title, model, (tower,), tuple(range(first, len(blocks))), full, cut

@@ -167,8 +167,10 @@ def _values(kind: type[Lab], name: str, given: Any) -> Any:
     """A setting as it was given on the command line; several values where it takes them."""
     if name in SWEPT:
         return _numbers(given, name, SWEPT[name])
-    several = get_origin(settings_of(kind)[name]) is tuple and given is not None
-    return tuple(_names(given)) if several else given
+    hint = settings_of(kind)[name]
+    if given is None or get_origin(hint) is not tuple:
+        return given
+    return tuple(_numbers(given, name) if int in get_args(hint) else _names(given))
 
 
 def _names(text: str) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from serial_lora_course.data.subsets import few_shot_split
 from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.labs.config import LabConfig, check_crop, check_names, setting
 from serial_lora_course.labs.lab import Lab
+from serial_lora_course.labs.prefix import FrozenPrefix
 from serial_lora_course.labs.processes import loader_workers, plain_worker_errors
 from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.report import Column, Report, mean_and_spread, size
@@ -83,11 +84,14 @@ class CLIPObjective(nn.Module):
     def __init__(self, model: nn.Module, tokens: Tensor) -> None:
         super().__init__()
         self.model = model
+        self.prompts_prefix = FrozenPrefix(model.transformer.resblocks)
         self.register_buffer("tokens", tokens, persistent=False)
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         pictures, labels = batch
-        scores = class_scores(self.model, pictures, encode_prompts(self.model, self.tokens))
+        with self.prompts_prefix.once(range(len(self.tokens))):
+            class_features = encode_prompts(self.model, self.tokens)
+        scores = class_scores(self.model, pictures, class_features)
         return nn.functional.cross_entropy(scores.float(), labels)
 
 
@@ -99,9 +103,18 @@ def class_scores(model: nn.Module, pictures: Tensor, class_features: Tensor) -> 
 
 @torch.no_grad()
 def classify(
-    backbone: CLIPBackbone, data: ClassificationData, template: str, batch_size: int = 128
+    backbone: CLIPBackbone,
+    data: ClassificationData,
+    template: str,
+    batch_size: int = 128,
+    prefix: FrozenPrefix | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Scores (N, classes) and labels (N,) of the test pictures, in order, under one prompt."""
+    """Scores (N, classes) and labels (N,) of the test pictures, in order, under one prompt.
+
+    Args:
+        prefix: of the image tower, which knows the pictures by their position.
+    """
+    prefix = prefix or FrozenPrefix()
     model = backbone.model.eval()
     device = next(model.parameters()).device
     class_features = encode_prompts(model, backbone.tokenizer(data.prompts(template)).to(device))
@@ -113,7 +126,10 @@ def classify(
     scores, labels = [], []
     with plain_worker_errors():
         for pictures, batch_labels in loader:
-            scores.append(class_scores(model, pictures.to(device), class_features).float().cpu())
+            first = sum(map(len, labels))
+            with prefix.once(range(first, first + len(pictures))):
+                found = class_scores(model, pictures.to(device), class_features)
+            scores.append(found.float().cpu())
             labels.append(batch_labels)
     return torch.cat(scores), torch.cat(labels)
 
@@ -191,8 +207,15 @@ class CLIPLab(Lab):
 
     def measure(self) -> tuple[dict[str, float], Tensor]:
         template = prompt_template(self.data, self.config.prompt)
-        scores, labels = classify(self.backbone, self.data, template)
+        scores, labels = classify(self.backbone, self.data, template, prefix=self.test_prefix)
         return {"accuracy": accuracy(scores, labels)}, scores
+
+    @cached_property
+    def test_prefix(self) -> FrozenPrefix:
+        """Of the test pictures, for all runs; training pictures differ from step to step."""
+        return FrozenPrefix(
+            self.backbone.model.visual.transformer.resblocks[: self.config.frozen_blocks]
+        )
 
     def measure_base(self) -> dict[str, float]:
         return zero_shot(self.backbone, self.data)

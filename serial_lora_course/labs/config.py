@@ -39,16 +39,26 @@ class LabConfig:
     weight_decay: float = setting(0.0, "AdamW's")
     dropout: float = setting(0.0, "share of the adapter's input that is dropped in training")
     scale_factor: float = setting(1.0, "what the adapter's contribution is multiplied by")
+    blocks: tuple[int, ...] | None = setting(
+        None, "blocks to adapt in each tower, counted from 0, separated by commas; or all"
+    )
     precision: str = setting("auto", "bf16, no (float32), or auto: the faster one here")
     accumulation: int = setting(1, "parts of a batch")
 
     def __post_init__(self) -> None:
-        SerialLoRAConfig(self.rank, self.scale_factor, self.dropout)  # checks them
+        SerialLoRAConfig(
+            self.rank, self.scale_factor, self.dropout, blocks=self.blocks
+        )  # checks them
         for plus in (False, True):  # with lr, and with plus_lr
             self.training(steps=1, plus=plus)
         for what in ("epochs", "min_steps", "batch_size"):
             if getattr(self, what) < 1:
                 raise SerialLoRAError(f"{what} must be 1 or more, not {getattr(self, what)}.")
+
+    @property
+    def frozen_blocks(self) -> int:
+        """Blocks before the first adapted one in each tower that is adapted."""
+        return min(self.blocks or (0,))
 
     def steps(self, pictures: int) -> int:
         """Optimizer steps for a run on ``pictures`` training pictures."""
@@ -73,8 +83,9 @@ class LabConfig:
         return TrainingConfig(**chosen | {"steps": steps, "lr": lr, "ratio": ratio, "seed": seed})
 
     def as_settings(self) -> dict[str, Any]:
-        """The settings as a record keeps them."""
-        return json.loads(json.dumps(asdict(self)))
+        """The settings as a record keeps them; records older than ``blocks`` adapted them all."""
+        settings = json.loads(json.dumps(asdict(self)))
+        return {k: v for k, v in settings.items() if k != "blocks" or v is not None}
 
     @classmethod
     def help(cls, name: str) -> str:

@@ -164,9 +164,9 @@ class Lab(ABC):
 
     def adapter(self, method: Method) -> AdapterConfig:
         """The adapter that a method means here."""
-        scale, dropout = self.config.scale_factor, self.config.dropout
-        options = {"scale": scale, "dropout": dropout, **self.adapter_options()}
-        return method.config(self.config.rank, **options)
+        config = self.config
+        some = {"scale": config.scale_factor, "dropout": config.dropout, "blocks": config.blocks}
+        return method.config(config.rank, **some, **self.adapter_options())
 
     def settings(self, method: Method) -> dict[str, Any]:
         """What a record's key covers beside data set, method, amount, seed and rank."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import SegmentationData, SegmentationExample
 from serial_lora_course.labs.config import LabConfig, check_share, setting
 from serial_lora_course.labs.lab import Lab
+from serial_lora_course.labs.prefix import FrozenPrefix
 from serial_lora_course.labs.processes import loader_workers, plain_worker_errors
 from serial_lora_course.labs.report import Report, activations, measure_column
 from serial_lora_course.labs.sam_inputs import PreparedExample, prepare, to_input_frame
@@ -77,7 +78,10 @@ TINY = SamLabConfig(
 
 
 def predict_logits(
-    model: Sam, batch: Sequence[PreparedExample], gradient_checkpointing: bool = False
+    model: Sam,
+    batch: Sequence[PreparedExample],
+    gradient_checkpointing: bool = False,
+    prefix: FrozenPrefix | None = None,
 ) -> list[Tensor]:
     """Mask logits for every box, with gradients: for each picture (N, 1, side, side), float32.
 
@@ -85,9 +89,13 @@ def predict_logits(
     is given once per prompt, so it takes one picture with its N boxes, never two. Autocast, where
     it is on, is for the image encoder; the prompt encoder and the mask decoder, which bfloat16
     would break or blur, compute in float32.
+
+    Args:
+        prefix: of the image encoder, which knows the pictures by their `picture_id`.
     """
     pictures = torch.stack([model.preprocess(prepared.picture) for prepared in batch])
-    embeddings = encode(model, pictures, gradient_checkpointing)  # (B, channels, grid, grid)
+    with (prefix or FrozenPrefix()).once(prepared.picture_id for prepared in batch):
+        embeddings = encode(model, pictures, gradient_checkpointing)  # (B, channels, grid, grid)
     with torch.autocast(embeddings.device.type, enabled=False):
         return [
             decode(model, embedding[None], prepared.boxes)
@@ -133,13 +141,18 @@ class SamObjective(nn.Module):
     the mean over its pictures, so a batch may be shared by processes or split into parts.
     """
 
-    def __init__(self, model: Sam, gradient_checkpointing: bool = False) -> None:
+    def __init__(
+        self,
+        model: Sam,
+        gradient_checkpointing: bool = False,
+        prefix: FrozenPrefix | None = None,
+    ) -> None:
         super().__init__()
-        self.model, self.gradient_checkpointing = model, gradient_checkpointing
+        self.model, self.gradient_checkpointing, self.prefix = model, gradient_checkpointing, prefix
         self.checkpointed = list(model.image_encoder.blocks) if gradient_checkpointing else []
 
     def forward(self, batch: Sequence[PreparedExample]) -> Tensor:
-        predicted = predict_logits(self.model, batch, self.gradient_checkpointing)
+        predicted = predict_logits(self.model, batch, self.gradient_checkpointing, self.prefix)
         with torch.autocast(predicted[0].device.type, enabled=False):
             losses = [
                 mask_loss(self.model, logits, prepared)
@@ -238,12 +251,16 @@ BOX_MEASURES = ("box_dice", "box_iou")
 
 @torch.no_grad()
 def picture_scores(
-    backbone: SamBackbone, data: SegmentationData, batch_size: int | None = None
+    backbone: SamBackbone,
+    data: SegmentationData,
+    batch_size: int | None = None,
+    prefix: FrozenPrefix | None = None,
 ) -> list[PictureScore]:
     """One score for each test picture, in the data's order; boxes are exact.
 
     Args:
         batch_size: pictures that are encoded together; None for the scale's own.
+        prefix: as in :func:`predict_logits`.
     """
     model = backbone.model.eval()
     loader = DataLoader(
@@ -257,7 +274,7 @@ def picture_scores(
         for batch in loader:
             on_device = send_to_device([prepared for prepared, _ in batch], model.device)
             for logits, (prepared, example) in zip(
-                predict_logits(model, on_device), batch, strict=True
+                predict_logits(model, on_device, prefix=prefix), batch, strict=True
             ):
                 logits = original_size_logits(model, logits, prepared)
                 scores.append(_score(model, logits, example))
@@ -345,7 +362,13 @@ class SamLab(Lab):
         return load_sam(scale, weights)
 
     def objective(self) -> SamObjective:
-        return SamObjective(self.backbone.model, self.config.gradient_checkpointing)
+        checkpointing = self.config.gradient_checkpointing
+        return SamObjective(self.backbone.model, checkpointing, self.prefix)
+
+    @cached_property
+    def prefix(self) -> FrozenPrefix:
+        """Of every picture, for all runs: boxes are jittered, pictures are the same at each step."""
+        return FrozenPrefix(self.backbone.model.image_encoder.blocks[: self.config.frozen_blocks])
 
     def stream(self, indices: Sequence[int], seed: int) -> ExampleStream:
         """The prepared training examples of a run, boxes jittered, in a seeded order."""
@@ -361,7 +384,7 @@ class SamLab(Lab):
         )
 
     def measure(self) -> tuple[dict[str, float], list[PictureScore]]:
-        scores = picture_scores(self.backbone, self.data)
+        scores = picture_scores(self.backbone, self.data, prefix=self.prefix)
         means = mean_scores(scores)
         return {name: means[name] for name in MEASURES}, scores
 

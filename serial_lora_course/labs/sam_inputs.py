@@ -23,12 +23,14 @@ class PreparedExample(NamedTuple):
         boxes: float32, (N, 4): x0, y0, x1, y1 at pixel edges of ``picture``.
         truth: bool, (N, h, w).
         original_size: (height, width) before scaling.
+        picture_id: its name in the data set; empty where it is of none.
     """
 
     picture: Tensor
     boxes: Tensor
     truth: Tensor
     original_size: tuple[int, int]
+    picture_id: str = ""
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -49,7 +51,7 @@ def prepare(example: SegmentationExample, image_size: int, jitter: float = 0.0) 
         boxes = jittered(boxes, jitter, original_size)
     picture, boxes = to_input_frame(example.picture, boxes, image_size)
     truth = resize_masks(torch.as_tensor(example.masks), tuple(picture.shape[-2:]))
-    return PreparedExample(picture, boxes, truth, tuple(original_size))
+    return PreparedExample(picture, boxes, truth, tuple(original_size), example.picture_id)
 
 
 def to_input_frame(

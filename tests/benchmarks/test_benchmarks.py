@@ -125,8 +125,11 @@ def test_made_up_prompts_look_like_tokenized_ones():
 
 
 def test_savings_change_no_output_and_no_gradient():
-    rows = measure_savings(quick=True, precision="float32", rounds=1)
-    assert len(rows) == 2 and "cut at 8 tokens instead of 77" in rows[0]["title"]
+    rows = [
+        row for key in KEYS for row in measure_savings(key, True, precision="float32", rounds=1)
+    ]
+    assert [row["model"] for row in rows] == ["clip", "clip", "clip", "sam"]
+    assert "cut at 8 tokens instead of 77" in rows[0]["title"]
     for row in rows:
         assert row["difference"] < 1e-4, row["title"]
 
@@ -141,7 +144,7 @@ def test_a_step_that_differs_is_seen(monkeypatch):
         return encode_prompts(model, shorter)
 
     monkeypatch.setattr(savings, "encode_prompts", cut_too_short)
-    prompts_cut, _ = measure_savings(quick=True, precision="float32", rounds=1)
+    prompts_cut, *_ = measure_savings("clip", True, precision="float32", rounds=1)
     assert prompts_cut["difference"] > 1e-2
 
 

@@ -248,10 +248,15 @@ def test_short_classes_are_told_and_lists_are_swept(run, quick, tmp_path):
     folder, out = folder_with(tmp_path, "few"), tmp_path / "r.jsonl"
     options = "--methods serial_lora_plus --shots 4 --seeds 1 --plus-lr 1e-3 --ratio 1,2.5".split()
     options += ["--dataset", str(folder), "--rank", "4, 8", *QUICK, "--towers", "image"]
+    options += ["--blocks", "0,1"]
     code, printed, _ = run("lab", "clip", *options, "--out", str(out))
     assert code == 0 and "2 of the classes have fewer pictures" in printed
-    found = [(r.rank, r.ratio, r.lr, r.settings["towers"]) for r in read_records(out)]
-    assert found == [(rank, ratio, 1e-3, ["image"]) for rank in (4, 8) for ratio in (1, 2.5)]
+    records = read_records(out)
+    found = [(record.rank, record.ratio, record.lr) for record in records]
+    assert found == [(rank, ratio, 1e-3) for rank in (4, 8) for ratio in (1, 2.5)]
+    assert all(
+        r.settings["towers"] == ["image"] and r.settings["blocks"] == [0, 1] for r in records
+    )
     for settings in ("CLIPLabConfig(rank=4,", "CLIPLabConfig(rank=8,"):
         assert f"Settings: {settings}" in printed
     assert "(rank 8, ratio 2.5)" in printed

@@ -25,6 +25,16 @@ def test_configs_are_the_product_of_what_is_swept(name):
         assert configs["paper"].help(field)
 
 
+def test_blocks_are_in_the_settings_only_where_some_are_chosen():
+    """So that runs which adapt them all have the keys they had before there was a choice."""
+    configs = get_lab("clip").configs
+    (some,) = swept_configs(configs, "tiny", blocks=(2, 3))
+    assert "blocks" not in configs["tiny"].as_settings() and configs["tiny"].frozen_blocks == 0
+    assert some.as_settings()["blocks"] == [2, 3] and some.frozen_blocks == 2
+    with pytest.raises(SerialLoRAError, match="blocks"):
+        swept_configs(configs, "tiny", blocks=(-1,))
+
+
 def test_methods_are_the_papers_four_and_one_at_equal_budget():
     names = ["lora", "serial_lora", "lora_plus", "serial_lora_plus", "lora_equal_budget"]
     assert list(METHODS) == names
