@@ -1,8 +1,8 @@
 """Serial LoRA, from scratch: one low-rank pair in front of the attention of every block.
 
 One evening's reading, in this order: layers and config (the maths; what to put in); sites,
-structure, families and attention (where attention is); packed and hooks (how tokens reach an
-adapter); merging and injection (into the weights, into the model, and out again); files and export;
+structure, families and attention (where attention is); records, packed and hooks (how tokens reach
+an adapter); merging and injection (into the weights, into the model, and out again); files and export;
 optim, counting, lowrank, spectra, flow, metrics and picture_metrics, each for itself.
 """
 
@@ -11,10 +11,10 @@ from serial_lora.counting import count_parameters
 from serial_lora.errors import SerialLoRAError
 from serial_lora.export import to_diffusers, to_peft
 from serial_lora.files import LIBRARY_VERSION, load_adapter, save_adapter
-from serial_lora.hooks import adapters
 from serial_lora.injection import adapter_parameters, disabled, eject, inject, set_scale
 from serial_lora.merging import merge, unmerge
 from serial_lora.optim import describe_groups, lora_plus_groups
+from serial_lora.records import adapters
 
 __version__ = LIBRARY_VERSION
 

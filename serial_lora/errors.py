@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 
 
 class SerialLoRAError(ValueError):
@@ -33,7 +33,8 @@ def require_number(
         SerialLoRAError: the value is something else; True and False are no numbers.
     """
     kinds = int if whole else (int, float)
-    good = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    good = isinstance(value, kinds) and not isinstance(value, bool)
+    good = good and abs(value) <= (sys.maxsize if whole else sys.float_info.max)
     good = good and (least is None or value >= least) and (above is None or value > above)
     if good and (below is None or value < below):
         return

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import only_injection, write_file
-from serial_lora.hooks import Injection
-from serial_lora.merging import change_factors, changed_parts
+from serial_lora.merging import change_factors, changed_parts, exactly
+from serial_lora.records import Injection
 from serial_lora.sites import AttentionSite, shared_weights
 
 
@@ -42,7 +42,8 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
             file cannot be written.
     """
     root, injection = only_injection(model)
-    layers = _lora_layers(root, injection)
+    with exactly(root):
+        layers = _lora_layers(root, injection)
     tensors: dict[str, Tensor] = {}
     for name, (first, second) in layers.items():
         prefix = f"base_model.model.{name}"
@@ -81,9 +82,11 @@ def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str
     root, injection = only_injection(model)
     if not any(site.stream for site in injection.sites):
         raise SerialLoRAError("only an SD3 transformer's adapters go to diffusers; use to_peft.")
+    with exactly(root):
+        layers = _lora_layers(root, injection)
     tensors = {
         f"transformer.{name}.{which}.weight": tensor
-        for name, pair in _lora_layers(root, injection).items()
+        for name, pair in layers.items()
         for which, tensor in zip(("lora_A", "lora_B"), pair, strict=True)
     }
     if folder is not None:
@@ -92,7 +95,6 @@ def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str
     return tensors
 
 
-@torch.no_grad()
 def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, tuple[Tensor, Tensor]]:
     """For every layer that an adapter changes: A, (r, inputs), and B, (outputs, r), scale within.
 

@@ -24,10 +24,16 @@ from torch import Tensor, nn
 from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.hooks import Injection, adapters, injections, refuse_without_values
-from serial_lora.injection import adapter_shapes, check_fit, inject, set_scale, unwrapped
-from serial_lora.merging import base_weight
-from serial_lora.sites import AttentionSite
+from serial_lora.injection import check_fit, inject, set_scale, unwrapped
+from serial_lora.merging import base_weight, weight_at
+from serial_lora.records import (
+    Injection,
+    adapter_shapes,
+    adapters,
+    injections,
+    refuse_without_values,
+)
+from serial_lora.sites import AttentionSite, child_name, unwrapped_name
 
 LIBRARY_VERSION = "0.1.0"
 FORMAT = "serial-lora adapter"
@@ -47,8 +53,9 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
         SerialLoRAError: if the model has no adapters, they hold values that are not finite, or
             the file cannot be written.
     """
+    path = _path(path)
     root, injection = only_injection(model)
-    tensors = {name: tensor.cpu() for name, tensor in _adapter_tensors(root).items()}
+    tensors = {name: tensor.cpu() for name, tensor in _adapter_tensors(root, injection).items()}
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise SerialLoRAError(
@@ -63,8 +70,10 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
         "config": json.dumps(asdict(injection.config)),
         "targets": json.dumps(_targets(injection.sites)),
         "base": fingerprint(root, injection),
+        "blocks": blocks_digest(root, injection),
     }
-    return write_file(Path(path), safetensors.torch.save(tensors, metadata))
+    metadata["checksum"] = _checksum(metadata, tensors)
+    return write_file(path, safetensors.torch.save(tensors, metadata))
 
 
 def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
@@ -72,7 +81,8 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
 
     Everything is checked before anything is changed: that the file is whole and one of ours, that
     it fits this model's places, and that this model's base is the one it was trained on (compared
-    at bfloat16 precision, so a float32 and a bfloat16 copy of one base both fit).
+    at bfloat16 precision, so a float32 and a bfloat16 copy of one base both fit). Files of early
+    versions have no checksum, and of the base only a sample of the attention weights.
 
     Args:
         model: a plain model, or one with unmerged adapters of the same method, rank and places.
@@ -84,12 +94,12 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
     Raises:
         SerialLoRAError: if any of that does not hold; the model is then as it was.
     """
-    path = Path(path)
+    path, root = _path(path), unwrapped(model)
     saved, tensors = _read(path)
     has_adapters = bool(adapters(model))
     if has_adapters:
         root, injection = only_injection(model)
-        if injection.originals is not None:
+        if injection.merged:
             raise SerialLoRAError(
                 "the model's adapters are merged; call unmerge(model) or eject(model) first."
             )
@@ -102,7 +112,6 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
             )
     else:
         config = saved.config
-        root = unwrapped(model)
         sites = find_attention_sites(root, config.towers, config.blocks, config.stream)
         check_fit(root, sites, config)
         refuse_without_values(root)
@@ -110,17 +119,22 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
     _check_same_targets(path, saved.targets, _targets(injection.sites))
     _check_tensors(path, tensors, injection)
     base = fingerprint(root, injection)
-    if base != saved.base:
+    same = base == saved.base
+    if same and saved.blocks:
+        base = blocks_digest(root, injection)
+        same = base == saved.blocks
+    if not same:
         half = any(p.dtype == torch.float16 for p in root.parameters())
         hint = "; a float16 base rounds differently, load it in float32" if half else ""
         raise SerialLoRAError(
             f"{path} was trained on a base with other weights than this model's; load the base it "
-            f"belongs to (fingerprint {saved.base[:12]}, this one is {base[:12]}{hint})."
+            f"belongs to (this one's fingerprint is {base[:12]}{hint})."
         )
     if not has_adapters:
         inject(model, saved.config)
+        root, injection = only_injection(model)
     with torch.no_grad():
-        for name, tensor in _adapter_tensors(root).items():
+        for name, tensor in _adapter_tensors(root, injection).items():
             tensor.copy_(tensors[name])
     set_scale(root, saved.config.scale)
     return model
@@ -134,6 +148,7 @@ class SavedAdapter:
     targets: dict[str, int]
     base: str
     library_version: str
+    blocks: str | None = None
 
 
 def read_header(path: str | Path) -> SavedAdapter:
@@ -142,7 +157,7 @@ def read_header(path: str | Path) -> SavedAdapter:
     Raises:
         SerialLoRAError: if the file is missing, damaged or not one of ours.
     """
-    return _read(Path(path))[0]
+    return _read(_path(path))[0]
 
 
 def fingerprint(root: nn.Module, injection: Injection) -> str:
@@ -162,6 +177,28 @@ def fingerprint(root: nn.Module, injection: Injection) -> str:
     return digest.hexdigest()
 
 
+def blocks_digest(root: nn.Module, injection: Injection) -> str:
+    """SHA-256 over every parameter of the adapted blocks, rounded to bfloat16, whatever its name.
+
+    Names differ between versions of a library; the attention is in order in `fingerprint`.
+    """
+    kept = {id(weight_at(root, key)): w for key, w in (injection.originals or {}).items()}
+    own = {id(p) for adapter in adapters(root).values() for p in adapter.parameters()}
+    whole = hashlib.sha256()
+    for name in dict.fromkeys(site.name for site in injection.sites):
+        digests = []
+        for parameter in root.get_submodule(name).parameters():
+            values = kept.get(id(parameter), parameter).detach()
+            if id(parameter) not in own and type(values.data) is Tensor:
+                digest = hashlib.sha256(str(tuple(values.shape)).encode())
+                digest.update(
+                    values.to(torch.bfloat16).cpu().contiguous().view(torch.int16).numpy()
+                )
+                digests.append(digest.digest())
+        whole.update(b"".join([*sorted(digests), b"block"]))
+    return whole.hexdigest()
+
+
 def only_injection(model: nn.Module) -> tuple[nn.Module, Injection]:
     found = injections(model)
     if len(found) > 1:
@@ -173,12 +210,28 @@ def only_injection(model: nn.Module) -> tuple[nn.Module, Injection]:
     return found[0]
 
 
-def _adapter_tensors(root: nn.Module) -> dict[str, Tensor]:
+def _adapter_tensors(root: nn.Module, injection: Injection) -> dict[str, Tensor]:
     return {
-        f"{name}.{which}": getattr(adapter, which).detach()
-        for name, adapter in adapters(root).items()
+        f"{unwrapped_name(name)}.{which}": getattr(root.get_submodule(name), which).detach()
+        for site in injection.sites
+        for name in (child_name(site.name, own) for own in adapter_shapes(site, injection.config))
         for which in ("lora_A", "lora_B")
     }
+
+
+def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _path(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        raise SerialLoRAError(f"{path!r} is no path to a file; give it as text.") from None
 
 
 def _targets(sites: list[AttentionSite]) -> dict[str, int]:
@@ -190,14 +243,18 @@ def _kind(config: AdapterConfig) -> str:
 
 
 def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
-    if not path.is_file():
-        raise SerialLoRAError(f"there is no adapter file {path}; check the name and folder.")
     try:
+        if not path.is_file():
+            raise SerialLoRAError(f"there is no adapter file {path}; check the name and folder.")
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SerialLoRAError:
+        raise
     except OSError as error:
-        raise SerialLoRAError(f"{path} cannot be read ({error}).") from error
+        raise SerialLoRAError(
+            f"{path} cannot be read ({error.strerror or error}); check its name and rights."
+        ) from error
     except Exception as error:  # safetensors' own error class, whatever the damage
         raise SerialLoRAError(
             f"{path} is not a whole safetensors file; copy or save the adapter again ({error})."
@@ -213,11 +270,24 @@ def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
             f"version {FORMAT_VERSION}; use the library version that wrote it "
             f"({metadata.get('library_version')})."
         )
+    checksum = metadata.pop("checksum", None)
+    if checksum is not None and checksum != _checksum(metadata, tensors):
+        raise SerialLoRAError(
+            f"{path} is damaged, its content is not what was saved; copy it or save it again."
+        )
     try:
         config = METHODS[metadata["method"]](**json.loads(metadata["config"]))
         targets = {str(name): int(width) for name, width in json.loads(metadata["targets"]).items()}
-        saved = SavedAdapter(config, targets, metadata["base"], metadata["library_version"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        base, version = metadata["base"], metadata["library_version"]
+        saved = SavedAdapter(config, targets, base, version, metadata.get("blocks"))
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise SerialLoRAError(
             f"the header of {path} is damaged ({error}); save the adapter again."
         ) from error
@@ -240,7 +310,7 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], injection: Injecti
     expected: dict[str, tuple[int, int]] = {}
     for site in injection.sites:
         for name, (inputs, outputs) in adapter_shapes(site, injection.config).items():
-            prefix = f"{site.name}.{name}" if site.name else name
+            prefix = unwrapped_name(child_name(site.name, name))
             expected[f"{prefix}.lora_A"] = (rank, inputs)
             expected[f"{prefix}.lora_B"] = (outputs, rank)
     if set(expected) != set(tensors):
@@ -255,7 +325,7 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], injection: Injecti
                 f"{name} in {path} has shape {tuple(tensor.shape)}, not {expected[name]}; "
                 "save the adapter again."
             )
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
+        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
             raise SerialLoRAError(
                 f"{name} in {path} holds values that are not finite numbers; the training that "
                 "wrote it diverged, use an earlier file."
@@ -265,9 +335,9 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], injection: Injecti
 def write_file(path: Path, content: bytes) -> Path:
     try:
         return write_whole(path, content)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
         raise SerialLoRAError(
-            f"{path} could not be written ({error.strerror or error}); free some space or choose "
+            f"{path} could not be written ({getattr(error, 'strerror', None) or error}); free some space or choose "
             "another folder."
         ) from error
 

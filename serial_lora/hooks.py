@@ -1,78 +1,27 @@
-"""How tokens reach the adapters of a model, and the record of it that the model carries.
+"""How tokens reach the adapters of a model: one hook for each way, then `attach` and `detach`.
 
-From the top: the record, then one hook for each way in which an adapter acts, then `attach` and
-`detach`. Everything that is attached is a plain object, so deepcopy, pickle and torch.save go on
-working.
+Everything that is attached is a plain object, so deepcopy, pickle and torch.save go on working.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+import threading
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from serial_lora.config import AdapterConfig, SerialLoRAConfig
+from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.packed import PackedAttention, PackedForward
+from serial_lora.records import Injection
 from serial_lora.sites import AttentionSite
 
 
-@dataclass
-class Injection:
-    """What `inject` did to a model: kept on the model, so that it can be undone.
-
-    Attributes:
-        config: the configuration, with the scale that is in force.
-        sites: where the adapters are.
-        required_grad: for every base parameter, whether it was trainable before.
-        hooks: what sends tokens through the adapters; empty while merged.
-        handles: what else is to be taken back when the hooks go.
-        originals: while merged, the base's own weights, keyed (module, parameter).
-        disabled: how many `disabled` blocks are open.
-    """
-
-    config: AdapterConfig
-    sites: list[AttentionSite]
-    required_grad: dict[str, bool]
-    hooks: list[_Hook] = field(default_factory=list)
-    handles: list[_AttributeHandle] = field(default_factory=list)
-    originals: dict[tuple[str, str], Tensor] | None = None
-    disabled: int = 0
-
-
-RECORD = "serial_lora_injection"
-
-
-def injections(model: nn.Module) -> list[tuple[nn.Module, Injection]]:
-    """Every (module, record) that `inject` left in the model, be it wrapped (DDP, compile) or not.
-
-    Raises:
-        SerialLoRAError: if there is none.
-    """
-    found = [(m, vars(m)[RECORD]) for m in model.modules() if RECORD in vars(m)]
-    if not found:
-        raise SerialLoRAError("the model has no adapters; call inject(model, config) first.")
-    return found
-
-
-def adapters(model: nn.Module) -> dict[str, SerialLoRA | LoRA]:
-    """Every adapter in the model under its dotted name; empty if there is none."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, SerialLoRA | LoRA)}
-
-
-def refuse_without_values(model: nn.Module) -> None:
-    """Refuse a model on the meta device, which has shapes and nothing to compute with."""
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise SerialLoRAError(
-            "the model is on the meta device and has no values; load its weights first."
-        )
-
-
-class _Hook:
+class Hook:
     """Something attached to a layer. `handle` takes it off again.
 
     Hooks keep their own handle because a pickled handle takes care, when it is loaded, that new
@@ -80,32 +29,65 @@ class _Hook:
 
     Attributes:
         layer: the dotted name of what it is attached to.
-        acted: whether it has ever run, on a linear layer; see `NoneIsDead`.
+        ran: the threads in which it has run since its block began; see `NoneIsDead`.
+        traced: whether it has ever run in compiled code.
     """
 
     handle: Any
 
     def __init__(self, layer: str, *adapters: nn.Module) -> None:
-        self.layer, self.adapters, self.acted = layer, adapters, False
+        self.layer, self.adapters = layer, adapters
+        self.ran: set[int] = set()
+        self.traced = False
 
     @property
     def enabled(self) -> bool:
         return self.adapters[0].enabled
 
+    def mark(self) -> None:
+        """Remember that this has run, be the adapter enabled or not."""
+        if torch.compiler.is_compiling():
+            self.traced = True
+        else:
+            self.ran.add(threading.get_ident())
 
-class AdaptOutput(_Hook):
+    def unmark(self) -> None:
+        if not torch.compiler.is_compiling():
+            self.ran.discard(threading.get_ident())
+
+    def has_run(self) -> bool:
+        return self.traced or (
+            not torch.compiler.is_compiling() and threading.get_ident() in self.ran
+        )
+
+    def is_on(self, layer: nn.Module) -> bool:
+        """Whether it is still attached to this layer."""
+        places = [*layer._forward_hooks.values(), *layer._forward_pre_hooks.values()]
+        places += [vars(layer).get("after_in_proj")]
+        handed = not isinstance(layer, nn.Linear | nn.MultiheadAttention) and "forward" in vars(
+            layer
+        )
+        return handed or any(place is self for place in places)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"ran": set()}
+
+
+class AdaptOutput(Hook):
     """Serial LoRA after a norm layer: the normed tokens go through the adapter."""
 
     def __call__(self, layer: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        self.mark()
         return self.adapters[0](output) if self.enabled else output
 
 
-class AdaptArgument(_Hook):
+class AdaptArgument(Hook):
     """Serial LoRA before an attention layer that is called with tokens by keyword (SD3)."""
 
     argument: str
 
     def __call__(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        self.mark()
         if not self.enabled:
             return args, kwargs
         if self.argument not in kwargs:
@@ -142,7 +124,7 @@ class OnceABlock:
         return vars(self) | {"kept": None}
 
 
-class AdaptInput(_Hook):
+class AdaptInput(Hook):
     """Serial LoRA before a layer that projects tokens: what the layer reads is adapted.
 
     Attributes:
@@ -155,8 +137,12 @@ class AdaptInput(_Hook):
         super().__init__(layer, shared.adapter)
         self.shared, self.names, self.readers = shared, names, readers
 
-    def __call__(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        self.acted = True
+    def __call__(
+        self, layer: nn.Module, args: tuple, kwargs: dict | None = None
+    ) -> tuple[tuple, dict] | tuple:
+        if kwargs is None:  # moved to a quantized layer, which hands over no keywords
+            return self(layer, args, {})[0]
+        self.mark()
         if not self.enabled:
             return args, kwargs
         places = [*enumerate(args[: len(self.names)]), *kwargs.items()]
@@ -169,11 +155,11 @@ class AdaptInput(_Hook):
         return args, {name: adapted.get(name, argument) for name, argument in kwargs.items()}
 
 
-class AddDelta(_Hook):
+class AddDelta(Hook):
     """LoRA beside a projection, or beside q, k and v that share one weight."""
 
     def __call__(self, layer: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        self.acted = True
+        self.mark()
         if not self.enabled:
             return output
         deltas = [adapter(args[0]) for adapter in self.adapters]
@@ -182,6 +168,7 @@ class AddDelta(_Hook):
 
     def dense(self) -> Tensor:
         """The change as one matrix, (outputs, inputs), for a weight that is read as a whole."""
+        self.mark()
         if any(adapter.training and adapter.dropout.p for adapter in self.adapters):
             raise SerialLoRAError(
                 f"LoRA with dropout cannot be trained where {self.layer} returns attention weights "
@@ -190,31 +177,50 @@ class AddDelta(_Hook):
         return torch.cat([a.scale * (a.lora_B @ a.lora_A) for a in self.adapters])
 
 
-class NoneIsDead(_Hook):
-    """After an attention module has run: refuse one that reads a weight past its layer."""
+class NoneIsDead(Hook):
+    """After an attention module has run: refuse one that reads a weight past its layer.
 
-    def __init__(self, layer: str, hooks: list[_Hook]) -> None:
+    After the block around it has run, where a call may do without attention: say so, once.
+    """
+
+    def __init__(self, layer: str, hooks: list[Hook], warn: bool = False) -> None:
         super().__init__(layer, *hooks[0].adapters)
-        self.hooks = hooks
+        self.hooks, self.warn, self.warned = hooks, warn, False
 
     def __call__(self, layer: nn.Module, args: tuple, output: Any) -> None:
-        dead = [hook.layer for hook in self.hooks if not hook.acted]
-        if dead:
+        if not self.enabled:
+            return
+        dead = [hook.layer for hook in self.hooks if not hook.has_run()]
+        if self.warn:
+            for hook in self.hooks:
+                hook.unmark()
+            if dead and not self.warned:
+                self.warned = True
+                warnings.warn(
+                    f"{self.layer} ran without calling {dead[0]}, so its adapter did not act; let "
+                    "the block call that layer, or register_family with another entry.",
+                    stacklevel=2,
+                )
+        elif dead:
             raise SerialLoRAError(
                 f"{self.layer} reads the weight of {dead[0]} without calling that layer, so its "
                 "adapter does not act; call eject(model), and register_family with another entry."
             )
 
 
-class _AttributeHandle:
+class AttributeHandle:
     """Gives a module an attribute, until it is taken off again."""
 
     def __init__(self, module: nn.Module, name: str, value: Any) -> None:
-        self.module, self.name = module, name
+        self.module, self.name, self.value = module, name, value
         self.before = vars(module).get(name)
         setattr(module, name, value)
 
     def remove(self) -> None:
+        if isinstance(self.value, PackedForward):
+            self.value.after_in_proj = None  # where a forward of the user's goes on calling it
+        if vars(self.module).get(self.name) is not self.value:
+            return  # replaced by the user since
         if self.before is None:
             vars(self.module).pop(self.name, None)
         else:
@@ -225,88 +231,86 @@ class _AttributeHandle:
 
 
 def attach(model: nn.Module, injection: Injection) -> None:
+    """Send tokens through the adapters. What an error leaves attached is in the record."""
     _forget_compiled()
     serial = injection.config.method == SerialLoRAConfig.method
     for site in injection.sites:
-        block = model.get_submodule(site.name)
-        if serial:
-            adapter = block.get_submodule(f"serial_lora{site.suffix}")
-            hooks = _attach_serial(model, site, adapter)
-        else:
-            hooks = _attach_lora(model, site, block)
-        injection.hooks += _guard(model, site, hooks)
-        injection.hooks += hooks
-        injection.handles += _without_shortcuts(model, site)
+        first = len(injection.hooks)
+        for hook in (_attach_serial if serial else _attach_lora)(model, site):
+            injection.hooks.append(hook)
+        for guard in _attach_guards(model, site, injection.hooks[first:]):
+            injection.hooks.append(guard)
+        for handle in _without_shortcuts(model, site):
+            injection.handles.append(handle)
 
 
-def _guard(model: nn.Module, site: AttentionSite, hooks: list[_Hook]) -> list[_Hook]:
-    """The hook that looks whether those on the linear layers of this attention have run."""
-    inside = site.projections["q"].module.rpartition(".")[0]
-    watched = [
+def _attach_guards(model: nn.Module, site: AttentionSite, hooks: list[Hook]) -> Iterator[Hook]:
+    """The hooks that look whether the others have run: on the attention, and on the block."""
+    inside = site.projections["q"].module
+    if isinstance(model.get_submodule(inside), nn.Linear):
+        inside = inside.rpartition(".")[0]
+    within = [
         hook
         for hook in hooks
         if isinstance(hook, AdaptInput | AddDelta)
-        and hook.layer.startswith(f"{inside}." if inside else "")
-        and isinstance(model.get_submodule(hook.layer), nn.Linear)
+        and (hook.layer == inside or hook.layer.startswith(f"{inside}." if inside else ""))
     ]
-    if not watched:
-        return []
-    guard = NoneIsDead(inside, watched)
-    guard.handle = model.get_submodule(inside).register_forward_hook(guard)
-    return [guard]
+    guards = [NoneIsDead(inside, within)] if within else []
+    for guard in [*guards, NoneIsDead(site.name, hooks, warn=True)]:
+        guard.handle = model.get_submodule(guard.layer).register_forward_hook(guard)
+        yield guard
 
 
-def _attach_serial(model: nn.Module, site: AttentionSite, adapter: nn.Module) -> list[_Hook]:
+def _attach_serial(model: nn.Module, site: AttentionSite) -> Iterator[Hook]:
+    adapter = model.get_submodule(site.name).get_submodule(f"serial_lora{site.suffix}")
     if site.entry is None:
         layers = list(dict.fromkeys(site.projections[part].module for part in "qkv"))
-        shared, hooks = OnceABlock(adapter), []
+        shared = OnceABlock(adapter)
         for name in layers:
             layer = model.get_submodule(name)
             several = isinstance(layer, nn.MultiheadAttention)
             names = ("query", "key", "value") if several else ("input",)
-            hook = AdaptInput(name, shared, names, len(layers) * len(names))
+            hook: Hook = AdaptInput(name, shared, names, len(layers) * len(names))
             hook.handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
-            hooks.append(hook)
-        return hooks
+            yield hook
+        return
     entry = model.get_submodule(site.entry)
     if site.argument is None:
-        hook: _Hook = AdaptOutput(site.entry, adapter)
+        hook = AdaptOutput(site.entry, adapter)
         hook.handle = entry.register_forward_hook(hook)
     else:
         hook = AdaptArgument(site.entry, adapter)
         hook.argument = site.argument
         hook.handle = entry.register_forward_pre_hook(hook, with_kwargs=True)
-    return [hook]
+    yield hook
 
 
-def _attach_lora(model: nn.Module, site: AttentionSite, block: nn.Module) -> list[_Hook]:
+def _attach_lora(model: nn.Module, site: AttentionSite) -> Iterator[Hook]:
+    block = model.get_submodule(site.name)
     by_layer: dict[str, list[nn.Module]] = {}
     for part, projection in site.projections.items():
         adapter = block.get_submodule(f"lora_{part}{site.suffix}")
         by_layer.setdefault(projection.module, []).append(adapter)
-    hooks = []
     for name, beside in by_layer.items():
         layer, hook = model.get_submodule(name), AddDelta(name, *beside)
         if isinstance(layer, nn.Linear):
             hook.handle = layer.register_forward_hook(hook)
         elif isinstance(layer, PackedAttention):
-            hook.handle = _AttributeHandle(layer, "after_in_proj", hook)
+            hook.handle = AttributeHandle(layer, "after_in_proj", hook)
         else:
-            hook.handle = _AttributeHandle(layer, "forward", PackedForward(layer, hook))
-        hooks.append(hook)
-    return hooks
+            hook.handle = AttributeHandle(layer, "forward", PackedForward(layer, hook))
+        yield hook
 
 
-def _without_shortcuts(model: nn.Module, site: AttentionSite) -> list[_AttributeHandle]:
+def _without_shortcuts(model: nn.Module, site: AttentionSite) -> Iterator[AttributeHandle]:
     """Keep nn.TransformerEncoder from its shortcut in evaluation, which reads weights itself."""
-    parts, handles = site.projections["q"].module.split("."), []
+    parts = site.projections["q"].module.split(".")
     for depth in range(len(parts)):
         around = model.get_submodule(".".join(parts[:depth]))
         if isinstance(around, nn.TransformerEncoderLayer):
-            handles.append(_AttributeHandle(around, "activation_relu_or_gelu", 0))
+            yield AttributeHandle(around, "activation_relu_or_gelu", 0)
         elif isinstance(around, nn.TransformerEncoder):
-            handles.append(_AttributeHandle(around, "use_nested_tensor", False))
-    return handles
+            yield AttributeHandle(around, "use_nested_tensor", False)
 
 
 def detach(injection: Injection) -> None:

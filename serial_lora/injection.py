@@ -10,19 +10,36 @@ attached is a plain object, so deepcopy, pickle and torch.save go on working.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.hooks import RECORD, Injection, adapters, attach, detach, injections
-from serial_lora.layers import LoRA, SerialLoRA
-from serial_lora.merging import merge, refuse_when_disabled, unmerge, weight_at, write_weights
+from serial_lora.hooks import attach, detach
+from serial_lora.layers import SWITCHED_OFF, LoRA, SerialLoRA
+from serial_lora.merging import (
+    merge,
+    put_merged,
+    put_original,
+    refuse_when_disabled,
+    unmerge,
+    weight_at,
+)
 from serial_lora.packed import PackedAttention
+from serial_lora.records import (
+    RECORD,
+    Injection,
+    adapter_shapes,
+    adapters,
+    injections,
+    records,
+)
 from serial_lora.sites import AttentionSite, attention_layers, shared_weights
 
 
@@ -48,27 +65,57 @@ def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module
             f"inject needs a SerialLoRAConfig or a LoRAConfig, not a {type(config).__name__}."
         )
     root = unwrapped(model)
-    if adapters(model):
+    if adapters(model) or records(model):
         raise SerialLoRAError("the model has adapters already; call eject(model) first.")
+    if any(parameter.is_inference() for parameter in root.parameters()):
+        raise SerialLoRAError(
+            "the model was built inside torch.inference_mode(), so nothing in it can be trained; "
+            "build it outside, or under torch.no_grad()."
+        )
     sites = find_attention_sites(root, config.towers, config.blocks, config.stream)
     check_fit(root, sites, config)
 
     injection = Injection(
         config, sites, {name: p.requires_grad for name, p in root.named_parameters()}
     )
+    try:
+        with torch.inference_mode(False), torch.device("cpu"):  # not those around the call
+            _put_in(root, injection)
+    except BaseException:
+        _take_out(root, injection)
+        raise
+    return model
+
+
+def _put_in(root: nn.Module, injection: Injection) -> None:
     root.requires_grad_(False)
-    for site in sites:
+    for site in injection.sites:
         block = root.get_submodule(site.name)
         weight = site.projections["q"].weight(root)
-        for name, shape in adapter_shapes(site, config).items():
-            adapter = _new_adapter(shape, config)
+        for name, shape in adapter_shapes(site, injection.config).items():
+            adapter = _new_adapter(shape, injection.config)
             block.add_module(name, adapter.to(weight.device).train(block.training))
         for layer in attention_layers(root, site):
             if type(layer) is nn.MultiheadAttention:
                 layer.__class__ = PackedAttention
     attach(root, injection)
     setattr(root, RECORD, injection)
-    return model
+
+
+def _take_out(root: nn.Module, injection: Injection) -> None:
+    """Everything that `_put_in` did, or had done before it failed, undone."""
+    detach(injection)
+    for site in injection.sites:
+        block = root.get_submodule(site.name)
+        for name in adapter_shapes(site, injection.config):
+            block._modules.pop(name, None)
+        for layer in attention_layers(root, site):
+            if type(layer) is PackedAttention:
+                layer.__class__ = nn.MultiheadAttention
+    for name, parameter in root.named_parameters():
+        if name in injection.required_grad:
+            parameter.requires_grad_(injection.required_grad[name])
+    vars(root).pop(RECORD, None)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -98,32 +145,32 @@ def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfi
             f"rank {config.rank} is above {narrowest}, the width of this model's attention; "
             f"choose a rank of at most {narrowest}."
         )
+    for site in sites:
+        block = model.get_submodule(site.name)
+        taken = [name for name in adapter_shapes(site, config) if hasattr(block, name)]
+        if taken and not isinstance(getattr(block, taken[0]), SerialLoRA | LoRA):
+            raise SerialLoRAError(
+                f"{site.name or 'the model'} has something named {taken[0]} already, where its "
+                "adapter would go; name that otherwise."
+            )
     if config.method == LoRAConfig.method:
         if shared_weights(model, sites):
             raise SerialLoRAError(
                 "blocks of this model share their attention weights, where LoRA would act once for "
                 "every sharer; choose one of them with blocks=[...]."
             )
-        for site in sites:
-            for layer in attention_layers(model, site):
-                if isinstance(layer, nn.MultiheadAttention) and type(layer) not in (
-                    nn.MultiheadAttention,
-                    PackedAttention,
-                ):
-                    raise SerialLoRAError(
-                        f"LoRA cannot reach the projections inside a {type(layer).__name__}; "
-                        "only nn.MultiheadAttention itself is known."
-                    )
-
-
-def adapter_shapes(site: AttentionSite, config: AdapterConfig) -> dict[str, tuple[int, int]]:
-    """The adapters of one site: the name each has in its block, and (inputs, outputs)."""
-    if config.method == SerialLoRAConfig.method:
-        return {f"serial_lora{site.suffix}": (site.width, site.width)}
-    return {
-        f"lora_{part}{site.suffix}": (projection.columns, projection.rows)
-        for part, projection in site.projections.items()
-    }
+        for layer in (layer for site in sites for layer in attention_layers(model, site)):
+            known = type(layer) in (nn.MultiheadAttention, PackedAttention)
+            if isinstance(layer, nn.MultiheadAttention) and not known:
+                raise SerialLoRAError(
+                    f"LoRA cannot reach the projections inside a {type(layer).__name__}; "
+                    "only nn.MultiheadAttention itself is known."
+                )
+            if known and "forward" in vars(layer):
+                raise SerialLoRAError(
+                    "an nn.MultiheadAttention of this model has a forward of its own, which LoRA "
+                    "cannot reach into; take it off, or use Serial LoRA."
+                )
 
 
 def _new_adapter(shape: tuple[int, int], config: AdapterConfig) -> SerialLoRA | LoRA:
@@ -153,18 +200,7 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
     else:
         unmerge(model)
     for root, injection in injections(model):
-        detach(injection)
-        for site in injection.sites:
-            block = root.get_submodule(site.name)
-            for name in adapter_shapes(site, injection.config):
-                delattr(block, name)
-            for layer in attention_layers(root, site):
-                if type(layer) is PackedAttention:
-                    layer.__class__ = nn.MultiheadAttention
-        for name, parameter in root.named_parameters():
-            if name in injection.required_grad:
-                parameter.requires_grad_(injection.required_grad[name])
-        delattr(root, RECORD)
+        _take_out(root, injection)
     return model
 
 
@@ -181,7 +217,7 @@ def set_scale(model: nn.Module, scale: float) -> None:
         SerialLoRAError: if there are no adapters, they are merged, or the scale is not finite.
     """
     found = injections(model)
-    if any(injection.originals is not None for _, injection in found):
+    if any(injection.merged for _, injection in found):
         raise SerialLoRAError("the adapters are merged; call unmerge(model) before set_scale.")
     configs = [replace(injection.config, scale=scale) for _, injection in found]
     for (root, injection), config in zip(found, configs, strict=True):
@@ -194,29 +230,49 @@ def set_scale(model: nn.Module, scale: float) -> None:
 def disabled(model: nn.Module) -> Iterator[nn.Module]:
     """The base model, for the length of a `with` block; merged adapters are taken out as well.
 
-    Blocks may be nested, and an exception ends them like anything else.
+    Blocks may be nested, and an exception ends them like anything else. Other threads and asyncio
+    tasks go on with the adapters, and so does a copy or a file made inside the block; code that
+    torch.compile made is without them in every thread.
 
     Raises:
-        SerialLoRAError: if there are no adapters.
+        SerialLoRAError: if there are no adapters, or the model was rebuilt since.
     """
     found = injections(model)
-    for root, injection in found:
-        injection.disabled += 1
-        if injection.disabled == 1:
-            _show_base(root, injection, True)
-    try:
-        yield model
-    finally:
+    before = SWITCHED_OFF.get()
+    off = frozenset(a for root, _ in found for a in adapters(root).values()) - before
+    with ExitStack() as stack:
         for root, injection in found:
-            injection.disabled -= 1
-            if injection.disabled == 0:
-                _show_base(root, injection, False)
+            _open(root, injection)
+            stack.callback(_close, root, injection)
+        SWITCHED_OFF.set(before | off)
+        try:
+            yield model
+        finally:
+            SWITCHED_OFF.set(SWITCHED_OFF.get() - off)
 
 
-def _show_base(root: nn.Module, injection: Injection, shown: bool) -> None:
-    for adapter in adapters(root).values():
-        adapter.enabled = not shown
-    if injection.originals is not None:  # merged: what is kept and what is used change places
-        kept = {key: weight_at(root, key).detach().clone() for key in injection.originals}
-        write_weights(root, injection.originals)
-        injection.originals = kept
+_SWITCH = threading.RLock()
+
+
+def _open(root: nn.Module, injection: Injection) -> None:
+    """Into the first of the open blocks, of whichever thread."""
+    with _SWITCH:
+        if injection.disabled == 0:
+            if injection.originals is not None:
+                merged = {key: weight_at(root, key).detach().clone() for key in injection.originals}
+                put_original(root, injection)
+                injection.set_aside = merged
+            for adapter in adapters(root).values():
+                adapter.off = True
+        injection.disabled += 1
+
+
+def _close(root: nn.Module, injection: Injection) -> None:
+    with _SWITCH:
+        injection.disabled -= 1
+        if injection.disabled == 0:
+            for adapter in adapters(root).values():
+                adapter.off = False
+            if injection.set_aside is not None:
+                put_merged(root, injection, injection.set_aside)
+                injection.set_aside = None

@@ -16,10 +16,15 @@ finds where adapters go, `serial_lora.injection` puts them there.
 from __future__ import annotations
 
 import math
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+SWITCHED_OFF: ContextVar[frozenset[nn.Module]] = ContextVar("SWITCHED_OFF", default=frozenset())
+"""The adapters that `disabled` has switched off, in this thread or asyncio task alone."""
 
 
 def _autocast_type(x: Tensor) -> torch.dtype | None:
@@ -47,8 +52,18 @@ class _LowRankPair(nn.Module):
         self.lora_A = nn.Parameter(torch.empty(rank, in_features, dtype=torch.float32))
         self.lora_B = nn.Parameter(torch.zeros(out_features, rank, dtype=torch.float32))
         self.dropout = nn.Dropout(dropout)
-        self.enabled = True  # read by the hooks in `serial_lora.injection`
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    off = False  # what compiled code goes by, in every thread: it cannot read a context variable
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the hooks use this adapter: not inside `disabled`."""
+        return not self.off if torch.compiler.is_compiling() else self not in SWITCHED_OFF.get()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy or a file made inside `disabled` is outside of it."""
+        return {name: value for name, value in vars(self).items() if name != "off"}
 
     def delta(self, x: Tensor) -> Tensor:
         """scale * (x A^T) B^T: (..., d_in) -> (..., d_out), in the type the products run in."""

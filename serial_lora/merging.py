@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
 import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.hooks import Injection, attach, detach, injections, refuse_without_values
+from serial_lora.hooks import attach, detach
+from serial_lora.records import Injection, injections, refuse_without_values
 from serial_lora.sites import AttentionSite, Projection, shared_weights
+
+Weights = dict[tuple[str, str], Tensor]
+"""Weights by (module, parameter)."""
+
+_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def merge(model: nn.Module) -> nn.Module:
@@ -27,16 +36,17 @@ def merge(model: nn.Module) -> nn.Module:
         The same model.
 
     Raises:
-        SerialLoRAError: if there are no adapters, a merged weight would not be finite, or blocks
-            share weights but not adapters. The model is then as it was.
+        SerialLoRAError: if there are no adapters or the model was rebuilt since, a weight is not
+            an ordinary one (computed by weight_norm, pruning or the like, quantized, float8), a
+            merged weight would not be finite, or a weight has sharers that are not adapted alike.
+            The model is then as it was.
     """
-    found = [(root, i) for root, i in injections(model) if i.originals is None]
+    found = injections(model)
     refuse_when_disabled(found)
-    plans = [(root, injection, _merged_weights(root, injection)) for root, injection in found]
-    for root, injection, merged in plans:
-        injection.originals = {key: weight_at(root, key).detach().clone() for key in merged}
-        detach(injection)
-        write_weights(root, merged)
+    with exactly(model):
+        plans = [(r, i, _merged_weights(r, i)) for r, i in found if i.originals is None]
+        for root, injection, merged in plans:
+            put_merged(root, injection, merged)
     return model
 
 
@@ -44,22 +54,54 @@ def unmerge(model: nn.Module) -> nn.Module:
     """Take merged adapters out of the weights, bit for bit; does nothing if none are merged.
 
     Raises:
-        SerialLoRAError: if there are no adapters.
+        SerialLoRAError: if there are no adapters, or the model was rebuilt since.
     """
-    found = [(root, i) for root, i in injections(model) if i.originals is not None]
+    found = injections(model)
     refuse_when_disabled(found)
     for root, injection in found:
-        write_weights(root, injection.originals)
-        injection.originals = None
-        attach(root, injection)
+        if injection.originals is not None:
+            put_original(root, injection)
     return model
+
+
+@contextmanager
+def exactly(model: nn.Module) -> Iterator[None]:
+    """Whatever surrounds the call, computed as it stands: no autocast, inference or default device."""
+    kinds = {parameter.device.type for parameter in model.parameters()} - {"meta"}
+    with ExitStack() as stack:
+        stack.enter_context(torch.device("cpu"))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        for kind in kinds:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+def put_merged(root: nn.Module, injection: Injection, merged: Weights) -> None:
+    """These weights into the model and its hooks off; on an error it is as it was."""
+    with exactly(root):
+        originals = {key: weight_at(root, key).detach().clone() for key in merged}
+        try:
+            _write(root, merged)
+        except BaseException:
+            _write(root, originals)
+            raise
+    detach(injection)
+    injection.originals = originals
+
+
+def put_original(root: nn.Module, injection: Injection) -> None:
+    """The base's own weights into a merged model, and its hooks on."""
+    with exactly(root):
+        _write(root, injection.originals)
+    injection.originals = None
+    attach(root, injection)
 
 
 def base_weight(root: nn.Module, injection: Injection, projection: Projection) -> Tensor:
     """The base's own rows for a projection, (rows, columns), even while adapters are merged."""
-    key = (projection.module, projection.parameter)
-    kept = None if injection.disabled else (injection.originals or {}).get(key)
-    whole = weight_at(root, key).detach() if kept is None else kept
+    kept = (injection.originals or {}).get((projection.module, projection.parameter))
+    whole = projection.weight(root).detach() if kept is None else kept
     return whole[projection.row_slice]
 
 
@@ -86,6 +128,7 @@ def change_factors(
         lora = block.get_submodule(f"lora_{part}{site.suffix}")
         return lora.scale * wide(lora.lora_B, least), wide(lora.lora_A, least)
     serial = block.get_submodule(f"serial_lora{site.suffix}")
+    weight_at(root, (site.projections[part].module, site.projections[part].parameter))  # or refuse
     weight = wide(base_weight(root, injection, site.projections[part]), least)
     left = serial.scale * (weight @ serial.lora_B.to(weight.dtype))
     return left, serial.lora_A.to(weight.dtype)
@@ -106,15 +149,14 @@ def changed_parts(site: AttentionSite, config: AdapterConfig) -> dict[str, Proje
     }
 
 
-@torch.no_grad()
-def _merged_weights(root: nn.Module, injection: Injection) -> dict[tuple[str, str], Tensor]:
+def _merged_weights(root: nn.Module, injection: Injection) -> Weights:
     refuse_without_values(root)
     if shared_weights(root, injection.sites):
         raise SerialLoRAError(
             "blocks of this model share their attention weights but have an adapter each, so there "
             "is no one weight to merge into; use the adapters unmerged."
         )
-    merged: dict[tuple[str, str], Tensor] = {}
+    merged: Weights = {}
     for site in injection.sites:
         for part, projection in changed_parts(site, injection.config).items():
             key = (projection.module, projection.parameter)
@@ -122,6 +164,7 @@ def _merged_weights(root: nn.Module, injection: Injection) -> dict[tuple[str, st
             rows = whole[projection.row_slice]
             left, right = change_factors(root, injection, site, part)
             rows.copy_(wide(rows) + left @ right)
+    _refuse_other_readers(root, merged)
     broken = [module for (module, _), weight in merged.items() if not weight.isfinite().all()]
     if broken:
         raise SerialLoRAError(
@@ -131,15 +174,46 @@ def _merged_weights(root: nn.Module, injection: Injection) -> dict[tuple[str, st
     return merged
 
 
+def _refuse_other_readers(root: nn.Module, merged: Weights) -> None:
+    """Refuse to change a weight that a layer without this adapter reads too."""
+    places = {id(weight_at(root, key)): root.get_submodule(key[0]) for key in merged}
+    for name, module in root.named_modules():
+        for parameter in module._parameters.values():
+            if places.get(id(parameter), module) is not module:
+                raise SerialLoRAError(
+                    f"{name} has a weight in common with an adapted layer and is not adapted, so "
+                    "merging would change it too; use the adapters unmerged."
+                )
+
+
 def weight_at(root: nn.Module, key: tuple[str, str]) -> nn.Parameter:
+    """The weight itself, to be read and written.
+
+    Raises:
+        SerialLoRAError: it is not a plain parameter of a type that can be computed in.
+    """
     module, parameter = key
-    return getattr(root.get_submodule(module), parameter)
+    weight = root.get_submodule(module)._parameters.get(parameter)
+    if weight is None:
+        raise SerialLoRAError(
+            f"{module}.{parameter} is computed anew from other tensors (weight_norm, spectral_norm, "
+            "pruning, quantization), so nothing can be merged into it; make it an ordinary "
+            "parameter first, or use the adapters unmerged."
+        )
+    if weight.dtype not in _TYPES or type(weight.data) is not Tensor:
+        raise SerialLoRAError(
+            f"{module}.{parameter} is a {type(weight.data).__name__} of {weight.dtype}, which "
+            "cannot be computed with; use the adapters unmerged, or load the base in bfloat16 or "
+            "float32."
+        )
+    return weight
 
 
 @torch.no_grad()
-def write_weights(root: nn.Module, weights: dict[tuple[str, str], Tensor]) -> None:
+def _write(root: nn.Module, weights: Weights) -> None:
+    places = {key: weight_at(root, key) for key in weights}  # all of them, before the first write
     for key, values in weights.items():
-        weight_at(root, key).copy_(values)
+        places[key].copy_(values)
 
 
 def refuse_when_disabled(found: list[tuple[nn.Module, Injection]]) -> None:

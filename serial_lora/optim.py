@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from serial_lora.errors import SerialLoRAError, require_number
-from serial_lora.hooks import adapters
+from serial_lora.records import adapters, records
 
 
 def lora_plus_groups(
@@ -30,8 +30,8 @@ def lora_plus_groups(
         if there is anything in it, "other".
 
     Raises:
-        SerialLoRAError: if there is no adapter, a number is out of range, or an adapter's tensor
-            does not require gradients.
+        SerialLoRAError: if there is no adapter, they are merged or disabled, a number is out of
+            range, or an adapter's tensor does not require gradients.
     """
     require_number("lr", lr, least=0)
     require_number("ratio", ratio, above=0)
@@ -40,6 +40,14 @@ def lora_plus_groups(
     found = list(adapters(model).values())
     if not found:
         raise SerialLoRAError("the model has no adapters; call inject(model, config) first.")
+    if any(injection.merged for _, injection in records(model)):
+        raise SerialLoRAError(
+            "the adapters are merged, so they would not learn; call unmerge(model) before training."
+        )
+    if not all(adapter.enabled for adapter in found):
+        raise SerialLoRAError(
+            "the adapters are disabled, so they would not learn; leave the disabled(model) block."
+        )
     first, second = [a.lora_A for a in found], [a.lora_B for a in found]
     frozen = sum(not parameter.requires_grad for parameter in first + second)
     if frozen:

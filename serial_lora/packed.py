@@ -37,14 +37,18 @@ class PackedAttention(nn.MultiheadAttention):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """(N, L, d), or (L, N, d) unless batch_first, to the same shape; and None for weights."""
-        lora = self.after_in_proj
-        if lora is not None and not lora.enabled:
-            lora = None
+        lora = getattr(self, "after_in_proj", None)  # may be called after `eject`, by the user
+        if lora is not None:
+            lora.mark()
+            lora = lora if lora.enabled else None
         self_attention = query is key and key is value
         plain = query.dim() == 3 and not query.is_nested and not (is_causal and attn_mask is None)
+        masks = [mask for mask in (attn_mask, key_padding_mask) if mask is not None]
+        plain = plain and all(mask.dtype in (torch.bool, query.dtype) for mask in masks)
         if need_weights or not self_attention or not plain:
-            forward = super().forward if lora is None else self._with_dense_weights
+            forward = PackedAttention._with_dense_weights if lora else nn.MultiheadAttention.forward
             return forward(
+                self,
                 query,
                 key,
                 value,
@@ -147,15 +151,26 @@ class PackedForward:
     """The forward of open_clip's own `Attention`, with a change after its input projection.
 
     That class calls `F.linear` on its raw `in_proj_weight`, where no hook can stand; this watches
-    for that call. Set as the layer's `forward`; delete the attribute to undo.
+    for that call, in a forward of the user's too. Set as the layer's `forward`.
+
+    Attributes:
+        after_in_proj: None once the adapter has been taken out.
     """
 
     def __init__(self, layer: nn.Module, after_in_proj: Callable) -> None:
         self.layer, self.after_in_proj = layer, after_in_proj
+        self.users = vars(layer).get("forward")
 
     def __call__(self, *args, **kwargs):
+        if self.after_in_proj is None:
+            return self._forward(*args, **kwargs)
         with _AfterInputProjection(self.layer, self.after_in_proj):
-            return type(self.layer).forward(self.layer, *args, **kwargs)
+            return self._forward(*args, **kwargs)
+
+    def _forward(self, *args, **kwargs):
+        if self.users is not None:
+            return self.users(*args, **kwargs)
+        return type(self.layer).forward(self.layer, *args, **kwargs)
 
 
 class _AfterInputProjection(torch.overrides.TorchFunctionMode):

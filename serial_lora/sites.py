@@ -68,7 +68,12 @@ class AttentionSite:
     @property
     def label(self) -> str:
         """A name that is unique in the model, such as "transformer_blocks.0_text"."""
-        return self.name + self.suffix
+        return unwrapped_name(self.name) + self.suffix
+
+
+def unwrapped_name(name: str) -> str:
+    """A dotted name without the wrappers that torch.compile puts around blocks."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def child_name(name: str, path: str) -> str:
@@ -103,12 +108,12 @@ def index_of(name: str) -> int:
 
 def shared_weights(model: nn.Module, sites: list[AttentionSite]) -> bool:
     """Whether one weight serves as a projection at two sites."""
-    places = [
-        (id(projection.weight(model)), projection.start)
-        for site in sites
-        for projection in site.projections.values()
-    ]
-    return len(places) != len(set(places))
+    projections = [projection for site in sites for projection in site.projections.values()]
+    weights = [
+        projection.weight(model) for projection in projections
+    ]  # alive, so no id comes twice
+    places = {(id(w), p.start) for w, p in zip(weights, projections, strict=True)}
+    return len(places) != len(projections)
 
 
 def attention_layers(model: nn.Module, site: AttentionSite) -> list[nn.Module]:

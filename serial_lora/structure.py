@@ -166,7 +166,8 @@ def _block_name(name: str) -> str:
     for numbered in (str.isdigit, lambda part: part[-1:].isdigit() and part != parts[-1]):
         for depth in range(len(parts), 0, -1):
             if numbered(parts[depth - 1]):
-                return ".".join(parts[:depth])
+                wrapped = parts[depth : depth + 1] == ["_orig_mod"]  # by torch.compile
+                return ".".join(parts[: depth + wrapped])
     return name
 
 

@@ -10,7 +10,7 @@ import ipywidgets
 from torch import nn
 
 from serial_lora.config import AdapterConfig
-from serial_lora.hooks import adapters, injections
+from serial_lora.records import adapters, injections
 from serial_lora.injection import adapter_parameters, disabled, set_scale
 
 LARGEST_SCALE = 1.5

@@ -43,9 +43,9 @@ def contents(path):
 
 
 def rewrite(path, metadata=None, tensors=None, **changes):
-    """The same file with some of its header or tensors changed."""
+    """The same file with some of its header or tensors changed, as if it had been saved so."""
     with safe_open(path, "pt") as file:
-        old = dict(file.metadata())
+        old = {name: text for name, text in file.metadata().items() if name != "checksum"}
     stored = load_file(path) if tensors is None else tensors
     save_file(stored, path, (old if metadata is None else metadata) | changes)
 
@@ -103,6 +103,30 @@ def test_one_base_in_float32_and_bfloat16(tmp_path):
     assert all(a.lora_A.dtype == torch.float32 for a in adapters(model).values())
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("changed", ["head.weight", "patch_embed.proj.bias"])
+def test_what_is_not_in_an_adapted_block_may_differ(changed, tmp_path):
+    """A new head is no other base; and files of old versions know the attention alone."""
+    path = save_adapter(trained(), tmp_path / "adapter.safetensors")
+    model = TINY["timm"].build()
+    model.get_parameter(changed).add_(1)
+    load_adapter(model, path)
+    with safe_open(path, "pt") as file:
+        old = {n: t for n, t in file.metadata().items() if n not in ("checksum", "blocks")}
+    save_file(load_file(path), path, old)
+    load_adapter(other_entry("blocks.1.mlp.fc1.weight"), path)
+
+
+@pytest.mark.parametrize("path", [None, b"bytes", 3, "a" * 300, "nul\0", "p/" * 3000])
+def test_what_is_no_path(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for act in (save_adapter, load_adapter):
+        with pytest.raises(SerialLoRAError):
+            act(trained(), path)
+    with pytest.raises(SerialLoRAError, match="nn.Module"):
+        load_adapter(None, "x")
+
+
 def bad_config(path, **changes):
     with safe_open(path, "pt") as file:
         config = json.loads(file.metadata()["config"])
@@ -117,6 +141,18 @@ def bad_tensors(path, change):
     rewrite(
         path, tensors=tensors | {n: t.contiguous() for n, t in changed.items() if t is not None}
     )
+
+
+def flip(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 4
+    path.write_bytes(content)
+
+
+def swap(path, old, new):
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
 
 
 BROKEN = {  # what happens to the file at a path, and the noun of the sentence
@@ -145,6 +181,19 @@ BROKEN = {  # what happens to the file at a path, and the noun of the sentence
     ),
     "wrong shape": (lambda p: bad_tensors(p, lambda t: t[:-1]), "shape"),
     "not finite": (lambda p: bad_tensors(p, lambda t: t / 0), "not finite"),
+    "float64 beyond float32": (
+        lambda p: bad_tensors(p, lambda t: t.double() * 1e300),
+        "not finite",
+    ),
+    "another block": (lambda p: rewrite(p, blocks="0" * 64), "other weights"),
+    "one bit of a tensor": (lambda p: flip(p, -9), "damaged"),
+    "one digit of the scale": (
+        lambda p: swap(p, b'\\"scale\\": 1.0', b'\\"scale\\": 3.0'),
+        "damaged",
+    ),
+    "nested": (lambda p: rewrite(p, config="[" * 100_000), "damaged"),
+    "huge width": (lambda p: rewrite(p, targets='{"blocks.0": 1e999}'), "damaged"),
+    "huge scale": (lambda p: bad_config(p, scale=10**400), "scale"),
     "integers": (lambda p: bad_tensors(p, lambda t: t.int()), "not finite"),
     "base": (lambda p: rewrite(p, base="0" * 64), "other weights"),
 }
@@ -183,12 +232,23 @@ def refused_and_unchanged(model, path, noun):
         (lambda: scaled_weights(1.02), "other weights"),  # a base that was trained a little more
         (lambda: torch.nn.Linear(3, 3), "no attention block"),
         (lambda: TINY["timm"].build().half(), "float16"),
+        (lambda: other_entry("blocks.1.mlp.fc1.weight"), "other weights"),
+        (lambda: other_entry("blocks.2.norm2.bias"), "other weights"),
+        (lambda: other_entry("blocks.0.attn.qkv.weight"), "other weights"),
     ],
 )
 def test_a_good_file_for_another_model(tmp_path, prepare, sentence):
     path = save_adapter(trained(), tmp_path / "adapter.safetensors")
     torch.manual_seed(0)
     refused_and_unchanged(prepare(), path, sentence)
+
+
+def other_entry(name):
+    """One entry that no sample of the attention weights holds."""
+    model = TINY["timm"].build()
+    with torch.no_grad():
+        model.get_parameter(name).reshape(-1)[1] += 1
+    return model
 
 
 def scaled_weights(factor):

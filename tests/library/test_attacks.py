@@ -1,0 +1,460 @@
+"""What was done to adapted models to break them, by kind: right, or one sentence and no change."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import io
+import pickle
+import threading
+import warnings
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
+
+from serial_lora import (
+    LoRAConfig,
+    SerialLoRAConfig,
+    SerialLoRAError,
+    adapters,
+    disabled,
+    eject,
+    inject,
+    lora_plus_groups,
+    merge,
+    save_adapter,
+    set_scale,
+    to_peft,
+    unmerge,
+)
+from tests.library.tiny_models import (
+    RANK,
+    TINY,
+    PlainAttention,
+    fill_adapters,
+    write_dense,
+)
+
+CLOSE = dict(rtol=1e-4, atol=2e-5)
+BOTH = pytest.mark.parametrize("method", [SerialLoRAConfig, LoRAConfig])
+
+
+def adapted(name: str, method: type, **options) -> nn.Module:
+    return fill_adapters(inject(TINY[name].build(), method(rank=RANK, **options)))
+
+
+def run_tokens(model: nn.Module) -> torch.Tensor:
+    return model(torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0)))
+
+
+def snapshot(model: nn.Module) -> dict:
+    """All that a refusal must leave as it is."""
+    return {
+        "tensors": {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        "trainable": {name: p.requires_grad for name, p in model.named_parameters()},
+        "classes": [type(module) for module in model.modules()],
+        "hooks": [
+            (list(m._forward_hooks), list(m._forward_pre_hooks), sorted(vars(m)))
+            for m in model.modules()
+        ],
+    }
+
+
+def assert_unchanged(model: nn.Module, before: dict) -> None:
+    after = snapshot(model)
+    tensors, now = before.pop("tensors"), after.pop("tensors")
+    assert before == after and tensors.keys() == now.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor.cpu().float(), now[name].cpu().float()), name
+
+
+def refused(model: nn.Module, act, noun: str) -> None:
+    before = snapshot(model)
+    with pytest.raises(SerialLoRAError, match=noun) as caught:
+        act(model)
+    assert len(str(caught.value).splitlines()) == 1
+    assert_unchanged(model, before)
+
+
+# ----------------------------------------------------------------- merge is right, or refused
+
+WEIGHTS = {  # what is done to one q layer before the adapters come, and how it is undone
+    "weight_norm": (parametrizations.weight_norm, parametrize.remove_parametrizations),
+    "spectral_norm": (parametrizations.spectral_norm, parametrize.remove_parametrizations),
+    "hooked weight_norm": (weight_norm, nn.utils.remove_weight_norm),
+    "hooked spectral_norm": (spectral_norm, nn.utils.remove_spectral_norm),
+    "pruning": (lambda layer: prune.random_unstructured(layer, "weight", 0.5), prune.remove),
+}
+
+
+@torch.no_grad()
+@BOTH
+@pytest.mark.parametrize("kind", WEIGHTS)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*spectral_norm.*:FutureWarning")
+def test_a_weight_that_is_computed_is_not_merged_into(kind, method):
+    """Refused until it is an ordinary weight; then the merged model is the adapted one."""
+    tiny, (do, undo) = TINY["plain"], WEIGHTS[kind]
+    model = tiny.build()
+    layer = model[1].attention.q
+    layer.requires_grad_(True)
+    with torch.enable_grad():
+        do(layer)
+    model.eval()
+    tiny.run(model)
+    expected = tiny.run(fill_adapters(inject(model, method(rank=RANK))))
+    verbs = [merge, lambda m: eject(m, keep_merged=True)]
+    for act in verbs + ([to_peft] if method is SerialLoRAConfig else []):
+        refused(model, act, "1.attention.q.weight is computed")
+    assert torch.equal(tiny.run(model), expected)
+    with torch.enable_grad():
+        layer.requires_grad_(True)
+        undo(layer, "weight")
+    torch.testing.assert_close(tiny.run(merge(model)), expected, **CLOSE)
+    eject(model)
+
+
+@torch.no_grad()
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_types_without_arithmetic_are_refused(dtype, method):
+    model = adapted("plain", method)
+    model[2].attention.v.weight.data = model[2].attention.v.weight.data.to(dtype)
+    refused(model, merge, "2.attention.v.weight is a Tensor of torch.float8")
+
+
+AROUND = {
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "inference mode": torch.inference_mode,
+    "a default device": lambda: torch.device("meta"),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("name", ["timm", "plain", "open_clip_own_attention"])
+def test_what_surrounds_a_call_does_not_matter(name, around, method):
+    """inject, merge, unmerge, export and eject inside it: what they give outside, bit for bit."""
+    tiny = TINY[name]
+    torch.manual_seed(5)
+    outside = inject(tiny.build(), method(rank=RANK))
+    torch.manual_seed(5)
+    model = tiny.build()
+    with AROUND[around]():
+        inject(model, method(rank=RANK))
+    assert_unchanged(model, snapshot(outside) | {"hooks": snapshot(model)["hooks"]})
+    fill_adapters(outside)
+    fill_adapters(model)
+    merged = merge(copy.deepcopy(outside)).state_dict()
+    dense = write_dense(tiny, tiny.build(), outside, 1.0).state_dict()
+    with AROUND[around]():
+        merge(model)
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, merged[key]), key
+        torch.testing.assert_close(tensor, dense.get(key, tensor), rtol=1e-6, atol=1e-6)
+    with AROUND[around]():
+        unmerge(model)
+        exported = to_peft(model) if name == "plain" else {}
+    for key, tensor in (to_peft(outside) if name == "plain" else {}).items():
+        assert torch.equal(tensor, exported[key])
+    with torch.enable_grad():
+        tiny.run(model).square().mean().backward()
+    assert all(a.lora_A.grad is not None for a in adapters(model).values())
+    with AROUND[around]():
+        eject(model, keep_merged=True)
+    assert all(torch.equal(tensor, merged[key]) for key, tensor in model.state_dict().items())
+
+
+def remove(model):
+    del model[1]
+
+
+def insert(model):
+    model.insert(0, copy.deepcopy(TINY["plain"].build()[0]))
+
+
+def replace_layer(model):
+    model[1].attention.q = nn.Linear(32, 32)
+
+
+def drop_adapter(model):
+    name = next(iter(adapters(model)))
+    delattr(model[0], name.split(".")[1])
+
+
+@torch.no_grad()
+@BOTH
+@pytest.mark.parametrize("rebuild", [remove, insert, replace_layer, drop_adapter])
+def test_a_model_that_was_rebuilt_is_not_touched(rebuild, method, tmp_path):
+    model = adapted("plain", method)
+    rebuild(model)
+    save = tmp_path / "a.safetensors"
+    acts = [merge, unmerge, eject, to_peft, lambda m: save_adapter(m, save)]
+    for act in [*acts, lambda m: set_scale(m, 2), lambda m: disabled(m).__enter__()]:
+        refused(model, act, "modules were added, removed or replaced")
+    refused(model, lambda m: inject(m, method(rank=RANK)), "adapters already")
+    assert not save.exists()
+
+
+def test_a_weight_that_another_layer_reads_is_not_merged_into():
+    model = TINY["timm"].build()
+    model.blocks[1].attn.qkv.weight = model.blocks[0].attn.qkv.weight
+    inject(model, LoRAConfig(rank=2, blocks=[1]))
+    refused(fill_adapters(model), merge, "weight in common")
+    eject(model)
+
+
+# ------------------------------------------------------------------ never left half injected
+
+
+def child(model):
+    model[1].serial_lora = nn.Linear(2, 2)
+    model[1].add_module("lora_k", nn.Linear(2, 2))
+
+
+def attribute(model):
+    model[1].serial_lora = model[1].lora_k = "mine"
+
+
+def built_for_inference(model):
+    with torch.inference_mode():
+        model[1].norm1 = nn.LayerNorm(32)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("before", "noun"),
+    [(child, "named"), (attribute, "named"), (built_for_inference, "inference_mode")],
+)
+def test_what_stands_in_the_way_is_named(before, noun, method):
+    model = TINY["plain"].build()
+    before(model)
+    refused(model, lambda m: inject(m, method(rank=RANK)), noun)
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["plain", "encoder_post_norm", "open_clip_own_attention"])
+def test_an_error_halfway_leaves_no_trace(name, method, monkeypatch):
+    model = TINY[name].build()
+    next(model.parameters()).requires_grad_(False)
+    before, calls = snapshot(model), []
+    register = nn.Module.register_forward_hook
+
+    def fails(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise MemoryError
+        return register(*args, **kwargs)
+
+    monkeypatch.setattr(nn.Module, "register_forward_hook", fails)
+    with pytest.raises(MemoryError):
+        inject(model, method(rank=RANK))
+    assert_unchanged(model, before)
+
+
+# --------------------------------------------------------------------------- state that travels
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "torch.save": lambda model: load(model),
+}
+
+
+def load(model):
+    stored = io.BytesIO()
+    torch.save(model, stored)
+    stored.seek(0)
+    return torch.load(stored, weights_only=False)
+
+
+@torch.no_grad()
+@BOTH
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("copied", COPIES)
+def test_a_copy_made_inside_disabled_is_outside_of_it(copied, merged, method):
+    tiny = TINY["timm"]
+    base = tiny.run(tiny.build())
+    model = adapted("timm", method)
+    expected = tiny.run(merge(model) if merged else model)
+    with disabled(model):
+        twin = COPIES[copied](model)
+        torch.testing.assert_close(tiny.run(twin), expected, **CLOSE)
+        torch.testing.assert_close(tiny.run(model), base, **CLOSE)
+    for verb in (lambda m: m, merge, unmerge):
+        torch.testing.assert_close(tiny.run(verb(twin)), expected, **CLOSE)
+    with disabled(twin):
+        torch.testing.assert_close(tiny.run(twin), base, **CLOSE)
+    assert torch.equal(tiny.run(eject(twin)), base)
+    assert torch.equal(tiny.run(model), expected)
+
+
+@torch.no_grad()
+@BOTH
+@pytest.mark.parametrize("merged", [False, True])
+def test_disabled_acts_in_its_own_thread_and_task(merged, method):
+    tiny = TINY["plain"]
+    base = tiny.run(tiny.build())
+    model = adapted("plain", method)
+    expected, seen = tiny.run(merge(model) if merged else model), {}
+
+    def other(key):
+        seen[key] = tiny.run(model)
+
+    async def task(key):
+        with disabled(model) if key == "task off" else nullcontext():
+            await asyncio.sleep(0)
+            seen[key] = tiny.run(model)
+
+    async def both():
+        await asyncio.gather(task("task off"), task("task on"))
+
+    with disabled(model):
+        thread = threading.Thread(target=other, args=("thread",))
+        thread.start()
+        thread.join()
+        seen["here"] = tiny.run(model)
+    asyncio.run(both())
+    for key, wanted in {
+        "thread": expected,
+        "task on": expected,
+        "here": base,
+        "task off": base,
+    }.items():
+        torch.testing.assert_close(seen[key], wanted, **CLOSE, msg=key)
+    assert torch.equal(tiny.run(model), expected)
+
+
+def test_adapters_that_would_not_learn_are_not_handed_to_an_optimizer():
+    model = adapted("timm", SerialLoRAConfig)
+    with disabled(model), pytest.raises(SerialLoRAError, match="disabled"):
+        lora_plus_groups(model, lr=1e-3)
+    for act, noun in ((lambda m: lora_plus_groups(m, lr=1e-3), "merged"),):
+        refused(merge(model), act, noun)
+        with disabled(model):
+            refused(model, act, noun)
+            refused(model, lambda m: set_scale(m, 2.0), "merged")
+    assert lora_plus_groups(unmerge(model), lr=1e-3)
+
+
+# ------------------------------------------------- adapters act where they were asked for, or say so
+
+
+def recorded(layer, seen):
+    """The usual recorder: a forward of the instance around the old one."""
+    forward = layer.forward
+
+    def record(*args, **kwargs):
+        seen.append(1)
+        return forward(*args, **kwargs)
+
+    layer.forward = record
+
+
+@torch.no_grad()
+@BOTH
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("name", ["open_clip", "open_clip_own_attention", "timm", "plain"])
+def test_a_forward_of_the_users_own(name, when, method):
+    """It goes on being called, the adapter acts as in dense weights, and both can be taken out."""
+    tiny, seen = TINY[name], []
+    model = tiny.build()
+    base = tiny.run(model)
+    block = {"timm": lambda m: m.blocks[0].attn, "plain": lambda m: m[0].attention}.get(
+        name, lambda m: m.visual.transformer.resblocks[0].attn
+    )
+    if when == "before":
+        recorded(block(model), seen)
+    if name == "open_clip" and when == "before" and method is LoRAConfig:
+        refused(model, lambda m: inject(m, method(rank=RANK)), "forward of its own")
+        return
+    fill_adapters(inject(model, method(rank=RANK)))
+    if when == "after":
+        recorded(block(model), seen)
+    expected = tiny.run(write_dense(tiny, tiny.build(), model, 1.0))
+    for act in (lambda m: m, merge, unmerge):
+        seen.clear()
+        torch.testing.assert_close(tiny.run(act(model)), expected, **CLOSE)
+        assert seen
+    eject(model)
+    seen.clear()
+    torch.testing.assert_close(tiny.run(model), base, **CLOSE)
+    assert seen
+
+
+@torch.no_grad()
+def test_a_forward_that_passes_the_adapter_by_is_an_error():
+    for name in ("open_clip", "open_clip_own_attention"):
+        model = adapted(name, LoRAConfig)
+        TINY[name].run(model)
+        attention = model.visual.transformer.resblocks[0].attn
+        kind = nn.MultiheadAttention if name == "open_clip" else type(attention)
+        attention.forward = lambda *a, _f=kind.forward, _s=attention, **k: _f(_s, *a, **k)
+        with pytest.raises(SerialLoRAError, match=r"resblocks.0.attn reads the weight"):
+            TINY[name].run(model)
+        with disabled(model):
+            TINY[name].run(model)
+        with pytest.raises(SerialLoRAError, match=r"resblocks.0.attn reads the weight"):
+            TINY[name].run(model)
+
+
+class Around(nn.Module):
+    """A block that can do without its attention, or read its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.past = PlainAttention(), False
+
+    def forward(self, x):
+        if self.past:
+            return x + nn.functional.linear(x, self.attention.v.weight)
+        return x + self.attention(x)
+
+
+@torch.no_grad()
+@BOTH
+def test_a_block_that_goes_past_its_attention_says_so_once(method):
+    model = inject(nn.Sequential(Around(), Around()), method(rank=2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_tokens(model)
+    model[1].past = True
+    with pytest.warns(UserWarning, match=r"1 ran without calling 1.attention.q"):
+        run_tokens(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_tokens(model)
+
+
+@torch.no_grad()
+@BOTH
+def test_blocks_that_are_compiled_one_by_one(method):
+    """Wrapped or in place, before or after the adapters came."""
+    tiny = TINY["plain"]
+    for place in (False, True):
+        for first in (True, False):
+            model = tiny.build()
+
+            def compiled(model=model, place=place):
+                for i, block in enumerate(model):
+                    if place:
+                        block.compile(backend="eager")
+                    else:
+                        model[i] = torch.compile(block, backend="eager")
+                tiny.run(model)
+
+            if first:
+                compiled()
+            fill_adapters(inject(model, method(rank=RANK)))
+            if not first:
+                compiled()
+            dense = tiny.build()
+            plain = {n.replace("_orig_mod.", ""): p for n, p in model.state_dict().items()}
+            reference = inject(tiny.build(), method(rank=RANK))
+            reference.load_state_dict(plain)
+            expected = tiny.run(write_dense(tiny, dense, reference, 1.0))
+            for act in (lambda m: m, merge, unmerge):
+                torch.testing.assert_close(tiny.run(act(model)), expected, **CLOSE)
