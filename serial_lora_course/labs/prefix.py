@@ -15,7 +15,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from serial_lora.hooks import adapters
+from serial_lora.records import adapters
 from serial_lora_course.labs.processes import process_state
 
 
