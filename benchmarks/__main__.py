@@ -6,11 +6,13 @@ import argparse
 import gc
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from benchmarks import report
+from benchmarks.machine import measure_class, measure_conditions, measure_shares
 from benchmarks.measure import PRECISIONS, machine
 from benchmarks.savings import measure_savings
 from benchmarks.steps import measure_group
@@ -20,7 +22,12 @@ from benchmarks.subjects import KEYS, subject
 def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--steps", type=int, help="timed rounds (5; 2 with --quick)")
-    parser.add_argument("--only", choices=KEYS, action="append", help="one model; may be repeated")
+    parser.add_argument(
+        "--only",
+        choices=(*KEYS, *report.PARTS),
+        action="append",
+        help="one model, or one of the other parts; may be repeated",
+    )
     parser.add_argument("--precision", choices=PRECISIONS, action="append")
     parser.add_argument("--threads", type=int, help="torch's threads (its own choice)")
     parser.add_argument(
@@ -43,20 +50,31 @@ def main(words: list[str] | None = None) -> int:
     path = options.results or (None if options.quick else report.RESULTS)
     stored = report.load(path) if path is not None else None
     results = {"machine": machine(), "quick": options.quick, "groups": [], "savings": []}
-    begin = time.perf_counter()
-    for key in options.only or KEYS:
-        for precision in options.precision or PRECISIONS:
-            elapsed = time.perf_counter() - begin
-            print(f"[{elapsed:4.0f} s] {key}, {precision}", file=sys.stderr, flush=True)
+    begin, chosen = time.perf_counter(), options.only or (*KEYS, *report.PARTS)
+
+    def done(what: str) -> None:
+        """Store what there is, so that a run which is stopped keeps it."""
+        elapsed = time.perf_counter() - begin
+        print(f"[{elapsed:4.0f} s] {what}", file=sys.stderr, flush=True)
+        if path is not None:
+            report.store(report.merge(stored, results), path)
+
+    for key in KEYS:
+        for precision in (options.precision or PRECISIONS) if key in chosen else ():
             torch.manual_seed(0)
             group = measure_group(subject(key, options.quick), precision, rounds)
             results["groups"].append(group)
             results["savings"] += measure_savings(key, options.quick, precision, rounds)
             gc.collect()
-            if (
-                path is not None
-            ):  # after each group, so that a run which is stopped keeps what it has
-                report.store(report.merge(stored, results), path)
+            done(f"{key}, {precision}")
+    for part, measure in (
+        ("conditions", partial(measure_conditions, options.quick, rounds)),
+        ("learners", partial(measure_class, options.quick)),
+        ("shares", partial(measure_shares, options.quick)),
+    ):
+        if part in chosen:
+            results[part] = measure()
+            done(part)
     print(report.render(results))
     return 0
 

@@ -16,6 +16,9 @@ README = FOLDER / "README.md"
 BEGIN = "<!-- begin: made by `python -m benchmarks`, do not edit -->"
 END = "<!-- end -->"
 
+PARTS = ("conditions", "learners", "shares")
+"""What is measured beside the models: lists of rows, each replaced as a whole."""
+
 Results = dict[str, Any]
 
 
@@ -35,7 +38,7 @@ def merge(old: Results | None, new: Results) -> Results:
     def key(entry: dict[str, Any]) -> tuple[str, str]:
         return entry["model"], entry["precision"]
 
-    merged = dict(new)
+    merged = {part: old[part] for part in PARTS if part in old} | new
     for part in ("groups", "savings"):
         fresh = {key(entry) for entry in new[part]}
         kept = [entry for entry in old[part] if key(entry) not in fresh]
@@ -168,6 +171,69 @@ def _savings(entries: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _conditions(rows: list[dict[str, Any]]) -> list[str]:
+    floor = rows[0]["float32"]  # idle, PyTorch's own waiting
+    head = ["machine", "how threads wait", "float32, ms", "bfloat16, ms", "bfloat16 / float32"]
+    head += ["float32 / idle", "`auto` takes", "`auto` / the better"]
+    table = [
+        [
+            row["state"],
+            row["waiting"],
+            _milliseconds(row, "float32"),
+            _milliseconds(row, "bfloat16"),
+        ]
+        + [f"{row['ratio']:.2f}", f"{row['float32'] / floor:.2f}", row["chosen"]]
+        + [f"{row[row['chosen']] / min(row['float32'], row['bfloat16']):.2f}"]
+        for row in rows
+    ]
+    return [
+        "### The same step on other machines",
+        "",
+        "Forward and backward of one step of the tiny CLIP lab (batch 32, rank 16), each row in a "
+        "process of its own with its own environment. PyTorch's threads spin while they wait for "
+        "one another, the course's sleep soon (`serial_lora_course/threads.py`). The neighbour is "
+        "one process on every core that never rests: half of the machine is left.",
+        "",
+        *_table(head, table),
+        "",
+    ]
+
+
+def _learners(rows: list[dict[str, Any]]) -> list[str]:
+    head = [f"{rows[0]['learners']} learners", "seconds", "ratio", "peak memory of a learner"]
+    table = [
+        [row["title"], f"{row['seconds']:.0f}", f"{row['ratio']:.2f}", _size(row["peak_bytes"])]
+        for row in rows
+    ]
+    return [
+        "### A class on one machine",
+        "",
+        "Each learner is a process that loads the tiny CLIP lab and trains it at four shots.",
+        "",
+        *_table(head, table),
+        "",
+    ]
+
+
+def _shares(rows: list[dict[str, Any]]) -> list[str]:
+    head = ["lab", "run", "seconds", "training", "not training", "aim: at most", "imports before"]
+    table = [
+        [row["lab"], row["run"], f"{row['seconds']:.1f}", f"{row['training']:.1f}"]
+        + [f"{row['rest']:.0%}", f"{row['at_most']:.0%}", f"{row['loading']:.1f}"]
+        for row in rows
+    ]
+    return [
+        "### What is not training",
+        "",
+        "A run of each tiny lab from the first line after its imports to its records. Training is "
+        "forward and backward passes and the optimizer's steps; the rest is data, measuring the "
+        "base and the adapted model, drawing and saving.",
+        "",
+        *_table(head, table),
+        "",
+    ]
+
+
 def render(results: Results) -> str:
     """The generated part of the README, markers included."""
     machine = results["machine"]
@@ -184,6 +250,9 @@ def render(results: Results) -> str:
         lines += _group(group)
     if results["savings"]:
         lines += _savings(results["savings"])
+    for part, write in zip(PARTS, (_conditions, _learners, _shares), strict=True):
+        if results.get(part):
+            lines += write(results[part])
     return "\n".join([BEGIN, "", *lines, END])
 
 

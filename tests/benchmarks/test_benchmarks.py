@@ -1,18 +1,26 @@
 """The benchmark measures what it says, and its table is the one its data give."""
 
 import json
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 import torch
 from torch import nn
 
-from benchmarks import report, savings
+from benchmarks import machine as machine_rows
+from benchmarks import report, savings, shares
 from benchmarks.__main__ import main
-from benchmarks.measure import Timing, interleave, machine
+from benchmarks.machine import answer
+from benchmarks.measure import PRECISIONS, Timing, interleave, machine
 from benchmarks.savings import class_prompts, largest_difference, measure_savings
 from benchmarks.steps import contestants, measure_group, training_step
 from benchmarks.subjects import KEYS, subject
+from serial_lora_course.labs.training import TrainingConfig, train
 from serial_lora_course.models.clip import encode_prompts
+from tests.labs.lab_models import adapted_objective, stream
 
 
 def made_up_results(**changes):
@@ -151,6 +159,94 @@ def test_a_step_that_differs_is_seen(monkeypatch):
 def test_the_difference_is_relative_to_the_largest_entry():
     first, second = [torch.tensor([10.0, 1.0])], [torch.tensor([10.0, 2.0])]
     assert largest_difference(first, second) == pytest.approx(0.1)
+
+
+# ------------------------------------------------------------------ other machines, whole runs
+
+
+def test_a_process_says_what_a_step_costs_and_what_a_lab_would_choose(capsys):
+    machine_rows.main(["step", "--quick", "--rounds", "1"])
+    row = json.loads(capsys.readouterr().out)
+    assert row["float32"] > 0 and row["ratio"] == pytest.approx(row["bfloat16"] / row["float32"])
+    assert row["chosen"] in PRECISIONS
+
+
+def test_each_condition_has_an_environment_of_its_own(monkeypatch):
+    """Of the variables that matter, a process sees its row's alone; a neighbour runs beside it."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    code = "import json, os, psutil; print(json.dumps([dict(os.environ), len(psutil.Process()"
+    code += ".parent().children())]))"
+    real = subprocess.Popen
+
+    def process(command, **options):
+        mine = "benchmarks.machine" in command
+        return real([sys.executable, "-c", code] if mine else command, **options)
+
+    monkeypatch.setattr(machine_rows.subprocess, "Popen", process)
+    monkeypatch.setattr(machine_rows, "answer", lambda p: {"saw": answer(p)})
+    rows = machine_rows.measure_conditions(quick=True, rounds=1)
+    assert len(rows) == 7
+    for row in rows:
+        environment, running = row["saw"]
+        assert "OMP_NUM_THREADS" not in environment
+        assert environment.get("OMP_WAIT_POLICY") == (
+            "passive" if "passive" in row["waiting"] else None
+        )
+        assert ("GOMP_SPINCOUNT" in environment) == (row["waiting"] == "the course's")
+        assert ("ATEN_CPU_CAPABILITY" in environment) == ("AVX2" in row["state"])
+        assert (running > 1) == ("neighbour" in row["state"])
+    assert not [child for child in psutil.Process().children() if child.status() == "running"]
+
+
+def test_a_class_is_measured_one_after_another_and_at_once(monkeypatch):
+    running, most = [], []
+
+    def start(words, settings, quick):
+        running.append(settings)
+        most.append(len(running))
+        return settings
+
+    monkeypatch.setattr(machine_rows, "start", start)
+    monkeypatch.setattr(
+        machine_rows, "answer", lambda settings: {"peak_bytes": running.pop() and 10**8}
+    )
+    rows = machine_rows.measure_class(quick=True)
+    assert most == [1, 1, 1, 2, 1, 2] and [row["learners"] for row in rows] == [2, 2, 2]
+    assert rows[0]["ratio"] == 1 and {row["peak_bytes"] for row in rows} == {10**8}
+
+
+def test_what_is_no_training_is_the_rest(monkeypatch):
+    def run_lab(*words, **options):
+        objective = adapted_objective()
+        objective(stream(1).first_part(TrainingConfig(steps=1, lr=1e-3)))  # no training
+        time.sleep(0.5)
+        train(objective, stream(3), TrainingConfig(steps=3, lr=1e-3))
+        return [objective]
+
+    monkeypatch.setattr(shares, "run_lab", run_lab)
+    row = shares.measure_share("clip", quick=True)
+    assert 0 < row["training"] <= row["seconds"] - 0.5 and row["loading"] > 0
+    assert row["rest"] == pytest.approx(1 - row["training"] / row["seconds"])
+
+
+def test_other_parts_have_their_tables_and_stay_until_they_are_measured_again():
+    step = {"float32": 0.1, "float32_spread": 0.0, "bfloat16": 0.3, "bfloat16_spread": 0.0}
+    row = step | {"state": "idle", "waiting": "ours", "chosen": "float32", "ratio": 3.0}
+    learner = {"title": "at once", "learners": 4, "seconds": 9.0, "ratio": 0.9, "peak_bytes": 10**9}
+    share = {"lab": "clip", "run": "food", "seconds": 10.0, "training": 9.5, "rest": 0.05}
+    parts = {
+        "conditions": [row, row | {"float32": 0.2, "chosen": "bfloat16"}],
+        "learners": [learner],
+        "shares": [share | {"at_most": 0.1, "loading": 5.0}],
+    }
+    text = report.render(made_up_results(**parts))
+    assert "| idle | ours | 100 ± 0 | 300 ± 0 | 3.00 | 1.00 | float32 | 1.00 |" in text
+    assert "| idle | ours | 200 ± 0 | 300 ± 0 | 3.00 | 2.00 | bfloat16 | 1.50 |" in text
+    assert "| at once | 9 | 0.90 | 1,000 MB |" in text
+    assert "| clip | food | 10.0 | 9.5 | 5% | 10% | 5.0 |" in text
+    merged = report.merge(made_up_results(**parts), made_up_results(shares=[]))
+    assert merged["conditions"] == parts["conditions"] and merged["shares"] == []
 
 
 # ------------------------------------------------------------------ results and table
