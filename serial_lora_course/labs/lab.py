@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from serial_lora.config import AdapterConfig
 from serial_lora.counting import count_parameters
 from serial_lora.injection import check_fit, eject, inject
 from serial_lora_course.data.types import DividedData
+from serial_lora_course.labs.bases import base_of, weights_fingerprint
 from serial_lora_course.labs.config import (
     LabConfig,
     changed_config,
@@ -62,6 +63,8 @@ class Lab(ABC):
         report: what is told of its records.
         help: option of the command line (scale, dataset, weights) -> what it takes here.
         last_losses: over how many of the last steps a record's loss is the mean.
+        base_names: how the names of :meth:`measure_base` begin.
+        records: of earlier runs; what they say of the base need not be measured again.
     """
 
     name: ClassVar[str]
@@ -71,6 +74,8 @@ class Lab(ABC):
     report: ClassVar[Report]
     help: ClassVar[Mapping[str, str]]
     last_losses: ClassVar[int] = 1
+    base_names: ClassVar[tuple[str, ...]] = ("base_",)
+    records: Collection[Record] = ()
 
     def __init__(
         self,
@@ -153,8 +158,12 @@ class Lab(ABC):
 
     @cached_property
     def base(self) -> dict[str, float]:
-        """What :meth:`measure_base` says, measured once."""
-        return self.measure_base()
+        """What :meth:`measure_base` says, measured once for these weights and data."""
+        return base_of(self, self.records)
+
+    def base_settings(self) -> dict[str, Any]:
+        """The settings and sizes of a record that the base depends on."""
+        return {}
 
     def sizes(self, amount: int, seed: int) -> dict[str, int]:
         """What else can be counted of a run."""
@@ -208,6 +217,7 @@ def run_one(
     """
     model, data = lab.backbone.model, lab.data
     base = lab.base
+    where = environment() | {"weights": weights_fingerprint(model)}
     indices = lab.indices(data, amount, seed)
     stream = lab.stream(indices, seed)
     training = lab.config.training(stream.steps, method.ratio, seed, method.plus)
@@ -243,7 +253,7 @@ def run_one(
         },
         seconds=round(history.seconds, 2),
         settings=lab.settings(method),
-        environment=environment() | {"precision": history.precision},
+        environment=where | {"precision": history.precision},
         command=command,
     )
 
@@ -337,6 +347,7 @@ def run_lab(
     kept, records = Kept(out), []
     for data in sets:
         lab = kind(backbone, data, configs[0], **tools)  # what it prepares goes with it
+        lab.records = kept.known.values()
         for (amount, seed), (config, method) in itertools.product(runs, variants):
             lab.config = config
             options = {"progress": progress, "draw": draw, "command": command}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from accelerate.utils import send_to_device
@@ -25,7 +26,8 @@ def activation_bytes(objective: nn.Module, stream: ExampleStream, config: Traini
     device = next(objective.parameters()).device
     objective.to(device)  # with the buffers of its own
     batch = send_to_device(stream.first_part(config), device)
-    precision = settle_precision(config.precision, objective, lambda: batch)
+    few_examples = partial(stream.first_examples, config)
+    precision = settle_precision(config.precision, objective, few_examples)
 
     def forward() -> None:
         with autocast(device, precision):

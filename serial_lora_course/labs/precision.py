@@ -7,6 +7,7 @@ step of the run itself decides, unless plain products are slower already.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import cache
@@ -19,6 +20,7 @@ from serial_lora_course.labs.processes import process_state
 
 PRECISIONS = ("auto", "bf16", "no")
 ROUNDS = 3
+ENOUGH = 1.2  # where one is so many times as fast, no further round is measured
 CLEARLY = 2.0
 """How many times as fast products must be where they alone decide: a step is not products alone."""
 
@@ -48,8 +50,8 @@ def settle_precision(
         return "no"
     if objective is None:
         return "bf16" if product_speedup() > CLEARLY else "no"
-    trained = tuple(tuple(p.shape) for p in objective.parameters() if p.requires_grad)
-    key = (type(objective), torch.get_num_threads(), trained)
+    frozen = tuple(tuple(p.shape) for p in objective.parameters() if not p.requires_grad)
+    key = (type(objective), torch.get_num_threads(), frozen)
     if key not in _settled:
         _settled[key] = _faster_step(objective, send_to_device(first_batch(), state.device))
     return _settled[key]
@@ -107,10 +109,13 @@ def _faster_step(objective: nn.Module, batch: object) -> str:
 
 def _fastest(*candidates: Callable[[], object]) -> list[float]:
     """Seconds of each candidate: the least of a few, in turns, after a round that warms up."""
-    times: list[list[float]] = [[] for _ in candidates]
-    for _ in range(ROUNDS + 1):
-        for candidate, seconds in zip(candidates, times, strict=True):
+    least = [math.inf for _ in candidates]
+    for round_number in range(ROUNDS + 1):
+        for index, candidate in enumerate(candidates):
             started = time.perf_counter()
             candidate()
-            seconds.append(time.perf_counter() - started)
-    return [min(seconds[1:]) for seconds in times]
+            seconds = time.perf_counter() - started
+            least[index] = min(least[index], seconds if round_number else math.inf)
+        if max(least) < math.inf and max(least) > ENOUGH * min(least):
+            break
+    return least

@@ -16,6 +16,7 @@ from accelerate.utils import DataLoaderConfiguration, parse_flag_from_env
 from torch import nn
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.threads import share_of_cores
 
 
 def process_state() -> PartialState:
@@ -33,8 +34,14 @@ def is_first_process() -> bool:
 
 
 def loader_workers(scale: str) -> int:
-    """Processes that prepare pictures; the tiny ones are prepared faster than they are sent."""
-    return 0 if scale == "tiny" else min(4, os.cpu_count() or 1)
+    """Processes that prepare pictures: one for each core that training leaves, up to 16.
+
+    The tiny pictures are prepared faster than they are sent.
+    """
+    if scale == "tiny":
+        return 0
+    cores = share_of_cores() or os.cpu_count() or 1
+    return min(16, max(1, cores // process_state().num_processes - 1))
 
 
 def check_shares(batch_size: int, accumulation: int) -> None:
@@ -70,7 +77,8 @@ def clean_up(accelerator: Accelerator, wrapped: nn.Module) -> Iterator[None]:
         objective = accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
         objective.zero_grad(set_to_none=True)
         objective.eval()
-        accelerator.free_memory()
+        if accelerator.device.type != "cpu":
+            accelerator.free_memory()  # waits for Python's collector, which a CPU need not
 
 
 @contextmanager

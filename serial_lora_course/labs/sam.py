@@ -328,6 +328,7 @@ class SamLab(Lab):
     """Segmentation of boxed objects; the amount is a share of the training pictures."""
 
     name, unit, amount = "sam", "percent", 100
+    base_names = ("base_", "box_")
     configs = {"tiny": TINY, "paper": PAPER}
     help = {
         "scale": "tiny (drawings on photographs, CPU) or paper (ViT-B, GPU)",

@@ -156,6 +156,7 @@ class Sd3Lab(Lab):
     """
 
     name, unit, amount, last_losses = "sd3", "percent", 100, 50
+    base_names = ("base_", "real_")
     configs = {"tiny": TINY, "paper": PAPER}
     help = {
         "scale": "tiny (drawings of 64 pixels, CPU) or paper (SD3 medium, GPU)",
@@ -282,6 +283,10 @@ class Sd3Lab(Lab):
         return {f"base_{name}": value for name, value in base.items()} | {
             f"real_{name}": value for name, value in real.items()
         }
+
+    def base_settings(self) -> dict[str, Any]:
+        names = ("resolution", "drawing_steps", "guidance", "precision")
+        return {name: getattr(self.config, name) for name in names} | self.sizes(1, 1)
 
     def sizes(self, amount: int, seed: int) -> dict[str, int]:
         return {"drawings": len(self.trial.captions)}

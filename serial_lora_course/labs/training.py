@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ class TrainingConfig:
         precision: ``bf16`` (autocast; adapters stay float32), ``no`` (float32), or ``auto`` for the
             one that is faster here (:mod:`serial_lora_course.labs.precision`).
         seed: of everything random in the loop.
-        save_every: steps between two saves of an interrupted run's state.
+        save_every: seconds of training between two saves of an interrupted run's state; 0 saves
+            it after every step.
     """
 
     steps: int
@@ -67,7 +69,7 @@ class TrainingConfig:
     accumulation: int = 1
     precision: str = "auto"
     seed: int = 1
-    save_every: int = 50
+    save_every: float = 30.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.accumulation < 1:
@@ -78,8 +80,8 @@ class TrainingConfig:
             raise SerialLoRAError("The weight decay must be zero or above, and finite.")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise SerialLoRAError("The largest gradient norm must be above zero, or None.")
-        if self.save_every < 1:
-            raise SerialLoRAError("A run's state can be saved every step or less often.")
+        if not self.save_every >= 0:
+            raise SerialLoRAError("The seconds between two saves of a run's state are 0 or more.")
         for what, known in (("schedule", ("cosine", "constant")), ("precision", PRECISIONS)):
             if getattr(self, what) not in known:
                 raise SerialLoRAError(
@@ -111,7 +113,8 @@ def train(
             file of another run, or a loss that is no longer a number.
     """
     check_shares(stream.batch_size, config.accumulation)
-    precision = settle_precision(config.precision, objective, lambda: stream.first_part(config))
+    few_examples = partial(stream.first_examples, config)
+    precision = settle_precision(config.precision, objective, few_examples)
     accelerator = make_accelerator(precision, config.accumulation)
     torch.manual_seed(config.seed)
     groups = lora_plus_groups(
@@ -133,7 +136,7 @@ def train(
 
     objective.train()
     forget_peak_memory(accelerator.device)
-    started, losses = time.monotonic(), []
+    started, losses, saved = time.monotonic(), [], history.seconds
     with bar, clean_up(accelerator, wrapped):
         for batch in batches:
             with accelerator.accumulate(wrapped):
@@ -154,8 +157,9 @@ def train(
             started, losses = time.monotonic(), []
             history.peak_memory = max(history.peak_memory, peak_memory(accelerator.device))
             bar.step(history.losses[-1])
-            done = len(history.losses)
-            if first and (done % config.save_every == 0 or done == config.steps):
+            due = history.seconds >= saved + config.save_every
+            if first and (due or len(history.losses) == config.steps):
+                saved = history.seconds
                 state.save(history)
     return history
 
@@ -231,8 +235,15 @@ class ExampleStream(Dataset):
 
     def first_part(self, config: TrainingConfig) -> Any:
         """What one process computes at once of the first batch: all that others leave of it."""
-        count = self.batch_size // (config.accumulation * process_state().num_processes)
+        return self.collate([self[position] for position in range(self._at_once(config))])
+
+    def first_examples(self, config: TrainingConfig) -> Any:
+        """A quarter of :meth:`first_part`, to time something with: two examples at least."""
+        count = min(self._at_once(config), max(2, self._at_once(config) // 4))
         return self.collate([self[position] for position in range(count)])
+
+    def _at_once(self, config: TrainingConfig) -> int:
+        return self.batch_size // (config.accumulation * process_state().num_processes)
 
     def __len__(self) -> int:
         return self.batch_size * self.steps

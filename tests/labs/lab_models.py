@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import open_clip
 import pytest
@@ -15,12 +17,19 @@ from torch import Tensor
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.injection import inject
+from serial_lora_course.labs import training
 from serial_lora_course.labs.clip import CLIPObjective
 from serial_lora_course.labs.training import ExampleStream, OnPicture
 
 VISION = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 SMALL = {"embed_dim": 8, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": TEXT}
+
+
+def a_second_a_step(monkeypatch) -> None:
+    """A clock that says that every step of a training takes one second."""
+    clock = SimpleNamespace(monotonic=itertools.count().__next__)
+    monkeypatch.setattr(training, "time", clock)
 
 
 @contextmanager

@@ -1,12 +1,15 @@
 """What holds in every lab: one run, many runs, records, sweeps, interruptions, refusals."""
 
+import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import pytest
+import torch
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import adapters
+from serial_lora_course.labs import bases
 from serial_lora_course.labs import config as configs
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.frames import frame
@@ -14,7 +17,7 @@ from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.labs.training import TrainingConfig
-from tests.labs.lab_models import calls, power_cut, state_of, unchanged
+from tests.labs.lab_models import a_second_a_step, calls, power_cut, state_of, unchanged
 from tests.labs.small_labs import QUICK, small_lab
 from tests.labs.test_records import RECORD
 
@@ -152,6 +155,36 @@ def test_every_combination_is_run_once(small, tmp_path, monkeypatch):
     assert small.run(["one", "two"], **options) == first and seen == [False] * 4
 
 
+def test_the_base_is_measured_once_for_weights_data_and_settings(small, tmp_path, monkeypatch):
+    out, measured = tmp_path / "records.jsonl", calls(monkeypatch, small.kind, "measure_base")
+
+    def base_of_a_new_process(**options):
+        monkeypatch.setattr(bases, "_measured", {})
+        before = len(measured)
+        (record,) = small.run(out=out, **options)
+        names = {n: v for n, v in record.measures.items() if n.startswith(small.kind.base_names)}
+        return names, len(measured) - before
+
+    first, count = base_of_a_new_process()
+    assert first and count == 1
+    assert base_of_a_new_process(lr=5e-4) == (first, 0)  # out of the record
+    small.run(["two"])
+    small.run(["two"], lr=5e-4)
+    assert len(measured) == 2  # out of this process
+    if small.kind.name == "sd3":
+        assert base_of_a_new_process(drawing_steps=3)[1] == 1
+    records = [replace(each, environment={}) for each in read_records(out)]
+    out.write_text("".join(json.dumps(asdict(each)) + "\n" for each in records))
+    assert base_of_a_new_process(lr=6e-4) == (first, 1)  # of weights that no record names
+
+
+def test_weights_are_known_by_their_values():
+    one, two = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    assert bases.weights_fingerprint(one) != bases.weights_fingerprint(two)
+    two.load_state_dict(one.state_dict())
+    assert bases.weights_fingerprint(one) == bases.weights_fingerprint(two)
+
+
 def test_sweeps_of_rank_and_ratio_are_run_and_found_again(small, tmp_path, monkeypatch):
     out = tmp_path / "records.jsonl"
     sweep = dict(methods=["lora", "serial_lora_plus"], rank=[2, 4], ratio=[1, 5], out=out)
@@ -202,13 +235,14 @@ def test_other_settings_and_other_pictures_are_other_runs(small, tmp_path):
 
 @dataclass(frozen=True)
 class OftenSaved(TrainingConfig):
-    save_every: int = 2
+    save_every: float = 2.0
 
 
 def test_an_interrupted_lab_goes_on_and_ends_as_if_uninterrupted(small, tmp_path, monkeypatch):
     options = dict(methods=["lora", "serial_lora"], amounts=small.amounts[1:])
     options |= dict(min_steps=6, dropout=0.2)
     monkeypatch.setattr(configs, "TrainingConfig", OftenSaved)
+    a_second_a_step(monkeypatch)
     whole = small.run(**options)
 
     out = tmp_path / "records.jsonl"
