@@ -37,8 +37,7 @@ def find_attention_sites(
             adapted exactly, or a tower, block or stream that was asked for is not there; the
             sentence lists what is.
     """
-    everything = [site for family in FAMILIES for site in family(model)]
-    everything += structural_sites(model, everything)
+    everything = every_site(model)
     if not everything:
         raise SerialLoRAError(_nothing_found(model))
     _refuse_twice(everything)
@@ -66,6 +65,12 @@ def find_attention_sites(
             f"its blocks are {indices[0]} to {indices[-1]}."
         )
     return [site for site in sites if blocks is None or site.block in blocks]
+
+
+def every_site(model: nn.Module) -> list[AttentionSite]:
+    """The places of all towers, blocks and streams; empty if there is none."""
+    known = [site for family in FAMILIES for site in family(model)]
+    return known + structural_sites(model, known)
 
 
 def _refuse_twice(sites: list[AttentionSite]) -> None:

@@ -5,10 +5,9 @@ Everything that is attached is a plain object, so deepcopy, pickle and torch.sav
 
 from __future__ import annotations
 
-import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from types import MethodType
 from typing import Any
 
 import torch
@@ -24,16 +23,13 @@ from serial_lora.sites import AttentionSite
 class Hook:
     """Something attached to a layer. `handle` takes it off again.
 
-    Hooks keep their own handle because a pickled handle takes care, when it is loaded, that new
-    hooks get other numbers than the loaded ones.
-
     Attributes:
         layer: the dotted name of what it is attached to.
         ran: the threads in which it has run since its block began; see `NoneIsDead`.
         traced: whether it has ever run in compiled code.
     """
 
-    handle: Any
+    handle: HookHandle | AttributeHandle
 
     def __init__(self, layer: str, *adapters: nn.Module) -> None:
         self.layer, self.adapters = layer, adapters
@@ -59,15 +55,6 @@ class Hook:
         return self.traced or (
             not torch.compiler.is_compiling() and threading.get_ident() in self.ran
         )
-
-    def is_on(self, layer: nn.Module) -> bool:
-        """Whether it is still attached to this layer."""
-        places = [*layer._forward_hooks.values(), *layer._forward_pre_hooks.values()]
-        places += [vars(layer).get("after_in_proj")]
-        handed = not isinstance(layer, nn.Linear | nn.MultiheadAttention) and "forward" in vars(
-            layer
-        )
-        return handed or any(place is self for place in places)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"ran": set()}
@@ -108,9 +95,9 @@ class OnceABlock:
 
     def __init__(self, adapter: nn.Module) -> None:
         self.adapter = adapter
-        self.kept: tuple[Tensor, Tensor, tuple[str, ...]] | None = None
+        self.kept: tuple[Tensor, Tensor, tuple[tuple[int, int | str], ...]] | None = None
 
-    def read(self, tokens: Tensor, reader: str, readers: int) -> Tensor:
+    def read(self, tokens: Tensor, reader: tuple[int, int | str], readers: int) -> Tensor:
         """Adapted tokens for one of so many readers; kept until each of them has had them."""
         kept = self.kept
         if kept is not None and kept[0] is tokens and reader not in kept[2]:
@@ -129,13 +116,14 @@ class AdaptInput(Hook):
 
     Attributes:
         names: the layer's arguments that are tokens.
+        number: the layer's, in its block: alike in all blocks, so that compiled code serves them all.
     """
 
     def __init__(
-        self, layer: str, shared: OnceABlock, names: tuple[str, ...], readers: int
+        self, layer: str, number: int, shared: OnceABlock, names: tuple[str, ...], readers: int
     ) -> None:
         super().__init__(layer, shared.adapter)
-        self.shared, self.names, self.readers = shared, names, readers
+        self.number, self.shared, self.names, self.readers = number, shared, names, readers
 
     def __call__(
         self, layer: nn.Module, args: tuple, kwargs: dict | None = None
@@ -147,7 +135,7 @@ class AdaptInput(Hook):
             return args, kwargs
         places = [*enumerate(args[: len(self.names)]), *kwargs.items()]
         adapted = {
-            place: self.shared.read(tokens, f"{self.layer} {place}", self.readers)
+            place: self.shared.read(tokens, (self.number, place), self.readers)
             for place, tokens in places
             if isinstance(place, int) or place in self.names
         }
@@ -208,23 +196,64 @@ class NoneIsDead(Hook):
             )
 
 
+class HookHandle:
+    """Puts a hook on a layer and takes it off again.
+
+    Under a name, where PyTorch gives a number that is new each time: so what torch.compile made
+    for it serves again, and a loaded hook cannot be displaced.
+    """
+
+    def __init__(self, layer: nn.Module, name: str, hook: Hook, before: bool = False) -> None:
+        self.layer, self.name, self.hook, self.before = layer, name, hook, before
+
+    def _hooks(self) -> dict[str, Hook]:
+        return self.layer._forward_pre_hooks if self.before else self.layer._forward_hooks
+
+    def put_on(self) -> None:
+        self._hooks()[self.name] = self.hook
+        if self.before:
+            self.layer._forward_pre_hooks_with_kwargs[self.name] = True
+
+    def is_on(self) -> bool:
+        return self._hooks().get(self.name) is self.hook
+
+    def take_off(self) -> None:
+        self._hooks().pop(self.name, None)
+        if self.before:
+            self.layer._forward_pre_hooks_with_kwargs.pop(self.name, None)
+
+
 class AttributeHandle:
-    """Gives a module an attribute, until it is taken off again."""
+    """Gives a layer an attribute and takes it back again."""
 
-    def __init__(self, module: nn.Module, name: str, value: Any) -> None:
-        self.module, self.name, self.value = module, name, value
-        self.before = vars(module).get(name)
-        setattr(module, name, value)
+    def __init__(self, layer: nn.Module, name: str, value: Any) -> None:
+        self.layer, self.name, self.value = layer, name, value
+        self.before: Any = None
+        self.inside = False  # another forward, set since by the user, may go on calling this one
 
-    def remove(self) -> None:
+    def put_on(self) -> None:
         if isinstance(self.value, PackedForward):
-            self.value.after_in_proj = None  # where a forward of the user's goes on calling it
-        if vars(self.module).get(self.name) is not self.value:
-            return  # replaced by the user since
+            self.value.acts = True
+        if self.inside:
+            return
+        self.before = vars(self.layer).get(self.name)
+        if isinstance(self.value, PackedForward):
+            self.value.users = self.before
+        setattr(self.layer, self.name, self.value)
+
+    def is_on(self) -> bool:
+        return True  # a forward of the user's may be around it
+
+    def take_off(self) -> None:
+        if isinstance(self.value, PackedForward):
+            self.value.acts = False
+        self.inside = vars(self.layer).get(self.name) is not self.value
+        if self.inside:
+            return
         if self.before is None:
-            vars(self.module).pop(self.name, None)
+            vars(self.layer).pop(self.name, None)
         else:
-            setattr(self.module, self.name, self.before)
+            setattr(self.layer, self.name, self.before)
 
 
 # ----------------------------------------------------------------------------- attach and detach
@@ -232,19 +261,27 @@ class AttributeHandle:
 
 def attach(model: nn.Module, injection: Injection) -> None:
     """Send tokens through the adapters. What an error leaves attached is in the record."""
-    _forget_compiled()
     serial = injection.config.method == SerialLoRAConfig.method
-    for site in injection.sites:
-        first = len(injection.hooks)
-        for hook in (_attach_serial if serial else _attach_lora)(model, site):
-            injection.hooks.append(hook)
-        for guard in _attach_guards(model, site, injection.hooks[first:]):
-            injection.hooks.append(guard)
-        for handle in _without_shortcuts(model, site):
-            injection.handles.append(handle)
+    if not injection.hooks:
+        for site in injection.sites:
+            hooks = _serial_hooks(model, site) if serial else _lora_hooks(model, site)
+            injection.hooks += hooks + _guards(model, site, hooks)
+            injection.handles += _seen_by_compile(hooks) + _without_shortcuts(model, site)
+    for handle in _handles(injection):
+        handle.put_on()
 
 
-def _attach_guards(model: nn.Module, site: AttentionSite, hooks: list[Hook]) -> Iterator[Hook]:
+def detach(injection: Injection) -> None:
+    """The way back. The hooks stay in the record, for `attach`."""
+    for handle in reversed(_handles(injection)):
+        handle.take_off()
+
+
+def _handles(injection: Injection) -> list[HookHandle | AttributeHandle]:
+    return [hook.handle for hook in injection.hooks] + injection.handles
+
+
+def _guards(model: nn.Module, site: AttentionSite, hooks: list[Hook]) -> list[Hook]:
     """The hooks that look whether the others have run: on the attention, and on the block."""
     inside = site.projections["q"].module
     if isinstance(model.get_submodule(inside), nn.Linear):
@@ -255,73 +292,77 @@ def _attach_guards(model: nn.Module, site: AttentionSite, hooks: list[Hook]) -> 
         if isinstance(hook, AdaptInput | AddDelta)
         and (hook.layer == inside or hook.layer.startswith(f"{inside}." if inside else ""))
     ]
-    guards = [NoneIsDead(inside, within)] if within else []
-    for guard in [*guards, NoneIsDead(site.name, hooks, warn=True)]:
-        guard.handle = model.get_submodule(guard.layer).register_forward_hook(guard)
-        yield guard
+    guards: list[Hook] = [NoneIsDead(inside, within)] if within else []
+    guards.append(NoneIsDead(site.name, hooks, warn=True))
+    for guard in guards:
+        name = f"{'block' if guard.warn else 'attention'} {site.label}"
+        guard.handle = HookHandle(model.get_submodule(guard.layer), name, guard)
+    return guards
 
 
-def _attach_serial(model: nn.Module, site: AttentionSite) -> Iterator[Hook]:
+def _serial_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:
     adapter = model.get_submodule(site.name).get_submodule(f"serial_lora{site.suffix}")
+    name = f"serial_lora {site.label}"
     if site.entry is None:
         layers = list(dict.fromkeys(site.projections[part].module for part in "qkv"))
-        shared = OnceABlock(adapter)
-        for name in layers:
-            layer = model.get_submodule(name)
+        shared, hooks = OnceABlock(adapter), []
+        for number, path in enumerate(layers):
+            layer = model.get_submodule(path)
             several = isinstance(layer, nn.MultiheadAttention)
             names = ("query", "key", "value") if several else ("input",)
-            hook: Hook = AdaptInput(name, shared, names, len(layers) * len(names))
-            hook.handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
-            yield hook
-        return
-    entry = model.get_submodule(site.entry)
+            hook: Hook = AdaptInput(path, number, shared, names, len(layers) * len(names))
+            hook.handle = HookHandle(layer, name, hook, before=True)
+            hooks.append(hook)
+        return hooks
     if site.argument is None:
         hook = AdaptOutput(site.entry, adapter)
-        hook.handle = entry.register_forward_hook(hook)
     else:
         hook = AdaptArgument(site.entry, adapter)
         hook.argument = site.argument
-        hook.handle = entry.register_forward_pre_hook(hook, with_kwargs=True)
-    yield hook
+    before = site.argument is not None
+    hook.handle = HookHandle(model.get_submodule(site.entry), name, hook, before)
+    return [hook]
 
 
-def _attach_lora(model: nn.Module, site: AttentionSite) -> Iterator[Hook]:
+def _lora_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:
     block = model.get_submodule(site.name)
     by_layer: dict[str, list[nn.Module]] = {}
     for part, projection in site.projections.items():
         adapter = block.get_submodule(f"lora_{part}{site.suffix}")
         by_layer.setdefault(projection.module, []).append(adapter)
+    hooks: list[Hook] = []
     for name, beside in by_layer.items():
         layer, hook = model.get_submodule(name), AddDelta(name, *beside)
         if isinstance(layer, nn.Linear):
-            hook.handle = layer.register_forward_hook(hook)
+            hook.handle = HookHandle(layer, f"lora {site.label}", hook)
         elif isinstance(layer, PackedAttention):
             hook.handle = AttributeHandle(layer, "after_in_proj", hook)
         else:
             hook.handle = AttributeHandle(layer, "forward", PackedForward(layer, hook))
-        yield hook
+        hooks.append(hook)
+    return hooks
 
 
-def _without_shortcuts(model: nn.Module, site: AttentionSite) -> Iterator[AttributeHandle]:
+def _seen_by_compile(hooks: list[Hook]) -> list[AttributeHandle]:
+    """A layer's own forward as an attribute of the layer.
+
+    torch.compile does not look whether a layer has hooks by now that it once had not, nor whether
+    another model's layer has some; it looks whether there is such an attribute.
+    """
+    return [
+        AttributeHandle(layer, "forward", MethodType(type(layer).forward, layer))
+        for layer in {h.handle.layer: None for h in hooks if isinstance(h.handle, HookHandle)}
+        if not isinstance(layer, PackedAttention) and "forward" not in vars(layer)
+    ]
+
+
+def _without_shortcuts(model: nn.Module, site: AttentionSite) -> list[AttributeHandle]:
     """Keep nn.TransformerEncoder from its shortcut in evaluation, which reads weights itself."""
-    parts = site.projections["q"].module.split(".")
+    parts, handles = site.projections["q"].module.split("."), []
     for depth in range(len(parts)):
         around = model.get_submodule(".".join(parts[:depth]))
         if isinstance(around, nn.TransformerEncoderLayer):
-            yield AttributeHandle(around, "activation_relu_or_gelu", 0)
+            handles.append(AttributeHandle(around, "activation_relu_or_gelu", 0))
         elif isinstance(around, nn.TransformerEncoder):
-            yield AttributeHandle(around, "use_nested_tensor", False)
-
-
-def detach(injection: Injection) -> None:
-    _forget_compiled()
-    while injection.hooks:
-        injection.hooks.pop().handle.remove()
-    while injection.handles:
-        injection.handles.pop().remove()
-
-
-def _forget_compiled() -> None:
-    """torch.compile does not notice that hooks come or go: have it look again."""
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()
+            handles.append(AttributeHandle(around, "use_nested_tensor", False))
+    return handles

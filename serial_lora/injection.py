@@ -11,6 +11,7 @@ attached is a plain object, so deepcopy, pickle and torch.save go on working.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from serial_lora.attention import find_attention_sites
+from serial_lora.attention import every_site, find_attention_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.hooks import attach, detach
@@ -41,6 +42,7 @@ from serial_lora.records import (
     records,
 )
 from serial_lora.sites import AttentionSite, attention_layers, shared_weights
+from serial_lora.structure import without_sites
 
 
 def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module:
@@ -54,7 +56,8 @@ def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module
         config: what to put in, and where.
 
     Returns:
-        The same model. Only adapters require gradients now.
+        The same model. Only adapters require gradients now. A warning names towers, decoders and
+        attention that were not asked to be left out and yet have no adapter.
 
     Raises:
         SerialLoRAError: if the model has adapters already, has no attention that fits, or the
@@ -81,10 +84,22 @@ def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module
     try:
         with torch.inference_mode(False), torch.device("cpu"):  # not those around the call
             _put_in(root, injection)
+        _warn_of_the_rest(root, config)
     except BaseException:
         _take_out(root, injection)
         raise
     return model
+
+
+def _warn_of_the_rest(root: nn.Module, config: AdapterConfig) -> None:
+    missed = without_sites(root, every_site(root), config.towers)
+    if missed and config.blocks is None:
+        more = f" and {len(missed) - 3} more" if len(missed) > 3 else ""
+        warnings.warn(
+            f"no adapter went into {', '.join(missed[:3])}{more}: attention of a kind that is not "
+            "known, or none; name the towers that you mean, or register_family for this kind.",
+            stacklevel=3,
+        )
 
 
 def _put_in(root: nn.Module, injection: Injection) -> None:

@@ -154,15 +154,18 @@ class PackedForward:
     for that call, in a forward of the user's too. Set as the layer's `forward`.
 
     Attributes:
-        after_in_proj: None once the adapter has been taken out.
+        users: the layer's earlier forward where it is not its class's.
+        acts: False while the adapter is merged and once it has been taken out.
     """
+
+    users: Callable | None = None
+    acts = True
 
     def __init__(self, layer: nn.Module, after_in_proj: Callable) -> None:
         self.layer, self.after_in_proj = layer, after_in_proj
-        self.users = vars(layer).get("forward")
 
     def __call__(self, *args, **kwargs):
-        if self.after_in_proj is None:
+        if not self.acts:
             return self._forward(*args, **kwargs)
         with _AfterInputProjection(self.layer, self.after_in_proj):
             return self._forward(*args, **kwargs)

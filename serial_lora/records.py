@@ -24,8 +24,8 @@ class Injection:
         config: the configuration, with the scale that is in force.
         sites: where the adapters are.
         required_grad: for every base parameter, whether it was trainable before.
-        hooks: what sends tokens through the adapters; empty while merged.
-        handles: what else is to be taken back when the hooks go.
+        hooks: what sends tokens through the adapters, except while merged.
+        handles: what else is put on and taken off with the hooks.
         originals: while merged, the base's own weights, keyed (module, parameter).
         disabled: how many `disabled` blocks are open, in all threads.
         set_aside: the merged weights, while a `disabled` block keeps them out of the model.
@@ -110,7 +110,11 @@ def _refuse_rebuilt(root: nn.Module, injection: Injection) -> None:
                 root.get_submodule(place)
         for hook in injection.hooks:
             place = hook.layer
-            if not hook.is_on(root.get_submodule(place)):
+            layer = root.get_submodule(place)
+            same = (
+                getattr(layer, "_orig_mod", layer) is hook.handle.layer
+            )  # compiled since, perhaps
+            if not (same and (injection.originals is not None or hook.handle.is_on())):
                 raise AttributeError(place)
     except AttributeError as error:
         raise SerialLoRAError(

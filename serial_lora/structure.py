@@ -28,6 +28,7 @@ from serial_lora.sites import (
 
 _WORDS = {"queries": "q", "query": "q", "keys": "k", "key": "k", "values": "v", "value": "v"}
 _OUT = re.compile(r"^(.*\.)?(to_|w_?)?(o|out|output|proj|dense|c_proj|o_proj|out_proj)(\.0)?$")
+_READS = re.compile("(^|_)w?(q|k|v|qk|kv|qkv)(_|$)")
 _CROSS = re.compile("cross|pool|encdec|encoder_decoder|enc(oder)?_att")
 _OWN = ("open_clip", "segment_anything")  # what is not in their families stays as it is
 
@@ -193,3 +194,69 @@ def _counted_through(sites: list[AttentionSite]) -> list[AttentionSite]:
             site = replace(site, block=tower.index(site))
         counted.append(site)
     return counted
+
+
+# ------------------------------------------------------------------- what has no place for adapters
+
+
+def without_sites(
+    model: nn.Module, sites: Collection[AttentionSite], towers: Collection[str] | None
+) -> list[str]:
+    """What one would expect an adapter in and finds no site: "visual (ModifiedResNet)".
+
+    That is a tower or decoder none of whose parts has a site, and attention of a kind that is not
+    known beside some that is. Attention to tokens from elsewhere is left alone on purpose.
+
+    Args:
+        sites: every site of the model.
+        towers: those that were asked for by name, None if none was.
+    """
+    modules = dict(model.named_modules())
+    inside = [site.name for site in sites]
+    inside += [p.module for site in sites for p in site.projections.values()]
+    reached = {name[:end] for name in inside for end in _ends(name)}
+    missed = [
+        name
+        for name, module in modules.items()
+        if name not in reached and (_is_tower(name, module) and not towers)
+    ]
+    for name, module in modules.items():
+        parent = modules[name.rpartition(".")[0]]
+        below = any(name.startswith(f"{tower}.") for tower in missed)
+        if (
+            name in reached
+            or below
+            or _left_alone(name, module, parent)
+            or not _attends(name, module)
+        ):
+            continue
+        if towers is None or _tower(modules, name) in towers:
+            missed.append(name)
+    return [f"{name} ({type(modules[name]).__name__})" for name in missed]
+
+
+def _ends(name: str) -> list[int]:
+    """Where the dotted names of a module and of all those around it end."""
+    return [place for place, sign in enumerate(name) if sign == "."] + [len(name)]
+
+
+def _is_tower(name: str, module: nn.Module) -> bool:
+    """A child of the model that is named as a tower or decoder and has several layers."""
+    words = f"{name} {type(module).__name__}".lower()
+    if not name or "." in name or type(module).__module__.partition(".")[0] == "segment_anything":
+        return False  # SAM's mask decoder is left as it is
+    layers = [m for m in module.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))]
+    named = re.search("visual|vision|image|text|language|decoder", words)
+    return len(layers) > 3 and bool(named) and not re.search("embed|projection", words)
+
+
+def _attends(name: str, module: nn.Module) -> bool:
+    """Whether it is named attention and has a layer for queries, keys or values."""
+    if isinstance(module, nn.MultiheadAttention):
+        return True
+    if not re.search(
+        "attn|attention", f"{name.rpartition('.')[2]} {type(module).__name__}".lower()
+    ):
+        return False
+    readers = [c for c, _ in module.named_children() if _READS.search(_letters(c))]
+    return any(_has_matrix(module, [child]) for child in readers)

@@ -30,6 +30,7 @@ from serial_lora import (
     to_peft,
     unmerge,
 )
+from serial_lora.hooks import HookHandle
 from tests.library.tiny_models import (
     RANK,
     TINY,
@@ -240,18 +241,18 @@ def test_what_stands_in_the_way_is_named(before, noun, method):
 def test_an_error_halfway_leaves_no_trace(name, method, monkeypatch):
     model = TINY[name].build()
     next(model.parameters()).requires_grad_(False)
-    before, calls = snapshot(model), []
-    register = nn.Module.register_forward_hook
+    before, calls, put_on = snapshot(model), [], HookHandle.put_on
 
     def fails(*args, **kwargs):
         calls.append(1)
         if len(calls) == 4:
             raise MemoryError
-        return register(*args, **kwargs)
+        put_on(*args, **kwargs)
 
-    monkeypatch.setattr(nn.Module, "register_forward_hook", fails)
+    monkeypatch.setattr(HookHandle, "put_on", fails)
     with pytest.raises(MemoryError):
         inject(model, method(rank=RANK))
+    monkeypatch.undo()
     assert_unchanged(model, before)
 
 
@@ -458,3 +459,123 @@ def test_blocks_that_are_compiled_one_by_one(method):
             expected = tiny.run(write_dense(tiny, dense, reference, 1.0))
             for act in (lambda m: m, merge, unmerge):
                 torch.testing.assert_close(tiny.run(act(model)), expected, **CLOSE)
+
+
+@torch.no_grad()
+@BOTH
+@pytest.mark.parametrize("name", ["plain", "timm", "hf_vit"])
+def test_compiled_code_is_kept_and_never_serves_the_wrong_model(name, method):
+    """A plain and an adapted model of one class, and ten merges: compiled four times in all."""
+    tiny, compilations = TINY[name], []
+
+    def backend(graph, inputs):
+        compilations.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    plain, model = tiny.build().requires_grad_(False), tiny.build()
+    base, other = tiny.run(plain), torch.compile(plain, backend=backend)
+    torch.testing.assert_close(tiny.run(other), base, **CLOSE)
+    expected = tiny.run(fill_adapters(inject(model, method(rank=RANK))))
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    for _ in range(10):
+        torch.testing.assert_close(tiny.run(compiled), expected, **CLOSE)
+        torch.testing.assert_close(tiny.run(merge(compiled)), expected, **CLOSE)
+        with disabled(compiled):
+            torch.testing.assert_close(tiny.run(compiled), base, **CLOSE)
+        unmerge(compiled)
+        torch.testing.assert_close(tiny.run(other), base, **CLOSE)
+    assert len(compilations) == 4  # plain, adapted, merged, disabled
+
+
+# ------------------------------------------------------------- what has no adapter, beside what has
+
+
+def two_towers(visual: nn.Module) -> nn.Module:
+    model = TINY["open_clip"].build()
+    model.visual = visual
+    return model
+
+
+def resnet() -> nn.Module:
+    from open_clip.modified_resnet import ModifiedResNet
+
+    return ModifiedResNet([1, 1, 1, 1], 32, 4, image_size=32, width=8)
+
+
+def convnext() -> nn.Module:
+    from timm.models.convnext import ConvNeXt
+
+    return ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 8, 8, 8))
+
+
+def convit() -> nn.Module:
+    from timm.models.convit import ConVit
+
+    return ConVit(
+        img_size=16, patch_size=8, embed_dim=32, depth=3, num_heads=4, local_up_to_layer=2
+    )
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [
+        (lambda: two_towers(resnet()), r"visual \(ModifiedResNet\)"),
+        (lambda: two_towers(convnext()), r"visual \(ConvNeXt\)"),
+        (convit, r"blocks.0.attn \(GPSA\), blocks.1.attn \(GPSA\)"),
+    ],
+)
+def test_what_inject_passes_over_is_named(build, named, method):
+    with pytest.warns(UserWarning, match=named):
+        model = inject(build(), method(rank=2))
+    assert adapters(model)
+    chosen = {"towers": ["text"]} if hasattr(model, "visual") else {"blocks": [2]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inject(build(), method(rank=2, **chosen))  # asked for by name: nothing to say
+
+
+@BOTH
+def test_nothing_is_said_of_a_model_that_is_adapted_whole(tiny, method):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inject(tiny.build(), method(rank=2, stream=tiny.stream))
+
+
+@torch.no_grad()
+@BOTH
+def test_cocas_decoder_is_adapted(method):
+    """Its own attention is; that to the picture is left alone. It runs when captions are scored."""
+    from open_clip.coca_model import CoCa
+
+    torch.manual_seed(0)
+    text = dict(context_length=6, vocab_size=40, width=32, heads=4, layers=2)
+    vision = dict(layers=2, width=32, head_width=8, patch_size=8, image_size=16)
+    pooler = dict(attentional_pool=True, attn_pooler_heads=4, attn_pooler_queries=4)
+    model = CoCa(
+        32,
+        multimodal_cfg=text,
+        text_cfg=text | dict(embed_cls=True, output_tokens=True),
+        vision_cfg=vision | pooler | dict(output_tokens=True),
+    ).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("text_projection"):
+            parameter.normal_(std=0.1)  # else what was in memory
+
+    def run(model):
+        pictures = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        scores = model(pictures, torch.arange(1, 13).reshape(2, 6))
+        return torch.cat(
+            [scores[n].flatten() for n in ("image_features", "text_features", "logits")]
+        )
+
+    base = run(model)
+    inject(model, method(rank=2))
+    for name, adapter in adapters(model).items():
+        adapter.lora_B.normal_(std=0.1)
+        assert (run(model) - base).abs().max() > 1e-5, name
+    assert {name.split(".")[0] for name in adapters(model)} == {"visual", "text", "text_decoder"}
+    expected = run(model)
+    torch.testing.assert_close(run(merge(model)), expected, **CLOSE)
+    assert torch.equal(run(eject(model)), base)
