@@ -229,29 +229,26 @@ class AttributeHandle:
     def __init__(self, layer: nn.Module, name: str, value: Any) -> None:
         self.layer, self.name, self.value = layer, name, value
         self.before: Any = None
-        self.inside = False  # another forward, set since by the user, may go on calling this one
+        self.there = False  # stays so where the user has put a forward around this one
 
     def put_on(self) -> None:
         if isinstance(self.value, PackedForward):
             self.value.acts = True
-        if self.inside:
-            return
-        self.before = vars(self.layer).get(self.name)
-        if isinstance(self.value, PackedForward):
-            self.value.users = self.before
-        setattr(self.layer, self.name, self.value)
+        if not self.there:
+            self.before, self.there = vars(self.layer).get(self.name), True
+            setattr(self.layer, self.name, self.value)
 
     def is_on(self) -> bool:
-        return True  # a forward of the user's may be around it
+        return self.there
 
     def take_off(self) -> None:
         if isinstance(self.value, PackedForward):
             self.value.acts = False
-        self.inside = vars(self.layer).get(self.name) is not self.value
-        if self.inside:
+        if not self.there or vars(self.layer).get(self.name) is not self.value:
             return
+        self.there = False
         if self.before is None:
-            vars(self.layer).pop(self.name, None)
+            vars(self.layer).pop(self.name)
         else:
             setattr(self.layer, self.name, self.before)
 

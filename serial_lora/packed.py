@@ -158,11 +158,11 @@ class PackedForward:
         acts: False while the adapter is merged and once it has been taken out.
     """
 
-    users: Callable | None = None
     acts = True
 
     def __init__(self, layer: nn.Module, after_in_proj: Callable) -> None:
         self.layer, self.after_in_proj = layer, after_in_proj
+        self.users = vars(layer).get("forward")
 
     def __call__(self, *args, **kwargs):
         if not self.acts:

@@ -238,7 +238,8 @@ def fit(
         save_to, progress: as in :func:`serial_lora_course.labs.training.train`.
 
     Raises:
-        SerialLoRAError: there is no adapter or no picture, a label that has no class, or as
+        SerialLoRAError: there is no adapter, it is merged (the head alone would learn), there is no
+            picture, a label has no class, or as
             :func:`serial_lora_course.labs.training.train`.
     """
     config = config or ClassifyConfig()

@@ -22,6 +22,7 @@ from serial_lora import (
     load_adapter,
     merge,
     save_adapter,
+    unmerge,
 )
 from serial_lora import attention as families
 from serial_lora.attention import find_attention_sites
@@ -389,6 +390,9 @@ def test_fit_and_files_refuse_what_does_not_belong_together(own, tmp_path):
     inject(bare.model, SerialLoRAConfig(rank=2))
     with pytest.raises(SerialLoRAError, match="no training picture"):
         fit(bare, data.train, indices=[], progress=False)
+    with pytest.raises(SerialLoRAError, match="are merged"):
+        fit(merge(bare), data.train, progress=False)
+    unmerge(bare)
     narrow = PictureClassifier(timm_vit(), ["a", "b"])
     inject(narrow.model, SerialLoRAConfig(rank=2))
     with pytest.raises(SerialLoRAError, match="only 2 classes"):

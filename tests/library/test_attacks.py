@@ -579,3 +579,26 @@ def test_cocas_decoder_is_adapted(method):
     expected = run(model)
     torch.testing.assert_close(run(merge(model)), expected, **CLOSE)
     assert torch.equal(run(eject(model)), base)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float64, torch.int64])
+@pytest.mark.parametrize("mask", ["attn_mask", "key_padding_mask"])
+def test_masks_of_other_types_are_taken_or_refused_as_by_the_original(mask, dtype):
+    def outcome(layer):
+        x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+        shape = (5, 5) if mask == "attn_mask" else (2, 5)
+        try:
+            return layer(x, x, x, need_weights=False, **{mask: torch.zeros(shape, dtype=dtype)})[0]
+        except Exception as error:
+            return type(error)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.MultiheadAttention(32, 4, batch_first=True)).eval()
+    expected = outcome(model[0])
+    for method in (SerialLoRAConfig, LoRAConfig):
+        found = outcome(inject(copy.deepcopy(model), method(rank=2))[0])
+        if isinstance(expected, type):
+            assert found is expected
+        else:
+            torch.testing.assert_close(found, expected)
