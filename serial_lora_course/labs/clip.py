@@ -112,34 +112,58 @@ def classify(
     """Scores (N, classes) and labels (N,) of the test pictures, in order, under one prompt.
 
     Args:
+        prefix: as in :func:`picture_features`.
+    """
+    features, labels = picture_features(backbone, data, batch_size, prefix)
+    return prompt_scores(backbone, features, data.prompts(template)), labels
+
+
+@torch.no_grad()
+def prompt_scores(backbone: CLIPBackbone, features: Tensor, prompts: list[str]) -> Tensor:
+    """Scaled cosine similarities (N, prompts), on the CPU, of picture features (N, embed_dim)."""
+    model = backbone.model.eval()
+    class_features = encode_prompts(model, backbone.tokenizer(prompts).to(features.device))
+    return (model.logit_scale.exp() * features @ class_features.T).float().cpu()
+
+
+@torch.no_grad()
+def picture_features(
+    backbone: CLIPBackbone,
+    data: ClassificationData,
+    batch_size: int = 128,
+    prefix: FrozenPrefix | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Normalised features (N, embed_dim) and labels (N,) of the test pictures, in order.
+
+    Args:
         prefix: of the image tower, which knows the pictures by their position.
     """
     prefix = prefix or FrozenPrefix()
     model = backbone.model.eval()
     device = next(model.parameters()).device
-    class_features = encode_prompts(model, backbone.tokenizer(data.prompts(template)).to(device))
     loader = DataLoader(
         Transformed(data.test, OnPicture(backbone.test_transform)),
         batch_size=batch_size,
         num_workers=loader_workers(backbone.scale),
     )
-    scores, labels = [], []
+    features, labels = [], []
     with plain_worker_errors():
         for pictures, batch_labels in loader:
             first = sum(map(len, labels))
             with prefix.once(range(first, first + len(pictures))):
-                found = class_scores(model, pictures.to(device), class_features)
-            scores.append(found.float().cpu())
+                features.append(model.encode_image(pictures.to(device), normalize=True))
             labels.append(batch_labels)
-    return torch.cat(scores), torch.cat(labels)
+    return torch.cat(features), torch.cat(labels)
 
 
 def zero_shot(backbone: CLIPBackbone, data: ClassificationData) -> dict[str, float]:
     """Accuracy of the unadapted model with the data set's own prompt and with the generic one."""
-    return {
-        f"zero_shot_{prompt}": accuracy(*classify(backbone, data, prompt_template(data, prompt)))
+    features, labels = picture_features(backbone, data)
+    scores = {
+        prompt: prompt_scores(backbone, features, data.prompts(prompt_template(data, prompt)))
         for prompt in PROMPTS
     }
+    return {f"zero_shot_{prompt}": accuracy(found, labels) for prompt, found in scores.items()}
 
 
 def prompt_template(data: ClassificationData, prompt: str) -> str:
@@ -198,7 +222,7 @@ class CLIPLab(Lab):
 
     def stream(self, indices: Sequence[int], seed: int) -> ExampleStream:
         return ExampleStream(
-            self.data.train,
+            self.train_pictures,
             indices,
             OnPicture(self.backbone.train_transform),
             seed,

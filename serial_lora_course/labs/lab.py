@@ -45,7 +45,7 @@ from serial_lora_course.labs.processes import (
 from serial_lora_course.labs.records import Kept, Record, environment, run_key, with_unit
 from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.labs.report import Report
-from serial_lora_course.labs.training import ExampleStream, train
+from serial_lora_course.labs.training import ExampleStream, Opened, train
 from serial_lora_course.models.weights import Backbone
 
 
@@ -140,6 +140,11 @@ class Lab(ABC):
     def adapter_options(self) -> dict[str, Any]:
         """Where the adapter goes, where that is a choice."""
         return {}
+
+    @cached_property
+    def train_pictures(self) -> Opened:
+        """``data.train``, each picture opened once for all steps and runs where memory allows."""
+        return Opened(self.data.train, workers=self.workers)
 
     @property
     def workers(self) -> int:

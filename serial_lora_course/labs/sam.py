@@ -375,7 +375,7 @@ class SamLab(Lab):
         """The prepared training examples of a run, boxes jittered, in a seeded order."""
         side = self.backbone.model.image_encoder.img_size
         return ExampleStream(
-            self.data.train,
+            self.train_pictures,
             indices,
             partial(prepare, image_size=side, jitter=self.config.jitter),
             seed,

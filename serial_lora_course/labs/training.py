@@ -14,12 +14,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
+from PIL import Image
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
@@ -265,6 +267,41 @@ class ExampleStream(Dataset):
             order = torch.randperm(len(self.indices), generator=generator).tolist()
             self._rounds[round_number] = order
         return self._rounds[round_number]
+
+
+class Opened(Dataset):
+    """A map-style data set whose items are made once and kept, as far as memory allows.
+
+    Args:
+        limit: bytes of pictures and tensors that are kept at most; None for a quarter of the memory
+            that is free now. Each process of a loader keeps its share.
+    """
+
+    def __init__(self, examples: Sequence[Any], limit: int | None = None, workers: int = 0) -> None:
+        free = psutil.virtual_memory().available // process_state().num_processes
+        self.examples, self.kept = examples, {}
+        self.left = (free // 4 if limit is None else limit) // max(1, workers)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Any:
+        if index in self.kept:
+            return self.kept[index]
+        item = self.examples[index]
+        size = _picture_bytes(item)
+        if size <= self.left:
+            self.kept[index] = item
+            self.left -= size
+        return item
+
+
+def _picture_bytes(item: Any) -> int:
+    """Of what an item holds: the picture, in RGB, and arrays."""
+    if isinstance(item, Image.Image):
+        return 3 * item.width * item.height
+    parts = item if isinstance(item, tuple) else vars(item).values() if is_dataclass(item) else ()
+    return getattr(item, "nbytes", 0) + sum(map(_picture_bytes, parts))
 
 
 @dataclass(frozen=True)

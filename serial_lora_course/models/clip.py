@@ -12,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
 
@@ -146,6 +148,7 @@ def _tokenizer(name: str) -> Callable[[list[str]], Tensor]:
 
 
 Channels = tuple[float, float, float]
+ASPECTS = [3 / 4, 4 / 3]  # of training crops, torchvision's
 OPENAI: tuple[Channels, Channels] = (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
 
 
@@ -156,16 +159,31 @@ def build_train_transform(
     std: Channels = OPENAI[1],
 ) -> Callable:
     """Random crop and flip, as CLIP-LoRA trains (its ``main.py``), then (x - mean) / std."""
-    return transforms.Compose(
-        [
-            transforms.RandomResizedCrop(
-                size, scale=crop_scale, interpolation=transforms.InterpolationMode.BICUBIC
-            ),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(mean, std),
-        ]
-    )
+    return TrainTransform(size, crop_scale, mean, std)
+
+
+class TrainTransform:
+    """torchvision's RandomResizedCrop (bicubic), RandomHorizontalFlip, ToTensor and Normalize in one.
+
+    The same draws and the same pixels in half the time, most of which went from one to the next.
+    """
+
+    def __init__(
+        self, size: int, crop_scale: tuple[float, float], mean: Channels, std: Channels
+    ) -> None:
+        self.size, self.crop_scale = (size, size), crop_scale
+        self.mean, self.std = (torch.tensor(each).view(3, 1, 1) for each in (mean, std))
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        top, left, height, width = transforms.RandomResizedCrop.get_params(
+            picture, self.crop_scale, ASPECTS
+        )
+        picture = picture.crop((left, top, left + width, top + height))
+        picture = picture.resize(self.size, Image.Resampling.BICUBIC)
+        if torch.rand(1) < 0.5:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float()
+        return pixels.div_(255).sub_(self.mean).div_(self.std)
 
 
 def build_test_transform(

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import serial_lora
 from serial_lora.errors import SerialLoRAError
 from serial_lora.optim import lora_plus_groups
 from serial_lora_course.labs.clip import CLIPObjective
-from serial_lora_course.labs.training import ExampleStream, TrainingConfig, train
+from serial_lora_course.labs.training import ExampleStream, Opened, TrainingConfig, train
 from tests.labs.lab_models import (
     a_second_a_step,
     adapted_objective,
@@ -59,6 +60,21 @@ class Same(StopAt):
 
 
 # --- the stream ----------------------------------------------------------------------------------
+
+
+def test_a_picture_is_opened_once_while_there_is_room():
+    asked = []
+
+    class Pictures(list):
+        def __getitem__(self, index):
+            asked.append(index)
+            return super().__getitem__(index)
+
+    pictures = Pictures((Image.new("RGB", (2, 2), (i, 0, 0)), torch.zeros(3), i) for i in range(3))
+    opened = Opened(pictures, limit=2 * (12 + 12))
+    for index in (0, 1, 2) * 2:
+        assert opened[index] is list.__getitem__(pictures, index)
+    assert asked == [0, 1, 2, 2] and len(opened) == 3
 
 
 def test_a_stream_is_a_function_of_seed_and_position():

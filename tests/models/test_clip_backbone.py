@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torchvision import transforms
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
@@ -56,6 +57,26 @@ def test_the_tiny_model_takes_pictures_and_words(tiny):
     assert tokens.shape == (2, 16)
     features = tiny.model.encode_image(tiny.test_transform(picture)[None])
     assert torch.isfinite(features).all() and features.shape[1] == 192
+
+
+def test_the_train_transform_is_torchvisions(tiny):
+    composed = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(
+                48, scale=(0.6, 1.0), interpolation=transforms.InterpolationMode.BICUBIC
+            ),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD),
+        ]
+    )
+    for seed, size in enumerate([(48, 48), (20, 90), (61, 33)] * 3):
+        picture = Image.effect_noise(size, 90).convert("RGB")
+        picture.putpixel((0, 0), (255, 0, 0))
+        torch.manual_seed(seed)
+        expected = composed(picture)
+        torch.manual_seed(seed)
+        assert torch.equal(tiny.train_transform(picture), expected)
 
 
 def test_the_test_transform_draws_nothing_at_random(tiny):
