@@ -65,6 +65,10 @@ def injections(model: nn.Module) -> list[tuple[nn.Module, Injection]]:
         SerialLoRAError: there is none, or modules were added, removed or replaced since `inject`.
     """
     found = records(model)
+    if not found and adapters(model):
+        raise SerialLoRAError(
+            "these adapters were put in by way of a larger model; pass the one that inject was given."
+        )
     if not found:
         raise SerialLoRAError("the model has no adapters; call inject(model, config) first.")
     for root, injection in found:

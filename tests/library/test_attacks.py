@@ -200,6 +200,16 @@ def test_a_model_that_was_rebuilt_is_not_touched(rebuild, method, tmp_path):
     assert not save.exists()
 
 
+def test_a_part_of_an_adapted_model_is_not_taken_for_the_whole(tmp_path):
+    model = adapted("open_clip", SerialLoRAConfig)
+    acts = [merge, unmerge, eject, to_peft, lambda m: save_adapter(m, tmp_path / "a")]
+    for act in [*acts, lambda m: inject(m, SerialLoRAConfig(rank=2))]:
+        before = snapshot(model)
+        with pytest.raises(SerialLoRAError, match="larger model|adapters already"):
+            act(model.visual)
+        assert_unchanged(model, before)
+
+
 def test_a_weight_that_another_layer_reads_is_not_merged_into():
     model = TINY["timm"].build()
     model.blocks[1].attn.qkv.weight = model.blocks[0].attn.qkv.weight
