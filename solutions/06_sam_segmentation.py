@@ -114,14 +114,13 @@ def one_run(name: str) -> tuple:
     """
     tuned = load_sam("tiny")
     tuned.model.to(device)
-    before = lab.picture_scores(tuned, sets[name])  # one score for each test picture
-    method, settings = (
-        get_method("serial_lora"),
-        {"progress": not is_static(), "keep_adapter": True},
-    )
-    record = run_one(lab.SamLab(tuned, sets[name], config), method, 100, 1, **settings)
-    after = lab.picture_scores(tuned, sets[name])
-    dices = {"not adapted": before, "serial_lora": after}
+    task, measured = lab.SamLab(tuned, sets[name], config), []
+    before = task.scores()  # one score for each test picture
+    task.base = lab.base_measures(before)
+    settings = {"progress": not is_static(), "keep_adapter": True}
+    settings["draw"] = lambda lab, method, scores, name: measured.extend(scores)
+    record = run_one(task, get_method("serial_lora"), 100, 1, **settings)
+    dices = {"not adapted": before, "serial_lora": measured}
     return tuned, record, pd.DataFrame({k: [score.dice for score in v] for k, v in dices.items()})
 
 

@@ -186,8 +186,8 @@ def tuned(name: str) -> Tuned:
 # - The **text encoders** read the prompt. SD3 medium has three, two of them text towers of CLIPs as in
 #   lesson 04. They give a vector for each token, and one *pooled* vector for the whole sentence.
 # - The **transformer** draws. It gets a picture full of noise, the prompt, and how much noise there is,
-#   and answers in which direction to go. It is asked a few dozen times for each picture, and it is the
-#   part that gets adapters.
+#   and answers in which direction to go. It is asked ten to a few dozen times for each picture, and it is
+#   the part that gets adapters.
 # - The **autoencoder** turns pixels into a smaller grid of numbers, the *latents*, and back again. The
 #   transformer never sees a pixel.
 # - The **scheduler** has no weights. It says how large the steps are.
@@ -396,14 +396,14 @@ def walk(prompts: Prompts, noise: Tensor, sigmas: Tensor) -> list[Tensor]:
     return way
 
 
-pipeline.scheduler.set_timesteps(28)
+pipeline.scheduler.set_timesteps(config.drawing_steps)
 way = walk(
     read_prompts(backbone, words),
     starting_noise(backbone, seeds, side),
     pipeline.scheduler.sigmas,
-)  # 29 levels, from 1 to 0
+)  # one level more than steps, from 1 to 0
 by_hand = decode_latents(backbone, way[-1].cpu())  # uint8, (8, 64, 64, 3)
-stock = lab.draw(backbone, words, seeds, guidance=1.0, precision="no")
+stock = lab.draw(backbone, words, seeds, config.drawing_steps, guidance=1.0, precision="no")
 print(
     "largest difference from the stock pipeline's drawings, of 255 grey levels:",
     abs(by_hand.astype(int) - stock).max(),
@@ -420,7 +420,7 @@ from serial_lora_course.figures.drawings import plot_flow_path
 word, seed = words[2], seeds[2]
 rows = [
     noise_row(backbone, originals[word], [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], seed),
-    sampler_row(backbone, word, [0, 4, 10, 16, 22, 28], seed),
+    sampler_row(backbone, word, [0, 2, 4, 6, 8, 10], seed),
 ]
 display_figure(plot_flow_path(rows))
 
@@ -1214,8 +1214,8 @@ from serial_lora import merge, save_adapter, to_peft, unmerge
 
 adapted = tuned("serial_lora").backbone.model
 noise = starting_noise(backbone, seeds, side)
-plain = {"num_inference_steps": 28, "guidance_scale": config.guidance, "output_type": "np"}
-plain["max_sequence_length"] = 0  # no tokens of T5
+plain = {"num_inference_steps": config.drawing_steps, "guidance_scale": config.guidance}
+plain |= {"output_type": "np", "max_sequence_length": 0}  # no tokens of T5
 
 
 def stock_drawings(stock: StableDiffusion3Pipeline) -> Tensor:

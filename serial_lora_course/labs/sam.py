@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import SegmentationData, SegmentationExample
 from serial_lora_course.labs.config import LabConfig, check_share, setting
 from serial_lora_course.labs.lab import Lab
+from serial_lora_course.labs.precision import autocast
 from serial_lora_course.labs.prefix import FrozenPrefix
 from serial_lora_course.labs.processes import loader_workers, plain_worker_errors
 from serial_lora_course.labs.report import Report, activations, measure_column
@@ -249,6 +251,9 @@ MEASURES = ("dice", "one_minus_dice", "dice_ce", "iou")
 BOX_MEASURES = ("box_dice", "box_iou")
 
 
+ENCODED_AT_ONCE = {"tiny": 4, "paper": 1}  # what a CPU core works on stays in its cache
+
+
 @torch.no_grad()
 def picture_scores(
     backbone: SamBackbone,
@@ -265,7 +270,7 @@ def picture_scores(
     model = backbone.model.eval()
     loader = DataLoader(
         Transformed(data.test, partial(_beside, image_size=model.image_encoder.img_size)),
-        batch_size=batch_size or (16 if backbone.scale == "tiny" else 1),
+        batch_size=batch_size or ENCODED_AT_ONCE[backbone.scale],
         num_workers=loader_workers(backbone.scale),
         collate_fn=list,
     )
@@ -319,6 +324,13 @@ def mean_scores(scores: Sequence[PictureScore]) -> dict[str, float]:
         name: float(np.mean([getattr(score, name) for score in scores]))
         for name in MEASURES + BOX_MEASURES
     }
+
+
+def base_measures(scores: Sequence[PictureScore]) -> dict[str, float]:
+    """The means of the unadapted model's scores (``base_dice`` ...), and of filling the box."""
+    means = mean_scores(scores)
+    base = {f"base_{name}": means[name] for name in MEASURES}
+    return base | {name: means[name] for name in BOX_MEASURES}
 
 
 # ------------------------------------------------------------------------------------- the lab
@@ -384,16 +396,22 @@ class SamLab(Lab):
             collate=list,
         )
 
+    def scores(self) -> list[PictureScore]:
+        """One for each test picture, in the precision of the training."""
+        with autocast(self.backbone.model.device, self.config.precision):
+            return picture_scores(self.backbone, self.data, prefix=self.prefix)
+
+    def base_settings(self) -> dict[str, Any]:
+        return {"precision": self.config.precision}
+
     def measure(self) -> tuple[dict[str, float], list[PictureScore]]:
-        scores = picture_scores(self.backbone, self.data, prefix=self.prefix)
+        scores = self.scores()
         means = mean_scores(scores)
         return {name: means[name] for name in MEASURES}, scores
 
     def measure_base(self) -> dict[str, float]:
         """What the unadapted model reaches (``base_dice`` ...), and what filling the box does."""
-        means = mean_scores(picture_scores(self.backbone, self.data))
-        base = {f"base_{name}": means[name] for name in MEASURES}
-        return base | {name: means[name] for name in BOX_MEASURES}
+        return base_measures(self.scores())
 
 
 LAB = SamLab

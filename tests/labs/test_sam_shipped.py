@@ -1,7 +1,6 @@
 """What ships of the SAM lab: weights, card and reference records, and that they belong together."""
 
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -35,7 +34,8 @@ def test_every_combination_was_run_once(records):
 
 def test_records_are_of_the_data_and_the_settings_of_today(records):
     prints = {name: load_segmentation(name).fingerprint()[:16] for name in SETS}
-    settings = asdict(SamLab.configured("tiny", precision="bf16")) | {"model_name": "tiny-sam"}
+    config = SamLab.configured("tiny", precision="bf16")
+    settings = config.as_settings() | {"model_name": "tiny-sam"}
     for record in records:
         assert record.settings == settings | {"data": prints[record.dataset]}
 
