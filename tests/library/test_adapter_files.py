@@ -9,6 +9,8 @@ import pickle
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -218,6 +220,25 @@ def refused_and_unchanged(model, path, noun):
     assert before.keys() == model.state_dict().keys()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert trainable == [parameter.requires_grad for parameter in model.parameters()]
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_a_flipped_bit_loads_nothing_else(tmp_path, place, bit):
+    model = trained()
+    path = save_adapter(model, tmp_path / "adapter.safetensors")
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    path.write_bytes(content)
+    try:
+        loaded = load_adapter(TINY["timm"].build(), path)
+    except SerialLoRAError:
+        return
+    for one, other in zip(adapters(model).values(), adapters(loaded).values(), strict=True):
+        assert torch.equal(one.lora_A, other.lora_A) and torch.equal(one.lora_B, other.lora_B)
+        assert one.scale == other.scale
 
 
 @pytest.mark.parametrize(
