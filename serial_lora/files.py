@@ -8,7 +8,6 @@ trained on. Nothing is ever unpickled.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import tempfile
@@ -24,8 +23,8 @@ from torch import Tensor, nn
 from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
+from serial_lora.fingerprints import blocks_digest, checksum, fingerprint
 from serial_lora.injection import check_fit, inject, set_scale, unwrapped
-from serial_lora.merging import base_weight, weight_at
 from serial_lora.records import (
     Injection,
     adapter_shapes,
@@ -72,7 +71,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
         "base": fingerprint(root, injection),
         "blocks": blocks_digest(root, injection),
     }
-    metadata["checksum"] = _checksum(metadata, tensors)
+    metadata["checksum"] = checksum(metadata, tensors)
     return write_file(path, safetensors.torch.save(tensors, metadata))
 
 
@@ -160,45 +159,6 @@ def read_header(path: str | Path) -> SavedAdapter:
     return _read(_path(path))[0]
 
 
-def fingerprint(root: nn.Module, injection: Injection) -> str:
-    """SHA-256 over the adapted weights' names, shapes and some values spread over each.
-
-    Values are rounded to bfloat16 first, so that one base gives one fingerprint in float32 and in
-    bfloat16.
-    """
-    digest = hashlib.sha256()
-    for site in injection.sites:
-        for part, projection in site.projections.items():
-            weight = base_weight(root, injection, projection)
-            digest.update(f"{site.label} {part} {tuple(weight.shape)}".encode())
-            values = weight.reshape(-1)
-            some = values[:: max(1, values.numel() // 61)].to(torch.bfloat16)
-            digest.update(some.cpu().float().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def blocks_digest(root: nn.Module, injection: Injection) -> str:
-    """SHA-256 over every parameter of the adapted blocks, rounded to bfloat16, whatever its name.
-
-    Names differ between versions of a library; the attention is in order in `fingerprint`.
-    """
-    kept = {id(weight_at(root, key)): w for key, w in (injection.originals or {}).items()}
-    own = {id(p) for adapter in adapters(root).values() for p in adapter.parameters()}
-    whole = hashlib.sha256()
-    for name in dict.fromkeys(site.name for site in injection.sites):
-        digests = []
-        for parameter in root.get_submodule(name).parameters():
-            values = kept.get(id(parameter), parameter).detach()
-            if id(parameter) not in own and type(values.data) is Tensor:
-                digest = hashlib.sha256(str(tuple(values.shape)).encode())
-                digest.update(
-                    values.to(torch.bfloat16).cpu().contiguous().view(torch.int16).numpy()
-                )
-                digests.append(digest.digest())
-        whole.update(b"".join([*sorted(digests), b"block"]))
-    return whole.hexdigest()
-
-
 def only_injection(model: nn.Module) -> tuple[nn.Module, Injection]:
     found = injections(model)
     if len(found) > 1:
@@ -217,14 +177,6 @@ def _adapter_tensors(root: nn.Module, injection: Injection) -> dict[str, Tensor]
         for name in (child_name(site.name, own) for own in adapter_shapes(site, injection.config))
         for which in ("lora_A", "lora_B")
     }
-
-
-def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _path(path: str | os.PathLike[str]) -> Path:
@@ -270,8 +222,8 @@ def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
             f"version {FORMAT_VERSION}; use the library version that wrote it "
             f"({metadata.get('library_version')})."
         )
-    checksum = metadata.pop("checksum", None)
-    if checksum is not None and checksum != _checksum(metadata, tensors):
+    promised = metadata.pop("checksum", None)
+    if promised is not None and promised != checksum(metadata, tensors):
         raise SerialLoRAError(
             f"{path} is damaged, its content is not what was saved; copy it or save it again."
         )

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
+from serial_lora.handles import AttributeHandle
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import AttentionSite
 
 if TYPE_CHECKING:
-    from serial_lora.hooks import AttributeHandle, Hook
+    from serial_lora.hooks import Hook
 
 
 @dataclass

@@ -30,7 +30,7 @@ from serial_lora import (
     to_peft,
     unmerge,
 )
-from serial_lora.hooks import HookHandle
+from serial_lora.handles import HookHandle
 from tests.library.tiny_models import (
     RANK,
     TINY,
