@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import MutableMapping
 
-SPINS = "5000"
+SPINS = "2000"
 """How often a waiting thread of GNU's OpenMP (Linux) looks again before it sleeps."""
 BLOCK_TIME = "0"
 """Milliseconds that a waiting thread of LLVM's and Intel's OpenMP (macOS, Windows) spins."""
