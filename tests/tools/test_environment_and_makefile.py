@@ -56,7 +56,11 @@ def makefile() -> str:
 
 def run_make(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        ["make", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+        ["make", "--no-print-directory", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
