@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,9 +12,6 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.handles import AttributeHandle
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import AttentionSite
-
-if TYPE_CHECKING:
-    from serial_lora.hooks import Hook
 
 
 @dataclass
@@ -35,7 +32,7 @@ class Injection:
     config: AdapterConfig
     sites: list[AttentionSite]
     required_grad: dict[str, bool]
-    hooks: list[Hook] = field(default_factory=list)
+    hooks: list[Any] = field(default_factory=list)
     handles: list[AttributeHandle] = field(default_factory=list)
     originals: dict[tuple[str, str], Tensor] | None = None
     disabled: int = 0

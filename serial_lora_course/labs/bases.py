@@ -8,23 +8,34 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from serial_lora_course.labs.records import Record
 
-if TYPE_CHECKING:  # which imports this file
-    from serial_lora_course.labs.lab import Lab
-
 VALUES = 61  # of each tensor that the fingerprint looks at, spread over it
+
+
+class Measured(Protocol):
+    """What is asked of a lab here; :class:`serial_lora_course.labs.lab.Lab` says what each is."""
+
+    name: str
+    data: Any
+    backbone: Any
+    base_names: tuple[str, ...]
+
+    def base_settings(self) -> dict[str, Any]: ...
+
+    def measure_base(self) -> dict[str, float]: ...
+
 
 _measured: dict[tuple[object, ...], dict[str, float]] = {}
 
 
-def base_of(lab: Lab, records: Iterable[Record] = ()) -> dict[str, float]:
-    """What :meth:`Lab.measure_base` says; measured only if neither this process nor a record knows it.
+def base_of(lab: Measured, records: Iterable[Record] = ()) -> dict[str, float]:
+    """What :meth:`Measured.measure_base` says; measured only if neither this process nor a record knows it.
 
     Args:
         records: of earlier runs, of whatever lab and data.
@@ -38,7 +49,7 @@ def base_of(lab: Lab, records: Iterable[Record] = ()) -> dict[str, float]:
     return _measured[key]
 
 
-def _recorded(lab: Lab, with_what: dict[str, object], record: Record) -> dict[str, float]:
+def _recorded(lab: Measured, with_what: dict[str, object], record: Record) -> dict[str, float]:
     """The base in a record; empty where that is another base, or does not say whose it is."""
     same_data = (record.task, record.scale, record.dataset, record.settings.get("data")) == (
         lab.name,
