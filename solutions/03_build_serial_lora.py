@@ -39,7 +39,9 @@ from torch import nn
 
 from serial_lora import SerialLoRAConfig, adapters, inject
 from serial_lora.layers import SerialLoRA
-from serial_lora_course.checks import check, lesson_card
+from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.figures.style import display_drawing, display_figure, house_style
+from serial_lora_course.labs import probes
 
 lesson_card("03")
 
@@ -81,15 +83,12 @@ class SmallBlock(nn.Module):
 
 # %% [markdown]
 # Nobody trained these models: their weights are random and frozen, and for questions about how an
-# adapter is built they serve as well as any. One adapter is made here too, the package's own, with
-# numbers in its matrix `B` as if it had been trained. The first section says what that means.
+# adapter is built they serve as well as any.
 
 # %%
 torch.manual_seed(0)
 width, rank = 64, 4
-adapter = SerialLoRA(width, rank)
 x = torch.randn(2, 10, width)  # (B, N, d): 2 pictures, 10 tokens each
-nn.init.normal_(adapter.lora_B, std=0.1)  # as if trained
 block = SmallBlock(width, heads=4).requires_grad_(False)
 print(block(x).shape)
 
@@ -185,17 +184,19 @@ check("3.1", SerialAdapter)
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 
 # %% [markdown]
-# The cells of this notebook use the package's `SerialLoRA`, which is the same module with a dropout
-# and with care for half precision. A fresh one must change nothing, and one with a `B` that is not
-# zero, such as the `adapter` of the opening, must change something. Expect exactly 0, and then
-# something clearly above it.
+# From here on the notebook runs on *your* class. `yours` gives it where its check passed; where the
+# exercise is still open it gives the package's `SerialLoRA`, the same module with a dropout and with
+# care for half precision, and says so. A fresh adapter must change nothing, and one with a `B` that is
+# not zero must change something. Expect exactly 0, and then something clearly above it.
 
 # %%
-fresh = SerialLoRA(width, rank)
+Adapter = yours("3.1", SerialLoRA)
+torch.manual_seed(0)
+fresh, trained = Adapter(width, rank), Adapter(width, rank)
+nn.init.normal_(trained.lora_B, std=0.1)  # as if trained
 with torch.no_grad():
     print("fresh:   largest change", (fresh(x) - x).abs().max().item())
-    print("trained: largest change", round((adapter(x) - x).abs().max().item(), 3))
-print(adapter)
+    print("trained: largest change", round((trained(x) - x).abs().max().item(), 3))
 
 # %% [markdown]
 # **What this shows.** Zero, not "nearly zero": x plus a product with a zero matrix. Whatever the
@@ -257,6 +258,18 @@ check("3.2", adapted_forward)
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 
 # %% [markdown]
+# Here is the block with the pair in its place (its `x +` is inside the pair), and five other places
+# where the shapes fit just as well.
+
+# %%
+display_drawing("places_in_block")
+
+# %% [markdown]
+# **What this shows.** Two properties single out one place. The tokens have passed the norm, so the change
+# is linear in what q, k and v read, and can be multiplied into their weights; and the stream above is
+# untouched, so nothing but attention hears of it. Places 1 to 3 come back below as bugs to find.
+
+# %% [markdown]
 # ## Is it W (I + B A)?
 #
 # The formula promises more than "it runs": an adapted block equals a plain block whose q, k and v
@@ -314,16 +327,21 @@ check("3.3", merged_weight)
 # Solution: [the solved lesson](../solutions/03_build_serial_lora.ipynb)
 
 # %% [markdown]
-# The cell compares both ways on the small block: adapt the tokens, or merge the weights. They are
-# different sums of the same numbers, so expect a difference of rounding size.
+# The cell compares both ways on the small block, with your three answers: adapt the tokens, or merge
+# the weights. They are different sums of the same numbers, so expect a difference of rounding size.
 
 # %%
-merged = copy.deepcopy(block)
+Adapter = yours("3.1", SerialLoRA)
+run_block = yours("3.2", probes.run_adapted)
+merge_weight = yours("3.3", probes.merge_pair)
+
+torch.manual_seed(0)
+adapter, merged = Adapter(width, rank), copy.deepcopy(block)
+nn.init.normal_(adapter.lora_B, std=0.1)  # as if trained
 with torch.no_grad():
-    dense = torch.eye(width) + adapter.scale * adapter.lora_B @ adapter.lora_A  # (d, d)
-    for projection in (merged.q, merged.k, merged.v):
-        projection.weight.copy_(projection.weight @ dense)
-    adapted = x + block.attention(adapter(block.norm(x)))
+    for layer in (merged.q, merged.k, merged.v):
+        layer.weight.copy_(merge_weight(layer.weight, adapter.lora_A, adapter.lora_B, scale=1.0))
+    adapted = run_block(block, adapter, x)
     print("adapted and merged differ by", f"{(adapted - merged(x)).abs().max().item():.1e}")
     print("adapted and base differ by  ", f"{(adapted - block(x)).abs().max().item():.1e}")
 
@@ -336,19 +354,22 @@ with torch.no_grad():
 #
 # The three variants below were written after real code that calls itself Serial LoRA. Put a
 # classifier on top, and each of them trains: no error, a falling loss. None is Serial LoRA. First the
-# right one, as a module:
-
+# right one, as a module, made of your adapter and your forward pass:
 
 # %%
+Adapter = yours("3.1", SerialLoRA)
+run_block = yours("3.2", probes.run_adapted)
+
+
 class RightBlock(nn.Module):
     """A block with one Serial LoRA pair in the right place."""
 
     def __init__(self, block: SmallBlock, rank: int):
         super().__init__()
-        self.block, self.pair = block, SerialLoRA(block.q.in_features, rank)
+        self.block, self.pair = block, Adapter(block.q.in_features, rank)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.block.attention(self.pair(self.block.norm(x)))
+        return run_block(self.block, self.pair, x)
 
 
 # %% [markdown]
@@ -385,7 +406,7 @@ class VariantThree(nn.Module):
     def __init__(self, block: SmallBlock, rank: int):
         super().__init__()
         self.block = block
-        self.pairs = nn.ModuleList(SerialLoRA(block.q.in_features, rank) for _ in range(3))
+        self.pairs = nn.ModuleList(Adapter(block.q.in_features, rank) for _ in range(3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         tokens = self.block.norm(x)
@@ -533,17 +554,19 @@ check("3.6", pairs_in)
 # %% [markdown]
 # ### The verdict
 #
-# The package keeps these probes too, for whoever skipped the exercises. Each row is one block, each
-# column one question. Before you run it: in which column does each variant fail?
+# Now put your probes to all four blocks. Each row is one block, each column one question. Before you
+# run it: in which column does each variant fail?
 
 # %%
-from serial_lora_course.labs.probes import probe_table
-
-blocks = {
-    kind.__name__: kind(copy.deepcopy(block), rank)
-    for kind in (RightBlock, VariantOne, VariantTwo, VariantThree)
-}
-probe_table(blocks, x)
+kinds = (RightBlock, VariantOne, VariantTwo, VariantThree)
+blocks = {kind.__name__: kind(copy.deepcopy(block), rank) for kind in kinds}
+probes.probe_table(
+    blocks,
+    x,
+    yours("3.4", probes.reaches_output),
+    yours("3.5", probes.leaves_stream_alone),
+    yours("3.6", probes.number_of_pairs),
+)
 
 # %% [markdown]
 # **What this shows.** Each variant fails one probe and passes the others, so no single probe would
@@ -563,14 +586,15 @@ probe_table(blocks, x)
 # open_clip, and should stay as they are: no subclass, no copied forward pass. PyTorch has a door for
 # this, the *forward hook*: a function that may replace what a module returns. The right place, after
 # the norm and before q, k and v, is the output of the block's first norm, which open_clip calls `ln_1`.
-# The three projections all read it.
+# The three projections all read it. Your class goes in:
 
 # %%
+Adapter = yours("3.1", SerialLoRA)
 torch.manual_seed(0)
 by_hand = copy.deepcopy(clip)
 hand_adapters = nn.ModuleList()
 for resblock in by_hand.visual.transformer.resblocks:
-    pair = SerialLoRA(width=128, rank=4)
+    pair = Adapter(128, 4)  # width, rank
     nn.init.normal_(pair.lora_B, std=0.1)  # as if trained
     resblock.ln_1.register_forward_hook(lambda norm, inputs, output, pair=pair: pair(output))
     hand_adapters.append(pair)
@@ -699,22 +723,24 @@ print("the same names as the base:", names, "| the same bits as the base:", valu
 # So expect two curves that go on falling and two that stop early.
 
 # %%
+Adapter = yours("3.1", SerialLoRA)
+run_block = yours("3.2", probes.run_adapted)
+
 torch.manual_seed(0)
-teacher_pair = SerialLoRA(width, 4).requires_grad_(False)
+teacher_pair = Adapter(width, 4).requires_grad_(False)
 nn.init.normal_(teacher_pair.lora_B, std=0.5)
 tokens = torch.randn(32, 10, width)  # (B, N, d)
-wanted = tokens + block.attention(teacher_pair(block.norm(tokens)))  # (B, N, d)
+wanted = run_block(block, teacher_pair, tokens)  # (B, N, d)
 
 
 def imitate(rank: int, steps: int = 200) -> list[float]:
     """Train a fresh pair of this rank to reproduce the teacher; the loss at each step."""
     torch.manual_seed(rank)
-    pair = SerialLoRA(width, rank)
+    pair = Adapter(width, rank)
     optimizer = torch.optim.Adam(pair.parameters(), lr=0.02)
     losses = []
     for _ in range(steps):
-        output = tokens + block.attention(pair(block.norm(tokens)))
-        loss = F.mse_loss(output, wanted)
+        loss = F.mse_loss(run_block(block, pair, tokens), wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -726,8 +752,6 @@ curves = {rank: imitate(rank) for rank in (1, 2, 4, 8)}
 
 # %%
 from matplotlib.figure import Figure
-
-from serial_lora_course.figures.style import display_figure, house_style
 
 with house_style():
     figure = Figure(figsize=(7, 3.6), layout="constrained")

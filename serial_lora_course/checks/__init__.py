@@ -7,8 +7,8 @@ A lesson needs one line::
 How lessons are written and built is told in :mod:`tools.notebooks`.
 """
 
-from serial_lora_course.checks.checking import check
+from serial_lora_course.checks.checking import check, yours
 from serial_lora_course.checks.failing import CheckFailed
 from serial_lora_course.checks.lessons import lesson_card, lesson_list
 
-__all__ = ["CheckFailed", "check", "lesson_card", "lesson_list"]
+__all__ = ["CheckFailed", "check", "lesson_card", "lesson_list", "yours"]

@@ -1,17 +1,28 @@
-"""Three questions to any block that claims to be Serial LoRA (lesson 03).
+"""What lesson 03 asks for, for whoever skips an exercise: a block with a pair, and three probes.
 
-A block here is a module that keeps the plain block as ``.block``, whose last layer is
-``.block.out``, and that names its matrices ``lora_A`` and ``lora_B``.
+A probe is a question to any block that claims to be Serial LoRA: a module that keeps the plain block
+as ``.block``, whose last layer is ``.block.out``, and that names its matrices ``lora_A`` and
+``lora_B``.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
+
+
+def run_adapted(block: nn.Module, adapter: nn.Module, x: Tensor) -> Tensor:
+    """A block with ``norm`` and ``attention`` and a pair in between: (B, N, d) -> (B, N, d)."""
+    return x + block.attention(adapter(block.norm(x)))
+
+
+def merge_pair(weight: Tensor, lora_A: Tensor, lora_B: Tensor, scale: float) -> Tensor:
+    """W (I + scale B A), of W (out, d), A (r, d) and B (d, r), without a (d, d) matrix."""
+    return weight + scale * (weight @ lora_B) @ lora_A
 
 
 def trained_copy(adapted: nn.Module, seed: int = 0) -> nn.Module:
@@ -45,12 +56,18 @@ def number_of_pairs(adapted: nn.Module) -> int:
     return len({id(p) for name, p in adapted.named_parameters() if name.endswith("lora_A")})
 
 
-def probe_table(blocks: Mapping[str, nn.Module], x: Tensor) -> pd.DataFrame:
-    """One row a block, one column a question, and the verdict."""
+def probe_table(
+    blocks: Mapping[str, nn.Module],
+    x: Tensor,
+    has_effect: Callable[[nn.Module, Tensor], bool] = reaches_output,
+    keeps_residual: Callable[[nn.Module, Tensor], bool] = leaves_stream_alone,
+    pairs_in: Callable[[nn.Module], int] = number_of_pairs,
+) -> pd.DataFrame:
+    """One row a block, one column a probe, and the verdict."""
     rows = {}
     for name, adapted in blocks.items():
-        effect, stream = reaches_output(adapted, x), leaves_stream_alone(adapted, x)
-        pairs = number_of_pairs(adapted)
+        effect, stream = has_effect(adapted, x), keeps_residual(adapted, x)
+        pairs = pairs_in(adapted)
         right = effect and stream and pairs == 1
         rows[name] = {
             "has an effect": "yes" if effect else "NO",

@@ -1,11 +1,12 @@
 """The engine of the checks: what a learner reads, and what every exercise asks for."""
 
+import nbformat
 import pytest
 import torch
 from torch import nn
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.checks import CheckFailed, check, checking
+from serial_lora_course.checks import CheckFailed, check, checking, yours
 from serial_lora_course.checks.cases import Case, Part, run_cases
 from serial_lora_course.checks.checking import exercise, run_check
 from serial_lora_course.checks.failing import describe
@@ -14,6 +15,7 @@ from serial_lora_course.checks.failing import describe
 @pytest.fixture(autouse=True)
 def scratch_registry(monkeypatch):
     monkeypatch.setattr(checking, "_REGISTRY", dict(checking._REGISTRY))
+    monkeypatch.setattr(checking, "_RIGHT", {})
 
     @exercise("99.1", "triple at two numbers")
     def triple():
@@ -220,3 +222,40 @@ def test_unknown_exercise_names_the_known_ones():
         check("99.7", print)
     with pytest.raises(SerialLoRAError, match="no exercise 'seven'"):
         check("seven", print)
+
+
+# --------------------------------------------------------------------- the learner's own is used
+
+
+def tripled(number):
+    return 3 * number
+
+
+def test_what_passed_is_used_until_it_no_longer_does(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert yours("99.1", tripled) is tripled
+    assert "package's tripled" in capsys.readouterr().out
+    right = lambda number: number + number + number  # noqa: E731
+    check("99.1", right)
+    assert yours("99.1", tripled) is right
+    with pytest.raises(CheckFailed):
+        check("99.1", lambda number: number)
+    assert yours("99.1", tripled) is tripled
+
+
+@pytest.mark.parametrize(
+    ("body", "used"),
+    [
+        ("return 3 * x", True),
+        ("return 2 * x", False),
+        ("raise NotImplementedError()", False),
+        ("return undefined * x", False),
+        ("not python at all", False),
+    ],
+)
+def test_an_answer_of_another_lesson_is_read_from_its_notebook(monkeypatch, tmp_path, body, used):
+    monkeypatch.chdir(tmp_path)
+    code = f'def mine(x):\n    {body}\n\n\ncheck("99.1", mine)'
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbformat.write(notebook, "99_a_copy.ipynb")
+    assert (yours("99.1", tripled) is not tripled) == used
