@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, adapters, inject, merge
 from serial_lora.attention import find_attention_sites
 from serial_lora.lowrank import misses_by_method, tail_misses, undo_merged_weight
-from serial_lora_course.checks import check, lesson_card
+from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.figures.lowrank import plot_layers, plot_misses, plot_token_moves
@@ -272,7 +272,8 @@ curves = {name: tail_misses(matrix) for name, matrix in matrices.items()}
 display_figure(plot_misses({f"Matrices of {d} x {d}": curves}, ranks=(1, 2, 4, 8, 16, 32, 64)))
 
 # %%
-needed = {name: int((curve > 0.3).sum()) for name, curve in curves.items()}
+rank_needed = yours("1.1", lambda matrix, allowed: int((tail_misses(matrix) > allowed).sum()))
+needed = {name: rank_needed(matrix, 0.3) for name, matrix in matrices.items()}
 display(
     Markdown(
         f"**What this shows.** To miss no more than 30%, W_q needs rank {needed['W_q']} of {d}, random "

@@ -43,12 +43,12 @@ from serial_lora import (
     inject,
 )
 from serial_lora.attention import find_attention_sites
-from serial_lora_course.checks import check, lesson_card
+from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.claims.audit import audit_frame, readings_frame
 from serial_lora_course.figures.counts import plot_counts
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
-from serial_lora_course.models.architectures import ARCHITECTURES, ratio_frame
+from serial_lora_course.models.architectures import ARCHITECTURES, closed_form, ratio_frame
 from serial_lora_course.panels.counts import count_panel
 
 lesson_card("02")
@@ -214,8 +214,8 @@ for site in (sites[0], sites[-1]):
     print(f"  {site.name}: tower {site.tower}, block {site.block}, width {site.width}")
 
 # %% [markdown]
-# **What this shows.** The model describes itself: nobody told the function the widths. That makes
-# the next count independent of the table above.
+# **What this shows.** The model describes itself: nobody told the function the widths. `inject` goes by
+# this list, so what it puts in does not depend on the table above.
 
 # %% [markdown]
 # ### Exercise 2.3 · Count what can be trained
@@ -259,27 +259,36 @@ check("2.3", count_trainable)
 #
 # Now all three ways, for three models and two methods:
 #
-# 1. **closed form**: depth · 2 d r for Serial LoRA, depth · 8 d r for LoRA;
-# 2. **enumeration**: walk the real model, add up what a pair holds at each block;
-# 3. **numel()**: inject the adapters into the real model, count what can be trained.
+# 1. **closed form**: depth · 2 d r for Serial LoRA (your formula), four times that for LoRA;
+# 2. **enumeration**: go through the names of the real model's weights, and add up what a pair holds
+#    wherever a matrix makes q;
+# 3. **numel()**: inject the adapters into the real model, and count what can be trained.
 #
+# No two of them share a line: the first knows a table, the second names, the third the structure that
+# `inject` finds. First, whose functions count:
+
+# %%
+total_of = yours("2.2", closed_form)
+trainable_in = yours("2.3", lambda model: count_parameters(model).trainable)
+CONFIGS = {"LoRA": LoRAConfig, "Serial LoRA": SerialLoRAConfig}
+PAIRS = {"LoRA": 4, "Serial LoRA": 1}
+MAKES_Q = ("in_proj_weight", "qkv.weight", "to_q.weight")  # in open_clip, SAM and SD3
+
+# %% [markdown]
 # Expect three equal numbers in every line, and a ratio of exactly 4. This cell is a *proof cell*:
 # its output is stored, and every test run compares it, number by number.
 
 # %% tags=["nbval-check-output"]
-PAIRS = {"LoRA": 4, "Serial LoRA": 1}
-CONFIGS = {"LoRA": LoRAConfig, "Serial LoRA": SerialLoRAConfig}
 
 for key in ("clip", "sam", "sd3"):
     item = ARCHITECTURES[key]
     print(f"{item.title}, rank {item.rank}")
     for method, pairs in PAIRS.items():
-        closed = sum(pairs * 2 * t.width * item.rank * t.depth for t in item.towers)
+        closed = pairs * total_of([(t.width, t.depth) for t in item.towers], item.rank)
         model = item.on_meta()
-        sites = find_attention_sites(model)
-        enumerated = sum(pairs * 2 * site.width * item.rank for site in sites)
-        inject(model, CONFIGS[method](rank=item.rank))
-        injected = count_parameters(model).trainable
+        widths = [p.shape[1] for name, p in model.named_parameters() if name.endswith(MAKES_Q)]
+        enumerated = sum(pairs * 2 * width * item.rank for width in widths)
+        injected = trainable_in(inject(model, CONFIGS[method](rank=item.rank)))
         assert closed == enumerated == injected
         print(f"  {method:12} {closed:>11,} = {enumerated:>11,} = {injected:>11,}")
     print("  ratio", Fraction(item.lora(), item.serial_lora()))

@@ -130,7 +130,7 @@ def yours(number: str, otherwise: Any) -> Any:
                 break
     chosen = _RIGHT.get(number, otherwise)
     if chosen is otherwise:
-        print(f"Used here: the package's {chosen.__name__}, as exercise {number} is still open.")
+        print(f"Used here: the package's own version, as exercise {number} is still open.")
     else:
         print(f"Used here: your {chosen.__name__} of exercise {number}.")
     return chosen

@@ -5,7 +5,7 @@ The first three are the paper's Table I.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -43,6 +43,11 @@ class Tower:
         return lora_count(self.width, self.depth, rank)
 
 
+def closed_form(towers: Iterable[tuple[int, int]], rank: int) -> int:
+    """Serial LoRA's parameters, by the closed form, over towers of (width, depth)."""
+    return sum(serial_lora_count(width, depth, rank) for width, depth in towers)
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A real model, described by its towers and by how to build it on the meta device.
@@ -65,8 +70,8 @@ class Architecture:
 
     def serial_lora(self, rank: int | None = None) -> int:
         """Serial LoRA's parameters, by the closed form, summed over the towers."""
-        rank = self.rank if rank is None else rank
-        return sum(tower.serial_lora(rank) for tower in self.towers)
+        sizes = ((tower.width, tower.depth) for tower in self.towers)
+        return closed_form(sizes, self.rank if rank is None else rank)
 
     def lora(self, rank: int | None = None) -> int:
         """LoRA's parameters, by the closed form, summed over the towers."""
