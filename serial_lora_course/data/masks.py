@@ -72,6 +72,10 @@ class MaskedPictures:
     def __len__(self) -> int:
         return len(self.files)
 
+    def paths(self, index: int) -> list[Path]:
+        file = self.files[index]
+        return [self.folder / name for name in (file.picture_id, *file.masks)]
+
     def __getitem__(self, index: int) -> SegmentationExample:
         file = self.files[index]
         numbers, labels = read_labels(self.folder, file)

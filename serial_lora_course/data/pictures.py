@@ -39,8 +39,11 @@ class PictureFiles:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def paths(self, index: int) -> list[Path]:
+        return [self.folder / self.picture_ids[index]]
+
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        path = self.folder / self.picture_ids[index]
+        (path,) = self.paths(index)
         return read_picture(path, upright=self.upright), self.labels[index]
 
 

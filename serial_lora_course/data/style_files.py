@@ -270,7 +270,10 @@ class CaptionedFiles:
     def __len__(self) -> int:
         return len(self.files)
 
+    def paths(self, index: int) -> list[Path]:
+        return [self.folder / self.picture_ids[index]]
+
     def __getitem__(self, index: int) -> StyleExample:
         file = self.files[index]
-        picture = read_picture(self.folder / file.picture_id, upright=True)
+        picture = read_picture(*self.paths(index), upright=True)
         return StyleExample(picture, file.text, file.picture_id)

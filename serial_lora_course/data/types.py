@@ -24,7 +24,10 @@ GENERIC_TEMPLATE = "a photo of a {}."
 
 
 class NamedPictures(Protocol):
-    """A map-style data set; ``picture_ids[i]``, unique and unchanging, belongs to item ``i``."""
+    """A map-style data set; ``picture_ids[i]``, unique and unchanging, belongs to item ``i``.
+
+    Where the pictures are files, ``paths(i)`` are those that item ``i`` is read from.
+    """
 
     picture_ids: list[str]
 
@@ -88,16 +91,17 @@ class DividedData:
         return digest.hexdigest()
 
     def picture_fingerprint(self) -> str:
-        """SHA-256 over the pixels of every picture in train and test, and what belongs to them.
+        """SHA-256 over every picture in train and test, and what belongs to it.
 
-        It opens every picture. Two copies of a data set that differ in one pixel, mask or caption
-        under the same names have the same :meth:`fingerprint` and not the same of these.
+        Files are read byte by byte, other pictures made. Two copies of a data set that differ in
+        one pixel, mask or caption under the same names have the same :meth:`fingerprint` and not
+        the same of these.
         """
         digest = hashlib.sha256(self.fingerprint().encode())
         for part_name, part in self.parts().items():
             for picture_id, index in sorted(zip(part.picture_ids, range(len(part)), strict=True)):
                 digest.update(f"{part_name}\t{picture_id}\n".encode())
-                digest.update(_content(part[index]))
+                digest.update(_content(part, index))
         return digest.hexdigest()
 
 
@@ -155,8 +159,8 @@ class ClassificationData(DividedData):
         return [template.format(name) for name in self.class_names]
 
     def fingerprint(self) -> str:
-        """SHA-256 over class names, picture names and labels of train and test (not pixels)."""
-        digest = hashlib.sha256()
+        """SHA-256 over templates, class names, picture names and labels (not pixels)."""
+        digest = hashlib.sha256(f"{self.template}\n{self.generic_template}\n".encode())
         for name in self.class_names:
             digest.update(f"class\t{name}\n".encode())
         for part_name, part in self.parts().items():
@@ -288,10 +292,16 @@ def _first_repeated(names: list[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
-def _content(item: tuple[Image.Image, int] | SegmentationExample | StyleExample) -> bytes:
-    """The size and pixels of an item's picture; of an example also its masks or its caption."""
-    picture = item[0] if isinstance(item, tuple) else item.picture
-    content = repr(picture.size).encode() + picture.tobytes()
+def _content(pictures: NamedPictures, index: int) -> bytes:
+    """An item's files as they lie; else its size, its pixels, and masks or caption of an example."""
+    if hasattr(pictures, "paths"):
+        try:
+            return b"".join(path.read_bytes() for path in pictures.paths(index))
+        except OSError:
+            pass  # opening the picture says in a sentence what is wrong
+    item = pictures[index]
+    picture = np.asarray(item[0] if isinstance(item, tuple) else item.picture)
+    content = repr(picture.shape).encode() + picture.tobytes()
     if isinstance(item, SegmentationExample):
         content += repr(item.names).encode() + np.packbits(item.masks).tobytes()
     elif isinstance(item, StyleExample):

@@ -13,6 +13,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,9 +25,9 @@ from torch import nn
 from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig
 from serial_lora.counting import count_parameters
-from serial_lora.injection import check_fit, eject, inject
+from serial_lora.injection import adapters, check_fit, eject, inject
 from serial_lora_course.data.types import DividedData
-from serial_lora_course.labs.bases import base_of, weights_fingerprint
+from serial_lora_course.labs.bases import base_of
 from serial_lora_course.labs.config import (
     LabConfig,
     changed_config,
@@ -35,7 +36,8 @@ from serial_lora_course.labs.config import (
     swept_configs,
 )
 from serial_lora_course.labs.memory import activation_bytes
-from serial_lora_course.labs.methods import Method, get_method, with_ratios
+from serial_lora_course.labs.methods import METHODS, Method, get_method, with_ratios
+from serial_lora_course.labs.precision import settle_precision
 from serial_lora_course.labs.processes import (
     check_shares,
     is_first_process,
@@ -46,7 +48,7 @@ from serial_lora_course.labs.records import Kept, Record, environment, run_key, 
 from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.labs.report import Report
 from serial_lora_course.labs.training import ExampleStream, Opened, train
-from serial_lora_course.models.weights import Backbone
+from serial_lora_course.models.weights import Backbone, weights_fingerprint
 
 
 class Lab(ABC):
@@ -146,6 +148,19 @@ class Lab(ABC):
         """``data.train``, each picture opened once for all steps and runs where memory allows."""
         return Opened(self.data.train, workers=self.workers)
 
+    @cached_property
+    def precision(self) -> str:
+        """What its runs compute in, ``bf16`` or ``no`` (float32): ``auto`` is settled once."""
+        if self.config.precision != "auto" or adapters(self.backbone.model):
+            return settle_precision(self.config.precision)
+        training = self.config.training(steps=1)
+
+        def first_examples() -> Any:
+            return self.stream(self.indices(self.data, self.amount, 1), 1).first_examples(training)
+
+        with adapted(self.backbone.model, self.adapter(METHODS["serial_lora"]), seed=1):
+            return settle_precision("auto", self.objective(), first_examples)
+
     @property
     def workers(self) -> int:
         """Processes that prepare examples."""
@@ -182,10 +197,23 @@ class Lab(ABC):
         some = {"scale": config.scale_factor, "dropout": config.dropout, "blocks": config.blocks}
         return method.config(config.rank, **some, **self.adapter_options())
 
+    def networks(self) -> list[nn.Module]:
+        """Every network whose weights a record depends on."""
+        return [self.backbone.model]
+
+    @cached_property
+    def contents(self) -> dict[str, Any]:
+        """The model's name, and fingerprints of the pictures and the weights, taken once."""
+        return {
+            "model_name": self.backbone.name,
+            "data": self.data.picture_fingerprint()[:16],
+            "weights": weights_fingerprint(self.networks()),
+        }
+
     def settings(self, method: Method) -> dict[str, Any]:
         """What a record's key covers beside data set, method, amount, seed and rank."""
-        own = {"model_name": self.backbone.name, "data": self.data.fingerprint()[:16]}
-        return self.config.as_settings() | own | method.settings
+        used = self.contents | {"precision": self.precision}
+        return self.config.as_settings() | used | method.settings
 
     def key(self, method: Method, amount: int, seed: int) -> str:
         """The key that the record of a run will have."""
@@ -221,11 +249,11 @@ def run_one(
         SerialLoRAError: a setting that does not fit this model or these data.
     """
     model, data = lab.backbone.model, lab.data
-    base = lab.base
-    where = environment() | {"weights": weights_fingerprint(model)}
+    settings, base, where = lab.settings(method), lab.base, environment()
     indices = lab.indices(data, amount, seed)
     stream = lab.stream(indices, seed)
-    training = lab.config.training(stream.steps, method.ratio, seed, method.plus)
+    config = replace(lab.config, precision=lab.precision)
+    training = config.training(stream.steps, method.ratio, seed, method.plus)
     adapter = lab.adapter(method)
     with adapted(model, adapter, seed, keep_adapter):
         objective = lab.objective()
@@ -257,8 +285,8 @@ def run_one(
             **lab.sizes(amount, seed),
         },
         seconds=round(history.seconds, 2),
-        settings=lab.settings(method),
-        environment=where | {"precision": history.precision},
+        settings=settings,
+        environment=where,
         command=command,
     )
 

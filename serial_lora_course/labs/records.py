@@ -38,7 +38,8 @@ class Record:
         measures: what the lab reports (accuracies as fractions, Dice ...).
         sizes: what can be counted (``parameters``, ``bytes``, ``steps`` ...).
         seconds: of training.
-        settings: every other choice.
+        settings: every other choice, the precision that was used, and fingerprints of the pictures
+            (``data``) and of the ``weights``.
         environment: where it ran.
         command: the command line that made it; empty where Python did.
     """
@@ -82,15 +83,8 @@ class Record:
 
 
 def run_key(*run: object) -> str:
-    """The key of task, scale, data set, method, amount, seed, rank and settings.
-
-    A precision of "auto" counts as bf16, which was the labs' usual one before there was a choice:
-    records of that time are found.
-    """
-    *others, settings = run
-    if settings.get("precision") == "auto":
-        settings = settings | {"precision": "bf16"}
-    text = json.dumps([*others, settings], sort_keys=True, default=str)
+    """The key of task, scale, data set, method, amount, seed, rank and settings."""
+    text = json.dumps(run, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -398,11 +398,11 @@ class SamLab(Lab):
 
     def scores(self) -> list[PictureScore]:
         """One for each test picture, in the precision of the training."""
-        with autocast(self.backbone.model.device, self.config.precision):
+        with autocast(self.backbone.model.device, self.precision):
             return picture_scores(self.backbone, self.data, prefix=self.prefix)
 
     def base_settings(self) -> dict[str, Any]:
-        return {"precision": self.config.precision}
+        return {"precision": self.precision}
 
     def measure(self) -> tuple[dict[str, float], list[PictureScore]]:
         scores = self.scores()

@@ -224,6 +224,16 @@ class Sd3Lab(Lab):
     def load_tools(scale: str) -> dict[str, Any]:
         return {"judge": load_judge(scale)}
 
+    def networks(self) -> list[nn.Module]:
+        parts = self.backbone.pipeline.components.values()
+        return [*(p for p in parts if isinstance(p, nn.Module)), *self.judge.networks()]
+
+    @cached_property
+    def contents(self) -> dict[str, Any]:
+        backbone = self.backbone
+        shift = backbone.pipeline.scheduler.config.shift
+        return super().contents | {"shift": shift, "text_tokens": backbone.text_tokens}
+
     def adapter_options(self) -> dict[str, Any]:
         return {"stream": self.config.stream}
 
@@ -260,7 +270,7 @@ class Sd3Lab(Lab):
             self.config.guidance,
             self.config.resolution,
             self.trial.empty,
-            self.config.precision,
+            self.precision,
         )
 
     def measure(self) -> tuple[dict[str, float], np.ndarray]:
@@ -286,8 +296,9 @@ class Sd3Lab(Lab):
         }
 
     def base_settings(self) -> dict[str, Any]:
-        names = ("resolution", "drawing_steps", "guidance", "precision")
-        return {name: getattr(self.config, name) for name in names} | self.sizes(1, 1)
+        names = ("resolution", "drawing_steps", "guidance")
+        drawn = {name: getattr(self.config, name) for name in names}
+        return drawn | {"precision": self.precision} | self.sizes(1, 1)
 
     def sizes(self, amount: int, seed: int) -> dict[str, int]:
         return {"drawings": len(self.trial.captions)}

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.functional import center_crop, pil_to_tensor
 
 from serial_lora.errors import SerialLoRAError
@@ -67,6 +67,10 @@ class Judge(ABC):
     @abstractmethod
     def style_probabilities(self, pictures: Pictures) -> Tensor:
         """How likely each of ``styles`` is, (N, styles)."""
+
+    def networks(self) -> list[nn.Module]:
+        """All that it judges by, but for the tiny style classifier."""
+        return [self.clip.model]
 
     @torch.no_grad()
     def clip_features(self, pictures: Pictures) -> Tensor:
@@ -199,6 +203,9 @@ class PaperJudge(Judge):
         self.inception = load_inception(inception_weights).to(device)
         self.clip = load_clip("paper", PAPER_CLIP, clip_weights or "default")
         self.clip.model.to(device)
+
+    def networks(self) -> list[nn.Module]:
+        return [self.clip.model, self.inception]
 
     @torch.no_grad()
     def picture_features(self, pictures: Pictures) -> Tensor:

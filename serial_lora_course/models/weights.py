@@ -6,7 +6,7 @@ A file is checked whole before a single tensor of the model is touched.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora.fingerprints import checksum
 from serial_lora_course.data.folders import data_root
 
 SCALES = ("tiny", "paper")
@@ -41,6 +42,12 @@ def require_scale(scale: str) -> None:
     """Refuse what is neither ``tiny`` nor ``paper``."""
     if scale not in SCALES:
         raise SerialLoRAError(f"There is no scale {scale!r}; choose tiny or paper.")
+
+
+def weights_fingerprint(models: Iterable[nn.Module]) -> str:
+    """16 hexadecimal digits over every tensor of some models: name, type, shape and all values."""
+    named = enumerate(model.state_dict().items() for model in models)
+    return checksum({}, {f"{i} {name}": t for i, each in named for name, t in each})[:16]
 
 
 def tiny_file(name: str) -> Path:

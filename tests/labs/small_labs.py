@@ -67,6 +67,9 @@ def style_data(name: str = "colours") -> StyleData:
 class ColourJudge:
     """Judges by the mean colour: the darker, the more in style."""
 
+    def networks(self):
+        return []
+
     def picture_features(self, pictures):
         return torch.stack([torch.tensor(np.asarray(p)).float().mean((0, 1)) for p in pictures])
 

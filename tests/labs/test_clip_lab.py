@@ -171,7 +171,7 @@ def test_the_paper_scale_runs_end_to_end(at_paper_scale, paper_root, tmp_path):
         "clip", ["eurosat"], methods, 1, 1, out=out, root=paper_root, **at_paper_scale
     )
     assert [record.scale for record in records] == ["paper", "paper"]
-    assert records[0].settings["precision"] == "auto" and records[0].settings["crop"] == 0.08
+    assert records[0].settings["crop"] == 0.08
     assert records[0].sizes["training_pictures"] == 3
     assert [json.loads(line)["dataset"] for line in out.read_text().splitlines()] == ["eurosat"] * 2
 

@@ -148,7 +148,7 @@ def test_every_combination_is_run_once(small, tmp_path, monkeypatch):
         (name, method) for name in ("one", "two") for method in ("lora", "serial_lora")
     ]
     assert [path.name for path in out.parent.glob("[!.]*")] == ["records.jsonl"]
-    assert first[0].settings["data"] == small.sets["one"].fingerprint()[:16]
+    assert first[0].settings["data"] == small.sets["one"].picture_fingerprint()[:16]
 
     forbid_runs(monkeypatch)
     seen.clear()
@@ -173,16 +173,11 @@ def test_the_base_is_measured_once_for_weights_data_and_settings(small, tmp_path
     assert len(measured) == 2  # out of this process
     if small.kind.name == "sd3":
         assert base_of_a_new_process(drawing_steps=3)[1] == 1
-    records = [replace(each, environment={}) for each in read_records(out)]
+    records = [
+        replace(r, settings=r.settings | {"weights": "others"}, seed=9) for r in read_records(out)
+    ]
     out.write_text("".join(json.dumps(asdict(each)) + "\n" for each in records))
     assert base_of_a_new_process(lr=6e-4) == (first, 1)  # of weights that no record names
-
-
-def test_weights_are_known_by_their_values():
-    one, two = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
-    assert bases.weights_fingerprint(one) != bases.weights_fingerprint(two)
-    two.load_state_dict(one.state_dict())
-    assert bases.weights_fingerprint(one) == bases.weights_fingerprint(two)
 
 
 def test_sweeps_of_rank_and_ratio_are_run_and_found_again(small, tmp_path, monkeypatch):
@@ -231,6 +226,52 @@ def test_other_settings_and_other_pictures_are_other_runs(small, tmp_path):
     )
     small.run(out=out)
     assert len({record.key for record in read_records(out)}) == 5
+
+
+class Repainted:
+    """The same names over other pictures: the last item shows what the second one does."""
+
+    def __init__(self, part):
+        self.part, self.picture_ids = part, part.picture_ids
+        self.labels = getattr(part, "labels", None)
+
+    def __len__(self):
+        return len(self.part)
+
+    def __getitem__(self, index):
+        return self.part[index if index < len(self.part) - 1 else 1]
+
+
+def repainted(lab, part):
+    lab.data = replace(lab.data, **{part: Repainted(lab.data.parts()[part])})
+
+
+def reweighted(lab, network):
+    with torch.no_grad():
+        next(lab.networks()[network].parameters()).view(-1)[-1] += 1e-3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lab: repainted(lab, "train"),
+        lambda lab: repainted(lab, "test"),
+        lambda lab: reweighted(lab, 0),
+        lambda lab: reweighted(lab, -1),
+        lambda lab: setattr(lab, "config", replace(lab.config, precision="bf16")),
+    ],
+    ids=["train", "test", "first network", "last network", "precision"],
+)
+def test_a_key_sees_what_names_do_not_say(small, monkeypatch, change):
+    def key(lab):
+        return lab.key(METHODS["lora"], small.amounts[0], 1)
+
+    lab, other, auto = (small.lab(precision=p) for p in ("no", "no", "auto"))
+    change(other)
+    monkeypatch.setattr(
+        labs, "settle_precision", lambda wanted, *_: "bf16" if wanted == "bf16" else "no"
+    )
+    assert key(lab) == key(small.lab(precision="no")) == key(auto) != key(other)
 
 
 @dataclass(frozen=True)
