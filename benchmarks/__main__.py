@@ -17,6 +17,7 @@ from benchmarks.measure import PRECISIONS, machine
 from benchmarks.savings import measure_savings
 from benchmarks.steps import measure_group
 from benchmarks.subjects import KEYS, subject
+from serial_lora_course.door import enter
 
 
 def _arguments(words: list[str] | None) -> argparse.Namespace:
@@ -80,4 +81,4 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    enter("benchmarks", main)

@@ -3,6 +3,7 @@
 from data_scripts.fetching.command import command
 from data_scripts.fetching.sources import Archive, DataSource
 from serial_lora_course.data.style_files import ARTBENCH_LIST
+from serial_lora_course.door import enter
 
 SOURCE = DataSource(
     name="artbench",
@@ -35,4 +36,4 @@ SOURCE = DataSource(
 app = command(SOURCE)
 
 if __name__ == "__main__":
-    app()
+    enter("artbench", app)

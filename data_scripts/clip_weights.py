@@ -17,12 +17,12 @@ from safetensors.torch import save_file
 from data_scripts.fetching.command import (
     Quiet,
     WeightsRoot,
-    errors_in_one_sentence,
 )
 from data_scripts.fetching.download import FileFacts
 from data_scripts.fetching.sources import Archive, fetch_weights
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.folders import data_root
+from serial_lora_course.door import enter
 from serial_lora_course.models.clip import PAPER_MODEL, load_clip, openai_file
 from serial_lora_course.models.weights import require_finite, weights_path
 
@@ -130,23 +130,22 @@ def main(
     ICML 2021
     """
     path = weights_path(openai_file(name), root)
-    with errors_in_one_sentence():
-        if check_file is not None:
-            path = check_file
-            check(path, name)
-        elif convert_file is not None:
-            convert(convert_file, path, name)
-        else:
-            path = fetch_weights(
-                weights_file(name),
-                "clip_weights",
-                data_root(root),
-                partial(check, name=name),
-                base_url=base_url,
-                progress=not quiet,
-            )
+    if check_file is not None:
+        path = check_file
+        check(path, name)
+    elif convert_file is not None:
+        convert(convert_file, path, name)
+    else:
+        path = fetch_weights(
+            weights_file(name),
+            "clip_weights",
+            data_root(root),
+            partial(check, name=name),
+            base_url=base_url,
+            progress=not quiet,
+        )
     typer.echo(f"{path} holds {name}; use it with --scale paper --weights {path}")
 
 
 if __name__ == "__main__":
-    app()
+    enter("clip_weights", app)

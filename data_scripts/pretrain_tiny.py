@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +12,8 @@ from data_scripts.pretraining import clip as pretraining_clip
 from data_scripts.pretraining import sam as pretraining_sam
 from data_scripts.pretraining import sd3 as pretraining_sd3
 from data_scripts.pretraining import styles as pretraining_styles
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.folders import data_root
+from serial_lora_course.door import enter
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -109,14 +108,5 @@ def card(model: Annotated[str, typer.Argument(help="clip, sam or sd3")]) -> None
     typer.echo(f"Written to {pretraining_card.complete_card(model)}")
 
 
-def main() -> None:
-    """Run; a user's mistake ends in one sentence and exit code 2."""
-    try:
-        app()
-    except SerialLoRAError as error:
-        print(f"pretrain_tiny: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    enter("pretrain_tiny", app)

@@ -10,11 +10,11 @@ import typer
 from data_scripts.fetching.command import (
     Quiet,
     WeightsRoot,
-    errors_in_one_sentence,
 )
 from data_scripts.fetching.download import FileFacts
 from data_scripts.fetching.sources import Archive, fetch_weights
 from serial_lora_course.data.folders import data_root
+from serial_lora_course.door import enter
 from serial_lora_course.models.sam import PAPER_FILE, PAPER_MODEL, load_sam
 from serial_lora_course.models.weights import require_finite
 
@@ -68,20 +68,19 @@ def main(
     Cite: Kirillov et al.: Segment Anything. ICCV 2023
     """
     path = check_file
-    with errors_in_one_sentence():
-        if path is not None:
-            check(path)
-        else:
-            path = fetch_weights(
-                weights_file(),
-                "sam_weights",
-                data_root(root),
-                check,
-                base_url=base_url,
-                progress=not quiet,
-            )
+    if path is not None:
+        check(path)
+    else:
+        path = fetch_weights(
+            weights_file(),
+            "sam_weights",
+            data_root(root),
+            check,
+            base_url=base_url,
+            progress=not quiet,
+        )
     typer.echo(f"{path} holds {PAPER_MODEL}; use it with --scale paper --weights {path}")
 
 
 if __name__ == "__main__":
-    app()
+    enter("sam_weights", app)

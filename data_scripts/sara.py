@@ -2,6 +2,7 @@
 
 from data_scripts.fetching.command import command
 from data_scripts.fetching.sources import Archive, DataSource
+from serial_lora_course.door import enter
 
 SOURCE = DataSource(
     name="sara",
@@ -21,4 +22,4 @@ SOURCE = DataSource(
 app = command(SOURCE)
 
 if __name__ == "__main__":
-    app()
+    enter("sara", app)

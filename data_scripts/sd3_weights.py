@@ -14,11 +14,11 @@ from torch import nn
 from data_scripts.fetching.command import (
     Quiet,
     WeightsRoot,
-    errors_in_one_sentence,
 )
 from data_scripts.fetching.disk import one_at_a_time
 from data_scripts.fetching.hub import fetch_from_hub
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.door import enter
 from serial_lora_course.models.sd3 import PAPER_FOLDER, load_sd3
 from serial_lora_course.models.weights import require_finite, weights_path
 
@@ -97,13 +97,12 @@ def main(
     """
     if quiet:
         disable_progress_bars()
-    with errors_in_one_sentence():
-        if check_folder is None:
-            path, held = fetch(root, endpoint, with_t5=not without_t5)
-        else:
-            path, held = check_folder, check(check_folder)
+    if check_folder is None:
+        path, held = fetch(root, endpoint, with_t5=not without_t5)
+    else:
+        path, held = check_folder, check(check_folder)
     typer.echo(f"{path} holds {held}; use it with --scale paper --weights {path}")
 
 
 if __name__ == "__main__":
-    app()
+    enter("sd3_weights", app)

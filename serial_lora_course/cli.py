@@ -12,6 +12,7 @@ import typer
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.doctor import doctor as examine
+from serial_lora_course.door import DEBUG, enter
 from serial_lora_course.lab_commands import app as lab_app
 
 FIRST_LESSON = "00_start_here.ipynb"
@@ -22,17 +23,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Serial LoRA, from scratch: labs and tools of the course.",
+    epilog=f"With {DEBUG} in a command, an error shows its traceback.",
 )
 app.add_typer(lab_app, name="lab")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit code 2."""
-    try:
-        app(args=arguments)
-    except SerialLoRAError as error:
-        print(f"serial-lora: {error}", file=sys.stderr)
-        sys.exit(2)
+    enter("serial-lora", app, arguments)
 
 
 @app.command()

@@ -1,13 +1,34 @@
-"""Readable JSON files that are there whole or not at all."""
+"""Readable JSON files that are there whole or not at all; odd names, and what cannot be read."""
 
 from __future__ import annotations
 
 import json
 import os
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Tell in one sentence what the system refuses to read: no rights, a name too long, a bad disk.
+
+    Raises:
+        SerialLoRAError: names the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise SerialLoRAError(
+            f"{error.filename} cannot be read ({error.strerror}); check its name and its rights."
+        ) from error
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:
@@ -19,3 +40,16 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
     """
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     return write_whole(path, text.encode())
+
+
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # codes for a terminal, bytes that are no text, line breaks
+
+
+def printable(text: str) -> str:
+    """Text in one line: what a terminal would obey or cannot show is written out, as "\\n"."""
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in UNPRINTABLE else c for c in text)
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is text, and not bytes of some other encoding."""
+    return not any(unicodedata.category(c) == "Cs" for c in name)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shlex
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -15,10 +17,12 @@ import typer
 from rich.console import Console
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.labs.config import SWEPT, swept_configs
+from serial_lora_course.files import printable
+from serial_lora_course.labs.config import SWEPT, seeds_to, swept_configs
 from serial_lora_course.labs.lab import Draw, Lab, run_lab
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.processes import is_first_process
+from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.registry import LABS, get_lab
 from serial_lora_course.labs.report import results_table, run_line
 from serial_lora_course.paper_tables import paper_results
@@ -106,33 +110,60 @@ def _option(name: str, kind: Any, default: Any, help: str) -> inspect.Parameter:
 
 def run_command(name: str, parameters: list[inspect.Parameter], options: dict[str, Any]) -> None:
     """What every lab command does: settings first, a line for each run, the table at the end."""
-    kind, console = get_lab(name), Console(quiet=not is_first_process())
-    tell = partial(console.print, highlight=False)
+    kind = get_lab(name)
+    # Names may hold what Rich takes for styles, "[b]" and ":cat:".
+    console = Console(quiet=not is_first_process(), markup=False, emoji=False, highlight=False)
+
+    def tell(text: str) -> None:
+        console.print(printable(text))
+
+    def tell_record(record: Record, is_new: bool) -> None:
+        with _complete(options["out"]):
+            tell(run_line(kind.report, record, is_new))
+
     changes = {setting: _values(kind, setting, options[setting]) for setting in settings_of(kind)}
     scale, out = options["scale"], options["out"]
     for config in swept_configs(kind.configs, scale, **changes):
         tell(f"Settings: {config}")
-    all_of_them = options["dataset"] == "all"
+    datasets = options["dataset"]
+    if datasets == "all":
+        datasets = list(kind.datasets(scale))
+    elif os.path.isdir(os.path.expanduser(datasets)):
+        datasets = [datasets]  # a folder may have a comma in its name
+    else:
+        datasets = _names(datasets)
     records = run_lab(
         name,
-        list(kind.datasets(scale)) if all_of_them else _names(options["dataset"]),
+        datasets,
         list(METHODS) if options["methods"] == "all" else _names(options["methods"]),
         _numbers(options[kind.unit], kind.unit),
-        range(1, options["seeds"] + 1),
+        seeds_to(options["seeds"]),
         scale,
         out,
         options["root"],
         options["weights"],
         ratio=_numbers(options["ratio"], "ratio", float),
-        on_record=lambda record, is_new: tell(run_line(kind.report, record, is_new)),
+        on_record=tell_record,
         draw=_drawing(name, options.get("pictures")),
         command=command_line(kind, parameters, options),
         **changes,
     )
-    console.print(results_table(kind.report, records, paper_results()))
-    if closing := kind.report.closing(records):
-        tell(closing)
+    with _complete(out):
+        console.print(results_table(kind.report, records, paper_results()))
+        if closing := kind.report.closing(records):
+            tell(closing)
     tell(f"Records: {out}")
+
+
+@contextmanager
+def _complete(out: Path) -> Iterator[None]:
+    """Refuse what lacks something that every record of its lab has, and so was altered."""
+    try:
+        yield
+    except KeyError as error:
+        raise SerialLoRAError(
+            f"A record in {out} lacks {error}; take its line out, or name another file with --out."
+        ) from error
 
 
 def command_line(

@@ -25,6 +25,7 @@ import tempfile
 from pathlib import Path
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.door import enter
 from serial_lora_course.offline import offline_environment
 from tools import ROOT
 
@@ -158,26 +159,25 @@ def run(what: str, command: list[str], **options) -> None:
         raise SerialLoRAError("\n".join([f"{what} failed:", *lines]))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Pack, or check what was packed; 0 when it worked, 1 when not."""
+def main(arguments: list[str] | None = None) -> None:
+    """Pack, or check what was packed.
+
+    Raises:
+        SerialLoRAError: it did not work.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tools.bundle", description=__doc__.splitlines()[0]
     )
     parser.add_argument("folder", type=Path, help="where the bundle goes, or lies")
     parser.add_argument("--check", action="store_true", help="install it offline and try it")
     options = parser.parse_args(arguments)
-    try:
-        if options.check:
-            check(options.folder)
-        else:
-            pack(ROOT, options.folder)
-            size = sum(path.stat().st_size for path in options.folder.rglob("*") if path.is_file())
-            print(f"{options.folder}: {size / 1e6:.0f} MB; {START_HERE} says how to install it.")
-    except SerialLoRAError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    if options.check:
+        check(options.folder)
+    else:
+        pack(ROOT, options.folder)
+        size = sum(path.stat().st_size for path in options.folder.rglob("*") if path.is_file())
+        print(f"{options.folder}: {size / 1e6:.0f} MB; {START_HERE} says how to install it.")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter("tools.bundle", main, one_line=False)

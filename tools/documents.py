@@ -31,6 +31,7 @@ from serial_lora_course.checks.lessons import (
     whole_minutes,
 )
 from serial_lora_course.claims.page import claims_page
+from serial_lora_course.door import enter
 from tools import ROOT
 from tools.sources import read_source
 
@@ -235,28 +236,28 @@ def documents(root: Path) -> dict[Path, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the pages or compare them; 1 when one is stale, 2 when one cannot be made."""
+    """Write the pages or compare them; 1 when one is stale.
+
+    Raises:
+        SerialLoRAError: one cannot be made.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tools.documents", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--check", action="store_true", help="only compare; exit 1 on a stale page")
     options = parser.parse_args(arguments)
-    try:
-        stale = [
-            (path, text)
-            for path, text in documents(ROOT).items()
-            if not path.is_file() or path.read_text(encoding="utf-8") != text
-        ]
-        for path, text in stale:
-            if options.check:
-                print(f"{path.name} is stale: run `python -m tools.documents`.", file=sys.stderr)
-            else:
-                write_whole(path, text.encode())
-    except (OSError, SerialLoRAError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    stale = [
+        (path, text)
+        for path, text in documents(ROOT).items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
+    for path, text in stale:
+        if options.check:
+            print(f"{path.name} is stale: run `python -m tools.documents`.", file=sys.stderr)
+        else:
+            write_whole(path, text.encode())
     return 1 if stale and options.check else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter("tools.documents", main)

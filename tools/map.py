@@ -21,6 +21,8 @@ from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
 
+from serial_lora_course.door import enter
+
 PICTURE = Path("docs/rooms.svg")
 COURSE = "serial_lora_course"
 
@@ -284,4 +286,4 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter("tools.map", main)

@@ -22,7 +22,6 @@ import copy
 import datetime
 import os
 import re
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,6 +34,7 @@ from nbformat import NotebookNode
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checks.lessons import MEASURED, card_text, list_text, read_measured
+from serial_lora_course.door import enter
 from serial_lora_course.files import write_json
 from serial_lora_course.offline import offline_environment
 from tools import ROOT
@@ -211,7 +211,11 @@ def first_difference(wanted: NotebookNode, got: NotebookNode) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0 when all is well, 1 for drift or a lesson that fails, 2 for bad use."""
+    """The command line; 0 when all is well, 1 for drift.
+
+    Raises:
+        SerialLoRAError: a lesson fails.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tools.notebooks", description=__doc__.splitlines()[0]
     )
@@ -221,20 +225,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if bool(options.action) == options.check:
         parser.error("say `build`, `join` or `--check`.")
-    try:
-        if options.check:
-            problems = find_drift(ROOT)
-            print("\n".join(problems) or "Sources and notebooks agree.", flush=True)
-            return 1 if problems else 0
-        if options.action == "join":
-            join(ROOT)
-        else:
-            build(ROOT, options.lessons)
-    except SerialLoRAError as error:
-        print(error, file=sys.stderr)
-        return 1
+    if options.check:
+        problems = find_drift(ROOT)
+        print("\n".join(problems) or "Sources and notebooks agree.", flush=True)
+        return 1 if problems else 0
+    if options.action == "join":
+        join(ROOT)
+    else:
+        build(ROOT, options.lessons)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter("tools.notebooks", main, one_line=False)

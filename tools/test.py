@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.door import enter
 from serial_lora_course.offline import offline_environment
 from tools import ROOT
 from tools.notebooks import CELL_TIMEOUT_SECONDS, JOINED
@@ -82,12 +83,12 @@ def lesson_step(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the steps in order; the exit code of the first that fails, 2 for a wrong lesson number."""
-    try:
-        steps = planned(arguments)
-    except SerialLoRAError as error:
-        print(error, file=sys.stderr)
-        return 2
+    """Run the steps in order; the exit code of the first that fails.
+
+    Raises:
+        SerialLoRAError: there is no lesson of such a number.
+    """
+    steps = planned(arguments)
     environment = offline_environment() | {"OMP_NUM_THREADS": "1", "SERIAL_LORA_STRICT": "1"}
     for step in steps:
         print(f"\n$ python -m {' '.join(step)}", flush=True)
@@ -98,4 +99,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter("tools.test", main)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from data_scripts.fetching.sources import DataSource, archive_folder, prepare
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.classification_files import CLASSIFICATION_RELEASES
 from serial_lora_course.data.folders import data_root
 
@@ -22,16 +19,6 @@ WeightsRoot = Annotated[
         "account. The weights go to ROOT/weights/."
     ),
 ]
-
-
-@contextmanager
-def errors_in_one_sentence() -> Iterator[None]:
-    """End a script with exit code 2 and the error's own sentence, where the user can mend it."""
-    try:
-        yield
-    except SerialLoRAError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
 
 
 def command(source: DataSource) -> typer.Typer:
@@ -68,16 +55,15 @@ def command(source: DataSource) -> typer.Typer:
         ] = None,
         quiet: Quiet = False,
     ) -> None:
-        with errors_in_one_sentence():
-            folder = prepare(
-                source,
-                root,
-                base_url=base_url,
-                other_archives=other_archives,
-                remove_archives=remove_archives,
-                password=password,
-                progress=not quiet,
-            )
+        folder = prepare(
+            source,
+            root,
+            base_url=base_url,
+            other_archives=other_archives,
+            remove_archives=remove_archives,
+            password=password,
+            progress=not quiet,
+        )
         typer.echo(f"{source.release.title} is ready: {folder}")
         if source.name in CLASSIFICATION_RELEASES:
             coop_file = folder / CLASSIFICATION_RELEASES[source.name].coop_file

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.pictures import (
+    OTHER_PICTURES,
     PICTURE_SUFFIXES,
     PictureFiles,
     clean_name,
@@ -28,6 +30,7 @@ from serial_lora_course.data.pictures import (
 from serial_lora_course.data.splits import SPLIT_SEED
 from serial_lora_course.data.subsets import hash_order
 from serial_lora_course.data.types import GENERIC_TEMPLATE, ClassificationData
+from serial_lora_course.files import is_text, printable, reading
 
 ORIENTATION = 0x0112  # the EXIF tag in which a camera says how it was held
 COLUMNS = ("class", "file", "mode", "width", "height", "usable", "remark")
@@ -42,7 +45,10 @@ def given_division(folder: Path) -> tuple[Path, Path] | None:
 
     It is when it has one of each and no third, and there are classes inside.
     """
-    lowered = {sub.name.lower(): sub for sub in _class_folders(folder)}
+    folders = _class_folders(folder)
+    lowered = {sub.name.lower(): sub for sub in folders}
+    if len(lowered) < len(folders):
+        return None  # "train" beside "Train": classes of one name, which is refused
     train = next((lowered[name] for name in sorted(_TRAIN_NAMES & set(lowered))), None)
     test = next((lowered[name] for name in sorted(_TEST_NAMES & set(lowered))), None)
     others = set(lowered) - _TRAIN_NAMES - _TEST_NAMES
@@ -51,6 +57,7 @@ def given_division(folder: Path) -> tuple[Path, Path] | None:
     return train, test
 
 
+@reading()
 def load_folder(
     path: str | os.PathLike[str],
     test_fraction: float = 0.3,
@@ -75,11 +82,9 @@ def load_folder(
 
     Raises:
         SerialLoRAError: no folder, fewer than two classes, a class with one picture, two classes
-            of the same name, or pictures that cannot be read.
+            of the same name, names that are no text, or what cannot be read.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise SerialLoRAError(f"there is no folder at {folder}; give one sub-folder per class.")
+    folder = _folder_at(path)
     if not 0 < test_fraction < 1:
         raise SerialLoRAError(f"test_fraction must lie between 0 and 1, not {test_fraction}.")
     division = given_division(folder)
@@ -88,6 +93,11 @@ def load_folder(
         rows, origin = _divided_rows(folder, *division)
     else:
         rows, origin = _undivided_rows(folder, class_folders, test_fraction, seed)
+    blank = [sub.name for sub in class_folders if not clean_name(sub.name)]
+    if blank:
+        raise SerialLoRAError(
+            f"the class folder {blank[0]!r} in {folder} has no name for a prompt; rename it."
+        )
     if check_pictures:
         _refuse_damaged(folder, [picture_id for part in rows.values() for picture_id, _ in part])
     parts = {
@@ -95,7 +105,7 @@ def load_folder(
         for part, found in rows.items()
     }
     return ClassificationData(
-        name=folder.absolute().name,
+        name=printable(folder.absolute().name),
         scale="folder",
         class_names=[clean_name(sub.name) for sub in class_folders],
         template=template,
@@ -109,18 +119,50 @@ def load_folder(
 Rows = dict[str, list[tuple[str, int]]]
 
 
+def _folder_at(path: str | os.PathLike[str]) -> Path:
+    folder = Path(os.path.expanduser(path))
+    if not folder.is_dir():
+        raise SerialLoRAError(f"there is no folder at {folder}; give one sub-folder per class.")
+    return folder
+
+
 def _class_folders(folder: Path) -> list[Path]:
     return sorted(sub for sub in folder.iterdir() if sub.is_dir() and sub.name[0] not in "._")
 
 
 def _pictures_below(folder: Path, root: Path) -> list[str]:
-    return sorted(
-        path.relative_to(root).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and path.is_file()
-    )
+    found = _files_below(folder, root)
+    other = [name for name in found if Path(name).suffix.lower() in OTHER_PICTURES]
+    if other:
+        warnings.warn(
+            f"{len(other)} pictures in {folder} are passed over, {other[0]} the first: no picture "
+            f"of its kind can be read; convert them to PNG or JPEG.",
+            stacklevel=2,
+        )
+    pictures = [name for name in found if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+    odd = [name for name in pictures if not is_text(name)]
+    if odd:
+        raise SerialLoRAError(
+            f"{odd[0]} in {root} has a name that is no text ({len(odd)} such names); rename it."
+        )
+    return pictures
+
+
+def _files_below(folder: Path, root: Path) -> list[str]:
+    """What is no hidden file, as sorted POSIX paths below ``root``.
+
+    Raises:
+        OSError: a folder on the way cannot be read.
+    """
+    found = []
+    for place, folders, files in os.walk(folder, onerror=_not_silently):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in files if not name.startswith(".")]
+    return sorted(path.relative_to(root).as_posix() for path in found if path.is_file())
+
+
+def _not_silently(error: OSError) -> None:
+    raise error
 
 
 def _undivided_rows(
@@ -190,6 +232,7 @@ def _decodes(path: Path) -> bool:
 # --- looked into ---------------------------------------------------------------------------------
 
 
+@reading()
 def examine_folder(path: str | os.PathLike[str]) -> pd.DataFrame:
     """One row for each file below a folder of class folders, with a remark where it is unusual.
 
@@ -204,15 +247,14 @@ def examine_folder(path: str | os.PathLike[str]) -> pd.DataFrame:
         class folder has the class "".
 
     Raises:
-        SerialLoRAError: there is no such folder.
+        SerialLoRAError: there is no such folder, or one inside cannot be read.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise SerialLoRAError(f"there is no folder at {folder}; give one sub-folder per class.")
+    folder = _folder_at(path)
     divided = given_division(folder) is not None
     first_seen: dict[str, str] = {}  # digest of the pixels -> file
     rows = [
-        _row(folder, name, _class_of(name, divided), first_seen) for name in _visible_files(folder)
+        _row(folder, name, _class_of(name, divided), first_seen)
+        for name in _files_below(folder, folder)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(
         ["class", "file"], ignore_index=True
@@ -238,14 +280,6 @@ def _too_few(pictures: int) -> str:
     return f"{pictures or 'no'} picture: one to train and one to test are the least"
 
 
-def _visible_files(folder: Path) -> list[str]:
-    """Files as POSIX paths, in order."""
-    names = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
-    return sorted(
-        name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)
-    )
-
-
 def _class_of(name: str, divided: bool) -> str:
     """The class folder that a file lies in, "" if in none; "_..." is none to `load_folder`."""
     folders = name.split("/")[:-1][: 1 + divided]
@@ -254,6 +288,9 @@ def _class_of(name: str, divided: bool) -> str:
 
 
 def _row(folder: Path, name: str, class_name: str, first_seen: dict[str, str]) -> tuple:
+    if not is_text(name):
+        names = printable(class_name), printable(name)
+        return *names, "", 0, 0, False, "its name is no text: rename it"
     if not class_name:
         return class_name, name, "", 0, 0, False, "in no class folder: passed over"
     if Path(name).suffix.lower() not in PICTURE_SUFFIXES:
@@ -279,6 +316,8 @@ def _remarks(picture: Image.Image) -> list[str]:
         remarks.append("transparent: laid on white")
     if picture.mode == "I" or picture.mode.startswith("I;16"):
         remarks.append("16-bit grey: brought to 8 bits, three equal channels")
+    elif picture.mode == "F":
+        remarks.append("numbers with fractions: brought to 8 bits, three equal channels")
     elif picture.mode in ("1", "L", "LA"):
         remarks.append("grey: three equal channels")
     elif picture.mode in ("P", "PA"):

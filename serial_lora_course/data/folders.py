@@ -16,5 +16,5 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """
     chosen = root or os.environ.get("SERIAL_LORA_DATA")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return Path(os.path.expanduser(chosen)).absolute()
     return Path(platformdirs.user_data_dir("serial-lora", appauthor=False))

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from serial_lora.errors import SerialLoRAError
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+OTHER_PICTURES = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".nef", ".arw", ".svg"}
 
 
 class PictureFiles:
@@ -73,6 +74,11 @@ def read_picture(path: str | os.PathLike[str], upright: bool = False) -> Image.I
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
     """Convert any mode to RGB."""
+    if picture.mode == "F":
+        lowest, highest = picture.getextrema()
+        if not (0 <= lowest and highest <= 255):
+            raise ValueError(f"its numbers go from {lowest:g} to {highest:g}, not to 1 or 255")
+        picture = picture.point(lambda value: value * (255 if highest <= 1 else 1)).convert("L")
     if picture.mode.startswith("I;16") or picture.mode == "I":
         picture = picture.convert("I").point(lambda value: value / 257).convert("L")
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:

@@ -12,7 +12,6 @@ A new data set is one entry in the table that the loader of its task and scale r
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.classification_files import (
@@ -36,6 +35,7 @@ from serial_lora_course.data.types import (
     SegmentationData,
     StyleData,
 )
+from serial_lora_course.files import reading
 
 #: Task -> scale -> the table of its data sets, and what loads one of them by its name.
 DATASETS = {
@@ -68,6 +68,7 @@ def dataset_names(task: str, scale: str = "tiny") -> tuple[str, ...]:
     return tuple(table)
 
 
+@reading()
 def load_classification(
     name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
 ) -> ClassificationData:
@@ -83,11 +84,13 @@ def load_classification(
         SerialLoRAError: unknown name or scale, data not there (says which command fetches them),
             or not complete.
     """
-    if name not in dataset_names("classification", scale) and Path(name).expanduser().is_dir():
+    is_path = os.sep in name or os.path.isdir(os.path.expanduser(name))
+    if is_path and name not in dataset_names("classification", scale):
         return load_folder(name)
     return _load("classification", name, scale, root)
 
 
+@reading()
 def load_segmentation(
     name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
 ) -> SegmentationData:
@@ -95,6 +98,7 @@ def load_segmentation(
     return _load("segmentation", name, scale, root)
 
 
+@reading()
 def load_style(
     name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
 ) -> StyleData:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from serial_lora.config import SerialLoRAConfig
+from serial_lora.errors import SerialLoRAError
 from serial_lora.metrics import accuracy
 from serial_lora_course.data.registry import dataset_names, load_classification
 from serial_lora_course.data.subsets import few_shot_split
@@ -118,11 +119,29 @@ def classify(
     return prompt_scores(backbone, features, data.prompts(template)), labels
 
 
+def prompt_tokens(backbone: CLIPBackbone, prompts: list[str]) -> Tensor:
+    """Token ids (prompts, context_length).
+
+    Raises:
+        SerialLoRAError: two prompts are alike in all that the model reads of them.
+    """
+    tokens = backbone.tokenizer(prompts)
+    first: dict[tuple[int, ...], str] = {}
+    for row, prompt in zip(tokens.tolist(), prompts, strict=True):
+        other = first.setdefault(tuple(row), prompt)
+        if other is not prompt:
+            raise SerialLoRAError(
+                f"{other!r} and {prompt!r} are alike in the {tokens.shape[1]} tokens that "
+                f"{backbone.name} reads; give one of the two classes another name."
+            )
+    return tokens
+
+
 @torch.no_grad()
 def prompt_scores(backbone: CLIPBackbone, features: Tensor, prompts: list[str]) -> Tensor:
     """Scaled cosine similarities (N, prompts), on the CPU, of picture features (N, embed_dim)."""
     model = backbone.model.eval()
-    class_features = encode_prompts(model, backbone.tokenizer(prompts).to(features.device))
+    class_features = encode_prompts(model, prompt_tokens(backbone, prompts).to(features.device))
     return (model.logit_scale.exp() * features @ class_features.T).float().cpu()
 
 
@@ -218,7 +237,7 @@ class CLIPLab(Lab):
 
     def objective(self) -> CLIPObjective:
         prompts = self.data.prompts(prompt_template(self.data, self.config.prompt))
-        return CLIPObjective(self.backbone.model, self.backbone.tokenizer(prompts))
+        return CLIPObjective(self.backbone.model, prompt_tokens(self.backbone, prompts))
 
     def stream(self, indices: Sequence[int], seed: int) -> ExampleStream:
         return ExampleStream(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from serial_lora.config import SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora_course.labs.training import TrainingConfig
 
 SWEPT = {"rank": int, "plus_lr": float}
@@ -52,8 +51,7 @@ class LabConfig:
         for plus in (False, True):  # with lr, and with plus_lr
             self.training(steps=1, plus=plus)
         for what in ("epochs", "min_steps", "batch_size"):
-            if getattr(self, what) < 1:
-                raise SerialLoRAError(f"{what} must be 1 or more, not {getattr(self, what)}.")
+            require_number(what, getattr(self, what), whole=True, least=1)
 
     @property
     def frozen_blocks(self) -> int:
@@ -63,7 +61,7 @@ class LabConfig:
     def steps(self, pictures: int) -> int:
         """Optimizer steps for a run on ``pictures`` training pictures."""
         batch = min(self.batch_size, pictures)
-        return max(self.min_steps, math.ceil(self.epochs * pictures / batch))
+        return max(self.min_steps, -(-self.epochs * pictures // batch))
 
     def training(
         self, steps: int, ratio: float = 1.0, seed: int = 1, plus: bool | None = None
@@ -130,6 +128,16 @@ def several(value: object) -> list:
     """One value, such as a name, as a list of one; several as they come, without repetitions."""
     one = isinstance(value, str) or not isinstance(value, Iterable)
     return [value] if one else list(dict.fromkeys(value))
+
+
+def seeds_to(last: int) -> range:
+    """The seeds from 1 to ``last``.
+
+    Raises:
+        SerialLoRAError: there are none, or more than a thousand.
+    """
+    require_number("seeds", last, whole=True, least=1, below=1001)
+    return range(1, last + 1)
 
 
 def check_choices(**choices: Sequence) -> None:

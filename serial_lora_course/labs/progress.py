@@ -17,7 +17,7 @@ class ProgressBar:
         console = Console(stderr=True)
         shown = console.is_terminal or console.is_jupyter if wanted is None else wanted
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed}/{task.total} loss {task.fields[loss]}"),
             TimeRemainingColumn(),

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 
 import torch
-from filelock import FileLock
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
@@ -25,6 +27,7 @@ from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.processes import is_first_process
 
 LOCK_SECONDS = 60
+NO_RECORD = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -133,12 +136,22 @@ def read_records(path: Path) -> list[Record]:
     records = []
     for number, line in enumerate(lines if lines != [b""] else [], start=1):
         try:
-            records.append(Record(**_of_today(json.loads(line))))
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            records.append(_checked(Record(**_of_today(json.loads(line)))))
+        except NO_RECORD as error:
             raise SerialLoRAError(
                 f"Line {number} of {path} is not a record; delete that line or move the file away."
             ) from error
     return records
+
+
+def _checked(record: Record) -> Record:
+    """The record, if its values are of the kinds that it says; else one of several errors."""
+    for each in fields(record):
+        kinds = ("int", "float") if each.type == "float" else (each.type.partition("[")[0],)
+        if type(getattr(record, each.name)).__name__ not in kinds:
+            raise TypeError
+    math.fsum([*record.measures.values(), *record.sizes.values(), record.seconds])  # are numbers
+    return record
 
 
 def _of_today(content: dict) -> dict:
@@ -163,10 +176,13 @@ def append_record(path: Path, record: Record) -> None:
         SerialLoRAError: the file cannot be written; what it held before is untouched.
     """
     with _alone(path):
-        records = read_records(path)
-        if record.key not in {known.key for known in records}:
-            lines = [json.dumps(asdict(each), sort_keys=True) for each in [*records, record]]
-            write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+        if record.key in {known.key for known in read_records(path)}:
+            return
+        earlier = path.read_bytes() if path.exists() else b""
+        if earlier and not earlier.endswith(b"\n"):
+            earlier += b"\n"
+        line = json.dumps(asdict(record), sort_keys=True)
+        write_whole(path, earlier + line.encode() + b"\n")
 
 
 def require_writable(path: Path) -> None:
@@ -186,12 +202,31 @@ def _alone(path: Path) -> Iterator[None]:
         if path.exists() and not path.is_file():
             raise IsADirectoryError(0, "it is no file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS):
+        place = path.with_name(f".{path.name}.lock")
+        place.touch()  # where that is impossible, the lock would be asked for in vain
+        with _patiently(FileLock(place), path):
             yield
+    except SerialLoRAError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a path without a name
         raise SerialLoRAError(
             f"The record cannot be written to {path} ({getattr(error, 'strerror', error) or error}); "
             "free some space or choose another file with --out. Earlier records are untouched."
+        ) from error
+
+
+def _patiently(lock: FileLock, path: Path) -> AcquireReturnProxy:
+    """The lock, as soon as nobody else has it; a word where that takes long."""
+    try:
+        return lock.acquire(timeout=2)
+    except Timeout:
+        warnings.warn(f"another run is writing to {path}; waiting for it.", stacklevel=2)
+    try:
+        return lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout as error:
+        raise SerialLoRAError(
+            f"Another run has been writing to {path} for {LOCK_SECONDS} seconds; wait until it "
+            "ends, or choose another file with --out."
         ) from error
 
 

@@ -5,7 +5,9 @@ Nothing here is needed to understand the training loop.
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -39,7 +41,8 @@ class SavedState:
         self, objective: nn.Module, parts: dict[str, object], run: str, file: str | Path | None
     ) -> None:
         self.tensors = {n: p for n, p in objective.named_parameters() if p.requires_grad}
-        self.parts, self.run = parts, run
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        self.parts, self.run = parts, f"{run} of {shapes!r}"
         self.file = None if file is None else Path(file)
 
     def save(self, history: TrainingHistory) -> None:
@@ -58,10 +61,11 @@ class SavedState:
             "random_on_gpu": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
             "history": asdict(history),
         }
-        content = io.BytesIO()
-        torch.save(state, content)
+        stream = io.BytesIO()
+        torch.save(state, stream)
+        content = stream.getvalue()
         try:
-            write_whole(self.file, content.getvalue())
+            write_whole(self.file, _digest(content) + content)
         except OSError as error:
             raise SerialLoRAError(
                 f"The state of the run cannot be saved to {self.file} ({error}); free some space "
@@ -72,17 +76,22 @@ class SavedState:
         """Load the file, if there is one; what the run had done by then.
 
         Raises:
-            SerialLoRAError: the file is damaged, or another run's.
+            SerialLoRAError: the file is damaged, or another run's or version's.
         """
-        if self.file is None or not self.file.exists():
+        if self.file is None or not os.path.lexists(self.file):
             return TrainingHistory()
         try:
-            state = torch.load(self.file, weights_only=True, map_location="cpu")
-        except Exception as error:  # torch raises whatever the broken bytes led it to
+            stored = self.file.read_bytes() if self.file.is_file() else b""
+        except OSError:
+            stored = b""
+        content = stored[len(_digest(b"")) :]
+        if stored != _digest(content) + content:
             raise SerialLoRAError(
-                f"The saved state {self.file} cannot be read; delete it to start this run anew."
-            ) from error
-        if not self._fits(state):
+                f"The saved state {self.file} cannot be read: it is damaged, or another version "
+                "wrote it; delete it to start this run anew."
+            )
+        state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        if state["run"] != self.run:
             raise SerialLoRAError(
                 f"The saved state {self.file} belongs to a run with other settings; delete it or "
                 "choose another output folder."
@@ -97,8 +106,8 @@ class SavedState:
             torch.cuda.set_rng_state(state["random_on_gpu"])
         return TrainingHistory(**state["history"])
 
-    def _fits(self, state: object) -> bool:
-        if not isinstance(state, dict) or state.get("run") != self.run or "parts" not in state:
-            return False
-        shapes = {name: tensor.shape for name, tensor in state["tensors"].items()}
-        return shapes == {name: tensor.shape for name, tensor in self.tensors.items()}
+
+def _digest(content: bytes) -> bytes:
+    """What a file begins with: only what this version wrote, and nobody changed, is loaded."""
+    version = f"serial-lora state 2, torch {torch.__version__}\n".encode()
+    return hashlib.sha256(version + content).hexdigest().encode() + b"\n"

@@ -19,10 +19,11 @@ from typing import Any
 
 import pandas as pd
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import eject
 from serial_lora.spectra import WeightChange, weight_changes
+from serial_lora_course.door import enter
 from serial_lora_course.labs.change_tables import claim_table
+from serial_lora_course.labs.config import seeds_to
 from serial_lora_course.labs.lab import Lab, run_one
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.processes import process_state
@@ -164,8 +165,8 @@ def _line(record: Record) -> str:
     return f"{record.settings['lab']} {record.method} seed {record.seed}: {told}"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; 2 when the file cannot be used."""
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m serial_lora_course.labs.spectra",
         description=(__doc__ or "").partition("\n")[0],
@@ -174,13 +175,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--labs", nargs="+", choices=DATASETS, default=list(DATASETS))
     parser.add_argument("--out", type=Path, required=True, help="JSONL file of records")
     options = parser.parse_args(arguments)
-    try:
-        run_all(map(make_subject, options.labs), range(1, options.seeds + 1), options.out)
-    except SerialLoRAError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    run_all(map(make_subject, options.labs), seeds_to(options.seeds), options.out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter("spectra", main)

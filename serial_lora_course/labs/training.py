@@ -26,7 +26,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.optim import lora_plus_groups
 from serial_lora_course.labs.precision import PRECISIONS, settle_precision
 from serial_lora_course.labs.processes import (
@@ -39,6 +39,8 @@ from serial_lora_course.labs.processes import (
 )
 from serial_lora_course.labs.progress import ProgressBar
 from serial_lora_course.labs.resume import SavedState, TrainingHistory
+
+MOST_STEPS = 10**9
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ class TrainingConfig:
     save_every: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.accumulation < 1:
-            raise SerialLoRAError("Training needs at least one step and one batch per step.")
+        require_number("steps", self.steps, whole=True, least=1, below=MOST_STEPS)
+        require_number("accumulation", self.accumulation, whole=True, least=1)
         if not (0 < self.lr < math.inf and 0 < self.ratio < math.inf):
             raise SerialLoRAError("Learning rate and LoRA+ ratio must be above zero and finite.")
         if not 0 <= self.weight_decay < math.inf:

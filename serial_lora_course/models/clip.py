@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.files import reading
 from serial_lora_course.models.weights import (
     PICKLE_ENDINGS,
     Backbone,
@@ -46,6 +47,7 @@ class CLIPBackbone(Backbone):
     test_transform: Callable
 
 
+@reading()
 def load_clip(
     scale: str = "tiny",
     model_name: str | None = None,
@@ -68,12 +70,10 @@ def load_clip(
     """
     require_scale(scale)
     open_clip.add_model_config(tiny_file(f"{TINY_MODEL}.json"))
-    name = model_name or (TINY_MODEL if scale == "tiny" else PAPER_MODEL)
-    if open_clip.get_model_config(name) is None:
-        raise SerialLoRAError(
-            f"open_clip has no model {name!r}; use {TINY_MODEL} or {PAPER_MODEL}, or see "
-            "open_clip.list_models()."
-        )
+    name = model_name
+    if name is None:
+        name = TINY_MODEL if scale == "tiny" else PAPER_MODEL
+    _refuse_unknown(name)
     _refuse_wrong_activation(name, weights)
     if weights == "default":
         weights = _default_file(name)
@@ -111,6 +111,18 @@ def _default_file(name: str) -> Path:
 def _default_crop(scale: str) -> tuple[float, float]:
     # CLIP-LoRA crops to as little as 8%; of an emoji that would leave no shape to recognise.
     return (0.6, 1.0) if scale == "tiny" else (0.08, 1.0)
+
+
+def _refuse_unknown(name: str) -> None:
+    try:
+        config = open_clip.get_model_config(name)
+    except Exception:  # whatever the readers of "hf-hub:..." and "local-dir:..." raise
+        config = None
+    if config is None:
+        raise SerialLoRAError(
+            f"open_clip has no model {name!r} here; use {TINY_MODEL} or {PAPER_MODEL}, or see "
+            "open_clip.list_models()."
+        )
 
 
 def _refuse_wrong_activation(name: str, weights: str | Path | None) -> None:
@@ -186,12 +198,21 @@ class TrainTransform:
         return pixels.div_(255).sub_(self.mean).div_(self.std)
 
 
+def _middle(picture: Image.Image, longest: int = 50) -> Image.Image:
+    """A picture as it is, or the middle of one so long that, resized whole, it would fill the memory."""
+    side = longest * min(picture.size)
+    return transforms.functional.center_crop(
+        picture, [min(side, picture.height), min(side, picture.width)]
+    )
+
+
 def build_test_transform(
     size: int, mean: Channels = OPENAI[0], std: Channels = OPENAI[1]
 ) -> Callable:
     """CLIP's own preprocessing: shorter side to ``size``, central square, (x - mean) / std."""
     return transforms.Compose(
         [
+            _middle,
             transforms.Resize(size, interpolation=transforms.InterpolationMode.BICUBIC),
             transforms.CenterCrop(size),
             transforms.ToTensor(),

@@ -43,7 +43,7 @@ def load_inception(weights: str | Path | None = None) -> nn.Module:
     from torchmetrics.image.fid import FrechetInceptionDistance  # half a second, for this alone
 
     place = weights_path(PurePosixPath(url).name)
-    if weights is None and place.exists():
+    if weights is None and place.is_file():
         weights = place
     state = _fetch(url, place) if weights is None else read_state_dict(Path(weights))
     # torch-fidelity runs whatever code a file holds, so it gets a file made here: tensors alone.

@@ -70,9 +70,9 @@ def fetched(name: str, script: str) -> Path:
         SerialLoRAError: they are not there; the sentence says which command brings them.
     """
     path = weights_path(name)
-    if not path.exists():
+    if not os.path.exists(path):
         raise SerialLoRAError(
-            f"There are no weights at {path}; fetch them where there is a network with `python -m "
+            f"There are no weights to be read at {path}; fetch them where there is a network with `python -m "
             f"data_scripts.{script}`, or name your own with --weights."
         )
     return path

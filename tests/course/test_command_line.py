@@ -61,7 +61,7 @@ MISTAKES = [
     (("--lr", "nan"), "rate"),
     (("--epochs", "0"), "epochs"),
     (("--batch-size", "0"), "batch_size"),
-    (("--accumulation", "0"), "batch per step"),
+    (("--accumulation", "0"), "accumulation"),
     (("--precision", "fp8"), "precision"),
     (("--scale", "huge"), "scale"),
     (("--weights", "no-such-file.safetensors"), "no weights file"),

@@ -9,9 +9,9 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
-from typer.testing import CliRunner
 
 from data_scripts import clip_weights
+from tests.doors import through_the_door
 
 FILE_NAME = "small-test-clip-openai.safetensors"
 SMALL = {
@@ -52,7 +52,7 @@ def publish(monkeypatch, sha256="0" * 64):
 
 
 def run(*arguments, model="small-test-clip"):
-    return CliRunner().invoke(clip_weights.app, [*map(str, arguments), "--model", model, "--quiet"])
+    return through_the_door(clip_weights.app, *arguments, "--model", model, "--quiet")
 
 
 @pytest.mark.parametrize("name", ["ViT-B-16-quickgelu", "ViT-B-32-quickgelu"])

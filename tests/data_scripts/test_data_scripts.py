@@ -17,7 +17,6 @@ import pytest
 from filelock import FileLock
 from torchvision import datasets as vision
 from torchvision.datasets.voc import DATASET_YEAR_DICT
-from typer.testing import CliRunner
 
 from data_scripts.fetching import disk, unpack
 from data_scripts.fetching.download import FileFacts
@@ -41,6 +40,7 @@ from tests.data_scripts.official_archives import (
     tar_bytes,
     zip_bytes,
 )
+from tests.doors import through_the_door
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EVERY_SET = pytest.mark.parametrize("name", list(RELEASES))
@@ -52,7 +52,7 @@ def source_of(name):
 
 def run(name, *arguments):
     app = import_module(f"data_scripts.{name}").app
-    result = CliRunner().invoke(app, [*arguments, "--quiet"])
+    result = through_the_door(app, *arguments, "--quiet")
     assert "Traceback" not in result.output
     return result
 

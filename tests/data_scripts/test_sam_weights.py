@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from segment_anything import sam_model_registry
-from typer.testing import CliRunner
 
 from data_scripts import sam_weights
 from data_scripts.fetching.download import FileFacts
 from serial_lora_course.models.sam import PAPER_FILE, load_sam
+from tests.doors import through_the_door
 from tests.models.sam_models import small_sam
 
 
@@ -36,7 +36,7 @@ def small(monkeypatch):
 
 
 def run(*arguments):
-    return CliRunner().invoke(sam_weights.app, [*map(str, arguments), "--quiet"])
+    return through_the_door(sam_weights.app, *arguments, "--quiet")
 
 
 def test_the_name_holds_the_first_digits_of_the_md5():

@@ -12,12 +12,12 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 from data_scripts import sd3_weights
 from data_scripts.fetching.hub import HUB_REPOSITORY
 from serial_lora_course.labs.memory_sd3 import parts_frame
 from serial_lora_course.models.sd3 import load_sd3
+from tests.doors import through_the_door
 from tests.models.sd3_models import leave_out_t5, official_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -145,7 +145,7 @@ def hub(official, monkeypatch, tmp_path):
 
 
 def run(*arguments):
-    return CliRunner().invoke(sd3_weights.app, [*map(str, arguments), "--quiet"])
+    return through_the_door(sd3_weights.app, *arguments, "--quiet")
 
 
 def names(folder: Path) -> set[str]:

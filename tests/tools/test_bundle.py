@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from serial_lora.errors import SerialLoRAError
+from tests.doors import through_the_door
 from tools import bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,11 +84,12 @@ def test_every_file_has_a_checksum_that_others_can_verify(packed):
         assert hashlib.sha256((packed / name).read_bytes()).hexdigest() == value
 
 
-def test_what_start_here_says_installs_it_with_no_index_to_ask(copied, monkeypatch, capsys):
+def test_what_start_here_says_installs_it_with_no_index_to_ask(copied, monkeypatch):
     """pip's own settings lead nowhere: whatever it asked a network for would fail."""
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    assert bundle.main([str(copied), "--check"]) == 0, capsys.readouterr().err
-    steps = capsys.readouterr().out.splitlines()
+    ran = through_the_door(bundle.main, copied, "--check")
+    steps = ran.output.splitlines()
+    assert ran.exit_code == 0, ran.output
     assert len(steps) == 4 and "serial-lora doctor" in steps[2]
 
 
@@ -116,11 +118,11 @@ def test_packing_again_replaces_a_bundle_and_nothing_else(packed, tmp_path, monk
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "old"]
 
 
-def test_a_failed_pack_leaves_the_old_bundle(copied, tmp_path, monkeypatch, capsys):
+def test_a_failed_pack_leaves_the_old_bundle(copied, tmp_path, monkeypatch):
     """pip's own words are passed on."""
     before = {name: (copied / name).read_bytes() for name in names_in(copied)}
     monkeypatch.setattr(bundle, "ROOT", tmp_path / "no checkout")
-    assert bundle.main([str(copied)]) == 1
-    assert "no checkout" in capsys.readouterr().err
+    ran = through_the_door(bundle.main, copied)
+    assert ran.exit_code == 2 and "no checkout" in ran.output
     assert {name: (copied / name).read_bytes() for name in names_in(copied)} == before
     assert [path.name for path in tmp_path.iterdir()] == [copied.name]

@@ -11,6 +11,7 @@ from typer.main import get_command
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course import cli
 from serial_lora_course.checks import lessons
+from tests.doors import through_the_door
 from tools import documents, sources
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,8 +47,8 @@ def test_a_stale_page_is_found_and_mended(tmp_path, monkeypatch, capsys):
         "after",
     ]
     page.write_text("nothing here")
-    assert documents.main([]) == 2 and page.read_text() == "nothing here"
-    assert "two lines" in capsys.readouterr().err
+    ran = through_the_door(documents.main)
+    assert ran.exit_code == 2 and "two lines" in ran.output and page.read_text() == "nothing here"
 
 
 @pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.title)

@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 from serial_lora.errors import SerialLoRAError
+from tests.doors import through_the_door
 from tools import notebooks, setup_cell, sources
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,11 +74,10 @@ def small_course(built, tmp_path):
     return Path(shutil.copytree(built, tmp_path / "course"))
 
 
-def run_main(root: Path, *arguments: str, monkeypatch, capsys) -> tuple[int, str]:
+def run_main(root: Path, *arguments: str, monkeypatch) -> tuple[int, str]:
     monkeypatch.setattr(notebooks, "ROOT", root)
-    code = notebooks.main(list(arguments))
-    said = capsys.readouterr()
-    return code, said.out + said.err
+    ran = through_the_door(notebooks.main, *arguments)
+    return ran.exit_code, ran.output
 
 
 def changes_outside_markers(solved: str, stub: str) -> list[str]:
@@ -200,11 +200,11 @@ def _edit(path: Path, before: str, after: str) -> None:
         (lambda r: _edit(r / "solutions/90_small.py", '["exercise"]', '["x"]'), 'tag "exercise"'),
     ],
 )
-def test_drift_is_found_and_named(small_course, monkeypatch, capsys, change, message):
-    kept = run_main(small_course, "--check", monkeypatch=monkeypatch, capsys=capsys)
+def test_drift_is_found_and_named(small_course, monkeypatch, change, message):
+    kept = run_main(small_course, "--check", monkeypatch=monkeypatch)
     assert kept == (0, "Sources and notebooks agree.\n")
     change(small_course)
-    code, said = run_main(small_course, "--check", monkeypatch=monkeypatch, capsys=capsys)
+    code, said = run_main(small_course, "--check", monkeypatch=monkeypatch)
     assert code == 1 and message in said
 
 
@@ -218,17 +218,15 @@ def test_drift_is_found_and_named(small_course, monkeypatch, capsys, change, mes
         ),
     ],
 )
-def test_a_lesson_that_fails_or_asks_a_network_writes_nothing(
-    tmp_path, monkeypatch, capsys, step, message
-):
+def test_a_lesson_that_fails_or_asks_a_network_writes_nothing(tmp_path, monkeypatch, step, message):
     write_lesson(tmp_path, extra=f"\n# %%\n{step}\n")
-    code, said = run_main(tmp_path, "build", monkeypatch=monkeypatch, capsys=capsys)
-    assert code == 1 and "90_small did not run" in said and message in said
+    code, said = run_main(tmp_path, "build", monkeypatch=monkeypatch)
+    assert code == 2 and "90_small did not run" in said and message in said
     assert not list(tmp_path.rglob("*.ipynb"))
 
 
 @pytest.mark.parametrize("number", ["77", "x"])
-def test_unknown_lesson(tmp_path, monkeypatch, capsys, number):
+def test_unknown_lesson(tmp_path, monkeypatch, number):
     write_lesson(tmp_path)
-    code, said = run_main(tmp_path, "build", number, monkeypatch=monkeypatch, capsys=capsys)
-    assert code == 1 and "there are 90" in said
+    code, said = run_main(tmp_path, "build", number, monkeypatch=monkeypatch)
+    assert code == 2 and "there are 90" in said

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.doors import through_the_door
 from tools import notebooks
 from tools import test as gate
 
@@ -45,9 +46,9 @@ def test_options_choose_parts():
 
 
 @pytest.mark.parametrize("lessons", ["77", "12-13", "x"])
-def test_a_lesson_that_is_not_there(lessons, capsys):
-    assert gate.main(["--lessons", lessons]) == 2
-    assert lessons in capsys.readouterr().err
+def test_a_lesson_that_is_not_there(lessons):
+    ran = through_the_door(gate.main, "--lessons", lessons)
+    assert ran.exit_code == 2 and lessons in ran.output
 
 
 def test_the_first_failure_ends_the_run_and_everything_is_offline(monkeypatch, capsys):
