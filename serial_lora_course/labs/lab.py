@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
@@ -220,6 +220,23 @@ class Lab(ABC):
         run = (self.name, self.data.scale, self.data.name, method.name, amount, seed)
         return run_key(*run, method.rank(self.config.rank), self.settings(method))
 
+    def go_on(self, kept: Kept, keys: Callable[[], Iterable[str]]) -> None:
+        """Take from earlier runs what was measured, and the precision that ``auto`` settled on.
+
+        It might be measured otherwise today, and a second command would not find the first one's.
+
+        Args:
+            keys: of all runs to come, in the precision that the lab has.
+        """
+        self.records = kept.known.values()
+        if self.config.precision != "auto":
+            return
+        for precision in ("bf16", "no"):
+            self.precision = precision
+            if any(map(kept.begun, keys())):
+                return
+        del self.precision
+
 
 Draw = Callable[[Lab, Method, Any, str], object]
 """Draws a run that was just measured: lab, method, what was measured, and a name for the file. The
@@ -380,7 +397,7 @@ def run_lab(
     kept, records = Kept(out), []
     for data in sets:
         lab = kind(backbone, data, configs[0], **tools)  # what it prepares goes with it
-        lab.records = kept.known.values()
+        lab.go_on(kept, partial(_keys, lab, runs, variants))
         for (amount, seed), (config, method) in itertools.product(runs, variants):
             lab.config = config
             options = {"progress": progress, "draw": draw, "command": command}
@@ -390,6 +407,15 @@ def run_lab(
                 on_record(record, is_new)
             records.append(record)
     return records
+
+
+def _keys(
+    lab: Lab,
+    runs: Sequence[tuple[int, int]],
+    variants: Sequence[tuple[LabConfig, Method]],
+) -> Iterator[str]:
+    for (amount, seed), (lab.config, method) in itertools.product(runs, variants):
+        yield lab.key(method, amount, seed)
 
 
 def _variants(

@@ -246,6 +246,13 @@ class Kept:
             require_writable(out)
         self.known = {record.key: record for record in (read_records(out) if out else [])}
 
+    def begun(self, key: str) -> bool:
+        """Whether there is a record of this key, or the state of an unfinished run."""
+        return key in self.known or (self.out is not None and self._unfinished(key).exists())
+
+    def _unfinished(self, key: str) -> Path:
+        return self.out.with_name(f"{self.out.stem}-unfinished-{key}.pt")
+
     def or_run(self, key: str, run: Callable[..., Record]) -> tuple[Record, bool]:
         """The record of this key, run and written if it is not there yet; and whether it is new.
 
@@ -257,7 +264,7 @@ class Kept:
             return self.known[key], False
         if self.out is None:
             return run(save_to=None), True
-        unfinished = self.out.with_name(f"{self.out.stem}-unfinished-{key}.pt")
+        unfinished = self._unfinished(key)
         record = run(save_to=unfinished)
         if is_first_process():
             append_record(self.out, record)

@@ -235,7 +235,7 @@ def test_a_pair_that_is_there_is_not_trained_again(subject, tmp_path, monkeypatc
 
 def test_the_shipped_pairs_are_found_again():
     for lab in DATASETS:
-        subject = make_subject(lab)
+        subject = make_subject(lab, precision="bf16")
         for record in (r for r in shipped_records("spectra") if r.settings["lab"] == lab):
             assert record.key == subject.key(record.method, record.seed)
 

@@ -300,7 +300,10 @@ def test_an_interrupted_lab_goes_on_and_ends_as_if_uninterrupted(small, tmp_path
 
 
 def test_a_training_is_kept_until_its_record_is_written(small, tmp_path, monkeypatch):
-    out, (whole,) = tmp_path / "records.jsonl", small.run()
+    """Also where ``auto`` would be settled otherwise by then."""
+    out, settled = tmp_path / "records.jsonl", "no"
+    monkeypatch.setattr(labs, "settle_precision", lambda *_: settled)
+    (whole,) = small.run()
 
     def ends(*_):
         raise KeyboardInterrupt
@@ -310,11 +313,12 @@ def test_a_training_is_kept_until_its_record_is_written(small, tmp_path, monkeyp
         patch.setattr(small.kind, "measure", ends)
         small.run(out=out)
     assert read_records(out) == [] and len(list(tmp_path.glob("*unfinished*"))) == 1
-    steps = calls(monkeypatch, small.objective, "forward")
+    steps, settled = calls(monkeypatch, small.objective, "forward"), "bf16"
     (record,) = small.run(out=out)
     assert len(steps) == 1  # for the memory; nothing was trained again
     assert record.measures == whole.measures and record.sizes == whole.sizes
     assert not list(tmp_path.glob("*unfinished*"))
+    assert [r.settings["precision"] for r in small.run(["one", "two"], out=out)] == ["no", "bf16"]
 
 
 # --- what is refused -----------------------------------------------------------------------------
