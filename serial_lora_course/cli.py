@@ -1,4 +1,4 @@
-"""The command line: ``serial-lora doctor``, ``course``, ``open``, ``lab clip|sam|sd3``, ``grade``."""
+"""The command line: ``serial-lora doctor``, ``course``, ``open``, ``lab``, ``fit`` and the others."""
 
 from __future__ import annotations
 
@@ -11,26 +11,34 @@ from typing import Annotated
 import typer
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.command_groups import CourseGroup, lab_app
+from serial_lora_course.config_file import OPTION, take_config
 from serial_lora_course.doctor import doctor as examine
 from serial_lora_course.door import DEBUG, enter
-from serial_lora_course.lab_commands import app as lab_app
 
 FIRST_LESSON = "00_start_here.ipynb"
 
 app = typer.Typer(
+    cls=CourseGroup,
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Serial LoRA, from scratch: labs and tools of the course.",
-    epilog=f"With {DEBUG} in a command, an error shows its traceback.",
+    epilog=f"With {DEBUG} in a command, an error shows its traceback; {OPTION} run.yaml reads a "
+    "command's options from a file.",
 )
 app.add_typer(lab_app, name="lab")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit code 2."""
-    enter("serial-lora", app, arguments)
+    enter("serial-lora", _run, arguments)
+
+
+def _run(words: list[str]) -> object:
+    rest, defaults = take_config(typer.main.get_command(app), words)
+    return app(args=rest, default_map=defaults)
 
 
 @app.command()

@@ -6,7 +6,7 @@ import inspect
 import os
 import shlex
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -17,8 +17,9 @@ import typer
 from rich.console import Console
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.config_file import write_config
 from serial_lora_course.files import printable
-from serial_lora_course.labs.config import SWEPT, seeds_to, swept_configs
+from serial_lora_course.labs.config import SWEPT, LabConfig, seeds_to, swept_configs
 from serial_lora_course.labs.lab import Draw, Lab, run_lab
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.processes import is_first_process
@@ -36,19 +37,20 @@ MORE = (
     "Runs whose record is in --out are not run again; an interrupted run goes on where it stopped. "
     "On several GPUs: accelerate launch -m serial_lora_course.cli lab {} ..."
 )
+Configs = Mapping[str, LabConfig]
 SOMEWHERE = ("out", "pictures")  # options that say where to write, and nothing of the run
 
 
-def lab_command(name: str) -> Any:
+def command(name: str) -> Any:
     """The command of one lab."""
     parameters = options_of(get_lab(name))
 
-    def command(**options: Any) -> None:
+    def run(**options: Any) -> None:
         run_command(name, parameters, options)
 
-    command.__signature__ = inspect.Signature(parameters)
+    run.__signature__ = inspect.Signature(parameters)
     one = typer.Typer(add_completion=False, rich_markup_mode=None)
-    one.command(name, help=f"{LABS[name][1]}\n\n{MORE.format(name)}")(command)
+    one.command(name, help=f"{LABS[name][1]}\n\n{MORE.format(name)}")(run)
     return typer.main.get_command(one)
 
 
@@ -59,25 +61,25 @@ def options_of(kind: type[Lab]) -> list[inspect.Parameter]:
     methods = f"names separated by commas, or 'all': {', '.join(METHODS)}"
     ratio = "LoRA+'s rate of B over that of A, one or several separated by commas; 20 by default"
     some = [
-        _option("scale", str, "tiny", help.get("scale", "tiny or paper")),
-        _option("dataset", str, "all", help.get("dataset", "names separated by commas, or 'all'")),
-        _option("methods", str, "lora,serial_lora", methods),
-        _option(unit, str, str(kind.amount), amounts),
-        _option("seeds", int, 3, "number of seeds: 1 to this one"),
-        *_settings(kind),
-        _option("ratio", str | None, None, ratio),
-        _option("weights", str, "default", help["weights"]),
-        _option("root", Path | None, None, "folder of the downloaded data"),
-        _option("out", Path, Path(f"runs/{kind.name}.jsonl"), "JSONL file of records"),
+        option("scale", str, "tiny", help.get("scale", "tiny or paper")),
+        option("dataset", str, "all", help.get("dataset", "names separated by commas, or 'all'")),
+        option("methods", str, "lora,serial_lora", methods),
+        option(unit, str, str(kind.amount), amounts),
+        option("seeds", int, 3, "number of seeds: 1 to this one"),
+        *setting_options(kind.configs),
+        option("ratio", str | None, None, ratio),
+        option("weights", str, "default", help["weights"]),
+        option("root", Path | None, None, "folder of the downloaded data"),
+        option("out", Path, Path(f"runs/{kind.name}.jsonl"), "JSONL file of records"),
     ]
     if kind.name in DRAWINGS:
-        some.append(_option("pictures", Path | None, None, help["pictures"]))
+        some.append(option("pictures", Path | None, None, help["pictures"]))
     return some
 
 
-def settings_of(kind: type[Lab]) -> dict[str, Any]:
-    """The fields of a lab's configuration and their types; of an optional one the type alone."""
-    hints = get_type_hints(type(next(iter(kind.configs.values()))))
+def settings_of(configs: Configs) -> dict[str, Any]:
+    """The fields of a configuration and their types; of an optional one the type alone."""
+    hints = get_type_hints(type(next(iter(configs.values()))))
     optional = (Union, types.UnionType)
     return {
         name: get_args(hint)[0] if get_origin(hint) in optional else hint
@@ -85,23 +87,31 @@ def settings_of(kind: type[Lab]) -> dict[str, Any]:
     }
 
 
-def _settings(kind: type[Lab]) -> list[inspect.Parameter]:
-    """An option for each of them; one that takes several values takes them as one text."""
+def setting_options(
+    configs: Configs, swept: Collection[str] = tuple(SWEPT)
+) -> list[inspect.Parameter]:
+    """An option for each of them; one that takes several values takes them as one text.
+
+    Args:
+        configs: scale -> its settings.
+        swept: the settings of which a command takes several.
+    """
     found = []
-    for name, hint in settings_of(kind).items():
-        usual = {scale: getattr(config, name) for scale, config in kind.configs.items()}
-        help = next(iter(kind.configs.values())).help(name)
-        help += "; one or several separated by commas" if name in SWEPT else ""
+    for name, hint in settings_of(configs).items():
+        usual = {scale: getattr(config, name) for scale, config in configs.items()}
+        help = next(iter(configs.values())).help(name)
+        help += "; one or several separated by commas" if name in swept else ""
         if any(value is not None for value in usual.values()):
             help += f"  [{'; '.join(f'{scale}: {value}' for scale, value in usual.items())}]"
-        read_as = str if name in SWEPT or get_origin(hint) is tuple else hint
-        found.append(_option(name, read_as | None, None, help))
+        read_as = str if name in swept or get_origin(hint) is tuple else hint
+        found.append(option(name, read_as | None, None, help))
     return found
 
 
-def _option(name: str, kind: Any, default: Any, help: str) -> inspect.Parameter:
-    option = f"--{name.replace('_', '-')}"
-    names = [f"{option}/--no-{option[2:]}"] if bool in get_args(kind) else [option]
+def option(name: str, kind: Any, default: Any, help: str) -> inspect.Parameter:
+    """A command's option as a parameter that Typer reads."""
+    dashed = f"--{name.replace('_', '-')}"
+    names = [f"{dashed}/--no-{dashed[2:]}"] if bool in get_args(kind) else [dashed]
     annotation = Annotated[kind, typer.Option(*names, help=help)]
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
@@ -121,7 +131,8 @@ def run_command(name: str, parameters: list[inspect.Parameter], options: dict[st
         with _complete(options["out"]):
             tell(run_line(kind.report, record, is_new))
 
-    changes = {setting: _values(kind, setting, options[setting]) for setting in settings_of(kind)}
+    settings = settings_of(kind.configs)
+    changes = {each: setting_value(kind.configs, each, options[each]) for each in settings}
     scale, out = options["scale"], options["out"]
     for config in swept_configs(kind.configs, scale, **changes):
         tell(f"Settings: {config}")
@@ -148,7 +159,9 @@ def run_command(name: str, parameters: list[inspect.Parameter], options: dict[st
         command=command_line(kind, parameters, options),
         **changes,
     )
+    asked = {name: value for name, value in options.items() if name not in SOMEWHERE}
     with _complete(out):
+        write_config(out.with_name(f"{out.stem}.config.yaml"), asked)
         console.print(results_table(kind.report, records, paper_results()))
         if closing := kind.report.closing(records):
             tell(closing)
@@ -194,11 +207,13 @@ def _drawing(name: str, folder: Path | None) -> Draw | None:
     return partial(import_module(DRAWINGS[name]).draw_run, folder)
 
 
-def _values(kind: type[Lab], name: str, given: Any) -> Any:
+def setting_value(
+    configs: Configs, name: str, given: Any, swept: Mapping[str, type] = SWEPT
+) -> Any:
     """A setting as it was given on the command line; several values where it takes them."""
-    if name in SWEPT:
-        return _numbers(given, name, SWEPT[name])
-    hint = settings_of(kind)[name]
+    if name in swept:
+        return _numbers(given, name, swept[name])
+    hint = settings_of(configs)[name]
     if given is None or get_origin(hint) is not tuple:
         return given
     return tuple(_numbers(given, name) if int in get_args(hint) else _names(given))

@@ -18,9 +18,9 @@ def run(capsys):
     """Run the command line; exit code, what it printed, what it complained of."""
     from serial_lora_course import cli
 
-    def run(*arguments: str) -> tuple[int, str, str]:
+    def run(*arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
-            cli.main(list(arguments))
+            cli.main([str(word) for word in arguments])
         printed = capsys.readouterr()
         return ended.value.code or 0, printed.out, printed.err
 

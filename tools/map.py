@@ -47,13 +47,22 @@ ROOMS = {
     "panels": Room(2, 5, "pictures that move"),
     "checks": Room(2, 1, "exercises, checked"),
     "grading": Room(3, 0, "notebooks, graded"),
+    "work": Room(3, 5, "your own pictures"),
     "commands": Room(3, 3, "serial-lora"),
     "benchmarks": Room(4, 2, "time and memory"),
     "data_scripts": Room(4, 4, "fetch and prepare"),
     "tools": Room(4, 1, "build the course"),
 }
 """From the ground up: a room imports only from rooms before it."""
-COMMANDS = ("__main__", "cli", "doctor", "lab_commands", "lab_options")
+COMMANDS = (
+    "__main__",
+    "cli",
+    "command_groups",
+    "config_file",
+    "doctor",
+    "lab_options",
+    "work_commands",
+)
 """Files of the course that are commands; its other files outside those rooms are the basics."""
 COURSE_FLOORS = (1, 3)
 

@@ -227,6 +227,7 @@ def fit(
     seed: int = 1,
     save_to: str | Path | None = None,
     progress: bool | None = None,
+    after_step: Callable[[int], bool] | None = None,
 ) -> TrainingHistory:
     """Train the adapter and the head, in place.
 
@@ -235,7 +236,7 @@ def fit(
         pictures: items are (PIL picture, label).
         indices: the pictures to use; None for all.
         seed: of everything random.
-        save_to, progress: as in :func:`serial_lora_course.labs.training.train`.
+        save_to, progress, after_step: as in :func:`serial_lora_course.labs.training.train`.
 
     Raises:
         SerialLoRAError: there is no adapter, it is merged (the head alone would learn), there is no
@@ -260,7 +261,9 @@ def fit(
         steps,
     )
     objective, training = ClassifierObjective(classifier), config.training(steps, seed=seed)
-    history = train(objective, stream, training, save_to, "adapter and head", progress)
+    history = train(
+        objective, stream, training, save_to, "adapter and head", progress, after_step=after_step
+    )
     if save_to is not None:
         Path(save_to).unlink(missing_ok=True)
     return history

@@ -101,6 +101,7 @@ def train(
     description: str = "training",
     progress: bool | None = None,
     workers: int = 0,
+    after_step: Callable[[int], bool] | None = None,
 ) -> TrainingHistory:
     """Minimise ``objective(batch)`` over the stream; the objective's model is changed in place.
 
@@ -111,6 +112,7 @@ def train(
             the run is finished, until its owner has kept what the run was for and deletes it.
         progress: show a bar; by default in a terminal or notebook only.
         workers: processes that prepare examples.
+        after_step: called with the number of steps done; where it says True, training ends there.
 
     Raises:
         SerialLoRAError: nothing to train, a batch that the processes cannot share evenly, a state
@@ -165,6 +167,8 @@ def train(
             if first and (due or len(history.losses) == config.steps):
                 saved = history.seconds
                 state.save(history)
+            if after_step is not None and after_step(len(history.losses)):
+                break
     return history
 
 

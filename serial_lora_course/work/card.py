@@ -1,0 +1,100 @@
+"""The card of a classifier: what it is, how it was made and measured; and the way to the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import EvalResult, HfApi, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_whole
+from serial_lora_course.labs.own import ADAPTER_FILE, HEAD_FILE
+from serial_lora_course.work.folder import Job, Reached
+
+CARD_FILE = "README.md"
+
+
+def write_card(job: Job, reached: Reached, licence: str | None = None) -> Path:
+    """Write README.md into the classifier's folder, in the form that the hub reads."""
+    name, data = Path(job.out).name, Path(job.pictures).name
+    facts = ModelCardData(
+        license=licence,
+        library_name="serial-lora",
+        base_model=None if job.model.startswith(("timm/", "open_clip/")) else job.model,
+        tags=["serial-lora", "image-classification", "low-rank-adaptation"],
+        model_name=name,
+        eval_results=[
+            EvalResult("image-classification", data, data, "accuracy", round(reached.test, 4))
+        ],
+    )
+    counts = ", ".join(f"{number} {part}" for part, number in reached.pictures.items())
+    sure = (reached.test * (1 - reached.test) / reached.pictures["test"]) ** 0.5
+    text = f"""---
+{facts.to_yaml()}
+---
+
+# {name}
+
+A Serial LoRA adapter of rank {job.config.rank} and a linear head for `{job.model}`, trained to tell
+{len(reached.class_names)} classes: {", ".join(reached.class_names)}.
+
+| | |
+|---|---|
+| Base model | `{job.model}`, frozen: {reached.total:,} parameters |
+| Trained | {reached.trained:,} parameters |
+| Pictures | {counts}, of the folder `{data}` |
+| Division | {reached.split}; {job.validation_fraction:.0%} of the rest for validation |
+| Steps | {reached.steps}, best after {reached.best_step}, in {reached.seconds:.0f} s |
+| Settings | learning rate {job.config.lr:g}, batch size {job.config.batch_size}, seed {job.seed} |
+| Licence | {licence or "not stated"}; the base model and the pictures have their own |
+
+## Measured
+
+| On the test pictures | Accuracy |
+|---|---|
+| This classifier | {reached.test:.1%} (standard error {sure:.1%}) |
+| Logistic regression on the frozen features | {reached.probe:.1%} |
+| Always the largest class | {reached.largest_class:.1%} |
+
+The state was chosen by its loss on the validation pictures, of which it gets {reached.validation:.1%}
+right; the test pictures were looked at once.
+
+## Use
+
+```python
+from serial_lora_course.labs.own import load_classifier
+from serial_lora_course.work.folder import predict
+from serial_lora_course.work.vision import load_vision
+
+classifier = load_classifier(load_vision("{job.model}"), "{name}")
+predict(classifier, ["picture.png"])  # one row of probabilities
+```
+"""
+    return write_whole(Path(job.out).expanduser() / CARD_FILE, text.encode())
+
+
+def push_to_hub(folder: Path, repository: str) -> str:
+    """Upload adapter, head and card to a private repository of the hub; its address.
+
+    run.yaml stays here, since it names folders of this machine.
+
+    Raises:
+        SerialLoRAError: nobody is signed in, the name is not allowed, or the hub cannot be reached.
+    """
+    api = HfApi()
+    try:
+        address = api.create_repo(repository, private=True, exist_ok=True)
+        api.upload_folder(
+            repo_id=address.repo_id,
+            folder_path=folder,
+            allow_patterns=[ADAPTER_FILE, HEAD_FILE, CARD_FILE],
+            commit_message="Serial LoRA adapter, head and card",
+        )
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise SerialLoRAError(
+            f"{folder} could not be sent to {repository} ({reason}); sign in with `hf auth login`, "
+            "and check the name (user/name) and the network. Nothing here was changed."
+        ) from error
+    return str(address)

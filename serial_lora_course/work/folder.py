@@ -1,0 +1,298 @@
+"""From a folder of class folders to a classifier, and what is done with one afterwards.
+
+reached = fit_folder(Job(pictures="my_pictures", model="tiny-clip", out="my_classifier"))
+predict(open_classifier("my_classifier"), ["a.png", "b.png"])
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import save
+from sklearn.linear_model import LogisticRegression
+
+from serial_lora import SerialLoRAConfig, adapters, count_parameters, eject, inject
+from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_whole
+from serial_lora_course.data.folder import load_folder
+from serial_lora_course.data.pictures import PictureFiles, read_picture
+from serial_lora_course.data.splits import SPLIT_SEED
+from serial_lora_course.data.subsets import hash_order
+from serial_lora_course.files import write_json
+from serial_lora_course.labs.own import (
+    ClassifyConfig,
+    PictureClassifier,
+    accuracy_on,
+    encode,
+    fit,
+    load_classifier,
+)
+from serial_lora_course.work.best import KeepBest, Measured
+from serial_lora_course.work.vision import load_vision
+
+RUN_FILE, RESULT_FILE, UNFINISHED = "run.yaml", "reached.json", "unfinished.pt"
+PROBE_STRENGTHS = (0.001, 0.01, 0.1, 1.0)
+"""Of the linear probe's regularisation; the validation pictures choose."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that decides a training on a folder; kept as ``run.yaml`` beside what came of it.
+
+    Attributes:
+        pictures: folder with one sub-folder per class (or train and test with such inside).
+        model: a name that :func:`serial_lora_course.work.vision.load_vision` knows.
+        weights: a file in place of the model's own weights.
+        out: folder of the classifier.
+        test_fraction: share of each class that is tested on; validation_fraction: of the rest,
+            share that chooses the best state.
+        patience: rounds without a better state after which training stops.
+        config: how to train.
+    """
+
+    pictures: str
+    model: str
+    out: str
+    weights: str | None = None
+    test_fraction: float = 0.3
+    validation_fraction: float = 0.2
+    patience: int = 5
+    seed: int = 1
+    config: ClassifyConfig = field(default_factory=ClassifyConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("test_fraction", "validation_fraction"):
+            if not 0 < getattr(self, name) < 1:
+                raise SerialLoRAError(
+                    f"{name} must lie between 0 and 1, not {getattr(self, name)}."
+                )
+        if self.patience < 1:
+            raise SerialLoRAError(f"patience must be 1 or more, not {self.patience}.")
+
+    def as_yaml(self) -> str:
+        """Flat, as ``--config`` reads it; settings that are None are left out."""
+        whole = asdict(self)
+        whole |= whole.pop("config")
+        flat = {k: list(v) if isinstance(v, tuple) else v for k, v in whole.items()}
+        return yaml.safe_dump({k: v for k, v in flat.items() if v is not None}, sort_keys=False)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What came of a training; shares of pictures are between 0 and 1."""
+
+    data: str
+    class_names: list[str]
+    pictures: dict[str, int]
+    split: str
+    best_step: int
+    steps: int
+    seconds: float
+    validation: float
+    test: float
+    probe: float
+    largest_class: float
+    trained: int
+    total: int
+
+
+def fit_folder(
+    job: Job,
+    progress: bool | None = None,
+    tell: Callable[[int, Measured], object] = lambda step, measured: None,
+) -> Reached:
+    """Train an adapter and a head, keep the best state by the validation pictures, and test it once.
+
+    An interrupted training goes on where it stopped, and a finished one is not run again.
+
+    Args:
+        tell: called after each round with the step and what the validation pictures say.
+
+    Raises:
+        SerialLoRAError: ``out`` holds the classifier of another job, or as `load_folder`,
+            `load_vision` and `fit`.
+    """
+    out = Path(job.out).expanduser()
+    data = load_folder(job.pictures, job.test_fraction)
+    _claim(out, job)
+    if (out / RESULT_FILE).exists():
+        return _earlier(out, data.picture_fingerprint())
+    parts = divide(data.train, job.validation_fraction) | {"test": data.test}
+    classifier = PictureClassifier(load_vision(job.model, _file(job.weights)), data.class_names)
+    probe = linear_probe(classifier, parts)
+    config = job.config
+    torch.manual_seed(job.seed)
+    inject(
+        classifier.model,
+        SerialLoRAConfig(
+            config.rank, config.scale_factor, config.dropout, ["image"], config.blocks
+        ),
+    )
+    steps = config.steps(len(parts["train"]))
+    a_round = -(-len(parts["train"]) // min(config.batch_size, len(parts["train"])))
+    best = KeepBest(classifier, parts["validation"], out, steps, a_round, job.patience, tell)
+    count = count_parameters(classifier.model)
+    history = fit(
+        classifier,
+        parts["train"],
+        config,
+        seed=job.seed,
+        save_to=out / UNFINISHED,
+        progress=progress,
+        after_step=best,
+    )
+    eject(classifier.model)
+    classifier = load_classifier(classifier.model, out)
+    labels = Counter(data.test.labels)
+    reached = Reached(
+        data=data.picture_fingerprint(),
+        class_names=data.class_names,
+        pictures={name: len(part) for name, part in parts.items()},
+        split=data.split,
+        best_step=best.best_step,
+        steps=len(history.losses),
+        seconds=round(history.seconds, 1),
+        validation=best.measured[best.best_step]["accuracy"],
+        test=accuracy_on(classifier, data.test),
+        probe=probe,
+        largest_class=max(labels.values()) / len(data.test),
+        trained=count.adapter + sum(p.numel() for p in classifier.head.parameters()),
+        total=count.total - count.adapter,
+    )
+    write_json(out / RESULT_FILE, asdict(reached))
+    return reached
+
+
+def _earlier(out: Path, data: str) -> Reached:
+    """What a finished training reached on these pictures."""
+    try:
+        reached = Reached(**json.loads((out / RESULT_FILE).read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise SerialLoRAError(
+            f"{out / RESULT_FILE} cannot be read ({error}); delete the folder to train anew."
+        ) from error
+    if reached.data != data:
+        raise SerialLoRAError(
+            f"the pictures have changed since {out} was made; give another --out, or delete it."
+        )
+    return reached
+
+
+def _claim(out: Path, job: Job) -> None:
+    """Write the job into its folder, unless that holds another."""
+    path, text = out / RUN_FILE, job.as_yaml()
+    if path.exists():
+        if path.read_text("utf-8") != text:
+            raise SerialLoRAError(
+                f"{out} holds the classifier of another run ({path} says which); give another "
+                "--out, or delete the folder."
+            )
+        return
+    if out.exists() and any(out.iterdir()):
+        raise SerialLoRAError(f"{out} holds other files; give --out a folder of its own.")
+    write_whole(path, text.encode())
+
+
+def divide(pictures: PictureFiles, fraction: float) -> dict[str, PictureFiles]:
+    """Training and validation pictures: a share of each class, by a hash of the names.
+
+    Raises:
+        SerialLoRAError: a class has only one picture to train with.
+    """
+    chosen: dict[str, list[int]] = {"train": [], "validation": []}
+    order = hash_order(pictures.picture_ids, SPLIT_SEED, "validation")
+    for label in sorted(set(pictures.labels)):
+        own = [position for position in order if pictures.labels[position] == label]
+        if len(own) < 2:
+            raise SerialLoRAError(
+                f"the class of {pictures.picture_ids[own[0]]} has one picture to train with, and "
+                "needs one more that says when to stop; add pictures."
+            )
+        count = min(max(round(fraction * len(own)), 1), len(own) - 1)
+        chosen["validation"] += own[:count]
+        chosen["train"] += own[count:]
+    return {
+        name: PictureFiles(
+            pictures.folder,
+            [pictures.picture_ids[i] for i in sorted(positions)],
+            [pictures.labels[i] for i in sorted(positions)],
+            pictures.upright,
+        )
+        for name, positions in chosen.items()
+    }
+
+
+def linear_probe(classifier: PictureClassifier, parts: dict[str, PictureFiles]) -> float:
+    """Test accuracy of a logistic regression on the frozen features: what no adapter costs."""
+    encoded = {name: encode(classifier, part) for name, part in parts.items()}
+    (train, _, labels), (test, _, truth) = encoded["train"], encoded["test"]
+    held, _, held_truth = encoded["validation"]
+    probes = [
+        LogisticRegression(C=strength, max_iter=5000).fit(train.numpy(), labels.numpy())
+        for strength in PROBE_STRENGTHS
+    ]
+    best = max(probes, key=lambda probe: probe.score(held.numpy(), held_truth.numpy()))
+    return float(best.score(test.numpy(), truth.numpy()))
+
+
+# -------------------------------------------------------------------------------- afterwards
+
+
+def open_classifier(folder: str | Path) -> tuple[PictureClassifier, dict]:
+    """A classifier that `fit_folder` made, with its model, and what its run.yaml says.
+
+    Raises:
+        SerialLoRAError: no such folder, or its model cannot be loaded.
+    """
+    path = Path(folder).expanduser() / RUN_FILE
+    try:
+        run = yaml.safe_load(path.read_text("utf-8"))
+        model = load_vision(run["model"], _file(run.get("weights")))
+    except (OSError, UnicodeError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        raise SerialLoRAError(
+            f"{path} is missing or not what `serial-lora fit` wrote ({error}); name the folder "
+            "that it was given as --out."
+        ) from error
+    return load_classifier(model, path.parent), run
+
+
+@torch.no_grad()
+def predict(
+    classifier: PictureClassifier, paths: Sequence[str | Path], batch_size: int = 64
+) -> torch.Tensor:
+    """Probabilities (N, C) of picture files.
+
+    Raises:
+        SerialLoRAError: a file that is no picture.
+    """
+    prepare = classifier.eval().preprocessing.for_test()
+    device = classifier.head.weight.device
+    found = []
+    for first in range(0, len(paths), batch_size):
+        pictures = [read_picture(path, upright=True) for path in paths[first : first + batch_size]]
+        batch = torch.stack([prepare(picture) for picture in pictures]).to(device)
+        found.append(classifier(batch).softmax(-1).cpu())
+    return torch.cat(found)
+
+
+def merge_into_file(folder: str | Path, out: str | Path) -> Path:
+    """Write the model's state dict with the adapter multiplied into its weights, as safetensors.
+
+    Raises:
+        SerialLoRAError: as :func:`open_classifier`, or the adapter cannot be merged.
+    """
+    classifier, _ = open_classifier(folder)
+    if adapters(classifier.model):
+        eject(classifier.model, keep_merged=True)
+    state = {k: v.contiguous().clone() for k, v in classifier.model.state_dict().items()}
+    return write_whole(Path(out).expanduser(), save(state))
+
+
+def _file(path: str | None) -> Path | None:
+    return None if path is None else Path(path).expanduser()

@@ -1,0 +1,44 @@
+"""A folder of pictures and a small vision model's weights, made once."""
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+MODEL = "timm/test_vit"
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Three classes of eight pictures each, told apart by their colour."""
+    folder = tmp_path_factory.mktemp("pictures") / "colours"
+    for label, colour in enumerate(("red", "green", "blue")):
+        (folder / colour).mkdir(parents=True)
+        for number in range(8):
+            light = [60 + 5 * number] * 3
+            light[label] = 255 - 3 * number
+            Image.new("RGB", (40 + number, 40), tuple(light)).save(
+                folder / colour / f"{number}.png"
+            )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", pretrained=False, num_classes=0)
+    path = tmp_path_factory.mktemp("weights") / "test_vit.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture
+def job(pictures, weights, tmp_path):
+    """A short training on them: six rounds of two steps."""
+    from serial_lora_course.labs.own import ClassifyConfig
+    from serial_lora_course.work.folder import Job
+
+    short = ClassifyConfig(rank=2, epochs=6, min_steps=1, batch_size=7, precision="no")
+    out = str(tmp_path / "classifier")
+    return Job(str(pictures), MODEL, out, weights=str(weights), config=short)
