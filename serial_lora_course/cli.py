@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> object:
-    rest, defaults = take_config(typer.main.get_command(app), words)
+    rest, defaults = take_config(app, words)
     return app(args=rest, default_map=defaults)
 
 

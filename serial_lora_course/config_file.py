@@ -18,11 +18,8 @@ from serial_lora.files import write_whole
 OPTION = "--config"
 
 
-def take_config(group: Any, arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+def take_config(app: typer.Typer, arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
     """The command line without ``--config FILE``, and the file's options as a default map.
-
-    Args:
-        group: the command that all others hang from, as ``typer.main.get_command`` makes it.
 
     Raises:
         SerialLoRAError: no file named, no such file, or an option that the command has not.
@@ -35,7 +32,7 @@ def take_config(group: Any, arguments: list[str]) -> tuple[list[str], dict[str, 
     if not named:
         raise SerialLoRAError("--config needs the name of a YAML file after it.")
     options = read_config(Path(named[0]).expanduser())
-    command, path = _command_of(group, rest)
+    command, path = _command_of(typer.main.get_command(app), rest)
     known = {parameter.name for parameter in command.params}
     if unknown := sorted(set(options) - known):
         raise SerialLoRAError(

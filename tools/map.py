@@ -47,10 +47,10 @@ ROOMS = {
     "panels": Room(2, 5, "pictures that move"),
     "checks": Room(2, 1, "exercises, checked"),
     "grading": Room(3, 0, "notebooks, graded"),
-    "work": Room(3, 5, "your own pictures"),
+    "work": Room(3, 4, "your own pictures"),
     "commands": Room(3, 3, "serial-lora"),
     "benchmarks": Room(4, 2, "time and memory"),
-    "data_scripts": Room(4, 4, "fetch and prepare"),
+    "data_scripts": Room(4, 5, "fetch and prepare"),
     "tools": Room(4, 1, "build the course"),
 }
 """From the ground up: a room imports only from rooms before it."""

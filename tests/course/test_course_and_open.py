@@ -18,7 +18,11 @@ def steps(monkeypatch):
         return codes.get(args[0])
 
     real = cli.app
-    monkeypatch.setattr(cli, "app", lambda args, **rest: (act if rest else real)(args, **rest))
+
+    def call(args, **rest):
+        return (act if "standalone_mode" in rest else real)(args, **rest)
+
+    monkeypatch.setattr(cli, "app", call)
     return ran, codes
 
 
