@@ -31,9 +31,9 @@ if hosted and util.find_spec("serial_lora_course") is None:
 
 # %%
 import copy
-import json
+import os
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -49,36 +49,52 @@ from serial_lora import count_parameters, eject, inject, merge, save_adapter, un
 from serial_lora.attention import find_attention_sites
 from serial_lora.metrics import accuracy
 from serial_lora_course.checks import check, lesson_card
-from serial_lora_course.data.emoji import ATTRIBUTION
-from serial_lora_course.data.registry import dataset_names, load_classification
 from serial_lora_course.data.subsets import few_shot_split
 from serial_lora_course.figures.pictures import show_pictures
+from serial_lora_course.figures.readings import read_clip
 from serial_lora_course.figures.results import plot_accuracy_by_shots
 from serial_lora_course.figures.style import display_figure, house_style
 from serial_lora_course.frontend import is_static
-from serial_lora_course.labs.clip import CLIPLab, class_scores, zero_shot
+from serial_lora_course.labs.clip import (
+    CLIPLab,
+    class_scores,
+    classify,
+    picture_features,
+    prompt_scores,
+    prompt_template,
+)
 from serial_lora_course.labs.frames import as_text, frame, paired_difference
 from serial_lora_course.labs.lab import run_one
+from serial_lora_course.labs.lesson import open_lesson
 from serial_lora_course.labs.methods import METHODS, get_method
-from serial_lora_course.labs.processes import process_state
 from serial_lora_course.labs.records import Record, shipped_records
-from serial_lora_course.models.clip import encode_prompts, load_clip
-from serial_lora_course.models.weights import tiny_file
+from serial_lora_course.models.clip import encode_prompts
 
 torch.manual_seed(0)
 lesson_card("04")
 
 # %% [markdown]
-# The lesson works with one model, a tiny CLIP, and mostly with one data set, drawings of symbols. The
-# next cell reads both, and says how pictures and sentences become what the model takes.
+# One line decides what the lesson works with. `"tiny"` is a small CLIP and drawings of symbols: nothing
+# to fetch, and a laptop will do. `"paper"` is OpenAI's CLIP ViT-B/16 and satellite pictures, EuroSAT: the
+# cell says what to fetch first, and fits the batch to your GPU. All below follows this line, so the same
+# notebook runs at either scale. (The environment's `SERIAL_LORA_SCALE` and `SERIAL_LORA_LENGTH` are asked
+# first, so a class may set them for everybody.)
 
 # %%
-device = process_state().device  # a GPU where there is one, as the training loop chooses
-backbone = load_clip("tiny")
-model = backbone.model.to(device)
-data = load_classification("symbols")
+SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper"
+LENGTH = os.environ.get("SERIAL_LORA_LENGTH", "class")  # or "full"; "dry" takes two steps a run
+lesson = open_lesson("clip", SCALE, LENGTH)
+print(lesson)
+
+# %% [markdown]
+# The next cell gives short names to what was read, and says how pictures and sentences become what the
+# model takes.
+
+# %%
+device, backbone, model = lesson.device, lesson.backbone, lesson.model
+data, config = lesson.data, lesson.config  # the pictures, and the settings of a run
 labels, n = torch.tensor(data.test.labels), len(data.test)  # the right classes: (N,)
-config = CLIPLab.configured("tiny")
+template = prompt_template(data, config.prompt)  # the sentence round a class name
 
 
 def prepare(pictures: list) -> Tensor:
@@ -93,21 +109,19 @@ def prompt_tokens(prompts: list[str]) -> Tensor:
 
 def predictions(clip: nn.Module) -> Tensor:
     """The class that a model gives each test picture: (N,)."""
-    tensors = prepare([data.test[i][0] for i in range(n)])
-    with torch.no_grad():
-        features = encode_prompts(clip, prompt_tokens(data.prompts()))  # (C, D)
-        return class_scores(clip, tensors, features).argmax(-1).cpu()
+    scores, _ = classify(replace(backbone, model=clip), data, template)  # (N, C)
+    return scores.argmax(-1)
 
 
 # %% [markdown]
 # The second half of the lesson looks at two trained adapters, Serial LoRA's and LoRA's.
 # `trained("lora")` trains one, saves it, and takes it out of the model again. That needs some seconds
 # the first time it is asked for. Then it remembers the record of the run, what the adapted model says
-# about each test picture, and where the file is. Nothing is trained yet: after the next cell, the one
-# above and the imports you can start at any section, and the first one that needs an adapter makes it.
+# about each test picture, and where the file is. Nothing is trained yet: after the next cell and
+# those above you can start at any section, and the first one that needs an adapter makes it.
 
 # %%
-SHOTS, SEED = 16, 1  # pictures of each class, and which draw of them
+SHOTS, SEED = lesson.amount, 1  # pictures of each class, and which draw of them
 folder = tempfile.TemporaryDirectory()
 
 
@@ -122,8 +136,9 @@ class Trained(NamedTuple):
 @cache
 def trained(name: str) -> Trained:
     """Trains a method's adapter, saves it, and takes it out of the model; remembers the result."""
-    lab, method = CLIPLab(backbone, data, config), get_method(name)
-    record = run_one(lab, method, SHOTS, SEED, progress=not is_static(), keep_adapter=True)
+    record = run_one(
+        lesson.lab(), get_method(name), SHOTS, SEED, progress=not is_static(), keep_adapter=True
+    )
     file = save_adapter(model, Path(folder.name, f"{name}.safetensors"))
     said = predictions(model)
     eject(model)
@@ -138,39 +153,28 @@ def trained(name: str) -> Trained:
 # entries. Pretraining pulled a picture and its caption together and pushed all other pairs apart, so
 # afterwards the **cosine** between the two vectors says how well they fit.
 #
-# The one used here is tiny: a real open_clip model at small size, pretrained by this project on
-# emoji that several designers drew, each with its name as the caption. OpenMoji's drawings of some
-# concepts were *hidden* from it. Those are the test pictures of this lesson. The cell reads all
-# numbers from the card that the pretraining wrote.
+# At tiny scale it is a real open_clip model at small size, pretrained by this project on emoji that
+# several designers drew, each with its name as the caption. OpenMoji's drawings of some concepts were
+# *hidden* from it. Those are the test pictures of this lesson. At the paper's scale it is the one that
+# OpenAI trained. The cell says which of them you have, and reads all numbers from the model and from the
+# card that its pretraining wrote.
 
 # %%
-card = json.loads(tiny_file("tiny-clip.card.json").read_text("utf-8"))
-measured = card["measured"]
-
 for tower in ("image", "text"):
     sites = find_attention_sites(model, towers=[tower])
     print(f"{tower} tower: {len(sites)} attention blocks, tokens of width {sites[0].width}")
-display(
-    Markdown(
-        f"It has {card['parameters']:,} parameters and was pretrained for {card['minutes']:.0f} minutes "
-        f"({card['steps']:,} steps) on {card['training_pictures']:,} drawings in {len(card['data'])} "
-        f"styles. OpenMoji's drawings of some concepts were hidden; {card['measured_concepts']} of these "
-        f"look like no drawing that it was shown. Shown one of those, it has the right name among its "
-        f"first ten guesses in {measured['openmoji R@10']:.0%} of the cases; by luck that would be "
-        f"{10 / card['measured_concepts']:.1%}."
-    )
-)
+display(Markdown(read_clip(backbone, lesson.card_of_model)))
 
 # %% [markdown]
-# **What this shows.** The model is no toy in kind, only in size: it has learnt to connect drawings
+# **What this shows.** The tiny model is no toy in kind, only in size: it has learnt to connect drawings
 # with words, it recognises things in a hand that it has not seen draw them, and it is far from
 # perfect. That is the right starting point for adapting, because there is something to build on and
 # something left to gain.
 #
 # ## Pictures and classes
 #
-# The data sets are made of OpenMoji's drawings, with Unicode's own groups as classes. We work with one
-# of them in detail and come back to all of them at the end. Here is one test picture of each class.
+# The tiny data sets are made of OpenMoji's drawings, with Unicode's own groups as classes. We work with
+# one data set in detail and come back to several at the end. Here is one test picture of each class.
 
 # %%
 firsts = [data.test.labels.index(label) for label in range(len(data.class_names))]
@@ -181,7 +185,7 @@ display_figure(
 print(
     f"{len(data.class_names)} classes, {len(data.train)} pictures to draw shots from,",
     f"{len(data.test)} test pictures.",
-    ATTRIBUTION["openmoji"],
+    data.attribution,
 )
 
 # %% [markdown]
@@ -248,11 +252,11 @@ check("4.1", similarity_scores)
 # %%
 firsts = [data.test.labels.index(label) for label in range(len(data.class_names))]
 with torch.no_grad():
-    class_features = encode_prompts(model, prompt_tokens(data.prompts()))  # (C, D)
+    class_features = encode_prompts(model, prompt_tokens(data.prompts(template)))  # (C, D)
     scores = class_scores(model, prepare([data.test[i][0] for i in firsts]), class_features)
     probabilities = scores.softmax(-1).cpu()  # (B, C)
 
-print("the first prompt:", data.prompts()[0])
+print("the first prompt:", data.prompts(template)[0])
 table = pd.DataFrame(probabilities.numpy(), columns=data.class_names).map("{:.2f}".format)
 table.index = pd.Index(data.class_names, name="it is")
 table["it says"] = [data.class_names[i] for i in probabilities.argmax(-1)]
@@ -312,35 +316,33 @@ check("4.2", zero_shot_accuracy)
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
 
 # %% [markdown]
-# How well it goes depends on the sentence around the class name. The cell measures every data set
-# with four prompts: the data set's own, the *generic* one that most of the literature uses, the bare
+# How well it goes depends on the sentence around the class name. The cell measures every data set that
+# was read with four prompts: the data set's own, the *generic* one that most of the literature uses, the bare
 # name, and one that this model never met in pretraining. The pictures are encoded once, since only the
 # prompts change. Two further columns help to judge: *by luck* is what guessing a class at random
 # gives, and *largest class* is what you get by always naming the class with the most test pictures.
 
 
 # %%
-@torch.no_grad()
-def prompt_accuracies(name: str, templates: list[str]) -> dict[str, float]:
+def prompt_accuracies(each, templates: list[str]) -> dict[str, float]:
     """Zero-shot accuracy on a data set's test pictures with each prompt, and what helps to judge it."""
-    each = load_classification(name)
-    test, labels = each.test, torch.tensor(each.test.labels)
-    images = model.encode_image(prepare([test[i][0] for i in range(len(test))]), normalize=True)
+    images, labels = picture_features(backbone, each)  # (N, D), (N,)
     row = {
         "classes": len(each.class_names),
-        "test pictures": len(test),
+        "test pictures": len(labels),
         "by luck": 1 / len(each.class_names),
-        "largest class": labels.bincount().max().item() / len(test),
+        "largest class": labels.bincount().max().item() / len(labels),
     }
     for template in templates:
-        class_features = encode_prompts(model, prompt_tokens(each.prompts(template)))  # (C, D)
-        row[template] = accuracy((images @ class_features.T).cpu(), labels)
+        scores = prompt_scores(backbone, images, each.prompts(template))  # (N, C)
+        row[template] = accuracy(scores, labels)
     return row
 
 
+# %%
 templates = [data.template, data.generic_template, "{}", "a sketch of {}."]
 zero_table = pd.DataFrame(
-    {name: prompt_accuracies(name, templates) for name in dataset_names("classification")}
+    {name: prompt_accuracies(each, templates) for name, each in lesson.sets.items()}
 ).T
 counts = ["classes", "test pictures"]
 as_text(
@@ -409,9 +411,9 @@ display_figure(
     f"for {', '.join(data.class_names)}.",
     caption=False,
 )
-short = few_shot_split(data, 16, 1).short_classes
+short = few_shot_split(data, SHOTS, 1).short_classes
 print(
-    "Fewer pictures than asked for at 16 shots:",
+    f"Fewer pictures than asked for at {SHOTS} shots:",
     ", ".join(f"{name} ({count})" for name, count in short.items()) or "no class",
 )
 
@@ -540,14 +542,14 @@ check("4.4", cut_prompts)
 # larger; the tokenizer alone is enough for that.
 
 # %%
-tokens = prompt_tokens(data.prompts())  # (C, context length)
+tokens = prompt_tokens(data.prompts(template))  # (C, context length)
 with torch.no_grad():
     whole = model.encode_text(tokens, normalize=True)  # (C, D)
     difference = (encode_prompts(model, tokens) - whole).abs().max().item()
 print(f"cut and whole differ by {difference:.1e}")
 
 large = open_clip.get_tokenizer("ViT-B-16-quickgelu")(data.prompts(data.generic_template))
-for scale, ids in (("tiny", tokens), ("paper", large)):
+for scale, ids in {SCALE: tokens, "paper": large}.items():
     length = int(ids.argmax(-1).max()) + 1
     print(f"{scale:6} {length:3} of {ids.shape[1]} positions computed: {length / ids.shape[1]:.0%}")
 
@@ -640,10 +642,17 @@ as_text(pd.DataFrame(rows).set_index("method"), formats)
 print(config)
 
 # %% [markdown]
+# How long will that take? The cell times one step and says it for each length of the lesson. The length
+# is one word of the opening, `LENGTH`: a class has little time, and the full length is the paper's.
+
+# %%
+print(lesson.how_long())
+
+# %% [markdown]
 # Two runs: the same pictures, the same order, the same augmentation, the same seed; only the adapter
 # differs. `trained`, from the lesson's opening, hands each of them to `run_one` and keeps, with the
 # record, what the adapted model says about each test picture, so that we can look at more than one
-# number. It takes some seconds a run.
+# number. It takes some seconds a run at tiny scale.
 
 # %%
 runs = {name: trained(name) for name in ("serial_lora", "lora")}
@@ -809,13 +818,13 @@ display(
 # %%
 from serial_lora import disabled, load_adapter
 
-weights = tiny_file("tiny-clip.safetensors").stat().st_size
+weights = lesson.weights_file.stat().st_size
 for name in ("serial_lora", "lora"):
     size = trained(name).file.stat().st_size
     print(f"{get_method(name).label:12} {size:9,} bytes, {size / weights:.1%} of the base's file")
 
 said = {"zero-shot": predictions(model), "Serial LoRA": trained("serial_lora").said}  # (N,) each
-fresh = load_adapter(load_clip("tiny").model.to(device), trained("serial_lora").file)
+fresh = load_adapter(lesson.fresh().model, trained("serial_lora").file)
 same = {"loaded": bool((predictions(fresh) == said["Serial LoRA"]).all())}
 with disabled(fresh):
     same["disabled, beside zero-shot"] = bool((predictions(fresh) == said["zero-shot"]).all())
@@ -828,8 +837,8 @@ print("the same class for every test picture:", same)
 # %% [markdown]
 # **What this shows.** One base and many small files: that is how adapters are kept and shared. The
 # ratio of the two adapters' files is the ratio of their parameters, up to the names in the header. Their
-# shares of the base's file are about twice their shares of the model, since the base is stored in half
-# precision. After merging the model has no adapter left and runs as fast as the base.
+# shares of the base's file are about twice their shares of the model where the base is stored in half
+# precision, as the tiny one is. After merging the model has no adapter left and runs as fast as the base.
 #
 # ## The same rate is not the same treatment
 #
@@ -853,13 +862,13 @@ def relative_move(clip: nn.Module) -> float:
     return ((moved - plain).norm() / plain.norm()).item()
 
 
-base = zero_shot(backbone, data)  # measured once, for all six records
+base = lesson.lab().base  # zero-shot, measured once for all six records
 settings = {"progress": not is_static(), "keep_adapter": True}
 rows = []
 for rate in (config.lr / 4, config.lr, 4 * config.lr):
-    other = CLIPLab.configured("tiny", lr=rate, epochs=1)  # as short as the lab allows
+    lab = lesson.lab(config=lesson.configured(lr=rate, epochs=1), base=base)  # short runs
     for method in (get_method("lora"), get_method("serial_lora")):
-        record = run_one(CLIPLab(backbone, data, other, base), method, 1, SEED, **settings)
+        record = run_one(lab, method, 1, SEED, **settings)
         row = {"rate": rate, "method": method.label, "move": relative_move(model)}
         rows.append(row | {name: record.measures[name] for name in ("loss", "accuracy")})
         eject(model)
@@ -879,7 +888,7 @@ display(
     Markdown(
         f"At the same rate, LoRA moved these weights {low:.2f} to {high:.2f} times as far as Serial LoRA: "
         + ("about as far, on this model. " if alike else "the same rate, unequal steps. ")
-        + f"At the records' rate, {config.lr:g}, LoRA's loss ends at {ends['LoRA']:.2f} and Serial LoRA's at "
+        + f"At the lab's rate, {config.lr:g}, LoRA's loss ends at {ends['LoRA']:.2f} and Serial LoRA's at "
         f"{ends['Serial LoRA']:.2f}"
         + (
             f": {slower} brings its loss down less in the same number of steps. "
@@ -902,7 +911,7 @@ display(
 #
 # ## The records
 #
-# One run is an anecdote. The course ships the records of many: all data sets, several numbers of
+# One run is an anecdote. The course ships the records of many, at tiny scale: all data sets, several numbers of
 # shots, several seeds, all methods, made by the lab's own command. First, what the records are, the
 # command, and the configuration that they were made with.
 
@@ -1054,7 +1063,8 @@ display(
 #
 # ## At the paper's scale
 #
-# The code is the same, the settings are not. Beside each other, where they differ:
+# The code is the same, the settings are not: one word in the opening, `SCALE = "paper"`, and this
+# notebook runs on OpenAI's model. Beside each other, where the settings differ:
 
 # %%
 both = pd.DataFrame({scale: asdict(CLIPLab.configs[scale]) for scale in ("tiny", "paper")})
@@ -1076,6 +1086,18 @@ both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name
 #
 # In Python it is `run_lab("clip", ["oxford_pets"], ["serial_lora"], scale="paper")` from `serial_lora_course.labs.lab`,
 # which calls `run_one` for each run.
+
+# %% [markdown]
+# ## Leave the machine as you found it
+#
+# A notebook that stays open holds its model, and on a GPU the next one may find no room. The last cell
+# forgets the adapters and takes the model off the card.
+
+# %%
+trained.cache_clear()
+folder.cleanup()
+globals().pop("fresh", None)  # a section that was left out has made nothing to drop
+lesson.close()
 
 # %% [markdown]
 # ## Quiz

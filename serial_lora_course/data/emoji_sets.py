@@ -13,7 +13,13 @@ from functools import lru_cache
 
 from PIL import Image
 
-from serial_lora_course.data.emoji import Concept, EmojiSet, emoji_concepts, load_emoji
+from serial_lora_course.data.emoji import (
+    ATTRIBUTION,
+    Concept,
+    EmojiSet,
+    emoji_concepts,
+    load_emoji,
+)
 from serial_lora_course.data.types import ClassificationData
 
 HIDDEN_FRACTION = 0.4
@@ -160,5 +166,6 @@ def load_emoji_set(name: str, style: str = "openmoji", size: int = 64) -> Classi
         train=EmojiPictures(emoji, *parts[False]),
         test=EmojiPictures(emoji, *parts[True]),
         scale="tiny",
+        attribution=ATTRIBUTION[style],
         split=f"by concept: {HIDDEN_FRACTION:.0%} of each subgroup, unseen in pretraining, test",
     )

@@ -6,8 +6,37 @@ Each takes what the lesson measured and returns one sentence or more, worded by 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
+
+from serial_lora_course.models.weights import Backbone
+
+
+def read_clip(backbone: Backbone, card: Mapping[str, Any]) -> str:
+    """How the CLIP of a lesson came to be (lesson 04).
+
+    Args:
+        card: what its pretraining noted; empty for a published model.
+    """
+    if not card:
+        return _published(backbone, "OpenAI")
+    concepts, found = card["measured_concepts"], card["measured"]["openmoji R@10"]
+    return (
+        f"It has {card['parameters']:,} parameters and was pretrained for {card['minutes']:.0f} minutes "
+        f"({card['steps']:,} steps) on {card['training_pictures']:,} drawings in {len(card['data'])} "
+        f"styles. OpenMoji's drawings of some concepts were hidden; {concepts} of these "
+        f"look like no drawing that it was shown. Shown one of those, it has the right name among its "
+        f"first ten guesses in {found:.0%} of the cases; by luck that would be {10 / concepts:.1%}."
+    )
+
+
+def _published(backbone: Backbone, publisher: str) -> str:
+    parameters = sum(p.numel() for p in backbone.model.parameters())
+    return (
+        f"It is {backbone.name} as {publisher} published it, with {parameters:,} parameters. How it "
+        "was pretrained its authors tell; here it is measured on pictures of another kind."
+    )
 
 
 def read_one_ratio(change: pd.DataFrame, ratio: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -87,6 +88,32 @@ def saved_activation_bytes(
         for handle in handles:
             handle.remove()
     return sum(storage.nbytes() for storage in kept.values())
+
+
+def without_values(model: nn.Module) -> nn.Module:
+    """A copy of a model that takes no memory: every tensor has a shape and no values."""
+    known = {id(p): _shape_of(p) for p in model.parameters()}
+    return copy.deepcopy(model, known | {id(b): _shape_of(b) for b in model.buffers()})
+
+
+def _shape_of(tensor: Tensor) -> Tensor:
+    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(empty, requires_grad=tensor.requires_grad)
+    return empty
+
+
+def give_shapes(model: nn.Module) -> None:
+    """Give every tensor of a model without values a device; under FakeTensorMode still no values.
+
+    On the meta device itself attention would be counted as it runs nowhere, with all its scores.
+    """
+    for module in model.modules():
+        for name, tensor in list(module.named_parameters(recurse=False)):
+            empty = torch.empty(tensor.shape, dtype=tensor.dtype)
+            setattr(module, name, nn.Parameter(empty, requires_grad=tensor.requires_grad))
+        for name, tensor in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.empty(tensor.shape, dtype=tensor.dtype))
 
 
 def _storage_id(tensor: Tensor) -> int:

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.injection import inject
-from serial_lora_course.labs.memory import saved_activation_bytes
+from serial_lora_course.labs.memory import give_shapes, saved_activation_bytes
 from serial_lora_course.models.architectures import ARCHITECTURES
 
 # transformers and diffusers load slowly, so they are imported where a model of theirs is built.
@@ -180,7 +180,7 @@ def shapes_kept(
     if checkpointing:
         model.enable_gradient_checkpointing()
     with FakeTensorMode():
-        _on_cpu(model)
+        give_shapes(model)
         side = pixels // 8
         inputs = {
             "hidden_states": torch.empty(1, whole.in_channels, side, side),
@@ -198,16 +198,3 @@ def shapes_kept(
         return saved_activation_bytes(
             forward, model, model.transformer_blocks if checkpointing else ()
         )
-
-
-def _on_cpu(model: nn.Module) -> None:
-    """Give every tensor of a model without values a device; under FakeTensorMode still no values.
-
-    On the meta device itself attention would be counted as it runs nowhere, with all its scores.
-    """
-    for module in model.modules():
-        for name, tensor in list(module.named_parameters(recurse=False)):
-            empty = torch.empty(tensor.shape, dtype=tensor.dtype)
-            setattr(module, name, nn.Parameter(empty, requires_grad=tensor.requires_grad))
-        for name, tensor in list(module.named_buffers(recurse=False)):
-            setattr(module, name, torch.empty(tensor.shape, dtype=tensor.dtype))

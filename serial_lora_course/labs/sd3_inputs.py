@@ -22,9 +22,11 @@ from torchvision.transforms import functional as pixels
 from serial_lora.errors import SerialLoRAError
 from serial_lora.flow import drop_text, sample_sigmas
 from serial_lora_course.data.types import StyleExample
+from serial_lora_course.labs.card import look_at_card, release_memory
 from serial_lora_course.models.sd3 import Sd3Backbone
 
 READ_AT_ONCE = {"tiny": 64, "paper": 4}  # prompts, or pictures
+DECODED_AT_ONCE = {"tiny": 64, "paper": 1}  # a picture of 512 pixels takes more than a gigabyte
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,14 @@ def read_prompts(backbone: Sd3Backbone, prompts: Sequence[str]) -> Prompts:
     pipeline, count = backbone.pipeline, READ_AT_ONCE[backbone.scale]
     encoders = (pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3)
     parts = []
-    with on_device(backbone, *encoders):
+    with on_device(backbone, *encoders) as device:
         for start in range(0, len(prompts), count):
             tokens, _, pooled, _ = pipeline.encode_prompt(
                 list(prompts[start : start + count]),
                 None,
                 None,
                 do_classifier_free_guidance=False,
-                device=backbone.model.device,
+                device=device,
                 max_sequence_length=backbone.text_tokens,
             )
             parts.append((tokens.cpu(), pooled.cpu()))
@@ -134,10 +136,12 @@ def decode_latents(backbone: Sd3Backbone, latents: Tensor) -> np.ndarray:
     autoencoder = backbone.pipeline.vae
     config = autoencoder.config
     with on_device(backbone, autoencoder):
-        latents = latents.to(autoencoder.device, torch.float32)
-        decoded = autoencoder.decode(latents / config.scaling_factor + config.shift_factor).sample
-    pictures = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().cpu()
-    return pictures.permute(0, 2, 3, 1).numpy()
+        parts = []
+        for part in latents.split(DECODED_AT_ONCE[backbone.scale]):
+            part = part.to(autoencoder.device, torch.float32)
+            decoded = autoencoder.decode(part / config.scaling_factor + config.shift_factor).sample
+            parts.append(((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().cpu())
+    return torch.cat(parts).permute(0, 2, 3, 1).numpy()
 
 
 def to_square(picture: Image.Image, resolution: int) -> Tensor:
@@ -190,19 +194,24 @@ def meet_noise(
 
 
 @contextmanager
-def on_device(backbone: Sd3Backbone, *modules: nn.Module | None) -> Iterator[None]:
+def on_device(backbone: Sd3Backbone, *modules: nn.Module | None) -> Iterator[torch.device]:
     """Frozen parts beside the transformer for the length of the block, then back on the CPU.
 
-    On a 24 GB card the text encoders and a training step do not fit together.
+    On a 24 GB card the text encoders and a training step do not fit together, and on one of 16 GB
+    the text encoders do not fit beside the transformer: they compute on the CPU then. The block
+    gets the device that they are on.
     """
     device = backbone.model.device
     present = [module for module in modules if module is not None]
+    size = sum(p.nbytes for module in present for p in module.parameters())
+    if device.type != "cpu" and size > look_at_card(device).free:
+        device = torch.device("cpu")
     for module in present:
         module.to(device)
     try:
-        yield
+        yield device
     finally:
         if device.type != "cpu":
             for module in present:
                 module.to("cpu")
-            torch.cuda.empty_cache()
+            release_memory(device)

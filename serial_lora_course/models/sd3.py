@@ -6,7 +6,7 @@ prompts are read by the tiny CLIP. ``paper`` is SD3 medium, from a diffusers fol
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffusers import (
@@ -51,6 +51,13 @@ class Sd3Backbone(Backbone):
     model: SD3Transformer2DModel
     pipeline: StableDiffusion3Pipeline
     text_tokens: int
+
+    def around(self, model: SD3Transformer2DModel) -> Sd3Backbone:
+        """The same with another transformer, in a pipeline of its own that shares all else."""
+        parts = self.pipeline.components | {"transformer": model}
+        pipeline = StableDiffusion3Pipeline(**parts)
+        pipeline.set_progress_bar_config(disable=True)
+        return replace(self, model=model, pipeline=pipeline)
 
     @property
     def resolution(self) -> int:

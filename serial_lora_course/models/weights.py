@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -36,6 +36,10 @@ class Backbone:
     model: nn.Module
     name: str
     scale: str
+
+    def around(self, model: nn.Module) -> Backbone:
+        """The same with another model of this kind in place of its own."""
+        return replace(self, model=model)
 
 
 def require_scale(scale: str) -> None:

@@ -1,0 +1,168 @@
+"""Does a run fit the card? Estimated from the shapes of its tensors, before anything is moved there.
+
+    plan = fit(lab, look_at_card(device))
+    plan.config, plan.needed                    # the first choice that fits, and its bytes
+
+Nothing is measured: the model is copied without values, and a step of it computes nothing. Left out
+is what shapes do not tell (the driver, the allocator's gaps, what an operation holds while it
+runs), so some room is kept free for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from serial_lora.injection import inject
+from serial_lora_course.labs.card import GIB, Card, MissingError
+from serial_lora_course.labs.config import LabConfig
+from serial_lora_course.labs.lab import Lab
+from serial_lora_course.labs.memory import give_shapes, saved_activation_bytes, without_values
+from serial_lora_course.labs.methods import get_method
+
+KEPT_FREE = {"tiny": 0.25 * GIB, "paper": 1.5 * GIB}  # for what shapes do not tell
+TRAINED_BYTES = 4 * 4  # for each trained number: itself, its gradient, AdamW's two averages
+CLIP_TOKENS = 77
+
+#: Lab -> changes of its settings, each thriftier than the one before; the first that fits is taken.
+CHOICES: dict[str, tuple[dict[str, Any], ...]] = {
+    "clip": tuple({"accumulation": parts} for parts in (1, 2, 4, 8, 16)),
+    "sam": ({"gradient_checkpointing": False}, {"gradient_checkpointing": True}),
+    "sd3": (
+        {"gradient_checkpointing": False},
+        {"gradient_checkpointing": True},
+        {"gradient_checkpointing": True, "resolution": 256},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings that fit.
+
+    Attributes:
+        config: the settings.
+        chosen: those of them that were chosen to fit.
+        needed: bytes on the card, estimated.
+    """
+
+    config: LabConfig
+    chosen: Mapping[str, Any]
+    needed: int
+
+
+def fit(lab: Lab, card: Card) -> Plan:
+    """The first of the lab's choices with which LoRA, the largest method, fits the card.
+
+    At tiny scale everything fits, and the settings stay as they are.
+
+    Raises:
+        MissingError: none of them fits.
+    """
+    tiny = lab.backbone.scale == "tiny"
+    for chosen in ({},) if tiny else CHOICES[lab.name]:
+        config = replace(lab.config, **chosen)
+        needed = step_bytes(lab, config)
+        if tiny or needed <= card.free:
+            return Plan(config, chosen, needed)
+    raise MissingError(
+        f"{card}, and the thriftiest setting takes about {needed / GIB:.1f} GiB: shut down other "
+        "notebooks and programs that use this memory, or work at tiny scale."
+    )
+
+
+def step_bytes(lab: Lab, config: LabConfig) -> int:
+    """Bytes that a training step with LoRA takes: the frozen model, what is trained, and what is
+    kept for the way back."""
+    frozen = list(lab.backbone.model.parameters())
+    model = without_values(lab.backbone.model)
+    # Autocast keeps bfloat16 copies of float32 weights while a step lasts.
+    weights = sum(p.nbytes + (2 * p.numel() if p.dtype == torch.float32 else 0) for p in frozen)
+    some = {"dropout": config.dropout, "blocks": config.blocks, **lab.adapter_options()}
+    inject(model, get_method("lora").config(config.rank, **some)).train()
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    kept = _STEPS[lab.name](lab, config, model)
+    return int(weights + trained * TRAINED_BYTES + kept + KEPT_FREE[lab.backbone.scale])
+
+
+def _kept(model: nn.Module, forward: Callable[[], object], checkpointed: list | tuple = ()) -> int:
+    """Bytes kept by a forward pass of a model with shapes only, in bfloat16."""
+
+    def run() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            forward()
+
+    return saved_activation_bytes(run, model, checkpointed)
+
+
+def _clip(lab: Lab, config: LabConfig, model: nn.Module) -> int:
+    backbone = lab.backbone
+    tokens = backbone.tokenizer(lab.data.prompts())  # (classes, context length)
+    length, width = int(tokens.argmax(-1).max()) + 1, model.token_embedding.weight.shape[1]
+    side, parts = model.visual.image_size[0], config.accumulation
+    with FakeTensorMode():
+        give_shapes(model)
+        pictures = torch.empty(-(-config.batch_size // parts), 3, side, side)
+        prompts, mask = torch.empty(len(tokens), length, width), torch.empty(length, length)
+        return _kept(
+            model,
+            lambda: (model.encode_image(pictures), model.transformer(prompts, attn_mask=mask)),
+        )
+
+
+def _sam(lab: Lab, config: LabConfig, model: nn.Module) -> int:
+    from serial_lora_course.labs.sam import encode
+
+    encoder = model.image_encoder
+    side, grid, width = encoder.img_size, *encoder.pos_embed.shape[2:]
+    count = config.batch_size // config.accumulation
+
+    def softmax(blocks: list[nn.Module]) -> int:
+        """What autocast on a GPU keeps in float32 as well, of blocks that attend to everything."""
+        heads = sum(block.attn.num_heads for block in blocks if not block.window_size)
+        return 4 * count * heads * grid**4
+
+    with FakeTensorMode():
+        give_shapes(model)
+        pictures = torch.empty(count, 3, side, side)
+        if not config.gradient_checkpointing:
+            return _kept(model, lambda: encode(model, pictures)) + softmax(list(encoder.blocks))
+        tokens = torch.empty(count, grid, grid, width, requires_grad=True)
+        one_of_each = {block.window_size: block for block in encoder.blocks}.values()
+        anew = [_kept(model, partial(block, tokens)) + softmax([block]) for block in one_of_each]
+        inputs = _kept(model, lambda: encode(model, pictures, True), list(encoder.blocks))
+        return inputs + max(anew)  # one block at a time is computed anew
+
+
+def _sd3(lab: Lab, config: LabConfig, model: nn.Module) -> int:
+    count, shape = config.batch_size // config.accumulation, model.config
+    side = config.resolution // lab.backbone.pipeline.vae_scale_factor
+    blocks = list(model.transformer_blocks)
+    with FakeTensorMode():
+        give_shapes(model)
+        length = CLIP_TOKENS + lab.backbone.text_tokens
+        inputs = {
+            "hidden_states": torch.empty(count, shape.in_channels, side, side),
+            "encoder_hidden_states": torch.empty(count, length, shape.joint_attention_dim),
+            "pooled_projections": torch.empty(count, shape.pooled_projection_dim),
+            "timestep": torch.empty(count),
+        }
+        kept = _kept(model, lambda: model(**inputs, return_dict=False))
+        if not config.gradient_checkpointing:
+            return kept
+        model.enable_gradient_checkpointing()
+        less = _kept(model, lambda: model(**inputs, return_dict=False), blocks)
+        return less + kept // len(blocks)  # one block at a time is computed anew
+
+
+_STEPS: dict[str, Callable[[Lab, LabConfig, nn.Module], int]] = {
+    "clip": _clip,
+    "sam": _sam,
+    "sd3": _sd3,
+}

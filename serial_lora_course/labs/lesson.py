@@ -1,0 +1,351 @@
+"""What a lesson on CLIP, SAM or SD3 works with, at either scale: the one place where they differ.
+
+    lesson = open_lesson("clip", SCALE, LENGTH)
+    lesson.backbone, lesson.data, lesson.config          # loaded; fitted to the card
+    lesson.close()                                       # lets go of the memory
+
+``tiny`` needs nothing, ``paper`` the paper's model and one of its data sets, which the data scripts
+have fetched before. What is missing is said in one sentence; nothing is fetched here.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.injection import eject
+from serial_lora.records import adapters
+from serial_lora_course.data.folders import data_root
+from serial_lora_course.data.registry import RELEASES
+from serial_lora_course.data.releases import Release
+from serial_lora_course.data.segmentation_files import MASKED_RELEASES, MASKED_SETS
+from serial_lora_course.data.style_files import RELEASE_OF
+from serial_lora_course.data.subsets import with_few_tests
+from serial_lora_course.data.types import DividedData
+from serial_lora_course.labs.card import GIB, MissingError, look_at_card, release_memory
+from serial_lora_course.labs.config import LabConfig
+from serial_lora_course.labs.fit import fit
+from serial_lora_course.labs.lab import Lab, adapted
+from serial_lora_course.labs.methods import get_method
+from serial_lora_course.labs.precision import autocast, settle_precision
+from serial_lora_course.labs.processes import process_state
+from serial_lora_course.labs.registry import get_lab
+from serial_lora_course.models.clip import PAPER_MODEL, openai_file
+from serial_lora_course.models.judges import PAPER_CLIP
+from serial_lora_course.models.sam import PAPER_FILE
+from serial_lora_course.models.sd3 import PAPER_FOLDER
+from serial_lora_course.models.weights import Backbone, require_scale, tiny_file
+
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity publishes it
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a lesson's runs are.
+
+    Attributes:
+        amount: of training data, in the lab's unit.
+        tests: test pictures, or drawings, that a model is measured with; None for all.
+        changes: of the scale's settings.
+    """
+
+    amount: int
+    tests: int | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a lesson works with at one scale.
+
+    Attributes:
+        adapt_to: the data set to adapt to.
+        lengths: "dry" (a few steps, to see that all of it runs here), "class" and "full".
+        datasets: all that the lesson looks at; all of the scale where None.
+        needs: file or folder below the data root -> what it is, and the command that brings it.
+        precision: of what the lesson computes with the model outside of training.
+    """
+
+    adapt_to: str
+    lengths: Mapping[str, Length]
+    datasets: tuple[str, ...] | None = None
+    needs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    precision: str = "no"
+
+
+def _weights(name: str, what: str, command: str) -> dict[str, tuple[str, str]]:
+    return {f"weights/{name}": (what, f"python -m data_scripts.{command}")}
+
+
+_FEW = {"epochs": 1, "min_steps": 2}
+_INCEPTION = {
+    f"weights/{INCEPTION_FILE}": (
+        "Inception, for FID",
+        'python -c "from serial_lora_course.models.inception import load_inception; load_inception()"',
+    )
+}
+
+SETTINGS: dict[tuple[str, str], Setting] = {
+    ("clip", "tiny"): Setting(
+        adapt_to="symbols",
+        lengths={"dry": Length(2, 40, _FEW), "class": Length(16), "full": Length(16)},
+    ),
+    ("clip", "paper"): Setting(
+        adapt_to="eurosat",
+        datasets=("eurosat",),
+        lengths={
+            "dry": Length(2, 20, _FEW),
+            "class": Length(16, 500, {"epochs": 20}),
+            "full": Length(16),
+        },
+        needs=_weights(openai_file(PAPER_MODEL), "OpenAI's CLIP ViT-B/16", "clip_weights"),
+    ),
+    ("sam", "tiny"): Setting(
+        adapt_to="lines",
+        lengths={"dry": Length(10, 4, _FEW), "class": Length(100), "full": Length(100)},
+    ),
+    ("sam", "paper"): Setting(
+        adapt_to="icecream",
+        datasets=("icecream",),
+        lengths={
+            "dry": Length(1, 2, _FEW),
+            "class": Length(20, 24, {"epochs": 1}),
+            "full": Length(100),
+        },
+        needs=_weights(PAPER_FILE, "Meta's SAM ViT-B", "sam_weights"),
+        precision="auto",
+    ),
+    ("sd3", "tiny"): Setting(
+        adapt_to="pixel",
+        datasets=("pixel",),
+        lengths={"dry": Length(5, 3, _FEW), "class": Length(50, 100), "full": Length(100)},
+    ),
+    ("sd3", "paper"): Setting(
+        adapt_to="art_nouveau",
+        datasets=("art_nouveau",),
+        lengths={
+            "dry": Length(1, 3, _FEW | {"drawing_steps": 10}),
+            "class": Length(5, 16, {"epochs": 2, "drawing_steps": 14}),
+            "full": Length(100, 100),
+        },
+        needs={
+            **_weights(
+                PAPER_FOLDER,
+                "SD3 medium (accept its licence on the model's page, then `hf auth login`)",
+                "sd3_weights",
+            ),
+            **_weights(
+                openai_file(PAPER_CLIP),
+                "OpenAI's CLIP ViT-B/32, for CLIP-Score",
+                f"clip_weights --model {PAPER_CLIP}",
+            ),
+            **_INCEPTION,
+        },
+        precision="auto",
+    ),
+}
+
+
+def open_lesson(
+    lab: str, scale: str = "tiny", length: str = "class", dataset: str | None = None
+) -> Lesson:
+    """Load what a lesson works with, and fit its settings to the card.
+
+    Args:
+        lab: clip, sam or sd3.
+        scale: tiny or paper.
+        length: of its runs: dry, class or full.
+        dataset: another of the scale's data sets to adapt to.
+
+    Raises:
+        MissingError: weights, data or memory that this scale needs are not here.
+        SerialLoRAError: no such lab, scale, length or data set.
+    """
+    get_lab(lab)
+    require_scale(scale)
+    setting = SETTINGS[lab, scale]
+    if length not in setting.lengths:
+        known = ", ".join(setting.lengths)
+        raise SerialLoRAError(f"There is no length {length!r}; choose from {known}.")
+    if dataset is not None:
+        setting = replace(setting, adapt_to=dataset, datasets=(dataset,))
+    return Lesson(lab, scale, length, setting)
+
+
+class Lesson:
+    """A model, its data sets and its settings; see :func:`open_lesson`.
+
+    Attributes:
+        backbone, model: on the card; the model is the part that is adapted.
+        sets: name -> data set; ``data`` is the one to adapt to.
+        config: the settings of a run, and ``amount`` of training data.
+        tests: drawings that an SD3 is measured with; None for one of each held-out picture.
+        device, card, plan: what it computes on, what is free there, and what was chosen to fit.
+        card_of_model: what the pretraining of a tiny model noted; empty for a published one.
+    """
+
+    def __init__(self, lab: str, scale: str, length: str, setting: Setting) -> None:
+        self.kind, self.scale, self.length, self.setting = get_lab(lab), scale, length, setting
+        chosen = setting.lengths[length]
+        self.amount, self.tests = chosen.amount, chosen.tests
+        self.device = process_state().device
+        self.card = look_at_card(self.device)
+        names = setting.datasets or self.kind.datasets(scale)
+        self._require(names)
+        few = None if lab == "sd3" else chosen.tests  # SD3's are drawn, the first of the held-out
+        self.sets: dict[str, DividedData] = {
+            name: with_few_tests(self.kind.load_data(name, scale, None), few) for name in names
+        }
+        self.data = self.sets[setting.adapt_to]
+        wished = self.kind.configured(scale, **chosen.changes)
+        self.backbone = self._load(wished)
+        self.plan = fit(self.kind(self.backbone, self.data, wished, **self.tools), self.card)
+        self.config = self.plan.config
+        self.model = self.backbone.model.to(self.device)
+        note = tiny_file(f"tiny-{lab}.card.json")
+        self.card_of_model = json.loads(note.read_text("utf-8")) if scale == "tiny" else {}
+
+    def _require(self, names: Iterable[str]) -> None:
+        """Refuse, in one sentence, if something has to be fetched first."""
+        needs = dict(self.setting.needs)
+        for name in names if self.scale == "paper" else ():
+            release = release_of(name)
+            needs[release.folder] = (release.title, f"python -m data_scripts.{release.name}")
+        missing = [need for path, need in needs.items() if not _is_here(path)]
+        if missing:
+            raise MissingError(
+                f"Not in {data_root()} yet: {'; '.join(what for what, _ in missing)}. Where there is "
+                "a network, run in the course's folder:\n"
+                + "".join(f"\n    {command}" for _, command in missing)
+            )
+
+    def _load(self, config: LabConfig) -> Backbone:
+        return self.kind.load_backbone(config, self.scale, "default")
+
+    @property
+    def weights_file(self) -> Path:
+        """The file that the model was filled from (of CLIP and SAM)."""
+        if self.scale == "tiny":
+            return tiny_file(f"{self.backbone.name}.safetensors")
+        return data_root() / next(iter(self.setting.needs))
+
+    @cached_property
+    def tools(self) -> dict[str, Any]:
+        """What the lab needs besides: for SD3, a judge."""
+        return self.kind.load_tools(self.scale)
+
+    def __str__(self) -> str:
+        chosen = ", ".join(f"{name}={value}" for name, value in self.plan.chosen.items())
+        return (
+            f"{self.scale} scale, {self.length} length, on {self.card}.\n"
+            f"Settings that fit: {chosen or 'as they are'}. A training step takes about "
+            f"{self.plan.needed / GIB:.1f} GiB, estimated from the shapes of its tensors."
+        )
+
+    # ------------------------------------------------------------------ models and labs of them
+
+    def lab(
+        self,
+        backbone: Backbone | None = None,
+        config: LabConfig | None = None,
+        base: dict[str, float] | None = None,
+        **options: Any,
+    ) -> Lab:
+        """The lesson's lab, on its data."""
+        options = self.tools | options
+        return self.kind(
+            backbone or self.backbone, self.data, config or self.config, base, **options
+        )
+
+    def configured(self, **changes: Any) -> LabConfig:
+        """The settings with some of them changed."""
+        return replace(self.config, **changes)
+
+    def fresh(self) -> Backbone:
+        """The model once more, from its files."""
+        backbone = self._load(self.config)
+        backbone.model.to(self.device)
+        return backbone
+
+    def twin(self) -> Backbone:
+        """The model once more, for an adapter of its own, on the *same* frozen weights.
+
+        It takes no memory. What changes weights in one (merging) changes them in the other.
+        """
+        weights = [*self.model.parameters(), *self.model.buffers()]
+        model = copy.deepcopy(self.model, {id(tensor): tensor for tensor in weights})
+        return self.backbone.around(model)
+
+    def autocast(self) -> torch.autocast:
+        """The precision for what a lesson computes with the model itself."""
+        return autocast(self.device, self.setting.precision, self.model)
+
+    # ------------------------------------------------------------------------------- how long
+
+    def how_long(self, lab: Lab | None = None) -> str:
+        """What a run takes at each length, by a step that is timed here; measuring comes on top."""
+        lab = lab or self.lab()
+        seconds = _seconds_of_step(lab, self.amount)
+        rows = []
+        for name, length in self.setting.lengths.items():
+            config = replace(self.kind.configured(self.scale, **length.changes), **self.plan.chosen)
+            steps = config.steps(len(lab.indices(self.data, length.amount, 1)))
+            mark = "  <- this one" if name == self.length else ""
+            rows.append(f"{name:5} {steps:6,} steps, {_in_words(steps * seconds)}{mark}")
+        return "\n".join(rows)
+
+    def close(self) -> None:
+        """Take the model off the card, and give the memory back."""
+        if adapters(self.model):
+            eject(self.model)
+        self.model.to("cpu")
+        release_memory(self.device)
+        print(look_at_card(self.device))
+
+
+def _is_here(path: str) -> bool:
+    """Whether a file or folder lies below the data root, or where torch's hub keeps files."""
+    hub = Path(torch.hub.get_dir(), "checkpoints")
+    return (data_root() / path).exists() or (hub / PurePosixPath(path).name).is_file()
+
+
+def release_of(dataset: str) -> Release:
+    """The published data set that one of the paper's comes from."""
+    if dataset in MASKED_SETS:
+        return MASKED_RELEASES[MASKED_SETS[dataset].release]
+    return RELEASE_OF.get(dataset) or RELEASES[dataset]
+
+
+def _seconds_of_step(lab: Lab, amount: int) -> float:
+    """Of one optimizer step with a fresh adapter, forward and backward; the first one does not count."""
+    model, method = lab.backbone.model, get_method("serial_lora")
+    stream = lab.stream(lab.indices(lab.data, amount, 1), 1)
+    training = lab.config.training(stream.steps)
+    with adapted(model, lab.adapter(method), 1):
+        objective = lab.objective().to(process_state().device)
+        batch = send_to_device(stream.first_part(training), process_state().device)
+        few = partial(stream.first_examples, training)
+        precision = settle_precision(training.precision, objective, few)
+        parameters = [p for p in objective.parameters() if p.requires_grad]
+        objective.train()
+        for _ in range(2):
+            started = time.perf_counter()
+            with autocast(process_state().device, precision):
+                loss = objective(batch)
+            sum(g.sum() for g in torch.autograd.grad(loss, parameters)).item()  # waits for a GPU
+        objective.eval()
+    return (time.perf_counter() - started) * training.accumulation
+
+
+def _in_words(seconds: float) -> str:
+    return f"about {seconds:.0f} s" if seconds < 100 else f"about {seconds / 60:.0f} min"

@@ -1,0 +1,97 @@
+"""Lessons 04, 06 and 07 whole at the paper's scale: its models, its data's layouts, no network.
+
+Weights are random and pictures are noise, so nothing is learnt; but every cell runs on CLIP and SAM at
+full size, and on a small SD3 in the published layout, with the code that a GPU would run.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from data_scripts.fetching.sources import archive_folder, prepare
+from serial_lora_course.labs.lesson import INCEPTION_FILE
+from serial_lora_course.models.clip import PAPER_MODEL, load_clip, openai_file
+from serial_lora_course.models.judges import PAPER_CLIP
+from serial_lora_course.models.sam import PAPER_FILE, load_sam
+from serial_lora_course.models.sd3 import PAPER_FOLDER
+from tests.data_scripts import official_archives
+from tests.models.sd3_models import official_folder
+from tests.models.test_inception import random_state
+from tools import ROOT, notebooks
+from tools.sources import read_source
+
+pytestmark = pytest.mark.slow
+CELL_SECONDS = 900  # of a busy machine's
+
+
+def prepared(root: Path, name: str) -> None:
+    """A paper's data set below a root, from its small archive."""
+    source = import_module(f"data_scripts.{name}").SOURCE
+    folder = archive_folder(source, root)
+    folder.mkdir(parents=True)
+    for file_name, content in official_archives.ARCHIVES[name]().items():
+        (folder / file_name).write_bytes(content)
+    password = official_archives.FOOD_PASSWORD
+    prepare(source, root, other_archives=True, password=password, progress=False)
+
+
+def clip_weights(weights: Path, name: str) -> None:
+    """A full-size state dict as the data script leaves it."""
+    torch.manual_seed(0)
+    model = load_clip("paper", name, None).model
+    state = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    save_file(state, weights / openai_file(name))
+
+
+def run(number: str, root: Path) -> None:
+    """A lesson's source in a kernel of its own; the message of a failure shows the cell's error."""
+    (source,) = ROOT.glob(f"solutions/{number}_*.py")
+    wanted = {"SCALE": "paper", "LENGTH": "dry", "DATA": str(root)}
+    with (
+        patch.object(notebooks, "CELL_TIMEOUT_SECONDS", CELL_SECONDS),
+        pytest.MonkeyPatch.context() as set_,
+    ):
+        for name, value in wanted.items():
+            set_.setenv(f"SERIAL_LORA_{name}", value)
+        notebooks.execute(read_source(source), source.parent)
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "weights").mkdir()
+    return tmp_path
+
+
+def test_clip(root):
+    prepared(root, "eurosat")
+    clip_weights(root / "weights", PAPER_MODEL)
+    run("04", root)
+
+
+def test_sam(root):
+    more = {f"test/0000010{n}": [(3, 10, 10 * n + 5, 90, 10 * n + 70)] for n in range(2)}
+    with patch.dict(official_archives.FOOD, more):
+        with patch.object(official_archives, "FOOD_SIZE", (130, 100)):  # clearly not square
+            prepared(root, "foodseg103")
+    torch.manual_seed(0)
+    torch.save(load_sam("paper", None).model.state_dict(), root / "weights" / PAPER_FILE)
+    run("06", root)
+
+
+def test_sd3(root):
+    fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    more = {
+        (f"anna-boch_{part}-number-{n}.jpg", "anna-boch"): (part, "art_nouveau", "RGB")
+        for part in ("train", "test")
+        for n in range(16)
+    }
+    with patch.dict(official_archives.ARTBENCH, more):
+        prepared(root, "artbench")
+    clip_weights(root / "weights", PAPER_CLIP)
+    torch.save(random_state(fidelity), root / "weights" / INCEPTION_FILE)
+    official_folder(root / "weights" / PAPER_FOLDER)
+    run("07", root)

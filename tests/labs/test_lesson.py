@@ -1,0 +1,146 @@
+"""What the lessons work with at either scale, and what is chosen to fit the card."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from serial_lora import SerialLoRAConfig, adapters, inject
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.registry import load_classification
+from serial_lora_course.data.subsets import with_few_tests
+from serial_lora_course.labs import card, fit
+from serial_lora_course.labs.card import Card, MissingError, look_at_card
+from serial_lora_course.labs.clip import CLIPLab
+from serial_lora_course.labs.lesson import SETTINGS, open_lesson, release_of
+from serial_lora_course.labs.memory import activation_bytes
+from serial_lora_course.labs.registry import LABS
+from serial_lora_course.labs.sam import SamLab, SamLabConfig
+from serial_lora_course.models.sam import SamBackbone
+from tests.models.sam_models import segmentation_data, small_sam
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    return open_lesson("clip")
+
+
+def test_at_tiny_scale_a_class_runs_with_the_labs_own_settings(lesson):
+    assert lesson.config == CLIPLab.configured("tiny")
+    assert list(lesson.sets) == list(CLIPLab.datasets("tiny")) and lesson.data.name == "symbols"
+    assert lesson.card_of_model["parameters"] == sum(p.numel() for p in lesson.model.parameters())
+    assert len(lesson.data.test) == len(load_classification("symbols").test)
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_what_the_papers_scale_lacks_is_said_with_the_commands(lab, tmp_path, monkeypatch):
+    for variable in ("SERIAL_LORA_DATA", "TORCH_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    with pytest.raises(MissingError) as caught:
+        open_lesson(lab, "paper")
+    said, setting = str(caught.value), SETTINGS[lab, "paper"]
+    commands = [command for _, command in setting.needs.values()]
+    commands += [f"data_scripts.{release_of(name).name}" for name in setting.datasets]
+    assert commands and all(command in said for command in commands)
+    assert caught.value._render_traceback_() == [said]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [("cl1p",), ("clip", "huge"), ("clip", "tiny", "long")])
+def test_unknown_names_are_refused(wrong):
+    with pytest.raises(SerialLoRAError):
+        open_lesson(*wrong)
+
+
+def test_a_twin_has_an_adapter_of_its_own_on_the_same_weights(lesson):
+    twin = lesson.twin()
+    inject(twin.model, SerialLoRAConfig(rank=2))
+    assert adapters(twin.model) and not adapters(lesson.model)
+    theirs = dict(twin.model.named_parameters())
+    assert all(theirs[name] is tensor for name, tensor in lesson.model.named_parameters())
+
+
+def test_every_length_has_an_estimate(lesson):
+    rows = lesson.how_long().splitlines()
+    assert [row.split()[0] for row in rows] == ["dry", "class", "full"]
+    assert not adapters(lesson.model)
+
+
+def test_few_tests_are_of_all_classes():
+    data = load_classification("symbols")
+    few = with_few_tests(data, 2 * len(data.class_names))
+    assert sorted(set(few.test.labels)) == list(range(len(data.class_names)))
+    for index, name in enumerate(few.test.picture_ids):
+        picture, label = few.test[index]
+        whole = data.test.picture_ids.index(name)
+        assert (picture.tobytes(), label) == (
+            data.test[whole][0].tobytes(),
+            data.test.labels[whole],
+        )
+    assert with_few_tests(data, None) is data
+
+
+# --- the card ------------------------------------------------------------------------------------
+
+
+def pretend_cuda(monkeypatch, free: int, total: int, used: int, reserved: int) -> list[float]:
+    """A GPU, as far as its memory is asked for; returns the shares that are set."""
+    shares: list[float] = []
+    answers = SimpleNamespace(
+        mem_get_info=lambda device: (free, total),
+        memory_allocated=lambda device: used,
+        memory_reserved=lambda device: reserved,
+        set_per_process_memory_fraction=lambda share, device: shares.append(share),
+    )
+    monkeypatch.setattr(card.torch, "cuda", answers)
+    monkeypatch.setattr(card, "device_name", lambda: "a GPU")
+    return shares
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [("1", 50 + 20 - 12), ("0.25", 25 - 12), ("0.1", 0)],  # what others leave; the share; nothing
+)
+def test_a_process_fills_its_share_of_a_gpu_and_no_more(monkeypatch, share, expected):
+    shares = pretend_cuda(monkeypatch, free=50, total=100, used=12, reserved=20)
+    monkeypatch.setenv(card.SHARE, share)
+    assert look_at_card(torch.device("cuda")).free == expected
+    assert shares == [float(share)]
+
+
+@pytest.mark.parametrize("share", ["0", "1.5", "-1", "half", "nan"])
+def test_a_share_is_a_share(monkeypatch, share):
+    monkeypatch.setenv(card.SHARE, share)
+    with pytest.raises(SerialLoRAError, match=card.SHARE):
+        look_at_card(torch.device("cpu"))
+
+
+# --- what fits -----------------------------------------------------------------------------------
+
+
+def test_less_memory_means_a_thriftier_setting_and_at_last_a_sentence():
+    backbone = SamBackbone(small_sam(), "vit_b", "paper")
+    lab = SamLab(backbone, segmentation_data(), SamLabConfig(rank=2))
+    first, second = ({**choice} for choice in fit.CHOICES["sam"])
+    much, less = (fit.step_bytes(lab, SamLabConfig(rank=2, **choice)) for choice in (first, second))
+    assert less < much
+    for free, expected in ((much, first), (much - 1, second), (less, second)):
+        plan = fit.fit(lab, Card("a GPU", free))
+        assert plan.chosen == expected and plan.needed <= free
+        assert plan.config == SamLabConfig(rank=2, **expected)
+    with pytest.raises(MissingError, match="a GPU"):
+        fit.fit(lab, Card("a GPU", less - 1))
+
+
+def test_what_shapes_say_is_what_a_step_keeps(lesson):
+    """Against the bytes that a real step keeps; the loss's own few tensors are not estimated."""
+    config = lesson.configured(precision="bf16", batch_size=16, dropout=0.0)
+    lab = lesson.lab(config=config)
+    stream = lab.stream(lab.indices(lab.data, 4, 1), 1)
+    twin = lesson.twin().model
+    inject(twin, fit.get_method("lora").config(config.rank))
+    objective = CLIPLab(lesson.backbone.around(twin), lab.data, config).objective()
+    measured = activation_bytes(objective, stream, config.training(stream.steps))
+    model = fit.without_values(lesson.model)
+    inject(model, fit.get_method("lora").config(config.rank)).train()
+    assert fit._clip(lab, config, model) == pytest.approx(measured, rel=0.1)
