@@ -19,6 +19,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from serial_lora.errors import SerialLoRAError, require_number
@@ -127,6 +128,11 @@ class SomePictures:
         self.picture_ids = [part.picture_ids[position] for position in self.positions]
         if hasattr(part, "labels"):
             self.labels = [part.labels[position] for position in self.positions]
+        if hasattr(part, "paths"):
+            self.paths = self._paths
+
+    def _paths(self, index: int) -> list[Path]:
+        return self.part.paths(self.positions[index])
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -196,6 +196,7 @@ class Lesson:
 
     def __init__(self, lab: str, scale: str, length: str, setting: Setting) -> None:
         self.kind, self.scale, self.length, self.setting = get_lab(lab), scale, length, setting
+        self._contents: dict[str, Any] | None = None
         chosen = setting.lengths[length]
         self.amount, self.tests = chosen.amount, chosen.tests
         self.device = process_state().device
