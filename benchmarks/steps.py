@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from benchmarks.measure import interleave, precision_context
 from benchmarks.subjects import Subject
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.injection import adapter_parameters, disabled, inject
+from serial_lora.injection import adapter_parameters, inject
 from serial_lora.merging import merge
+from serial_lora.switches import disabled
 from serial_lora_course.labs.memory import saved_activation_bytes
 
 LEARNING_RATE = 1e-6

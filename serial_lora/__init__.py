@@ -11,10 +11,19 @@ from serial_lora.counting import count_parameters
 from serial_lora.errors import SerialLoRAError
 from serial_lora.export import to_diffusers, to_peft
 from serial_lora.files import LIBRARY_VERSION, load_adapter, save_adapter
-from serial_lora.injection import adapter_parameters, disabled, eject, inject, set_scale
+from serial_lora.injection import adapter_parameters, eject, inject, set_scale
 from serial_lora.merging import merge, unmerge
+from serial_lora.named import (
+    activate,
+    adapter_names,
+    add_adapter,
+    chain,
+    combine,
+    remove_adapter,
+)
 from serial_lora.optim import describe_groups, lora_plus_groups
 from serial_lora.records import adapters
+from serial_lora.switches import disabled, per_sample
 
 __version__ = LIBRARY_VERSION
 
@@ -22,8 +31,13 @@ __all__ = [
     "LoRAConfig",
     "SerialLoRAConfig",
     "SerialLoRAError",
+    "activate",
+    "adapter_names",
     "adapter_parameters",
     "adapters",
+    "add_adapter",
+    "chain",
+    "combine",
     "count_parameters",
     "describe_groups",
     "disabled",
@@ -32,6 +46,8 @@ __all__ = [
     "load_adapter",
     "lora_plus_groups",
     "merge",
+    "per_sample",
+    "remove_adapter",
     "save_adapter",
     "set_scale",
     "to_diffusers",

@@ -13,6 +13,7 @@ from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.layers import LoRA, SerialLoRA
+from serial_lora.records import records
 
 BYTES_PER_FLOAT32 = 4
 
@@ -60,12 +61,14 @@ class ParameterCount:
         total: elements of all parameters, adapters included.
         adapter: elements of the injected adapters' parameters.
         adapter_bytes: bytes of those, at the precision they are kept in.
+        also_trained: elements of the parameters that learn beside the adapters.
     """
 
     trainable: int
     total: int
     adapter: int
     adapter_bytes: int
+    also_trained: int = 0
 
     @property
     def share(self) -> float:
@@ -73,9 +76,10 @@ class ParameterCount:
         return self.trainable / self.total if self.total else 0.0
 
     def __str__(self) -> str:
+        others = f", what learns beside them {self.also_trained:,}" if self.also_trained else ""
         return (
             f"{self.trainable:,} of {self.total:,} parameters are trainable ({self.share:.2%}); "
-            f"the adapters hold {self.adapter:,} ({self.adapter_bytes:,} bytes)"
+            f"the adapters hold {self.adapter:,} ({self.adapter_bytes:,} bytes){others}"
         )
 
 
@@ -88,11 +92,14 @@ def count_parameters(model: nn.Module) -> ParameterCount:
         if isinstance(module, (LoRA, SerialLoRA))
         for parameter in module.parameters()
     }.values()
+    learners = [m for _, record in records(model) for m in record.also_train.values()]
+    beside = {id(p): p for module in learners for p in module.parameters()}.values()
     return ParameterCount(
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
         total=sum(p.numel() for p in parameters),
         adapter=sum(p.numel() for p in adapter),
         adapter_bytes=sum(p.numel() * p.element_size() for p in adapter),
+        also_trained=sum(p.numel() for p in beside),
     )
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import only_injection, write_file
+from serial_lora.files import write_file
 from serial_lora.merging import change_factors, changed_parts, exactly
-from serial_lora.records import Injection
+from serial_lora.records import Injection, only_injection
 from serial_lora.sites import AttentionSite, shared_weights
 
 

@@ -11,8 +11,8 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import safetensors
@@ -20,19 +20,29 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from serial_lora.also import also_trained
 from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.fingerprints import blocks_digest, checksum, fingerprint
-from serial_lora.injection import check_fit, inject, set_scale, unwrapped
+from serial_lora.injection import check_fit, inject, unwrapped
+from serial_lora.merging import exactly
+from serial_lora.named import (
+    put_in_force,
+    read_adapter,
+    ready_to_change,
+    refuse_misfit,
+    write_values,
+)
 from serial_lora.records import (
+    DEFAULT,
     Injection,
-    adapter_shapes,
     adapters,
-    injections,
+    only_injection,
+    pair_shapes,
     refuse_without_values,
 )
-from serial_lora.sites import AttentionSite, child_name, unwrapped_name
+from serial_lora.sites import AttentionSite, unwrapped_name
 
 LIBRARY_VERSION = "0.1.0"
 FORMAT = "serial-lora adapter"
@@ -42,23 +52,30 @@ METHODS: dict[str, type[AdapterConfig]] = {
 }
 
 
-def save_adapter(model: nn.Module, path: str | Path) -> Path:
-    """Write the model's adapters, merged or not, to one safetensors file.
+def save_adapter(model: nn.Module, path: str | Path, name: str | None = None) -> Path:
+    """Write an adapter, merged or not, and what learned beside it to one safetensors file.
 
     The file is written beside its final place and then moved there, so an interrupted or failed
     save leaves an older file as it was.
 
+    Args:
+        name: of the adapter; None for the one in force.
+
     Raises:
-        SerialLoRAError: if the model has no adapters, they hold values that are not finite, or
+        SerialLoRAError: if the model has no such adapter, it holds values that are not finite, or
             the file cannot be written.
     """
     path = _path(path)
     root, injection = only_injection(model)
-    tensors = {name: tensor.cpu() for name, tensor in _adapter_tensors(root, injection).items()}
-    for name, tensor in tensors.items():
+    adapter = read_adapter(root, injection, injection.name if name is None else name)
+    tensors = {
+        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, tensor in adapter.tensors.items()
+    }
+    for key, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise SerialLoRAError(
-                f"{name} holds values that are not finite numbers, so the training diverged and "
+                f"{key} holds values that are not finite numbers, so the training diverged and "
                 "nothing was saved; train again with a smaller learning rate."
             )
     metadata = {
@@ -66,7 +83,8 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
         "format_version": str(FORMAT_VERSION),
         "library_version": LIBRARY_VERSION,
         "method": injection.config.method,
-        "config": json.dumps(asdict(injection.config)),
+        "config": json.dumps(asdict(adapter.config)),
+        "also_train": json.dumps([unwrapped_name(module) for module in injection.also_train]),
         "targets": json.dumps(_targets(injection.sites)),
         "base": fingerprint(root, injection),
         "blocks": blocks_digest(root, injection),
@@ -75,8 +93,10 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     return write_file(path, safetensors.torch.save(tensors, metadata))
 
 
-def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
+def load_adapter(model: nn.Module, path: str | Path, name: str | None = None) -> nn.Module:
     """Load an adapter file into the model; puts the adapters in first if the model has none.
+
+    The loaded adapter is in force. What learned beside it is loaded with it.
 
     Everything is checked before anything is changed: that the file is whole and one of ours, that
     it fits this model's places, and that this model's base is the one it was trained on (compared
@@ -84,8 +104,10 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
     versions have no checksum, and of the base only a sample of the attention weights.
 
     Args:
-        model: a plain model, or one with unmerged adapters of the same method, rank and places.
+        model: a plain model, or one with unmerged adapters of the same method and places.
         path: a file that `save_adapter` wrote.
+        name: of one more adapter, which may have a rank of its own; None, or the name of the adapter
+            in force, loads the values of that one, whose rank must be the file's.
 
     Returns:
         The same model, with the scale that the file says.
@@ -97,17 +119,23 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
     saved, tensors = _read(path)
     has_adapters = bool(adapters(model))
     if has_adapters:
-        root, injection = only_injection(model)
-        if injection.merged:
-            raise SerialLoRAError(
-                "the model's adapters are merged; call unmerge(model) or eject(model) first."
-            )
-        if type(injection.config) is not type(saved.config) or (
-            injection.config.rank != saved.config.rank
-        ):
+        root, injection = ready_to_change(model)
+        new = name not in (None, injection.name)
+        same_rank = new or injection.config.rank == saved.config.rank
+        own = {key: getattr(saved.config, key) for key in ("rank", "scale", "dropout")}
+        if type(injection.config) is not type(saved.config) or not same_rank:
             raise SerialLoRAError(
                 f"{path} holds {_kind(saved.config)}, but the model carries "
-                f"{_kind(injection.config)}; call eject(model) first to use the file's."
+                f"{_kind(injection.config)}; call eject(model) first to use the file's, or, with "
+                "equal methods, give it a name of its own."
+            )
+        if new:
+            refuse_misfit(injection, name, replace(injection.config, **own))
+        learners = [unwrapped_name(module) for module in injection.also_train]
+        if learners != list(saved.also_train):
+            raise SerialLoRAError(
+                f"beside the adapter of {path} learned {_listed(saved.also_train)}, and in this "
+                f"model {_listed(learners)}; call eject(model) first to use the file's."
             )
     else:
         config = saved.config
@@ -115,8 +143,9 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
         check_fit(root, sites, config)
         refuse_without_values(root)
         injection = Injection(config, sites, {})
+        injection.also_train = also_trained(root, sites, saved.also_train)
     _check_same_targets(path, saved.targets, _targets(injection.sites))
-    _check_tensors(path, tensors, injection)
+    _check_tensors(path, tensors, injection, saved.config.rank)
     base = fingerprint(root, injection)
     same = base == saved.base
     if same and saved.blocks:
@@ -130,12 +159,15 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
             f"belongs to (this one's fingerprint is {base[:12]}{hint})."
         )
     if not has_adapters:
-        inject(model, saved.config)
+        inject(model, saved.config, saved.also_train, name or DEFAULT)
         root, injection = only_injection(model)
-    with torch.no_grad():
-        for name, tensor in _adapter_tensors(root, injection).items():
-            tensor.copy_(tensors[name])
-    set_scale(root, saved.config.scale)
+        new = False
+    with exactly(root):
+        if new:
+            put_in_force(root, injection, name, replace(injection.config, **own), tensors)
+        else:
+            config = replace(injection.config, scale=saved.config.scale)
+            write_values(root, injection, config, tensors)
     return model
 
 
@@ -148,6 +180,7 @@ class SavedAdapter:
     base: str
     library_version: str
     blocks: str | None = None
+    also_train: tuple[str, ...] = ()
 
 
 def read_header(path: str | Path) -> SavedAdapter:
@@ -159,26 +192,6 @@ def read_header(path: str | Path) -> SavedAdapter:
     return _read(_path(path))[0]
 
 
-def only_injection(model: nn.Module) -> tuple[nn.Module, Injection]:
-    found = injections(model)
-    if len(found) > 1:
-        raise SerialLoRAError(
-            f"adapters were put into {len(found)} parts of this model separately; pass the part "
-            "whose adapters are meant."
-        )
-    refuse_without_values(found[0][0])
-    return found[0]
-
-
-def _adapter_tensors(root: nn.Module, injection: Injection) -> dict[str, Tensor]:
-    return {
-        f"{unwrapped_name(name)}.{which}": getattr(root.get_submodule(name), which).detach()
-        for site in injection.sites
-        for name in (child_name(site.name, own) for own in adapter_shapes(site, injection.config))
-        for which in ("lora_A", "lora_B")
-    }
-
-
 def _path(path: str | os.PathLike[str]) -> Path:
     try:
         return Path(path)
@@ -188,6 +201,10 @@ def _path(path: str | os.PathLike[str]) -> Path:
 
 def _targets(sites: list[AttentionSite]) -> dict[str, int]:
     return {site.label: site.width for site in sites}
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(names) or "nothing"
 
 
 def _kind(config: AdapterConfig) -> str:
@@ -231,7 +248,8 @@ def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
         config = METHODS[metadata["method"]](**json.loads(metadata["config"]))
         targets = {str(name): int(width) for name, width in json.loads(metadata["targets"]).items()}
         base, version = metadata["base"], metadata["library_version"]
-        saved = SavedAdapter(config, targets, base, version, metadata.get("blocks"))
+        learners = tuple(str(name) for name in json.loads(metadata.get("also_train", "[]")))
+        saved = SavedAdapter(config, targets, base, version, metadata.get("blocks"), learners)
     except (
         KeyError,
         TypeError,
@@ -257,14 +275,14 @@ def _check_same_targets(path: Path, saved: dict[str, int], here: dict[str, int])
     )
 
 
-def _check_tensors(path: Path, tensors: Mapping[str, Tensor], injection: Injection) -> None:
-    rank = injection.config.rank
-    expected: dict[str, tuple[int, int]] = {}
-    for site in injection.sites:
-        for name, (inputs, outputs) in adapter_shapes(site, injection.config).items():
-            prefix = unwrapped_name(child_name(site.name, name))
-            expected[f"{prefix}.lora_A"] = (rank, inputs)
-            expected[f"{prefix}.lora_B"] = (outputs, rank)
+def _check_tensors(
+    path: Path, tensors: Mapping[str, Tensor], injection: Injection, rank: int
+) -> None:
+    learned = injection.learned()
+    expected = {name: tuple(tensor.shape) for name, tensor in learned.items()}
+    for pair, (inputs, outputs) in pair_shapes(injection).items():
+        expected[f"{unwrapped_name(pair)}.lora_A"] = (rank, inputs)
+        expected[f"{unwrapped_name(pair)}.lora_B"] = (outputs, rank)
     if set(expected) != set(tensors):
         odd = sorted(set(expected) ^ set(tensors))
         raise SerialLoRAError(
@@ -274,10 +292,11 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], injection: Injecti
     for name, tensor in tensors.items():
         if tuple(tensor.shape) != expected[name]:
             raise SerialLoRAError(
-                f"{name} in {path} has shape {tuple(tensor.shape)}, not {expected[name]}; "
-                "save the adapter again."
+                f"{name} in {path} has shape {tuple(tensor.shape)}, and {expected[name]} in "
+                "this model; save the adapter again, or give the module that learns the file's size."
             )
-        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
+        counts = name in learned and not learned[name].is_floating_point()
+        if tensor.is_floating_point() == counts or not tensor.float().isfinite().all():
             raise SerialLoRAError(
                 f"{name} in {path} holds values that are not finite numbers; the training that "
                 "wrote it diverged, use an earlier file."

@@ -36,6 +36,8 @@ def blocks_digest(root: nn.Module, injection: Injection) -> str:
     Names differ between versions of a library; the attention is in order in `fingerprint`.
     """
     kept = {id(weight_at(root, key)): w for key, w in (injection.originals or {}).items()}
+    if injection.set_aside is None:
+        kept |= {id(t): injection.own.get(name, t) for name, t in injection.learned().items()}
     own = {id(p) for adapter in adapters(root).values() for p in adapter.parameters()}
     whole = hashlib.sha256()
     for name in dict.fromkeys(site.name for site in injection.sites):

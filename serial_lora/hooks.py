@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import threading
 import warnings
-from types import MethodType
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType, MethodType
 from typing import Any
 
 import torch
@@ -20,6 +22,12 @@ from serial_lora.packed import PackedAttention, PackedForward
 from serial_lora.records import Injection
 from serial_lora.sites import AttentionSite
 
+StandIns = Mapping[nn.Module, Callable | None]
+"""For an adapter what acts in its place: None inside `disabled`, `per_sample`'s pairs inside that."""
+
+STAND_INS: ContextVar[StandIns] = ContextVar("STAND_INS", default=MappingProxyType({}))
+"""Those of this thread or asyncio task."""
+
 
 class Hook:
     """Something attached to a layer. `handle` takes it off again.
@@ -28,6 +36,7 @@ class Hook:
         layer: the dotted name of what it is attached to.
         ran: the threads in which it has run since its block began; see `NoneIsDead`.
         traced: whether it has ever run in compiled code.
+        compiled: what compiled code goes by, in every thread, as it cannot read a context variable.
     """
 
     handle: HookHandle | AttributeHandle
@@ -36,10 +45,19 @@ class Hook:
         self.layer, self.adapters = layer, adapters
         self.ran: set[int] = set()
         self.traced = False
+        self.compiled: tuple[Callable | None, ...] = adapters
+
+    @property
+    def acting(self) -> tuple[Callable | None, ...]:
+        """The adapters, or what stands in for them."""
+        if torch.compiler.is_compiling():
+            return self.compiled
+        stand_ins = STAND_INS.get()
+        return tuple(stand_ins.get(adapter, adapter) for adapter in self.adapters)
 
     @property
     def enabled(self) -> bool:
-        return self.adapters[0].enabled
+        return self.acting[0] is not None
 
     def mark(self) -> None:
         """Remember that this has run, be the adapter enabled or not."""
@@ -58,7 +76,8 @@ class Hook:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"ran": set()}
+        """A copy or a file made inside a `with` block is outside of it."""
+        return vars(self) | {"ran": set(), "compiled": self.adapters}
 
 
 class AdaptOutput(Hook):
@@ -66,7 +85,8 @@ class AdaptOutput(Hook):
 
     def __call__(self, layer: nn.Module, args: tuple, output: Tensor) -> Tensor:
         self.mark()
-        return self.adapters[0](output) if self.enabled else output
+        (adapter,) = self.acting
+        return output if adapter is None else adapter(output)
 
 
 class AdaptArgument(Hook):
@@ -76,14 +96,15 @@ class AdaptArgument(Hook):
 
     def __call__(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         self.mark()
-        if not self.enabled:
+        (adapter,) = self.acting
+        if adapter is None:
             return args, kwargs
         if self.argument not in kwargs:
             raise SerialLoRAError(
                 f"{type(layer).__name__} was called without {self.argument}=..., so the adapter "
                 "cannot see its tokens; pass them by keyword."
             )
-        return args, kwargs | {self.argument: self.adapters[0](kwargs[self.argument])}
+        return args, kwargs | {self.argument: adapter(kwargs[self.argument])}
 
 
 class OnceABlock:
@@ -94,17 +115,18 @@ class OnceABlock:
             whole, so that threads which run one model cannot mix theirs.
     """
 
-    def __init__(self, adapter: nn.Module) -> None:
-        self.adapter = adapter
+    def __init__(self) -> None:
         self.kept: tuple[Tensor, Tensor, tuple[tuple[int, int | str], ...]] | None = None
 
-    def read(self, tokens: Tensor, reader: tuple[int, int | str], readers: int) -> Tensor:
+    def read(
+        self, adapter: Callable, tokens: Tensor, reader: tuple[int, int | str], readers: int
+    ) -> Tensor:
         """Adapted tokens for one of so many readers; kept until each of them has had them."""
         kept = self.kept
         if kept is not None and kept[0] is tokens and reader not in kept[2]:
             adapted, served = kept[1], (*kept[2], reader)
         else:
-            adapted, served = self.adapter(tokens), (reader,)
+            adapted, served = adapter(tokens), (reader,)
         self.kept = None if len(served) == readers else (tokens, adapted, served)
         return adapted
 
@@ -121,9 +143,15 @@ class AdaptInput(Hook):
     """
 
     def __init__(
-        self, layer: str, number: int, shared: OnceABlock, names: tuple[str, ...], readers: int
+        self,
+        layer: str,
+        adapter: nn.Module,
+        number: int,
+        shared: OnceABlock,
+        names: tuple[str, ...],
+        readers: int,
     ) -> None:
-        super().__init__(layer, shared.adapter)
+        super().__init__(layer, adapter)
         self.number, self.shared, self.names, self.readers = number, shared, names, readers
 
     def __call__(
@@ -132,11 +160,12 @@ class AdaptInput(Hook):
         if kwargs is None:  # moved to a quantized layer, which hands over no keywords
             return self(layer, args, {})[0]
         self.mark()
-        if not self.enabled:
+        (adapter,) = self.acting
+        if adapter is None:
             return args, kwargs
         places = [*enumerate(args[: len(self.names)]), *kwargs.items()]
         adapted = {
-            place: self.shared.read(tokens, (self.number, place), self.readers)
+            place: self.shared.read(adapter, tokens, (self.number, place), self.readers)
             for place, tokens in places
             if isinstance(place, int) or place in self.names
         }
@@ -149,15 +178,21 @@ class AddDelta(Hook):
 
     def __call__(self, layer: nn.Module, args: tuple, output: Tensor) -> Tensor:
         self.mark()
-        if not self.enabled:
+        acting = self.acting
+        if acting[0] is None:
             return output
-        deltas = [adapter(args[0]) for adapter in self.adapters]
+        deltas = [adapter(args[0]) for adapter in acting]
         delta = deltas[0] if len(deltas) == 1 else torch.cat(deltas, dim=-1)
         return output + delta.to(output.dtype)
 
     def dense(self) -> Tensor:
         """The change as one matrix, (outputs, inputs), for a weight that is read as a whole."""
         self.mark()
+        if self.acting != self.adapters:
+            raise SerialLoRAError(
+                f"LoRA for each sample is not possible where {self.layer} returns attention weights "
+                "or attends elsewhere; call it with need_weights=False."
+            )
         if any(adapter.training and adapter.dropout.p for adapter in self.adapters):
             raise SerialLoRAError(
                 f"LoRA with dropout cannot be trained where {self.layer} returns attention weights "
@@ -246,12 +281,12 @@ def _serial_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:
     name = f"serial_lora {site.label}"
     if site.entry is None:
         layers = list(dict.fromkeys(site.projections[part].module for part in "qkv"))
-        shared, hooks = OnceABlock(adapter), []
+        shared, hooks = OnceABlock(), []
         for number, path in enumerate(layers):
             layer = model.get_submodule(path)
             several = isinstance(layer, nn.MultiheadAttention)
             names = ("query", "key", "value") if several else ("input",)
-            hook: Hook = AdaptInput(path, number, shared, names, len(layers) * len(names))
+            hook: Hook = AdaptInput(path, adapter, number, shared, names, len(layers) * len(names))
             hook.handle = HookHandle(layer, name, hook, before=True)
             hooks.append(hook)
         return hooks

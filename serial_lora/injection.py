@@ -1,4 +1,4 @@
-"""Adapters into a model and out of it again: inject, eject, disabled, set_scale.
+"""Adapters into a model and out of it again: inject, eject, set_scale.
 
 `inject` freezes the model, makes one adapter for each place it found, and attaches the hooks of
 `serial_lora.hooks` that send the tokens through them. `eject` is the way back.
@@ -10,30 +10,23 @@ attached is a plain object, so deepcopy, pickle and torch.save go on working.
 
 from __future__ import annotations
 
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 import torch
 from torch import nn
 
+from serial_lora.also import also_trained, fresh_heads
 from serial_lora.attention import every_site, find_attention_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.hooks import attach, detach
-from serial_lora.layers import SWITCHED_OFF, LoRA, SerialLoRA
-from serial_lora.merging import (
-    merge,
-    put_merged,
-    put_original,
-    refuse_when_disabled,
-    unmerge,
-    weight_at,
-)
+from serial_lora.layers import LoRA, SerialLoRA
+from serial_lora.merging import exactly, merge, refuse_inside, unmerge
 from serial_lora.packed import PackedAttention
 from serial_lora.records import (
+    DEFAULT,
     RECORD,
     Injection,
     adapter_shapes,
@@ -45,7 +38,12 @@ from serial_lora.sites import AttentionSite, attention_layers, shared_weights
 from serial_lora.structure import without_sites
 
 
-def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module:
+def inject(
+    model: nn.Module,
+    config: SerialLoRAConfig | LoRAConfig,
+    also_train: Collection[str] = (),
+    name: str = DEFAULT,
+) -> nn.Module:
     """Freeze the model and put adapters into it, in place.
 
     A fresh adapter changes nothing: the model's outputs are as before, up to the rounding of a
@@ -54,10 +52,14 @@ def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module
     Args:
         model: any module that holds attention, at any depth (see `serial_lora.attention`).
         config: what to put in, and where.
+        also_train: dotted names of modules that learn beside the adapters, such as a new classifier.
+            They are saved and loaded with the adapter, and `eject` gives them their values back.
+        name: of the adapter, where several are to come (`serial_lora.named`).
 
     Returns:
-        The same model. Only adapters require gradients now. A warning names towers, decoders and
-        attention that were not asked to be left out and yet have no adapter.
+        The same model. Only adapters and those modules require gradients now. A warning names
+        towers, decoders and attention that were not asked to be left out and yet have no adapter,
+        and a head that looks as if it had never been trained and is frozen now.
 
     Raises:
         SerialLoRAError: if the model has adapters already, has no attention that fits, or the
@@ -78,20 +80,21 @@ def inject(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> nn.Module
     sites = find_attention_sites(root, config.towers, config.blocks, config.stream)
     check_fit(root, sites, config)
 
-    injection = Injection(
-        config, sites, {name: p.requires_grad for name, p in root.named_parameters()}
-    )
+    required_grad = {name: p.requires_grad for name, p in root.named_parameters()}
+    injection = Injection(config, sites, required_grad, name)
+    injection.also_train = also_trained(root, sites, also_train)
     try:
         with torch.inference_mode(False), torch.device("cpu"):  # not those around the call
             _put_in(root, injection)
-        _warn_of_the_rest(root, config)
+        _warn_of_the_rest(root, injection)
     except BaseException:
         _take_out(root, injection)
         raise
     return model
 
 
-def _warn_of_the_rest(root: nn.Module, config: AdapterConfig) -> None:
+def _warn_of_the_rest(root: nn.Module, injection: Injection) -> None:
+    config = injection.config
     missed = without_sites(root, every_site(root), config.towers)
     if missed and config.blocks is None:
         more = f" and {len(missed) - 3} more" if len(missed) > 3 else ""
@@ -100,15 +103,25 @@ def _warn_of_the_rest(root: nn.Module, config: AdapterConfig) -> None:
             "known, or none; name the towers that you mean, or register_family for this kind.",
             stacklevel=3,
         )
+    for name in fresh_heads(root, injection.sites, injection.also_train):
+        warnings.warn(
+            f"{name} looks as if it had never been trained, and it is frozen now; to train it beside "
+            f'the adapters, call inject with also_train=["{name}"].',
+            stacklevel=3,
+        )
 
 
 def _put_in(root: nn.Module, injection: Injection) -> None:
     root.requires_grad_(False)
+    for key, tensor in injection.learned().items():
+        injection.own[key] = tensor.detach().clone()
+        if isinstance(tensor, nn.Parameter) and tensor.is_floating_point():
+            tensor.requires_grad_(True)
     for site in injection.sites:
         block = root.get_submodule(site.name)
         weight = site.projections["q"].weight(root)
         for name, shape in adapter_shapes(site, injection.config).items():
-            adapter = _new_adapter(shape, injection.config)
+            adapter = new_adapter(shape, injection.config)
             block.add_module(name, adapter.to(weight.device).train(block.training))
         for layer in attention_layers(root, site):
             if type(layer) is nn.MultiheadAttention:
@@ -152,14 +165,18 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfig) -> None:
-    """Refuse a configuration that cannot go to these sites: the first half of `inject`."""
+def check_rank(sites: list[AttentionSite], config: AdapterConfig) -> None:
     narrowest = min(min(p.rows, p.columns) for site in sites for p in site.projections.values())
     if config.rank > narrowest:
         raise SerialLoRAError(
             f"rank {config.rank} is above {narrowest}, the width of this model's attention; "
             f"choose a rank of at most {narrowest}."
         )
+
+
+def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfig) -> None:
+    """Refuse a configuration that cannot go to these sites: the first half of `inject`."""
+    check_rank(sites, config)
     for site in sites:
         block = model.get_submodule(site.name)
         taken = [name for name in adapter_shapes(site, config) if hasattr(block, name)]
@@ -188,7 +205,7 @@ def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfi
                 )
 
 
-def _new_adapter(shape: tuple[int, int], config: AdapterConfig) -> SerialLoRA | LoRA:
+def new_adapter(shape: tuple[int, int], config: AdapterConfig) -> SerialLoRA | LoRA:
     inputs, outputs = shape
     if config.method == SerialLoRAConfig.method:
         return SerialLoRA(inputs, config.rank, config.scale, config.dropout)
@@ -200,8 +217,8 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
 
     Args:
         model: a model that has adapters, merged or not.
-        keep_merged: fold them into the weights for good instead: what remains is an ordinary
-            model of its own class that behaves like the adapted one.
+        keep_merged: fold the adapter in force into the weights for good instead: what remains is an
+            ordinary model of its own class that behaves like the adapted one.
 
     Returns:
         The same model. Parameters are trainable again where they were before `inject`.
@@ -209,12 +226,15 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
     Raises:
         SerialLoRAError: as `merge` does.
     """
-    refuse_when_disabled(injections(model))
+    refuse_inside(injections(model))
     if keep_merged:
         merge(model)
     else:
         unmerge(model)
     for root, injection in injections(model):
+        if not keep_merged:
+            with exactly(root):
+                injection.exchange()
         _take_out(root, injection)
     return model
 
@@ -226,7 +246,7 @@ def adapter_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def set_scale(model: nn.Module, scale: float) -> None:
-    """Set the scale of every adapter: 0 is the base, 1 is as trained (if trained so).
+    """Set the scale of the adapter in force: 0 is the base, 1 is as trained (if trained so).
 
     Raises:
         SerialLoRAError: if there are no adapters, they are merged, or the scale is not finite.
@@ -239,55 +259,3 @@ def set_scale(model: nn.Module, scale: float) -> None:
         injection.config = config
         for adapter in adapters(root).values():
             adapter.scale = config.scale
-
-
-@contextmanager
-def disabled(model: nn.Module) -> Iterator[nn.Module]:
-    """The base model, for the length of a `with` block; merged adapters are taken out as well.
-
-    Blocks may be nested, and an exception ends them like anything else. Other threads and asyncio
-    tasks go on with the adapters, and so does a copy or a file made inside the block; code that
-    torch.compile made is without them in every thread.
-
-    Raises:
-        SerialLoRAError: if there are no adapters, or the model was rebuilt since.
-    """
-    found = injections(model)
-    before = SWITCHED_OFF.get()
-    off = frozenset(a for root, _ in found for a in adapters(root).values()) - before
-    with ExitStack() as stack:
-        for root, injection in found:
-            _open(root, injection)
-            stack.callback(_close, root, injection)
-        SWITCHED_OFF.set(before | off)
-        try:
-            yield model
-        finally:
-            SWITCHED_OFF.set(SWITCHED_OFF.get() - off)
-
-
-_SWITCH = threading.RLock()
-
-
-def _open(root: nn.Module, injection: Injection) -> None:
-    """Into the first of the open blocks, of whichever thread."""
-    with _SWITCH:
-        if injection.disabled == 0:
-            if injection.originals is not None:
-                merged = {key: weight_at(root, key).detach().clone() for key in injection.originals}
-                put_original(root, injection)
-                injection.set_aside = merged
-            for adapter in adapters(root).values():
-                adapter.off = True
-        injection.disabled += 1
-
-
-def _close(root: nn.Module, injection: Injection) -> None:
-    with _SWITCH:
-        injection.disabled -= 1
-        if injection.disabled == 0:
-            for adapter in adapters(root).values():
-                adapter.off = False
-            if injection.set_aside is not None:
-                put_merged(root, injection, injection.set_aside)
-                injection.set_aside = None

@@ -16,15 +16,9 @@ finds where adapters go, `serial_lora.injection` puts them there.
 from __future__ import annotations
 
 import math
-from contextvars import ContextVar
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-SWITCHED_OFF: ContextVar[frozenset[nn.Module]] = ContextVar("SWITCHED_OFF", default=frozenset())
-"""The adapters that `disabled` has switched off, in this thread or asyncio task alone."""
 
 
 def _autocast_type(x: Tensor) -> torch.dtype | None:
@@ -33,6 +27,11 @@ def _autocast_type(x: Tensor) -> torch.dtype | None:
     if x.is_meta or not torch.is_autocast_enabled(kind):
         return None
     return torch.get_autocast_dtype(kind)
+
+
+def low_rank(x: Tensor, A: Tensor, B: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """scale * (x A^T) B^T: (..., d_in) -> (..., d_out); scaled where it is cheapest, r wide."""
+    return x @ A.mT * scale @ B.mT
 
 
 class _LowRankPair(nn.Module):
@@ -48,29 +47,25 @@ class _LowRankPair(nn.Module):
         self, in_features: int, out_features: int, rank: int, scale: float, dropout: float
     ) -> None:
         super().__init__()
-        self.rank, self.scale = rank, scale
+        self.rank = rank
+        # A tensor, which compiled code reads anew each time: another scale is no other program.
+        self.factor = torch.tensor(float(scale), dtype=torch.float64, device="cpu")
         self.lora_A = nn.Parameter(torch.empty(rank, in_features, dtype=torch.float32))
         self.lora_B = nn.Parameter(torch.zeros(out_features, rank, dtype=torch.float32))
         self.dropout = nn.Dropout(dropout)
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
 
-    off = False  # what compiled code goes by, in every thread: it cannot read a context variable
-
     @property
-    def enabled(self) -> bool:
-        """Whether the hooks use this adapter: not inside `disabled`."""
-        return not self.off if torch.compiler.is_compiling() else self not in SWITCHED_OFF.get()
+    def scale(self) -> float:
+        return self.factor.item()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy or a file made inside `disabled` is outside of it."""
-        return {name: value for name, value in vars(self).items() if name != "off"}
+    @scale.setter
+    def scale(self, value: float) -> None:
+        self.factor.fill_(value)
 
     def delta(self, x: Tensor) -> Tensor:
-        """scale * (x A^T) B^T: (..., d_in) -> (..., d_out), in the type the products run in."""
-        hidden = F.linear(self.dropout(x), self.lora_A)  # (..., r)
-        if self.scale != 1:
-            hidden = hidden * self.scale  # cheaper here, r wide, than d wide at the end
-        return F.linear(hidden, self.lora_B)  # (..., d_out)
+        """scale * (x A^T) B^T, in the type the products run in."""
+        return low_rank(self.dropout(x), self.lora_A, self.lora_B, self.factor)
 
     def _apply(self, fn, recurse=True):
         def keep_float32(tensor: Tensor) -> Tensor:

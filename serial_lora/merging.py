@@ -42,7 +42,7 @@ def merge(model: nn.Module) -> nn.Module:
             The model is then as it was.
     """
     found = injections(model)
-    refuse_when_disabled(found)
+    refuse_inside(found)
     with exactly(model):
         plans = [(r, i, _merged_weights(r, i)) for r, i in found if i.originals is None]
         for root, injection, merged in plans:
@@ -57,7 +57,7 @@ def unmerge(model: nn.Module) -> nn.Module:
         SerialLoRAError: if there are no adapters, or the model was rebuilt since.
     """
     found = injections(model)
-    refuse_when_disabled(found)
+    refuse_inside(found)
     for root, injection in found:
         if injection.originals is not None:
             put_original(root, injection)
@@ -216,6 +216,9 @@ def _write(root: nn.Module, weights: Weights) -> None:
         places[key].copy_(values)
 
 
-def refuse_when_disabled(found: list[tuple[nn.Module, Injection]]) -> None:
-    if any(injection.disabled for _, injection in found):
-        raise SerialLoRAError("the adapters are disabled; leave the disabled(model) block first.")
+def refuse_inside(found: list[tuple[nn.Module, Injection]]) -> None:
+    """Refuse to change a model inside a `disabled` or `per_sample` block, of whichever thread."""
+    if any(injection.open for _, injection in found):
+        raise SerialLoRAError(
+            "the adapters are disabled or given for each sample; leave that `with` block first."
+        )

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from serial_lora.errors import SerialLoRAError, require_number
+from serial_lora.merging import refuse_inside
 from serial_lora.records import adapters, records
 
 LARGEST = torch.finfo(torch.float32).max
@@ -25,7 +26,7 @@ def lora_plus_groups(
 
     Args:
         model: a model with adapters.
-        lr: learning rate of A, and of whatever else the caller left trainable (a head).
+        lr: learning rate of A, and of whatever else is trainable (`also_train`).
         ratio: learning rate of B divided by that of A.
         weight_decay: for every group.
 
@@ -48,10 +49,7 @@ def lora_plus_groups(
         raise SerialLoRAError(
             "the adapters are merged, so they would not learn; call unmerge(model) before training."
         )
-    if not all(adapter.enabled for adapter in found):
-        raise SerialLoRAError(
-            "the adapters are disabled, so they would not learn; leave the disabled(model) block."
-        )
+    refuse_inside(records(model))
     first, second = [a.lora_A for a in found], [a.lora_B for a in found]
     frozen = sum(not parameter.requires_grad for parameter in first + second)
     if frozen:

@@ -5,13 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.handles import AttributeHandle
 from serial_lora.layers import LoRA, SerialLoRA
-from serial_lora.sites import AttentionSite
+from serial_lora.sites import AttentionSite, child_name, unwrapped_name
+
+DEFAULT = "default"
+"""The name of the adapter that `inject` makes."""
+
+
+@dataclass
+class Shelved:
+    """An adapter that is not in force: its configuration, and its tensors under the file's names."""
+
+    config: AdapterConfig
+    tensors: dict[str, Tensor]
 
 
 @dataclass
@@ -19,33 +31,65 @@ class Injection:
     """What `inject` did to a model: kept on the model, so that it can be undone.
 
     Attributes:
-        config: the configuration, with the scale that is in force.
+        config: of the adapter in force, with the scale that is in force.
         sites: where the adapters are.
         required_grad: for every base parameter, whether it was trainable before.
+        name: of the adapter in force, whose values are in the model.
+        shelf: the other adapters by name; all go to the same places.
+        also_train: the modules that learn beside the adapters, by their dotted names.
+        own: the base's own values of those; inside a `disabled` block, what they have learned.
         hooks: what sends tokens through the adapters, except while merged.
         handles: what else is put on and taken off with the hooks.
         originals: while merged, the base's own weights, keyed (module, parameter).
-        disabled: how many `disabled` blocks are open, in all threads.
-        set_aside: the merged weights, while a `disabled` block keeps them out of the model.
+        open: what the open `disabled` and `per_sample` blocks of all threads put in place of
+            adapters, the latest last.
+        set_aside: while a `disabled` block is open, the merged weights it keeps out of the model.
     """
 
     config: AdapterConfig
     sites: list[AttentionSite]
     required_grad: dict[str, bool]
+    name: str = DEFAULT
+    shelf: dict[str, Shelved] = field(default_factory=dict)
+    also_train: dict[str, nn.Module] = field(default_factory=dict)
+    own: dict[str, Tensor] = field(default_factory=dict)
     hooks: list[Any] = field(default_factory=list)
     handles: list[AttributeHandle] = field(default_factory=list)
     originals: dict[tuple[str, str], Tensor] | None = None
-    disabled: int = 0
+    open: list[dict[nn.Module, Any]] = field(default_factory=list)
     set_aside: dict[tuple[str, str], Tensor] | None = None
 
     @property
     def merged(self) -> bool:
         """Whether the adapters are in the weights, outside any `disabled` block at least."""
-        return self.originals is not None or self.set_aside is not None
+        return self.originals is not None or bool(self.set_aside)
+
+    def learned(self) -> dict[str, Tensor]:
+        """Parameters and buffers of the modules that learn beside the adapters, each once."""
+        found = {
+            child_name(name, unwrapped_name(key)): tensor
+            for name, module in self.also_train.items()
+            for key, tensor in module.state_dict(keep_vars=True).items()
+            if isinstance(tensor, Tensor)
+        }
+        return {name: tensor for name, tensor in found.items() if _first(found, tensor) == name}
+
+    @torch.no_grad()
+    def exchange(self) -> None:
+        """What those modules have learned for the base's own values, or back."""
+        for name, tensor in self.learned().items():
+            kept, self.own[name] = self.own[name], tensor.data
+            tensor.data = kept.to(tensor)
 
     def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"open": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy or a file made inside `disabled` is outside of it."""
-        return vars(self) | {"disabled": 0, "set_aside": None}
+        vars(self).update(state)
+        if self.set_aside is not None:
+            self.own, self.set_aside = dict(self.own), None
+            self.exchange()
 
 
 RECORD = "serial_lora_injection"
@@ -74,9 +118,44 @@ def injections(model: nn.Module) -> list[tuple[nn.Module, Injection]]:
     return found
 
 
+def only_injection(model: nn.Module) -> tuple[nn.Module, Injection]:
+    found = injections(model)
+    if len(found) > 1:
+        raise SerialLoRAError(
+            f"adapters were put into {len(found)} parts of this model separately; pass the part "
+            "whose adapters are meant."
+        )
+    refuse_without_values(found[0][0])
+    return found[0]
+
+
 def adapters(model: nn.Module) -> dict[str, SerialLoRA | LoRA]:
     """Every adapter in the model under its dotted name; empty if there is none."""
     return {n: m for n, m in model.named_modules() if isinstance(m, SerialLoRA | LoRA)}
+
+
+def pair_shapes(injection: Injection) -> dict[str, tuple[int, int]]:
+    """The dotted name of every adapter in the model, and its (inputs, outputs)."""
+    return {
+        child_name(site.name, own): shape
+        for site in injection.sites
+        for own, shape in adapter_shapes(site, injection.config).items()
+    }
+
+
+def tensors_in_force(root: nn.Module, injection: Injection) -> dict[str, Tensor]:
+    """All that the adapter in force consists of, by the names that it has in a file."""
+    pairs = {
+        f"{unwrapped_name(path)}.{which}": getattr(root.get_submodule(path), which)
+        for path in pair_shapes(injection)
+        for which in ("lora_A", "lora_B")
+    }
+    outside = injection.set_aside is None
+    return pairs | (injection.learned() if outside else injection.own)
+
+
+def _first(found: dict[str, Tensor], tensor: Tensor) -> str:
+    return next(name for name, other in found.items() if other is tensor)
 
 
 def adapter_shapes(site: AttentionSite, config: AdapterConfig) -> dict[str, tuple[int, int]]:
@@ -110,6 +189,12 @@ def _refuse_rebuilt(root: nn.Module, injection: Injection) -> None:
             for projection in site.projections.values():
                 place = projection.module
                 root.get_submodule(place)
+        for place, module in injection.also_train.items():
+            layer = root.get_submodule(place)
+            shapes = {name: tensor.shape for name, tensor in injection.own.items()}
+            same = getattr(layer, "_orig_mod", layer) is module
+            if not same or shapes != {n: t.shape for n, t in injection.learned().items()}:
+                raise AttributeError(place)
         for hook in injection.hooks:
             place = hook.layer
             layer = root.get_submodule(place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from serial_lora.injection import disabled
+from serial_lora.switches import disabled
 from serial_lora_course.data.types import SegmentationData
 from serial_lora_course.figures.masks import OverlayRow, pick_best_median_worst, plot_overlays
 from serial_lora_course.figures.runs import save_run

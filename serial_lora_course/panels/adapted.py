@@ -10,8 +10,9 @@ import ipywidgets
 from torch import nn
 
 from serial_lora.config import AdapterConfig
-from serial_lora.injection import adapter_parameters, disabled, set_scale
+from serial_lora.injection import adapter_parameters, set_scale
 from serial_lora.records import adapters, injections
+from serial_lora.switches import disabled
 
 LARGEST_SCALE = 1.5
 STEP = 0.05

@@ -475,7 +475,7 @@ def test_blocks_that_are_compiled_one_by_one(method):
 @BOTH
 @pytest.mark.parametrize("name", ["plain", "timm", "hf_vit"])
 def test_compiled_code_is_kept_and_never_serves_the_wrong_model(name, method):
-    """A plain and an adapted model of one class, and ten merges: compiled four times in all."""
+    """A plain and an adapted model of one class, and ten merges: compiled three times in all."""
     tiny, compilations = TINY[name], []
 
     def backend(graph, inputs):
@@ -495,7 +495,7 @@ def test_compiled_code_is_kept_and_never_serves_the_wrong_model(name, method):
             torch.testing.assert_close(tiny.run(compiled), base, **CLOSE)
         unmerge(compiled)
         torch.testing.assert_close(tiny.run(other), base, **CLOSE)
-    assert len(compilations) == 4  # plain, adapted, merged, disabled
+    assert len(compilations) == 3  # plain or merged, adapted, disabled
 
 
 # ------------------------------------------------------------- what has no adapter, beside what has

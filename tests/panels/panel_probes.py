@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from serial_lora import adapters
+from serial_lora.hooks import STAND_INS
 
 ASSETS = Path(__file__).parents[2] / "serial_lora_course" / "assets"
 NODE = shutil.which("node")
@@ -25,7 +26,7 @@ def fingerprint(model) -> tuple:
     """All that a panel must leave alone."""
     tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     scales = [adapter.scale for adapter in adapters(model).values()]
-    enabled = [adapter.enabled for adapter in adapters(model).values()]
+    enabled = [STAND_INS.get().get(adapter, True) for adapter in adapters(model).values()]
     modes = [module.training for module in model.modules()]
     gradients = [parameter.requires_grad for parameter in model.parameters()]
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]

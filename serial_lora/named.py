@@ -1,0 +1,269 @@
+"""Several adapters by name on one base: add, activate, remove, combine, chain.
+
+One adapter is in force: its values are in the model's pairs. The others lie on a shelf in the
+record. Activating one copies its values into the pairs in place, so what was compiled, wrapped for
+data parallelism or handed to an optimizer goes on, as long as the ranks are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from serial_lora.config import AdapterConfig, SerialLoRAConfig
+from serial_lora.errors import SerialLoRAError, require_number
+from serial_lora.injection import check_rank, new_adapter
+from serial_lora.merging import exactly, refuse_inside
+from serial_lora.records import Injection, Shelved, only_injection, pair_shapes, tensors_in_force
+from serial_lora.sites import unwrapped_name
+
+
+def adapter_names(model: nn.Module) -> list[str]:
+    """The names of the model's adapters, the one in force first.
+
+    Raises:
+        SerialLoRAError: if there are no adapters.
+    """
+    _, injection = only_injection(model)
+    return [injection.name, *injection.shelf]
+
+
+def add_adapter(model: nn.Module, name: str, config: AdapterConfig | None = None) -> nn.Module:
+    """One more adapter, fresh and in force; the others keep their values on the shelf.
+
+    Args:
+        model: a model that `inject` or `load_adapter` has put adapters into.
+        name: of the new one.
+        config: rank, scale and dropout may be others; None for those of the adapter in force.
+
+    Returns:
+        The same model. Modules that learn beside the adapters begin at the base's own values.
+
+    Raises:
+        SerialLoRAError: there is an adapter of this name, the method or the places are others, the
+            adapters are merged or disabled. The model is then as it was.
+    """
+    root, injection = ready_to_change(model)
+    config = injection.config if config is None else config
+    refuse_misfit(injection, name, config)
+    with exactly(root):
+        fresh = {
+            f"{unwrapped_name(path)}.{which}": tensor.detach()
+            for path, shape in pair_shapes(injection).items()
+            for which, tensor in new_adapter(shape, config).named_parameters()
+        }
+        put_in_force(root, injection, name, config, fresh | injection.own)
+    return model
+
+
+def activate(model: nn.Module, name: str) -> nn.Module:
+    """Put another of the model's adapters in force, and what learned beside it.
+
+    With equal ranks its values are copied in place, so compiled code, DistributedDataParallel and
+    an optimizer go on (the optimizer with the moments of the one before: have one for each adapter).
+    Another rank gives the pairs another shape: code is compiled once more, and an optimizer must be
+    made anew. Gradients are forgotten.
+
+    Raises:
+        SerialLoRAError: there is no such adapter, or they are merged or disabled.
+    """
+    root, injection = ready_to_change(model)
+    _refuse_unknown(injection, [name])
+    if name != injection.name:
+        chosen = injection.shelf.pop(name)
+        with exactly(root):
+            put_in_force(root, injection, name, chosen.config, chosen.tensors)
+    return model
+
+
+def remove_adapter(model: nn.Module, name: str) -> nn.Module:
+    """Forget an adapter that is not in force.
+
+    Raises:
+        SerialLoRAError: there is no such adapter, or it is the one in force.
+    """
+    _, injection = only_injection(model)
+    _refuse_unknown(injection, [name])
+    if name == injection.name:
+        raise SerialLoRAError(
+            f"{name!r} is in force; activate another adapter first, or eject(model) to take all out."
+        )
+    del injection.shelf[name]
+    return model
+
+
+def combine(model: nn.Module, weights: Mapping[str, float], name: str) -> nn.Module:
+    """The weighted sum of adapters as one more adapter, exact and in force.
+
+    A sum of products is a product of stacked matrices, w_1 B_1 A_1 + w_2 B_2 A_2 = [w_1 B_1, w_2 B_2]
+    [A_1; A_2], so its rank is the sum of the ranks, and it can be merged or saved like any other.
+
+    Args:
+        weights: for each adapter its weight, beside its own scale.
+        name: of the new adapter.
+
+    Raises:
+        SerialLoRAError: there is no such adapter, a weight is not finite, the ranks are too many, or
+            modules learn beside the adapters, which have no exact sum. The model is as it was.
+    """
+    for which, weight in dict(weights).items():
+        require_number(f"the weight of {which}", weight)
+
+    def stacked(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        weighted = [w * b for w, (_, b) in zip(weights.values(), pairs, strict=True)]
+        return torch.cat([a for a, _ in pairs]), torch.cat(weighted, dim=1)
+
+    return _put_stacked(model, list(weights), name, stacked)
+
+
+def chain(model: nn.Module, names: Sequence[str], name: str) -> nn.Module:
+    """Adapters one after the other as one more adapter, exact and in force.
+
+    Tokens pass the first, then the second: (I + B_2 A_2)(I + B_1 A_1) = I + [B_1, B_2]
+    [A_1; A_2 + A_2 B_1 A_1]. This is not their sum, and another order gives another adapter.
+
+    Args:
+        names: of the adapters, in the order in which tokens pass them.
+        name: of the new adapter.
+
+    Raises:
+        SerialLoRAError: as `combine`; or the method is LoRA, whose pairs stand beside the weights,
+            so that one after the other is the sum.
+    """
+    if only_injection(model)[1].config.method != SerialLoRAConfig.method:
+        raise SerialLoRAError(
+            "LoRA's pairs stand beside a weight, where one after the other is the sum; use combine."
+        )
+
+    def stacked(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        first, second = (tensor.double() for tensor in pairs[0])
+        for a, b in pairs[1:]:
+            a = a.double()
+            first, second = (
+                torch.cat([first, a + a @ second @ first]),
+                torch.cat([second, b.double()], dim=1),
+            )
+        return first, second
+
+    return _put_stacked(model, names, name, stacked)
+
+
+def _put_stacked(model: nn.Module, names: Sequence[str], name: str, stacked) -> nn.Module:
+    root, injection = ready_to_change(model)
+    if isinstance(names, str) or not names:
+        raise SerialLoRAError(f"adapters are given by their names, not as {names!r}.")
+    _refuse_unknown(injection, names)
+    if injection.also_train:
+        raise SerialLoRAError(
+            f"{next(iter(injection.also_train))} learned beside each adapter, and such modules have "
+            "no exact sum or product; activate one adapter at a time."
+        )
+    rank = sum(read_adapter(root, injection, which).config.rank for which in names)
+    config = replace(injection.config, rank=rank, scale=1.0, dropout=0.0)
+    refuse_misfit(injection, name, config)
+    with exactly(root):
+        tensors = {}
+        for path in pair_shapes(injection):
+            pairs = [read_pair(root, injection, which, path) for which in names]
+            for which, tensor in zip(("lora_A", "lora_B"), stacked(pairs), strict=True):
+                tensors[f"{unwrapped_name(path)}.{which}"] = tensor
+        put_in_force(root, injection, name, config, tensors)
+    return model
+
+
+# ------------------------------------------------------------------ values, and where they are put
+
+
+def read_adapter(root: nn.Module, injection: Injection, name: str) -> Shelved:
+    """The adapter of this name; if it is the one in force, with the model's own tensors."""
+    _refuse_unknown(injection, [name])
+    if name == injection.name:
+        return Shelved(injection.config, tensors_in_force(root, injection))
+    return injection.shelf[name]
+
+
+def read_pair(
+    root: nn.Module, injection: Injection, name: str | None, path: str
+) -> tuple[Tensor, Tensor]:
+    """A and scale * B of one pair of the adapter of this name; of zeros for None, the base."""
+    here = root.get_submodule(path)
+    if name is None:
+        return here.lora_A.detach()[:1] * 0, here.lora_B.detach()[:, :1] * 0
+    adapter = read_adapter(root, injection, name)
+    a, b = (adapter.tensors[f"{unwrapped_name(path)}.lora_{which}"] for which in "AB")
+    return a.to(here.lora_A), adapter.config.scale * b.to(here.lora_B)
+
+
+def ready_to_change(model: nn.Module) -> tuple[nn.Module, Injection]:
+    """The record, unless adapters are merged, disabled or given for each sample."""
+    root, injection = only_injection(model)
+    refuse_inside([(root, injection)])
+    if injection.merged:
+        raise SerialLoRAError(
+            "the model's adapters are merged; call unmerge(model) or eject(model) first."
+        )
+    return root, injection
+
+
+def put_in_force(
+    root: nn.Module,
+    injection: Injection,
+    name: str,
+    config: AdapterConfig,
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """This adapter into the model, and the one that was there onto the shelf."""
+    before = {key: t.detach().clone() for key, t in tensors_in_force(root, injection).items()}
+    injection.shelf[injection.name] = Shelved(injection.config, before)
+    injection.name = name
+    write_values(root, injection, config, tensors)
+
+
+@torch.no_grad()
+def write_values(
+    root: nn.Module, injection: Injection, config: AdapterConfig, tensors: Mapping[str, Tensor]
+) -> None:
+    """These values and settings into the model, for the adapter in force."""
+    injection.config = config
+    for key, tensor in tensors_in_force(root, injection).items():
+        tensor.grad = None
+        if tensor.shape == tensors[key].shape:
+            tensor.copy_(tensors[key])
+        else:
+            tensor.data = tensors[key].to(tensor, copy=True)
+    for path in pair_shapes(injection):
+        adapter = root.get_submodule(path)
+        adapter.rank, adapter.scale, adapter.dropout.p = config.rank, config.scale, config.dropout
+
+
+def refuse_misfit(injection: Injection, name: str, config: AdapterConfig) -> None:
+    """Refuse one more adapter of this name and configuration."""
+    if not isinstance(name, str) or not name:
+        raise SerialLoRAError(f"an adapter's name is a text that is not empty, not {name!r}.")
+    if name in (injection.name, *injection.shelf):
+        raise SerialLoRAError(
+            f"there is an adapter named {name!r} already; choose another name, or remove it first."
+        )
+    if not isinstance(config, AdapterConfig) or injection.config != replace(
+        config,
+        rank=injection.config.rank,
+        scale=injection.config.scale,
+        dropout=injection.config.dropout,
+    ):
+        raise SerialLoRAError(
+            "the adapters of one model have one method and the same places, as in "
+            f"{injection.config}; call eject(model) to begin with others."
+        )
+    check_rank(injection.sites, config)
+
+
+def _refuse_unknown(injection: Injection, names: Collection[str]) -> None:
+    there = [injection.name, *injection.shelf]
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise SerialLoRAError(
+            f"there is no adapter named {unknown[0]!r}; the model has: {', '.join(there)}."
+        )

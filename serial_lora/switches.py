@@ -1,0 +1,175 @@
+"""What stands in for a model's adapters during a `with` block: nothing, or a pair for each sample."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.hooks import STAND_INS, StandIns
+from serial_lora.layers import low_rank
+from serial_lora.merging import exactly, put_merged, put_original, refuse_inside, weight_at
+from serial_lora.named import read_pair
+from serial_lora.records import Injection, adapter_shapes, adapters, injections, only_injection
+from serial_lora.sites import child_name
+
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def disabled(model: nn.Module) -> Iterator[nn.Module]:
+    """The base model, for the length of a `with` block.
+
+    Merged adapters are taken out as well, and modules that learn beside the adapters have the
+    base's own values. Blocks may be nested, and an exception ends them like anything else. Other
+    threads and asyncio tasks go on with the adapters, and so does a copy or a file made inside the
+    block; code that torch.compile made is without them in every thread.
+
+    Raises:
+        SerialLoRAError: if there are no adapters, or the model was rebuilt since.
+    """
+    with ExitStack() as stack:
+        for root, injection in injections(model):
+            nothing = dict.fromkeys(adapters(root).values())
+            stack.enter_context(_standing_in(root, injection, nothing))
+        yield model
+
+
+@contextmanager
+def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Module]:
+    """Another adapter for each sample of a batch, in one forward pass, for the length of a block.
+
+    Each sample's pair is gathered and multiplied with its own tokens, so the outputs are those of
+    separate passes, however many adapters there are. For inference: the adapters get no gradients.
+
+    Args:
+        names: for each sample the name of its adapter, None for the base.
+
+    Raises:
+        SerialLoRAError: there is no adapter of such a name; the model is in training mode, merged
+            or disabled; or modules learn beside the adapters, which the batch has in common. A
+            batch of another size is refused where it meets the first adapter.
+    """
+    root, injection = only_injection(model)
+    refuse_inside([(root, injection)])
+    if injection.merged or any(adapter.training for adapter in adapters(root).values()):
+        raise SerialLoRAError(
+            "adapters for each sample are for inference with unmerged adapters; call "
+            "unmerge(model) and model.eval() first."
+        )
+    if injection.also_train:
+        raise SerialLoRAError(
+            f"the samples of a batch share {next(iter(injection.also_train))}, which learned "
+            "beside the adapters; run the samples of each adapter separately."
+        )
+    with exactly(root):
+        pairs = _gathered(root, injection, list(names))
+    with _standing_in(root, injection, pairs):
+        yield model
+
+
+class SamplePairs:
+    """In place of one adapter: as many pairs as there are names, and which one each sample has.
+
+    Attributes:
+        A, B: (names, r, inputs) and (names, outputs, r), scale within; smaller ranks are padded
+            with zeros, which change nothing.
+        index: (samples,), for each its place among the names.
+        dimension: that of the samples in the tokens.
+    """
+
+    def __init__(self, adapter: nn.Module, pairs: list, index: Tensor, dimension: int) -> None:
+        self.kind, self.lora_A = type(adapter), adapter.lora_A
+        rank = max(len(first) for first, _ in pairs)
+        pad = nn.functional.pad
+        self.A = torch.stack([pad(a, (0, 0, 0, rank - len(a))) for a, _ in pairs])
+        self.B = torch.stack([pad(b, (0, rank - b.shape[1])) for _, b in pairs])
+        self.index, self.dimension = index, dimension
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """As `SerialLoRA.forward` or `LoRA.forward`, with the change below."""
+        return self.kind.forward(self, x)
+
+    def delta(self, x: Tensor) -> Tensor:
+        samples, tokens = len(self.index), x.movedim(self.dimension, 0)
+        if (
+            x.ndim < 2 + self.dimension
+            or len(tokens) % samples
+            or (x.ndim < 3 and len(x) != samples)
+        ):
+            raise SerialLoRAError(
+                f"per_sample was given {samples} names, but tokens of shape {tuple(x.shape)} came; "
+                "give one name for each sample of the batch, and run each tower by itself."
+            )
+        rows = tokens.reshape(samples, -1, x.shape[-1])  # windows are in the order of samples
+        change = low_rank(rows, self.A[self.index], self.B[self.index])
+        return change.reshape(*tokens.shape[:-1], -1).movedim(0, self.dimension)
+
+
+def _gathered(
+    root: nn.Module, injection: Injection, names: list[str | None]
+) -> dict[nn.Module, SamplePairs]:
+    kinds = list(dict.fromkeys(names))
+    if not kinds:
+        raise SerialLoRAError("per_sample needs a name for each sample of the batch.")
+    stand_ins = {}
+    for site in injection.sites:
+        layer = root.get_submodule(site.projections["q"].module)
+        dimension = 0 if getattr(layer, "batch_first", True) else 1
+        for path in (child_name(site.name, own) for own in adapter_shapes(site, injection.config)):
+            adapter = root.get_submodule(path)
+            pairs = [read_pair(root, injection, kind, path) for kind in kinds]
+            index = torch.tensor([kinds.index(n) for n in names], device=adapter.lora_A.device)
+            stand_ins[adapter] = SamplePairs(adapter, pairs, index, dimension)
+    return stand_ins
+
+
+@contextmanager
+def _standing_in(root: nn.Module, injection: Injection, stand_ins: StandIns) -> Iterator[None]:
+    """These in place of adapters: in this thread or task, and in compiled code of all threads."""
+    before = STAND_INS.get()
+    _open(root, injection, stand_ins)
+    STAND_INS.set(before | stand_ins)
+    try:
+        yield
+    finally:
+        now = {a: other for a, other in STAND_INS.get().items() if a not in stand_ins}
+        STAND_INS.set(now | {a: before[a] for a in stand_ins if a in before})
+        _close(root, injection, stand_ins)
+
+
+def _open(root: nn.Module, injection: Injection, stand_ins: StandIns) -> None:
+    with _LOCK:
+        if None in stand_ins.values() and injection.set_aside is None:  # the first, of any thread
+            keys = injection.originals or {}
+            merged = {key: weight_at(root, key).detach().clone() for key in keys}
+            if merged:
+                put_original(root, injection)
+            with exactly(root):
+                injection.exchange()
+            injection.set_aside = merged
+        injection.open.append(stand_ins)
+        _tell_compiled(injection)
+
+
+def _close(root: nn.Module, injection: Injection, stand_ins: StandIns) -> None:
+    with _LOCK:
+        injection.open[:] = [other for other in injection.open if other is not stand_ins]
+        _tell_compiled(injection)
+        others = any(None in other.values() for other in injection.open)
+        if injection.set_aside is not None and not others:
+            with exactly(root):
+                injection.exchange()
+            merged, injection.set_aside = injection.set_aside, None
+            if merged:
+                put_merged(root, injection, merged)
+
+
+def _tell_compiled(injection: Injection) -> None:
+    latest = injection.open[-1] if injection.open else {}
+    for hook in injection.hooks:
+        hook.compiled = tuple(latest.get(adapter, adapter) for adapter in hook.adapters)

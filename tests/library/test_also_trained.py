@@ -1,0 +1,194 @@
+"""Modules that learn beside the adapters: counted, saved, switched, and given back."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from serial_lora import (
+    LoRAConfig,
+    SerialLoRAConfig,
+    activate,
+    adapter_parameters,
+    add_adapter,
+    combine,
+    count_parameters,
+    disabled,
+    eject,
+    inject,
+    load_adapter,
+    lora_plus_groups,
+    merge,
+    per_sample,
+    save_adapter,
+    unmerge,
+)
+from tests.library.test_attacks import refused
+from tests.library.test_every_family import CLOSE, assert_same_bits, bits
+from tests.library.tiny_models import RANK, TINY, PlainBlock, _noisy, fill_adapters
+
+
+class Classifier(nn.Module):
+    """Blocks of lesson 03, and behind them what is new in a new task: norms, counters and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(PlainBlock(), PlainBlock())
+        self.norm, self.head = nn.BatchNorm1d(32), nn.Linear(32, 5)
+
+    def forward(self, x):
+        return self.head(self.norm(self.blocks(x).mean(1)))
+
+
+def classifier():
+    torch.manual_seed(0)
+    return _noisy(Classifier())
+
+
+def run(model):
+    return model(torch.randn(8, 5, 32, generator=torch.Generator().manual_seed(0)))
+
+
+ALSO = ["norm", "head", "blocks.1.norm1"]
+
+
+def trained(method=SerialLoRAConfig, model=None, steps=2):
+    model = model or inject(classifier(), method(RANK), ALSO)
+    optimizer = torch.optim.AdamW(lora_plus_groups(model, lr=1e-2, ratio=4))
+    model.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        run(model).square().mean().backward()
+        optimizer.step()
+    return model.eval()
+
+
+def own_names(model):
+    return {n for n in model.state_dict() if n.startswith(tuple(f"{name}." for name in ALSO))}
+
+
+def test_they_learn_and_are_counted_apart(method):
+    model = inject(classifier(), method(RANK), ALSO)
+    before = bits(model)
+    counts = count_parameters(trained(model=model))
+    changed = {n for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
+    assert changed == own_names(model) | {n for n in before if n.endswith(("lora_A", "lora_B"))}
+    own = sum(p.numel() for n, p in model.named_parameters() if n in own_names(model))
+    assert counts.also_trained == own and counts.trainable == counts.adapter + own
+    assert counts.adapter == sum(p.numel() for p in adapter_parameters(model))
+    assert f"{own:,}" in str(counts)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_base_comes_back_bit_for_bit(method, dtype):
+    model = classifier().to(dtype)
+    model.norm.bias.requires_grad_(False)
+    before, base = bits(model), run(model.float()).clone()
+    model.to(dtype)
+    with torch.enable_grad():
+        trained(model=inject(model, method(RANK), ALSO).float())
+    expected = run(model)
+    for verb in (merge, unmerge):
+        torch.testing.assert_close(run(verb(model)), expected, **CLOSE)
+    merge(model)
+    for _ in range(2):
+        with disabled(model), disabled(model):
+            torch.testing.assert_close(run(model), base, rtol=1e-5, atol=1e-5)
+            twins = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+        for twin in (model, *twins):
+            torch.testing.assert_close(run(twin), expected, **CLOSE)
+            with disabled(twin):
+                torch.testing.assert_close(run(twin), base, rtol=1e-5, atol=1e-5)
+    for twin in (model, *twins):
+        assert_same_bits(before, bits(eject(twin).to(dtype)))
+        assert [n for n, p in twin.named_parameters() if not p.requires_grad] == ["norm.bias"]
+
+
+@torch.no_grad()
+def test_eject_keep_merged_keeps_them(method):
+    with torch.enable_grad():
+        model = trained(method)
+    expected = run(model)
+    torch.testing.assert_close(run(eject(model, keep_merged=True)), expected, **CLOSE)
+
+
+@torch.no_grad()
+def test_saved_loaded_and_switched_with_the_adapter(method, tmp_path):
+    with torch.enable_grad():
+        model = trained(method)
+    first = run(model)
+    with disabled(model):
+        path = save_adapter(model, tmp_path / "a")
+    fresh = classifier()
+    base = run(fresh)
+    assert torch.equal(run(load_adapter(fresh, path)), first)
+    assert torch.equal(run(eject(fresh)), base)
+    add_adapter(model, "b")
+    torch.testing.assert_close(run(model), base, **CLOSE)  # a fresh pair and the base's own head
+    with torch.enable_grad():
+        trained(model=model, steps=3)
+    second = run(model)
+    assert torch.equal(run(activate(model, "default")), first)
+    assert torch.equal(run(activate(model, "b")), second)
+    load_adapter(model, save_adapter(model, tmp_path / "again", "default"), "c")
+    assert torch.equal(run(model), first)
+    plain = load_adapter(classifier(), tmp_path / "again")
+    assert torch.equal(run(plain), first)
+    assert torch.equal(run(eject(model)), base)
+
+
+def test_a_teacher_and_a_student_in_one_step():
+    """`disabled` between the forward and the backward pass leaves the gradients as they are."""
+    model = trained()
+    wanted = torch.autograd.grad(run(model).square().mean(), list(lora_parameters(model)))
+    loss = run(model).square().mean()
+    with disabled(model), torch.no_grad():
+        run(model)
+    for a, b in zip(torch.autograd.grad(loss, list(lora_parameters(model))), wanted, strict=True):
+        assert torch.equal(a, b)
+
+
+def lora_parameters(model):
+    return (p for p in model.parameters() if p.requires_grad)
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    for also, noun in (
+        (["nothing"], "no module 'nothing'"),
+        ([""], "no module ''"),
+        (["blocks"], "holds blocks.0.attention.q"),
+        (["blocks.0.attention.q"], "is adapted"),
+        (["blocks.0.mlp.1"], "no parameter"),
+    ):
+        refused(classifier(), lambda m, a=also: inject(m, SerialLoRAConfig(2), a), noun)
+    model = fill_adapters(inject(classifier(), SerialLoRAConfig(RANK), "head"))
+    path = save_adapter(model, tmp_path / "head")
+    other = inject(classifier(), SerialLoRAConfig(RANK))
+    refused(other, lambda m: load_adapter(m, path), "learned head")
+    wider = classifier()
+    wider.head = nn.Linear(32, 9)
+    refused(wider, lambda m: load_adapter(m, path), r"^head\..* has shape \(5")
+    add_adapter(model, "b")
+    refused(model, lambda m: combine(m, {"default": 1, "b": 1}, "c"), "no exact sum")
+    refused(model, lambda m: per_sample(m, ["b"]).__enter__(), "share head")
+    model.head = nn.Linear(32, 5)
+    refused(model, eject, "head is not what inject found")
+
+
+@pytest.mark.parametrize("fresh", ["default", "zero bias", None])
+def test_a_fresh_head_that_would_stay_frozen_is_named(fresh, recwarn):
+    model = TINY["timm"].build()
+    if fresh:
+        model.head = nn.Linear(32, 10)
+    if fresh == "zero bias":
+        nn.init.normal_(model.head.weight, std=0.02)
+        nn.init.zeros_(model.head.bias)
+    inject(model, LoRAConfig(2))
+    assert ["head looks as if" in str(w.message) for w in recwarn] == [True] * bool(fresh)
+    inject(eject(model), LoRAConfig(2), ["head"])
+    assert len(recwarn) == bool(fresh)

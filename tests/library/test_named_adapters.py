@@ -1,0 +1,290 @@
+"""Several adapters on one base: switched, summed, chained, one for each sample of a batch."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from serial_lora import (
+    LoRAConfig,
+    SerialLoRAConfig,
+    SerialLoRAError,
+    activate,
+    adapter_names,
+    adapter_parameters,
+    add_adapter,
+    chain,
+    combine,
+    disabled,
+    eject,
+    inject,
+    load_adapter,
+    lora_plus_groups,
+    merge,
+    per_sample,
+    remove_adapter,
+    save_adapter,
+    set_scale,
+    to_peft,
+    unmerge,
+)
+from tests.library.test_attacks import refused
+from tests.library.test_every_family import assert_same_bits, bits
+from tests.library.test_structure import FOUND
+from tests.library.tiny_models import RANK, TINY, fill_adapters, write_dense
+
+CLOSE = dict(rtol=1e-4, atol=5e-5)
+
+
+def two_adapters(tiny, method, ranks=(RANK, RANK), model=None):
+    """A model with "a" (scale 0.7) and "b" in force, and the tensors of both by name."""
+    model = inject(model or tiny.build(), method(ranks[0], 0.7, stream=tiny.stream), name="a")
+    tensors = {"a": bits(fill_adapters(model, seed=1))}
+    add_adapter(model, "b", method(ranks[1], 1.0, stream=tiny.stream))
+    return model, tensors | {"b": bits(fill_adapters(model, seed=2))}
+
+
+def dense(tiny, tensors, scale, model=None):
+    """A plain model into whose weights these adapters are written by hand."""
+    source = SimpleNamespace(state_dict=lambda: tensors)
+    return write_dense(tiny, model or tiny.build(), source, scale)
+
+
+def dense_sum(tiny, tensors, weights):
+    model = tiny.build()
+    parts = [
+        (weight * scale, dense(tiny, tensors[name], 1.0).state_dict())
+        for name, (weight, scale) in weights.items()
+    ]
+    before = bits(model)
+    for key, tensor in model.state_dict().items():
+        tensor.copy_(before[key] + sum(w * (part[key] - before[key]) for w, part in parts))
+    return model
+
+
+@torch.no_grad()
+def test_each_acts_alone_and_all_of_them_travel(tiny, method, tmp_path):
+    """Equal to dense weights after every switch, merged, copied and saved; the base comes back."""
+    plain = tiny.build()
+    before, base = bits(plain), tiny.run(plain)
+    model, tensors = two_adapters(tiny, method, ranks=(RANK, RANK + 1), model=plain)
+    expected = {
+        "a": tiny.run(dense(tiny, tensors["a"], 0.7)),
+        "b": tiny.run(dense(tiny, tensors["b"], 1.0)),
+    }
+    for twin in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        for name in ("b", "a", "b", "b"):
+            activate(twin, name)
+            assert adapter_names(twin)[0] == name and sorted(adapter_names(twin)) == ["a", "b"]
+            torch.testing.assert_close(tiny.run(twin), expected[name], **CLOSE)
+            torch.testing.assert_close(tiny.run(merge(twin)), expected[name], **CLOSE)
+            unmerge(twin)
+    for name in ("a", "b"):
+        path = save_adapter(model, tmp_path / name, name)
+        torch.testing.assert_close(
+            tiny.run(load_adapter(tiny.build(), path)), expected[name], **CLOSE
+        )
+    remove_adapter(model, "a")
+    load_adapter(model, tmp_path / "a", "again")
+    torch.testing.assert_close(tiny.run(model), expected["a"], **CLOSE)
+    assert torch.equal(tiny.run(eject(model)), base)
+    assert_same_bits(before, bits(model))
+
+
+@torch.no_grad()
+def test_a_weighted_sum_is_exact_and_one_adapter(tiny, method, tmp_path):
+    model, tensors = two_adapters(tiny, method, ranks=(2, 3))
+    combine(model, {"a": 0.5, "b": -1.5}, "both")
+    wanted = tiny.run(dense_sum(tiny, tensors, {"a": (0.5, 0.7), "b": (-1.5, 1.0)}))
+    torch.testing.assert_close(tiny.run(model), wanted, **CLOSE)
+    loaded = load_adapter(tiny.build(), save_adapter(model, tmp_path / "both"))
+    assert {len(p) for n, p in loaded.named_parameters() if n.endswith("lora_A")} == {5}
+    torch.testing.assert_close(tiny.run(loaded), wanted, **CLOSE)
+    torch.testing.assert_close(tiny.run(eject(model, keep_merged=True)), wanted, **CLOSE)
+
+
+@torch.no_grad()
+def test_a_chain_is_exact_and_depends_on_the_order(tiny):
+    model, tensors = two_adapters(tiny, SerialLoRAConfig)
+    wanted = []
+    for first, second in (("a", "b"), ("b", "a")):
+        scales = {"a": 0.7, "b": 1.0}
+        plain = dense(tiny, tensors[second], scales[second])  # W (I + B_2 A_2)
+        plain = dense(tiny, tensors[first], scales[first], plain)  # ... (I + B_1 A_1)
+        wanted.append(tiny.run(plain))
+        chain(model, [first, second], f"{first} then {second}")
+        torch.testing.assert_close(tiny.run(model), wanted[-1], rtol=5e-4, atol=2e-4)
+        torch.testing.assert_close(tiny.run(merge(model)), wanted[-1], rtol=5e-4, atol=2e-4)
+        unmerge(model)
+    assert (wanted[0] - wanted[1]).abs().max() > 1e-3
+    with pytest.raises(SerialLoRAError, match="combine"):
+        chain(two_adapters(tiny, LoRAConfig)[0], ["a", "b"], "c")
+
+
+def run_image_tower(model):
+    return model.encode_image(torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+
+
+def run_sequence_first(model):
+    return model(torch.randn(5, 2, 32, generator=torch.Generator().manual_seed(0))).transpose(0, 1)
+
+
+BATCHES = {  # models whose outputs have the samples first
+    **{name: (TINY[name], TINY[name].run) for name in ("plain", "timm", "segment_anything")},
+    **{name: (TINY[name], TINY[name].run) for name in ("sd35_both", "hf_vit", "torchvision")},
+    **{name: (FOUND[name], FOUND[name].run) for name in ("grouped", "timm_swin", "hf_beit")},
+    "open_clip": (TINY["open_clip"], run_image_tower),
+    "open_clip_own_attention": (TINY["open_clip_own_attention"], run_image_tower),
+    "sequence_first": (TINY["encoder_pre_norm_sequence_first"], run_sequence_first),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_one_adapter_for_each_sample(batch, method, dtype):
+    """One pass over a mixed batch gives each sample what its adapter gives it alone."""
+    tiny, run = BATCHES[batch]
+    model = two_adapters(tiny, method, ranks=(2, 3))[0]
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
+    with autocast:
+        alone = {name: run(activate(model, name)) for name in ("b", "a")}
+        with disabled(model):
+            alone[None] = run(model)
+        close = CLOSE if dtype == torch.float32 else dict(rtol=0.05, atol=0.05)
+        for names in (["a", "b"], ["b", "a"], ["b", None], ["a", "a"]):
+            with per_sample(model, names):
+                mixed = run(model)
+            for row, name in enumerate(names):
+                torch.testing.assert_close(mixed[row], alone[name][row], **close)
+        torch.testing.assert_close(run(model), alone["a"], rtol=0, atol=0)
+        with per_sample(model, ["a", "b", "a"]), pytest.raises(SerialLoRAError, match="3 names"):
+            run(model)
+        with per_sample(model, ["b", "a"]), disabled(model):
+            torch.testing.assert_close(run(model), alone[None], **close)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["plain", "timm", "open_clip", "segment_anything", "sd3_image"])
+def test_nothing_of_this_compiles_anything_again(name, method):
+    """Switch, scale, mixed batches: one graph of each kind, and outputs as in eager mode."""
+    tiny, graphs = TINY[name], []
+    run = run_image_tower if name == "open_clip" else tiny.run
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    model = two_adapters(tiny, method)[0]
+    fullgraph = not (name == "open_clip" and method is LoRAConfig)
+    forward = model.encode_image if name == "open_clip" else model.forward
+    compiled = torch.compile(forward, backend=backend, fullgraph=fullgraph)
+    twin = copy.deepcopy(model)
+
+    def same():
+        eager = run(twin)
+        if name == "open_clip":
+            model.encode_image = compiled
+        else:
+            model.forward = compiled
+        torch.testing.assert_close(run(model), eager, **CLOSE)
+
+    same()
+    first = len(graphs)
+    for other, scale in (("a", 0.3), ("b", 1.0), ("a", 2.0), ("b", 0.0)):
+        for each in (model, twin):
+            set_scale(activate(each, other), scale)
+        same()
+    assert len(graphs) == first
+    for _ in range(2):
+        with disabled(model), disabled(twin):
+            same()
+        for names in (["a", "b"], ["b", "a"]):
+            with per_sample(model, names), per_sample(twin, names):
+                same()
+        same()
+    assert len(graphs) == 3 * first  # as adapted, as the base, for each sample
+
+
+def test_what_trains_is_the_adapter_in_force(tmp_path):
+    tiny = TINY["timm"]
+    model, tensors = two_adapters(tiny, SerialLoRAConfig)
+    parameters = list(adapter_parameters(model))
+    optimizer = torch.optim.AdamW(lora_plus_groups(model, lr=1e-2))
+    tiny.run(model.train()).square().mean().backward()
+    optimizer.step()
+    trained = bits(model)
+    activate(model, "a")
+    assert all(p.grad is None for p in adapter_parameters(model))
+    assert all(p is q for p, q in zip(parameters, adapter_parameters(model), strict=True))
+    assert_same_bits(tensors["a"], bits(model))
+    assert_same_bits(trained, bits(activate(model, "b")))
+
+
+@torch.no_grad()
+def test_requests_that_do_not_fit_are_refused(method, tmp_path):
+    model, _ = two_adapters(TINY["timm"], method)
+    other = {SerialLoRAConfig: LoRAConfig, LoRAConfig: SerialLoRAConfig}[method]
+    path = save_adapter(model, tmp_path / "b")
+    for act, noun in (
+        (lambda m: activate(m, "c"), "no adapter named 'c'; the model has: b, a"),
+        (lambda m: add_adapter(m, "a"), "named 'a' already"),
+        (lambda m: add_adapter(m, ""), "not empty"),
+        (lambda m: add_adapter(m, "c", other(RANK)), "one method"),
+        (lambda m: add_adapter(m, "c", method(RANK, blocks=[0])), "same places"),
+        (lambda m: add_adapter(m, "c", method(33)), "rank 33"),
+        (lambda m: load_adapter(m, path, "a"), "named 'a' already"),
+        (lambda m: remove_adapter(m, "b"), "in force"),
+        (lambda m: save_adapter(m, tmp_path / "c", "c"), "no adapter named"),
+        (lambda m: combine(m, {"a": float("nan")}, "c"), "finite"),
+        (lambda m: combine(m, {"a": 1, "d": 1}, "c"), "no adapter named"),
+        (lambda m: combine(m, {}, "c"), "by their names"),
+        (lambda m: chain(m, "ab", "c"), "by their names|use combine"),
+        (lambda m: combine(m, {"a": 1, "b": 1}, "a"), "named 'a' already"),
+        (lambda m: per_sample(m, ["a", "d"]).__enter__(), "no adapter named"),
+        (lambda m: per_sample(m, []).__enter__(), "name for each sample"),
+        (lambda m: per_sample(m.train(), ["a"]).__enter__(), "model.eval"),
+    ):
+        refused(model, act, noun)
+    model.eval()
+    for block in (disabled(model), per_sample(model, ["a", "b"])):
+        with block:
+            for act in (merge, eject, lambda m: activate(m, "a"), lambda m: add_adapter(m, "c")):
+                refused(model, act, "block")
+    merge(model)
+    for act in (lambda m: activate(m, "a"), lambda m: per_sample(m, ["a"]).__enter__()):
+        refused(model, act, "unmerge")
+    assert adapter_names(model) == ["b", "a"]
+
+
+def test_a_sum_of_too_many_ranks_is_refused():
+    model, _ = two_adapters(TINY["plain"], SerialLoRAConfig, ranks=(20, 20))
+    refused(model, lambda m: combine(m, {"a": 1, "b": 1}, "c"), "rank 40")
+
+
+@torch.no_grad()
+def test_export_is_of_the_adapter_in_force():
+    model, _ = two_adapters(TINY["plain"], SerialLoRAConfig, ranks=(2, 3))
+    assert {t.shape[0] for n, t in to_peft(activate(model, "a")).items() if "lora_A" in n} == {2}
+
+
+def test_adapters_of_a_bfloat16_base_stay_float32(method):
+    tiny = TINY["timm"]
+    model, _ = two_adapters(tiny, method, model=tiny.build().bfloat16())
+    before = bits(tiny.build().bfloat16())
+    for name in ("a", "b"):
+        activate(model, name)
+        assert all(p.dtype == torch.float32 for p in adapter_parameters(model))
+        unmerge(merge(model))
+    assert_same_bits(before, bits(eject(model)))
+
+
+def test_nn_module_is_no_name():
+    with pytest.raises(SerialLoRAError):
+        adapter_names(nn.Linear(2, 2))
