@@ -388,7 +388,62 @@ display(
 # much. One thing is uneven here: the probe's setting was chosen for these pictures, and the adapter's
 # rank, rate and number of steps were not. To choose them, hold out some *training* pictures, never the
 # test pictures.
+
+# %% [markdown]
+# ## The whole recipe
 #
+# `fit_folder` is the page again with what a careful person adds. A share of the *training* pictures, the
+# validation pictures, is kept apart: after each round it says whether the state is the best so far, and
+# when to stop. An interrupted training goes on, a finished one is not run again, and the linear probe
+# comes with it. The test pictures are looked at once. Expect a validation loss that falls, and then rises
+# while the training loss would go on falling: that is what the best state is saved for.
+
+# %%
+from serial_lora_course.figures.validation import plot_validation
+from serial_lora_course.work.folder import Job, fit_folder, open_classifier, predict
+
+pictures = write_example_folder(new_folder("my_pictures"))
+job = Job(str(pictures), model="tiny-clip", out=str(new_folder("my_classifier")))
+rounds = {}
+reached = fit_folder(job, progress=False, tell=rounds.__setitem__)
+display_figure(plot_validation(rounds, reached.best_step))
+
+# %%
+display(
+    Markdown(
+        f"**What this shows.** Of {reached.steps} steps the state after {reached.best_step} was kept. It gets "
+        f"{reached.test:.1%} of {reached.pictures['test']} test pictures right, the linear probe "
+        f"{reached.probe:.1%}, always naming the largest class {reached.largest_class:.1%}. It was trained "
+        f"on {reached.pictures['train']} pictures only, since {reached.pictures['validation']} had to choose."
+    )
+)
+
+# %% [markdown]
+# The folder holds the adapter, the head, and `run.yaml`, which says how they were made. So it can be opened
+# by its name, anywhere where the base model is:
+
+# %%
+classifier, run = open_classifier(job.out)
+paths = sorted(pictures.glob("*/*.png"))[::40]
+for path, row in zip(paths, predict(classifier, paths), strict=True):
+    best = row.argmax()
+    print(f"{path.parent.name}/{path.name}: {classifier.class_names[best]}, {row[best]:.0%}")
+
+# %% [markdown]
+# The same from a terminal, with any vision model of timm, open_clip or transformers:
+#
+# ```
+# serial-lora fit my_pictures --model timm/vit_small_patch14_dinov2 --out my_classifier
+# serial-lora predict my_classifier photo.jpg more_photos --top 3
+# serial-lora show my_classifier
+# serial-lora merge my_classifier --out merged.safetensors
+# ```
+#
+# Where to start: rank 8, a learning rate of 2e-3 for B and A alike, cosine, 20 rounds. If the validation
+# loss jumps about, halve the rate; if it is still falling at the end, double the rounds; change the rank
+# last. **Change this and run again**: `Job(..., config=ClassifyConfig(rank=2, lr=1e-3))` in the cell above.
+
+# %% [markdown]
 # ## Merged, and proved
 #
 # After training, the adapter can go into the weights. Then there is no adapter any more, only a model
@@ -1098,7 +1153,7 @@ display_table(
 #   damaged ones, copies and one-picture classes are yours to mend.
 # - Split by object, not by picture. No number in the log shows a leak.
 # - The page: folder, model line, `PictureClassifier`, `inject`, `fit`, `save_classifier`. Beside its
-#   accuracy belongs the linear probe's.
+#   accuracy belongs the linear probe's. `serial-lora fit` is the page with validation, resume and a card.
 # - `eject(model, keep_merged=True)` leaves an ordinary model: save it, load it and time it as one.
 # - A Serial LoRA pair is an ordinary LoRA with B = s W B for each projection: `to_peft`, `to_diffusers`.
 # - A new family is one function that yields sites, and one proof: W (I + B A) in a copy, by hand.
