@@ -61,7 +61,7 @@ from serial_lora_course.frontend import is_static
 from serial_lora_course.labs import sam as lab
 from serial_lora_course.labs.frames import as_text, frame, paired_difference
 from serial_lora_course.labs.lab import run_one
-from serial_lora_course.labs.memory import activation_bytes
+from serial_lora_course.labs.memory import saved_activations
 from serial_lora_course.labs.methods import METHODS, get_method
 from serial_lora_course.labs.processes import process_state
 from serial_lora_course.labs.records import shipped_records
@@ -1034,10 +1034,12 @@ stream = lab.SamLab(backbone, data, config).stream(training_subset(data, 100, se
 rows, gradients = [], []
 for checkpointing in (False, True):
     objective = lab.SamObjective(adapted, checkpointing)
-    kept = activation_bytes(objective, stream, config.training(stream.steps))
-    loss = objective([send_to_device(stream[i], device) for i in range(config.batch_size)])
+    with saved_activations(objective, objective.checkpointed) as kept:
+        loss = objective([send_to_device(stream[i], device) for i in range(config.batch_size)])
     gradients.append(torch.autograd.grad(loss, list(adapter_parameters(adapted))))
-    rows.append({"gradient checkpointing": "on" if checkpointing else "off", "MB kept": kept / 1e6})
+    rows.append(
+        {"gradient checkpointing": "on" if checkpointing else "off", "MB kept": kept[0] / 1e6}
+    )
 memory = pd.DataFrame(rows).set_index("gradient checkpointing")
 apart = max((a - b).abs().max().item() for a, b in zip(*gradients, strict=True))
 display(as_text(memory, {"MB kept": "{:.1f}"}))

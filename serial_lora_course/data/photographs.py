@@ -7,8 +7,11 @@ photograph, neither in pretraining nor in adapting, and every test scene is over
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from skimage import data as skimage_data
 
 from serial_lora.errors import SerialLoRAError
@@ -39,9 +42,8 @@ def photographs(split: str) -> tuple[np.ndarray, ...]:
 
 def _read(name: str) -> np.ndarray:
     if name in SCIKIT_LEARN:
-        from sklearn.datasets import load_sample_image  # heavy, for two photographs
-
-        return load_sample_image(f"{name}.jpg")
+        folder = Path(find_spec("sklearn").origin).parent  # importing it takes half a second
+        return np.asarray(Image.open(folder / "datasets" / "images" / f"{name}.jpg"))
     picture = getattr(skimage_data, name)()
     if isinstance(picture, tuple):  # a stereo pair: the left view
         picture = picture[0]

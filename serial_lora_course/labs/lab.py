@@ -35,7 +35,6 @@ from serial_lora_course.labs.config import (
     several,
     swept_configs,
 )
-from serial_lora_course.labs.memory import activation_bytes
 from serial_lora_course.labs.methods import METHODS, Method, get_method, with_ratios
 from serial_lora_course.labs.precision import settle_precision
 from serial_lora_course.labs.processes import (
@@ -274,7 +273,6 @@ def run_one(
     adapter = lab.adapter(method)
     with adapted(model, adapter, seed, keep_adapter):
         objective = lab.objective()
-        kept = activation_bytes(objective, stream, training)
         title = f"{data.name} · {method.label} · {with_unit(amount, lab.unit)} · seed {seed}"
         history = train(objective, stream, training, save_to, title, progress, lab.workers)
         count = count_parameters(model)
@@ -295,7 +293,7 @@ def run_one(
         sizes={
             "parameters": count.adapter,
             "bytes": count.adapter_bytes,
-            "activation_bytes": kept,
+            "activation_bytes": history.activation_bytes,
             "peak_memory": history.peak_memory,
             "steps": stream.steps,
             "training_pictures": len(indices),

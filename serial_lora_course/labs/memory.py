@@ -3,56 +3,38 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
-from accelerate.utils import send_to_device
 from torch import Tensor, nn
-
-from serial_lora_course.labs.precision import autocast, settle_precision
-from serial_lora_course.labs.training import ExampleStream, TrainingConfig
-
-
-def activation_bytes(objective: nn.Module, stream: ExampleStream, config: TrainingConfig) -> int:
-    """Bytes that the first batch of a run keeps between its forward and its backward pass.
-
-    A batch is what one process computes at once, the whole of it or the part that accumulation and
-    other processes leave. With gradient checkpointing, what one block computes anew comes on top.
-
-    Args:
-        objective: what :func:`serial_lora_course.labs.training.train` takes; its ``checkpointed``,
-            if it has that, are the blocks under gradient checkpointing.
-    """
-    device = next(objective.parameters()).device
-    objective.to(device)  # with the buffers of its own
-    batch = send_to_device(stream.first_part(config), device)
-    few_examples = partial(stream.first_examples, config)
-    precision = settle_precision(config.precision, objective, few_examples)
-
-    def forward() -> None:
-        with autocast(device, precision):
-            objective(batch)
-
-    objective.train()  # dropout keeps its masks
-    try:
-        return saved_activation_bytes(forward, objective, getattr(objective, "checkpointed", ()))
-    finally:
-        objective.eval()
 
 
 def saved_activation_bytes(
     step: Callable[[], object], model: nn.Module, checkpointed: Iterable[nn.Module] = ()
 ) -> int:
-    """Bytes that are kept for the backward pass, parameters and buffers left out.
-
-    Each storage counts once, whole, however many views of it are kept. Under autocast the frozen
-    weights' bfloat16 copies are kept too; they have a weight's shape and no history, and are left
-    out as weights are.
+    """Bytes that a step keeps for its backward pass, as :func:`saved_activations` counts them.
 
     Args:
         step: runs the forward pass (and the backward pass, if it likes). Under torch's
             FakeTensorMode it computes nothing, and the count is the same.
+    """
+    with saved_activations(model, checkpointed) as kept:
+        step()
+    return kept[0]
+
+
+@contextmanager
+def saved_activations(
+    model: nn.Module, checkpointed: Iterable[nn.Module] = ()
+) -> Iterator[list[int]]:
+    """Count the bytes that the block keeps for its backward pass; a list that holds them afterwards.
+
+    Parameters and buffers are left out. Each storage counts once, whole, however many views of it
+    are kept. Under autocast the frozen weights' bfloat16 copies are kept too; they have a weight's
+    shape and no history, and are left out as weights are. The gradients are what they would be.
+
+    Args:
         model: whose parameters and buffers do not count.
         checkpointed: modules under gradient checkpointing. Of each only its inputs are kept, which
             autograd does not report; what it computes anew in the backward pass comes on top,
@@ -63,6 +45,7 @@ def saved_activation_bytes(
     weight_shapes |= {shape[::-1] for shape in weight_shapes}
     # Held until they are summed: the address of one that is let go would soon be another's.
     kept: dict[int, torch.UntypedStorage] = {}
+    total: list[int] = []
 
     def pack(tensor: Tensor) -> Tensor:
         cast_weight = (
@@ -83,11 +66,11 @@ def saved_activation_bytes(
     handles = [module.register_forward_pre_hook(keep_inputs) for module in checkpointed]
     try:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            step()
+            yield total
     finally:
         for handle in handles:
             handle.remove()
-    return sum(storage.nbytes() for storage in kept.values())
+    total.append(sum(storage.nbytes() for storage in kept.values()))
 
 
 def without_values(model: nn.Module) -> nn.Module:

@@ -20,10 +20,18 @@ from serial_lora.files import write_whole
 
 @dataclass
 class TrainingHistory:
-    """What a run did: one loss per optimizer step, seconds, the GPU's peak bytes (0 on CPU), precision."""
+    """What a run did.
+
+    Attributes:
+        losses: one for each optimizer step.
+        activation_bytes: kept between a forward and its backward pass by what one process computes
+            at once: a batch, or the part of it that accumulation and other processes leave.
+        peak_memory: bytes on the GPU; 0 on the CPU.
+    """
 
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    activation_bytes: int = 0
     peak_memory: int = 0
     precision: str = ""
 

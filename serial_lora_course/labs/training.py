@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.optim import lora_plus_groups
+from serial_lora_course.labs.memory import saved_activations
 from serial_lora_course.labs.precision import PRECISIONS, settle_precision
 from serial_lora_course.labs.processes import (
     check_shares,
@@ -106,7 +107,8 @@ def train(
     """Minimise ``objective(batch)`` over the stream; the objective's model is changed in place.
 
     Args:
-        objective: module whose ``forward(batch)`` returns the mean loss of a batch, a scalar.
+        objective: module whose ``forward(batch)`` returns the mean loss of a batch, a scalar; its
+            ``checkpointed``, if it has that, are the blocks under gradient checkpointing.
         stream: the examples; a batch is what its ``collate`` makes of them.
         save_to: file that keeps the state. If it exists the run goes on from there. It stays when
             the run is finished, until its owner has kept what the run was for and deletes it.
@@ -140,13 +142,19 @@ def train(
     first = accelerator.is_main_process
     bar = ProgressBar(description, config.steps, len(history.losses), progress if first else False)
 
+    checkpointed = getattr(objective, "checkpointed", ())
     objective.train()
     forget_peak_memory(accelerator.device)
     started, losses, saved = time.monotonic(), [], history.seconds
     with bar, clean_up(accelerator, wrapped):
         for batch in batches:
             with accelerator.accumulate(wrapped):
-                loss = wrapped(batch)
+                if history.activation_bytes:
+                    loss = wrapped(batch)
+                else:
+                    with saved_activations(objective, checkpointed) as kept:
+                        loss = wrapped(batch)
+                    history.activation_bytes = kept[0]
                 losses.append(accelerator.reduce(loss.detach(), "mean").item())
                 _refuse_no_number(losses[-1], len(history.losses) + 1)
                 accelerator.backward(loss)

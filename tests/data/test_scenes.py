@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data import scenes
@@ -196,6 +197,8 @@ def test_photographs_are_real_pictures_and_none_is_in_both_splits():
     for picture in (p for pictures in found.values() for p in pictures):
         assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
         assert min(picture.shape[:2]) >= 128 and picture.std() > 5
+    china = found["test"][PHOTOGRAPHS["test"].index("china")]
+    assert np.array_equal(china, load_sample_image("china.jpg"))
 
 
 def test_another_split_is_refused():

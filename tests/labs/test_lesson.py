@@ -13,9 +13,9 @@ from serial_lora_course.labs import card, fit
 from serial_lora_course.labs.card import Card, MissingError, look_at_card
 from serial_lora_course.labs.clip import CLIPLab
 from serial_lora_course.labs.lesson import SETTINGS, open_lesson, release_of
-from serial_lora_course.labs.memory import activation_bytes
 from serial_lora_course.labs.registry import LABS
 from serial_lora_course.labs.sam import SamLab, SamLabConfig
+from serial_lora_course.labs.training import train
 from serial_lora_course.models.sam import SamBackbone
 from tests.models.sam_models import segmentation_data, small_sam
 
@@ -140,7 +140,7 @@ def test_what_shapes_say_is_what_a_step_keeps(lesson):
     twin = lesson.twin().model
     inject(twin, fit.get_method("lora").config(config.rank))
     objective = CLIPLab(lesson.backbone.around(twin), lab.data, config).objective()
-    measured = activation_bytes(objective, stream, config.training(stream.steps))
+    measured = train(objective, stream, config.training(steps=1)).activation_bytes
     model = fit.without_values(lesson.model)
     inject(model, fit.get_method("lora").config(config.rank)).train()
     assert fit._clip(lab, config, model) == pytest.approx(measured, rel=0.1)

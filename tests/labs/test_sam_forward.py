@@ -18,7 +18,7 @@ from serial_lora.injection import inject
 from serial_lora_course.data.scenes import box_of
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.labs import sam as lab
-from serial_lora_course.labs.memory import activation_bytes, saved_activation_bytes
+from serial_lora_course.labs.memory import saved_activation_bytes
 from serial_lora_course.labs.sam import (
     SamLab,
     SamLabConfig,
@@ -472,9 +472,7 @@ def kept_bytes(config, checkpointing=False, accumulation=1, precision="bf16", **
     model = adapted_sam(config=config, **changes)
     stream = lab_of(model, SamLabConfig(batch_size=4)).stream(range(8), seed=1)
     training = TrainingConfig(1, 1e-3, accumulation=accumulation, precision=precision)
-    kept = activation_bytes(SamObjective(model, checkpointing), stream, training)
-    assert not model.training and all(p.grad is None for p in model.parameters())
-    return kept
+    return train(SamObjective(model, checkpointing), stream, training).activation_bytes
 
 
 def test_what_is_kept_follows_method_parts_and_dropout():
