@@ -106,7 +106,7 @@ def _clip(lab: Lab, config: LabConfig, model: nn.Module) -> int:
     tokens = backbone.tokenizer(lab.data.prompts())  # (classes, context length)
     length, width = int(tokens.argmax(-1).max()) + 1, model.token_embedding.weight.shape[1]
     side, parts = model.visual.image_size[0], config.accumulation
-    with FakeTensorMode():
+    with FakeTensorMode(allow_non_fake_inputs=True):
         give_shapes(model)
         pictures = torch.empty(-(-config.batch_size // parts), 3, side, side)
         prompts, mask = torch.empty(len(tokens), length, width), torch.empty(length, length)
@@ -128,7 +128,7 @@ def _sam(lab: Lab, config: LabConfig, model: nn.Module) -> int:
         heads = sum(block.attn.num_heads for block in blocks if not block.window_size)
         return 4 * count * heads * grid**4
 
-    with FakeTensorMode():
+    with FakeTensorMode(allow_non_fake_inputs=True):
         give_shapes(model)
         pictures = torch.empty(count, 3, side, side)
         if not config.gradient_checkpointing:
@@ -144,7 +144,7 @@ def _sd3(lab: Lab, config: LabConfig, model: nn.Module) -> int:
     count, shape = config.batch_size // config.accumulation, model.config
     side = config.resolution // lab.backbone.pipeline.vae_scale_factor
     blocks = list(model.transformer_blocks)
-    with FakeTensorMode():
+    with FakeTensorMode(allow_non_fake_inputs=True):
         give_shapes(model)
         length = CLIP_TOKENS + lab.backbone.text_tokens
         inputs = {

@@ -179,7 +179,7 @@ def shapes_kept(
     inject(model, config).train()
     if checkpointing:
         model.enable_gradient_checkpointing()
-    with FakeTensorMode():
+    with FakeTensorMode(allow_non_fake_inputs=True):
         give_shapes(model)
         side = pixels // 8
         inputs = {
