@@ -49,14 +49,13 @@ def enter(
         with warnings.catch_warnings():
             warnings.showwarning = lambda warned, *_: say(f"note: {warned}")
             sys.exit(command(words))
-    except SerialLoRAError as error:
-        code, sentence = 2, str(error)
     except KeyboardInterrupt:
         code, sentence = 130, "stopped."
     except Exception as error:
-        code, sentence = 1, _fault(program, words, error)
-    if debug:
-        traceback.print_exc()
+        if debug:
+            traceback.print_exc()
+        foreseen = isinstance(error, SerialLoRAError)
+        code, sentence = (2, str(error)) if foreseen else (1, _fault(program, words, error))
     say(sentence)
     sys.exit(code)
 

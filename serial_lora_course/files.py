@@ -15,8 +15,8 @@ from serial_lora.files import write_whole
 
 
 @contextmanager
-def reading() -> Iterator[None]:
-    """Tell in one sentence what the system refuses to read: no rights, a name too long, a bad disk.
+def refusals_told() -> Iterator[None]:
+    """Tell in one sentence what the system refuses: no rights, a name too long, a full disk.
 
     Raises:
         SerialLoRAError: names the file.
@@ -27,7 +27,7 @@ def reading() -> Iterator[None]:
         if error.filename is None:
             raise
         raise SerialLoRAError(
-            f"{error.filename} cannot be read ({error.strerror}); check its name and its rights."
+            f"{error.filename} cannot be used ({error.strerror}); check its name, rights and disk."
         ) from error
 
 

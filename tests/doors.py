@@ -12,22 +12,28 @@ import pytest
 from serial_lora_course.door import enter
 
 NOBODY = 65534
+HOSTILE = "hostile inputs"  # a test's property: how many it tried
 
 
 @dataclass
 class Ran:
-    """How a command ended, and all that it printed."""
+    """How a command ended, what it printed, and what it complained of."""
 
     exit_code: int
-    output: str
+    out: str
+    err: str
+
+    @property
+    def output(self) -> str:
+        return self.out + self.err
 
 
 def through_the_door(command: Callable, *words: object) -> Ran:
     """Run a command in this process as its ``__main__`` does."""
-    printed = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
-    with redirect_stdout(printed), redirect_stderr(printed), pytest.raises(SystemExit) as ended:
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
         enter("test", command, [str(word) for word in words])
-    return Ran(ended.value.code or 0, printed.buffer.getvalue().decode())
+    return Ran(ended.value.code or 0, *(each.buffer.getvalue().decode() for each in (out, err)))
 
 
 @contextmanager

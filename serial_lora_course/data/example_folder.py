@@ -14,6 +14,7 @@ from serial_lora_course.data.emoji import load_emoji
 from serial_lora_course.data.emoji_sets import unseen_drawings
 from serial_lora_course.data.folder import ORIENTATION
 from serial_lora_course.data.pictures import read_picture
+from serial_lora_course.files import refusals_told
 
 #: Class folder -> Unicode groups or subgroups whose drawings go into it.
 EXAMPLE_CLASSES = {
@@ -34,6 +35,7 @@ EXAMPLE_CLASSES = {
 LARGEST = 40  # pictures of a class
 
 
+@refusals_told()
 def write_example_folder(path: str | os.PathLike[str], flawed: bool = False) -> Path:
     """A folder of class folders, filled with OpenMoji drawings that no pretraining here has seen.
 
@@ -47,9 +49,9 @@ def write_example_folder(path: str | os.PathLike[str], flawed: bool = False) -> 
         The folder.
 
     Raises:
-        SerialLoRAError: the folder holds something already.
+        SerialLoRAError: the folder holds something already, or cannot be written.
     """
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     if folder.is_dir() and any(folder.iterdir()):
         raise SerialLoRAError(f"{folder} is not empty; choose a new folder.")
     emoji, used = load_emoji("openmoji"), Counter()

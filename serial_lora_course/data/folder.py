@@ -30,7 +30,7 @@ from serial_lora_course.data.pictures import (
 from serial_lora_course.data.splits import SPLIT_SEED
 from serial_lora_course.data.subsets import hash_order
 from serial_lora_course.data.types import GENERIC_TEMPLATE, ClassificationData
-from serial_lora_course.files import is_text, printable, reading
+from serial_lora_course.files import is_text, printable, refusals_told
 
 ORIENTATION = 0x0112  # the EXIF tag in which a camera says how it was held
 COLUMNS = ("class", "file", "mode", "width", "height", "usable", "remark")
@@ -57,7 +57,7 @@ def given_division(folder: Path) -> tuple[Path, Path] | None:
     return train, test
 
 
-@reading()
+@refusals_told()
 def load_folder(
     path: str | os.PathLike[str],
     test_fraction: float = 0.3,
@@ -232,7 +232,7 @@ def _decodes(path: Path) -> bool:
 # --- looked into ---------------------------------------------------------------------------------
 
 
-@reading()
+@refusals_told()
 def examine_folder(path: str | os.PathLike[str]) -> pd.DataFrame:
     """One row for each file below a folder of class folders, with a remark where it is unusual.
 

@@ -35,7 +35,7 @@ from serial_lora_course.data.types import (
     SegmentationData,
     StyleData,
 )
-from serial_lora_course.files import reading
+from serial_lora_course.files import refusals_told
 
 #: Task -> scale -> the table of its data sets, and what loads one of them by its name.
 DATASETS = {
@@ -68,7 +68,7 @@ def dataset_names(task: str, scale: str = "tiny") -> tuple[str, ...]:
     return tuple(table)
 
 
-@reading()
+@refusals_told()
 def load_classification(
     name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
 ) -> ClassificationData:
@@ -90,7 +90,7 @@ def load_classification(
     return _load("classification", name, scale, root)
 
 
-@reading()
+@refusals_told()
 def load_segmentation(
     name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
 ) -> SegmentationData:
@@ -98,7 +98,7 @@ def load_segmentation(
     return _load("segmentation", name, scale, root)
 
 
-@reading()
+@refusals_told()
 def load_style(
     name: str, scale: str = "tiny", root: str | os.PathLike[str] | None = None
 ) -> StyleData:

@@ -12,10 +12,13 @@ and the classes are the rows of a matrix that is learnt with the adapter.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import safetensors.torch
 import torch
@@ -24,8 +27,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from serial_lora import adapters
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.files import load_adapter, save_adapter, write_whole
+from serial_lora.fingerprints import checksum
 from serial_lora.metrics import accuracy
 from serial_lora_course.data.types import LabelledPictures
 from serial_lora_course.labs.config import LabConfig, check_crop, setting
@@ -52,6 +56,9 @@ class Preprocessing:
     size: int
     mean: tuple[float, float, float] = IMAGENET[0]
     std: tuple[float, float, float] = IMAGENET[1]
+
+    def __post_init__(self) -> None:
+        require_number("size", self.size, whole=True, least=1)
 
     def for_test(self) -> Callable:
         """Shorter side to ``size``, the square in the middle: PIL picture -> (3, size, size)."""
@@ -152,8 +159,8 @@ class PictureClassifier(nn.Module):
         preprocessing: what its pictures look like; asked of the model when left out.
 
     Raises:
-        SerialLoRAError: fewer than two classes, or as :func:`preprocessing_of` and
-            :func:`picture_features`.
+        SerialLoRAError: fewer than two names or one twice, a model that cannot take such pictures
+            or has no parameters, or as :func:`preprocessing_of` and :func:`picture_features`.
     """
 
     def __init__(
@@ -163,18 +170,27 @@ class PictureClassifier(nn.Module):
         preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
-        if len(class_names) < 2:
-            raise SerialLoRAError("a classifier needs two classes to choose between; name them.")
+        check_class_names(class_names)
         self.preprocessing = preprocessing or preprocessing_of(model)
         self.class_names = list(class_names)
         self.model = model.eval()
         if not adapters(model):  # else `inject` has frozen all but those
             model.requires_grad_(False)
-        parameter = next(model.parameters())
+        parameter = next(model.parameters(), None)
+        if parameter is None:
+            raise SerialLoRAError(f"{type(model).__name__} has no parameters; pass another model.")
         side = self.preprocessing.size
-        with torch.no_grad():
-            blank = torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype)
-            width = picture_features(model, blank).shape[1]
+        blank = torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype)
+        try:
+            with torch.no_grad():
+                width = picture_features(model, blank).shape[1]
+        except (RuntimeError, ValueError, AssertionError) as error:  # of the model's own library
+            if isinstance(error, SerialLoRAError):
+                raise
+            raise SerialLoRAError(
+                f"{type(model).__name__} cannot take pictures of {side} x {side} pixels ({error}); "
+                "pass the preprocessing that it was made for."
+            ) from error
         self.head = nn.Linear(width, len(class_names), device=parameter.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -187,6 +203,15 @@ class PictureClassifier(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         return self.head(self.features(pictures))
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Refuse what are not at least two different words."""
+    good = not isinstance(names, str) and all(isinstance(name, str) for name in names)
+    if not good or len(set(names)) != len(names) or len(names) < 2:
+        raise SerialLoRAError(
+            f"a classifier needs two classes or more, each with a name of its own, not {names!r}."
+        )
 
 
 class ClassifierObjective(nn.Module):
@@ -240,17 +265,22 @@ def fit(
 
     Raises:
         SerialLoRAError: there is no adapter, it is merged (the head alone would learn), there is no
-            picture, a label has no class, or as
+            picture, an index has none, a label has no class, or as
             :func:`serial_lora_course.labs.training.train`.
     """
     config = config or ClassifyConfig()
     indices = list(range(len(pictures))) if indices is None else list(indices)
-    highest = max((pictures.labels[index] for index in indices), default=0)
-    if highest >= len(classifier.class_names):
-        raise SerialLoRAError(
-            f"a picture has the label {highest}, but the classifier knows only "
-            f"{len(classifier.class_names)} classes; make it with data.class_names."
-        )
+    there, known = range(len(pictures)), range(len(classifier.class_names))
+    for index in indices:
+        if index not in there:
+            raise SerialLoRAError(
+                f"there is no picture {index!r}; the {len(there)} pictures are counted from 0."
+            )
+        if pictures.labels[index] not in known:
+            raise SerialLoRAError(
+                f"a picture has the label {pictures.labels[index]!r}, but the classifier knows "
+                f"only {len(known)} classes, counted from 0; make it with data.class_names."
+            )
     steps = config.steps(max(len(indices), 1))
     stream = ExampleStream(
         pictures,
@@ -273,7 +303,13 @@ def fit(
 def encode(
     classifier: PictureClassifier, pictures: LabelledPictures, batch_size: int = 128
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (N, d), scores (N, C) and labels (N,) of all pictures, in order, on the CPU."""
+    """Features (N, d), scores (N, C) and labels (N,) of all pictures, in order, on the CPU.
+
+    Raises:
+        SerialLoRAError: there is no picture.
+    """
+    if not len(pictures):
+        raise SerialLoRAError("there is no picture to look at; pass some.")
     classifier.eval()
     device = classifier.head.weight.device
     loader = DataLoader(
@@ -310,9 +346,23 @@ def save_classifier(classifier: PictureClassifier, folder: str | Path) -> Path:
             "the head holds values that are not finite numbers, so nothing was saved; train again "
             "with a smaller learning rate."
         )
-    save_adapter(classifier.model, folder / ADAPTER_FILE)
     header = {"format": HEAD_FORMAT, "class_names": json.dumps(classifier.class_names)}
-    write_whole(folder / HEAD_FILE, safetensors.torch.save(head, header))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".", dir=folder) as new:  # both are written, or neither
+            adapter = save_adapter(classifier.model, Path(new) / ADAPTER_FILE)
+            header["adapter"] = _sha256(adapter)
+            header["checksum"] = checksum(header, head)
+            written = write_whole(Path(new) / HEAD_FILE, safetensors.torch.save(head, header))
+            for file in (adapter, written):
+                os.replace(file, folder / file.name)
+    except (OSError, ValueError) as error:
+        if isinstance(error, SerialLoRAError):
+            raise
+        raise SerialLoRAError(
+            f"the classifier cannot be written to {folder} ({error}); free some space or choose "
+            "another folder."
+        ) from error
     return folder
 
 
@@ -332,19 +382,9 @@ def load_classifier(
         SerialLoRAError: a file is missing, damaged or belongs to another model; the model may be
             frozen and in evaluation mode then, and is otherwise as it was.
     """
-    path = Path(folder) / HEAD_FILE
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            head = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError) as error:
-        raise SerialLoRAError(
-            f"{path} is missing or not a whole safetensors file ({error}); save it again with "
-            "save_classifier."
-        ) from error
-    if header.get("format") != HEAD_FORMAT:
-        raise SerialLoRAError(f"{path} is no head that save_classifier wrote; save it again.")
-    classifier = PictureClassifier(model, json.loads(header["class_names"]), preprocessing)
+    path, adapter = Path(folder) / HEAD_FILE, Path(folder) / ADAPTER_FILE
+    class_names, head, belongs_to = _read_head(path)
+    classifier = PictureClassifier(model, class_names, preprocessing)
     shapes = {name: tensor.shape for name, tensor in classifier.head.state_dict().items()}
     if shapes != {name: tensor.shape for name, tensor in head.items()}:
         raise SerialLoRAError(
@@ -352,6 +392,43 @@ def load_classifier(
             "model that it was trained with."
         )
     if not merged:
-        load_adapter(model, Path(folder) / ADAPTER_FILE)
+        if belongs_to and adapter.is_file() and belongs_to != _sha256(adapter):
+            raise SerialLoRAError(
+                f"{path} was not saved together with {ADAPTER_FILE} beside it; save both again."
+            )
+        load_adapter(model, adapter)
     classifier.head.load_state_dict(head)
     return classifier
+
+
+def _read_head(path: Path) -> tuple[list[str], dict[str, Tensor], str | None]:
+    """Class names, the head's tensors, and the SHA-256 of the adapter file that belongs to them."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            head = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError, ValueError) as error:  # ValueError: a name with a NUL
+        raise SerialLoRAError(
+            f"{path} is missing or not a whole safetensors file ({error}); save it again with "
+            "save_classifier."
+        ) from error
+    if header.get("format") != HEAD_FORMAT:
+        raise SerialLoRAError(f"{path} is no head that save_classifier wrote; save it again.")
+    promised = header.pop("checksum", None)
+    if promised is not None and promised != checksum(header, head):
+        raise SerialLoRAError(f"{path} is damaged; copy it, or save it again.")
+    try:
+        names = json.loads(header["class_names"])
+        check_class_names(names)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise SerialLoRAError(f"{path} has no list of class names; save it again.") from error
+    if not all(tensor.float().isfinite().all() for tensor in head.values()):
+        raise SerialLoRAError(
+            f"{path} holds values that are not finite numbers; the training that wrote it diverged, "
+            "use an earlier file."
+        )
+    return names, head, header.get("adapter")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

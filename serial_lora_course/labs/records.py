@@ -23,10 +23,11 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
+from serial_lora_course.files import refusals_told
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.processes import is_first_process
 
-LOCK_SECONDS = 60
+LOCK_SECONDS = (2, 60)  # until a word is said, and until no more is waited for
 NO_RECORD = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 
 
@@ -117,6 +118,7 @@ def device_name() -> str:
 # ---------------------------------------------------------------------------------------- files
 
 
+@refusals_told()
 def read_records(path: Path) -> list[Record]:
     """All records of a JSONL file; none where there is no file.
 
@@ -127,14 +129,10 @@ def read_records(path: Path) -> list[Record]:
         return []
     if not path.is_file():
         raise SerialLoRAError(f"The records {path} cannot be read, as it is no file; name another.")
-    try:
-        lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
-    except OSError as error:
-        raise SerialLoRAError(
-            f"The records {path} cannot be read ({error.strerror}); name another file."
-        ) from error
+    content = path.read_bytes()
     records = []
-    for number, line in enumerate(lines if lines != [b""] else [], start=1):
+    lines = content.removesuffix(b"\n").split(b"\n") if content else []
+    for number, line in enumerate(lines, start=1):
         try:
             records.append(_checked(Record(**_of_today(json.loads(line)))))
         except NO_RECORD as error:
@@ -218,14 +216,14 @@ def _alone(path: Path) -> Iterator[None]:
 def _patiently(lock: FileLock, path: Path) -> AcquireReturnProxy:
     """The lock, as soon as nobody else has it; a word where that takes long."""
     try:
-        return lock.acquire(timeout=2)
+        return lock.acquire(timeout=LOCK_SECONDS[0])
     except Timeout:
         warnings.warn(f"another run is writing to {path}; waiting for it.", stacklevel=2)
     try:
-        return lock.acquire(timeout=LOCK_SECONDS)
+        return lock.acquire(timeout=LOCK_SECONDS[1])
     except Timeout as error:
         raise SerialLoRAError(
-            f"Another run has been writing to {path} for {LOCK_SECONDS} seconds; wait until it "
+            f"Another run has been writing to {path} for {LOCK_SECONDS[1]} seconds; wait until it "
             "ends, or choose another file with --out."
         ) from error
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.files import reading
+from serial_lora_course.files import refusals_told
 from serial_lora_course.models.weights import (
     PICKLE_ENDINGS,
     Backbone,
@@ -47,7 +47,7 @@ class CLIPBackbone(Backbone):
     test_transform: Callable
 
 
-@reading()
+@refusals_told()
 def load_clip(
     scale: str = "tiny",
     model_name: str | None = None,

@@ -21,7 +21,7 @@ from segment_anything.modeling import (
 )
 from torch import nn
 
-from serial_lora_course.files import reading
+from serial_lora_course.files import refusals_told
 from serial_lora_course.models.weights import (
     Backbone,
     StateDict,
@@ -44,7 +44,7 @@ class SamBackbone(Backbone):
     model: Sam
 
 
-@reading()
+@refusals_told()
 def load_sam(scale: str = "tiny", weights: str | Path | None = "default") -> SamBackbone:
     """Create SAM and fill it with pretrained weights.
 

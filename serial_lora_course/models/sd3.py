@@ -18,7 +18,7 @@ from diffusers import (
 from torch import nn
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.files import reading
+from serial_lora_course.files import refusals_told
 from serial_lora_course.models import clip
 from serial_lora_course.models.sd3_folder import load_folder, load_part
 from serial_lora_course.models.sd3_text import SHORT_LAYERS, clip_tokenizer, text_encoder
@@ -65,7 +65,7 @@ class Sd3Backbone(Backbone):
         return self.pipeline.default_sample_size * self.pipeline.vae_scale_factor
 
 
-@reading()
+@refusals_told()
 def load_sd3(
     scale: str = "tiny", weights: str | Path | None = "default", text_tokens: int | None = None
 ) -> Sd3Backbone:

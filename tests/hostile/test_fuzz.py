@@ -1,0 +1,357 @@
+"""Hostile inputs by Hypothesis: taken, or refused in one sentence; no file and no model is changed.
+
+The same examples at every run of `make test`; other ones for ten minutes under `make test-all`.
+"""
+
+import copy
+import functools
+import json
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, load_adapter, save_adapter
+from serial_lora_course import cli
+from serial_lora_course.data.folder import examine_folder, load_folder
+from serial_lora_course.lab_options import options_of
+from serial_lora_course.labs import clip, lab
+from serial_lora_course.labs.own import (
+    HEAD_FILE,
+    PictureClassifier,
+    load_classifier,
+    save_classifier,
+)
+from serial_lora_course.labs.records import (
+    Kept,
+    append_record,
+    read_records,
+    shipped_records,
+)
+from serial_lora_course.labs.resume import SavedState, TrainingHistory
+from serial_lora_course.models.clip import build_test_transform
+from tests.doors import HOSTILE, through_the_door
+from tests.labs.lab_models import same_tensors, small_clip
+
+EXAMPLES, SECONDS = 170, 100  # of each of six kinds
+Attack = tuple[st.SearchStrategy, Callable]
+
+# ----------------------------------------------------------------------------- what is handed in
+
+HOSTILE_TEXT = st.one_of(
+    st.sampled_from(
+        [
+            "",
+            " ",
+            ",",
+            "-1",
+            "nan",
+            "inf",
+            "1e308",
+            "9" * 400,
+            "x" * 300,
+            "~nobody/x",
+            "~",
+            "..",
+            ".",
+        ]
+        + ["\n", "\x1b[31m", "[/b]", ":cat:", "all", "true", "\udcff", "0", "1,1", "1,,2", "food"]
+    ),
+    st.text(max_size=12),
+    st.floats().map(repr),
+    st.integers().map(str),
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+JSON = VALUES.map(json.dumps) | st.integers(1, 60_000).map(lambda depth: "[" * depth + "]" * depth)
+
+
+def damaged(content: bytes) -> st.SearchStrategy[bytes]:
+    """A file with bits flipped, cut off, or with something in the middle."""
+    place = st.integers(0, len(content) - 1)
+
+    def flipped(places: list[tuple[int, int]]) -> bytes:
+        changed = bytearray(content)
+        for at, bit in places:
+            changed[at] ^= 1 << bit
+        return bytes(changed)
+
+    return st.one_of(
+        st.lists(st.tuples(place, st.integers(0, 7)), min_size=1, max_size=4).map(flipped),
+        place.map(lambda at: content[:at]),
+        st.builds(
+            lambda at, more: content[:at] + more + content[at:], place, st.binary(max_size=9)
+        ),
+        st.binary(max_size=40),
+    )
+
+
+def rewritten(content: bytes) -> st.SearchStrategy[bytes]:
+    """A safetensors file whose header says other things, without its checksum."""
+    length = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:length])
+    header["__metadata__"].pop("checksum", None)
+
+    def said(name: str, text: str) -> bytes:
+        changed = {key: dict(value) for key, value in header.items()}
+        if name in header:
+            changed[name] = "HERE"
+        else:
+            changed["__metadata__"][name] = text
+        new = json.dumps(changed).replace('"HERE"', text).encode(errors="replace")
+        return len(new).to_bytes(8, "little") + new + content[length:]
+
+    return st.builds(said, st.sampled_from([*header, *header["__metadata__"]]), JSON)
+
+
+def adapter_files(folder: Path) -> Attack:
+    model = inject(small_clip(), SerialLoRAConfig(rank=2))
+    path = save_adapter(model, folder / "adapter.safetensors")
+    good = path.read_bytes()
+
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        before = state(model)
+        try:
+            load_adapter(model, path)
+        except SerialLoRAError:
+            assert same_tensors(state(model), before)
+        else:
+            assert all(tensor.isfinite().all() for tensor in state(model).values())
+        assert path.read_bytes() == content
+
+    return damaged(good) | rewritten(good), check
+
+
+def heads(folder: Path) -> Attack:
+    adapted = inject(small_clip(), SerialLoRAConfig(rank=2))
+    save_classifier(PictureClassifier(adapted, ["cat", "dog"]), folder)
+    path = folder / HEAD_FILE
+    good, model = path.read_bytes(), small_clip()
+
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        fresh = copy.deepcopy(model)
+        before = state(fresh)
+        try:
+            found = load_classifier(fresh, folder)
+        except SerialLoRAError:
+            assert same_tensors(state(fresh), before)
+        else:
+            assert len(set(found.class_names)) == len(found.head.bias) > 1
+        assert path.read_bytes() == content
+
+    return damaged(good) | rewritten(good), check
+
+
+def records(folder: Path) -> Attack:
+    path, (good, other) = folder / "records.jsonl", shipped_records("clip")[:2]
+    fields = st.sampled_from([*asdict(good), "shots", "new"])
+
+    def line(changes: dict[str, str]) -> str:
+        marked = asdict(good) | {name: f"HERE {name}" for name in changes}
+        text = json.dumps(marked)
+        for name, value in changes.items():
+            text = text.replace(json.dumps(f"HERE {name}"), value)
+        return text
+
+    lines = st.one_of(
+        st.dictionaries(fields, JSON, min_size=1, max_size=2).map(line).map(os.fsencode),
+        damaged(json.dumps(asdict(good)).encode()),
+    )
+    files = st.lists(lines, min_size=1, max_size=3).map(b"\n".join)
+
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        try:
+            known = Kept(path).known
+            append_record(path, other)
+        except SerialLoRAError:
+            assert path.read_bytes() == content
+            return
+        assert path.read_bytes().startswith(content)
+        assert {*known, other.key} == {record.key for record in read_records(path)}
+
+    return files, check
+
+
+def options(folder: Path) -> Attack:
+    """Whatever a lab is asked for; what it would run is not run."""
+    names = [f"--{each.name.replace('_', '-')}" for each in options_of(clip.CLIPLab)]
+    words = st.lists(st.tuples(st.sampled_from(names), HOSTILE_TEXT), min_size=1, max_size=3)
+    (folder / "runs").mkdir()
+
+    def check(pairs: list[tuple[str, str]]) -> None:
+        typed = [f"{name}={value}".replace("/", "|").replace("\0", "") for name, value in pairs]
+        given = ["--dataset=food", "--seeds=1", "--out=runs/r.jsonl", *typed]
+        ran = through_the_door(cli.app, "lab", "clip", *given)
+        assert ran.exit_code in (0, 2), ran.output
+        if ran.exit_code == 2:
+            assert ran.err.count("\n") == 1 or ran.err.startswith("Usage: ")
+        assert "Traceback" not in ran.output
+
+    return words, check
+
+
+def picture_folders(folder: Path) -> Attack:
+    contents = [b"", b"a text"]
+    for mode, ending in (
+        ("RGB", "PNG"),
+        ("L", "JPEG"),
+        ("P", "GIF"),
+        ("F", "TIFF"),
+        ("CMYK", "TIFF"),
+    ):
+        stream = BytesIO()
+        Image.new(mode, (5, 4), 1).save(stream, ending)
+        contents.append(stream.getvalue())
+    name = st.one_of(
+        st.sampled_from(["cat", "dog", "train", "test", "Train", ".hidden", "_none", " "]),
+        st.text(max_size=6).map(lambda text: text.replace("/", "").replace("\0", "")),
+        st.binary(min_size=1, max_size=4).map(lambda odd: os.fsdecode(odd.translate(None, b"/\0"))),
+    ).filter(lambda text: text not in ("", ".", "..") and not text.startswith("\ud800"))
+    made = st.sampled_from(contents).flatmap(lambda good: st.just(good) | damaged(good or b"0"))
+    made |= st.sampled_from(["a link to nothing", "a link to itself", "a pipe", "a folder"])
+    ending = st.sampled_from([".png", ".jpg", ".tiff", ".heic", ".txt", ""])
+    file = st.tuples(name, ending, made)
+    folders = st.dictionaries(name, st.lists(file, max_size=4), min_size=1, max_size=3)
+    look = build_test_transform(4)
+
+    def make(place: Path, what: bytes | str) -> None:
+        if isinstance(what, bytes):
+            place.write_bytes(what)
+        elif what == "a pipe":
+            os.mkfifo(place)
+        elif what == "a folder":
+            place.mkdir()
+        else:
+            place.symlink_to(place if what == "a link to itself" else "nothing")
+
+    def check(classes: dict[str, list]) -> None:
+        whole = folder / "pictures"
+        shutil.rmtree(whole, ignore_errors=True)
+        for class_name, files in ({"cat": [], "dog": []} | classes).items():
+            try:
+                (whole / class_name).mkdir(parents=True)
+                for number, (file_name, ending, what) in enumerate(files):
+                    make(whole / class_name / f"{number}{file_name}{ending}", what)
+            except (OSError, UnicodeError):
+                return  # this file system takes no such name
+        before = contents_of(whole)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            examine_folder(whole)
+            try:
+                data = load_folder(whole)
+            except SerialLoRAError:
+                pass
+            else:
+                assert all(look(data.train[i][0]).isfinite().all() for i in range(len(data.train)))
+                data.fingerprint()
+        assert contents_of(whole) == before
+
+    return folders, check
+
+
+def states(folder: Path) -> Attack:
+    path, model = folder / "run.pt", nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(3)).sum().backward()
+    optimizer.step()
+
+    def kept() -> SavedState:
+        return SavedState(model, {"optimizer": optimizer}, "a run", path)
+
+    kept().save(TrainingHistory([1.0], 1.0))
+    good = path.read_bytes()
+
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        before = state(model), optimizer.state_dict()
+        try:
+            kept().restore()
+        except SerialLoRAError:
+            pass
+        assert same_tensors(state(model), before[0]) and path.read_bytes() == content
+
+    return damaged(good), check
+
+
+def state(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def contents_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# ------------------------------------------------------------------------------------- handed in
+
+ATTACKS = [adapter_files, heads, records, options, picture_folders, states]
+
+
+def attack(kind: Callable[[Path], Attack], folder: Path, number: int | None = None) -> int:
+    """Hand in examples of one kind, the usual ones or those of a number; how many there were."""
+    strategy, check = kind(folder)
+    tried = 0
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=number is None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def one(example) -> None:
+        nonlocal tried
+        tried += 1
+        check(example)
+
+    (one if number is None else seed(number)(one))()
+    return tried
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_trained(tmp_path, monkeypatch):
+    """In a folder of its own, with a model that is loaded once, and no run that is run."""
+
+    def enough(*_, **__):
+        raise SerialLoRAError("Enough was seen.")
+
+    loaded = functools.lru_cache(clip.load_clip)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(clip, "load_clip", loaded)
+    monkeypatch.setattr(lab, "run_one", enough)
+
+
+@pytest.mark.parametrize("kind", ATTACKS, ids=lambda kind: kind.__name__)
+def test_hostile_inputs(kind, tmp_path, record_property):
+    tried = attack(kind, tmp_path)
+    record_property(HOSTILE, tried)
+    assert tried >= EXAMPLES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ATTACKS, ids=lambda kind: kind.__name__)
+def test_hostile_inputs_for_minutes(kind, tmp_path, record_property):
+    tried, ends = 0, time.monotonic() + SECONDS
+    while time.monotonic() < ends:
+        folder = tmp_path / str(tried)
+        folder.mkdir()
+        tried += attack(kind, folder, number=tried)
+    record_property(HOSTILE, tried)
