@@ -33,10 +33,11 @@ app.add_typer(lab_app, name="lab")
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit code 2."""
-    enter("serial-lora", _run, arguments)
+    enter("serial-lora", command, arguments)
 
 
-def _run(words: list[str]) -> object:
+def command(words: list[str]) -> object:
+    """Run what the words ask for, with options out of a file where one is named."""
     rest, defaults = take_config(app, words)
     return app(args=rest, default_map=defaults)
 

@@ -14,6 +14,7 @@ import yaml
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
+from serial_lora_course.files import expanded
 
 OPTION = "--config"
 
@@ -31,7 +32,7 @@ def take_config(app: typer.Typer, arguments: list[str]) -> tuple[list[str], dict
     rest, named = words[:place] + words[place + 2 :], words[place + 1 : place + 2]
     if not named:
         raise SerialLoRAError("--config needs the name of a YAML file after it.")
-    options = read_config(Path(named[0]).expanduser())
+    options = read_config(expanded(named[0]))
     command, path = _command_of(typer.main.get_command(app), rest)
     known = {parameter.name for parameter in command.params}
     if unknown := sorted(set(options) - known):
@@ -68,15 +69,24 @@ def read_config(path: Path) -> dict[str, Any]:
         SerialLoRAError: it cannot be read, or has no options.
     """
     try:
-        options = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        text = path.read_text("utf-8") if path.is_file() else "it is no file"
+        options = yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise SerialLoRAError(f"{path} cannot be read as YAML ({error}); check it.") from error
-    if not isinstance(options, dict):
-        raise SerialLoRAError(f"{path} must have one option a line, such as `lr: 0.002`.")
+    if not isinstance(options, dict) or not all(map(_is_plain, options.values())):
+        raise SerialLoRAError(
+            f"{path} must be a file with one option a line, such as `lr: 0.002` or `blocks: [4, 5]`."
+        )
     return {
         str(name).replace("-", "_"): ",".join(map(str, value)) if isinstance(value, list) else value
         for name, value in options.items()
     }
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is one value, or a list of such."""
+    values = value if isinstance(value, list) else [value]
+    return not any(isinstance(each, (list, dict, set, tuple)) for each in values)
 
 
 def write_config(path: Path, options: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.files import printable
+from serial_lora_course.files import printable, refusals_told
 
 DEBUG = "--debug"
 
@@ -46,7 +46,7 @@ def enter(
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # names of files may hold any bytes
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), refusals_told():
             warnings.showwarning = lambda warned, *_: say(f"note: {warned}")
             sys.exit(command(words))
     except KeyboardInterrupt:

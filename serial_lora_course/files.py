@@ -31,6 +31,11 @@ def refusals_told() -> Iterator[None]:
         ) from error
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with ``~`` for a home; that of a user who is not there stays as it was typed."""
+    return Path(os.path.expanduser(path))
+
+
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:
     """Write ``content`` as readable JSON, as :func:`serial_lora.files.write_whole` writes.
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.config_file import write_config
-from serial_lora_course.files import printable
+from serial_lora_course.files import expanded, printable
 from serial_lora_course.labs.config import SWEPT, LabConfig, seeds_to, swept_configs
 from serial_lora_course.labs.lab import Draw, Lab, run_lab
 from serial_lora_course.labs.methods import METHODS
@@ -118,11 +118,15 @@ def option(name: str, kind: Any, default: Any, help: str) -> inspect.Parameter:
     )
 
 
+def plain_console() -> Console:
+    """Prints names as they are, with what Rich takes for styles in them: "[b]", ":cat:"."""
+    return Console(quiet=not is_first_process(), markup=False, emoji=False, highlight=False)
+
+
 def run_command(name: str, parameters: list[inspect.Parameter], options: dict[str, Any]) -> None:
     """What every lab command does: settings first, a line for each run, the table at the end."""
     kind = get_lab(name)
-    # Names may hold what Rich takes for styles, "[b]" and ":cat:".
-    console = Console(quiet=not is_first_process(), markup=False, emoji=False, highlight=False)
+    console = plain_console()
 
     def tell(text: str) -> None:
         console.print(printable(text))
@@ -139,7 +143,7 @@ def run_command(name: str, parameters: list[inspect.Parameter], options: dict[st
     datasets = options["dataset"]
     if datasets == "all":
         datasets = list(kind.datasets(scale))
-    elif os.path.isdir(os.path.expanduser(datasets)):
+    elif os.path.isdir(expanded(datasets)):
         datasets = [datasets]  # a folder may have a comma in its name
     else:
         datasets = _names(datasets)

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import read_header
 from serial_lora_course.data.pictures import PICTURE_SUFFIXES
-from serial_lora_course.files import printable
-from serial_lora_course.lab_options import option, setting_options, setting_value
+from serial_lora_course.files import expanded, printable
+from serial_lora_course.lab_options import option, plain_console, setting_options, setting_value
 from serial_lora_course.labs.own import ADAPTER_FILE, ClassifyConfig
 from serial_lora_course.work.best import Measured
 from serial_lora_course.work.card import push_to_hub, write_card
@@ -56,14 +55,13 @@ def fit(**options: Any) -> None:
     job = Job(
         **{name: options[name] for name in own & options.keys()}, config=ClassifyConfig(**changed)
     )
-    console = Console()
+    console = plain_console()
     with tracker(options["track"], job) as log:
 
         def tell(step: int, measured: Measured) -> None:
             console.print(
                 f"step {step}: validation loss {measured['loss']:.3f}, "
                 f"{measured['accuracy']:.1%} right",
-                highlight=False,
             )
             log(step, measured)
 
@@ -75,10 +73,9 @@ def fit(**options: Any) -> None:
         f"class {reached.largest_class:.1%}.\nThe state of step {reached.best_step} of "
         f"{reached.steps} was kept in {job.out}: {reached.trained:,} trained numbers beside a model "
         f"of {reached.total:,}.",
-        markup=False,
     )
     if options["push_to_hub"]:
-        console.print(push_to_hub(Path(job.out).expanduser(), options["push_to_hub"]), markup=False)
+        console.print(push_to_hub(expanded(job.out), options["push_to_hub"]))
 
 
 fit.__signature__ = inspect.Signature(
@@ -115,13 +112,13 @@ def ask(
     paths = list(_picture_files(pictures))
     model, _ = open_classifier(classifier)
     shares = predict(model, paths)
-    console = Console()
+    console = plain_console()
     for path, row in zip(paths, shares, strict=True):
         best = row.argsort(descending=True)[:top].tolist()
         named = ", ".join(f"{model.class_names[i]} {row[i]:.1%}" for i in best)
-        console.print(printable(f"{path}: {named}"), markup=False, highlight=False)
+        console.print(printable(f"{path}: {named}"))
     if out is not None:
-        with out.open("w", newline="", encoding="utf-8") as file:
+        with out.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(["picture", *model.class_names])
             writer.writerows(
@@ -147,7 +144,7 @@ def merge(
 ) -> None:
     """Write the model's weights with the adapter multiplied in, for use without this package."""
     path = merge_into_file(classifier, out)
-    Console().print(f"{path}: {path.stat().st_size:,} bytes", markup=False, highlight=False)
+    plain_console().print(f"{path}: {path.stat().st_size:,} bytes")
 
 
 def show(
@@ -168,6 +165,6 @@ def show(
     if (path.parent / RESULT_FILE).exists():
         _, run = open_classifier(path.parent)
         lines["model"] = run["model"]
-    console = Console()
+    console = plain_console()
     for what, said in lines.items():
-        console.print(f"{what:12} {said}", markup=False, highlight=False)
+        console.print(printable(f"{what:12} {said}"))

@@ -14,7 +14,7 @@ from serial_lora_course.data.emoji import load_emoji
 from serial_lora_course.data.emoji_sets import unseen_drawings
 from serial_lora_course.data.folder import ORIENTATION
 from serial_lora_course.data.pictures import read_picture
-from serial_lora_course.files import refusals_told
+from serial_lora_course.files import expanded, refusals_told
 
 #: Class folder -> Unicode groups or subgroups whose drawings go into it.
 EXAMPLE_CLASSES = {
@@ -51,7 +51,7 @@ def write_example_folder(path: str | os.PathLike[str], flawed: bool = False) -> 
     Raises:
         SerialLoRAError: the folder holds something already, or cannot be written.
     """
-    folder = Path(os.path.expanduser(path))
+    folder = expanded(path)
     if folder.is_dir() and any(folder.iterdir()):
         raise SerialLoRAError(f"{folder} is not empty; choose a new folder.")
     emoji, used = load_emoji("openmoji"), Counter()

@@ -30,7 +30,7 @@ from serial_lora_course.data.pictures import (
 from serial_lora_course.data.splits import SPLIT_SEED
 from serial_lora_course.data.subsets import hash_order
 from serial_lora_course.data.types import GENERIC_TEMPLATE, ClassificationData
-from serial_lora_course.files import is_text, printable, refusals_told
+from serial_lora_course.files import expanded, is_text, printable, refusals_told
 
 ORIENTATION = 0x0112  # the EXIF tag in which a camera says how it was held
 COLUMNS = ("class", "file", "mode", "width", "height", "usable", "remark")
@@ -120,7 +120,7 @@ Rows = dict[str, list[tuple[str, int]]]
 
 
 def _folder_at(path: str | os.PathLike[str]) -> Path:
-    folder = Path(os.path.expanduser(path))
+    folder = expanded(path)
     if not folder.is_dir():
         raise SerialLoRAError(f"there is no folder at {folder}; give one sub-folder per class.")
     return folder
@@ -297,10 +297,13 @@ def _row(folder: Path, name: str, class_name: str, first_seen: dict[str, str]) -
         return class_name, name, "", 0, 0, False, "no picture by its ending: passed over"
     try:
         picture = read_picture(folder / name, upright=True)  # as `load_folder` does
-        with Image.open(folder / name) as opened:
-            mode, remarks = opened.mode, _remarks(opened)
     except SerialLoRAError:
         return class_name, name, "", 0, 0, False, "cannot be read: replace or delete it"
+    try:
+        with Image.open(folder / name) as opened:
+            mode, remarks = opened.mode, _remarks(opened)
+    except Exception:  # see read_picture
+        mode, remarks = picture.mode, ["damaged behind its first picture, which is used"]
     digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
     earlier = first_seen.setdefault(digest, name)
     if earlier != name:

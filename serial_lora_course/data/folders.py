@@ -7,6 +7,8 @@ from pathlib import Path
 
 import platformdirs
 
+from serial_lora_course.files import expanded
+
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """The folder that holds every downloaded or built data set; it need not exist yet.
@@ -16,5 +18,5 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """
     chosen = root or os.environ.get("SERIAL_LORA_DATA")
     if chosen:
-        return Path(os.path.expanduser(chosen)).absolute()
+        return expanded(chosen).absolute()
     return Path(platformdirs.user_data_dir("serial-lora", appauthor=False))

@@ -57,13 +57,15 @@ def read_picture(path: str | os.PathLike[str], upright: bool = False) -> Image.I
         SerialLoRAError: the file is missing or cannot be decoded to its last row.
     """
     try:
+        if not os.path.isfile(path):  # a pipe would be waited for
+            raise FileNotFoundError
         with Image.open(path) as opened:
             opened.load()
             picture = ImageOps.exif_transpose(opened) if upright else opened
             return _to_rgb(picture)
     except FileNotFoundError as error:
         raise SerialLoRAError(
-            f"the picture {path} is missing; restore it, or prepare the data set anew."
+            f"the picture {path} is missing or no file; restore it, or prepare the data set anew."
         ) from error
     except Exception as error:  # decoders raise half a dozen unrelated kinds on damaged files
         raise SerialLoRAError(

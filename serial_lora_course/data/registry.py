@@ -35,7 +35,7 @@ from serial_lora_course.data.types import (
     SegmentationData,
     StyleData,
 )
-from serial_lora_course.files import refusals_told
+from serial_lora_course.files import expanded, refusals_told
 
 #: Task -> scale -> the table of its data sets, and what loads one of them by its name.
 DATASETS = {
@@ -84,7 +84,7 @@ def load_classification(
         SerialLoRAError: unknown name or scale, data not there (says which command fetches them),
             or not complete.
     """
-    is_path = os.sep in name or os.path.isdir(os.path.expanduser(name))
+    is_path = os.sep in name or os.path.isdir(expanded(name))
     if is_path and name not in dataset_names("classification", scale):
         return load_folder(name)
     return _load("classification", name, scale, root)

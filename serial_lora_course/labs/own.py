@@ -12,6 +12,7 @@ and the classes are the rows of a matrix that is learnt with the adapter.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -404,6 +405,8 @@ def load_classifier(
 def _read_head(path: Path) -> tuple[list[str], dict[str, Tensor], str | None]:
     """Class names, the head's tensors, and the SHA-256 of the adapter file that belongs to them."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             head = {name: file.get_tensor(name) for name in file.keys()}

@@ -9,6 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
+from serial_lora_course.files import expanded, printable
 from serial_lora_course.labs.own import ADAPTER_FILE, HEAD_FILE
 from serial_lora_course.work.folder import Job, Reached
 
@@ -17,7 +18,7 @@ CARD_FILE = "README.md"
 
 def write_card(job: Job, reached: Reached, licence: str | None = None) -> Path:
     """Write README.md into the classifier's folder, in the form that the hub reads."""
-    name, data = Path(job.out).name, Path(job.pictures).name
+    name, data = printable(Path(job.out).name), printable(Path(job.pictures).name)
     facts = ModelCardData(
         license=licence,
         library_name="serial-lora",
@@ -71,7 +72,7 @@ classifier = load_classifier(load_vision("{job.model}"), "{name}")
 predict(classifier, ["picture.png"])  # one row of probabilities
 ```
 """
-    return write_whole(Path(job.out).expanduser() / CARD_FILE, text.encode())
+    return write_whole(expanded(job.out) / CARD_FILE, text.encode())
 
 
 def push_to_hub(folder: Path, repository: str) -> str:

@@ -18,13 +18,13 @@ from safetensors.torch import save
 from sklearn.linear_model import LogisticRegression
 
 from serial_lora import SerialLoRAConfig, adapters, count_parameters, eject, inject
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.files import write_whole
 from serial_lora_course.data.folder import load_folder
 from serial_lora_course.data.pictures import PictureFiles, read_picture
 from serial_lora_course.data.splits import SPLIT_SEED
 from serial_lora_course.data.subsets import hash_order
-from serial_lora_course.files import write_json
+from serial_lora_course.files import expanded, write_json
 from serial_lora_course.labs.own import (
     ClassifyConfig,
     PictureClassifier,
@@ -72,8 +72,8 @@ class Job:
                 raise SerialLoRAError(
                     f"{name} must lie between 0 and 1, not {getattr(self, name)}."
                 )
-        if self.patience < 1:
-            raise SerialLoRAError(f"patience must be 1 or more, not {self.patience}.")
+        require_number("patience", self.patience, whole=True, least=1)
+        require_number("seed", self.seed, whole=True, least=0)
 
     def as_yaml(self) -> str:
         """Flat, as ``--config`` reads it; settings that are None are left out."""
@@ -118,7 +118,7 @@ def fit_folder(
         SerialLoRAError: ``out`` holds the classifier of another job, or as `load_folder`,
             `load_vision` and `fit`.
     """
-    out = Path(job.out).expanduser()
+    out = expanded(job.out)
     data = load_folder(job.pictures, job.test_fraction)
     _claim(out, job)
     if (out / RESULT_FILE).exists():
@@ -250,7 +250,7 @@ def open_classifier(folder: str | Path) -> tuple[PictureClassifier, dict]:
     Raises:
         SerialLoRAError: no such folder, or its model cannot be loaded.
     """
-    path = Path(folder).expanduser() / RUN_FILE
+    path = expanded(folder) / RUN_FILE
     try:
         run = yaml.safe_load(path.read_text("utf-8"))
         model = load_vision(run["model"], _file(run.get("weights")))
@@ -291,8 +291,8 @@ def merge_into_file(folder: str | Path, out: str | Path) -> Path:
     if adapters(classifier.model):
         eject(classifier.model, keep_merged=True)
     state = {k: v.contiguous().clone() for k, v in classifier.model.state_dict().items()}
-    return write_whole(Path(out).expanduser(), save(state))
+    return write_whole(expanded(out), save(state))
 
 
 def _file(path: str | None) -> Path | None:
-    return None if path is None else Path(path).expanduser()
+    return None if path is None else expanded(path)

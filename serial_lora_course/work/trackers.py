@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.files import expanded
 from serial_lora_course.work.best import Measured
 from serial_lora_course.work.folder import Job
 
@@ -29,7 +30,7 @@ def tracker(kind: str, job: Job) -> Iterator[Callable[[int, Measured], object]]:
     if kind == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter  # optional, and slow to load
 
-        with SummaryWriter(Path(job.out).expanduser() / "tensorboard") as writer:
+        with SummaryWriter(expanded(job.out) / "tensorboard") as writer:
             yield lambda step, measured: [
                 writer.add_scalar(f"validation/{name}", value, step)
                 for name, value in measured.items()

@@ -198,7 +198,7 @@ def options(folder: Path) -> Attack:
     def check(pairs: list[tuple[str, str]]) -> None:
         typed = [f"{name}={value}".replace("/", "|").replace("\0", "") for name, value in pairs]
         given = ["--dataset=food", "--seeds=1", "--out=runs/r.jsonl", *typed]
-        ran = through_the_door(cli.app, "lab", "clip", *given)
+        ran = through_the_door(cli.command, "lab", "clip", *given)
         assert ran.exit_code in (0, 2), ran.output
         if ran.exit_code == 2:
             assert ran.err.count("\n") == 1 or ran.err.startswith("Usage: ")
