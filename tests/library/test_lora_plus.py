@@ -75,7 +75,7 @@ def test_table(method):
         dict(lr=1e-3, ratio=0),
         dict(lr=1e-3, ratio=float("inf")),
         dict(lr=1e-3, weight_decay=-0.1),
-        dict(lr=1e308, ratio=20),
+        dict(lr=1e38, ratio=20),
     ],
     ids=str,
 )
