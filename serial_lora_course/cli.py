@@ -96,18 +96,32 @@ def open_lessons() -> None:
 def grade(
     notebooks: Annotated[list[Path], typer.Argument(help="learners' notebooks")],
     timeout: Annotated[int, typer.Option(min=1, help="seconds that one cell may take")] = 170,
-    jobs: Annotated[int, typer.Option(min=1, help="notebooks that run at the same time")] = 1,
     out: Annotated[Path, typer.Option(help="CSV file of results; replaced")] = Path("grades.csv"),
+    unconfined: Annotated[
+        bool,
+        typer.Option(
+            "--unconfined",
+            help="without bubblewrap: notebooks then read, change and send what you can",
+        ),
+    ] = False,
 ) -> None:
-    """Run learners' notebooks in fresh kernels and say, exercise by exercise, who passed what.
+    """Run learners' notebooks and say, exercise by exercise, who passed what.
 
-    Each runs offline in a folder of its own and may write nowhere else. Exit code 2: a notebook
+    Each runs in bubblewrap: without a network, without your files, in an empty folder, with limits
+    of memory, processes and time. Results are saved after each notebook. Exit code 2: a notebook
     could not be read, or is no lesson of the course; the others are graded all the same.
     """
-    # Here, because notebook packages take half a second that the other commands need not wait for.
-    from serial_lora_course.grading import report as grade_report
+    # Here, since nbgrader comes with an extra of its own.
+    try:
+        from serial_lora_course.grading import report
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("nbgrader"):
+            raise
+        raise SerialLoRAError(
+            'Grading needs nbgrader: `pip install ".[class]"` in the course\'s checkout.'
+        ) from error
 
-    raise typer.Exit(grade_report.run(notebooks, timeout, jobs, out))
+    raise typer.Exit(report.run(notebooks, timeout, out, unconfined))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import copy
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +17,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.checks.exercises import CHECK_CALL
 from tools.setup_cell import SETUP_CELL
 
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
@@ -28,7 +28,6 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}  # in JupyterLab, and in Colab
-CHECK_CALL = re.compile(r'^check\("(\d+\.\d+)"', re.MULTILINE)
 
 
 def find_sources(root: Path, numbers: Iterable[str] = ()) -> list[Path]:

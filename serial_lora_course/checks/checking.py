@@ -65,7 +65,8 @@ def check(number: str, *attempt: Any) -> None:
 
     Right: what was verified. Still raising ``NotImplementedError``: a friendly line, and the
     notebook runs on with the package's own version. Wrong: expected, got and the likely cause, in
-    red, and the notebook runs on too, unless one of the variables ``STRICT`` is set.
+    red, and the notebook runs on too, unless one of the variables ``STRICT`` is set. Under nbgrader,
+    which takes errors alone for a failure, an open exercise is one.
 
     Args:
         number: the number printed on the exercise's card, such as ``"2.3"``.
@@ -73,6 +74,7 @@ def check(number: str, *attempt: Any) -> None:
 
     Raises:
         CheckFailed: the attempt is wrong, in a test, under nbgrader or outside a notebook.
+        NotImplementedError: the exercise is still open, under nbgrader.
         SerialLoRAError: no such exercise.
     """
     _RIGHT.pop(number, None)
@@ -83,6 +85,8 @@ def check(number: str, *attempt: Any) -> None:
             raise
         print("\x1b[31m" + "\n".join(failure._render_traceback_()) + "\x1b[0m")
         return
+    if verified is None and os.environ.get("NBGRADER_EXECUTION"):
+        raise NotImplementedError(f"Exercise {number} is still open.")
     if verified is None:
         print(
             f"Exercise {number} is waiting for you. The notebook runs on without it: "

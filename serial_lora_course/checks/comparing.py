@@ -45,6 +45,8 @@ def plain(got: Any, expected: Any) -> Any:
 def kind_problem(got: Any, expected: Any, form: str = "") -> str:
     """What is wrong with the kind of a result, whatever its value; nothing if it is right."""
     kind = f"not a {type(got).__name__}"
+    if isinstance(expected, (Tensor, Real, str)) and type(got).__module__ == "__main__":
+        return f"a plain {type(expected).__name__} is wanted, {kind}, a class made in the notebook"
     if isinstance(expected, Tensor):
         number = isinstance(got, Real) and not isinstance(got, bool)
         hint = "; a plain number has no gradient, so leave .item() away" if number else ""

@@ -15,6 +15,7 @@ _CARD = re.compile(
     r"\| (?P<difficulty>●+)○* \| (?P<importance>●+)○* \| (?P<minutes>\d+) \|$",
     re.MULTILINE,
 )
+CHECK_CALL = re.compile(r'^check\("(\d+\.\d+)"', re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -1,154 +1,169 @@
-"""What ``serial-lora grade`` prints and saves."""
+"""``serial-lora grade``: learners' notebooks through nbgrader, to a table and a CSV file.
+
+A check's result is *passed*, *wrong* (with the likely cause), *open*, *not found* (nothing defines
+what the exercise asks for), or *not reached* (the notebook ended before, or took too much).
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
+import logging
+import re
+import signal
 import sys
+import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import nbformat
+import pandas as pd
+from nbformat import NotebookNode
+from nbgrader.converters import Autograde
+from nbgrader.converters.base import NbGraderException
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
-from serial_lora_course.checks.lessons import find_lesson
-from serial_lora_course.grading.grade import (
-    NOT_FOUND,
-    NOT_REACHED,
-    Graded,
-    Submission,
-    grade,
-    read_submission,
-)
-from serial_lora_course.grading.judging import OPEN, PASSED, WRONG
+from serial_lora_course.checks.exercises import read_exercises
+from serial_lora_course.checks.lessons import LESSONS
+from serial_lora_course.files import printable, reading
+from serial_lora_course.grading import course, sandbox
+from serial_lora_course.grading.text import no_formula, one_line
 
-COLUMNS = ("notebook", "lesson", "exercise", "title", "result", "why", "seen", "protection")
-COLOURS = {PASSED: "green", WRONG: "red", OPEN: "yellow", NOT_FOUND: "magenta", NOT_REACHED: "red"}
+ERRORS = {"NotImplementedError": "open", "NameError": "not found", "NotReached": "not reached"}
+LESSON = re.compile(r'^(?:lesson_card\(["\'](\d\d)["\']\)|# (\d\d) · )', re.MULTILINE)
 
 
-def run(paths: Sequence[Path], timeout: int, jobs: int, out: Path) -> int:
+def run(paths: Sequence[Path], seconds: int, out: Path, unconfined: bool) -> int:
     """Grade, print and save; 0 when every notebook ran, 2 when one could not be read as a lesson.
 
     Notebooks that cannot be graded get a sentence each, and the others are graded all the same.
 
     Raises:
-        SerialLoRAError: the results could not be saved, or a kernel did not start.
+        SerialLoRAError: the results cannot be saved, or there is no sandbox.
     """
-    _require_place(out)
-    console = Console()
-    submissions, refused = [], []
-    for path in paths:
-        try:
-            submissions.append(read_submission(path))
-        except SerialLoRAError as error:
-            refused.append(str(error))
-    for sentence in refused:
-        print(f"serial-lora: {sentence}", file=sys.stderr)
-    if not submissions:
-        return 2
-    graded = grade(submissions, timeout, jobs, lambda done: console.print(_line(done)))
-    save(graded, out)
-    protection = next(one.protection for one in graded if one.protection)
-    console.print(f"Kept from writing elsewhere by {protection}.", highlight=False)
-    for table in tables(graded):
-        console.print(table)
-    for line in remarks(graded):
-        console.print(line, soft_wrap=True)
-    console.print(f"Saved: {out}", highlight=False)
+    if not unconfined:
+        sandbox.require_bubblewrap()
+    logging.getLogger("traitlets").setLevel(logging.CRITICAL + 1)  # nbgrader tells every step
+    warnings.filterwarnings("ignore", module="nbgrader")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as Ctrl-C: clean up
+    settings = {"seconds": seconds, "unconfined": unconfined}
+    rows, refused = [], 0
+    with tempfile.TemporaryDirectory(prefix="serial-lora-grade-") as folder:
+        for student, path in enumerate(paths):
+            name = printable(str(path))
+            try:
+                found = grade(path, Path(folder), f"{student}", settings)
+            except SerialLoRAError as error:
+                print(f"serial-lora: {printable(str(error))}", file=sys.stderr)
+                refused += 1
+                continue
+            rows += [{"notebook": name, **row} for row in found]
+            save(pd.DataFrame(rows), out)  # after each: an interruption loses one at most
+            passed = sum(row["result"] == "passed" for row in found)
+            print(f"{name}: {passed} of {len(found)} passed", flush=True)
+    if rows:
+        show(pd.DataFrame(rows))
+        print(f"Saved: {printable(str(out))}")
     return 2 if refused else 0
 
 
-def _require_place(out: Path) -> None:
-    if out.is_dir():
-        raise SerialLoRAError(f"{out} is a folder: give --out the name of a file.")
-    folder = out.parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise SerialLoRAError(f"{out} cannot be written: choose another file with --out.")
+def grade(path: Path, folder: Path, student: str, settings: dict) -> list[dict]:
+    """Take one notebook through nbgrader, in a course folder; what it says of each exercise.
+
+    Raises:
+        SerialLoRAError: the notebook cannot be read, is no lesson, or nbgrader cannot take it.
+    """
+    notebook, lesson = read(path)
+    solved = find_solved(lesson)
+    if not (folder / "source" / lesson).exists():
+        course.make_course(folder, {lesson: solved})
+    submitted, graded = (
+        folder / step / student / lesson / f"{lesson}.ipynb" for step in ("submitted", "autograded")
+    )
+    submitted.parent.mkdir(parents=True)
+    nbformat.write(course.as_submission(notebook, solved), submitted)
+    try:
+        course.run_step(Autograde, folder, lesson, student, Confined=settings)
+    except NbGraderException as error:
+        raise SerialLoRAError(f"{path}: nbgrader cannot grade this notebook.") from error
+    checks = {course.grade_id(cell): cell for cell in nbformat.read(graded, 4).cells}
+    rows = []
+    for exercise in read_exercises(solved):
+        result, why, seen = verdict(checks[course.check_id(exercise.number)])
+        row = {"lesson": lesson[:2], "exercise": exercise.number, "title": exercise.title}
+        row |= {"result": result, "points": exercise.importance * (result == "passed")}
+        rows.append(row | {"of": exercise.importance, "why": one_line(why), "seen": one_line(seen)})
+    return rows
 
 
-def _line(graded: Graded) -> Text:
-    name, total = str(graded.submission.path), len(graded.verdicts)
-    return Text(f"{name}: {graded.passed} of {total} passed, {graded.seconds:.0f} s")
+def read(path: Path) -> tuple[NotebookNode, str]:
+    """A learner's notebook, and the lesson that it says it is.
+
+    Raises:
+        SerialLoRAError: no such file, not a notebook, not a lesson of the course.
+    """
+    with reading():
+        content = path.read_bytes()
+    try:
+        notebook = nbformat.reads(content.decode(), as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:  # nbformat has no error of its own for text that is no notebook
+        raise SerialLoRAError(f"{path}: this is not a Jupyter notebook.") from error
+    found = [LESSON.search(cell.source) for cell in notebook.cells]
+    numbers = [match[1] or match[2] for match in found if match]
+    for lesson in LESSONS:
+        if lesson.number in numbers[:1]:
+            return notebook, lesson.stem
+    raise SerialLoRAError(
+        f"{path}: this is not a lesson of the course: it has neither a lesson_card() call nor a "
+        'heading such as "# 02 · ...".'
+    )
 
 
-def by_lesson(graded: Sequence[Graded]) -> dict[str, list[Graded]]:
-    """The results of each lesson, lessons in order."""
-    numbers = sorted({one.submission.lesson.number for one in graded})
-    return {n: [one for one in graded if one.submission.lesson.number == n] for n in numbers}
+def find_solved(lesson: str) -> NotebookNode:
+    """The solved lesson, from ``solutions/`` of the course: here, further up, or beside the package."""
+    here = Path.cwd()
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
+        path = folder / "solutions" / f"{lesson}.ipynb"
+        if path.is_file():
+            return nbformat.read(path, as_version=4)
+    raise SerialLoRAError("run this in the course's folder, whose solutions/ it needs.")
 
 
-def tables(graded: Sequence[Graded]) -> list[Table]:
-    """A table for each lesson: a row for each notebook, a column for each exercise."""
-    found = []
-    for number, rows in by_lesson(graded).items():
-        table = Table(title=f"{number} · {find_lesson(number).title}")
-        table.add_column("notebook", overflow="fold")
-        for exercise in rows[0].submission.exercises:
-            table.add_column(exercise.number)
-        table.add_column("passed", justify="right")
-        for one in rows:
-            results = [Text(v.result, style=COLOURS[v.result]) for v in one.verdicts]
-            table.add_row(Text(str(one.submission.path)), *results, f"{one.passed}")
-        if len(rows) > 1:
-            table.add_section()
-            passed = [sum(v.result == PASSED for v in column) for column in _columns(rows)]
-            table.add_row(f"passed, of {len(rows)}", *map(str, passed), "")
-        found.append(table)
-    return found
+def verdict(cell: NotebookNode) -> tuple[str, str, str]:
+    """What a check cell that was run says: the result, why, and what the check compared."""
+    errors = [output for output in cell.outputs if output.output_type == "error"]
+    if not errors:
+        text = "".join(output.text for output in cell.outputs)
+        return "passed", text.partition("Verified: ")[2], ""
+    name, value = errors[0].ename, errors[0].evalue
+    if name == "CheckFailed":
+        seen, _, cause = value.partition("likely cause:")
+        return "wrong", cause, seen.partition("\n")[2]
+    return ERRORS.get(name, "wrong"), value if name in ERRORS else f"{name}: {value}", ""
 
 
-def _columns(rows: list[Graded]) -> list[tuple]:
-    return list(zip(*(one.verdicts for one in rows), strict=True))
-
-
-def remarks(graded: Sequence[Graded]) -> list[Text]:
-    """A line for each exercise that is neither right nor open, and for the first other error."""
-    lines = []
-    for one in graded:
-        lines += [
-            f"{one.submission.path}, {v.exercise.number} {v.result}: {v.why}"
-            for v in one.verdicts
-            if v.result not in (PASSED, OPEN)
-        ]
-        lines += [f"{one.submission.path}: {trouble}" for trouble in one.troubles[:1]]
-    return [Text(line) for line in lines]
-
-
-def save(graded: Sequence[Graded], out: Path) -> None:
+def save(rows: pd.DataFrame, out: Path) -> None:
     """Write one line for each notebook and exercise; the file is there whole or not at all.
 
     Raises:
         SerialLoRAError: it cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for one in graded:
-        submission: Submission = one.submission
-        for verdict in one.verdicts:
-            row = (
-                str(submission.path),
-                submission.lesson.number,
-                verdict.exercise.number,
-                verdict.exercise.title,
-                verdict.result,
-                verdict.why,
-                verdict.seen,
-                one.protection,
-            )
-            writer.writerow(map(_no_formula, row))
+    marked = rows.map(lambda value: no_formula(value) if isinstance(value, str) else value)
     try:
-        write_whole(out, text.getvalue().encode())
-    except OSError as error:
-        raise SerialLoRAError(f"{out} cannot be written ({error.strerror}).") from error
+        write_whole(out, marked.to_csv(index=False, lineterminator="\n").encode())
+    except (OSError, ValueError) as error:
+        raise SerialLoRAError(f"--out {printable(str(out))} cannot be written.") from error
 
 
-def _no_formula(text: str) -> str:
-    """A learner's text that a spreadsheet would take for a formula is marked as text."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+def show(rows: pd.DataFrame) -> None:
+    """Print a table for each lesson, a column for each exercise, and why what failed did so."""
+    for lesson, of_lesson in rows.groupby("lesson"):
+        by_name = {"index": "notebook", "columns": "exercise", "aggfunc": "last"}
+        table = of_lesson.pivot_table(values="result", **by_name)
+        passed = (table == "passed").sum()
+        table["points"] = of_lesson.groupby("notebook")["points"].sum()
+        table.loc[f"passed, of {len(table)}"] = passed
+        print(f"\n{lesson}\n{table.fillna('').to_string()}\n")
+    for row in rows[~rows["result"].isin(("passed", "open"))].to_dict("records"):
+        print("{notebook}, {exercise} {result}: {why}".format(**row))

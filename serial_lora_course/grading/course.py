@@ -1,0 +1,172 @@
+"""Lessons as nbgrader knows them: a course folder, the cells in it, and how a submission is run.
+
+nbgrader keeps the grades, puts the teacher's cells in place of locked ones, and writes feedback. Its
+step that runs a notebook is :class:`Confined` here, on a server as in ``serial-lora grade``.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_output
+from nbgrader.converters import GenerateAssignment
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import NbGraderPreprocessor
+from traitlets import Bool, Integer
+from traitlets.config import Config
+
+from serial_lora_course.checks.exercises import CHECK_CALL, read_exercises
+from serial_lora_course.grading import sandbox
+
+IMPORT = "from serial_lora_course.checks import check"
+
+
+class Confined(NbGraderPreprocessor):
+    """nbgrader's step that runs a submission, in the sandbox; what fails to pass its check fails."""
+
+    seconds = Integer(sandbox.Limits.cell_seconds, help="that one cell may take").tag(config=True)
+    unconfined = Bool(False, help="without bubblewrap; " + sandbox.ON_ITS_OWN).tag(config=True)
+
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        """Give every code cell its outputs, and an error to each check cell that did not pass."""
+        shown = sandbox.run(nb, sandbox.Limits(self.seconds, 5 * self.seconds), self.unconfined)
+        for index, cell in enumerate(nb.cells):
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = shown.outputs.get(index, []), None
+                if cell.metadata.get("nbgrader", {}).get("grade"):
+                    cell.outputs = judged(cell.outputs, shown.ended)
+        return nb, resources
+
+
+def judged(outputs: list[NotebookNode], ended: str) -> list[NotebookNode]:
+    """A check cell's outputs, of which nbgrader takes errors alone for a failure.
+
+    Full points need the check's own sentence: a cell that shows nothing did not pass.
+    """
+    errors = [output for output in outputs if output.output_type == "error"]
+    texts = [output for output in outputs if output.output_type == "stream"]
+    if errors or any(" is right. Verified: " in output.text for output in texts):
+        for output in texts:
+            output.name = "stdout"  # a warning is no failure either
+        return [*errors, *texts]
+    return [new_output("error", ename="NotReached", evalue=ended, traceback=[ended])]
+
+
+def as_source(solved: NotebookNode) -> NotebookNode:
+    """A solved lesson as nbgrader's source: answers in solution cells, checks in locked cells.
+
+    A check is worth as many points as its exercise has dots of importance.
+    """
+    points = {exercise.number: exercise.importance for exercise in read_exercises(solved)}
+    source = copy.deepcopy(solved)
+    source.cells = []
+    for cell in copy.deepcopy(solved.cells):
+        tags = cell.metadata.get("tags", [])
+        if "solution-only" in tags:
+            continue
+        source.cells.append(cell)
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        if "exercise" in tags:
+            call = CHECK_CALL.search(cell.source)
+            check = new_code_cell(f"{IMPORT}\n\n{cell.source[call.start() :]}")
+            check.id = check_id(call[1])
+            cell.source = cell.source[: call.start()].rstrip()
+            mark(cell, check.id.replace("check", "exercise"), solution=True)
+            mark(check, check.id, grade=True, locked=True, points=points[call[1]])
+            source.cells.append(check)
+    return source
+
+
+def as_submission(notebook: NotebookNode, solved: NotebookNode) -> NotebookNode:
+    """A learner's notebook with the lesson's check cells, each after the last cell that it judges.
+
+    Where nothing defines what a check asks for, it comes first, and finds nothing.
+    """
+    submission, checks = copy.deepcopy(notebook), {}
+    cells = [cell for cell in submission.cells if not grade_id(cell).startswith("check-")]
+    ours = {grade_id(cell): cell for cell in as_source(solved).cells}
+    for exercise in read_exercises(solved):
+        place = max(_last_definition(cells, name) for name in exercise.names)
+        checks.setdefault(place, []).append(ours[check_id(exercise.number)])
+    submission.cells = checks.get(-1, [])
+    for place, cell in enumerate(cells):
+        cell.metadata.pop("nbgrader", None)
+        submission.cells += [cell, *checks.get(place, [])]
+    return submission
+
+
+def check_id(number: str) -> str:
+    """The name that nbgrader knows the check of an exercise by."""
+    return "check-" + number.replace(".", "-")
+
+
+def grade_id(cell: NotebookNode) -> str:
+    """The name that nbgrader knows a cell by; empty for cells that are nothing to it."""
+    return str(cell.metadata.get("nbgrader", {}).get("grade_id", ""))
+
+
+def mark(cell: NotebookNode, name: str, **marks: bool | int) -> None:
+    """Tell nbgrader what a cell is."""
+    kinds = dict.fromkeys(("grade", "solution", "locked", "task"), False)
+    cell.metadata.nbgrader = NotebookNode(grade_id=name, schema_version=3, **(kinds | marks))
+
+
+def _last_definition(cells: list[NotebookNode], name: str) -> int:
+    meaning = re.compile(rf"^(?:(?:def|class)\s+{name}\b|{name}\s*[:=](?!=))", re.MULTILINE)
+    found = [i for i, c in enumerate(cells) if c.cell_type == "code" and meaning.search(c.source)]
+    return found[-1] if found else -1
+
+
+def configure(config: Config) -> Config:
+    """Settings of nbgrader for this course; a course folder's nbgrader_config.py calls it."""
+    steps = "SaveAutoGrades", "AssignLatePenalties", "CheckCellMetadata"
+    config.Autograde.autograde_preprocessors = [
+        f"{Confined.__module__}.{Confined.__name__}",
+        *(f"nbgrader.preprocessors.{step}" for step in steps),
+    ]
+    stub = 'raise NotImplementedError("Your code goes here")'
+    config.ClearSolutions.code_stub = {"python": stub}
+    config.HTMLExporter.sanitize_html = True  # a learner's text cells run nothing in a browser
+    return config
+
+
+CONFIGURATION = f"""\
+from {__name__} import configure
+
+c = configure(get_config())  # c.Confined.seconds: for one cell; c.Confined.unconfined
+c.CourseDirectory.course_id = "serial-lora"
+"""
+
+
+def make_course(folder: Path, lessons: Mapping[str, NotebookNode]) -> None:
+    """Write a course folder: source/ (solved), release/ (for learners), gradebook, configuration.
+
+    Args:
+        folder: made where it is missing; a configuration that is there already stays.
+        lessons: solved lessons, by the names that they shall have.
+    """
+    for name, solved in lessons.items():
+        path = folder / "source" / name / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(as_source(solved), path)
+    if not (folder / "nbgrader_config.py").exists():
+        (folder / "nbgrader_config.py").write_text(CONFIGURATION, encoding="utf-8")
+    for name in lessons:
+        run_step(GenerateAssignment, folder, name)
+
+
+def run_step(step: type, folder: Path, lesson: str, student: str = "*", **settings: dict) -> None:
+    """Run one step of nbgrader on one lesson, again where it was run before.
+
+    Raises:
+        nbgrader's NbGraderException: it did not work.
+    """
+    config = configure(Config(settings))
+    place = CourseDirectory(root=str(folder), assignment_id=lesson, student_id=student)
+    step(coursedir=place, config=config, force=True).start()

@@ -1,0 +1,311 @@
+"""Learners' notebooks through nbgrader, on a server and by ``serial-lora grade``."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import psutil
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+pytest.importorskip("nbgrader", reason="grading needs the extra [class]")
+
+from serial_lora_course.checks import checking
+from serial_lora_course.checks.exercises import read_exercises
+from serial_lora_course.grading import course, report
+from tests.grading.test_sandbox import WHY_NOT, confined
+from tools import nbgrader as class_folder
+from tools import sources
+
+ROOT = Path(__file__).resolve().parents[2]
+OPENLY = ["--unconfined"] if WHY_NOT else []
+LESSON = "02_parameter_count"
+SOLVED = nbformat.read(ROOT / "solutions" / f"{LESSON}.ipynb", as_version=4)
+ANSWERS = {
+    re.search(r'^check\("(.*?)"', cell.source, re.MULTILINE)[1]: cell.source
+    for cell in SOLVED.cells
+    if "exercise" in cell.metadata.get("tags", [])
+}
+OPENING = "from fractions import Fraction\nfrom torch import nn\nfrom serial_lora_course.checks import check"
+
+
+def with_body(number: str, body: str) -> str:
+    """The learner's cell of one exercise with these lines for its body."""
+    begin, _, rest = ANSWERS[number].partition(sources.BEGIN)
+    return begin + body.replace("\n", "\n    ") + rest.partition(sources.END)[2]
+
+
+def write(path: Path, *cells: str) -> Path:
+    heading = new_markdown_cell("# 02 · The parameter count, proved")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=[heading, *map(new_code_cell, cells)]), path)
+    return path
+
+
+# ------------------------------------------------------------------- serial-lora grade
+
+
+MIXED = (
+    OPENING,
+    ANSWERS["2.1"],
+    with_body("2.2", "return sum(8 * w * rank * d for w, d in towers)"),
+    sources.make_stub(ANSWERS["2.3"]),
+)
+ALWAYS_EQUAL = """
+class Number(int):
+    __eq__ = __le__ = __ge__ = lambda self, other: True
+    __hash__ = int.__hash__
+return Number(7)"""
+CHEATING = (
+    OPENING,
+    "__import__ = lambda *a, **k: 1 / 0\ncheck = print",
+    "import serial_lora_course.checks.checking as c, serial_lora_course.checks as d\n"
+    "c.run_check = lambda *a: 'all'\nc.check = d.check = lambda *a: print('is right. Verified: all')",
+    with_body("2.1", ALWAYS_EQUAL.strip()),
+    with_body("2.2", "print('Exercise 2.2 is right. Verified: all.')\nreturn 7"),
+    with_body("2.3", "import sys\nsys.exit()"),
+    "raise RuntimeError('\\t=HYPERLINK(1)')\ndef size_ratio(*a): pass",
+)
+HARD = (  # to run to its end
+    OPENING,
+    with_body("2.1", "while True:\n    pass"),
+    ANSWERS["2.2"],
+    with_body("2.3", "raise ValueError('\\x1b[31m' + '=x' * (3 * 10**7))"),
+    "import os\nos._exit(1)",
+    ANSWERS["2.4"],
+)
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    """What `serial-lora grade` prints and saves about three notebooks and some that are none."""
+    folder = tmp_path_factory.mktemp("submissions")
+    for name, cells in {"=mixed": MIXED, "cheating": CHEATING, "hard": HARD}.items():
+        write(folder / f"{name}.ipynb", *cells)
+    (folder / "text.ipynb").write_text("{")
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# 77 · None")]), folder / "other.ipynb")
+    names = ["=mixed", "text", "cheating", "other", "none", "hard", "x" * 300, "n\udcff"]
+    command = [sys.executable, "-m", "serial_lora_course", "grade", *OPENLY, "--timeout", "20"]
+    command += [f"{name}.ipynb" for name in names]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    rows = list(csv.DictReader((folder / "grades.csv").open(encoding="utf-8")))
+    return done, rows, folder
+
+
+def results(rows: list[dict], name: str) -> list[str]:
+    return [row["result"] for row in rows if row["notebook"] == f"{name}.ipynb"]
+
+
+def test_right_wrong_open_and_deleted(graded):
+    _, rows, _ = graded
+    mixed = rows[:4]
+    assert [row["exercise"] for row in mixed] == ["2.1", "2.2", "2.3", "2.4"]
+    assert results(rows, "'=mixed") == ["passed", "wrong", "open", "not found"]
+    assert mixed[0]["why"].startswith("the formula equals numel()")
+    assert mixed[1]["why"].startswith("that is LoRA") and "expected" in mixed[1]["seen"]
+    assert [row["points"] for row in mixed] == [mixed[0]["of"], "0", "0", "0"]
+
+
+def test_what_is_printed_patched_and_always_equal_does_not_pass(graded):
+    _, rows, _ = graded
+    assert results(rows, "cheating") == ["wrong", "wrong", "wrong", "not found"]
+    assert "class made in the notebook" in rows[4]["why"]
+    assert rows[6]["why"].startswith("SystemExit")
+
+
+def test_one_hard_notebook_keeps_what_it_reached(graded):
+    done, rows, _ = graded
+    assert results(rows, "hard") == ["not reached", "passed", "wrong", "not reached"]
+    assert "20 seconds" in rows[8]["why"] and rows[11]["why"] == "the kernel ended"
+    assert len(str(rows)) < 10_000 and len(done.stdout) < 10_000 and "\x1b" not in done.stdout
+
+
+def test_bad_inputs_get_a_sentence_each(graded):
+    done, rows, folder = graded
+    assert done.returncode == 2 and len(rows) == 12
+    lines = done.stderr.splitlines()
+    parts = ["not a Jupyter notebook.", '"# 02 · ...".', "none.ipynb cannot be read"]
+    parts += ["(File name too long)", "n\\udcff.ipynb cannot be read"]
+    assert [part in line for line, part in zip(lines, parts, strict=True)] == [True] * 5
+    assert "=mixed.ipynb: 1 of 4 passed" in done.stdout and "passed, of 3" in done.stdout
+    assert "'" not in done.stdout.split()[0]
+    assert [path for path in folder.iterdir() if path.is_dir()] == []  # TMPDIR, as it was
+
+
+def test_places_that_cannot_be_written_are_told(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "grade", lambda *_: [{"result": "passed", "why": "\t=1"}])
+    monkeypatch.setattr(report, "show", lambda rows: None)
+    (tmp_path / "file").touch()
+    for out in (tmp_path, tmp_path / "file" / "g.csv", tmp_path / ("x" * 300), ""):
+        code, _, complaints = run("grade", *OPENLY, "x.ipynb", "--out", str(out))
+        assert code == 2 and "--out" in complaints and len(complaints.splitlines()) == 1
+    run("grade", *OPENLY, "x.ipynb", "--out", str(tmp_path / "g.csv"))
+    assert (tmp_path / "g.csv").read_text().splitlines()[1] == "x.ipynb,passed,'\t=1"
+
+
+@confined
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interruption_keeps_what_was_graded_and_leaves_nothing(tmp_path, number):
+    first = write(tmp_path / "first.ipynb", OPENING)
+    second = write(tmp_path / "second.ipynb", "import time\ntime.sleep(400)")
+    (tmp_path / "tmp").mkdir()
+    command = [sys.executable, "-m", "serial_lora_course", "grade", str(first), str(second)]
+    running = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "g.csv")],
+        env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout.readline() == f"{first}: 0 of 4 passed\n"
+    grader, until = psutil.Process(running.pid), time.monotonic() + 120
+    while len(inside := grader.children(recursive=True)) < 4 and time.monotonic() < until:
+        time.sleep(0.05)  # bubblewrap, its first process, the client, the kernel
+    running.send_signal(number)
+    assert running.wait(timeout=60) != 0
+    assert psutil.wait_procs(inside, timeout=20)[1] == []
+    assert len((tmp_path / "g.csv").read_text().splitlines()) == 1 + 4
+    if number != signal.SIGKILL:  # which lets nobody clean up
+        assert os.listdir(tmp_path / "tmp") == []
+
+
+# ------------------------------------------------------------------- nbgrader's own steps
+
+
+@pytest.fixture(scope="module")
+def classroom(tmp_path_factory):
+    """A class's folder after release, submission, `nbgrader autograde`, feedback and export."""
+    folder, lesson = tmp_path_factory.mktemp("class"), "03_build_serial_lora"
+    assert class_folder.main([str(folder), "03"]) == 0
+    source, release = (
+        nbformat.read(folder / step / lesson / f"{lesson}.ipynb", as_version=4)
+        for step in ("source", "release")
+    )
+    short = [c for c in release.cells if "nbgrader" in c.metadata or "import copy" in c.source]
+    release.cells = short
+    wrong = nbformat.from_dict(release)
+    change(
+        wrong, "exercise-3-2", r"    raise NotImplementedError\(.*", "    return block(adapter(x))"
+    )
+    hostile = nbformat.from_dict(release)
+    for cell in hostile.cells[1:]:
+        if cell.metadata.nbgrader.grade:
+            cell.source = "print('Exercise 3.1 is right. Verified: all.')"
+            cell.metadata.nbgrader.points = 500
+    opened = f"open({str(folder / 'gradebook.db')!r}, 'r+b').truncate()"
+    hostile.cells[
+        0
+    ].source += f"\nprint('\\x1b[31m<script>alert(1)</script>')\n{'' if WHY_NOT else opened}"
+    for who, notebook in {
+        "solved": source,
+        "empty": release,
+        "wrong": wrong,
+        "hostile": hostile,
+    }.items():
+        path = folder / "submitted" / who / lesson / f"{lesson}.ipynb"
+        path.parent.mkdir(parents=True)
+        nbformat.write(notebook, path)
+    if WHY_NOT:
+        with (folder / "nbgrader_config.py").open("a") as settings:
+            settings.write("c.Confined.unconfined = True\n")
+    for step in (["autograde", lesson], ["generate_feedback", lesson], ["export"]):
+        command = [sys.executable, "-m", "nbgrader", *step]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    pages = {p.parts[-3]: p.read_text(encoding="utf-8") for p in folder.glob("feedback/*/*/*.html")}
+    return folder, pages, pd.read_csv(folder / "grades.csv").set_index("student_id")
+
+
+def change(notebook: nbformat.NotebookNode, name: str, old: str, new: str) -> None:
+    (cell,) = [cell for cell in notebook.cells if course.grade_id(cell) == name]
+    cell.source, times = re.subn(old, new, cell.source)
+    assert times == 1
+
+
+def test_points_are_those_of_the_importance_dots(classroom):
+    _, _, grades = classroom
+    dots = [
+        e.importance
+        for e in read_exercises(sources.read_source(ROOT / "solutions" / "03_build_serial_lora.py"))
+    ]
+    assert set(grades["max_score"]) == {sum(dots)}
+    assert grades["score"].to_dict() == {"solved": sum(dots), "empty": 0, "wrong": 0, "hostile": 0}
+
+
+def test_causes_reach_the_learners_page(classroom):
+    _, pages, _ = classroom
+    assert set(pages) == {"solved", "empty", "wrong", "hostile"}
+    assert "Exercise 3.2 is not right yet" in pages["wrong"] and "likely cause" in pages["wrong"]
+    assert "Exercise 3.1 is still open" in pages["empty"]
+    assert "Exercise 3.6 is right" in pages["solved"] and "is not right" not in pages["solved"]
+
+
+def test_a_hostile_page_runs_nothing_and_has_no_points(classroom):
+    folder, pages, _ = classroom
+    assert "<script>alert" not in pages["hostile"] and "\x1b" not in pages["hostile"]
+    assert "Exercise 3.1 is still open" in pages["hostile"]
+    assert (folder / "gradebook.db").stat().st_size > 0
+
+
+def test_learners_get_no_answers_and_may_not_change_checks(classroom):
+    folder, _, _ = classroom
+    (path,) = folder.glob("release/*/*.ipynb")
+    release = nbformat.read(path, as_version=4)
+    assert "SOLUTION" not in path.read_text(encoding="utf-8")
+    checks = [cell for cell in release.cells if course.grade_id(cell).startswith("check-")]
+    assert len(checks) == 6 and not any(cell.metadata.editable for cell in checks)
+
+
+def test_grades_stay_when_the_folder_is_made_again(classroom):
+    folder, _, grades = classroom
+    settings = (folder / "nbgrader_config.py").read_text()
+    assert class_folder.main([str(folder), "03"]) == 0
+    assert (folder / "nbgrader_config.py").read_text() == settings
+    subprocess.run(
+        [sys.executable, "-m", "nbgrader", "export"], cwd=folder, check=True, capture_output=True
+    )
+    again = pd.read_csv(folder / "grades.csv").set_index("student_id")
+    assert again["score"].equals(grades["score"])
+    assert class_folder.main([str(folder), "77"]) == 2
+
+
+# ------------------------------------------------------------------- every lesson
+
+
+@pytest.mark.parametrize("path", sources.find_sources(ROOT), ids=lambda path: path.stem)
+def test_every_exercise_of_a_lesson_can_be_graded(path):
+    solved = sources.read_source(path)
+    exercises = read_exercises(solved)
+    registered = {e.number for e in exercises if checking.find_check(e.number)}
+    assert registered == {
+        n for n in checking._REGISTRY if n.split(".")[0] == str(int(path.name[:2]))
+    }
+    for notebook in (solved, sources.derive(solved)):
+        prepared = course.as_submission(notebook, solved)
+        assert report.LESSON.search(prepared.cells[0].source)[2] == path.name[:2]
+        names = [course.grade_id(cell) for cell in prepared.cells]
+        assert [name for name in names if name] == [course.check_id(e.number) for e in exercises]
+        for exercise in exercises:
+            before = prepared.cells[names.index(course.check_id(exercise.number)) - 1].source
+            assert f'check("{exercise.number}"' in before
+
+
+def test_a_check_follows_the_last_definition():
+    cells = ["def pair_size(x):\n    pass", "pair_size == 2", "    pair_size = 3", "pair_sizes = 4"]
+    for more, place in ([], 1), (["pair_size: int = 5"], 5), (["class pair_size(int): pass"], 5):
+        lesson = new_notebook(cells=list(map(new_code_cell, cells + more)))
+        names = [course.grade_id(cell) for cell in course.as_submission(lesson, SOLVED).cells]
+        absent = 3  # exercises that nothing here defines: their checks come first
+        assert names.index("check-2-1") == absent + place
