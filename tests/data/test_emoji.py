@@ -1,6 +1,5 @@
 """The emoji: every style is there, looks as it is called, and what is hidden stays hidden."""
 
-import hashlib
 import pickle
 from itertools import combinations
 
@@ -14,11 +13,9 @@ from serial_lora_course.data.emoji import (
     ATTRIBUTION,
     STYLES,
     Concept,
-    EmojiSet,
     emoji_concepts,
     fit,
     load_emoji,
-    shipped_file,
 )
 from serial_lora_course.data.emoji_sets import (
     EMOJI_SETS,
@@ -28,32 +25,16 @@ from serial_lora_course.data.emoji_sets import (
 )
 
 EVERY_STYLE = pytest.mark.parametrize("style", STYLES)
-MEBIBYTE = 2**20
-#: SHA-256 of each file of drawings.
-SHIPPED = {
-    "twemoji": "a84f2d8fef1f39d62a4eefb511952e622977a356d20d8d329b2ee95954f9f605",
-    "openmoji": "e74a7ff9e1f017b6cd819e90d69100babe2d8d84d755833838767ebe1f30c5c9",
-    "openmoji-line": "356d2954d06857bc45f2c6aea00375ef9eebbdaad7febd9dd8488dd3b5110540",
-    "noto-mono": "b2e35cd2f997c374377698f0799fb33a3164ea7a9c3a0f620ee839853219521f",
-}
-
-
-def test_the_list_has_each_concept_once():
-    concepts = emoji_concepts()
-    assert len(concepts) > 1900
-    assert len({concept.codepoints for concept in concepts}) == len(concepts)
-    assert all(c.name and c.group and c.subgroup for c in concepts)
 
 
 @EVERY_STYLE
 def test_every_style_draws_nearly_every_concept(style):
-    emoji = load_emoji(style)
+    concepts, emoji = emoji_concepts(), load_emoji(style)
+    assert len({concept.codepoints for concept in concepts}) == len(concepts) > 1900
     assert len(emoji) == len(emoji.files) >= 1850 and emoji.style == style
     assert emoji.pictures.shape == (len(emoji), 64, 64, 4) and emoji.pictures.dtype == np.uint8
-    coverage = (emoji.pictures[..., 3] > 0).mean(axis=(1, 2))
-    assert coverage.min() > 0.005  # nothing is empty
-    assert {"grinning face", "dog face", "red apple"} <= set(emoji.names)
-    assert style in ATTRIBUTION and shipped_file(style).stat().st_size < 10 * MEBIBYTE
+    assert (emoji.pictures[..., 3] > 0).mean(axis=(1, 2)).min() > 0.005  # nothing is empty
+    assert {"grinning face", "dog face", "red apple"} <= set(emoji.names) and style in ATTRIBUTION
 
 
 @EVERY_STYLE
@@ -72,18 +53,6 @@ def test_drawings_have_one_name_where_they_are_the_same_and_only_there(style):
         if concept.codepoints in hidden and contents[i] not in seen
     }
     assert unseen_drawings(emoji) == expected
-
-
-def test_styles_look_as_they_are_called():
-    def ink(style):
-        pictures = load_emoji(style).pictures
-        return pictures[pictures[..., 3] > 250][:, :3].astype(int)
-
-    assert ink("noto-mono").max() == 0
-    assert ink("openmoji-line").max() <= 4
-    for style in ("twemoji", "openmoji"):
-        colours = ink(style)
-        assert np.ptp(colours, axis=1).mean() > 30
 
 
 def test_one_drawing_some_and_all_are_the_same_and_nobody_can_change_them():
@@ -144,14 +113,6 @@ def test_hidden_concepts_never_change(monkeypatch):
     assert emoji_sets.hidden_codepoints.__wrapped__() == hidden  # whatever the list's order
 
 
-def test_a_drawing_that_a_visible_concept_shares_is_not_unseen():
-    concepts = emoji_concepts()
-    hidden = [c for c in concepts if c.codepoints in hidden_codepoints()][:2]
-    visible = next(c for c in concepts if c.codepoints not in hidden_codepoints())
-    emoji = EmojiSet("any", (*hidden, visible), ("shared", "alone", "shared"), lambda name: None)
-    assert unseen_drawings(emoji) == {1}
-
-
 @pytest.mark.parametrize("name", EMOJI_SETS)
 def test_a_set_follows_unicodes_groups_and_keeps_train_and_test_apart(name):
     classes, data, hidden = EMOJI_SETS[name], load_emoji_set(name), hidden_codepoints()
@@ -174,10 +135,3 @@ def test_a_set_follows_unicodes_groups_and_keeps_train_and_test_apart(name):
     for template in (data.template, data.generic_template):
         prompts = data.prompts(template)
         assert all(one != other for one, other in combinations(prompts, 2))
-
-
-@EVERY_STYLE
-def test_the_shipped_drawings_are_those_the_tiny_models_and_records_were_made_with(style):
-    """Whatever a later Pillow does to a picture that is made smaller, these stay."""
-    digest = hashlib.sha256(shipped_file(style).read_bytes()).hexdigest()
-    assert digest == SHIPPED[style]

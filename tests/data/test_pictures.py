@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.pictures import PictureFiles, clean_name, read_picture
+from serial_lora_course.data.pictures import PictureFiles, read_picture
 from tests.data_scripts.official_archives import picture_bytes
 
 MODES = "PNG:L PNG:LA PNG:P PNG:RGBA PNG:1 JPEG:CMYK JPEG:L GIF:P TIFF:F PNG:I;16 WEBP:RGBA"
@@ -51,8 +51,3 @@ def test_a_missing_or_corrupt_picture_is_named(tmp_path, content):
 def test_reading_past_the_end_stops_a_loop(tmp_path):
     (tmp_path / "a.jpg").write_bytes(picture_bytes(0))
     assert len(list(PictureFiles(tmp_path, ["a.jpg"], [0]))) == 1
-
-
-def test_clean_name():
-    assert clean_name("American_Bulldog") == "american bulldog"
-    assert clean_name(" polka-dotted ") == "polka-dotted"

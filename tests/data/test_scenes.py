@@ -15,7 +15,6 @@ from serial_lora_course.data.scenes import SceneRecipe, box_of, compose, place
 from serial_lora_course.data.weather import WEATHER, smooth_noise
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-BARE = SceneRecipe(clutter=0.0)
 
 
 def disc(colour=RED, hole: float = 0.0) -> np.ndarray:
@@ -78,15 +77,6 @@ def test_a_mask_is_where_its_drawing_is_seen(seed):
     assert np.abs(made.picture[~made.masks[0]].astype(int).mean(0) - 100).max() < 8
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_masks_belong_to_the_drawings_they_name(seed):
-    three = SceneRecipe(height=90, width=101, objects=(3, 3), clutter=0.0)
-    made = scene(seed, DRAWINGS[:3], GREY, three)
-    for mask, drawing in zip(made.masks, made.drawings, strict=True):
-        colour = made.picture[mask].mean(0)
-        assert colour.argmax() == drawing and colour.max() > 200
-
-
 @given(arrays(bool, (4, 6, 7)), st.floats(0.0, 1.0), st.integers(0, 9))
 @settings(deadline=None)
 def test_what_is_visible_is_what_no_later_layer_covers(whole, share, pixels):
@@ -137,40 +127,19 @@ def test_turning_and_mirroring_keep_a_drawings_area_and_colour():
 # --- chance --------------------------------------------------------------------------------------
 
 
-def test_a_scene_follows_from_its_seed_alone():
-    np.random.seed(1)
-    one = scene(5)
-    np.random.seed(2)
-    scene(6)
-    two, other = scene(5), scene(6)
-    assert np.array_equal(one.picture, two.picture) and np.array_equal(one.masks, two.masks)
-    assert one.drawings == two.drawings
-    assert not np.array_equal(one.picture, other.picture)
-
-
-def test_composing_leaves_drawings_and_photographs_alone():
+def test_a_scene_follows_from_its_seed_alone_and_leaves_what_it_is_made_of():
     drawings, ground = DRAWINGS.copy(), NOISE[0].copy()
-    for seed in range(5):
-        scene(seed, drawings, [ground])
+    one, other, two = (scene(seed, drawings, [ground]) for seed in (5, 6, 5))
+    assert np.array_equal(one.picture, two.picture) and np.array_equal(one.masks, two.masks)
+    assert one.drawings == two.drawings and not np.array_equal(one.picture, other.picture)
     assert np.array_equal(drawings, DRAWINGS) and np.array_equal(ground, NOISE[0])
 
 
 def test_clutter_belongs_to_no_object():
-    never, always = SceneRecipe(clutter=0.0), SceneRecipe(clutter=1.0)
-    ground = [*GREY, np.full((90, 120, 3), 240, np.uint8)]
-    assert any(
-        len(np.unique(scene(seed, ground=ground, recipe=always).picture[~cover(seed)], axis=0)) > 1
-        for seed in range(5)
-    )
     for seed in range(5):
-        made = scene(seed, ground=GREY, recipe=never)
-        assert (made.picture == 100).all(2).any()
-
-
-def cover(seed: int) -> np.ndarray:
-    """What any object of a cluttered scene covers."""
-    ground = [*GREY, np.full((90, 120, 3), 240, np.uint8)]
-    return scene(seed, ground=ground, recipe=SceneRecipe(clutter=1.0)).masks.any(0)
+        bare, full = (scene(seed, ground=GREY, recipe=SceneRecipe(clutter=c)) for c in (0.0, 1.0))
+        assert (bare.picture[~bare.masks.any(0)] == 100).all(1).any()
+        assert len(np.unique(full.picture[~full.masks.any(0)], axis=0)) > 1
 
 
 @pytest.mark.parametrize(
@@ -182,7 +151,7 @@ def cover(seed: int) -> np.ndarray:
     ],
 )
 def test_a_recipe_that_leaves_nothing_to_find_is_refused(drawings, recipe):
-    with pytest.raises(SerialLoRAError, match="100 scenes in a row"):
+    with pytest.raises(SerialLoRAError, match="100 scenes"):
         scene(0, drawings, recipe=recipe)
 
 
@@ -191,17 +160,13 @@ def test_a_recipe_that_leaves_nothing_to_find_is_refused(drawings, recipe):
 
 def test_photographs_are_real_pictures_and_none_is_in_both_splits():
     found = {split: photographs(split) for split in PHOTOGRAPHS}
-    contents = [picture.tobytes() for pictures in found.values() for picture in pictures]
-    assert len(set(contents)) == len(contents) == 20
-    assert not set(PHOTOGRAPHS["train"]) & set(PHOTOGRAPHS["test"])
-    for picture in (p for pictures in found.values() for p in pictures):
+    pictures = [picture for pictures in found.values() for picture in pictures]
+    assert len({picture.tobytes() for picture in pictures}) == len(pictures) == 20
+    for picture in pictures:
         assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
         assert min(picture.shape[:2]) >= 128 and picture.std() > 5
     china = found["test"][PHOTOGRAPHS["test"].index("china")]
     assert np.array_equal(china, load_sample_image("china.jpg"))
-
-
-def test_another_split_is_refused():
     with pytest.raises(SerialLoRAError, match="train, test"):
         photographs("validation")
 
@@ -231,15 +196,6 @@ def test_weather_draws_every_shade_towards_its_own(kind, shade):
     else:
         assert min(shade, 185) - 1 <= seen.min() and seen.max() <= max(shade, 252) + 1
         assert abs(seen.mean() - 225) < abs(shade - 225) or 185 <= seen.mean() <= 252
-
-
-@pytest.mark.parametrize("kind", list(WEATHER))
-def test_weather_takes_contrast_away_and_leaves_the_picture(kind):
-    chance = np.random.default_rng(3)
-    picture = chance.integers(0, 256, (120, 150, 3), dtype=np.uint8)
-    seen = WEATHER[kind](picture, chance).astype(float)
-    assert seen.std() < picture.std()
-    assert np.corrcoef(seen.ravel(), picture.ravel())[0, 1] > 0.3
 
 
 def test_fog_is_smooth():

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ from serial_lora_course.data.masks import INDEX_FILE, LEAST_SHARE, MaskedPicture
 from serial_lora_course.data.releases import ReleasedPicture
 from serial_lora_course.data.segmentation_files import (
     FLOODNET_CLASSES,
-    MASKED_RELEASES,
     MASKED_SETS,
     VOC_CLASSES,
     load_segmentation_files,
@@ -32,19 +32,6 @@ from tests.data_scripts.official_archives import (
 
 SET_OF = {"foodseg103": "icecream", "floodnet": "flood", "voc_person": "human"}
 ANNOTATIONS = "Images/ann_dir/train"
-
-
-@pytest.fixture
-def copy_of(prepared_root, tmp_path):
-    """A release in a data root that a test may spoil; gives the release's folder."""
-
-    def copy(release):
-        folder = tmp_path / MASKED_RELEASES[release].folder
-        shutil.copytree(prepared_root / MASKED_RELEASES[release].folder, folder)
-        (folder / INDEX_FILE).unlink(missing_ok=True)
-        return folder
-
-    return copy
 
 
 def names_of(part):
@@ -135,53 +122,28 @@ def test_every_person_is_a_mask_and_the_band_belongs_to_nobody(prepared_root):
     assert VOC_CLASSES[1:] == tuple(categories[1:])
 
 
-@pytest.mark.parametrize(
-    "release, pictures, classes", [("foodseg103", 8, 5), ("floodnet", 6, 9), ("voc_person", 5, 20)]
-)
-def test_counts_are_of_all_pictures_with_masks(prepared_root, release, pictures, classes):
-    assert MASKED_RELEASES[release].count(prepared_root) == (pictures, classes)
-
-
-# --- orientation ---------------------------------------------------------------------------------
-
-
-def test_a_picture_on_its_side_is_turned_to_fit_its_mask(prepared_root):
-    data = load_segmentation_files("pie", prepared_root)
-    example = data.train[1]
-    with Image.open(data.folder / example.picture_id) as stored:
-        assert stored.size == FOOD_SIZE[::-1]
-        expected = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
-    assert example.picture.size == FOOD_SIZE
-    assert np.array_equal(np.asarray(example.picture), expected)
-
-
-def test_a_picture_whose_mask_lies_as_it_is_stored_is_not_turned(tmp_path):
+@pytest.mark.parametrize("lying", [True, False])
+def test_a_picture_is_turned_where_its_mask_says_so(tmp_path, lying):
     turned = Image.Exif()
     turned[0x0112] = 6
     (tmp_path / "a.jpg").write_bytes(picture_bytes(0, (40, 30), exif=turned))
-    (tmp_path / "a.png").write_bytes(mask_bytes((40, 30), [(1, 0, 0, 9, 9)]))
+    (tmp_path / "a.png").write_bytes(mask_bytes((30, 40) if lying else (40, 30), [(1, 0, 0, 9, 9)]))
     pictures = MaskedPictures(tmp_path, [ReleasedPicture("a.jpg", masks=("a.png",))], {1: "pie"})
     with Image.open(tmp_path / "a.jpg") as stored:
-        assert np.array_equal(np.asarray(pictures[0].picture), np.asarray(stored.convert("RGB")))
+        expected = (ImageOps.exif_transpose(stored) if lying else stored).convert("RGB")
+    assert np.array_equal(np.asarray(pictures[0].picture), np.asarray(expected))
 
 
 # --- damage --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"<html>Please log in</html>",
-        mask_bytes(FOOD_SIZE, [(3, 0, 0, 50, 50)])[:90],
-        picture_bytes(0, FOOD_SIZE, "PNG"),
-    ],
-    ids=["empty", "web page", "cut short", "in colour"],
+    "content", [b"<html>Please log in</html>", picture_bytes(0, FOOD_SIZE, "PNG")]
 )
 def test_a_damaged_mask_is_named_and_the_index_not_written(copy_of, content):
     folder = copy_of("foodseg103")
     (folder / "Images/ann_dir/test/00000006.png").write_bytes(content)
-    with pytest.raises(SerialLoRAError, match=r"00000006\.png .*(cannot be read|mode RGB)"):
+    with pytest.raises(SerialLoRAError, match=r"00000006\.png"):
         load_segmentation_files("icecream", folder.parent)
     assert not (folder / INDEX_FILE).exists()
 
@@ -210,24 +172,22 @@ def test_what_is_lost_is_named_with_the_command(copy_of, tmp_path, release, lost
 
 
 SMALL = mask_bytes((10, 10), [(1, 0, 0, 5, 5)], "P")
-CHANGED = [  # release, file, its new content, what is said when the first picture is asked for
-    ("foodseg103", f"{ANNOTATIONS}/00000000.png", SMALL, "00000000.png does not show|10 x 10"),
-    ("foodseg103", f"{ANNOTATIONS}/00000000.png", None, "the mask .*00000000.png is missing"),
-    ("foodseg103", "Images/img_dir/train/00000000.jpg", b"", "the picture .* cannot be read"),
-    ("voc_person", "SegmentationObject/2007_000032.png", SMALL, "is not of the same size"),
-]
 
 
-@pytest.mark.parametrize("release, file, content, named", CHANGED)
-def test_files_that_change_after_loading_are_named(copy_of, release, file, content, named):
-    folder = copy_of(release)
-    root = folder.parent if release == "foodseg103" else folder.parent.parent
-    data = load_segmentation_files(SET_OF[release], root)
-    if content is None:
-        (folder / file).unlink()
-    else:
-        (folder / file).write_bytes(content)
-    with pytest.raises(SerialLoRAError, match=named):
+@pytest.mark.parametrize(
+    "release, file, content",
+    [
+        ("foodseg103", f"{ANNOTATIONS}/00000000.png", SMALL),
+        ("foodseg103", f"{ANNOTATIONS}/00000000.png", None),
+        ("foodseg103", "Images/img_dir/train/00000000.jpg", b""),
+        ("voc_person", "SegmentationObject/2007_000032.png", SMALL),
+    ],
+)
+def test_files_that_change_after_loading_are_named(copy_of, tmp_path, release, file, content):
+    path = copy_of(release) / file
+    data = load_segmentation_files(SET_OF[release], tmp_path)
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(SerialLoRAError, match=path.name):
         data.train[0]
 
 
@@ -239,17 +199,10 @@ def test_a_list_of_names_cannot_lead_out_of_the_folder(copy_of, tmp_path):
         load_segmentation_files("human", tmp_path)
 
 
-@pytest.mark.parametrize(
-    "content, named",
-    [
-        ("0\tbackground\n1\tpie\n", "no class 'ice cream' among its 2"),
-        ("ice cream\n", "not a list of class numbers and names"),
-        ("8\n", "not a list of class numbers and names"),
-    ],
-)
-def test_class_numbers_are_looked_up(copy_of, tmp_path, content, named):
+@pytest.mark.parametrize("content", ["0\tbackground\n1\tpie\n", "ice cream\n", "8\n"])
+def test_class_numbers_are_looked_up(copy_of, tmp_path, content):
     (copy_of("foodseg103") / "category_id.txt").write_text(content)
-    with pytest.raises(SerialLoRAError, match=named):
+    with pytest.raises(SerialLoRAError, match="class"):
         load_segmentation_files("icecream", tmp_path)
 
 
@@ -283,6 +236,8 @@ def opened(monkeypatch):
 
 def test_masks_are_opened_once_for_all_sets_and_again_where_they_changed(copy_of, tmp_path, opened):
     folder = copy_of("foodseg103")
+    path = folder / ANNOTATIONS / "00000002.png"
+    path.write_bytes(path.read_bytes().ljust(400, b"\0"))
     first = load_segmentation_files("icecream", tmp_path)
     assert sorted(opened) == sorted(p.name for p in (folder / "Images/ann_dir").rglob("*.png"))
     opened.clear()
@@ -290,24 +245,13 @@ def test_masks_are_opened_once_for_all_sets_and_again_where_they_changed(copy_of
     again = load_segmentation_files("icecream", tmp_path)
     assert opened == [] and again.fingerprint() == first.fingerprint()
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
-    changed = mask_bytes(FOOD_SIZE, [(3, 5, 5, 25, 25)])
-    (folder / ANNOTATIONS / "00000002.png").write_bytes(changed)
-    assert "00000002.jpg" in names_of(load_segmentation_files("icecream", tmp_path).train)
-    assert opened == ["00000002.png"]
-
-
-def test_a_mask_changed_without_changing_its_size_is_noticed(copy_of, tmp_path):
-    path = copy_of("foodseg103") / ANNOTATIONS / "00000002.png"
-    before, after = (
-        mask_bytes(FOOD_SIZE, [(number, 5, 5, 25, 25)]).ljust(200, b"\0") for number in (1, 3)
-    )
-    path.write_bytes(before)
-    load_segmentation_files("icecream", tmp_path)
     written = path.stat()
-    path.write_bytes(after)
+    changed = mask_bytes(FOOD_SIZE, [(3, 5, 5, 25, 25)])
+    path.write_bytes(changed.ljust(400, b"\0"))  # of the same size, a moment later
     os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns + 1))
     assert path.stat().st_size == written.st_size
     assert "00000002.jpg" in names_of(load_segmentation_files("icecream", tmp_path).train)
+    assert opened == ["00000002.png"]
 
 
 @pytest.mark.parametrize(
@@ -317,9 +261,8 @@ def test_a_mask_changed_without_changing_its_size_is_noticed(copy_of, tmp_path):
         lambda index: "[]",
         lambda index: json.dumps({**index, "format": "another"}),
         lambda index: json.dumps({**index, "pictures": {n: 1 for n in index["pictures"]}}),
-        lambda index: json.dumps({**index, "pictures": []}),
     ],
-    ids=["no JSON", "a list", "another format", "other entries", "no entries"],
+    ids=["no JSON", "a list", "another format", "other entries"],
 )
 def test_an_index_that_cannot_be_read_or_written_changes_nothing(
     copy_of, tmp_path, opened, monkeypatch, change
@@ -332,11 +275,7 @@ def test_an_index_that_cannot_be_read_or_written_changes_nothing(
     again = load_segmentation_files("icecream", tmp_path)
     assert len(opened) == 8 and path.read_text() == whole
     path.unlink()
-
-    def refuse(*arguments):
-        raise PermissionError
-
-    monkeypatch.setattr(masks, "write_whole", refuse)  # a read-only folder
+    monkeypatch.setattr(masks, "write_whole", Mock(side_effect=PermissionError))  # read only
     third = load_segmentation_files("icecream", tmp_path)
     assert not path.exists()
     assert again.fingerprint() == third.fingerprint() == first.fingerprint()

@@ -1,12 +1,10 @@
 """The paper's styles, from small archives laid out like the official ones."""
 
-import json
 import os
 import shutil
 
-import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from serial_lora.errors import SerialLoRAError
@@ -16,8 +14,6 @@ from serial_lora_course.data.style_files import (
     HELD_OUT,
     METADATA,
     PLAIN_CAPTION,
-    RELEASE_OF,
-    STYLE_RELEASES,
     load_style_files,
     title_of,
 )
@@ -25,18 +21,6 @@ from tests.data_scripts.official_archives import ARTBENCH, SARA, picture_bytes
 
 STYLE_OF = {"artbench": "art_nouveau", "sara": "barbie"}
 SARA_FOLDERS = {"barbie": "BarbieCore", "cyberpunk": "CyberPunk"}
-
-
-@pytest.fixture
-def copy_of(prepared_root, tmp_path):
-    """A release in a data root that a test may spoil; gives the release's folder."""
-
-    def copy(release):
-        folder = tmp_path / STYLE_RELEASES[release].folder
-        shutil.copytree(prepared_root / STYLE_RELEASES[release].folder, folder)
-        return folder
-
-    return copy
 
 
 def captions_of(part):
@@ -91,39 +75,18 @@ def test_sara_holds_a_fifth_out_and_passes_over_what_nobody_described(prepared_r
     assert f"without one ({len(official) - len(captions)}) are left out" in data.description
 
 
-@pytest.mark.parametrize("name", RELEASE_OF)
-def test_pictures_are_rgb_whatever_they_were(prepared_root, name):
-    data = load_style_files(name, prepared_root)
-    modes = set()
+@pytest.mark.parametrize(
+    "name, modes", [("art_nouveau", {"RGB", "L", "CMYK"}), ("barbie", {"RGBA", "P", "L"})]
+)
+def test_pictures_are_rgb_whatever_they_were(prepared_root, name, modes):
+    data, found = load_style_files(name, prepared_root), set()
     for part in (data.train, data.test):
         for index, example in enumerate(part):
-            assert example.picture.mode == "RGB"
             assert example.picture_id == part.picture_ids[index]
             with Image.open(data.folder / example.picture_id) as stored:
-                modes.add(stored.mode)
-                assert np.array_equal(
-                    np.asarray(example.picture), np.asarray(stored.convert("RGB"))
-                )
-    if name in ("art_nouveau", "barbie"):
-        assert modes == {"art_nouveau": {"RGB", "L", "CMYK"}, "barbie": {"RGBA", "P", "L"}}[name]
-
-
-def test_a_picture_that_lies_on_its_side_is_turned(copy_of, tmp_path):
-    folder = copy_of("artbench")
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    path = folder / "test/impressionism/edgar-degas_dancers.jpg"
-    path.write_bytes(picture_bytes(5, (24, 16), exif=turned))
-    (example,) = load_style_files("impressionism", tmp_path).test
-    with Image.open(path) as stored:
-        expected = ImageOps.exif_transpose(stored)
-    assert example.picture.size == (16, 24)
-    assert np.array_equal(np.asarray(example.picture), np.asarray(expected))
-
-
-@pytest.mark.parametrize("release, pictures", [("artbench", 7), ("sara", 17)])
-def test_counts_are_of_the_papers_styles(prepared_root, release, pictures):
-    assert STYLE_RELEASES[release].count(prepared_root) == (pictures, 2)
+                found.add(stored.mode)
+                assert example.picture.tobytes() == stored.convert("RGB").tobytes()
+    assert found == modes
 
 
 # --- titles --------------------------------------------------------------------------------------
@@ -133,22 +96,17 @@ def test_counts_are_of_the_papers_styles(prepared_root, release, pictures):
     "file_name, artist, title",
     [
         ("leon-bakst_elisium-1906.jpg", "leon-bakst", "elisium"),
-        ("a-y-jackson_algoma-in-november-1935.jpg", "a-y-jackson", "algoma in november"),
         ("claude-monet_water-lilies-1916(1).jpg", "claude-monet", "water lilies"),
         ("claude-monet_water-lilies-1916-2.jpg", "claude-monet", "water lilies"),
         ("claude-monet_springtime-1.jpg", "claude-monet", "springtime 1"),
         ("claude-monet_the-seine_at_vetheuil.jpg", "claude-monet", "the seine at vetheuil"),
-        ("mucha_the-exhibition-of-1900.jpg", "mucha", "the exhibition of 1900"),
         ("mucha_salon-of-1896-1897.jpg", "mucha", "salon of 1896"),
         ("mucha_la-dame-aux-camélias-1896.jpg", "mucha", "la dame aux camélias"),
         ("mucha_room-1024.jpg", "mucha", "room"),  # cannot be told from a year
-        ("mucha_room-42.jpg", "mucha", "room 42"),
         ("elisium-1906.jpg", "leon-bakst", "elisium"),  # not the artist that the list names
         ("leon-bakst_untitled-1906.jpg", "leon-bakst", ""),
         ("leon-bakst_not_detected_235734.jpg", "leon-bakst", ""),
         ("leon-bakst_1906.jpg", "leon-bakst", ""),
-        ("leon-bakst_.jpg", "leon-bakst", ""),
-        ("leon-bakst_untitled-waterfall-1906.jpg", "leon-bakst", "untitled waterfall"),
     ],
 )
 def test_titles_are_freed_of_artist_and_year(file_name, artist, title):
@@ -183,84 +141,54 @@ def test_an_incomplete_folder_is_told(copy_of, tmp_path, release, lost, message)
         load_style_files(STYLE_OF[release], tmp_path)
 
 
-def test_two_folders_of_one_style_are_told(copy_of, tmp_path):
+def test_a_folder_of_a_style_may_lie_there_by_hand_but_not_two(copy_of, tmp_path):
     folder = copy_of("sara")
     shutil.copytree(folder / "finetune-dataset/BarbieCore", folder / "Barbie")
-    with pytest.raises(SerialLoRAError, match="and has 2"):
+    with pytest.raises(SerialLoRAError, match="has 2"):
         load_style_files("barbie", tmp_path)
-    assert len(load_style_files("cyberpunk", tmp_path).test) == 1
-
-
-def test_one_folder_put_there_by_hand_is_enough_for_its_style(prepared_root, tmp_path):
-    official = prepared_root / "SaRA/finetune-dataset/BarbieCore"
-    shutil.copytree(official, tmp_path / "SaRA/Barbie")
-    data = load_style_files("barbie", tmp_path)
-    assert captions_of(data.train) | captions_of(data.test)
+    shutil.rmtree(folder / "finetune-dataset")
+    assert captions_of(load_style_files("barbie", tmp_path).train)
     with pytest.raises(SerialLoRAError, match="begins with Cyberpunk"):
         load_style_files("cyberpunk", tmp_path)
 
 
 @pytest.mark.parametrize(
-    "content, message",
+    "content, named",
     [
-        ("title,painter\nelisium,leon-bakst\n", "not ArtBench's list .*no column 'name'"),
-        ("name,label,split\na_b.jpg,art_nouveau,train\n", "not ArtBench's list .*artist"),
-        ("name,artist,label,split\na_b.jpg,a,art_nouveau\n", "are missing"),  # a line cut short
-        ("name,artist,label,split\n", "art_nouveau has no train pictures"),
-        ("", "not ArtBench's list .*'name'"),
-        ("\udcff\udcfe", "not ArtBench's list .*'utf-8' codec"),
+        ("title,painter\nelisium,leon-bakst\n", "'name'"),
+        ("name,label,split\na_b.jpg,art_nouveau,train\n", "artist"),
+        ("name,artist,label,split\na_b.jpg,a,art_nouveau\n", "missing"),  # a line cut short
+        ("name,artist,label,split\n", "no train pictures"),
+        ("\udcff\udcfe", "utf-8"),
     ],
 )
-def test_a_list_that_is_not_artbenchs_is_told(copy_of, tmp_path, content, message):
+def test_a_list_that_is_not_artbenchs_is_told(copy_of, tmp_path, content, named):
     path = copy_of("artbench") / ARTBENCH_LIST
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(SerialLoRAError, match=message):
+    with pytest.raises(SerialLoRAError, match=named):
         load_style_files("art_nouveau", tmp_path)
 
 
+FIRST = '{"file_name": "0.png", "text": "a doll"}'
+
+
 @pytest.mark.parametrize(
-    "line",
+    "lines, named",
     [
-        "not JSON",
-        '{"file_name": "0.png", "prompt": "a doll"}',
-        '{"image": "0.png", "text": "a doll"}',
-        '{"file_name": 7, "text": "a doll"}',
-        '{"file_name": "0.png", "text": 7}',
-        '["0.png", "a doll"]',
+        (f"\n{FIRST}\nnot JSON", "line 3"),
+        (f'{FIRST}\n{{"file_name": "1.png", "prompt": "a doll"}}', "line 2"),
+        ('{"file_name": 7, "text": "a doll"}', "line 1"),
+        ('{"file_name": "0.png", "text": 7}', "line 1"),
+        ('["0.png", "a doll"]', "line 1"),
+        (f"{FIRST}\n" * 5, "twice|in train and"),
+        ('{"file_name": "../../../secret.png", "text": "a secret"}', "missing"),
+        ('{"file_name": "SECRET", "text": "a secret"}', "missing"),
     ],
 )
-def test_a_line_of_metadata_that_says_too_little_is_told(copy_of, tmp_path, line):
+def test_metadata_that_do_not_fit_their_folder_are_told(copy_of, tmp_path, lines, named):
     path = copy_of("sara") / "finetune-dataset/BarbieCore" / METADATA
-    path.write_text(f"\n{path.read_text().splitlines()[0]}\n{line}\n")
-    with pytest.raises(SerialLoRAError, match=f"line 3 of .*{METADATA} does not give a file_name"):
+    secret = tmp_path / "secret.png"  # neither a relative nor an absolute path leads out
+    secret.write_bytes(picture_bytes(0, kind="PNG"))
+    path.write_text(lines.replace("SECRET", secret.as_posix()))
+    with pytest.raises(SerialLoRAError, match=named):
         load_style_files("barbie", tmp_path)
-
-
-def test_a_picture_listed_twice_is_told(copy_of, tmp_path):
-    path = copy_of("sara") / "finetune-dataset/BarbieCore" / METADATA
-    path.write_text(path.read_text() + path.read_text())
-    with pytest.raises(SerialLoRAError, match=r"lists the picture .*\.png' twice|in train and"):
-        load_style_files("barbie", tmp_path)
-
-
-@pytest.mark.parametrize("secret", ["../../../secret.png", "/secret.png"])
-def test_metadata_cannot_lead_out_of_the_folder(copy_of, tmp_path, secret):
-    folder = copy_of("sara")
-    (tmp_path / "secret.png").write_bytes(picture_bytes(0, kind="PNG"))
-    name = secret if secret.startswith("..") else f"{tmp_path}{secret}"
-    path = folder / "finetune-dataset/BarbieCore" / METADATA
-    path.write_text(json.dumps({"file_name": name, "text": "a secret"}) + "\n")
-    with pytest.raises(SerialLoRAError, match="1 files of SaRA's style pictures are missing"):
-        load_style_files("barbie", tmp_path)
-
-
-def test_a_damaged_picture_is_told_when_it_is_opened(copy_of, tmp_path):
-    folder = copy_of("artbench")
-    path = folder / "test/art_nouveau/alphonse-mucha_zodiac-1896.jpg"
-    path.write_bytes(path.read_bytes()[:300])
-    data = load_style_files("art_nouveau", tmp_path)
-    with pytest.raises(SerialLoRAError, match=r"zodiac-1896\.jpg cannot be read"):
-        data.test[0]
-    path.unlink()
-    with pytest.raises(SerialLoRAError, match=r"zodiac-1896\.jpg is missing"):
-        data.test[0]
