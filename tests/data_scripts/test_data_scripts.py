@@ -18,7 +18,6 @@ from filelock import FileLock
 from torchvision import datasets as vision
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-from data_scripts.fetching import disk, unpack
 from data_scripts.fetching.download import FileFacts
 from data_scripts.fetching.sources import archive_folder, prepare, sources_file
 from serial_lora.errors import SerialLoRAError
@@ -102,20 +101,6 @@ def test_a_script_fetches_verifies_and_prepares(server, tmp_path, official_archi
 
     assert run(name, *arguments_for(server, tmp_path, "--remove-archives")).exit_code == 0
     assert all(len(served.requests) == 1 for served in server.files.values())
-
-
-@pytest.mark.parametrize("name", CLASSIFICATION_RELEASES)
-def test_torchvision_reads_the_same_folder(prepared_root, name):
-    kind = {
-        "caltech101": vision.Caltech101,
-        "food101": vision.Food101,
-        "eurosat": vision.EuroSAT,
-        "oxford_pets": vision.OxfordIIITPet,
-        "dtd": vision.DTD,
-    }[name]
-    data = kind(prepared_root, download=False)
-    picture, label = data[len(data) - 1]
-    assert picture.size == (24, 24) and label >= 1
 
 
 @EVERY_SET
@@ -250,17 +235,6 @@ def test_an_archive_of_another_layout(server, tmp_path, name):
     assert "not laid out like the official archive" in output or "begins with Barbie" in output
 
 
-def test_truncated_then_resumed(server, tmp_path):
-    content = zip_bytes({f"2750/Forest/Forest_{i}.jpg": os.urandom(40_000) for i in range(1, 11)})
-    cut = [len(content) // 2, 0]  # the second attempt brings nothing, so the command gives up
-    server.serve("EuroSAT.zip", content, stop_after=cut)
-    assert "goes on from there" in fail(server, tmp_path)
-    kept = sorted(path.name for path in (tmp_path / "archives" / "eurosat").iterdir())
-    assert kept == [".lock", "EuroSAT.zip.part", "EuroSAT.zip.part.json"]
-    assert run("eurosat", *arguments_for(server, tmp_path)).exit_code == 0
-    assert server.files["EuroSAT.zip"].requests[-1].startswith("bytes=")
-
-
 def test_another_file_than_the_one_recorded_at_first_use(server, tmp_path, official_archives):
     content = bytearray(official_archives["eurosat"]["EuroSAT.zip"])
     server.serve("EuroSAT.zip", bytes(content))
@@ -270,24 +244,6 @@ def test_another_file_than_the_one_recorded_at_first_use(server, tmp_path, offic
     server.serve("EuroSAT.zip", bytes(content))
     assert "sha256" in fail(server, tmp_path)
     assert list((tmp_path / "archives" / "eurosat").glob("EuroSAT*")) == []
-
-
-def test_no_space(server, tmp_path, official_archives, monkeypatch):
-    for file_name, content in official_archives["oxford_pets"].items():
-        server.serve(file_name, content)
-    usage = type(disk.shutil.disk_usage(tmp_path))
-    with monkeypatch.context() as patched:
-        patched.setattr(disk.shutil, "disk_usage", lambda path: usage(9, 8, 1))
-        assert "only 1 byte" in fail(server, tmp_path, "oxford_pets")
-        assert visible(tmp_path) == []
-
-    def full(archive, folder, progress):
-        (folder / "half.jpg").write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(unpack, "_untar", full)
-    assert "no space is left" in fail(server, tmp_path, "oxford_pets")
-    assert not list(tmp_path.rglob("half.jpg"))
 
 
 def test_a_root_that_cannot_be_made_and_an_address_that_is_none(tmp_path):
@@ -345,28 +301,7 @@ def test_what_only_a_browser_gets_is_asked_for_and_taken(tmp_path, official_arch
     assert not place.exists() and load_style("barbie", "paper", tmp_path).train[0].caption
 
 
-def test_an_unpacked_folder_of_styles_put_there_by_hand_is_enough(prepared_root, tmp_path):
-    official = prepared_root / "SaRA" / "finetune-dataset"
-    shutil.copytree(official / "BarbieCore", tmp_path / "SaRA" / "Barbie")
-    lacking = run("sara", "--root", str(tmp_path), "--other-archives")
-    assert lacking.exit_code == 2 and "begins with Cyberpunk" in lacking.output
-    shutil.copytree(official / "CyberPunk", tmp_path / "SaRA" / "Cyberpunk")
-    counted = run("sara", "--root", str(tmp_path))
-    assert counted.exit_code == 2 and "has 17 captioned pictures in 2 styles" in counted.output
-    assert run("sara", "--root", str(tmp_path), "--other-archives").exit_code == 0
-
-
 # --- the function behind the scripts -------------------------------------------------------------
-
-
-def test_archives_put_there_by_hand_need_no_network(tmp_path, official_archives):
-    source = source_of("dtd")
-    folder = archive_folder(source, tmp_path)
-    folder.mkdir(parents=True)
-    for file_name, content in official_archives["dtd"].items():
-        (folder / file_name).write_bytes(content)
-    prepare(source, tmp_path, base_url="http://127.0.0.1:9", other_archives=True, progress=False)
-    assert len(load_classification("dtd", "paper", tmp_path).test) == 6
 
 
 def test_known_facts_and_counts_are_enforced(server, tmp_path, official_archives):

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import json
 import os
 import socket
 
@@ -177,31 +176,9 @@ def test_a_disk_that_fills_up_is_told_and_the_download_goes_on_later(server, tmp
     assert server.files["pets.tar"].requests[-1] == f"bytes={2 * module.CHUNK_SIZE}-"
 
 
-def test_a_folder_that_cannot_be_made(server, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    url = server.serve("pets.tar", CONTENT)
-    with pytest.raises(SerialLoRAError, match="cannot be written to"):
-        fetch(url, tmp_path / "file" / "pets.tar")
-
-
-def test_the_progress_bar_goes_to_standard_error(server, tmp_path, capsys):
-    url = server.serve("pets.tar", CONTENT)
-    download(url, tmp_path / "pets.tar", FACTS, progress=True)
-    printed = capsys.readouterr()
-    assert printed.out == "" and "pets.tar" in printed.err
-
-
 def test_data_root_order(tmp_path, monkeypatch):
     monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path / "environment"))
     assert data_root(tmp_path / "argument") == tmp_path / "argument"
     assert data_root() == tmp_path / "environment"
     monkeypatch.delenv("SERIAL_LORA_DATA")
     assert data_root().name == "serial-lora" and data_root().is_absolute()
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    path = write_json(tmp_path / "a" / "b.json", {"naïve": [1, 2]})
-    with pytest.raises(TypeError):
-        write_json(path, {"bad": object()})
-    assert json.loads(path.read_text("utf-8")) == {"naïve": [1, 2]}
-    assert names(path.parent) == ["b.json"]

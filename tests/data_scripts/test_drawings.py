@@ -41,19 +41,6 @@ def test_shipped_drawings_are_what_the_packages_draw(style):
                 assert stored.convert("RGBA").tobytes() == expected.tobytes()
 
 
-def test_an_archive_is_the_same_on_every_run_and_holds_a_drawing_once(monkeypatch):
-    few = [c for c in emoji_concepts() if c.name in ("red apple", "octopus")]
-    few += [c for c in emoji_concepts() if c.codepoints in ("1F1F3-1F1F4", "1F1F8-1F1EF")]
-    drawer("twemoji")
-    monkeypatch.setattr(drawings, "emoji_concepts", lambda: few)
-    content = drawings.archive("twemoji")
-    assert content == drawings.archive("twemoji")
-    with zipfile.ZipFile(io.BytesIO(content)) as packed:
-        drawn = json.loads(packed.read(INDEX))["drawn"]
-        assert sorted(packed.namelist()) == sorted({*drawn.values(), INDEX})
-    assert len(drawn) == 4 and len(set(drawn.values())) == 3
-
-
 def test_a_font_without_a_glyph_draws_nothing_in_its_place():
     draw = drawer("openmoji")
     assert draw("1F600") is not None

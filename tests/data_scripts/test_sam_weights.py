@@ -47,20 +47,6 @@ def test_the_name_holds_the_first_digits_of_the_md5():
     assert archive.file_name == PAPER_FILE and url.endswith(f"/{PAPER_FILE}")
 
 
-def test_help_says_licence_citation_and_the_way_without_network():
-    result = run("--help")
-    text = " ".join(result.output.split())
-    size = sam_weights.weights_file().facts.size
-    for part in (
-        "Licence: Apache 2.0",
-        "Cite:",
-        "ROOT/weights/",
-        PAPER_FILE,
-        f"{size / 1e9:.2f} GB",
-    ):
-        assert part in text
-
-
 def test_fetch_check_and_again(small, server, tmp_path, monkeypatch):
     content = saved(small)
     server.serve(PAPER_FILE, content, stop_after=[len(content) // 2])
@@ -114,15 +100,6 @@ def test_a_wrong_file_is_refused_with_the_reason(small, server, tmp_path, make, 
         assert result.exit_code == 2 and reason in result.output
     assert path.read_bytes() == content
     assert len(server.files[PAPER_FILE].requests) == 1
-
-
-def test_another_file_at_the_address_is_refused_before_its_first_byte(server, tmp_path):
-    server.serve(PAPER_FILE, b"<html>Please log in</html>")
-    result = run("--root", tmp_path, "--base-url", server.url)
-    size = sam_weights.weights_file().facts.size
-    assert result.exit_code == 2 and f"announces 26 bytes where {size}" in result.output
-    assert "by hand" in result.output
-    assert [path.name for path in (tmp_path / "weights").iterdir()] == [".lock"]
 
 
 def test_check_only(small, tmp_path):

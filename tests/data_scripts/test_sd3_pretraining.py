@@ -18,7 +18,6 @@ from data_scripts.pretraining.sd3_autoencoder import (
     AutoencoderPretraining,
     edge_difference,
     to_model,
-    vary,
 )
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.emoji import STYLES, load_emoji
@@ -87,23 +86,6 @@ def test_the_autoencoder_sees_no_hidden_drawing(small, tmp_path):
     assert sum(map(len, run.seen.values())) + len(run.unseen) == sum(
         len(load_emoji(style, 64)) for style in run.seen
     )
-
-
-def test_most_drawings_of_a_batch_are_in_colour(small, tmp_path):
-    run = AutoencoderPretraining(tmp_path / "run", AUTOENCODER)
-    batch = run._pick(torch.Generator().manual_seed(0))
-    assert batch.shape == (10, 64, 64, 3)
-    coloured = (batch[:8].float().std(-1) > 1).flatten(1).any(1)
-    assert coloured.float().mean() > 0.5  # a few drawings in colour are black and white
-    assert (batch[8:].float().std(-1) == 0).all()
-
-
-def test_variations_keep_size_and_range_and_follow_the_seed():
-    pictures = to_model(torch.randint(0, 256, (40, 64, 64, 3), dtype=torch.uint8))
-    one, two = (vary(pictures, torch.Generator().manual_seed(4)) for _ in range(2))
-    assert one.shape == pictures.shape and torch.equal(one, two)
-    assert one.min() >= -1 and one.max() <= 1
-    assert not torch.equal(one, vary(pictures, torch.Generator().manual_seed(5)))
 
 
 def test_edges_are_compared_step_by_step():
@@ -196,27 +178,22 @@ def test_nothing_to_go_on_from_is_said_in_one_sentence(small, tmp_path, start):
 
 @pytest.mark.slow
 def test_everything_that_is_shipped_is_there_and_is_the_average(small, tmp_path):
-    folder = tmp_path / "made"
-    pretrain(folder, RECIPE, AUTOENCODER)
-    card = json.loads((folder / "tiny-sd3.card.json").read_text())
-    assert card["model"] == "tiny-sd3" and card["steps"] == 8
+    pretrain(tmp_path, RECIPE, AUTOENCODER)
+    card = json.loads((tmp_path / "tiny-sd3.card.json").read_text())
     assert card["recipe"] == asdict(RECIPE) and card["autoencoder"]["recipe"] == asdict(AUTOENCODER)
-    assert card["command"].startswith("python data_scripts/pretrain_tiny.py sd3 --minutes 0.133")
-    assert "--autoencoder-minutes 0.133" in card["command"]
-    for name in ("retrieval", "retrieval, real"):
-        assert 0 <= card["measured"][name] <= 1
-    assert card["licences"].keys() == set(STYLES)
-    assert (folder / "tiny-sd3.sheet.png").stat().st_size > 1000
-    with (folder / "tiny-sd3.curve.csv").open() as file:
+    assert "sd3 --minutes 0.133" in card["command"] and "--autoencoder-minutes" in card["command"]
+    assert card["steps"] == 8 and card["licences"].keys() == set(STYLES)
+    assert (tmp_path / "tiny-sd3.sheet.png").stat().st_size > 1000
+    with (tmp_path / "tiny-sd3.curve.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert float(rows[-1]["retrieval"]) == card["measured"]["retrieval"]
+    assert 0 <= float(rows[-1]["retrieval"]) == card["measured"]["retrieval"] <= 1
 
-    run = TransformerPretraining(folder, RECIPE, folder / "autoencoder" / "tiny-sd3-vae")
-    shipped = SD3Transformer2DModel.from_pretrained(folder / "tiny-sd3" / "transformer")
+    run = TransformerPretraining(tmp_path, RECIPE, tmp_path / "autoencoder" / "tiny-sd3-vae")
+    shipped = SD3Transformer2DModel.from_pretrained(tmp_path / "tiny-sd3" / "transformer")
     expected = {name: tensor.half().float() for name, tensor in averaged_state(run).items()}
     assert same_tensors(dict(shipped.state_dict()), expected)
-    assert (folder / "tiny-sd3" / "vae" / "config.json").is_file()
+    assert (tmp_path / "tiny-sd3" / "vae" / "config.json").is_file()
 
-    made = {path: path.stat().st_mtime_ns for path in (folder / "autoencoder").rglob("*")}
-    pretrain(folder, RECIPE, AUTOENCODER)  # nothing is left to do; the autoencoder is not touched
-    assert made == {path: path.stat().st_mtime_ns for path in (folder / "autoencoder").rglob("*")}
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "autoencoder").rglob("*")}
+    pretrain(tmp_path, RECIPE, AUTOENCODER)  # nothing is left to do; that is not touched
+    assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "autoencoder").rglob("*")}

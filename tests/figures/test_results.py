@@ -63,28 +63,6 @@ def test_lines_are_the_means_over_seeds(measure):
     assert ("Serial LoRA 53.5%" if unit == 100 else "Serial LoRA 0.535") in said
 
 
-def test_an_unknown_method_is_drawn_under_its_own_name():
-    frame = results(datasets=("pets",), methods=("lora_plus", "my_method"))
-    figure = plot_accuracy_by_shots(frame[frame["seed"] == 0])
-    assert titles(figure) == ["pets"]
-    assert {"LoRA+", "my_method"} <= {line.get_label() for line in figure.axes[0].lines}
-
-
-def test_the_average_is_over_runs_that_every_data_set_has():
-    frame = results()
-    missing = (frame["dataset"] == "food") & (frame["seed"] == 2) & (frame["method"] == "lora")
-    axes = plot_accuracy_by_shots(frame[~missing]).axes[2]
-    means = {line.get_label(): line.get_ydata()[0] for line in axes.lines}
-    assert means["LoRA"] == pytest.approx(22.25)  # seeds 0 and 1
-    assert means["Serial LoRA"] == pytest.approx(23.5)  # all three
-
-
-def test_the_other_prompts_zero_shot_line_can_be_asked_for():
-    figure = plot_accuracy_by_shots(results().assign(other=0.1), zero_shot="other")
-    (line,) = [line for line in figure.axes[0].lines if line.get_label() == "zero-shot"]
-    assert line.get_ydata()[0] == pytest.approx(10)
-
-
 def test_every_style_has_an_axis_of_its_own_with_numbers_to_read():
     frame = results("fid")
     frame.loc[frame["dataset"] == "food", list(CHARTS["fid"][1])] *= 100

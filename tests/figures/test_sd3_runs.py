@@ -97,11 +97,6 @@ def latents_after(backbone, steps: int, guidance: float) -> torch.Tensor:
     return seen[steps]
 
 
-def test_a_step_that_is_not_taken_is_refused(backbone):
-    with pytest.raises(SerialLoRAError, match="there are 4 steps, and step 5 is none of them"):
-        sampler_row(backbone, "key", [0, 5], config=FEW_STEPS)
-
-
 def test_a_failing_step_leaves_no_hook_behind(backbone, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("no memory left")

@@ -106,15 +106,6 @@ def test_depth_shows_mean_and_range_over_seeds():
     assert "2.20 to 5.20" in figure.alt_text and "6.00" in figure.alt_text
 
 
-def test_depth_takes_other_lines_and_panels():
-    table = depth_table().rename(columns={"method": "comparison", "projection": "what"})
-    look = {"color": "#000000", "marker": "o", "linestyle": "-"}
-    looks = dict.fromkeys(CHANGES, look)
-    figure = plot_depth(table, "effective_rank", "overlap", "comparison", "what", looks)
-    assert set(curves(figure.axes[0])) == set(CHANGES)
-    assert {line.get_color() for line in figure.axes[0].get_lines()} == {"#000000"}
-
-
 def test_positions_show_every_dot_and_the_mean():
     rows = [("clip", "serial_lora", share) for share in (0.2, 0.4, 0.9)]
     rows += [("sam", "serial_lora_plus", share) for share in (0.1, 0.3)]

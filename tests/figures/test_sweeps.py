@@ -72,15 +72,6 @@ def test_every_cell_of_the_grid_is_drawn_at_bs_rate_with_its_spread():
                 assert [point[1] for point in segment] == pytest.approx([low, high])
 
 
-def test_rings_stand_where_both_rates_are_equal():
-    runs = ratio_runs()
-    axes = plot_ratio_sweep(runs).axes[0]
-    rings = axes.collections[-1].get_offsets()
-    assert [tuple(ring) for ring in rings] == [
-        pytest.approx((lr, mean_of(runs, method="lora_plus", lr=lr, ratio=1)[0])) for lr in RATES
-    ]
-
-
 def test_the_words_name_best_plain_and_worst_cells():
     runs = ratio_runs(["serial_lora_plus"])
     means = {(lr, ratio): mean_of(runs, lr=lr, ratio=ratio)[0] for lr in RATES for ratio in RATIOS}

@@ -47,18 +47,6 @@ def test_the_tiny_model_is_open_clips_own(tiny):
     assert same_tensors(state, {key: tensor.to(state[key].dtype) for key, tensor in stored.items()})
 
 
-def test_the_tiny_model_takes_pictures_and_words(tiny):
-    picture = Image.new("RGBA", (80, 50), "red").convert("RGB")
-    torch.manual_seed(0)
-    for transform in (tiny.train_transform, tiny.test_transform):
-        tensor = transform(picture)
-        assert tensor.shape == (3, 48, 48) and tensor.dtype == torch.float32
-    tokens = tiny.tokenizer(["a cat", "the weather"])
-    assert tokens.shape == (2, 16)
-    features = tiny.model.encode_image(tiny.test_transform(picture)[None])
-    assert torch.isfinite(features).all() and features.shape[1] == 192
-
-
 def test_the_train_transform_is_torchvisions(tiny):
     composed = transforms.Compose(
         [
@@ -77,15 +65,6 @@ def test_the_train_transform_is_torchvisions(tiny):
         expected = composed(picture)
         torch.manual_seed(seed)
         assert torch.equal(tiny.train_transform(picture), expected)
-
-
-def test_the_test_transform_draws_nothing_at_random(tiny):
-    picture = Image.linear_gradient("L").convert("RGB")
-    assert torch.equal(tiny.test_transform(picture), tiny.test_transform(picture))
-    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1)
-    std = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
-    white = tiny.test_transform(Image.new("RGB", (48, 48), "white"))
-    torch.testing.assert_close(white, ((1 - mean) / std).expand(3, 48, 48))
 
 
 def test_the_tiny_tokenizer_cuts_words_as_clips_does(tiny):

@@ -7,7 +7,6 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,7 +15,6 @@ from serial_lora.picture_metrics import frechet_distance
 from serial_lora_course.data.registry import dataset_names
 from serial_lora_course.data.style_sets import load_tiny_style
 from serial_lora_course.models import judges
-from serial_lora_course.models.clip import load_clip
 from serial_lora_course.models.judges import (
     Judge,
     PaperJudge,
@@ -26,7 +24,7 @@ from serial_lora_course.models.judges import (
     load_judge,
 )
 from serial_lora_course.models.style_classifier import style_classifier
-from tests.labs.lab_models import register_small, same_tensors, weights_file
+from tests.labs.lab_models import register_small, weights_file
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -54,17 +52,11 @@ def colours(*sizes: tuple[int, int]) -> list[Image.Image]:
 
 def test_arrays_and_tensors_become_the_pictures_that_they_are():
     array = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3)).astype(np.uint8)
-    for given in (array, torch.from_numpy(array)):
+    images = [Image.fromarray(each) for each in array]
+    for given in (array, torch.from_numpy(array), images, [i.convert("RGBA") for i in images]):
         pictures = as_pictures(given)
         assert all(picture.mode == "RGB" and picture.size == (7, 5) for picture in pictures)
         assert np.array_equal(np.stack([np.asarray(picture) for picture in pictures]), array)
-
-
-def test_pictures_of_all_modes_and_sizes_become_rgb():
-    given = [Image.new(mode, (4 + i, 9)) for i, mode in enumerate(("RGB", "L", "RGBA", "P", "1"))]
-    pictures = as_pictures(given)
-    assert [picture.mode for picture in pictures] == ["RGB"] * 5
-    assert [picture.size for picture in pictures] == [picture.size for picture in given]
 
 
 @pytest.mark.parametrize(
@@ -150,16 +142,12 @@ def test_the_share_of_a_style_and_its_standard_error():
     assert given.style_measures(shares[:2], "red") == {"style_share": 1, "style_error": 0}
 
 
-def test_pictures_without_their_captions_are_refused():
+def test_pictures_without_captions_to_choose_from_are_refused():
     for measure in (GivenJudge().clip_scores, GivenJudge().retrieval):
         with pytest.raises(SerialLoRAError, match="2 pictures and 3 captions"):
             measure([[1.0], [2.0]], ["1", "2", "3"])
-
-
-@pytest.mark.parametrize("captions", [["1 0", "1 0"], []])
-def test_finding_the_only_caption_is_no_test(captions):
     with pytest.raises(SerialLoRAError, match="two different captions"):
-        GivenJudge().retrieval([[1.0, 0.0]] * len(captions), captions)
+        GivenJudge().retrieval([[1.0, 0.0]] * 2, ["1 0", "1 0"])
 
 
 def test_a_style_that_the_judge_does_not_know_is_refused(judge):
@@ -221,16 +209,6 @@ def test_nothing_depends_on_how_many_are_seen_together(judge, monkeypatch):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-def test_pictures_and_arrays_are_judged_alike(judge):
-    pictures, _ = drawings("night", step=50)
-    array = np.stack([np.asarray(picture) for picture in pictures])
-    for see in (judge.picture_features, judge.clip_features, judge.style_probabilities):
-        expected = see(pictures)
-        assert not expected.requires_grad
-        assert torch.equal(see(array), expected)
-        assert torch.equal(see(torch.from_numpy(array)), expected)
-
-
 def test_the_model_is_left_without_hooks_even_after_a_failure(monkeypatch):
     judge = TinyJudge()  # one of its own, as it will be broken
 
@@ -271,16 +249,6 @@ def test_halves_of_one_style_are_nearer_than_two_styles(halves):
     for name in dataset_names("style"):
         others = [b for b in dataset_names("style") if b != name]
         assert found[name, name] < 0.9 * min(found[name, b] for b in others)
-
-
-def test_in_clips_answer_styles_would_stand_out_less(halves):
-    """Why FID's features are not that answer: on the whole, if not for every pair of styles."""
-    gains = []
-    picture, clip = (distances(halves[kind]) for kind in ("picture", "clip"))
-    for a, b in picture:
-        if a != b:
-            gains.append((picture[a, b] / picture[a, a]) / (clip[a, b] / clip[a, a]))
-    assert np.log(gains).mean() > np.log(1.15)  # measured: 1.3
 
 
 def test_drawings_are_nearer_to_their_own_captions(judge):
@@ -370,21 +338,3 @@ def test_the_papers_judge_wants_inception_before_anything_else(small, monkeypatc
     monkeypatch.setattr(judges, "load_clip", lambda *_: pytest.fail("too early"))
     with pytest.raises(SerialLoRAError, match="pip install torch-fidelity"):
         load_judge("paper")
-
-
-def test_files_that_are_named_reach_their_networks(small, monkeypatch):
-    named = []
-    monkeypatch.setattr(judges, "load_inception", lambda file: named.append(file) or MeanColour())
-    judge = PaperJudge(clip_weights=small, inception_weights="inception.pth")
-    assert named == ["inception.pth"] and judge.clip.name == judges.PAPER_CLIP
-    assert same_tensors(judge.clip.model.state_dict(), load_file(small))
-
-
-def test_the_papers_clip_computes_quickgelu_as_openai_trained_it():
-    config = open_clip.get_model_config(judges.PAPER_CLIP)
-    assert config["quick_gelu"] and config["vision_cfg"]["patch_size"] == 32
-
-
-def test_the_tiny_judges_clip_is_the_tiny_one(judge):
-    assert type(judge) is TinyJudge and judge.clip.name == "tiny-clip"
-    assert same_tensors(judge.clip.model.state_dict(), load_clip("tiny").model.state_dict())

@@ -172,12 +172,6 @@ def test_what_the_tiny_pipeline_saves_loads_without_this_project(shipped, tmp_pa
     assert torch.equal(drawn(stock, max_sequence_length=0), drawn(ours, max_sequence_length=0))
 
 
-def test_nothing_is_said_while_the_tiny_pipeline_loads(shipped, capfd):
-    load_sd3("tiny")
-    said = capfd.readouterr()
-    assert said.out == said.err == ""
-
-
 def test_a_folder_as_pretraining_leaves_it_is_another_tiny_one(shipped, tmp_path):
     other = ship(tmp_path / "other", seed=1)
     backbone = load_sd3("tiny", other)
@@ -222,14 +216,6 @@ def test_a_folder_in_the_official_layout(official):
     assert same_tensors(pipeline.vae.state_dict(), {k: t.float() for k, t in stored.items()})
 
 
-@torch.no_grad()
-def test_the_official_folder_draws(official):
-    pipeline = load_sd3("paper", official).pipeline
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        pictures = drawn(pipeline, max_sequence_length=77)
-    assert pictures.shape == (2, 32, 32, 3) and pictures.isfinite().all()
-
-
 def test_t5_is_left_out_where_the_folder_lacks_it(official, folder):
     leave_out_t5(folder)
     backbone = load_sd3("paper", folder)
@@ -261,34 +247,20 @@ def test_records_call_sd3_medium_by_its_name_and_others_by_their_size(official):
 # --- refusals ------------------------------------------------------------------------------------
 
 
-def remove(folder: Path) -> None:
-    shutil.rmtree(folder)
+def other(part: str, old: str, new: str):
+    """Spoils a folder: another word in a part's JSON."""
 
+    def change(folder: Path) -> None:
+        text = (folder / part).read_text()
+        assert old in text
+        (folder / part).write_text(text.replace(old, new))
 
-def other_pipeline(folder: Path) -> None:
-    index = folder / "model_index.json"
-    index.write_text(index.read_text().replace("StableDiffusion3", "StableDiffusionXL"))
-
-
-def other_config(folder: Path) -> None:
-    """The config of an SD3.5, whose queries and keys are normed."""
-    config = folder / "transformer" / "config.json"
-    config.write_text(config.read_text().replace('"qk_norm": null', '"qk_norm": "rms_norm"'))
-
-
-def other_width(folder: Path) -> None:
-    config = folder / "transformer" / "config.json"
-    config.write_text(config.read_text().replace('head_dim": 8', 'head_dim": 4'))
+    return change
 
 
 def foreign_tensor(folder: Path) -> None:
     path = folder / "vae" / WEIGHTS
     save_file({**load_file(path), "more": torch.zeros(1)}, path)
-
-
-def no_shift(folder: Path) -> None:
-    config = folder / "vae" / "config.json"
-    config.write_text(config.read_text().replace("0.0609", "null"))
 
 
 def cut_short(folder: Path) -> None:
@@ -302,24 +274,23 @@ def pickled(folder: Path) -> None:
     path.unlink()
 
 
+TRANSFORMER = "transformer/config.json"
 BROKEN = {
-    "no folder": (remove, "There is no folder"),
+    "no folder": (shutil.rmtree, "no folder"),
     "no index": (lambda f: (f / "model_index.json").unlink(), "no folder of a diffusers pipeline"),
-    "no JSON": (lambda f: (f / "model_index.json").write_text("<html>"), "missing or unreadable"),
-    "SDXL": (other_pipeline, "holds a StableDiffusionXLPipeline, not Stable Diffusion 3"),
+    "no JSON": (lambda f: (f / "model_index.json").write_text("<html>"), "unreadable"),
+    "SDXL": (
+        other("model_index.json", "StableDiffusion3", "StableDiffusionXL"),
+        "StableDiffusionXLPipeline",
+    ),
     "no transformer": (lambda f: shutil.rmtree(f / "transformer"), "lacks its part transformer"),
     "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer_2"), "lacks its part tokenizer_2"),
-    "no weights": (lambda f: (f / "transformer" / WEIGHTS).unlink(), "cannot be loaded"),
     "pickle": (pickled, "cannot be loaded"),
-    "SD3.5": (other_config, "another model's weights than its config.json says: it lacks"),
-    "other width": (other_width, "cannot be loaded"),
-    "foreign": (foreign_tensor, "it has more (1 such tensors)"),
-    "no shift": (no_shift, "no scaling_factor and shift_factor"),
+    "SD3.5": (other(TRANSFORMER, '"qk_norm": null', '"qk_norm": "rms_norm"'), "it lacks"),
+    "other width": (other(TRANSFORMER, 'head_dim": 8', 'head_dim": 4'), "cannot be loaded"),
+    "foreign": (foreign_tensor, "it has more"),
+    "no shift": (other("vae/config.json", "0.0609", "null"), "shift_factor"),
     "cut short": (cut_short, "cannot be loaded"),
-    "no scheduler's": (
-        lambda f: (f / "scheduler" / "scheduler_config.json").unlink(),
-        "cannot be loaded",
-    ),
 }
 
 
@@ -329,23 +300,13 @@ def test_a_folder_that_is_not_sd3_is_refused_in_one_sentence(folder, spoil, mess
     with pytest.raises(SerialLoRAError, match=re.escape(message)) as caught:
         load_sd3("paper", folder)
     said = str(caught.value)
-    assert "\n" not in said and folder.name in said
-    assert "data_scripts.sd3_weights" in said and "--weights" in said
+    assert all(part in said for part in (folder.name, "data_scripts.sd3_weights", "--weights"))
 
 
-def test_a_single_file_is_refused(tmp_path):
+def test_a_single_file_and_random_weights_are_refused_at_paper_scale(tmp_path):
     path = tmp_path / "sd3_medium.safetensors"
     save_file({"model.diffusion_model.x": torch.zeros(1)}, path)
-    with pytest.raises(SerialLoRAError, match="single file.*diffusers folder"):
+    with pytest.raises(SerialLoRAError, match="diffusers folder"):
         load_sd3("paper", path)
-
-
-@pytest.mark.parametrize("name", ["none", "a" * 300])
-def test_a_missing_folder_is_refused_at_tiny_scale_too(tmp_path, name):
-    with pytest.raises(SerialLoRAError, match="There is no folder.*or none for the tiny SD3"):
-        load_sd3("tiny", tmp_path / name)
-
-
-def test_random_weights_at_paper_scale_are_refused():
-    with pytest.raises(SerialLoRAError, match="Random weights are for scale tiny"):
+    with pytest.raises(SerialLoRAError, match="scale tiny"):
         load_sd3("paper", weights=None)

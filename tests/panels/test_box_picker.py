@@ -35,12 +35,6 @@ def test_a_box_is_brought_into_order_or_the_one_before_stays(drawn, expected):
     assert picker.box == (expected or (3, 3, 7, 7))
 
 
-def test_a_box_too_thin_for_the_models_numbers_is_none():
-    assert tidy_box((0, 0, 1e-60, 5), (37, 29)) is None
-    assert tidy_box((36.999999999, 3, 40, 5), (37, 29)) is None
-    assert tidy_box((0, 0, 1e-30, 5), (37, 29)) is not None
-
-
 @needs_node
 def test_boxes_are_drawn_moved_and_resized_inside_the_picture(tmp_path):
     out = run_in_node(

@@ -222,13 +222,6 @@ def test_the_figure_shows_the_drawings_with_their_scores(backbone, monkeypatch, 
     assert all(words in panel.status.message for words in captions)
 
 
-def test_the_empty_prompt_can_be_drawn(panel, backbone):
-    panel.prompt.value = ""
-    set_scale(backbone.model, 1)
-    assert np.array_equal(panel.drawer.result[1], lab_drawing(backbone, ""))
-    assert "the empty prompt" in panel.status.message
-
-
 def test_a_prompt_that_is_too_long_is_told_in_the_panel_alone(panel, capfd, caplog):
     panel.prompt.value = "fox " * 60
     assert "Only its first 16 tokens are read" in panel.status.message
@@ -237,13 +230,6 @@ def test_a_prompt_that_is_too_long_is_told_in_the_panel_alone(panel, capfd, capl
     assert "token" not in out + err and not caplog.records
     panel.prompt.value = "fox"
     assert "tokens" not in panel.status.message
-
-
-def test_the_sliders_begin_at_the_adapters_scale_and_the_labs_guidance(backbone, capture_display):
-    config = replace(FEW_STEPS, guidance=12.0)
-    panel = DrawingPanel(backbone, "key", seed=4, config=config)
-    assert (panel.scale.value, panel.guidance.value, panel.seed.value) == (1, 9, 4)
-    assert panel.prompt.options == ("key",) and "12" in panel.guidance.description
 
 
 # -------------------------------------------------------------------------- when it draws
@@ -304,12 +290,6 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(static, capture_display, 
             drawing_panel(model, prompts, config=FEW_STEPS, static=static)
         assert str(refused.value).count(".") <= 2 and str(refused.value).endswith(".")
     assert capture_display == []
-
-
-def test_an_adapter_that_was_taken_out_meanwhile_is_missed_in_words(panel, backbone):
-    eject(backbone.model)
-    panel.scale.value = 0.3
-    assert "no adapters" in panel.status.message and panel.drawer.result is None
 
 
 # ---------------------------------------------------------------------------- the front end

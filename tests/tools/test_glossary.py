@@ -56,26 +56,6 @@ def test_every_name_exists(name):
     assert exists(name)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "layers.SerialLoRA.lora_C",
-        "flow.no_such",
-        "no_such.thing",
-        "serial_lora_course.labs.records.Record.shot",
-    ],
-)
-def test_a_wrong_name_would_be_found(name):
-    assert not exists(name)
-
-
-def test_rows_are_whole():
-    assert len(ROWS) > 50 and len(NAMES) > 30
-    for row in ROWS:
-        assert len(row) in (2, 4, 5), row
-        assert row[0] and any(len(cell) > 3 for cell in row[1:]), row
-
-
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_every_greek_letter_of_a_lesson_is_told(source):
     text = source.read_text(encoding="utf-8")
@@ -83,10 +63,6 @@ def test_every_greek_letter_of_a_lesson_is_told(source):
         LATEX[command] for command in re.findall(r"\\([A-Za-z]+)", text) if command in LATEX
     }
     assert used <= letters(), f"put into GLOSSARY.md: {sorted(used - letters())}"
-
-
-def test_letters_of_words_are_not_told():
-    assert ALONE.findall("numel(), A_p, β₁, 8 d r, BA, x′") == ["A", "p", "β", "d", "r", "x"]
 
 
 def shape_letters(source: Path) -> set[str]:
@@ -107,8 +83,3 @@ def shape_letters(source: Path) -> set[str]:
 def test_every_letter_in_a_shape_is_told(source):
     used = shape_letters(source)
     assert used <= letters(), f"put into GLOSSARY.md: {sorted(used - letters())}"
-
-
-def test_shape_letters_are_found_at_all():
-    everything = set().union(*map(shape_letters, SOURCES))
-    assert {"B", "N", "d", "r", "C"} <= everything

@@ -6,7 +6,6 @@ import pytest
 
 from tools.map import (
     PICTURE,
-    draw,
     find_problems,
     main,
     read_imports,
@@ -99,12 +98,6 @@ def test_arrows_that_follow_from_others_are_left_out():
     assert without_detours(follow | {("models", "data")}) == follow | {("models", "data")} - {
         ("labs", "serial_lora")
     }
-
-
-def test_the_same_rooms_give_the_same_picture():
-    arrows = {("labs", "models"), ("models", "serial_lora"), ("claims", "labs")}
-    lines = dict.fromkeys(("serial_lora", "models", "labs", "claims"), 120)
-    assert draw(lines, arrows) == draw(lines, set(sorted(arrows, reverse=True)))
 
 
 def test_this_repository_has_one_way_and_its_picture_shows_it(capsys):

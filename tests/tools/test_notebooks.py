@@ -140,20 +140,6 @@ def test_wrong_markers_are_refused(source, message):
         sources.make_stub(source)
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        STUB_CELL.replace("number: int", "value: int"),
-        STUB_CELL.replace("Twice", "Thrice"),
-        STUB_CELL.replace('check("9.1", double)', ""),
-        STUB_CELL + "\nprint(1)",
-        STUB_CELL.replace('raise NotImplementedError("Exercise 9.1: your code goes here")', "pass"),
-    ],
-)
-def test_a_stub_that_differs_outside_the_markers_is_found(changed):
-    assert changes_outside_markers(SOLVED_CELL, changed)
-
-
 def test_build_writes_both_notebooks(built):
     solved, student = (nbformat.read(built / path, as_version=4) for path in BOTH)
     texts = ["".join(output.text for output in cell.get("outputs", [])) for cell in solved.cells]
