@@ -84,10 +84,10 @@ class EmojiSet:
         """Only these drawings, uint8 (len(indices), size, size, 4)."""
         return np.stack([self.draw(self.files[index]) for index in indices])
 
-    def picture(self, index: int, paper: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
-        """Picture ``index`` laid on plain paper, as an RGB image."""
+    def picture(self, index: int) -> Image.Image:
+        """Picture ``index`` laid on white paper, as an RGB image."""
         drawing = Image.fromarray(self.draw(self.files[index]), "RGBA")
-        sheet = Image.new("RGBA", drawing.size, (*paper, 255))
+        sheet = Image.new("RGBA", drawing.size, "white")
         return Image.alpha_composite(sheet, drawing).convert("RGB")
 
 

@@ -146,9 +146,9 @@ class EmojiPictures:
         return self.emoji.picture(self.indices[position]), self.labels[position]
 
 
-def load_emoji_set(name: str, style: str = "openmoji", size: int = 64) -> ClassificationData:
-    """One tiny data set, a key of :data:`EMOJI_SETS`; by default in OpenMoji's colour drawings."""
-    emoji, hidden = load_emoji(style, size), hidden_codepoints()
+def load_emoji_set(name: str, size: int = 64) -> ClassificationData:
+    """One tiny data set, a key of :data:`EMOJI_SETS`, in OpenMoji's colour drawings."""
+    emoji, hidden = load_emoji("openmoji", size), hidden_codepoints()
     classes, unseen = class_labels(name), unseen_drawings(emoji)
     parts: dict[bool, tuple[list[int], list[int]]] = {False: ([], []), True: ([], [])}
     for index, concept in enumerate(emoji.concepts):
@@ -166,6 +166,6 @@ def load_emoji_set(name: str, style: str = "openmoji", size: int = 64) -> Classi
         train=EmojiPictures(emoji, *parts[False]),
         test=EmojiPictures(emoji, *parts[True]),
         scale="tiny",
-        attribution=ATTRIBUTION[style],
+        attribution=ATTRIBUTION["openmoji"],
         split=f"by concept: {HIDDEN_FRACTION:.0%} of each subgroup, unseen in pretraining, test",
     )

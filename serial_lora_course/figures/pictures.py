@@ -75,16 +75,13 @@ def show_pictures(
     return with_description(figure, f"{len(pictures)} pictures in {rows} row(s){names}.")
 
 
-def plot_shares(
-    pictures: Sequence[Any], captions: Sequence[str], shares: Any, size: float = 0.9
-) -> Figure:
+def plot_shares(pictures: Sequence[Any], captions: Sequence[str], shares: Any) -> Figure:
     """How a model divides each picture's certainty among the captions: a heat map with pictures.
 
     Args:
         pictures: n of them, as in :func:`show_pictures`; one row each.
         captions: m short texts; one column each.
         shares: (n, m) numbers between 0 and 1; the largest of each row is printed in bold.
-        size: inches a cell.
     """
     shares = np.asarray(shares, dtype=float)
     if shares.shape != (len(pictures), len(captions)):
@@ -94,7 +91,7 @@ def plot_shares(
         )
     rows, columns = shares.shape
     with house_style():
-        figure = Figure(figsize=(size * (1.5 * columns + 1), size * (rows + 0.6)))
+        figure = Figure(figsize=(0.9 * (1.5 * columns + 1), 0.9 * (rows + 0.6)))
         left, top = 1 / (1.5 * columns + 1), 1 - 0.6 / (rows + 0.6)
         axes = figure.add_axes((left, 0, 1 - left, top))
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.2, aspect="auto")

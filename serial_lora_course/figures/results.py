@@ -65,16 +65,13 @@ class _Chart:
         return f"{value:.1%}" if self.percent else f"{value:.3g}"
 
 
-def plot_accuracy_by_shots(
-    frame: pd.DataFrame, zero_shot: str = "zero_shot_dataset", average: bool = True
-) -> Figure:
+def plot_accuracy_by_shots(frame: pd.DataFrame, zero_shot: str = "zero_shot_dataset") -> Figure:
     """Accuracy against the number of shots, with zero-shot accuracy as a grey line.
 
     Args:
         frame: one row a run, as `serial_lora_course.labs.frames.frame` gives it, with the columns
             of `RUN_COLUMNS` and ``accuracy``; accuracies between 0 and 1.
         zero_shot: the column with the accuracy before adaptation.
-        average: add a picture of the average over data sets when there are two or more.
 
     Raises:
         SerialLoRAError: if a column is missing, there are no rows, or a share is not one.
@@ -87,10 +84,10 @@ def plot_accuracy_by_shots(
         tick="{}",
         percent=True,
     )
-    return _plot_results(frame, chart, average)
+    return _plot_results(frame, chart)
 
 
-def plot_dice_by_percent(frame: pd.DataFrame, average: bool = True) -> Figure:
+def plot_dice_by_percent(frame: pd.DataFrame) -> Figure:
     """Dice against the percentage of the training pictures.
 
     Two grey lines: the model as it was (dashed), and the whole box filled in (dotted).
@@ -98,7 +95,6 @@ def plot_dice_by_percent(frame: pd.DataFrame, average: bool = True) -> Figure:
     Args:
         frame: as in :func:`plot_accuracy_by_shots`, of the SAM lab: ``amount`` is the percentage;
             ``dice``, ``base_dice`` and ``box_dice`` are between 0 and 1, and higher is better.
-        average: add a picture of the average over data sets when there are two or more.
 
     Raises:
         SerialLoRAError: if a column is missing, there are no rows, or a share is not one.
@@ -109,7 +105,7 @@ def plot_dice_by_percent(frame: pd.DataFrame, average: bool = True) -> Figure:
         size="share of the training pictures",
         references=(("base_dice", "not adapted", DASHED), ("box_dice", "box filled in", DOTTED)),
     )
-    return _plot_results(frame, chart, average)
+    return _plot_results(frame, chart)
 
 
 def plot_fid_by_percent(frame: pd.DataFrame) -> Figure:
@@ -133,7 +129,7 @@ def plot_fid_by_percent(frame: pd.DataFrame) -> Figure:
         references=(("base_fid", "not adapted", DASHED), ("real_fid", "real pictures", DOTTED)),
         distance=True,
     )
-    return _plot_results(frame, chart, average=False)
+    return _plot_results(frame, chart)
 
 
 def average_over_datasets(
@@ -159,7 +155,8 @@ def draw_mean(axes: Any, x: pd.Series, y: pd.Series, look: dict[str, str]) -> No
     axes.plot(mean, markersize=5, **look)
 
 
-def _plot_results(frame: pd.DataFrame, chart: _Chart, average: bool) -> Figure:
+def _plot_results(frame: pd.DataFrame, chart: _Chart) -> Figure:
+    """A picture a data set, and one of their average, if there are two or more and no distances."""
     require_columns(frame, [*RUN_COLUMNS, *chart.columns])
     if not chart.distance:
         require_shares(frame[chart.measure], chart.measure)
@@ -169,7 +166,7 @@ def _plot_results(frame: pd.DataFrame, chart: _Chart, average: bool) -> Figure:
         )
     methods = in_house_order(frame["method"])
     parts = {name: part for name, part in frame.groupby("dataset", sort=False)}
-    if average and len(parts) > 1:
+    if len(parts) > 1 and not chart.distance:
         common = average_over_datasets(frame, ["method", "amount", "seed"], chart.columns)
         if len(common):
             parts["average over data sets"] = common

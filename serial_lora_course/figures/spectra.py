@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,25 +23,20 @@ SMALLEST = 1e-6
 # ------------------------------------------------------------------------------------- spectra
 
 
-def plot_spectra(
-    frames: Mapping[str, pd.DataFrame], tower: str = "image", blocks: Sequence[int] | None = None
-) -> Figure:
+def plot_spectra(frames: Mapping[str, pd.DataFrame]) -> Figure:
     """Singular values of W, W + dW and dW: a row of panels a block, a column a projection.
 
-    W is black and dotted, each method's W + dW a line in its colour, and its dW a broken line in
+    Shown are the first, the middle and the last block of the image tower. W is black and dotted, each method's W + dW a line in its colour, and its dW a broken line in
     the same colour, which ends at the rank. Both axes are logarithmic.
 
     Args:
         frames: method's name to its frame, all of one base; see
             :func:`serial_lora_course.labs.change_tables.spectra_frame`.
-        tower: "image" or "text".
-        blocks: which ones; the first, the middle and the last when left out.
 
     Raises:
-        SerialLoRAError: a tower or block that the frames do not have.
+        SerialLoRAError: no frames, or no block that all of them have.
     """
-
-    spectra = _spectra(frames, tower, blocks)
+    spectra = _spectra(frames)
     base = (next(iter(frames)), WEIGHT)  # the same for every method
 
     def draw(axes: Any, panel: pd.DataFrame) -> None:
@@ -69,12 +64,10 @@ def plot_spectra(
             f"and {last.min():.1g} to {last.max():.1g} at index {rank}, its last"
         )
     figure = _grid(spectra, draw, "singular value (logarithmic)")
-    return with_description(figure, f"{_where(spectra, tower)}. {'; '.join(phrases)}.")
+    return with_description(figure, f"{_where(spectra)}. {'; '.join(phrases)}.")
 
 
-def plot_shifts(
-    frames: Mapping[str, pd.DataFrame], tower: str = "image", blocks: Sequence[int] | None = None
-) -> Figure:
+def plot_shifts(frames: Mapping[str, pd.DataFrame]) -> Figure:
     """How far each singular value of W + dW is from W's, in percent of W's; panels as above.
 
     The vertical axis is linear up to one percent either way, and logarithmic beyond.
@@ -83,7 +76,7 @@ def plot_shifts(
 
     Args and errors as in :func:`plot_spectra`.
     """
-    spectra = _spectra(frames, tower, blocks)
+    spectra = _spectra(frames)
     shifts = pd.DataFrame(
         {name: 100 * (spectra[name, ADAPTED] / spectra[name, WEIGHT] - 1) for name in frames}
     )
@@ -102,28 +95,21 @@ def plot_shifts(
         for name, shift in shifts.items()
     )
     figure = _grid(shifts, draw, "singular value of W + dW\nbeside W's, in percent")
-    return with_description(figure, f"{_where(shifts, tower)}. {phrases}.")
+    return with_description(figure, f"{_where(shifts)}. {phrases}.")
 
 
-def _spectra(
-    frames: Mapping[str, pd.DataFrame], tower: str, blocks: Sequence[int] | None
-) -> pd.DataFrame:
+def _spectra(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Singular values: a row a block, projection and index, a column a method and matrix."""
-    if not frames:
-        raise SerialLoRAError("there are no spectra to draw; pass one frame a method.")
-    table = pd.concat(frames, names=["method"]).reset_index("method")
-    table = table[table["tower"] == tower]
-    of_each = [set(part["block"]) for _, part in table.groupby("method")]
-    there = sorted(set.intersection(*of_each)) if len(of_each) == len(frames) else []
-    if blocks is None and there:
-        blocks = sorted({there[0], there[(len(there) - 1) // 2], there[-1]})
-    if not blocks or not set(blocks) <= set(there):
+    image = {name: frame[frame["tower"] == "image"] for name, frame in frames.items()}
+    blocks = [set(part["block"]) for part in image.values()]
+    there = sorted(set.intersection(*blocks)) if blocks else []
+    if not there:
         raise SerialLoRAError(
-            f"the {tower} tower has no spectra of {blocks or 'any block'} in every frame; choose "
-            f"from {there} or another tower."
+            "there are no spectra to draw; pass one frame a method, with the image tower's blocks."
         )
+    table = pd.concat(image, names=["method"]).reset_index("method")
+    table = table[table["block"].isin([there[0], there[(len(there) - 1) // 2], there[-1]])]
     rows = ["block", "projection", "index"]
-    table = table[table["block"].isin(blocks)]
     return table.pivot(index=rows, columns=["method", "matrix"], values="value")
 
 
@@ -146,9 +132,9 @@ def _grid(table: pd.DataFrame, draw: Callable[[Any, pd.DataFrame], None], axis: 
     return figure
 
 
-def _where(table: pd.DataFrame, tower: str) -> str:
+def _where(table: pd.DataFrame) -> str:
     blocks = ", ".join(map(str, table.index.unique("block")))
-    return f"The {tower} tower's q, k and v in block {blocks}"
+    return f"The image tower's q, k and v in block {blocks}"
 
 
 # ---------------------------------------------------------------------------------- over depth

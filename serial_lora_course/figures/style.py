@@ -105,7 +105,7 @@ def describe(figure: Figure) -> str:
     return getattr(figure, "alt_text", "")
 
 
-def figure_png(figure: Figure, dpi: int = SCREEN_DPI) -> bytes:
+def figure_png(figure: Figure) -> bytes:
     """The figure as PNG bytes, its description kept in the file's metadata.
 
     A figure of more than `LARGE` bytes, such as one with photographs in it, gets the 256 colours
@@ -115,7 +115,7 @@ def figure_png(figure: Figure, dpi: int = SCREEN_DPI) -> bytes:
     text = describe(figure)
     with house_style():
         metadata = {"Description": text, "Software": None}
-        figure.savefig(buffer, format="png", dpi=dpi, metadata=metadata)
+        figure.savefig(buffer, format="png", dpi=SCREEN_DPI, metadata=metadata)
     if buffer.tell() <= LARGE:
         return buffer.getvalue()
     information = PngInfo()

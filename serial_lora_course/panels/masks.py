@@ -294,14 +294,12 @@ def _legend_html() -> str:
 # ----------------------------------------------------------------------------- the still form
 
 
-def dice_by_scale(
-    masks: MasksAtScales, scenes: Sequence[ShownPicture], scales: Sequence[float] = CURVE_SCALES
-) -> dict[str, list[float]]:
-    """Title of each picture whose objects are known to its mean Dice at each scale."""
+def dice_by_scale(masks: MasksAtScales, scenes: Sequence[ShownPicture]) -> dict[str, list[float]]:
+    """Title of each picture whose objects are known to its mean Dice at each of `CURVE_SCALES`."""
     return {
         scene.title: [
             float(dice(masks.find(scene, scene.boxes, scale), scene.masks).mean())
-            for scale in scales
+            for scale in CURVE_SCALES
         ]
         for scene in scenes
         if len(scene.masks)
