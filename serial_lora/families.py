@@ -19,7 +19,7 @@ from serial_lora.sites import (
     child_name,
     index_of,
     linear_projection,
-    thirds,
+    stacked,
 )
 
 
@@ -54,7 +54,7 @@ def open_clip_sites(model: nn.Module) -> Iterator[AttentionSite]:
             block=index_of(name),
             width=weight.shape[1],
             entry=child_name(name, "ln_1"),
-            projections=thirds(whole) | _separate(block, name, out="attn.out_proj"),
+            projections=stacked(whole) | _separate(block, name, out="attn.out_proj"),
         )
 
 
@@ -74,7 +74,7 @@ def segment_anything_sites(model: nn.Module) -> Iterator[AttentionSite]:
             block=index_of(name),
             width=whole.columns,
             entry=child_name(name, "norm1"),
-            projections=thirds(whole) | _separate(block, name, out="attn.proj"),
+            projections=stacked(whole) | _separate(block, name, out="attn.proj"),
         )
 
 

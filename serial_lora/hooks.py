@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.handles import AttributeHandle, HookHandle
-from serial_lora.packed import PackedAttention, PackedForward
+from serial_lora.packed import PackedAttention, PackedForward, reads_past
 from serial_lora.records import Injection
 from serial_lora.sites import AttentionSite
 
@@ -172,6 +173,11 @@ class AdaptInput(Hook):
         args = tuple(adapted.get(place, argument) for place, argument in enumerate(args))
         return args, {name: adapted.get(name, argument) for name, argument in kwargs.items()}
 
+    def around(self, layer: nn.Module, tokens: Tensor, call: dict[str, Any]) -> Tensor:
+        """`F.linear` with what a layer with such a hook would read."""
+        (tokens,), _ = self(layer, (tokens,), {})
+        return F.linear(tokens, **call)
+
 
 class AddDelta(Hook):
     """LoRA beside a projection, or beside q, k and v that share one weight."""
@@ -184,6 +190,10 @@ class AddDelta(Hook):
         deltas = [adapter(args[0]) for adapter in acting]
         delta = deltas[0] if len(deltas) == 1 else torch.cat(deltas, dim=-1)
         return output + delta.to(output.dtype)
+
+    def around(self, layer: nn.Module, tokens: Tensor, call: dict[str, Any]) -> Tensor:
+        """What a layer with such a hook would give for `F.linear`."""
+        return self(layer, (tokens,), F.linear(tokens, **call))
 
     def dense(self) -> Tensor:
         """The change as one matrix, (outputs, inputs), for a weight that is read as a whole."""
@@ -287,7 +297,8 @@ def _serial_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:
             several = isinstance(layer, nn.MultiheadAttention)
             names = ("query", "key", "value") if several else ("input",)
             hook: Hook = AdaptInput(path, adapter, number, shared, names, len(layers) * len(names))
-            hook.handle = HookHandle(layer, name, hook, before=True)
+            handle = HookHandle(layer, name, hook, before=True)
+            hook.handle = (len(layers) == 1 and _watch(model, path, hook)) or handle
             hooks.append(hook)
         return hooks
     if site.argument is None:
@@ -310,13 +321,26 @@ def _lora_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:
     for name, beside in by_layer.items():
         layer, hook = model.get_submodule(name), AddDelta(name, *beside)
         if isinstance(layer, nn.Linear):
-            hook.handle = HookHandle(layer, f"lora {site.label}", hook)
+            handle = HookHandle(layer, f"lora {site.label}", hook)
+            hook.handle = (len(beside) == 3 and _watch(model, name, hook)) or handle
         elif isinstance(layer, PackedAttention):
             hook.handle = AttributeHandle(layer, "after_in_proj", hook)
         else:
-            hook.handle = AttributeHandle(layer, "forward", PackedForward(layer, hook))
+            watched = PackedForward(layer, layer, "in_proj_weight", hook)
+            hook.handle = AttributeHandle(layer, "forward", watched)
         hooks.append(hook)
     return hooks
+
+
+def _watch(model: nn.Module, path: str, hook: Hook) -> AttributeHandle | None:
+    """For the one layer of q, k and v whose weight the attention reads without calling the layer."""
+    around, _, own = path.rpartition(".")
+    attention = model.get_submodule(around)
+    if isinstance(attention, nn.MultiheadAttention) or not reads_past(attention, own):
+        return None
+    hook.layer = around
+    watched = PackedForward(attention, model.get_submodule(path), "weight", hook)
+    return AttributeHandle(attention, "forward", watched)
 
 
 def _seen_by_compile(hooks: list[Hook]) -> list[AttributeHandle]:

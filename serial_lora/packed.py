@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -148,26 +149,29 @@ def _as_sdpa_mask(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Ten
 
 
 class PackedForward:
-    """The forward of open_clip's own `Attention`, with a change after its input projection.
+    """The forward of an attention that reads a weight without calling its layer, watched.
 
-    That class calls `F.linear` on its raw `in_proj_weight`, where no hook can stand; this watches
-    for that call, in a forward of the user's too. Set as the layer's `forward`.
+    open_clip's own `Attention` calls `F.linear` on its raw `in_proj_weight`, timm's BEiT and EVA on
+    `self.qkv.weight`, where no hook can stand; this watches for that call, in a forward of the
+    user's too. Set as the attention's `forward`.
 
     Attributes:
-        users: the layer's earlier forward where it is not its class's.
+        owner, parameter: the module that has the weight, and the weight's name in it.
+        hook: what a hook on a layer with this weight would be.
+        users: the attention's earlier forward where it is not its class's.
         acts: False while the adapter is merged and once it has been taken out.
     """
 
     acts = True
 
-    def __init__(self, layer: nn.Module, after_in_proj: Callable) -> None:
-        self.layer, self.after_in_proj = layer, after_in_proj
+    def __init__(self, layer: nn.Module, owner: nn.Module, parameter: str, hook: Callable) -> None:
+        self.layer, self.owner, self.parameter, self.hook = layer, owner, parameter, hook
         self.users = vars(layer).get("forward")
 
     def __call__(self, *args, **kwargs):
         if not self.acts:
             return self._forward(*args, **kwargs)
-        with _AfterInputProjection(self.layer, self.after_in_proj):
+        with _Watch(self):
             return self._forward(*args, **kwargs)
 
     def _forward(self, *args, **kwargs):
@@ -176,13 +180,24 @@ class PackedForward:
         return type(self.layer).forward(self.layer, *args, **kwargs)
 
 
-class _AfterInputProjection(torch.overrides.TorchFunctionMode):
-    def __init__(self, layer: nn.Module, after_in_proj: Callable) -> None:
+class _Watch(torch.overrides.TorchFunctionMode):
+    def __init__(self, forward: PackedForward) -> None:
         super().__init__()
-        self.layer, self.after_in_proj = layer, after_in_proj
+        self.forward = forward
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        output = function(*args, **(kwargs or {}))
-        if function is F.linear and args[1] is self.layer.in_proj_weight:
-            output = self.after_in_proj(self.layer, (args[0],), output)
-        return output
+        kwargs = kwargs or {}
+        weight = getattr(self.forward.owner, self.forward.parameter)
+        if function is not F.linear or weight is not (args[1:] or [kwargs.get("weight")])[0]:
+            return function(*args, **kwargs)
+        call = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+        return self.forward.hook.around(self.forward.owner, call.pop("input"), call)
+
+
+def reads_past(attention: nn.Module, layer: str) -> bool:
+    """Whether this attention's code reads the layer's weight, where its class is PyTorch's own."""
+    try:
+        code = inspect.getsource(type(attention).forward)
+    except (OSError, TypeError):
+        return False
+    return "linear(" in code and f"self.{layer}.weight" in code

@@ -91,12 +91,17 @@ def linear_projection(block: nn.Module, name: str, path: str) -> Projection:
     return Projection(child_name(name, path), "weight", 0, layer.out_features, layer.in_features)
 
 
-def thirds(whole: Projection) -> dict[str, Projection]:
-    """q, k and v out of one weight that holds all three, one below the other."""
-    rows = whole.rows // 3
+def stacked(whole: Projection, parts: str = "qkv") -> dict[str, Projection]:
+    """Projections out of one weight that holds them one below the other, all of one height."""
+    if whole.rows % len(parts):
+        raise SerialLoRAError(
+            f"{whole.module} has {whole.rows} rows, which are not {' and '.join(parts)} of one width; "
+            "this model's attention cannot be adapted."
+        )
+    rows = whole.rows // len(parts)
     return {
-        part: Projection(whole.module, whole.parameter, third * rows, rows, whole.columns)
-        for third, part in enumerate("qkv")
+        part: Projection(whole.module, whole.parameter, place * rows, rows, whole.columns)
+        for place, part in enumerate(parts)
     }
 
 

@@ -23,7 +23,7 @@ from serial_lora.sites import (
     child_name,
     index_of,
     linear_projection,
-    thirds,
+    stacked,
 )
 
 _WORDS = {"queries": "q", "query": "q", "keys": "k", "key": "k", "values": "v", "value": "v"}
@@ -83,31 +83,20 @@ def _projections(name: str, module: nn.Module, parent: nn.Module) -> dict[str, P
         for child, layer in module.named_children()
         if not isinstance(layer, SerialLoRA | LoRA)
     }
-    for key, child in layers.items():
-        three = [layers.get(key.replace("q", letter)) for letter in "qkv"]
-        if "qkv" in key.replace("_", "") and _has_matrix(module, [child]):
-            found = _fused(name, module, child)
-        elif "q" in key and None not in three and _has_matrix(module, three):
-            found = {
-                part: linear_projection(module, name, layer)
-                for part, layer in zip("qkv", three, strict=True)
-            }
-        else:
-            continue
-        if len({projection.columns for projection in found.values()}) > 1:
-            return None  # keys and values have a width of their own: they come from elsewhere
-        return found | _output(name, module, parent, found)
+    for key in layers:
+        for packs in (("qkv",), ("q", "k", "v"), ("qk", "v"), ("q", "kv")):
+            if packs[0] not in key.replace("_", ""):
+                continue
+            children = [layers.get(key.replace(packs[0], pack)) for pack in packs]
+            if None in children or not _has_matrix(module, children):
+                continue
+            found: dict[str, Projection] = {}
+            for pack, child in zip(packs, children, strict=True):
+                found |= stacked(linear_projection(module, name, child), pack)
+            if len({projection.columns for projection in found.values()}) > 1:
+                return None  # keys and values have a width of their own: they come from elsewhere
+            return found | _output(name, module, parent, found)
     return None
-
-
-def _fused(name: str, module: nn.Module, child: str) -> dict[str, Projection]:
-    whole = linear_projection(module, name, child)
-    if whole.rows % 3:
-        raise SerialLoRAError(
-            f"{whole.module} has {whole.rows} rows, which are not q, k and v of one width; this "
-            "model's attention cannot be adapted."
-        )
-    return thirds(whole)
 
 
 def _letters(name: str) -> str:
@@ -134,7 +123,7 @@ def _multihead(name: str, layer: nn.MultiheadAttention) -> dict[str, Projection]
             "not plain self-attention and cannot be adapted."
         )
     whole = Projection(name, "in_proj_weight", 0, *weight.shape)
-    return thirds(whole) | {"out": linear_projection(layer, name, "out_proj")}
+    return stacked(whole) | {"out": linear_projection(layer, name, "out_proj")}
 
 
 def _output(
@@ -247,7 +236,7 @@ def _is_tower(name: str, module: nn.Module) -> bool:
         return False  # SAM's mask decoder is left as it is
     layers = [m for m in module.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))]
     named = re.search("visual|vision|image|text|language|decoder", words)
-    return len(layers) > 3 and bool(named) and not re.search("embed|projection", words)
+    return len(layers) > 3 and bool(named) and not re.search("embed|projection|neck", words)
 
 
 def _attends(name: str, module: nn.Module) -> bool:

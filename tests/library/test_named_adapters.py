@@ -137,7 +137,7 @@ def run_sequence_first(model):
 BATCHES = {  # models whose outputs have the samples first
     **{name: (TINY[name], TINY[name].run) for name in ("plain", "timm", "segment_anything")},
     **{name: (TINY[name], TINY[name].run) for name in ("sd35_both", "hf_vit", "torchvision")},
-    **{name: (FOUND[name], FOUND[name].run) for name in ("grouped", "timm_swin", "hf_beit")},
+    **{name: (FOUND[name], FOUND[name].run) for name in ("grouped", "timm_swin", "timm_beit")},
     "open_clip": (TINY["open_clip"], run_image_tower),
     "open_clip_own_attention": (TINY["open_clip_own_attention"], run_image_tower),
     "sequence_first": (TINY["encoder_pre_norm_sequence_first"], run_sequence_first),

@@ -48,6 +48,21 @@ class GroupedAttention(nn.Module):
         return self.wo(mixed.transpose(1, 2).flatten(2) * self.gate(x).sigmoid())
 
 
+class TwoLayers(nn.Module):
+    """One layer for two of q, k and v, and one for the third."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__()
+        self.one, self.other, self.proj = one, other, nn.Linear(32, 32)
+        self.add_module(one, nn.Linear(32, 32 * len(one)))
+        self.add_module(other, nn.Linear(32, 32 * len(other)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = torch.cat([getattr(self, name)(x) for name in (self.one, self.other)], dim=-1)
+        q, k, v = (part.unflatten(-1, (4, 8)).transpose(1, 2) for part in parts.chunk(3, dim=-1))
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
 class WeightsOnRequest(nn.Module):
     """nn.MultiheadAttention as tutorials call it: with weights returned, then from x to y."""
 
@@ -98,6 +113,20 @@ def gated() -> nn.Module:
     return _noisy(model)
 
 
+def beit() -> nn.Module:
+    from timm.models.beit import Beit
+
+    torch.manual_seed(0)
+    return _noisy(Beit(img_size=16, patch_size=8, embed_dim=32, depth=3, num_heads=4))
+
+
+def eva() -> nn.Module:
+    from timm.models.eva import Eva
+
+    torch.manual_seed(0)
+    return _noisy(Eva(img_size=16, patch_size=8, embed_dim=32, depth=3, num_heads=4))
+
+
 def after_norm() -> nn.Module:
     from timm.models.vision_transformer import ResPostBlock
 
@@ -111,6 +140,16 @@ def grouped() -> Tiny:
         for block, suffix, parts in names
     ]
     return Tiny(lambda: seeded(GroupedAttention), run_tokens, names, {"image": 3})
+
+
+def two_layers(one: str, other: str) -> Tiny:
+    rows = {p: (f"{one}.weight", 32 * i, 32) for i, p in enumerate(one)}
+    rows |= {p: (f"{other}.weight", 32 * i, 32) for i, p in enumerate(other)}
+    rows |= {"out": ("proj.weight", 0, 32)}
+    names = [
+        (f"{i}", "", {p: (f"{i}.{w}", a, n) for p, (w, a, n) in rows.items()}) for i in range(3)
+    ]
+    return Tiny(lambda: seeded(lambda: TwoLayers(one, other)), run_tokens, names, {"image": 3})
 
 
 def timm_vit(build) -> Tiny:
@@ -130,6 +169,8 @@ def hugging_face(name: str, **changes) -> Tiny:
 
 FOUND = {
     "grouped": grouped(),
+    "q and kv": two_layers("q", "kv"),
+    "qk and v": two_layers("qk", "v"),
     "multihead": Tiny(
         multihead,
         run_tokens,
@@ -138,6 +179,8 @@ FOUND = {
     ),
     "timm_gated": timm_vit(gated),
     "timm_post_norm": timm_vit(after_norm),
+    "timm_beit": timm_vit(beit),  # both call F.linear on a layer's weight
+    "timm_eva": timm_vit(eva),
     "timm_swin": Tiny(
         swin,
         lambda model: model(_pictures(16)),
