@@ -1,0 +1,43 @@
+"""docs/library.md: every line of its code runs, in the page's order, and does what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+import serial_lora
+from tests.library.tiny_models import TINY, fill_adapters
+
+PAGE = Path(serial_lora.__file__).parents[1] / "docs" / "library.md"
+
+
+def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    build, generator = TINY["timm"].build, torch.Generator().manual_seed(0)
+    pictures = torch.randn(3, 3, 16, 16, generator=generator)
+    names = {
+        "model": build(),
+        "fresh_model": build(),
+        "fresh": serial_lora.inject(build(), serial_lora.SerialLoRAConfig(16)),
+        "batches": [(pictures, torch.tensor([0, 1, 2]))] * 3,
+        "three_pictures": pictures,
+    }
+    snow = fill_adapters(serial_lora.inject(build(), serial_lora.SerialLoRAConfig(4)))
+    serial_lora.save_adapter(snow, "snow.safetensors")
+    base = build()(pictures)
+    ten, back, several, off = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S)
+
+    exec(ten, names)
+    adapted = names["model"](pictures).detach()
+    assert (adapted - base).abs().max() > 1e-3
+    exec(back, names)
+    torch.testing.assert_close(names["fresh_model"](pictures), adapted, rtol=1e-4, atol=1e-5)
+    exec(several, names)
+    assert capsys.readouterr().out.startswith("['night'")
+    torch.testing.assert_close(names["answers"][1], snow(pictures)[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(names["answers"][2], base[2], rtol=1e-4, atol=1e-5)
+    exec(off, names)
+    torch.testing.assert_close(names["base_answers"], base, rtol=1e-5, atol=1e-6)
+    assert torch.equal(names["model"](pictures), base)
