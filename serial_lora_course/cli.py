@@ -118,7 +118,8 @@ def grade(
         if not (error.name or "").startswith("nbgrader"):
             raise
         raise SerialLoRAError(
-            'Grading needs nbgrader: `pip install ".[class]"` in the course\'s checkout.'
+            'Grading needs nbgrader: `pip install ".[class]"` in the course\'s checkout, with '
+            "Python 3.11 or newer."
         ) from error
 
     raise typer.Exit(report.run(notebooks, timeout, out, unconfined))

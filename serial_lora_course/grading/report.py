@@ -25,7 +25,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.checks.exercises import read_exercises
 from serial_lora_course.checks.lessons import LESSONS
-from serial_lora_course.files import printable, reading
+from serial_lora_course.files import printable, refusals_told
 from serial_lora_course.grading import course, sandbox
 from serial_lora_course.grading.text import no_formula, one_line
 
@@ -102,7 +102,7 @@ def read(path: Path) -> tuple[NotebookNode, str]:
     Raises:
         SerialLoRAError: no such file, not a notebook, not a lesson of the course.
     """
-    with reading():
+    with refusals_told():
         content = path.read_bytes()
     try:
         notebook = nbformat.reads(content.decode(), as_version=4)

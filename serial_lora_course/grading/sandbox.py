@@ -82,24 +82,11 @@ def run(notebook: nbformat.NotebookNode, limits: Limits, unconfined: bool = Fals
     ):
         asked.write(nbformat.writes(notebook).encode("utf-8", "replace"))
         asked.seek(0)
-        within = (
-            {}
-            if unconfined
-            else {
-                "DATA": limits.memory,
-                "NPROC": limits.threads,
-                "CORE": 0,
-            }
-        )
+        within = {} if unconfined else {"DATA": limits.memory, "NPROC": limits.threads, "CORE": 0}
         settings = json.dumps({"seconds": limits.cell_seconds, "limits": within})
+        client = [sys.executable, "-m", "serial_lora_course.grading.inside", settings]
         process = subprocess.Popen(
-            [
-                *([] if unconfined else bubblewrap(limits)),
-                sys.executable,
-                "-m",
-                "serial_lora_course.grading.inside",
-                settings,
-            ],
+            client if unconfined else [*bubblewrap(limits), *client],
             stdin=asked,
             stdout=told,
             stderr=subprocess.DEVNULL,
@@ -155,9 +142,9 @@ def read(told: BinaryIO, ended: str) -> Shown:
     return shown
 
 
-def bubblewrap(limits: Limits, *, program: str = "bwrap") -> list[str]:
+def bubblewrap(limits: Limits) -> list[str]:
     """The beginning of a command line that shuts in what follows."""
-    words = [program, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     for top in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/usr"):
         if os.path.islink(top):
             words += ["--symlink", os.readlink(top), top]

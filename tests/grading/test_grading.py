@@ -137,8 +137,8 @@ def test_bad_inputs_get_a_sentence_each(graded):
     done, rows, folder = graded
     assert done.returncode == 2 and len(rows) == 12
     lines = done.stderr.splitlines()
-    parts = ["not a Jupyter notebook.", '"# 02 · ...".', "none.ipynb cannot be read"]
-    parts += ["(File name too long)", "n\\udcff.ipynb cannot be read"]
+    parts = ["not a Jupyter notebook.", '"# 02 · ...".', "none.ipynb cannot be"]
+    parts += ["(File name too long)", "n\\udcff.ipynb cannot be"]
     assert [part in line for line, part in zip(lines, parts, strict=True)] == [True] * 5
     assert "=mixed.ipynb: 1 of 4 passed" in done.stdout and "passed, of 3" in done.stdout
     assert "'" not in done.stdout.split()[0]
@@ -193,13 +193,14 @@ def classroom(tmp_path_factory):
         nbformat.read(folder / step / lesson / f"{lesson}.ipynb", as_version=4)
         for step in ("source", "release")
     )
-    short = [c for c in release.cells if "nbgrader" in c.metadata or "import copy" in c.source]
-    release.cells = short
-    wrong = nbformat.from_dict(release)
+    for notebook in (source, release):  # the exercises, and the imports that they need
+        notebook.cells = [
+            c for c in notebook.cells if "nbgrader" in c.metadata or "import copy" in c.source
+        ]
+    wrong, hostile = nbformat.from_dict(release), nbformat.from_dict(release)
     change(
         wrong, "exercise-3-2", r"    raise NotImplementedError\(.*", "    return block(adapter(x))"
     )
-    hostile = nbformat.from_dict(release)
     for cell in hostile.cells[1:]:
         if cell.metadata.nbgrader.grade:
             cell.source = "print('Exercise 3.1 is right. Verified: all.')"
