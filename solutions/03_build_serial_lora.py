@@ -800,7 +800,7 @@ torch.manual_seed(0)
 labels = torch.tensor([0, 1, 2])  # (B,)
 model = inject(build(), SerialLoRAConfig(rank=4), also_train=["1"])  # "1": the head's name
 optimizer = torch.optim.AdamW(lora_plus_groups(model, lr=2e-3, ratio=1))  # one rate for A and B
-for step in range(30):
+for _ in range(30):
     loss = F.cross_entropy(model(images), labels)
     optimizer.zero_grad()
     loss.backward()

@@ -34,7 +34,6 @@ import copy
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
-from scipy import stats
 from torch import Tensor, nn
 
 from serial_lora import (
@@ -46,8 +45,9 @@ from serial_lora import (
     lora_plus_groups,
 )
 from serial_lora.layers import LoRA, SerialLoRA
-from serial_lora_course.checks import check, lesson_card
+from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.data.registry import load_classification
+from serial_lora_course.figures.steps import plot_step_by_ratio, plot_step_by_width
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
 from serial_lora_course.frontend import is_static
@@ -308,31 +308,14 @@ def one_step_at(ratio: float, lr_A: float = 0.01, warm: int = 10) -> dict[str, f
 
 
 by_ratio = pd.DataFrame([one_step_at(ratio) for ratio in (1, 2, 5, 10, 20, 50)])
-display_table(by_ratio.map(lambda value: f"{value:.3g}"))
-
-# %%
-best = by_ratio.loc[by_ratio["loss changed by"].idxmin()]
-rose = by_ratio[by_ratio["loss changed by"] > 0]["ratio"].tolist()
-display(
-    Markdown(
-        f"B's part grows with the ratio, A's stays. The step at a ratio of {best['ratio']:g} lowers the loss "
-        f"most, {best['loss changed by'] / by_ratio.loc[0, 'loss changed by']:.1f} times as much as the step "
-        "at 1. "
-        + (
-            f"At {', '.join(f'{r:g}' for r in rose)} the loss *rises*, though the gradient promised "
-            "a fall."
-            if rose
-            else "At none of these does the loss rise."
-        )
-    )
-)
+display_figure(plot_step_by_ratio(by_ratio))
 
 # %% [markdown]
-# **What this shows.** *Promised* is gradient times step: what would happen if the loss were a plane. Each
-# 1 added to the ratio promises the same amount more, and past some point the promise is worthless, because
-# the step leaves the region where the plane is any good. Note what this table *cannot* tell you: whether the
-# ratio helped, or whether simply the rate of B was too small before. Keep that question; it is the
-# question of this lesson.
+# **What this shows.** The dotted line is gradient times step: what would happen if the loss were a plane.
+# Past some ratio the step leaves the region where the plane is any good, and the loss falls less, or rises.
+# Note what the picture *cannot* tell you: whether the ratio helped, or whether simply the rate of B was too
+# small before. That is the question of this lesson. **Change this and run again**: `lr_A=0.1` in the cell
+# above moves the best ratio; where to?
 
 # %% [markdown]
 # ## Why width matters
@@ -349,8 +332,9 @@ display(
 # step sound in a wide model you lower the rate, and then B crawls. If the two steps are to do
 # equally much at every width, the ratio of the rates has to grow in proportion to d. Is it so? The cell
 # measures what one step of each does to the output, at several widths, with a B that is no longer zero.
-# Read along a row, not from row to row: how much A's step does depends on how large we made B.
-# Both adapters are tried; Serial LoRA's pair stands in front of W, not beside it.
+# On two logarithmic axes a power of d is a straight line, and the power is its slope. Compare slopes, not
+# heights: how much A's step does depends on how large we made B. Both adapters are tried; Serial LoRA's
+# pair stands in front of W, not beside it.
 
 
 # %%
@@ -379,45 +363,12 @@ def effect_of_steps(serial: bool, width: int, rank: int = 8, lr: float = 1e-3) -
 
 
 # %%
-def growth(sizes: tuple[int, ...], values: list[float]) -> float:
-    """The power of the size that values grow with: the slope of log value over log size."""
-    x, y = (torch.tensor(each, dtype=torch.double).log() for each in (sizes, values))
-    return ((x - x.mean()) @ y / (x - x.mean()).square().sum()).item()
-
-
 widths = (64, 128, 256, 512, 1024, 2048)
-rows = []
-for title, serial in (("LoRA", False), ("Serial LoRA", True)):
-    effects = [effect_of_steps(serial, width) for width in widths]
-    for matrix in ("B", "A"):
-        values = [effect[matrix] for effect in effects]
-        cells = {
-            f"d = {width}": f"{value:.2%}" for width, value in zip(widths, values, strict=True)
-        }
-        rows.append(
-            {
-                "pair": title,
-                "step of": matrix,
-                **cells,
-                "grows like d to the": f"{growth(widths, values):.2f}",
-            }
-        )
-display_table(pd.DataFrame(rows))
-
-# %%
-powers = {(row["pair"], row["step of"]): float(row["grows like d to the"]) for row in rows}
-display(
-    Markdown(
-        f"B's step has the same effect at every width (powers {powers['LoRA', 'B']:.2f} for LoRA and "
-        f"{powers['Serial LoRA', 'B']:.2f} for Serial LoRA), A's grows nearly in proportion to it "
-        f"({powers['LoRA', 'A']:.2f} and {powers['Serial LoRA', 'A']:.2f})."
-        if max(powers[p, "B"] for p in ("LoRA", "Serial LoRA"))
-        < 0.3
-        < 0.7
-        < min(powers[p, "A"] for p in ("LoRA", "Serial LoRA"))
-        else "On this machine the two steps do not grow as the argument says; read the powers above."
-    )
-)
+effects = {
+    title: [effect_of_steps(serial, width) for width in widths]
+    for title, serial in (("LoRA", False), ("Serial LoRA", True))
+}
+display_figure(plot_step_by_width(widths, effects))
 
 # %% [markdown]
 # **What this shows.** The argument holds for a random layer, and for both methods alike: standing in
@@ -594,43 +545,8 @@ check("5.4", share_left)
 # Solution: [the solved lesson](../solutions/05_lora_plus.ipynb)
 
 # %% [markdown]
-# With the paper's rate and ratio, and a run of many steps:
-
-
-# %%
-def decayed(lr: float, ratio: float, weight_decay: float, steps: int) -> dict[str, str]:
-    """What AdamW itself leaves of a 1 in A and of a 1 in B, without gradients that pull."""
-    ones = {name: nn.Parameter(torch.ones(1, dtype=torch.double)) for name in ("A", "B")}
-    rates = {"A": lr, "B": lr * ratio}
-    optimizer = torch.optim.AdamW(
-        [{"params": [ones[n]], "lr": rates[n]} for n in ones], weight_decay=weight_decay
-    )
-    for parameter in ones.values():
-        parameter.grad = torch.zeros_like(parameter)
-    for _ in range(steps):
-        optimizer.step()
-    return {f"left of {name}": f"{parameter.item():.1%}" for name, parameter in ones.items()}
-
-
-display_table(
-    pd.DataFrame(
-        [
-            {
-                "rate of A": "0.0002",
-                "ratio": ratio,
-                "weight decay": decay,
-                "steps": 2000,
-                **decayed(2e-4, ratio, decay, 2000),
-            }
-            for ratio, decay in ((1, 0.01), (20, 0.01), (20, 0.1))
-        ]
-    )
-)
-
-# %% [markdown]
-# **What this shows.** Decay pulls on B as many times harder as the ratio says. With a small decay and a
-# short run that is nothing to worry about. With a larger decay, changing the ratio changes the
-# regularisation too, and a comparison of ratios compares both.
+# So decay pulls on B as many times harder as the ratio says. With a small decay and a short run that is
+# nothing to worry about; with a larger one, a comparison of ratios compares regularisation too.
 
 # %% [markdown]
 # ## A ratio, or just a larger rate?
@@ -732,28 +648,23 @@ for label, part in three.groupby("pair", sort=False):
 # rates at once. As always, first what they are and how they were made.
 
 # %%
-from serial_lora_course.figures.readings import read_best_ratios, read_one_ratio
+from serial_lora_course.claims import ratios
 from serial_lora_course.figures.sweeps import plot_ratio_sweep
-from serial_lora_course.labs.frames import as_text, describe_records, frame
+from serial_lora_course.labs.frames import describe_records, frame
 from serial_lora_course.labs.records import shipped_records
 
 records = shipped_records("clip_ratio")
 print(describe_records(records))
 results = frame(records)
 results["points"] = 100 * results["accuracy"]
-
-# %% [markdown]
-# Against the rate of *B*, one line for each rate of A. If only B's rate mattered, the lines would lie on
-# one another. If a ratio above 1 helped by itself, then at the same rate of B the lines with a *smaller*
-# rate of A would lie higher. The rings are plain LoRA: A and B at one rate.
-
-# %%
 display_figure(plot_ratio_sweep(results))
 
 # %% [markdown]
-# **What this shows.** Follow one line from its ring to the right: that is raising the ratio at a fixed rate
-# of A, and it is how LoRA+ is usually presented. Then look at where the lines stand above one another.
-# The numbers come below; first you write the tool for them.
+# **What this shows.** Accuracy against the rate of *B*, one line for each rate of A; the rings are plain
+# LoRA, A and B at one rate. Follow one line from its ring to the right: that is raising the ratio at a
+# fixed rate of A, and it is how LoRA+ is usually presented. Then look at where lines stand above one
+# another. If only B's rate mattered, they would coincide; if a ratio above 1 helped by itself, the line
+# with the *smaller* rate of A would lie higher. The numbers come below; first you write the tool for them.
 
 # %% [markdown]
 # ### Exercise 5.5 · The best ratio, and is it more than luck?
@@ -764,8 +675,8 @@ display_figure(plot_ratio_sweep(results))
 #
 # Given the accuracies of several ratios, find the one with the highest mean, and compare it with a ratio
 # of 1. Number k in every list is the same data set and seed, so compare run by run: take the
-# *differences*, their mean, and their standard error (standard deviation with n − 1, divided by √n). Told
-# apart means: the mean difference is more than two standard errors from 0.
+# *differences*, their mean, and their standard error (standard deviation with n − 1, divided by √n). The
+# last answer is whether the mean difference is more than two standard errors from 0.
 
 
 # %% tags=["exercise"]
@@ -778,7 +689,7 @@ def best_ratio(accuracies: dict[float, list[float]]) -> tuple[float, float, floa
 
     Returns:
         The ratio with the highest mean; its mean difference from ratio 1; that difference's
-        standard error; whether the two are told apart.
+        standard error; whether it is more than two of them from 0.
     """
     # BEGIN SOLUTION
     values = {ratio: torch.tensor(runs, dtype=torch.double) for ratio, runs in accuracies.items()}
@@ -802,205 +713,51 @@ check("5.5", best_ratio)
 # <details><summary>Hint 2: the pieces</summary>
 #
 # `torch.tensor(...).std()` divides by n − 1 already. `max(ratios, key=...)` finds the ratio with the
-# highest mean. If the best is 1 itself, all differences are 0, and it is not told apart from itself.
+# highest mean. If the best is 1 itself, all differences are 0, and the last answer is False.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/05_lora_plus.ipynb)
 
 # %% [markdown]
-# The usual comparison, for every rate of A at which all ratios were tried: the best ratio beside a ratio
-# of 1. Differences are in points of accuracy.
-
-
-# %%
-def best_beside_one(part: pd.DataFrame) -> dict[str, object]:
-    """The best ratio of one rate of A beside ratio 1, run by run."""
-    runs = part.pivot(index=["dataset", "seed"], columns="ratio", values="points").dropna()
-    best = runs.mean().idxmax()
-    difference = runs[best] - runs[1.0]
-    told = abs(difference.mean()) > 2 * difference.sem()
-    return {
-        "best ratio": best,
-        "points over ratio 1": difference.mean(),
-        "error": difference.sem(),
-        "pairs of runs": len(runs),
-        "told apart": "yes" if told else "no",
-    }
-
-
-tried = results.groupby(["method", "lr"])["ratio"].transform("nunique")
-usual = pd.DataFrame(
-    [
-        {"method": get_method(name).label, "rate of A": lr, **best_beside_one(part)}
-        for (name, lr), part in results[tried == tried.max()].groupby(["method", "lr"])
-    ]
-)
-display_table(
-    usual.assign(
-        **{
-            "rate of A": usual["rate of A"].map("{:g}".format),
-            "best ratio": usual["best ratio"].map("{:g}".format),
-            "points over ratio 1": usual["points over ratio 1"].map("{:+.1f}".format),
-            "error": usual["error"].map("{:.1f}".format),
-        }
-    )
-)
+# First the usual comparison, with your function: at each rate of A, the best ratio beside a ratio of 1.
+# Gains are in points of accuracy, *clear* means more than two standard errors from 0.
 
 # %%
-for name, part in usual.groupby("method", sort=False):
-    low, high = part.loc[part["rate of A"].idxmin()], part.loc[part["rate of A"].idxmax()]
-    display(
-        Markdown(
-            f"- **{name}**: with A at {low['rate of A']:g}, the best ratio is {low['best ratio']:g} and gains "
-            f"{low['points over ratio 1']:+.1f} ± {low['error']:.1f} points; with A at "
-            f"{high['rate of A']:g} it is {high['best ratio']:g} and gains "
-            f"{high['points over ratio 1']:+.1f} ± {high['error']:.1f}."
-        )
-    )
-fewest = usual["pairs of runs"].min()
-display(
-    Markdown(
-        f"With {fewest} pairs of runs, luck alone passes two standard errors in "
-        f"{2 * stats.t.sf(2, fewest - 1):.0%} of comparisons, and choosing the best ratio first adds "
-        "more. So read *told apart* as a hint here, not as a verdict. (Lesson 09 says why.)"
-    )
-)
+usual = ratios.beside_ratio_one(results, yours("5.5", ratios.best_ratio))
+display_table(ratios.as_shown(usual))
+display(Markdown(ratios.read_beside_one(usual)))
 
 # %% [markdown]
 # **What this shows.** Read down the column of ratios. Where the best ratio falls as A's rate rises,
 # the sweep is looking for a good rate of *B*, and the ratio is only the road to it.
 #
-# The grid also holds the comparison that isolates the ratio, now with more than one seed: cells with the
-# *same* rate of B, one with A at that rate too (plain), the other with A at a smaller one.
+# Next the comparison that isolates the ratio, as above, now with more than one seed: cells with the *same*
+# rate of B, one with A at that rate too (plain), the other with A at a smaller one.
 
 # %%
-results["rate_B"] = (results["lr"] * results["ratio"]).round(9)
-rows = []
-for (name, rate_B), part in results.groupby(["method", "rate_B"], sort=False):
-    runs = part.pivot(index=["dataset", "seed"], columns="lr", values="points")
-    for lr in sorted(set(runs.columns) - {rate_B}) if rate_B in runs.columns else ():
-        gain = (runs[lr] - runs[rate_B]).dropna()
-        row = {"method": get_method(name).label, "rate of B": rate_B, "A at": lr}
-        row |= {"points over A at B's rate": gain.mean(), "error": gain.sem()}
-        row["told apart"] = "yes" if abs(gain.mean()) > 2 * gain.sem() else "no"
-        rows.append(row)
-isolated = pd.DataFrame(rows)
-formats = {"rate of B": "{:g}", "A at": "{:g}", "points over A at B's rate": "{:+.1f}"}
-display_table(as_text(isolated, formats | {"error": "{:.1f}"}))
-apart, gain = isolated["told apart"] == "yes", isolated["points over A at B's rate"]
-ahead, behind = (int((apart & (side * gain > 0)).sum()) for side in (1, -1))
-display(
-    Markdown(
-        f"Of {len(isolated)} such comparisons, a smaller rate of A is ahead in {ahead}, behind in "
-        f"{behind}, and not told apart in {len(isolated) - ahead - behind}."
-    )
-)
+isolated = ratios.at_one_rate_of_b(results)
+display_table(ratios.as_shown(isolated))
+display(Markdown(ratios.read_at_one_rate(isolated)))
 
 # %% [markdown]
-# **What this shows.** This is the ratio's own share. The rest of what such a cell has over the slow one
-# is what the larger rate for both brings, which plain LoRA could have had for the asking: in the figure,
-# the step from one ring to another. Where the rings fall, that rest is a loss. If the signs differ from
-# those of the short runs above, remember that those had fewer steps, another data set, and one seed.
+# **What this shows.** This is the ratio's own share. The rest of what a LoRA+ cell has over the slow one is
+# what a larger rate for both brings, and plain LoRA can have that as well.
 #
-# One more comparison is fair: let each side choose what it likes. Plain LoRA may choose its one rate, and
-# LoRA+ may choose both. But who chooses the best of many cells chooses luck too, and a larger grid finds
-# more of it. So we choose on some seeds and measure on the one that was left out, in turn. Both sides are
-# treated so.
-
+# The last comparison lets each side choose what it likes: plain LoRA its one rate, LoRA+ both. Whoever
+# chooses the best of many cells chooses chance results too. So we choose on some seeds and measure on the
+# one that was left out, in turn, for both sides.
 
 # %%
-def chosen_elsewhere(part: pd.DataFrame) -> tuple[pd.Series, list[tuple]]:
-    """Points on each left-out seed, of the cell (rate of A, ratio) that the other seeds prefer.
-
-    Returns the points by data set and seed, and the cells chosen.
-    """
-    cells = part.pivot(index=["dataset", "seed"], columns=["lr", "ratio"], values="points").dropna(
-        axis=1
-    )
-    seeds = cells.index.get_level_values("seed")
-    measured, chosen = [], []
-    for seed in sorted(set(seeds)):
-        best = cells[seeds != seed].mean().idxmax()
-        chosen.append(best)
-        measured.append(cells.loc[seeds == seed, best])
-    return pd.concat(measured), chosen
-
-
-def rates_of(cells: list[tuple]) -> str:
-    """The rates of A and B of each of some cells, once."""
-    return "; ".join(f"A {lr:g}, B {lr * ratio:g}" for lr, ratio in dict.fromkeys(cells))
-
-
-# %%
-verdicts = []
-for name, part in results.groupby("method", sort=False):
-    free, cells = chosen_elsewhere(part)
-    equal, plain_cells = chosen_elsewhere(part[part["ratio"] == 1])
-    gain = (free - equal).to_numpy()
-    error = gain.std(ddof=1) / len(gain) ** 0.5
-    verdicts.append(
-        {
-            "method": get_method(name).label,
-            "one rate, chosen": rates_of(plain_cells),
-            "its points": f"{equal.mean():.1f}",
-            "two rates, chosen": rates_of(cells),
-            "their points": f"{free.mean():.1f}",
-            "gain": gain.mean(),
-            "error": error,
-            "pairs of runs": len(gain),
-        }
-    )
-display_table(
-    pd.DataFrame(verdicts).assign(
-        gain=[f"{v['gain']:+.1f}" for v in verdicts], error=[f"{v['error']:.1f}" for v in verdicts]
-    )
-)
-
-# %%
-for verdict in verdicts:
-    gain, error = verdict["gain"], verdict["error"]
-    apart = abs(gain) > 2 * error
-    display(
-        Markdown(
-            f"- **{verdict['method'].removesuffix('+')}**: free choice of two rates instead of one brings "
-            f"{gain:+.1f} ± {error:.1f} points on seeds that had no say in the choice: "
-            + (
-                "ahead."
-                if apart and gain > 0
-                else "behind."
-                if apart
-                else "not told apart from nothing."
-            )
-        )
-    )
+chosen = ratios.chosen_on_other_seeds(results)
+display_table(ratios.as_shown(chosen))
+display(Markdown(ratios.read_chosen(chosen)))
 
 # %% [markdown]
-# Each verdict rests on as many pairs of runs as the last column of the table says, so it is a hint again.
-#
-# And the ratio that the paper uses, everywhere? The cell takes the accuracies at 20 and at 1, for each rate
-# of A, and asks whether the two methods like the same ratio.
-
-# %%
-at = {
-    ratio: results[results["ratio"] == ratio].groupby(["lr", "method"])["points"].mean().unstack()
-    for ratio in (1, 20)
-}
-change = (at[20] - at[1]).dropna()  # rows: rate of A, columns: methods
-shown = change.rename(columns=lambda name: f"{get_method(name).label}, 20 beside 1")
-formats = dict.fromkeys(shown, "{:+.1f}") | {"A at": "{:g}"}
-display_table(as_text(shown.rename_axis("A at").reset_index(), formats))
-display(Markdown(read_one_ratio(change, 20)))
-likes = usual.pivot(index="rate of A", columns="method", values="best ratio").dropna()
-display(Markdown(read_best_ratios(likes)))
-
-# %% [markdown]
-# **What this shows.** A ratio multiplies, so whether 20 helps or hurts depends on what it multiplies. It is
-# no setting by itself. Whether Serial LoRA, whose B hears from the loss through W, likes another ratio than
-# LoRA is in the last line, for this model. Keep the limits in mind: one tiny model, and so a width at which
-# the argument asks for little; as few data sets and seeds as the sweep's first line says, short runs, one
-# schedule. At a larger width the balance may be another. The command above is how to find out, with
-# `--scale paper` and one of that scale's own data sets, such as `--dataset food101`.
+# **What this shows.** That is what the ratio is worth to somebody who tunes both sides with the same care.
+# It is one tiny model, so a width at which the argument asks for little; few data sets, seeds and steps. At
+# a larger width the balance may be another, and the printed command with `--scale paper` is how to find out.
+# Whether two or more pairs of runs can carry such a verdict at all is the subject of lesson 09.
 
 # %% [markdown]
 # ## The paper's cells
@@ -1010,7 +767,6 @@ display(Markdown(read_best_ratios(likes)))
 
 # %%
 from serial_lora_course.claims.paper import paper_facts, paper_table
-from serial_lora_course.paper_tables import paper_results
 
 accuracy_table = paper_table("Table III")
 
@@ -1044,37 +800,12 @@ for plain, change in changes.items():
         )
     )
 
-# %%
-wide = (
-    paper_results()
-    .pivot(
-        index=["model", "metric", "better", "amount", "dataset"], columns="method", values="value"
-    )
-    .reset_index()
-)
-rows = []
-for (model, metric, better), part in wide.groupby(["model", "metric", "better"], sort=False):
-    sign = 1 if better == "higher" else -1
-    row = {
-        "model": model,
-        "measure": f"{metric.replace('_', ' ')} ({better} is better, says the paper)",
-        "cells": len(part),
-    }
-    for plain in ("lora", "serial_lora"):
-        worse = sign * (part[f"{plain}_plus"] - part[plain]) < 0
-        row[f"{get_method(plain).label}+ loses"] = int(worse.sum())
-    rows.append(row)
-display_table(pd.DataFrame(rows))
-
 # %% [markdown]
 # **What this shows.** In the paper's own tables the plus often makes things worse, for both methods, and
-# the text does not discuss it. (The row of Dice takes the paper at its word that lower is better. Lesson 06
-# says why that is doubtful; if higher is better, it is turned round.) Look along the shots: averaged over
-# data sets, both methods lose more with several shots than with one. More pictures mean more steps in a
-# fixed number of rounds, and so a longer way at B's rate. A rate of B that is too high would look just like
-# this; the tables cannot prove it, because no other ratio and no other rate was tried. It also puts the
-# sentence "Serial LoRA+ outperforms LoRA+ in accuracy across all datasets and shot settings" into its place:
-# at a setting that mostly hurts, the one that was hurt less is ahead.
+# the text does not discuss it. A rate of B that is too high would look just like this; the tables cannot
+# prove it, because no other ratio and no other rate was tried. Where the paper says that "Serial LoRA+
+# outperforms LoRA+ in accuracy across all datasets and shot settings", it compares two methods at a setting
+# that mostly lowers the accuracy of both.
 #
 # **So what should you do?** Treat the rates of A and B as two settings. Try a small grid on pictures that
 # are neither shots nor test, and let a ratio of 1 take part. If you can afford to try only one thing,

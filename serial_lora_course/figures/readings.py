@@ -39,41 +39,6 @@ def _published(backbone: Backbone, publisher: str) -> str:
     )
 
 
-def read_one_ratio(change: pd.DataFrame, ratio: float) -> str:
-    """At which rates a ratio helps both methods, and at which it harms both (lesson 05).
-
-    Args:
-        change: points over ratio 1; a row a rate of A, a column a method.
-        ratio: the ratio that was given to both.
-    """
-    helped = change[(change > 0).all(axis=1)].index
-    harmed = change[(change < 0).all(axis=1)].index
-    first = (
-        f"The same {ratio:g} helps both methods with A at {_joined(helped)}"
-        if len(helped)
-        else f"There is no rate at which {ratio:g} helps both methods"
-    )
-    second = (
-        f"it harms both with A at {_joined(harmed)}."
-        if len(harmed)
-        else "there is no rate at which it harms both."
-    )
-    return f"{first}; {second}"
-
-
-def read_best_ratios(best: pd.DataFrame) -> str:
-    """Which ratio each method likes at each rate of A (a row a rate, a column a method)."""
-    same = int((best.iloc[:, 0] == best.iloc[:, -1]).sum())
-    rows = [
-        f"A at {rate:g}: " + ", ".join(f"{name} {ratio:g}" for name, ratio in row.items())
-        for rate, row in best.iterrows()
-    ]
-    return (
-        f"The two methods like the same ratio at {same} of {len(best)} rates of A: "
-        f"{'; '.join(rows)}."
-    )
-
-
 def read_ways_in(dice_by_way: pd.Series, count: int) -> str:
     """What the wrong ways into SAM cost in Dice; the right way is the first (lesson 06)."""
     right, squashed = dice_by_way.iloc[0], dice_by_way["squashed, boxes too"]

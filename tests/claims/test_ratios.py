@@ -1,0 +1,64 @@
+"""What a sweep over rates and ratios says, on sweeps whose answer is known."""
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from serial_lora_course.checks.checking import run_check
+from serial_lora_course.claims import ratios
+
+
+def sweep(points, method="lora_plus", seeds=3):
+    """Runs of a function of lr, ratio and seed."""
+    cells = [
+        (lr, ratio, seed) for lr in (0.1, 1.0) for ratio in (1.0, 10.0) for seed in range(seeds)
+    ]
+    rows = [
+        {
+            "method": method,
+            "dataset": "d",
+            "lr": lr,
+            "ratio": r,
+            "seed": s,
+            "points": points(lr, r, s),
+        }
+        for lr, r, s in cells
+    ]
+    return pd.DataFrame(rows)
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 1)] * 3), min_size=3, max_size=6))
+def test_the_best_ratio_is_compared_pair_by_pair(rows):
+    accuracies = {1.0: [r[0] for r in rows], 2.0: [r[1] for r in rows], 5.0: [r[2] for r in rows]}
+    best, mean, error, clear = ratios.best_ratio(accuracies)
+    assert sum(accuracies[best]) == max(map(sum, accuracies.values()))
+    if best != 1 and error > 1e-9:  # mean / error is the statistic of a paired t-test
+        t = stats.ttest_rel(accuracies[best], accuracies[1.0]).statistic
+        assert mean / error == pytest.approx(t, rel=1e-6) and clear == (abs(t) > 2)
+
+
+def test_the_lesson_falls_back_to_what_its_check_accepts():
+    assert run_check("5.5", ratios.best_ratio)
+
+
+def test_a_gain_that_only_the_rate_of_b_brings_is_not_the_ratios():
+    runs = sweep(lambda lr, ratio, seed: 50 + 10 * (lr * ratio == 1) + seed)
+    usual = ratios.beside_ratio_one(runs)
+    assert usual["best ratio"].tolist() == [10, 1] and usual["gain"].tolist() == [10, 0]
+    isolated = ratios.at_one_rate_of_b(runs)
+    assert isolated[["rate of B", "A at", "gain"]].values.tolist() == [[1, 0.1, 0]]
+    assert ratios.chosen_on_other_seeds(runs)["gain"].tolist() == [0]
+    assert "neither in 1" in ratios.read_at_one_rate(isolated)
+
+
+def test_nobody_is_measured_on_the_run_that_chose():
+    lucky = sweep(
+        lambda lr, ratio, seed: 50.0 + 30 * (ratio == 10 and lr == [0.1, 1.0][seed]), seeds=2
+    )
+    chosen = ratios.chosen_on_other_seeds(lucky)
+    assert chosen["gain"].tolist() == [0] and chosen["clear"].tolist() == ["no"]
+    assert "no difference" in ratios.read_chosen(chosen)
+    shown = ratios.as_shown(chosen)
+    assert shown["gain"].tolist() == ["+0.0"]
