@@ -31,8 +31,8 @@ if hosted and util.find_spec("serial_lora_course") is None:
 
 # %%
 import copy
-import json
 import math
+import os
 from functools import cache
 
 import pandas as pd
@@ -50,47 +50,52 @@ from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.metrics import dice, dice_ce, iou
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.claims.paper import paper_table
-from serial_lora_course.data.registry import dataset_names, load_segmentation
-from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.figures.masks import OverlayRow, plot_overlays
 from serial_lora_course.figures.pictures import show_pictures
-from serial_lora_course.figures.readings import read_ways_in
+from serial_lora_course.figures.readings import read_sam, read_ways_in
 from serial_lora_course.figures.scores import plot_dice_per_picture
 from serial_lora_course.figures.style import display_figure, house_style
 from serial_lora_course.frontend import is_static
 from serial_lora_course.labs import sam as lab
+from serial_lora_course.labs.fit import kept_bytes
 from serial_lora_course.labs.frames import as_text, frame, paired_difference
 from serial_lora_course.labs.lab import run_one
-from serial_lora_course.labs.memory import saved_activations
+from serial_lora_course.labs.lesson import open_lesson
 from serial_lora_course.labs.methods import METHODS, get_method
-from serial_lora_course.labs.processes import process_state
 from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.labs.sam_inputs import resize_masks
 from serial_lora_course.models.architectures import ARCHITECTURES
-from serial_lora_course.models.sam import load_sam
-from serial_lora_course.models.weights import tiny_file
 
 torch.manual_seed(0)
 lesson_card("06")
 
 # %% [markdown]
-# The next two cells read what the lesson works with: a tiny SAM, five sets of pictures, and the records of
-# many runs. The model stays as it is; adapters go into copies of it. One of them is trained:
-# `one_run("lines")` does that the first time it is asked, and remembers what came out. So after these cells
-# you can start at any section. One that needs the trained adapter waits for it, once.
+# One line decides what the lesson works with. `"tiny"` is a small SAM and drawings over photographs:
+# nothing to fetch, and a laptop will do. `"paper"` is Meta's SAM ViT-B and photographs of ice cream from
+# FoodSeg103: the cell says what to fetch first, and whether blocks must be computed twice to fit your
+# GPU. All below follows this line.
 
 # %%
-device = process_state().device  # a GPU where there is one, as the training loop chooses
-backbone = load_sam("tiny")
-model = backbone.model.to(device)
-encoder = model.image_encoder
-side = encoder.img_size  # of the square that the model sees
-config = lab.SamLab.configured("tiny")  # the settings of a run
+SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper"
+LENGTH = os.environ.get("SERIAL_LORA_LENGTH", "class")  # or "full"; "dry" takes two steps a run
+lesson = open_lesson("sam", SCALE, LENGTH)
+print(lesson)
 
-sets = {name: load_segmentation(name) for name in dataset_names("segmentation")}
-food = [sets["food"].test[index] for index in range(len(sets["food"].test))]
-example = next(each for each in food if len(each.masks) >= 3)
-by_shape = sorted(food, key=lambda each: each.picture.width / each.picture.height)
+# %% [markdown]
+# The next two cells give short names to what was read, and to the records of many runs. The model stays
+# as it is. An adapter goes into a *twin* of it, which shares the frozen weights and so takes no memory of
+# its own. One adapter is trained: `one_run()` does that the first time it is asked, and remembers what
+# came out. So after these cells you can start at any section. One that needs the trained adapter waits
+# for it, once.
+
+# %%
+device, backbone, model = lesson.device, lesson.backbone, lesson.model
+encoder, side = model.image_encoder, model.image_encoder.img_size  # of the square that it sees
+sets, data, config = lesson.sets, lesson.data, lesson.config  # data is the set to adapt to
+
+tests = [lesson.seen.test[index] for index in range(len(lesson.seen.test))]
+example = max(tests, key=lambda each: min(len(each.masks), 3))  # the first with three objects
+by_shape = sorted(tests, key=lambda each: each.picture.width / each.picture.height)
 three_shapes = [by_shape[0], by_shape[len(by_shape) // 2], by_shape[-1]]  # tall to wide
 
 records = shipped_records("sam")
@@ -106,20 +111,19 @@ def as_the_model_sees(each) -> Tensor:
 
 
 @cache
-def one_run(name: str) -> tuple:
-    """Train Serial LoRA on a set, in a SAM of its own, with all its training pictures.
+def one_run() -> tuple:
+    """Train Serial LoRA on the set to adapt to, in a twin of the model.
 
     Returns:
-        That SAM, the record of the run, and each test picture's Dice before and after.
+        The twin, the record of the run, and each test picture's Dice before and after.
     """
-    tuned = load_sam("tiny")
-    tuned.model.to(device)
-    task, measured = lab.SamLab(tuned, sets[name], config), []
+    tuned = lesson.twin()
+    task, measured = lesson.lab(tuned), []
     before = task.scores()  # one score for each test picture
     task.base = lab.base_measures(before)
     settings = {"progress": not is_static(), "keep_adapter": True}
     settings["draw"] = lambda lab, method, scores, name: measured.extend(scores)
-    record = run_one(task, get_method("serial_lora"), 100, 1, **settings)
+    record = run_one(task, get_method("serial_lora"), lesson.amount, 1, **settings)
     dices = {"not adapted": before, "serial_lora": measured}
     return tuned, record, pd.DataFrame({k: [score.dice for score in v] for k, v in dices.items()})
 
@@ -136,9 +140,10 @@ def one_run(name: str) -> tuple:
 # - The **mask decoder**, two small transformer layers, lets prompt and picture look at each other and
 #   gives a mask. It runs once for each question, and it is cheap.
 #
-# The one used here is tiny: segment-anything's own classes at small sizes, pretrained by this project
-# on scenes that it composes, Twemoji's drawings over real photographs. The cell reads all numbers
-# from the card that the pretraining wrote. Its measure, *Dice*, is the overlap of mask and truth, 1
+# The tiny one is made of segment-anything's own classes at small sizes, pretrained by this project on
+# scenes that it composes, Twemoji's drawings over real photographs. The paper's is Meta's. The cell says
+# which of them you have, and reads all numbers from the model and from the card that its pretraining
+# wrote. The measure, *Dice*, is the overlap of mask and truth, 1
 # being perfect; you will write it in exercise 6.2.
 
 # %%
@@ -146,26 +151,17 @@ sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in model
 for name, size in sizes.items():
     print(f"{name:15} {size:9,} parameters, {size / sum(sizes.values()):.0%}")
 
-card = json.loads(tiny_file("tiny-sam.card.json").read_text("utf-8"))
-measured = card["measured"]
-display(
-    Markdown(
-        f"It was pretrained for {card['minutes']:.0f} minutes ({card['steps']:,} steps) on "
-        f"{card['data']['drawings']} over {len(card['data']['photographs'])} photographs. On drawings of "
-        f"that hand that were hidden from it, a box prompt reaches a Dice of "
-        f"{measured['twemoji box Dice']:.2f} and a single point {measured['twemoji point Dice']:.2f}; on "
-        f"OpenMoji's, another hand, a box reaches {measured['openmoji box Dice']:.2f}. A model that sees "
-        f"nothing and fills the box would have {measured['openmoji filled box Dice']:.2f} there."
-    )
-)
+display(Markdown(read_sam(backbone, lesson.card_of_model)))
 
 # %% [markdown]
-# Look first. One test picture of OpenMoji's food, the boxes round its objects, the true masks, and what
+# Look first. One test picture (at tiny scale, of OpenMoji's food), the boxes round its objects, the true masks, and what
 # SAM answers, unadapted. Blue is found, yellow is missed, vermilion is invented.
 
 # %%
 found, _ = lab.predict_masks(backbone, example.picture, example.boxes)
-row = OverlayRow("food", example.picture, {"not adapted": found}, example.masks, example.boxes)
+row = OverlayRow(
+    lesson.seen.name, example.picture, {"not adapted": found}, example.masks, example.boxes
+)
 display_figure(plot_overlays([row], size=2.1))
 print("In the picture:", ", ".join(example.names))
 
@@ -177,9 +173,10 @@ print("In the picture:", ", ".join(example.names))
 
 # %%
 prepared = send_to_device(lab.prepare(example, side), device)
-with torch.no_grad():
+with torch.no_grad(), lesson.autocast():
     picture = model.preprocess(prepared.picture)[None]
-    embedding = lab.encode(model, picture)
+    embedding = lab.encode(model, picture).float()
+with torch.no_grad():
     corners, _ = model.prompt_encoder(points=None, boxes=prepared.boxes, masks=None)
     logits = lab.decode(model, embedding, prepared.boxes)
 
@@ -207,7 +204,7 @@ for what, tensor in (
 
 # %%
 rows = []
-for scale, vit in {"tiny": encoder, "paper": ARCHITECTURES["sam"].on_meta().image_encoder}.items():
+for scale, vit in {SCALE: encoder, "paper": ARCHITECTURES["sam"].on_meta().image_encoder}.items():
     grid = vit.img_size // vit.patch_embed.proj.kernel_size[0]  # tokens along a side
     for window in sorted({block.window_size for block in vit.blocks}, reverse=True):
         blocks = [block for block in vit.blocks if block.window_size == window]
@@ -267,10 +264,11 @@ display_figure(
 #
 # ## Five sets to adapt to
 #
-# The paper adapts SAM to five sets; so do we. Each is made of OpenMoji's drawings over photographs.
+# The paper adapts SAM to five sets; so do we. At tiny scale each is made of OpenMoji's drawings over photographs.
 # Drawings and photographs of the test scenes are in no training scene, neither of the pretraining nor
 # of the adapting. The last set is the odd one: outlines without colour, where the mask is all that
-# lies inside the line, mostly photograph. Above a training scene of each, below a test scene.
+# lies inside the line, mostly photograph. At the paper's scale you have the set that you fetched. Above a
+# training scene of each, below a test scene.
 
 # %%
 scenes = [each.train[0].picture for each in sets.values()]
@@ -278,7 +276,7 @@ scenes += [each.test[0].picture for each in sets.values()]
 figure = show_pictures(scenes, [*sets, *[""] * len(sets)], columns=len(sets), size=1.4)
 display_figure(
     figure,
-    alt="A training scene and a test scene of each of the five sets: "
+    alt="A training scene and a test scene of each set: "
     + "; ".join(f"{name}, {each.description}" for name, each in sets.items())
     + ".",
     caption=False,
@@ -287,7 +285,7 @@ for name, each in sets.items():
     print(
         f"{name:8} {len(each.train)} training and {len(each.test)} test scenes:", each.description
     )
-print("Drawings:", "; ".join(sorted({each.attribution for each in sets.values()})))
+print("Pictures:", "; ".join(sorted({each.attribution for each in sets.values()})))
 
 # %% [markdown]
 # ## A picture's way in
@@ -377,7 +375,7 @@ display_figure(
 # %%
 for each in three_shapes:
     ready = send_to_device(lab.prepare(each, side), device)
-    with torch.no_grad():
+    with torch.no_grad(), lesson.autocast():
         (coarse,) = lab.predict_logits(model, [ready])  # (N, 1, side / 2, side / 2)
         fine = lab.original_size_logits(model, coarse, ready)  # (N, H, W)
     print(
@@ -417,7 +415,7 @@ def four_ways(example) -> dict[str, float]:
     }
 
 
-oblong = [e for e in food if max(e.picture.size) > 1.2 * min(e.picture.size)]
+oblong = [e for e in tests if max(e.picture.size) > 1.2 * min(e.picture.size)]
 ways = pd.DataFrame([four_ways(each) for each in oblong]).mean()
 display(as_text(ways.to_frame("mean Dice"), {"mean Dice": "{:.3f}"}))
 display(Markdown(read_ways_in(ways, len(oblong))))
@@ -679,7 +677,7 @@ pd.DataFrame(rows).T.map("{:.1e}".format)
 
 # %%
 torch.manual_seed(0)
-adapted = inject(copy.deepcopy(model), SerialLoRAConfig(rank=16))
+adapted = inject(lesson.twin().model, SerialLoRAConfig(rank=16))
 for each in adapters(adapted).values():
     nn.init.normal_(each.lora_B, std=0.02)  # as if trained
 
@@ -951,7 +949,7 @@ pd.DataFrame(rows).T
 
 # %%
 torch.manual_seed(0)
-adapted = inject(copy.deepcopy(model), SerialLoRAConfig(rank=16))
+adapted = inject(lesson.twin().model, SerialLoRAConfig(rank=16))
 for each in adapters(adapted).values():
     nn.init.normal_(each.lora_B, std=0.02)  # as if trained
 
@@ -962,7 +960,7 @@ question = {
     "original_size": prepared.original_size,
 }
 by_sam = adapted([question], multimask_output=False)[0]["low_res_logits"]  # (N, 1, side/2, side/2)
-(by_lab,) = lab.predict_logits(adapted, [prepared])  # (N, 1, side/2, side/2)
+(by_lab,) = lab.predict_logits(adapted, [prepared], config.gradient_checkpointing)  # the same shape
 print("Sam.forward    leaves a way back for gradients:", by_sam.requires_grad)
 print("predict_logits leaves a way back for gradients:", by_lab.requires_grad)
 print(f"their logits differ by at most {(by_sam - by_lab).abs().max().item():.1e}")
@@ -974,8 +972,10 @@ print(f"their logits differ by at most {(by_sam - by_lab).abs().max().item():.1e
 
 # %%
 batch = [send_to_device(lab.prepare(each, side), device) for each in three_shapes]
+pictures = torch.stack([adapted.preprocess(each.picture) for each in batch])  # (3, 3, side, side)
 with torch.no_grad():
-    embeddings = lab.encode(adapted, torch.stack([adapted.preprocess(p.picture) for p in batch]))
+    with lesson.autocast():
+        embeddings = lab.encode(adapted, pictures).float()
     for what, boxes in (
         ("a box of each", torch.cat([p.boxes[:1] for p in batch])),
         ("one box", batch[0].boxes[:1]),
@@ -985,7 +985,9 @@ with torch.no_grad():
         except RuntimeError as error:
             answer = f"RuntimeError: {error}"
         print(f"three pictures and {what}: {answer}")
-    print("picture by picture:", [tuple(each.shape) for each in lab.predict_logits(adapted, batch)])
+    with lesson.autocast():
+        found = lab.predict_logits(adapted, batch)
+    print("picture by picture:", [tuple(each.shape) for each in found])
 
 # %% [markdown]
 # **What this shows.** The first mistake is loud, and its message hides the 9 = 3 · 3 well. The second is
@@ -1024,29 +1026,39 @@ print("adapters are kept in", next(adapter_parameters(adapted)).dtype)
 # The last one is memory. For the backward pass, every layer keeps what it needs, and for attention that
 # is the table of scores. **Gradient checkpointing** keeps each block's *input* only, and computes the
 # block again when the backward pass comes by: more work, less memory, the same gradients. The cell
-# measures the bytes that one training step keeps. Expect a factor of a few at this scale (the end of
-# the lesson estimates the paper's), and a difference of zero or
-# of rounding size between the gradients.
+# counts the bytes that one training step keeps, from the shapes of its tensors, in bfloat16. Expect a
+# factor of a few at tiny scale, and more at the paper's.
 
 # %%
-data = sets["lines"]
-stream = lab.SamLab(backbone, data, config).stream(training_subset(data, 100, seed=1), seed=1)
-rows, gradients = [], []
-for checkpointing in (False, True):
-    objective = lab.SamObjective(adapted, checkpointing)
-    with saved_activations(objective, objective.checkpointed) as kept:
-        loss = objective([send_to_device(stream[i], device) for i in range(config.batch_size)])
-    gradients.append(torch.autograd.grad(loss, list(adapter_parameters(adapted))))
-    rows.append(
-        {"gradient checkpointing": "on" if checkpointing else "off", "MB kept": kept[0] / 1e6}
-    )
-memory = pd.DataFrame(rows).set_index("gradient checkpointing")
-apart = max((a - b).abs().max().item() for a, b in zip(*gradients, strict=True))
+kept = {
+    word: kept_bytes(lesson.lab(), lesson.configured(gradient_checkpointing=checkpointing))
+    for word, checkpointing in (("off", False), ("on", True))
+}
+memory = pd.DataFrame({"MB kept": kept}).rename_axis("gradient checkpointing") / 1e6
 display(as_text(memory, {"MB kept": "{:.1f}"}))
-print(
-    f"{memory['MB kept'].iloc[0] / memory['MB kept'].iloc[1]:.1f} times less;",
-    f"the gradients differ by at most {apart:.1e}",
+print(f"{kept['off'] / kept['on']:.1f} times less")
+
+# %% [markdown]
+# And the gradients? Two blocks are enough to see it. Expect a difference of zero, or of rounding size.
+
+# %%
+from torch.utils.checkpoint import checkpoint
+
+
+def gradients(checkpointing: bool) -> list[Tensor]:
+    """Of the adapters in the first two blocks, for a loss of no meaning."""
+    with torch.no_grad():
+        picture = adapted.preprocess(lab.prepare(example, side).picture.to(device))[None]
+        tokens = adapted.image_encoder.patch_embed(picture)  # (1, grid, grid, d)
+    for block in adapted.image_encoder.blocks[:2]:
+        tokens = checkpoint(block, tokens, use_reentrant=False) if checkpointing else block(tokens)
+    return torch.autograd.grad(tokens.square().mean(), list(adapter_parameters(adapted))[:4])
+
+
+apart = max(
+    (a - b).abs().max().item() for a, b in zip(gradients(False), gradients(True), strict=True)
 )
+print(f"with checkpointing and without, gradients differ by at most {apart:.1e}")
 
 # %% [markdown]
 # **What this shows.** Sharing one pair where LoRA has four saves *parameters*, and they are a small part of
@@ -1057,17 +1069,19 @@ print(
 #
 # ## One run
 #
-# Now adapt. We take `lines`, the set that is least like what the model knows: no colour, no fill, and
-# the inside of an outline counts as the object. The lab's `run_one` injects, trains with the loss above on
+# Now adapt. At tiny scale that is to `lines`, the set that is least like what the model knows: no colour,
+# no fill, and the inside of an outline counts as the object. The lab's `run_one` injects, trains with the loss above on
 # boxes that are moved a little at random, and measures with exact boxes. `one_run` of the opening calls it
-# for a SAM of its own, and keeps the Dice of every test picture before and after. The settings first. What
-# do you expect: on how many of the test pictures will the mask get *worse*?
+# for a twin of the model, and keeps the Dice of every test picture before and after. The settings first,
+# and how long it will take: the cell times one step. The length is one word of the opening, `LENGTH`.
+# What do you expect: on how many of the test pictures will the mask get *worse*?
 
 # %%
 print(config)
+print(lesson.how_long())
 
 # %%
-tuned, record, scores = one_run("lines")
+tuned, record, scores = one_run()
 
 # %%
 base_row = {name: record.measures[f"base_{name}"] for name in lab.MEASURES}
@@ -1112,7 +1126,7 @@ display(
 # (across) and after (up): above the diagonal is better.
 
 # %%
-tuned, _, scores = one_run("lines")
+tuned, _, scores = one_run()
 display_figure(plot_dice_per_picture(scores))
 
 # %% [markdown]
@@ -1122,7 +1136,6 @@ display_figure(plot_dice_per_picture(scores))
 from serial_lora_course.figures.masks import pick_best_median_worst
 from serial_lora_course.figures.sam_runs import overlay_rows
 
-data = sets["lines"]
 three = pick_best_median_worst(scores["serial_lora"])
 display_figure(plot_overlays(overlay_rows(tuned, data, three, "Serial LoRA"), size=1.5))
 
@@ -1159,10 +1172,10 @@ display_figure(plot_overlays(overlay_rows(tuned, data, lost, "Serial LoRA"), siz
 # %%
 from serial_lora_course.panels.masks import mask_panel
 
-tuned, _, scores = one_run("lines")
-gains, tests = scores["serial_lora"] - scores["not adapted"], sets["lines"].test
+tuned, _, scores = one_run()
+gains = scores["serial_lora"] - scores["not adapted"]
 order = [gains.idxmin(), gains.idxmax(), *gains.sort_values().index[1:-1:6]]
-panel = mask_panel(tuned, [tests[index] for index in (order[:2] if is_static() else order)])
+panel = mask_panel(tuned, [data.test[index] for index in (order[:2] if is_static() else order)])
 
 # %% [markdown]
 # **What this shows.** The adapter is a direction that the model moves in, and the scale is how far. It was
@@ -1185,19 +1198,17 @@ from serial_lora import load_adapter, merge, save_adapter
 
 def all_masks(sam) -> Tensor:
     """The masks of the first twenty test pictures, pixel after pixel: bool, (pixels,)."""
-    tests = [sets["lines"].test[index] for index in range(20)]
-    masks = [lab.predict_masks(sam, each.picture, each.boxes)[0] for each in tests]
+    some = [data.test[index] for index in range(min(20, len(data.test)))]
+    masks = [lab.predict_masks(sam, each.picture, each.boxes)[0] for each in some]
     return torch.cat([torch.as_tensor(mask).flatten() for mask in masks])
 
 
-tuned, *_ = one_run("lines")
+tuned, *_ = one_run()
 with tempfile.TemporaryDirectory() as folder:
-    file = save_adapter(tuned.model, Path(folder, "lines.safetensors"))
-    print(
-        f"{file.stat().st_size:,} bytes beside {tiny_file('tiny-sam.safetensors').stat().st_size:,} of the base"
-    )
-    other = load_sam("tiny")
-    load_adapter(other.model.to(device), file)
+    file, base = save_adapter(tuned.model, Path(folder, "mine.safetensors")), lesson.weights_file
+    print(f"{file.stat().st_size:,} bytes beside {base.stat().st_size:,} of the base")
+    other = lesson.fresh()
+    load_adapter(other.model, file)
 trained, base = all_masks(tuned), all_masks(backbone)
 print(f"of {len(trained):,} pixels, adapting changed {int((trained != base).sum()):,}")
 print("loaded from the file, different:", int((all_masks(other) != trained).sum()))
@@ -1210,7 +1221,7 @@ print("merged into the weights, different:", int((all_masks(other) != trained).s
 # %% [markdown]
 # ## The records
 #
-# One run on one set is for looking. The course ships the records of many: all five sets, three amounts of
+# One run on one set is for looking. The course ships the records of many, at tiny scale: all five sets, three amounts of
 # training pictures, several seeds, all methods, made by the lab's own command.
 
 # %%
@@ -1417,7 +1428,8 @@ display(
 #
 # ## At the paper's scale
 #
-# The code is the same, the settings are not. Where they differ (`plus_lr` is the rate of A in the LoRA+
+# The code is the same, the settings are not: one word in the opening, `SCALE = "paper"`, and this notebook
+# runs on Meta's model. Where the settings differ (`plus_lr` is the rate of A in the LoRA+
 # methods; None means `lr`, as in the paper):
 
 # %%
@@ -1496,31 +1508,15 @@ for what, size in (
 # ## Leave the machine as you found it
 #
 # A notebook that stays open holds its models, and on a GPU the next one may find no room. The last cell
-# forgets the trained SAM, drops the copies and gives the memory back. The model itself has no adapter to
-# take out, since all of them went into copies.
+# forgets the trained SAM, drops twins and copies, and takes the model off the card. It has no adapter to
+# take out, since all of them went into others.
 
 # %%
-import gc
-
 one_run.cache_clear()
-for name in (
-    "tuned",
-    "adapted",
-    "dense",
-    "half",
-    "other",
-    "panel",
-    "objective",
-    "gradients",
-    "embeddings",
-    "by_lab",
-):
+for name in "tuned adapted dense half other panel embeddings found by_lab".split():
     globals().pop(name, None)  # a section that was left out has made nothing to drop
-gc.collect()
-if torch.cuda.is_available():
-    torch.cuda.empty_cache()
-    print(f"{torch.cuda.mem_get_info()[0] / 1e9:.1f} GB of the GPU are free")
 print("adapters left in the model:", len(adapters(model)))
+lesson.close()
 
 # %% [markdown]
 # ## Quiz

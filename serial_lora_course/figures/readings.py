@@ -31,6 +31,21 @@ def read_clip(backbone: Backbone, card: Mapping[str, Any]) -> str:
     )
 
 
+def read_sam(backbone: Backbone, card: Mapping[str, Any]) -> str:
+    """How the SAM of a lesson came to be (lesson 06); as :func:`read_clip`."""
+    if not card:
+        return _published(backbone, "Meta")
+    data, measured = card["data"], card["measured"]
+    return (
+        f"It was pretrained for {card['minutes']:.0f} minutes ({card['steps']:,} steps) on "
+        f"{data['drawings']} over {len(data['photographs'])} photographs. On drawings of "
+        f"that hand that were hidden from it, a box prompt reaches a Dice of "
+        f"{measured['twemoji box Dice']:.2f} and a single point {measured['twemoji point Dice']:.2f}; on "
+        f"OpenMoji's, another hand, a box reaches {measured['openmoji box Dice']:.2f}. A model that sees "
+        f"nothing and fills the box would have {measured['openmoji filled box Dice']:.2f} there."
+    )
+
+
 def _published(backbone: Backbone, publisher: str) -> str:
     parameters = sum(p.numel() for p in backbone.model.parameters())
     return (

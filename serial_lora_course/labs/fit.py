@@ -81,14 +81,22 @@ def step_bytes(lab: Lab, config: LabConfig) -> int:
     """Bytes that a training step with LoRA takes: the frozen model, what is trained, and what is
     kept for the way back."""
     frozen = list(lab.backbone.model.parameters())
-    model = without_values(lab.backbone.model)
     # Autocast keeps bfloat16 copies of float32 weights while a step lasts.
     weights = sum(p.nbytes + (2 * p.numel() if p.dtype == torch.float32 else 0) for p in frozen)
-    some = {"dropout": config.dropout, "blocks": config.blocks, **lab.adapter_options()}
-    inject(model, get_method("lora").config(config.rank, **some)).train()
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    kept = _STEPS[lab.name](lab, config, model)
+    trained = sum(p.numel() for p in _adapted_shapes(lab, config).parameters() if p.requires_grad)
+    kept = kept_bytes(lab, config)
     return int(weights + trained * TRAINED_BYTES + kept + KEPT_FREE[lab.backbone.scale])
+
+
+def kept_bytes(lab: Lab, config: LabConfig) -> int:
+    """Bytes that a step with LoRA keeps for the way back, in bfloat16."""
+    return _STEPS[lab.name](lab, config, _adapted_shapes(lab, config))
+
+
+def _adapted_shapes(lab: Lab, config: LabConfig) -> nn.Module:
+    some = {"dropout": config.dropout, "blocks": config.blocks, **lab.adapter_options()}
+    adapter = get_method("lora").config(config.rank, **some)
+    return inject(without_values(lab.backbone.model), adapter).train()
 
 
 def _kept(model: nn.Module, forward: Callable[[], object], checkpointed: list | tuple = ()) -> int:

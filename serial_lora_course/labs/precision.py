@@ -20,6 +20,8 @@ from torch import nn
 from serial_lora_course.labs.processes import process_state
 
 PRECISIONS = ("auto", "bf16", "no")
+LOOKING = {"tiny": "no", "paper": "auto"}
+"""Scale -> precision of what is computed with a model to look at it, one picture at a time."""
 ROUNDS = 3
 ENOUGH = 1.5  # where one is so many times as fast in two rounds, no further one is measured
 CLEARLY = 2.0

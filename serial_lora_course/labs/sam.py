@@ -31,7 +31,7 @@ from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import SegmentationData, SegmentationExample
 from serial_lora_course.labs.config import LabConfig, check_share, setting
 from serial_lora_course.labs.lab import Lab
-from serial_lora_course.labs.precision import autocast
+from serial_lora_course.labs.precision import LOOKING, autocast
 from serial_lora_course.labs.prefix import FrozenPrefix
 from serial_lora_course.labs.processes import loader_workers, plain_worker_errors
 from serial_lora_course.labs.report import Report, activations, measure_column
@@ -197,7 +197,8 @@ def predict_masks(
     pixels, scaled = to_input_frame(picture, boxes, model.image_encoder.img_size)
     nothing = torch.zeros(len(boxes), *pixels.shape[-2:], dtype=torch.bool)
     prepared = PreparedExample(pixels.to(device), scaled.to(device), nothing, picture.size[::-1])
-    (logits,) = predict_logits(model, [prepared])
+    with autocast(device, LOOKING[backbone.scale]):
+        (logits,) = predict_logits(model, [prepared])
     logits = original_size_logits(model, logits, prepared).cpu()
     return (logits > model.mask_threshold).numpy(), logits
 

@@ -38,6 +38,7 @@ from serial_lora_course.figures.style import (
     display_figure,
 )
 from serial_lora_course.frontend import is_static
+from serial_lora_course.labs.precision import LOOKING, autocast
 from serial_lora_course.labs.sam import (
     PreparedExample,
     decode,
@@ -179,7 +180,8 @@ class MasksAtScales:
         model = self.backbone.model  # at this scale already
         size = model.image_encoder.img_size
         pixels, _ = to_input_frame(scene.picture, np.zeros((0, 4)), size)
-        return encode(model, model.preprocess(pixels.to(model.device))[None]).float()
+        with autocast(model.device, LOOKING[self.backbone.scale]):
+            return encode(model, model.preprocess(pixels.to(model.device))[None]).float()
 
 
 # ---------------------------------------------------------------------------------- the panel
