@@ -30,7 +30,7 @@ if hosted and util.find_spec("serial_lora_course") is None:
     subprocess.run([*pip, "..[course]"], check=True)
 
 # %%
-import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -48,68 +48,69 @@ from serial_lora.flow import TRAIN_TIMESTEPS, sample_sigmas
 from serial_lora.picture_metrics import frechet_distance, kernel_distance
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.claims.paper import paper_facts
-from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
-from serial_lora_course.data.registry import load_style
-from serial_lora_course.data.style_sets import caption, things
+from serial_lora_course.data.known_pictures import known_pictures
+from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import StyleExample
 from serial_lora_course.figures.drawings import plot_drawings
-from serial_lora_course.figures.readings import read_styles
+from serial_lora_course.figures.readings import read_sd3, read_styles
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.frontend import is_static
 from serial_lora_course.labs import sd3 as lab
 from serial_lora_course.labs.frames import as_text, frame
 from serial_lora_course.labs.lab import run_one
+from serial_lora_course.labs.lesson import open_lesson
 from serial_lora_course.labs.methods import METHODS, get_method
-from serial_lora_course.labs.processes import process_state
 from serial_lora_course.labs.records import Record, shipped_records
 from serial_lora_course.labs.sd3_drawings import starting_noise
 from serial_lora_course.labs.sd3_inputs import EncodedPicture, TrainingExample, encode_style
-from serial_lora_course.models.judges import load_judge
-from serial_lora_course.models.sd3 import Sd3Backbone, load_sd3
-from serial_lora_course.models.weights import tiny_file
+from serial_lora_course.models.sd3 import Sd3Backbone
 
 torch.manual_seed(0)
 lesson_card("07")
 
 # %% [markdown]
-# The next three cells read and prepare what the lesson works with. The first reads a tiny SD3, the
-# pictures of one style, a judge that measures drawings, and the records of many runs. The second encodes
-# some of Twemoji's pictures, on which we shall measure the model's loss. What takes longer is only named
-# here: `halves_apart`, `encoded_style`, `untuned` and `tuned` do their work the first time they are asked,
-# and remember what came out. By far the longest is `tuned("lora")`, which tunes an SD3 with LoRA, and the
-# same for Serial LoRA. The model itself stays as it is, since each adapter goes into an SD3 of its own.
+# One line decides what the lesson works with. `"tiny"` is a small SD3 and pixel art: nothing to fetch, and
+# a laptop will do. `"paper"` is Stable Diffusion 3 medium and Art Nouveau: the cell says what to fetch
+# first, which licence that needs, and fits the settings to your GPU. All below follows this line.
+
+# %%
+SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper"
+LENGTH = os.environ.get("SERIAL_LORA_LENGTH", "class")  # or "full"; "dry" takes two steps a run
+lesson = open_lesson("sd3", SCALE, LENGTH)
+print(lesson)
+
+# %% [markdown]
+# The next four cells give short names to what was read, and prepare: the test prompts, a judge that
+# measures drawings, the records of many runs, and some pictures of the kind that the model was pretrained
+# on, encoded. What takes longer is only named here: `halves_apart`, `encoded_style`, `untuned` and `tuned`
+# do their work the first time they are asked, and remember what came out. By far the longest is
+# `tuned("lora")`, which tunes an SD3 with LoRA, and the same for Serial LoRA. The model itself stays as it
+# is: each adapter goes into a *twin* of it, which shares the frozen weights and so takes no memory of its
+# own.
 #
 # So after these cells you can start at any section. One that needs a tuned SD3 waits for it, once.
 
 # %%
-device = process_state().device  # a GPU where there is one, as the training loop chooses
-backbone = load_sd3("tiny")
-pipeline, model = backbone.pipeline, backbone.model.to(device)
-side = backbone.resolution  # of a picture, in pixels
-config = lab.Sd3Lab.configured("tiny")  # the settings of a run
+device, backbone, model = lesson.device, lesson.backbone, lesson.model
+pipeline, judge = backbone.pipeline, lesson.judge  # the judge measures drawings
+data, config = lesson.data, lesson.config  # the style to learn, and the settings of a run
+side = config.resolution  # of a picture, in pixels
 
-data = load_style("pixel")  # the style to learn: pictures for training, others for the test
-twemoji = load_emoji("twemoji", side)
-originals = {
-    caption(concept): twemoji.picture(index) for index, concept in enumerate(twemoji.concepts)
-}
-
-judge = load_judge("tiny")  # what measures drawings
-trial = lab.prepare_trial(backbone, judge, data, count=100)  # test prompts, read, and the empty one
-columns = {"fid": "FID", "kid": "KID", "clip_score": "CLIP-Score", "style_share": "in the style"}
-formats = {"FID": "{:.1f}", "KID": "{:.3f}", "CLIP-Score": "{:.3f}", "in the style": "{:.0%}"}
-picked = list(range(6, 100, 12))  # eight of the test prompts, for looking
-words = [data.test[index].caption for index in picked]
+trial = lab.prepare_trial(backbone, judge, data, count=lesson.tests)  # test prompts, read
+count = len(trial.captions)
+picked = list(range(count // 8 // 2, count, max(1, count // 8)))[:8]  # eight, for looking
+words, asked = [trial.captions[index] for index in picked], trial.prompts.rows(picked)
 seeds = picked  # of the noise that their drawings start from
 
+columns = {"fid": "FID", "kid": "KID", "clip_score": "CLIP-Score", "style_share": "in the style"}
+formats = {"FID": "{:.1f}", "KID": "{:.3f}", "CLIP-Score": "{:.3f}", "in the style": "{:.0%}"}
 shipped = shipped_records("sd3")
 results = frame(shipped)  # its column "amount" holds the percentage
 
 # %%
-seen = [(caption(thing), thing.codepoints) for thing in things()[::16]]  # in pretraining
-known = [StyleExample(originals[words], words, codepoints) for words, codepoints in seen]
-encoded = list(encode_style(backbone, known, side).values())  # latent and prompt of each
-levels = sample_sigmas(len(known), generator=torch.Generator().manual_seed(0))
+known = known_pictures(SCALE)  # such as were seen in pretraining
+encoded = list(encode_style(backbone, known.examples, side).values())  # latent and prompt of each
+levels = sample_sigmas(len(encoded), generator=torch.Generator().manual_seed(0))
 objective = lab.StyleObjective(model)  # the loss of a batch
 
 
@@ -120,18 +121,26 @@ def as_batch(encoded: Sequence[EncodedPicture], sigmas: Tensor, seed: int = 0) -
     return TrainingExample(*(part.to(device) for part in (latents, tokens, pooled, noise, sigmas)))
 
 
+def draw(sd3: Sd3Backbone, some: int = 8, guidance: float = config.guidance) -> np.ndarray:
+    """What a model draws for the first of the eight prompts: uint8, (some, side, side, 3)."""
+    how = seeds[:some], config.drawing_steps, guidance, side, trial.empty
+    return lab.draw(sd3, asked.rows(slice(some)), *how)
+
+
+# %%
 @cache
 def halves_apart() -> pd.DataFrame:
     """FID and KID of N real pictures of the style beside N others, for some N; mean of draws."""
+    most = min(200, len(data.train), len(data.test))
     real, reference = (
-        judge.picture_features([part[i].picture for i in range(200)])
+        judge.picture_features([part[i].picture for i in range(most)])
         for part in (data.train, data.test)
-    )  # (200, d) each
+    )  # (N, d) each
     rng, rows = torch.Generator().manual_seed(0), {}
-    for count in (25, 50, 100, 200):
+    for count in (most // 8, most // 4, most // 2, most):
         pairs = [
-            [half[torch.randperm(200, generator=rng)[:count]] for half in (real, reference)]
-            for _ in range(1 if count == 200 else 8)
+            [half[torch.randperm(most, generator=rng)[:count]] for half in (real, reference)]
+            for _ in range(1 if count == most else 8)
         ]  # of all there is only one draw
         fids = torch.tensor([frechet_distance(one, other) for one, other in pairs])
         kids = torch.tensor([kernel_distance(one, other)[0] for one, other in pairs])
@@ -147,35 +156,34 @@ class Tuned(NamedTuple):
 
     backbone: Sd3Backbone
     record: Record
-    drawings: np.ndarray  # (8, 64, 64, 3)
+    drawings: np.ndarray  # (8, side, side, 3)
 
 
 @cache
 def encoded_style() -> tuple[dict[str, EncodedPicture], float]:
-    """All training pictures of the style with their captions, encoded; the seconds it took."""
+    """The training pictures of a run with their captions, encoded; the seconds it took."""
     started = time.perf_counter()
-    examples = [data.train[index] for index in range(len(data.train))]
-    return encode_style(backbone, examples, side), time.perf_counter() - started
+    chosen = training_subset(data, lesson.amount, 1)
+    style = encode_style(backbone, [data.train[index] for index in chosen], side)
+    return style, time.perf_counter() - started
 
 
 @cache
 def untuned() -> tuple[np.ndarray, dict[str, float]]:
-    """What SD3, not adapted, draws for the test prompts, (100, 64, 64, 3), and its scores."""
-    drawings = lab.Sd3Lab(backbone, data, config, judge=judge, trial=trial).draw()
+    """What SD3, not adapted, draws for the test prompts, (N, side, side, 3), and its scores."""
+    drawings = lesson.lab(trial=trial).draw()
     return drawings, lab.score_pictures(drawings, trial, judge, data.name)
 
 
 @cache
 def tuned(name: str) -> Tuned:
-    """An SD3 of its own, tuned by one method on half of the training pictures."""
-    own = load_sd3("tiny")
-    own.model.to(device)
+    """A twin of the SD3, tuned by one method on a part of the training pictures."""
+    own = lesson.twin()
     base = {f"base_{measure}": value for measure, value in untuned()[1].items()}
-    style, method, percent = encoded_style()[0], get_method(name), 50
-    task = lab.Sd3Lab(own, data, config, base, judge=judge, trial=trial, encoded=style)
-    record = run_one(task, method, percent, 1, progress=not is_static(), keep_adapter=True)
-    how = trial.prompts.rows(picked), seeds, config.drawing_steps, config.guidance
-    return Tuned(own, record, lab.draw(own, *how))
+    task = lesson.lab(own, base=base, trial=trial, encoded=encoded_style()[0])
+    settings = {"progress": not is_static(), "keep_adapter": True}
+    record = run_one(task, get_method(name), lesson.amount, 1, **settings)
+    return Tuned(own, record, draw(own))
 
 
 # %% [markdown]
@@ -192,49 +200,30 @@ def tuned(name: str) -> Tuned:
 #   transformer never sees a pixel.
 # - The **scheduler** has no weights. It says how large the steps are.
 #
-# The SD3 used here is tiny: diffusers' own classes at small sizes, pretrained by this project on
-# Twemoji's drawings and their names. Its prompts are read by the tiny CLIP of lesson 04, once with its
-# whole text tower and once with the same tower cut short. The cell reads all numbers from the card that
-# the pretraining wrote.
+# The tiny SD3 is made of diffusers' own classes at small sizes, pretrained by this project on Twemoji's
+# drawings and their names. Its prompts are read by the tiny CLIP of lesson 04, once with its whole text
+# tower and once with the same tower cut short. The paper's is SD3 medium. The cell says which of them you
+# have, and reads all numbers from the model and from the card that its pretraining wrote.
 
 # %%
-parts = {
-    "text encoder, whole": pipeline.text_encoder,
-    "text encoder, short": pipeline.text_encoder_2,
-    "transformer": model,
-    "autoencoder": pipeline.vae,
-}
-for name, part in parts.items():
-    print(f"{name:20} {sum(p.numel() for p in part.parameters()):9,} parameters")
-
-card = json.loads(tiny_file("tiny-sd3.card.json").read_text("utf-8"))
-measured, autoencoder = card["measured"], card["autoencoder"]
-display(
-    Markdown(
-        f"The transformer was pretrained for {card['minutes']:.0f} minutes ({card['steps']:,} steps) on "
-        f"{card['data']['drawings']}, the autoencoder before that for {autoencoder['minutes']:.0f} minutes on "
-        f"more styles than that. Given a hundred names, the transformer makes drawings in which the tiny CLIP "
-        f"finds the right one of the hundred back in {measured['retrieval']:.0%} of the cases. In Twemoji's own "
-        f"drawings it finds {measured['retrieval, real']:.0%}, and by luck it would be 1%."
-        + (f" Both {card['history']}." if "history" in card else "")
-    )
-)
+for name, part in pipeline.components.items():
+    if isinstance(part, nn.Module):
+        print(f"{name:15} {sum(p.numel() for p in part.parameters()):13,} parameters")
+display(Markdown(read_sd3(backbone, lesson.card_of_model)))
 
 # %% [markdown]
-# Look first. Eight prompts, picked blindly (every twelfth of the first hundred test prompts), what SD3
-# draws for each, and how Twemoji drew the same thing. Expect drawings that a person recognises for many
+# Look first. Eight prompts, picked blindly (at equal distances among the test prompts), what SD3
+# draws for each, and, at tiny scale, how Twemoji drew the same thing. Expect drawings that a person recognises for many
 # of them, not for all. `seeds` says which noise each drawing starts from; the same seed gives the same
 # picture.
 
 # %%
-drawn = lab.draw(backbone, words, seeds)  # uint8, (8, 64, 64, 3)
-display_figure(
-    plot_drawings({"SD3 draws": drawn, "Twemoji": [originals[word] for word in words]}, words)
-)
-print("Drawings:", ATTRIBUTION["twemoji"])
+drawn = draw(backbone)  # uint8, (8, side, side, 3)
+display_figure(plot_drawings({"SD3 draws": drawn} | known.beside(words), words))
+print("Pictures of the kind it knows:", known.attribution)
 
 # %% [markdown]
-# **What this shows.** The model draws from a name alone, in one hand: Twemoji's. The transformer has
+# **What this shows.** The tiny model draws from a name alone, in one hand: Twemoji's. Its transformer has
 # never seen another. That is the starting point of this lesson. We want the same things drawn *in another style*,
 # from a few hundred pictures of that style and with a small file.
 #
@@ -247,20 +236,28 @@ print("Drawings:", ATTRIBUTION["twemoji"])
 # $$x = (z - \text{shift}) \cdot \text{scale}, \qquad z = x / \text{scale} + \text{shift}$$
 #
 # Earlier versions of Stable Diffusion had a scale and no shift, so code that was carried over forgets it
-# easily. What happens then? The cell tries four ways on Twemoji's drawings: the right one, two that
+# easily. What happens then? The cell tries four ways on pictures that the model knows: the right one, two that
 # forget a step in *both* directions, and one that forgets it on the way back. Besides the latents' mean
 # and spread it measures the round trip (the mean error in grey levels of 255), and how wrong the
 # transformer is on such latents (its loss, to be explained below). Before you run it: which of the
 # mistakes will the round trip find?
 
 # %%
-from serial_lora_course.labs.sd3_inputs import to_square
+from serial_lora_course.labs.sd3_inputs import on_device, to_square
 
 vae = pipeline.vae
 scale, shift = vae.config.scaling_factor, vae.config.shift_factor
-pixels = torch.stack([to_square(each.picture, side) for each in known])  # (N, 3, 64, 64), -1 to 1
-with torch.no_grad():
-    z = vae.encode(pixels).latent_dist.mode()  # (N, 8, 16, 16)
+pixels = torch.stack([to_square(each.picture, side) for each in known.examples])  # (N, 3, s, s)
+
+
+@torch.no_grad()
+def each_through(layer: Callable, tensors: Tensor) -> Tensor:
+    """What a part of the autoencoder makes of some tensors, one by one: (N, ...)."""
+    with on_device(backbone, vae) as where:
+        return torch.cat([layer(each[None].to(where)).cpu() for each in tensors])
+
+
+z = each_through(lambda x: vae.encode(x).latent_dist.mode(), pixels)  # (N, channels, h, w)
 
 # %%
 ways = {
@@ -271,9 +268,9 @@ ways = {
 }
 rows = {}
 for what, (latents, decoded) in ways.items():  # what the transformer gets, what the decoder gets
+    back = each_through(lambda x: vae.decode(x).sample, decoded).clamp(-1, 1)
     batch = as_batch(encoded, levels)._replace(latent=latents.to(device))
-    with torch.no_grad():
-        back = vae.decode(decoded).sample.clamp(-1, 1)
+    with torch.no_grad(), lesson.autocast():
         rows[what] = {
             "mean": latents.mean().item(),
             "spread": latents.std().item(),
@@ -376,51 +373,54 @@ check("7.1", flow_path)
 
 # %%
 from serial_lora_course.figures.sd3_runs import noise_row, sampler_row
-from serial_lora_course.labs.sd3_inputs import Prompts, decode_latents, read_prompts
+from serial_lora_course.labs.sd3_inputs import Prompts, decode_latents
 
 
 @torch.no_grad()
 def walk(prompts: Prompts, noise: Tensor, sigmas: Tensor) -> list[Tensor]:
     """The latents at every level, from noise (B, c, h, w) at sigmas[0] on; without guidance."""
-    way = [noise.to(device)]
-    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
-        (v,) = model(
-            hidden_states=way[-1],
-            timestep=TRAIN_TIMESTEPS
-            * sigma.expand(len(noise)).to(device),  # sigma out of a thousand
-            encoder_hidden_states=prompts.tokens.to(device),
-            pooled_projections=prompts.pooled.to(device),
-            return_dict=False,
-        )
+    way, thousandths = [noise.to(device)], TRAIN_TIMESTEPS * sigmas.to(device)
+    for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+        with lesson.autocast():
+            (v,) = model(
+                hidden_states=way[-1],
+                timestep=thousandths[step].expand(len(noise)),
+                encoder_hidden_states=prompts.tokens.to(device),
+                pooled_projections=prompts.pooled.to(device),
+                return_dict=False,
+            )
         way.append(way[-1] + (following - sigma).item() * v)
     return way
 
 
 pipeline.scheduler.set_timesteps(config.drawing_steps)
 way = walk(
-    read_prompts(backbone, words),
+    asked,
     starting_noise(backbone, seeds, side),
     pipeline.scheduler.sigmas,
 )  # one level more than steps, from 1 to 0
-by_hand = decode_latents(backbone, way[-1].cpu())  # uint8, (8, 64, 64, 3)
-stock = lab.draw(backbone, words, seeds, config.drawing_steps, guidance=1.0, precision="no")
+by_hand = decode_latents(backbone, way[-1].cpu())  # uint8, (8, side, side, 3)
+how = seeds, config.drawing_steps, 1.0, side, trial.empty, lesson.precision
+stock = lab.draw(backbone, asked, *how)
 print(
     "largest difference from the stock pipeline's drawings, of 255 grey levels:",
     abs(by_hand.astype(int) - stock).max(),
 )
 
 # %% [markdown]
-# Both ways in pictures. Above, one of Twemoji's drawings on its straight line to noise; below, the
-# sampler's way from noise to a drawing of its own, for the same words. What is on the way is decoded as
+# Both ways in pictures. Above, a picture that the model knows on its straight line to noise; below, the
+# sampler's way from noise to a drawing of its own, at tiny scale for the same words. What is on the way is decoded as
 # it is.
 
 # %%
 from serial_lora_course.figures.drawings import plot_flow_path
 
 word, seed = words[2], seeds[2]
+picture = known.pictures.get(word, known.examples[0].picture)
+after = [config.drawing_steps * part // 5 for part in range(6)]  # steps
 rows = [
-    noise_row(backbone, originals[word], [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], seed),
-    sampler_row(backbone, word, [0, 2, 4, 6, 8, 10], seed),
+    noise_row(backbone, picture, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], seed, config),
+    sampler_row(backbone, word, after, seed, config),
 ]
 display_figure(plot_flow_path(rows))
 
@@ -443,7 +443,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from serial_lora_course.figures.drawings import plot_sigmas
 
 official = FlowMatchEulerDiscreteScheduler(shift=3.0)  # as SD3 medium's
-shifts = {"tiny": pipeline.scheduler.config.shift, "SD3 medium": official.config.shift}
+shifts = {SCALE: pipeline.scheduler.config.shift, "SD3 medium": official.config.shift}
 rng = torch.Generator().manual_seed(0)
 display_figure(
     plot_sigmas(
@@ -474,7 +474,7 @@ print(
 from serial_lora.flow import add_noise, flow_loss, velocity
 
 batch = as_batch(encoded, levels)
-with torch.no_grad():
+with torch.no_grad(), lesson.autocast():
     (predicted,) = model(
         hidden_states=add_noise(batch.latent, batch.noise, batch.sigma),
         timestep=TRAIN_TIMESTEPS * batch.sigma,
@@ -511,7 +511,7 @@ many = sample_sigmas(100_000, generator=torch.Generator().manual_seed(1))
 rows = {}
 for low, high in zip(bounds[:-1], bounds[1:], strict=True):
     middle = torch.full((len(encoded),), (low + high) / 2)
-    with torch.no_grad():
+    with torch.no_grad(), lesson.autocast():
         error = objective(as_batch(encoded, middle)).item()
     often = ((many >= low) & (many < high)).float().mean().item()
     rows[f"{low:.1f} to {high:.1f}"] = {
@@ -562,7 +562,7 @@ hooks = [
         with_kwargs=True,
     ),
 ]
-with torch.no_grad():
+with torch.no_grad(), lesson.autocast():
     objective(as_batch(encoded, levels))
 for hook in hooks:
     hook.remove()
@@ -635,11 +635,9 @@ check("7.2", projections_of)
 from serial_lora.counting import enumerate_count
 from serial_lora_course.models.architectures import ARCHITECTURES
 
-rows = []
-for scale, transformer, rank in (
-    ("tiny", model, lab.TINY.rank),
-    ("paper", ARCHITECTURES["sd3"].on_meta(), lab.PAPER.rank),
-):
+rows, medium = [], ARCHITECTURES["sd3"].on_meta()
+models = {SCALE: (model, config.rank), "paper": (medium, lab.PAPER.rank)}
+for scale, (transformer, rank) in models.items():
     for stream in STREAMS:
         sites = find_attention_sites(transformer, stream=stream)
         rows.append(
@@ -719,9 +717,9 @@ dealt[dealt["round"] == "round 2"].drop(columns=["round", "right"]).set_index("l
 
 # %% [markdown]
 # No error, the right shapes, the right number of pictures. Would the loss give it away? The cell measures
-# it with every picture's own caption and with another picture's, twice: on drawings of Twemoji, which the
-# model was pretrained on, and on pictures of the style `pixel`, which it has never seen. Where do you
-# expect the larger difference?
+# it with every picture's own caption and with another picture's, twice: on pictures of the kind that the
+# model was pretrained on, and on pictures of the new style, which (at tiny scale) it has never seen. Where
+# do you expect the larger difference?
 
 
 # %%
@@ -734,14 +732,14 @@ def exchanged(encoded: list[EncodedPicture]) -> list[EncodedPicture]:
     ]
 
 
-new = [data.train[index] for index in range(0, len(data.train), 5)][: len(known)]
+new = [data.train[index] for index in range(0, len(data.train), 5)][: len(encoded)]
 kinds = {
     "known pictures": encoded,
     "the new style": list(encode_style(backbone, new, side).values()),
 }
 rows = {}
 for what, pictures in kinds.items():
-    with torch.no_grad():
+    with torch.no_grad(), lesson.autocast():
         own, other = (
             torch.stack([objective(as_batch(each, levels[: len(each)], seed)) for seed in range(3)])
             for each in (pictures, exchanged(pictures))
@@ -825,7 +823,7 @@ check("7.3", EncodedOnce)
 # Solution: [the solved lesson](../solutions/07_sd3_style.ipynb)
 
 # %% [markdown]
-# The package's `encode_style` encodes a whole data set and returns a dictionary from id to latent and
+# The package's `encode_style` encodes many pictures and returns a dictionary from id to latent and
 # prompt. `encoded_style()`, from the opening, calls it for the style of this lesson: what is it, and what
 # does it save?
 
@@ -839,16 +837,10 @@ print(
 )
 print(f"{data.name}: {data.description}. {data.attribution}")
 
-shown = [data.train[index] for index in range(20, len(data.train), 36)]
-display_figure(
-    plot_drawings(
-        {
-            "to learn from": [each.picture for each in shown],
-            "Twemoji": [originals[each.caption] for each in shown],
-        },
-        [each.caption for each in shown],
-    )
-)
+shown = [data.train[len(data.train) * place // 16] for place in range(1, 16, 2)]  # eight
+captions = [each.caption for each in shown]
+to_learn = {"to learn from": [each.picture for each in shown]}
+display_figure(plot_drawings(to_learn | known.beside(captions), captions))
 
 # %% [markdown]
 # **What this shows.** The captions say what is to be seen and *not in which style*. So a model that draws
@@ -914,7 +906,7 @@ check("7.4", guided_velocity)
 
 # %%
 guidances = (1.0, 3.0, 5.0, 9.0)
-strip = {f"w = {w:g}": lab.draw(backbone, words[:6], seeds[:6], guidance=w) for w in guidances}
+strip = {f"w = {w:g}": draw(backbone, 6, guidance=w) for w in guidances}
 display_figure(plot_drawings(strip, words[:6]))
 
 # %% [markdown]
@@ -928,8 +920,8 @@ display_figure(plot_drawings(strip, words[:6]))
 
 # %%
 style, _ = encoded_style()
-task = lab.Sd3Lab(backbone, data, config, judge=judge, trial=trial, encoded=style)
-stream = task.stream(range(len(style)), seed=1)
+task = lesson.lab(trial=trial, encoded=style)
+stream = task.stream(training_subset(data, lesson.amount, 1), seed=1)
 everything = [stream[position] for position in range(stream.steps * stream.batch_size)]
 dropped = sum(bool((example.tokens == trial.empty.tokens[0]).all()) for example in everything)
 example = everything[0]
@@ -960,10 +952,10 @@ print(
 # - **CLIP-Score** asks: does each drawing show *what its prompt says*? The cosine of CLIP's two vectors,
 #   made 0 where it is negative, times 2.5. Higher is better. It knows nothing of the style.
 #
-# FID is usually computed on features of Inception, a classifier of photographs. Here it is the tiny
-# CLIP's image tower, which knows drawings: FID and KID *on tiny-CLIP features*, not to be compared with
-# anybody else's. As a fourth number, a small **style classifier** says of each drawing which of the
-# lesson's styles it is in, or whether it is still Twemoji's.
+# FID is usually computed on features of Inception, a classifier of photographs, and so it is at the paper's
+# scale. At tiny scale it is the tiny CLIP's image tower, which knows drawings: FID and KID *on tiny-CLIP
+# features*, not to be compared with anybody else's. As a fourth number, a **style classifier** says of each
+# drawing which of the scale's styles it is in, or whether it is still as the model used to draw.
 
 # %% [markdown]
 # ### Exercise 7.5 · CLIP-Score by hand
@@ -1016,7 +1008,7 @@ check("7.5", clip_scores)
 # them with their own prompts and with each other's.
 
 # %%
-drawn = lab.draw(backbone, words, seeds)  # uint8, (8, 64, 64, 3)
+drawn = draw(backbone)  # uint8, (8, side, side, 3)
 captions = {"its own prompt": words, "another's prompt": words[1:] + words[:1]}
 rows = {}
 for what, prompts in captions.items():
@@ -1060,8 +1052,8 @@ as_text(pd.DataFrame(scores).T.rename(columns=columns)[list(formats)], formats)
 # One thing about FID is easily overlooked. It needs a covariance, which has d · (d + 1) / 2 different
 # numbers, from N pictures. With few pictures that estimate is poor, and the error does not average out:
 # it makes FID *larger*. Take two halves of one style, real pictures both. Nothing could be more alike.
-# What do FID and KID say with 25, 50, 100 and 200 pictures on each side? `halves_apart`, in the opening,
-# draws that many from each half by lot, eight times (all 200 only once), and takes the mean.
+# What do FID and KID say with few and with many pictures on each side? `halves_apart`, in the opening,
+# draws so many from each half by lot, eight times (all of them only once), and takes the mean.
 
 # %%
 by_count = halves_apart()
@@ -1091,15 +1083,17 @@ display(
 #
 # ## One run
 #
-# Now tune. The style is `pixel`: Twemoji as pixel art. `run_one` injects, trains with the loss above, draws
-# the test prompts, and measures. `tuned`, in the opening, calls it. Once with LoRA and once with Serial
-# LoRA, at equal rank, on the same batches, each in an SD3 of its own. To save minutes, half of the training
-# pictures and half of the test prompts have to do: these FIDs are of 100 drawings. They compare with each
-# other, not with those of the records below. First the settings. What do you expect: which of the four
-# measures will move most, and which might get *worse*?
+# Now tune. At tiny scale the style is `pixel`: Twemoji as pixel art. `run_one` injects, trains with the loss
+# above, draws the test prompts, and measures. `tuned`, in the opening, calls it. Once with LoRA and once
+# with Serial LoRA, at equal rank, on the same batches, each in a twin of the model. At class length a part
+# of the training pictures and of the test prompts has to do. So these FIDs compare with each other, not
+# with those of the records below. The length is one word of the opening, `LENGTH`. First the settings, and
+# how long it will take: the cell times one step. What do you expect: which of the four measures will move
+# most, and which might get *worse*?
 
 # %%
 print(config)
+print(lesson.how_long(lesson.lab(trial=trial, encoded=encoded_style()[0])))
 
 # %%
 records = {"lora": tuned("lora").record}
@@ -1188,7 +1182,8 @@ for one, other in (
 # %%
 from serial_lora_course.panels.drawings import drawing_panel
 
-panel = drawing_panel(tuned("serial_lora").backbone, words, seed=seeds[0], judge=judge)
+own = tuned("serial_lora").backbone
+panel = drawing_panel(own, words, seed=seeds[0], judge=judge, config=config)
 
 # %% [markdown]
 # **What this shows.** The adapter is a direction, and the scale is how far to go in it, as in lesson 06.
@@ -1211,26 +1206,40 @@ from diffusers import StableDiffusion3Pipeline
 from diffusers.utils import logging
 
 from serial_lora import merge, save_adapter, to_peft, unmerge
+from serial_lora_course.labs.sd3_drawings import without_text_encoders
+from serial_lora_course.labs.sd3_inputs import decode_latents
 
 adapted = tuned("serial_lora").backbone.model
-noise = starting_noise(backbone, seeds, side)
-plain = {"num_inference_steps": config.drawing_steps, "guidance_scale": config.guidance}
-plain |= {"output_type": "np", "max_sequence_length": 0}  # no tokens of T5
+read = {
+    "prompt_embeds": asked.tokens,
+    "pooled_prompt_embeds": asked.pooled,
+    "negative_prompt_embeds": trial.empty.tokens.expand(len(words), -1, -1),
+    "negative_pooled_prompt_embeds": trial.empty.pooled.expand(len(words), -1),
+    "latents": starting_noise(backbone, seeds, side),
+}
 
 
 def stock_drawings(stock: StableDiffusion3Pipeline) -> Tensor:
-    """What a pipeline draws when it is called as anybody would: (8, 64, 64, 3), 0 to 255."""
-    return torch.as_tensor(255 * stock(words, latents=noise.to(stock.device), **plain).images)
+    """What a pipeline draws when it is called as anybody would: (8, side, side, 3), 0 to 255."""
+    with torch.no_grad(), lesson.autocast():
+        latents = stock(
+            **{name: tensor.to(device) for name, tensor in read.items()},
+            num_inference_steps=config.drawing_steps,
+            guidance_scale=config.guidance,
+            output_type="latent",
+        ).images
+    return torch.as_tensor(decode_latents(backbone, latents)).float()
 
 
+# %%
 with tempfile.TemporaryDirectory() as folder:
-    file = save_adapter(adapted, Path(folder, "pixel.safetensors"))
+    file = save_adapter(adapted, Path(folder, "mine.safetensors"))
     to_peft(adapted, folder)
     exported = Path(folder, "pytorch_lora_weights.safetensors")
     print(
         f"{file.stat().st_size:,} bytes as Serial LoRA, {exported.stat().st_size:,} as an ordinary LoRA"
     )
-    stock = load_sd3("tiny").pipeline.to(device)  # a second pipeline from the same files
+    stock = without_text_encoders(lesson.twin().pipeline)  # the prompts are read already
     logging.set_verbosity_error()  # else it mentions that the file has nothing for text encoders
     stock.load_lora_weights(folder, weight_name=exported.name)
     logging.set_verbosity_warning()
@@ -1263,7 +1272,7 @@ for what, pictures in (
 # %% [markdown]
 # ## The records
 #
-# One run on one style is for looking. The course ships the records of many: all four styles, three
+# One run on one style is for looking. The course ships the records of many, at tiny scale: all four styles, three
 # amounts of training pictures, all methods, made by the lab's own command.
 
 # %%
@@ -1457,7 +1466,7 @@ display(
         "where drawings and real pictures are as many everywhere, it is "
         f"{relative['ours, FID'].iloc[-1]:.0%}, and KID "
         f"{relative['ours, KID'].iloc[-1]:.0%}. For two halves of *real* pictures, where FID is nothing but the error "
-        f"of few pictures, it went to {by_count['FID'][200] / by_count['FID'][50]:.0%} with four times as many."
+        f"of few pictures, it went to {by_count['FID'].iloc[-1] / by_count['FID'].iloc[1]:.0%} with four times as many."
     )
 )
 
@@ -1497,7 +1506,8 @@ display(
 #
 # ## At the paper's scale
 #
-# The code is the same, the settings are not. Where they differ:
+# The code is the same, the settings are not: one word in the opening, `SCALE = "paper"`, and this notebook
+# runs on SD3 medium. Where the settings differ:
 
 # %%
 from dataclasses import asdict
@@ -1549,23 +1559,18 @@ as_text(memory, dict.fromkeys(["model", "adapter", "activations", "total"], "{:.
 # ## Leave the machine as you found it
 #
 # A notebook that stays open holds its models, and on a GPU the next one may find no room. The last cell
-# forgets the tuned SD3s and what else was remembered, drops the copies and gives the memory back. The model
-# itself has no adapter to take out, since both went into copies.
+# forgets the tuned twins and what else was remembered, and takes the model off the card. It has no adapter
+# to take out, since both went into twins.
 
 # %%
-import gc
-
 from serial_lora import adapters
 
 for remembered in (tuned, untuned, encoded_style, halves_apart):
     remembered.cache_clear()
-for name in ("style", "everything", "base_drawings", "panel", "adapted", "stock"):
+for name in "style everything base_drawings panel own adapted stock task".split():
     globals().pop(name, None)  # a section that was left out has made nothing to drop
-gc.collect()
-if torch.cuda.is_available():
-    torch.cuda.empty_cache()
-    print(f"{torch.cuda.mem_get_info()[0] / 1e9:.1f} GB of the GPU are free")
 print("adapters left in the model:", len(adapters(model)))
+lesson.close()
 
 # %% [markdown]
 # ## Quiz

@@ -37,10 +37,11 @@ def photographs(split: str) -> tuple[np.ndarray, ...]:
         raise SerialLoRAError(
             f"There are no {split!r} photographs; choose one of {', '.join(PHOTOGRAPHS)}."
         )
-    return tuple(_read(name) for name in PHOTOGRAPHS[split])
+    return tuple(photograph(name) for name in PHOTOGRAPHS[split])
 
 
-def _read(name: str) -> np.ndarray:
+def photograph(name: str) -> np.ndarray:
+    """One photograph by its name, uint8 (height, width, 3)."""
     if name in SCIKIT_LEARN:
         folder = Path(find_spec("sklearn").origin).parent  # importing it takes half a second
         return np.asarray(Image.open(folder / "datasets" / "images" / f"{name}.jpg"))

@@ -44,7 +44,11 @@ def draw_run(folder: Path, lab: Sd3Lab, method: Method, drawn: np.ndarray, name:
 
 
 def noise_row(
-    backbone: Sd3Backbone, picture: Image.Image, sigmas: Sequence[float], seed: int = 0
+    backbone: Sd3Backbone,
+    picture: Image.Image,
+    sigmas: Sequence[float],
+    seed: int = 0,
+    config: Sd3LabConfig | None = None,
 ) -> PathRow:
     """A picture on its straight path to noise: (1 - sigma) x + sigma n, decoded.
 
@@ -52,8 +56,9 @@ def noise_row(
         picture: as the lab takes them, of any size.
         sigmas: how much noise, numbers from 0 to 1.
         seed: of the noise n, the same at every sigma.
+        config: of the lab, for the resolution; None for the scale's own.
     """
-    side = Sd3Lab.configs[backbone.scale].resolution
+    side = (config or Sd3Lab.configs[backbone.scale]).resolution
     levels = torch.as_tensor(sigmas, dtype=torch.float32)
     latent = encode_pictures(backbone, [picture], side)
     points = add_noise(latent, starting_noise(backbone, [seed], side), levels)

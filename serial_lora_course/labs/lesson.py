@@ -288,9 +288,19 @@ class Lesson:
         model = copy.deepcopy(self.model, {id(tensor): tensor for tensor in weights})
         return self.backbone.around(model)
 
+    @property
+    def judge(self) -> Any:
+        """What measures the drawings of an SD3."""
+        return self.tools["judge"]
+
+    @property
+    def precision(self) -> str:
+        """Of what a lesson computes with the model itself."""
+        return LOOKING[self.scale]
+
     def autocast(self) -> torch.autocast:
-        """The precision for what a lesson computes with the model itself."""
-        return autocast(self.device, LOOKING[self.scale], self.model)
+        """That precision, for the length of a block."""
+        return autocast(self.device, self.precision, self.model)
 
     # ------------------------------------------------------------------------------- how long
 

@@ -56,7 +56,7 @@ def draw(
     if not isinstance(prompts, Prompts):
         prompts = read_prompts(backbone, prompts)
     empty = empty or read_prompts(backbone, [""])
-    pipeline, device = _without_text_encoders(backbone.pipeline), backbone.model.device
+    pipeline, device = without_text_encoders(backbone.pipeline), backbone.model.device
     side = resolution or backbone.resolution
     pictures = []
     for start in range(0, len(seeds), DRAWN_AT_ONCE[backbone.scale]):
@@ -80,7 +80,7 @@ def draw(
     return np.concatenate(pictures)
 
 
-def _without_text_encoders(pipeline: StableDiffusion3Pipeline) -> StableDiffusion3Pipeline:
+def without_text_encoders(pipeline: StableDiffusion3Pipeline) -> StableDiffusion3Pipeline:
     """The same pipeline without the parts that stay on the CPU, where it would look for its device.
 
     Older versions of diffusers take the device of whichever part comes first in the alphabet.
