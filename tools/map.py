@@ -47,6 +47,7 @@ ROOMS = {
     "panels": Room(2, 5, "pictures that move"),
     "checks": Room(2, 1, "exercises, checked"),
     "grading": Room(3, 0, "notebooks, graded"),
+    "study": Room(3, 2, "methods, compared fairly"),
     "work": Room(3, 4, "your own pictures"),
     "commands": Room(3, 3, "serial-lora"),
     "benchmarks": Room(4, 2, "time and memory"),

@@ -9,6 +9,8 @@ style              drawn by                                   licence
 ``openmoji``       OpenMoji                                   CC BY-SA 4.0
 ``openmoji-line``  the outlines of OpenMoji's drawings        CC BY-SA 4.0
 ``noto-mono``      Noto Emoji, one ink                        SIL Open Font License
+``symbola``        Symbola, by George Douros                  free for any use
+``unifont``        GNU Unifont, on 16 x 16 dots               SIL Open Font License
 =================  =========================================  =====================
 
 Names, groups and subgroups are facts of Unicode's emoji list and stand in
@@ -32,11 +34,15 @@ from PIL import Image
 from serial_lora.errors import SerialLoRAError
 
 STYLES = ("twemoji", "openmoji", "openmoji-line", "noto-mono")
+UNSEEN_STYLES = ("symbola", "unifont")
+"""By designers whose hand no tiny model was pretrained on; they draw fewer things."""
 ATTRIBUTION = {
     "twemoji": "Twemoji, copyright Twitter, Inc. and contributors, CC BY 4.0",
     "openmoji": "OpenMoji, openmoji.org, CC BY-SA 4.0",
     "openmoji-line": "OpenMoji, openmoji.org, CC BY-SA 4.0 (outlines only)",
     "noto-mono": "Noto Emoji, copyright Google, SIL Open Font License 1.1",
+    "symbola": "Symbola, copyright George Douros, free for any use",
+    "unifont": "GNU Unifont, copyright its contributors, SIL Open Font License 1.1",
 }
 INDEX = "index.json"  # in each zip file: code points -> file of the drawing
 MARGIN = 0.04  # empty border on each side of a drawing, as a fraction of the picture
@@ -105,10 +111,9 @@ def load_emoji(style: str, size: int = 64) -> EmojiSet:
     Raises:
         SerialLoRAError: for an unknown style, or a size outside 8 to 512 pixels.
     """
-    if style not in STYLES:
-        raise SerialLoRAError(
-            f"There is no emoji style {style!r}; choose one of {', '.join(STYLES)}."
-        )
+    if style not in STYLES + UNSEEN_STYLES:
+        known = ", ".join(STYLES + UNSEEN_STYLES)
+        raise SerialLoRAError(f"There is no emoji style {style!r}; choose one of {known}.")
     if not 8 <= size <= 512:
         raise SerialLoRAError(
             f"Emoji are drawn at 8 to 512 pixels, not {size}; choose such a size."

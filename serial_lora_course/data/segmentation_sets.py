@@ -23,6 +23,7 @@ and padding are part of the work.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -30,7 +31,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import binary_fill_holes
 
-from serial_lora_course.data.emoji import ATTRIBUTION, Concept, EmojiSet, load_emoji
+from serial_lora_course.data.emoji import ATTRIBUTION, Concept, load_emoji
 from serial_lora_course.data.emoji_sets import HIDDEN_FRACTION, hidden_codepoints, unseen_drawings
 from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
 from serial_lora_course.data.scenes import OPAQUE, SceneRecipe, compose
@@ -42,6 +43,12 @@ DRAWING_SIZE = 72  # as in pretraining
 PICTURES = {"train": 120, "test": 60}
 LONGER_SIDE = (128, 160)  # pixels
 SHORTEST_SIDE = 96
+OUTLINES = (
+    "openmoji-line",
+    "noto-mono",
+    "symbola",
+    "unifont",
+)  # styles of which the inside counts too
 HOLLOW = 1.8  # a line drawing is used if its inside and ink are this many times its ink
 
 
@@ -66,6 +73,11 @@ class SceneSet:
     most_per_part: int = 1000
     weather: tuple[str, ...] = ()
     fading: float = 0.0
+
+    @property
+    def outlined(self) -> bool:
+        """Whether a mask is all that lies inside a drawing's lines."""
+        return self.style in OUTLINES
 
 
 #: How hard a set is stands here and nowhere else.
@@ -108,23 +120,27 @@ class ScenePictures:
 
     Args:
         name: of the set.
-        part: "train" or "test".
+        part: such as "train"; test scenes alone lie over the photographs held out.
+        settings: what is particular to the set.
         concepts: what each drawing shows.
         drawings: uint8, (N, size, size, 4).
         outlines: uint8, (N, size, size), where the mask is not the drawing's own alpha.
+        count: how many scenes.
     """
 
     def __init__(
         self,
         name: str,
         part: str,
+        settings: SceneSet,
         concepts: list[Concept],
         drawings: np.ndarray,
         outlines: np.ndarray | None,
+        count: int,
     ) -> None:
-        self.name, self.part = name, part
+        self.part, self.settings = part, settings
         self.concepts, self.drawings, self.outlines = concepts, drawings, outlines
-        self.picture_ids = [f"{name}/{part}/{i:03d}" for i in range(PICTURES[part])]
+        self.picture_ids = [f"{name}/{part}/{i:03d}" for i in range(count)]
         self._made: dict[int, SegmentationExample] = {}
 
     def __len__(self) -> int:
@@ -137,12 +153,12 @@ class ScenePictures:
         return self._made[index]
 
     def _make(self, picture_id: str) -> SegmentationExample:
-        settings = SCENE_SETS[self.name]
+        settings = self.settings
         chance = np.random.default_rng(list(hashlib.sha256(picture_id.encode()).digest()))
         height, width = _size(chance)
         scene = compose(
             self.drawings,
-            _faded(self.part, settings.fading),
+            _faded("test" if self.part == "test" else "train", settings.fading),
             chance,
             replace(settings.recipe, height=height, width=width),
             self.outlines,
@@ -175,12 +191,7 @@ def _faded(part: str, fading: float) -> tuple[np.ndarray, ...]:
 def load_scene_set(name: str) -> SegmentationData:
     """One tiny set, a key of :data:`SCENE_SETS`."""
     settings = SCENE_SETS[name]
-    emoji = load_emoji(settings.style, DRAWING_SIZE)
-    parts = {}
-    for part, positions in _choose(emoji, settings).items():
-        concepts, drawings = [emoji.concepts[i] for i in positions], emoji.some(positions)
-        outlines = filled_outlines(drawings[..., 3]) if _is_line(settings) else None
-        parts[part] = ScenePictures(name, part, concepts, drawings, outlines)
+    parts = scene_parts(name, settings, _choose(settings), PICTURES)
     return SegmentationData(
         name=name,
         scale="tiny",
@@ -193,8 +204,23 @@ def load_scene_set(name: str) -> SegmentationData:
     )
 
 
-def _is_line(settings: SceneSet) -> bool:
-    return settings.style == "openmoji-line"
+def scene_parts(
+    name: str, settings: SceneSet, chosen: Mapping[str, list[int]], counts: Mapping[str, int]
+) -> dict[str, ScenePictures]:
+    """The scenes of each part of a set.
+
+    Args:
+        chosen: for each part the positions of its drawings in their style.
+        counts: for each part its number of scenes.
+    """
+    emoji, parts = load_emoji(settings.style, DRAWING_SIZE), {}
+    for part, positions in chosen.items():
+        concepts, drawings = [emoji.concepts[i] for i in positions], emoji.some(positions)
+        outlines = filled_outlines(drawings[..., 3]) if settings.outlined else None
+        parts[part] = ScenePictures(
+            name, part, settings, concepts, drawings, outlines, counts[part]
+        )
+    return parts
 
 
 def filled_outlines(alpha: np.ndarray) -> np.ndarray:
@@ -207,23 +233,32 @@ def filled_outlines(alpha: np.ndarray) -> np.ndarray:
     return np.where(inside, np.uint8(255), alpha)
 
 
-def _choose(emoji: EmojiSet, settings: SceneSet) -> dict[str, list[int]]:
+def _choose(settings: SceneSet) -> dict[str, list[int]]:
     """Positions of the drawings for training and for test scenes."""
+    emoji = load_emoji(settings.style, DRAWING_SIZE)
     hidden, unseen = hidden_codepoints(), unseen_drawings(emoji)
+    chosen: dict[str, list[int]] = {"train": [], "test": []}
+    for position in drawings_of(settings):
+        if emoji.concepts[position].codepoints not in hidden:
+            chosen["train"].append(position)
+        elif position in unseen:
+            chosen["test"].append(position)
+    return chosen
+
+
+def drawings_of(settings: SceneSet) -> list[int]:
+    """Positions of the drawings that a set may show, in their style."""
+    emoji = load_emoji(settings.style, DRAWING_SIZE)
     by_subgroup: dict[str, list[int]] = {}
     for position, concept in enumerate(emoji.concepts):
         wanted = concept.group in settings.parts or concept.subgroup in settings.parts
-        if wanted and (not _is_line(settings) or _is_hollow(*emoji.some([position]))):
+        if wanted and (not settings.outlined or _is_hollow(*emoji.some([position]))):
             by_subgroup.setdefault(concept.subgroup, []).append(position)
-    chosen: dict[str, list[int]] = {"train": [], "test": []}
+    found = []
     for positions in by_subgroup.values():
         order = hash_order([emoji.concepts[p].codepoints for p in positions], 0, "scenes")
-        for position in sorted(positions[i] for i in order[: settings.most_per_part]):
-            if emoji.concepts[position].codepoints not in hidden:
-                chosen["train"].append(position)
-            elif position in unseen:
-                chosen["test"].append(position)
-    return chosen
+        found += sorted(positions[i] for i in order[: settings.most_per_part])
+    return found
 
 
 def _is_hollow(drawing: np.ndarray) -> bool:

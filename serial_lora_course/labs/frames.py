@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import pandas as pd
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.labs.methods import METHOD_TITLES, METHODS
+from serial_lora_course.labs.methods import METHOD_TITLES, get_method
 from serial_lora_course.labs.records import Record
 
 RUN = ("task", "scale", "dataset", "method", "amount", "unit", "seed", "rank")
@@ -45,7 +45,7 @@ def describe_records(records: Sequence[Record]) -> str:
     results = frame(records)
     first, *others = (record.settings.items() for record in records)
     shared = {k: v for k, v in first if k != "data" and all((k, v) in other for other in others)}
-    if all(METHODS[r.method].plus and r.settings.get("plus_lr") is not None for r in records):
+    if all(get_method(r.method).plus and r.settings.get("plus_lr") is not None for r in records):
         shared.pop("lr", None)  # no run used it: they have a rate of their own
     commands = dict.fromkeys(record.command or "not noted" for record in records)
     machines = {record.environment.get("device", "not noted") for record in records}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import nn
 
 from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig
-from serial_lora.counting import count_parameters
+from serial_lora.counting import BYTES_PER_FLOAT32, count_parameters
 from serial_lora.injection import adapters, check_fit, eject, inject
 from serial_lora_course.data.types import DividedData
 from serial_lora_course.labs.bases import base_of
@@ -47,6 +47,7 @@ from serial_lora_course.labs.records import Kept, Record, environment, run_key, 
 from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.labs.report import Report
 from serial_lora_course.labs.training import ExampleStream, Opened, train
+from serial_lora_course.labs.variants import VariantConfig
 from serial_lora_course.models.weights import Backbone, weights_fingerprint
 
 
@@ -291,8 +292,8 @@ def run_one(
         rank=adapter.rank,
         measures={**reached, **base, "loss": loss},
         sizes={
-            "parameters": count.adapter,
-            "bytes": count.adapter_bytes,
+            "parameters": count.trainable,
+            "bytes": BYTES_PER_FLOAT32 * count.trainable,
             "activation_bytes": history.activation_bytes,
             "peak_memory": history.peak_memory,
             "steps": stream.steps,
@@ -320,14 +321,15 @@ def adapted(
         SerialLoRAError: the adapter does not fit; the model is as it was then.
     """
     torch.manual_seed(seed)
-    inject(model, adapter)
-    try:
+    with ExitStack() as undo:
+        if isinstance(adapter, VariantConfig):
+            adapter.put_in(model, undo)
+        else:
+            inject(model, adapter)
+            undo.callback(eject, model)
         yield
-    except BaseException:
-        eject(model)
-        raise
-    if not keep:
-        eject(model)
+        if keep:
+            undo.pop_all()
 
 
 def _file_name(lab: Lab, method: Method, amount: int, seed: int) -> str:
@@ -440,6 +442,8 @@ def _check_adapters(lab: Lab, variants: Sequence[tuple[LabConfig, Method]]) -> N
     for config, method in variants:
         lab.config = config
         adapter = lab.adapter(method)
+        if isinstance(adapter, VariantConfig):
+            continue  # it says so itself, when it is put in
         if sites is None:
             sites = find_attention_sites(model, adapter.towers, adapter.blocks, adapter.stream)
         check_fit(model, sites, adapter)

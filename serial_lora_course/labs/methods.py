@@ -1,13 +1,18 @@
-"""The methods that every lab compares: the paper's four, and LoRA at Serial LoRA's budget."""
+"""The methods that every lab compares: the paper's four, and LoRA at Serial LoRA's budget.
+
+The study compares further ones, which every lab knows by name too.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
-from serial_lora.config import LoRAConfig, SerialLoRAConfig
+from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.labs.variants import VariantConfig
 
 LORA_PLUS_RATIO = 20.0  # the paper's "1:20" between the rates of A and B
 
@@ -21,23 +26,24 @@ class Method:
 
     Attributes:
         label: how people write the name.
+        kind: makes the adapter's configuration, of a rank and what every configuration takes.
     """
 
     name: str
     label: str
-    serial: bool
+    kind: Callable[..., AdapterConfig]
     ratio: float = 1.0
     rank_share: float = 1.0
 
     @property
     def plus(self) -> bool:
         """Whether it is LoRA+, at whatever ratio: a ratio of 1 gives A and B one rate."""
-        return METHODS[self.name].ratio != 1
+        return get_method(self.name).ratio != 1
 
     @property
     def settings(self) -> dict[str, float]:
         """What a record says of it beside its name: the ratio, unless it is the method's usual."""
-        return {} if self.ratio == METHODS[self.name].ratio else {"ratio": self.ratio}
+        return {} if self.ratio == get_method(self.name).ratio else {"ratio": self.ratio}
 
     def with_ratio(self, ratio: float) -> Method:
         """The same with another rate of B over that of A; a method without a plus stays as it is.
@@ -62,22 +68,47 @@ class Method:
             )
         return int(share)
 
-    def config(self, rank: int, **options: object) -> SerialLoRAConfig | LoRAConfig:
+    def config(self, rank: int, **options: object) -> AdapterConfig:
         """The adapter's configuration in a lab of rank ``rank``."""
-        kind = SerialLoRAConfig if self.serial else LoRAConfig
-        return kind(rank=self.rank(rank), **options)
+        return self.kind(rank=self.rank(rank), **options)
 
 
 METHODS = {
     method.name: method
     for method in (
-        Method("lora", "LoRA", serial=False),
-        Method("serial_lora", "Serial LoRA", serial=True),
-        Method("lora_plus", "LoRA+", serial=False, ratio=LORA_PLUS_RATIO),
-        Method("serial_lora_plus", "Serial LoRA+", serial=True, ratio=LORA_PLUS_RATIO),
-        Method("lora_equal_budget", "LoRA at equal budget", serial=False, rank_share=0.25),
+        Method("lora", "LoRA", LoRAConfig),
+        Method("serial_lora", "Serial LoRA", SerialLoRAConfig),
+        Method("lora_plus", "LoRA+", LoRAConfig, ratio=LORA_PLUS_RATIO),
+        Method("serial_lora_plus", "Serial LoRA+", SerialLoRAConfig, ratio=LORA_PLUS_RATIO),
+        Method("lora_equal_budget", "LoRA at equal budget", LoRAConfig, rank_share=0.25),
     )
 }
+"""What a lab runs if it is told to run all: four of the paper's, and the last one ours."""
+
+FURTHER_METHODS = {
+    name: Method(name, label, partial(VariantConfig, kind=name))
+    for name, label in {
+        "repadapter": "RepAdapter before attention",
+        "repadapter_two": "RepAdapter",
+        "lora_qkv": "LoRA on q, k, v",
+        "lora_tied": "LoRA on q, k, v, A tied",
+        "serial_untied": "a serial pair for each of q, k, v",
+        "serial_ffn": "Serial pair before the feed-forward",
+        "serial_rotated": "Serial LoRA, output rotated",
+        "serial_random": "Serial LoRA, W replaced by a rotation",
+        "ln_bias": "LayerNorm and biases",
+        "dora": "DoRA",
+        "vera": "VeRA",
+        "hra": "HRA",
+        "oft": "OFT",
+        "miss": "MiSS",
+        "fourierft": "FourierFT",
+        "randlora": "RandLoRA",
+    }.items()
+}
+"""What the study compares besides; the rank is each method's own size, see the files that make them:
+:mod:`serial_lora_course.labs.variants` and :mod:`serial_lora_course.labs.peft_methods`."""
+
 METHOD_TITLES = {name: method.label for name, method in METHODS.items()}
 """How people write the methods' names; the last one is ours, not the paper's."""
 
@@ -88,9 +119,10 @@ def get_method(name: str) -> Method:
     Raises:
         SerialLoRAError: there is none.
     """
-    if name not in METHODS:
-        raise SerialLoRAError(f"There is no method {name!r}; choose from {', '.join(METHODS)}.")
-    return METHODS[name]
+    known = METHODS | FURTHER_METHODS
+    if name not in known:
+        raise SerialLoRAError(f"There is no method {name!r}; choose from {', '.join(known)}.")
+    return known[name]
 
 
 def with_ratios(methods: Iterable[Method], ratios: Iterable[float]) -> list[Method]:

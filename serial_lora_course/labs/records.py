@@ -24,7 +24,7 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.files import refusals_told
-from serial_lora_course.labs.methods import METHODS
+from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.processes import is_first_process
 
 LOCK_SECONDS = (2, 60)  # until a word is said, and until no more is waited for
@@ -77,12 +77,12 @@ class Record:
     @property
     def ratio(self) -> float:
         """The rate of B over that of A."""
-        return self.settings.get("ratio", METHODS[self.method].ratio)
+        return self.settings.get("ratio", get_method(self.method).ratio)
 
     @property
     def lr(self) -> float | None:
         """The rate of A; None where the settings do not say."""
-        own = self.settings.get("plus_lr") if METHODS[self.method].plus else None
+        own = self.settings.get("plus_lr") if get_method(self.method).plus else None
         return self.settings.get("lr") if own is None else own
 
 

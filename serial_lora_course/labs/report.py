@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from serial_lora_course.labs.frames import swept
-from serial_lora_course.labs.methods import METHODS
+from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import Record, with_unit
 
 Runs = Sequence[Record]
@@ -63,10 +63,10 @@ def run_line(report: Report, record: Record, is_new: bool) -> str:
     short = record.sizes.get("short_classes", 0)
     if short:
         end = f"; {short} of the classes have fewer pictures and gave all they have{end}"
-    ratio = f", ratio {record.ratio:g}" if METHODS[record.method].plus else ""
+    ratio = f", ratio {record.ratio:g}" if get_method(record.method).plus else ""
     return (
         f"{record.dataset}, {with_unit(record.amount, record.unit)}, seed {record.seed}, "
-        f"{METHODS[record.method].label} (rank {record.rank}{ratio}): {report.result(record)} "
+        f"{get_method(record.method).label} (rank {record.rank}{ratio}): {report.result(record)} "
         f"in {record.seconds:.0f} s{end}"
     )
 
@@ -104,7 +104,7 @@ def results_table(report: Report, records: Runs, printed: pd.DataFrame | None = 
             table.add_row(dataset, "–", label, *cells)
         seen.add(dataset)
         cells = (column.cell(runs) for column in columns)
-        table.add_row(dataset, f"{amount}{'%' * percent}", METHODS[method].label, *cells)
+        table.add_row(dataset, f"{amount}{'%' * percent}", get_method(method).label, *cells)
     return table
 
 
@@ -164,7 +164,9 @@ def activations(records: Runs) -> str:
     for record in records:
         kept = record.sizes["activation_bytes"]
         most[record.method] = max(kept, most.get(record.method, 0))
-    told = ", ".join(f"{METHODS[name].label} {kept / 1e6:,.0f} MB" for name, kept in most.items())
+    told = ", ".join(
+        f"{get_method(name).label} {kept / 1e6:,.0f} MB" for name, kept in most.items()
+    )
     return f"Activations kept for a backward pass: {told}."
 
 

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.optim import lora_plus_groups
+from serial_lora.records import records
 from serial_lora_course.labs.memory import saved_activations
 from serial_lora_course.labs.precision import PRECISIONS, settle_precision
 from serial_lora_course.labs.processes import (
@@ -125,9 +126,7 @@ def train(
     precision = settle_precision(config.precision, objective, few_examples)
     accelerator = make_accelerator(precision, config.accumulation)
     torch.manual_seed(config.seed)
-    groups = lora_plus_groups(
-        objective, lr=config.lr, ratio=config.ratio, weight_decay=config.weight_decay
-    )
+    groups = _groups(objective, config)
     optimizer = torch.optim.AdamW(groups, lr=config.lr)
     scheduler = LambdaLR(optimizer, [_factor(config, group["lr"]) for group in groups])
 
@@ -178,6 +177,17 @@ def train(
             if after_step is not None and after_step(len(history.losses)):
                 break
     return history
+
+
+def _groups(objective: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """LoRA's A and B apart; a part of a model that learns without `inject` is one group."""
+    parameters = list(objective.parameters())
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    if not records(objective) and 0 < len(learning) < len(parameters):
+        return [{"params": learning, "lr": config.lr, "weight_decay": config.weight_decay}]
+    return lora_plus_groups(
+        objective, lr=config.lr, ratio=config.ratio, weight_decay=config.weight_decay
+    )
 
 
 def _factor(config: TrainingConfig, lr: float) -> Callable[[int], float]:

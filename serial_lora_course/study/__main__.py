@@ -1,0 +1,59 @@
+"""The study by command: ``python -m serial_lora_course.study run|plan|pack``; see docs/study.md."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from serial_lora_course.door import enter
+from serial_lora_course.study.plan import PLANS
+from serial_lora_course.study.power import plan_page
+from serial_lora_course.study.runs import Study, pack, studies
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+Folder = Annotated[Path, typer.Option(help="where records, outcomes and adapters are kept")]
+Labs = Annotated[str, typer.Option(help="labs separated by commas, in this order")]
+FOLDER, EVERY = Path("runs") / "study", ",".join(PLANS)
+
+
+@app.command()
+def run(
+    out: Folder = FOLDER,
+    labs: Labs = EVERY,
+    hours: Annotated[float, typer.Option(help="no run begins after so many")] = float("inf"),
+    dry_run: Annotated[
+        bool, typer.Option(help="say what there is to run, and run nothing")
+    ] = False,
+) -> None:
+    """Every run of the plan that is not there yet; it may be stopped at any moment."""
+    if dry_run:
+        typer.echo(plan_page())
+        return
+    torch.set_num_threads(1)  # runs are small, and equal on every machine then
+    until = time.monotonic() + 3600 * hours
+    for plan in studies(labs.split(",")):
+        done = Study(plan, out, until, lambda line: print(line, flush=True)).go_on()
+        typer.echo(
+            f"{plan.lab}: {'every run is there' if done else 'not every run is there yet; run it again'}."
+        )
+
+
+@app.command()
+def plan() -> None:
+    """What will be run, how long it takes, and how small a difference it can see."""
+    typer.echo(plan_page())
+
+
+@app.command("pack")
+def pack_records(out: Folder = FOLDER, labs: Labs = EVERY) -> None:
+    """Compress records and outcomes to where they travel with the course."""
+    for each in studies(labs.split(",")):
+        pack(each.lab, out)
+
+
+if __name__ == "__main__":
+    enter("study", app)

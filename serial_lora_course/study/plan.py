@@ -1,0 +1,164 @@
+"""What the study runs: fixed before the first run. ``docs/study.md`` says why.
+
+An *arm* is a method at a size, in a lab. Its rate is chosen on the validation pictures of four sets,
+from five rates three times apart, and from more only while the best one is the last at an edge. Then it
+runs on every set with fresh seeds, and what its test pictures come to is the study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+STEP = 3.0  # between two rates
+TRIED = 5  # rates of every arm at least
+WIDEST = 9  # and at most
+CHOOSING_SEED = 101  # of runs on validation pictures: none of the seeds of the runs that count
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A method at a size.
+
+    Attributes:
+        method: its name in the labs' table.
+        rank: its size there: a rank, a side of blocks, a number of frequencies.
+        rate: in the middle of the rates that are tried first.
+        blocks: of each tower; None for all.
+        amount: of training data; None for the lab's usual one in the study.
+        seeds: of the runs that count.
+    """
+
+    method: str
+    rank: int
+    rate: float = 3e-3
+    blocks: tuple[int, ...] | None = None
+    amount: int | None = None
+    seeds: int = 2
+
+    @property
+    def name(self) -> str:
+        """Unique in a lab's plan; such as "serial_lora-16"."""
+        where = "" if self.blocks is None else f"-blocks-{''.join(map(str, self.blocks))}"
+        return f"{self.method}-{self.rank}{where}" + (
+            "" if self.amount is None else f"-of-{self.amount}"
+        )
+
+
+@dataclass(frozen=True)
+class LabPlan:
+    """What the study runs in one lab.
+
+    Attributes:
+        measure: what it is judged by, more being better.
+        unit: of a hundredth of the measure, in words.
+        amount, little: of training data: of every arm but two, and of those.
+        chosen_on: the sets on whose validation pictures rates are chosen.
+        seconds: of one run with its measuring, on one core of the machine that the plan was made on.
+        aim: the half-width wanted of the 95% interval of Serial LoRA minus LoRA, in that unit.
+    """
+
+    lab: str
+    measure: str
+    unit: str
+    amount: int
+    little: int
+    chosen_on: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    seconds: float
+    aim: float
+
+
+# Questions, each with its arms at one budget. Sizes are counted for a width of 192.
+def _paper(little: int) -> Iterator[Arm]:
+    """Does Serial LoRA keep LoRA's gain at LoRA's rank; and at its own number of parameters?"""
+    for method, rank in (("lora", 16), ("serial_lora", 16), ("lora", 4)):
+        yield Arm(method, rank, seeds=5)
+    for method in ("lora", "serial_lora"):
+        yield Arm(method, 16, amount=little)
+
+
+def _what_works(halves: tuple[tuple[int, ...], ...]) -> Iterator[Arm]:
+    """Sharing, place, basis and blocks, each at 12 x 2 x 192 parameters a block."""
+    for method, rank in (
+        ("serial_lora", 12),
+        ("lora", 3),
+        ("lora_qkv", 4),
+        ("lora_tied", 6),
+        ("serial_untied", 4),
+        ("serial_ffn", 12),
+        ("serial_rotated", 12),
+        ("serial_random", 12),
+    ):
+        yield Arm(method, rank, seeds=3)
+    for half in halves:
+        yield Arm("serial_lora", 24, blocks=half, seeds=3)
+
+
+def _field() -> Iterator[Arm]:
+    """Methods of the field at about 1,536 and 24,576 parameters a block."""
+    for method, small, large, rate in (
+        ("lora", 1, None, 3e-3),  # the large one is the paper's question
+        ("serial_lora", 4, 64, 3e-3),
+        ("lora_plus", 1, 16, 4e-4),
+        ("repadapter", 4, 84, 3e-3),
+        ("repadapter_two", 2, 42, 3e-3),
+        ("dora", 1, 16, 3e-3),
+        ("miss", 2, 32, 3e-3),
+        ("oft", 4, 64, 3e-3),
+        ("vera", 192, None, 3e-2),  # has no large size
+        ("randlora", 192, 6, 3e-2),
+        ("fourierft", 384, 6144, 3e-1),
+        ("ln_bias", 1, None, 3e-3),  # has one size
+        ("hra", 2, 32, 3e-3),
+    ):
+        for size in filter(None, (small, large)):
+            yield Arm(method, size, rate)
+
+
+def _arms(little: int, *halves: tuple[int, ...]) -> tuple[Arm, ...]:
+    return (*_paper(little), *_what_works(halves), *_field())
+
+
+PLANS = {
+    "sam": LabPlan(
+        lab="sam",
+        measure="dice",
+        unit="hundredths of Dice",
+        amount=100,
+        little=20,
+        chosen_on=("food", "objects", "weather", "engraved"),
+        arms=_arms(20, (0, 1, 2), (3, 4, 5)),
+        seconds=12.0,
+        aim=0.25,
+    ),
+    "clip": LabPlan(
+        lab="clip",
+        measure="accuracy",
+        unit="points",
+        amount=4,
+        little=1,
+        chosen_on=("nature-symbola", "travel-symbola", "food-unifont", "people-unifont"),
+        arms=_arms(1),
+        seconds=10.0,
+        aim=1.0,
+    ),
+}
+
+
+def first_rates(arm: Arm) -> list[float]:
+    """The rates that are tried first, from the smallest."""
+    return [arm.rate * STEP**power for power in range(-(TRIED // 2), TRIED // 2 + 1)]
+
+
+def next_rate(scores: dict[float, float]) -> float | None:
+    """The rate to try beyond those that were tried; None where the best has both neighbours.
+
+    Args:
+        scores: rate -> its mean measure on the validation pictures, more being better.
+    """
+    rates = sorted(scores)
+    best = max(rates, key=scores.__getitem__)
+    if len(rates) >= WIDEST or best not in (rates[0], rates[-1]):
+        return None
+    return best / STEP if best == rates[0] else best * STEP

@@ -1,0 +1,291 @@
+"""The study's runs: which there are, and how one becomes a record and outcomes that stay.
+
+A folder keeps, for each lab, the records (one JSON line a run, as every lab's) and beside them, under the
+run's name, what each test picture came to (``.npz``) and the trained tensors (``.safetensors``). A run
+is not run again whose name, pictures and weights a record has. Packed, records and outcomes travel
+with the course; adapters stay where they were made, and a run makes them again.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import save_file
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_whole
+from serial_lora_course.labs.lab import Lab, run_one
+from serial_lora_course.labs.methods import get_method
+from serial_lora_course.labs.records import Kept, Record, environment, read_records
+from serial_lora_course.study.labs import STUDIES, Outcomes, fresh_lab
+from serial_lora_course.study.plan import (
+    CHOOSING_SEED,
+    PLANS,
+    Arm,
+    LabPlan,
+    first_rates,
+    next_rate,
+)
+from serial_lora_course.study.sets import VALIDATION
+
+PACKED = Path(str(files("serial_lora_course"))) / "assets" / "study"
+FAILED = 0.0  # the measure of a run whose loss is no longer a number
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of an arm."""
+
+    arm: Arm
+    dataset: str
+    seed: int
+    rate: float
+
+    @property
+    def name(self) -> str:
+        """Unique in a lab, and the name of its files."""
+        dataset = self.dataset.replace("/", ".")
+        return f"{self.arm.name}_{dataset}_{self.seed}_{self.rate:.3g}"
+
+
+def run_of(record: Record, plan: LabPlan) -> Run:
+    """The run that a record is of."""
+    blocks = record.settings.get("blocks")
+    arm = Arm(
+        record.method,
+        record.rank,
+        blocks=None if blocks is None else tuple(blocks),
+        amount=None if record.amount == plan.amount else record.amount,
+    )
+    return Run(arm, record.dataset, record.seed, record.settings["lr"])
+
+
+def final_runs(plan: LabPlan, arm: Arm, rate: float) -> Iterator[Run]:
+    """The runs that count, at the rate that was chosen."""
+    for seed in range(1, arm.seeds + 1):
+        for dataset in STUDIES[plan.lab].datasets("tiny"):
+            yield Run(arm, dataset, seed, rate)
+
+
+def choosing_runs(plan: LabPlan, arm: Arm, rate: float) -> Iterator[Run]:
+    """The runs on validation pictures that a rate is judged by."""
+    for dataset in plan.chosen_on:
+        yield Run(arm, dataset + VALIDATION, CHOOSING_SEED, rate)
+
+
+def least_runs(plan: LabPlan) -> int:
+    """Runs of a lab where no arm's rates have to be widened."""
+    return sum(
+        len(first_rates(arm)) * len(plan.chosen_on)
+        + sum(1 for _ in final_runs(plan, arm, arm.rate))
+        for arm in plan.arms
+    )
+
+
+class Study:
+    """One lab of the study and the folder that keeps it.
+
+    Args:
+        folder: of the records; what travels with the course is put there first.
+        until: a moment of `time.monotonic` after which no further run begins.
+        told: called with a line for each run.
+    """
+
+    def __init__(
+        self,
+        plan: LabPlan,
+        folder: Path,
+        until: float = float("inf"),
+        told: Callable[[str], object] = print,
+    ) -> None:
+        self.plan, self.folder, self.until, self.told = plan, folder, until, told
+        unpack(plan.lab, folder)
+        self.kept = Kept(folder / f"{plan.lab}.jsonl")
+        self.done = {run_of(record, plan).name: record for record in self.kept.known.values()}
+        self._labs: dict[str, Lab] = {}
+
+    @cached_property
+    def backbone(self) -> object:
+        return fresh_lab(self.plan.lab, self.plan.chosen_on[0]).backbone
+
+    def lab(self, dataset: str) -> Lab:
+        if dataset not in self._labs:
+            lab = fresh_lab(self.plan.lab, dataset, self.backbone)
+            lab.records = self.kept.known.values()
+            self._labs[dataset] = lab
+        return self._labs[dataset]
+
+    def go_on(self) -> bool:
+        """Every run that is not there yet, arm after arm; whether all are there now."""
+        return all([self._try(arm) for arm in self.plan.arms])
+
+    def _try(self, arm: Arm) -> bool:
+        """One arm's trouble is no reason for hours without the others."""
+        try:
+            return self.arm_is_done(arm)
+        except Exception as error:
+            self.told(f"{self.plan.lab} {arm.name} FAILED: {type(error).__name__}: {error}")
+            return False
+
+    def arm_is_done(self, arm: Arm) -> bool:
+        """Choose the arm's rate, then run what counts; False where time ran out."""
+        rate = self.chosen_rate(arm)
+        return rate is not None and all(
+            self.record(run) is not None for run in final_runs(self.plan, arm, rate)
+        )
+
+    def chosen_rate(self, arm: Arm) -> float | None:
+        """The rate with the best mean on validation pictures; None where time ran out."""
+        scores: dict[float, float] = {}
+        waiting: list[float] = first_rates(arm)
+        while waiting:
+            rate = waiting.pop(0)
+            records = [self.record(run) for run in choosing_runs(self.plan, arm, rate)]
+            if None in records:
+                return None
+            scores[rate] = float(np.mean([r.measures[self.plan.measure] for r in records]))
+            if not waiting and (further := next_rate(scores)) is not None:
+                waiting = [further]
+        return max(scores, key=scores.__getitem__)
+
+    def record(self, run: Run) -> Record | None:
+        """A run's record, made if it is not there; None where time ran out."""
+        lab, arm = self.lab(run.dataset), run.arm
+        lab.config = replace(
+            STUDIES[self.plan.lab].configs["tiny"], rank=arm.rank, lr=run.rate, blocks=arm.blocks
+        )
+        method = get_method(arm.method)
+        amount = self.plan.amount if arm.amount is None else arm.amount
+        known = self.done.get(run.name)
+        if known and all(known.settings.get(k) == v for k, v in lab.contents.items()):
+            return known
+        if time.monotonic() > self.until:
+            return None
+        self._keep_base(lab)
+
+        def keep(lab: Lab, method: object, outcomes: Outcomes, name: str) -> None:
+            self._keep(run.name, outcomes)
+            if not run.dataset.endswith(VALIDATION):
+                model = lab.backbone.model
+                trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+                save_file(trained, self._file(run.name, "safetensors"))
+
+        def one(save_to: Path | None) -> Record:
+            options = {"save_to": save_to, "draw": keep, "command": COMMAND, "progress": False}
+            try:
+                return run_one(lab, method, amount, run.seed, **options)
+            except SerialLoRAError as error:
+                if "loss became" not in str(error):
+                    raise
+                return self._failed(lab, run, amount)
+
+        record, _ = self.kept.or_run(lab.key(method, amount, run.seed), one)
+        self.done[run.name] = record
+        reached = record.measures[self.plan.measure]
+        self.told(
+            f"{self.plan.lab} {arm.name} {run.dataset} seed {run.seed} rate {run.rate:.2g}: "
+            f"{self.plan.measure} {reached:.4f} in {record.seconds:.0f} s"
+        )
+        return record
+
+    def _failed(self, lab: Lab, run: Run, amount: int) -> Record:
+        """A rate that is too large is a try like any other, and the worst."""
+        method = get_method(run.arm.method)
+        return Record(
+            task=lab.name,
+            scale=lab.data.scale,
+            dataset=lab.data.name,
+            method=method.name,
+            amount=amount,
+            unit=lab.unit,
+            seed=run.seed,
+            rank=method.rank(run.arm.rank),
+            measures={self.plan.measure: FAILED, "diverged": 1.0},
+            sizes={},
+            seconds=0.0,
+            settings=lab.settings(method),
+            environment=environment(),
+            command=COMMAND,
+        )
+
+    def _keep_base(self, lab: Lab) -> None:
+        """What the unadapted model makes of each test picture, once for each set."""
+        name = f"{BASE}_{lab.data.name}"
+        if "/" not in lab.data.name and not self._file(name, "npz").exists():
+            self._keep(name, lab.measure()[1])
+
+    def _keep(self, name: str, outcomes: Outcomes) -> None:
+        stream = io.BytesIO()
+        np.savez_compressed(stream, **outcomes)
+        write_whole(self._file(name, "npz"), stream.getvalue())
+
+    def _file(self, name: str, kind: str) -> Path:
+        (self.folder / self.plan.lab).mkdir(parents=True, exist_ok=True)
+        return self.folder / self.plan.lab / f"{name}.{kind}"
+
+    def outcomes(self, name: str) -> dict[str, np.ndarray]:
+        """What a run of this name came to on each test picture; or "base_" and a set's name."""
+        with np.load(self._file(name, "npz")) as kept:
+            return dict(kept)
+
+
+COMMAND = "python -m serial_lora_course.study run"
+
+# -------------------------------------------------------------------------------------- travelling
+
+
+def pack(name: str, folder: Path, packed: Path = PACKED) -> None:
+    """Write a lab's records and outcomes, compressed, where they travel with the course."""
+    records = folder / f"{name}.jsonl"
+    if not read_records(records):
+        return
+    packed.mkdir(parents=True, exist_ok=True)
+    write_whole(packed / f"{name}.jsonl.xz", lzma.compress(records.read_bytes()))
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted((folder / name).glob("*.npz")):
+            archive.writestr(zipfile.ZipInfo(file.name), file.read_bytes())
+    write_whole(packed / f"{name}.zip", stream.getvalue())
+
+
+def unpack(name: str, folder: Path, packed: Path = PACKED) -> None:
+    """Put what travels with the course into a folder that has no records of the lab yet.
+
+    Raises:
+        SerialLoRAError: what travels is damaged.
+    """
+    records = folder / f"{name}.jsonl"
+    if records.exists() or not (packed / f"{name}.jsonl.xz").exists():
+        return
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    try:
+        with zipfile.ZipFile(packed / f"{name}.zip") as archive:
+            for entry in archive.namelist():
+                write_whole(folder / name / Path(entry).name, archive.read(entry))
+        write_whole(records, lzma.decompress((packed / f"{name}.jsonl.xz").read_bytes()))
+    except (OSError, lzma.LZMAError, zipfile.BadZipFile) as error:
+        raise SerialLoRAError(
+            f"The study's records in {packed} are damaged ({error}); fetch the course anew."
+        ) from error
+
+
+def studies(names: list[str]) -> list[LabPlan]:
+    """The plans of some labs, in the study's order.
+
+    Raises:
+        SerialLoRAError: the study has no such lab.
+    """
+    for name in names:
+        if name not in PLANS:
+            raise SerialLoRAError(f"The study has no lab {name!r}; choose from {', '.join(PLANS)}.")
+    return [PLANS[name] for name in names]

@@ -1,0 +1,211 @@
+"""The study's data sets, each with training, validation and test pictures.
+
+Rates are chosen on the validation pictures and the study ends on the test pictures: a set is loaded
+as ``"food"`` with its test pictures for test, or as ``"food/validation"`` with its validation pictures
+in their place. Which drawing goes where follows from its code points alone.
+
+The classification sets are six topics in the hands of two designers whom no tiny model has seen in
+pretraining, shots and tests alike. A test picture is a drawing: nothing counts twice because it was
+turned, recoloured or laid over something else.
+
+A segmentation set's test picture is a scene: drawings that no training or validation scene shows, over
+photographs that none lies over. Scenes share drawings and photographs, so an interval for "these sets"
+is one for these drawings and photographs too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.emoji import ATTRIBUTION, UNSEEN_STYLES, Concept, load_emoji
+from serial_lora_course.data.emoji_sets import (
+    EMOJI_SETS,
+    GENERIC_TEMPLATE,
+    TEMPLATE,
+    EmojiPictures,
+    hidden_codepoints,
+    unseen_drawings,
+)
+from serial_lora_course.data.scenes import SceneRecipe
+from serial_lora_course.data.segmentation_sets import (
+    DRAWING_SIZE,
+    SCENE_SETS,
+    SceneSet,
+    drawings_of,
+    scene_parts,
+)
+from serial_lora_course.data.subsets import hash_order
+from serial_lora_course.data.types import ClassificationData, SegmentationData
+
+VALIDATION = "/validation"
+
+# --------------------------------------------------------------------------- classification
+
+SHARES = {"train": 0.25, "validation": 0.15}  # of a class's drawings; the rest is test
+LEAST_DRAWINGS = 8  # of a class
+LEAST_TRAINING = 4  # pictures of a class: so many shots can be asked for
+
+PEOPLE: dict[str, tuple[str, ...]] = {
+    "a smiling face": ("face-smiling", "face-affection", "face-tongue"),
+    "a sad face": ("face-concerned", "face-negative", "face-unwell"),
+    "a sleepy face": ("face-neutral-skeptical", "face-sleepy", "face-hand"),
+    "a cat face": ("cat-face", "monkey-face"),
+    "a hand": (
+        "hand-fingers-open",
+        "hand-fingers-partial",
+        "hand-single-finger",
+        "hand-fingers-closed",
+        "hands",
+        "hand-prop",
+    ),
+    "a part of the body": ("body-parts",),
+    "a person": ("person", "person-gesture"),
+    "a person at work": ("person-role", "person-fantasy"),
+    "a sport": ("person-sport", "person-activity"),
+}
+TOPICS = {name: EMOJI_SETS[name] for name in ("nature", "food", "travel", "objects", "symbols")}
+TOPICS["people"] = PEOPLE
+CLIP_SETS = tuple(f"{topic}-{style}" for style in UNSEEN_STYLES for topic in TOPICS)
+
+
+@lru_cache
+def load_classes(name: str) -> ClassificationData:
+    """One of `CLIP_SETS`, or the same with `VALIDATION` behind it."""
+    name, last = _asked(name, CLIP_SETS)
+    topic, style = name.split("-", 1)
+    emoji = load_emoji(style)
+    parts: dict[str, tuple[list[int], list[int]]] = {}
+    kept = []
+    for class_name, subgroups in TOPICS[topic].items():
+        members = [i for i, c in enumerate(emoji.concepts) if _belongs(c, subgroups)]
+        if len(members) < LEAST_DRAWINGS:
+            continue
+        for part, chosen in _divided(members, [emoji.concepts[i].codepoints for i in members]):
+            indices, labels = parts.setdefault(part, ([], []))
+            indices += chosen
+            labels += [len(kept)] * len(chosen)
+        kept.append(class_name)
+    return ClassificationData(
+        name=name + (VALIDATION if last == "validation" else ""),
+        class_names=kept,
+        template=TEMPLATE,
+        generic_template=GENERIC_TEMPLATE,
+        train=EmojiPictures(emoji, *parts["train"]),
+        test=EmojiPictures(emoji, *parts[last]),
+        description=f"{topic}, as {style} draws it",
+        attribution=ATTRIBUTION[style],
+        split="by concept; no designer of a tiny model's pretraining drew these",
+    )
+
+
+def _belongs(concept: Concept, parts: Sequence[str]) -> bool:
+    return concept.subgroup in parts or concept.group in parts
+
+
+def _divided(members: list[int], names: list[str]) -> list[tuple[str, list[int]]]:
+    """Training, validation and test drawings of one class."""
+    order = [members[place] for place in hash_order(names, 1, "study")]
+    first = max(LEAST_TRAINING, round(SHARES["train"] * len(order)))
+    second = first + max(1, round(SHARES["validation"] * len(order)))
+    return [
+        ("train", order[:first]),
+        ("validation", order[first:second]),
+        ("test", order[second:]),
+    ]
+
+
+# ----------------------------------------------------------------------------- segmentation
+
+SCENES = {"train": 120, "validation": 40, "test": 100}
+VALIDATION_SHARE = 0.25  # of the drawings that are not test
+
+
+def _scenes(description: str, *parts: str, **options: object) -> SceneSet:
+    return SceneSet(description, parts, **{"recipe": SCENE_SETS["food"].recipe} | options)
+
+
+SAM_SETS: dict[str, SceneSet] = {
+    **SCENE_SETS,
+    "places": _scenes("places and vehicles, as OpenMoji draws them", "Travel & Places"),
+    "objects": _scenes("objects, as OpenMoji draws them", "Objects"),
+    "faces": _scenes("faces and hearts, as OpenMoji draws them", "Smileys & Emotion"),
+    "signs": _scenes("symbols and games, as OpenMoji draws them", "Symbols", "Activities"),
+    **{
+        name: replace(
+            SCENE_SETS["lines"],
+            style=style,
+            description=f"{style}'s outlines; the mask is all inside",
+        )
+        for name, style in (("ink", "noto-mono"), ("engraved", "symbola"), ("dots", "unifont"))
+    },
+}
+KEPT_SCENES = SceneSet(
+    "what pretraining showed: things as Twemoji draws them",
+    ("Food & Drink", "Animals & Nature", "Travel & Places", "Objects", "Smileys & Emotion"),
+    SceneRecipe(objects=(1, 4), sizes=(0.25, 0.6), clutter=0.3),
+    style="twemoji",
+)
+
+
+@lru_cache
+def load_scenes(name: str) -> SegmentationData:
+    """One of `SAM_SETS`, or the same with `VALIDATION` behind it."""
+    name, last = _asked(name, tuple(SAM_SETS))
+    return _scene_data(name, SAM_SETS[name], last)
+
+
+@lru_cache
+def kept_scenes() -> SegmentationData:
+    """Scenes such as the tiny SAM was pretrained on, to see what an adapted one forgot."""
+    return _scene_data("kept", KEPT_SCENES, "test", count=40)
+
+
+def _scene_data(name: str, settings: SceneSet, last: str, count: int = 0) -> SegmentationData:
+    chosen = _choose(settings)
+    parts = scene_parts(
+        f"study/{name}",
+        settings,
+        {part: chosen[part] for part in ("train", last)},
+        SCENES | {last: count or SCENES[last]},
+    )
+    return SegmentationData(
+        name=name + (VALIDATION if last == "validation" else ""),
+        train=parts["train"],
+        test=parts[last],
+        description=settings.description,
+        attribution=ATTRIBUTION[settings.style],
+        split="by concept, and by photograph between training and test",
+        content=repr((settings, chosen, DRAWING_SIZE)),
+    )
+
+
+def _choose(settings: SceneSet) -> dict[str, list[int]]:
+    emoji, hidden = load_emoji(settings.style, DRAWING_SIZE), hidden_codepoints()
+    unseen = unseen_drawings(emoji)
+    visible, chosen = [], {"test": []}
+    for position in drawings_of(settings):
+        if emoji.concepts[position].codepoints not in hidden:
+            visible.append(position)
+        elif position in unseen:
+            chosen["test"].append(position)
+    names = [emoji.concepts[position].codepoints for position in visible]
+    order = [visible[place] for place in hash_order(names, 1, "study")]
+    count = round(VALIDATION_SHARE * len(order))
+    # Concepts with one drawing between them stay on one side.
+    files = {emoji.files[position] for position in order[:count]}
+    validation = [position for position in order if emoji.files[position] in files]
+    return chosen | {
+        "validation": sorted(validation),
+        "train": sorted(set(order) - set(validation)),
+    }
+
+
+def _asked(name: str, known: Sequence[str]) -> tuple[str, str]:
+    """A set's own name, and the part that is to be measured on."""
+    own = name.removesuffix(VALIDATION)
+    if own not in known:
+        raise SerialLoRAError(f"The study has no set {name!r}; choose from {', '.join(known)}.")
+    return own, "test" if own == name else "validation"

@@ -1,0 +1,196 @@
+"""The study's further methods: equal to the base when fresh, what they add to each W, undone wholly."""
+
+import re
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from serial_lora.attention import find_attention_sites
+from serial_lora.config import SerialLoRAConfig
+from serial_lora.injection import eject, inject
+from serial_lora_course.labs.lab import adapted, run_one
+from serial_lora_course.labs.methods import FURTHER_METHODS, get_method
+from serial_lora_course.labs.opened import open_projections
+from serial_lora_course.labs.variants import NAME, RepAdapter, random_rotation
+from tests.labs.small_labs import small_lab
+
+SIZES = {"vera": 16, "fourierft": 32, "oft": 4, "randlora": 8, "hra": 2}
+
+
+@pytest.fixture(params=("clip", "sam", "sd3"))
+def small(request, monkeypatch, tmp_path):
+    return small_lab(request.param, monkeypatch, tmp_path / "models")
+
+
+def output(lab, small):
+    """The loss of one batch, in evaluation: it depends on every adapted block."""
+    indices = lab.indices(lab.data, small.amounts[0], 1)
+    stream = lab.stream(indices, 1)
+    batch = stream.collate([stream[position] for position in range(stream.batch_size)])
+    with torch.no_grad():
+        return lab.objective().eval()(batch)
+
+
+def disturb(model: nn.Module) -> list[nn.Parameter]:
+    learning = [p for p in model.parameters() if p.requires_grad]
+    with torch.no_grad():
+        for parameter in learning:
+            parameter += 0.1 * torch.randn_like(parameter)
+    return learning
+
+
+def test_fresh_it_changes_nothing_then_something_and_afterwards_the_base_is_whole(small):
+    lab = small.lab()
+    model = lab.backbone.model
+    before = output(lab, small)
+    weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    learnt = {key: p.requires_grad for key, p in model.named_parameters()}
+    classes = [type(module) for module in model.modules()]
+    for name, method in FURTHER_METHODS.items():
+        lab.config = replace(lab.config, rank=SIZES.get(name, 4))
+        with adapted(model, lab.adapter(method), seed=1):
+            assert torch.allclose(output(lab, small), before, atol=2e-5), name
+            assert disturb(model)
+            assert not torch.allclose(output(lab, small), before, atol=1e-4), name
+        assert [type(module) for module in model.modules()] == classes
+        assert {key: p.requires_grad for key, p in model.named_parameters()} == learnt
+        after = model.state_dict()
+        assert list(after) == list(weights)
+        assert all(torch.equal(after[key], tensor) for key, tensor in weights.items())
+    assert torch.equal(output(lab, small), before)
+
+
+def test_it_runs_in_a_lab_and_only_what_it_counts_learns(small):
+    record = run_one(small.lab(), get_method("lora_tied"), small.amounts[0], 1)
+    assert record.sizes["parameters"] == 4 * small.width * 4 * small.blocks
+    assert record.measures["loss"] > 0
+
+
+# ------------------------------------------------------------------------------- what W becomes
+
+
+def as_matrix(layer) -> torch.Tensor:
+    """The matrix that a layer without bias multiplies tokens (N, d) by."""
+    eye = torch.eye(layer.in_features)
+    return (layer(eye) - layer(torch.zeros_like(eye))).T
+
+
+@pytest.mark.parametrize("name", ["lora_qkv", "lora_tied", "serial_untied", "serial_rotated"])
+def test_what_it_adds_to_each_weight(monkeypatch, tmp_path, name):
+    lab = small_lab("sam", monkeypatch, tmp_path).lab(rank=3, scale_factor=0.5)
+    model = lab.backbone.model
+    site = find_attention_sites(model)[0]
+    fused = model.get_submodule(site.projections["q"].module)
+    base = dict(zip("qkv", fused.weight.detach().clone().chunk(3), strict=True))
+    with ExitStack() as undo, torch.no_grad():
+        lab.adapter(get_method(name)).put_in(model, undo)
+        disturb(model)
+        pairs = model.get_submodule(site.name).get_submodule(NAME)
+        layers = model.get_submodule(site.projections["q"].module)
+        for part, weight in base.items():
+            pair = pairs if name == "serial_rotated" else pairs[part]
+            added = 0.5 * pair.lora_B @ pair.lora_A
+            if name == "serial_untied":
+                added = weight @ added
+            if (
+                name == "serial_rotated"
+            ):  # what it goes through listens as W does, and speaks otherwise
+                through = getattr(pairs, f"through_{part}")
+                assert torch.allclose(through.T @ through, weight.T @ weight, atol=1e-4)
+                assert not torch.allclose(through, weight, atol=1e-2)
+                added = through @ added
+            assert torch.allclose(as_matrix(getattr(layers, part)), weight + added, atol=1e-5)
+        if name.startswith("lora"):
+            several = len({id(pairs[part].lora_A) for part in base})
+            assert several == (1 if name == "lora_tied" else 3)
+
+
+def test_the_opened_attention_of_open_clip_is_its_attention(monkeypatch, tmp_path):
+    small = small_lab("clip", monkeypatch, tmp_path)
+    lab = small.lab()
+    expected = output(lab, small)
+    with ExitStack() as undo:
+        sites = find_attention_sites(lab.backbone.model)
+        names = open_projections(lab.backbone.model, sites, undo)
+        layers = [
+            lab.backbone.model.get_submodule(n) for site in names.values() for n in site.values()
+        ]
+        assert all(isinstance(layer, nn.Linear) for layer in layers)
+        assert len(layers) == 4 * len(sites)
+        assert torch.allclose(output(lab, small), expected, atol=1e-5)
+
+
+def test_a_random_rotation_is_one():
+    rotation = random_rotation(12)
+    assert torch.allclose(rotation @ rotation.T, torch.eye(12), atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------ RepAdapter
+
+
+class RepAdapterOfThePaper(nn.Module):
+    """Luo et al. 2023: two 1 x 1 convolutions over the channels, the second one in groups."""
+
+    def __init__(self, width, hidden, groups, scale, bias, dropout):
+        super().__init__()
+        self.conv_A = nn.Conv1d(width, hidden, 1, bias=bias)
+        self.conv_B = nn.Conv1d(hidden, width, 1, groups=groups, bias=bias)
+        self.dropout, self.scale = nn.Dropout(dropout), scale
+
+    def forward(self, tokens):  # (B, N, d)
+        channels = tokens.transpose(1, 2)
+        return (channels + self.scale * self.conv_B(self.dropout(self.conv_A(channels)))).transpose(
+            1, 2
+        )
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_repadapter_is_the_papers(groups):
+    ours, paper = (
+        RepAdapter(12, 4, groups, scale=0.5),
+        RepAdapterOfThePaper(12, 4, groups, 0.5, True, 0.1),
+    )
+    disturb(ours)
+    with torch.no_grad():
+        paper.conv_A.weight.copy_(ours.down.weight[..., None])
+        paper.conv_A.bias.copy_(ours.down.bias)
+        paper.conv_B.weight.copy_(ours.up.flatten(0, 1)[..., None])
+        paper.conv_B.bias.copy_(ours.up_bias)
+    tokens = torch.randn(2, 5, 12)
+    assert torch.allclose(ours.eval()(tokens), paper.eval()(tokens), atol=1e-6)
+    torch.manual_seed(1)
+    first = ours.train()(tokens)
+    assert not torch.allclose(first, ours(tokens))  # its dropout acts in training
+
+
+def test_serial_lora_is_repadapter_before_attention_with_one_group_no_bias_and_no_dropout(
+    monkeypatch, tmp_path
+):
+    small = small_lab("sam", monkeypatch, tmp_path)
+    lab = small.lab(rank=4)
+    model = lab.backbone.model
+    inject(model, SerialLoRAConfig(rank=4, scale=0.7))
+    disturb(model)
+    expected = output(lab, small)
+    pairs = {
+        re.sub(r"\.serial_lora.*", "", name): (module.lora_A.detach(), module.lora_B.detach())
+        for name, module in model.named_modules()
+        if name.endswith("serial_lora")
+    }
+    eject(model)
+    assert not torch.allclose(output(lab, small), expected, atol=1e-4)
+    for site in find_attention_sites(model):
+        first, second = pairs[site.name]
+        adapter = RepAdapterOfThePaper(site.width, 4, groups=1, scale=0.7, bias=False, dropout=0.0)
+        with torch.no_grad():
+            adapter.conv_A.weight.copy_(first[..., None])
+            adapter.conv_B.weight.copy_(second[..., None])
+
+        def after_the_norm(_, args, tokens, adapter=adapter):  # (B, H, W, d)
+            return adapter(tokens.flatten(1, 2)).view_as(tokens)
+
+        model.get_submodule(site.name).norm1.register_forward_hook(after_the_norm)
+    assert torch.allclose(output(lab, small), expected, atol=1e-5)

@@ -1,0 +1,120 @@
+"""The study's intervals: what they cover on made-up records whose truth is known."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.study.statistics import (
+    Interval,
+    detectable,
+    holm,
+    kept_gain,
+    sets_like_these,
+    spread_of,
+    these_sets,
+    verdict,
+)
+
+
+def made_up(chance, sets=6, seeds=3, pictures=40, between=1.0, mean=0.0):
+    """Differences of two equal methods: a part of each set, picture, seed, and of the rest."""
+    return {
+        f"set {name}": mean
+        + between * chance.normal()
+        + chance.normal(size=(1, pictures))
+        + 0.2 * chance.normal(size=(seeds, 1))
+        + chance.normal(size=(seeds, pictures))
+        for name in range(sets)
+    }
+
+
+def runs_as_independent(outcomes):
+    """How the ledger judged before: a mean over runs, and two standard errors."""
+    runs = np.concatenate([each.mean(1) for each in outcomes.values()])
+    return abs(runs.mean()) > 2 * runs.std(ddof=1) / np.sqrt(len(runs))
+
+
+def rate_of(alarm, chance, repeats=1500, **made):
+    return np.mean([alarm(made_up(chance, **made)) for _ in range(repeats)])
+
+
+def test_false_alarms_come_at_the_stated_rate_and_came_far_more_often_before():
+    chance = np.random.default_rng(1)
+
+    def now(outcomes):
+        return sets_like_these(outcomes).p < 0.05
+
+    assert rate_of(now, chance) == pytest.approx(0.05, abs=0.02)
+    assert rate_of(runs_as_independent, chance) > 0.15
+
+
+def test_sets_that_differ_a_lot_say_something_about_themselves_and_little_about_others():
+    chance = np.random.default_rng(2)
+
+    def missed(outcomes):
+        """Whether the interval for these sets misses their own mean."""
+        return these_sets(outcomes).p < 0.05
+
+    assert rate_of(missed, chance, between=0.0) == pytest.approx(0.05, abs=0.02)
+    assert rate_of(missed, chance, between=1.0) > 0.5  # it does not speak of sets like them
+
+
+def test_the_interval_is_that_of_a_bootstrap_over_many_sets():
+    chance = np.random.default_rng(3)
+    outcomes = made_up(chance, sets=200, mean=1.0)
+    means = np.array([each.mean() for each in outcomes.values()])
+    drawn = means[chance.integers(len(means), size=(4000, len(means)))].mean(1)
+    found = sets_like_these(outcomes)
+    assert [found.low, found.high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.02)
+
+
+def test_few_sets_get_the_quantile_of_students_t():
+    found = sets_like_these({"a": np.ones((1, 5)), "b": 3 * np.ones((1, 5))})
+    expected = stats.t.interval(0.95, 1, loc=2, scale=1)
+    assert (found.low, found.high) == pytest.approx(expected)
+    assert found.p == pytest.approx(stats.ttest_1samp([1, 3], 0).pvalue)
+    with pytest.raises(SerialLoRAError, match="two"):
+        sets_like_these({"a": np.ones((1, 5))})
+
+
+def test_the_variance_for_these_sets_is_that_of_drawing_anew():
+    chance = np.random.default_rng(4)
+    estimated, means = [], []
+    for _ in range(2000):
+        outcomes = made_up(chance, sets=2, between=0.0, seeds=4, pictures=12)
+        found = these_sets(outcomes)
+        estimated.append(found.error**2)
+        means.append(found.mean)
+    assert np.mean(estimated) == pytest.approx(np.var(means), rel=0.1)
+
+
+def test_holm_on_an_example_worked_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_a_method_that_keeps_nine_tenths_of_the_gain_is_on_the_border():
+    base, lora = np.array([0.2, 0.5]), np.array([[0.6, 0.9]])
+    assert kept_gain(base + 0.9 * (lora - base), lora, base) == pytest.approx(np.zeros((1, 2)))
+    assert (kept_gain(lora, lora, base) > 0).all()
+    assert [verdict(Interval(mean, 0.1, 9, 10)) for mean in (1, 0, -1)] == [
+        "holds",
+        "open",
+        "fails",
+    ]
+
+
+def test_the_plan_foretells_the_interval_and_what_it_finds():
+    chance = np.random.default_rng(5)
+
+    def studied(mean=0.0, sets=8):
+        outcomes = made_up(chance, sets=sets, seeds=3, between=0.5, mean=mean)
+        return outcomes, sets_like_these(outcomes)
+
+    earlier, _ = studied(sets=4000)
+    spread = spread_of({name: each.mean(1) for name, each in earlier.items()}, pictures=40)
+    planned = spread.planned(sets=8, seeds=3, pictures=40)
+    errors = [studied()[1].error ** 2 for _ in range(500)]
+    assert planned.error**2 == pytest.approx(np.mean(errors), rel=0.15)
+    found = [verdict(studied(detectable(planned))[1]) == "holds" for _ in range(500)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.06)

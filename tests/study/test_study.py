@@ -1,0 +1,175 @@
+"""The study: its sets, its plan, and runs that are made once."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.emoji import UNSEEN_STYLES, load_emoji
+from serial_lora_course.data.emoji_sets import hidden_codepoints
+from serial_lora_course.labs.methods import get_method
+from serial_lora_course.labs.records import read_records
+from serial_lora_course.models.weights import tiny_file
+from serial_lora_course.study import runs as study_runs
+from serial_lora_course.study.labs import STUDIES, SamStudy
+from serial_lora_course.study.plan import PLANS, STEP, TRIED, Arm, first_rates, next_rate
+from serial_lora_course.study.runs import Study, least_runs, pack, unpack
+from serial_lora_course.study.sets import (
+    CLIP_SETS,
+    VALIDATION,
+    load_classes,
+    load_scenes,
+)
+from tests.labs.small_labs import small_lab
+
+
+@pytest.mark.parametrize("name", CLIP_SETS)
+def test_a_classification_set_has_three_parts_and_no_drawing_in_two(name):
+    data, choosing = load_classes(name), load_classes(name + VALIDATION)
+    parts = [data.train.picture_ids, choosing.test.picture_ids, data.test.picture_ids]
+    assert sum(map(len, parts)) == len(set().union(*parts))
+    assert choosing.train.picture_ids == parts[0] and choosing.name != data.name
+    assert {*data.train.labels} == {*data.test.labels} == set(range(len(data.class_names)))
+    assert min(data.train.labels.count(label) for label in set(data.train.labels)) >= 4
+    assert len(parts[2]) > len(parts[0]) + len(parts[1])
+
+
+def test_no_card_of_a_tiny_model_names_the_study_s_designers():
+    for model in ("tiny-clip", "tiny-sam", "tiny-sd3"):
+        card = json.dumps(json.loads(tiny_file(f"{model}.card.json").read_text())).lower()
+        assert "openmoji" in card or "twemoji" in card
+        assert not any(style in card for style in UNSEEN_STYLES)
+
+
+@pytest.mark.parametrize("name", ["food", "engraved"])
+def test_a_segmentation_set_shows_other_drawings_in_each_part(name):
+    data, choosing = load_scenes(name), load_scenes(name + VALIDATION)
+    parts = [data.train, choosing.test, data.test]
+    shown = [{concept.codepoints for concept in part.concepts} for part in parts]
+    assert sum(map(len, shown)) == len(set().union(*shown))
+    assert shown[2] <= hidden_codepoints() and not (shown[0] | shown[1]) & hidden_codepoints()
+    assert [len(part) for part in parts] == [120, 40, 100]
+
+
+def test_an_unknown_set_or_lab_is_refused():
+    for load in (load_classes, load_scenes):
+        with pytest.raises(SerialLoRAError, match="no set"):
+            load("fruit/validation")
+    with pytest.raises(SerialLoRAError, match="no lab"):
+        study_runs.studies(["sam", "dino"])
+
+
+def test_unseen_designers_draw_what_they_are_asked_for():
+    for style in UNSEEN_STYLES:
+        emoji = load_emoji(style)
+        assert len(emoji) > 1100 and emoji.pictures[..., :3].max() == 0  # one ink
+        assert "shovel" not in emoji.names  # Unicode 16: a box with a number
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_plan_names_what_there_is_and_treats_methods_alike(name):
+    plan, kind = PLANS[name], STUDIES[name]
+    assert len({arm.name for arm in plan.arms}) == len(plan.arms)
+    assert {get_method(arm.method).name for arm in plan.arms} >= {
+        "lora",
+        "serial_lora",
+        "repadapter",
+    }
+    assert set(plan.chosen_on) <= set(kind.datasets("tiny")) and len(kind.datasets("tiny")) >= 10
+    assert {len(first_rates(arm)) for arm in plan.arms} == {TRIED}
+    config = kind.configs["tiny"]
+    assert {config.steps(pictures) for pictures in (8, 24, 40, 120)} == {config.min_steps}
+
+
+def test_rates_are_looked_for_until_the_best_is_not_at_an_edge():
+    def tried(best):
+        scores = {}
+        waiting = first_rates(Arm("lora", 4, 1.0))
+        while waiting:
+            scores |= {rate: -abs(np.log(rate / best)) for rate in waiting}
+            further = next_rate(scores)
+            waiting = [] if further is None else [further]
+        return scores
+
+    assert len(tried(1.0)) == TRIED
+    for best in (STEP**4, STEP**-3):
+        scores = tried(best)
+        found = max(scores, key=scores.get)
+        assert found == pytest.approx(best) and min(scores) < found < max(scores)
+    assert len(tried(STEP**50)) == 9  # it ends all the same
+
+
+@pytest.fixture
+def small_study(monkeypatch, tmp_path):
+    """The SAM study on two small sets, of two arms."""
+    small = small_lab("sam", monkeypatch, tmp_path / "models")
+    config = replace(small.lab().config, min_steps=2, precision="no")
+    sets = {"one": small.sets["one"], "two": small.sets["two"]}
+    sets |= {
+        name + VALIDATION: replace(data, name=name + VALIDATION) for name, data in sets.items()
+    }
+    monkeypatch.setattr(SamStudy, "configs", {"tiny": config})
+    monkeypatch.setattr(SamStudy, "datasets", staticmethod(lambda scale: ("one", "two")))
+    monkeypatch.setattr(SamStudy, "load_data", staticmethod(lambda name, *_: sets[name]))
+    weights = small.options["weights"]
+    monkeypatch.setattr(
+        SamStudy,
+        "load_backbone",
+        staticmethod(lambda *_: small.kind.load_backbone(config, "tiny", weights)),
+    )
+    monkeypatch.setattr("serial_lora_course.study.labs.kept_scenes", lambda: sets["two"])
+    monkeypatch.setattr(study_runs, "PACKED", tmp_path / "packed")
+    arms = (Arm("lora_tied", 2, seeds=1), Arm("serial_lora", 4, seeds=2))
+    return replace(PLANS["sam"], arms=arms, chosen_on=("one",), amount=50), tmp_path
+
+
+def test_a_study_is_run_once_packed_and_gone_on_with_elsewhere(small_study):
+    plan, folder = small_study
+    told = []
+    assert not Study(plan, folder / "a", until=0.0, told=told.append).go_on() and not told
+    study = Study(plan, folder / "a", told=told.append)
+    assert study.go_on()
+    assert len(told) >= least_runs(plan) == 2 * 5 * 1 + (1 + 2) * 2
+    assert Study(plan, folder / "a", told=pytest.fail).go_on()
+
+    records = [r for r in read_records(folder / "a" / "sam.jsonl") if VALIDATION not in r.dataset]
+    assert (
+        len(records) == 6
+        and len({r.settings["lr"] for r in records if r.method == "lora_tied"}) == 1
+    )
+    for record in records:
+        name = study_runs.run_of(record, plan).name
+        outcomes = study.outcomes(name)
+        assert outcomes["dice"].mean() == pytest.approx(record.measures["dice"], abs=1e-6)
+        assert outcomes["kept_dice"].mean() == pytest.approx(record.measures["kept_dice"], abs=1e-6)
+        kept = load_file(folder / "a" / "sam" / f"{name}.safetensors")
+        assert sum(tensor.numel() for tensor in kept.values()) == record.sizes["parameters"]
+    assert study.outcomes("base_one")["dice"].mean() == pytest.approx(
+        records[0].measures["base_dice"]
+    )
+
+    pack("sam", folder / "a", folder / "packed")
+    unpack("sam", folder / "b", folder / "packed")
+    elsewhere = Study(plan, folder / "b", told=pytest.fail)
+    assert elsewhere.go_on()
+    assert elsewhere.outcomes(name)["dice"].tolist() == study.outcomes(name)["dice"].tolist()
+    (folder / "packed" / "sam.zip").write_bytes(b"damaged")
+    with pytest.raises(SerialLoRAError, match="damaged"):
+        unpack("sam", folder / "c", folder / "packed")
+
+
+def test_a_rate_that_is_too_large_is_the_worst_try_and_no_end(small_study, monkeypatch):
+    plan, folder = small_study
+
+    def too_large(*_, **__):
+        raise SerialLoRAError("The loss became nan at step 1; use a smaller learning rate.")
+
+    study = Study(plan, folder, told=lambda line: None)
+    run = study_runs.Run(plan.arms[0], "one" + VALIDATION, 1, 1e9)
+    monkeypatch.setattr(study_runs, "run_one", too_large)
+    assert study.record(run).measures == {"dice": 0.0, "diverged": 1.0}
+    monkeypatch.setattr(study_runs, "run_one", pytest.fail)
+    assert Study(plan, folder, told=pytest.fail).record(run).measures["dice"] == 0.0
