@@ -318,7 +318,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
 
     The content goes to a file of another name in the same folder first, which then takes the
     place of the old one in one step. Two programs that write the same file do not mix: the later
-    one wins.
+    one wins. A link stays, and what it leads to is written.
 
     Raises:
         OSError: it cannot be written; an older file is as it was, and nothing is left behind.
@@ -326,15 +326,16 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
     path = Path(path)
     if not path.name:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
+    place = Path(os.path.realpath(path))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=place.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(name, path)
+        os.replace(name, place)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

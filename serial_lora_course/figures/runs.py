@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -30,10 +31,11 @@ def require_folder(folder: Path) -> None:
     """Make the folder of the pictures, before hours go into what they show.
 
     Raises:
-        SerialLoRAError: there can be no such folder.
+        SerialLoRAError: there can be no such folder, or nothing can be written there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise _cannot(folder, error) from error
 

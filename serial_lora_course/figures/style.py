@@ -31,6 +31,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_whole
 from serial_lora_course.labs.methods import METHOD_TITLES
 
 INK = "#222222"
@@ -134,9 +135,10 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
         raise SerialLoRAError(f"a figure is saved as .png or .svg, not {path.name!r}; rename it.")
     metadata: dict[str, Any] = {"Description": describe(figure)}
     metadata |= {"Date": None} if kind == "svg" else {"Software": None}  # no dates in the file
+    content = io.BytesIO()
     with house_style():
-        figure.savefig(path, format=kind, dpi=dpi, metadata=metadata)
-    return path
+        figure.savefig(content, format=kind, dpi=dpi, metadata=metadata)
+    return write_whole(path, content.getvalue())
 
 
 def display_figure(figure: Figure, alt: str | None = None, caption: bool = True) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -200,7 +201,8 @@ def _alone(path: Path) -> Iterator[None]:
         if path.exists() and not path.is_file():
             raise IsADirectoryError(0, "it is no file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        place = path.with_name(f".{path.name}.lock")
+        real = Path(os.path.realpath(path))  # a file that has two names has one lock
+        place = real.with_name(f".{real.name}.lock")
         place.touch()  # where that is impossible, the lock would be asked for in vain
         with _patiently(FileLock(place), path):
             yield

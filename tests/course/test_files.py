@@ -31,6 +31,13 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeyp
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["b.bin"]
 
 
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "new" / "file")
+    write_whole(link, b"new")
+    assert link.is_symlink() and (tmp_path / "new" / "file").read_bytes() == b"new"
+
+
 def test_an_empty_path_is_an_os_error_like_any_other():
     with pytest.raises(OSError, match="directory"):
         write_whole("", b"x")

@@ -1,0 +1,87 @@
+"""On a full disk nothing is reported as done, and nothing that was there is lost."""
+
+import resource
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from serial_lora import SerialLoRAConfig, inject, save_adapter
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.figures.runs import save_run
+from serial_lora_course.files import write_json
+from serial_lora_course.labs.own import PictureClassifier, load_classifier, save_classifier
+from serial_lora_course.labs.records import append_record
+from serial_lora_course.labs.resume import SavedState, TrainingHistory
+from tests.labs.test_records import RECORD
+from tests.library.tiny_models import TINY
+
+
+@contextmanager
+def full_after(size: int):
+    """In the block, the system writes so many bytes of a file and then refuses."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def classifier(seed: int) -> PictureClassifier:
+    torch.manual_seed(0)
+    made = PictureClassifier(TINY["timm"].build(), ["a", "b"])
+    torch.manual_seed(seed)
+    inject(made.model, SerialLoRAConfig(rank=2))
+    torch.nn.init.normal_(made.head.weight)
+    return made
+
+
+def training_state(path, version):
+    objective = torch.nn.Linear(100, version)
+    SavedState(objective, {}, "run", path).save(TrainingHistory())
+
+
+def drawing(path, version):
+    figure = Figure()
+    figure.subplots().imshow(np.random.default_rng(version).random((40, 40)))
+    save_run(figure, path)
+
+
+WRITERS = {
+    "r.jsonl": lambda path, version: append_record(path, replace(RECORD, seed=version)),
+    "adapter.safetensors": lambda path, version: save_adapter(classifier(version).model, path),
+    "classifier": lambda path, version: save_classifier(classifier(version), path),
+    "state.pt": training_state,
+    "run.png": drawing,
+    "run.svg": drawing,
+    "card.json": lambda path, version: write_json(path, [version] * 100),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_is_an_error_and_the_old_files_stay(tmp_path, name):
+    def files():
+        found = [path for path in tmp_path.rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in found if path.suffix != ".lock"}
+
+    WRITERS[name](tmp_path / name, 1)
+    before = files()
+    for size in (0, 100, max(map(len, before.values())) // 2):
+        with full_after(size), pytest.raises((SerialLoRAError, OSError)):
+            WRITERS[name](tmp_path / name, 2)
+        assert files() == before
+    WRITERS[name](tmp_path / name, 2)
+    assert files().keys() == before.keys() and files() != before
+
+
+def test_a_new_adapter_is_never_loaded_with_an_old_head(tmp_path):
+    """As after a power cut between the two files."""
+    old, new = (save_classifier(classifier(seed), tmp_path / str(seed)) for seed in (1, 2))
+    name = "adapter.safetensors"
+    (old / name).write_bytes((new / name).read_bytes())
+    with pytest.raises(SerialLoRAError, match="not saved together"):
+        load_classifier(TINY["timm"].build(), old)
