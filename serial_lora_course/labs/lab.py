@@ -159,7 +159,7 @@ class Lab(ABC):
             return self.stream(self.indices(self.data, self.amount, 1), 1).first_examples(training)
 
         with adapted(self.backbone.model, self.adapter(METHODS["serial_lora"]), seed=1):
-            return settle_precision("auto", self.objective(), first_examples)
+            return settle_precision("auto", self.objective().eval(), first_examples)
 
     @property
     def workers(self) -> int:

@@ -65,7 +65,7 @@ def test_a_method_at_its_usual_ratio_has_the_key_it_always_had():
 
 
 NAMED = {"sd3": {"drawing_steps": 28}}
-"""What the commands of shipped records name because the usual value is another now."""
+"""The usual values of the time when shipped records were made, where they are others now."""
 CONTENTS = ("model_name", "data", "weights", "shift", "text_tokens", "precision")
 
 
