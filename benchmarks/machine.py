@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import torch  # before the course, whose settings for OpenMP only count where they are asked for
 
-from benchmarks.measure import PRECISIONS, interleave, precision_context
+from benchmarks.measure import AVX2, PRECISIONS, interleave, precision_context
 from benchmarks.shares import RUNS, measure_share
 from serial_lora.injection import adapter_parameters
 from serial_lora_course import threads
@@ -30,7 +30,6 @@ from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.precision import settle_precision
 
 LEARNERS = threads.LEARNERS_PER_MACHINE
-AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
 def waiting() -> dict[str, dict[str, str]]:

@@ -76,6 +76,8 @@ def interleave(
 
 
 PRECISIONS = ("float32", "bfloat16")
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+"""The environment in which torch takes a processor for one that has nothing newer than AVX2."""
 
 
 def precision_context(precision: str) -> contextlib.AbstractContextManager[Any]:

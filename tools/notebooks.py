@@ -10,6 +10,8 @@
     python -m tools.notebooks build 02 03    these two
     python -m tools.notebooks --check        exit 1 when a file has drifted
     python -m tools.notebooks join           write build/lessons/, both notebooks of a lesson in one
+    python -m tools.notebooks avx2           run them as on a processor that has nothing newer than
+                                             AVX2, and keep the seconds for the table
 
 CONTRIBUTING.md says how a lesson is written. Lessons run offline (see `serial_lora_course.offline`)
 in the folder of their notebook; time and peak memory are kept for the table of lessons.
@@ -23,7 +25,7 @@ import datetime
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import nbformat
@@ -32,6 +34,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from benchmarks.measure import AVX2
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checks.lessons import MEASURED, card_text, list_text, read_measured
 from serial_lora_course.door import enter
@@ -90,12 +93,15 @@ def join(root: Path) -> None:
         (folder / f"{source.stem}.ipynb").write_text(write(joined), encoding="utf-8")
 
 
-def execute(notebook: NotebookNode, folder: Path) -> tuple[NotebookNode, dict]:
+def execute(
+    notebook: NotebookNode, folder: Path, settings: Mapping[str, str] = {}
+) -> tuple[NotebookNode, dict]:
     """Run a notebook offline in a fresh kernel; return it with outputs, and what was measured.
 
     Args:
         notebook: the notebook without outputs; it is not changed.
         folder: the working directory of the run.
+        settings: environment variables of the kernel besides.
 
     Raises:
         SerialLoRAError: a cell failed or took too long; the message shows the end of the traceback.
@@ -113,7 +119,7 @@ def execute(notebook: NotebookNode, folder: Path) -> tuple[NotebookNode, dict]:
     )
     started = time.perf_counter()
     try:
-        client.execute(env=offline_environment() | {"SERIAL_LORA_STRICT": "1"})
+        client.execute(env=offline_environment() | {"SERIAL_LORA_STRICT": "1", **settings})
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
         raise SerialLoRAError("\n".join(text.splitlines()[-25:])) from None
@@ -127,23 +133,50 @@ def execute(notebook: NotebookNode, folder: Path) -> tuple[NotebookNode, dict]:
 
 def build(root: Path, numbers: Iterable[str] = ()) -> None:
     """Execute the given lessons (all when none is given) and write both notebooks of each."""
+    facts = {"cores": os.cpu_count(), "instructions": torch.backends.cpu.get_cpu_capability()}
+    facts |= {"device": "cpu", "torch": torch.__version__}
+    facts["date"] = datetime.date.today().isoformat()
     for source in find_sources(root, numbers):
-        print(f"{source.stem}: running ...", flush=True)
-        try:
-            solved, measured = execute(read_source(source), root / "solutions")
-        except SerialLoRAError as error:
-            raise SerialLoRAError(f"{source.stem} did not run:\n{error}") from None
+        solved, measured = _run(source, root)
         (root / "notebooks").mkdir(exist_ok=True)
         for folder, notebook in (("solutions", solved), ("notebooks", derive(solved))):
             (root / folder / f"{source.stem}.ipynb").write_text(write(notebook), encoding="utf-8")
-        facts = {"cores": os.cpu_count(), "device": "cpu", "torch": torch.__version__}
-        facts["date"] = datetime.date.today().isoformat()
-        everything = read_measured() | {source.name[:2]: measured | facts}
-        write_json(MEASURED, dict(sorted(everything.items())))
-        print(f"{source.stem}: {measured['seconds']} s, {measured['peak_mb']} MB", flush=True)
+        _keep(source, measured | facts)
+    show_measured(root)
+
+
+def measure_avx2(root: Path, numbers: Iterable[str] = ()) -> None:
+    """Run the given lessons (all when none is given) with AVX2 alone, and keep their seconds."""
+    for source in find_sources(root, numbers):
+        _, measured = _run(source, root, AVX2)
+        _keep(source, {"avx2_seconds": measured["seconds"]})
+    show_measured(root)
+
+
+def _run(
+    source: Path, root: Path, settings: Mapping[str, str] = {}
+) -> tuple[NotebookNode, dict[str, float]]:
+    print(f"{source.stem}: running ...", flush=True)
+    try:
+        solved, measured = execute(read_source(source), root / "solutions", settings)
+    except SerialLoRAError as error:
+        raise SerialLoRAError(f"{source.stem} did not run:\n{error}") from None
+    print(f"{source.stem}: {measured['seconds']} s, {measured['peak_mb']} MB", flush=True)
+    return solved, measured
+
+
+def _keep(source: Path, measured: dict) -> None:
+    """Add what was measured to what is known of a lesson."""
+    known, number = read_measured(), source.name[:2]
+    known[number] = known.get(number, {}) | measured
+    write_json(MEASURED, dict(sorted(known.items())))
+
+
+def show_measured(root: Path) -> None:
+    """Put what is known by now into the cards, which were shown while their lesson still ran."""
     for path in sorted((root / "solutions").glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
-        for cell, text in measured_outputs(notebook):  # they were shown while the lesson still ran
+        for cell, text in measured_outputs(notebook):
             cell.outputs[-1].data["text/markdown"] = text
         path.write_text(write(notebook), encoding="utf-8")
 
@@ -219,12 +252,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.notebooks", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("action", nargs="?", choices=("build", "join"), help="what to write")
+    parser.add_argument(
+        "action", nargs="?", choices=("build", "join", "avx2"), help="what to write"
+    )
     parser.add_argument("lessons", nargs="*", metavar="NN", help="lesson numbers; all if none")
     parser.add_argument("--check", action="store_true", help="only compare; exit 1 on drift")
     options = parser.parse_args(arguments)
     if bool(options.action) == options.check:
-        parser.error("say `build`, `join` or `--check`.")
+        parser.error("say `build`, `join`, `avx2` or `--check`.")
     if options.check:
         problems = find_drift(ROOT)
         print("\n".join(problems) or "Sources and notebooks agree.", flush=True)
@@ -232,7 +267,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.action == "join":
         join(ROOT)
     else:
-        build(ROOT, options.lessons)
+        (build if options.action == "build" else measure_avx2)(ROOT, options.lessons)
     return 0
 
 

@@ -1,8 +1,8 @@
 """The table of lessons: what each is for, how long it runs, how much memory it takes.
 
 Titles and goals are written here and nowhere else; minutes and memory are measured when
-``python -m tools.notebooks build`` executes a lesson, and kept in
-``serial_lora_course/assets/lessons_measured.json``.
+``python -m tools.notebooks build`` executes a lesson (and its minutes on an older processor when
+``... avx2`` does), and kept in ``serial_lora_course/assets/lessons_measured.json``.
 """
 
 from __future__ import annotations
@@ -138,23 +138,34 @@ def find_lesson(number: str) -> Lesson:
 
 
 def read_measured(path: Path = MEASURED) -> dict[str, dict]:
-    """What the builder measured, by lesson number: seconds, peak_mb, cores, date, torch."""
+    """What the builder measured, by lesson number.
+
+    ``seconds``, ``avx2_seconds`` (on a processor that has nothing newer than AVX2, simulated),
+    ``peak_mb``, ``cores``, ``instructions`` (the newest that torch used), date, torch.
+    """
     if not path.is_file():
         return {}
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def whole_minutes(measured: dict) -> int:
+def whole_minutes(measured: dict, which: str = "seconds") -> int:
     """The minutes that a lesson runs, rounded up to what a reader should plan for."""
-    return math.ceil(measured["seconds"] / 60)
+    return math.ceil(measured[which] / 60)
 
 
-def say_minutes(measured: dict | None) -> str:
+def say_minutes(measured: dict | None, which: str = "seconds") -> str:
     """Those minutes in words, or that nobody has measured them yet."""
-    if not measured:
+    if not measured or which not in measured:
         return "not measured yet"
-    minutes = whole_minutes(measured)
+    minutes = whole_minutes(measured, which)
     return "less than 1 minute" if minutes <= 1 else f"about {minutes} minutes"
+
+
+def say_machine(measured: dict | None) -> str:
+    """What a lesson was measured on, as far as that is known."""
+    facts = measured or {}
+    machine = f"{facts.get('cores', 2)} CPU cores"
+    return f"{machine}, {facts['instructions']}" if "instructions" in facts else machine
 
 
 def say_memory(measured: dict | None) -> str:
@@ -173,10 +184,10 @@ def card_text(number: str) -> str:
     """The card of a lesson in Markdown."""
     lesson = find_lesson(number)
     measured = read_measured().get(lesson.number)
-    cores = measured["cores"] if measured else 2
     rows = [
         ("Before this lesson", lesson.prerequisites),
-        (f"Time to run, {cores} CPU cores", say_minutes(measured)),
+        (f"Time to run, {say_machine(measured)}", say_minutes(measured)),
+        ("The same with AVX2 alone", say_minutes(measured, "avx2_seconds")),
         ("Memory", say_memory(measured)),
         ("GPU", lesson.gpu),
     ]
@@ -197,5 +208,6 @@ def list_text() -> str:
         f"| {say_minutes(measured.get(lesson.number))} |"
         for lesson in LESSONS
     ]
-    head = ["| Lesson | What you can do afterwards | Runs in (2 CPU cores) |", "|---|---|---|"]
+    machine = say_machine(next(iter(measured.values()), None))
+    head = [f"| Lesson | What you can do afterwards | Runs in ({machine}) |", "|---|---|---|"]
     return "\n".join([*head, *rows])

@@ -25,8 +25,10 @@ from serial_lora_course.data.types import StyleExample
 from serial_lora_course.labs.card import look_at_card, release_memory
 from serial_lora_course.models.sd3 import Sd3Backbone
 
-READ_AT_ONCE = {"tiny": 64, "paper": 4}  # prompts, or pictures
-DECODED_AT_ONCE = {"tiny": 64, "paper": 1}  # a picture of 512 pixels takes more than a gigabyte
+READ_AT_ONCE = {"tiny": 64, "paper": 4}  # prompts
+# Of small pictures a few, which stay in a core's cache: twice as fast as all at once.
+ENCODED_AT_ONCE = {"tiny": 16, "paper": 4}
+DECODED_AT_ONCE = {"tiny": 10, "paper": 1}  # a picture of 512 pixels takes more than a gigabyte
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def encode_pictures(
     bfloat16 the autoencoder's grey values come out wrong.
     """
     autoencoder = backbone.pipeline.vae
-    config, count = autoencoder.config, READ_AT_ONCE[backbone.scale]
+    config, count = autoencoder.config, ENCODED_AT_ONCE[backbone.scale]
     parts = []
     with on_device(backbone, autoencoder):
         for start in range(0, len(pictures), count):

@@ -18,6 +18,7 @@ style                    :mod:`serial_lora_course.models.style_classifier` the s
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ Pictures = np.ndarray | Tensor | Sequence[Any]
 """uint8 (N, height, width, 3), or N PIL pictures, which may differ in size."""
 
 AT_ONCE = 100  # pictures or captions that a network sees together
+KEPT = 8  # sets of pictures whose features the tiny judge keeps
 FEATURE_BLOCK = 3  # of the tiny CLIP's six, counted from 0
 PAPER_CLIP = "ViT-B-32-quickgelu"
 STYLE_PROMPT = "a picture in the style of {}."
@@ -153,10 +155,30 @@ class TinyJudge(Judge):
 
     def __init__(self) -> None:
         self.clip = load_clip("tiny")
+        self._kept: dict[str, tuple[Tensor, Tensor]] = {}
 
-    @torch.no_grad()
     def picture_features(self, pictures: Pictures) -> Tensor:
         """Features (N, 192) for FID and KID; see :class:`TinyJudge`."""
+        return self._look(pictures)[0]
+
+    def clip_features(self, pictures: Pictures) -> Tensor:
+        return self._look(pictures)[1]
+
+    def _look(self, pictures: Pictures) -> tuple[Tensor, Tensor]:
+        """Both kinds of features out of one pass, kept for the pictures that were seen last."""
+        sheet = as_pictures(pictures)
+        digest = hashlib.sha256()
+        for picture in sheet:
+            digest.update(repr(picture.size).encode() + picture.tobytes())
+        key = digest.hexdigest()
+        if key not in self._kept:
+            found = self._block_and_answer(sheet)
+            self._kept = dict([*self._kept.items(), (key, found)][-KEPT:])
+        return self._kept[key]
+
+    @torch.no_grad()
+    def _block_and_answer(self, pictures: Pictures) -> tuple[Tensor, Tensor]:
+        """A block's mean token and CLIP's normalised features of each picture."""
         visual, features = self.clip.model.visual, []
         block = visual.transformer.resblocks[FEATURE_BLOCK]
         # Tokens are (n, 1 + patches, width); the first stands for no patch.
@@ -164,11 +186,10 @@ class TinyJudge(Judge):
             lambda module, inputs, tokens: features.append(tokens[:, 1:].mean(1))
         )
         try:
-            for part in self._batches(pictures):
-                visual(part)
+            answer = super().clip_features(pictures)
         finally:
             handle.remove()
-        return torch.cat(features)
+        return torch.cat(features), answer
 
     def style_probabilities(self, pictures: Pictures) -> Tensor:
         """How likely each of ``styles`` is, (N, 5), by colours and detail."""

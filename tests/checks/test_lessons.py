@@ -9,12 +9,15 @@ from serial_lora_course.checks import lesson_card, lesson_list, lessons
 def test_card_and_list_show_what_was_measured(monkeypatch):
     shown: list[str] = []
     monkeypatch.setattr(lessons, "display", lambda thing: shown.append(thing.data))
-    measured = {"02": {"seconds": 130, "peak_mb": 581, "cores": 2}}
+    facts = {"peak_mb": 581, "cores": 2, "instructions": "AVX512"}
+    measured = {"02": {"seconds": 130, "avx2_seconds": 190} | facts}
     monkeypatch.setattr(lessons, "read_measured", lambda: measured)
     lesson_card("02")
     lesson_list()
     card, listed = shown
-    assert "about 3 minutes" in card and "0.6 GB" in card and "2 CPU cores" in card
+    assert "| Time to run, 2 CPU cores, AVX512 | about 3 minutes |" in card and "0.6 GB" in card
+    assert "| The same with AVX2 alone | about 4 minutes |" in card
+    assert lessons.say_machine({"cores": 8}) == "8 CPU cores"
     for lesson in lessons.LESSONS:
         assert f"({lesson.stem}.ipynb)" in listed
     assert "not measured yet" in listed

@@ -24,7 +24,7 @@ from serial_lora_course.models.judges import (
     load_judge,
 )
 from serial_lora_course.models.style_classifier import style_classifier
-from tests.labs.lab_models import register_small, weights_file
+from tests.labs.lab_models import calls, register_small, weights_file
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -204,9 +204,22 @@ def test_nothing_depends_on_how_many_are_seen_together(judge, monkeypatch):
         return [*(see(pictures) for see in seen), judge.text_features(captions)]
 
     together = look()
+    judge._kept.clear()
     monkeypatch.setattr(judges, "AT_ONCE", 3)  # 8 are seen as 3, 3 and 2
     for one, other in zip(look(), together, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_pictures_are_looked_at_once_until_they_change(monkeypatch):
+    judge = TinyJudge()
+    array = np.stack([np.asarray(picture) for picture in drawings("night", step=50)[0]])
+    seen = calls(monkeypatch, judge.clip.model, "encode_image")
+    features, answer = judge.picture_features(array), judge.clip_features(array)
+    assert len(seen) == 1
+    array[0] = 255 - array[0]
+    same = (judge.picture_features(array) == features).all(1)
+    assert same.tolist() == (judge.clip_features(array) == answer).all(1).tolist()
+    assert same.tolist() == [False, *[True] * (len(array) - 1)] and len(seen) == 2
 
 
 def test_the_model_is_left_without_hooks_even_after_a_failure(monkeypatch):
@@ -223,7 +236,7 @@ def test_the_model_is_left_without_hooks_even_after_a_failure(monkeypatch):
 
     monkeypatch.setattr(judge.clip.model.visual.ln_post, "forward", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
-        judge.picture_features(colours((8, 8)))
+        judge.picture_features(colours((9, 8)))
     assert hooks() == 0
 
 

@@ -1,5 +1,6 @@
 """The notebook builder on small lessons of its own: derivation, execution, the search for drift."""
 
+import json
 import shutil
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -100,6 +101,20 @@ def changes_outside_markers(solved: str, stub: str) -> list[str]:
             problems += [lines[index] for index in gone if index not in marked]
             problems += [line for line in come if "raise NotImplementedError(" not in line]
     return problems
+
+
+def test_minutes_with_avx2_alone_are_kept_beside_the_others(tmp_path, monkeypatch):
+    """The kernel, and it alone, is told to take the processor for an older one."""
+    told = '\n# %%\nassert os.environ["ATEN_CPU_CAPABILITY"] == "avx2"\n'
+    source, measured = write_lesson(tmp_path, extra=told), tmp_path / "measured.json"
+    measured.write_text('{"90": {"seconds": 1.5}, "99": {"seconds": 9.0}}', encoding="utf-8")
+    monkeypatch.setattr(notebooks, "MEASURED", measured)
+    monkeypatch.setattr(notebooks, "read_measured", lambda: json.loads(measured.read_text()))
+    code, said = run_main(tmp_path, "avx2", source.stem[:2], monkeypatch=monkeypatch)
+    kept = json.loads(measured.read_text())
+    assert code == 0 and source.stem in said and kept.pop("99") == {"seconds": 9.0}
+    assert kept["90"].keys() == {"seconds", "avx2_seconds"} and kept["90"]["avx2_seconds"] > 0
+    assert not list(tmp_path.rglob("*.ipynb"))
 
 
 def test_stub_replaces_the_marked_lines_and_nothing_else():
