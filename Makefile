@@ -18,7 +18,7 @@ RUN := $(BIN)/python
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install course lab doctor test test-all lint test-notebooks notebooks bench \
+.PHONY: help install course lab doctor test test-all lint test-notebooks notebooks bench study study-tables \
 	bundle bundle-check weights clean
 
 help: ## list these commands
@@ -67,6 +67,12 @@ notebooks: install ## run the lesson sources; write notebooks and pages from the
 
 bench: install ## measure speed and memory (see benchmarks/README.md)
 	$(RUN) -m benchmarks
+
+study: install ## run what is left of docs/study.md (half a day; may be stopped at any moment)
+	$(RUN) -m serial_lora_course.study run
+
+study-tables: install ## what the study found so far, from its records
+	$(RUN) -m serial_lora_course.study tables
 
 bundle: install ## pack wheels, data and notebooks into one folder that installs without a network
 	$(RUN) -m tools.bundle "$(BUNDLE)"

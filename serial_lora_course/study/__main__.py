@@ -1,4 +1,4 @@
-"""The study by command: ``python -m serial_lora_course.study run|plan|pack``; see docs/study.md."""
+"""The study by command: ``python -m serial_lora_course.study run|plan|tables|pack``; see docs/study.md."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ from serial_lora_course.door import enter
 from serial_lora_course.study.plan import PLANS
 from serial_lora_course.study.power import plan_page
 from serial_lora_course.study.runs import Study, pack, studies
+from serial_lora_course.study.tables import (
+    Results,
+    arms_table,
+    choices_table,
+    progress,
+    questions_table,
+)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 Folder = Annotated[Path, typer.Option(help="where records, outcomes and adapters are kept")]
@@ -46,6 +53,20 @@ def run(
 def plan() -> None:
     """What will be run, how long it takes, and how small a difference it can see."""
     typer.echo(plan_page())
+
+
+@app.command()
+def tables(out: Folder = FOLDER, labs: Labs = EVERY) -> None:
+    """What was found so far, from records and outcomes: questions, arms, and the rates tried."""
+    several = [Results.of(Study(each, out)) for each in studies(labs.split(","))]
+    pages = {"questions": questions_table(several)}
+    for results in several:
+        pages[f"{results.study.plan.lab}_arms"] = arms_table(results)
+        pages[f"{results.study.plan.lab}_rates"] = choices_table(results.study).reset_index()
+        typer.echo(progress(results.study))
+    for name, page in pages.items():
+        page.to_csv(out / f"{name}.csv", index=False)
+        typer.echo(f"\n{name}\n{page.round(3).to_string(index=False)}")
 
 
 @app.command("pack")

@@ -146,6 +146,55 @@ PLANS = {
 }
 
 
+@dataclass(frozen=True)
+class Question:
+    """A comparison that was fixed before the first run; the questions of all labs are one family.
+
+    Attributes:
+        asks: in words.
+        one, other: names of arms.
+        kept: whether it is asked if the first keeps nine tenths of the other's gain, not how far it
+            is above.
+    """
+
+    asks: str
+    one: str
+    other: str
+    kept: bool = False
+
+
+QUESTIONS = (
+    Question(
+        "Serial LoRA keeps LoRA's gain at LoRA's rank", "serial_lora-16", "lora-16", kept=True
+    ),
+    Question("more than size: above LoRA with as many parameters", "serial_lora-16", "lora-4"),
+    Question(
+        "sharing, serial: one pair above one for each of q, k, v",
+        "serial_lora-12",
+        "serial_untied-4",
+    ),
+    Question("sharing, parallel: one A above one for each of q, k, v", "lora_tied-6", "lora_qkv-4"),
+    Question(
+        "place: before attention above before the feed-forward", "serial_lora-12", "serial_ffn-12"
+    ),
+    Question("basis: W's outputs above random directions", "serial_lora-12", "serial_rotated-12"),
+    Question("basis: W above a random rotation of its size", "serial_lora-12", "serial_random-12"),
+    Question("form: serial above parallel, A shared in both", "serial_lora-12", "lora_tied-6"),
+    Question(
+        "blocks: the last half above the first",
+        "serial_lora-24-blocks-345",
+        "serial_lora-24-blocks-012",
+    ),
+    Question("the elder: above RepAdapter before attention", "serial_lora-4", "repadapter-4"),
+)
+
+
+def questions_of(plan: LabPlan) -> list[Question]:
+    """Those that a lab has the arms for."""
+    there = {arm.name for arm in plan.arms}
+    return [question for question in QUESTIONS if {question.one, question.other} <= there]
+
+
 def first_rates(arm: Arm) -> list[float]:
     """The rates that are tried first, from the smallest."""
     return [arm.rate * STEP**power for power in range(-(TRIED // 2), TRIED // 2 + 1)]

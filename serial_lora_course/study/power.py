@@ -9,8 +9,9 @@ from __future__ import annotations
 from serial_lora_course.labs.frames import frame, paired
 from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.study.labs import STUDIES
-from serial_lora_course.study.plan import PLANS, LabPlan
+from serial_lora_course.study.plan import PLANS, LabPlan, questions_of
 from serial_lora_course.study.runs import least_runs
+from serial_lora_course.study.sets import CLIP_SETS, SAM_SETS, SCENES, load_classes
 from serial_lora_course.study.statistics import (
     KEPT_SHARE,
     Spread,
@@ -34,13 +35,19 @@ def earlier_spread(plan: LabPlan) -> tuple[Spread, float]:
     )
 
 
+def test_pictures(lab: str) -> int:
+    """Of all sets of a lab together."""
+    if lab == "sam":
+        return SCENES["test"] * len(SAM_SETS)
+    return sum(len(load_classes(name).test) for name in CLIP_SETS)
+
+
 def plan_page() -> str:
     """The plan in numbers, a paragraph a lab."""
     lines, hours = [], 0.0
     for plan in PLANS.values():
-        kind = STUDIES[plan.lab]
-        sets = kind.datasets("tiny")
-        pictures = sum(len(kind.load_data(name).test) for name in sets)
+        sets = STUDIES[plan.lab].datasets("tiny")
+        pictures = test_pictures(plan.lab)
         seeds = max(arm.seeds for arm in plan.arms)
         runs = least_runs(plan)
         hours += runs * plan.seconds / 3600
@@ -48,9 +55,9 @@ def plan_page() -> str:
         planned = spread.planned(len(sets), seeds, pictures / len(sets))
         lines += [
             f"{plan.lab}: {len(sets)} sets, {pictures} test pictures, {len(plan.arms)} arms, "
-            f"{seeds} seeds for the paper's question; {runs} runs of about {plan.seconds:.0f} s: "
+            f"{seeds} seeds for the paper's question; {runs} runs of about {plan.seconds:.0f} s, "
             f"{runs * plan.seconds / 3600:.1f} hours on one core.",
-            f"  Serial LoRA minus LoRA: standard deviation {spread.between:.2f} between sets and "
+            f"  questions: {len(questions_of(plan))}. Serial LoRA minus LoRA: standard deviation {spread.between:.2f} between sets and "
             f"{spread.within:.2f} within, {plan.unit}; planned 95% interval +-{planned.half_width:.2f} "
             f"(aim +-{plan.aim:g}); seen with 80% probability: {detectable(planned):.2f}.",
             f"  LoRA's gain so far {gain:.1f}: the margin of {1 - KEPT_SHARE:.0%} is "

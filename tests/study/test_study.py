@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,17 @@ from serial_lora_course.labs.records import read_records
 from serial_lora_course.models.weights import tiny_file
 from serial_lora_course.study import runs as study_runs
 from serial_lora_course.study.labs import STUDIES, SamStudy
-from serial_lora_course.study.plan import PLANS, STEP, TRIED, Arm, first_rates, next_rate
+from serial_lora_course.study.plan import (
+    PLANS,
+    STEP,
+    TRIED,
+    Arm,
+    Question,
+    first_rates,
+    next_rate,
+    questions_of,
+)
+from serial_lora_course.study.power import plan_page
 from serial_lora_course.study.runs import Study, least_runs, pack, unpack
 from serial_lora_course.study.sets import (
     CLIP_SETS,
@@ -23,6 +34,7 @@ from serial_lora_course.study.sets import (
     load_classes,
     load_scenes,
 )
+from serial_lora_course.study.tables import Results, arms_table, choices_table, questions_table
 from tests.labs.small_labs import small_lab
 
 
@@ -84,6 +96,15 @@ def test_the_plan_names_what_there_is_and_treats_methods_alike(name):
     assert {config.steps(pictures) for pictures in (8, 24, 40, 120)} == {config.min_steps}
 
 
+def test_the_written_plan_prints_what_the_command_does():
+    written = Path("docs/study.md").read_text("utf-8")
+    assert plan_page() in written
+    for plan in PLANS.values():
+        assert {q.asks for q in questions_of(plan)} <= {
+            line.strip("- .") for line in written.split("\n")
+        }
+
+
 def test_rates_are_looked_for_until_the_best_is_not_at_an_edge():
     def tried(best):
         scores = {}
@@ -126,7 +147,7 @@ def small_study(monkeypatch, tmp_path):
     return replace(PLANS["sam"], arms=arms, chosen_on=("one",), amount=50), tmp_path
 
 
-def test_a_study_is_run_once_packed_and_gone_on_with_elsewhere(small_study):
+def test_a_study_is_run_once_told_packed_and_gone_on_with_elsewhere(small_study, monkeypatch):
     plan, folder = small_study
     told = []
     assert not Study(plan, folder / "a", until=0.0, told=told.append).go_on() and not told
@@ -150,6 +171,26 @@ def test_a_study_is_run_once_packed_and_gone_on_with_elsewhere(small_study):
     assert study.outcomes("base_one")["dice"].mean() == pytest.approx(
         records[0].measures["base_dice"]
     )
+
+    results = Results.of(study)
+    assert set(results.rates) == {"lora_tied-2", "serial_lora-4"}
+    arms = arms_table(results).set_index("arm")
+    serial = [r for r in records if r.method == "serial_lora"]
+    gained = 100 * np.mean([r.measures["dice"] - r.measures["base_dice"] for r in serial])
+    assert arms.loc["serial_lora-4", "gain"] == pytest.approx(gained, abs=1e-4)
+    assert arms.loc["serial_lora-4", "parameters"] == serial[0].sizes["parameters"]
+    asked = (
+        Question("?", "serial_lora-4", "lora_tied-2"),
+        Question("!", "serial_lora-4", "lora-16"),
+    )
+    monkeypatch.setattr("serial_lora_course.study.plan.QUESTIONS", asked)
+    (row,) = questions_table([results]).to_dict("records")
+    dice = {(r.method, r.dataset): r.measures["dice"] for r in records if r.seed == 1}
+    ahead = [100 * (dice["serial_lora", d] - dice["lora_tied", d]) for d in ("one", "two")]
+    assert (
+        row["sets like these"].startswith(f"{np.mean(ahead):+.2f}") and row["p"] == row["p, Holm"]
+    )
+    assert choices_table(study)["sets"].eq(1).all() and len(choices_table(study)) >= 10
 
     pack("sam", folder / "a", folder / "packed")
     unpack("sam", folder / "b", folder / "packed")

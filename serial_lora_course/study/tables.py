@@ -1,0 +1,173 @@
+"""What the study found, from its records and outcomes alone: no model is run.
+
+An arm's gain is its measure minus the unadapted model's on the same test pictures, a mean over sets;
+what it forgot is the same of the pictures that pretraining knew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from serial_lora_course.labs.methods import get_method
+from serial_lora_course.labs.records import Record
+from serial_lora_course.study.plan import Arm, LabPlan, questions_of
+from serial_lora_course.study.runs import Study, final_runs, least_runs, run_of
+from serial_lora_course.study.sets import VALIDATION
+from serial_lora_course.study.statistics import (
+    KEPT_SHARE,
+    Interval,
+    holm,
+    kept_gain,
+    sets_like_these,
+    these_sets,
+    verdict,
+)
+
+Outcomes = dict[str, np.ndarray]
+"""Set -> (seeds, pictures)."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """A lab's finished arms.
+
+    Attributes:
+        study: where records and outcomes are.
+        rates: arm's name -> the rate that was chosen, of arms all of whose runs are there.
+    """
+
+    study: Study
+    rates: dict[str, float]
+
+    @classmethod
+    def of(cls, study: Study) -> Results:
+        """What is there by now; nothing is run."""
+        rates = {}
+        for arm in study.plan.arms:
+            tried = {
+                run.rate for run in map(_run(study.plan), study.done.values()) if _is(run, arm)
+            }
+            for rate in tried:
+                if all(run.name in study.done for run in final_runs(study.plan, arm, rate)):
+                    rates[arm.name] = rate
+        return cls(study, rates)
+
+    def records(self, arm: Arm) -> list[Record]:
+        runs = final_runs(self.study.plan, arm, self.rates[arm.name])
+        return [self.study.done[run.name] for run in runs]
+
+    def outcomes(self, arm: Arm, measure: str) -> Outcomes:
+        found: dict[str, list[np.ndarray]] = {}
+        for run in final_runs(self.study.plan, arm, self.rates[arm.name]):
+            found.setdefault(run.dataset, []).append(self.study.outcomes(run.name)[measure])
+        return {name: np.stack(each).astype(np.float64) for name, each in found.items()}
+
+    def base(self, dataset: str, measure: str) -> np.ndarray:
+        return self.study.outcomes(f"base_{dataset}")[measure].astype(np.float64)
+
+    def gain(self, arm: Arm, measure: str) -> Outcomes:
+        """In hundredths of the measure."""
+        return {
+            name: 100 * (each - self.base(name, measure))
+            for name, each in self.outcomes(arm, measure).items()
+        }
+
+    def contrast(self, one: Arm, other: Arm, kept: bool) -> Outcomes:
+        """On the seeds that both ran, which saw the same training pictures; in hundredths."""
+        measure = self.study.plan.measure
+        mine, theirs, contrast = self.outcomes(one, measure), self.outcomes(other, measure), {}
+        for name in mine:
+            seeds = min(len(mine[name]), len(theirs[name]))
+            a, b = mine[name][:seeds], theirs[name][:seeds]
+            contrast[name] = 100 * (kept_gain(a, b, self.base(name, measure)) if kept else a - b)
+        return contrast
+
+
+def _run(plan: LabPlan):
+    return lambda record: run_of(record, plan)
+
+
+def _is(run, arm: Arm) -> bool:
+    return run.arm.name == arm.name and not run.dataset.endswith(VALIDATION)
+
+
+def arms_table(results: Results) -> pd.DataFrame:
+    """A row for each finished arm: size, chosen rate, gain, what it forgot, time and memory."""
+    plan, rows = results.study.plan, []
+    for arm in plan.arms:
+        if arm.name not in results.rates:
+            continue
+        records = results.records(arm)
+        gain = sets_like_these(results.gain(arm, plan.measure))
+        forgot = sets_like_these(results.gain(arm, f"kept_{plan.measure}"))
+        rows.append(
+            {
+                "arm": arm.name,
+                "method": get_method(arm.method).label,
+                "parameters": records[0].sizes["parameters"],
+                "rate": results.rates[arm.name],
+                "gain": gain.mean,
+                "half-width": gain.half_width,
+                "change of what it knew": forgot.mean,
+                "seconds a step": np.median([r.seconds / r.sizes["steps"] for r in records]),
+                "activations, MB": np.median([r.sizes["activation_bytes"] / 1e6 for r in records]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def questions_table(several: Sequence[Results]) -> pd.DataFrame:
+    """The questions of all labs that can be answered by now, with Holm's correction over them."""
+    rows = []
+    for results in several:
+        plan = results.study.plan
+        arms = {arm.name: arm for arm in plan.arms}
+        for question in questions_of(plan):
+            if not {question.one, question.other} <= set(results.rates):
+                continue
+            outcomes = results.contrast(arms[question.one], arms[question.other], question.kept)
+            like, these = sets_like_these(outcomes), these_sets(outcomes)
+            rows.append(
+                {
+                    "lab": plan.lab,
+                    "question": question.asks,
+                    "sets": like.count,
+                    "sets like these": _words(like),
+                    "verdict": verdict(like),
+                    "these sets": _words(these),
+                    "verdict, these": verdict(these),
+                    "unit": plan.unit + f", above {KEPT_SHARE:.0%} of the gain" * question.kept,
+                    "p": like.p,
+                }
+            )
+    table = pd.DataFrame(rows)
+    return table.assign(**{"p, Holm": holm(table["p"])}) if rows else table
+
+
+def _words(interval: Interval) -> str:
+    return f"{interval.mean:+.2f} ± {interval.half_width:.2f}"
+
+
+def choices_table(study: Study) -> pd.DataFrame:
+    """Every rate that was tried: its mean on validation pictures, and what it cost."""
+    rows = []
+    for record in study.done.values():
+        run = run_of(record, study.plan)
+        if run.dataset.endswith(VALIDATION):
+            reached = record.measures[study.plan.measure]
+            rows.append((run.arm.name, run.rate, reached, record.seconds))
+    table = pd.DataFrame(rows, columns=["arm", "rate", "reached", "seconds"])
+    return table.groupby(["arm", "rate"], sort=False).agg(
+        sets=("reached", "size"), reached=("reached", "mean"), seconds=("seconds", "sum")
+    )
+
+
+def progress(study: Study) -> str:
+    """How far a lab is."""
+    done = len(study.done)
+    hours = sum(record.seconds for record in study.done.values()) / 3600
+    return f"{study.plan.lab}: {done} of at least {least_runs(study.plan)} runs, {hours:.1f} hours of training"
