@@ -135,7 +135,7 @@ SETTINGS: dict[tuple[str, str], Setting] = {
         adapt_to="art_nouveau",
         datasets=("art_nouveau",),
         lengths={
-            "dry": Length(1, 3, _FEW | {"drawing_steps": 10}),
+            "dry": Length(2, 3, _FEW | {"drawing_steps": 10}),
             "class": Length(5, 16, {"epochs": 2, "drawing_steps": 14}),
             "full": Length(100, 100),
         },

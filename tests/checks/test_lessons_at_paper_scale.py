@@ -19,13 +19,20 @@ from serial_lora_course.models.judges import PAPER_CLIP
 from serial_lora_course.models.sam import PAPER_FILE, load_sam
 from serial_lora_course.models.sd3 import PAPER_FOLDER
 from tests.data_scripts import official_archives
-from tests.models.sd3_models import official_folder
+from tests.models import sd3_models
 from tests.models.test_inception import random_state
 from tools import ROOT, notebooks
 from tools.sources import read_source
 
 pytestmark = pytest.mark.slow
 CELL_SECONDS = 900  # of a busy machine's
+#: The small SD3 with room for pictures of 512 pixels, and as wide as the paper's rank.
+WIDER = {
+    "pos_embed_max_size": 32,
+    "num_attention_heads": 4,
+    "attention_head_dim": 16,
+    "caption_projection_dim": 64,
+}
 
 
 def prepared(root: Path, name: str) -> None:
@@ -86,12 +93,13 @@ def test_sd3(root):
     fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     more = {
         (f"anna-boch_{part}-number-{n}.jpg", "anna-boch"): (part, "art_nouveau", "RGB")
-        for part in ("train", "test")
-        for n in range(16)
+        for part, pictures in (("train", 200), ("test", 16))
+        for n in range(pictures)
     }
     with patch.dict(official_archives.ARTBENCH, more):
         prepared(root, "artbench")
     clip_weights(root / "weights", PAPER_CLIP)
     torch.save(random_state(fidelity), root / "weights" / INCEPTION_FILE)
-    official_folder(root / "weights" / PAPER_FOLDER)
+    with patch.dict(sd3_models.OFFICIAL_TRANSFORMER, WIDER):
+        sd3_models.official_folder(root / "weights" / PAPER_FOLDER)
     run("07", root)
