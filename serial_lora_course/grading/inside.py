@@ -23,7 +23,10 @@ from serial_lora_course.grading.text import MOST, plain_outputs
 
 TO_STOP = 10  # seconds, at most, for an interrupted cell
 # A cell may have changed the checks in memory; those that a check cell imports come from the disk.
-FRESH = "import sys\nfor _ in [m for m in sys.modules if m.startswith('serial_lora_course.checks')]:\n    del sys.modules[_]"
+FRESH = """\
+import sys
+for _ in [name for name in sys.modules if name.startswith("serial_lora_course.checks")]:
+    del sys.modules[_]"""
 
 
 class Client(NotebookClient):
@@ -69,13 +72,8 @@ async def run(notebook: nbformat.NotebookNode, seconds: int, tell) -> None:
         if trouble:
             error = new_output("error", ename="NotReached", evalue=trouble, traceback=[trouble])
             cell.outputs.insert(0, error)
-        tell(
-            {
-                "cell": index,
-                "outputs": plain_outputs(cell.outputs),
-                "ended": trouble if ended else "",
-            }
-        )
+        outputs = plain_outputs(cell.outputs)
+        tell({"cell": index, "outputs": outputs, "ended": trouble if ended else ""})
         if ended:
             break
     await client.km.shutdown_kernel(now=True)

@@ -9,7 +9,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 LONGEST = 10_000  # characters of one text
-LARGEST = 1_000_000  # of one picture
+PICTURE = re.compile(r"[A-Za-z0-9+/=\s]{1,1000000}")  # base64, and nothing that ends an attribute
 MOST = 50  # outputs of one cell
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)", re.DOTALL)
 
@@ -34,10 +34,10 @@ def plain_outputs(outputs: Iterable[dict]) -> list[NotebookNode]:
             name, value = plain(output["ename"], 100), plain(output["evalue"])
             kept.append(new_output(kind, ename=name, evalue=value, traceback=lines))
         else:
-            data, picture = {}, output["data"].get("image/png")
-            if text := output["data"].get("text/markdown") or output["data"].get("text/plain"):
+            data, told = {}, output["data"]
+            if text := told.get("text/markdown") or told.get("text/plain"):
                 data["text/plain"] = plain(text)
-            if picture and len(picture) <= LARGEST:
+            if PICTURE.fullmatch(picture := str(told.get("image/png", ""))):
                 data["image/png"] = picture
             kept.append(new_output("display_data", data=data))
     return kept

@@ -248,15 +248,16 @@ def test_what_a_notebook_shows_is_cut_and_plain():
             "print('x' * 10**8)",
             "raise ValueError('\\x1b[31m\\x1b]0;title\\x07\\u202e=cmd' * (3 * 10**6))",
             "from IPython.display import HTML, display; display(HTML('<script>alert(1)</script>'))",
+            "display({'image/png': '\"><script>', 'text/plain': 'x'}, raw=True)",
             "for i in range(500): print(i, flush=True); display(i)",
         ),
         sandbox.Limits(),
     )
-    assert set(done.outputs) == {0, 1, 2, 3}
+    assert set(done.outputs) == {0, 1, 2, 3, 4}
     assert len(str(done.outputs)) < 10**6
     (error,) = done.outputs[1]
     assert error.evalue.startswith("=cmd=cmd")
-    assert "script" not in str(done.outputs[2])
+    assert "script" not in str([done.outputs[2], done.outputs[3]])
 
 
 def test_text_for_a_terminal_and_a_spreadsheet():
