@@ -1,6 +1,5 @@
 """On a full disk nothing is reported as done, and nothing that was there is lost."""
 
-import resource
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -18,6 +17,8 @@ from serial_lora_course.labs.records import append_record
 from serial_lora_course.labs.resume import SavedState, TrainingHistory
 from tests.labs.test_records import RECORD
 from tests.library.tiny_models import TINY
+
+resource = pytest.importorskip("resource")  # Windows has no such limits
 
 
 @contextmanager
