@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from PIL import Image
@@ -90,18 +91,22 @@ class DividedData:
                 digest.update(f"{part_name}\t{picture_id}\n".encode())
         return digest.hexdigest()
 
-    def picture_fingerprint(self) -> str:
+    def picture_fingerprint(self, opened: Mapping[str, Any] | None = None) -> str:
         """SHA-256 over every picture in train and test, and what belongs to it.
 
         Files are read byte by byte, other pictures made. Two copies of a data set that differ in
         one pixel, mask or caption under the same names have the same :meth:`fingerprint` and not
         the same of these.
+
+        Args:
+            opened: part of the data -> what to take its items from, where they may be made already.
         """
+        opened = self.parts() | (opened or {})
         digest = hashlib.sha256(self.fingerprint().encode())
         for part_name, part in self.parts().items():
             for picture_id, index in sorted(zip(part.picture_ids, range(len(part)), strict=True)):
                 digest.update(f"{part_name}\t{picture_id}\n".encode())
-                digest.update(_content(part, index))
+                digest.update(_content(part, index, opened[part_name]))
         return digest.hexdigest()
 
 
@@ -292,14 +297,14 @@ def _first_repeated(names: list[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
-def _content(pictures: NamedPictures, index: int) -> bytes:
+def _content(pictures: NamedPictures, index: int, items: Any) -> bytes:
     """An item's files as they lie; else its size, its pixels, and masks or caption of an example."""
     if hasattr(pictures, "paths"):
         try:
             return b"".join(path.read_bytes() for path in pictures.paths(index))
         except OSError:
             pass  # opening the picture says in a sentence what is wrong
-    item = pictures[index]
+    item = items[index]
     picture = np.asarray(item[0] if isinstance(item, tuple) else item.picture)
     content = repr(picture.shape).encode() + picture.tobytes()
     if isinstance(item, SegmentationExample):

@@ -204,9 +204,10 @@ class Lab(ABC):
     @cached_property
     def contents(self) -> dict[str, Any]:
         """The model's name, and fingerprints of the pictures and the weights, taken once."""
+        pictures = self.data.picture_fingerprint({"train": self.train_pictures})
         return {
             "model_name": self.backbone.name,
-            "data": self.data.picture_fingerprint()[:16],
+            "data": pictures[:16],
             "weights": weights_fingerprint(self.networks()),
         }
 
