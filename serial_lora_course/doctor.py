@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import platform
 import re
 import shutil
@@ -24,6 +25,7 @@ from importlib import metadata
 from pathlib import Path
 
 import serial_lora_course
+from serial_lora_course.files import expanded
 
 WEIGHTS = Path(__file__).resolve().parent / "assets" / "weights"
 OLDEST_PYTHON = (3, 10)
@@ -214,7 +216,7 @@ def check_gpu_memory(free_gb: float | None) -> Diagnosis | None:
 
 def check_disk(folder: Path) -> Diagnosis:
     """Enough room for the tiny data; a note when the paper's data would not fit."""
-    while not folder.exists():
+    while not os.path.exists(folder):  # Path.exists raises where it may not look
         folder = folder.parent
     free_gb = shutil.disk_usage(folder).free / 1e9
     answer = f"{free_gb:.0f} GB free in your home folder"
@@ -319,7 +321,7 @@ def doctor(verbose: bool = False) -> Report:
         check_precision() if there else None,
         check_memory(free_memory_gb()),
         check_gpu_memory(gpu),
-        check_disk(Path.home()),
+        check_disk(expanded("~")),
         *check_packages(required_packages()),
         *map(check_import, IMPORTED),
         check_weights(),

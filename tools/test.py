@@ -16,6 +16,7 @@ fails ends the run, with its exit code.
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -76,7 +77,7 @@ def lesson_step(
         for source in find_sources(ROOT)
         if not lessons or first <= source.name[:2] <= (last or first)
     ]
-    if not stems:
+    if not stems or not re.fullmatch(r"(\d+(-\d*)?)?", lessons):
         raise SerialLoRAError(f"No lesson has a number in {lessons!r}: write 06, or 00-04.")
     notebooks = [f"{folder}/{stem}.ipynb" for folder in folders for stem in stems]
     options = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_SECONDS}"]

@@ -112,7 +112,7 @@ def download(
     failures = []
     for url in addresses:
         try:
-            _fetch(url, part, expected.size, attempts, timeout, progress)
+            _fetch(url, part, expected, attempts, timeout, progress)
             mismatch = expected.mismatch(part)
             if mismatch:
                 part.unlink()
@@ -132,13 +132,13 @@ def download(
 
 
 def _fetch(
-    url: str, part: Path, size: int | None, attempts: int, timeout: float, progress: bool
+    url: str, part: Path, expected: FileFacts, attempts: int, timeout: float, progress: bool
 ) -> None:
     """Bring ``part`` to its end, taking a broken connection up again."""
     for attempt in range(1, attempts + 1):
         before = _size(part)
         try:
-            _request(url, part, size, timeout, progress)
+            _request(url, part, expected, timeout, progress)
             _state_path(part).unlink(missing_ok=True)
             return
         except Interrupted:
@@ -146,7 +146,7 @@ def _fetch(
                 raise
 
 
-def _request(url: str, part: Path, size: int | None, timeout: float, progress: bool) -> None:
+def _request(url: str, part: Path, expected: FileFacts, timeout: float, progress: bool) -> None:
     """One request, for the rest of ``part`` where that was begun from the same address.
 
     ``Range`` and ``If-Range`` (RFC 9110, sections 13.1.5 and 14.2): a file which changed on the
@@ -167,13 +167,19 @@ def _request(url: str, part: Path, size: int | None, timeout: float, progress: b
                 return  # nothing is missing: the last run ended between the end and the check
             if status == 416:
                 part.unlink(missing_ok=True)  # longer than the file on the server: start anew
-                return _request(url, part, size, timeout, progress)
+                return _request(url, part, expected, timeout, progress)
             if status not in (200, 206):
                 raise SourceError(f"the server answers {status} {response.reason}".strip())
             if status == 206 and _range_start(response) != start:
                 raise SourceError("the server sends another part of the file than asked for")
-            if size is not None and total not in (None, size):
-                raise SourceError(f"the server announces {total} bytes where {size} are expected")
+            if expected.size is not None and total not in (None, expected.size):
+                raise SourceError(
+                    f"the server announces {total} bytes where {expected.size} are expected"
+                )
+            # A chunked answer has an end of its own, and its early end is an error.
+            chunked = response.headers.get("Transfer-Encoding", "").lower() == "chunked"
+            if total is None and not chunked and not expected.known():
+                raise SourceError("nobody says how long the file is, so half of it would pass")
             writing = True
             _write(response, part, url, start if status == 206 else 0, total, progress)
     except (requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema) as error:

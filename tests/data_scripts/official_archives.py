@@ -23,6 +23,7 @@ class Served:
     status: int = 200
     ranges: bool = True
     announce_length: bool = True
+    chunked: bool = False
     etag: str | None = '"one"'
     stop_after: list[int] = field(default_factory=list)  # bytes sent by the next answers
     requests: list[str | None] = field(default_factory=list)  # the Range header of each request
@@ -79,7 +80,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
         else:
             self.send_response(200)
-        if served.announce_length:
+        if served.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        elif served.announce_length:
             self.send_header("Content-Length", str(total - start))
         if served.etag:
             self.send_header("ETag", served.etag)
@@ -87,6 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = served.content[start:]
         if served.stop_after:
             body = body[: served.stop_after.pop(0)]
+        if served.chunked:
+            whole = body == served.content[start:]
+            body = b"%x\r\n%b\r\n" % (len(body), body) + b"0\r\n\r\n" * whole
         self.wfile.write(body)
 
     def log_message(self, *arguments) -> None:

@@ -28,10 +28,18 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+LENGTH = {"announced": {}, "chunked": {"chunked": True}, "unknown": {"announce_length": False}}
+
+
 @pytest.mark.parametrize("expected", [FACTS, MD5, FileFacts()])
-@pytest.mark.parametrize("announced", [True, False])
-def test_a_file_arrives_under_its_name_and_alone(server, tmp_path, expected, announced):
-    url = server.serve("pets.tar", CONTENT, announce_length=announced)
+@pytest.mark.parametrize("length", LENGTH)
+def test_a_file_arrives_under_its_name_and_alone(server, tmp_path, expected, length):
+    url = server.serve("pets.tar", CONTENT, **LENGTH[length])
+    if length == "unknown" and not expected.known():  # half of it would look whole
+        with pytest.raises(SerialLoRAError, match="how long"):
+            fetch(url, tmp_path / "pets.tar", expected)
+        assert not names(tmp_path)
+        return
     path = fetch(url, tmp_path / "new" / "pets.tar", expected)
     assert path.read_bytes() == CONTENT
     assert names(path.parent) == ["pets.tar"]
@@ -45,6 +53,17 @@ def test_a_wrong_file_put_there_by_hand_is_refused_and_kept(server, tmp_path):
     with pytest.raises(SerialLoRAError, match="not the expected file"):
         fetch(url, tmp_path / "pets.tar")
     assert (tmp_path / "pets.tar").read_bytes() == b"a login page"
+
+
+@pytest.mark.parametrize("expected", [FACTS, FileFacts()])
+@pytest.mark.parametrize("length", ["announced", "chunked"])
+def test_half_a_file_is_never_taken_for_the_whole(server, tmp_path, expected, length):
+    """And the next run goes on from there."""
+    url = server.serve("pets.tar", CONTENT, stop_after=[150_000] * 2, **LENGTH[length])
+    with pytest.raises(SerialLoRAError, match="ended early"):
+        fetch(url, tmp_path / "pets.tar", expected, attempts=1)
+    assert not (tmp_path / "pets.tar").exists()
+    assert fetch(url, tmp_path / "pets.tar", expected).read_bytes() == CONTENT
 
 
 FLIPPED = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])

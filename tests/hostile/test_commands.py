@@ -11,11 +11,14 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
+from benchmarks import __main__ as benchmarks
+from data_scripts import clip_weights, dtd, sam_weights, sd3_weights
 from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, load_adapter, save_adapter
 from serial_lora_course import cli
 from serial_lora_course.data.example_folder import write_example_folder
 from serial_lora_course.data.folder import examine_folder, load_folder
 from serial_lora_course.labs import records as kept_records
+from serial_lora_course.labs import spectra
 from serial_lora_course.labs.own import (
     ADAPTER_FILE,
     PictureClassifier,
@@ -28,6 +31,8 @@ from serial_lora_course.models.sam import load_sam
 from serial_lora_course.models.sd3 import load_sd3
 from tests.doors import as_nobody, through_the_door
 from tests.labs.lab_models import small_clip
+from tools import bundle, notebooks
+from tools import test as gate
 
 QUICK = "--methods serial_lora --shots 1 --seeds 1 --min-steps 1 --epochs 1".split()
 FIRST: dict = {}  # the record of a run in this process, filled in before the tests
@@ -253,6 +258,41 @@ def test_one_sentence(kind, number, tmp_path, monkeypatch):
 def test_one_sentence_at_work(kind, number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(tmp_path, AT_WORK[kind][number](tmp_path))
+
+
+def long(folder: Path) -> str:
+    return f"{folder}/{LONG}"
+
+
+def a_file(folder: Path) -> str:
+    (folder / "file").write_text("mine")
+    return str(folder / "file")
+
+
+PLACES = [fifo, long, a_file, lambda f: "/proc/x", lambda f: "/dev/full", lambda f: "~nosuchuser/x"]
+DOORS = {
+    "data": lambda place: (dtd.app, "--root", place, "--base-url", "http://127.0.0.1:9", "--quiet"),
+    "weights": lambda place: (sam_weights.app, "--check", place),
+    "weights of CLIP": lambda place: (clip_weights.app, "--convert", place),
+    "weights of SD3": lambda place: (sd3_weights.app, "--check", place),
+    "weights, fetched": lambda place: (sam_weights.app, "--root", place, "--base-url", "mirror"),
+    "bundle": lambda place: (bundle.main, place, "--check"),
+    "benchmarks": lambda place: (benchmarks.main, "--results", place, "--quick", "--only", "none"),
+    "spectra": lambda place: (spectra.main, "--out", place, "--seeds", "0"),
+    "notebooks": lambda place: (notebooks.main, "build", place),
+    "tests": lambda place: (gate.main, "--lessons", place),
+}
+
+
+@pytest.mark.parametrize("place", range(len(PLACES)))
+@pytest.mark.parametrize("door", DOORS)
+def test_one_sentence_at_the_other_doors(door, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = DOORS[door](PLACES[place](tmp_path))
+    before = contents(tmp_path)
+    ran = through_the_door(*words)
+    assert ran.exit_code == 2 and "Traceback" not in ran.output, ran.output
+    assert before.items() <= contents(tmp_path).items()
 
 
 # ---------------------------------------------------------------------------- without rights
