@@ -1167,4 +1167,6 @@ display_table(
 # as a LoRA with the factors W B and A. The paper trains CLIP, SAM and Stable Diffusion 3. It tries no
 # plain vision transformer with a linear head, and does not mention merged files or export.
 #
-# This was the last lesson. If you came here first: [00 · Start here](00_start_here.ipynb).
+# If you came here first: [00 · Start here](00_start_here.ipynb).
+#
+# Next: [11 · Many adapters on one base](11_many_adapters.ipynb).

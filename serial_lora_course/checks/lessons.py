@@ -125,6 +125,14 @@ LESSONS = (
         "Lessons 03 and 04",
         "faster for large models; not needed here",
     ),
+    Lesson(
+        "11",
+        "many_adapters",
+        "Many adapters on one base",
+        "Switch, add and chain adapters, and give each sample of a batch its own",
+        "Lessons 03 and 04",
+        "not needed",
+    ),
 )
 
 

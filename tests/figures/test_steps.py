@@ -26,7 +26,8 @@ def test_the_ratio_with_the_largest_fall_and_those_where_the_loss_rises_are_told
 def test_a_power_is_a_slope():
     widths = (8, 16, 64)
     effects = {
-        title: [{"A": 3.0 * d**1.5, "B": 2.0 * d**0.5} for d in widths] for title in ("LoRA", "Serial LoRA")
+        title: [{"A": 3.0 * d**1.5, "B": 2.0 * d**0.5} for d in widths]
+        for title in ("LoRA", "Serial LoRA")
     }
     assert slope(widths, [d**-2.0 for d in widths]) == pytest.approx(-2)
     words = describe(plot_step_by_width(widths, effects))

@@ -1,0 +1,546 @@
+# %% [markdown]
+# # 11 · Many adapters on one base
+#
+# **What you will be able to do**
+#
+# - keep several adapters on one frozen model, and put one of them in force by its name;
+# - add adapters exactly, as one adapter of rank r₁ + r₂, and say when such a sum is worth having;
+# - put one adapter after another, and say why the order matters;
+# - answer a mixed batch in one pass, each sample with its own adapter.
+
+# %% tags=["setup"]
+# Colab and Kaggle: install what is missing, downgrade nothing. Elsewhere: nothing happens here.
+import os
+import subprocess
+import sys
+from importlib import metadata, util
+
+hosted = "COLAB_RELEASE_TAG" in os.environ or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+if hosted and util.find_spec("serial_lora_course") is None:
+    if not os.path.isfile("../pyproject.toml"):
+        raise FileNotFoundError("Bring the course's whole folder, and open its notebooks/ here.")
+    frozen = ("torch", "torchvision", "torchaudio", "numpy")
+    with open("already_installed.txt", "w") as constraints:
+        for name, version in {(d.metadata["Name"], d.version) for d in metadata.distributions()}:
+            keep = f"=={version}" if name in frozen else f">={version.split('+')[0]}"
+            print(f"{name}{keep}", file=constraints)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "-c", "already_installed.txt"]
+    subprocess.run([*pip, "..[course]"], check=True)
+
+# %%
+import copy
+import tempfile
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import ipywidgets
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+from torch import Tensor, nn
+
+from serial_lora import (
+    activate,
+    adapter_names,
+    adapters,
+    chain,
+    combine,
+    count_parameters,
+    disabled,
+    eject,
+    inject,
+    load_adapter,
+    per_sample,
+    remove_adapter,
+    save_adapter,
+)
+from serial_lora.metrics import accuracy
+from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.data.registry import load_classification
+from serial_lora_course.figures.mixtures import plot_mixture, plot_path
+from serial_lora_course.figures.style import display_figure
+from serial_lora_course.frontend import is_static
+from serial_lora_course.labs import many
+from serial_lora_course.labs.clip import CLIPLab, classify
+from serial_lora_course.labs.lab import run_one
+from serial_lora_course.labs.methods import get_method
+from serial_lora_course.models.clip import load_clip
+
+lesson_card("11")
+
+# %% [markdown]
+# An adapter is small, so one base can carry many: one for each task, customer or style. This lesson has
+# two, for two sets of drawings, on the tiny CLIP. The next cell trains each when it is first asked for
+# (some seconds), and keeps it as a file. After it you can start at any section.
+
+# %%
+TASKS = ("symbols", "travel")
+backbone = load_clip("tiny")
+sets = {task: load_classification(task) for task in TASKS}
+folder = tempfile.TemporaryDirectory()
+
+
+@cache
+def adapter_file(task: str) -> Path:
+    """An adapter that was trained on 16 shots of a task, saved, and taken out of the model again."""
+    lab = CLIPLab(backbone, sets[task])
+    run_one(lab, get_method("serial_lora"), 16, seed=1, progress=not is_static(), keep_adapter=True)
+    file = save_adapter(backbone.model, Path(folder.name, f"{task}.safetensors"))
+    eject(backbone.model)
+    return file
+
+
+def carrying(*tasks: str) -> nn.Module:
+    """A copy of the base that carries the adapters of some tasks, each under its task's name."""
+    model = copy.deepcopy(backbone.model)
+    for task in tasks:
+        load_adapter(model, adapter_file(task), name=task)
+    return model
+
+
+def points(model: nn.Module) -> dict[str, float]:
+    """Accuracy on the test pictures of each task, in per cent."""
+    scored = {
+        task: classify(replace(backbone, model=model), data, data.template)
+        for task, data in sets.items()
+    }
+    return {task: 100 * accuracy(*found) for task, found in scored.items()}
+
+
+@cache
+def alone() -> pd.DataFrame:
+    """Accuracy of the base and of each adapter by itself (rows) on each task (columns)."""
+    model = carrying(*TASKS)
+    with disabled(model):
+        rows = {"the base": points(model)}
+    rows |= {f"adapter of {task}": points(activate(model, task)) for task in TASKS}
+    return pd.DataFrame(rows).T
+
+
+# %% [markdown]
+# ## Two files, one base
+#
+# `load_adapter(..., name=...)` puts one more adapter onto a model. One of them is *in force*: its numbers
+# are in the pairs. The others lie beside, and `activate` copies another one in. The base is never touched.
+# Before you run the cell: what will the adapter of one task do on the other?
+
+# %%
+model = carrying(*TASKS)
+print("on the model:", adapter_names(model), "in force:", adapter_names(model)[0])
+print("and now:     ", adapter_names(activate(model, "symbols"))[0])
+table = alone()
+display(table.map("{:.1f}%".format))
+
+# %%
+base, own = table.iloc[0], {task: table.loc[f"adapter of {task}"] for task in TASKS}
+other = {task: own[TASKS[1 - i]][task] - base[task] for i, task in enumerate(TASKS)}
+display(
+    Markdown(
+        "**What this shows.** "
+        + "; ".join(
+            f"on {t} its own adapter brings {own[t][t] - base[t]:+.1f} points" for t in TASKS
+        )
+        + ". The other task's adapter changes "
+        + " and ".join(f"{task} by {change:+.1f}" for task, change in other.items())
+        + ". Where that is below zero, adapting to one task cost something of what the base could do, and "
+        "switching gives it back."
+    )
+)
+
+# %% [markdown]
+# ## The sum of two adapters
+#
+# Can one adapter hold both? Weights w₁ and w₂ say how much of each. What we want is
+#
+# $$ I + w_1 B_1 A_1 + w_2 B_2 A_2 . $$
+#
+# Many tools average the *factors*, (w₁B₁ + w₂B₂)(w₁A₁ + w₂A₂), because the result has the old rank. Multiply
+# it out, and there are products such as B₁A₂ that nobody trained. But a sum of products *is* a product: of
+# matrices that are stacked.
+
+# %% [markdown]
+# ### Exercise 11.1 · Add pairs exactly
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●● | 12 |
+#
+# Return one pair whose product is the weighted sum of the products. The ranks of the pairs may differ.
+
+
+# %% tags=["exercise"]
+def add_pairs(pairs: list[tuple[Tensor, Tensor]], weights: list[float]) -> tuple[Tensor, Tensor]:
+    """One pair for the sum of w_i B_i A_i.
+
+    Args:
+        pairs: (A_i, B_i), of shapes (r_i, d) and (d, r_i).
+        weights: one w_i for each pair.
+
+    Returns:
+        A (r, d) and B (d, r), where r is the sum of all r_i.
+    """
+    # BEGIN SOLUTION
+    A = torch.cat([A for A, _ in pairs])  # (r, d)
+    B = torch.cat([w * B for w, (_, B) in zip(weights, pairs, strict=True)], dim=1)  # (d, r)
+    return A, B
+    # END SOLUTION
+
+
+check("11.1", add_pairs)
+
+# %% [markdown]
+# <details><summary>Hint 1: columns times rows</summary>
+#
+# A product B A is a sum over the rank: column k of B times row k of A. What does a longer sum look like?
+#
+# </details>
+# <details><summary>Hint 2: where the weight goes</summary>
+#
+# Each product must be multiplied by its weight once. So the weight belongs to one of its two factors.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
+
+# %% [markdown]
+# `combine` does this for every block, and leaves the sum as one more adapter. The cell compares its pair
+# in one block with yours, and tells the size.
+
+# %%
+stack = yours("11.1", many.add_pairs)
+model = carrying(*TASKS)
+pair_of = {
+    task: [
+        each.detach().clone()
+        for each in next(iter(adapters(activate(model, task)).values())).parameters()
+    ]
+    for task in TASKS
+}
+A, B = stack([pair_of[task] for task in TASKS], [0.5, 0.5])
+combine(model, dict.fromkeys(TASKS, 0.5), name="both")
+theirs = next(iter(adapters(model).values()))
+product = theirs.lora_B @ theirs.lora_A  # (d, d)
+print(f"largest difference of the products: {(B @ A - product).abs().max().item():.1e}")
+print("rank", len(A), "=", " + ".join(str(len(pair_of[task][0])) for task in TASKS))
+
+# %% [markdown]
+# Now the question that matters: is the sum any good? One curve goes from one adapter to the other, with
+# weights 1 − w and w. The other does the same with averaged factors. Expect the ends to be equal, since
+# there only one adapter is left. And in between?
+
+
+# %%
+@torch.no_grad()
+def average_factors(model: nn.Module, weights: dict[str, float]) -> None:
+    """The rival: (w1 B1 + w2 B2)(w1 A1 + w2 A2) in every pair, in place of the adapter in force."""
+    kept = {}
+    for task in weights:
+        pairs = adapters(activate(model, task)).values()
+        kept[task] = [[m.detach().clone() for m in (pair.lora_A, pair.lora_B)] for pair in pairs]
+    for place, pair in enumerate(adapters(model).values()):
+        for which, matrix in enumerate((pair.lora_A, pair.lora_B)):
+            matrix.copy_(sum(w * kept[task][place][which] for task, w in weights.items()))
+
+
+path = {"exact sum": [], "averaged factors": []}
+shares = (0.0, 0.25, 0.5, 0.75, 1.0)
+model = carrying(*TASKS)
+for share in shares:
+    weights = dict(zip(TASKS, (1 - share, share), strict=True))
+    path["exact sum"].append(points(combine(model, weights, name="sum")))
+    activate(model, TASKS[0])
+    remove_adapter(model, "sum")
+    rival = carrying(*TASKS)
+    average_factors(rival, weights)
+    path["averaged factors"].append(points(rival))
+display_figure(plot_path(shares, path, TASKS))
+
+# %%
+base, own = alone().iloc[0], {task: alone().loc[f"adapter of {task}"] for task in TASKS}
+half = {name: pd.Series(rows[shares.index(0.5)]) for name, rows in path.items()}
+kept = {
+    name: (row - base).sum() / sum(own[t][t] - base[t] for t in TASKS) for name, row in half.items()
+}
+display(
+    Markdown(
+        f"**What this shows.** Half of each, added exactly, keeps {kept['exact sum']:.0%} of what the two "
+        f"adapters gain on their own tasks together; averaged factors keep {kept['averaged factors']:.0%}. A "
+        "sum is exact as algebra, and still no promise: each adapter was trained as if the other were not "
+        "there, and half an adapter is only half a change."
+    )
+)
+
+# %% [markdown]
+# **Change this and run again.** Weights need not add up to one. Move both: where does one adapter begin to
+# disturb the other? (Without a running kernel you see four mixtures side by side.)
+
+# %%
+model, base = carrying(*TASKS), alone().iloc[0].to_dict()
+
+
+def mixed(first: float, second: float) -> dict[str, float]:
+    """Accuracy of a mixture on both tasks; the mixture is taken off the model again."""
+    found = points(combine(model, dict(zip(TASKS, (first, second), strict=True)), name="mixture"))
+    activate(model, TASKS[0])
+    remove_adapter(model, "mixture")
+    return found
+
+
+def show_mixture(first: float, second: float) -> None:
+    figure = plot_mixture({f"{first:g} / {second:g}": mixed(first, second)}, base)
+    display_figure(figure, caption=False)
+
+
+if is_static():
+    choices = ((1.0, 0.0), (1.0, 0.5), (1.0, 1.0), (1.5, 1.5))
+    figure = plot_mixture({f"{a:g} / {b:g}": mixed(a, b) for a, b in choices}, base)
+    display_figure(figure)
+else:
+    slider = ipywidgets.FloatSlider(1.0, min=0, max=2, step=0.25, continuous_update=False)
+    second = ipywidgets.FloatSlider(0.5, min=0, max=2, step=0.25, continuous_update=False)
+    ipywidgets.interact(show_mixture, first=slider, second=second)
+
+# %% [markdown]
+# ## One after the other
+#
+# Serial LoRA stands *in front of* the weights, so two of them can stand one behind the other. Tokens pass
+# the first pair, then the second. As columns:
+#
+# $$ (I + B_2 A_2)(I + B_1 A_1) = I + B_1 A_1 + B_2 A_2 + B_2 A_2 B_1 A_1 . $$
+#
+# The last term makes it another thing than the sum. LoRA's pairs stand beside a weight and read the same
+# tokens, so they can only be added.
+
+# %% [markdown]
+# ### Exercise 11.2 · A chain as one pair
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●●○ | ●●●○○ | 15 |
+#
+# Return one pair of rank r₁ + r₂ that does what both do one after the other. The check multiplies the two
+# dense matrices, in both orders.
+
+
+# %% tags=["exercise"]
+def chain_pairs(
+    first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """One pair with I + B A = (I + B2 A2)(I + B1 A1).
+
+    Args:
+        first: (A1, B1), of shapes (r1, d) and (d, r1): what the tokens meet first.
+        second: (A2, B2), of shapes (r2, d) and (d, r2).
+
+    Returns:
+        A (r1 + r2, d) and B (d, r1 + r2).
+    """
+    # BEGIN SOLUTION
+    (A1, B1), (A2, B2) = first, second
+    A = torch.cat(
+        [A1, A2 + A2 @ B1 @ A1]
+    )  # (r1 + r2, d): what the second reads has passed the first
+    B = torch.cat([B1, B2], dim=1)  # (d, r1 + r2)
+    return A, B
+    # END SOLUTION
+
+
+check("11.2", chain_pairs)
+
+# %% [markdown]
+# <details><summary>Hint 1: three terms from two stacks</summary>
+#
+# Without the last term it is exercise 11.1. B₂A₂ + B₂A₂B₁A₁ = B₂ (A₂ + A₂B₁A₁): the second A has to know
+# what the first pair did to the tokens.
+#
+# </details>
+# <details><summary>Hint 2: shapes</summary>
+#
+# A₂ B₁ is only (r₂, r₁). So A₂ B₁ A₁ is (r₂, d), as A₂ is.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
+
+# %%
+model = carrying(*TASKS)
+orders = {" after ".join(reversed(order)): order for order in (TASKS, TASKS[::-1])}
+rows = {"sum": points(combine(model, dict.fromkeys(TASKS, 1.0), name="sum"))}
+for title, order in orders.items():
+    rows[title] = points(chain(model, order, name=title))
+table = pd.DataFrame(rows).T
+display(table.map("{:.1f}%".format))
+
+
+def first_product(name: str) -> Tensor:
+    """B A of the first block, (d, d)."""
+    pair = next(iter(adapters(activate(model, name)).values()))
+    return pair.lora_B @ pair.lora_A
+
+
+with torch.no_grad():
+    total = first_product("sum")
+    for title in orders:
+        away = (first_product(title) - total).norm() / total.norm()
+        print(f"{title}: {away:.1%} away from the sum")
+
+# %%
+spread = table.max() - table.min()
+display(
+    Markdown(
+        "**What this shows.** The two orders differ from the sum by the term with both products. In accuracy the "
+        "three rows are "
+        + " and ".join(f"{spread[task]:.1f} points apart on {task}" for task in TASKS)
+        + " (one test picture is "
+        + " and ".join(f"{100 / len(sets[task].test):.1f}" for task in TASKS)
+        + "). Where pairs are small, I + B A is close to I, and things close to I nearly commute; trained pairs "
+        "are not that small. The order is part of the result: write it down."
+    )
+)
+
+# %% [markdown]
+# ## To each sample its own
+#
+# A server gets pictures for both tasks in one batch. Switching between them means two passes, each with
+# half a batch. But a pair is two thin matrices. Pick for each sample *its* A and B, and let one batched
+# product do the work.
+
+# %% [markdown]
+# ### Exercise 11.3 · Gathered pairs
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●○ | 12 |
+#
+# All pairs are stacked; `which` says which of them belongs to each sample. No loop is needed: indexing
+# with a tensor picks rows, and `@` multiplies batches of matrices.
+
+
+# %% tags=["exercise"]
+def adapt_each(x: Tensor, all_A: Tensor, all_B: Tensor, which: Tensor) -> Tensor:
+    """x + x A^T B^T, with each sample's own pair.
+
+    Args:
+        x: (N, T, d), the tokens of N samples.
+        all_A: (K, r, d), the A of K adapters.
+        all_B: (K, d, r), the B of K adapters.
+        which: (N,), whole numbers from 0 to K - 1: the adapter of each sample.
+
+    Returns:
+        (N, T, d).
+    """
+    # BEGIN SOLUTION
+    A, B = all_A[which], all_B[which]  # (N, r, d), (N, d, r)
+    return x + (x @ A.mT) @ B.mT  # (N, T, d)
+    # END SOLUTION
+
+
+check("11.3", adapt_each)
+
+# %% [markdown]
+# <details><summary>Hint 1: gather first</summary>
+#
+# `all_A[which]` has the shape (N, r, d): row n is the A of sample n.
+#
+# </details>
+# <details><summary>Hint 2: transposes in a batch</summary>
+#
+# `A.mT` exchanges the last two dimensions of every matrix. `A.T` would exchange all of them.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
+
+# %% [markdown]
+# `per_sample` does it in every block of a model. The cell mixes eight pictures of both tasks, one of them for
+# the base, and compares one pass with separate ones.
+
+# %%
+model = carrying(*TASKS).eval()
+names = [TASKS[i % 2] for i in range(7)] + [None]  # None is the base
+pictures = [sets[name or TASKS[0]].test[i][0] for i, name in enumerate(names)]
+batch = torch.stack([backbone.test_transform(picture) for picture in pictures])  # (N, 3, H, W)
+
+with torch.no_grad():
+    with per_sample(model, names):
+        together = model.encode_image(batch)  # (N, embed_dim)
+    apart = torch.empty_like(together)
+    for i, name in enumerate(names):
+        if name is None:
+            with disabled(model):
+                apart[i] = model.encode_image(batch[i : i + 1])
+        else:
+            apart[i] = activate(model, name).encode_image(batch[i : i + 1])
+print(f"one pass and {len(names)} passes differ by {(together - apart).abs().max().item():.1e}")
+
+# %% [markdown]
+# **What this shows.** Rounding. One pass answers for both tasks and the base, whatever the order of the
+# samples. With four pairs in each block, as LoRA has, the same would gather four times as much.
+
+# %% [markdown]
+# ## What a switch costs
+#
+# A server that holds many adapters moves their bytes: from disk, into memory, into the pairs. The cell
+# counts them for both methods on this model, at the same rank.
+
+# %%
+rows = {}
+for title, config in (("Serial LoRA", get_method("serial_lora")), ("LoRA", get_method("lora"))):
+    trial = inject(copy.deepcopy(backbone.model), config.config(16))
+    rows[title] = count_parameters(trial)
+serial, lora = rows.values()
+per_gigabyte = {title: int(1e9 // count.adapter_bytes) for title, count in rows.items()}
+display(
+    Markdown(
+        f"**What this shows.** A switch copies {serial.adapter_bytes:,} bytes with Serial LoRA and "
+        f"{lora.adapter_bytes:,} with LoRA, {lora.adapter_bytes / serial.adapter_bytes:g} times as many. A "
+        f"gigabyte holds {per_gigabyte['Serial LoRA']:,} adapters of this size, or {per_gigabyte['LoRA']:,}. "
+        f"The base, {4 * (serial.total - serial.adapter) / 1e6:.0f} MB, is there once either way."
+    )
+)
+
+# %% [markdown]
+# ## Quiz
+#
+# **1. Two adapters of rank 8 and 4 are added. Which rank has the exact sum, and could it be lower?**
+#
+# <details><summary>Answer</summary>
+#
+# 12 as it is stacked. The product may have a lower rank: if both pairs read the same directions, rows of A
+# repeat, and the sum can be written with fewer. Stacking never needs more than r₁ + r₂.
+#
+# </details>
+#
+# **2. Why is the average of A's and B's not the average of the changes?**
+#
+# <details><summary>Answer</summary>
+#
+# ½(B₁ + B₂) · ½(A₁ + A₂) = ¼(B₁A₁ + B₂A₂ + B₁A₂ + B₂A₁): each change is quartered instead of halved, and
+# two products appear that belong to no adapter.
+#
+# </details>
+#
+# **3. You chain adapters 1 and 2, and then eject. What is left of the base?**
+#
+# <details><summary>Answer</summary>
+#
+# All of it, bit for bit. Sums and chains are new adapters; none of them writes into a weight. Only `merge`
+# does, and `unmerge` brings the old weight back from a copy.
+#
+# </details>
+
+# %% [markdown]
+# ## Key points
+#
+# - One base carries many adapters by name; one is in force, and `activate` copies another in.
+# - The weighted sum is exact when pairs are stacked: rank r₁ + r₂. Averaged factors are something else.
+# - A chain has one more term than the sum, and an order. LoRA's pairs have no chain.
+# - A mixed batch needs one pass: gather each sample's A and B.
+# - Exact algebra does not say that a mixture is good. Measure it on every task that matters.
+
+# %% [markdown]
+# ## Where the paper says it
+#
+# "Serial Low-rank Adaptation of Vision Transformer" trains one adapter at a time and says nothing of several.
+# The sum, the chain and the gathered pairs follow from equation (3), x' = x + B A x.
