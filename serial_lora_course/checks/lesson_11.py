@@ -56,7 +56,7 @@ def add_pairs(attempt) -> str:
         def product(pairs: list[Pair], weights: list[float], what=what, ranks=ranks) -> Tensor:
             return product_of(attempt, pairs, weights, what=what, rank=sum(ranks), width=WIDTH)
 
-        changes = [change(pair) for pair in pairs]
+        changes, whole = [change(pair) for pair in pairs], sum(weights)
 
         def total(weigh, changes=changes, weights=weights) -> Tensor:
             return sum(weigh(w) * each for w, each in zip(weights, changes, strict=True))
@@ -65,7 +65,7 @@ def add_pairs(attempt) -> str:
             "the weights are forgotten": total(lambda w: 1),
             "the weight is on both factors: the product has it squared": total(lambda w: w * w),
             "the weights are divided by their sum: they count as they are": total(
-                lambda w, whole=sum(weights): w / whole
+                lambda w, whole=whole: w / whole
             ),
             "the first pair alone is there": weights[0] * changes[0],
             "the last pair alone is there": weights[-1] * changes[-1],
@@ -139,7 +139,7 @@ def adapt_each() -> Iterator[Case]:
             )
             / count,
             "A is gathered and B is not: take all_B[which] too": lambda A=A, B=B, p=picks: (
-                one_by_one(A, B[[0] * n], p)
+                one_by_one(A, B[[0] * len(B)], p)
             ),
             "the adapters go to the samples in the wrong order": one_by_one(A, B, picks[::-1]),
             "the factors of all adapters are averaged": one_by_one(
