@@ -29,7 +29,7 @@ if hosted and util.find_spec("serial_lora_course") is None:
     subprocess.run([*pip, "..[course]"], check=True)
 
 # %%
-import copy
+import os
 
 import pandas as pd
 import torch
@@ -46,19 +46,25 @@ from serial_lora import (
 )
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora_course.checks import check, lesson_card, yours
-from serial_lora_course.data.registry import load_classification
 from serial_lora_course.figures.steps import plot_step_by_ratio, plot_step_by_width
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
 from serial_lora_course.frontend import is_static
-from serial_lora_course.labs.clip import CLIPLab, zero_shot
 from serial_lora_course.labs.lab import run_one
+from serial_lora_course.labs.lesson import open_lesson
 from serial_lora_course.labs.methods import get_method
-from serial_lora_course.labs.processes import process_state
-from serial_lora_course.models.clip import load_clip
 
 torch.manual_seed(0)
 lesson_card("05")
+
+# %% [markdown]
+# One line decides which CLIP the lesson adapts: the tiny one, or OpenAI's ViT-B/16, as in lesson 04.
+
+# %%
+SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper"
+LENGTH = os.environ.get("SERIAL_LORA_LENGTH", "class")  # or "full"; "dry" takes two steps a run
+lesson = open_lesson("clip", SCALE, LENGTH)
+print(lesson)
 
 # %% [markdown]
 # ## Who moves first
@@ -389,8 +395,7 @@ display_figure(plot_step_by_width(widths, effects))
 # that can go wrong is a tensor in the wrong one, or in none.
 
 # %%
-plain_model = load_clip("tiny").model
-adapted_model = inject(copy.deepcopy(plain_model), SerialLoRAConfig(rank=16))
+adapted_model = inject(lesson.twin().model, SerialLoRAConfig(rank=16))
 print(describe_groups(lora_plus_groups(adapted_model, lr=4e-4, ratio=20, weight_decay=1e-2)))
 
 # %% [markdown]
@@ -566,23 +571,21 @@ check("5.4", share_left)
 # that differ in nothing else. It takes some seconds a run.
 
 # %%
-device = process_state().device
-backbone = load_clip("tiny")
-backbone.model.to(device)
-data = load_classification("symbols")
-base = zero_shot(backbone, data)
+model, data = lesson.model, lesson.data
+base = lesson.lab().base  # zero-shot
 
 
 def short_run(name: str, lr_A: float, ratio: float, seed: int = 1) -> dict[str, float]:
     """A run of few steps on 4 shots; how far A moved, how large B became, loss and accuracy."""
-    config = CLIPLab.configured("tiny", plus_lr=lr_A, epochs=1, min_steps=25)
+    few = min(25, lesson.config.min_steps)
+    config = lesson.configured(plus_lr=lr_A, epochs=1, min_steps=few)
     method = get_method(name).with_ratio(ratio)
-    lab = CLIPLab(backbone, data, config, base)
+    lab = lesson.lab(config=config, base=base)
     record = run_one(lab, method, 4, seed, progress=not is_static(), keep_adapter=True)
-    end = [pair.state_dict() for pair in adapters(backbone.model).values()]
-    eject(backbone.model)
+    end = [pair.state_dict() for pair in adapters(model).values()]
+    eject(model)
     torch.manual_seed(seed)  # as the run began
-    start = adapters(inject(copy.deepcopy(backbone.model), method.config(config.rank))).values()
+    start = adapters(inject(lesson.twin().model, method.config(config.rank))).values()
     A0 = torch.cat([pair.lora_A.flatten() for pair in start]).detach().cpu()
     A1, B1 = (
         torch.cat([state[name].flatten().cpu() for state in end]) for name in ("lora_A", "lora_B")
@@ -598,7 +601,8 @@ def short_run(name: str, lr_A: float, ratio: float, seed: int = 1) -> dict[str, 
 
 
 # %%
-small, large = 3e-4, 3e-3
+large = lesson.config.lr  # the lab's own
+small = large / 10
 treatments = {"slow": (small, 1), "plus": (small, large / small), "fast": (large, 1)}
 rows = []
 for name in ("lora_plus", "serial_lora_plus"):
@@ -630,7 +634,7 @@ for label, part in three.groupby("pair", sort=False):
     display(
         Markdown(
             f"- **{label}**: plus beside slow is {usual:+.1f} points, zero-shot being "
-            f"{100 * base['zero_shot_dataset']:.1f}%. Plus beside fast is {isolated:+.1f} points, which is "
+            f"{100 * base[f'zero_shot_{lesson.config.prompt}']:.1f}%. Plus beside fast is {isolated:+.1f} points, which is "
             f"{pictures:.0f} of {len(data.test)} test pictures in one run."
         )
     )
@@ -811,7 +815,15 @@ for plain, change in changes.items():
 # are neither shots nor test, and let a ratio of 1 take part. If you can afford to try only one thing,
 # try the rate first. If you take a ratio from somewhere, lower A's rate when you raise the ratio.
 
-# %% [markdown]
+# % [markdown]
+# ## Leave the machine as you found it
+#
+# The last cell takes the model off the card, where the next notebook may need the room.
+
+# %
+lesson.close()
+
+# % [markdown]
 # ## Quiz
 #
 # **1. B = 0, and the first step of Adam has a learning rate of 0.01 for both. How far does an entry of A move?
