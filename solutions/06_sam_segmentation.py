@@ -960,7 +960,7 @@ question = {
     "original_size": prepared.original_size,
 }
 by_sam = adapted([question], multimask_output=False)[0]["low_res_logits"]  # (N, 1, side/2, side/2)
-(by_lab,) = lab.predict_logits(adapted, [prepared], config.gradient_checkpointing)  # the same shape
+(by_lab,) = lab.predict_logits(adapted, [prepared], gradient_checkpointing=True)  # the same shape
 print("Sam.forward    leaves a way back for gradients:", by_sam.requires_grad)
 print("predict_logits leaves a way back for gradients:", by_lab.requires_grad)
 print(f"their logits differ by at most {(by_sam - by_lab).abs().max().item():.1e}")

@@ -32,7 +32,7 @@ class Card:
 
     Attributes:
         name: for people.
-        free: bytes that this process may still fill.
+        free: bytes that this process may still fill; without a GPU, half of what the machine has.
         share: of the whole card, that is its to fill.
     """
 
@@ -41,8 +41,8 @@ class Card:
     share: float = 1.0
 
     def __str__(self) -> str:
-        mine = "" if self.share == 1 else f" of this process's {self.share:.0%}"
-        return f"{self.name}, {self.free / GIB:.1f} GiB{mine} free"
+        mine = "" if self.share == 1 else f", a share of {self.share:.0%}"
+        return f"{self.name} ({self.free / GIB:.1f} GiB to fill{mine})"
 
 
 def look_at_card(device: torch.device) -> Card:
@@ -63,7 +63,7 @@ def look_at_card(device: torch.device) -> Card:
         total = torch.mps.recommended_max_memory()
         free = int(share * total) - torch.mps.driver_allocated_memory()
     else:
-        return Card(device_name(), psutil.virtual_memory().available)
+        return Card(device_name(), psutil.virtual_memory().available // 2)  # others need some too
     name = device_name() if device.type == "cuda" else "Apple GPU"
     return Card(name, max(0, free), share)
 
