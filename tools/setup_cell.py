@@ -1,23 +1,23 @@
 """The first code cell of every lesson, written once here and repeated word for word in each.
 
-It runs before the package is there, so it can import nothing of ours. On a hosted machine (Colab,
-Kaggle) it installs what is missing; torch, torchvision and NumPy stay exactly as the machine has
-them, and nothing else is ever downgraded, because a hosted image is a set of versions that fit one
-another. Anywhere else it does nothing. What it installs is the course's folder around the notebook:
-the course is on no package index, and a package of its name there would be somebody else's.
+It runs before the package is there, so it can import nothing of ours. Where the package is missing it
+installs the course's folder around the notebook, and nothing else: the course is on no package index,
+and a package of its name there would be somebody else's. Without that folder it says in one sentence
+what to get. torch, torchvision and NumPy stay exactly as the machine has them, and nothing else is ever
+downgraded, because a hosted image (Colab, Kaggle) is a set of versions that fit one another.
 """
 
 SETUP_CELL = """\
-# Colab and Kaggle: install what is missing, downgrade nothing. Elsewhere: nothing happens here.
+# Where the course is missing, its folder around this notebook is installed; nothing is downgraded.
 import os
 import subprocess
 import sys
 from importlib import metadata, util
 
-hosted = "COLAB_RELEASE_TAG" in os.environ or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
-if hosted and util.find_spec("serial_lora_course") is None:
-    if not os.path.isfile("../pyproject.toml"):
-        raise FileNotFoundError("Bring the course's whole folder, and open its notebooks/ here.")
+if util.find_spec("serial_lora_course") is None:
+    project = "../pyproject.toml"
+    if not os.path.isfile(project) or b'name = "serial-lora"' not in open(project, "rb").read():
+        raise FileNotFoundError("Get the course's whole folder, and open this in its notebooks/.")
     frozen = ("torch", "torchvision", "torchaudio", "numpy")
     with open("already_installed.txt", "w") as constraints:
         for name, version in {(d.metadata["Name"], d.version) for d in metadata.distributions()}:

@@ -5,53 +5,51 @@ from importlib.metadata import version
 
 import pytest
 
+from tools import ROOT
 from tools.setup_cell import SETUP_CELL
 
 
-class SetupRun:
-    """Executes the set-up cell with a pretended machine, and keeps the pip command it gives."""
-
-    def __init__(self, monkeypatch, tmp_path, environment: dict, installed: bool):
-        monkeypatch.chdir(tmp_path)
-        for name in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        self.commands: list[list[str]] = []
-        monkeypatch.setattr(subprocess, "run", lambda command, check: self.commands.append(command))
-        monkeypatch.setattr(
-            "importlib.util.find_spec", lambda name: object() if installed else None
-        )
-        exec(SETUP_CELL, {})
+def run_setup(monkeypatch, folder, installed: bool) -> list[list[str]]:
+    """Execute the set-up cell in a folder of a pretended machine; the commands that it gives."""
+    commands: list[list[str]] = []
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
+    exec(SETUP_CELL, {})
+    return commands
 
 
-@pytest.mark.parametrize(
-    ("environment", "installed"),
-    [({}, False), ({}, True), ({"COLAB_RELEASE_TAG": "r"}, True)],
-)
-def test_setup_cell_does_nothing_when_nothing_is_missing(
-    monkeypatch, tmp_path, environment, installed
-):
-    assert SetupRun(monkeypatch, tmp_path, environment, installed).commands == []
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("variable", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
-def test_setup_cell_installs_the_course_around_it_and_freezes_torch_and_numpy(
-    monkeypatch, tmp_path, variable
-):
-    (tmp_path / "pyproject.toml").touch()
+@pytest.fixture
+def notebooks(tmp_path):
+    """The folder of the notebooks in a checkout."""
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text("utf-8"), "utf-8")
     (tmp_path / "notebooks").mkdir()
-    run = SetupRun(monkeypatch, tmp_path / "notebooks", {variable: "1"}, installed=False)
-    assert [command[-1] for command in run.commands] == ["..[course]"]
-    lines = (tmp_path / "notebooks" / "already_installed.txt").read_text().splitlines()
+    return tmp_path / "notebooks"
+
+
+def test_setup_cell_does_nothing_where_the_course_is_installed(monkeypatch, notebooks):
+    assert run_setup(monkeypatch, notebooks, installed=True) == []
+    assert list(notebooks.iterdir()) == []
+
+
+def test_setup_cell_installs_the_course_around_it_and_freezes_torch_and_numpy(
+    monkeypatch, notebooks
+):
+    (command,) = run_setup(monkeypatch, notebooks, installed=False)
+    assert command[-1] == "..[course]" and command[1:4] == ["-m", "pip", "install"]
+    lines = (notebooks / "already_installed.txt").read_text().splitlines()
     assert f"torch=={version('torch')}" in lines
     assert f"numpy=={version('numpy')}" in lines
     assert all("==" in line or ">=" in line for line in lines)
     assert not any("+" in line for line in lines if ">=" in line)
 
 
-def test_setup_cell_installs_nothing_that_only_bears_our_name(monkeypatch, tmp_path):
+@pytest.mark.parametrize("beside", [None, '[project]\nname = "another"\n'])
+def test_setup_cell_installs_nothing_that_only_bears_our_name(monkeypatch, tmp_path, beside):
+    folder = tmp_path / "anywhere"
+    folder.mkdir()
+    if beside is not None:
+        (tmp_path / "pyproject.toml").write_text(beside, "utf-8")
     with pytest.raises(FileNotFoundError, match="whole folder"):
-        SetupRun(monkeypatch, tmp_path, {"COLAB_RELEASE_TAG": "1"}, installed=False)
-    assert list(tmp_path.iterdir()) == []
+        run_setup(monkeypatch, folder, installed=False)
+    assert list(folder.iterdir()) == []
