@@ -92,7 +92,8 @@ _FEW = {"epochs": 1, "min_steps": 2}
 _INCEPTION = {
     f"weights/{INCEPTION_FILE}": (
         "Inception, for FID",
-        'python -c "from serial_lora_course.models.inception import load_inception; load_inception()"',
+        'pip install ".[paper]"\n    python -c "from serial_lora_course.models.inception import '
+        'load_inception; load_inception()"',
     )
 }
 
