@@ -9,16 +9,16 @@
 # - answer a mixed batch in one pass, each sample with its own adapter.
 
 # %% tags=["setup"]
-# Colab and Kaggle: install what is missing, downgrade nothing. Elsewhere: nothing happens here.
+# Where the course is missing, its folder around this notebook is installed; nothing is downgraded.
 import os
 import subprocess
 import sys
 from importlib import metadata, util
 
-hosted = "COLAB_RELEASE_TAG" in os.environ or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
-if hosted and util.find_spec("serial_lora_course") is None:
-    if not os.path.isfile("../pyproject.toml"):
-        raise FileNotFoundError("Bring the course's whole folder, and open its notebooks/ here.")
+if util.find_spec("serial_lora_course") is None:
+    project = "../pyproject.toml"
+    if not os.path.isfile(project) or b'name = "serial-lora"' not in open(project, "rb").read():
+        raise FileNotFoundError("Get the course's whole folder, and open this in its notebooks/.")
     frozen = ("torch", "torchvision", "torchaudio", "numpy")
     with open("already_installed.txt", "w") as constraints:
         for name, version in {(d.metadata["Name"], d.version) for d in metadata.distributions()}:
