@@ -859,6 +859,12 @@ print("loaded equals trained:", torch.equal(again(images), model(images)))
 # %% [markdown]
 # ## Where the paper says it
 #
+# An elder says it too, and is not cited: RepAdapter (Luo et al., "Towards Efficient Visual Adaption via
+# Structural Re-parameterization", arXiv 2302.08106, 2023) puts x + s (B (A x + a) + b) after the norm and
+# in front of attention, with `B` in two groups, zero at the start, and merges it. With one group and no
+# biases it is the layer that you built; its larger form has a second one in front of the feed-forward.
+# A test of the course holds the two side by side.
+#
 # "Serial Low-rank Adaptation of Vision Transformer": equation (3) and Fig. 1 for the adapter and its
 # place, equation (5) for W + W B A against LoRA's W + B A in equation (4), section II-A for the start.
 # The paper states no scale (so 1) and not how wide the Gaussian of `A` is; the package draws it as

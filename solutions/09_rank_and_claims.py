@@ -795,7 +795,12 @@ show_themes("Few pictures", "LoRA+")
 show_themes("Rank and budget", "Inside the adapter", "Data and metric")
 
 # %% [markdown]
-# **What this shows.** Count what stands behind a verdict before you believe it. The brackets and the words
+# **What this shows.** The first row inside the adapter is about lineage: whether a thing is new is a claim like
+# another, and it is tested by writing the elder from its own paper, RepAdapter (Luo et al. 2023, arXiv
+# 2302.08106), and comparing. The course's plan of a fairer comparison, with RepAdapter and the field in it,
+# is `docs/study.md`.
+#
+# Count what stands behind a verdict before you believe it. The brackets and the words
 # behind each row say how many data sets and seeds there are; with few of them luck passes two standard errors
 # more often than once in twenty, as you saw at the sweep, and where a claim is about *every* rank or matrix, one
 # such piece of luck is enough to refute it.

@@ -39,6 +39,7 @@ from serial_lora_course.claims.properties import (
     serial_equals_three_pairs,
     spectrum_falls_gradually,
     spectrum_lies_between,
+    was_there_before,
 )
 from serial_lora_course.claims.verdicts import (
     MISSING,
@@ -245,6 +246,15 @@ CLAIMS: dict[str, list[Claim]] = {
         ),
     ],
     "Inside the adapter": [
+        Claim(
+            where="Abstract; Section II.D",
+            quote="a novel LoRA variant",
+            says="A shared pair in front of attention had not been there before.",
+            question=Question(
+                not_shown("RepAdapter (Luo et al. 2023, arXiv 2302.08106) is not cited."),
+                was_there_before,
+            ),
+        ),
         Claim(
             where="Section II.D; equations 4 and 5",
             quote="equivalently builds multiple LoRAs",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 import torch
 
+from serial_lora.layers import SerialLoRA
 from serial_lora_course.claims.audit import audit
 from serial_lora_course.claims.evidence import Evidence
 from serial_lora_course.claims.paper import paper_facts
@@ -21,6 +22,7 @@ from serial_lora_course.claims.verdicts import (
     verdict_by_cells,
 )
 from serial_lora_course.labs.methods import METHOD_TITLES
+from serial_lora_course.labs.variants import RepAdapter
 from serial_lora_course.models.architectures import ARCHITECTURES, BASELINES
 
 # --------------------------------------------------------------------------- sizes
@@ -94,6 +96,24 @@ def memory_is_a_quarter(evidence: Evidence) -> Finding:
 
 
 # --------------------------------------------------------------------------- inside the adapter
+
+
+def was_there_before(evidence: Evidence) -> Finding:
+    """Serial LoRA computes something else than RepAdapter's attention adapter of 2023."""
+    width, rank, tokens = 24, 4, torch.randn(7, 24, generator=torch.Generator().manual_seed(0))
+    pair = SerialLoRA(width, rank)
+    elder = RepAdapter(width, rank, groups=1, dropout=0.0, bias=False)
+    with torch.no_grad():
+        pair.lora_B.normal_(generator=torch.Generator().manual_seed(1))
+        elder.down.weight.copy_(pair.lora_A)
+        elder.up.copy_(pair.lora_B[None])
+        apart = float((pair(tokens) - elder(tokens)).abs().max())
+    says = (
+        "With one group, no bias and no dropout RepAdapter's attention adapter, in the same place and "
+        f"merged into the same weights, is the same function{'' if apart < 1e-5 else f', but for {apart:.0e}'}. "
+        "New are the comparison with LoRA at a quarter of its size, SAM and SD3."
+    )
+    return Finding(FAILS if apart < 1e-5 else HOLDS, says)
 
 
 def serial_equals_three_pairs(evidence: Evidence) -> Finding:
