@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def saved_activation_bytes(
@@ -31,8 +32,8 @@ def saved_activations(
     """Count the bytes that the block keeps for its backward pass; a list that holds them afterwards.
 
     Parameters and buffers are left out. Each storage counts once, whole, however many views of it
-    are kept. Under autocast the frozen weights' bfloat16 copies are kept too; they have a weight's
-    shape and no history, and are left out as weights are. The gradients are what they would be.
+    are kept. Under autocast the frozen weights' bfloat16 copies are kept too, and are left out as
+    weights are. The gradients are what they would be.
 
     Args:
         model: whose parameters and buffers do not count.
@@ -41,19 +42,12 @@ def saved_activations(
             for one module at a time.
     """
     owned = {_storage_id(t) for t in [*model.parameters(), *model.buffers()]}
-    weight_shapes = {tuple(p.shape) for p in model.parameters() if p.ndim > 1}
-    weight_shapes |= {shape[::-1] for shape in weight_shapes}
     # Held until they are summed: the address of one that is let go would soon be another's.
     kept: dict[int, torch.UntypedStorage] = {}
     total: list[int] = []
 
     def pack(tensor: Tensor) -> Tensor:
-        cast_weight = (
-            tensor.dtype != torch.float32
-            and not tensor.requires_grad
-            and tuple(tensor.shape) in weight_shapes
-        )
-        if _storage_id(tensor) not in owned and not cast_weight:
+        if _storage_id(tensor) not in owned:
             kept[_storage_id(tensor)] = tensor.untyped_storage()
         # A tensor that knows its history, kept in that history, is a ring that nothing ever frees.
         return tensor.detach()
@@ -65,12 +59,33 @@ def saved_activations(
 
     handles = [module.register_forward_pre_hook(keep_inputs) for module in checkpointed]
     try:
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        with hooks, _CopiesOfWeights(owned):
             yield total
     finally:
         for handle in handles:
             handle.remove()
     total.append(sum(storage.nbytes() for storage in kept.values()))
+
+
+class _CopiesOfWeights(TorchDispatchMode):
+    """Counts a frozen weight's copy in another precision, which autocast makes, among the weights.
+
+    A copy is told by what it was made of: an activation or a dropout mask may have its shape.
+    """
+
+    def __init__(self, owned: set[int]) -> None:
+        super().__init__()
+        self.owned, self.held = owned, []  # held for the same reason as what is kept
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default:
+            source = args[0]
+            if not source.requires_grad and _storage_id(source) in self.owned:
+                self.held.append(result)
+                self.owned.add(_storage_id(result))
+        return result
 
 
 def without_values(model: nn.Module) -> nn.Module:

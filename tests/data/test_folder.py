@@ -1,9 +1,12 @@
-"""A folder of one's own pictures, loaded as few-shot data."""
+"""A folder of one's own pictures, loaded as few-shot data, and looked into before that."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.folder import load_folder
+from serial_lora_course.data.example_folder import EXAMPLE_CLASSES, write_example_folder
+from serial_lora_course.data.folder import class_sizes, examine_folder, load_folder
 from serial_lora_course.data.registry import load_classification
 from tests.data_scripts.official_archives import picture_bytes
 
@@ -70,3 +73,96 @@ def test_all_damaged_pictures_are_named_at_once(tmp_path):
     (folder / "dog" / "2.JPG").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SerialLoRAError, match=r"2 of 6 pictures .*cat/0\.JPG, dog/2\.JPG"):
         load_folder(folder)
+
+
+# --- looked into ---------------------------------------------------------------------------------
+
+
+def remarks(folder) -> dict[str, str]:
+    facts = examine_folder(folder)
+    return dict(zip(facts["file"], facts["remark"], strict=True))
+
+
+def picture(mode: str = "RGB", seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 255, (10, 12, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def test_each_kind_of_file_gets_its_remark(tmp_path):
+    folder = tmp_path / "cat"
+    folder.mkdir()
+    expected = {"RGB.png": "", "RGBA.png": "", "L.png": "grey", "1.png": "grey", "LA.png": "grey"}
+    expected |= {"P.png": "palette", "CMYK.tif": "CMYK", "deep.png": "16-bit grey"}
+    expected |= {"clear.png": "laid on white", "film.gif": "animation"}
+    for number, name in enumerate(expected):
+        if "." in name and name.split(".")[0].isupper() or name == "1.png":
+            picture(name.split(".")[0], seed=number).save(folder / name)
+    Image.fromarray(np.arange(120, dtype=np.uint16).reshape(10, 12) * 500).save(folder / "deep.png")
+    clear = picture("RGBA", seed=90)
+    clear.putalpha(128)
+    clear.save(folder / "clear.png")
+    picture(seed=91).save(folder / "film.gif", save_all=True, append_images=[picture(seed=92)])
+    (folder / "text.txt").write_text("x")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no")
+    (folder / ".hidden.png").write_bytes(b"")
+    picture().save(tmp_path / "loose.png")
+    found = remarks(tmp_path)
+    assert "passed over" in found.pop("loose.png")
+    expected |= {"text.txt": "no picture", "broken.jpg": "cannot be read"}
+    assert {name.removeprefix("cat/") for name in found} == set(expected)
+    for name, words in expected.items():
+        assert words in found[f"cat/{name}"] and bool(words) == bool(found[f"cat/{name}"]), name
+    facts = examine_folder(tmp_path)
+    assert facts["usable"].sum() == 10 and class_sizes(facts).index.tolist() == ["cat"]
+
+
+def test_a_copy_is_found_whatever_its_name_class_and_format(tmp_path):
+    files = ("train/cat/a.png", "test/dog/b.bmp", "train/dog/c.png", "test/cat/d.png")
+    for number, name in enumerate(files):
+        (tmp_path / name).parent.mkdir(parents=True)
+        picture(seed=max(number, 1)).save(tmp_path / name)
+    found = remarks(tmp_path)
+    assert "the same picture as test/dog/b.bmp" in found.pop("train/cat/a.png")
+    assert set(found.values()) == {""}
+    sizes = class_sizes(examine_folder(tmp_path))
+    assert sizes["files"].to_dict() == {"cat": 2, "dog": 2}
+    assert sizes["usable"].to_dict() == {"cat": 1, "dog": 2}
+    assert sizes["remark"].astype(bool).to_dict() == {"cat": True, "dog": False}
+
+
+@pytest.mark.parametrize(
+    ("files", "classes"),
+    [
+        ("train/old/a train/new/b car/c car/d _drafts/e", ["car", "train"]),  # a class of trains
+        ("Train/cat/a Train/dog/b val/cat/c val/dog/d _drafts/old/e Train/f", ["cat", "dog"]),
+        ("train/cat/a train/dog/b train/_old/c test/cat/d test/dog/e", ["cat", "dog"]),
+    ],
+)
+def test_classes_are_those_that_load_folder_finds(files, classes, tmp_path):
+    for number, name in enumerate(files.split()):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(seed=number).save(tmp_path / f"{name}.png")
+    found = class_sizes(examine_folder(tmp_path)).index.tolist()
+    assert found == load_folder(tmp_path).class_names == classes
+
+
+def test_a_folder_that_is_not_there_or_empty(tmp_path):
+    with pytest.raises(SerialLoRAError, match="no folder"):
+        examine_folder(tmp_path / "none")
+    assert examine_folder(tmp_path).empty and class_sizes(examine_folder(tmp_path)).empty
+
+
+def test_the_example_folder_loads_and_its_flaws_are_all_found(tmp_path):
+    own = write_example_folder(tmp_path / "own")
+    spoilt = write_example_folder(tmp_path / "spoilt", flawed=True)
+    names = [name.replace(" ", "_") for name in load_folder(own).class_names]
+    assert names == list(EXAMPLE_CLASSES) and set(remarks(own).values()) == {""}
+    words = ("grey", "palette", "laid on white", "upright", "cannot be read", "the same picture as")
+    said = " ".join(remarks(spoilt).values())
+    assert all(said.count(word) == 1 for word in words), said
+    sizes = class_sizes(examine_folder(spoilt))
+    assert sizes.index[sizes["remark"] != ""].tolist() == ["landscape"]
+    with pytest.raises(SerialLoRAError, match=r"landscape \(1\)"):
+        load_folder(spoilt)
+    with pytest.raises(SerialLoRAError, match="not empty"):
+        write_example_folder(own)

@@ -23,11 +23,10 @@ class Halves(list):
     """Noise (3, 16, 16), brighter on the left (label 0) or on the right (label 1)."""
 
     def __init__(self, count: int, seed: int) -> None:
-        chance = np.random.default_rng(seed)
-        for i in range(count):
-            picture = chance.normal(size=(3, 16, 16)).astype(np.float32)
-            picture[..., slice(8, None) if i % 2 else slice(8)] += 1
-            self.append((torch.from_numpy(picture), i % 2))
+        noise = np.random.default_rng(seed).normal(size=(count, 3, 16, 16)).astype(np.float32)
+        noise[::2, ..., :8] += 1
+        noise[1::2, ..., 8:] += 1
+        super().__init__((torch.from_numpy(picture), i % 2) for i, picture in enumerate(noise))
         self.picture_ids = [f"{seed}-{i}" for i in range(count)]
 
 
@@ -45,14 +44,10 @@ class HalvesConfig(LabConfig):
     noise: float = setting(0.1, "added to a training picture")
 
 
-class HalvesObjective(nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
+class HalvesObjective(nn.Sequential):
     def forward(self, batch):
         pictures, labels = batch
-        return nn.functional.cross_entropy(self.model(pictures).float(), labels)
+        return nn.functional.cross_entropy(super().forward(pictures).float(), labels)
 
 
 class HalvesLab(Lab):
@@ -69,6 +64,7 @@ class HalvesLab(Lab):
     )
 
     datasets = staticmethod(lambda scale: ["halves"])
+    indices = staticmethod(training_subset)
 
     @staticmethod
     def load_data(name, scale, root):
@@ -77,12 +73,10 @@ class HalvesLab(Lab):
     @staticmethod
     def load_backbone(config, scale, weights):
         torch.manual_seed(0)
-        sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+        sizes = dict(img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2)
         model = timm.models.VisionTransformer(**sizes, num_classes=2)
         nn.init.normal_(model.head.weight)
         return Backbone(model.eval(), "small-vit", scale)
-
-    indices = staticmethod(training_subset)
 
     def objective(self):
         return HalvesObjective(self.backbone.model)

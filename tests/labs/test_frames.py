@@ -18,12 +18,6 @@ from serial_lora_course.labs.frames import (
 from tests.labs.test_records import RECORD
 
 
-def test_a_frame_has_a_row_for_each_record():
-    rows = frame([RECORD, replace(RECORD, seed=2)])
-    assert list(rows["seed"]) == [1, 2]
-    assert rows.loc[0, "accuracy"] == 0.5 and rows.loc[0, "parameters"] == 61440
-
-
 def some_records(methods=("lora", "serial_lora"), datasets=("food", "people"), seeds=(1, 2, 3)):
     """Runs of a Dice lab at two amounts; every number is drawn, so none equals another."""
     chance = np.random.default_rng(1)
@@ -141,11 +135,6 @@ def test_records_say_how_they_were_made():
         '{"lr": 0.001}',
         "machine: CPU, 2 threads",
     ]
-
-
-def test_no_records_are_not_described():
-    with pytest.raises(SerialLoRAError, match="no records"):
-        describe_records([])
 
 
 def test_columns_are_written_out_each_in_its_own_format():

@@ -6,13 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import pytest
-import torch
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.records import (
     Record,
     append_record,
-    environment,
     read_records,
     require_writable,
     shipped_records,
@@ -143,9 +141,3 @@ def test_a_key_changes_with_everything_a_run_depends_on_and_nothing_else():
     assert len({record.key for record in [RECORD, *others]}) == len(others) + 1
     found = dict(measures={}, sizes={}, seconds=9.0, environment={}, command="")
     assert replace(RECORD, **found).key == RECORD.key
-
-
-def test_the_environment_names_versions_date_and_device():
-    facts = environment()
-    assert facts["torch"] == torch.__version__ and facts["device"]
-    assert len(facts["date"].split("-")) == 3

@@ -1,4 +1,4 @@
-"""One's own pictures and model: the look into a folder, the classifier, its files, a new family."""
+"""One's own pictures and model: the classifier, its files, a new family."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from serial_lora import attention as families
 from serial_lora.attention import find_attention_sites
 from serial_lora.sites import AttentionSite, Projection
 from serial_lora_course.checks.lesson_10 import with_dense_weights
-from serial_lora_course.data.example_folder import EXAMPLE_CLASSES, write_example_folder
-from serial_lora_course.data.folder import class_sizes, examine_folder, load_folder
+from serial_lora_course.data.example_folder import write_example_folder
+from serial_lora_course.data.folder import load_folder
 from serial_lora_course.labs.own import (
     IMAGENET,
     OPENAI,
@@ -47,125 +47,10 @@ from serial_lora_course.labs.own import (
 from serial_lora_course.models.parallel_vit import ParallelBlock, ParallelViT
 from tests.labs.lab_models import same_tensors, small_clip, state_of, unchanged
 
-# ------------------------------------------------------------------------- a look into a folder
-
-
-def remarks(folder) -> dict[str, str]:
-    facts = examine_folder(folder)
-    return dict(zip(facts["file"], facts["remark"], strict=True))
-
-
-def picture(mode: str = "RGB", size=(12, 10), seed: int = 0) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
-    return Image.fromarray(pixels).convert(mode)
-
-
-def test_each_kind_of_file_gets_its_remark(tmp_path):
-    folder = tmp_path / "cat"
-    folder.mkdir()
-    for number, mode in enumerate(("RGB", "L", "P", "CMYK", "1", "LA", "RGBA")):
-        ending = "tif" if mode == "CMYK" else "png"
-        picture(mode, seed=number).save(folder / f"{mode}.{ending}")
-    deep = np.arange(120, dtype=np.uint16).reshape(10, 12) * 500
-    Image.fromarray(deep).save(folder / "deep.png")
-    clear = picture("RGBA", seed=9)
-    clear.putalpha(128)
-    clear.save(folder / "clear.png")
-    picture(seed=10).save(
-        folder / "film.gif", save_all=True, append_images=[picture(seed=11), picture(seed=12)]
-    )
-    (folder / "text.txt").write_text("x")
-    picture().save(tmp_path / "loose.png")
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no")
-    (folder / ".hidden.png").write_bytes(b"")
-    found = remarks(tmp_path)
-    assert found.pop("loose.png") == "in no class folder: passed over"
-    assert class_sizes(examine_folder(tmp_path)).index.tolist() == ["cat"]
-    assert found["cat/RGB.png"] == found["cat/RGBA.png"] == ""
-    expected = {
-        "L": "grey: three",
-        "1": "grey: three",
-        "LA": "grey: three",
-        "P": "palette",
-        "CMYK": "CMYK: converted",
-        "deep": "16-bit grey",
-        "clear": "laid on white",
-        "film": "animation",
-        "text": "no picture by its ending",
-        "broken": "cannot be read",
-    }
-    by_stem = {name.split("/")[1].split(".")[0]: remark for name, remark in found.items()}
-    for stem, words in expected.items():
-        assert words in by_stem[stem], (stem, by_stem[stem])
-    assert len(found) == 12 and examine_folder(tmp_path)["usable"].sum() == 10
-
-
-def test_a_copy_is_found_whatever_its_name_class_and_format(tmp_path):
-    for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
-        (tmp_path / name).mkdir(parents=True)
-    picture().save(tmp_path / "train/cat/a.png")
-    picture().save(tmp_path / "test/dog/b.bmp")
-    picture(seed=1).save(tmp_path / "train/dog/c.png")
-    picture(seed=2).save(tmp_path / "test/cat/d.png")
-    found = remarks(tmp_path)
-    assert "the same picture as test/dog/b.bmp" in found.pop("train/cat/a.png")
-    assert set(found.values()) == {""}
-    sizes = class_sizes(examine_folder(tmp_path))
-    assert sizes["files"].to_dict() == {"cat": 2, "dog": 2}
-    assert sizes["usable"].to_dict() == {"cat": 1, "dog": 2}
-    assert sizes["remark"].astype(bool).to_dict() == {"cat": True, "dog": False}
-
-
-def classes_found(folder) -> list[str]:
-    return class_sizes(examine_folder(folder)).index.tolist()
-
-
-@pytest.mark.parametrize(
-    ("files", "classes"),
-    [
-        ("train/old/a train/new/b car/c car/d _drafts/e", ["car", "train"]),  # a class of trains
-        ("Train/cat/a Train/dog/b val/cat/c val/dog/d _drafts/old/e Train/f", ["cat", "dog"]),
-        ("train/cat/a train/dog/b train/_old/c test/cat/d test/dog/e", ["cat", "dog"]),
-    ],
-)
-def test_classes_are_those_that_load_folder_finds(files, classes, tmp_path):
-    for number, name in enumerate(files.split()):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        picture(seed=number).save(tmp_path / f"{name}.png")
-    assert classes_found(tmp_path) == load_folder(tmp_path).class_names == classes
-
-
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(SerialLoRAError, match="there is no folder"):
-        examine_folder(tmp_path / "none")
-    (tmp_path / "empty").mkdir()
-    assert examine_folder(tmp_path / "empty").empty
-    assert class_sizes(examine_folder(tmp_path / "empty")).empty
-
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
     return write_example_folder(tmp_path_factory.mktemp("own") / "pictures")
-
-
-@pytest.fixture(scope="module")
-def spoilt(tmp_path_factory):
-    return write_example_folder(tmp_path_factory.mktemp("spoilt") / "pictures", flawed=True)
-
-
-def test_the_example_folder_loads_and_its_flaws_are_all_found(own, spoilt):
-    data = load_folder(own)
-    assert [name.replace(" ", "_") for name in data.class_names] == list(EXAMPLE_CLASSES)
-    assert set(remarks(own).values()) == {""}
-    words = ("grey", "palette", "laid on white", "upright", "cannot be read", "the same picture as")
-    said = " ".join(remarks(spoilt).values())
-    assert all(said.count(word) == 1 for word in words), said
-    sizes = class_sizes(examine_folder(spoilt))
-    assert sizes.index[sizes["remark"] != ""].tolist() == ["landscape"]
-    with pytest.raises(SerialLoRAError, match=r"too few in landscape \(1\)"):
-        load_folder(spoilt)
-    with pytest.raises(SerialLoRAError, match="not empty"):
-        write_example_folder(own)
 
 
 # ------------------------------------------------------------------------- any vision model
@@ -295,17 +180,6 @@ def test_a_model_in_half_precision_takes_the_same_pictures():
     assert half(pictures).dtype == torch.float32
 
 
-def test_the_adapter_may_be_there_before_the_classifier():
-    model = inject(timm_vit(), SerialLoRAConfig(rank=2))
-    classifier = PictureClassifier(model, ["a", "b"])
-    trainable = {name for name, p in classifier.named_parameters() if p.requires_grad}
-    assert {name.rpartition(".")[2] for name in trainable - {"head.weight", "head.bias"}} == {
-        "lora_A",
-        "lora_B",
-    }
-    assert len(trainable) == 2 + 2 * len(adapters(model))
-
-
 def test_it_learns_what_can_be_learnt():
     """Bright pictures against dark ones, from random features."""
     torch.manual_seed(0)
@@ -335,7 +209,7 @@ def test_transforms_fit_the_model_and_training_ones_vary():
     expected = (1 - torch.tensor(OPENAI[0])) / torch.tensor(OPENAI[1])
     assert prepare.for_test()(wide).shape == (3, 8, 8)
     torch.testing.assert_close(prepare.for_test()(wide)[:, 4, 4], expected)
-    noisy = picture(size=(30, 30))
+    noisy = Image.effect_noise((30, 30), 90).convert("RGB")
     torch.manual_seed(0)
     vary = prepare.for_training(0.5)
     assert not torch.equal(vary(noisy), vary(noisy))
