@@ -17,6 +17,7 @@ from benchmarks.measure import PRECISIONS, machine
 from benchmarks.savings import measure_savings
 from benchmarks.steps import measure_group
 from benchmarks.subjects import KEYS, subject
+from benchmarks.switching import measure_switching
 from serial_lora_course.door import enter
 
 
@@ -69,6 +70,7 @@ def main(words: list[str] | None = None) -> int:
             gc.collect()
             done(f"{key}, {precision}")
     for part, measure in (
+        ("switching", partial(measure_switching, options.quick, rounds)),
         ("conditions", partial(measure_conditions, options.quick, rounds)),
         ("learners", partial(measure_class, options.quick)),
         ("shares", partial(measure_shares, options.quick)),

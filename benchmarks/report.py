@@ -16,7 +16,7 @@ README = FOLDER / "README.md"
 BEGIN = "<!-- begin: made by `python -m benchmarks`, do not edit -->"
 END = "<!-- end -->"
 
-PARTS = ("conditions", "learners", "shares")
+PARTS = ("switching", "conditions", "learners", "shares")
 """What is measured beside the models: lists of rows, each replaced as a whole."""
 
 Results = dict[str, Any]
@@ -171,6 +171,25 @@ def _savings(entries: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _switching(rows: list[dict[str, Any]]) -> list[str]:
+    head = ["two adapters on SAM's encoder", "one switch, ms", "ratio to PEFT"]
+    head += ["bytes of an adapter", "programs compiled for 4 switches"]
+    table = [
+        [row["title"], f"{1e3 * row['seconds']:.2f} ± {1e3 * row['seconds_spread']:.2f}"]
+        + [f"{row['ratio']:.2f}", _size(row["adapter_bytes"]), str(row["graphs"])]
+        for row in rows
+    ]
+    return [
+        "### From one adapter to another",
+        "",
+        "`activate` copies the values of an adapter into the model's pairs, and those that were "
+        "there out of them; PEFT's `set_adapter` goes through its layers and sets their names.",
+        "",
+        *_table(head, table),
+        "",
+    ]
+
+
 def _conditions(rows: list[dict[str, Any]]) -> list[str]:
     floor = rows[0]["float32"]  # idle, PyTorch's own waiting
     head = ["machine", "how threads wait", "float32, ms", "bfloat16, ms", "bfloat16 / float32"]
@@ -250,7 +269,8 @@ def render(results: Results) -> str:
         lines += _group(group)
     if results["savings"]:
         lines += _savings(results["savings"])
-    for part, write in zip(PARTS, (_conditions, _learners, _shares), strict=True):
+    writers = (_switching, _conditions, _learners, _shares)
+    for part, write in zip(PARTS, writers, strict=True):
         if results.get(part):
             lines += write(results[part])
     return "\n".join([BEGIN, "", *lines, END])

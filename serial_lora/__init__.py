@@ -1,9 +1,10 @@
 """Serial LoRA, from scratch: one low-rank pair in front of the attention of every block.
 
 One evening's reading, in this order: layers and config (the maths; what to put in); sites,
-structure, families and attention (where attention is); packed, handles, records and hooks (how tokens
-reach an adapter); merging and injection (into the weights, into the model, and out again);
-fingerprints, files and export; optim, counting, lowrank, spectra, flow, metrics and picture_metrics, each for itself.
+structure, families and attention (where attention is); packed, handles, records, hooks and attaching
+(how tokens reach an adapter); merging, also and injection (into the weights, into the model, and out
+again); named and switches (several adapters, none, one for each sample); fingerprints, files and
+export; optim, counting, lowrank, spectra, flow and metrics, each for itself.
 """
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from serial_lora.also import also_trained, fresh_heads
+from serial_lora.attaching import attach, detach
 from serial_lora.attention import every_site, find_attention_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.hooks import attach, detach
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.merging import exactly, merge, refuse_inside, unmerge
 from serial_lora.packed import PackedAttention

@@ -29,7 +29,7 @@ from serial_lora.sites import (
 _WORDS = {"queries": "q", "query": "q", "keys": "k", "key": "k", "values": "v", "value": "v"}
 _OUT = re.compile(r"^(.*\.)?(to_|w_?)?(o|out|output|proj|dense|c_proj|o_proj|out_proj)(\.0)?$")
 _READS = re.compile("(^|_)w?(q|k|v|qk|kv|qkv)(_|$)")
-_CROSS = re.compile("cross|pool|encdec|encoder_decoder|enc(oder)?_att")
+_CROSS = re.compile("cross(?!cov)|pool|encdec|encoder_decoder|enc(oder)?_att")
 _OWN = ("open_clip", "segment_anything")  # what is not in their families stays as it is
 
 

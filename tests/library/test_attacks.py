@@ -35,6 +35,7 @@ from tests.library.tiny_models import (
     RANK,
     TINY,
     PlainAttention,
+    PlainBlock,
     fill_adapters,
     write_dense,
 )
@@ -519,12 +520,12 @@ def convnext() -> nn.Module:
     return ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 8, 8, 8))
 
 
-def convit() -> nn.Module:
-    from timm.models.convit import ConVit
-
-    return ConVit(
-        img_size=16, patch_size=8, embed_dim=32, depth=3, num_heads=4, local_up_to_layer=2
-    )
+def without_values() -> nn.Module:
+    """Two blocks whose attention has queries and keys alone."""
+    model = nn.Sequential(PlainBlock(), PlainBlock(), PlainBlock())
+    for block in model[:2]:
+        del block.attention.v
+    return model
 
 
 @BOTH
@@ -533,7 +534,7 @@ def convit() -> nn.Module:
     [
         (lambda: two_towers(resnet()), r"visual \(ModifiedResNet\)"),
         (lambda: two_towers(convnext()), r"visual \(ConvNeXt\)"),
-        (convit, r"blocks.0.attn \(GPSA\), blocks.1.attn \(GPSA\)"),
+        (without_values, r"0.attention \(PlainAttention\), 1.attention \(PlainAttention\)"),
     ],
 )
 def test_what_inject_passes_over_is_named(build, named, method):
