@@ -16,15 +16,15 @@ from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.injection import adapter_parameters, inject
 from serial_lora.named import activate, add_adapter
 
-NAMES = ("a", "b")
+NAMES = ("first", "second")
 Switch = Callable[[nn.Module, str], object]
 
 
 def _ours(model: nn.Module, config: AdapterConfig) -> tuple[nn.Module, Switch, int]:
     """Two adapters of this package; one switch copies one out of the pairs and one into them."""
-    inject(model, config, name="a")
+    inject(model, config, name=NAMES[0])
     fill_adapters(adapter_parameters(model))
-    add_adapter(model, "b")
+    add_adapter(model, NAMES[1])
     fill_adapters(adapter_parameters(model))
     size = sum(p.numel() * p.element_size() for p in adapter_parameters(model))
     return model, activate, size
@@ -34,11 +34,11 @@ def _peft(model: nn.Module, rank: int, targets: str) -> tuple[nn.Module, Switch,
     import peft
 
     config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
-    model = peft.get_peft_model(model, config, adapter_name="a")
-    model.add_adapter("b", config)
+    model = peft.get_peft_model(model, config, adapter_name=NAMES[0])
+    model.add_adapter(NAMES[1], config)
     pairs = {n: p for n, p in model.named_parameters() if "lora_" in n}
     fill_adapters(pairs.values())
-    size = sum(p.numel() * p.element_size() for n, p in pairs.items() if ".b." in n)
+    size = sum(p.numel() * p.element_size() for n, p in pairs.items() if f".{NAMES[1]}." in n)
     return model, lambda model, name: model.set_adapter(name), size
 
 
@@ -72,8 +72,8 @@ def measure_switching(quick: bool, rounds: int) -> list[dict[str, Any]]:
 
     def change(model: nn.Module, switch: Switch) -> Callable[[], None]:
         def there_and_back() -> None:
-            switch(model, "a")
-            switch(model, "b")
+            switch(model, NAMES[0])
+            switch(model, NAMES[1])
 
         return there_and_back
 

@@ -45,7 +45,6 @@ from torch import Tensor, nn
 from serial_lora import LoRAConfig, SerialLoRAConfig
 from serial_lora.config import STREAMS
 from serial_lora.flow import TRAIN_TIMESTEPS, sample_sigmas
-from serial_lora.picture_metrics import frechet_distance, kernel_distance
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.claims.paper import paper_facts
 from serial_lora_course.data.known_pictures import known_pictures
@@ -63,6 +62,7 @@ from serial_lora_course.labs.methods import METHODS, get_method
 from serial_lora_course.labs.records import Record, shipped_records
 from serial_lora_course.labs.sd3_drawings import starting_noise
 from serial_lora_course.labs.sd3_inputs import EncodedPicture, TrainingExample, encode_style
+from serial_lora_course.models.picture_metrics import frechet_distance, kernel_distance
 from serial_lora_course.models.sd3 import Sd3Backbone
 
 torch.manual_seed(0)

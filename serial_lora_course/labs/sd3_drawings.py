@@ -11,11 +11,15 @@ from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.picture_metrics import frechet_distance, jackknife_error, kernel_distance
 from serial_lora_course.data.types import StyleData
 from serial_lora_course.labs.precision import autocast
 from serial_lora_course.labs.sd3_inputs import Prompts, decode_latents, read_prompts
 from serial_lora_course.models.judges import Judge
+from serial_lora_course.models.picture_metrics import (
+    frechet_distance,
+    jackknife_error,
+    kernel_distance,
+)
 from serial_lora_course.models.sd3 import Sd3Backbone
 
 DRAWN_AT_ONCE = {"tiny": 25, "paper": 4}  # 25: what a CPU core works on stays in its cache

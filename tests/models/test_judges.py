@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.picture_metrics import frechet_distance
 from serial_lora_course.data.registry import dataset_names
 from serial_lora_course.data.style_sets import load_tiny_style
 from serial_lora_course.models import judges
@@ -23,6 +22,7 @@ from serial_lora_course.models.judges import (
     central_square,
     load_judge,
 )
+from serial_lora_course.models.picture_metrics import frechet_distance
 from serial_lora_course.models.style_classifier import style_classifier
 from tests.labs.lab_models import calls, register_small, weights_file
 
