@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from types import ModuleType
 from typing import Any, get_type_hints
 from unittest import mock
 
@@ -12,6 +13,7 @@ import psutil
 import torch
 from accelerate import Accelerator
 
+from serial_lora_course.labs import precision, sd3
 from serial_lora_course.labs.lab import run_lab
 from serial_lora_course.labs.registry import get_lab
 
@@ -21,8 +23,10 @@ AT_MOST = {"clip": 0.10, "sam": 0.15, "sd3": 0.35}
 """The share of it that may be no training."""
 
 
-def _timed(owner: type, name: str, tell: Callable[[float], None]) -> AbstractContextManager:
-    """For as long as it is entered, every call of a method tells how many seconds it took."""
+def _timed(
+    owner: type | ModuleType, name: str, tell: Callable[[float], None]
+) -> AbstractContextManager:
+    """For as long as it is entered, every call of a function tells how many seconds it took."""
     real = getattr(owner, name)
 
     def timed(*args: Any, **kwargs: Any) -> Any:
@@ -35,7 +39,11 @@ def _timed(owner: type, name: str, tell: Callable[[float], None]) -> AbstractCon
 
 
 def measure_share(name: str, quick: bool) -> dict[str, Any]:
-    """Seconds of a lab's run, of the training in it, and of what was loaded before."""
+    """Seconds of a lab's runs, of the training in them, and of what was loaded before.
+
+    ``once`` are those of what is done once for a data set and kept: measuring the base, choosing the
+    precision, encoding SD3's pictures; ``further`` is the share of the rest without them.
+    """
     loading = time.time() - psutil.Process().create_time()
     kind, (dataset, amount) = get_lab(name), RUNS[name]
     some = {"min_steps": 2, "epochs": 1} if quick else {}
@@ -44,11 +52,15 @@ def measure_share(name: str, quick: bool) -> dict[str, Any]:
     objective = get_type_hints(kind.objective)["return"]
     forward: list[float] = []
     training: list[float] = []
+    once: list[float] = []
     begin = time.perf_counter()
     with (  # a forward pass counts when a backward pass follows; others look at memory or speed
         _timed(objective, "forward", forward.append),
         _timed(Accelerator, "backward", lambda spent: training.extend((forward[-1], spent))),
         _timed(torch.optim.AdamW, "step", training.append),
+        _timed(precision, "_faster_forward", once.append),
+        _timed(kind, "measure_base", once.append),
+        _timed(sd3, "encode_style", once.append),
     ):
         records = run_lab(name, [dataset], seeds=1, amounts=amount, progress=False, **some)
     seconds = time.perf_counter() - begin
@@ -57,7 +69,9 @@ def measure_share(name: str, quick: bool) -> dict[str, Any]:
         "run": f"{dataset}, {amount} {kind.unit}, {len(records)} methods",
         "seconds": seconds,
         "training": sum(training),
+        "once": sum(once),
         "rest": 1 - sum(training) / seconds,
+        "further": 1 - sum(training) / (seconds - sum(once)),
         "at_most": AT_MOST[name],
         "loading": loading,
     }

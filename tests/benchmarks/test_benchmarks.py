@@ -186,6 +186,7 @@ def test_a_class_is_measured_one_after_another_and_at_once(monkeypatch):
 
 def test_what_is_no_training_is_the_rest(monkeypatch):
     def run_lab(*words, **options):
+        shares.sd3.encode_style()
         objective = adapted_objective()
         objective(stream(1).first_part(TrainingConfig(steps=1, lr=1e-3)))  # no training
         time.sleep(0.5)
@@ -193,8 +194,11 @@ def test_what_is_no_training_is_the_rest(monkeypatch):
         return [objective]
 
     monkeypatch.setattr(shares, "run_lab", run_lab)
+    monkeypatch.setattr(shares.sd3, "encode_style", lambda: time.sleep(0.2))
     row = shares.measure_share("clip", quick=True)
-    assert 0 < row["training"] <= row["seconds"] - 0.5 and row["loading"] > 0
+    assert 0 < row["training"] <= row["seconds"] - 0.7 and row["loading"] > 0
+    assert 0.2 <= row["once"] < row["seconds"] - row["training"] - 0.5
+    assert row["further"] == pytest.approx(1 - row["training"] / (row["seconds"] - row["once"]))
     assert row["rest"] == pytest.approx(1 - row["training"] / row["seconds"])
 
 
@@ -202,7 +206,8 @@ def test_other_parts_have_their_tables_and_stay_until_they_are_measured_again():
     step = {"float32": 0.1, "float32_spread": 0.0, "bfloat16": 0.3, "bfloat16_spread": 0.0}
     row = step | {"state": "idle", "waiting": "ours", "chosen": "float32", "ratio": 3.0}
     learner = {"title": "at once", "learners": 4, "seconds": 9.0, "ratio": 0.9, "peak_bytes": 10**9}
-    share = {"lab": "clip", "run": "food", "seconds": 10.0, "training": 9.5, "rest": 0.05}
+    share = {"lab": "clip", "run": "food", "seconds": 10.0, "training": 8.0, "rest": 0.2}
+    share |= {"once": 1.5, "further": 0.06}
     parts = {
         "conditions": [row, row | {"float32": 0.2, "chosen": "bfloat16"}],
         "learners": [learner],
@@ -212,7 +217,7 @@ def test_other_parts_have_their_tables_and_stay_until_they_are_measured_again():
     assert "| idle | ours | 100 ± 0 | 300 ± 0 | 3.00 | 1.00 | float32 | 1.00 |" in text
     assert "| idle | ours | 200 ± 0 | 300 ± 0 | 3.00 | 2.00 | bfloat16 | 1.50 |" in text
     assert "| at once | 9 | 0.90 | 1,000 MB |" in text
-    assert "| clip | food | 10.0 | 9.5 | 5% | 10% | 5.0 |" in text
+    assert "| clip | food | 10.0 | 8.0 | 1.5 | 20% | 6% | 10% | 5.0 |" in text
     merged = report.merge(made_up_results(**parts), made_up_results(shares=[]))
     assert merged["conditions"] == parts["conditions"] and merged["shares"] == []
 
