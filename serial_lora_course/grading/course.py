@@ -14,14 +14,23 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_output
-from nbgrader.converters import GenerateAssignment
-from nbgrader.coursedir import CourseDirectory
-from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Bool, Integer
 from traitlets.config import Config
 
+from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checks.exercises import CHECK_CALL, read_exercises
 from serial_lora_course.grading import sandbox
+
+try:
+    from nbgrader.converters import Autograde, GenerateAssignment
+    from nbgrader.converters.base import NbGraderException
+    from nbgrader.coursedir import CourseDirectory
+    from nbgrader.preprocessors import NbGraderPreprocessor
+except ModuleNotFoundError as error:
+    raise SerialLoRAError(
+        'Grading needs nbgrader: `pip install ".[class]"` in the course\'s checkout, with Python '
+        "3.11 or newer."
+    ) from error
 
 IMPORT = "from serial_lora_course.checks import check"
 
@@ -158,15 +167,24 @@ def make_course(folder: Path, lessons: Mapping[str, NotebookNode]) -> None:
     if not (folder / "nbgrader_config.py").exists():
         (folder / "nbgrader_config.py").write_text(CONFIGURATION, encoding="utf-8")
     for name in lessons:
-        run_step(GenerateAssignment, folder, name)
+        _run(GenerateAssignment, folder, name, "*", Config())
 
 
-def run_step(step: type, folder: Path, lesson: str, student: str = "*", **settings: dict) -> None:
-    """Run one step of nbgrader on one lesson, again where it was run before.
+def autograde(folder: Path, lesson: str, student: str, settings: dict) -> None:
+    """Grade what is in ``submitted/``, again where it was graded before.
+
+    Args:
+        settings: of :class:`Confined`.
 
     Raises:
-        nbgrader's NbGraderException: it did not work.
+        SerialLoRAError: nbgrader could not.
     """
-    config = configure(Config(settings))
+    try:
+        _run(Autograde, folder, lesson, student, Config(Confined=settings))
+    except NbGraderException as error:
+        raise SerialLoRAError("nbgrader cannot grade this notebook.") from error
+
+
+def _run(step: type, folder: Path, lesson: str, student: str, config: Config) -> None:
     place = CourseDirectory(root=str(folder), assignment_id=lesson, student_id=student)
-    step(coursedir=place, config=config, force=True).start()
+    step(coursedir=place, config=configure(config), force=True).start()

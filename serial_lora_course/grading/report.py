@@ -18,8 +18,6 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 from nbformat import NotebookNode
-from nbgrader.converters import Autograde
-from nbgrader.converters.base import NbGraderException
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
@@ -54,7 +52,8 @@ def run(paths: Sequence[Path], seconds: int, out: Path, unconfined: bool) -> int
             try:
                 found = grade(path, Path(folder), f"{student}", settings)
             except SerialLoRAError as error:
-                print(f"serial-lora: {printable(str(error))}", file=sys.stderr)
+                told = str(error) if str(path) in str(error) else f"{path}: {error}"
+                print(f"serial-lora: {printable(told)}", file=sys.stderr)
                 refused += 1
                 continue
             rows += [{"notebook": name, **row} for row in found]
@@ -82,10 +81,7 @@ def grade(path: Path, folder: Path, student: str, settings: dict) -> list[dict]:
     )
     submitted.parent.mkdir(parents=True)
     nbformat.write(course.as_submission(notebook, solved), submitted)
-    try:
-        course.run_step(Autograde, folder, lesson, student, Confined=settings)
-    except NbGraderException as error:
-        raise SerialLoRAError(f"{path}: nbgrader cannot grade this notebook.") from error
+    course.autograde(folder, lesson, student, settings)
     checks = {course.grade_id(cell): cell for cell in nbformat.read(graded, 4).cells}
     rows = []
     for exercise in read_exercises(solved):
@@ -108,15 +104,15 @@ def read(path: Path) -> tuple[NotebookNode, str]:
         notebook = nbformat.reads(content.decode(), as_version=4)
         nbformat.validate(notebook)
     except Exception as error:  # nbformat has no error of its own for text that is no notebook
-        raise SerialLoRAError(f"{path}: this is not a Jupyter notebook.") from error
+        raise SerialLoRAError("this is not a Jupyter notebook.") from error
     found = [LESSON.search(cell.source) for cell in notebook.cells]
     numbers = [match[1] or match[2] for match in found if match]
     for lesson in LESSONS:
         if lesson.number in numbers[:1]:
             return notebook, lesson.stem
     raise SerialLoRAError(
-        f"{path}: this is not a lesson of the course: it has neither a lesson_card() call nor a "
-        'heading such as "# 02 · ...".'
+        "this is not a lesson of the course: it has neither a lesson_card() call nor a heading "
+        'such as "# 02 · ...".'
     )
 
 
