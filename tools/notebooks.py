@@ -56,6 +56,7 @@ from tools.sources import (
 
 JOINED = "build/lessons"
 CELL_TIMEOUT_SECONDS = 170
+TINY = {"SERIAL_LORA_SCALE": "tiny", "SERIAL_LORA_LENGTH": "class"}
 CARD_CALL = re.compile(r'^lesson_(?:card\("(\d\d)"\)|list\(\))\Z', re.MULTILINE)
 PEAK_KILOBYTES = """
 import sys
@@ -94,14 +95,18 @@ def join(root: Path) -> None:
 
 
 def execute(
-    notebook: NotebookNode, folder: Path, settings: Mapping[str, str] = {}
+    notebook: NotebookNode,
+    folder: Path,
+    settings: Mapping[str, str] = {},
+    timeout: int = CELL_TIMEOUT_SECONDS,
 ) -> tuple[NotebookNode, dict]:
     """Run a notebook offline in a fresh kernel; return it with outputs, and what was measured.
 
     Args:
         notebook: the notebook without outputs; it is not changed.
         folder: the working directory of the run.
-        settings: environment variables of the kernel besides.
+        settings: environment variables of the kernel besides; the scale is tiny if they do not say.
+        timeout: seconds for a cell.
 
     Raises:
         SerialLoRAError: a cell failed or took too long; the message shows the end of the traceback.
@@ -110,7 +115,7 @@ def execute(
     run.cells.append(nbformat.v4.new_code_cell(PEAK_KILOBYTES))
     client = NotebookClient(
         run,
-        timeout=CELL_TIMEOUT_SECONDS,
+        timeout=timeout,
         kernel_name=METADATA["kernelspec"]["name"],
         resources={"metadata": {"path": str(folder)}},
         store_widget_state=False,
@@ -119,7 +124,7 @@ def execute(
     )
     started = time.perf_counter()
     try:
-        client.execute(env=offline_environment() | {"SERIAL_LORA_STRICT": "1", **settings})
+        client.execute(env=offline_environment() | {"SERIAL_LORA_STRICT": "1", **TINY, **settings})
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
         raise SerialLoRAError("\n".join(text.splitlines()[-25:])) from None

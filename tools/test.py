@@ -25,7 +25,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.door import enter
 from serial_lora_course.offline import offline_environment
 from tools import ROOT
-from tools.notebooks import CELL_TIMEOUT_SECONDS, JOINED
+from tools.notebooks import CELL_TIMEOUT_SECONDS, JOINED, TINY
 from tools.sources import find_sources
 
 STYLE = [["ruff", "check", "."], ["ruff", "format", "--check", "."]]
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
         SerialLoRAError: there is no lesson of such a number.
     """
     steps = planned(arguments)
-    environment = offline_environment() | {"OMP_NUM_THREADS": "1", "SERIAL_LORA_STRICT": "1"}
+    environment = offline_environment() | {"OMP_NUM_THREADS": "1", "SERIAL_LORA_STRICT": "1"} | TINY
     for step in steps:
         print(f"\n$ python -m {' '.join(step)}", flush=True)
         done = subprocess.run([sys.executable, "-m", *step], cwd=ROOT, env=environment)

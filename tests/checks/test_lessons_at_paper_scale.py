@@ -58,13 +58,8 @@ def run(number: str, root: Path) -> None:
     """A lesson's source in a kernel of its own; the message of a failure shows the cell's error."""
     (source,) = ROOT.glob(f"solutions/{number}_*.py")
     wanted = {"SCALE": "paper", "LENGTH": "dry", "DATA": str(root)}
-    with (
-        patch.object(notebooks, "CELL_TIMEOUT_SECONDS", CELL_SECONDS),
-        pytest.MonkeyPatch.context() as set_,
-    ):
-        for name, value in wanted.items():
-            set_.setenv(f"SERIAL_LORA_{name}", value)
-        notebooks.execute(read_source(source), source.parent)
+    settings = {f"SERIAL_LORA_{name}": value for name, value in wanted.items()}
+    notebooks.execute(read_source(source), source.parent, settings, CELL_SECONDS)
 
 
 @pytest.fixture

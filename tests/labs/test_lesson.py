@@ -9,7 +9,7 @@ from serial_lora import SerialLoRAConfig, adapters, inject
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.data.subsets import with_few_tests
-from serial_lora_course.labs import card, fit
+from serial_lora_course.labs import card, fit, sd3_inputs
 from serial_lora_course.labs.card import Card, MissingError, look_at_card
 from serial_lora_course.labs.clip import CLIPLab
 from serial_lora_course.labs.lesson import SETTINGS, open_lesson, release_of
@@ -113,6 +113,14 @@ def test_a_share_is_a_share(monkeypatch, share):
     monkeypatch.setenv(card.SHARE, share)
     with pytest.raises(SerialLoRAError, match=card.SHARE):
         look_at_card(torch.device("cpu"))
+
+
+def test_text_encoders_that_do_not_fit_stay_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(sd3_inputs, "look_at_card", lambda device: Card("a GPU", 7))
+    backbone = SimpleNamespace(model=SimpleNamespace(device=torch.device("cuda")))
+    encoder = torch.nn.Linear(2, 1)
+    with sd3_inputs.on_device(backbone, encoder, None) as device:
+        assert device == encoder.weight.device == torch.device("cpu")
 
 
 # --- what fits -----------------------------------------------------------------------------------
