@@ -10,6 +10,8 @@ import torch
 import typer
 
 from serial_lora_course.door import enter
+from serial_lora_course.figures.study import plot_front
+from serial_lora_course.figures.style import save_figure
 from serial_lora_course.study.plan import PLANS
 from serial_lora_course.study.power import plan_page
 from serial_lora_course.study.runs import Study, pack, studies
@@ -57,13 +59,17 @@ def plan() -> None:
 
 @app.command()
 def tables(out: Folder = FOLDER, labs: Labs = EVERY) -> None:
-    """What was found so far, from records and outcomes: questions, arms, and the rates tried."""
+    """What was found so far, from records and outcomes: questions, arms, the rates tried, the front."""
     several = [Results.of(Study(each, out)) for each in studies(labs.split(","))]
     pages = {"questions": questions_table(several)}
     for results in several:
         pages[f"{results.study.plan.lab}_arms"] = arms_table(results)
         pages[f"{results.study.plan.lab}_rates"] = choices_table(results.study).reset_index()
         typer.echo(progress(results.study))
+    fronts = {name: page for name in PLANS if len(page := pages.get(f"{name}_arms", []))}
+    if fronts:
+        units = {plan.lab: plan.unit for plan in PLANS.values()}
+        save_figure(plot_front(fronts, units), out / "front.png")
     for name, page in pages.items():
         page.to_csv(out / f"{name}.csv", index=False)
         typer.echo(f"\n{name}\n{page.round(3).to_string(index=False)}")

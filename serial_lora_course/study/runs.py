@@ -153,7 +153,7 @@ class Study:
             records = [self.record(run) for run in choosing_runs(self.plan, arm, rate)]
             if None in records:
                 return None
-            scores[rate] = float(np.mean([r.measures[self.plan.measure] for r in records]))
+            scores[rate] = float(np.mean([r.measures[self.plan.chosen_by] for r in records]))
             if not waiting and (further := next_rate(scores)) is not None:
                 waiting = [further]
         return max(scores, key=scores.__getitem__)
@@ -210,7 +210,7 @@ class Study:
             unit=lab.unit,
             seed=run.seed,
             rank=method.rank(run.arm.rank),
-            measures={self.plan.measure: FAILED, "diverged": 1.0},
+            measures={self.plan.measure: FAILED, self.plan.chosen_by: FAILED, "diverged": 1.0},
             sizes={},
             seconds=0.0,
             settings=lab.settings(method),

@@ -158,7 +158,7 @@ def choices_table(study: Study) -> pd.DataFrame:
     for record in study.done.values():
         run = run_of(record, study.plan)
         if run.dataset.endswith(VALIDATION):
-            reached = record.measures[study.plan.measure]
+            reached = record.measures[study.plan.chosen_by]
             rows.append((run.arm.name, run.rate, reached, record.seconds))
     table = pd.DataFrame(rows, columns=["arm", "rate", "reached", "seconds"])
     return table.groupby(["arm", "rate"], sort=False).agg(

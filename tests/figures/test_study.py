@@ -1,0 +1,37 @@
+"""The study's front, of made-up arms."""
+
+import pandas as pd
+import pytest
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.figures.study import on_front, plot_front
+from serial_lora_course.figures.style import describe
+
+ARMS = pd.DataFrame(
+    {
+        "arm": ["lora-1", "serial_lora-4", "lora-16", "oft-64", "lora-4"],
+        "method": ["LoRA", "Serial LoRA", "LoRA", "OFT", "LoRA"],
+        "parameters": [10, 10, 100, 90, 40],
+        "gain": [2.0, 3.0, 5.0, 5.5, 2.5],
+        "half-width": 0.5,
+    }
+)
+
+
+def test_on_the_front_is_what_nothing_smaller_beats():
+    assert on_front(ARMS)["arm"].tolist() == ["serial_lora-4", "oft-64"]
+
+
+def test_the_figure_shows_every_arm_and_tells_the_front():
+    figure = plot_front({"sam": ARMS}, {"sam": "hundredths of Dice"})
+    (axis,) = figure.axes
+    assert {text.get_text() for text in axis.texts} == set(ARMS["arm"])
+    line = axis.lines[0].get_xydata().tolist()
+    assert line == [[10, 3.0], [90, 5.5]]
+    assert "serial_lora-4 +3.0, oft-64 +5.5" in describe(figure)
+    assert "hundredths of Dice" in axis.get_ylabel()
+
+
+def test_a_table_without_gains_is_refused():
+    with pytest.raises(SerialLoRAError, match="gain"):
+        plot_front({"sam": ARMS.drop(columns="gain")}, {"sam": "points"})
