@@ -33,6 +33,7 @@ from serial_lora.records import (
     adapters,
     injections,
     records,
+    require_model,
 )
 from serial_lora.sites import AttentionSite, attention_layers, shared_weights
 from serial_lora.structure import without_sites
@@ -154,8 +155,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     Raises:
         SerialLoRAError: if this is no model at all.
     """
-    if not isinstance(model, nn.Module):
-        raise SerialLoRAError(f"a model is an nn.Module, not a {type(model).__name__}; pass one.")
+    require_model(model)
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module

@@ -97,7 +97,14 @@ RECORD = "serial_lora_injection"
 
 def records(model: nn.Module) -> list[tuple[nn.Module, Injection]]:
     """Every (module, record) that `inject` left in the model, be it wrapped (DDP, compile) or not."""
+    require_model(model)
     return [(m, vars(m)[RECORD]) for m in model.modules() if RECORD in vars(m)]
+
+
+def require_model(model: object) -> None:
+    """Refuse what is no module."""
+    if not isinstance(model, nn.Module):
+        raise SerialLoRAError(f"a model is an nn.Module, not a {type(model).__name__}; pass one.")
 
 
 def injections(model: nn.Module) -> list[tuple[nn.Module, Injection]]:
@@ -131,6 +138,7 @@ def only_injection(model: nn.Module) -> tuple[nn.Module, Injection]:
 
 def adapters(model: nn.Module) -> dict[str, SerialLoRA | LoRA]:
     """Every adapter in the model under its dotted name; empty if there is none."""
+    require_model(model)
     return {n: m for n, m in model.named_modules() if isinstance(m, SerialLoRA | LoRA)}
 
 

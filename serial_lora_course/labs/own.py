@@ -271,6 +271,10 @@ def fit(
     """
     config = config or ClassifyConfig()
     indices = list(range(len(pictures))) if indices is None else list(indices)
+    if not adapters(classifier.model):
+        raise SerialLoRAError(
+            "the classifier's model has no adapters; call inject(classifier.model, config) first."
+        )
     there, known = range(len(pictures)), range(len(classifier.class_names))
     for index in indices:
         if index not in there:

@@ -26,7 +26,7 @@ from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, load_adapter,
 from serial_lora_course import cli
 from serial_lora_course.data.folder import examine_folder, load_folder
 from serial_lora_course.lab_options import options_of
-from serial_lora_course.labs import clip, lab
+from serial_lora_course.labs import clip, lab, sam, sd3
 from serial_lora_course.labs.own import (
     HEAD_FILE,
     PictureClassifier,
@@ -39,6 +39,7 @@ from serial_lora_course.labs.records import (
     read_records,
     shipped_records,
 )
+from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.labs.resume import SavedState, TrainingHistory
 from serial_lora_course.models.clip import build_test_transform
 from tests.doors import HOSTILE, through_the_door
@@ -191,20 +192,25 @@ def records(folder: Path) -> Attack:
 
 def options(folder: Path) -> Attack:
     """Whatever a lab is asked for; what it would run is not run."""
-    names = [f"--{each.name.replace('_', '-')}" for each in options_of(clip.CLIPLab)]
-    words = st.lists(st.tuples(st.sampled_from(names), HOSTILE_TEXT), min_size=1, max_size=3)
-    (folder / "runs").mkdir()
+    labs = {"clip": "food", "sam": "food", "sd3": "night"}
 
-    def check(pairs: list[tuple[str, str]]) -> None:
-        typed = [f"{name}={value}".replace("/", "|").replace("\0", "") for name, value in pairs]
-        given = ["--dataset=food", "--seeds=1", "--out=runs/r.jsonl", *typed]
-        ran = through_the_door(cli.command, "lab", "clip", *given)
+    def typed(name: str) -> st.SearchStrategy:
+        names = [f"--{each.name.replace('_', '-')}" for each in options_of(get_lab(name))]
+        pairs = st.tuples(st.sampled_from(names), HOSTILE_TEXT)
+        return st.tuples(st.just(name), st.lists(pairs, min_size=1, max_size=3))
+
+    def check(example: tuple[str, list[tuple[str, str]]]) -> None:
+        name, pairs = example
+        words = [f"{option}={value}" for option, value in pairs]
+        words = [word.replace("/", "|").replace("\0", "") for word in words]
+        common = [f"--dataset={labs[name]}", "--seeds=1", "--out=runs/r.jsonl"]
+        ran = through_the_door(cli.command, "lab", name, *common, *words)
         assert ran.exit_code in (0, 2), ran.output
         if ran.exit_code == 2:
             assert ran.err.count("\n") == 1 or ran.err.startswith("Usage: ")
         assert "Traceback" not in ran.output
 
-    return words, check
+    return st.one_of(map(typed, labs)), check
 
 
 def picture_folders(folder: Path) -> Attack:
@@ -333,10 +339,10 @@ def nothing_is_trained(tmp_path, monkeypatch):
     def enough(*_, **__):
         raise SerialLoRAError("Enough was seen.")
 
-    loaded = functools.lru_cache(clip.load_clip)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(clip, "load_clip", loaded)
-    monkeypatch.setattr(lab, "run_one", enough)
+    for module, name in ((clip, "load_clip"), (sam, "load_sam"), (sd3, "load_sd3")):
+        monkeypatch.setattr(module, name, functools.lru_cache(getattr(module, name)))
+    monkeypatch.setattr(lab.Lab, "settings", enough)
 
 
 @pytest.mark.parametrize("kind", ATTACKS, ids=lambda kind: kind.__name__)

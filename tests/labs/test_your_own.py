@@ -245,8 +245,54 @@ def refuse_models():
             "without its classifier",
         ),
         "one class": (lambda: PictureClassifier(timm_vit(), ["a"]), "two classes"),
+        "a class twice": (lambda: PictureClassifier(timm_vit(), ["a", "a"]), "two classes"),
+        "a word": (lambda: PictureClassifier(timm_vit(), "ab"), "two classes"),
+        "numbers": (lambda: PictureClassifier(timm_vit(), [1, 2]), "two classes"),
+        "size 0": (lambda: Preprocessing(0), "size"),
+        "another size": (
+            lambda: PictureClassifier(timm_vit(), ["a", "b"], Preprocessing(SIDE + 8)),
+            "cannot take pictures",
+        ),
+        "no parameters": (
+            lambda: PictureClassifier(nn.Flatten(), ["a", "b"], Preprocessing(8)),
+            "no parameters",
+        ),
         "crop": (lambda: ClassifyConfig(crop=0.0), "share of the area"),
     }
+
+
+def test_indices_and_labels_that_nothing_belongs_to(own):
+    data = load_folder(own, check_pictures=False)
+    classifier = PictureClassifier(timm_vit(), data.class_names)
+    inject(classifier.model, SerialLoRAConfig(rank=2))
+    head = classifier.head.weight.clone()
+    for indices in ([-1], [len(data.train)], [0.5]):
+        with pytest.raises(SerialLoRAError, match="there is no picture"):
+            fit(classifier, data.train, indices=indices, progress=False)
+    for label in (-1, 0.5, None):
+        data.train.labels[0] = label
+        with pytest.raises(SerialLoRAError, match="a picture has the label"):
+            fit(classifier, data.train, progress=False)
+    with pytest.raises(SerialLoRAError, match="no picture to look at"):
+        encode(classifier, [])
+    assert torch.equal(classifier.head.weight, head)
+
+
+def test_a_head_of_another_adapter_is_refused(tmp_path):
+    """As a full disk between the two files left them in earlier versions."""
+    folders = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        classifier = PictureClassifier(small_clip(), ["a", "b"], Preprocessing(16))
+        inject(classifier.model, SerialLoRAConfig(rank=2))
+        folders.append(save_classifier(classifier, tmp_path / str(seed)))
+    first, second = folders
+    (first / "head.safetensors").write_bytes((second / "head.safetensors").read_bytes())
+    model = small_clip().requires_grad_(False)
+    before = state_of(model)
+    with pytest.raises(SerialLoRAError, match="not saved together"):
+        load_classifier(model, first, Preprocessing(16))
+    assert unchanged(model, before)
 
 
 @pytest.mark.parametrize("what", refuse_models())

@@ -201,6 +201,13 @@ def test_a_model_that_was_rebuilt_is_not_touched(rebuild, method, tmp_path):
     assert not save.exists()
 
 
+def test_what_is_no_model_is_refused(tmp_path):
+    acts = [merge, unmerge, eject, to_peft, adapters, lambda m: lora_plus_groups(m, lr=1)]
+    for act in [*acts, lambda m: save_adapter(m, tmp_path / "a"), lambda m: set_scale(m, 1)]:
+        with pytest.raises(SerialLoRAError, match="nn.Module"):
+            act(None)
+
+
 def test_a_part_of_an_adapted_model_is_not_taken_for_the_whole(tmp_path):
     model = adapted("open_clip", SerialLoRAConfig)
     acts = [merge, unmerge, eject, to_peft, lambda m: save_adapter(m, tmp_path / "a")]
