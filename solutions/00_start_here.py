@@ -316,7 +316,8 @@ print(f"largest change of a share: {(after - before).abs().max().item():.1e}")
 # Every exercise is a card, a function to write, and a check in the same cell.
 #
 # - The card says how difficult it is, how important, and how many minutes to give it. Skip what is
-#   not important to you: later cells never depend on your answers, they use the package's code.
+#   not important to you: where a later cell builds on an answer, it takes yours if its check passed, and
+#   the package's own version if not, and says which.
 # - Replace the line `raise NotImplementedError(...)` by your own lines, and run the cell.
 # - **Not tried yet?** The check says so, and the notebook runs on.
 # - **Wrong?** It says in red what it compared, what it expected, what it got, and the likely cause,

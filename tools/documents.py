@@ -82,7 +82,9 @@ PLANS: dict[str, tuple[Session, ...]] = {
             (Step("00", 15, 3), Step("01", 20, 4), PAUSE, Step("02", 15), Step("03", 10, 5)),
         ),
         Session("First day, afternoon", 180, (Step("04", 20, 3), PAUSE, Step("06", 20))),
-        Session("Second day, morning", 180, (Step("07", 20), PAUSE, Step("05", 15))),
+        Session(
+            "Second day, morning", 180, (Step("07", 20), PAUSE, Step("05", 15), Step("11", 10, 5))
+        ),
         Session(
             "Second day, afternoon", 195, (Step("08", 15), PAUSE, Step("09", 15), Step("10", 15))
         ),

@@ -73,8 +73,8 @@ except ImportError:  # Windows, where psutil has it
 def join(root: Path) -> None:
     """Write one notebook a lesson that runs what both its notebooks run, in half the time.
 
-    They differ in exercises and in cells that only the solved one has; no other cell uses what an
-    exercise defines. So each exercise stands here as it is solved, and, before the next cell that
+    They differ in exercises and in cells that only the solved one has; what an exercise
+    defines, other cells ask for with `yours`, which has the package's version too. So each exercise stands here as it is solved, and, before the next cell that
     both have, as a learner finds it.
     """
     folder = root / JOINED
