@@ -1,4 +1,4 @@
-"""The study by command: ``python -m serial_lora_course.study run|plan|tables|pack``; see docs/study.md."""
+"""The study by command: ``python -m serial_lora_course.study run|plan|tables|references|pack``; see docs/study.md."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import typer
 from serial_lora_course.door import enter
 from serial_lora_course.figures.study import plot_front
 from serial_lora_course.figures.style import save_figure
+from serial_lora_course.study.labs import fresh_lab
 from serial_lora_course.study.plan import PLANS
 from serial_lora_course.study.power import plan_page
+from serial_lora_course.study.references import probe_table
 from serial_lora_course.study.runs import Study, pack, studies
 from serial_lora_course.study.tables import (
     Results,
@@ -73,6 +75,15 @@ def tables(out: Folder = FOLDER, labs: Labs = EVERY) -> None:
     for name, page in pages.items():
         page.to_csv(out / f"{name}.csv", index=False)
         typer.echo(f"\n{name}\n{page.round(3).to_string(index=False)}")
+
+
+@app.command()
+def references(out: Folder = FOLDER) -> None:
+    """A linear probe on the unadapted tiny CLIP, with the same shots, to stand beside the arms."""
+    page = probe_table(fresh_lab("clip", PLANS["clip"].chosen_on[0]).backbone)
+    out.mkdir(parents=True, exist_ok=True)
+    page.to_csv(out / "clip_probe.csv", index=False)
+    typer.echo(page.round(3).to_string(index=False))
 
 
 @app.command("pack")

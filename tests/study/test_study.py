@@ -15,6 +15,7 @@ from serial_lora_course.data.emoji_sets import hidden_codepoints
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.models.weights import tiny_file
+from serial_lora_course.study import references
 from serial_lora_course.study import runs as study_runs
 from serial_lora_course.study.labs import STUDIES, SamStudy
 from serial_lora_course.study.plan import (
@@ -222,3 +223,18 @@ def test_a_rate_that_is_too_large_is_the_worst_try_and_no_end(small_study, monke
     assert study.record(run).measures == {"dice": 0.0, "diverged": 1.0}
     monkeypatch.setattr(study_runs, "run_one", pytest.fail)
     assert Study(plan, folder, told=pytest.fail).record(run).measures["dice"] == 0.0
+
+
+def test_the_linear_probe_learns_from_the_shots_alone(monkeypatch):
+    asked = []
+
+    def features(backbone, data):
+        asked.append(data.name)
+        corners = [np.eye(10)[labels] for labels in (data.train.labels, data.test.labels)]
+        return (corners[0], np.array(data.train.labels)), (corners[1], np.array(data.test.labels))
+
+    monkeypatch.setattr(references, "_features", features)
+    table = references.probe_table(None, seeds=1)
+    assert table["accuracy"].eq(1).all() and table["dataset"].tolist() == list(CLIP_SETS)
+    tried = {name for name in asked if name.endswith(VALIDATION)}
+    assert tried == {name + VALIDATION for name in PLANS["clip"].chosen_on}
