@@ -31,40 +31,18 @@ if util.find_spec("serial_lora_course") is None:
 
 # %%
 import copy
-import os
-import tempfile
 from dataclasses import asdict, replace
-from functools import cache
-from pathlib import Path
-from typing import NamedTuple
 
-import open_clip
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from IPython.display import Markdown, display
-from torch import Tensor, nn
 
-from serial_lora import (
-    SerialLoRAConfig,
-    adapters,
-    count_parameters,
-    eject,
-    inject,
-    merge,
-    save_adapter,
-    unmerge,
-)
-from serial_lora.attention import find_attention_sites
-from serial_lora.layers import SerialLoRA
-from serial_lora.metrics import accuracy
+from serial_lora import adapters, count_parameters, eject, inject, merge, save_adapter, unmerge
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.data.subsets import few_shot_split
 from serial_lora_course.figures.pictures import show_pictures
-from serial_lora_course.figures.readings import read_clip
-from serial_lora_course.figures.results import plot_accuracy_by_shots
 from serial_lora_course.figures.style import display_figure, house_style
-from serial_lora_course.frontend import is_static
 from serial_lora_course.labs.clip import (
     CLIPLab,
     CLIPObjective,
@@ -75,8 +53,6 @@ from serial_lora_course.labs.clip import (
     prompt_template,
 )
 from serial_lora_course.labs.frames import as_text, frame, paired_difference
-from serial_lora_course.labs.lab import run_one
-from serial_lora_course.labs.lesson import open_lesson
 from serial_lora_course.labs.methods import METHODS, get_method
 from serial_lora_course.labs.records import Record, shipped_records
 from serial_lora_course.models.clip import encode_prompts
@@ -92,6 +68,10 @@ lesson_card("04")
 # first, so a class may set them for everybody.)
 
 # %%
+import os
+
+from serial_lora_course.labs.lesson import open_lesson
+
 SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper"
 LENGTH = os.environ.get("SERIAL_LORA_LENGTH", "class")  # or "full"; "dry" takes two steps a run
 lesson = open_lesson("clip", SCALE, LENGTH)
@@ -102,6 +82,8 @@ print(lesson)
 # model takes.
 
 # %%
+from torch import Tensor, nn
+
 device, backbone, model = lesson.device, lesson.backbone, lesson.model
 data, config = lesson.data, lesson.config  # the pictures, and the settings of a run
 labels, n = torch.tensor(data.test.labels), len(data.test)  # the right classes: (N,)
@@ -132,6 +114,14 @@ def predictions(clip: nn.Module) -> Tensor:
 # those above you can start at any section, and the first one that needs an adapter makes it.
 
 # %%
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from serial_lora_course.frontend import is_static
+from serial_lora_course.labs.lab import run_one
+
 SHOTS, SEED = lesson.amount, 1  # pictures of each class, and which draw of them
 folder = tempfile.TemporaryDirectory()
 
@@ -171,6 +161,9 @@ def trained(name: str) -> Trained:
 # card that its pretraining wrote.
 
 # %%
+from serial_lora.attention import find_attention_sites
+from serial_lora_course.claims.sentences import read_clip
+
 for tower in ("image", "text"):
     sites = find_attention_sites(model, towers=[tower])
     print(f"{tower} tower: {len(sites)} attention blocks, tokens of width {sites[0].width}")
@@ -335,6 +328,9 @@ check("4.2", zero_shot_accuracy)
 
 
 # %%
+from serial_lora.metrics import accuracy
+
+
 def prompt_accuracies(each, templates: list[str]) -> dict[str, float]:
     """Zero-shot accuracy on a data set's test pictures with each prompt, and what helps to judge it."""
     images, labels = picture_features(backbone, each)  # (N, D), (N,)
@@ -553,6 +549,8 @@ check("4.4", cut_prompts)
 # larger; the tokenizer alone is enough for that.
 
 # %%
+import open_clip
+
 tokens = prompt_tokens(data.prompts(template))  # (C, context length)
 with torch.no_grad():
     whole = model.encode_text(tokens, normalize=True)  # (C, D)
@@ -578,6 +576,8 @@ for scale, ids in {SCALE: tokens, "paper": large}.items():
 # pictures right than zero-shot.
 
 # %%
+from serial_lora.layers import SerialLoRA
+
 Adapter = yours("3.1", SerialLoRA)
 loss_of = yours("4.3", lambda clip, *batch, prompts: CLIPObjective(clip, prompts)(batch))
 
@@ -608,6 +608,8 @@ for _ in range(20):
 # both say the same about every test picture.
 
 # %%
+from serial_lora import SerialLoRAConfig
+
 injected = inject(copy.deepcopy(model), SerialLoRAConfig(rank=8))
 with torch.no_grad():
     for mine, theirs in zip(pairs, adapters(injected).values(), strict=True):
@@ -1014,6 +1016,8 @@ display(
 # seeds, and the band behind it goes from the worst seed to the best.
 
 # %%
+from serial_lora_course.figures.results import plot_accuracy_by_shots
+
 display_figure(plot_accuracy_by_shots(results, zero_column))
 
 # %% [markdown]

@@ -40,8 +40,6 @@ import torch
 import torch.nn.functional as F
 from accelerate.utils import send_to_device
 from IPython.display import Markdown, display
-from matplotlib.figure import Figure
-from PIL import Image
 from segment_anything.modeling.image_encoder import Block, window_partition, window_unpartition
 from torch import Tensor, nn
 
@@ -50,14 +48,12 @@ from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.metrics import dice, dice_ce, iou
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.claims.paper import paper_table
+from serial_lora_course.claims.sentences import read_sam, read_ways_in
 from serial_lora_course.figures.masks import OverlayRow, plot_overlays
 from serial_lora_course.figures.pictures import show_pictures
-from serial_lora_course.figures.readings import read_sam, read_ways_in
-from serial_lora_course.figures.scores import plot_dice_per_picture
 from serial_lora_course.figures.style import display_figure, house_style
 from serial_lora_course.frontend import is_static
 from serial_lora_course.labs import sam as lab
-from serial_lora_course.labs.fit import kept_bytes
 from serial_lora_course.labs.frames import as_text, frame, paired_difference
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.lesson import open_lesson
@@ -226,6 +222,9 @@ as_text(pd.DataFrame(rows), {"scores": "{:,}", "MB in bfloat16": "{:,.1f}"}).set
 
 
 # %%
+from matplotlib.figure import Figure
+
+
 def seen_by(token: tuple[int, int], window: int, grid: int) -> Tensor:
     """The tokens that a token (row, column) attends to: bool, (grid, grid)."""
     rows, columns = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
@@ -392,6 +391,9 @@ for each in three_shapes:
 
 
 # %%
+from PIL import Image
+
+
 def mean_dice(picture: Image.Image, boxes: Tensor, example) -> float:
     """Mean Dice of the masks found in a picture, brought to the size of the true ones."""
     masks, _ = lab.predict_masks(backbone, picture, boxes)
@@ -1030,6 +1032,8 @@ print("adapters are kept in", next(adapter_parameters(adapted)).dtype)
 # factor of a few at tiny scale, and more at the paper's.
 
 # %%
+from serial_lora_course.labs.fit import kept_bytes
+
 kept = {
     word: kept_bytes(lesson.lab(), lesson.configured(gradient_checkpointing=checkpointing))
     for word, checkpointing in (("off", False), ("on", True))
@@ -1126,6 +1130,8 @@ display(
 # (across) and after (up): above the diagonal is better.
 
 # %%
+from serial_lora_course.figures.scores import plot_dice_per_picture
+
 tuned, _, scores = one_run()
 display_figure(plot_dice_per_picture(scores))
 

@@ -30,7 +30,6 @@ if util.find_spec("serial_lora_course") is None:
     subprocess.run([*pip, "..[course]"], check=True)
 
 # %%
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -42,16 +41,14 @@ import torch
 from IPython.display import Markdown, display
 from torch import Tensor, nn
 
-from serial_lora import LoRAConfig, SerialLoRAConfig
-from serial_lora.config import STREAMS
 from serial_lora.flow import TRAIN_TIMESTEPS, sample_sigmas
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.claims.paper import paper_facts
+from serial_lora_course.claims.sentences import read_sd3, read_styles
 from serial_lora_course.data.known_pictures import known_pictures
 from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import StyleExample
 from serial_lora_course.figures.drawings import plot_drawings
-from serial_lora_course.figures.readings import read_sd3, read_styles
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.frontend import is_static
 from serial_lora_course.labs import sd3 as lab
@@ -74,6 +71,8 @@ lesson_card("07")
 # first, which licence that needs, and fits the settings to your GPU. All below follows this line.
 
 # %%
+import os
+
 SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper"
 LENGTH = os.environ.get("SERIAL_LORA_LENGTH", "class")  # or "full"; "dry" takes two steps a run
 lesson = open_lesson("sd3", SCALE, LENGTH)
@@ -632,6 +631,8 @@ check("7.2", projections_of)
 # pair of LoRA.
 
 # %% tags=["nbval-check-output"]
+from serial_lora import LoRAConfig, SerialLoRAConfig
+from serial_lora.config import STREAMS
 from serial_lora.counting import enumerate_count
 from serial_lora_course.models.architectures import ARCHITECTURES
 

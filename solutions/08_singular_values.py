@@ -29,10 +29,8 @@ if util.find_spec("serial_lora_course") is None:
     subprocess.run([*pip, "..[course]"], check=True)
 
 # %%
-import os
 from functools import cache
 
-import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
@@ -52,7 +50,7 @@ from serial_lora.spectra import (
     weight_changes,
 )
 from serial_lora_course.checks import check, lesson_card
-from serial_lora_course.figures.readings import read_overlaps, read_statements
+from serial_lora_course.claims.sentences import read_overlaps, read_statements
 from serial_lora_course.figures.spectra import plot_depth, plot_positions, plot_shifts, plot_spectra
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
@@ -61,7 +59,6 @@ from serial_lora_course.labs.clip import zero_shot_of
 from serial_lora_course.labs.frames import as_text
 from serial_lora_course.labs.lesson import open_lesson
 from serial_lora_course.labs.methods import get_method
-from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.labs.spectra import PAIRS, Subject, claim_frame
 
 torch.manual_seed(0)
@@ -71,6 +68,8 @@ lesson_card("08")
 # One line decides which CLIP the lesson looks into: the tiny one, or OpenAI's ViT-B/16, as in lesson 04.
 
 # %%
+import os
+
 SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper"
 LENGTH = os.environ.get("SERIAL_LORA_LENGTH", "class")  # or "full"; "dry" takes two steps a run
 lesson = open_lesson("clip", SCALE, LENGTH)
@@ -670,6 +669,8 @@ check("8.5", angles_between)
 # arccosine is not.
 
 # %%
+import numpy as np
+
 width = learned("lora", 1)[0].weight.shape[0]
 rows = []
 for method in METHODS:
@@ -814,6 +815,8 @@ display(
 # labs' own settings.
 
 # %%
+from serial_lora_course.labs.records import shipped_records
+
 records = shipped_records("spectra")
 results = claim_frame(records)
 NEEDED, LUCK = 0.9, 0.25

@@ -30,7 +30,6 @@ if util.find_spec("serial_lora_course") is None:
 
 # %%
 import math
-import os
 
 import numpy as np
 import pandas as pd
@@ -39,15 +38,12 @@ from IPython.display import Markdown, display
 from scipy import stats
 from torch import Tensor
 
-from serial_lora.counting import serial_lora_count
 from serial_lora_course.checks import check, lesson_card
-from serial_lora_course.claims.audit import inconsistency_frame
 from serial_lora_course.claims.evidence import (
     MEASURES,
     load_evidence,
     paired,
     printed_scores,
-    scores,
     summarise,
 )
 from serial_lora_course.claims.ledger import counts_frame, ledger, ledger_frame
@@ -60,11 +56,8 @@ from serial_lora_course.claims.verdicts import (
     verdict_comparable,
 )
 from serial_lora_course.figures.claims import Interval, plot_intervals, plot_wins
-from serial_lora_course.figures.readings import read_averaging, read_pairing
 from serial_lora_course.figures.style import display_figure
-from serial_lora_course.figures.sweeps import plot_rank_sweep
 from serial_lora_course.figures.tables import display_table
-from serial_lora_course.labs.frames import as_text
 from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.models.architectures import ARCHITECTURES, BASELINES
 
@@ -76,6 +69,8 @@ lesson_card("09")
 # the tiny one, or OpenAI's ViT-B/16, as in lesson 04. All else stands on records and on the paper's tables.
 
 # %%
+import os
+
 SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper"
 LENGTH = os.environ.get("SERIAL_LORA_LENGTH", "class")  # or "full"; "dry" takes two steps a run
 
@@ -159,6 +154,8 @@ check("9.1", matching_rank)
 # The package's `BASELINES` are the usual placements. With LoRA at rank 16, Serial LoRA may have:
 
 # %%
+from serial_lora.counting import serial_lora_count
+
 one_rank = serial_lora_count(768, 1, 1)  # what one rank of Serial LoRA costs in a block
 display_table(
     pd.DataFrame(
@@ -190,6 +187,8 @@ display_table(
 # doubling?
 
 # %%
+from serial_lora_course.figures.sweeps import plot_rank_sweep
+
 sweep = evidence.runs("clip_rank")
 print(
     f"{len(sweep)} runs on {', '.join(sweep['dataset'].unique())}: "
@@ -435,6 +434,10 @@ check("9.3", paired_error)
 # pictures. Below the table: how much of the pairing is the seed's.
 
 # %%
+from serial_lora_course.claims.evidence import scores
+from serial_lora_course.claims.sentences import read_averaging, read_pairing
+from serial_lora_course.labs.frames import as_text
+
 points, runs = MEASURES["accuracy"], evidence.runs("clip")
 difference = paired(runs, points, "serial_lora", "lora")  # by data set, shots and seed
 table = scores(runs, points)[["serial_lora", "lora"]].loc[difference.index]
@@ -724,7 +727,7 @@ display(pd.DataFrame(rows).set_index("measure"))
 
 # %%
 from serial_lora_course.claims.paper import paper_table
-from serial_lora_course.figures.readings import read_again
+from serial_lora_course.claims.sentences import read_again
 from serial_lora_course.frontend import is_static
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.lesson import open_lesson
@@ -839,6 +842,8 @@ for title, belongs in groups.items():
 # rebuilds an experiment should know. Numbers in the findings are computed from the paper's tables.
 
 # %%
+from serial_lora_course.claims.audit import inconsistency_frame
+
 display_table(inconsistency_frame())
 
 # %% [markdown]

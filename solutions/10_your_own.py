@@ -31,9 +31,7 @@ if util.find_spec("serial_lora_course") is None:
 # %%
 import copy
 import re
-import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -45,7 +43,6 @@ from torch import Tensor, nn
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, eject, inject, merge
 from serial_lora.attention import find_attention_sites
-from serial_lora.sites import AttentionSite, Projection
 from serial_lora_course.checks import check, lesson_card
 from serial_lora_course.data.example_folder import write_example_folder
 from serial_lora_course.data.folder import class_sizes, examine_folder, load_folder
@@ -146,6 +143,8 @@ print("Drawings: OpenMoji, openmoji.org, CC BY-SA 4.0")
 # sentence that says what to do. The next cell asks it three times and mends the folder in between.
 
 # %%
+import shutil
+
 folder = write_example_folder(new_folder("my_pictures"), flawed=True)
 print("1.", told(load_folder, folder), "\n")
 shutil.rmtree(folder / "landscape")  # or: add pictures to it
@@ -258,12 +257,11 @@ shots = [
 with torch.no_grad():
     tensors = torch.stack([prepare(picture) for _, _, picture in shots])  # (N, 3, H, W)
     features = torch.cat([classifier.features(part) for part in tensors.split(128)])  # (N, d)
-objects = [name for name, _, _ in shots]
 labels, features = torch.tensor([label for _, label, _ in shots]).numpy(), features.numpy()
 
 rows = {}
 for name, splitter in (("by picture", StratifiedKFold), ("by object", StratifiedGroupKFold)):
-    groups = objects if splitter is StratifiedGroupKFold else None
+    groups = [name for name, _, _ in shots] if splitter is StratifiedGroupKFold else None
     parts = splitter(n_splits=4, shuffle=True, random_state=0).split(features, labels, groups)
     rows[name] = []
     for train, test in parts:
@@ -873,7 +871,10 @@ except SerialLoRAError as error:
 # `register_family` hands the function to the package, for the life of this Python process.
 
 # %%
+from collections.abc import Iterator
+
 from serial_lora.attention import register_family
+from serial_lora.sites import AttentionSite, Projection
 
 
 @register_family

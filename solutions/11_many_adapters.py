@@ -34,7 +34,6 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import ipywidgets
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
@@ -42,11 +41,8 @@ from torch import Tensor, nn
 
 from serial_lora import (
     activate,
-    adapter_names,
     adapters,
-    chain,
     combine,
-    count_parameters,
     disabled,
     eject,
     inject,
@@ -59,9 +55,7 @@ from serial_lora.metrics import accuracy
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.figures.mixtures import plot_mixture, plot_path
-from serial_lora_course.figures.style import display_figure
 from serial_lora_course.frontend import is_static
-from serial_lora_course.labs import many
 from serial_lora_course.labs.clip import CLIPLab, classify
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import get_method
@@ -99,6 +93,12 @@ def carrying(*tasks: str) -> nn.Module:
     return model
 
 
+# %% [markdown]
+# And what every mixture below is measured by: its accuracy on both tasks, beside the base's and that of
+# each adapter by itself.
+
+
+# %%
 def points(model: nn.Module) -> dict[str, float]:
     """Accuracy on the test pictures of each task, in per cent."""
     scored = {
@@ -126,6 +126,8 @@ def alone() -> pd.DataFrame:
 # Before you run the cell: what will the adapter of one task do on the other?
 
 # %%
+from serial_lora import adapter_names
+
 model = carrying(*TASKS)
 print("on the model:", adapter_names(model), "in force:", adapter_names(model)[0])
 print("and now:     ", adapter_names(activate(model, "symbols"))[0])
@@ -208,6 +210,8 @@ check("11.1", add_pairs)
 # in one block with yours, and tells the size.
 
 # %%
+from serial_lora_course.labs import many
+
 stack = yours("11.1", many.add_pairs)
 model = carrying(*TASKS)
 pair_of = {
@@ -231,6 +235,9 @@ print("rank", len(A), "=", " + ".join(str(len(pair_of[task][0])) for task in TAS
 
 
 # %%
+from serial_lora_course.figures.style import display_figure
+
+
 @torch.no_grad()
 def average_factors(model: nn.Module, weights: dict[str, float]) -> None:
     """The rival: (w1 B1 + w2 B2)(w1 A1 + w2 A2) in every pair, in place of the adapter in force."""
@@ -276,6 +283,8 @@ display(
 # disturb the other? (Without a running kernel you see four mixtures side by side.)
 
 # %%
+import ipywidgets
+
 model, base = carrying(*TASKS), alone().iloc[0].to_dict()
 
 
@@ -364,6 +373,8 @@ check("11.2", chain_pairs)
 # Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
 
 # %%
+from serial_lora import chain
+
 model = carrying(*TASKS)
 orders = {" after ".join(reversed(order)): order for order in (TASKS, TASKS[::-1])}
 rows = {"sum": points(combine(model, dict.fromkeys(TASKS, 1.0), name="sum"))}
@@ -485,6 +496,8 @@ print(f"one pass and {len(names)} passes differ by {(together - apart).abs().max
 # counts them for both methods on this model, at the same rank.
 
 # %%
+from serial_lora import count_parameters
+
 rows = {}
 for title, config in (("Serial LoRA", get_method("serial_lora")), ("LoRA", get_method("lora"))):
     trial = inject(copy.deepcopy(backbone.model), config.config(16))
