@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from PIL import Image
 from scipy.ndimage import binary_dilation, gaussian_filter
-from scipy.spatial import KDTree
 from skimage.color import rgb2lab
 
 from serial_lora_course.data.emoji import MARGIN
@@ -76,11 +76,13 @@ def as_pixels(drawing: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 def _vote(drawing: np.ndarray, palette: np.ndarray, cells: int) -> np.ndarray:
     """The commonest colour in each cell, as its place in the palette; -1 where little is drawn."""
-    _, nearest = KDTree(rgb2lab(palette)).query(rgb2lab(drawing[..., :3]))
     fractions = (np.arange(cells * SAMPLES) + 0.5) / (cells * SAMPLES)
     points = (len(drawing) * (MARGIN + (1 - 2 * MARGIN) * fractions)).astype(int)
-    ballots = np.eye(len(palette))[nearest] * (drawing[..., 3:] >= OPAQUE)
-    ballots = ballots[points][:, points]
+    voters = drawing[points][:, points]
+    seen, known = (torch.from_numpy(rgb2lab(each)) for each in (voters[..., :3], palette))
+    exact = "donot_use_mm_for_euclid_dist"
+    nearest = torch.cdist(seen, known, compute_mode=exact).argmin(-1).numpy()  # (side, side)
+    ballots = np.eye(len(palette))[nearest] * (voters[..., 3:] >= OPAQUE)
     votes = ballots.reshape(cells, SAMPLES, cells, SAMPLES, len(palette)).sum((1, 3))
     return np.where(votes.sum(-1) >= LEAST_COVER * SAMPLES**2, votes.argmax(-1), -1)
 
