@@ -65,7 +65,8 @@ lesson_card("04")
 # to fetch, and a laptop will do. `"paper"` is OpenAI's CLIP ViT-B/16 and satellite pictures, EuroSAT: the
 # cell says what to fetch first, and fits the batch to your GPU. All below follows this line, so the same
 # notebook runs at either scale. (The environment's `SERIAL_LORA_SCALE` and `SERIAL_LORA_LENGTH` are asked
-# first, so a class may set them for everybody.)
+# first, so a class may set them for everybody. `open_lesson` takes another data set as well, such as
+# `dataset="oxford_pets"`.)
 
 # %%
 import os

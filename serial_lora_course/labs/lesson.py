@@ -173,12 +173,15 @@ def open_lesson(
         MissingError: weights, data or memory that this scale needs are not here.
         SerialLoRAError: no such lab, scale, length or data set.
     """
-    get_lab(lab)
+    names = get_lab(lab).datasets(scale)
     require_scale(scale)
     setting = SETTINGS[lab, scale]
     if length not in setting.lengths:
         known = ", ".join(setting.lengths)
         raise SerialLoRAError(f"There is no length {length!r}; choose from {known}.")
+    if dataset is not None and dataset not in names:
+        known = ", ".join(names)
+        raise SerialLoRAError(f"There is no data set {dataset!r} here; choose from {known}.")
     if dataset is not None:
         setting = replace(setting, adapt_to=dataset, look_at=None, datasets=(dataset,))
     return Lesson(lab, scale, length, setting)
@@ -198,7 +201,6 @@ class Lesson:
 
     def __init__(self, lab: str, scale: str, length: str, setting: Setting) -> None:
         self.kind, self.scale, self.length, self.setting = get_lab(lab), scale, length, setting
-        self._contents: dict[str, Any] | None = None
         chosen = setting.lengths[length]
         self.amount, self.tests = chosen.amount, chosen.tests
         self.device = process_state().device
@@ -266,10 +268,15 @@ class Lesson:
         **options: Any,
     ) -> Lab:
         """The lesson's lab, on its data."""
-        options = self.tools | options
-        return self.kind(
-            backbone or self.backbone, self.data, config or self.config, base, **options
-        )
+        some = backbone or self.backbone, self.data, config or self.config, base
+        lab = self.kind(*some, **self.tools | options)
+        # All have the same weights and pictures, which are read whole, once.
+        lab.contents, lab.train_pictures = self._first.contents, self._first.train_pictures
+        return lab
+
+    @cached_property
+    def _first(self) -> Lab:
+        return self.kind(self.backbone, self.data, self.config, **self.tools)
 
     def configured(self, **changes: Any) -> LabConfig:
         """The settings with some of them changed."""

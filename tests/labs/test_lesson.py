@@ -46,7 +46,10 @@ def test_what_the_papers_scale_lacks_is_said_with_the_commands(lab, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("wrong", [("cl1p",), ("clip", "huge"), ("clip", "tiny", "long")])
+@pytest.mark.parametrize(
+    "wrong",
+    [("cl1p",), ("clip", "huge"), ("clip", "tiny", "long"), ("sam", "paper", "dry", "food")],
+)
 def test_unknown_names_are_refused(wrong):
     with pytest.raises(SerialLoRAError):
         open_lesson(*wrong)
