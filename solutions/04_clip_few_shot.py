@@ -598,7 +598,8 @@ prompts = prompt_tokens(data.prompts(template))  # (C, context length)
 
 optimizer, losses = torch.optim.AdamW(pairs.parameters(), lr=config.lr), []
 for _ in range(20):
-    loss = loss_of(by_hand, pictures, classes, prompts=prompts)
+    with lesson.autocast():
+        loss = loss_of(by_hand, pictures, classes, prompts=prompts)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -611,7 +612,7 @@ for _ in range(20):
 # %%
 from serial_lora import SerialLoRAConfig
 
-injected = inject(copy.deepcopy(model), SerialLoRAConfig(rank=8))
+injected = inject(lesson.twin().model, SerialLoRAConfig(rank=8))
 with torch.no_grad():
     for mine, theirs in zip(pairs, adapters(injected).values(), strict=True):
         theirs.lora_A.copy_(mine.lora_A)
@@ -1169,7 +1170,8 @@ both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name
 # %%
 trained.cache_clear()
 folder.cleanup()
-globals().pop("fresh", None)  # a section that was left out has made nothing to drop
+for name in "fresh by_hand injected trial".split():
+    globals().pop(name, None)  # a section that was left out has made nothing to drop
 lesson.close()
 
 # %% [markdown]
