@@ -90,7 +90,7 @@ def references(out: Folder = FOLDER) -> None:
 def pack_records(out: Folder = FOLDER, labs: Labs = EVERY) -> None:
     """Compress records and outcomes to where they travel with the course."""
     for each in studies(labs.split(",")):
-        pack(each.lab, out)
+        pack(each, out)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ class Study:
         told: Callable[[str], object] = print,
     ) -> None:
         self.plan, self.folder, self.until, self.told = plan, folder, until, told
-        unpack(plan.lab, folder)
+        unpack(plan, folder)
         self.kept = Kept(folder / f"{plan.lab}.jsonl")
         self.done = {run_of(record, plan).name: record for record in self.kept.known.values()}
         self._labs: dict[str, Lab] = {}
@@ -174,7 +174,7 @@ class Study:
         self._keep_base(lab)
 
         def keep(lab: Lab, method: object, outcomes: Outcomes, name: str) -> None:
-            self._keep(run.name, outcomes)
+            keep_outcomes(self._file(run.name, "npz"), outcomes)
             if not run.dataset.endswith(VALIDATION):
                 model = lab.backbone.model
                 trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
@@ -222,12 +222,7 @@ class Study:
         """What the unadapted model makes of each test picture, once for each set."""
         name = f"{BASE}_{lab.data.name}"
         if "/" not in lab.data.name and not self._file(name, "npz").exists():
-            self._keep(name, lab.measure()[1])
-
-    def _keep(self, name: str, outcomes: Outcomes) -> None:
-        stream = io.BytesIO()
-        np.savez_compressed(stream, **outcomes)
-        write_whole(self._file(name, "npz"), stream.getvalue())
+            keep_outcomes(self._file(name, "npz"), lab.measure()[1])
 
     def _file(self, name: str, kind: str) -> Path:
         (self.folder / self.plan.lab).mkdir(parents=True, exist_ok=True)
@@ -244,39 +239,68 @@ COMMAND = "python -m serial_lora_course.study run"
 # -------------------------------------------------------------------------------------- travelling
 
 
-def pack(name: str, folder: Path, packed: Path = PACKED) -> None:
-    """Write a lab's records and outcomes, compressed, where they travel with the course."""
-    records = folder / f"{name}.jsonl"
+LEVELS = 65535  # of a number between 0 and 1, packed
+
+
+def pack(plan: LabPlan, folder: Path, packed: Path | None = None) -> None:
+    """Write a lab's records and outcomes, compressed, where they travel with the course.
+
+    Outcomes are those that intervals are made of: of the measure that the lab is judged by and of the
+    one its rates are chosen by, on the test pictures, rounded to `LEVELS` steps.
+    """
+    records, packed = folder / f"{plan.lab}.jsonl", packed or PACKED
     if not read_records(records):
         return
-    packed.mkdir(parents=True, exist_ok=True)
-    write_whole(packed / f"{name}.jsonl.xz", lzma.compress(records.read_bytes()))
+    found = {file.stem: file for file in sorted((folder / plan.lab).glob("*.npz"))}
+    kept = {n: np.load(f) for n, f in found.items() if VALIDATION.replace("/", ".") not in n}
+    arrays = {"names": np.array(list(kept))}
+    for measure in {plan.measure, plan.chosen_by}:
+        each = [np.round(LEVELS * run[measure].astype(np.float64)) for run in kept.values()]
+        arrays[measure] = np.concatenate(each).astype(np.uint16)
+        arrays["lengths"] = np.array([len(values) for values in each], np.uint16)
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted((folder / name).glob("*.npz")):
-            archive.writestr(zipfile.ZipInfo(file.name), file.read_bytes())
-    write_whole(packed / f"{name}.zip", stream.getvalue())
+    np.savez_compressed(stream, **arrays)
+    packed.mkdir(parents=True, exist_ok=True)
+    write_whole(packed / f"{plan.lab}.jsonl.xz", lzma.compress(records.read_bytes()))
+    write_whole(packed / f"{plan.lab}.npz", stream.getvalue())
 
 
-def unpack(name: str, folder: Path, packed: Path = PACKED) -> None:
+def unpack(plan: LabPlan, folder: Path, packed: Path | None = None) -> None:
     """Put what travels with the course into a folder that has no records of the lab yet.
 
     Raises:
         SerialLoRAError: what travels is damaged.
     """
-    records = folder / f"{name}.jsonl"
-    if records.exists() or not (packed / f"{name}.jsonl.xz").exists():
+    records, packed = folder / f"{plan.lab}.jsonl", packed or PACKED
+    if records.exists() or not (packed / f"{plan.lab}.jsonl.xz").exists():
         return
-    (folder / name).mkdir(parents=True, exist_ok=True)
     try:
-        with zipfile.ZipFile(packed / f"{name}.zip") as archive:
-            for entry in archive.namelist():
-                write_whole(folder / name / Path(entry).name, archive.read(entry))
-        write_whole(records, lzma.decompress((packed / f"{name}.jsonl.xz").read_bytes()))
-    except (OSError, lzma.LZMAError, zipfile.BadZipFile) as error:
+        content = lzma.decompress((packed / f"{plan.lab}.jsonl.xz").read_bytes())
+        with np.load(packed / f"{plan.lab}.npz") as kept:
+            ends = np.cumsum(kept["lengths"], dtype=int)[:-1]
+            measures = {
+                measure: np.split(kept[measure] / LEVELS, ends)
+                for measure in {plan.measure, plan.chosen_by}
+            }
+            names = kept["names"].tolist()
+    except (OSError, ValueError, KeyError, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise SerialLoRAError(
             f"The study's records in {packed} are damaged ({error}); fetch the course anew."
         ) from error
+    for place, name in enumerate(names):
+        keep_outcomes(
+            folder / plan.lab / f"{name}.npz",
+            {measure: values[place].astype(np.float32) for measure, values in measures.items()},
+        )
+    write_whole(records, content)
+
+
+def keep_outcomes(file: Path, outcomes: Outcomes) -> None:
+    """Write what a run came to, whole or not at all."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **outcomes)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, stream.getvalue())
 
 
 def studies(names: list[str]) -> list[LabPlan]:
