@@ -6,6 +6,7 @@ from importlib import import_module, resources
 
 import pytest
 
+from serial_lora.errors import SerialLoRAError
 from serial_lora_course.claims.audit import (
     READINGS,
     audit,
@@ -49,6 +50,8 @@ def test_the_tables_are_complete():
 )
 def test_cells_read_off_the_paper(where, row, column, value):
     assert paper_table(where).loc[row, column] == value
+    with pytest.raises(SerialLoRAError, match="Table II, Table III, Table IV"):
+        paper_table("Table V")
 
 
 def test_facts_against_a_second_reading_of_the_tables():

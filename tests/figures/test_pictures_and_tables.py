@@ -20,6 +20,9 @@ def test_pictures_of_every_form_are_shown_alike():
         scaled = picture / 255 if picture.max() > 1 else picture
         np.testing.assert_allclose(scaled, array, atol=1 / 255)
     assert "image; bytes; floats; tensor" in figure.alt_text
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    masks = show_pictures([np.eye(4), torch.eye(4).bool()[None], clear]).axes
+    assert [axes.images[0].get_array().shape for axes in masks] == [(4, 4), (4, 4), (4, 4, 4)]
 
 
 def test_shares_print_the_largest_of_each_row_in_bold():

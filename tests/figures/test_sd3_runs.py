@@ -70,6 +70,8 @@ def test_the_steps_lead_from_the_noise_to_the_drawing(backbone, guidance):
     scheduler.set_timesteps(4)
     assert row.sigmas == pytest.approx(scheduler.sigmas[[0, 2, 4]].tolist(), abs=1e-6)
     assert row.steps == [0, 2, 4]
+    with pytest.raises(SerialLoRAError, match="step 5"):
+        sampler_row(backbone, "fox face", [0, 5], seed=3, config=config)
     assert not backbone.model._forward_pre_hooks
 
 

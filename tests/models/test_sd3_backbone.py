@@ -308,5 +308,7 @@ def test_a_single_file_and_random_weights_are_refused_at_paper_scale(tmp_path):
     save_file({"model.diffusion_model.x": torch.zeros(1)}, path)
     with pytest.raises(SerialLoRAError, match="diffusers folder"):
         load_sd3("paper", path)
+    with pytest.raises(SerialLoRAError, match="no folder"):
+        load_sd3("tiny", tmp_path / "none")
     with pytest.raises(SerialLoRAError, match="scale tiny"):
         load_sd3("paper", weights=None)
