@@ -26,6 +26,10 @@ def install() -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["install"]:
-        print(f"Jupyter's kernel {NAME} is now the course's: {install()}")
+        from serial_lora_course.door import enter  # loads PyTorch, for which no kernel should wait
+
+        enter(
+            "kernel", lambda _: print(f"Jupyter's kernel {NAME} is now the course's: {install()}")
+        )
     else:
         launch_new_instance()

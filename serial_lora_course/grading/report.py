@@ -99,7 +99,15 @@ def read(path: Path) -> tuple[NotebookNode, str]:
         SerialLoRAError: no such file, not a notebook, not a lesson of the course.
     """
     with refusals_told():
-        content = path.read_bytes()
+        if path.exists() and not path.is_file():
+            raise SerialLoRAError(
+                f"{path} is no file; name a notebook."
+            )  # a pipe would be waited for
+        try:
+            content = path.read_bytes()
+        except OSError as error:  # some files of the system are not named in their own errors
+            error.filename = error.filename or str(path)
+            raise
     try:
         notebook = nbformat.reads(content.decode(), as_version=4)
         nbformat.validate(notebook)
