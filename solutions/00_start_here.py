@@ -110,6 +110,7 @@ report = doctor(verbose=True)
 # %%
 from serial_lora import count_parameters, eject
 from serial_lora_course.data.registry import load_classification
+from serial_lora_course.frontend import is_static
 from serial_lora_course.labs.clip import CLIPLab, classify
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import get_method
@@ -119,7 +120,8 @@ backbone, data = load_clip(), load_classification("symbols")
 before, labels = classify(backbone, data, data.template)  # (N, classes) scores, (N,)
 
 lab = CLIPLab(backbone, data)
-record = run_one(lab, get_method("serial_lora"), amount=16, seed=1, keep_adapter=True)
+bar = not is_static()  # a progress bar, where the notebook is live
+record = run_one(lab, get_method("serial_lora"), 16, seed=1, progress=bar, keep_adapter=True)
 after, _ = classify(backbone, data, data.template)
 size = count_parameters(backbone.model)
 model = eject(backbone.model)  # as it was
