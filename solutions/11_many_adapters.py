@@ -139,16 +139,17 @@ base, own = table.iloc[0], {task: table.loc[f"adapter of {task}"] for task in TA
 other = {task: own[TASKS[1 - i]][task] - base[task] for i, task in enumerate(TASKS)}
 display(
     Markdown(
-        "**What this shows.** "
-        + "; ".join(
-            f"on {t} its own adapter brings {own[t][t] - base[t]:+.1f} points" for t in TASKS
-        )
+        "In points of accuracy: "
+        + "; ".join(f"on {t} its own adapter brings {own[t][t] - base[t]:+.1f}" for t in TASKS)
         + ". The other task's adapter changes "
         + " and ".join(f"{task} by {change:+.1f}" for task, change in other.items())
-        + ". Where that is below zero, adapting to one task cost something of what the base could do, and "
-        "switching gives it back."
+        + "."
     )
 )
+
+# %% [markdown]
+# **What this shows.** Each adapter is good at its own task. Where the other one's change is below zero,
+# adapting cost something of what the base could do (*forgetting*), and switching gives it back.
 
 # %% [markdown]
 # ## The sum of two adapters
@@ -271,12 +272,14 @@ kept = {
 }
 display(
     Markdown(
-        f"**What this shows.** Half of each, added exactly, keeps {kept['exact sum']:.0%} of what the two "
-        f"adapters gain on their own tasks together; averaged factors keep {kept['averaged factors']:.0%}. A "
-        "sum is exact as algebra, and still no promise: each adapter was trained as if the other were not "
-        "there, and half an adapter is only half a change."
+        f"Half of each, added exactly, keeps {kept['exact sum']:.0%} of what the two adapters gain on their "
+        f"own tasks together; averaged factors keep {kept['averaged factors']:.0%}."
     )
 )
+
+# %% [markdown]
+# **What this shows.** A sum is exact as algebra, and still no promise: each adapter was trained as if the
+# other were not there, and half an adapter is only half a change.
 
 # %% [markdown]
 # **Change this and run again.** Weights need not add up to one. Move both: where does one adapter begin to
@@ -400,15 +403,18 @@ with torch.no_grad():
 spread = table.max() - table.min()
 display(
     Markdown(
-        "**What this shows.** The two orders differ from the sum by the term with both products. In accuracy the "
-        "three rows are "
+        "The accuracies of the three rows lie "
         + " and ".join(f"{spread[task]:.1f} points apart on {task}" for task in TASKS)
-        + " (one test picture is "
+        + "; one test picture is "
         + " and ".join(f"{100 / len(sets[task].test):.1f}" for task in TASKS)
-        + "). Where pairs are small, I + B A is close to I, and things close to I nearly commute; trained pairs "
-        "are not that small. The order is part of the result: write it down."
+        + "."
     )
 )
+
+# %% [markdown]
+# **What this shows.** The two orders differ from the sum by the term with both products. Where pairs are
+# small, I + B A is close to I, and things close to I nearly commute; trained pairs are not that small. The
+# order is part of the result: write it down.
 
 # %% [markdown]
 # ## To each sample its own
@@ -433,17 +439,17 @@ def adapt_each(x: Tensor, all_A: Tensor, all_B: Tensor, which: Tensor) -> Tensor
     """x + x A^T B^T, with each sample's own pair.
 
     Args:
-        x: (N, T, d), the tokens of N samples.
+        x: (B, N, d), the tokens of B samples.
         all_A: (K, r, d), the A of K adapters.
         all_B: (K, d, r), the B of K adapters.
-        which: (N,), whole numbers from 0 to K - 1: the adapter of each sample.
+        which: (B,), whole numbers from 0 to K - 1: the adapter of each sample.
 
     Returns:
-        (N, T, d).
+        (B, N, d).
     """
     # BEGIN SOLUTION
-    A, B = all_A[which], all_B[which]  # (N, r, d), (N, d, r)
-    return x + (x @ A.mT) @ B.mT  # (N, T, d)
+    A, B = all_A[which], all_B[which]  # (B, r, d), (B, d, r)
+    return x + (x @ A.mT) @ B.mT  # (B, N, d)
     # END SOLUTION
 
 
@@ -452,7 +458,7 @@ check("11.3", adapt_each)
 # %% [markdown]
 # <details><summary>Hint 1: gather first</summary>
 #
-# `all_A[which]` has the shape (N, r, d): row n is the A of sample n.
+# `all_A[which]` has the shape (B, r, d): row i is the A of sample i.
 #
 # </details>
 # <details><summary>Hint 2: transposes in a batch</summary>
@@ -471,11 +477,11 @@ check("11.3", adapt_each)
 model = carrying(*TASKS).eval()
 names = [TASKS[i % 2] for i in range(7)] + [None]  # None is the base
 pictures = [sets[name or TASKS[0]].test[i][0] for i, name in enumerate(names)]
-batch = torch.stack([backbone.test_transform(picture) for picture in pictures])  # (N, 3, H, W)
+batch = torch.stack([backbone.test_transform(picture) for picture in pictures])  # (B, 3, H, W)
 
 with torch.no_grad():
     with per_sample(model, names):
-        together = model.encode_image(batch)  # (N, embed_dim)
+        together = model.encode_image(batch)  # (B, embed_dim)
     apart = torch.empty_like(together)
     for i, name in enumerate(names):
         if name is None:

@@ -151,5 +151,5 @@ def adapt_each() -> Iterator[Case]:
             (x, A, B, which),
             expected,
             causes,
-            form="one row of tokens for each sample: (N, T, d), as x",
+            form="one row of tokens for each sample: (B, N, d), as x",
         )

@@ -24,6 +24,6 @@ def chain_pairs(first: Pair, second: Pair) -> Pair:
 
 
 def adapt_each(x: Tensor, all_A: Tensor, all_B: Tensor, which: Tensor) -> Tensor:
-    """x + x A^T B^T with a pair for each sample: x (N, T, d), A (K, r, d), B (K, d, r), which (N,)."""
+    """x + x A^T B^T with a pair for each sample: x (B, N, d), A (K, r, d), B (K, d, r), which (B,)."""
     hidden = torch.einsum("ntd,nrd->ntr", x, all_A[which])
     return x + torch.einsum("ntr,ndr->ntd", hidden, all_B[which])

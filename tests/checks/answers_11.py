@@ -126,6 +126,6 @@ WRONG = {
         ("averaged factors", "factors of all"): mean_of_factors,
         ("A alone gathered", "B is not"): each(pick_B=lambda w: 0 * w),
         ("in the wrong order", "wrong order"): each(lambda w: w.flip(0)),
-        ("flattened", "\\(N, T, d\\)"): lambda *a: each()(*a).flatten(0, 1),
+        ("flattened", "\\(B, N, d\\)"): lambda *a: each()(*a).flatten(0, 1),
     },
 }
