@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -12,13 +12,12 @@ from serial_lora_course.labs.registry import LABS
 
 
 class LazyGroup(TyperGroup):
-    """A group with some commands whose modules are loaded late.
+    """A group with some commands whose modules are loaded late."""
 
-    Attributes:
-        late: name -> (summary, module); the module's ``command(name)`` makes the command.
-    """
-
-    late: ClassVar[dict[str, tuple[str, str]]] = {}
+    @property
+    def late(self) -> dict[str, tuple[str, str]]:
+        """Name -> (summary, module); the module's ``command(name)`` makes the command."""
+        return {}
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *self.late]
@@ -39,23 +38,28 @@ class LazyGroup(TyperGroup):
 class LabGroup(LazyGroup):
     """``serial-lora lab``: a command for each lab of the registry."""
 
-    late = {
-        name: (summary, "serial_lora_course.lab_options") for name, (_, summary) in LABS.items()
-    }
+    @property
+    def late(self) -> dict[str, tuple[str, str]]:
+        """Asked anew each time, so that a lab that was registered since is among them."""
+        return {
+            name: (words, "serial_lora_course.lab_options") for name, (_, words) in LABS.items()
+        }
 
 
 class CourseGroup(LazyGroup):
     """``serial-lora``: its own commands, and those for one's own pictures."""
 
-    late = {
-        name: (summary, "serial_lora_course.work_commands")
-        for name, summary in {
+    @property
+    def late(self) -> dict[str, tuple[str, str]]:
+        """Those of `serial_lora_course.work_commands`."""
+        summaries = {
             "fit": "Adapt a vision model to a folder of class folders.",
             "predict": "Say which class pictures belong to.",
             "merge": "Write the model with the adapter multiplied in.",
             "show": "Say what an adapter file holds.",
-        }.items()
-    }
+        }
+        module = "serial_lora_course.work_commands"
+        return {name: (summary, module) for name, summary in summaries.items()}
 
 
 lab_app = typer.Typer(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -169,6 +170,9 @@ def test_an_interruption_keeps_what_was_graded_and_leaves_nothing(tmp_path, numb
         env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=partial(
+            signal.signal, signal.SIGINT, signal.SIG_DFL
+        ),  # a background job ignores it
     )
     assert running.stdout.readline() == f"{first}: 0 of 4 passed\n"
     grader, until = psutil.Process(running.pid), time.monotonic() + 120

@@ -1,6 +1,7 @@
 """Attacks from inside a notebook: each fails in the sandbox, and would succeed outside it."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -209,7 +210,11 @@ def test_limits_of_time():
 @pytest.mark.parametrize(
     ("cell", "limits", "why"),
     [
-        ("import os\nwhile True:\n    os.fork()", {"threads": 200}, "200 processes and threads"),
+        (
+            "import os\nwhile True:\n    os.fork()",
+            {"threads": 90},
+            "processes and threads|of memory",
+        ),
         (
             "import os, time\nfor _ in range(4):\n    if not os.fork():\n"
             "        kept = bytearray(os.urandom(1) * (300 * 2**20)); time.sleep(60)\ntime.sleep(60)",
@@ -223,7 +228,7 @@ def test_limits_of_time():
 def test_what_ends_a_notebook(cell, limits, why):
     texts, ended = shown("print(1)", cell, "print(2)", **limits)
     assert texts[0] == "1\n" and "2\n" not in texts
-    assert why in ended
+    assert re.search(why, ended)  # a fork bomb may reach either limit first
 
 
 @confined
