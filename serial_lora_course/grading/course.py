@@ -7,7 +7,9 @@ step that runs a notebook is :class:`Confined` here, on a server as in ``serial-
 from __future__ import annotations
 
 import copy
+import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -186,5 +188,8 @@ def autograde(folder: Path, lesson: str, student: str, settings: dict) -> None:
 
 
 def _run(step: type, folder: Path, lesson: str, student: str, config: Config) -> None:
+    beside = os.path.dirname(sys.executable)  # where alembic lies, which nbgrader calls by its name
+    if beside not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([beside, os.environ.get("PATH", os.defpath)])
     place = CourseDirectory(root=str(folder), assignment_id=lesson, student_id=student)
     step(coursedir=place, config=configure(config), force=True).start()

@@ -35,7 +35,7 @@ def base_of(lab: Measured, records: Iterable[Record] = ()) -> dict[str, float]:
         records: of earlier runs, of whatever lab and data.
     """
     asked = lab.contents | lab.base_settings()
-    key = (lab.name, lab.data.scale, lab.data.name, repr(asked))
+    key = (type(lab), lab.data.scale, lab.data.name, repr(asked))
     if key not in _measured:
         recorded = (_recorded(lab, asked, record) for record in records)
         _measured[key] = next(filter(None, recorded), None) or lab.measure_base()
