@@ -116,10 +116,10 @@ def watch(process: subprocess.Popen, told: BinaryIO, limits: Limits, family: lis
                 memory, threads = memory + member.memory_info().rss, threads + member.num_threads()
             except psutil.Error:  # it has ended meanwhile
                 continue
+        if threads > limits.threads:  # first, since processes that share memory each count it
+            return f"the notebook started more than {limits.threads} processes and threads"
         if memory > limits.memory:
             return f"the notebook took more than {limits.memory / GB:g} GB of memory"
-        if threads > limits.threads:
-            return f"the notebook started more than {limits.threads} processes and threads"
         if time.monotonic() > until:
             return f"the notebook took longer than {limits.seconds} seconds"
         if os.fstat(told.fileno()).st_size > MOST_TOLD:

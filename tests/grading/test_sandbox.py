@@ -1,7 +1,6 @@
 """Attacks from inside a notebook: each fails in the sandbox, and would succeed outside it."""
 
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -213,7 +212,7 @@ def test_limits_of_time():
         (
             "import os\nwhile True:\n    os.fork()",
             {"threads": 90},
-            "processes and threads|of memory",
+            "90 processes and threads",
         ),
         (
             "import os, time\nfor _ in range(4):\n    if not os.fork():\n"
@@ -228,7 +227,7 @@ def test_limits_of_time():
 def test_what_ends_a_notebook(cell, limits, why):
     texts, ended = shown("print(1)", cell, "print(2)", **limits)
     assert texts[0] == "1\n" and "2\n" not in texts
-    assert re.search(why, ended)  # a fork bomb may reach either limit first
+    assert why in ended
 
 
 @confined
