@@ -25,7 +25,8 @@ from benchmarks.shares import RUNS, measure_share
 from serial_lora.injection import adapter_parameters
 from serial_lora_course import threads
 from serial_lora_course.labs.clip import CLIPLab
-from serial_lora_course.labs.lab import adapted, run_lab
+from serial_lora_course.labs.grid import run_lab
+from serial_lora_course.labs.lab import adapted
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.precision import settle_precision
 

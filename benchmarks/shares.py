@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from serial_lora_course.labs import precision, sd3
-from serial_lora_course.labs.lab import run_lab
+from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.registry import get_lab
 
 RUNS = {"clip": ("travel", 16), "sam": ("food", 50), "sd3": ("openmoji", 100)}

@@ -20,7 +20,8 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.config_file import write_config
 from serial_lora_course.files import expanded, printable
 from serial_lora_course.labs.config import SWEPT, LabConfig, seeds_to, swept_configs
-from serial_lora_course.labs.lab import Draw, Lab, run_lab
+from serial_lora_course.labs.grid import run_lab
+from serial_lora_course.labs.lab import Draw, Lab
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.processes import is_first_process
 from serial_lora_course.labs.records import Record

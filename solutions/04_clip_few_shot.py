@@ -1158,7 +1158,7 @@ both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name
 # again. An interrupted run goes on where it stopped. On several GPUs the last line shares every batch
 # among them. If memory is short, `--accumulation 4` computes each batch in parts.
 #
-# In Python it is `run_lab("clip", ["oxford_pets"], ["serial_lora"], scale="paper")` from `serial_lora_course.labs.lab`,
+# In Python it is `run_lab("clip", ["oxford_pets"], ["serial_lora"], scale="paper")` from `serial_lora_course.labs.grid`,
 # which calls `run_one` for each run.
 
 # %% [markdown]

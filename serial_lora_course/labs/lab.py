@@ -1,20 +1,17 @@
-"""One lab for all: load, prepare, train, measure, and keep a record of every run.
-
-    records = run_lab("clip", ["nature"], ["lora", "serial_lora"], amounts=[16], seeds=[1, 2, 3])
+"""One lab for all: load, prepare, train, measure; and one run of it, which becomes a record.
 
 A lab of its own is a subclass of :class:`Lab` in a file of its own, and a line in
 :mod:`serial_lora_course.labs.registry`. Command line, records, sweeps and tables are the same for
-all.
+all; :mod:`serial_lora_course.labs.grid` does many runs.
 """
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,29 +19,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig
 from serial_lora.counting import BYTES_PER_FLOAT32, count_parameters
-from serial_lora.injection import adapters, check_fit, eject, inject
+from serial_lora.injection import adapters, eject, inject
 from serial_lora_course.data.types import DividedData
 from serial_lora_course.labs.bases import base_of
-from serial_lora_course.labs.config import (
-    LabConfig,
-    changed_config,
-    check_choices,
-    several,
-    swept_configs,
-)
-from serial_lora_course.labs.methods import METHODS, Method, get_method, with_ratios
+from serial_lora_course.labs.config import LabConfig, changed_config
+from serial_lora_course.labs.methods import METHODS, Method
 from serial_lora_course.labs.precision import settle_precision
-from serial_lora_course.labs.processes import (
-    check_shares,
-    is_first_process,
-    loader_workers,
-    process_state,
-)
+from serial_lora_course.labs.processes import is_first_process, loader_workers
 from serial_lora_course.labs.records import Kept, Record, environment, run_key, with_unit
-from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.labs.report import Report
 from serial_lora_course.labs.training import ExampleStream, Opened, train
 from serial_lora_course.labs.variants import VariantConfig
@@ -341,110 +325,3 @@ def _file_name(lab: Lab, method: Method, amount: int, seed: int) -> str:
     }
     swept = "".join(f"-{name}-{value:g}" for name, value in (changed | method.settings).items())
     return f"{lab.data.name}-{amount}-{method.name}-{seed}{swept}"
-
-
-def run_lab(
-    name: str,
-    datasets: Sequence[str],
-    methods: Sequence[str] = ("lora", "serial_lora"),
-    amounts: int | Sequence[int] | None = None,
-    seeds: int | Sequence[int] = (1, 2, 3),
-    scale: str = "tiny",
-    out: Path | None = None,
-    root: Path | None = None,
-    weights: str | Path | None = "default",
-    *,
-    ratio: float | Sequence[float] | None = None,
-    progress: bool | None = None,
-    on_record: Callable[[Record, bool], None] | None = None,
-    draw: Draw | None = None,
-    command: str = "",
-    **changes: object,
-) -> list[Record]:
-    """Run every combination that ``out`` does not hold yet; all records, old ones included.
-
-    Args:
-        name: of the lab.
-        amounts: of training data, in the lab's unit; each a part of the larger ones. None for the
-            lab's own.
-        out: JSONL file of records; None keeps them in memory only.
-        root: folder of the downloaded data.
-        ratio: rate of B over that of A in the LoRA+ methods, one or several; None for 20.
-        on_record: called with each record and whether it is new.
-        draw: called with each run that is new.
-        command: the command line that asked for it, for the records.
-        changes: settings that differ from the scale's own; of `SWEPT` ones several values. Methods
-            without a plus run at each rank once, whatever the values of ``plus_lr``.
-
-    Raises:
-        SerialLoRAError: an unknown data set, method or setting; nothing has been run then.
-    """
-    kind = get_lab(name)
-    configs = swept_configs(kind.configs, scale, **changes)
-    datasets, names, seeds = several(datasets), several(methods), several(seeds)
-    amounts = several(kind.amount if amounts is None else amounts)
-    check_choices(datasets=datasets, methods=names, seeds=seeds, **{kind.unit: amounts})
-    variants = _variants(configs, [get_method(each) for each in names], ratio)
-    sets = [kind.load_data(each, scale, root) for each in datasets]
-    runs = list(itertools.product(amounts, seeds))
-    for data, (amount, seed) in itertools.product(sets, runs):
-        batch = min(configs[0].batch_size, len(kind.indices(data, amount, seed)))
-        check_shares(batch, configs[0].accumulation)
-    backbone = kind.load_backbone(configs[0], scale, weights)
-    tools = kind.load_tools(scale)
-    _check_adapters(kind(backbone, sets[0], configs[0], **tools), variants)
-    backbone.model.to(process_state().device)
-
-    kept, records = Kept(out), []
-    for data in sets:
-        lab = kind(backbone, data, configs[0], **tools)  # what it prepares goes with it
-        lab.go_on(kept, partial(_keys, lab, runs, variants))
-        for (amount, seed), (config, method) in itertools.product(runs, variants):
-            lab.config = config
-            options = {"progress": progress, "draw": draw, "command": command}
-            run = partial(run_one, lab, method, amount, seed, **options)
-            record, is_new = kept.or_run(lab.key(method, amount, seed), run)
-            if on_record:
-                on_record(record, is_new)
-            records.append(record)
-    return records
-
-
-def _keys(
-    lab: Lab,
-    runs: Sequence[tuple[int, int]],
-    variants: Sequence[tuple[LabConfig, Method]],
-) -> Iterator[str]:
-    for (amount, seed), (lab.config, method) in itertools.product(runs, variants):
-        yield lab.key(method, amount, seed)
-
-
-def _variants(
-    configs: Sequence[LabConfig], methods: Sequence[Method], ratio: object
-) -> list[tuple[LabConfig, Method]]:
-    """Which methods run under which settings, each checked to have a share of the rank."""
-    if ratio is not None:
-        ratios = several(ratio)
-        check_choices(ratios=[float(each) for each in ratios])
-        methods = with_ratios(methods, ratios)
-    variants = []
-    for config in configs:
-        again = config.plus_lr != configs[0].plus_lr
-        for method in methods:
-            method.rank(config.rank)
-            if method.plus or not again:
-                variants.append((config, method))
-    return variants
-
-
-def _check_adapters(lab: Lab, variants: Sequence[tuple[LabConfig, Method]]) -> None:
-    """Refuse adapters that do not fit the model, before the first of them is trained."""
-    model, sites = lab.backbone.model, None
-    for config, method in variants:
-        lab.config = config
-        adapter = lab.adapter(method)
-        if isinstance(adapter, VariantConfig):
-            continue  # it says so itself, when it is put in
-        if sites is None:
-            sites = find_attention_sites(model, adapter.towers, adapter.blocks, adapter.stream)
-        check_fit(model, sites, adapter)

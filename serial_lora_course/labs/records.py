@@ -12,7 +12,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -26,7 +26,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.files import refusals_told
 from serial_lora_course.labs.methods import get_method
-from serial_lora_course.labs.processes import is_first_process
+from serial_lora_course.labs.processes import is_first_process, process_state
 
 LOCK_SECONDS = (2, 60)  # until a word is said, and until no more is waited for
 NO_RECORD = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
@@ -241,35 +241,83 @@ class Kept:
     """
 
     def __init__(self, out: Path | None) -> None:
-        self.out = out
+        self.out, self.known = out, {}
         if out is not None and is_first_process():
             require_writable(out)
-        self.known = {record.key: record for record in (read_records(out) if out else [])}
+        self._read()
+
+    def _read(self) -> None:
+        """Also what other processes have written meanwhile."""
+        self.known |= {
+            record.key: record for record in (read_records(self.out) if self.out else [])
+        }
 
     def begun(self, key: str) -> bool:
         """Whether there is a record of this key, or the state of an unfinished run."""
-        return key in self.known or (self.out is not None and self._unfinished(key).exists())
+        return key in self.known or (self.out is not None and self.unfinished(key).exists())
 
-    def _unfinished(self, key: str) -> Path:
-        return self.out.with_name(f"{self.out.stem}-unfinished-{key}.pt")
+    def unfinished(self, key: str) -> Path | None:
+        """The file for the state of an unfinished run."""
+        return self.out and self.out.with_name(f"{self.out.stem}-unfinished-{key}.pt")
 
-    def or_run(self, key: str, run: Callable[..., Record]) -> tuple[Record, bool]:
+    @contextmanager
+    def claim(self, key: str, wait: bool = True) -> Iterator[bool]:
+        """Whether the run is this process's to do, for the length of the block.
+
+        It is not where its record is there by now, or another process on the same file is at it. The
+        system takes a claim back from a process that ends, however it ends.
+
+        Args:
+            wait: until no other process is at it.
+        """
+        if key in self.known:
+            yield False
+        elif self.out is None or process_state().num_processes > 1:  # those share each run
+            yield True
+        else:
+            place = self.out.with_name(f".{self.out.stem}-{key}.lock")
+            lock = FileLock(place)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                if not wait:
+                    yield False
+                    return
+                warnings.warn(
+                    f"another process is at a run for {self.out}; waiting for it.", stacklevel=3
+                )
+                lock.acquire()
+            try:
+                self._read()
+                yield key not in self.known
+            finally:
+                lock.release()
+                if key in self.known:
+                    with suppress(OSError):  # Windows deletes no file that is open
+                        place.unlink()
+
+    def add(self, key: str, record: Record) -> None:
+        """Write a record, and forget the state that its run had while it was unfinished."""
+        if self.out is not None and is_first_process():
+            append_record(self.out, record)
+            self.unfinished(key).unlink(missing_ok=True)
+        self.known[key] = record
+
+    def or_run(
+        self, key: str, run: Callable[..., Record], wait: bool = True
+    ) -> tuple[Record, bool] | None:
         """The record of this key, run and written if it is not there yet; and whether it is new.
 
         Args:
             run: called with ``save_to``, the file for the state of an unfinished run, which is
                 deleted when the record is written.
+            wait: for another process that is at it; else the answer is None then.
         """
-        if key in self.known:
-            return self.known[key], False
-        if self.out is None:
-            return run(save_to=None), True
-        unfinished = self._unfinished(key)
-        record = run(save_to=unfinished)
-        if is_first_process():
-            append_record(self.out, record)
-            unfinished.unlink(missing_ok=True)
-        return record, True
+        with self.claim(key, wait) as mine:
+            if mine:
+                self.add(key, run(save_to=self.unfinished(key)))
+                return self.known[key], True
+            return (self.known[key], False) if key in self.known else None
 
 
 def shipped_records(name: str) -> list[Record]:

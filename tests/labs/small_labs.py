@@ -12,7 +12,8 @@ from PIL import Image
 
 from serial_lora_course.data.types import ClassificationData, StyleData, StyleExample
 from serial_lora_course.labs import clip, sam, sd3
-from serial_lora_course.labs.lab import Lab, run_lab
+from serial_lora_course.labs.grid import run_lab
+from serial_lora_course.labs.lab import Lab
 from tests.labs.lab_models import register_small, weights_file
 from tests.models.sam_models import make_small_sam_the_tiny_one, sam_weights_file, segmentation_data
 from tests.models.sd3_models import make_small_sd3_the_tiny_one

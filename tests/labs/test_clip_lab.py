@@ -16,7 +16,8 @@ from serial_lora_course.data.classification_files import CLASSIFICATION_RELEASES
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.clip import PAPER, TINY, CLIPLab, CLIPObjective, classify, zero_shot
-from serial_lora_course.labs.lab import run_lab, run_one
+from serial_lora_course.labs.grid import run_lab
+from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.models.clip import load_clip
 from tests.data_scripts.official_archives import ARCHIVES

@@ -4,7 +4,7 @@ import pytest
 
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.frames import describe_records
-from serial_lora_course.labs.lab import run_lab
+from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.labs.registry import LABS
 from tests.labs.lab_models import calls

@@ -9,7 +9,7 @@ import torch
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import adapters
-from serial_lora_course.labs import bases
+from serial_lora_course.labs import bases, grid
 from serial_lora_course.labs import config as configs
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.frames import frame
@@ -35,7 +35,7 @@ def forbid_runs(monkeypatch) -> None:
     def fail(*_, **__):
         raise AssertionError("something was run that must not be")
 
-    monkeypatch.setattr(labs, "run_one", fail)
+    monkeypatch.setattr(grid, "run_one", fail)
     monkeypatch.setattr(labs.Lab, "base", property(fail))
 
 
@@ -205,7 +205,7 @@ def test_methods_without_a_plus_run_once_whatever_its_rate(monkeypatch, tmp_path
         seen.append((method.name, lab.config.rank, lab.config.plus_lr))
         return replace(RECORD, seed=len(seen))
 
-    monkeypatch.setattr(labs, "run_one", no_run)
+    monkeypatch.setattr(grid, "run_one", no_run)
     small.run(methods=["lora", "lora_plus"], rank=[2, 4], plus_lr=[1e-3, 1e-2])
     assert seen == [
         ("lora", 2, 1e-3),
@@ -400,4 +400,4 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(
 
 def test_a_lab_that_is_not_there_is_refused():
     with pytest.raises(SerialLoRAError, match="no lab 'bread'; choose from clip, sam, sd3"):
-        labs.run_lab("bread", ["rye"])
+        grid.run_lab("bread", ["rye"])

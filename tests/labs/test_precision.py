@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from serial_lora_course.labs import precision
-from serial_lora_course.labs.lab import run_lab
+from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.precision import autocast, settle_precision
 
 

@@ -10,7 +10,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data import segmentation_sets
 from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.labs import processes
-from serial_lora_course.labs.lab import run_lab
+from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.sam import (
     PAPER,
     TINY,

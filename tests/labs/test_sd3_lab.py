@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from serial_lora_course.labs import sd3
-from serial_lora_course.labs.lab import run_lab, run_one
+from serial_lora_course.labs.grid import run_lab
+from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.sd3 import PAPER, TINY, Sd3Lab
 from serial_lora_course.labs.sd3_drawings import prepare_trial, score_pictures

@@ -1,0 +1,101 @@
+"""Several processes on one records file: each run is done by one of them, and none is lost with it."""
+
+import pickle
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+
+from serial_lora_course.labs import grid
+from serial_lora_course.labs.grid import Run, make_grid, run_lab
+from serial_lora_course.labs.records import Kept, read_records
+from serial_lora_course.labs.registry import LABS
+from tests.labs.lab_models import calls
+from tests.labs.test_records import RECORD
+
+ASKED = dict(methods=["lora", "serial_lora"], amounts=[50, 100], seeds=1, min_steps=2)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    monkeypatch.setitem(LABS, "halves", ("tests.labs.fourth_lab", "Bright halves of pictures."))
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "halves.jsonl"
+
+
+def first_key(out) -> str:
+    asked = make_grid("halves", "halves", **ASKED)
+    return asked.runs[0].key(asked.open("halves", Kept(out)))
+
+
+def test_a_run_that_another_process_is_at_is_done_once_and_found_by_both(out, monkeypatch):
+    """The other one, a thread here, is at the first run until nothing else is left to do."""
+    asked, other, key = make_grid("halves", "halves", **ASKED), Kept(out), first_key(out)
+    done, seen = calls(monkeypatch, Run, "do"), []
+    begun, rest_is_done = threading.Event(), threading.Event()
+
+    def another():
+        with other.claim(key):
+            begun.set()
+            rest_is_done.wait(60)
+            other.add(key, asked.runs[0].do(asked.open("halves", other), progress=False))
+
+    def on_record(record, is_new):
+        seen.append((record, is_new))
+        if len(seen) == 3:
+            rest_is_done.set()
+
+    thread = threading.Thread(target=another)
+    thread.start()
+    begun.wait(60)
+    records = run_lab("halves", "halves", out=out, progress=False, on_record=on_record, **ASKED)
+    thread.join()
+    assert len(done) == len(records) == 4
+    assert [is_new for _, is_new in seen] == [True] * 3 + [False] and seen[-1][0] == records[0]
+    assert sorted(r.key for r in read_records(out)) == sorted({r.key for r in records})
+
+
+def test_a_claim_ends_with_its_process(out):
+    """Killed, so that it can say nothing; its run is another's at once."""
+    code = "import sys, time; from pathlib import Path; from serial_lora_course.labs.records import Kept\n"
+    code += f"with Kept(Path({str(out)!r})).claim('key') as mine: print(mine, flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "True\n"
+        with Kept(out).claim("key", wait=False) as mine:
+            assert not mine
+        process.kill()
+    kept = Kept(out)
+    with kept.claim("key", wait=False) as mine:
+        assert mine
+        kept.add("key", RECORD)
+    assert [p.name for p in out.parent.glob(".*key*")] == []
+
+
+def test_a_run_that_failed_is_left_for_another(out):
+    kept, other = Kept(out), Kept(out)
+
+    def fails(save_to):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kept.or_run(RECORD.key, fails)
+    assert other.or_run(RECORD.key, lambda save_to: RECORD) == (RECORD, True)
+    assert kept.or_run(RECORD.key, fails) == (RECORD, False)  # read again before it would begin
+
+
+def test_what_a_run_needs_can_be_sent_to_another_process(out):
+    """Opened anew there, it gives the same key and the same measures."""
+    asked = make_grid("halves", "halves", **ASKED | {"methods": ["lora_plus", "repadapter"]})
+    for run in asked.runs:
+        source, there = pickle.loads(pickle.dumps((asked.labs.source, run)))
+        lab, same = grid.Labs(source).open("halves"), asked.labs.open("halves")
+        assert there.key(lab) == run.key(same)
+        one, two = (r.do(each, progress=False) for r, each in ((there, lab), (run, same)))
+        assert replace(one, seconds=0.0) == replace(two, seconds=0.0)
