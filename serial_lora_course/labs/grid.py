@@ -135,7 +135,7 @@ def make_grid(
     datasets, names, seeds = several(datasets), several(methods), several(seeds)
     amounts = several(kind.amount if amounts is None else amounts)
     check_choices(datasets=datasets, methods=names, seeds=seeds, **{kind.unit: amounts})
-    variants = _variants(configs, [get_method(each) for each in names], ratio)
+    variants = variants_of(configs, [get_method(each) for each in names], ratio)
     labs = Labs(Source(kind, configs[0], scale, root, weights))
     for each, amount, seed in itertools.product(datasets, amounts, seeds):
         pictures = len(kind.indices(labs.data(each), amount, seed))
@@ -234,7 +234,7 @@ def run_lab(
     return [records[place] for place in sorted(records)]
 
 
-def _variants(
+def variants_of(
     configs: Sequence[LabConfig], methods: Sequence[Method], ratio: object
 ) -> list[tuple[LabConfig, Method]]:
     """Which methods run under which settings, each checked to have a share of the rank."""
