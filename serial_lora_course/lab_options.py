@@ -20,6 +20,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.config_file import write_config
 from serial_lora_course.files import expanded, printable
 from serial_lora_course.labs.config import SWEPT, LabConfig, seeds_to, swept_configs
+from serial_lora_course.labs.forecast import CARDS, forecast, told
 from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.lab import Draw, Lab
 from serial_lora_course.labs.methods import METHODS
@@ -39,7 +40,8 @@ MORE = (
     "On several GPUs: accelerate launch -m serial_lora_course.cli lab {} ..."
 )
 Configs = Mapping[str, LabConfig]
-SOMEWHERE = ("out", "pictures")  # options that say where to write, and nothing of the run
+# Options that say where to write or what to be told, and nothing of the run.
+SOMEWHERE = ("out", "pictures", "dry_run", "card")
 
 
 def command(name: str) -> Any:
@@ -72,6 +74,8 @@ def options_of(kind: type[Lab]) -> list[inspect.Parameter]:
         option("weights", str, "default", help["weights"]),
         option("root", Path | None, None, "folder of the downloaded data"),
         option("out", Path, Path(f"runs/{kind.name}.jsonl"), "JSONL file of records"),
+        option("dry_run", bool, False, "say what there is to run and what it takes; run nothing"),
+        option("card", str | None, None, f"of --dry-run: cpu, {', '.join(CARDS)}; this machine's"),
     ]
     if kind.name in DRAWINGS:
         some.append(option("pictures", Path | None, None, help["pictures"]))
@@ -148,7 +152,7 @@ def run_command(name: str, parameters: list[inspect.Parameter], options: dict[st
         datasets = [datasets]  # a folder may have a comma in its name
     else:
         datasets = _names(datasets)
-    records = run_lab(
+    asked = (
         name,
         datasets,
         list(METHODS) if options["methods"] == "all" else _names(options["methods"]),
@@ -157,16 +161,26 @@ def run_command(name: str, parameters: list[inspect.Parameter], options: dict[st
         scale,
         out,
         options["root"],
+    )
+    ratio = _numbers(options["ratio"], "ratio", float)
+    if options["dry_run"]:
+        for line in told(
+            forecast(*asked, ratio=ratio, card=options["card"], **changes), options["card"]
+        ):
+            tell(line)
+        return
+    records = run_lab(
+        *asked,
         options["weights"],
-        ratio=_numbers(options["ratio"], "ratio", float),
+        ratio=ratio,
         on_record=tell_record,
         draw=_drawing(name, options.get("pictures")),
         command=command_line(kind, parameters, options),
         **changes,
     )
-    asked = {name: value for name, value in options.items() if name not in SOMEWHERE}
+    chosen = {name: value for name, value in options.items() if name not in SOMEWHERE}
     with _complete(out):
-        write_config(out.with_name(f"{out.stem}.config.yaml"), asked)
+        write_config(out.with_name(f"{out.stem}.config.yaml"), chosen)
         console.print(results_table(kind.report, records, paper_results()))
         if closing := kind.report.closing(records):
             tell(closing)

@@ -24,7 +24,7 @@ from serial_lora_course.labs.card import GIB, Card, MissingError
 from serial_lora_course.labs.config import LabConfig
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.memory import give_shapes, saved_activation_bytes, without_values
-from serial_lora_course.labs.methods import get_method
+from serial_lora_course.labs.methods import METHODS, Method
 
 KEPT_FREE = {"tiny": 0.25 * GIB, "paper": 1.5 * GIB}  # for what shapes do not tell
 TRAINED_BYTES = 4 * 4  # for each trained number: itself, its gradient, AdamW's two averages
@@ -77,25 +77,26 @@ def fit(lab: Lab, card: Card) -> Plan:
     )
 
 
-def step_bytes(lab: Lab, config: LabConfig) -> int:
-    """Bytes that a training step with LoRA takes: the frozen model, what is trained, and what is
-    kept for the way back."""
+def step_bytes(lab: Lab, config: LabConfig, method: Method = METHODS["lora"]) -> int:
+    """Bytes that a training step takes: the frozen model, what is trained, and what is kept for the
+    way back; with LoRA, the largest method, unless another is named."""
     frozen = list(lab.backbone.model.parameters())
     # Autocast keeps bfloat16 copies of float32 weights while a step lasts.
     weights = sum(p.nbytes + (2 * p.numel() if p.dtype == torch.float32 else 0) for p in frozen)
-    trained = sum(p.numel() for p in _adapted_shapes(lab, config).parameters() if p.requires_grad)
-    kept = kept_bytes(lab, config)
+    adapted = _adapted_shapes(lab, config, method)
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    kept = kept_bytes(lab, config, method)
     return int(weights + trained * TRAINED_BYTES + kept + KEPT_FREE[lab.backbone.scale])
 
 
-def kept_bytes(lab: Lab, config: LabConfig) -> int:
-    """Bytes that a step with LoRA keeps for the way back, in bfloat16."""
-    return _STEPS[lab.name](lab, config, _adapted_shapes(lab, config))
+def kept_bytes(lab: Lab, config: LabConfig, method: Method = METHODS["lora"]) -> int:
+    """Bytes that a step keeps for the way back, in bfloat16."""
+    return _STEPS[lab.name](lab, config, _adapted_shapes(lab, config, method))
 
 
-def _adapted_shapes(lab: Lab, config: LabConfig) -> nn.Module:
+def _adapted_shapes(lab: Lab, config: LabConfig, method: Method) -> nn.Module:
     some = {"dropout": config.dropout, "blocks": config.blocks, **lab.adapter_options()}
-    adapter = get_method("lora").config(config.rank, **some)
+    adapter = method.config(config.rank, **some)
     return inject(without_values(lab.backbone.model), adapter).train()
 
 

@@ -73,6 +73,12 @@ def _autoencoder() -> nn.Module:
     )
 
 
+def hollow_autoencoder() -> nn.Module:
+    """SD3 medium's, with shapes and no values."""
+    with torch.device("meta"):
+        return _autoencoder()
+
+
 @cache
 def _transformer() -> nn.Module:
     return ARCHITECTURES["sd3"].on_meta()

@@ -1,0 +1,500 @@
+"""What a lab's command will take, before any of it starts: runs, steps, drawings, hours, memory, disk.
+
+    runs = forecast("clip", ["food101"], ["lora", "serial_lora"], [16], scale="paper", card="h100")
+    sum(run.seconds for run in runs if not run.done) / 3600
+
+At the paper's scale nothing is loaded, neither weights nor pictures: models are shapes, and how many
+pictures a set has is what its publisher says (`PUBLISHED`). Products are counted in a step of such a
+model, and memory as `labs/fit.py` counts it. Seconds are arithmetic on what the card's maker says of it,
+and never a measurement: expect between half and twice as many. Reading prompts and encoding SD3's
+pictures, once for each set, is left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from serial_lora.counting import BYTES_PER_FLOAT32
+from serial_lora.errors import SerialLoRAError
+from serial_lora.injection import inject
+from serial_lora_course.labs.card import GIB
+from serial_lora_course.labs.config import LabConfig, check_choices, several, swept_configs
+from serial_lora_course.labs.fit import CLIP_TOKENS, step_bytes
+from serial_lora_course.labs.grid import variants_of
+from serial_lora_course.labs.lab import Lab
+from serial_lora_course.labs.memory import without_values
+from serial_lora_course.labs.methods import METHODS, Method, get_method
+from serial_lora_course.labs.records import Record, read_records
+from serial_lora_course.labs.registry import get_lab
+from serial_lora_course.models.architectures import ARCHITECTURES
+
+NOT_ADAPTED = "not adapted"
+RECORD_BYTES = 3000  # a line of JSON
+STATE_COPIES = (
+    3  # of what is trained, in the state of a run that is not finished: it, AdamW's averages
+)
+
+
+@dataclass(frozen=True)
+class RunForecast:
+    """One run; or, of the method `NOT_ADAPTED`, what is measured once for a data set.
+
+    Attributes:
+        done: its record is there. Settings are compared, pictures and weights are not.
+        steps: of the optimizer.
+        drawings: pictures that are drawn to be measured.
+        tests: pictures that are looked at to be measured.
+        parameters: that are trained.
+        seconds: on the card that was named, estimated.
+        memory: bytes on the card in a training step, estimated.
+        disk: bytes that stay when the run is finished: its record, and its adapter if adapters are kept.
+        state: bytes of the state that an interrupted run leaves.
+    """
+
+    dataset: str
+    method: str
+    rank: int
+    amount: int
+    seed: int
+    done: bool
+    steps: int
+    drawings: int
+    tests: int
+    parameters: int
+    seconds: float
+    memory: int
+    disk: int
+    state: int
+
+
+# ------------------------------------------------------------------------------------------ cards
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a card's maker says of it, without sparsity.
+
+    Attributes:
+        half, single: products and sums a second in bfloat16 (summed in float32) and in float32.
+        memory: bytes; 0 where it is the machine's.
+        reached: the share of it that a step reaches, of large products between small operations.
+    """
+
+    name: str
+    half: float
+    single: float
+    memory: int
+    reached: float = 0.35
+
+
+CARDS = {
+    key: Speed(name, half * 1e12, single * 1e12, memory * GIB)
+    for key, name, half, single, memory in (
+        ("t4", "Tesla T4", 8.1, 8.1, 16),  # has no bfloat16
+        ("l4", "L4", 121, 30.3, 24),
+        ("rtx3090", "GeForce RTX 3090", 71, 35.6, 24),  # the paper's
+        ("rtx4090", "GeForce RTX 4090", 165, 82.6, 24),
+        ("a100", "A100", 312, 19.5, 80),
+        ("h100", "H100", 989, 67, 80),
+        ("h200", "H200", 989, 67, 141),
+    )
+}
+OPERATION_SECONDS = 1e-5  # that sending one operation to a GPU takes at least
+PICTURE_SECONDS = {"clip": 0.01, "sam": 0.05, "sd3": 0.0}  # to read and prepare one, on a core
+CORES = 8  # that prepare pictures beside the GPU
+
+
+def card_named(name: str | None) -> Speed:
+    """A card of `CARDS`; None for the GPU of this machine if it is one of them, else for its processor.
+
+    Raises:
+        SerialLoRAError: there is no such card.
+    """
+    if name is None and torch.cuda.is_available():
+        here = torch.cuda.get_device_name().lower().replace(" ", "")
+        name = next((key for key in CARDS if key in here), "rtx3090")
+    if name in (None, "cpu"):
+        return _this_processor()
+    if name not in CARDS:
+        raise SerialLoRAError(f"There is no card {name!r} here; choose cpu, {', '.join(CARDS)}.")
+    return CARDS[name]
+
+
+@lru_cache
+def _this_processor(rows: int = 512, width: int = 512) -> Speed:
+    """Products that this process computes in a moment, in each precision."""
+    tokens, weight = torch.ones(rows, width), torch.ones(width, width)
+
+    def rate(a: Tensor, b: Tensor) -> float:
+        least = float("inf")
+        for _ in range(5):
+            started = time.perf_counter()
+            nn.functional.linear(a, b)
+            least = min(least, time.perf_counter() - started)
+        return 2 * rows * width**2 / least
+
+    single = rate(tokens, weight)
+    half = max(single, rate(tokens.bfloat16(), weight.bfloat16()))
+    name = f"this processor, {torch.get_num_threads()} threads"
+    return Speed(name, half, single, memory=0, reached=0.2)
+
+
+# ------------------------------------------------------------------------------- sizes of data sets
+
+
+@dataclass(frozen=True)
+class Published:
+    """How many pictures a set of the paper's scale has, as its publisher and its split say.
+
+    Attributes:
+        classes: of a classification set.
+    """
+
+    train: int
+    test: int
+    classes: int = 0
+
+
+PUBLISHED = {
+    "caltech101": Published(4128, 2465, 100),
+    "food101": Published(54_137, 25_250, 101),
+    "eurosat": Published(13_500, 8100, 10),
+    "oxford_pets": Published(2944, 3669, 37),
+    "dtd": Published(1880, 1880, 47),
+    # Of FoodSeg103 and FloodNet only totals are published: shared 7 to 3, and all counted as flooded.
+    "icecream": Published(639, 274),
+    "pie": Published(391, 167),
+    "strawberry": Published(392, 168),
+    "flood": Published(1445, 448),
+    "human": Published(442, 445),
+    "art_nouveau": Published(1500, 1000),
+    "impressionism": Published(1500, 1000),
+    "barbie": Published(252, 63),
+    "cyberpunk": Published(351, 88),
+}
+
+
+def _size(kind: type[Lab], name: str, scale: str, root: Path | None) -> tuple[Published, Callable]:
+    """A set's size, and (amount, seed) -> how many pictures a run trains on."""
+    if scale == "paper" and name in PUBLISHED:
+        size = PUBLISHED[name]
+        if size.classes:
+            return size, lambda amount, seed: min(amount * size.classes, size.train)
+        return size, lambda amount, seed: max(1, round(size.train * amount / 100))
+    data = kind.load_data(name, scale, root)
+    classes = len(getattr(data, "class_names", ()))
+    size = Published(len(data.train), len(data.test), classes)
+    return size, lambda amount, seed: len(kind.indices(data, amount, seed))
+
+
+# ------------------------------------------------------------------------------------------- work
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one input: products and sums, and operations, forwards and forwards and back."""
+
+    forward: float
+    step: float
+    forward_operations: int
+    step_operations: int
+
+
+class _Operations(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _count(forward: Callable[[], Tensor]) -> Work:
+    with FlopCounterMode(display=False) as flops, _Operations() as operations:
+        result = forward()
+        first, sent = flops.get_total_flops(), operations.count
+        if result.requires_grad:
+            result.sum().backward()
+    return Work(first, flops.get_total_flops(), sent, operations.count)
+
+
+def _clip_work(lab: Lab, model: nn.Module) -> tuple[Work, ...]:
+    side, (length, width) = model.visual.image_size[0], (_prompt_tokens(lab), model.ln_final.weight)
+    prompt = torch.empty(1, length, len(width), device="meta")
+    mask = torch.empty(length, length, device="meta")
+    picture = torch.empty(1, 3, side, side, device="meta")
+    return (
+        _count(lambda: model.encode_image(picture)),
+        _count(lambda: model.transformer(prompt, attn_mask=mask)),
+    )
+
+
+def _prompt_tokens(lab: Lab) -> int:
+    return int(lab.backbone.tokenizer(lab.data.prompts()).argmax(-1).max()) + 1
+
+
+def _sam_work(lab: Lab, model: nn.Module) -> tuple[Work, ...]:
+    from serial_lora_course.labs.sam import decode, encode
+
+    side = model.image_encoder.img_size
+    picture, box = torch.empty(1, 3, side, side, device="meta"), torch.empty(1, 4, device="meta")
+    return (_count(lambda: decode(model, encode(model, picture), box)),)
+
+
+def _sd3_work(lab: Lab, model: nn.Module) -> tuple[Work, ...]:
+    shape, pipeline = model.config, lab.backbone.pipeline
+    side = lab.config.resolution // pipeline.vae_scale_factor
+    length = CLIP_TOKENS + lab.backbone.text_tokens
+    inputs = {
+        "hidden_states": torch.empty(1, shape.in_channels, side, side, device="meta"),
+        "encoder_hidden_states": torch.empty(1, length, shape.joint_attention_dim, device="meta"),
+        "pooled_projections": torch.empty(1, shape.pooled_projection_dim, device="meta"),
+        "timestep": torch.empty(1, device="meta"),
+    }
+    vae = without_values(pipeline.vae).requires_grad_(False)
+    latent = torch.empty(1, shape.in_channels, side, side, device="meta")
+    return (
+        _count(lambda: model(**inputs, return_dict=False)[0]),
+        _count(lambda: vae.decode(latent).sample),
+    )
+
+
+_WORK = {"clip": _clip_work, "sam": _sam_work, "sd3": _sd3_work}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of runs that differ in data and seed alone."""
+
+    work: tuple[Work, ...]
+    memory: int
+    parameters: int
+
+
+def _costs(lab: Lab, config: LabConfig, method: Method) -> Costs:
+    """Of one method; of those that are not the labs' own, what LoRA at the lab's rank takes."""
+    if method.name not in METHODS:
+        method, config = METHODS["lora"], replace(config, rank=lab.configs["tiny"].rank)
+    options = {"dropout": config.dropout, "blocks": config.blocks, **lab.adapter_options()}
+    model = without_values(lab.backbone.model).float()  # one type: autocast knows no meta device
+    inject(model, method.config(config.rank, **options)).train()
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    memory = step_bytes(lab, config, method)
+    return Costs(_WORK[lab.name](lab, model), memory, trained)
+
+
+def _seconds(
+    lab: str, costs: Costs, config: LabConfig, size: Published, run: RunForecast, card: Speed
+) -> float:
+    """Of training and measuring; whichever of card, processor and loader is the slowest."""
+    half = card.single if config.precision == "no" else card.half
+    batch, work = config.batch_size, costs.work
+    again = getattr(config, "gradient_checkpointing", False)
+
+    def slowest(products: float, rate: float, operations: float, pictures: float) -> float:
+        prepared = pictures * PICTURE_SECONDS[lab] / CORES
+        return max(products / (card.reached * rate), operations * OPERATION_SECONDS, prepared)
+
+    main = work[0]
+    step = batch * (main.step + again * main.forward)
+    sent = (main.step_operations + again * main.forward_operations) * config.accumulation
+    if lab == "clip":
+        step += size.classes * work[1].step
+        sent += work[1].step_operations
+    seconds = run.steps * slowest(step, half, sent, batch)
+    if lab == "sd3":
+        looks = 2 * config.drawing_steps  # with the prompt and without, for guidance
+        decoded = work[1].forward / (card.reached * card.single)
+        drawn = slowest(looks * main.forward, half, looks * main.forward_operations / 4, 0)
+        return seconds + run.drawings * (drawn + decoded)
+    rate = card.single if lab == "clip" else half  # CLIP is measured in float32
+    return seconds + run.tests * slowest(main.forward, rate, 0, 1)
+
+
+# ------------------------------------------------------------------------------------- a command
+
+
+def forecast(
+    name: str,
+    datasets: Sequence[str],
+    methods: Sequence[str] = ("lora", "serial_lora"),
+    amounts: int | Sequence[int] | None = None,
+    seeds: int | Sequence[int] = (1, 2, 3),
+    scale: str = "tiny",
+    out: Path | None = None,
+    root: Path | None = None,
+    *,
+    ratio: float | Sequence[float] | None = None,
+    card: str | None = None,
+    keeps_adapters: bool = False,
+    **changes: object,
+) -> list[RunForecast]:
+    """Every run that `run_lab` would make of the same arguments, and what it takes.
+
+    Args:
+        card: a key of `CARDS`, or "cpu"; None for what this machine has.
+
+    Raises:
+        SerialLoRAError: an unknown data set, method, setting or card.
+    """
+    kind, speed = get_lab(name), card_named(card)
+    configs = swept_configs(kind.configs, scale, **changes)
+    amounts = several(kind.amount if amounts is None else amounts)
+    datasets, names, seeds = several(datasets), several(methods), several(seeds)
+    check_choices(datasets=datasets, methods=names, seeds=seeds, **{kind.unit: amounts})
+    variants = variants_of(configs, [get_method(each) for each in names], ratio)
+    sizes = {each: _size(kind, each, scale, root) for each in datasets}
+    records = read_records(out) if out is not None else []
+    lab = hollow_lab(kind, scale, configs[0], max(size.classes for size, _ in sizes.values()))
+    costs = {}
+    for config, method in variants:
+        lab.config = config
+        costs[config, method] = _costs(lab, config, method)
+    found = []
+    for dataset, (size, count) in sizes.items():
+        known = [r for r in records if (r.task, r.scale, r.dataset) == (name, scale, dataset)]
+        drawn, looked = (size.test, 0) if name == "sd3" else (0, size.test)
+        some = next(iter(costs.values()))
+        base = RunForecast(
+            dataset=dataset,
+            method=NOT_ADAPTED,
+            rank=0,
+            amount=0,
+            seed=0,
+            done=bool(known),
+            steps=0,
+            drawings=drawn,
+            tests=looked,
+            parameters=0,
+            seconds=0.0,
+            memory=some.memory,
+            disk=0,
+            state=0,
+        )
+        found.append(replace(base, seconds=_seconds(name, some, configs[0], size, base, speed)))
+        for (amount, seed), (config, method) in itertools.product(
+            itertools.product(amounts, seeds), variants
+        ):
+            cost = costs[config, method]
+            adapter = BYTES_PER_FLOAT32 * cost.parameters
+            run = replace(
+                base,
+                method=method.name,
+                rank=method.rank(config.rank),
+                amount=amount,
+                seed=seed,
+                done=any(_is(record, config, method, amount, seed) for record in known),
+                steps=config.steps(count(amount, seed)),
+                parameters=cost.parameters,
+                memory=cost.memory,
+                disk=RECORD_BYTES + keeps_adapters * adapter,
+                state=STATE_COPIES * adapter,
+            )
+            found.append(replace(run, seconds=_seconds(name, cost, config, size, run, speed)))
+    return found
+
+
+def _is(record: Record, config: LabConfig, method: Method, amount: int, seed: int) -> bool:
+    """Whether a record of the set is of this run, for all that can be told without the weights."""
+    run = (method.name, amount, seed, method.rank(config.rank))
+    settings = config.as_settings() | method.settings
+    return (record.method, record.amount, record.seed, record.rank) == run and all(
+        record.settings.get(key) == value for key, value in settings.items() if key != "precision"
+    )
+
+
+def hollow_lab(kind: type[Lab], scale: str, config: LabConfig, classes: int = 0) -> Lab:
+    """A lab whose model, at the paper's scale, has shapes and no values, and that has no pictures.
+
+    Args:
+        classes: of the data set that it stands for.
+    """
+    tools = {"judge": None} if kind.name == "sd3" else {}
+    prompts: list[str] = ["a photo of a thing, a kind of thing."] * classes
+    data: Any = SimpleNamespace(scale=scale, prompts=lambda: prompts)
+    if scale == "tiny":
+        return kind(kind.load_backbone(config, scale, None), data, config, **tools)
+    return kind(_HOLLOW[kind.name](config), data, config, **tools)
+
+
+def _hollow_clip(config: LabConfig) -> Any:
+    import open_clip
+
+    from serial_lora_course.models.clip import PAPER_MODEL
+
+    name = config.model_name or PAPER_MODEL
+    with torch.device("meta"):
+        model = open_clip.CLIP(**open_clip.get_model_config(name))
+    tokenizer = open_clip.get_tokenizer(name)
+    return SimpleNamespace(model=model, name=name, scale="paper", tokenizer=tokenizer)
+
+
+def _hollow_sam(config: LabConfig) -> Any:
+    return SimpleNamespace(model=ARCHITECTURES["sam"].on_meta(), scale="paper")
+
+
+def _hollow_sd3(config: LabConfig) -> Any:
+    from serial_lora_course.labs.memory_sd3 import hollow_autoencoder
+    from serial_lora_course.models.sd3 import TEXT_TOKENS
+
+    pipeline = SimpleNamespace(vae=hollow_autoencoder(), vae_scale_factor=8)
+    model = ARCHITECTURES["sd3"].on_meta().bfloat16()
+    tokens = TEXT_TOKENS["paper"]
+    return SimpleNamespace(model=model, scale="paper", pipeline=pipeline, text_tokens=tokens)
+
+
+_HOLLOW: Mapping[str, Callable[[LabConfig], Any]] = {
+    "clip": _hollow_clip,
+    "sam": _hollow_sam,
+    "sd3": _hollow_sd3,
+}
+
+
+# ----------------------------------------------------------------------------------------- in words
+
+
+def told(runs: Sequence[RunForecast], card: str | None = None) -> Iterator[str]:
+    """A line for each data set, and one for all."""
+    speed = card_named(card)
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        yield f"{dataset}: {_line([run for run in runs if run.dataset == dataset])}"
+    yield f"All: {_line(runs)}"
+    left = [run for run in runs if not run.done]
+    peak = max((run.memory for run in left), default=0)
+    written = sum(run.disk for run in left) + max((run.state for run in left), default=0)
+    fits = "" if not speed.memory or peak <= speed.memory else ", MORE THAN IT HAS"
+    yield (
+        f"On {speed.name}, by arithmetic (between half and twice as long): "
+        f"{_time(left)}. Peak memory about {peak / GIB:.1f} GiB"
+        f"{fits}. Disk: {written / 1e6:,.0f} MB."
+    )
+
+
+def _line(runs: Sequence[RunForecast]) -> str:
+    adapted = [run for run in runs if run.method != NOT_ADAPTED]
+    left = [run for run in adapted if not run.done]
+    drawings = sum(run.drawings for run in runs if not run.done)
+    drawn = f", {drawings:,} drawings" if drawings else ""
+    return (
+        f"{len(left):,} runs left and {len(adapted) - len(left):,} done; "
+        f"{sum(run.steps for run in left):,} optimizer steps{drawn}, "
+        f"{_time([run for run in runs if not run.done])}"
+    )
+
+
+def _time(runs: Sequence[RunForecast]) -> str:
+    minutes = sum(run.seconds for run in runs) / 60
+    return f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes"
