@@ -19,7 +19,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help install course lab doctor test test-all lint test-notebooks notebooks bench study study-tables \
-	bundle bundle-check weights clean
+	site bundle bundle-check weights clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
@@ -73,6 +73,9 @@ study: install ## run what is left of docs/study.md (half a day; may be stopped 
 
 study-tables: install ## what the study found so far, from its records
 	$(RUN) -m serial_lora_course.study tables
+
+site: install ## the course as pages to read, in build/site (no network)
+	$(RUN) -m tools.site
 
 bundle: install ## pack wheels, data and notebooks into one folder that installs without a network
 	$(RUN) -m tools.bundle "$(BUNDLE)"

@@ -3,7 +3,8 @@
 It runs before the package is there, so it can import nothing of ours. Where the package is missing it
 installs the course's folder around the notebook, and nothing else: the course is on no package index,
 and a package of its name there would be somebody else's. Without that folder it says in one sentence
-what to get. torch, torchvision and NumPy stay exactly as the machine has them, and nothing else is ever
+what to get, or, in a learner's notebook of a course that has a public address, gets it from there, as
+Colab needs. torch, torchvision and NumPy stay exactly as the machine has them, and nothing else is ever
 downgraded, because a hosted image (Colab, Kaggle) is a set of versions that fit one another.
 """
 
@@ -25,3 +26,17 @@ if util.find_spec("serial_lora_course") is None:
             print(f"{name}{keep}", file=constraints)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "-c", "already_installed.txt"]
     subprocess.run([*pip, "..[course]"], check=True)"""
+
+MISSING = (
+    'raise FileNotFoundError("Get the course\'s whole folder, and open this in its notebooks/.")'
+)
+FETCHED = """\
+subprocess.run(["git", "clone", "--depth", "1", "{address}", "course"], check=True)
+        os.chdir("course/notebooks")"""
+
+
+def setup_cell(address: str) -> str:
+    """The set-up cell of a learner's notebook, given the course's public address or no address."""
+    if not address:
+        return SETUP_CELL
+    return SETUP_CELL.replace(MISSING, FETCHED.format(address=address))

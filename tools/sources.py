@@ -18,7 +18,8 @@ from nbformat import NotebookNode
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checks.exercises import CHECK_CALL
-from tools.setup_cell import SETUP_CELL
+from tools.addresses import project_address
+from tools.setup_cell import SETUP_CELL, setup_cell
 
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 PROOF, EXERCISE = "nbval-check-output", "exercise"
@@ -140,6 +141,8 @@ def derive(solved: NotebookNode) -> NotebookNode:
     for cell in student.cells:
         if EXERCISE in tags(cell):
             cell.source = make_stub(cell.source)
+        if SETUP in tags(cell):
+            cell.source = setup_cell(project_address())
         if cell.cell_type == "code" and PROOF not in tags(cell):
             cell.outputs, cell.execution_count = [], None  # nbval compares what has a count
     return student

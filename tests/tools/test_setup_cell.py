@@ -2,20 +2,27 @@
 
 import subprocess
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
 from tools import ROOT
-from tools.setup_cell import SETUP_CELL
+from tools.setup_cell import SETUP_CELL, setup_cell
 
 
-def run_setup(monkeypatch, folder, installed: bool) -> list[list[str]]:
+def run_setup(monkeypatch, folder, installed: bool, address: str = "") -> list[list[str]]:
     """Execute the set-up cell in a folder of a pretended machine; the commands that it gives."""
     commands: list[list[str]] = []
+
+    def run(command, check):
+        commands.append(command)
+        if command[0] == "git":
+            (folder / command[-1] / "notebooks").mkdir(parents=True)
+
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+    monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
-    exec(SETUP_CELL, {})
+    exec(setup_cell(address), {})
     return commands
 
 
@@ -53,3 +60,10 @@ def test_setup_cell_installs_nothing_that_only_bears_our_name(monkeypatch, tmp_p
     with pytest.raises(FileNotFoundError, match="whole folder"):
         run_setup(monkeypatch, folder, installed=False)
     assert list(folder.iterdir()) == []
+
+
+def test_a_learners_notebook_fetches_the_course_where_it_has_an_address(monkeypatch, tmp_path):
+    fetch, install = run_setup(monkeypatch, tmp_path, installed=False, address="https://a.b/c")
+    assert fetch[:2] == ["git", "clone"] and "https://a.b/c" in fetch
+    assert Path.cwd() == tmp_path / "course" / "notebooks" and install[-1] == "..[course]"
+    assert setup_cell("") == SETUP_CELL

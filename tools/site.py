@@ -1,0 +1,246 @@
+"""The course as a site to read before installing anything: ``python -m tools.site``.
+
+::
+
+    python -m tools.site                 write build/site, and say where its first page is
+    python -m tools.site --out FOLDER    write it there
+
+Made by Sphinx with myst-nb from the executed notebooks and the repository's own pages. Nothing is run
+and nothing fetched, and the pages ask for nothing beyond their own folder. (Jupyter Book would be
+larger: its first version is these two with a further theme, its second a program for Node.) What the
+pages need on top stands in `tools.site_extension`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from html import escape
+from io import StringIO
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.checks.lessons import LESSONS
+from serial_lora_course.door import enter
+from serial_lora_course.panels.counts import PRESETS, count_table
+from tools import ROOT
+from tools.addresses import archive, binder, colab, project_address
+from tools.sources import EXERCISE, SETUP, make_stub, tags
+
+SITE = "build/site"
+FILES = Path(__file__).parent / "site_files"
+SECTIONS = {
+    "The library": ["docs/library.md", "GLOSSARY.md"],
+    "What was found": ["CLAIMS.md", "docs/study.md", "benchmarks/README.md"],
+    "Teaching": ["INSTRUCTORS.md"],
+}
+LAST_SECTION = "Working on it"
+NO_PAGES = {"README.md", "AGENTS.md"}  # the first page, and one for programs
+SHOWN = ["parameters", "float32 bytes", "ratio"]
+SELF_LINK = re.compile(r"^Solution: \[the solved lesson\].*\n?", re.MULTILINE)
+OPTIONS = {
+    "project": "Serial LoRA, from scratch",
+    "extensions": ["myst_nb", "tools.site_extension"],
+    "html_theme": "furo",
+    "html_title": "Serial LoRA, from scratch",
+    "html_static_path": [str(FILES)],
+    "html_css_files": ["site.css"],
+    "html_js_files": ["count_panel.js", "scrolling.js"],
+    "html_copy_source": False,
+    "html_use_index": False,
+    "highlight_language": "none",  # of what is fenced without one: commands
+    "html_show_sourcelink": False,
+    "html_math_renderer": "mathml",
+    "myst_enable_extensions": ["dollarmath"],
+    "myst_heading_anchors": 3,
+    "nb_execution_mode": "off",
+    "nb_render_markdown_format": "myst",
+    "nb_ipywidgets_js": {},
+    "language": "en",
+}
+
+# ------------------------------------------------------------------------------ what is a page
+
+
+def sections(root: Path) -> dict[str, list[str]]:
+    """Title of each part of the site to its pages, as paths in the checkout."""
+    found = {"Lessons": [f"solutions/{lesson.stem}.ipynb" for lesson in LESSONS]}
+    found |= {
+        title: [page for page in pages if (root / page).is_file()]
+        for title, pages in SECTIONS.items()
+    }
+    listed = NO_PAGES.union(*found.values())
+    every = [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("*/README.md")]
+    names = sorted(path.relative_to(root).as_posix() for path in every)
+    return found | {LAST_SECTION: [name for name in names if name not in listed]}
+
+
+def stage(root: Path, folder: Path) -> None:
+    """Copy what becomes a page into ``folder``, at the path that it has in the checkout."""
+    contents = []
+    for title, pages in sections(root).items():
+        for page in pages:
+            target = folder / page
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if page.endswith(".ipynb"):
+                notebook = nbformat.read(root / page, as_version=4)
+                nbformat.write(lesson_page(notebook, target.stem), target)
+            else:
+                shutil.copyfile(root / page, target)
+        names = "\n".join(page.rpartition(".")[0] for page in pages)
+        contents.append(f"```{{toctree}}\n:hidden:\n:caption: {title}\n\n{names}\n```\n")
+    first = (root / "README.md").read_text("utf-8")
+    (folder / "index.md").write_text("\n".join([first, *contents]), "utf-8")
+    for picture in (*root.glob("docs/*.svg"), *root.glob("serial_lora_course/assets/*.svg")):
+        target = folder / picture.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture, target)
+
+
+# ------------------------------------------------------------------------------ a lesson's page
+
+
+def lesson_page(notebook: NotebookNode, stem: str) -> NotebookNode:
+    """A solved lesson as it is read: solutions folded, figures with their text, no set-up."""
+    notebook.cells = [cell for old in notebook.cells for cell in _cells(old)]
+    title, _, rest = notebook.cells[0].source.partition("\n")
+    notebook.cells[0].source = f"{title}\n\n{buttons(stem)}\n{rest}"
+    return notebook
+
+
+def _cells(cell: NotebookNode) -> Iterator[NotebookNode]:
+    if cell.cell_type == "markdown":
+        cell.source = SELF_LINK.sub("", cell.source)  # it would lead to this very page
+    if SETUP in tags(cell):
+        return
+    if EXERCISE in tags(cell):
+        yield new_code_cell(make_stub(cell.source))
+        cell.metadata.tags = [*tags(cell), "hide-input"]
+        cell.metadata.mystnb = {
+            "code_prompt_show": "Show a solution",
+            "code_prompt_hide": "A solution",
+        }
+    for output in cell.get("outputs", []):
+        if picture := output.get("data", {}).get("image/png"):  # myst-nb drops its description
+            words = escape(output.metadata["image/png"]["alt"])
+            html = f'<img alt="{words}" src="data:image/png;base64,{picture.strip()}">'
+            output.data = nbformat.from_dict({"text/html": html})
+    yield cell
+    if "count_panel(" in cell.source and cell.cell_type == "code":
+        yield new_markdown_cell(panel_html())
+
+
+def buttons(stem: str) -> str:
+    """Links to a lesson's notebook and, where the course has an address, to what runs it."""
+    notebook = f"notebooks/{stem}.ipynb"
+    links = {"Download the notebook": f"../{notebook}"}
+    if address := project_address():
+        links["Download the course"] = archive(address)
+        links["Open in Colab"] = colab(address, notebook)
+        links["Open in Binder"] = binder(address, notebook)
+    shown = "".join(f'<a class="button" href="{link}">{words}</a>' for words, link in links.items())
+    return f'<p class="buttons">{shown}</p>\n'
+
+
+# ------------------------------------------------------------------------------ the panel of counts
+
+STOPS = {
+    "rank": (1, 2, 4, 8, 16, 32, 64, 128, 256),
+    "width": (64, 128, 256, 384, 512, 768, 1024, 1280, 1536, 2048),
+    "depth": (1, 2, 4, 6, 8, 12, 16, 24, 32, 48),
+}
+"""Where the sliders can stand, besides the numbers of the models that the panel knows."""
+START = (32, 768, 12)
+
+
+def panel_data() -> dict:
+    """Everything the panel can show: for each rank, width and depth what `count_table` says."""
+    presets = zip(*PRESETS.values(), strict=True)
+    stops = {
+        name: sorted({*usual, *own})
+        for (name, usual), own in zip(STOPS.items(), presets, strict=True)
+    }
+    counts = {
+        f"{rank},{width},{depth}": count_table(rank, width, depth)[SHOWN].values.tolist()
+        for rank, width, depth in product(*stops.values())
+        if rank <= width
+    }
+    return {**stops, "presets": PRESETS, "counts": counts}
+
+
+def panel_html() -> str:
+    """The panel of lesson 02 for a page that has no kernel; `count_panel.js` moves it."""
+    data, table = panel_data(), count_table(*START)
+    models = "".join(f"<option>{escape(name)}</option>" for name in PRESETS)
+    sliders = "".join(
+        f'<p><label for="{name}">{name}</label><input type="range" id="{name}" name="{name}" '
+        f'max="{len(data[name]) - 1}" value="{data[name].index(value)}">'
+        f'<output for="{name}">{value}</output></p>'
+        for name, value in zip(STOPS, START, strict=True)
+    )
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("method", *SHOWN))
+    rows = "".join(
+        f'<tr><th scope="row">{method}, {formula}</th>{"<td></td>" * len(SHOWN)}</tr>'
+        for method, formula in table[["method", "formula"]].values
+    )
+    return (
+        '<div class="count-panel"><p><label for="model">model</label><select id="model">'
+        f'<option value="">your own</option>{models}</select></p>{sliders}'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        f'<script type="application/json">{json.dumps(data, separators=(",", ":"))}</script></div>'
+    )
+
+
+# ------------------------------------------------------------------------------ the command
+
+
+def build(root: Path, out: Path) -> Path:
+    """Write the site of a checkout into ``out``; returns its first page.
+
+    Raises:
+        SerialLoRAError: Sphinx is not installed, or finds fault with a page, such as a link that
+            leads nowhere.
+    """
+    try:
+        from sphinx.application import Sphinx
+    except ImportError:
+        raise SerialLoRAError(
+            'the site is made by Sphinx, which is not installed: pip install -e ".[site]".'
+        ) from None
+    with TemporaryDirectory() as folder:
+        pages, kept = Path(folder, "pages"), Path(folder, "kept")
+        stage(root, pages)
+        said = StringIO()
+        app = Sphinx(pages, None, out, kept, "html", OPTIONS, status=None, warning=said)
+        app.build()
+    if said.getvalue():
+        raise SerialLoRAError(f"Sphinx finds fault with the site:\n{said.getvalue()}")
+    shutil.copytree(root / "notebooks", out / "notebooks", dirs_exist_ok=True)
+    return out / "index.html"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build the site.
+
+    Raises:
+        SerialLoRAError: it cannot be built.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.site", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / SITE, help="where to write it")
+    print(f"Open {build(ROOT, parser.parse_args(arguments).out)} in a browser.")
+    return 0
+
+
+if __name__ == "__main__":
+    enter("tools.site", main, one_line=False)
