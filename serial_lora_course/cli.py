@@ -117,5 +117,21 @@ def grade(
     raise typer.Exit(report.run(notebooks, timeout, out, unconfined))
 
 
+@app.command()
+def board(
+    runs: Annotated[Path, typer.Argument(help="folder with a folder or JSONL file per learner")],
+    out: Annotated[Path, typer.Option(help="SVG or PNG picture; replaced")] = Path("board.svg"),
+) -> None:
+    """Say who in a class is how accurate with how few parameters, and draw it.
+
+    Reads the records of `serial-lora lab clip`, which must be of the same pictures and weights. Below
+    the table stand the commands of the front, for anybody to run again.
+    """
+    # Here, since what reads records takes a while to load.
+    from serial_lora_course import class_board
+
+    class_board.run(runs, out)
+
+
 if __name__ == "__main__":
     main()

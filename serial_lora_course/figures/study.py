@@ -10,15 +10,9 @@ from matplotlib.figure import Figure
 
 from serial_lora_course.figures.style import QUIET, house_style, method_look, with_description
 from serial_lora_course.figures.tables import require_columns
+from serial_lora_course.labs.frames import on_front
 
 COLUMNS = ("arm", "method", "parameters", "gain", "half-width")
-
-
-def on_front(arms: pd.DataFrame) -> pd.DataFrame:
-    """The arms that no other one beats with as few parameters or fewer, from the smallest."""
-    ordered = arms.sort_values(["parameters", "gain"], ascending=[True, False])
-    best = ordered["gain"].cummax().shift(fill_value=float("-inf"))
-    return ordered[ordered["gain"] > best]
 
 
 def plot_front(labs: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -> Figure:
@@ -38,7 +32,7 @@ def plot_front(labs: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -> Fi
         )
         for axis, (lab, arms) in zip(axes[0], labs.items(), strict=True):
             require_columns(arms, COLUMNS)
-            front = on_front(arms)
+            front = on_front(arms, "gain")
             axis.plot(front["parameters"], front["gain"], color=QUIET, zorder=1)
             for row in arms.itertuples():
                 look = method_look(row.arm.split("-")[0])

@@ -153,6 +153,17 @@ def paired_difference(results: pd.DataFrame, one: str, other: str, measure: str)
     return table.reset_index()
 
 
+def on_front(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The rows that no other one beats with as few ``parameters`` or fewer, from the smallest.
+
+    Args:
+        measure: a column of which more is better.
+    """
+    ordered = table.sort_values(["parameters", measure], ascending=[True, False])
+    best = ordered[measure].cummax().shift(fill_value=float("-inf"))
+    return ordered[ordered[measure] > best]
+
+
 def as_text(table: pd.DataFrame, formats: Mapping[str, str]) -> pd.DataFrame:
     """The table with some columns written out, each in its own format, such as ``{:.1%}``."""
     return table.assign(**{name: table[name].map(text.format) for name, text in formats.items()})

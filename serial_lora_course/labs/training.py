@@ -41,6 +41,7 @@ from serial_lora_course.labs.processes import (
 )
 from serial_lora_course.labs.progress import ProgressBar
 from serial_lora_course.labs.resume import SavedState, TrainingHistory
+from serial_lora_course.labs.turns import turn
 
 MOST_STEPS = 10**9
 
@@ -144,8 +145,8 @@ def train(
     checkpointed = getattr(objective, "checkpointed", ())
     objective.train()
     forget_peak_memory(accelerator.device)
-    started, losses, saved = time.monotonic(), [], history.seconds
-    with bar, clean_up(accelerator, wrapped):
+    with turn(accelerator.device), bar, clean_up(accelerator, wrapped):
+        started, losses, saved = time.monotonic(), [], history.seconds
         for batch in batches:
             with accelerator.accumulate(wrapped):
                 if history.activation_bytes:

@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.study import on_front, plot_front
+from serial_lora_course.figures.study import plot_front
 from serial_lora_course.figures.style import describe
+from serial_lora_course.labs.frames import on_front
 
 ARMS = pd.DataFrame(
     {
@@ -19,7 +20,7 @@ ARMS = pd.DataFrame(
 
 
 def test_on_the_front_is_what_nothing_smaller_beats():
-    assert on_front(ARMS)["arm"].tolist() == ["serial_lora-4", "oft-64"]
+    assert on_front(ARMS, "gain")["arm"].tolist() == ["serial_lora-4", "oft-64"]
 
 
 def test_the_figure_shows_every_arm_and_tells_the_front():

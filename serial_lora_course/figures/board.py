@@ -1,0 +1,58 @@
+"""The board of a class as a picture: accuracy against trained parameters, and who is on the front."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from serial_lora_course.figures.style import (
+    DASHED,
+    QUIET,
+    house_style,
+    method_look,
+    with_description,
+)
+from serial_lora_course.figures.tables import require_columns
+from serial_lora_course.labs.board import data_of, shown, untrained
+from serial_lora_course.labs.frames import on_front
+
+COLUMNS = ("learner", "method", "parameters", "accuracy", "runs", "front")
+
+
+def plot_board(entries: pd.DataFrame) -> Figure:
+    """Every entry as a point; names beside those of the table; the front as a line of steps.
+
+    Args:
+        entries: as :func:`serial_lora_course.labs.board.class_entries` gives them.
+
+    Raises:
+        SerialLoRAError: a column is missing, or there is no entry.
+    """
+    require_columns(entries, COLUMNS)
+    front = on_front(entries, "accuracy")
+    with house_style():
+        figure = Figure(figsize=(8.6, 5.2), layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(100 * untrained(entries), color=QUIET, linestyle=DASHED, label="not trained")
+        steps = {"color": QUIET, "drawstyle": "steps-post", "label": "front"}
+        axes.plot(front["parameters"], 100 * front["accuracy"], zorder=1, **steps)
+        for method, own in entries.groupby("method"):
+            look = method_look(method) | {"linestyle": ""}
+            axes.plot(own["parameters"], 100 * own["accuracy"], alpha=0.8, **look)
+        for row in shown(entries).itertuples():
+            place = (row.parameters, 100 * row.accuracy)
+            note = {"textcoords": "offset points", "parse_math": False}  # a name may hold a $
+            axes.annotate(row.learner, place, (5, 5), size=9, **note)
+        axes.set(xscale="log", xlabel="trained parameters", ylabel="accuracy (%), mean over seeds")
+        axes.set_title(data_of(entries), parse_math=False)
+        figure.legend(loc="outside upper right", ncols=4)
+    told = "; ".join(
+        f"{row.learner} {row.accuracy:.1%} with {row.parameters:,}"
+        for row in entries[entries["front"]].sort_values("parameters").itertuples()
+    )
+    return with_description(
+        figure,
+        f"{len(entries)} entries of {entries['learner'].nunique()} learners on {data_of(entries)}: "
+        f"accuracy against trained parameters; {untrained(entries):.1%} without training. On the "
+        f"front, from the fewest parameters: {told}.",
+    )

@@ -1,0 +1,151 @@
+"""The board of a class: who is how accurate with how few parameters, out of everybody's records.
+
+    runs/ada/clip.jsonl, runs/emmy/first.jsonl ...      one folder, or one file, for each learner
+    table = class_entries(read_class(Path("runs")))
+
+Runs stand beside one another only where they were measured on the same pictures and adapt the same
+weights: the fingerprints in the records say so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.files import printable
+from serial_lora_course.labs.frames import on_front
+from serial_lora_course.labs.methods import METHOD_TITLES
+from serial_lora_course.labs.records import Record, read_records, with_unit
+from serial_lora_course.labs.report import mean_and_spread
+
+ClassRecords = Mapping[str, Sequence[Record]]
+"""Learner -> records."""
+
+
+def read_class(folder: Path) -> dict[str, list[Record]]:
+    """The records of everybody, from a folder with a folder or a file for each learner.
+
+    Raises:
+        SerialLoRAError: there is no record, or as :func:`read_records`.
+    """
+    found: dict[str, dict[str, Record]] = {}
+    for path in sorted(folder.rglob("*.jsonl")):
+        first, *inside = path.relative_to(folder).parts
+        own = found.setdefault(printable(first if inside else path.stem), {})
+        own |= {record.key: record for record in read_records(path)}
+    if not any(found.values()):
+        raise SerialLoRAError(
+            f"There is no record in {folder}; have each learner write to a file there, such as "
+            "--out runs/NAME/clip.jsonl."
+        )
+    return {learner: list(own.values()) for learner, own in found.items() if own}
+
+
+def require_comparable(records: ClassRecords) -> None:
+    """Refuse runs that were measured on other pictures, adapt another model, or have no accuracy.
+
+    Raises:
+        SerialLoRAError: names the learner whose record differs from most.
+    """
+    everything = [(learner, record) for learner, own in records.items() for record in own]
+    for learner, record in everything:
+        if not 0 <= record.measures.get("accuracy", -1) <= 1 or "parameters" not in record.sizes:
+            raise SerialLoRAError(
+                f"{learner} has a record of the lab {record.task} without an accuracy and a number "
+                "of parameters; the board takes those of `serial-lora lab clip`."
+            )
+    for setting, what in (("data", "pictures"), ("weights", "weights")):
+        usual = Counter(record.settings.get(setting) for _, record in everything).most_common(1)
+        for learner, record in everything:
+            own = record.settings.get(setting)
+            if own is None or own != usual[0][0]:
+                raise SerialLoRAError(
+                    f"{learner} has a record of other {what} than most have ({record.dataset}, "
+                    f"fingerprint {own or 'unknown'} and not {usual[0][0]}), so accuracies cannot be "
+                    "compared; run it again on the class's pictures, or move the file away."
+                )
+
+
+def class_entries(records: ClassRecords) -> pd.DataFrame:
+    """A row for each learner's runs that differ in their seed alone; the most accurate first.
+
+    Returns:
+        Columns ``learner``, ``method``, ``rank``, ``data`` (such as "16 shots"), ``parameters``,
+        ``accuracy`` (the mean over seeds, a share), ``runs``, and ``front``: nobody is as accurate with
+        fewer parameters, nor more accurate with as many.
+
+    Raises:
+        SerialLoRAError: as :func:`require_comparable`.
+    """
+    require_comparable(records)
+    alike: dict[tuple[str, str], list[Record]] = {}
+    for learner, own in records.items():
+        for record in own:
+            alike.setdefault((learner, replace(record, seed=0).key), []).append(record)
+    rows = []
+    for (learner, _), runs in alike.items():
+        first = runs[0]
+        rows.append(
+            {
+                "learner": learner,
+                "method": first.method,
+                "rank": first.rank,
+                "data": with_unit(first.amount, first.unit),
+                "parameters": first.sizes["parameters"],
+                "accuracy": sum(run.measures["accuracy"] for run in runs) / len(runs),
+                "runs": runs,
+            }
+        )
+    table = pd.DataFrame(rows).sort_values(["accuracy", "parameters"], ascending=[False, True])
+    best = set(_points(on_front(table, "accuracy")))
+    return table.assign(front=[point in best for point in _points(table)]).reset_index(drop=True)
+
+
+def _points(entries: pd.DataFrame) -> Iterator[tuple[int, float]]:
+    return zip(entries["parameters"], entries["accuracy"], strict=True)
+
+
+def board_table(entries: pd.DataFrame) -> Table:
+    """The front, and beside it what each learner did best."""
+    title = f"{data_of(entries)}, {len(entries)} entries; without training {untrained(entries):.1%}"
+    caption = "* nobody is as accurate with fewer parameters, nor more accurate with as many"
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=0)
+    for heading in ("", "learner", "method", "rank", "data", "parameters", "accuracy", "seeds"):
+        words = heading in ("", "learner", "method")
+        table.add_column(heading, justify="left" if words else "right", overflow="fold")
+    for row in shown(entries).itertuples():
+        accuracies = [each.measures["accuracy"] for each in row.runs]
+        table.add_row(
+            "*" * row.front,
+            row.learner,
+            METHOD_TITLES.get(row.method, row.method),
+            str(row.rank),
+            row.data,
+            f"{row.parameters:,}",
+            mean_and_spread(accuracies, "{:.1%}"),
+            str(len(accuracies)),
+        )
+    return table
+
+
+def shown(entries: pd.DataFrame) -> pd.DataFrame:
+    """Of all entries the front, and of each learner the most accurate one."""
+    return entries[entries["front"] | ~entries["learner"].duplicated()]
+
+
+def data_of(entries: pd.DataFrame) -> str:
+    """The name of the pictures that all were measured on."""
+    return printable(entries["runs"].iloc[0][0].dataset)
+
+
+def untrained(entries: pd.DataFrame) -> float:
+    """The accuracy of the model as it was, with the better of its prompts; 0 where none is noted."""
+    measures = entries["runs"].iloc[0][0].measures
+    return max((v for name, v in measures.items() if name.startswith("zero_shot_")), default=0.0)

@@ -1,0 +1,135 @@
+"""The board of a class: everybody's records beside one another, or one sentence why not."""
+
+import json
+import random
+from dataclasses import asdict, replace
+
+import pytest
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.subsets import with_few_tests
+from serial_lora_course.figures.board import plot_board
+from serial_lora_course.figures.style import describe
+from serial_lora_course.labs.board import board_table, class_entries, read_class
+from serial_lora_course.labs.clip import CLIPLab
+from serial_lora_course.labs.frames import on_front
+from serial_lora_course.labs.records import append_record
+from tests.labs.test_reports import CLIP
+
+RUN = replace(CLIP, settings=CLIP.settings | {"weights": "w"})
+
+
+def entry(accuracy, parameters, **changes):
+    measures = RUN.measures | {"accuracy": accuracy}
+    return replace(RUN, measures=measures, sizes={"parameters": parameters}, **changes)
+
+
+CLASS = {
+    "ada": [entry(0.5, 100, rank=4), entry(0.7, 100, rank=4, seed=2), entry(0.65, 900, rank=9)],
+    "emmy": [entry(0.6, 100, rank=4, method="lora"), entry(0.3, 50, rank=2)],
+    "grace": [entry(0.2, 400, rank=8)],
+}
+
+
+def test_seeds_are_averaged_and_the_front_is_what_nobody_beats():
+    table = class_entries(CLASS)
+    places = [(row.learner, row.parameters, row.accuracy, row.front) for row in table.itertuples()]
+    assert places == [
+        ("ada", 900, 0.65, True),
+        ("ada", 100, 0.6, True),
+        ("emmy", 100, 0.6, True),  # equals are both on it
+        ("emmy", 50, 0.3, True),
+        ("grace", 400, 0.2, False),
+    ]
+
+
+def test_the_front_is_that_of_a_comparison_of_all_pairs():
+    draw = random.Random(7)
+    some = {
+        f"learner {i}": [entry(draw.randint(0, 9) / 10, draw.randint(1, 9), seed=i)]
+        for i in range(40)
+    }
+    table = class_entries(some)
+    for row in table.itertuples():
+        fewer = table[(table["parameters"] < row.parameters) & (table["accuracy"] >= row.accuracy)]
+        better = table[(table["parameters"] <= row.parameters) & (table["accuracy"] > row.accuracy)]
+        assert row.front == (fewer.empty and better.empty), row
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"settings": RUN.settings | {"data": "cd"}}, "other pictures"),
+        ({"settings": {k: v for k, v in RUN.settings.items() if k != "data"}}, "other pictures"),
+        ({"settings": RUN.settings | {"weights": "bigger"}}, "other weights"),
+        ({"measures": {"dice": 0.9}}, "without an accuracy"),
+        ({"measures": {"accuracy": 1.5}}, "without an accuracy"),
+        ({"measures": {"accuracy": float("nan")}}, "without an accuracy"),
+        ({"sizes": {}}, "number of parameters"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_by_name(changes, words):
+    with pytest.raises(SerialLoRAError, match=f"grace.*{words}"):
+        class_entries(CLASS | {"grace": [replace(RUN, **changes)]})
+
+
+def test_other_test_pictures_are_other_pictures():
+    data = CLIPLab.load_data("symbols", "tiny", None)
+    records = {
+        name: [replace(RUN, settings=RUN.settings | {"data": some.picture_fingerprint()[:16]})]
+        for name, some in (("ada", data), ("emmy", with_few_tests(data, 40)))
+    }
+    with pytest.raises(SerialLoRAError, match="other pictures"):
+        class_entries(records)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A class's folder: two folders, one with the same runs twice, and a file."""
+    folder = tmp_path / "runs"
+    for learner, own in CLASS.items():
+        path = folder / learner / "deep" / "clip.jsonl" if learner != "grace" else None
+        for record in own:
+            append_record(path or folder / "grace.jsonl", replace(record, command=f"run {learner}"))
+    copied = folder / "ada" / "again.jsonl"
+    copied.write_bytes((folder / "ada" / "deep" / "clip.jsonl").read_bytes())
+    return folder
+
+
+def test_each_folder_or_file_is_a_learner_and_no_run_counts_twice(runs):
+    found = read_class(runs)
+    assert {learner: len(own) for learner, own in found.items()} == {
+        "ada": 3,
+        "emmy": 2,
+        "grace": 1,
+    }
+
+
+def test_the_command_prints_the_table_and_the_fronts_commands_and_draws(run, runs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    picture = runs.parent / "board.svg"
+    code, out, _ = run("board", runs, "--out", picture)
+    assert code == 0 and picture.read_text().count("<svg") == 1
+    for part in ("60.0% ± 10.0%", "without training 25.0%", "emmy: run emmy", "LoRA", "900"):
+        assert part in out
+    assert "run grace" not in out
+    (runs / "grace.jsonl").write_text(json.dumps(asdict(replace(RUN, settings={}))) + "\n")
+    before = picture.read_bytes()
+    code, out, err = run("board", runs, "--out", picture)
+    assert (code, out, err.count("\n")) == (2, "", 1) and "grace" in err
+    assert picture.read_bytes() == before
+    code, _, err = run("board", runs.parent / "nowhere")
+    assert code == 2 and "no record" in err
+
+
+def test_the_picture_has_a_line_of_the_front_and_the_names_of_the_table():
+    entries = class_entries(CLASS | {"$a_b$ [red]": [entry(0.1, 300)]})
+    figure = plot_board(entries)
+    (axes,) = figure.axes
+    names = [text.get_text() for text in axes.texts]
+    assert sorted(names) == ["$a_b$ [red]", "ada", "ada", "emmy", "emmy", "grace"]
+    front = on_front(entries, "accuracy")
+    drawn = [line.get_xydata().tolist() for line in axes.lines]
+    assert [[x, 100 * y] for x, y in front[["parameters", "accuracy"]].to_numpy()] in drawn
+    assert "emmy 30.0% with 50; " in describe(figure) and "grace" not in describe(figure)
+    assert board_table(entries).row_count == len(names)
