@@ -57,6 +57,7 @@ ROOMS = {
 """From the ground up: a room imports only from rooms before it."""
 COMMANDS = (
     "__main__",
+    "class_board",
     "cli",
     "command_groups",
     "config_file",
