@@ -4,7 +4,8 @@ One evening's reading, in this order: layers and config (the maths; what to put 
 structure, families and attention (where attention is); packed, handles, records, hooks and attaching
 (how tokens reach an adapter); merging, also and injection (into the weights, into the model, and out
 again); named and switches (several adapters, none, one for each sample); fingerprints, files and
-export; optim, counting, lowrank, spectra, flow and metrics, each for itself.
+export; optim, counting, lowrank, spectra, flow and metrics, each for itself. peft is the same method
+as one of PEFT's, and imported only by who wants that.
 """
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig

@@ -23,11 +23,16 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
         "fresh": serial_lora.inject(build(), serial_lora.SerialLoRAConfig(16)),
         "batches": [(pictures, torch.tensor([0, 1, 2]))] * 3,
         "three_pictures": pictures,
+        "backbone": build(),
+        "same_backbone": build(),
+        "third_backbone": build(),
     }
     snow = fill_adapters(serial_lora.inject(build(), serial_lora.SerialLoRAConfig(4)))
     serial_lora.save_adapter(snow, "snow.safetensors")
     base = build()(pictures)
-    ten, back, several, off = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S)
+    ten, back, several, off, with_peft = re.findall(
+        r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S
+    )
 
     exec(ten, names)
     adapted = names["model"](pictures).detach()
@@ -41,3 +46,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     exec(off, names)
     torch.testing.assert_close(names["base_answers"], base, rtol=1e-5, atol=1e-6)
     assert torch.equal(names["model"](pictures), base)
+
+    exec(with_peft, names)
+    for key in ("plain", "injected"):
+        torch.testing.assert_close(names[key](pictures), base, rtol=1e-4, atol=1e-5)

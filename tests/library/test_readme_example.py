@@ -14,7 +14,7 @@ import serial_lora
 ROOT = Path(serial_lora.__file__).parents[1]
 HEAVY = (
     "matplotlib pandas ipywidgets IPython open_clip diffusers transformers timm accelerate scipy "
-    "torchmetrics torchvision serial_lora_course"
+    "torchmetrics torchvision peft serial_lora_course"
 ).split()
 
 WITHOUT_THE_REST = f"import sys; sys.modules.update(dict.fromkeys({HEAVY}))"  # None: not there

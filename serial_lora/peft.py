@@ -1,0 +1,330 @@
+"""Serial LoRA as one of PEFT's own methods: `import serial_lora.peft` registers it.
+
+PEFT puts a layer of its own around each of the model's layers that it adapts, where `inject` puts a hook
+before it. So q, k and v of one attention become three layers that read x + scale * B A x, with one pair
+between them: it belongs to the first, q, so it is counted once and saved once, under
+`...q_proj.serial_lora_pairs.lora_A`, and the others know where it is. The rest is PEFT's: adapters by
+name, `modules_to_save`, files, merging, transformers' `load_adapter` and `Trainer`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor, nn
+
+from serial_lora.attention import every_site, find_attention_sites
+from serial_lora.config import SerialLoRAConfig as Settings
+from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_file
+from serial_lora.hooks import OnceABlock
+from serial_lora.injection import check_rank, eject, inject
+from serial_lora.layers import SerialLoRA
+from serial_lora.merging import exactly, wide
+from serial_lora.named import write_values
+from serial_lora.packed import reads_past
+from serial_lora.records import Injection, only_injection, tensors_in_force
+from serial_lora.sites import AttentionSite, child_name, unwrapped_name
+
+try:
+    import peft
+    from packaging.version import Version
+    from peft import PeftConfig, PeftType
+    from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_to_merge
+    from peft.utils import load_peft_weights, register_peft_method, resolve_quantization_backend
+
+    if Version(peft.__version__) < Version("0.21"):
+        raise ImportError(f"PEFT {peft.__version__} is older")
+except ImportError as error:
+    raise SerialLoRAError(
+        f'serial_lora.peft needs PEFT 0.21 or newer ({error}); call pip install -U "peft>=0.21".'
+    ) from error
+
+NAME = "serial_lora"
+
+
+def _type_for(name: str) -> PeftType:
+    """PEFT keeps its methods in an Enum; one from outside has no other way than into its tables."""
+    if name not in PeftType.__members__:
+        member = str.__new__(PeftType, name)
+        member._name_ = member._value_ = name
+        setattr(PeftType, name, member)
+        PeftType._member_names_.append(name)
+        PeftType._member_map_[name] = PeftType._value2member_map_[name] = member
+    return PeftType[name]
+
+
+@dataclass
+class SerialLoRAConfig(PeftConfig):
+    """One pair in front of q, k and v of every attention, for `get_peft_model`.
+
+    Attributes:
+        r, scale, dropout: as rank, scale and dropout of `serial_lora.SerialLoRAConfig`.
+        target_modules: names of layers, as in every configuration of PEFT's; q, k and v of an attention
+            belong together. None for every attention that the model's structure shows.
+        exclude_modules: names of layers to pass over.
+        modules_to_save: names of modules that learn beside the pairs and are saved with them.
+    """
+
+    r: int = 8
+    scale: float = 1.0
+    dropout: float = 0.0
+    target_modules: list[str] | str | None = None
+    exclude_modules: list[str] | str | None = None
+    modules_to_save: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = PeftType[NAME.upper()]
+        Settings(self.r, self.scale, self.dropout)  # refuses what is out of range
+
+
+class SerialLoRALayer(nn.Module, BaseTunerLayer):
+    """A linear layer that reads adapted tokens: q, k, v, or several of them in one weight.
+
+    Attributes:
+        serial_lora_pairs: the pairs by the names of their adapters, a child of the first layer alone.
+        once: what the layers of one attention share of a forward pass.
+        number, readers: which of those layers this is, and how many there are.
+        original: while merged, the base's own weight.
+    """
+
+    adapter_layer_names = ("serial_lora_pairs",)
+
+    def __init__(
+        self, base_layer: nn.Module, beside: SerialLoRALayer | None, number: int, readers: int
+    ) -> None:
+        super().__init__()
+        self.base_layer, self.number, self.readers = base_layer, number, readers
+        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
+        self.quantization_backend = resolve_quantization_backend(base_layer)
+        self.merged_adapters: list[str] = []
+        self.original: Tensor | None = None
+        self.once = OnceABlock() if beside is None else beside.once
+        pairs = nn.ModuleDict() if beside is None else beside.serial_lora_pairs
+        if number == 0:
+            self.serial_lora_pairs = pairs
+        else:
+            vars(self)["serial_lora_pairs"] = pairs  # no child: named_parameters has it elsewhere
+
+    def update_layer(self, name: str, config: SerialLoRAConfig) -> None:
+        """The pair of one more adapter, unless a layer beside this one has made it."""
+        if name not in self.serial_lora_pairs:
+            pair = SerialLoRA(self.in_features, config.r, config.scale, config.dropout)
+            self.serial_lora_pairs[name] = pair
+            self._move_adapter_to_device_of_base_layer(name)
+
+    def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
+        """(..., d) -> (..., outputs): the base layer's answer to x + the sum of scale * B A x."""
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        pairs = self._pairs(self.active_adapters)
+        if pairs and not (self.disable_adapters or self.merged):
+            reader = (self.number, 0)
+            x = self.once.read(lambda tokens: _adapted(tokens, pairs), x, reader, self.readers)
+        return self.base_layer(x, *args, **kwargs)
+
+    def _pairs(self, names: list[str]) -> list[SerialLoRA]:
+        return [self.serial_lora_pairs[name] for name in names if name in self.serial_lora_pairs]
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """W (I + the sum of scale * B A), computed in float32 from the base's own W."""
+        names = check_adapters_to_merge(self, adapter_names)
+        names = [name for name in names if name in self.serial_lora_pairs]
+        if not names:
+            return
+        original = self.get_base_weight() if self.original is None else self.original
+        with exactly(self):
+            base = weight = wide(original)
+            for pair in self._pairs([*self.merged_adapters, *names]):
+                left = pair.scale * (base @ pair.lora_B.to(base.dtype))
+                weight = weight + left @ pair.lora_A.to(base.dtype)
+            weight = weight.to(original.dtype)
+        if safe_merge and not weight.isfinite().all():
+            raise SerialLoRAError(
+                f"merging {', '.join(names)} would give values that are not finite; the adapter has "
+                "diverged, or the base's number type is too narrow."
+            )
+        self.set_base_weight(weight)
+        self.original = original
+        self.merged_adapters += names
+
+    def unmerge(self) -> None:
+        """The base's own weight again: every bit, but for one that is quantized anew."""
+        if self.original is not None:
+            self.set_base_weight(self.original)
+        self.original, self.merged_adapters = None, []
+
+
+def _adapted(tokens: Tensor, pairs: list[SerialLoRA]) -> Tensor:
+    adapted = pairs[0](tokens)
+    for pair in pairs[1:]:
+        adapted = adapted + pair.delta(tokens.to(pair.lora_A.dtype)).to(adapted.dtype)
+    return adapted
+
+
+class SerialLoRAModel(BaseTuner):
+    """Puts `SerialLoRALayer`s into a model, for PEFT."""
+
+    prefix = f"{NAME}_"
+    tuner_layer_cls = SerialLoRALayer
+
+    def inject_adapter(self, *args, state_dict: dict | None = None, **kwargs) -> None:
+        """By the configuration: a file names q alone, as k and v have no tensors of their own."""
+        super().inject_adapter(*args, **kwargs)
+
+    def _prepare_adapter_config(self, peft_config: SerialLoRAConfig, model_config: dict):
+        """Say which layers are meant, looking at the model as it is without PEFT's layers."""
+        layers = {n: m for n, m in self.model.named_modules() if isinstance(m, SerialLoRALayer)}
+        try:
+            for name, layer in layers.items():
+                self._put(name, layer.base_layer)
+            self._choose(peft_config)
+        finally:
+            for name, layer in layers.items():
+                self._put(name, layer)
+        return peft_config
+
+    def _put(self, name: str, layer: nn.Module) -> None:
+        above, _, own = name.rpartition(".")
+        setattr(self.model.get_submodule(above), own, layer)
+
+    def _choose(self, config: SerialLoRAConfig) -> None:
+        """Refuse what no pair can stand before; remember which layers read the same tokens."""
+        if config.target_modules is None:
+            sites = find_attention_sites(self.model)
+            config.target_modules = [name for site in sites for name in _layers_of(site)]
+        names = [name for name, _ in self.model.named_modules()]
+        chosen = {name for name in names if self._check_target_module_exists(config, name)}
+        sites = [s for s in every_site(self.model) if not chosen.isdisjoint(_layers_of(s))]
+        self.readers = {name: _layers_of(site) for site in sites for name in _layers_of(site)}
+        others = sorted(chosen - set(self.readers))
+        if others or not chosen:
+            raise SerialLoRAError(
+                f"{others[0] if others else config.target_modules} is no layer that makes q, k or v of "
+                "the tokens it reads; name only such layers in target_modules, or leave it out."
+            )
+        for name in self.readers:
+            if name not in chosen:
+                raise SerialLoRAError(
+                    f"{name} is left out, but one pair stands before q, k and v of an attention; name "
+                    "them together."
+                )
+            above, _, own = name.rpartition(".")
+            called = hasattr(self.model.get_submodule(name), "in_features")
+            if not called or reads_past(self.model.get_submodule(above), own):
+                raise SerialLoRAError(
+                    f"the weight of {name} is read without calling a layer, where PEFT's cannot act; "
+                    "use serial_lora.inject for this model, or exclude_modules."
+                )
+        check_rank(sites, Settings(config.r))
+
+    def _create_and_replace(
+        self, peft_config, adapter_name, target, target_name, parent, current_key
+    ) -> None:
+        readers = self.readers[current_key]
+        if not isinstance(target, SerialLoRALayer):
+            beside = (self.model.get_submodule(name) for name in readers)
+            beside = next((layer for layer in beside if isinstance(layer, SerialLoRALayer)), None)
+            layer = SerialLoRALayer(target, beside, readers.index(current_key), len(readers))
+            self._replace_module(parent, target_name, layer, target)
+            target = layer
+        target.update_layer(adapter_name, peft_config)
+
+    def _check_merge_allowed(self) -> None:
+        super()._check_merge_allowed()
+        for name, parameter in self.model.named_parameters():
+            if self.prefix in name and not parameter.isfinite().all():
+                raise SerialLoRAError(
+                    f"{name} holds values that are not finite numbers, so the training diverged and "
+                    "nothing was merged; train again with a smaller learning rate."
+                )
+
+
+def _layers_of(site: AttentionSite) -> tuple[str, ...]:
+    """The layers that make q, k and v, q first."""
+    return tuple(dict.fromkeys(site.projections[part].module for part in "qkv"))
+
+
+# ----------------------------------------------------- between PEFT's folders and adapters in a model
+
+
+def save_peft_folder(model: nn.Module, folder: str | Path) -> None:
+    """Write the adapter in force of a model that `inject` changed, as `PeftModel.from_pretrained` reads it.
+
+    Raises:
+        SerialLoRAError: the model has no Serial LoRA adapter, or a file cannot be written.
+    """
+    root, injection = only_injection(model)
+    settings = injection.config
+    if settings.method != Settings.method:
+        raise SerialLoRAError("this is LoRA, which PEFT has under that name; use to_peft.")
+    content = {
+        _in_peft(injection)[name]: tensor.detach().cpu().contiguous()
+        for name, tensor in tensors_in_force(root, injection).items()
+    }
+    write_file(
+        Path(folder) / "adapter_model.safetensors",
+        safetensors.torch.save(content, {"format": "pt"}),
+    )
+    SerialLoRAConfig(
+        r=settings.rank,
+        scale=settings.scale,
+        dropout=settings.dropout,
+        target_modules=[name for site in injection.sites for name in _layers_of(site)],
+        modules_to_save=list(injection.also_train) or None,
+        inference_mode=True,
+    ).save_pretrained(str(folder))
+
+
+def load_peft_folder(model: nn.Module, folder: str | Path) -> nn.Module:
+    """Put what PEFT saved into a plain model, as `inject` would: then `save_adapter` writes our file.
+
+    PEFT's folder says nothing of the base's weights, so whether this is the base it belongs to is not
+    checked.
+
+    Raises:
+        SerialLoRAError: the folder holds another method, or an adapter of other places or sizes than
+            `inject` finds in this model, which is then as it was.
+    """
+    config = PeftConfig.from_pretrained(str(folder))
+    if not isinstance(config, SerialLoRAConfig):
+        raise SerialLoRAError(
+            f"{folder} holds {config.peft_type}, not Serial LoRA; use PEFT for it."
+        )
+    saved = load_peft_weights(str(folder), device="cpu")
+    settings = Settings(config.r, config.scale, config.dropout)
+    inject(model, settings, also_train=config.modules_to_save or ())
+    root, injection = only_injection(model)
+    names, here = _in_peft(injection), tensors_in_force(root, injection)
+    if {names[name]: t.shape for name, t in here.items()} != {k: t.shape for k, t in saved.items()}:
+        eject(model)
+        raise SerialLoRAError(
+            f"{folder} holds pairs for other places or of other sizes than this model's attention has; "
+            "load it with PeftModel.from_pretrained."
+        )
+    with exactly(root):
+        write_values(root, injection, settings, {name: saved[names[name]] for name in here})
+    return model
+
+
+def _in_peft(injection: Injection) -> dict[str, str]:
+    """For each tensor of our adapter files its name in PEFT's."""
+    names = {name: name for name in injection.learned()}
+    for site in injection.sites:
+        ours = unwrapped_name(child_name(site.name, f"{NAME}{site.suffix}"))
+        for which in ("lora_A", "lora_B"):
+            names[f"{ours}.{which}"] = f"{_layers_of(site)[0]}.{NAME}_pairs.{which}"
+    return {ours: f"base_model.model.{theirs}" for ours, theirs in names.items()}
+
+
+try:
+    _type_for(NAME.upper())
+    register_peft_method(name=NAME, config_cls=SerialLoRAConfig, model_cls=SerialLoRAModel)
+except Exception as error:  # whatever a later version does otherwise
+    raise SerialLoRAError(
+        f"PEFT {peft.__version__} takes no further method in the way that PEFT 0.21 does ({error}); "
+        "install peft 0.21, or use serial_lora.to_peft, which makes an ordinary LoRA."
+    ) from error
