@@ -22,6 +22,7 @@ from serial_lora_course.files import expanded, printable
 from serial_lora_course.labs.config import SWEPT, LabConfig, seeds_to, swept_configs
 from serial_lora_course.labs.forecast import CARDS, forecast, told
 from serial_lora_course.labs.grid import run_lab
+from serial_lora_course.labs.keep import keep_run
 from serial_lora_course.labs.lab import Draw, Lab
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.processes import is_first_process
@@ -41,7 +42,7 @@ MORE = (
 )
 Configs = Mapping[str, LabConfig]
 # Options that say where to write or what to be told, and nothing of the run.
-SOMEWHERE = ("out", "pictures", "dry_run", "card")
+SOMEWHERE = ("out", "pictures", "keep", "dry_run", "card")
 
 
 def command(name: str) -> Any:
@@ -79,6 +80,8 @@ def options_of(kind: type[Lab]) -> list[inspect.Parameter]:
     ]
     if kind.name in DRAWINGS:
         some.append(option("pictures", Path | None, None, help["pictures"]))
+    kept = "folder for each new run's trained tensors, and what each test picture came to"
+    some.append(option("keep", Path | None, None, kept))
     return some
 
 
@@ -164,9 +167,8 @@ def run_command(name: str, parameters: list[inspect.Parameter], options: dict[st
     )
     ratio = _numbers(options["ratio"], "ratio", float)
     if options["dry_run"]:
-        for line in told(
-            forecast(*asked, ratio=ratio, card=options["card"], **changes), options["card"]
-        ):
+        some = {"card": options["card"], "keeps": options["keep"] is not None}
+        for line in told(forecast(*asked, ratio=ratio, **some, **changes), options["card"]):
             tell(line)
         return
     records = run_lab(
@@ -174,7 +176,7 @@ def run_command(name: str, parameters: list[inspect.Parameter], options: dict[st
         options["weights"],
         ratio=ratio,
         on_record=tell_record,
-        draw=_drawing(name, options.get("pictures")),
+        draw=_watching(name, options.get("pictures"), options["keep"]),
         command=command_line(kind, parameters, options),
         **changes,
     )
@@ -216,9 +218,20 @@ def command_line(
     return shlex.join(words)
 
 
-def _drawing(name: str, folder: Path | None) -> Draw | None:
-    if folder is None:
-        return None
+def _watching(name: str, pictures: Path | None, keep: Path | None) -> Draw | None:
+    """What is done with a run that was just measured."""
+    watching = [_drawing(name, pictures)] if pictures else []
+    if keep:
+        watching.append(partial(keep_run, keep))
+    return partial(_each, watching) if watching else None
+
+
+def _each(watching: list[Draw], *seen: Any) -> None:
+    for watch in watching:
+        watch(*seen)
+
+
+def _drawing(name: str, folder: Path) -> Draw:
     # matplotlib takes a while to load, and most runs draw nothing
     from serial_lora_course.figures.runs import require_folder
 

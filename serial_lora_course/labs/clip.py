@@ -23,6 +23,7 @@ from serial_lora_course.data.registry import dataset_names, load_classification
 from serial_lora_course.data.subsets import few_shot_split
 from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.labs.config import LabConfig, check_crop, check_names, setting
+from serial_lora_course.labs.keep import Outcomes
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.prefix import FrozenPrefix
 from serial_lora_course.labs.processes import loader_workers, plain_worker_errors
@@ -93,13 +94,18 @@ class CLIPObjective(nn.Module):
         with self.prompts_prefix.once(range(len(self.tokens))):
             class_features = encode_prompts(self.model, self.tokens)
         scores = class_scores(self.model, pictures, class_features)
-        return nn.functional.cross_entropy(scores.float(), labels)
+        return nn.functional.cross_entropy(scores, labels)
 
 
 def class_scores(model: nn.Module, pictures: Tensor, class_features: Tensor) -> Tensor:
-    """Scaled cosine similarities (B, classes) of pictures (B, 3, size, size) with the classes."""
-    image_features = model.encode_image(pictures, normalize=True)  # (B, embed_dim)
-    return model.logit_scale.exp() * image_features @ class_features.T
+    """Scaled cosine similarities (B, classes) of pictures (B, 3, size, size) with the classes.
+
+    In float32 whatever autocast says: of a score near 24, bfloat16 keeps the first tenth.
+    """
+    image_features = model.encode_image(pictures)  # (B, embed_dim)
+    with torch.autocast(image_features.device.type, enabled=False):
+        image_features = nn.functional.normalize(image_features.float(), dim=-1)
+        return model.logit_scale.exp() * image_features @ class_features.T
 
 
 @torch.no_grad()
@@ -253,6 +259,10 @@ class CLIPLab(Lab):
         template = prompt_template(self.data, self.config.prompt)
         scores, labels = classify(self.backbone, self.data, template, prefix=self.test_prefix)
         return {"accuracy": accuracy(scores, labels)}, scores
+
+    def outcomes(self, seen: Tensor) -> Outcomes:
+        """Each test picture's scores, (N, classes)."""
+        return {"scores": seen.numpy()}
 
     @cached_property
     def test_prefix(self) -> FrozenPrefix:

@@ -12,8 +12,11 @@ from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora_course.labs.training import TrainingConfig
 
-SWEPT = {"rank": int, "plus_lr": float}
+SWEPT = {"rank": int, "lr": float, "plus_lr": float}
 """The settings that may have several values in one command, and what kind of number they are."""
+
+LATER = {"blocks": None, "draw_for": "held_out"}
+"""Settings that older records do not have, and what those ran with."""
 
 
 def setting(default: Any, help: str) -> Any:
@@ -81,9 +84,9 @@ class LabConfig:
         return TrainingConfig(**chosen | {"steps": steps, "lr": lr, "ratio": ratio, "seed": seed})
 
     def as_settings(self) -> dict[str, Any]:
-        """The settings as a record keeps them; records older than ``blocks`` adapted them all."""
+        """The settings as a record keeps them, without those of `LATER` that nobody changed."""
         settings = json.loads(json.dumps(asdict(self)))
-        return {k: v for k, v in settings.items() if k != "blocks" or v is not None}
+        return {k: v for k, v in settings.items() if k not in LATER or v != LATER[k]}
 
     @classmethod
     def help(cls, name: str) -> str:

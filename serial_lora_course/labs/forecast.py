@@ -339,13 +339,14 @@ def forecast(
     *,
     ratio: float | Sequence[float] | None = None,
     card: str | None = None,
-    keeps_adapters: bool = False,
+    keeps: bool = False,
     **changes: object,
 ) -> list[RunForecast]:
     """Every run that `run_lab` would make of the same arguments, and what it takes.
 
     Args:
         card: a key of `CARDS`, or "cpu"; None for what this machine has.
+        keeps: whether adapters are kept.
 
     Raises:
         SerialLoRAError: an unknown data set, method, setting or card.
@@ -366,7 +367,9 @@ def forecast(
     found = []
     for dataset, (size, count) in sizes.items():
         known = [r for r in records if (r.task, r.scale, r.dataset) == (name, scale, dataset)]
-        drawn, looked = (size.test, 0) if name == "sd3" else (0, size.test)
+        everything = getattr(configs[0], "draw_for", None) == "all"
+        shown = size.test + everything * size.train
+        drawn, looked = (shown, 0) if name == "sd3" else (0, shown)
         some = next(iter(costs.values()))
         base = RunForecast(
             dataset=dataset,
@@ -400,7 +403,7 @@ def forecast(
                 steps=config.steps(count(amount, seed)),
                 parameters=cost.parameters,
                 memory=cost.memory,
-                disk=RECORD_BYTES + keeps_adapters * adapter,
+                disk=RECORD_BYTES + keeps * adapter,
                 state=STATE_COPIES * adapter,
             )
             found.append(replace(run, seconds=_seconds(name, cost, config, size, run, speed)))

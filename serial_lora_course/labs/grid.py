@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -218,8 +218,8 @@ def run_lab(
         draw: called with each run that is new.
         command: the command line that asked for it, for the records.
         doing: how the runs are done; in this process by default.
-        changes: settings that differ from the scale's own; of `SWEPT` ones several values. Methods
-            without a plus run at each rank once, whatever the values of ``plus_lr``.
+        changes: settings that differ from the scale's own; of `SWEPT` ones several values. Each
+            method runs once at each rank and rate that it uses: ``plus_lr`` is the LoRA+ methods'.
 
     Raises:
         SerialLoRAError: an unknown data set, method or setting; nothing has been run then.
@@ -243,13 +243,11 @@ def variants_of(
         check_choices(ratios=[float(each) for each in ratios])
         methods = with_ratios(methods, ratios)
     variants = []
-    for config in configs:
-        again = config.plus_lr != configs[0].plus_lr
-        for method in methods:
-            method.rank(config.rank)
-            if method.plus or not again:
-                variants.append((config, method))
-    return variants
+    for config, method in itertools.product(configs, methods):
+        method.rank(config.rank)
+        unused = "lr" if method.plus and config.plus_lr is not None else "plus_lr"
+        variants.append((replace(config, **{unused: getattr(configs[0], unused)}), method))
+    return list(dict.fromkeys(variants))
 
 
 def _check_adapters(lab: Lab, variants: Sequence[tuple[LabConfig, Method]]) -> None:

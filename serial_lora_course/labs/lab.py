@@ -24,7 +24,8 @@ from serial_lora.counting import BYTES_PER_FLOAT32, count_parameters
 from serial_lora.injection import adapters, eject, inject
 from serial_lora_course.data.types import DividedData
 from serial_lora_course.labs.bases import base_of
-from serial_lora_course.labs.config import LabConfig, changed_config
+from serial_lora_course.labs.config import SWEPT, LabConfig, changed_config
+from serial_lora_course.labs.keep import Outcomes
 from serial_lora_course.labs.methods import METHODS, Method
 from serial_lora_course.labs.precision import settle_precision
 from serial_lora_course.labs.processes import is_first_process, loader_workers
@@ -155,6 +156,10 @@ class Lab(ABC):
     @abstractmethod
     def measure(self) -> tuple[dict[str, float], Any]:
         """What the model reaches as it is; and what was measured, for whoever draws it."""
+
+    def outcomes(self, seen: Any) -> Outcomes:
+        """What is worth keeping of what was measured, as :mod:`serial_lora_course.labs.keep` keeps it."""
+        return {}
 
     def measure_base(self) -> dict[str, float]:
         """What costs no training."""
@@ -318,10 +323,8 @@ def adapted(
 
 
 def _file_name(lab: Lab, method: Method, amount: int, seed: int) -> str:
-    """Of a run's picture; what a sweep changes is in it, so that no run draws over another."""
+    """Of what is kept of a run; what a sweep changes is in it, so that no run draws over another."""
     usual = lab.configs.get(lab.backbone.scale, lab.config)
-    changed = {
-        k: v for k in ("rank", "plus_lr") if (v := getattr(lab.config, k)) != getattr(usual, k)
-    }
+    changed = {k: v for k in SWEPT if (v := getattr(lab.config, k)) != getattr(usual, k)}
     swept = "".join(f"-{name}-{value:g}" for name, value in (changed | method.settings).items())
     return f"{lab.data.name}-{amount}-{method.name}-{seed}{swept}"

@@ -30,6 +30,7 @@ from serial_lora_course.data.registry import dataset_names, load_segmentation
 from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import SegmentationData, SegmentationExample
 from serial_lora_course.labs.config import LabConfig, check_share, setting
+from serial_lora_course.labs.keep import Outcomes
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.precision import LOOKING, autocast
 from serial_lora_course.labs.prefix import FrozenPrefix
@@ -409,6 +410,10 @@ class SamLab(Lab):
         scores = self.scores()
         means = mean_scores(scores)
         return {name: means[name] for name in MEASURES}, scores
+
+    def outcomes(self, seen: list[PictureScore]) -> Outcomes:
+        """Each test picture's measures."""
+        return {name: np.array([getattr(score, name) for score in seen]) for name in MEASURES}
 
     def measure_base(self) -> dict[str, float]:
         """What the unadapted model reaches (``base_dice`` ...), and what filling the box does."""

@@ -11,7 +11,7 @@ from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.types import StyleData
+from serial_lora_course.data.types import StyleData, StyleExample
 from serial_lora_course.labs.precision import autocast
 from serial_lora_course.labs.sd3_inputs import Prompts, decode_latents, read_prompts
 from serial_lora_course.models.judges import Judge
@@ -22,6 +22,7 @@ from serial_lora_course.models.picture_metrics import (
 )
 from serial_lora_course.models.sd3 import Sd3Backbone
 
+DRAW_FOR = ("held_out", "all")
 DRAWN_AT_ONCE = {"tiny": 25, "paper": 4}  # 25: what a CPU core works on stays in its cache
 
 
@@ -112,9 +113,9 @@ class Trial:
     """What a style is measured with: fixed prompts, fixed seeds, and real pictures of the style.
 
     Attributes:
-        captions: of the held-out pictures; the prompts that are drawn.
+        captions: of the held-out pictures, or of all; the prompts that are drawn.
         prompts, empty: the same, and the empty prompt, read.
-        reference: features (N, d) of the held-out pictures.
+        reference: features (N, d) of the same pictures.
     """
 
     captions: list[str]
@@ -129,13 +130,19 @@ class Trial:
 
 
 def prepare_trial(
-    backbone: Sd3Backbone, judge: Judge, data: StyleData, count: int | None = None
+    backbone: Sd3Backbone,
+    judge: Judge,
+    data: StyleData,
+    count: int | None = None,
+    draw_for: str = "held_out",
 ) -> Trial:
     """Read and look at, once, what every model of a style is measured with.
 
-    ``count`` takes the first so many held-out pictures, for a quick look; None takes all.
+    Args:
+        count: the first so many held-out pictures, for a quick look; None takes all.
+        draw_for: one of `DRAW_FOR`.
     """
-    examples = [data.test[index] for index in range(len(data.test))[:count]]
+    examples = trial_examples(data, draw_for)[:count]
     captions = [example.caption for example in examples]
     return Trial(
         captions,
@@ -143,6 +150,12 @@ def prepare_trial(
         read_prompts(backbone, [""]),
         judge.picture_features([example.picture for example in examples]),
     )
+
+
+def trial_examples(data: StyleData, draw_for: str = "held_out") -> list[StyleExample]:
+    """The pictures whose captions are drawn: the held-out ones; of ``all`` those first."""
+    parts = (data.test, data.train)[: 1 + (draw_for == "all")]
+    return [part[index] for part in parts for index in range(len(part))]
 
 
 def score_pictures(

@@ -222,7 +222,8 @@ def build_test_transform(
 
 
 def encode_prompts(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Normalised text features (n, embed_dim) of token ids (n, context_length), cut short exactly.
+    """Normalised text features (n, embed_dim), float32, of token ids (n, context_length), cut short
+    exactly.
 
     The text tower is causal and reads its answer at the end-of-text token, so nothing behind the
     longest prompt can reach the result. Class prompts use about ten of CLIP's 77 positions; the
@@ -235,4 +236,4 @@ def encode_prompts(model: nn.Module, tokens: Tensor) -> Tensor:
     x = model.ln_final(x)
     x = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]  # (n, d)
     features = x @ model.text_projection
-    return nn.functional.normalize(features, dim=-1)
+    return nn.functional.normalize(features.float(), dim=-1)

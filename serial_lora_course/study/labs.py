@@ -6,7 +6,6 @@ Beside the lab's measure of the new pictures stands the same measure of pictures
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from serial_lora.metrics import accuracy
 from serial_lora_course.data.emoji_sets import load_emoji_set
 from serial_lora_course.labs import clip, sam
+from serial_lora_course.labs.keep import Outcomes
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.precision import autocast
 from serial_lora_course.study.sets import (
@@ -34,9 +34,6 @@ SAME_FOR_ALL = {
     "plus_lr": None,
     "precision": "bf16",
 }
-
-Outcomes = Mapping[str, np.ndarray]
-"""What a run came to on each test picture, in the data's order, by the name of the measure."""
 
 
 class ClipStudy(clip.CLIPLab):

@@ -19,14 +19,14 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import save_file
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
+from serial_lora_course.labs.keep import Outcomes, keep_outcomes, keep_trained
 from serial_lora_course.labs.lab import Lab, run_one
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import Kept, Record, environment, read_records
-from serial_lora_course.study.labs import STUDIES, Outcomes, fresh_lab
+from serial_lora_course.study.labs import STUDIES, fresh_lab
 from serial_lora_course.study.plan import (
     CHOOSING_SEED,
     PLANS,
@@ -176,9 +176,7 @@ class Study:
         def keep(lab: Lab, method: object, outcomes: Outcomes, name: str) -> None:
             keep_outcomes(self._file(run.name, "npz"), outcomes)
             if not run.dataset.endswith(VALIDATION):
-                model = lab.backbone.model
-                trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
-                save_file(trained, self._file(run.name, "safetensors"))
+                keep_trained(self._file(run.name, "safetensors"), lab.backbone.model)
 
         def one(save_to: Path | None) -> Record:
             options = {"save_to": save_to, "draw": keep, "command": COMMAND, "progress": False}
@@ -293,14 +291,6 @@ def unpack(plan: LabPlan, folder: Path, packed: Path | None = None) -> None:
             {measure: values[place].astype(np.float32) for measure, values in measures.items()},
         )
     write_whole(records, content)
-
-
-def keep_outcomes(file: Path, outcomes: Outcomes) -> None:
-    """Write what a run came to, whole or not at all."""
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **outcomes)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, stream.getvalue())
 
 
 def studies(names: list[str]) -> list[LabPlan]:

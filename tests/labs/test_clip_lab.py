@@ -15,7 +15,15 @@ from serial_lora.metrics import accuracy
 from serial_lora_course.data.classification_files import CLASSIFICATION_RELEASES
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.labs import lab as labs
-from serial_lora_course.labs.clip import PAPER, TINY, CLIPLab, CLIPObjective, classify, zero_shot
+from serial_lora_course.labs.clip import (
+    PAPER,
+    TINY,
+    CLIPLab,
+    CLIPObjective,
+    class_scores,
+    classify,
+    zero_shot,
+)
 from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import METHODS
@@ -69,6 +77,19 @@ def test_the_objective_is_cross_entropy_of_scaled_cosines(backbone):
     scores = model.logit_scale.exp().double() * images @ texts.T
     expected = -sum(scores[i].softmax(0)[labels[i]].log() for i in range(5)) / 5
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@torch.no_grad()
+def test_under_autocast_scores_of_24_are_still_told_apart(backbone, monkeypatch):
+    """The towers may round; the last product, scaled by up to a hundred, must not."""
+    model, width = backbone.model, backbone.model.text_projection.shape[1]
+    features = torch.nn.functional.normalize(torch.randn(6, width), dim=-1)
+    monkeypatch.setattr(model, "encode_image", lambda pictures: 7 * features.bfloat16())
+    rounded = torch.nn.functional.normalize((7 * features.bfloat16()).double(), dim=-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = class_scores(model, torch.zeros(6), features)
+    expected = model.logit_scale.exp().double() * rounded @ features.double().T
+    torch.testing.assert_close(scores.double(), expected, atol=1e-4, rtol=1e-5)
 
 
 def test_the_tiny_models_zero_shot_is_clearly_above_chance():

@@ -20,6 +20,8 @@ def test_configs_are_the_product_of_what_is_swept(name):
     both = swept_configs(configs, "tiny", rank=[4, 8], plus_lr=(1e-3, 1e-2), epochs=3)
     assert [(c.rank, c.plus_lr) for c in both] == [(4, 1e-3), (4, 1e-2), (8, 1e-3), (8, 1e-2)]
     assert {c.epochs for c in both} == {3}
+    rates = swept_configs(configs, "paper", lr=[1.5e-5, 4e-4])
+    assert [c.lr for c in rates] == [1.5e-5, 4e-4]
     assert swept_configs(configs, "tiny", **dict.fromkeys(SWEPT)) == [configs["tiny"]]
     for field in vars(configs["paper"]):
         assert configs["paper"].help(field)

@@ -3,9 +3,12 @@
 import json
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import adapters
@@ -13,7 +16,8 @@ from serial_lora_course.labs import bases, grid
 from serial_lora_course.labs import config as configs
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.frames import frame
-from serial_lora_course.labs.lab import run_one
+from serial_lora_course.labs.keep import keep_run
+from serial_lora_course.labs.lab import adapted, run_one
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.labs.training import TrainingConfig
@@ -198,6 +202,26 @@ def test_sweeps_of_rank_and_ratio_are_run_and_found_again(small, tmp_path, monke
     assert small.run(**sweep) == records
 
 
+def test_what_is_kept_of_a_run_tells_its_measures_without_training(small, tmp_path):
+    (record,) = small.run(draw=partial(keep_run, tmp_path / "kept"), precision="no")
+    (trained,), (outcomes,) = (
+        (tmp_path / "kept").glob(f"*.{end}") for end in ("safetensors", "npz")
+    )
+    tensors = load_file(trained)
+    assert sum(tensor.numel() for tensor in tensors.values()) == record.sizes["parameters"]
+    lab = small.lab(precision="no")
+    with adapted(lab.backbone.model, lab.adapter(METHODS["serial_lora"]), seed=2):
+        parameters = dict(lab.backbone.model.named_parameters())
+        for name, tensor in tensors.items():
+            parameters[name].data.copy_(tensor)
+        again, seen = lab.measure()
+    assert again == {name: pytest.approx(record.measures[name]) for name in again}
+    kept = np.load(outcomes)
+    assert list(kept) and all(
+        np.allclose(kept[name], values, atol=1e-5) for name, values in lab.outcomes(seen).items()
+    )
+
+
 def test_methods_without_a_plus_run_once_whatever_its_rate(monkeypatch, tmp_path):
     small, seen = small_lab("clip", monkeypatch, tmp_path / "models"), []
 
@@ -206,6 +230,9 @@ def test_methods_without_a_plus_run_once_whatever_its_rate(monkeypatch, tmp_path
         return replace(RECORD, seed=len(seen))
 
     monkeypatch.setattr(grid, "run_one", no_run)
+    small.run(methods=["lora", "lora_plus"], lr=[1, 2], plus_lr=1e-3)
+    assert seen == [("lora", 4, 1e-3), ("lora_plus", 4, 1e-3), ("lora", 4, 1e-3)]
+    seen.clear()
     small.run(methods=["lora", "lora_plus"], rank=[2, 4], plus_lr=[1e-3, 1e-2])
     assert seen == [
         ("lora", 2, 1e-3),

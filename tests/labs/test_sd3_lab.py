@@ -50,6 +50,16 @@ def test_the_trial_is_the_held_out_pictures_and_fixed_seeds():
     assert torch.equal(trial.reference, ColourJudge().picture_features(held_out))
 
 
+def test_fid_to_all_pictures_is_of_as_many_drawings():
+    lab = small_lab(draw_for="all")
+    record = run_one(lab, METHODS["serial_lora"], 50, 1)
+    assert record.sizes["drawings"] == 6 + 10 == len(lab.trial.reference)
+    assert lab.trial.captions[:6] == [example.caption for example in lab.data.test]
+    assert record.settings["draw_for"] == "all" and "draw_for" not in small_lab().base_settings()
+    # Training pictures against the held-out ones of their number, as ever.
+    assert record.measures["real_fid"] == pytest.approx(0, abs=1e-3)
+
+
 def test_base_measures_are_the_unadapted_models_and_real_pictures():
     lab = small_lab()
     base = lab.measure_base()

@@ -11,9 +11,11 @@ from torch import nn
 from serial_lora.attention import find_attention_sites
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.injection import eject, inject
+from serial_lora_course.labs.forecast import hollow_lab
 from serial_lora_course.labs.lab import adapted, run_one
 from serial_lora_course.labs.methods import FURTHER_METHODS, get_method
 from serial_lora_course.labs.opened import open_projections
+from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.labs.variants import NAME, RepAdapter, random_rotation
 from tests.labs.small_labs import small_lab
 
@@ -67,6 +69,17 @@ def test_it_runs_in_a_lab_and_only_what_it_counts_learns(small):
     record = run_one(small.lab(), get_method("lora_tied"), small.amounts[0], 1)
     assert record.sizes["parameters"] == 4 * small.width * 4 * small.blocks
     assert record.measures["loss"] > 0
+
+
+def test_clip_loras_own_default_can_be_asked_for():
+    """Rank 2 on q, k and v of both towers of ViT-B/16, scaled by 1 / sqrt(2)."""
+    lab = hollow_lab(get_lab("clip"), "paper", get_lab("clip").configs["paper"])
+    lab.config = replace(lab.config, rank=2, scale_factor=0.5**0.5)
+    config, model = lab.adapter(get_method("lora_qkv")), lab.backbone.model
+    assert config.scale == 0.5**0.5
+    with ExitStack() as undo:
+        config.put_in(model, undo)
+        assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 184_320
 
 
 # ------------------------------------------------------------------------------- what W becomes

@@ -1,0 +1,43 @@
+"""What else may be kept of a run: the trained tensors, and what each test picture came to.
+
+With both, and the data, everything can be measured anew without training.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save
+from torch import nn
+
+from serial_lora.files import write_whole
+from serial_lora_course.files import refusals_told
+
+Outcomes = Mapping[str, np.ndarray]
+"""What a run came to on each test picture, in the data's order, by the name of the measure."""
+
+
+@refusals_told()
+def keep_run(folder: Path, lab: Any, method: Any, seen: Any, name: str) -> None:
+    """A `Draw` that draws nothing: ``name.safetensors`` and ``name.npz`` in a folder."""
+    keep_trained(folder / f"{name}.safetensors", lab.backbone.model)
+    keep_outcomes(folder / f"{name}.npz", lab.outcomes(seen))
+
+
+def keep_trained(file: Path, model: nn.Module) -> None:
+    """Write what learns in a model, whole or not at all."""
+    learning = {n: p.detach().cpu() for n, p in model.named_parameters() if p.requires_grad}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, save(learning))
+
+
+def keep_outcomes(file: Path, outcomes: Outcomes) -> None:
+    """Write what a run came to, whole or not at all."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **outcomes)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, stream.getvalue())
