@@ -57,6 +57,7 @@ OPTIONS = {
     "html_js_files": ["count_panel.js", "scrolling.js"],
     "html_copy_source": False,
     "html_use_index": False,
+    "html_show_copyright": False,
     "highlight_language": "none",  # of what is fenced without one: commands
     "html_show_sourcelink": False,
     "html_math_renderer": "mathml",
