@@ -80,7 +80,7 @@ def sections(root: Path) -> dict[str, list[str]]:
         for title, pages in SECTIONS.items()
     }
     listed = NO_PAGES.union(*found.values())
-    every = [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("*/README.md")]
+    every = [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("[a-z]*/README.md")]
     names = sorted(path.relative_to(root).as_posix() for path in every)
     return found | {LAST_SECTION: [name for name in names if name not in listed]}
 

@@ -1,0 +1,122 @@
+"""Every panel of the lessons, moved in JupyterLab by keyboard and by mouse."""
+
+from contextlib import contextmanager
+
+import nbformat
+import pytest
+
+from tests.browser.browser import needs_browser, open_browser
+from tests.browser.lab import open_lab
+from tools import ROOT
+from tools.sources import find_sources, read_source
+
+pytestmark = needs_browser
+MILLISECONDS = 300_000  # until a lesson has run up to its panel
+PICTURES = "cell => [...cell.querySelectorAll('img')].map(image => image.src).join()"
+
+
+@contextmanager
+def open_panel(folder, number: str, shows: str, only: tuple[str, ...] = ()):
+    """Run a copy of a lesson up to the cell that shows its panel; gives that cell in the page.
+
+    Args:
+        number: of the lesson.
+        shows: what only the panel's cell says.
+        only: what else must run, by what its cells say; everything before the panel if empty.
+    """
+    (source,) = find_sources(ROOT, [number])
+    lesson = read_source(source)
+    last = next(n for n, cell in enumerate(lesson.cells) if shows in cell.source)
+    wanted = (*only, shows)
+    lesson.cells = [
+        cell
+        for cell in lesson.cells[: last + 1]
+        if not only or any(words in cell.source for words in wanted)
+    ]
+    (folder / "class").mkdir()
+    nbformat.write(lesson, folder / "class" / "lesson.ipynb")
+    with open_lab(folder / "class", folder / "home") as address, open_browser() as browser:
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        page.set_default_timeout(60_000)
+        page.goto(f"{address}/lab/tree/lesson.ipynb")
+        page.locator(".jp-Notebook").wait_for()
+        for name in ("Run", "Run All Cells"):
+            page.get_by_role("menuitem", name=name, exact=True).click()
+        cell = page.locator(".jp-CodeCell").last
+        cell.get_by_role("slider").first.wait_for(timeout=MILLISECONDS)
+        page.wait_for_function(f"cell => ({PICTURES})(cell) !== ''", arg=cell.element_handle())
+        yield cell
+
+
+def changes_the_picture(cell, move) -> None:
+    """Move something, and wait until other pictures are shown."""
+    before = cell.evaluate(PICTURES)
+    move()
+    cell.page.wait_for_function(
+        f"([cell, before]) => !['', before].includes(({PICTURES})(cell))",
+        arg=[cell.element_handle(), before],
+    )
+
+
+def drag(cell, what, right: int, down: int = 0, start: tuple[float, float] = (0.5, 0.5)) -> None:
+    """Press the mouse on something, at a share of its width and height, move it, and let go."""
+    what.scroll_into_view_if_needed()
+    box, mouse = what.bounding_box(), cell.page.mouse
+    x, y = box["x"] + start[0] * box["width"], box["y"] + start[1] * box["height"]
+    mouse.move(x, y)
+    mouse.down()
+    mouse.move(x + right, y + down, steps=4)
+    mouse.up()
+
+
+def move_sliders(cell, count: int) -> None:
+    sliders = cell.get_by_role("slider")
+    assert sliders.count() == count
+    for slider in sliders.all():
+        changes_the_picture(cell, lambda slider=slider: slider.press("ArrowLeft"))
+        changes_the_picture(cell, lambda slider=slider: drag(cell, slider, -60))
+
+
+def test_counts(tmp_path):
+    with open_panel(tmp_path, "02", "count_panel(rank", only=("lesson_card(",)) as cell:
+        move_sliders(cell, 3)
+        model = cell.get_by_role("combobox")
+        changes_the_picture(cell, lambda: model.select_option("SAM ViT-B, image"))
+        model.focus()
+        changes_the_picture(cell, lambda: model.press("ArrowDown"))
+
+
+@pytest.mark.slow
+def test_ranks_of_a_picture(tmp_path):
+    with open_panel(tmp_path, "01", "ipywidgets.interact(") as cell:
+        slider = cell.get_by_role("slider")
+        changes_the_picture(cell, lambda: slider.press("ArrowRight"))
+        changes_the_picture(cell, lambda: drag(cell, slider, 80))
+
+
+@pytest.mark.slow
+def test_masks(tmp_path):
+    with open_panel(tmp_path, "06", "panel = mask_panel(") as cell:
+        move_sliders(cell, 1)
+        picture = cell.locator(".box-picker-surface")
+        changes_the_picture(cell, lambda: drag(cell, picture, 90, 70, start=(0.3, 0.3)))
+        label = picture.get_attribute("aria-label")
+        changes_the_picture(cell, lambda: [picture.press("ArrowRight") for _ in range(20)])
+        changes_the_picture(cell, lambda: [picture.press("Shift+ArrowDown") for _ in range(20)])
+        assert (
+            picture.get_attribute("aria-label") != label
+        )  # a screen reader hears where the box is
+        changes_the_picture(cell, lambda: cell.get_by_role("combobox").press("ArrowDown"))
+
+
+@pytest.mark.slow
+def test_drawings(tmp_path):
+    with open_panel(tmp_path, "07", "panel = drawing_panel(") as cell:
+        move_sliders(cell, 2)
+        prompt = cell.get_by_label("prompt")
+        prompt.fill("a drawing of a red fish")
+        changes_the_picture(cell, lambda: prompt.press("Enter"))
+        assert "red fish" in cell.get_by_role("status").inner_text()
+        seed = cell.get_by_label("seed")
+        seed.fill("7")
+        changes_the_picture(cell, lambda: seed.press("Enter"))
