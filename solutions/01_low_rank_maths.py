@@ -5,10 +5,9 @@
 #
 # - read a matrix, and a *change* of a matrix, by its singular values, and say what a rank can hold;
 # - write LoRA's pairs that do what a Serial LoRA pair does;
-# - say what one pair in front of q, k and v cannot express, at any rank, and measure how much of a
-#   real task's wish that is;
+# - say what one pair in front of q, k and v cannot express, at any rank, and measure it on a real task;
 # - derive the gradient of `B`, and say why equal learning rates are not equal steps;
-# - merge a pair into the weights, and undo it by calculation, and know when not to.
+# - merge a pair into the weights, undo it by calculation, and know when not to.
 
 # %% tags=["setup"]
 # Where the course is missing, its folder around this notebook is installed; nothing is downgraded.
@@ -30,64 +29,37 @@ if util.find_spec("serial_lora_course") is None:
     subprocess.run([*pip, "..[course]"], check=True)
 
 # %%
-import copy
-
-import ipywidgets
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
-from torch import Tensor, nn
+from torch import Tensor
 
-from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, adapters, inject, merge
-from serial_lora.attention import find_attention_sites
 from serial_lora.lowrank import misses_by_method, tail_misses, undo_merged_weight
 from serial_lora_course.checks import check, lesson_card, yours
-from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
-from serial_lora_course.data.registry import load_classification
-from serial_lora_course.figures.lowrank import plot_layers, plot_misses, plot_token_moves
-from serial_lora_course.figures.pictures import show_pictures
+from serial_lora_course.claims import pairs as words
+from serial_lora_course.figures.lowrank import plot_misses
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
-from serial_lora_course.frontend import is_static
-from serial_lora_course.labs.clip import CLIPObjective
-from serial_lora_course.models.clip import load_clip
+from serial_lora_course.labs import pairs
 
-torch.manual_seed(0)
 lesson_card("01")
 
 # %% [markdown]
-# The lesson works on real matrices: the weights W_q, W_k and W_v of one attention block of the tiny
-# CLIP, and the gradients that a real task sends there. The next cell reads them. Run it,
-# after the imports, whenever you come back to the middle of the lesson; every section below needs
-# nothing else.
+# The lesson works on real matrices: W_q, W_k and W_v of one attention block of the tiny CLIP, and the
+# gradients that a real task sends there. Run the next cell, after the imports, whenever you come back to
+# the middle of the lesson; every section below needs nothing else.
 
 # %%
-BLOCK = 2  # which attention block of the image tower
-backbone, data = load_clip(), load_classification("nature")
-openmoji = load_emoji("openmoji")
+from serial_lora_course.data.emoji import ATTRIBUTION
+from serial_lora_course.data.registry import load_classification
+from serial_lora_course.models.clip import load_clip
 
-
-def read_qkv(model: nn.Module, block: int = BLOCK, gradient: bool = False) -> dict[str, Tensor]:
-    """The weights of q, k and v in a block of the image tower, or their gradients: (d, d) each."""
-    (site,) = find_attention_sites(model, towers=["image"], blocks=[block])
-    read = {}
-    for part in "qkv":
-        projection = site.projections[part]
-        whole = projection.weight(model)
-        whole = whole.grad if gradient else whole.detach()
-        read[part] = whole[projection.row_slice].clone()
-    return read
-
-
-def backward(model: nn.Module, every: int = 2) -> Tensor:
-    """The task's loss on every so-many-th training picture; leaves its gradients in the model."""
-    chosen = [data.train[i] for i in range(0, len(data.train), every)]
-    pictures = torch.stack([backbone.test_transform(picture) for picture, _ in chosen])
-    labels = torch.tensor([label for _, label in chosen])
-    loss = CLIPObjective(model, backbone.tokenizer(data.prompts()))((pictures, labels))
-    loss.backward()
-    return loss.detach()
-
+torch.manual_seed(0)
+BLOCK = 2  # of the image tower's six; change this and run again
+backbone = load_clip()
+task = pairs.Task(backbone, load_classification("nature"))
+weights = pairs.read_qkv(backbone.model, BLOCK)  # part to W, (d, d)
+d = len(weights["q"])
 
 # %% [markdown]
 # ## A matrix is a sum of layers
@@ -99,71 +71,43 @@ def backward(model: nn.Module, every: int = 2) -> Tensor:
 # $$M = \sigma_1 u_1 v_1^\top + \sigma_2 u_2 v_2^\top + \dots, \qquad \sigma_1 \ge \sigma_2 \ge \dots \ge 0,$$
 #
 # where the columns $u_i$ have length one and are at right angles to each other, and the rows
-# $v_i^\top$ too. The **singular value** $\sigma_i$ says how strong a layer is. Lesson 00 kept the first
-# few layers of an owl, and called them patterns; now look at the layers themselves. Each has its
-# column drawn at its left and its row above it. Expect bars and checks: one column times one row can
-# draw nothing else.
-
+# $v_i^\top$ too. The **singular value** $\sigma_i$ says how strong a layer is. Look at the first layers of
+# a drawing, each with its column at its left and its row above it. Expect bars and checks: one column
+# times one row can draw nothing else.
 
 # %%
-def grey_picture(name: str) -> Tensor:
-    """A drawing as numbers from 0, black, to 1, white: (64, 64)."""
-    drawing = openmoji.picture(openmoji.names.index(name)).convert("L")
-    return (
-        torch.frombuffer(bytearray(drawing.tobytes()), dtype=torch.uint8).view(64, 64).float() / 255
-    )
+from serial_lora_course.figures.lowrank import plot_layers
 
-
-butterfly = grey_picture("butterfly")  # (64, 64)
+butterfly = pairs.grey_picture("butterfly")  # (64, 64), from 0, black, to 1, white
 display_figure(plot_layers(butterfly, count=4))
 print(ATTRIBUTION["openmoji"])
 
 # %% [markdown]
-# **What this shows.** The strongest layer is hardly more than "bright, and darker in the middle". No
-# layer looks like a butterfly; their sum begins to. And each layer is smaller than the one before.
+# **What this shows.** No layer looks like a butterfly; their sum begins to. Each is weaker than the one
+# before.
 #
-# Move the rank yourself: how many layers until you would call it a butterfly, and how many until you
-# see no difference? (Without a running kernel you see some ranks side by side.)
+# Now move the rank over the drawing's spectrum: how many layers until you would call it a butterfly, and
+# how many until you see no difference? (Without a running kernel the panel stands still.)
 
 # %%
-U, S, Vh = torch.linalg.svd(butterfly)  # (64, 64), (64,), (64, 64)
+from serial_lora_course.panels.ranks import rank_panel
 
-
-def first_layers(rank: int) -> Tensor:
-    """The sum of the butterfly's first layers, as a grey picture: (64, 64)."""
-    return ((U[:, :rank] * S[:rank]) @ Vh[:rank]).clamp(0, 1)
-
-
-def show_rank(rank: int) -> None:
-    figure = show_pictures(
-        [first_layers(rank), butterfly], [f"rank {rank}", "all layers"], size=2.4
-    )
-    display_figure(figure, caption=False)
-
-
-if is_static():
-    ranks = (1, 2, 4, 8, 16, 32)
-    figure = show_pictures([first_layers(r) for r in ranks], [f"rank {r}" for r in ranks])
-    words = f"The butterfly as the sum of its first {', '.join(map(str, ranks))} layers."
-    display_figure(figure, alt=words, caption=False)
-else:
-    ipywidgets.interact(show_rank, rank=ipywidgets.IntSlider(4, 1, 64, continuous_update=False))
+panel = rank_panel({"butterfly": butterfly}, rank=4)
 
 # %% [markdown]
-# Is there a better matrix of rank r than the first r layers? No: Eckart and Young proved in 1936 that
-# none comes closer. And the distance needs no subtraction, as the layers that are left out are at
-# right angles to those that stay:
+# Is there a better matrix of rank r than the first r layers? No (Eckart and Young, 1936). And the distance
+# needs no subtraction, as the layers that are left out are at right angles to those that stay:
 #
 # $$\frac{\lVert M - M_r\rVert}{\lVert M\rVert}
 # = \sqrt{\frac{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}{\sigma_1^2 + \sigma_2^2 + \dots}},$$
 #
-# with the Frobenius norm, the root of the sum of all squared entries. This lesson calls that share
-# the **miss**: 0 is reached, 1 is no better than nothing. The cell computes it both ways, and lets
-# a rival try: 200 random row spaces, each with the best column for every row of it. Expect two equal
-# numbers, and a rival that never gets below them.
+# with the Frobenius norm, the root of the sum of all squared entries. This lesson calls that share the
+# **miss**: 0 is reached, 1 is no better than nothing. The cell computes it both ways, and lets a rival try:
+# 200 random row spaces, each with the best column for every row of it.
 
 # %%
-rank = 4
+rank = 4  # change this and run again
+U, S, Vh = torch.linalg.svd(butterfly)  # (64, 64), (64,), (64, 64)
 by_subtraction = (butterfly - (U[:, :rank] * S[:rank]) @ Vh[:rank]).norm() / butterfly.norm()
 by_tail = (S[rank:].square().sum() / S.square().sum()).sqrt()
 
@@ -172,13 +116,11 @@ for _ in range(200):
     A = torch.randn(rank, 64)  # (r, n), a random row space
     B = torch.linalg.lstsq(A.T, butterfly.T).solution.T  # (m, r), the best that goes with it
     rivals.append(((butterfly - B @ A).norm() / butterfly.norm()).item())
-print(
-    f"subtracted {by_subtraction:.6f}   from the tail {by_tail:.6f}   best rival {min(rivals):.3f}"
-)
+print(f"subtracted {by_subtraction:.6f}, from the tail {by_tail:.6f}, best rival {min(rivals):.3f}")
 
 # %% [markdown]
-# **What this shows.** The tail of the singular values is the miss, and nothing of the same rank beats
-# it. From now on one look at the singular values answers "what rank would do?" for *every* rank.
+# **What this shows.** The tail of the singular values is the miss, and no rival comes near. So one look at
+# the singular values answers "what rank would do?" for *every* rank.
 
 # %% [markdown]
 # ### Exercise 1.1 · The rank that a miss allows
@@ -228,70 +170,57 @@ check("1.1", rank_for_miss)
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# Which of these three drawings needs the highest rank: a door, a butterfly, or a ruler that lies
-# slantwise? Decide before you run the cell.
+# Which of these drawings needs the highest rank: a door, a butterfly, or a ruler that lies slantwise?
 
 # %%
-things = {name: grey_picture(name) for name in ("door", "butterfly", "straight ruler")}
+from serial_lora_course.figures.pictures import show_pictures
+
+things = {name: pairs.grey_picture(name) for name in ("door", "butterfly", "straight ruler")}
 figure = show_pictures(list(things.values()), list(things))
 display_figure(figure, alt=f"Three drawings: {', '.join(things)}.", caption=False)
 curves = {name: tail_misses(picture) for name, picture in things.items()}
 display_figure(plot_misses({"Three drawings": curves}, ranks=(1, 2, 4, 8, 16, 32)))
-print(ATTRIBUTION["openmoji"])
+rank_needed = yours("1.1", pairs.rank_for_miss)
+print({name: rank_needed(picture, 0.05) for name, picture in things.items()})
 
 # %% [markdown]
-# **What this shows.** The door is cheap: its rows are copies of a few rows. The ruler is the simplest
-# thing to describe and the dearest to draw, because each of its rows is shifted a little, and a
-# shifted row is a new row. Rank does not measure how simple a thing looks; it measures how far its
-# rows can be mixed from few.
+# **What this shows.** The printed ranks miss no more than 5%. The ruler is the simplest thing to describe
+# and needs the highest, because each of its rows is shifted a little, and a shifted row is a new row. Rank
+# does not measure how simple a thing looks; it measures how far its rows can be mixed from few.
 
 # %% [markdown]
 # ## Are a model's weights of low rank?
 #
 # LoRA adds a matrix of low rank to a weight. People often explain that with "weights are of low rank
-# anyway". See for yourself. The cell reads W_q of one attention block of the pretrained tiny CLIP,
-# and compares it with random numbers of the same size.
-#
-# And with a third matrix: a *change*. We show the model some drawings of a task that it was not
-# trained for, nature's groups in OpenMoji's hand, and ask for the gradient of the loss with respect
-# to W_q. Apart from its sign and length, that is the first change that full fine-tuning by gradient
-# descent would make. Which of the three falls fastest?
+# anyway". See for yourself: W_q of one block, random numbers of the same size, and a *change*. The model
+# meets a task that it was not trained for, nature's groups as OpenMoji draws them, and we ask for the
+# gradient of the loss with respect to W_q. Apart from sign and length, that is the first change that full
+# fine-tuning would make. Which of the three falls fastest?
 
 # %%
-model = copy.deepcopy(backbone.model)
-print(f"loss on the task before any change: {backward(model):.2f}")
-weights, wishes = read_qkv(model), read_qkv(model, gradient=True)  # (d, d) each
-
-d = len(weights["q"])
-matrices = {
-    "W_q": weights["q"],
-    "random numbers": torch.randn(d, d),
-    "gradient for W_q": wishes["q"],
-}
+wishes = task.gradients(BLOCK)  # part to the gradient of its weight, (d, d)
+noise = torch.randn(d, d)
+matrices = {"W_q": weights["q"], "random numbers": noise, "gradient for W_q": wishes["q"]}
 curves = {name: tail_misses(matrix) for name, matrix in matrices.items()}
 display_figure(plot_misses({f"Matrices of {d} x {d}": curves}, ranks=(1, 2, 4, 8, 16, 32, 64)))
 
 # %%
-rank_needed = yours("1.1", lambda matrix, allowed: int((tail_misses(matrix) > allowed).sum()))
-needed = {name: rank_needed(matrix, 0.3) for name, matrix in matrices.items()}
-display(
-    Markdown(
-        f"**What this shows.** To miss no more than 30%, W_q needs rank {needed['W_q']} of {d}, random "
-        f"numbers need {needed['random numbers']}, and the gradient needs "
-        f"{needed['gradient for W_q']}. The "
-        "*weight* is nearly as far from low rank as noise is. The *change* that the task asks for is of "
-        "low rank. That is LoRA's bet: not that the model is simple, but that the difference is."
-    )
-)
+allowed = 0.3  # change this and run again
+rank_needed = yours("1.1", pairs.rank_for_miss)
+needed = {name: rank_needed(matrix, allowed) for name, matrix in matrices.items()}
+display(Markdown(f"**What this shows.** {words.read_needed(needed, d, allowed)}"))
 
 # %% [markdown]
-# A reason is at hand. The gradient of a weight is a sum over tokens, and each token contributes one
-# column times one row: what the loss wants of its output, times the token itself. Tokens resemble one
-# another, so many such layers fall together.
-#
-# Be careful with how much this says. It is one batch and one step, and a gradient is not yet what
-# training ends with; lesson 08 looks at adapters after training. But it is a real task's wish on real
-# weights, and we shall come back to it.
+# Where the *weight* needs nearly the rank of noise and the *change* needs little, LoRA's bet is not that
+# the model is simple, but that the difference is. A reason: the gradient of a weight is a sum over tokens,
+# each a column times a row (what the loss wants of its output, times the token), and tokens resemble one
+# another. It is one batch and one step, though; lesson 08 looks at adapters after training. Move the rank
+# over the three spectra:
+
+# %%
+from serial_lora_course.panels.ranks import rank_panel
+
+panel = rank_panel(matrices, rank=8)
 
 # %% [markdown]
 # ## A pair in front, or a pair beside each
@@ -302,9 +231,8 @@ display(
 # $$\text{LoRA: } W_p + s\,B_p A_p \qquad\qquad \text{Serial LoRA: } W_p\,(I + s\,BA) = W_p + s\,(W_p B)\,A,
 # \qquad p \in \{q, k, v\}.$$
 #
-# Read the last form again: it *is* LoRA, with particular pairs. Which ones is for you to say. (LoRA in
-# the paper has a fourth pair, on the matrix `out` behind attention. Serial LoRA has nothing there, so
-# this lesson compares q, k and v.)
+# The last form *is* LoRA, with particular pairs. (LoRA in the paper has a fourth pair, on the matrix `out`
+# behind attention. Serial LoRA has nothing there, so this lesson compares q, k and v.)
 
 # %% [markdown]
 # ### Exercise 1.2 · LoRA's pairs that do the same
@@ -355,104 +283,80 @@ check("1.2", lora_pairs_of)
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# A proof by counting, on the real weights. Put the changes of q, k and v below one another, (3d, d):
-# the rank of that stack says how many directions of a token the block listens to in a new way. With
-# own pairs of rank 4 it can be three times 4. With one pair?
-
-# %% tags=["nbval-check-output"]
-weights = {part: weight.double() for part, weight in read_qkv(backbone.model).items()}
-d, r = len(weights["q"]), 4
-torch.manual_seed(0)
-A, B = torch.randn(r, d).double(), torch.randn(d, r).double()
-
-serial = torch.cat([weights[part] @ B @ A for part in "qkv"])  # (3d, d)
-lora = torch.cat([torch.randn(d, r).double() @ torch.randn(r, d).double() for _ in "qkv"])
-print("rank of the stacked change, Serial LoRA:", torch.linalg.matrix_rank(serial).item())
-print("rank of the stacked change, LoRA:       ", torch.linalg.matrix_rank(lora).item())
-
-# %% [markdown]
-# Now the same as a picture, in a world where a token has two numbers and a pair has rank 1. Ten
-# tokens stand on a circle. In the upper row each of q, k and v has a pair of its own. In the lower row
-# one pair moves the tokens, and W_q, W_k and W_v look at what it made of them. Arrows lead from where
-# a token was to where it is; dark means far. Compare two things between the panels of a row: *which*
-# tokens move far, and *where to*.
+# A proof by counting, on the real weights. Put the changes of q, k and v below one another, (3d, d): the
+# rank of that stack says how many directions of a token the block reads in a new way. With own pairs of
+# rank 4 it can be three times 4. With one pair, written as LoRA's by your function?
 
 # %%
-flat = {
-    "q": torch.tensor([[1.0, -0.3], [0.6, 0.8]]),
-    "k": torch.tensor([[-0.5, -0.6], [0.6, -0.8]]),
-    "v": torch.tensor([[0.5, 1.2], [-0.8, -0.2]]),
-}  # (2, 2) each
-own_pairs = {  # (A_p, B_p), of shapes (1, 2) and (2, 1)
-    "q": (torch.tensor([[1.0, 0.3]]), torch.tensor([[0.5], [0.3]])),
-    "k": (torch.tensor([[-0.2, 1.0]]), torch.tensor([[0.6], [-0.2]])),
-    "v": (torch.tensor([[0.7, -0.7]]), torch.tensor([[0.0], [0.6]])),
-}
-A, B = torch.tensor([[1.0, 0.3]]), torch.tensor([[0.2], [0.6]])  # (1, 2), (2, 1)
-angles = torch.arange(10) * 2 * torch.pi / 10
-x = torch.stack([angles.cos(), angles.sin()], dim=1)  # (N, 2)
-moved = x + x @ A.T @ B.T  # (N, 2)
+pairs_of = yours("1.2", pairs.lora_pairs_of)
 
+# %% tags=["nbval-check-output"]
+torch.manual_seed(0)
+wide = {part: weight.double() for part, weight in weights.items()}
+one = pairs_of(wide, *pairs.random_pair(4, d))
+own = {part: pairs.random_pair(4, d) for part in "qkv"}
+for title, three in (("one pair in front", one), ("a pair each", own)):
+    stacked = torch.cat([B_p @ A_p for A_p, B_p in three.values()])  # (3d, d)
+    print(f"rank of the stacked change, {title}:", torch.linalg.matrix_rank(stacked).item())
+
+# %% [markdown]
+# Now as a picture, where a token has two numbers and a pair has rank 1. Above, each of q, k and v has a
+# pair of its own. Below, one pair moves the tokens, and W_q, W_k and W_v read what it made of them. Arrows
+# lead from before to after; dark means far. *Which* tokens move far, and *where to*?
+
+# %%
+from serial_lora_course.figures.lowrank import plot_token_moves
+
+flat, own_pairs, x = pairs.flat_world()  # weights (2, 2), pairs of rank 1, tokens (N, 2)
+A, B = torch.tensor([[1.0, 0.3]]), torch.tensor([[0.2], [0.6]])  # change this and run again
+moved = x + x @ A.T @ B.T  # (N, 2)
 lora_row, serial_row = {"tokens x": (x, x)}, {"tokens x": (x, moved)}
 for part, W in flat.items():
     A_p, B_p = own_pairs[part]
     lora_row[part] = (x @ W.T, x @ W.T + x @ A_p.T @ B_p.T)
     serial_row[part] = (x @ W.T, moved @ W.T)
-formulas = {
-    "lora": "LoRA:  W x + B A x,\na pair each",
-    "serial_lora": "Serial LoRA:\nW (x + B A x)",
-}
+formulas = {"lora": "LoRA:  W x + B A x", "serial_lora": "Serial LoRA:\nW (x + B A x)"}
 display_figure(plot_token_moves({"lora": lora_row, "serial_lora": serial_row}, formulas))
 
 # %% [markdown]
-# **What this shows.** A pair of rank 1 has one question, its row A, and one answer, its column B. How
-# far a token moves is how much of A is in it; where it moves to is B. With own pairs the three
-# projections ask three questions: different tokens are dark in each panel. With one pair they share
-# the question, so the same tokens are dark everywhere. And they share the answer: the token moves
-# once, and each weight turns that *same* move in its own way. The direction in q decides the
-# direction in k and v.
+# **What this shows.** A pair of rank 1 has one question, its row A, and one answer, its column B. How far a
+# token moves is how much of A is in it; where to is B. With own pairs different tokens are dark in each
+# panel. With one pair the same tokens are dark everywhere, and each weight turns the *same* move in its own
+# way: the direction in q decides the direction in k and v.
 
 # %% [markdown]
 # ## What one pair cannot say
 #
-# So a change (Δ_q, Δ_k, Δ_v) that Serial LoRA can make obeys two laws, and it pays to keep them apart.
+# So a change (Δ_q, Δ_k, Δ_v) that Serial LoRA can make obeys two laws.
 #
-# 1. **One row space.** All three listen to the same r rows of `A`. A wish with a rank-r change in
-#    each, on rows of their own, has a stack of rank 3r. With one row space that costs rank 3r.
-# 2. **Tied columns.** Δ_p = W_p C with the *same* C = s B A. If W_q has an inverse, then
-#    C = W_q⁻¹ Δ_q: choose what q shall do, and k and v follow. No rank mends that. In particular, the
-#    smallest wish one can think of, change q and leave k and v, is out of reach for good: leaving k
-#    means W_k C = 0, so C = 0 if W_k has an inverse.
+# 1. **One row space.** All three read the same r rows of `A`. Three changes of rank r on rows of their own
+#    would need rank 3r.
+# 2. **Tied columns.** Δ_p = W_p C with the *same* C = s B A. If W_q has an inverse, C = W_q⁻¹ Δ_q: choose
+#    what q shall do, and k and v follow. No rank mends that. To change q and leave k alone is out of reach:
+#    W_k C = 0 means C = 0 if W_k has an inverse.
 #
-# The other way round there is good news: for *one* projection the second law costs nothing. With
-# B = W_q⁻¹ B_q Serial LoRA gives q any change that LoRA can give it.
-#
-# Do real weights have an inverse? A square matrix has one if its smallest singular value is not zero.
+# For *one* projection the second law costs nothing: with B = W_q⁻¹ B_q Serial LoRA gives q any change that
+# LoRA can give it. Do real weights have an inverse? A square matrix has one if its smallest singular value
+# is not zero.
 
 # %%
-weights = read_qkv(backbone.model)
 for part, weight in weights.items():
     values = torch.linalg.svdvals(weight.double())
-    print(
-        f"W_{part}: largest {values[0]:.2f}, middle {values[len(values) // 2]:.2f}, "
-        f"smallest {values[-1]:.5f}"
-    )
+    print(f"W_{part}: largest {values[0]:.2f}, smallest {values[-1]:.5f}")
 
 # %% [markdown]
-# **What this shows.** They have inverses, all three, though the smallest values are close to zero:
-# there are directions that a weight almost erases. So "never" above is exact, and there are small
-# escapes: a pair may move tokens along what W_k and W_v hardly see.
+# **What this shows.** They have inverses, though the smallest values are close to zero: there are directions
+# that a weight almost erases. So "never" is exact, with small escapes.
 #
-# How close can Serial LoRA come to a wish that it cannot reach? That has an exact answer too, without
-# any training. Stack the weights to one tall W (3d, d) and the wishes to Δ (3d, d), and look for the C
-# of rank r that makes ‖Δ − W C‖ smallest. Three steps:
+# How close can Serial LoRA come to a wish that it cannot reach? Stack the weights to one tall W (3d, d) and
+# the wishes to Δ (3d, d), and look for the C of rank r that makes ‖Δ − W C‖ smallest. Three steps:
 #
 # 1. W = Q R, with columns of Q (3d, d) that have length one and stand at right angles
 #    (`torch.linalg.qr`), and R (d, d).
 # 2. Whatever C is, W C lies in what Q spans. So only $Q^\top \Delta$ (d, d) can be met, and the miss is
 #    that of $Q^\top \Delta - R C$.
-# 3. R C may be any matrix of rank r, since R has an inverse as soon as one of the three weights
-#    has. The best one is the first r layers of $Q^\top \Delta$; then solve for C.
+# 3. R C may be any matrix of rank r, since R has an inverse as soon as one of the weights has. The best one
+#    is the first r layers of $Q^\top \Delta$; then solve for C.
 
 # %% [markdown]
 # ### Exercise 1.3 · The nearest serial pair
@@ -508,196 +412,97 @@ check("1.3", nearest_serial_pair)
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# Now four wishes, all made with rank 4, on the real weights:
-#
-# - **shared**: Δ_p = W_p B A. Made for Serial LoRA.
-# - **shared rows only**: Δ_p = B_p A. The first law holds, the second does not.
-# - **own pairs**: Δ_p = B_p A_p. Made for LoRA.
-# - **q only**: Δ_q = B_q A_q, and nothing for k and v.
-#
-# For each we ask what three families miss at best, at every rank. The black line obeys the first law
-# alone: one `A` for all, and a free `B` for each. It lies between the two methods, or on top of one
-# where they agree; the table below the figure tells them apart. Before you look: which lines reach 0,
-# and at which rank?
+# Now four wishes on the real weights, all made with rank 4. What do three families miss at best, at every
+# rank? The black line obeys the first law alone: one `A` for all, and a free `B` for each. Which lines
+# reach 0, and at which rank?
 
 # %%
 torch.manual_seed(0)
-weights = {part: weight.double() for part, weight in read_qkv(backbone.model).items()}
-d, r = len(weights["q"]), 4
-
-
-def draw_pair() -> tuple[Tensor, Tensor]:
-    return torch.randn(r, d).double(), torch.randn(d, r).double()  # (r, d), (d, r)
-
-
-A, B = draw_pair()
-own = {part: draw_pair() for part in "qkv"}
+r = 4  # change this and run again
+wide = {part: weight.double() for part, weight in weights.items()}
+A, B = pairs.random_pair(r, d)
+own = {part: pairs.random_pair(r, d) for part in "qkv"}
 targets = {
-    "shared": {part: weights[part] @ B @ A for part in "qkv"},
+    "shared": {part: wide[part] @ B @ A for part in "qkv"},
     "shared rows only": {part: B_p @ A for part, (_, B_p) in own.items()},
     "own pairs": {part: B_p @ A_p for part, (A_p, B_p) in own.items()},
     "q only": {part: (part == "q") * (B_p @ A_p) for part, (A_p, B_p) in own.items()},
 }
-misses = {name: misses_by_method(weights, changes) for name, changes in targets.items()}
-display_figure(plot_misses(misses, ranks=(1, 2, 4, 8, 12, 32, 128)))
-
-# %%
-rows = [
-    {
-        "wish, made with rank 4": name,
-        **{
-            title: next((rank for rank, miss in enumerate(curve) if miss < 1e-6), "never")
-            for title, curve in zip(
-                ("LoRA reaches it at rank", "one row space", "Serial LoRA"),
-                curves.values(),
-                strict=True,
-            )
-        },
-        "Serial LoRA at full rank misses": f"{curves['serial_lora'][-1]:.0%}",
-    }
-    for name, curves in misses.items()
-]
-display_table(pd.DataFrame(rows))
-display(
-    Markdown(
-        f"At rank {r}, Serial LoRA's pair has {2 * d * r:,} numbers here, LoRA's three have "
-        f"{6 * d * r:,}, and {8 * d * r:,} with the pair on `out` that the paper's LoRA has too."
-    )
-)
+misses = {name: misses_by_method(wide, changes) for name, changes in targets.items()}
+display_figure(plot_misses(misses, ranks=(1, 2, 4, 8, 12, 32, 128)), caption=False)
+display_table(pairs.first_ranks(misses))
 
 # %% [markdown]
-# **What this shows.** The shared wish is reached by both at rank 4, and Serial LoRA pays a quarter of
-# what the paper's LoRA pays in a block. The first law alone is a matter of rank: one row space meets own
-# pairs at three times the rank. The second law is not a matter of rank. A larger pair helps for a
-# while, and then Serial LoRA stands at its floor: with full rank, C has d² numbers, and a wish for
-# three matrices has 3d². For random wishes the floor is near √(2/3).
+# **What this shows.** The shared wish is reached by both at its own rank, by Serial LoRA with a quarter of
+# the numbers of the paper's LoRA. The first law is a matter of rank: one row space meets own pairs at three
+# times the rank. The second is not: at full rank C has d² numbers, and a wish for three matrices has 3d².
+# For random wishes the floor is near √(2/3).
 
 # %% [markdown]
 # ### And what does a real task wish for?
 #
-# Random wishes are unfair to a method that counts on q, k and v having something in common. So take
-# the gradients of the nature task again, this time for the q, k and v of one block, and ask the same
-# question. If the three have something in common, both orange and black should fare better than they
-# did with own pairs.
+# Random wishes are unfair to a method that counts on q, k and v having something in common. So take the
+# gradients of the nature task, and let your function find the pair.
 
 # %%
-model = copy.deepcopy(backbone.model)
-backward(model)
-real = misses_by_method(read_qkv(model), read_qkv(model, gradient=True))
-display_figure(plot_misses({f"Gradients for q, k and v of block {BLOCK}": real}))
+nearest = yours("1.3", pairs.nearest_serial_pair)
+rank, wishes = 8, task.gradients(BLOCK)  # change this and run again: another rank
+A, B = nearest(weights, wishes, rank)
+missed = torch.cat([wishes[p] - weights[p] @ B @ A for p in "qkv"]).norm()
+miss = (missed / torch.cat(list(wishes.values())).norm()).item()
 
-lora, one_space, serial = real.values()
-same = int((one_space > lora[8]).sum())
-display(
-    Markdown(
-        f"**What this shows.** LoRA at rank 8 misses {lora[8]:.0%}. One row space is as good at rank "
-        f"{same}, where wishes with nothing in common would need up to 24: the three listen to much the "
-        "same directions. No wonder, as the rows of a gradient are mixed from tokens, and all three read "
-        "the same tokens. The first law is cheap here. Serial LoRA at rank 8 misses "
-        f"{serial[8]:.0%} and has almost reached its floor, {serial[-1]:.0%}. So the second law, the tie "
-        "between the columns, is what costs, and more rank does not help."
-    )
-)
+real = misses_by_method(weights, wishes)
+display_figure(plot_misses({f"Gradients for q, k and v of block {BLOCK}": real}), caption=False)
+display(Markdown(f"**What this shows.** {words.read_miss(miss, real, rank)}"))
 
 # %% [markdown]
-# The floor is still below the √(2/3) ≈ 0.82 of random wishes. Is *that* something in common? A
-# tempting conclusion, so test it. Turn one of the three wishes round, Δ_q to −Δ_q. If q, k and v
-# wanted the same change C of the tokens, the turned one would now pull against the others, and the
-# floor would rise. As a second control, mix the rows of each gradient at random (an orthogonal matrix
-# from the left), which keeps its singular values and the directions that it listens to, and loses how it
-# lies to W.
-
+# The rows of a gradient are mixed from tokens, and q, k and v read the same tokens: the first law is cheap.
+# The second, the tie between the columns, is what costs. Still, the floor is below the √(2/3) ≈ 0.82 of
+# random wishes. Do q, k and v want something in common? Test it. Turn one wish round, Δ_q to −Δ_q: if all
+# three wanted the same C, the floor would rise. As a second control, mix the rows of each gradient at
+# random, which loses how it lies to W.
 
 # %%
-def floor_of(weights: dict[str, Tensor], changes: dict[str, Tensor], turned: str = "") -> float:
-    """What Serial LoRA misses at full rank, with the wish of one part turned round."""
-    signed = {part: -change if part == turned else change for part, change in changes.items()}
-    return misses_by_method(weights, signed)["serial_lora"][-1].item()
-
-
-torch.manual_seed(0)
-floors = []
-for block in range(len(find_attention_sites(model, towers=["image"]))):
-    weights, wishes = read_qkv(model, block), read_qkv(model, block, gradient=True)
-    row = {"block": f"{block}", "as it is": floor_of(weights, wishes)}
-    row |= {f"{part} turned": floor_of(weights, wishes, turned=part) for part in "qkv"}
-    mixed = {p: torch.linalg.qr(torch.randn_like(g)).Q @ g for p, g in wishes.items()}
-    floors.append(row | {"rows mixed": floor_of(weights, mixed)})
-table = pd.DataFrame(floors).set_index("block")
-display_table(table.map("{:.1%}".format).reset_index())
-
-# %%
-turned = table[[f"{part} turned" for part in "qkv"]].sub(table["as it is"], axis=0)
-floor = torch.tensor(table["as it is"].mean())
-display(
-    Markdown(
-        f"**What this shows.** Turning a wish moves the floor by {100 * turned.min().min():+.1f} to "
-        f"{100 * turned.max().max():+.1f} points, {100 * turned.mean().mean():+.1f} on average. So in this "
-        "first gradient of this small model the three have next to nothing in common in what they want done "
-        "to a token. The floor is low because of how each gradient lies to its own weight, along directions "
-        f"in which W writes strongly; mixing the rows brings it to {table['rows mixed'].mean():.0%}.\n\n"
-        f"But a miss is not a failure. The part that Serial LoRA *can* express makes an angle of "
-        f"{torch.rad2deg(torch.asin(floor)):.0f} degrees with the wish, and a step of the same length along "
-        f"it lowers the loss at first {(1 - floor.item() ** 2) ** 0.5:.0%} as fast as the wish itself would."
-    )
-)
+floors = task.floors()
+display_table(floors.map("{:.1%}".format).reset_index())
+display(Markdown(f"**What this shows.** {words.read_floors(floors)}"))
 
 # %% [markdown]
-# That is the honest reading of this section. Serial LoRA cannot *imitate* an arbitrary change, and no
-# rank will make it. Whether that matters is another question: a task does not ask for one particular
-# change, it asks for a low loss, and many changes give one. What other blocks can take over is not in
-# this calculation, and neither is that attention uses q and k only through their products. Only
-# training tells, and lesson 04 lets both methods train.
+# Where turning hardly moves the floor, the three have next to nothing in common in what they want done to a
+# token; the floor is low because each gradient lies along directions in which its own W writes strongly.
+#
+# And a miss is not a failure. A task does not ask for one particular change, it asks for a low loss, and many
+# changes give one. What other blocks can take over is not in this calculation, nor that attention uses q
+# and k only through their products. Only training tells: lesson 04.
 
 # %% [markdown]
 # ## Why B starts at zero
 #
-# Training starts from a product B A, and there are four simple ways to start: each matrix random or
-# zero. The cell tries them with real weights and a made-up loss. Three numbers decide: how far the
-# fresh adapter already moves the output (it should be 0: the model is worth keeping), and the
-# gradients of `A` and `B` (if both are 0, nothing will ever move).
+# There are four simple starts: each matrix random or zero. Three numbers decide: how far the fresh adapter
+# moves the output (it should be 0), and the gradients of `A` and `B` (if both are 0, nothing will move).
 
 # %%
-torch.manual_seed(0)
-W = torch.cat(list(read_qkv(backbone.model).values()))  # (3d, d)
-d, r = W.shape[1], 4
-x, wanted = torch.randn(50, d), torch.randn(50, 3 * d)  # (N, d), (N, 3d)
-draws = {"random": lambda *shape: torch.randn(*shape) / d**0.5, "zero": torch.zeros}
-
-rows = []
-for start_A in draws:
-    for start_B in draws:
-        A = draws[start_A](r, d).requires_grad_()  # (r, d)
-        B = draws[start_B](d, r).requires_grad_()  # (d, r)
-        output = (x + x @ A.T @ B.T) @ W.T  # (N, 3d)
-        (output - wanted).square().mean().backward()
-        change = ((output - x @ W.T).norm() / (x @ W.T).norm()).item()
-        sizes = [f"{value:.3f}" for value in (change, A.grad.norm().item(), B.grad.norm().item())]
-        rows.append((start_A, start_B, *sizes))
-columns = ["A starts", "B starts", "output moved by", "gradient of A", "gradient of B"]
-display_table(pd.DataFrame(rows, columns=columns))
+stacked = torch.cat(list(weights.values()))  # (3d, d)
+display_table(pairs.four_starts(stacked, rank=4))  # change this and run again: another rank
 
 # %% [markdown]
 # **What this shows.** Both random: the fresh adapter already disturbs the model. Both zero: no gradient,
-# since each gradient has the other matrix as a factor. One of each is what works, and which of the
-# two is zero is a choice. LoRA's authors and the paper take B = 0: then `A` picks random questions at
-# first, and `B` learns the answers from the very first step.
+# since each gradient has the other matrix as a factor. One of each works. LoRA's authors and the paper take
+# B = 0: then `A` asks random questions at first, and `B` learns the answers from the first step.
 
 # %% [markdown]
 # ## The gradient of B passes through W
 #
-# Here the two methods part for good. Take LoRA's pair beside W_q. Its `B` sits directly at the output
-# of q, so the gradient that arrives at q arrives at `B`. Serial LoRA's `B` sits *behind* the weights,
-# seen from the loss, and collects from all three. Write G_p for the gradient of the loss at the output
-# of projection p, one column a token. Then
+# LoRA's `B` sits directly at the output of q, so the gradient that arrives at q arrives at `B`. Serial
+# LoRA's `B` sits in front of the weights and collects from all three. Write G_p for the gradient of the loss
+# at the output of projection p, one column a token. Then
 #
 # $$\frac{\partial L}{\partial B_p} = s\, G_p\, (A_p x)^\top
 # \qquad\qquad
 # \frac{\partial L}{\partial B} = s \sum_{p \in \{q,k,v\}} W_p^\top G_p\, (A x)^\top .$$
 #
-# The product $G_p x^\top$, summed over tokens, is the gradient of the full weight W_p. Call it g_p
-# (d, d): it is what you plotted above. So both are short to write without any token:
-# $\partial L / \partial B_p = s\, g_p A_p^\top$ for LoRA. For Serial LoRA it is your turn.
+# $G_p x^\top$, summed over tokens, is the gradient of the full weight W_p: call it g_p (d, d). So for LoRA
+# $\partial L / \partial B_p = s\, g_p A_p^\top$, without any token. For Serial LoRA it is your turn.
 
 # %% [markdown]
 # ### Exercise 1.4 · The gradient of B by hand
@@ -750,97 +555,60 @@ check("1.4", serial_gradient_of_B)
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# Does it hold in the real CLIP, with all its norms, blocks and the text tower behind? The solved lesson
-# tries it: it injects adapters, runs the task's loss backwards, and compares the gradient that
-# autograd left in `lora_B` with the formula in the same block. They agree to rounding. If your function
-# passed the check, do the same with it in a cell of your own: `backward` and `read_qkv` are there.
+# Does it hold in the real CLIP, with all its norms, blocks and the text tower behind? The cell injects
+# adapters, runs the task's loss backwards, and compares what autograd left in `lora_B` with your function.
 
-# %% tags=["solution-only"]
+# %%
+from serial_lora import SerialLoRAConfig, adapters, inject
+
+gradient_of = yours("1.4", pairs.serial_gradient_of_B)
 torch.manual_seed(0)
-adapted = inject(copy.deepcopy(backbone.model), SerialLoRAConfig(rank=8, towers=["image"]))
-backward(adapted)
+adapted = inject(task.copy(), SerialLoRAConfig(rank=8, towers=["image"]))
+task.backward(adapted)
 pair = list(adapters(adapted).values())[BLOCK]
-model = copy.deepcopy(backbone.model)
-backward(model)
-gradients = read_qkv(model, gradient=True)
-by_hand = serial_gradient_of_B(read_qkv(model), gradients, pair.lora_A, 1.0)  # (d, r)
+by_hand = gradient_of(weights, task.gradients(BLOCK), pair.lora_A.detach(), 1.0)  # (d, r)
 difference = (by_hand - pair.lora_B.grad).norm() / pair.lora_B.grad.norm()
 print(f"by hand and by autograd differ by {difference:.1e} of the gradient's size")
 
 # %% [markdown]
-# What does the passage through W do? After one step of gradient descent with learning rate η, W_q
-# has moved by
+# After one step of gradient descent with learning rate η, W_q has moved by
 #
 # $$\text{LoRA: } -\eta s^2\, g_q A_q^\top A_q
 # \qquad\qquad
 # \text{Serial LoRA: } -\eta s^2\, W_q \left(W_q^\top g_q + W_k^\top g_k + W_v^\top g_v\right) A^\top A .$$
 #
-# The own wish g_q arrives as $W_q W_q^\top g_q$: **stretched by the squares of the singular values**,
-# so strong directions of W move most, and weak ones hardly. And what k and v wish for is mixed in.
-# So with *equal* learning rates the two methods do *not* take equal steps.
+# The own wish g_q arrives as $W_q W_q^\top g_q$: **stretched by the squares of the singular values**, so strong
+# directions of W move most. And what k and v wish for is mixed in. So with *equal* learning rates the two
+# methods do *not* take equal steps.
 #
-# By what factor do they differ? There is no fixed factor, and an experiment shows why. A norm layer
-# in front of attention ends with learnt weights, which multiply the tokens, and learnt biases. Halve
-# both and double W_q, W_k and W_v: the model computes exactly the same. A good method should not
-# care. The cell does that to every block of the image tower, with three multiples, takes one step
-# with each method and each of two optimizers, and prints how far q, k and v of one block moved,
-# relative to their size.
-
+# By what factor do they differ? There is no fixed factor. Halve the weights and biases of the norm in front
+# of attention and double W_q, W_k and W_v: the model computes the same. The cell does that to every block of
+# the image tower, with three multiples, takes one step with each method and each of two optimizers, and
+# says how far q, k and v of one block moved, relative to their size.
 
 # %%
-def rescaled(multiple: float) -> nn.Module:
-    """The same function, with larger or smaller W_q, W_k and W_v in the image tower."""
-    model = copy.deepcopy(backbone.model).requires_grad_(False)
-    for block in model.visual.transformer.resblocks:
-        block.attn.in_proj_weight.mul_(multiple)
-        block.ln_1.weight.div_(multiple)
-        block.ln_1.bias.div_(multiple)
-    return model
-
-
-def first_step(model: nn.Module, config, optimizer, lr: float) -> tuple[float, float]:
-    """Loss before the step, and the relative change of W_q, W_k, W_v in one block after it."""
-    torch.manual_seed(0)
-    before = torch.cat(list(read_qkv(model).values()))  # (3d, d)
-    adapted = inject(copy.deepcopy(model), config(rank=8, towers=["image"]))
-    loss = backward(adapted, every=8)
-    optimizer(list(adapter_parameters(adapted)), lr=lr).step()
-    after = torch.cat(list(read_qkv(merge(adapted)).values()))  # (3d, d)
-    return loss.item(), ((after - before).norm() / before.norm()).item()
-
-
-# %%
-settings = {"SGD": (torch.optim.SGD, 0.1), "Adam": (torch.optim.Adam, 1e-3)}
-rows = []
-for name, (optimizer, lr) in settings.items():
-    for title, config in (("LoRA", LoRAConfig), ("Serial LoRA", SerialLoRAConfig)):
-        row = {"optimizer": f"{name}, {lr:g}", "method": title}
-        for multiple in (0.5, 1.0, 2.0):
-            loss, moved = first_step(rescaled(multiple), config, optimizer, lr)
-            row[f"W times {multiple:g}"] = f"{moved:.3%}"
-        rows.append(row | {"loss before": f"{loss:.4f}"})
-display_table(pd.DataFrame(rows))
+rates = {"SGD": 0.1, "Adam": 1e-3}  # change this and run again
+moved = task.first_steps(rates)
+shown = moved.map("{:.3%}".format).assign(
+    **{"loss before": moved["loss before"].map("{:.4f}".format)}
+)
+display_table(shown.reset_index())
+display(Markdown(f"**What this shows.** {words.read_first_steps(moved)}"))
 
 # %% [markdown]
-# **What this shows.** The losses are equal: it *is* the same model in every column. Serial LoRA's step
-# is the same too. Its `B` is a *relative* change, W (I + B A), so it has no unit, and the size of W
-# cancels. LoRA's `B` has the unit of W: with gradient descent the relative step falls with the
-# square of W's size, with Adam (whose first step is about η for every entry, whatever the gradient)
-# with W's size. So a learning rate that was good for LoRA on one model says little about Serial LoRA,
-# or about LoRA on a model with weights of another size. A comparison that gives both the same rate
-# compares two different things: try several for each method. Lesson 04 does, and lesson 05 gives `A`
-# and `B` rates of their own.
+# The losses are equal: it *is* the same model in every column. Serial LoRA's `B` is a *relative* change,
+# W (I + B A), so the size of W cancels. LoRA's `B` has the unit of W: with gradient descent the relative step
+# falls with the square of W's size, with Adam with W's size. So a comparison that gives both methods the
+# same rate compares two different things. Lesson 04 tries several for each, and lesson 05 gives `A` and `B`
+# rates of their own.
 
 # %% [markdown]
 # ## Merging, and undoing it
 #
-# After training, W (I + s B A) can replace W: the adapter is *merged*, and the model is as fast as
-# before. Now somebody wants the old model back, or another adapter. LoRA can subtract, W' − s B A.
-# Serial LoRA multiplied, so it must divide, by a (d, d) matrix:
-#
-# $$W = W'\,(I + s\,BA)^{-1}.$$
-#
-# The **push-through identity** makes that cheap: all that has to be inverted is (r, r).
+# After training, W (I + s B A) can replace W: the adapter is *merged*. To get the old model back, LoRA can
+# subtract, W' − s B A. Serial LoRA multiplied, so it must divide, by a (d, d) matrix:
+# $W = W'\,(I + s\,BA)^{-1}$. The **push-through identity** makes that cheap: all that has to be inverted is
+# (r, r).
 #
 # $$(I + s\,BA)^{-1} = I - s\,B\,(I_r + s\,AB)^{-1} A .$$
 #
@@ -900,47 +668,29 @@ check("1.5", undo_merge)
 
 # %% [markdown]
 # On paper the undoing is exact. In numbers? The cell merges pairs of growing strength into the real
-# weights, undoes it with the package's version, and counts which entries came back bit for bit: once
-# for weights in float32, once for weights in bfloat16, which keep 8 bits of each number. (For
-# bfloat16 the sums run in float32, and the result is rounded once.) The last pair is built to shrink
-# r directions of every token to a thousandth.
+# weights, undoes it with your function, and counts which entries came back bit for bit: for weights in
+# float32, and in bfloat16, which keeps 8 bits of each number. The last pair is built to shrink r directions
+# of every token to a thousandth.
 
 # %%
-torch.manual_seed(0)
-W = torch.cat(list(read_qkv(backbone.model).values()))  # (3d, d)
-d, r = W.shape[1], 8
-A, direction = torch.randn(r, d) / d**0.5, torch.randn(d, r)  # (r, d), (d, r)
-unit = direction * W.norm() / (W @ direction @ A).norm()  # W B A is as large as W
-pairs = {f"changes W by {share:.0%}": share * unit for share in (0.01, 0.1, 1.0)}
-pairs["almost erases r directions"] = (1e-3 - 1) * torch.linalg.pinv(A)  # A B = -0.999 I
-
-rows = []
-for name, B in pairs.items():
-    row = {"the pair": name}
-    for dtype in (torch.float32, torch.bfloat16):
-        old = W.to(dtype)  # (3d, d)
-        merged = (old.float() + old.float() @ B @ A).to(dtype)
-        undone = undo_merged_weight(merged.float(), A, B, scale=1.0).to(dtype)
-        error = (undone.float() - old.float()).norm() / old.float().norm()
-        title = str(dtype).removeprefix("torch.")
-        row[f"{title}: error"] = f"{error:.0e}"
-        row[f"{title}: same bits"] = f"{(undone == old).float().mean():.0%}"
-        copy = old.clone()  # kept before the merge, and put back
-        row[f"{title}, from a copy: same bits"] = f"{(copy == old).float().mean():.0%}"
-    rows.append(row)
-display_table(pd.DataFrame(rows))
+undo = yours("1.5", undo_merged_weight)
+stacked, rows = torch.cat(list(weights.values())), {}  # (3d, d)
+for name, (A, B) in pairs.pairs_of_growing_strength(stacked, rank=8).items():  # change the rank
+    row = rows.setdefault(name, {})
+    for dtype, title in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):
+        error, same = pairs.undone(stacked, A, B, dtype, undo)
+        row |= {f"{title}: error": f"{error:.0e}", f"{title}: same bits": f"{same:.0%}"}
+table = pd.DataFrame(rows).T.rename_axis("the pair")
+display_table(table.reset_index())
+display(Markdown(f"**What this shows.** {words.read_undone(table)}"))
 
 # %% [markdown]
-# **What this shows.** In float32 and for the mild pairs of ordinary training, the undoing is good to
-# about seven digits, and still not every entry has its old bits. In bfloat16 the *merge* itself
-# rounded the weights, and no calculation can find what rounding threw away. The stronger the pair, the
-# worse. The last row shows where it ends: what a pair shrinks to a thousandth comes back with a
-# thousand times the rounding. A pair that shrinks a direction to *nothing* (then $I_r + s\,AB$ has no
-# inverse) has lost it. LoRA, which adds, cannot lose anything in that way.
-#
-# So the package calculates in float32, rounds once, and keeps a copy: `unmerge` brings back every bit.
-# The copy costs 3d² numbers a block while the model is merged. The formula is for the day on which you
-# have a merged model, the adapter, and no copy.
+# The *merge* itself rounds the weights, and no calculation can find what rounding threw away; bfloat16 rounds
+# more, and a stronger pair loses more. What a pair shrinks to a thousandth comes back with a thousand times
+# the rounding, and what it shrinks to *nothing* is lost: then $I_r + s\,AB$ has no inverse. LoRA, which
+# adds, cannot lose anything in that way. So the package keeps a copy: `unmerge` brings back every bit, for
+# 3d² numbers a block while the model is merged. The formula is for the day on which you have a merged
+# model, the adapter, and no copy.
 
 # %% [markdown]
 # ## Quiz

@@ -32,24 +32,14 @@ if util.find_spec("serial_lora_course") is None:
 from fractions import Fraction
 
 import torch
-from IPython.display import Markdown, display
 from torch import nn
 
-from serial_lora import (
-    LoRAConfig,
-    SerialLoRAConfig,
-    adapter_parameters,
-    count_parameters,
-    inject,
-)
+from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, count_parameters, inject
 from serial_lora.attention import find_attention_sites
 from serial_lora_course.checks import check, lesson_card, yours
-from serial_lora_course.claims.audit import audit_frame, readings_frame
-from serial_lora_course.figures.counts import plot_counts
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
-from serial_lora_course.models.architectures import ARCHITECTURES, closed_form, ratio_frame
-from serial_lora_course.panels.counts import count_panel
+from serial_lora_course.models.architectures import ARCHITECTURES, closed_form
 
 lesson_card("02")
 
@@ -66,17 +56,17 @@ lesson_card("02")
 # The *meta* device makes tensors that have a shape and no memory, which is all a count needs.
 
 # %%
-rank, width = 32, 768
+rank, width = 32, 768  # change this and run again
 A = torch.empty(rank, width, device="meta")  # (r, d)
 B = torch.empty(width, rank, device="meta")  # (d, r)
 
-print("A:", A.numel(), " B:", B.numel(), " together:", A.numel() + B.numel())
-print("the full matrix:", width * width)
-display(Markdown(f"One pair holds **{(A.numel() + B.numel()) / width**2:.1%}** of the matrix."))
+together = A.numel() + B.numel()
+print(f"A {A.numel():,} and B {B.numel():,}, together {together:,}")
+print(f"the full matrix {width * width:,}: the pair holds {together / width**2:.1%} of it")
 
 # %% [markdown]
-# **What this shows.** At CLIP's width and the paper's rank, a pair is a small part of the matrix it
-# corrects. The two matrices of a square pair are equally large.
+# **What this shows.** At CLIP's width and the paper's rank, a pair is the printed small part of the matrix it
+# corrects. Both matrices of a square pair are equally large.
 
 # %% [markdown]
 # ### Exercise 2.1 · The size of a pair
@@ -127,19 +117,19 @@ check("2.1", pair_size)
 # The next cell counts a block without the formula: it lists the tensors.
 
 # %%
-rank, width = 32, 768
-lora_block = {name: [(rank, width), (width, rank)] for name in ("q", "k", "v", "out")}
-serial_block = {"before q, k and v": [(rank, width), (width, rank)]}
+from serial_lora.counting import pair_count
 
-for method, block in (("LoRA", lora_block), ("Serial LoRA", serial_block)):
-    shapes = [shape for pair in block.values() for shape in pair]
-    total = sum(torch.empty(shape, device="meta").numel() for shape in shapes)
-    print(f"{method:12} {len(shapes)} tensors, {total:,} numbers")
+size_of = yours("2.1", pair_count)
+rank, width = 32, 768  # change this and run again
+pair = [(rank, width), (width, rank)]  # A and B
+for method, block in (("LoRA", 4 * pair), ("Serial LoRA", pair)):
+    listed = sum(torch.empty(shape, device="meta").numel() for shape in block)
+    formula = len(block) // 2 * size_of(width, width, rank)
+    print(f"{method:12} {len(block)} tensors, {listed:,} numbers; by the formula {formula:,}")
 
 # %% [markdown]
-# **What this shows.** Eight tensors against two, and four times the numbers. Change `rank` or `width`
-# in the cell and run it again: the counts move and the factor does not, since both methods have the
-# same d and the same r.
+# **What this shows.** Eight tensors against two, and four times the numbers. With another rank or width the
+# counts move and the factor does not, since both methods have the same d and the same r.
 
 # %% [markdown]
 # ## A whole model
@@ -279,7 +269,6 @@ MAKES_Q = ("in_proj_weight", "qkv.weight", "to_q.weight")  # in open_clip, SAM a
 # its output is stored, and every test run compares it, number by number.
 
 # %% tags=["nbval-check-output"]
-
 for key in ("clip", "sam", "sd3"):
     item = ARCHITECTURES[key]
     print(f"{item.title}, rank {item.rank}")
@@ -299,6 +288,8 @@ for key in ("clip", "sam", "sd3"):
 # injected count is the *trainable* count of the whole model. The next picture shows the sizes.
 
 # %%
+from serial_lora_course.figures.counts import plot_counts
+
 display_figure(plot_counts(), caption=False)
 
 # %% [markdown]
@@ -307,10 +298,11 @@ display_figure(plot_counts(), caption=False)
 # Adapting both streams doubles the count, one would think. Look closely at the ratio.
 
 # %%
+rank = 64  # change this and run again
 for stream in ("image", "text", "both"):
     trainable = {}
     for method, config in CONFIGS.items():
-        model = inject(ARCHITECTURES["sd3"].on_meta(), config(rank=64, stream=stream))
+        model = inject(ARCHITECTURES["sd3"].on_meta(), config(rank=rank, stream=stream))
         trainable[method] = count_parameters(model).trainable
     lora, serial = trainable["LoRA"], trainable["Serial LoRA"]
     print(f"stream={stream:6} {lora:>11,} and {serial:>10,}, ratio {lora / serial:.3f}")
@@ -379,7 +371,10 @@ check("2.4", size_ratio)
 # and read the last column for who does it this way.
 
 # %%
-display_table(ratio_frame(width=768, rank=32))
+from serial_lora_course.models.architectures import ratio_frame, size_ratio
+
+ratio_of = yours("2.4", size_ratio)
+display_table(ratio_frame(width=768, rank=32, ratio_of=ratio_of))  # change this and run again
 
 # %% [markdown]
 # **What this shows.** "A quarter of LoRA" is a statement about *one* baseline, the one that the
@@ -395,11 +390,13 @@ display_table(ratio_frame(width=768, rank=32))
 # three can change the ratio? (Without a running kernel you see a still picture.)
 
 # %%
+from serial_lora_course.panels.counts import count_panel
+
 panel = count_panel(rank=32, width=768, depth=12)
 
 # %% [markdown]
-# **What this shows.** Both counts grow in proportion to each of the three numbers, and the ratio
-# stays where it is. That is the whole proof, under your fingers.
+# **What this shows.** Both counts grow in proportion to each of the three numbers, and the ratio stays where
+# it is.
 
 # %% [markdown]
 # ## What the paper prints
@@ -410,6 +407,8 @@ panel = count_panel(rank=32, width=768, depth=12)
 # in M should be bold under *millions of parameters*, one in MB under *float32 bytes in MB*. Are they?
 
 # %%
+from serial_lora_course.claims.audit import audit_frame, readings_frame
+
 display_table(readings_frame())
 
 # %% [markdown]
@@ -436,14 +435,15 @@ display_table(audit_frame()[["model", "method", "where", "printed", "verdict"]])
 # %%
 for key in ("clip", "sam", "sd3"):
     item = ARCHITECTURES[key]
-    model = inject(item.on_meta(), SerialLoRAConfig(rank=item.rank))
+    rank = item.rank  # change this and run again: half of it
+    model = inject(item.on_meta(), SerialLoRAConfig(rank=rank))
     size = sum(p.numel() * p.element_size() for p in adapter_parameters(model))
     share = count_parameters(model).share
     print(f"{item.title:28} adapter {size / 1e6:6.2f} MB in float32, {share:.3%} of the model")
 
 # %% [markdown]
 # **What this shows.** An adapter is a small file of megabytes beside a model of hundreds or
-# thousands of them. "Parameters" and "memory" are different things, though: training also needs
+# thousands. "Parameters" and "memory" are different things, though: training also needs
 # gradients, optimizer state, and above all activations, which no count of parameters tells.
 
 # %% [markdown]
@@ -485,7 +485,7 @@ for key in ("clip", "sam", "sd3"):
 # - LoRA on q, k, v and out: 8 d r a block. Serial LoRA: 2 d r. The ratio is exactly 4.
 # - It needs equal ranks, four matrices, all square. Against q, k, v it is 3; against q, v it is 2.
 # - Closed form, enumeration and `numel()` agree on the real CLIP, SAM and SD3, on the meta device.
-# - Printed counts deserve a second look: a byte is not a parameter.
+# - Check printed counts: a byte is not a parameter.
 
 # %% [markdown]
 # ## Where the paper says it

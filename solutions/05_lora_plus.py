@@ -3,11 +3,10 @@
 #
 # **What you will be able to do**
 #
-# - say which of A and B moves first, and what each one's step does to the product B A;
-# - explain why one learning rate for both fits wide models badly, and measure it;
-# - put a model's tensors into LoRA+ groups, and notice when a library has silently done it wrong;
-# - say what weight decay does to two groups with different rates;
-# - read a sweep of two rates without being fooled, and say where LoRA+ helps and where it hurts.
+# - say which of A and B moves first, and what each step does to B A;
+# - measure why one rate for both fits wide models badly;
+# - put tensors into LoRA+ groups, and notice when a library does it wrong;
+# - read a sweep over two rates, and say where LoRA+ helps.
 
 # %% tags=["setup"]
 # Where the course is missing, its folder around this notebook is installed; nothing is downgraded.
@@ -29,38 +28,27 @@ if util.find_spec("serial_lora_course") is None:
     subprocess.run([*pip, "..[course]"], check=True)
 
 # %%
-import os
-
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
 from torch import Tensor, nn
 
-from serial_lora import (
-    SerialLoRAConfig,
-    adapters,
-    describe_groups,
-    eject,
-    inject,
-    lora_plus_groups,
-)
-from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora_course.checks import check, lesson_card, yours
-from serial_lora_course.figures.steps import plot_step_by_ratio, plot_step_by_width
+from serial_lora_course.claims import ratios
+from serial_lora_course.claims import steps as words
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
-from serial_lora_course.frontend import is_static
-from serial_lora_course.labs.lab import run_one
+from serial_lora_course.labs import steps
 from serial_lora_course.labs.lesson import open_lesson
-from serial_lora_course.labs.methods import get_method
 
-torch.manual_seed(0)
 lesson_card("05")
 
 # %% [markdown]
-# One line decides which CLIP the lesson adapts: the tiny one, or OpenAI's ViT-B/16, as in lesson 04.
+# One line decides which CLIP the lesson adapts, as in lesson 04.
 
 # %%
+import os
+
 SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper"
 LENGTH = os.environ.get("SERIAL_LORA_LENGTH", "class")  # or "full"; "dry" takes two steps a run
 lesson = open_lesson("clip", SCALE, LENGTH)
@@ -69,14 +57,11 @@ print(lesson)
 # %% [markdown]
 # ## Who moves first
 #
-# A pair starts as `A` random and `B` zero (lesson 01 says why). What the model feels is only the
-# product B A, and a step of training changes both factors at once. Write ΔA and ΔB for the two steps.
-# Then
+# A pair starts with `A` random and `B` zero (lesson 01). The model feels only the product B A, and a step
+# changes both factors. With ΔA and ΔB for what the step adds,
 #
 # $$ (B + \Delta B)(A + \Delta A) - B A \;=\; \underbrace{\Delta B\,A}_{\text{B's part}}
-# \;+\; \underbrace{B\,\Delta A}_{\text{A's part}} \;+\; \underbrace{\Delta B\,\Delta A}_{\text{both}} .$$
-#
-# Multiply it out once on paper: nothing is left out and nothing is approximate.
+# \;+\; \underbrace{B\,\Delta A}_{\text{A's part}} \;+\; \underbrace{\Delta B\,\Delta A}_{\text{both}} . $$
 
 # %% [markdown]
 # ### Exercise 5.1 · Three parts of a step
@@ -85,8 +70,7 @@ print(lesson)
 # |---|---|---|
 # | ●○○○○ | ●●●●● | 5 |
 #
-# Return the three parts, in the order of the formula. The check adds them up and compares with the
-# product after the step.
+# Return the three parts, in the order of the formula.
 
 
 # %% tags=["exercise"]
@@ -114,103 +98,32 @@ check("5.1", change_of_product)
 # %% [markdown]
 # <details><summary>Hint 1: which factor is new?</summary>
 #
-# In B's part only B is new: its step times the A that was there before. In A's part it is the other
-# way round.
+# In B's part only B is new: its step times the old A. In A's part it is the other way round.
 #
 # </details>
 # <details><summary>Hint 2: the order of the factors</summary>
 #
-# B stands on the left, always: (d_out, r) times (r, d_in). `@` multiplies matrices, `*` does not.
+# B stands on the left: (d_out, r) times (r, d_in). `@` multiplies matrices, `*` does not.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/05_lora_plus.ipynb)
 
 # %% [markdown]
-# Now a small layer and a pair beside it. The layer is frozen; the pair has to learn a change of the
-# weight that we made up, from a few tokens. Plain gradient descent, one rate for both. Before you
-# look at the table: which numbers in its first row must be exactly 0?
-
+# A small task: beside a frozen layer, a pair has to learn a change of the layer from 32 tokens, by plain
+# gradient descent with one rate. Which numbers in the table's first row must be exactly 0?
 
 # %%
-def small_task(
-    width: int = 64, rank: int = 4, tokens: int = 32
-) -> tuple[nn.Module, Tensor, Tensor]:
-    """A frozen layer with a fresh LoRA pair, tokens (N, d), and what it should answer (N, d)."""
-    generator = torch.Generator().manual_seed(1)
-    layer = nn.Linear(width, width, bias=False).requires_grad_(False)
-    layer.pair = LoRA(width, width, rank)
-    with torch.no_grad():
-        for matrix in (layer.weight, layer.pair.lora_A):
-            matrix.normal_(std=width**-0.5, generator=generator)
-    x = torch.randn(tokens, width, generator=generator)  # (N, d)
-    change = torch.randn(width, width, generator=generator) / width**0.5  # (d, d)
-    return layer, x, x @ (layer.weight + change).T
-
-
-def loss_of(layer: nn.Module, x: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared distance of the layer's answer from the wanted one."""
-    return (layer(x) + layer.pair(x) - wanted).square().mean()
-
-
-print(f"the loss before training: {loss_of(*small_task()).item():.2f}")
-
-
-# %%
-def watch_steps(make_optimizer, steps: int, shown: tuple[int, ...]) -> pd.DataFrame:
-    """Train the small task; the sizes of each step and of its three parts, for the steps shown."""
-    layer, x, wanted = small_task()
-    A, B = layer.pair.lora_A, layer.pair.lora_B
-    optimizer, rows = make_optimizer(A, B), []
-    for step in range(1, steps + 1):
-        before_A, before_B = A.detach().clone(), B.detach().clone()
-        optimizer.zero_grad()
-        loss = loss_of(layer, x, wanted)
-        loss.backward()
-        optimizer.step()
-        step_A, step_B = A.detach() - before_A, B.detach() - before_B
-        parts = (step_B @ before_A, before_B @ step_A, step_B @ step_A)  # (d, d) each
-        if step in shown:
-            names = ("ΔB A", "B ΔA", "ΔB ΔA")
-            sizes = {name: part.norm().item() for name, part in zip(names, parts, strict=True)}
-            rows.append(
-                {
-                    "step": step,
-                    "loss before": loss.item(),
-                    "size of ΔA": step_A.norm().item(),
-                    "size of ΔB": step_B.norm().item(),
-                    **sizes,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-shown = (1, 2, 5, 20, 100)
-descent = watch_steps(lambda A, B: torch.optim.SGD([A, B], lr=3.0), steps=100, shown=shown)
-display_table(descent.map(lambda value: f"{value:.3g}"))
-
-# %%
-first, last = descent.iloc[0], descent.iloc[-1]
-assert first["size of ΔA"] == first["B ΔA"] == first["ΔB ΔA"] == 0
-display(
-    Markdown(
-        f"In the first step A moves by exactly {first['size of ΔA']:g}, since its gradient has the factor B, and B "
-        f"is zero. By step {last['step']:.0f}, A's part of the change is "
-        f"{last['B ΔA'] / last['ΔB A']:.0%} of B's part."
-    )
-)
-
-# %% [markdown]
-# **What this shows.** B goes first, and with a random A it can go a long way: the random directions of A
-# are questions, and B learns answers to them. A follows as B grows. With plain gradient descent the
-# two gradients settle their sizes between themselves. But nobody trains adapters with plain gradient
-# descent.
+parts_of = yours("5.1", steps.change_of_product)
+descent = steps.watch_steps(lambda A, B: torch.optim.SGD([A, B], lr=3.0), parts_of)
+display_table(descent.map("{:.3g}".format))
+display(Markdown(f"**What this shows.** {words.read_descent(descent)}"))
 
 # %% [markdown]
 # ### Adam gives every entry the same step
 #
-# Adam divides each entry's mean gradient by the root of its mean square. Both means start at zero, so
-# Adam corrects them for that (*bias correction*). What does that make of the first step?
+# Adapters are trained with Adam. It divides each entry's mean gradient by the root of its mean square.
+# Both means start at zero, and Adam corrects them for that.
 
 # %% [markdown]
 # ### Exercise 5.2 · Adam's first step
@@ -258,145 +171,72 @@ check("5.2", first_adam_step)
 # Solution: [the solved lesson](../solutions/05_lora_plus.ipynb)
 
 # %% [markdown]
-# So under Adam the learning rate *is* the size of an entry's first step, whatever the gradient's size was,
-# and roughly that of the next ones too, as long as the gradient keeps its sign and its size. No settling
-# of sizes between A and B any more. The same table with Adam, and one rate for both.
+# So the learning rate *is* the size of an entry's first step, whatever the gradient's size. Your function
+# says how far B will move in step 1; the table says how far it did.
 
 # %%
-adam = watch_steps(lambda A, B: torch.optim.Adam([A, B], lr=0.01), steps=100, shown=shown)
-display_table(adam.map(lambda value: f"{value:.3g}"))
-second = {"gradient descent": descent.iloc[1], "Adam": adam.iloc[1]}
-told = {name: row["size of ΔB"] / row["size of ΔA"] for name, row in second.items()}
-display(
-    Markdown(
-        f"In step 2, the first in which both move, B moved {told['gradient descent']:.1f} times as far as A under "
-        f"gradient descent, and {told['Adam']:.1f} times under Adam, which does not care how large a gradient is. "
-        "(Still not as far as each other: A's two means hold the zero of step 1, B's do not.)"
-    )
-)
+step_of = yours("5.2", steps.first_adam_step)
+task = steps.SmallTask()
+task.loss().backward()
+print(f"step 1 of B: {step_of(task.pair.lora_B.grad, lr=0.01).norm().item():.3g}")
+
+adam = steps.watch_steps(lambda A, B: torch.optim.Adam([A, B], lr=0.01), parts_of)
+display_table(adam.map("{:.3g}".format))
+display(Markdown(f"**What this shows.** {words.read_paces(descent, adam)}"))
 
 # %% [markdown]
-# **What this shows.** The first row is as before: a gradient of exactly zero gives a step of exactly zero,
-# even divided by its own size. From then on the learning rate sets a matrix's pace, not the size of its
-# gradient beside the other's. (Both paces fall towards the end: the gradients have become small, and v
-# still holds the larger ones from before.) So the *ratio* of two learning rates now means something
-# plain: how fast B moves beside A. One rate for both is a ratio of 1, and it is a choice like any other.
-#
-# **LoRA+** (Hayou, Ghosh and Yu, 2024) makes it another one: B gets `ratio` times the rate of A. The cell
-# trains to the same point, and then takes one step of Adam from there with several ratios, at the same
-# rate of A.
-
+# So a *ratio* of two rates has a plain meaning: how fast B moves beside A. **LoRA+** gives B `ratio` times
+# the rate of A; one rate for both is a ratio of 1. The next cell trains the small task to one point, and
+# takes one step from there at several ratios.
 
 # %%
-def one_step_at(ratio: float, lr_A: float = 0.01, warm: int = 10) -> dict[str, float]:
-    """The small task after some steps at equal rates, and then one step at a ratio."""
-    layer, x, wanted = small_task()
-    A, B = layer.pair.lora_A, layer.pair.lora_B
-    optimizer = torch.optim.Adam([{"params": [A]}, {"params": [B]}], lr=lr_A)
-    for step in range(warm + 1):
-        optimizer.param_groups[1]["lr"] = lr_A * (ratio if step == warm else 1)
-        before = (A.detach().clone(), B.detach().clone())
-        loss = loss_of(layer, x, wanted)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    step_A, step_B = A.detach() - before[0], B.detach() - before[1]
-    promised = (A.grad * step_A).sum() + (B.grad * step_B).sum()  # to first order
-    after = loss_of(layer, x, wanted)
-    return {
-        "ratio": ratio,
-        "B's part": (step_B @ before[0]).norm().item(),
-        "A's part": (before[1] @ step_A).norm().item(),
-        "both": (step_B @ step_A).norm().item(),
-        "promised": promised.item(),
-        "loss changed by": (after - loss).item(),
-    }
+from serial_lora_course.figures.steps import plot_step_by_ratio
 
-
-by_ratio = pd.DataFrame([one_step_at(ratio) for ratio in (1, 2, 5, 10, 20, 50)])
-display_figure(plot_step_by_ratio(by_ratio))
+lr_A = 0.01  # change this and run again: 0.1, 0.001. Where does the best ratio go?
+parts_of = yours("5.1", steps.change_of_product)
+tried = [steps.one_step_at(ratio, lr_A, parts_of=parts_of) for ratio in (1, 2, 5, 10, 20, 50)]
+by_ratio = pd.DataFrame(tried)
+display_figure(plot_step_by_ratio(by_ratio), caption=False)
+display(Markdown(f"**What this shows.** {words.read_ratios(by_ratio)}"))
 
 # %% [markdown]
-# **What this shows.** The dotted line is gradient times step: what would happen if the loss were a plane.
-# Past some ratio the step leaves the region where the plane is any good, and the loss falls less, or rises.
-# Note what the picture *cannot* tell you: whether the ratio helped, or whether simply the rate of B was too
-# small before. That is the question of this lesson. **Change this and run again**: `lr_A=0.1` in the cell
-# above moves the best ratio; where to?
+# The dotted line is the change of the loss if it were a plane; too large a step leaves the region where
+# that is a good guess. The picture *cannot* tell whether the ratio helped, or whether the rate of B was too
+# small before. That is the question of this lesson.
 
 # %% [markdown]
 # ## Why width matters
 #
-# LoRA+'s argument is about *width*, the d of the model. Look at one token x, with entries of ordinary
-# size, and at one Adam step, in which each entry moves by the learning rate η, up or down.
+# Take one token x with entries of ordinary size, and one Adam step, which moves every entry by the rate η.
 #
-# - **B's step.** ΔB (A x): the r numbers in A x are of ordinary size, whatever d is (that is what A's start
-#   is scaled for). Each output entry sums r of them, times η. The width does not occur.
-# - **A's step.** B (ΔA x): each of the r entries of ΔA x sums *d* terms, η times ± x_j. They do not cancel:
-#   A's gradient is made of tokens, so its signs follow the signs of x. The sum grows like d.
+# - **B's step**, ΔB (A x): an output entry sums r numbers of ordinary size, times η, whatever the width d.
+# - **A's step**, B (ΔA x): each entry of ΔA x sums *d* terms η |x_j|. They do not cancel, as the signs of A's
+#   gradient follow those of x. The sum grows like d.
 #
-# So, with one rate for both, a wider model gets a larger step from A and the same one from B. To keep A's
-# step sound in a wide model you lower the rate, and then B crawls. If the two steps are to do
-# equally much at every width, the ratio of the rates has to grow in proportion to d. Is it so? The cell
-# measures what one step of each does to the output, at several widths, with a B that is no longer zero.
-# On two logarithmic axes a power of d is a straight line, and the power is its slope. Compare slopes, not
-# heights: how much A's step does depends on how large we made B. Both adapters are tried; Serial LoRA's
-# pair stands in front of W, not beside it.
-
+# For both steps to do equally much at every width, the ratio has to grow like d. On logarithmic axes a power
+# of d is a straight line, and the power is its slope.
 
 # %%
-def effect_of_steps(serial: bool, width: int, rank: int = 8, lr: float = 1e-3) -> dict[str, float]:
-    """How far one Adam step of A, and one of B, moves the output (N, d), relative to its size."""
-    torch.manual_seed(width)
-    W = torch.randn(width, width) / width**0.5  # keeps entries at ordinary size
-    x, wanted = torch.randn(16, width), torch.randn(16, width)  # (N, d)
-    pair = SerialLoRA(width, rank) if serial else LoRA(width, width, rank)
-    nn.init.normal_(pair.lora_B, std=rank**-0.5)
+from serial_lora_course.figures.steps import plot_step_by_width
 
-    def output() -> Tensor:
-        return pair(x) @ W.T if serial else x @ W.T + pair(x)  # (N, d)
-
-    before = {name: p.detach().clone() for name, p in pair.named_parameters()}
-    start = output()
-    (start - wanted).square().mean().backward()
-    torch.optim.Adam(pair.parameters(), lr=lr).step()
-    after = {name: p.detach().clone() for name, p in pair.named_parameters()}
-    effects = {}
-    with torch.no_grad():
-        for name in before:
-            pair.load_state_dict(before | {name: after[name]})  # this one moved, the other put back
-            effects[name[-1]] = ((output() - start).norm() / start.norm()).item()
-    return effects
-
-
-# %%
-widths = (64, 128, 256, 512, 1024, 2048)
+widths = (64, 128, 256, 512, 1024, 2048)  # change this and run again: leave out the small ones
 effects = {
-    title: [effect_of_steps(serial, width) for width in widths]
+    title: [steps.effect_of_steps(serial, width) for width in widths]
     for title, serial in (("LoRA", False), ("Serial LoRA", True))
 }
-display_figure(plot_step_by_width(widths, effects))
+display_figure(plot_step_by_width(widths, effects), caption=False)
+display(Markdown(f"**What this shows.** {words.read_widths(widths, effects)}"))
 
 # %% [markdown]
-# **What this shows.** The argument holds for a random layer, and for both methods alike: standing in
-# front of W instead of beside it changes nothing about the *growth*. It changes the gradient: B of Serial
-# LoRA receives $\sum_p W_p^\top G_p (A x)^\top$, one message from q, k and v together and through the
-# weights, where LoRA's B_p receives its own G_p (lesson 01). Under Adam that changes the signs of a step
-# and not its size. So there is no reason in the argument why one ratio should suit both methods, and none
-# why it should not. That has to be tried.
-#
-# Mind also what the argument does *not* say. It says how the ratio should **grow** with d; it does not
-# say what it should be at the d that you have. The 20 of the paper is a habit, not a result.
+# Both methods grow alike: the way through W (lesson 01) changes the signs of an Adam step and not its size.
+# The argument says how the ratio should **grow** with d, not what it should be at your d: the paper's 20 is
+# a choice, not a result.
 
 # %% [markdown]
 # ## Two groups for the optimizer
 #
-# A PyTorch optimizer takes a list of *parameter groups*, dictionaries with `params` and whatever is to
-# differ: `lr`, `weight_decay`. So LoRA+ is no new optimizer. It is a list of two groups, and everything
-# that can go wrong is a tensor in the wrong one, or in none.
-
-# %%
-adapted_model = inject(lesson.twin().model, SerialLoRAConfig(rank=16))
-print(describe_groups(lora_plus_groups(adapted_model, lr=4e-4, ratio=20, weight_decay=1e-2)))
+# A PyTorch optimizer takes *parameter groups*: dictionaries with `params`, `lr` and `weight_decay`. LoRA+ is
+# two of them. What can go wrong is a tensor in the wrong group, or in none.
 
 # %% [markdown]
 # ### Exercise 5.3 · Sort the tensors
@@ -405,10 +245,10 @@ print(describe_groups(lora_plus_groups(adapted_model, lr=4e-4, ratio=20, weight_
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 12 |
 #
-# Write it yourself, from names. Whatever is trainable and is neither A nor B (a new head, say) goes with
-# A's rate into a third group. A group that would be empty is left out: some schedulers count groups. Names
-# are dotted, such as `visual.blocks.0.pair.lora_A`, and only the *last* part says what a tensor is. The
-# check has a model whose modules have misleading names.
+# Write them, from names. Whatever is trainable and is neither A nor B (a new head, say) goes with
+# A's rate into a third group. A group that would be empty is left out. Names are dotted, such as
+# `visual.blocks.0.pair.lora_A`, and only the *last* part says what a tensor is: the check has misleading
+# names.
 
 
 # %% tags=["exercise"]
@@ -446,65 +286,53 @@ check("5.3", plus_groups)
 # %% [markdown]
 # <details><summary>Hint 1: the last part of a name</summary>
 #
-# `name.rpartition(".")` gives what stands before the last dot, the dot, and what stands after it. A name
-# without a dot comes back whole in the third place.
+# `name.rpartition(".")[2]` is what stands after the last dot, or the whole name where there is none.
 #
 # </details>
 # <details><summary>Hint 2: three lists</summary>
 #
-# Go through the names once, pass over what is frozen, and append each tensor to one of three lists. Then
-# make a dictionary of each list that holds something.
+# Go through the names once, pass over what is frozen, append each tensor to one of three lists, and make
+# a dictionary of each list that holds something.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/05_lora_plus.ipynb)
 
 # %% [markdown]
-# **A trap with names.** PEFT, the most used library for this, has a function that builds the optimizer. It
-# asks of each name: does it contain `lora_B`? The cell offers it the same pair under three names. Nothing
-# complains. Which rate does the second matrix get?
+# Your groups on the lesson's CLIP with a fresh adapter:
+
+# %%
+from serial_lora import SerialLoRAConfig, inject
+
+groups_of = yours("5.3", steps.plus_groups)
+adapted = inject(lesson.twin().model, SerialLoRAConfig(rank=16))
+ratio = 20  # change this and run again: 1 is plain LoRA
+groups = groups_of(dict(adapted.named_parameters()), lr=4e-4, ratio=ratio, weight_decay=1e-2)
+for group in groups:
+    print(f"{len(group['params'])} tensors at {group['lr']:g}, decay {group['weight_decay']:g}")
+
+# %% [markdown]
+# **A trap with names.** PEFT's function for LoRA+ asks of each name whether it contains `lora_B`. The cell
+# offers it one pair under three names. Which rate does the second matrix get?
 
 # %%
 from peft.optimizers import create_loraplus_optimizer
 
-
-def pair_called(first: str, second: str) -> nn.Module:
-    """A module that holds one pair, its matrices under these names."""
-    model = nn.Module()
-    model.attention = nn.Module()
-    model.attention.pair = nn.ParameterDict({first: torch.randn(4, 32), second: torch.zeros(32, 4)})
-    return model
-
-
 rows = []
 for first, second in (("lora_A", "lora_B"), ("serial_A", "serial_B"), ("lora_a", "lora_b")):
-    model = pair_called(first, second)
+    model = steps.pair_called(first, second)
     optimizer = create_loraplus_optimizer(
         model, torch.optim.AdamW, lr=2e-4, loraplus_lr_ratio=20, weight_decay=1e-2
     )
-    of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    groups = {name[-1].upper(): of[id(p)] for name, p in model.named_parameters()}
-    rows.append(
-        {
-            "names": f"{first}, {second}",
-            **{f"rate of {name}": f"{group['lr']:g}" for name, group in groups.items()},
-            "B / A": f"{groups['B']['lr'] / groups['A']['lr']:g}",
-            "weight decay": f"{groups['B']['weight_decay']:g}",
-            "groups": len(optimizer.param_groups),
-        }
-    )
+    rows.append({"names": f"{first}, {second}"} | steps.rates_of(model, optimizer))
 display_table(pd.DataFrame(rows))
 
 # %% [markdown]
-# **What this shows.** Under other names both matrices get A's rate, silently: it trains, the loss falls,
-# and it is not LoRA+. That is why this course's adapters call their tensors `lora_A` and `lora_B`. Look at
-# the last two columns as well. A weight decay of 0.01 was asked for, and the groups say otherwise,
-# because that function takes its own under another name. And some groups are empty. Whatever builds your
-# groups: print them, once, before you train.
+# **What this shows.** Only under the names `lora_A` and `lora_B` is it LoRA+. The weight decay is lost too:
+# that function takes its own under another name. So print your groups once before you train.
 #
-# **Weight decay meets two rates.** AdamW shrinks every entry by the factor 1 − lr · weight decay in each
-# step, on top of Adam's step. The factor holds the group's *own* rate. So a single number for the weight
-# decay is not a single amount of shrinking.
+# **Weight decay meets two rates.** In each step AdamW also shrinks every entry by the factor 1 − lr · weight
+# decay, with the group's *own* lr.
 
 # %% [markdown]
 # ### Exercise 5.4 · What decay leaves
@@ -513,8 +341,7 @@ display_table(pd.DataFrame(rows))
 # |---|---|---|
 # | ●●○○○ | ●●●○○ | 6 |
 #
-# If an entry got no gradient (0) for a number of steps, at a constant rate, which share of it would be
-# left? One answer for each group. The check lets AdamW do it.
+# An entry gets no gradient (0) for a number of steps. Which share of it is left? One answer a group.
 
 
 # %% tags=["exercise"]
@@ -538,7 +365,7 @@ check("5.4", share_left)
 # %% [markdown]
 # <details><summary>Hint 1: one step</summary>
 #
-# One step leaves 1 − lr · weight decay of the entry, with the lr of its own group.
+# One step leaves 1 − lr · weight decay, with the lr of its own group.
 #
 # </details>
 # <details><summary>Hint 2: many steps</summary>
@@ -549,110 +376,46 @@ check("5.4", share_left)
 #
 # Solution: [the solved lesson](../solutions/05_lora_plus.ipynb)
 
+# %%
+left_of = yours("5.4", steps.share_left)
+of_A, of_B = left_of(groups_of(dict(adapted.named_parameters()), 4e-4, 20, 1e-2), steps=1000)
+print(f"after 1000 steps without a gradient, of A {of_A:.1%} is left, and of B {of_B:.1%}")
+
 # %% [markdown]
-# So decay pulls on B as many times harder as the ratio says. With a small decay and a short run that is
-# nothing to worry about; with a larger one, a comparison of ratios compares regularisation too.
+# **What this shows.** Decay pulls on B harder by the factor of the ratio. With a larger decay or a longer
+# run, a comparison of ratios is also one of regularisation.
 
 # %% [markdown]
 # ## A ratio, or just a larger rate?
 #
-# Back to the question from the beginning. Somebody trains LoRA with one rate, then LoRA+ with the same
-# rate for A and ten times that for B. LoRA+ is better. Did the *ratio* help, or would ten times the
-# rate for both have done as well? Two runs cannot say. Three can:
+# Did the *ratio* help, or would a larger rate for both have done as well? Three runs can say:
 #
 # | | rate of A | rate of B | |
 # |---|---|---|---|
-# | slow | small | small | plain, at a small rate |
+# | slow | small | small | plain |
 # | plus | small | large | LoRA+ |
-# | fast | large | large | plain, at a large rate |
+# | fast | large | large | plain, at the larger rate |
 #
-# Plus beside slow is the usual comparison. Plus beside fast is the one that isolates the ratio: same rate
-# of B, only A's differs. The cell does all three for both methods on a real few-shot task, in short runs
-# that differ in nothing else. It takes some seconds a run.
+# Plus beside slow is the usual comparison; plus beside fast isolates the ratio. Six short runs on CLIP:
 
 # %%
-model, data = lesson.model, lesson.data
-base = lesson.lab().base  # zero-shot
-
-
-def short_run(name: str, lr_A: float, ratio: float, seed: int = 1) -> dict[str, float]:
-    """A run of few steps on 4 shots; how far A moved, how large B became, loss and accuracy."""
-    few = min(25, lesson.config.min_steps)
-    config = lesson.configured(plus_lr=lr_A, epochs=1, min_steps=few)
-    method = get_method(name).with_ratio(ratio)
-    lab = lesson.lab(config=config, base=base)
-    record = run_one(lab, method, 4, seed, progress=not is_static(), keep_adapter=True)
-    end = [pair.state_dict() for pair in adapters(model).values()]
-    eject(model)
-    torch.manual_seed(seed)  # as the run began
-    start = adapters(inject(lesson.twin().model, method.config(config.rank))).values()
-    A0 = torch.cat([pair.lora_A.flatten() for pair in start]).detach().cpu()
-    A1, B1 = (
-        torch.cat([state[name].flatten().cpu() for state in end]) for name in ("lora_A", "lora_B")
-    )
-    return {
-        "rate of A": lr_A,
-        "rate of B": lr_A * ratio,
-        "A moved by": ((A1 - A0).norm() / A0.norm()).item(),
-        "an entry of B": B1.square().mean().sqrt().item(),
-        "loss": record.measures["loss"],
-        "accuracy": record.measures["accuracy"],
-    }
-
-
-# %%
-large = lesson.config.lr  # the lab's own
-small = large / 10
-treatments = {"slow": (small, 1), "plus": (small, large / small), "fast": (large, 1)}
-rows = []
-for name in ("lora_plus", "serial_lora_plus"):
-    label = get_method(name).label.removesuffix("+")
-    for treatment, (lr_A, ratio) in treatments.items():
-        rows.append({"pair": label, "": treatment, **short_run(name, lr_A, ratio)})
-three = pd.DataFrame(rows)
-display_table(
-    three.assign(
-        **{
-            name: three[name].map(form.format)
-            for name, form in (
-                ("rate of A", "{:g}"),
-                ("rate of B", "{:g}"),
-                ("A moved by", "{:.0%}"),
-                ("an entry of B", "{:.4f}"),
-                ("loss", "{:.2f}"),
-                ("accuracy", "{:.1%}"),
-            )
-        }
-    )
-)
-
-# %%
-for label, part in three.groupby("pair", sort=False):
-    points = 100 * part.set_index("")["accuracy"]
-    usual, isolated = points["plus"] - points["slow"], points["plus"] - points["fast"]
-    pictures = abs(isolated) * len(data.test) / 100
-    display(
-        Markdown(
-            f"- **{label}**: plus beside slow is {usual:+.1f} points, zero-shot being "
-            f"{100 * base[f'zero_shot_{lesson.config.prompt}']:.1f}%. Plus beside fast is {isolated:+.1f} points, which is "
-            f"{pictures:.0f} of {len(data.test)} test pictures in one run."
-        )
-    )
+large = lesson.config.lr  # the lab's own; change this and run again: a third of it
+three = steps.three_ways(lesson, large)
+print(f"zero-shot: {three['zero-shot'].iloc[0]:.1%}")
+display_table(steps.as_shown(three))
+display(Markdown(f"**What this shows.**\n\n{words.read_three_ways(three, len(lesson.data.test))}"))
 
 # %% [markdown]
-# **What this shows.** The usual comparison credits the ratio with everything. The isolated one shows how
-# much of it a larger rate alone would have brought: below zero, all of it and more. Single short runs
-# cannot settle what is left, but they show which comparison to make. For a verdict we need a grid: several
-# rates of A, several ratios, several seeds.
+# The usual comparison credits the ratio with what a larger rate alone would have brought. Single short runs
+# do not settle how much is left. Several rates, ratios and seeds do better.
 
 # %% [markdown]
 # ## The sweep
 #
-# The course ships the records of such a grid, made by the lab's command, which takes several ratios and
-# rates at once. As always, first what they are and how they were made.
+# The course ships records of a grid at tiny scale: accuracy against the rate of *B*, a line for each rate of
+# A, rings for plain LoRA. Where the line of a *smaller* rate of A lies higher, the ratio itself helps.
 
 # %%
-from serial_lora_course.claims import ratios
 from serial_lora_course.figures.sweeps import plot_ratio_sweep
 from serial_lora_course.labs.frames import describe_records, frame
 from serial_lora_course.labs.records import shipped_records
@@ -664,23 +427,15 @@ results["points"] = 100 * results["accuracy"]
 display_figure(plot_ratio_sweep(results))
 
 # %% [markdown]
-# **What this shows.** Accuracy against the rate of *B*, one line for each rate of A; the rings are plain
-# LoRA, A and B at one rate. Follow one line from its ring to the right: that is raising the ratio at a
-# fixed rate of A, and it is how LoRA+ is usually presented. Then look at where lines stand above one
-# another. If only B's rate mattered, they would coincide; if a ratio above 1 helped by itself, the line
-# with the *smaller* rate of A would lie higher. The numbers come below; first you write the tool for them.
-
-# %% [markdown]
-# ### Exercise 5.5 · The best ratio, and is it more than luck?
+# ### Exercise 5.5 · The best ratio, and is it more than chance?
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 15 |
 #
-# Given the accuracies of several ratios, find the one with the highest mean, and compare it with a ratio
-# of 1. Number k in every list is the same data set and seed, so compare run by run: take the
-# *differences*, their mean, and their standard error (standard deviation with n − 1, divided by √n). The
-# last answer is whether the mean difference is more than two standard errors from 0.
+# Find the ratio with the highest mean accuracy, and compare it with a ratio of 1. Number k in every list is
+# the same data set and seed, so take the *differences* run by run, their mean, and their standard error
+# (standard deviation with n − 1, divided by √n). Last: is the mean more than two standard errors from 0?
 
 
 # %% tags=["exercise"]
@@ -710,140 +465,97 @@ check("5.5", best_ratio)
 # %% [markdown]
 # <details><summary>Hint 1: pairs</summary>
 #
-# Subtract list from list, entry by entry, before you average anything. The spread of the differences is
-# much smaller than the spread of the accuracies, because an easy draw of shots is easy for both.
+# Subtract list from list, entry by entry, before you average anything.
 #
 # </details>
 # <details><summary>Hint 2: the pieces</summary>
 #
-# `torch.tensor(...).std()` divides by n − 1 already. `max(ratios, key=...)` finds the ratio with the
-# highest mean. If the best is 1 itself, all differences are 0, and the last answer is False.
+# `torch.tensor(...).std()` divides by n − 1. `max(ratios, key=...)` finds the highest mean. If the best is 1
+# itself, all differences are 0, and the last answer is False.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/05_lora_plus.ipynb)
 
 # %% [markdown]
-# First the usual comparison, with your function: at each rate of A, the best ratio beside a ratio of 1.
-# Gains are in points of accuracy, *clear* means more than two standard errors from 0.
+# The usual comparison, by your function: at each rate of A, the best ratio beside 1, in points of accuracy.
+# *Clear* is more than two standard errors from 0.
 
 # %%
 usual = ratios.beside_ratio_one(results, yours("5.5", ratios.best_ratio))
 display_table(ratios.as_shown(usual))
-display(Markdown(ratios.read_beside_one(usual)))
+display(Markdown(f"**What this shows.**\n\n{ratios.read_beside_one(usual)}"))
 
 # %% [markdown]
-# **What this shows.** Read down the column of ratios. Where the best ratio falls as A's rate rises,
-# the sweep is looking for a good rate of *B*, and the ratio is only the road to it.
-#
-# Next the comparison that isolates the ratio, as above, now with more than one seed: cells with the *same*
-# rate of B, one with A at that rate too (plain), the other with A at a smaller one.
+# Where the best ratio falls as A's rate rises, the sweep is looking for a good rate of *B*. The comparison
+# that isolates the ratio has the *same* rate of B, and A at that rate or at a smaller one:
 
 # %%
 isolated = ratios.at_one_rate_of_b(results)
 display_table(ratios.as_shown(isolated))
-display(Markdown(ratios.read_at_one_rate(isolated)))
+display(Markdown(f"**What this shows.** {ratios.read_at_one_rate(isolated)}"))
 
 # %% [markdown]
-# **What this shows.** This is the ratio's own share. The rest of what a LoRA+ cell has over the slow one is
-# what a larger rate for both brings, and plain LoRA can have that as well.
-#
-# The last comparison lets each side choose what it likes: plain LoRA its one rate, LoRA+ both. Whoever
-# chooses the best of many cells chooses chance results too. So we choose on some seeds and measure on the
-# one that was left out, in turn, for both sides.
+# Last, each side chooses freely: plain LoRA its one rate, LoRA+ both. The best of many cells is partly the
+# luckiest, so we choose on some seeds and measure on the one left out, in turn.
 
 # %%
 chosen = ratios.chosen_on_other_seeds(results)
 display_table(ratios.as_shown(chosen))
-display(Markdown(ratios.read_chosen(chosen)))
+display(Markdown(f"**What this shows.**\n\n{ratios.read_chosen(chosen)}"))
 
 # %% [markdown]
-# **What this shows.** That is what the ratio is worth to somebody who tunes both sides with the same care.
-# It is one tiny model, so a width at which the argument asks for little; few data sets, seeds and steps. At
-# a larger width the balance may be another, and the printed command with `--scale paper` is how to find out.
-# Whether two or more pairs of runs can carry such a verdict at all is the subject of lesson 09.
+# That is the ratio's worth where both sides are tuned with equal care, on one tiny model, one data set and
+# two seeds. A wider model or more seeds may say otherwise: run the printed command with `--scale paper` or
+# more `--seeds`. Lesson 09 says how many runs a verdict takes.
 
 # %% [markdown]
 # ## The paper's cells
 #
-# The paper gives all methods one rate, and the two plus methods 20 times that for B. In points of accuracy,
-# CLIP, what the plus changed:
+# The paper gives B 20 times the rate in the two plus methods. What the plus changed, in points:
 
 # %%
-from serial_lora_course.claims.paper import paper_facts, paper_table
-
-accuracy_table = paper_table("Table III")
-
-
-def plus_minus_plain(plain: str) -> pd.DataFrame:
-    """The paper's accuracy with the plus minus without, in points: rows shots, columns data sets."""
-    by = "method"
-    return accuracy_table.xs(f"{plain}+", level=by) - accuracy_table.xs(plain, level=by)
-
-
-changes = {plain: plus_minus_plain(plain) for plain in ("LoRA", "Serial LoRA")}
+changes = {plain: words.plus_minus_plain(plain) for plain in ("LoRA", "Serial LoRA")}
 for plain, change in changes.items():
     print(f"{plain}+ minus {plain}:")
-    display(change.map("{:+.2f}".format).assign(mean=change.mean(axis=1).map("{:+.2f}".format)))
-
-# %%
-lost = {plain: int((change < 0).sum().sum()) for plain, change in changes.items()}
-assert lost["LoRA"] == paper_facts()["lora_plus_below"]
-for plain, change in changes.items():
-    means = change.mean(axis=1)
-    worst = change.stack().idxmin()
-    display(
-        Markdown(
-            f"- **{plain}+** loses to {plain} in {lost[plain]} of {change.size} cells, at worst by "
-            f"{-change.min().min():.1f} points ({worst[1]}, {worst[0]}). On average over data sets: "
-            + ", ".join(
-                f"{value:+.1f} with {shots}{'' if shots == '1 shot' else 's'}"
-                for shots, value in means.items()
-            )
-            + "."
-        )
-    )
+    display(change.map("{:+.2f}".format))
+display(Markdown(f"**What this shows.**\n\n{words.read_paper_plus(changes)}"))
 
 # %% [markdown]
-# **What this shows.** In the paper's own tables the plus often makes things worse, for both methods, and
-# the text does not discuss it. A rate of B that is too high would look just like this; the tables cannot
-# prove it, because no other ratio and no other rate was tried. Where the paper says that "Serial LoRA+
-# outperforms LoRA+ in accuracy across all datasets and shot settings", it compares two methods at a setting
-# that mostly lowers the accuracy of both.
+# Too high a rate of B would look like this; the tables cannot prove it, as no other ratio or rate was tried.
 #
-# **So what should you do?** Treat the rates of A and B as two settings. Try a small grid on pictures that
-# are neither shots nor test, and let a ratio of 1 take part. If you can afford to try only one thing,
-# try the rate first. If you take a ratio from somewhere, lower A's rate when you raise the ratio.
+# **So what should you do?** Try a small grid of both rates, with a ratio of 1 in it, on pictures that are
+# neither shots nor test. If you can try only one thing, try the rate. If you take a ratio from elsewhere,
+# lower A's rate when you raise it.
 
-# % [markdown]
+# %% [markdown]
 # ## Leave the machine as you found it
 #
-# The last cell takes the model off the card, where the next notebook may need the room.
+# This takes the model off the card.
 
-# %
+# %%
 lesson.close()
 
-# % [markdown]
+# %% [markdown]
 # ## Quiz
 #
-# **1. B = 0, and the first step of Adam has a learning rate of 0.01 for both. How far does an entry of A move?
+# **1. B is zero, and the first step of Adam has a rate of 0.01 for both. How far does an entry of A move?
 # And one of B?**
 #
 # <details><summary>Answer</summary>
 #
-# A: not at all. Its gradient has the factor B, so it is exactly zero, and 0 / (0 + ε) is 0. An entry of B
-# moves by 0.01, up or down, whatever the size of its gradient (unless that is zero or near ε).
+# A: not at all, as its gradient is exactly zero. An entry of B: by 0.01, up or down, unless its gradient is
+# near ε.
 #
 # </details>
 #
-# **2. You move an adapter recipe with one learning rate to a model four times as wide. By the
-# argument of this lesson, which of the two matrices now takes too large steps, and what are two ways to
-# mend it?**
+# **2. You move a recipe with one rate to a model four times as wide. Whose steps are too large now, and what
+# are two ways to mend it?**
 #
 # <details><summary>Answer</summary>
 #
-# A: the effect of its step grows in proportion to the width, B's does not. Lower the rate of both by four,
-# which makes B slow; or lower A's alone, which means a ratio four times as large.
+# A: the effect of its step grows with the width. Lower both rates by four, which makes B slow; or A's
+# alone, which means a ratio four times as large.
 #
 # </details>
 #
@@ -851,26 +563,21 @@ lesson.close()
 #
 # <details><summary>Answer</summary>
 #
-# LoRA at other rates, 16 η among them. Without those the win may be due to B's larger rate and not to the
-# difference between the two. And seeds, with the spread of the paired differences.
+# LoRA at other rates, 16 η among them, and several seeds.
 #
 # </details>
 
 # %% [markdown]
 # ## Key points
 #
-# - B moves first: while B is zero, A's gradient is exactly zero.
-# - A step changes B A by three parts: ΔB A, B ΔA and ΔB ΔA.
-# - Under Adam the learning rate is the size of the step. A's step grows in effect with the width, B's does
-#   not; so the wider the model, the larger a ratio of the rates makes sense.
-# - LoRA+ is two parameter groups. Print them: names decide, decay follows each group's own rate.
-# - A ratio multiplies a rate. Compare with plain LoRA at *its* best rate, and choose on other runs than those
-#   you report.
+# - A step changes B A by ΔB A, B ΔA and ΔB ΔA. While B is zero, only the first is not zero.
+# - Under Adam the rate is the size of the step. The effect of A's step grows with the width, that of B's
+#   does not.
+# - LoRA+ is two parameter groups. Print them: names decide, and decay follows each group's own rate.
+# - Compare with plain LoRA at *its* best rate, and choose on other runs than those you report.
 #
 # ## Where the paper says it
 #
 # "Serial Low-rank Adaptation of Vision Transformer", section III: "For LoRA+ and Serial LoRA+, we maintain a
-# learning rate ratio of 1:20 between matrices A and B"; Tables II to IV hold the results of both. The
-# argument about width is from S. Hayou, N. Ghosh and B. Yu, "LoRA+: Efficient Low Rank Adaptation of Large
-# Models", ICML 2024. There the claim is asymptotic: as the width n grows, learning is efficient when A's
-# rate falls like 1/n and B's stays constant.
+# learning rate ratio of 1:20 between matrices A and B"; results in Tables II to IV. The argument about width
+# is from S. Hayou, N. Ghosh and B. Yu, "LoRA+: Efficient Low Rank Adaptation of Large Models", ICML 2024.

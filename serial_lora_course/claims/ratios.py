@@ -113,24 +113,31 @@ def read_beside_one(table: pd.DataFrame) -> str:
 
 
 def read_at_one_rate(table: pd.DataFrame) -> str:
-    """In how many comparisons a smaller rate of A is better, worse, or neither."""
+    """In how many comparisons a smaller rate of A is better or worse, and in how many significantly."""
     clear, gain = table["clear"] == "yes", table["gain"]
     ahead, behind = (int((clear & (side * gain > 0)).sum()) for side in (1, -1))
+    sure = sum(low > 0 or high < 0 for low, high in (_interval(row) for _, row in table.iterrows()))
     return (
         f"Of {len(table)} comparisons at the same rate of B, a smaller rate of A is ahead by more than two "
-        f"standard errors in {ahead}, behind in {behind}, and neither in {len(table) - ahead - behind}."
+        f"standard errors in {ahead}, behind in {behind}, and neither in {len(table) - ahead - behind}. "
+        f"Significant, by a 95% confidence interval without 0: {sure}."
     )
 
 
 def read_chosen(table: pd.DataFrame) -> str:
     """What a free choice of two rates brings over one."""
     lines = []
-    for row in table.itertuples():
-        verdict = "ahead" if row.gain > 0 else "behind"
-        if row.clear == "no":
-            verdict = "within two standard errors of no difference"
+    for _, row in table.iterrows():
+        low, high = _interval(row)
+        verdict = "significant" if low > 0 or high < 0 else "not significant"
         lines.append(
-            f"- **{row.method}**: two rates instead of one bring {row.gain:+.1f} ± {row.error:.1f} points on "
-            f"seeds that had no say in the choice: {verdict}."
+            f"- **{row['method']}**: two rates instead of one bring {row['gain']:+.1f} points on seeds that had no "
+            f"say in the choice (95% confidence interval {low:+.1f} to {high:+.1f}): {verdict}."
         )
     return "\n".join(lines)
+
+
+def _interval(row: pd.Series) -> tuple[float, float]:
+    """The 95% confidence interval of a gain, by Student's t."""
+    half = stats.t.ppf(0.975, row["pairs of runs"] - 1) * row["error"]
+    return row["gain"] - half, row["gain"] + half

@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.lowrank import finite_matrix
+from serial_lora.lowrank import finite_matrix, tail_misses
 from serial_lora_course.figures.style import (
     GREEN,
     INK,
     METHOD_LOOKS,
     PURPLE,
     QUIET,
+    VERMILION,
     house_style,
     method_look,
     with_description,
@@ -74,6 +75,48 @@ def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
         f"singular values {values}. Each is one column times one row: bars and checks, blue above "
         "zero and red below. Under each, the sum of the layers so far, which comes closer to the "
         "picture.",
+    )
+
+
+def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
+    """The spectrum of a matrix with the values that a rank keeps, and the matrix beside what they make.
+
+    Args:
+        matrix: (m, n).
+        rank: how many of its layers are kept, at least 1.
+
+    Raises:
+        SerialLoRAError: the matrix has not so many layers, or holds values that are not finite.
+    """
+    numbers = finite_matrix(matrix)
+    if not 1 <= rank <= min(numbers.shape):
+        raise SerialLoRAError(
+            f"a matrix of shape {tuple(numbers.shape)} has {min(numbers.shape)} layers, not {rank}."
+        )
+    U, S, Vh = torch.linalg.svd(numbers, full_matrices=False)
+    kept = (U[:, :rank] * S[:rank]) @ Vh[:rank]
+    missed = float(tail_misses(numbers)[rank])
+    with house_style():
+        figure = Figure(figsize=(9, 2.9), layout="constrained")
+        spectrum, whole, part = figure.subplots(1, 3, width_ratios=(5, 3, 3))
+        index = np.arange(1, len(S) + 1)
+        for some, colour in ((index <= rank, VERMILION), (index > rank, QUIET)):
+            spectrum.bar(index[some], S.numpy()[some], width=1.0, color=colour)
+        floor = 1e-4 * S[0].item()  # of the logarithmic axis
+        spectrum.set(xlabel="index", title=f"{name}: singular values", yscale="log")
+        spectrum.set_ylim(bottom=floor)
+        limits = {"vmin": numbers.min().item(), "vmax": numbers.max().item(), "cmap": "gray"}
+        for axes, picture, title in (
+            (whole, numbers, "the matrix"),
+            (part, kept, f"rank {rank} misses {missed:.0%}"),
+        ):
+            axes.imshow(picture.numpy(), interpolation="nearest", **limits)
+            axes.set_title(title)
+            axes.axis("off")
+    return with_description(
+        figure,
+        f"{name}, {numbers.shape[0]} by {numbers.shape[1]}: singular values from {S[0]:.3g} to {S[-1]:.2g}, "
+        f"the first {rank} of them marked, and the matrix beside their sum, which misses {missed:.0%}.",
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -17,6 +16,7 @@ from serial_lora_course.figures.style import (
     method_look,
     with_description,
 )
+from serial_lora_course.labs.steps import slope
 
 
 def plot_step_by_ratio(steps: pd.DataFrame) -> Figure:
@@ -62,11 +62,6 @@ def plot_step_by_ratio(steps: pd.DataFrame) -> Figure:
         f"at a ratio of {best['ratio']:g}, {best['loss changed by'] / low.iloc[0]:.1f} times as much as at "
         f"{x.iloc[0]:g}; {words}, though the gradient promises a fall at every ratio.",
     )
-
-
-def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """The power of the size that values grow with: the slope of log value over log size."""
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 def plot_step_by_width(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 
 import pandas as pd
@@ -196,6 +197,11 @@ class Baseline:
         return self.count(width, rank) / serial_lora_count(width, 1, rank)
 
 
+def size_ratio(shapes: Iterable[tuple[int, int]], width: int) -> Fraction:
+    """LoRA's parameters on matrices of (inputs, outputs) over Serial LoRA's at a width, at equal rank."""
+    return Fraction(sum(pair_count(*shape, 1) for shape in shapes), pair_count(width, width, 1))
+
+
 BASELINES: tuple[Baseline, ...] = (
     Baseline(
         "q, k, v and out, a pair each",
@@ -228,14 +234,26 @@ BASELINES: tuple[Baseline, ...] = (
 """Ways to place LoRA on a block. Only the first is exactly four times Serial LoRA."""
 
 
-def ratio_frame(width: int = 768, rank: int = 32) -> pd.DataFrame:
+def ratio_frame(
+    width: int = 768, rank: int = 32, ratio_of: Callable[..., Fraction] = size_ratio
+) -> pd.DataFrame:
     """LoRA's size over Serial LoRA's in one block, under every placement of `BASELINES`.
 
     The last row keeps the paper's placement and gives LoRA a quarter of the rank: equal budget.
+
+    Args:
+        ratio_of: as :func:`size_ratio`.
     """
     serial = serial_lora_count(width, 1, rank)
     rows = [
-        (b.name, rank, b.count(width, rank), serial, b.ratio(width, rank), b.note)
+        (
+            b.name,
+            rank,
+            b.count(width, rank),
+            serial,
+            float(ratio_of(b.shapes(width), width)),
+            b.note,
+        )
         for b in BASELINES
     ]
     quarter = max(1, rank // 4)

@@ -1,0 +1,52 @@
+"""What lesson 01 measures and falls back to."""
+
+import pytest
+import torch
+
+from serial_lora.lowrank import undo_merged_weight
+from serial_lora_course.checks.checking import run_check
+from serial_lora_course.claims import pairs as words
+from serial_lora_course.labs import pairs
+
+ANSWERS = {
+    "1.1": pairs.rank_for_miss,
+    "1.2": pairs.lora_pairs_of,
+    "1.3": pairs.nearest_serial_pair,
+    "1.4": pairs.serial_gradient_of_B,
+    "1.5": undo_merged_weight,
+}
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_what_the_lesson_falls_back_to_passes_its_check(number):
+    assert run_check(number, ANSWERS[number])
+
+
+def test_one_zero_matrix_starts_exactly_and_learns():
+    table = pairs.four_starts(torch.randn(24, 8), rank=2).set_index(["A starts", "B starts"])
+    table = table.astype(float) > 0
+    assert table.loc[("random", "zero")].tolist() == [False, False, True]
+    assert table.loc[("zero", "random")].tolist() == [False, True, False]
+    assert table.loc[("random", "random")].all() and not table.loc[("zero", "zero")].any()
+
+
+def test_a_wish_is_reached_where_its_miss_is_rounding():
+    curves = {"lora": torch.tensor([1.0, 1e-9]), "x": torch.tensor([1.0, 0.5])}
+    curves["serial_lora"] = torch.tensor([1.0, 0.25])
+    row = pairs.first_ranks({"wish": curves}).iloc[0].tolist()
+    assert row == ["wish", 1, "never", "never", "25%"]
+
+
+def test_a_stronger_pair_loses_more_bits():
+    W = torch.randn(48, 16)
+    found = [
+        pairs.undone(W, A, B, torch.bfloat16)
+        for A, B in pairs.pairs_of_growing_strength(W, 4).values()
+    ]
+    errors, same = zip(*found, strict=True)
+    assert errors[0] < errors[2] < errors[3] and same[0] > same[2] > same[3]
+
+
+def test_needed_ranks_are_told_in_order():
+    told = words.read_needed({"W": 9, "noise": 10, "gradient": 2}, 16, 0.3)
+    assert "30%, the weight needs rank 9 of 16" in told and "the gradient needs 2" in told

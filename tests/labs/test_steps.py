@@ -1,0 +1,49 @@
+"""What lesson 05 measures and falls back to."""
+
+import pytest
+import torch
+
+from serial_lora_course.checks.checking import run_check
+from serial_lora_course.claims import steps as words
+from serial_lora_course.claims.paper import paper_facts
+from serial_lora_course.labs import steps
+
+ANSWERS = {
+    "5.1": steps.change_of_product,
+    "5.2": steps.first_adam_step,
+    "5.3": steps.plus_groups,
+    "5.4": steps.share_left,
+}
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_what_the_lesson_falls_back_to_passes_its_check(number):
+    assert run_check(number, ANSWERS[number])
+
+
+def test_only_b_moves_in_the_first_step():
+    table = steps.watch_steps(lambda A, B: torch.optim.SGD([A, B], lr=0.1), shown=(1, 2))
+    first, second = table.iloc[0], table.iloc[1]
+    assert first[["size of ΔA", "B ΔA", "ΔB ΔA"]].tolist() == [0, 0, 0]
+    assert first["size of ΔB"] > 0 and second["size of ΔA"] > 0
+    assert second["loss before"] < first["loss before"]
+    assert "A by exactly 0" in words.read_descent(table)
+
+
+def test_the_ratio_multiplies_bs_part_alone():
+    one, ten = steps.one_step_at(1), steps.one_step_at(10)
+    assert ten["B's part"] == pytest.approx(10 * one["B's part"], rel=1e-4)
+    assert ten["A's part"] == one["A's part"]
+
+
+def test_a_step_of_b_does_the_same_at_every_width():
+    effects = [steps.effect_of_steps(False, width) for width in (64, 256)]
+    assert effects[1]["A"] > 2.5 * effects[0]["A"]
+    assert effects[1]["B"] == pytest.approx(effects[0]["B"], rel=0.3)
+
+
+def test_the_papers_lost_cells_are_those_of_the_ledger():
+    change = words.plus_minus_plain("LoRA")
+    lost = int((change < 0).sum().sum())
+    assert lost == paper_facts()["lora_plus_below"]
+    assert f"in {lost} of {change.size} cells" in words.read_paper_plus({"LoRA": change})
