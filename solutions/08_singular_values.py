@@ -29,46 +29,29 @@ if util.find_spec("serial_lora_course") is None:
     subprocess.run([*pip, "..[course]"], check=True)
 
 # %%
-from functools import cache
-
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
 from torch import Tensor
 
-from serial_lora import LoRAConfig, adapter_parameters, inject
-from serial_lora.spectra import (
-    effective_rank,
-    expected_overlap,
-    learned_directions,
-    numerical_rank,
-    overlap,
-    principal_angles,
-    product_singular_values,
-    share_along_base,
-    singular_values,
-    weight_changes,
-)
-from serial_lora_course.checks import check, lesson_card
-from serial_lora_course.claims.sentences import read_overlaps, read_statements
-from serial_lora_course.figures.spectra import plot_depth, plot_positions, plot_shifts, plot_spectra
+from serial_lora import spectra as measured
+from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.claims import spectra as words
+from serial_lora_course.figures import spectra as figures
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
-from serial_lora_course.labs.change_tables import claim_table, spectra_frame, spectra_table
-from serial_lora_course.labs.clip import zero_shot_of
+from serial_lora_course.labs import change_tables, directions
 from serial_lora_course.labs.frames import as_text
-from serial_lora_course.labs.lesson import open_lesson
-from serial_lora_course.labs.methods import get_method
-from serial_lora_course.labs.spectra import PAIRS, Subject, claim_frame
 
-torch.manual_seed(0)
 lesson_card("08")
 
 # %% [markdown]
-# One line decides which CLIP the lesson looks into: the tiny one, or OpenAI's ViT-B/16, as in lesson 04.
+# One line decides which CLIP the lesson looks into, as in lesson 04.
 
 # %%
 import os
+
+from serial_lora_course.labs.lesson import open_lesson
 
 SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper"
 LENGTH = os.environ.get("SERIAL_LORA_LENGTH", "class")  # or "full"; "dry" takes two steps a run
@@ -76,26 +59,25 @@ lesson = open_lesson("clip", SCALE, LENGTH)
 print(lesson)
 
 # %% [markdown]
-# The lesson looks into adapters that were really trained: LoRA and Serial LoRA in that CLIP, on a
-# few pictures of each class, each with two seeds. The next cell prepares that. `learned("lora", 1)`
-# trains an adapter the first time it is asked for, and remembers it; so after this cell you can start
-# at any section.
+# The lesson looks into adapters that were really trained: LoRA and Serial LoRA in that CLIP, on a few
+# pictures of each class. `learned("lora", 1)` trains one, with seed 1, the first time it is asked for, and
+# remembers it; so after these cells you can start at any section.
 
 # %%
-SHOTS = 4
+from functools import cache
+
+from serial_lora_course.labs.spectra import Subject
+
+SHOTS = 4  # change this and run again, and all below
 subject = Subject(lesson.lab(), SHOTS)
-RANK = subject.lab.config.rank
-METHODS = ("lora", "serial_lora")
+RANK, LABELS = subject.lab.config.rank, {"lora": "LoRA", "serial_lora": "Serial LoRA"}
 
 
 @cache
 def learned(method: str, seed: int) -> list:
     """What one run changed: a `WeightChange` for each block and each of q, k and v."""
     record, changes = subject.learn(method, seed)
-    print(
-        f"{get_method(method).label}, seed {seed}: accuracy {record.measures['accuracy']:.1%}, "
-        f"zero-shot {zero_shot_of(record):.1%}, {record.seconds:.0f} seconds"
-    )
+    print(f"{LABELS[method]}, seed {seed}: accuracy {record.measures['accuracy']:.1%}")
     return [change for change in changes if change.projection in "qkv"]
 
 
@@ -103,20 +85,16 @@ def learned(method: str, seed: int) -> list:
 # ## A claim about singular values
 #
 # After training, what is the difference between LoRA and Serial LoRA? The paper answers with singular
-# values (its Fig. 3 and section II-D). It took SAM, adapted it with both methods, and plotted the
-# singular values of q, k and v in several blocks. It reads three things out of the plot:
+# values (its Fig. 3 and section II-D), of SAM's q, k and v. It reads three things out of the plot:
 #
 # 1. Serial LoRA has a "consistent intermediate positioning between the original pre-trained model and
 #    standard LoRA", with "higher singular values compared to standard LoRA";
 # 2. it has "a more gradual decay pattern compared to the steep deterioration in standard LoRA";
 # 3. both "persist" for q, k and v, and from shallow to deep blocks.
 #
-# From that it concludes that Serial LoRA keeps more of the model and learns more robust features.
-#
-# Before we can test it there is a question: singular values *of which matrix*? Three matrices are in
-# play for each projection: the pretrained **W**, the adapted **W + dW**, and the change **dW** alone,
-# which is B A for LoRA and W B A for Serial LoRA. The paper does not say which it plotted, and gives no
-# numbers. So we test both readings.
+# But singular values *of which matrix*? For each projection there are the pretrained **W**, the adapted
+# **W + dW**, and the change **dW** alone, which is B A for LoRA and W B A for Serial LoRA. The paper does
+# not say which it plotted, and gives no numbers. So we test both readings.
 #
 # | | Reading 1: W + dW | Reading 2: dW |
 # |---|---|---|
@@ -124,11 +102,10 @@ def learned(method: str, seed: int) -> list:
 # | "intermediate" | Serial LoRA's W + dW lies between W and LoRA's W + dW, whichever of these is above | Serial LoRA's dW lies above LoRA's dW and below W |
 # | "gradual decay" | all three have as many values as W | at most r values are not zero; do Serial LoRA's fall more slowly? |
 #
-# And before we look, we say what would count. *Consistent* means: at 90 of 100 indices or more, on
-# average over blocks and projections. For decay we compare one number, the effective rank of dW, which
-# you will write below. "More gradual" means: higher for Serial LoRA, by more than two standard errors
-# over seeds. A statement that is written down before the measurement can fail; one that is read out
-# of a plot afterwards hardly can.
+# Before we look, we say what would count. *Consistent* means at 90 of 100 indices or more, on average over
+# blocks and projections. "More gradual" means a higher effective rank of dW (you will write that measure),
+# by more than two standard errors over seeds. A statement that is written down before the measurement can
+# fail; one that is read out of a plot afterwards hardly can.
 
 # %% [markdown]
 # ## What did the adapter change?
@@ -136,50 +113,35 @@ def learned(method: str, seed: int) -> list:
 # Train both methods with the same seed: the same pictures in the same order. It takes some seconds.
 
 # %%
-for method in METHODS:
-    learned(method, 1)
-rows = pd.concat(
-    [
-        spectra_table(learned(method, 1)).assign(method=get_method(method).label)
-        for method in METHODS
-    ]
-)
-means = rows.groupby(["method", "tower", "projection"], sort=False)[
-    ["rank", "size", "largest"]
-].mean()
-named = means.rename(
-    columns={"size": "size of dW beside W", "largest": "largest value of dW beside W's"}
-)
-display_table(
-    as_text(named.reset_index(), {"rank": "{:.0f}", **dict.fromkeys(named.columns[1:], "{:.1%}")})
-)
+tables = [change_tables.spectra_table(learned(m, 1)).assign(method=LABELS[m]) for m in LABELS]
+rows = pd.concat(tables)
+shown = rows.groupby(["method", "tower", "projection"], sort=False)[["rank", "size"]].mean()
+shown = as_text(shown.reset_index(), {"rank": "{:.0f}", "size": "{:.1%}"})
+display_table(shown.rename(columns={"size": "size of dW beside W"}))
+display(Markdown(f"**What this shows.** {words.read_sizes(rows)}"))
 
 # %% [markdown]
-# **What this shows.** The rank of every change is the rank of the pair, for both methods: training uses
-# all the directions it is given, if only a little. *Size* is the Frobenius norm of dW over that of W.
-# Keep the difference between the two methods in mind; both had the same learning rate, and lesson 01
-# said why that does not mean equal steps. Whatever depends on size depends on the rate.
+# *Size* is the Frobenius norm of dW over that of W. The methods differ in it although both had one learning
+# rate: equal rates are not equal steps (lesson 01). Whatever depends on size depends on the rate.
 #
-# That the rank is at most r is no measurement. B A is a product through r numbers, and so is W B A.
-# But if somebody gives you only a model before and a model after, can you find out how they were
-# adapted? Subtract the weights and count the singular values that are not zero: that is the rank. Or is
-# it?
+# That the rank is at most r is no measurement: B A and W B A are products through r numbers. But given only
+# a model before and a model after, can you find out? Subtract the weights and count the singular values
+# that are not zero.
 
 # %%
-change = learned("serial_lora", 1)[0]
+change = learned("serial_lora", 1)[0]  # change this and run again: another block, or LoRA
 before = change.weight.float()  # (d, d)
 after = change.adapted.float()  # (d, d), rounded to float32 as a merged model is
-values = singular_values(after.double() - before.double())  # (d,)
+values = measured.singular_values(after.double() - before.double())  # (d,)
 print(f"values above zero: {int((values > 0).sum())} of {len(values)}")
 for index in (1, RANK, RANK + 1, len(values)):
     print(f"value {index:3}: {values[index - 1].item():.1e}")
 
 # %% [markdown]
-# **What this shows.** No value is exactly zero. The merged weights were rounded to float32, and the
-# rounding is a small random matrix of full rank. But there is a cliff behind index r: what training
-# made is above it, what rounding made is below. How large can rounding be? The entries of W + dW are
-# rounded to about one part in ten million *of themselves*. So the noise goes with the size of W + dW,
-# not with the size of dW.
+# **What this shows.** No value is exactly zero: the merged weights were rounded to float32, and the rounding
+# is a small random matrix of full rank. Behind index r the values drop: above is what training made, below
+# what rounding made. The entries of W + dW are rounded to about one part in ten million *of themselves*, so
+# the noise goes with the size of W + dW, not with that of dW.
 
 # %% [markdown]
 # ### Exercise 8.1 · The rank of a change
@@ -227,45 +189,26 @@ check("8.1", rank_of_change)
 # Solution: [the solved lesson](../solutions/08_singular_values.ipynb)
 
 # %% [markdown]
-# With the package: `numerical_rank` takes the values, the larger side, and the rounding of the entries
-# relative to the largest of the *values*, so here eps is scaled up by |W + dW| / |dW|. All changes of
-# both methods, first from the factors in float64, then from float32 weights before and after:
-
+# All changes of both methods: the rank from the factors in float64, and by your function from float32
+# weights before and after.
 
 # %%
-def ranks(change) -> tuple[int, int]:
-    """The rank of dW from its factors, and from weights rounded to float32."""
-    size = max(change.weight.shape)
-    exact = product_singular_values(change.left, change.right)  # (r,)
-    rounded = change.adapted.float().double() - change.weight.float().double()
-    largest = torch.linalg.matrix_norm(change.adapted, 2) / exact[0]
-    eps = torch.finfo(torch.float32).eps * largest.item()
-    return numerical_rank(exact, size), numerical_rank(singular_values(rounded), size, eps)
-
-
-rows = [
-    {"method": get_method(method).label, "tower": change.tower, "factors": exact, "float32": seen}
-    for method in METHODS
-    for change in learned(method, 1)
-    for exact, seen in [ranks(change)]
-]
-spans = pd.DataFrame(rows).groupby(["method", "tower"], sort=False).agg(["min", "max"])
-spans.columns = [f"from {source}: {end}" for source, end in spans.columns]
-display_table(spans.reset_index())
+rank_of = yours("8.1", change_tables.rank_of_change)
+spans = {LABELS[m]: change_tables.ranks_frame(learned(m, 1), rank_of) for m in LABELS}
+display_table(pd.concat(spans, names=["method"]).reset_index())
 
 # %% [markdown]
-# **What this shows.** Never more than r, for both methods. (If float32 ever shows fewer, the last
-# directions of that change are so weak that the merged weights cannot hold them.) A rank counts every
-# direction alike, the strongest and the weakest. That makes it a poor description of what was learned,
-# and is why we go on to the values themselves.
+# **What this shows.** Never more than r, for both methods. (Where float32 shows fewer, the last directions are
+# so weak that merged weights cannot hold them.) A rank counts every direction alike, the strongest and the
+# weakest, so we go on to the values themselves.
 
 # %% [markdown]
 # ## Singular values without the big matrix
 #
-# A dW of the full-size models is 768 x 768 or 1536 x 1536, but it is a product of two thin matrices.
-# Write each of them as Q R, orthonormal columns times a small triangle: left = Q₁ R₁ and
-# rightᵀ = Q₂ R₂. Then left · right = Q₁ (R₁ R₂ᵀ) Q₂ᵀ. Orthonormal factors only turn things; they change
-# no length. So the r x r matrix in the middle has the same singular values as the big product.
+# A dW of the full-size models is 768 x 768 or 1536 x 1536, but it is a product of two thin matrices. Write
+# each as Q R, orthonormal columns times a small triangle: left = Q₁ R₁ and rightᵀ = Q₂ R₂. Then
+# left · right = Q₁ (R₁ R₂ᵀ) Q₂ᵀ. Orthonormal factors change no length, so the r x r matrix in the middle has
+# the same singular values as the big product.
 
 # %% [markdown]
 # ### Exercise 8.2 · The spectrum of a product
@@ -314,26 +257,45 @@ check("8.2", product_spectrum)
 # Solution: [the solved lesson](../solutions/08_singular_values.ipynb)
 
 # %% [markdown]
-# ## The spectra
-#
-# Now the picture that the paper's Fig. 3 is about, with all three matrices in it. Both scales are
-# logarithmic. Expect W and W + dW near each other, and dW below them, a short line that ends at the rank.
+# How much does it save? On a vision transformer of ViT-B/16's full size, with random pairs of rank 64:
 
 # %%
-spectra = {method: spectra_frame(learned(method, 1)) for method in METHODS}
-display_figure(plot_spectra(spectra))
+import time
+
+spectrum_of = yours("8.2", measured.product_singular_values)
+large = change_tables.full_size_changes(rank=64)  # change this and run again
+for name, compute in (
+    ("dense", lambda: measured.singular_values(large[0].change)),
+    ("from the factors", lambda: spectrum_of(large[0].left, large[0].right)),
+):
+    started = time.perf_counter()
+    values = compute()
+    seconds = time.perf_counter() - started
+    print(f"{name:17} {1000 * seconds:7.1f} ms   largest {values[0]:.6f}   64th {values[63]:.6f}")
 
 # %% [markdown]
-# **What this shows.** On this scale the lines of W and W + dW are hardly told apart, but for the first
-# few values, and for LoRA the last few. A change of rank r *cannot* do much more in between, and that is
-# a theorem: it moves no singular value past r others,
+# **What this shows.** The same numbers in a small part of the time; the difference grows with the width.
+
+# %% [markdown]
+# ## The spectra
+#
+# Now what the paper's Fig. 3 is about, with all three matrices, both scales logarithmic. Expect W and W + dW
+# near each other, and dW below them, a short line that ends at the rank.
+
+# %%
+method_spectra = {m: change_tables.spectra_frame(learned(m, 1)) for m in LABELS}
+display_figure(figures.plot_spectra(method_spectra))
+
+# %% [markdown]
+# **What this shows.** W and W + dW can hardly be distinguished but for the first few values, and for LoRA the
+# last few. A change of rank r *cannot* do much more in between, and that is a theorem (interlacing): it
+# moves no singular value past r others,
 #
 # $$\sigma_{i+r}(W) \;\le\; \sigma_i(W + dW) \;\le\; \sigma_{i-r}(W)$$
 #
-# (interlacing). So under reading 1 there is no room for a "steep deterioration" in the middle of the
-# spectrum, for either method. Two more bounds tell the methods apart. LoRA *adds*, so a value moves by at
-# most the size of what is added (Weyl). Serial LoRA *multiplies*, so it moves by a bounded *factor*
-# (Ostrowski):
+# So under reading 1 there is no room for a "steep deterioration" in the middle of the spectrum. Two more
+# bounds distinguish the methods. LoRA *adds*, so a value moves by at most the size of what is added (Weyl).
+# Serial LoRA *multiplies*, so it moves by a bounded *factor* (Ostrowski):
 #
 # $$|\sigma_i(W + dW) - \sigma_i(W)| \le \sigma_1(dW),
 # \qquad \sigma_{\min}(I + BA) \;\le\; \frac{\sigma_i(W + W BA)}{\sigma_i(W)} \;\le\; \sigma_{\max}(I + BA).$$
@@ -341,50 +303,27 @@ display_figure(plot_spectra(spectra))
 # The next cell tests all of them at every index of every block.
 
 # %% tags=["nbval-check-output"]
-for method in METHODS:
-    bounds = {"interlacing": [], "added": [], "multiplied": []}
-    for change in learned(method, 1):
-        before, after = (
-            singular_values(change.weight),
-            singular_values(change.adapted),
-        )  # (d,), (d,)
-        slack = 1e-12 * before[0]
-        bounds["interlacing"].append(
-            bool(
-                (after[RANK:] <= before[:-RANK] + slack).all()
-                and (before[RANK:] <= after[:-RANK] + slack).all()
-            )
-        )
-        largest = product_singular_values(change.left, change.right)[0]
-        bounds["added"].append(bool(((after - before).abs() <= largest + slack).all()))
-        if method == "serial_lora":
-            factor = torch.linalg.solve(change.weight, change.adapted)  # (d, d): I + B A
-            most, least = singular_values(factor)[[0, -1]]
-            bounds["multiplied"].append(
-                bool(
-                    (after <= most * before + slack).all()
-                    and (after >= least * before - slack).all()
-                )
-            )
-    print(method, {name: all(held) for name, held in bounds.items() if held})
+for method in LABELS:
+    multiplied = method == "serial_lora"
+    found = [change_tables.bounds_hold(each, RANK, multiplied) for each in learned(method, 1)]
+    print(method, {name: all(held[name] for held in found) for name in found[0]})
 
 # %% [markdown]
-# So look closer: how far is each value from W's, in percent? Zero is W. If Serial LoRA lies *between*
-# W and LoRA, its line is between zero and LoRA's line, at every index. The upright scale is linear up to
-# one percent either way, and logarithmic beyond.
+# So look closer: how far is each value from W's, in percent? If Serial LoRA lies *between* W and LoRA, its
+# line is between zero and LoRA's line, at every index. The upright scale is linear up to one percent either
+# way, and logarithmic beyond.
 
 # %%
-spectra = {method: spectra_frame(learned(method, 1)) for method in METHODS}
-display_figure(plot_shifts(spectra))
+seed = 1  # change this and run again: 2
+method_spectra = {m: change_tables.spectra_frame(learned(m, seed)) for m in LABELS}
+display_figure(figures.plot_shifts(method_spectra))
 
 # %% [markdown]
-# **What this shows.** Look at the right ends first: LoRA may multiply the smallest singular values, those
-# that W hardly uses, by any factor, and Serial LoRA may not. In this sense it does keep more of the model:
-# what W nearly erases stays nearly erased. Whether it lies *between* is another question, and the eye is
-# no judge of it. You will count. Luck counts too, so think about it first: suppose that both methods moved
-# each singular value by a random step of the same typical size, up or down. How often would one lie
-# between zero and the other? Half the time both go to the same side, and then half the time the first one
-# goes less far. So 25% is nothing.
+# **What this shows.** Look at the right ends: LoRA may multiply the smallest singular values by any factor,
+# and Serial LoRA may not. In this sense it does keep more of the model. Whether it lies *between* is another
+# question. You will count, so first ask what chance gives. Suppose both methods moved each value by a
+# random step of one typical size, up or down. Half the time both go to the same side, and then half the time
+# the first goes less far. So 25% is nothing.
 
 # %% [markdown]
 # ### Exercise 8.3 · In between
@@ -429,77 +368,49 @@ check("8.3", share_in_between)
 # Solution: [the solved lesson](../solutions/08_singular_values.ipynb)
 
 # %% [markdown]
-# `claim_table` counts for each block and projection: *between* for reading 1 (W + dW), and *change
-# between* for reading 2 (dW above LoRA's and below W's). *Nearer* is weaker: it only asks whether
-# Serial LoRA's value is less far from W's than LoRA's, on whichever side.
+# Your function counts for each block and projection: *between* for reading 1 (W + dW). *Change between* is
+# for reading 2 (dW above LoRA's and below W's). *Nearer* is weaker: is Serial LoRA's value less far from
+# W's than LoRA's, on whichever side?
 
 # %%
-claims = claim_table(learned("lora", 1), learned("serial_lora", 1))
-columns = ["between", "nearer", "change_between"]
-by_projection = claims.groupby(["tower", "projection"], sort=False)[columns].mean()
-display_table(as_text(by_projection.reset_index(), dict.fromkeys(columns, "{:.0%}")))
-
-between, inside = claims["between"], claims["change_between"]
-own, theirs = claims["size_serial"].mean(), claims["size_lora"].mean()
-display(
-    Markdown(
-        f"In this one run, Serial LoRA's W + dW is between W's and LoRA's at {between.mean():.0%} of the "
-        f"indices ({between.min():.0%} to {between.max():.0%} in a single block and projection). Its dW is "
-        f"above LoRA's and below W at {inside.mean():.0%} of the first {RANK} indices ({inside.min():.0%} "
-        f"to {inside.max():.0%}). On average LoRA's dW is {theirs:.1%} of W's size and Serial LoRA's {own:.1%}."
-    )
+between_of = yours("8.3", change_tables.share_between)
+claims = change_tables.claim_table(
+    learned("lora", 1), learned("serial_lora", 1), between=between_of
 )
+columns = ["between", "nearer", "change_between"]
+by_projection = claims.groupby(["tower", "projection"], sort=False)[columns].mean().reset_index()
+display_table(as_text(by_projection, dict.fromkeys(columns, "{:.0%}")))
+display(Markdown(f"**What this shows.** {words.read_claims(claims, RANK)}"))
 
 # %% [markdown]
-# Is that about the *methods*, or about how far each happened to go? A test: multiply LoRA's dW by a
-# factor, as another learning rate or a scale would roughly do. Nothing else changes. If "between" is a
-# property of the method, the shares should stay about where they are.
+# Is that about the *methods*, or about how far each happened to go? Multiply LoRA's dW by a factor, as
+# another learning rate or a scale would roughly do. If "between" is a property of the method, the shares
+# should stay about where they are.
 
 # %%
 from dataclasses import replace
 
-
-def stronger(changes: list, factor: float) -> list:
-    """The same changes, with a scale that is ``factor`` times as large."""
-    return [replace(change, left=factor * change.left) for change in changes]
-
-
-rows = []
-for factor in (0.25, 0.5, 1, 2, 4):
-    table = claim_table(stronger(learned("lora", 1), factor), learned("serial_lora", 1))
-    rows.append(
-        {"LoRA's dW times": factor}
-        | table[columns].mean().to_dict()
-        | {"effective_rank": table["effective_rank_lora"].mean()}
-    )
-scales = pd.DataFrame(rows)
-display_table(
-    as_text(
-        scales,
-        {"LoRA's dW times": "{:g}", **dict.fromkeys(columns, "{:.0%}"), "effective_rank": "{:.3f}"},
-    )
-)
-low, high = scales["change_between"].min(), scales["change_between"].max()
-display(
-    Markdown(
-        f"With the factor alone, “change between” goes from {low:.0%} to {high:.0%} and “between” from "
-        f"{scales['between'].min():.0%} to {scales['between'].max():.0%}."
-    )
-)
+rows = {}
+for factor in (0.25, 0.5, 1, 2, 4):  # change this and run again
+    louder = [replace(each, left=factor * each.left) for each in learned("lora", 1)]
+    table = change_tables.claim_table(louder, learned("serial_lora", 1), between=between_of)
+    rows[f"{factor:g}"] = table[[*columns, "effective_rank_lora"]].mean()
+scales = pd.DataFrame(rows).T.rename_axis("LoRA's dW times")
+formats = dict.fromkeys(columns, "{:.0%}") | {"effective_rank_lora": "{:.3f}"}
+display_table(as_text(scales, formats).reset_index())
+display(Markdown(f"**What this shows.** {words.read_scales(scales)}"))
 
 # %% [markdown]
-# **What this shows.** Where a curve lies is mostly a matter of how large the change is, and that is a
-# matter of learning rate, steps and scale. Make LoRA's change small enough and Serial LoRA's lies above
-# it; make it large and the order turns round. A claim about *position* is therefore a claim about one
-# setting. The last column does not move at all: it measures the *shape* of the spectrum, and a factor
-# does not change a shape. That is the next thing to look at.
+# Where a curve lies is mostly a matter of how large the change is: of learning rate, steps and scale. So a
+# claim about *position* is a claim about one setting. The last column measures the *shape* of the spectrum,
+# which a factor does not change. That comes next.
 
 # %% [markdown]
 # ## Decay, in one number
 #
-# How fast does a spectrum fall? Take the singular values as shares of their sum. If all r shares are
-# equal, the change uses r directions fully. If one share is almost everything, it uses one. Entropy
-# measures exactly that, and its exponential turns it back into a number of directions:
+# How fast does a spectrum fall? Take the singular values as shares of their sum. If all r shares are equal,
+# the change uses r directions fully; if one share is almost everything, it uses one. Entropy measures that,
+# and its exponential turns it back into a number of directions:
 #
 # $$p_i = \frac{\sigma_i}{\sigma_1 + \dots + \sigma_r}, \qquad
 # \operatorname{erank} = \exp\Bigl(-\sum_i p_i \ln p_i\Bigr).$$
@@ -547,74 +458,42 @@ check("8.4", effective_rank_of)
 # Solution: [the solved lesson](../solutions/08_singular_values.ipynb)
 
 # %% [markdown]
-# Over the depth of the image tower, for both methods and two seeds: a line is their mean, and the band
-# around it goes from the lower to the higher. The grey line is what a product of two *random* matrices of
-# this rank has: a pair that has learned nothing in particular. Training the second seed takes some
-# seconds again.
+# By your function, over the depth of the image tower, for two seeds: a line is the mean of a method, its band
+# goes from the lower to the higher. The grey line is a product of two *random* matrices of this rank.
 
 # %%
+effective_of = yours("8.4", measured.effective_rank)
 tables = [
-    spectra_table(learned(method, seed)).assign(method=method, seed=seed)
-    for seed in (1, 2)
-    for method in METHODS
+    change_tables.spectra_table(learned(method, seed), effective_of).assign(method=method)
+    for seed in (1, 2)  # change this and run again: more seeds
+    for method in LABELS
 ]
 effective = pd.concat(tables, ignore_index=True)
 width = learned("lora", 1)[0].weight.shape[0]
-random_rank = effective_rank(
-    product_singular_values(torch.randn(width, RANK), torch.randn(RANK, width))
-)
-
-image = effective[effective["tower"] == "image"]
-display_figure(
-    plot_depth(
-        image,
-        "effective_rank",
-        f"effective rank of dW (at most {RANK})",
-        reference=(random_rank, "random pair"),
-    )
-)
+product = torch.randn(width, RANK) @ torch.randn(RANK, width)
+random_rank = effective_of(measured.singular_values(product)[:RANK])
+image, axis = effective[effective["tower"] == "image"], f"effective rank of dW (at most {RANK})"
+figure = figures.plot_depth(image, "effective_rank", axis, reference=(random_rank, "random pair"))
+display_figure(figure)
 
 # %%
-means = effective.groupby(["method", "seed"])[["effective_rank", "stable_rank"]].mean()
-by_method = means.groupby("method").mean()
-whole = effective[["effective_rank_before", "effective_rank_after"]].mean()
-gap = by_method.loc["serial_lora"] - by_method.loc["lora"]
-display(
-    Markdown(
-        f"**What this shows.** Of the {RANK} directions that each pair has, LoRA's dW uses "
-        f"{by_method.loc['lora', 'effective_rank']:.1f} effectively and Serial LoRA's "
-        f"{by_method.loc['serial_lora', 'effective_rank']:.1f} (means over both towers, all projections "
-        f"and two seeds); a random pair has {random_rank:.1f}. The **stable rank**, the sum of the squares "
-        "over the largest square, hardly sees small values and says "
-        f"{by_method.loc['lora', 'stable_rank']:.1f} and {by_method.loc['serial_lora', 'stable_rank']:.1f}: "
-        + (
-            "the same order. "
-            if gap.prod() > 0
-            else "the other order, so the answer depends on whether "
-            "strong or weak directions are asked about. "
-        )
-        + f"The effective rank of W itself is {whole.iloc[0]:.1f} of {width}, and with either dW "
-        f"{whole.iloc[1]:.1f}: the model as a whole hardly notices."
-    )
-)
+told = words.read_effective(effective, random_rank, RANK, width)
+display(Markdown(f"**What this shows.** {told}"))
 
 # %% [markdown]
-# Two caveats before you make more of it. A high effective rank is not a virtue in itself: a random pair
-# has the highest. And for Serial LoRA the spectrum of dW = W B A is partly the spectrum of W, whose strong
-# directions stretch what the pair sends there. We come back to that.
+# A high effective rank is not a virtue in itself: a random pair has the highest. And for Serial LoRA the
+# spectrum of dW = W B A is partly that of W, whose strong directions stretch what the pair sends there.
 
 # %% [markdown]
 # ## Where it reads, where it writes
 #
-# A singular value says how strong a layer is, and nothing about its direction. Write dW as a sum of
-# layers σᵢ uᵢ vᵢᵀ, as in lesson 01. The token is compared with vᵢ: that is where dW *reads*. What comes
-# out goes along uᵢ: that is where it *writes*. The vᵢ span the row space, the uᵢ the column space.
+# Write dW as a sum of layers σᵢ uᵢ vᵢᵀ, as in lesson 01. The token is compared with vᵢ: that is where dW
+# *reads*. What comes out goes along uᵢ: that is where it *writes*.
 #
 # Two subspaces of one dimension have several angles between them. The first **principal angle** is the
-# smallest angle between any vector of the one and any vector of the other; the second is the smallest
-# at right angles to that pair; and so on. All zero: the same subspace. All 90 degrees: nothing in
-# common. With orthonormal columns Q₁ and Q₂ they come out of one small matrix: the singular values of
-# Q₁ᵀ Q₂ are their cosines (Bjorck and Golub, 1973).
+# smallest between any vector of the one and any vector of the other; the second is the smallest at right
+# angles to that pair; and so on. All zero: the same subspace. All 90 degrees: nothing in common. With
+# orthonormal columns Q₁ and Q₂ the singular values of Q₁ᵀ Q₂ are their cosines (Bjorck and Golub, 1973).
 
 # %% [markdown]
 # ### Exercise 8.5 · Principal angles
@@ -663,295 +542,108 @@ check("8.5", angles_between)
 # Solution: [the solved lesson](../solutions/08_singular_values.ipynb)
 
 # %% [markdown]
-# First question: do q, k and v of one block read the same directions? For Serial LoRA they must: W_q B A,
-# W_k B A and W_v B A all end in the same A. For LoRA nothing forces them to. The package's
-# `principal_angles` uses sines beside the cosines, so it is exact for tiny angles too, where an
-# arccosine is not.
+# Do q, k and v of one block read the same directions? For Serial LoRA they must: W_q B A, W_k B A and W_v B A
+# all end in the same A. For LoRA nothing forces them to. *Overlap* makes one number of many angles, the mean
+# of the squared cosines: 1 for the same space, 0 for orthogonal ones, r / d for two random subspaces.
 
 # %%
-import numpy as np
-
-width = learned("lora", 1)[0].weight.shape[0]
-rows = []
-for method in METHODS:
-    by_site = {}
-    for change in learned(method, 1):
-        by_site.setdefault(change.site, {})[change.projection] = learned_directions(change)
-    for what, side in (("reads", 0), ("writes", 1)):
-        angles = [
-            principal_angles(parts["q"][side], parts[other][side])
-            for parts in by_site.values()
-            for other in "kv"
-        ]
-        rows.append(
-            {
-                "method": get_method(method).label,
-                "q beside k and v": what,
-                "smallest angle, degrees": f"{np.min(angles):.2g}",
-                "largest angle, degrees": f"{np.max(angles):.2g}",
-                "overlap": f"{np.mean([overlap(each) for each in angles]):.3f}",
-                "by chance": f"{expected_overlap(RANK, RANK, width):.3f}",
-            }
-        )
-display_table(pd.DataFrame(rows))
+angles_of = yours("8.5", measured.principal_angles)
+found = {LABELS[m]: directions.within_blocks(learned(m, 1), angles_of) for m in LABELS}
+display_table(pd.concat(found, names=["method"]).reset_index())
 
 # %% [markdown]
-# **What this shows.** Serial LoRA's q, k and v read one and the same space of r directions, up to
-# rounding. LoRA's three pairs read three different ones. *Overlap* makes one number of many angles, the
-# mean of the squared cosines: 1 for the same space, 0 for orthogonal ones. Two random subspaces of
-# dimension r in d dimensions have r / d. Where dW *writes* is another matter: W_q B and W_k B are
-# different spaces even for Serial LoRA, because the weights are.
+# **What this shows.** Serial LoRA's q, k and v read one space of r directions, up to rounding (an arccosine
+# near 0 loses half the digits; the package uses sines too). LoRA's three pairs read three different ones.
+# Where dW *writes* differs for both: W_q B and W_k B are different spaces, because the weights are.
 #
-# Second question: did LoRA and Serial LoRA learn *the same thing*, in the same place? An overlap alone
-# cannot say. It needs something to stand beside: random directions below, and above, what one method
-# has in common *with itself* when only the seed differs: other shots, another order, another random
-# start. We compare the four strongest directions, since the weak ones are mostly what `A` was at the start
-# (LoRA's authors look at their adapters like this).
-#
-# And we compare the two methods across two seeds as well. With one seed they would share their shots and,
-# in the very first pair, even the random numbers that `A` starts from: they would look more alike than
-# they are.
+# Did LoRA and Serial LoRA learn *the same thing*, in the same place? An overlap alone cannot say. Beside it
+# stand random directions, and what one method has in common *with itself* when only the seed differs. We
+# compare the four strongest directions, since the weak ones are mostly what `A` was at the start, and the
+# two methods across two seeds: with one seed they would share shots and the first random numbers.
 
 # %%
-TOP = 4
+TOP = 4  # change this and run again
 comparisons = {
-    "LoRA, two seeds": ("lora", 1, "lora", 2),
-    "Serial LoRA, two seeds": ("serial_lora", 1, "serial_lora", 2),
-    "LoRA and Serial LoRA": ("lora", 1, "serial_lora", 2),
+    "LoRA, two seeds": (learned("lora", 1), learned("lora", 2)),
+    "Serial LoRA, two seeds": (learned("serial_lora", 1), learned("serial_lora", 2)),
+    "LoRA and Serial LoRA": (learned("lora", 1), learned("serial_lora", 2)),
 }
-rows = []
-for name, (method, seed, other, other_seed) in comparisons.items():
-    for one, two in zip(learned(method, seed), learned(other, other_seed), strict=True):
-        spaces = zip(learned_directions(one, TOP), learned_directions(two, TOP), strict=True)
-        for what, pair in zip(("reads", "writes"), spaces, strict=True):
-            rows.append(
-                {
-                    "comparison": name,
-                    "what": what,
-                    "tower": one.tower,
-                    "block": one.block,
-                    "overlap": overlap(principal_angles(*pair)),
-                }
-            )
-overlaps = pd.DataFrame(rows)
-chance = expected_overlap(TOP, TOP, width)
-
-# %%
-looks = {
-    "LoRA, two seeds": {"color": "#0072b2", "marker": "o", "linestyle": "-"},
-    "Serial LoRA, two seeds": {"color": "#d55e00", "marker": "s", "linestyle": "-"},
-    "LoRA and Serial LoRA": {"color": "#009e73", "marker": "^", "linestyle": "--"},
-}
-display_figure(
-    plot_depth(
-        overlaps[overlaps["tower"] == "image"],
-        "overlap",
-        f"overlap of the {TOP} strongest\n(1: the same directions)",
-        line="comparison",
-        panel="what",
-        looks=looks,
-        reference=(chance, "random directions"),
-    )
-)
+overlaps = directions.overlaps_frame(comparisons, TOP, angles_of)
+chance = measured.expected_overlap(TOP, TOP, learned("lora", 1)[0].weight.shape[0])
+display_figure(figures.plot_overlaps(overlaps[overlaps["tower"] == "image"], TOP, chance))
 
 means = overlaps.groupby(["comparison", "what"], sort=False)["overlap"].mean().unstack("what")
-readings = read_overlaps(means, "LoRA and Serial LoRA", chance)
-display(Markdown(f"Both towers together:\n\n{readings}"))
+told = words.read_overlaps(means, "LoRA and Serial LoRA", chance)
+display(Markdown(f"**What this shows.** Both towers together:\n\n{told}"))
 
 # %% [markdown]
-# **What this shows.** Two things to compare in one figure, which is of the image tower: how far the lines
-# are above the grey one (is anything found again at all?), and how far the dashed green line is below the
-# other two (does the method matter more than the seed?). A line is the mean of q, k and v, and its band
-# goes from the lowest of the three to the highest. Different directions do not mean different behaviour: two
-# adapters may read different directions of the same tokens and still do the same to the pictures.
+# How far the lines are above the grey one says whether anything is found again at all; how far the dashed one
+# is below the others, whether the method matters more than the seed. Different directions do not mean
+# different behaviour: two adapters may read different directions of the same tokens and do the same to the
+# pictures.
 #
-# Where each method writes can be said more precisely. Serial LoRA's dW is W times B A, so what it
-# writes has gone through W, and W stretches its own strong directions. Lesson 01 derived the same from
-# the first gradient. If that is still true after training, Serial LoRA's dW lies along the strongest
-# outputs of W, and LoRA's, whose B is free, need not. The cell takes the r strongest of W's directions
-# and asks which share of dW (of its squared norm) lies along them.
+# Where each method writes can be said more precisely. What Serial LoRA writes has gone through W, and W
+# stretches its own strong directions. Which share of dW (of its squared norm) lies along the r strongest
+# outputs of W?
 
 # %%
-rows = [
-    {
-        "method": get_method(method).label,
-        "projection": change.projection,
-        "reads": reads,
-        "writes": writes,
-    }
-    for method in METHODS
-    for change in learned(method, 1)
-    for reads, writes in [share_along_base(change, RANK)]
-]
-along = pd.DataFrame(rows).groupby(["method", "projection"], sort=False).mean()
-named = along.rename(
-    columns={"reads": "reads from W's strongest", "writes": "writes to W's strongest"}
+along = {LABELS[m]: directions.along_frame(learned(m, 1), RANK) for m in LABELS}
+shown = pd.concat(along, names=["method"]).reset_index()
+display_table(as_text(shown, {"reads": "{:.0%}", "writes": "{:.0%}"}))
+
+width, passed = (
+    len(learned("lora", 1)[0].weight),
+    directions.passed_by_chance(learned("lora", 1), RANK),
 )
-display_table(as_text(named.reset_index(), dict.fromkeys(named.columns, "{:.0%}")))
-share = along["writes"].groupby("method").mean()
-squares = [singular_values(change.weight).square() for change in learned("lora", 1)]  # (d,) each
-passed = np.mean([(each[:RANK].sum() / each.sum()).item() for each in squares])
-display(
-    Markdown(
-        f"Of what Serial LoRA writes, {share['Serial LoRA']:.0%} is along the {RANK} strongest outputs "
-        f"of W, of what LoRA writes {share['LoRA']:.0%}. By chance it would be {RANK / width:.0%}, and "
-        f"{passed:.0%} for a random B that is sent through W."
-    )
-)
+display(Markdown(f"**What this shows.** {words.read_along(along, RANK, width, passed)}"))
 
 # %% [markdown]
-# **What this shows.** This is a difference that follows from the method and not from a learning rate:
-# what comes out of Serial LoRA has passed through W. The last share says how much the passage alone does,
-# with nothing learned. What is above it came with training, and lesson 01 said why it may: the gradient
-# of B goes through W as well, so strong directions are stretched twice. It also fits what you saw of the
-# spectra: a change that lies mostly along a few directions of W spreads over fewer directions itself.
+# This difference follows from the method and not from a learning rate. The last share says how much the
+# passage through W alone does. What is above it came with training: the gradient of B goes through W as well
+# (lesson 01), so strong directions are stretched twice.
 
 # %% [markdown]
 # ## The verdict
 #
-# Two seeds and one model are few. The course ships records of more: the tiny CLIP *and* the tiny SAM
-# (the paper's figure is about SAM), three seeds, and the four methods of the figure, LoRA+ and Serial
-# LoRA+ included. They were made by `python -m serial_lora_course.labs.spectra --seeds 3 --out ...`, with the
-# labs' own settings.
+# The course ships records of more runs: the tiny CLIP *and* the tiny SAM (the paper's figure is about SAM),
+# three seeds, and the figure's four methods, LoRA+ and Serial LoRA+ included.
 
 # %%
 from serial_lora_course.labs.records import shipped_records
+from serial_lora_course.labs.spectra import claim_frame, judge_statements
 
+NEEDED, CHANCE = 0.9, 0.25  # change this and run again: what would 0.5 need?
 records = shipped_records("spectra")
 results = claim_frame(records)
-NEEDED, LUCK = 0.9, 0.25
-for lab, part in results.groupby("lab", sort=False):
-    (dataset,) = part["dataset"].unique()
-    first = next(record for record in records if record.settings["lab"] == lab)
-    print(
-        f"{lab}: {dataset}, {first.amount} {first.unit}, rank {first.rank}, "
-        f"learning rate {first.settings['lr']:g} ({first.settings['plus_lr']:g} for A in the plus "
-        f"methods), {part['seed'].nunique()} seeds"
-    )
 print(
-    f"{len(results)} blocks and projections in all; "
-    f"{sum(record.seconds for record in records) / 60:.0f} minutes of training"
+    f"{len(results)} blocks and projections, {results['seed'].nunique()} seeds; {records[0].command}"
 )
-display_figure(
-    plot_positions(
-        results,
-        "between",
-        "indices where Serial LoRA's W + dW\nis between W and LoRA's",
-        chance=LUCK,
-        needed=NEEDED,
-    )
-)
-
-# %%
-display_figure(
-    plot_positions(
-        results,
-        "change_between",
-        "indices where Serial LoRA's dW\nis above LoRA's and below W",
-        chance=None,
-        needed=NEEDED,
-    )
-)
-
-# %% [markdown]
-# Now the statements from the beginning, word by word: the position under both readings, and the decay.
-# (The third, that both persist for q, k and v and at every depth, only has something to say of those that
-# hold. Each dot above is one block and projection, so you have seen how they spread.) Each is asked of
-# each model and each pair of methods: the mean over blocks and projections for each seed, then mean and
-# standard error over the seeds. *Holds*: more than two standard errors above what is needed. *Fails*:
-# more than two below. Otherwise these runs do not decide. With three seeds an error is itself only a
-# rough estimate, so look at the distance too.
-
-# %%
-results["gain"] = results["effective_rank_serial"] - results["effective_rank_lora"]
-STATEMENTS = {
-    "reading 1: W + dW between, consistently": ("between", NEEDED, "{:.1%}"),
-    "reading 2: dW between, consistently": ("change_between", NEEDED, "{:.1%}"),
-    "decay: higher effective rank of dW": ("gain", 0.0, "{:+.2f}"),
-}
-
-
-def judge(values: pd.Series, needed: float) -> str:
-    """What one number a seed says of a statement that needs more than ``needed``."""
-    distance, error = values.mean() - needed, 2 * values.sem()
-    return "not decided" if abs(distance) <= error else "holds" if distance > 0 else "fails"
-
-
-rows = []
-for (lab, method), part in results.groupby(["lab", "method"], sort=False):
-    for statement, (measure, needed, text) in STATEMENTS.items():
-        by_seed = part.groupby("seed")[measure].mean()
-        rows.append(
-            {
-                "model": lab,
-                "methods": f"{get_method(method).label} beside {get_method(PAIRS[method]).label}",
-                "statement": statement,
-                "mean": text.format(by_seed.mean()),
-                "± standard error": text.format(by_seed.sem()).lstrip("+"),
-                "verdict": judge(by_seed, needed),
-            }
-        )
-verdicts = pd.DataFrame(rows)
-display_table(verdicts)
-
-# %%
-display(Markdown(f"**What this shows.** {read_statements(verdicts, results)}"))
-
-# %% [markdown]
-# Does that refute the paper? No, and it does not confirm it either. Its figure is about a model many
-# times the size, trained on photographs at another rate, and we do not know which matrix it shows. If one
-# of its lines stood for W + dW and another for dW, they would differ for a reason that has nothing to do
-# with learning: dW ends at r. What we can say is what such a claim needs: which matrix, how large the
-# changes were, more than one seed, and a number. And what follows even then is little. That one spectrum
-# lies above another says nothing by itself about the pictures that a model gets right; lessons 04, 06 and
-# 07 measure that directly.
-
-# %% [markdown]
-# ## Full size
-#
-# All functions of this lesson take any model that the package can adapt. Below, a vision transformer
-# of ViT-B/16's full size with random weights, and random pairs in its first and last block: nothing is
-# learned there, but every number is computed as it would be for a real adapter. The cell also times the
-# two ways to the spectrum of one dW.
-
-# %%
-import time
-
-from timm.models.vision_transformer import VisionTransformer
-
-torch.manual_seed(0)
-large = VisionTransformer(
-    img_size=224, patch_size=16, embed_dim=768, depth=12, num_heads=12, num_classes=0
-)
-inject(large, LoRAConfig(rank=64, blocks=[0, 11]))
-with torch.no_grad():
-    for parameter in adapter_parameters(large):
-        parameter.normal_(std=0.02)
-changes = weight_changes(large)
-print(
-    f"{sum(p.numel() for p in large.parameters()):,} parameters; {len(changes)} changes of rank 64"
-)
-
-change, seconds = changes[0], {}
-for name, compute in (
-    ("dense", lambda: singular_values(change.change)),
-    ("from the factors", lambda: product_singular_values(change.left, change.right)),
+for measure, axis, chance in (
+    ("between", "indices where Serial LoRA's W + dW\nis between W and LoRA's", CHANCE),
+    ("change_between", "indices where Serial LoRA's dW\nis above LoRA's and below W", None),
 ):
-    started = time.perf_counter()
-    values = compute()
-    seconds[name] = time.perf_counter() - started
-    print(
-        f"{name:17} {1000 * seconds[name]:7.1f} ms   largest {values[0]:.6f}   64th {values[63]:.6f}"
-    )
-print(
-    f"effective rank {effective_rank(values):.1f} of 64; overlap of q's and k's reads "
-    f"{overlap(principal_angles(*(learned_directions(c)[0] for c in changes[:2]))):.3f}, "
-    f"by chance {expected_overlap(64, 64, 768):.3f}"
-)
+    display_figure(figures.plot_positions(results, measure, axis, chance=chance, needed=NEEDED))
 
 # %% [markdown]
-# **What this shows.** The same numbers in a small part of the time, and the difference grows with the
-# width. For your own adapter, at paper scale:
+# Now the statements from the beginning, for each model and each pair of methods: the mean over blocks and
+# projections for each seed, then mean and standard error over the seeds. *Holds*: more than two standard
+# errors above what is needed. *Fails*: more than two below. Otherwise these runs do not decide. (The third,
+# that both persist, has something to say only of those that hold.)
+
+# %%
+verdicts = judge_statements(results, consistent=NEEDED)
+display_table(verdicts)
+display(Markdown(f"**What this shows.** {words.read_statements(verdicts, results)}"))
+
+# %% [markdown]
+# That does not refute the paper, nor confirm it. Its figure is about a model many times the size, trained on
+# photographs at another rate, and we do not know which matrix it shows. If one of its lines stood for W + dW
+# and another for dW, they would differ for a reason that has nothing to do with learning: dW ends at r. Such
+# a claim needs a matrix, the size of the changes, several seeds and a number. And that one spectrum lies
+# above another says nothing by itself about the pictures that a model gets right; lessons 04, 06 and 07
+# measure that.
+#
+# For your own adapter, at paper scale:
 #
 # ```python
 # from serial_lora import load_adapter
@@ -963,22 +655,22 @@ print(
 # spectra_table(weight_changes(model))
 # ```
 #
-# and in a terminal, the records of this lesson anew, or with more seeds:
+# and in a terminal, the records of this section anew, or with more seeds:
 #
 # ```
 # python -m serial_lora_course.labs.spectra --seeds 5 --out runs/spectra.jsonl
 # ```
 
-# % [markdown]
+# %% [markdown]
 # ## Leave the machine as you found it
 #
 # The last cell takes the model off the card, where the next notebook may need the room.
 
-# %
+# %%
 learned.cache_clear()
 lesson.close()
 
-# % [markdown]
+# %% [markdown]
 # ## Quiz
 #
 # **1. A colleague shows two curves of singular values, method X above method Y, and says that X learned
@@ -1006,8 +698,8 @@ lesson.close()
 #
 # <details><summary>Answer</summary>
 #
-# It depends on what stands beside it. In 192 dimensions chance gives 4 / 192, about 0.02, so something is
-# shared; in 40 dimensions 0.1 would be chance itself. And if two seeds of *one* method overlap by 0.1 too,
+# It depends on what it is compared with. In 192 dimensions chance gives 4 / 192, about 0.02, so something
+# is shared; in 40 dimensions 0.1 would be chance itself. And if two seeds of *one* method overlap by 0.1 too,
 # the two methods are as alike as a method is to itself.
 #
 # </details>
@@ -1033,9 +725,9 @@ lesson.close()
 #   and the effective rank measures shape.
 # - Serial LoRA's q, k and v read one space of r directions; LoRA's read three. What Serial LoRA writes
 #   has passed through W, and lies along W's strong outputs.
-# - An angle needs neighbours: random subspaces, and the same method with another seed. Two runs with one
-#   seed share more than what they learned.
-# - Write the statement down before you measure it, and report it as it falls.
+# - Compare an angle with that of random subspaces, and of the same method with another seed. Two runs with
+#   one seed share more than what they learned.
+# - Write the statement down before you measure it, and report what comes out.
 #
 # ## Where the paper says it
 #

@@ -12,7 +12,16 @@ from matplotlib.figure import Figure
 from serial_lora.errors import SerialLoRAError
 from serial_lora.spectra import ADAPTED, CHANGE, WEIGHT
 from serial_lora_course.figures.results import draw_mean
-from serial_lora_course.figures.style import INK, QUIET, house_style, method_look, with_description
+from serial_lora_course.figures.style import (
+    BLUE,
+    GREEN,
+    INK,
+    QUIET,
+    VERMILION,
+    house_style,
+    method_look,
+    with_description,
+)
 from serial_lora_course.figures.tables import require_columns
 
 PROJECTIONS = ("q", "k", "v")
@@ -195,6 +204,31 @@ def plot_depth(
     grey = f" Grey line, {reference[1]}: {reference[0]:.2f}." if reference else ""
     return with_description(
         figure, f"{axis}, from block {first} to block {last}: {'; '.join(phrases)}.{grey}"
+    )
+
+
+def plot_overlaps(overlaps: pd.DataFrame, top: int, chance: float) -> Figure:
+    """How far the strongest directions of two adapters agree over the blocks of one tower.
+
+    Args:
+        overlaps: as :func:`serial_lora_course.labs.directions.overlaps_frame` gives them, of one
+            tower, with three comparisons at most: one method's seeds, the other's, and both methods.
+        top: how many directions are compared.
+        chance: the overlap of random ones.
+    """
+    looks = [
+        {"color": BLUE, "marker": "o", "linestyle": "-"},
+        {"color": VERMILION, "marker": "s", "linestyle": "-"},
+        {"color": GREEN, "marker": "^", "linestyle": "--"},
+    ]
+    return plot_depth(
+        overlaps,
+        "overlap",
+        f"overlap of the {top} strongest\n(1: the same directions)",
+        line="comparison",
+        panel="what",
+        looks=dict(zip(overlaps["comparison"].unique(), looks, strict=False)),
+        reference=(chance, "random directions"),
     )
 
 

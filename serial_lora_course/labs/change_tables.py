@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
+from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError
+from serial_lora.injection import adapter_parameters, inject
 from serial_lora.spectra import (
     ADAPTED,
     CHANGE,
@@ -20,9 +22,16 @@ from serial_lora.spectra import (
     numerical_rank,
     overlap,
     principal_angles,
+    product_singular_values,
     share_along_base,
+    singular_values,
     stable_rank,
+    weight_changes,
 )
+from serial_lora_course.models.architectures import ARCHITECTURES
+
+EffectiveRank = Callable[[torch.Tensor], float]
+Between = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], float]
 
 
 def spectra_frame(changes: Sequence[WeightChange]) -> pd.DataFrame:
@@ -40,15 +49,20 @@ def spectra_frame(changes: Sequence[WeightChange]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def spectra_table(changes: Sequence[WeightChange]) -> pd.DataFrame:
+def spectra_table(
+    changes: Sequence[WeightChange], effective: EffectiveRank = effective_rank
+) -> pd.DataFrame:
     """What the spectra of each block and projection say in a few numbers.
+
+    Args:
+        effective: the effective rank of singular values.
 
     Returns:
         One row a change: tower, block, site, projection, then ``rank``, ``effective_rank`` and
         ``stable_rank`` of dW, its ``size`` |dW| / |W| in the Frobenius norm, its ``largest``
         singular value over W's, and ``effective_rank_before`` and ``_after`` of W and of W + dW.
     """
-    return pd.DataFrame([_place(change) | _measures(change) for change in changes])
+    return pd.DataFrame([_place(change) | _measures(change, effective) for change in changes])
 
 
 def _place(change: WeightChange) -> dict[str, object]:
@@ -56,18 +70,82 @@ def _place(change: WeightChange) -> dict[str, object]:
     return {name: getattr(change, name) for name in names}
 
 
-def _measures(change: WeightChange) -> dict[str, float]:
+def _measures(change: WeightChange, effective: EffectiveRank) -> dict[str, float]:
     values = change_spectra(change)
     small, base = values[CHANGE], values[WEIGHT]
     return {
         "rank": numerical_rank(small, max(change.weight.shape)),
-        "effective_rank": effective_rank(small),
+        "effective_rank": effective(small),
         "stable_rank": stable_rank(small),
         "size": float(small.norm() / base.norm()),
         "largest": float(small.max() / base.max()),
-        "effective_rank_before": effective_rank(base),
-        "effective_rank_after": effective_rank(values[ADAPTED]),
+        "effective_rank_before": effective(base),
+        "effective_rank_after": effective(values[ADAPTED]),
     }
+
+
+# --------------------------------------------------------------------------------- rank and bounds
+
+
+def rank_of_change(before: torch.Tensor, after: torch.Tensor) -> int:
+    """The rank of after - before, (m, n) each, as far as float32, to which they were rounded, shows it."""
+    values = singular_values(after.double() - before.double())
+    relative = torch.linalg.matrix_norm(after.double(), 2) / values[0]
+    eps = torch.finfo(torch.float32).eps * float(relative)
+    return numerical_rank(values, max(after.shape), eps)
+
+
+def ranks_frame(
+    changes: Sequence[WeightChange],
+    rank_of: Callable[[torch.Tensor, torch.Tensor], int] = rank_of_change,
+) -> pd.DataFrame:
+    """The least and the largest rank of dW in each tower, from its factors and from float32 weights."""
+    rows = [
+        {
+            "tower": change.tower,
+            "factors": numerical_rank(change_spectra(change)[CHANGE], max(change.weight.shape)),
+            "float32": rank_of(change.weight.float(), change.adapted.float()),
+        }
+        for change in changes
+    ]
+    spans = pd.DataFrame(rows).groupby("tower", sort=False).agg(["min", "max"])
+    spans.columns = [f"from {source}: {end}" for source, end in spans.columns]
+    return spans
+
+
+def full_size_changes(rank: int) -> list[WeightChange]:
+    """Random pairs in the first and the last block of a ViT-B/16: nothing learned, of full size."""
+    torch.manual_seed(0)
+    model = inject(ARCHITECTURES["vit-base"].build(), LoRAConfig(rank=rank, blocks=[0, 11]))
+    with torch.no_grad():
+        for parameter in adapter_parameters(model):
+            parameter.normal_(std=0.02)
+    return weight_changes(model)
+
+
+def bounds_hold(change: WeightChange, rank: int, multiplied: bool) -> dict[str, bool]:
+    """Whether the singular values of W + dW stay within what theorems allow, at every index.
+
+    Interlacing and Weyl's bound for what is added; with ``multiplied`` also Ostrowski's, for
+    W (I + B A). Up to rounding.
+    """
+    before, after = singular_values(change.weight), singular_values(change.adapted)  # (d,), (d,)
+    slack = 1e-12 * before[0]
+    largest = product_singular_values(change.left, change.right)[0]
+    held = {
+        "interlacing": (after[rank:] <= before[:-rank] + slack).all()
+        and (before[rank:] <= after[:-rank] + slack).all(),
+        "added": ((after - before).abs() <= largest + slack).all(),
+    }
+    if multiplied:
+        factor = torch.linalg.solve(change.weight, change.adapted)  # (d, d): I + B A
+        most, least = singular_values(factor)[[0, -1]]
+        inside = (after <= most * before + slack) & (after >= least * before - slack)
+        held["multiplied"] = inside.all()
+    return {name: bool(value) for name, value in held.items()}
+
+
+# ---------------------------------------------------------------------------------- the paper's claim
 
 
 def share_between(one: Sequence, middle: Sequence, other: Sequence) -> float:
@@ -85,7 +163,10 @@ def share_between(one: Sequence, middle: Sequence, other: Sequence) -> float:
 
 
 def claim_table(
-    lora: Sequence[WeightChange], serial: Sequence[WeightChange], directions: int = 4
+    lora: Sequence[WeightChange],
+    serial: Sequence[WeightChange],
+    directions: int = 4,
+    between: Between = share_between,
 ) -> pd.DataFrame:
     """What the paper says of Fig. 3, measured for each block and projection that both adapt.
 
@@ -95,6 +176,7 @@ def claim_table(
     Args:
         lora, serial: the changes of two adapters of one base, by the two methods.
         directions: how many of the strongest directions are compared; all where there are fewer.
+        between: as :func:`share_between`.
 
     Returns:
         One row a block and projection, with tower, block, site, projection, and
@@ -123,11 +205,13 @@ def claim_table(
             "the same towers and blocks."
         )
     return pd.DataFrame(
-        [_place(own) | _positions(partner, own, directions) for partner, own in pairs]
+        [_place(own) | _positions(partner, own, directions, between) for partner, own in pairs]
     )
 
 
-def _positions(lora: WeightChange, serial: WeightChange, directions: int) -> dict[str, float]:
+def _positions(
+    lora: WeightChange, serial: WeightChange, directions: int, between: Between
+) -> dict[str, float]:
     ours, theirs = change_spectra(serial), change_spectra(lora)
     base, low, small = ours[WEIGHT], theirs[CHANGE], ours[CHANGE]
     rank = min(len(low), len(small))
@@ -136,7 +220,7 @@ def _positions(lora: WeightChange, serial: WeightChange, directions: int) -> dic
     spaces = [learned_directions(change, min(directions, rank)) for change in (lora, serial)]
     reads, writes = (overlap(principal_angles(*bases)) for bases in zip(*spaces, strict=True))
     return {
-        "between": share_between(base, ours[ADAPTED], theirs[ADAPTED]),
+        "between": between(base, ours[ADAPTED], theirs[ADAPTED]),
         "nearer": float((moved < moved_by_lora).double().mean()),
         "change_between": float(inside.double().mean()),
         "effective_rank_lora": effective_rank(low),

@@ -141,6 +141,42 @@ def claim_frame(records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+STATEMENTS = {
+    "reading 1: W + dW between, consistently": ("between", "{:.1%}"),
+    "reading 2: dW between, consistently": ("change_between", "{:.1%}"),
+    "decay: higher effective rank of dW": ("gain", "{:+.2f}"),
+}
+"""What the paper's sentences come to: a measure of `claim_frame`, and how its mean is written."""
+
+
+def judge_statements(results: pd.DataFrame, consistent: float) -> pd.DataFrame:
+    """What each statement comes to on each model, for each pair of methods.
+
+    A statement holds where its mean over blocks and projections is above what it needs by more than
+    two standard errors over seeds, and fails where it is that far below.
+
+    Args:
+        results: as :func:`claim_frame` gives them.
+        consistent: the share of the indices that "consistently between" needs.
+
+    Returns:
+        Columns model, methods, statement, mean, ± standard error, verdict.
+    """
+    gain = results["effective_rank_serial"] - results["effective_rank_lora"]
+    rows = []
+    for (lab, method), part in results.assign(gain=gain).groupby(["lab", "method"], sort=False):
+        pair = f"{get_method(method).label} beside {get_method(PAIRS[method]).label}"
+        for statement, (measure, text) in STATEMENTS.items():
+            by_seed = part.groupby("seed")[measure].mean()
+            distance = by_seed.mean() - (0.0 if measure == "gain" else consistent)
+            undecided = abs(distance) <= 2 * by_seed.sem()
+            verdict = "not decided" if undecided else "holds" if distance > 0 else "fails"
+            mean, error = text.format(by_seed.mean()), text.format(by_seed.sem()).lstrip("+")
+            rows.append((lab, pair, statement, mean, error, verdict))
+    columns = ["model", "methods", "statement", "mean", "± standard error", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def run_all(subjects: Iterable[Subject], seeds: Iterable[int], out: Path) -> list[Record]:
     """Run every pair that ``out`` does not hold yet, and print how it goes.
 
