@@ -54,7 +54,8 @@ def read_first_steps(steps: pd.DataFrame) -> str:
     sizes = steps.drop(columns="loss before")
     factors = sizes.max(axis=1) / sizes.min(axis=1)
     said = ", ".join(
-        f"{factor:.1f} for {method} under {name}" for (name, method), factor in factors.items()
+        f"{factor:.1f} for {method} under {name.partition(',')[0]}"
+        for (name, method), factor in factors.items()
     )
     return f"The largest first step over the smallest, for one and the same function: {said}."
 

@@ -135,9 +135,9 @@ def read_statements(verdicts: pd.DataFrame, results: pd.DataFrame) -> str:
     means, near = results.mean(numeric_only=True), by_method["nearer"].mean()
     towards_paper = near.min() > 0.5 and ratios.min() > 1
     return (
-        "As measured:\n\n" + "\n".join(lines) + "\n\n"
         f"Of {counted.sum().sum()} tests of the paper's statements, {counted['holds'].sum()} hold on "
-        f"these models. The “intermediate positioning” is {found}. The effective rank of Serial "
+        "these models.\n\n" + "\n".join(lines) + "\n\n"
+        f"The “intermediate positioning” is {found}. The effective rank of Serial "
         f"LoRA's dW is {means['effective_rank_serial']:.1f} on average, that of LoRA's "
         f"{means['effective_rank_lora']:.1f}. Serial LoRA's dW is {ratios.min():.2f} to "
         f"{ratios.max():.2f} times as large as its LoRA's, and you saw above that a factor alone "

@@ -244,7 +244,7 @@ def plot_positions(
         frame: as :func:`serial_lora_course.labs.spectra.claim_frame` gives it.
         measure: a share between 0 and 1, such as ``between``.
         axis: what the measure is.
-        chance: what luck would give, a broken line; None for no line.
+        chance: what chance would give, a broken line; None for no line.
         needed: what the claim needs, a dotted line.
 
     Raises:
@@ -260,7 +260,7 @@ def plot_positions(
         axes = figure.subplots()
         axes.axhline(needed, color=INK, linestyle=":", label=f"“consistent”: {needed:.0%}")
         if chance is not None:
-            axes.axhline(chance, color=QUIET, linestyle="--", label=f"by luck: {chance:.0%}")
+            axes.axhline(chance, color=QUIET, linestyle="--", label=f"by chance: {chance:.0%}")
         for place, ((lab, method), part) in enumerate(columns.items()):
             look, mean = method_look(method), part[measure].mean()
             x = place + jitter.uniform(-0.22, 0.22, len(part))
@@ -276,9 +276,9 @@ def plot_positions(
         axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         axes.grid(axis="x", visible=False)
         figure.legend(loc="outside upper center", ncols=2)
-    luck = "" if chance is None else f" By luck: {chance:.0%}."
+    by_chance = "" if chance is None else f" By chance: {chance:.0%}."
     return with_description(
         figure,
         f"{axis}; a dot is a block, projection and seed, the bar their mean. "
-        f"{'; '.join(phrases)}.{luck}",
+        f"{'; '.join(phrases)}.{by_chance}",
     )
