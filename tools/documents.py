@@ -83,10 +83,10 @@ PLANS: dict[str, tuple[Session, ...]] = {
         ),
         Session("First day, afternoon", 180, (Step("04", 20, 3), PAUSE, Step("06", 20))),
         Session(
-            "Second day, morning", 180, (Step("07", 20), PAUSE, Step("05", 15), Step("11", 10, 5))
+            "Second day, morning", 180, (Step("07", 20), PAUSE, Step("05", 15), Step("10", 10, 5))
         ),
         Session(
-            "Second day, afternoon", 195, (Step("08", 15), PAUSE, Step("09", 15), Step("10", 15))
+            "Second day, afternoon", 195, (Step("08", 15), PAUSE, Step("09", 15), Step("11", 15))
         ),
     ),
 }

@@ -281,13 +281,13 @@ def verdict_on_a_grid(mean: float, error: float, margin: float, errors: float = 
     """The verdict by asking the values of the interval: all, none or some are good enough."""
     values = [mean + errors * error * step / 500 for step in range(-500, 501)]
     good = [value > -margin for value in values]
-    return "holds" if all(good) else "not told apart" if any(good) else "does not hold"
+    return "holds" if all(good) else "undecided" if any(good) else "does not hold"
 
 
 @exercise("9.5", "ten cases, held against every value of their intervals")
 def say_comparable() -> Iterator[Case]:
     """Against asking every value of the interval."""
-    words = ("holds", "does not hold", "not told apart")
+    words = ("holds", "does not hold", "undecided")
     cases = [
         (0.1, 0.3, 1.0),
         (-0.9, 0.3, 1.0),

@@ -21,7 +21,10 @@ MEASURED = Path(__file__).resolve().parents[1] / "assets" / "lessons_measured.js
 
 @dataclass(frozen=True)
 class Lesson:
-    """One lesson: its two-digit number, file topic, title, goal, and what to have done before."""
+    """One lesson: its two-digit number, file topic, title, goal, and what to have done before.
+
+    An optional one is an appendix: no exercises, and no place in a plan.
+    """
 
     number: str
     topic: str
@@ -29,6 +32,7 @@ class Lesson:
     goal: str
     prerequisites: str
     gpu: str
+    optional: bool = False
 
     @property
     def stem(self) -> str:
@@ -111,14 +115,22 @@ LESSONS = (
     ),
     Lesson(
         "09",
-        "rank_and_claims",
-        "Rank, budget and the paper's claims",
-        "Choose a rank, compare at equal budget, and check a paper claim by claim",
-        "Lessons 02 and 04 to 08",
+        "choosing_a_rank",
+        "Choosing a rank, with statistics",
+        "Choose a rank by a rule, compare at equal budget, and say how sure you are",
+        "Lessons 02 and 04",
         "not needed",
     ),
     Lesson(
         "10",
+        "many_adapters",
+        "Many adapters on one base",
+        "Switch, add and chain adapters, and give each sample of a batch its own",
+        "Lessons 03 and 04",
+        "not needed",
+    ),
+    Lesson(
+        "11",
         "your_own",
         "Your own model and pictures",
         "Take your own pictures and model from a folder to an adapter file to a merged model",
@@ -126,12 +138,13 @@ LESSONS = (
         "faster for large models; not needed here",
     ),
     Lesson(
-        "11",
-        "many_adapters",
-        "Many adapters on one base",
-        "Switch, add and chain adapters, and give each sample of a batch its own",
-        "Lessons 03 and 04",
-        "not needed",
+        "12",
+        "paper_claims",
+        "Appendix: the paper's claims, one by one",
+        "See how a paper is audited: best in bold, a record run again, a ledger of verdicts",
+        "Lessons 04 and 09",
+        "faster at paper scale; not needed at tiny scale",
+        optional=True,
     ),
 )
 

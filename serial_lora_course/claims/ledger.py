@@ -42,8 +42,11 @@ from serial_lora_course.claims.properties import (
     was_there_before,
 )
 from serial_lora_course.claims.verdicts import (
+    FAILS,
+    HOLDS,
     MISSING,
     NOT_SHOWN,
+    OPEN,
     UNTESTABLE,
     VERDICTS,
     Finding,
@@ -369,3 +372,25 @@ def counts_frame(rows: Sequence[Row]) -> pd.DataFrame:
             if tables[verdict] + here[verdict]
         ]
     )
+
+
+def read_ledger(rows: Sequence[Row]) -> str:
+    """Which claims hold by both legs, by one, and by neither, as a list in Markdown."""
+    groups: dict[str, list[Row]] = {
+        "hold in the paper's tables and here": [],
+        "hold in the paper's tables, and our runs leave them undecided": [],
+        "do not hold by the paper's own tables": [],
+        "do not hold here": [],
+    }
+    both, open_here, not_printed, not_here = groups.values()
+    for row in rows:
+        tables, here = row.tables.verdict, row.here.verdict
+        both += [row] * (tables == here == HOLDS)
+        open_here += [row] * (tables == HOLDS and here == OPEN)
+        not_printed += [row] * (tables == FAILS)
+        not_here += [row] * (here == FAILS)
+    lines = []
+    for title, found in groups.items():
+        lines.append(f"- **{len(found)} of {len(rows)} {title}**")
+        lines += [f"  - {row.claim.says}" for row in found]
+    return "\n".join(lines)

@@ -16,7 +16,7 @@ from serial_lora_course.models.weights import Backbone
 
 
 def read_again(again: Record, pictures: int, runs: pd.DataFrame, printed: pd.DataFrame) -> str:
-    """One of the CLIP lab's runs beside what is told of it (lesson 09).
+    """One of the CLIP lab's runs beside what is told of it (lesson 12).
 
     Args:
         pictures: in the test set.
@@ -138,40 +138,3 @@ def read_styles(by_style: pd.DataFrame, percent: int) -> str:
         f"({way.idxmin()}) to {way.max():.0%} ({way.idxmax()}) of the way to real pictures. "
         f"CLIP-Score changes by {score:+.3f} on average."
     )
-
-
-def read_pairing(errors: Mapping[str, float], apart: float, together: float) -> str:
-    """What pairing saves (lesson 09).
-
-    Args:
-        errors: standard errors of one mean, by what counts as one measurement.
-        apart, together: points by which the difference of two methods spreads within a data set
-            and a number of shots, where seeds differ and where they are shared.
-    """
-    gain = errors["nothing paired"] / errors["every run a pair"]
-    return (
-        f"Pairing makes the error {gain:.1f} times smaller, without a single further run; without it "
-        f"one would need {gain**2:.0f} times as many. Most of that is the data set and the number of "
-        "shots, since some are easier than others. Within a data set and a number of shots, the "
-        f"difference between the two methods spreads by {apart:.1f} points where their seeds differ, "
-        f"and by {together:.1f} where they share one."
-    )
-
-
-def read_averaging(averaged: float, every_run: float) -> str:
-    """What averaging the shots of a seed first does to a standard error (lesson 09)."""
-    ratio = averaged / every_run
-    if ratio > 1.1:
-        reading = "larger: runs of one seed are alike, and to count each of them was too bold."
-    elif ratio < 0.9:
-        reading = (
-            "smaller: runs of one seed are less alike than others here. What Serial LoRA gains at "
-            "one number of shots it loses at another, and averaging cancels that."
-        )
-    else:
-        reading = "neither larger nor smaller: runs of one seed are no more alike than others here."
-    return f"Averaging the shots first makes the error {reading}"
-
-
-def _joined(rates: pd.Index) -> str:
-    return ", ".join(f"{rate:g}" for rate in rates)

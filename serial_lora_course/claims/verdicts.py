@@ -9,7 +9,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.claims.evidence import MEASURES
 
 HOLDS, IN_PART, FAILS = "holds", "holds in part", "does not hold"
-OPEN, UNTESTABLE = "not told apart", "not testable here"
+OPEN, UNTESTABLE = "undecided", "not testable here"
 NOT_SHOWN, MISSING = "not in its tables", "no records yet"
 VERDICTS = (HOLDS, IN_PART, FAILS, OPEN, UNTESTABLE, NOT_SHOWN, MISSING)
 """Every verdict that there is; `NOT_SHOWN` is said of the paper's tables alone."""
@@ -99,8 +99,8 @@ def rules() -> list[str]:
         "After ± stands the standard error over pairs; in brackets, how many data sets and seeds, "
         "and in how many cells the mean over seeds speaks for the first method.",
         f"**Better** holds when the mean difference is more than {ERRORS:g} standard errors above "
-        f"zero, and does not when it is more than {ERRORS:g} below. In between the runs do not "
-        "tell the methods apart, which is not the same as equal. Better, but in fewer cells than "
+        f"zero, and does not when it is more than {ERRORS:g} below. In between the runs "
+        "leave it undecided, which is not the same as equal. Better, but in fewer cells than "
         "the claim says, is in part.",
         f"**Comparable** means not behind by more than a margin: it holds when even {ERRORS:g} "
         f"standard errors below the mean the first is behind by less, and does not when {ERRORS:g} "

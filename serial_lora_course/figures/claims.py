@@ -1,4 +1,4 @@
-"""Figures of lesson 09: differences with their errors, and how often luck wins.
+"""Figures of lesson 09 and of the appendix: pairs, differences with their errors, how often luck wins.
 
 As everywhere, each returns a figure that carries its description in words.
 """
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from serial_lora.errors import SerialLoRAError
@@ -17,9 +18,11 @@ from serial_lora_course.figures.style import (
     BLUE,
     GREEN,
     INK,
+    PURPLE,
     QUIET,
     VERMILION,
     house_style,
+    method_look,
     with_description,
 )
 
@@ -90,6 +93,56 @@ def plot_intervals(intervals: Sequence[Interval]) -> Figure:
     )
     return with_description(
         figure, f"Mean differences with {ERRORS:g} standard errors to both sides. {phrases}."
+    )
+
+
+def plot_pairs(table: pd.DataFrame, unit: str, half: float) -> Figure:
+    """Two methods' results on the same draws: a line joins a pair; beside it, the differences.
+
+    Args:
+        table: an index of data set and seed, and two columns of scores, named by their methods.
+        unit: of a difference, in words.
+        half: half of the 95% confidence interval of the mean difference.
+
+    Raises:
+        SerialLoRAError: the table has not two columns, or no rows.
+    """
+    if table.empty or len(table.columns) != 2:
+        raise SerialLoRAError("pairs need a column for each of two methods, and a row at least.")
+    other, one = table.columns
+    difference = table[one] - table[other]
+    names = list(dict.fromkeys(table.index.get_level_values("dataset")))
+    looks = list(zip((BLUE, VERMILION, GREEN, PURPLE, INK, QUIET), "osv^DP", strict=True))
+    with house_style():
+        figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.4))
+        for place, name in enumerate(names):
+            colour, marker = looks[place % len(looks)]
+            rows, label = table.loc[name], name
+            for pair in rows.to_numpy():
+                left.plot([0, 1], pair, color=colour, marker=marker, label=label)
+                label = None
+            own = difference.loc[name]
+            right.plot([place] * len(own), own, marker, color=colour)
+        mean = difference.mean()
+        right.errorbar(len(names), mean, half, color=INK, marker="_", markersize=14, capsize=6)
+        right.axhline(0, color=QUIET, linewidth=1)
+        right.set_xticks(range(len(names) + 1), [*names, "mean"], rotation=30)
+        right.set_title(f"{method_look(one)['label']} minus {method_look(other)['label']}")
+        right.set_ylabel(unit)
+        left.set_xticks([0, 1], [method_look(name)["label"] for name in (other, one)])
+        left.set(xlim=(-0.2, 1.2), title="one line a data set and seed", ylabel=f"score, in {unit}")
+        figure.legend(loc="outside upper center", ncols=len(names))
+    ahead = int((difference > 0).sum())
+    spans = ", ".join(
+        f"{name} {difference.loc[name].min():+.1f} to {difference.loc[name].max():+.1f}"
+        for name in names
+    )
+    return with_description(
+        figure,
+        f"{len(table)} pairs: {method_look(one)['label']} is above {method_look(other)['label']} in "
+        f"{ahead}. Differences in {unit}: {spans}; mean {mean:+.2f}, 95% interval "
+        f"{mean - half:+.2f} to {mean + half:+.2f}.",
     )
 
 

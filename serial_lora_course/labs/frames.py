@@ -139,13 +139,13 @@ def paired_difference(results: pd.DataFrame, one: str, other: str, measure: str)
     Returns:
         Columns ``methods`` (both in words), ``amount``, ``mean`` difference, its standard error
         ``sem``, ``count`` of pairs, and ``verdict``: "ahead" or "behind" where the mean is more
-        than two standard errors from 0, else "not told apart".
+        than two standard errors from 0, else "not significant".
 
     Raises:
         SerialLoRAError: the two methods have no runs to pair.
     """
     table = paired(results, one, other, measure).groupby("amount").agg(["mean", "sem", "count"])
-    table["verdict"] = "not told apart"
+    table["verdict"] = "not significant"
     clear = table["mean"].abs() > 2 * table["sem"]
     table.loc[clear & (table["mean"] > 0), "verdict"] = "ahead"
     table.loc[clear & (table["mean"] < 0), "verdict"] = "behind"

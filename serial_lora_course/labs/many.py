@@ -1,4 +1,4 @@
-"""What lesson 11 asks for, for whoever skips an exercise: sums, chains and one pair for each sample."""
+"""What lesson 10 asks for, for whoever skips an exercise: sums, chains and one pair for each sample."""
 
 from __future__ import annotations
 

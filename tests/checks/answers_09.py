@@ -68,7 +68,7 @@ def tail(wins, losses, start=None):
 def by_interval(mean, error, margin, errors=2.0, bar=None):
     bar = -margin if bar is None else bar
     low, high = mean - errors * error, mean + errors * error
-    return "holds" if low > bar else "does not hold" if high < bar else "not told apart"
+    return "holds" if low > bar else "does not hold" if high < bar else "undecided"
 
 
 RIGHT = {
@@ -79,7 +79,7 @@ RIGHT = {
         float(stats.sem(one.numpy() - other.numpy())),
     ),
     "9.4": two_tails,
-    "9.5": lambda mean, error, margin: {(True, True): "holds", (False, True): "not told apart"}.get(
+    "9.5": lambda mean, error, margin: {(True, True): "holds", (False, True): "undecided"}.get(
         (mean + margin > 2 * error, mean + margin > -2 * error), "does not hold"
     ),
 }
@@ -193,7 +193,7 @@ WRONG = {
                 if abs(m) + 2 * e < g
                 else "does not hold"
                 if abs(m) - 2 * e > g
-                else "not told apart"
+                else "undecided"
             )
         ),
         ("other words", "the words are"): lambda m, e, g: "yes" if m - 2 * e > -g else "no",

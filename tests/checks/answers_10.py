@@ -1,242 +1,131 @@
 """Right and wrong answers to the exercises of lesson 10."""
 
-import hashlib
-
 import torch
 
-from serial_lora.sites import AttentionSite, Projection
-from serial_lora_course.models.parallel_vit import ParallelBlock, ParallelViT
 
-# ------------------------------------------------------------------------- 10.1
-
-
-def split(
-    groups,
-    labels,
-    share,
-    *,
-    by_picture=False,
-    by_class=True,
-    least=True,
-    most=True,
-    order=True,
-    cut=False,
-    exchanged=False,
-    names=False,
-    lost=False,
-    both=False,
-):
-    """Objects ordered by a hash of their names, with one thing changed."""
-
-    def chosen(items):
-        items = list(dict.fromkeys(items))
-        if order:
-            items.sort(key=lambda item: hashlib.sha256(str(item).encode()).hexdigest())
-        count = int(share * len(items)) if cut else round(share * len(items))
-        count = max(count, 1) if least else count
-        return items[: min(count, len(items) - 1) if most else len(items)]
-
-    held = set()
-    for label in sorted(set(labels)) if by_class else [None]:
-        own = [i for i, of in enumerate(labels) if label is None or of == label]
-        picked = chosen(own if by_picture else [groups[i] for i in own])
-        held |= {i for i in own if (i if by_picture else groups[i]) in set(picked)}
-    test = sorted(held)
-    train = [i for i in range(len(groups)) if both or i not in held]
-    if lost:
-        test = test[::2]
-    if names:
-        train, test = [groups[i] for i in train], [groups[i] for i in test]
-    return (test, train) if exchanged else (train, test)
+def stacked(pairs, weights, order=1, a_power=0.5, b_power=0.5):
+    """The sum with the weight split between the factors, which only positive weights allow."""
+    A = torch.cat([w.__abs__() ** a_power * A for w, (A, _) in zip(weights, pairs, strict=True)])
+    B = torch.cat(
+        [
+            (w.__abs__() ** b_power) * (1 if w > 0 else -1) * B
+            for w, (_, B) in zip(weights, pairs, strict=True)
+        ][::order],
+        dim=1,
+    )
+    return A, B
 
 
-def changed(**options):
-    return lambda groups, labels, share: split(groups, labels, share, **options)
+def weighted(weigh, order=1):
+    """A stack whose B's are multiplied by ``weigh(weight, weights)``."""
+
+    def attempt(pairs, weights):
+        A = torch.cat([A for A, _ in pairs])
+        scaled = [weigh(w, weights) * B for w, (_, B) in zip(weights, pairs, strict=True)]
+        return A, torch.cat(scaled[::order], dim=1)
+
+    return attempt
 
 
-def whole_classes(groups, labels, share):
-    test = [i for i, label in enumerate(labels) if label == max(labels)]
-    return [i for i in range(len(labels)) if i not in test], test
+def averaged_factors(pairs, weights):
+    rank = min(len(A) for A, _ in pairs)
+    A = sum(w * A[:rank] for w, (A, _) in zip(weights, pairs, strict=True))
+    return A, sum(w * B[:, :rank] for w, (_, B) in zip(weights, pairs, strict=True))
 
 
-# ------------------------------------------------------------------------- 10.2
+def on_both(pairs, weights):
+    A = torch.cat([w * A for w, (A, _) in zip(weights, pairs, strict=True)])
+    return A, torch.cat([w * B for w, (_, B) in zip(weights, pairs, strict=True)], dim=1)
 
 
-def proof(base, adapted, merged, tolerance):
-    return torch.allclose(
-        merged, adapted, rtol=0, atol=tolerance * float(adapted.abs().amax())
-    ) and not torch.allclose(base, adapted, rtol=0, atol=tolerance * float(adapted.abs().amax()))
+def chained(cross=lambda A1, B1, A2, B2: A2 + A2 @ B1 @ A1, swap=False):
+    """A chain whose second A is computed by ``cross``."""
+
+    def attempt(first, second):
+        (A1, B1), (A2, B2) = (second, first) if swap else (first, second)
+        return torch.cat([A1, cross(A1, B1, A2, B2)]), torch.cat([B1, B2], dim=1)
+
+    return attempt
 
 
-def limit(adapted, tolerance):
-    return tolerance * adapted.abs().max()
+def chain_without_first(first, second):
+    (A1, B1), (A2, B2) = first, second
+    A = torch.cat([0 * A1, A2 + A2 @ B1 @ A1])
+    return A, torch.cat([B1, B2], dim=1)
 
 
-def effect(base, adapted, tolerance):
-    return bool((adapted - base).abs().max() > limit(adapted, tolerance))
+def each(pick=lambda w: w, keep=1, pick_B=None):
+    """Every sample by itself; ``pick(which)`` says with which adapter."""
+
+    def attempt(x, all_A, all_B, which):
+        of_A = pick(which).tolist()
+        of_B = (pick_B or pick)(which).tolist()
+        rows = [
+            keep * one + one @ all_A[a].T @ all_B[b].T
+            for one, a, b in zip(x, of_A, of_B, strict=True)
+        ]
+        return torch.stack(rows)
+
+    return attempt
 
 
-def in_place(base, adapted, merged, tolerance):
-    allowed = limit(adapted, tolerance)
-    seen = effect(base, adapted, tolerance)
-    return bool(merged.sub_(adapted).abs().max() <= allowed) and seen
+def all_at_once(x, all_A, all_B, which):
+    return x + sum(x @ A.T @ B.T for A, B in zip(all_A, all_B, strict=True))
 
 
-# ------------------------------------------------------------------------- 10.3
+def mean_of_all(x, all_A, all_B, which):
+    return x + sum(x @ A.T @ B.T for A, B in zip(all_A, all_B, strict=True)) / len(all_A)
 
 
-def pair(weight, lora_A, lora_B, scale):
-    return lora_A.clone(), torch.einsum("oi,ir->or", weight, scale * lora_B)
-
-
-# ------------------------------------------------------------------------- 10.4
-
-
-def sites(
-    model,
-    *,
-    entry="attention",
-    argument="tokens",
-    block=True,
-    prefix=True,
-    first=False,
-    layer="",
-    kv=((0, 1), (1, 1)),
-    parts="q k v out",
-    parameter="weight",
-):
-    """The sites of a ParallelViT, with one thing changed."""
-    found = []
-    for name, module in model.named_modules():
-        if not isinstance(module, ParallelBlock):
-            continue
-        width = module.norm.normalized_shape[0]
-        before = f"{name}." if prefix else ""
-
-        def of(path, start=0, rows=width, before=before, width=width):
-            return Projection(f"{before}attention.{path}", parameter, start, rows, width)
-
-        (k, k_rows), (v, v_rows) = kv
-        every = {
-            "q": of("query"),
-            "k": of("key_value", k * width, k_rows * width),
-            "v": of("key_value", v * width, v_rows * width),
-            "out": of("collect"),
-        }
-        found.append(
-            AttentionSite(
-                name=name + layer if prefix else name.split(".", name.count(".") - 1)[-1],
-                tower="image",
-                block=int(name.split(".")[-1]) if block else 0,
-                width=width,
-                entry=f"{before}{entry}" if entry else name,
-                argument=argument,
-                projections={part: every[part] for part in parts.split()},
-            )
-        )
-        if first:
-            break
-    return found
-
-
-def other(**options):
-    return lambda model: sites(model, **options)
+def mean_of_factors(x, all_A, all_B, which):
+    return x + x @ all_A.mean(0).T @ all_B.mean(0).T
 
 
 RIGHT = {
-    "10.1": split,
-    "10.2": proof,
-    "10.3": pair,
-    "10.4": lambda model: iter(sites(model)),
+    "10.1": stacked,
+    "10.2": lambda first, second: (
+        torch.cat([first[0], second[0]]),
+        torch.cat([first[1] + second[1] @ (second[0] @ first[1]), second[1]], dim=1),
+    ),
+    "10.3": each(),
 }
-
 WRONG = {
     "10.1": {
-        ("by picture", "pictures are divided, not objects"): changed(by_picture=True),
-        ("over all classes", "choose within each class|never tested"): changed(by_class=False),
-        ("not at least one", "cut off|never tested"): changed(least=False, cut=True),
-        ("no bound below", "never tested"): changed(least=False),
-        ("all but none left", "nothing is left"): changed(most=False),
-        ("order of files", "order in which files are listed"): changed(order=False),
-        ("exchanged", "sides are exchanged"): changed(exchanged=True),
-        ("names", "positions in the list are wanted"): changed(names=True),
-        ("lost", "pictures are lost"): changed(lost=True),
-        ("on both", "on both sides: the plainest"): changed(both=True),
-        ("one list", "return the two lists"): lambda g, y, s: split(g, y, s)[1],
-        ("one class tests", "never tested|nothing is left"): whole_classes,
+        ("averaged factors", "rank is the sum"): averaged_factors,
+        ("no weights", "weights are forgotten"): weighted(lambda w, all: 1),
+        ("weights on both", "squared"): on_both,
+        ("shares", "divided by their sum"): weighted(lambda w, all: w / sum(all)),
+        ("B's turned round", "same order|shapes"): weighted(lambda w, all: w, order=-1),
+        ("the first alone", "first pair alone"): weighted(lambda w, all: w * (w == all[0])),
+        ("the last alone", "last pair alone"): weighted(lambda w, all: w * (w == all[-1])),
+        ("exchanged", "exchanged"): lambda p, w: stacked(p, w)[::-1],
+        ("the product", "two tensors"): lambda p, w: stacked(p, w)[1] @ stacked(p, w)[0],
+        ("rows and rows", "columns"): lambda p, w: (
+            torch.cat([A for A, _ in p]),
+            torch.cat([B.T for _, B in p]),
+        ),
     },
     "10.2": {
-        ("no effect asked", "nothing is proved"): lambda b, a, m, t: bool(
-            (a - m).abs().max() <= limit(a, t)
+        ("the sum", "that is the sum"): chained(lambda A1, B1, A2, B2: A2),
+        ("turned round", "order is turned round"): chained(swap=True),
+        ("only the cross term", "second pair's own is not"): chained(
+            lambda A1, B1, A2, B2: A2 @ B1 @ A1
         ),
-        ("against the base", "gives the base's outputs"): lambda b, a, m, t: (
-            bool((b - m).abs().max() <= limit(a, t)) and effect(b, a, t)
-        ),
-        ("a mean", "a mean hides|plain limit"): lambda b, a, m, t: (
-            bool((a - m).abs().mean() <= 0.1) and effect(b, a, t)
-        ),
-        ("each by itself", "measured by itself"): lambda b, a, m, t: (
-            torch.allclose(a, m, rtol=t, atol=0) and effect(b, a, t)
-        ),
-        ("largest without abs", "furthest from zero"): lambda b, a, m, t: (
-            bool((a - m).abs().max() <= t * a.max()) and effect(b, a, t)
-        ),
-        ("any effect", "within rounding"): lambda b, a, m, t: (
-            bool((a - m).abs().max() <= limit(a, t)) and not torch.equal(a, b)
-        ),
-        ("a share's mean", "a mean hides"): lambda b, a, m, t: (
-            bool((a - m).abs().mean() <= limit(a, t)) and effect(b, a, t)
-        ),
-        ("no abs", "abs\\(\\) before max"): lambda b, a, m, t: (
-            bool((a - m).max() <= limit(a, t)) and effect(b, a, t)
-        ),
-        ("no abs the other way", "a mean hides|abs\\(\\) before max"): lambda b, a, m, t: (
-            bool((m - a).max() <= limit(a, t)) and effect(b, a, t)
-        ),
-        ("absolute", "tolerance is a share"): lambda b, a, m, t: (
-            bool((a - m).abs().max() <= t) and bool((a - b).abs().max() > t)
-        ),
-        ("to the bit", "to the last bit"): lambda b, a, m, t: (
-            torch.equal(a, m) and not torch.equal(a, b)
-        ),
-        ("above, not within", "comparison with nan"): lambda b, a, m, t: (
-            not bool((a - m).abs().max() > limit(a, t)) and effect(b, a, t)
-        ),
-        ("a tensor", "a plain True or False"): lambda b, a, m, t: (
-            ((a - m).abs() <= limit(a, t)).all() & ((a - b).abs().max() > 0)
-        ),
-        ("in place", "changed in place"): in_place,
+        ("without the first", "first pair's own is not"): chain_without_first,
+        ("subtracted", "subtracted"): chained(lambda A1, B1, A2, B2: A2 - A2 @ B1 @ A1),
+        ("twice", "twice"): chained(lambda A1, B1, A2, B2: A2 + 2 * A2 @ B1 @ A1),
+        ("exchanged", "exchanged"): lambda f, s: chained()(f, s)[::-1],
+        ("the product", "two tensors"): lambda f, s: chained()(f, s)[1] @ chained()(f, s)[0],
     },
     "10.3": {
-        ("the pair itself", "own change|W has to act on it"): lambda w, a, b, s: (a, s * b),
-        ("no scale", "the scale is lost"): lambda w, a, b, s: (a, w @ b),
-        ("scale twice", "in both factors"): lambda w, a, b, s: (s * a, s * w @ b),
-        ("exchanged", "factors are exchanged"): lambda w, a, b, s: (s * w @ b, a),
-        ("turned round", "turned round"): lambda w, a, b, s: (a, (s * w @ b).T),
-        ("W turned", "W is turned round|do not fit"): lambda w, a, b, s: (a, s * w.T @ b),
-        ("one matrix", "both factors"): lambda w, a, b, s: s * w @ b @ a,
-        ("dense", "two thin factors"): lambda w, a, b, s: (b @ a, s * w),
-    },
-    "10.4": {
-        ("at the norm", "the MLP reads the norm's output"): other(entry="norm", argument=None),
-        ("at the block", "residual stream, before the norm"): other(entry="", argument="x"),
-        ("the output", "without an argument"): other(argument=None),
-        ("another keyword", "attention\\(tokens=\\.\\.\\.\\)"): other(argument="x"),
-        ("always block 0", "every site says it is block 0"): other(block=False),
-        ("the first only", "only the first block"): other(first=True),
-        ("named by attention", "that is the attention's name"): other(layer=".attention"),
-        ("whole weight", "that is the whole weight"): other(kv=((0, 2), (0, 2))),
-        ("v is k", "v begins below k"): other(kv=((0, 1), (0, 1))),
-        ("k is v", "k and v are exchanged"): other(kv=((1, 1), (0, 1))),
-        ("no out", "out is left out"): other(parts="q k v"),
-        ("one returned", "yield each site instead"): lambda model: next(iter(sites(model)), None),
-        ("end row", "not the row where they end"): other(kv=((0, 1), (1, 2))),
-        ("no projections", "names what is missing"): lambda model: [
-            AttentionSite(name="b", tower="image", block=0, width=12, entry="b")
-        ],
-        ("no prefix", "entry is a dotted name|begins with the block's"): other(prefix=False),
-        ("the bias", "name of the weight inside"): other(parameter="bias"),
-        ("fixed names", "inside another one"): lambda model: sites(ParallelViT(8, 4, 12, 3)),
-        ("none found", "no block is found"): lambda model: [],
+        ("the first adapter", "the first adapter"): each(lambda w: 0 * w),
+        ("the first sample's", "adapter of the first sample"): each(lambda w: w[:1].expand_as(w)),
+        ("x lost", "x itself is lost"): each(keep=0),
+        ("all of them", "sum of all"): all_at_once,
+        ("their mean", "mean of all"): mean_of_all,
+        ("averaged factors", "factors of all"): mean_of_factors,
+        ("A alone gathered", "B is not"): each(pick_B=lambda w: 0 * w),
+        ("in the wrong order", "wrong order"): each(lambda w: w.flip(0)),
+        ("flattened", "\\(B, N, d\\)"): lambda *a: each()(*a).flatten(0, 1),
     },
 }

@@ -1,9 +1,11 @@
-"""The figures of lesson 09 show the numbers that they are given."""
+"""The figures of lesson 09 and of the appendix show the numbers that they are given."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from serial_lora_course.figures.claims import Interval, plot_intervals, plot_wins
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.figures.claims import Interval, plot_intervals, plot_pairs, plot_wins
 
 
 def intervals() -> list[Interval]:
@@ -29,6 +31,20 @@ def test_intervals_are_drawn_in_margins():
     ):
         assert looks[0] == looks[1] != looks[2]
     assert "+0.20 ± 0.10 hundredths, margin 2" in figure.alt_text
+
+
+def test_pairs_join_what_shares_a_seed():
+    index = pd.MultiIndex.from_product([["food", "symbols"], [1, 2]], names=["dataset", "seed"])
+    table = pd.DataFrame({"lora": [1.0, 2, 3, 4], "serial_lora": [2.0, 1, 5, 7]}, index=index)
+    figure = plot_pairs(table, "points", half=3.0)
+    left, right = figure.axes
+    assert [list(line.get_ydata()) for line in left.lines] == table.to_numpy().tolist()
+    assert left.lines[0].get_color() == left.lines[1].get_color() != left.lines[2].get_color()
+    (bar,) = right.containers[0].lines[2][0].get_segments()
+    np.testing.assert_allclose(bar[:, 1], [1.25 - 3, 1.25 + 3])
+    assert "above LoRA in 3" in figure.alt_text and "-1.75 to +4.25" in figure.alt_text
+    with pytest.raises(SerialLoRAError):
+        plot_pairs(table[["lora"]], "points", 1.0)
 
 
 def test_wins_are_shares_of_all_tables():

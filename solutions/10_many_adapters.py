@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 11 · Many adapters on one base
+# # 10 · Many adapters on one base
 #
 # **What you will be able to do**
 #
@@ -61,7 +61,7 @@ from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.models.clip import load_clip
 
-lesson_card("11")
+lesson_card("10")
 
 # %% [markdown]
 # An adapter is small, so one base can carry many: one for each task, customer or style. This lesson has
@@ -163,7 +163,7 @@ display(
 # matrices that are stacked.
 
 # %% [markdown]
-# ### Exercise 11.1 · Add pairs exactly
+# ### Exercise 10.1 · Add pairs exactly
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -190,7 +190,7 @@ def add_pairs(pairs: list[tuple[Tensor, Tensor]], weights: list[float]) -> tuple
     # END SOLUTION
 
 
-check("11.1", add_pairs)
+check("10.1", add_pairs)
 
 # %% [markdown]
 # <details><summary>Hint 1: columns times rows</summary>
@@ -204,7 +204,7 @@ check("11.1", add_pairs)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
+# Solution: [the solved lesson](../solutions/10_many_adapters.ipynb)
 
 # %% [markdown]
 # `combine` does this for every block, and leaves the sum as one more adapter. The cell compares its pair
@@ -213,7 +213,7 @@ check("11.1", add_pairs)
 # %%
 from serial_lora_course.labs import many
 
-stack = yours("11.1", many.add_pairs)
+stack = yours("10.1", many.add_pairs)
 model = carrying(*TASKS)
 pair_of = {
     task: [
@@ -325,7 +325,7 @@ else:
 # tokens, so they can only be added.
 
 # %% [markdown]
-# ### Exercise 11.2 · A chain as one pair
+# ### Exercise 10.2 · A chain as one pair
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -358,12 +358,12 @@ def chain_pairs(
     # END SOLUTION
 
 
-check("11.2", chain_pairs)
+check("10.2", chain_pairs)
 
 # %% [markdown]
 # <details><summary>Hint 1: three terms from two stacks</summary>
 #
-# Without the last term it is exercise 11.1. B₂A₂ + B₂A₂B₁A₁ = B₂ (A₂ + A₂B₁A₁): the second A has to know
+# Without the last term it is exercise 10.1. B₂A₂ + B₂A₂B₁A₁ = B₂ (A₂ + A₂B₁A₁): the second A has to know
 # what the first pair did to the tokens.
 #
 # </details>
@@ -373,7 +373,7 @@ check("11.2", chain_pairs)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
+# Solution: [the solved lesson](../solutions/10_many_adapters.ipynb)
 
 # %%
 from serial_lora import chain
@@ -424,7 +424,7 @@ display(
 # product do the work.
 
 # %% [markdown]
-# ### Exercise 11.3 · Gathered pairs
+# ### Exercise 10.3 · Gathered pairs
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -453,7 +453,7 @@ def adapt_each(x: Tensor, all_A: Tensor, all_B: Tensor, which: Tensor) -> Tensor
     # END SOLUTION
 
 
-check("11.3", adapt_each)
+check("10.3", adapt_each)
 
 # %% [markdown]
 # <details><summary>Hint 1: gather first</summary>
@@ -467,7 +467,7 @@ check("11.3", adapt_each)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
+# Solution: [the solved lesson](../solutions/10_many_adapters.ipynb)
 
 # %% [markdown]
 # `per_sample` does it in every block of a model. The cell mixes eight pictures of both tasks, one of them for

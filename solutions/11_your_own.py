@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 10 · Your own model and pictures
+# # 11 · Your own model and pictures
 #
 # **What you will be able to do**
 #
@@ -62,7 +62,7 @@ from serial_lora_course.labs.own import (
 from serial_lora_course.labs.probes import trained_copy
 from serial_lora_course.models.clip import load_clip
 
-lesson_card("10")
+lesson_card("11")
 
 # %% [markdown]
 # Two small helpers for this page: every folder that it writes lies in a scratch that is gone when the
@@ -178,7 +178,7 @@ print("The split:", data.split)
 # model has met. The cure is to split *by object*: all pictures of an object go to the same side.
 
 # %% [markdown]
-# ### Exercise 10.1 · Split by object
+# ### Exercise 11.1 · Split by object
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -218,7 +218,7 @@ def split_by_object(
     # END SOLUTION
 
 
-check("10.1", split_by_object)
+check("11.1", split_by_object)
 
 # %% [markdown]
 # <details><summary>Hint 1: choose objects, not pictures</summary>
@@ -234,7 +234,7 @@ check("10.1", split_by_object)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/10_your_own.ipynb)
+# Solution: [the solved lesson](../solutions/11_your_own.ipynb)
 
 # %% [markdown]
 # What does a leak cost? We take each drawing four times, turned by a few degrees, as if a camera had
@@ -449,7 +449,7 @@ for path, row in zip(paths, predict(classifier, paths), strict=True):
 # looked fine" is no proof, and neither is one small number.
 
 # %% [markdown]
-# ### Exercise 10.2 · A proof that a merge is right
+# ### Exercise 11.2 · A proof that a merge is right
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -480,7 +480,7 @@ def merge_is_proved(base: Tensor, adapted: Tensor, merged: Tensor, tolerance: fl
     # END SOLUTION
 
 
-check("10.2", merge_is_proved)
+check("11.2", merge_is_proved)
 
 # %% [markdown]
 # <details><summary>Hint 1: two questions, one limit</summary>
@@ -496,7 +496,7 @@ check("10.2", merge_is_proved)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/10_your_own.ipynb)
+# Solution: [the solved lesson](../solutions/11_your_own.ipynb)
 
 # %% [markdown]
 # Now with a real merge. `trained_copy` stands in for training, so that this section runs by itself: it
@@ -681,7 +681,7 @@ print(f"read back by transformers, largest difference: {(from_library - merged).
 # and that *is* an ordinary LoRA: A as it is, and a B of its own for each projection.
 
 # %% [markdown]
-# ### Exercise 10.3 · The exported pair
+# ### Exercise 11.3 · The exported pair
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -710,7 +710,7 @@ def ordinary_pair(
     # END SOLUTION
 
 
-check("10.3", ordinary_pair)
+check("11.3", ordinary_pair)
 
 # %% [markdown]
 # <details><summary>Hint 1: what acts last</summary>
@@ -725,7 +725,7 @@ check("10.3", ordinary_pair)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/10_your_own.ipynb)
+# Solution: [the solved lesson](../solutions/11_your_own.ipynb)
 
 # %% [markdown]
 # `to_peft` does this for every layer and writes the two files that `PeftModel.from_pretrained` reads.
@@ -960,7 +960,7 @@ print(
 )
 
 # %% [markdown]
-# ### Exercise 10.4 · Sites in a new model
+# ### Exercise 11.4 · Sites in a new model
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -1004,7 +1004,7 @@ def parallel_sites(model: nn.Module) -> Iterator[AttentionSite]:
     # END SOLUTION
 
 
-check("10.4", parallel_sites)
+check("11.4", parallel_sites)
 
 # %% [markdown]
 # <details><summary>Hint 1: the entry</summary>
@@ -1022,7 +1022,7 @@ check("10.4", parallel_sites)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/10_your_own.ipynb)
+# Solution: [the solved lesson](../solutions/11_your_own.ipynb)
 
 # %% [markdown]
 # ## When something goes wrong
@@ -1107,7 +1107,7 @@ display_table(
 #
 # | What you see | What it may be | How to find out |
 # |---|---|---|
-# | accuracy far too good | a leak | `examine_folder` finds copies; split by object (10.1) |
+# | accuracy far too good | a leak | `examine_folder` finds copies; split by object (11.1) |
 # | the adapter changes nothing | too few steps, or a wrong entry | compare with `disabled(model)`, and with dense W (I + B A) |
 # | well in the notebook, poor elsewhere | other preprocessing | look at `classifier.preprocessing`, or pass your own |
 
@@ -1164,10 +1164,9 @@ display_table(
 #
 # "Serial Low-rank Adaptation of Vision Transformer", section II-C: equation (3) for what every family
 # must fulfil, and under "Extension" that the method goes into other transformers easily, which this
-# lesson makes precise: by structure, or one function for a family. Equation (5), W + W B A, is exercise 10.3: read it
+# lesson makes precise: by structure, or one function for a family. Equation (5), W + W B A, is exercise 11.3: read it
 # as a LoRA with the factors W B and A. The paper trains CLIP, SAM and Stable Diffusion 3. It tries no
 # plain vision transformer with a linear head, and does not mention merged files or export.
 #
-# If you came here first: [00 · Start here](00_start_here.ipynb).
-#
-# Next: [11 · Many adapters on one base](11_many_adapters.ipynb).
+# If you came here first: [00 · Start here](00_start_here.ipynb). An optional
+# [appendix](12_paper_claims.ipynb) checks the paper's claims one by one.

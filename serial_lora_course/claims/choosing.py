@@ -1,0 +1,36 @@
+"""What lesson 09 asks for, for whoever skips an exercise: ranks, errors and signs.
+
+Its last exercise has `serial_lora_course.claims.verdicts.verdict_comparable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+from torch import Tensor
+
+
+def matching_rank(shapes: Sequence[tuple[int, int]], width: int, rank: int) -> int:
+    """Serial LoRA's largest rank within the budget of LoRA pairs beside (inputs, outputs) matrices."""
+    return rank * sum(map(sum, shapes)) // (2 * width)
+
+
+def one_error_rank(sweep: Mapping[int, Sequence[float]]) -> int:
+    """The smallest rank whose mean is within one standard error of the best rank's mean."""
+    means = {rank: np.mean(values) for rank, values in sweep.items()}
+    best = max(means, key=means.__getitem__)
+    bar = means[best] - stats.sem(sweep[best])
+    return min(rank for rank, mean in means.items() if mean >= bar)
+
+
+def paired_error(one: Tensor, other: Tensor) -> tuple[float, float]:
+    """Mean of the differences ``one - other`` (n,), and its standard error."""
+    difference = (one - other).numpy()
+    return float(difference.mean()), float(stats.sem(difference))
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """The probability, under fair coins, of an outcome at least as uneven."""
+    return float(stats.binomtest(wins, wins + losses).pvalue)

@@ -1,0 +1,590 @@
+# %% [markdown]
+# # 09 · Choosing a rank, with statistics
+#
+# **What you will be able to do**
+#
+# - say what a rank costs, and which rank of one method has the budget of a rank of another;
+# - read a rank sweep with its spread, and choose a rank by a rule instead of by the highest point;
+# - compute a paired difference with its standard error and its confidence interval;
+# - test signs where a table gives winners only, and say what counts as one measurement;
+# - turn "comparable" into a margin and a verdict.
+
+# %% tags=["setup"]
+# Where the course is missing, its folder around this notebook is installed; nothing is downgraded.
+import os
+import subprocess
+import sys
+from importlib import metadata, util
+
+if util.find_spec("serial_lora_course") is None:
+    project = "../pyproject.toml"
+    if not os.path.isfile(project) or b'name = "serial-lora"' not in open(project, "rb").read():
+        raise FileNotFoundError("Get the course's whole folder, and open this in its notebooks/.")
+    frozen = ("torch", "torchvision", "torchaudio", "numpy")
+    with open("already_installed.txt", "w") as constraints:
+        for name, version in {(d.metadata["Name"], d.version) for d in metadata.distributions()}:
+            keep = f"=={version}" if name in frozen else f">={version.split('+')[0]}"
+            print(f"{name}{keep}", file=constraints)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "-c", "already_installed.txt"]
+    subprocess.run([*pip, "..[course]"], check=True)
+
+# %%
+import math
+
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+from scipy import stats
+from torch import Tensor
+
+from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.claims import choosing, choosing_tables
+from serial_lora_course.claims.evidence import MEASURES, load_evidence
+from serial_lora_course.figures.style import display_figure
+from serial_lora_course.figures.tables import display_table
+from serial_lora_course.labs.frames import as_text
+
+evidence = load_evidence()  # the records that the course ships, and the paper's tables
+lesson_card("09")
+
+# %% [markdown]
+# Nothing is trained in this lesson. It reads the records that the course ships, some of which you have seen
+# in lessons 04, 06 and 07. Statistics are the subject, and the question is a practical one: which rank?
+#
+# ## What a rank costs
+#
+# The rank is the number of directions that a pair can change. It is also the price: twice the rank is
+# twice the parameters, for every method. LoRA has four pairs in a block, Serial LoRA has one. So there are
+# two ways to compare them: at **equal rank**, where LoRA has four times the parameters, and at **equal
+# budget**, where LoRA has a quarter of the rank. The table gives the size of an adapter file for the paper's
+# CLIP. Expect two columns to be the same.
+
+# %%
+from serial_lora_course.models.architectures import ARCHITECTURES
+
+clip, ranks = ARCHITECTURES["clip"], (4, 8, 16, 32, 64)
+sizes = {
+    "LoRA": [clip.lora(rank) for rank in ranks],
+    "Serial LoRA": [clip.serial_lora(rank) for rank in ranks],
+    "LoRA at a quarter of the rank": [clip.lora(rank // 4) for rank in ranks],
+}
+costs = pd.DataFrame(sizes, index=pd.Index(ranks, name="rank"))
+(4 * costs / 1e6).map("{:.2f} MB".format).rename_axis(columns=clip.title)  # four bytes a number
+
+# %% [markdown]
+# **What this shows.** Down a column the size doubles with the rank. The last two columns are the same:
+# that is the equal budget.
+#
+# "Equal budget" depends on where LoRA's pairs are. People put them on q and v, on q, k and v, or on one
+# fused matrix. So the question is asked for any placement.
+
+# %% [markdown]
+# ### Exercise 9.1 · The rank that a budget buys
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●○○ | 6 |
+#
+# LoRA of a given rank stands beside some matrices of a block. What is the largest rank of Serial LoRA, one
+# pair as wide as the tokens, that has no more parameters? Matrices need not be square.
+
+
+# %% tags=["exercise"]
+def matching_rank(shapes: list[tuple[int, int]], width: int, rank: int) -> int:
+    """Serial LoRA's largest rank within the budget of LoRA.
+
+    Args:
+        shapes: (inputs, outputs) of every matrix that has a LoRA pair, A (rank, inputs) and
+            B (outputs, rank).
+        width: of the tokens; Serial LoRA's A is (r, width) and its B (width, r).
+        rank: of LoRA's pairs.
+    """
+    # BEGIN SOLUTION
+    budget = sum(rank * (inputs + outputs) for inputs, outputs in shapes)
+    return budget // (2 * width)
+    # END SOLUTION
+
+
+check("9.1", matching_rank)
+
+# %% [markdown]
+# <details><summary>Hint 1: two steps</summary>
+#
+# First LoRA's parameters in a block: a pair beside an (inputs, outputs) matrix has
+# rank x (inputs + outputs). Then what a single rank of Serial LoRA costs.
+#
+# </details>
+# <details><summary>Hint 2: the division</summary>
+#
+# One rank of Serial LoRA is a row of A and a column of B, together 2 x width. A whole number that is not
+# above the budget is what `//` gives.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/09_choosing_a_rank.ipynb)
+
+# %% [markdown]
+# The cell asks this for the usual placements of LoRA, with your function if its check passed. With LoRA at
+# rank 16, Serial LoRA may have:
+
+# %%
+rank_within = yours("9.1", choosing.matching_rank)
+display_table(choosing_tables.placements_table(rank_within, width=768, rank=16))
+
+# %% [markdown]
+# **What this shows.** The same LoRA rank buys very different ranks of Serial LoRA. "A quarter of the
+# parameters" needs the first row. Where a report does not say which matrices LoRA adapts, neither its rank
+# nor its budget can be compared.
+#
+# **Change this and run again**: `rank=1`. Which placement leaves Serial LoRA with the smallest rank? And
+# does `width` matter?
+#
+# ## The rank sweep
+#
+# The paper's Fig. 5 shows accuracy over the rank for CLIP, as lines without numbers, number of shots or
+# spread. The course ships a sweep of its own with several seeds. The left picture compares at equal rank.
+# The right one puts the same runs over their number of parameters, so methods above each other have the
+# same budget. Bars go from the worst to the best seed. Before you look: do you expect more accuracy with
+# every doubling?
+
+# %%
+from serial_lora_course.figures.sweeps import plot_rank_sweep
+
+sweep = evidence.runs("clip_rank")
+print(choosing_tables.describe_sweep(sweep))
+display_figure(plot_rank_sweep(sweep))
+
+# %% [markdown]
+# The same in numbers, run by run: Serial LoRA's accuracy minus the other's, in points, on the same pictures
+# with the same seed. Behind ± stands the standard error. A star marks a difference that is *significant*
+# here: more than two standard errors from zero.
+
+# %%
+sweep = evidence.runs("clip_rank")
+table = choosing_tables.sweep_table(sweep)
+display(choosing_tables.show_sweep(table))
+display(Markdown("**What this shows.** " + choosing_tables.read_sweep(sweep, table)))
+
+# %% [markdown]
+# A star that is there although the true difference is zero is a *false positive*. With few pairs there are
+# more of them than the usual 5%: the standard error is then uncertain itself, and where the pairs happen to
+# agree it comes out too small.
+#
+# What would make it differ? More seeds would make the bars and the errors shorter. Another learning rate
+# could bend the lines: one rate serves all ranks here, and a larger rank takes a larger step, since more
+# columns of B move at once. So a line that falls at the right end may say "too large a step", and not "too
+# large a rank".
+#
+# **Change this and run again**: keep one data set, `sweep = sweep[sweep["dataset"] == "food"]`, in both
+# cells. How far do the lines move?
+#
+# ## How to choose a rank
+#
+# Why not take the highest point? Points have errors, and among several about equal ones the highest is
+# mostly the luckiest. An old rule is better: find the best mean, subtract *its* standard error, and take the
+# smallest rank that still reaches this bar (the one-standard-error rule; Breiman and others, 1984).
+
+# %% [markdown]
+# ### Exercise 9.2 · The smallest rank that is good enough
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●○ | 10 |
+#
+# Every rank has as many runs as the others. The bar is the best mean minus the standard error *of that best
+# rank*: the standard deviation of its runs (dividing by n - 1) over the square root of their number.
+
+
+# %% tags=["exercise"]
+def one_error_rank(sweep: dict[int, list[float]]) -> int:
+    """The smallest rank whose mean accuracy is within one standard error of the best mean.
+
+    Args:
+        sweep: rank -> the accuracies of its runs, one a seed; ranks in any order.
+    """
+    # BEGIN SOLUTION
+    runs = {rank: torch.tensor(values, dtype=torch.float64) for rank, values in sweep.items()}
+    best = max(runs, key=lambda rank: runs[rank].mean())
+    bar = runs[best].mean() - runs[best].std() / math.sqrt(len(runs[best]))
+    return min(rank for rank, values in runs.items() if values.mean() >= bar)
+    # END SOLUTION
+
+
+check("9.2", one_error_rank)
+
+# %% [markdown]
+# <details><summary>Hint 1: three numbers</summary>
+#
+# The mean of each rank; the rank with the largest mean; and that rank's standard error. `Tensor.std()`
+# divides by n - 1 already.
+#
+# </details>
+# <details><summary>Hint 2: the last line</summary>
+#
+# The bar is one number for all ranks. `min(...)` over the ranks whose mean is not below it is the answer, in
+# whatever order they come.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/09_choosing_a_rank.ipynb)
+
+# %% [markdown]
+# The rule on the sweep, method by method, with your function if its check passed. A seed's accuracy is its
+# average over the data sets.
+
+# %%
+choose = yours("9.2", choosing.one_error_rank)
+table = choosing_tables.chosen_table(evidence.runs("clip_rank"), choose)
+display_table(as_text(table, {"share of the best rank's": "{:.0%}"}))
+display(Markdown("**What this shows.** " + choosing_tables.read_choice(table)))
+
+# %% [markdown]
+# Other seeds may change each of these ranks, since the errors are about as large as the differences. The
+# rule makes the choice cheap when the runs cannot see a difference, and it never costs more than one error.
+#
+# One warning: this table was chosen *on the test pictures*. That is fine for showing a rule and wrong for
+# reporting an accuracy. For your own adapter choose on training pictures that were kept apart, as lesson 11
+# does, and look at the test pictures once.
+#
+# **Change this and run again**: put `choose = lambda runs: max(runs, key=lambda rank: sum(runs[rank]))` below
+# the first line. That is the rule "take the highest point". What does it cost?
+#
+# ## One difference and its error
+#
+# Few seeds are usual in this field. That makes the error as important as the mean. Two runs with the same
+# seed share their luck: the same shots, in the same order. So we take the difference first, run by run, and
+# average afterwards.
+
+# %% [markdown]
+# ### Exercise 9.3 · A paired difference and its standard error
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●●● | 8 |
+#
+# Both methods ran on the same pairs of data set and seed, in the same order. Return two plain numbers: the
+# mean of the differences, and the standard error of that mean.
+
+
+# %% tags=["exercise"]
+def paired_error(one: Tensor, other: Tensor) -> tuple[float, float]:
+    """Mean difference ``one - other`` and its standard error.
+
+    Args:
+        one, other: (n,), a result for each pair of data set and seed.
+    """
+    # BEGIN SOLUTION
+    difference = one - other  # (n,)
+    error = difference.std() / math.sqrt(len(difference))
+    return difference.mean().item(), error.item()
+    # END SOLUTION
+
+
+check("9.3", paired_error)
+
+# %% [markdown]
+# <details><summary>Hint 1: differences first</summary>
+#
+# `one - other` has an entry for each pair. Everything after that is about this one list of numbers.
+#
+# </details>
+# <details><summary>Hint 2: from the spread to the error</summary>
+#
+# The standard deviation says how far single differences lie apart, the standard error how far their mean
+# may be off: the standard deviation over the square root of the number of pairs.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/09_choosing_a_rank.ipynb)
+
+# %% [markdown]
+# First as a picture, for CLIP with the records of lesson 04. To the left each line joins the two results of
+# one data set and seed. To the right are the differences, that is, how far each line rises; the last bar is
+# their mean with its 95% *confidence interval*. Expect lines that lie far apart and are nearly flat.
+
+# %%
+from serial_lora_course.figures.claims import plot_pairs
+
+error_of = yours("9.3", choosing.paired_error)
+points, runs = MEASURES["accuracy"], evidence.runs("clip")
+pairs = choosing_tables.pair_scores(runs, points, "serial_lora", "lora")
+one, other = (torch.tensor(pairs[name].to_numpy()) for name in ("serial_lora", "lora"))  # (n,)
+mean, error = error_of(one, other)
+half = stats.t.ppf(0.975, len(pairs) - 1) * error  # of the interval, by Student's t
+print(f"{len(pairs)} pairs: {mean:+.2f} ± {error:.2f} points; interval {mean:+.2f} ± {half:.2f}")
+display_figure(plot_pairs(pairs, points.unit, half))
+
+# %% [markdown]
+# The mean stays the same whatever we do, but several "errors" could be printed beside it. They differ in
+# what counts as *one measurement*. The last two rows answer two different questions: about data sets *like*
+# these, and about *these* data sets with other seeds. Which one would you put into a report?
+
+# %%
+error_of = yours("9.3", choosing.paired_error)
+errors = choosing_tables.error_table(evidence.runs("clip"), MEASURES["accuracy"], error_of)
+shown = errors.rename(columns={"error": "standard error", "half": "half of the 95% interval"})
+formats = dict.fromkeys(["mean", *shown.columns[2:]], "{:.2f}")
+display(as_text(shown, formats))
+display(Markdown("**What this shows.** " + choosing_tables.read_errors(errors)))
+
+# %% [markdown]
+# Pairing is free. Beyond it, say which question you answer. Where runs are alike, counting each of them
+# makes the error too small. Whoever wants to speak about data sets in general has only as many measurements
+# as data sets. With more data sets, or with less difference between them, the fourth row would shrink; with
+# more seeds only the last one would.
+#
+# And how many pairs are enough? Two standard errors are the usual bar, made for many pairs. The cell computes
+# how often a true zero passes it, and which bar would keep false positives at 5%.
+
+# %%
+counts = (3, 4, 6, 18, 50)
+false_positives = [2 * stats.t.sf(2, n - 1) for n in counts]  # both tails of Student's t
+bars = [stats.t.ppf(0.975, n - 1) for n in counts]
+table = pd.DataFrame({"false positives": false_positives, "bar for 5%": bars}, index=counts)
+formats = {"false positives": "{:.0%}", "bar for 5%": "{:.1f} standard errors"}
+display(as_text(table.rename_axis("pairs"), formats))
+
+pairs = choosing_tables.pair_scores(
+    evidence.runs("clip"), MEASURES["accuracy"], "serial_lora", "lora"
+)
+spread = (pairs["serial_lora"] - pairs["lora"]).std()
+display(Markdown("**What this shows.** " + choosing_tables.read_power(spread)))
+
+# %% [markdown]
+# Three seeds on one data set settle next to nothing: their bar is more than twice as high as two standard
+# errors. And to see half the difference takes four times as many pairs. "Not significant" is therefore the honest answer to
+# many questions. It speaks about the runs, and not about the methods.
+#
+# **Change this and run again**: compare with `"lora_equal_budget"` instead of `"lora"` in the cell with the
+# picture. Do the lines rise or fall?
+#
+# ## When a table shows winners only
+#
+# Many tables print one number a cell and no spread. Then only the *signs* are left: in how many cells is the
+# first method better? If neither were better, each cell would be a fair coin. How often would so many coins
+# fall as unevenly as that?
+
+# %% [markdown]
+# ### Exercise 9.4 · The sign test
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●○○ | 10 |
+#
+# Ties are left out before. Count both tails, since either method may be the lucky one, and never return more
+# than 1. `math.comb(n, k)` is the number of ways in which k of n coins show heads.
+
+
+# %% tags=["exercise"]
+def sign_test(wins: int, losses: int) -> float:
+    """The probability, under fair coins, of an outcome at least as uneven as this one.
+
+    Args:
+        wins, losses: cells in which the first method is better, and worse.
+    """
+    # BEGIN SOLUTION
+    cells, most = wins + losses, max(wins, losses)
+    tail = sum(math.comb(cells, heads) for heads in range(most, cells + 1)) / 2**cells
+    return min(1.0, 2 * tail)
+    # END SOLUTION
+
+
+check("9.4", sign_test)
+
+# %% [markdown]
+# <details><summary>Hint 1: one tail</summary>
+#
+# Of the 2^n outcomes of n coins, `math.comb(n, k)` have k heads. "At least as uneven" is k from the larger of
+# the two numbers up to n.
+#
+# </details>
+# <details><summary>Hint 2: both tails</summary>
+#
+# The other tail is a mirror image, so twice the first. At a tie both tails contain the middle, and the double
+# is above 1: `min(1.0, ...)`.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/09_choosing_a_rank.ipynb)
+
+# %% [markdown]
+# Serial LoRA against LoRA in the paper's tables and in our records, by cells (a data set and an amount of
+# data) and by data sets, with your function if its check passed. *p* is the probability of exercise 9.4.
+
+# %%
+p_of = yours("9.4", choosing.sign_test)
+signs = choosing_tables.signs_table(evidence, p_of)
+display(as_text(signs, dict.fromkeys(["p, cells", "p, data sets", "least p"], "{:.3f}")))
+display(Markdown("**What this shows.** " + choosing_tables.read_signs(signs)))
+
+# %% [markdown]
+# A test believes what it is told: that the cells are separate measurements. Cells of one data set are not,
+# since they share pictures, prompts and settings. By data sets the test is honest, and blunt. Six data sets
+# that all agree would reach p = 2 / 2⁶, which is below 5%; four cannot, whatever they show. A spread beside
+# each cell would help more than any test of signs.
+#
+# **Change this and run again**: `p_of(6, 0)`, `p_of(5, 1)` and `p_of(9, 3)` in a cell of your own. How many
+# data sets have to agree before one may disagree?
+#
+# ## Comparable needs a margin
+#
+# "Comparable" is the paper's main word, and it does not mean "not significant": two runs are never
+# significant. Comparable needs a **margin**, fixed before looking: how far behind may the method be? It
+# *holds* if the whole interval, the mean plus and minus two standard errors, is above minus the margin. It
+# *does not hold* if the whole interval is below. Otherwise the runs leave it undecided.
+
+# %% [markdown]
+# ### Exercise 9.5 · A verdict
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●● | 8 |
+#
+# Return one of "holds", "does not hold", "undecided". Being far better is comparable too.
+
+
+# %% tags=["exercise"]
+def say_comparable(mean: float, error: float, margin: float) -> str:
+    """The verdict on "not behind by more than the margin".
+
+    Args:
+        mean: of the differences, positive where the first method is better.
+        error: its standard error; two of them to both sides are the interval.
+        margin: above 0, in the same unit.
+    """
+    # BEGIN SOLUTION
+    if mean - 2 * error > -margin:
+        return "holds"
+    return "does not hold" if mean + 2 * error < -margin else "undecided"
+    # END SOLUTION
+
+
+check("9.5", say_comparable)
+
+# %% [markdown]
+# <details><summary>Hint 1: two ends</summary>
+#
+# Write down the lower and the upper end of the interval. Only the lower one can make it hold, only the upper
+# one can refute it.
+#
+# </details>
+# <details><summary>Hint 2: what they are compared with</summary>
+#
+# Behind by exactly the margin is `-margin`. There is no upper limit.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/09_choosing_a_rank.ipynb)
+
+# %% [markdown]
+# The records of lessons 04, 06 and 07, three tasks and all amounts of data: Serial LoRA minus LoRA, at equal
+# rank and at equal budget. Measures have different units, so each interval is drawn in units of its margin.
+# The grey band is the margin. Right of zero speaks for Serial LoRA.
+
+# %%
+from serial_lora_course.claims.verdicts import verdict_comparable
+from serial_lora_course.figures.claims import Interval, plot_intervals
+
+say = yours("9.5", verdict_comparable)
+tables = {
+    title: choosing_tables.margin_table(evidence, other, say)
+    for other, title in choosing_tables.OTHERS.items()
+}
+intervals = [
+    Interval(row.Index, f"against {title}", row.mean, row.error, row.margin, row.unit)
+    for title, table in tables.items()
+    for row in table.itertuples()
+]
+display_figure(plot_intervals(sorted(intervals, key=lambda each: each.name)))
+display(Markdown("**What this shows.**\n\n" + choosing_tables.read_margins(tables)))
+
+# %% [markdown]
+# The paper compares at equal rank only. There the natural reading is "as good with a quarter of the
+# parameters". The second comparison asks what the first cannot: is it the *sharing* that makes a quarter
+# enough, or would any quarter have been enough? If LoRA at a quarter of the rank does as well, the saving is
+# true, and it does not need Serial LoRA. (Read CLIP-Score with care: it rewards drawings
+# that keep to the style of the unadapted model, as lesson 07 says.)
+#
+# A margin is a choice, so say what another choice would change. In the last column stands the smallest
+# margin with which the verdict would be "holds".
+
+# %%
+say = yours("9.5", verdict_comparable)
+margins = choosing_tables.margin_table(evidence, "lora", say)
+as_text(margins, {"mean": "{:+.2f}", "error": "{:.2f}", "holds from": "{:.2f}"})
+
+# %% [markdown]
+# **What this shows.** A method can be significantly behind and still comparable: the difference is real and
+# small. An interval that is wide enough holds both answers. Whoever takes another margin reads the last
+# column, and draws another conclusion from the same runs.
+#
+# **Change this and run again**: `say = lambda mean, error, margin: verdict_comparable(mean, error,
+# margin / 2)`. Which verdicts change when you ask for half the margin?
+#
+# ## Make it again
+#
+# The sweep, for all data sets of lesson 04:
+#
+# ```
+# serial-lora lab clip --rank 4,8,16,32,64 --methods lora,serial_lora,lora_equal_budget \
+#     --shots 16 --seeds 3 --out runs/clip_rank.jsonl
+# ```
+#
+# That takes a while on two cores. With `--dataset` and what the line above the picture names, it makes the
+# sweep that is shown there. With `--scale paper`, on a GPU, it is the paper's Fig. 5 with spread and with the
+# comparison that the figure lacks.
+
+# %% [markdown]
+# ## Quiz
+#
+# **1. A report compares its method at rank 16 with "LoRA of rank 16" and finds the same accuracy with a third
+# of the parameters. What do you ask first?**
+#
+# <details><summary>Answer</summary>
+#
+# Which matrices LoRA adapts, and how LoRA does with a third of the parameters. If LoRA at a smaller rank
+# reaches the same accuracy, the saving comes from the rank and not from the method. And the spread over
+# seeds: "the same" is a statement about an interval.
+#
+# </details>
+#
+# **2. Two methods differ by +0.4 ± 0.5 points. A says: they are equal. B says: the first is better. Who is
+# right?**
+#
+# <details><summary>Answer</summary>
+#
+# Neither. The interval of two standard errors goes from -0.6 to +1.4, so the difference is not significant.
+# With a margin of one point the first is *comparable*, or better, because the lower end is above -1. That it
+# is better would need about six times as many pairs, if the difference stays what it is.
+#
+# </details>
+#
+# **3. Why are the amounts of data averaged before a standard error is computed?**
+#
+# <details><summary>Answer</summary>
+#
+# A seed's larger training sets contain its smaller ones, and all are tested on the same pictures. Three runs
+# of one seed may therefore be one measurement, told three times. Then counting each makes the error too
+# small. Averaging first is right whether they are alike or not.
+#
+# </details>
+
+# %% [markdown]
+# ## Key points
+#
+# - Rank is a price. Compare at equal rank *and* at equal budget, and say which matrices the baseline adapts.
+# - The best point of a sweep is partly luck. Take the smallest rank within one standard error of it, chosen on
+#   pictures that are not the test pictures.
+# - Pair the runs, average the differences, show the interval; say what counts as one measurement.
+# - Few pairs give many false positives at two standard errors. Student's t says how many.
+# - "Comparable" needs a margin, "better" needs more than its error, and "undecided" is an answer.
+#
+# ## Where the paper says it
+#
+# "Serial Low-rank Adaptation of Vision Transformer": section III-D and Fig. 5 for the rank. LoRA at equal
+# budget, seeds and spread are not there. The one-standard-error rule is from Breiman, Friedman, Olshen and
+# Stone, "Classification and Regression Trees" (1984). Judging comparability by a margin is known as a
+# non-inferiority test.
+#
+# Next: [10 · Many adapters on one base](10_many_adapters.ipynb). Whoever wants to see the paper's claims
+# checked one by one finds them in the [appendix](12_paper_claims.ipynb).
