@@ -39,23 +39,12 @@ import torch
 from IPython.display import Markdown, display
 from torch import Tensor, nn
 
-from serial_lora import (
-    activate,
-    adapters,
-    combine,
-    disabled,
-    eject,
-    inject,
-    load_adapter,
-    per_sample,
-    remove_adapter,
-    save_adapter,
-)
+from serial_lora import activate, combine, disabled, eject, inject, load_adapter, remove_adapter
 from serial_lora.metrics import accuracy
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.data.registry import load_classification
-from serial_lora_course.figures.mixtures import plot_mixture, plot_path
-from serial_lora_course.frontend import is_static
+from serial_lora_course.figures.style import display_figure
+from serial_lora_course.labs import many
 from serial_lora_course.labs.clip import CLIPLab, classify
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import get_method
@@ -65,14 +54,19 @@ lesson_card("10")
 
 # %% [markdown]
 # An adapter is small, so one base can carry many: one for each task, customer or style. This lesson has
-# two, for two sets of drawings, on the tiny CLIP. The next cell trains each when it is first asked for
-# (some seconds), and keeps it as a file. After it you can start at any section.
+# two, for two sets of drawings, on the tiny CLIP. The next cells train each when it is first asked for
+# (some seconds), and keep it as a file. After them you can start at any section.
 
 # %%
 TASKS = ("symbols", "travel")
 backbone = load_clip("tiny")
 sets = {task: load_classification(task) for task in TASKS}
 folder = tempfile.TemporaryDirectory()
+
+
+# %%
+from serial_lora import save_adapter
+from serial_lora_course.frontend import is_static
 
 
 @cache
@@ -85,6 +79,7 @@ def adapter_file(task: str) -> Path:
     return file
 
 
+# %%
 def carrying(*tasks: str) -> nn.Module:
     """A copy of the base that carries the adapters of some tasks, each under its task's name."""
     model = copy.deepcopy(backbone.model)
@@ -108,6 +103,7 @@ def points(model: nn.Module) -> dict[str, float]:
     return {task: 100 * accuracy(*found) for task, found in scored.items()}
 
 
+# %%
 @cache
 def alone() -> pd.DataFrame:
     """Accuracy of the base and of each adapter by itself (rows) on each task (columns)."""
@@ -135,23 +131,17 @@ table = alone()
 display(table.map("{:.1f}%".format))
 
 # %%
-base, own = table.iloc[0], {task: table.loc[f"adapter of {task}"] for task in TASKS}
-other = {task: own[TASKS[1 - i]][task] - base[task] for i, task in enumerate(TASKS)}
-display(
-    Markdown(
-        "In points of accuracy: "
-        + "; ".join(f"on {t} its own adapter brings {own[t][t] - base[t]:+.1f}" for t in TASKS)
-        + ". The other task's adapter changes "
-        + " and ".join(f"{task} by {change:+.1f}" for task, change in other.items())
-        + "."
-    )
-)
+from serial_lora_course.claims.mixing import read_alone
+
+display(Markdown("**What this shows.** " + read_alone(alone(), TASKS)))
 
 # %% [markdown]
-# **What this shows.** Each adapter is good at its own task. Where the other one's change is below zero,
-# adapting cost something of what the base could do (*forgetting*), and switching gives it back.
-
-# %% [markdown]
+# Where the other adapter's change is below zero, adapting cost something of what the base could do
+# (*forgetting*), and switching gives it back. Tasks that are more alike would help each other.
+#
+# **Change this and run again**: `TASKS = ("food", "nature")` in the opening, then the opening's cells and
+# these. Do these two help or hurt each other? (`serial_lora_course.data.registry` knows more sets.)
+#
 # ## The sum of two adapters
 #
 # Can one adapter hold both? Weights w₁ and w₂ say how much of each. What we want is
@@ -211,82 +201,56 @@ check("10.1", add_pairs)
 # in one block with yours, and tells the size.
 
 # %%
-from serial_lora_course.labs import many
+from serial_lora import adapters
 
 stack = yours("10.1", many.add_pairs)
 model = carrying(*TASKS)
-pair_of = {
-    task: [
-        each.detach().clone()
-        for each in next(iter(adapters(activate(model, task)).values())).parameters()
-    ]
-    for task in TASKS
-}
-A, B = stack([pair_of[task] for task in TASKS], [0.5, 0.5])
+pairs = [many.first_pair(model, task) for task in TASKS]  # (A, B) of each, in the first block
+A, B = stack(pairs, [0.5, 0.5])
 combine(model, dict.fromkeys(TASKS, 0.5), name="both")
 theirs = next(iter(adapters(model).values()))
 product = theirs.lora_B @ theirs.lora_A  # (d, d)
 print(f"largest difference of the products: {(B @ A - product).abs().max().item():.1e}")
-print("rank", len(A), "=", " + ".join(str(len(pair_of[task][0])) for task in TASKS))
+print("rank", len(A), "=", " + ".join(str(len(A_i)) for A_i, _ in pairs))
 
 # %% [markdown]
 # Now the question that matters: is the sum any good? One curve goes from one adapter to the other, with
 # weights 1 − w and w. The other does the same with averaged factors. Expect the ends to be equal, since
 # there only one adapter is left. And in between?
 
-
 # %%
-from serial_lora_course.figures.style import display_figure
-
-
-@torch.no_grad()
-def average_factors(model: nn.Module, weights: dict[str, float]) -> None:
-    """The rival: (w1 B1 + w2 B2)(w1 A1 + w2 A2) in every pair, in place of the adapter in force."""
-    kept = {}
-    for task in weights:
-        pairs = adapters(activate(model, task)).values()
-        kept[task] = [[m.detach().clone() for m in (pair.lora_A, pair.lora_B)] for pair in pairs]
-    for place, pair in enumerate(adapters(model).values()):
-        for which, matrix in enumerate((pair.lora_A, pair.lora_B)):
-            matrix.copy_(sum(w * kept[task][place][which] for task, w in weights.items()))
-
+from serial_lora_course.figures.mixtures import plot_path
 
 path = {"exact sum": [], "averaged factors": []}
 shares = (0.0, 0.25, 0.5, 0.75, 1.0)
-model = carrying(*TASKS)
+model, rival = carrying(*TASKS), carrying(*TASKS)
 for share in shares:
     weights = dict(zip(TASKS, (1 - share, share), strict=True))
     path["exact sum"].append(points(combine(model, weights, name="sum")))
     activate(model, TASKS[0])
     remove_adapter(model, "sum")
-    rival = carrying(*TASKS)
-    average_factors(rival, weights)
-    path["averaged factors"].append(points(rival))
+    averaged = copy.deepcopy(rival)
+    many.average_factors(averaged, weights)
+    path["averaged factors"].append(points(averaged))
 display_figure(plot_path(shares, path, TASKS))
 
 # %%
-base, own = alone().iloc[0], {task: alone().loc[f"adapter of {task}"] for task in TASKS}
-half = {name: pd.Series(rows[shares.index(0.5)]) for name, rows in path.items()}
-kept = {
-    name: (row - base).sum() / sum(own[t][t] - base[t] for t in TASKS) for name, row in half.items()
-}
-display(
-    Markdown(
-        f"Half of each, added exactly, keeps {kept['exact sum']:.0%} of what the two adapters gain on their "
-        f"own tasks together; averaged factors keep {kept['averaged factors']:.0%}."
-    )
-)
+from serial_lora_course.claims.mixing import read_halves
+
+halves = {name: rows[shares.index(0.5)] for name, rows in path.items()}
+display(Markdown("**What this shows.** " + read_halves(halves, alone(), TASKS)))
 
 # %% [markdown]
-# **What this shows.** A sum is exact as algebra, and still no promise: each adapter was trained as if the
-# other were not there, and half an adapter is only half a change.
+# A sum is exact as algebra, and still no promise: each adapter was trained as if the other were not there,
+# and half an adapter is only half a change. Adapters of other tasks, or larger ones, may disturb each other
+# more or less.
 
 # %% [markdown]
 # **Change this and run again.** Weights need not add up to one. Move both: where does one adapter begin to
 # disturb the other? (Without a running kernel you see four mixtures side by side.)
 
 # %%
-import ipywidgets
+from serial_lora_course.panels.mixtures import mixture_panel
 
 model, base = carrying(*TASKS), alone().iloc[0].to_dict()
 
@@ -299,19 +263,7 @@ def mixed(first: float, second: float) -> dict[str, float]:
     return found
 
 
-def show_mixture(first: float, second: float) -> None:
-    figure = plot_mixture({f"{first:g} / {second:g}": mixed(first, second)}, base)
-    display_figure(figure, caption=False)
-
-
-if is_static():
-    choices = ((1.0, 0.0), (1.0, 0.5), (1.0, 1.0), (1.5, 1.5))
-    figure = plot_mixture({f"{a:g} / {b:g}": mixed(a, b) for a, b in choices}, base)
-    display_figure(figure)
-else:
-    slider = ipywidgets.FloatSlider(1.0, min=0, max=2, step=0.25, continuous_update=False)
-    second = ipywidgets.FloatSlider(0.5, min=0, max=2, step=0.25, continuous_update=False)
-    ipywidgets.interact(show_mixture, first=slider, second=second)
+mixture_panel(mixed, base)
 
 # %% [markdown]
 # ## One after the other
@@ -375,6 +327,10 @@ check("10.2", chain_pairs)
 #
 # Solution: [the solved lesson](../solutions/10_many_adapters.ipynb)
 
+# %% [markdown]
+# The cell chains the two adapters in both orders and puts them beside the sum. Then it compares the first
+# block's products with those of your function, if its check passed.
+
 # %%
 from serial_lora import chain
 
@@ -386,37 +342,30 @@ for title, order in orders.items():
 table = pd.DataFrame(rows).T
 display(table.map("{:.1f}%".format))
 
-
-def first_product(name: str) -> Tensor:
-    """B A of the first block, (d, d)."""
-    pair = next(iter(adapters(activate(model, name)).values()))
-    return pair.lora_B @ pair.lora_A
-
-
-with torch.no_grad():
-    total = first_product("sum")
-    for title in orders:
-        away = (first_product(title) - total).norm() / total.norm()
-        print(f"{title}: {away:.1%} away from the sum")
+# %%
+chained = yours("10.2", many.chain_pairs)
+first = {name: many.first_pair(model, name) for name in (*TASKS, *rows)}  # (A, B) of each
+product = {name: B @ A for name, (A, B) in first.items()}  # (d, d) each
+for title, order in orders.items():
+    A, B = chained(*(first[task] for task in order))
+    off = (B @ A - product[title]).abs().max().item()
+    away = (product[title] - product["sum"]).norm() / product["sum"].norm()
+    print(f"{title}: {away:.1%} away from the sum, {off:.0e} from yours")
 
 # %%
-spread = table.max() - table.min()
-display(
-    Markdown(
-        "The accuracies of the three rows lie "
-        + " and ".join(f"{spread[task]:.1f} points apart on {task}" for task in TASKS)
-        + "; one test picture is "
-        + " and ".join(f"{100 / len(sets[task].test):.1f}" for task in TASKS)
-        + "."
-    )
-)
+from serial_lora_course.claims.mixing import read_orders
+
+pictures = {task: len(data.test) for task, data in sets.items()}
+display(Markdown("**What this shows.** " + read_orders(table, pictures)))
 
 # %% [markdown]
-# **What this shows.** The two orders differ from the sum by the term with both products. Where pairs are
-# small, I + B A is close to I, and things close to I nearly commute; trained pairs are not that small. The
-# order is part of the result: write it down.
-
-# %% [markdown]
+# The two orders differ from the sum by the term with both products. Where pairs are small, I + B A is close
+# to I, and things close to I nearly commute; longer training makes pairs larger, and the order matters more.
+# It is part of the result: write it down.
+#
+# **Change this and run again**: a chain of an adapter with itself, `chain(model, (TASKS[0], TASKS[0]),
+# name="twice")`. Is that the same as weight 2?
+#
 # ## To each sample its own
 #
 # A server gets pictures for both tasks in one batch. Switching between them means two passes, each with
@@ -474,26 +423,39 @@ check("10.3", adapt_each)
 # the base, and compares one pass with separate ones.
 
 # %%
+from serial_lora import per_sample
+
 model = carrying(*TASKS).eval()
 names = [TASKS[i % 2] for i in range(7)] + [None]  # None is the base
 pictures = [sets[name or TASKS[0]].test[i][0] for i, name in enumerate(names)]
 batch = torch.stack([backbone.test_transform(picture) for picture in pictures])  # (B, 3, H, W)
-
 with torch.no_grad():
     with per_sample(model, names):
         together = model.encode_image(batch)  # (B, embed_dim)
-    apart = torch.empty_like(together)
-    for i, name in enumerate(names):
-        if name is None:
-            with disabled(model):
-                apart[i] = model.encode_image(batch[i : i + 1])
-        else:
-            apart[i] = activate(model, name).encode_image(batch[i : i + 1])
-print(f"one pass and {len(names)} passes differ by {(together - apart).abs().max().item():.1e}")
+    apart = {task: activate(model, task).encode_image(batch) for task in TASKS}
+    with disabled(model):
+        apart[None] = model.encode_image(batch)
+wanted = torch.stack([apart[name][i] for i, name in enumerate(names)])  # (B, embed_dim)
+print(f"one pass and {len(apart)} passes differ by {(together - wanted).abs().max().item():.1e}")
 
 # %% [markdown]
-# **What this shows.** Rounding. One pass answers for both tasks and the base, whatever the order of the
-# samples. With four pairs in each block, as LoRA has, the same would gather four times as much.
+# Inside one block, with the first block's pairs and your function if its check passed:
+
+# %%
+gathered = yours("10.3", many.adapt_each)
+pairs = [many.first_pair(model, task) for task in TASKS]
+all_A, all_B = (torch.stack(each) for each in zip(*pairs, strict=True))  # (K, r, d), (K, d, r)
+which = torch.tensor([TASKS.index(name or TASKS[0]) for name in names])  # (B,)
+x = torch.randn(len(names), 5, all_A.shape[-1])  # (B, N, d): five tokens for each sample
+one_pass = gathered(x, all_A, all_B, which)
+rows = [x_i + x_i @ all_A[k].T @ all_B[k].T for x_i, k in zip(x, which, strict=True)]
+print(f"gathered and one by one differ by {(one_pass - torch.stack(rows)).abs().max().item():.1e}")
+
+# %% [markdown]
+# **What this shows.** Rounding, both times. One pass answers for both tasks and the base, whatever the order of
+# the samples. With four pairs in each block, as LoRA has, the same would gather four times as much.
+#
+# **Change this and run again**: other `names`, all of them `None` for instance. What does the pass equal then?
 
 # %% [markdown]
 # ## What a switch costs
@@ -503,21 +465,18 @@ print(f"one pass and {len(names)} passes differ by {(together - apart).abs().max
 
 # %%
 from serial_lora import count_parameters
+from serial_lora_course.claims.mixing import read_switch
 
-rows = {}
-for title, config in (("Serial LoRA", get_method("serial_lora")), ("LoRA", get_method("lora"))):
-    trial = inject(copy.deepcopy(backbone.model), config.config(16))
-    rows[title] = count_parameters(trial)
-serial, lora = rows.values()
-per_gigabyte = {title: int(1e9 // count.adapter_bytes) for title, count in rows.items()}
-display(
-    Markdown(
-        f"**What this shows.** A switch copies {serial.adapter_bytes:,} bytes with Serial LoRA and "
-        f"{lora.adapter_bytes:,} with LoRA, {lora.adapter_bytes / serial.adapter_bytes:g} times as many. A "
-        f"gigabyte holds {per_gigabyte['Serial LoRA']:,} adapters of this size, or {per_gigabyte['LoRA']:,}. "
-        f"The base, {4 * (serial.total - serial.adapter) / 1e6:.0f} MB, is there once either way."
-    )
-)
+counts = {}
+for name in ("serial_lora", "lora"):
+    trial = inject(copy.deepcopy(backbone.model), get_method(name).config(16))
+    counts[name] = count_parameters(trial)
+display(Markdown("**What this shows.** " + read_switch(counts["serial_lora"], counts["lora"])))
+
+# %% [markdown]
+# Both numbers grow with the rank and with the model's width, and their ratio stays.
+#
+# **Change this and run again**: `config(4)`. How many adapters hold in a gigabyte then?
 
 # %% [markdown]
 # ## Quiz

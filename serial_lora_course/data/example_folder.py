@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -14,6 +15,7 @@ from serial_lora_course.data.emoji import load_emoji
 from serial_lora_course.data.emoji_sets import unseen_drawings
 from serial_lora_course.data.folder import ORIENTATION
 from serial_lora_course.data.pictures import read_picture
+from serial_lora_course.data.types import LabelledPictures
 from serial_lora_course.files import expanded, refusals_told
 
 #: Class folder -> Unicode groups or subgroups whose drawings go into it.
@@ -99,3 +101,26 @@ def _spoil_food(folder: Path) -> None:
     on_its_side.save(turned.with_suffix(".jpg"), exif=exif, quality=95)
     turned.unlink()
     (folder / "notes.txt").write_text("drawn on Sunday\n")
+
+
+class Photographed:
+    """Each picture several times, turned by some degrees, as one object that is photographed often.
+
+    Item ``i`` is a PIL picture and its label; ``objects[i]`` is the name of what it shows.
+    """
+
+    def __init__(
+        self, pictures: LabelledPictures, angles: Sequence[float] = (-9, -3, 3, 9)
+    ) -> None:
+        self.pictures, self.angles = pictures, angles
+        self.objects = [name for name in pictures.picture_ids for _ in angles]
+        self.labels = [label for label in pictures.labels for _ in angles]
+        self.picture_ids = [f"{name} {n}" for n, name in enumerate(self.objects)]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        place, turn = divmod(index, len(self.angles))
+        picture, label = self.pictures[place]
+        return picture.rotate(self.angles[turn], fillcolor="white"), label

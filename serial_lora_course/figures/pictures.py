@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.pictures import read_picture
 from serial_lora_course.figures.style import INK, house_style, with_description
 
 
@@ -118,3 +121,25 @@ def plot_shares(pictures: Sequence[Any], captions: Sequence[str], shares: Any) -
     return with_description(
         figure, f"Shares of {columns} captions for {rows} pictures. The largest of each: {best}."
     )
+
+
+def show_handled(folder: Path, facts: pd.DataFrame) -> Figure:
+    """The unusual files of a folder as a model will see them.
+
+    Args:
+        facts: what `serial_lora_course.data.folder.examine_folder` says of each file.
+
+    Raises:
+        SerialLoRAError: no file is unusual.
+    """
+    unusual = facts["mode"].ne("RGB") | facts["file"].str.endswith(".jpg")
+    handled = facts[facts["usable"] & unusual]
+    seen = [read_picture(folder / name, upright=True) for name in handled["file"]]
+    titles = [
+        f"{Path(row.file).stem.replace('_', ' ')}\n{row.remark.partition(':')[0]}\n"
+        f"{row.mode} -> {picture.mode}"
+        for row, picture in zip(handled.itertuples(), seen, strict=True)
+    ]
+    words = "; ".join(title.replace("\n", ", ") for title in titles)
+    figure = show_pictures(seen, titles, size=2.0)
+    return with_description(figure, f"Pictures of unusual files, all read as RGB: {words}.")

@@ -1,11 +1,13 @@
-"""What lesson 10 asks for, for whoever skips an exercise: sums, chains and one pair for each sample."""
+"""What lesson 10 asks for, for whoever skips an exercise, and the average that it compares sums with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from serial_lora import activate, adapters
 
 Pair = tuple[Tensor, Tensor]
 """A (r, d) and B (d, r)."""
@@ -27,3 +29,25 @@ def adapt_each(x: Tensor, all_A: Tensor, all_B: Tensor, which: Tensor) -> Tensor
     """x + x A^T B^T with a pair for each sample: x (B, N, d), A (K, r, d), B (K, d, r), which (B,)."""
     hidden = torch.einsum("ntd,nrd->ntr", x, all_A[which])
     return x + torch.einsum("ntr,ndr->ntd", hidden, all_B[which])
+
+
+@torch.no_grad()
+def average_factors(model: nn.Module, weights: Mapping[str, float]) -> None:
+    """Put (w1 B1 + w2 B2)(w1 A1 + w2 A2) into every pair, in place of the adapter in force.
+
+    Args:
+        weights: name of an adapter of the model -> its weight; all have one rank.
+    """
+    parts = []
+    for name, weight in weights.items():
+        pairs = adapters(activate(model, name)).values()
+        parts.append([[weight * m.detach().clone() for m in pair.parameters()] for pair in pairs])
+    for pair, *of_pair in zip(adapters(model).values(), *parts, strict=True):
+        for matrix, *terms in zip(pair.parameters(), *of_pair, strict=True):
+            matrix.copy_(sum(terms))
+
+
+def first_pair(model: nn.Module, name: str) -> Pair:
+    """A and B of an adapter in the first block; the adapter is in force afterwards."""
+    pair = next(iter(adapters(activate(model, name)).values()))
+    return pair.lora_A.detach().clone(), pair.lora_B.detach().clone()

@@ -1,7 +1,7 @@
 """One's own pictures and any vision model: its features, a linear head, an adapter, accuracy.
 
     classifier = PictureClassifier(model, data.class_names)   # open_clip, timm or transformers
-    inject(classifier.model, SerialLoRAConfig(rank=8))
+    inject(classifier.model, ClassifyConfig().adapter())
     fit(classifier, data.train)
     accuracy_on(classifier, data.test)
     save_classifier(classifier, "my_classifier")
@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from serial_lora import adapters
+from serial_lora import SerialLoRAConfig, adapters
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.files import load_adapter, save_adapter, write_whole
 from serial_lora.fingerprints import checksum
@@ -243,6 +243,10 @@ class ClassifyConfig(LabConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_crop(self.crop)
+
+    def adapter(self) -> SerialLoRAConfig:
+        """The adapter to inject: Serial LoRA in the image tower."""
+        return SerialLoRAConfig(self.rank, self.scale_factor, self.dropout, ["image"], self.blocks)
 
 
 def fit(

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
 
 from serial_lora_course.data.subsets import few_shot_split
 from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.labs.clip import picture_features
+from serial_lora_course.labs.linear_probe import probe_accuracy
 from serial_lora_course.models.clip import CLIPBackbone
 from serial_lora_course.study.plan import CHOOSING_SEED, PLANS, STEP, TRIED
 from serial_lora_course.study.sets import CLIP_SETS, VALIDATION, load_classes
@@ -52,8 +52,7 @@ def _probe(backbone: CLIPBackbone, data: ClassificationData, strength: float, se
     """Accuracy of a probe that saw the shots of a seed."""
     shots = few_shot_split(data, PLANS["clip"].amount, seed).indices
     (known, labels), (asked, truth) = _features(backbone, data)
-    probe = LogisticRegression(C=strength, max_iter=2000).fit(known[shots], labels[shots])
-    return float(probe.score(asked, truth))
+    return probe_accuracy((known[shots], labels[shots]), (asked, truth), strength)
 
 
 _kept: dict[str, tuple] = {}

@@ -15,9 +15,8 @@ from pathlib import Path
 import torch
 import yaml
 from safetensors.torch import save
-from sklearn.linear_model import LogisticRegression
 
-from serial_lora import SerialLoRAConfig, adapters, count_parameters, eject, inject
+from serial_lora import adapters, count_parameters, eject, inject
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.files import write_whole
 from serial_lora_course.data.folder import load_folder
@@ -25,6 +24,7 @@ from serial_lora_course.data.pictures import PictureFiles, read_picture
 from serial_lora_course.data.splits import SPLIT_SEED
 from serial_lora_course.data.subsets import hash_order
 from serial_lora_course.files import expanded, write_json
+from serial_lora_course.labs.linear_probe import Features, chosen_probe_accuracy
 from serial_lora_course.labs.own import (
     ClassifyConfig,
     PictureClassifier,
@@ -37,8 +37,6 @@ from serial_lora_course.work.best import KeepBest, Measured
 from serial_lora_course.work.vision import load_vision
 
 RUN_FILE, RESULT_FILE, UNFINISHED = "run.yaml", "reached.json", "unfinished.pt"
-PROBE_STRENGTHS = (0.001, 0.01, 0.1, 1.0)
-"""Of the linear probe's regularisation; the validation pictures choose."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +126,7 @@ def fit_folder(
     probe = linear_probe(classifier, parts)
     config = job.config
     torch.manual_seed(job.seed)
-    inject(
-        classifier.model,
-        SerialLoRAConfig(
-            config.rank, config.scale_factor, config.dropout, ["image"], config.blocks
-        ),
-    )
+    inject(classifier.model, config.adapter())
     steps = config.steps(len(parts["train"]))
     a_round = -(-len(parts["train"]) // min(config.batch_size, len(parts["train"])))
     best = KeepBest(classifier, parts["validation"], out, steps, a_round, job.patience, tell)
@@ -229,16 +222,16 @@ def divide(pictures: PictureFiles, fraction: float) -> dict[str, PictureFiles]:
 
 
 def linear_probe(classifier: PictureClassifier, parts: dict[str, PictureFiles]) -> float:
-    """Test accuracy of a logistic regression on the frozen features: what no adapter costs."""
-    encoded = {name: encode(classifier, part) for name, part in parts.items()}
-    (train, _, labels), (test, _, truth) = encoded["train"], encoded["test"]
-    held, _, held_truth = encoded["validation"]
-    probes = [
-        LogisticRegression(C=strength, max_iter=5000).fit(train.numpy(), labels.numpy())
-        for strength in PROBE_STRENGTHS
-    ]
-    best = max(probes, key=lambda probe: probe.score(held.numpy(), held_truth.numpy()))
-    return float(best.score(test.numpy(), truth.numpy()))
+    """Test accuracy of a linear probe on the classifier's features, before it is adapted.
+
+    Args:
+        parts: the pictures ``train``, ``validation`` and ``test``.
+    """
+    known: dict[str, Features] = {}
+    for name, part in parts.items():
+        features, _, labels = encode(classifier, part)
+        known[name] = features.numpy(), labels.numpy()
+    return chosen_probe_accuracy(known["train"], known["validation"], known["test"])
 
 
 # -------------------------------------------------------------------------------- afterwards
