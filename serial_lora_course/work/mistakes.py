@@ -70,8 +70,9 @@ def with_pictures(folder: Path) -> Mistakes:
     broken = facts.loc[facts["remark"].str.startswith("cannot be read"), "file"].iloc[0]
     data = load_folder(write_example_folder(folder / "sound"))
     names, two = data.class_names, ["one", "two"]
-    ready = PictureClassifier(_small_vit(), names)
-    inject(ready.model, SerialLoRAConfig(rank=4))
+    ready, narrow = (PictureClassifier(_small_vit(), of) for of in (names, two))
+    for classifier in (ready, narrow):
+        inject(classifier.model, SerialLoRAConfig(rank=4))
     silent = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
     return {
         "a class with one picture": lambda: load_folder(flawed),
@@ -84,7 +85,7 @@ def with_pictures(folder: Path) -> Mistakes:
         ),
         "one class": lambda: PictureClassifier(_small_vit(), ["only"]),
         "fit before inject": lambda: fit(PictureClassifier(_small_vit(), names), data.train),
-        "more labels than classes": lambda: fit(PictureClassifier(_small_vit(), two), data.train),
+        "more labels than classes": lambda: fit(narrow, data.train),
         "a rate beyond measure": lambda: fit(
             ready, data.train, ClassifyConfig(lr=1e30), progress=False
         ),

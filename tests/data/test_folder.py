@@ -5,7 +5,11 @@ import pytest
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.example_folder import EXAMPLE_CLASSES, write_example_folder
+from serial_lora_course.data.example_folder import (
+    EXAMPLE_CLASSES,
+    Photographed,
+    write_example_folder,
+)
 from serial_lora_course.data.folder import class_sizes, examine_folder, load_folder
 from serial_lora_course.data.registry import load_classification
 from tests.data_scripts.official_archives import picture_bytes
@@ -166,3 +170,13 @@ def test_the_example_folder_loads_and_its_flaws_are_all_found(tmp_path):
         load_folder(spoilt)
     with pytest.raises(SerialLoRAError, match="not empty"):
         write_example_folder(own)
+
+
+def test_a_photographed_object_keeps_its_name_and_label(tmp_path):
+    pictures = load_folder(write_example_folder(tmp_path / "own")).train
+    shots = Photographed(pictures, angles=(0, 90))
+    assert len(shots) == len(set(shots.picture_ids)) == 2 * len(pictures)
+    assert shots.objects[:4] == [name for name in pictures.picture_ids[:2] for _ in range(2)]
+    (picture, label), (upright, _), (turned, same) = pictures[1], shots[2], shots[3]
+    assert upright.tobytes() == picture.tobytes() and label == same == shots.labels[3]
+    assert turned.tobytes() == picture.transpose(Image.Transpose.ROTATE_90).tobytes()

@@ -1,0 +1,97 @@
+"""The tables of lesson 09 against scipy's own tests and planted records."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from serial_lora_course.claims import choosing, choosing_tables
+from serial_lora_course.claims.evidence import MEASURES, load_evidence
+from serial_lora_course.claims.luck import best_cells
+from serial_lora_course.claims.verdicts import FAILS, HOLDS, verdict_comparable
+
+EVIDENCE = load_evidence()
+
+
+def test_errors_are_those_of_scipys_paired_and_unpaired_tests():
+    runs, points = EVIDENCE.runs("clip"), MEASURES["accuracy"]
+    table = choosing_tables.error_table(runs, points, choosing.paired_error)
+    wide = 100 * runs.pivot(
+        index=["dataset", "amount", "seed"], columns="method", values="accuracy"
+    )
+    wide = wide[["serial_lora", "lora"]].dropna()
+    draws, sets = wide.groupby(["dataset", "seed"]).mean(), wide.groupby("dataset").mean()
+    for row, each in ((1, wide), (2, draws), (3, sets)):
+        interval = stats.ttest_rel(*each.to_numpy().T).confidence_interval(0.95)
+        found = table.iloc[row]
+        assert found["count"] == len(each)
+        assert found["mean"] - found["half"] == pytest.approx(interval.low)
+        assert found["mean"] + found["half"] == pytest.approx(interval.high)
+    interval = stats.ttest_ind(*wide.to_numpy().T).confidence_interval(0.95)
+    assert table["half"].iloc[0] == pytest.approx((interval.high - interval.low) / 2)
+    difference = draws["serial_lora"] - draws["lora"]
+    model = [values.var(ddof=1) for _, values in difference.groupby("dataset")]  # one way
+    assert table["error"].iloc[4] == pytest.approx(np.sqrt(np.mean(model) / len(draws)))
+
+
+def planted(mean: float) -> pd.DataFrame:
+    """A sweep of two ranks, three methods, two sets and three seeds; Serial LoRA is ahead by a mean."""
+    chance = np.random.default_rng(0)
+    rows = []
+    for rank in (4, 8):
+        for dataset in ("food", "travel"):
+            for seed in (1, 2, 3):
+                level = chance.normal(0.5, 0.1)
+                for method in ("lora", "serial_lora", "lora_equal_budget"):
+                    ahead = mean * (method == "serial_lora") + chance.normal(0, 1e-3)
+                    row = {"dataset": dataset, "seed": seed, "amount": 16, "lab_rank": rank}
+                    own = rank // 4 if method == "lora_equal_budget" else rank
+                    row |= {"method": method, "rank": own, "parameters": 1000 * own}
+                    rows.append(row | {"accuracy": level + ahead})
+    return pd.DataFrame(rows)
+
+
+def test_a_planted_lead_has_a_star_at_every_rank():
+    sweep = planted(0.05)
+    table = choosing_tables.sweep_table(sweep)
+    assert len(table) == 4 and table["significant"].all() and table["mean"].between(4, 6).all()
+    assert choosing_tables.show_sweep(table).map(lambda text: text.endswith("*")).all(axis=None)
+    assert "4 are significant" in choosing_tables.read_sweep(sweep, table)
+
+
+def test_the_chosen_rank_is_the_functions():
+    table = choosing_tables.chosen_table(planted(0.0), min)
+    assert table.set_index("method")["rank by the rule"].to_dict() == {
+        "LoRA": 4,
+        "Serial LoRA": 4,
+        "LoRA at equal budget": 1,
+    }
+    kept = choosing_tables.chosen_table(
+        planted(0.0), lambda runs: max(runs, key=lambda r: sum(runs[r]))
+    )
+    assert (kept["rank by the rule"] == kept["best rank"]).all()
+    assert "keeps the best rank of every method" in choosing_tables.read_choice(kept)
+
+
+def test_margins_hold_from_where_the_verdict_turns():
+    table = choosing_tables.margin_table(EVIDENCE, "lora", verdict_comparable)
+    for row in table.rename(columns={"holds from": "bar"}).itertuples():
+        assert verdict_comparable(row.mean, row.error, row.bar + 1e-6) == HOLDS
+        if row.bar > 0:
+            assert verdict_comparable(row.mean, row.error, row.bar - 1e-6) != HOLDS
+    words = choosing_tables.read_margins({"it": table.assign(comparable=FAILS)})
+    assert words.startswith("- **Not behind it") and FAILS in words
+
+
+def test_signs_count_cells_and_data_sets():
+    table = choosing_tables.signs_table(EVIDENCE, choosing.sign_test)
+    row = table.loc[("CLIP accuracy", "the paper")]
+    wins, losses = map(int, row["cells"].split(" to "))
+    assert row["p, cells"] == pytest.approx(stats.binomtest(wins, wins + losses).pvalue)
+    assert row["least p"] == pytest.approx(2 * 0.5**4)
+
+
+def test_best_cells_are_counted_for_each_method():
+    tables = np.zeros((1, 2, 2, 3))
+    tables[0, 0, 0, 2] = tables[0, 0, 1, 2] = tables[0, 1, 0, 1] = 1  # the last cell: all equal
+    assert best_cells(tables).tolist() == [[1, 1, 2]]
