@@ -12,6 +12,7 @@ from tools.sources import find_sources, read_source
 
 pytestmark = needs_browser
 MILLISECONDS = 300_000  # until a lesson has run up to its panel
+FAILED = "[data-mime-type='application/vnd.jupyter.error']"
 PICTURES = "cell => [...cell.querySelectorAll('img')].map(image => image.src).join()"
 
 
@@ -39,11 +40,13 @@ def open_panel(folder, number: str, shows: str, only: tuple[str, ...] = ()):
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         page.set_default_timeout(60_000)
         page.goto(f"{address}/lab/tree/lesson.ipynb")
-        page.locator(".jp-Notebook").wait_for()
+        page.get_by_text("course | Idle").wait_for()  # else JupyterLab would ask for a kernel
         for name in ("Run", "Run All Cells"):
             page.get_by_role("menuitem", name=name, exact=True).click()
         cell = page.locator(".jp-CodeCell").last
-        cell.get_by_role("slider").first.wait_for(timeout=MILLISECONDS)
+        slider, failed = cell.get_by_role("slider"), page.locator(FAILED)
+        slider.or_(failed).first.wait_for(timeout=MILLISECONDS)
+        assert not failed.count(), failed.first.inner_text()
         page.wait_for_function(f"cell => ({PICTURES})(cell) !== ''", arg=cell.element_handle())
         yield cell
 
