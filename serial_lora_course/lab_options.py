@@ -21,11 +21,14 @@ from serial_lora_course.config_file import write_config
 from serial_lora_course.files import expanded, printable
 from serial_lora_course.labs.config import SWEPT, LabConfig, seeds_to, swept_configs
 from serial_lora_course.labs.forecast import CARDS, forecast, told
-from serial_lora_course.labs.grid import run_lab
+from serial_lora_course.labs.grid import Done, here, run_lab
 from serial_lora_course.labs.keep import keep_run
 from serial_lora_course.labs.lab import Draw, Lab
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.processes import is_first_process
+from serial_lora_course.labs.progress import GridProgress
+from serial_lora_course.labs.ray_grid import on_ray
+from serial_lora_course.labs.ray_workers import Share
 from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.registry import LABS, get_lab
 from serial_lora_course.labs.report import results_table, run_line
@@ -41,8 +44,18 @@ MORE = (
     "On several GPUs: accelerate launch -m serial_lora_course.cli lab {} ..."
 )
 Configs = Mapping[str, LabConfig]
-# Options that say where to write or what to be told, and nothing of the run.
-SOMEWHERE = ("out", "pictures", "keep", "dry_run", "card")
+# Options that say where to run or write, or what to be told, and nothing of the run.
+CLUSTER = {
+    "on": (str | None, None, "ray: spread the runs over a Ray cluster; ray:HOST:PORT names one"),
+    "cpus_per_run": (float, 1.0, "cores, and threads, of a run on the cluster"),
+    "gpus_per_run": (float | None, None, "GPUs, or a part of one; one where the cluster has any"),
+    "memory_per_run": (
+        float | None,
+        None,
+        "GiB of a machine's memory; nothing is asked by default",
+    ),
+}
+SOMEWHERE = ("out", "pictures", "keep", "dry_run", "card", *CLUSTER)
 
 
 def command(name: str) -> Any:
@@ -82,7 +95,7 @@ def options_of(kind: type[Lab]) -> list[inspect.Parameter]:
         some.append(option("pictures", Path | None, None, help["pictures"]))
     kept = "folder for each new run's trained tensors, and what each test picture came to"
     some.append(option("keep", Path | None, None, kept))
-    return some
+    return some + [option(name, *rest) for name, rest in CLUSTER.items()]
 
 
 def settings_of(configs: Configs) -> dict[str, Any]:
@@ -143,6 +156,10 @@ def run_command(name: str, parameters: list[inspect.Parameter], options: dict[st
         with _complete(options["out"]):
             tell(run_line(kind.report, record, is_new))
 
+    def tell_progress(progress: GridProgress) -> None:
+        if progress.is_long:
+            tell(str(progress))
+
     settings = settings_of(kind.configs)
     changes = {each: setting_value(kind.configs, each, options[each]) for each in settings}
     scale, out = options["scale"], options["out"]
@@ -176,6 +193,8 @@ def run_command(name: str, parameters: list[inspect.Parameter], options: dict[st
         options["weights"],
         ratio=ratio,
         on_record=tell_record,
+        on_progress=tell_progress,
+        doing=doing_of(**{name: options[name] for name in CLUSTER}),
         draw=_watching(name, options.get("pictures"), options["keep"]),
         command=command_line(kind, parameters, options),
         **changes,
@@ -187,6 +206,15 @@ def run_command(name: str, parameters: list[inspect.Parameter], options: dict[st
         if closing := kind.report.closing(records):
             tell(closing)
     tell(f"Records: {out}")
+
+
+def doing_of(
+    on: str | None, cpus_per_run: float, gpus_per_run: float | None, memory_per_run: float | None
+) -> Callable[..., Iterator[Done]]:
+    """How a command's runs are done, by its options of `CLUSTER`."""
+    if on is None:
+        return here
+    return partial(on_ray, Share.named(on, cpus_per_run, gpus_per_run, memory_per_run))
 
 
 @contextmanager

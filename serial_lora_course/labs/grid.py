@@ -9,6 +9,7 @@ This process decides what is run and writes every record. A run itself needs no 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -22,6 +23,7 @@ from serial_lora_course.labs.config import LabConfig, check_choices, several, sw
 from serial_lora_course.labs.lab import Draw, Lab, run_one
 from serial_lora_course.labs.methods import Method, get_method, with_ratios
 from serial_lora_course.labs.processes import check_shares, process_state
+from serial_lora_course.labs.progress import GridProgress
 from serial_lora_course.labs.records import Kept, Record
 from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.labs.variants import VariantConfig
@@ -89,6 +91,10 @@ class Run:
         lab.config = self.config
         return run_one(lab, self.method, self.amount, self.seed, **options)
 
+    def steps(self, lab: type[Lab], data: DividedData) -> int:
+        """Of the optimizer."""
+        return self.config.steps(len(lab.indices(data, self.amount, self.seed)))
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -104,6 +110,11 @@ class Grid:
 
     def __len__(self) -> int:
         return len(self.datasets) * len(self.runs)
+
+    def progress(self) -> GridProgress:
+        """Of its runs, none of which is done."""
+        labs, every = self.labs, itertools.product(self.datasets, self.runs)
+        return GridProgress([(d, run.steps(labs.source.kind, labs.data(d))) for d, run in every])
 
     def open(self, dataset: str, kept: Kept) -> Lab:
         """A lab on a data set that goes on from the records."""
@@ -152,11 +163,15 @@ class Done:
     Attributes:
         place: of the record among all of the grid's.
         is_new: whether it was run for this.
+        seconds: that all of the run took, if it is new.
+        workers: that do runs at once.
     """
 
     place: int
     record: Record
     is_new: bool
+    seconds: float | None = None
+    workers: int = 1
 
 
 def here(grid: Grid, kept: Kept, **options: Any) -> Iterator[Done]:
@@ -172,12 +187,13 @@ def here(grid: Grid, kept: Kept, **options: Any) -> Iterator[Done]:
         lab = grid.open(dataset, kept)
         lab.backbone.model.to(process_state().device)
         for run in grid.runs:
-            key, do = run.key(lab), partial(run.do, lab, **options)
-            found = kept.or_run(key, do, wait=False)
+            key, started = run.key(lab), time.monotonic()
+            found = kept.or_run(key, partial(run.do, lab, **options), wait=False)
             if found is None:
                 elsewhere.append((dataset, run, key))
-            else:
-                yield Done(grid.place(dataset, run), *found)
+                continue
+            seconds = time.monotonic() - started if found[1] else None
+            yield Done(grid.place(dataset, run), *found, seconds)
     for dataset, run, key in elsewhere:
 
         def do(dataset: str = dataset, run: Run = run, **save_to: Path | None) -> Record:
@@ -200,6 +216,7 @@ def run_lab(
     ratio: float | Sequence[float] | None = None,
     progress: bool | None = None,
     on_record: Callable[[Record, bool], None] | None = None,
+    on_progress: Callable[[GridProgress], None] | None = None,
     draw: Draw | None = None,
     command: str = "",
     doing: Callable[..., Iterator[Done]] = here,
@@ -215,6 +232,7 @@ def run_lab(
         root: folder of the downloaded data.
         ratio: rate of B over that of A in the LoRA+ methods, one or several; None for 20.
         on_record: called with each record and whether it is new.
+        on_progress: called after each new one, unless it is the last.
         draw: called with each run that is new.
         command: the command line that asked for it, for the records.
         doing: how the runs are done; in this process by default.
@@ -226,10 +244,13 @@ def run_lab(
     """
     asked = (name, datasets, methods, amounts, seeds, scale, root, weights)
     grid = make_grid(*asked, ratio=ratio, **changes)
-    records = {}
+    records, so_far = {}, grid.progress()
     for done in doing(grid, Kept(out), progress=progress, draw=draw, command=command):
+        so_far.ended(done.place, done.seconds, done.workers)
         if on_record:
             on_record(done.record, done.is_new)
+        if on_progress and done.is_new and so_far.left:
+            on_progress(so_far)
         records[done.place] = done.record
     return [records[place] for place in sorted(records)]
 

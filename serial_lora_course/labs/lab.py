@@ -147,6 +147,11 @@ class Lab(ABC):
             return settle_precision("auto", self.objective().eval(), first_examples)
 
     @property
+    def is_settled(self) -> bool:
+        """Whether :attr:`precision` is known without measuring."""
+        return self.config.precision != "auto" or "precision" in vars(self)
+
+    @property
     def workers(self) -> int:
         """Processes that prepare examples."""
         return loader_workers(self.backbone.scale)
