@@ -210,8 +210,8 @@ def _conditions(rows: list[dict[str, Any]]) -> list[str]:
         "",
         "Forward and backward of one step of the tiny CLIP lab (batch 32, rank 16), each row in a "
         "process of its own with its own environment. PyTorch's threads spin while they wait for "
-        "one another, the course's sleep soon (`serial_lora_course/threads.py`). The neighbour is "
-        "one process on every core that never rests: half of the machine is left.",
+        "one another, the course's sleep soon (`serial_lora_course/threads.py`). A neighbour is a "
+        "process that never rests; with one on every core, half of the machine is left.",
         "",
         *_table(head, table),
         "",
