@@ -8,15 +8,7 @@ from torch import nn
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.handles import AttributeHandle, HookHandle
-from serial_lora.hooks import (
-    AdaptArgument,
-    AdaptInput,
-    AdaptOutput,
-    AddDelta,
-    Hook,
-    NoneIsDead,
-    OnceABlock,
-)
+from serial_lora.hooks import AdaptInput, AdaptOutput, AddDelta, Hook, NoneIsDead, OnceABlock
 from serial_lora.packed import PackedAttention, PackedForward, reads_past
 from serial_lora.records import Injection
 from serial_lora.sites import AttentionSite
@@ -66,26 +58,24 @@ def _guards(model: nn.Module, site: AttentionSite, hooks: list[Hook]) -> list[Ho
 def _serial_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:
     adapter = model.get_submodule(site.name).get_submodule(f"serial_lora{site.suffix}")
     name = f"serial_lora {site.label}"
-    if site.entry is None:
-        layers = list(dict.fromkeys(site.projections[part].module for part in "qkv"))
-        shared, hooks = OnceABlock(), []
-        for number, path in enumerate(layers):
-            layer = model.get_submodule(path)
-            several = isinstance(layer, nn.MultiheadAttention)
-            names = ("query", "key", "value") if several else ("input",)
-            hook: Hook = AdaptInput(path, adapter, number, shared, names, len(layers) * len(names))
-            handle = HookHandle(layer, name, hook, before=True)
-            hook.handle = (len(layers) == 1 and _watch(model, path, hook)) or handle
-            hooks.append(hook)
-        return hooks
-    if site.argument is None:
+    if site.entry is not None and site.argument is None:
         hook = AdaptOutput(site.entry, adapter)
-    else:
-        hook = AdaptArgument(site.entry, adapter)
-        hook.argument = site.argument
-    before = site.argument is not None
-    hook.handle = HookHandle(model.get_submodule(site.entry), name, hook, before)
-    return [hook]
+        hook.handle = HookHandle(model.get_submodule(site.entry), name, hook)
+        return [hook]
+    found = site.entry is None  # otherwise it is an argument of the layer that the family names
+    read = {site.entry: (site.argument,)}
+    if found:
+        paths = dict.fromkeys(site.projections[part].module for part in "qkv")
+        packed = [isinstance(model.get_submodule(path), nn.MultiheadAttention) for path in paths]
+        several = ("query", "key", "value")
+        read = {path: several if p else ("input",) for path, p in zip(paths, packed, strict=True)}
+    shared, hooks = OnceABlock(sum(map(len, read.values()))), []
+    for number, (path, names) in enumerate(read.items()):
+        hook = AdaptInput(path, adapter, names, found * len(names), number, shared)
+        handle = HookHandle(model.get_submodule(path), name, hook, before=True)
+        hook.handle = (found and len(read) == 1 and _watch(model, path, hook)) or handle
+        hooks.append(hook)
+    return hooks
 
 
 def _lora_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from serial_lora.attention import find_attention_sites
-from serial_lora.config import AdapterConfig, SerialLoRAConfig
+from serial_lora.config import AdapterConfig
 from serial_lora.errors import SerialLoRAError, require_number
-from serial_lora.layers import LoRA, SerialLoRA
-from serial_lora.records import records
+from serial_lora.records import adapter_shapes, adapters, records
 
 BYTES_PER_FLOAT32 = 4
 
@@ -86,12 +85,7 @@ class ParameterCount:
 def count_parameters(model: nn.Module) -> ParameterCount:
     """Count a model's parameters; each shared tensor once. Works with and without adapters."""
     parameters = list(model.parameters())
-    adapter = {
-        id(parameter): parameter
-        for module in model.modules()
-        if isinstance(module, (LoRA, SerialLoRA))
-        for parameter in module.parameters()
-    }.values()
+    adapter = [p for pair in adapters(model).values() for p in pair.parameters()]
     learners = [m for _, record in records(model) for m in record.also_train.values()]
     beside = {id(p): p for module in learners for p in module.parameters()}.values()
     return ParameterCount(
@@ -106,19 +100,12 @@ def count_parameters(model: nn.Module) -> ParameterCount:
 def enumerate_count(model: nn.Module, config: AdapterConfig) -> int:
     """What adapters of this config would hold, read off the model's own weights.
 
-    Walks the attention blocks that `inject` would adapt and adds up a pair for each: Serial LoRA's
-    is as wide as the tokens, LoRA's are shaped like the projections they stand beside.
-
     Raises:
         SerialLoRAError: if the model has no known attention, or the rank is above a width.
     """
-    sites = find_attention_sites(
-        model, towers=config.towers, blocks=config.blocks, stream=config.stream
-    )
-    if config.method == SerialLoRAConfig.method:
-        return sum(pair_count(site.width, site.width, config.rank) for site in sites)
+    sites = find_attention_sites(model, config.towers, config.blocks, config.stream)
     return sum(
-        pair_count(projection.columns, projection.rows, config.rank)
+        pair_count(*shape, config.rank)
         for site in sites
-        for projection in site.projections.values()
+        for shape in adapter_shapes(site, config).values()
     )

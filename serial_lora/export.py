@@ -18,6 +18,9 @@ from serial_lora.merging import change_factors, changed_parts, exactly
 from serial_lora.records import Injection, only_injection
 from serial_lora.sites import AttentionSite, shared_weights
 
+Pair = tuple[Tensor, Tensor]
+_INSIDE = ".base_layer"  # what stands in the names of layers inside a layer of PEFT's
+
 
 def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Tensor]:
     """The adapters as an ordinary LoRA that PEFT loads, with the same outputs.
@@ -42,23 +45,14 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
             file cannot be written.
     """
     root, injection = only_injection(model)
-    with exactly(root):
-        layers = _lora_layers(root, injection)
-    tensors: dict[str, Tensor] = {}
-    for name, (first, second) in layers.items():
-        prefix = f"base_model.model.{name}"
-        if _is_inside(name, layers):
-            prefix = f"base_model.model.{name.removesuffix('.out_proj')}.base_layer.out_proj"
-        tensors[f"{prefix}.lora_A.weight"] = first
-        tensors[f"{prefix}.lora_B.weight"] = second
+    layers = _lora_layers(root, injection)
+    tensors = _named("base_model.model", layers)
     if folder is not None:
-        folder = Path(folder)
-        config = json.dumps(_peft_config(root, layers), indent=2)
-        content = safetensors.torch.save(tensors, {"format": "pt"})
         if any(site.stream for site in injection.sites):
             to_diffusers(model, folder)
-        write_file(folder / "adapter_config.json", config.encode())
-        write_file(folder / "adapter_model.safetensors", content)
+        config = json.dumps(_peft_config(layers), indent=2)
+        write_file(Path(folder) / "adapter_config.json", config.encode())
+        _write(Path(folder) / "adapter_model.safetensors", tensors)
     return tensors
 
 
@@ -82,30 +76,33 @@ def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str
     root, injection = only_injection(model)
     if not any(site.stream for site in injection.sites):
         raise SerialLoRAError("only an SD3 transformer's adapters go to diffusers; use to_peft.")
-    with exactly(root):
-        layers = _lora_layers(root, injection)
-    tensors = {
-        f"transformer.{name}.{which}.weight": tensor
-        for name, pair in layers.items()
-        for which, tensor in zip(("lora_A", "lora_B"), pair, strict=True)
-    }
+    tensors = _named("transformer", _lora_layers(root, injection))
     if folder is not None:
-        content = safetensors.torch.save(tensors, {"format": "pt"})
-        write_file(Path(folder) / "pytorch_lora_weights.safetensors", content)
+        _write(Path(folder) / "pytorch_lora_weights.safetensors", tensors)
     return tensors
 
 
-def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, tuple[Tensor, Tensor]]:
-    """For every layer that an adapter changes: A, (r, inputs), and B, (outputs, r), scale within.
+def _named(root: str, layers: Mapping[str, Pair]) -> dict[str, Tensor]:
+    names = ("lora_A", "lora_B")
+    return {
+        f"{root}.{layer}.{name}.weight": tensor
+        for layer, pair in layers.items()
+        for name, tensor in zip(names, pair, strict=True)
+    }
 
-    An nn.MultiheadAttention is a layer under its own name, and its out_proj another.
-    """
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    write_file(path, safetensors.torch.save(dict(tensors), {"format": "pt"}))
+
+
+def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
+    """For every layer that an adapter changes its pair, scale within, by PEFT's name for the layer."""
     if shared_weights(root, injection.sites):
         raise SerialLoRAError(
             "blocks of this model share their attention weights but have an adapter each, which an "
             "ordinary LoRA cannot express; keep the adapter file that save_adapter writes."
         )
-    layers: dict[str, tuple[Tensor, Tensor]] = {}
+    layers: dict[str, Pair] = {}
     for site in injection.sites:
         by_layer: dict[str, list[str]] = {}
         for part, projection in changed_parts(site, injection.config).items():
@@ -121,7 +118,9 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, tuple[Tenso
                     )
                 rank, out = injection.config.rank, site.projections["out"]
                 nothing = (torch.zeros(rank, out.columns), torch.zeros(out.rows, rank))
-                layers[out.module] = nothing  # PEFT insists on having a pair there
+                layers[f"{layer}{_INSIDE}.out_proj"] = (
+                    nothing  # PEFT insists on having a pair there
+                )
             elif not isinstance(module, nn.Linear):
                 raise SerialLoRAError(
                     f"PEFT has no LoRA layer for {layer}, a {type(module).__name__}; "
@@ -131,27 +130,20 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, tuple[Tenso
     return layers
 
 
-def _is_inside(name: str, layers: Mapping[str, Any]) -> bool:
-    """Whether this layer is the output projection of an nn.MultiheadAttention in the list."""
-    return name.endswith(".out_proj") and name.removesuffix(".out_proj") in layers
+def _pair(root: nn.Module, injection: Injection, site: AttentionSite, parts: list[str]) -> Pair:
+    """One pair for the given parts of one weight: A, (r, inputs), and B, (outputs, r)."""
+    with exactly(root):
+        factors = [change_factors(root, injection, site, part) for part in parts]
+        lefts, rights = zip(*factors, strict=True)
+        if injection.config.method == SerialLoRAConfig.method:
+            first, second = rights[0].clone(), torch.cat(lefts)  # all parts share one A
+        else:
+            first, second = torch.cat(rights), torch.block_diag(*lefts)
+        return first.float().cpu(), second.float().cpu()
 
 
-def _pair(
-    root: nn.Module, injection: Injection, site: AttentionSite, parts: list[str]
-) -> tuple[Tensor, Tensor]:
-    """One pair for the given parts of one weight."""
-    lefts, rights = zip(
-        *(change_factors(root, injection, site, part) for part in parts), strict=True
-    )
-    if injection.config.method == SerialLoRAConfig.method:
-        first, second = rights[0].clone(), torch.cat(lefts)  # all parts share one A
-    else:
-        first, second = torch.cat(rights), torch.block_diag(*lefts)
-    return first.float().cpu(), second.float().cpu()
-
-
-def _peft_config(root: nn.Module, layers: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
-    ranks = {name: first.shape[0] for name, (first, _) in layers.items()}
+def _peft_config(layers: Mapping[str, Pair]) -> dict[str, Any]:
+    ranks = {name: len(first) for name, (first, _) in layers.items() if _INSIDE not in name}
     rank = min(ranks.values())
     others = {name: other for name, other in ranks.items() if other != rank}
     return {
@@ -163,7 +155,7 @@ def _peft_config(root: nn.Module, layers: Mapping[str, tuple[Tensor, Tensor]]) -
         "lora_alpha": rank,  # PEFT multiplies by lora_alpha / r: by one
         "rank_pattern": others,
         "alpha_pattern": others,
-        "target_modules": [name for name in layers if not _is_inside(name, layers)],
+        "target_modules": list(ranks),
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,

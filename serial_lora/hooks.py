@@ -1,7 +1,4 @@
-"""How tokens reach the adapters of a model: one hook for each way.
-
-Everything that is attached is a plain object, so deepcopy, pickle and torch.save go on working.
-"""
+"""How tokens reach the adapters of a model: one hook for each way."""
 
 from __future__ import annotations
 
@@ -86,45 +83,27 @@ class AdaptOutput(Hook):
         return output if adapter is None else adapter(output)
 
 
-class AdaptArgument(Hook):
-    """Serial LoRA before an attention layer that is called with tokens by keyword (SD3)."""
-
-    argument: str
-
-    def __call__(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        self.mark()
-        (adapter,) = self.acting
-        if adapter is None:
-            return args, kwargs
-        if self.argument not in kwargs:
-            raise SerialLoRAError(
-                f"{type(layer).__name__} was called without {self.argument}=..., so the adapter "
-                "cannot see its tokens; pass them by keyword."
-            )
-        return args, kwargs | {self.argument: adapter(kwargs[self.argument])}
-
-
 class OnceABlock:
     """The adapted tokens of one block: computed once where q, k and v read the same tensor.
 
     Attributes:
+        readers: how many read them in one forward pass.
         kept: None, or tokens, what became of them, and who has read that; one value, replaced as a
             whole, so that threads which run one model cannot mix theirs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, readers: int) -> None:
+        self.readers = readers
         self.kept: tuple[Tensor, Tensor, tuple[tuple[int, int | str], ...]] | None = None
 
-    def read(
-        self, adapter: Callable, tokens: Tensor, reader: tuple[int, int | str], readers: int
-    ) -> Tensor:
-        """Adapted tokens for one of so many readers; kept until each of them has had them."""
+    def read(self, adapter: Callable, tokens: Tensor, reader: tuple[int, int | str]) -> Tensor:
+        """Adapted tokens for one reader; kept until each of them has had them."""
         kept = self.kept
         if kept is not None and kept[0] is tokens and reader not in kept[2]:
             adapted, served = kept[1], (*kept[2], reader)
         else:
             adapted, served = adapter(tokens), (reader,)
-        self.kept = None if len(served) == readers else (tokens, adapted, served)
+        self.kept = None if len(served) == self.readers else (tokens, adapted, served)
         return adapted
 
     def __getstate__(self) -> dict[str, Any]:
@@ -132,10 +111,11 @@ class OnceABlock:
 
 
 class AdaptInput(Hook):
-    """Serial LoRA before a layer that projects tokens: what the layer reads is adapted.
+    """Serial LoRA before a layer: the tokens that it is called with are adapted.
 
     Attributes:
         names: the layer's arguments that are tokens.
+        positions: how many of them may come without their names.
         number: the layer's, in its block: alike in all blocks, so that compiled code serves them all.
     """
 
@@ -143,13 +123,13 @@ class AdaptInput(Hook):
         self,
         layer: str,
         adapter: nn.Module,
+        names: tuple[str, ...],
+        positions: int,
         number: int,
         shared: OnceABlock,
-        names: tuple[str, ...],
-        readers: int,
     ) -> None:
         super().__init__(layer, adapter)
-        self.number, self.shared, self.names, self.readers = number, shared, names, readers
+        self.names, self.positions, self.number, self.shared = names, positions, number, shared
 
     def __call__(
         self, layer: nn.Module, args: tuple, kwargs: dict | None = None
@@ -160,12 +140,16 @@ class AdaptInput(Hook):
         (adapter,) = self.acting
         if adapter is None:
             return args, kwargs
-        places = [*enumerate(args[: len(self.names)]), *kwargs.items()]
+        named = [(name, argument) for name, argument in kwargs.items() if name in self.names]
         adapted = {
-            place: self.shared.read(adapter, tokens, (self.number, place), self.readers)
-            for place, tokens in places
-            if isinstance(place, int) or place in self.names
+            place: self.shared.read(adapter, tokens, (self.number, place))
+            for place, tokens in [*enumerate(args[: self.positions]), *named]
         }
+        if not adapted:
+            raise SerialLoRAError(
+                f"{type(layer).__name__} was called without {self.names[0]}=..., so the adapter "
+                "cannot see its tokens; pass them by keyword."
+            )
         args = tuple(adapted.get(place, argument) for place, argument in enumerate(args))
         return args, {name: adapted.get(name, argument) for name, argument in kwargs.items()}
 

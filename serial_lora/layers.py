@@ -44,7 +44,12 @@ class _LowRankPair(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, rank: int, scale: float, dropout: float
+        self,
+        in_features: int,
+        out_features: int,
+        rank: int,
+        scale: float = 1.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.rank = rank
@@ -112,16 +117,6 @@ class LoRA(_LowRankPair):
         in_features, out_features: the shape of the projection beside which it stands.
         rank, scale, dropout: as in `SerialLoRA`.
     """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        rank: int,
-        scale: float = 1.0,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__(in_features, out_features, rank, scale, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) -> (..., d_out): the change only, to be added to W x."""

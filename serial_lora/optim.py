@@ -65,37 +65,16 @@ def lora_plus_groups(
         {"name": "lora_B", "params": second, "lr": float(lr * ratio)},
         {"name": "other", "params": others, "lr": float(lr)},
     ]
-    groups = [group | {"weight_decay": float(weight_decay)} for group in groups if group["params"]]
-    _assert_complete(model, groups)
-    return groups
-
-
-def _assert_complete(model: nn.Module, groups: list[dict[str, Any]]) -> None:
-    grouped = [id(parameter) for group in groups for parameter in group["params"]]
-    trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
-    assert len(grouped) == len(set(grouped)), "a tensor is in two groups"
-    assert set(grouped) == trainable, "the groups are not the trainable tensors"
+    return [group | {"weight_decay": float(weight_decay)} for group in groups if group["params"]]
 
 
 def describe_groups(groups: list[dict[str, Any]]) -> str:
     """The groups as a small table: name, tensors, parameters, learning rate, weight decay."""
     rows = [("group", "tensors", "parameters", "learning rate", "weight decay")]
     for group in groups:
-        numbers = sum(parameter.numel() for parameter in group["params"])
-        rows.append(
-            (
-                group["name"],
-                f"{len(group['params'])}",
-                f"{numbers:,}",
-                f"{group['lr']:.3g}",
-                f"{group['weight_decay']:.3g}",
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
+        sizes = [parameter.numel() for parameter in group["params"]]
+        rates = (f"{group['lr']:.3g}", f"{group['weight_decay']:.3g}")
+        rows.append((group["name"], f"{len(sizes)}", f"{sum(sizes):,}", *rates))
+    first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    layout = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)])
+    return "\n".join(layout.format(*row) for row in rows)

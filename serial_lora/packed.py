@@ -48,17 +48,14 @@ class PackedAttention(nn.MultiheadAttention):
         plain = plain and all(mask.dtype in (torch.bool, query.dtype) for mask in masks)
         if need_weights or not self_attention or not plain:
             forward = PackedAttention._with_dense_weights if lora else nn.MultiheadAttention.forward
-            return forward(
-                self,
-                query,
-                key,
-                value,
-                key_padding_mask,
-                need_weights,
-                attn_mask,
-                average_attn_weights,
-                is_causal,
+            options = dict(
+                key_padding_mask=key_padding_mask,
+                need_weights=need_weights,
+                attn_mask=attn_mask,
+                average_attn_weights=average_attn_weights,
+                is_causal=is_causal,
             )
+            return forward(self, query, key, value, **options)
         packed = F.linear(query, self.in_proj_weight, self.in_proj_bias)  # (N, L, 3 d)
         if lora is not None:
             packed = lora(self, (query,), packed)
@@ -80,40 +77,30 @@ class PackedAttention(nn.MultiheadAttention):
         return self.out_proj(attended.permute(order).flatten(2)), None
 
     def _with_dense_weights(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        key_padding_mask: Tensor | None,
-        need_weights: bool,
-        attn_mask: Tensor | None,
-        average_attn_weights: bool,
-        is_causal: bool,
+        self, query: Tensor, key: Tensor, value: Tensor, **options
     ) -> tuple[Tensor, Tensor | None]:
         """PyTorch's own attention over W + B A: slower, for whatever is asked for seldom."""
         swapped = self.batch_first and query.dim() == 3
         if swapped:
             query, key, value = (tokens.transpose(0, 1) for tokens in (query, key, value))
+        weight = self.in_proj_weight + self.after_in_proj.dense().to(self.in_proj_weight.dtype)
+        one = torch.eye(self.embed_dim, dtype=query.dtype, device=query.device)
         attended, weights = F.multi_head_attention_forward(
             query,
             key,
             value,
             self.embed_dim,
             self.num_heads,
-            self.in_proj_weight + self.after_in_proj.dense().to(self.in_proj_weight.dtype),
-            self.in_proj_bias,
-            None,
-            None,
-            False,
-            self.dropout,
-            torch.eye(self.embed_dim, dtype=query.dtype, device=query.device),  # out_proj is below
-            None,
+            in_proj_weight=weight,
+            in_proj_bias=self.in_proj_bias,
+            bias_k=None,
+            bias_v=None,
+            add_zero_attn=False,
+            dropout_p=self.dropout,
+            out_proj_weight=one,  # out_proj itself is below
+            out_proj_bias=None,
             training=self.training,
-            key_padding_mask=key_padding_mask,
-            need_weights=need_weights,
-            attn_mask=attn_mask,
-            average_attn_weights=average_attn_weights,
-            is_causal=is_causal,
+            **options,
         )
         return self.out_proj(attended.transpose(0, 1) if swapped else attended), weights
 

@@ -87,7 +87,7 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
     Attributes:
         serial_lora_pairs: the pairs by the names of their adapters, a child of the first layer alone.
         once: what the layers of one attention share of a forward pass.
-        number, readers: which of those layers this is, and how many there are.
+        number: which of those layers this is.
         original: while merged, the base's own weight.
     """
 
@@ -97,12 +97,12 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         self, base_layer: nn.Module, beside: SerialLoRALayer | None, number: int, readers: int
     ) -> None:
         super().__init__()
-        self.base_layer, self.number, self.readers = base_layer, number, readers
+        self.base_layer, self.number = base_layer, number
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         self.quantization_backend = resolve_quantization_backend(base_layer)
         self.merged_adapters: list[str] = []
         self.original: Tensor | None = None
-        self.once = OnceABlock() if beside is None else beside.once
+        self.once = OnceABlock(readers) if beside is None else beside.once
         pairs = nn.ModuleDict() if beside is None else beside.serial_lora_pairs
         if number == 0:
             self.serial_lora_pairs = pairs
@@ -122,8 +122,7 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
             self.unmerge()
         pairs = self._pairs(self.active_adapters)
         if pairs and not (self.disable_adapters or self.merged):
-            reader = (self.number, 0)
-            x = self.once.read(lambda tokens: _adapted(tokens, pairs), x, reader, self.readers)
+            x = self.once.read(lambda tokens: _adapted(tokens, pairs), x, (self.number, 0))
         return self.base_layer(x, *args, **kwargs)
 
     def _pairs(self, names: list[str]) -> list[SerialLoRA]:

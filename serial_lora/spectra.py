@@ -22,8 +22,7 @@ from torch import Tensor, nn
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.merging import base_weight, change_factors, changed_parts
-from serial_lora.records import Injection, injections, refuse_without_values
-from serial_lora.sites import AttentionSite
+from serial_lora.records import injections, refuse_without_values
 
 WEIGHT, ADAPTED, CHANGE = "W", "W + dW", "dW"
 """The three matrices of a projection whose spectra are compared."""
@@ -75,23 +74,15 @@ def weight_changes(model: nn.Module) -> list[WeightChange]:
         SerialLoRAError: there are no adapters, or the model is on the meta device.
     """
     refuse_without_values(model)
-    return [
-        _read_change(root, injection, site, part)
-        for root, injection in injections(model)
-        for site in injection.sites
-        for part in changed_parts(site, injection.config)
-    ]
-
-
-def _read_change(
-    root: nn.Module, injection: Injection, site: AttentionSite, part: str
-) -> WeightChange:
-    weight = base_weight(root, injection, site.projections[part])
-    factors = change_factors(root, injection, site, part, torch.float64)
-    weight, left, right = (
-        tensor.detach().to("cpu", torch.float64, copy=True) for tensor in (weight, *factors)
-    )
-    return WeightChange(site.tower, site.block, site.label, part, weight, left, right)
+    changes = []
+    for root, injection in injections(model):
+        for site in injection.sites:
+            for part, projection in changed_parts(site, injection.config).items():
+                weight = base_weight(root, injection, projection)
+                factors = change_factors(root, injection, site, part, torch.float64)
+                copies = [t.to("cpu", torch.float64, copy=True) for t in (weight, *factors)]
+                changes.append(WeightChange(site.tower, site.block, site.label, part, *copies))
+    return changes
 
 
 # -------------------------------------------------------------------------------- singular values
