@@ -86,10 +86,16 @@ def sections(root: Path) -> dict[str, list[str]]:
 
 
 def stage(root: Path, folder: Path) -> None:
-    """Copy what becomes a page into ``folder``, at the path that it has in the checkout."""
+    """Copy what becomes a page into ``folder``, at the path that it has in the checkout.
+
+    Raises:
+        SerialLoRAError: a lesson was not built.
+    """
     contents = []
     for title, pages in sections(root).items():
         for page in pages:
+            if not (root / page).is_file():
+                raise SerialLoRAError(f"{page} is missing: run `make notebooks`, which writes it.")
             target = folder / page
             target.parent.mkdir(parents=True, exist_ok=True)
             if page.endswith(".ipynb"):
@@ -208,8 +214,8 @@ def build(root: Path, out: Path) -> Path:
     """Write the site of a checkout into ``out``; returns its first page.
 
     Raises:
-        SerialLoRAError: Sphinx is not installed, or finds fault with a page, such as a link that
-            leads nowhere.
+        SerialLoRAError: a lesson's notebook is missing; Sphinx is not installed, or finds fault
+            with a page, such as a link that leads nowhere.
     """
     try:
         from sphinx.application import Sphinx
@@ -218,13 +224,13 @@ def build(root: Path, out: Path) -> Path:
             'the site is made by Sphinx, which is not installed: pip install -e ".[site]".'
         ) from None
     with TemporaryDirectory() as folder:
-        pages, kept = Path(folder, "pages"), Path(folder, "kept")
+        pages, html, said = Path(folder, "pages"), Path(folder, "html"), StringIO()
         stage(root, pages)
-        said = StringIO()
-        app = Sphinx(pages, None, out, kept, "html", OPTIONS, status=None, warning=said)
-        app.build()
-    if said.getvalue():
-        raise SerialLoRAError(f"Sphinx finds fault with the site:\n{said.getvalue()}")
+        kept = Path(folder, "kept")
+        Sphinx(pages, None, html, kept, "html", OPTIONS, status=None, warning=said).build()
+        if faults := re.sub(r"\x1b\[[\d;]*m", "", said.getvalue()).replace(f"{pages}/", ""):
+            raise SerialLoRAError(f"Sphinx finds fault with these pages:\n{faults}")
+        shutil.copytree(html, out, dirs_exist_ok=True)
     shutil.copytree(root / "notebooks", out / "notebooks", dirs_exist_ok=True)
     return out / "index.html"
 

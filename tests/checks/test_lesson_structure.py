@@ -177,11 +177,16 @@ def test_solved_lessons_ran_quietly(source):
 @each_lesson
 def test_pictures_have_a_description(source):
     solved, _ = solved_and_student(source)
-    for cell in [cell for cell in solved.cells if cell.cell_type == "code"]:
-        for output in cell.outputs:
-            if "image/png" in output.get("data", {}):
-                alt = output.metadata.get("image/png", {}).get("alt", "")
-                assert len(alt) > 20, f"show it with display_figure: {cell.source[:60]}"
+    for cell in solved.cells:
+        words = re.findall(r"!\[(.*?)\]\(", cell.source) if cell.cell_type == "markdown" else []
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            for image in re.findall(r"<img[^>]*>", data.get("text/html", "")):
+                words += re.findall(r"alt=[\"'](.*?)[\"']", image) or [""]
+            if kinds := [kind for kind in data if kind.startswith("image/")]:
+                words.append(output.metadata.get(kinds[0], {}).get("alt", ""))
+        for text in words:
+            assert len(text) > 20, f"show it with display_figure: {cell.source[:60]}"
 
 
 @each_lesson

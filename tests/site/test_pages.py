@@ -4,11 +4,16 @@ import re
 from html.parser import HTMLParser
 from urllib.parse import unquote, urljoin, urlsplit
 
+import nbformat
 import pytest
+from nbformat.v4 import new_markdown_cell, new_notebook
 
+from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checks.lessons import LESSONS
 from tests.tools.test_addresses import names_our_address
-from tools import ROOT
+from tools import ROOT, site
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of what Sphinx's next version will drop
 
 
 class Page(HTMLParser):
@@ -82,3 +87,19 @@ def test_formulas_are_drawn_by_the_browser(pages):
     assert text.count("<math") > 20 and not re.search(
         r"\\\\(frac|sigma|top)\b", text.split("<script")[0]
     )
+
+
+def test_a_link_that_leads_nowhere_and_a_lesson_not_built_are_said(tmp_path):
+    pytest.importorskip("myst_nb", reason='the site needs pip install -e ".[site]"')
+    root = tmp_path / "checkout"
+    for lesson in LESSONS:
+        notebook = new_notebook(cells=[new_markdown_cell(f"# {lesson.title}")])
+        (root / "solutions").mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, root / "solutions" / f"{lesson.stem}.ipynb")
+    (root / "notebooks").mkdir()
+    (root / "README.md").write_text("# A course\n\n[where?](docs/nowhere.md)\n", "utf-8")
+    for words in ("docs/nowhere.md", f"{LESSONS[-1].stem}.ipynb is missing"):
+        with pytest.raises(SerialLoRAError, match=words):
+            site.build(root, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        (root / "solutions" / f"{LESSONS[-1].stem}.ipynb").unlink(missing_ok=True)
