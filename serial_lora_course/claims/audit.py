@@ -5,7 +5,7 @@ Numbers in the sentences are computed from the paper's own tables and the exact 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import pandas as pd
@@ -348,11 +348,12 @@ def inconsistencies() -> list[Inconsistency]:
     ]
 
 
-def inconsistency_frame() -> pd.DataFrame:
-    """`inconsistencies` as a table to show."""
+def inconsistency_frame(keys: Collection[str] | None = None) -> pd.DataFrame:
+    """`inconsistencies` as a table to show; only those of some keys where these are given."""
     return pd.DataFrame(
         [
             {"Where": each.where, "The paper says": each.says, "What we find": each.finding}
             for each in inconsistencies()
+            if keys is None or each.key in keys
         ]
     )

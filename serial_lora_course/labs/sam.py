@@ -9,7 +9,7 @@ back to the picture's own pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -136,8 +136,13 @@ def decode(model: Sam, embedding: Tensor, boxes: Tensor) -> Tensor:
     return logits
 
 
+def mean_dice_ce(logits: Tensor, truth: Tensor) -> Tensor:
+    """Dice + BCE, the mean over a picture's objects, of logits and bool masks (N, h, w)."""
+    return dice_ce(logits, truth).mean()
+
+
 class SamObjective(nn.Module):
-    """Dice + BCE of the predicted masks: ``forward(list of prepared examples) -> loss``.
+    """The loss of the predicted masks: ``forward(list of prepared examples) -> loss``.
 
     Logits are brought to the input frame with `Sam.postprocess_masks`, which cuts the padding off,
     and compared with the truth there. A picture's loss is the mean over its objects and a batch's
@@ -149,26 +154,33 @@ class SamObjective(nn.Module):
         model: Sam,
         gradient_checkpointing: bool = False,
         prefix: FrozenPrefix | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor] = mean_dice_ce,
     ) -> None:
         super().__init__()
         self.model, self.gradient_checkpointing, self.prefix = model, gradient_checkpointing, prefix
+        self.loss = loss
         self.checkpointed = list(model.image_encoder.blocks) if gradient_checkpointing else []
 
     def forward(self, batch: Sequence[PreparedExample]) -> Tensor:
         predicted = predict_logits(self.model, batch, self.gradient_checkpointing, self.prefix)
         with torch.autocast(predicted[0].device.type, enabled=False):
             losses = [
-                mask_loss(self.model, logits, prepared)
+                mask_loss(self.model, logits, prepared, self.loss)
                 for logits, prepared in zip(predicted, batch, strict=True)
             ]
         return torch.stack(losses).mean()
 
 
-def mask_loss(model: Sam, logits: Tensor, prepared: PreparedExample) -> Tensor:
-    """Mean Dice + BCE over one picture's objects, of logits (N, 1, side, side)."""
+def mask_loss(
+    model: Sam,
+    logits: Tensor,
+    prepared: PreparedExample,
+    loss: Callable[[Tensor, Tensor], Tensor] = mean_dice_ce,
+) -> Tensor:
+    """The loss of one picture's objects, of logits (N, 1, side, side)."""
     size = prepared.input_size
     upscaled = model.postprocess_masks(logits, size, size)[:, 0]  # (N, h, w)
-    return dice_ce(upscaled, prepared.truth).mean()
+    return loss(upscaled, prepared.truth)
 
 
 # ------------------------------------------------------------------------------- using a model
@@ -339,10 +351,15 @@ def base_measures(scores: Sequence[PictureScore]) -> dict[str, float]:
 
 
 class SamLab(Lab):
-    """Segmentation of boxed objects; the amount is a share of the training pictures."""
+    """Segmentation of boxed objects; the amount is a share of the training pictures.
+
+    Attributes:
+        loss: of a picture's logits (N, h, w) and its masks.
+    """
 
     name, unit, amount = "sam", "percent", 100
     base_names = ("base_", "box_")
+    loss = staticmethod(mean_dice_ce)
     configs = {"tiny": TINY, "paper": PAPER}
     help = {
         "scale": "tiny (drawings on photographs, CPU) or paper (ViT-B, GPU)",
@@ -378,7 +395,7 @@ class SamLab(Lab):
 
     def objective(self) -> SamObjective:
         checkpointing = self.config.gradient_checkpointing
-        return SamObjective(self.backbone.model, checkpointing, self.prefix)
+        return SamObjective(self.backbone.model, checkpointing, self.prefix, self.loss)
 
     @cached_property
     def prefix(self) -> FrozenPrefix:

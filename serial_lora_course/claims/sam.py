@@ -1,0 +1,191 @@
+"""What lesson 06's tables of Dice say, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from serial_lora_course.claims.paper import paper_facts, paper_table
+from serial_lora_course.labs.frames import paired_difference
+from serial_lora_course.labs.methods import METHOD_TITLES
+from serial_lora_course.labs.records import Record
+
+EQUAL_RANK = ("serial_lora", "lora")
+EQUAL_BUDGET = ("serial_lora", "lora_equal_budget")
+PAIRS = (
+    EQUAL_RANK,
+    EQUAL_BUDGET,
+    ("serial_lora_plus", "lora_plus"),
+    ("serial_lora_plus", "serial_lora"),
+)
+"""Which methods are compared, each on the same pictures as the other."""
+
+TITLES = {"dice": "Dice", "fid": "FID", "kid": "KID", "clip_score": "CLIP-Score"}
+
+ABOUT_SAM = frozenset(
+    "dice-direction sam-unit sam-depth dice-digits few-sample-claim sam-monotone no-spread human-masks "
+    "flood-track".split()
+)
+"""Which findings of the audit concern SAM."""
+
+
+def read_dice_direction(printed: pd.DataFrame) -> str:
+    """What the printed numbers of Table IV can be, by what they exclude."""
+    change = printed.loc["100%"] - printed.loc["20%"]  # rows: methods, columns: data sets
+    low, high = printed.min().min(), printed.max().max()
+    return (
+        f"The {printed.size} numbers lie between {low} and {high}.\n\n"
+        f"- *The Dice coefficient?* With five times the data, {int((change < 0).sum().sum())} of {change.size} "
+        f"become smaller. The masks would get worse with data, and the best of all would overlap by {high:.2f}. "
+        "It is not that.\n"
+        f"- *1 - Dice?* Then Dice would lie between {1 - high:.2f} and {1 - low:.2f}. Possible.\n"
+        f"- *DiceCE?* Cross-entropy is never below 0, so Dice is *at least* {1 - high:.2f} to {1 - low:.2f}; by "
+        "how much more cannot be said. Possible as well: the code that the settings resemble prints its DiceCE "
+        "under the name “Mean dice score”."
+    )
+
+
+def read_run(record: Record, gains: pd.Series) -> str:
+    """How far one run raised Dice, and on how many pictures.
+
+    Args:
+        gains: in Dice, one for each test picture.
+    """
+    before, after, box = (record.measures[name] for name in ("base_dice", "dice", "box_dice"))
+    side = "above" if after > box else "below"
+    return (
+        f"{record.sizes['steps']} steps on {record.sizes['training_pictures']} pictures bring mean Dice from "
+        f"{before:.3f} to {after:.3f}, {side} filling the box ({box:.3f}). Of {len(gains)} test pictures, "
+        f"{int((gains > 0).sum())} get better and {int((gains < 0).sum())} worse; the largest gain is "
+        f"{gains.max():+.2f}, the largest loss {gains.min():+.2f}."
+    )
+
+
+def by_set(results: pd.DataFrame) -> pd.DataFrame:
+    """Each set with all training pictures: the filled box, the unadapted model, Serial LoRA."""
+    rows = results[
+        (results["amount"] == results["amount"].max()) & (results["method"] == "serial_lora")
+    ]
+    names = {"box_dice": "box filled", "base_dice": "not adapted", "dice": "Serial LoRA"}
+    table = rows.groupby("dataset", sort=False)[list(names)].mean().rename(columns=names)
+    table["gain"] = table["Serial LoRA"] - table["not adapted"]
+    table["above the box"] = table["Serial LoRA"] - table["box filled"]
+    return table
+
+
+def read_by_set(table: pd.DataFrame) -> str:
+    """What Serial LoRA gains on the sets, and on how many the box is passed."""
+    gain = table["gain"]
+    before = int((table["not adapted"] > table["box filled"]).sum())
+    return (
+        f"Serial LoRA gains {gain.mean():+.3f} Dice on average, from {gain.min():+.3f} ({gain.idxmin()}) to "
+        f"{gain.max():+.3f} ({gain.idxmax()}). It is above filling the box on "
+        f"{int((table['above the box'] > 0).sum())} of {len(table)} sets; not adapted, the model is on {before}."
+    )
+
+
+def verdicts(
+    results: pd.DataFrame, measures: Sequence[str] = ("dice",), pairs: Sequence[tuple] = PAIRS
+) -> pd.DataFrame:
+    """Pair by pair and amount by amount: the mean difference, its standard error, and the verdict.
+
+    Args:
+        measures: columns of which more is better.
+    """
+    there = set(results["method"])
+    found = [
+        paired_difference(results, *pair, measure).assign(measure=measure)
+        for pair in pairs
+        if set(pair) <= there
+        for measure in measures
+    ]
+    names = {"amount": "percent", "mean": "better by", "sem": "standard error", "count": "runs"}
+    return pd.concat(found, ignore_index=True).rename(columns=names)
+
+
+def read_verdicts(results: pd.DataFrame, table: pd.DataFrame, measure: str = "dice") -> str:
+    """Serial LoRA beside LoRA at equal rank and at equal budget, and how much of LoRA's gain it has.
+
+    Args:
+        table: as :func:`verdicts` gives it.
+        measure: whose cells are counted; more is better.
+    """
+    lines = []
+    for what, pair in (("equal rank", EQUAL_RANK), ("equal budget", EQUAL_BUDGET)):
+        one, other = (METHOD_TITLES[name] for name in pair)
+        rows = table[table["methods"] == f"{one} against {other}"]
+        said = [
+            f"{TITLES.get(name, name)} {_by_verdict(part)}"
+            for name, part in rows.groupby("measure", sort=False)
+        ]
+        cells = results.groupby(["dataset", "amount", "method"])[measure].mean().unstack("method")
+        above = int((cells[pair[0]] > cells[pair[1]]).sum())
+        lines.append(
+            f"- **At {what}**, against {other}: {'. '.join(said)}. Its mean over seeds is better in {above} of "
+            f"{len(cells)} cells."
+        )
+    return "\n".join(lines)
+
+
+def _by_verdict(rows: pd.DataFrame) -> str:
+    return "; ".join(
+        f"{verdict} at {', '.join(f'{percent}%' for percent in part['percent'])}"
+        for verdict, part in rows.groupby("verdict", sort=False)
+    )
+
+
+def read_gain(results: pd.DataFrame, measure: str = "dice", sign: int = 1) -> str:
+    """How much of LoRA's gain Serial LoRA has with all pictures, and with how many parameters.
+
+    Args:
+        sign: -1 for a measure of which less is better.
+    """
+    most = results[results["amount"] == results["amount"].max()]
+    gained = (sign * (most[measure] - most[f"base_{measure}"])).groupby(most["method"]).mean()
+    size = most.groupby("method")["parameters"].first()
+    serial, budget = (
+        gained["serial_lora"] / gained["lora"],
+        gained["lora_equal_budget"] / gained["lora"],
+    )
+    return (
+        f"With all pictures Serial LoRA has {serial:.0%} of LoRA's gain, with "
+        f"{size['serial_lora'] / size['lora']:.0%} of its parameters; LoRA at that number of parameters has "
+        f"{budget:.0%}."
+    )
+
+
+def read_table_iv(printed: pd.DataFrame, results: pd.DataFrame) -> str:
+    """How often more data make the printed masks worse, and those of the records."""
+    facts, steps = paper_facts(), [("20%", "50%"), ("50%", "100%")]
+    worse = sum(int((printed.loc[more] > printed.loc[less]).sum().sum()) for less, more in steps)
+    cells = sum(printed.loc[more].size for _, more in steps)
+    ours = results.groupby(["method", "dataset", "amount"])["dice"].mean().unstack("amount")
+    return (
+        f"Serial LoRA is behind LoRA in {facts['serial_behind_sam']} of {facts['sam_cells']} cells. In {worse} of "
+        f"{cells} steps from one amount of data to the next the masks get *worse* with more data (LoRA on flood "
+        f"goes {facts['flood_lora']}); in our records, means over seeds, in "
+        f"{int((ours.diff(axis=1) < 0).sum().sum())} of {ours.shape[0] * (ours.shape[1] - 1)}."
+    )
+
+
+def beside_the_paper(results: pd.DataFrame) -> pd.DataFrame:
+    """How much better Serial LoRA is than LoRA at equal rank, in the paper and in the records."""
+    printed = paper_table("Table IV")
+    serial, lora = (printed.xs(name, level="method") for name in ("Serial LoRA", "LoRA"))
+    ours = paired_difference(results, *EQUAL_RANK, "dice").set_index("amount")
+    table = (lora - serial).agg(["mean", "min", "max"], axis=1)  # lower is better there
+    told = [int(amount.rstrip("%")) for amount in table.index]
+    found = [
+        f"{ours['mean'].get(n, float('nan')):+.4f} ± {ours['sem'].get(n, float('nan')):.4f}"
+        for n in told
+    ]
+    return pd.DataFrame(
+        {
+            "the paper": table["mean"].map("{:+.3f}".format),
+            "from ... to": [
+                f"{row['min']:+.3f} ... {row['max']:+.3f}" for _, row in table.iterrows()
+            ],
+            "ours, tiny scale": found,
+        }
+    ).rename_axis("amount")

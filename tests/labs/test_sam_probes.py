@@ -1,0 +1,79 @@
+"""What lesson 06 measures and falls back to."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from serial_lora.layers import LoRA
+from serial_lora.metrics import dice, dice_ce
+from serial_lora_course.checks.checking import run_check
+from serial_lora_course.claims import sam as words
+from serial_lora_course.labs import sam_probes as probes
+from serial_lora_course.labs.frames import frame
+from serial_lora_course.labs.records import shipped_records
+
+ANSWERS = {
+    "6.1": probes.to_model_frame,
+    "6.2": probes.dice_of,
+    "6.3": probes.adapted_windows,
+    "6.4": probes.add_to_q_and_v,
+    "6.5": probes.segmentation_loss,
+}
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_what_the_lesson_falls_back_to_passes_its_check(number):
+    assert run_check(number, ANSWERS[number])
+
+
+def test_a_token_sees_its_own_window():
+    seen = probes.seen_by((5, 2), window=4, grid=6)
+    assert torch.nonzero(seen).tolist() == [[y, x] for y in (4, 5) for x in range(4)]
+    assert probes.seen_by((5, 2), window=0, grid=6).all()
+
+
+class Doubled(nn.Module):
+    """Adds both changes to the frozen layer's output, in place or not."""
+
+    in_place = True
+
+    def __init__(self, qkv, rank):
+        super().__init__()
+        self.qkv, d = qkv, qkv.in_features
+        self.pair_q, self.pair_v = LoRA(d, d, rank), LoRA(d, d, rank)
+
+    def forward(self, x):
+        change = torch.cat([self.pair_q(x), torch.zeros_like(x), self.pair_v(x)], -1)
+        qkv = self.qkv(x)
+        return qkv.add_(change) if self.in_place else qkv + change
+
+
+class OutOfPlace(Doubled):
+    in_place = False
+
+
+def test_an_edit_in_place_hides_from_a_probe_and_is_made_twice():
+    edited, mended = (list(probes.symptoms(kind).values()) for kind in (Doubled, OutOfPlace))
+    assert edited[0] == "0.00" and float(edited[2]) == pytest.approx(2 * float(edited[1]), abs=0.02)
+    assert mended[0] == mended[1] == mended[2] != "0.00"
+    assert mended[3] == "(1, 16, 48)"
+
+
+def test_losses_are_told_by_their_gradient():
+    truth = torch.zeros(1, 4, 4, dtype=torch.bool)
+    truth[:, :2] = True
+    hard = {"hard": lambda logits, truth: 1 - dice(logits > 0, truth), "soft": dice_ce}
+    table = probes.loss_table(hard, truth)["gradient when undecided"]
+    assert table["hard"] == "none" and float(table["soft"]) > 0
+
+
+def test_the_records_are_counted_as_by_loops():
+    results = frame(shipped_records("sam"))
+    table = words.by_set(results)
+    some = results[(results["amount"] == 100) & (results["method"] == "serial_lora")]
+    food = some[some["dataset"] == "food"]
+    assert table.loc["food", "gain"] == pytest.approx(np.mean(food["dice"] - food["base_dice"]))
+    above = (table["Serial LoRA"] > table["box filled"]).sum()
+    assert f"box on {above} of {len(table)} sets" in words.read_by_set(table)
+    assert "At equal budget" in words.read_verdicts(results, words.verdicts(results))
