@@ -14,11 +14,13 @@ lesson's running time was measured, and its exercises' minutes stand on their ca
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import report as benchmarks
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.checks.exercises import Exercise, read_exercises
@@ -37,6 +39,7 @@ from tools import ROOT
 from tools.sources import read_source
 
 LEAST_FOR_QUESTIONS = 0.05  # of a session
+CLASS = 24  # learners, for whom a machine is sized
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,13 @@ class Step:
         lesson: its number; empty for a pause.
         talk: minutes in which the instructor tells and shows, before and after; or the pause's.
         least: exercises of at least this importance (dots of five) are done in class.
+        card: minutes kept free for its runs on a GPU; 0 where it runs at tiny scale, as measured.
     """
 
     lesson: str
     talk: int
     least: int = 4
+    card: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,18 @@ PLANS: dict[str, tuple[Session, ...]] = {
             "One half-day",
             210,
             (Step("00", 10, 5), Step("02", 10), PAUSE, Step("03", 15), Step("04", 15)),
+        ),
+    ),
+    "a day with a GPU": (
+        Session(
+            "Morning, at tiny scale",
+            180,
+            (Step("00", 10, 5), Step("02", 10), PAUSE, Step("03", 15, 5), Step("04", 15, 5)),
+        ),
+        Session(
+            "Afternoon, at the paper's scale",
+            210,
+            (Step("06", 15, 5, card=45), PAUSE, Step("07", 15, 5, card=45)),
         ),
     ),
     "two days": (
@@ -135,7 +152,7 @@ def minutes_of(step: Step, facts: dict[str, Facts]) -> int:
     if not step.lesson:
         return step.talk
     lesson = facts[step.lesson]
-    return step.talk + lesson.runs + sum_minutes(lesson.in_class(step.least))
+    return step.talk + (step.card or lesson.runs) + sum_minutes(lesson.in_class(step.least))
 
 
 def lesson_table(facts: dict[str, Facts]) -> str:
@@ -158,48 +175,82 @@ def lesson_table(facts: dict[str, Facts]) -> str:
 def minutes_table(facts: dict[str, Facts]) -> str:
     """For INSTRUCTORS.md: each lesson's running time, and the minutes of its exercises."""
     lines = [
-        "| Lesson | Runs in | Exercises | Minutes of all | of importance 4 and 5 |",
-        "|---|---|---:|---:|---:|",
+        "| Lesson | Runs, minutes | Exercises | Minutes of all | of importance 4 and 5 |",
+        "|---|---:|---:|---:|---:|",
     ]
     for here in facts.values():
         lines.append(
-            f"| {here.title} | {say_minutes(here.measured)} | {len(here.exercises)} "
+            f"| {here.title} | {here.runs} | {len(here.exercises)} "
             f"| {sum_minutes(here.exercises)} | {sum_minutes(here.in_class(4))} |"
         )
     return "\n".join(lines)
 
 
-def plan_table(session: Session, facts: dict[str, Facts]) -> str:
-    """For INSTRUCTORS.md: one session, from minute to minute.
+def plan_table(sessions: Iterable[Session], facts: dict[str, Facts]) -> str:
+    """For INSTRUCTORS.md: a plan, from minute to minute of each session.
 
     Raises:
-        SerialLoRAError: its steps leave too little time for questions.
+        SerialLoRAError: the steps of a session leave too little time for questions.
     """
-    lines = [
-        f"**{session.title}, {session.minutes} minutes**",
-        "",
-        "| From | To | | Told and shown | Runs | Exercises in class |",
-        "|---:|---:|---|---:|---:|---|",
-    ]
-    clock = 0
+    lines = ["| From | To | | Told | Runs | Exercises in class |", "|---:|---:|---|---:|---:|---|"]
+    for session in sessions:
+        lines += [f"| | | **{session.title}, {session.minutes} minutes** | | | |"]
+        lines += session_rows(session, facts)
+    return "\n".join(lines)
+
+
+def session_rows(session: Session, facts: dict[str, Facts]) -> list[str]:
+    """A row for each step of a session, and one for questions."""
+    rows, clock = [], 0
     for step in session.steps:
         until = clock + minutes_of(step, facts)
         if step.lesson:
             here = facts[step.lesson]
             chosen = here.in_class(step.least)
             numbers = ", ".join(exercise.number for exercise in chosen)
-            row = f"{here.title} | {step.talk} | {here.runs} | {numbers}: {sum_minutes(chosen)}"
+            runs = step.card or here.runs
+            row = f"{here.title.partition(':')[0]} | {step.talk} | {runs} | {numbers}: {sum_minutes(chosen)}"
         else:
             row = "Pause | | |"
-        lines.append(f"| {clock} | {until} | {row} |")
+        rows.append(f"| {clock} | {until} | {row} |")
         clock = until
     if session.minutes - clock < LEAST_FOR_QUESTIONS * session.minutes:
         raise SerialLoRAError(
             f"{session.title}: {clock} of {session.minutes} minutes are taken, which leaves too "
             "little for questions; do fewer exercises in class."
         )
-    lines.append(f"| {clock} | {session.minutes} | Questions, and what took longer | | | |")
-    return "\n".join(lines)
+    return [*rows, f"| {clock} | {session.minutes} | Questions | | | |"]
+
+
+def learners_table(facts: dict[str, Facts], results: dict) -> str:
+    """For INSTRUCTORS.md: learners who train at once on one machine, from `benchmarks`.
+
+    Args:
+        results: as `python -m benchmarks` stores them.
+    """
+    if not (rows := results.get("learners")):
+        return "Not measured yet: `python -m benchmarks --only learners`."
+    machine = results["machine"]
+    alone = rows[0]["seconds"] / rows[0]["learners"]
+    lines = [
+        f"| Everybody trains CLIP at four shots ({machine['processor']}, {machine['cores']} cores, "
+        f"{machine['date']}) | Seconds | against alone | Learners a core | Memory, GB |",
+        "|---|---:|---:|---:|---:|",
+        f"| one learner alone | {alone:.0f} | 1.0 | | {rows[0]['peak_bytes'] / 1e9:.1f} |",
+    ]
+    for row in rows[1:]:
+        lines.append(
+            f"| {row['learners']} {row['title']} | {row['seconds']:.0f} "
+            f"| {row['seconds'] / alone:.1f} | {row['learners'] / machine['cores']:.1f} "
+            f"| {row['peak_bytes'] / 1e9:.1f} |"
+        )
+    a_core = rows[1]["learners"] / machine["cores"]
+    most = max(here.measured["peak_mb"] for here in facts.values() if here.measured) / 1000
+    return "\n".join(lines) + (
+        f"\n\nThe hungriest lesson takes {most:.1f} GB, so {1 / most:.1f} learners fit a GB. A class of "
+        f"{CLASS} as close together as these needs {math.ceil(CLASS / a_core)} cores and "
+        f"{math.ceil(CLASS * most)} GB, besides what system and JupyterLab take."
+    )
 
 
 def put_between(text: str, name: str, part: str) -> str:
@@ -223,13 +274,14 @@ def documents(root: Path) -> dict[Path, str]:
         SerialLoRAError: marker lines are missing, or a plan does not fit its time.
     """
     facts = lesson_facts(root)
-    plans = {
-        f"plan: {name}": "\n\n".join(plan_table(session, facts) for session in sessions)
-        for name, sessions in PLANS.items()
-    }
+    plans = {f"plan: {name}": plan_table(sessions, facts) for name, sessions in PLANS.items()}
     parts = {
         root / "README.md": {"lessons": lesson_table(facts)},
-        root / "INSTRUCTORS.md": {"minutes": minutes_table(facts), **plans},
+        root / "INSTRUCTORS.md": {
+            "learners": learners_table(facts, benchmarks.load() or {}),
+            "minutes": minutes_table(facts),
+            **plans,
+        },
     }
     pages = {root / "CLAIMS.md": claims_page()}
     for path, sections in parts.items():

@@ -53,7 +53,7 @@ def test_a_stale_page_is_found_and_mended(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.title)
 def test_minutes_add_up(session, facts):
     """Counted from the table itself, apart from the code that wrote it."""
-    table = documents.plan_table(session, facts).splitlines()[4:]
+    table = documents.session_rows(session, facts)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     assert len(rows) == len(session.steps) + 1
     clock = 0
@@ -71,13 +71,29 @@ def test_minutes_add_up(session, facts):
 def test_a_plan_that_leaves_no_time_is_refused(facts):
     steps = (documents.Step("00", 30, 1), documents.Step("03", 30, 1))
     with pytest.raises(SerialLoRAError, match="questions"):
-        documents.plan_table(documents.Session("Tight", 70, steps), facts)
+        documents.plan_table([documents.Session("Tight", 70, steps)], facts)
+
+
+def test_learners_are_counted_from_what_was_measured(facts):
+    rows = [
+        {"title": "one after another", "learners": 4, "seconds": 80.0, "peak_bytes": 15 * 10**8},
+        {"title": "at once", "learners": 4, "seconds": 60.0, "peak_bytes": 15 * 10**8},
+    ]
+    machine = {"processor": "P", "cores": 2, "date": "today"}
+    table = documents.learners_table(facts, {"learners": rows, "machine": machine})
+    assert "| one learner alone | 20 | 1.0 | | 1.5 |" in table
+    assert "| 4 at once | 60 | 3.0 | 2.0 | 1.5 |" in table  # three times 20 s; 4 on 2 cores
+    assert (
+        f"{documents.CLASS} as close together as these needs {documents.CLASS // 2} cores" in table
+    )
+    assert "Not measured" in documents.learners_table(facts, {})
 
 
 def test_plans_are_as_long_as_their_names_and_have_pauses():
     lengths = {name: sum(s.minutes for s in plan) for name, plan in documents.PLANS.items()}
     assert lengths["90 minutes"] == 90
     assert 180 <= lengths["half a day"] <= 240
+    assert 360 <= lengths["a day with a GPU"] <= 420
     assert 600 <= lengths["two days"] <= 840
     for session in SESSIONS:
         assert session.minutes <= 240

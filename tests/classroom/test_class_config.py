@@ -1,0 +1,119 @@
+"""What class.yaml may say, what follows from it, and that the container's steps are sound shell."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+from traitlets.config.loader import Config
+
+from tests.tools.test_environment_and_makefile import project  # noqa: F401  (a fixture)
+from tools import ROOT
+
+HERE = ROOT / "classroom"
+USUAL = yaml.safe_load((HERE / "class.yaml").read_text("utf-8"))
+
+
+@pytest.fixture
+def configured(tmp_path, monkeypatch):
+    """A function: class.yaml's settings -> what JupyterHub is told, and the file's own names."""
+    monkeypatch.chdir(tmp_path)
+
+    def configured(text=None, **changes):
+        said = yaml.safe_dump(USUAL | changes) if text is None else text
+        (tmp_path / "class.yaml").write_text(said)
+        path, c = HERE / "jupyterhub_config.py", Config()
+        names = {"get_config": lambda: c, "__file__": str(path)}
+        exec(compile(path.read_text("utf-8"), path, "exec"), names)
+        return c, names
+
+    return configured
+
+
+def test_names_and_limits_reach_the_hub(configured, tmp_path):
+    c, _ = configured(teachers=["maria"], learners=["ada", "emmy"], memory="2G", cores=2)
+    assert c.Authenticator.allowed_users == {"maria", "ada", "emmy"}
+    assert c.Authenticator.admin_users == {"maria"}
+    assert (c.Spawner.mem_limit, c.Spawner.cpu_limit) == ("2G", 2.0)
+    assert c.JupyterHub.spawner_class == "systemd"
+    assert c.JupyterHub.bind_url.startswith("http://127.0.0.1:")
+    (culler,) = c.JupyterHub.services
+    assert culler["command"][-1] == f"--timeout={60 * USUAL['idle_minutes']}"
+    assert (tmp_path / "hub").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"authenticator": "dummy"}, "dummy"),
+        ({"learners": ["../etc"]}, "learners"),
+        ({"learners": ["Ada Lovelace"]}, "learners"),
+        ({"learners": []}, "nobody"),
+        ({"teachers": None}, "nobody"),
+        ({"gpu": "half"}, "queue"),
+        ({"gpu": "share", "gpu_share": 0}, "gpu_share"),
+        ({"memmory": "3G"}, "memmory"),
+        ({"text": "- a list"}, "no setting"),
+        ({"text": "a: b: c"}, "YAML"),
+    ],
+)
+def test_a_mistake_ends_the_hub_in_one_sentence(configured, changes, words):
+    with pytest.raises(SystemExit, match=f"^class.yaml: [^\n]*{words}[^\n]*$"):
+        configured(**changes)
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """A function that puts a program in front of all others; its answers, and what it was asked."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def add(name, lines):
+        (folder / name).write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\n{lines}\n')
+        (folder / name).chmod(0o755)
+        return folder / "asked"
+
+    return add
+
+
+def test_each_way_to_share_a_gpu_sets_what_the_course_and_the_driver_read(
+    configured, programs, tmp_path
+):
+    programs("nvidia-smi", "echo 24564")
+
+    def told(**changes):
+        return configured(data="/d", **changes)[0].Spawner.environment
+
+    assert told(gpu="none") == {"SERIAL_LORA_DATA": "/d", "CUDA_VISIBLE_DEVICES": ""}
+    share = {"SERIAL_LORA_DATA": "/d", "SERIAL_LORA_GPU_SHARE": "0.5"}
+    assert told(gpu="share", gpu_share=0.5) == share
+    lock = tmp_path / "gpu.lock"
+    assert told(gpu="queue", gpu_share=0.5) == share | {"SERIAL_LORA_GPU_QUEUE": str(lock)}
+    assert lock.stat().st_mode & 0o666 == 0o666
+    mps = told(gpu="mps", gpu_share=0.5)
+    assert mps["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] == "0=12282M"
+
+
+def test_the_containers_steps_are_sound_shell(tmp_path, project):  # noqa: F811
+    """Docker itself is not here: the lines are read, and what they name is looked up."""
+    text = (HERE / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
+    steps = re.findall(r"^RUN (.+)$", text, re.MULTILINE)
+    script = tmp_path / "steps.sh"
+    script.write_text("#!/bin/sh\nset -eu\n" + "\n".join(steps) + "\n")
+    subprocess.run(["sh", "-n", str(script)], check=True)
+    if shutil.which("shellcheck"):
+        subprocess.run(["shellcheck", str(script)], check=True)
+    (extras,) = re.findall(r'pip install .*"\.\[(.+)\]"', text)
+    assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+    (module,) = re.findall(r"python -m (\S+) install", text)
+    assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
+    command = json.loads(re.search(r"^CMD (.+)$", text, re.MULTILINE)[1])
+    assert (ROOT / command[-1]).is_file()
+    devcontainer = ROOT / ".devcontainer" / "devcontainer.json"
+    build = json.loads(devcontainer.read_text("utf-8"))["build"]
+    assert (devcontainer.parent / build["dockerfile"]).resolve() == HERE / "Dockerfile"
+    assert (devcontainer.parent / build["context"]).resolve() == ROOT
