@@ -20,12 +20,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from serial_lora.also import also_trained
-from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.fingerprints import blocks_digest, checksum, fingerprint
-from serial_lora.injection import check_fit, inject, unwrapped
+from serial_lora.injection import eject, inject
 from serial_lora.merging import exactly
 from serial_lora.named import (
     put_in_force,
@@ -34,14 +32,7 @@ from serial_lora.named import (
     refuse_misfit,
     write_values,
 )
-from serial_lora.records import (
-    DEFAULT,
-    Injection,
-    adapters,
-    only_injection,
-    pair_shapes,
-    refuse_without_values,
-)
+from serial_lora.records import DEFAULT, Injection, adapters, only_injection, pair_shapes
 from serial_lora.sites import AttentionSite, unwrapped_name
 
 LIBRARY_VERSION = "0.1.0"
@@ -98,7 +89,7 @@ def load_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
 
     The loaded adapter is in force. What learned beside it is loaded with it.
 
-    Everything is checked before anything is changed: that the file is whole and one of ours, that
+    Everything is checked before any value is changed: that the file is whole and one of ours, that
     it fits this model's places, and that this model's base is the one it was trained on (compared
     at bfloat16 precision, so a float32 and a bfloat16 copy of one base both fit). Files of early
     versions have no checksum, and of the base only a sample of the attention weights.
@@ -115,35 +106,45 @@ def load_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
     Raises:
         SerialLoRAError: if any of that does not hold; the model is then as it was.
     """
-    path, root = _path(path), unwrapped(model)
+    path, fresh = _path(path), not adapters(model)
     saved, tensors = _read(path)
-    has_adapters = bool(adapters(model))
-    if has_adapters:
-        root, injection = ready_to_change(model)
-        new = name not in (None, injection.name)
-        same_rank = new or injection.config.rank == saved.config.rank
-        own = {key: getattr(saved.config, key) for key in ("rank", "scale", "dropout")}
-        if type(injection.config) is not type(saved.config) or not same_rank:
-            raise SerialLoRAError(
-                f"{path} holds {_kind(saved.config)}, but the model carries "
-                f"{_kind(injection.config)}; call eject(model) first to use the file's, or, with "
-                "equal methods, give it a name of its own."
-            )
-        if new:
-            refuse_misfit(injection, name, replace(injection.config, **own))
-        learners = [unwrapped_name(module) for module in injection.also_train]
-        if learners != list(saved.also_train):
-            raise SerialLoRAError(
-                f"beside the adapter of {path} learned {_listed(saved.also_train)}, and in this "
-                f"model {_listed(learners)}; call eject(model) first to use the file's."
-            )
-    else:
-        config = saved.config
-        sites = find_attention_sites(root, config.towers, config.blocks, config.stream)
-        check_fit(root, sites, config)
-        refuse_without_values(root)
-        injection = Injection(config, sites, {})
-        injection.also_train = also_trained(root, sites, saved.also_train)
+    if fresh:
+        inject(model, saved.config, saved.also_train, name or DEFAULT)
+    try:
+        _put_in(model, path, saved, tensors, name)
+    except BaseException:
+        if fresh:
+            eject(model)
+        raise
+    return model
+
+
+def _put_in(
+    model: nn.Module,
+    path: Path,
+    saved: SavedAdapter,
+    tensors: Mapping[str, Tensor],
+    name: str | None,
+) -> None:
+    """Compare all that a file says with a model that has adapters, then put its values there."""
+    root, injection = ready_to_change(model)
+    new = name not in (None, injection.name)
+    own = {key: getattr(saved.config, key) for key in ("rank", "scale", "dropout")}
+    same_rank = new or injection.config.rank == saved.config.rank
+    if type(injection.config) is not type(saved.config) or not same_rank:
+        raise SerialLoRAError(
+            f"{path} holds {_kind(saved.config)}, but the model carries {_kind(injection.config)}; "
+            "call eject(model) first to use the file's, or, with equal methods, give it a name of "
+            "its own."
+        )
+    if new:
+        refuse_misfit(injection, name, replace(injection.config, **own))
+    learners = [unwrapped_name(module) for module in injection.also_train]
+    if learners != list(saved.also_train):
+        raise SerialLoRAError(
+            f"beside the adapter of {path} learned {_listed(saved.also_train)}, and in this model "
+            f"{_listed(learners)}; call eject(model) first to use the file's."
+        )
     _check_same_targets(path, saved.targets, _targets(injection.sites))
     _check_tensors(path, tensors, injection, saved.config.rank)
     base = fingerprint(root, injection)
@@ -158,17 +159,12 @@ def load_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
             f"{path} was trained on a base with other weights than this model's; load the base it "
             f"belongs to (this one's fingerprint is {base[:12]}{hint})."
         )
-    if not has_adapters:
-        inject(model, saved.config, saved.also_train, name or DEFAULT)
-        root, injection = only_injection(model)
-        new = False
     with exactly(root):
         if new:
             put_in_force(root, injection, name, replace(injection.config, **own), tensors)
         else:
             config = replace(injection.config, scale=saved.config.scale)
             write_values(root, injection, config, tensors)
-    return model
 
 
 @dataclass(frozen=True)
