@@ -292,6 +292,7 @@ def run_one(
             "activation_bytes": history.activation_bytes,
             "peak_memory": history.peak_memory,
             "steps": stream.steps,
+            "processor_ms": round(1000 * history.processor_seconds),
             "training_pictures": len(indices),
             **lab.sizes(amount, seed),
         },

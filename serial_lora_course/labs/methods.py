@@ -109,6 +109,23 @@ FURTHER_METHODS = {
 """What the study compares besides; the rank is each method's own size, see the files that make them:
 :mod:`serial_lora_course.labs.variants` and :mod:`serial_lora_course.labs.peft_methods`."""
 
+
+def _no_adapter(**_: object) -> AdapterConfig:
+    raise SerialLoRAError(
+        "This method trains no adapter, but a head on CLIP's features; the study runs it."
+    )
+
+
+CACHED_METHODS = {
+    name: Method(name, label, _no_adapter)
+    for name, label in {
+        "tip_adapter_f": "Tip-Adapter-F",
+        "lp_plus_plus": "LP++'s classifier",
+        "prolip": "ProLIP",
+    }.items()
+}
+"""What the study compares on CLIP's cached features: :mod:`serial_lora_course.study.cached`."""
+
 METHOD_TITLES = {name: method.label for name, method in METHODS.items()}
 """How people write the methods' names; the last one is ours, not the paper's."""
 
@@ -120,9 +137,9 @@ def get_method(name: str) -> Method:
         SerialLoRAError: there is none.
     """
     known = METHODS | FURTHER_METHODS
-    if name not in known:
+    if name not in known | CACHED_METHODS:
         raise SerialLoRAError(f"There is no method {name!r}; choose from {', '.join(known)}.")
-    return known[name]
+    return (known | CACHED_METHODS)[name]
 
 
 def with_ratios(methods: Iterable[Method], ratios: Iterable[float]) -> list[Method]:

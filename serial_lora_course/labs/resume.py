@@ -24,6 +24,8 @@ class TrainingHistory:
 
     Attributes:
         losses: one for each optimizer step.
+        seconds: of the clock.
+        processor_seconds: of the CPU, in this process; other work on the machine hardly stretches them.
         activation_bytes: kept between a forward and its backward pass by what one process computes
             at once: a batch, or the part of it that accumulation and other processes leave.
         peak_memory: bytes on the GPU; 0 on the CPU.
@@ -31,6 +33,7 @@ class TrainingHistory:
 
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    processor_seconds: float = 0.0
     activation_bytes: int = 0
     peak_memory: int = 0
     precision: str = ""

@@ -147,6 +147,7 @@ def train(
     forget_peak_memory(accelerator.device)
     with turn(accelerator.device), bar, clean_up(accelerator, wrapped):
         started, losses, saved = time.monotonic(), [], history.seconds
+        computed = time.process_time()
         for batch in batches:
             with accelerator.accumulate(wrapped):
                 if history.activation_bytes:
@@ -168,7 +169,8 @@ def train(
 
             history.losses.append(sum(losses) / len(losses))
             history.seconds += time.monotonic() - started
-            started, losses = time.monotonic(), []
+            history.processor_seconds += time.process_time() - computed
+            started, computed, losses = time.monotonic(), time.process_time(), []
             history.peak_memory = max(history.peak_memory, peak_memory(accelerator.device))
             bar.step(history.losses[-1])
             due = history.seconds >= saved + config.save_every

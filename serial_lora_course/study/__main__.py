@@ -16,7 +16,7 @@ from serial_lora_course.study.labs import fresh_lab
 from serial_lora_course.study.plan import PLANS
 from serial_lora_course.study.power import plan_page
 from serial_lora_course.study.references import probe_table
-from serial_lora_course.study.runs import Study, pack, studies
+from serial_lora_course.study.runs import Study, go_on, pack, studies
 from serial_lora_course.study.tables import (
     Results,
     arms_table,
@@ -46,11 +46,14 @@ def run(
         return
     torch.set_num_threads(1)  # runs are small, and equal on every machine then
     until = time.monotonic() + 3600 * hours
-    for plan in studies(labs.split(",")):
-        done = Study(plan, out, until, lambda line: print(line, flush=True)).go_on()
-        typer.echo(
-            f"{plan.lab}: {'every run is there' if done else 'not every run is there yet; run it again'}."
-        )
+    several = [
+        Study(plan, out, until, lambda line: print(line, flush=True))
+        for plan in studies(labs.split(","))
+    ]
+    whole = go_on(several)
+    for study in several:
+        end = "every run is there" if study in whole else "not every run is there yet; run it again"
+        typer.echo(f"{study.plan.lab}: {end}.")
 
 
 @app.command()

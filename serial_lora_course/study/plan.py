@@ -1,8 +1,8 @@
 """What the study runs: fixed before the first run. ``docs/study.md`` says why.
 
-An *arm* is a method at a size, in a lab. Its rate is chosen on the validation pictures of four sets,
-from five rates three times apart, and from more only while the best one is the last at an edge. Then it
-runs on every set with fresh seeds, and what its test pictures come to is the study.
+An *arm* is a method at a size, in a lab. Its rate is chosen on the validation pictures of some sets: from
+three rates three times apart, and from more only while the best one is the last at an edge. Then it runs
+on every set with fresh seeds, and what its test pictures come to is the study.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 STEP = 3.0  # between two rates
-TRIED = 5  # rates of every arm at least
+TRIED = 3  # rates of every arm at least
 WIDEST = 9  # and at most
 CHOOSING_SEED = 101  # of runs on validation pictures: none of the seeds of the runs that count
 
@@ -34,7 +34,7 @@ class Arm:
     rate: float = 3e-3
     blocks: tuple[int, ...] | None = None
     amount: int | None = None
-    seeds: int = 2
+    seeds: int = 1
 
     @property
     def name(self) -> str:
@@ -53,7 +53,7 @@ class LabPlan:
         measure: what it is judged by, more being better.
         chosen_by: what a rate is chosen by, more being better.
         unit: of a hundredth of the measure, in words.
-        amount, little: of training data: of every arm but two, and of those.
+        amount: of training data, where an arm has no other.
         chosen_on: the sets on whose validation pictures rates are chosen.
         seconds: of one run with its measuring, on one core of the machine that the plan was made on.
         aim: the half-width wanted of the 95% interval of Serial LoRA minus LoRA, in that unit.
@@ -64,7 +64,6 @@ class LabPlan:
     chosen_by: str
     unit: str
     amount: int
-    little: int
     chosen_on: tuple[str, ...]
     arms: tuple[Arm, ...]
     seconds: float
@@ -75,7 +74,7 @@ class LabPlan:
 def _paper(little: int) -> Iterator[Arm]:
     """Does Serial LoRA keep LoRA's gain at LoRA's rank; and at its own number of parameters?"""
     for method, rank in (("lora", 16), ("serial_lora", 16), ("lora", 4)):
-        yield Arm(method, rank, seeds=5)
+        yield Arm(method, rank, seeds=3)
     for method in ("lora", "serial_lora"):
         yield Arm(method, 16, amount=little)
 
@@ -92,18 +91,20 @@ def _what_works(halves: tuple[tuple[int, ...], ...]) -> Iterator[Arm]:
         ("serial_rotated", 12),
         ("serial_random", 12),
     ):
-        yield Arm(method, rank, seeds=3)
+        yield Arm(method, rank, seeds=2)
     for half in halves:
-        yield Arm("serial_lora", 24, blocks=half, seeds=3)
+        yield Arm("serial_lora", 24, blocks=half, seeds=2)
 
 
 def _field() -> Iterator[Arm]:
-    """Methods of the field at about 1,536 and 24,576 parameters a block."""
+    """Methods of the field at about 1,536 and 24,576 parameters a block; the first two are asked about."""
+    for method in ("serial_lora", "repadapter"):
+        yield Arm(method, 4, seeds=2)
     for method, small, large, rate in (
         ("lora", 1, None, 3e-3),  # the large one is the paper's question
-        ("serial_lora", 4, 64, 3e-3),
+        ("serial_lora", None, 64, 3e-3),
         ("lora_plus", 1, 16, 4e-4),
-        ("repadapter", 4, 84, 3e-3),
+        ("repadapter", None, 84, 3e-3),
         ("repadapter_two", 2, 42, 3e-3),
         ("dora", 1, 16, 3e-3),
         ("miss", 2, 32, 3e-3),
@@ -118,6 +119,25 @@ def _field() -> Iterator[Arm]:
             yield Arm(method, size, rate)
 
 
+def _on_cached_features() -> Iterator[Arm]:
+    """No adapter: heads on what the frozen picture tower makes of the shots, computed once."""
+    for method, rate in (("tip_adapter_f", 1e-2), ("lp_plus_plus", 1e-2), ("prolip", 1e-3)):
+        yield Arm(method, 1, rate)
+
+
+def _nearest() -> Iterator[Arm]:
+    """Serial LoRA and the five nearest to it: LoRA at its rank, the others at 12 x 2 x d a block."""
+    for method, rank in (
+        ("lora", 12),
+        ("serial_lora", 12),
+        ("lora", 3),
+        ("lora_tied", 6),
+        ("serial_untied", 4),
+        ("repadapter", 16),
+    ):
+        yield Arm(method, rank, seeds=3)
+
+
 def _arms(little: int, *halves: tuple[int, ...]) -> tuple[Arm, ...]:
     return (*_paper(little), *_what_works(halves), *_field())
 
@@ -129,10 +149,9 @@ PLANS = {
         chosen_by="dice",
         unit="hundredths of Dice",
         amount=100,
-        little=20,
         chosen_on=("food", "objects", "weather", "engraved"),
         arms=_arms(20, (0, 1, 2), (3, 4, 5)),
-        seconds=14.0,
+        seconds=12.0,
         aim=0.25,
     ),
     "clip": LabPlan(
@@ -141,11 +160,21 @@ PLANS = {
         chosen_by="probability",  # of so few pictures it varies less than the accuracy
         unit="points",
         amount=4,
-        little=1,
         chosen_on=("nature-symbola", "travel-symbola", "food-unifont", "people-unifont"),
-        arms=_arms(1),
-        seconds=10.0,
+        arms=(*_arms(1), *_on_cached_features()),
+        seconds=8.0,
         aim=1.0,
+    ),
+    "sd3": LabPlan(
+        lab="sd3",
+        measure="style_share",
+        chosen_by="style_probability",
+        unit="points of style share",
+        amount=100,
+        chosen_on=("openmoji", "night"),
+        arms=tuple(_nearest()),
+        seconds=30.0,
+        aim=4.0,
     ),
 }
 
@@ -190,13 +219,23 @@ QUESTIONS = (
         "serial_lora-24-blocks-012",
     ),
     Question("the elder: above RepAdapter before attention", "serial_lora-4", "repadapter-4"),
+    # Where a lab has one size alone:
+    Question(
+        "Serial LoRA keeps LoRA's gain at LoRA's rank", "serial_lora-12", "lora-12", kept=True
+    ),
+    Question("more than size: above LoRA with as many parameters", "serial_lora-12", "lora-3"),
+    Question("the elder: above RepAdapter before attention", "serial_lora-12", "repadapter-16"),
 )
 
 
 def questions_of(plan: LabPlan) -> list[Question]:
-    """Those that a lab has the arms for."""
+    """Those that a lab has the arms for, each at the first size that it has."""
     there = {arm.name for arm in plan.arms}
-    return [question for question in QUESTIONS if {question.one, question.other} <= there]
+    found: dict[str, Question] = {}
+    for question in QUESTIONS:
+        if {question.one, question.other} <= there:
+            found.setdefault(question.asks, question)
+    return list(found.values())
 
 
 def first_rates(arm: Arm) -> list[float]:

@@ -11,7 +11,7 @@ from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.study.labs import STUDIES
 from serial_lora_course.study.plan import PLANS, LabPlan, questions_of
 from serial_lora_course.study.runs import least_runs
-from serial_lora_course.study.sets import CLIP_SETS, SAM_SETS, SCENES, load_classes
+from serial_lora_course.study.sets import CLIP_SETS, DRAWN, SAM_SETS, SCENES, SD3_SETS, load_classes
 from serial_lora_course.study.statistics import (
     KEPT_SHARE,
     Spread,
@@ -19,7 +19,11 @@ from serial_lora_course.study.statistics import (
     spread_of,
 )
 
-EARLIER_PICTURES = {"sam": 60, "clip": 75}  # test pictures of a set, in the shipped records
+EARLIER_PICTURES = {
+    "sam": 60,
+    "clip": 75,
+    "sd3": 200,
+}  # test pictures of a set, in the shipped records
 
 
 def earlier_spread(plan: LabPlan) -> tuple[Spread, float]:
@@ -29,7 +33,7 @@ def earlier_spread(plan: LabPlan) -> tuple[Spread, float]:
     difference = 100 * paired(most, "serial_lora", "lora", plan.measure)
     by_set = {name: list(values) for name, values in difference.groupby(level="dataset")}
     lora = most[most["method"] == "lora"]
-    base = lora["base_dice" if plan.lab == "sam" else "zero_shot_dataset"]
+    base = lora["zero_shot_dataset" if plan.lab == "clip" else f"base_{plan.measure}"]
     return spread_of(by_set, EARLIER_PICTURES[plan.lab]), 100 * float(
         (lora[plan.measure] - base).mean()
     )
@@ -39,6 +43,8 @@ def test_pictures(lab: str) -> int:
     """Of all sets of a lab together."""
     if lab == "sam":
         return SCENES["test"] * len(SAM_SETS)
+    if lab == "sd3":
+        return DRAWN["test"] * len(SD3_SETS)
     return sum(len(load_classes(name).test) for name in CLIP_SETS)
 
 

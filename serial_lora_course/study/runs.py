@@ -12,20 +12,24 @@ import io
 import lzma
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from serial_lora.counting import BYTES_PER_FLOAT32
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.labs.keep import Outcomes, keep_outcomes, keep_trained
 from serial_lora_course.labs.lab import Lab, run_one
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import Kept, Record, environment, read_records
+from serial_lora_course.study.cached import HEADS
 from serial_lora_course.study.labs import STUDIES, fresh_lab
 from serial_lora_course.study.plan import (
     CHOOSING_SEED,
@@ -115,21 +119,20 @@ class Study:
         self._labs: dict[str, Lab] = {}
 
     @cached_property
-    def backbone(self) -> object:
-        return fresh_lab(self.plan.lab, self.plan.chosen_on[0]).backbone
+    def loaded(self) -> tuple[object, dict[str, object]]:
+        """The model, and what else a lab needs, for all sets."""
+        kind = STUDIES[self.plan.lab]
+        backbone = kind.load_backbone(kind.configs["tiny"], "tiny", "default")
+        return backbone, kind.load_tools("tiny")
 
     def lab(self, dataset: str) -> Lab:
         if dataset not in self._labs:
-            lab = fresh_lab(self.plan.lab, dataset, self.backbone)
+            lab = fresh_lab(self.plan.lab, dataset, *self.loaded)
             lab.records = self.kept.known.values()
             self._labs[dataset] = lab
         return self._labs[dataset]
 
-    def go_on(self) -> bool:
-        """Every run that is not there yet, arm after arm; whether all are there now."""
-        return all([self._try(arm) for arm in self.plan.arms])
-
-    def _try(self, arm: Arm) -> bool:
+    def try_arm(self, arm: Arm) -> bool:
         """One arm's trouble is no reason for hours without the others."""
         try:
             return self.arm_is_done(arm)
@@ -181,6 +184,8 @@ class Study:
         def one(save_to: Path | None) -> Record:
             options = {"save_to": save_to, "draw": keep, "command": COMMAND, "progress": False}
             try:
+                if arm.method in HEADS:
+                    return self._head(lab, run, amount)
                 return run_one(lab, method, amount, run.seed, **options)
             except SerialLoRAError as error:
                 if "loss became" not in str(error):
@@ -198,6 +203,32 @@ class Study:
 
     def _failed(self, lab: Lab, run: Run, amount: int) -> Record:
         """A rate that is too large is a try like any other, and the worst."""
+        measures = {self.plan.measure: FAILED, self.plan.chosen_by: FAILED, "diverged": 1.0}
+        return self._record(lab, run, amount, measures=measures, sizes={}, seconds=0.0)
+
+    def _head(self, lab: Lab, run: Run, amount: int) -> Record:
+        """A method on cached features, and what is kept of its run."""
+        reached, outcomes, head, history = lab.measure_head(run.arm.method, amount, run.seed)
+        keep_outcomes(self._file(run.name, "npz"), outcomes)
+        if not run.dataset.endswith(VALIDATION):
+            keep_trained(self._file(run.name, "safetensors"), head)
+        count = sum(p.numel() for p in head.parameters() if p.requires_grad)
+        return self._record(
+            lab,
+            run,
+            amount,
+            measures={**reached, **lab.base, "loss": history.losses[-1]},
+            sizes={
+                "parameters": count,
+                "bytes": BYTES_PER_FLOAT32 * count,
+                "activation_bytes": history.activation_bytes,
+                "steps": len(history.losses),
+                "processor_ms": round(1000 * history.processor_seconds),
+            },
+            seconds=round(history.seconds, 2),
+        )
+
+    def _record(self, lab: Lab, run: Run, amount: int, **found: Any) -> Record:
         method = get_method(run.arm.method)
         return Record(
             task=lab.name,
@@ -208,12 +239,10 @@ class Study:
             unit=lab.unit,
             seed=run.seed,
             rank=method.rank(run.arm.rank),
-            measures={self.plan.measure: FAILED, self.plan.chosen_by: FAILED, "diverged": 1.0},
-            sizes={},
-            seconds=0.0,
             settings=lab.settings(method),
             environment=environment(),
             command=COMMAND,
+            **found,
         )
 
     def _keep_base(self, lab: Lab) -> None:
@@ -233,6 +262,17 @@ class Study:
 
 
 COMMAND = "python -m serial_lora_course.study run"
+
+
+def go_on(several: Sequence[Study]) -> list[Study]:
+    """Every run that is not there yet, an arm of each lab in turn; those of which all are there now."""
+    left = set()
+    for arms in zip_longest(*(study.plan.arms for study in several)):
+        for study, arm in zip(several, arms, strict=True):
+            if arm is not None and not study.try_arm(arm):
+                left.add(study.plan.lab)
+    return [study for study in several if study.plan.lab not in left]
+
 
 # -------------------------------------------------------------------------------------- travelling
 

@@ -11,6 +11,8 @@ turned, recoloured or laid over something else.
 A segmentation set's test picture is a scene: drawings that no training or validation scene shows, over
 photographs that none lies over. Scenes share drawings and photographs, so an interval for "these sets"
 is one for these drawings and photographs too.
+
+A style's validation pictures are some of its training pictures, and train nothing here.
 """
 
 from __future__ import annotations
@@ -37,8 +39,9 @@ from serial_lora_course.data.segmentation_sets import (
     drawings_of,
     scene_parts,
 )
-from serial_lora_course.data.subsets import hash_order
-from serial_lora_course.data.types import ClassificationData, SegmentationData
+from serial_lora_course.data.style_sets import TINY_STYLES, load_tiny_style
+from serial_lora_course.data.subsets import SomePictures, hash_order, with_few_tests
+from serial_lora_course.data.types import ClassificationData, SegmentationData, StyleData
 
 VALIDATION = "/validation"
 
@@ -201,6 +204,36 @@ def _choose(settings: SceneSet) -> dict[str, list[int]]:
         "validation": sorted(validation),
         "train": sorted(set(order) - set(validation)),
     }
+
+
+# ------------------------------------------------------------------------------------ styles
+
+SD3_SETS = tuple(TINY_STYLES)
+DRAWN = {"validation": 40, "test": 100}
+
+
+@lru_cache
+def load_study_style(name: str) -> StyleData:
+    """One of `SD3_SETS`, or the same with `VALIDATION` behind it.
+
+    Validation pictures are taken from the style's training pictures; what is left trains.
+    """
+    name, last = _asked(name, SD3_SETS)
+    data = load_tiny_style(name)
+    order = hash_order([concept.codepoints for concept in data.train.concepts], 1, "study")
+    chosen = sorted(order[: DRAWN["validation"]])
+    parts = {
+        "train": SomePictures(data.train, sorted(order[DRAWN["validation"] :])),
+        "validation": SomePictures(data.train, chosen),
+        "test": with_few_tests(data, DRAWN["test"]).test,
+    }
+    return replace(
+        data,
+        name=name + (VALIDATION if last == "validation" else ""),
+        train=parts["train"],
+        test=parts[last],
+        split=f"{data.split}; {DRAWN['validation']} of the training pictures are validation",
+    )
 
 
 def _asked(name: str, known: Sequence[str]) -> tuple[str, str]:

@@ -104,6 +104,7 @@ def arms_table(results: Results) -> pd.DataFrame:
         records = results.records(arm)
         gain = sets_like_these(results.gain(arm, plan.measure))
         kept, before = f"kept_{plan.measure}", f"base_kept_{plan.measure}"
+        changes = [r.measures[kept] - r.measures[before] for r in records if kept in r.measures]
         rows.append(
             {
                 "arm": arm.name,
@@ -112,13 +113,18 @@ def arms_table(results: Results) -> pd.DataFrame:
                 "rate": results.rates[arm.name],
                 "gain": gain.mean,
                 "half-width": gain.half_width,
-                "change of what it knew": 100
-                * np.mean([r.measures[kept] - r.measures[before] for r in records]),
-                "seconds a step": np.median([r.seconds / r.sizes["steps"] for r in records]),
-                "activations, MB": np.median([r.sizes["activation_bytes"] / 1e6 for r in records]),
+                "change of what it knew": 100 * np.mean(changes) if changes else float("nan"),
+                "ms a step": _median(records, "processor_ms", "steps"),
+                "activations, MB": _median(records, "activation_bytes") / 1e6,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _median(records: Sequence[Record], size: str, per: str | None = None) -> float:
+    """Of the runs whose records have it."""
+    found = [r.sizes[size] / (r.sizes[per] if per else 1) for r in records if size in r.sizes]
+    return float(np.median(found)) if found else float("nan")
 
 
 def questions_table(several: Sequence[Results]) -> pd.DataFrame:
