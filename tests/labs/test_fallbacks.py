@@ -1,4 +1,4 @@
-"""What lessons 09 to 11 fall back to passes their checks, and the average is what it says."""
+"""What lessons 04 and 09 to 11 fall back to passes their checks, and the average is what it says."""
 
 import pytest
 import torch
@@ -8,9 +8,13 @@ from serial_lora import SerialLoRAConfig, adapter_names, adapters, add_adapter, 
 from serial_lora_course.checks.checking import run_check
 from serial_lora_course.claims import choosing
 from serial_lora_course.claims.verdicts import verdict_comparable
-from serial_lora_course.labs import many, proofs
+from serial_lora_course.labs import few_shot, many, proofs
 
 FALLBACKS = {
+    "4.1": few_shot.similarity_scores,
+    "4.2": few_shot.zero_shot_accuracy,
+    "4.4": few_shot.cut_prompts,
+    "4.5": few_shot.lora_rank_within,
     "9.1": choosing.matching_rank,
     "9.2": choosing.one_error_rank,
     "9.3": choosing.paired_error,

@@ -1,0 +1,65 @@
+"""The sentences of lesson 04 count what is planted."""
+
+import pandas as pd
+import pytest
+import torch
+
+from serial_lora import SerialLoRAConfig, adapters, inject
+from serial_lora_course.claims import few_shot
+from serial_lora_course.labs import few_shot as measured
+from serial_lora_course.labs.frames import frame
+from serial_lora_course.labs.records import shipped_records
+from serial_lora_course.models.clip import load_clip
+
+LABELS = torch.tensor([0, 0, 1, 1, 1])
+BEFORE, AFTER = torch.tensor([0, 1, 1, 0, 0]), torch.tensor([1, 0, 1, 1, 0])
+
+
+def test_changes_are_counted():
+    said = few_shot.read_changes(LABELS, BEFORE, AFTER)
+    assert "Of 5 test pictures, 1 were right and stayed right, 2 turned from wrong" in said
+    assert "1 from right to wrong, and 1 were wrong before and after" in said
+    right = {"one": BEFORE == LABELS, "other": AFTER == LABELS}
+    said = few_shot.read_two_runs(right)
+    assert "one only: 1 of 5" in said and "other only: 2" in said and "1: not significant" in said
+
+
+def test_differences_and_cells_are_those_of_the_records():
+    results = frame(shipped_records("clip"))
+    table = few_shot.differences(results)
+    for row in table.itertuples():
+        assert (row.verdict == "not significant") == (abs(row.mean) <= 2 * row.sem)
+    clear = int((table["verdict"] != "not significant").sum())
+    assert f"{clear or 'none'} " in few_shot.read_differences(table)
+    means = results.groupby(["method", "dataset", "amount"])["accuracy"].mean()
+    ahead = sum(means["serial_lora"][cell] > means["lora"][cell] for cell in means["lora"].index)
+    assert f"above LoRA's in {ahead} of" in few_shot.read_cells(results)
+
+
+@pytest.mark.parametrize("column", ["the paper", "here"])
+def test_the_paper_stands_beside_the_records(column):
+    table = few_shot.beside_paper(frame(shipped_records("clip")))
+    assert (
+        list(table.index) == ["1 shot", "4 shot", "16 shot"] and table[column].ne("not run").all()
+    )
+
+
+def test_a_dearer_prompt_is_named():
+    table = pd.DataFrame(
+        {"by luck": 0.1, "largest class": 0.2, "a": [0.5, 0.4], "b": [0.5, 0.1]}, ["x", "y"]
+    )
+    assert "up to 30.0 points (on y)" in few_shot.read_prompts(table, "a", "b", ["a", "b"])
+
+
+def test_the_move_is_the_merged_weights():
+    model = inject(load_clip("tiny").model, SerialLoRAConfig(rank=2, towers=["image"]))
+    assert measured.relative_move(model) == 0
+    own, whole = 0.0, 0.0
+    for block, pair in zip(
+        model.visual.transformer.resblocks, adapters(model).values(), strict=True
+    ):
+        torch.nn.init.normal_(pair.lora_B, std=0.1)
+        weight = block.attn.in_proj_weight.detach()
+        own += (weight @ pair.lora_B @ pair.lora_A).square().sum().item()
+        whole += weight.square().sum().item()
+    assert measured.relative_move(model) == pytest.approx((own / whole) ** 0.5, rel=1e-3)
