@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import report
+from benchmarks import cluster, report
 from benchmarks.machine import measure_class, measure_conditions, measure_shares
 from benchmarks.measure import PRECISIONS, machine
 from benchmarks.savings import measure_savings
@@ -52,7 +52,9 @@ def main(words: list[str] | None = None) -> int:
     path = options.results or (None if options.quick else report.RESULTS)
     stored = report.load(path) if path is not None else None
     results = {"machine": machine(), "quick": options.quick, "groups": [], "savings": []}
-    begin, chosen = time.perf_counter(), options.only or (*KEYS, *report.PARTS)
+    begin, chosen = time.perf_counter(), options.only or [*KEYS, *report.PARTS]
+    if not options.only and not cluster.is_installed():
+        chosen.remove("cluster")
 
     def done(what: str) -> None:
         """Store what there is, so that a run which is stopped keeps it."""
@@ -74,6 +76,7 @@ def main(words: list[str] | None = None) -> int:
         ("conditions", partial(measure_conditions, options.quick, rounds)),
         ("learners", partial(measure_class, options.quick)),
         ("shares", partial(measure_shares, options.quick)),
+        ("cluster", partial(cluster.measure_cluster, options.quick)),
     ):
         if part in chosen:
             results[part] = measure()

@@ -16,7 +16,7 @@ README = FOLDER / "README.md"
 BEGIN = "<!-- begin: made by `python -m benchmarks`, do not edit -->"
 END = "<!-- end -->"
 
-PARTS = ("switching", "conditions", "learners", "shares")
+PARTS = ("switching", "conditions", "learners", "shares", "cluster")
 """What is measured beside the models: lists of rows, each replaced as a whole."""
 
 Results = dict[str, Any]
@@ -259,6 +259,32 @@ def _shares(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _cluster(rows: list[dict[str, Any]]) -> list[str]:
+    head = [
+        f"{rows[0]['runs']} runs of {rows[0]['own']:.1f} s",
+        "workers",
+        "all, s",
+        "before the first, s",
+    ]
+    head += ["beside a run's own, s", "runs an hour, ratio", "the same measures"]
+    table = [
+        [row["title"], str(row["workers"])]
+        + [f"{row[name]:.1f}" for name in ("seconds", "begin")]
+        + [f"{row['overhead']:.2f}", f"{row['ratio']:.2f}", "yes" if row["equal"] else "NO"]
+        for row in rows
+    ]
+    return [
+        "### A grid of runs on a cluster",
+        "",
+        "The tiny CLIP lab, one data set at four shots, each run on one thread. Before the first run a "
+        "process loads data and model and measures the unadapted one; workers start Python first. "
+        "Beside a run's own seconds are sending it, its record, and workers that wait for the last.",
+        "",
+        *_table(head, table),
+        "",
+    ]
+
+
 def render(results: Results) -> str:
     """The generated part of the README, markers included."""
     machine = results["machine"]
@@ -275,7 +301,7 @@ def render(results: Results) -> str:
         lines += _group(group)
     if results["savings"]:
         lines += _savings(results["savings"])
-    writers = (_switching, _conditions, _learners, _shares)
+    writers = (_switching, _conditions, _learners, _shares, _cluster)
     for part, write in zip(PARTS, writers, strict=True):
         if results.get(part):
             lines += write(results[part])

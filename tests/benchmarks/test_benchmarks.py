@@ -9,14 +9,15 @@ import psutil
 import pytest
 import torch
 
+from benchmarks import cluster, report, savings, shares
 from benchmarks import machine as machine_rows
-from benchmarks import report, savings, shares
 from benchmarks.__main__ import main
 from benchmarks.machine import answer
 from benchmarks.measure import PRECISIONS, interleave, machine
 from benchmarks.savings import measure_savings
 from benchmarks.steps import contestants, measure_group, training_step
 from benchmarks.subjects import KEYS, subject
+from serial_lora_course.labs.grid import Done
 from serial_lora_course.labs.training import TrainingConfig, train
 from serial_lora_course.models.clip import encode_prompts
 from tests.labs.lab_models import adapted_objective, stream
@@ -211,6 +212,26 @@ def test_what_is_no_training_is_the_rest(monkeypatch):
     assert row["rest"] == pytest.approx(1 - row["training"] / row["seconds"])
 
 
+def test_what_a_run_costs_besides_is_what_is_left_of_the_workers_time():
+    """Two workers from second 4 to second 10, with three runs of three seconds: one second each."""
+    done = [Done(place, None, True, seconds=3.0, workers=2) for place in range(3)]
+    row = cluster._row([7.0, 7.5, 10.0], done)
+    assert (row["begin"], row["own"], row["overhead"]) == (4.0, 3.0, 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not cluster.is_installed(), reason='pip install ".[cluster]"')
+def test_a_grid_is_measured_alone_and_on_workers(monkeypatch):
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    monkeypatch.setattr(cluster.os, "cpu_count", lambda: 2)
+    alone, one, two = cluster.measure_cluster(quick=True)
+    assert (alone["workers"], one["workers"], two["workers"]) == (1, 1, 2) and alone["ratio"] == 1
+    assert all(
+        row["equal"] and row["runs"] == 4 and row["overhead"] > 0 for row in (alone, one, two)
+    )
+    assert one["begin"] > alone["begin"]
+
+
 def test_other_parts_have_their_tables_and_stay_until_they_are_measured_again():
     step = {"float32": 0.1, "float32_spread": 0.0, "bfloat16": 0.3, "bfloat16_spread": 0.0}
     row = step | {"state": "idle", "waiting": "ours", "chosen": "float32", "ratio": 3.0}
@@ -221,12 +242,17 @@ def test_other_parts_have_their_tables_and_stay_until_they_are_measured_again():
         "conditions": [row, row | {"float32": 0.2, "chosen": "bfloat16"}],
         "learners": [learner],
         "shares": [share | {"at_most": 0.1, "loading": 5.0}],
+        "cluster": [
+            {"title": "Ray", "workers": 2, "runs": 12, "own": 9.0, "seconds": 70.0, "begin": 12.5}
+            | {"overhead": 0.25, "ratio": 1.9, "equal": True}
+        ],
     }
     text = report.render(made_up_results(**parts))
     assert "| idle | ours | 100 ± 0 | 300 ± 0 | 3.00 | 1.00 | float32 | 1.00 |" in text
     assert "| idle | ours | 200 ± 0 | 300 ± 0 | 3.00 | 2.00 | bfloat16 | 1.50 |" in text
     assert "| at once | 9 | 0.90 | 1,000 MB |" in text
     assert "| clip | food | 10.0 | 8.0 | 1.5 | 20% | 6% | 10% | 5.0 |" in text
+    assert "| Ray | 2 | 70.0 | 12.5 | 0.25 | 1.90 | yes |" in text
     merged = report.merge(made_up_results(**parts), made_up_results(shares=[]))
     assert merged["conditions"] == parts["conditions"] and merged["shares"] == []
 
