@@ -56,6 +56,7 @@ from serial_lora_course.panels.adapted import (
     scale_slider,
 )
 from serial_lora_course.panels.box_picker import BoxPicker, png_bytes, shown_width
+from serial_lora_course.panels.own_keys import OwnKeys
 
 CURVE_SCALES = tuple(float(scale) for scale in np.linspace(0, LARGEST_SCALE, 7))
 STILL_ROWS = 4
@@ -215,7 +216,8 @@ class MaskPanel(ipywidgets.VBox):
         self.before, self.after = (ipywidgets.HTML(layout=narrow) for _ in range(2))
         row = {"flex_flow": "row wrap", "grid_gap": "4px 20px", "padding": "8px"}
         pictures = ipywidgets.Box([self.picker, self.before, self.after], layout=row)
-        super().__init__([self.choice, pictures, self.scale, ipywidgets.HTML(_legend_html())])
+        legend = ipywidgets.HTML(_legend_html())
+        super().__init__([self.choice, pictures, self.scale, legend, OwnKeys()])
         self._choose()
         self.choice.observe(self._choose, names="value")
         self.picker.observe(self._update, names="box")

@@ -84,8 +84,7 @@ def test_counts(tmp_path):
     with open_panel(tmp_path, "02", "count_panel(rank", only=("lesson_card(",)) as cell:
         move_sliders(cell, 3)
         model = cell.get_by_role("combobox")
-        changes_the_picture(cell, lambda: model.select_option("SAM ViT-B, image"))
-        model.focus()
+        assert model.evaluate("list => list.selectedIndex") == 0
         changes_the_picture(cell, lambda: model.press("ArrowDown"))
 
 
