@@ -35,7 +35,7 @@ from torch import nn
 
 from serial_lora_course.checks import CheckFailed, check, lesson_card, lesson_list
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
-from serial_lora_course.figures.pictures import plot_shares, show_pictures
+from serial_lora_course.figures.pictures import show_pictures
 from serial_lora_course.figures.style import display_drawing, display_figure
 
 torch.manual_seed(0)
@@ -119,9 +119,10 @@ from serial_lora_course.models.clip import load_clip
 backbone, data = load_clip(), load_classification("symbols")
 before, labels = classify(backbone, data, data.template)  # (N, classes) scores, (N,)
 
-lab = CLIPLab(backbone, data)
+# %%
+lab, method = CLIPLab(backbone, data), get_method("serial_lora")
 bar = not is_static()  # a progress bar, where the notebook is live
-record = run_one(lab, get_method("serial_lora"), 16, seed=1, progress=bar, keep_adapter=True)
+record = run_one(lab, method, 16, seed=1, progress=bar, keep_adapter=True)  # 16 shots
 after, _ = classify(backbone, data, data.template)
 size = count_parameters(backbone.model)
 model = eject(backbone.model)  # as it was
@@ -143,6 +144,10 @@ display(
 )
 
 # %% [markdown]
+# With fewer drawings, or drawings that differ more, fewer would come right.
+#
+# **Change this and run again**: `load_classification("food")`, or 1 instead of 16 shots, in the two cells above.
+#
 # This is what you will build: the pair that was trained (lesson 03), its place in the model, the proof of
 # its size (lesson 02), and the comparison that says whether it is any good (lessons 04 to 09).
 
@@ -176,6 +181,8 @@ print(*(f"{style}: {credit}" for style, credit in ATTRIBUTION.items()), sep="\n"
 # **What this shows.** An owl stays an owl in every row, while colour, outline and shading change.
 # The last lines name the designers and their licences; every picture of theirs in this course
 # comes with them.
+#
+# **Change this and run again**: other things in `wanted`, by their English names, such as "tiger" or "guitar".
 
 # %%
 for style, emoji in styles.items():
@@ -197,6 +204,7 @@ for style, emoji in styles.items():
 
 # %%
 from serial_lora_course.data.emoji_sets import hidden_codepoints
+from serial_lora_course.figures.pictures import plot_shares
 from serial_lora_course.labs.clip import class_scores
 from serial_lora_course.models.clip import encode_prompts, load_clip
 
@@ -206,6 +214,7 @@ places = [openmoji.names.index(thing) for thing in things]
 assert all(openmoji.concepts[place].codepoints in hidden_codepoints() for place in places)
 drawings = [openmoji.picture(place) for place in places]
 
+# %%
 batch = torch.stack([backbone.test_transform(d) for d in drawings])  # (B, 3, H, W)
 tokens = backbone.tokenizer([f"a drawing of a {thing}." for thing in things])  # (B, N)
 with torch.no_grad():
@@ -218,24 +227,17 @@ display_figure(plot_shares(drawings, captions, shares), caption=False)
 print(ATTRIBUTION["openmoji"])
 
 # %%
-largest, nearest = shares.max(dim=-1)  # (B,), (B,)
-wrong = [row for row in range(len(things)) if nearest[row] != row]
-words = (
-    f"**What this shows.** {len(things) - len(wrong)} of {len(things)} drawings are nearest to their "
-    f"own caption; guessing would get {1 / len(things):.0%} right."
-)
-if wrong:
-    worst = max(wrong, key=lambda row: largest[row])
-    words += (
-        f" The surest mistake: the {things[worst]} is taken for a {things[nearest[worst]]}, with "
-        f"{largest[worst]:.0%}. A large share means sure, not right."
-    )
-display(Markdown(words))
+from serial_lora_course.claims.sentences import read_shares
+
+display(Markdown("**What this shows.** " + read_shares(shares, things)))
 
 # %% [markdown]
 # That is the model that you will adapt. Lesson 04 asks it harder questions (is this a mammal, a bird,
 # an insect?) and measures how often it is right before and after it has seen a handful of OpenMoji's
 # drawings.
+#
+# **Change this and run again**: the captions, `f"a photo of a {thing}."` in place of "a drawing". Does the model
+# mind?
 
 # %% [markdown]
 # ## A first taste: a picture from two thin matrices
@@ -268,7 +270,9 @@ print(ATTRIBUTION["openmoji"])
 # **What this shows.** The first patterns are mere bars of light and dark; then comes an outline, and
 # soon an owl, long before the rank is full. At the full rank the pair holds *more* numbers than the
 # picture: low rank saves only when the rank is low. LoRA bets that the *change* a model needs for a
-# new task is like this picture: large, but made of few patterns.
+# new task is like this picture: large, but made of few patterns. A picture of fine noise would need them all.
+#
+# **Change this and run again**: another drawing for the owl, such as "chequered flag". How many patterns now?
 
 # %% [markdown]
 # ## The same bet, inside a transformer
@@ -280,9 +284,6 @@ print(ATTRIBUTION["openmoji"])
 # order of its sums differs. A change of a hundred-thousandth or less is rounding.)
 
 # %%
-import copy
-
-from serial_lora import SerialLoRAConfig, count_parameters, inject
 from serial_lora_course.labs.clip import class_scores
 from serial_lora_course.models.clip import encode_prompts, load_clip
 
@@ -299,6 +300,11 @@ def ask(model: nn.Module) -> torch.Tensor:
     return class_scores(model, batch, encode_prompts(model, tokens)).softmax(dim=-1)
 
 
+# %%
+import copy
+
+from serial_lora import SerialLoRAConfig, count_parameters, inject
+
 model = copy.deepcopy(backbone.model)
 before = ask(model)
 inject(model, SerialLoRAConfig(rank=8))
@@ -311,6 +317,8 @@ print(f"largest change of a share: {(after - before).abs().max().item():.1e}")
 # **What this shows.** The one line `inject(model, SerialLoRAConfig(rank=8))` froze the model and
 # gave every attention block one pair. The answers are still the model's own, and that is on purpose:
 # training starts from what the model already knows. Lesson 03 builds this call from nothing.
+#
+# **Change this and run again**: `rank=16`. What doubles, and what stays?
 
 # %% [markdown]
 # ## How exercises work
@@ -347,6 +355,8 @@ except CheckFailed as message:
 # %% [markdown]
 # **What this shows.** The last line is the one to read first. Checks know the usual slips and call
 # them by name; for an unusual one, compare *expected* and *got*.
+#
+# **Change this and run again**: repair `one_matrix_only`. What does a right answer look like?
 
 # %% [markdown]
 # ### Exercise 0.1 · A product through a low rank

@@ -31,33 +31,22 @@ if util.find_spec("serial_lora_course") is None:
 
 # %%
 import copy
-import tempfile
-from pathlib import Path
 
-import open_clip
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional as F
 
-from serial_lora import (
-    SerialLoRAConfig,
-    adapters,
-    count_parameters,
-    inject,
-    load_adapter,
-    lora_plus_groups,
-    save_adapter,
-)
+from serial_lora import SerialLoRAConfig, adapters, inject
 from serial_lora.layers import SerialLoRA
 from serial_lora_course.checks import check, lesson_card, yours
-from serial_lora_course.figures.style import display_drawing, display_figure, house_style
+from serial_lora_course.figures.style import display_drawing, display_figure
 from serial_lora_course.labs import probes
 
 lesson_card("03")
 
 # %% [markdown]
 # The lesson puts adapters into two models: an attention block, small enough to read, and later a small
-# CLIP. The next two code cells make them. Run both, after the imports, whenever you come back to the
+# CLIP of open_clip's class. The next two code cells make them. Run both, after the imports, whenever you come back to the
 # middle of the lesson; every section below needs nothing else.
 #
 # `SmallBlock` is the attention half of a transformer block as CLIP, SAM and most vision transformers
@@ -102,21 +91,7 @@ x = torch.randn(2, 10, width)  # (B, N, d): 2 pictures, 10 tokens each
 block = SmallBlock(width, heads=4).requires_grad_(False)
 print(block(x).shape)
 
-clip = (
-    open_clip.CLIP(
-        embed_dim=64,
-        vision_cfg={
-            "image_size": 64,
-            "patch_size": 16,
-            "width": 128,
-            "layers": 4,
-            "head_width": 32,
-        },
-        text_cfg={"width": 64, "layers": 2, "heads": 2, "vocab_size": 512, "context_length": 16},
-    )
-    .eval()
-    .requires_grad_(False)
-)
+clip = probes.small_clip()
 images = torch.randn(3, 3, 64, 64)  # (B, 3, H, W)
 
 # %% [markdown]
@@ -211,6 +186,8 @@ with torch.no_grad():
 # %% [markdown]
 # **What this shows.** Zero, not "nearly zero": x plus a product with a zero matrix. Whatever the
 # pretrained model could do, it can still do at the first step of training.
+#
+# **Change this and run again**: a `std` of 1 instead of 0.1. Is the change ten times as large?
 
 # %% [markdown]
 # ## Where the adapter goes
@@ -358,6 +335,9 @@ with torch.no_grad():
 # %% [markdown]
 # **What this shows.** The first number is rounding. The second is the adapter's effect, many times
 # larger: without it, the first number would prove nothing. Always look at both.
+#
+# **Change this and run again**: merge into `(merged.q, merged.k)` alone, or with `scale=0.5`. Which of the two
+# numbers tells you?
 
 # %% [markdown]
 # ## Spot the bug
@@ -588,6 +568,9 @@ probes.probe_table(
 #   block and into all later ones. It cannot be merged into q, k and v.
 # - **VariantThree** has a pair for each projection. It is a fine method, at three times the size, and
 #   nothing is shared.
+#
+# **Change this and run again**: write a fourth variant, with the adapter behind `attention`, and add it to
+# `kinds`. Which probe finds it?
 
 # %% [markdown]
 # ## Into a real model, by hand
@@ -617,6 +600,8 @@ print(f"{len(hand_adapters)} adapters, largest change in an answer: {change:.3f}
 # **What this shows.** Five lines adapt a model whose code we never touched. (The `pair=pair` in the
 # hook matters: without it every hook would use the last pair, a classic of Python closures.)
 #
+# **Change this and run again**: hook `ln_2` instead. It runs as well, and adapts the MLP.
+#
 # ## The package's `inject`
 #
 # `inject` does what the section before did by hand, in five lines around a forward hook. It does so
@@ -639,6 +624,9 @@ for resblock, pair in zip(resblocks, adapters(model).values(), strict=True):
     nn.init.normal_(pair.lora_B, std=0.1)  # as if trained
     resblock.ln_1.register_forward_hook(lambda norm, inputs, output, pair=pair: pair(output))
 
+# %%
+from serial_lora import count_parameters
+
 with torch.no_grad():
     plain = clip.encode_image(images)  # (B, 64)
     answers = model.encode_image(images)  # (B, 64)
@@ -653,6 +641,9 @@ print(count_parameters(model))
 # **What this shows.** One call is the five lines and a safety net. `with disabled(model):` gives the
 # base model back for the length of the block, up to that rounding, which is how a fair
 # before-and-after comparison is made.
+#
+# **Change this and run again**: leave out `towers=["image"]`. How many adapters are there then, and which line
+# stops you?
 
 # %% [markdown]
 # ## Only the adapters learn
@@ -672,16 +663,15 @@ for step in (1, 2):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    moved = {"base": 0.0, "lora_A": 0.0, "lora_B": 0.0}
-    for name, value in trainee.named_parameters():
-        kind = next((key for key in ("lora_A", "lora_B") if name.endswith(key)), "base")
-        moved[kind] = max(moved[kind], (value.detach() - before[name]).abs().max().item())
+    moved = probes.largest_moves(before, trainee)
     print(f"step {step}: " + ", ".join(f"{kind} moved {by:.1e}" for kind, by in moved.items()))
 
 # %% [markdown]
 # **What this shows.** The base never moves. In the first step `A` does not move either: its gradient
 # passes through `B`, and `B` is zero. `B` moves first, and from the second step on both learn. If
 # `A` *and* `B` started at zero, nothing ever would: that is why one of them is random.
+#
+# **Change this and run again**: fill every `lora_A` with zeros before the first step. What moves now?
 
 # %% [markdown]
 # ## Merge, unmerge, eject
@@ -700,6 +690,7 @@ def distance(model: nn.Module, answers: torch.Tensor) -> str:
         return f"{(model.encode_image(images) - answers).abs().max().item():.1e}"
 
 
+# %%
 torch.manual_seed(0)
 model = inject(copy.deepcopy(clip), SerialLoRAConfig(rank=4, towers=["image"]))
 for pair in adapters(model).values():
@@ -723,6 +714,9 @@ print("the same names as the base:", names, "| the same bits as the base:", valu
 # %% [markdown]
 # **What this shows.** An adapter can come and go without a trace. That makes it safe to try, and easy
 # to ship: the file holds the pairs alone, and the base stays the file that everybody has.
+#
+# **Change this and run again**: pairs with `std=3`. How large is rounding then, and does the base still come back
+# bit for bit?
 
 # %% [markdown]
 # ## Does it learn what it can express?
@@ -743,6 +737,7 @@ tokens = torch.randn(32, 10, width)  # (B, N, d)
 wanted = run_block(block, teacher_pair, tokens)  # (B, N, d)
 
 
+# %%
 def imitate(rank: int, steps: int = 200) -> list[float]:
     """Train a fresh pair of this rank to reproduce the teacher; the loss at each step."""
     torch.manual_seed(rank)
@@ -758,20 +753,11 @@ def imitate(rank: int, steps: int = 200) -> list[float]:
     return losses
 
 
-curves = {rank: imitate(rank) for rank in (1, 2, 4, 8)}
-
 # %%
-from matplotlib.figure import Figure
+from serial_lora_course.figures.lowrank import plot_losses
 
-with house_style():
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for (of_rank, losses), line in zip(curves.items(), (":", "-.", "-", "--"), strict=True):
-        axes.semilogy(losses, line, linewidth=2, label=f"rank {of_rank}")
-    axes.set(xlabel="step", ylabel="mean squared error", title="Imitating a change of rank 4")
-    axes.legend(title="Serial LoRA")
-ends = "; ".join(f"rank {rank} ends at {losses[-1]:.1e}" for rank, losses in curves.items())
-display_figure(figure, alt=f"Loss over training steps on a log scale, one curve a rank: {ends}.")
+curves = {rank: imitate(rank) for rank in (1, 2, 4, 8)}
+display_figure(plot_losses(curves, "Imitating a change of rank 4"))
 
 # %% [markdown]
 # **What this shows.** Ranks 1 and 2 go flat: below the rank of the change, an error remains that no
@@ -779,6 +765,8 @@ display_figure(figure, alt=f"Loss over training steps on a log scale, one curve 
 # the better one, since its spare patterns have nothing to express and must be brought to zero. The
 # rank is a promise about what *can* be learnt, no more. Where the change that a task needs has few
 # patterns, a small pair suffices; lesson 04 asks how that turns out for CLIP on new pictures.
+#
+# **Change this and run again**: a teacher of rank 8, `Adapter(width, 8)`. Which curves go flat now?
 
 # %% [markdown]
 # ## To copy: a model of your own
@@ -791,11 +779,18 @@ display_figure(figure, alt=f"Loss over training steps on a log scale, one curve 
 
 
 # %%
+import tempfile
+from pathlib import Path
+
+from serial_lora import count_parameters, load_adapter, lora_plus_groups, save_adapter
+
+
 def build() -> nn.Module:
     """The base with a new head: what you have before you adapt, and wherever you load."""
     return nn.Sequential(copy.deepcopy(clip.visual), nn.Linear(64, 3))
 
 
+# %%
 torch.manual_seed(0)
 labels = torch.tensor([0, 1, 2])  # (B,)
 model = inject(build(), SerialLoRAConfig(rank=4), also_train=["1"])  # "1": the head's name
@@ -805,11 +800,13 @@ for _ in range(30):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-print(f"loss {loss.item():.2f};", count_parameters(model))
 
 with tempfile.TemporaryDirectory() as folder:
     file = save_adapter(model, Path(folder, "mine.safetensors"))
     again = load_adapter(build(), file)  # another head at first; the file brings the trained one
+
+# %%
+print(f"loss {loss.item():.2f};", count_parameters(model))
 print("loaded equals trained:", torch.equal(again(images), model(images)))
 
 # %% [markdown]

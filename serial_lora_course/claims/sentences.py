@@ -5,14 +5,36 @@ Each takes what the lesson measured and returns one sentence or more, worded by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.labs.records import Record
 from serial_lora_course.models.weights import Backbone
+
+
+def read_shares(shares: Tensor, things: Sequence[str]) -> str:
+    """How many drawings are nearest to their own caption, and the surest mistake (lesson 00).
+
+    Args:
+        shares: (B, B), a row a drawing and a column a caption, in one order.
+    """
+    largest, nearest = (each.tolist() for each in shares.max(dim=-1))
+    wrong = [row for row in range(len(things)) if nearest[row] != row]
+    right = (
+        f"{len(things) - len(wrong)} of {len(things)} drawings are nearest to their own caption; guessing would "
+        f"get {1 / len(things):.0%} right."
+    )
+    if not wrong:
+        return right
+    worst = max(wrong, key=largest.__getitem__)
+    return (
+        f"{right} The surest mistake: the {things[worst]} is taken for a {things[nearest[worst]]}, with "
+        f"{largest[worst]:.0%}. A large share means sure, not right."
+    )
 
 
 def read_again(again: Record, pictures: int, runs: pd.DataFrame, printed: pd.DataFrame) -> str:

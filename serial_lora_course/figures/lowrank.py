@@ -256,3 +256,26 @@ def _move_words(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> str:
             parts.append(f"{title}: token {most} moves most, token {least} least")
         phrases.append(f"{method_look(method)['label']}: {'; '.join(parts)}")
     return f"Numbered tokens in a plane, with arrows from before to after. {'. '.join(phrases)}."
+
+
+# --------------------------------------------------------------------------- learning a low rank
+
+
+def plot_losses(curves: Mapping[int, Sequence[float]], title: str) -> Figure:
+    """Loss over training steps on a log scale, one curve a rank.
+
+    Args:
+        curves: rank -> the loss of each step, all above zero.
+    """
+    lines = (":", "-.", "-", "--")
+    with house_style():
+        figure = Figure(figsize=(7, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for place, (rank, losses) in enumerate(curves.items()):
+            axes.semilogy(losses, lines[place % 4], linewidth=2, label=f"rank {rank}")
+        axes.set(xlabel="step", ylabel="mean squared error", title=title)
+        axes.legend(title="Serial LoRA")
+    ends = "; ".join(f"rank {rank} ends at {losses[-1]:.1e}" for rank, losses in curves.items())
+    return with_description(
+        figure, f"{title}: loss over training steps on a log scale, one curve a rank. {ends}."
+    )

@@ -10,9 +10,33 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 
+import open_clip
 import pandas as pd
 import torch
 from torch import Tensor, nn
+
+
+def small_clip() -> nn.Module:
+    """A small CLIP of open_clip's class with random, frozen weights: width 128, 64 numbers a picture."""
+    vision = {"image_size": 64, "patch_size": 16, "width": 128, "layers": 4, "head_width": 32}
+    text = {"width": 64, "layers": 2, "heads": 2, "vocab_size": 512, "context_length": 16}
+    return (
+        open_clip.CLIP(embed_dim=64, vision_cfg=vision, text_cfg=text).eval().requires_grad_(False)
+    )
+
+
+def largest_moves(before: Mapping[str, Tensor], model: nn.Module) -> dict[str, float]:
+    """How far the base's tensors, ``lora_A`` and ``lora_B`` have moved at most.
+
+    Args:
+        before: name -> value of each parameter at first.
+    """
+    moved = {"base": 0.0, "lora_A": 0.0, "lora_B": 0.0}
+    for name, value in model.named_parameters():
+        kind = name.rpartition(".")[2]
+        kind = kind if kind in moved else "base"
+        moved[kind] = max(moved[kind], (value.detach() - before[name]).abs().max().item())
+    return moved
 
 
 def run_adapted(block: nn.Module, adapter: nn.Module, x: Tensor) -> Tensor:
