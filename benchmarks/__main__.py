@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import cluster, report
+from benchmarks.compiled import measure_compiled
 from benchmarks.machine import measure_class, measure_conditions, measure_shares
 from benchmarks.measure import PRECISIONS, machine
 from benchmarks.savings import measure_savings
@@ -73,6 +74,7 @@ def main(words: list[str] | None = None) -> int:
             done(f"{key}, {precision}")
     for part, measure in (
         ("switching", partial(measure_switching, options.quick, rounds)),
+        ("compiled", partial(measure_compiled, options.quick, rounds)),
         ("conditions", partial(measure_conditions, options.quick, rounds)),
         ("learners", partial(measure_class, options.quick)),
         ("shares", partial(measure_shares, options.quick)),

@@ -16,7 +16,7 @@ README = FOLDER / "README.md"
 BEGIN = "<!-- begin: made by `python -m benchmarks`, do not edit -->"
 END = "<!-- end -->"
 
-PARTS = ("switching", "conditions", "learners", "shares", "cluster")
+PARTS = ("switching", "compiled", "conditions", "learners", "shares", "cluster")
 """What is measured beside the models: lists of rows, each replaced as a whole."""
 
 Results = dict[str, Any]
@@ -190,6 +190,30 @@ def _switching(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _compiled(rows: list[dict[str, Any]]) -> list[str]:
+    head = ["training step of SAM's encoder, compiled", "eager, ms", "compiled, ms"]
+    head += ["compiled / eager", "ratio to the compiled floor", "programs", "more of them for"]
+    table = [
+        [row["title"], _milliseconds(row, "eager"), _milliseconds(row)]
+        + [f"{row['to_eager']:.2f}", f"{row['ratio']:.2f}", str(row["graphs"])]
+        + [
+            f"4 switches and scales: {row['graphs_changed']}; `disabled`: {row['graphs_disabled']}"
+            if "graphs_changed" in row
+            else "–"
+        ]
+        for row in rows
+    ]
+    return [
+        "### As torch.compile makes it",
+        "",
+        "`torch.compile(model.forward, fullgraph=True)` with the default back end, float32. "
+        "`disabled` has one program of its own, the base.",
+        "",
+        *_table(head, table),
+        "",
+    ]
+
+
 def _conditions(rows: list[dict[str, Any]]) -> list[str]:
     floor = rows[0]["float32"]  # idle, PyTorch's own waiting
     head = ["machine", "how threads wait", "float32, ms", "bfloat16, ms", "bfloat16 / float32"]
@@ -301,7 +325,7 @@ def render(results: Results) -> str:
         lines += _group(group)
     if results["savings"]:
         lines += _savings(results["savings"])
-    writers = (_switching, _conditions, _learners, _shares, _cluster)
+    writers = (_switching, _compiled, _conditions, _learners, _shares, _cluster)
     for part, write in zip(PARTS, writers, strict=True):
         if results.get(part):
             lines += write(results[part])

@@ -20,12 +20,18 @@ NAMES = ("first", "second")
 Switch = Callable[[nn.Module, str], object]
 
 
-def _ours(model: nn.Module, config: AdapterConfig) -> tuple[nn.Module, Switch, int]:
-    """Two adapters of this package; one switch copies one out of the pairs and one into them."""
+def two_adapters(model: nn.Module, config: AdapterConfig) -> nn.Module:
+    """Two adapters of this package, with something in them."""
     inject(model, config, name=NAMES[0])
     fill_adapters(adapter_parameters(model))
     add_adapter(model, NAMES[1])
     fill_adapters(adapter_parameters(model))
+    return model
+
+
+def _ours(model: nn.Module, config: AdapterConfig) -> tuple[nn.Module, Switch, int]:
+    """One switch copies one adapter out of the pairs and one into them."""
+    two_adapters(model, config)
     size = sum(p.numel() * p.element_size() for p in adapter_parameters(model))
     return model, activate, size
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.sites import AttentionSite
+from serial_lora.stored import is_quantized, stored
 
 
 def also_trained(
@@ -31,6 +32,11 @@ def also_trained(
             )
         if not any(p.is_floating_point() for p in modules[name].parameters()):
             raise SerialLoRAError(f"{name} has no parameter that could be trained; leave it out.")
+        if is_quantized(modules[name]):
+            raise SerialLoRAError(
+                f"{name} is quantized, and numbers of 8 or 4 bits cannot be trained; keep it out of "
+                "the quantization."
+            )
         adapted = [p.module for site in sites for p in site.projections.values()]
         inside = [other for other in adapted if f"{other}.".startswith(f"{name}.")]
         if inside:
@@ -63,9 +69,10 @@ def fresh_heads(
 
 def _looks_fresh(layer: nn.Linear) -> bool:
     """Whether its bias is zero, or its weight is spread as PyTorch draws one: evenly up to a bound."""
-    weight, bound = layer.weight.detach().float(), layer.in_features**-0.5
-    if weight.is_meta:
+    if layer.weight.is_meta:
         return False
+    place, bound = stored(layer, "weight"), layer.in_features**-0.5
+    weight = place.matrix(place.parts()).float()
     evenly = weight.abs().max() <= bound and abs(weight.std() / bound * 3**0.5 - 1) < 0.05
     zeros = layer.bias is not None and not layer.bias.any()
     return bool(evenly or zeros)

@@ -146,11 +146,13 @@ def _refuse_misnamed(model: nn.Module, site: AttentionSite, family: str) -> None
     wrong = [part for part in "qkv" if part not in site.projections]
     wrong += [name for name in (site.name, site.entry or "") if name not in modules]
     for part, projection in site.projections.items():
-        weight = getattr(modules.get(projection.module), projection.parameter, None)
-        fits = isinstance(weight, nn.Parameter) and weight[projection.row_slice].shape == (
-            projection.rows,
-            projection.columns,
-        )
+        layer = modules.get(projection.module)
+        weight = getattr(layer, projection.parameter, None)
+        fits = isinstance(weight, nn.Parameter)
+        if fits:  # a layer knows its size, the weight in it may be packed
+            linear = isinstance(layer, nn.Linear)
+            rows, columns = (layer.out_features, layer.in_features) if linear else weight.shape
+            fits = 0 <= projection.start <= rows - projection.rows and columns == projection.columns
         if not fits or (part != "out" and projection.columns != site.width):
             wrong.append(f"{part} ({projection.module}.{projection.parameter})")
     if wrong:

@@ -22,7 +22,14 @@ from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.fingerprints import blocks_digest, checksum, fingerprint
+from serial_lora.fingerprints import (
+    alike,
+    as_text,
+    base_sample,
+    blocks_digest,
+    checksum,
+    fingerprint,
+)
 from serial_lora.injection import eject, inject
 from serial_lora.merging import exactly
 from serial_lora.named import (
@@ -34,6 +41,7 @@ from serial_lora.named import (
 )
 from serial_lora.records import DEFAULT, Injection, adapters, only_injection, pair_shapes
 from serial_lora.sites import AttentionSite, unwrapped_name
+from serial_lora.stored import is_quantized
 
 LIBRARY_VERSION = "0.1.0"
 FORMAT = "serial-lora adapter"
@@ -79,6 +87,8 @@ def save_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
         "targets": json.dumps(_targets(injection.sites)),
         "base": fingerprint(root, injection),
         "blocks": blocks_digest(root, injection),
+        "sample": as_text(base_sample(root, injection)),
+        "quantized": json.dumps(is_quantized(root)),
     }
     metadata["checksum"] = checksum(metadata, tensors)
     return write_file(path, safetensors.torch.save(tensors, metadata))
@@ -91,8 +101,10 @@ def load_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
 
     Everything is checked before any value is changed: that the file is whole and one of ours, that
     it fits this model's places, and that this model's base is the one it was trained on (compared
-    at bfloat16 precision, so a float32 and a bfloat16 copy of one base both fit). Files of early
-    versions have no checksum, and of the base only a sample of the attention weights.
+    at bfloat16 precision, so a float32 and a bfloat16 copy of one base both fit). Where one of the
+    two is quantized, a sample of the attention weights must agree but for that rounding, in which a
+    base that was trained on a little is not told from its origin. Files of early versions have no
+    checksum, and of the base only a sample of the attention weights, rounded.
 
     Args:
         model: a plain model, or one with unmerged adapters of the same method and places.
@@ -152,6 +164,8 @@ def _put_in(
     if same and saved.blocks:
         base = blocks_digest(root, injection)
         same = base == saved.blocks
+    if not same and (saved.quantized or is_quantized(root)):
+        same = alike(base_sample(root, injection), saved.sample)
     if not same:
         half = any(p.dtype == torch.float16 for p in root.parameters())
         hint = "; a float16 base rounds differently, load it in float32" if half else ""
@@ -177,6 +191,8 @@ class SavedAdapter:
     library_version: str
     blocks: str | None = None
     also_train: tuple[str, ...] = ()
+    sample: str = ""
+    quantized: bool = False
 
 
 def read_header(path: str | Path) -> SavedAdapter:
@@ -245,7 +261,10 @@ def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
         targets = {str(name): int(width) for name, width in json.loads(metadata["targets"]).items()}
         base, version = metadata["base"], metadata["library_version"]
         learners = tuple(str(name) for name in json.loads(metadata.get("also_train", "[]")))
-        saved = SavedAdapter(config, targets, base, version, metadata.get("blocks"), learners)
+        sample, quantized = metadata.get("sample", ""), metadata.get("quantized") == "true"
+        bytes.fromhex(sample)  # or it is damaged
+        blocks = metadata.get("blocks")
+        saved = SavedAdapter(config, targets, base, version, blocks, learners, sample, quantized)
     except (
         KeyError,
         TypeError,

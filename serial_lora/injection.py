@@ -36,6 +36,7 @@ from serial_lora.records import (
     require_model,
 )
 from serial_lora.sites import AttentionSite, attention_layers, shared_weights
+from serial_lora.stored import kept_trainable
 from serial_lora.structure import without_sites
 
 
@@ -114,6 +115,9 @@ def _warn_of_the_rest(root: nn.Module, injection: Injection) -> None:
 
 def _put_in(root: nn.Module, injection: Injection) -> None:
     root.requires_grad_(False)
+    injection.trainable = kept_trainable(root)
+    for handle in injection.trainable:
+        handle.put_on()
     for key, tensor in injection.learned().items():
         injection.own[key] = tensor.detach().clone()
         if isinstance(tensor, nn.Parameter) and tensor.is_floating_point():
@@ -134,6 +138,8 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
 def _take_out(root: nn.Module, injection: Injection) -> None:
     """Everything that `_put_in` did, or had done before it failed, undone."""
     detach(injection)
+    for handle in injection.trainable:
+        handle.take_off()
     for site in injection.sites:
         block = root.get_submodule(site.name)
         for name in adapter_shapes(site, injection.config):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -11,13 +12,15 @@ from torch import Tensor, nn
 from serial_lora.attaching import attach, detach
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.records import Injection, injections, refuse_without_values
+from serial_lora.records import Injection, devices, injections, refuse_without_values
 from serial_lora.sites import AttentionSite, Projection, shared_weights
+from serial_lora.stored import stored, writable
 
-Weights = dict[tuple[str, str], Tensor]
-"""Weights by (module, parameter)."""
+Key = tuple[str, str]
+"""A weight's place: (module, parameter)."""
 
-_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+Weights = dict[Key, list[Tensor]]
+"""What weights consist of (`Stored.parts`), by their places."""
 
 
 def merge(model: nn.Module) -> nn.Module:
@@ -26,7 +29,8 @@ def merge(model: nn.Module) -> nn.Module:
     Serial LoRA turns each of W_q, W_k, W_v into W (I + scale * B A); LoRA turns each projection
     into W + scale * B A. Computed in float32 whatever the base's type, and rounded once. The
     original weights are kept, so that `unmerge` and `eject` bring back every bit. Merging a merged
-    model does nothing.
+    model does nothing. Weights in 8 or 4 bits are computed with as matrices and rounded to their
+    bits again; a warning says what that costs.
 
     The state dict of a merged model holds the merged weights *and* the adapters: save one with
     `save_adapter`, or call `eject(model, keep_merged=True)` for a plain model to save whole. Load
@@ -37,8 +41,7 @@ def merge(model: nn.Module) -> nn.Module:
 
     Raises:
         SerialLoRAError: if there are no adapters or the model was rebuilt since, a weight is not
-            an ordinary one (computed by weight_norm, pruning or the like, quantized, float8), a
-            merged weight would not be finite, or a weight has sharers that are not adapted alike.
+            an ordinary one (computed by weight_norm, pruning or the like, float8), a merged weight would not be finite, or a weight has sharers that are not adapted alike.
             The model is then as it was.
     """
     found = injections(model)
@@ -67,12 +70,11 @@ def unmerge(model: nn.Module) -> nn.Module:
 @contextmanager
 def exactly(model: nn.Module) -> Iterator[None]:
     """Whatever surrounds the call, computed as it stands: no autocast, inference or default device."""
-    kinds = {parameter.device.type for parameter in model.parameters()} - {"meta"}
     with ExitStack() as stack:
         stack.enter_context(torch.device("cpu"))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        for kind in kinds:
+        for kind in devices(model) - {"meta"}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         yield
 
@@ -80,7 +82,7 @@ def exactly(model: nn.Module) -> Iterator[None]:
 def put_merged(root: nn.Module, injection: Injection, merged: Weights) -> None:
     """These weights into the model and its hooks off; on an error it is as it was."""
     with exactly(root):
-        originals = {key: weight_at(root, key).detach().clone() for key in merged}
+        originals = copies(root, merged)
         try:
             _write(root, merged)
         except BaseException:
@@ -98,11 +100,16 @@ def put_original(root: nn.Module, injection: Injection) -> None:
     attach(root, injection)
 
 
+def copies(root: nn.Module, keys: Collection[Key]) -> Weights:
+    """What weights consist of now."""
+    return {key: [part.clone() for part in writable(root, key).parts()] for key in keys}
+
+
 def base_weight(root: nn.Module, injection: Injection, projection: Projection) -> Tensor:
     """The base's own rows for a projection, (rows, columns), even while adapters are merged."""
     kept = (injection.originals or {}).get((projection.module, projection.parameter))
-    whole = projection.weight(root).detach() if kept is None else kept
-    return whole[projection.row_slice]
+    place = stored(root.get_submodule(projection.module), projection.parameter)
+    return place.matrix(place.parts() if kept is None else kept)[projection.row_slice]
 
 
 def change_factors(
@@ -128,7 +135,7 @@ def change_factors(
         lora = block.get_submodule(f"lora_{part}{site.suffix}")
         return lora.scale * wide(lora.lora_B, least), wide(lora.lora_A, least)
     serial = block.get_submodule(f"serial_lora{site.suffix}")
-    weight_at(root, (site.projections[part].module, site.projections[part].parameter))  # or refuse
+    writable(root, (site.projections[part].module, site.projections[part].parameter))  # or refuse
     weight = wide(base_weight(root, injection, site.projections[part]), least)
     left = serial.scale * (weight @ serial.lora_B.to(weight.dtype))
     return left, serial.lora_A.to(weight.dtype)
@@ -156,27 +163,43 @@ def _merged_weights(root: nn.Module, injection: Injection) -> Weights:
             "blocks of this model share their attention weights but have an adapter each, so there "
             "is no one weight to merge into; use the adapters unmerged."
         )
-    merged: Weights = {}
+    readers: dict[Key, list[tuple[AttentionSite, str]]] = {}
     for site in injection.sites:
         for part, projection in changed_parts(site, injection.config).items():
-            key = (projection.module, projection.parameter)
-            whole = merged.setdefault(key, weight_at(root, key).detach().clone())
-            rows = whole[projection.row_slice]
+            readers.setdefault((projection.module, projection.parameter), []).append((site, part))
+    _refuse_other_readers(root, readers)
+    merged, sizes = {}, []
+    for key, parts in readers.items():
+        place = writable(root, key)
+        before = place.matrix(place.parts())
+        exact = before.clone()
+        for site, part in parts:
+            rows = exact[site.projections[part].row_slice]
             left, right = change_factors(root, injection, site, part)
             rows.copy_(wide(rows) + left @ right)
-    _refuse_other_readers(root, merged)
-    broken = [module for (module, _), weight in merged.items() if not weight.isfinite().all()]
-    if broken:
-        raise SerialLoRAError(
-            f"merging would put values that are not finite into {broken[0]}; the adapter has "
-            "diverged, or the base's number type is too narrow: nothing was merged."
+        merged[key] = place.rounded(exact)
+        after = place.matrix(merged[key])
+        if not after.isfinite().all():
+            raise SerialLoRAError(
+                f"merging would put values that are not finite into {key[0]}; the adapter has "
+                "diverged, or the base's number type is too narrow: nothing was merged."
+            )
+        if place.quantized:
+            sizes.append([t.norm() for t in (before, exact - before, after - exact)])
+    if sizes:
+        whole, change, loss = torch.tensor(sizes).norm(dim=0).tolist()
+        warnings.warn(
+            f"the adapter changes the quantized weights by {change / whole:.2%} of their size, and "
+            f"rounding them to their bits again by {loss / whole:.2%}; to merge exactly, load the "
+            "adapter onto the base in bfloat16 or float32.",
+            stacklevel=3,
         )
     return merged
 
 
-def _refuse_other_readers(root: nn.Module, merged: Weights) -> None:
+def _refuse_other_readers(root: nn.Module, merged: Collection[Key]) -> None:
     """Refuse to change a weight that a layer without this adapter reads too."""
-    places = {id(weight_at(root, key)): root.get_submodule(key[0]) for key in merged}
+    places = {id(writable(root, key).weight): root.get_submodule(key[0]) for key in merged}
     for name, module in root.named_modules():
         for parameter in module._parameters.values():
             if places.get(id(parameter), module) is not module:
@@ -186,34 +209,12 @@ def _refuse_other_readers(root: nn.Module, merged: Weights) -> None:
                 )
 
 
-def weight_at(root: nn.Module, key: tuple[str, str]) -> nn.Parameter:
-    """The weight itself, to be read and written.
-
-    Raises:
-        SerialLoRAError: it is not a plain parameter of a type that can be computed in.
-    """
-    module, parameter = key
-    weight = root.get_submodule(module)._parameters.get(parameter)
-    if weight is None:
-        raise SerialLoRAError(
-            f"{module}.{parameter} is computed anew from other tensors (weight_norm, spectral_norm, "
-            "pruning, quantization), so nothing can be merged into it; make it an ordinary "
-            "parameter first, or use the adapters unmerged."
-        )
-    if weight.dtype not in _TYPES or type(weight.data) is not Tensor:
-        raise SerialLoRAError(
-            f"{module}.{parameter} is a {type(weight.data).__name__} of {weight.dtype}, which "
-            "cannot be computed with; use the adapters unmerged, or load the base in bfloat16 or "
-            "float32."
-        )
-    return weight
-
-
 @torch.no_grad()
 def _write(root: nn.Module, weights: Weights) -> None:
-    places = {key: weight_at(root, key) for key in weights}  # all of them, before the first write
+    places = {key: writable(root, key).parts() for key in weights}  # all, before the first write
     for key, values in weights.items():
-        places[key].copy_(values)
+        for place, value in zip(places[key], values, strict=True):
+            place.copy_(value)
 
 
 def refuse_inside(found: list[tuple[nn.Module, Injection]]) -> None:

@@ -7,8 +7,9 @@ data parallelism or handed to an optimizer goes on, as long as the ranks are equ
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,18 @@ from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.injection import check_rank, new_adapter
 from serial_lora.merging import exactly, refuse_inside
-from serial_lora.records import Injection, Shelved, only_injection, pair_shapes, tensors_in_force
+from serial_lora.records import (
+    Injection,
+    Shelved,
+    only_injection,
+    pair_shapes,
+    pairs_in_force,
+    tensors_in_force,
+)
 from serial_lora.sites import unwrapped_name
+
+Pair = tuple[Tensor, Tensor]
+"""A (r, inputs) and B (outputs, r)."""
 
 
 def adapter_names(model: nn.Module) -> list[str]:
@@ -112,11 +123,7 @@ def combine(model: nn.Module, weights: Mapping[str, float], name: str) -> nn.Mod
     for which, weight in dict(weights).items():
         require_number(f"the weight of {which}", weight)
 
-    def stacked(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        weighted = [w * b for w, (_, b) in zip(weights.values(), pairs, strict=True)]
-        return torch.cat([a for a, _ in pairs]), torch.cat(weighted, dim=1)
-
-    return _put_stacked(model, list(weights), name, stacked)
+    return _put_stacked(model, list(weights), name, lambda each: add_pairs(each, weights.values()))
 
 
 def chain(model: nn.Module, names: Sequence[str], name: str) -> nn.Module:
@@ -138,20 +145,24 @@ def chain(model: nn.Module, names: Sequence[str], name: str) -> nn.Module:
             "LoRA's pairs stand beside a weight, where one after the other is the sum; use combine."
         )
 
-    def stacked(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        first, second = (tensor.double() for tensor in pairs[0])
-        for a, b in pairs[1:]:
-            a = a.double()
-            first, second = (
-                torch.cat([first, a + a @ second @ first]),
-                torch.cat([second, b.double()], dim=1),
-            )
-        return first, second
-
-    return _put_stacked(model, names, name, stacked)
+    return _put_stacked(model, names, name, lambda each: reduce(chain_pairs, each))
 
 
-def _put_stacked(model: nn.Module, names: Sequence[str], name: str, stacked) -> nn.Module:
+def add_pairs(pairs: Sequence[Pair], weights: Iterable[float]) -> Pair:
+    """One pair for the sum of w_i B_i A_i, of the sum of their ranks."""
+    weighted = [weight * B for weight, (_, B) in zip(weights, pairs, strict=True)]
+    return torch.cat([A for A, _ in pairs]), torch.cat(weighted, dim=1)
+
+
+def chain_pairs(first: Pair, second: Pair) -> Pair:
+    """One pair for (I + B2 A2)(I + B1 A1), of the sum of their ranks."""
+    (A1, B1), (A2, B2) = first, second
+    return torch.cat([A1, A2 + A2 @ B1 @ A1]), torch.cat([B1, B2], dim=1)
+
+
+def _put_stacked(
+    model: nn.Module, names: Sequence[str], name: str, stacked: Callable[[list[Pair]], Pair]
+) -> nn.Module:
     root, injection = ready_to_change(model)
     if isinstance(names, str) or not names:
         raise SerialLoRAError(f"adapters are given by their names, not as {names!r}.")
@@ -165,11 +176,11 @@ def _put_stacked(model: nn.Module, names: Sequence[str], name: str, stacked) -> 
     config = replace(injection.config, rank=rank, scale=1.0, dropout=0.0)
     refuse_misfit(injection, name, config)
     with exactly(root):
+        each = [read_pairs(root, injection, which) for which in names]
         tensors = {}
-        for path in pair_shapes(injection):
-            pairs = [read_pair(root, injection, which, path) for which in names]
-            for which, tensor in zip(("lora_A", "lora_B"), stacked(pairs), strict=True):
-                tensors[f"{unwrapped_name(path)}.{which}"] = tensor
+        for place in each[0]:
+            A, B = stacked([(A.double(), B.double()) for A, B in (pairs[place] for pairs in each)])
+            tensors |= {f"{place}.lora_A": A, f"{place}.lora_B": B}
         put_in_force(root, injection, name, config, tensors)
     return model
 
@@ -185,16 +196,20 @@ def read_adapter(root: nn.Module, injection: Injection, name: str) -> Shelved:
     return injection.shelf[name]
 
 
-def read_pair(
-    root: nn.Module, injection: Injection, name: str | None, path: str
-) -> tuple[Tensor, Tensor]:
-    """A and scale * B of one pair of the adapter of this name; of zeros for None, the base."""
-    here = root.get_submodule(path)
-    if name is None:
-        return here.lora_A.detach()[:1] * 0, here.lora_B.detach()[:, :1] * 0
-    adapter = read_adapter(root, injection, name)
-    a, b = (adapter.tensors[f"{unwrapped_name(path)}.lora_{which}"] for which in "AB")
-    return a.to(here.lora_A), adapter.config.scale * b.to(here.lora_B)
+def read_pairs(root: nn.Module, injection: Injection, name: str | None) -> dict[str, Pair]:
+    """A and scale * B of every pair of the adapter of this name; zeros for None, the base."""
+    adapter = None if name is None else read_adapter(root, injection, name)
+    pairs = {}
+    for place, here in pairs_in_force(root, injection).items():
+        if adapter is None:
+            pairs[place] = here.lora_A.detach()[:1] * 0, here.lora_B.detach()[:, :1] * 0
+        else:
+            A, B = (adapter.tensors[f"{place}.{which}"] for which in ("lora_A", "lora_B"))
+            pairs[place] = (
+                A.detach().to(here.lora_A),
+                adapter.config.scale * B.detach().to(here.lora_B),
+            )
+    return pairs
 
 
 def ready_to_change(model: nn.Module) -> tuple[nn.Module, Injection]:
@@ -216,27 +231,27 @@ def put_in_force(
     tensors: Mapping[str, Tensor],
 ) -> None:
     """This adapter into the model, and the one that was there onto the shelf."""
-    before = {key: t.detach().clone() for key, t in tensors_in_force(root, injection).items()}
-    injection.shelf[injection.name] = Shelved(injection.config, before)
+    before = Shelved(injection.config, write_values(root, injection, config, tensors))
+    injection.shelf[injection.name] = before
     injection.name = name
-    write_values(root, injection, config, tensors)
 
 
 @torch.no_grad()
 def write_values(
     root: nn.Module, injection: Injection, config: AdapterConfig, tensors: Mapping[str, Tensor]
-) -> None:
-    """These values and settings into the model, for the adapter in force."""
-    injection.config = config
+) -> dict[str, Tensor]:
+    """These values and settings into the model, for the adapter in force; what was there before."""
+    injection.config, before = config, {}
     for key, tensor in tensors_in_force(root, injection).items():
         tensor.grad = None
+        before[key] = tensor.detach().clone()
         if tensor.shape == tensors[key].shape:
             tensor.copy_(tensors[key])
         else:
             tensor.data = tensors[key].to(tensor, copy=True)
-    for path in pair_shapes(injection):
-        adapter = root.get_submodule(path)
-        adapter.rank, adapter.scale, adapter.dropout.p = config.rank, config.scale, config.dropout
+    for pair in pairs_in_force(root, injection).values():
+        pair.rank, pair.scale, pair.dropout.p = config.rank, config.scale, config.dropout
+    return before
 
 
 def refuse_misfit(injection: Injection, name: str, config: AdapterConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +41,8 @@ class Injection:
         own: the base's own values of those; inside a `disabled` block, what they have learned.
         hooks: what sends tokens through the adapters, except while merged.
         handles: what else is put on and taken off with the hooks.
-        originals: while merged, the base's own weights, keyed (module, parameter).
+        trainable: what stays on, merged or not: see `serial_lora.stored.kept_trainable`.
+        originals: while merged, what the base's own weights consist of, keyed (module, parameter).
         open: what the open `disabled` and `per_sample` blocks of all threads put in place of
             adapters, the latest last.
         set_aside: while a `disabled` block is open, the merged weights it keeps out of the model.
@@ -55,9 +57,10 @@ class Injection:
     own: dict[str, Tensor] = field(default_factory=dict)
     hooks: list[Any] = field(default_factory=list)
     handles: list[AttributeHandle] = field(default_factory=list)
-    originals: dict[tuple[str, str], Tensor] | None = None
+    trainable: list[AttributeHandle] = field(default_factory=list)
+    originals: dict[tuple[str, str], list[Tensor]] | None = None
     open: list[dict[nn.Module, Any]] = field(default_factory=list)
-    set_aside: dict[tuple[str, str], Tensor] | None = None
+    set_aside: dict[tuple[str, str], list[Tensor]] | None = None
 
     @property
     def merged(self) -> bool:
@@ -98,7 +101,43 @@ RECORD = "serial_lora_injection"
 def records(model: nn.Module) -> list[tuple[nn.Module, Injection]]:
     """Every (module, record) that `inject` left in the model, be it wrapped (DDP, compile) or not."""
     require_model(model)
-    return [(m, vars(m)[RECORD]) for m in model.modules() if RECORD in vars(m)]
+    return [(m, vars(m)[RECORD]) for m in by_name(model).values() if RECORD in vars(m)]
+
+
+def by_name(model: nn.Module) -> dict[str, nn.Module]:
+    """Every module by its dotted name, without the wrappers that torch.compile puts around some.
+
+    `named_modules` in a fraction of its time, which a change of adapters would feel.
+    """
+    found: dict[str, nn.Module] = {}
+    seen, left = set(), [("", model)]
+    while left:
+        name, module = left.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        found[name] = module
+        for key, child in reversed(module._modules.items()):
+            if child is not None:
+                left.append((name if key == "_orig_mod" else child_name(name, key), child))
+    return found
+
+
+def finder(root: nn.Module) -> Callable[[str], nn.Module]:
+    """`get_submodule`, but for the wrappers, for whoever asks often."""
+    there = by_name(root)
+
+    def at(name: str) -> nn.Module:
+        found = there.get(unwrapped_name(name))
+        return root.get_submodule(name) if found is None else found  # one of two names, perhaps
+
+    return at
+
+
+def devices(model: nn.Module) -> set[str]:
+    """The kinds of devices that the model's parameters are on, such as "cuda" and "meta"."""
+    modules = by_name(model).values()
+    return {p.device.type for m in modules for p in m._parameters.values() if p is not None}
 
 
 def require_model(model: object) -> None:
@@ -151,11 +190,17 @@ def pair_shapes(injection: Injection) -> dict[str, tuple[int, int]]:
     }
 
 
+def pairs_in_force(root: nn.Module, injection: Injection) -> dict[str, SerialLoRA | LoRA]:
+    """The model's pairs, by the names that they have in a file."""
+    at = finder(root)
+    return {unwrapped_name(path): at(path) for path in pair_shapes(injection)}
+
+
 def tensors_in_force(root: nn.Module, injection: Injection) -> dict[str, Tensor]:
     """All that the adapter in force consists of, by the names that it has in a file."""
     pairs = {
-        f"{unwrapped_name(path)}.{which}": getattr(root.get_submodule(path), which)
-        for path in pair_shapes(injection)
+        f"{name}.{which}": getattr(pair, which)
+        for name, pair in pairs_in_force(root, injection).items()
         for which in ("lora_A", "lora_B")
     }
     outside = injection.set_aside is None
@@ -178,7 +223,7 @@ def adapter_shapes(site: AttentionSite, config: AdapterConfig) -> dict[str, tupl
 
 def refuse_without_values(model: nn.Module) -> None:
     """Refuse a model on the meta device, which has shapes and nothing to compute with."""
-    if any(parameter.is_meta for parameter in model.parameters()):
+    if "meta" in devices(model):
         raise SerialLoRAError(
             "the model is on the meta device and has no values; load its weights first."
         )
@@ -186,29 +231,24 @@ def refuse_without_values(model: nn.Module) -> None:
 
 def _refuse_rebuilt(root: nn.Module, injection: Injection) -> None:
     """Refuse a model whose blocks or layers are no longer those that `inject` found."""
+    at = finder(root)
     try:
         for site in injection.sites:
-            place = site.name
             for name in adapter_shapes(site, injection.config):
-                if not isinstance(
-                    root.get_submodule(site.name).get_submodule(name), SerialLoRA | LoRA
-                ):
-                    raise AttributeError(name)
+                place = child_name(site.name, name)
+                if not isinstance(at(place), SerialLoRA | LoRA):
+                    raise AttributeError(place)
             for projection in site.projections.values():
                 place = projection.module
-                root.get_submodule(place)
+                at(place)
         for place, module in injection.also_train.items():
-            layer = root.get_submodule(place)
             shapes = {name: tensor.shape for name, tensor in injection.own.items()}
-            same = getattr(layer, "_orig_mod", layer) is module
+            same = at(place) is getattr(module, "_orig_mod", module)
             if not same or shapes != {n: t.shape for n, t in injection.learned().items()}:
                 raise AttributeError(place)
         for hook in injection.hooks:
-            place = hook.layer
-            layer = root.get_submodule(place)
-            same = (
-                getattr(layer, "_orig_mod", layer) is hook.handle.layer
-            )  # compiled since, perhaps
+            place, layer = hook.layer, hook.handle.layer
+            same = at(place) is getattr(layer, "_orig_mod", layer)  # compiled since, perhaps
             if not (same and (injection.originals is not None or hook.handle.is_on())):
                 raise AttributeError(place)
     except AttributeError as error:

@@ -73,6 +73,8 @@ class AttentionSite:
 
 def unwrapped_name(name: str) -> str:
     """A dotted name without the wrappers that torch.compile puts around blocks."""
+    if "_orig_mod" not in name:
+        return name
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 

@@ -12,10 +12,17 @@ from torch import Tensor, nn
 from serial_lora.errors import SerialLoRAError
 from serial_lora.hooks import STAND_INS, StandIns
 from serial_lora.layers import low_rank
-from serial_lora.merging import exactly, put_merged, put_original, refuse_inside, weight_at
-from serial_lora.named import read_pair
-from serial_lora.records import Injection, adapter_shapes, adapters, injections, only_injection
-from serial_lora.sites import child_name
+from serial_lora.merging import copies, exactly, put_merged, put_original, refuse_inside
+from serial_lora.named import read_pairs
+from serial_lora.records import (
+    Injection,
+    adapter_shapes,
+    adapters,
+    injections,
+    only_injection,
+    pairs_in_force,
+)
+from serial_lora.sites import child_name, unwrapped_name
 
 _LOCK = threading.RLock()
 
@@ -88,7 +95,7 @@ class SamplePairs:
         pad = nn.functional.pad
         self.A = torch.stack([pad(a, (0, 0, 0, rank - len(a))) for a, _ in pairs])
         self.B = torch.stack([pad(b, (0, rank - b.shape[1])) for _, b in pairs])
-        self.index, self.dimension = index, dimension
+        self.index, self.dimension = index.to(self.A.device), dimension
 
     def __call__(self, x: Tensor) -> Tensor:
         """As `SerialLoRA.forward` or `LoRA.forward`, with the change below."""
@@ -116,15 +123,16 @@ def _gathered(
     kinds = list(dict.fromkeys(names))
     if not kinds:
         raise SerialLoRAError("per_sample needs a name for each sample of the batch.")
-    stand_ins = {}
+    index = torch.tensor([kinds.index(name) for name in names])
+    each = [read_pairs(root, injection, kind) for kind in kinds]
+    there, stand_ins = pairs_in_force(root, injection), {}
     for site in injection.sites:
         layer = root.get_submodule(site.projections["q"].module)
         dimension = 0 if getattr(layer, "batch_first", True) else 1
-        for path in (child_name(site.name, own) for own in adapter_shapes(site, injection.config)):
-            adapter = root.get_submodule(path)
-            pairs = [read_pair(root, injection, kind, path) for kind in kinds]
-            index = torch.tensor([kinds.index(n) for n in names], device=adapter.lora_A.device)
-            stand_ins[adapter] = SamplePairs(adapter, pairs, index, dimension)
+        for own in adapter_shapes(site, injection.config):
+            place = unwrapped_name(child_name(site.name, own))
+            pairs = [one[place] for one in each]
+            stand_ins[there[place]] = SamplePairs(there[place], pairs, index, dimension)
     return stand_ins
 
 
@@ -145,8 +153,7 @@ def _standing_in(root: nn.Module, injection: Injection, stand_ins: StandIns) -> 
 def _open(root: nn.Module, injection: Injection, stand_ins: StandIns) -> None:
     with _LOCK:
         if None in stand_ins.values() and injection.set_aside is None:  # the first, of any thread
-            keys = injection.originals or {}
-            merged = {key: weight_at(root, key).detach().clone() for key in keys}
+            merged = copies(root, injection.originals or {})
             if merged:
                 put_original(root, injection)
             with exactly(root):

@@ -1540,9 +1540,11 @@ both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name
 # the text encoders'.
 
 # %%
-from serial_lora_course.labs.memory_sd3 import memory_frame, parts_frame
+from serial_lora_course.labs.memory_sd3 import memory_frame, parts_frame, quantized_frame
 
 display(as_text(parts_frame(), {"parameters": "{:,}", "GiB": "{:.2f}"}).set_index("part"))
+few_bits = quantized_frame().set_index("part")
+display(as_text(few_bits, dict.fromkeys(few_bits, "{:.2f} GiB")))
 memory = memory_frame(rank=lab.PAPER.rank)
 memory["method"] = memory["method"].map(lambda name: METHODS[name].label)
 memory = memory.set_index(["pixels", "method"])
@@ -1553,7 +1555,9 @@ as_text(memory, dict.fromkeys(["model", "adapter", "activations", "total"], "{:.
 # %% [markdown]
 # **What this shows.** Three savings, of very different size. Caching latents and prompts (and sending
 # text encoders and autoencoder away) is the largest by far: that is what lets SD3 medium be tuned on one
-# card. Checkpointing is the second. The adapter's own numbers, with gradients and optimizer, are small
+# card. Checkpointing is the second. Bits are the third: T5 in 8 of them where it stays loaded, the frozen
+# transformer in 4, since an adapter's training reads what its layers answer and never their weights. (This
+# lesson's runs use neither: they send T5 away, or leave it to the CPU where it does not fit.) The adapter's own numbers, with gradients and optimizer, are small
 # beside both: Serial LoRA's saving is real in the *file* and in the number of things to learn, and is not
 # what makes a run fit.
 #

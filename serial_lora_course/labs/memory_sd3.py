@@ -94,11 +94,50 @@ PARTS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 }
 
 
+#: What bitsandbytes keeps a weight of a linear layer in: bits -> bytes of a number, and of its share
+#: of a scale in float32, which 4-bit weights have for each 64 numbers and 8-bit ones for each row.
+BITS = {8: (1, lambda rows, columns: 4 * rows), 4: (0.5, lambda rows, columns: rows * columns / 16)}
+#: The last name of linear layers that transformers leaves as they are, when it quantizes a T5.
+LEFT_OUT = {"T5 v1.1 XXL encoder": "wo"}
+
+
+@cache
+def _models() -> dict[str, nn.Module]:
+    with torch.device("meta"):
+        return {name: build() for name, (build, _) in PARTS.items()}
+
+
 @cache
 def _part_sizes() -> dict[str, int]:
-    with torch.device("meta"):
-        models = {name: build() for name, (build, _) in PARTS.items()}
-    return {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
+    return {n: sum(p.numel() for p in model.parameters()) for n, model in _models().items()}
+
+
+def quantized_bytes(model: nn.Module, bits: int, left_out: str | None = None) -> int:
+    """Bytes of a bfloat16 model whose linear layers bitsandbytes keeps in 8 or 4 bits.
+
+    Args:
+        left_out: the last name of linear layers that stay as they are.
+    """
+    number, scales = BITS[bits]
+    size = sum(2 * parameter.numel() for parameter in model.parameters())
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear) and name.rpartition(".")[2] != left_out:
+            rows, columns = layer.weight.shape
+            size += number * rows * columns + scales(rows, columns) - 2 * rows * columns
+    return int(size)
+
+
+@cache
+def quantized_frame() -> pd.DataFrame:
+    """The two largest parts as bitsandbytes keeps them: a row for each, and GiB for each of `BITS`."""
+    names = ("transformer", "T5 v1.1 XXL encoder")
+    columns = {
+        f"{bits} bits": [
+            quantized_bytes(_models()[name], bits, LEFT_OUT.get(name)) / GIB for name in names
+        ]
+        for bits in BITS
+    }
+    return pd.DataFrame({"part": names} | columns)
 
 
 def parts_frame() -> pd.DataFrame:
@@ -124,10 +163,10 @@ def memory_frame(
         text_tokens: T5's; CLIP's 77 come before them.
 
     Returns:
-        For each resolution and method three rows: everything loaded; text encoders and autoencoder
-        gone, as their answers are cached; gradient checkpointing on top. ``model`` is what is
-        loaded and frozen, ``adapter`` the trained numbers with gradient and optimizer,
-        ``activations`` what the backward pass needs.
+        For each resolution and method five rows: everything loaded, then with T5 in 8 bits; text
+        encoders and autoencoder gone, as their answers are cached; gradient checkpointing on top;
+        then with the transformer in 4 bits. ``model`` is what is loaded and frozen, ``adapter`` the
+        trained numbers with gradient and optimizer, ``activations`` what the backward pass needs.
     """
     rows = []
     closed_form = {
@@ -135,17 +174,24 @@ def memory_frame(
         SerialLoRAConfig.method: ARCHITECTURES["sd3"].serial_lora,
     }
     weights = parts_frame().set_index("part")["GiB"]
+    fewer = quantized_frame().set_index("part")
+    T5, eight, four = "T5 v1.1 XXL encoder", "8 bits", "4 bits"
+    models = (
+        (False, False, "", weights.sum()),
+        (False, False, f"T5, {eight}", weights.drop(T5).sum() + fewer[eight][T5]),
+        (True, False, "", weights["transformer"]),
+        (True, True, "", weights["transformer"]),
+        (True, True, f"transformer, {four}", fewer[four]["transformer"]),
+    )
     for pixels in resolutions:
         for config in (LoRAConfig(rank=rank), SerialLoRAConfig(rank=rank)):
             adapter = closed_form[config.method](rank) * TRAINED_BYTES / GIB
-            for cached, checkpointing in ((False, False), (True, False), (True, True)):
-                model = weights["transformer"] if cached else weights.sum()
+            for *savings, checkpointing, quantized, model in models:
                 kept = estimated_activations(pixels, config, text_tokens, checkpointing) / GIB
-                rows.append((pixels, config.method, cached, checkpointing, model, adapter, kept))
-    frame = pd.DataFrame(
-        rows,
-        columns=["pixels", "method", "cached", "checkpointing", "model", "adapter", "activations"],
-    )
+                savings = (*savings, checkpointing, quantized)
+                rows.append((pixels, config.method, *savings, model, adapter, kept))
+    columns = ["pixels", "method", "cached", "checkpointing", "quantized"]
+    frame = pd.DataFrame(rows, columns=[*columns, "model", "adapter", "activations"])
     return frame.assign(total=frame[["model", "adapter", "activations"]].sum(axis=1))
 
 

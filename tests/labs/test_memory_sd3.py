@@ -11,9 +11,13 @@ from serial_lora_course.labs.memory_sd3 import (
     estimated_activations,
     memory_frame,
     parts_frame,
+    quantized_bytes,
+    quantized_frame,
     shapes_kept,
 )
 from serial_lora_course.models.architectures import ARCHITECTURES
+from tests.library.test_quantized import eight_bits, four_bits, with_bitsandbytes
+from tests.library.tiny_models import TINY
 
 SERIAL = SerialLoRAConfig(rank=64)
 
@@ -53,6 +57,29 @@ def test_a_trained_number_fills_what_adamw_really_keeps_for_it():
     assert kept == TRAINED_BYTES * weight.numel()
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_quantized_parts_fill_what_bitsandbytes_really_keeps(bits, tmp_path):
+    """A tiny T5, which transformers quantizes, and a tiny SD3 transformer (diffusers wants a GPU)."""
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes comes with pip install '.[quantized]'")
+    from transformers import BitsAndBytesConfig, T5Config, T5EncoderModel
+
+    t5 = T5EncoderModel(T5Config(vocab_size=64, d_model=64, d_kv=16, d_ff=128, num_heads=4))
+    t5.bfloat16().save_pretrained(tmp_path)
+    few = BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
+    loaded = T5EncoderModel.from_pretrained(tmp_path, quantization_config=few, dtype=torch.bfloat16)
+    make = {8: eight_bits, 4: four_bits(nested=False)}[bits]
+    sd3 = TINY["sd3_image"].build()
+    in_bits = with_bitsandbytes(make)(TINY["sd3_image"].build())
+    for model, small, left_out in ((t5, loaded, "wo"), (sd3, in_bits, None)):
+        names, size = dict(model.named_parameters()), 0
+        for name, tensor in small.state_dict().items():
+            if name.endswith(("SCB", "absmax")):
+                size += tensor.nbytes
+            elif name in names:  # whatever is no weight of a linear layer in bfloat16
+                size += tensor.numel() * (2 if tensor.is_floating_point() else 1)
+        assert size == quantized_bytes(model, bits, left_out)
+
+
 def test_two_and_three_blocks_tell_what_all_of_them_keep():
     depth = ARCHITECTURES["sd3"].towers[0].depth
     assert estimated_activations(64, SERIAL) == shapes_kept(depth, 64, SERIAL, 77, False)
@@ -70,7 +97,7 @@ def frame():
 
 
 def test_the_table_adds_up(frame):
-    assert len(frame) == 2 * 2 * 3
+    assert len(frame) == 2 * 2 * 5
     parts = frame[["model", "adapter", "activations"]].sum(axis=1)
     assert frame["total"].tolist() == parts.tolist()
     for method, config in (("lora", LoRAConfig(rank=64)), ("serial_lora", SERIAL)):
@@ -84,10 +111,16 @@ def test_the_table_adds_up(frame):
 def test_caching_spares_the_encoders_and_checkpointing_the_activations(frame):
     sizes = parts_frame().set_index("part")["GiB"]
     for _, rows in frame.groupby(["pixels", "method"], sort=False):
-        everything, cached, checkpointed = rows.itertuples()
+        everything, small_t5, cached, checkpointed, four_bits = rows.itertuples()
+        fewer = quantized_frame().set_index("part")
+        t5, transformer = fewer.index[1], fewer.index[0]
+        assert everything.model - small_t5.model == pytest.approx(sizes[t5] - fewer["8 bits"][t5])
+        assert four_bits.model == fewer["4 bits"][transformer]
+        assert four_bits.activations == checkpointed.activations
         assert everything.model - cached.model == pytest.approx(sizes.drop("transformer").sum())
         assert cached.model == checkpointed.model == sizes["transformer"]
         assert everything.activations == cached.activations > 4 * checkpointed.activations
-        assert everything.total > cached.total > checkpointed.total
+        assert everything.total > small_t5.total > cached.total > checkpointed.total
+        assert checkpointed.total > four_bits.total
     serial, lora = (frame[frame.method == m].reset_index() for m in ("serial_lora", "lora"))
     assert (serial.total < lora.total).all()

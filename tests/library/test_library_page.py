@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
 import serial_lora
 from tests.library.tiny_models import TINY, fill_adapters
 
 PAGE = Path(serial_lora.__file__).parents[1] / "docs" / "library.md"
+
+
+def snippets() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S)
 
 
 def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
@@ -30,9 +35,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     snow = fill_adapters(serial_lora.inject(build(), serial_lora.SerialLoRAConfig(4)))
     serial_lora.save_adapter(snow, "snow.safetensors")
     base = build()(pictures)
-    ten, back, several, off, with_peft = re.findall(
-        r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S
-    )
+    ten, back, several, off, with_peft = (code for code in snippets() if "torchao" not in code)
 
     exec(ten, names)
     adapted = names["model"](pictures).detach()
@@ -50,3 +53,13 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     exec(with_peft, names)
     for key in ("plain", "injected"):
         torch.testing.assert_close(names[key](pictures), base, rtol=1e-4, atol=1e-5)
+
+
+def test_the_part_on_bases_in_few_bits_runs(tmp_path, monkeypatch):
+    pytest.importorskip("torchao", reason="torchao comes with pip install '.[quantized]'")
+    monkeypatch.chdir(tmp_path)
+    names = {"model_in_bits": TINY["timm"].build(), "same_model_in_floats": TINY["timm"].build()}
+    names |= vars(serial_lora)
+    (code,) = (code for code in snippets() if "torchao" in code)
+    with pytest.warns(UserWarning, match="rounding them"):
+        exec(code, names)

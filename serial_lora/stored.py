@@ -1,0 +1,189 @@
+"""How a base's weight is kept: as a matrix, or in 8 or 4 bits by bitsandbytes or torchao.
+
+All that this package knows of those libraries is here. Neither is imported: a layer of theirs can only
+exist where they already are. Training never reads a base weight, so adapters need none of this; what
+merges, compares or takes a base apart does.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.handles import AttributeHandle
+
+_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A weight that is a matrix of floating-point numbers.
+
+    Attributes:
+        layer, parameter: the module that has it, and its name there.
+    """
+
+    layer: nn.Module
+    parameter: str
+
+    quantized = False
+
+    @property
+    def weight(self) -> Tensor:
+        return getattr(self.layer, self.parameter)
+
+    def parts(self) -> list[Tensor]:
+        """The tensors that it consists of, which may be written in place."""
+        return [self.weight.detach()]
+
+    def matrix(self, parts: list[Tensor]) -> Tensor:
+        """Such tensors as the matrix that they stand for, (outputs, inputs)."""
+        return parts[0]
+
+    def rounded(self, matrix: Tensor) -> list[Tensor]:
+        """Such tensors for another matrix, as near to it as they come."""
+        return [matrix]
+
+
+class EightBit(Stored):
+    """bitsandbytes' Linear8bitLt: whole numbers, and a scale for each row."""
+
+    quantized = True
+
+    def parts(self) -> list[Tensor]:
+        scales = self.weight.SCB if self.weight.SCB is not None else self.layer.state.SCB
+        return [self.weight.data, scales]
+
+    def matrix(self, parts: list[Tensor]) -> Tensor:
+        return _bitsandbytes().int8_vectorwise_dequant(*parts)
+
+    def rounded(self, matrix: Tensor) -> list[Tensor]:
+        numbers, scales, _ = _bitsandbytes().int8_vectorwise_quant(matrix.half())
+        return [numbers, scales]
+
+
+class FourBit(Stored):
+    """bitsandbytes' Linear4bit: two numbers a byte, scales for blocks, perhaps in 8 bits themselves."""
+
+    quantized = True
+
+    def parts(self) -> list[Tensor]:
+        self.layer.state_dict()  # unpacks what `kept_trainable` tells of
+        return [self.weight.data, *_scales(self.weight.quant_state)]
+
+    def matrix(self, parts: list[Tensor]) -> Tensor:
+        state = copy.copy(self.weight.quant_state)
+        state.absmax, *nested = parts[1:]
+        if nested:
+            state.state2 = copy.copy(state.state2)
+            state.offset, state.state2.absmax = nested
+        return _bitsandbytes().dequantize_4bit(parts[0], state).float()
+
+    def rounded(self, matrix: Tensor) -> list[Tensor]:
+        state = self.weight.quant_state
+        numbers, other = _bitsandbytes().quantize_4bit(
+            matrix.to(state.dtype),
+            blocksize=state.blocksize,
+            compress_statistics=state.nested,
+            quant_type=state.quant_type,
+            quant_storage=self.weight.dtype,
+        )
+        return [numbers, *_scales(other)]
+
+
+class Int8Tensor(Stored):
+    """torchao's weight-only int8, in a plain nn.Linear: whole numbers, scales for groups of them."""
+
+    quantized = True
+
+    def parts(self) -> list[Tensor]:
+        return self._parts(self.weight.data)
+
+    def matrix(self, parts: list[Tensor]) -> Tensor:
+        names, settings = self.weight.data.__tensor_flatten__()
+        kind, tensors = type(self.weight.data), dict(zip(names, parts, strict=True))
+        return kind.__tensor_unflatten__(tensors, settings, None, None).dequantize().float()
+
+    def rounded(self, matrix: Tensor) -> list[Tensor]:
+        weight, settings = self.weight.data, sys.modules["torchao.quantization"]
+        rows, columns = weight.block_size
+        group = settings.PerGroup(columns) if rows == 1 else settings.PerTensor()
+        return self._parts(type(weight).from_hp(matrix.to(weight.dtype), group))
+
+    @staticmethod
+    def _parts(weight: Tensor) -> list[Tensor]:
+        return [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
+
+
+def stored(layer: nn.Module, parameter: str) -> Stored:
+    """How this module keeps this weight."""
+    weight = getattr(layer, parameter)
+    return _kind(weight)(layer, parameter)
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Whether any weight of the module is kept in 8 or 4 bits."""
+    return any(_kind(parameter).quantized for parameter in module.parameters())
+
+
+def writable(root: nn.Module, key: tuple[str, str]) -> Stored:
+    """The weight of this module and name, to be read and written.
+
+    Raises:
+        SerialLoRAError: it is no parameter, or of a type that can neither be computed in nor be
+            taken apart here.
+    """
+    module, parameter = key
+    layer = root.get_submodule(module)
+    weight = layer._parameters.get(parameter)
+    if weight is None:
+        raise SerialLoRAError(
+            f"{module}.{parameter} is computed anew from other tensors (weight_norm, spectral_norm, "
+            "pruning, quantization), so nothing can be merged into it; make it an ordinary "
+            "parameter first, or use the adapters unmerged."
+        )
+    place = stored(layer, parameter)
+    plain = weight.dtype in _TYPES and type(weight.data) is Tensor
+    if not (plain or place.quantized):
+        raise SerialLoRAError(
+            f"{module}.{parameter} is a {type(weight.data).__name__} of {weight.dtype}, which "
+            "cannot be computed with; use the adapters unmerged, or load the base in bfloat16 or "
+            "float32."
+        )
+    return place
+
+
+def kept_trainable(root: nn.Module) -> list[AttributeHandle]:
+    """What keeps bitsandbytes from packing 4-bit weights otherwise when they are first evaluated.
+
+    On processors with bfloat16 instructions its layers do that for speed. They round the weights'
+    scales on the way and pass no gradients on from then on. Each such layer is unpacked here.
+    """
+    handles = []
+    for layer in root.modules():
+        if vars(layer).get("support_avx512bf16_for_cpu"):
+            layer.state_dict()  # unpacks
+            handles.append(AttributeHandle(layer, "support_avx512bf16_for_cpu", False))
+    return handles
+
+
+def _kind(weight: Tensor) -> type[Stored]:
+    name = type(weight).__name__
+    if name == "Params4bit" and getattr(weight, "quant_state", None) is not None:
+        return FourBit
+    if name == "Int8Params" and weight.dtype == torch.int8:
+        return EightBit
+    return Int8Tensor if type(weight.data).__name__ == "Int8Tensor" else Stored
+
+
+def _scales(state) -> list[Tensor]:
+    return [state.absmax, *([state.offset, state.state2.absmax] if state.nested else ())]
+
+
+def _bitsandbytes():
+    return sys.modules["bitsandbytes"].functional

@@ -1,0 +1,241 @@
+"""Bases in 8 and 4 bits: an adapter over one does what it does over the matrices that the bits stand for.
+
+bitsandbytes and torchao say themselves what those are: `matrices` asks them and nothing of this package.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from serial_lora import (
+    SerialLoRAConfig,
+    SerialLoRAError,
+    activate,
+    adapter_parameters,
+    disabled,
+    eject,
+    inject,
+    load_adapter,
+    merge,
+    save_adapter,
+    unmerge,
+)
+from tests.library.test_named_adapters import two_adapters
+from tests.library.tiny_models import RANK, TINY, fill_adapters, write_dense
+
+MODELS = ["plain", "timm", "hf_vit", "sd3_image"]
+
+
+def with_bitsandbytes(make):
+    def quantize(model: nn.Module) -> nn.Module:
+        bnb = installed("bitsandbytes")
+        for name, module in list(model.named_modules()):
+            if type(module) is nn.Linear:
+                around, _, own = name.rpartition(".")
+                layer = make(bnb, module)
+                layer.load_state_dict(module.state_dict())
+                setattr(model.get_submodule(around), own, layer.to("cpu").requires_grad_(False))
+        return model.requires_grad_(False)
+
+    return quantize
+
+
+def with_torchao(model: nn.Module) -> nn.Module:
+    torchao = installed("torchao.quantization")
+    torchao.quantize_(model, torchao.Int8WeightOnlyConfig(set_inductor_config=False))
+    return model.requires_grad_(False)
+
+
+def installed(name: str):
+    return pytest.importorskip(name, reason=f"{name} comes with pip install '.[quantized]'")
+
+
+def eight_bits(bnb, layer):
+    shape = layer.in_features, layer.out_features
+    return bnb.nn.Linear8bitLt(*shape, layer.bias is not None, has_fp16_weights=False)
+
+
+def four_bits(nested: bool):
+    def make(bnb, layer):
+        shape = layer.in_features, layer.out_features
+        options = dict(quant_type="nf4", compress_statistics=nested, compute_dtype=torch.float32)
+        return bnb.nn.Linear4bit(*shape, layer.bias is not None, **options)
+
+    return make
+
+
+KINDS = {
+    "bitsandbytes, 8 bits": with_bitsandbytes(eight_bits),
+    "bitsandbytes, 4 bits": with_bitsandbytes(four_bits(nested=False)),
+    "bitsandbytes, 4 bits, scales in 8": with_bitsandbytes(four_bits(nested=True)),
+    "torchao, 8 bits": with_torchao,
+}
+
+
+@pytest.fixture(params=KINDS)
+def quantize(request):
+    return KINDS[request.param]
+
+
+def matrix(layer: nn.Linear) -> torch.Tensor:
+    """A layer's weight, as the library that keeps it says."""
+    weight = layer.weight
+    if type(weight.data).__module__.startswith("torchao"):
+        return weight.dequantize()
+    if getattr(weight, "quant_state", None) is not None:
+        layer.state_dict()
+        return installed("bitsandbytes.functional").dequantize_4bit(weight.data, weight.quant_state)
+    if weight.dtype == torch.int8:
+        scales = layer.state_dict()["SCB"]
+        return weight.data * scales[:, None] / 127
+    return weight
+
+
+def matrices(model: nn.Module) -> dict[str, torch.Tensor]:
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    return {f"{name}.weight": matrix(layer).detach().clone() for name, layer in layers.items()}
+
+
+def over_matrices(tiny, model: nn.Module) -> nn.Module:
+    """The same base with plain layers."""
+    plain = tiny.build()
+    plain.load_state_dict(plain.state_dict() | matrices(model))
+    return plain.requires_grad_(False)
+
+
+def bits(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Everything the model consists of; torchao's tensors taken apart."""
+    found = {}
+    for name, tensor in model.state_dict().items():
+        parts = ("qdata", "scale") if hasattr(tensor, "qdata") else ()
+        found |= {f"{name}.{part}": getattr(tensor, part).clone() for part in parts}
+        if not parts:
+            found[name] = tensor.clone()
+    return found
+
+
+def same_bits(one, other):
+    assert one.keys() == other.keys()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_are_those_over_the_matrices(quantize, method, name):
+    """Sums of 48 numbers at most, in about 40 layers there and back: each rounds by half an epsilon,
+    so 48 * 40 / 2 of them is a bound, relative to the largest entry."""
+    tiny = TINY[name]
+    model = inject(quantize(tiny.build()), method(RANK, 0.7))
+    plain = inject(over_matrices(tiny, model), method(RANK, 0.7))
+    results = []
+    for each in (fill_adapters(model), plain):
+        plain.load_state_dict(plain.state_dict() | adapters_of(model))
+        output = tiny.run(each.train())
+        gradients = torch.autograd.grad(output.square().mean(), adapter_parameters(each))
+        results.append([output.detach(), *gradients])
+    assert min(gradient.abs().max() for gradient in results[0]) > 0
+    bound = 48 * 40 / 2 * torch.finfo(torch.float32).eps
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours - theirs).abs().max() <= bound * theirs.abs().max()
+
+
+def adapters_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {n: p.detach() for n, p in model.named_parameters() if ".lora_" in n}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", MODELS)
+def test_merged_into_rounded_weights_and_out_again_bit_for_bit(quantize, method, name):
+    tiny = TINY[name]
+    model = quantize(tiny.build())
+    base = over_matrices(tiny, model)
+    before, own = bits(model), matrices(model)
+    inject(model, method(RANK, 0.7))
+    with disabled(model):
+        tiny.run(model)  # bitsandbytes packs 4-bit layers for speed at such a time
+    fill_adapters(model)
+    dense = matrices(write_dense(tiny, base, model, 0.7))
+    with pytest.warns(UserWarning, match="rounding them") as told:
+        merge(model)
+    merged = matrices(model)
+    again = matrices(quantize(base))  # the library's own rounding of the dense weights
+    changed = [key for key in own if not torch.equal(dense[key], own[key])]
+    assert changed
+    assert all(torch.equal(merged[key], own[key]) for key in own if key not in changed)
+    for key in changed:
+        same = torch.isclose(merged[key], again[key], rtol=1e-4, atol=1e-6)  # but on a boundary
+        assert same.float().mean() > 0.99, key
+    size, change, loss = (
+        torch.stack([t.norm() for t in tensors]).norm().item()
+        for tensors in (
+            [own[key] for key in changed],
+            [dense[key] - own[key] for key in changed],
+            [merged[key] - dense[key] for key in changed],
+        )
+    )
+    said = [float(number) / 100 for number in re.findall(r"([\d.]+)%", str(told[0].message))]
+    assert said == pytest.approx([change / size, loss / size], abs=2e-4)
+    with disabled(model):
+        same_bits(before, {k: t for k, t in bits(model).items() if ".lora_" not in k})
+    assert matrices(model).keys() == merged.keys()
+    assert all(torch.equal(merged[key], tensor) for key, tensor in matrices(model).items())
+    unmerge(model)
+    same_bits(before, bits(eject(model)))
+
+
+def test_training_goes_on_after_an_evaluation(quantize, method):
+    tiny = TINY["timm"]
+    model = quantize(tiny.build())
+    with torch.no_grad():
+        tiny.run(model)  # before, as well
+    model = fill_adapters(inject(model, method(RANK)))
+    for _ in range(2):
+        with torch.no_grad():
+            tiny.run(model.eval())
+        tiny.run(model.train()).square().mean().backward()
+    assert all(p.grad.abs().max() > 0 for p in adapter_parameters(model))
+
+
+@torch.no_grad()
+def test_files_go_between_a_base_and_its_roundings_and_to_no_other(quantize, method, tmp_path):
+    tiny = TINY["timm"]
+    plain, model = tiny.build(), quantize(tiny.build())
+    for each in (plain, model):
+        inject(each, method(RANK))
+    plain.load_state_dict(plain.state_dict() | adapters_of(fill_adapters(model)))
+    over_bits = save_adapter(model, tmp_path / "bits")
+    over_floats = save_adapter(plain, tmp_path / "floats")
+    outputs = tiny.run(model), tiny.run(plain)
+    assert torch.equal(tiny.run(load_adapter(quantize(tiny.build()), over_bits)), outputs[0])
+    assert torch.equal(tiny.run(load_adapter(tiny.build(), over_bits)), outputs[1])
+    assert torch.equal(tiny.run(load_adapter(quantize(tiny.build()), over_floats)), outputs[0])
+    other = tiny.build()
+    for parameter in other.parameters():
+        parameter.copy_(parameter.flatten().flip(0).reshape(parameter.shape))
+    for base in (other, quantize(copy.deepcopy(other))):
+        with pytest.raises(SerialLoRAError, match="other weights"):
+            load_adapter(base, over_bits)
+    with pytest.raises(SerialLoRAError, match="other weights"):
+        load_adapter(quantize(other), over_floats)
+
+
+@torch.no_grad()
+def test_several_adapters_and_copies(quantize, method, tmp_path):
+    tiny = TINY["timm"]
+    model, _ = two_adapters(tiny, method, model=quantize(tiny.build()))
+    for name in ("a", "b"):
+        plain = load_adapter(over_matrices(tiny, model), save_adapter(model, tmp_path / name, name))
+        expected = tiny.run(plain.train())
+        for each in (model, copy.deepcopy(model)):
+            found = tiny.run(activate(each, name).train())
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=5e-5)
+
+
+def test_what_cannot_be_trained_in_so_few_bits_is_refused(quantize):
+    model = quantize(TINY["timm"].build())
+    with pytest.raises(SerialLoRAError, match="head is quantized"):
+        inject(model, SerialLoRAConfig(RANK), also_train=["head"])
