@@ -999,10 +999,13 @@ display_figure(plot_dice_by_percent(results))
 # equal rank LoRA has four times the parameters, at equal budget a quarter of the rank.
 
 # %%
-table = words.verdicts(results, pairs=words.PAIRS)  # change this and run again: words.PAIRS[:1]
+from serial_lora_course.claims import methods as compared
+
+pairs = compared.PAIRS  # change this and run again: compared.PAIRS[:1]
+table = compared.verdicts(results, pairs=pairs)
 shown = as_text(table, {"better by": "{:+.4f}", "standard error": "{:.4f}"})
 display_table(shown.drop(columns="measure"))
-told = f"{words.read_gain(results)}\n\n{words.read_verdicts(results, words.verdicts(results))}"
+told = f"{compared.read_gain(results)}\n\n{compared.read_verdicts(results, compared.verdicts(results))}"
 display(Markdown(f"**What this shows.** {told}"))
 
 # %% [markdown]

@@ -141,6 +141,9 @@ def dice_by_hand() -> Iterator[Case]:
                 "that is how many pixels agree, not a share": float(both),
                 "that is the share of the prediction that is right": both / len(found),
                 "that is the share of the truth that was found": both / len(truth),
+                "a smoothing constant belongs in the loss: masks that do not meet have exactly 0": (
+                    (2 * both + 1e-5) / (sizes + 1e-5)
+                ),
             }
         empty = "0 / 0: two empty masks agree, so 1"
         advice = {"error": "" if sizes else empty, "nan": empty}
@@ -217,6 +220,10 @@ def add_to_q_and_v() -> Iterator[Case]:
             "only q is changed": joined(dq),
             "only v is changed": joined(0, 0, dv),
             "k is changed too: here only q and v have a pair": joined(dq, dq, dv),
+            "k gets v's change too: only q and v have a pair": joined(dq, dv, dv),
+            "q, k and v lie side by side, each a third of the last dimension, not in turns": (
+                qkv + torch.stack([dq, 0 * dq, dv], -1).flatten(-2)
+            ),
             "k is lost: the result has three parts": torch.cat([q + dq, v + dv], -1),
             "only the changes are returned: add them": torch.cat([dq, 0 * dq, dv], -1),
             "the changes take the projections' place: add them": torch.cat([dq, k, dv], -1),

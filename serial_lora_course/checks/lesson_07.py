@@ -128,17 +128,23 @@ def projections_of(attempt) -> str:
     return "the names that the model itself gives those layers, for three depths and all streams"
 
 
+PREFIX = "the model has no layers of these names: they begin with transformer_blocks.0.attn"
+
+
 def _require_names(what: str, got, transformer: nn.Module, stream: str) -> None:
     missing = "the function returns nothing: is `return` missing?"
     kind = "names are wanted, such as those that named_modules() gives, not layers"
     names = isinstance(got, list | tuple | set) and all(isinstance(name, str) for name in got)
     require(names, what, "a list of names", got, missing if got is None else kind)
     repeated = [name for name, count in Counter(got).items() if count > 1]
-    cause = "a layer is listed twice: one pair would be counted twice"
+    layers, blocks = dict(transformer.named_modules()), len(transformer.transformer_blocks)
+    cause = likely(
+        {PREFIX: not set(got) & set(layers)},
+        "a layer is listed twice: one pair would be counted twice",
+    )
     require(not repeated, what, "every name once", ", ".join(repeated[:2]), cause)
     expected, found = linear_names(transformer, stream), set(got)
     image, text = (linear_names(transformer, each) for each in ("image", "text"))
-    layers, blocks = dict(transformer.named_modules()), len(transformer.transformer_blocks)
     extra, missing = sorted(found - expected), sorted(expected - found)
     numbers = [re.match(r"transformer_blocks\.(\d+)\.", name) for name in found - set(layers)]
     conditions = {
@@ -151,9 +157,7 @@ def _require_names(what: str, got, transformer: nn.Module, stream: str) -> None:
         "to_out is a list of a linear layer and a dropout: the layer is to_out.0": any(
             name.endswith("to_out") for name in found
         ),
-        "the model has no layers of these names: they begin with transformer_blocks.0.attn": (
-            not found & set(layers)
-        ),
+        PREFIX: not found & set(layers),
         "that is the other stream: the text stream's layers have add in their names": (
             found in (image, text) and stream != "both"
         ),

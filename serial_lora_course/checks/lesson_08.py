@@ -257,10 +257,12 @@ def effective_rank_of() -> Iterator[Case]:
         )
 
 
-@exercise("8.5", "three pairs of subspaces that were turned by chosen angles, from 0 to 90 degrees")
+@exercise("8.5", "subspaces that were turned by chosen angles, from 0 to 90 degrees")
 def angles_between() -> Iterator[Case]:
     """Subspaces that were turned by chosen angles, given by columns that are mixed and scaled."""
-    for degrees, size, more in (([10.0, 40, 75], 9, 0), ([0.0, 30], 6, 2), ([90.0], 5, 0)):
+    unturned = [([0.0, 0.0, 0.0, 30.0], 12, 0)] * 8  # some of whose cosines are rounded to above 1
+    cases = (([10.0, 40, 75], 9, 0), ([0.0, 30], 6, 2), ([90.0], 5, 0), *unturned)
+    for degrees, size, more in cases:
         count, expected = len(degrees), torch.tensor(degrees, dtype=torch.float64)
         basis, turns = orthonormal(size, 2 * count + more), torch.deg2rad(expected)
         own, away = basis[:, :count], basis[:, count : 2 * count]

@@ -221,6 +221,9 @@ WRONG = {
         ("pixels", "over all pixels"): dice_of(
             lambda x, a, b, m: (m[0] == m[1]).float().mean().item()
         ),
+        ("smoothed", "belongs in the loss"): dice_of(
+            lambda x, a, b, m: (2 * x + 1e-5) / (a + b + 1e-5)
+        ),
         ("a count", "not a share"): dice_of(lambda x, a, b, m: x),
         ("precision", "prediction that is right"): dice_of(lambda x, a, b, m: x / max(a, 1)),
         ("recall", "truth that was found"): dice_of(lambda x, a, b, m: x / max(b, 1)),
@@ -268,6 +271,10 @@ WRONG = {
         ("only q", "only q"): edit(v=0),
         ("only v", "only v"): edit(q=0),
         ("k too", "k is changed too"): edit(k_of=lambda dq, dv: dq),
+        ("k as v", "k gets v's change"): edit(k_of=lambda dq, dv: dv),
+        ("in turns", "not in turns"): lambda qkv, dq, dv: (
+            qkv + torch.stack([dq, 0 * dq, dv], -1).flatten(-2)
+        ),
         ("twice", "edit is made twice"): edit(q=2, v=2),
         ("k lost", "k is lost"): lambda qkv, dq, dv: torch.cat(
             [qkv.chunk(3, -1)[0] + dq, qkv.chunk(3, -1)[2] + dv], -1

@@ -174,6 +174,7 @@ WRONG = {
         ("no clamp", "clamp"): lambda a, b: torch.rad2deg(
             torch.arccos(torch.linalg.svdvals(a.T @ b))
         ),
+        ("no clamp after QR", "clamp"): lambda a, b: torch.rad2deg(torch.arccos(cosines(a, b))),
         ("one angle", "orthonormal columns by QR"): lambda a, b: degrees(cosines(a, b))[0],
     },
 }

@@ -8,6 +8,7 @@ from torch import nn
 from serial_lora.layers import LoRA
 from serial_lora.metrics import dice, dice_ce
 from serial_lora_course.checks.checking import run_check
+from serial_lora_course.claims import methods
 from serial_lora_course.claims import sam as words
 from serial_lora_course.labs import sam_probes as probes
 from serial_lora_course.labs.frames import frame
@@ -76,4 +77,4 @@ def test_the_records_are_counted_as_by_loops():
     assert table.loc["food", "gain"] == pytest.approx(np.mean(food["dice"] - food["base_dice"]))
     above = (table["Serial LoRA"] > table["box filled"]).sum()
     assert f"box on {above} of {len(table)} sets" in words.read_by_set(table)
-    assert "At equal budget" in words.read_verdicts(results, words.verdicts(results))
+    assert "At equal budget" in methods.read_verdicts(results, methods.verdicts(results))
