@@ -186,7 +186,7 @@ def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfi
     for site in sites:
         block = model.get_submodule(site.name)
         taken = [name for name in adapter_shapes(site, config) if hasattr(block, name)]
-        if taken and not isinstance(getattr(block, taken[0]), SerialLoRA | LoRA):
+        if taken:
             raise SerialLoRAError(
                 f"{site.name or 'the model'} has something named {taken[0]} already, where its "
                 "adapter would go; name that otherwise."
