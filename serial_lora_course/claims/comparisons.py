@@ -26,8 +26,11 @@ from serial_lora_course.claims.evidence import (
 from serial_lora_course.claims.verdicts import (
     FAILS,
     HOLDS,
+    MISSING,
     NOT_SHOWN,
+    OPEN,
     SHARES,
+    UNDECIDED,
     Finding,
     combined,
     verdict_ahead,
@@ -114,9 +117,10 @@ class Comparison:
             above = table[one] - table[other]
             if self.amounts is not None:
                 above = above[above.index.isin(self.amounts, level="amount")]
-            count += int((above >= -item.margin if self.comparable else above > 0).sum())
+            margin = item.margin if item.printed_margin is None else item.printed_margin
+            count += int((above >= -margin if self.comparable else above > 0).sum())
             cells += len(above)
-            means.append(f"{label}{above.mean():+.2f} {item.unit}")
+            means.append(f"{label}{above.mean():+.2f} {item.printed_unit or item.unit}")
         how = "Not behind by more than the margin" if self.comparable else "Better"
         says = f"{how} in {count} of {cells} cells; mean {'; '.join(means)}."
         return Finding(verdict_by_cells(count, cells, self.share), says)
@@ -137,6 +141,27 @@ class Comparison:
                 verdict = verdict_ahead(found.mean, found.error, often)
             parts.append(Part(label, found, verdict, note))
         return combine_parts(parts, self.share)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Questions of the study that a claim stands on, in every lab that asks them; all must hold."""
+
+    asks: Sequence[str]
+
+    def __call__(self, evidence: Evidence) -> Finding:
+        found = [answer for answer in evidence.study if answer.asks in self.asks]
+        if not found:
+            return Finding(MISSING, "The study's records are not there; `make study` makes them.")
+        words = "; ".join(
+            f"{answer.lab.upper()}, {answer.asks}: {answer.found}"
+            + f", {answer.verdict}" * bool(answer.verdict)
+            for answer in found
+        )
+        if not all(answer.verdict for answer in found):
+            return Finding(UNDECIDED, f"{words}.")
+        verdicts = {"holds": HOLDS, "fails": FAILS, "open": OPEN}
+        return Finding(combined(verdicts[answer.verdict] for answer in found), f"{words}.")
 
 
 # --------------------------------------------------------------------------- SAM with few pictures

@@ -8,8 +8,10 @@ another's.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 
 import numpy as np
 import pandas as pd
@@ -33,6 +35,7 @@ class Measure:
         printed: its name in the paper's tables.
         unit: of a difference between two scores, in words.
         margin: the difference that is still called comparable, in that unit.
+        printed_unit, printed_margin: the same of the paper's tables, where those have another measure.
         score, printed_score: from the numbers there to scores, more being better.
     """
 
@@ -44,6 +47,8 @@ class Measure:
     margin: float
     score: Score = field(repr=False)
     printed_score: Score = field(repr=False)
+    printed_unit: str | None = None
+    printed_margin: float | None = None
 
 
 def _hundredfold(values: pd.Series) -> pd.Series:
@@ -85,15 +90,17 @@ MEASURES: dict[str, Measure] = {
         score=_negative_log_percent,
         printed_score=_negative_log_percent,
     ),
-    "clip_score": Measure(
+    "style": Measure(
         task="sd3",
-        column="clip_score",
-        base="base_clip_score",
+        column="style_share",
+        base="base_style_share",
         printed="clip_score",
-        unit="hundredths of CLIP-Score",
-        margin=1.0,
+        unit="points of style share",
+        margin=5.0,
         score=_hundredfold,
         printed_score=_hundredfold,
+        printed_unit="hundredths of CLIP-Score",
+        printed_margin=1.0,
     ),
 }
 """The measures of the paper's Tables II-IV. Its Dice is read as it says: lower is more accurate."""
@@ -113,6 +120,21 @@ class NoRecords(SerialLoRAError):
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A question of the study, in one lab.
+
+    Attributes:
+        verdict: holds, fails or open; empty while runs are missing.
+        found: in words, the intervals or how many runs are there.
+    """
+
+    lab: str
+    asks: str
+    verdict: str
+    found: str
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Everything that verdicts are computed from.
 
@@ -121,10 +143,12 @@ class Evidence:
             nothing is shipped.
         paper: the paper's tables, as :func:`serial_lora_course.paper_tables.paper_results` gives
             them.
+        study: what is known of the study's questions by now.
     """
 
     records: Mapping[str, pd.DataFrame]
     paper: pd.DataFrame
+    study: Sequence[Answer] = ()
 
     def runs(self, name: str) -> pd.DataFrame:
         """The records of one name.
@@ -148,7 +172,14 @@ def run_frame(records: Sequence[Record]) -> pd.DataFrame:
 
 def load_evidence() -> Evidence:
     """The shipped records and the paper's tables."""
-    return Evidence({name: run_frame(shipped_records(name)) for name in RECORDS}, paper_results())
+    records = {name: run_frame(shipped_records(name)) for name in RECORDS}
+    return Evidence(records, paper_results(), study_answers())
+
+
+def study_answers() -> list[Answer]:
+    """What `python -m serial_lora_course.study pack` made of the study's records."""
+    file = files("serial_lora_course") / "assets" / "study" / "answers.json"
+    return [Answer(**row) for row in json.loads(file.read_text("utf-8"))]
 
 
 # --------------------------------------------------------------------------- differences

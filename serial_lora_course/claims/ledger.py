@@ -19,6 +19,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.claims.comparisons import (
     PLUS,
     SERIAL,
+    Asked,
     Comparison,
     comparable_at_every_rank,
     improves_on_the_base,
@@ -169,7 +170,7 @@ CLAIMS: dict[str, list[Claim]] = {
             where="Section III.A; Table II",
             quote="maintains similar or even improved FID and CLIP-Score across most styles",
             says="SD3: Serial LoRA's FID and CLIP-Score are similar to LoRA's or better, for most styles.",
-            question=Comparison(["fid", "clip_score"], [SERIAL], share="most", comparable=True),
+            question=Comparison(["fid", "style"], [SERIAL], share="most", comparable=True),
         ),
         Claim(
             where="Section III.A; Fig. 4",
@@ -212,7 +213,7 @@ CLAIMS: dict[str, list[Claim]] = {
             where="Section III.A; Table II",
             quote="comparable or superior scores in various styles",
             says="SD3: Serial LoRA+ is comparable with LoRA+ or better, for most styles.",
-            question=Comparison(["fid", "clip_score"], [PLUS], share="most", comparable=True),
+            question=Comparison(["fid", "style"], [PLUS], share="most", comparable=True),
         ),
         Claim(
             where="Section I; Section IV",
@@ -243,8 +244,15 @@ CLAIMS: dict[str, list[Claim]] = {
             where="Section III.B",
             quote="captures parameter commonalities across the attention heads more effectively",
             says="What Serial LoRA reaches is due to sharing, not to its size: it beats LoRA at the same number of parameters.",
-            question=Comparison(
-                ["accuracy", "dice", "fid"], [("serial_lora", "lora_equal_budget")], share="most"
+            question=Question(
+                not_shown("LoRA at equal budget is not in them."),
+                Asked(
+                    [
+                        "more than size: above LoRA with as many parameters",
+                        "sharing, serial: one pair above one for each of q, k, v",
+                        "sharing, parallel: one A above one for each of q, k, v",
+                    ]
+                ),
             ),
         ),
     ],

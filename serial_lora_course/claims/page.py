@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from serial_lora_course.claims.audit import inconsistency_frame
+from serial_lora_course.claims.evidence import Evidence, load_evidence
 from serial_lora_course.claims.ledger import CLAIMS, counts_frame, ledger, ledger_frame
-from serial_lora_course.claims.verdicts import rules
+from serial_lora_course.claims.verdicts import UNDECIDED, rules
 from serial_lora_course.paper_tables import citation
 
 
@@ -26,10 +27,25 @@ def claims_page() -> str:
     parts += [
         "## What does not fit together in the paper",
         markdown_table(inconsistency_frame()),
+        "## What the study asks",
+        "Its plan, and how it judges, is `docs/study.md`.",
+        markdown_table(study_frame(load_evidence())),
         "## The rules",
         "\n".join(f"- {rule}" for rule in rules()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def study_frame(evidence: Evidence) -> pd.DataFrame:
+    """Every question of the study, in every lab that asks it."""
+    return pd.DataFrame(
+        {
+            "Question": f"{answer.lab.upper()}: {answer.asks}",
+            "Verdict": answer.verdict or UNDECIDED,
+            "Found": answer.found,
+        }
+        for answer in evidence.study
+    )
 
 
 def markdown_table(table: pd.DataFrame) -> str:

@@ -12,17 +12,20 @@ import typer
 from serial_lora_course.door import enter
 from serial_lora_course.figures.study import plot_front
 from serial_lora_course.figures.style import save_figure
+from serial_lora_course.files import write_json
 from serial_lora_course.study.labs import fresh_lab
 from serial_lora_course.study.plan import PLANS
 from serial_lora_course.study.power import plan_page
 from serial_lora_course.study.references import probe_table
-from serial_lora_course.study.runs import Study, go_on, pack, studies
+from serial_lora_course.study.runs import PACKED, Study, go_on, pack, studies
 from serial_lora_course.study.tables import (
     Results,
+    answers,
+    answers_table,
     arms_table,
     choices_table,
     progress,
-    questions_table,
+    shipped_answers,
 )
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
@@ -66,7 +69,7 @@ def plan() -> None:
 def tables(out: Folder = FOLDER, labs: Labs = EVERY) -> None:
     """What was found so far, from records and outcomes: questions, arms, the rates tried, the front."""
     several = [Results.of(Study(each, out)) for each in studies(labs.split(","))]
-    pages = {"questions": questions_table(several)}
+    pages = {"questions": answers_table(answers(several))}
     for results in several:
         pages[f"{results.study.plan.lab}_arms"] = arms_table(results)
         pages[f"{results.study.plan.lab}_rates"] = choices_table(results.study).reset_index()
@@ -94,6 +97,7 @@ def pack_records(out: Folder = FOLDER, labs: Labs = EVERY) -> None:
     """Compress records and outcomes to where they travel with the course."""
     for each in studies(labs.split(",")):
         pack(each, out)
+    write_json(PACKED / "answers.json", shipped_answers())
 
 
 if __name__ == "__main__":

@@ -87,13 +87,15 @@ def choosing_runs(plan: LabPlan, arm: Arm, rate: float) -> Iterator[Run]:
         yield Run(arm, dataset + VALIDATION, CHOOSING_SEED, rate)
 
 
+def least_of(plan: LabPlan, arm: Arm) -> list[Run]:
+    """An arm's runs where its rates need not be widened; those that count, at the middle rate."""
+    tried = [run for rate in first_rates(arm) for run in choosing_runs(plan, arm, rate)]
+    return [*tried, *final_runs(plan, arm, arm.rate)]
+
+
 def least_runs(plan: LabPlan) -> int:
     """Runs of a lab where no arm's rates have to be widened."""
-    return sum(
-        len(first_rates(arm)) * len(plan.chosen_on)
-        + sum(1 for _ in final_runs(plan, arm, arm.rate))
-        for arm in plan.arms
-    )
+    return sum(len(least_of(plan, arm)) for arm in plan.arms)
 
 
 class Study:
@@ -146,6 +148,17 @@ class Study:
         return rate is not None and all(
             self.record(run) is not None for run in final_runs(self.plan, arm, rate)
         )
+
+    def has(self, run: Run) -> bool:
+        """Whether a run is there; of those that count, at whatever rate was chosen."""
+        if run.dataset.endswith(VALIDATION):
+            return run.name in self.done
+        return (run.arm.name, run.dataset, run.seed) in self._counting
+
+    @property
+    def _counting(self) -> set[tuple[str, str, int]]:
+        runs = (run_of(record, self.plan) for record in self.done.values())
+        return {(run.arm.name, run.dataset, run.seed) for run in runs}
 
     def chosen_rate(self, arm: Arm) -> float | None:
         """The rate with the best mean on validation pictures; None where time ran out."""

@@ -7,17 +7,20 @@ what it forgot is the same of the pictures that pretraining knew.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import Record
-from serial_lora_course.study.plan import Arm, LabPlan, questions_of
-from serial_lora_course.study.runs import Study, final_runs, least_runs, run_of
+from serial_lora_course.study.plan import PLANS, Arm, LabPlan, questions_of
+from serial_lora_course.study.runs import Study, final_runs, least_of, least_runs, run_of
 from serial_lora_course.study.sets import VALIDATION
 from serial_lora_course.study.statistics import (
+    CONFIDENCE,
     KEPT_SHARE,
     Interval,
     holm,
@@ -127,32 +130,83 @@ def _median(records: Sequence[Record], size: str, per: str | None = None) -> flo
     return float(np.median(found)) if found else float("nan")
 
 
-def questions_table(several: Sequence[Results]) -> pd.DataFrame:
-    """The questions of all labs that can be answered by now, with Holm's correction over them."""
-    rows = []
+@dataclass(frozen=True)
+class Answer:
+    """What is known by now of one question in one lab.
+
+    Attributes:
+        unit: of the interval, in words.
+        done, needed: runs of its two arms, where no rate has to be looked for further out.
+        like, these: intervals for sets like these, and for these; None while runs are missing.
+        p: Holm's, over all questions of all labs; one that is not answered yet counts as 1.
+    """
+
+    lab: str
+    asks: str
+    unit: str
+    done: int
+    needed: int
+    like: Interval | None = None
+    these: Interval | None = None
+    p: float = 1.0
+
+    @property
+    def verdict(self) -> str:
+        """Of sets like these, with Holm's correction; empty while runs are missing."""
+        if self.like is None:
+            return ""
+        return verdict(self.like) if self.p < 1 - CONFIDENCE else "open"
+
+    def __str__(self) -> str:
+        if self.like is None:
+            return f"not decided yet: {self.done} of {self.needed} runs"
+        return (
+            f"{_words(self.like)} {self.unit} (95% interval for sets like these {self.like.count}; "
+            f"for these sets {_words(self.these)})"
+        )
+
+
+def answers(several: Sequence[Results]) -> list[Answer]:
+    """Every question of every lab, with Holm's correction over them all."""
+    found = []
     for results in several:
-        plan = results.study.plan
+        study, plan = results.study, results.study.plan
         arms = {arm.name: arm for arm in plan.arms}
         for question in questions_of(plan):
-            if not {question.one, question.other} <= set(results.rates):
-                continue
-            outcomes = results.contrast(arms[question.one], arms[question.other], question.kept)
-            like, these = sets_like_these(outcomes), these_sets(outcomes)
-            rows.append(
-                {
-                    "lab": plan.lab,
-                    "question": question.asks,
-                    "sets": like.count,
-                    "sets like these": _words(like),
-                    "verdict": verdict(like),
-                    "these sets": _words(these),
-                    "verdict, these": verdict(these),
-                    "unit": plan.unit + f", above {KEPT_SHARE:.0%} of the gain" * question.kept,
-                    "p": like.p,
-                }
-            )
-    table = pd.DataFrame(rows)
-    return table.assign(**{"p, Holm": holm(table["p"])}) if rows else table
+            both = [arms[question.one], arms[question.other]]
+            runs = [run for arm in both for run in least_of(plan, arm)]
+            unit = plan.unit + f", above {KEPT_SHARE:.0%} of the gain" * question.kept
+            answer = Answer(plan.lab, question.asks, unit, sum(map(study.has, runs)), len(runs))
+            if {question.one, question.other} <= set(results.rates):
+                outcomes = results.contrast(*both, question.kept)
+                like = sets_like_these(outcomes)
+                answer = replace(answer, like=like, these=these_sets(outcomes), p=like.p)
+            found.append(answer)
+    adjusted = holm([answer.p for answer in found])
+    return [replace(answer, p=p) for answer, p in zip(found, adjusted, strict=True)]
+
+
+def shipped_answers() -> list[dict[str, str]]:
+    """What the records that travel with the course say."""
+    with TemporaryDirectory() as folder:
+        several = [Results.of(Study(plan, Path(folder))) for plan in PLANS.values()]
+        return [in_words(answer) for answer in answers(several)]
+
+
+def answers_table(found: Sequence[Answer]) -> pd.DataFrame:
+    """A row for each question and lab."""
+    p = [answer.p if answer.like else float("nan") for answer in found]
+    return pd.DataFrame(map(in_words, found)).assign(**{"p, Holm": p})
+
+
+def in_words(answer: Answer) -> dict[str, str]:
+    """What the ledger of claims reads of it."""
+    return {
+        "lab": answer.lab,
+        "asks": answer.asks,
+        "verdict": answer.verdict,
+        "found": str(answer),
+    }
 
 
 def _words(interval: Interval) -> str:

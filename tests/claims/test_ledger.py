@@ -14,6 +14,7 @@ from serial_lora_course.claims.comparisons import SERIAL, Comparison
 from serial_lora_course.claims.evidence import (
     MEASURES,
     RECORDS,
+    Answer,
     Evidence,
     gains,
     load_evidence,
@@ -32,6 +33,7 @@ from serial_lora_course.claims.verdicts import (
     MISSING,
     NOT_SHOWN,
     OPEN,
+    UNDECIDED,
     UNTESTABLE,
     VERDICTS,
 )
@@ -40,8 +42,8 @@ from serial_lora_course.paper_tables import paper_results
 
 METHODS = ("lora", "serial_lora", "lora_plus", "serial_lora_plus", "lora_equal_budget")
 DATASETS, AMOUNTS, SEEDS = ("a", "b", "c"), (1, 4), (1, 2, 3)
-BASES = {"accuracy": 0.3, "dice": 0.6, "fid": 30.0, "clip_score": 1.0}
-BETTER = {"accuracy": 0.03, "dice": 0.03, "fid": -3.0, "clip_score": 0.03}
+BASES = {"accuracy": 0.3, "dice": 0.6, "fid": 30.0, "style_share": 0.5}
+BETTER = {"accuracy": 0.03, "dice": 0.03, "fid": -3.0, "style_share": 0.03}
 
 
 def planted(effects: dict[str, float], noise: float = 0.05, lab_rank: int = 16) -> pd.DataFrame:
@@ -176,6 +178,18 @@ def test_every_rank_is_asked():
     assert "all ranks averaged -" in found.says and found.says.endswith("(3 sets x 3 seeds).")
 
 
+def test_the_study_decides_when_all_its_runs_are_there():
+    def found(**verdicts: str):
+        answers = [Answer(lab, "above?", v, v or "17 of 36 runs") for lab, v in verdicts.items()]
+        return comparisons.Asked(["above?"])(Evidence({}, None, answers))
+
+    half = found(sam="holds", clip="")
+    assert half.verdict == UNDECIDED and "CLIP, above?: 17 of 36 runs" in half.says
+    assert found(sam="holds", clip="holds").verdict == HOLDS
+    assert found(sam="holds", clip="fails").verdict == FAILS
+    assert found(sam="open").verdict == OPEN and found().verdict == MISSING
+
+
 # --------------------------------------------------------------------------- properties
 
 
@@ -267,7 +281,7 @@ def test_every_claim_is_judged_with_and_without_records():
         assert len(row.claim.quote.split()) <= 20 and row.claim.where
         assert without.tables == row.tables
         if without.here != row.here:
-            assert without.here.verdict == MISSING and "_tiny.jsonl" in without.here.says
+            assert without.here.verdict == MISSING and "records" in without.here.says
     assert sum(row.here.verdict == MISSING for row in bare) >= 15
 
 

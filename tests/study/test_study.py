@@ -36,7 +36,15 @@ from serial_lora_course.study.sets import (
     load_classes,
     load_scenes,
 )
-from serial_lora_course.study.tables import Results, arms_table, choices_table, questions_table
+from serial_lora_course.study.statistics import Interval
+from serial_lora_course.study.tables import (
+    Answer,
+    Results,
+    answers,
+    arms_table,
+    choices_table,
+    shipped_answers,
+)
 from tests.labs.small_labs import small_lab
 
 
@@ -194,12 +202,13 @@ def test_a_study_is_run_once_told_packed_and_gone_on_with_elsewhere(small_study,
         Question("!", "serial_lora-4", "lora-16"),
     )
     monkeypatch.setattr("serial_lora_course.study.plan.QUESTIONS", asked)
-    (row,) = questions_table([results]).to_dict("records")
+    (answer,) = answers([results])
     dice = {(r.method, r.dataset): r.measures["dice"] for r in records if r.seed == 1}
     ahead = [100 * (dice["serial_lora", d] - dice["lora_tied", d]) for d in ("one", "two")]
-    assert (
-        row["sets like these"].startswith(f"{np.mean(ahead):+.2f}") and row["p"] == row["p, Holm"]
-    )
+    assert answer.like.mean == pytest.approx(np.mean(ahead), abs=1e-3)
+    assert f"{np.mean(ahead):+.2f}" in str(answer) and answer.p == answer.like.p
+    assert answer.done == answer.needed == least_runs(plan)
+    assert answer.verdict == ("open" if answer.p > 0.05 else answer.verdict) != ""
     assert choices_table(study)["sets"].eq(1).all()
     assert len(choices_table(study)) >= 2 * TRIED
 
@@ -217,6 +226,17 @@ def test_a_study_is_run_once_told_packed_and_gone_on_with_elsewhere(small_study,
     (folder / "packed" / "sam.npz").write_bytes(b"damaged")
     with pytest.raises(SerialLoRAError, match="damaged"):
         unpack(plan, folder / "c", folder / "packed")
+
+
+def test_the_ledger_reads_what_the_packed_records_say():
+    assert json.loads((study_runs.PACKED / "answers.json").read_text()) == shipped_answers()
+
+
+def test_what_holm_takes_back_is_open_though_its_interval_is_above_zero():
+    above = Interval(mean=0.25, error=0.1, freedom=11, count=12)
+    sure = Answer("sam", "?", "points", 36, 36, above, above, above.p)
+    assert above.low > 0 and sure.verdict == "holds"
+    assert replace(sure, p=0.2).verdict == "open" and replace(sure, like=None).verdict == ""
 
 
 def test_a_rate_that_is_too_large_is_the_worst_try_and_no_end(small_study, monkeypatch):
