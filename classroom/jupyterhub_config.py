@@ -122,7 +122,7 @@ def make_account(spawner):
     try:
         account = pwd.getpwnam(name)
     except KeyError:
-        make = ["useradd", "--user-group", "--create-home", "--home-dir", str(home), name]
+        make = ["/usr/sbin/useradd", "--user-group", "--create-home", "--home-dir", str(home), name]
         subprocess.run(make, check=True)
         account = pwd.getpwnam(name)
         home.chmod(0o700)

@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -96,6 +98,30 @@ def test_each_way_to_share_a_gpu_sets_what_the_course_and_the_driver_read(
     assert lock.stat().st_mode & 0o666 == 0o666
     mps = told(gpu="mps", gpu_share=0.5)
     assert mps["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] == "0=12282M"
+
+
+def test_a_learner_gets_an_account_once_and_two_folders(configured, tmp_path, monkeypatch):
+    _, names = configured()
+    made = []
+
+    def getpwnam(name):
+        if not made:
+            raise KeyError(name)
+        return SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid())
+
+    def useradd(command, check):
+        made.append(command)
+        Path(command[command.index("--home-dir") + 1]).mkdir()
+
+    monkeypatch.setattr(names["pwd"], "getpwnam", getpwnam)
+    monkeypatch.setattr(names["subprocess"], "run", useradd)
+    spawner = SimpleNamespace(user=SimpleNamespace(name="ada"))
+    for _ in range(2):
+        names["make_account"](spawner)
+    ((*_, account),) = made
+    home, runs = tmp_path / "homes" / "ada", tmp_path / "runs" / "ada"
+    assert account == "class-ada" and home.stat().st_mode & 0o777 == 0o700
+    assert runs.is_dir() and (home / "runs").resolve() == runs.resolve()
 
 
 def test_the_containers_steps_are_sound_shell(tmp_path, project):  # noqa: F811
