@@ -36,7 +36,7 @@ from serial_lora_course.checks.lessons import (
 from serial_lora_course.claims.page import claims_page
 from serial_lora_course.door import enter
 from tools import ROOT
-from tools.sources import read_source
+from tools.sources import read_source, words_to_read
 
 LEAST_FOR_QUESTIONS = 0.05  # of a session
 CLASS = 24  # learners, for whom a machine is sized
@@ -109,13 +109,17 @@ PLANS: dict[str, tuple[Session, ...]] = {
 }
 
 
+WORDS_A_MINUTE = 200  # of technical prose, read once
+
+
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a lesson: what the builder measured, and its exercises."""
+    """What is known of a lesson: what the builder measured, its exercises, its words to read."""
 
     lesson: Lesson
     measured: dict | None
     exercises: tuple[Exercise, ...]
+    words: int
 
     @property
     def title(self) -> str:
@@ -127,6 +131,16 @@ class Facts:
         """The minutes to allow for running it; 1 for a lesson not measured yet."""
         return whole_minutes(self.measured) if self.measured else 1
 
+    @property
+    def reading(self) -> int:
+        """The minutes to read the text once."""
+        return round(self.words / WORDS_A_MINUTE)
+
+    @property
+    def minutes(self) -> int:
+        """The minutes of all of it, done alone: reading, running, and every exercise by its card."""
+        return self.reading + self.runs + sum_minutes(self.exercises)
+
     def in_class(self, least: int) -> list[Exercise]:
         """The exercises of at least this importance."""
         return [exercise for exercise in self.exercises if exercise.importance >= least]
@@ -137,8 +151,9 @@ def lesson_facts(root: Path) -> dict[str, Facts]:
     measured = read_measured()
     found = {}
     for lesson in LESSONS:
-        exercises = read_exercises(read_source(root / "solutions" / f"{lesson.stem}.py"))
-        found[lesson.number] = Facts(lesson, measured.get(lesson.number), tuple(exercises))
+        source = read_source(root / "solutions" / f"{lesson.stem}.py")
+        exercises, words = tuple(read_exercises(source)), words_to_read(source)
+        found[lesson.number] = Facts(lesson, measured.get(lesson.number), exercises, words)
     return found
 
 
@@ -173,15 +188,15 @@ def lesson_table(facts: dict[str, Facts]) -> str:
 
 
 def minutes_table(facts: dict[str, Facts]) -> str:
-    """For INSTRUCTORS.md: each lesson's running time, and the minutes of its exercises."""
+    """For INSTRUCTORS.md: what a lesson takes alone, and the minutes of its exercises."""
     lines = [
-        "| Lesson | Runs, minutes | Exercises | Minutes of all | of importance 4 and 5 |",
-        "|---|---:|---:|---:|---:|",
+        "| Lesson | Runs, minutes | Reading | Exercises | their minutes | of importance 4 and 5 | Together |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for here in facts.values():
         lines.append(
-            f"| {here.title} | {here.runs} | {len(here.exercises)} "
-            f"| {sum_minutes(here.exercises)} | {sum_minutes(here.in_class(4))} |"
+            f"| {here.title} | {here.runs} | {here.reading} | {len(here.exercises)} "
+            f"| {sum_minutes(here.exercises)} | {sum_minutes(here.in_class(4))} | {here.minutes} |"
         )
     return "\n".join(lines)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import copy
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -146,6 +147,12 @@ def derive(solved: NotebookNode) -> NotebookNode:
         if cell.cell_type == "code" and PROOF not in tags(cell):
             cell.outputs, cell.execution_count = [], None  # nbval compares what has a count
     return student
+
+
+def words_to_read(notebook: NotebookNode) -> int:
+    """The words of the text cells, but for what is folded away: hints and answers."""
+    texts = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return sum(len(re.sub(r"(?s)<details>.*?</details>", "", text).split()) for text in texts)
 
 
 def write(notebook: NotebookNode) -> str:

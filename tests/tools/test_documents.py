@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.main import get_command
 
 from serial_lora.errors import SerialLoRAError
@@ -66,6 +67,18 @@ def test_minutes_add_up(session, facts):
             clock += documents.PAUSE.talk
         assert int(end) == clock
     assert rows[-1][:2] == [str(clock), str(session.minutes)]
+
+
+def test_no_lesson_takes_more_than_seventy_five_minutes_alone(facts):
+    assert {here.title: here.minutes for here in facts.values() if here.minutes > 75} == {}
+
+
+def test_hints_are_not_counted_as_reading():
+    text = (
+        "Two words.\n<details><summary>Hint 1: x</summary>\n\nmany more\n</details>\nand three more"
+    )
+    cells = [new_markdown_cell(text), new_code_cell("four words in code")]
+    assert sources.words_to_read(new_notebook(cells=cells)) == 5
 
 
 def test_a_plan_that_leaves_no_time_is_refused(facts):
