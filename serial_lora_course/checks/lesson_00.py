@@ -72,6 +72,9 @@ def freeze(attempt) -> str:
             "parameter": every and "requires_grad" in vars(model),
             "eval() changes dropout and norms, not what is trained": every and not model.training,
             "no parameter was frozen: set requires_grad of each to False": every,
+            "only weights are frozen: biases are parameters too": all(
+                name.endswith("bias") for name in open_names
+            ),
             "modules inside modules are skipped: model.parameters() visits them all": all(
                 "." in name for name in open_names
             ),

@@ -28,7 +28,7 @@ from serial_lora_course.checks.failing import likely, require
 @exercise("3.1")
 def serial_adapter(attempt) -> str:
     """Names, shapes, start, forward pass and gradients of the learner's module."""
-    for width, rank, scales in ((8, 2, ()), (12, 3, (0.5,))):
+    for width, rank, scales in ((12, 3, (0.5,)), (8, 2, ())):
         adapter = call(attempt, width, rank, *scales)
         _require_parameters(adapter, width, rank)
         _require_start(adapter)
@@ -116,6 +116,9 @@ def _forward_cases(adapter: nn.Module, width: int, rank: int, scale: float) -> I
             "A and B are swapped in the product": x + scale * (x @ B @ A),
             "scale is divided by the rank: here it counts as it is": x + scale / rank * product,
         }
+        for between in (torch.relu, nn.functional.gelu, nn.functional.silu, torch.tanh):
+            cause = f"{between.__name__} is between A and B: such a change cannot be merged"
+            causes[cause] = x + scale * between(x @ A.T) @ B.T
         what = (
             f"the output for x of shape {shape}, at rank {rank} and "
             f"{'scale ' + str(scale) if scale != 1 else 'the default scale'}"
@@ -181,6 +184,7 @@ def adapted_forward() -> Iterator[Case]:
             "the norm is left out": x + block.attention(pair(x)),
             "the adapter is never used": block(x),
             "the residual comes from the normed tokens: add x": normed + inside,
+            "the adapter acts twice: call it once": x + block.attention(pair(pair(normed))),
         }
         what = f"the block's output at width {width}, rank {rank}, {heads} heads"
         yield Case(

@@ -63,6 +63,9 @@ def matching_rank() -> Iterator[Case]:
             "inputs and outputs are multiplied: a pair has rank x (inputs + outputs) entries": (
                 sum(rank * a * b for a, b in shapes) // (2 * width)
             ),
+            "the tokens' width is squared: one rank of Serial LoRA costs 2 x width": (
+                budget // (width * width)
+            ),
             "rounded down for each matrix: add up LoRA's parameters first, then divide once": sum(
                 rank * (a + b) // (2 * width) for a, b in shapes
             ),
@@ -213,6 +216,14 @@ def paired_error() -> Iterator[Case]:
                 statistics.stdev(sizes) / root,
             ),
             "that is twice the error: return one": (mean, 2 * error),
+            "that is in hundredths: return the numbers in the unit in which they came": (
+                100 * mean,
+                100 * error,
+            ),
+            "that is the median: the mean of the differences is wanted": (
+                statistics.median_low(d),
+                error,
+            ),
             "turned round: the mean first, then its error": (error, mean),
         }
         what = f"mean and standard error of {n} paired differences"
@@ -264,6 +275,9 @@ def sign_test() -> Iterator[Case]:
             "that is the chance of one sequence: many sequences have as many wins": 0.5**cells,
             "that is the other side: the chance of less uneven outcomes": 1 - expected,
             "that is a number of outcomes: divide by all of them, 2^n": 2 * tail * 2**cells,
+            "that is the normal approximation: with so few coins count the outcomes": math.erfc(
+                abs(wins - losses) / math.sqrt(2 * cells)
+            ),
             "1 would be an even score: divide the sum by 2^n, and start it at the larger number": 1,
         }
         what = f"the share of luck as uneven as {wins} to {losses}"

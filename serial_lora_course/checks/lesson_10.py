@@ -27,7 +27,7 @@ def change(pair: Pair) -> Tensor:
 
 def product_of(attempt, *arguments, what: str, rank: int, width: int) -> Tensor:
     """B A of the pair that the learner returns, its form being right."""
-    found = call(attempt, *arguments)
+    found = call(attempt, *arguments, what=what)
     require_returned(what, found, "A and B")
     both = isinstance(found, (tuple, list)) and len(found) == 2
     kinds = both and all(isinstance(each, Tensor) for each in found)
@@ -142,6 +142,9 @@ def adapt_each() -> Iterator[Case]:
                 one_by_one(A, B[[0] * len(B)], p)
             ),
             "the adapters go to the samples in the wrong order": one_by_one(A, B, picks[::-1]),
+            "A and B are exchanged: x meets A first": lambda A=A, B=B, p=picks, x=x: torch.stack(
+                [each + each @ B[k] @ A[k] for each, k in zip(x, p, strict=True)]
+            ),
             "the factors of all adapters are averaged": one_by_one(
                 A.mean(0)[None], B.mean(0)[None], [0] * len(picks)
             ),

@@ -29,6 +29,12 @@ def only_eval(model):
     return model.eval()
 
 
+def freeze_weights_only(model):
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.endswith("weight"))
+    return model
+
+
 def freeze_without_return(model):
     model.requires_grad_(False)
 
@@ -194,6 +200,7 @@ WRONG = {
         ("nothing", "no parameter was frozen"): leave_unfrozen,
         ("an attribute", "an attribute that nobody reads"): set_an_attribute,
         ("only the first level", "modules inside modules"): freeze_own_children_only,
+        ("only weights", "biases are parameters too"): freeze_weights_only,
         ("eval", "eval\\(\\) changes dropout"): only_eval,
         ("no return", "return the model"): freeze_without_return,
         ("zeroed", "freeze, do not change"): zero_the_weights,
@@ -287,6 +294,9 @@ WRONG = {
             forward=lambda x, A, B, s: x + s * x.detach() @ A.T @ B.T
         ),
         ("another default", "default of scale is 1"): adapter_class(default=2.0),
+        ("not linear", "gelu is between A and B"): adapter_class(
+            forward=lambda x, A, B, s: x + s * torch.nn.functional.gelu(x @ A.T) @ B.T
+        ),
         ("a large A", "a large A makes the first steps explode"): adapter_class(size=100),
         ("A of anything", "torch.empty holds anything"): adapter_class(size=torch.inf),
         ("seeded", "every adapter gets the same A"): adapter_class(seeded=True),
@@ -311,6 +321,7 @@ WRONG = {
         ("residual lost", "residual is lost"): lambda b, a, x: b.attention(a(b.norm(x))),
         ("added twice", "go in twice"): lambda b, a, x: x + b.attention(b.norm(x) + a(b.norm(x))),
         ("no norm", "norm is left out"): lambda b, a, x: x + b.attention(a(x)),
+        ("twice", "acts twice"): lambda b, a, x: x + b.attention(a(a(b.norm(x)))),
         ("no adapter", "never used"): lambda b, a, x: b(x),
         ("beside attention", "belong inside attention"): lambda b, a, x: (
             x + a(b.norm(x)) + b.attention(b.norm(x))

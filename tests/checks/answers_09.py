@@ -87,6 +87,7 @@ RIGHT = {
 WRONG = {
     "9.1": {
         ("four times", "right for four square matrices alone"): lambda s, d, r: 4 * r,
+        ("width squared", "width is squared"): lambda s, d, r: budget(s, r) // d**2,
         ("matrices times", "only right for square ones"): lambda s, d, r: len(s) * r,
         ("only A", "only A is counted"): lambda s, d, r: r * sum(i for i, _ in s) // (2 * d),
         ("only B", "only B is counted"): lambda s, d, r: r * sum(o for _, o in s) // (2 * d),
@@ -153,6 +154,12 @@ WRONG = {
             (a - b).std() / math.sqrt(len(a)),
         ),
         ("twice", "twice the error"): lambda a, b: errors(a, b, lambda m, e, d: (m, 2 * e)),
+        ("hundredths", "in hundredths"): lambda a, b: errors(
+            a, b, lambda m, e, d: (100 * m, 100 * e)
+        ),
+        ("median", "that is the median"): lambda a, b: errors(
+            a, b, lambda m, e, d: (d.median().item(), e)
+        ),
         ("swapped", "mean first"): lambda a, b: errors(a, b, lambda m, e, d: (e, m)),
         ("one number", "return both"): lambda a, b: (a - b).mean(),
         ("one a pair", "one number is wanted"): lambda a, b: (a - b, (a - b).std()),
@@ -174,6 +181,9 @@ WRONG = {
         ("not stopped", "stop at 1"): lambda w, x: 2 * tail(w, x),
         ("a share", "share of wins"): lambda w, x: w / (w + x),
         ("a sequence", "one sequence"): lambda w, x: 0.5 ** (w + x),
+        ("normal", "normal approximation"): lambda w, x: (
+            2 * stats.norm.sf(abs(w - x) / math.sqrt(w + x))
+        ),
         ("other side", "the other side"): lambda w, x: 1 - two_tails(w, x),
     },
     "9.5": {

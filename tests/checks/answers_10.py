@@ -125,6 +125,7 @@ WRONG = {
         ("their mean", "mean of all"): mean_of_all,
         ("averaged factors", "factors of all"): mean_of_factors,
         ("A alone gathered", "B is not"): each(pick_B=lambda w: 0 * w),
+        ("exchanged", "x meets A first"): lambda x, A, B, w: x + x @ B[w] @ A[w],
         ("in the wrong order", "wrong order"): each(lambda w: w.flip(0)),
         ("flattened", "\\(B, N, d\\)"): lambda *a: each()(*a).flatten(0, 1),
     },

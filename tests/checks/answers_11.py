@@ -1,6 +1,7 @@
 """Right and wrong answers to the exercises of lesson 11."""
 
 import hashlib
+import math
 
 import torch
 
@@ -21,6 +22,7 @@ def split(
     most=True,
     order=True,
     cut=False,
+    up=False,
     exchanged=False,
     names=False,
     lost=False,
@@ -32,7 +34,8 @@ def split(
         items = list(dict.fromkeys(items))
         if order:
             items.sort(key=lambda item: hashlib.sha256(str(item).encode()).hexdigest())
-        count = int(share * len(items)) if cut else round(share * len(items))
+        rounded = int if cut else math.ceil if up else round
+        count = rounded(share * len(items))
         count = max(count, 1) if least else count
         return items[: min(count, len(items) - 1) if most else len(items)]
 
@@ -159,6 +162,7 @@ WRONG = {
         ("all but none left", "nothing is left"): changed(most=False),
         ("order of files", "order in which files are listed"): changed(order=False),
         ("exchanged", "sides are exchanged"): changed(exchanged=True),
+        ("rounded up", "rounded up"): changed(up=True),
         ("names", "positions in the list are wanted"): changed(names=True),
         ("lost", "pictures are lost"): changed(lost=True),
         ("on both", "on both sides: the plainest"): changed(both=True),
@@ -180,6 +184,9 @@ WRONG = {
         ),
         ("largest without abs", "furthest from zero"): lambda b, a, m, t: (
             bool((a - m).abs().max() <= t * a.max()) and effect(b, a, t)
+        ),
+        ("norms", "no norm"): lambda b, a, m, t: (
+            bool((a - m).norm() <= t * a.norm()) and effect(b, a, t)
         ),
         ("any effect", "within rounding"): lambda b, a, m, t: (
             bool((a - m).abs().max() <= limit(a, t)) and not torch.equal(a, b)
