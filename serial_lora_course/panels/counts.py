@@ -17,7 +17,7 @@ from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
 from serial_lora_course.frontend import is_static
 from serial_lora_course.models.architectures import ARCHITECTURES
-from serial_lora_course.panels.own_keys import OwnKeys
+from serial_lora_course.panels.accessibility import Accessibility
 
 LARGEST_RANK, LARGEST_WIDTH, LARGEST_DEPTH = 256, 2048, 48
 OWN = "your own"
@@ -84,7 +84,7 @@ class CountPanel(ipywidgets.VBox):
             control.observe(self._name_preset, names="value")
         self.preset.observe(self._fill_in, names="value")
         shown = ipywidgets.interactive_output(show_counts, controls)
-        super().__init__([self.preset, *controls.values(), shown, OwnKeys()])
+        super().__init__([self.preset, *controls.values(), shown, Accessibility()])
 
     def _limit_rank(self, _: Any) -> None:
         self.rank.max = min(LARGEST_RANK, self.width.value)  # which lowers the rank too

@@ -34,8 +34,8 @@ from serial_lora_course.labs.sd3_drawings import draw
 from serial_lora_course.labs.sd3_inputs import Prompts, read_prompts
 from serial_lora_course.models.judges import Judge
 from serial_lora_course.models.sd3 import Sd3Backbone
+from serial_lora_course.panels.accessibility import Accessibility
 from serial_lora_course.panels.adapted import STILL_SCALES, adapter_digest, at_scale, scale_slider
-from serial_lora_course.panels.own_keys import OwnKeys
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 SHOWN = 256
@@ -212,7 +212,7 @@ class DrawingPanel(ipywidgets.VBox):
             scale=self.scale,
             guidance=self.guidance,
         )
-        super().__init__([self.drawer, self.status, OwnKeys()])
+        super().__init__([self.drawer, self.status, Accessibility()])
 
     def _show(self, prompt: str, seed: int, scale: float, guidance: float) -> Any:
         self.status.message = "Drawing …"

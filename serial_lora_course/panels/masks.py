@@ -47,6 +47,7 @@ from serial_lora_course.labs.sam import (
     to_input_frame,
 )
 from serial_lora_course.models.sam import SamBackbone
+from serial_lora_course.panels.accessibility import Accessibility
 from serial_lora_course.panels.adapted import (
     LARGEST_SCALE,
     STILL_SCALES,
@@ -56,7 +57,6 @@ from serial_lora_course.panels.adapted import (
     scale_slider,
 )
 from serial_lora_course.panels.box_picker import BoxPicker, png_bytes, shown_width
-from serial_lora_course.panels.own_keys import OwnKeys
 
 CURVE_SCALES = tuple(float(scale) for scale in np.linspace(0, LARGEST_SCALE, 7))
 STILL_ROWS = 4
@@ -217,7 +217,7 @@ class MaskPanel(ipywidgets.VBox):
         row = {"flex_flow": "row wrap", "grid_gap": "4px 20px", "padding": "8px"}
         pictures = ipywidgets.Box([self.picker, self.before, self.after], layout=row)
         legend = ipywidgets.HTML(_legend_html())
-        super().__init__([self.choice, pictures, self.scale, legend, OwnKeys()])
+        super().__init__([self.choice, pictures, self.scale, legend, Accessibility()])
         self._choose()
         self.choice.observe(self._choose, names="value")
         self.picker.observe(self._update, names="box")

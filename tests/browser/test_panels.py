@@ -77,6 +77,7 @@ def move_sliders(cell, count: int) -> None:
     assert sliders.count() == count
     for slider in sliders.all():
         changes_the_picture(cell, lambda slider=slider: slider.press("ArrowLeft"))
+        assert slider.get_attribute("aria-label")  # what a screen reader calls it
         changes_the_picture(cell, lambda slider=slider: drag(cell, slider, -60))
 
 
