@@ -9,6 +9,7 @@ import ipywidgets
 from serial_lora_course.figures.mixtures import Points, plot_mixture
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.frontend import is_static
+from serial_lora_course.panels.accessibility import Accessibility
 
 STILL = ((1.0, 0.0), (1.0, 0.5), (1.0, 1.0), (1.5, 1.5))
 """The weights of the still form, side by side."""
@@ -25,6 +26,8 @@ def mixture_panel(
         static: True for some mixtures side by side, False for sliders; when left out, sliders where
             a live notebook is there to move them.
     """
+    from IPython.display import display
+
     if is_static() if static is None else static:
         display_figure(plot_mixture({_name(a, b): mixed(a, b) for a, b in STILL}, base))
         return
@@ -35,7 +38,8 @@ def mixture_panel(
 
     limits = {"min": 0, "max": 2, "step": 0.25, "continuous_update": False}
     sliders = [ipywidgets.FloatSlider(value, **limits) for value in (1.0, 0.5)]
-    ipywidgets.interact(show, first=sliders[0], second=sliders[1])
+    panel = ipywidgets.interactive(show, first=sliders[0], second=sliders[1])
+    display(ipywidgets.VBox([panel, Accessibility()]))
 
 
 def _name(first: float, second: float) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from serial_lora_course.figures.lowrank import plot_rank
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.frontend import is_static
+from serial_lora_course.panels.accessibility import Accessibility
 
 
 class RankPanel(ipywidgets.VBox):
@@ -32,7 +33,7 @@ class RankPanel(ipywidgets.VBox):
         self.name.observe(self._limit_rank, names="value")  # before it is drawn
         controls = {"name": self.name, "rank": self.rank}
         shown = ipywidgets.interactive_output(self._show, controls)
-        super().__init__([*controls.values(), shown])
+        super().__init__([*controls.values(), shown, Accessibility()])
 
     def _full(self) -> int:
         return min(self.matrices[self.name.value].shape)

@@ -1,9 +1,11 @@
 """Every panel of the lessons, moved in JupyterLab by keyboard and by mouse."""
 
+import re
 from contextlib import contextmanager
 
 import nbformat
 import pytest
+from nbformat import NotebookNode
 
 from tests.browser.browser import needs_browser, open_browser
 from tests.browser.lab import open_lab
@@ -11,31 +13,34 @@ from tools import ROOT
 from tools.sources import find_sources, read_source
 
 pytestmark = needs_browser
+PANELS = (
+    ("01", "rank_panel"),
+    ("02", "count_panel"),
+    ("06", "mask_panel"),
+    ("07", "drawing_panel"),
+    ("10", "mixture_panel"),
+)
 MILLISECONDS = 300_000  # until a lesson has run up to its panel
 FAILED = "[data-mime-type='application/vnd.jupyter.error']"
 PICTURES = "cell => [...cell.querySelectorAll('img')].map(image => image.src).join()"
 
 
-@contextmanager
-def open_panel(folder, number: str, shows: str, only: tuple[str, ...] = ()):
-    """Run a copy of a lesson up to the cell that shows its panel; gives that cell in the page.
-
-    Args:
-        number: of the lesson.
-        shows: what only the panel's cell says.
-        only: what else must run, by what its cells say; everything before the panel if empty.
-    """
+def cells_for(number: str, panel: str) -> NotebookNode:
+    """A lesson's opening, which every section can follow, and the section of a panel up to it."""
     (source,) = find_sources(ROOT, [number])
     lesson = read_source(source)
-    last = next(n for n, cell in enumerate(lesson.cells) if shows in cell.source)
-    wanted = (*only, shows)
-    lesson.cells = [
-        cell
-        for cell in lesson.cells[: last + 1]
-        if not only or any(words in cell.source for words in wanted)
-    ]
+    heads = [n for n, cell in enumerate(lesson.cells) if re.search("^## ", cell.source, re.M)]
+    last = next(n for n, cell in enumerate(lesson.cells) if f"{panel}(" in cell.source)
+    section = max(head for head in heads if head <= last)
+    lesson.cells = lesson.cells[: heads[0]] + lesson.cells[section : last + 1]
+    return lesson
+
+
+@contextmanager
+def open_panel(folder, number: str, panel: str):
+    """Run a copy of a lesson as far as a panel needs it; gives the panel's cell in the page."""
     (folder / "class").mkdir()
-    nbformat.write(lesson, folder / "class" / "lesson.ipynb")
+    nbformat.write(cells_for(number, panel), folder / "class" / "lesson.ipynb")
     with open_lab(folder / "class", folder / "home") as address, open_browser() as browser:
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         page.set_default_timeout(60_000)
@@ -81,8 +86,17 @@ def move_sliders(cell, count: int) -> None:
         changes_the_picture(cell, lambda slider=slider: drag(cell, slider, -60))
 
 
+def test_no_panel_of_a_lesson_is_left_out():
+    found = {
+        (source.name[:2], panel)
+        for source in find_sources(ROOT)
+        for panel in re.findall(r"\b(\w+_panel)\(", source.read_text("utf-8"))
+    }
+    assert found == set(PANELS)
+
+
 def test_counts(tmp_path):
-    with open_panel(tmp_path, "02", "count_panel(rank", only=("lesson_card(",)) as cell:
+    with open_panel(tmp_path, *PANELS[1]) as cell:
         move_sliders(cell, 3)
         model = cell.get_by_role("combobox")
         assert model.evaluate("list => list.selectedIndex") == 0
@@ -90,31 +104,29 @@ def test_counts(tmp_path):
 
 
 @pytest.mark.slow
-def test_ranks_of_a_picture(tmp_path):
-    with open_panel(tmp_path, "01", "ipywidgets.interact(") as cell:
-        slider = cell.get_by_role("slider")
-        changes_the_picture(cell, lambda: slider.press("ArrowRight"))
-        changes_the_picture(cell, lambda: drag(cell, slider, 80))
+def test_ranks(tmp_path):
+    with open_panel(tmp_path, *PANELS[0]) as cell:
+        move_sliders(cell, 1)
 
 
 @pytest.mark.slow
 def test_masks(tmp_path):
-    with open_panel(tmp_path, "06", "panel = mask_panel(") as cell:
+    with open_panel(tmp_path, *PANELS[2]) as cell:
         move_sliders(cell, 1)
         picture = cell.locator(".box-picker-surface")
-        changes_the_picture(cell, lambda: drag(cell, picture, 90, 70, start=(0.3, 0.3)))
         label = picture.get_attribute("aria-label")
+        changes_the_picture(cell, lambda: drag(cell, picture, 90, 70, start=(0.3, 0.3)))
         changes_the_picture(cell, lambda: [picture.press("ArrowRight") for _ in range(20)])
         changes_the_picture(cell, lambda: [picture.press("Shift+ArrowDown") for _ in range(20)])
-        assert (
-            picture.get_attribute("aria-label") != label
-        )  # a screen reader hears where the box is
-        changes_the_picture(cell, lambda: cell.get_by_role("combobox").press("ArrowDown"))
+        assert picture.get_attribute("aria-label") != label  # it says where the box is
+        choice = cell.get_by_role("combobox")
+        choice.press("ArrowDown")
+        cell.page.wait_for_function("list => list.selectedIndex === 1", arg=choice.element_handle())
 
 
 @pytest.mark.slow
 def test_drawings(tmp_path):
-    with open_panel(tmp_path, "07", "panel = drawing_panel(") as cell:
+    with open_panel(tmp_path, *PANELS[3]) as cell:
         move_sliders(cell, 2)
         prompt = cell.get_by_label("prompt")
         prompt.fill("a drawing of a red fish")
@@ -123,3 +135,9 @@ def test_drawings(tmp_path):
         seed = cell.get_by_label("seed")
         seed.fill("7")
         changes_the_picture(cell, lambda: seed.press("Enter"))
+
+
+@pytest.mark.slow
+def test_mixtures(tmp_path):
+    with open_panel(tmp_path, *PANELS[4]) as cell:
+        move_sliders(cell, 2)
