@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from serial_lora.attention import every_site, find_attention_sites
@@ -27,13 +28,14 @@ from serial_lora.named import write_values
 from serial_lora.packed import reads_past
 from serial_lora.records import Injection, only_injection, tensors_in_force
 from serial_lora.sites import AttentionSite, child_name, unwrapped_name
+from serial_lora.stored import kept_trainable, writable
 
 try:
     import peft
     from packaging.version import Version
     from peft import PeftConfig, PeftType
     from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_to_merge
-    from peft.utils import load_peft_weights, register_peft_method, resolve_quantization_backend
+    from peft.utils import load_peft_weights, register_peft_method
 
     if Version(peft.__version__) < Version("0.21"):
         raise ImportError(f"PEFT {peft.__version__} is older")
@@ -88,7 +90,7 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         serial_lora_pairs: the pairs by the names of their adapters, a child of the first layer alone.
         once: what the layers of one attention share of a forward pass.
         number: which of those layers this is.
-        original: while merged, the base's own weight.
+        original: while merged, what the base's own weight consists of.
     """
 
     adapter_layer_names = ("serial_lora_pairs",)
@@ -99,9 +101,8 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         super().__init__()
         self.base_layer, self.number = base_layer, number
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
-        self.quantization_backend = resolve_quantization_backend(base_layer)
         self.merged_adapters: list[str] = []
-        self.original: Tensor | None = None
+        self.original: list[Tensor] | None = None
         self.once = OnceABlock(readers) if beside is None else beside.once
         pairs = nn.ModuleDict() if beside is None else beside.serial_lora_pairs
         if number == 0:
@@ -129,32 +130,40 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         return [self.serial_lora_pairs[name] for name in names if name in self.serial_lora_pairs]
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """W (I + the sum of scale * B A), computed in float32 from the base's own W."""
+        """W (I + the sum of scale * B A), computed in float32 from the base's own W and rounded once."""
         names = check_adapters_to_merge(self, adapter_names)
         names = [name for name in names if name in self.serial_lora_pairs]
         if not names:
             return
-        original = self.get_base_weight() if self.original is None else self.original
+        place = writable(self.base_layer, ("", "weight"))
         with exactly(self):
-            base = weight = wide(original)
+            original = self.original or [part.clone() for part in place.parts()]
+            base = place.matrix(original)
+            weight = wide(base)
             for pair in self._pairs([*self.merged_adapters, *names]):
-                left = pair.scale * (base @ pair.lora_B.to(base.dtype))
-                weight = weight + left @ pair.lora_A.to(base.dtype)
-            weight = weight.to(original.dtype)
-        if safe_merge and not weight.isfinite().all():
-            raise SerialLoRAError(
-                f"merging {', '.join(names)} would give values that are not finite; the adapter has "
-                "diverged, or the base's number type is too narrow."
-            )
-        self.set_base_weight(weight)
+                left = pair.scale * (wide(base) @ pair.lora_B.to(weight.dtype))
+                weight = weight + left @ pair.lora_A.to(weight.dtype)
+            weight = weight.to(base.dtype)
+            if safe_merge and not weight.isfinite().all():
+                raise SerialLoRAError(
+                    f"merging {', '.join(names)} would give values that are not finite; the adapter "
+                    "has diverged, or the base's number type is too narrow."
+                )
+            self._write(place.rounded(weight))
         self.original = original
         self.merged_adapters += names
 
     def unmerge(self) -> None:
-        """The base's own weight again: every bit, but for one that is quantized anew."""
+        """The base's own weight again, every bit of it."""
         if self.original is not None:
-            self.set_base_weight(self.original)
+            self._write(self.original)
         self.original, self.merged_adapters = None, []
+
+    @torch.no_grad()
+    def _write(self, parts: list[Tensor]) -> None:
+        places = writable(self.base_layer, ("", "weight")).parts()
+        for place, part in zip(places, parts, strict=True):
+            place.copy_(part)
 
 
 def _adapted(tokens: Tensor, pairs: list[SerialLoRA]) -> Tensor:
@@ -184,6 +193,8 @@ class SerialLoRAModel(BaseTuner):
         finally:
             for name, layer in layers.items():
                 self._put(name, layer)
+        for handle in kept_trainable(self.model):
+            handle.put_on()
         return peft_config
 
     def _put(self, name: str, layer: nn.Module) -> None:
