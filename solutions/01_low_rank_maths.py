@@ -675,7 +675,8 @@ check("1.5", undo_merge)
 # %%
 undo = yours("1.5", undo_merged_weight)
 stacked, rows = torch.cat(list(weights.values())), {}  # (3d, d)
-for name, (A, B) in pairs.pairs_of_growing_strength(stacked, rank=8).items():  # change the rank
+strengths = pairs.pairs_of_growing_strength(stacked, rank=8)  # change this and run again
+for name, (A, B) in strengths.items():
     row = rows.setdefault(name, {})
     for dtype, title in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):
         error, same = pairs.undone(stacked, A, B, dtype, undo)

@@ -139,7 +139,7 @@ for method, block in (("LoRA", 4 * pair), ("Serial LoRA", pair)):
 # towers of depth times the block's count.
 
 # %%
-for key in ("clip", "sam", "sd3"):
+for key in ("clip", "sam", "sd3"):  # change this and run again: "clip-large", "dinov2-base"
     item = ARCHITECTURES[key]
     towers = ", ".join(f"{t.depth} blocks of width {t.width} ({t.name})" for t in item.towers)
     print(f"{item.title:28} {towers}; the paper's rank: {item.rank}")
@@ -194,7 +194,7 @@ check("2.2", serial_lora_total)
 # for CLIP as the two depths printed above add up to.
 
 # %%
-clip = ARCHITECTURES["clip"].on_meta()
+clip = ARCHITECTURES["clip"].on_meta()  # change this and run again: "sam-huge"
 sites = find_attention_sites(clip)
 
 total = sum(p.numel() for p in clip.parameters())
@@ -392,7 +392,7 @@ display_table(ratio_frame(width=768, rank=32, ratio_of=ratio_of))  # change this
 # %%
 from serial_lora_course.panels.counts import count_panel
 
-panel = count_panel(rank=32, width=768, depth=12)
+panel = count_panel(rank=32, width=768, depth=12)  # change this and run again
 
 # %% [markdown]
 # **What this shows.** Both counts grow in proportion to each of the three numbers, and the ratio stays where
@@ -417,12 +417,13 @@ display_table(readings_frame())
 # same comparison, in words:
 
 # %%
-display_table(audit_frame()[["model", "method", "where", "printed", "verdict"]])
+columns = ["model", "method", "where", "printed", "verdict"]  # change this and run again
+display_table(audit_frame()[columns])
 
 # %% [markdown]
 # **What this shows.** For CLIP the digits are right in an odd unit. For SAM, Table I prints bytes and
-# calls them parameters, while Table IV's caption says it rightly. For SD3 a small excess stays
-# unexplained, and we say so instead of guessing. None of this touches the ratio: each printed pair
+# calls them parameters, while Table IV's caption says it rightly. For SD3 a small excess is left:
+# the audit of the paper has a candidate for it, and no proof. None of this touches the ratio: each printed pair
 # of numbers divides to 4 within its rounding.
 
 # %% [markdown]

@@ -178,7 +178,8 @@ check("5.2", first_adam_step)
 step_of = yours("5.2", steps.first_adam_step)
 task = steps.SmallTask()
 task.loss().backward()
-print(f"step 1 of B: {step_of(task.pair.lora_B.grad, lr=0.01).norm().item():.3g}")
+predicted = step_of(task.pair.lora_B.grad, lr=0.01).norm().item()
+print(f"by your function B moves by {predicted:.3g} in step 1")
 
 adam = steps.watch_steps(lambda A, B: torch.optim.Adam([A, B], lr=0.01), parts_of)
 display_table(adam.map("{:.3g}".format))
@@ -424,7 +425,8 @@ records = shipped_records("clip_ratio")
 print(describe_records(records))
 results = frame(records)
 results["points"] = 100 * results["accuracy"]
-display_figure(plot_ratio_sweep(results))
+some = results  # change this and run again: results[results["seed"] == 1]
+display_figure(plot_ratio_sweep(some))
 
 # %% [markdown]
 # ### Exercise 5.5 · The best ratio, and is it more than chance?
@@ -518,7 +520,7 @@ display(Markdown(f"**What this shows.**\n\n{ratios.read_chosen(chosen)}"))
 changes = {plain: words.plus_minus_plain(plain) for plain in ("LoRA", "Serial LoRA")}
 for plain, change in changes.items():
     print(f"{plain}+ minus {plain}:")
-    display(change.map("{:+.2f}".format))
+    display(change.map("{:+.2f}".format))  # change this and run again: change.T
 display(Markdown(f"**What this shows.**\n\n{words.read_paper_plus(changes)}"))
 
 # %% [markdown]

@@ -966,7 +966,8 @@ from serial_lora_course.claims import methods as compared
 
 turned, pairs = words.turned(results), compared.PAIRS  # change this and run again: PAIRS[:1]
 table = compared.verdicts(turned, ("fid", "kid", "clip_score"), pairs)
-display_table(as_text(table, {"better by": "{:+.3f}", "standard error": "{:.3f}"}))
+shown = table.assign(measure=table["measure"].map(words.COLUMNS))
+display_table(as_text(shown, {"better by": "{:+.3f}", "standard error": "{:.3f}"}))
 
 # %%
 told = compared.read_verdicts(turned, table, "fid")
@@ -999,7 +1000,7 @@ display(Markdown(f"**What this shows.**\n\n{words.read_table_ii(printed)}"))
 # everywhere:
 
 # %%
-relative = words.falls(results)
+relative = words.falls(results)  # change this and run again: leave out one style
 display_table(relative.map("{:.0%}".format).reset_index())
 display(Markdown(f"**What this shows.** {words.read_falls(relative, studio.halves_apart)}"))
 

@@ -61,7 +61,7 @@ def read_streams(costs: pd.DataFrame) -> str:
     return (
         f"The paper prints {facts['sd3_lora_printed']}M for LoRA and {facts['sd3_serial_printed']}M for Serial "
         f"LoRA. Against the exact counts of LoRA that is {told}. Nearest is the stream “{nearest}”, and even that "
-        f"is {off[nearest]:+.1%} off: lesson 02 looked for a reading that explains it and found none."
+        f"is {off[nearest]:+.1%} off."
     )
 
 

@@ -85,7 +85,7 @@ def read_clip(backbone: Backbone, card: Mapping[str, Any]) -> str:
         f"({card['steps']:,} steps) on {card['training_pictures']:,} drawings in {len(card['data'])} "
         f"styles. OpenMoji's drawings of some concepts were hidden; {concepts} of these "
         f"look like no drawing that it was shown. Shown one of those, it has the right name among its "
-        f"first ten guesses in {found:.0%} of the cases; by luck that would be {10 / concepts:.1%}."
+        f"first ten guesses in {found:.0%} of the cases; by chance that would be {10 / concepts:.1%}."
     )
 
 
@@ -115,7 +115,7 @@ def read_sd3(backbone: Backbone, card: Mapping[str, Any]) -> str:
         f"{card['autoencoder']['minutes']:.0f} minutes on "
         f"more styles than that. Given a hundred names, the transformer makes drawings in which the tiny CLIP "
         f"finds the right one of the hundred back in {measured['retrieval']:.0%} of the cases. In Twemoji's own "
-        f"drawings it finds {measured['retrieval, real']:.0%}, and by luck it would be 1%."
+        f"drawings it finds {measured['retrieval, real']:.0%}, and by chance it would be 1%."
         + (f" Both {card['history']}." if "history" in card else "")
     )
 
