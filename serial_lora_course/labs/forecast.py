@@ -473,20 +473,26 @@ def told(runs: Sequence[RunForecast], card: str | None = None) -> Iterator[str]:
     """A line for each data set, and one for all."""
     speed = card_named(card)
     for dataset in dict.fromkeys(run.dataset for run in runs):
-        yield f"{dataset}: {_line([run for run in runs if run.dataset == dataset])}"
-    yield f"All: {_line(runs)}"
+        yield f"{dataset}: {in_short([run for run in runs if run.dataset == dataset])}"
+    yield f"All: {in_short(runs)}"
     left = [run for run in runs if not run.done]
     peak = max((run.memory for run in left), default=0)
-    written = sum(run.disk for run in left) + max((run.state for run in left), default=0)
-    fits = "" if not speed.memory or peak <= speed.memory else ", MORE THAN IT HAS"
+    too_much = " THE CARD HAS LESS MEMORY." if 0 < speed.memory < peak else ""
     yield (
-        f"On {speed.name}, by arithmetic (between half and twice as long): "
-        f"{_time(left)}. Peak memory about {peak / GIB:.1f} GiB"
-        f"{fits}. Disk: {written / 1e6:,.0f} MB."
+        f"On {speed.name}, by arithmetic (between half and twice as long): {_time(left)}. "
+        f"{space(left)}{too_much}"
     )
 
 
-def _line(runs: Sequence[RunForecast]) -> str:
+def space(left: Sequence[RunForecast]) -> str:
+    """What runs take of the card and of the disk, in words."""
+    peak = max((run.memory for run in left), default=0)
+    written = sum(run.disk for run in left) + max((run.state for run in left), default=0)
+    return f"Peak memory about {peak / GIB:.1f} GiB. Disk: {written / 1e6:,.0f} MB."
+
+
+def in_short(runs: Sequence[RunForecast]) -> str:
+    """What is left of runs and what is done, and how long it takes, in words."""
     adapted = [run for run in runs if run.method != NOT_ADAPTED]
     left = [run for run in adapted if not run.done]
     drawings = sum(run.drawings for run in runs if not run.done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import torch
@@ -14,6 +15,7 @@ from serial_lora_course.figures.study import plot_front
 from serial_lora_course.figures.style import save_figure
 from serial_lora_course.files import write_json
 from serial_lora_course.study.labs import fresh_lab
+from serial_lora_course.study.left import left_lines
 from serial_lora_course.study.plan import PLANS
 from serial_lora_course.study.power import plan_page
 from serial_lora_course.study.references import probe_table
@@ -45,7 +47,13 @@ def run(
 ) -> None:
     """Every run of the plan that is not there yet; it may be stopped at any moment."""
     if dry_run:
-        typer.echo(plan_page())
+        with TemporaryDirectory() as nowhere:  # what travels with the course is unpacked there
+            there = {
+                plan: (out / f"{plan.lab}.jsonl").exists() for plan in studies(labs.split(","))
+            }
+            places = {plan: out if is_there else Path(nowhere) for plan, is_there in there.items()}
+            for line in left_lines([Study(plan, place) for plan, place in places.items()]):
+                typer.echo(line)
         return
     torch.set_num_threads(1)  # runs are small, and equal on every machine then
     until = time.monotonic() + 3600 * hours

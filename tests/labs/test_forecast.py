@@ -72,9 +72,9 @@ def test_products_are_those_that_vit_b_is_known_for():
 def test_what_does_not_fit_is_said_and_unknown_cards_are_refused():
     runs = forecast("sam", ["human"], "lora", scale="paper", card="h100", rank=4)
     *_, last = told(runs, "h100")
-    assert "MORE" not in last and CARDS["h100"].name in last
+    assert "LESS" not in last and CARDS["h100"].name in last
     *_, last = told([replace(runs[-1], memory=2**37)], "h100")
-    assert "MORE" in last
+    assert "LESS" in last
     with pytest.raises(SerialLoRAError, match="card"):
         forecast("sam", ["human"], scale="paper", card="voodoo2")
 

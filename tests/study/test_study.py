@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from serial_lora.errors import SerialLoRAError
@@ -17,7 +18,7 @@ from serial_lora_course.labs.records import read_records
 from serial_lora_course.models.weights import tiny_file
 from serial_lora_course.study import references
 from serial_lora_course.study import runs as study_runs
-from serial_lora_course.study.labs import STUDIES, SamStudy
+from serial_lora_course.study.labs import STUDIES, SamStudy, Sd3Study
 from serial_lora_course.study.plan import (
     PLANS,
     STEP,
@@ -35,6 +36,7 @@ from serial_lora_course.study.sets import (
     VALIDATION,
     load_classes,
     load_scenes,
+    load_study_style,
 )
 from serial_lora_course.study.statistics import Interval
 from serial_lora_course.study.tables import (
@@ -76,8 +78,36 @@ def test_a_segmentation_set_shows_other_drawings_in_each_part(name):
     assert [len(part) for part in parts] == [120, 40, 100]
 
 
+def test_a_style_s_validation_pictures_train_nothing_and_are_not_tests():
+    data, choosing = load_study_style("pixel"), load_study_style("pixel" + VALIDATION)
+    parts = [data.train.picture_ids, choosing.test.picture_ids, data.test.picture_ids]
+    assert [len(part) for part in parts] == [260, 40, 100]
+    assert len(set().union(*parts)) == 400 and choosing.train.picture_ids == parts[0]
+
+
+def test_a_style_is_measured_by_the_chance_of_each_drawing(monkeypatch, tmp_path):
+    small = small_lab("sd3", monkeypatch, tmp_path / "models")
+    plain = small.lab()
+    judge = plain.judge
+    judge.styles = ("light", "one")
+    monkeypatch.setattr(
+        type(judge),
+        "style_probabilities",
+        lambda self, pictures: torch.stack(
+            [1 - (dark := self.picture_features(pictures).mean(1) / 255), dark], dim=1
+        ),
+        raising=False,
+    )
+    data = replace(plain.data, name="one" + VALIDATION)
+    lab = Sd3Study(plain.backbone, data, plain.config, judge=judge)
+    reached, seen = lab.measure()
+    assert seen["style_share"].tolist() == (seen["style_probability"] > 0.5).tolist()
+    assert reached["style_probability"] == pytest.approx(seen["style_probability"].mean(), abs=1e-3)
+    assert set(lab.measure_base()) == {f"base_{name}" for name in reached}
+
+
 def test_an_unknown_set_or_lab_is_refused():
-    for load in (load_classes, load_scenes):
+    for load in (load_classes, load_scenes, load_study_style):
         with pytest.raises(SerialLoRAError, match="no set"):
             load("fruit/validation")
     with pytest.raises(SerialLoRAError, match="no lab"):
