@@ -153,13 +153,14 @@ def paired_difference(results: pd.DataFrame, one: str, other: str, measure: str)
     return table.reset_index()
 
 
-def on_front(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """The rows that no other one beats with as few ``parameters`` or fewer, from the smallest.
+def on_front(table: pd.DataFrame, measure: str, cost: str = "parameters") -> pd.DataFrame:
+    """The rows that no other one beats at the same cost or less, from the cheapest.
 
     Args:
         measure: a column of which more is better.
+        cost: one of which less is.
     """
-    ordered = table.sort_values(["parameters", measure], ascending=[True, False])
+    ordered = table.dropna(subset=[cost]).sort_values([cost, measure], ascending=[True, False])
     best = ordered[measure].cummax().shift(fill_value=float("-inf"))
     return ordered[ordered[measure] > best]
 

@@ -15,17 +15,23 @@ ARMS = pd.DataFrame(
         "parameters": [10, 10, 100, 90, 40],
         "gain": [2.0, 3.0, 5.0, 5.5, 2.5],
         "half-width": 0.5,
+        "ms a step": [9.0, 5.0, 9.0, 50.0, float("nan")],
+        "activations, MB": 30.0,
     }
 )
 
 
 def test_on_the_front_is_what_nothing_smaller_beats():
     assert on_front(ARMS, "gain")["arm"].tolist() == ["serial_lora-4", "oft-64"]
+    quick = on_front(ARMS, "gain", "ms a step")["arm"].tolist()
+    assert quick == ["serial_lora-4", "lora-16", "oft-64"]
 
 
 def test_the_figure_shows_every_arm_and_tells_the_front():
     figure = plot_front({"sam": ARMS}, {"sam": "hundredths of Dice"})
-    (axis,) = figure.axes
+    axis, by_time, by_memory = figure.axes
+    assert len(by_time.texts) == len(ARMS) - 1  # one was not timed
+    assert by_memory.lines[0].get_xydata().tolist() == [[30, 5.5]]
     assert {text.get_text() for text in axis.texts} == set(ARMS["arm"])
     line = axis.lines[0].get_xydata().tolist()
     assert line == [[10, 3.0], [90, 5.5]]

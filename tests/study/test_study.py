@@ -19,6 +19,7 @@ from serial_lora_course.models.weights import tiny_file
 from serial_lora_course.study import references
 from serial_lora_course.study import runs as study_runs
 from serial_lora_course.study.labs import STUDIES, SamStudy, Sd3Study
+from serial_lora_course.study.left import forecast_study
 from serial_lora_course.study.plan import (
     PLANS,
     STEP,
@@ -200,7 +201,10 @@ def test_a_study_is_run_once_told_packed_and_gone_on_with_elsewhere(small_study,
     told = []
     assert not go_on([Study(plan, folder / "a", until=0.0, told=told.append)]) and not told
     study = Study(plan, folder / "a", told=told.append)
+    left = forecast_study(study)
+    assert len(left) == least_runs(plan) and not any(run.done for run in left)
     assert go_on([study]) == [study]
+    assert all(run.done for run in forecast_study(study))
     assert len(told) >= least_runs(plan) == 2 * TRIED * 1 + (1 + 2) * 2
     assert go_on([Study(plan, folder / "a", told=pytest.fail)])
 
