@@ -41,7 +41,7 @@ FILES = Path(__file__).parent / "site_files"
 SECTIONS = {
     "The library": ["docs/library.md", "GLOSSARY.md"],
     "What was found": ["CLAIMS.md", "docs/study.md", "benchmarks/README.md"],
-    "Teaching": ["INSTRUCTORS.md"],
+    "Teaching": ["INSTRUCTORS.md", "classroom/README.md"],
 }
 LAST_SECTION = "Working on it"
 NO_PAGES = {"README.md", "AGENTS.md"}  # the first page, and one for programs
