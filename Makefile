@@ -68,7 +68,7 @@ notebooks: install ## run the lesson sources; write notebooks and pages from the
 bench: install ## measure speed and memory (see benchmarks/README.md)
 	$(RUN) -m benchmarks
 
-study: install ## run what is left of docs/study.md (half a day; may be stopped at any moment)
+study: install ## run what is left of docs/study.md (some hours; may be stopped at any moment)
 	$(RUN) -m serial_lora_course.study run
 
 study-tables: install ## what the study found so far, from its records

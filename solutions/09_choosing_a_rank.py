@@ -502,8 +502,8 @@ display(Markdown("**What this shows.**\n\n" + choosing_tables.read_margins(table
 # The paper compares at equal rank only. There the natural reading is "as good with a quarter of the
 # parameters". The second comparison asks what the first cannot: is it the *sharing* that makes a quarter
 # enough, or would any quarter have been enough? If LoRA at a quarter of the rank does as well, the saving is
-# true, and it does not need Serial LoRA. (Read CLIP-Score with care: it rewards drawings
-# that keep to the style of the unadapted model, as lesson 07 says.)
+# true, and it does not need Serial LoRA. (SD3 is judged by the share of drawings in the style, and not by
+# CLIP-Score, which rewards drawings that keep to the style of the unadapted model, as lesson 07 says.)
 #
 # A margin is a choice, so say what another choice would change. In the last column stands the smallest
 # margin with which the verdict would be "holds".

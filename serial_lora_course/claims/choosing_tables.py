@@ -32,8 +32,10 @@ NAMES = {
     "accuracy": "CLIP accuracy",
     "dice": "SAM Dice",
     "fid": "SD3 FID",
-    "clip_score": "SD3 CLIP-Score",
+    "style": "SD3 style share",
 }
+PRINTED = NAMES | {"style": "SD3 CLIP-Score"}
+"""The same in the paper's tables."""
 PairedError = Callable[[Tensor, Tensor], tuple[float, float]]
 
 
@@ -232,15 +234,18 @@ def signs_table(evidence: Evidence, sign_test: Callable[[int, int], float]) -> p
     for name, measure in MEASURES.items():
         printed = printed_scores(evidence.paper, measure)
         sources = {
-            "the paper": printed["serial_lora"] - printed["lora"],
-            "here": paired(evidence.runs(measure.task), measure, "serial_lora", "lora"),
+            "the paper": (PRINTED[name], printed["serial_lora"] - printed["lora"]),
+            "here": (
+                NAMES[name],
+                paired(evidence.runs(measure.task), measure, "serial_lora", "lora"),
+            ),
         }
-        for source, found in sources.items():
-            row = {"measure": NAMES[name], "source": source}
-            for title, level in (("cells", ["dataset", "amount"]), ("data sets", "dataset")):
+        for source, (title, found) in sources.items():
+            row = {"measure": title, "source": source}
+            for what, level in (("cells", ["dataset", "amount"]), ("data sets", "dataset")):
                 means = found.groupby(level).mean()
                 wins, losses = int((means > 0).sum()), int((means < 0).sum())
-                row |= {title: f"{wins} to {losses}", f"p, {title}": sign_test(wins, losses)}
+                row |= {what: f"{wins} to {losses}", f"p, {what}": sign_test(wins, losses)}
             rows.append(row | {"least p": 2 * 0.5 ** len(means)})
     return pd.DataFrame(rows).set_index(["measure", "source"])
 
