@@ -40,7 +40,7 @@ SITE = "build/site"
 FILES = Path(__file__).parent / "site_files"
 SECTIONS = {
     "The library": ["docs/library.md", "GLOSSARY.md"],
-    "What was found": ["CLAIMS.md", "docs/study.md", "benchmarks/README.md"],
+    "What was found": ["CLAIMS.md", "docs/study.md", "benchmarks/README.md", "docs/scale.md"],
     "Teaching": ["INSTRUCTORS.md", "classroom/README.md"],
 }
 LAST_SECTION = "Working on it"
