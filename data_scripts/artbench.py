@@ -29,7 +29,8 @@ SOURCE = DataSource(
     pictures=12_000,
     classes=2,
     note="The labs take Art Nouveau and Impressionism; the other eight styles are unpacked with "
-    "them. About 2 GB, 256 x 256 pixels a picture; the list of artists and titles is a file of its "
+    "them. About 2 GB, 256 x 256 pixels a picture (artbench_originals.py brings the works at their own "
+    "size); the list of artists and titles is a file of its "
     "own. Size and hash are not published for this edition (MD5s are, for the one of 32 x 32), so "
     "both are recorded at the first download.",
 )

@@ -25,6 +25,10 @@ are.
 style, " in front of each; without it, nothing in a prompt asks for the style. A picture without a
 caption is left out, and the description says so.
 
+**Size.** ArtBench's files, enlarged to 512 or 1024 pixels, teach blur. Where
+``data_scripts/artbench_originals.py`` has brought a work at its own size, that is read in its place,
+and the description says how many are.
+
 Pictures are opened when they are asked for, whatever their mode, and turned upright.
 """
 
@@ -61,11 +65,14 @@ class StyleRelease(Release):
         captions: in words, what the captions are.
         styles: the paper's name of each style (Table II) -> in words, what there is to see.
         most_training: a style trains on no more pictures than this.
+        larger: folder below the data root with some of its pictures, under the same names, at a
+            larger size.
     """
 
     captions: str
     styles: dict[str, str]
     most_training: int | None = None
+    larger: str = ""
 
     def count(self, root: Path) -> tuple[int, int]:
         """How many pictures there are in the paper's styles, and in how many of these."""
@@ -80,7 +87,19 @@ class StyleRelease(Release):
 
 
 def _list_artbench(folder: Path, style: str) -> list[ReleasedPicture]:
-    """What ``ArtBench-10.csv`` says, a line for each picture."""
+    return [
+        ReleasedPicture(
+            _artbench_id(row),
+            row["split"],
+            title_of(row["name"], row["artist"]) or PLAIN_CAPTION,
+        )
+        for row in _artbench_rows(folder)
+        if row["label"] == style
+    ]
+
+
+def _artbench_rows(folder: Path) -> list[dict[str, str]]:
+    """What ``ArtBench-10.csv`` says, a row for each picture."""
     path = folder / ARTBENCH_LIST
     try:
         with open(path, encoding="utf-8-sig", newline="") as lines:
@@ -88,20 +107,21 @@ def _list_artbench(folder: Path, style: str) -> list[ReleasedPicture]:
             lacking = [name for name in ARTBENCH_COLUMNS if name not in (reader.fieldnames or ())]
             if lacking:
                 raise ValueError(f"it has no column {lacking[0]!r}")
-            rows = [row for row in reader if row["label"] == style]
+            return list(reader)
     except (ValueError, csv.Error) as error:  # ValueError: also letters that are not UTF-8
         raise SerialLoRAError(
             f"{path} is not ArtBench's list of pictures ({error}); restore it from its official "
             "address."
         ) from error
-    return [
-        ReleasedPicture(
-            f"{row['split']}/{style}/{row['name']}",
-            row["split"],
-            title_of(row["name"], row["artist"]) or PLAIN_CAPTION,
-        )
-        for row in rows
-    ]
+
+
+def artbench_addresses(folder: Path) -> dict[str, str]:
+    """Picture id -> where the work is to be had at its own size, as the list says."""
+    return {_artbench_id(row): row.get("url") or "" for row in _artbench_rows(folder)}
+
+
+def _artbench_id(row: dict[str, str]) -> str:
+    return f"{row['split']}/{row['label']}/{row['name']}"
 
 
 #: A year, perhaps with a number that tells two works of that year apart, at the end of a title.
@@ -186,6 +206,7 @@ STYLE_RELEASES = {
             split=f"the official test set; {ARTBENCH_TRAINING:,} of the official training set by "
             f"hashed order, seed {SPLIT_SEED}, as the paper does not say which it took",
             most_training=ARTBENCH_TRAINING,
+            larger="artbench-10-originals",
         ),
         StyleRelease(
             name="sara",
@@ -222,17 +243,21 @@ def load_style_files(name: str, root: Path) -> StyleData:
     listed = release.listed(root, name)
     captioned = [row for row in listed if row.text]
     train, test = _divide(captioned, release.most_training)
+    larger = root / release.larger if release.larger else None
+    parts = [CaptionedFiles(folder, rows, larger) for rows in (train, test)]
     plain = sum(row.text == PLAIN_CAPTION for row in (*train, *test))
     description = f"{release.styles[name]}; {release.captions}"
     if plain:
         description += f"; works without a title ({plain}) are called {PLAIN_CAPTION!r}"
     if len(captioned) < len(listed):
         description += f"; pictures without one ({len(listed) - len(captioned)}) are left out"
+    if count := sum(part.larger_files for part in parts):
+        description += f"; {count} of {len(train) + len(test)} at their own size"
     return StyleData(
         name=name,
         scale="paper",
-        train=CaptionedFiles(folder, train),
-        test=CaptionedFiles(folder, test),
+        train=parts[0],
+        test=parts[1],
         description=description,
         attribution=release.attribution,
         split=release.split,
@@ -261,17 +286,23 @@ class CaptionedFiles:
     Args:
         folder: what the files' paths are relative to.
         files: the pictures, each with a caption.
+        larger: a folder whose files are read in place of those of the same name.
     """
 
-    def __init__(self, folder: Path, files: Sequence[ReleasedPicture]) -> None:
-        self.folder, self.files = folder, list(files)
+    def __init__(
+        self, folder: Path, files: Sequence[ReleasedPicture], larger: Path | None = None
+    ) -> None:
+        self.files = list(files)
         self.picture_ids = [file.picture_id for file in files]
+        found = [larger is not None and (larger / name).is_file() for name in self.picture_ids]
+        self.larger_files = sum(found)
+        self._folders = [larger if is_there else folder for is_there in found]
 
     def __len__(self) -> int:
         return len(self.files)
 
     def paths(self, index: int) -> list[Path]:
-        return [self.folder / self.picture_ids[index]]
+        return [self._folders[index] / self.picture_ids[index]]
 
     def __getitem__(self, index: int) -> StyleExample:
         file = self.files[index]

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from data_scripts import artbench_originals
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.registry import load_style
 from serial_lora_course.data.style_files import (
@@ -17,7 +18,8 @@ from serial_lora_course.data.style_files import (
     load_style_files,
     title_of,
 )
-from tests.data_scripts.official_archives import ARTBENCH, SARA, picture_bytes
+from tests.data_scripts.official_archives import ARTBENCH, SARA, WebServer, picture_bytes
+from tests.doors import through_the_door
 
 STYLE_OF = {"artbench": "art_nouveau", "sara": "barbie"}
 SARA_FOLDERS = {"barbie": "BarbieCore", "cyberpunk": "CyberPunk"}
@@ -60,6 +62,25 @@ def test_artbench_trains_on_as_many_as_the_paper(copy_of, tmp_path):
     path.write_text(path.read_text() + "m_one-more.jpg,m,,True,9,9,impressionism,train,1600\n")
     again = load_style_files("impressionism", tmp_path)
     assert len(set(again.train.picture_ids) - set(data.train.picture_ids)) <= 1  # few change
+
+
+def test_works_are_read_at_their_own_size_where_they_were_fetched(copy_of, tmp_path):
+    path = copy_of("artbench") / ARTBENCH_LIST
+    before = load_style_files("art_nouveau", tmp_path)
+    with WebServer() as server:
+        served = {0: picture_bytes(7, 90), 1: b"<html>not here any more</html>"}
+        for number, content in served.items():
+            server.serve(str(number), content)
+        text = path.read_text().replace("https://example.org", server.url)
+        path.write_text(text)
+        ran = through_the_door(artbench_originals.app, "--root", tmp_path, "--quiet")
+    assert ran.exit_code == 0 and "1 of 7 works" in ran.out
+    data = load_style_files("art_nouveau", tmp_path)
+    sizes = {example.picture_id: example.picture.size for example in data.train}
+    assert sizes.pop("train/art_nouveau/leon-bakst_elisium-1906.jpg") == (90, 90)
+    assert set(sizes.values()) == {(32, 32)} and "1 of 4 at their own size" in data.description
+    assert data.picture_fingerprint({}) != before.picture_fingerprint({})
+    assert data.train.picture_ids == before.train.picture_ids
 
 
 @pytest.mark.parametrize("name", SARA_FOLDERS)
