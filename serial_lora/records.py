@@ -69,13 +69,12 @@ class Injection:
 
     def learned(self) -> dict[str, Tensor]:
         """Parameters and buffers of the modules that learn beside the adapters, each once."""
-        found = {
-            child_name(name, unwrapped_name(key)): tensor
-            for name, module in self.also_train.items()
-            for key, tensor in module.state_dict(keep_vars=True).items()
-            if isinstance(tensor, Tensor)
-        }
-        return {name: tensor for name, tensor in found.items() if _first(found, tensor) == name}
+        found: dict[int, tuple[str, Tensor]] = {}
+        for name, module in self.also_train.items():
+            for key, tensor in module.state_dict(keep_vars=True).items():
+                if isinstance(tensor, Tensor):
+                    found.setdefault(id(tensor), (child_name(name, unwrapped_name(key)), tensor))
+        return dict(found.values())
 
     @torch.no_grad()
     def exchange(self) -> None:
@@ -205,10 +204,6 @@ def tensors_in_force(root: nn.Module, injection: Injection) -> dict[str, Tensor]
     }
     outside = injection.set_aside is None
     return pairs | (injection.learned() if outside else injection.own)
-
-
-def _first(found: dict[str, Tensor], tensor: Tensor) -> str:
-    return next(name for name, other in found.items() if other is tensor)
 
 
 def adapter_shapes(site: AttentionSite, config: AdapterConfig) -> dict[str, tuple[int, int]]:
