@@ -330,8 +330,7 @@ display(Markdown("**What this shows.** " + choosing_tables.read_errors(errors)))
 # %% [markdown]
 # Pairing is free. Beyond it, say which question you answer. Where runs are alike, counting each of them
 # makes the error too small. Whoever wants to speak about data sets in general has only as many measurements
-# as data sets. With more data sets, or with less difference between them, the fourth row would shrink; with
-# more seeds only the last one would.
+# as data sets. More data sets would make the fourth row smaller, more seeds the others.
 #
 # And how many pairs are enough? Two standard errors are the usual bar, made for many pairs. The cell computes
 # how often a true zero passes it, and which bar would keep false positives at 5%.
@@ -351,9 +350,9 @@ spread = (pairs["serial_lora"] - pairs["lora"]).std()
 display(Markdown("**What this shows.** " + choosing_tables.read_power(spread)))
 
 # %% [markdown]
-# Three seeds on one data set settle next to nothing: their bar is more than twice as high as two standard
-# errors. And to see half the difference takes four times as many pairs. "Not significant" is therefore the honest answer to
-# many questions. It speaks about the runs, and not about the methods.
+# Three seeds on one data set decide almost nothing: their bar is more than twice as high as two standard
+# errors. And to see half the difference takes four times as many pairs. "Not significant" is therefore the
+# honest answer to many questions. It speaks about the runs, and not about the methods.
 #
 # **Change this and run again**: compare with `"lora_equal_budget"` instead of `"lora"` in the cell with the
 # picture. Do the lines rise or fall?
@@ -371,7 +370,7 @@ display(Markdown("**What this shows.** " + choosing_tables.read_power(spread)))
 # |---|---|---|
 # | ●●●○○ | ●●●○○ | 10 |
 #
-# Ties are left out before. Count both tails, since either method may be the lucky one, and never return more
+# Ties have been left out already. Count both tails, since either method may be the lucky one, and never return more
 # than 1. `math.comb(n, k)` is the number of ways in which k of n coins show heads.
 
 
@@ -428,8 +427,8 @@ display(Markdown("**What this shows.** " + choosing_tables.read_signs(signs)))
 #
 # ## Comparable needs a margin
 #
-# "Comparable" is the paper's main word, and it does not mean "not significant": two runs are never
-# significant. Comparable needs a **margin**, fixed before looking: how far behind may the method be? It
+# "Comparable" is the paper's main word, and it does not mean "not significant": with two runs nothing
+# is significant. Comparable needs a **margin**, fixed before looking: how far behind may the method be? It
 # *holds* if the whole interval, the mean plus and minus two standard errors, is above minus the margin. It
 # *does not hold* if the whole interval is below. Otherwise the runs leave it undecided.
 
@@ -502,7 +501,9 @@ display(Markdown("**What this shows.**\n\n" + choosing_tables.read_margins(table
 # The paper compares at equal rank only. There the natural reading is "as good with a quarter of the
 # parameters". The second comparison asks what the first cannot: is it the *sharing* that makes a quarter
 # enough, or would any quarter have been enough? If LoRA at a quarter of the rank does as well, the saving is
-# true, and it does not need Serial LoRA. (SD3 is judged by the share of drawings in the style, and not by
+# true, and it does not need Serial LoRA. But one learning rate served all methods in these records, and it suits
+# one of them best. With a rate chosen for each method the order may turn round; the course's study
+# (`docs/study.md`) is made to decide that. (SD3 is judged by the share of drawings in the style, and not by
 # CLIP-Score, which rewards drawings that keep to the style of the unadapted model, as lesson 07 says.)
 #
 # A margin is a choice, so say what another choice would change. In the last column stands the smallest
