@@ -163,7 +163,7 @@ display(Markdown(read_clip(backbone, lesson.card_of_model)))
 
 # %% [markdown]
 # **What this shows.** The tiny model is no toy in kind, only in size: it has learnt to connect drawings
-# with words, it recognises things in a hand that it has not seen draw them, and it is far from
+# with words, it recognises things in the drawings of a designer whom it does not know, and it is far from
 # perfect. That is the right starting point for adapting, because there is something to build on and
 # something left to gain.
 #
@@ -370,7 +370,7 @@ display(Markdown("**What this shows.** " + said))
 #
 # ## A few shots
 #
-# *Few-shot* means: a handful of labelled pictures of each class, and no more. Which handful matters
+# *Few-shot* means: a few labelled pictures of each class, and no more. Which pictures they are matters
 # a great deal, so the choice must be the same for all methods and the same on every machine. The
 # course orders the pictures of a class by a hash of seed and name, and takes the first ones. Two
 # properties make curves readable, and the cell tests both: the sets are *nested* (more shots means
@@ -551,7 +551,7 @@ for scale, ids in {SCALE: tokens, "paper": large}.items():
 # *exact* costs nothing, and it helps every method alike, so comparisons stay fair.
 #
 # **Change this and run again**: a very long class name in `data.prompts`' place, such as `["a drawing of " + 9 *
-# "very " + "old owl"]`. Who pays for it?
+# "very " + "old owl"]`. How many positions are computed for every class then?
 
 # %% [markdown]
 # ## Your adapter, your loss
@@ -670,8 +670,8 @@ check("4.5", lora_rank_within)
 
 # %% [markdown]
 # The methods of the lab, as they will be injected below. `inject` freezes the model and adds the
-# pairs, exactly as in lesson 03; the counts are then read off the model. The last two columns
-# compare with the whole model.
+# pairs, exactly as in lesson 03; the counts are then read off the model. The last column compares
+# with the whole model.
 
 # %%
 import pandas as pd
@@ -713,8 +713,8 @@ print(
 # ## Run it
 #
 # Now for real. `run_one` does the whole of it: it takes the shots of a seed, injects, trains with the
-# loss above, measures, and gives back a record. First the configuration, since a result without it
-# is hearsay.
+# loss above, measures, and gives back a record. First the configuration, since no
+# result can be repeated without it.
 
 # %%
 print(config)
@@ -863,7 +863,7 @@ display(Markdown("**What this shows.** " + words.read_rates(rates, config.lr)))
 #
 # ## The records
 #
-# One run is an anecdote. The course ships the records of many, at tiny scale: all data sets, several numbers of
+# One run says little. The course ships the records of many, at tiny scale: all data sets, several numbers of
 # shots, several seeds, all methods, made by the lab's own command. First, what the records are, the
 # command, and the configuration that they were made with.
 
