@@ -77,8 +77,12 @@ c.FirstUseAuthenticator.create_users = False  # who is not on the list chooses n
 c.FirstUseAuthenticator.dbm_path = str(HUB / "passwords.dbm")
 c.FirstUseAuthenticator.min_password_length = 10
 if settings["authenticator"] == "shared-password":
-    c.SharedPasswordAuthenticator.user_password = os.environ["CLASS_PASSWORD"]
-    c.SharedPasswordAuthenticator.admin_password = os.environ["CLASS_TEACHER_PASSWORD"]
+    for whose, name in (("user", "CLASS_PASSWORD"), ("admin", "CLASS_TEACHER_PASSWORD")):
+        if not os.environ.get(name):
+            stop(
+                f"shared-password takes the passwords from the environment, and {name} is not there."
+            )
+        c.SharedPasswordAuthenticator[f"{whose}_password"] = os.environ[name]
 
 # ------------------------------------------------------------- what a learner opens, and updates
 
@@ -134,9 +138,11 @@ def make_account(spawner):
 
 c.JupyterHub.spawner_class = "systemd"
 c.Spawner.mem_limit, c.Spawner.cpu_limit = settings["memory"], float(settings["cores"])
-c.Spawner.environment = {"SERIAL_LORA_DATA": settings["data"]} | gpu_environment(
-    settings["gpu"], settings["gpu_share"]
-)
+c.Spawner.environment = {
+    "SERIAL_LORA_DATA": settings["data"],
+    **gpu_environment(settings["gpu"], settings["gpu_share"]),
+    **{name: str(value) for name, value in settings["environment"].items()},
+}
 c.SystemdSpawner.pre_spawn_hook = make_account
 c.SystemdSpawner.username_template = ACCOUNT
 c.SystemdSpawner.unit_name_template = f"{ACCOUNT}-notebooks"

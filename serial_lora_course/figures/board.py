@@ -44,6 +44,7 @@ def plot_board(entries: pd.DataFrame) -> Figure:
             note = {"textcoords": "offset points", "parse_math": False}  # a name may hold a $
             axes.annotate(row.learner, place, (5, 5), size=9, **note)
         axes.set(xscale="log", xlabel="trained parameters", ylabel="accuracy (%), mean over seeds")
+        axes.margins(x=0.12)  # names need some room
         axes.set_title(data_of(entries), parse_math=False)
         figure.legend(loc="outside upper right", ncols=4)
     told = "; ".join(

@@ -42,6 +42,9 @@ def test_names_and_limits_reach_the_hub(configured, tmp_path):
     assert (c.Spawner.mem_limit, c.Spawner.cpu_limit) == ("2G", 2.0)
     assert c.JupyterHub.spawner_class == "systemd"
     assert c.JupyterHub.bind_url.startswith("http://127.0.0.1:")
+    c, _ = configured(environment={"SERIAL_LORA_SCALE": "paper", "SOME": 1})
+    told = c.Spawner.environment
+    assert (told["SERIAL_LORA_SCALE"], told["SOME"]) == ("paper", "1")
     (culler,) = c.JupyterHub.services
     assert culler["command"][-1] == f"--timeout={60 * USUAL['idle_minutes']}"
     assert (tmp_path / "hub").stat().st_mode & 0o077 == 0
@@ -55,6 +58,7 @@ def test_names_and_limits_reach_the_hub(configured, tmp_path):
         ({"learners": ["Ada Lovelace"]}, "learners"),
         ({"learners": []}, "nobody"),
         ({"teachers": None}, "nobody"),
+        ({"authenticator": "shared-password"}, "CLASS_PASSWORD"),
         ({"gpu": "half"}, "queue"),
         ({"gpu": "share", "gpu_share": 0}, "gpu_share"),
         ({"memmory": "3G"}, "memmory"),
