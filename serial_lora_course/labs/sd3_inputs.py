@@ -26,8 +26,10 @@ from serial_lora_course.labs.card import look_at_card, release_memory
 from serial_lora_course.models.sd3 import Sd3Backbone
 
 READ_AT_ONCE = {"tiny": 64, "paper": 4}  # prompts
-ENCODED_AT_ONCE = {"tiny": 25, "paper": 4}  # 25: what a CPU core works on stays in its cache
-DECODED_AT_ONCE = {"tiny": 64, "paper": 1}  # a picture of 512 pixels takes more than a gigabyte
+# 25: what a CPU core works on stays in its cache. 1: in float32 the autoencoder takes more than a gigabyte
+# for a picture of 512 pixels, and four times that for one of 1024.
+ENCODED_AT_ONCE = {"tiny": 25, "paper": 1}
+DECODED_AT_ONCE = {"tiny": 64, "paper": 1}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from serial_lora.injection import inject
 from serial_lora_course.data.types import StyleExample
 from serial_lora_course.labs import sd3 as lab
 from serial_lora_course.labs import sd3_drawings as drawings
+from serial_lora_course.labs import sd3_inputs
 from serial_lora_course.labs.sd3_inputs import (
     EncodedPicture,
     TrainingExample,
@@ -248,6 +249,20 @@ def test_a_drawing_does_not_depend_on_what_is_drawn_with_it(backbone, monkeypatc
         assert np.abs(alone - together[index]).max() <= 1
     monkeypatch.setitem(drawings.DRAWN_AT_ONCE, "tiny", 2)
     assert np.abs(few_steps(backbone, CAPTIONS, range(5)).astype(int) - together).max() <= 1
+
+
+def test_the_papers_autoencoder_sees_one_picture_at_a_time(backbone, monkeypatch):
+    whole, seen = few_steps(backbone, CAPTIONS, range(5)).astype(int), []
+    for parts in (sd3_inputs.ENCODED_AT_ONCE, sd3_inputs.DECODED_AT_ONCE):
+        assert parts["paper"] == 1
+    monkeypatch.setitem(sd3_inputs.DECODED_AT_ONCE, "tiny", 1)
+    autoencoder = backbone.pipeline.vae
+    handle = autoencoder.decoder.register_forward_pre_hook(
+        lambda _, args: seen.append(len(args[0]))
+    )
+    in_parts = few_steps(backbone, CAPTIONS, range(5)).astype(int)
+    handle.remove()
+    assert seen == [1] * 5 and np.abs(in_parts - whole).max() <= 1
 
 
 def test_guidance_of_one_is_the_prompt_alone(backbone):
