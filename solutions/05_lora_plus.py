@@ -178,7 +178,7 @@ check("5.2", first_adam_step)
 step_of = yours("5.2", steps.first_adam_step)
 task = steps.SmallTask()
 task.loss().backward()
-predicted = step_of(task.pair.lora_B.grad, lr=0.01).norm().item()
+predicted = step_of(task.pair.lora_B.grad, 0.01).norm().item()
 print(f"by your function B moves by {predicted:.3g} in step 1")
 
 adam = steps.watch_steps(lambda A, B: torch.optim.Adam([A, B], lr=0.01), parts_of)
@@ -308,7 +308,8 @@ from serial_lora import SerialLoRAConfig, inject
 groups_of = yours("5.3", steps.plus_groups)
 adapted = inject(lesson.twin().model, SerialLoRAConfig(rank=16))
 ratio = 20  # change this and run again: 1 is plain LoRA
-groups = groups_of(dict(adapted.named_parameters()), lr=4e-4, ratio=ratio, weight_decay=1e-2)
+lr, weight_decay = 4e-4, 1e-2
+groups = groups_of(dict(adapted.named_parameters()), lr, ratio, weight_decay)
 for group in groups:
     print(f"{len(group['params'])} tensors at {group['lr']:g}, decay {group['weight_decay']:g}")
 
@@ -379,8 +380,9 @@ check("5.4", share_left)
 
 # %%
 left_of = yours("5.4", steps.share_left)
-of_A, of_B = left_of(groups_of(dict(adapted.named_parameters()), 4e-4, 20, 1e-2), steps=1000)
-print(f"after 1000 steps without a gradient, of A {of_A:.1%} is left, and of B {of_B:.1%}")
+steps_taken = 1000  # change this and run again
+of_A, of_B = left_of(groups_of(dict(adapted.named_parameters()), 4e-4, 20, 1e-2), steps_taken)
+print(f"after {steps_taken} steps without a gradient, of A {of_A:.1%} is left, and of B {of_B:.1%}")
 
 # %% [markdown]
 # **What this shows.** Decay pulls on B harder by the factor of the ratio. With a larger decay or a longer
