@@ -500,8 +500,8 @@ display_table(ratios.as_shown(isolated))
 display(Markdown(f"**What this shows.** {ratios.read_at_one_rate(isolated)}"))
 
 # %% [markdown]
-# Last, each side chooses freely: plain LoRA its one rate, LoRA+ both. The best of many cells is partly the
-# luckiest, so we choose on some seeds and measure on the one left out, in turn.
+# Last, each side chooses freely: plain LoRA its one rate, LoRA+ both. The best of many cells is best
+# partly by chance, so we choose on some seeds and measure on the one left out, in turn.
 
 # %%
 chosen = ratios.chosen_on_other_seeds(results)

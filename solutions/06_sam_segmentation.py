@@ -571,7 +571,7 @@ print(f"paper scale, rank {paper.rank}: Serial LoRA {paper.serial_lora():,}, LoR
 # **What this shows.** All three ways agree up to rounding, one pair of r · 2 · d numbers a block, whatever the
 # windows. Nothing else can be trained: prompt encoder and mask decoder stay as they are.
 #
-# ## A bug from the wild
+# ## A bug in published wrappers
 #
 # LoRA wrappers for SAM are easy to find, and many share a few lines. Here they are, written anew with this
 # course's names, LoRA on q and v. Would you let them pass?
