@@ -20,7 +20,7 @@ PANELS = (
     ("07", "drawing_panel"),
     ("10", "mixture_panel"),
 )
-MILLISECONDS = 300_000  # until a lesson has run up to its panel
+MILLISECONDS = 600_000  # until a lesson has run up to its panel
 FAILED = "[data-mime-type='application/vnd.jupyter.error']"
 PICTURES = "cell => [...cell.querySelectorAll('img')].map(image => image.src).join()"
 
