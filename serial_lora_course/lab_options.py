@@ -22,7 +22,7 @@ from serial_lora_course.files import expanded, printable
 from serial_lora_course.labs.config import SWEPT, LabConfig, seeds_to, swept_configs
 from serial_lora_course.labs.forecast import CARDS, forecast, told
 from serial_lora_course.labs.grid import Done, here, run_lab
-from serial_lora_course.labs.keep import keep_run
+from serial_lora_course.labs.keep import keep_run, require_folder
 from serial_lora_course.labs.lab import Draw, Lab
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.processes import is_first_process
@@ -250,6 +250,7 @@ def _watching(name: str, pictures: Path | None, keep: Path | None) -> Draw | Non
     """What is done with a run that was just measured."""
     watching = [_drawing(name, pictures)] if pictures else []
     if keep:
+        require_folder(keep)
         watching.append(partial(keep_run, keep))
     return partial(_each, watching) if watching else None
 

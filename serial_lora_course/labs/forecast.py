@@ -349,9 +349,13 @@ def forecast(
         keeps: whether adapters are kept.
 
     Raises:
-        SerialLoRAError: an unknown data set, method, setting or card.
+        SerialLoRAError: an unknown data set, method, setting or card; or a lab of one's own.
     """
     kind, speed = get_lab(name), card_named(card)
+    if name not in _WORK:
+        raise SerialLoRAError(
+            f"What a run of {name} takes cannot be told beforehand; forecasts know {', '.join(_WORK)}."
+        )
     configs = swept_configs(kind.configs, scale, **changes)
     amounts = several(kind.amount if amounts is None else amounts)
     datasets, names, seeds = several(datasets), several(methods), several(seeds)

@@ -6,6 +6,7 @@ With both, and the data, everything can be measured anew without training.
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,17 @@ from serial_lora_course.files import refusals_told
 
 Outcomes = Mapping[str, np.ndarray]
 """What a run came to on each test picture, in the data's order, by the name of the measure."""
+
+
+@refusals_told()
+def require_folder(folder: Path) -> None:
+    """Make the folder, before hours go into what it is to hold.
+
+    Raises:
+        SerialLoRAError: there can be no such folder, or nothing can be written there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 @refusals_told()

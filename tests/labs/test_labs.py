@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import adapters
+from serial_lora_course import cli
 from serial_lora_course.labs import bases, grid
 from serial_lora_course.labs import config as configs
 from serial_lora_course.labs import lab as labs
@@ -21,6 +22,7 @@ from serial_lora_course.labs.lab import adapted, run_one
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.labs.training import TrainingConfig
+from tests.doors import through_the_door
 from tests.labs.lab_models import a_second_a_step, calls, power_cut, state_of, unchanged
 from tests.labs.small_labs import QUICK, small_lab
 from tests.labs.test_records import RECORD
@@ -220,6 +222,14 @@ def test_what_is_kept_of_a_run_tells_its_measures_without_training(small, tmp_pa
     assert list(kept) and all(
         np.allclose(kept[name], values, atol=1e-5) for name, values in lab.outcomes(seen).items()
     )
+
+
+def test_a_folder_that_cannot_be_is_refused_before_anything_is_trained(tmp_path):
+    (tmp_path / "file").write_text("")
+    ran = through_the_door(
+        cli.command, "lab", "clip", "--keep", tmp_path / "file", *["--out", tmp_path / "r"]
+    )
+    assert ran.exit_code == 2 and "file" in ran.err and not (tmp_path / "r").exists()
 
 
 def test_methods_without_a_plus_run_once_whatever_its_rate(monkeypatch, tmp_path):
