@@ -89,7 +89,7 @@ class Speed:
     Attributes:
         half, single: products and sums a second in bfloat16 (summed in float32) and in float32.
         memory: bytes; 0 where it is the machine's.
-        reached: the share of it that a step reaches, of large products between small operations.
+        reached: the share of it that a step of large products between small operations reaches; assumed.
     """
 
     name: str
@@ -111,6 +111,7 @@ CARDS = {
         ("h200", "H200", 989, 67, 141),
     )
 }
+# Assumed, and measured nowhere:
 OPERATION_SECONDS = 1e-5  # that sending one operation to a GPU takes at least
 PICTURE_SECONDS = {"clip": 0.01, "sam": 0.05, "sd3": 0.0}  # to read and prepare one, on a core
 CORES = 8  # that prepare pictures beside the GPU
