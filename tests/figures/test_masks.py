@@ -23,8 +23,10 @@ from serial_lora_course.figures.masks import (
     overlay,
     pick_best_median_worst,
     plot_overlays,
+    plot_windows,
 )
 from serial_lora_course.figures.scores import plot_dice_by_scale, plot_dice_per_picture
+from serial_lora_course.figures.style import describe
 
 TRUTH = np.zeros((12, 15), bool)
 TRUTH[3:9, 4:11] = True
@@ -186,3 +188,14 @@ def test_the_mean_over_pictures_is_drawn_at_every_scale():
     assert [list(line.get_ydata()) for line in each] == [[0.2, 0.4], [0.4, 0.8]]
     assert list(mean.get_ydata()) == pytest.approx([0.3, 0.6])
     assert "0.60 at 1" in figure.alt_text
+
+
+def test_what_a_token_does_not_see_is_veiled():
+    seen = {
+        "a window": np.kron([[0, 1], [0, 0]], np.ones((2, 2))) > 0,
+        "all": np.ones((4, 4), bool),
+    }
+    figure = plot_windows(np.zeros((8, 8, 3)), seen, (0, 3))
+    veils = [axes.images[1].get_array()[..., 3] for axes in figure.axes]
+    assert (veils[0] > 0).sum() == 12 and not veils[1].any()
+    assert "a window, 4 of 16; all, 16 of 16" in describe(figure)
