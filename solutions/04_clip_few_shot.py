@@ -108,6 +108,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.records import Record
 
 
@@ -122,7 +123,6 @@ class Trained(NamedTuple):
 # %%
 from serial_lora import eject, save_adapter
 from serial_lora_course.frontend import is_static
-from serial_lora_course.labs.lab import run_one
 
 SHOTS, SEED = lesson.amount, 1  # pictures of each class, and which draw of them
 folder, live = tempfile.TemporaryDirectory(), {"progress": not is_static(), "keep_adapter": True}

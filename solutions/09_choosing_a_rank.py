@@ -41,16 +41,18 @@ from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.claims import choosing, choosing_tables
 from serial_lora_course.claims.evidence import MEASURES, load_evidence
 from serial_lora_course.figures.style import display_figure
-from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs.frames import as_text
 
-evidence = load_evidence()  # the records that the course ships, and the paper's tables
 lesson_card("09")
 
 # %% [markdown]
 # Nothing is trained in this lesson. It reads the records that the course ships, some of which you have seen
 # in lessons 04, 06 and 07. Statistics are the subject, and the question is a practical one: which rank?
-#
+
+# %%
+evidence = load_evidence()  # the records that the course ships, and the paper's tables
+
+# %% [markdown]
 # ## What a rank costs
 #
 # The rank is the number of directions that a pair can change. It is also the price: twice the rank is
@@ -128,6 +130,8 @@ check("9.1", matching_rank)
 # rank 16, Serial LoRA may have:
 
 # %%
+from serial_lora_course.figures.tables import display_table
+
 rank_within = yours("9.1", choosing.matching_rank)
 display_table(choosing_tables.placements_table(rank_within, width=768, rank=16))
 
@@ -233,6 +237,8 @@ check("9.2", one_error_rank)
 # average over the data sets.
 
 # %%
+from serial_lora_course.figures.tables import display_table
+
 choose = yours("9.2", choosing.one_error_rank)
 table = choosing_tables.chosen_table(evidence.runs("clip_rank"), choose)
 display_table(as_text(table, {"share of the best rank's": "{:.0%}"}))

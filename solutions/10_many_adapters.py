@@ -29,26 +29,17 @@ if util.find_spec("serial_lora_course") is None:
 
 # %%
 import copy
-import tempfile
-from dataclasses import replace
-from functools import cache
-from pathlib import Path
 
-import pandas as pd
 import torch
 from IPython.display import Markdown, display
 from torch import Tensor, nn
 
-from serial_lora import activate, combine, disabled, eject, inject, load_adapter, remove_adapter
-from serial_lora.metrics import accuracy
+from serial_lora import activate, combine, disabled, eject, inject, remove_adapter
 from serial_lora_course.checks import check, lesson_card, yours
-from serial_lora_course.data.registry import load_classification
+from serial_lora_course.claims import mixing as words
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.labs import many
-from serial_lora_course.labs.clip import CLIPLab, classify
-from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import get_method
-from serial_lora_course.models.clip import load_clip
 
 lesson_card("10")
 
@@ -58,28 +49,38 @@ lesson_card("10")
 # (some seconds), and keep it as a file. After them you can start at any section.
 
 # %%
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from serial_lora_course.data.registry import load_classification
+from serial_lora_course.models.clip import load_clip
+
 TASKS = ("symbols", "travel")
 backbone = load_clip("tiny")
 sets = {task: load_classification(task) for task in TASKS}
 folder = tempfile.TemporaryDirectory()
 
-
 # %%
 from serial_lora import save_adapter
-from serial_lora_course.frontend import is_static
+from serial_lora_course.labs.clip import CLIPLab
+from serial_lora_course.labs.lab import run_one
 
 
 @cache
 def adapter_file(task: str) -> Path:
     """An adapter that was trained on 16 shots of a task, saved, and taken out of the model again."""
-    lab = CLIPLab(backbone, sets[task])
-    run_one(lab, get_method("serial_lora"), 16, seed=1, progress=not is_static(), keep_adapter=True)
+    lab, method = CLIPLab(backbone, sets[task]), get_method("serial_lora")
+    run_one(lab, method, 16, seed=1, progress=False, keep_adapter=True)
     file = save_adapter(backbone.model, Path(folder.name, f"{task}.safetensors"))
     eject(backbone.model)
     return file
 
 
 # %%
+from serial_lora import load_adapter
+
+
 def carrying(*tasks: str) -> nn.Module:
     """A copy of the base that carries the adapters of some tasks, each under its task's name."""
     model = copy.deepcopy(backbone.model)
@@ -92,15 +93,24 @@ def carrying(*tasks: str) -> nn.Module:
 # And what every mixture below is measured by: its accuracy on both tasks, beside the base's and that of
 # each adapter by itself.
 
-
 # %%
+from dataclasses import replace
+
+from serial_lora.metrics import accuracy
+from serial_lora_course.labs.clip import classify
+
+
 def points(model: nn.Module) -> dict[str, float]:
     """Accuracy on the test pictures of each task, in per cent."""
-    scored = {
-        task: classify(replace(backbone, model=model), data, data.template)
-        for task, data in sets.items()
-    }
-    return {task: 100 * accuracy(*found) for task, found in scored.items()}
+    found = {}
+    for task, data in sets.items():
+        scores, labels = classify(replace(backbone, model=model), data, data.template)
+        found[task] = 100 * accuracy(scores, labels)
+    return found
+
+
+# %%
+import pandas as pd
 
 
 # %%
@@ -131,9 +141,7 @@ table = alone()
 display(table.map("{:.1f}%".format))
 
 # %%
-from serial_lora_course.claims.mixing import read_alone
-
-display(Markdown("**What this shows.** " + read_alone(alone(), TASKS)))
+display(Markdown("**What this shows.** " + words.read_alone(alone(), TASKS)))
 
 # %% [markdown]
 # Where the other adapter's change is below zero, adapting cost something of what the base could do
@@ -235,10 +243,8 @@ for share in shares:
 display_figure(plot_path(shares, path, TASKS))
 
 # %%
-from serial_lora_course.claims.mixing import read_halves
-
 halves = {name: rows[shares.index(0.5)] for name, rows in path.items()}
-display(Markdown("**What this shows.** " + read_halves(halves, alone(), TASKS)))
+display(Markdown("**What this shows.** " + words.read_halves(halves, alone(), TASKS)))
 
 # %% [markdown]
 # A sum is exact as algebra, and still no promise: each adapter was trained as if the other were not there,
@@ -353,10 +359,8 @@ for title, order in orders.items():
     print(f"{title}: {away:.1%} away from the sum, {off:.0e} from yours")
 
 # %%
-from serial_lora_course.claims.mixing import read_orders
-
 pictures = {task: len(data.test) for task, data in sets.items()}
-display(Markdown("**What this shows.** " + read_orders(table, pictures)))
+display(Markdown("**What this shows.** " + words.read_orders(table, pictures)))
 
 # %% [markdown]
 # The two orders differ from the sum by the term with both products. Where pairs are small, I + B A is close
@@ -465,13 +469,14 @@ print(f"gathered and one by one differ by {(one_pass - torch.stack(rows)).abs().
 
 # %%
 from serial_lora import count_parameters
-from serial_lora_course.claims.mixing import read_switch
 
 counts = {}
 for name in ("serial_lora", "lora"):
     trial = inject(copy.deepcopy(backbone.model), get_method(name).config(16))
     counts[name] = count_parameters(trial)
-display(Markdown("**What this shows.** " + read_switch(counts["serial_lora"], counts["lora"])))
+display(
+    Markdown("**What this shows.** " + words.read_switch(counts["serial_lora"], counts["lora"]))
+)
 
 # %% [markdown]
 # Both numbers grow with the rank and with the model's width, and their ratio stays.

@@ -30,8 +30,6 @@ if util.find_spec("serial_lora_course") is None:
 
 # %%
 import copy
-import re
-import tempfile
 from pathlib import Path
 
 import torch
@@ -40,11 +38,19 @@ from torch import Tensor, nn
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, eject, inject, merge
 from serial_lora_course.checks import check, lesson_card, yours
-from serial_lora_course.data.example_folder import write_example_folder
-from serial_lora_course.data.folder import class_sizes, examine_folder, load_folder
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs import proofs
+
+lesson_card("11")
+
+# %% [markdown]
+# What the recipe is made of: a folder of pictures, a classifier round any vision model, and how it is
+# trained, measured, saved and loaded. And the settings that all of this page starts from.
+
+# %%
+from serial_lora_course.data.example_folder import write_example_folder
+from serial_lora_course.data.folder import class_sizes, examine_folder, load_folder
 from serial_lora_course.labs.own import (
     ClassifyConfig,
     PictureClassifier,
@@ -54,16 +60,20 @@ from serial_lora_course.labs.own import (
     load_classifier,
     save_classifier,
 )
-from serial_lora_course.labs.probes import trained_copy
-from serial_lora_course.models.clip import load_clip
 
-lesson_card("11")
+print(ClassifyConfig())
 
 # %% [markdown]
 # Two small helpers for this page: every folder that it writes lies in a scratch that is gone when the
 # notebook is closed, and `told` shows what the package says instead of doing something.
 
 # %%
+import re
+import tempfile
+
+from serial_lora_course.labs.probes import trained_copy
+from serial_lora_course.models.clip import load_clip
+
 scratch = tempfile.TemporaryDirectory()
 
 
@@ -72,6 +82,7 @@ def new_folder(name: str) -> Path:
     return Path(tempfile.mkdtemp(dir=scratch.name), name)
 
 
+# %%
 def told(action, *arguments, **options) -> str:
     """The sentence of the error that an action ends in, without the folder names of this machine."""
     try:
@@ -694,6 +705,7 @@ folder = new_folder("for_peft")
 tensors = to_peft(ours, folder)
 theirs = peft.PeftModel.from_pretrained(load_clip("tiny").model, folder).eval()
 
+# %%
 models = {"PEFT": theirs.get_base_model(), "the base": load_clip("tiny").model}
 pictures = torch.randn(8, 3, 48, 48, generator=torch.Generator().manual_seed(0))
 with torch.no_grad():

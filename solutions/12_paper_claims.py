@@ -64,7 +64,6 @@ LENGTH = os.environ.get("SERIAL_LORA_LENGTH", "class")  # or "full"; "dry" takes
 import numpy as np
 
 from serial_lora_course.claims.luck import best_cells, printed_wins, read_wins
-from serial_lora_course.figures.claims import plot_wins
 
 tables, datasets, amounts, methods = 20_000, 4, 3, 4
 chance = np.random.default_rng(0)
@@ -79,6 +78,8 @@ luck = {
 }
 
 # %%
+from serial_lora_course.figures.claims import plot_wins
+
 wins = printed_wins(evidence.paper, "accuracy")  # Table III, by method
 display_figure(plot_wins(luck, datasets * amounts, dict.fromkeys(luck, int(wins.max()))))
 display(Markdown("**What this shows.** " + read_wins(wins, luck)))
