@@ -41,7 +41,8 @@ DRAWINGS = {
 """The modules whose ``draw_run`` draws a lab's run; loaded when a run is drawn."""
 MORE = (
     "Runs whose record is in --out are not run again; an interrupted run goes on where it stopped. "
-    "On several GPUs: accelerate launch -m serial_lora_course.cli lab {} ..."
+    "One run on several GPUs: accelerate launch -m serial_lora_course.cli lab {} ... Many runs on many "
+    "cores, cards or machines: --on ray."
 )
 Configs = Mapping[str, LabConfig]
 # Options that say where to run or write, or what to be told, and nothing of the run.

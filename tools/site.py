@@ -40,7 +40,8 @@ SITE = "build/site"
 FILES = Path(__file__).parent / "site_files"
 SECTIONS = {
     "The library": ["docs/library.md", "GLOSSARY.md"],
-    "What was found": ["CLAIMS.md", "docs/study.md", "benchmarks/README.md", "docs/scale.md"],
+    "What was found": ["CLAIMS.md", "docs/study.md", "benchmarks/README.md"],
+    "Many runs": [f"docs/{name}.md" for name in ("cluster", "slurm", "cloud", "scale")],
     "Teaching": ["INSTRUCTORS.md", "classroom/README.md"],
 }
 LAST_SECTION = "Working on it"

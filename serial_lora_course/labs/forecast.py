@@ -365,10 +365,14 @@ def forecast(
     sizes = {each: _size(kind, each, scale, root) for each in datasets}
     records = read_records(out) if out is not None else []
     lab = hollow_lab(kind, scale, configs[0], max(size.classes for size, _ in sizes.values()))
+    counted: dict[tuple[object, ...], Costs] = {}
     costs = {}
     for config, method in variants:
-        lab.config = config
-        costs[config, method] = _costs(lab, config, method)
+        alike = (config, method.kind, method.rank(config.rank))  # LoRA+ differs in its rates alone
+        if alike not in counted:
+            lab.config = config
+            counted[alike] = _costs(lab, config, method)
+        costs[config, method] = counted[alike]
     found = []
     for dataset, (size, count) in sizes.items():
         known = [r for r in records if (r.task, r.scale, r.dataset) == (name, scale, dataset)]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from serial_lora.files import write_whole
 from serial_lora_course.files import refusals_told
@@ -36,15 +36,19 @@ def require_folder(folder: Path) -> None:
 @refusals_told()
 def keep_run(folder: Path, lab: Any, method: Any, seen: Any, name: str) -> None:
     """A `Draw` that draws nothing: ``name.safetensors`` and ``name.npz`` in a folder."""
-    keep_trained(folder / f"{name}.safetensors", lab.backbone.model)
+    keep_trained(folder / f"{name}.safetensors", trained_of(lab.backbone.model))
     keep_outcomes(folder / f"{name}.npz", lab.outcomes(seen))
 
 
-def keep_trained(file: Path, model: nn.Module) -> None:
-    """Write what learns in a model, whole or not at all."""
-    learning = {n: p.detach().cpu() for n, p in model.named_parameters() if p.requires_grad}
+def trained_of(model: nn.Module) -> dict[str, Tensor]:
+    """What learns in a model, as it is now."""
+    return {n: p.detach().cpu().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def keep_trained(file: Path, trained: Mapping[str, Tensor]) -> None:
+    """Write trained tensors, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, save(learning))
+    write_whole(file, save(dict(trained)))
 
 
 def keep_outcomes(file: Path, outcomes: Outcomes) -> None:

@@ -14,6 +14,7 @@ from serial_lora_course.door import enter
 from serial_lora_course.figures.study import plot_front
 from serial_lora_course.figures.style import save_figure
 from serial_lora_course.files import write_json
+from serial_lora_course.labs.ray_workers import Share
 from serial_lora_course.study.labs import fresh_lab
 from serial_lora_course.study.left import left_lines
 from serial_lora_course.study.plan import PLANS
@@ -44,6 +45,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option(help="say what there is to run, and run nothing")
     ] = False,
+    on: Annotated[
+        str | None, typer.Option(help="ray: a Ray cluster; ray:HOST:PORT names one")
+    ] = None,
 ) -> None:
     """Every run of the plan that is not there yet; it may be stopped at any moment."""
     if dry_run:
@@ -61,7 +65,7 @@ def run(
         Study(plan, out, until, lambda line: print(line, flush=True))
         for plan in studies(labs.split(","))
     ]
-    whole = go_on(several)
+    whole = go_on(several, None if on is None else Share.named(on, 1.0, 0.0, None))
     for study in several:
         end = "every run is there" if study in whole else "not every run is there yet; run it again"
         typer.echo(f"{study.plan.lab}: {end}.")

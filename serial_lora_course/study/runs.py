@@ -12,25 +12,29 @@ import io
 import lzma
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import partial
 from importlib.resources import files
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from serial_lora.counting import BYTES_PER_FLOAT32
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
-from serial_lora_course.labs.keep import Outcomes, keep_outcomes, keep_trained
+from serial_lora_course.labs.grid import Labs, Source
+from serial_lora_course.labs.keep import Outcomes, keep_outcomes, keep_trained, trained_of
 from serial_lora_course.labs.lab import Lab, run_one
 from serial_lora_course.labs.methods import get_method
+from serial_lora_course.labs.ray_workers import Job, Share, workers
 from serial_lora_course.labs.records import Kept, Record, environment, read_records
 from serial_lora_course.study.cached import HEADS
-from serial_lora_course.study.labs import STUDIES, fresh_lab
+from serial_lora_course.study.labs import STUDIES
 from serial_lora_course.study.plan import (
     CHOOSING_SEED,
     PLANS,
@@ -98,8 +102,112 @@ def least_runs(plan: LabPlan) -> int:
     return sum(len(least_of(plan, arm)) for arm in plan.arms)
 
 
+COMMAND = "python -m serial_lora_course.study run"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run came to, wherever it was done.
+
+    Attributes:
+        outcomes, trained: None where the loss stopped being a number.
+        base: what the unadapted model makes of each test picture, where that was asked for.
+    """
+
+    record: Record
+    outcomes: Outcomes | None = None
+    trained: Mapping[str, Tensor] | None = None
+    base: Outcomes | None = None
+
+
+def do_run(
+    lab: Lab,
+    plan: LabPlan,
+    run: Run,
+    save_to: Path | None,
+    records: Sequence[Record],
+    with_base: bool,
+) -> Finished:
+    """Do a run, in this process or a worker.
+
+    Args:
+        save_to: for the state of the unfinished run, if this machine has the folder.
+        records: of earlier runs, which know what the unadapted model reaches.
+    """
+    configure(lab, run)
+    lab.records = records
+    base = lab.measure()[1] if with_base else None
+    method, amount, found = get_method(run.arm.method), amount_of(plan, run.arm), []
+
+    def keep(lab: Lab, method: object, outcomes: Outcomes, name: str) -> None:
+        found[:] = outcomes, trained_of(lab.backbone.model)
+
+    there = save_to is not None and save_to.parent.is_dir()
+    options = {"save_to": save_to if there else None, "draw": keep, "progress": False}
+    try:
+        if run.arm.method in HEADS:
+            record, *found = _head(lab, run, amount)
+        else:
+            record = run_one(lab, method, amount, run.seed, command=COMMAND, **options)
+    except SerialLoRAError as error:
+        if "loss became" not in str(error):
+            raise
+        # A rate that is too large is a try like any other, and the worst.
+        measures = {plan.measure: FAILED, plan.chosen_by: FAILED, "diverged": 1.0}
+        record = _record(lab, run, amount, measures=measures, sizes={}, seconds=0.0)
+    return Finished(record, *found, base=base)
+
+
+def configure(lab: Lab, run: Run) -> None:
+    """Give a lab the settings of a run."""
+    some = {"rank": run.arm.rank, "lr": run.rate, "blocks": run.arm.blocks}
+    lab.config = replace(lab.configs["tiny"], **some)
+
+
+def amount_of(plan: LabPlan, arm: Arm) -> int:
+    """Of an arm's training data."""
+    return plan.amount if arm.amount is None else arm.amount
+
+
+def _head(lab: Lab, run: Run, amount: int) -> tuple[Record, Outcomes, dict[str, Tensor]]:
+    """A method on cached features."""
+    reached, outcomes, head, history = lab.measure_head(run.arm.method, amount, run.seed)
+    count = sum(p.numel() for p in head.parameters() if p.requires_grad)
+    sizes = {
+        "parameters": count,
+        "bytes": BYTES_PER_FLOAT32 * count,
+        "activation_bytes": history.activation_bytes,
+        "steps": len(history.losses),
+        "processor_ms": round(1000 * history.processor_seconds),
+    }
+    measures, seconds = (
+        {**reached, **lab.base, "loss": history.losses[-1]},
+        round(history.seconds, 2),
+    )
+    record = _record(lab, run, amount, measures=measures, sizes=sizes, seconds=seconds)
+    return record, outcomes, trained_of(head)
+
+
+def _record(lab: Lab, run: Run, amount: int, **found: Any) -> Record:
+    method = get_method(run.arm.method)
+    return Record(
+        task=lab.name,
+        scale=lab.data.scale,
+        dataset=lab.data.name,
+        method=method.name,
+        amount=amount,
+        unit=lab.unit,
+        seed=run.seed,
+        rank=method.rank(run.arm.rank),
+        settings=lab.settings(method),
+        environment=environment(),
+        command=COMMAND,
+        **found,
+    )
+
+
 class Study:
-    """One lab of the study and the folder that keeps it.
+    """One lab of the study and the folder that keeps it; which runs are left, and what came of them.
 
     Args:
         folder: of the records; what travels with the course is put there first.
@@ -118,36 +226,25 @@ class Study:
         unpack(plan, folder)
         self.kept = Kept(folder / f"{plan.lab}.jsonl")
         self.done = {run_of(record, plan).name: record for record in self.kept.known.values()}
-        self._labs: dict[str, Lab] = {}
-
-    @cached_property
-    def loaded(self) -> tuple[object, dict[str, object]]:
-        """The model, and what else a lab needs, for all sets."""
-        kind = STUDIES[self.plan.lab]
-        backbone = kind.load_backbone(kind.configs["tiny"], "tiny", "default")
-        return backbone, kind.load_tools("tiny")
+        self.claimed: dict[str, ExitStack] = {}
+        self.elsewhere: dict[str, str] = {}  # runs that another process is at, and their keys
+        self.bases: set[str] = set()  # sets whose base is being measured
+        self.troubled: set[Arm] = set()
+        self.labs = Labs(Source(STUDIES[plan.lab], STUDIES[plan.lab].configs["tiny"], "tiny"))
+        self._opened: dict[str, Lab] = {}
 
     def lab(self, dataset: str) -> Lab:
-        if dataset not in self._labs:
-            lab = fresh_lab(self.plan.lab, dataset, *self.loaded)
-            lab.records = self.kept.known.values()
-            self._labs[dataset] = lab
-        return self._labs[dataset]
+        if dataset not in self._opened:
+            self._opened[dataset] = self.labs.open(dataset)
+        return self._opened[dataset]
 
-    def try_arm(self, arm: Arm) -> bool:
-        """One arm's trouble is no reason for hours without the others."""
-        try:
-            return self.arm_is_done(arm)
-        except Exception as error:
-            self.told(f"{self.plan.lab} {arm.name} FAILED: {type(error).__name__}: {error}")
-            return False
+    # --------------------------------------------------------------------------- what is left
 
-    def arm_is_done(self, arm: Arm) -> bool:
-        """Choose the arm's rate, then run what counts; False where time ran out."""
-        rate = self.chosen_rate(arm)
-        return rate is not None and all(
-            self.record(run) is not None for run in final_runs(self.plan, arm, rate)
-        )
+    def is_done(self, run: Run) -> bool:
+        """Whether there is a record of it, on these pictures and weights."""
+        known = self.done.get(run.name)
+        contents = self.lab(run.dataset).contents if known else {}
+        return bool(known) and all(known.settings.get(k) == v for k, v in contents.items())
 
     def has(self, run: Run) -> bool:
         """Whether a run is there; of those that count, at whatever rate was chosen."""
@@ -160,109 +257,125 @@ class Study:
         runs = (run_of(record, self.plan) for record in self.done.values())
         return {(run.arm.name, run.dataset, run.seed) for run in runs}
 
-    def chosen_rate(self, arm: Arm) -> float | None:
-        """The rate with the best mean on validation pictures; None where time ran out."""
+    def wanted(self, arm: Arm) -> list[Run]:
+        """An arm's runs that are not there and may be done now: those of rates to be tried, or, once the
+        rate with the best mean on validation pictures is known, those that count."""
         scores: dict[float, float] = {}
         waiting: list[float] = first_rates(arm)
         while waiting:
-            rate = waiting.pop(0)
-            records = [self.record(run) for run in choosing_runs(self.plan, arm, rate)]
-            if None in records:
+            tried = {rate: list(choosing_runs(self.plan, arm, rate)) for rate in waiting}
+            if left := [run for runs in tried.values() for run in runs if not self.is_done(run)]:
+                return left
+            for rate, runs in tried.items():
+                each = [self.done[run.name].measures[self.plan.chosen_by] for run in runs]
+                scores[rate] = float(np.mean(each))
+            further = next_rate(scores)
+            waiting = [] if further is None else [further]
+        rate = max(scores, key=scores.__getitem__)
+        return [run for run in final_runs(self.plan, arm, rate) if not self.is_done(run)]
+
+    def is_whole(self) -> bool:
+        """Whether every run is there."""
+        return not any(self.wanted(arm) for arm in self.plan.arms)
+
+    def __len__(self) -> int:
+        """Runs that may be done now."""
+        return sum(1 for arm in self.plan.arms for _ in self._free(arm))
+
+    def _free(self, arm: Arm) -> Iterator[Run]:
+        if time.monotonic() > self.until or arm in self.troubled:
+            return
+        for run in self.wanted(arm):
+            if run.name not in self.claimed and run.name not in self.elsewhere:
+                yield run
+
+    def take(self, arm: Arm | None = None) -> Job | None:
+        """The next run, of an arm if one is named, that is this process's to have done."""
+        for each in self.plan.arms if arm is None else [arm]:
+            while runs := list(self._free(each)):
+                try:
+                    if job := self._job(runs[0]):
+                        return job
+                except Exception as error:
+                    self._trouble(each, error)
+        return None
+
+    def _job(self, run: Run) -> Job | None:
+        """Of a run, claimed; None where its record is there by now or another process is at it."""
+        lab = self.lab(run.dataset)
+        configure(lab, run)
+        key = lab.key(get_method(run.arm.method), amount_of(self.plan, run.arm), run.seed)
+        with ExitStack() as claim:
+            if not claim.enter_context(self.kept.claim(key, wait=False)):
+                if key in self.kept.known:
+                    self.done[run.name] = self.kept.known[key]
+                else:
+                    self.elsewhere[run.name] = key
                 return None
-            scores[rate] = float(np.mean([r.measures[self.plan.chosen_by] for r in records]))
-            if not waiting and (further := next_rate(scores)) is not None:
-                waiting = [further]
-        return max(scores, key=scores.__getitem__)
+            self.claimed[run.name] = claim.pop_all()
+        base = self._file(f"{BASE}_{lab.data.name}", "npz")
+        with_base = "/" not in run.dataset and run.dataset not in self.bases and not base.exists()
+        self.bases |= {run.dataset} if with_base else set()
+        known = [r for r in self.kept.known.values() if r.dataset == lab.data.name]
+        some = {"save_to": self.kept.unfinished(key), "records": known, "with_base": with_base}
+        return Job(run.dataset, partial(do_run, plan=self.plan, run=run, **some), (run, key))
 
-    def record(self, run: Run) -> Record | None:
-        """A run's record, made if it is not there; None where time ran out."""
-        lab, arm = self.lab(run.dataset), run.arm
-        lab.config = replace(
-            STUDIES[self.plan.lab].configs["tiny"], rank=arm.rank, lr=run.rate, blocks=arm.blocks
-        )
-        method = get_method(arm.method)
-        amount = self.plan.amount if arm.amount is None else arm.amount
-        known = self.done.get(run.name)
-        if known and all(known.settings.get(k) == v for k, v in lab.contents.items()):
-            return known
-        if time.monotonic() > self.until:
-            return None
-        self._keep_base(lab)
+    # -------------------------------------------------------------------------- what came of it
 
-        def keep(lab: Lab, method: object, outcomes: Outcomes, name: str) -> None:
-            keep_outcomes(self._file(run.name, "npz"), outcomes)
+    def ended(self, job: Job, answer: Finished | Exception) -> None:
+        """Write what a run came to; one arm's trouble is no reason for hours without the others."""
+        run, key = job.about
+        with self.claimed.pop(run.name):
+            if isinstance(answer, Exception):
+                self.bases.discard(run.dataset)
+                self._trouble(run.arm, answer)
+            elif answer.record.key != key:
+                self._trouble(run.arm, SerialLoRAError("a worker has other pictures or weights."))
+            else:
+                self._keep(run, key, answer)
+
+    def _keep(self, run: Run, key: str, found: Finished) -> None:
+        if found.base is not None:
+            keep_outcomes(self._file(f"{BASE}_{run.dataset}", "npz"), found.base)
+        if found.outcomes is not None:
+            keep_outcomes(self._file(run.name, "npz"), found.outcomes)
             if not run.dataset.endswith(VALIDATION):
-                keep_trained(self._file(run.name, "safetensors"), lab.backbone.model)
-
-        def one(save_to: Path | None) -> Record:
-            options = {"save_to": save_to, "draw": keep, "command": COMMAND, "progress": False}
-            try:
-                if arm.method in HEADS:
-                    return self._head(lab, run, amount)
-                return run_one(lab, method, amount, run.seed, **options)
-            except SerialLoRAError as error:
-                if "loss became" not in str(error):
-                    raise
-                return self._failed(lab, run, amount)
-
-        record, _ = self.kept.or_run(lab.key(method, amount, run.seed), one)
-        self.done[run.name] = record
-        reached = record.measures[self.plan.measure]
+                keep_trained(self._file(run.name, "safetensors"), found.trained)
+        self.kept.add(key, found.record)
+        self.done[run.name] = found.record
+        reached = found.record.measures[self.plan.measure]
         self.told(
-            f"{self.plan.lab} {arm.name} {run.dataset} seed {run.seed} rate {run.rate:.2g}: "
-            f"{self.plan.measure} {reached:.4f} in {record.seconds:.0f} s"
-        )
-        return record
-
-    def _failed(self, lab: Lab, run: Run, amount: int) -> Record:
-        """A rate that is too large is a try like any other, and the worst."""
-        measures = {self.plan.measure: FAILED, self.plan.chosen_by: FAILED, "diverged": 1.0}
-        return self._record(lab, run, amount, measures=measures, sizes={}, seconds=0.0)
-
-    def _head(self, lab: Lab, run: Run, amount: int) -> Record:
-        """A method on cached features, and what is kept of its run."""
-        reached, outcomes, head, history = lab.measure_head(run.arm.method, amount, run.seed)
-        keep_outcomes(self._file(run.name, "npz"), outcomes)
-        if not run.dataset.endswith(VALIDATION):
-            keep_trained(self._file(run.name, "safetensors"), head)
-        count = sum(p.numel() for p in head.parameters() if p.requires_grad)
-        return self._record(
-            lab,
-            run,
-            amount,
-            measures={**reached, **lab.base, "loss": history.losses[-1]},
-            sizes={
-                "parameters": count,
-                "bytes": BYTES_PER_FLOAT32 * count,
-                "activation_bytes": history.activation_bytes,
-                "steps": len(history.losses),
-                "processor_ms": round(1000 * history.processor_seconds),
-            },
-            seconds=round(history.seconds, 2),
+            f"{self.plan.lab} {run.arm.name} {run.dataset} seed {run.seed} rate {run.rate:.2g}: "
+            f"{self.plan.measure} {reached:.4f} in {found.record.seconds:.0f} s"
         )
 
-    def _record(self, lab: Lab, run: Run, amount: int, **found: Any) -> Record:
-        method = get_method(run.arm.method)
-        return Record(
-            task=lab.name,
-            scale=lab.data.scale,
-            dataset=lab.data.name,
-            method=method.name,
-            amount=amount,
-            unit=lab.unit,
-            seed=run.seed,
-            rank=method.rank(run.arm.rank),
-            settings=lab.settings(method),
-            environment=environment(),
-            command=COMMAND,
-            **found,
-        )
+    def _trouble(self, arm: Arm, error: Exception) -> None:
+        self.troubled.add(arm)
+        self.told(f"{self.plan.lab} {arm.name} FAILED: {type(error).__name__}: {error}")
 
-    def _keep_base(self, lab: Lab) -> None:
-        """What the unadapted model makes of each test picture, once for each set."""
-        name = f"{BASE}_{lab.data.name}"
-        if "/" not in lab.data.name and not self._file(name, "npz").exists():
-            keep_outcomes(self._file(name, "npz"), lab.measure()[1])
+    def do_arm(self, arm: Arm) -> None:
+        """Every run of an arm that is not there, one after another, in this process."""
+        while job := self.take(arm):
+            try:
+                answer: Finished | Exception = job.do(self.lab(job.dataset))
+            except Exception as error:
+                answer = error
+            self.ended(job, answer)
+
+    def do_on(self, share: Share) -> None:
+        """Every run that is not there, of all arms at once, on a cluster."""
+        if len(self):
+            with workers(share, self.labs.source) as found:
+                for job, answer in found.answers(self):
+                    self.ended(job, answer)
+
+    def waited(self) -> bool:
+        """Whether other processes were at runs; one of them has ended by now."""
+        if not self.elsewhere or time.monotonic() > self.until:
+            return False
+        with self.kept.claim(next(iter(self.elsewhere.values()))):
+            self.elsewhere.clear()
+        return True
 
     def _file(self, name: str, kind: str) -> Path:
         (self.folder / self.plan.lab).mkdir(parents=True, exist_ok=True)
@@ -274,17 +387,25 @@ class Study:
             return dict(kept)
 
 
-COMMAND = "python -m serial_lora_course.study run"
+def go_on(several: Sequence[Study], share: Share | None = None) -> list[Study]:
+    """Every run that is not there yet; those of which all are there now.
 
-
-def go_on(several: Sequence[Study]) -> list[Study]:
-    """Every run that is not there yet, an arm of each lab in turn; those of which all are there now."""
-    left = set()
-    for arms in zip_longest(*(study.plan.arms for study in several)):
-        for study, arm in zip(several, arms, strict=True):
-            if arm is not None and not study.try_arm(arm):
-                left.add(study.plan.lab)
-    return [study for study in several if study.plan.lab not in left]
+    Args:
+        share: of a cluster, where a lab's arms are done at once; None for this process, where each lab
+            in turn does one of its arms.
+    """
+    waited = True
+    while waited:
+        if share is None:
+            for arms in zip_longest(*(study.plan.arms for study in several)):
+                for study, arm in zip(several, arms, strict=True):
+                    if arm is not None:
+                        study.do_arm(arm)
+        else:
+            for study in several:
+                study.do_on(share)
+        waited = any([study.waited() for study in several])
+    return [study for study in several if study.is_whole()]
 
 
 # -------------------------------------------------------------------------------------- travelling

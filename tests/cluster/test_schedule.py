@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serial_lora.errors import SerialLoRAError
@@ -20,6 +20,7 @@ def random():
     return np.random.default_rng(1)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SECONDS, st.integers(1, 8), st.floats(0, 9))
 def test_without_trouble_a_grid_ends_within_grahams_bounds(runs, workers, overhead):
     """The first free worker takes the next run: at most the longest one later than evenly shared."""

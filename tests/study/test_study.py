@@ -279,12 +279,30 @@ def test_a_rate_that_is_too_large_is_the_worst_try_and_no_end(small_study, monke
     def too_large(*_, **__):
         raise SerialLoRAError("The loss became nan at step 1; use a smaller learning rate.")
 
-    study = Study(plan, folder, told=lambda line: None)
-    run = study_runs.Run(plan.arms[0], "one" + VALIDATION, 1, 1e9)
     monkeypatch.setattr(study_runs, "run_one", too_large)
-    assert study.record(run).measures == {"dice": 0.0, "diverged": 1.0}
+    plan = replace(plan, arms=plan.arms[:1])
+    assert go_on([Study(plan, folder, told=lambda line: None)])
+    records = read_records(folder / "sam.jsonl")
+    assert all(record.measures == {"dice": 0.0, "diverged": 1.0} for record in records)
+    assert len(records) >= least_runs(plan)
     monkeypatch.setattr(study_runs, "run_one", pytest.fail)
-    assert Study(plan, folder, told=pytest.fail).record(run).measures["dice"] == 0.0
+    assert go_on([Study(plan, folder, told=pytest.fail)])
+
+
+def test_two_processes_share_a_study(small_study):
+    """A run that another is at is left to it; its record, once there, counts as anybody's."""
+    plan, folder = small_study
+    plan = replace(plan, arms=plan.arms[:1])
+    one, other = (Study(plan, folder, told=lambda line: None) for _ in range(2))
+    theirs = other.take()
+    mine = one.take()
+    assert mine.about[0] != theirs.about[0] and len(one) == len(other) - 1 == TRIED - 2
+    one.ended(mine, mine.do(one.lab(mine.dataset)))
+    one.do_arm(plan.arms[0])
+    assert not one.is_whole() and len(one.done) == TRIED - 1
+    other.ended(theirs, theirs.do(other.lab(theirs.dataset)))
+    assert one.waited() and go_on([one]) and not one.elsewhere
+    assert len(read_records(folder / "sam.jsonl")) == len(one.done)
 
 
 def test_the_linear_probe_learns_from_the_shots_alone(monkeypatch):

@@ -1,0 +1,27 @@
+"""A lab of the study that runs in a blink, in any process."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from serial_lora_course.study.plan import PLANS, Arm
+from tests.labs.fourth_lab import Halves, HalvesData, HalvesLab
+
+PLAN = replace(
+    PLANS["sam"],
+    arms=(Arm("lora", 2, seeds=1), Arm("serial_lora", 2, seeds=2)),
+    chosen_on=("halves",),
+)
+
+
+class HalvesStudy(HalvesLab):
+    configs = {"tiny": replace(HalvesLab.configs["tiny"], min_steps=3, precision="no")}
+
+    @staticmethod
+    def load_data(name, scale="tiny", root=None):
+        return HalvesData(name=name, train=Halves(32, 1), test=Halves(16, 2), scale=scale)
+
+    def measure(self):
+        reached, scores = super().measure()
+        right = scores.argmax(-1).numpy() == np.arange(len(scores)) % 2
+        return {"dice": reached["accuracy"]}, {"dice": right.astype(np.float32)}
