@@ -56,7 +56,7 @@ lesson_card("03")
 # upwards.
 
 
-# %%
+# %% tags=["idea"]
 class SmallBlock(nn.Module):
     """x + out(attention(q, k, v)), where q, k and v read the normed x."""
 

@@ -788,7 +788,7 @@ print(
 # write it, with names of its own for everything.
 
 
-# %%
+# %% tags=["idea"]
 class NotebookBlock(nn.Module):
     """Norm, attention, add; norm, MLP, add."""
 
@@ -851,7 +851,7 @@ except SerialLoRAError as error:
 #
 # `register_family` hands the function to the package, for the life of this Python process.
 
-# %%
+# %% tags=["idea"]
 from collections.abc import Iterator
 
 from serial_lora.attention import find_attention_sites, register_family
