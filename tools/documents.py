@@ -174,13 +174,13 @@ def lesson_table(facts: dict[str, Facts]) -> str:
     """For README.md: every lesson with links to its notebook and to the solved one."""
     machine = say_machine(next(iter(facts.values())).measured)
     lines = [
-        f"| Lesson | What you can do afterwards | Runs in ({machine}) | with AVX2 alone | Memory | Solved |",
-        "|---|---|---|---|---|---|",
+        f"| Lesson | What you can do afterwards | Takes | Runs in ({machine}) | with AVX2 alone | Memory | Solved |",
+        "|---|---|---:|---|---|---|---|",
     ]
     for here in facts.values():
         stem = here.lesson.stem
         lines.append(
-            f"| [{here.title}](notebooks/{stem}.ipynb) | {here.lesson.goal} "
+            f"| [{here.title}](notebooks/{stem}.ipynb) | {here.lesson.goal} | {here.minutes} min "
             f"| {say_minutes(here.measured)} | {say_minutes(here.measured, 'avx2_seconds')} "
             f"| {say_memory(here.measured)} | [solved](solutions/{stem}.ipynb) |"
         )
