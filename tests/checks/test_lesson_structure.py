@@ -20,7 +20,7 @@ CARD = re.compile(
     r"\| ●{1,5}○{0,4} \| ●{1,5}○{0,4} \| \d+ \|\n\n\S",
     re.MULTILINE,
 )
-MAX_CODE_LINES, MAX_IDEA_LINES = 29, 29  # the second for a cell that is the idea itself
+MAX_CODE_LINES, MAX_IDEA_LINES = 15, 25  # the second for a cell that is the idea itself
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(root|home|tmp|work|Users|usr/lib)/")
 
 each_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
