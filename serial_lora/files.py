@@ -66,7 +66,7 @@ def save_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
     """
     path = _path(path)
     root, injection = only_injection(model)
-    adapter = read_adapter(root, injection, injection.name if name is None else name)
+    adapter = read_adapter(injection, injection.name if name is None else name)
     tensors = {
         key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, tensor in adapter.tensors.items()
@@ -175,10 +175,10 @@ def _put_in(
         )
     with exactly(root):
         if new:
-            put_in_force(root, injection, name, replace(injection.config, **own), tensors)
+            put_in_force(injection, name, replace(injection.config, **own), tensors)
         else:
             config = replace(injection.config, scale=saved.config.scale)
-            write_values(root, injection, config, tensors)
+            write_values(injection, config, tensors)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,13 @@ from serial_lora.records import (
     records,
     require_model,
 )
-from serial_lora.sites import AttentionSite, attention_layers, shared_weights
+from serial_lora.sites import (
+    AttentionSite,
+    attention_layers,
+    child_name,
+    shared_weights,
+    unwrapped_name,
+)
 from serial_lora.stored import kept_trainable
 from serial_lora.structure import without_sites
 
@@ -128,6 +134,7 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
         for name, shape in adapter_shapes(site, injection.config).items():
             adapter = new_adapter(shape, injection.config)
             block.add_module(name, adapter.to(weight.device).train(block.training))
+            injection.pairs[unwrapped_name(child_name(site.name, name))] = adapter
         for layer in attention_layers(root, site):
             if type(layer) is nn.MultiheadAttention:
                 layer.__class__ = PackedAttention

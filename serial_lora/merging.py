@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from serial_lora.attaching import attach, detach
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.records import Injection, devices, injections, refuse_without_values
+from serial_lora.records import Injection, injections, refuse_without_values
 from serial_lora.sites import AttentionSite, Projection, shared_weights
 from serial_lora.stored import stored, writable
 
@@ -74,7 +74,7 @@ def exactly(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.device("cpu"))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        for kind in devices(model) - {"meta"}:
+        for kind in {parameter.device.type for parameter in model.parameters()} - {"meta"}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         yield
 

@@ -23,7 +23,6 @@ from serial_lora.records import (
     Shelved,
     only_injection,
     pair_shapes,
-    pairs_in_force,
     tensors_in_force,
 )
 from serial_lora.sites import unwrapped_name
@@ -66,7 +65,8 @@ def add_adapter(model: nn.Module, name: str, config: AdapterConfig | None = None
             for path, shape in pair_shapes(injection).items()
             for which, tensor in new_adapter(shape, config).named_parameters()
         }
-        put_in_force(root, injection, name, config, fresh | injection.own)
+        own = {key: tensor.clone() for key, tensor in injection.own.items()}
+        put_in_force(injection, name, config, fresh | own)
     return model
 
 
@@ -85,8 +85,8 @@ def activate(model: nn.Module, name: str) -> nn.Module:
     _refuse_unknown(injection, [name])
     if name != injection.name:
         chosen = injection.shelf.pop(name)
-        with exactly(root):
-            put_in_force(root, injection, name, chosen.config, chosen.tensors)
+        with torch.inference_mode(False):  # nothing is computed here
+            put_in_force(injection, name, chosen.config, chosen.tensors)
     return model
 
 
@@ -172,35 +172,35 @@ def _put_stacked(
             f"{next(iter(injection.also_train))} learned beside each adapter, and such modules have "
             "no exact sum or product; activate one adapter at a time."
         )
-    rank = sum(read_adapter(root, injection, which).config.rank for which in names)
+    rank = sum(read_adapter(injection, which).config.rank for which in names)
     config = replace(injection.config, rank=rank, scale=1.0, dropout=0.0)
     refuse_misfit(injection, name, config)
     with exactly(root):
-        each = [read_pairs(root, injection, which) for which in names]
+        each = [read_pairs(injection, which) for which in names]
         tensors = {}
         for place in each[0]:
             A, B = stacked([(A.double(), B.double()) for A, B in (pairs[place] for pairs in each)])
             tensors |= {f"{place}.lora_A": A, f"{place}.lora_B": B}
-        put_in_force(root, injection, name, config, tensors)
+        put_in_force(injection, name, config, tensors)
     return model
 
 
 # ------------------------------------------------------------------ values, and where they are put
 
 
-def read_adapter(root: nn.Module, injection: Injection, name: str) -> Shelved:
+def read_adapter(injection: Injection, name: str) -> Shelved:
     """The adapter of this name; if it is the one in force, with the model's own tensors."""
     _refuse_unknown(injection, [name])
     if name == injection.name:
-        return Shelved(injection.config, tensors_in_force(root, injection))
+        return Shelved(injection.config, tensors_in_force(injection))
     return injection.shelf[name]
 
 
-def read_pairs(root: nn.Module, injection: Injection, name: str | None) -> dict[str, Pair]:
+def read_pairs(injection: Injection, name: str | None) -> dict[str, Pair]:
     """A and scale * B of every pair of the adapter of this name; zeros for None, the base."""
-    adapter = None if name is None else read_adapter(root, injection, name)
+    adapter = None if name is None else read_adapter(injection, name)
     pairs = {}
-    for place, here in pairs_in_force(root, injection).items():
+    for place, here in injection.pairs.items():
         if adapter is None:
             pairs[place] = here.lora_A.detach()[:1] * 0, here.lora_B.detach()[:, :1] * 0
         else:
@@ -224,32 +224,36 @@ def ready_to_change(model: nn.Module) -> tuple[nn.Module, Injection]:
 
 
 def put_in_force(
-    root: nn.Module,
     injection: Injection,
     name: str,
     config: AdapterConfig,
     tensors: Mapping[str, Tensor],
 ) -> None:
     """This adapter into the model, and the one that was there onto the shelf."""
-    before = Shelved(injection.config, write_values(root, injection, config, tensors))
+    before = Shelved(injection.config, write_values(injection, config, tensors))
     injection.shelf[injection.name] = before
     injection.name = name
 
 
 @torch.no_grad()
 def write_values(
-    root: nn.Module, injection: Injection, config: AdapterConfig, tensors: Mapping[str, Tensor]
+    injection: Injection, config: AdapterConfig, tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """These values and settings into the model, for the adapter in force; what was there before."""
+    """These values and settings into the model, for the adapter in force; what was there before.
+
+    That is written to the memory of the tensors that came, so a switch needs none of its own.
+    """
     injection.config, before = config, {}
-    for key, tensor in tensors_in_force(root, injection).items():
-        tensor.grad = None
-        before[key] = tensor.detach().clone()
-        if tensor.shape == tensors[key].shape:
-            tensor.copy_(tensors[key])
+    for key, tensor in tensors_in_force(injection).items():
+        tensor.grad, given = None, tensors[key]
+        other = given.to(tensor, copy=given.is_inference())
+        if tensor.shape == other.shape:
+            kept = tensor.clone()
+            tensor.copy_(other)
+            before[key] = other.copy_(kept)
         else:
-            tensor.data = tensors[key].to(tensor, copy=True)
-    for pair in pairs_in_force(root, injection).values():
+            before[key], tensor.data = tensor.detach(), other
+    for pair in injection.pairs.values():
         pair.rank, pair.scale, pair.dropout.p = config.rank, config.scale, config.dropout
     return before
 

@@ -267,13 +267,13 @@ def save_peft_folder(model: nn.Module, folder: str | Path) -> None:
     Raises:
         SerialLoRAError: the model has no Serial LoRA adapter, or a file cannot be written.
     """
-    root, injection = only_injection(model)
+    _, injection = only_injection(model)
     settings = injection.config
     if settings.method != Settings.method:
         raise SerialLoRAError("this is LoRA, which PEFT has under that name; use to_peft.")
     content = {
         _in_peft(injection)[name]: tensor.detach().cpu().contiguous()
-        for name, tensor in tensors_in_force(root, injection).items()
+        for name, tensor in tensors_in_force(injection).items()
     }
     write_file(
         Path(folder) / "adapter_model.safetensors",
@@ -308,7 +308,7 @@ def load_peft_folder(model: nn.Module, folder: str | Path) -> nn.Module:
     settings = Settings(config.r, config.scale, config.dropout)
     inject(model, settings, also_train=config.modules_to_save or ())
     root, injection = only_injection(model)
-    names, here = _in_peft(injection), tensors_in_force(root, injection)
+    names, here = _in_peft(injection), tensors_in_force(injection)
     if {names[name]: t.shape for name, t in here.items()} != {k: t.shape for k, t in saved.items()}:
         eject(model)
         raise SerialLoRAError(
@@ -316,7 +316,7 @@ def load_peft_folder(model: nn.Module, folder: str | Path) -> nn.Module:
             "load it with PeftModel.from_pretrained."
         )
     with exactly(root):
-        write_values(root, injection, settings, {name: saved[names[name]] for name in here})
+        write_values(injection, settings, {name: saved[names[name]] for name in here})
     return model
 
 

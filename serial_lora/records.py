@@ -36,6 +36,7 @@ class Injection:
         sites: where the adapters are.
         required_grad: for every base parameter, whether it was trainable before.
         name: of the adapter in force, whose values are in the model.
+        pairs: the adapters in the model, by the names that their tensors begin with in a file.
         shelf: the other adapters by name; all go to the same places.
         also_train: the modules that learn beside the adapters, by their dotted names.
         own: the base's own values of those; inside a `disabled` block, what they have learned.
@@ -52,6 +53,7 @@ class Injection:
     sites: list[AttentionSite]
     required_grad: dict[str, bool]
     name: str = DEFAULT
+    pairs: dict[str, SerialLoRA | LoRA] = field(default_factory=dict)
     shelf: dict[str, Shelved] = field(default_factory=dict)
     also_train: dict[str, nn.Module] = field(default_factory=dict)
     own: dict[str, Tensor] = field(default_factory=dict)
@@ -133,12 +135,6 @@ def finder(root: nn.Module) -> Callable[[str], nn.Module]:
     return at
 
 
-def devices(model: nn.Module) -> set[str]:
-    """The kinds of devices that the model's parameters are on, such as "cuda" and "meta"."""
-    modules = by_name(model).values()
-    return {p.device.type for m in modules for p in m._parameters.values() if p is not None}
-
-
 def require_model(model: object) -> None:
     """Refuse what is no module."""
     if not isinstance(model, nn.Module):
@@ -170,8 +166,9 @@ def only_injection(model: nn.Module) -> tuple[nn.Module, Injection]:
             f"adapters were put into {len(found)} parts of this model separately; pass the part "
             "whose adapters are meant."
         )
-    refuse_without_values(found[0][0])
-    return found[0]
+    root, injection = found[0]
+    refuse_without_values(next(iter(injection.pairs.values())))  # where the weights are
+    return root, injection
 
 
 def adapters(model: nn.Module) -> dict[str, SerialLoRA | LoRA]:
@@ -189,21 +186,14 @@ def pair_shapes(injection: Injection) -> dict[str, tuple[int, int]]:
     }
 
 
-def pairs_in_force(root: nn.Module, injection: Injection) -> dict[str, SerialLoRA | LoRA]:
-    """The model's pairs, by the names that they have in a file."""
-    at = finder(root)
-    return {unwrapped_name(path): at(path) for path in pair_shapes(injection)}
-
-
-def tensors_in_force(root: nn.Module, injection: Injection) -> dict[str, Tensor]:
+def tensors_in_force(injection: Injection) -> dict[str, Tensor]:
     """All that the adapter in force consists of, by the names that it has in a file."""
-    pairs = {
+    tensors = {
         f"{name}.{which}": getattr(pair, which)
-        for name, pair in pairs_in_force(root, injection).items()
+        for name, pair in injection.pairs.items()
         for which in ("lora_A", "lora_B")
     }
-    outside = injection.set_aside is None
-    return pairs | (injection.learned() if outside else injection.own)
+    return tensors | (injection.learned() if injection.set_aside is None else injection.own)
 
 
 def adapter_shapes(site: AttentionSite, config: AdapterConfig) -> dict[str, tuple[int, int]]:
@@ -218,7 +208,7 @@ def adapter_shapes(site: AttentionSite, config: AdapterConfig) -> dict[str, tupl
 
 def refuse_without_values(model: nn.Module) -> None:
     """Refuse a model on the meta device, which has shapes and nothing to compute with."""
-    if "meta" in devices(model):
+    if any(parameter.is_meta for parameter in model.parameters()):
         raise SerialLoRAError(
             "the model is on the meta device and has no values; load its weights first."
         )
@@ -231,7 +221,7 @@ def _refuse_rebuilt(root: nn.Module, injection: Injection) -> None:
         for site in injection.sites:
             for name in adapter_shapes(site, injection.config):
                 place = child_name(site.name, name)
-                if not isinstance(at(place), SerialLoRA | LoRA):
+                if at(place) is not injection.pairs[unwrapped_name(place)]:
                     raise AttributeError(place)
             for projection in site.projections.values():
                 place = projection.module

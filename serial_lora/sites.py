@@ -88,7 +88,7 @@ def linear_projection(block: nn.Module, name: str, path: str) -> Projection:
     if not isinstance(layer, nn.Linear):
         raise SerialLoRAError(
             f"{child_name(name, path)} is a {type(layer).__name__}, not a plain nn.Linear, so it "
-            "cannot be adapted exactly; take other adapters out of the model, or use it unquantized."
+            "cannot be adapted exactly; if something wraps it, such as another adapter, take that off."
         )
     return Projection(child_name(name, path), "weight", 0, layer.out_features, layer.in_features)
 

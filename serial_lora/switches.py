@@ -20,7 +20,6 @@ from serial_lora.records import (
     adapters,
     injections,
     only_injection,
-    pairs_in_force,
 )
 from serial_lora.sites import child_name, unwrapped_name
 
@@ -124,8 +123,8 @@ def _gathered(
     if not kinds:
         raise SerialLoRAError("per_sample needs a name for each sample of the batch.")
     index = torch.tensor([kinds.index(name) for name in names])
-    each = [read_pairs(root, injection, kind) for kind in kinds]
-    there, stand_ins = pairs_in_force(root, injection), {}
+    each = [read_pairs(injection, kind) for kind in kinds]
+    there, stand_ins = injection.pairs, {}
     for site in injection.sites:
         layer = root.get_submodule(site.projections["q"].module)
         dimension = 0 if getattr(layer, "batch_first", True) else 1

@@ -12,6 +12,7 @@ import torch
 from benchmarks import cluster, report, savings, shares
 from benchmarks import machine as machine_rows
 from benchmarks.__main__ import main
+from benchmarks.compiled import measure_compiled
 from benchmarks.machine import answer
 from benchmarks.measure import PRECISIONS, interleave, machine
 from benchmarks.savings import measure_savings
@@ -101,6 +102,17 @@ def test_a_group_has_every_row(precision):
     assert 0 < rows["floor"]["saved_bytes"] <= rows["serial_lora"]["saved_bytes"]
     assert rows["serial_lora"]["saved_bytes"] < rows["lora"]["saved_bytes"]
     assert group["inference"]["ratio"] > 0
+
+
+@pytest.mark.slow
+def test_the_compiled_step_is_made_once_and_the_base_once():
+    rows = {row["method"]: row for row in measure_compiled(quick=True, rounds=1)}
+    assert list(rows) == ["floor", "serial_lora", "lora"]
+    assert rows["floor"]["graphs"] == rows["floor"]["ratio"] == 1
+    for row in (rows["serial_lora"], rows["lora"]):
+        assert (row["graphs"], row["graphs_changed"], row["graphs_disabled"]) == (1, 0, 1)
+    table = report.render(made_up_results(compiled=list(rows.values())))
+    assert table.count("4 switches and scales: 0; `disabled`: 1") == 2
 
 
 # ------------------------------------------------------------------ exact savings

@@ -1,0 +1,166 @@
+"""Which of timm's modules and transformers' classes are adapted, and why the others are not.
+
+Each is built small or cut short, and compared with dense weights that are written by hand into a copy:
+the rows of the table say which layers read the tokens, and nothing of this package is asked for them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import serial_lora
+from serial_lora import SerialLoRAError, eject, inject, merge
+from tests.library.tiny_models import _noisy, fill_adapters
+
+PAGE = Path(serial_lora.__file__).parents[1] / "docs" / "library.md"
+SCALE = 0.7
+
+# model: (what makes it small, the layers that read tokens, how many blocks are adapted)
+TIMM = {
+    "beit_base_patch16_224": (dict(depth=2, embed_dim=48, num_heads=4), r"attn\.qkv", 2),
+    "cait_xxs24_224": (dict(depth=2, embed_dim=48, num_heads=4), r"attn\.(qkv|q|k|v)", 4),
+    "coat_tiny": (dict(serial_depths=(1, 1, 1, 1), parallel_depth=1), r"factoratt_crpe\d?\.qkv", 7),
+    "convit_tiny": (dict(depth=2, local_up_to_layer=1), r"attn\.(qkv|qk|v)", 2),
+    "crossvit_9_240": (dict(depth=((1, 1, 0),)), r"blocks\.\d\.blocks\.\d\.\d\.attn\.qkv", 2),
+    "davit_tiny": (dict(depths=(1, 1, 1, 1)), r"attn\.qkv", 8),
+    "deit_tiny_patch16_224": (dict(depth=2), r"attn\.qkv", 2),
+    "edgenext_xx_small": (dict(depths=(1, 2, 2, 2)), r"xca\.qkv", 3),
+    "eva02_tiny_patch14_224": (dict(depth=2), r"attn\.qkv", 2),
+    "fastvit_sa12": (dict(layers=(1, 1, 1, 1)), r"token_mixer\.qkv", 1),
+    "hiera_tiny_224": (dict(stages=(1, 1, 1, 1)), r"attn\.qkv", 4),
+    "sam2_hiera_tiny": ({}, r"attn\.qkv", 12),
+    "caformer_s18": ({}, r"token_mixer\.qkv", 12),
+    "maxvit_pico_rw_256": ({}, r"attn\.qkv", 22),
+    "mobilevit_xxs": ({}, r"attn\.qkv", 9),
+    "mvitv2_tiny": ({}, r"attn\.qkv", 10),
+    "naflexvit_base_patch16_gap": (dict(depth=2, embed_dim=48, num_heads=4), r"attn\.qkv", 2),
+    "nest_tiny": ({}, r"attn\.qkv", 12),
+    "nextvit_small": (dict(depths=(1, 1, 5, 1)), r"e_mhsa\.(q|k|v)", 3),
+    "pit_ti_224": (dict(depth=(1, 1, 1)), r"attn\.qkv", 3),
+    "pvt_v2_b0": (dict(depths=(1, 1, 1, 1)), r"attn\.(q|kv)", 4),
+    "pvt_v2_b2_li": (dict(depths=(1, 1, 1, 1)), r"attn\.(q|kv)", 4),
+    "swin_tiny_patch4_window7_224": (dict(depths=(1, 1, 2, 1)), r"attn\.qkv", 5),
+    "swinv2_tiny_window8_256": (dict(depths=(1, 1, 2, 1)), r"attn\.qkv", 5),
+    "swinv2_cr_tiny_224": (dict(depths=(1, 1, 2, 1)), r"attn\.qkv", 5),
+    "tiny_vit_5m_224": (dict(depths=(1, 1, 2, 1)), r"attn\.qkv", 4),
+    "tnt_s_patch16_224": (dict(depth=2), r"attn_(in|out)\.(qk|v)", 4),
+    "twins_pcpvt_small": (dict(depths=(1, 1, 1, 1)), r"attn\.(q|kv)", 4),
+    "twins_svt_small": (dict(depths=(2, 2, 2, 2)), r"attn\.(qkv|q|kv)", 8),
+    "test_vit_relpos": ({}, r"attn\.qkv", 9),
+    "samvit_base_patch16": (dict(depth=2, embed_dim=48, num_heads=4), r"attn\.qkv", 2),
+    "vit_small_r26_s32_224": (dict(depth=2), r"attn\.qkv", 2),
+    "volo_d1_224": ({}, r"attn\.(qkv|q|kv)", 16),
+    "xcit_nano_12_p16_224": (dict(depth=2), r"attn\.(qkv|q|k|v)", 4),
+    "qwen3_vit_88m_enc": (dict(depth=2), r"attn\.qkv", 2),
+    "deepseek_vit_412m_enc": (dict(depth=2), r"attn\.qkv", 2),
+    "csatv2": ({}, r"\d\.attn\.qkv", 4),  # its gates of one number are no attention to adapt
+}
+# model: the words of the sentence that refuses it
+REFUSED = {
+    "botnet26t_256": "self_attn.qkv is a Conv2d",
+    "coatnet_nano_rw_224": "attn.qkv is a Conv2d",
+    "efficientformerv2_s0": "token_mixer.q is a ConvNorm",
+    "efficientvit_b0": "main.qkv is a ConvNormAct",
+    "efficientvit_m0": "attn.qkvs is a ModuleList",
+    "gemma4_vit_167m_enc": "attn.q_proj is a Gemma4ClippableLinear",
+    "halonet26t": "self_attn.q is a Conv2d",
+    "lambda_resnet26t": "self_attn.qkv is a Conv2d",
+    "levit_128s": "attn.qkv is a LinearNorm",
+    "mobilenetv5_300m_enc": "attn.query is a Sequential",
+    "mobilevitv2_050": "attn.qkv_proj is a Conv2d",
+    "shvit_s1": "mixer.m.qkv is a Conv2dNorm",
+    "visformer_tiny": "attn.qkv is a Conv2d",
+    "efficientformer_l1": "token_mixer.qkv has",
+    "gcvit_xxtiny": "attn.qkv has",
+    "cpubone_b0_bfrobust": "ConvAttention",
+    "lowformer_b0": "ConvAttention",
+    "swiftformer_xs": "EfficientAdditiveAttention",
+    "iformer_t": "no attention block",
+}
+
+
+def letters(layer: str) -> str:
+    """The projections that a layer of this name makes, in the order of its rows."""
+    return layer.rpartition(".")[2]
+
+
+def write_by_hand(plain: nn.Module, adapted: nn.Module, readers: str) -> nn.Module:
+    """W (I + s B A) or W + s B A into each layer of these names, and its neighbour "proj" for LoRA."""
+    pairs = {}
+    for name, tensor in adapted.state_dict().items():
+        found = re.fullmatch(r"(.*?)\.?(serial_lora|lora_(q|k|v|out))(_\d)?\.lora_([AB])", name)
+        if found:
+            pairs.setdefault((found[1], found[3]), {})[found[5]] = tensor
+    for name, layer in plain.named_modules():
+        if not re.search(f"(^|\\.)({readers})$", name):
+            continue
+        around = [block for block, _ in pairs if f"{name}.".startswith(f"{block}.")]
+        block = max(around, key=len)
+        if (block, None) in pairs:
+            pair = pairs[block, None]
+            layer.weight += SCALE * layer.weight @ pair["B"] @ pair["A"]
+            continue
+        for letter, rows in zip(letters(name), layer.weight.chunk(len(letters(name))), strict=True):
+            rows += SCALE * pairs[block, letter]["B"] @ pairs[block, letter]["A"]
+        out = pairs.pop((block, "out"), None)
+        if out is not None:
+            proj = plain.get_submodule(f"{name.rpartition('.')[0]}.proj")
+            proj.weight += SCALE * out["B"] @ out["A"]
+    return plain
+
+
+def small(name: str, options: dict) -> nn.Module:
+    import timm
+
+    torch.manual_seed(0)
+    return _noisy(timm.create_model(name, num_classes=5, **options))
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:no adapter went into")  # VOLO's outlooks, CSATv2's gates
+@pytest.mark.parametrize("name", TIMM)
+def test_a_module_of_timm_equals_dense_weights(name, method):
+    options, readers, blocks = TIMM[name]
+    model = small(name, options)
+    size = model.default_cfg["input_size"]
+    picture = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
+    base, bits = model(picture), {n: p.clone() for n, p in model.state_dict().items()}
+    inject(model, method(rank=3, scale=SCALE))
+    assert (
+        len(
+            {
+                n.rpartition(".lora_")[0]
+                for n, _ in model.named_parameters()
+                if "serial_lora" in n or "lora_q" in n
+            }
+        )
+        == blocks
+    )
+    fill_adapters(model, size=0.3)
+    expected = write_by_hand(small(name, options), model, readers)(picture)
+    change = (expected - base).abs().max()
+    assert change > 4e-5 * base.abs().max()
+    for each in (model, merge(model)):
+        assert (each(picture) - expected).abs().max() < 0.01 * change + 5e-6 * base.abs().max()
+    eject(model)
+    assert all(torch.equal(bits[key], tensor) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_on_the_page_with_its_reason(name, method):
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    with pytest.raises(SerialLoRAError) as caught:
+        inject(model, method(rank=2))
+    assert REFUSED[name] in str(caught.value)
+    module = type(model).__module__.rpartition(".")[2]
+    assert f"`{module}`" in PAGE.read_text("utf-8")
