@@ -42,6 +42,7 @@ SECTIONS = {
     "The library": ["docs/library.md", "GLOSSARY.md"],
     "What was found": ["CLAIMS.md", "docs/study.md", "benchmarks/README.md"],
     "Many runs": [f"docs/{name}.md" for name in ("cluster", "slurm", "cloud", "scale")],
+    "Past one machine": ["docs/cluster.md", "docs/slurm.md", "docs/cloud.md", "docs/scale.md"],
     "Teaching": ["INSTRUCTORS.md", "classroom/README.md"],
 }
 LAST_SECTION = "Working on it"
