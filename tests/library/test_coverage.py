@@ -162,5 +162,5 @@ def test_what_is_refused_is_on_the_page_with_its_reason(name, method):
     with pytest.raises(SerialLoRAError) as caught:
         inject(model, method(rank=2))
     assert REFUSED[name] in str(caught.value)
-    module = type(model).__module__.rpartition(".")[2]
+    module = timm.models.model_entrypoint(name).__module__.rpartition(".")[2]
     assert f"`{module}`" in PAGE.read_text("utf-8")
