@@ -2,7 +2,6 @@
 
 import os
 import signal
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from serial_lora_course.labs.records import read_records
 from serial_lora_course.labs.registry import LABS
 from serial_lora_course.study import runs as study_runs
 from tests.cluster.halves_study import PLAN, HalvesStudy
+from tests.labs.lab_models import what_was_found
 
 # Ray then keeps to this machine's own address, and reports nothing.
 os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -31,8 +31,15 @@ QUICK = {"min_steps": 3, "progress": False}
 def cluster():
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.add_node(num_cpus=1)
+    made = Cluster()
+    try:
+        made.add_node(num_cpus=1, include_dashboard=False)
+        made.add_node(num_cpus=1)
+    except Exception as error:  # Ray gives its own processes half a minute
+        if "timed out during startup" not in str(error):
+            raise
+        made.shutdown()
+        pytest.skip("this machine is too busy for Ray to start")
     ray.init(made.address, log_to_driver=False, logging_level="ERROR")
     yield made
     ray.shutdown()
@@ -58,9 +65,7 @@ def alone():
 
 
 def same(records, alone):
-    """Whether nothing differs but where and when a run was."""
-    somewhere = {"seconds": 0.0, "environment": {}, "command": ""}
-    return [replace(r, **somewhere) for r in records] == [replace(r, **somewhere) for r in alone]
+    return list(map(what_was_found, records)) == list(map(what_was_found, alone))
 
 
 def in_the_file(out, alone):

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from serial_lora.config import SerialLoRAConfig
 from serial_lora.injection import inject
 from serial_lora_course.labs import training
 from serial_lora_course.labs.clip import CLIPObjective
+from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.training import ExampleStream, OnPicture
 
 VISION = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}
@@ -143,3 +145,9 @@ def calls(monkeypatch, owner: object, name: str) -> list:
 
 def same_tensors(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def what_was_found(record: Record) -> Record:
+    """A record without where, when and in what time its run was."""
+    sizes = {name: size for name, size in record.sizes.items() if name != "processor_ms"}
+    return replace(record, seconds=0.0, environment={}, command="", sizes=sizes)

@@ -1,0 +1,112 @@
+"""What is sent to workers and comes back, without Ray: everything is pickled on both ways."""
+
+import pickle
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.labs import ray_grid
+from serial_lora_course.labs.grid import Labs, run_lab
+from serial_lora_course.labs.ray_workers import Share
+from serial_lora_course.labs.records import read_records
+from serial_lora_course.labs.registry import LABS
+from serial_lora_course.study import runs as study_runs
+from tests.cluster.halves_study import PLAN, HalvesStudy
+from tests.labs.lab_models import what_was_found
+
+ASKED = ("halves", ["halves"], ["lora", "serial_lora"], [50, 100], 1)
+QUICK = {"min_steps": 3, "progress": False}
+
+
+def sent(thing):
+    return pickle.loads(pickle.dumps(thing))
+
+
+class OneWorker:
+    """In this process, with a lab of its own for each job."""
+
+    def __init__(self, source):
+        self.labs = Labs(sent(source))
+
+    def __len__(self):
+        return 1
+
+    def answers(self, jobs):
+        while job := jobs.take():
+            try:
+                yield job, sent(sent(job.do)(self.labs.open(job.dataset)))
+            except SerialLoRAError as error:
+                yield job, error
+
+
+@contextmanager
+def workers(share, source):
+    yield OneWorker(source)
+
+
+@pytest.fixture(autouse=True)
+def made_up(monkeypatch):
+    monkeypatch.setitem(LABS, "halves", ("tests.labs.fourth_lab", "Bright halves of pictures."))
+    monkeypatch.setattr(ray_grid, "workers", workers)
+    monkeypatch.setattr(study_runs, "workers", workers)
+
+
+def on_worker(*arguments, **options):
+    return ray_grid.on_ray(Share(), *arguments, **options)
+
+
+def test_a_grid_gives_the_records_of_one_process_and_runs_nothing_again(tmp_path, monkeypatch):
+    out = tmp_path / "halves.jsonl"
+    records = run_lab(*ASKED, out=out, doing=on_worker, **QUICK)
+    alone = run_lab(*ASKED, **QUICK)
+    assert list(map(what_was_found, records)) == list(map(what_was_found, alone))
+    assert read_records(out) == records
+    monkeypatch.setattr(ray_grid, "workers", pytest.fail)
+    assert run_lab(*ASKED, out=out, doing=on_worker, **QUICK) == records
+    assert [path.name for path in tmp_path.iterdir()].count("halves.jsonl") == 1
+    assert not list(tmp_path.glob("*unfinished*")) and len(list(tmp_path.iterdir())) == 2
+
+
+def fails_at_half(lab, method, seen, name):
+    if name.startswith("halves-50-lora"):
+        raise SerialLoRAError("This one fails.")
+
+
+def test_a_run_that_fails_is_told_and_left_and_the_others_are_recorded(tmp_path):
+    out = tmp_path / "halves.jsonl"
+    with pytest.raises(SerialLoRAError, match="1 of 4 runs failed.*This one fails"):
+        run_lab(*ASKED, out=out, doing=on_worker, draw=fails_at_half, **QUICK)
+    assert len(read_records(out)) == 3
+    assert len(run_lab(*ASKED, out=out, doing=on_worker, **QUICK)) == len(read_records(out)) == 4
+
+
+def test_a_worker_with_other_pictures_is_refused(tmp_path, monkeypatch):
+    class Other(OneWorker):
+        def __init__(self, source):
+            super().__init__(source)
+            data = self.labs.data("halves")
+            self.labs.sets["halves"] = replace(data, train=data.test, test=data.train)
+
+    monkeypatch.setattr(ray_grid, "workers", contextmanager(lambda *_: iter([Other(_[1])])))
+    out = tmp_path / "halves.jsonl"
+    with pytest.raises(SerialLoRAError, match="4 of 4 runs failed.*other pictures of halves"):
+        run_lab(*ASKED, out=out, doing=on_worker, **QUICK)
+    assert read_records(out) == []
+
+
+def test_the_study_gives_the_records_of_one_process_and_what_each_picture_came_to(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(study_runs.STUDIES, "sam", HalvesStudy)
+    monkeypatch.setattr(study_runs, "PACKED", tmp_path / "packed")
+    found = {}
+    for folder, share in (("here", None), ("there", Share())):
+        study = study_runs.Study(PLAN, tmp_path / folder, told=lambda line: None)
+        assert study_runs.go_on([study], share) == [study]
+        records = {r.key: what_was_found(r) for r in read_records(tmp_path / folder / "sam.jsonl")}
+        files = {p.name: p.read_bytes() for p in (tmp_path / folder / "sam").glob("*.safetensors")}
+        names = sorted(path.name for path in (tmp_path / folder / "sam").iterdir())
+        found[folder] = records, files, names
+    assert found["here"] == found["there"] and "base_halves.npz" in names and len(files) == 3
