@@ -15,6 +15,8 @@ from torch import nn
 
 import serial_lora
 from serial_lora import SerialLoRAError, eject, inject, merge
+from serial_lora.attention import find_attention_sites
+from serial_lora.structure import without_sites
 from tests.library.tiny_models import _noisy, fill_adapters
 
 PAGE = Path(serial_lora.__file__).parents[1] / "docs" / "library.md"
@@ -60,6 +62,10 @@ TIMM = {
     "deepseek_vit_412m_enc": (dict(depth=2), r"attn\.qkv", 2),
     "csatv2": ({}, r"\d\.attn\.qkv", 4),  # its gates of one number are no attention to adapt
 }
+TRANSFORMERS = """Aimv2Vision AltCLIP Beit Bert BlipVision ChineseCLIPVision CLIPSeg Data2VecVision DeiT
+DINOv3ViT Dinov2WithRegisters DPT GroupViTVision Hiera InternVLVision Llama MetaClip2Vision Owlv2Vision
+PixtralVision Pvt Qwen3 Sam2Vision SamVision Segformer Siglip2Vision SiglipVision Swin Swinv2 Vilt
+ViTMAE ViTMSN XCLIPVision Yolos""".split()
 # model: the words of the sentence that refuses it
 REFUSED = {
     "botnet26t_256": "self_attn.qkv is a Conv2d",
@@ -164,3 +170,17 @@ def test_what_is_refused_is_on_the_page_with_its_reason(name, method):
     assert REFUSED[name] in str(caught.value)
     module = timm.models.model_entrypoint(name).__module__.rpartition(".")[2]
     assert f"`{module}`" in PAGE.read_text("utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_a_class_of_transformers_has_all_its_attention_found(name):
+    """Without values: which layers these are is compared with dense weights where they are alike."""
+    import transformers
+
+    config = getattr(transformers, f"{name}Config")()
+    with torch.device("meta"):
+        model = getattr(transformers, f"{name}Model")(config)
+    sites = find_attention_sites(model)
+    assert sites and all({"q", "k", "v"} <= set(site.projections) for site in sites)
+    assert not without_sites(model, sites, None)
