@@ -128,11 +128,11 @@ def test_masks(tmp_path):
 def test_drawings(tmp_path):
     with open_panel(tmp_path, *PANELS[3]) as cell:
         move_sliders(cell, 2)
-        prompt = cell.get_by_label("prompt")
+        prompt = cell.get_by_label("prompt", exact=True)
         prompt.fill("a drawing of a red fish")
         changes_the_picture(cell, lambda: prompt.press("Enter"))
-        assert "red fish" in cell.get_by_role("status").inner_text()
-        seed = cell.get_by_label("seed")
+        cell.get_by_role("status").filter(has_text="red fish").wait_for()
+        seed = cell.get_by_label("seed", exact=True)
         seed.fill("7")
         changes_the_picture(cell, lambda: seed.press("Enter"))
 
