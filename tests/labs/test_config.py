@@ -66,15 +66,13 @@ def test_a_method_at_its_usual_ratio_has_the_key_it_always_had():
     assert METHODS["lora_plus"].with_ratio(5).settings == {"ratio": 5.0}
 
 
-NAMED = {"sd3": {"drawing_steps": 28}}
-"""The usual values of the time when shipped records were made, where they are others now."""
 CONTENTS = ("model_name", "data", "weights", "shift", "text_tokens", "precision")
 
 
 @pytest.mark.parametrize("name", LABS)
 def test_shipped_records_are_recognised(name):
     """The keys that their commands would give today, against the keys of the files."""
-    config = get_lab(name).configured("tiny", **NAMED.get(name, {}))
+    config = get_lab(name).configured("tiny")
     for found in shipped_records(name):
         method = METHODS[found.method]
         own = {k: found.settings[k] for k in CONTENTS if k in found.settings}
