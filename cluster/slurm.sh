@@ -23,7 +23,7 @@ if [ "$1" = study ]; then
     shift
     command=(python -m serial_lora_course.study run "$@")
 else
-    command=(serial-lora "$@")
+    command=(python -m serial_lora_course "$@")
 fi
 
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
