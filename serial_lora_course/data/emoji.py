@@ -44,7 +44,7 @@ ATTRIBUTION = {
     "symbola": "Symbola, copyright George Douros, free for any use",
     "unifont": "GNU Unifont, copyright its contributors, SIL Open Font License 1.1",
 }
-INDEX = "index.json"  # in each zip file: code points -> file of the drawing
+INDEX = "index.json"  # in each zip file; data_scripts/drawings.py says what it holds
 MARGIN = 0.04  # empty border on each side of a drawing, as a fraction of the picture
 
 
@@ -118,7 +118,7 @@ def load_emoji(style: str, size: int = 64) -> EmojiSet:
         raise SerialLoRAError(
             f"Emoji are drawn at 8 to 512 pixels, not {size}; choose such a size."
         )
-    drawn = json.loads(_shipped(style).read(INDEX))["drawn"]
+    drawn = _index(style)["drawn"]
     concepts = tuple(concept for concept in emoji_concepts() if concept.codepoints in drawn)
     names = tuple(drawn[concept.codepoints] for concept in concepts)
     return EmojiSet(style, concepts, names, partial(_drawing, style, size))
@@ -135,10 +135,23 @@ def _shipped(style: str) -> zipfile.ZipFile:
     return zipfile.ZipFile(io.BytesIO(shipped_file(style).read_bytes()))
 
 
+@lru_cache
+def _index(style: str) -> dict[str, dict]:
+    return json.loads(_shipped(style).read(INDEX))
+
+
+@lru_cache(
+    maxsize=16
+)  # neighbours in Unicode's list lie on one sheet; all sheets would take 100 MB
+def _sheet(style: str, name: str) -> Image.Image:
+    with Image.open(io.BytesIO(_shipped(style).read(name))) as sheet:
+        return sheet.convert("RGBA")
+
+
 @cache
 def _drawing(style: str, size: int, name: str) -> np.ndarray:
-    with Image.open(io.BytesIO(_shipped(style).read(name))) as drawn:
-        drawing = np.asarray(fit(drawn.convert("RGBA"), size))
+    sheet, *box = _index(style)["places"][name]
+    drawing = np.asarray(fit(_sheet(style, sheet).crop(box), size))
     drawing.flags.writeable = False  # everybody who asks for it gets this one
     return drawing
 

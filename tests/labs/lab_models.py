@@ -29,8 +29,9 @@ SMALL = {"embed_dim": 8, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": T
 
 
 def a_second_a_step(monkeypatch) -> None:
-    """A clock that says that every step of a training takes one second."""
-    clock = SimpleNamespace(monotonic=itertools.count().__next__)
+    """Clocks that say that every step of a training takes one second."""
+    clock, processor = itertools.count(), itertools.count()
+    clock = SimpleNamespace(monotonic=clock.__next__, process_time=processor.__next__)
     monkeypatch.setattr(training, "time", clock)
 
 

@@ -13,6 +13,7 @@ from serial_lora_course.labs import card, fit, sd3_inputs
 from serial_lora_course.labs.card import Card, MissingError, look_at_card
 from serial_lora_course.labs.clip import CLIPLab
 from serial_lora_course.labs.lesson import SETTINGS, open_lesson, release_of
+from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.registry import LABS
 from serial_lora_course.labs.sam import SamLab, SamLabConfig
 from serial_lora_course.labs.training import train
@@ -149,7 +150,7 @@ def test_what_shapes_say_is_what_a_step_keeps(lesson):
     lab = lesson.lab(config=config)
     stream = lab.stream(lab.indices(lab.data, 4, 1), 1)
     twin = lesson.twin().model
-    inject(twin, fit.get_method("lora").config(config.rank))
+    inject(twin, get_method("lora").config(config.rank))
     objective = CLIPLab(lesson.backbone.around(twin), lab.data, config).objective()
     measured = train(objective, stream, config.training(steps=1)).activation_bytes
     assert fit.kept_bytes(lab, config) == pytest.approx(measured, rel=0.1)
