@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -38,9 +39,17 @@ def pretrain(folder: Path) -> Path:
     pictures, labels = drawings(things_known)
     order = np.random.default_rng(0).permutation(len(pictures))
     pictures, labels = pictures[order], labels[order]  # so that no style is worn in its own way
-    rows = describe(torch.cat([pictures, worn(pictures, seed=0)]))
-    scaler = StandardScaler().fit(rows)
-    model = LogisticRegression(C=0.1, max_iter=500).fit(scaler.transform(rows), np.tile(labels, 2))
+    # Sums of several threads differ in their last digits, and so in where the solver stops.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            rows = describe(torch.cat([pictures, worn(pictures, seed=0)]))
+            scaler = StandardScaler().fit(rows)
+            model = LogisticRegression(C=0.1, max_iter=500)
+            model.fit(scaler.transform(rows), np.tile(labels, 2))
+    finally:
+        torch.set_num_threads(threads)
     # (styles, numbers), of rows as they are; safetensors writes memory in the order it has
     weight = np.ascontiguousarray(model.coef_ / scaler.scale_)
     path = folder / f"{NAME}.safetensors"

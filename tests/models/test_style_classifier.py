@@ -82,13 +82,12 @@ def test_pictures_of_another_size_are_brought_to_its_own(classifier, name):
 
 
 def test_the_shipped_classifier_is_what_the_script_fits(classifier, tmp_path):
-    """Up to where the solver stops, which is not the same for other threads or another BLAS."""
     again = StyleClassifier(pretrain(tmp_path))
     assert again.names == classifier.names
     pictures = some_pictures(20)
-    one, other = again.probabilities(pictures), classifier.probabilities(pictures)
-    assert torch.equal(one.argmax(1), other.argmax(1))
-    torch.testing.assert_close(one, other, atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        again.probabilities(pictures), classifier.probabilities(pictures), atol=1e-3, rtol=0
+    )
 
 
 def test_it_learns_from_things_that_no_adapter_and_no_prompt_has():
