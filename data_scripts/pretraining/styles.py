@@ -14,7 +14,6 @@ import torch
 from safetensors.numpy import save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -30,26 +29,15 @@ from serial_lora_course.models.style_classifier import (
     describe,
 )
 
+C = 0.1  # inverse of the strength of the penalty on squared weights
 WORN_ALIKE = 4  # pictures that are worn in one way; one by one would take four times as long
 
 
 def pretrain(folder: Path) -> Path:
     """Fit the classifier, in seconds; the file that `StyleClassifier` reads, with its card."""
-    things_known = spare_things()
-    pictures, labels = drawings(things_known)
-    order = np.random.default_rng(0).permutation(len(pictures))
-    pictures, labels = pictures[order], labels[order]  # so that no style is worn in its own way
-    # Sums of several threads differ in their last digits, and so in where the solver stops.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            rows = describe(torch.cat([pictures, worn(pictures, seed=0)]))
-            scaler = StandardScaler().fit(rows)
-            model = LogisticRegression(C=0.1, max_iter=500)
-            model.fit(scaler.transform(rows), np.tile(labels, 2))
-    finally:
-        torch.set_num_threads(threads)
+    rows, labels = examples()
+    scaler = StandardScaler().fit(rows)
+    model = LogisticRegression(C=C, max_iter=500).fit(scaler.transform(rows), labels)
     # (styles, numbers), of rows as they are; safetensors writes memory in the order it has
     weight = np.ascontiguousarray(model.coef_ / scaler.scale_)
     path = folder / f"{NAME}.safetensors"
@@ -63,7 +51,7 @@ def pretrain(folder: Path) -> Path:
         "model": NAME,
         "command": "python data_scripts/pretrain_tiny.py styles",
         "parameters": weight.size + len(weight),
-        "data": {"drawings": f"{len(things_known)} things in each of {len(STYLES)} styles"},
+        "data": {"drawings": f"{len(spare_things())} things in each of {len(STYLES)} styles"},
         "licences": {style: ATTRIBUTION[style] for style in ("twemoji", "openmoji")},
         "measured": {
             "what": "share of each style's held-out drawings that is put into it; OpenMoji draws "
@@ -75,6 +63,14 @@ def pretrain(folder: Path) -> Path:
     }
     write_json(folder / f"{NAME}.card.json", card)
     return path
+
+
+def examples() -> tuple[np.ndarray, np.ndarray]:
+    """What the classifier learns from: descriptions, float32 (N, numbers), and the style of each."""
+    pictures, labels = drawings(spare_things())
+    order = np.random.default_rng(0).permutation(len(pictures))
+    pictures, labels = pictures[order], labels[order]  # so that no style is worn in its own way
+    return describe(torch.cat([pictures, worn(pictures, seed=0)])), np.tile(labels, 2)
 
 
 def held_out_shares(classifier: StyleClassifier) -> dict[str, float]:
