@@ -131,7 +131,7 @@ model = eject(backbone.model)  # as it was
 was, now = before.argmax(-1), after.argmax(-1)  # (N,) each: the class named
 mended = [i for i in range(len(labels)) if was[i] != labels[i] == now[i]][:8]
 titles = [f"{data.class_names[was[i]]} →\n{data.class_names[now[i]]}" for i in mended]
-display_figure(show_pictures([data.test[i][0] for i in mended], titles, columns=8), caption=False)
+display_figure(show_pictures([data.test[i][0] for i in mended], titles, columns=8))
 print(ATTRIBUTION["openmoji"])
 display(
     Markdown(
@@ -174,7 +174,7 @@ for style, emoji in styles.items():
         captions.append(name if style == STYLES[0] else "")
 figure = show_pictures(pictures, captions, columns=len(wanted))
 names = ", ".join(wanted)
-display_figure(figure, alt=f"The same six things in four styles: {names}.", caption=False)
+display_figure(figure, alt=f"The same six things in four styles: {names}.")
 print(*(f"{style}: {credit}" for style, credit in ATTRIBUTION.items()), sep="\n")
 
 # %% [markdown]
@@ -223,7 +223,7 @@ with torch.no_grad():
 shares = scores.softmax(dim=-1)  # (B, B), every row sums to 1
 
 captions = [f"a drawing\nof a {thing}" for thing in things]
-display_figure(plot_shares(drawings, captions, shares), caption=False)
+display_figure(plot_shares(drawings, captions, shares))
 print(ATTRIBUTION["openmoji"])
 
 # %%
@@ -262,7 +262,7 @@ for rank in (1, 2, 4, 8, 16, 64):
     shown.append((B @ A).clamp(0, 1))  # (64, 64)
     captions.append(f"rank {rank}: {A.numel() + B.numel():,}")
 figure = show_pictures(shown, captions, columns=6)
-display_figure(figure, caption=False)
+display_figure(figure)
 print(f"above each: its rank, and how many numbers; the picture itself: {picture.numel():,}")
 print(ATTRIBUTION["openmoji"])
 

@@ -177,7 +177,7 @@ from serial_lora_course.figures.pictures import show_pictures
 
 things = {name: pairs.grey_picture(name) for name in ("door", "butterfly", "straight ruler")}
 figure = show_pictures(list(things.values()), list(things))
-display_figure(figure, alt=f"Three drawings: {', '.join(things)}.", caption=False)
+display_figure(figure, alt=f"Three drawings: {', '.join(things)}.")
 curves = {name: tail_misses(picture) for name, picture in things.items()}
 display_figure(plot_misses({"Three drawings": curves}, ranks=(1, 2, 4, 8, 16, 32)))
 rank_needed = yours("1.1", pairs.rank_for_miss)
@@ -429,7 +429,7 @@ targets = {
     "q only": {part: (part == "q") * (B_p @ A_p) for part, (A_p, B_p) in own.items()},
 }
 misses = {name: misses_by_method(wide, changes) for name, changes in targets.items()}
-display_figure(plot_misses(misses, ranks=(1, 2, 4, 8, 12, 32, 128)), caption=False)
+display_figure(plot_misses(misses, ranks=(1, 2, 4, 8, 12, 32, 128)))
 display_table(pairs.first_ranks(misses))
 
 # %% [markdown]
@@ -452,7 +452,7 @@ missed = torch.cat([wishes[p] - weights[p] @ B @ A for p in "qkv"]).norm()
 miss = (missed / torch.cat(list(wishes.values())).norm()).item()
 
 real = misses_by_method(weights, wishes)
-display_figure(plot_misses({f"Gradients for q, k and v of block {BLOCK}": real}), caption=False)
+display_figure(plot_misses({f"Gradients for q, k and v of block {BLOCK}": real}))
 display(Markdown(f"**What this shows.** {words.read_miss(miss, real, rank)}"))
 
 # %% [markdown]

@@ -290,7 +290,7 @@ for key in ("clip", "sam", "sd3"):
 # %%
 from serial_lora_course.figures.counts import plot_counts
 
-display_figure(plot_counts(), caption=False)
+display_figure(plot_counts())
 
 # %% [markdown]
 # One detail on SD3. Its blocks carry two kinds of tokens, picture and text, each with its own

@@ -180,9 +180,7 @@ from serial_lora_course.figures.pictures import show_pictures
 
 firsts = [data.test.labels.index(label) for label in range(len(data.class_names))]
 figure = show_pictures([data.test[i][0] for i in firsts], data.class_names)
-display_figure(
-    figure, alt=f"One drawing of each class: {', '.join(data.class_names)}.", caption=False
-)
+display_figure(figure, alt=f"One drawing of each class: {', '.join(data.class_names)}.")
 print(
     f"{len(data.class_names)} classes, {len(data.train)} pictures to draw shots from,",
     f"{len(data.test)} test pictures.",
@@ -399,7 +397,7 @@ pictures = [data.train[index][0] for indices in one_shot for index in indices]
 titles = [*data.class_names, *[""] * len(one_shot[1])]
 figure = show_pictures(pictures, titles, columns=len(one_shot[0]))
 alt = f"One training picture of each class, seed 1 above seed 2: {', '.join(data.class_names)}."
-display_figure(figure, alt=alt, caption=False)
+display_figure(figure, alt=alt)
 short = few_shot_split(data, SHOTS, 1).short_classes
 few = ", ".join(f"{name} ({count})" for name, count in short.items()) or "no class"
 print(f"Fewer pictures than asked for at {SHOTS} shots: {few}")
@@ -767,7 +765,7 @@ for what, indices in changed.items():
     print(f"{len(indices)} turned {what}")
     if indices:
         figure = show_changes(data.test, indices, zero, adapted, data.class_names)
-        display_figure(figure, caption=False)
+        display_figure(figure)
 
 # %% [markdown]
 # The first line of each title is what the picture is. Look for a pattern: did one class lose its pictures to a
@@ -776,7 +774,7 @@ for what, indices in changed.items():
 
 # %%
 guesses = {"zero-shot": zero, "Serial LoRA": adapted}
-display_figure(plot_confusion(labels, guesses, data.class_names), caption=False)
+display_figure(plot_confusion(labels, guesses, data.class_names))
 matrices = [confusion(labels, each, len(data.class_names)) for each in guesses.values()]
 agree = (adapted == trained("lora").said).float().mean().item()
 said = words.read_classes(*matrices, data.class_names, agree)

@@ -197,7 +197,7 @@ lr_A = 0.01  # change this and run again: 0.1, 0.001. Where does the best ratio 
 parts_of = yours("5.1", steps.change_of_product)
 tried = [steps.one_step_at(ratio, lr_A, parts_of=parts_of) for ratio in (1, 2, 5, 10, 20, 50)]
 by_ratio = pd.DataFrame(tried)
-display_figure(plot_step_by_ratio(by_ratio), caption=False)
+display_figure(plot_step_by_ratio(by_ratio))
 display(Markdown(f"**What this shows.** {words.read_ratios(by_ratio)}"))
 
 # %% [markdown]
@@ -225,7 +225,7 @@ effects = {
     title: [steps.effect_of_steps(serial, width) for width in widths]
     for title, serial in (("LoRA", False), ("Serial LoRA", True))
 }
-display_figure(plot_step_by_width(widths, effects), caption=False)
+display_figure(plot_step_by_width(widths, effects))
 display(Markdown(f"**What this shows.** {words.read_widths(widths, effects)}"))
 
 # %% [markdown]

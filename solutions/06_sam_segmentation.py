@@ -181,7 +181,7 @@ seen = {
     ).numpy()
     for window in sorted(kinds, reverse=True)
 }
-display_figure(plot_windows(probes.as_the_model_sees(model, example), seen, token), caption=False)
+display_figure(plot_windows(probes.as_the_model_sees(model, example), seen, token))
 
 # %% [markdown]
 # **What this shows.** In most blocks the marked token sees one window, in a global one the whole grid. The
@@ -204,7 +204,7 @@ scenes += [each.test[number].picture for each in sets.values()]
 titles = [*sets, *[""] * len(sets)]
 told = "; ".join(f"{name}, {each.description}" for name, each in sets.items())
 figure = show_pictures(scenes, titles, columns=len(sets), size=1.4)
-display_figure(figure, alt=f"A training scene and a test scene of each set: {told}.", caption=False)
+display_figure(figure, alt=f"A training scene and a test scene of each set: {told}.")
 for name, each in sets.items():
     print(f"{name:8} {len(each.train)} training, {len(each.test)} test scenes: {each.description}")
 print("Pictures:", "; ".join(sorted({each.attribution for each in sets.values()})))
@@ -287,7 +287,7 @@ for each in three_shapes:  # change this and run again: tests[:3]
 squares = [probes.as_the_model_sees(model, each) for each in three_shapes]
 pictures = [*(each.picture for each in three_shapes), *squares]
 figure = show_pictures(pictures, titles + frames, columns=3, size=1.7)
-display_figure(figure, alt="Three pictures, and below each the padded square.", caption=False)
+display_figure(figure, alt="Three pictures, and below each the padded square.")
 
 # %% [markdown]
 # ## And the mask's way back

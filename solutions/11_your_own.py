@@ -126,7 +126,7 @@ display_table(facts[facts["remark"] != ""][["file", "mode", "remark"]])
 # %%
 from serial_lora_course.figures.pictures import show_handled
 
-display_figure(show_handled(folder, facts), caption=False)
+display_figure(show_handled(folder, facts))
 print("Drawings: OpenMoji, openmoji.org, CC BY-SA 4.0")
 
 # %% [markdown]

@@ -41,10 +41,9 @@ def capture_display(monkeypatch):
     """Collect what IPython would show, as a list of MIME dictionaries."""
     shown = []
 
-    def display(*objects, raw=False, metadata=None, **_):
+    def display(*objects, raw=False, **_):
         for item in objects:
-            data = item if raw else DisplayFormatter().format(item)[0]
-            shown.append(data | ({"metadata": metadata} if metadata else {}))
+            shown.append(item if raw else DisplayFormatter().format(item)[0])
 
     monkeypatch.setattr("IPython.display.display", display)
     return shown

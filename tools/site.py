@@ -138,11 +138,6 @@ def _cells(cell: NotebookNode) -> Iterator[NotebookNode]:
             "code_prompt_show": "Show a solution",
             "code_prompt_hide": "A solution",
         }
-    for output in cell.get("outputs", []):
-        if picture := output.get("data", {}).get("image/png"):  # myst-nb drops its description
-            words = escape(output.metadata["image/png"]["alt"])
-            html = f'<img alt="{words}" src="data:image/png;base64,{picture.strip()}">'
-            output.data = nbformat.from_dict({"text/html": html})
     yield cell
     if "count_panel(" in cell.source and cell.cell_type == "code":
         yield new_markdown_cell(panel_html())

@@ -3,12 +3,10 @@
 Each function of this room returns a `matplotlib.figure.Figure` that carries its own description in
 words as `figure.alt_text`. In a notebook, show it with `display_figure(figure)`.
 
-How the description travels, and why so: a notebook stores a picture as `image/png`, which has no
-place for alternative text. IPython's convention is `alt` in the output's metadata; nbconvert's
-classic template reads it, while JupyterLab, nbconvert's lab template and code-hosting pages (as far
-as we know) do not. So `display_figure` writes the description in three places: that metadata, the
-`text/plain` form of the same output (terminals, diffs, readers without pictures) and one Markdown
-line below the picture, which shows everywhere. `save_figure` writes it into the file.
+How the description travels, and why so: a notebook stores a picture as `image/png`, and JupyterLab
+shows that without alternative text. So `display_figure` shows HTML, an `<img>` with its `alt`, which
+JupyterLab keeps even in a notebook that it does not trust; terminals and diffs get the description as
+`text/plain`. `save_figure` writes it into the file.
 
 Colours are Okabe and Ito's, which people with any of the common colour-vision deficiencies can
 tell apart; methods also differ by marker and line, so no figure depends on colour alone.
@@ -141,39 +139,33 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
     return write_whole(path, content.getvalue())
 
 
-def display_figure(figure: Figure, alt: str | None = None, caption: bool = True) -> None:
+def display_figure(figure: Figure, alt: str | None = None) -> None:
     """Show a figure in a notebook together with its description.
 
     Args:
         figure: any matplotlib figure.
         alt: the description; the figure's own `alt_text` when left out.
-        caption: whether to put the description below the picture too, for pages that drop
-            metadata. Turn it off only where the prose around the figure already says it.
 
     Raises:
         SerialLoRAError: if there is no description at all.
     """
-    from IPython.display import display
-
-    text = " ".join((alt or describe(figure)).split())
+    text = describe(with_description(figure, alt or describe(figure)))
     if not text:
         raise SerialLoRAError(
             "this figure has no description; pass alt='...' in a sentence or two."
         )
-    with_description(figure, text)
-    data = {"image/png": figure_png(figure), "text/plain": f"[Figure: {text}]"}
-    display(data, metadata={"image/png": {"alt": text}}, raw=True)
-    if caption:
-        display({"text/markdown": f"*In words: {text}*", "text/plain": text}, raw=True)
+    _display("image/png", figure_png(figure), text)
 
 
 def display_drawing(name: str) -> None:
     """Show a drawing that comes with the course, such as ``serial_vs_lora``, and its description."""
+    svg = (ASSETS / f"{name}.svg").read_bytes()
+    _display("image/svg+xml", svg, ElementTree.fromstring(svg).findtext("{*}desc", ""))
+
+
+def _display(kind: str, image: bytes, text: str) -> None:
     from IPython.display import display
 
-    svg = (ASSETS / f"{name}.svg").read_bytes()
-    text = escape(ElementTree.fromstring(svg).findtext("{*}desc", ""))
-    # Inside an <img>, which pages show even where they distrust SVG, and which has an alt.
-    source = base64.b64encode(svg).decode()
-    page = f'<img alt="{text}" src="data:image/svg+xml;base64,{source}">'
+    source = base64.b64encode(image).decode()
+    page = f'<img alt="{escape(text)}" src="data:{kind};base64,{source}">'
     display({"text/html": page, "text/plain": f"[Figure: {text}]"}, raw=True)

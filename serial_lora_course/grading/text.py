@@ -10,6 +10,7 @@ from nbformat.v4 import new_output
 
 LONGEST = 10_000  # characters of one text
 PICTURE = re.compile(r"[A-Za-z0-9+/=\s]{1,1000000}")  # base64, and nothing that ends an attribute
+FIGURE = re.compile(r'<img alt="[^"]*" src="data:image/png;base64,([^"]*)">')  # of the course's
 MOST = 50  # outputs of one cell
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)", re.DOTALL)
 
@@ -37,7 +38,10 @@ def plain_outputs(outputs: Iterable[dict]) -> list[NotebookNode]:
             data, told = {}, output["data"]
             if text := told.get("text/markdown") or told.get("text/plain"):
                 data["text/plain"] = plain(text)
-            if PICTURE.fullmatch(picture := str(told.get("image/png", ""))):
+            figure = FIGURE.fullmatch(str(told.get("text/html", "")))
+            if PICTURE.fullmatch(
+                picture := figure[1] if figure else str(told.get("image/png", ""))
+            ):
                 data["image/png"] = picture
             kept.append(new_output("display_data", data=data))
     return kept

@@ -51,7 +51,7 @@ def show_counts(rank: int, width: int, depth: int) -> None:
     table = count_table(rank, width, depth)
     display_table(table)
     name = f"rank {rank}, width {width}, depth {depth}"
-    display_figure(plot_counts({name: tuple(table["parameters"])}), caption=False)
+    display_figure(plot_counts({name: tuple(table["parameters"])}))
 
 
 class CountPanel(ipywidgets.VBox):

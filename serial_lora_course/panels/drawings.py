@@ -230,7 +230,7 @@ class DrawingPanel(ipywidgets.VBox):
                 for words, score in zip(captions, scores, strict=True)
             ]
         title = _quoted(prompt, 40)
-        display_figure(plot_drawings({"": drawn}, captions, title, SHOWN), caption=False)
+        display_figure(plot_drawings({"": drawn}, captions, title, SHOWN))
         phrases = [
             f"Drawn for {_quoted(prompt)}: seed {seed}, guidance {guidance:g}; "
             f"{'; '.join(captions)}."

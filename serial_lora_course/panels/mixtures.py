@@ -34,7 +34,7 @@ def mixture_panel(
 
     def show(first: float, second: float) -> None:
         figure = plot_mixture({_name(first, second): mixed(first, second)}, base)
-        display_figure(figure, caption=False)
+        display_figure(figure)
 
     limits = {"min": 0, "max": 2, "step": 0.25, "continuous_update": False}
     sliders = [ipywidgets.FloatSlider(value, **limits) for value in (1.0, 0.5)]

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from html import unescape
 from xml.etree import ElementTree
 
 import numpy as np
@@ -23,30 +24,36 @@ def test_every_method_of_the_labs_has_a_look_and_a_title():
     assert len({look["marker"] for look in style.METHOD_LOOKS.values()}) == len(METHODS)
 
 
-def test_a_displayed_figure_carries_its_description_three_times(capture_display):
-    style.display_figure(plot_counts({"a model": (8, 2)}))
-    picture, caption = capture_display
-    assert picture["image/png"].startswith(b"\x89PNG")
-    alt = picture["metadata"]["image/png"]["alt"]
-    assert "a model: LoRA 8, Serial LoRA 2" in alt
-    assert alt in picture["text/plain"] and alt in caption["text/markdown"]
+def image(shown: dict) -> tuple[str, bytes]:
+    """The alternative text and the content of an image in HTML."""
+    found = re.fullmatch(
+        r'<img alt="([^"]*)" src="data:image/[a-z+]+;base64,(.*)">', shown["text/html"]
+    )
+    return found[1], base64.b64decode(found[2])
+
+
+def test_a_displayed_figure_carries_its_description(capture_display):
+    style.display_figure(plot_counts({'"a" <model>': (8, 2)}))
+    (shown,) = capture_display
+    alt, png = image(shown)
+    assert png.startswith(b"\x89PNG")
+    assert '"a" <model>: LoRA 8, Serial LoRA 2' in unescape(alt)
+    assert shown["text/plain"] == f"[Figure: {unescape(alt)}]"
 
 
 def test_a_figure_of_ones_own_needs_a_description(capture_display):
     figure = Figure(figsize=(1, 1))
     with pytest.raises(SerialLoRAError, match="alt="):
         style.display_figure(figure)
-    style.display_figure(figure, alt="An empty\n figure.", caption=False)
+    style.display_figure(figure, alt="An empty\n figure.")
     assert len(capture_display) == 1 and style.describe(figure) == "An empty figure."
 
 
 def test_the_shipped_drawing_is_shown_with_its_description(capture_display):
     style.display_drawing("serial_vs_lora")
     (shown,) = capture_display
-    alt, source = re.fullmatch(
-        r'<img alt="(.*)" src="data:image/svg\+xml;base64,(.*)">', shown["text/html"]
-    ).groups()
-    assert base64.b64decode(source) == (style.ASSETS / "serial_vs_lora.svg").read_bytes()
+    alt, svg = image(shown)
+    assert svg == (style.ASSETS / "serial_vs_lora.svg").read_bytes()
     assert "8dr" in alt and "2dr" in alt and alt in shown["text/plain"]
 
 

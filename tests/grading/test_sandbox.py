@@ -1,5 +1,6 @@
 """Attacks from inside a notebook: each fails in the sandbox, and would succeed outside it."""
 
+import base64
 import os
 import socket
 import subprocess
@@ -13,8 +14,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.figures.counts import plot_counts
+from serial_lora_course.figures.style import display_figure
 from serial_lora_course.grading import sandbox
-from serial_lora_course.grading.text import no_formula, one_line, plain
+from serial_lora_course.grading.text import no_formula, one_line, plain, plain_outputs
 
 ROOT = Path(__file__).resolve().parents[2]
 try:
@@ -262,6 +265,14 @@ def test_what_a_notebook_shows_is_cut_and_plain():
     (error,) = done.outputs[1]
     assert error.evalue.startswith("=cmd=cmd")
     assert "script" not in str([done.outputs[2], done.outputs[3]])
+
+
+def test_a_figure_of_the_course_stays_and_other_markup_does_not(capture_display):
+    display_figure(plot_counts({"m": (8, 2)}))
+    data = [capture_display[0], {"text/html": '<img alt="" src="data:image/png;base64,"><b>">'}]
+    figure, other = plain_outputs({"output_type": "display_data", "data": each} for each in data)
+    assert base64.b64decode(figure.data["image/png"]).startswith(b"\x89PNG")
+    assert not other.data
 
 
 def test_text_for_a_terminal_and_a_spreadsheet():

@@ -206,11 +206,7 @@ def test_the_box_can_come_from_the_browser(panel):
 def test_the_still_form_shows_what_the_slider_would(backbone, capture_display):
     items = [example(), example((29, 37), 3, seed=1), example().picture]
     assert mask_panel(backbone, items, static=True) is None
-    figures = [data for data in capture_display if "image/png" in data]
-    assert len(figures) == 2
-    for data in figures:
-        assert data["metadata"]["image/png"]["alt"] in data["text/plain"]
-    rows, curve = (data["metadata"]["image/png"]["alt"] for data in figures)
+    rows, curve = (data["text/plain"] for data in capture_display if "<img " in str(data))
     for scale in (0, 0.5, 1, 1.5):
         set_scale(backbone.model, scale)
         found, _ = predict_masks(backbone, items[0].picture, items[0].boxes[:1])
