@@ -2,7 +2,7 @@
 
 Most attention is found by its structure (`serial_lora.structure`); a few families know more than
 that (`serial_lora.families`) and come before it. To support a model that neither finds, write one
-more function of that kind and hand it to `register_family` (lesson 11 does).
+more function of that kind and hand it to `register_family` (lesson 12 does).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _nothing_found(model: nn.Module) -> str:
         "for q, k and v as three nn.Linear layers of one module or as one, for "
         "nn.MultiheadAttention, and for the blocks of open_clip, segment-anything and diffusers' "
         "SD3; for another layout write one function as in serial_lora/attention.py for "
-        "register_family (lesson 11 shows how)."
+        "register_family (lesson 12 shows how)."
     )
 
 

@@ -812,7 +812,7 @@ print("loaded equals trained:", torch.equal(again(images), model(images)))
 # %% [markdown]
 # **What this shows.** Freeze, adapt, train, save, load: each is one call. **Change this and run again**:
 # leave `also_train` out, and read the warning; give `lora_plus_groups` a ratio of 16; merge before you
-# compare. Lesson 11 does the same from a folder of pictures to a model card.
+# compare. Lesson 12 does the same from a folder of pictures to a model card.
 
 # %% [markdown]
 # ## Quiz

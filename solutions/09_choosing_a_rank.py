@@ -249,7 +249,7 @@ display(Markdown("**What this shows.** " + choosing_tables.read_choice(table)))
 # rule makes the choice cheap when the runs cannot see a difference, and it never costs more than one error.
 #
 # One warning: this table was chosen *on the test pictures*. That is fine for showing a rule and wrong for
-# reporting an accuracy. For your own adapter choose on training pictures that were kept apart, as lesson 11
+# reporting an accuracy. For your own adapter choose on training pictures that were kept apart, as lesson 12
 # does, and look at the test pictures once.
 #
 # **Change this and run again**: put `choose = lambda runs: max(runs, key=lambda rank: sum(runs[rank]))` below
@@ -594,4 +594,4 @@ as_text(margins, {"mean": "{:+.2f}", "error": "{:.2f}", "holds from": "{:.2f}"})
 # non-inferiority test.
 #
 # Next: [10 · Many adapters on one base](10_many_adapters.ipynb). Whoever wants to see the paper's claims
-# checked one by one finds them in the [appendix](12_paper_claims.ipynb).
+# checked one by one finds them in the [appendix](13_paper_claims.ipynb).

@@ -130,7 +130,7 @@ LESSONS = (
         "not needed",
     ),
     Lesson(
-        "11",
+        "12",
         "your_own",
         "Your own model and pictures",
         "Take your own pictures and model from a folder to an adapter file to a merged model",
@@ -138,7 +138,7 @@ LESSONS = (
         "faster for large models; not needed here",
     ),
     Lesson(
-        "12",
+        "13",
         "paper_claims",
         "Appendix: the paper's claims, one by one",
         "See how a paper is audited: best in bold, a record run again, a ledger of verdicts",

@@ -1,4 +1,4 @@
-"""How many best cells of a table luck gives, for the appendix, lesson 12."""
+"""How many best cells of a table luck gives, for the appendix, lesson 13."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def claims_page() -> str:
         f"*{about['title']}* (arXiv:{about['arxiv']}). One row a claim: where it stands, what the "
         "paper's own tables say to it, what this repository's records at tiny scale say, and two "
         "verdicts by the rules at the end. Generated from `serial_lora_course/assets/records` by "
-        "`python -m tools.documents`; lesson 12 explains it.",
+        "`python -m tools.documents`; lesson 13 explains it.",
         markdown_table(counts_frame(rows)),
     ]
     for theme in CLAIMS:

@@ -38,7 +38,7 @@ def read_shares(shares: Tensor, things: Sequence[str]) -> str:
 
 
 def read_again(again: Record, pictures: int, runs: pd.DataFrame, printed: pd.DataFrame) -> str:
-    """One of the CLIP lab's runs beside what is told of it (lesson 12).
+    """One of the CLIP lab's runs beside what is told of it (lesson 13).
 
     Args:
         pictures: in the test set.

@@ -1,4 +1,4 @@
-"""What lesson 11 asks for, for whoever skips an exercise: a split, a proof, a pair, sites."""
+"""What lesson 12 asks for, for whoever skips an exercise: a split, a proof, a pair, sites."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A vision transformer of no family that the package knows, for lesson 11.
+"""A vision transformer of no family that the package knows, for lesson 12.
 
 Its blocks run attention and MLP side by side, both on the same normed tokens, as ViT-22B and some
 language models do; its keys and values come out of one weight.

@@ -1,4 +1,4 @@
-"""Mistakes that people make with models, adapters, pictures and training, each really done (lesson 11).
+"""Mistakes that people make with models, adapters, pictures and training, each really done (lesson 12).
 
 Each is a function that should end in an error of one sentence; none changes what it is given.
 """

@@ -1,4 +1,4 @@
-"""Tables and sentences of lesson 11: what its runs show."""
+"""Tables and sentences of lesson 12: what its runs show."""
 
 from __future__ import annotations
 

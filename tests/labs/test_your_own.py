@@ -27,7 +27,7 @@ from serial_lora import (
 from serial_lora import attention as families
 from serial_lora.attention import find_attention_sites
 from serial_lora.sites import AttentionSite, Projection
-from serial_lora_course.checks.lesson_11 import with_dense_weights
+from serial_lora_course.checks.lesson_12 import with_dense_weights
 from serial_lora_course.data.example_folder import write_example_folder
 from serial_lora_course.data.folder import load_folder
 from serial_lora_course.labs.own import (

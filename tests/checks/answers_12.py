@@ -1,4 +1,4 @@
-"""Right and wrong answers to the exercises of lesson 11."""
+"""Right and wrong answers to the exercises of lesson 12."""
 
 import hashlib
 import math
@@ -8,7 +8,7 @@ import torch
 from serial_lora.sites import AttentionSite, Projection
 from serial_lora_course.models.parallel_vit import ParallelBlock, ParallelViT
 
-# ------------------------------------------------------------------------- 11.1
+# ------------------------------------------------------------------------- 12.1
 
 
 def split(
@@ -62,7 +62,7 @@ def whole_classes(groups, labels, share):
     return [i for i in range(len(labels)) if i not in test], test
 
 
-# ------------------------------------------------------------------------- 11.2
+# ------------------------------------------------------------------------- 12.2
 
 
 def proof(base, adapted, merged, tolerance):
@@ -85,14 +85,14 @@ def in_place(base, adapted, merged, tolerance):
     return bool(merged.sub_(adapted).abs().max() <= allowed) and seen
 
 
-# ------------------------------------------------------------------------- 11.3
+# ------------------------------------------------------------------------- 12.3
 
 
 def pair(weight, lora_A, lora_B, scale):
     return lora_A.clone(), torch.einsum("oi,ir->or", weight, scale * lora_B)
 
 
-# ------------------------------------------------------------------------- 11.4
+# ------------------------------------------------------------------------- 12.4
 
 
 def sites(
@@ -147,14 +147,14 @@ def other(**options):
 
 
 RIGHT = {
-    "11.1": split,
-    "11.2": proof,
-    "11.3": pair,
-    "11.4": lambda model: iter(sites(model)),
+    "12.1": split,
+    "12.2": proof,
+    "12.3": pair,
+    "12.4": lambda model: iter(sites(model)),
 }
 
 WRONG = {
-    "11.1": {
+    "12.1": {
         ("by picture", "pictures are divided, not objects"): changed(by_picture=True),
         ("over all classes", "choose within each class|never tested"): changed(by_class=False),
         ("not at least one", "cut off|never tested"): changed(least=False, cut=True),
@@ -169,7 +169,7 @@ WRONG = {
         ("one list", "return the two lists"): lambda g, y, s: split(g, y, s)[1],
         ("one class tests", "never tested|nothing is left"): whole_classes,
     },
-    "11.2": {
+    "12.2": {
         ("no effect asked", "nothing is proved"): lambda b, a, m, t: bool(
             (a - m).abs().max() <= limit(a, t)
         ),
@@ -214,7 +214,7 @@ WRONG = {
         ),
         ("in place", "changed in place"): in_place,
     },
-    "11.3": {
+    "12.3": {
         ("the pair itself", "own change|W has to act on it"): lambda w, a, b, s: (a, s * b),
         ("no scale", "the scale is lost"): lambda w, a, b, s: (a, w @ b),
         ("scale twice", "in both factors"): lambda w, a, b, s: (s * a, s * w @ b),
@@ -224,7 +224,7 @@ WRONG = {
         ("one matrix", "both factors"): lambda w, a, b, s: s * w @ b @ a,
         ("dense", "two thin factors"): lambda w, a, b, s: (b @ a, s * w),
     },
-    "11.4": {
+    "12.4": {
         ("at the norm", "the MLP reads the norm's output"): other(entry="norm", argument=None),
         ("at the block", "residual stream, before the norm"): other(entry="", argument="x"),
         ("the output", "without an argument"): other(argument=None),

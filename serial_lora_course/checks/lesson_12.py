@@ -1,4 +1,4 @@
-"""Checks of lesson 11: a split without a leak, a proof of a merge, an exported pair, new sites.
+"""Checks of lesson 12: a split without a leak, a proof of a merge, an exported pair, new sites.
 
 The split is judged by its properties, since many are right. The sites are used: adapters are put
 there, and the outputs are compared with a model whose weights were written by hand.
@@ -26,7 +26,7 @@ from serial_lora_course.checks.checking import exercise
 from serial_lora_course.checks.failing import likely, require, require_returned
 from serial_lora_course.models.parallel_vit import ParallelViT
 
-# --------------------------------------------------------------------------------------- 11.1
+# --------------------------------------------------------------------------------------- 12.1
 
 OBJECTS = {0: 7, 1: 3, 2: 12, 3: 2}  # class -> objects, each with one to four pictures
 
@@ -44,7 +44,7 @@ def listed_pictures(seed: int) -> tuple[list[str], list[int]]:
     return list(groups), list(labels)
 
 
-@exercise("11.1")
+@exercise("12.1")
 def split_without_leak(attempt) -> str:
     """A partition that keeps groups whole, class by class, whatever the order of the files."""
     chosen = []
@@ -128,14 +128,14 @@ def _require_every_class(test, groups, labels, share) -> None:
         require(held == expected, what, expected, held, cause)
 
 
-# --------------------------------------------------------------------------------------- 11.2
+# --------------------------------------------------------------------------------------- 12.2
 
 
 SIGN = "differences below zero count as well: abs() before max()"
 
 
 @exercise(
-    "11.2",
+    "12.2",
     "right merges pass and eight kinds of wrong ones do not, at three sizes of outputs",
 )
 def proves_merge() -> Iterator[Case]:
@@ -228,11 +228,11 @@ def proves_merge() -> Iterator[Case]:
         yield Case(what, (*tensors, 1e-4), expected, otherwise=cause)
 
 
-# --------------------------------------------------------------------------------------- 11.3
+# --------------------------------------------------------------------------------------- 12.3
 
 
 @exercise(
-    "11.3", "B A is W (I + scale B A) - W, for a square weight and for q, k and v fused in one"
+    "12.3", "B A is W (I + scale B A) - W, for a square weight and for q, k and v fused in one"
 )
 def exported_pair() -> Iterator[Case]:
     """Two factors whose product is W (I + s B A) - W, for a square and for a fused weight."""
@@ -271,7 +271,7 @@ def exported_pair() -> Iterator[Case]:
         yield Case(f"{what}: B times A", (weight, A, B, scale), expected, causes, read=product)
 
 
-# --------------------------------------------------------------------------------------- 11.4
+# --------------------------------------------------------------------------------------- 12.4
 
 PROJECTIONS = {
     "q": ("attention.query", 0),
@@ -319,7 +319,7 @@ def product_of(tensors: dict[str, Tensor], pair: str) -> Tensor:
     return torch.einsum("or,rd->od", tensors[f"{pair}.lora_B"], tensors[f"{pair}.lora_A"])
 
 
-@exercise("11.4")
+@exercise("12.4")
 def parallel_vit_sites(attempt) -> str:
     """Names and rows of every site, then both adapters against dense matrices."""
     model = ParallelViT(image_size=8, patch=4, width=12, heads=3, depth=3).eval()

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 11 · Your own model and pictures
+# # 12 · Your own model and pictures
 #
 # **What you will be able to do**
 #
@@ -42,7 +42,7 @@ from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs import proofs
 
-lesson_card("11")
+lesson_card("12")
 
 # %% [markdown]
 # What the recipe is made of: a folder of pictures, a classifier round any vision model, and how it is
@@ -177,7 +177,7 @@ print("The split:", data.split)
 # model has met. The cure is to split *by object*: all pictures of an object go to the same side.
 
 # %% [markdown]
-# ### Exercise 11.1 · Split by object
+# ### Exercise 12.1 · Split by object
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -217,7 +217,7 @@ def split_by_object(
     # END SOLUTION
 
 
-check("11.1", split_by_object)
+check("12.1", split_by_object)
 
 # %% [markdown]
 # <details><summary>Hint 1: choose objects, not pictures</summary>
@@ -233,7 +233,7 @@ check("11.1", split_by_object)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/11_your_own.ipynb)
+# Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 
 # %% [markdown]
 # What does a leak cost? We take each drawing four times, turned by a few degrees, as if a camera had
@@ -256,7 +256,7 @@ print(f"{len(data.train)} drawings, {len(shots)} pictures of them")
 # %%
 from sklearn.neighbors import KNeighborsClassifier
 
-split = yours("11.1", proofs.split_by_object)
+split = yours("12.1", proofs.split_by_object)
 reached = {}
 for way, objects in (("picture", shots.picture_ids), ("object", shots.objects)):
     train, test = map(list, split(objects, shots.labels, share=0.25))
@@ -416,7 +416,7 @@ display(Markdown(read_defaults(ClassifyConfig())))
 # looked fine" is no proof, and neither is one small number.
 
 # %% [markdown]
-# ### Exercise 11.2 · A proof that a merge is right
+# ### Exercise 12.2 · A proof that a merge is right
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -447,7 +447,7 @@ def merge_is_proved(base: Tensor, adapted: Tensor, merged: Tensor, tolerance: fl
     # END SOLUTION
 
 
-check("11.2", merge_is_proved)
+check("12.2", merge_is_proved)
 
 # %% [markdown]
 # <details><summary>Hint 1: two questions, one limit</summary>
@@ -463,7 +463,7 @@ check("11.2", merge_is_proved)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/11_your_own.ipynb)
+# Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 
 # %% [markdown]
 # Now with a real merge. `trained_copy` stands in for training, so that this section runs by itself: it
@@ -486,7 +486,7 @@ loaded = load_clip("tiny", weights=file).model
 # loaded, and not for the base.
 
 # %%
-proves = yours("11.2", proofs.merge_is_proved)
+proves = yours("12.2", proofs.merge_is_proved)
 models = {"base": base, "adapted": adapted, "merged": merged, "loaded": loaded}
 pictures = torch.randn(8, 3, 48, 48, generator=torch.Generator().manual_seed(0))  # (B, 3, H, W)
 with torch.no_grad():
@@ -645,7 +645,7 @@ print(f"read back by transformers, largest difference: {(from_library - merged).
 # and that *is* an ordinary LoRA: A as it is, and a B of its own for each projection.
 
 # %% [markdown]
-# ### Exercise 11.3 · The exported pair
+# ### Exercise 12.3 · The exported pair
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -674,7 +674,7 @@ def ordinary_pair(
     # END SOLUTION
 
 
-check("11.3", ordinary_pair)
+check("12.3", ordinary_pair)
 
 # %% [markdown]
 # <details><summary>Hint 1: what acts last</summary>
@@ -689,7 +689,7 @@ check("11.3", ordinary_pair)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/11_your_own.ipynb)
+# Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 
 # %% [markdown]
 # `to_peft` does this for every layer and writes the two files that `PeftModel.from_pretrained` reads.
@@ -716,13 +716,13 @@ for what, outputs in there.items():
     print(f"{what:8} and ours differ by {away:.1e} of the largest output")
 
 # %% [markdown]
-# Is that the pair of exercise 11.3? The cell makes one for the first block, with your function if its check
+# Is that the pair of exercise 12.3? The cell makes one for the first block, with your function if its check
 # passed, and compares the products. Then the sizes.
 
 # %%
 from serial_lora import adapters
 
-pair_for = yours("11.3", proofs.ordinary_pair)
+pair_for = yours("12.3", proofs.ordinary_pair)
 block, pair = ours.visual.transformer.resblocks[0], next(iter(adapters(ours).values()))
 A, B = pair_for(block.attn.in_proj_weight, pair.lora_A, pair.lora_B, pair.scale)  # q, k, v in one
 layer = "base_model.model.visual.transformer.resblocks.0.attn"
@@ -943,7 +943,7 @@ print(
 )
 
 # %% [markdown]
-# ### Exercise 11.4 · Sites in a new model
+# ### Exercise 12.4 · Sites in a new model
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -987,7 +987,7 @@ def parallel_sites(model: nn.Module) -> Iterator[AttentionSite]:
     # END SOLUTION
 
 
-check("11.4", parallel_sites)
+check("12.4", parallel_sites)
 
 # %% [markdown]
 # <details><summary>Hint 1: the entry</summary>
@@ -1005,16 +1005,16 @@ check("11.4", parallel_sites)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/11_your_own.ipynb)
+# Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 
 # %% [markdown]
 # The same proof for the parallel model, with your sites if their check passed: adapted, and with W (I + B A)
 # written into the weights by hand.
 
 # %%
-from serial_lora_course.checks.lesson_11 import with_dense_weights
+from serial_lora_course.checks.lesson_12 import with_dense_weights
 
-register_family(yours("11.4", proofs.parallel_sites))
+register_family(yours("12.4", proofs.parallel_sites))
 torch.manual_seed(0)
 plain = ParallelViT().eval()
 adapted = trained_copy(inject(copy.deepcopy(plain), SerialLoRAConfig(rank=4)))
@@ -1063,7 +1063,7 @@ show_told(mistakes.with_pictures(place))
 #
 # | What you see | What it may be | How to find out |
 # |---|---|---|
-# | accuracy far too good | a leak | `examine_folder` finds copies; split by object (11.1) |
+# | accuracy far too good | a leak | `examine_folder` finds copies; split by object (12.1) |
 # | the adapter changes nothing | too few steps, or a wrong entry | compare with `disabled(model)`, and with dense W (I + B A) |
 # | well in the notebook, poor elsewhere | other preprocessing | look at `classifier.preprocessing`, or pass your own |
 #
@@ -1123,9 +1123,9 @@ show_told(mistakes.with_pictures(place))
 #
 # "Serial Low-rank Adaptation of Vision Transformer", section II-C: equation (3) for what every family
 # must fulfil, and under "Extension" that the method goes into other transformers easily, which this
-# lesson makes precise: by structure, or one function for a family. Equation (5), W + W B A, is exercise 11.3: read it
+# lesson makes precise: by structure, or one function for a family. Equation (5), W + W B A, is exercise 12.3: read it
 # as a LoRA with the factors W B and A. The paper trains CLIP, SAM and Stable Diffusion 3. It tries no
 # plain vision transformer with a linear head, and does not mention merged files or export.
 #
 # If you came here first: [00 · Start here](00_start_here.ipynb). An optional
-# [appendix](12_paper_claims.ipynb) checks the paper's claims one by one.
+# [appendix](13_paper_claims.ipynb) checks the paper's claims one by one.

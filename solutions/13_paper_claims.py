@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 12 · Appendix: the paper's claims, one by one
+# # 13 · Appendix: the paper's claims, one by one
 #
 # Optional: nothing else in the course needs it. It is for whoever wants to see how a paper is audited.
 #
@@ -40,7 +40,7 @@ from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
 
 evidence = load_evidence()  # the records that the course ships, and the paper's tables
-lesson_card("12")
+lesson_card("13")
 
 # %% [markdown]
 # One line decides which CLIP the one run of this lesson adapts, in the section that runs a record again:
