@@ -32,6 +32,9 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
         help="one model, or one of the other parts; may be repeated",
     )
     parser.add_argument("--precision", choices=PRECISIONS, action="append")
+    parser.add_argument(
+        "--spins", type=int, nargs="+", default=(), help="counts to try among the conditions"
+    )
     parser.add_argument("--threads", type=int, help="torch's threads (its own choice)")
     parser.add_argument(
         "--quick", action="store_true", help="tiny models, to try the benchmark; stores nothing"
@@ -50,7 +53,8 @@ def main(words: list[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     rounds = options.steps or (2 if options.quick else 5)
-    path = options.results or (None if options.quick else report.RESULTS)
+    tried = options.quick or options.spins  # what is tried is no result
+    path = options.results or (None if tried else report.RESULTS)
     stored = report.load(path) if path is not None else None
     results = {"machine": machine(), "quick": options.quick, "groups": [], "savings": []}
     begin, chosen = time.perf_counter(), options.only or [*KEYS, *report.PARTS]
@@ -75,7 +79,7 @@ def main(words: list[str] | None = None) -> int:
     for part, measure in (
         ("switching", partial(measure_switching, options.quick, rounds)),
         ("compiled", partial(measure_compiled, options.quick, rounds)),
-        ("conditions", partial(measure_conditions, options.quick, rounds)),
+        ("conditions", partial(measure_conditions, options.quick, rounds, options.spins)),
         ("learners", partial(measure_class, options.quick)),
         ("shares", partial(measure_shares, options.quick)),
         ("cluster", partial(cluster.measure_cluster, options.quick)),

@@ -15,10 +15,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch  # before the course, whose settings for OpenMP only count where they are asked for
 
 from benchmarks.measure import AVX2, PRECISIONS, interleave, precision_context
@@ -30,11 +28,12 @@ from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.lab import adapted
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.precision import settle_precision
+from serial_lora_course.peak_memory import peak_bytes
 
 LEARNERS = threads.LEARNERS_PER_MACHINE
 
 
-def waiting() -> dict[str, dict[str, str]]:
+def waiting(spins: Sequence[int] = ()) -> dict[str, dict[str, str]]:
     """Ways in which OpenMP's threads wait for one another, each as environment variables."""
     ours: dict[str, str] = {}
     threads.settle(ours)
@@ -42,7 +41,7 @@ def waiting() -> dict[str, dict[str, str]]:
         "PyTorch's own": {},
         "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
         "the course's": ours,
-    }
+    } | {f"GOMP_SPINCOUNT={count}": {"GOMP_SPINCOUNT": str(count)} for count in spins}
 
 
 # ------------------------------------------------------------------- what the processes measure
@@ -83,18 +82,6 @@ def measure_learner(quick: bool) -> dict[str, Any]:
     return {"training": record.seconds, "peak_bytes": peak_bytes()}
 
 
-def peak_bytes() -> int:
-    """The most memory that this process has had."""
-    if sys.platform == "win32":
-        return psutil.Process().memory_info().peak_wset
-    if sys.platform == "linux":  # getrusage counts what the process that started this one had, too
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(status.split("VmHWM:")[1].split()[0])
-    import resource  # Windows has none
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 # ------------------------------------------------------------------------------- the processes
 
 
@@ -124,17 +111,19 @@ def neighbour(processes: int) -> Iterator[None]:
         yield
 
 
-def measure_conditions(quick: bool, rounds: int) -> list[dict[str, Any]]:
-    """A row for each state of the machine and each way of waiting."""
-    states = [
-        ("idle", {}, 0),
-        ("AVX2 alone, simulated", AVX2, 0),
-        ("one busy neighbour", {}, 1),
-        ("a busy neighbour on every core", {}, os.cpu_count() or 1),
-    ]
+def measure_conditions(quick: bool, rounds: int, spins: Sequence[int] = ()) -> list[dict[str, Any]]:
+    """A row for each state of the machine and each way of waiting.
+
+    Args:
+        spins: other counts than the course's to try, idle and beside one neighbour alone.
+    """
+    states = [("idle", {}, 0), ("one busy neighbour", {}, 1)]
+    if not spins:
+        states.insert(1, ("AVX2 alone, simulated", AVX2, 0))
+        states.append(("a busy neighbour on every core", {}, os.cpu_count() or 1))
     words, rows = ["step", "--rounds", str(rounds)], []
     for state, settings, busy in states:
-        for wait, variables in waiting().items():
+        for wait, variables in waiting(spins).items():
             if settings and wait != "the course's":
                 continue  # instructions and waiting have nothing to do with each other
             with neighbour(busy):

@@ -58,16 +58,7 @@ JOINED = "build/lessons"
 CELL_TIMEOUT_SECONDS = 170
 TINY = {"SERIAL_LORA_SCALE": "tiny", "SERIAL_LORA_LENGTH": "class"}
 CARD_CALL = re.compile(r'^lesson_(?:card\("(\d\d)"\)|list\(\))\Z', re.MULTILINE)
-PEAK_KILOBYTES = """
-import sys
-try:
-    import resource
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(peak // (1 if sys.platform == "linux" else 1024))
-except ImportError:  # Windows, where psutil has it
-    import psutil
-    print(psutil.Process().memory_info().peak_wset // 1024)
-"""
+PEAK = "from serial_lora_course.peak_memory import peak_bytes; print(peak_bytes())"
 
 
 def join(root: Path) -> None:
@@ -112,7 +103,7 @@ def execute(
         SerialLoRAError: a cell failed or took too long; the message shows the end of the traceback.
     """
     run = copy.deepcopy(notebook)
-    run.cells.append(nbformat.v4.new_code_cell(PEAK_KILOBYTES))
+    run.cells.append(nbformat.v4.new_code_cell(PEAK))
     client = NotebookClient(
         run,
         timeout=timeout,
@@ -133,7 +124,7 @@ def execute(
     for cell in run.cells:
         tidy(cell)
     run.metadata = nbformat.from_dict(METADATA)
-    return run, {"seconds": round(seconds, 1), "peak_mb": peak // 1024}
+    return run, {"seconds": round(seconds, 1), "peak_mb": peak // 2**20}
 
 
 def build(root: Path, numbers: Iterable[str] = ()) -> None:
