@@ -70,12 +70,6 @@ def test_birth():
     assert "300 -> 200 -> 300" in repr(adapter)
 
 
-def test_zero_maps_to_zero():
-    """No bias: the padding of SAM's windows and padded prompts stay what they are."""
-    adapter = filled(SerialLoRA(8, 3), 0)
-    assert adapter(torch.zeros(2, 8)).count_nonzero() == 0
-
-
 def test_fresh_inside_autocast_is_exactly_what_attention_would_have_cast():
     x = torch.randn(50, 16)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -23,6 +23,7 @@ from serial_lora import (
     disabled,
     eject,
     inject,
+    load_adapter,
     lora_plus_groups,
     merge,
     save_adapter,
@@ -203,9 +204,12 @@ def test_a_model_that_was_rebuilt_is_not_touched(rebuild, method, tmp_path):
 
 def test_what_is_no_model_is_refused(tmp_path):
     acts = [merge, unmerge, eject, to_peft, adapters, lambda m: lora_plus_groups(m, lr=1)]
-    for act in [*acts, lambda m: save_adapter(m, tmp_path / "a"), lambda m: set_scale(m, 1)]:
-        with pytest.raises(SerialLoRAError, match="nn.Module"):
-            act(None)
+    acts += [lambda m: save_adapter(m, tmp_path / "a"), lambda m: load_adapter(m, tmp_path / "a")]
+    acts += [lambda m: set_scale(m, 1), lambda m: inject(m, SerialLoRAConfig(rank=2))]
+    for thing in (None, "model", {"weight": torch.zeros(2)}, nn.Linear):
+        for act in acts:
+            with pytest.raises(SerialLoRAError, match="nn.Module"):
+                act(thing)
 
 
 def test_a_part_of_an_adapted_model_is_not_taken_for_the_whole(tmp_path):
@@ -504,6 +508,7 @@ def test_compiled_code_is_kept_and_never_serves_the_wrong_model(name, method):
         unmerge(compiled)
         torch.testing.assert_close(tiny.run(other), base, **CLOSE)
     assert len(compilations) == 3  # plain or merged, adapted, disabled
+    torch.testing.assert_close(tiny.run(eject(compiled)), base, **CLOSE)
 
 
 # ------------------------------------------------------------- what has no adapter, beside what has
@@ -552,13 +557,6 @@ def test_what_inject_passes_over_is_named(build, named, method):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         inject(build(), method(rank=2, **chosen))  # asked for by name: nothing to say
-
-
-@BOTH
-def test_nothing_is_said_of_a_model_that_is_adapted_whole(tiny, method):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        inject(tiny.build(), method(rank=2, stream=tiny.stream))
 
 
 @torch.no_grad()

@@ -21,8 +21,6 @@ from serial_lora.attention import find_attention_sites
 from tests.library.tiny_models import (
     TINY,
     _open_clip,
-    _open_clip_timm,
-    _run_open_clip,
     _timm,
     fill_adapters,
 )
@@ -139,82 +137,6 @@ def test_blocks_that_share_weights(config):
         with pytest.raises(SerialLoRAError, match="share"):
             verb(tied)
     eject(tied)
-
-
-@torch.no_grad()
-@BOTH
-def test_open_clip_with_a_timm_image_tower(config):
-    model = _open_clip_timm()
-    base = _run_open_clip(model)
-    inject(model, config(rank=2))
-    sites = find_attention_sites(model)
-    assert {(s.tower, s.width) for s in sites} == {("image", 64), ("text", 32)}
-    torch.testing.assert_close(_run_open_clip(model), base, rtol=1e-5, atol=1e-5)
-    fill_adapters(model)
-    expected = _run_open_clip(model)
-    torch.testing.assert_close(_run_open_clip(merge(model)), expected, rtol=1e-3, atol=1e-4)
-    assert torch.equal(_run_open_clip(eject(model)), base)
-
-
-def test_sequence_first_open_clip_blocks():
-    """Older open_clip models run tokens as (L, N, d)."""
-    from open_clip.transformer import Transformer
-
-    for config in (SerialLoRAConfig(rank=2), LoRAConfig(rank=2)):
-        torch.manual_seed(0)
-        model = Transformer(16, 2, 2, batch_first=False).eval()
-        x = torch.randn(3, 5, 16)
-        with torch.no_grad():
-            base = model(x)
-            inject(model, config)
-            torch.testing.assert_close(model(x), base, rtol=1e-5, atol=2e-6)
-            fill_adapters(model)
-            expected = model(x)
-            torch.testing.assert_close(merge(model)(x), expected, rtol=1e-4, atol=1e-5)
-            assert torch.equal(eject(model)(x), base)
-
-
-@torch.no_grad()
-def test_text_decoder_cross_attention_is_left_alone():
-    from open_clip.transformer import MultimodalTransformer
-
-    model = MultimodalTransformer(width=16, layers=2, heads=2, context_length=6, output_dim=8)
-    inject(model, SerialLoRAConfig(rank=2))
-    assert {name.split(".")[0] for name in adapters(model)} == {"resblocks"}
-    assert find_attention_sites(model)[0].tower == "text"
-
-
-@torch.no_grad()
-def test_padding_of_sams_windows_stays_zero():
-    model = TINY["segment_anything"].build()
-    fill_adapters(inject(model, SerialLoRAConfig(rank=2)), size=1.0)
-    seen = []
-    model.blocks[0].attn.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    TINY["segment_anything"].run(model)
-    windows = seen[0].reshape(2, 2, 2, 3, 3, 32)  # 5 x 5 tokens in four windows of 3 x 3
-    assert windows[:, 1, :, 2].count_nonzero() == 0 and windows[:, :, 1, :, 2].count_nonzero() == 0
-    assert windows[:, 0, 0].count_nonzero() == windows[:, 0, 0].numel()
-
-
-@torch.no_grad()
-def test_change_of_the_stacked_weights_has_the_rank_of_the_adapter():
-    """q, k and v share A, so even their stack [dWq; dWk; dWv] changes by rank r only."""
-    for name in ("open_clip", "segment_anything", "sd3_image"):
-        tiny = TINY[name]
-        model = fill_adapters(inject(tiny.build(), SerialLoRAConfig(rank=3)))
-        before = {n: p.clone() for n, p in model.named_parameters()}
-        merge(model)
-        after = dict(model.named_parameters())
-        for _, _, parts in tiny.names:
-            change = torch.cat(
-                [
-                    (after[weight] - before[weight])[first : first + rows]
-                    for weight, first, rows in (parts["q"], parts["k"], parts["v"])
-                ]
-            )
-            assert torch.linalg.matrix_rank(change, rtol=1e-4) == 3
-            weight, first, rows = parts["out"]
-            assert torch.equal(after[weight], before[weight])
 
 
 @BOTH

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from serial_lora import SerialLoRAError, describe_groups, inject, lora_plus_groups
+from serial_lora import SerialLoRAError, inject, lora_plus_groups
 from tests.library.tiny_models import RANK, TINY
 
 
@@ -56,14 +56,6 @@ def test_the_ratio_survives_a_scheduler_and_takes_effect(method):
         scheduler.step()
         rates = [group["lr"] for group in optimizer.param_groups]
         assert rates[1] == pytest.approx(8 * rates[0])
-
-
-def test_table(method):
-    model = inject(TINY["timm"].build(), method(rank=RANK))
-    lines = describe_groups(lora_plus_groups(model, lr=2e-4, ratio=20)).splitlines()
-    assert lines[0].split() == "group tensors parameters learning rate weight decay".split()
-    assert lines[1].split()[0] == "lora_A" and lines[2].split()[-2:] == ["0.004", "0"]
-    assert len({len(line) for line in lines}) == 1
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,10 @@ from tests.library.tiny_models import (
     _hf,
     _hf_blocks,
     _noisy,
+    _open_clip_timm,
     _pictures,
     _run_hf_vision,
+    _run_open_clip,
     _separate,
     _timm,
     fill_adapters,
@@ -133,6 +135,19 @@ def after_norm() -> nn.Module:
     return _timm(block_fn=ResPostBlock)
 
 
+def sequence_first() -> nn.Module:
+    """Older open_clip models run tokens as (L, N, d)."""
+    from open_clip.transformer import Transformer
+
+    torch.manual_seed(0)
+    return _noisy(Transformer(32, 2, 2, batch_first=False))
+
+
+def clip_blocks(prefix: str) -> list:
+    layers = "attn.in_proj_weight", "attn.out_proj"
+    return [_fused(f"{prefix}resblocks.{i}", *layers) for i in range(2)]
+
+
 def grouped() -> Tiny:
     names = separate(dict(q="wq", k="wk", v="wv", out="wo"))
     names = [
@@ -177,6 +192,14 @@ FOUND = {
         [_fused("attn", "in_proj_weight", "out_proj")],
         {"image": 1},
     ),
+    "open_clip_timm": Tiny(
+        _open_clip_timm,
+        _run_open_clip,
+        [_fused(f"visual.trunk.blocks.{i}", "attn.qkv.weight", "attn.proj", 64) for i in range(6)]
+        + clip_blocks("text.transformer."),
+        {"image": 6, "text": 2},
+    ),
+    "open_clip_sequence_first": Tiny(sequence_first, run_tokens, clip_blocks(""), {"image": 2}),
     "timm_gated": timm_vit(gated),
     "timm_post_norm": timm_vit(after_norm),
     "timm_beit": timm_vit(beit),  # both call F.linear on a layer's weight
@@ -230,12 +253,6 @@ def test_the_pair_is_computed_once_where_q_k_and_v_read_the_same(method_name):
     fill_adapters(twice)
     assert not torch.equal(twice[0].q(x), block.q.forward(x))
     torch.testing.assert_close(twice(x), twice(x.clone()))
-
-
-@pytest.mark.parametrize("thing", ["model", None, {"weight": torch.zeros(2)}, nn.Linear])
-def test_what_is_no_model_is_refused(thing):
-    with pytest.raises(SerialLoRAError, match="nn.Module"):
-        inject(thing, SerialLoRAConfig(rank=2))
 
 
 def test_what_attends_elsewhere_is_left_alone():
