@@ -237,31 +237,6 @@ def test_a_grid_is_measured_alone_and_on_workers(monkeypatch):
     assert one["begin"] > alone["begin"]
 
 
-def test_other_parts_have_their_tables_and_stay_until_they_are_measured_again():
-    step = {"float32": 0.1, "float32_spread": 0.0, "bfloat16": 0.3, "bfloat16_spread": 0.0}
-    row = step | {"state": "idle", "waiting": "ours", "chosen": "float32", "ratio": 3.0}
-    learner = {"title": "at once", "learners": 4, "seconds": 9.0, "ratio": 0.9, "peak_bytes": 10**9}
-    share = {"lab": "clip", "run": "food", "seconds": 10.0, "training": 8.0, "rest": 0.2}
-    share |= {"once": 1.5, "further": 0.06}
-    parts = {
-        "conditions": [row, row | {"float32": 0.2, "chosen": "bfloat16"}],
-        "learners": [learner],
-        "shares": [share | {"at_most": 0.1, "loading": 5.0}],
-        "cluster": [
-            {"title": "Ray", "workers": 2, "runs": 12, "own": 9.0, "seconds": 70.0, "begin": 12.5}
-            | {"overhead": 0.25, "ratio": 1.9, "equal": True}
-        ],
-    }
-    text = report.render(made_up_results(**parts))
-    assert "| idle | ours | 100 ± 0 | 300 ± 0 | 3.00 | 1.00 | float32 | 1.00 |" in text
-    assert "| idle | ours | 200 ± 0 | 300 ± 0 | 3.00 | 2.00 | bfloat16 | 1.50 |" in text
-    assert "| at once | 9 | 0.90 | 1,000 MB |" in text
-    assert "| clip | food | 10.0 | 8.0 | 1.5 | 20% | 6% | 10% | 5.0 |" in text
-    assert "| Ray | 2 | 70.0 | 12.5 | 0.25 | 1.90 | yes |" in text
-    merged = report.merge(made_up_results(**parts), made_up_results(shares=[]))
-    assert merged["conditions"] == parts["conditions"] and merged["shares"] == []
-
-
 # ------------------------------------------------------------------ results and table
 
 

@@ -1,6 +1,5 @@
 """The sentences of lesson 04 count what is planted."""
 
-import pandas as pd
 import pytest
 import torch
 
@@ -42,13 +41,6 @@ def test_the_paper_stands_beside_the_records(column):
     assert (
         list(table.index) == ["1 shot", "4 shot", "16 shot"] and table[column].ne("not run").all()
     )
-
-
-def test_a_dearer_prompt_is_named():
-    table = pd.DataFrame(
-        {"by luck": 0.1, "largest class": 0.2, "a": [0.5, 0.4], "b": [0.5, 0.1]}, ["x", "y"]
-    )
-    assert "up to 30.0 points (on y)" in few_shot.read_prompts(table, "a", "b", ["a", "b"])
 
 
 def test_the_move_is_the_merged_weights():

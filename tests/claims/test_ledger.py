@@ -9,7 +9,6 @@ from scipy import stats
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.claims import comparisons, properties
-from serial_lora_course.claims.audit import inconsistencies
 from serial_lora_course.claims.comparisons import SERIAL, Comparison
 from serial_lora_course.claims.evidence import (
     MEASURES,
@@ -25,7 +24,6 @@ from serial_lora_course.claims.evidence import (
     summarise,
 )
 from serial_lora_course.claims.ledger import CLAIMS, counts_frame, ledger, ledger_frame
-from serial_lora_course.claims.page import claims_page
 from serial_lora_course.claims.verdicts import (
     FAILS,
     HOLDS,
@@ -291,14 +289,3 @@ def test_every_row_stands_under_one_theme():
     with pytest.raises(SerialLoRAError, match="Size and memory"):
         ledger_frame(rows, "Weather")
     assert list(counts_frame(rows).iloc[:, 1:].sum()) == [len(rows), len(rows)]
-
-
-def test_the_page_holds_everything():
-    text = claims_page()
-    for claim in (claim for claims in CLAIMS.values() for claim in claims):
-        assert claim.quote in text and claim.where in text
-    for entry in inconsistencies():
-        assert entry.finding in text
-    assert "{" not in text and "nan" not in text.split()
-    width = {line.count("|") - line.count("\\|") for line in text.split("\n") if line[:1] == "|"}
-    assert width == {4}

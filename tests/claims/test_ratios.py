@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from serial_lora_course.checks.checking import run_check
 from serial_lora_course.claims import ratios
 
 
@@ -38,10 +37,6 @@ def test_the_best_ratio_is_compared_pair_by_pair(rows):
         t = stats.ttest_rel(accuracies[best], accuracies[1.0]).statistic
         assert mean / error == pytest.approx(t, rel=1e-6)
         assert clear == (abs(t) > 2) or abs(t) == pytest.approx(2)
-
-
-def test_the_lesson_falls_back_to_what_its_check_accepts():
-    assert run_check("5.5", ratios.best_ratio)
 
 
 def test_a_gain_that_only_the_rate_of_b_brings_is_not_the_ratios():

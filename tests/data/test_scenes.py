@@ -12,7 +12,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data import scenes
 from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
 from serial_lora_course.data.scenes import SceneRecipe, box_of, compose, place
-from serial_lora_course.data.weather import WEATHER, smooth_noise
+from serial_lora_course.data.weather import WEATHER
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -196,9 +196,3 @@ def test_weather_draws_every_shade_towards_its_own(kind, shade):
     else:
         assert min(shade, 185) - 1 <= seen.min() and seen.max() <= max(shade, 252) + 1
         assert abs(seen.mean() - 225) < abs(shade - 225) or 185 <= seen.mean() <= 252
-
-
-def test_fog_is_smooth():
-    noise = smooth_noise((97, 131), np.random.default_rng(0))
-    assert noise.shape == (97, 131) and 0 <= noise.min() < 0.3 and 0.7 < noise.max() <= 1
-    assert max(np.abs(np.diff(noise, axis=axis)).max() for axis in (0, 1)) < 0.1

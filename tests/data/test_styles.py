@@ -18,7 +18,6 @@ from serial_lora_course.data.emoji_sets import hidden_codepoints
 from serial_lora_course.data.registry import load_style
 from serial_lora_course.data.renderings import (
     CELLS,
-    CONTRAST,
     GLOW,
     LEAST_COVER,
     SAMPLES,
@@ -152,18 +151,6 @@ def test_night_takes_its_colours_from_the_ramp_and_the_sky():
             away = np.abs(picture[inside][:, None] - points).max(-1).min(-1)
             assert inside.any() and away.max() <= 2
         assert np.abs(picture[0, 0] - sky[0]).max() < 40  # the glow has all but faded
-
-
-def test_a_brighter_pixel_stays_brighter_at_night():
-    levels = np.linspace(60, 180, 64)
-    grey = np.full((64, 64, 4), 255, np.uint8)
-    grey[..., :3] = levels.astype(np.uint8)[:, None, None]
-    points = along(rgb(*LAMPLIGHT[2:]).astype(float))
-    colours = render("night", grey)[:, 0].astype(float)
-    places = np.abs(colours[:, None] - points).sum(-1).argmin(-1) / len(points)
-    assert (np.diff(places) > -0.01).all()
-    own = (levels[-1] - levels[0]) / 255
-    assert places[-1] - places[0] == pytest.approx(CONTRAST * own, abs=0.05)
 
 
 def test_the_glow_is_the_drawing_blurred():

@@ -11,7 +11,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from data_scripts.pretraining import clip as pretraining
-from data_scripts.pretraining.augment import move
 from data_scripts.pretraining.clip import (
     Drawings,
     Pretraining,
@@ -102,24 +101,6 @@ def test_the_contrastive_loss_is_a_mean_over_positives(seed):
     assert loss.item() == pytest.approx(plain, abs=1e-5)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert torch.isfinite(gradient).all() and (gradient[ignore] == 0).all()
-
-
-# --- augmentation --------------------------------------------------------------------------------
-
-
-def flips(mirror: bool, count: int = 400) -> int:
-    """How many of many copies of an off-centre mark end up on the other side."""
-    sheet = torch.zeros(count, 4, 48, 48)
-    sheet[:, :, 21:27, 36:42] = 1.0  # right of the middle, further than any shift
-    moved = move(sheet, torch.full((count,), mirror), torch.Generator().manual_seed(3))
-    columns = torch.arange(48.0) - 23.5
-    centre = (moved[:, 3].sum(1) * columns).sum(1) / moved[:, 3].sum((1, 2))
-    assert (centre.abs() > 1).all()
-    return int((centre < 0).sum())
-
-
-def test_half_of_what_may_be_mirrored_is_and_nothing_else():
-    assert flips(mirror=False) == 0 and 140 < flips(mirror=True) < 260
 
 
 # --- words ---------------------------------------------------------------------------------------

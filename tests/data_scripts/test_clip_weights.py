@@ -74,35 +74,13 @@ def test_fetch_check_and_again(small, server, tmp_path):
     content = save(small.state_dict())
     server.serve(FILE_NAME, content)
     arguments = ("--root", tmp_path, "--base-url", server.url)
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
     path = tmp_path / "weights" / FILE_NAME
-    assert f"--weights {path}" in result.output
-    assert path.read_bytes() == content
-    recorded = json.loads((tmp_path / "clip_weights.sources.json").read_text())["archives"]
-    assert recorded[path.name]["sha256"] == hashlib.sha256(content).hexdigest()
-
-    assert run(*arguments).exit_code == 0
-    assert len(server.files[FILE_NAME].requests) == 1
+    for _ in range(2):
+        result = run(*arguments)
+        assert result.exit_code == 0 and f"--weights {path}" in result.output, result.output
+        assert path.read_bytes() == content and len(server.files[FILE_NAME].requests) == 1
     path.write_bytes(content[:-4])
-    spoiled = run(*arguments)
-    assert spoiled.exit_code == 2 and "not a readable safetensors file" in spoiled.output
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda state: b"<html>Please log in</html>",
-        lambda state: save({key: torch.full_like(t, float("nan")) for key, t in state.items()}),
-    ],
-    ids=["web page", "not finite"],
-)
-def test_a_download_that_is_not_the_model_is_not_kept(small, server, tmp_path, spoil):
-    server.serve(FILE_NAME, spoil(small.state_dict()))
-    result = run("--root", tmp_path, "--base-url", server.url)
-    assert result.exit_code == 2 and "Traceback" not in result.output
-    assert [path.name for path in (tmp_path / "weights").iterdir()] == [".lock"]
-    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+    assert run(*arguments).exit_code == 2
 
 
 def test_check_only(small, tmp_path):

@@ -28,7 +28,7 @@ from serial_lora_course.data.registry import (
     load_segmentation,
     load_style,
 )
-from serial_lora_course.data.segmentation_files import MASKED_RELEASES, MASKED_SETS
+from serial_lora_course.data.segmentation_files import MASKED_SETS
 from serial_lora_course.data.style_files import STYLE_RELEASES
 from tests.data_scripts.official_archives import (
     FOOD_PASSWORD,
@@ -120,24 +120,6 @@ def test_what_is_not_official_is_refused_by_hash_or_by_count(
     else:
         assert f"where {source.pictures:,} in {source.classes} are expected" in result.output
         assert set(visible(tmp_path)) <= {f"{name}.sources.json"}
-
-
-@EVERY_SET
-def test_help_says_licence_citation_and_the_way_without_network(name):
-    result, source = run(name, "--help"), source_of(name)
-    text = " ".join(result.output.split())
-    assert result.exit_code == 0
-    for part in (
-        f"Licence: {source.licence}",
-        "Cite:",
-        "--root",
-        "--base-url",
-        f"ROOT/archives/{name}/",
-        source.release.describe(source.pictures, source.classes),
-        source.browser_address,
-        *(archive.file_name for archive in source.archives),
-    ):
-        assert " ".join(part.split()) in text
 
 
 @pytest.mark.parametrize("name", [*CLASSIFICATION_RELEASES, "voc_person"])
@@ -334,9 +316,3 @@ def test_an_unreadable_record(tmp_path):
     sources_file("eurosat", tmp_path).write_text("{")
     with pytest.raises(SerialLoRAError, match="delete it, and it is recorded anew"):
         prepare(source, tmp_path, progress=False)
-
-
-def test_every_release_has_its_script_and_is_of_one_kind():
-    kinds = (CLASSIFICATION_RELEASES, MASKED_RELEASES, STYLE_RELEASES)
-    assert sum(map(len, kinds)) == len(RELEASES) == 10
-    assert all(source_of(name).release.name == name for name in RELEASES)

@@ -3,16 +3,12 @@
 import csv
 import json
 from dataclasses import asdict, dataclass
-from itertools import count
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from data_scripts.pretraining import loop
 from data_scripts.pretraining.loop import PretrainingRun
-from serial_lora.errors import SerialLoRAError
 from tests.labs.lab_models import same_tensors
 
 
@@ -53,13 +49,7 @@ class Run(PretrainingRun):
         return self.facts("double") | {"measured": self.measured()}
 
 
-@pytest.fixture(autouse=True)
-def clock(monkeypatch):
-    """Every step takes one second."""
-    ticks = count()
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
-    monkeypatch.setattr(loop, "FIRST_MEASURE", 1.5)
-    monkeypatch.setattr(loop, "BETWEEN_MEASURES", 2.5)
+pytestmark = pytest.mark.usefixtures("clock")
 
 
 def state(run):
@@ -121,10 +111,3 @@ def test_the_rate_warms_up_and_ends_at_zero(tmp_path):
         rates.append(run.optimizer.param_groups[0]["lr"])
     assert 0 < rates[0] < rates[1] < rates[2] > rates[3] > rates[4]
     assert rates[3] == pytest.approx(0.5) and rates[4] == pytest.approx(0)
-
-
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(SerialLoRAError, match="--out"):
-        Run(tmp_path / "file" / "run")
-    assert (tmp_path / "file").read_text() == "mine"

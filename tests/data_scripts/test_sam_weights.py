@@ -100,24 +100,3 @@ def test_a_wrong_file_is_refused_with_the_reason(small, server, tmp_path, make, 
         assert result.exit_code == 2 and reason in result.output
     assert path.read_bytes() == content
     assert len(server.files[PAPER_FILE].requests) == 1
-
-
-def test_check_only(small, tmp_path):
-    path = tmp_path / "mine.pth"
-    path.write_bytes(saved(small))
-    assert run("--check", path).exit_code == 0
-    missing = run("--check", tmp_path / "none.pth")
-    assert missing.exit_code == 2 and "no weights file" in missing.output
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.pth"]
-
-
-def test_a_checkpoint_of_full_size(tmp_path, monkeypatch):
-    """Random numbers of ViT-B's shapes, in the layout and at the place of Meta's file."""
-    path = tmp_path / "weights" / PAPER_FILE
-    path.parent.mkdir()
-    with torch.device("meta"):
-        shapes = sam_model_registry["vit_b"]().state_dict()
-    torch.save({key: torch.rand(tensor.shape) for key, tensor in shapes.items()}, path)
-    expect(monkeypatch, FileFacts.of(path))
-    result = run("--root", tmp_path)
-    assert result.exit_code == 0, result.output

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 from data_scripts import sd3_weights
 from data_scripts.fetching.hub import HUB_REPOSITORY
-from serial_lora_course.labs.memory_sd3 import parts_frame
 from serial_lora_course.models.sd3 import load_sd3
 from tests.doors import through_the_door
 from tests.models.sd3_models import leave_out_t5, official_folder
@@ -150,16 +149,6 @@ def run(*arguments):
 
 def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_help_says_licence_size_citation_and_the_way_without_network():
-    text = " ".join(run("--help").output.split())
-    for part in ("Stability AI Community License", "hf auth login", "Cite:", "ROOT/weights/sd3"):
-        assert part in text
-    published = parts_frame().set_index("part")["parameters"] * 2  # bytes; all files are float16
-    t5 = published["T5 v1.1 XXL encoder"]
-    whole, small = published.sum() / 1e9, (published.sum() - t5) / 1e9
-    assert f"{whole:.1f} GB, or {small:.1f} GB with --without-t5" in text
 
 
 def test_fetch_check_and_again(hub, official, tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import io
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,20 +85,6 @@ def test_each_model_has_a_row_and_each_prompt_a_column():
     for row, column in np.ndindex(2, 3):
         expected = drawn[row, column].repeat(2, axis=0).repeat(2, axis=1)
         assert np.array_equal(pixels_of(grid[row, column], whole), expected)
-
-
-NAMES = ["not adapted", "Serial LoRA at half its scale", "real"]
-
-
-@pytest.mark.parametrize(
-    ("names", "captions", "title"),
-    [(NAMES, ["key", LONG, "paw prints"], "All of them"), (NAMES[:1], ["key"], "")],
-)
-def test_words_never_touch_pictures_or_one_another(names, captions, title):
-    figure = plot_drawings(dict.fromkeys(names, flat_drawings(len(captions))), captions, title)
-    assert len(words_of(figure)) == len(names) + len(captions) + bool(title)
-    assert_legible(figure)
-    assert all(words in figure.alt_text for words in [*names, *captions, title])
 
 
 def test_large_pictures_are_averaged_and_small_ones_are_not():

@@ -5,7 +5,6 @@ import torch
 from serial_lora.lowrank import misses_by_method
 from serial_lora_course.figures.lowrank import (
     plot_layers,
-    plot_losses,
     plot_misses,
     plot_token_moves,
 )
@@ -63,10 +62,3 @@ def test_moves_are_drawn_from_before_to_after():
     assert [list(arrow.xy) for arrow in arrows] == [after[i].tolist() for i in (0, 2)]
     assert not [text for text in still.texts if not text.get_text()]
     assert "nothing moves" in figure.alt_text and "token 1 moves most" in figure.alt_text
-
-
-def test_losses_are_drawn_as_they_come():
-    figure = plot_losses({1: [1.0, 0.5], 4: [1.0, 1e-3]}, "Imitating")
-    (axes,) = figure.axes
-    assert [list(line.get_ydata()) for line in axes.lines] == [[1.0, 0.5], [1.0, 1e-3]]
-    assert axes.get_yscale() == "log" and "rank 4 ends at 1.0e-03" in figure.alt_text

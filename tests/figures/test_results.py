@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.figures.results import (
     plot_accuracy_by_shots,
     plot_dice_by_percent,
@@ -76,19 +75,3 @@ def test_every_style_has_an_axis_of_its_own_with_numbers_to_read():
         ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
         shown = [(value, label.get_text()) for value, label in ticks if low <= value <= high]
         assert len(shown) >= 2 and all(float(text) == pytest.approx(v) for v, text in shown)
-
-
-@pytest.mark.parametrize(
-    ("measure", "change"),
-    [
-        ("accuracy", lambda frame: frame.drop(columns="seed")),
-        ("dice", lambda frame: frame.drop(columns="box_dice")),
-        ("accuracy", lambda frame: frame.iloc[:0]),
-        ("accuracy", lambda frame: frame.assign(accuracy=frame["accuracy"] * 100)),
-        ("fid", lambda frame: frame.assign(fid=frame["fid"] - 1)),
-        ("fid", lambda frame: frame.assign(real_fid=np.nan)),
-    ],
-)
-def test_results_that_do_not_fit_are_refused(measure, change):
-    with pytest.raises(SerialLoRAError):
-        CHARTS[measure][0](change(results(measure)))

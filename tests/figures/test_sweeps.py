@@ -72,20 +72,6 @@ def test_every_cell_of_the_grid_is_drawn_at_bs_rate_with_its_spread():
                 assert [point[1] for point in segment] == pytest.approx([low, high])
 
 
-def test_the_words_name_best_plain_and_worst_cells():
-    runs = ratio_runs(["serial_lora_plus"])
-    means = {(lr, ratio): mean_of(runs, lr=lr, ratio=ratio)[0] for lr in RATES for ratio in RATIOS}
-    said = describe(plot_ratio_sweep(runs))
-    equal = {cell: mean for cell, mean in means.items() if cell[1] == 1}
-    for words, cell in (
-        ("best", max(means, key=means.get)),
-        ("best with equal rates", max(equal, key=equal.get)),
-        ("worst", min(means, key=means.get)),
-    ):
-        lr, ratio = cell
-        assert f"{words} {means[cell]:.1f}% (A {lr:g}, B {lr * ratio:g})" in said
-
-
 def test_a_sweep_of_ranks_is_drawn_twice_at_rank_and_at_budget():
     runs = rank_runs()
     figure = plot_rank_sweep(runs)

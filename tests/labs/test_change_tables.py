@@ -114,12 +114,6 @@ def test_between_by_a_loop(triples):
     assert share_between(*zip(*triples, strict=True)) == pytest.approx(inside / len(triples))
 
 
-def test_between_by_chance():
-    base, draws = np.zeros(20_000), np.random.default_rng(0).standard_normal((3, 20_000))
-    assert share_between(base, draws[0], draws[1]) == pytest.approx(1 / 4, abs=0.02)
-    assert share_between(draws[0], draws[1], draws[2]) == pytest.approx(1 / 3, abs=0.02)
-
-
 def two_adapters(rank: int = 3, scale: float = 1.0):
     changes = []
     for config in (LoRAConfig(rank=rank, scale=scale), SerialLoRAConfig(rank=rank)):
@@ -162,18 +156,6 @@ def test_claim_table_by_loops():
         ):
             cosines = np.linalg.svd(side(small).T @ side(low))[1]
             assert getattr(row, name) == pytest.approx(np.mean(cosines**2))
-
-
-def test_a_weak_serial_adapter_beside_a_strong_copy_of_it_is_always_between():
-    _, serial = two_adapters()
-    weaker = [replace(change, left=1e-3 * change.left) for change in serial]
-    strong = [replace(change, left=2e-3 * change.left) for change in serial]
-    table = claim_table(strong, weaker)
-    assert (table["nearer"] > 0.9).all() and (table["between"] > 0.9).all()
-    assert (table["change_between"] == 0).all()
-    assert (claim_table(weaker, strong)["change_between"] == 1).all()
-    assert table["reads"].to_numpy() == pytest.approx(1)
-    assert table["effective_rank_lora"].to_numpy() == pytest.approx(table["effective_rank_serial"])
 
 
 def test_claims_need_one_base():

@@ -1,23 +1,16 @@
 """What is the CLIP lab's own: its loss, its measures, folders of pictures, paper scale."""
 
 import json
-import shutil
-from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
 
-from data_scripts.fetching.sources import archive_folder, prepare
-from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import adapters, eject
 from serial_lora.metrics import accuracy
-from serial_lora_course.data.classification_files import CLASSIFICATION_RELEASES
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.clip import (
-    PAPER,
-    TINY,
     CLIPLab,
     CLIPObjective,
     class_scores,
@@ -28,7 +21,6 @@ from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.models.clip import load_clip
-from tests.data_scripts.official_archives import ARCHIVES
 from tests.labs.lab_models import register_small, weights_file
 from tests.labs.small_labs import QUICK, Coloured, coloured
 
@@ -168,57 +160,18 @@ def test_a_folder_of_class_folders_is_a_data_set(small, tmp_path):
 # --- paper scale in miniature --------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def paper_root(tmp_path_factory):
-    """EuroSAT prepared from an archive laid out like the official one, with few pictures."""
-    root = tmp_path_factory.mktemp("paper")
-    source = import_module("data_scripts.eurosat").SOURCE
-    folder = archive_folder(source, root)
-    folder.mkdir(parents=True)
-    for name, content in ARCHIVES["eurosat"]().items():
-        (folder / name).write_bytes(content)
-    prepare(source, root, other_archives=True, progress=False)
-    return root
-
-
 @pytest.fixture
 def at_paper_scale(small):
     name, weights = small
     return QUICK | {"scale": "paper", "model_name": name, "weights": weights, "min_steps": 1}
 
 
-def test_the_paper_scale_runs_end_to_end(at_paper_scale, paper_root, tmp_path):
+def test_the_paper_scale_runs_end_to_end(at_paper_scale, prepared_root, tmp_path):
     out, methods = tmp_path / "paper.jsonl", ["serial_lora", "lora_equal_budget"]
     records = run_lab(
-        "clip", ["eurosat"], methods, 1, 1, out=out, root=paper_root, **at_paper_scale
+        "clip", ["eurosat"], methods, 1, 1, out=out, root=prepared_root, **at_paper_scale
     )
     assert [record.scale for record in records] == ["paper", "paper"]
     assert records[0].settings["crop"] == 0.08
     assert records[0].sizes["training_pictures"] == 3
     assert [json.loads(line)["dataset"] for line in out.read_text().splitlines()] == ["eurosat"] * 2
-
-
-def test_a_corrupt_picture_at_paper_scale_is_one_sentence(at_paper_scale, paper_root, tmp_path):
-    root = tmp_path / "root"
-    shutil.copytree(paper_root, root)
-    test = load_classification("eurosat", "paper", root).test
-    broken = test.folder / test.picture_ids[0]
-    broken.write_bytes(broken.read_bytes()[:60])
-    with pytest.raises(SerialLoRAError, match=test.picture_ids[0]) as caught:
-        run_lab("clip", ["eurosat"], ["serial_lora"], 1, 1, root=root, **at_paper_scale)
-    assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
-
-
-def test_what_is_not_there_is_refused(at_paper_scale, tmp_path):
-    for name, message in (("dtd", "data_scripts"), ("no such set", "unknown data set")):
-        with pytest.raises(SerialLoRAError, match=message):
-            run_lab("clip", [name], root=tmp_path, **at_paper_scale)
-    with pytest.raises(SerialLoRAError, match='scale "paper"'):
-        run_lab("clip", ["eurosat"])
-
-
-def test_the_scales_own_settings():
-    assert (PAPER.rank, PAPER.epochs, PAPER.lr) == (32, 50, 2e-4)
-    assert CLIPLab.configured("tiny", rank=None, lr=TINY.lr) == TINY
-    assert PAPER.steps(16 * 37) == 925 and PAPER.steps(3) == 50
-    assert set(CLASSIFICATION_RELEASES) > {"eurosat", "dtd"}

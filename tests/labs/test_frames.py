@@ -9,7 +9,6 @@ import pytest
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.frames import (
-    as_text,
     describe_records,
     frame,
     methods_table,
@@ -135,17 +134,6 @@ def test_records_say_how_they_were_made():
         '{"lr": 0.001}',
         "machine: CPU, 2 threads",
     ]
-
-
-def test_columns_are_written_out_each_in_its_own_format():
-    table = pd.DataFrame({"share": [0.125, 1.0], "count": [1000, 2], "name": ["a", "b"]})
-    written = as_text(table, {"share": "{:.1%}", "count": "{:,}"})
-    assert written.to_dict("list") == {
-        "share": ["12.5%", "100.0%"],
-        "count": ["1,000", "2"],
-        "name": ["a", "b"],
-    }
-    assert table["share"].dtype == float
 
 
 def test_only_what_all_records_share_is_told_as_their_settings():

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from serial_lora_course.checks import blocks as made
-from serial_lora_course.checks.checking import run_check
 from serial_lora_course.labs import probes
 
 KINDS = {  # has an effect, leaves the stream alone, pairs
@@ -34,8 +33,3 @@ def test_table_gives_the_verdict():
     verdicts = probes.probe_table(blocks, torch.randn(1, 3, 8))["Serial LoRA?"]
     right = {"Faithful", "SharedPair"}
     assert dict(verdicts) == {name: "yes" if name in right else "no" for name in KINDS}
-
-
-@pytest.mark.parametrize("number", ["3.2", "3.3"])
-def test_what_the_lesson_falls_back_to_passes_its_check(number):
-    assert run_check(number, {"3.2": probes.run_adapted, "3.3": probes.merge_pair}[number])

@@ -8,7 +8,6 @@ from segment_anything import SamPredictor, sam_model_registry
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data import segmentation_sets
-from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.labs import processes
 from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.sam import (
@@ -109,38 +108,6 @@ def test_base_measures_are_the_unadapted_models():
     assert lab.measure_base() == {f"base_{name}": means[name] for name in MEASURES} | {
         name: means[name] for name in ("box_dice", "box_iou")
     }
-
-
-# --- subsets -------------------------------------------------------------------------------------
-
-
-def test_subsets_are_nested_and_seeded():
-    data = segmentation_data(train=30)
-    for seed in (1, 2, 3):
-        fifth, half, whole = (training_subset(data, p, seed) for p in (20, 50, 100))
-        assert (len(fifth), len(half), len(whole)) == (6, 15, 30)
-        assert half[:6] == fifth and whole[:15] == half and sorted(whole) == list(range(30))
-        assert training_subset(data, 20, seed) == fifth
-    assert len({tuple(training_subset(data, 20, seed)) for seed in range(1, 9)}) > 4
-
-
-def test_a_subset_follows_the_pictures_names_and_not_their_places():
-    data = segmentation_data(train=20)
-    turned = replace(data, train=Examples(data.train.examples[::-1]))
-    names = [
-        [one.train.picture_ids[i] for i in training_subset(one, 50, 1)] for one in (data, turned)
-    ]
-    assert names[0] == names[1]
-
-
-@pytest.mark.parametrize("percent", [0, -5, 101, 1000])
-def test_shares_outside_1_to_100_are_refused(percent):
-    with pytest.raises(SerialLoRAError, match="between 1 and 100"):
-        training_subset(segmentation_data(), percent, 1)
-
-
-def test_the_smallest_share_is_one_picture():
-    assert len(training_subset(segmentation_data(), 1, 1)) == 1
 
 
 # --- end to end ----------------------------------------------------------------------------------

@@ -278,23 +278,6 @@ def test_indices_and_labels_that_nothing_belongs_to(own):
     assert torch.equal(classifier.head.weight, head)
 
 
-def test_a_head_of_another_adapter_is_refused(tmp_path):
-    """As a full disk between the two files left them in earlier versions."""
-    folders = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        classifier = PictureClassifier(small_clip(), ["a", "b"], Preprocessing(16))
-        inject(classifier.model, SerialLoRAConfig(rank=2))
-        folders.append(save_classifier(classifier, tmp_path / str(seed)))
-    first, second = folders
-    (first / "head.safetensors").write_bytes((second / "head.safetensors").read_bytes())
-    model = small_clip().requires_grad_(False)
-    before = state_of(model)
-    with pytest.raises(SerialLoRAError, match="not saved together"):
-        load_classifier(model, first, Preprocessing(16))
-    assert unchanged(model, before)
-
-
 @pytest.mark.parametrize("what", refuse_models())
 def test_what_cannot_be_a_classifier(what):
     action, words = refuse_models()[what]

@@ -4,7 +4,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torchvision import transforms
 
 from serial_lora.config import SerialLoRAConfig
@@ -12,10 +12,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import inject
 from serial_lora_course.data.emoji import emoji_concepts
 from serial_lora_course.data.emoji_sets import EMOJI_SETS, GENERIC_TEMPLATE, TEMPLATE
-from serial_lora_course.labs.clip import CLIPObjective
-from serial_lora_course.labs.training import ExampleStream, TrainingConfig, train
 from serial_lora_course.models.clip import (
-    PAPER_MODEL,
     encode_prompts,
     load_clip,
     openai_file,
@@ -169,51 +166,3 @@ def test_openais_weights_are_found_where_their_command_puts_them(small, tmp_path
     backbone = load_clip("paper", name)
     assert (backbone.name, backbone.scale) == (name, "paper") and not backbone.model.training
     assert same_tensors(backbone.model.state_dict(), load_file(good))
-
-
-# --- the paper's model ---------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def full_size(tmp_path_factory):
-    """The paper's ViT-B/16 from a safetensors file of random weights in float16."""
-    torch.manual_seed(0)
-    model = open_clip.create_model(PAPER_MODEL)
-    path = tmp_path_factory.mktemp("full") / "vit_b_16.safetensors"
-    save_file({key: tensor.half() for key, tensor in model.state_dict().items()}, path)
-    yield load_clip("paper", weights=path)
-    path.unlink()
-
-
-@torch.no_grad()
-def test_cut_prompts_equal_whole_prompts_at_full_size(full_size):
-    tokens = full_size.tokenizer(PROMPTS[:2])
-    assert tokens.shape == (2, 77)
-    torch.testing.assert_close(
-        encode_prompts(full_size.model, tokens),
-        whole_prompts(full_size.model, tokens),
-        atol=2e-5,
-        rtol=0,
-    )
-
-
-def test_one_training_step_of_the_full_size_model(full_size):
-    model = full_size.model
-    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    inject(model, SerialLoRAConfig(rank=32))
-    adapted = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    assert sum(parameter.numel() for parameter in adapted.values()) == 983_040
-    start = {name: parameter.detach().clone() for name, parameter in adapted.items()}
-    generator = torch.Generator().manual_seed(0)
-    pictures = [(torch.randn(3, 224, 224, generator=generator), label) for label in (0, 1)]
-    objective = CLIPObjective(model, full_size.tokenizer(PROMPTS[:2]))
-    history = train(
-        objective,
-        ExampleStream(pictures, [0, 1], tuple, 1, batch_size=2, steps=1),
-        TrainingConfig(steps=1, lr=2e-4),
-    )
-    assert len(history.losses) == 1 and 0 < history.losses[0] < 100
-    moved = {name for name, p in adapted.items() if not torch.equal(p, start[name])}
-    # A's gradient passes through B, which starts at zero; weight decay alone moves A now.
-    assert moved == set(adapted)
-    assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in before.items())

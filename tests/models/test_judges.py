@@ -22,7 +22,6 @@ from serial_lora_course.models.judges import (
     central_square,
     load_judge,
 )
-from serial_lora_course.models.picture_metrics import frechet_distance
 from serial_lora_course.models.style_classifier import style_classifier
 from tests.labs.lab_models import calls, register_small, weights_file
 
@@ -238,30 +237,6 @@ def test_the_model_is_left_without_hooks_even_after_a_failure(monkeypatch):
     with pytest.raises(RuntimeError, match="out of memory"):
         judge.picture_features(colours((9, 8)))
     assert hooks() == 0
-
-
-@pytest.fixture(scope="module")
-def halves(judge):
-    """For both kinds of features: style -> features of one half of its drawings, and the other."""
-    pictures = {name: drawings(name, step=2)[0] for name in dataset_names("style")}
-    kinds = {"picture": judge.picture_features, "clip": judge.clip_features}
-    features = {kind: {n: see(p) for n, p in pictures.items()} for kind, see in kinds.items()}
-    return {
-        kind: {name: (rows[::2], rows[1::2]) for name, rows in found.items()}
-        for kind, found in features.items()
-    }
-
-
-def distances(parts: dict) -> dict[tuple[str, str], float]:
-    """From one half of every style to the other half of every style."""
-    return {(a, b): frechet_distance(parts[a][0], parts[b][1]) for a in parts for b in parts}
-
-
-def test_halves_of_one_style_are_nearer_than_two_styles(halves):
-    found = distances(halves["picture"])
-    for name in dataset_names("style"):
-        others = [b for b in dataset_names("style") if b != name]
-        assert found[name, name] < 0.9 * min(found[name, b] for b in others)
 
 
 def test_drawings_are_nearer_to_their_own_captions(judge):

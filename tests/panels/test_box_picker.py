@@ -102,32 +102,6 @@ def test_a_drag_sends_some_boxes_on_its_way_and_the_last_one_for_certain(tmp_pat
 
 
 @needs_node
-def test_throttling_keeps_the_latest(tmp_path):
-    out = run_in_node(
-        tmp_path,
-        "box_picker",
-        PAGE,
-        """
-        const got = [];
-        const sender = throttled((value) => got.push(value), 30);
-        for (let n = 0; n < 5; n++) sender.later(n);
-        pass(90);
-        out.two = [...got];
-        sender.later("first");
-        sender.later("dropped");
-        sender.now("last");
-        sender.later("after");
-        sender.later("stopped");
-        sender.stop();
-        pass(90);
-        out.all = got;
-        """,
-    )
-    assert out["two"] == [0, 4]
-    assert out["all"] == [0, 4, "first", "last", "after"]
-
-
-@needs_node
 def test_a_click_an_escape_and_a_lost_pointer_leave_the_box_alone(tmp_path):
     out = run_in_node(
         tmp_path,

@@ -125,16 +125,6 @@ def test_prerequisites_come_first(name):
         assert sorted(done) == [each.number for each in lessons.LESSONS if not each.optional]
 
 
-@pytest.mark.parametrize(
-    "page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda p: p.name
-)
-def test_links_lead_to_files_that_are_there(page):
-    lines = page.read_text(encoding="utf-8").splitlines()
-    text = "\n".join(line for line in lines if not line.startswith("    "))  # no code
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)\)", text)
-    assert [link for link in links if not (page.parent / link).exists()] == []
-
-
 def parse(line: str) -> None:
     """Parse a command line of serial-lora as the program does, and run nothing."""
     command, arguments = get_command(cli.app), shlex.split(line)

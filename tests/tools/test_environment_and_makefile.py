@@ -32,11 +32,6 @@ def test_conda_brings_python_and_pip_the_rest(project):
     assert f"Python 3.{oldest} to 3.{int(beyond) - 1}" in page
 
 
-@pytest.fixture(scope="module")
-def makefile() -> str:
-    return (ROOT / "Makefile").read_text(encoding="utf-8")
-
-
 def run_make(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         ["make", "--no-print-directory", *arguments],
@@ -45,14 +40,6 @@ def run_make(*arguments: str) -> subprocess.CompletedProcess:
         text=True,
         timeout=60,
     )
-
-
-def test_make_alone_lists_every_target(makefile):
-    phony = re.search(r"\.PHONY: ((?:.|\\\n)*?)\n(?!\t)", makefile)[1].replace("\\\n", " ").split()
-    listed = re.findall(r"^make (\S+) +\w", run_make().stdout, re.MULTILINE)
-    assert sorted(listed) == sorted(phony)
-    for name in ("course", "lab", "test", "test-all", "notebooks", "bench", "weights", "clean"):
-        assert name in listed
 
 
 def test_old_and_missing_python_get_one_sentence(tmp_path):

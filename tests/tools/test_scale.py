@@ -1,6 +1,5 @@
 """The page about grids past one machine: its sums, beside what they are sums of."""
 
-import re
 from dataclasses import replace
 
 import pytest
@@ -75,19 +74,6 @@ def test_the_study_and_the_large_grid_have_as_many_runs_as_their_plans_say(monke
     assert len(found) == expected and {run.steps for run in found} == {100}
     found = list(scale.many_runs("sam"))
     assert len(found) == 24 * 10 * 3 * 2 and len({run.dataset for run in found}) == 5
-
-
-def test_what_was_not_measured_is_said(monkeypatch):
-    monkeypatch.setattr(scale.report, "load", lambda: {})
-    assert "not measured yet" in scale.assumptions()
-    row = {"overhead": 0.25, "begin": 12.0}
-    monkeypatch.setattr(scale.report, "load", lambda: {"cluster": [{}, row]})
-    assert "0.2 s beside its own" in scale.assumptions() and "floodnet" in scale.assumptions()
-
-
-def test_the_page_has_its_tables():
-    text = scale.PAGE.read_text("utf-8")
-    assert len(re.findall(r"^\| .* \| 64 \|", text, re.M)) == 4
 
 
 @pytest.mark.slow
