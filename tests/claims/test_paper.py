@@ -8,10 +8,7 @@ import pytest
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.claims.audit import (
-    READINGS,
     audit,
-    audit_frame,
-    readings_frame,
 )
 from serial_lora_course.claims.paper import paper_facts, paper_table
 from serial_lora_course.labs.methods import LORA_PLUS_RATIO
@@ -108,10 +105,3 @@ def test_the_printed_counts_are_read_as_by_hand():
         assert f"{fit:,}" in sd3.verdict and "+2.4%" in sd3.verdict
     # SAM's printed figure has the digits of SD3's exact count.
     assert f"{EXACT['sd3']['lora']:,}" in rows["sam", "lora", "M"].verdict
-
-
-def test_the_tables_to_show_hold_every_row():
-    assert len(audit_frame()) == len(audit()) == 8
-    for shown, row in zip(readings_frame().to_dict("records"), audit(), strict=True):
-        bold = {name for name in READINGS if shown[name].startswith("**")}
-        assert bold == set(row.matches)

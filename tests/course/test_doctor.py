@@ -2,6 +2,7 @@
 
 import shutil
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,12 +21,6 @@ def test_this_machine_runs_the_course(capsys):
     assert all(diagnosis.remedy for diagnosis in report.diagnoses if diagnosis.status != "OK")
 
 
-def test_old_python_fails_with_the_remedy():
-    diagnosis = doctoring.check_python((3, 9, 18))
-    assert diagnosis.status == "FAIL" and "3.10 or newer" in diagnosis.remedy
-    assert doctoring.check_python((3, 10, 0)).status == "OK"
-
-
 def test_missing_torch_ends_the_torch_questions(monkeypatch, capsys):
     real = doctoring.importlib.import_module
 
@@ -41,15 +36,41 @@ def test_missing_torch_ends_the_torch_questions(monkeypatch, capsys):
     assert "Device" not in [diagnosis.question for diagnosis in report.diagnoses]
 
 
-@pytest.mark.parametrize(("version", "status"), [("2.3.1", "FAIL"), ("2.4.0", "OK"), ("3.0", "OK")])
-def test_torch_versions(monkeypatch, version, status):
+def with_torch(monkeypatch, version):
     monkeypatch.setattr(torch, "__version__", version)
-    assert doctoring.check_torch().status == status
+    return doctoring.check_torch()
 
 
-@pytest.mark.parametrize(("free", "status"), [(1.2, "FAIL"), (8.0, "OK"), (None, "NOTE")])
-def test_memory(free, status):
-    assert doctoring.check_memory(free).status == status
+def with_disk(monkeypatch, free):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(1e12, 0, free * 1e9))
+    return doctoring.check_disk(Path("not") / "there" / "yet")
+
+
+ANSWERS = [
+    (lambda patch, version: doctoring.check_python(version), (3, 9, 18), "FAIL"),
+    (lambda patch, version: doctoring.check_python(version), (3, 10, 0), "OK"),
+    *((with_torch, *pair) for pair in (("2.3.1", "FAIL"), ("2.4.0", "OK"), ("3.0", "OK"))),
+    *((with_disk, *pair) for pair in ((0.2, "FAIL"), (5, "NOTE"), (90, "OK"))),
+    (lambda patch, free: doctoring.check_memory(free), 1.2, "FAIL"),
+    (lambda patch, free: doctoring.check_memory(free), 8.0, "OK"),
+    (lambda patch, free: doctoring.check_memory(free), None, "NOTE"),
+    (lambda patch, free: doctoring.check_gpu_memory(free), 1.0, "NOTE"),
+    (lambda patch, free: doctoring.check_gpu_memory(free), 20.0, "OK"),
+    (lambda patch, first: doctoring.check_threads(first), False, "NOTE"),
+    (lambda patch, name: doctoring.check_import(name), "surely_not_a_module", "FAIL"),
+]
+
+
+@pytest.mark.parametrize(("check", "found", "status"), ANSWERS)
+def test_what_is_found_has_a_status_and_a_remedy(monkeypatch, check, found, status):
+    diagnosis = check(monkeypatch, found)
+    assert diagnosis.status == status and (status == "OK" or diagnosis.remedy)
+
+
+def test_there_is_nothing_to_say_of_what_is_usual():
+    assert doctoring.check_gpu_memory(None) is doctoring.check_threads(True) is None
+    assert doctoring.check_import("torch") is None
 
 
 @pytest.mark.parametrize(
@@ -59,19 +80,6 @@ def test_tier_that_fits(free, tier):
     assert doctoring.fitting_tier(free) == tier
     said = doctoring.check_scale(free).answer
     assert (f"({tier} GB tier)" in said) if tier else ("wants a CUDA GPU" in said)
-
-
-def test_gpu_held_by_another_notebook():
-    assert doctoring.check_gpu_memory(None) is None
-    assert "another notebook" in doctoring.check_gpu_memory(1.0).remedy
-    assert doctoring.check_gpu_memory(20.0).status == "OK"
-
-
-@pytest.mark.parametrize(("free", "status"), [(0.2, "FAIL"), (5, "NOTE"), (90, "OK")])
-def test_disk(monkeypatch, tmp_path, free, status):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(1e12, 0, free * 1e9))
-    assert doctoring.check_disk(tmp_path / "not" / "there" / "yet").status == status
 
 
 def test_packages_name_what_is_missing_and_what_is_old():
@@ -89,17 +97,6 @@ def test_packages_name_what_is_missing_and_what_is_old():
 def test_a_course_that_is_only_imported():
     (diagnosis,) = doctoring.check_packages([])
     assert diagnosis.status == "NOTE" and ".[course]" in diagnosis.remedy
-
-
-def test_package_that_does_not_import():
-    assert doctoring.check_import("torch") is None
-    diagnosis = doctoring.check_import("surely_not_a_module")
-    assert diagnosis.status == "FAIL" and "surely_not_a_module" in diagnosis.question
-
-
-def test_torch_before_the_course_is_noted():
-    assert doctoring.check_threads(True) is None
-    assert doctoring.check_threads(False).status == "NOTE"
 
 
 def test_weights(tmp_path):

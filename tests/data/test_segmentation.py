@@ -7,14 +7,12 @@ import pytest
 
 from serial_lora_course.data import segmentation_sets as sets
 from serial_lora_course.data.emoji import load_emoji
-from serial_lora_course.data.emoji_sets import hidden_codepoints
 from serial_lora_course.data.photographs import photographs
 from serial_lora_course.data.registry import load_segmentation
 from serial_lora_course.data.scenes import OPAQUE
 from serial_lora_course.data.segmentation_sets import (
     DRAWING_SIZE,
     LONGER_SIDE,
-    PICTURES,
     SCENE_SETS,
     SHORTEST_SIDE,
     filled_outlines,
@@ -52,17 +50,6 @@ def test_masks_are_disjoint_named_and_large_enough(name):
 
 
 @EVERY_SET
-def test_training_and_test_share_neither_concepts_nor_drawings(name):
-    data, hidden = load_segmentation(name), hidden_codepoints()
-    codes = [{concept.codepoints for concept in p.concepts} for p in (data.train, data.test)]
-    assert not codes[0] & hidden and codes[1] <= hidden
-    pixels = [{drawing.tobytes() for drawing in p.drawings} for p in (data.train, data.test)]
-    assert not pixels[0] & pixels[1]  # not even under another name
-    assert len(codes[0]) >= 40 and len(codes[1]) >= 20
-    assert (len(data.train), len(data.test)) == (PICTURES["train"], PICTURES["test"])
-
-
-@EVERY_SET
 def test_no_photograph_of_the_tests_lies_behind_a_training_scene(name, monkeypatch):
     asked = []
 
@@ -77,21 +64,6 @@ def test_no_photograph_of_the_tests_lies_behind_a_training_scene(name, monkeypat
         assert set(asked) == {part}
         asked.clear()
         sets._faded.cache_clear()
-
-
-@EVERY_SET
-def test_a_scene_is_the_same_whenever_and_in_whatever_order_it_is_made(name):
-    kept, fresh = load_segmentation(name), freshly_made(name)
-    assert kept is load_segmentation(name) and kept is not fresh
-    for index in (5, 0, 2):
-        one, two = kept.train[index], fresh.train[index]
-        assert one.picture.tobytes() == two.picture.tobytes() and one.names == two.names
-        assert np.array_equal(one.masks, two.masks) and one.picture_id == two.picture_id
-    assert kept.train[5] is kept.train[5]
-    assert kept.train[0].picture.tobytes() != kept.train[1].picture.tobytes()
-    assert kept.fingerprint() == fresh.fingerprint()
-    with pytest.raises(IndexError):
-        kept.train[len(kept.train)]
 
 
 def test_a_recipe_is_part_of_what_a_set_is(monkeypatch):

@@ -3,25 +3,19 @@
 import math
 from collections import Counter
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
-from skimage.color import deltaE_cie76, rgb2lab
 
 from serial_lora_course.data import style_sets
-from serial_lora_course.data.emoji import MARGIN, Concept, load_emoji
-from serial_lora_course.data.emoji_sets import hidden_codepoints
+from serial_lora_course.data.emoji import Concept, load_emoji
 from serial_lora_course.data.registry import load_style
 from serial_lora_course.data.renderings import (
     CELLS,
     GLOW,
-    LEAST_COVER,
-    SAMPLES,
-    as_pixels,
 )
 from serial_lora_course.data.style_sets import (
     ARCADE,
@@ -66,17 +60,6 @@ def test_the_things_are_the_same_in_every_style_and_known_to_the_base():
         assert {concept.codepoints for concept in concepts} <= known
 
 
-@EVERY_STYLE
-def test_training_and_test_share_neither_concepts_nor_pictures(name):
-    data, hidden = load_style(name), hidden_codepoints()
-    codes = {p: {c.codepoints for c in getattr(data, p).concepts} for p in ("train", "test")}
-    assert not codes["train"] & hidden and codes["test"] <= hidden
-    drawn = {p: {d.tobytes() for d in getattr(data, p).drawings} for p in ("train", "test")}
-    assert not drawn["train"] & drawn["test"]
-    shown = {p: {e.picture.tobytes() for e in getattr(data, p)} for p in ("train", "test")}
-    assert not shown["train"] & shown["test"]  # not even when reduced to a few cells
-
-
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6), count=st.integers(1, 120))
 def test_groups_of_any_size_are_taken_at_an_equal_pace(sizes, count):
     concepts = [
@@ -108,15 +91,6 @@ def test_examples_are_pictures_with_the_name_of_what_they_show(name):
     for index in (len(data.train), -len(data.train) - 1):
         with pytest.raises(IndexError):
             data.train[index]
-
-
-@EVERY_STYLE
-def test_a_style_is_the_same_whenever_it_is_made(name):
-    kept, fresh = load_style(name), load_tiny_style.__wrapped__(name)
-    assert kept is load_style(name) and kept is not fresh
-    assert kept.fingerprint() == fresh.fingerprint()
-    for index in (7, 0):
-        assert kept.test[index].picture.tobytes() == fresh.test[index].picture.tobytes()
 
 
 def test_styles_are_told_apart_and_colours_are_part_of_what_a_style_is(monkeypatch):
@@ -194,34 +168,3 @@ def test_pixel_art_has_cells_of_the_palette_and_a_line_round_everything():
         outside = ndimage.binary_propagation(sheet & edge, mask=sheet)
         beside = ndimage.binary_dilation(outside) | edge
         assert {tuple(cell) for cell in cells[beside]} <= {paper, line}
-
-
-def test_a_cell_has_the_colour_that_most_of_it_comes_nearest_to():
-    palette = rgb(*ARCADE[2:])
-    labs = [rgb2lab(colour[None, None])[0, 0] for colour in palette]
-
-    @cache
-    def nearest(*colour: int) -> int:
-        lab = rgb2lab(np.array([[colour]], np.uint8))[0, 0]
-        return int(np.argmin([deltaE_cie76(lab, other) for other in labs]))
-
-    (drawing,) = twemoji("teddy bear")
-    cells = cells_of(as_pixels(drawing, rgb(*ARCADE)))
-    samples = (CELLS - 2) * SAMPLES
-    places = [
-        math.floor(SIZE * (MARGIN + (1 - 2 * MARGIN) * (i + 0.5) / samples)) for i in range(samples)
-    ]
-    for row in range(CELLS - 2):
-        for column in range(CELLS - 2):
-            votes: Counter[int] = Counter()
-            for y in places[row * SAMPLES : (row + 1) * SAMPLES]:
-                for x in places[column * SAMPLES : (column + 1) * SAMPLES]:
-                    if drawing[y, x, 3] >= 128:
-                        votes[nearest(*map(int, drawing[y, x, :3]))] += 1
-            found = tuple(cells[row + 1, column + 1])
-            if votes.total() < LEAST_COVER * SAMPLES**2:
-                assert found in {tuple(colour) for colour in rgb(*ARCADE[:2])}
-            else:
-                most = max(votes.values())
-                ties = {tuple(palette[i]) for i, count in votes.items() if count == most}
-                assert found in ties

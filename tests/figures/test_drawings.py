@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from serial_lora.flow import sample_sigmas
 from serial_lora_course.figures import style
 from serial_lora_course.figures.drawings import (
     CELL,
@@ -17,7 +16,6 @@ from serial_lora_course.figures.drawings import (
     plot_drawings,
     plot_flow_path,
     plot_sheet,
-    plot_sigmas,
 )
 
 SIDE = CELL // 2  # of the tiny model's drawings
@@ -87,16 +85,6 @@ def test_each_model_has_a_row_and_each_prompt_a_column():
         assert np.array_equal(pixels_of(grid[row, column], whole), expected)
 
 
-def test_large_pictures_are_averaged_and_small_ones_are_not():
-    fine = np.zeros((512, 512, 3), np.uint8)
-    fine[::2] = 255  # every second line white: grey, seen from far away
-    figure = plot_drawings({"a": [fine], "b": [fine[:SIDE, :SIDE]]}, ["stripes"])
-    whole = drawn_pixels(figure)
-    grey, crisp = (pixels_of(axes, whole) for axes in figure.axes)
-    assert np.abs(grey[8:-8].astype(float) - 127.5).max() < 16
-    assert set(np.unique(crisp)) == {0, 255}
-
-
 # -------------------------------------------------------------------------------- the sheet
 
 
@@ -141,21 +129,3 @@ def test_every_picture_of_a_path_says_how_much_noise_it_has():
         assert np.array_equal(pixels_of(axes, whole), picture.repeat(2, axis=0).repeat(2, axis=1))
     assert_legible(figure)
     assert all(words in figure.alt_text for words in [*out.captions, *back.captions])
-
-
-def test_bars_are_as_high_as_levels_are_frequent():
-    generator = torch.Generator().manual_seed(0)
-    levels = {
-        "plain": sample_sigmas(3000, generator=generator),
-        "shift 3": sample_sigmas(3000, shift=3, generator=generator).numpy(),
-    }
-    figure = plot_sigmas(levels, bins=10)
-    edges = np.linspace(0, 1, 11)
-    for outline, values in zip(figure.axes[0].patches, levels.values(), strict=True):
-        heights, _ = np.histogram(values, edges, density=True)
-        drawn = outline.get_path().vertices
-        for low, high, height in zip(edges, edges[1:], heights, strict=False):
-            here = np.isclose(drawn[:, 0], low) | np.isclose(drawn[:, 0], high)
-            assert np.isclose(drawn[here, 1], height).any()
-    said = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert said[0] == f"plain: half are below {sorted(map(float, levels['plain']))[1500]:.2f}"

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -25,7 +24,7 @@ from serial_lora_course.figures.masks import (
     plot_overlays,
     plot_windows,
 )
-from serial_lora_course.figures.scores import plot_dice_by_scale, plot_dice_per_picture
+from serial_lora_course.figures.scores import plot_dice_per_picture
 from serial_lora_course.figures.style import describe
 
 TRUTH = np.zeros((12, 15), bool)
@@ -60,14 +59,6 @@ def test_a_loop_over_pixels_says_the_same(pair):
     for row in range(4):
         for column in range(5):
             assert kinds[row, column] == pixel_kind(truth[:, row, column], found[:, row, column])
-
-
-def test_masks_may_be_tensors_or_numbers():
-    expected = compare_masks(TRUTH, FOUND)
-    for kind in (torch.from_numpy, lambda m: m.astype(np.uint8) * 255, np.ndarray.tolist):
-        assert np.array_equal(compare_masks(kind(TRUTH), kind(FOUND)), expected)
-    assert np.array_equal(compare_masks(TRUTH[None], FOUND), expected)
-    assert {int(k) for k in np.unique(expected)} == {NOTHING, AGREED, MISSED, INVENTED}
 
 
 # --- overlays ------------------------------------------------------------------------------------
@@ -180,14 +171,6 @@ def test_every_picture_is_drawn_before_and_after():
     assert [text.get_text() for text in pairs.texts] == ["better: 2\nworse (×): 1"]
     assert "median 0.60, worst 0.30, better on 2 and worse on 1" in figure.alt_text
     assert len(plot_dice_per_picture({"unadapted": [0.4]}).axes) == 1
-
-
-def test_the_mean_over_pictures_is_drawn_at_every_scale():
-    figure = plot_dice_by_scale({"a": [0.2, 0.4], "b": [0.4, 0.8]}, "lora", (0.0, 1.0))
-    *each, mean = figure.axes[0].lines
-    assert [list(line.get_ydata()) for line in each] == [[0.2, 0.4], [0.4, 0.8]]
-    assert list(mean.get_ydata()) == pytest.approx([0.3, 0.6])
-    assert "0.60 at 1" in figure.alt_text
 
 
 def test_what_a_token_does_not_see_is_veiled():

@@ -1,17 +1,9 @@
 """The figures of mixed adapters."""
 
-from serial_lora_course.figures.mixtures import plot_mixture, plot_path
+from serial_lora_course.figures.mixtures import plot_mixture
 from serial_lora_course.figures.style import describe
 
 BASE, GOOD = {"a": 30.0, "b": 40.0}, {"a": 80.0, "b": 50.0}
-
-
-def test_a_path_has_a_panel_a_task_and_a_line_a_way():
-    path = {"sum": [GOOD, BASE, GOOD], "average": [BASE, BASE, BASE]}
-    figure = plot_path((0, 0.5, 1), path, ("a", "b"))
-    lines = [[list(line.get_ydata()) for line in axes.lines] for axes in figure.axes]
-    assert lines == [[[80, 30, 80], [30] * 3], [[50, 40, 50], [40] * 3]]
-    assert "sum, a: 80, 30, 80" in describe(figure)
 
 
 def test_a_mixture_has_a_bar_a_task_beside_the_base():

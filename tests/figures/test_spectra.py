@@ -9,7 +9,6 @@ from serial_lora_course.figures.spectra import (
     SMALLEST,
     plot_depth,
     plot_positions,
-    plot_shifts,
     plot_spectra,
 )
 
@@ -60,20 +59,6 @@ def test_every_spectrum_is_drawn_as_it_is():
         assert drawn["dW, LoRA"][1].tolist() == kept == [2.0, 0.5]
         assert drawn["W"][0].tolist() == list(range(1, WIDTH + 1))
     assert "4 to 20" in figure.alt_text  # W's largest in the blocks shown
-
-
-def test_shifts_are_percent_of_the_base():
-    figure = plot_shifts(FRAMES)
-    for axes in figure.axes:
-        drawn = curves(axes)
-        assert np.allclose(drawn["LoRA"][1], 10) and np.allclose(drawn["Serial LoRA"][1], 5)
-    assert "+10.0% to +10.0%" in figure.alt_text
-
-
-@pytest.mark.parametrize(("depth", "shown"), [(1, [0]), (2, [0, 1]), (6, [0, 2, 5])])
-def test_first_middle_and_last_block_by_default(depth, shown):
-    figure = plot_spectra({"lora": frame("lora", ["image"], depth)})
-    assert [axes.get_title("left") for axes in figure.axes[::3]] == [f"block {b}, q" for b in shown]
 
 
 def depth_table() -> pd.DataFrame:

@@ -1,9 +1,7 @@
 """The study's front, of made-up arms."""
 
 import pandas as pd
-import pytest
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.figures.study import plot_front
 from serial_lora_course.figures.style import describe
 from serial_lora_course.labs.frames import on_front
@@ -37,8 +35,3 @@ def test_the_figure_shows_every_arm_and_tells_the_front():
     assert line == [[10, 3.0], [90, 5.5]]
     assert "serial_lora-4 +3.0, oft-64 +5.5" in describe(figure)
     assert "hundredths of Dice" in axis.get_ylabel()
-
-
-def test_a_table_without_gains_is_refused():
-    with pytest.raises(SerialLoRAError, match="gain"):
-        plot_front({"sam": ARMS.drop(columns="gain")}, {"sam": "points"})

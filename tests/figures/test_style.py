@@ -4,7 +4,6 @@ import base64
 import io
 import re
 from html import unescape
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -96,16 +95,3 @@ def test_drawing_leaves_matplotlibs_settings_alone():
     before = settings()
     style.figure_png(plot_counts({"m": (8, 2)}))
     assert settings() == before
-
-
-def test_figures_and_drawings_bring_their_own_light_ground_to_a_dark_page():
-    figure = Image.open(io.BytesIO(style.figure_png(plot_counts()))).convert("RGBA")
-    assert figure.getpixel((0, 0)) == (255, 255, 255, 255)
-    for path in style.ASSETS.glob("*.svg"):
-        drawing = ElementTree.parse(path).getroot()
-        ground = drawing.find("{*}rect")
-        assert [ground.get(side) for side in ("width", "height", "fill")] == [
-            drawing.get("width"),
-            drawing.get("height"),
-            "#ffffff",
-        ]

@@ -74,11 +74,6 @@ def test_frame_holds_the_dense_spectra(method):
         assert np.allclose(small, np.linalg.svd(change.change.numpy())[1][:3])
 
 
-def test_a_fresh_adapter_has_no_size(method):
-    table = spectra_table(weight_changes(inject(sam_encoder(), method(rank=2))))
-    assert table[["rank", "effective_rank", "size"]].eq(0).all(axis=None)
-
-
 def test_table_says_the_same_as_dense_matrices(method):
     changes = changes_of(method(rank=3))
     table = spectra_table(changes)

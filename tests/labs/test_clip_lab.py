@@ -111,14 +111,6 @@ def test_the_rates_are_the_ones_that_train(backbone, monkeypatch):
     assert trained == [(0.1, 1), (0.01, 1), (0.01, 5)]
 
 
-def test_a_ratio_of_one_is_plain_lora_at_that_rate(backbone):
-    plus = CLIPLab(backbone, coloured(), config(plus_lr=0.02))
-    plain = CLIPLab(backbone, coloured(), config(lr=0.02))
-    one = run_one(plus, METHODS["lora_plus"].with_ratio(1), 2, 1)
-    other = run_one(plain, METHODS["lora"], 2, 1)
-    assert one.measures == other.measures and one.key != other.key
-
-
 def test_a_larger_ratio_moves_b_and_only_b_further(backbone):
     """After one step, at which the gradient of A is zero: B is proportional to the ratio."""
     lab = CLIPLab(

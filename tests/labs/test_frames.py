@@ -124,18 +124,6 @@ def test_the_table_of_methods_averages_what_all_of_them_ran():
     pd.testing.assert_frame_equal(*both)
 
 
-def test_records_say_how_they_were_made():
-    command = "serial-lora lab sam --dataset all --percent 20,100"
-    said = describe_records([replace(r, command=command) for r in some_records()]).splitlines()
-    assert said[0].startswith("24 runs: 2 data sets, 2 methods, percent [20, 100], 3 seeds, ")
-    assert said[1:] == [
-        f"command: {command}",
-        "settings:",
-        '{"lr": 0.001}',
-        "machine: CPU, 2 threads",
-    ]
-
-
 def test_only_what_all_records_share_is_told_as_their_settings():
     """What was swept is in the command; a rate that no run used is no setting of theirs."""
     plus = replace(

@@ -2,7 +2,6 @@
 
 import torch
 
-from serial_lora_course.claims import pairs as words
 from serial_lora_course.labs import pairs
 
 
@@ -29,8 +28,3 @@ def test_a_stronger_pair_loses_more_bits():
     ]
     errors, same = zip(*found, strict=True)
     assert errors[0] < errors[2] < errors[3] and same[0] > same[2] > same[3]
-
-
-def test_needed_ranks_are_told_in_order():
-    told = words.read_needed({"W": 9, "noise": 10, "gradient": 2}, 16, 0.3)
-    assert "30%, the weight needs rank 9 of 16" in told and "the gradient needs 2" in told

@@ -99,17 +99,6 @@ def test_a_place_that_is_no_file_is_refused(tmp_path, path):
     assert read_records(tmp_path / "other" / "r.jsonl") == []
 
 
-def test_a_full_disk_leaves_the_file_as_it_was(path, monkeypatch):
-    def no_space(_):
-        raise OSError(28, "No space left on device")
-
-    content = path.read_bytes()
-    monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(SerialLoRAError, match="No space left.*--out"):
-        append_record(path, replace(RECORD, seed=2))
-    assert path.read_bytes() == content
-
-
 def test_runs_that_share_a_file_lose_no_record(path):
     def run(number):
         for seed in range(10):

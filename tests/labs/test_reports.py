@@ -137,13 +137,6 @@ def test_the_table_has_what_costs_no_training_and_the_spread():
     assert not get_lab("clip").report.closing([CLIP])
 
 
-def test_the_papers_two_numbers_stand_beside_ours_where_it_has_them():
-    run = replace(SD3, scale="paper", dataset="barbie")
-    for amount, printed in ((20, "193.66 / 0.8302"), (100, "117.93 / 0.8302")):
-        assert printed in shown([replace(run, amount=amount)])
-    assert shown([run]).count("–") < shown([replace(run, dataset="watercolour")]).count("–")
-
-
 def test_the_table_has_a_row_for_each_rank_and_ratio_of_a_sweep():
     records = [
         replace(with_settings(ratio=ratio, rank=rank), rank=rank, seed=seed)

@@ -18,7 +18,6 @@ from serial_lora.injection import inject
 from serial_lora_course.data.scenes import box_of
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.labs import sam as lab
-from serial_lora_course.labs.memory import saved_activation_bytes
 from serial_lora_course.labs.sam import (
     SamLab,
     SamLabConfig,
@@ -28,7 +27,7 @@ from serial_lora_course.labs.sam import (
     predict_logits,
     predict_masks,
 )
-from serial_lora_course.labs.sam_inputs import jittered, prepare, resize_masks, to_input_frame
+from serial_lora_course.labs.sam_inputs import jittered, prepare, to_input_frame
 from serial_lora_course.labs.training import ExampleStream, TrainingConfig, train
 from serial_lora_course.models.sam import SamBackbone, build_sam, load_sam
 from tests.labs.lab_models import calls, trained_tensors
@@ -259,16 +258,6 @@ def test_masks_survive_the_way_in_and_back(model, size):
         np.testing.assert_allclose(*middles, atol=0.5 * max(1, max(size) / SIDE))
 
 
-def test_a_picture_of_the_models_own_size_comes_through_untouched(model):
-    given_example = example((SIDE, SIDE), objects=2)
-    p = prepare(given_example, SIDE)
-    assert np.array_equal(p.picture.permute(1, 2, 0).numpy(), np.asarray(given_example.picture))
-    assert np.array_equal(p.truth.numpy(), given_example.masks)
-    assert np.array_equal(p.boxes.numpy(), given_example.boxes)
-    certain = torch.where(p.truth, 20.0, -20.0)[:, None]
-    assert np.array_equal(original_size_logits(model, certain, p) > 0, given_example.masks)
-
-
 @pytest.mark.parametrize("size", ODD_SIZES)
 def test_picture_boxes_and_masks_stay_together(size):
     given_example = example(size, objects=3)
@@ -278,17 +267,6 @@ def test_picture_boxes_and_masks_stay_together(size):
     for box, truth in zip(p.boxes, p.truth, strict=True):
         np.testing.assert_allclose(box, box_of(truth.numpy()), atol=1.01)
         assert bright[truth].mean() > 2 * bright[~p.truth.any(0)].mean()
-
-
-def test_halved_masks_are_the_majority_of_four_pixels():
-    chance = np.random.default_rng(0)
-    masks = chance.random((3, 10, 14)) < 0.5
-    quarters = masks.reshape(3, 5, 2, 7, 2).sum((2, 4))
-    halved = resize_masks(torch.from_numpy(masks), (5, 7)).numpy()
-    # The filter reaches a little beyond the four pixels, so that noise is not settled by them.
-    assert halved[quarters == 4].mean() > 0.9 and halved[quarters == 0].mean() < 0.1
-    large = torch.from_numpy(np.kron(masks, np.ones((4, 4), bool)))
-    assert np.array_equal(resize_masks(large, (10, 14)), masks)
 
 
 @pytest.mark.parametrize("place", [(0, 0), (599, 799), (311, 402)])
@@ -429,19 +407,6 @@ def test_what_is_kept_follows_method_parts_and_dropout():
     parts = [kept_bytes(serial, accumulation=n) for n in (1, 2, 4)]
     assert parts[0] > 1.8 * parts[1] > 3 * parts[2]
     assert kept_bytes(SerialLoRAConfig(rank=4, dropout=0.5)) > parts[0]
-
-
-def test_the_backward_pass_adds_nothing_to_what_is_kept(model):
-    prepared = batch()
-    for checkpointing in (False, True):
-        objective = SamObjective(model, checkpointing)
-        blocks = model.image_encoder.blocks if checkpointing else ()
-        alone = saved_activation_bytes(partial(objective, prepared), model, blocks)
-
-        def both_ways(objective=objective):
-            gradients(objective(prepared), model)
-
-        assert saved_activation_bytes(both_ways, model, blocks) == pytest.approx(alone, rel=0.05)
 
 
 def test_a_checkpointed_block_keeps_its_input_and_nothing_else():

@@ -16,7 +16,7 @@ from serial_lora_course.labs.lab import adapted, run_one
 from serial_lora_course.labs.methods import FURTHER_METHODS, get_method
 from serial_lora_course.labs.opened import open_projections
 from serial_lora_course.labs.registry import get_lab
-from serial_lora_course.labs.variants import NAME, RepAdapter, random_rotation
+from serial_lora_course.labs.variants import NAME, RepAdapter
 from tests.labs.small_labs import small_lab
 
 SIZES = {"vera": 16, "fourierft": 32, "oft": 4, "randlora": 8, "hra": 2}
@@ -134,11 +134,6 @@ def test_the_opened_attention_of_open_clip_is_its_attention(monkeypatch, tmp_pat
         assert all(isinstance(layer, nn.Linear) for layer in layers)
         assert len(layers) == 4 * len(sites)
         assert torch.allclose(output(lab, small), expected, atol=1e-5)
-
-
-def test_a_random_rotation_is_one():
-    rotation = random_rotation(12)
-    assert torch.allclose(rotation @ rotation.T, torch.eye(12), atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------ RepAdapter

@@ -75,32 +75,6 @@ def test_each_family_lies_within_the_one_above(seed, width):
     assert (lora <= one_space + 1e-9).all() and (one_space <= serial + 1e-9).all()
 
 
-def test_no_trained_pair_beats_the_miss():
-    torch.manual_seed(0)
-    weights, wanted = three(1, 5), three(60, 5)
-    tall, stacked = (torch.cat([each[part] for part in PARTS]) for each in (weights, wanted))
-    A = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
-    B = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([A, B], max_iter=300, line_search_fn="strong_wolfe")
-
-    def closure():
-        optimizer.zero_grad()
-        loss = (stacked - tall @ B @ A).square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    trained = closure().sqrt() / stacked.norm()
-    best = misses_by_method(weights, wanted)["serial_lora"][2]
-    assert best - 1e-9 <= trained <= best + 1e-3
-
-
-def test_what_is_made_by_a_pair_is_reached_by_it():
-    weights, A, B = three(0, 6), draw(9, 2, 6), draw(10, 6, 2)
-    serial = misses_by_method(weights, {p: weights[p] @ B @ A for p in PARTS})
-    assert all(curve[2] < 1e-6 < curve[1] for curve in serial.values())
-
-
 def test_q_alone_is_out_of_reach_at_any_rank():
     weights = three(0, 6)
     wanted = {part: (part == "q") * draw(3, 6, 1) @ draw(4, 1, 6) for part in PARTS}

@@ -1,12 +1,11 @@
 """The widget of a picture with a box: what a box may be, and what the page does with hands and keys."""
 
-import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from serial_lora_course.panels.box_picker import ASSETS, BoxPicker, tidy_box
+from serial_lora_course.panels.box_picker import BoxPicker, tidy_box
 from tests.panels.panel_probes import needs_node, run_in_node
 
 PAGE = (Path(__file__).parent / "box_picker_page.mjs").read_text("utf-8")
@@ -129,61 +128,3 @@ def test_a_click_an_escape_and_a_lost_pointer_leave_the_box_alone(tmp_path):
     assert out["others"] == 0
     assert out["drawn"] == "50%"
     assert out["ends"] == [[[10, 10, 40, 30], "10%", "said by the kernel"]] * 2
-
-
-@needs_node
-def test_arrow_keys_move_and_resize_and_other_keys_are_left_to_the_page(tmp_path):
-    out = run_in_node(
-        tmp_path,
-        "box_picker",
-        PAGE,
-        """
-        key("ArrowRight"); key("ArrowDown"); key("ArrowDown");
-        pass(100);
-        out.moved = sent.at(-1);
-        key("ArrowLeft", { shiftKey: true });
-        pass(100);
-        out.resized = sent.at(-1);
-        out.taken = key("ArrowUp");
-        out.left = [key("Tab"), key("a"), key("ArrowUp", { ctrlKey: true })];
-        """,
-    )
-    assert out["moved"] == [11, 12, 41, 32]
-    assert out["resized"] == [11, 12, 40, 32]
-    assert out["taken"] is False and out["left"] == [True, True, True]
-
-
-@needs_node
-def test_a_view_follows_its_model_and_lets_go_of_it_when_closed(tmp_path):
-    out = run_in_node(
-        tmp_path,
-        "box_picker",
-        PAGE,
-        """
-        const other = new Element();
-        widget.render({ model, el: other });
-        Object.assign(state, { box: [0, 0, 50, 25], width: 200, message: "news" });
-        tellAll();
-        out.both = [el, other].map((view) => [
-          view.find("box-picker-box").style.width, view.find("box-picker-message").textContent,
-        ]);
-        out.ratio = surface.style.aspectRatio;
-        out.enlarged = surface.toggled;
-        const last = image.src;
-        const before = reactions.length;
-        close();
-        out.closed = [before - reactions.length, revoked.includes(last)];
-        out.roles = [surface.attributes.role, surface.tabIndex, message.attributes.role];
-        """,
-    )
-    assert out["both"] == [["25%", "news"]] * 2
-    assert out["ratio"] == "200 / 50" and out["enlarged"] == {"box-picker-enlarged": False}
-    assert out["closed"] == [4, True]
-    assert out["roles"] == ["application", 0, "status"]
-
-
-def test_the_front_end_asks_only_for_what_the_widget_has():
-    script, look = ((ASSETS / f"box_picker.{kind}").read_text() for kind in ("js", "css"))
-    asked = set(re.findall(r'model\.(?:get|set)\("(\w+)"', script))
-    assert asked and asked <= set(BoxPicker().trait_names(sync=True))
-    assert "http" not in script + look  # it works without a network

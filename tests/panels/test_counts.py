@@ -6,7 +6,7 @@ import pytest
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.frontend import is_static
-from serial_lora_course.panels.counts import OWN, CountPanel, count_panel, count_table
+from serial_lora_course.panels.counts import OWN, CountPanel, count_panel
 
 
 @pytest.fixture
@@ -51,13 +51,6 @@ def test_every_preset_can_follow_every_other_and_a_moved_slider_takes_its_name_a
     assert counts() == [18_874_368, 4_718_592]
     panel.depth.value = 3
     assert panel.preset.value == OWN
-
-
-def test_the_table_has_bytes_and_ratio():
-    table = count_table(rank=4, width=64, depth=2)
-    assert list(table["parameters"]) == [4096, 1024]
-    assert list(table["float32 bytes"]) == [16384, 4096]
-    assert list(table["ratio"]) == [4, 1]
 
 
 def test_the_still_form_shows_a_table_and_a_described_figure(capture_display, counts):

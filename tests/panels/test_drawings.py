@@ -33,8 +33,6 @@ from tests.models.sd3_models import small_backbone
 from tests.panels.panel_probes import (
     assert_untouched,
     fingerprint,
-    needs_node,
-    run_in_node,
 )
 
 FEW_STEPS = replace(TINY, drawing_steps=2)
@@ -177,27 +175,6 @@ def test_a_drawing_that_fails_says_so_and_leaves_the_model_as_it_was(
 # ------------------------------------------------------------------------- what is said of it
 
 
-def test_the_figure_shows_the_drawings_with_their_scores(backbone, monkeypatch, capture_display):
-    shown = []
-    plot = module.plot_drawings
-    monkeypatch.setattr(module, "plot_drawings", lambda *given: shown.append(given) or plot(*given))
-    panel = DrawingPanel(backbone, PROMPTS, judge=Brightness(), config=FEW_STEPS)
-    panel.scale.value = 0.35
-    rows, captions, *_ = shown[-1]
-    for drawn, found, title, caption in zip(
-        *rows.values(),
-        panel.drawer.result,
-        ("without the adapter", "scale 0.35"),
-        captions,
-        strict=True,
-    ):
-        assert np.array_equal(drawn, found)
-        assert caption == f"{title}, CLIP-Score {len('fox face') + found.mean() / 255:.2f}"
-    alt = capture_display[-1]["text/plain"]
-    assert all(words in alt for words in ["“fox face”", *captions])
-    assert all(words in panel.status.message for words in captions)
-
-
 def test_a_prompt_that_is_too_long_is_told_in_the_panel_alone(panel, capfd, caplog):
     panel.prompt.value = "fox " * 60
     assert "Only its first 16 tokens are read" in panel.status.message
@@ -265,40 +242,3 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(static, capture_display, 
             drawing_panel(model, prompts, config=FEW_STEPS, static=static)
         assert str(refused.value).count(".") <= 2 and str(refused.value).endswith(".")
     assert capture_display == []
-
-
-# ---------------------------------------------------------------------------- the front end
-
-
-@needs_node
-def test_the_status_line_is_read_out_and_lets_go_of_its_model(tmp_path):
-    out = run_in_node(
-        tmp_path,
-        "status_line",
-        'import widget from "./status_line.mjs";',
-        """
-        const out = { attributes: {} };
-        const el = {
-          setAttribute: (name, value) => (out.attributes[name] = value),
-        };
-        let message = "Drawing …", react = [];
-        const model = {
-          get: (name) => (name === "message" ? message : undefined),
-          on: (...pair) => react.push(pair),
-          off: (...pair) => (react = react.filter((p) => p.some((part, i) => part !== pair[i]))),
-        };
-        const close = widget.render({ model, el });
-        out.first = el.textContent;
-        message = "Drawn.";
-        react.forEach(([name, tell]) => name === "change:message" && tell());
-        out.second = el.textContent;
-        close();
-        out.left = react.length;
-        """,
-    )
-    assert out == {
-        "attributes": {"role": "status"},
-        "first": "Drawing …",
-        "second": "Drawn.",
-        "left": 0,
-    }

@@ -17,7 +17,6 @@ from serial_lora import (
     set_scale,
 )
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.figures.masks import overlay
 from serial_lora_course.labs.sam import predict_masks
 from serial_lora_course.models.sam import SamBackbone
@@ -165,20 +164,6 @@ def test_the_dice_is_that_of_the_object_whose_box_overlaps_most(panel):
                 shown_picture(html), overlay(scene.picture, scene.masks[number], found)
             )
             assert f"{expected}'" in html  # the alternative text says it as well
-
-
-def test_a_box_beside_every_object_has_no_dice():
-    picture, mask = Image.new("RGB", (40, 30), "teal"), np.zeros((1, 30, 40), bool)
-    mask[0, 2:8, 2:8] = True
-    item = SegmentationExample(picture, mask, ("star",), "one")
-    panel = MaskPanel(backbone_of(adapted_sam()), [item])
-    panel.picker.box = (8, 8, 30, 28)  # shares a corner with the star's box, and no area
-    assert "no Dice" in panel.picker.message
-    assert shown_words(panel.before.value) == (
-        f"found: {panel.found[0].sum() / (40 * 30):.1%} of the picture"
-    )
-    panel.picker.box = (7, 7, 30, 28)
-    assert "star" in panel.picker.message
 
 
 def test_a_picture_without_truth_is_shown_without_dice(panel):

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import shutil
-import sys
 import zipfile
 from pathlib import Path
 
@@ -91,12 +90,6 @@ def test_what_start_here_says_installs_it_with_no_index_to_ask(copied, monkeypat
     steps = ran.output.splitlines()
     assert ran.exit_code == 0, ran.output
     assert len(steps) == 4 and "serial-lora doctor" in steps[2]
-
-
-def test_windows_gets_lines_of_its_own(monkeypatch):
-    monkeypatch.setattr(bundle, "WINDOWS", True)
-    version = "{}.{}".format(*sys.version_info[:2])
-    assert f"py -{version} -m venv venv\n    venv/Scripts/python -m pip" in bundle.start_here()
 
 
 def test_packing_again_replaces_a_bundle_and_nothing_else(packed, tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import typer
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.main import get_command
 
 from serial_lora.errors import SerialLoRAError
@@ -73,33 +72,10 @@ def test_no_lesson_takes_more_than_seventy_five_minutes_alone(facts):
     assert {here.title: here.minutes for here in facts.values() if here.minutes > 75} == {}
 
 
-def test_hints_are_not_counted_as_reading():
-    text = (
-        "Two words.\n<details><summary>Hint 1: x</summary>\n\nmany more\n</details>\nand three more"
-    )
-    cells = [new_markdown_cell(text), new_code_cell("four words in code")]
-    assert sources.words_to_read(new_notebook(cells=cells)) == 5
-
-
 def test_a_plan_that_leaves_no_time_is_refused(facts):
     steps = (documents.Step("00", 30, 1), documents.Step("03", 30, 1))
     with pytest.raises(SerialLoRAError, match="questions"):
         documents.plan_table([documents.Session("Tight", 70, steps)], facts)
-
-
-def test_learners_are_counted_from_what_was_measured(facts):
-    rows = [
-        {"title": "one after another", "learners": 4, "seconds": 80.0, "peak_bytes": 15 * 10**8},
-        {"title": "at once", "learners": 4, "seconds": 60.0, "peak_bytes": 15 * 10**8},
-    ]
-    machine = {"processor": "P", "cores": 2, "date": "today"}
-    table = documents.learners_table(facts, {"learners": rows, "machine": machine})
-    assert "| one learner alone | 20 | 1.0 | | 1.5 |" in table
-    assert "| 4 at once | 60 | 3.0 | 2.0 | 1.5 |" in table  # three times 20 s; 4 on 2 cores
-    assert (
-        f"{documents.CLASS} as close together as these needs {documents.CLASS // 2} cores" in table
-    )
-    assert "Not measured" in documents.learners_table(facts, {})
 
 
 def test_plans_are_as_long_as_their_names_and_have_pauses():

