@@ -155,15 +155,20 @@ def dice_by_hand() -> Iterator[Case]:
 
 @exercise(
     "6.3",
-    "equal to one window at a time, with and without padding, in a global block too, and with "
-    "padding that stays zero even for an adapter that has a bias",
+    "equal to one window at a time, with and without padding, in a global block too, gradients "
+    "included, and with padding that stays zero even for an adapter that has a bias",
 )
 def adapted_windows() -> Iterator[Case]:
     """Windows that fit, windows that need padding, no windows; a pair, and one with a bias."""
+
+    def trainable(block, adapter, x: Tensor) -> dict[str, Tensor]:
+        pair = {"lora_A": adapter.lora_A, "lora_B": adapter.lora_B}
+        return pair | ({"x": x} if x.requires_grad else {})
+
     for bias in (False, True):
         for side, size in ((3, (6, 9)), (4, (7, 6)), (0, (5, 4))):
             block, adapter = WindowBlock(6, side), Change(6, bias)
-            x = torch.randn(2, *size, 6)
+            x = torch.randn(2, *size, 6).requires_grad_(bias)
             normed, stream = block.norm1(x), adapter(x)
             before_norm = block.norm1(stream)
 
@@ -192,7 +197,7 @@ def adapted_windows() -> Iterator[Case]:
             }
             what = f"{where} on {size[0]} x {size[1]} tokens with {kind}"
             error = "" if side else "window_size 0 means no windows: all tokens attend"
-            yield Case(what, (block, adapter, x), x + inside, causes, error=error)
+            yield Case(what, (block, adapter, x), x + inside, causes, error=error, leaves=trainable)
 
 
 # ------------------------------------------------------------------------ 6.4 out of place

@@ -109,13 +109,14 @@ def chain_pairs(attempt) -> str:
     return "equal to the two dense matrices, one after the other, in both orders of size"
 
 
-@exercise("10.3", "each sample's own pair, in any order and with repetitions")
+@exercise("10.3", "each sample's own pair, in any order and with repetitions, gradients included")
 def adapt_each() -> Iterator[Case]:
     """Compared with one sample after another."""
     for count, picks, rank in ((3, [2, 0, 2, 1], 2), (2, [1, 1], 3)):
         width = 5
         x = torch.randn(len(picks), 4, width).requires_grad_(rank == 3)
-        A, B = torch.randn(count, rank, width), torch.randn(count, width, rank)
+        A = torch.randn(count, rank, width, requires_grad=True)
+        B = torch.randn(count, width, rank, requires_grad=True)
         which = torch.tensor(picks)
 
         def one_by_one(a: Tensor, b: Tensor, picks, x=x) -> Tensor:
@@ -155,4 +156,7 @@ def adapt_each() -> Iterator[Case]:
             expected,
             causes,
             form="one row of tokens for each sample: (B, N, d), as x",
+            leaves=lambda x, A, B, which: (
+                {"all_A": A, "all_B": B} | ({"x": x} if x.requires_grad else {})
+            ),
         )

@@ -259,6 +259,10 @@ WRONG = {
         ("always windows", "window_size 0 means"): always_in_windows,
         ("not cropped", "shapes of each|different shapes|comment"): uncropped,
         ("in place", "changed in place"): in_place_on_the_stream,
+        ("no gradient", "no gradient reaches"): lambda b, a, x: windows(b, a, x).detach() + x,
+        ("branch detached", "a part of the way from x"): lambda b, a, x: (
+            x + windows(b, a, x.detach())
+        ),
         ("normed added", "normed tokens are added"): lambda b, a, x: b.norm1(x) + windows(b, a, x),
     },
     "6.4": {

@@ -128,5 +128,10 @@ WRONG = {
         ("exchanged", "x meets A first"): lambda x, A, B, w: x + x @ B[w] @ A[w],
         ("in the wrong order", "wrong order"): each(lambda w: w.flip(0)),
         ("flattened", "\\(B, N, d\\)"): lambda *a: each()(*a).flatten(0, 1),
+        ("detached", "no gradient reaches"): lambda *a: each()(*a).detach(),
+        ("B detached", "all_B gets no gradient"): lambda x, A, B, w: each()(x, A, B.detach(), w),
+        ("branch detached", "a part of the way from x"): lambda x, *rest: (
+            x + each(keep=0)(x.detach(), *rest)
+        ),
     },
 }
