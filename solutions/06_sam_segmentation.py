@@ -1073,15 +1073,19 @@ display(both[both["tiny"].astype(str) != both["paper"].astype(str)])
 # Every script resumes, verifies, and says by hand what cannot be fetched; `--help` names its licence. On
 # several GPUs the last line shares every batch of four among them.
 #
-# Does it fit a card of 16 GB? The cell *estimates* that for one picture, from what a global block of the
-# paper's width keeps on two small grids.
+# Does it fit a card of 16 GB? The cell *estimates* that for one picture, as above: of the paper's model with
+# shapes only, and LoRA.
 
 # %%
-from serial_lora_course.models.architectures import ARCHITECTURES
+from serial_lora_course.labs.fit import kept_bytes
+from serial_lora_course.labs.forecast import hollow_lab
 
-official = ARCHITECTURES["sam"].on_meta().image_encoder  # change this and run again: "sam-huge"
-for what, size in probes.estimated_step(official).items():
-    print(f"{what:16} about {size / 1e9:.1f} GB for one picture of {official.img_size} pixels")
+paper = hollow_lab(lab.SamLab, "paper", lab.PAPER)
+side = paper.backbone.model.image_encoder.img_size
+for word, on in (("off", False), ("on", True)):  # change this and run again: add batch_size=4
+    config = lab.SamLab.configured("paper", gradient_checkpointing=on)
+    kept = kept_bytes(paper, config) / 1e9
+    print(f"checkpointing {word:3} about {kept:.1f} GB for one picture of {side} pixels")
 
 # %% [markdown]
 # **What this shows.** It leaves out weights, decoder, and the buffers of a moment. One picture fits 16 GB

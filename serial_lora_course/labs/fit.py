@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from serial_lora.injection import inject
@@ -110,15 +110,32 @@ def _kept(model: nn.Module, forward: Callable[[], object], checkpointed: list | 
     return saved_activation_bytes(run, model, checkpointed)
 
 
+def clip_shapes(lab: Lab, model: nn.Module, pictures: int, classes: int) -> tuple[tuple, ...]:
+    """Of so many pictures, of so many prompts as long as the longest, and of the prompts' mask."""
+    side, width = model.visual.image_size[0], model.ln_final.weight.shape[0]
+    length = int(lab.backbone.tokenizer(lab.data.prompts()).argmax(-1).max()) + 1
+    return (pictures, 3, side, side), (classes, length, width), (length, length)
+
+
+def sd3_inputs(model: nn.Module, count: int, side: int, text_tokens: int) -> dict[str, Tensor]:
+    """So many latents of a side, each with its prompt, as the transformer gets them; without values."""
+    shape = model.config
+    return {
+        "hidden_states": torch.empty(count, shape.in_channels, side, side),
+        "encoder_hidden_states": torch.empty(
+            count, CLIP_TOKENS + text_tokens, shape.joint_attention_dim
+        ),
+        "pooled_projections": torch.empty(count, shape.pooled_projection_dim),
+        "timestep": torch.empty(count),
+    }
+
+
 def _clip(lab: Lab, config: LabConfig, model: nn.Module) -> int:
-    backbone = lab.backbone
-    tokens = backbone.tokenizer(lab.data.prompts())  # (classes, context length)
-    length, width = int(tokens.argmax(-1).max()) + 1, model.token_embedding.weight.shape[1]
-    side, parts = model.visual.image_size[0], config.accumulation
+    count, classes = -(-config.batch_size // config.accumulation), len(lab.data.prompts())
+    shapes = clip_shapes(lab, model, count, classes)
     with FakeTensorMode(allow_non_fake_inputs=True):
         give_shapes(model)
-        pictures = torch.empty(-(-config.batch_size // parts), 3, side, side)
-        prompts, mask = torch.empty(len(tokens), length, width), torch.empty(length, length)
+        pictures, prompts, mask = map(torch.empty, shapes)
         return _kept(
             model,
             lambda: (model.encode_image(pictures), model.transformer(prompts, attn_mask=mask)),
@@ -150,24 +167,26 @@ def _sam(lab: Lab, config: LabConfig, model: nn.Module) -> int:
 
 
 def _sd3(lab: Lab, config: LabConfig, model: nn.Module) -> int:
-    count, shape = config.batch_size // config.accumulation, model.config
     side = config.resolution // lab.backbone.pipeline.vae_scale_factor
-    blocks = list(model.transformer_blocks)
+    shape = config.batch_size // config.accumulation, side, lab.backbone.text_tokens
+    kept = sd3_kept(model, *shape)
+    if not config.gradient_checkpointing:
+        return kept
+    # One block at a time is computed anew.
+    return sd3_kept(model, *shape, checkpointing=True) + kept // len(model.transformer_blocks)
+
+
+def sd3_kept(
+    model: nn.Module, count: int, side: int, text_tokens: int, checkpointing: bool = False
+) -> int:
+    """Bytes that an SD3 transformer without values keeps for the way back."""
+    if checkpointing:
+        model.enable_gradient_checkpointing()
     with FakeTensorMode(allow_non_fake_inputs=True):
         give_shapes(model)
-        length = CLIP_TOKENS + lab.backbone.text_tokens
-        inputs = {
-            "hidden_states": torch.empty(count, shape.in_channels, side, side),
-            "encoder_hidden_states": torch.empty(count, length, shape.joint_attention_dim),
-            "pooled_projections": torch.empty(count, shape.pooled_projection_dim),
-            "timestep": torch.empty(count),
-        }
-        kept = _kept(model, lambda: model(**inputs, return_dict=False))
-        if not config.gradient_checkpointing:
-            return kept
-        model.enable_gradient_checkpointing()
-        less = _kept(model, lambda: model(**inputs, return_dict=False), blocks)
-        return less + kept // len(blocks)  # one block at a time is computed anew
+        inputs = sd3_inputs(model, count, side, text_tokens)
+        blocks = list(model.transformer_blocks) if checkpointing else ()
+        return _kept(model, lambda: model(**inputs, return_dict=False), blocks)
 
 
 _STEPS: dict[str, Callable[[Lab, LabConfig, nn.Module], int]] = {

@@ -31,10 +31,11 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import inject
 from serial_lora_course.labs.card import GIB
 from serial_lora_course.labs.config import LabConfig, check_choices, several, swept_configs
-from serial_lora_course.labs.fit import CLIP_TOKENS, step_bytes
+from serial_lora_course.labs.fit import clip_shapes, sd3_inputs, step_bytes
 from serial_lora_course.labs.grid import variants_of
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.memory import without_values
+from serial_lora_course.labs.memory_sd3 import AUTOENCODER, sd3_part
 from serial_lora_course.labs.methods import METHODS, Method, get_method
 from serial_lora_course.labs.records import Record, read_records
 from serial_lora_course.labs.registry import get_lab
@@ -65,18 +66,18 @@ class RunForecast:
 
     dataset: str
     method: str
-    rank: int
-    amount: int
-    seed: int
     done: bool
-    steps: int
-    drawings: int
-    tests: int
-    parameters: int
-    seconds: float
     memory: int
-    disk: int
-    state: int
+    drawings: int = 0
+    tests: int = 0
+    rank: int = 0
+    amount: int = 0
+    seed: int = 0
+    steps: int = 0
+    parameters: int = 0
+    seconds: float = 0.0
+    disk: int = 0
+    state: int = 0
 
 
 # ------------------------------------------------------------------------------------------ cards
@@ -233,18 +234,12 @@ def _count(forward: Callable[[], Tensor]) -> Work:
 
 
 def _clip_work(lab: Lab, model: nn.Module) -> tuple[Work, ...]:
-    side, (length, width) = model.visual.image_size[0], (_prompt_tokens(lab), model.ln_final.weight)
-    prompt = torch.empty(1, length, len(width), device="meta")
-    mask = torch.empty(length, length, device="meta")
-    picture = torch.empty(1, 3, side, side, device="meta")
+    shapes = clip_shapes(lab, model, 1, 1)
+    picture, prompt, mask = (torch.empty(shape, device="meta") for shape in shapes)
     return (
         _count(lambda: model.encode_image(picture)),
         _count(lambda: model.transformer(prompt, attn_mask=mask)),
     )
-
-
-def _prompt_tokens(lab: Lab) -> int:
-    return int(lab.backbone.tokenizer(lab.data.prompts()).argmax(-1).max()) + 1
 
 
 def _sam_work(lab: Lab, model: nn.Module) -> tuple[Work, ...]:
@@ -256,20 +251,14 @@ def _sam_work(lab: Lab, model: nn.Module) -> tuple[Work, ...]:
 
 
 def _sd3_work(lab: Lab, model: nn.Module) -> tuple[Work, ...]:
-    shape, pipeline = model.config, lab.backbone.pipeline
+    pipeline = lab.backbone.pipeline
     side = lab.config.resolution // pipeline.vae_scale_factor
-    length = CLIP_TOKENS + lab.backbone.text_tokens
-    inputs = {
-        "hidden_states": torch.empty(1, shape.in_channels, side, side, device="meta"),
-        "encoder_hidden_states": torch.empty(1, length, shape.joint_attention_dim, device="meta"),
-        "pooled_projections": torch.empty(1, shape.pooled_projection_dim, device="meta"),
-        "timestep": torch.empty(1, device="meta"),
-    }
+    with torch.device("meta"):
+        inputs = sd3_inputs(model, 1, side, lab.backbone.text_tokens)
     vae = without_values(pipeline.vae).requires_grad_(False)
-    latent = torch.empty(1, shape.in_channels, side, side, device="meta")
     return (
         _count(lambda: model(**inputs, return_dict=False)[0]),
-        _count(lambda: vae.decode(latent).sample),
+        _count(lambda: vae.decode(inputs["hidden_states"]).sample),
     )
 
 
@@ -378,40 +367,24 @@ def forecast(
         known = [r for r in records if (r.task, r.scale, r.dataset) == (name, scale, dataset)]
         everything = getattr(configs[0], "draw_for", None) == "all"
         shown = size.test + everything * size.train
-        drawn, looked = (shown, 0) if name == "sd3" else (0, shown)
+        looked = {"drawings": shown} if name == "sd3" else {"tests": shown}
         some = next(iter(costs.values()))
-        base = RunForecast(
-            dataset=dataset,
-            method=NOT_ADAPTED,
-            rank=0,
-            amount=0,
-            seed=0,
-            done=bool(known),
-            steps=0,
-            drawings=drawn,
-            tests=looked,
-            parameters=0,
-            seconds=0.0,
-            memory=some.memory,
-            disk=0,
-            state=0,
-        )
+        base = RunForecast(dataset, NOT_ADAPTED, bool(known), some.memory, **looked)
         found.append(replace(base, seconds=_seconds(name, some, configs[0], size, base, speed)))
-        for (amount, seed), (config, method) in itertools.product(
-            itertools.product(amounts, seeds), variants
-        ):
+        for amount, seed, (config, method) in itertools.product(amounts, seeds, variants):
             cost = costs[config, method]
             adapter = BYTES_PER_FLOAT32 * cost.parameters
-            run = replace(
-                base,
-                method=method.name,
+            run = RunForecast(
+                dataset,
+                method.name,
+                any(_is(record, config, method, amount, seed) for record in known),
+                cost.memory,
+                **looked,
                 rank=method.rank(config.rank),
                 amount=amount,
                 seed=seed,
-                done=any(_is(record, config, method, amount, seed) for record in known),
                 steps=config.steps(count(amount, seed)),
                 parameters=cost.parameters,
-                memory=cost.memory,
                 disk=RECORD_BYTES + keeps * adapter,
                 state=STATE_COPIES * adapter,
             )
@@ -442,6 +415,9 @@ def hollow_lab(kind: type[Lab], scale: str, config: LabConfig, classes: int = 0)
     return kind(_HOLLOW[kind.name](config), data, config, **tools)
 
 
+# Each imports the library of its lab, as all of them together load slowly.
+
+
 def _hollow_clip(config: LabConfig) -> Any:
     import open_clip
 
@@ -450,8 +426,7 @@ def _hollow_clip(config: LabConfig) -> Any:
     name = config.model_name or PAPER_MODEL
     with torch.device("meta"):
         model = open_clip.CLIP(**open_clip.get_model_config(name))
-    tokenizer = open_clip.get_tokenizer(name)
-    return SimpleNamespace(model=model, name=name, scale="paper", tokenizer=tokenizer)
+    return SimpleNamespace(model=model, tokenizer=open_clip.get_tokenizer(name), scale="paper")
 
 
 def _hollow_sam(config: LabConfig) -> Any:
@@ -459,10 +434,9 @@ def _hollow_sam(config: LabConfig) -> Any:
 
 
 def _hollow_sd3(config: LabConfig) -> Any:
-    from serial_lora_course.labs.memory_sd3 import hollow_autoencoder
     from serial_lora_course.models.sd3 import TEXT_TOKENS
 
-    pipeline = SimpleNamespace(vae=hollow_autoencoder(), vae_scale_factor=8)
+    pipeline = SimpleNamespace(vae=sd3_part(AUTOENCODER), vae_scale_factor=8)
     model = ARCHITECTURES["sd3"].on_meta().bfloat16()
     tokens = TEXT_TOKENS["paper"]
     return SimpleNamespace(model=model, scale="paper", pipeline=pipeline, text_tokens=tokens)

@@ -11,22 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from functools import cache
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.injection import inject
-from serial_lora_course.labs.memory import give_shapes, saved_activation_bytes
+from serial_lora_course.labs.card import GIB
+from serial_lora_course.labs.fit import TRAINED_BYTES, sd3_kept
 from serial_lora_course.models.architectures import ARCHITECTURES
 
 # transformers and diffusers load slowly, so they are imported where a model of theirs is built.
-
-GIB = 2**30
-CLIP_TOKENS = 77
-#: Bytes for each trained number: itself, its gradient, and AdamW's two averages, all float32.
-TRAINED_BYTES = 4 * 4
 
 
 def _clip(width: int, layers: int, heads: int) -> nn.Module:
@@ -73,43 +69,26 @@ def _autoencoder() -> nn.Module:
     )
 
 
-def hollow_autoencoder() -> nn.Module:
-    """SD3 medium's, with shapes and no values."""
-    with torch.device("meta"):
-        return _autoencoder()
+TRANSFORMER, T5, AUTOENCODER = "transformer", "T5 v1.1 XXL encoder", "autoencoder"
+PARTS: dict[str, Callable[[], nn.Module]] = {
+    TRANSFORMER: ARCHITECTURES["sd3"].build,
+    "CLIP ViT-L text encoder": lambda: _clip(768, 12, 12),
+    "OpenCLIP ViT-bigG text encoder": lambda: _clip(1280, 32, 20),
+    T5: _t5,
+    AUTOENCODER: _autoencoder,
+}
 
 
 @cache
-def _transformer() -> nn.Module:
-    return ARCHITECTURES["sd3"].on_meta()
-
-
-#: Part -> what builds it, bytes of one of its numbers as `load_sd3("paper")` loads it.
-PARTS: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "transformer": (_transformer, 2),
-    "CLIP ViT-L text encoder": (lambda: _clip(768, 12, 12), 2),
-    "OpenCLIP ViT-bigG text encoder": (lambda: _clip(1280, 32, 20), 2),
-    "T5 v1.1 XXL encoder": (_t5, 2),
-    "autoencoder": (_autoencoder, 4),
-}
+def sd3_part(name: str) -> nn.Module:
+    """A part of SD3 medium with shapes and no values."""
+    with torch.device("meta"):
+        return PARTS[name]()
 
 
 #: What bitsandbytes keeps a weight of a linear layer in: bits -> bytes of a number, and of its share
 #: of a scale in float32, which 4-bit weights have for each 64 numbers and 8-bit ones for each row.
 BITS = {8: (1, lambda rows, columns: 4 * rows), 4: (0.5, lambda rows, columns: rows * columns / 16)}
-#: The last name of linear layers that transformers leaves as they are, when it quantizes a T5.
-LEFT_OUT = {"T5 v1.1 XXL encoder": "wo"}
-
-
-@cache
-def _models() -> dict[str, nn.Module]:
-    with torch.device("meta"):
-        return {name: build() for name, (build, _) in PARTS.items()}
-
-
-@cache
-def _part_sizes() -> dict[str, int]:
-    return {n: sum(p.numel() for p in model.parameters()) for n, model in _models().items()}
 
 
 def quantized_bytes(model: nn.Module, bits: int, left_out: str | None = None) -> int:
@@ -127,29 +106,24 @@ def quantized_bytes(model: nn.Module, bits: int, left_out: str | None = None) ->
     return int(size)
 
 
-@cache
 def quantized_frame() -> pd.DataFrame:
     """The two largest parts as bitsandbytes keeps them: a row for each, and GiB for each of `BITS`."""
-    names = ("transformer", "T5 v1.1 XXL encoder")
+    left_out = {TRANSFORMER: None, T5: "wo"}  # transformers leaves those layers of a T5 as they are
     columns = {
         f"{bits} bits": [
-            quantized_bytes(_models()[name], bits, LEFT_OUT.get(name)) / GIB for name in names
+            quantized_bytes(sd3_part(name), bits, out) / GIB for name, out in left_out.items()
         ]
         for bits in BITS
     }
-    return pd.DataFrame({"part": names} | columns)
+    return pd.DataFrame({"part": list(left_out)} | columns)
 
 
 def parts_frame() -> pd.DataFrame:
     """A row for each part of SD3 medium: its parameters and the GiB they fill when loaded."""
-    sizes = _part_sizes()
-    return pd.DataFrame(
-        {
-            "part": list(sizes),
-            "parameters": list(sizes.values()),
-            "GiB": [sizes[name] * number_bytes / GIB for name, (_, number_bytes) in PARTS.items()],
-        }
-    )
+    frame = pd.DataFrame({"part": list(PARTS)})
+    frame["parameters"] = [sum(p.numel() for p in sd3_part(name).parameters()) for name in PARTS]
+    number = np.where(frame["part"] == AUTOENCODER, 4, 2)  # bytes, as `load_sd3("paper")` loads it
+    return frame.assign(GiB=frame["parameters"] * number / GIB)
 
 
 def memory_frame(
@@ -168,24 +142,20 @@ def memory_frame(
         then with the transformer in 4 bits. ``model`` is what is loaded and frozen, ``adapter`` the
         trained numbers with gradient and optimizer, ``activations`` what the backward pass needs.
     """
-    rows = []
-    closed_form = {
-        LoRAConfig.method: ARCHITECTURES["sd3"].lora,
-        SerialLoRAConfig.method: ARCHITECTURES["sd3"].serial_lora,
-    }
+    rows, sizes = [], ARCHITECTURES["sd3"]
     weights = parts_frame().set_index("part")["GiB"]
     fewer = quantized_frame().set_index("part")
-    T5, eight, four = "T5 v1.1 XXL encoder", "8 bits", "4 bits"
+    eight, four = "8 bits", "4 bits"
     models = (
         (False, False, "", weights.sum()),
         (False, False, f"T5, {eight}", weights.drop(T5).sum() + fewer[eight][T5]),
-        (True, False, "", weights["transformer"]),
-        (True, True, "", weights["transformer"]),
-        (True, True, f"transformer, {four}", fewer[four]["transformer"]),
+        (True, False, "", weights[TRANSFORMER]),
+        (True, True, "", weights[TRANSFORMER]),
+        (True, True, f"{TRANSFORMER}, {four}", fewer[four][TRANSFORMER]),
     )
     for pixels in resolutions:
-        for config in (LoRAConfig(rank=rank), SerialLoRAConfig(rank=rank)):
-            adapter = closed_form[config.method](rank) * TRAINED_BYTES / GIB
+        for kind, size_of in ((LoRAConfig, sizes.lora), (SerialLoRAConfig, sizes.serial_lora)):
+            config, adapter = kind(rank=rank), size_of(rank) * TRAINED_BYTES / GIB
             for *savings, checkpointing, quantized, model in models:
                 kept = estimated_activations(pixels, config, text_tokens, checkpointing) / GIB
                 savings = (*savings, checkpointing, quantized)
@@ -225,28 +195,8 @@ def shapes_kept(
     """What so many blocks of SD3 medium's width keep, with weights and autocast in bfloat16."""
     from diffusers import SD3Transformer2DModel
 
-    whole = _transformer().config
+    whole = sd3_part(TRANSFORMER).config
     with torch.device("meta"):
         model = SD3Transformer2DModel.from_config(whole, num_layers=blocks).bfloat16()
     inject(model, config).train()
-    if checkpointing:
-        model.enable_gradient_checkpointing()
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        give_shapes(model)
-        side = pixels // 8
-        inputs = {
-            "hidden_states": torch.empty(1, whole.in_channels, side, side),
-            "encoder_hidden_states": torch.empty(
-                1, CLIP_TOKENS + text_tokens, whole.joint_attention_dim
-            ),
-            "pooled_projections": torch.empty(1, whole.pooled_projection_dim),
-            "timestep": torch.empty(1),
-        }
-
-        def forward() -> None:
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                model(**inputs, return_dict=False)
-
-        return saved_activation_bytes(
-            forward, model, model.transformer_blocks if checkpointing else ()
-        )
+    return sd3_kept(model, 1, pixels // 8, text_tokens, checkpointing)

@@ -33,7 +33,6 @@ from serial_lora_course.frontend import is_static
 from serial_lora_course.labs import sam as lab
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.lesson import Lesson
-from serial_lora_course.labs.memory import saved_activation_bytes
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.sam_inputs import PreparedExample, prepare, resize_masks
@@ -364,33 +363,3 @@ def all_masks(backbone: SamBackbone, examples: Sequence[SegmentationExample]) ->
     """The masks of some pictures, pixel after pixel: bool, (pixels,)."""
     masks = [lab.predict_masks(backbone, each.picture, each.boxes)[0] for each in examples]
     return torch.cat([torch.as_tensor(mask).flatten() for mask in masks])
-
-
-def estimated_step(encoder: ImageEncoderViT) -> dict[str, float]:
-    """Bytes that a step keeps of one picture, estimated for a GPU from two small grids.
-
-    What a global block of this width keeps there gives the parts that grow with the number of tokens
-    and with its square.
-    """
-    heads, grid = encoder.blocks[0].attn.num_heads, encoder.pos_embed.shape[1]
-    width = encoder.pos_embed.shape[-1]
-
-    def kept(side: int) -> int:
-        block = Block(width, heads, use_rel_pos=True, input_size=(side, side)).requires_grad_(False)
-        tokens = torch.randn(1, side, side, width, requires_grad=True)
-        with torch.autocast("cpu", torch.bfloat16):
-            return saved_activation_bytes(lambda: block(tokens), block)
-
-    counts = torch.tensor([8**2, 16**2], dtype=torch.float64)  # tokens
-    system = torch.stack([counts, counts**2], dim=1)
-    sizes = torch.tensor([kept(8), kept(16)], dtype=torch.float64)
-    by_token, by_pair = torch.linalg.solve(system, sizes).tolist()
-    by_pair += 4 * heads  # a GPU's autocast also keeps the softmax in float32, 4 bytes a head
-    blocks = []
-    for block in encoder.blocks:
-        side = block.window_size or grid
-        tokens = side**2
-        blocks.append(math.ceil(grid / side) ** 2 * (tokens * by_token + tokens**2 * by_pair))
-    inputs = len(blocks) * grid**2 * width * 4  # float32
-    # With checkpointing one block is computed anew at a time.
-    return {"everything kept": sum(blocks), "checkpointing": inputs + max(blocks)}
