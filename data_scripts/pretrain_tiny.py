@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from data_scripts.pretraining import card as pretraining_card
 from data_scripts.pretraining import clip as pretraining_clip
 from data_scripts.pretraining import sam as pretraining_sam
 from data_scripts.pretraining import sd3 as pretraining_sd3
@@ -100,12 +99,6 @@ def styles(
     """Fit the classifier of the tiny styles that judges drawings, in seconds."""
     folder = out or data_root() / "pretraining" / "styles"
     typer.echo(f"Written to {pretraining_styles.pretrain(folder)}")
-
-
-@app.command()
-def card(model: Annotated[str, typer.Argument(help="clip, sam or sd3")]) -> None:
-    """Write what adapting the shipped weights reached, read off the records, into their card."""
-    typer.echo(f"Written to {pretraining_card.complete_card(model)}")
 
 
 if __name__ == "__main__":

@@ -1039,7 +1039,7 @@ display_table(words.beside_the_paper(some).reset_index())
 # %%
 from serial_lora_course.claims.audit import inconsistency_frame
 
-display_table(inconsistency_frame(words.ABOUT_SAM))
+display_table(inconsistency_frame("sam"))
 
 # %% [markdown]
 # **What this shows, and what it does not.** The paper's table is mostly in Serial LoRA's favour, with a

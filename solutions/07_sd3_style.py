@@ -1010,7 +1010,7 @@ display(Markdown(f"**What this shows.** {words.read_falls(relative, studio.halve
 # %%
 from serial_lora_course.claims.audit import inconsistency_frame
 
-display_table(inconsistency_frame(words.ABOUT_SD3))
+display_table(inconsistency_frame("sd3"))
 
 # %% [markdown]
 # **What this shows, and what it does not.** Model, pictures and features are others, so our fall does not

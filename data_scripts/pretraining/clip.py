@@ -289,7 +289,7 @@ def measure(model, tokenizer, sets: list[EmojiSet]) -> dict[str, float]:
         result[f"{emoji.style} R@10"] = round((ranks < 10).float().mean().item(), 4)
     for name in EMOJI_SETS:
         data = load_emoji_set(name, size=openmoji.pictures.shape[1])
-        image, text = _embed(model, tokenizer, openmoji, data.test.indices, data.prompts())
+        image, text = _embed(model, tokenizer, openmoji, data.test.sources, data.prompts())
         right = accuracy(image @ text.T, torch.tensor(data.test.labels))
         result[f"zero-shot {name}"] = round(right, 4)
     return result

@@ -5,8 +5,11 @@ Numbers in the sentences are computed from the paper's own tables and the exact 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import csv
+import io
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 
 import pandas as pd
 
@@ -166,194 +169,37 @@ def readings_frame() -> pd.DataFrame:
 # --------------------------------------------------------------------------- inconsistencies
 
 
-@dataclass(frozen=True)
-class Inconsistency:
-    """What the paper prints that does not fit together.
+def inconsistency_frame(about: str = "") -> pd.DataFrame:
+    """What the paper prints that does not fit together, with its numbers, as a table to show.
 
-    Attributes:
-        key: a short name.
-        where: section, table or figure of the paper.
-        says: what it says there, in our words.
-        finding: what we find.
+    The sentences stand in ``assets/inconsistencies.tsv``, where names in braces are numbers of
+    `paper_facts` and of the exact counts.
+
+    Args:
+        about: ``sam`` or ``sd3`` for what concerns that lab alone.
     """
-
-    key: str
-    where: str
-    says: str
-    finding: str
-
-
-def inconsistencies() -> list[Inconsistency]:
-    """What the paper prints that does not fit together."""
-    facts = paper_facts()
-    clip, sam, sd3 = (ARCHITECTURES[key] for key in ("clip", "sam", "sd3"))
-    depth = sam.towers[0].depth
-    excess = float(facts["sd3_lora_printed"]) * 1e6 / sd3.lora() - 1
-    three_more = sum(3 * tower.width * tower.depth for tower in sd3.towers)  # in each pair
-    return [
-        Inconsistency(
-            "clip-unit",
-            "Table I; Table III",
-            f"CLIP is listed with {facts['clip_lora_printed']}M and "
-            f"{facts['clip_serial_printed']}M parameters.",
-            f"The exact counts are {clip.lora():,} and {clip.serial_lora():,}. Divided by 1024 "
-            "x 1000, an odd unit, they are the printed figures to the last digit.",
-        ),
-        Inconsistency(
-            "sam-unit",
-            "Table I; Table IV",
-            f"Table I lists SAM with {facts['sam_lora_printed']}M parameters, Table IV's "
-            f"caption says {facts['sam_lora_printed']}MB.",
-            f"The exact count is {sam.lora():,} parameters, which is "
-            f"{sam.lora() * BYTES_PER_FLOAT32:,} bytes in float32. Table IV's unit is right, "
-            "Table I's is not.",
-        ),
-        Inconsistency(
-            "sd3-count",
-            "Table I; Table II",
-            f"SD3 is listed with {facts['sd3_lora_printed']}M and "
-            f"{facts['sd3_serial_printed']}M parameters.",
-            f"The exact counts for the image stream are {sd3.lora():,} and "
-            f"{sd3.serial_lora():,}. The paper prints {excess:.1%} more. With 3 d further parameters "
-            f"in each pair, as a LayerNorm and a bias have, it would be {sd3.lora() + 4 * three_more:,} and "
-            f"{sd3.serial_lora() + three_more:,}, which are the printed figures: a candidate, not a proof.",
-        ),
-        Inconsistency(
-            "dice-direction",
-            "Section III.C; Table IV",
-            "A lower Dice score means a more accurate mask.",
-            "The Dice coefficient of the work it cites grows with overlap, so higher is "
-            "better. The table is plausibly a Dice loss, perhaps with cross-entropy added; "
-            "its numbers cannot tell which.",
-        ),
-        Inconsistency(
-            "dataset-count",
-            "Abstract; Section I",
-            "The experiments cover 24 data sets.",
-            f"The tables hold {facts['tabulated_datasets']}: {facts['sd3_datasets']} for SD3, "
-            f"{facts['clip_datasets']} for CLIP and {facts['sam_datasets']} for SAM. DTD "
-            "appears in Fig. 5 only.",
-        ),
-        Inconsistency(
-            "eight-each",
-            "Sections III.A, III.B, III.C",
-            "Each of the three tasks is said to use eight data sets.",
-            f"The sentences that follow list {facts['sd3_datasets']}, {facts['clip_datasets']} "
-            f"and {facts['sam_datasets']}.",
-        ),
-        Inconsistency(
-            "sam-depth",
-            "Fig. 2",
-            "SAM's encoder is drawn with 11 blocks.",
-            f"ViT-B has {depth} blocks, and only {depth} give the printed size.",
-        ),
-        Inconsistency(
-            "dice-digits",
-            "Fig. 1; Table IV",
-            "Fig. 1 shows a Dice of 0.256.",
-            f"The entry of Table IV nearest to what it shows is {facts['pie_full_lora']} "
-            "(LoRA, pie, all data).",
-        ),
-        Inconsistency(
-            "few-sample-claim",
-            "Section III.C",
-            "Serial LoRA+ is the best method when samples are few.",
-            f"At 20% of the data it is best on {facts['serial_plus_best_20']} of "
-            f"{facts['sam_datasets']} data sets.",
-        ),
-        Inconsistency(
-            "lora-plus-clip",
-            "Table III",
-            "LoRA+ is used as the stronger baseline.",
-            f"LoRA+ is below plain LoRA in {facts['lora_plus_below']} of {facts['clip_cells']} "
-            f"cells, and its Food101 accuracy falls as shots grow ({facts['food_lora_plus']}). "
-            "The text does not discuss it.",
-        ),
-        Inconsistency(
-            "consistent-superiority",
-            "Abstract; Tables II-IV",
-            "The results confirm a consistent superiority.",
-            f"Serial LoRA is behind LoRA in {facts['serial_behind_clip']} of "
-            f"{facts['clip_cells']} CLIP cells (16-shot EuroSAT: {facts['eurosat_serial']} "
-            f"against {facts['eurosat_lora']}), in {facts['serial_behind_sam']} of "
-            f"{facts['sam_cells']} SAM cells and in {facts['serial_behind_fid']} of "
-            f"{facts['fid_cells']} FID cells.",
-        ),
-        Inconsistency(
-            "sam-monotone",
-            "Table IV",
-            "More data is expected to help.",
-            f"Some rows get worse with more data: LoRA on Flood reads {facts['flood_lora']} at "
-            "20%, 50% and 100%.",
-        ),
-        Inconsistency(
-            "no-spread",
-            "Tables II-IV",
-            "One number a cell.",
-            "No zero-shot accuracy, no unadapted model and no spread over seeds is given, so "
-            "small differences cannot be judged.",
-        ),
-        Inconsistency(
-            "caltech-classes",
-            "Section III.B",
-            "Caltech101 with 101 classes.",
-            "The few-shot splits this literature uses have 100 classes.",
-        ),
-        Inconsistency(
-            "human-masks",
-            "Section III.C",
-            "Human segmentation from Stanford 40 Actions.",
-            "That set comes with bounding boxes and no masks; where the masks came from is "
-            "not said.",
-        ),
-        Inconsistency(
-            "flood-track",
-            "Section III.C, footnote 3",
-            "Flood segmentation from the linked FloodNet page.",
-            "The link is the semi-supervised track, whose pictures are mostly unlabelled, and "
-            "which classes count as flood is not said.",
-        ),
-        Inconsistency(
-            "artbench-link",
-            "Section III.A, footnote 2",
-            "A link to ArtBench.",
-            "The account name in the address is misspelt, so the link does not open the data set.",
-        ),
-        Inconsistency(
-            "square-weights",
-            "Equations 1 and 3",
-            "A_s is r x d2 and B_s is d1 x r.",
-            "I + B_s A_s exists only when d1 = d2, the width of the tokens.",
-        ),
-        Inconsistency(
-            "memory-words",
-            "Section III.A",
-            "The memory footprint falls from 19.32M to 4.83M parameters.",
-            "Those are parameters. Memory in training is mostly activations, which sharing a "
-            "pair does not cut to a quarter.",
-        ),
-        Inconsistency(
-            "quarter-baseline",
-            "Abstract; Table I",
-            "Serial LoRA has 1/4 of LoRA's parameters.",
-            "True against a baseline that adapts q, k, v and the output projection. Against "
-            "q, k, v only, a common default, it is 1/3.",
-        ),
-        Inconsistency(
-            "rank-figure",
-            "Fig. 5",
-            "Accuracy over ranks 8 to 64.",
-            "The number of shots and the scaling of the update with rank are not stated.",
-        ),
-    ]
+    table = files("serial_lora_course") / "assets" / "inconsistencies.tsv"
+    rows = pd.read_csv(io.StringIO(table.read_text("utf-8")), sep="\t", quoting=csv.QUOTE_NONE)
+    rows = rows[rows["about"].str.contains(about)].drop(columns="about").reset_index(drop=True)
+    facts = paper_facts() | _counts()
+    names = {"where": "Where", "says": "The paper says", "finding": "What we find"}
+    return rows.map(lambda text: text.format(**facts)).rename(columns=names)
 
 
-def inconsistency_frame(keys: Collection[str] | None = None) -> pd.DataFrame:
-    """`inconsistencies` as a table to show; only those of some keys where these are given."""
-    return pd.DataFrame(
-        [
-            {"Where": each.where, "The paper says": each.says, "What we find": each.finding}
-            for each in inconsistencies()
-            if keys is None or each.key in keys
-        ]
-    )
+def _counts() -> dict[str, float]:
+    """The exact counts of the paper's models, and what would explain SD3's."""
+    counts: dict[str, float] = {
+        f"{model}_{method}": count
+        for model, item in ARCHITECTURES.items()
+        for method, count in _exact(item).items()
+    }
+    sd3 = ARCHITECTURES["sd3"]
+    more = sum(3 * tower.width * tower.depth for tower in sd3.towers)  # in each pair
+    printed = float(paper_facts()["sd3_lora_printed"])
+    return counts | {
+        "sam_lora_bytes": counts["sam_lora"] * BYTES_PER_FLOAT32,
+        "sam_depth": ARCHITECTURES["sam"].towers[0].depth,
+        "sd3_excess": printed * 1e6 / counts["sd3_lora"] - 1,
+        "sd3_lora_and_more": counts["sd3_lora"] + 4 * more,
+        "sd3_serial_lora_and_more": counts["sd3_serial_lora"] + more,
+    }

@@ -9,12 +9,6 @@ from serial_lora_course.claims.paper import paper_facts, paper_table
 from serial_lora_course.labs.frames import paired_difference
 from serial_lora_course.labs.records import Record
 
-ABOUT_SAM = frozenset(
-    "dice-direction sam-unit sam-depth dice-digits few-sample-claim sam-monotone no-spread human-masks "
-    "flood-track".split()
-)
-"""Which findings of the audit concern SAM."""
-
 
 def read_dice_direction(printed: pd.DataFrame) -> str:
     """What the printed numbers of Table IV can be, by what they exclude."""

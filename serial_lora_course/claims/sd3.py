@@ -24,11 +24,6 @@ COLUMNS = {"fid": "FID", "kid": "KID", "clip_score": "CLIP-Score", "style_share"
 FORMATS = {"FID": "{:.1f}", "KID": "{:.3f}", "CLIP-Score": "{:.3f}", "in the style": "{:.0%}"}
 """What a table of drawings shows, and how its numbers are written."""
 
-ABOUT_SD3 = frozenset(
-    "sd3-count dataset-count eight-each artbench-link consistent-superiority memory-words no-spread".split()
-)
-"""Which findings of the audit concern SD3."""
-
 
 def read_trips(trips: pd.DataFrame, moved: float) -> str:
     """What forgetting the shift or the scale in both directions does to the loss.

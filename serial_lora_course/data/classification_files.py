@@ -34,7 +34,7 @@ from pathlib import Path
 
 from torchvision import datasets as vision
 
-from serial_lora_course.data.pictures import PictureFiles
+from serial_lora_course.data.pictures import picture_files
 from serial_lora_course.data.releases import Release, ReleasedPicture
 from serial_lora_course.data.splits import (
     SPLIT_FILE,
@@ -217,7 +217,7 @@ def load_classification_files(name: str, root: Path) -> ClassificationData:
         keep_split(own_file, split, origin)
     release.require(root, (picture_id for rows in split.values() for picture_id, _, _ in rows))
     parts = {
-        part: PictureFiles(
+        part: picture_files(
             folder / release.pictures, [row[0] for row in rows], [row[1] for row in rows]
         )
         for part, rows in split.items()

@@ -11,8 +11,6 @@ import hashlib
 from collections import defaultdict
 from functools import lru_cache
 
-from PIL import Image
-
 from serial_lora_course.data.emoji import (
     ATTRIBUTION,
     Concept,
@@ -20,7 +18,7 @@ from serial_lora_course.data.emoji import (
     emoji_concepts,
     load_emoji,
 )
-from serial_lora_course.data.types import ClassificationData
+from serial_lora_course.data.types import ClassificationData, Pictures
 
 HIDDEN_FRACTION = 0.4
 TEMPLATE = "a drawing of {}."
@@ -132,18 +130,10 @@ def class_labels(name: str) -> dict[str, int]:
     return {part: label for label, parts in enumerate(EMOJI_SETS[name].values()) for part in parts}
 
 
-class EmojiPictures:
-    """Some OpenMoji drawings with labels, on white paper: item i is (PIL RGB picture, label)."""
-
-    def __init__(self, emoji: EmojiSet, indices: list[int], labels: list[int]) -> None:
-        self.emoji, self.indices, self.labels = emoji, indices, labels
-        self.picture_ids = [emoji.concepts[index].codepoints for index in indices]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, position: int) -> tuple[Image.Image, int]:
-        return self.emoji.picture(self.indices[position]), self.labels[position]
+def emoji_pictures(emoji: EmojiSet, indices: list[int], labels: list[int]) -> Pictures:
+    """Some drawings with labels, on white paper."""
+    names = [emoji.concepts[index].codepoints for index in indices]
+    return Pictures(names, emoji.picture, indices, labels)
 
 
 def load_emoji_set(name: str, size: int = 64) -> ClassificationData:
@@ -163,8 +153,8 @@ def load_emoji_set(name: str, size: int = 64) -> ClassificationData:
         class_names=list(EMOJI_SETS[name]),
         template=TEMPLATE,
         generic_template=GENERIC_TEMPLATE,
-        train=EmojiPictures(emoji, *parts[False]),
-        test=EmojiPictures(emoji, *parts[True]),
+        train=emoji_pictures(emoji, *parts[False]),
+        test=emoji_pictures(emoji, *parts[True]),
         scale="tiny",
         attribution=ATTRIBUTION["openmoji"],
         split=f"by concept: {HIDDEN_FRACTION:.0%} of each subgroup, unseen in pretraining, test",

@@ -6,6 +6,8 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 from PIL import Image
@@ -15,7 +17,7 @@ from serial_lora_course.data.emoji import load_emoji
 from serial_lora_course.data.emoji_sets import unseen_drawings
 from serial_lora_course.data.folder import ORIENTATION
 from serial_lora_course.data.pictures import read_picture
-from serial_lora_course.data.types import LabelledPictures
+from serial_lora_course.data.types import Pictures
 from serial_lora_course.files import expanded, refusals_told
 
 #: Class folder -> Unicode groups or subgroups whose drawings go into it.
@@ -103,24 +105,20 @@ def _spoil_food(folder: Path) -> None:
     (folder / "notes.txt").write_text("drawn on Sunday\n")
 
 
-class Photographed:
+class Photographed(Pictures):
     """Each picture several times, turned by some degrees, as one object that is photographed often.
 
-    Item ``i`` is a PIL picture and its label; ``objects[i]`` is the name of what it shows.
+    ``objects[i]`` is the name of what item ``i`` shows.
     """
 
-    def __init__(
-        self, pictures: LabelledPictures, angles: Sequence[float] = (-9, -3, 3, 9)
-    ) -> None:
-        self.pictures, self.angles = pictures, angles
-        self.objects = [name for name in pictures.picture_ids for _ in angles]
-        self.labels = [label for label in pictures.labels for _ in angles]
-        self.picture_ids = [f"{name} {n}" for n, name in enumerate(self.objects)]
+    def __init__(self, pictures: Pictures, angles: Sequence[float] = (-9, -3, 3, 9)) -> None:
+        turns = list(product(range(len(pictures)), angles))
+        self.objects = [pictures.picture_ids[place] for place, _ in turns]
+        names = [f"{name} {n}" for n, name in enumerate(self.objects)]
+        labels = [pictures.labels[place] for place, _ in turns]
+        super().__init__(names, partial(_turned, pictures), turns, labels)
 
-    def __len__(self) -> int:
-        return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        place, turn = divmod(index, len(self.angles))
-        picture, label = self.pictures[place]
-        return picture.rotate(self.angles[turn], fillcolor="white"), label
+def _turned(pictures: Pictures, turn: tuple[int, float]) -> Image.Image:
+    place, angle = turn
+    return pictures[place][0].rotate(angle, fillcolor="white")

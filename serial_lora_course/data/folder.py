@@ -23,8 +23,8 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.pictures import (
     OTHER_PICTURES,
     PICTURE_SUFFIXES,
-    PictureFiles,
     clean_name,
+    picture_files,
     read_picture,
 )
 from serial_lora_course.data.splits import SPLIT_SEED
@@ -101,7 +101,7 @@ def load_folder(
     if check_pictures:
         _refuse_damaged(folder, [picture_id for part in rows.values() for picture_id, _ in part])
     parts = {
-        part: PictureFiles(folder, [row[0] for row in found], [row[1] for row in found], True)
+        part: picture_files(folder, [row[0] for row in found], [row[1] for row in found], True)
         for part, found in rows.items()
     }
     return ClassificationData(

@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.data.pictures import read_picture
 from serial_lora_course.data.releases import ReleasedPicture
-from serial_lora_course.data.types import SegmentationExample
+from serial_lora_course.data.types import Pictures, SegmentationExample
 
 #: The smallest mask that counts, as a share of its picture's pixels.
 LEAST_SHARE = 1e-4
@@ -54,7 +55,9 @@ class Label(NamedTuple):
     share: float
 
 
-class MaskedPictures:
+def masked_pictures(
+    folder: Path, files: Sequence[ReleasedPicture], wanted: Mapping[int, str]
+) -> Pictures:
     """Pictures with the masks of some classes; each is opened when it is asked for.
 
     Args:
@@ -62,34 +65,30 @@ class MaskedPictures:
         files: the pictures, every one with at least one mask to show.
         wanted: number in the masks -> name, of the classes that count.
     """
+    names = [file.picture_id for file in files]
+    opened = partial(_read_example, folder, dict(wanted))
+    return Pictures(names, opened, files, files=partial(_paths, folder))
 
-    def __init__(
-        self, folder: Path, files: Sequence[ReleasedPicture], wanted: Mapping[int, str]
-    ) -> None:
-        self.folder, self.files, self.wanted = folder, list(files), dict(wanted)
-        self.picture_ids = [file.picture_id for file in files]
 
-    def __len__(self) -> int:
-        return len(self.files)
+def _paths(folder: Path, file: ReleasedPicture) -> list[Path]:
+    return [folder / name for name in (file.picture_id, *file.masks)]
 
-    def paths(self, index: int) -> list[Path]:
-        file = self.files[index]
-        return [self.folder / name for name in (file.picture_id, *file.masks)]
 
-    def __getitem__(self, index: int) -> SegmentationExample:
-        file = self.files[index]
-        numbers, labels = read_labels(self.folder, file)
-        kept = [label for label in labels if counts(label, self.wanted)]
-        if not kept:
-            raise SerialLoRAError(
-                f"{self.folder / file.masks[0]} does not show {' or '.join(self.wanted.values())} "
-                "any more; the file was changed, so load the data set anew."
-            )
-        height, width = numbers.shape
-        picture = _picture_of_size(self.folder / file.picture_id, (width, height))
-        masks = np.stack([numbers == label.number for label in kept])
-        names = tuple(self.wanted[label.class_number] for label in kept)
-        return SegmentationExample(picture, masks, names, file.picture_id)
+def _read_example(
+    folder: Path, wanted: Mapping[int, str], file: ReleasedPicture
+) -> SegmentationExample:
+    numbers, labels = read_labels(folder, file)
+    kept = [label for label in labels if counts(label, wanted)]
+    if not kept:
+        raise SerialLoRAError(
+            f"{folder / file.masks[0]} does not show {' or '.join(wanted.values())} "
+            "any more; the file was changed, so load the data set anew."
+        )
+    height, width = numbers.shape
+    picture = _picture_of_size(folder / file.picture_id, (width, height))
+    masks = np.stack([numbers == label.number for label in kept])
+    names = tuple(wanted[label.class_number] for label in kept)
+    return SegmentationExample(picture, masks, names, file.picture_id)
 
 
 def counts(label: Label, wanted: Mapping[int, str]) -> bool:

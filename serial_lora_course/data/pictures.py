@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.types import Pictures
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 OTHER_PICTURES = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".nef", ".arw", ".svg"}
 
 
-class PictureFiles:
+def picture_files(
+    folder: Path, picture_ids: Sequence[str], labels: Sequence[int], upright: bool = False
+) -> Pictures:
     """Picture files with labels; each is opened when it is asked for.
 
     Args:
@@ -24,28 +28,12 @@ class PictureFiles:
         upright: turn pictures as their camera recorded (EXIF); published data sets are taken as
             they are, as everybody else takes them.
     """
+    paths = [folder / name for name in picture_ids]
+    return Pictures(picture_ids, partial(read_picture, upright=upright), paths, labels, _itself)
 
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        picture_ids: Sequence[str],
-        labels: Sequence[int],
-        upright: bool = False,
-    ) -> None:
-        self.folder = Path(folder)
-        self.picture_ids = list(picture_ids)
-        self.labels = list(labels)
-        self.upright = upright
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def paths(self, index: int) -> list[Path]:
-        return [self.folder / self.picture_ids[index]]
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        (path,) = self.paths(index)
-        return read_picture(path, upright=self.upright), self.labels[index]
+def _itself(path: Path) -> list[Path]:
+    return [path]
 
 
 def read_picture(path: str | os.PathLike[str], upright: bool = False) -> Image.Image:

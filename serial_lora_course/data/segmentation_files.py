@@ -34,7 +34,7 @@ from pathlib import Path
 from torchvision.datasets import VOCSegmentation
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.masks import LEAST_SHARE, MaskedPictures, counts, find_labels
+from serial_lora_course.data.masks import LEAST_SHARE, counts, find_labels, masked_pictures
 from serial_lora_course.data.pictures import PICTURE_SUFFIXES
 from serial_lora_course.data.releases import Release, ReleasedPicture
 from serial_lora_course.data.types import SegmentationData
@@ -251,7 +251,8 @@ def load_segmentation_files(name: str, root: Path) -> SegmentationData:
     labels = find_labels(folder, listed, release.title)
     shown = [row for row in listed if any(counts(label, wanted) for label in labels[row])]
     train, test = (
-        MaskedPictures(folder, [row for row in shown if row.part == part], wanted) for part in parts
+        masked_pictures(folder, [row for row in shown if row.part == part], wanted)
+        for part in parts
     )
     return SegmentationData(
         name=name,

@@ -23,20 +23,20 @@ and padding are part of the work.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from PIL import Image
 from scipy.ndimage import binary_fill_holes
 
-from serial_lora_course.data.emoji import ATTRIBUTION, Concept, load_emoji
+from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
 from serial_lora_course.data.emoji_sets import HIDDEN_FRACTION, hidden_codepoints, unseen_drawings
 from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
 from serial_lora_course.data.scenes import OPAQUE, SceneRecipe, compose
 from serial_lora_course.data.subsets import hash_order
-from serial_lora_course.data.types import SegmentationData, SegmentationExample
+from serial_lora_course.data.types import Pictures, SegmentationData, SegmentationExample
 from serial_lora_course.data.weather import WEATHER
 
 DRAWING_SIZE = 72  # as in pretraining
@@ -115,42 +115,25 @@ SCENE_SETS: dict[str, SceneSet] = {
 }
 
 
-class ScenePictures:
-    """Scenes of one part of a set; item i is made once, when it is first asked for.
+class ScenePictures(Pictures):
+    """Scenes of one part of a set; each is made once, when it is first asked for.
 
     Args:
         name: of the set.
         part: such as "train"; test scenes alone lie over the photographs held out.
         settings: what is particular to the set.
-        concepts: what each drawing shows.
-        drawings: uint8, (N, size, size, 4).
-        outlines: uint8, (N, size, size), where the mask is not the drawing's own alpha.
+        positions: of its drawings in their style.
         count: how many scenes.
     """
 
     def __init__(
-        self,
-        name: str,
-        part: str,
-        settings: SceneSet,
-        concepts: list[Concept],
-        drawings: np.ndarray,
-        outlines: np.ndarray | None,
-        count: int,
+        self, name: str, part: str, settings: SceneSet, positions: Sequence[int], count: int
     ) -> None:
+        emoji = load_emoji(settings.style, DRAWING_SIZE)
         self.part, self.settings = part, settings
-        self.concepts, self.drawings, self.outlines = concepts, drawings, outlines
-        self.picture_ids = [f"{name}/{part}/{i:03d}" for i in range(count)]
-        self._made: dict[int, SegmentationExample] = {}
-
-    def __len__(self) -> int:
-        return len(self.picture_ids)
-
-    def __getitem__(self, index: int) -> SegmentationExample:
-        index = range(len(self))[index]  # a negative one counts from the end; none beyond it
-        if index not in self._made:
-            self._made[index] = self._make(self.picture_ids[index])
-        return self._made[index]
+        self.concepts, self.drawings = [emoji.concepts[i] for i in positions], emoji.some(positions)
+        self.outlines = filled_outlines(self.drawings[..., 3]) if settings.outlined else None
+        super().__init__([f"{name}/{part}/{i:03d}" for i in range(count)], cache(self._make))
 
     def _make(self, picture_id: str) -> SegmentationExample:
         settings = self.settings
@@ -191,7 +174,11 @@ def _faded(part: str, fading: float) -> tuple[np.ndarray, ...]:
 def load_scene_set(name: str) -> SegmentationData:
     """One tiny set, a key of :data:`SCENE_SETS`."""
     settings = SCENE_SETS[name]
-    parts = scene_parts(name, settings, _choose(settings), PICTURES)
+    parts = {
+        part: ScenePictures(name, part, settings, positions, PICTURES[part])
+        for part, positions in _choose(settings).items()
+    }
+    drawn = {part: [c.codepoints for c in pictures.concepts] for part, pictures in parts.items()}
     return SegmentationData(
         name=name,
         scale="tiny",
@@ -200,27 +187,8 @@ def load_scene_set(name: str) -> SegmentationData:
         description=settings.description,
         attribution=ATTRIBUTION[settings.style],
         split=f"by concept, {HIDDEN_FRACTION:.0%} of each subgroup being test, and by photograph",
-        content=_content(settings, parts),
+        content=repr((settings, drawn, PHOTOGRAPHS, DRAWING_SIZE, LONGER_SIDE, SHORTEST_SIDE)),
     )
-
-
-def scene_parts(
-    name: str, settings: SceneSet, chosen: Mapping[str, list[int]], counts: Mapping[str, int]
-) -> dict[str, ScenePictures]:
-    """The scenes of each part of a set.
-
-    Args:
-        chosen: for each part the positions of its drawings in their style.
-        counts: for each part its number of scenes.
-    """
-    emoji, parts = load_emoji(settings.style, DRAWING_SIZE), {}
-    for part, positions in chosen.items():
-        concepts, drawings = [emoji.concepts[i] for i in positions], emoji.some(positions)
-        outlines = filled_outlines(drawings[..., 3]) if settings.outlined else None
-        parts[part] = ScenePictures(
-            name, part, settings, concepts, drawings, outlines, counts[part]
-        )
-    return parts
 
 
 def filled_outlines(alpha: np.ndarray) -> np.ndarray:
@@ -264,8 +232,3 @@ def drawings_of(settings: SceneSet) -> list[int]:
 def _is_hollow(drawing: np.ndarray) -> bool:
     alpha = drawing[None, ..., 3]
     return (filled_outlines(alpha) >= OPAQUE).sum() >= HOLLOW * (alpha >= OPAQUE).sum()
-
-
-def _content(settings: SceneSet, parts: dict[str, ScenePictures]) -> str:
-    drawn = {part: [c.codepoints for c in pictures.concepts] for part, pictures in parts.items()}
-    return repr((settings, drawn, PHOTOGRAPHS, DRAWING_SIZE, LONGER_SIDE, SHORTEST_SIDE))

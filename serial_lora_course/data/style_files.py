@@ -47,7 +47,7 @@ from serial_lora_course.data.pictures import read_picture
 from serial_lora_course.data.releases import Release, ReleasedPicture
 from serial_lora_course.data.splits import SPLIT_SEED
 from serial_lora_course.data.subsets import hash_order
-from serial_lora_course.data.types import StyleData, StyleExample
+from serial_lora_course.data.types import Pictures, StyleData, StyleExample
 
 PLAIN_CAPTION = "a picture"
 HELD_OUT = 0.2  # of a style without an official division
@@ -243,16 +243,25 @@ def load_style_files(name: str, root: Path) -> StyleData:
     listed = release.listed(root, name)
     captioned = [row for row in listed if row.text]
     train, test = _divide(captioned, release.most_training)
-    larger = root / release.larger if release.larger else None
-    parts = [CaptionedFiles(folder, rows, larger) for rows in (train, test)]
-    plain = sum(row.text == PLAIN_CAPTION for row in (*train, *test))
+    rows, larger = [*train, *test], root / (release.larger or release.folder)
+    own_size = {row for row in rows if (larger / row.picture_id).is_file()}
+    parts = [
+        Pictures(
+            [row.picture_id for row in part],
+            _read_example,
+            [((larger if row in own_size else folder) / row.picture_id, row) for row in part],
+            files=_paths,
+        )
+        for part in (train, test)
+    ]
+    plain = sum(row.text == PLAIN_CAPTION for row in rows)
     description = f"{release.styles[name]}; {release.captions}"
     if plain:
         description += f"; works without a title ({plain}) are called {PLAIN_CAPTION!r}"
     if len(captioned) < len(listed):
         description += f"; pictures without one ({len(listed) - len(captioned)}) are left out"
-    if count := sum(part.larger_files for part in parts):
-        description += f"; {count} of {len(train) + len(test)} at their own size"
+    if release.larger and own_size:
+        description += f"; {len(own_size)} of {len(rows)} at their own size"
     return StyleData(
         name=name,
         scale="paper",
@@ -261,7 +270,7 @@ def load_style_files(name: str, root: Path) -> StyleData:
         description=description,
         attribution=release.attribution,
         split=release.split,
-        content=repr([(row.picture_id, row.text) for row in (*train, *test)]),
+        content=repr([(row.picture_id, row.text) for row in rows]),
         folder=folder,
     )
 
@@ -280,31 +289,10 @@ def _divide(
     return sorted(train[:most_training], key=by_name), sorted(test, key=by_name)
 
 
-class CaptionedFiles:
-    """Picture files with captions; each is opened when it is asked for.
+def _read_example(file: tuple[Path, ReleasedPicture]) -> StyleExample:
+    path, row = file
+    return StyleExample(read_picture(path, upright=True), row.text, row.picture_id)
 
-    Args:
-        folder: what the files' paths are relative to.
-        files: the pictures, each with a caption.
-        larger: a folder whose files are read in place of those of the same name.
-    """
 
-    def __init__(
-        self, folder: Path, files: Sequence[ReleasedPicture], larger: Path | None = None
-    ) -> None:
-        self.files = list(files)
-        self.picture_ids = [file.picture_id for file in files]
-        found = [larger is not None and (larger / name).is_file() for name in self.picture_ids]
-        self.larger_files = sum(found)
-        self._folders = [larger if is_there else folder for is_there in found]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def paths(self, index: int) -> list[Path]:
-        return [self._folders[index] / self.picture_ids[index]]
-
-    def __getitem__(self, index: int) -> StyleExample:
-        file = self.files[index]
-        picture = read_picture(*self.paths(index), upright=True)
-        return StyleExample(picture, file.text, file.picture_id)
+def _paths(file: tuple[Path, ReleasedPicture]) -> list[Path]:
+    return [file[0]]

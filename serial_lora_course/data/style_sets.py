@@ -29,7 +29,7 @@ from serial_lora_course.data.emoji import ATTRIBUTION, STYLES, Concept, load_emo
 from serial_lora_course.data.emoji_sets import HIDDEN_FRACTION, hidden_codepoints, unseen_drawings
 from serial_lora_course.data.renderings import RENDERINGS
 from serial_lora_course.data.subsets import hash_order
-from serial_lora_course.data.types import StyleData, StyleExample
+from serial_lora_course.data.types import Pictures, StyleData, StyleExample
 
 SIZE = 64  # pixels, as in pretraining
 PICTURES = {"train": 300, "test": 200}
@@ -124,30 +124,6 @@ def things() -> tuple[Concept, ...]:
     )
 
 
-class StylePictures:
-    """Some drawings in one style; each is rendered when it is asked for.
-
-    Args:
-        name: of the style.
-        concepts: what each drawing shows.
-        drawings: uint8, (N, SIZE, SIZE, 4).
-    """
-
-    def __init__(self, name: str, concepts: list[Concept], drawings: np.ndarray) -> None:
-        self.name, self.concepts, self.drawings = name, concepts, drawings
-        self.picture_ids = [f"{name}/{concept.codepoints}" for concept in concepts]
-
-    def __len__(self) -> int:
-        return len(self.picture_ids)
-
-    def __getitem__(self, index: int) -> StyleExample:
-        return StyleExample(
-            picture=Image.fromarray(render(self.name, self.drawings[index])),
-            caption=caption(self.concepts[index]),
-            picture_id=self.picture_ids[index],
-        )
-
-
 def render(name: str, drawing: np.ndarray) -> np.ndarray:
     """A drawing of the style's own hand, uint8 (side, side, 4), as (side, side, 3)."""
     style = TINY_STYLES[name]
@@ -161,10 +137,15 @@ def load_tiny_style(name: str) -> StyleData:
     style = TINY_STYLES[name]
     emoji = load_emoji(style.drawn_by, SIZE)
     position = {concept.codepoints: i for i, concept in enumerate(emoji.concepts)}
-    chosen = {part: list(concepts) for part, concepts in choose_things().items()}
+
+    def example(concept: Concept) -> StyleExample:
+        (drawing,) = emoji.some([position[concept.codepoints]])
+        picture = Image.fromarray(render(name, drawing))
+        return StyleExample(picture, caption(concept), f"{name}/{concept.codepoints}")
+
     parts = {
-        part: StylePictures(name, concepts, emoji.some([position[c.codepoints] for c in concepts]))
-        for part, concepts in chosen.items()
+        part: Pictures([f"{name}/{c.codepoints}" for c in concepts], example, concepts)
+        for part, concepts in choose_things().items()
     }
     return StyleData(
         name=name,

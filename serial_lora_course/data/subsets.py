@@ -19,11 +19,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 from serial_lora.errors import SerialLoRAError, require_number
-from serial_lora_course.data.types import ClassificationData, DividedData, NamedPictures
+from serial_lora_course.data.types import ClassificationData, DividedData
 
 
 def hash_order(picture_ids: Sequence[str], seed: int, purpose: str = "shots") -> list[int]:
@@ -120,27 +118,6 @@ def training_subset(data: DividedData, percent: int, seed: int) -> list[int]:
     return hash_order(data.train.picture_ids, seed, data.purpose)[:count]
 
 
-class SomePictures:
-    """Some pictures of a part of a data set, under the names that they have there."""
-
-    def __init__(self, part: NamedPictures, positions: Sequence[int]) -> None:
-        self.part, self.positions = part, list(positions)
-        self.picture_ids = [part.picture_ids[position] for position in self.positions]
-        if hasattr(part, "labels"):
-            self.labels = [part.labels[position] for position in self.positions]
-        if hasattr(part, "paths"):
-            self.paths = self._paths
-
-    def _paths(self, index: int) -> list[Path]:
-        return self.part.paths(self.positions[index])
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.part[self.positions[index]]
-
-
 def with_few_tests(data: DividedData, most: int | None) -> DividedData:
     """The same data set with about so many of its test pictures: a shorter, coarser measurement.
 
@@ -149,9 +126,9 @@ def with_few_tests(data: DividedData, most: int | None) -> DividedData:
     """
     if most is None or len(data.test) <= most:
         return data
-    names, labels = data.test.picture_ids, getattr(data.test, "labels", None)
+    names, labels = data.test.picture_ids, data.test.labels
     if labels is None:
         chosen = hash_order(names, 0, "few tests")[:most]
     else:
         chosen = few_shot_indices(labels, max(1, most // len(set(labels))), 0, names)
-    return replace(data, test=SomePictures(data.test, sorted(chosen)))
+    return replace(data, test=data.test.some(sorted(chosen)))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -24,15 +24,46 @@ from serial_lora_course.data.scenes import box_of
 GENERIC_TEMPLATE = "a photo of a {}."
 
 
-class NamedPictures(Protocol):
-    """A map-style data set; ``picture_ids[i]``, unique and unchanging, belongs to item ``i``.
+class Pictures:
+    """A map-style data set of named pictures, each made or read when it is asked for.
 
-    Where the pictures are files, ``paths(i)`` are those that item ``i`` is read from.
+    Item ``i`` is what ``read`` makes of its source: an example or, where there are labels, a PIL
+    picture in RGB, which comes with ``labels[i]``.
+
+    Args:
+        picture_ids: (N,) names, unique and unchanging.
+        read: what makes a picture or an example of its source.
+        sources: (N,) what the items are made of; their names when left out.
+        labels: (N,) their classes, if they have any.
+        files: a source -> the files that it is read from, if there are any.
     """
 
-    picture_ids: list[str]
+    def __init__(
+        self,
+        picture_ids: Sequence[str],
+        read: Callable[[Any], Any],
+        sources: Sequence[Any] | None = None,
+        labels: Sequence[int] | None = None,
+        files: Callable[[Any], list[Path]] | None = None,
+    ) -> None:
+        self.picture_ids, self.read, self.files = list(picture_ids), read, files
+        self.sources = self.picture_ids if sources is None else list(sources)
+        self.labels = None if labels is None else list(labels)
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.picture_ids)
+
+    def __getitem__(self, index: int) -> Any:
+        item = self.read(self.sources[index])
+        return item if self.labels is None else (item, self.labels[index])
+
+    def some(self, positions: Sequence[int]) -> Pictures:
+        """Only those at some positions, under the names that they have here."""
+        names, sources, labels = (
+            each and [each[position] for position in positions]
+            for each in (self.picture_ids, self.sources, self.labels)
+        )
+        return Pictures(names, self.read, sources, labels, self.files)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +81,8 @@ class DividedData:
     """
 
     name: str
-    train: NamedPictures
-    test: NamedPictures
+    train: Pictures
+    test: Pictures
     scale: str = "tiny"
     description: str = ""
     attribution: str = ""
@@ -76,7 +107,7 @@ class DividedData:
                 "of one of them."
             )
 
-    def parts(self) -> dict[str, NamedPictures]:
+    def parts(self) -> dict[str, Pictures]:
         """Train and test by name."""
         return {"train": self.train, "test": self.test}
 
@@ -113,14 +144,6 @@ class DividedData:
 # --- classification ------------------------------------------------------------------------------
 
 
-class LabelledPictures(NamedPictures, Protocol):
-    """Item ``i`` is a PIL picture in RGB and its label, which is ``labels[i]``."""
-
-    labels: list[int]
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClassificationData(DividedData):
     """A data set for few-shot classification.
@@ -131,8 +154,6 @@ class ClassificationData(DividedData):
         generic_template: the prompt that is the same for every data set.
     """
 
-    train: LabelledPictures
-    test: LabelledPictures
     class_names: list[str]
     template: str
     generic_template: str = GENERIC_TEMPLATE
@@ -220,18 +241,10 @@ class SegmentationExample:
         return np.stack([box_of(mask) for mask in self.masks])
 
 
-class SegmentedPictures(NamedPictures, Protocol):
-    """Items are :class:`SegmentationExample`."""
-
-    def __getitem__(self, index: int) -> SegmentationExample: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class SegmentationData(DividedData):
-    """A data set for segmentation; ``description`` says what the masks cover too."""
+    """Items are :class:`SegmentationExample`; ``description`` says what the masks cover too."""
 
-    train: SegmentedPictures
-    test: SegmentedPictures
     purpose = "segmentation"
 
 
@@ -264,23 +277,15 @@ class StyleExample:
             )
 
 
-class CaptionedPictures(NamedPictures, Protocol):
-    """Items are :class:`StyleExample`."""
-
-    def __getitem__(self, index: int) -> StyleExample: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class StyleData(DividedData):
-    """Pictures with captions in one style.
+    """Pictures with captions in one style; items are :class:`StyleExample`.
 
     The captions of the test pictures are the prompts of the evaluation, and those pictures are
     what FID and KID compare with. No name occurs twice: what was computed of a picture is kept
     under its name.
     """
 
-    train: CaptionedPictures
-    test: CaptionedPictures
     purpose = "styles"
 
     def __post_init__(self) -> None:
@@ -297,11 +302,11 @@ def _first_repeated(names: list[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
-def _content(pictures: NamedPictures, index: int, items: Any) -> bytes:
+def _content(pictures: Pictures, index: int, items: Any) -> bytes:
     """An item's files as they lie; else its size, its pixels, and masks or caption of an example."""
-    if hasattr(pictures, "paths"):
+    if files := getattr(pictures, "files", None):
         try:
-            return b"".join(path.read_bytes() for path in pictures.paths(index))
+            return b"".join(path.read_bytes() for path in files(pictures.sources[index]))
         except OSError:
             pass  # opening the picture says in a sentence what is wrong
     item = items[index]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.types import LabelledPictures
+from serial_lora_course.data.types import Pictures
 from serial_lora_course.figures.pictures import show_pictures
 from serial_lora_course.figures.style import house_style, with_description
 
@@ -50,7 +50,7 @@ def plot_confusion(labels: Tensor, guesses: Mapping[str, Tensor], names: Sequenc
 
 
 def show_changes(
-    pictures: LabelledPictures,
+    pictures: Pictures,
     indices: Sequence[int],
     before: Tensor,
     after: Tensor,

@@ -32,7 +32,7 @@ from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.files import load_adapter, save_adapter, write_whole
 from serial_lora.fingerprints import checksum
 from serial_lora.metrics import accuracy
-from serial_lora_course.data.types import LabelledPictures
+from serial_lora_course.data.types import Pictures
 from serial_lora_course.labs.config import LabConfig, check_crop, setting
 from serial_lora_course.labs.processes import plain_worker_errors
 from serial_lora_course.labs.resume import TrainingHistory
@@ -251,7 +251,7 @@ class ClassifyConfig(LabConfig):
 
 def fit(
     classifier: PictureClassifier,
-    pictures: LabelledPictures,
+    pictures: Pictures,
     config: ClassifyConfig | None = None,
     indices: Sequence[int] | None = None,
     seed: int = 1,
@@ -310,7 +310,7 @@ def fit(
 
 @torch.no_grad()
 def encode(
-    classifier: PictureClassifier, pictures: LabelledPictures, batch_size: int = 128
+    classifier: PictureClassifier, pictures: Pictures, batch_size: int = 128
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Features (N, d), scores (N, C) and labels (N,) of all pictures, in order, on the CPU.
 
@@ -333,7 +333,7 @@ def encode(
     return found.cpu(), classifier.head(found).cpu(), torch.cat(labels)
 
 
-def accuracy_on(classifier: PictureClassifier, pictures: LabelledPictures) -> float:
+def accuracy_on(classifier: PictureClassifier, pictures: Pictures) -> float:
     """Share of the pictures that get the right class, between 0 and 1."""
     _, scores, labels = encode(classifier, pictures)
     return accuracy(scores, labels)

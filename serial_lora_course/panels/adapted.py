@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ipywidgets
 from torch import nn
 
 from serial_lora.config import AdapterConfig
+from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import adapter_parameters, set_scale
 from serial_lora.records import adapters, injections
 from serial_lora.switches import disabled
+from serial_lora_course.models.weights import Backbone
 
 LARGEST_SCALE = 1.5
 STEP = 0.05
@@ -48,6 +51,22 @@ def at_scale(model: nn.Module, scale: float | None) -> Iterator[nn.Module]:
             injection.config = config
         for module, training in modes:
             module.training = training
+
+
+def require_adapted(backbone: Any, kind: type[Backbone]) -> None:
+    """Refuse at once what would keep a panel from working later.
+
+    Raises:
+        SerialLoRAError: no backbone of this kind, no adapters, or merged ones.
+    """
+    if not isinstance(backbone, kind):
+        name = kind.__name__.removesuffix("Backbone")
+        raise SerialLoRAError(
+            f"a {type(backbone).__name__} is no {name.upper()} backbone; pass what "
+            f"load_{name.lower()} returned."
+        )
+    with at_scale(backbone.model, 0.0):
+        pass
 
 
 def own_config(model: nn.Module) -> AdapterConfig:

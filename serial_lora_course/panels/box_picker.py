@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -13,8 +12,8 @@ import traitlets
 from PIL import Image
 
 from serial_lora_course.figures.masks import BOX_COLOUR
+from serial_lora_course.panels.shown import ASSETS
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 SHOWN = 256
 """Screen pixels of a picture's longer side in the panel."""
 

@@ -15,9 +15,8 @@ from serial_lora.counting import BYTES_PER_FLOAT32, lora_count, serial_lora_coun
 from serial_lora_course.figures.counts import plot_counts
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
-from serial_lora_course.frontend import is_static
 from serial_lora_course.models.architectures import ARCHITECTURES
-from serial_lora_course.panels.accessibility import Accessibility
+from serial_lora_course.panels.shown import Accessibility, show
 
 LARGEST_RANK, LARGEST_WIDTH, LARGEST_DEPTH = 256, 2048, 48
 OWN = "your own"
@@ -102,28 +101,18 @@ class CountPanel(ipywidgets.VBox):
             self.preset.value = OWN
 
 
-def count_panel(
-    rank: int = 32, width: int = 768, depth: int = 12, static: bool | None = None
-) -> CountPanel | None:
+def count_panel(rank: int = 32, width: int = 768, depth: int = 12) -> CountPanel | None:
     """Show how both counts follow from rank, width and depth.
 
     Args:
         rank, width, depth: where the panel starts.
-        static: True for a table and a figure, False for sliders; when left out, sliders where a
-            live notebook is there to move them.
 
     Returns:
-        The panel, already shown; None in the still form.
+        The panel, already shown; None in the still form, a table and a figure.
 
     Raises:
         SerialLoRAError: if a number is below 1 or the rank is above the width.
     """
-    from IPython.display import display
-
-    count_table(rank, width, depth)  # refuses bad numbers before anything is built
-    if is_static() if static is None else static:
-        show_counts(rank, width, depth)
-        return None
-    panel = CountPanel(rank, width, depth)
-    display(panel)
-    return panel
+    start = (rank, width, depth)
+    count_table(*start)  # refuses bad numbers before anything is built
+    return show(lambda: CountPanel(*start), lambda: show_counts(*start))

@@ -15,7 +15,6 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -28,16 +27,20 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.figures.drawings import plot_drawings
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
-from serial_lora_course.frontend import is_static
 from serial_lora_course.labs.sd3 import Sd3Lab, Sd3LabConfig
 from serial_lora_course.labs.sd3_drawings import draw
 from serial_lora_course.labs.sd3_inputs import Prompts, read_prompts
 from serial_lora_course.models.judges import Judge
 from serial_lora_course.models.sd3 import Sd3Backbone
-from serial_lora_course.panels.accessibility import Accessibility
-from serial_lora_course.panels.adapted import STILL_SCALES, adapter_digest, at_scale, scale_slider
+from serial_lora_course.panels.adapted import (
+    STILL_SCALES,
+    adapter_digest,
+    at_scale,
+    require_adapted,
+    scale_slider,
+)
+from serial_lora_course.panels.shown import ASSETS, Accessibility, show
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 SHOWN = 256
 """Screen pixels of a drawing's side in the panel."""
 LARGEST_GUIDANCE = 9.0
@@ -62,12 +65,7 @@ class DrawingsAtScales:
     """
 
     def __init__(self, backbone: Sd3Backbone, config: Sd3LabConfig | None = None) -> None:
-        if not isinstance(backbone, Sd3Backbone):
-            raise SerialLoRAError(
-                f"a {type(backbone).__name__} is no SD3 backbone; pass what load_sd3 returned."
-            )
-        with at_scale(backbone.model, 0.0):
-            pass  # says at once what would keep it from working later
+        require_adapted(backbone, Sd3Backbone)
         self.backbone = backbone
         self.config = config or Sd3Lab.configs[backbone.scale]
         self._read = lru_cache(KEPT_PROMPTS)(self._read_prompt)
@@ -277,7 +275,6 @@ def drawing_panel(
     seed: int = 0,
     judge: Judge | None = None,
     config: Sd3LabConfig | None = None,
-    static: bool | None = None,
 ) -> DrawingPanel | None:
     """Show what an adapter changes in a drawing, and what its scale and guidance do.
 
@@ -288,20 +285,17 @@ def drawing_panel(
         judge: for the CLIP-Score of every drawing, how well it fits its prompt; None for none.
         config: of the lab, for steps, resolution and the guidance to begin with; None for the
             scale's own.
-        static: True for a figure of the first prompt at a few scales and guidances; False for the
-            panel; when left out, the panel where a live notebook is there to move it.
 
     Returns:
-        The panel, already shown; None in the still form.
+        The panel, already shown; None in the still form, a figure of the first prompt at a few
+        scales and guidances.
 
     Raises:
         SerialLoRAError: no backbone, no adapters, merged ones, or no prompts.
     """
-    from IPython.display import display
-
-    if is_static() if static is None else static:
-        _show_still(DrawingsAtScales(backbone, config), as_prompts(prompts)[0], seed, judge)
-        return None
-    panel = DrawingPanel(backbone, prompts, seed, judge, config)
-    display(panel)
-    return panel
+    return show(
+        lambda: DrawingPanel(backbone, prompts, seed, judge, config),
+        lambda: _show_still(
+            DrawingsAtScales(backbone, config), as_prompts(prompts)[0], seed, judge
+        ),
+    )

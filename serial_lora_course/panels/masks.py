@@ -34,10 +34,7 @@ from serial_lora_course.figures.masks import (
     plot_overlays,
 )
 from serial_lora_course.figures.scores import plot_dice_by_scale
-from serial_lora_course.figures.style import (
-    display_figure,
-)
-from serial_lora_course.frontend import is_static
+from serial_lora_course.figures.style import display_figure
 from serial_lora_course.labs.precision import LOOKING, autocast
 from serial_lora_course.labs.sam import (
     PreparedExample,
@@ -47,16 +44,17 @@ from serial_lora_course.labs.sam import (
     to_input_frame,
 )
 from serial_lora_course.models.sam import SamBackbone
-from serial_lora_course.panels.accessibility import Accessibility
 from serial_lora_course.panels.adapted import (
     LARGEST_SCALE,
     STILL_SCALES,
     adapter_digest,
     at_scale,
     own_config,
+    require_adapted,
     scale_slider,
 )
 from serial_lora_course.panels.box_picker import BoxPicker, png_bytes, shown_width
+from serial_lora_course.panels.shown import Accessibility, show
 
 CURVE_SCALES = tuple(float(scale) for scale in np.linspace(0, LARGEST_SCALE, 7))
 STILL_ROWS = 4
@@ -142,12 +140,7 @@ class MasksAtScales:
     """
 
     def __init__(self, backbone: SamBackbone) -> None:
-        if not isinstance(backbone, SamBackbone):
-            raise SerialLoRAError(
-                f"a {type(backbone).__name__} is no SAM backbone; pass what load_sam returned."
-            )
-        with at_scale(backbone.model, 0.0):
-            pass  # says at once what would keep it from working later
+        require_adapted(backbone, SamBackbone)
         self.backbone = backbone
         self._embedding = lru_cache(KEPT_EMBEDDINGS)(self._encode)
 
@@ -331,30 +324,22 @@ def _show_still(masks: MasksAtScales, scenes: Sequence[ShownPicture]) -> None:
 
 
 def mask_panel(
-    backbone: SamBackbone,
-    examples: Sequence[SegmentationExample | Image.Image],
-    static: bool | None = None,
+    backbone: SamBackbone, examples: Sequence[SegmentationExample | Image.Image]
 ) -> MaskPanel | None:
     """Show what an adapter changes in the mask of any box, and what its scale does.
 
     Args:
         backbone: a SAM with adapters that are not merged; it stays as it is.
         examples: pictures to choose from, with their objects or (PIL images) without.
-        static: True for figures of the first object of each of the first pictures and of the mean
-            Dice over all; False for the panel; when left out, the panel where a live notebook is
-            there to move it.
 
     Returns:
-        The panel, already shown; None in the still form.
+        The panel, already shown; None in the still form, figures of the first object of each of
+        the first pictures and of the mean Dice over all.
 
     Raises:
         SerialLoRAError: no backbone, no adapters, merged ones, or no pictures.
     """
-    from IPython.display import display
-
-    if is_static() if static is None else static:
-        _show_still(MasksAtScales(backbone), as_shown(examples))
-        return None
-    panel = MaskPanel(backbone, examples)
-    display(panel)
-    return panel
+    return show(
+        lambda: MaskPanel(backbone, examples),
+        lambda: _show_still(MasksAtScales(backbone), as_shown(examples)),
+    )

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from serial_lora_course.figures.lowrank import plot_rank
 from serial_lora_course.figures.style import display_figure
-from serial_lora_course.frontend import is_static
-from serial_lora_course.panels.accessibility import Accessibility
+from serial_lora_course.panels.shown import Accessibility, show
 
 
 class RankPanel(ipywidgets.VBox):
@@ -45,29 +44,22 @@ class RankPanel(ipywidgets.VBox):
         display_figure(plot_rank(name, self.matrices[name], rank))
 
 
-def rank_panel(
-    matrices: Mapping[str, Tensor], rank: int = 4, static: bool | None = None
-) -> RankPanel | None:
+def rank_panel(matrices: Mapping[str, Tensor], rank: int = 4) -> RankPanel | None:
     """Show what a rank keeps of some matrices (m, n) and what it misses.
 
     Args:
         matrices: what to call each -> the matrix.
         rank: where the slider starts.
-        static: True for one figure a matrix, False for the slider; when left out, the slider where
-            a live notebook is there to move it.
 
     Returns:
-        The panel, already shown; None in the still form.
+        The panel, already shown; None in the still form, one figure a matrix.
 
     Raises:
         SerialLoRAError: a matrix has no such rank, or holds values that are not finite.
     """
-    from IPython.display import display
 
-    if is_static() if static is None else static:
+    def still() -> None:
         for name, matrix in matrices.items():
             display_figure(plot_rank(name, matrix, rank))
-        return None
-    panel = RankPanel(matrices, rank)
-    display(panel)
-    return panel
+
+    return show(lambda: RankPanel(matrices, rank), still)

@@ -27,7 +27,7 @@ from serial_lora_course.data.emoji_sets import (
     EMOJI_SETS,
     GENERIC_TEMPLATE,
     TEMPLATE,
-    EmojiPictures,
+    emoji_pictures,
     hidden_codepoints,
     unseen_drawings,
 )
@@ -35,12 +35,12 @@ from serial_lora_course.data.scenes import SceneRecipe
 from serial_lora_course.data.segmentation_sets import (
     DRAWING_SIZE,
     SCENE_SETS,
+    ScenePictures,
     SceneSet,
     drawings_of,
-    scene_parts,
 )
 from serial_lora_course.data.style_sets import TINY_STYLES, load_tiny_style
-from serial_lora_course.data.subsets import SomePictures, hash_order, with_few_tests
+from serial_lora_course.data.subsets import hash_order, with_few_tests
 from serial_lora_course.data.types import ClassificationData, SegmentationData, StyleData
 
 VALIDATION = "/validation"
@@ -96,8 +96,8 @@ def load_classes(name: str) -> ClassificationData:
         class_names=kept,
         template=TEMPLATE,
         generic_template=GENERIC_TEMPLATE,
-        train=EmojiPictures(emoji, *parts["train"]),
-        test=EmojiPictures(emoji, *parts[last]),
+        train=emoji_pictures(emoji, *parts["train"]),
+        test=emoji_pictures(emoji, *parts[last]),
         description=f"{topic}, as {style} draws it",
         attribution=ATTRIBUTION[style],
         split="by concept; no designer of a tiny model's pretraining drew these",
@@ -168,12 +168,11 @@ def kept_scenes() -> SegmentationData:
 
 def _scene_data(name: str, settings: SceneSet, last: str, count: int = 0) -> SegmentationData:
     chosen = _choose(settings)
-    parts = scene_parts(
-        f"study/{name}",
-        settings,
-        {part: chosen[part] for part in ("train", last)},
-        SCENES | {last: count or SCENES[last]},
-    )
+    counts = SCENES | {last: count or SCENES[last]}
+    parts = {
+        part: ScenePictures(f"study/{name}", part, settings, chosen[part], counts[part])
+        for part in ("train", last)
+    }
     return SegmentationData(
         name=name + (VALIDATION if last == "validation" else ""),
         train=parts["train"],
@@ -220,11 +219,11 @@ def load_study_style(name: str) -> StyleData:
     """
     name, last = _asked(name, SD3_SETS)
     data = load_tiny_style(name)
-    order = hash_order([concept.codepoints for concept in data.train.concepts], 1, "study")
+    order = hash_order([concept.codepoints for concept in data.train.sources], 1, "study")
     chosen = sorted(order[: DRAWN["validation"]])
     parts = {
-        "train": SomePictures(data.train, sorted(order[DRAWN["validation"] :])),
-        "validation": SomePictures(data.train, chosen),
+        "train": data.train.some(sorted(order[DRAWN["validation"] :])),
+        "validation": data.train.some(chosen),
         "test": with_few_tests(data, DRAWN["test"]).test,
     }
     return replace(

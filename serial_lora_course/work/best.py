@@ -11,7 +11,7 @@ import torch
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.metrics import accuracy
-from serial_lora_course.data.types import LabelledPictures
+from serial_lora_course.data.types import Pictures
 from serial_lora_course.files import write_json
 from serial_lora_course.labs.own import PictureClassifier, encode, save_classifier
 
@@ -36,7 +36,7 @@ class KeepBest:
     """
 
     classifier: PictureClassifier
-    pictures: LabelledPictures
+    pictures: Pictures
     folder: Path
     steps: int
     every: int

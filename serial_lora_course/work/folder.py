@@ -20,9 +20,10 @@ from serial_lora import adapters, count_parameters, eject, inject
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.files import write_whole
 from serial_lora_course.data.folder import load_folder
-from serial_lora_course.data.pictures import PictureFiles, read_picture
+from serial_lora_course.data.pictures import read_picture
 from serial_lora_course.data.splits import SPLIT_SEED
 from serial_lora_course.data.subsets import hash_order
+from serial_lora_course.data.types import Pictures
 from serial_lora_course.files import expanded, write_json
 from serial_lora_course.labs.linear_probe import Features, chosen_probe_accuracy
 from serial_lora_course.labs.own import (
@@ -192,7 +193,7 @@ def _claim(out: Path, job: Job) -> None:
     write_whole(path, text.encode())
 
 
-def divide(pictures: PictureFiles, fraction: float) -> dict[str, PictureFiles]:
+def divide(pictures: Pictures, fraction: float) -> dict[str, Pictures]:
     """Training and validation pictures: a share of each class, by a hash of the names.
 
     Raises:
@@ -210,18 +211,10 @@ def divide(pictures: PictureFiles, fraction: float) -> dict[str, PictureFiles]:
         count = min(max(round(fraction * len(own)), 1), len(own) - 1)
         chosen["validation"] += own[:count]
         chosen["train"] += own[count:]
-    return {
-        name: PictureFiles(
-            pictures.folder,
-            [pictures.picture_ids[i] for i in sorted(positions)],
-            [pictures.labels[i] for i in sorted(positions)],
-            pictures.upright,
-        )
-        for name, positions in chosen.items()
-    }
+    return {name: pictures.some(sorted(positions)) for name, positions in chosen.items()}
 
 
-def linear_probe(classifier: PictureClassifier, parts: dict[str, PictureFiles]) -> float:
+def linear_probe(classifier: PictureClassifier, parts: dict[str, Pictures]) -> float:
     """Test accuracy of a linear probe on the classifier's features, before it is adapted.
 
     Args:

@@ -69,7 +69,7 @@ def test_official_test_sets_are_kept(prepared_root):
     }
     for name, paths in official.items():
         test = load_classification_files(name, prepared_root).test
-        assert {test.folder / picture_id for picture_id in test.picture_ids} == set(paths)
+        assert set(test.sources) == set(paths)
 
 
 # --- splits in files -----------------------------------------------------------------------------

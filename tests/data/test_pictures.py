@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.pictures import PictureFiles, read_picture
+from serial_lora_course.data.pictures import picture_files, read_picture
 from tests.data_scripts.official_archives import picture_bytes
 
 MODES = "PNG:L PNG:LA PNG:P PNG:RGBA PNG:1 JPEG:CMYK JPEG:L GIF:P TIFF:F PNG:I;16 WEBP:RGBA"
@@ -45,12 +45,12 @@ def test_a_missing_or_corrupt_picture_is_named(tmp_path, content):
     if content is not None:
         (tmp_path / "bad.jpg").write_bytes(content)
     with pytest.raises(SerialLoRAError, match=r"the picture .*bad\.jpg (is missing|cannot be)"):
-        PictureFiles(tmp_path, ["bad.jpg"], [0])[0]
+        picture_files(tmp_path, ["bad.jpg"], [0])[0]
 
 
 def test_reading_past_the_end_stops_a_loop(tmp_path):
     (tmp_path / "a.jpg").write_bytes(picture_bytes(0))
-    assert len(list(PictureFiles(tmp_path, ["a.jpg"], [0]))) == 1
+    assert len(list(picture_files(tmp_path, ["a.jpg"], [0]))) == 1
 
 
 def test_numbers_with_fractions_keep_their_brightness(tmp_path):

@@ -14,7 +14,7 @@ from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data import masks
-from serial_lora_course.data.masks import INDEX_FILE, LEAST_SHARE, MaskedPictures
+from serial_lora_course.data.masks import INDEX_FILE, LEAST_SHARE, masked_pictures
 from serial_lora_course.data.releases import ReleasedPicture
 from serial_lora_course.data.segmentation_files import (
     FLOODNET_CLASSES,
@@ -128,7 +128,7 @@ def test_a_picture_is_turned_where_its_mask_says_so(tmp_path, lying):
     turned[0x0112] = 6
     (tmp_path / "a.jpg").write_bytes(picture_bytes(0, (40, 30), exif=turned))
     (tmp_path / "a.png").write_bytes(mask_bytes((30, 40) if lying else (40, 30), [(1, 0, 0, 9, 9)]))
-    pictures = MaskedPictures(tmp_path, [ReleasedPicture("a.jpg", masks=("a.png",))], {1: "pie"})
+    pictures = masked_pictures(tmp_path, [ReleasedPicture("a.jpg", masks=("a.png",))], {1: "pie"})
     with Image.open(tmp_path / "a.jpg") as stored:
         expected = (ImageOps.exif_transpose(stored) if lying else stored).convert("RGB")
     assert np.array_equal(np.asarray(pictures[0].picture), np.asarray(expected))

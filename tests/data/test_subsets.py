@@ -2,13 +2,14 @@
 
 import hashlib
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.pictures import PictureFiles
+from serial_lora_course.data.pictures import picture_files
 from serial_lora_course.data.registry import dataset_names, load_classification
 from serial_lora_course.data.subsets import (
     few_shot_indices,
@@ -99,8 +100,8 @@ def test_a_class_with_too_few_pictures_gives_all_and_is_reported():
         name="farm",
         class_names=["cat", "dog", "cow"],
         template="a {}.",
-        train=PictureFiles(".", NAMES[:43], LABELS[:43]),  # three cows
-        test=PictureFiles(".", ["a", "b", "c"], [0, 1, 2]),
+        train=picture_files(Path(), NAMES[:43], LABELS[:43]),  # three cows
+        test=picture_files(Path(), ["a", "b", "c"], [0, 1, 2]),
     )
     split = few_shot_split(data, 16, 1)
     assert split.short_classes == {"cow": 3}

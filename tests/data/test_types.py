@@ -7,6 +7,7 @@ from PIL import Image
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import (
     ClassificationData,
+    Pictures,
     SegmentationData,
     SegmentationExample,
     StyleData,
@@ -44,25 +45,19 @@ def test_an_example_of_a_style_that_is_not_whole_is_refused(mode, words):
         StyleExample(Image.new(mode, (4, 4)), words, "the picture 7")
 
 
-class Named:
+def named(*picture_ids, labels=None):
     """Pictures that have names only, and one label each."""
-
-    def __init__(self, *picture_ids: str, labels: tuple[int, ...] | None = None) -> None:
-        self.picture_ids = list(picture_ids)
-        self.labels = list(labels or range(len(picture_ids)))
-
-    def __len__(self) -> int:
-        return len(self.picture_ids)
+    return Pictures(picture_ids, None, labels=labels or range(len(picture_ids)))
 
 
 def make(kind, train=("a", "b"), test=("c", "d"), labels=None, **changes):
-    named = {"classification": {"class_names": ["cat", "dog", "cow"], "template": "a {}."}}
+    own = {"classification": {"class_names": ["cat", "dog", "cow"], "template": "a {}."}}
     types = {"classification": ClassificationData, "masks": SegmentationData, "style": StyleData}
     parts = {
-        "train": train if isinstance(train, Named) else Named(*train, labels=labels),
-        "test": test if isinstance(test, Named) else Named(*test),
+        "train": train if isinstance(train, Pictures) else named(*train, labels=labels),
+        "test": test if isinstance(test, Pictures) else named(*test),
     }
-    return types[kind](**({"name": "mine"} | parts | named.get(kind, {}) | changes))
+    return types[kind](**({"name": "mine"} | parts | own.get(kind, {}) | changes))
 
 
 @pytest.mark.parametrize("kind", ["classification", "masks", "style"])
@@ -103,29 +98,19 @@ def test_a_fingerprint_changes_with_what_the_data_are_and_not_with_their_order(k
     assert own not in others and len(others) == len(changes)
 
 
-class Shown(Named):
-    """Pictures of one pixel each, with a mask and a caption, whatever is asked for."""
-
-    def __init__(self, make, *picture_ids: str) -> None:
-        super().__init__(*picture_ids)
-        self.make = make
-
-    def __getitem__(self, index: int):
-        return self.make(self.picture_ids[index])
-
-
 def shown(kind, colour=(1, 2, 3), words="a dot"):
     """A data set of one-pixel pictures of a kind."""
 
     def item(picture_id):
         picture = Image.new("RGB", (1, 1), colour if picture_id == "d" else (0, 0, 0))
         if kind == "classification":
-            return picture, 0
+            return picture
         if kind == "style":
             return StyleExample(picture, words, picture_id)
         return SegmentationExample(picture, np.ones((1, 1, 1), bool), (words,), picture_id)
 
-    return make(kind, Shown(item, "a", "b"), Shown(item, "c", "d"))
+    labels = (0, 0) if kind == "classification" else None
+    return make(kind, *(Pictures(names, item, labels=labels) for names in ("ab", "cd")))
 
 
 @pytest.mark.parametrize("kind", ["classification", "masks", "style"])

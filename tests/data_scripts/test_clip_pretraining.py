@@ -42,7 +42,7 @@ def test_no_hidden_openmoji_drawing_and_no_test_picture_is_seen(drawings):
     seen = {drawings.pictures[i].numpy().tobytes() for i, (_, own) in enumerate(pairs) if own}
     for name in EMOJI_SETS:
         test = load_emoji_set(name).test
-        for index in test.indices:
+        for index in test.sources:
             pixels = np.ascontiguousarray(test.emoji.pictures[index].transpose(2, 0, 1))
             assert pixels.tobytes() not in seen, (name, test.emoji.concepts[index].name)
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import adapters
 from serial_lora_course import cli
+from serial_lora_course.data.types import Pictures
 from serial_lora_course.labs import bases, grid
 from serial_lora_course.labs import config as configs
 from serial_lora_course.labs import lab as labs
@@ -272,22 +273,13 @@ def test_other_settings_and_other_pictures_are_other_runs(small, tmp_path):
     assert len({record.key for record in read_records(out)}) == 5
 
 
-class Repainted:
-    """The same names over other pictures: the last item shows what the second one does."""
-
-    def __init__(self, part):
-        self.part, self.picture_ids = part, part.picture_ids
-        self.labels = getattr(part, "labels", None)
-
-    def __len__(self):
-        return len(self.part)
-
-    def __getitem__(self, index):
-        return self.part[index if index < len(self.part) - 1 else 1]
-
-
 def repainted(lab, part):
-    lab.data = replace(lab.data, **{part: Repainted(lab.data.parts()[part])})
+    """The same names over other pictures: the last item shows what the second one does."""
+    known = lab.data.parts()[part]
+    labels, order = getattr(known, "labels", None), [*range(len(known) - 1), 1]
+    read = (lambda index: known[index][0]) if labels else known.__getitem__
+    other = Pictures(known.picture_ids, read, order, labels)
+    lab.data = replace(lab.data, **{part: other})
 
 
 def reweighted(lab, network):

@@ -54,7 +54,7 @@ def test_every_preset_can_follow_every_other_and_a_moved_slider_takes_its_name_a
 
 
 def test_the_still_form_shows_a_table_and_a_described_figure(capture_display, counts):
-    assert count_panel(rank=8, width=64, depth=3, static=True) is None
+    assert count_panel(rank=8, width=64, depth=3) is None
     assert counts() == [12_288, 3_072]
     (alt,) = (data["text/plain"] for data in capture_display if "<img " in str(data))
     assert "12,288" in alt and "3,072" in alt

@@ -207,7 +207,7 @@ def test_the_still_form_shows_what_the_sliders_would(backbone, monkeypatch, capt
         module, "plot_drawings", lambda *given: shown.append(given[0]) or plot(*given)
     )
     judge = Brightness()
-    assert drawing_panel(backbone, PROMPTS, 6, judge, FEW_STEPS, static=True) is None
+    assert drawing_panel(backbone, PROMPTS, 6, judge, FEW_STEPS) is None
     ((rows),) = shown
     assert list(rows) == [f"guidance {guidance:g}" for guidance in STILL_GUIDANCES]
     for guidance, row in zip(STILL_GUIDANCES, rows.values(), strict=True):
@@ -228,8 +228,11 @@ def test_the_still_form_shows_what_the_sliders_would(backbone, monkeypatch, capt
 # ------------------------------------------------------------------------------------- misuse
 
 
-@pytest.mark.parametrize("static", [True, False])
-def test_what_cannot_be_shown_is_refused_in_a_sentence(static, capture_display, plain, backbone):
+@pytest.mark.parametrize("static", "10")
+def test_what_cannot_be_shown_is_refused_in_a_sentence(
+    static, monkeypatch, capture_display, plain, backbone
+):
+    monkeypatch.setenv("SERIAL_LORA_STATIC", static)
     merged = merge(copy.deepcopy(backbone.model))
     for model, prompts, words in (
         (backbone, [], "no prompts"),
@@ -239,6 +242,6 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(static, capture_display, 
         (with_transformer(backbone, merged), ["key"], "merged"),
     ):
         with pytest.raises(SerialLoRAError, match=words) as refused:
-            drawing_panel(model, prompts, config=FEW_STEPS, static=static)
+            drawing_panel(model, prompts, config=FEW_STEPS)
         assert str(refused.value).count(".") <= 2 and str(refused.value).endswith(".")
     assert capture_display == []

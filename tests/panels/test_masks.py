@@ -130,7 +130,7 @@ def test_the_model_is_as_it_was_after_the_panel_was_used(unusual):
     panel.picker.box = (1, 1, 9, 9)
     panel.choice.value = 1
     assert_untouched(unusual.model, before)
-    mask_panel(unusual, [example()], static=True)
+    mask_panel(unusual, [example()])
     assert_untouched(unusual.model, before)
 
 
@@ -190,7 +190,7 @@ def test_the_box_can_come_from_the_browser(panel):
 
 def test_the_still_form_shows_what_the_slider_would(backbone, capture_display):
     items = [example(), example((29, 37), 3, seed=1), example().picture]
-    assert mask_panel(backbone, items, static=True) is None
+    assert mask_panel(backbone, items) is None
     rows, curve = (data["text/plain"] for data in capture_display if "<img " in str(data))
     for scale in (0, 0.5, 1, 1.5):
         set_scale(backbone.model, scale)
@@ -214,8 +214,9 @@ def test_the_curve_is_the_mean_dice_of_the_lab_at_every_scale(backbone):
 # ------------------------------------------------------------------------------------- misuse
 
 
-@pytest.mark.parametrize("static", [True, False])
-def test_what_cannot_be_shown_is_refused_in_a_sentence(static, capture_display):
+@pytest.mark.parametrize("static", "10")
+def test_what_cannot_be_shown_is_refused_in_a_sentence(static, monkeypatch, capture_display):
+    monkeypatch.setenv("SERIAL_LORA_STATIC", static)
     good = backbone_of(adapted_sam())
     merged = backbone_of(merge(adapted_sam()))
     for backbone, items, words in (
@@ -226,7 +227,7 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(static, capture_display):
         (merged, [example()], "merged"),
     ):
         with pytest.raises(SerialLoRAError, match=words) as refused:
-            mask_panel(backbone, items, static=static)
+            mask_panel(backbone, items)
         assert str(refused.value).count(".") <= 2 and str(refused.value).endswith(".")
     assert capture_display == []
 

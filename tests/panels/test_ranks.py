@@ -30,7 +30,7 @@ def test_the_rank_never_exceeds_the_matrix(words):
 
 
 def test_the_still_form_shows_each_matrix(capture_display):
-    assert rank_panel(MATRICES, 1, static=True) is None
+    assert rank_panel(MATRICES, 1) is None
     assert sum("<img " in str(data) for data in capture_display) == 2
     with pytest.raises(SerialLoRAError, match="2 layers"):
-        rank_panel(MATRICES, 3, static=True)
+        rank_panel(MATRICES, 3)
