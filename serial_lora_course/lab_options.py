@@ -249,9 +249,10 @@ def command_line(
 
 def _watching(name: str, pictures: Path | None, keep: Path | None) -> Draw | None:
     """What is done with a run that was just measured."""
+    for folder in filter(None, (pictures, keep)):
+        require_folder(folder)
     watching = [_drawing(name, pictures)] if pictures else []
     if keep:
-        require_folder(keep)
         watching.append(partial(keep_run, keep))
     return partial(_each, watching) if watching else None
 
@@ -262,10 +263,7 @@ def _each(watching: list[Draw], *seen: Any) -> None:
 
 
 def _drawing(name: str, folder: Path) -> Draw:
-    # matplotlib takes a while to load, and most runs draw nothing
-    from serial_lora_course.figures.runs import require_folder
-
-    require_folder(folder)
+    # Loaded here: matplotlib takes a while, and most runs draw nothing.
     return partial(import_module(DRAWINGS[name]).draw_run, folder)
 
 

@@ -23,7 +23,7 @@ from serial_lora_course.claims.verdicts import (
 )
 from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.labs.variants import RepAdapter
-from serial_lora_course.models.architectures import ARCHITECTURES, BASELINES
+from serial_lora_course.models.architectures import ARCHITECTURES, BASELINES, size_ratio
 
 # --------------------------------------------------------------------------- sizes
 
@@ -48,7 +48,7 @@ def exact_ratio(evidence: Evidence) -> Finding:
     other = BASELINES[1]
     says = (
         f"Exactly 4 on {count} of {len(exact)} real models, at equal rank and against a pair on "
-        f"each of q, k, v and out; {other.ratio(768, 32):g} against {other.name}."
+        f"each of q, k, v and out; {float(size_ratio(other.shapes(768), 768)):g} against {other.name}."
     )
     return Finding(verdict_by_cells(count, len(exact), "all"), says)
 

@@ -19,6 +19,7 @@ visible concepts are there to train on; 200 of the hidden ones (see
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -124,6 +125,25 @@ def things() -> tuple[Concept, ...]:
     )
 
 
+class StylePictures(Pictures):
+    """Some drawings in one style; each is rendered when it is asked for.
+
+    Args:
+        name: of the style.
+        concepts: what each drawing shows.
+        drawings: uint8, (N, SIZE, SIZE, 4).
+    """
+
+    def __init__(self, name: str, concepts: Sequence[Concept], drawings: np.ndarray) -> None:
+        self.name, self.concepts, self.drawings = name, concepts, drawings
+        names = [f"{name}/{concept.codepoints}" for concept in concepts]
+        super().__init__(names, self._make, range(len(names)))
+
+    def _make(self, index: int) -> StyleExample:
+        picture = Image.fromarray(render(self.name, self.drawings[index]))
+        return StyleExample(picture, caption(self.concepts[index]), self.picture_ids[index])
+
+
 def render(name: str, drawing: np.ndarray) -> np.ndarray:
     """A drawing of the style's own hand, uint8 (side, side, 4), as (side, side, 3)."""
     style = TINY_STYLES[name]
@@ -138,13 +158,8 @@ def load_tiny_style(name: str) -> StyleData:
     emoji = load_emoji(style.drawn_by, SIZE)
     position = {concept.codepoints: i for i, concept in enumerate(emoji.concepts)}
 
-    def example(concept: Concept) -> StyleExample:
-        (drawing,) = emoji.some([position[concept.codepoints]])
-        picture = Image.fromarray(render(name, drawing))
-        return StyleExample(picture, caption(concept), f"{name}/{concept.codepoints}")
-
     parts = {
-        part: Pictures([f"{name}/{c.codepoints}" for c in concepts], example, concepts)
+        part: StylePictures(name, concepts, emoji.some([position[c.codepoints] for c in concepts]))
         for part, concepts in choose_things().items()
     }
     return StyleData(

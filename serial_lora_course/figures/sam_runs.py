@@ -8,7 +8,8 @@ from pathlib import Path
 from serial_lora.switches import disabled
 from serial_lora_course.data.types import SegmentationData
 from serial_lora_course.figures.masks import OverlayRow, pick_best_median_worst, plot_overlays
-from serial_lora_course.figures.runs import save_run
+from serial_lora_course.figures.style import save_figure
+from serial_lora_course.files import refusals_told
 from serial_lora_course.labs.methods import Method
 from serial_lora_course.labs.sam import PictureScore, SamLab, predict_masks
 from serial_lora_course.models.sam import SamBackbone
@@ -40,6 +41,7 @@ def overlay_rows(
     return rows
 
 
+@refusals_told()
 def draw_run(
     folder: Path, lab: SamLab, method: Method, scores: Sequence[PictureScore], name: str
 ) -> Path:
@@ -51,4 +53,4 @@ def draw_run(
     """
     chosen = pick_best_median_worst([score.dice for score in scores])
     rows = overlay_rows(lab.backbone, lab.data, chosen, method.label)
-    return save_run(plot_overlays(rows), folder / f"{name}.png")
+    return save_figure(plot_overlays(rows), folder / f"{name}.png")

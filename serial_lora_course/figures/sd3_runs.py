@@ -18,8 +18,8 @@ from torch import Tensor
 from serial_lora.errors import SerialLoRAError
 from serial_lora.flow import TRAIN_TIMESTEPS, add_noise
 from serial_lora_course.figures.drawings import PathRow, plot_sheet
-from serial_lora_course.figures.runs import save_run
-from serial_lora_course.figures.style import SCREEN_DPI
+from serial_lora_course.figures.style import SCREEN_DPI, save_figure
+from serial_lora_course.files import refusals_told
 from serial_lora_course.labs.methods import Method
 from serial_lora_course.labs.sd3 import Sd3Lab, Sd3LabConfig
 from serial_lora_course.labs.sd3_drawings import draw, starting_noise
@@ -29,6 +29,7 @@ from serial_lora_course.models.sd3 import Sd3Backbone
 ON_A_SHEET = 40
 
 
+@refusals_told()
 def draw_run(folder: Path, lab: Sd3Lab, method: Method, drawn: np.ndarray, name: str) -> Path:
     """Write the first drawings of a run, each with its prompt, on one sheet.
 
@@ -37,7 +38,9 @@ def draw_run(folder: Path, lab: Sd3Lab, method: Method, drawn: np.ndarray, name:
     """
     sheet = plot_sheet(drawn[:ON_A_SHEET], lab.trial.captions[:ON_A_SHEET])
     path = folder / f"{name}.png"
-    return save_run(sheet, path, dpi=SCREEN_DPI)  # at which each pixel is a whole number of pixels
+    return save_figure(
+        sheet, path, dpi=SCREEN_DPI
+    )  # at which each pixel is a whole number of pixels
 
 
 # ----------------------------------------------------------------------- between noise and drawing

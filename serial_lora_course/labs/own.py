@@ -37,7 +37,7 @@ from serial_lora_course.labs.config import LabConfig, check_crop, setting
 from serial_lora_course.labs.processes import plain_worker_errors
 from serial_lora_course.labs.resume import TrainingHistory
 from serial_lora_course.labs.training import ExampleStream, OnPicture, Transformed, train
-from serial_lora_course.models.clip import OPENAI, build_test_transform, build_train_transform
+from serial_lora_course.models.clip import OPENAI, TrainTransform, build_test_transform
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -67,7 +67,7 @@ class Preprocessing:
 
     def for_training(self, crop: float) -> Callable:
         """A random square that keeps at least ``crop`` of the area, mirrored half of the time."""
-        return build_train_transform(self.size, (crop, 1.0), self.mean, self.std)
+        return TrainTransform(self.size, (crop, 1.0), self.mean, self.std)
 
 
 def preprocessing_of(model: nn.Module) -> Preprocessing:

@@ -35,14 +35,6 @@ class Tower:
     width: int
     depth: int
 
-    def serial_lora(self, rank: int) -> int:
-        """Serial LoRA's parameters in this tower."""
-        return serial_lora_count(self.width, self.depth, rank)
-
-    def lora(self, rank: int) -> int:
-        """LoRA's parameters in this tower."""
-        return lora_count(self.width, self.depth, rank)
-
 
 def closed_form(towers: Iterable[tuple[int, int]], rank: int) -> int:
     """Serial LoRA's parameters, by the closed form, over towers of (width, depth)."""
@@ -77,7 +69,7 @@ class Architecture:
     def lora(self, rank: int | None = None) -> int:
         """LoRA's parameters, by the closed form, summed over the towers."""
         rank = self.rank if rank is None else rank
-        return sum(tower.lora(rank) for tower in self.towers)
+        return sum(lora_count(tower.width, tower.depth, rank) for tower in self.towers)
 
     def on_meta(self) -> nn.Module:
         """Build the real model with shapes only: no weights, no memory, no download."""
@@ -192,10 +184,6 @@ class Baseline:
         """Parameters in one block."""
         return sum(pair_count(inputs, outputs, rank) for inputs, outputs in self.shapes(width))
 
-    def ratio(self, width: int, rank: int) -> float:
-        """How many times Serial LoRA's parameters this baseline has, at the same rank."""
-        return self.count(width, rank) / serial_lora_count(width, 1, rank)
-
 
 def size_ratio(shapes: Iterable[tuple[int, int]], width: int) -> Fraction:
     """LoRA's parameters on matrices of (inputs, outputs) over Serial LoRA's at a width, at equal rank."""
@@ -244,21 +232,13 @@ def ratio_frame(
     Args:
         ratio_of: as :func:`size_ratio`.
     """
-    serial = serial_lora_count(width, 1, rank)
+    serial, quarter = serial_lora_count(width, 1, rank), max(1, rank // 4)
     rows = [
-        (
-            b.name,
-            rank,
-            b.count(width, rank),
-            serial,
-            float(ratio_of(b.shapes(width), width)),
-            b.note,
-        )
+        (b.name, rank, b.count(width, rank), float(ratio_of(b.shapes(width), width)), b.note)
         for b in BASELINES
     ]
-    quarter = max(1, rank // 4)
-    count = lora_count(width, 1, quarter)
-    note = "LoRA at Serial LoRA's budget"
-    rows.append((BASELINES[0].name, quarter, count, serial, count / serial, note))
-    columns = ["LoRA on", "rank", "LoRA", "Serial LoRA", "ratio", "who does this"]
-    return pd.DataFrame(rows, columns=columns)
+    count, note = lora_count(width, 1, quarter), "LoRA at Serial LoRA's budget"
+    rows.append((BASELINES[0].name, quarter, count, count / serial, note))
+    table = pd.DataFrame(rows, columns=["LoRA on", "rank", "LoRA", "ratio", "who does this"])
+    table.insert(3, "Serial LoRA", serial)
+    return table

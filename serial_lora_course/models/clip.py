@@ -32,6 +32,8 @@ from serial_lora_course.models.weights import (
 
 TINY_MODEL = "tiny-clip"
 PAPER_MODEL = "ViT-B-16-quickgelu"
+# CLIP-LoRA crops to as little as 8%; of an emoji that would leave no shape to recognise.
+CROP = {"tiny": (0.6, 1.0), "paper": (0.08, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,7 @@ def load_clip(
     """
     require_scale(scale)
     open_clip.add_model_config(tiny_file(f"{TINY_MODEL}.json"))
-    name = model_name
-    if name is None:
-        name = TINY_MODEL if scale == "tiny" else PAPER_MODEL
+    name = model_name or (TINY_MODEL if scale == "tiny" else PAPER_MODEL)
     _refuse_unknown(name)
     _refuse_wrong_activation(name, weights)
     if weights == "default":
@@ -87,12 +87,14 @@ def load_clip(
     if weights is not None:
         load_weights(model, Path(weights))
     size = open_clip.get_model_config(name)["vision_cfg"]["image_size"]
+    own = name == TINY_MODEL
+    merges = {"bpe_path": str(tiny_file(f"{TINY_MODEL}.merges.txt.gz"))} if own else {}
     return CLIPBackbone(
         model=model.eval(),
         name=name,
         scale=scale,
-        tokenizer=_tokenizer(name),
-        train_transform=build_train_transform(size, crop_scale or _default_crop(scale)),
+        tokenizer=open_clip.get_tokenizer(name, **merges),
+        train_transform=TrainTransform(size, crop_scale or CROP[scale]),
         test_transform=build_test_transform(size),
     )
 
@@ -106,11 +108,6 @@ def _default_file(name: str) -> Path:
     if name == TINY_MODEL:
         return tiny_file(f"{TINY_MODEL}.safetensors")
     return fetched(openai_file(name), f"clip_weights --model {name}")
-
-
-def _default_crop(scale: str) -> tuple[float, float]:
-    # CLIP-LoRA crops to as little as 8%; of an emoji that would leave no shape to recognise.
-    return (0.6, 1.0) if scale == "tiny" else (0.08, 1.0)
 
 
 def _refuse_unknown(name: str) -> None:
@@ -153,35 +150,24 @@ def _create(name: str) -> nn.Module:
         logger.setLevel(level)
 
 
-def _tokenizer(name: str) -> Callable[[list[str]], Tensor]:
-    if name == TINY_MODEL:
-        return open_clip.get_tokenizer(name, bpe_path=str(tiny_file(f"{TINY_MODEL}.merges.txt.gz")))
-    return open_clip.get_tokenizer(name)
-
-
 Channels = tuple[float, float, float]
 ASPECTS = [3 / 4, 4 / 3]  # of training crops, torchvision's
 OPENAI: tuple[Channels, Channels] = (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
 
 
-def build_train_transform(
-    size: int,
-    crop_scale: tuple[float, float],
-    mean: Channels = OPENAI[0],
-    std: Channels = OPENAI[1],
-) -> Callable:
-    """Random crop and flip, as CLIP-LoRA trains (its ``main.py``), then (x - mean) / std."""
-    return TrainTransform(size, crop_scale, mean, std)
-
-
 class TrainTransform:
-    """torchvision's RandomResizedCrop (bicubic), RandomHorizontalFlip, ToTensor and Normalize in one.
+    """Random crop and flip, as CLIP-LoRA trains (its ``main.py``), then (x - mean) / std.
 
-    The same draws and the same pixels in half the time, most of which went from one to the next.
+    torchvision's RandomResizedCrop (bicubic), RandomHorizontalFlip, ToTensor and Normalize in one:
+    the same draws and pixels in half the time, most of which went from one to the next.
     """
 
     def __init__(
-        self, size: int, crop_scale: tuple[float, float], mean: Channels, std: Channels
+        self,
+        size: int,
+        crop_scale: tuple[float, float],
+        mean: Channels = OPENAI[0],
+        std: Channels = OPENAI[1],
     ) -> None:
         self.size, self.crop_scale = (size, size), crop_scale
         self.mean, self.std = (torch.tensor(each).view(3, 1, 1) for each in (mean, std))

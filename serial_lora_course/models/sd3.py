@@ -28,7 +28,6 @@ TINY_MODEL = "tiny-sd3"
 PAPER_MODEL = "sd3-medium"
 PAPER_FOLDER = "sd3"
 TEXT_TOKENS = {"tiny": 0, "paper": 77}
-MOST_TEXT_TOKENS = 512  # that diffusers' pipeline takes
 #: What to do about a folder that does not load.
 REMEDY = {
     "tiny": "name another folder, or none for the tiny SD3 that the package carries.",
@@ -66,9 +65,7 @@ class Sd3Backbone(Backbone):
 
 
 @refusals_told()
-def load_sd3(
-    scale: str = "tiny", weights: str | Path | None = "default", text_tokens: int | None = None
-) -> Sd3Backbone:
+def load_sd3(scale: str = "tiny", weights: str | Path | None = "default") -> Sd3Backbone:
     """Load an SD3 pipeline; at paper scale the transformer in bfloat16, the autoencoder in float32.
 
     A folder without ``text_encoder_3`` is loaded without T5, by far the largest part: SD3 does
@@ -80,30 +77,18 @@ def load_sd3(
             ``vae`` (the tiny CLIP reads the prompts); ``"default"`` for the scale's own (at paper
             scale the folder that ``python -m data_scripts.sd3_weights`` fetched); None for a
             random transformer and autoencoder (tiny only).
-        text_tokens: see :class:`Sd3Backbone`; None for 0 at tiny scale and 77 at paper scale.
 
     Raises:
-        SerialLoRAError: unknown scale, text tokens out of range, or a folder that is missing,
-            damaged or of another model.
+        SerialLoRAError: unknown scale, or a folder that is missing, damaged or of another model.
     """
     require_scale(scale)
-    text_tokens = TEXT_TOKENS[scale] if text_tokens is None else text_tokens
-    if not 0 <= text_tokens <= MOST_TEXT_TOKENS:
-        raise SerialLoRAError(
-            f"text_tokens is a number from 0 to {MOST_TEXT_TOKENS}, not {text_tokens}."
-        )
     pipeline = _tiny_pipeline(weights) if scale == "tiny" else _paper_pipeline(weights)
-    if pipeline.text_encoder_3 is not None and not text_tokens:
-        raise SerialLoRAError(
-            "T5 has nothing to say in 0 text tokens; ask for 77, or take a folder without T5 "
-            "(fetched with --without-t5)."
-        )
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             part.eval().requires_grad_(part is pipeline.transformer)
     pipeline.set_progress_bar_config(disable=True)  # the labs show one of their own
     name = TINY_MODEL if scale == "tiny" else _model_name(pipeline.transformer)
-    return Sd3Backbone(pipeline.transformer, name, scale, pipeline, text_tokens)
+    return Sd3Backbone(pipeline.transformer, name, scale, pipeline, TEXT_TOKENS[scale])
 
 
 def _paper_pipeline(weights: str | Path | None) -> StableDiffusion3Pipeline:

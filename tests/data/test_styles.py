@@ -54,7 +54,7 @@ def examples_of(name: str, part: str = "train") -> list[StyleExample]:
 def test_the_things_are_the_same_in_every_style_and_known_to_the_base():
     known = {concept.codepoints for concept in load_emoji("twemoji", SIZE).concepts}
     for part, count in PICTURES.items():
-        seen = {tuple(getattr(load_style(name), part).sources) for name in TINY_STYLES}
+        seen = {tuple(getattr(load_style(name), part).concepts) for name in TINY_STYLES}
         (concepts,) = seen
         assert len(concepts) == count and set(concepts) <= set(things())
         assert {concept.codepoints for concept in concepts} <= known
@@ -81,11 +81,11 @@ def test_examples_are_pictures_with_the_name_of_what_they_show(name):
     data = load_style(name)
     assert data.description and data.attribution and data.split and data.scale == "tiny"
     for part in (data.train, data.test):
-        assert len({caption(concept) for concept in part.sources}) == len(part)
+        assert len({caption(concept) for concept in part.concepts}) == len(part)
         for index in range(len(part))[LOOKED_AT]:
             example = part[index]
             assert example.picture.size == (SIZE, SIZE) and example.picture.mode == "RGB"
-            assert example.caption == caption(part.sources[index])
+            assert example.caption == caption(part.concepts[index])
             assert example.picture_id == part.picture_ids[index]
     assert data.train[-1].picture_id == data.train.picture_ids[-1]
     for index in (len(data.train), -len(data.train) - 1):

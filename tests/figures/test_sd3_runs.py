@@ -121,6 +121,6 @@ def test_a_sheet_holds_the_first_drawings_pixel_by_pixel(tmp_path):
 def test_a_sheet_that_cannot_be_written_is_an_error_in_words(tmp_path):
     (tmp_path / "runs").write_text("in the way")
     drawn = np.zeros((1, 64, 64, 3), np.uint8)
-    with pytest.raises(SerialLoRAError, match="choose another folder with --pictures"):
+    with pytest.raises(SerialLoRAError, match="cannot be used"):
         lab = SimpleNamespace(trial=SimpleNamespace(captions=["key"]))
         draw_run(tmp_path / "runs", lab, None, drawn, "sheet")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from serial_lora import SerialLoRAConfig, inject, save_adapter
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.runs import save_run
+from serial_lora_course.figures.style import save_figure
 from serial_lora_course.files import write_json
 from serial_lora_course.labs.own import PictureClassifier, load_classifier, save_classifier
 from serial_lora_course.labs.records import append_record
@@ -49,7 +49,7 @@ def training_state(path, version):
 def drawing(path, version):
     figure = Figure()
     figure.subplots().imshow(np.random.default_rng(version).random((40, 40)))
-    save_run(figure, path)
+    save_figure(figure, path)
 
 
 WRITERS = {

@@ -226,16 +226,6 @@ def test_t5_is_left_out_where_the_folder_lacks_it(official, folder):
     )[0]
     assert tokens.shape == with_t5.shape
     assert torch.equal(tokens[:, :77], with_t5[:, :77]) and not tokens[:, 77:].any()
-    assert load_sd3("paper", folder, text_tokens=0).text_tokens == 0
-
-
-def test_other_numbers_of_text_tokens(official):
-    assert load_sd3("paper", official, text_tokens=256).text_tokens == 256
-    with pytest.raises(SerialLoRAError, match="T5 has nothing to say in 0 text tokens"):
-        load_sd3("paper", official, text_tokens=0)
-    for tokens in (-1, 513):
-        with pytest.raises(SerialLoRAError, match="from 0 to 512"):
-            load_sd3("paper", official, text_tokens=tokens)
 
 
 def test_records_call_sd3_medium_by_its_name_and_others_by_their_size(official):
