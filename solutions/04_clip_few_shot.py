@@ -583,7 +583,7 @@ classes = torch.tensor([label for _, label in shots], device=device)  # (B,)
 prompts = prompt_tokens(data.prompts(template))  # (C, context length)
 
 optimizer, losses = torch.optim.AdamW(pairs.parameters(), lr=config.lr), []
-for _ in range(20):
+for _ in range(min(20, config.min_steps)):  # fewer in a dry run
     with lesson.autocast():
         loss = loss_of(by_hand, pictures, classes, prompts=prompts)
     optimizer.zero_grad()

@@ -109,7 +109,6 @@ def execute(
         timeout=timeout,
         kernel_name=METADATA["kernelspec"]["name"],
         resources={"metadata": {"path": str(folder)}},
-        store_widget_state=False,
         record_timing=False,
         extra_arguments=["--IPKernelApp.log_level=40"],  # the kernel's own remarks help nobody here
     )
