@@ -30,7 +30,6 @@ if util.find_spec("serial_lora_course") is None:
     subprocess.run([*pip, "..[course]"], check=True)
 
 # %%
-import pandas as pd
 import torch
 from IPython.display import Markdown, display
 from torch import Tensor, nn
@@ -60,10 +59,9 @@ lesson = open_lesson("sam", SCALE, LENGTH)
 print(lesson)
 
 # %% [markdown]
-# The next two cells give short names to what was read, and to the records of many runs. An adapter goes
-# into a *twin* of the model, which shares the frozen weights. One adapter is trained: `one_run()` does that
-# the first time it is asked, with your loss of exercise 6.5 where that is right, and remembers what came
-# out. So after these cells you can start at any section.
+# The next two cells give short names to what was read. `one_run()` trains an adapter the first time it is
+# asked, with your loss of exercise 6.5 where that is right, and remembers the result. It does so in a *twin*
+# of the model, which shares the frozen weights. So after these cells you can start at any section.
 
 # %%
 from accelerate.utils import send_to_device
@@ -108,9 +106,8 @@ def ready(each):
 # - The **mask decoder**, two small transformer layers, lets prompt and picture look at each other and
 #   gives a mask. It runs once for each question, and it is cheap.
 #
-# The tiny one is made of segment-anything's own classes at small sizes, pretrained by this project on
-# Twemoji's drawings over real photographs. The measure, *Dice*, is the overlap of mask and truth, 1 being
-# perfect; you will write it in exercise 6.2.
+# The tiny one is made of segment-anything's own classes at small sizes. The measure, *Dice*, is the overlap of
+# mask and truth, 1 being perfect; you will write it in exercise 6.2.
 
 # %%
 from serial_lora_course.claims.sentences import read_sam
@@ -135,9 +132,9 @@ display_figure(plot_overlays([row], size=2.1))
 print("In the picture:", ", ".join(shown.names))
 
 # %% [markdown]
-# **What this shows.** Every object is a question of its own, asked of the same picture. The decoder gives each
-# pixel a *logit*: above 0 it belongs to the mask, and the sigmoid of it is the probability. The next cell
-# follows the shapes: one picture goes in, and as many masks come out as there are boxes.
+# **What this shows.** Each object is asked for by a box of its own, all of the same picture. The decoder gives
+# each pixel a *logit*: above 0 it belongs to the mask, and its sigmoid is the probability. Now the shapes: one
+# picture goes in, and as many masks come out as there are boxes.
 
 # %%
 prepared = ready(example)
@@ -158,8 +155,7 @@ print("mask logits     ", tuple(logits.shape))
 # Attention compares every token with every other, so its table of scores grows with the *square* of the
 # number of tokens. SAM looks at large pictures. So most of its blocks attend within **windows**: the grid of
 # tokens is cut into squares, and a token sees its own square only. A few **global** blocks in between let
-# the squares exchange what they have found. And each head adds learnt numbers for the distances up and to
-# the side, the *relative positions*.
+# the squares exchange what they have found.
 #
 # The table is read off both models; the paper's is built with shapes only. The last columns count for one
 # picture and one block.
@@ -314,16 +310,15 @@ for each in three_shapes:
 # %%
 from serial_lora_course.claims.sentences import read_ways_in
 
-dice_of = yours("6.2", probes.dice_of)
 some = probes.oblong(tests)  # change this and run again: some of them
-ways = probes.ways_in(backbone, some, dice_of)
+ways = probes.ways_in(backbone, some)
 display_table(ways.map("{:.3f}".format).rename("mean Dice").rename_axis("way in").reset_index())
 display(Markdown(f"**What this shows.** {read_ways_in(ways, len(some))}"))
 
 # %% [markdown]
-# Four runs, four numbers, no error, and who made a mistake does not have the right number. Somebody who made
-# one would adapt the model to it, find an improvement, and publish. So test the way in and back by itself,
-# on odd sizes, before any training: a mask that goes in must come out.
+# Nothing here stops with an error. Somebody who made such a mistake would adapt the model to it, find an
+# improvement, and publish. So test the way in and back by itself, on odd sizes, before any training: a mask
+# that goes in must come out.
 
 # %% [markdown]
 # ## Dice
@@ -406,9 +401,8 @@ display_table(measures.map("{:.3f}".format).rename_axis("answer").reset_index())
 #
 # ## "Dice, lower is better"
 #
-# That is how the paper prints its results: Table IV is headed "Dice ↓", and the text says that a lower
-# score is more accurate. The work that it cites defines the coefficient above, where higher is better.
-# So which number is it? The table itself can exclude something.
+# So the paper heads its Table IV: "Dice ↓". But the work that it cites defines the coefficient above, where
+# higher is better. Which number is printed? The table itself can exclude something.
 
 # %%
 from serial_lora_course.claims.paper import paper_table
@@ -677,16 +671,9 @@ for symptom, found in probes.symptoms(MendedQKV).items():  # change this and run
     print(f"{symptom:27} {found}")
 
 # %% [markdown]
-# **What this shows.** An effect, twice the same, and a shape. In front of attention, where Serial LoRA sits,
-# an edit in place is caught, but late: the gradient of A needs the tokens *as they came in*.
-
-# %%
-print("backward says:", probes.edited_in_place())
-
-# %% [markdown]
-# **What this shows.** PyTorch counts the changes of every tensor and refuses to use one that has changed
-# since it was saved. In the forward pass, and for frozen tensors, there is no such guard. So write
-# `x = x + change`.
+# **What this shows.** An effect, twice the same, and a shape. PyTorch counts the changes of every tensor, and
+# `backward()` refuses one that has changed since it was saved. In the forward pass, and for frozen tensors,
+# there is no such guard. So write `x = x + change`.
 
 # %% [markdown]
 # ## The loss
@@ -779,7 +766,7 @@ display_table(probes.loss_table(losses, truth).rename_axis("loss").reset_index()
 # ## A forward pass that can be trained
 #
 # `Sam.forward` and `SamPredictor` both switch gradients off: they are made for using the model. So the lab
-# writes the forward pass of SAM's own parts: encode, prompt, decode. Same logits, with a way back.
+# writes the forward pass of SAM's own parts: encode, prompt, decode. Same logits, and gradients flow.
 
 # %%
 adapted, prepared = probes.with_trained_pairs(lesson.twin().model), ready(example)
@@ -787,8 +774,8 @@ question = {"image": prepared.picture, "boxes": prepared.boxes}
 question["original_size"] = prepared.original_size
 by_sam = adapted([question], multimask_output=False)[0]["low_res_logits"]  # (N, 1, side/2, side/2)
 (by_lab,) = lab.predict_logits(adapted, [prepared], gradient_checkpointing=True)  # the same shape
-print("Sam.forward    leaves a way back for gradients:", by_sam.requires_grad)
-print("predict_logits leaves a way back for gradients:", by_lab.requires_grad)
+print("Sam.forward    lets gradients through:", by_sam.requires_grad)
+print("predict_logits lets gradients through:", by_lab.requires_grad)
 print(f"their logits differ by at most {(by_sam - by_lab).abs().max().item():.1e}")
 
 # %% [markdown]
@@ -814,21 +801,7 @@ print("picture by picture:", [tuple(each.shape) for each in found])
 # **What this shows.** The first mistake is loud. The second is silent: the first picture's box was asked of
 # all three. `predict_logits` encodes the batch at once and decodes one picture after another.
 #
-# The third trap is precision. Half precision saves memory and time in the encoder. The decoder is small and
-# gains nothing; the prompt encoder does not even run in it.
-
-# %%
-import copy
-
-half = copy.deepcopy(model).to(torch.bfloat16)
-try:
-    lab.decode(half, embeddings[:1].to(torch.bfloat16), prepared.boxes)
-except RuntimeError as error:
-    print("all of SAM in bfloat16:", error)
-print("under autocast, the lab computes in", probes.computed_in(adapted, prepared))
-
-# %% [markdown]
-# The last one is memory. For the backward pass, every layer keeps what it needs; for attention that is the
+# The third trap is memory. For the backward pass, every layer keeps what it needs; for attention that is the
 # table of scores. **Gradient checkpointing** keeps each block's *input* only, and computes the block again
 # in the backward pass: more work, less memory, the same gradients. The cell counts the bytes that one step
 # keeps, from shapes.
@@ -852,11 +825,10 @@ print(f"the gradients of two blocks differ by at most {apart:.1e}")
 # ## One run
 #
 # Now adapt, at tiny scale to `lines`, the set that is least like what the model knows. `one_run` injects,
-# trains with your loss on boxes that are moved a little at random, and measures with exact boxes. First the
-# settings, and how long it will take. On how many of the test pictures will the mask get *worse*?
+# trains with your loss on boxes that are moved a little at random, and measures with exact boxes. First how
+# long it will take. On how many of the test pictures will the mask get *worse*?
 
 # %%
-print(config)  # change LENGTH in the opening and run again: "full"
 print(lesson.how_long())
 
 # %%
@@ -866,7 +838,10 @@ display_table(probes.run_table(record).rename_axis("model").reset_index())
 display(Markdown(f"**What this shows.** {words.read_run(record, gains)}"))
 
 # %% [markdown]
-# Four measures, one story, told in two directions: a number without its direction is half a number.
+# All four measures agree, and for two of them less is better: say the direction with the number.
+#
+# **Change this and run again**: `probes.run_in_twin(lesson, losses["sigmoid twice"])` in place of `one_run()`,
+# with `losses` of the section "The loss". What does that mistake cost in Dice?
 #
 # ## Every picture
 #
@@ -926,8 +901,8 @@ order = [gains.idxmin(), gains.idxmax(), *gains.sort_values().index[1:-1:6]]
 panel = mask_panel(tuned, [data.test[index] for index in (order[:2] if is_static() else order)])
 
 # %% [markdown]
-# **What this shows.** The adapter is a direction, and the scale is how far. Where a larger scale still helps,
-# training might have gone on; where a smaller one is better, it went too far for that picture.
+# **What this shows.** Where a scale above 1 is better for a picture, training might have gone on; where one below
+# 1 is better, it went too far.
 #
 # ## Into a file, into the weights
 #
@@ -1008,9 +983,8 @@ told = f"{compared.read_gain(results)}\n\n{compared.read_verdicts(results, compa
 display(Markdown(f"**What this shows.** {told}"))
 
 # %% [markdown]
-# The limits: one tiny model, some dozens of test pictures a set, few seeds, one learning rate for all methods
-# without a plus (lesson 04). No significant difference is not "equal": it says how much these runs can say.
-# And "as good as LoRA at a quarter of the size?" and "the better way to spend that size?" are two questions.
+# The limits: one tiny model, few seeds, one learning rate for all methods without a plus. "Not significant" is
+# not "equal": it says how much these runs can say (lesson 09).
 #
 # ## The paper's table
 #
@@ -1024,41 +998,22 @@ display(printed)
 display(Markdown(f"**What this shows.** {words.read_table_iv(printed, results)}"))
 
 # %% [markdown]
-# A step that goes the wrong way is what one draw of the pictures and one run can do; one number a cell does
-# not show how large that chance is. Below, Serial LoRA against LoRA at equal rank, positive where Serial LoRA
-# is *better*: in the paper's numbers that means lower, in ours higher.
+# Below, Serial LoRA against LoRA at equal rank, positive where Serial LoRA is *better*: in the paper's numbers
+# that means lower, in ours higher.
 
 # %%
 some = results  # change this and run again: results[results["dataset"] != "lines"]
 display_table(words.beside_the_paper(some).reset_index())
 
 # %% [markdown]
-# Model, pictures and number of runs are others, so neither refutes the other. What else to know before quoting
-# the table, from this project's audit of the paper:
-
-# %%
-from serial_lora_course.claims.audit import inconsistency_frame
-
-display_table(inconsistency_frame("sam"))
-
-# %% [markdown]
-# **What this shows, and what it does not.** The paper's table is mostly in Serial LoRA's favour, with a
-# quarter of the parameters. It does not say what the unadapted model reaches, nor the filled box, so
-# one cannot see what any method *gained*.
+# **What this shows.** Whether the two agree in sign. Where they do not, neither refutes the other, since model,
+# pictures and number of runs differ. The paper has neither the unadapted model's number nor the filled box's:
+# one cannot see what any method *gained*. (The [appendix](13_paper_claims.ipynb) audits all of the paper.)
 #
 # ## At the paper's scale
 #
-# One word in the opening, `SCALE = "paper"`, and this notebook runs on Meta's model. Where the settings differ
-# (`plus_lr` is the rate of A in the LoRA+ methods; None means `lr`, as in the paper):
-
-# %%
-from dataclasses import asdict
-
-both = pd.DataFrame({scale: asdict(lab.SamLab.configs[scale]) for scale in ("tiny", "paper")})
-display(both[both["tiny"].astype(str) != both["paper"].astype(str)])
-
-# %% [markdown]
-# On a machine with a GPU and a network, in a terminal:
+# One word in the opening, `SCALE = "paper"`, and this notebook runs on Meta's model: its first cell says whether
+# a step fits the card. On a machine with a GPU and a network, in a terminal:
 #
 # ```
 # python data_scripts/sam_weights.py           # Meta's ViT-B checkpoint
@@ -1072,26 +1027,8 @@ display(both[both["tiny"].astype(str) != both["paper"].astype(str)])
 #
 # Every script resumes, verifies, and says by hand what cannot be fetched; `--help` names its licence. On
 # several GPUs the last line shares every batch of four among them.
-#
-# Does it fit a card of 16 GB? The cell *estimates* that for one picture, as above: of the paper's model with
-# shapes only, and LoRA.
-
-# %%
-from serial_lora_course.labs.fit import kept_bytes
-from serial_lora_course.labs.forecast import hollow_lab
-
-paper = hollow_lab(lab.SamLab, "paper", lab.PAPER)
-side = paper.backbone.model.image_encoder.img_size
-for word, on in (("off", False), ("on", True)):  # change this and run again: add batch_size=4
-    config = lab.SamLab.configured("paper", gradient_checkpointing=on)
-    kept = kept_bytes(paper, config) / 1e9
-    print(f"checkpointing {word:3} about {kept:.1f} GB for one picture of {side} pixels")
 
 # %% [markdown]
-# **What this shows.** It leaves out weights, decoder, and the buffers of a moment. One picture fits 16 GB
-# either way; of four at once, only the checkpointed ones do. The record of a real run holds the measured
-# peak.
-#
 # ## Leave the machine as you found it
 #
 # The last cell forgets the trained SAM, drops twins and copies, and takes the model off the card. It has no
@@ -1101,7 +1038,7 @@ for word, on in (("off", False), ("on", True)):  # change this and run again: ad
 from serial_lora import adapters
 
 one_run.cache_clear()
-for name in "tuned adapted dense half other panel embeddings found injected by_lab".split():
+for name in "tuned adapted dense other panel embeddings found injected by_lab".split():
     globals().pop(name, None)  # a section that was left out has made nothing to drop
 print("adapters left in the model:", len(adapters(model)))
 lesson.close()

@@ -61,11 +61,10 @@ lesson = open_lesson("sd3", SCALE, LENGTH)
 print(lesson)
 
 # %% [markdown]
-# The next two cells give short names to what was read. The `studio` has eight test prompts, pictures of the
-# kind that the model was pretrained on, encoded, and draws. What takes longer it does the first time it is
-# asked, and remembers. By far the longest is `tuned("lora")`, which tunes an SD3 with LoRA (and the same for
-# Serial LoRA), in a *twin* of the model, on the paths of exercise 7.1: yours where they are right. So after
-# these cells you can start at any section. One that needs a tuned SD3 waits for it, once.
+# The next two cells give short names to what was read. The `studio` has eight test prompts and known pictures,
+# encoded, and draws. `tuned("lora")` tunes an SD3 with LoRA the first time it is asked (and the same for Serial
+# LoRA), in a *twin* of the model, on your paths of exercise 7.1 where they are right. So after these cells you
+# can start at any section.
 
 # %%
 from functools import cache
@@ -101,8 +100,8 @@ def tuned(name: str) -> probes.Tuned:
 #   transformer never sees a pixel.
 # - The **scheduler** has no weights. It says how large the steps are.
 #
-# The tiny SD3 is made of diffusers' own classes at small sizes, pretrained by this project on Twemoji's
-# drawings and their names. Its prompts are read by the tiny CLIP of lesson 04.
+# The tiny SD3 is made of diffusers' own classes at small sizes. Its prompts are read by the tiny CLIP of
+# lesson 04.
 
 # %%
 from serial_lora_course.claims.sentences import read_sd3
@@ -303,7 +302,8 @@ print(f"in bfloat16 its {len(official.sigmas)} levels are {different} different 
 
 # %%
 path_of = yours("7.1", probes.flow_path)
-batch = studio.batch(studio.encoded, studio.levels)
+levels = studio.levels  # σ of each picture; change this and run again: studio.levels / 4
+batch = studio.batch(studio.encoded, levels)
 points, target = path_of(batch.latent, batch.noise, batch.sigma)  # (B, c, h, w) each
 predicted = studio.answer(points, batch.sigma, batch.tokens, batch.pooled)
 by_hand = (predicted - target).square().mean()
@@ -323,9 +323,7 @@ print(f"comparing pictures instead of velocities {(pictures - batch.latent).squa
 
 # %%
 by_level = studio.loss_by_level()
-shares = dict.fromkeys(
-    ["how often", "plain", "σ² weighted"], "{:.0%}"
-)  # {:.1%}: change and run again
+shares = dict.fromkeys(["how often", "plain", "σ² weighted"], "{:.0%}")
 display_table(as_text(by_level, shares | {"error": "{:.2f}"}).reset_index())
 
 # %% [markdown]
@@ -543,7 +541,7 @@ check("7.3", EncodedOnce)
 # Solution: [the solved lesson](../solutions/07_sd3_style.ipynb)
 
 # %% [markdown]
-# Your class on the same six pictures, and on real ones, twice.
+# Your class on the same six pictures:
 
 # %%
 Once = yours("7.3", probes.EncodedOnce)
@@ -551,20 +549,6 @@ names = ["cat", "clock", "pepper", "owl", "rain", "bus"]
 six = Once(lambda example: torch.tensor(names.index(example.picture_id)))
 found = probes.dealt(names, lambda _, some: six.batch(probes.named_pictures(names, some)))
 print("right captions by round:", found.groupby("round")["right"].sum().to_dict(), "of", len(names))
-
-# %%
-import time
-
-from serial_lora_course.labs.sd3_inputs import encode_pictures
-
-real = Once(lambda example: encode_pictures(backbone, [example.picture], studio.side)[0])
-for asked_for in ("first", "second"):
-    started = time.perf_counter()
-    latents = real.batch([data.train[index] for index in range(8)])  # change this and run again
-    print(
-        f"the {asked_for} time {1000 * (time.perf_counter() - started):.1f} ms",
-        tuple(latents.shape),
-    )
 
 # %% [markdown]
 # The package's `encode_style` keeps latent and prompt of each picture under its id. What is this lesson's
@@ -814,13 +798,11 @@ display(Markdown(f"**What this shows.** {told}"))
 # most, and which might get *worse*?
 
 # %%
-print(config)  # change LENGTH in the opening and run again: "full"
+# change LENGTH in the opening and run again: "full"
 print(lesson.how_long(lesson.lab(trial=trial, encoded=studio.encoded_style[0])))
 
 # %%
 records = {name: tuned(name).record for name in ("lora", "serial_lora")}
-
-# %%
 rows = {"not adapted": studio.untuned[1]}
 rows |= {words.LABELS[name]: each.measures | each.sizes for name, each in records.items()}
 rows["held-out pictures"] = studio.score(studio.held_out)
@@ -836,23 +818,14 @@ display(Markdown(f"**What this shows.** {told}"))
 
 # %%
 drawings = {"not adapted": studio.untuned[0][studio.picked]}
-drawings |= {words.LABELS[name]: tuned(name).drawings for name in records}
+drawings |= {words.LABELS[name]: tuned(name).drawings for name in ("lora", "serial_lora")}
 real = {"real": [studio.held_out[index] for index in studio.picked]}
 display_figure(plot_drawings(drawings | real, prompts))
 print(data.attribution)
-grey = {name: torch.as_tensor(each).float() for name, each in drawings.items()}
-for one, other in (
-    ("LoRA", "not adapted"),
-    ("Serial LoRA", "not adapted"),
-    ("Serial LoRA", "LoRA"),
-):
-    print(f"{one} and {other}: {(grey[one] - grey[other]).abs().mean():.0f} grey levels apart")
 
 # %% [markdown]
 # **What this shows.** Follow one column. What is drawn, and where, comes from the noise and the prompt, and
-# mostly stays; outlines and colours change. What is fine suffers most: look whether every face still is one.
-# And compare the three differences: whether two methods have learnt the *same* is another question than
-# whether their FIDs are equal.
+# mostly stays; outlines and colours change. Fine detail suffers most: look whether every face still is one.
 #
 # ## Turn it yourself
 #
@@ -937,21 +910,17 @@ display_table(words.styles_shown(styles))
 display(Markdown(f"**What this shows.** {read_styles(styles, int(results['amount'].max()))}"))
 
 # %% [markdown]
-# All methods: the mean over the four styles, and after ± the standard deviation over seeds. Along a row: what
-# do more pictures bring, and the steps that come with them? The style with the largest FIDs weighs most in
+# All methods by FID: the mean over the four styles, and after ± the standard deviation over seeds. Along a row:
+# what do more pictures bring, and the steps that come with them? The style with the largest FIDs weighs most in
 # such a mean, so the figure takes the styles apart.
 
 # %%
 from serial_lora_course.figures.results import plot_fid_by_percent
 from serial_lora_course.labs.frames import methods_table
 
-for measure in ("fid", "clip_score"):  # change this and run again: "kid"
-    form = "{:.1f} ± {:.1f}" if measure == "fid" else "{:.3f} ± {:.3f}"
-    table = methods_table(results, measure, form.format)
-    display(
-        Markdown(f"**{words.COLUMNS[measure]}**, by share of the training pictures in percent:")
-    )
-    display_table(table.rename(columns="{}".format).rename_axis("method").reset_index())
+measure, form = "fid", "{:.1f} ± {:.1f}"  # change this and run again: "clip_score" with .3f
+table = methods_table(results, measure, form.format)
+display_table(table.rename(columns="{}".format).rename_axis("method").reset_index())
 display_figure(plot_fid_by_percent(results))
 
 # %% [markdown]
@@ -964,22 +933,17 @@ display_figure(plot_fid_by_percent(results))
 # %%
 from serial_lora_course.claims import methods as compared
 
-turned, pairs = words.turned(results), compared.PAIRS  # change this and run again: PAIRS[:1]
-table = compared.verdicts(turned, ("fid", "kid", "clip_score"), pairs)
-shown = table.assign(measure=table["measure"].map(words.COLUMNS))
+turned = words.turned(results)
+table = compared.verdicts(turned, ("fid", "kid", "clip_score"))
+shown = table[table["measure"] == "fid"]  # change this and run again: "clip_score"
 display_table(as_text(shown, {"better by": "{:+.3f}", "standard error": "{:.3f}"}))
-
-# %%
 told = compared.read_verdicts(turned, table, "fid")
-display(
-    Markdown(f"**What this shows.** {compared.read_gain(results, 'fid', -1)} By FID:\n\n{told}")
-)
+gain = compared.read_gain(results, "fid", -1)
+display(Markdown(f"**What this shows.** {gain} By FID:\n\n{told}"))
 
 # %% [markdown]
-# The limits: one tiny model, one set of two hundred prompts, few seeds, one learning rate for both methods.
-# Styles with large FIDs make the standard error large: a method may be nearer in most cells without a
-# significant mean. And three measures can give three verdicts: being nearer to the style and keeping to the
-# prompt are different things.
+# The limits: one tiny model, few seeds, one learning rate for both methods. And three measures can give three
+# verdicts: being nearer to the style and keeping to the prompt are different things.
 #
 # ## The paper's table
 #
@@ -1005,34 +969,15 @@ display_table(relative.map("{:.0%}".format).reset_index())
 display(Markdown(f"**What this shows.** {words.read_falls(relative, studio.halves_apart)}"))
 
 # %% [markdown]
-# What else to know before quoting the table, from this project's audit of the paper:
-
-# %%
-from serial_lora_course.claims.audit import inconsistency_frame
-
-display_table(inconsistency_frame("sd3"))
-
-# %% [markdown]
-# **What this shows, and what it does not.** Model, pictures and features are others, so our fall does not
-# refute theirs. Between Serial LoRA and LoRA the differences are small against everything else in the table.
-# One number a cell, no seeds: which of them are real cannot be seen. And without an unadapted model the table
-# does not show how far either method *moved*.
+# Model, pictures and features differ, so our fall does not refute theirs. Without an unadapted model the paper's
+# table does not show how far either method *moved*. (The [appendix](13_paper_claims.ipynb) audits all of the
+# paper.)
 #
 # ## At the paper's scale
 #
-# One word in the opening, `SCALE = "paper"`, and this notebook runs on SD3 medium. Where the settings differ:
-
-# %%
-from dataclasses import asdict
-
-from serial_lora_course.labs.sd3 import Sd3Lab
-
-both = pd.DataFrame({scale: asdict(Sd3Lab.configs[scale]) for scale in ("tiny", "paper")})
-display(both[both["tiny"].astype(str) != both["paper"].astype(str)])
-
-# %% [markdown]
-# SD3 medium is *gated*: the hub gives it to those who have accepted its licence and are logged in. On a
-# machine with a GPU and a network, in a terminal:
+# One word in the opening, `SCALE = "paper"`, and this notebook runs on SD3 medium: its first cell says whether a
+# step fits the card. SD3 medium is *gated*: the hub gives it to those who have accepted its licence and are
+# logged in. On a machine with a GPU and a network, in a terminal:
 #
 # ```
 # hf auth login                                # after accepting the licence on the model's page
@@ -1051,15 +996,12 @@ display(both[both["tiny"].astype(str) != both["paper"].astype(str)])
 # most of them to be the text encoders'.
 
 # %%
-from serial_lora_course.labs.memory_sd3 import memory_frame, parts_frame, quantized_frame
+from serial_lora_course.labs.memory_sd3 import memory_frame, parts_frame
 from serial_lora_course.labs.sd3 import PAPER
 
 display_table(as_text(parts_frame(), {"parameters": "{:,}", "GiB": "{:.2f}"}))
-few_bits = quantized_frame().set_index("part")
-display_table(as_text(few_bits, dict.fromkeys(few_bits, "{:.2f} GiB")).reset_index())
-memory = memory_frame(rank=PAPER.rank)  # change this and run again: rank=8
-yes = {name: memory[name].map({True: "yes", False: "no"}) for name in ("cached", "checkpointing")}
-memory = memory.assign(method=memory["method"].map(words.LABELS), **yes)
+memory = memory_frame(rank=PAPER.rank)
+memory = memory[memory["method"] == "serial_lora"]  # change this and run again: "lora"
 sizes = dict.fromkeys(["model", "adapter", "activations", "total"], "{:.2f} GiB")
 display_table(as_text(memory, sizes))
 

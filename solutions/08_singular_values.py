@@ -323,7 +323,7 @@ display_figure(figures.plot_shifts(method_spectra))
 # and Serial LoRA may not. In this sense it does keep more of the model. Whether it lies *between* is another
 # question. You will count, so first ask what chance gives. Suppose both methods moved each value by a
 # random step of one typical size, up or down. Half the time both go to the same side, and then half the time
-# the first goes less far. So 25% is nothing.
+# the first goes less far. So chance gives 25%.
 
 # %% [markdown]
 # ### Exercise 8.3 · In between
@@ -591,10 +591,8 @@ along = {LABELS[m]: directions.along_frame(learned(m, 1), RANK) for m in LABELS}
 shown = pd.concat(along, names=["method"]).reset_index()
 display_table(as_text(shown, {"reads": "{:.0%}", "writes": "{:.0%}"}))
 
-width, passed = (
-    len(learned("lora", 1)[0].weight),
-    directions.passed_by_chance(learned("lora", 1), RANK),
-)
+width = len(learned("lora", 1)[0].weight)
+passed = directions.passed_by_chance(learned("lora", 1), RANK)
 display(Markdown(f"**What this shows.** {words.read_along(along, RANK, width, passed)}"))
 
 # %% [markdown]

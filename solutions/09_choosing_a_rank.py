@@ -39,8 +39,8 @@ from torch import Tensor
 
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.claims import choosing, choosing_tables
-from serial_lora_course.claims.evidence import MEASURES, load_evidence
 from serial_lora_course.figures.style import display_figure
+from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs.frames import as_text
 
 lesson_card("09")
@@ -50,6 +50,8 @@ lesson_card("09")
 # in lessons 04, 06 and 07. Statistics are the subject, and the question is a practical one: which rank?
 
 # %%
+from serial_lora_course.claims.evidence import MEASURES, load_evidence
+
 evidence = load_evidence()  # the records that the course ships, and the paper's tables
 
 # %% [markdown]
@@ -126,12 +128,9 @@ check("9.1", matching_rank)
 # Solution: [the solved lesson](../solutions/09_choosing_a_rank.ipynb)
 
 # %% [markdown]
-# The cell asks this for the usual placements of LoRA, with your function if its check passed. With LoRA at
-# rank 16, Serial LoRA may have:
+# Your function on the usual placements of LoRA. With LoRA at rank 16, Serial LoRA may have:
 
 # %%
-from serial_lora_course.figures.tables import display_table
-
 rank_within = yours("9.1", choosing.matching_rank)
 display_table(choosing_tables.placements_table(rank_within, width=768, rank=16))
 
@@ -154,7 +153,8 @@ display_table(choosing_tables.placements_table(rank_within, width=768, rank=16))
 # %%
 from serial_lora_course.figures.sweeps import plot_rank_sweep
 
-sweep = evidence.runs("clip_rank")
+sweep = evidence.runs("clip_rank")  # change this and run again, with the line below
+# sweep = sweep[sweep["dataset"] == "food"]
 print(choosing_tables.describe_sweep(sweep))
 display_figure(plot_rank_sweep(sweep))
 
@@ -164,7 +164,6 @@ display_figure(plot_rank_sweep(sweep))
 # here: more than two standard errors from zero.
 
 # %%
-sweep = evidence.runs("clip_rank")
 table = choosing_tables.sweep_table(sweep)
 display(choosing_tables.show_sweep(table))
 display(Markdown("**What this shows.** " + choosing_tables.read_sweep(sweep, table)))
@@ -177,10 +176,7 @@ display(Markdown("**What this shows.** " + choosing_tables.read_sweep(sweep, tab
 # What would make it differ? More seeds would make the bars and the errors shorter. Another learning rate
 # could bend the lines: one rate serves all ranks here, and a larger rank takes a larger step, since more
 # columns of B move at once. So a line that falls at the right end may say "too large a step", and not "too
-# large a rank".
-#
-# **Change this and run again**: keep one data set, `sweep = sweep[sweep["dataset"] == "food"]`, in both
-# cells. How far do the lines move?
+# large a rank". And with one data set: how far do the lines move?
 #
 # ## How to choose a rank
 #
@@ -233,12 +229,10 @@ check("9.2", one_error_rank)
 # Solution: [the solved lesson](../solutions/09_choosing_a_rank.ipynb)
 
 # %% [markdown]
-# The rule on the sweep, method by method, with your function if its check passed. A seed's accuracy is its
-# average over the data sets.
+# The rule on the sweep, method by method, with your function. A seed's accuracy is its average over the data
+# sets.
 
 # %%
-from serial_lora_course.figures.tables import display_table
-
 choose = yours("9.2", choosing.one_error_rank)
 table = choosing_tables.chosen_table(evidence.runs("clip_rank"), choose)
 display_table(as_text(table, {"share of the best rank's": "{:.0%}"}))
@@ -258,8 +252,8 @@ display(Markdown("**What this shows.** " + choosing_tables.read_choice(table)))
 # ## One difference and its error
 #
 # Few seeds are usual in this field. That makes the error as important as the mean. Two runs with the same
-# seed share their luck: the same shots, in the same order. So we take the difference first, run by run, and
-# average afterwards.
+# seed have the same shots in the same order, so a hard choice of shots is hard for both. So we take the
+# difference first, run by run, and average afterwards.
 
 # %% [markdown]
 # ### Exercise 9.3 · A paired difference and its standard error
@@ -326,7 +320,6 @@ display_figure(plot_pairs(pairs, points.unit, half))
 # these, and about *these* data sets with other seeds. Which one would you put into a report?
 
 # %%
-error_of = yours("9.3", choosing.paired_error)
 errors = choosing_tables.error_table(evidence.runs("clip"), MEASURES["accuracy"], error_of)
 shown = errors.rename(columns={"error": "standard error", "half": "half of the 95% interval"})
 formats = dict.fromkeys(["mean", *shown.columns[2:]], "{:.2f}")
@@ -334,9 +327,9 @@ display(as_text(shown, formats))
 display(Markdown("**What this shows.** " + choosing_tables.read_errors(errors)))
 
 # %% [markdown]
-# Pairing is free. Beyond it, say which question you answer. Where runs are alike, counting each of them
-# makes the error too small. Whoever wants to speak about data sets in general has only as many measurements
-# as data sets. More data sets would make the fourth row smaller, more seeds the others.
+# Pairing costs nothing. Then say which question you answer. Where runs are alike, counting each of them makes
+# the error too small, and a statement about data sets in general has only as many measurements as data sets.
+# More data sets would make the fourth row smaller, more seeds the others.
 #
 # And how many pairs are enough? Two standard errors are the usual bar, made for many pairs. The cell computes
 # how often a true zero passes it, and which bar would keep false positives at 5%.
@@ -349,9 +342,6 @@ table = pd.DataFrame({"false positives": false_positives, "bar for 5%": bars}, i
 formats = {"false positives": "{:.0%}", "bar for 5%": "{:.1f} standard errors"}
 display(as_text(table.rename_axis("pairs"), formats))
 
-pairs = choosing_tables.pair_scores(
-    evidence.runs("clip"), MEASURES["accuracy"], "serial_lora", "lora"
-)
 spread = (pairs["serial_lora"] - pairs["lora"]).std()
 display(Markdown("**What this shows.** " + choosing_tables.read_power(spread)))
 
@@ -414,7 +404,7 @@ check("9.4", sign_test)
 
 # %% [markdown]
 # Serial LoRA against LoRA in the paper's tables and in our records, by cells (a data set and an amount of
-# data) and by data sets, with your function if its check passed. *p* is the probability of exercise 9.4.
+# data) and by data sets. *p* is the probability of exercise 9.4, by your function.
 
 # %%
 p_of = yours("9.4", choosing.sign_test)
@@ -423,10 +413,10 @@ display(as_text(signs, dict.fromkeys(["p, cells", "p, data sets", "least p"], "{
 display(Markdown("**What this shows.** " + choosing_tables.read_signs(signs)))
 
 # %% [markdown]
-# A test believes what it is told: that the cells are separate measurements. Cells of one data set are not,
-# since they share pictures, prompts and settings. By data sets the test is honest, and blunt. Six data sets
-# that all agree would reach p = 2 / 2⁶, which is below 5%; four cannot, whatever they show. A spread beside
-# each cell would help more than any test of signs.
+# The test takes for granted that cells are separate measurements. Those of one data set are not, since they
+# share pictures, prompts and settings. By data sets the test is right, and weak: six that all agree would
+# reach p = 2 / 2⁶, which is below 5%; four cannot, whatever they show. A spread beside each cell would help more
+# than any test of signs.
 #
 # **Change this and run again**: `p_of(6, 0)`, `p_of(5, 1)` and `p_of(9, 3)` in a cell of your own. How many
 # data sets have to agree before one may disagree?
@@ -504,13 +494,12 @@ display_figure(plot_intervals(sorted(intervals, key=lambda each: each.name)))
 display(Markdown("**What this shows.**\n\n" + choosing_tables.read_margins(tables)))
 
 # %% [markdown]
-# The paper compares at equal rank only. There the natural reading is "as good with a quarter of the
-# parameters". The second comparison asks what the first cannot: is it the *sharing* that makes a quarter
-# enough, or would any quarter have been enough? If LoRA at a quarter of the rank does as well, the saving is
-# true, and it does not need Serial LoRA. But one learning rate served all methods in these records, and it suits
-# one of them best. With a rate chosen for each method the order may turn round; the course's study
-# (`docs/study.md`) is made to decide that. (SD3 is judged by the share of drawings in the style, and not by
-# CLIP-Score, which rewards drawings that keep to the style of the unadapted model, as lesson 07 says.)
+# The paper compares at equal rank only. The second comparison asks what the first cannot: is it the *sharing*
+# that makes a quarter of the parameters enough, or would any quarter have been enough? If LoRA at a quarter of
+# the rank does as well, the saving is true, and it does not need Serial LoRA. But one learning rate served all
+# methods in these records, and it suits one of them best; lesson 11 shows what comes out with a rate chosen for
+# each. (SD3 is judged by the share of drawings in the style, and not by CLIP-Score, which rewards drawings that
+# keep to the style of the unadapted model.)
 #
 # A margin is a choice, so say what another choice would change. In the last column stands the smallest
 # margin with which the verdict would be "holds".

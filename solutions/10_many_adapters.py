@@ -30,6 +30,7 @@ if util.find_spec("serial_lora_course") is None:
 # %%
 import copy
 
+import pandas as pd
 import torch
 from IPython.display import Markdown, display
 from torch import Tensor, nn
@@ -110,10 +111,6 @@ def points(model: nn.Module) -> dict[str, float]:
 
 
 # %%
-import pandas as pd
-
-
-# %%
 @cache
 def alone() -> pd.DataFrame:
     """Accuracy of the base and of each adapter by itself (rows) on each task (columns)."""
@@ -128,7 +125,7 @@ def alone() -> pd.DataFrame:
 # ## Two files, one base
 #
 # `load_adapter(..., name=...)` puts one more adapter onto a model. One of them is *in force*: its numbers
-# are in the pairs. The others lie beside, and `activate` copies another one in. The base is never touched.
+# are in the pairs. The model keeps the others, and `activate` copies one of them in. The base is never touched.
 # Before you run the cell: what will the adapter of one task do on the other?
 
 # %%
@@ -136,16 +133,13 @@ from serial_lora import adapter_names
 
 model = carrying(*TASKS)
 print("on the model:", adapter_names(model), "in force:", adapter_names(model)[0])
-print("and now:     ", adapter_names(activate(model, "symbols"))[0])
-table = alone()
-display(table.map("{:.1f}%".format))
-
-# %%
+print("and now:     ", adapter_names(activate(model, TASKS[0]))[0])
+display(alone().map("{:.1f}%".format))
 display(Markdown("**What this shows.** " + words.read_alone(alone(), TASKS)))
 
 # %% [markdown]
 # Where the other adapter's change is below zero, adapting cost something of what the base could do
-# (*forgetting*), and switching gives it back. Tasks that are more alike would help each other.
+# (*forgetting*), and switching gives it back.
 #
 # **Change this and run again**: `TASKS = ("food", "nature")` in the opening, then the opening's cells and
 # these. Do these two help or hurt each other? (`serial_lora_course.data.registry` knows more sets.)
@@ -240,9 +234,9 @@ for share in shares:
     averaged = copy.deepcopy(rival)
     many.average_factors(averaged, weights)
     path["averaged factors"].append(points(averaged))
-display_figure(plot_path(shares, path, TASKS))
 
 # %%
+display_figure(plot_path(shares, path, TASKS))
 halves = {name: rows[shares.index(0.5)] for name, rows in path.items()}
 display(Markdown("**What this shows.** " + words.read_halves(halves, alone(), TASKS)))
 
@@ -250,8 +244,7 @@ display(Markdown("**What this shows.** " + words.read_halves(halves, alone(), TA
 # A sum is exact as algebra, and still no promise: each adapter was trained as if the other were not there,
 # and half an adapter is only half a change. Adapters of other tasks, or larger ones, may disturb each other
 # more or less.
-
-# %% [markdown]
+#
 # **Change this and run again.** Weights need not add up to one. Move both: where does one adapter begin to
 # disturb the other? (Without a running kernel you see four mixtures side by side.)
 
@@ -334,8 +327,8 @@ check("10.2", chain_pairs)
 # Solution: [the solved lesson](../solutions/10_many_adapters.ipynb)
 
 # %% [markdown]
-# The cell chains the two adapters in both orders and puts them beside the sum. Then it compares the first
-# block's products with those of your function, if its check passed.
+# The cell chains the two adapters in both orders and puts them beside the sum. The next one compares the first
+# block's products with those of your function.
 
 # %%
 from serial_lora import chain
@@ -443,7 +436,7 @@ wanted = torch.stack([apart[name][i] for i, name in enumerate(names)])  # (B, em
 print(f"one pass and {len(apart)} passes differ by {(together - wanted).abs().max().item():.1e}")
 
 # %% [markdown]
-# Inside one block, with the first block's pairs and your function if its check passed:
+# Inside one block, with the first block's pairs and your function:
 
 # %%
 gathered = yours("10.3", many.adapt_each)
@@ -474,9 +467,8 @@ counts = {}
 for name in ("serial_lora", "lora"):
     trial = inject(copy.deepcopy(backbone.model), get_method(name).config(16))
     counts[name] = count_parameters(trial)
-display(
-    Markdown("**What this shows.** " + words.read_switch(counts["serial_lora"], counts["lora"]))
-)
+told = words.read_switch(counts["serial_lora"], counts["lora"])
+display(Markdown("**What this shows.** " + told))
 
 # %% [markdown]
 # Both numbers grow with the rank and with the model's width, and their ratio stays.

@@ -169,18 +169,14 @@ def readings_frame() -> pd.DataFrame:
 # --------------------------------------------------------------------------- inconsistencies
 
 
-def inconsistency_frame(about: str = "") -> pd.DataFrame:
+def inconsistency_frame() -> pd.DataFrame:
     """What the paper prints that does not fit together, with its numbers, as a table to show.
 
     The sentences stand in ``assets/inconsistencies.tsv``, where names in braces are numbers of
     `paper_facts` and of the exact counts.
-
-    Args:
-        about: ``sam`` or ``sd3`` for what concerns that lab alone.
     """
     table = files("serial_lora_course") / "assets" / "inconsistencies.tsv"
     rows = pd.read_csv(io.StringIO(table.read_text("utf-8")), sep="\t", quoting=csv.QUOTE_NONE)
-    rows = rows[rows["about"].str.contains(about)].drop(columns="about").reset_index(drop=True)
     facts = paper_facts() | _counts()
     names = {"where": "Where", "says": "The paper says", "finding": "What we find"}
     return rows.map(lambda text: text.format(**facts)).rename(columns=names)

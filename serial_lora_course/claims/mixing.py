@@ -31,7 +31,7 @@ def read_alone(alone: pd.DataFrame, tasks: Sequence[str]) -> str:
         f"{task} by {gains.loc[adapter, task]:+.1f}"
         for task, adapter in zip(tasks, reversed(tasks), strict=True)
     )
-    return f"Its own adapter changes {own}. The other task's adapter changes {other}."
+    return f"A task's own adapter changes {own}. The other task's adapter changes {other}."
 
 
 def read_halves(

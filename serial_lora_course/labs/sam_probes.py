@@ -25,7 +25,6 @@ from torch.utils.checkpoint import checkpoint
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.injection import adapter_parameters, inject
-from serial_lora.layers import SerialLoRA
 from serial_lora.metrics import dice, dice_ce, iou
 from serial_lora.records import adapters
 from serial_lora_course.data.types import SegmentationExample
@@ -35,7 +34,7 @@ from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.lesson import Lesson
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import Record
-from serial_lora_course.labs.sam_inputs import PreparedExample, prepare, resize_masks
+from serial_lora_course.labs.sam_inputs import prepare, resize_masks
 from serial_lora_course.models.sam import SamBackbone
 
 DiceOf = Callable[[Tensor, Tensor], float]
@@ -276,39 +275,7 @@ def symptoms(wrapper: type[nn.Module]) -> dict[str, str]:
         return found | {"tokens in a row give": f"IndexError, {error}"}
 
 
-def edited_in_place() -> str:
-    """What PyTorch says where tokens are changed in place in front of attention."""
-    adapter = SerialLoRA(64, rank=4)
-    tokens = torch.randn(1, 4, 4, 64, requires_grad=True) * 1.0  # as an earlier block sends them
-    change = adapter(tokens) - tokens
-    tokens += change
-    try:
-        tokens.sum().backward()
-    except RuntimeError as error:
-        return str(error).partition(":")[0]
-    return "nothing"
-
-
 # ------------------------------------------------------------------------------------ a training step
-
-
-def computed_in(model: Sam, prepared: PreparedExample) -> dict[str, torch.dtype]:
-    """What the lab computes in under bfloat16's autocast."""
-    layers = {
-        "encoder": model.image_encoder.blocks[0].attn.qkv,
-        "decoder": model.mask_decoder.transformer.layers[0].self_attn.q_proj,
-    }
-    seen: dict[str, torch.dtype] = {}
-
-    def note(name: str) -> Callable:
-        return lambda layer, inputs, output: seen.update({name: output.dtype})
-
-    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
-    with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16):
-        lab.predict_logits(model, [prepared])
-    for hook in hooks:
-        hook.remove()
-    return seen
 
 
 def gradients_of_two_blocks(
