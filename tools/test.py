@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tools.test                    style, tests but the slow ones, documents, every lesson
+    python -m tools.test                    style, tests but the slow ones, every lesson
     python -m tools.test --all              the slow tests too, among them ten minutes of hostile inputs,
                                             and both notebooks of a lesson apart
     python -m tools.test --lint             style alone
@@ -29,7 +29,6 @@ from tools.notebooks import CELL_TIMEOUT_SECONDS, JOINED, TINY
 from tools.sources import find_sources
 
 STYLE = [["ruff", "check", "."], ["ruff", "format", "--check", "."]]
-DOCUMENTS = [["tools.notebooks", "--check"], ["tools.documents", "--check"]]
 PYTEST = ["pytest", "-q", "-n", "2"]
 
 
@@ -57,9 +56,9 @@ def planned(arguments: list[str] | None = None) -> list[list[str]]:
     if chosen:
         return chosen
     if options.all:
-        return [*STYLE, [*PYTEST, "tests"], *DOCUMENTS, lesson_step()]
+        return [*STYLE, [*PYTEST, "tests"], lesson_step()]
     lessons = [["tools.notebooks", "join"], lesson_step(folders=[JOINED])]
-    return [*STYLE, [*PYTEST, "-m", "not slow", "tests"], *DOCUMENTS, *lessons]
+    return [*STYLE, [*PYTEST, "-m", "not slow", "tests"], *lessons]
 
 
 def lesson_step(
