@@ -121,7 +121,7 @@ def setting_options(
     found = []
     for name, hint in settings_of(configs).items():
         usual = {scale: getattr(config, name) for scale, config in configs.items()}
-        help = next(iter(configs.values())).help(name)
+        help = next(iter(configs.values())).of(name, "help")
         help += "; one or several separated by commas" if name in swept else ""
         if any(value is not None for value in usual.values()):
             help += f"  [{'; '.join(f'{scale}: {value}' for scale, value in usual.items())}]"

@@ -19,13 +19,17 @@ LATER = {"blocks": None, "draw_for": "held_out"}
 """Settings that older records do not have, and what those ran with."""
 
 
-def setting(default: Any, help: str) -> Any:
-    """A field of a configuration with its default (`MISSING` for none) and what it means.
+def setting(default: Any, help: str, choices: Sequence[str] = (), **bounds: Any) -> Any:
+    """A field of a configuration: its default (`MISSING` for none), what it means and may be.
 
-    The meaning is the help of its option on the command line. A subclass that only changes a
-    default inherits it.
+    A subclass that only changes a default inherits the rest.
+
+    Args:
+        help: of its option on the command line.
+        choices: the names that it is one of; none where it is no such name.
+        bounds: of a number, as `require_number` takes them.
     """
-    return field(default=default, metadata={"help": help})
+    return field(default=default, metadata={"help": help, "choices": choices, "bounds": bounds})
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,9 @@ class LabConfig:
     rank: int = setting(MISSING, "rank of the methods (LoRA at equal budget takes a quarter)")
     lr: float = setting(MISSING, "learning rate")
     plus_lr: float | None = setting(None, "rate of A in the LoRA+ methods; lr where left out")
-    epochs: int = setting(1, "rounds over the training pictures")
-    min_steps: int = setting(1, "optimizer steps that a run has at least")
-    batch_size: int = setting(1, "pictures per step")
+    epochs: int = setting(1, "rounds over the training pictures", whole=True, least=1)
+    min_steps: int = setting(1, "optimizer steps that a run has at least", whole=True, least=1)
+    batch_size: int = setting(1, "pictures per step", whole=True, least=1)
     weight_decay: float = setting(0.0, "AdamW's")
     dropout: float = setting(0.0, "share of the adapter's input that is dropped in training")
     scale_factor: float = setting(1.0, "what the adapter's contribution is multiplied by")
@@ -53,8 +57,14 @@ class LabConfig:
         )  # checks them
         for plus in (False, True):  # with lr, and with plus_lr
             self.training(steps=1, plus=plus)
-        for what in ("epochs", "min_steps", "batch_size"):
-            require_number(what, getattr(self, what), whole=True, least=1)
+        for name in (each.name for each in fields(self)):
+            value, known = getattr(self, name), self.of(name, "choices")
+            if known and value not in known:
+                raise SerialLoRAError(
+                    f"There is no {name} {value!r}; choose from {', '.join(known)}."
+                )
+            if bounds := self.of(name, "bounds"):
+                require_number(name, value, **bounds)
 
     @property
     def frozen_blocks(self) -> int:
@@ -89,10 +99,10 @@ class LabConfig:
         return {k: v for k, v in settings.items() if k not in LATER or v != LATER[k]}
 
     @classmethod
-    def help(cls, name: str) -> str:
-        """What a setting means."""
+    def of(cls, name: str, what: str) -> Any:
+        """What `setting` says of a field: its ``help``, ``choices`` or ``bounds``."""
         known = (each.__dict__.get("__dataclass_fields__", {}).get(name) for each in cls.__mro__)
-        return next(f.metadata["help"] for f in known if f is not None and "help" in f.metadata)
+        return next((f.metadata[what] for f in known if f is not None and f.metadata), None)
 
 
 Config = TypeVar("Config", bound=LabConfig)
@@ -151,23 +161,6 @@ def check_choices(**choices: Sequence) -> None:
         for number in chosen:
             if isinstance(number, int) and number < 1:
                 raise SerialLoRAError(f"The {what} must be 1 or more, not {number}.")
-
-
-def check_names(config: LabConfig, **choices: Sequence[str]) -> None:
-    """Refuse a setting that is none of some names."""
-    for what, known in choices.items():
-        if getattr(config, what) not in known:
-            raise SerialLoRAError(
-                f"There is no {what} {getattr(config, what)!r}; choose from {', '.join(known)}."
-            )
-
-
-def check_share(config: LabConfig, what: str, below: float) -> None:
-    """Refuse a setting that is not from 0 to below a number."""
-    if not 0 <= getattr(config, what) < below:
-        raise SerialLoRAError(
-            f"{what} must be from 0 to below {below:g}, not {getattr(config, what)}."
-        )
 
 
 def check_crop(crop: float) -> None:

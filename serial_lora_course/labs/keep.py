@@ -47,7 +47,6 @@ def trained_of(model: nn.Module) -> dict[str, Tensor]:
 
 def keep_trained(file: Path, trained: Mapping[str, Tensor]) -> None:
     """Write trained tensors, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, save(dict(trained)))
 
 
@@ -55,5 +54,4 @@ def keep_outcomes(file: Path, outcomes: Outcomes) -> None:
     """Write what a run came to, whole or not at all."""
     stream = io.BytesIO()
     np.savez_compressed(stream, **outcomes)
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, stream.getvalue())

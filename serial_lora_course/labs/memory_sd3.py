@@ -69,6 +69,7 @@ def _autoencoder() -> nn.Module:
     )
 
 
+T5_TOKENS = 77  # CLIP's 77 come before them
 TRANSFORMER, T5, AUTOENCODER = "transformer", "T5 v1.1 XXL encoder", "autoencoder"
 PARTS: dict[str, Callable[[], nn.Module]] = {
     TRANSFORMER: ARCHITECTURES["sd3"].build,
@@ -126,15 +127,12 @@ def parts_frame() -> pd.DataFrame:
     return frame.assign(GiB=frame["parameters"] * number / GIB)
 
 
-def memory_frame(
-    resolutions: Collection[int] = (512, 1024), rank: int = 64, text_tokens: int = 77
-) -> pd.DataFrame:
+def memory_frame(resolutions: Collection[int] = (512, 1024), rank: int = 64) -> pd.DataFrame:
     """What a training step on one picture takes, in GiB, estimated from shapes.
 
     Args:
         resolutions: sides of square pictures, in pixels.
         rank: of the adapters, which go to the image stream.
-        text_tokens: T5's; CLIP's 77 come before them.
 
     Returns:
         For each resolution and method five rows: everything loaded, then with T5 in 8 bits; text
@@ -142,32 +140,29 @@ def memory_frame(
         then with the transformer in 4 bits. ``model`` is what is loaded and frozen, ``adapter`` the
         trained numbers with gradient and optimizer, ``activations`` what the backward pass needs.
     """
-    rows, sizes = [], ARCHITECTURES["sd3"]
+    sizes, rows = ARCHITECTURES["sd3"], []
     weights = parts_frame().set_index("part")["GiB"]
     fewer = quantized_frame().set_index("part")
-    eight, four = "8 bits", "4 bits"
     models = (
         (False, False, "", weights.sum()),
-        (False, False, f"T5, {eight}", weights.drop(T5).sum() + fewer[eight][T5]),
+        (False, False, "T5, 8 bits", weights.drop(T5).sum() + fewer["8 bits"][T5]),
         (True, False, "", weights[TRANSFORMER]),
         (True, True, "", weights[TRANSFORMER]),
-        (True, True, f"{TRANSFORMER}, {four}", fewer[four][TRANSFORMER]),
+        (True, True, "transformer, 4 bits", fewer["4 bits"][TRANSFORMER]),
     )
     for pixels in resolutions:
         for kind, size_of in ((LoRAConfig, sizes.lora), (SerialLoRAConfig, sizes.serial_lora)):
             config, adapter = kind(rank=rank), size_of(rank) * TRAINED_BYTES / GIB
-            for *savings, checkpointing, quantized, model in models:
-                kept = estimated_activations(pixels, config, text_tokens, checkpointing) / GIB
-                savings = (*savings, checkpointing, quantized)
-                rows.append((pixels, config.method, *savings, model, adapter, kept))
-    columns = ["pixels", "method", "cached", "checkpointing", "quantized"]
-    frame = pd.DataFrame(rows, columns=[*columns, "model", "adapter", "activations"])
+            for cached, checkpointing, quantized, model in models:
+                kept = estimated_activations(pixels, config, checkpointing) / GIB
+                run = (pixels, config.method, cached, checkpointing, quantized)
+                rows.append((*run, model, adapter, kept))
+    columns = "pixels method cached checkpointing quantized model adapter activations"
+    frame = pd.DataFrame(rows, columns=columns.split())
     return frame.assign(total=frame[["model", "adapter", "activations"]].sum(axis=1))
 
 
-def estimated_activations(
-    pixels: int, config: AdapterConfig, text_tokens: int = 77, checkpointing: bool = False
-) -> int:
+def estimated_activations(pixels: int, config: AdapterConfig, checkpointing: bool = False) -> int:
     """What SD3 medium keeps between forward and backward pass for one picture, in bytes.
 
     All blocks but the first and the last keep alike, so two and three blocks tell what all of them
@@ -177,26 +172,22 @@ def estimated_activations(
     Args:
         pixels: side of the square picture, a multiple of 16.
         config: the adapter.
-        text_tokens: T5's; CLIP's 77 come before them.
     """
     depth = ARCHITECTURES["sd3"].towers[0].depth
-    few, more = (shapes_kept(n, pixels, config, text_tokens, checkpointing) for n in (2, 3))
+    few, more = (shapes_kept(n, pixels, config, checkpointing) for n in (2, 3))
     kept = few + (depth - 2) * (more - few)
     if checkpointing:
-        few, more = (shapes_kept(n, pixels, config, text_tokens, False) for n in (2, 3))
+        few, more = (shapes_kept(n, pixels, config, False) for n in (2, 3))
         kept += more - few
     return kept
 
 
 @cache
-def shapes_kept(
-    blocks: int, pixels: int, config: AdapterConfig, text_tokens: int, checkpointing: bool
-) -> int:
+def shapes_kept(blocks: int, pixels: int, config: AdapterConfig, checkpointing: bool) -> int:
     """What so many blocks of SD3 medium's width keep, with weights and autocast in bfloat16."""
     from diffusers import SD3Transformer2DModel
 
-    whole = sd3_part(TRANSFORMER).config
     with torch.device("meta"):
-        model = SD3Transformer2DModel.from_config(whole, num_layers=blocks).bfloat16()
-    inject(model, config).train()
-    return sd3_kept(model, 1, pixels // 8, text_tokens, checkpointing)
+        model = SD3Transformer2DModel.from_config(sd3_part(TRANSFORMER).config, num_layers=blocks)
+    inject(model.bfloat16(), config).train()
+    return sd3_kept(model, 1, pixels // 8, T5_TOKENS, checkpointing)

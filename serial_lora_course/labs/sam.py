@@ -29,7 +29,7 @@ from serial_lora.metrics import dice, dice_ce, iou
 from serial_lora_course.data.registry import dataset_names, load_segmentation
 from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import SegmentationData, SegmentationExample
-from serial_lora_course.labs.config import LabConfig, check_share, setting
+from serial_lora_course.labs.config import LabConfig, setting
 from serial_lora_course.labs.keep import Outcomes
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.precision import LOOKING, autocast
@@ -54,13 +54,12 @@ class SamLabConfig(LabConfig):
     lr: float = 1e-4
     epochs: int = 5
     jitter: float = setting(
-        0.1, "standard deviation of a training box's edges, as a share of its sides"
+        0.1,
+        "standard deviation of a training box's edges, as a share of its sides",
+        least=0,
+        below=0.25,
     )
     gradient_checkpointing: bool = setting(True, "less memory, slower steps, the same gradients")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(self, "jitter", below=0.25)
 
 
 PAPER = SamLabConfig()

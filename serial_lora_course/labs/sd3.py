@@ -8,7 +8,6 @@ prompts whose pictures in the style no training has seen, each from noise of its
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from serial_lora.flow import TRAIN_TIMESTEPS, WEIGHTINGS, add_noise, flow_loss, 
 from serial_lora_course.data.registry import dataset_names, load_style
 from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import StyleData
-from serial_lora_course.labs.config import LabConfig, check_names, check_share, setting
+from serial_lora_course.labs.config import LabConfig, setting
 from serial_lora_course.labs.keep import Outcomes
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.report import Report, activations, measure_column
@@ -66,26 +65,27 @@ class Sd3LabConfig(LabConfig):
     batch_size: int = 4
     accumulation: int = 4
     weight_decay: float = 1e-4
-    stream: str = setting("image", "tokens that are adapted: image, text or both")
+    stream: str = setting("image", "tokens that are adapted: image, text or both", STREAMS)
     schedule: str = setting("constant", "of the learning rate: constant or cosine")
     clip_norm: float = setting(1.0, "largest gradient norm")
-    weighting: str = setting("plain", "of the loss over noise levels: plain or sigma_squared")
-    text_dropout: float = setting(0.1, "share of pictures that meet the empty prompt")
+    weighting: str = setting(
+        "plain", "of the loss over noise levels: plain or sigma_squared", WEIGHTINGS
+    )
+    text_dropout: float = setting(
+        0.1, "share of pictures that meet the empty prompt", least=0, below=1
+    )
     resolution: int = setting(512, "side of pictures and drawings, in pixels")
-    guidance: float = setting(7.0, "classifier-free guidance of the sampler")
-    drawing_steps: int = setting(28, "steps of the sampler")
+    guidance: float = setting(7.0, "classifier-free guidance of the sampler", least=0)
+    drawing_steps: int = setting(28, "steps of the sampler", whole=True, least=1)
     draw_for: str = setting(
-        "held_out", "captions that are drawn, and pictures to compare with: held_out or all"
+        "held_out",
+        "captions that are drawn, and pictures to compare with: held_out or all",
+        DRAW_FOR,
     )
     gradient_checkpointing: bool = setting(True, "less memory, slower steps, the same gradients")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_names(self, stream=STREAMS, weighting=WEIGHTINGS, draw_for=DRAW_FOR)
-        check_share(self, "text_dropout", below=1)
-        check_share(self, "guidance", below=math.inf)
-        if self.drawing_steps < 1:
-            raise SerialLoRAError(f"drawing_steps must be 1 or more, not {self.drawing_steps}.")
         if self.resolution < 16 or self.resolution % 16:
             raise SerialLoRAError(
                 f"resolution must be a number of pixels divisible by 16, not {self.resolution}."

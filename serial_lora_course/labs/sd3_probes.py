@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -312,23 +313,9 @@ class Studio:
         }
 
     def stock_drawings(self, stock: StableDiffusion3Pipeline) -> Tensor:
-        """What a pipeline draws when it is called as anybody would: (8, side, side, 3), 0 to 255."""
-        lesson, empty = self.lesson, self.trial.empty
-        read = {
-            "prompt_embeds": self.asked.tokens,
-            "pooled_prompt_embeds": self.asked.pooled,
-            "negative_prompt_embeds": empty.tokens.expand(len(self.words), -1, -1),
-            "negative_pooled_prompt_embeds": empty.pooled.expand(len(self.words), -1),
-            "latents": starting_noise(lesson.backbone, self.seeds, self.side),
-        }
-        with torch.no_grad(), lesson.autocast():
-            latents = stock(
-                **{name: tensor.to(lesson.device) for name, tensor in read.items()},
-                num_inference_steps=lesson.config.drawing_steps,
-                guidance_scale=lesson.config.guidance,
-                output_type="latent",
-            ).images
-        return torch.as_tensor(self.decode(latents)).float()
+        """What another pipeline draws for the eight prompts: (8, side, side, 3), 0 to 255."""
+        backbone = replace(self.lesson.backbone, model=stock.transformer, pipeline=stock)
+        return torch.as_tensor(self.draw(backbone)).float()
 
     def forget(self) -> None:
         """Drop what was remembered."""

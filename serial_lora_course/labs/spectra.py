@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from serial_lora_course.labs.config import seeds_to
 from serial_lora_course.labs.lab import Lab, run_one
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.processes import process_state
-from serial_lora_course.labs.records import Kept, Record, environment, run_key
+from serial_lora_course.labs.records import Kept, Record, run_key
 from serial_lora_course.labs.registry import get_lab
 
 PAIRS = {"serial_lora": "lora", "serial_lora_plus": "lora_plus"}
@@ -85,23 +85,14 @@ def run_pair(subject: Subject, serial: str, seed: int, save_to: Path | None = No
     """
     theirs, lora = subject.learn(PAIRS[serial], seed)
     ours, own = subject.learn(serial, seed)
-    return Record(
+    both = ("parameters", ours), ("parameters_lora", theirs)
+    return replace(
+        ours,
         task="spectra",
-        scale=ours.scale,
-        dataset=ours.dataset,
-        method=serial,
-        amount=subject.amount,
-        unit=ours.unit,
-        seed=seed,
-        rank=ours.rank,
         measures=_flat(claim_table(lora, own)),
-        sizes={
-            "parameters": ours.sizes["parameters"],
-            "parameters_lora": theirs.sizes["parameters"],
-        },
+        sizes={name: record.sizes["parameters"] for name, record in both},
         seconds=round(ours.seconds + theirs.seconds, 2),
         settings=subject.settings(serial),
-        environment=environment(),
         command=" ".join(["python -m serial_lora_course.labs.spectra", *sys.argv[1:]]),
     )
 
@@ -123,22 +114,14 @@ def claim_frame(records: Iterable[Record]) -> pd.DataFrame:
         Columns lab, dataset, method (the serial one), seed, tower, block, projection, then the
         measures.
     """
-    rows = []
+    rows: dict[tuple[object, ...], dict[str, float]] = {}
     for record in records:
-        places: dict[tuple[str, ...], dict[str, float]] = {}
+        run = (record.settings["lab"], record.dataset, record.method, record.seed)
         for key, value in record.measures.items():
-            *place, name = key.split()
-            places.setdefault(tuple(place), {})[name] = value
-        run = {
-            "lab": record.settings["lab"],
-            "dataset": record.dataset,
-            "method": record.method,
-            "seed": record.seed,
-        }
-        for (tower, block, projection), measures in places.items():
-            place = {"tower": tower, "block": int(block), "projection": projection}
-            rows.append(run | place | measures)
-    return pd.DataFrame(rows)
+            tower, block, projection, name = key.split()
+            rows.setdefault((*run, tower, int(block), projection), {})[name] = value
+    names = ("lab", "dataset", "method", "seed", *PLACE)
+    return pd.DataFrame([dict(zip(names, row, strict=True)) | rows[row] for row in rows])
 
 
 STATEMENTS = {

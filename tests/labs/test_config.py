@@ -24,7 +24,7 @@ def test_configs_are_the_product_of_what_is_swept(name):
     assert [c.lr for c in rates] == [1.5e-5, 4e-4]
     assert swept_configs(configs, "tiny", **dict.fromkeys(SWEPT)) == [configs["tiny"]]
     for field in vars(configs["paper"]):
-        assert configs["paper"].help(field)
+        assert configs["paper"].of(field, "help")
 
 
 def test_blocks_are_in_the_settings_only_where_some_are_chosen():

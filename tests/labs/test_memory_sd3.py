@@ -82,12 +82,12 @@ def test_quantized_parts_fill_what_bitsandbytes_really_keeps(bits, tmp_path):
 
 def test_two_and_three_blocks_tell_what_all_of_them_keep():
     depth = ARCHITECTURES["sd3"].towers[0].depth
-    assert estimated_activations(64, SERIAL) == shapes_kept(depth, 64, SERIAL, 77, False)
-    inputs = shapes_kept(depth, 64, SERIAL, 77, True)
-    block = shapes_kept(3, 64, SERIAL, 77, False) - shapes_kept(2, 64, SERIAL, 77, False)
+    assert estimated_activations(64, SERIAL) == shapes_kept(depth, 64, SERIAL, False)
+    inputs = shapes_kept(depth, 64, SERIAL, True)
+    block = shapes_kept(3, 64, SERIAL, False) - shapes_kept(2, 64, SERIAL, False)
     assert estimated_activations(64, SERIAL, checkpointing=True) == inputs + block
     tokens = (64 // 16) ** 2 + 77 + 77
-    more = shapes_kept(3, 64, SERIAL, 77, True) - shapes_kept(2, 64, SERIAL, 77, True)
+    more = shapes_kept(3, 64, SERIAL, True) - shapes_kept(2, 64, SERIAL, True)
     assert more == tokens * 1536 * 2  # a block's inputs in bfloat16, and nothing else
 
 
