@@ -32,6 +32,7 @@ if util.find_spec("serial_lora_course") is None:
 import copy
 from pathlib import Path
 
+import pandas as pd
 import torch
 from IPython.display import Markdown, display
 from torch import Tensor, nn
@@ -64,8 +65,8 @@ from serial_lora_course.labs.own import (
 print(ClassifyConfig())
 
 # %% [markdown]
-# Two small helpers for this page: every folder that it writes lies in a scratch that is gone when the
-# notebook is closed, and `told` shows what the package says instead of doing something.
+# Two small helpers: every folder that this lesson writes lies in a scratch that is gone when the notebook is
+# closed, and `told` gives the sentence in which the package refuses something.
 
 # %%
 import re
@@ -103,10 +104,9 @@ def told(action, *arguments, **options) -> str:
 # my_pictures/vehicle/bus.jpg
 # ```
 #
-# Yours may lie anywhere. Here we write one, with drawings from OpenMoji as "your" pictures, all of
-# them drawings that the tiny CLIP never saw in pretraining. And we spoil it as real folders are
-# spoilt. `examine_folder` opens every file, without training anything, and says what is unusual. Use
-# it first: it takes a second.
+# Yours may lie anywhere. Here we write one, with drawings from OpenMoji that the tiny CLIP never saw in
+# pretraining, and put in what real folders have: odd files, copies, damage. `examine_folder` opens every file
+# and says what is unusual. Use it first: it takes a second.
 
 # %%
 folder = write_example_folder(new_folder("my_pictures"), flawed=True)
@@ -116,12 +116,9 @@ display_table(facts[facts["remark"] != ""][["file", "mode", "remark"]])
 
 # %% [markdown]
 # **What this shows.** Two kinds of remarks. Some say what *will be done*: a grey picture becomes three
-# equal channels, transparency is laid on white, a palette is looked up, a camera that was held sideways
-# is turned upright. You need not do anything, but you should know it: black line art on a transparent
-# ground would have been black on black, had nobody laid it on white. The others say what *you* must do:
-# a picture that cannot be read, a class that is too small, a picture that is there twice.
-#
-# Here are the ones that are handled, as the model will see them.
+# equal channels, transparency is laid on white, a palette is looked up, a picture that lies on its side is
+# turned upright. The others say what *you* must do: a picture that cannot be read, a class that is too small, a
+# picture that is there twice. Here are the ones that are handled, as the model will see them.
 
 # %%
 from serial_lora_course.figures.pictures import show_handled
@@ -160,12 +157,10 @@ print(f"{len(data.train)} to train, {len(data.test)} to test:", ", ".join(data.c
 print("The split:", data.split)
 
 # %% [markdown]
-# **What this shows.** A class with one picture cannot both train and test, so it is refused rather
-# than left untested. A damaged file is named with its folder, and you hear of all damaged files at
-# once, not of one an hour into the run (of many, the first few are named; `examine_folder` names
-# each). Note what was *not* refused: the copy under another name. To a program it is a picture like
-# any other, and the split may put it on one side and its twin on the other. That is a *leak*, and the
-# next section is about the most common kind.
+# **What this shows.** A class with one picture cannot both train and test, so it is refused. Damaged files are
+# named before anything runs. Note what would *not* have been refused: the copy under another name. The split may
+# put it on one side and its twin on the other. That is a *leak*, and the next section is about the most common
+# kind.
 #
 # **Change this and run again**: `load_folder(folder, test_fraction=0.5)`, or `seed=2`. What stays the same
 # when you call it twice?
@@ -174,7 +169,7 @@ print("The split:", data.split)
 #
 # Real collections rarely hold independent pictures. There are five photos of the same dog, frames of
 # one video, four crops of one slide. Split *by picture*, and the test set is full of objects that the
-# model has met. The cure is to split *by object*: all pictures of an object go to the same side.
+# model has met. So split *by object*: all pictures of an object go to the same side.
 
 # %% [markdown]
 # ### Exercise 12.1 · Split by object
@@ -250,8 +245,8 @@ features, _, labels = (each.numpy() for each in encode(classifier, shots))  # (N
 print(f"{len(data.train)} drawings, {len(shots)} pictures of them")
 
 # %% [markdown]
-# Your function splits them twice, if its check passed: once by object, and once as if each picture showed an
-# object of its own. Which accuracy would you report, and which would your users meet?
+# Your function splits them twice: once by object, and once as if each picture showed an object of its own.
+# Which accuracy would you report, and which would your users meet?
 
 # %%
 from sklearn.neighbors import KNeighborsClassifier
@@ -263,28 +258,24 @@ for way, objects in (("picture", shots.picture_ids), ("object", shots.objects)):
     neighbour = KNeighborsClassifier(1).fit(features[train], labels[train])
     reached[way] = neighbour.score(features[test], labels[test])
 leak = 100 * (reached["picture"] - reached["object"])
-display(
-    Markdown(
-        f"**What this shows.** Split by picture, {reached['picture']:.1%} of the test pictures get the right "
-        f"class; split by object, {reached['object']:.1%}. The difference, {leak:.0f} points, is memory."
-    )
-)
+told_by = f"Split by picture, {reached['picture']:.1%} of the test pictures get the right class"
+told_by += f"; split by object, {reached['object']:.1%}: {leak:.0f} points were memory."
+display(Markdown(f"**What this shows.** {told_by}"))
 
 # %% [markdown]
-# The pictures, the features and the classifier are the same both times; only the split differs. Split by
-# picture, the nearest picture mostly shows the same drawing. The first number is not wrong about those
-# test pictures. It is wrong about every *new* object, and no number in your training log will tell you. With
-# one picture of each object, both numbers would be equal. When your pictures come in groups, make two folders
-# named `train` and `test` with the class folders inside: `load_folder` keeps that division.
+# Only the split differs. Split by picture, the nearest picture mostly shows the same drawing. The first number
+# is wrong about every *new* object, and no number in your training log will tell you. When your pictures come in
+# groups, make two folders named `train` and `test` with the class folders inside: `load_folder` keeps that
+# division.
 #
 # **Change this and run again**: `angles=(0,)` gives each drawing once, and `angles=(-45, -15, 15, 45)` turns it
 # far. What becomes of the leak?
 #
 # ## The page
 #
-# Everything so far was preparation. This is the whole way from folder to adapter file. A vision model
-# gives one vector a picture; a linear *head* turns it into one score a class; Serial LoRA adapts the
-# model, and both are trained together. The model has its real, pretrained weights here.
+# This is the whole way from folder to adapter file. A vision model gives one vector a picture; a linear *head*
+# turns it into one score a class; Serial LoRA adapts the model, and both are trained together. The model has its
+# real, pretrained weights here.
 
 # %%
 data = load_folder(write_example_folder(new_folder("my_pictures")))
@@ -304,19 +295,13 @@ for file in sorted(saved.iterdir()):
 
 # %% [markdown]
 # **What this shows.** Eight lines of work, and two small files: the pairs, and the head with the class
-# names. On the command line, `serial-lora lab clip --dataset my_pictures` does the relative of this for
-# CLIP with both towers, where sentences are the classes (lesson 04).
+# names. At home the first line is `load_folder("my_pictures")`, and the last one saves into a folder of your
+# own.
 #
-# At home the first line is `load_folder("my_pictures")`, and the last one saves into a folder of your
-# own: what lies in this lesson's scratch is gone with the notebook. To ask about one picture, prepare
-# it with `classifier.preprocessing.for_test()`, as the cell about the leak does, and call
-# `classifier(prepared[None])` in `torch.no_grad()`: one row of scores, the highest for its class.
-#
-# Was the adapter worth it? One number says nothing, so ask for the number *without* it: the same
-# features, frozen, with a head alone. That is called a *linear probe*. scikit-learn's logistic
-# regression is hard to beat on fixed features. `linear_probe` chooses its one setting on validation
-# pictures, a fifth of the training pictures, and the adapter gets the other four fifths, as the probe does.
-# Three different splits of the folder tell how far luck goes.
+# Was the adapter worth it? Ask for the number *without* it: the same features, frozen, with a head alone. That is
+# called a *linear probe*. `linear_probe` chooses its one setting on validation pictures, a fifth of the training
+# pictures, and the adapter gets the other four fifths, as the probe does. Three different splits of the folder
+# show how much the choice of pictures matters.
 
 # %%
 from serial_lora_course.work.folder import divide, linear_probe
@@ -337,8 +322,6 @@ def both_ways(seed: int) -> dict[str, float]:
 
 
 # %%
-import pandas as pd
-
 from serial_lora_course.work.reading import read_gain
 
 results = pd.DataFrame({seed: both_ways(seed) for seed in (1, 2, 3)}).T.rename_axis("split")
@@ -347,20 +330,18 @@ display(Markdown("**What this shows.** " + read_gain(results, len(data.test))))
 
 # %% [markdown]
 # Always run the probe. It takes seconds, it is a strong opponent on small data sets, and where it wins you
-# need no adapter. Fewer pictures, or a base that knows the classes better, help the probe; a base that has
-# never seen such pictures helps the adapter. One thing is uneven here: the probe's setting was chosen for
-# these pictures, and the adapter's rank, rate and number of steps were not.
+# need no adapter. One thing is uneven here: the probe's setting was chosen for these pictures, and the
+# adapter's rank, rate and number of steps were not.
 #
 # **Change this and run again**: `config = ClassifyConfig(rank=1)`, then both cells. Does a pair of
 # rank 1 lose anything?
 #
 # ## The whole recipe
 #
-# `fit_folder` is the page again with what a careful person adds. A share of the *training* pictures, the
-# validation pictures, is kept apart: after each round it says whether the state is the best so far, and
-# when to stop. An interrupted training goes on, a finished one is not run again, and the linear probe
-# comes with it. The test pictures are looked at once. Expect a validation loss that falls, and then rises
-# while the training loss would go on falling: that is what the best state is saved for.
+# `fit_folder` is the page with validation. A share of the *training* pictures is kept apart: after each round
+# they say whether the state is the best so far, and when to stop. An interrupted training goes on, a finished one
+# is not run again, and the linear probe comes with it. The test pictures are looked at once. Expect a validation
+# loss that falls and then rises: the best state is the one that is saved.
 
 # %%
 from serial_lora_course.figures.validation import plot_validation
@@ -412,8 +393,7 @@ display(Markdown(read_defaults(ClassifyConfig())))
 # ## Merged, and proved
 #
 # After training, the adapter can go into the weights. Then there is no adapter any more, only a model
-# of the old shape with new numbers, and it costs what the base costs. But is it the same model? "It
-# looked fine" is no proof, and neither is one small number.
+# of the old shape with new numbers, and it costs what the base costs. Does it answer as the adapted one did?
 
 # %% [markdown]
 # ### Exercise 12.2 · A proof that a merge is right
@@ -482,8 +462,8 @@ safetensors.torch.save_model(merged, str(file))
 loaded = load_clip("tiny", weights=file).model
 
 # %% [markdown]
-# The proof, with your function if its check passed. Expect it for the merged model and for the one that was
-# loaded, and not for the base.
+# The proof, with your function. Expect it for the merged model and for the one that was loaded, and not for the
+# base.
 
 # %%
 proves = yours("12.2", proofs.merge_is_proved)
@@ -514,40 +494,18 @@ print("and so has the one that was loaded:", shape_of(loaded) == shape_of(base))
 print("the adapted one:", shape_of(adapted) == shape_of(base))
 
 # %% [markdown]
-# A model with the same modules and shapes does the same work. The clock should agree; expect a ratio
-# near 1, with the noise of a busy machine on it. The models take turns, and the median counts. If the
-# merged model comes out far from 1, other work is on your cores: run the cell again.
-
-# %%
-from statistics import median
-from time import perf_counter
-
-towers = {"base": base.visual, "merged": loaded.visual, "adapted": adapted.visual}
-seconds = {name: [] for name in towers}
-with torch.no_grad():
-    for _ in range(25):
-        for name, tower in towers.items():
-            start = perf_counter()
-            tower(pictures)
-            seconds[name].append(perf_counter() - start)
-typical = {name: median(times[5:]) for name, times in seconds.items()}  # the first five warm up
-for name in ("merged", "adapted"):
-    print(f"{name}: {typical[name] / typical['base']:.2f} of the base's time")
-
-# %% [markdown]
 # **What this shows.** The base differs from the adapted model by much, the merged one by rounding: both
-# halves of the proof. The library's loader needed no word about Serial LoRA. (The adapted model may
-# come out near or even below the base: the package takes a faster way through `nn.MultiheadAttention`
-# while an adapter is in. Lesson 03 met it as a difference in rounding.)
+# halves of the proof. The library's loader needed no word about Serial LoRA, and the same modules and shapes
+# take the same time.
 #
 # **Change this and run again**: `tolerance=1e-8` in the proof. What does it say now, and why is the merge
 # right all the same?
 #
 # ## Only the model line changes
 #
-# The page above runs with any vision model that the package knows. What differs between libraries is
-# how the model is made, and three habits that `PictureClassifier` looks up by itself: how large
-# its pictures are, how they are normalised, and which of its outputs is *the* vector.
+# The page above runs with any vision model that the package knows. What differs between libraries is how the
+# model is made; `PictureClassifier` looks up how large its pictures are, how they are normalised, and which of
+# its outputs is *the* vector.
 #
 # The models below are small and have **random weights**, since nothing is downloaded here: their
 # accuracies say that the lines run, and nothing about the libraries. At home you write
@@ -589,9 +547,8 @@ model_lines = {
 display_table(models_table(model_lines))
 
 # %% [markdown]
-# Four names for the same place: what q, k and v of a block read. The package finds it by the structure
-# of the model, three linear layers side by side or one for all three, whatever the library is called.
-# Now the page, in a loop: the same lines in short runs, and after each the proof. The last of the merged
+# Four names for the same place: what q, k and v of a block read. The package finds it by the structure of the
+# model. Now the page, in a loop: the same lines in short runs, and after each the proof. The last of the merged
 # models is then saved and loaded as its own library does it.
 
 # %%
@@ -609,10 +566,6 @@ for name, model_line in model_lines.items():
     eject(classifier.model, keep_merged=True)
     merged = encode(classifier, data.test)[1]
     rows[name] = proof_row(adapted, from_files, merged, data.test.labels)
-
-# %%
-import pandas as pd
-
 pd.DataFrame(rows).T
 
 # %%
@@ -626,10 +579,8 @@ print("files that transformers wrote:", ", ".join(sorted(file.name for file in w
 print(f"read back by transformers, largest difference: {(from_library - merged).abs().max():.0e}")
 
 # %% [markdown]
-# **What this shows.** The first two columns are differences relative to the largest score: zero, or
-# rounding. The accuracies of the last three come from random weights, so do not compare them: a head on
-# random features, with a little adapting in a few steps. The merged model went through
-# `save_pretrained` and `from_pretrained` like any other. For timm, save
+# **What this shows.** The first two columns are differences relative to the largest score: zero, or rounding.
+# The merged model went through `save_pretrained` and `from_pretrained` like any other. For timm, save
 # `model.state_dict()` and pass the file as `checkpoint_path`.
 #
 # **Change this and run again**: add a model line of your own, such as `"timm, wider": lambda:
@@ -716,8 +667,8 @@ for what, outputs in there.items():
     print(f"{what:8} and ours differ by {away:.1e} of the largest output")
 
 # %% [markdown]
-# Is that the pair of exercise 12.3? The cell makes one for the first block, with your function if its check
-# passed, and compares the products. Then the sizes.
+# Is that the pair of exercise 12.3? Your function makes one for the first block, and the cell compares the
+# products. Then the sizes.
 
 # %%
 from serial_lora import adapters
@@ -739,53 +690,16 @@ print(f"{len(idle)} of its {len(tensors)} tensors hold zeros only, such as {idle
 # **What this shows.** The same model to rounding, in a format that needs no package of ours. It costs
 # size: what was one B is now W B for q, k and v. And PEFT's layer for `nn.MultiheadAttention` wants
 # a pair for the output projection too, where Serial LoRA has none: those are the zeros. Keep the
-# adapter file for yourself; export for others. Do not train the exported one further and call it
-# Serial LoRA: its three B are free to part.
+# adapter file for yourself; export for others. Whoever trains the exported one further trains an ordinary LoRA:
+# its three B can become different. For Stable Diffusion 3 the receiver is a diffusers pipeline:
+# [lesson 07](07_sd3_style.ipynb) sends a trained style into one.
 #
-# For Stable Diffusion 3 the receiver is a diffusers pipeline. It takes one line, on either side. Here
-# with a small transformer of diffusers' own class and random weights; [lesson 07](07_sd3_style.ipynb)
-# sends a trained style into a stock pipeline and compares the pictures.
-
-# %%
-from diffusers import SD3Transformer2DModel
-
-from serial_lora import to_diffusers
-
-
-def small_sd3() -> nn.Module:
-    """diffusers' SD3 transformer with two narrow blocks; the same weights each time."""
-    torch.manual_seed(0)
-    sizes = dict(sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2)
-    widths = dict(joint_attention_dim=24, caption_projection_dim=32, pooled_projection_dim=16)
-    heads = dict(attention_head_dim=8, num_attention_heads=4, pos_embed_max_size=8)
-    return SD3Transformer2DModel(**sizes, **widths, **heads).eval()
-
-
-# %%
-inputs = dict(
-    hidden_states=torch.randn(2, 4, 8, 8),
-    encoder_hidden_states=torch.randn(2, 5, 24),
-    pooled_projections=torch.randn(2, 16),
-    timestep=torch.tensor([3.0, 700.0]),
-)
-ours = trained_copy(inject(small_sd3(), SerialLoRAConfig(rank=4)))
-theirs = small_sd3()
-theirs.load_lora_adapter(to_diffusers(ours), prefix="transformer")  # or pipeline.load_lora_weights
-with torch.no_grad():
-    here, there, plain = (each(**inputs).sample for each in (ours, theirs, small_sd3()))
-print(
-    f"diffusers and ours differ by {(there - here).abs().max() / here.abs().max():.1e},",
-    f"ours and the base by {(plain - here).abs().max() / here.abs().max():.1e}",
-)
-
-# %% [markdown]
-# **What this shows.** The same again, with diffusers' own layer. **Change this and run again**: inject with
-# `SerialLoRAConfig(rank=4, scale=0.5)`. diffusers knows nothing of our scale; where has it gone?
+# **Change this and run again**: `SerialLoRAConfig(rank=8, scale=0.5, towers=["image"])`. PEFT is told nothing of
+# our scale; where has it gone?
 #
 # ## A family that the package does not know
 #
-# Sooner or later you have a model of your own. Here is one: a vision transformer as anybody would
-# write it, with names of its own for everything.
+# Here is a vision transformer as anybody would write it, with names of its own for everything.
 
 
 # %% tags=["idea"]
@@ -827,8 +741,7 @@ class NotebookViT(nn.Module):
 
 
 # %% [markdown]
-# First, ask `inject`. Had the layers been called q, k and v it would have found them; it cannot know
-# that `ask` is a query. What does it say?
+# First, ask `inject`. It cannot know that `ask` is a query. What does it say?
 
 # %%
 torch.manual_seed(0)
@@ -886,9 +799,9 @@ adapted = trained_copy(inject(copy.deepcopy(plain), SerialLoRAConfig(rank=4)))
 print("adapters at:", ", ".join(site.label for site in find_attention_sites(plain)))
 
 # %% [markdown]
-# It injects, so the names are right. Is the *place* right? A wrong entry injects just as well, trains,
-# and is some other method, as the second variant in lesson 03 was. The proof is the formula: write
-# W (I + B A) into the q, k and v of a copy, by hand, and compare. Then merge, which must agree too.
+# It injects, so the names are right. Is the *place* right? A wrong entry injects just as well, trains, and is
+# some other method. The proof is the formula: write W (I + B A) into the q, k and v of a copy, by hand, and
+# compare. Then merge, which must agree too.
 
 # %%
 dense = copy.deepcopy(plain)
@@ -906,30 +819,14 @@ for what, outputs in (("dense W (I + B A)", by_hand), ("merged", merged), ("the 
 
 # %% [markdown]
 # **What this shows.** Rounding twice, and then something far above it: the site is right, and the adapter
-# does something. From here on everything in this lesson works for the new family: files, `merge`,
-# `to_peft`, LoRA as a baseline. So does the page. One thing this model does not say is how large its
-# pictures are, so you do, with `Preprocessing`.
-
-# %%
-from serial_lora import adapters
-from serial_lora_course.labs.own import Preprocessing
-
-data = load_folder(write_example_folder(new_folder("my_pictures")))
-classifier = PictureClassifier(NotebookViT(), data.class_names, Preprocessing(size=48))
-short = ClassifyConfig(rank=4, epochs=2, min_steps=8)
-inject(classifier.model, short.adapter())
-fit(classifier, data.train, short, progress=False)
-saved = save_classifier(classifier, new_folder("my_classifier"))
-print(
-    f"trained and saved: {len(adapters(classifier.model))} adapters and a head,",
-    f"{sum(file.stat().st_size for file in saved.iterdir()):,} bytes",
-)
+# does something. From here on everything in this lesson works for the new family: files, `merge`, `to_peft`, LoRA
+# as a baseline, and the page, with `PictureClassifier(model, class_names, Preprocessing(size=48))` of
+# `serial_lora_course.labs.own`, since this model does not say how large its pictures are. In the process that
+# *loads* such a file, register the family first.
 
 # %% [markdown]
-# In the process that *loads* such a file, register the family first.
-#
-# Now one for you, with a trap in it. Suppose that this model came with a library. Its blocks run
-# attention and MLP *side by side*, and its keys and values come out of one weight.
+# Now one for you. The blocks of this model run attention and MLP *side by side*, and its keys and values come out
+# of one weight.
 
 # %%
 import inspect
@@ -938,9 +835,6 @@ from serial_lora_course.models.parallel_vit import ParallelAttention, ParallelBl
 
 print(inspect.getsource(ParallelAttention))
 print(inspect.getsource(ParallelBlock))
-print(
-    "blocks:", [name for name, m in ParallelViT().named_modules() if isinstance(m, ParallelBlock)]
-)
 
 # %% [markdown]
 # ### Exercise 12.4 · Sites in a new model
@@ -1008,8 +902,8 @@ check("12.4", parallel_sites)
 # Solution: [the solved lesson](../solutions/12_your_own.ipynb)
 
 # %% [markdown]
-# The same proof for the parallel model, with your sites if their check passed: adapted, and with W (I + B A)
-# written into the weights by hand.
+# The same proof for the parallel model, with your sites: adapted, and with W (I + B A) written into the weights
+# by hand.
 
 # %%
 from serial_lora_course.checks.lesson_12 import with_dense_weights
@@ -1027,35 +921,20 @@ for what, outputs in (("dense W (I + B A)", by_hand), ("the base", base)):
 
 # %% [markdown]
 # **What this shows.** Rounding, and an effect far above it. **Change this and run again**: `"norm"` in place
-# of `"attention"` writes the change into the MLP's weight too, the trap of the exercise. How large is the
-# difference now?
+# of `"attention"` writes the change into the MLP's weight too. How large is the difference now?
 #
 # ## When something goes wrong
 #
-# Whatever the package refuses, it says in one sentence, with what to do; unless training had begun, it
-# has then changed nothing. The tables are made by really doing each thing wrong. First mistakes with
-# models and adapters.
+# Whatever the package refuses, it says in one sentence, with what to do; unless training had begun, it has then
+# changed nothing. The table is made by really doing each thing wrong.
 
 # %%
-import pandas as pd
-
 from serial_lora_course.work import mistakes
 
-
-def show_told(done: dict) -> None:
-    """What is said to each mistake, as a table."""
-    rows = {"what you did": list(done), "what you are told": [told(do) for do in done.values()]}
-    display_table(pd.DataFrame(rows))
-
-
 place = Path(tempfile.mkdtemp(dir=scratch.name))
-show_told(mistakes.with_models(place))
-
-# %% [markdown]
-# And mistakes with pictures and training.
-
-# %%
-show_told(mistakes.with_pictures(place))
+done = mistakes.with_models(place) | mistakes.with_pictures(place)
+rows = {"what you did": list(done), "what you are told": [told(do) for do in done.values()]}
+display_table(pd.DataFrame(rows))
 
 # %% [markdown]
 # **What this shows.** Read the sentence to its end: the second half says what to do. Three troubles come

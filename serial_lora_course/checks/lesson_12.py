@@ -21,7 +21,7 @@ from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import inject
 from serial_lora.sites import AttentionSite, Projection
-from serial_lora_course.checks.cases import Case, call, compare
+from serial_lora_course.checks.cases import Case, call, compare, require_unchanged
 from serial_lora_course.checks.checking import exercise
 from serial_lora_course.checks.failing import likely, require, require_returned
 from serial_lora_course.models.parallel_vit import ParallelViT
@@ -70,8 +70,10 @@ def split_without_leak(attempt) -> str:
 
 def _two_sides(attempt, groups, labels, share) -> tuple[list[int], list[int]]:
     what = f"the split of {len(groups)} pictures of {len(set(groups))} objects"
-    got = call(attempt, list(groups), list(labels), share, what=what)
+    given = (list(groups), list(labels), share)
+    got = call(attempt, *given, what=what)
     require_returned(what, got, "two lists")
+    require_unchanged(attempt, given, (groups, labels, share))
     two = isinstance(got, (tuple, list)) and len(got) == 2
     good = two and all(isinstance(side, (list, tuple, set)) for side in got)
     form = "return the two lists: train, test, in that order; .tolist() makes a list of an array"
@@ -236,7 +238,7 @@ def proves_merge() -> Iterator[Case]:
 )
 def exported_pair() -> Iterator[Case]:
     """Two factors whose product is W (I + s B A) - W, for a square and for a fused weight."""
-    for rows, width, rank, scale in ((8, 8, 2, 0.5), (24, 8, 3, 2.0)):
+    for rows, width, rank, scale in ((8, 8, 2, 0.7), (24, 8, 3, 2.0)):
         weight, A, B = torch.randn(rows, width), torch.randn(rank, width), torch.randn(width, rank)
         what = f"the pair for a weight {rows}x{width} at rank {rank}"
 
@@ -261,6 +263,11 @@ def exported_pair() -> Iterator[Case]:
         causes = {
             "the scale is lost: PEFT multiplies by its own, which is 1": weight @ B @ A,
             "the scale is in both factors: it counts once": scale**2 * weight @ B @ A,
+            "the scale is divided by the rank: PEFT multiplies by 1 here": scale
+            / rank
+            * weight
+            @ B
+            @ A,
             "A and B are taken from the other side": scale * (weight @ A.T @ B.T),
             "that is LoRA's own change, B A beside W: here W acts on what B gives": scale * B @ A,
             "W is turned round: nn.Linear keeps (out, in), and W stands left of B": (

@@ -167,6 +167,7 @@ WRONG = {
         ("lost", "pictures are lost"): changed(lost=True),
         ("on both", "on both sides: the plainest"): changed(both=True),
         ("one list", "return the two lists"): lambda g, y, s: split(g, y, s)[1],
+        ("sorted in place", "changed in place"): lambda g, y, s: (g.sort(), split(g, y, s))[1],
         ("one class tests", "never tested|nothing is left"): whole_classes,
     },
     "12.2": {
@@ -218,6 +219,7 @@ WRONG = {
         ("the pair itself", "own change|W has to act on it"): lambda w, a, b, s: (a, s * b),
         ("no scale", "the scale is lost"): lambda w, a, b, s: (a, w @ b),
         ("scale twice", "in both factors"): lambda w, a, b, s: (s * a, s * w @ b),
+        ("over the rank", "divided by the rank"): lambda w, a, b, s: (a, s / len(a) * w @ b),
         ("exchanged", "factors are exchanged"): lambda w, a, b, s: (s * w @ b, a),
         ("turned round", "turned round"): lambda w, a, b, s: (a, (s * w @ b).T),
         ("W turned", "W is turned round|do not fit"): lambda w, a, b, s: (a, s * w.T @ b),
