@@ -181,13 +181,13 @@ display_figure(plot_windows(probes.as_the_model_sees(model, example), seen, toke
 
 # %% [markdown]
 # **What this shows.** In most blocks the marked token sees one window, in a global one the whole grid. The
-# picture is not square and the model's input is: tokens stand on the plain rest too. And at the paper's scale
+# picture is not square and the model's input is: some tokens see padding only. And at the paper's scale
 # the windows do not fit the grid, so *tokens* are added as padding. That is where an adapter can go wrong.
 #
 # ## Five sets to adapt to
 #
 # The paper adapts SAM to five sets; so do we. At tiny scale each is made of OpenMoji's drawings over
-# photographs; none of a test scene is in any training scene. The last set is the odd one: outlines without
+# photographs; none of a test scene is in any training scene. The last set is unusual: outlines without
 # colour, where the mask is all that lies inside the line, mostly photograph. At the paper's scale you have
 # the set that you fetched. Above a training scene of each, below a test scene.
 
@@ -798,8 +798,8 @@ for what, asked in (("a box of each", boxes), ("one box", boxes[:1])):
 print("picture by picture:", [tuple(each.shape) for each in found])
 
 # %% [markdown]
-# **What this shows.** The first mistake is loud. The second is silent: the first picture's box was asked of
-# all three. `predict_logits` encodes the batch at once and decodes one picture after another.
+# **What this shows.** The first mistake ends in an error. The second does not: the first picture's box was
+# asked of all three. `predict_logits` encodes the batch at once and decodes one picture after another.
 #
 # The third trap is memory. For the backward pass, every layer keeps what it needs; for attention that is the
 # table of scores. **Gradient checkpointing** keeps each block's *input* only, and computes the block again
@@ -901,8 +901,8 @@ order = [gains.idxmin(), gains.idxmax(), *gains.sort_values().index[1:-1:6]]
 panel = mask_panel(tuned, [data.test[index] for index in (order[:2] if is_static() else order)])
 
 # %% [markdown]
-# **What this shows.** Where a scale above 1 is better for a picture, training might have gone on; where one below
-# 1 is better, it went too far.
+# **What this shows.** Where a scale above 1 is better for a picture, training might have gone on; where one
+# below 1 is better, it went too far.
 #
 # ## Into a file, into the weights
 #
@@ -1081,7 +1081,7 @@ lesson.close()
 #
 # - SAM encodes a picture once and answers many boxes. The encoder is the part that is adapted; prompt
 #   encoder and decoder stay frozen.
-# - The way in and back (longer side, padding, boxes, cut, own size) fails silently. Test it by itself.
+# - The way in and back (longer side, padding, boxes, cut, own size) fails without an error. Test it by itself.
 # - Dice: higher is better, two empty masks have 1, and the filled box is the number to beat. 1 - Dice and
 #   DiceCE go the other way; the paper's Table IV is one of them.
 # - The adapter sits on the norm, before windows are padded; without a bias, zeros stay zeros.

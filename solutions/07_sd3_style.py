@@ -156,7 +156,7 @@ display(Markdown(f"**What this shows.** {words.read_trips(trips, abs(shift * sca
 
 # %% [markdown]
 # A mistake that is made *twice* cancels in the round trip. But the transformer lives in between, and an adapter
-# trained on such latents would spend itself on undoing the shift. So test both: that pictures come back, and
+# trained on such latents would use its rank to undo the shift. So test both: that pictures come back, and
 # that latents have mean 0 and spread 1. The error of the right round trip is the best that any drawing of
 # this model can be.
 #
@@ -224,7 +224,7 @@ check("7.1", flow_path)
 # Solution: [the solved lesson](../solutions/07_sd3_style.ipynb)
 
 # %% [markdown]
-# Once somebody tells us v, drawing is walking: start at noise, σ = 1, and take steps towards σ = 0,
+# Once v is known, we can draw in steps: start at noise, σ = 1, and go towards σ = 0,
 #
 # $$x_{\sigma'} = x_\sigma + (\sigma' - \sigma)\, v$$
 #
@@ -271,7 +271,7 @@ display_figure(plot_flow_path(rows))
 #
 # ## Which noise levels?
 #
-# At σ near 0 the picture is as good as finished, and at σ near 1 nothing can be seen. So SD3 draws its training
+# At σ near 0 the picture is nearly finished, and at σ near 1 nothing can be seen. So SD3 draws its training
 # levels from a *logit-normal* distribution: a normal number, put through the sigmoid. And a **shift** moves
 # levels towards 1 for large pictures: the more pixels show the same thing, the more noise it takes to hide
 # it. SD3 medium has shift 3, the tiny one has none.
@@ -459,7 +459,7 @@ display_table(dealt[dealt["round"] == 2])
 print("right captions by round:", dealt.groupby("round")["right"].sum().to_dict(), "of", len(names))
 
 # %% [markdown]
-# No error, the right shapes, the right number of pictures. Would the loss give it away? The cell measures
+# No error, the right shapes, the right number of pictures. Would the loss show it? The cell measures
 # it with every picture's own caption and with another picture's, on pictures of the kind that the model was
 # pretrained on, and on pictures of the new style. Where do you expect the larger difference?
 
@@ -644,11 +644,11 @@ for w in (1.0, 3.0, 5.0, 9.0):  # change this and run again
 display_figure(plot_drawings(strip, prompts[:6]))
 
 # %% [markdown]
-# **What this shows.** Guidance trades variety and softness for obedience, and costs two calls a step instead of
-# one. And it has a condition that concerns *training*: the model must be able to answer the empty prompt.
-# Whoever tunes with captions only leaves that answer to chance; then the difference that guidance stretches
-# need not be about the prompt any more. So in about one case of ten a training picture gets the empty prompt
-# for its caption: **text dropout**. One example of the training loop, and how many lose their caption:
+# **What this shows.** With more guidance drawings follow the prompt more and vary less, and each step costs two
+# calls instead of one. And it has a condition that concerns *training*: the model must be able to answer the
+# empty prompt. Whoever tunes with captions only leaves that answer to chance; then the difference that guidance
+# stretches need not be about the prompt any more. So in about one case of ten a training picture gets the empty
+# prompt for its caption: **text dropout**. One example of the training loop, and how many lose their caption:
 
 # %%
 from serial_lora_course.data.subsets import training_subset
@@ -671,12 +671,12 @@ print(f"without their caption: {dropped / len(everything):.1%}")
 #
 # A drawing has no right answer. Three kinds of numbers are in use, and each sees one side.
 #
-# - **FID** asks: do the drawings, *as a crowd*, look like real pictures of the style? Every picture
-#   becomes a vector of features, by a network that was trained for something else. Each of the two crowds
+# - **FID** asks: do the drawings, *as a set*, look like real pictures of the style? Every picture
+#   becomes a vector of features, by a network that was trained for something else. Each of the two sets
 #   is summed up by mean μ and covariance Σ, and FID is the distance of the two:
 #   $\;|\mu_1 - \mu_2|^2 + \operatorname{tr}\big(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1 \Sigma_2)^{1/2}\big)$.
 #   Lower is better.
-# - **KID** asks the same without assuming that crowds are round: it compares all pairs of pictures by a
+# - **KID** asks the same without assuming a normal distribution: it compares all pairs of pictures by a
 #   kernel. Its expected value does not depend on how many pictures there are. Lower is better, and it may
 #   fall a little below 0.
 # - **CLIP-Score** asks: does each drawing show *what its prompt says*? The cosine of CLIP's two vectors,
@@ -768,9 +768,10 @@ table = pd.DataFrame(scores).T.rename(columns=words.COLUMNS)[list(words.FORMATS)
 display_table(as_text(table, words.FORMATS).rename_axis("answers").reset_index())
 
 # %% [markdown]
-# **What this shows.** FID and KID do not know what was asked for: training pictures are nearly as good as it
-# gets. CLIP-Score does not know which style was meant, and it is only as good as the CLIP that computes it.
-# The style classifier accepts any picture in the style. So read them together, and look at the drawings.
+# **What this shows.** FID and KID do not know what was asked for: training pictures score nearly as well as
+# held-out ones. CLIP-Score does not know which style was meant, and it is only as good as the CLIP that
+# computes it. The style classifier accepts any picture in the style. So read them together, and look at the
+# drawings.
 #
 # ## How many pictures?
 #
@@ -827,7 +828,7 @@ print(data.attribution)
 # **What this shows.** Follow one column. What is drawn, and where, comes from the noise and the prompt, and
 # mostly stays; outlines and colours change. Fine detail suffers most: look whether every face still is one.
 #
-# ## Turn it yourself
+# ## Move scale and guidance yourself
 #
 # The panel draws one prompt for *your* scale of the adapter and *your* guidance. Scale 0 is the base, 1 is as
 # trained. **Change this and run again:**
@@ -848,7 +849,7 @@ panel = drawing_panel(own, prompts, seed=seeds[0], judge=judge, config=config)
 # **What this shows.** The adapter is a direction, and the scale is how far to go in it. Guidance stretches
 # another direction, and with it what the adapter has changed in the prompted answer.
 #
-# ## Adapters travel
+# ## Export to a stock pipeline
 #
 # `to_peft` writes the adapter as an ordinary LoRA: a pair for q, k and v each, with A shared and W B for its B
 # (lesson 03). A *stock* pipeline loads that with diffusers' own `load_lora_weights`, and from the same prompts
@@ -1059,7 +1060,7 @@ lesson.close()
 #
 # Guidance stretches the difference between the prompted and the empty answer. Tuning has trained the
 # first, and the second came along as it happened. What the difference holds now is no longer the prompt
-# alone, and at 7 it is stretched a good deal. Text dropout trains both answers.
+# alone, and at 7 it is stretched far. Text dropout trains both answers.
 #
 # </details>
 
@@ -1069,13 +1070,13 @@ lesson.close()
 # - SD3 draws in latents: (z - shift) · scale on the way in, and back on the way out. A mistake made twice
 #   is invisible in the round trip.
 # - Rectified flow: a straight line from picture to noise, its velocity n - x, and a mean squared error.
-#   Drawing is walking back along the model's answers.
+#   Drawing goes back in steps along the model's answers.
 # - Attention is where the streams meet; it is called by keyword. Serial LoRA adapts the image stream, one
 #   pair a block.
 # - Encode once, and keep it under the picture's name. By step or position it comes back with the wrong
 #   caption, silently.
 # - Guidance needs an answer to the empty prompt, so training drops a caption now and then.
-# - FID and KID see the crowd and not the prompt, CLIP-Score the prompt and not the style. FID falls with
+# - FID and KID see the set and not the prompt, CLIP-Score the prompt and not the style. FID falls with
 #   the number of pictures. Look at the drawings.
 #
 # ## Where the paper says it

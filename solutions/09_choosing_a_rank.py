@@ -366,8 +366,8 @@ display(Markdown("**What this shows.** " + choosing_tables.read_power(spread)))
 # |---|---|---|
 # | ●●●○○ | ●●●○○ | 10 |
 #
-# Ties have been left out already. Count both tails, since either method may be the lucky one, and never return more
-# than 1. `math.comb(n, k)` is the number of ways in which k of n coins show heads.
+# Ties have been left out already. Count both tails, since either method may be the lucky one, and never return
+# more than 1. `math.comb(n, k)` is the number of ways in which k of n coins show heads.
 
 
 # %% tags=["exercise"]

@@ -241,9 +241,9 @@ halves = {name: rows[shares.index(0.5)] for name, rows in path.items()}
 display(Markdown("**What this shows.** " + words.read_halves(halves, alone(), TASKS)))
 
 # %% [markdown]
-# A sum is exact as algebra, and still no promise: each adapter was trained as if the other were not there,
-# and half an adapter is only half a change. Adapters of other tasks, or larger ones, may disturb each other
-# more or less.
+# The sum is exact as algebra. That does not make it good: each adapter was trained as if the other were not
+# there, and half an adapter is only half a change. Adapters of other tasks, or larger ones, may disturb each
+# other more or less.
 #
 # **Change this and run again.** Weights need not add up to one. Move both: where does one adapter begin to
 # disturb the other? (Without a running kernel you see four mixtures side by side.)
@@ -473,7 +473,7 @@ display(Markdown("**What this shows.** " + told))
 # %% [markdown]
 # Both numbers grow with the rank and with the model's width, and their ratio stays.
 #
-# **Change this and run again**: `config(4)`. How many adapters hold in a gigabyte then?
+# **Change this and run again**: `config(4)`. How many adapters fit into a gigabyte then?
 
 # %% [markdown]
 # ## Quiz

@@ -4,7 +4,7 @@
 # **What you will be able to do**
 #
 # - look through a folder of your own pictures, and know what is done about each one that is unusual;
-# - split it so that no object trains and tests, and see what a leak would have promised you;
+# - split it so that no object trains and tests, and see what a leak does to an accuracy;
 # - go from folder to adapter file to merged model in one page, with open_clip, timm or transformers;
 # - prove that a merge is right, and give your adapter to people who use PEFT or diffusers;
 # - teach the package a vision transformer that it has never seen, and prove that you did it right.
@@ -269,7 +269,7 @@ display(Markdown(f"**What this shows.** {told_by}"))
 # division.
 #
 # **Change this and run again**: `angles=(0,)` gives each drawing once, and `angles=(-45, -15, 15, 45)` turns it
-# far. What becomes of the leak?
+# far. How large is the leak then?
 #
 # ## The page
 #
@@ -298,10 +298,10 @@ for file in sorted(saved.iterdir()):
 # names. At home the first line is `load_folder("my_pictures")`, and the last one saves into a folder of your
 # own.
 #
-# Was the adapter worth it? Ask for the number *without* it: the same features, frozen, with a head alone. That is
-# called a *linear probe*. `linear_probe` chooses its one setting on validation pictures, a fifth of the training
-# pictures, and the adapter gets the other four fifths, as the probe does. Three different splits of the folder
-# show how much the choice of pictures matters.
+# Was the adapter worth it? Ask for the number *without* it: the same features, frozen, with a head alone. That
+# is called a *linear probe*. `linear_probe` chooses its one setting on validation pictures, a fifth of the
+# training pictures, and the adapter gets the other four fifths, as the probe does. Three different splits of
+# the folder show how much the choice of pictures matters.
 
 # %%
 from serial_lora_course.work.folder import divide, linear_probe
@@ -339,9 +339,9 @@ display(Markdown("**What this shows.** " + read_gain(results, len(data.test))))
 # ## The whole recipe
 #
 # `fit_folder` is the page with validation. A share of the *training* pictures is kept apart: after each round
-# they say whether the state is the best so far, and when to stop. An interrupted training goes on, a finished one
-# is not run again, and the linear probe comes with it. The test pictures are looked at once. Expect a validation
-# loss that falls and then rises: the best state is the one that is saved.
+# they say whether the state is the best so far, and when to stop. An interrupted training goes on, a finished
+# one is not run again, and the linear probe comes with it. The test pictures are looked at once. Expect a
+# validation loss that falls and then rises: the best state is the one that is saved.
 
 # %%
 from serial_lora_course.figures.validation import plot_validation
@@ -818,15 +818,15 @@ for what, outputs in (("dense W (I + B A)", by_hand), ("merged", merged), ("the 
     print(f"{what:18} differs by {(outputs - here).abs().max() / here.abs().max():.1e}")
 
 # %% [markdown]
-# **What this shows.** Rounding twice, and then something far above it: the site is right, and the adapter
-# does something. From here on everything in this lesson works for the new family: files, `merge`, `to_peft`, LoRA
-# as a baseline, and the page, with `PictureClassifier(model, class_names, Preprocessing(size=48))` of
+# **What this shows.** Rounding twice, and then something far above it: the site is right, and the adapter does
+# something. From here on everything in this lesson works for the new family: files, `merge`, `to_peft`, LoRA as
+# a baseline, and the page, with `PictureClassifier(model, class_names, Preprocessing(size=48))` of
 # `serial_lora_course.labs.own`, since this model does not say how large its pictures are. In the process that
 # *loads* such a file, register the family first.
 
 # %% [markdown]
-# Now one for you. The blocks of this model run attention and MLP *side by side*, and its keys and values come out
-# of one weight.
+# Now one for you. The blocks of this model run attention and MLP *side by side*, and its keys and values come
+# out of one weight.
 
 # %%
 import inspect
@@ -958,7 +958,7 @@ display_table(pd.DataFrame(rows))
 # <details><summary>Answer</summary>
 #
 # A leak. Neighbouring frames are nearly the same picture, and lie on both sides of the split. The test
-# measured memory. Split by video, and the two numbers will come together, at the lower one.
+# measured memory. Split by video, and both numbers will be the lower one.
 #
 # </details>
 #
@@ -1000,11 +1000,11 @@ display_table(pd.DataFrame(rows))
 # %% [markdown]
 # ## Where the paper says it
 #
-# "Serial Low-rank Adaptation of Vision Transformer", section II-C: equation (3) for what every family
-# must fulfil, and under "Extension" that the method goes into other transformers easily, which this
-# lesson makes precise: by structure, or one function for a family. Equation (5), W + W B A, is exercise 12.3: read it
-# as a LoRA with the factors W B and A. The paper trains CLIP, SAM and Stable Diffusion 3. It tries no
-# plain vision transformer with a linear head, and does not mention merged files or export.
+# "Serial Low-rank Adaptation of Vision Transformer", section II-C: equation (3) for what every family must
+# fulfil, and under "Extension" that the method goes into other transformers easily, which this lesson makes
+# precise: by structure, or one function for a family. Equation (5), W + W B A, is exercise 12.3: read it as a
+# LoRA with the factors W B and A. The paper trains CLIP, SAM and Stable Diffusion 3. It tries no plain vision
+# transformer with a linear head, and does not mention merged files or export.
 #
 # If you came here first: [00 · Start here](00_start_here.ipynb). An optional
 # [appendix](13_paper_claims.ipynb) checks the paper's claims one by one.
