@@ -1,4 +1,4 @@
-"""Low rank, computed: what each rank misses, and how a merge is undone.
+"""Low rank, computed: what each rank misses.
 
 A *miss* is a distance in Frobenius norm, as a share of the size of what is being approximated:
 0 is reached, 1 is no better than nothing. All of it is closed form; nothing here is trained.
@@ -64,33 +64,6 @@ def misses_by_method(
         "serial_lora": (_tails(inside).square() + outside.square().sum()).sqrt(),
     }
     return {family: tail / whole for family, tail in tails.items()}
-
-
-def undo_merged_weight(merged: Tensor, lora_A: Tensor, lora_B: Tensor, scale: float) -> Tensor:
-    """The W that was merged into W (I + scale B A), by one solve with an (r, r) matrix.
-
-    The push-through identity: (I + s B A)^-1 = I - s B (I + s A B)^-1 A.
-
-    Args:
-        merged: (out, d), in float32 or float64 like the pair; a half-precision weight has to be
-            widened first.
-        lora_A: (r, d).
-        lora_B: (d, r).
-        scale: s.
-
-    Raises:
-        SerialLoRAError: I + scale B A has no inverse, so the old weight is lost.
-    """
-    one = torch.eye(len(lora_A), dtype=merged.dtype, device=merged.device)
-    small = one + scale * lora_A @ lora_B  # (r, r)
-    try:
-        solved = torch.linalg.solve(small, lora_A)  # (r, d)
-    except RuntimeError as error:
-        raise SerialLoRAError(
-            "this adapter wipes out a direction, so its merge cannot be undone by calculation; "
-            "restore the weight from a copy."
-        ) from error
-    return merged - scale * (merged @ lora_B) @ solved
 
 
 def _tails(matrix: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ report = doctor(verbose=True)
 
 # %% [markdown]
 # **What this shows.** The last line is the verdict. If something failed, mend it first, restart the
-# kernel, and run this cell again; every other lesson assumes a clean bill.
+# kernel, and run this cell again; every other lesson assumes that nothing failed.
 
 # %% [markdown]
 # ## A model adapted, at once
@@ -240,7 +240,7 @@ display(Markdown("**What this shows.** " + read_shares(shares, things)))
 # mind?
 
 # %% [markdown]
-# ## A first taste: a picture from two thin matrices
+# ## A picture from two thin matrices
 #
 # A grey picture of 64 x 64 pixels is a matrix with 64 x 64 numbers. Can we say the same with
 # fewer? Write it as a product of a tall matrix `B` (64, r) and a wide one `A` (r, 64). The number r
@@ -366,8 +366,8 @@ except CheckFailed as message:
 # | ●○○○○ | ●●●●● | 5 |
 #
 # Tokens arrive as rows, so `x` has shape (..., d). Send them through `A` (r, d) down to the rank,
-# and through `B` (d, r) back up to the width: the result is x Aᵀ Bᵀ. Do it in two thin steps,
-# without ever making the (d, d) matrix B A. The check compares with a sum written out another way.
+# and through `B` (d, r) back up to the width: the result is x Aᵀ Bᵀ. Two thin steps are enough; the
+# (d, d) matrix B A is never needed. The check compares with a sum written out another way.
 
 
 # %% tags=["exercise"]

@@ -6,8 +6,7 @@
 # - read a matrix, and a *change* of a matrix, by its singular values, and say what a rank can hold;
 # - write LoRA's pairs that do what a Serial LoRA pair does;
 # - say what one pair in front of q, k and v cannot express, at any rank, and measure it on a real task;
-# - derive the gradient of `B`, and say why equal learning rates are not equal steps;
-# - merge a pair into the weights, undo it by calculation, and know when not to.
+# - derive the gradient of `B`, and say why equal learning rates are not equal steps.
 
 # %% tags=["setup"]
 # Where the course is missing, its folder around this notebook is installed; nothing is downgraded.
@@ -29,12 +28,11 @@ if util.find_spec("serial_lora_course") is None:
     subprocess.run([*pip, "..[course]"], check=True)
 
 # %%
-import pandas as pd
 import torch
 from IPython.display import Markdown, display
 from torch import Tensor
 
-from serial_lora.lowrank import misses_by_method, tail_misses, undo_merged_weight
+from serial_lora.lowrank import misses_by_method, tail_misses
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.claims import pairs as words
 from serial_lora_course.figures.lowrank import plot_misses
@@ -476,21 +474,6 @@ display(Markdown(f"**What this shows.** {words.read_floors(floors)}"))
 # and k only through their products. Only training tells: lesson 04.
 
 # %% [markdown]
-# ## Why B starts at zero
-#
-# There are four simple starts: each matrix random or zero. Three numbers decide: how far the fresh adapter
-# moves the output (it should be 0), and the gradients of `A` and `B` (if both are 0, nothing will move).
-
-# %%
-stacked = torch.cat(list(weights.values()))  # (3d, d)
-display_table(pairs.four_starts(stacked, rank=4))  # change this and run again: another rank
-
-# %% [markdown]
-# **What this shows.** Both random: the fresh adapter already disturbs the model. Both zero: no gradient,
-# since each gradient has the other matrix as a factor. One of each works. LoRA's authors and the paper take
-# B = 0: then `A` asks random questions at first, and `B` learns the answers from the first step.
-
-# %% [markdown]
 # ## The gradient of B passes through W
 #
 # LoRA's `B` sits directly at the output of q, so the gradient that arrives at q arrives at `B`. Serial
@@ -599,99 +582,7 @@ display(Markdown(f"**What this shows.** {words.read_first_steps(moved)}"))
 # The losses are equal: it *is* the same model in every column. Serial LoRA's `B` is a *relative* change,
 # W (I + B A), so the size of W cancels. LoRA's `B` has the unit of W: with gradient descent the relative step
 # falls with the square of W's size, with Adam with W's size. So a comparison that gives both methods the
-# same rate compares two different things. Lesson 04 tries several for each, and lesson 05 gives `A` and `B`
-# rates of their own.
-
-# %% [markdown]
-# ## Merging, and undoing it
-#
-# After training, W (I + s B A) can replace W: the adapter is *merged*. To get the old model back, LoRA can
-# subtract, W' − s B A. Serial LoRA multiplied, so it must divide, by a (d, d) matrix:
-# $W = W'\,(I + s\,BA)^{-1}$. The **push-through identity** makes that cheap: all that has to be inverted is
-# (r, r).
-#
-# $$(I + s\,BA)^{-1} = I - s\,B\,(I_r + s\,AB)^{-1} A .$$
-#
-# The proof is one line. Call the small inverse N, multiply the right side by I + s B A, and use
-# $s\,BA \cdot s\,BNA = s\,B\,(s\,AB)\,N A$:
-#
-# $$I + s\,BA - s\,B\,\bigl(I_r + s\,AB\bigr) N\, A = I + s\,BA - s\,BA = I .$$
-
-# %% [markdown]
-# ### Exercise 1.5 · Undo a merge
-#
-# | Difficulty | Importance | Minutes |
-# |---|---|---|
-# | ●●●●○ | ●●●○○ | 12 |
-#
-# Return the old weight from the merged one and the pair. The check also watches the sizes: no matrix
-# larger than (r, r) may be inverted or solved with. Do not change what comes in.
-
-
-# %% tags=["exercise"]
-def undo_merge(merged: Tensor, lora_A: Tensor, lora_B: Tensor, scale: float) -> Tensor:
-    """The W with W (I + scale B A) = merged, through an (r, r) solve.
-
-    Args:
-        merged: (out, d).
-        lora_A: (r, d).
-        lora_B: (d, r).
-        scale: s.
-
-    Returns:
-        (out, d), a new tensor.
-    """
-    # BEGIN SOLUTION
-    small = torch.eye(len(lora_A)) + scale * lora_A @ lora_B  # (r, r)
-    solved = torch.linalg.solve(small, lora_A)  # (r, d)
-    return merged - scale * (merged @ lora_B) @ solved  # (out, d)
-    # END SOLUTION
-
-
-check("1.5", undo_merge)
-
-# %% [markdown]
-# <details><summary>Hint 1: multiply W' into the identity</summary>
-#
-# W' (I − s B N A) = W' − s (W' B) N A, with N the inverse of $I_r + s\,AB$. Mind the order: A B is
-# (r, r), B A is (d, d).
-#
-# </details>
-# <details><summary>Hint 2: solve, do not invert</summary>
-#
-# N A is `torch.linalg.solve(small, lora_A)`, of shape (r, d). It is more exact than
-# `torch.linalg.inv(small) @ lora_A`, and cheaper.
-#
-# </details>
-#
-# Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
-
-# %% [markdown]
-# On paper the undoing is exact. In numbers? The cell merges pairs of growing strength into the real
-# weights, undoes it with your function, and counts which entries came back bit for bit: for weights in
-# float32, and in bfloat16, which keeps 8 bits of each number. The last pair is built to shrink r directions
-# of every token to a thousandth.
-
-# %%
-undo = yours("1.5", undo_merged_weight)
-stacked, rows = torch.cat(list(weights.values())), {}  # (3d, d)
-strengths = pairs.pairs_of_growing_strength(stacked, rank=8)  # change this and run again
-for name, (A, B) in strengths.items():
-    row = rows.setdefault(name, {})
-    for dtype, title in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):
-        error, same = pairs.undone(stacked, A, B, dtype, undo)
-        row |= {f"{title}: error": f"{error:.0e}", f"{title}: same bits": f"{same:.0%}"}
-table = pd.DataFrame(rows).T.rename_axis("the pair")
-display_table(table.reset_index())
-display(Markdown(f"**What this shows.** {words.read_undone(table)}"))
-
-# %% [markdown]
-# The *merge* itself rounds the weights, and no calculation can find what rounding threw away; bfloat16 rounds
-# more, and a stronger pair loses more. What a pair shrinks to a thousandth comes back with a thousand times
-# the rounding, and what it shrinks to *nothing* is lost: then $I_r + s\,AB$ has no inverse. LoRA, which
-# adds, cannot lose anything in that way. So the package keeps a copy: `unmerge` brings back every bit, for
-# 3d² numbers a block while the model is merged. The formula is for the day on which you have a merged
-# model, the adapter, and no copy.
+# same rate compares two different things. Lesson 05 gives `A` and `B` rates of their own.
 
 # %% [markdown]
 # ## Quiz
@@ -728,15 +619,6 @@ display(Markdown(f"**What this shows.** {words.read_undone(table)}"))
 # they move 2 times as far. Scale and learning rate are not independent knobs.
 #
 # </details>
-#
-# **4. You have a merged model in bfloat16 and its adapter. Can you get the original bits back?**
-#
-# <details><summary>Answer</summary>
-#
-# Not all of them: the merge rounded. After a mild pair most entries have their old bits, after a strong
-# one few have. Only a copy of the old weights brings back every bit.
-#
-# </details>
 
 # %% [markdown]
 # ## Key points
@@ -746,10 +628,8 @@ display(Markdown(f"**What this shows.** {words.read_undone(table)}"))
 # - The weights looked at here are not of low rank; the change that a task asks for at first is.
 # - Serial LoRA is LoRA with a shared A and B_p = W_p B. One row space costs rank; the tied columns are
 #   a limit that no rank lifts. A limit on what can be imitated is not yet a limit on the loss.
-# - One matrix random, one zero: exact at the start, and able to learn.
 # - The gradient of the serial B passes through Wᵀ and gathers q, k and v. Equal learning rates are not
 #   equal steps: try several for each method.
-# - A merge can be undone by an (r, r) solve, up to rounding. Keep a copy if you need the bits.
 
 # %% [markdown]
 # ## Where the paper says it
@@ -757,8 +637,7 @@ display(Markdown(f"**What this shows.** {words.read_undone(table)}"))
 # "Serial Low-rank Adaptation of Vision Transformer": equations (4) and (5) put W + B A and W (I + B A)
 # side by side; section II-D calls the second a LoRA with the weight as its basis, and says that both
 # behave differently in training ("Non-equivalent Dynamic"). The paper does not say what a shared pair
-# cannot express, and gives both methods the same learning rate. The start of A and B is in section
-# II-A. The gradient and the undoing of a merge are worked out here; the best approximation is
-# Eckart and Young's (Psychometrika, 1936).
+# cannot express, and gives both methods the same learning rate. The gradient is worked out here; the best
+# approximation is Eckart and Young's (Psychometrika, 1936).
 #
 # Next: [02 · The parameter count, proved](02_parameter_count.ipynb).

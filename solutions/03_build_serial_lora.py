@@ -120,8 +120,8 @@ images = torch.randn(3, 3, 64, 64)  # (B, 3, H, W)
 #
 # Fill in both methods. The names `lora_A` and `lora_B` matter: other tools find the matrices by
 # them. `A` starts with random numbers, `B` with zeros. The check looks at names, shapes, the start,
-# and the output for a `B` that is not zero. Until both methods are written, it says that the exercise
-# is waiting.
+# the output for a `B` that is not zero, and the gradients. Until both methods are written, it says that
+# the exercise is waiting.
 
 
 # %% tags=["exercise"]
@@ -254,7 +254,10 @@ display_drawing("places_in_block")
 # %% [markdown]
 # **What this shows.** Two properties single out one place. The tokens have passed the norm, so the change
 # is linear in what q, k and v read, and can be multiplied into their weights; and the stream above is
-# untouched, so nothing but attention hears of it. Places 1 to 3 come back below as bugs to find.
+# untouched, so only attention receives it. Places 1 to 3 come back below as bugs to find.
+#
+# **Change this and run again**: in your answer, call the adapter at one of the five places. What does the check
+# say?
 
 # %% [markdown]
 # ## Is it W (I + B A)?
@@ -573,7 +576,7 @@ probes.probe_table(
 # `kinds`. Which probe finds it?
 
 # %% [markdown]
-# ## Into a real model, by hand
+# ## Into a real model, by hand and with `inject`
 #
 # The opening's `clip` is small, and of the same class as the large ones. Its blocks come from a library,
 # open_clip, and should stay as they are: no subclass, no copied forward pass. PyTorch has a door for
@@ -598,47 +601,37 @@ print(f"{len(hand_adapters)} adapters, largest change in an answer: {change:.3f}
 
 # %% [markdown]
 # **What this shows.** Five lines adapt a model whose code we never touched. (The `pair=pair` in the
-# hook matters: without it every hook would use the last pair, a classic of Python closures.)
+# hook matters: without it every hook would use the last pair, as Python looks names up late.)
 #
 # **Change this and run again**: hook `ln_2` instead. It runs as well, and adapts the MLP.
 #
-# ## The package's `inject`
-#
-# `inject` does what the section before did by hand, in five lines around a forward hook. It does so
-# for any model whose attention it can tell by its structure, and takes care of what the five lines leave
-# out: it freezes the base, refuses to inject twice, keeps the base's names in the state dict, and finds
-# where tokens enter attention in each architecture. The cell injects into one copy of the CLIP, and hooks the *same*
-# pairs into another copy by hand. With the same matrices both must give the same answers. Expect
-# rounding, around one millionth: the package also takes a faster way through attention, whose sums run
-# in another order.
+# The package's `inject` does the same for any model whose attention it can tell by its structure, and takes care
+# of what the five lines leave out: it freezes the base, refuses to inject twice, keeps the base's names in the
+# state dict, and finds where tokens enter attention in each architecture. With your matrices copied into it, both
+# models must give the same answers. Expect rounding, around one millionth: the package also takes a faster way
+# through attention, whose sums run in another order.
 
 # %%
-from serial_lora import disabled
+from serial_lora import count_parameters, disabled
 
-torch.manual_seed(0)
-# CLIP has an image and a text tower; by hand we adapt the image tower alone.
+# CLIP has an image and a text tower; by hand we adapted the image tower alone.
 model = inject(copy.deepcopy(clip), SerialLoRAConfig(rank=4, towers=["image"]))
-by_hand = copy.deepcopy(clip)
-resblocks = by_hand.visual.transformer.resblocks
-for resblock, pair in zip(resblocks, adapters(model).values(), strict=True):
-    nn.init.normal_(pair.lora_B, std=0.1)  # as if trained
-    resblock.ln_1.register_forward_hook(lambda norm, inputs, output, pair=pair: pair(output))
+with torch.no_grad():
+    for mine, theirs in zip(hand_adapters, adapters(model).values(), strict=True):
+        theirs.lora_A.copy_(mine.lora_A)
+        theirs.lora_B.copy_(mine.lora_B)
 
 # %%
-from serial_lora import count_parameters
-
 with torch.no_grad():
-    plain = clip.encode_image(images)  # (B, 64)
-    answers = model.encode_image(images)  # (B, 64)
-    difference = (answers - by_hand.encode_image(images)).abs().max().item()
-    print(f"by hand and by the package differ by {difference:.1e}")
+    difference = (model.encode_image(images) - by_hand.encode_image(images)).abs().max().item()
     with disabled(model):
-        base = model.encode_image(images)
-    print(f"disabled, and the base, differ by    {(base - plain).abs().max().item():.1e}")
+        lost = (model.encode_image(images) - clip.encode_image(images)).abs().max().item()
+print(f"by hand and by the package differ by {difference:.1e}")
+print(f"disabled, and the base, differ by    {lost:.1e}")
 print(count_parameters(model))
 
 # %% [markdown]
-# **What this shows.** One call is the five lines and a safety net. `with disabled(model):` gives the
+# **What this shows.** One call does what the five lines do, and more safely. `with disabled(model):` gives the
 # base model back for the length of the block, up to that rounding, which is how a fair
 # before-and-after comparison is made.
 #
@@ -721,7 +714,7 @@ print("the same names as the base:", names, "| the same bits as the base:", valu
 # %% [markdown]
 # ## Does it learn what it can express?
 #
-# A last experiment closes the circle. A *teacher* block differs from the frozen block by a change of
+# A *teacher* block differs from the frozen block by a change of
 # rank 4 in front of q, k and v. We train Serial LoRA of rank 1, 2, 4 and 8 to imitate it. What can
 # the maths promise? At rank 4 and above the pair can express the change exactly; below, it cannot.
 # So expect two curves that go on falling and two that stop early.
@@ -760,8 +753,8 @@ curves = {rank: imitate(rank) for rank in (1, 2, 4, 8)}
 display_figure(plot_losses(curves, "Imitating a change of rank 4"))
 
 # %% [markdown]
-# **What this shows.** Ranks 1 and 2 go flat: below the rank of the change, an error remains that no
-# patience removes. Ranks 4 and 8 go on falling. Compare these two at the end: the larger pair is not
+# **What this shows.** Ranks 1 and 2 go flat: below the rank of the change, an error remains,
+# however long you train. Ranks 4 and 8 go on falling. Compare these two at the end: the larger pair is not
 # the better one, since its spare patterns have nothing to express and must be brought to zero. The
 # rank is a promise about what *can* be learnt, no more. Where the change that a task needs has few
 # patterns, a small pair suffices; lesson 04 asks how that turns out for CLIP on new pictures.
@@ -771,7 +764,7 @@ display_figure(plot_losses(curves, "Imitating a change of rank 4"))
 # %% [markdown]
 # ## To copy: a model of your own
 #
-# The way to use all this at home, in fifteen lines. A pretrained tower gets a new head for three classes.
+# All this in fifteen lines, for your own model. A pretrained tower gets a new head for three classes.
 # The head starts at random, so it must learn too: `also_train` keeps it trainable, counts it apart, and
 # puts it into the adapter's file. (Forget it, and `inject` warns.) The tower is the small CLIP's, the
 # pictures are noise; put your own in their places. Expect a loss that falls, and equal answers after
@@ -851,12 +844,12 @@ print("loaded equals trained:", torch.equal(again(images), model(images)))
 # - `B` = 0 makes a fresh adapter exact. `A` random makes it able to learn.
 # - It equals W (I + s B A), so it merges; LoRA's W + B A is another matrix.
 # - Probe, do not only read: effect, residual, number of pairs. Then count, then train.
-# - `inject` is five lines and a safety net. `merge`, `unmerge`, `eject` and `disabled` do what they say.
+# - `inject` does what five lines around a hook do, and more safely. `merge`, `unmerge`, `eject` and `disabled` do what they say.
 
 # %% [markdown]
 # ## Where the paper says it
 #
-# An elder says it too, and is not cited: RepAdapter (Luo et al., "Towards Efficient Visual Adaption via
+# An earlier method, which the paper does not cite, is close: RepAdapter (Luo et al., "Towards Efficient Visual Adaption via
 # Structural Re-parameterization", arXiv 2302.08106, 2023) puts x + s (B (A x + a) + b) after the norm and
 # in front of attention, with `B` in two groups, zero at the start, and merges it. With one group and no
 # biases it is the layer that you built; its larger form has a second one in front of the feed-forward.

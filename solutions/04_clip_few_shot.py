@@ -8,7 +8,7 @@
 # - write the few-shot loss, and make its most expensive part cheaper without changing the result;
 # - adapt both towers with Serial LoRA and with LoRA, at equal rank and at equal budget;
 # - read a result as it is: which pictures changed, how sure one run is, and what many runs show;
-# - save, load and merge an adapter, and run the same code at the paper's scale.
+# - run the same code at the paper's scale.
 
 # %% tags=["setup"]
 # Where the course is missing, its folder around this notebook is installed; nothing is downgraded.
@@ -97,45 +97,29 @@ def predictions(clip: nn.Module) -> Tensor:
 
 # %% [markdown]
 # The second half of the lesson looks at two trained adapters, Serial LoRA's and LoRA's.
-# `trained("lora")` trains one, saves it, and takes it out of the model again. That needs some seconds
-# the first time it is asked for. Then it remembers the record of the run, what the adapted model says
-# about each test picture, and where the file is. Nothing is trained yet: after the next cells and
-# those above you can start at any section, and the first one that needs an adapter makes it.
+# `trained("lora")` trains one and takes it out of the model again, which needs some seconds the first time it
+# is asked for. Then it remembers the record of the run, and what the adapted model says about each test
+# picture. Nothing is trained yet: after the next cell and those above you can start at any section.
 
 # %%
-import tempfile
 from functools import cache
-from pathlib import Path
-from typing import NamedTuple
 
+from serial_lora import eject
+from serial_lora_course.frontend import is_static
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.records import Record
 
-
-class Trained(NamedTuple):
-    """What came of one run."""
-
-    record: Record
-    said: Tensor  # (N,), the class given to each test picture
-    file: Path
-
-
-# %%
-from serial_lora import eject, save_adapter
-from serial_lora_course.frontend import is_static
-
 SHOTS, SEED = lesson.amount, 1  # pictures of each class, and which draw of them
-folder, live = tempfile.TemporaryDirectory(), {"progress": not is_static(), "keep_adapter": True}
+live = {"progress": not is_static(), "keep_adapter": True}
 
 
 @cache
-def trained(name: str) -> Trained:
-    """Trains a method's adapter, saves it, and takes it out of the model; remembers the result."""
+def trained(name: str) -> tuple[Record, Tensor]:
+    """The record of a method's run, and the class that it gives each test picture: (N,)."""
     record = run_one(lesson.lab(), get_method(name), SHOTS, SEED, **live)
-    file = save_adapter(model, Path(folder.name, f"{name}.safetensors"))
     said = predictions(model)
     eject(model)
-    return Trained(record, said, file)
+    return record, said
 
 
 # %% [markdown]
@@ -728,15 +712,15 @@ print(lesson.how_long())
 # Two runs: the same pictures, the same order, the same augmentation, the same seed; only the adapter
 # differs. `trained`, from the lesson's opening, hands each of them to `run_one` and keeps, with the
 # record, what the adapted model says about each test picture, so that we can look at more than one
-# number. It takes some seconds a run at tiny scale.
+# number.
 
 # %%
 runs = {name: trained(name) for name in ("serial_lora", "lora")}
 
 # %%
-records = {name: run.record for name, run in runs.items()}
+records = {name: record for name, (record, _) in runs.items()}
 display(words.runs_table(records, f"zero_shot_{config.prompt}"))
-right = {get_method(name).label: run.said == labels for name, run in runs.items()}
+right = {get_method(name).label: said == labels for name, (_, said) in runs.items()}
 display(Markdown("**What this shows.** " + words.read_two_runs(right)))
 
 # %% [markdown]
@@ -755,7 +739,7 @@ display(Markdown("**What this shows.** " + words.read_two_runs(right)))
 # %%
 from serial_lora_course.figures.confusion import confusion, plot_confusion, show_changes
 
-zero, adapted = predictions(model), trained("serial_lora").said  # (N,) each
+zero, adapted = predictions(model), trained("serial_lora")[1]  # (N,) each
 display(Markdown("**What this shows.** " + words.read_changes(labels, zero, adapted)))
 changed = {
     "from wrong to right": ((zero != labels) & (adapted == labels)).nonzero().flatten().tolist(),
@@ -776,94 +760,22 @@ for what, indices in changed.items():
 guesses = {"zero-shot": zero, "Serial LoRA": adapted}
 display_figure(plot_confusion(labels, guesses, data.class_names))
 matrices = [confusion(labels, each, len(data.class_names)) for each in guesses.values()]
-agree = (adapted == trained("lora").said).float().mean().item()
+agree = (adapted == trained("lora")[1]).float().mean().item()
 said = words.read_classes(*matrices, data.class_names, agree)
 display(Markdown("**What this shows.** " + said))
 
 # %% [markdown]
 # Other shots would show other examples of each class, and another class might gain most.
 #
-# **Change this and run again**: `trained("lora").said` in place of Serial LoRA's. Are the same pictures wrong?
+# **Change this and run again**: `trained("lora")[1]` in place of Serial LoRA's. Are the same pictures wrong?
 
 # %% [markdown]
-# ## From adapter to file, and into the weights
-#
-# The result of a run is a small file. It holds the pairs, the rank, the places, and a fingerprint of
-# the base it belongs to; the base itself stays the file that everybody has. The cell loads Serial
-# LoRA's file into a *new* copy of the base and asks the test pictures again, then merges, as in
-# lesson 03.
-
-# %%
-weights = lesson.weights_file.stat().st_size
-for name in ("serial_lora", "lora"):
-    size = trained(name).file.stat().st_size
-    print(f"{get_method(name).label:12} {size:9,} bytes, {size / weights:.1%} of the base's file")
-
-# %%
-from serial_lora import disabled, load_adapter, merge, unmerge
-
-zero, adapted = predictions(model), trained("serial_lora").said  # (N,) each
-fresh = load_adapter(lesson.fresh().model, trained("serial_lora").file)
-same = {"loaded": torch.equal(predictions(fresh), adapted)}
-with disabled(fresh):
-    same["disabled, beside zero-shot"] = torch.equal(predictions(fresh), zero)
-same["merged"] = torch.equal(predictions(merge(fresh)), adapted)
-same["unmerged"] = torch.equal(predictions(unmerge(fresh)), adapted)
-print("the same class for every test picture:", same)
-
-# %% [markdown]
-# **What this shows.** One base and many small files: that is how adapters are kept and shared. The
-# ratio of the two adapters' files is the ratio of their parameters, up to the names in the header. Their
-# shares of the base's file are about twice their shares of the model where the base is stored in half
-# precision, as the tiny one is. After merging the model has no adapter left and runs as fast as the base.
-#
-# **Change this and run again**: load LoRA's file into `fresh` without ejecting first. What are you told?
-#
-# ## The same rate is not the same treatment
-#
-# Before methods are compared there is a trap to know. "Trained with the same learning rate" sounds
-# fair, and is not the same treatment. LoRA adds B A to W, so W moves by what the pair moves. Serial
-# LoRA makes W (I + B A) of it: W moves by *W times* what the pair moves. And the one B of Serial LoRA
-# collects the gradients of q, k and v together. So one rate can be a large step for one method and a
-# small one for the other; how much depends on the size of the model's W. The cell trains both at
-# three rates on a single shot, in short runs, and measures how far the image tower's q, k and v
-# weights moved, relative to their size, and how far the loss came down.
-
-
-# %%
-import pandas as pd
-
-base = lesson.lab().base  # zero-shot, measured once for all six records
-rows = []
-for rate in (config.lr / 4, config.lr, 4 * config.lr):
-    lab = lesson.lab(config=lesson.configured(lr=rate, epochs=1), base=base)  # short runs
-    for method in (get_method("lora"), get_method("serial_lora")):
-        record = run_one(lab, method, 1, SEED, **live)
-        row = {"rate": rate, "method": method.label, "move": few_shot.relative_move(model)}
-        rows.append(row | {name: record.measures[name] for name in ("loss", "accuracy")})
-        eject(model)
-rates = pd.DataFrame(rows)
-
-# %%
-formats = {"rate": "{:g}", "move": "{:.1%}", "loss": "{:.2f}", "accuracy": "{:.1%}"}
-display(frames.as_text(rates, formats).set_index(["rate", "method"]))
-display(Markdown("**What this shows.** " + words.read_rates(rates, config.lr)))
-
-# %% [markdown]
-# On a model with larger W the factor would be another one. A comparison "at the same learning rate" compares the
-# methods *and* how far that rate takes each of them in the given steps. A better one tries a few rates for each
-# method, chosen on pictures that are neither shots nor test (training pictures that were not drawn), and then
-# measures once. The paper fixes one rate for all. The records below have one rate for the methods without a plus,
-# and a smaller one for A in the two with it (`plus_lr`). They were not tuned for each method. Keep this in mind
-# when you read them.
-#
-# **Change this and run again**: `epochs=3` in `configured`. Do the methods come nearer to each other?
-#
 # ## The records
 #
 # One run says little. The course ships the records of many, at tiny scale: all data sets, several numbers of
 # shots, several seeds, all methods, made by the lab's own command. First, what the records are, the
-# command, and the configuration that they were made with.
+# command, and the configuration that they were made with. One learning rate serves all methods without a plus,
+# though equal rates are not equal steps (lesson 01); it was not tuned for each.
 
 # %%
 from serial_lora_course.labs.records import shipped_records
@@ -938,30 +850,18 @@ display(words.beside_paper(frames.frame(shipped_records("clip"))))
 display(Markdown("**What this shows.** " + words.read_paper()))
 
 # %% [markdown]
-# The text does not discuss LoRA+ below LoRA. A rate that is too high for B would look like this, and then “Serial
-# LoRA+ beats LoRA+” may say more about the rate than about the method. The differences between Serial LoRA and
-# LoRA are mostly in Serial LoRA's favour. But the table gives no zero-shot accuracy, so nobody can see how much any
-# method *gained*; and one number a cell, so nobody can see which differences are larger than the luck of the shots.
-# The spread in the records above says how large that luck can be. And all methods shared one learning rate.
+# The table gives no zero-shot accuracy, so nobody can see how much any method *gained*; and one number a cell, so
+# nobody can see which differences are larger than the chance of the shots. The spread in the records above says
+# how large that can be. (Lesson 05 looks at the two methods with a plus.)
 #
 # **Change this and run again**: `paper_table("Table III").mean(axis=1)`. Which method would you choose by it?
 #
 # ## At the paper's scale
 #
 # The code is the same, the settings are not: one word in the opening, `SCALE = "paper"`, and this
-# notebook runs on OpenAI's model. Beside each other, where the settings differ:
-
-# %%
-from dataclasses import asdict
-
-import pandas as pd
-
-from serial_lora_course.labs.clip import CLIPLab
-
-both = pd.DataFrame({scale: asdict(CLIPLab.configs[scale]) for scale in ("tiny", "paper")})
-both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name, "paper"]]]
-
-# %% [markdown]
+# notebook runs on OpenAI's model. What `print(config)` showed above becomes the paper's and, where that is
+# silent, CLIP-LoRA's.
+#
 # On a machine with a GPU and a network, in a terminal:
 #
 # ```
@@ -986,8 +886,7 @@ both.loc[[name for name in both.index if both.loc[name, "tiny"] != both.loc[name
 
 # %%
 trained.cache_clear()
-folder.cleanup()
-for name in "fresh by_hand injected".split():
+for name in "by_hand injected".split():
     globals().pop(name, None)  # a section that was left out has made nothing to drop
 lesson.close()
 
@@ -1034,7 +933,7 @@ lesson.close()
 # - Zero-shot first, with the prompt that training uses. A gain without it is no gain.
 # - Shots are the first in an order of hashes: nested, apart from the test pictures, equal for all methods.
 # - The causal mask lets prompts be cut at the longest one, exactly.
-# - Two fair comparisons: equal rank and equal budget. Equal learning rate is not equal treatment.
+# - Two fair comparisons: equal rank and equal budget.
 # - One run is for looking. For a verdict, pair the runs, average the differences, show the error.
 #
 # ## Where the paper says it

@@ -57,7 +57,7 @@ print(lesson)
 # %% [markdown]
 # ## Who moves first
 #
-# A pair starts with `A` random and `B` zero (lesson 01). The model feels only the product B A, and a step
+# A pair starts with `A` random and `B` zero (lesson 03). The model feels only the product B A, and a step
 # changes both factors. With ΔA and ΔB for what the step adds,
 #
 # $$ (B + \Delta B)(A + \Delta A) - B A \;=\; \underbrace{\Delta B\,A}_{\text{B's part}}

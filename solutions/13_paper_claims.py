@@ -86,7 +86,7 @@ display(Markdown("**What this shows.** " + read_wins(wins, luck)))
 # Among equals somebody wins clearly, and the more luck the cells share, the more clearly. A count of bold
 # cells has to be compared with the luckiest of four. How much luck the cells of Table III share cannot be
 # seen from one number a cell. And luck is not the only other explanation: one learning rate for all methods
-# suits one of them best (lesson 04), in every cell alike.
+# suits one of them best (lesson 05), in every cell alike.
 #
 # **Change this and run again**: five methods instead of four; or `own + 2 * shared`.
 #

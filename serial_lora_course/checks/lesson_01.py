@@ -1,7 +1,7 @@
-"""Checks of lesson 01: ranks and misses, equal pairs, the nearest pair, a gradient, an undoing.
+"""Checks of lesson 01: ranks and misses, equal pairs, the nearest pair, a gradient.
 
 Each compares with another road to the same number: chosen singular values, whole weights in place
-of pairs, least squares in place of QR, autograd, and the inverse of the large matrix.
+of pairs, least squares in place of QR, and autograd.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from serial_lora_course.checks.cases import Case, Part
 from serial_lora_course.checks.checking import exercise
@@ -158,7 +157,7 @@ def nearest_serial_pair() -> Iterator[Case]:
     """W B A against the best, which is found by least squares and an eigenbasis."""
     for width, rank in ((6, 2), (5, 3)):
         weights = {part: torch.randn(width, width, dtype=torch.float64) for part in PARTS}
-        changes = {part: torch.randn(width, width, dtype=torch.float64) for part in PARTS}
+        changes = {part: torch.randn(width, width, dtype=torch.float64) for part in PARTS[::-1]}
         tall, wanted = (torch.cat([each[p] for p in PARTS]) for each in (weights, changes))
         free = torch.linalg.lstsq(tall, wanted).solution  # (d, d), the best C of any rank
         best = first_layers(tall @ free, rank)
@@ -182,6 +181,9 @@ def nearest_serial_pair() -> Iterator[Case]:
             ),
             "the wishes are cut to rank r before the projection: project first": (
                 tall @ torch.linalg.lstsq(tall, first_layers(wanted, rank)).solution
+            ),
+            "the changes are stacked in another order than the weights: go by the names": (
+                basis @ first_layers(basis.T @ torch.cat([*changes.values()]), rank)
             ),
             "only q is looked at: stack all parts": (
                 tall @ torch.linalg.solve(weights["q"], first_layers(changes["q"], rank))
@@ -236,7 +238,7 @@ def serial_gradient_of_B() -> Iterator[Case]:
         for weight in weights.values():
             weight.requires_grad_()
         attention_loss(weights, x, goal).backward()
-        g = {part: weight.grad for part, weight in weights.items()}
+        g = {part: weights[part].grad for part in PARTS[::-1]}
         W = {part: weight.detach() for part, weight in weights.items()}
         B = torch.zeros(width, rank, requires_grad=True)
         attention_loss(W, x, goal, x + scale * x @ A.T @ B.T).backward()
@@ -255,6 +257,9 @@ def serial_gradient_of_B() -> Iterator[Case]:
             "the weights are added up before they are multiplied: add the products": (
                 scale * sum(W.values()).T @ sum(g.values()) @ A.T
             ),
+            "weights and gradients are paired by their place: pair them by their names": (
+                scale * sum(w.T @ h for w, h in zip(W.values(), g.values(), strict=True)) @ A.T
+            ),
             "the sign is turned: that is the step, not the gradient": -scale * total @ A.T,
             "A is left out: B meets A x, not x": scale * total,
             "it has to be transposed: the gradient has the shape of B, (d, r)": scale * A @ total.T,
@@ -262,78 +267,3 @@ def serial_gradient_of_B() -> Iterator[Case]:
         }
         what = f"the gradient of B at width {width}, rank {rank}, scale {scale}"
         yield Case(what, (W, g, A, scale), B.grad, causes)
-
-
-# -------------------------------------------------------------------------------- 1.5 the undoing
-
-
-class Sizes(TorchFunctionMode):
-    """Notes how large the matrices are that are inverted or solved with."""
-
-    NAMES = ("inv", "solve", "pinv", "lstsq", "lu", "svd", "eig", "qr", "cholesky", "matrix_power")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.largest = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        name = getattr(func, "__name__", "").removeprefix("linalg_")
-        if name.startswith(self.NAMES) and args and isinstance(args[0], Tensor):
-            self.largest = max(self.largest, *args[0].shape[-2:])
-        return func(*args, **(kwargs or {}))
-
-    def require_at_most(self, rank: int) -> None:
-        """Nothing larger than (rank, rank) was inverted."""
-        require(
-            self.largest <= rank,
-            f"the largest matrix that is inverted or solved with, at rank {rank}",
-            f"{rank} x {rank}",
-            f"{self.largest} x {self.largest}",
-            "the numbers are right, by way of a (d, d) matrix: use the push-through identity",
-        )
-
-
-@exercise(
-    "1.5", "the old weight comes back, square or not, and nothing larger than (r, r) was inverted"
-)
-def undo_merge() -> Iterator[Case]:
-    """The old weight, by way of small matrices only."""
-    for outputs, width, rank, scale in ((7, 7, 2, 1.0), (12, 8, 3, 0.5)):
-        old = torch.randn(outputs, width)
-        A, B = torch.randn(rank, width) / width**0.5, torch.randn(width, rank) / width**0.5
-        eye, small = torch.eye(width), torch.eye(rank)
-        merged = old @ (eye + scale * B @ A)
-        sizes = Sizes()
-
-        def undone(matrix: Tensor, factor: float = scale, A=A, B=B, merged=merged) -> Tensor:
-            return merged - factor * merged @ B @ torch.linalg.inv(matrix) @ A
-
-        right = small + scale * A @ B
-        causes = {
-            "that subtracts s W' B A: right for LoRA, here only the first term of a series": (
-                merged - scale * merged @ B @ A
-            ),
-            "LoRA's way, W' - s B A: Serial LoRA multiplied": (
-                merged - scale * B @ A if outputs == width else merged
-            ),
-            "the scale inside the (r, r) matrix is forgotten": undone(small + A @ B),
-            "the scale in front is forgotten": undone(right, 1.0),
-            "the scale is forgotten": undone(small + A @ B, 1.0),
-            "the I in the (r, r) matrix is forgotten": undone(scale * A @ B),
-            "the sign inside is turned: it is I + s A B": undone(small - scale * A @ B),
-            "the sign in front is turned: it is I - s B N A": undone(right, -scale),
-            "the (r, r) matrix is multiplied with: solve with it": undone(torch.linalg.inv(right)),
-            "that merges once more: divide, do not multiply": merged @ (eye + scale * B @ A),
-            "that is the merged weight itself: nothing is undone": merged,
-            "that is the change alone: W' minus it is wanted": merged - undone(right),
-        }
-        what = f"the old weight, W {outputs}x{width}, rank {rank}, scale {scale}"
-        yield Case(
-            what,
-            (merged, A, B, scale),
-            old,
-            causes,
-            during=sizes,
-            after=lambda sizes=sizes, rank=rank: sizes.require_at_most(rank),
-            tolerance=1e-4,
-        )

@@ -65,14 +65,14 @@ def serial_lora_total() -> Iterator[Case]:
 
 
 class SharedPair(nn.Module):
-    """Frozen and trainable parameters, one of them used in two places, one not named lora_."""
+    """Frozen and trainable parameters, one of them in two modules."""
 
     def __init__(self, width: int, rank: int):
         super().__init__()
         self.frozen = nn.Linear(width, 3 * width).requires_grad_(False)
         self.lora_A = nn.Parameter(torch.zeros(rank, width))
         self.lora_B = nn.Parameter(torch.zeros(width, rank))
-        self.also_A = self.lora_A
+        self.other = nn.ParameterList([self.lora_A])  # the same tensor, in a second module
 
 
 @exercise(
@@ -92,15 +92,18 @@ def count_trainable() -> Iterator[Case]:
                 expected + rank * width
             ),
             "only what is called lora_ is counted: ask every parameter for requires_grad": pair,
-            "nested modules are visited again: model.parameters() visits all": 2 * expected,
+            "nested modules are visited again: model.parameters() visits all": (
+                2 * expected + rank * width
+            ),
             "tensors are counted, not their elements: use numel()": 3,
             "all tensors are counted, and not their elements": len(list(model.parameters())),
             "that is what is frozen: turn the condition round": everything - expected,
         }
         what = f"trainable elements: a pair of rank {rank} and one open bias, at width {width}"
         yield Case(what, (model,), expected, causes)
-    frozen = nn.Linear(3, 3).requires_grad_(False)
-    yield Case("trainable elements in a frozen model", (frozen,), 0)
+    half = nn.Linear(3, 2)
+    half.weight.requires_grad_(False)
+    yield Case("trainable elements of one linear layer with a frozen weight", (half,), 2)
 
 
 @exercise("2.4", "exact for square and rectangular placements; the rank cancels")

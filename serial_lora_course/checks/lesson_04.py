@@ -142,6 +142,12 @@ def few_shot_loss() -> Iterator[Case]:
             "the features are not normalised: normalize=True": cross_entropy(
                 log_scale.exp() * image @ text.T, labels
             ),
+            "the pictures' features are not normalised: normalize=True": cross_entropy(
+                log_scale.exp() * image @ unit(text).T, labels
+            ),
+            "the prompts' features are not normalised: normalize=True": cross_entropy(
+                log_scale.exp() * unit(image) @ text.T, labels
+            ),
             "softmax is taken twice: scores are wanted": cross_entropy(scores.softmax(-1), labels),
             "the losses are summed: their mean is wanted, whatever the batch": cross_entropy(
                 scores, labels, reduction="sum"
@@ -209,12 +215,12 @@ def cut_prompts() -> Iterator[Case]:
         yield Case(f"the tokens of {what}", (tokens,), tokens[:, :length], causes)
 
 
-@exercise("4.5", "the largest rank within four budgets, two of them not used up")
+@exercise("4.5", "the largest rank within five budgets, one of them too small for any")
 def lora_rank_within() -> Iterator[Case]:
     """The largest rank within a budget, found by trying one rank after another."""
     both = [(192, 6), (128, 4)]
     cases = [(50_000, [(64, 3), (96, 5)]), (2 * 64 * (192 * 6 + 128 * 4), both)]
-    cases += [(983_040, [(768, 12), (512, 12)]), (8 * 5 * 40 * 2 - 1, [(40, 2)])]
+    cases += [(983_040, [(768, 12), (512, 12)]), (8 * 5 * 40 * 2 - 1, [(40, 2)]), (639, [(40, 2)])]
     for budget, towers in cases:
         rank = 0
         while lora_size(towers, rank + 1) <= budget:
@@ -230,6 +236,7 @@ def lora_rank_within() -> Iterator[Case]:
             "rounded to the nearest: it may be more than the budget": round(
                 budget / (8 * unit_size)
             ),
+            "the budget is below one rank's parameters: only rank 0 is within it": max(rank, 1),
             "a rank is a whole number: // rounds down": budget / (8 * unit_size),
         }
         what = f"LoRA's rank within {budget:,} parameters on towers {towers}"

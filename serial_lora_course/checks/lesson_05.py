@@ -306,7 +306,7 @@ def best_ratio() -> Iterator[Case]:
         n, mean, spread = len(d), statistics.fmean(d), statistics.stdev(d)
         error, root = spread / n**0.5, n**0.5
         each = [statistics.variance(values) for values in (runs, ones)]
-        two = "told apart means: the mean difference is more than two standard errors from 0"
+        two = "the last answer: is the mean difference more than two standard errors from 0?"
         parts = [
             Part(
                 f"the best ratio in {about}",
@@ -326,7 +326,7 @@ def best_ratio() -> Iterator[Case]:
                 {
                     "the sign: the best ratio minus ratio 1": -mean,
                     "that is in points: leave the shares as they are": 100 * mean,
-                    "ratio 1 won: it differs from itself by nothing": means[best],
+                    "that is the ratio's own mean: take ratio 1's from it, run by run": means[best],
                     "the baseline is 1, not the smallest ratio": means[best] - means[min(means)],
                 },
                 otherwise="take the best ratio's runs minus ratio 1's, one by one, and their mean",
@@ -351,7 +351,7 @@ def best_ratio() -> Iterator[Case]:
                 },
             ),
             Part(
-                f"told apart, in {about}",
+                f"the last answer, in {about}",
                 abs(mean) > 2 * error,
                 {
                     f"one error is enough here: {two}": abs(mean) > error,
@@ -362,5 +362,5 @@ def best_ratio() -> Iterator[Case]:
                 otherwise=two,
             ),
         ]
-        form = "return four things: ratio, mean difference, standard error, told apart"
+        form = "return four things: ratio, mean difference, standard error, True or False"
         yield Case(f"the verdict on {about}", (accuracies,), parts, form=form)

@@ -112,24 +112,6 @@ def read_classes(before: Tensor, after: Tensor, names: Sequence[str], agreement:
     )
 
 
-def read_rates(rates: pd.DataFrame, own: float) -> str:
-    """How unequal one rate is for two methods.
-
-    Args:
-        rates: a row a run, with ``rate``, ``method``, ``move``, ``loss`` and ``accuracy``.
-        own: the lab's rate.
-    """
-    steps = rates.pivot(index="rate", columns="method", values=["move", "loss", "accuracy"])
-    factors = steps["move", "LoRA"] / steps["move", "Serial LoRA"]
-    best = {name: steps["accuracy", name].idxmax() for name in ("LoRA", "Serial LoRA")}
-    return (
-        f"At the same rate, LoRA moved these weights {factors.min():.2f} to {factors.max():.2f} times as far as "
-        f"Serial LoRA. At the lab's rate, {own:g}, LoRA's loss ends at {steps.loc[own, ('loss', 'LoRA')]:.2f} "
-        f"and Serial LoRA's at {steps.loc[own, ('loss', 'Serial LoRA')]:.2f}. In these single runs LoRA's best "
-        f"rate is {best['LoRA']:g}, Serial LoRA's {best['Serial LoRA']:g}."
-    )
-
-
 def read_gains(results: pd.DataFrame, zero_shot: str) -> str:
     """What Serial LoRA gains over zero-shot with the most shots, over the data sets."""
     most = int(results["amount"].max())
@@ -200,15 +182,9 @@ def beside_paper(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_paper() -> str:
-    """How often the paper's table has Serial LoRA behind LoRA, and LoRA+ below LoRA."""
-    facts, paper = paper_facts(), paper_table("Table III")
-    falling = [
-        name
-        for name in paper.columns
-        if paper.loc[("16 shot", "LoRA+"), name] < paper.loc[("1 shot", "LoRA+"), name]
-    ]
+    """How often the paper's table has Serial LoRA behind LoRA."""
+    facts = paper_facts()
     return (
         f"In the paper Serial LoRA is behind LoRA in {facts['serial_behind_clip']} of {facts['clip_cells']} "
-        f"cells. LoRA+, which should improve on LoRA, is *below* it in {facts['lora_plus_below']}, and on "
-        f"{', '.join(falling) or 'no set'} it has less accuracy with sixteen shots than with one."
+        "cells."
     )

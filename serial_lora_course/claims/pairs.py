@@ -58,16 +58,3 @@ def read_first_steps(steps: pd.DataFrame) -> str:
         for (name, method), factor in factors.items()
     )
     return f"The largest first step over the smallest, for one and the same function: {said}."
-
-
-def read_undone(table: pd.DataFrame) -> str:
-    """How much of a merge comes back, from the mildest pair to the strongest."""
-    mild, strong = table.iloc[0], table.iloc[-1]
-    return (
-        "; ".join(
-            f"in {name} {mild[f'{name}: same bits']} of the entries come back bit for bit after the mildest pair, "
-            f"{strong[f'{name}: same bits']} after the strongest"
-            for name in ("float32", "bfloat16")
-        ).capitalize()
-        + "."
-    )

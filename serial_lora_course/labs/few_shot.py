@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from serial_lora.merging import merge, unmerge
 from serial_lora.metrics import accuracy
 from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.labs.clip import CLIPObjective, picture_features, prompt_scores
@@ -60,14 +59,3 @@ def prompt_accuracies(
     for template in templates:
         row[template] = accuracy(prompt_scores(backbone, images, data.prompts(template)), labels)
     return row
-
-
-@torch.no_grad()
-def relative_move(clip: nn.Module) -> float:
-    """How far the adapters move q, k and v of the image tower: |W' - W| / |W|."""
-    blocks = clip.visual.transformer.resblocks
-    plain = torch.cat([block.attn.in_proj_weight.flatten() for block in blocks])
-    merge(clip)
-    moved = torch.cat([block.attn.in_proj_weight.flatten() for block in blocks])
-    unmerge(clip)
-    return ((moved - plain).norm() / plain.norm()).item()

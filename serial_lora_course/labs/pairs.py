@@ -18,7 +18,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.injection import adapter_parameters, inject
-from serial_lora.lowrank import misses_by_method, tail_misses, undo_merged_weight
+from serial_lora.lowrank import misses_by_method, tail_misses
 from serial_lora.merging import merge
 from serial_lora_course.data.emoji import load_emoji
 from serial_lora_course.data.types import ClassificationData
@@ -26,7 +26,6 @@ from serial_lora_course.labs.clip import CLIPObjective
 from serial_lora_course.models.clip import CLIPBackbone
 
 Parts = Mapping[str, Tensor]
-Undo = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 BLOCK = 2  # of the image tower's six
 REACHED = 1e-6  # a miss that is rounding
 
@@ -192,49 +191,6 @@ def first_ranks(misses: Mapping[str, Mapping[str, Tensor]]) -> pd.DataFrame:
         full = curves["serial_lora"][-1].item()
         rows.append(row | {"Serial LoRA at full rank misses": f"{full:.0%}"})
     return pd.DataFrame(rows)
-
-
-# -------------------------------------------------------------------------------- starts and merges
-
-
-def four_starts(W: Tensor, rank: int = 4) -> pd.DataFrame:
-    """A and B random or zero before W (m, d): how far the output moves, and both gradients."""
-    torch.manual_seed(0)
-    (m, d), draws = W.shape, {"random": torch.randn, "zero": torch.zeros}
-    x, wanted = torch.randn(50, d), torch.randn(50, m)  # (N, d), (N, m)
-    rows = []
-    for start_A, start_B in ((a, b) for a in draws for b in draws):
-        A = (draws[start_A](rank, d) / d**0.5).requires_grad_()  # (r, d)
-        B = (draws[start_B](d, rank) / d**0.5).requires_grad_()  # (d, r)
-        output = (x + x @ A.T @ B.T) @ W.T  # (N, m)
-        (output - wanted).square().mean().backward()
-        change = (output - x @ W.T).norm() / (x @ W.T).norm()
-        sizes = [f"{value.item():.3f}" for value in (change, A.grad.norm(), B.grad.norm())]
-        rows.append((start_A, start_B, *sizes))
-    columns = ["A starts", "B starts", "output moved by", "gradient of A", "gradient of B"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def pairs_of_growing_strength(W: Tensor, rank: int = 8) -> dict[str, tuple[Tensor, Tensor]]:
-    """Pairs that change W (m, d) a little, more, much, and one that almost erases r directions."""
-    torch.manual_seed(0)
-    d = W.shape[1]
-    A, direction = torch.randn(rank, d) / d**0.5, torch.randn(d, rank)  # (r, d), (d, r)
-    unit = direction * W.norm() / (W @ direction @ A).norm()  # W B A is as large as W
-    pairs = {f"changes W by {share:.0%}": (A, share * unit) for share in (0.01, 0.1, 1.0)}
-    pairs["almost erases r directions"] = A, (1e-3 - 1) * torch.linalg.pinv(A)  # A B = -0.999 I
-    return pairs
-
-
-def undone(
-    W: Tensor, A: Tensor, B: Tensor, dtype: torch.dtype, undo: Undo = undo_merged_weight
-) -> tuple[float, float]:
-    """Merge a pair into W kept in some type and undo it: the relative error, the share of equal bits."""
-    old = W.to(dtype)  # (m, d)
-    merged = (old.float() + old.float() @ B @ A).to(dtype)
-    again = undo(merged.float(), A, B, 1.0).to(dtype)
-    error = (again.float() - old.float()).norm() / old.float().norm()
-    return error.item(), (again == old).float().mean().item()
 
 
 # ------------------------------------------------------------------------------------------- a plane

@@ -176,6 +176,17 @@ RIGHT = {
     "3.6": lambda adapted: len({id(p) for n, p in adapted.named_parameters() if "lora_A" in n}),
 }
 
+
+def residual_without_attention(adapted, x):
+    adapted = copy.deepcopy(adapted)
+    adapted.block.attention = torch.zeros_like
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if name.endswith("lora_B"):
+                parameter.normal_()
+        return torch.equal(adapted(x), x)
+
+
 WRONG = {
     "0.1": {
         ("A and B swapped", "A and B are swapped"): lambda x, A, B: x @ B @ A,
@@ -231,8 +242,8 @@ WRONG = {
             lambda m: sum(
                 p.numel()
                 for module in m.modules()
-                for p in module._parameters.values()
-                if p is not None and p.requires_grad
+                for p in module.parameters(recurse=False)
+                if p.requires_grad
             )
         ),
         ("tensors", "not their elements"): lambda m: sum(p.requires_grad for p in m.parameters()),
@@ -352,6 +363,7 @@ WRONG = {
         ("scale forgotten", "the scale is forgotten"): lambda W, A, B, s: W + W @ B @ A,
         ("scale on W too", "multiplies W too"): lambda W, A, B, s: s * (W + W @ B @ A),
         ("scale over rank", "divided by the rank"): lambda W, A, B, s: W + s / len(A) * W @ B @ A,
+        ("scale twice", "none of the usual slips"): lambda W, A, B, s: W + s * s * W @ B @ A,
         ("A B", "tensors of different shapes"): lambda W, A, B, s: (
             W @ (torch.eye(W.shape[1]) + A @ B)
         ),
@@ -375,6 +387,7 @@ WRONG = {
         ("in place", "work on copy.deepcopy"): lambda a, x: right_residual(a, x, copied=False),
         ("turned round", "turned round"): lambda a, x: not right_residual(a, x),
         ("too loose", "tolerance is too loose"): lambda a, x: right_residual(a, x, tolerance=10),
+        ("method replaced", "silence attention at block.out"): residual_without_attention,
     },
     "3.6": {
         ("both matrices", "both matrices"): lambda a: sum(

@@ -185,46 +185,11 @@ def gradient_of_sums(weights, gradients, lora_A, scale):
     return scale * sum(weights.values()).T @ sum(gradients.values()) @ lora_A.T
 
 
-# -------------------------------------------------------------------------------- 1.5 the undoing
-
-
-def undo_by_inverse(merged, lora_A, lora_B, scale):
-    """The small matrix inverted, after the scale was put into B."""
-    B = scale * lora_B
-    small = torch.linalg.inv(lora_A @ B + torch.eye(len(lora_A)))
-    return merged - merged @ B @ small @ lora_A
-
-
-def undo_by_large_inverse(merged, lora_A, lora_B, scale):
-    return merged @ torch.linalg.inv(torch.eye(merged.shape[1]) + scale * lora_B @ lora_A)
-
-
-def undo_by_large_solve(merged, lora_A, lora_B, scale):
-    dense = torch.eye(merged.shape[1]) + scale * lora_B @ lora_A
-    return torch.linalg.solve(dense, merged, left=False)
-
-
-def undo(small=lambda one, AB, s: one + s * AB, front=lambda s: s):
-    """The undoing with another small matrix, or another factor in front."""
-
-    def attempt(merged, A, B, scale):
-        inverse = torch.linalg.inv(small(torch.eye(len(A)), A @ B, scale))
-        return merged - front(scale) * merged @ B @ inverse @ A
-
-    return attempt
-
-
-def undo_in_place(merged, lora_A, lora_B, scale):
-    merged -= merged - undo_by_inverse(merged, lora_A, lora_B, scale)
-    return merged
-
-
 RIGHT = {
     "1.1": rank_by_approximations,
     "1.2": pairs_in_another_basis,
     "1.3": nearest_by_normal_equations,
     "1.4": gradient_by_autograd,
-    "1.5": undo_by_inverse,
 }
 
 WRONG = {
@@ -274,6 +239,9 @@ WRONG = {
         ("cut before", "before the projection"): nearest(cut_before),
         ("only q", "only q"): nearest(only_q),
         ("means", "averaged"): nearest(of_means),
+        ("by place", "in another order"): lambda w, c, r: nearest_by_normal_equations(
+            w, dict(zip(w, c.values(), strict=True)), r
+        ),
         ("no values", "singular values are left out"): nearest(without_values),
         ("values twice", "in it twice"): nearest(values_twice),
         ("columns of Vh", "columns of Vh"): nearest(columns_of_Vh),
@@ -289,6 +257,9 @@ WRONG = {
         ("W not transposed", "not transposed"): gradient(lambda W, g: W @ g),
         ("g transposed", "gradient is transposed"): gradient(lambda W, g: g.T @ W),
         ("only q", "only q is counted"): gradient(parts=("q",)),
+        ("by place", "paired by their place"): lambda w, g, A, s: gradient_by_autograd(
+            w, dict(zip(w, g.values(), strict=True)), A, s
+        ),
         ("no scale", "scale is forgotten"): gradient(end=lambda t, A, s: t @ A.T),
         ("scale twice", "applied twice"): gradient(end=lambda t, A, s: s * s * t @ A.T),
         ("a mean", "averaged"): gradient(end=lambda t, A, s: s * t @ A.T / 3),
@@ -297,26 +268,5 @@ WRONG = {
         ("turned", "has to be transposed"): gradient(end=lambda t, A, s: s * A @ t.T),
         ("sums first", "add the products"): gradient_of_sums,
         ("in place", "changed in place"): gradient_in_place,
-    },
-    "1.5": {
-        ("LoRA's way", "Serial LoRA multiplied"): lambda m, A, B, s: (
-            m - s * B @ A if len(m) == len(B) else m
-        ),
-        ("first term", "first term of a series"): lambda m, A, B, s: m - s * m @ B @ A,
-        ("merged again", "merges once more"): lambda m, A, B, s: m + s * m @ B @ A,
-        ("no scale inside", "inside .* is forgotten"): undo(lambda one, AB, s: one + AB),
-        ("no scale in front", "in front is forgotten"): undo(front=lambda s: 1.0),
-        ("no scale", "the scale is forgotten"): undo(lambda one, AB, s: one + AB, lambda s: 1.0),
-        ("no I", "I in the"): undo(lambda one, AB, s: s * AB),
-        ("sign inside", "sign inside"): undo(lambda one, AB, s: one - s * AB),
-        ("sign in front", "sign in front"): undo(front=lambda s: -s),
-        ("the change", "change alone"): lambda m, A, B, s: m - undo_by_inverse(m, A, B, s),
-        ("not inverted", "multiplied with"): lambda m, A, B, s: (
-            m - s * m @ B @ (torch.eye(len(A)) + s * A @ B) @ A
-        ),
-        ("large inverse", "way of a .* matrix"): undo_by_large_inverse,
-        ("large solve", "way of a .* matrix"): undo_by_large_solve,
-        ("in place", "changed in place"): undo_in_place,
-        ("not undone", "nothing is undone"): lambda m, A, B, s: m.clone(),
     },
 }

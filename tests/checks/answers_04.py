@@ -36,6 +36,11 @@ def loss_of_raw_features(clip, pictures, labels, prompts):
     return F.cross_entropy(scores, labels)
 
 
+def loss_of_raw_prompts(clip, pictures, labels, prompts):
+    image, text = clip.encode_image(pictures, normalize=True), clip.encode_text(prompts)
+    return F.cross_entropy(clip.logit_scale.exp() * image @ text.T, labels)
+
+
 def loss_of_pretraining(clip, pictures, labels, prompts):
     image, text = features(clip, pictures, prompts[labels])
     scores, pairs = clip.logit_scale.exp() * image @ text.T, torch.arange(len(labels))
@@ -130,7 +135,8 @@ WRONG = {
     "4.3": {
         ("no scale", "the scale is forgotten"): loss(lambda m, i, t, y: i @ t.T),
         ("no exp", "take exp\\(\\) of it"): loss(lambda m, i, t, y: m.logit_scale * i @ t.T),
-        ("not normalised", "not normalised"): loss_of_raw_features,
+        ("not normalised", "the features are not normalised"): loss_of_raw_features,
+        ("one side", "prompts' features are not"): loss_of_raw_prompts,
         ("softmax twice", "softmax is taken"): loss(
             lambda m, i, t, y: (m.logit_scale.exp() * i @ t.T).softmax(-1)
         ),
@@ -164,6 +170,7 @@ WRONG = {
         ("no depth", "depth is left out"): lambda b, t: rank_by_trying(b, t, deep=False),
         ("rounded up", "more than the budget"): lambda b, t: -(-b // sum(8 * w * d for w, d in t)),
         ("a share", "a rank is a whole number"): lambda b, t: b / sum(8 * w * d for w, d in t),
+        ("at least 1", "only rank 0 is within"): lambda b, t: max(1, rank_by_trying(b, t)),
         ("a float", "right in value"): lambda b, t: float(rank_by_trying(b, t)),
         ("rounded in between", "more than the budget"): lambda b, t: round(
             b / sum(8 * w * d for w, d in t)

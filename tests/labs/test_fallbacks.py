@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from serial_lora import SerialLoRAConfig, adapter_names, adapters, add_adapter, inject
-from serial_lora.lowrank import undo_merged_weight
 from serial_lora_course.checks.checking import run_check
 from serial_lora_course.claims import choosing, ratios
 from serial_lora_course.claims.verdicts import verdict_comparable
@@ -25,7 +24,6 @@ FALLBACKS = {
     "1.2": pairs.lora_pairs_of,
     "1.3": pairs.nearest_serial_pair,
     "1.4": pairs.serial_gradient_of_B,
-    "1.5": undo_merged_weight,
     "3.2": probes.run_adapted,
     "3.3": probes.merge_pair,
     "4.1": few_shot.similarity_scores,

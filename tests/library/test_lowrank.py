@@ -12,7 +12,6 @@ from serial_lora.lowrank import (
     ONE_ROW_SPACE,
     misses_by_method,
     tail_misses,
-    undo_merged_weight,
 )
 
 PARTS = ("q", "k", "v")
@@ -103,25 +102,3 @@ def test_misses_refuse_what_makes_no_sense():
     nothing = {part: torch.zeros(4, 4) for part in PARTS}
     with pytest.raises(SerialLoRAError, match="zeros"):
         misses_by_method(weights, nothing)
-
-
-# ------------------------------------------------------------------------------- undoing
-
-
-@few
-@given(seeds, st.integers(1, 9), st.integers(2, 9), st.integers(1, 4), st.sampled_from([1.0, 0.3]))
-def test_undoing_brings_the_weight_back(seed, outputs, width, rank, scale):
-    old = draw(seed, outputs, width)
-    A, B = draw(seed + 1, rank, width) / width, draw(seed + 2, width, rank) / width
-    dense = torch.eye(width, dtype=torch.float64) + scale * B @ A
-    assert torch.linalg.cond(dense) < 1e6
-    merged = old @ dense
-    undone = undo_merged_weight(merged, A, B, scale)
-    torch.testing.assert_close(undone, merged @ torch.linalg.inv(dense), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(undone, old, rtol=1e-6, atol=1e-6)
-
-
-def test_a_direction_that_is_wiped_out_cannot_come_back():
-    A = torch.tensor([[1.0, 0.0, 0.0]])
-    with pytest.raises(SerialLoRAError, match="from a copy"):
-        undo_merged_weight(torch.ones(2, 3), A, -A.T, 1.0)
