@@ -99,7 +99,7 @@ def predictions(clip: nn.Module) -> Tensor:
 # The second half of the lesson looks at two trained adapters, Serial LoRA's and LoRA's.
 # `trained("lora")` trains one and takes it out of the model again, which needs some seconds the first time it
 # is asked for. Then it remembers the record of the run, and what the adapted model says about each test
-# picture. Nothing is trained yet: after the next cell and those above you can start at any section.
+# picture. Nothing is trained yet: after the next cells and those above you can start at any section.
 
 # %%
 from functools import cache
@@ -113,6 +113,7 @@ SHOTS, SEED = lesson.amount, 1  # pictures of each class, and which draw of them
 live = {"progress": not is_static(), "keep_adapter": True}
 
 
+# %%
 @cache
 def trained(name: str) -> tuple[Record, Tensor]:
     """The record of a method's run, and the class that it gives each test picture: (N,)."""
