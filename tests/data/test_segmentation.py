@@ -107,8 +107,3 @@ def test_line_drawings_are_filled_as_far_as_their_ink_closes():
         dry = flooded(drawing >= OPAQUE)
         assert np.array_equal(filled >= OPAQUE, dry)
         assert np.array_equal(filled[~dry], drawing[~dry])  # the soft edge outside stays
-
-
-def test_the_ground_of_the_lines_is_faded():
-    for plain, faded in zip(photographs("test"), sets._faded("test", 0.35), strict=True):
-        assert np.abs(faded - np.round(plain * 0.65 + 255 * 0.35)).max() <= 1

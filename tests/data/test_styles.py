@@ -1,6 +1,5 @@
 """The tiny styles: the same things in four looks, and training kept apart from testing."""
 
-import math
 from collections import Counter
 from dataclasses import replace
 
@@ -125,23 +124,6 @@ def test_night_takes_its_colours_from_the_ramp_and_the_sky():
             away = np.abs(picture[inside][:, None] - points).max(-1).min(-1)
             assert inside.any() and away.max() <= 2
         assert np.abs(picture[0, 0] - sky[0]).max() < 40  # the glow has all but faded
-
-
-def test_the_glow_is_the_drawing_blurred():
-    lamp = np.zeros((SIZE, SIZE, 4), np.uint8)
-    lamp[26:38, 28:36] = 255
-    picture = render("night", lamp).astype(float)
-    sky, light = rgb(*LAMPLIGHT[:2]).astype(float)
-    width, strength = GLOW
-    for row, column in ((25, 32), (20, 24), (40, 40)):
-        weights = [
-            [math.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * width**2)) for x in range(SIZE)]
-            for y in range(SIZE)
-        ]
-        shone = sum(weights[y][x] for y in range(26, 38) for x in range(28, 36))
-        expected = sky + strength * light * shone / sum(map(sum, weights))
-        assert np.abs(picture[row, column] - expected).max() <= 2
-    assert picture[25, 32].sum() > sky.sum() + 40
 
 
 # --- pixel art -----------------------------------------------------------------------------------

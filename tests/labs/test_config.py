@@ -82,9 +82,12 @@ def test_shipped_records_are_recognised(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "dataset"), [("clip", "food"), ("sam", "people"), ("sd3", "line")]
+    ("name", "dataset"),
+    [("clip", "food"), *(("sam", name) for name in ("people", "weather", "lines"))]
+    + [("sd3", name) for name in ("line", "night", "pixel")],
 )
 def test_shipped_records_name_the_shipped_weights_and_pictures(name, dataset):
+    """So a picture that is drawn otherwise, by one pixel, is other data than the records'."""
     kind = get_lab(name)
     config = kind.configured("tiny")
     data, backbone = (

@@ -11,7 +11,6 @@ from serial_lora_course.data import segmentation_sets
 from serial_lora_course.labs import processes
 from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.sam import (
-    PAPER,
     TINY,
     PictureScore,
     SamLab,
@@ -169,10 +168,3 @@ def test_a_corrupt_picture_at_paper_scale_is_one_sentence(paper_scale, monkeypat
     told = str(caught.value)
     assert told.startswith(f"{part}-") and told.endswith("fetch the data again.")
     assert "\n" not in told
-
-
-def test_the_scales_own_settings():
-    assert (PAPER.rank, PAPER.lr, PAPER.epochs) == (64, 1e-4, 5)  # what the paper states
-    assert (PAPER.batch_size, PAPER.weight_decay, PAPER.dropout) == (1, 0, 0)  # Sam_LoRA's
-    assert PAPER.steps(300) == 1500 and PAPER.steps(1) == 5
-    assert TINY.steps(120) == 90 and TINY.steps(24) == 40

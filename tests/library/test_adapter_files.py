@@ -99,13 +99,6 @@ def test_saving_while_merged_disabled_or_rescaled(tmp_path):
 
 
 @torch.no_grad()
-def test_one_base_in_float32_and_bfloat16(tmp_path):
-    path = save_adapter(trained(), tmp_path / "adapter.safetensors")
-    model = load_adapter(TINY["timm"].build().bfloat16(), path)
-    assert all(a.lora_A.dtype == torch.float32 for a in adapters(model).values())
-
-
-@torch.no_grad()
 @pytest.mark.parametrize("changed", ["head.weight", "patch_embed.proj.bias"])
 def test_what_is_not_in_an_adapted_block_may_differ(changed, tmp_path):
     """A new head is no other base; and files of old versions know the attention alone."""

@@ -72,23 +72,6 @@ def test_diffusers_loads_it_with_equal_outputs(name, method, tmp_path):
 
 
 @torch.no_grad()
-def test_a_stock_pipeline_loads_the_exported_folder(method, tmp_path):
-    from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
-
-    tiny = TINY["sd3_image"]
-    model = fill_adapters(inject(tiny.build(), method(rank=RANK)))
-    to_peft(model, tmp_path)
-    nothing = dict.fromkeys(
-        "vae text_encoder text_encoder_2 text_encoder_3 tokenizer tokenizer_2 tokenizer_3".split()
-    )
-    pipeline = StableDiffusion3Pipeline(
-        transformer=tiny.build(), scheduler=FlowMatchEulerDiscreteScheduler(), **nothing
-    )
-    pipeline.load_lora_weights(str(tmp_path), weight_name="pytorch_lora_weights.safetensors")
-    torch.testing.assert_close(run_sd3(pipeline.transformer), run_sd3(model), **CLOSE)
-
-
-@torch.no_grad()
 def test_serial_exports_one_shared_a_and_a_b_for_each_projection():
     """lora_B = W_p B, as the algebra says, for each of q, k and v; nothing for out."""
     tiny = TINY["hf_vit"]

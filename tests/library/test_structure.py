@@ -11,6 +11,7 @@ from serial_lora import SerialLoRAConfig, SerialLoRAError, adapters, eject, inje
 from serial_lora.attention import find_attention_sites
 from tests.library.tiny_models import (
     _VISION,
+    _VIT,
     RANK,
     TINY,
     PlainAttention,
@@ -21,9 +22,10 @@ from tests.library.tiny_models import (
     _hf_blocks,
     _noisy,
     _open_clip_timm,
-    _pictures,
     _run_hf_vision,
     _run_open_clip,
+    _run_pictures,
+    _run_plain,
     _separate,
     _timm,
     fill_adapters,
@@ -89,10 +91,6 @@ def multihead() -> nn.Module:
     return _noisy(WeightsOnRequest())
 
 
-def run_tokens(model: nn.Module) -> Tensor:
-    return model(torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0)))
-
-
 def separate(paths: dict[str, str], prefix: str = "", count: int = 3) -> list:
     return [_separate(f"{prefix}{i}", "", **paths) for i in range(count)]
 
@@ -154,7 +152,7 @@ def grouped() -> Tiny:
         (block, suffix, {p: (w, 0, 16 if p in "kv" else 32) for p, (w, _, _) in parts.items()})
         for block, suffix, parts in names
     ]
-    return Tiny(lambda: seeded(GroupedAttention), run_tokens, names, {"image": 3})
+    return Tiny(lambda: seeded(GroupedAttention), _run_plain, names)
 
 
 def two_layers(one: str, other: str) -> Tiny:
@@ -164,51 +162,38 @@ def two_layers(one: str, other: str) -> Tiny:
     names = [
         (f"{i}", "", {p: (f"{i}.{w}", a, n) for p, (w, a, n) in rows.items()}) for i in range(3)
     ]
-    return Tiny(lambda: seeded(lambda: TwoLayers(one, other)), run_tokens, names, {"image": 3})
+    return Tiny(lambda: seeded(lambda: TwoLayers(one, other)), _run_plain, names)
 
 
 def timm_vit(build) -> Tiny:
-    names = [_fused(f"blocks.{i}", "attn.qkv.weight", "attn.proj") for i in range(3)]
-    return Tiny(build, lambda model: model(_pictures(16)), names, {"image": 3})
+    return Tiny(build, _run_pictures, _VIT)
 
 
 def hugging_face(name: str, **changes) -> Tiny:
     config = _VISION | changes
-    return Tiny(
-        lambda: _hf(f"{name}Model", f"{name}Config", config),
-        _run_hf_vision,
-        _hf_blocks,
-        {"image": 3},
-    )
+    return Tiny(lambda: _hf(f"{name}Model", f"{name}Config", config), _run_hf_vision, _hf_blocks)
 
 
 FOUND = {
     "grouped": grouped(),
     "q and kv": two_layers("q", "kv"),
     "qk and v": two_layers("qk", "v"),
-    "multihead": Tiny(
-        multihead,
-        run_tokens,
-        [_fused("attn", "in_proj_weight", "out_proj")],
-        {"image": 1},
-    ),
+    "multihead": Tiny(multihead, _run_plain, [_fused("attn", "in_proj_weight", "out_proj")]),
     "open_clip_timm": Tiny(
         _open_clip_timm,
         _run_open_clip,
         [_fused(f"visual.trunk.blocks.{i}", "attn.qkv.weight", "attn.proj", 64) for i in range(6)]
         + clip_blocks("text.transformer."),
-        {"image": 6, "text": 2},
     ),
-    "open_clip_sequence_first": Tiny(sequence_first, run_tokens, clip_blocks(""), {"image": 2}),
+    "open_clip_sequence_first": Tiny(sequence_first, _run_plain, clip_blocks("")),
     "timm_gated": timm_vit(gated),
     "timm_post_norm": timm_vit(after_norm),
     "timm_beit": timm_vit(beit),  # both call F.linear on a layer's weight
     "timm_eva": timm_vit(eva),
     "timm_swin": Tiny(
         swin,
-        lambda model: model(_pictures(16)),
+        _run_pictures,
         [_fused(f"layers.0.blocks.{i}", "attn.qkv.weight", "attn.proj") for i in range(2)],
-        {"image": 2},
     ),
     "hf_deit": hugging_face("DeiT"),
     "hf_siglip": hugging_face("SiglipVision"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +26,13 @@ class Tiny:
         build: makes the model, the same each time.
         run: model -> outputs as one flat tensor.
         names: every adapted block, or a function that finds them in the model.
-        width, towers: the size of a token; number of blocks in each tower.
+        width, towers: the size of a token; number of blocks in each tower, for tests that count.
     """
 
     build: Callable[[], nn.Module]
     run: Callable[[nn.Module], Tensor]
     names: list[Block] | Callable[[nn.Module], list[Block]]
-    towers: dict[str, int]
+    towers: dict[str, int] = field(default_factory=lambda: {"image": 3})
     width: int = 32
     stream: str = "image"
 
@@ -61,6 +61,11 @@ def _noisy(model: nn.Module) -> nn.Module:
 def _fused(block: str, layer: str, out: str, width: int = 32) -> tuple:
     parts = {p: (f"{block}.{layer}", i * width, width) for i, p in enumerate("qkv")}
     return block, "", parts | {"out": (f"{block}.{out}.weight", 0, width)}
+
+
+def _three_fused(block: str, layer: str, out: str) -> list[tuple]:
+    """Three blocks, whose number stands in their name."""
+    return [_fused(block.format(i), layer, out) for i in range(3)]
 
 
 def _separate(block: str, suffix: str, width: int = 32, **layers: str) -> tuple:
@@ -331,86 +336,56 @@ def _torchvision() -> nn.Module:
     return _noisy(VisionTransformer(16, 8, 3, 4, 32, 48, num_classes=5))
 
 
+_ENCODER = _three_fused("layers.{}", "self_attn.in_proj_weight", "self_attn.out_proj")
+_VIT = _three_fused("blocks.{}", "attn.qkv.weight", "attn.proj")
+_PLAIN = [
+    _separate(f"{i}", "", **{p: f"attention.{p}" for p in ("q", "k", "v", "out")}) for i in range(3)
+]
+_TORCHVISION = _three_fused(
+    "encoder.layers.encoder_layer_{}", "self_attention.in_proj_weight", "self_attention.out_proj"
+)
+_BOTH = {"image": 3, "text": 2}
+
+
+def _run_plain(model: nn.Module) -> Tensor:
+    return model(torch.randn(2, 5, 32, generator=_generator()))
+
+
+def _run_pictures(model: nn.Module) -> Tensor:
+    return model(_pictures(16))
+
+
 TINY: dict[str, Tiny] = {
-    "plain": Tiny(
-        _plain,
-        lambda model: model(torch.randn(2, 5, 32, generator=_generator())),
-        [
-            _separate(f"{i}", "", **{p: f"attention.{p}" for p in ("q", "k", "v", "out")})
-            for i in range(3)
-        ],
-        {"image": 3},
-    ),
+    "plain": Tiny(_plain, _run_plain, _PLAIN),
     "encoder_post_norm": Tiny(
-        lambda: _encoder(batch_first=True, norm_first=False),
-        _run_encoder,
-        [_fused(f"layers.{i}", "self_attn.in_proj_weight", "self_attn.out_proj") for i in range(3)],
-        {"image": 3},
+        lambda: _encoder(batch_first=True, norm_first=False), _run_encoder, _ENCODER
     ),
     "encoder_pre_norm_sequence_first": Tiny(
-        lambda: _encoder(batch_first=False, norm_first=True),
-        _run_encoder,
-        [_fused(f"layers.{i}", "self_attn.in_proj_weight", "self_attn.out_proj") for i in range(3)],
-        {"image": 3},
+        lambda: _encoder(batch_first=False, norm_first=True), _run_encoder, _ENCODER
     ),
-    "torchvision": Tiny(
-        _torchvision,
-        lambda model: model(_pictures(16)),
-        [
-            _fused(
-                f"encoder.layers.encoder_layer_{i}",
-                "self_attention.in_proj_weight",
-                "self_attention.out_proj",
-            )
-            for i in range(3)
-        ],
-        {"image": 3},
-    ),
-    "open_clip": Tiny(_open_clip, _run_open_clip, _CLIP_NAMES, {"image": 3, "text": 2}),
-    "open_clip_own_attention": Tiny(
-        _open_clip_own_attention, _run_open_clip, _CLIP_NAMES, {"image": 3, "text": 2}
-    ),
-    "segment_anything": Tiny(
-        _segment_anything,
-        lambda model: model(_pictures(40)),
-        [_fused(f"blocks.{i}", "attn.qkv.weight", "attn.proj") for i in range(3)],
-        {"image": 3},
-    ),
-    "timm": Tiny(
-        _timm,
-        lambda model: model(_pictures(16)),
-        [_fused(f"blocks.{i}", "attn.qkv.weight", "attn.proj") for i in range(3)],
-        {"image": 3},
-    ),
-    "timm_no_bias": Tiny(
-        lambda: _timm(qkv_bias=False, qk_norm=True),
-        lambda model: model(_pictures(16)),
-        [_fused(f"blocks.{i}", "attn.qkv.weight", "attn.proj") for i in range(3)],
-        {"image": 3},
-    ),
-    "sd3_image": Tiny(_sd3, run_sd3, _SD3_IMAGE, {"image": 3}),
-    "sd3_text": Tiny(_sd3, run_sd3, _SD3_TEXT, {"image": 3}, stream="text"),
-    "sd35_both": Tiny(
-        _sd35, run_sd3, _SD3_IMAGE + _SD3_TEXT + _SD35_SECOND, {"image": 3}, stream="both"
-    ),
-    "hf_clip": Tiny(_hf_clip, _run_hf_clip, _hf_blocks, {"image": 3, "text": 2}),
+    "torchvision": Tiny(_torchvision, _run_pictures, _TORCHVISION),
+    "open_clip": Tiny(_open_clip, _run_open_clip, _CLIP_NAMES, _BOTH),
+    "open_clip_own_attention": Tiny(_open_clip_own_attention, _run_open_clip, _CLIP_NAMES, _BOTH),
+    "segment_anything": Tiny(_segment_anything, lambda model: model(_pictures(40)), _VIT),
+    "timm": Tiny(_timm, _run_pictures, _VIT),
+    "timm_no_bias": Tiny(lambda: _timm(qkv_bias=False, qk_norm=True), _run_pictures, _VIT),
+    "sd3_image": Tiny(_sd3, run_sd3, _SD3_IMAGE),
+    "sd3_text": Tiny(_sd3, run_sd3, _SD3_TEXT, stream="text"),
+    "sd35_both": Tiny(_sd35, run_sd3, _SD3_IMAGE + _SD3_TEXT + _SD35_SECOND, stream="both"),
+    "hf_clip": Tiny(_hf_clip, _run_hf_clip, _hf_blocks, _BOTH),
     "hf_clip_vision": Tiny(
         lambda: _hf("CLIPVisionModelWithProjection", "CLIPVisionConfig", _VISION),
         _run_hf_vision,
         _hf_blocks,
-        {"image": 3},
     ),
     "hf_clip_text": Tiny(
         lambda: _hf("CLIPTextModel", "CLIPTextConfig", _TEXT), _run_hf_text, _hf_blocks, {"text": 2}
     ),
-    "hf_vit": Tiny(
-        lambda: _hf("ViTModel", "ViTConfig", _VISION), _run_hf_vision, _hf_blocks, {"image": 3}
-    ),
+    "hf_vit": Tiny(lambda: _hf("ViTModel", "ViTConfig", _VISION), _run_hf_vision, _hf_blocks),
     "hf_dinov2": Tiny(
         lambda: _hf("Dinov2Model", "Dinov2Config", _VISION | {"mlp_ratio": 2}),
         _run_hf_vision,
         _hf_blocks,
-        {"image": 3},
     ),
 }
 

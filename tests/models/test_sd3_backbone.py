@@ -146,9 +146,6 @@ def test_the_tiny_pipeline_is_diffusers_own(shipped):
         assert trainable == {name == "transformer"}
     assert len(pipeline.text_encoder.text_model.encoder.layers) > SHORT_LAYERS
     assert len(pipeline.text_encoder_2.text_model.encoder.layers) == SHORT_LAYERS
-    for name, part in (("transformer", pipeline.transformer), ("vae", pipeline.vae)):
-        stored = load_file(shipped / name / WEIGHTS)
-        assert same_tensors(part.state_dict(), {k: t.float() for k, t in stored.items()})
 
 
 def test_without_t5_no_token_need_be_empty(shipped):
