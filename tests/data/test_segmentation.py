@@ -1,4 +1,4 @@
-"""Segmentation data: examples that are whole, sets that keep training and testing apart."""
+"""Segmentation data: examples that are whole, and what is particular to a set."""
 
 from dataclasses import replace
 

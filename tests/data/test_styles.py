@@ -1,4 +1,4 @@
-"""The tiny styles: the same things in four looks, and training kept apart from testing."""
+"""The tiny styles: the same things in four looks."""
 
 from collections import Counter
 from dataclasses import replace

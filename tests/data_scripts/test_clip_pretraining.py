@@ -1,4 +1,4 @@
-"""Pretraining of the tiny CLIP: what it may see, how it is told, how pictures are changed."""
+"""Pretraining of the tiny CLIP: what it may see, how it is told, what it leaves."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""Pretraining of the tiny SAM: what it may see, what its losses are, how it goes on."""
+"""Pretraining of the tiny SAM: what it may see, and what its losses are."""
 
 import math
 from dataclasses import replace

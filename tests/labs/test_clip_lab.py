@@ -1,4 +1,4 @@
-"""What is the CLIP lab's own: its loss, its measures, folders of pictures, paper scale."""
+"""What is the CLIP lab's own: its loss, its measures, folders of pictures."""
 
 import json
 

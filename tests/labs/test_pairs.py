@@ -1,4 +1,4 @@
-"""What lesson 01 measures and falls back to."""
+"""What lesson 01 measures."""
 
 import torch
 

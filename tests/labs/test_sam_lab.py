@@ -1,4 +1,4 @@
-"""What is the SAM lab's own: its scores, shares of the pictures, scenes, paper scale."""
+"""What is the SAM lab's own: its scores, scenes, paper scale."""
 
 from dataclasses import asdict, replace
 

@@ -1,4 +1,4 @@
-"""What lesson 06 measures and falls back to."""
+"""What lesson 06 measures."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What ships of the SAM lab: weights, card and reference records, and that they belong together."""
+"""What ships of the SAM lab: weights and reference records, and that they belong together."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What lesson 07 measures without a model, and falls back to."""
+"""What lesson 07 measures without a model."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What lesson 05 measures and falls back to."""
+"""What lesson 05 measures."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""How many numbers adapters hold, by formula; no model is built here."""
+"""What is no number of an adapter's parameters."""
 
 import pytest
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Accuracy, Dice and its relatives: by hand, by a loop over pixels, by torchmetrics, by algebra."""
+"""Accuracy, Dice and its relatives: by a loop over pixels, by torchmetrics, by algebra."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The widget of a picture with a box: what a box may be, and what the page does with hands and keys."""
+"""The widget of a picture with a box: what a box may be, and what the page does with a hand."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""One list of dependencies in two files, and a Makefile that says what it offers."""
+"""One list of dependencies in two files, and a Makefile that says what is missing."""
 
 import re
 import subprocess
