@@ -6,6 +6,7 @@ import shutil
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,100 +22,6 @@ from tests.models.sd3_models import leave_out_t5, official_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKENS = {"token-of-one-who-accepted": 200, "token-of-one-who-did-not": 403}
-
-
-class Hub:
-    """Answers as the hub does for one gated repository; use as a context manager.
-
-    Attributes:
-        files: what lies there, path -> bytes.
-        fetched: paths in the order in which they were asked for.
-        broken: paths for which it has no answer.
-    """
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.fetched: list[str] = []
-        self.broken: set[str] = set()
-        handler = type("Handler", (_Handler,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    def hold(self, folder: Path) -> None:
-        self.files = {
-            path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in folder.rglob("*")
-            if path.is_file()
-        }
-
-    def __enter__(self) -> "Hub":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    hub: Hub
-
-    def do_HEAD(self) -> None:
-        self.answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self.answer(with_body=True)
-
-    def answer(self, with_body: bool) -> None:
-        path = urlsplit(self.path).path
-        if path.startswith(f"/api/models/{HUB_REPOSITORY}"):
-            answer = self.tree() if "/tree/" in path else self.facts()
-            self.reply(json.dumps(answer).encode(), with_body)
-        elif path.startswith(f"/{HUB_REPOSITORY}/resolve/{COMMIT}/"):
-            self.file(path.partition(f"{COMMIT}/")[2], with_body)
-        else:
-            self.refuse(404, "RepoNotFound")
-
-    def facts(self) -> dict:
-        return {"id": HUB_REPOSITORY, "sha": COMMIT, "gated": "auto", "siblings": []}
-
-    def tree(self) -> list[dict]:
-        return [
-            {"type": "file", "path": path, "size": len(content), "oid": digest(content)}
-            for path, content in self.hub.files.items()
-        ]
-
-    def file(self, name: str, with_body: bool) -> None:
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        status = TOKENS.get(token, 401)
-        if status != 200:
-            self.refuse(status, "GatedRepo")
-        elif name not in self.hub.files or name in self.hub.broken:
-            self.refuse(404, "EntryNotFound")
-        else:
-            if with_body:
-                self.hub.fetched.append(name)
-            self.reply(self.hub.files[name], with_body)
-
-    def reply(self, content: bytes, with_body: bool) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", f'"{digest(content)}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        if with_body:
-            self.wfile.write(content)
-
-    def refuse(self, status: int, code: str) -> None:
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *arguments: object) -> None:
-        pass
 
 
 def digest(content: bytes) -> str:
@@ -134,13 +41,58 @@ def official(tmp_path_factory):
 
 @pytest.fixture
 def hub(official, monkeypatch, tmp_path):
+    """Answers as the hub does for one gated repository.
+
+    Its `files` lie there (path -> bytes), `fetched` are those asked for, in order, and to those
+    in `broken` it has no answer.
+    """
+    files = {p.relative_to(official).as_posix(): p for p in official.rglob("*") if p.is_file()}
+    hub = SimpleNamespace(fetched=[], broken=set())
+    hub.files = {name: path.read_bytes() for name, path in files.items()}
+
+    def asked_for(path: str) -> bytes:
+        if path.startswith(f"/api/models/{HUB_REPOSITORY}/tree/"):
+            kept = ({"path": n, "size": len(c), "oid": digest(c)} for n, c in hub.files.items())
+            return json.dumps([{"type": "file"} | each for each in kept]).encode()
+        facts = {"id": HUB_REPOSITORY, "sha": COMMIT, "gated": "auto", "siblings": []}
+        return json.dumps(facts).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = urlsplit(self.path).path
+            name = path.partition(f"/{HUB_REPOSITORY}/resolve/{COMMIT}/")[2]
+            token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            status = TOKENS.get(token, 401) if name else 200
+            headers, content = {} if status == 200 else {"X-Error-Code": "GatedRepo"}, b""
+            if not name:
+                content = asked_for(path)
+            elif status == 200 and (name not in hub.files or name in hub.broken):
+                status, headers = 404, {"X-Error-Code": "EntryNotFound"}
+            elif status == 200:
+                content = hub.files[name]
+                hub.fetched += [name] * (self.command == "GET")
+            if status == 200:
+                headers = {"ETag": f'"{digest(content)}"', "X-Repo-Commit": COMMIT}
+            self.send_response(status)
+            for header, value in ({"Content-Length": str(len(content))} | headers).items():
+                self.send_header(header, value)
+            self.end_headers()
+            self.wfile.write(content if self.command == "GET" else b"")
+
+        do_HEAD = do_GET
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_TOKEN", "token-of-one-who-accepted")
-    with Hub() as running:
-        running.hold(official)
-        yield running
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield hub
+        server.shutdown()
 
 
 def run(*arguments):

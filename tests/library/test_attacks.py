@@ -481,8 +481,9 @@ def test_blocks_that_are_compiled_one_by_one(method):
 
 
 @torch.no_grad()
-@BOTH
-@pytest.mark.parametrize("name", ["plain", "timm"])  # three layers for q, k and v, and one
+@pytest.mark.parametrize(  # three layers for q, k and v, and one
+    ("name", "method"), [("plain", LoRAConfig), ("timm", SerialLoRAConfig)]
+)
 def test_compiled_code_is_kept_and_never_serves_the_wrong_model(name, method):
     """A plain and an adapted model of one class, and three merges: compiled three times in all."""
     tiny, compilations = TINY[name], []

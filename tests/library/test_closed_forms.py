@@ -1,14 +1,9 @@
 """What is no number of an adapter's parameters."""
 
 import pytest
-from hypothesis import strategies as st
 
 from serial_lora.counting import lora_count, pair_count, serial_lora_count
 from serial_lora.errors import SerialLoRAError
-
-sizes = st.tuples(st.integers(1, 4096), st.integers(1, 64)).flatmap(
-    lambda pair: st.tuples(st.just(pair[0]), st.just(pair[1]), st.integers(1, pair[0]))
-)
 
 
 @pytest.mark.parametrize("bad", [0, -1, 2.0, True, "8", None])

@@ -1,4 +1,4 @@
-"""LoRA+ groups: every trainable tensor once, the ratio exact, schedulers keep it."""
+"""LoRA+ groups: every trainable tensor once, the ratio exact."""
 
 from __future__ import annotations
 
@@ -36,11 +36,10 @@ def test_what_the_user_left_trainable_is_a_group_of_its_own(method):
     assert groups[0]["weight_decay"] == 0
 
 
-def test_the_ratio_survives_a_scheduler_and_takes_effect(method):
+def test_the_ratio_takes_effect(method):
     model = inject(TINY["timm"].build(), method(rank=RANK))
     groups = lora_plus_groups(model, lr=1e-3, ratio=8)
     optimizer = torch.optim.SGD(groups)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
     with torch.no_grad():
         before = [p.clone() for group in groups for p in group["params"]]
     for group in optimizer.param_groups:
@@ -52,10 +51,6 @@ def test_the_ratio_survives_a_scheduler_and_takes_effect(method):
     half = len(steps) // 2
     for small, large in zip(steps[:half], steps[half:], strict=True):
         assert large / small == pytest.approx(8, rel=1e-3)
-    for _ in range(5):
-        scheduler.step()
-        rates = [group["lr"] for group in optimizer.param_groups]
-        assert rates[1] == pytest.approx(8 * rates[0])
 
 
 @pytest.mark.parametrize(
