@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import json
 import warnings
 
 import open_clip
@@ -12,31 +11,18 @@ from safetensors.torch import load_file, save, save_file
 
 from data_scripts import clip_weights
 from tests.doors import through_the_door
+from tests.labs.lab_models import register_small
 
 FILE_NAME = "small-test-clip-openai.safetensors"
-SMALL = {
-    "embed_dim": 16,
-    "quick_gelu": True,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 16, "head_width": 8, "patch_size": 16},
-    "text_cfg": {
-        "context_length": 8,
-        "vocab_size": 64,
-        "width": 16,
-        "heads": 2,
-        "layers": 2,
-    },
-}
 
 
 @pytest.fixture(scope="module")
 def small_models(tmp_path_factory):
     """Register the small model with QuickGELU and its twin with GELU."""
     folder = tmp_path_factory.mktemp("configs")
-    (folder / "small-test-clip.json").write_text(json.dumps(SMALL))
-    (folder / "small-test-gelu.json").write_text(json.dumps({**SMALL, "quick_gelu": False}))
-    open_clip.add_model_config(folder)
+    register_small(folder, "small-test-gelu", quick_gelu=False)
     torch.manual_seed(0)
-    return open_clip.create_model("small-test-clip").eval()
+    return open_clip.create_model(register_small(folder, "small-test-clip")).eval()
 
 
 @pytest.fixture
@@ -108,7 +94,7 @@ def torchscript(small, tmp_path):
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(
             model,
-            (torch.zeros(1, 3, 32, 32), torch.zeros(1, 8, dtype=torch.long)),
+            (torch.zeros(1, 3, 16, 16), torch.zeros(1, 16, dtype=torch.long)),
             check_trace=False,
         )
     torch.jit.save(traced.half(), path)

@@ -170,9 +170,12 @@ def test_one_adapter_for_each_sample(batch, method, dtype):
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "method"),
-    [("open_clip", kind) for kind in (SerialLoRAConfig, LoRAConfig)]
-    + [(name, SerialLoRAConfig) for name in ("plain", "segment_anything")]
-    + [(name, LoRAConfig) for name in ("timm", "sd3_image")],
+    [("open_clip", SerialLoRAConfig), ("timm", LoRAConfig)]
+    + [
+        pytest.param(name, kind, marks=pytest.mark.slow)
+        for name, kind in (("open_clip", LoRAConfig), ("plain", SerialLoRAConfig))
+        + (("segment_anything", SerialLoRAConfig), ("sd3_image", LoRAConfig))
+    ],
 )
 def test_nothing_of_this_compiles_anything_again(name, method):
     """Switch, scale, mixed batches: one graph of each kind, and outputs as in eager mode."""

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from serial_lora import (
     LoRAConfig,
@@ -174,17 +173,6 @@ def test_a_picture_without_truth_is_shown_without_dice(panel):
     assert np.array_equal(picture, overlay(panel.scene.picture, None, panel.found[1]))
 
 
-def test_the_box_can_come_from_the_browser(panel):
-    panel.picker.set_state({"box": [4, 5, 20, 25]})
-    assert panel.picker.box == (4, 5, 20, 25)
-    before = panel.found
-    panel.picker.set_state({"box": [6, 6, 6, 6]})
-    assert panel.picker.box == (4, 5, 20, 25)
-    assert all(np.array_equal(*pair) for pair in zip(panel.found, before, strict=True))
-    panel.picker.set_state({"box": [30, 90, 20, -3]})
-    assert panel.picker.box == (20, 0, 30, 29)
-
-
 # ------------------------------------------------------------------------------- shown, or not
 
 
@@ -237,10 +225,3 @@ def test_an_adapter_that_was_taken_out_meanwhile_is_missed_in_words(panel, backb
     panel.picker.box = (1, 1, 9, 9)
     assert "no adapters" in panel.picker.message
     assert panel.before.value == panel.after.value == ""
-
-
-def test_a_picture_that_is_too_narrow_is_named_and_the_next_one_works(backbone):
-    panel = MaskPanel(backbone, [Image.new("RGB", (400, 1)), example()])
-    assert "too narrow" in panel.picker.message
-    panel.choice.value = 1
-    assert "thing 0" in panel.picker.message
