@@ -838,7 +838,7 @@ display_table(probes.run_table(record).rename_axis("model").reset_index())
 display(Markdown(f"**What this shows.** {words.read_run(record, gains)}"))
 
 # %% [markdown]
-# All four measures agree, and for two of them less is better: say the direction with the number.
+# For two of the four measures less is better: say the direction with the number.
 #
 # **Change this and run again**: `probes.run_in_twin(lesson, losses["sigmoid twice"])` in place of `one_run()`,
 # with `losses` of the section "The loss". What does that mistake cost in Dice?

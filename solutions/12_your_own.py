@@ -258,9 +258,8 @@ for way, objects in (("picture", shots.picture_ids), ("object", shots.objects)):
     neighbour = KNeighborsClassifier(1).fit(features[train], labels[train])
     reached[way] = neighbour.score(features[test], labels[test])
 leak = 100 * (reached["picture"] - reached["object"])
-told_by = f"Split by picture, {reached['picture']:.1%} of the test pictures get the right class"
-told_by += f"; split by object, {reached['object']:.1%}: {leak:.0f} points were memory."
-display(Markdown(f"**What this shows.** {told_by}"))
+both = f"{reached['picture']:.1%} of the answers are right; by object, {reached['object']:.1%}"
+display(Markdown(f"**What this shows.** Split by picture, {both}: {leak:.0f} points were memory."))
 
 # %% [markdown]
 # Only the split differs. Split by picture, the nearest picture mostly shows the same drawing. The first number
