@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 
 
 class SerialLoRAError(ValueError):
@@ -43,3 +44,13 @@ def require_number(
     wanted += [f"above {above}"] if above is not None else []
     wanted += [f"below {below}"] if below is not None else []
     raise SerialLoRAError(f"{name} must be {' '.join(wanted)}, not {value!r}; choose another.")
+
+
+def require_choice(what: str, name: object, known: Collection[str]) -> None:
+    """Refuse a name that is none of those that there are.
+
+    Raises:
+        SerialLoRAError: there is no such thing.
+    """
+    if name not in known:
+        raise SerialLoRAError(f"There is no {what} {name!r}; choose from {', '.join(known)}.")

@@ -223,10 +223,19 @@ def _kind(config: AdapterConfig) -> str:
     return f"{config.method} of rank {config.rank}"
 
 
-def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
+def read_tensors(path: Path, form: str, what: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """A safetensors file's header and its tensors.
+
+    Args:
+        form: the format that its header must say.
+        what: the sentence calls it; ``save_`` and this is what writes it.
+
+    Raises:
+        SerialLoRAError: the file is missing, damaged or of another format.
+    """
     try:
-        if not path.is_file():
-            raise SerialLoRAError(f"there is no adapter file {path}; check the name and folder.")
+        if not path.is_file():  # a pipe would be waited for
+            raise SerialLoRAError(f"there is no {what} file {path}; check the name and folder.")
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
@@ -238,24 +247,34 @@ def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
         ) from error
     except Exception as error:  # safetensors' own error class, whatever the damage
         raise SerialLoRAError(
-            f"{path} is not a whole safetensors file; copy or save the adapter again ({error})."
+            f"{path} is not a whole safetensors file; copy or save the {what} again ({error})."
         ) from error
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != form:
         raise SerialLoRAError(
-            f"{path} is a safetensors file, but not one that save_adapter wrote; "
-            "only adapters saved by this library can be loaded."
+            f"{path} is a safetensors file, but not one that save_{what} wrote; no other can be "
+            "loaded."
         )
+    return metadata, tensors
+
+
+def require_checksum(path: Path, metadata: dict[str, str], tensors: Mapping[str, Tensor]) -> None:
+    """Take the checksum out of a header, and refuse what it is not of; early files have none."""
+    promised = metadata.pop("checksum", None)
+    if promised is not None and promised != checksum(metadata, tensors):
+        raise SerialLoRAError(
+            f"{path} is damaged, its content is not what was saved; copy it or save it again."
+        )
+
+
+def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
+    metadata, tensors = read_tensors(path, FORMAT, "adapter")
     if metadata.get("format_version") != str(FORMAT_VERSION):
         raise SerialLoRAError(
             f"{path} has format version {metadata.get('format_version')}, this library reads "
             f"version {FORMAT_VERSION}; use the library version that wrote it "
             f"({metadata.get('library_version')})."
         )
-    promised = metadata.pop("checksum", None)
-    if promised is not None and promised != checksum(metadata, tensors):
-        raise SerialLoRAError(
-            f"{path} is damaged, its content is not what was saved; copy it or save it again."
-        )
+    require_checksum(path, metadata, tensors)
     try:
         config = METHODS[metadata["method"]](**json.loads(metadata["config"]))
         targets = {str(name): int(width) for name, width in json.loads(metadata["targets"]).items()}

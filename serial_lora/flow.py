@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import require_choice
 
 TRAIN_TIMESTEPS = 1000  # the model is told sigma as a timestep out of a thousand
 
@@ -68,13 +68,10 @@ def flow_loss(
             velocity into a predicted picture x_sigma - sigma v and compares pictures, whose error
             is sigma times the velocity's, so nearly clean pictures hardly count.
     """
+    require_choice("weighting", weighting, WEIGHTINGS)
     error = (predicted.float() - target.float()).square().mean((1, 2, 3))  # (B,)
     if weighting == "sigma_squared":
         error = error * sigmas.square()
-    elif weighting != "plain":
-        raise SerialLoRAError(
-            f"There is no weighting {weighting!r}; choose from {', '.join(WEIGHTINGS)}."
-        )
     return error.mean()
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import require_choice
 from serial_lora_course.claims.comparisons import (
     PLUS,
     SERIAL,
@@ -346,8 +346,7 @@ def ledger_frame(rows: Sequence[Row], theme: str) -> pd.DataFrame:
     Raises:
         SerialLoRAError: there is no such theme.
     """
-    if theme not in CLAIMS:
-        raise SerialLoRAError(f"There is no theme {theme!r}; choose from {', '.join(CLAIMS)}.")
+    require_choice("theme", theme, CLAIMS)
     return pd.DataFrame(
         [
             {

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from skimage import data as skimage_data
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import require_choice
 
 PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
     "train": tuple(
@@ -33,10 +33,7 @@ def photographs(split: str) -> tuple[np.ndarray, ...]:
     Raises:
         SerialLoRAError: for a split other than "train" or "test".
     """
-    if split not in PHOTOGRAPHS:
-        raise SerialLoRAError(
-            f"There are no {split!r} photographs; choose one of {', '.join(PHOTOGRAPHS)}."
-        )
+    require_choice("split", split, PHOTOGRAPHS)
     return tuple(photograph(name) for name in PHOTOGRAPHS[split])
 
 

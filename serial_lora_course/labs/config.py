@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from serial_lora.config import SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError, require_number
+from serial_lora.errors import SerialLoRAError, require_choice, require_number
 from serial_lora_course.labs.training import TrainingConfig
 
 SWEPT = {"rank": int, "lr": float, "plus_lr": float}
@@ -58,11 +58,9 @@ class LabConfig:
         for plus in (False, True):  # with lr, and with plus_lr
             self.training(steps=1, plus=plus)
         for name in (each.name for each in fields(self)):
-            value, known = getattr(self, name), self.of(name, "choices")
-            if known and value not in known:
-                raise SerialLoRAError(
-                    f"There is no {name} {value!r}; choose from {', '.join(known)}."
-                )
+            value = getattr(self, name)
+            if known := self.of(name, "choices"):
+                require_choice(name, value, known)
             if bounds := self.of(name, "bounds"):
                 require_number(name, value, **bounds)
 
@@ -114,12 +112,9 @@ def changed_config(configs: Mapping[str, Config], scale: str, **changes: object)
     Raises:
         SerialLoRAError: no such scale or setting, or a setting out of its range.
     """
-    if scale not in configs:
-        raise SerialLoRAError(f"There is no scale {scale!r}; choose {' or '.join(configs)}.")
-    known = [each.name for each in fields(configs[scale])]
+    require_choice("scale", scale, configs)
     for name in changes:
-        if name not in known:
-            raise SerialLoRAError(f"There is no setting {name!r}; choose from {', '.join(known)}.")
+        require_choice("setting", name, [each.name for each in fields(configs[scale])])
     return replace(configs[scale], **{k: v for k, v in changes.items() if v is not None})
 
 

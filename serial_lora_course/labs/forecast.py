@@ -13,10 +13,8 @@ pictures, once for each set, is left out.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from serial_lora.counting import BYTES_PER_FLOAT32
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora.injection import inject
 from serial_lora_course.labs.card import GIB
 from serial_lora_course.labs.config import LabConfig, check_choices, several, swept_configs
@@ -37,6 +35,7 @@ from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.memory import without_values
 from serial_lora_course.labs.memory_sd3 import AUTOENCODER, sd3_part
 from serial_lora_course.labs.methods import METHODS, Method, get_method
+from serial_lora_course.labs.precision import product_seconds
 from serial_lora_course.labs.records import Record, read_records
 from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.models.architectures import ARCHITECTURES
@@ -129,28 +128,15 @@ def card_named(name: str | None) -> Speed:
         name = next((key for key in CARDS if key in here), "rtx3090")
     if name in (None, "cpu"):
         return _this_processor()
-    if name not in CARDS:
-        raise SerialLoRAError(f"There is no card {name!r} here; choose cpu, {', '.join(CARDS)}.")
+    require_choice("card", name, ["cpu", *CARDS])
     return CARDS[name]
 
 
-@lru_cache
 def _this_processor(rows: int = 512, width: int = 512) -> Speed:
     """Products that this process computes in a moment, in each precision."""
-    tokens, weight = torch.ones(rows, width), torch.ones(width, width)
-
-    def rate(a: Tensor, b: Tensor) -> float:
-        least = float("inf")
-        for _ in range(5):
-            started = time.perf_counter()
-            nn.functional.linear(a, b)
-            least = min(least, time.perf_counter() - started)
-        return 2 * rows * width**2 / least
-
-    single = rate(tokens, weight)
-    half = max(single, rate(tokens.bfloat16(), weight.bfloat16()))
+    single, half = (2 * rows * width**2 / each for each in product_seconds(rows, width))
     name = f"this processor, {torch.get_num_threads()} threads"
-    return Speed(name, half, single, memory=0, reached=0.2)
+    return Speed(name, max(single, half), single, memory=0, reached=0.2)
 
 
 # ------------------------------------------------------------------------------- sizes of data sets

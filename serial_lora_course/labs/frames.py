@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from serial_lora.errors import SerialLoRAError
@@ -145,10 +146,9 @@ def paired_difference(results: pd.DataFrame, one: str, other: str, measure: str)
         SerialLoRAError: the two methods have no runs to pair.
     """
     table = paired(results, one, other, measure).groupby("amount").agg(["mean", "sem", "count"])
-    table["verdict"] = "not significant"
-    clear = table["mean"].abs() > 2 * table["sem"]
-    table.loc[clear & (table["mean"] > 0), "verdict"] = "ahead"
-    table.loc[clear & (table["mean"] < 0), "verdict"] = "behind"
+    mean, bound = table["mean"], 2 * table["sem"]
+    clear = [mean > bound, mean < -bound]
+    table["verdict"] = np.select(clear, ["ahead", "behind"], "not significant")
     table.insert(0, "methods", f"{METHOD_TITLES[one]} against {METHOD_TITLES[other]}")
     return table.reset_index()
 

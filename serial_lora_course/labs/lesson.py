@@ -15,14 +15,14 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import require_choice
 from serial_lora.injection import eject
 from serial_lora.records import adapters
 from serial_lora_course.data.folders import data_root
@@ -37,7 +37,7 @@ from serial_lora_course.labs.config import LabConfig
 from serial_lora_course.labs.fit import fit
 from serial_lora_course.labs.lab import Lab, adapted
 from serial_lora_course.labs.methods import get_method
-from serial_lora_course.labs.precision import LOOKING, autocast, settle_precision
+from serial_lora_course.labs.precision import LOOKING, autocast
 from serial_lora_course.labs.processes import process_state
 from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.models.clip import PAPER_MODEL, openai_file
@@ -176,13 +176,9 @@ def open_lesson(
     names = get_lab(lab).datasets(scale)
     require_scale(scale)
     setting = SETTINGS[lab, scale]
-    if length not in setting.lengths:
-        known = ", ".join(setting.lengths)
-        raise SerialLoRAError(f"There is no length {length!r}; choose from {known}.")
-    if dataset is not None and dataset not in names:
-        known = ", ".join(names)
-        raise SerialLoRAError(f"There is no data set {dataset!r} here; choose from {known}.")
+    require_choice("length", length, setting.lengths)
     if dataset is not None:
+        require_choice("data set", dataset, names)
         setting = replace(setting, adapt_to=dataset, look_at=None, datasets=(dataset,))
     return Lesson(lab, scale, length, setting)
 
@@ -351,12 +347,10 @@ def _seconds_of_step(lab: Lab, amount: int) -> float:
     """Of one optimizer step with a fresh adapter, forward and backward; the first one does not count."""
     model, method = lab.backbone.model, get_method("serial_lora")
     stream = lab.stream(lab.indices(lab.data, amount, 1), 1)
-    training = lab.config.training(stream.steps)
+    training, precision = lab.config.training(stream.steps), lab.precision
     with adapted(model, lab.adapter(method), 1):
         objective = lab.objective().to(process_state().device)
         batch = send_to_device(stream.first_part(training), process_state().device)
-        few = partial(stream.first_examples, training)
-        precision = settle_precision(training.precision, objective, few)
         parameters = [p for p in objective.parameters() if p.requires_grad]
         objective.train()
 

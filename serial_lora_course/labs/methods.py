@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora_course.labs.variants import VariantConfig
 
 LORA_PLUS_RATIO = 20.0  # the paper's "1:20" between the rates of A and B
@@ -136,10 +136,10 @@ def get_method(name: str) -> Method:
     Raises:
         SerialLoRAError: there is none.
     """
-    known = METHODS | FURTHER_METHODS
-    if name not in known | CACHED_METHODS:
-        raise SerialLoRAError(f"There is no method {name!r}; choose from {', '.join(known)}.")
-    return (known | CACHED_METHODS)[name]
+    if name in CACHED_METHODS:
+        return CACHED_METHODS[name]
+    require_choice("method", name, METHODS | FURTHER_METHODS)
+    return (METHODS | FURTHER_METHODS)[name]
 
 
 def with_ratios(methods: Iterable[Method], ratios: Iterable[float]) -> list[Method]:

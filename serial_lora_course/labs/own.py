@@ -12,7 +12,6 @@ and the classes are the rows of a matrix that is learnt with the adapter.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -23,13 +22,18 @@ from tempfile import TemporaryDirectory
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from serial_lora import SerialLoRAConfig, adapters
 from serial_lora.errors import SerialLoRAError, require_number
-from serial_lora.files import load_adapter, save_adapter, write_whole
+from serial_lora.files import (
+    load_adapter,
+    read_tensors,
+    require_checksum,
+    save_adapter,
+    write_whole,
+)
 from serial_lora.fingerprints import checksum
 from serial_lora.metrics import accuracy
 from serial_lora_course.data.types import Pictures
@@ -412,22 +416,8 @@ def load_classifier(
 
 def _read_head(path: Path) -> tuple[list[str], dict[str, Tensor], str | None]:
     """Class names, the head's tensors, and the SHA-256 of the adapter file that belongs to them."""
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            head = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError, ValueError) as error:  # ValueError: a name with a NUL
-        raise SerialLoRAError(
-            f"{path} is missing or not a whole safetensors file ({error}); save it again with "
-            "save_classifier."
-        ) from error
-    if header.get("format") != HEAD_FORMAT:
-        raise SerialLoRAError(f"{path} is no head that save_classifier wrote; save it again.")
-    promised = header.pop("checksum", None)
-    if promised is not None and promised != checksum(header, head):
-        raise SerialLoRAError(f"{path} is damaged; copy it, or save it again.")
+    header, head = read_tensors(path, HEAD_FORMAT, "classifier")
+    require_checksum(path, header, head)
     try:
         names = json.loads(header["class_names"])
         check_class_names(names)

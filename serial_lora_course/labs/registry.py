@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import require_choice
 
 LABS = {
     "clip": (
@@ -30,6 +30,5 @@ def get_lab(name: str) -> type:
     Raises:
         SerialLoRAError: there is none.
     """
-    if name not in LABS:
-        raise SerialLoRAError(f"There is no lab {name!r}; choose from {', '.join(LABS)}.")
+    require_choice("lab", name, LABS)
     return import_module(LABS[name][0]).LAB

@@ -9,7 +9,7 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from serial_lora_course.labs.frames import swept
+from serial_lora_course.labs.frames import frame, swept
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import Record, with_unit
 
@@ -92,13 +92,11 @@ def results_table(report: Report, records: Runs, printed: pd.DataFrame | None = 
         table.add_column(heading, overflow="fold")
     for column in columns:
         table.add_column(column.heading, justify="right", overflow="fold", no_wrap=not column.folds)
-    groups: dict[tuple, list[Record]] = {}
-    for record in records:
-        variant = tuple(getattr(record, name) for name in differing)
-        key = (record.dataset, record.amount, record.method, variant)
-        groups.setdefault(key, []).append(record)
-    seen = set()
-    for (dataset, amount, method, _), runs in groups.items():
+    seen, keys = set(), ["dataset", "amount", "method", *differing]
+    for (dataset, amount, method, *_), rows in frame(records).groupby(
+        keys, sort=False, dropna=False
+    ):
+        runs = [records[place] for place in rows.index]
         for label, prefix in () if dataset in seen else report.baselines:
             cells = (column.baseline(runs[0], prefix) for column in columns)
             table.add_row(dataset, "–", label, *cells)
@@ -160,10 +158,7 @@ def measure_column(
 
 def activations(records: Runs) -> str:
     """The memory that each method's training step keeps for its backward pass, at most."""
-    most: dict[str, int] = {}
-    for record in records:
-        kept = record.sizes["activation_bytes"]
-        most[record.method] = max(kept, most.get(record.method, 0))
+    most = frame(records).groupby("method", sort=False)["activation_bytes"].max()
     told = ", ".join(
         f"{get_method(name).label} {kept / 1e6:,.0f} MB" for name, kept in most.items()
     )

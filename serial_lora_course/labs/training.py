@@ -26,7 +26,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
-from serial_lora.errors import SerialLoRAError, require_number
+from serial_lora.errors import SerialLoRAError, require_choice, require_number
 from serial_lora.optim import lora_plus_groups
 from serial_lora.records import records
 from serial_lora_course.labs.memory import saved_activations
@@ -89,11 +89,8 @@ class TrainingConfig:
             raise SerialLoRAError("The largest gradient norm must be above zero, or None.")
         if not self.save_every >= 0:
             raise SerialLoRAError("The seconds between two saves of a run's state are 0 or more.")
-        for what, known in (("schedule", ("cosine", "constant")), ("precision", PRECISIONS)):
-            if getattr(self, what) not in known:
-                raise SerialLoRAError(
-                    f"There is no {what} {getattr(self, what)!r}; use {' or '.join(known)}."
-                )
+        require_choice("schedule", self.schedule, ("cosine", "constant"))
+        require_choice("precision", self.precision, PRECISIONS)
 
 
 def train(

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora.fingerprints import checksum
 from serial_lora_course.data.folders import data_root
 
@@ -44,8 +44,7 @@ class Backbone:
 
 def require_scale(scale: str) -> None:
     """Refuse what is neither ``tiny`` nor ``paper``."""
-    if scale not in SCALES:
-        raise SerialLoRAError(f"There is no scale {scale!r}; choose tiny or paper.")
+    require_choice("scale", scale, SCALES)
 
 
 def weights_fingerprint(models: Iterable[nn.Module]) -> str:

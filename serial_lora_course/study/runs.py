@@ -25,7 +25,7 @@ import numpy as np
 from torch import Tensor
 
 from serial_lora.counting import BYTES_PER_FLOAT32
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora.files import write_whole
 from serial_lora_course.labs.grid import Labs, Source
 from serial_lora_course.labs.keep import Outcomes, keep_outcomes, keep_trained, trained_of
@@ -474,6 +474,5 @@ def studies(names: list[str]) -> list[LabPlan]:
         SerialLoRAError: the study has no such lab.
     """
     for name in names:
-        if name not in PLANS:
-            raise SerialLoRAError(f"The study has no lab {name!r}; choose from {', '.join(PLANS)}.")
+        require_choice("lab in the study", name, PLANS)
     return [PLANS[name] for name in names]

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import require_choice
 from serial_lora_course.data.emoji import ATTRIBUTION, UNSEEN_STYLES, Concept, load_emoji
 from serial_lora_course.data.emoji_sets import (
     EMOJI_SETS,
@@ -238,6 +238,5 @@ def load_study_style(name: str) -> StyleData:
 def _asked(name: str, known: Sequence[str]) -> tuple[str, str]:
     """A set's own name, and the part that is to be measured on."""
     own = name.removesuffix(VALIDATION)
-    if own not in known:
-        raise SerialLoRAError(f"The study has no set {name!r}; choose from {', '.join(known)}.")
+    require_choice("set in the study", own, known)
     return own, "test" if own == name else "validation"

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora_course.files import expanded
 from serial_lora_course.work.best import Measured
 from serial_lora_course.work.folder import Job
@@ -23,8 +23,7 @@ def tracker(kind: str, job: Job) -> Iterator[Callable[[int, Measured], object]]:
     Raises:
         SerialLoRAError: no such tracker, or it is not installed.
     """
-    if kind not in TRACKERS:
-        raise SerialLoRAError(f"there is no tracker {kind!r}; choose {', '.join(TRACKERS)}.")
+    require_choice("tracker", kind, TRACKERS)
     if kind != "none" and find_spec(kind) is None:
         raise SerialLoRAError(f"{kind} is not installed here: `pip install {kind}` brings it.")
     if kind == "tensorboard":

@@ -14,8 +14,8 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import adapters
 from serial_lora_course import cli
 from serial_lora_course.data.types import Pictures
-from serial_lora_course.labs import bases, grid
 from serial_lora_course.labs import config as configs
+from serial_lora_course.labs import grid
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.frames import frame
 from serial_lora_course.labs.keep import keep_run
@@ -173,7 +173,7 @@ def test_the_base_is_measured_once_for_weights_data_and_settings(small, tmp_path
     out, measured = tmp_path / "records.jsonl", calls(monkeypatch, small.kind, "measure_base")
 
     def base_of_a_new_process(**options):
-        monkeypatch.setattr(bases, "_measured", {})
+        monkeypatch.setattr(labs, "_measured", {})
         before = len(measured)
         (record,) = small.run(out=out, **options)
         names = {n: v for n, v in record.measures.items() if n.startswith(small.kind.base_names)}
