@@ -114,7 +114,6 @@ def classify(
     backbone: CLIPBackbone,
     data: ClassificationData,
     template: str,
-    batch_size: int = 128,
     prefix: FrozenPrefix | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Scores (N, classes) and labels (N,) of the test pictures, in order, under one prompt.
@@ -122,7 +121,7 @@ def classify(
     Args:
         prefix: as in :func:`picture_features`.
     """
-    features, labels = picture_features(backbone, data, batch_size, prefix)
+    features, labels = picture_features(backbone, data, prefix)
     return prompt_scores(backbone, features, data.prompts(template)), labels
 
 
@@ -154,10 +153,7 @@ def prompt_scores(backbone: CLIPBackbone, features: Tensor, prompts: list[str]) 
 
 @torch.no_grad()
 def picture_features(
-    backbone: CLIPBackbone,
-    data: ClassificationData,
-    batch_size: int = 128,
-    prefix: FrozenPrefix | None = None,
+    backbone: CLIPBackbone, data: ClassificationData, prefix: FrozenPrefix | None = None
 ) -> tuple[Tensor, Tensor]:
     """Normalised features (N, embed_dim) and labels (N,) of the test pictures, in order.
 
@@ -169,7 +165,7 @@ def picture_features(
     device = next(model.parameters()).device
     loader = DataLoader(
         Transformed(data.test, OnPicture(backbone.test_transform)),
-        batch_size=batch_size,
+        batch_size=128,
         num_workers=loader_workers(backbone.scale),
     )
     features, labels = [], []

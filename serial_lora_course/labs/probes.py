@@ -49,10 +49,10 @@ def merge_pair(weight: Tensor, lora_A: Tensor, lora_B: Tensor, scale: float) -> 
     return weight + scale * (weight @ lora_B) @ lora_A
 
 
-def trained_copy(adapted: nn.Module, seed: int = 0) -> nn.Module:
+def trained_copy(adapted: nn.Module) -> nn.Module:
     """A copy whose ``lora_B`` hold random numbers, as if training had moved them."""
     result = copy.deepcopy(adapted)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in result.named_parameters():
             if name.endswith("lora_B"):

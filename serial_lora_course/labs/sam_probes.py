@@ -90,16 +90,12 @@ def oblong(examples: Sequence[SegmentationExample]) -> Sequence[SegmentationExam
     return [e for e in examples if max(e.picture.size) > 1.2 * min(e.picture.size)] or examples
 
 
-def ways_in(
-    backbone: SamBackbone, examples: Sequence[SegmentationExample], dice_of: DiceOf = dice_of
-) -> pd.Series:
+def ways_in(backbone: SamBackbone, examples: Sequence[SegmentationExample]) -> pd.Series:
     """Mean Dice on SAM's way in and on three wrong ones."""
-    return pd.DataFrame([_four_ways(backbone, each, dice_of) for each in examples]).mean()
+    return pd.DataFrame([_four_ways(backbone, each) for each in examples]).mean()
 
 
-def _four_ways(
-    backbone: SamBackbone, example: SegmentationExample, dice_of: DiceOf
-) -> dict[str, float]:
+def _four_ways(backbone: SamBackbone, example: SegmentationExample) -> dict[str, float]:
     (width, height), boxes = example.picture.size, torch.as_tensor(example.boxes)
     side, longer = backbone.model.image_encoder.img_size, max(width, height)
     squashed = example.picture.resize((side, side))
@@ -112,20 +108,12 @@ def _four_ways(
         "squashed, boxes by one factor": (squashed, boxes * side / longer),
         "padding not cut off": (square, boxes),
     }
-    return {name: _mean_dice(backbone, *way, example, dice_of) for name, way in ways.items()}
-
-
-def _mean_dice(
-    backbone: SamBackbone,
-    picture: Image.Image,
-    boxes: Tensor,
-    example: SegmentationExample,
-    dice_of: DiceOf,
-) -> float:
-    masks, _ = lab.predict_masks(backbone, picture, boxes)
-    masks = resize_masks(torch.as_tensor(masks), example.masks.shape[1:])
-    truth = torch.as_tensor(example.masks)
-    return sum(map(dice_of, masks, truth)) / len(truth)
+    truth, found = torch.as_tensor(example.masks), {}
+    for name, way in ways.items():
+        masks, _ = lab.predict_masks(backbone, *way)
+        masks = resize_masks(torch.as_tensor(masks), truth.shape[1:])
+        found[name] = dice(masks, truth).mean().item()
+    return found
 
 
 # -------------------------------------------------------------------------------------------- windows
