@@ -254,7 +254,7 @@ display_drawing("places_in_block")
 # %% [markdown]
 # **What this shows.** Two properties single out one place. The tokens have passed the norm, so the change
 # is linear in what q, k and v read, and can be multiplied into their weights; and the stream above is
-# untouched, so only attention receives it. Places 1 to 3 come back below as bugs to find.
+# untouched, so only attention receives it. Places 1 and 3 come back below as bugs to find.
 #
 # **Change this and run again**: in your answer, call the adapter at one of the five places. What does the check
 # say?
@@ -635,8 +635,8 @@ print(count_parameters(model))
 # base model back for the length of the block, up to that rounding, which is how a fair
 # before-and-after comparison is made.
 #
-# **Change this and run again**: leave out `towers=["image"]`. How many adapters are there then, and which line
-# stops you?
+# **Change this and run again**: leave out `towers=["image"]`. Which line stops you
+# then, and why?
 
 # %% [markdown]
 # ## Only the adapters learn

@@ -235,7 +235,7 @@ def _draw_moves(axes: Any, before: np.ndarray, after: np.ndarray) -> None:
             fontsize=8,
             ha="center",
             va="center",
-            color="white",
+            color="white" if shades[i, :3].mean() < 0.5 else INK,
             weight="bold",
             bbox={"boxstyle": "circle,pad=0.18", "facecolor": shades[i], "edgecolor": "none"},
         )
