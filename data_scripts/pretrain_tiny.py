@@ -14,6 +14,7 @@ from data_scripts.pretraining import styles as pretraining_styles
 from serial_lora_course.data.folders import data_root
 from serial_lora_course.door import enter
 
+Out = Annotated[Path | None, typer.Option(help="folder of checkpoints and result")]
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 
@@ -31,7 +32,7 @@ def clip(
         float, typer.Option(min=0.0, help="then training on kinds of things")
     ] = 11.0,
     seed: Annotated[int, typer.Option(help="of weights, batches and augmentation")] = 0,
-    out: Annotated[Path | None, typer.Option(help="folder of checkpoint and result")] = None,
+    out: Out = None,
 ) -> None:
     """Pretrain the tiny CLIP on emoji of thirteen designs (needs npm and the extra 'pretrain').
 
@@ -49,7 +50,7 @@ def clip(
 def sam(
     minutes: Annotated[float, typer.Option(min=0.1, help="training, measuring not counted")] = 80.0,
     seed: Annotated[int, typer.Option(help="of weights, scenes and prompts")] = 0,
-    out: Annotated[Path | None, typer.Option(help="folder of checkpoint and result")] = None,
+    out: Out = None,
 ) -> None:
     """Pretrain the tiny SAM on Twemoji drawings over photographs.
 
@@ -74,7 +75,7 @@ def sd3(
     start: Annotated[
         Path | None, typer.Option(help="folder with transformer and vae to go on from, not chance")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of checkpoints and result")] = None,
+    out: Out = None,
 ) -> None:
     """Pretrain the tiny Stable Diffusion 3 on Twemoji and their names.
 
@@ -94,7 +95,7 @@ def sd3(
 
 @app.command()
 def styles(
-    out: Annotated[Path | None, typer.Option(help="folder of the result")] = None,
+    out: Out = None,
 ) -> None:
     """Fit the classifier of the tiny styles that judges drawings, in seconds."""
     folder = out or data_root() / "pretraining" / "styles"

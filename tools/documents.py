@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -312,22 +312,30 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         SerialLoRAError: one cannot be made.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.documents", description=__doc__.splitlines()[0]
-    )
+    return rewrite("tools.documents", __doc__, lambda: documents(ROOT), arguments)
+
+
+def rewrite(
+    tool: str, about: str, pages: Callable[[], dict[Path, str]], arguments: list[str] | None
+) -> int:
+    """The command line of a tool that writes pages, or with ``--check`` says which are stale.
+
+    Args:
+        about: whose first line says what the tool is for.
+        pages: gives the text that each page should have.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {tool}", description=about.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="only compare; exit 1 on a stale page")
-    options = parser.parse_args(arguments)
-    stale = [
-        (path, text)
-        for path, text in documents(ROOT).items()
-        if not path.is_file() or path.read_text(encoding="utf-8") != text
-    ]
-    for path, text in stale:
-        if options.check:
-            print(f"{path.name} is stale: run `python -m tools.documents`.", file=sys.stderr)
+    check, stale = parser.parse_args(arguments).check, False
+    for path, text in pages().items():
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale = True
+        if check:
+            print(f"{path.name} is stale: run `python -m {tool}`.", file=sys.stderr)
         else:
             write_whole(path, text.encode())
-    return 1 if stale and options.check else 0
+    return int(stale and check)
 
 
 if __name__ == "__main__":

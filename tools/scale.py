@@ -12,19 +12,17 @@ what `python -m benchmarks --only cluster` measured, and how a grid goes on many
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from itertools import cycle, islice
+from pathlib import Path
 
 import numpy as np
 
 from benchmarks import report
-from serial_lora.files import write_whole
 from serial_lora_course.data.segmentation_files import MASKED_SETS
 from serial_lora_course.data.style_files import RELEASE_OF
 from serial_lora_course.door import enter
@@ -38,7 +36,7 @@ from serial_lora_course.models.architectures import ARCHITECTURES
 from serial_lora_course.paper_tables import paper_results
 from serial_lora_course.study.plan import PLANS, TRIED
 from tools import ROOT
-from tools.documents import put_between
+from tools.documents import put_between, rewrite
 
 PAGE = ROOT / "docs" / "scale.md"
 CARD = "rtx3090"  # the paper's
@@ -284,19 +282,11 @@ def part() -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the page or compare it; 1 when it is stale."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.scale", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--check", action="store_true", help="only compare; exit 1 on a stale page")
-    options = parser.parse_args(arguments)
-    before = PAGE.read_text("utf-8")
-    after = put_between(before, "scale", part())
-    if options.check:
-        if before != after:
-            print(f"{PAGE.name} is stale: run `python -m tools.scale`.", file=sys.stderr)
-        return int(before != after)
-    write_whole(PAGE, after.encode())
-    return 0
+
+    def pages() -> dict[Path, str]:
+        return {PAGE: put_between(PAGE.read_text("utf-8"), "scale", part())}
+
+    return rewrite("tools.scale", __doc__, pages, arguments)
 
 
 if __name__ == "__main__":

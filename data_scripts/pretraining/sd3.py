@@ -75,9 +75,8 @@ class TransformerPretraining(PretrainingRun):
         super().__init__(folder, recipe, recipe.minutes)
         self.autoencoder_card = json.loads(autoencoder.with_suffix(".card.json").read_text("utf-8"))
         emoji = load_emoji("twemoji", SIZE)
-        index = {concept.codepoints: i for i, concept in enumerate(emoji.concepts)}
         self.captions = [caption(concept) for concept in things()]
-        self.pictures = [emoji.picture(index[concept.codepoints]) for concept in things()]
+        self.pictures = [emoji.picture(emoji.positions[concept.codepoints]) for concept in things()]
         self.judge = load_judge()
         start = start_from(recipe.start, SD3Transformer2DModel, "transformer")
         transformer = start or build_transformer()

@@ -91,8 +91,7 @@ def drawings(concepts: tuple[Concept, ...]) -> tuple[Tensor, np.ndarray]:
     pictures = []
     for name in STYLES:
         emoji = load_emoji(BASE if name == BASE else TINY_STYLES[name].drawn_by, SIZE)
-        position = {concept.codepoints: index for index, concept in enumerate(emoji.concepts)}
-        for index in (position[concept.codepoints] for concept in concepts):
+        for index in (emoji.positions[concept.codepoints] for concept in concepts):
             drawing = emoji.pictures[index]
             pictures.append(emoji.picture(index) if name == BASE else render(name, drawing))
     stacked = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))

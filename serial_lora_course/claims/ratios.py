@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from serial_lora_course.labs.frames import as_text
 from serial_lora_course.labs.methods import get_method
 
 RUN = ["dataset", "seed"]
@@ -87,7 +88,7 @@ def as_shown(table: pd.DataFrame) -> pd.DataFrame:
     """The table with its numbers as a reader wants them: rates short, gains with a sign."""
     formats = {"gain": "{:+.1f}", "error": "{:.1f}"}
     formats |= dict.fromkeys(("rate of A", "rate of B", "A at", "best ratio"), "{:g}")
-    return table.assign(**{n: table[n].map(f.format) for n, f in formats.items() if n in table})
+    return as_text(table, {name: form for name, form in formats.items() if name in table})
 
 
 # ------------------------------------------------------------------------------------ in words

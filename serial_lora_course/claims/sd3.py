@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from serial_lora_course.claims.paper import paper_facts, paper_table
+from serial_lora_course.labs.frames import as_text
 from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.labs.records import Record
 
@@ -129,8 +130,9 @@ STYLE_COLUMNS = {
 
 def styles_shown(table: pd.DataFrame) -> pd.DataFrame:
     """That table as a reader wants it."""
-    shown = {title: table[name].map(form.format) for name, (title, form) in STYLE_COLUMNS.items()}
-    return pd.DataFrame(shown).rename_axis("style").reset_index()
+    titles, formats = ({name: pair[i] for name, pair in STYLE_COLUMNS.items()} for i in (0, 1))
+    shown = as_text(table, formats)[list(formats)].rename(columns=titles)
+    return shown.rename_axis("style").reset_index()
 
 
 def turned(results: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -85,15 +85,13 @@ def plus_minus_plain(plain: str) -> pd.DataFrame:
 
 def read_paper_plus(changes: Mapping[str, pd.DataFrame]) -> str:
     """How often the plus loses in the paper's cells, by how much at worst, and on average."""
-    return "\n".join(_plus_lines(changes))
-
-
-def _plus_lines(changes: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    lines = []
     for plain, change in changes.items():
         cells = change.stack()
         shots, dataset = cells.idxmin()
         means = ", ".join(f"{mean:+.1f} ({amount})" for amount, mean in change.mean(axis=1).items())
-        yield (
+        lines.append(
             f"- **{plain}+** loses to {plain} in {(cells < 0).sum()} of {len(cells)} cells, at worst by "
             f"{-cells.min():.1f} points ({dataset}, {shots}). Means over data sets: {means}."
         )
+    return "\n".join(lines)

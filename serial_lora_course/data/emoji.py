@@ -82,6 +82,11 @@ class EmojiSet:
         return [concept.name for concept in self.concepts]
 
     @cached_property
+    def positions(self) -> dict[str, int]:
+        """Code points of a concept -> position of its drawing."""
+        return {concept.codepoints: index for index, concept in enumerate(self.concepts)}
+
+    @cached_property
     def pictures(self) -> np.ndarray:
         """Every drawing, uint8 (N, size, size, 4); about a second for all of a style."""
         return self.some(range(len(self)))

@@ -63,7 +63,6 @@ def load_folder(
     test_fraction: float = 0.3,
     seed: int = SPLIT_SEED,
     template: str = GENERIC_TEMPLATE,
-    check_pictures: bool = True,
 ) -> ClassificationData:
     """A folder with one sub-folder of pictures per class, as few-shot data.
 
@@ -77,8 +76,6 @@ def load_folder(
             each class trains and at least one tests.
         seed: of the division.
         template: prompt with ``{}`` for the class name.
-        check_pictures: decode every picture once, so that damaged ones are all told now and not
-            one by one in the middle of a run.
 
     Raises:
         SerialLoRAError: no folder, fewer than two classes, a class with one picture, two classes
@@ -98,8 +95,7 @@ def load_folder(
         raise SerialLoRAError(
             f"the class folder {blank[0]!r} in {folder} has no name for a prompt; rename it."
         )
-    if check_pictures:
-        _refuse_damaged(folder, [picture_id for part in rows.values() for picture_id, _ in part])
+    _refuse_damaged(folder, [picture_id for part in rows.values() for picture_id, _ in part])
     parts = {
         part: picture_files(folder, [row[0] for row in found], [row[1] for row in found], True)
         for part, found in rows.items()

@@ -156,10 +156,11 @@ def load_tiny_style(name: str) -> StyleData:
     """One tiny style, a key of :data:`TINY_STYLES`."""
     style = TINY_STYLES[name]
     emoji = load_emoji(style.drawn_by, SIZE)
-    position = {concept.codepoints: i for i, concept in enumerate(emoji.concepts)}
 
     parts = {
-        part: StylePictures(name, concepts, emoji.some([position[c.codepoints] for c in concepts]))
+        part: StylePictures(
+            name, concepts, emoji.some([emoji.positions[c.codepoints] for c in concepts])
+        )
         for part, concepts in choose_things().items()
     }
     return StyleData(

@@ -18,7 +18,8 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora_course.data.types import ClassificationData, DividedData
@@ -40,21 +41,16 @@ def hash_order(picture_ids: Sequence[str], seed: int, purpose: str = "shots") ->
     return sorted(range(len(keys)), key=keys.__getitem__)
 
 
-@dataclass(frozen=True)
-class FewShotSplit:
+class FewShotSplit(NamedTuple):
     """The pictures to learn from, and the classes that had too few of them.
 
     Attributes:
         indices: positions in the training data set, by class, then in hashed order.
-        shots: pictures asked for per class.
-        seed: of the order.
-        short_classes: class name -> number of pictures it has, for classes with fewer than
-            ``shots``. All their pictures are in ``indices``.
+        short_classes: class name -> number of pictures it has, for classes with fewer than asked
+            for. All their pictures are in ``indices``.
     """
 
     indices: list[int]
-    shots: int
-    seed: int
     short_classes: dict[str, int]
 
 
@@ -103,7 +99,7 @@ def few_shot_split(data: ClassificationData, shots: int, seed: int) -> FewShotSp
         for label, name in enumerate(data.class_names)
         if available[label] < shots
     }
-    return FewShotSplit(indices, shots, seed, short)
+    return FewShotSplit(indices, short)
 
 
 def training_subset(data: DividedData, percent: int, seed: int) -> list[int]:

@@ -198,9 +198,9 @@ class ClassificationData(DividedData):
 # --- segmentation --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SegmentationExample:
-    """A picture and its objects.
+    """A picture and its objects; equal to itself alone.
 
     Attributes:
         picture: RGB, of (width, height) W, H.

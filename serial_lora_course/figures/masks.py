@@ -155,20 +155,18 @@ class OverlayRow:
         title: what the row is, such as "best".
         picture: as in :func:`serial_lora_course.figures.pictures.show_pictures`.
         found: name of a prediction to its mask or masks; every row has the same names.
-        truth: bool, (height, width) or (N, height, width), or None when it is not known.
+        truth: bool, (height, width) or (N, height, width).
         boxes: (4,) or (N, 4), x0, y0, x1, y1 at pixel edges, or None.
     """
 
     title: str
     picture: Any
     found: Mapping[str, Any]
-    truth: Any | None = None
+    truth: Any
     boxes: Any | None = None
 
-    def dice(self, name: str) -> float | None:
-        """The mean Dice of a prediction over the row's objects; None without a truth."""
-        if self.truth is None:
-            return None
+    def dice(self, name: str) -> float:
+        """The mean Dice of a prediction over the row's objects."""
         size = np.shape(self.truth)[-2:]
         masks = (_mask(self.found[name], "predicted", size), _mask(self.truth, "true", size))
         return float(dice(*masks).mean())
@@ -177,7 +175,7 @@ class OverlayRow:
 def plot_overlays(rows: Sequence[OverlayRow], size: float = 1.9) -> Figure:
     """Predictions beside the truth, one picture a row.
 
-    Columns: the picture with its box or boxes, the truth (where there is one), then each named
+    Columns: the picture with its box or boxes, the truth, then each named
     prediction as an :func:`overlay` with its Dice below.
 
     Args:
@@ -194,11 +192,10 @@ def plot_overlays(rows: Sequence[OverlayRow], size: float = 1.9) -> Figure:
         raise SerialLoRAError(
             "the rows name different predictions; give every row the same names in one order."
         )
-    known = [row.truth is not None for row in rows]
-    columns = ["picture", *(["truth"] if any(known) else []), *names]
+    columns = ["picture", "truth", *names]
     tallest = max(np.shape(as_array(row.picture))[0] for row in rows)
     widest = max(np.shape(as_array(row.picture))[1] for row in rows)
-    height = size * min(1.6, max(0.6, tallest / widest)) + (0.25 if any(known) else 0.05)
+    height = size * min(1.6, max(0.6, tallest / widest)) + 0.25
     with house_style():
         figure = Figure(
             figsize=(size * len(columns) + 0.4, height * len(rows) + 0.65), layout="constrained"
@@ -209,11 +206,8 @@ def plot_overlays(rows: Sequence[OverlayRow], size: float = 1.9) -> Figure:
         for line, row in zip(grid, rows, strict=True):
             _draw_row(line, row, columns)
         handles = [Patch(color=COLOURS[kind], label=word) for kind, word in WORDS.items()]
-        if any(known):
-            edge = {"markeredgecolor": INK, "markerfacecolor": "white", "color": "none"}
-            handles.append(Line2D([], [], marker="s", **edge, label="outline of the truth"))
-        else:
-            handles = handles[:1]
+        edge = {"markeredgecolor": INK, "markerfacecolor": "white", "color": "none"}
+        handles.append(Line2D([], [], marker="s", **edge, label="outline of the truth"))
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
     return with_description(figure, _overlay_words(rows, names))
 
@@ -231,11 +225,7 @@ def _draw_row(line: Sequence[Any], row: OverlayRow, columns: Sequence[str]) -> N
         elif name != "truth":
             sheet = overlay(row.picture, row.truth, row.found[name])
             axes.imshow(sheet, interpolation="nearest")
-            score = row.dice(name)
-            if score is not None:
-                axes.set_xlabel(f"Dice {score:.2f}", fontsize=10)
-        elif row.truth is None:
-            axes.set_visible(False)
+            axes.set_xlabel(f"Dice {row.dice(name):.2f}", fontsize=10)
         else:
             axes.imshow(overlay(row.picture, row.truth, row.truth), interpolation="nearest")
 
@@ -252,13 +242,11 @@ def _draw_box(axes: Any, box: Sequence[float]) -> None:
 def _overlay_words(rows: Sequence[OverlayRow], names: Sequence[str]) -> str:
     phrases = []
     for row in rows:
-        scores = {name: row.dice(name) for name in names}
-        words = (n if score is None else f"{n}: {score:.2f}" for n, score in scores.items())
+        words = (f"{name}: {row.dice(name):.2f}" for name in names)
         phrases.append(f"{row.title} ({', '.join(words)})")
-    what = "Dice of each row" if any(row.truth is not None for row in rows) else "Predictions"
     return (
         f"Pictures with predicted masks laid over them, found pixels blue, missed yellow, invented "
-        f"vermilion. {what}: {'; '.join(phrases)}."
+        f"vermilion. Dice of each row: {'; '.join(phrases)}."
     )
 
 

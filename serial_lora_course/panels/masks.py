@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from typing import Any
@@ -63,66 +62,27 @@ KEPT_EMBEDDINGS = 64  # 4 MiB each at paper scale
 # ------------------------------------------------------------------------------ what is shown
 
 
-@dataclass(frozen=True, eq=False)
-class ShownPicture:
-    """A picture of the panel, with its objects if they are known; equal to itself alone.
-
-    Attributes:
-        title: what the picture is called in the panel.
-        picture: RGB, of (width, height) W, H.
-        masks, boxes, names: of N objects as in
-            :class:`serial_lora_course.data.types.SegmentationExample`; N is 0 for a bare picture.
-    """
-
-    title: str
-    picture: Image.Image
-    masks: np.ndarray
-    boxes: np.ndarray
-    names: tuple[str, ...]
-
-    @property
-    def first_box(self) -> tuple[float, ...]:
-        """Where the box begins: round the first object, else the middle of the picture."""
-        if len(self.boxes):
-            return tuple(float(edge) for edge in self.boxes[0])
-        width, height = self.picture.size
-        middle = (width // 4, height // 4, width - width // 4, height - height // 4)
-        return tuple(float(edge) for edge in middle)
-
-    def object_in(self, box: Sequence[float]) -> int | None:
-        """The object whose box overlaps most with this one (IoU); None when none does."""
-        if not len(self.boxes):
-            return None
-        overlaps = box_iou(torch.tensor([box]), torch.as_tensor(self.boxes))[0]
-        return int(overlaps.argmax()) if overlaps.max() > 0 else None
-
-
-def as_shown(examples: Sequence[SegmentationExample | Image.Image]) -> list[ShownPicture]:
-    """Examples and bare pictures as scenes, numbered from 1.
+def titles_of(examples: Sequence[SegmentationExample]) -> list[str]:
+    """What the examples are called in the panel: a number from 1, and what they show.
 
     Raises:
-        SerialLoRAError: there are none, or one is neither.
+        SerialLoRAError: there are none, or one is no example.
     """
-    single = isinstance(examples, SegmentationExample | Image.Image)
-    scenes = [_as_shown(n, item) for n, item in enumerate([examples] if single else examples, 1)]
-    if not scenes:
+    for item in examples:
+        if not isinstance(item, SegmentationExample):
+            raise SerialLoRAError(
+                f"a {type(item).__name__} is no example; pass those of a segmentation set, such as "
+                "data.test[0]."
+            )
+    if not len(examples):
         raise SerialLoRAError("there are no pictures to show; pass at least one.")
-    return scenes
+    return [f"{n}: {', '.join(dict.fromkeys(item.names))}" for n, item in enumerate(examples, 1)]
 
 
-def _as_shown(number: int, item: Any) -> ShownPicture:
-    if isinstance(item, SegmentationExample):
-        names = ", ".join(dict.fromkeys(item.names))
-        picture = item.picture.convert("RGB")
-        return ShownPicture(f"{number}: {names}", picture, item.masks, item.boxes, item.names)
-    if isinstance(item, Image.Image):
-        nothing = np.zeros((0, item.height, item.width), bool)
-        boxes = np.zeros((0, 4), np.float32)
-        return ShownPicture(f"{number}: picture", item.convert("RGB"), nothing, boxes, ())
-    raise SerialLoRAError(
-        f"a {type(item).__name__} is no picture; pass examples of a segmentation set, such as "
-        "data.test[0], or PIL images."
-    )
+def object_in(example: SegmentationExample, box: Sequence[float]) -> int | None:
+    """The object whose box overlaps most with this one (IoU); None when none does."""
+    overlaps = box_iou(torch.tensor([box]), torch.as_tensor(example.boxes))[0]
+    return int(overlaps.argmax()) if overlaps.max() > 0 else None
 
 
 # --------------------------------------------------------------------- masks at every scale
@@ -150,7 +110,7 @@ class MasksAtScales:
         return own_config(self.backbone.model).method
 
     @torch.no_grad()
-    def find(self, scene: ShownPicture, boxes: Any, scale: float | None) -> np.ndarray:
+    def find(self, scene: SegmentationExample, boxes: Any, scale: float | None) -> np.ndarray:
         """What :func:`serial_lora_course.labs.sam.predict_masks` finds: bool (N, H, W).
 
         Args:
@@ -169,7 +129,7 @@ class MasksAtScales:
             logits = original_size_logits(model, logits, prepared)
             return (logits > model.mask_threshold).cpu().numpy()
 
-    def _encode(self, scene: ShownPicture, scale: float | None, digest: bytes) -> Tensor:
+    def _encode(self, scene: SegmentationExample, scale: float | None, digest: bytes) -> Tensor:
         """The picture's embedding (1, channels, grid, grid), which `find` asks for just once."""
         model = self.backbone.model  # at this scale already
         size = model.image_encoder.img_size
@@ -192,13 +152,11 @@ class MaskPanel(ipywidgets.VBox):
 
     found: tuple[np.ndarray, np.ndarray]
 
-    def __init__(
-        self, backbone: SamBackbone, examples: Sequence[SegmentationExample | Image.Image]
-    ) -> None:
+    def __init__(self, backbone: SamBackbone, examples: Sequence[SegmentationExample]) -> None:
         self._masks = MasksAtScales(backbone)
-        self._scenes = as_shown(examples)
+        self._scenes = examples
         self.choice = ipywidgets.Dropdown(
-            options=[(scene.title, number) for number, scene in enumerate(self._scenes)],
+            options=[(title, number) for number, title in enumerate(titles_of(examples))],
             description="picture",
             layout={"max_width": "100%"},
         )
@@ -217,12 +175,12 @@ class MaskPanel(ipywidgets.VBox):
         self.scale.observe(self._update, names="value")
 
     @property
-    def scene(self) -> ShownPicture:
+    def scene(self) -> SegmentationExample:
         """The picture that is shown now."""
         return self._scenes[self.choice.value]
 
     def _choose(self, _: Any = None) -> None:
-        self.picker.show(self.scene.picture, self.scene.first_box)
+        self.picker.show(self.scene.picture, tuple(map(float, self.scene.boxes[0])))
         self._update()  # the box may be the one before
 
     def _update(self, _: Any = None) -> None:
@@ -233,7 +191,7 @@ class MaskPanel(ipywidgets.VBox):
             self.before.value = self.after.value = ""
             self.picker.message = str(error)
             return
-        meant = scene.object_in(box)
+        meant = object_in(scene, box)
         truth = None if meant is None else scene.masks[meant]
         titles = ("before: no adapter", f"after: scale {scale:.2f}")
         pages = [
@@ -244,20 +202,18 @@ class MaskPanel(ipywidgets.VBox):
         self.picker.message = _message(scene, meant, self.found)
 
 
-def _message(scene: ShownPicture, meant: int | None, found: Sequence[np.ndarray]) -> str:
+def _message(scene: SegmentationExample, meant: int | None, found: Sequence[np.ndarray]) -> str:
     """What is measured, and what there is to notice, in words."""
     if meant is not None:
         sentence = f"Compared with the {scene.names[meant]}, which fits your box best."
-    elif scene.names:
-        sentence = "No object of this picture is in your box, so there is no Dice."
     else:
-        sentence = "Nobody has outlined this picture's objects, so there is no Dice."
+        sentence = "No object of this picture is in your box, so there is no Dice."
     same = np.array_equal(*found)
     return f"{sentence} Both masks are identical." if same else sentence
 
 
 def _overlay_html(
-    scene: ShownPicture, truth: np.ndarray | None, found: np.ndarray, title: str
+    scene: SegmentationExample, truth: np.ndarray | None, found: np.ndarray, title: str
 ) -> str:
     """One overlay with its title and its Dice, or the share of the picture without a truth."""
     if truth is None:
@@ -291,46 +247,44 @@ def _legend_html() -> str:
 # ----------------------------------------------------------------------------- the still form
 
 
-def dice_by_scale(masks: MasksAtScales, scenes: Sequence[ShownPicture]) -> dict[str, list[float]]:
-    """Title of each picture whose objects are known to its mean Dice at each of `CURVE_SCALES`."""
+def dice_by_scale(
+    masks: MasksAtScales, scenes: Sequence[SegmentationExample]
+) -> dict[str, list[float]]:
+    """Title of each picture to its mean Dice at each of `CURVE_SCALES`."""
     return {
-        scene.title: [
+        title: [
             float(dice(masks.find(scene, scene.boxes, scale), scene.masks).mean())
             for scale in CURVE_SCALES
         ]
-        for scene in scenes
-        if len(scene.masks)
+        for title, scene in zip(titles_of(scenes), scenes, strict=True)
     }
 
 
-def _show_still(masks: MasksAtScales, scenes: Sequence[ShownPicture]) -> None:
+def _show_still(masks: MasksAtScales, scenes: Sequence[SegmentationExample]) -> None:
+    scores = dice_by_scale(masks, scenes)
     rows = [
         OverlayRow(
-            title=scene.names[0] if scene.names else scene.title,
+            title=scene.names[0],
             picture=scene.picture,
             found={
-                f"scale {scale:g}": masks.find(scene, [scene.first_box], scale)[0]
+                f"scale {scale:g}": masks.find(scene, scene.boxes[:1], scale)[0]
                 for scale in STILL_SCALES
             },
-            truth=scene.masks[0] if len(scene.masks) else None,
-            boxes=scene.first_box,
+            truth=scene.masks[0],
+            boxes=scene.boxes[0],
         )
         for scene in scenes[:STILL_ROWS]
     ]
     display_figure(plot_overlays(rows))
-    scores = dice_by_scale(masks, scenes)
-    if scores:
-        display_figure(plot_dice_by_scale(scores, masks.method, CURVE_SCALES))
+    display_figure(plot_dice_by_scale(scores, masks.method, CURVE_SCALES))
 
 
-def mask_panel(
-    backbone: SamBackbone, examples: Sequence[SegmentationExample | Image.Image]
-) -> MaskPanel | None:
+def mask_panel(backbone: SamBackbone, examples: Sequence[SegmentationExample]) -> MaskPanel | None:
     """Show what an adapter changes in the mask of any box, and what its scale does.
 
     Args:
         backbone: a SAM with adapters that are not merged; it stays as it is.
-        examples: pictures to choose from, with their objects or (PIL images) without.
+        examples: pictures to choose from, with their objects.
 
     Returns:
         The panel, already shown; None in the still form, figures of the first object of each of
@@ -341,5 +295,5 @@ def mask_panel(
     """
     return show(
         lambda: MaskPanel(backbone, examples),
-        lambda: _show_still(MasksAtScales(backbone), as_shown(examples)),
+        lambda: _show_still(MasksAtScales(backbone), examples),
     )

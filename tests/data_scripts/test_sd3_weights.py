@@ -15,7 +15,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from data_scripts import sd3_weights
-from data_scripts.fetching.hub import HUB_REPOSITORY
+from data_scripts.sd3_weights import HUB_REPOSITORY
 from serial_lora_course.models.sd3 import load_sd3
 from tests.doors import through_the_door
 from tests.models.sd3_models import leave_out_t5, official_folder

@@ -145,17 +145,6 @@ def test_a_box_is_drawn_at_its_pixels_edges():
     np.testing.assert_allclose(boxes, expected)
 
 
-def test_rows_without_a_truth_have_no_score():
-    figure = plot_overlays([row(truth=None)])
-    assert [axes.get_title() for axes in figure.axes] == ["picture", "before", "after"]
-    assert all(axes.get_xlabel() == "" for axes in figure.axes)
-    assert row(truth=None).dice("x") is None
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["found"]
-    mixed = plot_overlays([row(), row("mine", truth=None)])
-    assert not mixed.axes[5].get_visible()
-
-
 SCORES = {"unadapted": [0.2, 0.5, 0.9, 0.4], "serial_lora": [0.3, 0.5, 0.8, 0.7]}
 
 

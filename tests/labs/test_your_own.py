@@ -143,7 +143,7 @@ def test_features_are_the_librarys(name):
 def test_the_page_runs_with_any_model_and_its_files_bring_it_back(name, own, tmp_path):
     torch.manual_seed(0)
     model = VISION[name][0]().eval()
-    first, data = copy.deepcopy(model), load_folder(own, check_pictures=False)
+    first, data = copy.deepcopy(model), load_folder(own)
     classifier = PictureClassifier(model, data.class_names)
     towers = None if name == "CLIP vision" else ["image"]
     inject(classifier.model, SerialLoRAConfig(rank=2, towers=towers))
@@ -262,7 +262,7 @@ def refuse_models():
 
 
 def test_indices_and_labels_that_nothing_belongs_to(own):
-    data = load_folder(own, check_pictures=False)
+    data = load_folder(own)
     classifier = PictureClassifier(timm_vit(), data.class_names)
     inject(classifier.model, SerialLoRAConfig(rank=2))
     head = classifier.head.weight.clone()
@@ -286,7 +286,7 @@ def test_what_cannot_be_a_classifier(what):
 
 
 def test_fit_and_files_refuse_what_does_not_belong_together(own, tmp_path):
-    data = load_folder(own, check_pictures=False)
+    data = load_folder(own)
     bare = PictureClassifier(timm_vit(), data.class_names)
     with pytest.raises(SerialLoRAError, match="no adapters"):
         fit(bare, data.train, progress=False)

@@ -16,6 +16,7 @@ from serial_lora import (
     set_scale,
 )
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.figures.masks import overlay
 from serial_lora_course.labs.sam import predict_masks
 from serial_lora_course.models.sam import SamBackbone
@@ -25,7 +26,6 @@ from serial_lora_course.panels.masks import (
     CURVE_SCALES,
     MaskPanel,
     MasksAtScales,
-    as_shown,
     dice_by_scale,
     mask_panel,
 )
@@ -44,7 +44,7 @@ def backbone() -> SamBackbone:
 
 @pytest.fixture
 def panel(backbone) -> MaskPanel:
-    return MaskPanel(backbone, [example(), example((29, 37), 3, seed=1), example().picture])
+    return MaskPanel(backbone, [example(), example((29, 37), 3, seed=1)])
 
 
 def encodings(model) -> list[int]:
@@ -73,7 +73,7 @@ def test_every_box_and_scale_gives_the_masks_of_the_lab(data):
     edges = [data.draw(st.floats(0, limit)) for limit in (width, height, width, height)]
     box = tidy_box(edges, (width, height)) or (0, 0, width, height)
     backbone = backbone_of(adapted_sam(config=kind(rank=2)))
-    (scene,) = as_shown([example((width, height))])
+    scene = example((width, height))
     masks = MasksAtScales(backbone)
     without, after = (masks.find(scene, [box], s) for s in (None, scale))
     with disabled(backbone.model):
@@ -165,9 +165,12 @@ def test_the_dice_is_that_of_the_object_whose_box_overlaps_most(panel):
             assert f"{expected}'" in html  # the alternative text says it as well
 
 
-def test_a_picture_without_truth_is_shown_without_dice(panel):
-    panel.choice.value = 2
-    assert panel.picker.box == (9, 7, 28, 22)  # the middle of 37 x 29
+def test_a_box_beside_every_object_has_no_dice(backbone):
+    mask = np.zeros((1, 30, 40), bool)
+    mask[0, 2:8, 2:8] = True
+    picture = Image.new("RGB", (40, 30), "teal")
+    panel = MaskPanel(backbone, [SegmentationExample(picture, mask, ("star",), "one")])
+    panel.picker.box = (8, 8, 30, 28)  # shares a corner with the star's box, and no area
     assert "no Dice" in panel.picker.message
     picture = shown_picture(panel.after.value)
     assert np.array_equal(picture, overlay(panel.scene.picture, None, panel.found[1]))
@@ -177,7 +180,7 @@ def test_a_picture_without_truth_is_shown_without_dice(panel):
 
 
 def test_the_still_form_shows_what_the_slider_would(backbone, capture_display):
-    items = [example(), example((29, 37), 3, seed=1), example().picture]
+    items = [example(), example((29, 37), 3, seed=1)]
     assert mask_panel(backbone, items) is None
     rows, curve = (data["text/plain"] for data in capture_display if "<img " in str(data))
     for scale in (0, 0.5, 1, 1.5):
@@ -190,7 +193,7 @@ def test_the_still_form_shows_what_the_slider_would(backbone, capture_display):
 
 def test_the_curve_is_the_mean_dice_of_the_lab_at_every_scale(backbone):
     items = [example(), example((51, 80), 3, seed=2)]
-    scores = dice_by_scale(MasksAtScales(backbone), as_shown(items))
+    scores = dice_by_scale(MasksAtScales(backbone), items)
     for values, item in zip(scores.values(), items, strict=True):
         for value, scale in zip(values, CURVE_SCALES, strict=True):
             set_scale(backbone.model, scale)
@@ -209,7 +212,7 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(static, monkeypatch, capt
     merged = backbone_of(merge(adapted_sam()))
     for backbone, items, words in (
         (good, [], "no pictures"),
-        (good, [example(), np.zeros((4, 4))], "ndarray is no picture"),
+        (good, [example(), np.zeros((4, 4))], "ndarray is no example"),
         (good.model, [example()], "Sam is no SAM backbone"),
         (backbone_of(small_sam()), [example()], "no adapters"),
         (merged, [example()], "merged"),
