@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.claims.verdicts import ERRORS
 from serial_lora_course.figures.style import (
     BLUE,
@@ -51,17 +50,7 @@ def plot_intervals(intervals: Sequence[Interval]) -> Figure:
 
     In margins all measures fit on one axis: right of 0 speaks for the first method, and left of -1
     it is behind by more than the margin.
-
-    Raises:
-        SerialLoRAError: there are none, or one has no error or no margin.
     """
-    if not intervals:
-        raise SerialLoRAError("there are no differences to draw; pass at least one.")
-    for each in intervals:
-        if not (np.isfinite(each.error) and each.margin > 0):
-            raise SerialLoRAError(
-                f"{each.name} has no standard error or no margin; leave it out or run more seeds."
-            )
     groups = list(dict.fromkeys(each.group for each in intervals))
     looks = [(BLUE, "o"), (GREEN, "v"), (VERMILION, "s"), (QUIET, "D")]
     with house_style():
@@ -103,12 +92,7 @@ def plot_pairs(table: pd.DataFrame, unit: str, half: float) -> Figure:
         table: an index of data set and seed, and two columns of scores, named by their methods.
         unit: of a difference, in words.
         half: half of the 95% confidence interval of the mean difference.
-
-    Raises:
-        SerialLoRAError: the table has not two columns, or no rows.
     """
-    if table.empty or len(table.columns) != 2:
-        raise SerialLoRAError("pairs need a column for each of two methods, and a row at least.")
     other, one = table.columns
     difference = table[one] - table[other]
     names = list(dict.fromkeys(table.index.get_level_values("dataset")))
@@ -146,27 +130,14 @@ def plot_pairs(table: pd.DataFrame, unit: str, half: float) -> Figure:
     )
 
 
-def plot_wins(
-    simulated: Mapping[str, np.ndarray], cells: int, real: Mapping[str, int] | None = None
-) -> Figure:
+def plot_wins(simulated: Mapping[str, np.ndarray], cells: int, real: Mapping[str, int]) -> Figure:
     """How often a number of best cells comes about by luck, one picture a way to count.
 
     Args:
         simulated: a title to the best cells counted in each simulated table, (tables,) whole numbers.
         cells: in a table.
         real: a title to the number in a real table, drawn as a line.
-
-    Raises:
-        SerialLoRAError: there is nothing to draw, or a count is not between 0 and ``cells``.
     """
-    if not simulated or any(
-        len(counts) == 0 or np.min(counts) < 0 or np.max(counts) > cells
-        for counts in simulated.values()
-    ):
-        raise SerialLoRAError(
-            f"each title needs counts of best cells between 0 and {cells}; pass at least one."
-        )
-    real = real or {}
     phrases = []
     with house_style():
         figure = Figure(figsize=(3.6 * len(simulated), 3.2), layout="constrained")

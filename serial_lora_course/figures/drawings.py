@@ -29,7 +29,6 @@ from serial_lora_course.figures.style import (
     house_style,
     with_description,
 )
-from serial_lora_course.figures.tables import require_shares
 
 CELL = 128
 """Screen pixels of a picture's longer side."""
@@ -207,9 +206,6 @@ def plot_flow_path(rows: Sequence[PathRow]) -> Figure:
 
     Args:
         rows: such as the path of one picture, and the steps of one drawing.
-
-    Raises:
-        SerialLoRAError: there is nothing to show, or not one sigma a picture.
     """
     figure = _draw([_Row(row.title, row.pictures, below=row.captions) for row in rows])
     phrases = "; ".join(f"{row.title} ({', '.join(row.captions)})" for row in rows)
@@ -225,13 +221,8 @@ def plot_sigmas(levels: Mapping[str, Any], bins: int = 40) -> Figure:
         levels: name ("plain", "shift 3") to noise levels (count,) between 0 and 1, as
             :func:`serial_lora.flow.sample_sigmas` draws them.
         bins: of equal width.
-
-    Raises:
-        SerialLoRAError: there are no levels, or one is outside 0 to 1.
     """
     columns = {name: np.asarray(values, float).ravel() for name, values in levels.items()}
-    for name, values in columns.items() or [("a histogram", [])]:
-        require_shares(values, name)
     with house_style():
         figure = Figure(figsize=(6.4, 3.2), layout="constrained")
         axes = figure.subplots()

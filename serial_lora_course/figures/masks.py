@@ -181,17 +181,8 @@ def plot_overlays(rows: Sequence[OverlayRow], size: float = 1.9) -> Figure:
     Args:
         rows: such as the best, the median and the worst picture of a test set.
         size: inches each.
-
-    Raises:
-        SerialLoRAError: if there are no rows, or their predictions differ in name.
     """
-    if not rows:
-        raise SerialLoRAError("there are no rows to show; pass at least one.")
     names = list(rows[0].found)
-    if any(list(row.found) != names for row in rows):
-        raise SerialLoRAError(
-            "the rows name different predictions; give every row the same names in one order."
-        )
     columns = ["picture", "truth", *names]
     tallest = max(np.shape(as_array(row.picture))[0] for row in rows)
     widest = max(np.shape(as_array(row.picture))[1] for row in rows)

@@ -95,12 +95,7 @@ def plot_dice_by_scale(
     Args:
         scores: name of a picture to its Dice at each of the scales.
         method: whose colour and marker the mean has.
-
-    Raises:
-        SerialLoRAError: if there are no scores.
     """
-    if not scores:
-        raise SerialLoRAError("there are no scores to draw; pass one Dice a picture and scale.")
     look = method_look(method)
     mean = np.mean(list(scores.values()), axis=0)
     with house_style():

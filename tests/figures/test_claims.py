@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.figures.claims import Interval, plot_intervals, plot_pairs, plot_wins
 
 
@@ -43,8 +42,6 @@ def test_pairs_join_what_shares_a_seed():
     (bar,) = right.containers[0].lines[2][0].get_segments()
     np.testing.assert_allclose(bar[:, 1], [1.25 - 3, 1.25 + 3])
     assert "above LoRA in 3" in figure.alt_text and "-1.75 to +4.25" in figure.alt_text
-    with pytest.raises(SerialLoRAError):
-        plot_pairs(table[["lora"]], "points", 1.0)
 
 
 def test_wins_are_shares_of_all_tables():

@@ -6,26 +6,21 @@ import pytest
 import torch
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.claims import Interval, plot_intervals, plot_wins
-from serial_lora_course.figures.counts import plot_counts
 from serial_lora_course.figures.drawings import (
     PathRow,
     plot_drawings,
     plot_flow_path,
     plot_sheet,
-    plot_sigmas,
 )
-from serial_lora_course.figures.lowrank import plot_layers, plot_misses, plot_token_moves
+from serial_lora_course.figures.lowrank import plot_layers, plot_misses
 from serial_lora_course.figures.masks import (
-    OverlayRow,
     compare_masks,
     overlay,
     pick_best_median_worst,
-    plot_overlays,
 )
 from serial_lora_course.figures.pictures import plot_shares, show_pictures
-from serial_lora_course.figures.scores import plot_dice_by_scale, plot_dice_per_picture
-from serial_lora_course.figures.spectra import plot_depth, plot_positions, plot_spectra
+from serial_lora_course.figures.scores import plot_dice_per_picture
+from serial_lora_course.figures.spectra import plot_depth, plot_spectra
 from serial_lora_course.figures.sweeps import plot_rank_sweep, plot_ratio_sweep
 from serial_lora_course.figures.tables import require_columns, require_shares
 
@@ -33,10 +28,8 @@ PICTURES = np.zeros((3, 4, 4))
 MASK = np.eye(4, dtype=bool)
 TWO = np.stack([MASK] * 2)
 LOGITS = np.where(MASK, 3.0, -3.0)
-POINTS = torch.zeros(3, 2)
 SPECTRA = pd.DataFrame({"tower": ["image"], "block": [0]})
 RUNS = pd.DataFrame({"dataset": ["food"], "method": ["lora"], "seed": [1], "lr": [1.0]})
-ONE = {"name": "CLIP", "group": "g", "mean": 0.1, "error": 0.1, "margin": 1.0, "unit": "points"}
 
 
 @pytest.mark.parametrize(
@@ -51,14 +44,6 @@ ONE = {"name": "CLIP", "group": "g", "mean": 0.1, "error": 0.1, "margin": 1.0, "
         (show_pictures, [PICTURES, ["one"]]),
         (show_pictures, [[np.zeros((2, 3, 4, 4))]]),
         (plot_shares, [PICTURES[:2], ["a cat"], np.ones((2, 2))]),
-        (plot_counts, [{}]),
-        (plot_intervals, [[]]),
-        (plot_intervals, [[Interval(**ONE | {"error": np.nan})]]),
-        (plot_intervals, [[Interval(**ONE | {"margin": 0.0})]]),
-        (plot_wins, [{}, 4]),
-        (plot_wins, [{"one": np.array([])}, 4]),
-        (plot_wins, [{"one": np.array([5])}, 4]),
-        (plot_wins, [{"one": np.array([-1])}, 4]),
         (plot_drawings, [{}, ["key"]]),
         (plot_drawings, [{"a": []}, []]),
         (plot_drawings, [{"real": PICTURES[:2], "LoRA": PICTURES}, ["key", "fox"]]),
@@ -68,15 +53,10 @@ ONE = {"name": "CLIP", "group": "g", "mean": 0.1, "error": 0.1, "margin": 1.0, "
         (plot_flow_path, [[]]),
         (plot_flow_path, [[PathRow("a", [], [])]]),
         (plot_flow_path, [[PathRow("a", PICTURES[:2], [0, 0.5, 1])]]),
-        (plot_sigmas, [{}]),
-        (plot_sigmas, [{"plain": []}]),
-        (plot_sigmas, [{"plain": [0.5], "shifted": [501.0]}]),
         (plot_layers, [torch.ones(6, 8), 7]),
         (plot_misses, [{}, (1,)]),
         (plot_misses, [{"wish": {"lora": torch.ones(9)}}, (0, 1)]),
         (plot_misses, [{"wish": {"lora": torch.ones(9)}}, (1, 9)]),
-        (plot_token_moves, [{"a": {"q": (POINTS, POINTS)}, "b": {}}, {}]),
-        (plot_token_moves, [{"a": {"q": (POINTS[:, :1], POINTS)}}, {}]),
         (compare_masks, [MASK, MASK[:-1]]),
         (compare_masks, [MASK, TWO]),
         (compare_masks, [TWO, MASK]),
@@ -87,17 +67,13 @@ ONE = {"name": "CLIP", "group": "g", "mean": 0.1, "error": 0.1, "margin": 1.0, "
         (overlay, [PICTURES[0, :-1], MASK, MASK]),
         (pick_best_median_worst, [[]]),
         (pick_best_median_worst, [[0.5, np.nan]]),
-        (plot_overlays, [[]]),
-        (plot_overlays, [[OverlayRow("a", PICTURES[0], {n: MASK}) for n in ("one", "other")]]),
         (plot_dice_per_picture, [{}]),
         (plot_dice_per_picture, [{"a": [0.5], "b": [0.5, 0.6]}]),
         (plot_dice_per_picture, [{"a": [0.5, 50.0]}]),
-        (plot_dice_by_scale, [{}, "lora", [1.0]]),
         (plot_spectra, [{}]),
         (plot_spectra, [{"lora": SPECTRA.assign(tower="text")}]),
         (plot_spectra, [{"lora": SPECTRA, "serial_lora": SPECTRA.assign(block=1)}]),
         (plot_depth, [SPECTRA, "effective_rank", "effective rank"]),
-        (plot_positions, [SPECTRA[:0], "between", "share", None, 0.9]),
         (plot_ratio_sweep, [RUNS]),
         (plot_rank_sweep, [RUNS]),
     ],
