@@ -269,13 +269,13 @@ print(ATTRIBUTION["openmoji"])
 # %% [markdown]
 # **What this shows.** The first patterns are mere bars of light and dark; then comes an outline, and
 # soon an owl, long before the rank is full. At the full rank the pair holds *more* numbers than the
-# picture: low rank saves only when the rank is low. LoRA bets that the *change* a model needs for a
+# picture: low rank saves only when the rank is low. LoRA assumes that the *change* a model needs for a
 # new task is like this picture: large, but made of few patterns. A picture of fine noise would need them all.
 #
 # **Change this and run again**: another drawing for the owl, such as "chequered flag". How many patterns now?
 
 # %% [markdown]
-# ## The same bet, inside a transformer
+# ## The same, inside a transformer
 #
 # Back to the tiny CLIP and its five drawings. The cell asks about them once more, puts Serial LoRA into
 # the attention blocks with one call, counts, and asks again. Expect two things: only a small share of

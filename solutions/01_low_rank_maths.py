@@ -100,7 +100,7 @@ panel = rank_panel({"butterfly": butterfly}, rank=4)
 # = \sqrt{\frac{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}{\sigma_1^2 + \sigma_2^2 + \dots}},$$
 #
 # with the Frobenius norm, the root of the sum of all squared entries. This lesson calls that share the
-# **miss**: 0 is reached, 1 is no better than nothing. The cell computes it both ways, and lets a rival try:
+# **miss**: 0 is reached, 1 is no better than nothing. The cell computes it both ways, and tries others:
 # 200 random row spaces, each with the best column for every row of it.
 
 # %%
@@ -109,16 +109,18 @@ U, S, Vh = torch.linalg.svd(butterfly)  # (64, 64), (64,), (64, 64)
 by_subtraction = (butterfly - (U[:, :rank] * S[:rank]) @ Vh[:rank]).norm() / butterfly.norm()
 by_tail = (S[rank:].square().sum() / S.square().sum()).sqrt()
 
-rivals = []
+others = []
 for _ in range(200):
     A = torch.randn(rank, 64)  # (r, n), a random row space
     B = torch.linalg.lstsq(A.T, butterfly.T).solution.T  # (m, r), the best that goes with it
-    rivals.append(((butterfly - B @ A).norm() / butterfly.norm()).item())
-print(f"subtracted {by_subtraction:.6f}, from the tail {by_tail:.6f}, best rival {min(rivals):.3f}")
+    others.append(((butterfly - B @ A).norm() / butterfly.norm()).item())
+print(
+    f"subtracted {by_subtraction:.6f}, from the tail {by_tail:.6f}, best random one {min(others):.3f}"
+)
 
 # %% [markdown]
-# **What this shows.** The tail of the singular values is the miss, and no rival comes near. So one look at
-# the singular values answers "what rank would do?" for *every* rank.
+# **What this shows.** The tail of the singular values is the miss, and no random row space comes near. So
+# one look at the singular values answers "what rank would do?" for *every* rank.
 
 # %% [markdown]
 # ### Exercise 1.1 · The rank that a miss allows
@@ -209,7 +211,7 @@ needed = {name: rank_needed(matrix, allowed) for name, matrix in matrices.items(
 display(Markdown(f"**What this shows.** {words.read_needed(needed, d, allowed)}"))
 
 # %% [markdown]
-# Where the *weight* needs nearly the rank of noise and the *change* needs little, LoRA's bet is not that
+# Where the *weight* needs nearly the rank of noise and the *change* needs little, LoRA does not assume that
 # the model is simple, but that the difference is. A reason: the gradient of a weight is a sum over tokens,
 # each a column times a row (what the loss wants of its output, times the token), and tokens resemble one
 # another. It is one batch and one step, though; lesson 08 looks at adapters after training. Move the rank

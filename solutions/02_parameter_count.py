@@ -379,7 +379,7 @@ display_table(ratio_frame(width=768, rank=32, ratio_of=ratio_of))  # change this
 # %% [markdown]
 # **What this shows.** "A quarter of LoRA" is a statement about *one* baseline, the one that the
 # paper compares with. Against a library that adapts q, k and v it is a third; against one that
-# shares `A` over a fused qkv matrix, a half. The last row turns the question round: LoRA at a quarter
+# shares `A` over a fused qkv matrix, a half. The last row asks the other question: LoRA at a quarter
 # of the rank costs what Serial LoRA costs. A fair comparison shows both, equal rank and equal
 # budget; lesson 04 does.
 

@@ -579,8 +579,8 @@ probes.probe_table(
 # ## Into a real model, by hand and with `inject`
 #
 # The opening's `clip` is small, and of the same class as the large ones. Its blocks come from a library,
-# open_clip, and should stay as they are: no subclass, no copied forward pass. PyTorch has a door for
-# this, the *forward hook*: a function that may replace what a module returns. The right place, after
+# open_clip, and should stay as they are: no subclass, no copied forward pass. PyTorch offers the
+# *forward hook*: a function that may replace what a module returns. The right place, after
 # the norm and before q, k and v, is the output of the block's first norm, which open_clip calls `ln_1`.
 # The three projections all read it. Your class goes in:
 

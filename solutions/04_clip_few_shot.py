@@ -147,7 +147,7 @@ for tower in ("image", "text"):
 display(Markdown(read_clip(backbone, lesson.card_of_model)))
 
 # %% [markdown]
-# **What this shows.** The tiny model is no toy in kind, only in size: it has learnt to connect drawings
+# **What this shows.** The tiny model differs from a large one in size alone: it has learnt to connect drawings
 # with words, it recognises things in the drawings of a designer whom it does not know, and it is far from
 # perfect. That is the right starting point for adapting, because there is something to build on and
 # something left to gain.
@@ -325,7 +325,7 @@ print(f"zero-shot accuracy on {data.name}: {accuracy_of(images.cpu(), classes.cp
 # How well it goes depends on the sentence around the class name. The cell measures every data set that
 # was read with four prompts: the data set's own, the *generic* one that CLIP-LoRA uses for all sets, the bare
 # name, and one that this model never met in pretraining. The pictures are encoded once, since only the
-# prompts change. Two further columns help to judge: *by luck* is what guessing a class at random
+# prompts change. Two further columns help to judge: *by chance* is what guessing a class at random
 # gives, and *largest class* is what you get by always naming the class with the most test pictures.
 
 # %%
@@ -754,7 +754,7 @@ for what, indices in changed.items():
 
 # %% [markdown]
 # The first line of each title is what the picture is. Look for a pattern: did one class lose its pictures to a
-# neighbour, and did it get them back? The *confusion matrix* shows that at a glance: a row is what the pictures
+# neighbour, and did it get them back? The *confusion matrix* shows that: a row is what the pictures
 # are, a column what the model says, and the diagonal is what is right.
 
 # %%
@@ -810,7 +810,7 @@ display_figure(plot_accuracy_by_shots(results, zero_column))
 # ## Where Serial LoRA matches LoRA, and where not
 #
 # Two methods with the same data set, shots and seed saw the same pictures. So we compare them run by
-# run, and average the *differences*: most of the luck of the draw cancels. Beside the mean difference
+# run, and average the *differences*: most of what the draw of shots does cancels. Beside the mean difference
 # stands its standard error. A difference is *ahead* or *behind* when it is more than two standard errors from
 # zero, and otherwise *not significant*, which is not the same as equal: a difference smaller than the error may
 # well be there.

@@ -29,14 +29,14 @@ def read_prompts(table: pd.DataFrame, own: str, generic: str, templates: Sequenc
     """How far the wording of the prompt moves zero-shot accuracy.
 
     Args:
-        table: a row a data set, with columns ``by luck``, ``largest class`` and each template.
+        table: a row a data set, with columns ``by chance``, ``largest class`` and each template.
         own, generic: the data sets' own template, and the generic one.
     """
     apart = 100 * (table[own] - table[generic]).abs()
     wording = 100 * (table[templates].max(axis=1) - table[templates].min(axis=1))
     return (
-        f"With the data sets' own prompt, zero-shot accuracy is {table[own].mean():.1%} on average; luck "
-        f"would give {table['by luck'].mean():.1%}, naming the largest class "
+        f"With the data sets' own prompt, zero-shot accuracy is {table[own].mean():.1%} on average; chance "
+        f"would give {table['by chance'].mean():.1%}, naming the largest class "
         f"{table['largest class'].mean():.1%}. The generic prompt moves it by up to {apart.max():.1f} points. "
         f"Over all the prompts one data set's accuracy moves by up to {wording.max():.1f} points (on "
         f"{wording.idxmax()}), without any training."
@@ -64,7 +64,7 @@ def runs_table(records: Mapping[str, Record], zero_shot: str) -> pd.DataFrame:
 
 
 def read_two_runs(right: Mapping[str, Tensor]) -> str:
-    """On how many pictures two methods differ, and how large a difference luck would give.
+    """On how many pictures two methods differ, and how large a difference chance would give.
 
     Args:
         right: method in words -> (N,), whether each test picture is right.

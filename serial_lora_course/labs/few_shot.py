@@ -53,7 +53,7 @@ def prompt_accuracies(
     row = {
         "classes": len(data.class_names),
         "test pictures": len(labels),
-        "by luck": 1 / len(data.class_names),
+        "by chance": 1 / len(data.class_names),
         "largest class": labels.bincount().max().item() / len(labels),
     }
     for template in templates:
