@@ -180,19 +180,17 @@ def run_command(name: str, parameters: list[inspect.Parameter], options: dict[st
         _numbers(options[kind.unit], kind.unit),
         seeds_to(options["seeds"]),
         scale,
-        out,
-        options["root"],
     )
-    ratio = _numbers(options["ratio"], "ratio", float)
+    changes |= {"ratio": _numbers(options["ratio"], "ratio", float)}
+    changes |= {"out": out, "root": options["root"]}
     if options["dry_run"]:
         some = {"card": options["card"], "keeps": options["keep"] is not None}
-        for line in told(forecast(*asked, ratio=ratio, **some, **changes), options["card"]):
+        for line in told(forecast(*asked, **some, **changes), options["card"]):
             tell(line)
         return
     records = run_lab(
         *asked,
-        options["weights"],
-        ratio=ratio,
+        weights=options["weights"],
         on_record=tell_record,
         on_progress=tell_progress,
         doing=doing_of(**{name: options[name] for name in CLUSTER}),

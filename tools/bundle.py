@@ -33,12 +33,13 @@ PAGES = (
     "README.md",
     "serial_lora_course/assets/serial_vs_lora.svg",  # the README's picture
     "INSTRUCTORS.md",
+    "CONTRIBUTING.md",
     "GLOSSARY.md",
     "CLAIMS.md",
     "DATA_LICENSES.md",
     "LICENSE",
 )
-FOLDERS = ("notebooks", "solutions", "docs")
+FOLDERS = ("notebooks", "solutions", "docs", "classroom", "cluster")
 SUMS, START_HERE = "SHA256SUMS", "START_HERE.md"
 WINDOWS = os.name == "nt"
 START = """\
@@ -53,7 +54,8 @@ You need Python {version} on {system} ({machine}), nothing else. In this folder,
 
 The folder may be read-only: copy `notebooks/` and `solutions/` to where you work, go there, and say
 where `wheels` lies. `sha256sum --check SHA256SUMS` (on macOS `shasum -a 256 -c SHA256SUMS`) names
-every file that did not arrive as it was packed.
+every file that did not arrive as it was packed. Links to sources, tests and benchmarks lead nowhere here:
+those lie in the course's repository.
 """
 
 
@@ -75,7 +77,7 @@ def pack(root: Path, folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".bundle-") as name:
             new = Path(name) / folder.name
             collect_wheels(root, new / "wheels")
-            unwanted = shutil.ignore_patterns("*.py", ".*", "__pycache__", "runs")
+            unwanted = shutil.ignore_patterns("[0-9]*.py", ".*", "__pycache__", "runs")
             for part in FOLDERS:
                 shutil.copytree(root / part, new / part, ignore=unwanted)
             for page in PAGES:

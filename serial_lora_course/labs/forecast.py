@@ -12,7 +12,6 @@ pictures, once for each set, is left out.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,16 +27,15 @@ from serial_lora.counting import BYTES_PER_FLOAT32
 from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora.injection import inject
 from serial_lora_course.labs.card import GIB
-from serial_lora_course.labs.config import LabConfig, check_choices, several, swept_configs
+from serial_lora_course.labs.config import LabConfig
 from serial_lora_course.labs.fit import clip_shapes, sd3_inputs, step_bytes
-from serial_lora_course.labs.grid import variants_of
+from serial_lora_course.labs.grid import Run, make_grid
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.memory import without_values
 from serial_lora_course.labs.memory_sd3 import AUTOENCODER, sd3_part
-from serial_lora_course.labs.methods import METHODS, Method, get_method
+from serial_lora_course.labs.methods import METHODS, Method
 from serial_lora_course.labs.precision import product_seconds
 from serial_lora_course.labs.records import Record, read_records
-from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.models.architectures import ARCHITECTURES
 
 NOT_ADAPTED = "not adapted"
@@ -308,19 +306,12 @@ def _seconds(
 
 
 def forecast(
-    name: str,
-    datasets: Sequence[str],
-    methods: Sequence[str] = ("lora", "serial_lora"),
-    amounts: int | Sequence[int] | None = None,
-    seeds: int | Sequence[int] = (1, 2, 3),
-    scale: str = "tiny",
+    *asked: Any,
     out: Path | None = None,
     root: Path | None = None,
-    *,
-    ratio: float | Sequence[float] | None = None,
     card: str | None = None,
     keeps: bool = False,
-    **changes: object,
+    **changes: Any,
 ) -> list[RunForecast]:
     """Every run that `run_lab` would make of the same arguments, and what it takes.
 
@@ -331,49 +322,44 @@ def forecast(
     Raises:
         SerialLoRAError: an unknown data set, method, setting or card; or a lab of one's own.
     """
-    kind, speed = get_lab(name), card_named(card)
+    grid, speed = make_grid(*asked, root=root, **changes), card_named(card)
+    source = grid.labs.source
+    kind, name, scale, first = source.kind, source.kind.name, source.scale, source.config
     if name not in _WORK:
         raise SerialLoRAError(
             f"What a run of {name} takes cannot be told beforehand; forecasts know {', '.join(_WORK)}."
         )
-    configs = swept_configs(kind.configs, scale, **changes)
-    amounts = several(kind.amount if amounts is None else amounts)
-    datasets, names, seeds = several(datasets), several(methods), several(seeds)
-    check_choices(datasets=datasets, methods=names, seeds=seeds, **{kind.unit: amounts})
-    variants = variants_of(configs, [get_method(each) for each in names], ratio)
-    sizes = {each: _size(kind, each, scale, root) for each in datasets}
+    sizes = {each: _size(kind, each, scale, root) for each in grid.datasets}
     records = read_records(out) if out is not None else []
-    lab = hollow_lab(kind, scale, configs[0], max(size.classes for size, _ in sizes.values()))
-    counted: dict[tuple[object, ...], Costs] = {}
-    costs = {}
-    for config, method in variants:
-        alike = (config, method.kind, method.rank(config.rank))  # LoRA+ differs in its rates alone
-        if alike not in counted:
-            lab.config = config
-            counted[alike] = _costs(lab, config, method)
-        costs[config, method] = counted[alike]
+    lab = hollow_lab(kind, scale, first, max(size.classes for size, _ in sizes.values()))
+    costs: dict[tuple[object, ...], Costs] = {}
+    for each in grid.runs:
+        if _alike(each) not in costs:
+            lab.config = each.config
+            costs[_alike(each)] = _costs(lab, each.config, each.method)
     found = []
     for dataset, (size, count) in sizes.items():
         known = [r for r in records if (r.task, r.scale, r.dataset) == (name, scale, dataset)]
-        everything = getattr(configs[0], "draw_for", None) == "all"
+        everything = getattr(first, "draw_for", None) == "all"
         shown = size.test + everything * size.train
         looked = {"drawings": shown} if name == "sd3" else {"tests": shown}
         some = next(iter(costs.values()))
         base = RunForecast(dataset, NOT_ADAPTED, bool(known), some.memory, **looked)
-        found.append(replace(base, seconds=_seconds(name, some, configs[0], size, base, speed)))
-        for amount, seed, (config, method) in itertools.product(amounts, seeds, variants):
-            cost = costs[config, method]
+        found.append(replace(base, seconds=_seconds(name, some, first, size, base, speed)))
+        for each in grid.runs:
+            config, method = each.config, each.method
+            cost = costs[_alike(each)]
             adapter = BYTES_PER_FLOAT32 * cost.parameters
             run = RunForecast(
                 dataset,
                 method.name,
-                any(_is(record, config, method, amount, seed) for record in known),
+                any(_is(record, each) for record in known),
                 cost.memory,
                 **looked,
                 rank=method.rank(config.rank),
-                amount=amount,
-                seed=seed,
-                steps=config.steps(count(amount, seed)),
+                amount=each.amount,
+                seed=each.seed,
+                steps=config.steps(count(each.amount, each.seed)),
                 parameters=cost.parameters,
                 disk=RECORD_BYTES + keeps * adapter,
                 state=STATE_COPIES * adapter,
@@ -382,11 +368,17 @@ def forecast(
     return found
 
 
-def _is(record: Record, config: LabConfig, method: Method, amount: int, seed: int) -> bool:
+def _alike(run: Run) -> tuple[object, ...]:
+    """What its costs depend on: LoRA+ differs in its rates alone."""
+    return run.config, run.method.kind, run.method.rank(run.config.rank)
+
+
+def _is(record: Record, run: Run) -> bool:
     """Whether a record of the set is of this run, for all that can be told without the weights."""
-    run = (method.name, amount, seed, method.rank(config.rank))
+    method, config = run.method, run.config
+    known = (record.method, record.amount, record.seed, record.rank)
     settings = config.as_settings() | method.settings
-    return (record.method, record.amount, record.seed, record.rank) == run and all(
+    return known == (method.name, run.amount, run.seed, method.rank(config.rank)) and all(
         record.settings.get(key) == value for key, value in settings.items() if key != "precision"
     )
 

@@ -98,7 +98,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Grid:
-    """Every run that was asked for, checked: the same ones on each data set.
+    """Every run that was asked for: the same ones on each data set. Nothing is loaded yet.
 
     Attributes:
         datasets: their names, as they were asked for.
@@ -110,6 +110,24 @@ class Grid:
 
     def __len__(self) -> int:
         return len(self.datasets) * len(self.runs)
+
+    def check(self) -> None:
+        """Refuse, before the first of them begins, runs that do not fit the pictures or the model."""
+        kind, config = self.labs.source.kind, self.labs.source.config
+        parts = dict.fromkeys((run.amount, run.seed) for run in self.runs)
+        for dataset, part in itertools.product(self.datasets, parts):
+            pictures = len(kind.indices(self.labs.data(dataset), *part))
+            check_shares(min(config.batch_size, pictures), config.accumulation)
+        lab, sites = self.labs.open(self.datasets[0]), None
+        for config, method in dict.fromkeys((run.config, run.method) for run in self.runs):
+            lab.config = config
+            adapter = lab.adapter(method)
+            if isinstance(adapter, VariantConfig):
+                continue  # it says so itself, when it is put in
+            if sites is None:
+                some = (adapter.towers, adapter.blocks, adapter.stream)
+                sites = find_attention_sites(lab.backbone.model, *some)
+            check_fit(lab.backbone.model, sites, adapter)
 
     def progress(self) -> GridProgress:
         """Of its runs, none of which is done."""
@@ -134,25 +152,34 @@ def make_grid(
     amounts: int | Sequence[int] | None = None,
     seeds: int | Sequence[int] = (1, 2, 3),
     scale: str = "tiny",
+    *,
     root: Path | None = None,
     weights: str | Path | None = "default",
-    *,
     ratio: float | Sequence[float] | None = None,
     **changes: object,
 ) -> Grid:
-    """Every combination of what was asked for; arguments and errors are those of :func:`run_lab`."""
+    """Every combination of what is asked for.
+
+    Args:
+        name: of the lab.
+        amounts: of training data, in the lab's unit; each a part of the larger ones. None for the
+            lab's own.
+        root: folder of the downloaded data.
+        ratio: rate of B over that of A in the LoRA+ methods, one or several; None for 20.
+        changes: settings that differ from the scale's own; of `SWEPT` ones several values. Each
+            method runs once at each rank and rate that it uses: ``plus_lr`` is the LoRA+ methods'.
+
+    Raises:
+        SerialLoRAError: an unknown lab, method or setting, or nothing to run.
+    """
     kind = get_lab(name)
     configs = swept_configs(kind.configs, scale, **changes)
     datasets, names, seeds = several(datasets), several(methods), several(seeds)
     amounts = several(kind.amount if amounts is None else amounts)
     check_choices(datasets=datasets, methods=names, seeds=seeds, **{kind.unit: amounts})
-    variants = variants_of(configs, [get_method(each) for each in names], ratio)
-    labs = Labs(Source(kind, configs[0], scale, root, weights))
-    for each, amount, seed in itertools.product(datasets, amounts, seeds):
-        pictures = len(kind.indices(labs.data(each), amount, seed))
-        check_shares(min(configs[0].batch_size, pictures), configs[0].accumulation)
-    _check_adapters(labs.open(datasets[0]), variants)
+    variants = _variants(configs, [get_method(each) for each in names], ratio)
     runs = itertools.product(amounts, seeds, variants)
+    labs = Labs(Source(kind, configs[0], scale, root, weights))
     return Grid(labs, tuple(datasets), tuple(Run(*v, amount, seed) for amount, seed, v in runs))
 
 
@@ -203,47 +230,32 @@ def here(grid: Grid, kept: Kept, **options: Any) -> Iterator[Done]:
 
 
 def run_lab(
-    name: str,
-    datasets: Sequence[str],
-    methods: Sequence[str] = ("lora", "serial_lora"),
-    amounts: int | Sequence[int] | None = None,
-    seeds: int | Sequence[int] = (1, 2, 3),
-    scale: str = "tiny",
+    *asked: Any,
     out: Path | None = None,
-    root: Path | None = None,
-    weights: str | Path | None = "default",
-    *,
-    ratio: float | Sequence[float] | None = None,
     progress: bool | None = None,
     on_record: Callable[[Record, bool], None] | None = None,
     on_progress: Callable[[GridProgress], None] | None = None,
     draw: Draw | None = None,
     command: str = "",
     doing: Callable[..., Iterator[Done]] = here,
-    **changes: object,
+    **changes: Any,
 ) -> list[Record]:
     """Run every combination that ``out`` does not hold yet; all records, old ones included.
 
     Args:
-        name: of the lab.
-        amounts: of training data, in the lab's unit; each a part of the larger ones. None for the
-            lab's own.
+        asked, changes: as of :func:`make_grid`.
         out: JSONL file of records; None keeps them in memory only.
-        root: folder of the downloaded data.
-        ratio: rate of B over that of A in the LoRA+ methods, one or several; None for 20.
         on_record: called with each record and whether it is new.
         on_progress: called after each new one, unless it is the last.
         draw: called with each run that is new.
         command: the command line that asked for it, for the records.
         doing: how the runs are done; in this process by default.
-        changes: settings that differ from the scale's own; of `SWEPT` ones several values. Each
-            method runs once at each rank and rate that it uses: ``plus_lr`` is the LoRA+ methods'.
 
     Raises:
         SerialLoRAError: an unknown data set, method or setting; nothing has been run then.
     """
-    asked = (name, datasets, methods, amounts, seeds, scale, root, weights)
-    grid = make_grid(*asked, ratio=ratio, **changes)
+    grid = make_grid(*asked, **changes)
+    grid.check()
     records, so_far = {}, grid.progress()
     for done in doing(grid, Kept(out), progress=progress, draw=draw, command=command):
         so_far.ended(done.place, done.seconds, done.workers)
@@ -255,7 +267,7 @@ def run_lab(
     return [records[place] for place in sorted(records)]
 
 
-def variants_of(
+def _variants(
     configs: Sequence[LabConfig], methods: Sequence[Method], ratio: object
 ) -> list[tuple[LabConfig, Method]]:
     """Which methods run under which settings, each checked to have a share of the rank."""
@@ -269,16 +281,3 @@ def variants_of(
         unused = "lr" if method.plus and config.plus_lr is not None else "plus_lr"
         variants.append((replace(config, **{unused: getattr(configs[0], unused)}), method))
     return list(dict.fromkeys(variants))
-
-
-def _check_adapters(lab: Lab, variants: Sequence[tuple[LabConfig, Method]]) -> None:
-    """Refuse adapters that do not fit the model, before the first of them is trained."""
-    model, sites = lab.backbone.model, None
-    for config, method in variants:
-        lab.config = config
-        adapter = lab.adapter(method)
-        if isinstance(adapter, VariantConfig):
-            continue  # it says so itself, when it is put in
-        if sites is None:
-            sites = find_attention_sites(model, adapter.towers, adapter.blocks, adapter.stream)
-        check_fit(model, sites, adapter)

@@ -53,6 +53,8 @@ class Lab(ABC):
         help: option of the command line (scale, dataset, weights) -> what it takes here.
         last_losses: over how many of the last steps a record's loss is the mean.
         base_names: how the names of :meth:`measure_base` begin.
+        prepared: properties that are alike in every process of a machine, and worth making once for all
+            of them; what is in them is never written into.
         records: of earlier runs; what they say of the base need not be measured again.
     """
 
@@ -64,6 +66,7 @@ class Lab(ABC):
     help: ClassVar[Mapping[str, str]]
     last_losses: ClassVar[int] = 1
     base_names: ClassVar[tuple[str, ...]] = ("base_",)
+    prepared: ClassVar[tuple[str, ...]] = ("contents",)
     records: Collection[Record] = ()
 
     def __init__(

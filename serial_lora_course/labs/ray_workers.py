@@ -1,10 +1,9 @@
 """Workers on a Ray cluster: this machine's cores and GPUs, or those of many machines.
 
-A worker is a process that has its share of a machine until all is done: it loads the model once, prepares
-a data set once, and does one job after another. (Ray gives a plain task that asks for a GPU a fresh process
-each time, which would load everything again for every run. And out of Ray's object store each process
-would get a copy of the weights for itself, while the files that it reads them from are shared by the
-system's cache.)
+A worker is a process that has its share of a machine until all is done: it loads the model once and does
+one job after another. (Ray gives a plain task that asks for a GPU a fresh process each time, which would
+load everything again for every run.) What is prepared of a data set, the first worker of a machine makes
+that comes to it; all others read it out of Ray's object store, where it lies once for all of them.
 """
 
 from __future__ import annotations
@@ -16,14 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.card import GIB
 from serial_lora_course.labs.grid import Labs, Source
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.processes import process_state
-from serial_lora_course.labs.records import device_name
 from serial_lora_course.threads import THREADS
 
 AT_MOST = 512  # workers
@@ -89,17 +89,48 @@ class Worker:
         self.labs, self.dataset, self.lab = Labs(source), None, None
 
     def begin(self) -> str:
-        """What it computes on."""
-        return device_name()
+        """The machine that it is on, by Ray's name."""
+        import ray
 
-    def do(self, dataset: str, job: Callable[[Lab], Any]) -> Any:
-        """A job's answer; the last lab is kept with all that it prepared."""
+        ray.util.register_serializer(Tensor, serializer=_bytes_of, deserializer=_on_bytes)
+        return ray.get_runtime_context().get_node_id()
+
+    def prepare(self, dataset: str) -> dict[str, Any]:
+        """What no other worker of this machine need prepare of a data set."""
+        lab = self._open(dataset)
+        return {name: getattr(lab, name) for name in lab.prepared}
+
+    def do(self, dataset: str, job: Callable[[Lab], Any], prepared: dict[str, Any]) -> Any:
+        """A job's answer."""
+        lab = self._open(dataset)
+        vars(lab).update(prepared)
+        return job(lab)
+
+    def _open(self, dataset: str) -> Lab:
+        """The lab on a data set; the last one is kept."""
         if dataset != self.dataset:
             self.dataset = self.lab = None  # which makes room
             self.lab = self.labs.open(dataset)
             self.lab.backbone.model.to(process_state().device)
             self.dataset = dataset
-        return job(self.lab)
+        return self.lab
+
+
+Stored = tuple[np.ndarray, torch.dtype, torch.Size]
+
+
+def _bytes_of(tensor: Tensor) -> Stored:
+    """A tensor as Ray stores it without a copy for each reader."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy(), tensor.dtype, tensor.shape
+
+
+def _on_bytes(stored: Stored) -> Tensor:
+    """The tensor, on the stored bytes themselves; nobody writes into it."""
+    flat, dtype, shape = stored
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable")
+        return torch.from_numpy(flat).view(dtype).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -149,6 +180,8 @@ class Workers:
         self.make = ray.remote(**options)(Worker).remote
         self.arguments = (source, share.threads, os.getcwd())
         self.starting: dict[Any, Any] = {}  # what tells that it has begun -> worker
+        self.machines: dict[Any, str] = {}  # worker -> the one that it is on
+        self.prepared: dict[tuple[str, str], Any] = {}  # machine, data set -> what will be prepared
         self.idle: list[Any] = []
         self.running: dict[Any, tuple[Any, Job]] = {}  # what will be the answer -> worker, job
         self.failed_starts, self.patient = 0, False
@@ -169,7 +202,8 @@ class Workers:
         while len(jobs) or again or self.running:
             while self.idle and (job := again.pop() if again else jobs.take()):
                 worker = self.idle.pop()
-                self.running[worker.do.remote(job.dataset, job.do)] = worker, job
+                prepared = self._prepared(worker, job.dataset)
+                self.running[worker.do.remote(job.dataset, job.do, prepared)] = worker, job
             wanted = len(jobs) + len(again) + len(self.running)
             if self.idle and not self.running and not again:
                 return  # none of what was left is to be done here
@@ -191,6 +225,13 @@ class Workers:
             else:
                 yield job, answer
 
+    def _prepared(self, worker: Any, dataset: str) -> Any:
+        """What a machine has, or will have, prepared of a data set."""
+        place = self.machines[worker], dataset
+        if place not in self.prepared:
+            self.prepared[place] = worker.prepare.remote(dataset)
+        return self.prepared[place]
+
     def _next_event(self) -> Any:
         """Of a worker that has begun, or ended its job."""
         while True:
@@ -208,13 +249,14 @@ class Workers:
             answer = error.cause if isinstance(error.cause, SerialLoRAError) else error
         except self.ray.exceptions.RayError as error:
             self.ray.kill(worker)
+            self.prepared.pop((self.machines[worker], job.dataset), None)  # it may be lost too
             return job, LostError(str(error).strip().partition("\n")[0])
         self.idle.append(worker)
         return job, answer
 
     def _begun(self, worker: Any, event: Any) -> None:
         try:
-            self.ray.get(event)
+            self.machines[worker] = self.ray.get(event)
         except self.ray.exceptions.RayError as error:
             self.failed_starts += 1
             if self.failed_starts >= FAILED_STARTS:

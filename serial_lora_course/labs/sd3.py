@@ -173,6 +173,7 @@ class Sd3Lab(Lab):
 
     name, unit, amount, last_losses = "sd3", "percent", 100, 50
     base_names = ("base_", "real_")
+    prepared = ("contents", "trial", "encoded")
     path = staticmethod(flow_path)
     configs = {"tiny": TINY, "paper": PAPER}
     help = {

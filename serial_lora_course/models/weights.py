@@ -107,7 +107,8 @@ def load_weights(
                 f"{path.name} holds another model's weights: it {what} {names[0]} "
                 f"({len(names)} such tensors); choose the architecture it was made for."
             )
-    model.load_state_dict(state)
+    # As they lie in the file, where it has the model's format: processes share the system's one copy.
+    model.load_state_dict({n: state[n].to(t.dtype) for n, t in wanted.items()}, assign=True)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

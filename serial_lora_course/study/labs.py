@@ -57,6 +57,7 @@ class ClipStudy(clip.CLIPLab):
 
     configs = {"tiny": replace(clip.TINY, **SAME_FOR_ALL)}
     base_names = ("zero_shot_", "base_")
+    prepared = ("contents", "pooled")
     datasets = staticmethod(lambda scale: CLIP_SETS)
     load_data = staticmethod(lambda name, scale="tiny", root=None: load_classes(name))
 

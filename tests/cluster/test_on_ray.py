@@ -2,20 +2,23 @@
 
 import os
 import signal
-from functools import partial
+import time
+from functools import cached_property, partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs import ray_grid
-from serial_lora_course.labs.grid import run_lab
+from serial_lora_course.labs.grid import Source, run_lab
 from serial_lora_course.labs.ray_grid import on_ray
-from serial_lora_course.labs.ray_workers import Share
+from serial_lora_course.labs.ray_workers import Job, Share, workers
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.labs.registry import LABS
 from serial_lora_course.study import runs as study_runs
 from tests.cluster.halves_study import PLAN, HalvesStudy
+from tests.labs.fourth_lab import HalvesLab
 from tests.labs.lab_models import what_was_found
 
 # Ray then keeps to this machine's own address, and reports nothing.
@@ -24,7 +27,8 @@ ray = pytest.importorskip("ray", reason='a cluster needs Ray: pip install ".[clu
 pytestmark = pytest.mark.slow
 
 ASKED = ("halves", ["halves"], ["lora", "serial_lora"], [50, 100], 1)
-QUICK = {"min_steps": 3, "progress": False}
+# On a busy machine `auto` may be settled otherwise the second time, and keys cover what it is.
+QUICK = {"min_steps": 3, "precision": "no", "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +80,7 @@ def test_a_command_gives_the_records_of_one_process_and_runs_nothing_again(
     cluster, out, alone, run, monkeypatch
 ):
     command = "lab halves --methods lora,serial_lora --percent 50,100 --seeds 1 --min-steps 3"
-    words = [*command.split(), "--on", "ray", "--out", out]
+    words = [*command.split(), "--precision", "no", "--on", "ray", "--out", out]
     code, printed, _ = run(*words)
     assert code == 0 and "already" not in printed
     records = read_records(out)
@@ -121,6 +125,47 @@ def test_a_lost_worker_costs_its_run_and_a_failed_run_itself(cluster, out, alone
         "halves.jsonl",
         "killed",
     ]
+
+
+class Drawn(HalvesLab):
+    """No two processes that prepare it come to the same."""
+
+    prepared = ("noise",)
+
+    @cached_property
+    def noise(self):
+        generator = torch.Generator()
+        generator.seed()
+        return torch.randn(200_000, generator=generator).bfloat16()
+
+
+class Listed(list):
+    def take(self):
+        return self.pop() if self else None
+
+
+def what_it_has(folder: Path, workers: int, lab) -> tuple[int, str, str, float]:
+    """In a worker, when all have begun: process, machine, kind of its memory, what it works with."""
+    (folder / str(os.getpid())).touch()
+    end = time.monotonic() + 300
+    while len(list(folder.iterdir())) < workers and time.monotonic() < end:
+        time.sleep(0.1)
+    place = lab.noise.data_ptr()
+    for span, kind, *_ in map(str.split, Path("/proc/self/maps").read_text().splitlines()):
+        low, high = (int(edge, 16) for edge in span.split("-"))
+        if low <= place < high:
+            node = ray.get_runtime_context().get_node_id()
+            return os.getpid(), node, kind, lab.noise.float().sum().item()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads Linux's maps of memory")
+def test_a_machine_prepares_once_and_its_workers_share_the_memory(cluster, tmp_path):
+    jobs = Listed([Job("halves", partial(what_it_has, tmp_path, 3))] * 3)
+    source = Source(Drawn, HalvesLab.configs["tiny"], "tiny")
+    with workers(Share(cpus=0.5, gpus=0.0), source) as found:
+        processes, nodes, kinds, values = zip(*(a for _, a in found.answers(jobs)), strict=True)
+    assert len(set(processes)) == 3 > len(set(nodes)) == len(set(values))
+    assert {kind[-1] for kind in kinds} == {"s"}  # shared
 
 
 def test_a_stopped_grid_goes_on_and_outlives_a_node(cluster, out, alone):

@@ -27,7 +27,7 @@ def test_what_is_said_of_a_command_is_what_its_records_say_then(name, monkeypatc
     methods, amounts = ["lora", "serial_lora"], list(small.amounts)
 
     def said():
-        runs = forecast(name, ["one"], methods, amounts, [1], "tiny", out, card="cpu", **asked)
+        runs = forecast(name, ["one"], methods, amounts, [1], out=out, card="cpu", **asked)
         return [run for run in runs if run.method != NOT_ADAPTED]
 
     before = said()

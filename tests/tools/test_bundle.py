@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -71,8 +72,17 @@ def test_lessons_and_pages_are_in_it(packed):
     for folder in ("notebooks", "solutions"):
         assert {f"{folder}/{path.name}" for path in (ROOT / folder).glob("*.ipynb")} <= names
     assert {*bundle.PAGES, "START_HERE.md", "SHA256SUMS"} <= names
-    assert not [name for name in names if name.endswith((".partial", ".py")) or "/." in name]
+    assert not [name for name in names if name.endswith(".partial") or "/." in name]
+    assert not [name for name in names if name.startswith("solutions/") and name.endswith(".py")]
     assert str(ROOT) not in (packed / "START_HERE.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", ["INSTRUCTORS.md", "classroom/README.md", "docs/slurm.md"])
+def test_links_of_a_teachers_pages_lead_to_what_is_in_it(packed, page):
+    text = (packed / page).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    assert links
+    assert not [link for link in links if not (packed / page).parent.joinpath(link).exists()]
 
 
 def test_every_file_has_a_checksum_that_others_can_verify(packed):
