@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import require_choice
 from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.paper_tables import paper_results, printed_parameters
 
@@ -15,10 +15,8 @@ from serial_lora_course.paper_tables import paper_results, printed_parameters
 def paper_table(where: str) -> pd.DataFrame:
     """One of "Table II", "Table III" and "Table IV", laid out as the paper lays it out."""
     results = paper_results()
+    require_choice("table of results", where, sorted(set(results["where"])))
     rows = results[results["where"] == where]
-    if rows.empty:
-        known = ", ".join(sorted(set(results["where"])))
-        raise SerialLoRAError(f"there is no {where!r} among the results; choose one of {known}.")
     columns = ["dataset"] if rows["metric"].nunique() == 1 else ["dataset", "metric"]
     order = [tuple(pair) for pair in rows[["amount", "method"]].drop_duplicates().to_numpy()]
     wide = rows.pivot(index=["amount", "method"], columns=columns, values="value").loc[order]

@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_choice
 
 STYLES = ("twemoji", "openmoji", "openmoji-line", "noto-mono")
 UNSEEN_STYLES = ("symbola", "unifont")
@@ -116,9 +116,7 @@ def load_emoji(style: str, size: int = 64) -> EmojiSet:
     Raises:
         SerialLoRAError: for an unknown style, or a size outside 8 to 512 pixels.
     """
-    if style not in STYLES + UNSEEN_STYLES:
-        known = ", ".join(STYLES + UNSEEN_STYLES)
-        raise SerialLoRAError(f"There is no emoji style {style!r}; choose one of {known}.")
+    require_choice("emoji style", style, STYLES + UNSEEN_STYLES)
     if not 8 <= size <= 512:
         raise SerialLoRAError(
             f"Emoji are drawn at 8 to 512 pixels, not {size}; choose such a size."

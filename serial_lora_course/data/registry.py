@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora_course.data.classification_files import (
     CLASSIFICATION_RELEASES,
     load_classification_files,
@@ -62,8 +62,7 @@ def dataset_names(task: str, scale: str = "tiny") -> tuple[str, ...]:
     Raises:
         SerialLoRAError: for a scale other than "tiny" or "paper".
     """
-    if scale not in DATASETS[task]:
-        raise SerialLoRAError(f"there is no scale {scale!r}; use tiny or paper.")
+    require_choice("scale", scale, DATASETS[task])
     table, _ = DATASETS[task][scale]
     return tuple(table)
 

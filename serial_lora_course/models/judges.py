@@ -30,7 +30,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import center_crop, pil_to_tensor
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora.metrics import accuracy
 from serial_lora_course.data.style_files import RELEASE_OF
 from serial_lora_course.data.style_sets import SIZE
@@ -125,10 +125,7 @@ class Judge(ABC):
         Raises:
             SerialLoRAError: a style that this judge does not know.
         """
-        if style not in self.styles:
-            raise SerialLoRAError(
-                f"The judge does not know the style {style!r}, only {', '.join(self.styles)}."
-            )
+        require_choice("style", style, self.styles)
         found = self.style_of(pictures)
         share = found.count(style) / len(found)
         return {"style_share": share, "style_error": (share * (1 - share) / len(found)) ** 0.5}

@@ -47,7 +47,7 @@ def test_unknown_names_and_scales_are_answered_with_those_there_are(task):
     with pytest.raises(SerialLoRAError, match='with scale "paper"'):
         LOADERS[task](dataset_names(task, "paper")[0])
     for ask in (lambda: dataset_names(task, "huge"), lambda: LOADERS[task]("x", "huge")):
-        with pytest.raises(SerialLoRAError, match="use tiny or paper"):
+        with pytest.raises(SerialLoRAError, match="tiny, paper"):
             ask()
 
 

@@ -150,7 +150,9 @@ def test_pictures_without_captions_to_choose_from_are_refused():
 
 
 def test_a_style_that_the_judge_does_not_know_is_refused(judge):
-    with pytest.raises(SerialLoRAError, match="'art_nouveau', only twemoji, openmoji, line, night"):
+    with pytest.raises(
+        SerialLoRAError, match="'art_nouveau'; choose from twemoji, openmoji, line, night"
+    ):
         judge.style_measures(colours((8, 8)), "art_nouveau")
 
 
