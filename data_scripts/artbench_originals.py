@@ -14,11 +14,7 @@ from data_scripts.fetching.command import Quiet
 from data_scripts.fetching.download import download
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.folders import data_root
-from serial_lora_course.data.style_files import (
-    STYLE_RELEASES,
-    artbench_addresses,
-    load_style_files,
-)
+from serial_lora_course.data.style_files import STYLE_RELEASES, artbench_addresses, load_style_files
 from serial_lora_course.door import enter
 
 GIVE_UP = 25  # failures one after another: the network is gone, or the host wants no more

@@ -14,10 +14,7 @@ from huggingface_hub import hf_hub_url
 from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 
-from data_scripts.fetching.command import (
-    Quiet,
-    WeightsRoot,
-)
+from data_scripts.fetching.command import Quiet, WeightsRoot
 from data_scripts.fetching.download import FileFacts
 from data_scripts.fetching.sources import Archive, fetch_weights
 from serial_lora.errors import SerialLoRAError

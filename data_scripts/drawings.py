@@ -24,13 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
-from serial_lora_course.data.emoji import (
-    INDEX,
-    STYLES,
-    UNSEEN_STYLES,
-    emoji_concepts,
-    shipped_file,
-)
+from serial_lora_course.data.emoji import INDEX, STYLES, UNSEEN_STYLES, emoji_concepts, shipped_file
 from serial_lora_course.door import enter
 
 PACKAGES = {

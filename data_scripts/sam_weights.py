@@ -7,10 +7,7 @@ from typing import Annotated
 
 import typer
 
-from data_scripts.fetching.command import (
-    Quiet,
-    WeightsRoot,
-)
+from data_scripts.fetching.command import Quiet, WeightsRoot
 from data_scripts.fetching.download import FileFacts
 from data_scripts.fetching.sources import Archive, fetch_weights
 from serial_lora_course.data.folders import data_root

@@ -13,10 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars
 from torch import nn
 
-from data_scripts.fetching.command import (
-    Quiet,
-    WeightsRoot,
-)
+from data_scripts.fetching.command import Quiet, WeightsRoot
 from data_scripts.fetching.disk import NO_SPACE, one_at_a_time
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.door import enter

@@ -21,13 +21,7 @@ from serial_lora_course.data.emoji import ATTRIBUTION, Concept, load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
 from serial_lora_course.data.style_sets import SIZE, TINY_STYLES, choose_things, render, things
 from serial_lora_course.files import write_json
-from serial_lora_course.models.style_classifier import (
-    BASE,
-    NAME,
-    STYLES,
-    StyleClassifier,
-    describe,
-)
+from serial_lora_course.models.style_classifier import BASE, NAME, STYLES, StyleClassifier, describe
 
 C = 0.1  # inverse of the strength of the penalty on squared weights
 WORN_ALIKE = 4  # pictures that are worn in one way; one by one would take four times as long

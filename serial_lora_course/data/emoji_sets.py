@@ -11,13 +11,7 @@ import hashlib
 from collections import defaultdict
 from functools import lru_cache
 
-from serial_lora_course.data.emoji import (
-    ATTRIBUTION,
-    Concept,
-    EmojiSet,
-    emoji_concepts,
-    load_emoji,
-)
+from serial_lora_course.data.emoji import ATTRIBUTION, Concept, EmojiSet, emoji_concepts, load_emoji
 from serial_lora_course.data.types import ClassificationData, Pictures
 
 HIDDEN_FRACTION = 0.4

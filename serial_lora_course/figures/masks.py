@@ -23,13 +23,7 @@ from scipy.ndimage import binary_erosion
 from serial_lora.errors import SerialLoRAError
 from serial_lora.metrics import dice
 from serial_lora_course.figures.pictures import as_array
-from serial_lora_course.figures.style import (
-    BLUE,
-    INK,
-    VERMILION,
-    house_style,
-    with_description,
-)
+from serial_lora_course.figures.style import BLUE, INK, VERMILION, house_style, with_description
 
 NOTHING, AGREED, MISSED, INVENTED = range(4)
 COLOURS: dict[int, str] = {AGREED: BLUE, MISSED: "#f0e442", INVENTED: VERMILION}

@@ -14,11 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from serial_lora.counting import (
-    lora_count,
-    pair_count,
-    serial_lora_count,
-)
+from serial_lora.counting import lora_count, pair_count, serial_lora_count
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,7 @@ from torchvision.ops import box_iou
 from serial_lora.errors import SerialLoRAError
 from serial_lora.metrics import dice
 from serial_lora_course.data.types import SegmentationExample
-from serial_lora_course.figures.masks import (
-    COLOURS,
-    WORDS,
-    OverlayRow,
-    overlay,
-    plot_overlays,
-)
+from serial_lora_course.figures.masks import COLOURS, WORDS, OverlayRow, overlay, plot_overlays
 from serial_lora_course.figures.scores import plot_dice_by_scale
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.labs.precision import LOOKING, autocast

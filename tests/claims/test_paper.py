@@ -7,9 +7,7 @@ from importlib import import_module, resources
 import pytest
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.claims.audit import (
-    audit,
-)
+from serial_lora_course.claims.audit import audit
 from serial_lora_course.claims.paper import paper_facts, paper_table
 from serial_lora_course.labs.methods import LORA_PLUS_RATIO
 from serial_lora_course.models.architectures import ARCHITECTURES

@@ -12,10 +12,7 @@ from scipy import ndimage
 from serial_lora_course.data import style_sets
 from serial_lora_course.data.emoji import Concept, load_emoji
 from serial_lora_course.data.registry import load_style
-from serial_lora_course.data.renderings import (
-    CELLS,
-    GLOW,
-)
+from serial_lora_course.data.renderings import CELLS, GLOW
 from serial_lora_course.data.style_sets import (
     ARCADE,
     LAMPLIGHT,

@@ -8,13 +8,7 @@ import pytest
 import torch
 
 from data_scripts.pretraining import sam as pretraining
-from data_scripts.pretraining.sam import (
-    Recipe,
-    SamPretraining,
-    decode,
-    dense_loss,
-    mask_loss,
-)
+from data_scripts.pretraining.sam import Recipe, SamPretraining, decode, dense_loss, mask_loss
 from serial_lora_course.data.emoji_sets import hidden_codepoints
 from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
 from serial_lora_course.data.scenes import Scene, box_of

@@ -3,11 +3,7 @@
 import torch
 
 from serial_lora.lowrank import misses_by_method
-from serial_lora_course.figures.lowrank import (
-    plot_layers,
-    plot_misses,
-    plot_token_moves,
-)
+from serial_lora_course.figures.lowrank import plot_layers, plot_misses, plot_token_moves
 from serial_lora_course.figures.style import METHOD_LOOKS
 
 

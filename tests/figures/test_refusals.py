@@ -6,18 +6,9 @@ import pytest
 import torch
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.drawings import (
-    PathRow,
-    plot_drawings,
-    plot_flow_path,
-    plot_sheet,
-)
+from serial_lora_course.figures.drawings import PathRow, plot_drawings, plot_flow_path, plot_sheet
 from serial_lora_course.figures.lowrank import plot_layers, plot_misses
-from serial_lora_course.figures.masks import (
-    compare_masks,
-    overlay,
-    pick_best_median_worst,
-)
+from serial_lora_course.figures.masks import compare_masks, overlay, pick_best_median_worst
 from serial_lora_course.figures.pictures import plot_shares, show_pictures
 from serial_lora_course.figures.scores import plot_dice_per_picture
 from serial_lora_course.figures.spectra import plot_depth, plot_spectra

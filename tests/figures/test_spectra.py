@@ -5,12 +5,7 @@ import pandas as pd
 import pytest
 
 from serial_lora.spectra import ADAPTED, CHANGE, WEIGHT
-from serial_lora_course.figures.spectra import (
-    SMALLEST,
-    plot_depth,
-    plot_positions,
-    plot_spectra,
-)
+from serial_lora_course.figures.spectra import SMALLEST, plot_depth, plot_positions, plot_spectra
 
 BLOCKS, RANK, WIDTH = 5, 3, 8
 BASE = np.linspace(4, 0.5, WIDTH)

@@ -12,11 +12,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import inject
 from serial_lora_course.data.emoji import emoji_concepts
 from serial_lora_course.data.emoji_sets import EMOJI_SETS, GENERIC_TEMPLATE, TEMPLATE
-from serial_lora_course.models.clip import (
-    encode_prompts,
-    load_clip,
-    openai_file,
-)
+from serial_lora_course.models.clip import encode_prompts, load_clip, openai_file
 from serial_lora_course.models.weights import tiny_file
 from tests.labs.lab_models import register_small, same_tensors, weights_file
 

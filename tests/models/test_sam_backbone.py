@@ -9,13 +9,7 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.models.sam import (
-    PAPER_FILE,
-    PAPER_MODEL,
-    TINY_MODEL,
-    build_sam,
-    load_sam,
-)
+from serial_lora_course.models.sam import PAPER_FILE, PAPER_MODEL, TINY_MODEL, build_sam, load_sam
 from serial_lora_course.models.weights import tiny_file
 from tests.labs.lab_models import same_tensors
 from tests.models.sam_models import (

@@ -13,12 +13,7 @@ from serial_lora_course.models.clip import load_clip
 from serial_lora_course.models.judges import PAPER_CLIP, load_judge
 from serial_lora_course.models.sam import load_sam
 from serial_lora_course.models.sd3 import load_sd3
-from serial_lora_course.models.weights import (
-    fetched,
-    load_weights,
-    require_finite,
-    weights_path,
-)
+from serial_lora_course.models.weights import fetched, load_weights, require_finite, weights_path
 from tests.labs.lab_models import same_tensors
 
 

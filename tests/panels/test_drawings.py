@@ -9,15 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serial_lora import (
-    LoRAConfig,
-    SerialLoRAConfig,
-    adapters,
-    disabled,
-    inject,
-    merge,
-    set_scale,
-)
+from serial_lora import LoRAConfig, SerialLoRAConfig, adapters, disabled, inject, merge, set_scale
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.sd3 import TINY, draw
 from serial_lora_course.models.sd3 import Sd3Backbone
@@ -30,10 +22,7 @@ from serial_lora_course.panels.drawings import (
     drawing_panel,
 )
 from tests.models.sd3_models import small_backbone
-from tests.panels.panel_probes import (
-    assert_untouched,
-    fingerprint,
-)
+from tests.panels.panel_probes import assert_untouched, fingerprint
 
 FEW_STEPS = replace(TINY, drawing_steps=2)
 PROMPTS = ["fox face", "key", "rocket"]

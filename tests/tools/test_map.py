@@ -4,14 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.map import (
-    PICTURE,
-    find_problems,
-    main,
-    read_imports,
-    read_picture,
-    without_detours,
-)
+from tools.map import PICTURE, find_problems, main, read_imports, read_picture, without_detours
 
 ROOT = Path(__file__).parents[2]
 COURSE = "serial_lora_course"
