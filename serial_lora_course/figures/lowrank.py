@@ -41,12 +41,7 @@ def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
     Raises:
         SerialLoRAError: the matrix has not so many layers, or holds values that are not finite.
     """
-    grey = finite_matrix(matrix)
-    if not 1 <= count <= min(grey.shape):
-        raise SerialLoRAError(
-            f"a matrix of shape {tuple(grey.shape)} has {min(grey.shape)} layers, not {count}."
-        )
-    U, S, Vh = torch.linalg.svd(grey, full_matrices=False)
+    grey, U, S, Vh = _decomposed(matrix, count)
     with house_style():
         figure = Figure(figsize=(2.3 * count, 5.0), layout="constrained")
         grid = figure.add_gridspec(
@@ -78,6 +73,16 @@ def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
     )
 
 
+def _decomposed(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A matrix as finite numbers, and its decomposition U, S, Vh, of whose layers so many are shown."""
+    numbers = finite_matrix(matrix)
+    if not 1 <= count <= min(numbers.shape):
+        raise SerialLoRAError(
+            f"a matrix of shape {tuple(numbers.shape)} has {min(numbers.shape)} layers, not {count}."
+        )
+    return numbers, *torch.linalg.svd(numbers, full_matrices=False)
+
+
 def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
     """The spectrum of a matrix with the values that a rank keeps, and the matrix beside what they make.
 
@@ -88,12 +93,7 @@ def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
     Raises:
         SerialLoRAError: the matrix has not so many layers, or holds values that are not finite.
     """
-    numbers = finite_matrix(matrix)
-    if not 1 <= rank <= min(numbers.shape):
-        raise SerialLoRAError(
-            f"a matrix of shape {tuple(numbers.shape)} has {min(numbers.shape)} layers, not {rank}."
-        )
-    U, S, Vh = torch.linalg.svd(numbers, full_matrices=False)
+    numbers, U, S, Vh = _decomposed(matrix, rank)
     kept = (U[:, :rank] * S[:rank]) @ Vh[:rank]
     missed = float(tail_misses(numbers)[rank])
     with house_style():
