@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
@@ -26,10 +25,10 @@ from serial_lora_course.labs.config import LabConfig, check_crop, setting
 from serial_lora_course.labs.keep import Outcomes
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.prefix import FrozenPrefix
-from serial_lora_course.labs.processes import loader_workers, plain_worker_errors
+from serial_lora_course.labs.processes import loader_workers
 from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.report import Column, Report, mean_and_spread, size
-from serial_lora_course.labs.training import ExampleStream, OnPicture, Transformed
+from serial_lora_course.labs.training import ExampleStream, OnPicture, batches_of
 from serial_lora_course.models.clip import CLIPBackbone, encode_prompts, load_clip
 
 PROMPTS = ("dataset", "generic")
@@ -163,18 +162,13 @@ def picture_features(
     prefix = prefix or FrozenPrefix()
     model = backbone.model.eval()
     device = next(model.parameters()).device
-    loader = DataLoader(
-        Transformed(data.test, OnPicture(backbone.test_transform)),
-        batch_size=128,
-        num_workers=loader_workers(backbone.scale),
-    )
+    way_in, workers = OnPicture(backbone.test_transform), loader_workers(backbone.scale)
     features, labels = [], []
-    with plain_worker_errors():
-        for pictures, batch_labels in loader:
-            first = sum(map(len, labels))
-            with prefix.once(range(first, first + len(pictures))):
-                features.append(model.encode_image(pictures.to(device), normalize=True))
-            labels.append(batch_labels)
+    for pictures, batch_labels in batches_of(data.test, way_in, 128, workers):
+        first = sum(map(len, labels))
+        with prefix.once(range(first, first + len(pictures))):
+            features.append(model.encode_image(pictures.to(device), normalize=True))
+        labels.append(batch_labels)
     return torch.cat(features), torch.cat(labels)
 
 

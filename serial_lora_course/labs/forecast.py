@@ -35,6 +35,7 @@ from serial_lora_course.labs.memory import without_values
 from serial_lora_course.labs.memory_sd3 import AUTOENCODER, sd3_part
 from serial_lora_course.labs.methods import METHODS, Method
 from serial_lora_course.labs.precision import product_seconds
+from serial_lora_course.labs.progress import in_words
 from serial_lora_course.labs.records import Record, read_records
 from serial_lora_course.models.architectures import ARCHITECTURES
 
@@ -472,5 +473,4 @@ def in_short(runs: Sequence[RunForecast]) -> str:
 
 
 def _time(runs: Sequence[RunForecast]) -> str:
-    minutes = sum(run.seconds for run in runs) / 60
-    return f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes"
+    return in_words(sum(run.seconds for run in runs))

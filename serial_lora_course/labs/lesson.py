@@ -39,6 +39,7 @@ from serial_lora_course.labs.lab import Lab, adapted
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.precision import LOOKING, autocast
 from serial_lora_course.labs.processes import process_state
+from serial_lora_course.labs.progress import in_words
 from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.models.clip import PAPER_MODEL, openai_file
 from serial_lora_course.models.judges import PAPER_CLIP
@@ -318,7 +319,7 @@ class Lesson:
             config = replace(self.kind.configured(self.scale, **length.changes), **self.plan.chosen)
             steps = config.steps(len(lab.indices(self.data, length.amount, 1)))
             mark = "  <- this one" if name == self.length else ""
-            rows.append(f"{name:5} {steps:6,} steps, {_in_words(steps * seconds)}{mark}")
+            rows.append(f"{name:5} {steps:6,} steps, about {in_words(steps * seconds)}{mark}")
         return "\n".join(rows)
 
     def close(self) -> None:
@@ -365,7 +366,3 @@ def _seconds_of_step(lab: Lab, amount: int) -> float:
         seconds = first if first > SLOW else one_step()
         objective.eval()
     return seconds * training.accumulation
-
-
-def _in_words(seconds: float) -> str:
-    return f"about {seconds:.0f} s" if seconds < 100 else f"about {seconds / 60:.0f} min"

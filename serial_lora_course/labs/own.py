@@ -23,7 +23,6 @@ from tempfile import TemporaryDirectory
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from serial_lora import SerialLoRAConfig, adapters
 from serial_lora.errors import SerialLoRAError, require_number
@@ -38,9 +37,8 @@ from serial_lora.fingerprints import checksum
 from serial_lora.metrics import accuracy
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.labs.config import LabConfig, check_crop, setting
-from serial_lora_course.labs.processes import plain_worker_errors
 from serial_lora_course.labs.resume import TrainingHistory
-from serial_lora_course.labs.training import ExampleStream, OnPicture, Transformed, train
+from serial_lora_course.labs.training import ExampleStream, OnPicture, batches_of, train
 from serial_lora_course.models.clip import OPENAI, TrainTransform, build_test_transform
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -325,14 +323,11 @@ def encode(
         raise SerialLoRAError("there is no picture to look at; pass some.")
     classifier.eval()
     device = classifier.head.weight.device
-    loader = DataLoader(
-        Transformed(pictures, OnPicture(classifier.preprocessing.for_test())), batch_size=batch_size
-    )
     features, labels = [], []
-    with plain_worker_errors():
-        for batch, batch_labels in loader:
-            features.append(classifier.features(batch.to(device)))
-            labels.append(batch_labels)
+    way_in = OnPicture(classifier.preprocessing.for_test())
+    for batch, batch_labels in batches_of(pictures, way_in, batch_size):
+        features.append(classifier.features(batch.to(device)))
+        labels.append(batch_labels)
     found = torch.cat(features)
     return found.cpu(), classifier.head(found).cpu(), torch.cat(labels)
 

@@ -102,11 +102,12 @@ class GridProgress:
         between = self.seconds_left()
         if between is None:
             return f"{done}; too early to say how long the others take"
-        return f"{done}; {_duration(*between)} left"
+        return f"{done}; {in_words(*between)} left"
 
 
-def _duration(low: float, high: float) -> str:
-    """Two times in words, in the unit that suits the longer one."""
+def in_words(low: float, high: float | None = None) -> str:
+    """A time in seconds, or two, in the unit that suits the longer one."""
+    high = low if high is None else high
     unit, name = next(
         (u, n)
         for u, n in ((3600, "hours"), (60, "minutes"), (1, "seconds"))

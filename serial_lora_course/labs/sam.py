@@ -22,7 +22,6 @@ from PIL import Image
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.metrics import dice, dice_ce, iou
@@ -34,10 +33,10 @@ from serial_lora_course.labs.keep import Outcomes
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.precision import LOOKING, autocast
 from serial_lora_course.labs.prefix import FrozenPrefix
-from serial_lora_course.labs.processes import loader_workers, plain_worker_errors
+from serial_lora_course.labs.processes import loader_workers
 from serial_lora_course.labs.report import Report, activations, measure_column
 from serial_lora_course.labs.sam_inputs import PreparedExample, prepare, to_input_frame
-from serial_lora_course.labs.training import ExampleStream, Transformed
+from serial_lora_course.labs.training import ExampleStream, batches_of
 from serial_lora_course.models.sam import SamBackbone, load_sam
 
 
@@ -281,21 +280,16 @@ def picture_scores(
         prefix: as in :func:`predict_logits`.
     """
     model = backbone.model.eval()
-    loader = DataLoader(
-        Transformed(data.test, partial(_beside, image_size=model.image_encoder.img_size)),
-        batch_size=batch_size or ENCODED_AT_ONCE[backbone.scale],
-        num_workers=loader_workers(backbone.scale),
-        collate_fn=list,
-    )
+    way_in = partial(_beside, image_size=model.image_encoder.img_size)
+    at_once, workers = ENCODED_AT_ONCE[backbone.scale], loader_workers(backbone.scale)
     scores = []
-    with plain_worker_errors():
-        for batch in loader:
-            on_device = send_to_device([prepared for prepared, _ in batch], model.device)
-            for logits, (prepared, example) in zip(
-                predict_logits(model, on_device, prefix=prefix), batch, strict=True
-            ):
-                logits = original_size_logits(model, logits, prepared)
-                scores.append(_score(model, logits, example))
+    for batch in batches_of(data.test, way_in, batch_size or at_once, workers, list):
+        on_device = send_to_device([prepared for prepared, _ in batch], model.device)
+        for logits, (prepared, example) in zip(
+            predict_logits(model, on_device, prefix=prefix), batch, strict=True
+        ):
+            logits = original_size_logits(model, logits, prepared)
+            scores.append(_score(model, logits, example))
     return scores
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from serial_lora_course.labs.processes import (
     forget_peak_memory,
     make_accelerator,
     peak_memory,
+    plain_worker_errors,
     process_state,
 )
 from serial_lora_course.labs.progress import ProgressBar
@@ -339,14 +340,18 @@ class OnPicture:
         return self.transform(picture), label
 
 
-class Transformed(Dataset):
-    """A map-style data set seen through a transform: item ``i`` is ``transform(examples[i])``."""
+def batches_of(
+    examples: Sequence[Any],
+    transform: Callable[[Any], Any],
+    batch_size: int,
+    workers: int = 0,
+    collate: Callable[[list], Any] = default_collate,
+) -> Iterator[Any]:
+    """All examples in order, each through a transform; an error of a worker is one sentence."""
+    through = partial(_through, transform, collate)  # a worker must be able to read it
+    with plain_worker_errors():
+        yield from DataLoader(examples, batch_size, num_workers=workers, collate_fn=through)
 
-    def __init__(self, examples: Sequence[Any], transform: Callable[[Any], Any]) -> None:
-        self.examples, self.transform = examples, transform
 
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.transform(self.examples[index])
+def _through(transform: Callable[[Any], Any], collate: Callable[[list], Any], some: list) -> Any:
+    return collate([transform(example) for example in some])
