@@ -1,4 +1,4 @@
-"""The generated parts of README.md and INSTRUCTORS.md, and all of CLAIMS.md.
+"""The generated parts of README.md, INSTRUCTORS.md and docs/study.md, and all of CLAIMS.md.
 
 ::
 
@@ -33,7 +33,7 @@ from serial_lora_course.checks.lessons import (
     say_minutes,
     whole_minutes,
 )
-from serial_lora_course.claims.page import claims_page
+from serial_lora_course.claims.page import claims_page, found_page
 from serial_lora_course.door import enter
 from tools import ROOT
 from tools.sources import read_source, words_to_read
@@ -297,6 +297,7 @@ def documents(root: Path) -> dict[Path, str]:
             "minutes": minutes_table(facts),
             **plans,
         },
+        root / "docs" / "study.md": {"found": found_page()},
     }
     pages = {root / "CLAIMS.md": claims_page()}
     for path, sections in parts.items():

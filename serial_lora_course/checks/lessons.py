@@ -130,6 +130,14 @@ LESSONS = (
         "not needed",
     ),
     Lesson(
+        "11",
+        "where_it_stands",
+        "Where the method stands",
+        "Plan a study that can answer, correct for many questions, and read a front of methods",
+        "Lessons 03 and 09",
+        "not needed",
+    ),
+    Lesson(
         "12",
         "your_own",
         "Your own model and pictures",

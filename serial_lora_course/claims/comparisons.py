@@ -154,7 +154,7 @@ class Asked:
         if not found:
             return Finding(MISSING, "The study's records are not there; `make study` makes them.")
         words = "; ".join(
-            f"{answer.lab.upper()}, {answer.asks}: {answer.found}"
+            f"{answer.lab.upper()}, {answer.asks}: {answer}"
             + f", {answer.verdict}" * bool(answer.verdict)
             for answer in found
         )

@@ -8,10 +8,8 @@ another's.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 
 import numpy as np
 import pandas as pd
@@ -21,6 +19,7 @@ from serial_lora_course.labs import frames
 from serial_lora_course.labs.frames import by_method, frame
 from serial_lora_course.labs.records import Record, shipped_records
 from serial_lora_course.paper_tables import paper_results
+from serial_lora_course.study.found import Answer, read_found
 
 Score = Callable[[pd.Series], pd.Series]
 
@@ -120,21 +119,6 @@ class NoRecords(SerialLoRAError):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A question of the study, in one lab.
-
-    Attributes:
-        verdict: holds, fails or open; empty while runs are missing.
-        found: in words, the intervals or how many runs are there.
-    """
-
-    lab: str
-    asks: str
-    verdict: str
-    found: str
-
-
-@dataclass(frozen=True)
 class Evidence:
     """Everything that verdicts are computed from.
 
@@ -173,13 +157,7 @@ def run_frame(records: Sequence[Record]) -> pd.DataFrame:
 def load_evidence() -> Evidence:
     """The shipped records and the paper's tables."""
     records = {name: run_frame(shipped_records(name)) for name in RECORDS}
-    return Evidence(records, paper_results(), study_answers())
-
-
-def study_answers() -> list[Answer]:
-    """What `python -m serial_lora_course.study pack` made of the study's records."""
-    file = files("serial_lora_course") / "assets" / "study" / "answers.json"
-    return [Answer(**row) for row in json.loads(file.read_text("utf-8"))]
+    return Evidence(records, paper_results(), read_found().answers)
 
 
 # --------------------------------------------------------------------------- differences

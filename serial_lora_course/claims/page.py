@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
+from serial_lora_course.claims import study as words
 from serial_lora_course.claims.audit import inconsistency_frame
-from serial_lora_course.claims.evidence import Evidence, load_evidence
 from serial_lora_course.claims.ledger import CLAIMS, counts_frame, ledger, ledger_frame
-from serial_lora_course.claims.verdicts import UNDECIDED, rules
+from serial_lora_course.claims.verdicts import rules
 from serial_lora_course.paper_tables import citation
+from serial_lora_course.study.found import read_found
 
 
 def claims_page() -> str:
@@ -29,23 +30,34 @@ def claims_page() -> str:
         markdown_table(inconsistency_frame()),
         "## What the study asks",
         "Its plan, and how it judges, is `docs/study.md`.",
-        markdown_table(study_frame(load_evidence())),
+        markdown_table(words.questions_frame(read_found().answers)),
         "## The rules",
         "\n".join(f"- {rule}" for rule in rules()),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def study_frame(evidence: Evidence) -> pd.DataFrame:
-    """Every question of the study, in every lab that asks it."""
-    return pd.DataFrame(
-        {
-            "Question": f"{answer.lab.upper()}: {answer.asks}",
-            "Verdict": answer.verdict or UNDECIDED,
-            "Found": answer.found,
-        }
-        for answer in evidence.study
-    )
+def found_page() -> str:
+    """What the study found by now, for `docs/study.md`."""
+    found = read_found()
+    parts = [
+        markdown_table(words.state_frame(found)),
+        words.read_questions(found.answers),
+        markdown_table(words.questions_frame(found.answers)),
+        "### What sharing, place and basis each contribute",
+        "Each compared at equal budget.",
+        words.read_parts(found),
+        "### What the paper adds over RepAdapter",
+        "RepAdapter (Luo et al. 2023) put this layer in this place, with biases and B in two groups. The "
+        "paper adds the name, the comparison with LoRA at equal rank, SAM and Stable Diffusion 3, and leaves "
+        "biases and groups away. Whether leaving them away makes a difference:",
+        words.read_elder(found),
+        "### Gain against parameters",
+        words.read_front(found),
+        "### Forgetting",
+        words.read_forgetting(found),
+    ]
+    return "\n\n".join(parts)
 
 
 def markdown_table(table: pd.DataFrame) -> str:

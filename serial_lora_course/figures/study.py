@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from serial_lora.errors import SerialLoRAError
 from serial_lora_course.figures.style import QUIET, house_style, method_look, with_description
 from serial_lora_course.figures.tables import require_columns
 from serial_lora_course.labs.frames import on_front
@@ -56,14 +57,48 @@ def plot_front(labs: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -> Fi
     return with_description(figure, f"{told}{'; '.join(words)}.")
 
 
+def plot_budget(arms: pd.DataFrame, unit: str, cost: str, most: float) -> Figure:
+    """Gain against one cost, and which arm is best among those that cost no more than ``most``.
+
+    Raises:
+        SerialLoRAError: a column is missing, the table is empty, or no arm is so cheap.
+    """
+    require_columns(arms, COLUMNS)
+    within = arms[arms[cost] <= most]
+    if within.empty:
+        raise SerialLoRAError(f"No arm has {most:g} {COSTS[cost]} or fewer; allow more.")
+    best = within.loc[within["gain"].idxmax()]
+    serial = within[within["arm"].map(_method) == "serial_lora"]
+    with house_style():
+        figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
+        axis.set(xscale="log", xlabel=COSTS[cost], ylabel=f"gain, {unit}")
+        axis.axvspan(most, axis.get_xlim()[1], color=QUIET, alpha=0.15, lw=0)
+        front = _draw(axis, arms, cost)
+        axis.axvline(most, color=QUIET, ls=":")
+        said = f"Up to {most:,.0f} {COSTS[cost]}: best is {best['arm']}, {best['gain']:+.1f} {unit}"
+        axis.set_title(said, size=10)
+        plt.close(figure)
+    if len(serial):
+        own = serial.loc[serial["gain"].idxmax()]
+        said += f"; Serial LoRA's best, {own['arm']}, {own['gain']:+.1f}"
+    return with_description(figure, f"{said}. The whole front: {front}.")
+
+
+def _method(arm: str) -> str:
+    return arm.split("-")[0]
+
+
 def _draw(axis: Axes, arms: pd.DataFrame, cost: str) -> str:
-    """One picture; its front in words."""
+    """One picture; its front in words. Named are the front, Serial LoRA and LoRA: else no name is legible."""
     front = on_front(arms, "gain", cost)
     axis.plot(front[cost], front["gain"], color=QUIET, zorder=1)
     points = arms.dropna(subset=[cost])
     for arm, x, gain, spread in points[["arm", cost, "gain", "half-width"]].to_numpy():
-        look = method_look(arm.split("-")[0])
-        axis.errorbar(x, gain, spread, color=look["color"], marker=look["marker"])
-        axis.annotate(arm, (x, gain), (4, 4), textcoords="offset points", size=7)
+        look = method_look(_method(arm))
+        named = arm in set(front["arm"]) or _method(arm) in ("serial_lora", "lora")
+        bars = {"elinewidth": 0.8, "alpha": 1.0 if named else 0.4}
+        axis.errorbar(x, gain, spread, color=look["color"], marker=look["marker"], **bars)
+        if named:
+            axis.annotate(arm, (x, gain), (4, 4), textcoords="offset points", size=7)
     best = front[["arm", "gain"]].to_numpy()
     return ", ".join(f"{arm} {gain:+.1f}" for arm, gain in best) or "nothing measured"

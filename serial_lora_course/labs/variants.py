@@ -254,6 +254,19 @@ class RepAdapter(nn.Module):
         return x + self.scale * change.to(x.dtype)
 
 
+def serial_pair(down: Tensor, up: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Serial LoRA's pair for RepAdapter's layer without biases: B A = scale * blocks(up) down.
+
+    Args:
+        down: (h, d), what makes h hidden values of a token.
+        up: (groups, d / groups, h / groups), a block for each group.
+
+    Returns:
+        A (h, d) and B (d, h).
+    """
+    return down, scale * torch.block_diag(*up)
+
+
 def repadapter(place: Place, config: VariantConfig) -> nn.Module:
     """RepAdapter's attention adapter, in the setting of its authors' code but for the lab's dropout."""
     adapter = RepAdapter(place.site.width, config.rank, scale=config.scale, dropout=config.dropout)

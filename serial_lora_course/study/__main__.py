@@ -15,20 +15,20 @@ from serial_lora_course.figures.study import plot_front
 from serial_lora_course.figures.style import save_figure
 from serial_lora_course.files import write_json
 from serial_lora_course.labs.ray_workers import Share
+from serial_lora_course.study.found import FOUND, PACKED
 from serial_lora_course.study.labs import fresh_lab
 from serial_lora_course.study.left import left_lines
-from serial_lora_course.study.plan import PLANS
+from serial_lora_course.study.plan import PLANS, UNITS
 from serial_lora_course.study.power import plan_page
 from serial_lora_course.study.references import probe_table
-from serial_lora_course.study.runs import PACKED, Study, go_on, pack, studies
+from serial_lora_course.study.runs import Study, go_on, pack, studies
 from serial_lora_course.study.tables import (
     Results,
-    answers,
     answers_table,
-    arms_table,
     choices_table,
+    found_by,
+    found_in_what_is_packed,
     progress,
-    shipped_answers,
 )
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
@@ -81,15 +81,15 @@ def plan() -> None:
 def tables(out: Folder = FOLDER, labs: Labs = EVERY) -> None:
     """What was found so far, from records and outcomes: questions, arms, the rates tried, the front."""
     several = [Results.of(Study(each, out)) for each in studies(labs.split(","))]
-    pages = {"questions": answers_table(answers(several))}
+    found = found_by(several)
+    pages = {"questions": answers_table(found.answers)}
     for results in several:
-        pages[f"{results.study.plan.lab}_arms"] = arms_table(results)
-        pages[f"{results.study.plan.lab}_rates"] = choices_table(results.study).reset_index()
+        lab = results.study.plan.lab
+        pages[f"{lab}_arms"] = found.arms[lab]
+        pages[f"{lab}_rates"] = choices_table(results.study).reset_index()
         typer.echo(progress(results.study))
-    fronts = {name: page for name in PLANS if len(page := pages.get(f"{name}_arms", []))}
-    if fronts:
-        units = {plan.lab: plan.unit for plan in PLANS.values()}
-        save_figure(plot_front(fronts, units), out / "front.png")
+    if fronts := found.comparable:
+        save_figure(plot_front(fronts, UNITS), out / "front.png")
     for name, page in pages.items():
         page.to_csv(out / f"{name}.csv", index=False)
         typer.echo(f"\n{name}\n{page.round(3).to_string(index=False)}")
@@ -109,7 +109,7 @@ def pack_records(out: Folder = FOLDER, labs: Labs = EVERY) -> None:
     """Compress records and outcomes to where they travel with the course."""
     for each in studies(labs.split(",")):
         pack(each, out)
-    write_json(PACKED / "answers.json", shipped_answers())
+    write_json(PACKED / FOUND, found_in_what_is_packed().as_json())
 
 
 if __name__ == "__main__":

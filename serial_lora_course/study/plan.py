@@ -179,6 +179,9 @@ PLANS = {
 }
 
 
+UNITS = {lab: plan.unit for lab, plan in PLANS.items()}
+
+
 @dataclass(frozen=True)
 class Question:
     """A comparison that was fixed before the first run; the questions of all labs are one family.

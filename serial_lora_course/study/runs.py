@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.resources import files
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.ray_workers import Job, Share, workers
 from serial_lora_course.labs.records import Kept, Record, environment, read_records
 from serial_lora_course.study.cached import HEADS
+from serial_lora_course.study.found import PACKED
 from serial_lora_course.study.labs import STUDIES
 from serial_lora_course.study.plan import (
     CHOOSING_SEED,
@@ -45,7 +45,6 @@ from serial_lora_course.study.plan import (
 )
 from serial_lora_course.study.sets import VALIDATION
 
-PACKED = Path(str(files("serial_lora_course"))) / "assets" / "study"
 FAILED = 0.0  # the measure of a run whose loss is no longer a number
 BASE = "base"
 

@@ -42,6 +42,9 @@ class Interval:
     freedom: float
     count: int
 
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f} ± {self.half_width:.2f}"
+
     @property
     def half_width(self) -> float:
         return float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)) * self.error

@@ -16,18 +16,16 @@ import pandas as pd
 
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import Record
+from serial_lora_course.study.found import COLUMNS, Answer, Found
 from serial_lora_course.study.plan import PLANS, Arm, LabPlan, questions_of
 from serial_lora_course.study.runs import Study, final_runs, least_of, least_runs, run_of
 from serial_lora_course.study.sets import VALIDATION
 from serial_lora_course.study.statistics import (
-    CONFIDENCE,
     KEPT_SHARE,
-    Interval,
     holm,
     kept_gain,
     sets_like_these,
     these_sets,
-    verdict,
 )
 
 Outcomes = dict[str, np.ndarray]
@@ -121,49 +119,13 @@ def arms_table(results: Results) -> pd.DataFrame:
                 "activations, MB": _median(records, "activation_bytes") / 1e6,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _median(records: Sequence[Record], size: str, per: str | None = None) -> float:
     """Of the runs whose records have it."""
     found = [r.sizes[size] / (r.sizes[per] if per else 1) for r in records if size in r.sizes]
     return float(np.median(found)) if found else float("nan")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is known by now of one question in one lab.
-
-    Attributes:
-        unit: of the interval, in words.
-        done, needed: runs of its two arms, where no rate has to be looked for further out.
-        like, these: intervals for sets like these, and for these; None while runs are missing.
-        p: Holm's, over all questions of all labs; one that is not answered yet counts as 1.
-    """
-
-    lab: str
-    asks: str
-    unit: str
-    done: int
-    needed: int
-    like: Interval | None = None
-    these: Interval | None = None
-    p: float = 1.0
-
-    @property
-    def verdict(self) -> str:
-        """Of sets like these, with Holm's correction; empty while runs are missing."""
-        if self.like is None:
-            return ""
-        return verdict(self.like) if self.p < 1 - CONFIDENCE else "open"
-
-    def __str__(self) -> str:
-        if self.like is None:
-            return f"not decided yet: {self.done} of {self.needed} runs"
-        return (
-            f"{_words(self.like)} {self.unit} (95% interval for sets like these {self.like.count}; "
-            f"for these sets {_words(self.these)})"
-        )
 
 
 def answers(several: Sequence[Results]) -> list[Answer]:
@@ -186,31 +148,37 @@ def answers(several: Sequence[Results]) -> list[Answer]:
     return [replace(answer, p=p) for answer, p in zip(found, adjusted, strict=True)]
 
 
-def shipped_answers() -> list[dict[str, str]]:
-    """What the records that travel with the course say."""
+def found_by(several: Sequence[Results]) -> Found:
+    """What is told of the study: runs, finished arms, answers."""
+    labs = {results.study.plan.lab: results for results in several}
+    return Found(
+        {
+            lab: (len(results.study.done), least_runs(results.study.plan))
+            for lab, results in labs.items()
+        },
+        {lab: arms_table(results) for lab, results in labs.items()},
+        answers(several),
+    )
+
+
+def found_in_what_is_packed() -> Found:
+    """The same from the records that travel with the course."""
     with TemporaryDirectory() as folder:
-        several = [Results.of(Study(plan, Path(folder))) for plan in PLANS.values()]
-        return [in_words(answer) for answer in answers(several)]
+        return found_by([Results.of(Study(plan, Path(folder))) for plan in PLANS.values()])
 
 
 def answers_table(found: Sequence[Answer]) -> pd.DataFrame:
     """A row for each question and lab."""
-    p = [answer.p if answer.like else float("nan") for answer in found]
-    return pd.DataFrame(map(in_words, found)).assign(**{"p, Holm": p})
-
-
-def in_words(answer: Answer) -> dict[str, str]:
-    """What the ledger of claims reads of it."""
-    return {
-        "lab": answer.lab,
-        "asks": answer.asks,
-        "verdict": answer.verdict,
-        "found": str(answer),
-    }
-
-
-def _words(interval: Interval) -> str:
-    return f"{interval.mean:+.2f} ± {interval.half_width:.2f}"
+    return pd.DataFrame(
+        {
+            "lab": answer.lab,
+            "asks": answer.asks,
+            "verdict": answer.verdict,
+            "found": str(answer),
+            "p, Holm": answer.p if answer.like else float("nan"),
+        }
+        for answer in found
+    )
 
 
 def choices_table(study: Study) -> pd.DataFrame:

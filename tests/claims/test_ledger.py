@@ -13,7 +13,6 @@ from serial_lora_course.claims.comparisons import SERIAL, Comparison
 from serial_lora_course.claims.evidence import (
     MEASURES,
     RECORDS,
-    Answer,
     Evidence,
     gains,
     load_evidence,
@@ -37,6 +36,8 @@ from serial_lora_course.claims.verdicts import (
 )
 from serial_lora_course.labs.records import Record
 from serial_lora_course.paper_tables import paper_results
+from serial_lora_course.study.found import Answer
+from serial_lora_course.study.statistics import Interval
 
 METHODS = ("lora", "serial_lora", "lora_plus", "serial_lora_plus", "lora_equal_budget")
 DATASETS, AMOUNTS, SEEDS = ("a", "b", "c"), (1, 4), (1, 2, 3)
@@ -178,11 +179,17 @@ def test_every_rank_is_asked():
 
 def test_the_study_decides_when_all_its_runs_are_there():
     def found(**verdicts: str):
-        answers = [Answer(lab, "above?", v, v or "17 of 36 runs") for lab, v in verdicts.items()]
+        means = {"holds": 1.0, "fails": -1.0, "open": 0.0}
+        answers = [
+            Answer(lab, "above?", "points", 36, 36, at := Interval(means[v], 0.1, 11, 12), at, at.p)
+            if v
+            else Answer(lab, "above?", "points", 17, 36)
+            for lab, v in verdicts.items()
+        ]
         return comparisons.Asked(["above?"])(Evidence({}, None, answers))
 
     half = found(sam="holds", clip="")
-    assert half.verdict == UNDECIDED and "CLIP, above?: 17 of 36 runs" in half.says
+    assert half.verdict == UNDECIDED and "17 of 36 runs" in half.says
     assert found(sam="holds", clip="holds").verdict == HOLDS
     assert found(sam="holds", clip="fails").verdict == FAILS
     assert found(sam="open").verdict == OPEN and found().verdict == MISSING

@@ -1,8 +1,10 @@
 """The study's front, of made-up arms."""
 
 import pandas as pd
+import pytest
 
-from serial_lora_course.figures.study import plot_front
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.figures.study import plot_budget, plot_front
 from serial_lora_course.figures.style import describe
 from serial_lora_course.labs.frames import on_front
 
@@ -30,8 +32,18 @@ def test_the_figure_shows_every_arm_and_tells_the_front():
     axis, by_time, by_memory = figure.axes
     assert len(by_time.texts) == len(ARMS) - 1  # one was not timed
     assert by_memory.lines[0].get_xydata().tolist() == [[30, 5.5]]
-    assert {text.get_text() for text in axis.texts} == set(ARMS["arm"])
+    assert {text.get_text() for text in axis.texts} == set(
+        ARMS["arm"]
+    )  # on the front, or (serial) LoRA
     line = axis.lines[0].get_xydata().tolist()
     assert line == [[10, 3.0], [90, 5.5]]
     assert "serial_lora-4 +3.0, oft-64 +5.5" in describe(figure)
     assert "hundredths of Dice" in axis.get_ylabel()
+
+
+def test_a_budget_has_its_best_arm_and_what_is_cheaper_than_all_is_refused():
+    figure = plot_budget(ARMS, "points", "parameters", 95)
+    assert describe(figure).startswith("Up to 95 trained parameters: best is oft-64, +5.5 points; ")
+    assert "serial_lora-4, +3.0" in describe(figure)
+    with pytest.raises(SerialLoRAError, match="No arm"):
+        plot_budget(ARMS, "points", "parameters", 9)

@@ -6,7 +6,7 @@ from torch import nn
 
 from serial_lora import SerialLoRAConfig, adapter_names, adapters, add_adapter, inject
 from serial_lora_course.checks.checking import run_check
-from serial_lora_course.claims import choosing, ratios
+from serial_lora_course.claims import choosing, ratios, study
 from serial_lora_course.claims.verdicts import verdict_comparable
 from serial_lora_course.labs import (
     few_shot,
@@ -17,7 +17,9 @@ from serial_lora_course.labs import (
     sam_probes,
     sd3_probes,
     steps,
+    variants,
 )
+from serial_lora_course.study import statistics
 
 FALLBACKS = {
     "1.1": pairs.rank_for_miss,
@@ -53,6 +55,10 @@ FALLBACKS = {
     "10.1": many.add_pairs,
     "10.2": many.chain_pairs,
     "10.3": many.adapt_each,
+    "11.1": variants.serial_pair,
+    "11.2": study.interval_over_sets,
+    "11.3": statistics.holm,
+    "11.4": study.front_of,
     "12.1": proofs.split_by_object,
     "12.2": proofs.merge_is_proved,
     "12.3": proofs.ordinary_pair,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,6 +19,7 @@ from serial_lora_course.labs.records import read_records
 from serial_lora_course.models.weights import tiny_file
 from serial_lora_course.study import references
 from serial_lora_course.study import runs as study_runs
+from serial_lora_course.study.found import Answer, read_found
 from serial_lora_course.study.labs import STUDIES, SamStudy, Sd3Study
 from serial_lora_course.study.left import forecast_study
 from serial_lora_course.study.plan import (
@@ -41,12 +43,11 @@ from serial_lora_course.study.sets import (
 )
 from serial_lora_course.study.statistics import Interval
 from serial_lora_course.study.tables import (
-    Answer,
     Results,
     answers,
     arms_table,
     choices_table,
-    shipped_answers,
+    found_in_what_is_packed,
 )
 from tests.labs.small_labs import small_lab
 
@@ -263,7 +264,11 @@ def test_a_study_is_run_once_told_packed_and_gone_on_with_elsewhere(small_study,
 
 
 def test_the_ledger_reads_what_the_packed_records_say():
-    assert json.loads((study_runs.PACKED / "answers.json").read_text()) == shipped_answers()
+    written, found = read_found(), found_in_what_is_packed()
+    assert written.runs == found.runs
+    assert [str(answer) for answer in written.answers] == [str(answer) for answer in found.answers]
+    for lab, arms in found.arms.items():
+        pd.testing.assert_frame_equal(written.arms[lab], arms, check_dtype=False)
 
 
 def test_what_holm_takes_back_is_open_though_its_interval_is_above_zero():

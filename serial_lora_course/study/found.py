@@ -1,0 +1,119 @@
+"""What the study found so far, as `python -m serial_lora_course.study pack` wrote it: no run is read.
+
+Whoever tells of the study (ledger, lesson, documents) reads this file; how it is computed from records and
+outcomes stands in `serial_lora_course.study.tables`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from serial_lora_course.study.statistics import CONFIDENCE, Interval, verdict
+
+PACKED = Path(str(files("serial_lora_course"))) / "assets" / "study"
+FOUND = "found.json"
+COLUMNS = (
+    "arm",
+    "method",
+    "parameters",
+    "rate",
+    "gain",
+    "half-width",
+    "change of what it knew",
+    "ms a step",
+    "activations, MB",
+)
+"""Of a lab's finished arms; `serial_lora_course.study.tables.arms_table` makes them."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is known by now of one question in one lab.
+
+    Attributes:
+        unit: of the interval, in words.
+        done, needed: runs of its two arms, where no rate has to be looked for further out.
+        like, these: intervals for sets like these, and for these; None while runs are missing.
+        p: Holm's, over all questions of all labs; one that is not answered yet counts as 1.
+    """
+
+    lab: str
+    asks: str
+    unit: str
+    done: int
+    needed: int
+    like: Interval | None = None
+    these: Interval | None = None
+    p: float = 1.0
+
+    @property
+    def verdict(self) -> str:
+        """Of sets like these, with Holm's correction; empty while runs are missing."""
+        if self.like is None:
+            return ""
+        return verdict(self.like) if self.p < 1 - CONFIDENCE else "open"
+
+    def __str__(self) -> str:
+        if self.like is None:
+            return f"not decided yet: {self.done} of {self.needed} runs"
+        return (
+            f"{self.like} {self.unit} (95% interval for sets like these {self.like.count}; "
+            f"for these sets {self.these})"
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """The study by now.
+
+    Attributes:
+        runs: lab -> runs that are there, and runs of the plan where no rates are widened.
+        arms: lab -> a row for each finished arm, with `COLUMNS`.
+        answers: every question of every lab.
+    """
+
+    runs: Mapping[str, tuple[int, int]]
+    arms: Mapping[str, pd.DataFrame]
+    answers: Sequence[Answer]
+
+    @property
+    def comparable(self) -> dict[str, pd.DataFrame]:
+        """The finished arms that had the same amount of data, of labs that have some."""
+        same = {lab: arms[~arms["arm"].str.contains("-of-")] for lab, arms in self.arms.items()}
+        return {lab: arms for lab, arms in same.items() if len(arms)}
+
+    def as_json(self) -> dict[str, Any]:
+        """For :func:`read_found`."""
+        arms = {
+            lab: [_without_nan(row) for row in table.to_dict("records")]
+            for lab, table in self.arms.items()
+        }
+        answers = [asdict(answer) for answer in self.answers]
+        return {"runs": self.runs, "arms": arms, "answers": answers}
+
+
+def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
+    lost = {name for name, value in row.items() if isinstance(value, float) and math.isnan(value)}
+    return {name: None if name in lost else value for name, value in row.items()}
+
+
+def read_found(file: Path | None = None) -> Found:
+    """What travels with the course."""
+    kept = json.loads((file or PACKED / FOUND).read_text("utf-8"))
+    numbers = dict.fromkeys(COLUMNS[2:], float)
+    arms = {lab: pd.DataFrame(rows, columns=COLUMNS) for lab, rows in kept["arms"].items()}
+    intervals = ("like", "these")
+    answers = [
+        Answer(**row | {name: row[name] and Interval(**row[name]) for name in intervals})
+        for row in kept["answers"]
+    ]
+    runs = {lab: (done, needed) for lab, (done, needed) in kept["runs"].items()}
+    return Found(runs, {lab: table.astype(numbers) for lab, table in arms.items()}, answers)

@@ -1,0 +1,523 @@
+# %% [markdown]
+# # 11 · Where the method stands
+#
+# **What you will be able to do**
+#
+# - say where Serial LoRA comes from, and show by running it that its layer is RepAdapter's;
+# - plan a comparison so that it can answer: which number of sets, and why more seeds help little;
+# - judge many questions at once without being fooled by their number;
+# - say what sharing, place and basis each contribute, as far as the study's runs are there;
+# - read a front of methods: gain against parameters, time and memory, and what a model forgets.
+
+# %% tags=["setup"]
+# Where the course is missing, its folder around this notebook is installed; nothing is downgraded.
+import os
+import subprocess
+import sys
+from importlib import metadata, util
+
+if util.find_spec("serial_lora_course") is None:
+    project = "../pyproject.toml"
+    if not os.path.isfile(project) or b'name = "serial-lora"' not in open(project, "rb").read():
+        raise FileNotFoundError("Get the course's whole folder, and open this in its notebooks/.")
+    frozen = ("torch", "torchvision", "torchaudio", "numpy")
+    with open("already_installed.txt", "w") as constraints:
+        for name, version in {(d.metadata["Name"], d.version) for d in metadata.distributions()}:
+            keep = f"=={version}" if name in frozen else f">={version.split('+')[0]}"
+            print(f"{name}{keep}", file=constraints)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "-c", "already_installed.txt"]
+    subprocess.run([*pip, "..[course]"], check=True)
+
+# %%
+import numpy as np
+import torch
+from IPython.display import Markdown, display
+from torch import Tensor
+
+from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.claims import study as words
+from serial_lora_course.figures.style import display_figure
+from serial_lora_course.figures.tables import display_table
+from serial_lora_course.study import statistics
+from serial_lora_course.study.found import read_found
+
+lesson_card("11")
+
+# %% [markdown]
+# Lessons 04 to 09 compared Serial LoRA with LoRA. Three questions were left: is the method new, is it the
+# *sharing* that works, and how good is it beside the other small adapters of the field? One study was made
+# for them. It was planned before its first run ([`docs/study.md`](../docs/study.md)), and its records travel
+# with the course. They may be incomplete; then every table here says so. The next cell opens them, and every
+# section can be read after it.
+
+# %%
+found = read_found()
+display_table(words.state_frame(found))
+
+# %% [markdown]
+# An *arm* is a method at a size, such as `serial_lora-16`, Serial LoRA at rank 16. It has a learning rate that
+# was chosen for it on validation pictures, from as many tries as every other arm had. A question compares
+# two arms, on the same test pictures.
+#
+# ## The elder
+#
+# The paper presents Serial LoRA as a novel variant of LoRA. Two years earlier Luo et al. published
+# *RepAdapter* (arXiv 2302.08106), in front of attention too, and merged into the same weights. From its paper,
+# for a token $x$:
+#
+# $$ x + s\,(B\,(A x + a) + b) $$
+#
+# with biases $a$ and $b$. Its $B$ has *groups*: the hidden values are cut into equal parts, one after the
+# other, and each part makes its own part of the outputs. That saves parameters. What is the pair of Serial
+# LoRA that does the same? A guess first: is there always one?
+
+# %% [markdown]
+# ### Exercise 11.1 · RepAdapter's layer as a pair
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●○○ | 10 |
+#
+# Without biases the change is linear, so it is a product B A. Return the two matrices. The check runs the layer
+# group by group.
+
+
+# %% tags=["exercise"]
+def serial_pair(down: Tensor, up: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Serial LoRA's pair (with scale 1) for RepAdapter's layer without biases.
+
+    Args:
+        down: (h, d), makes the h hidden values of a token.
+        up: (groups, d / groups, h / groups): what each group makes of its hidden values.
+        scale: s, of the whole change.
+
+    Returns:
+        A (h, d) and B (d, h).
+    """
+    # BEGIN SOLUTION
+    return down, scale * torch.block_diag(*up)
+    # END SOLUTION
+
+
+check("11.1", serial_pair)
+
+# %% [markdown]
+# <details><summary>Hint 1: which outputs see which hidden values</summary>
+#
+# Group 0 reads the first h / groups hidden values and makes the first d / groups outputs. Draw B with d rows and
+# h columns, and mark where it is not zero.
+#
+# </details>
+# <details><summary>Hint 2: blocks along the diagonal</summary>
+#
+# A is `down` itself. `torch.block_diag` takes the blocks one by one, and `*up` hands them over. The scale goes to
+# one of the two matrices.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/11_where_it_stands.ipynb)
+
+# %% [markdown]
+# Now the proof by running. The layer is written from RepAdapter's paper, the pair is the library's. Both get
+# the same random numbers, once with one group and once with two as its authors use it.
+
+# %%
+from serial_lora.layers import SerialLoRA
+from serial_lora_course.labs.variants import RepAdapter
+from serial_lora_course.labs.variants import serial_pair as solved_pair
+
+# %%
+to_pair = yours("11.1", solved_pair)
+torch.manual_seed(0)
+tokens = torch.randn(2, 50, 192)  # (B, N, d)
+rows = []
+for groups, bias in ((1, False), (2, False), (2, True)):
+    elder = RepAdapter(192, 8, groups, scale=0.3, dropout=0.0, bias=bias)
+    for parameter in elder.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    serial = SerialLoRA(192, 8)
+    A, B = to_pair(elder.down.weight.detach(), elder.up.detach(), elder.scale)
+    serial.load_state_dict({"lora_A": A, "lora_B": B})
+    apart = (elder(tokens) - serial(tokens)).abs().max().item()
+    rows.append((groups, bias, sum(p.numel() for p in elder.parameters()), f"{apart:.0e}"))
+
+# %%
+import pandas as pd
+
+columns = ["groups", "biases", "RepAdapter's parameters", "largest difference"]
+display_table(pd.DataFrame(rows, columns=columns))
+same, grouped = rows[0], rows[1]
+display(
+    Markdown(
+        f"**What this shows.** With one group and no biases the two are one layer: {same[2]:,} parameters, equal "
+        f"up to rounding. Two groups are a pair whose B is half zeros: {grouped[2]:,} parameters. Biases alone "
+        "have no pair, since a pair gives zero for a zero token."
+    )
+)
+
+# %% [markdown]
+# So what does the paper add? The name, the comparison with LoRA at equal rank, and the tasks: SAM and Stable
+# Diffusion 3. It leaves biases and groups away. A paper that does not cite an elder is a common accident; a
+# reader who knows the elder finds its experiments too (few-shot pictures, VTAB-1k).
+#
+# **Change this and run again**: `RepAdapter(192, 8, 4, ...)`. How many zeros has B now?
+#
+# ## Power before runs
+#
+# A comparison can end in "we cannot tell" although a difference is there, because it was too small a
+# comparison. How small a difference it can see, its *power*, is known **before** its runs, from how much earlier
+# runs varied. Three things vary: sets of pictures, seeds, and pictures in a set. Do you expect more seeds to
+# help as much as more sets? The table has the planned half-width of the 95% interval of Serial LoRA minus
+# LoRA, from the course's earlier records of SAM.
+
+# %%
+from serial_lora_course.study.plan import PLANS, UNITS
+from serial_lora_course.study.power import earlier_spread
+
+spread, gain = earlier_spread(PLANS["sam"])
+planned = words.plan_frame(spread, sets=(6, 12, 24), seeds=(1, 3, 10))
+display(planned.style.format("±{:.2f}"))
+display(Markdown(f"**What this shows.** In {UNITS['sam']}: {words.read_plan(planned)}"))
+
+# %% [markdown]
+# Sets differ from each other, and another seed on the same sets does not change that. It is like asking one
+# family ten times. **Change this and run again**: `PLANS["sd3"]`. There are four styles. What can
+# four of them tell about styles in general?
+#
+# What follows for an interval? If the claim is about *sets like these*, the sets are the sample: first the mean
+# of each set over its seeds, then mean and standard error over sets. And with few of them two standard errors
+# are not enough: Student's t has the right number.
+
+# %% [markdown]
+# ### Exercise 11.2 · An interval over sets
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●● | 12 |
+#
+# Every set counts the same, however many seeds it has. `scipy.stats.t.ppf(q, freedom)` gives quantiles.
+
+
+# %% tags=["exercise"]
+def interval_over_sets(differences: dict[str, list[float]]) -> tuple[float, float]:
+    """The 95% confidence interval for sets like these.
+
+    Args:
+        differences: name of a set -> one method minus the other, one number a seed; two sets or more.
+
+    Returns:
+        The mean, and the half-width of the interval.
+    """
+    # BEGIN SOLUTION
+    from scipy import stats
+
+    means = np.array([np.mean(each) for each in differences.values()])  # (sets,)
+    error = means.std(ddof=1) / len(means) ** 0.5
+    return float(means.mean()), float(stats.t.ppf(0.975, len(means) - 1) * error)
+    # END SOLUTION
+
+
+check("11.2", interval_over_sets)
+
+# %% [markdown]
+# <details><summary>Hint 1: what is the sample?</summary>
+#
+# One number a set: its mean. From there it is exercise 9.3 with sets in place of pairs.
+#
+# </details>
+# <details><summary>Hint 2: the quantile</summary>
+#
+# 95% in the middle leaves 2.5% on each side, so q is 0.975. Of n sets there are n - 1 degrees of freedom, and the
+# standard deviation divides by n - 1 too (`ddof=1`).
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/11_where_it_stands.ipynb)
+
+# %% [markdown]
+# Does it matter? The cell makes records of two *equal* methods, in which only sets and seeds vary, a thousand
+# times. It counts how often an interval excludes zero (a false alarm; 5% are promised). Beside your interval
+# stands what most papers do: all runs as one sample, and two standard errors.
+
+# %%
+over_sets = yours("11.2", words.interval_over_sets)
+chance = np.random.default_rng(0)
+sets, seeds, between, within = 6, 5, 1.0, 1.0
+
+
+def over_runs(differences: dict[str, list[float]]) -> tuple[float, float]:
+    """Mean and two standard errors, as if all runs were independent."""
+    runs = np.concatenate(list(differences.values()))
+    return runs.mean(), 2 * runs.std(ddof=1) / len(runs) ** 0.5
+
+
+equal_methods = [
+    {
+        f"set {name}": between * chance.normal() + within * chance.normal(size=seeds)
+        for name in range(sets)
+    }
+    for _ in range(1000)
+]
+
+# %%
+alarms = {
+    "over sets, Student's t": words.false_alarms(equal_methods, over_sets),
+    "over runs, two standard errors": words.false_alarms(equal_methods, over_runs),
+}
+said = "; ".join(f"{way}: {share:.1%}" for way, share in alarms.items())
+display(Markdown(f"**What this shows.** False alarms with {sets} sets and {seeds} seeds. {said}."))
+
+# %% [markdown]
+# **Change this and run again**: `between = 0.0` (all sets alike: now runs *are* independent); or `seeds = 50`. Which
+# way gets worse with more seeds, and why?
+#
+# ## Many questions
+#
+# The study asks many questions in three labs. Each, taken by itself, raises a false alarm in one case of twenty.
+# How often would at least one of them?
+
+# %%
+count = len(found.answers)
+once = 1 - 0.95**count
+display(
+    Markdown(
+        f"**What this shows.** {count} questions, no true difference: {once:.0%} of such studies find one."
+    )
+)
+
+# %% [markdown]
+# Holm's correction keeps the chance of *any* false alarm below 5%. Sort the p values. The smallest is multiplied by
+# their number n, the next by n - 1, and so on: each rejected one leaves one question fewer. No adjusted value may be
+# below one before it (a weaker result cannot be surer), and none is above 1. Then each is compared with 0.05.
+
+# %% [markdown]
+# ### Exercise 11.3 · Holm's correction
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●●○○ | ●●●●○ | 12 |
+#
+# Return the adjusted p values in the order in which the p values came.
+
+
+# %% tags=["exercise"]
+def holm(ps: list[float]) -> list[float]:
+    """Holm's adjusted p values.
+
+    Args:
+        ps: n p values, in any order.
+
+    Returns:
+        n adjusted p values, in the same order.
+    """
+    # BEGIN SOLUTION
+    adjusted, largest = [0.0] * len(ps), 0.0
+    for rank, place in enumerate(np.argsort(ps)):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
+        adjusted[place] = largest
+    return adjusted
+    # END SOLUTION
+
+
+check("11.3", holm)
+
+# %% [markdown]
+# <details><summary>Hint 1: remember where they came from</summary>
+#
+# `np.argsort(ps)` gives places, the smallest p first. Walk along them, and write each result to its place.
+#
+# </details>
+# <details><summary>Hint 2: the largest so far</summary>
+#
+# At rank k (from 0) the factor is n - k. Keep `largest = max(largest, min(1, factor * p))`, and write that.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/11_where_it_stands.ipynb)
+
+# %% [markdown]
+# Here are all questions of the study. *For sets like these* is the interval of exercise 11.2. *For these sets* asks
+# less: with other pictures and seeds, would it come out so again on the very same sets? It is narrower, and it
+# must not be quoted for more. The verdict follows the first one and Holm: it *holds* or *fails* where the interval
+# is on one side of 0 and the adjusted p below 0.05; else the question is *open*, which is not the same as equal.
+
+# %%
+display_table(words.questions_frame(found.answers))
+display(Markdown("**What this shows.** " + words.read_questions(found.answers)))
+
+# %% [markdown]
+# The corrected p values are your function's as well. The cell compares; questions without runs enter with 1, which
+# is on the safe side: when their runs come, an early verdict cannot be taken back by their number.
+
+# %%
+adjust = yours("11.3", statistics.holm)
+plain = [answer.like.p if answer.like else 1.0 for answer in found.answers]
+apart = np.abs(np.subtract(adjust(plain), [answer.p for answer in found.answers])).max()
+print(f"largest difference from the study's: {apart:.0e}")
+
+# %% [markdown]
+# **Change this and run again**: `plain[:10]`, SAM's questions alone, on both sides. Is it honest to choose the family
+# after the results?
+#
+# ## What is it that works?
+#
+# Serial LoRA differs from LoRA in more than one way. It *shares* one pair between q, k and v. It acts in one *place*,
+# in front of attention. Its change goes through W, so it is written in the *basis* of the pretrained weights. To tell
+# them apart, one is changed at a time, with as many parameters as before. Which of the three do you think matters?
+
+# %%
+display(Markdown("**What this shows.**\n\n" + words.read_parts(found)))
+
+# %% [markdown]
+# A difference between LoRA and Serial LoRA alone, as the paper has it, cannot say which of these is at work. And
+# the elder, which differs by groups and biases alone:
+
+# %%
+display(Markdown("**What this shows.**\n\n" + words.read_elder(found)))
+
+# %% [markdown]
+# **Change this and run again**: `display_table(words.questions_frame(words.about(found, "basis")))`, or another word.
+#
+# ## The front of methods
+#
+# Which method should you take? One is *beaten* if another costs no more, gains no less, and is not equal in both. Those
+# that nobody beats are the *front*: each is the best for some budget.
+
+# %% [markdown]
+# ### Exercise 11.4 · The front
+#
+# | Difficulty | Importance | Minutes |
+# |---|---|---|
+# | ●●○○○ | ●●●●○ | 8 |
+#
+# No two arms are equal in both, but two may cost the same, or gain the same.
+
+
+# %% tags=["exercise"]
+def front(costs: list[float], gains: list[float]) -> set[int]:
+    """The positions of the arms that no other one beats.
+
+    Args:
+        costs: of n arms; less is better.
+        gains: of the same arms; more is better.
+
+    Returns:
+        Positions from 0 to n - 1.
+    """
+    # BEGIN SOLUTION
+    kept, best = set(), float("-inf")
+    for place in sorted(range(len(costs)), key=lambda i: (costs[i], -gains[i])):
+        if gains[place] > best:
+            kept.add(place)
+            best = gains[place]
+    return kept
+    # END SOLUTION
+
+
+check("11.4", front)
+
+# %% [markdown]
+# <details><summary>Hint 1: two ways</summary>
+#
+# Compare every arm with every other one; or sort by cost, and keep each arm that gains more than all cheaper ones.
+#
+# </details>
+# <details><summary>Hint 2: ties</summary>
+#
+# Of two that cost the same, only the better one can be on the front: sort by `(cost, -gain)`. Of two that gain the same,
+# only the cheaper one: ask for *more* gain than the best so far.
+#
+# </details>
+#
+# Solution: [the solved lesson](../solutions/11_where_it_stands.ipynb)
+
+# %% [markdown]
+# Now the study's arms: gain against parameters, against the processor's time for a step, and against what is kept for
+# the backward pass. Expect the answer to depend on the cost that you look at: a method may have few parameters and be slow.
+
+# %%
+from serial_lora_course.figures.study import plot_front
+
+arms = found.comparable  # lab -> finished arms with the same amount of data
+if arms:
+    display_figure(plot_front(arms, UNITS))
+display(Markdown("**What this shows.** By parameters:\n\n" + words.read_front(found)))
+
+# %%
+find_front = yours("11.4", words.front_of)
+for lab, table in arms.items():
+    places = find_front(table["parameters"].tolist(), table["gain"].tolist())
+    print(lab.upper(), table["arm"].iloc[sorted(places)].tolist())
+
+# %% [markdown]
+# Your function found the same arms. The bars are 95% intervals over sets, of *gains*; two arms were measured on the same
+# pictures, so a difference between them is surer than their bars look. Points that are close should not be ranked.
+#
+# **Change this and run again.** What may it cost? Move the slider: which arm would you take, and how far is Serial LoRA
+# behind it? (Without a running kernel you see one budget for each lab.)
+
+# %%
+from serial_lora_course.panels.fronts import front_panel
+
+front_panel(arms, UNITS)
+
+# %% [markdown]
+# ## Forgetting
+#
+# An adapted model gains on its new task. What does it lose of what it could do before? For CLIP and SAM every arm was
+# also measured on pictures that pretraining knew. Do you expect those that gain most to forget most?
+
+# %%
+display(Markdown("**What this shows.**\n\n" + words.read_forgetting(found)))
+
+# %% [markdown]
+# For a low-rank adapter forgetting is a choice: take it out (`disabled(model)`), and the base is back, bit for bit. What
+# counts is whether one model must do both at once.
+#
+# **Change this and run again**: `found.arms["clip"].sort_values("change of what it knew")` in a `display_table`.
+
+# %% [markdown]
+# ## Quiz
+#
+# **1. A paper compares two methods on 4 data sets with 25 seeds each: 100 runs, p < 0.001. What may it say?**
+#
+# <details><summary>Answer</summary>
+#
+# Something about *these* four sets. For sets like them four numbers are the sample, with three degrees of freedom, and
+# the 25 seeds only make each of the four numbers more exact.
+#
+# </details>
+#
+# **2. Serial LoRA has fewer parameters than LoRA and the same accuracy. Is sharing the reason?**
+#
+# <details><summary>Answer</summary>
+#
+# It cannot be known from that. LoRA at the smaller size may have the same accuracy as well. Only arms that differ in
+# sharing alone, at equal size, tell.
+#
+# </details>
+#
+# **3. A method is on no front. Is it useless?**
+#
+# <details><summary>Answer</summary>
+#
+# For these sets, costs and models another one is better and no dearer, as far as the intervals can tell. A cost that was not
+# measured (ease of merging, adapters that must be switched or stacked) may still speak for it.
+#
+# </details>
+
+# %% [markdown]
+# ## Key points
+#
+# - Serial LoRA is RepAdapter's attention adapter with one group and no biases. Running both shows it.
+# - Power is planned before runs. The sets are the sample; more seeds on the same sets help little.
+# - An interval over sets with Student's t keeps its promise; two standard errors over runs do not.
+# - Many questions need a correction, and the family is fixed before the results.
+# - To learn *what* works, change one thing at a time at equal budget. To choose, look at the front.
+#
+# ## Where the paper says it
+#
+# "Serial Low-rank Adaptation of Vision Transformer": the abstract and section II-D for "a novel LoRA variant"; section III-B
+# for sharing ("captures parameter commonalities"); Tables II to IV for the comparisons, without spread. It cites no
+# RepAdapter, tests no change of place or basis, and measures no forgetting. RepAdapter: Luo et al., "Towards Efficient
+# Visual Adaption via Structural Re-parameterization", arXiv 2302.08106, section 3.

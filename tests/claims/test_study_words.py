@@ -1,0 +1,65 @@
+"""What is told of the study, whatever of it is there."""
+
+import json
+
+import pytest
+
+from serial_lora_course.claims import study as words
+from serial_lora_course.study.found import COLUMNS, Answer, Found, read_found
+from serial_lora_course.study.statistics import Interval
+from tests.figures.test_study import ARMS
+
+UP, AROUND, DOWN = (Interval(mean, 0.1, 11, 12) for mean in (1.0, 0.0, -1.0))
+ARMS = ARMS.assign(rate=0.003, **{"change of what it knew": [-2.0, -1.0, -4.0, -3.0, None]})
+ASKED = (
+    ("sam", "sharing, serial: one above three", UP),
+    ("clip", "sharing, serial: one above three", DOWN),
+    ("sam", "place: before above after", AROUND),
+    ("sd3", "the elder: above it", None),
+)
+
+
+@pytest.fixture
+def found(tmp_path):
+    """Through the file and back."""
+    answers = [
+        Answer(lab, asks, "points", 36 if at else 5, 36, at, at, at.p if at else 1.0)
+        for lab, asks, at in ASKED
+    ]
+    little = ARMS.assign(arm=ARMS["arm"] + "-of-20", gain=99.0)
+    arms = {"sam": ARMS[[*COLUMNS]], "clip": little[[*COLUMNS]], "sd3": ARMS[[*COLUMNS]][:0]}
+    runs = {"sam": (36, 1128), "clip": (36, 1128), "sd3": (5, 108)}
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps(Found(runs, arms, answers).as_json(), allow_nan=False))
+    return read_found(file)
+
+
+def test_what_each_part_contributes_is_counted_from_verdicts(found):
+    said = words.read_parts(found)
+    assert "helps in 1, hurts in 1, of 2" in said and "open in 1, of 1" in said
+    assert "SAM, one above three: **holds**, +1.00 ± 0.22 points (95% interval" in said
+    assert "5 of 36 runs" in words.read_elder(found)
+    read = words.read_questions(found.answers)
+    assert "Of 4 questions 3 have all their runs: 1 holds, 1 fails, 1 open" in read
+    assert words.read_questions(found.answers[3:]).startswith("None of the 1 questions")
+
+
+def test_arms_with_less_data_are_on_no_front(found):
+    said = words.read_front(found)
+    assert "serial_lora-4 (+3.0), oft-64 (+5.5)" in said and "99" not in said
+    assert said.count("no arm has all its runs yet") == 2
+    assert "from -4.0 (lora-16), to -1.0 (serial_lora-4)" in words.read_forgetting(found)
+
+
+def test_tables_have_a_row_for_everything(found):
+    table = words.questions_frame(found.answers)
+    assert table["Verdict"].tolist() == ["holds", "fails", "open", "5 of 36 runs"]
+    assert table["Sets"].tolist()[:2] == [12, 12]
+    assert words.state_frame(found)["Questions answered"].tolist() == ["2 of 2", "1 of 1", "0 of 1"]
+
+
+def test_more_sets_help_more_than_more_seeds():
+    spread = words.Spread(between=1.0, within=1.0, pictures=50)
+    table = words.plan_frame(spread, (6, 24), (1, 10))
+    assert table.loc[24, "seeds: 1"] < table.loc[6, "seeds: 10"]
+    assert "4 times as many sets" in words.read_plan(table)
