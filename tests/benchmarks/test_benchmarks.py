@@ -270,6 +270,10 @@ def test_new_measurements_replace_old_ones_of_the_same_kind_and_machine():
     elsewhere = made_up_results(machine=machine() | {"processor": "another"})
     new = made_up_results(groups=[])
     assert report.merge(elsewhere, new) == report.merge(None, new) == new
+    other_parts = report.merge(
+        made_up_results(conditions=[1], shares=[2]), made_up_results(shares=[])
+    )
+    assert (other_parts["conditions"], other_parts["shares"]) == ([1], [])
 
 
 def test_the_command_measures_stores_and_prints(tmp_path, capsys):

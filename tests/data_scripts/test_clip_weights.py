@@ -76,6 +76,8 @@ def test_check_only(small, tmp_path):
     assert run("--check", tmp_path / "none.safetensors").exit_code == 2
     gelu = run("--check", path, model="small-test-gelu")  # it has no weights: no file tells
     assert gelu.exit_code == 2 and "without QuickGELU" in gelu.output
+    save_file({k: torch.full_like(t, torch.nan) for k, t in small.state_dict().items()}, path)
+    assert "not finite" in run("--check", path).output
     assert [path.name for path in tmp_path.iterdir()] == ["mine.safetensors"]
 
 

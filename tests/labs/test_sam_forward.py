@@ -27,7 +27,7 @@ from serial_lora_course.labs.sam import (
     predict_logits,
     predict_masks,
 )
-from serial_lora_course.labs.sam_inputs import jittered, prepare, to_input_frame
+from serial_lora_course.labs.sam_inputs import jittered, prepare, resize_masks, to_input_frame
 from serial_lora_course.labs.training import ExampleStream, TrainingConfig, train
 from serial_lora_course.models.sam import SamBackbone, build_sam, load_sam
 from tests.labs.lab_models import calls, trained_tensors
@@ -267,6 +267,17 @@ def test_picture_boxes_and_masks_stay_together(size):
     for box, truth in zip(p.boxes, p.truth, strict=True):
         np.testing.assert_allclose(box, box_of(truth.numpy()), atol=1.01)
         assert bright[truth].mean() > 2 * bright[~p.truth.any(0)].mean()
+
+
+def test_halved_masks_are_the_majority_of_four_pixels():
+    chance = np.random.default_rng(0)
+    masks = chance.random((3, 10, 14)) < 0.5
+    quarters = masks.reshape(3, 5, 2, 7, 2).sum((2, 4))
+    halved = resize_masks(torch.from_numpy(masks), (5, 7)).numpy()
+    # The filter reaches a little beyond the four pixels, so that noise is not settled by them.
+    assert halved[quarters == 4].mean() > 0.9 and halved[quarters == 0].mean() < 0.1
+    large = torch.from_numpy(np.kron(masks, np.ones((4, 4), bool)))
+    assert np.array_equal(resize_masks(large, (10, 14)), masks)
 
 
 @pytest.mark.parametrize("place", [(0, 0), (599, 799), (311, 402)])

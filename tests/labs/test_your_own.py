@@ -45,7 +45,7 @@ from serial_lora_course.labs.own import (
     save_classifier,
 )
 from serial_lora_course.models.parallel_vit import ParallelBlock, ParallelViT
-from tests.labs.lab_models import small_clip, state_of, unchanged
+from tests.labs.lab_models import same_tensors, small_clip, state_of, unchanged
 
 
 @pytest.fixture(scope="module")
@@ -325,6 +325,18 @@ def test_fit_and_files_refuse_what_does_not_belong_together(own, tmp_path):
     save_adapter(bare.model, folder / "head.safetensors")
     with pytest.raises(SerialLoRAError, match="not one that save_classifier wrote"):
         load_classifier(timm_vit(), folder)
+
+
+def test_the_same_seed_gives_the_same_classifier(own):
+    data, heads = load_folder(own, check_pictures=False), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(0)
+        classifier = PictureClassifier(timm_vit(), data.class_names)
+        inject(classifier.model, SerialLoRAConfig(rank=2, dropout=0.2))
+        config = ClassifyConfig(rank=2, epochs=1, min_steps=2, batch_size=8)
+        fit(classifier, data.train, config, range(16), seed=seed, progress=False)
+        heads.append(classifier.head.state_dict())
+    assert same_tensors(heads[0], heads[1]) and not same_tensors(heads[0], heads[2])
 
 
 # ------------------------------------------------------------------------- a family of one's own

@@ -239,6 +239,14 @@ def test_every_picture_is_left_out_once_with_a_group_as_large_as_the_others():
     assert sorted(number for some in left_out for number in some) == list(range(23))
 
 
+def test_the_division_is_a_function_of_its_seed_alone():
+    values = sample(30, 2, 0)
+    before = torch.get_rng_state()
+    found = [jackknife_error(mean, values, groups=4, seed=seed) for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("groups", [1, 0, 6])
 def test_groups_that_cannot_be_are_refused(groups):
     with pytest.raises(SerialLoRAError, match="groups"):

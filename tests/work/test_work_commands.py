@@ -48,13 +48,9 @@ def test_fit_ask_merge_show(fitted, pictures, tmp_path, run):
 @pytest.mark.parametrize(
     ("words", "noun"),
     [
-        (("fit", "no_such_folder"), "folder"),
         (("fit", "{pictures}", "--model", "timm/nothing"), "model"),
         (("fit", "{pictures}", "--track", "paper"), "tracker"),
         (("fit", "{pictures}", "--rank", "2,3"), "rank"),
-        (("predict", "no_such_folder", "{pictures}"), "run.yaml"),
-        (("show", "no_such_file"), "adapter file"),
-        (("merge", "no_such_folder"), "run.yaml"),
     ],
 )
 def test_mistakes_are_one_sentence(words, noun, pictures, tmp_path, run, monkeypatch):
@@ -81,14 +77,6 @@ def test_a_file_gives_options_and_what_is_typed_counts_more(tmp_path, run):
     path.write_text(yaml.safe_dump({"rank": 2, "dataset": "atlantis", "blocks": [1, 2]}))
     code, said, told = run("lab", "clip", "--config", path, "--rank", "3")
     assert code == 2 and "rank=3" in said and "blocks=(1, 2)" in said and "atlantis" in told
-
-
-@pytest.mark.parametrize("content", [None, "- a\n- b\n", "a: [1\n"])
-def test_what_is_no_config_is_refused(content, tmp_path, run):
-    path = tmp_path / "run.yaml"
-    if content is not None:
-        path.write_text(content)
-    assert run("lab", "clip", "--config", path)[0] == 2
 
 
 # ------------------------------------------------------------------------------------- the hub
