@@ -1,5 +1,6 @@
 """What all tests share. They run without a network: only addresses of this machine can be reached."""
 
+import gc
 import os
 
 import pytest
@@ -12,6 +13,13 @@ from tests.doors import HOSTILE
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the hub's client says so at once, without retries
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # numbers are compared with a CPU's
 block_network()
+gc.disable()  # until everything is imported
+
+
+def pytest_collection_finish():
+    """Look no more through what was imported, a million objects, whenever garbage is collected."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter):
