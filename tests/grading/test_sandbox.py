@@ -252,8 +252,8 @@ def test_limits_of_memory_and_disk_leave_the_notebook_running():
 def test_what_a_notebook_shows_is_cut_and_plain():
     done = sandbox.run(
         notebook(
-            "print('x' * 10**8)",
-            "raise ValueError('\\x1b[31m\\x1b]0;title\\x07\\u202e=cmd' * (3 * 10**6))",
+            "print('x' * 2 * 10**7)",
+            "raise ValueError('\\x1b[31m\\x1b]0;title\\x07\\u202e=cmd' * 10**6)",
             "from IPython.display import HTML, display; display(HTML('<script>alert(1)</script>'))",
             "display({'image/png': '\"><script>', 'text/plain': 'x'}, raw=True)",
             "for i in range(500): print(i, flush=True); display(i)",
