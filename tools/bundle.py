@@ -14,7 +14,6 @@ to by its own settings: an index, or a folder named in ``PIP_FIND_LINKS``.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import platform
 import shlex
@@ -23,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import pooch
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.door import enter
@@ -85,7 +86,10 @@ def pack(root: Path, folder: Path) -> None:
                 shutil.copyfile(root / page, new / page)
             (new / START_HERE).write_text(start_here(), encoding="utf-8")
             files = sorted(path for path in new.rglob("*") if path.is_file())
-            lines = [f"{sha256(path)}  {path.relative_to(new).as_posix()}\n" for path in files]
+            lines = [
+                f"{pooch.file_hash(str(path))}  {path.relative_to(new).as_posix()}\n"
+                for path in files
+            ]
             (new / SUMS).write_text("".join(lines), encoding="utf-8")
             if folder.exists():
                 shutil.rmtree(folder)
@@ -115,15 +119,6 @@ def collect_wheels(root: Path, folder: Path) -> None:
     (course,) = folder.glob("serial_lora-*.whl")
     fetch = ["download", "-q", "--only-binary=:all:", "-d", str(folder), f"{course}[course]"]
     run("fetching wheels", [*pip, *fetch])
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def check(folder: Path) -> None:
