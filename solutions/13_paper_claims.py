@@ -180,16 +180,15 @@ for theme in ("Rank and budget", "Inside the adapter", "Data and metric"):
 # and comparing. A fairer comparison, with RepAdapter and the field in it, is the study of lesson 11.
 #
 # Count what stands behind a verdict before you believe it. The brackets say how many data sets and seeds
-# there are. With few of them a false positive is more likely than 5%, as lesson 09 computes; where a claim is
-# about *every* rank or matrix, a single false positive is enough to refute it. And the standard error treats
-# each data set and seed as a draw of its own, which lesson 09's table of errors puts beside two other ways.
+# there are. The interval after ± is over data sets, with Student's t, as in lesson 11; the one for *these sets* is
+# often narrower, and says less. The study's rows are corrected for their number, and the others are not: where a
+# claim is about *every* rank or matrix, a single false positive is enough to refute it.
 #
-# **Change this and run again**: a stricter reader asks for three standard errors. Run the two lines below in a
-# cell of your own, and the cells of this section once more. Which verdicts change? (Set it back to 2
-# afterwards.)
+# **Change this and run again**: a stricter reader asks for 99% instead of 95%. Run the two lines below in a cell of
+# your own, and the cells of this section once more. Which verdicts change? (Set it back to 0.95 afterwards.)
 #
-#     from serial_lora_course.claims import verdicts
-#     verdicts.ERRORS = 3.0
+#     from serial_lora_course.study import statistics
+#     statistics.CONFIDENCE = 0.99
 #
 # ## What does not fit together
 #

@@ -2,8 +2,8 @@
 
 The paper's tables print one number a cell and no spread, so there cells are counted. In the records
 runs with the same data set, amount of data and seed saw the same pictures, so methods are compared
-run by run, and a difference counts when it is two standard errors away from what it is compared
-with.
+run by run, and a difference counts where its 95% interval for sets like these leaves out what it is
+compared with.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from serial_lora_course.claims.evidence import (
     Evidence,
     Measure,
     gains,
+    intervals,
     paired,
     printed_scores,
     summarise,
@@ -28,14 +29,14 @@ from serial_lora_course.claims.verdicts import (
     HOLDS,
     MISSING,
     NOT_SHOWN,
-    OPEN,
     SHARES,
     UNDECIDED,
+    VERDICT_OF,
     Finding,
     combined,
     verdict_ahead,
     verdict_by_cells,
-    verdict_comparable,
+    verdict_within,
 )
 from serial_lora_course.labs.methods import METHOD_TITLES
 
@@ -133,12 +134,12 @@ class Comparison:
             found = summarise(differences, item.unit)
             note = ""
             if self.comparable:
-                verdict = verdict_comparable(found.mean, found.error, item.margin)
-                if verdict == HOLDS and verdict_ahead(found.mean, found.error) == FAILS:
+                verdict = verdict_within(found.decides, item.margin)
+                if verdict == HOLDS and verdict_ahead(found.decides) == FAILS:
                     note = "behind, but within the margin"
             else:
                 often = SHARES[self.share](found.above, found.cells)
-                verdict = verdict_ahead(found.mean, found.error, often)
+                verdict = verdict_ahead(found.decides, often)
             parts.append(Part(label, found, verdict, note))
         return combine_parts(parts, self.share)
 
@@ -160,8 +161,7 @@ class Asked:
         )
         if not all(answer.verdict for answer in found):
             return Finding(UNDECIDED, f"{words}.")
-        verdicts = {"holds": HOLDS, "fails": FAILS, "open": OPEN}
-        return Finding(combined(verdicts[answer.verdict] for answer in found), f"{words}.")
+        return Finding(combined(VERDICT_OF[answer.verdict] for answer in found), f"{words}.")
 
 
 # --------------------------------------------------------------------------- SAM with few pictures
@@ -207,12 +207,12 @@ def sam_lead_here(evidence: Evidence) -> Finding:
     lead = paired(evidence.runs("sam"), item, *SERIAL).unstack("amount")
     few, many = lead[min(lead)], lead[max(lead)]
     change = (few - many).dropna()
-    mean, error = change.mean(), change.sem()
+    interval = intervals(change)["like"]
     says = (
         f"Lead {few.mean():+.2f} with the least data, {many.mean():+.2f} with the most: changes by "
-        f"{mean:+.2f} ± {error:.2f} {item.unit} ({len(change)} pairs)."
+        f"{interval} {item.unit} ({interval.count} sets, {len(change)} pairs)."
     )
-    return Finding(verdict_ahead(mean, error), says)
+    return Finding(verdict_ahead(interval), says)
 
 
 # --------------------------------------------------------------------------- the base, every rank
@@ -225,7 +225,7 @@ def improves_on_the_base(evidence: Evidence) -> Finding:
         runs = evidence.runs(item.task)
         found, lora = (summarise(gains(runs, item, method), item.unit) for method in SERIAL)
         note = f"{found.mean / lora.mean:.0%} of LoRA's gain"
-        verdict = verdict_ahead(found.mean, found.error)
+        verdict = verdict_ahead(found.decides)
         parts.append(Part(f"{item.task.upper()} ", found, verdict, note))
     return combine_parts(parts)
 
@@ -238,9 +238,7 @@ def comparable_at_every_rank(evidence: Evidence) -> Finding:
         for rank, runs in evidence.runs("clip_rank").groupby("lab_rank")
     }
     found = {rank: summarise(differences, item.unit) for rank, differences in by_rank.items()}
-    verdicts = {
-        rank: verdict_comparable(each.mean, each.error, item.margin) for rank, each in found.items()
-    }
+    verdicts = {rank: verdict_within(each.decides, item.margin) for rank, each in found.items()}
     verdict = combined(verdicts.values())
     listed = ", ".join(
         f"rank {rank} {each.interval}"

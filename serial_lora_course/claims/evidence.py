@@ -20,6 +20,7 @@ from serial_lora_course.labs.frames import by_method, frame
 from serial_lora_course.labs.records import Record, shipped_records
 from serial_lora_course.paper_tables import paper_results
 from serial_lora_course.study.found import Answer, read_found
+from serial_lora_course.study.statistics import Interval, sets_like_these, these_sets
 
 Score = Callable[[pd.Series], pd.Series]
 
@@ -172,6 +173,8 @@ class Difference:
         pairs: how many; the unit is a data set and a seed, amounts of data averaged first, since
             a seed's small training sets lie inside its large ones.
         datasets, seeds: how many there are of each.
+        like, these: 95% intervals for sets like these and for these sets; None where there are not two
+            sets, or two seeds in each.
         above, cells: cells (a data set and an amount) whose mean over seeds is above, of how many.
         unit: in words.
     """
@@ -184,14 +187,23 @@ class Difference:
     above: int
     cells: int
     unit: str
+    like: Interval | None = None
+    these: Interval | None = None
+
+    @property
+    def decides(self) -> Interval | None:
+        """The interval that a verdict follows."""
+        return self.like or self.these
 
     def __str__(self) -> str:
         return f"{self.interval} {self.unit} ({self.size}; {self.above} of {self.cells} cells)"
 
     @property
     def interval(self) -> str:
-        """The mean, and behind ± its standard error where there is one."""
-        return f"{self.mean:+.2f}" + ("" if np.isnan(self.error) else f" ± {self.error:.2f}")
+        """The mean, and behind ± half of the interval for sets like these, and for these sets."""
+        like = f" ± {self.like.half_width:.2f}" if self.like else ""
+        these = f" (these sets ± {self.these.half_width:.2f})" if self.these else ""
+        return f"{self.mean:+.2f}{like}{these}"
 
     @property
     def size(self) -> str:
@@ -247,7 +259,17 @@ def summarise(difference: pd.Series, unit: str) -> Difference:
         above=int((cells > 0).sum()),
         cells=len(cells),
         unit=unit,
+        **intervals(pairs),
     )
+
+
+def intervals(pairs: pd.Series) -> dict[str, Interval | None]:
+    """``like`` and ``these`` of a :class:`Difference`, from one number for each data set and seed."""
+    by_set = {name: each.to_numpy()[None] for name, each in pairs.groupby(level="dataset")}
+    return {
+        "like": sets_like_these(by_set) if len(by_set) > 1 else None,
+        "these": these_sets(by_set) if min(each.size for each in by_set.values()) > 1 else None,
+    }
 
 
 def printed_scores(paper: pd.DataFrame, measure: Measure) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from serial_lora_course.claims.verdicts import (
 from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.labs.variants import RepAdapter
 from serial_lora_course.models.architectures import ARCHITECTURES, BASELINES, size_ratio
+from serial_lora_course.study.statistics import Interval
 
 # --------------------------------------------------------------------------- sizes
 
@@ -141,15 +142,15 @@ def spectrum_lies_between(evidence: Evidence, needed: float = 0.9) -> Finding:
     """Serial LoRA's singular values lie between the base's and LoRA's, at a share of the indices.
 
     Asked of both matrices that the paper's figure may show, W + dW and dW, on each model and for
-    each serial method: mean over blocks and projections, then mean and error over seeds.
+    each serial method: mean over blocks and projections, then an interval over seeds.
     """
     words, verdicts = [], []
     for matrix, measure in (("W + dW", " between"), ("dW", " change_between")):
         cells = []
         for name, by_seed in _by_seed(evidence, measure):
-            mean, error = by_seed.mean(), by_seed.sem()
-            verdicts.append(verdict_ahead(mean - needed, error))
-            cells.append(f"{name} {mean:.0%} ± {100 * error:.0f}")
+            above = over_seeds(by_seed - needed)
+            verdicts.append(verdict_ahead(above))
+            cells.append(f"{name} {by_seed.mean():.0%} ± {100 * above.half_width:.0f}")
         words.append(f"{matrix}: {', '.join(cells)}")
     says = f"Share of the indices, {needed:.0%} asked for. {'; '.join(words)}; {_seeds(evidence)}."
     return Finding(combined(verdicts), says)
@@ -161,10 +162,15 @@ def spectrum_falls_gradually(evidence: Evidence) -> Finding:
     lora = dict(_by_seed(evidence, " effective_rank_lora"))
     for name, serial in _by_seed(evidence, " effective_rank_serial"):
         gain = serial - lora[name]
-        verdicts.append(verdict_ahead(gain.mean(), gain.sem()))
-        cells.append(f"{name} {gain.mean():+.2f} ± {gain.sem():.2f}")
+        verdicts.append(verdict_ahead(over_seeds(gain)))
+        cells.append(f"{name} {over_seeds(gain)}")
     says = f"Effective rank of dW, serial minus LoRA: {', '.join(cells)}; {_seeds(evidence)}."
     return Finding(combined(verdicts), says)
+
+
+def over_seeds(values: pd.Series) -> Interval:
+    """The 95% interval for other seeds, of one number a seed."""
+    return Interval(float(values.mean()), float(values.sem()), len(values) - 1, len(values))
 
 
 def _by_seed(evidence: Evidence, measure: str) -> Iterator[tuple[str, pd.Series]]:

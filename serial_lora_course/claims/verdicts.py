@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.claims.evidence import MEASURES
+from serial_lora_course.study.statistics import CONFIDENCE, Interval, verdict
 
 HOLDS, IN_PART, FAILS = "holds", "holds in part", "does not hold"
 OPEN, UNTESTABLE = "undecided", "not testable here"
@@ -16,7 +17,10 @@ VERDICTS = (HOLDS, IN_PART, FAILS, OPEN, UNDECIDED, UNTESTABLE, NOT_SHOWN, MISSI
 """Every verdict that there is; `NOT_SHOWN` is said of the paper's tables alone."""
 
 ERRORS = 2.0
-"""How many standard errors a difference must be away from what it is compared with."""
+"""How many standard errors a rule of thumb asks for; the ledger has Student's intervals."""
+
+VERDICT_OF = {"holds": HOLDS, "fails": FAILS, "open": OPEN}
+"""Of an interval beside 0, in the ledger's words."""
 
 SHARES: dict[str, Callable[[int, int], bool]] = {
     "all": lambda count, cells: count == cells,
@@ -34,20 +38,23 @@ class Finding:
     says: str
 
 
-def verdict_ahead(mean: float, error: float, often: bool = True) -> str:
-    """Of "the first is better": by the mean difference and its standard error.
+def verdict_ahead(interval: Interval | None, often: bool = True) -> str:
+    """Of "the first is better": by an interval of scores, more being better; None decides nothing.
 
     Args:
-        mean, error: of scores, more being better; an error of nan decides nothing.
         often: whether the first is better in as many cells as the claim says.
     """
-    if mean > ERRORS * error:
-        return HOLDS if often else IN_PART
-    return FAILS if mean < -ERRORS * error else OPEN
+    found = VERDICT_OF[verdict(interval)] if interval else OPEN
+    return IN_PART if found == HOLDS and not often else found
+
+
+def verdict_within(interval: Interval | None, margin: float) -> str:
+    """Of "the first is comparable, or better": not behind by more than the margin."""
+    return verdict_ahead(interval and replace(interval, mean=interval.mean + margin))
 
 
 def verdict_comparable(mean: float, error: float, margin: float) -> str:
-    """Of "the first is comparable, or better": not behind by more than the margin."""
+    """The same by a rule of thumb, `ERRORS` standard errors, as exercise 9.5 has it."""
     if mean - ERRORS * error > -margin:
         return HOLDS
     return FAILS if mean + ERRORS * error < -margin else OPEN
@@ -97,15 +104,14 @@ def rules() -> list[str]:
         "**Pairs.** Our runs with the same data set, amount of data and seed saw the same "
         "pictures, so methods are compared run by run. Amounts are averaged first, since a seed's "
         "small training sets lie inside its large ones: a pair is one data set and one seed. "
-        "After ± stands the standard error over pairs; in brackets, how many data sets and seeds, "
-        "and in how many cells the mean over seeds speaks for the first method.",
-        f"**Better** holds when the mean difference is more than {ERRORS:g} standard errors above "
-        f"zero, and does not when it is more than {ERRORS:g} below. In between the runs "
-        "leave it undecided, which is not the same as equal. Better, but in fewer cells than "
-        "the claim says, is in part.",
-        f"**Comparable** means not behind by more than a margin: it holds when even {ERRORS:g} "
-        f"standard errors below the mean the first is behind by less, and does not when {ERRORS:g} "
-        f"above the mean it is behind by more. The margins are {margins}. They are a choice, and a "
+        f"After ± stands half of the {CONFIDENCE:.0%} interval for *sets like these*: the means of data sets are "
+        "the sample, with Student's t; in brackets that for *these sets*, where seeds are the sample. Then how "
+        "many data sets and seeds, and in how many cells the mean over seeds speaks for the first method.",
+        "**Better** holds when the interval for sets like these lies above zero, and does not when it lies "
+        "below. Else the runs leave it undecided, which is not the same as equal. Better, but in fewer cells than "
+        "the claim says, is in part. One data set has no such interval; there the one for these sets decides.",
+        "**Comparable** means not behind by more than a margin: it holds when the whole interval lies above "
+        f"minus the margin, and does not when it lies below. The margins are {margins}. They are a choice, and a "
         "difference can be real and within them.",
         "**The study.** Where a row says *sets like these*, it stands on the study of `docs/study.md`: rates "
         "chosen for each method on validation pictures, a 95% t interval over data sets, and Holm's "
@@ -119,7 +125,6 @@ def rules() -> list[str]:
         "**Several comparisons.** A claim about several holds where it holds for as many as it "
         "says; it does not where one of them refutes a claim about all; else it holds in part.",
         "**Limits.** Ours are small models and drawings, the paper's are large models and "
-        "photographs: a verdict here is about the method at this scale. With so many claims and "
-        "two standard errors, expect a verdict or two to be luck, and more where a row stands on "
-        "few pairs.",
+        "photographs: a verdict here is about the method at this scale. With so many claims, "
+        "expect a verdict or two to be luck: only the study's rows are corrected for their number.",
     ]

@@ -1,10 +1,9 @@
 """The rules of verdicts, as intervals and counts."""
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.claims.verdicts import (
@@ -16,29 +15,30 @@ from serial_lora_course.claims.verdicts import (
     combined,
     verdict_ahead,
     verdict_by_cells,
-    verdict_comparable,
+    verdict_within,
 )
+from serial_lora_course.study.statistics import Interval
 
 
 @given(mean=st.floats(-5, 5), error=st.floats(0, 2), margin=st.floats(0.01, 3), often=st.booleans())
 def test_rules_are_intervals(mean, error, margin, often):
-    low, high = mean - 2 * error, mean + 2 * error
+    interval = Interval(mean, error, 5, 6)
+    low, high = stats.t.interval(0.95, 5, mean, error) if error else (mean, mean)
     if min(abs(low), abs(high), abs(low + margin), abs(high + margin)) < 1e-9:
         return  # on the edge rounding decides
     better = HOLDS if low > 0 else FAILS if high < 0 else OPEN
-    assert verdict_ahead(mean, error) == better
-    assert verdict_ahead(mean, error, often=often) == (
+    assert verdict_ahead(interval) == better
+    assert verdict_ahead(interval, often=often) == (
         IN_PART if better == HOLDS and not often else better
     )
     comparable = HOLDS if low > -margin else FAILS if high < -margin else OPEN
-    assert verdict_comparable(mean, error, margin) == comparable
+    assert verdict_within(interval, margin) == comparable
     if better == HOLDS:
         assert comparable == HOLDS
 
 
 def test_a_single_pair_decides_nothing():
-    assert verdict_ahead(3.0, math.nan) == OPEN
-    assert verdict_comparable(3.0, math.nan, 1.0) == OPEN
+    assert verdict_ahead(None) == verdict_within(None, 1.0) == OPEN
 
 
 @pytest.mark.parametrize(
