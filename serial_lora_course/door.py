@@ -21,6 +21,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.files import printable, refusals_told
 
 DEBUG = "--debug"
+STOPPED = 130  # by Ctrl-C
 
 
 def enter(
@@ -49,8 +50,13 @@ def enter(
         with warnings.catch_warnings(), refusals_told():
             warnings.showwarning = lambda warned, *_: say(f"note: {warned}")
             sys.exit(command(words))
-    except KeyboardInterrupt:
-        code, sentence = 130, "stopped."
+    except (KeyboardInterrupt, SystemExit) as ended:  # Typer makes the second of the first
+        if getattr(ended, "code", STOPPED) != STOPPED:
+            raise
+        code, sentence = (
+            STOPPED,
+            "stopped; what was recorded is kept, and the same command goes on.",
+        )
     except Exception as error:
         if debug:
             traceback.print_exc()

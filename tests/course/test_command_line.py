@@ -23,6 +23,15 @@ def quick(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
 
 
+def test_who_stops_a_command_reads_how_it_goes_on(run, monkeypatch):
+    def stopped():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "examine", stopped)
+    code, out, err = run("doctor")
+    assert code == 130 and not out and "goes on" in err
+
+
 @pytest.mark.parametrize(
     "command", [(), ("doctor",), ("lab",), ("lab", "clip"), ("lab", "sam"), ("lab", "sd3")]
 )
