@@ -565,7 +565,7 @@ for name, model_line in model_lines.items():
     eject(classifier.model, keep_merged=True)
     merged = encode(classifier, data.test)[1]
     rows[name] = proof_row(adapted, from_files, merged, data.test.labels)
-pd.DataFrame(rows).T
+display(pd.DataFrame(rows).T)
 
 # %%
 transformers.utils.logging.disable_progress_bar()
