@@ -1,7 +1,8 @@
 """From a folder of class folders to a classifier, and what is done with one afterwards.
 
 reached = fit_folder(Job(pictures="my_pictures", model="tiny-clip", out="my_classifier"))
-predict(open_classifier("my_classifier"), ["a.png", "b.png"])
+classifier, run = open_classifier("my_classifier")
+predict(classifier, ["a.png", "b.png"])
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -248,23 +250,18 @@ def open_classifier(folder: str | Path) -> tuple[PictureClassifier, dict]:
     return load_classifier(model, path.parent), run
 
 
-@torch.no_grad()
 def predict(
     classifier: PictureClassifier, paths: Sequence[str | Path], batch_size: int = 64
 ) -> torch.Tensor:
     """Probabilities (N, C) of picture files.
 
     Raises:
-        SerialLoRAError: a file that is no picture.
+        SerialLoRAError: there is no file, or one that is no picture.
     """
-    prepare = classifier.eval().preprocessing.for_test()
-    device = classifier.head.weight.device
-    found = []
-    for first in range(0, len(paths), batch_size):
-        pictures = [read_picture(path, upright=True) for path in paths[first : first + batch_size]]
-        batch = torch.stack([prepare(picture) for picture in pictures]).to(device)
-        found.append(classifier(batch).softmax(-1).cpu())
-    return torch.cat(found)
+    read = partial(read_picture, upright=True)
+    pictures = Pictures(list(map(str, paths)), read, paths, labels=[0] * len(paths))
+    _, scores, _ = encode(classifier, pictures, batch_size)  # whatever the labels are
+    return scores.softmax(-1)
 
 
 def merge_into_file(folder: str | Path, out: str | Path) -> Path:
