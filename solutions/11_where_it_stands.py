@@ -251,6 +251,7 @@ def over_runs(differences: dict[str, list[float]]) -> tuple[float, float]:
     return runs.mean(), 2 * runs.std(ddof=1) / len(runs) ** 0.5
 
 
+# %%
 equal_methods = [
     {
         f"set {name}": between * chance.normal() + within * chance.normal(size=seeds)
@@ -437,6 +438,7 @@ check("11.4", front)
 
 # %%
 from serial_lora_course.figures.study import plot_front
+from serial_lora_course.study.plan import UNITS
 
 arms = found.comparable  # lab -> finished arms with the same amount of data
 if arms:
