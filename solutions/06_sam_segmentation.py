@@ -759,9 +759,8 @@ truth = torch.as_tensor(example.masks[:1])  # (1, H, W); change this and run aga
 display_table(probes.loss_table(losses, truth).rename_axis("loss").reset_index())
 
 # %% [markdown]
-# **What this shows.** With the sigmoid twice, the best possible answer still has a loss, and the gradient
-# is several times weaker: training looks slow, and nothing says why. With hard masks there is no gradient,
-# and `backward()` refuses.
+# **What this shows.** With the sigmoid twice, the best possible answer still has a loss, and the gradient is
+# weaker, without an error. With hard masks there is no gradient, and `backward()` refuses.
 #
 # ## A forward pass that can be trained
 #
@@ -841,7 +840,8 @@ display(Markdown(f"**What this shows.** {words.read_run(record, gains)}"))
 # For two of the four measures less is better: say the direction with the number.
 #
 # **Change this and run again**: `probes.run_in_twin(lesson, losses["sigmoid twice"])` in place of `one_run()`,
-# with `losses` of the section "The loss". What does that mistake cost in Dice?
+# with `losses` of the section "The loss". What does that mistake cost in Dice? (Adam divides each gradient by its
+# usual size, so a loss whose gradients are all weaker may train as well.)
 #
 # ## Every picture
 #
