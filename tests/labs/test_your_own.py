@@ -328,7 +328,7 @@ def test_fit_and_files_refuse_what_does_not_belong_together(own, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_classifier(own):
-    data, heads = load_folder(own, check_pictures=False), []
+    data, heads = load_folder(own), []
     for seed in (1, 1, 2):
         torch.manual_seed(0)
         classifier = PictureClassifier(timm_vit(), data.class_names)
