@@ -33,7 +33,7 @@ from serial_lora_course.checks.lessons import (
     say_minutes,
     whole_minutes,
 )
-from serial_lora_course.claims.page import claims_page, found_page
+from serial_lora_course.claims.page import claims_page, found_page, front_part
 from serial_lora_course.door import enter
 from tools import ROOT
 from tools.sources import read_source, words_to_read
@@ -291,7 +291,7 @@ def documents(root: Path) -> dict[Path, str]:
     facts = lesson_facts(root)
     plans = {f"plan: {name}": plan_table(sessions, facts) for name, sessions in PLANS.items()}
     parts = {
-        root / "README.md": {"lessons": lesson_table(facts)},
+        root / "README.md": {"lessons": lesson_table(facts), "front": front_part()},
         root / "INSTRUCTORS.md": {
             "learners": learners_table(facts, benchmarks.load() or {}),
             "minutes": minutes_table(facts),

@@ -9,7 +9,7 @@ from serial_lora_course.claims.audit import inconsistency_frame
 from serial_lora_course.claims.ledger import CLAIMS, counts_frame, ledger, ledger_frame
 from serial_lora_course.claims.verdicts import rules
 from serial_lora_course.paper_tables import citation
-from serial_lora_course.study.found import read_found
+from serial_lora_course.study.found import FRONT, read_found
 
 
 def claims_page() -> str:
@@ -35,6 +35,21 @@ def claims_page() -> str:
         "\n".join(f"- {rule}" for rule in rules()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def front_part() -> str:
+    """For README.md: the picture of the fronts that `pack` drew, or that no arm is whole."""
+    found, place = read_found(), f"serial_lora_course/assets/study/{FRONT}"
+    if not found.comparable:
+        return "No arm of the study has all its runs yet."
+    there = "; ".join(
+        f"{row['Lab']}: {row['Arms finished']} arms, {row['Questions answered']} questions answered"
+        for row in words.state_frame(found).to_dict("records")
+    )
+    alt = f"Gain against parameters. {words.read_front(found)}".replace("\n", " ").replace("**", "")
+    return (
+        f"![{alt}]({place})\n\nThere by now: {there}. [What it says](docs/study.md#what-was-found)."
+    )
 
 
 def found_page() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -23,37 +23,41 @@ COSTS = {
 COLUMNS = ("arm", *COSTS, "gain", "half-width")
 
 
-def plot_front(labs: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -> Figure:
-    """Gain against each of `COSTS`, a row a lab; a line joins the arms that no other one beats.
+def plot_front(
+    labs: Mapping[str, pd.DataFrame], units: Mapping[str, str], costs: Sequence[str] = tuple(COSTS)
+) -> Figure:
+    """Gain against costs, a row a lab (one cost: a column a lab); a line joins the arms that none beats.
 
     Args:
+        costs: some of `COSTS`.
         labs: lab -> its arms, as :func:`serial_lora_course.study.tables.arms_table` gives them.
         units: lab -> the unit of its gain.
 
     Raises:
         SerialLoRAError: a column is missing, or a table is empty.
     """
-    words = []
+    words, several = [], len(costs) > 1
+    rows, columns = (len(labs), len(costs)) if several else (1, len(labs))
     with house_style():
         figure, axes = plt.subplots(
-            len(labs),
-            len(COSTS),
-            figsize=(5.2 * len(COSTS), 4.2 * len(labs)),
+            rows,
+            columns,
+            figsize=(5.2 * columns, 4.2 * rows),
             squeeze=False,
-            sharey="row",
+            sharey="row" if several else "none",
             layout="constrained",
         )
+        axes = axes.reshape(len(labs), len(costs))
         for row, (lab, arms) in zip(axes, labs.items(), strict=True):
             require_columns(arms, COLUMNS)
-            row[0].set_ylabel(f"gain over the unadapted model, {units[lab]}")
-            for axis, (cost, title) in zip(row, COSTS.items(), strict=True):
-                axis.set(xscale="log", title=lab.upper(), xlabel=title)
+            row[0].set_ylabel(f"gain, {units[lab]}")
+            for axis, cost in zip(row, costs, strict=True):
+                title = COSTS[cost]
+                axis.set(xscale=_scale(cost), title=lab.upper(), xlabel=title)
                 front = _draw(axis, arms, cost)
                 words.append(f"{lab.upper()}, {title}: {front}")
         plt.close(figure)
-    told = (
-        "Gain against three costs, with 95% intervals over sets. On the front, from the cheapest: "
-    )
+    told = "Gain with 95% intervals over sets, against cost. On the front, from the cheapest: "
     return with_description(figure, f"{told}{'; '.join(words)}.")
 
 
@@ -71,17 +75,23 @@ def plot_budget(arms: pd.DataFrame, unit: str, cost: str, most: float) -> Figure
     serial = within[within["arm"].map(_method) == "serial_lora"]
     with house_style():
         figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
-        axis.set(xscale="log", xlabel=COSTS[cost], ylabel=f"gain, {unit}")
-        axis.axvspan(most, axis.get_xlim()[1], color=QUIET, alpha=0.15, lw=0)
+        axis.set(xscale=_scale(cost), xlabel=COSTS[cost], ylabel=f"gain, {unit}")
         front = _draw(axis, arms, cost)
-        axis.axvline(most, color=QUIET, ls=":")
+        dearest = axis.get_xlim()[1]
+        axis.axvspan(most, dearest, color=QUIET, alpha=0.15, lw=0)
+        axis.set_xlim(right=dearest)
         said = f"Up to {most:,.0f} {COSTS[cost]}: best is {best['arm']}, {best['gain']:+.1f} {unit}"
-        axis.set_title(said, size=10)
+        axis.set_title(said.replace(": ", ":\n"), size=10)
         plt.close(figure)
     if len(serial):
         own = serial.loc[serial["gain"].idxmax()]
         said += f"; Serial LoRA's best, {own['arm']}, {own['gain']:+.1f}"
     return with_description(figure, f"{said}. The whole front: {front}.")
+
+
+def _scale(cost: str) -> str:
+    """Parameters differ by a factor of hundreds, time and memory by less than two."""
+    return "log" if cost == "parameters" else "linear"
 
 
 def _method(arm: str) -> str:

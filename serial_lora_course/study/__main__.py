@@ -15,7 +15,7 @@ from serial_lora_course.figures.study import plot_front
 from serial_lora_course.figures.style import save_figure
 from serial_lora_course.files import write_json
 from serial_lora_course.labs.ray_workers import Share
-from serial_lora_course.study.found import FOUND, PACKED
+from serial_lora_course.study.found import FOUND, FRONT, PACKED
 from serial_lora_course.study.labs import fresh_lab
 from serial_lora_course.study.left import left_lines
 from serial_lora_course.study.plan import PLANS, UNITS
@@ -109,7 +109,10 @@ def pack_records(out: Folder = FOLDER, labs: Labs = EVERY) -> None:
     """Compress records and outcomes to where they travel with the course."""
     for each in studies(labs.split(",")):
         pack(each, out)
-    write_json(PACKED / FOUND, found_in_what_is_packed().as_json())
+    found = found_in_what_is_packed()
+    write_json(PACKED / FOUND, found.as_json())
+    if fronts := found.comparable:  # for README.md
+        save_figure(plot_front(fronts, UNITS, ["parameters"]), PACKED / FRONT, dpi=80)
 
 
 if __name__ == "__main__":

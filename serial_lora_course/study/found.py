@@ -19,7 +19,7 @@ import pandas as pd
 from serial_lora_course.study.statistics import CONFIDENCE, Interval, verdict
 
 PACKED = Path(str(files("serial_lora_course"))) / "assets" / "study"
-FOUND = "found.json"
+FOUND, FRONT = "found.json", "front.png"
 COLUMNS = (
     "arm",
     "method",

@@ -41,6 +41,14 @@ def test_the_figure_shows_every_arm_and_tells_the_front():
     assert "hundredths of Dice" in axis.get_ylabel()
 
 
+def test_one_cost_has_the_labs_side_by_side():
+    axes = plot_front(
+        {"sam": ARMS, "sd3": ARMS}, {"sam": "Dice", "sd3": "points"}, ["parameters"]
+    ).axes
+    assert [axis.get_title(loc="left") or axis.get_title() for axis in axes] == ["SAM", "SD3"]
+    assert axes[0].get_position().y0 == pytest.approx(axes[1].get_position().y0)
+
+
 def test_a_budget_has_its_best_arm_and_what_is_cheaper_than_all_is_refused():
     figure = plot_budget(ARMS, "points", "parameters", 95)
     assert describe(figure).startswith("Up to 95 trained parameters: best is oft-64, +5.5 points; ")
