@@ -103,7 +103,9 @@ PLANS: dict[str, tuple[Session, ...]] = {
             "Second day, morning", 180, (Step("07", 20), PAUSE, Step("05", 15), Step("10", 10, 5))
         ),
         Session(
-            "Second day, afternoon", 195, (Step("08", 15), PAUSE, Step("09", 15), Step("12", 15))
+            "Second day, afternoon",
+            210,
+            (Step("08", 15), PAUSE, Step("09", 15), Step("11", 10, 5), Step("12", 15)),
         ),
     ),
 }

@@ -7,6 +7,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
+from serial_lora_course.study.found import read_found
 from tests.browser.browser import needs_browser, open_browser
 from tests.browser.lab import open_lab
 from tools import ROOT
@@ -19,6 +20,7 @@ PANELS = (
     ("06", "mask_panel"),
     ("07", "drawing_panel"),
     ("10", "mixture_panel"),
+    ("11", "front_panel"),
 )
 MILLISECONDS = 600_000  # until a lesson has run up to its panel
 FAILED = "[data-mime-type='application/vnd.jupyter.error']"
@@ -141,3 +143,10 @@ def test_drawings(tmp_path):
 def test_mixtures(tmp_path):
     with open_panel(tmp_path, *PANELS[4]) as cell:
         move_sliders(cell, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not read_found().comparable, reason="no arm of the study has all its runs yet")
+def test_fronts(tmp_path):
+    with open_panel(tmp_path, *PANELS[5]) as cell:
+        move_sliders(cell, 1)
