@@ -40,6 +40,7 @@ from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
 from serial_lora_course.study import statistics
 from serial_lora_course.study.found import read_found
+from serial_lora_course.study.plan import PLANS, UNITS
 
 lesson_card("11")
 
@@ -171,7 +172,6 @@ display(
 # LoRA, from the course's earlier records of SAM.
 
 # %%
-from serial_lora_course.study.plan import PLANS, UNITS
 from serial_lora_course.study.power import earlier_spread
 
 spread, gain = earlier_spread(PLANS["sam"])

@@ -22,7 +22,7 @@ from serial_lora_course.claims.evidence import (
     scores,
     summarise,
 )
-from serial_lora_course.claims.verdicts import ERRORS
+from serial_lora_course.labs.frames import ERRORS
 from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.models.architectures import BASELINES
 

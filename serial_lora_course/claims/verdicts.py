@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.claims.evidence import MEASURES
+from serial_lora_course.labs.frames import ERRORS
 from serial_lora_course.study.statistics import CONFIDENCE, Interval, verdict
 
 HOLDS, IN_PART, FAILS = "holds", "holds in part", "does not hold"
@@ -15,9 +16,6 @@ NOT_SHOWN, MISSING = "not in its tables", "no records yet"
 UNDECIDED = "not decided yet"
 VERDICTS = (HOLDS, IN_PART, FAILS, OPEN, UNDECIDED, UNTESTABLE, NOT_SHOWN, MISSING)
 """Every verdict that there is; `NOT_SHOWN` is said of the paper's tables alone."""
-
-ERRORS = 2.0
-"""How many standard errors a rule of thumb asks for; the ledger has Student's intervals."""
 
 VERDICT_OF = {"holds": HOLDS, "fails": FAILS, "open": OPEN}
 """Of an interval beside 0, in the ledger's words."""

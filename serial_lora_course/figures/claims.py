@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from serial_lora_course.claims.verdicts import ERRORS
 from serial_lora_course.figures.style import (
     BLUE,
     GREEN,
@@ -24,6 +23,7 @@ from serial_lora_course.figures.style import (
     method_look,
     with_description,
 )
+from serial_lora_course.labs.frames import ERRORS
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from serial_lora_course.labs.methods import METHOD_TITLES, get_method
 from serial_lora_course.labs.records import Record
 
 RUN = ("task", "scale", "dataset", "method", "amount", "unit", "seed", "rank")
+ERRORS = 2.0
+"""How many standard errors a rule of thumb asks for, where an interval by Student's t is not taken."""
 SWEPT = ("lab_rank", "ratio", "lr")
 
 
