@@ -116,21 +116,23 @@ class Worker:
         return self.lab
 
 
-Stored = tuple[np.ndarray, torch.dtype, torch.Size]
+Stored = tuple[np.ndarray, torch.dtype, torch.Size, torch.device]
 
 
 def _bytes_of(tensor: Tensor) -> Stored:
     """A tensor as Ray stores it without a copy for each reader."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy(), tensor.dtype, tensor.shape
+    return flat.view(torch.uint8).numpy(), tensor.dtype, tensor.shape, tensor.device
 
 
 def _on_bytes(stored: Stored) -> Tensor:
-    """The tensor, on the stored bytes themselves; nobody writes into it."""
-    flat, dtype, shape = stored
+    """The tensor, on the stored bytes themselves where it is the processor's; nobody writes into it."""
+    flat, dtype, shape, device = stored
+    if not flat.size:
+        return torch.empty(shape, dtype=dtype, device=device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable")
-        return torch.from_numpy(flat).view(dtype).reshape(shape)
+        return torch.from_numpy(flat).view(dtype).reshape(shape).to(device)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+import torch
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs import ray_grid
 from serial_lora_course.labs.grid import Labs, run_lab
-from serial_lora_course.labs.ray_workers import Share
+from serial_lora_course.labs.ray_workers import Share, _bytes_of, _on_bytes
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.labs.registry import LABS
 from serial_lora_course.study import runs as study_runs
@@ -67,6 +68,19 @@ def test_a_grid_gives_the_records_of_one_process_and_runs_nothing_again(tmp_path
     assert run_lab(*ASKED, out=out, doing=on_worker, **QUICK) == records
     assert [path.name for path in tmp_path.iterdir()].count("halves.jsonl") == 1
     assert not list(tmp_path.glob("*unfinished*")) and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool, torch.int64])
+@pytest.mark.parametrize("shape", [(), (0, 4), (3, 5)])
+def test_a_tensor_comes_back_as_it_was_on_the_very_bytes(dtype, shape):
+    tensor = (
+        torch.randint(0, 2, shape).to(dtype).mT if len(shape) > 1 else torch.ones((), dtype=dtype)
+    )
+    stored = _bytes_of(tensor)
+    stored[0].flags.writeable = False  # as Ray's are
+    again = _on_bytes(stored)
+    assert (again.dtype, again.shape) == (tensor.dtype, tensor.shape) and torch.equal(again, tensor)
+    assert not tensor.numel() or again.data_ptr() == stored[0].ctypes.data
 
 
 def fails_at_half(lab, method, seen, name):
