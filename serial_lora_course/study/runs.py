@@ -427,7 +427,7 @@ def pack(plan: LabPlan, folder: Path, packed: Path | None = None) -> None:
     arrays = {"names": np.array(list(kept))}
     for measure in {plan.measure, plan.chosen_by}:
         each = [np.round(LEVELS * run[measure].astype(np.float64)) for run in kept.values()]
-        arrays[measure] = np.concatenate(each).astype(np.uint16)
+        arrays[measure] = np.concatenate([np.empty(0), *each]).astype(np.uint16)
         arrays["lengths"] = np.array([len(values) for values in each], np.uint16)
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays)

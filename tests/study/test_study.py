@@ -263,6 +263,18 @@ def test_a_study_is_run_once_told_packed_and_gone_on_with_elsewhere(small_study,
         unpack(plan, folder / "c", folder / "packed")
 
 
+def test_a_lab_that_has_tried_rates_alone_is_packed_too(tmp_path):
+    plan = PLANS["sam"]
+    unpack(plan, tmp_path)
+    lines = (tmp_path / "sam.jsonl").read_text().splitlines(keepends=True)
+    tries = [line for line in lines if json.loads(line)["dataset"].endswith(VALIDATION)]
+    (tmp_path / "tries").mkdir()
+    (tmp_path / "tries" / "sam.jsonl").write_text("".join(tries))
+    pack(plan, tmp_path / "tries", tmp_path / "packed")
+    unpack(plan, tmp_path / "again", tmp_path / "packed")
+    assert len(read_records(tmp_path / "again" / "sam.jsonl")) == len(tries) > 0
+
+
 def test_the_ledger_reads_what_the_packed_records_say():
     written, found = read_found(), found_in_what_is_packed()
     assert written.runs == found.runs
