@@ -466,7 +466,7 @@ front_panel(arms, UNITS)
 # %% [markdown]
 # ## Forgetting
 #
-# An adapted model gains on its new task. What does it lose of what it could do before? For CLIP and SAM every arm was
+# An adapted model gains on its new task. What does it lose of what it could do before? For CLIP and SAM every adapter was
 # also measured on pictures that pretraining knew. Do you expect those that gain most to forget most?
 
 # %%
