@@ -44,14 +44,21 @@ def loader_workers(scale: str) -> int:
     return min(16, max(1, cores // process_state().num_processes - 1))
 
 
-def check_shares(batch_size: int, accumulation: int) -> None:
-    """Refuse a batch that the running processes and its parts cannot share evenly."""
+def equal_parts(batch_size: int, accumulation: int) -> int:
+    """In how many parts a batch is computed: as many as asked for, or the next number that divides it.
+
+    Raises:
+        SerialLoRAError: the running processes cannot share the batch evenly.
+    """
     processes = process_state().num_processes
-    if batch_size % (processes * accumulation):
+    if batch_size % processes:
         raise SerialLoRAError(
-            f"A batch of {batch_size} cannot be shared evenly by {processes} processes and "
-            f"{accumulation} parts; choose a batch size that both divide."
+            f"A batch of {batch_size} cannot be shared evenly by {processes} processes; choose a "
+            "batch size that they divide."
         )
+    share = batch_size // processes
+    wanted = min(accumulation, share)
+    return next(parts for parts in range(wanted, share + 1) if share % parts == 0)
 
 
 def make_accelerator(precision: str, accumulation: int) -> Accelerator:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ from serial_lora.records import records
 from serial_lora_course.labs.memory import saved_activations
 from serial_lora_course.labs.precision import PRECISIONS, settle_precision
 from serial_lora_course.labs.processes import (
-    check_shares,
     clean_up,
+    equal_parts,
     forget_peak_memory,
     make_accelerator,
     peak_memory,
@@ -59,7 +59,7 @@ class TrainingConfig:
         schedule: ``cosine`` down to ``min_lr``, or ``constant``.
         min_lr: where the cosine ends.
         clip_norm: largest gradient norm, or None.
-        accumulation: batches per optimizer step.
+        accumulation: parts that a batch is computed in, or somewhat more where they do not divide it.
         precision: ``bf16`` (autocast; adapters stay float32), ``no`` (float32), or ``auto`` for the
             one that is faster here (:mod:`serial_lora_course.labs.precision`).
         seed: of everything random in the loop.
@@ -120,7 +120,8 @@ def train(
         SerialLoRAError: nothing to train, a batch that the processes cannot share evenly, a state
             file of another run, or a loss that is no longer a number.
     """
-    check_shares(stream.batch_size, config.accumulation)
+    parts = equal_parts(stream.batch_size, config.accumulation)
+    config = replace(config, accumulation=parts)
     few_examples = partial(stream.first_examples, config)
     precision = settle_precision(config.precision, objective, few_examples)
     accelerator = make_accelerator(precision, config.accumulation)

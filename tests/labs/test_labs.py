@@ -386,7 +386,6 @@ REFUSED = [
     ({"min_steps": 0}, "min_steps"),
     ({"batch_size": 0}, "batch_size"),
     ({"accumulation": 0}, "accumulation"),
-    ({"accumulation": 3}, "shared evenly"),
     ({"dropout": 1.0}, "dropout"),
     ({"shots": [4]}, "no setting 'shots'"),
     ({"weights": "no-such-file.safetensors"}, "There is no"),

@@ -143,7 +143,7 @@ def test_the_loop_is_plain_adamw():
         torch.testing.assert_close(trained[name], tensor, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("parts", [2, 3, 4, 100])  # not all of them divide a batch
 def test_accumulation_gives_the_losses_of_the_whole_batch(parts):
     whole, in_parts = adapted_objective(), adapted_objective()
     expected = train(whole, stream(STEPS), settings()).losses
