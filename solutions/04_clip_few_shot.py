@@ -810,10 +810,11 @@ display_figure(plot_accuracy_by_shots(results, zero_column))
 # ## Where Serial LoRA matches LoRA, and where not
 #
 # Two methods with the same data set, shots and seed saw the same pictures. So we compare them run by
-# run, and average the *differences*: most of what the draw of shots does cancels. Beside the mean difference
-# stands its standard error. A difference is *ahead* or *behind* when it is more than two standard errors from
-# zero, and otherwise *not significant*, which is not the same as equal: a difference smaller than the error may
-# well be there.
+# run, and average the *differences*: most of what the draw of shots does cancels. Runs on one data set are
+# alike, so the sample is the data sets, each the mean of its seeds. Beside the mean difference stands its
+# standard error. A difference is *ahead* or *behind* when its 95% confidence interval (by Student's t; lesson 09)
+# leaves zero out, and otherwise *not significant*, which is not the same as equal: a smaller difference may well
+# be there.
 
 # %%
 from serial_lora_course.labs.records import shipped_records
@@ -822,7 +823,7 @@ results = frames.frame(shipped_records("clip"))
 verdicts = words.differences(results)
 shown = verdicts.rename(columns={"amount": "shots", "mean": "points", "sem": "standard error"})
 shown = frames.as_text(shown, {"points": "{:+.1f}", "standard error": "{:.1f}"})
-display(shown.rename(columns={"count": "runs"}).set_index(["methods", "shots"]))
+display(shown.set_index(["methods", "shots"]))
 
 # %%
 said = f"{words.read_differences(verdicts)} {words.read_cells(results)}"
@@ -830,9 +831,8 @@ display(Markdown("**What this shows.** " + said))
 
 # %% [markdown]
 # Read the verdicts with their limits: one tiny model, test sets of some dozens of pictures (one of some hundreds),
-# few seeds, one learning rate for all methods without a plus. The runs of a row share data sets, so their errors
-# are too small for a statement about data sets in general; lesson 09 takes that up. A larger model or other rates
-# may change each verdict. What the records do show is how such a claim is tested, and what it costs to be sure.
+# few seeds, one learning rate for all methods without a plus. A larger model or other rates may change each
+# verdict; lesson 11 has a study in which each method's rate was chosen. What the records do show is how such a claim is tested, and what it costs to be sure.
 #
 # **Change this and run again**: leave out the largest gain, `results[results["dataset"] != "symbols"]`. Which
 # verdicts change?

@@ -969,7 +969,7 @@ display_figure(plot_dice_by_percent(results))
 # ## Serial LoRA and LoRA, pair by pair
 #
 # As in lesson 04: two runs with the same set, amount and seed saw the same pictures, so we average their
-# *differences*, and call one method *ahead* where the mean is more than two standard errors from zero. At
+# *differences*, and call one method *ahead* where the 95% confidence interval over the sets is above zero. At
 # equal rank LoRA has four times the parameters, at equal budget a quarter of the rank.
 
 # %%

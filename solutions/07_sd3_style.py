@@ -928,7 +928,8 @@ display_figure(plot_fid_by_percent(results))
 # ## Serial LoRA and LoRA, pair by pair
 #
 # As in lessons 04 and 06: runs with the same style, amount and seed saw the same pictures, so we average
-# their *differences*, and call one method *ahead* where the mean is more than two standard errors from zero.
+# their *differences*, and call one method *ahead* where the 95% confidence interval over the styles is above
+# zero: with so few styles that takes a large difference.
 # For FID and KID less is better, so their sign is turned: positive numbers favour the first method.
 
 # %%

@@ -104,7 +104,7 @@ def learned(method: str, seed: int) -> list:
 #
 # Before we look, we say what would count. *Consistent* means at 90 of 100 indices or more, on average over
 # blocks and projections. "More gradual" means a higher effective rank of dW (you will write that measure),
-# by more than two standard errors over seeds. A statement that is written down before the measurement can
+# by more than half of its 95% confidence interval over seeds. A statement that is written down before the measurement can
 # fail; one that is read out of a plot afterwards hardly can.
 
 # %% [markdown]
@@ -627,8 +627,9 @@ for measure, axis, chance in (
 
 # %% [markdown]
 # Now the statements from the beginning, for each model and each pair of methods: the mean over blocks and
-# projections for each seed, then mean and standard error over the seeds. *Holds*: more than two standard
-# errors above what is needed. *Fails*: more than two below. Otherwise these runs do not decide. (The third,
+# projections for each seed, then mean and standard error over the seeds. *Holds*: the 95% confidence interval
+# is above what is needed; with three seeds it is 4.3 standard errors to each side. *Fails*: it is below.
+# Otherwise these runs do not decide. (The third,
 # that both persist, has something to say only of those that hold.)
 
 # %%

@@ -37,7 +37,7 @@ def verdicts(
         if set(pair) <= there
         for measure in measures
     ]
-    names = {"amount": "percent", "mean": "better by", "sem": "standard error", "count": "runs"}
+    names = {"amount": "percent", "mean": "better by", "sem": "standard error"}
     return pd.concat(found, ignore_index=True).rename(columns=names)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.methods import METHOD_TITLES, get_method
@@ -132,8 +133,16 @@ def methods_table(
     return table.rename_axis(columns=results["unit"].iloc[0])
 
 
+def half_width(error: pd.Series | float, count: pd.Series | int) -> np.ndarray:
+    """Half of the 95% interval by Student's t of a mean with this standard error; nan for one value."""
+    return stats.t.ppf(0.975, count - 1) * error
+
+
 def paired_difference(results: pd.DataFrame, one: str, other: str, measure: str) -> pd.DataFrame:
     """How far method ``one`` is above ``other`` on the same pictures, by amount of data.
+
+    Runs on one data set are no independent sample of data sets, so the sample is the sets, each the
+    mean of its seeds; of a single set it is the seeds.
 
     Args:
         results: as :func:`frame` gives them, of one rank.
@@ -141,14 +150,18 @@ def paired_difference(results: pd.DataFrame, one: str, other: str, measure: str)
 
     Returns:
         Columns ``methods`` (both in words), ``amount``, ``mean`` difference, its standard error
-        ``sem``, ``count`` of pairs, and ``verdict``: "ahead" or "behind" where the mean is more
-        than two standard errors from 0, else "not significant".
+        ``sem``, ``sample`` in words, and ``verdict``: "ahead" or "behind" where the 95% interval by
+        Student's t is above or below 0, else "not significant".
 
     Raises:
         SerialLoRAError: the two methods have no runs to pair.
     """
-    table = paired(results, one, other, measure).groupby("amount").agg(["mean", "sem", "count"])
-    mean, bound = table["mean"], 2 * table["sem"]
+    each = paired(results, one, other, measure)
+    what = "sets" if each.index.get_level_values("dataset").nunique() > 1 else "seeds"
+    by = ["amount", "dataset"] if what == "sets" else each.index.names
+    table = each.groupby(by).mean().groupby("amount").agg(["mean", "sem", "count"])
+    mean, bound = table["mean"], half_width(table["sem"], table["count"])
+    table["sample"] = table.pop("count").map(lambda count: f"{count} {what}")
     clear = [mean > bound, mean < -bound]
     table["verdict"] = np.select(clear, ["ahead", "behind"], "not significant")
     table.insert(0, "methods", f"{METHOD_TITLES[one]} against {METHOD_TITLES[other]}")

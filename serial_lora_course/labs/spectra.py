@@ -24,6 +24,7 @@ from serial_lora.spectra import WeightChange, weight_changes
 from serial_lora_course.door import enter
 from serial_lora_course.labs.change_tables import claim_table
 from serial_lora_course.labs.config import seeds_to
+from serial_lora_course.labs.frames import half_width
 from serial_lora_course.labs.lab import Lab, run_one
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.processes import process_state
@@ -136,7 +137,7 @@ def judge_statements(results: pd.DataFrame, consistent: float) -> pd.DataFrame:
     """What each statement comes to on each model, for each pair of methods.
 
     A statement holds where its mean over blocks and projections is above what it needs by more than
-    two standard errors over seeds, and fails where it is that far below.
+    half of its 95% interval over seeds, and fails where it is that far below.
 
     Args:
         results: as :func:`claim_frame` gives them.
@@ -152,7 +153,7 @@ def judge_statements(results: pd.DataFrame, consistent: float) -> pd.DataFrame:
         for statement, (measure, text) in STATEMENTS.items():
             by_seed = part.groupby("seed")[measure].mean()
             distance = by_seed.mean() - (0.0 if measure == "gain" else consistent)
-            undecided = abs(distance) <= 2 * by_seed.sem()
+            undecided = abs(distance) <= half_width(by_seed.sem(), len(by_seed))
             verdict = "not decided" if undecided else "holds" if distance > 0 else "fails"
             mean, error = text.format(by_seed.mean()), text.format(by_seed.sem()).lstrip("+")
             rows.append((lab, pair, statement, mean, error, verdict))
