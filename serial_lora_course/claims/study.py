@@ -74,7 +74,7 @@ def questions_frame(answers: Sequence[Answer]) -> pd.DataFrame:
             "Question": answer.asks,
             "For sets like these": answer.like and f"{answer.like} {answer.unit}",
             "For these sets": answer.these and str(answer.these),
-            "Sets": answer.like and answer.like.count,
+            "Sets": answer.like and str(answer.like.count),
             "p, Holm": answer.like and f"{answer.p:.3f}",
             "Verdict": answer.verdict or f"{answer.done} of {answer.needed} runs",
         }
