@@ -109,7 +109,8 @@ def stage(root: Path, folder: Path) -> None:
         contents.append(f"```{{toctree}}\n:hidden:\n:caption: {title}\n\n{names}\n```\n")
     first = (root / "README.md").read_text("utf-8")
     (folder / "index.md").write_text("\n".join([first, *contents]), "utf-8")
-    for picture in (*root.glob("docs/*.svg"), *root.glob("serial_lora_course/assets/*.svg")):
+    assets = root / "serial_lora_course" / "assets"
+    for picture in (*root.glob("docs/*.svg"), *assets.glob("*.svg"), *assets.glob("study/*.png")):
         target = folder / picture.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(picture, target)

@@ -63,6 +63,7 @@ class LabConfig:
                 require_choice(name, value, known)
             if bounds := self.of(name, "bounds"):
                 require_number(name, value, **bounds)
+        require_number("accumulation", self.accumulation, below=self.batch_size + 1)
 
     @property
     def frozen_blocks(self) -> int:

@@ -72,7 +72,8 @@ def load_clip(
     """
     require_scale(scale)
     open_clip.add_model_config(tiny_file(f"{TINY_MODEL}.json"))
-    name = model_name or (TINY_MODEL if scale == "tiny" else PAPER_MODEL)
+    own = TINY_MODEL if scale == "tiny" else PAPER_MODEL
+    name = own if model_name is None else model_name
     _refuse_unknown(name)
     _refuse_wrong_activation(name, weights)
     if weights == "default":
@@ -87,8 +88,8 @@ def load_clip(
     if weights is not None:
         load_weights(model, Path(weights))
     size = open_clip.get_model_config(name)["vision_cfg"]["image_size"]
-    own = name == TINY_MODEL
-    merges = {"bpe_path": str(tiny_file(f"{TINY_MODEL}.merges.txt.gz"))} if own else {}
+    tiny = name == TINY_MODEL
+    merges = {"bpe_path": str(tiny_file(f"{TINY_MODEL}.merges.txt.gz"))} if tiny else {}
     return CLIPBackbone(
         model=model.eval(),
         name=name,

@@ -176,7 +176,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
 
 @pytest.mark.parametrize("load", [load_clip, load_sam, load_sd3, load_judge])
 def test_an_unknown_scale_is_refused(load):
-    with pytest.raises(SerialLoRAError, match="tiny or paper"):
+    with pytest.raises(SerialLoRAError, match="tiny, paper"):
         load("huge")
 
 
