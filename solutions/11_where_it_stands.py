@@ -56,7 +56,7 @@ found = read_found()
 display_table(words.state_frame(found))
 
 # %% [markdown]
-# An *arm* is a method at a size, such as `serial_lora-16`, Serial LoRA at rank 16. It has a learning rate that
+# An *arm* is a method at a size, such as "Serial LoRA, rank 16". It has a learning rate that
 # was chosen for it on validation pictures, from as many tries as every other arm had. A question compares
 # two arms, on the same test pictures.
 #
@@ -449,7 +449,7 @@ display(Markdown("**What this shows.** By parameters:\n\n" + words.read_front(fo
 find_front = yours("11.4", words.front_of)
 for lab, table in arms.items():
     places = find_front(table["parameters"].tolist(), table["gain"].tolist())
-    print(lab.upper(), table["arm"].iloc[sorted(places)].tolist())
+    print(lab.upper(), table["title"].iloc[sorted(places)].tolist())
 
 # %% [markdown]
 # Your function found the same arms. The bars are 95% intervals over sets, of *gains*; two arms were measured on the same

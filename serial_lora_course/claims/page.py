@@ -42,14 +42,15 @@ def front_part() -> str:
     found, place = read_found(), f"serial_lora_course/assets/study/{FRONT}"
     if not found.comparable:
         return "No arm of the study has all its runs yet."
-    there = "; ".join(
-        f"{row['Lab']}: {row['Arms finished']} arms, {row['Questions answered']} questions answered"
-        for row in words.state_frame(found).to_dict("records")
-    )
-    alt = f"Gain against parameters. {words.read_front(found)}".replace("\n", " ").replace("**", "")
-    return (
-        f"![{alt}]({place})\n\nThere by now: {there}. [What it says](docs/study.md#what-was-found)."
-    )
+    alt = "Gain against trained parameters, a picture a lab; the list below says what it shows."
+    parts = [
+        "How far the study's methods lift small pretrained models above where they were, and where Serial "
+        "LoRA stands among them:",
+        f"![{alt}]({place})",
+        words.read_front(found),
+        f"{words.read_verdicts(found.answers)} [What it says](docs/study.md#what-was-found).",
+    ]
+    return "\n\n".join(parts)
 
 
 def found_page() -> str:

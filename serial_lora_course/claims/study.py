@@ -14,7 +14,7 @@ import pandas as pd
 
 from serial_lora_course.labs.frames import on_front
 from serial_lora_course.study.found import Answer, Found
-from serial_lora_course.study.plan import PLANS, UNITS
+from serial_lora_course.study.plan import PLANS, UNITS, LabPlan
 from serial_lora_course.study.statistics import Spread, sets_like_these, verdict
 
 PARTS = {
@@ -27,6 +27,7 @@ PARTS = {
 """How the questions about what works begin, and what each compares."""
 ELDER = "the elder"
 SERIAL = "serial_lora"
+FORGETTING = "A rank correlation below 0 says: those that gain more forget more."
 
 
 def interval_over_sets(differences: Mapping[str, Sequence[float]]) -> tuple[float, float]:
@@ -90,18 +91,27 @@ def about(found: Found, start: str) -> list[Answer]:
 # --------------------------------------------------------------------------------------- in words
 
 
-def read_questions(answers: Sequence[Answer]) -> str:
-    """How many questions have which verdict, and what intervals alone would have said."""
+def read_verdicts(answers: Sequence[Answer]) -> str:
+    """How many questions are answered, and with which verdicts: a sentence."""
     known = [answer for answer in answers if answer.like]
     if not known:
         return f"None of the {len(answers)} questions has all its runs yet, so none is answered."
     counts = Counter(answer.verdict for answer in known)
-    said = ", ".join(f"{counts[word]} {word}" for word in ("holds", "fails", "open"))
+    said = ", ".join(f"{word} {counts[word]}" for word in ("holds", "fails", "open"))
+    there = "all" if len(known) == len(answers) else f"{len(known)}"
+    return f"Of {len(answers)} questions {there} have all their runs: {said}."
+
+
+def read_questions(answers: Sequence[Answer]) -> str:
+    """The same, and what intervals alone would have said."""
+    known = [answer for answer in answers if answer.like]
+    if not known:
+        return read_verdicts(answers)
     like = sum(verdict(answer.like) != "open" for answer in known)
     these = sum(verdict(answer.these) != "open" for answer in known)
     return (
-        f"Of {len(answers)} questions {len(known)} have all their runs: {said}. Without Holm's correction "
-        f"{like} would be decided, and the intervals for these sets alone lie on one side of 0 in {these}."
+        f"{read_verdicts(answers)} Without Holm's correction {like} would be decided, and the intervals "
+        f"for these sets alone lie on one side of 0 in {these}."
     )
 
 
@@ -133,50 +143,75 @@ def _one(answer: Answer) -> str:
 
 
 def read_front(found: Found, cost: str = "parameters") -> str:
-    """Where Serial LoRA stands among the finished arms of each lab, at a cost."""
+    """Where Serial LoRA stands among the finished arms of each lab, at a cost: two or three sentences each."""
     lines = []
-    for lab in found.runs:
-        arms = found.comparable.get(lab)
-        said = "no arm has all its runs yet." if arms is None else _stands(arms, cost, UNITS[lab])
+    for lab, arms in found.arms.items():
+        arms = found.comparable.get(lab, arms[:0]).dropna(subset=[cost])
+        said = _stands(arms, cost, PLANS[lab]) if len(arms) else "no arm has been measured yet."
         lines.append(f"- **{lab.upper()}**: {said}")
     return "\n".join(lines)
 
 
-def _stands(arms: pd.DataFrame, cost: str, unit: str) -> str:
-    arms = arms.dropna(subset=[cost])
-    front = on_front(arms, "gain", cost)
-    listed = ", ".join(f"{row.arm} ({row.gain:+.1f})" for row in front.itertuples())
-    said = [f"finished arms: {len(arms)}; on the front, in {unit}: {listed}"]
-    for arm in (arm for arm in arms["arm"] if _is_serial(arm) and arm not in set(front["arm"])):
-        own = arms.set_index("arm").loc[arm]
-        better = front[(front[cost] <= own[cost]) & (front["gain"] >= own["gain"])].iloc[-1]
-        gap, half = better["gain"] - own["gain"], own["half-width"]
-        said.append(f"{arm} ({own['gain']:+.1f} ± {half:.1f}) is {gap:.1f} behind {better['arm']}")
-    return "; ".join(said) + "."
+def _stands(arms: pd.DataFrame, cost: str, plan: LabPlan) -> str:
+    front, serial = on_front(arms, "gain", cost), arms[arms["method"] == SERIAL]
+    ends = " to ".join(f"{arm['title']} ({arm['gain']:+.1f})" for _, arm in _ends(front).iterrows())
+    said = [f"{len(front)} of {len(arms)} finished arms are on the front, from {ends} {plan.unit}."]
+    if serial.empty:
+        return f"{said[0]} Serial LoRA is not among the finished ones."
+    own, on = serial.loc[serial["gain"].idxmax()], front[front["method"] == SERIAL]
+    if len(on):
+        said.append(f"Serial LoRA is on it at {'; '.join(map(_size, on['title']))}.")
+    else:
+        cheaper = front[front[cost] <= own[cost]].iloc[-1]
+        said.append(
+            f"Serial LoRA is not on it: its best arm gains {cheaper['gain'] - own['gain']:.1f} less "
+            f"than {cheaper['title']}, which costs no more."
+        )
+    if not np.isnan(own["above LoRA"]):
+        said.append(
+            f"Its best arm, at {_size(own['title'])}, gains {own['gain']:+.1f}; against "
+            f"{_reference(arms, plan)}, that is {own['above LoRA']:+.1f} ± "
+            f"{own['above LoRA, half-width']:.1f}."
+        )
+    return " ".join(said)
 
 
-def _is_serial(arm: str) -> bool:
-    return arm.split("-")[0] == SERIAL
+def _ends(front: pd.DataFrame) -> pd.DataFrame:
+    return front.iloc[[0, -1]] if len(front) > 1 else front
+
+
+def _size(title: str) -> str:
+    return title.partition(", ")[2]
+
+
+def _reference(arms: pd.DataFrame, plan: LabPlan) -> str:
+    return arms.set_index("arm").at[plan.reference, "title"]
 
 
 def read_forgetting(found: Found) -> str:
-    """What the finished arms lose of what the model knew, least and most, and Serial LoRA's place."""
+    """What the finished arms lose of what the model knew: least, most, LoRA and Serial LoRA."""
     lines = []
-    for lab in found.runs:
-        arms = found.comparable.get(lab, found.arms[lab]).set_index("arm")
-        change = arms["change of what it knew"].dropna().sort_values()
-        if change.empty:
+    for lab, arms in found.arms.items():
+        arms = found.comparable.get(lab, arms).dropna(subset=["change of what it knew"])
+        if arms.empty:
             lines.append(f"- **{lab.upper()}**: not measured, or no arm has all its runs yet.")
             continue
-        said = [f"from {change.iloc[0]:+.1f} ({change.index[0]})"]
-        said += [f"to {change.iloc[-1]:+.1f} ({change.index[-1]})"]
-        said += [f"{arm} {change[arm]:+.1f}" for arm in change.index if _is_serial(arm)]
-        together = change.rank().corr(arms["gain"].rank())
-        rank = f". Rank correlation with the gain: {together:+.2f}" if len(change) > 2 else ""
-        lines.append(
-            f"- **{lab.upper()}**, in {UNITS[lab]}, finished arms: {len(change)}: {', '.join(said)}{rank}."
+        arms = arms.sort_values("change of what it knew")
+        change, serial = arms["change of what it knew"], arms[arms["method"] == SERIAL]
+        ends = " and ".join(
+            f"{arm['change of what it knew']:+.1f} ({arm['title']})"
+            for _, arm in _ends(arms).iterrows()
         )
-    return "\n".join(lines)
+        said = f"{len(arms)} arms, between {ends} {UNITS[lab]}."
+        if len(serial):
+            own = serial["change of what it knew"]
+            span = [f"{value:+.1f}" for value in (own.min(), own.max())]
+            said += f" Serial LoRA: {' to '.join(dict.fromkeys(span))}."
+        if len(arms) > 2:
+            together = change.rank().corr(arms["gain"].rank())
+            said += f" Rank correlation with the gain: {together:+.2f}."
+        lines.append(f"- **{lab.upper()}**: {said}")
+    return "\n".join([*lines, "", FORGETTING])
 
 
 # ------------------------------------------------------------------------------------ the planning

@@ -20,7 +20,7 @@ COSTS = {
     "activations, MB": "kept for a backward pass, MB",
 }
 """Column -> what it is, in words."""
-COLUMNS = ("arm", *COSTS, "gain", "half-width")
+COLUMNS = ("arm", "title", "method", *COSTS, "gain", "half-width")
 
 
 def plot_front(
@@ -72,7 +72,7 @@ def plot_budget(arms: pd.DataFrame, unit: str, cost: str, most: float) -> Figure
     if within.empty:
         raise SerialLoRAError(f"No arm has {most:g} {COSTS[cost]} or fewer; allow more.")
     best = within.loc[within["gain"].idxmax()]
-    serial = within[within["arm"].map(_method) == "serial_lora"]
+    serial = within[within["method"] == "serial_lora"]
     with house_style():
         figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
         axis.set(xscale=_scale(cost), xlabel=COSTS[cost], ylabel=f"gain, {unit}")
@@ -80,12 +80,14 @@ def plot_budget(arms: pd.DataFrame, unit: str, cost: str, most: float) -> Figure
         dearest = axis.get_xlim()[1]
         axis.axvspan(most, dearest, color=QUIET, alpha=0.15, lw=0)
         axis.set_xlim(right=dearest)
-        said = f"Up to {most:,.0f} {COSTS[cost]}: best is {best['arm']}, {best['gain']:+.1f} {unit}"
+        said = (
+            f"Up to {most:,.0f} {COSTS[cost]}: best is {best['title']}, {best['gain']:+.1f} {unit}"
+        )
         axis.set_title(said.replace(": ", ":\n"), size=10)
         plt.close(figure)
     if len(serial):
         own = serial.loc[serial["gain"].idxmax()]
-        said += f"; Serial LoRA's best, {own['arm']}, {own['gain']:+.1f}"
+        said += f"; Serial LoRA's best, {own['title']}, {own['gain']:+.1f}"
     return with_description(figure, f"{said}. The whole front: {front}.")
 
 
@@ -94,21 +96,18 @@ def _scale(cost: str) -> str:
     return "log" if cost == "parameters" else "linear"
 
 
-def _method(arm: str) -> str:
-    return arm.split("-")[0]
-
-
 def _draw(axis: Axes, arms: pd.DataFrame, cost: str) -> str:
     """One picture; its front in words. Named are the front, Serial LoRA and LoRA: else no name is legible."""
     front = on_front(arms, "gain", cost)
     axis.plot(front[cost], front["gain"], color=QUIET, zorder=1)
     points = arms.dropna(subset=[cost])
-    for arm, x, gain, spread in points[["arm", cost, "gain", "half-width"]].to_numpy():
-        look = method_look(_method(arm))
-        named = arm in set(front["arm"]) or _method(arm) in ("serial_lora", "lora")
+    columns = ["title", "method", cost, "gain", "half-width"]
+    for title, method, x, gain, spread in points[columns].to_numpy():
+        look = method_look(method)
+        named = title in set(front["title"]) or method in ("serial_lora", "lora")
         bars = {"elinewidth": 0.8, "alpha": 1.0 if named else 0.4}
         axis.errorbar(x, gain, spread, color=look["color"], marker=look["marker"], **bars)
         if named:
-            axis.annotate(arm, (x, gain), (4, 4), textcoords="offset points", size=7)
-    best = front[["arm", "gain"]].to_numpy()
-    return ", ".join(f"{arm} {gain:+.1f}" for arm, gain in best) or "nothing measured"
+            axis.annotate(title, (x, gain), (4, 4), textcoords="offset points", size=7)
+    best = front[["title", "gain"]].to_numpy()
+    return "; ".join(f"{title} {gain:+.1f}" for title, gain in best) or "nothing measured"

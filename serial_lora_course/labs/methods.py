@@ -27,6 +27,7 @@ class Method:
     Attributes:
         label: how people write the name.
         kind: makes the adapter's configuration, of a rank and what every configuration takes.
+        size: how people write what is called its rank here; empty for a method of one size.
     """
 
     name: str
@@ -34,6 +35,11 @@ class Method:
     kind: Callable[..., AdapterConfig]
     ratio: float = 1.0
     rank_share: float = 1.0
+    size: str = "rank {}"
+
+    def sized(self, rank: int) -> str:
+        """Its name with its size, such as "LoRA, rank 16" or "OFT, blocks of 4"."""
+        return ", ".join(filter(None, (self.label, self.size.format(rank))))
 
     @property
     def plus(self) -> bool:
@@ -85,17 +91,28 @@ METHODS = {
 }
 """What a lab runs if it is told to run all: four of the paper's, and the last one ours."""
 
+SIZES = {
+    "repadapter": "width {}",
+    "repadapter_two": "width {}",
+    "ln_bias": "",
+    "hra": "{} reflections",
+    "oft": "blocks of {}",
+    "fourierft": "{:,} frequencies",
+    "randlora": "bases of rank {}",
+}
+"""What the size of a method is, where it is no rank."""
+
 FURTHER_METHODS = {
-    name: Method(name, label, partial(VariantConfig, kind=name))
+    name: Method(name, label, partial(VariantConfig, kind=name), size=SIZES.get(name, "rank {}"))
     for name, label in {
         "repadapter": "RepAdapter before attention",
-        "repadapter_two": "RepAdapter",
-        "lora_qkv": "LoRA on q, k, v",
-        "lora_tied": "LoRA on q, k, v, A tied",
-        "serial_untied": "a serial pair for each of q, k, v",
-        "serial_ffn": "Serial pair before the feed-forward",
-        "serial_rotated": "Serial LoRA, output rotated",
-        "serial_random": "Serial LoRA, W replaced by a rotation",
+        "repadapter_two": "RepAdapter in both places",
+        "lora_qkv": "LoRA on q, k and v",
+        "lora_tied": "LoRA with one A",
+        "serial_untied": "Serial LoRA with three pairs",
+        "serial_ffn": "Serial LoRA before the feed-forward",
+        "serial_rotated": "Serial LoRA with W rotated",
+        "serial_random": "Serial LoRA with W random",
         "ln_bias": "LayerNorm and biases",
         "dora": "DoRA",
         "vera": "VeRA",
@@ -117,7 +134,7 @@ def _no_adapter(**_: object) -> AdapterConfig:
 
 
 CACHED_METHODS = {
-    name: Method(name, label, _no_adapter)
+    name: Method(name, label, _no_adapter, size="")
     for name, label in {
         "tip_adapter_f": "Tip-Adapter-F",
         "lp_plus_plus": "LP++'s classifier",

@@ -94,8 +94,10 @@ def run_key(*run: object) -> str:
 
 
 def with_unit(amount: int, unit: str) -> str:
-    """An amount of training data in words: "16 shots", "20%"."""
-    return f"{amount}%" if unit == "percent" else f"{amount} {unit}"
+    """An amount of training data in words: "16 shots", "1 shot", "20%"."""
+    if unit == "percent":
+        return f"{amount}%"
+    return f"{amount} {unit.removesuffix('s') if amount == 1 else unit}"
 
 
 def environment() -> dict[str, str]:

@@ -22,16 +22,24 @@ PACKED = Path(str(files("serial_lora_course"))) / "assets" / "study"
 FOUND, FRONT = "found.json", "front.png"
 COLUMNS = (
     "arm",
+    "title",
     "method",
     "parameters",
     "rate",
     "gain",
     "half-width",
+    "above LoRA",
+    "above LoRA, half-width",
     "change of what it knew",
     "ms a step",
     "activations, MB",
 )
-"""Of a lab's finished arms; `serial_lora_course.study.tables.arms_table` makes them."""
+"""Of a lab's finished arms; `serial_lora_course.study.tables.arms_table` makes them.
+
+``arm`` is the name in plan and records, ``title`` what people read, ``method`` the name in the labs' table.
+``above LoRA`` is the difference from the plan's reference arm, on the seeds that both ran; bars of
+differences are many times shorter than those of gains, since sets differ more than methods do.
+"""
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
 def read_found(file: Path | None = None) -> Found:
     """What travels with the course."""
     kept = json.loads((file or PACKED / FOUND).read_text("utf-8"))
-    numbers = dict.fromkeys(COLUMNS[2:], float)
+    numbers = dict.fromkeys(COLUMNS[3:], float)
     arms = {lab: pd.DataFrame(rows, columns=COLUMNS) for lab, rows in kept["arms"].items()}
     intervals = ("like", "these")
     answers = [

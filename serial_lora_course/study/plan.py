@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from serial_lora_course.labs.methods import get_method
+from serial_lora_course.labs.records import with_unit
+
 STEP = 3.0  # between two rates
 TRIED = 3  # rates of every arm at least
 WIDEST = 9  # and at most
@@ -24,7 +27,7 @@ class Arm:
         method: its name in the labs' table.
         rank: its size there: a rank, a side of blocks, a number of frequencies.
         rate: in the middle of the rates that are tried first.
-        blocks: of each tower; None for all.
+        blocks: of each tower, the first ones or the last ones; None for all.
         amount: of training data; None for the lab's usual one in the study.
         seeds: of the runs that count.
     """
@@ -44,6 +47,19 @@ class Arm:
             "" if self.amount is None else f"-of-{self.amount}"
         )
 
+    def title(self, unit: str) -> str:
+        """What people read, such as "Serial LoRA, rank 24, last 3 blocks".
+
+        Args:
+            unit: of the lab's training data, "shots" or "percent".
+        """
+        parts = [get_method(self.method).sized(self.rank)]
+        if self.blocks is not None:
+            parts.append(f"{'first' if 0 in self.blocks else 'last'} {len(self.blocks)} blocks")
+        if self.amount is not None:
+            parts.append(with_unit(self.amount, unit) + " of the data" * (unit == "percent"))
+        return ", ".join(parts)
+
 
 @dataclass(frozen=True)
 class LabPlan:
@@ -57,6 +73,7 @@ class LabPlan:
         chosen_on: the sets on whose validation pictures rates are chosen.
         seconds: of one run with its measuring, on one core of the machine that the plan was made on.
         aim: the half-width wanted of the 95% interval of Serial LoRA minus LoRA, in that unit.
+        reference: the arm that every other one is compared with where it is described.
     """
 
     lab: str
@@ -68,6 +85,7 @@ class LabPlan:
     arms: tuple[Arm, ...]
     seconds: float
     aim: float
+    reference: str = "lora-16"
 
 
 # Questions, each with its arms at one budget. Sizes are counted for a width of 192.
@@ -175,6 +193,7 @@ PLANS = {
         arms=tuple(_nearest()),
         seconds=30.0,
         aim=4.0,
+        reference="lora-12",
     ),
 }
 

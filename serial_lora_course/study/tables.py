@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import Record
 from serial_lora_course.study.found import COLUMNS, Answer, Found
+from serial_lora_course.study.labs import STUDIES
 from serial_lora_course.study.plan import PLANS, Arm, LabPlan, questions_of
 from serial_lora_course.study.runs import Study, final_runs, least_of, least_runs, run_of
 from serial_lora_course.study.sets import VALIDATION
@@ -99,21 +99,28 @@ def _is(run, arm: Arm) -> bool:
 def arms_table(results: Results) -> pd.DataFrame:
     """A row for each finished arm: size, chosen rate, gain, what it forgot, time and memory."""
     plan, rows = results.study.plan, []
+    reference = next((arm for arm in plan.arms if arm.name == plan.reference), None)
     for arm in plan.arms:
         if arm.name not in results.rates:
             continue
         records = results.records(arm)
         gain = sets_like_these(results.gain(arm, plan.measure))
+        above = None
+        if plan.reference in results.rates:
+            above = sets_like_these(results.contrast(arm, reference, kept=False))
         kept, before = f"kept_{plan.measure}", f"base_kept_{plan.measure}"
         changes = [r.measures[kept] - r.measures[before] for r in records if kept in r.measures]
         rows.append(
             {
                 "arm": arm.name,
-                "method": get_method(arm.method).label,
+                "title": arm.title(STUDIES[plan.lab].unit),
+                "method": arm.method,
                 "parameters": records[0].sizes["parameters"],
                 "rate": results.rates[arm.name],
                 "gain": gain.mean,
                 "half-width": gain.half_width,
+                "above LoRA": above.mean if above else float("nan"),
+                "above LoRA, half-width": above.half_width if above else float("nan"),
                 "change of what it knew": 100 * np.mean(changes) if changes else float("nan"),
                 "ms a step": _median(records, "processor_ms", "steps"),
                 "activations, MB": _median(records, "activation_bytes") / 1e6,

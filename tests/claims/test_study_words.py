@@ -2,10 +2,12 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from serial_lora_course.claims import study as words
 from serial_lora_course.study.found import COLUMNS, Answer, Found, read_found
+from serial_lora_course.study.plan import PLANS
 from serial_lora_course.study.statistics import Interval
 from tests.figures.test_study import ARMS
 
@@ -40,15 +42,47 @@ def test_what_each_part_contributes_is_counted_from_verdicts(found):
     assert "SAM, one above three: **holds**, +1.00 ± 0.22 points (95% interval" in said
     assert "5 of 36 runs" in words.read_elder(found)
     read = words.read_questions(found.answers)
-    assert "Of 4 questions 3 have all their runs: 1 holds, 1 fails, 1 open" in read
+    assert "Of 4 questions 3 have all their runs: holds 1, fails 1, open 1" in read
     assert words.read_questions(found.answers[3:]).startswith("None of the 1 questions")
 
 
 def test_arms_with_less_data_are_on_no_front(found):
     said = words.read_front(found)
-    assert "serial_lora-4 (+3.0), oft-64 (+5.5)" in said and "99" not in said
-    assert said.count("no arm has all its runs yet") == 2
-    assert "from -4.0 (lora-16), to -1.0 (serial_lora-4)" in words.read_forgetting(found)
+    assert "2 of 5 finished arms" in said and "99" not in said
+    assert "Serial LoRA, rank 4 (+3.0) to OFT, blocks of 64 (+5.5)" in said
+    assert said.count("no arm has been measured yet") == 2
+    forgotten = words.read_forgetting(found)
+    assert "between -4.0 (LoRA, rank 16) and -1.0 (Serial LoRA, rank 4)" in forgotten
+
+
+def test_serial_lora_s_place_is_on_the_front_or_behind_it(found):
+    assert "Serial LoRA is on it at rank 4." in words.read_front(found)
+    assert "against LoRA, rank 16, that is -2.0 ± 0.4" in words.read_front(found)
+    found.arms["sam"].loc[1, "gain"] = 1.5
+    said = words.read_front(found)
+    assert "its best arm gains 0.5 less than LoRA, rank 1, which costs no more" in said
+
+
+def test_all_arms_are_told_in_a_few_sentences(found):
+    """However many arms there are, and however many of them on the front."""
+    many = {
+        lab: pd.DataFrame(
+            {
+                **dict.fromkeys(COLUMNS, 1.0),
+                "arm": arm.name,
+                "title": arm.title("shots"),
+                "method": arm.method,
+                "parameters": 1000 * place,
+                "gain": place / 10,
+            }
+            for place, arm in enumerate(plan.arms)
+        )
+        for lab, plan in PLANS.items()
+    }
+    full = Found(found.runs, many, found.answers)
+    for said in (words.read_front(full), words.read_forgetting(full)):
+        assert max(len(line.split()) for line in said.splitlines()) < 90
+        assert not any(arm.name in said for plan in PLANS.values() for arm in plan.arms)
 
 
 def test_tables_have_a_row_for_everything(found):

@@ -18,9 +18,9 @@ def words(capture_display):
 def test_the_slider_allows_more_and_every_choice_has_its_own_costs(words):
     panel = fronts.FrontPanel(LABS, UNITS)
     panel.most.index = 0
-    assert "Up to 10 trained parameters: best is serial_lora-4" in words()
+    assert "Up to 10 trained parameters: best is Serial LoRA, rank 4" in words()
     panel.most.index = len(panel.most.options) - 1
-    assert "best is oft-64, +5.5 hundredths of Dice" in words()
+    assert "best is OFT, blocks of 64, +5.5 hundredths of Dice" in words()
     panel.lab.value = "clip"
     assert [cost for _, cost in panel.most.options] == [100, 400, 900, 1000]
     panel.cost.value = "ms a step"

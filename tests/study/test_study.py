@@ -155,6 +155,17 @@ def test_the_written_plan_prints_what_the_command_does():
         }
 
 
+@pytest.mark.parametrize("name", PLANS)
+def test_every_arm_has_a_title_of_its_own_in_words(name):
+    plan, unit = PLANS[name], STUDIES[name].unit
+    titles = {arm.title(unit) for arm in plan.arms}
+    assert len(titles) == len(plan.arms) and not any("_" in title for title in titles)
+    assert plan.reference in {arm.name for arm in plan.arms}
+    assert Arm("oft", 4).title(unit) == "OFT, blocks of 4"
+    assert Arm("ln_bias", 1).title(unit) == "LayerNorm and biases"
+    assert Arm("lora", 16, amount=1).title("shots") == "LoRA, rank 16, 1 shot"
+
+
 def test_rates_are_looked_for_until_the_best_is_not_at_an_edge():
     def tried(best):
         scores = {}
@@ -231,6 +242,7 @@ def test_a_study_is_run_once_told_packed_and_gone_on_with_elsewhere(small_study,
     serial = [r for r in records if r.method == "serial_lora"]
     gained = 100 * np.mean([r.measures["dice"] - r.measures["base_dice"] for r in serial])
     assert arms.loc["serial_lora-4", "gain"] == pytest.approx(gained, abs=1e-4)
+    assert arms.loc["serial_lora-4", "title"] == "Serial LoRA, rank 4"
     assert arms.loc["serial_lora-4", "parameters"] == serial[0].sizes["parameters"]
     asked = (
         Question("?", "serial_lora-4", "lora_tied-2"),
