@@ -121,6 +121,15 @@ class SharedPair(PairEach):
         self.pairs["k"] = self.pairs["v"] = self.pairs["q"]
 
 
+class EqualPairs(PairEach):
+    """A pair for each of q, k and v, all with the same numbers at the start."""
+
+    def __init__(self, fresh: bool = True):
+        super().__init__(fresh)
+        for name in "kv":
+            self.pairs[name].load_state_dict(self.pairs["q"].state_dict())
+
+
 # ------------------------------------------------------------------------------- lesson 06
 
 

@@ -138,7 +138,7 @@ class Case(Advice):
         if None not in self.causes.values():
             require_returned(self.what, got, said)
         require_unchanged(attempt, given, self.arguments)
-        got = self.read(got) if self.read else got
+        got = call(self.read, got, what=self.what) if self.read else got
         if several:
             enough = isinstance(got, (tuple, list)) and len(got) == len(parts)
             require(enough, self.what, said, got, self.form or f"return {len(parts)} things")
@@ -213,7 +213,8 @@ def require_unchanged(attempt: Callable, given: Sequence, before: Sequence) -> N
     for index, (now, then) in enumerate(zip(given, before, strict=True)):
         name = names[index] if index < len(names) else f"argument {index + 1}"
         cause = (
-            "what came in is changed, in its numbers or by a hook: work on copy.deepcopy of it"
+            "what came in is changed, in its numbers, by a hook or in its mode (train, eval): leave it "
+            "alone, or work on copy.deepcopy of it"
             if isinstance(now, nn.Module)
             else "what came in is changed in place (as +=, mul_ and sort() do): whoever else holds "
             "it has another one now, so make a new one"
@@ -232,7 +233,7 @@ def gradients(case: Case, got: Any, given: tuple) -> list[tuple[Part, Any]]:
         what, total = f"the gradients of {' and '.join(own)}", (got * weights).sum()
         found = call(torch.autograd.grad, total, [*own.values()], allow_unused=True, what=what)
     lost = [name for name, gradient in zip(own, found, strict=True) if gradient is None]
-    away = "leave no_grad, detach, .data, .item() and masks of True and False away"
+    away = "leave no_grad, detach, copies, .data, .item() and masks of True and False away"
     reached = f"no gradient reaches {' and '.join(own)}" if len(lost) == len(own) else None
     parts = []
     for name, right, gradient in zip(own, wanted, found, strict=True):

@@ -75,6 +75,12 @@ def loose_kind(got: Any, expected: Any) -> str:
     """What is left to mend in a result that is right in value; nothing if its kind is right too."""
     if isinstance(expected, (tuple, list)):
         return next(filter(None, map(loose_kind, got, expected)), "")
+    wider = isinstance(expected, Tensor) and (
+        torch.promote_types(got.dtype, expected.dtype) != expected.dtype
+    )
+    if wider and got.is_floating_point():
+        kinds = [str(each.dtype).removeprefix("torch.") for each in (got, expected)]
+        return f"of {kinds[0]}: keep the kind of numbers that came in, {kinds[1]}"
     if isinstance(expected, Integral) and not isinstance(got, Integral):
         return f"a {type(got).__name__}: a whole number is wanted, by // or int(...)"
     if isinstance(expected, Real) and isinstance(got, Tensor):
@@ -90,8 +96,8 @@ def has_nan(got: Any) -> bool:
 def untouched(now: Any, then: Any) -> bool:
     """Whether two things hold the same values; NaN is equal to NaN here."""
     if isinstance(now, nn.Module):
-        hooks = [[len(m._forward_hooks) for m in each.modules()] for each in (now, then)]
-        return hooks[0] == hooks[1] and untouched(now.state_dict(), then.state_dict())
+        state = [[(len(m._forward_hooks), m.training) for m in a.modules()] for a in (now, then)]
+        return state[0] == state[1] and untouched(now.state_dict(), then.state_dict())
     if isinstance(now, Tensor):
         return now.shape == then.shape and torch.equal(now.nan_to_num(7), then.nan_to_num(7))
     if isinstance(now, Mapping):

@@ -12,12 +12,16 @@ from serial_lora_course.checks.checking import exercise
 from serial_lora_course.checks.failing import likely, require
 
 
-@exercise("0.1", "x Aᵀ Bᵀ equals an einsum written another way, for vectors, matrices and batches")
+@exercise(
+    "0.1", "x Aᵀ Bᵀ equals an einsum, for vectors, matrices and batches, and so do the gradients"
+)
 def low_rank_product() -> Iterator[Case]:
     """x A^T B^T against a product written out with einsum, at three shapes of x."""
-    for shape, rank in (((5, 6), 2), ((2, 3, 8), 3), ((7,), 1)):
+    for shape, rank in (((5, 6), 2), ((2, 1, 8), 3), ((7,), 1)):
         width = shape[-1]
         x, A, B = torch.randn(shape), torch.randn(rank, width), torch.randn(width, rank)
+        trained = len(shape) == 3
+        A.requires_grad_(trained), B.requires_grad_(trained)
         expected = torch.einsum("...i,ri,or->...o", x, A, B)
         causes = {
             "A and B are swapped: x meets A first, and each is transposed": x @ B @ A,
@@ -29,7 +33,8 @@ def low_rank_product() -> Iterator[Case]:
         error = (
             "" if len(shape) == 2 else "x has any number of dimensions: @ takes the last, mm two"
         )
-        yield Case(what, (x, A, B), expected, causes, error=error)
+        leaves = (lambda x, A, B: {"lora_A": A, "lora_B": B}) if trained else None
+        yield Case(what, (x, A, B), expected, causes, error=error, leaves=leaves)
 
 
 @exercise("0.2", "width² - 2·width·rank equals numel() at four sizes, even where nothing is saved")
@@ -45,6 +50,7 @@ def numbers_saved() -> Iterator[Case]:
             "that is how many times smaller the pair is, not how many numbers": square / pair,
             "that is a share; the number of numbers is asked for": 1 - pair / square,
             "a pair is not r x r: each matrix has one side of full width": square - 2 * rank * rank,
+            "a matrix holds rows x columns, not rows + columns": square - 2 * (width + rank),
         }
         if square < pair:
             larger = "a pair can be larger than the square matrix: let the result be negative"
@@ -65,24 +71,30 @@ def freeze(attempt) -> str:
         got = "nothing" if returned is None else "something else"
         cause = "return the model that came in, so that calls can be chained"
         require(returned is model, "what the function returns", "the same model", got, cause)
+        names = [name for name, _ in model.named_parameters()]
+        cause = "freeze the parameters, do not replace them"
+        require(names == list(before), "the names of the parameters", list(before), names, cause)
         open_names = [name for name, p in model.named_parameters() if p.requires_grad]
-        every = len(open_names) == len(before)
+        every = open_names == names
+        norms = [
+            n for n in names if isinstance(model.get_submodule(n[: n.rindex(".")]), nn.LayerNorm)
+        ]
         conditions = {
             "model.requires_grad = False only sets an attribute that nobody reads: set it on every "
             "parameter": every and "requires_grad" in vars(model),
             "eval() changes dropout and norms, not what is trained": every and not model.training,
             "no parameter was frozen: set requires_grad of each to False": every,
-            "only weights are frozen: biases are parameters too": all(
-                name.endswith("bias") for name in open_names
-            ),
-            "modules inside modules are skipped: model.parameters() visits them all": all(
-                "." in name for name in open_names
-            ),
+            "only the first is frozen: `return` stands inside the loop": open_names == names[1:],
+            "only weights are frozen: biases are parameters too": open_names
+            == [name for name in names if name.endswith("bias")],
+            "one kind of layer is left out: norms have parameters too": open_names == norms,
+            "modules inside modules are skipped: model.parameters() visits them all": open_names
+            == [name for name in names if name.count(".") > 1],
         }
         cause = likely(conditions, "some parameters are left out: go through model.parameters()")
         what = f"parameters that still ask for a gradient, of {len(before)}"
         require(not open_names, what, "none", ", ".join(open_names), cause)
         same = all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-        cause = "freeze, do not change, them"
+        cause = "freeze the parameters, do not change them"
         require(same, "the parameters' values", "as before", "changed", cause)
     return "no parameter of a nested model asks for a gradient, and no value changed"

@@ -172,7 +172,8 @@ def nearest_serial_pair() -> Iterator[Case]:
             rows = "A holds r rows of Vh, B solves R B = U S with r columns"
             cause = order if form == right[::-1] else rows
             require(form == right, f"the shapes of A and B at rank {rank}", right, form, cause)
-            return tall @ pair[1].detach() @ pair[0].detach()
+            A, B = (torch.as_tensor(each).detach().to(tall) for each in pair)
+            return tall @ B @ A
 
         missed = f"(miss {float((wanted - best).norm() / wanted.norm()):.3f})"
         causes = {
@@ -221,20 +222,21 @@ def first_layers(matrix: Tensor, rank: int) -> Tensor:
 def attention_loss(
     weights: dict[str, Tensor], x: Tensor, goal: Tensor, adapted: Tensor | None = None
 ) -> Tensor:
-    """The squared distance of one-headed attention over tokens x (N, d) from a goal (N, d)."""
+    """The squared distance of one-headed attention over tokens x (N, d) from a goal (N, out)."""
     tokens = x if adapted is None else adapted
     q, k, v = (tokens @ weights[part].T for part in PARTS)
     return (F.softmax(q @ k.T, dim=-1) @ v - goal).square().sum()
 
 
 @exercise(
-    "1.4", "equal to autograd's through an attention with softmax, at two widths, ranks and scales"
+    "1.4", "equal to autograd's through an attention with softmax, for square weights and others"
 )
 def serial_gradient_of_B() -> Iterator[Case]:
     """The gradient of B against autograd's, through an attention with softmax."""
-    for width, rank, scale in ((6, 2, 1.0), (5, 3, 0.5)):
-        weights = {p: torch.randn(width, width) / width**0.5 for p in PARTS}
-        x, goal, A = torch.randn(4, width), torch.randn(4, width), torch.randn(rank, width)
+    for outs, width, rank, scale in (((6, 6, 6), 6, 2, 1.0), ((4, 4, 3), 5, 3, 0.5)):
+        sizes = zip(PARTS, outs, strict=True)
+        weights = {p: torch.randn(out, width) / width**0.5 for p, out in sizes}
+        x, goal, A = torch.randn(4, width), torch.randn(4, outs[-1]), torch.randn(rank, width)
         for weight in weights.values():
             weight.requires_grad_()
         attention_loss(weights, x, goal).backward()
@@ -245,25 +247,36 @@ def serial_gradient_of_B() -> Iterator[Case]:
         total = sum(W[p].T @ g[p] for p in PARTS)
         causes = {
             "the scale is forgotten": total @ A.T,
-            "W is left out: that is the gradient of LoRA's B": scale * sum(g.values()) @ A.T,
-            "W is not transposed: gradients travel back through W^T": (
-                scale * sum(W[p] @ g[p] for p in PARTS) @ A.T
-            ),
             "only q is counted: k and v read the same tokens": scale * W["q"].T @ g["q"] @ A.T,
+            "only v is counted: add the parts up, each on top of the others": (
+                scale * W["v"].T @ g["v"] @ A.T
+            ),
             "the parts are averaged: gradients of one matrix add up": scale * total @ A.T / 3,
-            "the gradient is transposed: W^T g, not W^T g^T or g^T W": (
-                scale * sum(g[p].T @ W[p] for p in PARTS) @ A.T
-            ),
-            "the weights are added up before they are multiplied: add the products": (
-                scale * sum(W.values()).T @ sum(g.values()) @ A.T
-            ),
-            "weights and gradients are paired by their place: pair them by their names": (
-                scale * sum(w.T @ h for w, h in zip(W.values(), g.values(), strict=True)) @ A.T
-            ),
             "the sign is turned: that is the step, not the gradient": -scale * total @ A.T,
             "A is left out: B meets A x, not x": scale * total,
             "it has to be transposed: the gradient has the shape of B, (d, r)": scale * A @ total.T,
             "the scale is applied twice": scale**2 * total @ A.T,
+            "scale is divided by the rank: here it counts as it is": scale / rank * total @ A.T,
         }
-        what = f"the gradient of B at width {width}, rank {rank}, scale {scale}"
+        if len(set(outs)) == 1 and outs[0] == width:  # slips that only square weights allow
+            slips = {
+                "W is left out: that is the gradient of LoRA's B": sum(g.values()),
+                "W is not transposed: gradients travel back through W^T": sum(
+                    W[p] @ g[p] for p in PARTS
+                ),
+                "the gradient is transposed: W^T g, not W^T g^T or g^T W": sum(
+                    g[p].T @ W[p] for p in PARTS
+                ),
+                "the factors are exchanged: W^T stands left of g": sum(
+                    g[p] @ W[p].T for p in PARTS
+                ),
+                "the weights are added up before they are multiplied: add the products": (
+                    sum(W.values()).T @ sum(g.values())
+                ),
+                "weights and gradients are paired by their place: pair them by their names": sum(
+                    w.T @ h for w, h in zip(W.values(), g.values(), strict=True)
+                ),
+            }
+            causes |= {cause: scale * by @ A.T for cause, by in slips.items()}
+        what = f"the gradient of B for weights of {outs} x {width}, rank {rank}, scale {scale}"
         yield Case(what, (W, g, A, scale), B.grad, causes)

@@ -10,6 +10,7 @@ from torch import nn
 
 from serial_lora_course.checks.blocks import (
     DenseBlock,
+    EqualPairs,
     Faithful,
     Ineffective,
     OnTheStream,
@@ -38,8 +39,12 @@ def serial_adapter(attempt) -> str:
             "lora_A of two adapters, made one after the other",
             "different numbers",
             "the same",
-            "every adapter gets the same A: a layer sets no seed, leave torch.manual_seed away",
+            "every adapter gets the same A: draw new numbers for each, and set no seed in a layer",
         )
+        kept = (
+            "what depends on lora_A or lora_B is computed in forward: kept from __init__, it is old"
+        )
+        call(copy.deepcopy, adapter, what="copy.deepcopy(adapter)", cause=kept)
         with torch.no_grad():
             adapter.lora_B.normal_()
         table = _forward_cases(adapter, width, rank, scales[0] if scales else 1.0)
@@ -63,6 +68,12 @@ def _require_parameters(adapter: nn.Module, width: int, rank: int) -> None:
         ),
         "the scale is fixed, a plain number: only A and B are learnt": "scale" in shapes,
         "plain tensors are not trained: wrap them in nn.Parameter": not shapes,
+        "nn.Linear keeps its matrix as .weight, which becomes a part of the name: use nn.Parameter": (
+            any(name.endswith(".weight") and len(shape) == 2 for name, shape in shapes.items())
+        ),
+        "the shapes come from the arguments: A (rank, width), B (width, rank)": (
+            set(shapes) == set(expected)
+        ),
         "a pair has no bias": any("bias" in n or len(shape) == 1 for n, shape in shapes.items()),
         "that is a pair per projection: one pair serves q, k and v": len(shapes) > 2,
     }
@@ -86,8 +97,8 @@ def _require_start(adapter: nn.Module) -> None:
     cause = "with A and B both zero, neither ever gets a gradient: nothing could learn"
     require(not zero_A, what, "random numbers", "all zero", cause)
     cause = "equal rows of A learn the same: draw random numbers, such as nn.init.normal_ does"
-    equal = bool((A == A[0, 0]).all())
-    require(not equal, what, "random numbers", "the same number everywhere", cause)
+    equal = bool((A == A[:1]).all())
+    require(not equal, what, "random numbers", "every row like the first", cause)
     spread = float(A.std())
     require(
         bool(A.isfinite().all()) and 1e-3 < spread < 10,
@@ -107,10 +118,16 @@ def _forward_cases(adapter: nn.Module, width: int, rank: int, scale: float) -> I
     for shape in ((2, 5, width), (3, width), (2, 3, 4, width)):
         x = torch.randn(shape).requires_grad_(len(shape) != 3)
         leaves = {"x": x} if x.requires_grad else {}
+        adapter.train(len(shape) != 4)
         product = torch.einsum("...i,ri,or->...o", x, A, B)
         default = "" if scale != 1 else "the default of scale is 1, so that nothing is hidden in it"
         causes = {
             "x itself is lost: return x plus the product": scale * product,
+            "x comes back unchanged: compute the product in forward, from lora_A and lora_B as they "
+            "are then, in eval mode too": x,
+            "x is added twice": 2 * x + scale * product,
+            "the product is subtracted": x - scale * product,
+            "the scale is applied twice": x + scale**2 * product,
             "the scale is forgotten": x + product,
             "the scale multiplies x too: it belongs to the product alone": scale * (x + product),
             "A and B are swapped in the product": x + scale * (x @ B @ A),
@@ -120,7 +137,8 @@ def _forward_cases(adapter: nn.Module, width: int, rank: int, scale: float) -> I
             cause = f"{between.__name__} is between A and B: such a change cannot be merged"
             causes[cause] = x + scale * between(x @ A.T) @ B.T
         what = (
-            f"the output for x of shape {shape}, at rank {rank} and "
+            f"the output for x of shape {shape}, in {'train' if adapter.training else 'eval'} mode, at "
+            f"rank {rank} and "
             f"{'scale ' + str(scale) if scale != 1 else 'the default scale'}"
         )
         expected = adapted_tokens(x, A, B, scale)
@@ -159,7 +177,11 @@ def adapted_forward() -> Iterator[Case]:
             layer.weight = weight
         normed, stream = block.norm(x), pair(x)
         inside = block.attention(pair(normed))
-        only_q = block.attend(block.q(pair(normed)), block.k(normed), block.v(normed))
+        plain, read = (
+            [layer(tokens) for layer in (block.q, block.k, block.v)]
+            for tokens in (normed, pair(normed))
+        )
+        only_q = block.attend(read[0], *plain[1:])
         causes = {
             "the adapter is before the residual split: it changes the stream itself": (
                 stream + block.attention(block.norm(stream))
@@ -170,6 +192,27 @@ def adapted_forward() -> Iterator[Case]:
             ),
             "the adapter is on the whole output of the block": pair(block(x)),
             "only q is adapted: k and v read the same adapted tokens": x + only_q,
+            "q reads plain tokens: q, k and v all read the adapted ones": (
+                x + block.attend(plain[0], *read[1:])
+            ),
+            "k reads plain tokens: q, k and v all read the adapted ones": (
+                x + block.attend(read[0], plain[1], read[2])
+            ),
+            "v reads plain tokens: q, k and v all read the adapted ones": (
+                x + block.attend(*read[:2], plain[2])
+            ),
+            "the adapter is behind q, k and v: it comes before them": (
+                x + block.attend(*map(pair, plain))
+            ),
+            "block(...) brings a norm and a residual of its own: call block.attention": (
+                block(pair(normed))
+            ),
+            "block(...) brings a norm and a residual of its own, so x is added twice": (
+                x + block(pair(normed))
+            ),
+            "the norm acts twice: once, before the adapter": (
+                x + block.attention(block.norm(pair(normed)))
+            ),
             "the adapted tokens are added to the stream: they belong inside attention": (
                 x + pair(normed) + block.attention(normed)
             ),
@@ -223,6 +266,15 @@ def merged_weight() -> Iterator[Case]:
             "A and B are swapped or transposed: B A is (d, d), from B (d, r) and A (r, d)": (
                 weight @ (identity + scale * A.T @ B.T)
             ),
+            "the result is transposed: it has W's shape, (out, d)": torch.stack(rows),
+            "1 + adds one to every entry: I has ones on its diagonal alone, torch.eye(d)": (
+                weight @ (1 + scale * B @ A)
+            ),
+            "* multiplies entry by entry: a matrix product is written @": (
+                lambda W=weight, BA=scale * B @ A: W * (torch.eye(len(BA)) + BA)
+            ),
+            "the product is subtracted": weight - scale * weight @ B @ A,
+            "the scale is applied twice": weight + scale**2 * weight @ B @ A,
             "that is LoRA, W + B A: Serial LoRA multiplies, W (I + B A)": (
                 lambda W=weight, BA=scale * B @ A: W + BA
             ),
@@ -253,7 +305,7 @@ def scaled(adapted: Faithful, weight: str, factor: float) -> Faithful:
 def has_effect() -> Iterator[Case]:
     """True for adapters that reach the output, though B starts at zero; False for the no-op."""
     cases = {  # block, and what a tolerance that is too loose says of it, where that is sure
-        "little": (scaled(Faithful(), "block.out.weight", 0.01), {LOOSE: False}),
+        "little": (scaled(Faithful(), "block.out.weight", 0.001), {LOOSE: False}),
         "much": (scaled(Faithful(), "block.out.weight", 1e4), {LOOSE: True}),
         "nothing, as the adapted values are stored and not used": (Ineffective(), {}),
         "to the stream itself": (OnTheStream(), {}),
@@ -304,7 +356,7 @@ def keeps_residual() -> Iterator[Case]:
 )
 def pairs_in() -> Iterator[Case]:
     """The number of different pairs."""
-    for kind, expected in ((Faithful, 1), (PairEach, 3), (SharedPair, 1)):
+    for kind, expected in ((Faithful, 1), (PairEach, 3), (SharedPair, 1), (EqualPairs, 3)):
         adapted = kind()
         causes = {
             "both matrices of a pair are counted: count lora_A alone": 2 * expected,
@@ -315,6 +367,9 @@ def pairs_in() -> Iterator[Case]:
             "elements of both matrices are counted, not pairs": expected * 2 * 2 * 8,
             "the block's own weights are counted too": len(list(adapted.parameters())),
             "that is 1 for every block: count": 1,
+            "pairs with equal numbers are taken for one: they are different tensors, and move apart": (
+                1 if kind is EqualPairs else expected
+            ),
         }
         what = f"pairs_in on a block of the kind: {kind.__doc__}"
         yield Case(

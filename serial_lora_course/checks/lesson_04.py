@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, nll_loss
 
 from serial_lora_course.checks.cases import Case
 from serial_lora_course.checks.checking import exercise
@@ -30,12 +30,16 @@ def unit(features: Tensor, dim: int = -1) -> Tensor:
     return features / features.pow(2).sum(dim, keepdim=True).sqrt()
 
 
-@exercise("4.1", "the scaled cosine of every pair, for features of unequal lengths, at two sizes")
+@exercise(
+    "4.1", "the scaled cosine of every pair, for features of unequal lengths, and its gradients"
+)
 def similarity_scores() -> Iterator[Case]:
     """exp(logit_scale) times the cosine, pictures in rows and classes in columns."""
     for batch, count, dim in ((4, 4, 6), (5, 3, 8)):
         pictures = torch.randn(batch, dim) * torch.linspace(0.5, 3, batch).unsqueeze(1)
         classes = torch.randn(count, dim) * torch.linspace(4, 0.5, count).unsqueeze(1)
+        trained = batch != count
+        pictures.requires_grad_(trained), classes.requires_grad_(trained)
         scale, cosine = math.exp(1.7), cosine_table(pictures, classes)
         causes = {
             "turned round: a row is a picture, a column is a class": scale * cosine.T,
@@ -48,10 +52,16 @@ def similarity_scores() -> Iterator[Case]:
             "normalised along the wrong dimension: every row gets length one, so dim=-1": (
                 scale * unit(pictures, 0) @ unit(classes, 0).T
             ),
+            "normalised by the length of all rows together: each row by its own, dim=-1": (
+                scale * (pictures / pictures.norm()) @ (classes / classes.norm()).T
+            ),
+            "that is 100, CLIP's usual scale: take the logit_scale that came in": 100 * cosine,
             "softmax is not wanted here: these are scores": (scale * cosine).softmax(-1),
         }
+        leaves = (lambda i, t, _: {"image_features": i, "text_features": t}) if trained else None
         what = f"the scores of {batch} pictures and {count} classes"
-        yield Case(what, (pictures, classes, torch.tensor(1.7)), scale * cosine, causes)
+        inputs = (pictures, classes, torch.tensor(1.7))
+        yield Case(what, inputs, scale * cosine, causes, leaves=leaves)
 
 
 @exercise("4.2", "equal to counting one picture at a time, at two sizes")
@@ -84,6 +94,9 @@ def zero_shot_accuracy() -> Iterator[Case]:
                 cosine.softmax(-1)[torch.arange(number), labels].mean().item()
             ),
             "the number right is divided by the number of classes": sum(right) / count,
+            "guesses (N, 1) meet labels (N,), so all pairs are compared: make both (N,)": (
+                (torch.tensor(nearest)[:, None] == labels).float().mean().item()
+            ),
             "argmax runs along the pictures: each picture chooses among classes, dim=1": (
                 agreeing(cosine.argmax(0)) if number == count else -1.0
             ),
@@ -149,6 +162,15 @@ def few_shot_loss() -> Iterator[Case]:
                 log_scale.exp() * unit(image) @ text.T, labels
             ),
             "softmax is taken twice: scores are wanted": cross_entropy(scores.softmax(-1), labels),
+            "F.nll_loss takes logarithms of probabilities: F.cross_entropy takes the scores themselves": (
+                nll_loss(scores.softmax(-1), labels)
+            ),
+            "picture i is taken for class i: the classes are in labels": (
+                cross_entropy(scores, pairs) if batch == count else scores
+            ),
+            "averaged over pictures and classes: a picture has one loss": (
+                cross_entropy(scores, labels) / count
+            ),
             "the losses are summed: their mean is wanted, whatever the batch": cross_entropy(
                 scores, labels, reduction="sum"
             ),
@@ -208,6 +230,12 @@ def cut_prompts() -> Iterator[Case]:
             "zeros are taken for padding: id 0 is a token, the highest is the end": (
                 tokens[:, :nonzero]
             ),
+            "columns of zeros are dropped: id 0 is a token, and padding stands at the end alone": (
+                tokens[:, (tokens != 0).any(0)]
+            ),
+            "the end is looked for by an id of another vocabulary: it is the highest of a row": (
+                tokens[:, :1]
+            ),
             "nothing is cut": tokens,
             "one column too many: harmless, and not needed": tokens[:, : length + 1],
             "rows are cut, not columns: tokens[:, :n]": tokens[:length],
@@ -231,6 +259,13 @@ def lora_rank_within() -> Iterator[Case]:
             "one pair a block: that is Serial LoRA, LoRA has four": budget // (2 * unit_size),
             "only one matrix of each pair is counted: there are A and B": budget // (4 * unit_size),
             "only the first tower is counted": budget // (8 * towers[0][0] * towers[0][1]),
+            "only the last tower is counted: add the towers up": (
+                budget // (8 * towers[-1][0] * towers[-1][1])
+            ),
+            "each tower gets the whole budget: they share it": min(
+                budget // (8 * width * depth) for width, depth in towers
+            ),
+            "a rank that takes the whole budget is within it": (budget - 1) // (8 * unit_size),
             "the depth is left out": budget // (8 * sum(width for width, _ in towers)),
             "rounded up: that is more than the budget": -(-budget // (8 * unit_size)),
             "rounded to the nearest: it may be more than the budget": round(

@@ -35,6 +35,31 @@ def freeze_weights_only(model):
     return model
 
 
+def freeze_the_first(model):
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+        return model  # inside the loop
+
+
+def freeze_linear_layers(model):
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.requires_grad_(False)
+    return model
+
+
+def turn_into_buffers(model):
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            del module._parameters[name]
+            module.register_buffer(name, parameter.detach())
+    return model
+
+
+def freeze_a_copy(model):
+    return copy.deepcopy(model).requires_grad_(False)
+
+
 def freeze_without_return(model):
     model.requires_grad_(False)
 
@@ -66,8 +91,12 @@ def adapter_class(
     size=1.0,
     seeded=False,
     dtype=torch.float32,
+    end=lambda adapter: None,
 ):
-    """An adapter module with one thing changed; ``forward(x, A, B, scale)`` computes."""
+    """An adapter module with one thing changed; ``forward(x, A, B, scale)`` computes.
+
+    ``end`` is called at the end of ``__init__``.
+    """
 
     class Adapter(nn.Module):
         def __init__(self, width, rank, scale=default):
@@ -93,12 +122,65 @@ def adapter_class(
                 setattr(self, f"lora_B{index}", nn.Parameter(B.clone()))
             if frozen:
                 self.lora_A.requires_grad_(False)
+            end(self)
 
         def forward(self, x):
             compute = forward or (lambda x, A, B, s: x + s * x @ A.T @ B.T)
             return compute(x, self.lora_A, self.lora_B, self.scale)
 
     return Adapter
+
+
+class LinearLayers(nn.Module):
+    """The matrices as nn.Linear: other names."""
+
+    def __init__(self, width, rank, scale=1.0):
+        super().__init__()
+        self.lora_A = nn.Linear(width, rank, bias=False)
+        self.lora_B = nn.Linear(rank, width, bias=False)
+        self.scale = scale
+        nn.init.zeros_(self.lora_B.weight)
+
+    def forward(self, x):
+        return x + self.scale * self.lora_B(self.lora_A(x))
+
+
+class FixedRank(adapter_class()):
+    def __init__(self, width, rank, scale=1.0):
+        super().__init__(width, 4, scale)
+
+
+class TrainOnly(adapter_class()):
+    def forward(self, x):
+        return super().forward(x) if self.training else x
+
+
+def keep_product(adapter):
+    adapter.product = (adapter.lora_B @ adapter.lora_A).detach()
+
+
+def keep_transpose(adapter):
+    adapter.transposed = adapter.lora_A.T
+
+
+class OldProduct(adapter_class(end=keep_product)):
+    def forward(self, x):
+        return x + self.scale * x @ self.product.T
+
+
+class OldTranspose(adapter_class(end=keep_transpose)):
+    def forward(self, x):
+        return x + self.scale * x @ self.transposed @ self.lora_B.T
+
+
+@torch.no_grad()
+def same_rows(adapter):
+    adapter.lora_A.copy_(adapter.lora_A[:1].expand_as(adapter.lora_A))
+
+
+@torch.no_grad()
+def identity_rows(adapter):
+    adapter.lora_A.copy_(torch.eye(*adapter.lora_A.shape))
 
 
 @torch.no_grad()
@@ -117,6 +199,26 @@ def add_to_x(block, adapter, x):
     return x
 
 
+def reading(plain_parts):
+    """A forward pass in which some of q, k and v read plain tokens."""
+
+    def attempt(block, adapter, x):
+        normed = block.norm(x)
+        parts = [getattr(block, p)(normed if p in plain_parts else adapter(normed)) for p in "qkv"]
+        return x + block.attend(*parts)
+
+    return attempt
+
+
+def behind_q_k_v(block, adapter, x):
+    normed = block.norm(x)
+    return x + block.attend(*(adapter(getattr(block, p)(normed)) for p in "qkv"))
+
+
+def in_eval_mode(block, adapter, x):
+    return x + block.eval().attention(adapter(block.norm(x)))
+
+
 def effect_with_names_rebound(adapted, x):
     other = copy.deepcopy(adapted)
     for name, p in other.named_parameters():
@@ -130,7 +232,14 @@ def close_effect(adapted, x):
     for name, p in other.named_parameters():
         if name.endswith("lora_B"):
             p.data.fill_(0.1)
-    return not torch.allclose(other(x), adapted(x), atol=1.0)
+    return not torch.allclose(other(x), adapted(x), atol=0.01)
+
+
+def effect_of_all(adapted, x):
+    other = copy.deepcopy(adapted)
+    for p in other.parameters():
+        p.data.normal_()
+    return not torch.allclose(other(x), adapted(x))
 
 
 def right_effect(adapted, x):
@@ -194,6 +303,9 @@ WRONG = {
         ("x added", "x is added"): lambda x, A, B: x + x @ A.T @ B.T,
         ("shapes that do not fit", "two matrices do not fit"): lambda x, A, B: x @ A @ B,
         ("over the rank", "divided by the rank"): lambda x, A, B: x @ A.T @ B.T / len(A),
+        ("detached", "no gradient reaches"): lambda x, A, B: x @ A.detach().T @ B.detach().T,
+        ("float64", "of float64"): lambda x, A, B: x.double() @ A.double().T @ B.double().T,
+        ("squeezed", "shapes differ"): lambda x, A, B: (x.unsqueeze(0) @ A.T @ B.T).squeeze(),
         ("matrices only", "any number of dimensions"): lambda x, A, B: x.mm(A.T).mm(B.T),
         ("in place", "changed in place"): lambda x, A, B: x.copy_(x @ A.T @ B.T),
     },
@@ -205,6 +317,7 @@ WRONG = {
         ("a share", "that is a share"): lambda d, r: 1 - 2 * r / d,
         ("never negative", "be negative, not 0"): lambda d, r: max(0, d * d - 2 * d * r),
         ("no sign", "let the result be negative"): lambda d, r: abs(d * d - 2 * d * r),
+        ("sums of sides", "not rows \\+ columns"): lambda d, r: d * d - 2 * (d + r),
         ("rank squared", "not r x r"): lambda d, r: d * d - 2 * r * r,
     },
     "0.3": {
@@ -214,7 +327,11 @@ WRONG = {
         ("only weights", "biases are parameters too"): freeze_weights_only,
         ("eval", "eval\\(\\) changes dropout"): only_eval,
         ("no return", "return the model"): freeze_without_return,
-        ("zeroed", "freeze, do not change"): zero_the_weights,
+        ("return in the loop", "stands inside the loop"): freeze_the_first,
+        ("linear layers", "norms have parameters too"): freeze_linear_layers,
+        ("buffers", "do not replace them"): turn_into_buffers,
+        ("a copy", "return the model that came in"): freeze_a_copy,
+        ("zeroed", "do not change them"): zero_the_weights,
     },
     "2.1": {
         ("square", "taken to be square"): lambda i, o, r: 2 * i * r,
@@ -223,6 +340,10 @@ WRONG = {
         ("only A", "only A is counted"): lambda i, o, r: i * r,
         ("only B", "only B is counted"): lambda i, o, r: o * r,
         ("with a bias", "no bias"): lambda i, o, r: r * (i + o) + o,
+        ("no rank", "the rank is left out"): lambda i, o, r: i + o,
+        ("two biases", "nn.Linear adds one"): lambda i, o, r: (r * i + r) + (o * r + o),
+        ("twice", "twice as much"): lambda i, o, r: 2 * r * (i + o),
+        ("bytes", "those are bytes"): lambda i, o, r: 4 * r * (i + o),
         ("the full matrix", "that is the full matrix"): lambda i, o, r: i * o,
     },
     "2.2": {
@@ -235,6 +356,8 @@ WRONG = {
         ),
         ("full matrices", "of a full matrix"): lambda t, r: sum(w * w * d for w, d in t),
         ("the first tower", "only the first tower"): lambda t, r: 2 * r * t[0][0] * t[0][1],
+        ("the last tower", "only the last tower"): lambda t, r: 2 * r * t[-1][0] * t[-1][1],
+        ("twice", "twice as much"): lambda t, r: sum(4 * r * w * d for w, d in t),
     },
     "2.3": {
         ("frozen too", "frozen parameters are"): lambda m: sum(p.numel() for p in m.parameters()),
@@ -253,6 +376,20 @@ WRONG = {
         ("every module's all", "nested modules are visited again"): (
             lambda m: sum(p.numel() for k in m.modules() for p in k.parameters() if p.requires_grad)
         ),
+        ("by the last name", "of one name are taken for one"): lambda m: sum(
+            {
+                n.rpartition(".")[2]: p.numel() for n, p in m.named_parameters() if p.requires_grad
+            }.values()
+        ),
+        ("a set", "of one size are taken for one"): lambda m: sum(
+            {p.numel() for p in m.parameters() if p.requires_grad}
+        ),
+        ("bytes", "those are bytes"): lambda m: sum(
+            p.nbytes for p in m.parameters() if p.requires_grad
+        ),
+        ("by gradients", "grad is None everywhere"): lambda m: sum(
+            p.numel() for p in m.parameters() if p.grad is not None
+        ),
         ("turned round", "turn the condition round"): lambda m: sum(
             p.numel() for p in m.parameters() if not p.requires_grad
         ),
@@ -264,6 +401,13 @@ WRONG = {
         ("half a pair below", "two matrices"): lambda s, w: Fraction(sum(i + o for i, o in s), w),
         ("always four", "always four|another size"): lambda s, w: Fraction(4),
         ("rounded first", "rounded on the way"): lambda s, w: Fraction(sum(map(sum, s)) / (2 * w)),
+        ("rounded down", "rounds down"): lambda s, w: sum(map(sum, s)) // (2 * w),
+        ("a near fraction", "near fraction"): lambda s, w: Fraction(
+            sum(map(sum, s)) / (2 * w)
+        ).limit_denominator(),
+        ("inputs", "only inputs"): lambda s, w: Fraction(sum(i for i, _ in s), w),
+        ("outputs", "only outputs"): lambda s, w: Fraction(sum(o for _, o in s), w),
+        ("the first matrix", "only the first matrix"): lambda s, w: Fraction(sum(s[0]), 2 * w),
         ("multiplied", "inputs and outputs are multi"): lambda s, w: Fraction(
             sum(i * o for i, o in s), 2 * w
         ),
@@ -308,6 +452,19 @@ WRONG = {
         ("not linear", "gelu is between A and B"): adapter_class(
             forward=lambda x, A, B, s: x + s * torch.nn.functional.gelu(x @ A.T) @ B.T
         ),
+        ("nn.Linear", "nn.Linear keeps its matrix as .weight"): LinearLayers,
+        ("a rank of its own", "shapes come from the arguments"): FixedRank,
+        ("in training only", "in eval mode too"): TrainOnly,
+        ("an old product", "x comes back unchanged"): OldProduct,
+        ("an old transpose", "kept from __init__"): OldTranspose,
+        ("equal rows", "equal rows of A"): adapter_class(end=same_rows),
+        ("an identity", "every adapter gets the same A"): adapter_class(end=identity_rows),
+        ("a result of float64", "of float64"): adapter_class(
+            forward=lambda x, A, B, s: x.double() + s * x.double() @ (B @ A).double().T
+        ),
+        ("x twice", "x is added twice"): adapter_class(
+            forward=lambda x, A, B, s: 2 * x + s * x @ A.T @ B.T
+        ),
         ("a large A", "a large A makes the first steps explode"): adapter_class(size=100),
         ("A of anything", "torch.empty holds anything"): adapter_class(size=torch.inf),
         ("seeded", "every adapter gets the same A"): adapter_class(seeded=True),
@@ -346,6 +503,17 @@ WRONG = {
         ("tokens detached", "cut off"): lambda b, a, x: x + b.attention(a(b.norm(x).detach())),
         ("a hook that stays", "by a hook"): hooked,
         ("x in place", "changed in place"): add_to_x,
+        ("q plain", "q reads plain tokens"): reading("q"),
+        ("k plain", "k reads plain tokens"): reading("k"),
+        ("v plain", "v reads plain tokens"): reading("v"),
+        ("behind q, k and v", "behind q, k and v"): behind_q_k_v,
+        ("the whole block", "a residual of its own: call"): lambda b, a, x: b(a(b.norm(x))),
+        ("x and the whole block", "x is added twice"): lambda b, a, x: x + b(a(b.norm(x))),
+        ("two norms", "norm acts twice"): lambda b, a, x: x + b.attention(b.norm(a(b.norm(x)))),
+        ("a copied adapter", "copies"): lambda b, a, x: (
+            x + b.attention(copy.deepcopy(a)(b.norm(x)))
+        ),
+        ("the block in eval mode", "in its mode"): in_eval_mode,
         ("the stream alone", "only the stream is adapted"): lambda b, a, x: (
             a(x) + b.attention(b.norm(x))
         ),
@@ -363,7 +531,14 @@ WRONG = {
         ("scale forgotten", "the scale is forgotten"): lambda W, A, B, s: W + W @ B @ A,
         ("scale on W too", "multiplies W too"): lambda W, A, B, s: s * (W + W @ B @ A),
         ("scale over rank", "divided by the rank"): lambda W, A, B, s: W + s / len(A) * W @ B @ A,
-        ("scale twice", "none of the usual slips"): lambda W, A, B, s: W + s * s * W @ B @ A,
+        ("scale twice", "applied twice"): lambda W, A, B, s: W + s * s * W @ B @ A,
+        ("the result transposed", "result is transposed"): lambda W, A, B, s: (W + s * W @ B @ A).T,
+        ("1 for I", "adds one to every entry"): lambda W, A, B, s: W @ (1 + s * B @ A),
+        ("by entries", "multiplies entry by entry"): lambda W, A, B, s: (
+            W * (torch.eye(len(B)) + s * B @ A)
+        ),
+        ("subtracted", "is subtracted"): lambda W, A, B, s: W - s * W @ B @ A,
+        ("scale over s", "none of the usual slips"): lambda W, A, B, s: W + W @ B @ A / s,
         ("A B", "tensors of different shapes"): lambda W, A, B, s: (
             W @ (torch.eye(W.shape[1]) + A @ B)
         ),
@@ -378,6 +553,7 @@ WRONG = {
         ("names rebound", "only gives the name to another"): effect_with_names_rebound,
         ("turned round", "turned round"): lambda a, x: not right_effect(a, x),
         ("too loose", "tolerance is too loose"): close_effect,
+        ("all parameters", "nothing of the base"): effect_of_all,
         ("a tensor", "a plain True or False"): lambda a, x: torch.tensor(True),
     },
     "3.5": {
@@ -399,6 +575,9 @@ WRONG = {
         ),
         ("all parameters", "own weights are counted"): lambda a: len(list(a.parameters())),
         ("always one", "1 for every block"): lambda a: 1,
+        ("by their numbers", "equal numbers are taken for one"): lambda a: len(
+            {p.sum().item() for n, p in a.named_parameters() if "lora_A" in n}
+        ),
         ("a half", "right in value, but a float"): lambda a: (
             sum("lora" in name for name, _ in a.named_parameters()) / 2
         ),

@@ -231,6 +231,9 @@ WRONG = {
         ("only q", "every part"): lambda w, A, B: {"q": (A, w["q"] @ B)},
         ("q for all", "serves for every part|B_p"): lambda w, A, B: {p: (A, w["q"] @ B) for p in w},
         ("no pairs", "A_p is"): lambda w, A, B: dict.fromkeys(w),
+        ("two kinds of numbers", "of different kinds"): pairs(
+            torch.matmul, lambda weight, A: A.double()
+        ),
         ("a list", "return a dict"): lambda w, A, B: [(A, weight @ B) for weight in w.values()],
         ("in place", "changed in place"): pairs_in_place,
     },
@@ -265,6 +268,12 @@ WRONG = {
         ("a mean", "averaged"): gradient(end=lambda t, A, s: s * t @ A.T / 3),
         ("a step", "sign is turned"): gradient(end=lambda t, A, s: -s * t @ A.T),
         ("no A", "A is left out"): gradient(end=lambda t, A, s: s * t),
+        ("exchanged", "factors are exchanged"): gradient(lambda W, g: g @ W.T),
+        ("the last part", "only v is counted"): gradient(parts=("v",)),
+        ("over the rank", "divided by the rank"): gradient(
+            end=lambda t, A, s: s / len(A) * t @ A.T
+        ),
+        ("float64", "of float64"): gradient(end=lambda t, A, s: s * t.double() @ A.double().T),
         ("turned", "has to be transposed"): gradient(end=lambda t, A, s: s * A @ t.T),
         ("sums first", "add the products"): gradient_of_sums,
         ("in place", "changed in place"): gradient_in_place,

@@ -31,6 +31,11 @@ def loss(change=None, **options):
     return attempt
 
 
+def scores_of(clip, pictures, prompts):
+    image, text = features(clip, pictures, prompts)
+    return clip.logit_scale.exp() * image @ text.T
+
+
 def loss_of_raw_features(clip, pictures, labels, prompts):
     scores = clip.logit_scale.exp() * clip.encode_image(pictures) @ clip.encode_text(prompts).T
     return F.cross_entropy(scores, labels)
@@ -101,6 +106,13 @@ WRONG = {
         ("only classes", "only the classes"): lambda i, t, s: s.exp() * i @ unit(t).T,
         ("along the batch", "wrong dimension"): lambda i, t, s: s.exp() * unit(i, 0) @ unit(t, 0).T,
         ("probabilities", "softmax"): lambda i, t, s: (s.exp() * unit(i) @ unit(t).T).softmax(-1),
+        ("one length for all", "all rows together"): lambda i, t, s: (
+            s.exp() * (i / i.norm()) @ (t / t.norm()).T
+        ),
+        ("100", "CLIP's usual scale"): lambda i, t, s: 100 * unit(i) @ unit(t).T,
+        ("detached", "no gradient reaches"): lambda i, t, s: (
+            s.exp() * unit(i) @ unit(t).T
+        ).detach(),
         ("no transpose", "two matrices do not fit"): lambda i, t, s: s.exp() * unit(i) @ unit(t),
     },
     "4.2": {
@@ -130,6 +142,9 @@ WRONG = {
             ((i @ c.T).argmax(1) == y).sum().item() / len(c)
         ),
         ("a tensor", "still a tensor"): lambda i, c, y: ((i @ c.T).argmax(1) == y).float().mean(),
+        ("all pairs", "so all pairs are compared"): lambda i, c, y: (
+            ((i @ c.T).topk(1).indices == y).float().mean().item()
+        ),
         ("one a picture", "one number is wanted"): lambda i, c, y: (i @ c.T).argmax(1) == y,
     },
     "4.3": {
@@ -141,6 +156,16 @@ WRONG = {
             lambda m, i, t, y: (m.logit_scale.exp() * i @ t.T).softmax(-1)
         ),
         ("summed", "are summed"): loss(reduction="sum"),
+        ("no logarithm", "takes logarithms"): lambda m, p, y, t: F.nll_loss(
+            scores_of(m, p, t).softmax(-1), y
+        ),
+        ("over classes too", "a picture has one loss"): lambda m, p, y, t: (
+            -(F.one_hot(y, len(t)) * scores_of(m, p, t).log_softmax(-1)).mean()
+        ),
+        ("picture i, class i", "picture i is taken for class i"): lambda m, p, y, t: (
+            F.cross_entropy(scores_of(m, p, t), torch.arange(len(y)))
+        ),
+        ("in eval mode", "in its mode"): lambda m, *rest: right_loss(m.eval(), *rest),
         ("one a picture", "one loss a picture"): loss(reduction="none"),
         ("turned round", "scores are turned round"): loss(
             lambda m, i, t, y: m.logit_scale.exp() * t @ i.T
@@ -158,6 +183,11 @@ WRONG = {
         ("the first", "first prompt's end|shortest"): lambda t: t[:, : t[0].argmax() + 1],
         ("the last", "last prompt's end|shortest"): lambda t: t[:, : t[-1].argmax() + 1],
         ("non-zero", "zeros are taken for padding"): lambda t: t[:, : (t != 0).sum(-1).max()],
+        ("columns of zeros", "columns of zeros are dropped"): lambda t: t[:, (t != 0).any(0)],
+        ("CLIP's own id", "another vocabulary"): lambda t: t[
+            :, : (t == 49407).int().argmax(-1).max() + 1
+        ],
+        ("floats", "of float32"): lambda t: cut_by_walking(t).float(),
         ("nothing cut", "nothing is cut"): lambda t: t,
         ("one too many", "one column too many"): lambda t: t[:, : t.argmax(-1).max() + 2],
         ("rows", "nothing is cut|rows are cut"): lambda t: t[: t.argmax(-1).max() + 1],
@@ -167,6 +197,9 @@ WRONG = {
         ("one pair", "that is Serial LoRA"): lambda b, t: rank_by_trying(b, t, pairs=1),
         ("one matrix", "one matrix of each pair"): lambda b, t: rank_by_trying(b, t, matrices=1),
         ("the first tower", "only the first tower"): lambda b, t: rank_by_trying(b, t[:1]),
+        ("the last tower", "only the last tower"): lambda b, t: rank_by_trying(b, t[-1:]),
+        ("a budget each", "they share it"): lambda b, t: min(b // (8 * w * d) for w, d in t),
+        ("below the budget", "takes the whole budget"): lambda b, t: rank_by_trying(b - 1, t),
         ("no depth", "depth is left out"): lambda b, t: rank_by_trying(b, t, deep=False),
         ("rounded up", "more than the budget"): lambda b, t: -(-b // sum(8 * w * d for w, d in t)),
         ("a share", "a rank is a whole number"): lambda b, t: b / sum(8 * w * d for w, d in t),
