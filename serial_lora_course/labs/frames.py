@@ -14,6 +14,8 @@ from serial_lora_course.labs.methods import METHOD_TITLES, get_method
 from serial_lora_course.labs.records import Record
 
 RUN = ("task", "scale", "dataset", "method", "amount", "unit", "seed", "rank")
+CONFIDENCE = 0.95
+"""Of every interval by Student's t."""
 ERRORS = 2.0
 """How many standard errors a rule of thumb asks for, where an interval by Student's t is not taken."""
 SWEPT = ("lab_rank", "ratio", "lr")
@@ -133,9 +135,13 @@ def methods_table(
     return table.rename_axis(columns=results["unit"].iloc[0])
 
 
-def half_width(error: pd.Series | float, count: pd.Series | int) -> np.ndarray:
-    """Half of the 95% interval by Student's t of a mean with this standard error; nan for one value."""
-    return stats.t.ppf(0.975, count - 1) * error
+def half_width(error: pd.Series | float, freedom: pd.Series | float) -> np.ndarray:
+    """Half of the 95% interval by Student's t of a mean with this standard error.
+
+    Args:
+        freedom: degrees of freedom of the error, one fewer than the values of a plain mean; nan for 0.
+    """
+    return stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
 
 
 def paired_difference(results: pd.DataFrame, one: str, other: str, measure: str) -> pd.DataFrame:
@@ -160,7 +166,7 @@ def paired_difference(results: pd.DataFrame, one: str, other: str, measure: str)
     what = "sets" if each.index.get_level_values("dataset").nunique() > 1 else "seeds"
     by = ["amount", "dataset"] if what == "sets" else each.index.names
     table = each.groupby(by).mean().groupby("amount").agg(["mean", "sem", "count"])
-    mean, bound = table["mean"], half_width(table["sem"], table["count"])
+    mean, bound = table["mean"], half_width(table["sem"], table["count"] - 1)
     table["sample"] = table.pop("count").map(lambda count: f"{count} {what}")
     clear = [mean > bound, mean < -bound]
     table["verdict"] = np.select(clear, ["ahead", "behind"], "not significant")

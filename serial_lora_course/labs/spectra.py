@@ -153,7 +153,7 @@ def judge_statements(results: pd.DataFrame, consistent: float) -> pd.DataFrame:
         for statement, (measure, text) in STATEMENTS.items():
             by_seed = part.groupby("seed")[measure].mean()
             distance = by_seed.mean() - (0.0 if measure == "gain" else consistent)
-            undecided = abs(distance) <= half_width(by_seed.sem(), len(by_seed))
+            undecided = abs(distance) <= half_width(by_seed.sem(), len(by_seed) - 1)
             verdict = "not decided" if undecided else "holds" if distance > 0 else "fails"
             mean, error = text.format(by_seed.mean()), text.format(by_seed.sem()).lstrip("+")
             rows.append((lab, pair, statement, mean, error, verdict))

@@ -23,8 +23,7 @@ import numpy as np
 from scipy import stats
 
 from serial_lora.errors import SerialLoRAError
-
-CONFIDENCE = 0.95
+from serial_lora_course.labs.frames import CONFIDENCE, half_width
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Interval:
 
     @property
     def half_width(self) -> float:
-        return float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)) * self.error
+        return float(half_width(self.error, self.freedom))
 
     @property
     def low(self) -> float:
