@@ -58,6 +58,10 @@ def to_model_frame() -> Iterator[Case]:
                     tuple(round(Fraction(e * side, max(size))) for e in size)
                 ),
                 "rounded down, not to the nearest": tuple(e * side // max(size) for e in size),
+                "rounded up, not to the nearest": tuple(-(-e * side // max(size)) for e in size),
+                "a picture that is smaller than the frame is enlarged as well": (
+                    size if max(size) < side else new
+                ),
                 "the picture keeps its size: its longer side becomes the frame's": size,
             },
             form=BOTH,
@@ -76,6 +80,14 @@ def to_model_frame() -> Iterator[Case]:
                 ),
                 "divided instead of multiplied": scaled(1 / across, 1 / down),
                 "only one corner moved: a box has two": scaled(across, down, 1, 1),
+                "rounded: a box keeps its fractions of a pixel": scaled(across, down).round(),
+                "cut to whole numbers: a box keeps its fractions of a pixel": (
+                    scaled(across, down).trunc()
+                ),
+                "moved into the middle: the padding comes after the picture, so nothing is added": (
+                    scaled(across, down)
+                    + torch.tensor([(side - new[1]) // 2, (side - new[0]) // 2]).repeat(2)
+                ),
                 "boxes of a squashed picture: each side has the frame's factor here": scaled(
                     side / size[1], side / size[0]
                 ),
@@ -141,6 +153,12 @@ def dice_by_hand() -> Iterator[Case]:
                 "that is how many pixels agree, not a share": float(both),
                 "that is the share of the prediction that is right": both / len(found),
                 "that is the share of the truth that was found": both / len(truth),
+                "divided by the larger area: Dice is twice the overlap over the sum of both": (
+                    both / max(len(found), len(truth))
+                ),
+                "the Dice of the ground is averaged in: only the object counts": (
+                    both / sizes + (area - len(found | truth)) / (2 * area - sizes)
+                ),
                 "a smoothing constant belongs in the loss: masks that do not meet have exactly 0": (
                     (2 * both + 1e-5) / (sizes + 1e-5)
                 ),
@@ -194,9 +212,19 @@ def adapted_windows() -> Iterator[Case]:
                     x + attend(adapter(normed), side=0)
                 ),
                 "the normed tokens are added, not x": inside + normed,
+                "the adapted tokens are added, not x": inside + adapter(normed),
+                "the adapter acts twice": x + attend(adapter(adapter(normed))),
+                "the adapter's result holds the tokens already, and they are added again": (
+                    x + attend(normed + adapter(normed))
+                ),
             }
             what = f"{where} on {size[0]} x {size[1]} tokens with {kind}"
-            error = "" if side else "window_size 0 means no windows: all tokens attend"
+            error = (
+                "possibly the last argument of window_unpartition: it takes height and width of the "
+                "tokens before padding, x.shape[1:3]"
+                if side
+                else "window_size 0 means no windows: all tokens attend"
+            )
             yield Case(what, (block, adapter, x), x + inside, causes, error=error, leaves=trainable)
 
 
@@ -209,8 +237,7 @@ def adapted_windows() -> Iterator[Case]:
 )
 def add_to_q_and_v() -> Iterator[Case]:
     """Values, any number of dimensions, and gradients through all three."""
-    d = 4
-    for shape in ((2, 3, 4), (2, 5), (7,), (2, 5)):
+    for d, *shape in ((4, 2, 3, 4), (5, 2, 5), (3, 7), (4, 2, 5)):
         qkv, dq, dv = (torch.randn(*shape, width) for width in (3 * d, d, d))
         expected = edited_by_column(qkv, dq, dv)
         q, k, v = qkv.split(d, dim=-1)
@@ -230,6 +257,9 @@ def add_to_q_and_v() -> Iterator[Case]:
                 qkv + torch.stack([dq, 0 * dq, dv], -1).flatten(-2)
             ),
             "k is lost: the result has three parts": torch.cat([q + dq, v + dv], -1),
+            "v gets q's change": joined(dq, 0, dq),
+            "the changes are subtracted": joined(-dq, 0, -dv),
+            "v comes first in the result: the order is q, k, v": torch.cat([v + dv, k, q + dq], -1),
             "only the changes are returned: add them": torch.cat([dq, 0 * dq, dv], -1),
             "the changes take the projections' place: add them": torch.cat([dq, k, dv], -1),
             "the edit is made twice": joined(2 * dq, 0, 2 * dv),
@@ -238,8 +268,8 @@ def add_to_q_and_v() -> Iterator[Case]:
         error = (
             ""
             if len(shape) == 3
-            else "four dimensions are taken for granted: `...` or "
-            "dim=-1 finds the last of any number"
+            else "four dimensions, or one width, are taken for granted: `...` or dim=-1 finds the "
+            "last of any number, and chunk(3, dim=-1) cuts it into thirds"
         )
         yield Case(what, (qkv, dq, dv), expected, causes, error=error)
     asking = tuple(tensor.requires_grad_() for tensor in (qkv, dq, dv))
@@ -293,14 +323,16 @@ def segmentation_loss() -> Iterator[Case]:
             truth[index, : index + 1, : 2 + index] = True
         g, p, dims = truth.float(), logits.sigmoid(), (1, 2)
 
-        def dice_part(p: Tensor, power: int = 2, over=dims, g=g) -> Tensor:
-            return 1 - 2 * (p * g).sum(over) / ((p**power).sum(over) + g.sum(over))
+        def dice_part(p: Tensor, power: int = 2, over=dims, smoothing=1e-5, g=g) -> Tensor:
+            areas = (p**power).sum(over) + g.sum(over)
+            return 1 - (2 * (p * g).sum(over) + smoothing) / (areas + smoothing)
 
         def pixelwise(scores: Tensor, g=g) -> Tensor:
             return binary_cross_entropy_with_logits(scores, g, reduction="none")
 
         entropy, soft = pixelwise(logits).mean(dims), dice_part(p)
         twice = pixelwise(p).mean(dims)
+        shared, areas = (p * g).sum(dims), (p * p + g).sum(dims)
         causes = {
             "sigmoid is taken twice: the cross-entropy takes logits, not probabilities": (
                 soft + twice
@@ -317,6 +349,15 @@ def segmentation_loss() -> Iterator[Case]:
             "only the cross-entropy": entropy,
             "the cross-entropy is summed over pixels": soft + pixelwise(logits).sum(dims),
             "the 2 above the line is missing": (1 + soft) / 2 + entropy,
+            "epsilon is 0.00001, not 1": dice_part(p, smoothing=1) + entropy,
+            "that is 1 - IoU: Dice has twice the overlap, over the sum of both areas": (
+                1 - shared / (areas - shared) + entropy
+            ),
+            "the logarithm of Dice: the sum needs 1 - Dice": -(1 - soft).log() + entropy,
+            "the two parts are averaged: they are added": (soft + entropy) / 2,
+            "softmax over the pixels: each has a probability of its own, by the sigmoid": (
+                dice_part(logits.flatten(1).softmax(-1).view_as(logits)) + entropy
+            ),
             "the losses of the objects are summed: their mean is wanted": count * (soft + entropy),
             "all objects are counted as one, and large ones outweigh small ones: Dice of each": (
                 dice_part(p, over=(0, 1, 2)) + entropy

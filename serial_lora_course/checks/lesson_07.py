@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 
 import torch
@@ -42,7 +42,7 @@ def speed_at(latent: Tensor, noise: Tensor, sigma: float, step: float = 1e-3) ->
 )
 def flow_path() -> Iterator[Case]:
     """Points and velocities of batches whose width does, and does not, equal their size."""
-    batches = ((2, 3, 4), [0.25, 0.5, 0.9, 0.0]), ((3, 4, 5), [0.7, 0.1]), ((2, 3, 3), [1.0])
+    batches = ((2, 3, 4), [0.25, 0.5, 0.9, 0.0]), ((2, 4, 5), [0.7, 0.1]), ((2, 3, 3), [1.0])
     for sizes, sigmas in batches:
         x, n = torch.randn(2, len(sigmas), *sizes)
         what = f"{len(sigmas)} latents of {' x '.join(map(str, sizes))}, sigmas {sigmas}"
@@ -63,6 +63,7 @@ def flow_path() -> Iterator[Case]:
             ),
             "the velocity came first: return the points, then the velocity": speeds,
             "only the noise's part: the picture's is missing": s * n,
+            "the noise comes in whole: its share is sigma": (1 - s) * x + n,
             "sigmas ran along the width, since it has as many columns as there are pictures, and "
             "nothing complained: give them the shape (B, 1, 1, 1)": (
                 lambda x=x, n=n, levels=levels: (1 - levels) * x + levels * n
@@ -78,7 +79,13 @@ def flow_path() -> Iterator[Case]:
         }
         parts = [
             Part(f"the points of {what}", points, path),
-            Part(f"the velocity of {what}", speeds, velocity, tolerance=1e-4),
+            Part(
+                f"the velocity of {what}",
+                speeds,
+                velocity,
+                tolerance=1e-4,
+                nan="divided by sigma, which may be 0: the velocity is the end minus the beginning",
+            ),
         ]
         yield Case(
             what,
@@ -133,8 +140,12 @@ PREFIX = "the model has no layers of these names: they begin with transformer_bl
 
 def _require_names(what: str, got, transformer: nn.Module, stream: str) -> None:
     missing = "the function returns nothing: is `return` missing?"
-    kind = "names are wanted, such as those that named_modules() gives, not layers"
-    names = isinstance(got, list | tuple | set) and all(isinstance(name, str) for name in got)
+    listed = isinstance(got, list | tuple | set)
+    kind = likely(
+        {"make a list of the names": isinstance(got, Iterable) and not listed},
+        "names are wanted, such as those that named_modules() gives, not layers",
+    )
+    names = listed and all(isinstance(name, str) for name in got)
     require(names, what, "a list of names", got, missing if got is None else kind)
     repeated = [name for name, count in Counter(got).items() if count > 1]
     layers, blocks = dict(transformer.named_modules()), len(transformer.transformer_blocks)
@@ -157,6 +168,9 @@ def _require_names(what: str, got, transformer: nn.Module, stream: str) -> None:
         "to_out is a list of a linear layer and a dropout: the layer is to_out.0": any(
             name.endswith("to_out") for name in found
         ),
+        "those are parameters: the layers' names end before .weight and .bias": all(
+            name.endswith((".weight", ".bias")) for name in found
+        ),
         PREFIX: not found & set(layers),
         "that is the other stream: the text stream's layers have add in their names": (
             found in (image, text) and stream != "both"
@@ -166,8 +180,11 @@ def _require_names(what: str, got, transformer: nn.Module, stream: str) -> None:
         "layers outside attention are listed: norms and feed-forward layers have no pair": any(
             ".attn." not in name for name in extra
         ),
-        "the output projection is missing: LoRA stands beside q, k, v and out": all(
-            name.endswith(("to_out.0", "to_add_out")) for name in missing
+        "to_add_out belongs to the text stream, though to_ is in its name": any(
+            name.endswith("to_add_out") for name in extra
+        ),
+        "the output projection is missing: LoRA stands beside q, k, v and out": (
+            bool(missing) and all(name.endswith(("to_out.0", "to_add_out")) for name in missing)
         ),
         "some blocks or layers are left out: every block has its own": not extra,
     }
@@ -182,12 +199,13 @@ def _require_names(what: str, got, transformer: nn.Module, stream: str) -> None:
 
 
 class Pictures:
-    """Six pictures, two of them with one caption; each access makes a new object.
+    """Six pictures, two of them with one caption, two that look alike; each access is a new object.
 
     ``encode`` answers with the picture's grey and the caption's length, and counts.
     """
 
     captions = ("a cat", "a clock", "a hot pepper", "a cat", "an owl at night", "rain")
+    greys = (10, 50, 90, 130, 170, 10)
 
     def __init__(self) -> None:
         self.encoded: list[str] = []
@@ -197,7 +215,7 @@ class Pictures:
         """These pictures, each as a new object."""
         examples = []
         for index in indices:
-            picture = Image.new("RGB", (2, 2), (40 * index + 10,) * 3)
+            picture = Image.new("RGB", (2, 2), (self.greys[index],) * 3)
             examples.append(StyleExample(picture, self.captions[index], f"picture-{index}"))
         self.alive += examples
         return examples
@@ -209,7 +227,7 @@ class Pictures:
 
     def truth(self, indices: Sequence[int]) -> Tensor:
         """(B, 2), what a batch of these pictures is to hold."""
-        return torch.tensor([[40.0 * i + 10, len(self.captions[i])] for i in indices])
+        return torch.tensor([[float(self.greys[i]), len(self.captions[i])] for i in indices])
 
 
 TWICE = "a picture that is in the batch twice"
@@ -241,8 +259,8 @@ def encoded_once(attempt: Callable) -> str:
         cause = (
             "a picture that is twice in one batch is encoded twice: look it up before each"
             if what == TWICE
-            else "a known picture was encoded again when it came as another object: the key is "
-            "picture_id, not the object and not where it lies in memory"
+            else "a known picture was encoded again: the key is its picture_id, not the object, not "
+            "where it lies in memory, not the whole batch; and nothing is forgotten between batches"
         )
         _require_count(what, data, cause)
     single = cache.batch(data.some((2,)))
@@ -271,6 +289,9 @@ def _require_batch(what: str, cache, examples: list, order: Sequence[int], data:
             ),
             "kept under the caption: two pictures may share one, and here two do": (
                 data.truth([data.captions.index(data.captions[index]) for index in order])
+            ),
+            "kept under the pixels: two pictures may look alike, and here two do": (
+                data.truth([data.greys.index(data.greys[index]) for index in order])
             ),
             "the order is the cache's own: give the answers in the batch's order": (
                 data.truth(sorted(set(order)))
@@ -321,6 +342,9 @@ def guided_velocity() -> Iterator[Case]:
                 e + min(w, 1) * (p - e)
             ),
             "guidance plays no part": p,
+            "below 1 the prompt's answer alone is given: the formula holds there too": (
+                p if w < 1 else e + w * (p - e)
+            ),
         }
         what = f"the velocity at guidance {w:g}"
         expected = torch.tensor(numbers).view_as(e)
@@ -380,6 +404,10 @@ def clip_scores() -> Iterator[Case]:
             "normalised along the batch: every row gets length one, so dim=-1": score(
                 (normalize(images, dim=0) * normalize(texts, dim=0)).sum(-1)
             ),
+            "divided by the norm of the whole batch: each row has its own, so dim=-1": score(
+                (images * texts).sum(-1) / (images.norm() * texts.norm())
+            ),
+            "moved to between 0 and 1: negative cosines count as 0": 2.5 * (own + 1) / 2,
             "the size without the sign: negative cosines count as 0": 2.5 * own.abs(),
             "a hundredfold cosine is another convention": 100 * own.clamp(min=0),
             "that is the mean: a score for each picture is wanted": score(own).mean(),

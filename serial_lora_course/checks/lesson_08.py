@@ -53,20 +53,22 @@ def rank_of_change() -> Iterator[Case]:
     """The rank of a change that is far smaller than the weights, seen through float32.
 
     The last value of the two oblong changes lies below the threshold of the larger side, and above
-    that of the smaller one.
+    that of the smaller one; the last of the square one just above the threshold.
     """
     cases = [
-        (48, 48, 4, [0.03, 0.02, 0.01, 0.01]),
+        (48, 48, 4, [0.03, 0.02, 0.01, 7e-5]),
         (30, 50, 3, [0.05, 0.02, 0.01, 3.8e-5]),
         (60, 24, 6, [0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 4e-5]),
         (20, 20, 0, []),
     ]
     for rows, columns, rank, chosen in cases:
-        weight = with_values(rows, columns, [8 - 0.1 * i for i in range(min(rows, columns) // 2)])
+        full = min(rows, columns) // (1 if rows == columns else 2)  # values above zero
+        weight = with_values(rows, columns, [8 - 0.1 * i for i in range(full)])
         before = weight.float()
         after = (before.double() + with_values(rows, columns, chosen)).float()
         values, whole = svdvals(after.double() - before.double()), svdvals(after.double())
         threshold = max(rows, columns) * EPS * whole[0]
+        ranks = [int((svdvals(each.double()) > threshold).sum()) for each in (before, after)]
         above = {
             "rounding alone lifts values above zero, and they are counted: the threshold is "
             "missing, or it is made with float64's eps instead of float32's": values > 0,
@@ -77,13 +79,21 @@ def rank_of_change() -> Iterator[Case]:
             "so its largest value counts": values > max(rows, columns) * EPS * values[0],
             "that is the rank of after itself: subtract before": whole > threshold,
             "values below the threshold are counted, not those above": values <= threshold,
+            "the threshold is too high: max(m, n) and the largest singular value of after make it, "
+            "not the number of entries and not the Frobenius norm": (
+                values > max(rows, columns) * EPS * whole.norm()
+            ),
         }
+        counts = {cause: int(counted.sum()) for cause, counted in above.items()}
+        counts["the ranks of before and after are subtracted: subtract the matrices"] = abs(
+            ranks[1] - ranks[0]
+        )
         yield Case(
             f"the rank of a change at {rows}x{columns}, far smaller than W, with {rank} values "
             "above the threshold",
             (before, after),
             rank,
-            {cause: int(counted.sum()) for cause, counted in above.items()},
+            counts,
             otherwise="count the singular values of after - before that are above "
             "max(m, n) * eps * (largest singular value of after), with float32's eps",
         )
@@ -222,7 +232,7 @@ def effective_rank_of() -> Iterator[Case]:
         "five falling values": [8.0, 4, 2, 1, 1],
         "two values and two zeros": [3.0, 1, 0, 0],
         "a single value": [0.02],
-        "three large values": [400.0, 100, 20],
+        "two large values and a small one": [400.0, 100, 2],
     }
     for what, values in cases.items():
         largest, total = max(values), math.fsum(values)
@@ -240,6 +250,15 @@ def effective_rank_of() -> Iterator[Case]:
             "the values are not divided by their sum": exp_entropy(values),
             "the squares are taken as shares: here it is the values themselves": exp_entropy(
                 [square / math.fsum(squares) for square in squares]
+            ),
+            "2 to the power of an entropy that is in nats: exp belongs to the natural logarithm": (
+                2 ** math.log(expected)
+            ),
+            "divided by the root of the sum of squares: the shares have to add up to one": (
+                exp_entropy([value / math.sqrt(math.fsum(squares)) for value in values])
+            ),
+            "that is one over the sum of the squared shares, another count of directions": (
+                total**2 / math.fsum(squares)
             ),
             "that is the stable rank, sum of squares over the largest square": (
                 math.fsum(squares) / largest**2
@@ -261,7 +280,7 @@ def effective_rank_of() -> Iterator[Case]:
 def angles_between() -> Iterator[Case]:
     """Subspaces that were turned by chosen angles, given by columns that are mixed and scaled."""
     unturned = [([0.0, 0.0, 0.0, 30.0], 12, 0)] * 8  # some of whose cosines are rounded to above 1
-    cases = (([10.0, 40, 75], 9, 0), ([0.0, 30], 6, 2), ([90.0], 5, 0), *unturned)
+    cases = (([10.3, 40.7, 75.2], 9, 0), ([0.0, 30.4], 6, 2), ([90.0], 5, 0), *unturned)
     for degrees, size, more in cases:
         count, expected = len(degrees), torch.tensor(degrees, dtype=torch.float64)
         basis, turns = orthonormal(size, 2 * count + more), torch.deg2rad(expected)
@@ -276,7 +295,11 @@ def angles_between() -> Iterator[Case]:
         def in_degrees(one: Tensor, other: Tensor) -> Tensor:
             return torch.rad2deg(torch.arccos(svdvals(one.T @ other).clamp(max=1)))
 
+        beside = (qr(one).Q.T @ qr(other).Q).diagonal().clamp(-1, 1)
         causes = {
+            "the diagonal of Q1^T Q2 compares single columns: take its singular values": (
+                torch.rad2deg(torch.arccos(beside))
+            ),
             "radians: torch.rad2deg makes degrees of them": turns,
             "the largest comes first: the smallest is wanted first": expected.flip(0),
             "those are the cosines: take the arccosine": turns.cos(),

@@ -67,6 +67,11 @@ def add_pairs(attempt) -> str:
             "the weights are divided by their sum: they count as they are": total(
                 lambda w, whole=whole: w / whole
             ),
+            "divided by the number of pairs: a sum is wanted, no mean": total(
+                lambda w, pairs=pairs: w / len(pairs)
+            ),
+            "the sign of a negative weight is lost": total(abs),
+            "every pair gets the first weight": total(lambda w, first=weights[0]: first),
             "the first pair alone is there": weights[0] * changes[0],
             "the last pair alone is there": weights[-1] * changes[-1],
             "the weights go to the pairs in the wrong order": sum(
@@ -133,6 +138,18 @@ def adapt_each() -> Iterator[Case]:
                 A, B, picks[:1] * len(picks)
             ),
             "x itself is lost: add the change to x": expected - x,
+            "x is added twice": expected + x,
+            "reshape is no transpose: .mT exchanges the last two dimensions": (
+                lambda A=A, B=B, p=picks, x=x: torch.stack(
+                    [
+                        each + each @ A[k].reshape(A[k].T.shape) @ B[k].T
+                        for each, k in zip(x, p, strict=True)
+                    ]
+                )
+            ),
+            "every sample gets the B of the first sample": lambda A=A, B=B, p=picks: one_by_one(
+                A, B[[p[0]] * len(B)], p
+            ),
             "every sample gets the sum of all adapters": x
             + sum(one_by_one(A, B, [k] * len(picks)) - x for k in range(count)),
             "every sample gets the mean of all adapters": sum(

@@ -7,9 +7,11 @@ there, and the outputs are compared with a model whose weights were written by h
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from numbers import Integral
 from typing import Any
 
@@ -31,12 +33,22 @@ from serial_lora_course.models.parallel_vit import ParallelViT
 OBJECTS = {0: 7, 1: 3, 2: 12, 3: 2}  # class -> objects, each with one to four pictures
 
 
+@cache
+def object_names(label: int, count: int) -> list[str]:
+    """Names whose hashes collide: a set of them comes in the order in which it was filled.
+
+    So a choice from a set that nobody sorted is found out here, not on another machine.
+    """
+    names = (f"class{label}/object{number}" for number in itertools.count())
+    return list(itertools.islice((name for name in names if hash(name) % 128 == 0), count))
+
+
 def listed_pictures(seed: int) -> tuple[list[str], list[int]]:
     """The object and the class of each picture, in an order that the seed shuffles."""
     rows = [
-        (f"class{label}/object{number}", label)
+        (name, label)
         for label, objects in OBJECTS.items()
-        for number in range(objects)
+        for number, name in enumerate(object_names(label, objects))
         for _ in range(1 + (number + label) % 4)
     ]
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -110,24 +122,32 @@ def _require_whole_groups(train: list[int], test: list[int], groups: list[str]) 
 
 
 def _require_every_class(test, groups, labels, share) -> None:
+    held, expected, exact = {}, {}, {}
     for label, objects in OBJECTS.items():
-        held = len({groups[position] for position in test if labels[position] == label})
-        expected = min(max(round(share * objects), 1), objects - 1)
-        causes = {
-            "the whole class tests: nothing is left to learn it from": objects,
-            "the class is never tested: choose within each class, and at least one object of it": 0,
-            "the sides are exchanged: train comes first, test is smaller": objects - expected,
-            "the share is cut off, not rounded: round(share * objects)": max(
-                int(share * objects), 1
-            ),
-            "the share is rounded up: round(share * objects)": math.ceil(share * objects),
-        }
-        cause = likely(
-            {cause: held == number for cause, number in causes.items()},
-            "choose within each class by itself, that share of its objects",
-        )
-        what = f"how many of the {objects} objects of a class test, at a share of {share}"
-        require(held == expected, what, expected, held, cause)
+        held[label] = len({groups[position] for position in test if labels[position] == label})
+        exact[label] = share * objects
+        expected[label] = min(max(round(exact[label]), 1), objects - 1)
+    rounded_up = {label: math.ceil(number) for label, number in exact.items()}
+    cut = {label: max(int(number), 1) for label, number in exact.items()}
+    exchanged = {label: objects - expected[label] for label, objects in OBJECTS.items()}
+    conditions = {
+        "the sides are exchanged: train comes first, test is smaller": held == exchanged,
+        "the share is cut off, not rounded: round(share * objects)": held == cut,
+        "the share is rounded up, or it is of the pictures: round(share * objects)": held
+        == rounded_up,
+        "a class is never tested: choose within each class, and at least one object of it": (
+            0 in held.values()
+        ),
+        "a whole class tests: nothing is left to learn it from": any(
+            held[label] == objects for label, objects in OBJECTS.items()
+        ),
+    }
+    cause = likely(
+        conditions, "choose within each class, that share of its objects, not of its pictures"
+    )
+    sizes = ", ".join(map(str, OBJECTS.values()))
+    what = f"how many objects of classes of {sizes} test, at a share of {share}"
+    require(held == expected, what, [*expected.values()], [*held.values()], cause)
 
 
 # --------------------------------------------------------------------------------------- 12.2
@@ -138,7 +158,7 @@ SIGN = "differences below zero count as well: abs() before max()"
 
 @exercise(
     "12.2",
-    "right merges pass and eight kinds of wrong ones do not, at three sizes of outputs",
+    "right merges pass and nine kinds of wrong ones do not, at three sizes of outputs",
 )
 def proves_merge() -> Iterator[Case]:
     """True where the merged model is the adapted one and not the base, at any size of outputs."""
@@ -149,9 +169,10 @@ def proves_merge() -> Iterator[Case]:
     def changed(outputs: Tensor, place: tuple[int, int], number: float) -> Tensor:
         return outputs.index_put(tuple(map(torch.tensor, place)), torch.tensor(number))
 
-    one_off = float(adapted[2, 3] + 1e-3 * adapted.abs().max())  # ten times what is allowed
+    allowed, limit_of_base = (1e-4 * each.abs().max() for each in (adapted, base))
+    one_off = float(adapted[2, 3] + 3 * allowed)
     with_zero, below = changed(adapted, (0, 0), 0.0), -1 - adapted.abs()
-    one_effect = changed(base, (0, 0), float(base[0, 0]) + 1)
+    one_effect = changed(base, (0, 0), float(base[0, 0] + 4 * allowed))
     right = {  # what: the adapted model's outputs, the merged one's, and what a refusal means
         "a merge that is right": (
             adapted,
@@ -201,9 +222,14 @@ def proves_merge() -> Iterator[Case]:
             "the adapter's effect is within rounding, and the merged model is the base: an effect "
             "has to be above what is allowed",
         ),
+        "an effect within rounding, which the merge exceeds": (
+            base + 0.6 * limit_of_base,
+            base + 1.2 * limit_of_base,
+            "the adapter's effect is how far the adapted model is from the base, not the merged one",
+        ),
         "a nan among the merged outputs": (
-            adapted,
-            changed(adapted, (1, 1), torch.nan),
+            with_zero,
+            changed(with_zero, (0, 0), torch.nan),
             "every comparison with nan is False: ask whether the difference is within what is "
             "allowed, not whether it is above",
         ),
@@ -220,11 +246,11 @@ def proves_merge() -> Iterator[Case]:
     cases.append(("large outputs, right but for rounding", scaled, True, large))
     scaled = [1e-6 * each for each in (base, adapted, adapted + 0.5 * effect)]
     cases.append(("tiny outputs, half of them wrong", scaled, False, tiny))
-    limit = 0.9e-4 * adapted.abs().max()
     largest = (
-        "every output may be off by the limit: compare the largest difference with it, no norm"
+        "every output may be off by that limit, small ones too: compare the largest difference with "
+        "it, no norm and no limit for each output by itself"
     )
-    at_limit = (base, adapted, adapted + limit)
+    at_limit = (base, adapted, adapted + 0.9 * allowed)
     cases.append(("every output off by nearly the limit", at_limit, True, largest))
     for what, tensors, expected, cause in cases:
         yield Case(what, (*tensors, 1e-4), expected, otherwise=cause)

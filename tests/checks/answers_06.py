@@ -36,6 +36,10 @@ def boxes_before_rounding(size, new, boxes):
     return boxes * (max(new) / max(size))
 
 
+def boxes_by_sides(size, new, boxes):
+    return boxes * by(new[1] / size[1], new[0] / size[0]).repeat(2)
+
+
 # -------------------------------------------------------------------------------- 6.2 Dice
 
 
@@ -101,6 +105,15 @@ def uncropped(block, adapter, x):
     return x + window_unpartition(block.attn(cut), block.window_size, padded, padded)
 
 
+def height_and_width_exchanged(block, adapter, x):
+    tokens = adapter(block.norm1(x))
+    if not block.window_size:
+        return x + block.attn(tokens)
+    cut, padded = window_partition(tokens, block.window_size)
+    exchanged = (x.shape[2], x.shape[1])
+    return x + window_unpartition(block.attn(cut), block.window_size, padded, exchanged)
+
+
 def in_place_on_the_stream(block, adapter, x):
     x += windows(block, adapter, x)
     return x
@@ -157,9 +170,10 @@ def loss(dice_part=None, entropy_part=None, reduce=torch.mean):
     return attempt
 
 
-def soft_dice(logits, g, power=2, over=(1, 2), p=None):
-    p = logits.sigmoid() if p is None else p
-    return 1 - (2 * (p * g).sum(over) + 1e-5) / ((p**power + g).sum(over) + 1e-5)
+def soft_dice(x, g, power=2, over=(1, 2), p=None, areas=None, smoothing=1e-5):
+    p = x.sigmoid() if p is None else p
+    areas = p**power if areas is None else areas
+    return 1 - (2 * (p * g).sum(over) + smoothing) / ((areas + g).sum(over) + smoothing)
 
 
 def entropy(logits, g, over="mean"):
@@ -211,6 +225,23 @@ WRONG = {
         ("squashed boxes", "boxes of a squashed picture"): changed_frame(
             boxes_of=lambda s, n, b: b * by(max(n) / s[1], max(n) / s[0]).repeat(2)
         ),
+        ("rounded up", "rounded up"): changed_frame(
+            lambda s, n, side: tuple(-(-e * side // max(s)) for e in s)
+        ),
+        ("never enlarged", "enlarged as well"): changed_frame(
+            lambda s, n, side: s if max(s) < side else n
+        ),
+        ("boxes rounded", "fractions of a pixel"): changed_frame(
+            boxes_of=lambda s, n, b: boxes_by_sides(s, n, b).round()
+        ),
+        ("whole numbers", "fractions of a pixel"): changed_frame(
+            boxes_of=lambda s, n, b: boxes_by_sides(s, n, b).long()
+        ),
+        ("into the middle", "moved into the middle"): changed_frame(
+            boxes_of=lambda s, n, b: (
+                boxes_by_sides(s, n, b) + by((max(n) - n[1]) // 2, (max(n) - n[0]) // 2).repeat(2)
+            )
+        ),
         ("only the size", "return both"): lambda s, b, side: frame(s, b, side)[0],
     },
     "6.2": {
@@ -227,6 +258,10 @@ WRONG = {
         ("a count", "not a share"): dice_of(lambda x, a, b, m: x),
         ("precision", "prediction that is right"): dice_of(lambda x, a, b, m: x / max(a, 1)),
         ("recall", "truth that was found"): dice_of(lambda x, a, b, m: x / max(b, 1)),
+        ("by the larger area", "the larger area"): dice_of(lambda x, a, b, m: x / max(a, b)),
+        ("with the ground", "Dice of the ground"): lambda a, b: (
+            (dice(a, b) + dice(~a, ~b)).item() / 2
+        ),
         ("not a number", "0 / 0"): dice_without_a_case_for_nothing,
         ("division by zero", "0 / 0"): dice_that_divides_by_zero,
         ("nothing is 0", "nothing is wrong, so 1"): lambda a, b: (
@@ -257,21 +292,38 @@ WRONG = {
             x + windows(b, a, x, partition=False)
         ),
         ("always windows", "window_size 0 means"): always_in_windows,
-        ("not cropped", "shapes of each|different shapes|comment"): uncropped,
+        ("not cropped", "x.shape\\[1:3\\]"): uncropped,
         ("in place", "changed in place"): in_place_on_the_stream,
         ("no gradient", "no gradient reaches"): lambda b, a, x: windows(b, a, x).detach() + x,
         ("branch detached", "a part of the way from x"): lambda b, a, x: (
             x + windows(b, a, x.detach())
+        ),
+        ("adapted added", "adapted tokens are added"): lambda b, a, x: (
+            a(b.norm1(x)) + windows(b, a, x)
+        ),
+        ("twice", "acts twice"): lambda b, a, x: x + windows(b, lambda t: a(a(t)), x),
+        ("added again", "added again"): lambda b, a, x: x + windows(b, lambda t: t + a(t), x),
+        ("turned round", "x.shape\\[1:3\\]"): height_and_width_exchanged,
+        ("global blocks forgotten", "adapter is missing"): lambda b, a, x: (
+            x + windows(b, a, x, adapt=bool(b.window_size))
         ),
         ("normed added", "normed tokens are added"): lambda b, a, x: b.norm1(x) + windows(b, a, x),
     },
     "6.4": {
         ("in place", "changed in place"): in_place,
         ("in place, any dimensions", "changed in place"): in_place_any_dimensions,
-        ("four dimensions", "four dimensions are taken for granted"): copied_but_four_dimensions,
+        ("four dimensions", "four dimensions, or one width"): copied_but_four_dimensions,
         ("nothing added", "nothing is added"): lambda qkv, dq, dv: qkv.clone(),
         ("v to k", "v is the last third"): edit(v=0, k_of=lambda dq, dv: dv),
         ("exchanged", "exchanged"): lambda qkv, dq, dv: edit()(qkv, dv, dq),
+        ("one width", "one width, are taken for granted"): lambda qkv, dq, dv: edit()(
+            torch.cat(qkv.split(4, dim=-1)[:3], dim=-1), dq, dv
+        ),
+        ("q's to v", "v gets q's change"): lambda qkv, dq, dv: edit()(qkv, dq, dq),
+        ("subtracted", "subtracted"): edit(q=-1, v=-1),
+        ("v first", "order is q, k, v"): lambda qkv, dq, dv: torch.cat(
+            edit()(qkv, dq, dv).chunk(3, -1)[::-1], -1
+        ),
         ("only q", "only q"): edit(v=0),
         ("only v", "only v"): edit(q=0),
         ("k too", "k is changed too"): edit(k_of=lambda dq, dv: dq),
@@ -320,6 +372,20 @@ WRONG = {
         ("no squares", "squares are missing"): loss(lambda x, g: soft_dice(x, g, power=1)),
         ("Dice added", "Dice is added"): loss(lambda x, g: 1 - soft_dice(x, g)),
         ("minus Dice", "minus Dice"): loss(lambda x, g: soft_dice(x, g) - 1),
+        ("epsilon of 1", "not 1"): loss(lambda x, g: soft_dice(x, g, smoothing=1)),
+        ("IoU", "that is 1 - IoU"): loss(
+            lambda x, g: 1 - (1 - soft_dice(x, g)) / (1 + soft_dice(x, g))
+        ),
+        ("logarithm", "logarithm of Dice"): loss(lambda x, g: -(1 - soft_dice(x, g)).log()),
+        ("averaged", "they are added"): loss(
+            lambda x, g: soft_dice(x, g) / 2, lambda x, g: entropy(x, g) / 2
+        ),
+        ("softmax", "softmax over the pixels"): loss(
+            lambda x, g: soft_dice(x, g, p=x.flatten(1).softmax(-1).view_as(x))
+        ),
+        ("areas detached", "a part of the way"): loss(
+            lambda x, g: soft_dice(x, g, areas=x.sigmoid().square().detach())
+        ),
         ("only Dice", "only the Dice part"): loss(entropy_part=lambda x, g: 0),
         ("only entropy", "only the cross-entropy"): loss(lambda x, g: 0),
         ("entropy summed", "summed over pixels"): loss(

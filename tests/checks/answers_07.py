@@ -107,6 +107,32 @@ class ByAddress(Kept):
         return id(example)
 
 
+class ByPixels(Kept):
+    def key(self, position, example):
+        return example.picture.tobytes()
+
+
+class ByBatch(Kept):
+    def batch(self, examples):
+        key = tuple(example.picture_id for example in examples)
+        if key not in self.kept:
+            self.kept[key] = torch.stack([self.encode(example) for example in examples])
+        return self.kept[key].clone()
+
+
+class Forgets(Kept):
+    def batch(self, examples):
+        ids = {example.picture_id for example in examples}
+        self.kept = {key: kept for key, kept in self.kept.items() if key in ids}
+        return super().batch(examples)
+
+
+class SetDefault(Kept):
+    def batch(self, examples):
+        each = (self.kept.setdefault(e.picture_id, self.encode(e)) for e in examples)
+        return torch.stack(list(each))
+
+
 class InItsOwnOrder(Kept):
     def answer(self, keys):
         return torch.stack([kept for key, kept in self.kept.items() if key in keys])
@@ -200,6 +226,12 @@ WRONG = {
         ("one level", "one noise level for all"): path(lambda x, n, s: x + s[0] * (n - x)),
         ("mean level", "mean noise level"): path(lambda x, n, s: x + s.mean() * (n - x)),
         ("only noise", "only the noise's part"): path(lambda x, n, s: s * n),
+        ("whole noise", "noise comes in whole"): path(lambda x, n, s: (1 - s) * x + n),
+        ("along the channels", "\\(B, 1, 1, 1\\)"): lambda x, n, s: (
+            x + s[:, None, None] * (n - x),
+            n - x,
+        ),
+        ("divided", "divided by sigma"): path(speed=lambda x, n, s: s * (n - x) / s),
         ("velocity first", "velocity came first"): lambda x, n, s: path()(x, n, s)[::-1],
         ("points only", "return both"): lambda x, n, s: path()(x, n, s)[0],
         ("in place", "changed in place"): path_in_place,
@@ -230,12 +262,27 @@ WRONG = {
             t.get_submodule(name) for name in by_sites(t, stream)
         ],
         ("a number", "names are wanted"): lambda t, stream: len(by_sites(t, stream)),
+        ("a generator", "make a list"): lambda t, stream: (n for n in by_sites(t, stream)),
+        ("keys", "make a list"): lambda t, stream: dict.fromkeys(by_sites(t, stream)).keys(),
+        ("one text", "make a list"): lambda t, stream: " ".join(by_sites(t, stream)),
+        ("parameters", "before .weight"): lambda t, stream: [
+            f"{name}.weight" for name in by_sites(t, stream)
+        ],
+        ("by to_", "belongs to the text stream"): lambda t, stream: [
+            name
+            for name in by_sites(t, "both")
+            if {"image": "to_", "text": "add_"}.get(stream, "attn") in name
+        ],
     },
     "7.3": {
         ("by position", "kept by position"): ByPosition,
         ("by step", "kept by position"): ByStep,
         ("by caption", "kept under the caption"): ByCaption,
         ("by address", "not the object"): ByAddress,
+        ("by pixels", "kept under the pixels"): ByPixels,
+        ("by batch", "not the whole batch"): ByBatch,
+        ("forgets", "nothing is forgotten"): Forgets,
+        ("setdefault", "what is known is encoded again"): SetDefault,
         ("own order", "order is the cache's own"): InItsOwnOrder,
         ("everything", "all that is known comes back"): Everything,
         ("a list", "a list of tensors"): AsAList,
@@ -255,6 +302,7 @@ WRONG = {
         ("prompt scaled", "prompt's answer is scaled"): lambda e, p, w: e + w * p,
         ("no empty", "empty prompt's answer plays no part"): lambda e, p, w: w * p,
         ("no guidance", "guidance plays no part|kept between"): lambda e, p, w: p,
+        ("only above 1", "below 1 the prompt's"): lambda e, p, w: guide(e, p, w) if w > 1 else p,
         ("sign", "sign of the difference"): lambda e, p, w: e + w * (e - p),
         ("one too little", "one too little"): lambda e, p, w: guide(e, p, w - 1),
         ("kept between", "plays no part|kept between"): lambda e, p, w: guide(e, p, min(w, 1)),
@@ -288,6 +336,10 @@ WRONG = {
         ),
         ("hundredfold", "another convention"): score(lambda c: 100 * c.clamp(min=0)),
         ("mean", "that is the mean"): score(lambda c: 2.5 * c.clamp(min=0).mean()),
+        ("one norm for all", "norm of the whole batch"): lambda i, t: (
+            2.5 * ((i * t).sum(-1) / (i.norm() * t.norm())).clamp(min=0)
+        ),
+        ("moved", "moved to between 0 and 1"): score(lambda c: 2.5 * (c + 1) / 2),
         ("cut at 1", "cut off at 1"): score(lambda c: (2.5 * c).clamp(0, 1)),
     },
 }

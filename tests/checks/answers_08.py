@@ -92,6 +92,12 @@ WRONG = {
         ("torch's own", "above zero"): lambda b, a: int(
             torch.linalg.matrix_rank(a.double() - b.double())
         ),
+        ("Frobenius", "not the Frobenius norm"): lambda b, a: int(
+            (torch.linalg.svdvals(a.double() - b.double()) > max(a.shape) * EPS * a.norm()).sum()
+        ),
+        ("difference of ranks", "ranks of before and after"): lambda b, a: int(
+            torch.linalg.matrix_rank(a) - torch.linalg.matrix_rank(b)
+        ),
         ("one a direction", "one number is wanted"): lambda b, a: (
             torch.linalg.svdvals(a.double() - b.double()) > 1e-4
         ),
@@ -156,6 +162,12 @@ WRONG = {
         ("by the largest", "divided by the largest"): lambda v: entropy_rank(v / v.max()),
         ("not divided", "not divided by their sum|divided by the larg"): lambda v: entropy_rank(v),
         ("squares", "squares are taken"): lambda v: entropy_rank(v**2 / (v**2).sum()),
+        ("nats and 2", "in nats"): lambda v: 2 ** math.log(entropy_rank(v / v.sum())),
+        ("by the norm", "root of the sum of squares"): lambda v: entropy_rank(v / v.norm()),
+        ("squared shares", "squared shares"): lambda v: float(1 / (v / v.sum()).square().sum()),
+        ("small ones left out", "shares of the sum"): lambda v: entropy_rank(
+            torch.where(v > 0.01 * v.sum(), v / v.sum(), 0 * v)
+        ),
         ("stable rank", "the stable rank"): lambda v: float((v**2).sum() / v.max() ** 2),
         ("the rank", "how many values are not zero"): lambda v: float((v > 0).sum()),
         ("a tensor", "still a tensor"): lambda v: torch.tensor(entropy_rank(v / v.sum())),
@@ -175,6 +187,10 @@ WRONG = {
             torch.arccos(torch.linalg.svdvals(a.T @ b))
         ),
         ("no clamp after QR", "clamp"): lambda a, b: torch.rad2deg(torch.arccos(cosines(a, b))),
+        ("the diagonal", "compares single columns"): lambda a, b: degrees(
+            (bases(a, b)[0].T @ bases(a, b)[1]).diagonal()
+        ),
+        ("rounded", "orthonormal columns by QR"): lambda a, b: degrees(cosines(a, b)).round(),
         ("one angle", "orthonormal columns by QR"): lambda a, b: degrees(cosines(a, b))[0],
     },
 }

@@ -95,6 +95,9 @@ WRONG = {
         ("no weights", "weights are forgotten"): weighted(lambda w, all: 1),
         ("weights on both", "squared"): on_both,
         ("shares", "divided by their sum"): weighted(lambda w, all: w / sum(all)),
+        ("a mean", "no mean"): weighted(lambda w, all: w / len(all)),
+        ("no sign", "sign of a negative weight"): weighted(lambda w, all: abs(w)),
+        ("the first weight", "gets the first weight"): weighted(lambda w, all: all[0]),
         ("B's turned round", "same order|shapes"): weighted(lambda w, all: w, order=-1),
         ("the first alone", "first pair alone"): weighted(lambda w, all: w * (w == all[0])),
         ("the last alone", "last pair alone"): weighted(lambda w, all: w * (w == all[-1])),
@@ -121,6 +124,11 @@ WRONG = {
         ("the first adapter", "the first adapter"): each(lambda w: 0 * w),
         ("the first sample's", "adapter of the first sample"): each(lambda w: w[:1].expand_as(w)),
         ("x lost", "x itself is lost"): each(keep=0),
+        ("x twice", "x is added twice"): each(keep=2),
+        ("reshaped", "reshape is no transpose"): lambda x, A, B, w: (
+            x + x @ A[w].reshape(len(w), A.shape[2], A.shape[1]) @ B[w].mT
+        ),
+        ("one B", "B of the first sample"): each(pick_B=lambda w: w[:1].expand_as(w)),
         ("all of them", "sum of all"): all_at_once,
         ("their mean", "mean of all"): mean_of_all,
         ("averaged factors", "factors of all"): mean_of_factors,

@@ -21,6 +21,7 @@ def split(
     least=True,
     most=True,
     order=True,
+    as_set=False,
     cut=False,
     up=False,
     exchanged=False,
@@ -31,7 +32,7 @@ def split(
     """Objects ordered by a hash of their names, with one thing changed."""
 
     def chosen(items):
-        items = list(dict.fromkeys(items))
+        items = list(set(items) if as_set else dict.fromkeys(items))
         if order:
             items.sort(key=lambda item: hashlib.sha256(str(item).encode()).hexdigest())
         rounded = int if cut else math.ceil if up else round
@@ -55,6 +56,18 @@ def split(
 
 def changed(**options):
     return lambda groups, labels, share: split(groups, labels, share, **options)
+
+
+def share_of_pictures(groups, labels, share):
+    """Objects are held out until they have that share of the class's pictures."""
+    held = set()
+    for label in set(labels):
+        own = [name for name, of in zip(groups, labels, strict=True) if of == label]
+        for name in sorted(set(own))[:-1]:
+            if sum(each in held for each in own) < share * len(own):
+                held.add(name)
+    test = [i for i, name in enumerate(groups) if name in held]
+    return [i for i in range(len(groups)) if i not in test], test
 
 
 def whole_classes(groups, labels, share):
@@ -160,6 +173,8 @@ WRONG = {
         ("not at least one", "cut off|never tested"): changed(least=False, cut=True),
         ("no bound below", "never tested"): changed(least=False),
         ("all but none left", "nothing is left"): changed(most=False),
+        ("an unsorted set", "order in which files are listed"): changed(order=False, as_set=True),
+        ("share of pictures", "not of its pictures|or it is of the pictures"): share_of_pictures,
         ("order of files", "order in which files are listed"): changed(order=False),
         ("exchanged", "sides are exchanged"): changed(exchanged=True),
         ("rounded up", "rounded up"): changed(up=True),
@@ -176,6 +191,18 @@ WRONG = {
         ),
         ("against the base", "gives the base's outputs"): lambda b, a, m, t: (
             bool((b - m).abs().max() <= limit(a, t)) and effect(b, a, t)
+        ),
+        ("merged and base", "not the merged one"): lambda b, a, m, t: (
+            bool((a - m).abs().max() <= limit(a, t)) and effect(b, m, t)
+        ),
+        ("effect by the mean", "is an effect, up or down"): lambda b, a, m, t: bool(
+            (a - m).abs().max() <= limit(a, t) and (a - b).abs().mean() > limit(a, t)
+        ),
+        ("root mean square", "a mean hides"): lambda b, a, m, t: (
+            bool((a - m).square().mean().sqrt() <= limit(a, t)) and effect(b, a, t)
+        ),
+        ("nan to 0", "comparison with nan"): lambda b, a, m, t: (
+            bool((a - m.nan_to_num()).abs().max() <= limit(a, t)) and effect(b, a, t)
         ),
         ("a mean", "a mean hides|plain limit"): lambda b, a, m, t: (
             bool((a - m).abs().mean() <= 0.1) and effect(b, a, t)
