@@ -44,7 +44,7 @@ def command(words: list[str]) -> object:
 
 @app.command()
 def doctor() -> None:
-    """Say whether this machine is ready for the course, and what to do where it is not."""
+    """Say whether this machine is ready, and what to do where it is not."""
     report = examine()
     print(report)
     raise typer.Exit(0 if report.ok else 1)
@@ -56,7 +56,7 @@ def course(
     sam_data: Annotated[str, typer.Option(help="tiny data sets of the SAM lab")] = "all",
     sd3_data: Annotated[str, typer.Option(help="styles of the SD3 lab")] = "openmoji,night",
 ) -> None:
-    """Run the doctor, then the three labs at tiny scale, Serial LoRA beside LoRA.
+    """Run the doctor and the three labs at tiny scale, Serial LoRA beside LoRA.
 
     Runs whose record is in runs/ already are not run again.
     """
@@ -105,7 +105,7 @@ def grade(
         ),
     ] = False,
 ) -> None:
-    """Run learners' notebooks and say, exercise by exercise, who passed what.
+    """Run learners' notebooks; say who passed which exercise.
 
     Each runs in bubblewrap: without a network, without your files, in an empty folder, with limits
     of memory, processes and time. Results are saved after each notebook. Exit code 2: a notebook
@@ -122,7 +122,7 @@ def board(
     runs: Annotated[Path, typer.Argument(help="folder with a folder or JSONL file per learner")],
     out: Annotated[Path, typer.Option(help="SVG or PNG picture; replaced")] = Path("board.svg"),
 ) -> None:
-    """Say who in a class is how accurate with how few parameters, and draw it.
+    """Say and draw who in a class is how accurate with how few parameters.
 
     Reads the records of `serial-lora lab clip`, which must be of the same pictures and weights. Below
     the table stand the commands of the front, for anybody to run again.

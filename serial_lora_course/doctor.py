@@ -33,10 +33,8 @@ OLDEST_TORCH = (2, 4)
 TINY_MEMORY_GB = 3
 TINY_DISK_GB = 1
 PAPER_DISK_GB = 30
-# Cards of the paper scale, in GB of free memory, with what fits each. A card sold as 16 GB has
-# less than 16 free, so a tier is reached at nine tenths of its name.
-TIERS = ((24, "CLIP, SAM and SD3"), (16, "CLIP and SAM"), (8, "CLIP"))
-TIER_MARGIN = 0.9
+PAPER_GPU_GB = 8  # by the estimates of labs/fit.py, for all three models
+PAPER_MARGIN = 0.9  # a card sold as 8 GB has less than 8 free
 # Import names whose failure would stop a lesson in the middle (compiled extensions, above all).
 IMPORTED = (
     "torchvision",
@@ -123,7 +121,7 @@ def check_torch() -> Diagnosis:
     product = torch.eye(2) @ torch.tensor([[1.0], [2.0]])
     if product.flatten().tolist() != [1.0, 2.0]:
         return fail("PyTorch", "a 2x2 product comes out wrong", f"{PIP} --force-reinstall torch")
-    return ok("PyTorch", f"{torch.__version__}, {torch.get_num_threads()} CPU threads")
+    return ok("PyTorch", f"{torch.__version__}, CPU threads: {torch.get_num_threads()}")
 
 
 def check_threads(in_time: bool = serial_lora_course.SETTLED_IN_TIME) -> Diagnosis | None:
@@ -204,11 +202,11 @@ def check_gpu_memory(free_gb: float | None) -> Diagnosis | None:
     if free_gb is None:
         return None
     answer = f"{free_gb:.1f} GB free"
-    if fitting_tier(free_gb):
+    if fits_paper(free_gb):
         return ok("GPU memory", answer)
     return note(
         "GPU memory",
-        f"{answer}, below the smallest tier of the paper scale",
+        f"{answer}, and the paper's scale wants {PAPER_GPU_GB}",
         "`nvidia-smi` shows who holds it: another notebook's kernel keeps its memory until "
         "it is shut down",
     )
@@ -289,19 +287,16 @@ def check_weights(folder: Path = WEIGHTS) -> Diagnosis:
     return ok("Tiny weights", ", ".join(sizes))
 
 
-def fitting_tier(free_gpu_gb: float | None) -> int | None:
-    """The largest paper tier (8, 16 or 24) that this much free GPU memory reaches, else None."""
-    if free_gpu_gb is None:
-        return None
-    return next((size for size, _ in TIERS if free_gpu_gb >= TIER_MARGIN * size), None)
+def fits_paper(free_gpu_gb: float | None) -> bool:
+    """Whether the paper's models, as their labs settle for a small card, fit this much."""
+    return free_gpu_gb is not None and free_gpu_gb >= PAPER_MARGIN * PAPER_GPU_GB
 
 
 def check_scale(free_gpu_gb: float | None) -> Diagnosis:
     """Which scale fits this machine."""
-    tier = fitting_tier(free_gpu_gb)
-    if tier is None:
-        return ok("Scale", 'scale="tiny" fits; scale="paper" wants a CUDA GPU of 8 GB or more')
-    return ok("Scale", f'scale="tiny", and scale="paper" for {dict(TIERS)[tier]} ({tier} GB tier)')
+    if fits_paper(free_gpu_gb):
+        return ok("Scale", "tiny, and the paper's, as each lab settles for the memory that is free")
+    return ok("Scale", f"tiny; the paper's wants a GPU with {PAPER_GPU_GB} GB or more")
 
 
 def doctor(verbose: bool = False) -> Report:
@@ -327,7 +322,7 @@ def doctor(verbose: bool = False) -> Report:
         check_weights(),
         check_scale(gpu),
     ]
-    report = Report(list(filter(None, answers)), "paper" if fitting_tier(gpu) else "tiny")
+    report = Report(list(filter(None, answers)), "paper" if fits_paper(gpu) else "tiny")
     if verbose:
         print(report, flush=True)
     return report

@@ -26,8 +26,9 @@ def refusals_told() -> Iterator[None]:
     except OSError as error:
         if error.filename is None:
             raise
+        name = error.filename2 or error.filename  # the second is what was to be replaced
         raise SerialLoRAError(
-            f"{error.filename} cannot be used ({error.strerror}); check its name, rights and disk."
+            f"{name} cannot be used ({error.strerror}); check its name, rights and disk."
         ) from error
 
 

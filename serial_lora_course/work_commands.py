@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import io
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import read_header
+from serial_lora.files import read_header, write_whole
 from serial_lora_course.data.pictures import PICTURE_SUFFIXES
 from serial_lora_course.files import expanded, printable
 from serial_lora_course.lab_options import option, plain_console, setting_options, setting_value
@@ -26,10 +27,12 @@ from serial_lora_course.work.folder import (
     merge_into_file,
     open_classifier,
     predict,
+    read_run,
 )
 from serial_lora_course.work.trackers import TRACKERS, tracker
 
 CONFIGS = {"default": ClassifyConfig()}
+LORA_PLUS = "plus_lr"  # a setting of the labs; `fit` has one rate for A and B
 
 
 def command(name: str) -> Any:
@@ -48,7 +51,7 @@ def fit(**options: Any) -> None:
     """
     settings = {
         name: setting_value(CONFIGS, name, options[name], swept={})
-        for name in (each.name for each in fields(ClassifyConfig))
+        for name in (each.name for each in fields(ClassifyConfig) if each.name != LORA_PLUS)
     }
     changed = {name: value for name, value in settings.items() if value is not None}
     own = {each.name for each in fields(Job)} - {"config"}
@@ -71,8 +74,8 @@ def fit(**options: Any) -> None:
         f"{reached.test:.1%} of {reached.pictures['test']} test pictures are right; a logistic "
         f"regression on the frozen features gets {reached.probe:.1%}, always naming the largest "
         f"class {reached.largest_class:.1%}.\nThe state of step {reached.best_step} of "
-        f"{reached.steps} was kept in {job.out}: {reached.trained:,} trained numbers beside a model "
-        f"of {reached.total:,}.",
+        f"{reached.steps} was kept in {job.out}: {reached.trained:,} trained parameters beside a "
+        f"model of {reached.total:,}.",
     )
     if options["push_to_hub"]:
         console.print(push_to_hub(expanded(job.out), options["push_to_hub"]))
@@ -83,19 +86,26 @@ fit.__signature__ = inspect.Signature(
         inspect.Parameter(
             "pictures",
             inspect.Parameter.KEYWORD_ONLY,
-            annotation=Annotated[str, typer.Argument(help="folder of class folders")],
+            annotation=Annotated[
+                str,
+                typer.Argument(
+                    help="folder of class folders, or of train and test with such inside"
+                ),
+            ],
         ),
         option(
             "model", str, "tiny-clip", "timm/NAME, open_clip/NAME:WEIGHTS, a hub name, a folder"
         ),
-        option("out", str, "my_classifier", "folder of the classifier"),
+        option(
+            "out", str, "my_classifier", "folder for the classifier: new, or this command's own"
+        ),
         option("weights", str | None, None, "safetensors file in place of the model's own weights"),
         option("test_fraction", float, Job.test_fraction, "share of each class that is tested on"),
         option("validation_fraction", float, Job.validation_fraction, "of the rest, to choose by"),
         option("patience", int, Job.patience, "rounds without a better state before it stops"),
-        option("seed", int, Job.seed, "of everything random"),
-        *setting_options(CONFIGS, swept={}),
-        option("track", str, "none", f"log the rounds with {', '.join(TRACKERS)}"),
+        option("seed", int, Job.seed, "of the training; the parts do not depend on it"),
+        *(each for each in setting_options(CONFIGS, swept={}) if each.name != LORA_PLUS),
+        option("track", str, "none", f"where to log the rounds: {', '.join(TRACKERS)}"),
         option("license", str | None, None, "the adapter's licence, for its card"),
         option("push_to_hub", str | None, None, "USER/NAME of a repository on the hub"),
     ]
@@ -106,7 +116,9 @@ def ask(
     classifier: Annotated[Path, typer.Argument(help="folder that fit wrote")],
     pictures: Annotated[list[Path], typer.Argument(help="picture files, or folders of them")],
     top: Annotated[int, typer.Option(min=1, help="classes to name for each picture")] = 1,
-    out: Annotated[Path | None, typer.Option(help="CSV file of all probabilities")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file of all probabilities; replaced")
+    ] = None,
 ) -> None:
     """Say which class each picture belongs to, and how sure the classifier is."""
     paths = list(_picture_files(pictures))
@@ -118,13 +130,14 @@ def ask(
         named = ", ".join(f"{model.class_names[i]} {row[i]:.1%}" for i in best)
         console.print(printable(f"{path}: {named}"))
     if out is not None:
-        with out.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file)
-            writer.writerow(["picture", *model.class_names])
-            writer.writerows(
-                [str(path), *(f"{share:.6f}" for share in row.tolist())]
-                for path, row in zip(paths, shares, strict=True)
-            )
+        table = io.StringIO()
+        writer = csv.writer(table)
+        writer.writerow(["picture", *model.class_names])
+        writer.writerows(
+            [str(path), *(f"{share:.6f}" for share in row.tolist())]
+            for path, row in zip(paths, shares, strict=True)
+        )
+        write_whole(expanded(out), table.getvalue().encode(errors="surrogateescape"))
 
 
 def _picture_files(given: list[Path]) -> Iterator[Path]:
@@ -140,7 +153,9 @@ def _picture_files(given: list[Path]) -> Iterator[Path]:
 
 def merge(
     classifier: Annotated[Path, typer.Argument(help="folder that fit wrote")],
-    out: Annotated[Path, typer.Option(help="safetensors file")] = Path("merged.safetensors"),
+    out: Annotated[Path, typer.Option(help="safetensors file; replaced")] = Path(
+        "merged.safetensors"
+    ),
 ) -> None:
     """Write the model's weights with the adapter multiplied in, for use without this package."""
     path = merge_into_file(classifier, out)
@@ -163,8 +178,7 @@ def show(
         "written by": f"serial-lora {saved.library_version}",
     }
     if (path.parent / RESULT_FILE).exists():
-        _, run = open_classifier(path.parent)
-        lines["model"] = run["model"]
+        lines["model"] = read_run(path.parent)["model"]
     console = plain_console()
     for what, said in lines.items():
         console.print(printable(f"{what:12} {said}"))

@@ -167,8 +167,9 @@ def _undivided_rows(
     pictures = {sub.name: _pictures_below(sub, folder) for sub in classes}
     if len(classes) < 2:
         raise SerialLoRAError(
-            f"{folder} has {len(classes)} class folders; put the pictures of each class into a "
-            "sub-folder of its own, named as the class, at least two of them."
+            f"{folder} has {'only one class folder' if classes else 'no class folder'}; put the "
+            "pictures of each class into a sub-folder of its own, named as the class, at least two "
+            "of them."
         )
     small = [f"{name} ({len(found)})" for name, found in pictures.items() if len(found) < 2]
     if small:

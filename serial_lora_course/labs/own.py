@@ -233,7 +233,7 @@ class ClassifierObjective(nn.Module):
 class ClassifyConfig(LabConfig):
     """Every choice of a run; the defaults suit some hundred pictures."""
 
-    rank: int = 8
+    rank: int = setting(8, "of the pair in front of each block's attention")
     lr: float = 2e-3
     epochs: int = 20
     min_steps: int = 40

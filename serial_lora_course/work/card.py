@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import EvalResult, HfApi, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.files import expanded, printable
 from serial_lora_course.labs.own import ADAPTER_FILE, HEAD_FILE
+from serial_lora_course.models.clip import TINY_MODEL
 from serial_lora_course.work.folder import Job, Reached
 
 CARD_FILE = "README.md"
@@ -18,11 +18,16 @@ CARD_FILE = "README.md"
 
 def write_card(job: Job, reached: Reached, licence: str | None = None) -> Path:
     """Write README.md into the classifier's folder, in the form that the hub reads."""
-    name, data = printable(Path(job.out).name), printable(Path(job.pictures).name)
+    name, data = _last_part(job.out), _last_part(job.pictures)
+    ours = job.model == TINY_MODEL or expanded(job.model).is_dir()
+    model = _last_part(job.model) if ours else job.model
+    opened = f'load_vision("{model}")'
+    if job.weights is not None:
+        opened = f'load_vision("{model}", Path("{_last_part(job.weights)}"))'
     facts = ModelCardData(
         license=licence,
         library_name="serial-lora",
-        base_model=None if job.model.startswith(("timm/", "open_clip/")) else job.model,
+        base_model=None if ours or model.startswith(("timm/", "open_clip/")) else model,
         tags=["serial-lora", "image-classification", "low-rank-adaptation"],
         model_name=name,
         eval_results=[
@@ -37,12 +42,12 @@ def write_card(job: Job, reached: Reached, licence: str | None = None) -> Path:
 
 # {name}
 
-A Serial LoRA adapter of rank {job.config.rank} and a linear head for `{job.model}`, trained to tell
+A Serial LoRA adapter of rank {job.config.rank} and a linear head for `{model}`, trained to tell
 {len(reached.class_names)} classes: {", ".join(reached.class_names)}.
 
 | | |
 |---|---|
-| Base model | `{job.model}`, frozen: {reached.total:,} parameters |
+| Base model | `{model}`, frozen: {reached.total:,} parameters |
 | Trained | {reached.trained:,} parameters |
 | Pictures | {counts}, of the folder `{data}` |
 | Division | {reached.split}; {job.validation_fraction:.0%} of the rest for validation |
@@ -64,15 +69,22 @@ right; the test pictures were looked at once.
 ## Use
 
 ```python
+from pathlib import Path
+
 from serial_lora_course.labs.own import load_classifier
 from serial_lora_course.work.folder import predict
 from serial_lora_course.work.vision import load_vision
 
-classifier = load_classifier(load_vision("{job.model}"), "{name}")
-predict(classifier, ["picture.png"])  # one row of probabilities
+classifier = load_classifier({opened}, "{name}")
+predict(classifier, [Path("picture.png")])  # one row of probabilities
 ```
 """
     return write_whole(expanded(job.out) / CARD_FILE, text.encode())
+
+
+def _last_part(path: str) -> str:
+    """What a card says of a path: nothing of the folders of this machine."""
+    return printable(expanded(path).resolve().name)
 
 
 def push_to_hub(folder: Path, repository: str) -> str:
@@ -92,7 +104,7 @@ def push_to_hub(folder: Path, repository: str) -> str:
             allow_patterns=[ADAPTER_FILE, HEAD_FILE, CARD_FILE],
             commit_message="Serial LoRA adapter, head and card",
         )
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+    except Exception as error:  # the hub's library has kinds of its own, the network's on top
         reason = str(error).strip().partition("\n")[0]
         raise SerialLoRAError(
             f"{folder} could not be sent to {repository} ({reason}); sign in with `hf auth login`, "

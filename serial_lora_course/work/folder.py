@@ -181,18 +181,17 @@ def _earlier(out: Path, data: str) -> Reached:
 
 
 def _claim(out: Path, job: Job) -> None:
-    """Write the job into its folder, unless that holds another."""
-    path, text = out / RUN_FILE, job.as_yaml()
-    if path.exists():
-        if path.read_text("utf-8") != text:
-            raise SerialLoRAError(
-                f"{out} holds the classifier of another run ({path} says which); give another "
-                "--out, or delete the folder."
-            )
-        return
-    if out.exists() and any(out.iterdir()):
+    """Write the job into its folder, unless that holds another's work; a bare run.yaml is none."""
+    path, content = out / RUN_FILE, job.as_yaml().encode()
+    inside = {each.name for each in out.iterdir()} if out.exists() else set()
+    if inside and RUN_FILE not in inside:
         raise SerialLoRAError(f"{out} holds other files; give --out a folder of its own.")
-    write_whole(path, text.encode())
+    if inside > {RUN_FILE} and path.read_bytes() != content:
+        raise SerialLoRAError(
+            f"{out} holds the classifier of another run ({path} says which); give another "
+            "--out, or delete the folder."
+        )
+    write_whole(path, content)
 
 
 def divide(pictures: Pictures, fraction: float) -> dict[str, Pictures]:
@@ -232,22 +231,35 @@ def linear_probe(classifier: PictureClassifier, parts: dict[str, Pictures]) -> f
 # -------------------------------------------------------------------------------- afterwards
 
 
-def open_classifier(folder: str | Path) -> tuple[PictureClassifier, dict]:
-    """A classifier that `fit_folder` made, with its model, and what its run.yaml says.
+def read_run(folder: str | Path) -> dict:
+    """What the run.yaml of a classifier's folder says.
 
     Raises:
-        SerialLoRAError: no such folder, or its model cannot be loaded.
+        SerialLoRAError: there is none, or it names no model.
     """
     path = expanded(folder) / RUN_FILE
     try:
         run = yaml.safe_load(path.read_text("utf-8"))
-        model = load_vision(run["model"], _file(run.get("weights")))
-    except (OSError, UnicodeError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
-        raise SerialLoRAError(
-            f"{path} is missing or not what `serial-lora fit` wrote ({error}); name the folder "
-            "that it was given as --out."
-        ) from error
-    return load_classifier(model, path.parent), run
+        if isinstance(run["model"], str) and isinstance(run.get("weights"), str | None):
+            return run
+        error: object = "it names no model"
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, RecursionError) as raised:
+        error = getattr(raised, "strerror", None) or raised
+    raise SerialLoRAError(
+        f"{path} is missing or not what `serial-lora fit` wrote ({error}); name the folder "
+        "that it was given as --out."
+    )
+
+
+def open_classifier(folder: str | Path) -> tuple[PictureClassifier, dict]:
+    """A classifier that `fit_folder` made, with its model, and what its run.yaml says.
+
+    Raises:
+        SerialLoRAError: as `read_run`, or its model cannot be loaded.
+    """
+    run = read_run(folder)
+    model = load_vision(run["model"], _file(run.get("weights")))
+    return load_classifier(model, expanded(folder)), run
 
 
 def predict(

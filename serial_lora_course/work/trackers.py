@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,9 +30,12 @@ def tracker(kind: str, job: Job) -> Iterator[Callable[[int, Measured], object]]:
     if kind == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter  # optional, and slow to load
 
-        with SummaryWriter(expanded(job.out) / "tensorboard") as writer:
+        folder = expanded(job.out) / "tensorboard"
+        with ExitStack() as ended:
+            # Made with the first round, since `fit_folder` wants a folder without other files.
+            writer = cache(lambda: ended.enter_context(SummaryWriter(folder)))
             yield lambda step, measured: [
-                writer.add_scalar(f"validation/{name}", value, step)
+                writer().add_scalar(f"validation/{name}", value, step)
                 for name, value in measured.items()
             ]
     elif kind == "trackio":

@@ -73,13 +73,10 @@ def test_there_is_nothing_to_say_of_what_is_usual():
     assert doctoring.check_import("torch") is None
 
 
-@pytest.mark.parametrize(
-    ("free", "tier"), [(None, None), (3.0, None), (7.5, 8), (14.8, 16), (23.2, 24), (80.0, 24)]
-)
-def test_tier_that_fits(free, tier):
-    assert doctoring.fitting_tier(free) == tier
-    said = doctoring.check_scale(free).answer
-    assert (f"({tier} GB tier)" in said) if tier else ("wants a CUDA GPU" in said)
+@pytest.mark.parametrize(("free", "fits"), [(None, False), (3.0, False), (7.5, True), (80.0, True)])
+def test_which_scale_fits(free, fits):
+    assert doctoring.fits_paper(free) is fits
+    assert ("wants a GPU" in doctoring.check_scale(free).answer) is not fits
 
 
 def test_packages_name_what_is_missing_and_what_is_old():

@@ -6,8 +6,9 @@ import stat
 
 import pytest
 
+from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
-from serial_lora_course.files import write_json
+from serial_lora_course.files import refusals_told, write_json
 
 
 def no_space(*_):
@@ -41,6 +42,13 @@ def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
 def test_an_empty_path_is_an_os_error_like_any_other():
     with pytest.raises(OSError, match="directory"):
         write_whole("", b"x")
+
+
+def test_the_file_that_cannot_be_replaced_is_named_and_not_the_one_beside_it(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SerialLoRAError) as refused, refusals_told():
+        write_whole(tmp_path / "folder", b"x")
+    assert f"{tmp_path / 'folder'} " in str(refused.value) and os.listdir(tmp_path) == ["folder"]
 
 
 def test_json_that_cannot_be_written_leaves_the_file(tmp_path):

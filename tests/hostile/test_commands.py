@@ -198,6 +198,7 @@ AT_WORK = {
         lambda f: ["predict", fifo(f), data(f)],
         lambda f: ["predict", saved(f), str(Path(data(f / "data")) / "cat"), "--out", "/proc/x"],
         lambda f: ["merge", fifo(f)],
+        lambda f: ["merge", saved(f), "--out", data(f / "data")],
         lambda f: ["show", fifo(f)],
         lambda f: ["show", "/dev/zero"],
         lambda f: ["show", "/proc/self/mem"],

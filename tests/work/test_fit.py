@@ -97,6 +97,15 @@ def test_what_is_finished_is_not_run_again_and_nothing_else_is_overwritten(job, 
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
+def test_a_run_that_never_began_leaves_its_folder_to_another(job):
+    with pytest.raises(SerialLoRAError, match="cannot be loaded"):
+        fit_folder(replace(job, model="timm/no_such_model"), progress=False)
+    short = replace(job, config=replace(job.config, epochs=1))
+    assert fit_folder(short, progress=False).steps == 3
+    with pytest.raises(SerialLoRAError, match="another run"):
+        fit_folder(job, progress=False)
+
+
 def test_predictions_are_the_models_own_also_after_the_merge(job, pictures, weights, tmp_path):
     fit_folder(job, progress=False)
     classifier, _ = open_classifier(job.out)

@@ -2,8 +2,12 @@
 
 import csv
 import json
+import sys
 import threading
+from contextlib import ExitStack
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -11,6 +15,7 @@ import yaml
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.work import card
+from serial_lora_course.work.folder import Reached
 from serial_lora_course.work.trackers import tracker
 
 
@@ -23,8 +28,8 @@ def fitted(job, pictures, weights, tmp_path, run):
     return tmp_path / "classifier"
 
 
-def test_fit_ask_merge_show(fitted, pictures, tmp_path, run):
-    rows = tmp_path / "rows.csv"
+def test_fit_ask_merge_show(fitted, pictures, weights, tmp_path, run, monkeypatch):
+    rows = tmp_path / "new" / "rows.csv"
     code, said, _ = run("predict", fitted, pictures / "red", "--top", 2, "--out", rows)
     table = list(csv.DictReader(rows.open()))
     assert code == 0 and len(table) == 8 and said.count("%") == 16
@@ -33,9 +38,14 @@ def test_fit_ask_merge_show(fitted, pictures, tmp_path, run):
             1, abs=1e-4
         )
     assert run("merge", fitted, "--out", tmp_path / "m.safetensors")[0] == 0
-    code, said, _ = run("show", fitted)
+    with monkeypatch.context() as patch:  # what a file holds is told without its model
+        patch.setattr("serial_lora_course.work.folder.load_vision", pytest.fail)
+        code, said, _ = run("show", fitted)
     assert code == 0 and "rank 2" in said and "timm/test_vit" in said
 
+    card_text = (fitted / "README.md").read_text()
+    assert weights.name in card_text  # and no folder of this machine
+    assert not any(str(each) in card_text for each in (weights.parent, pictures.parent, tmp_path))
     facts = huggingface_hub.ModelCard.load(fitted / "README.md").data
     reached = json.loads((fitted / "reached.json").read_text())
     assert facts.license == "mit" and facts.library_name == "serial-lora"
@@ -51,6 +61,7 @@ def test_fit_ask_merge_show(fitted, pictures, tmp_path, run):
         (("fit", "{pictures}", "--model", "timm/nothing"), "model"),
         (("fit", "{pictures}", "--track", "paper"), "tracker"),
         (("fit", "{pictures}", "--rank", "2,3"), "rank"),
+        (("fit", "{pictures}", "--plus-lr", "1"), "plus-lr"),
     ],
 )
 def test_mistakes_are_one_sentence(words, noun, pictures, tmp_path, run, monkeypatch):
@@ -136,9 +147,47 @@ def test_the_hub_gets_adapter_head_and_card_and_no_path_of_this_machine(fitted, 
     assert "private" in hub[0][1]
 
 
-def test_no_hub_is_one_sentence(fitted):
+@pytest.mark.parametrize("offline", [True, False])
+def test_no_hub_is_one_sentence(offline, tmp_path, monkeypatch):
+    nobody = "http://127.0.0.1:9"  # refuses to be called
+    monkeypatch.setattr(card, "HfApi", lambda: huggingface_hub.HfApi(nobody, token="hf_x"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     with pytest.raises(SerialLoRAError, match="could not be sent"):
-        card.push_to_hub(fitted, "me/colours")
+        card.push_to_hub(tmp_path, "me/colours")
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [("tiny-clip", None), ("timm/vit", None), ("a/folder", None), ("me/vit", "me/vit")],
+)
+def test_only_a_model_of_the_hub_is_named_as_the_base(model, named, job, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "folder").mkdir(parents=True)
+    reached = Reached("", ["a", "b"], {"test": 4}, "half", 1, 1, 1.0, 1.0, 0.5, 0.5, 0.5, 1, 1)
+    card.write_card(replace(job, model=model), reached)
+    assert huggingface_hub.ModelCard.load(f"{job.out}/README.md").data.base_model == named
+
+
+def test_tensorboard_gets_the_rounds(pictures, weights, tmp_path, run, monkeypatch):
+    rounds = []
+
+    class Writer(ExitStack):
+        def __init__(self, folder):
+            super().__init__()
+            folder.mkdir(parents=True)
+
+        def add_scalar(self, name, value, step):
+            rounds.append((name, step))
+
+    there = SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", there)
+    monkeypatch.setattr("serial_lora_course.work.trackers.find_spec", lambda name: True)
+    words = ["fit", pictures, "--model", "timm/test_vit", "--weights", weights, "--rank", 2]
+    words += ["--epochs", 2, "--min-steps", 1, "--precision", "no", "--track", "tensorboard"]
+    code, _, told = run(*words, "--out", tmp_path / "logged")
+    assert code == 0, told
+    assert [step for name, step in rounds if name == "validation/loss"] == [1, 2]
+    assert (tmp_path / "logged" / "tensorboard").is_dir()
 
 
 def test_a_tracker_that_is_not_installed_is_named(job, monkeypatch):
