@@ -8,6 +8,7 @@ export; optim, counting, lowrank, spectra, flow and metrics, each for itself. pe
 as one of PEFT's, and imported only by who wants that.
 """
 
+from serial_lora.attention import register_family
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.counting import count_parameters
 from serial_lora.errors import SerialLoRAError
@@ -49,6 +50,7 @@ __all__ = [
     "lora_plus_groups",
     "merge",
     "per_sample",
+    "register_family",
     "remove_adapter",
     "save_adapter",
     "set_scale",

@@ -69,7 +69,7 @@ def fresh_heads(
 
 def _looks_fresh(layer: nn.Linear) -> bool:
     """Whether its bias is zero, or its weight is spread as PyTorch draws one: evenly up to a bound."""
-    if layer.weight.is_meta:
+    if layer.weight.is_meta or not layer.weight.numel():
         return False
     place, bound = stored(layer, "weight"), layer.in_features**-0.5
     weight = place.matrix(place.parts()).float()

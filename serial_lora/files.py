@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import tempfile
+import secrets
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -41,7 +42,7 @@ from serial_lora.named import (
 )
 from serial_lora.records import DEFAULT, Injection, adapters, only_injection, pair_shapes
 from serial_lora.sites import AttentionSite, unwrapped_name
-from serial_lora.stored import is_quantized
+from serial_lora.stored import is_quantized, whole
 
 LIBRARY_VERSION = "0.1.0"
 FORMAT = "serial-lora adapter"
@@ -68,7 +69,7 @@ def save_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
     root, injection = only_injection(model)
     adapter = read_adapter(injection, injection.name if name is None else name)
     tensors = {
-        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        key: whole(tensor.detach()).cpu().clone(memory_format=torch.contiguous_format)
         for key, tensor in adapter.tensors.items()
     }
     for key, tensor in tensors.items():
@@ -94,7 +95,9 @@ def save_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
     return write_file(path, safetensors.torch.save(tensors, metadata))
 
 
-def load_adapter(model: nn.Module, path: str | Path, name: str | None = None) -> nn.Module:
+def load_adapter(
+    model: nn.Module, path: str | Path, name: str | None = None, check_base: bool = True
+) -> nn.Module:
     """Load an adapter file into the model; puts the adapters in first if the model has none.
 
     The loaded adapter is in force. What learned beside it is loaded with it.
@@ -111,6 +114,8 @@ def load_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
         path: a file that `save_adapter` wrote.
         name: of one more adapter, which may have a rank of its own; None, or the name of the adapter
             in force, loads the values of that one, whose rank must be the file's.
+        check_base: False loads it onto any base whose sizes fit: one in float16, or a descendant of
+            the one it was trained on. Serial LoRA's change, W B A, is another one there.
 
     Returns:
         The same model, with the scale that the file says.
@@ -123,7 +128,7 @@ def load_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
     if fresh:
         inject(model, saved.config, saved.also_train, name or DEFAULT)
     try:
-        _put_in(model, path, saved, tensors, name)
+        _put_in(model, path, saved, tensors, name, check_base)
     except BaseException:
         if fresh:
             eject(model)
@@ -137,6 +142,7 @@ def _put_in(
     saved: SavedAdapter,
     tensors: Mapping[str, Tensor],
     name: str | None,
+    check_base: bool,
 ) -> None:
     """Compare all that a file says with a model that has adapters, then put its values there."""
     root, injection = ready_to_change(model)
@@ -159,6 +165,19 @@ def _put_in(
         )
     _check_same_targets(path, saved.targets, _targets(injection.sites))
     _check_tensors(path, tensors, injection, saved.config.rank)
+    if check_base:
+        _refuse_other_base(path, saved, root, injection)
+    with exactly(root):
+        if new:
+            put_in_force(injection, name, replace(injection.config, **own), tensors)
+        else:
+            config = replace(injection.config, scale=saved.config.scale)
+            write_values(injection, config, tensors)
+
+
+def _refuse_other_base(
+    path: Path, saved: SavedAdapter, root: nn.Module, injection: Injection
+) -> None:
     base = fingerprint(root, injection)
     same = base == saved.base
     if same and saved.blocks:
@@ -171,14 +190,9 @@ def _put_in(
         hint = "; a float16 base rounds differently, load it in float32" if half else ""
         raise SerialLoRAError(
             f"{path} was trained on a base with other weights than this model's; load the base it "
-            f"belongs to (this one's fingerprint is {base[:12]}{hint})."
+            f"belongs to (this one's fingerprint is {base[:12]}{hint}), or call load_adapter with "
+            "check_base=False if it is meant for this one too."
         )
-    with exactly(root):
-        if new:
-            put_in_force(injection, name, replace(injection.config, **own), tensors)
-        else:
-            config = replace(injection.config, scale=saved.config.scale)
-            write_values(injection, config, tensors)
 
 
 @dataclass(frozen=True)
@@ -308,8 +322,7 @@ def _check_tensors(
     learned = injection.learned()
     expected = {name: tuple(tensor.shape) for name, tensor in learned.items()}
     for pair, (inputs, outputs) in pair_shapes(injection).items():
-        expected[f"{unwrapped_name(pair)}.lora_A"] = (rank, inputs)
-        expected[f"{unwrapped_name(pair)}.lora_B"] = (outputs, rank)
+        expected |= {f"{pair}.lora_A": (rank, inputs), f"{pair}.lora_B": (outputs, rank)}
     if set(expected) != set(tensors):
         odd = sorted(set(expected) ^ set(tensors))
         raise SerialLoRAError(
@@ -334,9 +347,9 @@ def write_file(path: Path, content: bytes) -> Path:
     try:
         return write_whole(path, content)
     except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        why = getattr(error, "strerror", None) or error
         raise SerialLoRAError(
-            f"{path} could not be written ({getattr(error, 'strerror', None) or error}); free some space or choose "
-            "another folder."
+            f"{path} could not be written ({why}); free some space or choose another folder."
         ) from error
 
 
@@ -345,7 +358,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
 
     The content goes to a file of another name in the same folder first, which then takes the
     place of the old one in one step. Two programs that write the same file do not mix: the later
-    one wins. A link stays, and what it leads to is written.
+    one wins. A link stays, and what it leads to is written; so do the rights of an older file.
 
     Raises:
         OSError: it cannot be written; an older file is as it was, and nothing is left behind.
@@ -355,15 +368,16 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     place = Path(os.path.realpath(path))
     place.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=place.parent)
+    partial = place.with_name(f".{secrets.token_hex(8)}.partial")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(partial, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(name, place)
+        if place.exists():
+            shutil.copymode(place, partial)
+        os.replace(partial, place)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
     return path

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from serial_lora.merging import base_weight
 from serial_lora.records import Injection, adapters
 from serial_lora.sites import Projection
-from serial_lora.stored import writable
+from serial_lora.stored import whole, writable
 
 LARGEST_DIFFERENCE = 0.5
 """Of two roundings of one weight, relative to its size; another weight differs by more than 1."""
@@ -74,19 +74,19 @@ def blocks_digest(root: nn.Module, injection: Injection) -> str:
     if injection.set_aside is None:
         kept |= {id(t): injection.own.get(name, t) for name, t in injection.learned().items()}
     own = {id(p) for adapter in adapters(root).values() for p in adapter.parameters()}
-    whole = hashlib.sha256()
+    everything = hashlib.sha256()
     for name in dict.fromkeys(site.name for site in injection.sites):
         digests = []
         for parameter in root.get_submodule(name).parameters():
-            values = kept.get(id(parameter), parameter).detach()
+            values = whole(kept.get(id(parameter), parameter).detach())
             if id(parameter) not in own and type(values.data) is Tensor:
                 digest = hashlib.sha256(str(tuple(values.shape)).encode())
                 digest.update(
                     values.to(torch.bfloat16).cpu().contiguous().view(torch.int16).numpy()
                 )
                 digests.append(digest.digest())
-        whole.update(b"".join([*sorted(digests), b"block"]))
-    return whole.hexdigest()
+        everything.update(b"".join([*sorted(digests), b"block"]))
+    return everything.hexdigest()
 
 
 def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:

@@ -31,11 +31,13 @@ from serial_lora.records import (
     Injection,
     adapter_shapes,
     adapters,
+    finder,
     injections,
     records,
     require_model,
 )
 from serial_lora.sites import (
+    CONTAINERS,
     AttentionSite,
     attention_layers,
     child_name,
@@ -80,6 +82,10 @@ def inject(
     root = unwrapped(model)
     if adapters(model) or records(model):
         raise SerialLoRAError("the model has adapters already; call eject(model) first.")
+    if any(nn.parameter.is_lazy(parameter) for parameter in root.parameters()):
+        raise SerialLoRAError(
+            "the model has lazy layers that have no weights yet; run one batch through it first."
+        )
     if any(parameter.is_inference() for parameter in root.parameters()):
         raise SerialLoRAError(
             "the model was built inside torch.inference_mode(), so nothing in it can be trained; "
@@ -88,7 +94,7 @@ def inject(
     sites = find_attention_sites(root, config.towers, config.blocks, config.stream)
     check_fit(root, sites, config)
 
-    required_grad = {name: p.requires_grad for name, p in root.named_parameters()}
+    required_grad = {unwrapped_name(n): p.requires_grad for n, p in root.named_parameters()}
     injection = Injection(config, sites, required_grad, name)
     injection.also_train = also_trained(root, sites, also_train)
     try:
@@ -132,8 +138,10 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
         block = root.get_submodule(site.name)
         weight = site.projections["q"].weight(root)
         for name, shape in adapter_shapes(site, injection.config).items():
-            adapter = new_adapter(shape, injection.config)
-            block.add_module(name, adapter.to(weight.device).train(block.training))
+            adapter = new_adapter(shape, injection.config).to(weight.device).train(block.training)
+            if weight.dtype == torch.float64:
+                adapter.double()  # in float32 it would round the tokens
+            block.add_module(name, adapter)
             injection.pairs[unwrapped_name(child_name(site.name, name))] = adapter
         for layer in attention_layers(root, site):
             if type(layer) is nn.MultiheadAttention:
@@ -147,16 +155,18 @@ def _take_out(root: nn.Module, injection: Injection) -> None:
     detach(injection)
     for handle in injection.trainable:
         handle.take_off()
+    at = finder(root)  # blocks that were compiled since are inside wrappers
     for site in injection.sites:
-        block = root.get_submodule(site.name)
         for name in adapter_shapes(site, injection.config):
-            block._modules.pop(name, None)
-        for layer in attention_layers(root, site):
+            at(site.name)._modules.pop(name, None)
+        for projection in site.projections.values():
+            layer = at(projection.module)
             if type(layer) is PackedAttention:
                 layer.__class__ = nn.MultiheadAttention
     for name, parameter in root.named_parameters():
-        if name in injection.required_grad:
-            parameter.requires_grad_(injection.required_grad[name])
+        required = injection.required_grad.get(unwrapped_name(name))
+        if required is not None:
+            parameter.requires_grad_(required)
     vars(root).pop(RECORD, None)
 
 
@@ -190,20 +200,32 @@ def check_rank(sites: list[AttentionSite], config: AdapterConfig) -> None:
 def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfig) -> None:
     """Refuse a configuration that cannot go to these sites: the first half of `inject`."""
     check_rank(sites, config)
+    serial = config.method == SerialLoRAConfig.method
+    hooked = [
+        model.get_submodule(layer)
+        for site in sites
+        if site.entry is None
+        for layer in {site.projections[part].module for part in "qkv"}
+    ]
+    if len(set(hooked)) < len(hooked) or (not serial and shared_weights(model, sites)):
+        raise SerialLoRAError(
+            "blocks of this model share their attention weights, where an adapter would act once for "
+            "every sharer; choose one of them with blocks=[...]."
+        )
     for site in sites:
         block = model.get_submodule(site.name)
+        if isinstance(block, CONTAINERS):
+            raise SerialLoRAError(
+                f"{site.name} is a {type(block).__name__}, which runs every child that it has, so no "
+                "adapter can become one; name the attention inside."
+            )
         taken = [name for name in adapter_shapes(site, config) if hasattr(block, name)]
         if taken:
             raise SerialLoRAError(
                 f"{site.name or 'the model'} has something named {taken[0]} already, where its "
                 "adapter would go; name that otherwise."
             )
-    if config.method == LoRAConfig.method:
-        if shared_weights(model, sites):
-            raise SerialLoRAError(
-                "blocks of this model share their attention weights, where LoRA would act once for "
-                "every sharer; choose one of them with blocks=[...]."
-            )
+    if not serial:
         for layer in (layer for site in sites for layer in attention_layers(model, site)):
             known = type(layer) in (nn.MultiheadAttention, PackedAttention)
             if isinstance(layer, nn.MultiheadAttention) and not known:
@@ -219,10 +241,10 @@ def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfi
 
 
 def new_adapter(shape: tuple[int, int], config: AdapterConfig) -> SerialLoRA | LoRA:
-    inputs, outputs = shape
+    settings = (config.rank, config.scale, config.dropout)
     if config.method == SerialLoRAConfig.method:
-        return SerialLoRA(inputs, config.rank, config.scale, config.dropout)
-    return LoRA(inputs, outputs, config.rank, config.scale, config.dropout)
+        return SerialLoRA(shape[0], *settings)
+    return LoRA(*shape, *settings)
 
 
 def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:

@@ -52,7 +52,6 @@ class _LowRankPair(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.rank = rank
         # A tensor, which compiled code reads anew each time: another scale is no other program.
         self.factor = torch.tensor(float(scale), dtype=torch.float64, device="cpu")
         self.lora_A = nn.Parameter(torch.empty(rank, in_features, dtype=torch.float32))

@@ -41,8 +41,9 @@ def merge(model: nn.Module) -> nn.Module:
 
     Raises:
         SerialLoRAError: if there are no adapters or the model was rebuilt since, a weight is not
-            an ordinary one (computed by weight_norm, pruning or the like, float8), a merged weight would not be finite, or a weight has sharers that are not adapted alike.
-            The model is then as it was.
+            an ordinary one (computed by weight_norm, pruning or the like, float8), a merged weight
+            would not be finite, or it has sharers that are not adapted alike. The model is then as
+            it was.
     """
     found = injections(model)
     refuse_inside(found)
@@ -199,14 +200,20 @@ def _merged_weights(root: nn.Module, injection: Injection) -> Weights:
 
 def _refuse_other_readers(root: nn.Module, merged: Collection[Key]) -> None:
     """Refuse to change a weight that a layer without this adapter reads too."""
-    places = {id(writable(root, key).weight): root.get_submodule(key[0]) for key in merged}
+    places = {_memory(writable(root, key).weight): root.get_submodule(key[0]) for key in merged}
     for name, module in root.named_modules():
         for parameter in module._parameters.values():
-            if places.get(id(parameter), module) is not module:
+            if parameter is not None and places.get(_memory(parameter), module) is not module:
                 raise SerialLoRAError(
                     f"{name} has a weight in common with an adapted layer and is not adapted, so "
                     "merging would change it too; use the adapters unmerged."
                 )
+
+
+def _memory(parameter: nn.Parameter) -> int:
+    """What two parameters have in common that are changed together, whatever their names."""
+    plain = type(parameter.data) is Tensor and parameter.numel()
+    return parameter.data_ptr() if plain else id(parameter)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ data parallelism or handed to an optimizer goes on, as long as the ranks are equ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 
@@ -25,7 +25,6 @@ from serial_lora.records import (
     pair_shapes,
     tensors_in_force,
 )
-from serial_lora.sites import unwrapped_name
 
 Pair = tuple[Tensor, Tensor]
 """A (r, inputs) and B (outputs, r)."""
@@ -61,7 +60,7 @@ def add_adapter(model: nn.Module, name: str, config: AdapterConfig | None = None
     refuse_misfit(injection, name, config)
     with exactly(root):
         fresh = {
-            f"{unwrapped_name(path)}.{which}": tensor.detach()
+            f"{path}.{which}": tensor.detach()
             for path, shape in pair_shapes(injection).items()
             for which, tensor in new_adapter(shape, config).named_parameters()
         }
@@ -82,11 +81,11 @@ def activate(model: nn.Module, name: str) -> nn.Module:
         SerialLoRAError: there is no such adapter, or they are merged or disabled.
     """
     root, injection = ready_to_change(model)
-    _refuse_unknown(injection, [name])
+    chosen = read_adapter(injection, name)
     if name != injection.name:
-        chosen = injection.shelf.pop(name)
         with torch.inference_mode(False):  # nothing is computed here
             put_in_force(injection, name, chosen.config, chosen.tensors)
+        del injection.shelf[name]
     return model
 
 
@@ -97,7 +96,7 @@ def remove_adapter(model: nn.Module, name: str) -> nn.Module:
         SerialLoRAError: there is no such adapter, or it is the one in force.
     """
     _, injection = only_injection(model)
-    _refuse_unknown(injection, [name])
+    read_adapter(injection, name)  # or refuse
     if name == injection.name:
         raise SerialLoRAError(
             f"{name!r} is in force; activate another adapter first, or eject(model) to take all out."
@@ -166,20 +165,20 @@ def _put_stacked(
     root, injection = ready_to_change(model)
     if isinstance(names, str) or not names:
         raise SerialLoRAError(f"adapters are given by their names, not as {names!r}.")
-    _refuse_unknown(injection, names)
+    each = [read_adapter(injection, which) for which in names]
     if injection.also_train:
         raise SerialLoRAError(
             f"{next(iter(injection.also_train))} learned beside each adapter, and such modules have "
             "no exact sum or product; activate one adapter at a time."
         )
-    rank = sum(read_adapter(injection, which).config.rank for which in names)
+    rank = sum(adapter.config.rank for adapter in each)
     config = replace(injection.config, rank=rank, scale=1.0, dropout=0.0)
     refuse_misfit(injection, name, config)
     with exactly(root):
-        each = [read_pairs(injection, which) for which in names]
+        pairs = [read_pairs(injection, which) for which in names]
         tensors = {}
-        for place in each[0]:
-            A, B = stacked([(A.double(), B.double()) for A, B in (pairs[place] for pairs in each)])
+        for place in injection.pairs:
+            A, B = stacked([(A.double(), B.double()) for A, B in (one[place] for one in pairs)])
             tensors |= {f"{place}.lora_A": A, f"{place}.lora_B": B}
         put_in_force(injection, name, config, tensors)
     return model
@@ -189,10 +188,18 @@ def _put_stacked(
 
 
 def read_adapter(injection: Injection, name: str) -> Shelved:
-    """The adapter of this name; if it is the one in force, with the model's own tensors."""
-    _refuse_unknown(injection, [name])
+    """The adapter of this name; if it is the one in force, with the model's own tensors.
+
+    Raises:
+        SerialLoRAError: there is none.
+    """
     if name == injection.name:
         return Shelved(injection.config, tensors_in_force(injection))
+    there = [injection.name, *injection.shelf]
+    if name not in there:
+        raise SerialLoRAError(
+            f"there is no adapter named {name!r}; the model has: {', '.join(there)}."
+        )
     return injection.shelf[name]
 
 
@@ -213,12 +220,16 @@ def read_pairs(injection: Injection, name: str | None) -> dict[str, Pair]:
 
 
 def ready_to_change(model: nn.Module) -> tuple[nn.Module, Injection]:
-    """The record, unless adapters are merged, disabled or given for each sample."""
+    """The record, unless adapters are merged, disabled, given for each sample or sharded."""
     root, injection = only_injection(model)
     refuse_inside([(root, injection)])
     if injection.merged:
         raise SerialLoRAError(
             "the model's adapters are merged; call unmerge(model) or eject(model) first."
+        )
+    if any(hasattr(parameter, "full_tensor") for parameter in root.parameters()):
+        raise SerialLoRAError(
+            "FSDP has spread the model over processes; load, add and switch adapters before that."
         )
     return root, injection
 
@@ -254,7 +265,7 @@ def write_values(
         else:
             before[key], tensor.data = tensor.detach(), other
     for pair in injection.pairs.values():
-        pair.rank, pair.scale, pair.dropout.p = config.rank, config.scale, config.dropout
+        pair.scale, pair.dropout.p = config.scale, config.dropout
     return before
 
 
@@ -277,12 +288,3 @@ def refuse_misfit(injection: Injection, name: str, config: AdapterConfig) -> Non
             f"{injection.config}; call eject(model) to begin with others."
         )
     check_rank(injection.sites, config)
-
-
-def _refuse_unknown(injection: Injection, names: Collection[str]) -> None:
-    there = [injection.name, *injection.shelf]
-    unknown = [name for name in names if name not in there]
-    if unknown:
-        raise SerialLoRAError(
-            f"there is no adapter named {unknown[0]!r}; the model has: {', '.join(there)}."
-        )

@@ -178,9 +178,9 @@ def adapters(model: nn.Module) -> dict[str, SerialLoRA | LoRA]:
 
 
 def pair_shapes(injection: Injection) -> dict[str, tuple[int, int]]:
-    """The dotted name of every adapter in the model, and its (inputs, outputs)."""
+    """For every adapter the name that its tensors begin with in a file, and (inputs, outputs)."""
     return {
-        child_name(site.name, own): shape
+        unwrapped_name(child_name(site.name, own)): shape
         for site in injection.sites
         for own, shape in adapter_shapes(site, injection.config).items()
     }

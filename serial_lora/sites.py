@@ -9,6 +9,9 @@ from torch import nn
 
 from serial_lora.errors import SerialLoRAError
 
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+"""Run every child that they have, so an adapter may not become one."""
+
 
 @dataclass(frozen=True)
 class Projection:

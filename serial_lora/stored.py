@@ -39,7 +39,7 @@ class Stored:
 
     def parts(self) -> list[Tensor]:
         """The tensors that it consists of, which may be written in place."""
-        return [self.weight.detach()]
+        return [whole(self.weight.detach())]
 
     def matrix(self, parts: list[Tensor]) -> Tensor:
         """Such tensors as the matrix that they stand for, (outputs, inputs)."""
@@ -118,6 +118,11 @@ class Int8Tensor(Stored):
     @staticmethod
     def _parts(weight: Tensor) -> list[Tensor]:
         return [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor, gathered where FSDP has spread it over processes: each of them must ask."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def stored(layer: nn.Module, parameter: str) -> Stored:

@@ -18,6 +18,7 @@ from torch import nn
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import (
+    CONTAINERS,
     AttentionSite,
     Projection,
     child_name,
@@ -54,6 +55,7 @@ def structural_sites(
     found = {name: some for name, some in found.items() if some["q"].columns > 1 or widest == 1}
     blocks = {name: _block_name(name) for name in found}
     alone = [block for block in blocks.values() if list(blocks.values()).count(block) == 1]
+    alone = [block for block in alone if not isinstance(modules[block], CONTAINERS)]
     sites = [
         AttentionSite(
             name=blocks[name] if blocks[name] in alone else name,
@@ -220,7 +222,7 @@ def without_sites(
     modules = dict(model.named_modules())
     inside = [site.name for site in sites]
     inside += [p.module for site in sites for p in site.projections.values()]
-    reached = {name[:end] for name in inside for end in _ends(name)}
+    reached = {name.rsplit(".", up)[0] for name in inside for up in range(name.count(".") + 1)}
     missed = [
         name
         for name, module in modules.items()
@@ -239,11 +241,6 @@ def without_sites(
         if towers is None or _tower(modules, name) in towers:
             missed.append(name)
     return [f"{name} ({type(modules[name]).__name__})" for name in missed]
-
-
-def _ends(name: str) -> list[int]:
-    """Where the dotted names of a module and of all those around it end."""
-    return [place for place, sign in enumerate(name) if sign == "."] + [len(name)]
 
 
 def _is_tower(name: str, module: nn.Module) -> bool:

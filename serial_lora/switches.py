@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.hooks import STAND_INS, StandIns
 from serial_lora.layers import low_rank
@@ -86,15 +87,19 @@ class SamplePairs:
             with zeros, which change nothing.
         index: (samples,), for each its place among the names.
         dimension: that of the samples in the tokens.
+        windows: whether a sample may come as several windows of its tokens.
     """
 
-    def __init__(self, adapter: nn.Module, pairs: list, index: Tensor, dimension: int) -> None:
+    def __init__(
+        self, adapter: nn.Module, pairs: list, index: Tensor, dimension: int, windows: bool
+    ) -> None:
         self.kind, self.lora_A = type(adapter), adapter.lora_A
         rank = max(len(first) for first, _ in pairs)
         pad = nn.functional.pad
         self.A = torch.stack([pad(a, (0, 0, 0, rank - len(a))) for a, _ in pairs])
         self.B = torch.stack([pad(b, (0, rank - b.shape[1])) for _, b in pairs])
         self.index, self.dimension = index.to(self.A.device), dimension
+        self.windows = windows
 
     def __call__(self, x: Tensor) -> Tensor:
         """As `SerialLoRA.forward` or `LoRA.forward`, with the change below."""
@@ -105,7 +110,7 @@ class SamplePairs:
         if (
             x.ndim < 2 + self.dimension
             or len(tokens) % samples
-            or (x.ndim < 3 and len(x) != samples)
+            or (len(tokens) != samples and (x.ndim < 3 or not self.windows))
         ):
             raise SerialLoRAError(
                 f"per_sample was given {samples} names, but tokens of shape {tuple(x.shape)} came; "
@@ -128,10 +133,12 @@ def _gathered(
     for site in injection.sites:
         layer = root.get_submodule(site.projections["q"].module)
         dimension = 0 if getattr(layer, "batch_first", True) else 1
+        serial = injection.config.method == SerialLoRAConfig.method
+        windows = site.stream is None and not (serial and site.entry)  # cut behind the entry
         for own in adapter_shapes(site, injection.config):
             place = unwrapped_name(child_name(site.name, own))
             pairs = [one[place] for one in each]
-            stand_ins[there[place]] = SamplePairs(there[place], pairs, index, dimension)
+            stand_ins[there[place]] = SamplePairs(there[place], pairs, index, dimension, windows)
     return stand_ins
 
 

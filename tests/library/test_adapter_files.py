@@ -244,6 +244,16 @@ def test_a_good_file_for_another_model(tmp_path, prepare, sentence):
     refused(prepare(), lambda m: load_adapter(m, path), sentence)
 
 
+@pytest.mark.parametrize("base", [lambda: TINY["timm"].build().half(), lambda: scaled_weights(1.5)])
+def test_another_base_on_request(tmp_path, base):
+    path = save_adapter(trained(), tmp_path / "adapter.safetensors")
+    loaded = load_adapter(base(), path, check_base=False)
+    assert all(map(torch.equal, adapter_parameters(loaded), adapter_parameters(trained())))
+    refused(
+        TINY["hf_vit"].build(), lambda m: load_adapter(m, path, check_base=False), "another model"
+    )
+
+
 def other_entry(name):
     """One entry that no sample of the attention weights holds."""
     model = TINY["timm"].build()
@@ -267,6 +277,18 @@ def test_a_place_where_no_file_can_be(path, tmp_path, monkeypatch):
     with pytest.raises(SerialLoRAError, match="could not be written"):
         save_adapter(trained(), path)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a-folder", "file"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")
+def test_a_file_keeps_its_rights_and_a_new_one_has_the_usual(tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = save_adapter(trained(), tmp_path / "a.safetensors")
+        assert path.stat().st_mode & 0o777 == 0o640
+        path.chmod(0o604)
+        assert save_adapter(trained(), path).stat().st_mode & 0o777 == 0o604
+    finally:
+        os.umask(before)
 
 
 def test_what_there_is_nothing_to_save_of(tmp_path, method):

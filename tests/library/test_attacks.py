@@ -8,6 +8,7 @@ import io
 import pickle
 import threading
 import warnings
+from collections import OrderedDict
 from contextlib import nullcontext
 
 import pytest
@@ -219,12 +220,80 @@ def test_a_part_of_an_adapted_model_is_not_taken_for_the_whole(tmp_path):
         assert_unchanged(model, before)
 
 
-def test_a_weight_that_another_layer_reads_is_not_merged_into():
+@pytest.mark.parametrize("tie", [lambda weight: weight, lambda weight: nn.Parameter(weight.data)])
+def test_a_weight_that_another_layer_reads_is_not_merged_into(tie):
+    """One parameter in two layers, or two parameters over one memory."""
     model = TINY["timm"].build()
-    model.blocks[1].attn.qkv.weight = model.blocks[0].attn.qkv.weight
+    model.blocks[1].attn.qkv.weight = tie(model.blocks[0].attn.qkv.weight)
     inject(model, LoRAConfig(rank=2, blocks=[1]))
     refused(fill_adapters(model), merge, "weight in common")
     eject(model)
+
+
+@torch.no_grad()
+@BOTH
+def test_a_layer_that_several_blocks_call_has_one_adapter_or_none(method):
+    """Two hooks on it would both act in each block."""
+    tiny = TINY["timm"]
+    model = tiny.build()
+    model.blocks[1].attn.qkv = model.blocks[0].attn.qkv
+    refused(model, lambda m: inject(m, method(rank=2)), "share")
+    adapted = tiny.run(fill_adapters(inject(model, SerialLoRAConfig(rank=2, blocks=[0]))))
+    torch.testing.assert_close(tiny.run(merge(model)), adapted, **CLOSE)
+
+
+class Iterated(nn.Module):
+    """A block that is a container, which runs every child that it has."""
+
+    def __init__(self, block: nn.Module):
+        super().__init__()
+        self.blocks = nn.ModuleList([block])
+
+    def forward(self, x):
+        for layer in self.blocks[0].children():
+            x = layer(x)
+        return x
+
+
+@torch.no_grad()
+@BOTH
+@pytest.mark.parametrize(
+    "container", [lambda layers: nn.Sequential(OrderedDict(layers)), nn.ModuleDict]
+)
+def test_an_adapter_is_no_child_of_a_container(container, method):
+    torch.manual_seed(0)
+    model = Iterated(container({"norm": nn.LayerNorm(32), "attention": PlainAttention(32)}))
+    x, dense = torch.randn(2, 5, 32), copy.deepcopy(model).blocks[0]
+    pair = next(iter(adapters(inject(model, method(rank=RANK))).values()))  # LoRA's is q's
+    change = nn.init.normal_(pair.lora_B) @ nn.init.normal_(pair.lora_A)
+    dense.attention.q.weight += (
+        change if method is LoRAConfig else dense.attention.q.weight @ change
+    )
+    if method is SerialLoRAConfig:
+        dense.attention.k.weight += dense.attention.k.weight @ change
+        dense.attention.v.weight += dense.attention.v.weight @ change
+    torch.testing.assert_close(model(x), dense.attention(dense.norm(x)), **CLOSE)
+
+
+@torch.no_grad()
+@BOTH
+def test_a_float64_base_is_not_rounded(method):
+    model, x = TINY["plain"].build().double(), torch.randn(2, 5, 32, dtype=torch.float64)
+    for block in model.children():
+        expected = block(x)
+        assert torch.equal(inject(block, method(rank=RANK))(x), expected)
+        adapted = fill_adapters(block)(x)
+        torch.testing.assert_close(merge(block)(x), adapted, rtol=1e-12, atol=1e-12)
+
+
+def test_heads_without_weights():
+    model = TINY["timm"].build()
+    model.head = nn.LazyLinear(4)
+    with pytest.raises(SerialLoRAError, match="lazy"):
+        inject(model, SerialLoRAConfig(rank=2))
+    assert not adapters(model) and model.blocks[0].attn.qkv.weight.requires_grad
+    model.head = nn.Linear(32, 0)
+    inject(model, SerialLoRAConfig(rank=2))
 
 
 # ------------------------------------------------------------------ never left half injected
@@ -478,6 +547,9 @@ def test_blocks_that_are_compiled_one_by_one(method):
             expected = tiny.run(write_dense(tiny, dense, reference, 1.0))
             for act in (lambda m: m, merge, unmerge):
                 torch.testing.assert_close(tiny.run(act(model)), expected, **CLOSE)
+            eject(model)
+            torch.testing.assert_close(tiny.run(model), tiny.run(tiny.build()), **CLOSE)
+            assert not adapters(model) and all(p.requires_grad for p in model.parameters())
 
 
 @torch.no_grad()
