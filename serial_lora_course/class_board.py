@@ -22,5 +22,6 @@ def run(runs: Path, out: Path) -> None:
     console = plain_console()
     console.print(board_table(entries))
     for row in entries[entries["front"]].itertuples():
-        console.print(printable(f"{row.learner}: {row.runs[0].command or 'command not noted'}"))
+        told = f"{row.learner}: {row.runs[0].command or 'command not noted'}"
+        console.print(printable(told), soft_wrap=True)  # to be copied
     console.print(printable(f"Picture: {picture}"))

@@ -212,14 +212,23 @@ def check_gpu_memory(free_gb: float | None) -> Diagnosis | None:
     )
 
 
+def data_folder() -> Path:
+    """Where data are kept; the home folder without the package that knows."""
+    try:
+        return importlib.import_module("serial_lora_course.data.folders").data_root()
+    except ImportError:
+        return expanded("~")
+
+
 def check_disk(folder: Path) -> Diagnosis:
     """Enough room for the tiny data; a note when the paper's data would not fit."""
     while not os.path.exists(folder):  # Path.exists raises where it may not look
         folder = folder.parent
     free_gb = shutil.disk_usage(folder).free / 1e9
-    answer = f"{free_gb:.0f} GB free in your home folder"
+    answer = f"{free_gb:.0f} GB free where data are kept"
     if free_gb < TINY_DISK_GB:
-        return fail("Disk", answer, f"free at least {TINY_DISK_GB} GB, or move the data folder")
+        remedy = f"free at least {TINY_DISK_GB} GB, or name another folder in SERIAL_LORA_DATA"
+        return fail("Disk", answer, remedy)
     if free_gb < PAPER_DISK_GB:
         remedy = f"enough for tiny; the paper's data and weights want about {PAPER_DISK_GB} GB"
         return note("Disk", answer, remedy)
@@ -316,7 +325,7 @@ def doctor(verbose: bool = False) -> Report:
         check_precision() if there else None,
         check_memory(free_memory_gb()),
         check_gpu_memory(gpu),
-        check_disk(expanded("~")),
+        check_disk(data_folder()),
         *check_packages(required_packages()),
         *map(check_import, IMPORTED),
         check_weights(),

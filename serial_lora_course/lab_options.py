@@ -140,9 +140,14 @@ def option(name: str, kind: Any, default: Any, help: str) -> inspect.Parameter:
     )
 
 
-def plain_console() -> Console:
-    """Prints names as they are, with what Rich takes for styles in them: "[b]", ":cat:"."""
-    return Console(quiet=not is_first_process(), markup=False, emoji=False, highlight=False)
+def plain_console(whole_lines: bool = False) -> Console:
+    """Prints names as they are, with what Rich takes for styles in them: "[b]", ":cat:".
+
+    Args:
+        whole_lines: whether a line stays one however long it is, as who reads it by program wants.
+    """
+    quiet = not is_first_process()
+    return Console(quiet=quiet, markup=False, emoji=False, highlight=False, soft_wrap=whole_lines)
 
 
 def run_command(name: str, parameters: list[inspect.Parameter], options: dict[str, Any]) -> None:

@@ -58,7 +58,7 @@ def fit(**options: Any) -> None:
     job = Job(
         **{name: options[name] for name in own & options.keys()}, config=ClassifyConfig(**changed)
     )
-    console = plain_console()
+    console = plain_console(whole_lines=True)
     with tracker(options["track"], job) as log:
 
         def tell(step: int, measured: Measured) -> None:
@@ -124,7 +124,7 @@ def ask(
     paths = list(_picture_files(pictures))
     model, _ = open_classifier(classifier)
     shares = predict(model, paths)
-    console = plain_console()
+    console = plain_console(whole_lines=True)
     for path, row in zip(paths, shares, strict=True):
         best = row.argsort(descending=True)[:top].tolist()
         named = ", ".join(f"{model.class_names[i]} {row[i]:.1%}" for i in best)
@@ -159,7 +159,7 @@ def merge(
 ) -> None:
     """Write the model's weights with the adapter multiplied in, for use without this package."""
     path = merge_into_file(classifier, out)
-    plain_console().print(f"{path}: {path.stat().st_size:,} bytes")
+    plain_console(whole_lines=True).print(f"{path}: {path.stat().st_size:,} bytes")
 
 
 def show(
@@ -179,6 +179,6 @@ def show(
     }
     if (path.parent / RESULT_FILE).exists():
         lines["model"] = read_run(path.parent)["model"]
-    console = plain_console()
+    console = plain_console(whole_lines=True)
     for what, said in lines.items():
         console.print(printable(f"{what:12} {said}"))

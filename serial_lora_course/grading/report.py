@@ -165,8 +165,9 @@ def show(rows: pd.DataFrame) -> None:
     for lesson, of_lesson in rows.groupby("lesson"):
         by_name = {"index": "notebook", "columns": "exercise", "aggfunc": "last"}
         table = of_lesson.pivot_table(values="result", **by_name)
-        passed = (table == "passed").sum()
-        table["points"] = of_lesson.groupby("notebook")["points"].sum()
+        passed = (table == "passed").sum().astype(str)
+        points = of_lesson.groupby("notebook")[["points", "of"]].sum()
+        table["points"] = points["points"].astype(str) + " of " + points["of"].astype(str)
         table.loc[f"passed, of {len(table)}"] = passed
         print(f"\n{lesson}\n{table.fillna('').to_string()}\n")
     for row in rows[~rows["result"].isin(("passed", "open"))].to_dict("records"):

@@ -30,9 +30,10 @@ def fitted(job, pictures, weights, tmp_path, run):
 
 def test_fit_ask_merge_show(fitted, pictures, weights, tmp_path, run, monkeypatch):
     rows = tmp_path / "new" / "rows.csv"
+    monkeypatch.setenv("COLUMNS", "40")
     code, said, _ = run("predict", fitted, pictures / "red", "--top", 2, "--out", rows)
     table = list(csv.DictReader(rows.open()))
-    assert code == 0 and len(table) == 8 and said.count("%") == 16
+    assert code == 0 and len(table) == len(said.splitlines()) == 8 and said.count("%") == 16
     for row in table:
         assert sum(float(row[name]) for name in ("red", "green", "blue")) == pytest.approx(
             1, abs=1e-4
