@@ -14,12 +14,13 @@ import torch
 from benchmarks import cluster, report
 from benchmarks.compiled import measure_compiled
 from benchmarks.machine import measure_class, measure_conditions, measure_shares
-from benchmarks.measure import PRECISIONS, machine
+from benchmarks.measure import PRECISIONS
 from benchmarks.savings import measure_savings
 from benchmarks.steps import measure_group
 from benchmarks.subjects import KEYS, subject
 from benchmarks.switching import measure_switching
 from serial_lora_course.door import enter
+from serial_lora_course.labs.timing import machine
 
 
 def _arguments(words: list[str] | None) -> argparse.Namespace:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from benchmarks.measure import interleave
 from benchmarks.steps import training_step
 from benchmarks.subjects import Subject, subject
 from benchmarks.switching import NAMES, two_adapters
@@ -18,6 +17,7 @@ from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.injection import adapter_parameters, set_scale
 from serial_lora.named import activate
 from serial_lora.switches import disabled
+from serial_lora_course.labs.timing import interleave
 
 
 def measure_compiled(quick: bool, rounds: int) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch  # before the course, whose settings for OpenMP only count where they are asked for
 
-from benchmarks.measure import AVX2, PRECISIONS, interleave, precision_context
+from benchmarks.measure import AVX2, PRECISIONS, precision_context
 from benchmarks.shares import RUNS, measure_share
 from serial_lora.injection import adapter_parameters
 from serial_lora_course import threads
@@ -28,6 +28,7 @@ from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.lab import adapted
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.precision import settle_precision
+from serial_lora_course.labs.timing import interleave
 from serial_lora_course.peak_memory import peak_bytes
 
 LEARNERS = threads.LEARNERS_PER_MACHINE

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import interleave
 from benchmarks.steps import fill_adapters, training_step
 from benchmarks.subjects import clip_model, subject
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.injection import adapter_parameters, eject, inject
 from serial_lora_course.labs.prefix import FrozenPrefix
+from serial_lora_course.labs.timing import interleave
 from serial_lora_course.models.clip import encode_prompts
 
 START, END = 1, 2  # counted back from the vocabulary's size, as in CLIP's tokenizer

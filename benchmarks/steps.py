@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import interleave, precision_context
+from benchmarks.measure import precision_context
 from benchmarks.subjects import Subject
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.injection import adapter_parameters, inject
 from serial_lora.merging import merge
 from serial_lora.switches import disabled
 from serial_lora_course.labs.memory import saved_activation_bytes
+from serial_lora_course.labs.timing import interleave
 
 LEARNING_RATE = 1e-6
 

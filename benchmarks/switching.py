@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.measure import interleave
 from benchmarks.steps import fill_adapters
 from benchmarks.subjects import subject
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.injection import adapter_parameters, inject
 from serial_lora.named import activate, add_adapter
+from serial_lora_course.labs.timing import interleave
 
 NAMES = ("first", "second")
 Switch = Callable[[nn.Module, str], object]

@@ -1,4 +1,4 @@
-"""The study by command: ``python -m serial_lora_course.study run|plan|tables|references|pack``; see docs/study.md."""
+"""The study by command: ``python -m serial_lora_course.study run|plan|tables|references|steps|pack``; see docs/study.md."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from typing import Annotated
 import torch
 import typer
 
+from serial_lora.errors import require_choice
 from serial_lora_course.door import enter
 from serial_lora_course.figures.study import plot_front
 from serial_lora_course.figures.style import save_figure
 from serial_lora_course.files import write_json
 from serial_lora_course.labs.ray_workers import Share
-from serial_lora_course.study.found import FOUND, FRONT, PACKED
+from serial_lora_course.study.found import FOUND, FRONT, PACKED, STEPS, read_steps
 from serial_lora_course.study.labs import fresh_lab
 from serial_lora_course.study.left import left_lines
 from serial_lora_course.study.plan import PLANS, UNITS
 from serial_lora_course.study.power import plan_page
 from serial_lora_course.study.references import probe_table
 from serial_lora_course.study.runs import Study, go_on, pack, studies
+from serial_lora_course.study.steps import compared, measure_steps
 from serial_lora_course.study.tables import (
     Results,
     answers_table,
@@ -61,10 +63,7 @@ def run(
         return
     torch.set_num_threads(1)  # runs are small, and equal on every machine then
     until = time.monotonic() + 3600 * hours
-    several = [
-        Study(plan, out, until, lambda line: print(line, flush=True))
-        for plan in studies(labs.split(","))
-    ]
+    several = [Study(plan, out, until, print_now) for plan in studies(labs.split(","))]
     whole = go_on(several, None if on is None else Share.named(on, 1.0, 0.0, None))
     for study in several:
         end = "every run is there" if study in whole else "not every run is there yet; run it again"
@@ -104,6 +103,36 @@ def references(out: Folder = FOLDER) -> None:
     typer.echo(page.round(3).to_string(index=False))
 
 
+@app.command()
+def steps(
+    labs: Labs = EVERY,
+    rounds: Annotated[int, typer.Option(min=1, help="turns of every arm")] = 5,
+    each: Annotated[int, typer.Option(min=1, help="steps of an arm in a round")] = 3,
+    arms: Annotated[
+        str | None, typer.Option(help="some arms alone, by their names in the plan; to try it out")
+    ] = None,
+    to: Annotated[Path, typer.Option(help="the file that keeps them")] = PACKED / STEPS,
+) -> None:
+    """Time a training step of every arm on this machine, beside LoRA's: on a core that does nothing else."""
+    torch.set_num_threads(1)
+    for each_plan in studies(labs.split(",")):
+        chosen = {arm.name: arm for arm in compared(each_plan)}
+        if arms is not None:
+            names = dict.fromkeys([each_plan.reference, *arms.split(",")])
+            for name in names:
+                require_choice("arm with the usual data in this lab", name, chosen)
+            chosen = {name: chosen[name] for name in names}
+        told = measure_steps(each_plan, list(chosen.values()), rounds, each, print_now)
+        write_json(to, read_steps(to) | {each_plan.lab: told})  # after each lab: it may be stopped
+        for name, ratio in told["ratios"].items():
+            typer.echo(f"{each_plan.lab} {name}: {ratio:.2f}")
+
+
+def print_now(line: str) -> None:
+    """Into a log file too, as soon as it is said."""
+    print(line, flush=True)
+
+
 @app.command("pack")
 def pack_records(out: Folder = FOLDER, labs: Labs = EVERY) -> None:
     """Compress records and outcomes to where they travel with the course."""
@@ -112,7 +141,7 @@ def pack_records(out: Folder = FOLDER, labs: Labs = EVERY) -> None:
     found = found_in_what_is_packed()
     write_json(PACKED / FOUND, found.as_json())
     if fronts := found.comparable:  # for README.md
-        save_figure(plot_front(fronts, UNITS, ["parameters"]), PACKED / FRONT, dpi=80)
+        save_figure(plot_front(fronts, UNITS), PACKED / FRONT, dpi=120)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ else its authors tune, and the pictures that they turn and crop, are left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -121,7 +121,13 @@ class HeadObjective(nn.Module):
 
 
 def train_head(
-    lab: Lab, name: str, pooled: Tensor, labels: Tensor, seed: int, steps: int
+    lab: Lab,
+    name: str,
+    pooled: Tensor,
+    labels: Tensor,
+    seed: int,
+    steps: int,
+    after_step: Callable[[int], bool] | None = None,
 ) -> tuple[Head, TrainingHistory]:
     """A head of `HEADS`, trained with the lab's rate on some shots, (K, width) and (K,)."""
     model = lab.backbone.model
@@ -132,7 +138,8 @@ def train_head(
     shots = list(zip(pooled, labels.tolist(), strict=True))
     stream = ExampleStream(shots, range(len(shots)), tuple, seed, len(shots), steps)
     training = replace(lab.config.training(steps, seed=seed), precision="no")
-    return head, train(HeadObjective(head), stream, training, progress=False)
+    objective = HeadObjective(head)
+    return head, train(objective, stream, training, progress=False, after_step=after_step)
 
 
 @torch.no_grad()

@@ -19,7 +19,8 @@ import pandas as pd
 from serial_lora_course.study.statistics import CONFIDENCE, Interval, verdict
 
 PACKED = Path(str(files("serial_lora_course"))) / "assets" / "study"
-FOUND, FRONT = "found.json", "front.png"
+FOUND, FRONT, STEPS = "found.json", "front.png", "steps.json"
+STEP_TIME = "step time"
 COLUMNS = (
     "arm",
     "title",
@@ -31,15 +32,28 @@ COLUMNS = (
     "above LoRA",
     "above LoRA, half-width",
     "change of what it knew",
-    "ms a step",
     "activations, MB",
+    STEP_TIME,
 )
 """Of a lab's finished arms; `serial_lora_course.study.tables.arms_table` makes them.
 
 ``arm`` is the name in plan and records, ``title`` what people read, ``method`` the name in the labs' table.
 ``above LoRA`` is the difference from the plan's reference arm, on the seeds that both ran; bars of
-differences are many times shorter than those of gains, since sets differ more than methods do.
+differences are many times shorter than those of gains, since sets differ more than methods do. The
+step time is the reference arm's times so many, as :func:`read_steps` has it; nan where it was not measured.
 """
+
+
+def read_steps(file: Path | None = None) -> dict[str, Any]:
+    """Lab -> its step times, as `python -m serial_lora_course.study steps` stored them; maybe none."""
+    file = file or PACKED / STEPS
+    return json.loads(file.read_text("utf-8")) if file.exists() else {}
+
+
+def with_step_times(lab: str, arms: pd.DataFrame) -> pd.DataFrame:
+    """A lab's arms, with what is stored of their step times."""
+    ratios = read_steps().get(lab, {}).get("ratios", {})
+    return arms.assign(**{STEP_TIME: arms["arm"].map(ratios).astype(float)})[[*COLUMNS]]
 
 
 @dataclass(frozen=True)
@@ -101,7 +115,7 @@ class Found:
     def as_json(self) -> dict[str, Any]:
         """For :func:`read_found`."""
         arms = {
-            lab: [_without_nan(row) for row in table.to_dict("records")]
+            lab: [_without_nan(row) for row in table.drop(columns=STEP_TIME).to_dict("records")]
             for lab, table in self.arms.items()
         }
         answers = [asdict(answer) for answer in self.answers]
@@ -124,4 +138,5 @@ def read_found(file: Path | None = None) -> Found:
         for row in kept["answers"]
     ]
     runs = {lab: (done, needed) for lab, (done, needed) in kept["runs"].items()}
-    return Found(runs, {lab: table.astype(numbers) for lab, table in arms.items()}, answers)
+    arms = {lab: with_step_times(lab, table).astype(numbers) for lab, table in arms.items()}
+    return Found(runs, arms, answers)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from serial_lora_course.labs.records import Record
-from serial_lora_course.study.found import COLUMNS, Answer, Found
+from serial_lora_course.study.found import COLUMNS, Answer, Found, with_step_times
 from serial_lora_course.study.labs import STUDIES
 from serial_lora_course.study.plan import PLANS, Arm, LabPlan, questions_of
 from serial_lora_course.study.runs import Study, final_runs, least_of, least_runs, run_of
@@ -122,16 +122,15 @@ def arms_table(results: Results) -> pd.DataFrame:
                 "above LoRA": above.mean if above else float("nan"),
                 "above LoRA, half-width": above.half_width if above else float("nan"),
                 "change of what it knew": 100 * np.mean(changes) if changes else float("nan"),
-                "ms a step": _median(records, "processor_ms", "steps"),
                 "activations, MB": _median(records, "activation_bytes") / 1e6,
             }
         )
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return with_step_times(plan.lab, pd.DataFrame(rows, columns=COLUMNS))
 
 
-def _median(records: Sequence[Record], size: str, per: str | None = None) -> float:
+def _median(records: Sequence[Record], size: str) -> float:
     """Of the runs whose records have it."""
-    found = [r.sizes[size] / (r.sizes[per] if per else 1) for r in records if size in r.sizes]
+    found = [record.sizes[size] for record in records if size in record.sizes]
     return float(np.median(found)) if found else float("nan")
 
 

@@ -14,11 +14,12 @@ from benchmarks import machine as machine_rows
 from benchmarks.__main__ import main
 from benchmarks.compiled import measure_compiled
 from benchmarks.machine import answer
-from benchmarks.measure import PRECISIONS, interleave, machine
+from benchmarks.measure import PRECISIONS
 from benchmarks.savings import measure_savings
 from benchmarks.steps import contestants, measure_group, training_step
 from benchmarks.subjects import KEYS, subject
 from serial_lora_course.labs.grid import Done
+from serial_lora_course.labs.timing import interleave, machine
 from serial_lora_course.labs.training import TrainingConfig, train
 from serial_lora_course.models.clip import encode_prompts
 from tests.labs.lab_models import adapted_objective, stream

@@ -17,8 +17,10 @@ from serial_lora_course.data.emoji_sets import hidden_codepoints
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.models.weights import tiny_file
+from serial_lora_course.study import found as found_module
 from serial_lora_course.study import references
 from serial_lora_course.study import runs as study_runs
+from serial_lora_course.study import steps as study_steps
 from serial_lora_course.study.found import Answer, read_found
 from serial_lora_course.study.labs import STUDIES, SamStudy, Sd3Study
 from serial_lora_course.study.left import forecast_study
@@ -273,6 +275,48 @@ def test_a_study_is_run_once_told_packed_and_gone_on_with_elsewhere(small_study,
     (folder / "packed" / "sam.npz").write_bytes(b"damaged")
     with pytest.raises(SerialLoRAError, match="damaged"):
         unpack(plan, folder / "c", folder / "packed")
+
+
+def test_step_times_are_ratios_to_the_reference_s_in_the_same_round(small_study, monkeypatch):
+    plan, _ = small_study
+    plan = replace(plan, reference="serial_lora-4")
+    clock = [0.0]
+    taken = {"serial_lora": 2.0, "lora_tied": 3.0}
+
+    def ticking(objective, stream, training, progress, after_step):
+        """Every step takes its method's seconds, the first one a hundred more, whichever round it is."""
+        kind = (
+            "serial_lora"
+            if any(n.endswith("serial_lora") for n, _ in objective.named_modules())
+            else "lora_tied"
+        )
+        clock[0] += 100 * (1 + clock[0])
+        while not after_step(0):
+            clock[0] += taken[kind]
+
+    monkeypatch.setattr(study_steps, "train", ticking)
+    monkeypatch.setattr(study_steps.time, "process_time", lambda: clock[0])
+    said = []
+    told = study_steps.measure_steps(plan, plan.arms, 3, 2, said.append)
+    assert told["ratios"] == {"serial_lora-4": 1.0, "lora_tied-2": 1.5}
+    assert len(said) == told["rounds"] == 3 and told["seconds"] == 2.0
+    assert told["machine"]["processor"]
+
+
+def test_the_study_s_own_loop_is_timed(small_study):
+    plan, _ = small_study
+    plan = replace(plan, reference="serial_lora-4")
+    told = study_steps.measure_steps(plan, plan.arms, 1, 1, lambda line: None)
+    assert told["ratios"]["serial_lora-4"] == 1.0 and 0 < told["ratios"]["lora_tied-2"]
+
+
+def test_what_was_not_timed_has_no_step_time(monkeypatch, tmp_path):
+    monkeypatch.setattr(found_module, "PACKED", tmp_path)
+    arms = pd.DataFrame({"arm": ["lora-16", "oft-4"]}, columns=found_module.COLUMNS)
+    assert found_module.with_step_times("sam", arms)["step time"].isna().all()
+    stored = {"sam": {"ratios": {"lora-16": 1.0}}}
+    (tmp_path / found_module.STEPS).write_text(json.dumps(stored))
+    assert found_module.with_step_times("sam", arms)["step time"].fillna(-1).tolist() == [1.0, -1]
 
 
 def test_a_lab_that_has_tried_rates_alone_is_packed_too(tmp_path):
