@@ -433,17 +433,21 @@ check("11.4", front)
 # Solution: [the solved lesson](../solutions/11_where_it_stands.ipynb)
 
 # %% [markdown]
-# Now the study's arms: gain against parameters, against the processor's time for a step, and against what is kept for
-# the backward pass. Expect the answer to depend on the cost that you look at: a method may have few parameters and be slow.
+# Now the study's arms: gain against parameters in the picture, and in words against the processor's time for a step
+# and what is kept for the backward pass too. Expect the answer to depend on the cost: a method may have few
+# parameters and be slow.
 
 # %%
-from serial_lora_course.figures.study import plot_front
+from serial_lora_course.figures.study import COSTS, plot_front
 from serial_lora_course.study.plan import UNITS
 
 arms = found.comparable  # lab -> finished arms with the same amount of data
 if arms:
-    display_figure(plot_front(arms, UNITS))
-display(Markdown("**What this shows.** By parameters:\n\n" + words.read_front(found)))
+    display_figure(plot_front(arms, UNITS))  # change this and run again: cost="activations, MB"
+
+# %%
+read = [f"By {words_of}:\n\n{words.read_front(found, cost)}" for cost, words_of in COSTS.items()]
+display(Markdown("**What this shows.** " + "\n\n".join(read)))
 
 # %%
 find_front = yours("11.4", words.front_of)
@@ -452,11 +456,12 @@ for lab, table in arms.items():
     print(lab.upper(), table["title"].iloc[sorted(places)].tolist())
 
 # %% [markdown]
-# Your function found the same arms. The bars are 95% intervals over sets, of *gains*; two arms were measured on the same
-# pictures, so a difference between them is surer than their bars look. Points that are close should not be ranked.
+# Your function found the same arms. The sets differ far more than the methods do, so an interval of a *gain* is wide,
+# and one of a *difference* between two arms on the same pictures is narrow. The bar in the corner is such a one, the
+# median of all arms against LoRA. Points that are closer than that should not be ranked.
 #
 # **Change this and run again.** What may it cost? Move the slider: which arm would you take, and how far is Serial LoRA
-# behind it? (Without a running kernel you see one budget for each lab.)
+# behind it? (Without a running kernel you see one budget for each cost.)
 
 # %%
 from serial_lora_course.panels.fronts import front_panel

@@ -8,8 +8,11 @@ from serial_lora_course.claims import study as words
 from serial_lora_course.claims.audit import inconsistency_frame
 from serial_lora_course.claims.ledger import CLAIMS, counts_frame, ledger, ledger_frame
 from serial_lora_course.claims.verdicts import rules
+from serial_lora_course.figures.study import COSTS
 from serial_lora_course.paper_tables import citation
-from serial_lora_course.study.found import FRONT, read_found
+from serial_lora_course.study.found import FRONT, read_found, read_steps
+from serial_lora_course.study.plan import PLANS
+from serial_lora_course.study.power import planned_interval
 
 
 def claims_page() -> str:
@@ -68,8 +71,11 @@ def found_page() -> str:
         "paper adds the name, the comparison with LoRA at equal rank, SAM and Stable Diffusion 3, and leaves "
         "biases and groups away. Whether leaving them away makes a difference:",
         words.read_elder(found),
-        "### Gain against parameters",
-        words.read_front(found),
+        "### How sure it is",
+        words.read_aims(found, {lab: planned_interval(plan) for lab, plan in PLANS.items()}),
+        "### Gain against what it costs",
+        *(f"By {COSTS[cost]}:\n\n{words.read_front(found, cost)}" for cost in COSTS),
+        words.read_step_machines(read_steps()),
         "### Forgetting",
         words.read_forgetting(found),
     ]

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from serial_lora_course.labs.frames import on_front
 from serial_lora_course.study.found import Answer, Found
-from serial_lora_course.study.plan import PLANS, UNITS, LabPlan
-from serial_lora_course.study.statistics import Spread, sets_like_these, verdict
+from serial_lora_course.study.plan import PLANS, UNITS, LabPlan, questions_of
+from serial_lora_course.study.statistics import Interval, Spread, sets_like_these, verdict
 
 PARTS = {
     "sharing": "one pair or one A for q, k and v, in place of one for each",
@@ -27,6 +28,12 @@ PARTS = {
 """How the questions about what works begin, and what each compares."""
 ELDER = "the elder"
 SERIAL = "serial_lora"
+KEEPS = "Serial LoRA keeps"
+AIMS = (
+    "Half-widths of the 95% interval, for sets like these, of Serial LoRA minus LoRA at LoRA's rank. The "
+    "question asks for nine tenths of LoRA's gain; so a tenth of that gain, which differs between sets, is "
+    "in its own interval too."
+)
 FORGETTING = "A rank correlation below 0 says: those that gain more forget more."
 
 
@@ -170,7 +177,7 @@ def _stands(arms: pd.DataFrame, cost: str, plan: LabPlan) -> str:
     if not np.isnan(own["above LoRA"]):
         said.append(
             f"Its best arm, at {_size(own['title'])}, gains {own['gain']:+.1f}; against "
-            f"{_reference(arms, plan)}, that is {own['above LoRA']:+.1f} ± "
+            f"{_reference(plan)}, that is {own['above LoRA']:+.1f} ± "
             f"{own['above LoRA, half-width']:.1f}."
         )
     return " ".join(said)
@@ -184,8 +191,8 @@ def _size(title: str) -> str:
     return title.partition(", ")[2]
 
 
-def _reference(arms: pd.DataFrame, plan: LabPlan) -> str:
-    return arms.set_index("arm").at[plan.reference, "title"]
+def _reference(plan: LabPlan) -> str:
+    return next(arm for arm in plan.arms if arm.name == plan.reference).title(unit="")
 
 
 def read_forgetting(found: Found) -> str:
@@ -212,6 +219,41 @@ def read_forgetting(found: Found) -> str:
             said += f" Rank correlation with the gain: {together:+.2f}."
         lines.append(f"- **{lab.upper()}**: {said}")
     return "\n".join([*lines, "", FORGETTING])
+
+
+def read_step_machines(steps: Mapping[str, Any]) -> str:
+    """Where step times were measured, as `serial_lora_course.study.found.read_steps` gives them."""
+    if not steps:
+        return "Step times are not measured yet."
+    said = [
+        f"{lab.upper()}, {told['rounds']} rounds on {told['machine']['processor']}, one step of "
+        f"{_reference(PLANS[lab])} being {1000 * told['seconds']:.0f} ms"
+        for lab, told in steps.items()
+    ]
+    return f"Step times: {'; '.join(said)}."
+
+
+def read_aims(found: Found, planned: Mapping[str, Interval]) -> str:
+    """Beside the aim of each lab, the half-width that was planned and the one that was reached.
+
+    Args:
+        planned: lab -> its interval, as `serial_lora_course.study.power.planned_interval` has it.
+    """
+    lines = []
+    for answer in about(found, KEEPS):
+        plan, arms = PLANS[answer.lab], found.arms[answer.lab].set_index("arm")
+        said = f"the aim was ±{plan.aim:g} {plan.unit}, planned was ±{planned[answer.lab].half_width:.2f}"
+        one = next(q.one for q in questions_of(plan) if q.asks == answer.asks)
+        if answer.like is None:
+            said += f"; {answer.done} of {answer.needed} runs are there"
+        else:
+            reached = arms.at[one, "above LoRA, half-width"]
+            said += (
+                f", reached is ±{reached:.2f}: {'within' if reached <= plan.aim else 'not within'} the "
+                f"aim. The question itself has ±{answer.like.half_width:.2f}"
+            )
+        lines.append(f"- **{answer.lab.upper()}**: {said}.")
+    return "\n".join([AIMS, "", *lines])
 
 
 # ------------------------------------------------------------------------------------ the planning

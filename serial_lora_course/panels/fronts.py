@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import ipywidgets
 import pandas as pd
 
-from serial_lora_course.figures.study import COSTS, plot_budget
+from serial_lora_course.figures.study import COSTS, FORMATS, plot_budget
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.panels.shown import Accessibility, show
 
@@ -23,7 +23,7 @@ class FrontPanel(ipywidgets.VBox):
         self.labs, self.units = labs, units
         self.lab = ipywidgets.Dropdown(options=list(labs), description="lab")
         self.cost = ipywidgets.Dropdown(
-            options=[(words, cost) for cost, words in COSTS.items()], description="cost"
+            options=[(COSTS[cost], cost) for cost in _measured(labs)], description="cost"
         )
         self.most = ipywidgets.SelectionSlider(
             options=self._costs(), description="at most", continuous_update=False
@@ -37,7 +37,8 @@ class FrontPanel(ipywidgets.VBox):
 
     def _costs(self) -> list[tuple[str, float]]:
         values = self.labs[self.lab.value][self.cost.value].dropna().unique()
-        return [(f"{value:,.0f}", value) for value in sorted(values)]
+        form = FORMATS[self.cost.value]
+        return [(form.format(value), value) for value in sorted(values)]
 
     def _limit(self, _: object) -> None:
         self.most.options = self._costs()
@@ -47,6 +48,11 @@ class FrontPanel(ipywidgets.VBox):
         if not (arms[cost] <= most).any():  # between two choices the slider is the other one's
             most = arms[cost].max()
         display_figure(plot_budget(arms, self.units[lab], cost, most))
+
+
+def _measured(labs: Mapping[str, pd.DataFrame]) -> list[str]:
+    """The costs that are known in every lab."""
+    return [cost for cost in COSTS if all(arms[cost].notna().any() for arms in labs.values())]
 
 
 def front_panel(labs: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -> None:
@@ -62,8 +68,8 @@ def front_panel(labs: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -> N
         return
 
     def still() -> None:
-        for lab, arms in there.items():
-            most = arms["parameters"].median()
-            display_figure(plot_budget(arms, units[lab], "parameters", most))
+        lab, arms = next(iter(there.items()))
+        for cost in _measured({lab: arms}):
+            display_figure(plot_budget(arms, units[lab], cost, arms[cost].median()))
 
     show(lambda: FrontPanel(there, units), still)

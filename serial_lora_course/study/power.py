@@ -14,6 +14,7 @@ from serial_lora_course.study.runs import least_runs
 from serial_lora_course.study.sets import CLIP_SETS, DRAWN, SAM_SETS, SCENES, SD3_SETS, load_classes
 from serial_lora_course.study.statistics import (
     KEPT_SHARE,
+    Interval,
     Spread,
     detectable,
     spread_of,
@@ -48,6 +49,13 @@ def test_pictures(lab: str) -> int:
     return sum(len(load_classes(name).test) for name in CLIP_SETS)
 
 
+def planned_interval(plan: LabPlan) -> Interval:
+    """Of Serial LoRA minus LoRA at LoRA's rank, from the earlier spread."""
+    sets = len(STUDIES[plan.lab].datasets("tiny"))
+    seeds = max(arm.seeds for arm in plan.arms)
+    return earlier_spread(plan)[0].planned(sets, seeds, test_pictures(plan.lab) / sets)
+
+
 def plan_page() -> str:
     """The plan in numbers, a paragraph a lab."""
     lines, hours = [], 0.0
@@ -58,7 +66,7 @@ def plan_page() -> str:
         runs = least_runs(plan)
         hours += runs * plan.seconds / 3600
         spread, gain = earlier_spread(plan)
-        planned = spread.planned(len(sets), seeds, pictures / len(sets))
+        planned = planned_interval(plan)
         lines += [
             f"{plan.lab}: {len(sets)} sets, {pictures} test pictures, {len(plan.arms)} arms, "
             f"{seeds} seeds for the paper's question; {runs} runs of about {plan.seconds:.0f} s, "

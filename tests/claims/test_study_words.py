@@ -21,6 +21,9 @@ ASKED = (
 )
 
 
+KEEPS = "Serial LoRA keeps LoRA's gain at LoRA's rank"
+
+
 @pytest.fixture
 def found(tmp_path):
     """Through the file and back."""
@@ -83,6 +86,22 @@ def test_all_arms_are_told_in_a_few_sentences(found):
     for said in (words.read_front(full), words.read_forgetting(full)):
         assert max(len(line.split()) for line in said.splitlines()) < 90
         assert not any(arm.name in said for plan in PLANS.values() for arm in plan.arms)
+
+
+def test_what_was_reached_stands_beside_aim_and_plan(found):
+    asked = [Answer("sam", KEEPS, "points", 36, 36, UP, UP), Answer("sd3", KEEPS, "points", 5, 36)]
+    arms = found.arms["sam"].replace("serial_lora-4", "serial_lora-16")
+    reached = Found(found.runs, {**found.arms, "sam": arms}, asked)
+    said = words.read_aims(reached, {"sam": AROUND, "sd3": DOWN})
+    assert "the aim was ±0.25 hundredths of Dice, planned was ±0.22, reached is ±0.40: not" in said
+    assert f"itself has ±{UP.half_width:.2f}" in said and "5 of 36 runs are there" in said
+
+
+def test_where_step_times_come_from():
+    told = {"machine": {"processor": "Z80"}, "rounds": 5, "reference": "lora-16", "seconds": 0.25}
+    said = words.read_step_machines({"sam": told})
+    assert "SAM, 5 rounds on Z80" in said and "LoRA, rank 16 being 250 ms" in said
+    assert "not measured" in words.read_step_machines({})
 
 
 def test_tables_have_a_row_for_everything(found):

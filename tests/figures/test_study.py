@@ -1,5 +1,8 @@
 """The study's front, of made-up arms."""
 
+from itertools import combinations
+
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -7,6 +10,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.figures.study import plot_budget, plot_front
 from serial_lora_course.figures.style import describe
 from serial_lora_course.labs.frames import on_front
+from serial_lora_course.study.plan import PLANS
 
 ARMS = pd.DataFrame(
     {
@@ -24,7 +28,7 @@ ARMS = pd.DataFrame(
         "half-width": 5.0,
         "above LoRA": [-3.0, -2.0, 0.0, 0.5, -2.5],
         "above LoRA, half-width": [0.4, 0.4, 0.0, 0.3, 0.4],
-        "ms a step": [9.0, 5.0, 9.0, 50.0, float("nan")],
+        "step time": [9.0, 5.0, 9.0, 50.0, float("nan")],
         "activations, MB": 30.0,
     }
 )
@@ -32,30 +36,76 @@ ARMS = pd.DataFrame(
 
 def test_on_the_front_is_what_nothing_smaller_beats():
     assert on_front(ARMS, "gain")["arm"].tolist() == ["serial_lora-4", "oft-64"]
-    quick = on_front(ARMS, "gain", "ms a step")["arm"].tolist()
+    quick = on_front(ARMS, "gain", "step time")["arm"].tolist()
     assert quick == ["serial_lora-4", "lora-16", "oft-64"]
+
+
+def names(axis):
+    """What stands beside points, whatever is said in the corner."""
+    return [text for text in axis.texts if text.get_text() and "difference" not in text.get_text()]
+
+
+def points_of(axis):
+    return [line for line in axis.lines if line.get_gid()]
 
 
 def test_the_figure_shows_every_arm_and_tells_the_front():
     figure = plot_front({"sam": ARMS}, {"sam": "hundredths of Dice"})
-    axis, by_time, by_memory = figure.axes
-    assert len(by_time.texts) == len(ARMS) - 1  # one was not timed
-    assert by_memory.lines[0].get_xydata().tolist() == [[30, 5.5]]
-    assert {text.get_text() for text in axis.texts} == set(
-        ARMS["title"]
-    )  # on the front, or (serial) LoRA
-    line = axis.lines[0].get_xydata().tolist()
-    assert line == [[10, 3.0], [90, 5.5]]
+    (axis,) = figure.axes
+    on_it = {"rank 4", "OFT, blocks of 64"}
+    assert {text.get_text() for text in names(axis)} == on_it | {"rank 1", "rank 16"}
+    assert {t.get_text() for t in names(axis) if t.get_weight() == "bold"} == on_it
+    line = axis.lines[0]
+    assert line.get_xydata().tolist() == [[10, 3.0], [90, 5.5]]
+    assert {each.get_gid() for each in points_of(axis)} == set(ARMS["arm"])
+    key = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert key == {"LoRA", "Serial LoRA", "OFT"}
     assert "Serial LoRA, rank 4 +3.0; OFT, blocks of 64 +5.5" in describe(figure)
     assert "hundredths of Dice" in axis.get_ylabel()
+    assert any("±0.4" in text.get_text() for text in axis.texts)
 
 
-def test_one_cost_has_the_labs_side_by_side():
-    axes = plot_front(
-        {"sam": ARMS, "sd3": ARMS}, {"sam": "Dice", "sd3": "points"}, ["parameters"]
-    ).axes
+def test_arms_that_were_not_timed_are_left_out_of_time():
+    (axis,) = plot_front({"sam": ARMS}, {"sam": "Dice"}, "step time").axes
+    assert len(points_of(axis)) == len(ARMS) - 1
+    nothing = ARMS.assign(**{"step time": float("nan")})
+    assert "not measured" in describe(plot_front({"sam": nothing}, {"sam": "Dice"}, "step time"))
+
+
+def test_labs_stand_below_each_other():
+    axes = plot_front({"sam": ARMS, "sd3": ARMS[:1]}, {"sam": "Dice", "sd3": "points"}).axes
     assert [axis.get_title(loc="left") or axis.get_title() for axis in axes] == ["SAM", "SD3"]
-    assert axes[0].get_position().y0 == pytest.approx(axes[1].get_position().y0)
+    assert axes[0].get_position().y0 > axes[1].get_position().y1
+
+
+@pytest.mark.parametrize("lab", PLANS)
+def test_no_name_lies_on_another_one_and_no_point_on_a_point(lab):
+    """With every arm of the plan, several of them at each size and gaining nearly the same."""
+    chance = np.random.default_rng(0)
+    arms = [arm for arm in PLANS[lab].arms if arm.amount is None]
+    table = pd.DataFrame(
+        {
+            "arm": [arm.name for arm in arms],
+            "title": [arm.title("percent") for arm in arms],
+            "method": [arm.method for arm in arms],
+            "parameters": [1000 * 4 ** (place % 4) for place in range(len(arms))],
+            "gain": 7 + chance.normal(size=len(arms)),
+            "above LoRA, half-width": 0.3,
+            "step time": 1.0,
+            "activations, MB": 1.0,
+        }
+    )
+    figure = plot_front({lab: table}, {lab: "points"})
+    figure.draw_without_rendering()
+    (axis,) = figure.axes
+    boxes = [text.get_window_extent() for text in names(axis)]
+    assert sum(one.overlaps(other) for one, other in combinations(boxes, 2)) == 0
+    inside = axis.get_window_extent()
+    assert all(inside.x0 <= box.x0 and box.x1 <= inside.x1 for box in boxes)
+    points = [each.get_xydata() for each in points_of(axis)]
+    places = axis.transData.transform(np.concatenate(points))
+    apart = [np.abs(one - other).max() for one, other in combinations(places, 2)]
+    assert min(apart) > 8  # pixels; a marker is about as wide
 
 
 def test_a_budget_has_its_best_arm_and_what_is_cheaper_than_all_is_refused():

@@ -23,12 +23,14 @@ def test_the_slider_allows_more_and_every_choice_has_its_own_costs(words):
     assert "best is OFT, blocks of 64, +5.5 hundredths of Dice" in words()
     panel.lab.value = "clip"
     assert [cost for _, cost in panel.most.options] == [100, 400, 900, 1000]
-    panel.cost.value = "ms a step"
-    assert "milliseconds" in words() and "points" in words()
+    panel.cost.value = "step time"
+    assert "processor time of a step" in words() and "points" in words()
 
 
 def test_the_still_form_shows_each_lab_and_an_unfinished_study_says_so(capture_display, capsys):
     assert fronts.front_panel(LABS | {"sd3": ARMS[:0]}, UNITS) is None
-    assert sum("<img " in str(data) for data in capture_display) == 2
+    assert (
+        sum("<img " in str(data) for data in capture_display) == 3
+    )  # of the first lab, by each cost
     fronts.front_panel({"sam": ARMS[:0]}, UNITS)
     assert "No arm" in capsys.readouterr().out
