@@ -71,8 +71,8 @@ display_drawing("serial_vs_lora")
 # %% [markdown]
 # **What this shows.** On the left, every grey matrix has its own coloured pair beside it: four
 # pairs. On the right there is one pair, in front of q, k and v, and it changes the tokens that all
-# three read. One pair for four is where the quarter comes from; lesson 02 proves it, and says when
-# it is not a quarter.
+# three read. One pair in the place of four is a quarter of the numbers: lesson 02 proves it, and says
+# when it is not a quarter.
 
 # %% [markdown]
 # ## The lessons
@@ -102,10 +102,10 @@ report = doctor(verbose=True)
 # %% [markdown]
 # ## A model adapted, at once
 #
-# Before any maths, the thing itself. The course ships a small CLIP, a model that names pictures. The cell
-# asks it for the class of drawings that it has never seen, adapts it with Serial LoRA to a few other
-# drawings of each class, and asks again. Expect some seconds of training, and more right answers
-# afterwards than before.
+# Before any maths: the course ships a small CLIP, a model that names pictures. The next cells ask it for
+# the class of drawings that it has never seen, adapt it with Serial LoRA to a few other drawings of each
+# class, and ask again. Expect some seconds of training, and more right answers than before. Above each
+# picture stands the class named before, and the one named after.
 
 # %%
 from serial_lora import count_parameters, eject
@@ -137,9 +137,9 @@ display(
     Markdown(
         f"**What this shows.** {(was == labels).sum()} of {len(labels)} drawings were named right "
         f"before, {(now == labels).sum()} after {record.sizes['steps']} steps on "
-        f"{record.sizes['training_pictures']} drawings; above, some that came right. The model has "
-        f"{size.total:,} numbers, and {size.adapter:,} of them were trained, in "
-        f"{record.seconds:.0f} seconds. One run on one set is no proof: lesson 04 does it with care."
+        f"{record.sizes['training_pictures']} drawings; above, up to 8 that came right. The model has "
+        f"{size.total:,} numbers, and {size.adapter:,} of them were trained. "
+        f"One run on one set is no proof: lesson 04 does it with care."
     )
 )
 
@@ -178,16 +178,21 @@ display_figure(figure, alt=f"The same six things in four styles: {names}.")
 print(*(f"{style}: {credit}" for style, credit in ATTRIBUTION.items()), sep="\n")
 
 # %% [markdown]
-# **What this shows.** An owl stays an owl in every row, while colour, outline and shading change.
 # The last lines name the designers and their licences; every picture of theirs in this course
 # comes with them.
-#
-# **Change this and run again**: other things in `wanted`, by their English names, such as "tiger" or "guitar".
 
 # %%
-for style, emoji in styles.items():
-    array = emoji.pictures  # (N, 64, 64, 4): N pictures, 64 x 64 pixels, red green blue alpha
-    print(f"{style:14} {len(emoji):5} pictures of {array.shape[1]} x {array.shape[2]} pixels")
+height, width, _ = styles["openmoji"].pictures.shape[1:]  # pixels, and red green blue alpha
+display(
+    Markdown(
+        f"**What this shows.** A thing stays what it is in all {len(styles)} rows, while colour, outline and "
+        f"shading change. Together the styles have {sum(map(len, styles.values())):,} drawings, each of "
+        f"{height} x {width} pixels."
+    )
+)
+
+# %% [markdown]
+# **Change this and run again**: other things in `wanted`, by their English names, such as "tiger" or "guitar".
 
 # %% [markdown]
 # ## What a pretrained model already knows
@@ -236,14 +241,14 @@ display(Markdown("**What this shows.** " + read_shares(shares, things)))
 # an insect?) and measures how often it is right before and after it has seen a handful of OpenMoji's
 # drawings.
 #
-# **Change this and run again**: the captions, `f"a photo of a {thing}."` in place of "a drawing". Does the model
-# mind?
+# **Change this and run again**: the captions, `f"a photo of a {thing}."` in place of "a drawing". Which answers
+# change?
 
 # %% [markdown]
 # ## A picture from two thin matrices
 #
-# A grey picture of 64 x 64 pixels is a matrix with 64 x 64 numbers. Can we say the same with
-# fewer? Write it as a product of a tall matrix `B` (64, r) and a wide one `A` (r, 64). The number r
+# A grey picture of 64 x 64 pixels is a matrix with 64 x 64 numbers. Can fewer numbers hold it?
+# Write it as a product of a tall matrix `B` (64, r) and a wide one `A` (r, 64). The number r
 # is the **rank**. The best such pair for a given r comes from the *singular value decomposition*,
 # which splits a matrix into a sum of simple patterns, strongest first.
 #
@@ -263,14 +268,20 @@ for rank in (1, 2, 4, 8, 16, 64):
     captions.append(f"rank {rank}: {A.numel() + B.numel():,}")
 figure = show_pictures(shown, captions, columns=6)
 display_figure(figure)
-print(f"above each: its rank, and how many numbers; the picture itself: {picture.numel():,}")
-print(ATTRIBUTION["openmoji"])
+print("above each: its rank, and how many numbers the pair holds.", ATTRIBUTION["openmoji"])
+
+# %%
+display(
+    Markdown(
+        f"**What this shows.** Bars of light and dark come first, then an outline, then an owl. At rank 8 the "
+        f"pair holds {8 * 2 * 64:,} numbers, where the picture has {picture.numel():,}. At the full rank, 64, it "
+        f"holds {A.numel() + B.numel():,}: low rank saves only when the rank is low."
+    )
+)
 
 # %% [markdown]
-# **What this shows.** The first patterns are mere bars of light and dark; then comes an outline, and
-# soon an owl, long before the rank is full. At the full rank the pair holds *more* numbers than the
-# picture: low rank saves only when the rank is low. LoRA assumes that the *change* a model needs for a
-# new task is like this picture: large, but made of few patterns. A picture of fine noise would need them all.
+# LoRA assumes that the *change* which a model needs for a new task is like this picture: large, but made
+# of few patterns. A picture of fine noise would need them all.
 #
 # **Change this and run again**: another drawing for the owl, such as "chequered flag". How many patterns now?
 
@@ -308,15 +319,20 @@ from serial_lora import SerialLoRAConfig, count_parameters, inject
 model = copy.deepcopy(backbone.model)
 before = ask(model)
 inject(model, SerialLoRAConfig(rank=8))
-after = ask(model)
+moved = (ask(model) - before).abs().max().item()
 
-print(count_parameters(model))
-print(f"largest change of a share: {(after - before).abs().max().item():.1e}")
+size = count_parameters(model)
+display(
+    Markdown(
+        f"**What this shows.** {size.trainable:,} of the model's {size.total:,} numbers can be trained, "
+        f"{size.share:.2%}, and no share moved by more than {moved:.1g}."
+    )
+)
 
 # %% [markdown]
-# **What this shows.** The one line `inject(model, SerialLoRAConfig(rank=8))` froze the model and
-# gave every attention block one pair. The answers are still the model's own, and that is on purpose:
-# training starts from what the model already knows. Lesson 03 builds this call from nothing.
+# The one line `inject(model, SerialLoRAConfig(rank=8))` froze the model and gave every attention block one
+# pair. The answers are still the model's own, and that is on purpose: training starts from what the model
+# already knows. Lesson 03 builds this call step by step.
 #
 # **Change this and run again**: `rank=16`. What doubles, and what stays?
 
@@ -335,8 +351,8 @@ print(f"largest change of a share: {(after - before).abs().max().item():.1e}")
 # - **Right?** It says what it verified.
 # - Stuck? Open hint 1, then hint 2. The solved lesson is linked below each exercise.
 #
-# Keep your answers in a copy of the notebook (in JupyterLab: right-click, *Duplicate*), because
-# `make notebooks` writes these files anew.
+# Keep your answers in a copy of the notebook (in JupyterLab: right-click, *Duplicate*), because an
+# update of the course replaces these files.
 #
 # Here is what a wrong answer looks like: somebody counts only one of the two matrices.
 
@@ -353,8 +369,8 @@ except CheckFailed as message:
     print(message)
 
 # %% [markdown]
-# **What this shows.** The last line is the one to read first. Checks know the usual slips and call
-# them by name; for an unusual one, compare *expected* and *got*.
+# **What this shows.** The last line says what went wrong: read it first. Checks know the usual slips; for
+# an unusual one, compare *expected* and *got*.
 #
 # **Change this and run again**: repair `one_matrix_only`. What does a right answer look like?
 

@@ -62,7 +62,7 @@ d = len(weights["q"])
 # %% [markdown]
 # ## A matrix is a sum of layers
 #
-# The **rank** of a matrix is how many rows it takes to mix all its rows from. At rank 1 every row is
+# The **rank** of a matrix is the number of rows that all its rows can be mixed from. At rank 1 every row is
 # the same row, more of it here and less of it there: one column times one row. The **singular value
 # decomposition** (SVD) writes any matrix as a sum of such layers,
 #
@@ -80,10 +80,16 @@ butterfly = pairs.grey_picture("butterfly")  # (64, 64), from 0, black, to 1, wh
 display_figure(plot_layers(butterfly, count=4))
 print(ATTRIBUTION["openmoji"])
 
+# %%
+S = torch.linalg.svdvals(butterfly)  # (64,)
+display(
+    Markdown(
+        f"**What this shows.** No layer looks like a butterfly, and the sum of four begins to. The first layer "
+        f"is {S[0] / S[1]:.0f} times as strong as the second."
+    )
+)
+
 # %% [markdown]
-# **What this shows.** No layer looks like a butterfly; their sum begins to. Each is weaker than the one
-# before.
-#
 # Now move the rank over the drawing's spectrum: how many layers until you would call it a butterfly, and
 # how many until you see no difference? (Without a running kernel the panel stands still.)
 
@@ -114,13 +120,17 @@ for _ in range(200):
     A = torch.randn(rank, 64)  # (r, n), a random row space
     B = torch.linalg.lstsq(A.T, butterfly.T).solution.T  # (m, r), the best that goes with it
     others.append(((butterfly - B @ A).norm() / butterfly.norm()).item())
-print(
-    f"subtracted {by_subtraction:.6f}, from the tail {by_tail:.6f}, best random one {min(others):.3f}"
+
+# %%
+display(
+    Markdown(
+        f"**What this shows.** At rank {rank} the miss is {by_tail:.4%} by the singular values left out, and "
+        f"{by_subtraction:.4%} by subtraction. The best of the random row spaces misses {min(others):.0%}."
+    )
 )
 
 # %% [markdown]
-# **What this shows.** The tail of the singular values is the miss, and no random row space comes near. So
-# one look at the singular values answers "what rank would do?" for *every* rank.
+# So one look at the singular values says what *every* rank would miss.
 
 # %% [markdown]
 # ### Exercise 1.1 · The rank that a miss allows
@@ -170,7 +180,7 @@ check("1.1", rank_for_miss)
 # Solution: [the solved lesson](../solutions/01_low_rank_maths.ipynb)
 
 # %% [markdown]
-# Which of these drawings needs the highest rank: a door, a butterfly, or a ruler that lies slantwise?
+# Which of these drawings needs the highest rank: a door, a butterfly, or a ruler that lies at a slant?
 
 # %%
 from serial_lora_course.figures.pictures import show_pictures
@@ -180,13 +190,16 @@ figure = show_pictures(list(things.values()), list(things))
 display_figure(figure, alt=f"Three drawings: {', '.join(things)}.")
 curves = {name: tail_misses(picture) for name, picture in things.items()}
 display_figure(plot_misses({"Three drawings": curves}, ranks=(1, 2, 4, 8, 16, 32)))
-rank_needed = yours("1.1", pairs.rank_for_miss)
-print({name: rank_needed(picture, 0.05) for name, picture in things.items()})
+
+# %%
+allowed, rank_needed = 0.05, yours("1.1", pairs.rank_for_miss)
+needed = {f"the {name}": rank_needed(picture, allowed) for name, picture in things.items()}
+display(Markdown(f"**What this shows.** {words.read_needed(needed, 64, allowed)}"))
 
 # %% [markdown]
-# **What this shows.** The printed ranks miss no more than 5%. The ruler is the simplest thing to describe
-# and needs the highest, because each of its rows is shifted a little, and a shifted row is a new row. Rank
-# does not measure how simple a thing looks; it measures how far its rows can be mixed from few.
+# The ruler is the simplest thing to describe and needs the highest rank: each of its rows is shifted a
+# little, and a shifted row is a new row. Rank does not measure how simple a thing looks, but from how few
+# rows all others can be mixed.
 
 # %% [markdown]
 # ## Are a model's weights of low rank?
@@ -300,6 +313,9 @@ for title, three in (("one pair in front", one), ("a pair each", own)):
     print(f"rank of the stacked change, {title}:", torch.linalg.matrix_rank(stacked).item())
 
 # %% [markdown]
+# **What this shows.** One pair lets the block read as many new directions of a token as the pair has rank;
+# own pairs, three times as many.
+#
 # Now as a picture, where a token has two numbers and a pair has rank 1. Above, each of q, k and v has a
 # pair of its own. Below, one pair moves the tokens, and W_q, W_k and W_v read what it made of them. Arrows
 # lead from before to after; dark means far. *Which* tokens move far, and *where to*?
@@ -319,13 +335,12 @@ formulas = {"lora": "LoRA:  W x + B A x", "serial_lora": "Serial LoRA:\nW (x + B
 display_figure(plot_token_moves({"lora": lora_row, "serial_lora": serial_row}, formulas))
 
 # %% [markdown]
-# **What this shows.** A pair of rank 1 has one question, its row A, and one answer, its column B. How far a
-# token moves is how much of A is in it; where to is B. With own pairs different tokens are dark in each
-# panel. With one pair the same tokens are dark everywhere, and each weight turns the *same* move in its own
-# way: the direction in q decides the direction in k and v.
+# **What this shows.** With own pairs different tokens are dark in each panel. With one pair the same tokens
+# are dark everywhere. At rank 1 the row A decides how far a token moves, and the column B where to; each
+# weight then turns the *same* move in its own way, so the direction in q decides those in k and v.
 
 # %% [markdown]
-# ## What one pair cannot say
+# ## What one pair cannot express
 #
 # So a change (Δ_q, Δ_k, Δ_v) that Serial LoRA can make obeys two laws.
 #
@@ -340,15 +355,20 @@ display_figure(plot_token_moves({"lora": lora_row, "serial_lora": serial_row}, f
 # is not zero.
 
 # %%
-for part, weight in weights.items():
-    values = torch.linalg.svdvals(weight.double())
-    print(f"W_{part}: largest {values[0]:.2f}, smallest {values[-1]:.5f}")
+ends = {p: torch.linalg.svdvals(w.double())[[0, -1]].tolist() for p, w in weights.items()}
+said = ", ".join(
+    f"W_{p} from {large:.2f} down to {small:.5f}" for p, (large, small) in ends.items()
+)
+display(
+    Markdown(f"**What this shows.** Singular values: {said}. None is zero, so each has an inverse.")
+)
 
 # %% [markdown]
-# **What this shows.** They have inverses, though the smallest values are close to zero: there are directions
-# that a weight almost erases. So "never" is exact, with small escapes.
+# The smallest are close to zero: there are directions that a weight almost erases, and along them alone
+# can a pair change q and nearly spare k.
 #
-# How close can Serial LoRA come to a wish that it cannot reach? Stack the weights to one tall W (3d, d) and
+# Call a change that one would like to make a *wish*. How close can Serial LoRA come to a wish that it cannot
+# reach? Stack the weights to one tall W (3d, d) and
 # the wishes to Δ (3d, d), and look for the C of rank r that makes ‖Δ − W C‖ smallest. Three steps:
 #
 # 1. W = Q R, with columns of Q (3d, d) that have length one and stand at right angles
@@ -430,13 +450,13 @@ targets = {
 }
 misses = {name: misses_by_method(wide, changes) for name, changes in targets.items()}
 display_figure(plot_misses(misses, ranks=(1, 2, 4, 8, 12, 32, 128)))
-display_table(pairs.first_ranks(misses))
+display_table(reached := pairs.first_ranks(misses))
+display(Markdown(f"**What this shows.** {words.read_first_ranks(reached)}"))
 
 # %% [markdown]
-# **What this shows.** The shared wish is reached by both at its own rank, by Serial LoRA with a quarter of
-# the numbers of the paper's LoRA. The first law is a matter of rank: one row space meets own pairs at three
-# times the rank. The second is not: at full rank C has d² numbers, and a wish for three matrices has 3d².
-# For random wishes the floor is near √(2/3).
+# The first law is a matter of rank: one row space meets own pairs at three times their rank. The second is
+# not: at full rank C has d² numbers, and a wish for three matrices has 3d². What is missed at full rank we
+# call the *floor*; for random wishes it is near √(2/3).
 
 # %% [markdown]
 # ### And what does a real task wish for?
@@ -458,8 +478,8 @@ display(Markdown(f"**What this shows.** {words.read_miss(miss, real, rank)}"))
 # %% [markdown]
 # The rows of a gradient are mixed from tokens, and q, k and v read the same tokens: the first law is cheap.
 # The second, the tie between the columns, is what costs. Still, the floor is below the √(2/3) ≈ 0.82 of
-# random wishes. Do q, k and v want something in common? Test it. Turn one wish round, Δ_q to −Δ_q: if all
-# three wanted the same C, the floor would rise. As a second control, mix the rows of each gradient at
+# random wishes. Do q, k and v want something in common? Turn one wish round, Δ_q to −Δ_q: if all three
+# wanted the same C, the floor would rise. As a second control, mix the rows of each gradient at
 # random, which loses how it lies to W.
 
 # %%
@@ -468,8 +488,9 @@ display_table(floors.map("{:.1%}".format).reset_index())
 display(Markdown(f"**What this shows.** {words.read_floors(floors)}"))
 
 # %% [markdown]
-# Where turning hardly moves the floor, the three have next to nothing in common in what they want done to a
-# token; the floor is low because each gradient lies along directions in which its own W writes strongly.
+# Where turning hardly moves the floor, q, k and v have almost nothing in common in what they want done to a
+# token; the floor is below that of random wishes because each gradient lies along directions in which its
+# own W writes strongly.
 #
 # And a miss is not a failure. A task does not ask for one particular change, it asks for a low loss, and many
 # changes give one. What other blocks can take over is not in this calculation, nor that attention uses q
@@ -553,7 +574,8 @@ task.backward(adapted)
 pair = list(adapters(adapted).values())[BLOCK]
 by_hand = gradient_of(weights, task.gradients(BLOCK), pair.lora_A.detach(), 1.0)  # (d, r)
 difference = (by_hand - pair.lora_B.grad).norm() / pair.lora_B.grad.norm()
-print(f"by hand and by autograd differ by {difference:.1e} of the gradient's size")
+said = f"By hand and by autograd differ by {difference:.1g} of the gradient's size: rounding."
+display(Markdown(f"**What this shows.** {said}"))
 
 # %% [markdown]
 # After one step of gradient descent with learning rate η, W_q has moved by
@@ -574,14 +596,14 @@ print(f"by hand and by autograd differ by {difference:.1e} of the gradient's siz
 # %%
 rates = {"SGD": 0.1, "Adam": 1e-3}  # change this and run again
 moved = task.first_steps(rates)
-shown = moved.map("{:.3%}".format).assign(
-    **{"loss before": moved["loss before"].map("{:.4f}".format)}
-)
-display_table(shown.reset_index())
+shown = moved.filter(like="W times").map("{:.3%}".format)
+losses = moved.filter(like="loss before").map("{:.4f}".format)
+display_table(shown.join(losses).reset_index())
 display(Markdown(f"**What this shows.** {words.read_first_steps(moved)}"))
 
 # %% [markdown]
-# The losses are equal: it *is* the same model in every column. Serial LoRA's `B` is a *relative* change,
+# The least and the largest loss before the step are equal: it *is* the same model in every column. Serial
+# LoRA's `B` is a *relative* change,
 # W (I + B A), so the size of W cancels. LoRA's `B` has the unit of W: with gradient descent the relative step
 # falls with the square of W's size, with Adam with W's size. So a comparison that gives both methods the
 # same rate compares two different things. Lesson 05 gives `A` and `B` rates of their own.

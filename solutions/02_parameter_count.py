@@ -32,6 +32,7 @@ if util.find_spec("serial_lora_course") is None:
 from fractions import Fraction
 
 import torch
+from IPython.display import Markdown, display
 from torch import nn
 
 from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, count_parameters, inject
@@ -61,12 +62,15 @@ A = torch.empty(rank, width, device="meta")  # (r, d)
 B = torch.empty(width, rank, device="meta")  # (d, r)
 
 together = A.numel() + B.numel()
-print(f"A {A.numel():,} and B {B.numel():,}, together {together:,}")
-print(f"the full matrix {width * width:,}: the pair holds {together / width**2:.1%} of it")
+display(
+    Markdown(
+        f"**What this shows.** At width {width} and rank {rank}, A holds {A.numel():,} numbers and B {B.numel():,}: "
+        f"together {together / width**2:.1%} of the {width * width:,} in the matrix that they correct."
+    )
+)
 
 # %% [markdown]
-# **What this shows.** At CLIP's width and the paper's rank, a pair is the printed small part of the matrix it
-# corrects. Both matrices of a square pair are equally large.
+# That is CLIP's width and the paper's rank. At twice the rank, the pair is twice as large.
 
 # %% [markdown]
 # ### Exercise 2.1 · The size of a pair
@@ -121,15 +125,20 @@ from serial_lora.counting import pair_count
 
 size_of = yours("2.1", pair_count)
 rank, width = 32, 768  # change this and run again
-pair = [(rank, width), (width, rank)]  # A and B
+pair, listed = [(rank, width), (width, rank)], {}  # A and B
 for method, block in (("LoRA", 4 * pair), ("Serial LoRA", pair)):
-    listed = sum(torch.empty(shape, device="meta").numel() for shape in block)
+    listed[method] = sum(torch.empty(shape, device="meta").numel() for shape in block)
     formula = len(block) // 2 * size_of(width, width, rank)
-    print(f"{method:12} {len(block)} tensors, {listed:,} numbers; by the formula {formula:,}")
+    print(
+        f"{method:12} {len(block)} tensors, {listed[method]:,} numbers; by the formula {formula:,}"
+    )
+
+times = Fraction(listed["LoRA"], listed["Serial LoRA"])
+display(Markdown(f"**What this shows.** LoRA has {times} times as many numbers in a block."))
 
 # %% [markdown]
-# **What this shows.** Eight tensors against two, and four times the numbers. With another rank or width the
-# counts move and the factor does not, since both methods have the same d and the same r.
+# With another rank or width the counts move and the factor does not, since both methods have the same d and
+# the same r.
 
 # %% [markdown]
 # ## A whole model
@@ -198,14 +207,17 @@ clip = ARCHITECTURES["clip"].on_meta()  # change this and run again: "sam-huge"
 sites = find_attention_sites(clip)
 
 total = sum(p.numel() for p in clip.parameters())
-print(f"{total:,} parameters on the device {next(clip.parameters()).device}")
-print(len(sites), "attention blocks, for example")
 for site in (sites[0], sites[-1]):
-    print(f"  {site.name}: tower {site.tower}, block {site.block}, width {site.width}")
+    print(f"{site.name}: tower {site.tower}, block {site.block}, width {site.width}")
+found = f"{len(sites)} attention blocks in a model of {total:,} parameters"
+device = next(clip.parameters()).device
+display(
+    Markdown(f"**What this shows.** {found}, on the device {device}: the first and the last above.")
+)
 
 # %% [markdown]
-# **What this shows.** The model describes itself: nobody told the function the widths. `inject` goes by
-# this list, so what it puts in does not depend on the table above.
+# The model describes itself: nobody told the function the widths. `inject` goes by this list, so what it
+# puts in does not depend on the table above.
 
 # %% [markdown]
 # ### Exercise 2.3 · Count what can be trained
@@ -284,8 +296,8 @@ for key in ("clip", "sam", "sd3"):
 
 # %% [markdown]
 # **What this shows.** Formula, enumeration and `numel()` agree on all three models, and the ratio is
-# the integer 4: not about 4. Every parameter that can be trained is an adapter's, since the
-# injected count is the *trainable* count of the whole model. The next picture shows the sizes.
+# exactly 4. The injected count is the *trainable* count of the whole model, so nothing else can be trained.
+# The next picture shows the sizes.
 
 # %%
 from serial_lora_course.figures.counts import plot_counts
@@ -298,20 +310,22 @@ display_figure(plot_counts())
 # Adapting both streams doubles the count, one would think. Look closely at the ratio.
 
 # %%
-rank = 64  # change this and run again
+rank, ratios = 64, {}  # change this and run again: another rank
 for stream in ("image", "text", "both"):
     trainable = {}
     for method, config in CONFIGS.items():
         model = inject(ARCHITECTURES["sd3"].on_meta(), config(rank=rank, stream=stream))
         trainable[method] = count_parameters(model).trainable
     lora, serial = trainable["LoRA"], trainable["Serial LoRA"]
-    print(f"stream={stream:6} {lora:>11,} and {serial:>10,}, ratio {lora / serial:.3f}")
+    print(f"stream={stream:6} {lora:>11,} and {serial:>10,}")
+    ratios[stream] = lora / serial
+
+said = ", ".join(f"{ratio:.3f} on stream “{stream}”" for stream, ratio in ratios.items())
+display(Markdown(f"**What this shows.** The ratio is {said}."))
 
 # %% [markdown]
-# **What this shows.** On the text stream the ratio is a little *below* 4. The last block of SD3 has
-# no use for what attention gives its text tokens, so there is no `out` matrix there, and LoRA has one
-# pair fewer. A formula would have missed it; the enumeration of the real model did not. It leads to
-# the question of the next section.
+# The last block of SD3 has no use for what attention gives its text tokens, so there is no `out` matrix
+# there, and LoRA has one pair fewer. The formula would have missed that; the count of the real model did not.
 
 # %% [markdown]
 # ## Exactly 4, and when it is not
@@ -374,14 +388,17 @@ check("2.4", size_ratio)
 from serial_lora_course.models.architectures import ratio_frame, size_ratio
 
 ratio_of = yours("2.4", size_ratio)
-display_table(ratio_frame(width=768, rank=32, ratio_of=ratio_of))  # change this and run again
+placements = ratio_frame(width=768, rank=32, ratio_of=ratio_of)  # change this and run again
+display_table(placements)
+other = placements["ratio"][placements["ratio"] != 4]
+said = f"The ratio is 4 in {len(placements) - len(other)} of {len(placements)} rows"
+said += f", and between {other.min():.2f} and {other.max():.2f} in the others."
+display(Markdown(f"**What this shows.** {said}"))
 
 # %% [markdown]
-# **What this shows.** "A quarter of LoRA" is a statement about *one* baseline, the one that the
-# paper compares with. Against a library that adapts q, k and v it is a third; against one that
-# shares `A` over a fused qkv matrix, a half. The last row asks the other question: LoRA at a quarter
-# of the rank costs what Serial LoRA costs. A fair comparison shows both, equal rank and equal
-# budget; lesson 04 does.
+# "A quarter of LoRA" is a statement about *one* baseline, the one that the paper compares with. The last
+# row asks the other question: LoRA at a quarter of the rank costs what Serial LoRA costs. A fair comparison
+# shows both, equal rank and equal budget; lesson 04 does.
 
 # %% [markdown]
 # ## Move it yourself
@@ -412,40 +429,41 @@ from serial_lora_course.claims.audit import audit_frame, readings_frame
 display_table(readings_frame())
 
 # %% [markdown]
-# **What this shows.** Only the figures in MB are where they should be. Of those in M, the bold column
-# changes from model to model, and for one model no unit fits. The package judges each figure by the
-# same comparison, in words:
+# The package judges each figure by the same comparison, in words:
 
 # %%
 columns = ["model", "method", "where", "printed", "verdict"]  # change this and run again
-display_table(audit_frame()[columns])
+audited = audit_frame()
+display_table(audited[columns])
+counts = audited["verdict"].str.partition(":")[0].value_counts()
+said = "; ".join(f"{count} times “{verdict}”" for verdict, count in counts.items())
+display(Markdown(f"**What this shows.** Of {len(audited)} printed figures: {said}."))
 
 # %% [markdown]
-# **What this shows.** For CLIP the digits are right in an odd unit. For SAM, Table I prints bytes and
-# calls them parameters, while Table IV's caption says it rightly. For SD3 a small excess is left:
-# the audit of the paper has a candidate for it, and no proof. None of this touches the ratio: each printed pair
-# of numbers divides to 4 within its rounding.
+# For CLIP the digits are right in an odd unit. For SAM, Table I prints bytes and calls them parameters,
+# while Table IV's caption says it rightly. For SD3 a small excess is left, which nothing in the method
+# explains. None of this touches the ratio: each printed pair of numbers divides to 4 within its rounding.
 
 # %% [markdown]
 # ## What an adapter weighs
 #
 # A byte is not a parameter, so one last count gives both. In float32 each number takes four bytes.
-# Expect a few megabytes for CLIP's and SAM's adapter and more for SD3's, and a share of the model
-# that is small for CLIP and SAM and smaller still for the largest model.
+# Expect a few megabytes for CLIP's and SAM's adapter and more for SD3's, and a smaller share of the
+# largest model.
 
 # %%
+weighed = []
 for key in ("clip", "sam", "sd3"):
     item = ARCHITECTURES[key]
-    rank = item.rank  # change this and run again: half of it
+    rank = item.rank  # change this and run again: item.rank // 2
     model = inject(item.on_meta(), SerialLoRAConfig(rank=rank))
-    size = sum(p.numel() * p.element_size() for p in adapter_parameters(model))
-    share = count_parameters(model).share
-    print(f"{item.title:28} adapter {size / 1e6:6.2f} MB in float32, {share:.3%} of the model")
+    size = sum(p.nbytes for p in adapter_parameters(model)) / 1e6  # in MB
+    weighed.append(f"{item.title}: {size:.2f} MB, {count_parameters(model).share:.2%} of the model")
+display(Markdown(f"**What this shows.** In float32, {'; '.join(weighed)}."))
 
 # %% [markdown]
-# **What this shows.** An adapter is a small file of megabytes beside a model of hundreds or
-# thousands. "Parameters" and "memory" are different things, though: training also needs
-# gradients, optimizer state, and above all activations, which no count of parameters tells.
+# Half the rank would halve them. "Parameters" and "memory" are different things, though: training also
+# needs gradients, optimizer state, and above all activations, which no count of parameters tells.
 
 # %% [markdown]
 # ## Quiz

@@ -33,6 +33,7 @@ if util.find_spec("serial_lora_course") is None:
 import copy
 
 import torch
+from IPython.display import Markdown, display
 from torch import nn
 from torch.nn import functional as F
 
@@ -180,12 +181,13 @@ torch.manual_seed(0)
 fresh, trained = Adapter(width, rank), Adapter(width, rank)
 nn.init.normal_(trained.lora_B, std=0.1)  # as if trained
 with torch.no_grad():
-    print("fresh:   largest change", (fresh(x) - x).abs().max().item())
-    print("trained: largest change", round((trained(x) - x).abs().max().item(), 3))
+    by_fresh, by_trained = ((pair(x) - x).abs().max().item() for pair in (fresh, trained))
+said = f"The fresh adapter changes x by {by_fresh}, the other by up to {by_trained:.3f}."
+display(Markdown(f"**What this shows.** {said}"))
 
 # %% [markdown]
-# **What this shows.** Zero, not "nearly zero": x plus a product with a zero matrix. Whatever the
-# pretrained model could do, it can still do at the first step of training.
+# Zero, not "nearly zero": x plus a product with a zero matrix. Whatever the pretrained model could do, it
+# can still do at the first step of training.
 #
 # **Change this and run again**: a `std` of 1 instead of 0.1. Is the change ten times as large?
 
@@ -293,8 +295,7 @@ def merged_weight(
         (out, d), a new tensor.
     """
     # BEGIN SOLUTION
-    identity = torch.eye(weight.shape[1])  # (d, d)
-    return weight @ (identity + scale * (lora_B @ lora_A))  # (out, d)
+    return weight + scale * (weight @ lora_B) @ lora_A  # (out, d)
     # END SOLUTION
 
 
@@ -332,12 +333,15 @@ with torch.no_grad():
     for layer in (merged.q, merged.k, merged.v):
         layer.weight.copy_(merge_weight(layer.weight, adapter.lora_A, adapter.lora_B, scale=1.0))
     adapted = run_block(block, adapter, x)
-    print("adapted and merged differ by", f"{(adapted - merged(x)).abs().max().item():.1e}")
-    print("adapted and base differ by  ", f"{(adapted - block(x)).abs().max().item():.1e}")
+    to_merged, to_base = ((adapted - other(x)).abs().max().item() for other in (merged, block))
+
+# %%
+said = f"The adapted block differs from the merged one by {to_merged:.1g}, from the base by {to_base:.1g}."
+display(Markdown(f"**What this shows.** {said}"))
 
 # %% [markdown]
-# **What this shows.** The first number is rounding. The second is the adapter's effect, many times
-# larger: without it, the first number would prove nothing. Always look at both.
+# The first number is rounding. The second is the adapter's effect, many times larger: without it, the first
+# number would prove nothing. Always look at both.
 #
 # **Change this and run again**: merge into `(merged.q, merged.k)` alone, or with `scale=0.5`. Which of the two
 # numbers tells you?
@@ -553,17 +557,18 @@ check("3.6", pairs_in)
 # %%
 kinds = (RightBlock, VariantOne, VariantTwo, VariantThree)
 blocks = {kind.__name__: kind(copy.deepcopy(block), rank) for kind in kinds}
-probes.probe_table(
-    blocks,
-    x,
+questions = (
     yours("3.4", probes.reaches_output),
     yours("3.5", probes.leaves_stream_alone),
     yours("3.6", probes.number_of_pairs),
 )
+table = probes.probe_table(blocks, x, *questions)
+display(table)
+passed = ", ".join(table.index[table["Serial LoRA?"] == "yes"])
+display(Markdown(f"**What this shows.** All three probes are passed by: {passed}."))
 
 # %% [markdown]
-# **What this shows.** Each variant fails one probe and passes the others, so no single probe would
-# have been enough.
+# Each variant fails one probe and passes the others, so no single probe would have been enough.
 #
 # - **VariantOne** computes adapted q, k and v, and hangs them on the block as attributes that nobody
 #   reads. Whatever such a run learns, the classifier on top learnt it.
@@ -573,7 +578,8 @@ probes.probe_table(
 #   nothing is shared.
 #
 # **Change this and run again**: write a fourth variant, with the adapter behind `attention`, and add it to
-# `kinds`. Which probe finds it?
+# `kinds`. It passes all three: a probe finds only what it looks for. What would find it is the comparison
+# with the merged weights, above.
 
 # %% [markdown]
 # ## Into a real model, by hand and with `inject`
@@ -597,11 +603,12 @@ for resblock in by_hand.visual.transformer.resblocks:
 
 with torch.no_grad():
     change = (by_hand.encode_image(images) - clip.encode_image(images)).abs().max().item()
-print(f"{len(hand_adapters)} adapters, largest change in an answer: {change:.3f}")
+said = f"{len(hand_adapters)} adapters change the answers by up to {change:.3f}."
+display(Markdown(f"**What this shows.** {said}"))
 
 # %% [markdown]
-# **What this shows.** Five lines adapt a model whose code we never touched. (The `pair=pair` in the
-# hook matters: without it every hook would use the last pair, as Python looks names up late.)
+# Five lines adapt a model whose code we never touched. (The `pair=pair` in the hook matters: without it
+# every hook would use the last pair, as Python looks names up late.)
 #
 # **Change this and run again**: hook `ln_2` instead. It runs as well, and adapts the MLP.
 #
@@ -626,17 +633,17 @@ with torch.no_grad():
     difference = (model.encode_image(images) - by_hand.encode_image(images)).abs().max().item()
     with disabled(model):
         lost = (model.encode_image(images) - clip.encode_image(images)).abs().max().item()
-print(f"by hand and by the package differ by {difference:.1e}")
-print(f"disabled, and the base, differ by    {lost:.1e}")
 print(count_parameters(model))
+said = (
+    f"By hand and by the package differ by {difference:.1g}; disabled and the base by {lost:.1g}."
+)
+display(Markdown(f"**What this shows.** {said}"))
 
 # %% [markdown]
-# **What this shows.** One call does what the five lines do, and more safely. `with disabled(model):` gives the
-# base model back for the length of the block, up to that rounding, which is how a fair
-# before-and-after comparison is made.
+# One call does what the five lines do, and more safely. `with disabled(model):` gives the base model back
+# for the length of the block, up to that rounding, which is how a fair before-and-after comparison is made.
 #
-# **Change this and run again**: leave out `towers=["image"]`. Which line stops you
-# then, and why?
+# **Change this and run again**: leave the line out that copies `lora_B`. Which two models are equal then?
 
 # %% [markdown]
 # ## Only the adapters learn
@@ -650,19 +657,23 @@ trainee = inject(copy.deepcopy(clip), SerialLoRAConfig(rank=4, towers=["image"])
 optimizer = torch.optim.SGD([p for p in trainee.parameters() if p.requires_grad], lr=0.1)
 targets = torch.randn(3, 64)  # (B, 64)
 
-for step in (1, 2):
+moves = []
+for _ in range(2):
     before = {name: value.detach().clone() for name, value in trainee.named_parameters()}
     loss = F.mse_loss(trainee.encode_image(images), targets)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    moved = probes.largest_moves(before, trainee)
-    print(f"step {step}: " + ", ".join(f"{kind} moved {by:.1e}" for kind, by in moved.items()))
+    moves.append(probes.largest_moves(before, trainee))
+
+# %%
+said = "; ".join(f"{p} moves by {moves[0][p]:.1g} and {moves[1][p]:.1g}" for p in moves[0])
+display(Markdown(f"**What this shows.** In the first and the second step, {said}."))
 
 # %% [markdown]
-# **What this shows.** The base never moves. In the first step `A` does not move either: its gradient
-# passes through `B`, and `B` is zero. `B` moves first, and from the second step on both learn. If
-# `A` *and* `B` started at zero, nothing ever would: that is why one of them is random.
+# The base never moves. In the first step `A` does not move either: its gradient passes through `B`, and `B`
+# is zero. `B` moves first, and from the second step on both learn. If `A` *and* `B` started at zero, nothing
+# ever would: that is why one of them is random.
 #
 # **Change this and run again**: fill every `lora_A` with zeros before the first step. What moves now?
 
@@ -678,9 +689,9 @@ from serial_lora import eject, merge, unmerge
 
 
 def distance(model: nn.Module, answers: torch.Tensor) -> str:
-    """The largest difference between a model's answers and the given ones, to two digits."""
+    """The largest difference between a model's answers and the given ones, to one digit."""
     with torch.no_grad():
-        return f"{(model.encode_image(images) - answers).abs().max().item():.1e}"
+        return f"{(model.encode_image(images) - answers).abs().max().item():.1g}"
 
 
 # %%
@@ -691,12 +702,13 @@ for pair in adapters(model).values():
 with torch.no_grad():
     plain, answers = clip.encode_image(images), model.encode_image(images)  # (B, 64) each
 
-merge(model)
-print("merged:  ", distance(model, answers), "from the adapted model")
-unmerge(model)
-print("unmerged:", distance(model, answers), "from the adapted model")
-eject(model)
-print("ejected: ", distance(model, plain), "from the base")
+merged = distance(merge(model), answers)
+unmerged = distance(unmerge(model), answers)
+ejected = distance(eject(model), plain)
+said = f"The merged model differs from the adapted one by {merged}, the unmerged one by {unmerged}"
+display(
+    Markdown(f"**What this shows.** {said}; the ejected one differs from the base by {ejected}.")
+)
 
 # %% tags=["nbval-check-output"]
 base_state, state = clip.state_dict(), model.state_dict()
@@ -705,8 +717,8 @@ values = all(torch.equal(value, base_state[name]) for name, value in state.items
 print("the same names as the base:", names, "| the same bits as the base:", values)
 
 # %% [markdown]
-# **What this shows.** An adapter can come and go without a trace. That makes it safe to try, and easy
-# to ship: the file holds the pairs alone, and the base stays the file that everybody has.
+# An adapter can come and go without a trace. That makes it safe to try, and easy to pass on: the file holds
+# the pairs alone, and the base stays the file that everybody has.
 #
 # **Change this and run again**: pairs with `std=3`. How large is rounding then, and does the base still come back
 # bit for bit?
@@ -714,17 +726,17 @@ print("the same names as the base:", names, "| the same bits as the base:", valu
 # %% [markdown]
 # ## Does it learn what it can express?
 #
-# A *teacher* block differs from the frozen block by a change of
-# rank 4 in front of q, k and v. We train Serial LoRA of rank 1, 2, 4 and 8 to imitate it. What can
-# the maths promise? At rank 4 and above the pair can express the change exactly; below, it cannot.
-# So expect two curves that go on falling and two that stop early.
+# A *teacher* block differs from the frozen block by a change of rank 4 in front of q, k and v. We train
+# Serial LoRA of rank 1, 2, 4 and 8 to imitate it. At rank 4 and above the pair can express the change
+# exactly; below, it cannot. So expect two curves that go on falling and two that stop early.
 
 # %%
 Adapter = yours("3.1", SerialLoRA)
 run_block = yours("3.2", probes.run_adapted)
 
 torch.manual_seed(0)
-teacher_pair = Adapter(width, 4).requires_grad_(False)
+true_rank = 4  # change this and run again: 8
+teacher_pair = Adapter(width, true_rank).requires_grad_(False)
 nn.init.normal_(teacher_pair.lora_B, std=0.5)
 tokens = torch.randn(32, 10, width)  # (B, N, d)
 wanted = run_block(block, teacher_pair, tokens)  # (B, N, d)
@@ -750,16 +762,15 @@ def imitate(rank: int, steps: int = 200) -> list[float]:
 from serial_lora_course.figures.lowrank import plot_losses
 
 curves = {rank: imitate(rank) for rank in (1, 2, 4, 8)}
-display_figure(plot_losses(curves, "Imitating a change of rank 4"))
+display_figure(plot_losses(curves, f"Imitating a change of rank {true_rank}"))
+ends = ", ".join(f"{losses[-1]:.1g} at rank {rank}" for rank, losses in curves.items())
+display(Markdown(f"**What this shows.** The loss ends at {ends}."))
 
 # %% [markdown]
-# **What this shows.** Ranks 1 and 2 go flat: below the rank of the change, an error remains,
-# however long you train. Ranks 4 and 8 go on falling. Compare these two at the end: the larger pair is not
-# the better one, since its spare patterns have nothing to express and must be brought to zero. The
-# rank is a promise about what *can* be learnt, no more. Where the change that a task needs has few
+# Below the rank of the change an error remains, however long you train; from it on, the loss goes on falling.
+# The largest pair is not the best one at the end, since its spare patterns have nothing to express and must
+# be brought to zero. The rank says what *can* be learnt, no more. Where the change that a task needs has few
 # patterns, a small pair suffices; lesson 04 asks how that turns out for CLIP on new pictures.
-#
-# **Change this and run again**: a teacher of rank 8, `Adapter(width, 8)`. Which curves go flat now?
 
 # %% [markdown]
 # ## To copy: a model of your own
@@ -799,13 +810,17 @@ with tempfile.TemporaryDirectory() as folder:
     again = load_adapter(build(), file)  # another head at first; the file brings the trained one
 
 # %%
-print(f"loss {loss.item():.2f};", count_parameters(model))
-print("loaded equals trained:", torch.equal(again(images), model(images)))
+print(count_parameters(model))
+apart = (again(images) - model(images)).abs().max().item()
+said = f"The loss fell to {loss.item():.2f}; loaded and trained differ by {apart}."
+display(Markdown(f"**What this shows.** {said}"))
 
 # %% [markdown]
-# **What this shows.** Freeze, adapt, train, save, load: each is one call. **Change this and run again**:
-# leave `also_train` out, and read the warning; give `lora_plus_groups` a ratio of 16; merge before you
-# compare. Lesson 12 does the same from a folder of pictures to a model card.
+# Freeze, adapt, train, save, load: each is one call. Lesson 12 does the same from a folder of pictures to a
+# model card.
+#
+# **Change this and run again**: leave `also_train` out, and read the warning. Which number shows that the
+# head was lost?
 
 # %% [markdown]
 # ## Quiz

@@ -9,12 +9,26 @@ import torch
 from torch import Tensor
 
 
-def read_needed(needed: Mapping[str, int], width: int, allowed: float) -> str:
-    """What rank a weight, noise and a gradient need; in this order."""
-    weight, noise, change = needed.values()
+def read_needed(needed: Mapping[str, int], full: int, allowed: float) -> str:
+    """What rank each matrix needs for a miss; ``full`` is the highest there is."""
+    ranks = ", ".join(f"{rank} for {name}" for name, rank in needed.items())
+    return f"To miss no more than {allowed:.0%} takes rank {ranks}; the full rank is {full}."
+
+
+def read_first_ranks(table: pd.DataFrame) -> str:
+    """Which wishes of :func:`serial_lora_course.labs.pairs.first_ranks` Serial LoRA reaches."""
+    never = table["Serial LoRA"] == "never"
+    reached = ", ".join(
+        f"“{row.wish}” at rank {rank}"
+        for row, rank in zip(table[~never].itertuples(), table["Serial LoRA"][~never], strict=True)
+    )
+    missed = ", ".join(
+        f"{share} of “{wish}”"
+        for wish, share in table[never][["wish", "Serial LoRA at full rank misses"]].to_numpy()
+    )
     return (
-        f"To miss no more than {allowed:.0%}, the weight needs rank {weight} of {width}, random numbers need "
-        f"{noise}, and the gradient needs {change}."
+        f"LoRA and the black line reach all {len(table)} wishes. Serial LoRA reaches {reached or 'none'}; at full "
+        f"rank it still misses {missed or 'nothing'}."
     )
 
 
@@ -51,7 +65,7 @@ def read_floors(floors: pd.DataFrame) -> str:
 
 def read_first_steps(steps: pd.DataFrame) -> str:
     """By what factor the first step depends on the size of W, for each method and optimizer."""
-    sizes = steps.drop(columns="loss before")
+    sizes = steps.filter(like="W times")
     factors = sizes.max(axis=1) / sizes.min(axis=1)
     said = ", ".join(
         f"{factor:.1f} for {method} under {name.partition(',')[0]}"

@@ -167,7 +167,9 @@ class Task:
                 row = {
                     f"W times {m:g}": moved for m, (_, moved) in zip(multiples, found, strict=True)
                 }
-                rows[f"{name}, {lr:g}", title] = row | {"loss before": found[0][0]}
+                losses = [loss for loss, _ in found]
+                row |= {"least loss before": min(losses), "largest loss before": max(losses)}
+                rows[f"{name}, {lr:g}", title] = row
         return pd.DataFrame(rows).T.rename_axis(["optimizer", "method"])
 
 
