@@ -319,9 +319,7 @@ from serial_lora import SerialLoRAConfig, count_parameters, inject
 model = copy.deepcopy(backbone.model)
 before = ask(model)
 inject(model, SerialLoRAConfig(rank=8))
-moved = (ask(model) - before).abs().max().item()
-
-size = count_parameters(model)
+moved, size = (ask(model) - before).abs().max().item(), count_parameters(model)
 display(
     Markdown(
         f"**What this shows.** {size.trainable:,} of the model's {size.total:,} numbers can be trained, "
