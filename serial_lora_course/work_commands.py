@@ -14,7 +14,7 @@ import typer
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import read_header, write_whole
-from serial_lora_course.data.pictures import PICTURE_SUFFIXES
+from serial_lora_course.data.folder import pictures_below
 from serial_lora_course.files import expanded, printable
 from serial_lora_course.lab_options import option, plain_console, setting_options, setting_value
 from serial_lora_course.labs.own import ADAPTER_FILE, ClassifyConfig
@@ -145,10 +145,10 @@ def _picture_files(given: list[Path]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+        inside = pictures_below(path, path)
         if not inside:
             raise SerialLoRAError(f"there are no pictures in {path}; name another folder.")
-        yield from inside
+        yield from (path / name for name in inside)
 
 
 def merge(

@@ -126,16 +126,27 @@ def _class_folders(folder: Path) -> list[Path]:
     return sorted(sub for sub in folder.iterdir() if sub.is_dir() and sub.name[0] not in "._")
 
 
-def _pictures_below(folder: Path, root: Path) -> list[str]:
+def pictures_below(folder: Path, root: Path) -> list[str]:
+    """Picture files in a folder and in those inside, as sorted POSIX paths below ``root``.
+
+    Hidden files are passed over, and with a warning pictures of kinds that cannot be read.
+
+    Raises:
+        OSError: a folder on the way cannot be read.
+    """
     found = _files_below(folder, root)
     other = [name for name in found if Path(name).suffix.lower() in OTHER_PICTURES]
     if other:
         warnings.warn(
-            f"{len(other)} pictures in {folder} are passed over, {other[0]} the first: no picture "
-            f"of its kind can be read; convert them to PNG or JPEG.",
+            f"{folder} has pictures of a kind that cannot be read, {other[0]} the first of "
+            f"{len(other)}; they are passed over: convert them to PNG or JPEG.",
             stacklevel=2,
         )
-    pictures = [name for name in found if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+    return [name for name in found if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+
+
+def _pictures_below(folder: Path, root: Path) -> list[str]:
+    pictures = pictures_below(folder, root)
     odd = [name for name in pictures if not is_text(name)]
     if odd:
         raise SerialLoRAError(

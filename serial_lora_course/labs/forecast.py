@@ -470,7 +470,7 @@ def in_short(runs: Sequence[RunForecast]) -> str:
     drawings = sum(run.drawings for run in runs if not run.done)
     drawn = f", {drawings:,} drawings" if drawings else ""
     return (
-        f"{len(left):,} runs left and {len(adapted) - len(left):,} done; "
+        f"{len(left):,} run{'s' if len(left) != 1 else ''} left and {len(adapted) - len(left):,} done; "
         f"{sum(run.steps for run in left):,} optimizer steps{drawn}, "
         f"{_time([run for run in runs if not run.done])}"
     )

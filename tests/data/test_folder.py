@@ -55,8 +55,8 @@ def test_a_folder_divided_already(tmp_path):
 @pytest.mark.parametrize(
     "counts, named",
     [
-        ({}, "has 0 class folders"),
-        ({"cat": 3}, "has 1 class folders"),
+        ({}, "has no class folder"),
+        ({"cat": 3}, "only one class folder"),
         ({"cat": 3, "dog": 1, "cow": 0}, r"too few in cow \(0\), dog \(1\)"),
         ({"Big_Dog": 2, "big dog": 2}, "two classes called 'big dog'"),
     ],

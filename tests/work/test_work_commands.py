@@ -17,6 +17,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.work import card
 from serial_lora_course.work.folder import Reached
 from serial_lora_course.work.trackers import tracker
+from serial_lora_course.work_commands import _picture_files
 
 
 @pytest.fixture
@@ -155,6 +156,15 @@ def test_no_hub_is_one_sentence(offline, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     with pytest.raises(SerialLoRAError, match="could not be sent"):
         card.push_to_hub(tmp_path, "me/colours")
+
+
+def test_what_is_no_picture_of_a_folder_is_passed_over(tmp_path):
+    for name in (".hidden.png", "inside/b.JPG", "a.png", "notes.txt", "phone.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning, match="phone.heic"):
+        found = list(_picture_files([tmp_path, tmp_path / "a.png"]))
+    assert found == [tmp_path / name for name in ("a.png", "inside/b.JPG", "a.png")]
 
 
 @pytest.mark.parametrize(
