@@ -53,12 +53,12 @@ LENGTH = os.environ.get("SERIAL_LORA_LENGTH", "class")  # or "full"; "dry" takes
 # %% [markdown]
 # ## Twelve cells and the best in bold
 #
-# Tables II to IV of the paper print one number a cell and set the best in bold. It is tempting to count: who
-# has most cells? Suppose that four methods were *equally good*, and every cell were luck. How many of twelve
-# cells would be best for one method? The cell makes many such tables and counts in three ways: for a method
-# that was named before; for whichever of the four has most; and the same when half of the luck is shared by
-# the cells of one data set, as it is when they share pictures, prompts and settings. A guess first: how many
-# cells has the luckiest of four?
+# Tables II to IV of the paper print one number a cell and set the best in bold. It is tempting to count: who is
+# best in most cells? Suppose that four methods were *equally good*, and every cell were chance. In how many of
+# twelve cells would one method be best? The cell makes many such tables and counts in three ways: for a method
+# that was named before; for whichever of the four is best most often; and the same when half of the chance is
+# shared by the cells of one data set, as it is when they share pictures, prompts and settings. Guess first: how
+# many cells has the luckiest of four?
 
 # %%
 import numpy as np
@@ -83,10 +83,10 @@ display_figure(plot_wins(luck, datasets * amounts, dict.fromkeys(luck, int(wins.
 display(Markdown("**What this shows.** " + read_wins(wins, luck)))
 
 # %% [markdown]
-# Among equals somebody wins clearly, and the more luck the cells share, the more clearly. A count of bold
-# cells has to be compared with the luckiest of four. How much luck the cells of Table III share cannot be
-# seen from one number a cell. And luck is not the only other explanation: one learning rate for all methods
-# suits one of them best (lesson 05), in every cell alike.
+# Among equals one wins clearly, and the more chance the cells share, the more clearly. A count of bold cells
+# has to be compared with the luckiest of four. How much chance the cells of Table III share cannot be seen from
+# one number a cell. And chance is not the only other explanation: one learning rate for all methods suits one
+# of them best (lesson 05), in every cell alike.
 #
 # **Change this and run again**: five methods instead of four; or `own + 2 * shared`.
 #
@@ -165,9 +165,9 @@ for theme in ("Few pictures", "LoRA+"):
 
 # %% [markdown]
 # **What this shows.** Claims about few pictures rest on the smallest training sets, where the choice of
-# pictures matters most: look at the errors. And a claim that one plus method beats the other needs the plus to be a
-# strong baseline; the last row of the second table says whether it is (lesson 05 shows what the rate of B has
-# to do with it).
+# pictures matters most: look at the errors. And a claim that one plus method beats the other needs the plus to
+# be a strong baseline; the last row of the second table says whether it is (lesson 05 shows what the rate of B
+# has to do with it).
 
 # %%
 for theme in ("Rank and budget", "Inside the adapter", "Data and metric"):
@@ -175,17 +175,18 @@ for theme in ("Rank and budget", "Inside the adapter", "Data and metric"):
     display_table(ledger_frame(rows, theme))
 
 # %% [markdown]
-# **What this shows.** The first row inside the adapter is about lineage. Whether a thing is new is a claim like
-# another. It is tested by writing the elder from its own paper, RepAdapter (Luo et al. 2023, arXiv 2302.08106),
-# and comparing. A fairer comparison, with RepAdapter and the field in it, is the study of lesson 11.
+# **What this shows.** The first row says whether the method is new. That is a claim like another. It is tested
+# by writing the older method from its own paper, RepAdapter (Luo et al. 2023, arXiv 2302.08106), and comparing.
+# A fairer comparison, with RepAdapter and the field in it, is the study of lesson 11.
 #
-# Count what stands behind a verdict before you believe it. The brackets say how many data sets and seeds
-# there are. The interval after ± is over data sets, with Student's t, as in lesson 11; the one for *these sets* is
-# often narrower, and says less. The study's rows are corrected for their number, and the others are not: where a
-# claim is about *every* rank or matrix, a single false positive is enough to refute it.
+# Count what stands behind a verdict before you believe it. The brackets say how many data sets and seeds there
+# are. The interval after ± is over data sets, with Student's t, as in lesson 11; the one for *these sets* is
+# often narrower, and says less. The study's rows are corrected for their number, and the others are not: where
+# a claim is about *every* rank or matrix, a single false positive is enough to refute it.
 #
-# **Change this and run again**: a stricter reader asks for 99% instead of 95%. Run the two lines below in a cell of
-# your own, and the cells of this section once more. Which verdicts change? (Set it back to 0.95 afterwards.)
+# **Change this and run again**: a stricter reader asks for 99% instead of 95%. Run the two lines below in a
+# cell of your own, and the cells of this section once more. Which verdicts change? (Set it back to 0.95
+# afterwards.)
 #
 #     from serial_lora_course.study import statistics
 #     statistics.CONFIDENCE = 0.99
@@ -215,8 +216,8 @@ display_table(found[found["Where"].str.contains(place)])
 #
 # <details><summary>Answer</summary>
 #
-# Nobody can say from the count. Among five equal methods the luckiest has clearly more than its four cells, and
-# more still where cells share data. Simulate it, or better: ask for the spread in each cell.
+# Nobody can say from the count. Among five equal methods the luckiest is best in clearly more than four
+# cells, and in more still where cells share data. Simulate it, or better: ask for the spread in each cell.
 #
 # </details>
 #
