@@ -57,8 +57,8 @@ print(lesson)
 # %% [markdown]
 # ## Who moves first
 #
-# A pair starts with `A` random and `B` zero (lesson 03). The model feels only the product B A, and a step
-# changes both factors. With ΔA and ΔB for what the step adds,
+# A pair starts with `A` random and `B` zero (lesson 03). The model's output depends on the product B A
+# alone, and a step changes both factors. With ΔA and ΔB for what the step adds,
 #
 # $$ (B + \Delta B)(A + \Delta A) - B A \;=\; \underbrace{\Delta B\,A}_{\text{B's part}}
 # \;+\; \underbrace{B\,\Delta A}_{\text{A's part}} \;+\; \underbrace{\Delta B\,\Delta A}_{\text{both}} . $$
@@ -120,6 +120,8 @@ display_table(descent.map("{:.3g}".format))
 display(Markdown(f"**What this shows.** {words.read_descent(descent)}"))
 
 # %% [markdown]
+# If A started at zero and B at random, A would move first.
+#
 # ### Adam gives every entry the same step
 #
 # Adapters are trained with Adam. It divides each entry's mean gradient by the root of its mean square.
@@ -171,8 +173,8 @@ check("5.2", first_adam_step)
 # Solution: [the solved lesson](../solutions/05_lora_plus.ipynb)
 
 # %% [markdown]
-# So the learning rate *is* the size of an entry's first step, whatever the gradient's size. Your function
-# says how far B will move in step 1; the table says how far it did.
+# So the learning rate *is* the size of an entry's first step, whatever the gradient's size, as long as it is far
+# above ε. Your function says how far B will move in step 1; the table says how far it did.
 
 # %%
 step_of = yours("5.2", steps.first_adam_step)
@@ -186,6 +188,8 @@ display_table(adam.map("{:.3g}".format))
 display(Markdown(f"**What this shows.** {words.read_paces(descent, adam)}"))
 
 # %% [markdown]
+# The first number depends on the sizes of the gradients, so on the task; the second hardly does.
+#
 # So a *ratio* of two rates has a plain meaning: how fast B moves beside A. **LoRA+** gives B `ratio` times
 # the rate of A; one rate for both is a ratio of 1. The next cell trains the small task to one point, and
 # takes one step from there at several ratios.
@@ -246,7 +250,7 @@ display(Markdown(f"**What this shows.** {words.read_widths(widths, effects)}"))
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 12 |
 #
-# Write them, from names. Whatever is trainable and is neither A nor B (a new head, say) goes with
+# Write LoRA+'s groups, from names. Whatever is trainable and is neither A nor B (a new head, say) goes with
 # A's rate into a third group. A group that would be empty is left out. Names are dotted, such as
 # `visual.blocks.0.pair.lora_A`, and only the *last* part says what a tensor is: the check has misleading
 # names.
@@ -327,11 +331,13 @@ for first, second in (("lora_A", "lora_B"), ("serial_A", "serial_B"), ("lora_a",
         model, torch.optim.AdamW, lr=2e-4, loraplus_lr_ratio=20, weight_decay=1e-2
     )
     rows.append({"names": f"{first}, {second}"} | steps.rates_of(model, optimizer))
-display_table(pd.DataFrame(rows))
+rates = pd.DataFrame(rows)
+display_table(rates)
+display(Markdown(f"**What this shows.** {words.read_names(rates)}"))
 
 # %% [markdown]
-# **What this shows.** Only under the names `lora_A` and `lora_B` is it LoRA+. The weight decay is lost too:
-# that function takes its own under another name. So print your groups once before you train.
+# Only a name that contains `lora_B` makes it LoRA+. The decay that we asked for is lost too: that function takes
+# its own under another name. So print your groups once before you train.
 #
 # **Weight decay meets two rates.** In each step AdamW also shrinks every entry by the factor 1 − lr · weight
 # decay, with the group's *own* lr.
@@ -380,13 +386,13 @@ check("5.4", share_left)
 
 # %%
 left_of = yours("5.4", steps.share_left)
-steps_taken = 1000  # change this and run again
-of_A, of_B = left_of(groups_of(dict(adapted.named_parameters()), 4e-4, 20, 1e-2), steps_taken)
-print(f"after {steps_taken} steps without a gradient, of A {of_A:.1%} is left, and of B {of_B:.1%}")
+steps_taken = 1000
+left = left_of(groups, steps_taken)
+display(Markdown(f"**What this shows.** {words.read_decay(left, steps_taken)}"))
 
 # %% [markdown]
-# **What this shows.** Decay pulls on B harder by the factor of the ratio. With a larger decay or a longer
-# run, a comparison of ratios is also one of regularisation.
+# Decay pulls on B harder by the factor of the ratio. With a larger decay or a longer run, a comparison of ratios
+# is also one of regularisation.
 
 # %% [markdown]
 # ## A ratio, or just a larger rate?
@@ -416,11 +422,12 @@ display(Markdown(f"**What this shows.**\n\n{words.read_three_ways(three, len(les
 # ## The sweep
 #
 # The course ships records of a grid at tiny scale: accuracy against the rate of *B*, a line for each rate of
-# A, rings for plain LoRA. Where the line of a *smaller* rate of A lies higher, the ratio itself helps.
+# A, rings for plain LoRA. Where, at the same rate of B, the line of a *smaller* rate of A lies higher, the ratio
+# itself helps.
 
 # %%
 from serial_lora_course.figures.sweeps import plot_ratio_sweep
-from serial_lora_course.labs.frames import describe_records, frame
+from serial_lora_course.labs.frames import describe_records, frame, half_width
 from serial_lora_course.labs.records import shipped_records
 
 records = shipped_records("clip_ratio")
@@ -437,22 +444,24 @@ display_figure(plot_ratio_sweep(some))
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 15 |
 #
-# Find the ratio with the highest mean accuracy, and compare it with a ratio of 1. Number k in every list is
-# the same data set and seed, so take the *differences* run by run, their mean, and their standard error
-# (standard deviation with n − 1, divided by √n). Last: is the mean more than two standard errors from 0?
+# Find the ratio with the highest mean accuracy, and compare it with a ratio of 1. Number k in every list is the
+# same seed, so take the *differences* seed by seed, and their mean. A mean of few numbers is uncertain: its
+# *standard error* is their standard deviation (with n − 1) over √n, and its 95% **confidence interval** goes
+# `half_width(error, n - 1)` to either side (Student's t with n − 1 degrees of freedom; lesson 09 builds it). A
+# difference is *significant* where that interval leaves out 0.
 
 
 # %% tags=["exercise"]
 def best_ratio(accuracies: dict[float, list[float]]) -> tuple[float, float, float, bool]:
-    """The best ratio of a sweep, and how far it is from a ratio of 1.
+    """The best ratio of a sweep, and whether it is better than a ratio of 1.
 
     Args:
-        accuracies: ratio to the accuracies of its runs; 1 is among the ratios, and all lists are
-            equally long (at least 2) and in the same order of data set and seed.
+        accuracies: ratio to the accuracies of its runs on one data set, one a seed; 1 is among the
+            ratios, and all lists are equally long (at least 2) and in the same order of seeds.
 
     Returns:
-        The ratio with the highest mean; its mean difference from ratio 1; that difference's
-        standard error; whether it is more than two of them from 0.
+        The ratio with the highest mean; its mean difference from ratio 1; half of that difference's
+        95% interval; whether the interval leaves out 0.
     """
     # BEGIN SOLUTION
     values = {ratio: torch.tensor(runs, dtype=torch.double) for ratio, runs in accuracies.items()}
@@ -460,7 +469,8 @@ def best_ratio(accuracies: dict[float, list[float]]) -> tuple[float, float, floa
     differences = values[best] - values[1]
     mean = differences.mean().item()
     error = differences.std().item() / len(differences) ** 0.5
-    return best, mean, error, abs(mean) > 2 * error
+    half = half_width(error, len(differences) - 1)
+    return best, mean, half, abs(mean) > half
     # END SOLUTION
 
 
@@ -482,8 +492,8 @@ check("5.5", best_ratio)
 # Solution: [the solved lesson](../solutions/05_lora_plus.ipynb)
 
 # %% [markdown]
-# The usual comparison, by your function: at each rate of A, the best ratio beside 1, in points of accuracy.
-# *Clear* is more than two standard errors from 0.
+# The usual comparison, by your function: at each rate of A, the best ratio beside 1, in points of accuracy, with
+# half of the interval behind ±. Two seeds are very few: what do you expect of the last column?
 
 # %%
 usual = ratios.beside_ratio_one(results, yours("5.5", ratios.best_ratio))
@@ -509,9 +519,10 @@ display_table(ratios.as_shown(chosen))
 display(Markdown(f"**What this shows.**\n\n{ratios.read_chosen(chosen)}"))
 
 # %% [markdown]
-# That is the ratio's worth where both sides are tuned with equal care, on one tiny model, one data set and
-# two seeds. A wider model or more seeds may say otherwise: run the printed command with `--scale paper` or
-# more `--seeds`. Lesson 09 says how many runs a verdict takes.
+# That is the ratio's worth where both sides are tuned with equal care, on one tiny model, one data set and two
+# seeds. Each seed chose for the other, so the two differences are not quite independent, and the interval is a
+# rough guide. A wider model may say otherwise, and more seeds would make the intervals much shorter: run the
+# printed command with `--scale paper` or more `--seeds`. Lesson 09 says how many a verdict takes.
 
 # %% [markdown]
 # ## The paper's cells

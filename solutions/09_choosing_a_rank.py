@@ -5,8 +5,9 @@
 #
 # - say what a rank costs, and which rank of one method has the budget of a rank of another;
 # - read a rank sweep with its spread, and choose a rank by a rule instead of by the highest point;
-# - compute a paired difference with its standard error and its confidence interval;
-# - test signs where a table gives winners only, and say what counts as one measurement;
+# - say what counts as one measurement, and compute a paired difference with its standard error;
+# - make a confidence interval by Student's t, and say why two standard errors are not enough;
+# - test signs where a table gives winners only;
 # - turn "comparable" into a margin and a verdict.
 
 # %% tags=["setup"]
@@ -47,7 +48,7 @@ lesson_card("09")
 
 # %% [markdown]
 # Nothing is trained in this lesson. It reads the records that the course ships, some of which you have seen
-# in lessons 04, 06 and 07. Statistics are the subject, and the question is a practical one: which rank?
+# in lessons 04, 06 and 07. The question is a practical one, which rank?, and it takes statistics to answer.
 
 # %%
 from serial_lora_course.claims.evidence import MEASURES, load_evidence
@@ -72,13 +73,11 @@ sizes = {
     "Serial LoRA": [clip.serial_lora(rank) for rank in ranks],
     "LoRA at a quarter of the rank": [clip.lora(rank // 4) for rank in ranks],
 }
-costs = pd.DataFrame(sizes, index=pd.Index(ranks, name="rank"))
-(4 * costs / 1e6).map("{:.2f} MB".format).rename_axis(columns=clip.title)  # four bytes a number
+costs = 4 / 1e6 * pd.DataFrame(sizes, index=pd.Index(ranks, name="rank"))  # four bytes a number
+display(costs.map("{:.2f} MB".format).rename_axis(columns=clip.title))
+display(Markdown("**What this shows.** " + choosing_tables.read_costs(costs)))
 
 # %% [markdown]
-# **What this shows.** Down a column the size doubles with the rank. The last two columns are the same:
-# that is the equal budget.
-#
 # "Equal budget" depends on where LoRA's pairs are. People put them on q and v, on q, k and v, or on one
 # fused matrix. So the question is asked for any placement.
 
@@ -132,12 +131,13 @@ check("9.1", matching_rank)
 
 # %%
 rank_within = yours("9.1", choosing.matching_rank)
-display_table(choosing_tables.placements_table(rank_within, width=768, rank=16))
+placements = choosing_tables.placements_table(rank_within, width=768, rank=16)
+display_table(placements)
+display(Markdown("**What this shows.** " + choosing_tables.read_placements(placements)))
 
 # %% [markdown]
-# **What this shows.** The same LoRA rank buys very different ranks of Serial LoRA. "A quarter of the
-# parameters" needs the first row. Where a report does not say which matrices LoRA adapts, neither its rank
-# nor its budget can be compared.
+# "A quarter of the parameters" needs the first row. Where a report does not say which matrices LoRA adapts,
+# neither its rank nor its budget can be compared.
 #
 # **Change this and run again**: `rank=1`. Which placement leaves Serial LoRA with the smallest rank? And
 # does `width` matter?
@@ -159,9 +159,9 @@ print(choosing_tables.describe_sweep(sweep))
 display_figure(plot_rank_sweep(sweep))
 
 # %% [markdown]
-# The same in numbers, run by run: Serial LoRA's accuracy minus the other's, in points, on the same pictures
-# with the same seed. Behind ± stands the standard error. A star marks a difference that is *significant*
-# here: more than two standard errors from zero.
+# The same in numbers: Serial LoRA's accuracy minus the other's, in points, on the same pictures with the same
+# seed. Behind ± stands half of the 95% confidence interval, which a later section builds. A star marks a
+# difference that is *significant*: its interval leaves out 0.
 
 # %%
 table = choosing_tables.sweep_table(sweep)
@@ -169,14 +169,13 @@ display(choosing_tables.show_sweep(table))
 display(Markdown("**What this shows.** " + choosing_tables.read_sweep(sweep, table)))
 
 # %% [markdown]
-# A star that is there although the true difference is zero is a *false positive*. With few pairs there are
-# more of them than the usual 5%: the standard error is then uncertain itself, and where the pairs happen to
-# agree it comes out too small.
+# A star that is there although the true difference is zero is a *false positive*. They come by chance, more of
+# them the more differences one looks at (lesson 11).
 #
-# What would make it differ? More seeds would make the bars and the errors shorter. Another learning rate
-# could bend the lines: one rate serves all ranks here, and a larger rank takes a larger step, since more
-# columns of B move at once. So a line that falls at the right end may say "too large a step", and not "too
-# large a rank". And with one data set: how far do the lines move?
+# What would make it differ? More data sets would make the intervals shorter. Another learning rate could bend
+# the lines: one rate serves all ranks here, and a larger rank takes a larger step, since more columns of B move
+# at once. So a line that falls at the right end may say "too large a step", and not "too large a rank". With one
+# data set the stars speak of that set alone: does it have more of them?
 #
 # ## How to choose a rank
 #
@@ -230,7 +229,7 @@ check("9.2", one_error_rank)
 
 # %% [markdown]
 # The rule on the sweep, method by method, with your function. A seed's accuracy is its average over the data
-# sets.
+# sets, and behind ± stands the best rank's standard error over seeds.
 
 # %%
 choose = yours("9.2", choosing.one_error_rank)
@@ -240,7 +239,7 @@ display(Markdown("**What this shows.** " + choosing_tables.read_choice(table)))
 
 # %% [markdown]
 # Other seeds may change each of these ranks, since the errors are about as large as the differences. The
-# rule makes the choice cheap when the runs cannot see a difference, and it never costs more than one error.
+# rule makes the choice cheap when the runs cannot see a difference, and costs at most one standard error.
 #
 # One warning: this table was chosen *on the test pictures*. That is fine for showing a rule and wrong for
 # reporting an accuracy. For your own adapter choose on training pictures that were kept apart, as lesson 12
@@ -251,9 +250,13 @@ display(Markdown("**What this shows.** " + choosing_tables.read_choice(table)))
 #
 # ## One difference and its error
 #
-# Few seeds are usual in this field. That makes the error as important as the mean. Two runs with the same
-# seed have the same shots in the same order, so a hard choice of shots is hard for both. So we take the
-# difference first, run by run, and average afterwards.
+# Few runs are usual in this field. That makes the error as important as the mean. Two runs with the same seed
+# have the same shots in the same order, so a hard choice of shots is hard for both. So we take the difference
+# first, run by run, and average afterwards.
+#
+# What is *one measurement*? Where a method suits a data set, it does so with every seed: the seeds of one set are
+# no independent measurements of how the method does on data sets. So the data sets are the sample, each with the
+# mean of its seeds. Of a single data set the seeds are the sample, and the result is about that set alone.
 
 # %% [markdown]
 # ### Exercise 9.3 · A paired difference and its standard error
@@ -262,8 +265,9 @@ display(Markdown("**What this shows.** " + choosing_tables.read_choice(table)))
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 8 |
 #
-# Both methods ran on the same pairs of data set and seed, in the same order. Return two plain numbers: the
-# mean of the differences, and the standard error of that mean.
+# Both methods ran on the same data sets with the same seeds. Return two plain numbers: the mean of the
+# differences, and the standard error of that mean. The sample has one number a data set; of a single data set,
+# one a seed.
 
 
 # %% tags=["exercise"]
@@ -271,12 +275,13 @@ def paired_error(one: Tensor, other: Tensor) -> tuple[float, float]:
     """Mean difference ``one - other`` and its standard error.
 
     Args:
-        one, other: (n,), a result for each pair of data set and seed.
+        one, other: (sets, seeds), a result for each data set and seed.
     """
     # BEGIN SOLUTION
-    difference = one - other  # (n,)
-    error = difference.std() / math.sqrt(len(difference))
-    return difference.mean().item(), error.item()
+    difference = one - other  # (sets, seeds)
+    sample = difference.mean(1) if len(difference) > 1 else difference[0]
+    error = sample.std() / math.sqrt(len(sample))
+    return sample.mean().item(), error.item()
     # END SOLUTION
 
 
@@ -285,22 +290,48 @@ check("9.3", paired_error)
 # %% [markdown]
 # <details><summary>Hint 1: differences first</summary>
 #
-# `one - other` has an entry for each pair. Everything after that is about this one list of numbers.
+# `one - other` has an entry for each run of both. Average it over the seeds, and there is one number a data set.
 #
 # </details>
 # <details><summary>Hint 2: from the spread to the error</summary>
 #
-# The standard deviation says how far single differences lie apart, the standard error how far their mean
-# may be off: the standard deviation over the square root of the number of pairs.
+# The standard deviation says how far the numbers of the sample lie apart, the standard error how far their mean
+# may be off: the standard deviation (`Tensor.std()` divides by n - 1) over the square root of n, their number.
 #
 # </details>
 #
 # Solution: [the solved lesson](../solutions/09_choosing_a_rank.ipynb)
 
 # %% [markdown]
-# First as a picture, for CLIP with the records of lesson 04. To the left each line joins the two results of
-# one data set and seed. To the right are the differences, that is, how far each line rises; the last bar is
-# their mean with its 95% *confidence interval*. Expect lines that lie far apart and are nearly flat.
+# How far may a mean be off by chance? Two standard errors are a common answer, made for many measurements. The
+# cell draws measurements whose true mean is zero, a hundred thousand times, and counts how often their mean is
+# farther from zero than two of its standard errors. What do you expect of two measurements, and of fifty?
+
+# %%
+torch.manual_seed(0)
+rows = {}
+for n in (2, 3, 4, 6, 18, 50):
+    chance = torch.randn(100_000, n)  # the true mean is 0
+    off = (chance.mean(1) / (chance.std(1) / math.sqrt(n))).abs()  # in standard errors
+    rows[n] = [(off > 2).double().mean().item(), off.quantile(0.95).item()]
+    rows[n].append(stats.t.ppf(0.975, n - 1))
+columns = ["beyond 2 standard errors", "95% stay within", "Student's t"]
+table = pd.DataFrame(rows, index=columns).T.rename_axis("measurements")
+formats = dict(zip(columns, ("{:.0%}", "{:.1f} standard errors", "{:.1f}"), strict=True))
+display(as_text(table, formats))
+display(Markdown("**What this shows.** " + choosing_tables.read_false_alarms(table)))
+
+# %% [markdown]
+# Few measurements leave the standard error itself uncertain: where they happen to agree, it comes out too small.
+# Student's *t* is the exact number for independent measurements with a normal distribution: of `n` of them 95% of
+# the means stay within `stats.t.ppf(0.975, n - 1)` standard errors, as 2.5% are left out on each side. That many
+# standard errors to both sides of a mean are its 95% **confidence interval**. This course judges by it: a
+# difference is *significant* where the interval leaves out 0.
+
+# %% [markdown]
+# Now CLIP with the records of lesson 04. To the left each line joins the two results of one data set and seed.
+# To the right are the differences, that is, how far each line rises, with a bar at each data set's mean; the last
+# bar is the mean of these with its interval. Expect lines that lie far apart and are nearly flat.
 
 # %%
 from serial_lora_course.figures.claims import plot_pairs
@@ -308,16 +339,25 @@ from serial_lora_course.figures.claims import plot_pairs
 error_of = yours("9.3", choosing.paired_error)
 points, rival = MEASURES["accuracy"], "lora"  # change this and run again: "lora_equal_budget"
 pairs = choosing_tables.pair_scores(evidence.runs("clip"), points, "serial_lora", rival)
-one, other = (torch.tensor(pairs[name].to_numpy()) for name in ("serial_lora", rival))  # (n,)
-mean, error = error_of(one, other)
-half = stats.t.ppf(0.975, len(pairs) - 1) * error  # of the interval, by Student's t
-print(f"{len(pairs)} pairs: {mean:+.2f} ± {error:.2f} points; interval {mean:+.2f} ± {half:.2f}")
+one, other = (torch.tensor(pairs[m].unstack("seed").to_numpy()) for m in ("serial_lora", rival))
+mean, error = error_of(one, other)  # of (sets, seeds)
+half = stats.t.ppf(0.975, len(one) - 1) * error
+print(
+    f"{len(one)} data sets: {mean:+.2f}, standard error {error:.2f}; interval ± {half:.2f} points"
+)
 display_figure(plot_pairs(pairs, points.unit, half))
 
+spread = (one - other).mean(1).std().item()  # of the data sets
+display(Markdown("**What this shows.** " + choosing_tables.read_power(mean, half, spread)))
+
 # %% [markdown]
-# The mean stays the same whatever we do, but several "errors" could be printed beside it. They differ in
-# what counts as *one measurement*. The last two rows answer two different questions: about data sets *like*
-# these, and about *these* data sets with other seeds. Which one would you put into a report?
+# More seeds make each data set's mean surer, and leave the data sets as different as they are: only more sets
+# shorten the interval much. "Not significant" is therefore the honest answer to many questions. It speaks about
+# the runs, and not about the methods.
+#
+# The mean stays the same whatever counts as one measurement, but several errors could be printed beside it. The
+# last two rows answer two different questions: about data sets *like* these (your function), and about *these* data
+# sets with other seeds. Which one would you put into a report?
 
 # %%
 errors = choosing_tables.error_table(evidence.runs("clip"), MEASURES["accuracy"], error_of)
@@ -327,28 +367,8 @@ display(as_text(shown, formats))
 display(Markdown("**What this shows.** " + choosing_tables.read_errors(errors)))
 
 # %% [markdown]
-# Pairing costs nothing. Then say which question you answer. Where runs are alike, counting each of them makes
-# the error too small, and a statement about data sets in general has only as many measurements as data sets.
-# More data sets would make the fourth row smaller, more seeds the others.
-#
-# And how many pairs are enough? Two standard errors are the usual bar, made for many pairs. The cell computes
-# how often a true zero passes it, and which bar would keep false positives at 5%.
-
-# %%
-counts = (3, 4, 6, 18, 50)
-false_positives = [2 * stats.t.sf(2, n - 1) for n in counts]  # both tails of Student's t
-bars = [stats.t.ppf(0.975, n - 1) for n in counts]
-table = pd.DataFrame({"false positives": false_positives, "bar for 5%": bars}, index=counts)
-formats = {"false positives": "{:.0%}", "bar for 5%": "{:.1f} standard errors"}
-display(as_text(table.rename_axis("pairs"), formats))
-
-spread = (one - other).std().item()
-display(Markdown("**What this shows.** " + choosing_tables.read_power(spread)))
-
-# %% [markdown]
-# Three seeds on one data set decide almost nothing: their bar is more than twice as high as two standard
-# errors. And to see half the difference takes four times as many pairs. "Not significant" is therefore the
-# honest answer to many questions. It speaks about the runs, and not about the methods.
+# Pairing costs nothing. Where runs are alike, counting each of them makes the error too small. Say which question
+# you answer: more data sets would make the fourth row smaller, more seeds the fifth.
 #
 # ## When a table shows winners only
 #
@@ -420,10 +440,10 @@ display(Markdown("**What this shows.** " + choosing_tables.read_signs(signs)))
 #
 # ## Comparable needs a margin
 #
-# "Comparable" is the paper's main word, and it does not mean "not significant": with two runs nothing
-# is significant. Comparable needs a **margin**, fixed before looking: how far behind may the method be? It
-# *holds* if the whole interval, the mean plus and minus two standard errors, is above minus the margin. It
-# *does not hold* if the whole interval is below. Otherwise the runs leave it undecided.
+# "Comparable" is the paper's main word, and it does not mean "not significant": with two runs almost nothing is
+# significant. Comparable needs a **margin**, fixed before looking: how far behind may the method be? It *holds* if
+# the whole 95% interval is above minus the margin. It *does not hold* if the whole interval is below. Otherwise
+# the runs leave it undecided.
 
 # %% [markdown]
 # ### Exercise 9.5 · A verdict
@@ -432,22 +452,25 @@ display(Markdown("**What this shows.** " + choosing_tables.read_signs(signs)))
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 8 |
 #
-# Return one of "holds", "does not hold", "undecided". Being far better is comparable too.
+# The interval is by Student's t. Return one of "holds", "does not hold", "undecided". Being far better is
+# comparable too.
 
 
 # %% tags=["exercise"]
-def say_comparable(mean: float, error: float, margin: float) -> str:
+def say_comparable(mean: float, error: float, count: int, margin: float) -> str:
     """The verdict on "not behind by more than the margin".
 
     Args:
         mean: of the differences, positive where the first method is better.
-        error: its standard error; two of them to both sides are the interval.
+        error: its standard error.
+        count: of the measurements that the mean was made of.
         margin: above 0, in the same unit.
     """
     # BEGIN SOLUTION
-    if mean - 2 * error > -margin:
+    half = stats.t.ppf(0.975, count - 1) * error
+    if mean - half > -margin:
         return "holds"
-    return "does not hold" if mean + 2 * error < -margin else "undecided"
+    return "does not hold" if mean + half < -margin else "undecided"
     # END SOLUTION
 
 
@@ -456,8 +479,8 @@ check("9.5", say_comparable)
 # %% [markdown]
 # <details><summary>Hint 1: two ends</summary>
 #
-# Write down the lower and the upper end of the interval. Only the lower one can make it hold, only the upper
-# one can refute it.
+# `stats.t.ppf(0.975, count - 1)` standard errors to each side. Write down both ends of the interval: only the
+# lower one can make it hold, only the upper one can refute it.
 #
 # </details>
 # <details><summary>Hint 2: what they are compared with</summary>
@@ -474,16 +497,15 @@ check("9.5", say_comparable)
 # The grey band is the margin. Right of zero speaks for Serial LoRA.
 
 # %%
-from serial_lora_course.claims.verdicts import verdict_comparable
 from serial_lora_course.figures.claims import Interval, plot_intervals
 
-say = yours("9.5", verdict_comparable)
+say = yours("9.5", choosing.say_comparable)
 tables = {
     title: choosing_tables.margin_table(evidence, other, say)
     for other, title in choosing_tables.OTHERS.items()
 }
 intervals = [
-    Interval(row.Index, f"against {title}", row.mean, row.error, row.margin, row.unit)
+    Interval(row.Index, f"against {title}", row.mean, row.half, row.margin, row.unit)
     for title, table in tables.items()
     for row in table.itertuples()
 ]
@@ -502,17 +524,18 @@ display(Markdown("**What this shows.**\n\n" + choosing_tables.read_margins(table
 # margin with which the verdict would be "holds".
 
 # %%
-say = yours("9.5", verdict_comparable)
+say = yours("9.5", choosing.say_comparable)
 margins = choosing_tables.margin_table(evidence, "lora", say)
-as_text(margins, {"mean": "{:+.2f}", "error": "{:.2f}", "holds from": "{:.2f}"})
+shown = as_text(margins, {"mean": "{:+.2f}", "half": "{:.2f}", "holds from": "{:.2f}"})
+display(shown.rename(columns={"half": "half of the 95% interval"}))
+display(Markdown("**What this shows.** " + choosing_tables.read_holds_from(margins)))
 
 # %% [markdown]
-# **What this shows.** A method can be significantly behind and still comparable: the difference is real and
-# small. An interval that is wide enough holds both answers. Whoever takes another margin reads the last
-# column, and draws another conclusion from the same runs.
+# A method can be significantly behind and still comparable: the difference is real and small. More data sets would
+# make the last column smaller where the difference is small.
 #
-# **Change this and run again**: `say = lambda mean, error, margin: verdict_comparable(mean, error,
-# margin / 2)`. Which verdicts change when you ask for half the margin?
+# **Change this and run again**: put `say = lambda *found: choosing.say_comparable(*found[:3], found[3] / 2)` below
+# the first line. Which verdicts change when you ask for half the margin?
 #
 # ## Make it again
 #
@@ -541,24 +564,24 @@ as_text(margins, {"mean": "{:+.2f}", "error": "{:.2f}", "holds from": "{:.2f}"})
 #
 # </details>
 #
-# **2. Two methods differ by +0.4 ± 0.5 points. A says: they are equal. B says: the first is better. Who is
-# right?**
+# **2. Two methods differ by +0.4 points on six data sets, with a 95% interval of ± 1.0. A says: they are equal. B
+# says: the first is better. Who is right?**
 #
 # <details><summary>Answer</summary>
 #
-# Neither. The interval of two standard errors goes from -0.6 to +1.4, so the difference is not significant.
-# With a margin of one point the first is *comparable*, or better, because the lower end is above -1. That it
-# is better would need about six times as many pairs, if the difference stays what it is.
+# Neither. The interval goes from -0.6 to +1.4, so the difference is not significant. With a margin of one point
+# the first is *comparable*, or better, because the lower end is above -1. That it is better would need about four
+# times as many data sets, if the difference stays what it is.
 #
 # </details>
 #
-# **3. Why are the amounts of data averaged before a standard error is computed?**
+# **3. Six data sets with three seeds each: why are there six measurements, and not eighteen?**
 #
 # <details><summary>Answer</summary>
 #
-# A seed's larger training sets contain its smaller ones, and all are tested on the same pictures. Three runs
-# of one seed may therefore be one measurement, told three times. Then counting each makes the error too
-# small. Averaging first is right whether they are alike or not.
+# The seeds of a data set are tested on the same pictures, and what suits a method in that set suits it with every
+# seed. They may be one measurement, told three times, and counting each makes the error too small. Averaging
+# first is right whether they are alike or not. The same holds for a seed's training sets of different sizes.
 #
 # </details>
 
@@ -568,9 +591,9 @@ as_text(margins, {"mean": "{:+.2f}", "error": "{:.2f}", "holds from": "{:.2f}"})
 # - Rank is a price. Compare at equal rank *and* at equal budget, and say which matrices the baseline adapts.
 # - The best point of a sweep is partly luck. Take the smallest rank within one standard error of it, chosen on
 #   pictures that are not the test pictures.
-# - Pair the runs, average the differences, show the interval; say what counts as one measurement.
-# - Few pairs give many false positives at two standard errors. Student's t says how many.
-# - "Comparable" needs a margin, "better" needs more than its error, and "undecided" is an answer.
+# - Pair the runs. Data sets are the sample, each the mean of its seeds; of a single set its seeds are.
+# - With few measurements two standard errors give many false positives. Show the interval by Student's t.
+# - "Comparable" needs a margin, "better" an interval above 0, and "undecided" is an answer.
 #
 # ## Where the paper says it
 #

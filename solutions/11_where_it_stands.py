@@ -222,7 +222,7 @@ check("11.2", interval_over_sets)
 # %% [markdown]
 # <details><summary>Hint 1: what is the sample?</summary>
 #
-# One number a set: its mean. From there it is exercise 9.3 with sets in place of pairs.
+# One number a set: its mean. From there it is the standard error of exercise 9.3 and the quantile of 9.5.
 #
 # </details>
 # <details><summary>Hint 2: the quantile</summary>

@@ -35,11 +35,12 @@ def same(got: Any, value: Any, tolerance: float) -> bool:
 
 
 def plain(got: Any, expected: Any) -> Any:
-    """A result whose tensors of one entry are numbers, where numbers are expected."""
+    """A result whose tensors of one entry are numbers, where numbers are expected, and numpy's booleans
+    plain ones."""
     if isinstance(expected, (tuple, list)) and isinstance(got, (tuple, list)):
         return tuple(map(plain, got, expected))
     one = isinstance(got, Tensor) and got.numel() == 1 and isinstance(expected, Real)
-    return got.item() if one else got
+    return got.item() if one or isinstance(got, np.bool_) else got
 
 
 def kind_problem(got: Any, expected: Any, form: str = "") -> str:
@@ -81,7 +82,7 @@ def loose_kind(got: Any, expected: Any) -> str:
     if wider and got.is_floating_point():
         kinds = [str(each.dtype).removeprefix("torch.") for each in (got, expected)]
         return f"of {kinds[0]}: keep the kind of numbers that came in, {kinds[1]}"
-    if isinstance(expected, Integral) and not isinstance(got, Integral):
+    if isinstance(expected, Integral) and not isinstance(got, (Integral, np.bool_)):
         return f"a {type(got).__name__}: a whole number is wanted, by // or int(...)"
     if isinstance(expected, Real) and isinstance(got, Tensor):
         return "still a tensor: .item() makes a plain number of it"

@@ -12,6 +12,7 @@ from math import isclose
 from typing import Any
 
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from serial_lora_course.checks.cases import Case, Part, call
@@ -285,16 +286,20 @@ SWEEPS = {
         50.0: [0.2, 0.3, 0.1, 0.4],
     },
     "a gain of unsteady runs": {1.0: [0.30, 0.50, 0.40], 10.0: [0.45, 0.49, 0.46]},
-    "a gain of two errors but for a little": {
+    "a gain of almost three errors": {
         0.5: [0.41, 0.32, 0.33, 0.40],
         1.0: [0.465, 0.44, 0.43, 0.465],
-        10.0: [0.46, 0.50, 0.45, 0.55],
+        10.0: [0.477, 0.50, 0.45, 0.533],
     },
-    "a sweep that 1 wins": {2.0: [0.3, 0.4], 1.0: [0.6, 0.5], 50.0: [0.1, 0.2]},
+    "a sweep that 1 wins": {
+        2.0: [0.3, 0.4, 0.35],
+        1.0: [0.6, 0.5, 0.55],
+        50.0: [0.1, 0.2, 0.15],
+    },
 }
 
 
-@exercise("5.5", "ratio, paired difference, its error and the verdict, on four sweeps")
+@exercise("5.5", "ratio, paired difference, its interval and the verdict, on four sweeps")
 def best_ratio() -> Iterator[Case]:
     """The ratio of the highest mean, and the paired difference, by the standard library."""
     for about, accuracies in SWEEPS.items():
@@ -304,9 +309,10 @@ def best_ratio() -> Iterator[Case]:
         d = [a - b for a, b in zip(runs, ones, strict=True)]
         by_rank = [a - b for a, b in zip(sorted(runs), sorted(ones), strict=True)]
         n, mean, spread = len(d), statistics.fmean(d), statistics.stdev(d)
-        error, root = spread / n**0.5, n**0.5
+        t, root = float(stats.t.ppf(0.975, n - 1)), n**0.5
+        error, half = spread / root, t * spread / root
         each = [statistics.variance(values) for values in (runs, ones)]
-        two = "the last answer: is the mean difference more than two standard errors from 0?"
+        out = "the last answer: does the interval leave out 0?"
         parts = [
             Part(
                 f"the best ratio in {about}",
@@ -332,35 +338,50 @@ def best_ratio() -> Iterator[Case]:
                 otherwise="take the best ratio's runs minus ratio 1's, one by one, and their mean",
             ),
             Part(
-                f"the standard error in {about}",
-                error,
+                f"half of the interval in {about}",
+                half,
                 {
-                    "that is the standard deviation: divide it by √n": spread,
-                    "divided by n: divide by the root of n": spread / n,
-                    "√(n − 1) is one n − 1 too many: divide by √n": spread / (n - 1) ** 0.5,
-                    "the deviation is to be taken with n − 1": statistics.pstdev(d) / root,
-                    "unpaired: differences first, then their spread": (sum(each) / n) ** 0.5,
-                    "that is the error of the best ratio's own mean: of the differences it is": (
-                        each[0] ** 0.5 / root
+                    "that is the standard error: half_width(error, n - 1) is wanted": error,
+                    "two standard errors: with few runs Student's t asks for more, half_width": (
+                        2 * error
+                    ),
+                    "1.96 errors are for a normal distribution and many runs: half_width": (
+                        1.96 * error
+                    ),
+                    "that is the whole width: half of it": 2 * half,
+                    "one degree of freedom too few: they are n − 1": (
+                        stats.t.ppf(0.975, n - 2) * error
+                    ),
+                    "the degrees of freedom are n − 1, not n": stats.t.ppf(0.975, n) * error,
+                    "the quantile leaves 5% on one side: 2.5% on each, so 0.975": (
+                        stats.t.ppf(0.95, n - 1) * error
+                    ),
+                    "the standard deviation is taken for the error: divide it by √n": t * spread,
+                    "divided by n: divide by the root of n": t * spread / n,
+                    "√(n − 1) is one n − 1 too many: divide by √n": t * spread / (n - 1) ** 0.5,
+                    "the deviation is to be taken with n − 1": t * statistics.pstdev(d) / root,
+                    "unpaired: differences first, then their spread": t * (sum(each) / n) ** 0.5,
+                    "that is the interval of the best ratio's own mean: of the differences it is": (
+                        t * each[0] ** 0.5 / root
                     ),
                     "the runs are sorted before they are subtracted: that destroys the pairs, as "
-                    "number k is the same data set and seed in every list": (
-                        statistics.stdev(by_rank) / root
+                    "number k is the same seed in every list": (
+                        t * statistics.stdev(by_rank) / root
                     ),
-                    "that is 1.96 or 2 errors: return one": 1.96 * error,
                 },
+                nan="not a number: where all differences are 0, half of the interval is 0 too",
             ),
             Part(
                 f"the last answer, in {about}",
-                abs(mean) > 2 * error,
+                abs(mean) > half,
                 {
-                    f"one error is enough here: {two}": abs(mean) > error,
-                    f"1.96 errors are for a normal distribution and many runs: {two}": (
-                        abs(mean) > 1.96 * error
-                    ),
+                    f"one error is not enough here: {out}": abs(mean) > error,
+                    f"two errors are for many runs, and these are few: {out}": abs(mean)
+                    > 2 * error,
+                    f"turned round: {out}": abs(mean) <= half,
                 },
-                otherwise=two,
+                otherwise=out,
             ),
         ]
-        form = "return four things: ratio, mean difference, standard error, True or False"
+        form = "return four things: ratio, mean difference, half of the interval, True or False"
         yield Case(f"the verdict on {about}", (accuracies,), parts, form=form)

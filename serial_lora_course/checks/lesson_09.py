@@ -12,8 +12,9 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 import torch
+from scipy import stats
 
-from serial_lora_course.checks.cases import Case
+from serial_lora_course.checks.cases import Case, Part
 from serial_lora_course.checks.checking import exercise
 from serial_lora_course.checks.lesson_02 import numel_of
 
@@ -180,58 +181,78 @@ def one_error_rank() -> Iterator[Case]:
 # --------------------------------------------------------------------------- paired differences
 
 
-@exercise("9.3", "mean and standard error of the differences, for three pairs and for nine")
+@exercise("9.3", "mean and standard error over six sets, over four, and over the seeds of one")
 def paired_error() -> Iterator[Case]:
     """Against the mean and the standard error by Python's statistics module."""
-    for n in (3, 9):
-        luck, first, second = torch.rand(3, n, dtype=torch.float64)
-        one = 0.6 + 0.1 * luck + 0.01 * first
+    for sets, seeds in ((6, 3), (4, 2), (1, 5)):
+        luck, first, second = torch.rand(3, sets, seeds, dtype=torch.float64)
+        one = 0.6 + 0.1 * luck + 0.01 * first + 0.03 * torch.rand(sets, 1, dtype=torch.float64)
         other = 0.57 + 0.1 * luck + 0.02 * second
-        other[0] = one[0] + 0.01  # one pair falls the other way
-        d = [float(a - b) for a, b in zip(one, other, strict=True)]
-        sizes, root = [abs(value) for value in d], math.sqrt(n)
-        mean, spread = statistics.fmean(d), statistics.stdev(d)
-        error = spread / root
-        separate = sum(statistics.variance(values.tolist()) for values in (one, other))
-        causes = {
-            "the sign is turned round: one minus other": (-mean, error),
-            "that is the standard deviation: divide by the square root of the number of pairs": (
+        other[0, 0] = one[0, 0] + 0.01  # one pair falls the other way
+        rows = [[float(value) for value in row] for row in one - other]
+        runs = [value for row in rows for value in row]
+        means = [statistics.fmean(row) for row in rows]
+        d = means if sets > 1 else runs
+        by_method = [values.mean(1) if sets > 1 else values[0] for values in (one, other)]
+        by_seed = [statistics.fmean(column) for column in zip(*rows, strict=True)]
+        n, mean, spread = len(d), statistics.fmean(d), statistics.stdev(d)
+        error, root = spread / math.sqrt(n), math.sqrt(n)
+        apart = sum(statistics.variance(values.tolist()) for values in by_method)
+        sizes = (one - other).abs()
+        sizes = (sizes.mean(1) if sets > 1 else sizes[0]).tolist()
+        of_one = "of a single set the seeds are the sample: one number has no deviation"
+        parts = [
+            Part(
+                "the mean",
                 mean,
-                spread,
+                {
+                    "the sign is turned round: one minus other": -mean,
+                    "the sizes of the differences are averaged: their signs matter": (
+                        statistics.fmean(sizes)
+                    ),
+                    "that is in hundredths: return it in the unit in which it came": 100 * mean,
+                    "that is the median: the mean of the differences is wanted": (
+                        statistics.median_low(d)
+                    ),
+                    "turned round: the mean first, then its error": error,
+                },
             ),
-            "divided by the number of pairs, not by its square root": (mean, spread / n),
-            "divided by the root of n - 1: the deviation has its n - 1 already, the error is "
-            "divided by the root of n": (mean, spread / math.sqrt(n - 1)),
-            "that is the error of two separate groups: take the differences first, pair by pair": (
-                mean,
-                math.sqrt(separate / n),
-            ),
-            "the spread divides by n: with few pairs n - 1 is needed, torch's default": (
-                mean,
-                statistics.pstdev(d) / root,
-            ),
-            "that is the variance over n: the square root is missing": (mean, error**2),
-            "the sizes of the differences are averaged: their signs matter": (
-                statistics.fmean(sizes),
-                statistics.stdev(sizes) / root,
-            ),
-            "that is twice the error: return one": (mean, 2 * error),
-            "that is in hundredths: return the numbers in the unit in which they came": (
-                100 * mean,
-                100 * error,
-            ),
-            "that is the median: the mean of the differences is wanted": (
-                statistics.median_low(d),
+            Part(
+                "the standard error",
                 error,
+                {
+                    "that is the standard deviation: divide by the square root of n": spread,
+                    "divided by n, not by its square root": spread / n,
+                    "divided by the root of n - 1: the deviation has its n - 1 already, the error is "
+                    "divided by the root of n": spread / math.sqrt(n - 1),
+                    "the spread divides by n: with few measurements n - 1 is needed, torch's "
+                    "default": statistics.pstdev(d) / root,
+                    "all runs are counted as independent: those of one data set are not, so average "
+                    "them first": statistics.stdev(runs) / math.sqrt(len(runs)),
+                    "that is over the seeds, averaged over sets: several sets are the sample": (
+                        statistics.stdev(by_seed) / math.sqrt(seeds)
+                    ),
+                    "divided by the root of the number of runs: of several sets there are as many "
+                    "measurements as sets": spread / math.sqrt(len(runs)),
+                    "that is the error of two separate groups: take the differences first, run by "
+                    "run": math.sqrt(apart) / root,
+                    "that is the variance over n: the square root is missing": error**2,
+                    "the sizes of the differences are averaged: their signs matter": (
+                        statistics.stdev(sizes) / root
+                    ),
+                    "that is twice the error: return one": 2 * error,
+                    "that is half of an interval: return the standard error itself": (
+                        stats.t.ppf(0.975, n - 1) * error
+                    ),
+                    "that is in hundredths: return it in the unit in which it came": 100 * error,
+                    "turned round: the mean first, then its error": mean,
+                },
+                nan=of_one,
+                otherwise="write out two sets of two seeds and work them by hand",
             ),
-            "turned round: the mean first, then its error": (error, mean),
-        }
-        what = f"mean and standard error of {n} paired differences"
-        advice = {
-            "form": "return both, as a tuple: mean, error",
-            "otherwise": "write out three pairs and work them by hand",
-        }
-        yield Case(what, (one, other), (mean, error), causes, **advice)
+        ]
+        what = f"mean and standard error of {sets} x {seeds} paired differences"
+        yield Case(what, (one, other), parts, form="return both, as a tuple: mean, error")
 
 
 # --------------------------------------------------------------------------- signs
@@ -291,39 +312,55 @@ def sign_test() -> Iterator[Case]:
 # --------------------------------------------------------------------------- a verdict
 
 
-def verdict_on_a_grid(mean: float, error: float, margin: float, errors: float = 2.0) -> str:
+def verdict_on_a_grid(mean: float, half: float, margin: float) -> str:
     """The verdict by asking the values of the interval: all, none or some are good enough."""
-    values = [mean + errors * error * step / 500 for step in range(-500, 501)]
+    values = [mean + half * step / 500 for step in range(-500, 501)]
     good = [value > -margin for value in values]
     return "holds" if all(good) else "undecided" if any(good) else "does not hold"
 
 
-@exercise("9.5", "ten cases, held against every value of their intervals")
+@exercise("9.5", "twelve cases, held against every value of their intervals")
 def say_comparable() -> Iterator[Case]:
     """Against asking every value of the interval."""
     words = ("holds", "does not hold", "undecided")
     cases = [
-        (0.1, 0.3, 1.0),
-        (-0.9, 0.3, 1.0),
-        (-0.6, 0.3, 1.0),
-        (-1.7, 0.2, 1.0),
-        (-1.2, 0.3, 1.0),
-        (3.0, 0.4, 1.0),
-        (0.5, 1.0, 0.5),
-        (-0.1, 0.15, 0.5),
-        (0.2, 0.9, 2.0),
-        (-4.0, 1.1, 2.0),
+        (0.1, 0.3, 6, 1.0),
+        (-0.9, 0.3, 6, 1.0),
+        (-0.3, 0.3, 4, 1.0),
+        (-1.8, 0.3, 4, 1.0),
+        (-1.7, 0.2, 6, 1.0),
+        (-0.1, 0.25, 3, 1.0),
+        (0.0, 0.33, 3, 1.0),
+        (0.0, 0.4, 3, 1.0),
+        (3.0, 0.4, 5, 1.0),
+        (0.5, 1.0, 12, 0.5),
+        (-0.1, 0.15, 12, 0.5),
+        (-4.5, 0.9, 9, 2.0),
     ]
-    for mean, error, margin in cases:
-        low, high = mean - 2 * error, mean + 2 * error
+    for mean, error, count, margin in cases:
+
+        def within(half: float, mean=mean, margin=margin) -> str:
+            return verdict_on_a_grid(mean, half, margin)
 
         def say(holds: bool, fails: bool) -> str:
             return words[0] if holds else words[1] if fails else words[2]
 
+        half = stats.t.ppf(0.975, count - 1) * error
+        low, high = mean - half, mean + half
         causes = {
-            "one standard error is used: the rule takes two": verdict_on_a_grid(
-                mean, error, margin, 1
+            "two standard errors: with few measurements Student's t asks for more": (
+                within(2 * error)
             ),
+            "one standard error is used: Student's t says how many": within(error),
+            "the degrees of freedom are count - 1": within(stats.t.ppf(0.975, count) * error),
+            "the quantile leaves 5% on one side: 2.5% on each, so 0.975": within(
+                stats.t.ppf(0.95, count - 1) * error
+            ),
+            "the error is divided by the root of the count: it is a standard error already": within(
+                half / math.sqrt(count)
+            ),
+            "the error is multiplied by the root of the count: that is the standard deviation, and "
+            "the mean is surer": within(half * math.sqrt(count)),
             "an open case is called refuted: only an interval that lies below minus the margin "
             "as a whole does that": say(low > -margin, True),
             "only the mean is looked at, and the error is not used: the whole interval counts": say(
@@ -337,7 +374,7 @@ def say_comparable() -> Iterator[Case]:
                 -margin < low and high < margin, high < -margin or low > margin
             ),
         }
-        what = f"the verdict on {mean:+} ± {error} with margin {margin}"
-        expected = verdict_on_a_grid(mean, error, margin)
+        what = f"the verdict on {mean:+} with standard error {error}, of {count}, margin {margin}"
         otherwise = f"the words are {', '.join(words)}; work the interval out on paper"
-        yield Case(what, (mean, error, margin), expected, causes, otherwise=otherwise)
+        arguments = (mean, error, count, margin)
+        yield Case(what, arguments, within(half), causes, otherwise=otherwise)

@@ -1,7 +1,4 @@
-"""What lesson 09 asks for, for whoever skips an exercise: ranks, errors and signs.
-
-Its last exercise has `serial_lora_course.claims.verdicts.verdict_comparable`.
-"""
+"""What lesson 09 asks for, for whoever skips an exercise: ranks, errors, signs and a verdict."""
 
 from __future__ import annotations
 
@@ -10,6 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 from torch import Tensor
+
+from serial_lora_course.claims.verdicts import verdict_within
+from serial_lora_course.study.statistics import Interval
 
 
 def matching_rank(shapes: Sequence[tuple[int, int]], width: int, rank: int) -> int:
@@ -26,11 +26,20 @@ def one_error_rank(sweep: Mapping[int, Sequence[float]]) -> int:
 
 
 def paired_error(one: Tensor, other: Tensor) -> tuple[float, float]:
-    """Mean of the differences ``one - other`` (n,), and its standard error."""
+    """Mean of the differences ``one - other`` (sets, seeds), and its standard error over sets.
+
+    Of a single set it is the error over seeds.
+    """
     difference = (one - other).numpy()
-    return float(difference.mean()), float(stats.sem(difference))
+    sample = difference.mean(axis=1) if len(difference) > 1 else difference[0]
+    return float(sample.mean()), float(stats.sem(sample))
 
 
 def sign_test(wins: int, losses: int) -> float:
     """The probability, under fair coins, of an outcome at least as uneven."""
     return float(stats.binomtest(wins, wins + losses).pvalue)
+
+
+def say_comparable(mean: float, error: float, count: int, margin: float) -> str:
+    """The verdict on "not behind by more than the margin", by the mean of ``count`` differences."""
+    return verdict_within(Interval(mean, error, count - 1, count), margin)

@@ -5,6 +5,7 @@ Where a table rests on an exercise, it takes the function that answers it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 
@@ -17,12 +18,12 @@ from serial_lora_course.claims.evidence import (
     MEASURES,
     Evidence,
     Measure,
+    intervals,
     paired,
     printed_scores,
     scores,
-    summarise,
 )
-from serial_lora_course.labs.frames import ERRORS
+from serial_lora_course.labs.frames import half_width, sample_in_words, sample_of
 from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.models.architectures import BASELINES
 
@@ -39,6 +40,19 @@ PRINTED = NAMES | {"style": "SD3 CLIP-Score"}
 PairedError = Callable[[Tensor, Tensor], tuple[float, float]]
 
 
+def read_costs(costs: pd.DataFrame) -> str:
+    """What the largest rank costs, and LoRA at a quarter of it.
+
+    Args:
+        costs: megabytes, a row a rank: LoRA, Serial LoRA, LoRA at a quarter of the rank.
+    """
+    lora, serial, quarter = costs.iloc[-1].map("{:.2f} MB".format)
+    return (
+        f"At rank {costs.index[-1]} LoRA takes {lora} and Serial LoRA {serial}. At a quarter of the rank LoRA takes "
+        f"{quarter}: that is the equal budget."
+    )
+
+
 def placements_table(matching_rank: Callable[..., int], width: int, rank: int) -> pd.DataFrame:
     """A row for each usual placement of LoRA: the rank of Serial LoRA that has no more parameters."""
     return pd.DataFrame(
@@ -50,6 +64,14 @@ def placements_table(matching_rank: Callable[..., int], width: int, rank: int) -
         }
         for placement in BASELINES
     )
+
+
+def read_placements(table: pd.DataFrame) -> str:
+    """Which placements of LoRA buy the smallest and the largest rank of Serial LoRA."""
+    where, ranks = table.columns[0], table["Serial LoRA's rank"]
+    low, high = table.loc[ranks.idxmin()], table.loc[ranks.idxmax()]
+    said = [f"{row[ranks.name]} ({row[where]})" for row in (low, high)]
+    return f"{where.removesuffix(' on')} buys Serial LoRA of rank {' to '.join(said)}."
 
 
 # ------------------------------------------------------------------------------------ the sweep
@@ -66,22 +88,25 @@ def describe_sweep(sweep: pd.DataFrame) -> str:
 
 
 def sweep_table(sweep: pd.DataFrame) -> pd.DataFrame:
-    """Serial LoRA minus the others: a row a rank and a comparison; mean, error, pairs, significant."""
-    points = MEASURES["accuracy"]
+    """Serial LoRA minus the others: a row a rank and a comparison.
+
+    Columns ``mean``, ``half``, half of its 95% interval, ``sample`` in words, and ``significant``.
+    """
     rows = []
     for rank, runs in sweep.groupby("lab_rank"):
         for other, title in OTHERS.items():
-            found = summarise(paired(runs, points, "serial_lora", other), points.unit)
-            row = {"rank": rank, "against": title, "mean": found.mean, "error": found.error}
-            apart = abs(found.mean) > ERRORS * found.error
-            rows.append(row | {"pairs": found.pairs, "significant": apart})
+            sample = sample_of(paired(runs, MEASURES["accuracy"], "serial_lora", other))
+            mean, half = sample.mean(), half_width(sample.sem(), len(sample) - 1)
+            row = {"rank": rank, "against": title, "mean": mean, "half": half}
+            row |= {"sample": sample_in_words(sample), "significant": abs(mean) > half}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
 def show_sweep(table: pd.DataFrame) -> pd.DataFrame:
     """That table to show: a row a rank, a column a comparison, a star where it is significant."""
     text = [
-        f"{row.mean:+.2f} ± {row.error:.2f}{' *' * row.significant}" for row in table.itertuples()
+        f"{row.mean:+.2f} ± {row.half:.2f}{' *' * row.significant}" for row in table.itertuples()
     ]
     return table.assign(text=text).pivot(index="rank", columns="against", values="text")[
         [*OTHERS.values()]
@@ -92,16 +117,14 @@ def read_sweep(sweep: pd.DataFrame, table: pd.DataFrame) -> str:
     """What more rank brings, how many differences are significant, and how many luck would make so."""
     means = sweep[sweep["method"] == "serial_lora"].groupby("rank")["accuracy"].mean()
     low, high = means.idxmin(), means.idxmax()
-    starred, pairs = int(table["significant"].sum()), int(table["pairs"].min())
+    starred = int(table["significant"].sum())
     stars = {0: "none is", 1: "one is"}.get(starred, f"{starred} are")
-    false = false_positive_rate(pairs)
     return (
         f"Serial LoRA's mean accuracy lies between {means[low]:.1%} (rank {low}) and "
         f"{means[high]:.1%} (rank {high}), while its parameters grow "
         f"{means.index.max() // means.index.min()}-fold. Of the {len(table)} differences {stars} "
-        f"significant at two standard errors. With {pairs} pairs a true zero gets a star in {false:.0%} "
-        f"of all cases, so {false * len(table):.1f} false positives are to be expected if no method is "
-        "better than another."
+        f"significant, with {table['sample'].iloc[0]} behind each; if no method were better than "
+        f"another, {0.05 * len(table):.1f} of {len(table)} would be, by chance."
     )
 
 
@@ -135,10 +158,7 @@ def read_choice(table: pd.DataFrame) -> str:
     share = "share of the best rank's"
     smaller = table[table[share] < 1]
     if smaller.empty:
-        return (
-            "The rule keeps the best rank of every method: each smaller rank is worse by more than "
-            "one standard error."
-        )
+        return "The rule keeps the best rank of every method."
     saved = ", ".join(
         f"{row['method']} from rank {row['best rank']} to {row['rank by the rule']} "
         f"({row[share]:.0%} of the parameters)"
@@ -157,72 +177,81 @@ def pair_scores(runs: pd.DataFrame, measure: Measure, one: str, other: str) -> p
     return table.groupby(["dataset", "seed"]).mean()
 
 
+def read_false_alarms(table: pd.DataFrame) -> str:
+    """What two standard errors promise with the fewest and with the most measurements.
+
+    Args:
+        table: a row a number of measurements: the share of means farther than two standard errors
+            from a true zero, and how many standard errors 95% of them stay within.
+    """
+    few, many = table.iloc[0], table.iloc[-1]
+    return (
+        f"With {table.index[0]} measurements {few.iloc[0]:.0%} of the means are farther off than two standard "
+        f"errors, with {table.index[-1]} it is {many.iloc[0]:.0%}. To hold 95% of them an interval needs "
+        f"{few.iloc[1]:.1f} standard errors to each side, and {many.iloc[1]:.1f}."
+    )
+
+
 def error_table(runs: pd.DataFrame, measure: Measure, paired_error: PairedError) -> pd.DataFrame:
     """Serial LoRA minus LoRA with five errors: a row for what counts as one measurement.
 
     Columns ``count``, ``mean``, ``error`` and ``half``, half of the 95% confidence interval by t.
+    The error over data sets is ``paired_error``'s.
     """
     every = scores(runs, measure)[["serial_lora", "lora"]].dropna()
-    draws, sets = (every.groupby(level).mean() for level in (["dataset", "seed"], "dataset"))
-    difference = draws["serial_lora"] - draws["lora"]
-    within = difference.groupby("dataset").var().mean()
-    mean = difference.mean()
+    single, difference = len(every), every["serial_lora"] - every["lora"]
+    draws = difference.groupby(["dataset", "seed"]).mean()
+    sets = draws.groupby("dataset").ngroups
+    wide = [m.unstack("seed") for _, m in every.groupby(["dataset", "seed"]).mean().items()]
+    over_sets = paired_error(*(torch.tensor(each.to_numpy()) for each in wide))
+    these = intervals(draws)["these"]
+    apart = math.sqrt(every.var().sum() / single)
     rows = {
-        "a run, nothing paired": (
-            len(every),
-            2 * len(every) - 2,
-            mean,
-            math.sqrt(every.var().sum() / len(every)),
-        )
+        "a run, nothing paired": (single, 2 * single - 2, difference.mean(), apart),
+        "a pair of runs": (single, single - 1, difference.mean(), difference.sem()),
+        "a data set and seed": (len(draws), len(draws) - 1, draws.mean(), draws.sem()),
+        "a data set: sets like these": (sets, sets - 1, *over_sets),
+        "a seed within its set: these sets": (len(draws), these.freedom, these.mean, these.error),
     }
-    for name, table in (
-        ("a pair of runs", every),
-        ("a data set and seed, shots averaged", draws),
-        ("a data set: sets like these", sets),
-    ):
-        one, other = (torch.tensor(table[m].to_numpy()) for m in ("serial_lora", "lora"))
-        rows[name] = (len(table), len(table) - 1, *paired_error(one, other))
-    free = len(draws) - len(sets)
-    rows["a seed within its set: these sets"] = (
-        len(draws),
-        free,
-        mean,
-        math.sqrt(within / len(draws)),
-    )
     found = pd.DataFrame(rows, index=["count", "freedom", "mean", "error"]).T
-    found["half"] = stats.t.ppf(0.975, found.pop("freedom")) * found["error"]
+    found["half"] = half_width(found["error"], found.pop("freedom"))
     return found.astype({"count": int}).rename_axis("one measurement is")
 
 
 def read_errors(table: pd.DataFrame) -> str:
-    """What pairing saves, and what the data sets say about others like them."""
+    """What the data sets say about others like them and about themselves, and what pairing saves."""
     single, pair = (table["error"].iloc[row] for row in (0, 1))
-    like = table.iloc[3]
-    low, high = like["mean"] - like["half"], like["mean"] + like["half"]
-    zero = "contains zero: not significant" if low < 0 < high else "leaves zero out: significant"
+    like, these = table.iloc[3], table.iloc[4]
+    zero = "contains 0" if abs(like["mean"]) < like["half"] else "leaves 0 out"
     return (
-        f"Pairing makes the standard error {single / pair:.1f} times smaller without a further run; "
-        f"without it one needs {(single / pair) ** 2:.0f} times as many. For data sets like these "
-        f"the difference is {like['mean']:+.2f}, with a 95% confidence interval from {low:+.2f} to "
-        f"{high:+.2f}, which {zero}."
+        f"For data sets like these the difference is {like['mean']:+.2f} ± {like['half']:.2f}, which {zero}; for "
+        f"these data sets with other seeds it is ± {these['half']:.2f}. Pairing alone makes the standard error "
+        f"{single / pair:.1f} times smaller; without it one needs {(single / pair) ** 2:.0f} times as many runs."
     )
 
 
-def false_positive_rate(pairs: int) -> float:
-    """How often a mean of so many pairs is beyond two standard errors although the truth is zero."""
-    return float(2 * stats.t.sf(ERRORS, pairs - 1))
+def read_power(
+    mean: float, half: float, spread: float, sizes: Iterable[float] = (2.0, 1.0, 0.5)
+) -> str:
+    """Whether a mean difference is significant, and how many data sets would see one of each size.
 
-
-def read_power(spread: float, sizes: Iterable[float] = (2.0, 1.0, 0.5)) -> str:
-    """How many pairs make two standard errors as small as a difference, at a spread of one pair."""
-    wanted = [(size, math.ceil((ERRORS * spread / size) ** 2)) for size in sizes]
+    Args:
+        half: half of its interval.
+        spread: standard deviation of the data sets' own differences.
+    """
     needed = ", ".join(
-        f"{count} pairs for {size:g} point{'s' * (size != 1)}" for size, count in wanted
+        f"{_sets_for(size / spread)} for {size:g} point{'s' * (size != 1)}" for size in sizes
     )
     return (
-        f"One pair's difference has a standard deviation of {spread:.1f} points here. For two "
-        f"standard errors to be as small as a difference, it takes {needed}."
+        f"{mean:+.2f} ± {half:.2f} points is {'' if abs(mean) > half else 'not '}significant. The data sets' "
+        f"differences have a standard deviation of {spread:.1f} points. So many data sets make half of the interval "
+        f"as small as a difference: {needed}."
     )
+
+
+def _sets_for(size: float) -> int:
+    """The smallest number of sets whose mean has an interval this small, in standard deviations."""
+    return next(n for n in itertools.count(2) if half_width(n**-0.5, n - 1) <= size)
 
 
 # ------------------------------------------------------------------------------ signs and margins
@@ -261,23 +290,25 @@ def read_signs(table: pd.DataFrame) -> str:
 
 
 def margin_table(
-    evidence: Evidence, other: str, say_comparable: Callable[[float, float, float], str]
+    evidence: Evidence, other: str, say_comparable: Callable[[float, float, int, float], str]
 ) -> pd.DataFrame:
-    """Serial LoRA minus another method: a row a measure, its margin, the verdict, and from which
-    margin it would hold."""
+    """Serial LoRA minus another method: a row a measure, with half of its 95% interval, its margin, the
+    verdict, and from which margin it would hold."""
     rows = []
     for name, measure in MEASURES.items():
-        runs = evidence.runs(measure.task)
-        found = summarise(paired(runs, measure, "serial_lora", other), measure.unit)
+        sample = sample_of(paired(evidence.runs(measure.task), measure, "serial_lora", other))
+        mean, error, count = float(sample.mean()), float(sample.sem()), len(sample)
+        half = float(half_width(error, count - 1))
         rows.append(
             {
                 "measure": NAMES[name],
                 "unit": measure.unit,
-                "mean": found.mean,
-                "error": found.error,
+                "mean": mean,
+                "half": half,
+                "sets": count,
                 "margin": measure.margin,
-                "comparable": say_comparable(found.mean, found.error, measure.margin),
-                "holds from": max(0.0, ERRORS * found.error - found.mean),
+                "comparable": say_comparable(mean, error, count, measure.margin),
+                "holds from": max(0.0, half - mean),
             }
         )
     return pd.DataFrame(rows).set_index("measure")
@@ -289,7 +320,7 @@ def read_margins(tables: Mapping[str, pd.DataFrame]) -> str:
     for title, table in tables.items():
         verdicts = table.groupby("comparable", sort=False).groups
         said = "; ".join(f"{verdict} on {', '.join(names)}" for verdict, names in verdicts.items())
-        small = table[(table["comparable"] == "holds") & (table["mean"] < -ERRORS * table["error"])]
+        small = table[(table["comparable"] == "holds") & (table["mean"] < -table["half"])]
         lines.append(
             f"- **Not behind {title} by more than the margin**: {said}."
             + (
@@ -298,3 +329,14 @@ def read_margins(tables: Mapping[str, pd.DataFrame]) -> str:
             )
         )
     return "\n".join(lines)
+
+
+def read_holds_from(table: pd.DataFrame) -> str:
+    """What holds, and from which margin on the rest would."""
+    holds = table["comparable"] == "holds"
+    needed = ", ".join(
+        f"{name} from {row['holds from']:.2f} {row['unit']}"
+        for name, row in table[~holds].iterrows()
+    )
+    kept = ", ".join(table.index[holds]) or "Nothing"
+    return f"{kept} holds." + f" With another margin would hold: {needed}." * bool(needed)

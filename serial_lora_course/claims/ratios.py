@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from serial_lora_course.labs.frames import as_text
+from serial_lora_course.labs.frames import as_text, half_width, sample_in_words, sample_of
 from serial_lora_course.labs.methods import get_method
 
 RUN = ["dataset", "seed"]
@@ -20,12 +20,12 @@ Best = Callable[[dict[float, list[float]]], tuple[float, float, float, bool]]
 
 
 def best_ratio(accuracies: dict[float, list[float]]) -> tuple[float, float, float, bool]:
-    """The ratio with the highest mean; its mean difference from ratio 1, that difference's standard
-    error, and whether it is more than two of these from 0."""
+    """The ratio with the highest mean; its mean difference from ratio 1, half of that difference's 95%
+    interval, and whether the interval leaves out 0."""
     best = max(accuracies, key=lambda ratio: np.mean(accuracies[ratio]))
     differences = np.subtract(accuracies[best], accuracies[1])
-    mean, error = differences.mean(), stats.sem(differences)
-    return best, float(mean), float(error), bool(abs(mean) > 2 * error)
+    mean, half = differences.mean(), half_width(stats.sem(differences), len(differences) - 1)
+    return best, float(mean), float(half), bool(abs(mean) > half)
 
 
 def beside_ratio_one(results: pd.DataFrame, best_of: Best = best_ratio) -> pd.DataFrame:
@@ -33,10 +33,10 @@ def beside_ratio_one(results: pd.DataFrame, best_of: Best = best_ratio) -> pd.Da
     tried = results.groupby(["method", "lr"])["ratio"].transform("nunique")
     rows = []
     for (name, lr), part in results[tried == tried.max()].groupby(["method", "lr"]):
-        runs = part.pivot(index=RUN, columns="ratio", values="points").dropna()
-        ratio, mean, error, clear = best_of({r: runs[r].tolist() for r in runs})
+        runs = sample_of(part.pivot(index=RUN, columns="ratio", values="points").dropna())
+        ratio, *found = best_of({r: runs[r].tolist() for r in runs})
         row = {"method": get_method(name).label, "rate of A": lr, "best ratio": ratio}
-        rows.append(row | _gain(mean, error, len(runs), clear))
+        rows.append(row | _gain(*found, runs))
     return pd.DataFrame(rows)
 
 
@@ -47,9 +47,8 @@ def at_one_rate_of_b(results: pd.DataFrame) -> pd.DataFrame:
     for (name, rate), part in results.groupby(["method", rate_B], sort=False):
         runs = part.pivot(index=RUN, columns="lr", values="points")
         for lr in sorted(set(runs.columns) - {rate}) if rate in runs.columns else ():
-            gain = (runs[lr] - runs[rate]).dropna()
             row = {"method": get_method(name).label, "rate of B": rate, "A at": lr}
-            rows.append(row | _gain(gain.mean(), gain.sem(), len(gain)))
+            rows.append(row | _gain_of((runs[lr] - runs[rate]).dropna()))
     return pd.DataFrame(rows)
 
 
@@ -60,10 +59,9 @@ def chosen_on_other_seeds(results: pd.DataFrame) -> pd.DataFrame:
     for name, part in results.groupby("method", sort=False):
         two, cells = _left_out(part)
         one, plain = _left_out(part[part["ratio"] == 1])
-        gain = two - one
         row = {"method": get_method(name).label.removesuffix("+")}
         row |= {"one rate, chosen": _rates(plain), "two rates, chosen": _rates(cells)}
-        rows.append(row | _gain(gain.mean(), gain.sem(), len(gain)))
+        rows.append(row | _gain_of(two - one))
     return pd.DataFrame(rows)
 
 
@@ -79,16 +77,27 @@ def _rates(cells: list[tuple[float, float]]) -> str:
     return "; ".join(f"A {lr:g}, B {lr * ratio:g}" for lr, ratio in dict.fromkeys(cells))
 
 
-def _gain(mean: float, error: float, pairs: int, clear: bool | None = None) -> dict[str, object]:
-    clear = abs(mean) > 2 * error if clear is None else clear
-    return {"gain": mean, "error": error, "pairs of runs": pairs, "clear": "yes" if clear else "no"}
+def _gain_of(each: pd.Series) -> dict[str, object]:
+    """What differences, one for each data set and seed, say."""
+    sample = sample_of(each)
+    mean, half = sample.mean(), float(half_width(sample.sem(), len(sample) - 1))
+    return _gain(mean, half, abs(mean) > half, sample)
+
+
+def _gain(
+    mean: float, half: float, significant: bool, sample: pd.Series | pd.DataFrame
+) -> dict[str, object]:
+    told = {"count": len(sample), "sample": sample_in_words(sample)}
+    return {"gain": mean, "half": half} | told | {"significant": bool(significant)}
 
 
 def as_shown(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with its numbers as a reader wants them: rates short, gains with a sign."""
-    formats = {"gain": "{:+.1f}", "error": "{:.1f}"}
-    formats |= dict.fromkeys(("rate of A", "rate of B", "A at", "best ratio"), "{:g}")
-    return as_text(table, {name: form for name, form in formats.items() if name in table})
+    """The table with its numbers as a reader wants them: rates short, gains with their intervals."""
+    gains = [f"{row.gain:+.1f} ± {row.half:.1f}" for row in table.itertuples()]
+    said = table["significant"].map({True: "yes", False: "no"})
+    shown = table.assign(gain=gains, significant=said).drop(columns=["half", "count"])
+    rates = ("rate of A", "rate of B", "A at", "best ratio")
+    return as_text(shown, {name: "{:g}" for name in rates if name in table})
 
 
 # ------------------------------------------------------------------------------------ in words
@@ -101,44 +110,37 @@ def read_beside_one(table: pd.DataFrame) -> str:
         low, high = (part.loc[part["rate of A"].agg(which)] for which in ("idxmin", "idxmax"))
         said = [
             f"with A at {row['rate of A']:g} the best ratio is {row['best ratio']:g} "
-            f"({row['gain']:+.1f} ± {row['error']:.1f} points)"
+            f"({row['gain']:+.1f} ± {row['half']:.1f} points)"
             for row in (low, high)
         ]
         lines.append(f"- **{name}**: {'; '.join(said)}.")
-    pairs = table["pairs of runs"].min()
-    chance = 2 * stats.t.sf(2, pairs - 1)
+    fewest = table.loc[table["count"].idxmin()]
+    errors = half_width(1.0, fewest["count"] - 1)
     return "\n".join(lines) + (
-        f"\n\nWith {pairs} pairs of runs, two standard errors are passed in {chance:.0%} of comparisons "
-        "where there is no difference (false positives), and choosing the best ratio first adds more."
+        f"\n\nSignificant: {int(table['significant'].sum())} of {len(table)}. With {fewest['sample']} the interval is "
+        f"{errors:.1f} standard errors to each side."
     )
 
 
 def read_at_one_rate(table: pd.DataFrame) -> str:
-    """In how many comparisons a smaller rate of A is better or worse, and in how many significantly."""
-    clear, gain = table["clear"] == "yes", table["gain"]
-    ahead, behind = (int((clear & (side * gain > 0)).sum()) for side in (1, -1))
-    sure = sum(low > 0 or high < 0 for low, high in (_interval(row) for _, row in table.iterrows()))
+    """What a smaller rate of A brings at the same rate of B, and in how many cases significantly."""
+    gains = ", ".join(
+        f"{row['gain']:+.1f} ± {row['half']:.1f} points ({row['method']})"
+        for _, row in table.iterrows()
+    )
+    ahead, behind = (
+        int((table["significant"] & (side * table["gain"] > 0)).sum()) for side in (1, -1)
+    )
     return (
-        f"Of {len(table)} comparisons at the same rate of B, a smaller rate of A is ahead by more than two "
-        f"standard errors in {ahead}, behind in {behind}, and neither in {len(table) - ahead - behind}. "
-        f"Significant, by a 95% confidence interval without 0: {sure}."
+        f"At the same rate of B a smaller rate of A brings {gains}: of {len(table)} comparisons {ahead} "
+        f"significantly better, {behind} significantly worse."
     )
 
 
 def read_chosen(table: pd.DataFrame) -> str:
     """What a free choice of two rates brings over one."""
-    lines = []
-    for _, row in table.iterrows():
-        low, high = _interval(row)
-        verdict = "significant" if low > 0 or high < 0 else "not significant"
-        lines.append(
-            f"- **{row['method']}**: two rates instead of one bring {row['gain']:+.1f} points on seeds that had no "
-            f"say in the choice (95% confidence interval {low:+.1f} to {high:+.1f}): {verdict}."
-        )
-    return "\n".join(lines)
-
-
-def _interval(row: pd.Series) -> tuple[float, float]:
-    """The 95% confidence interval of a gain, by Student's t."""
-    half = stats.t.ppf(0.975, row["pairs of runs"] - 1) * row["error"]
-    return row["gain"] - half, row["gain"] + half
+    return "\n".join(
+        f"- **{row['method']}**: two rates instead of one bring {row['gain']:+.1f} ± {row['half']:.1f} points on "
+        f"seeds that had no say in the choice: {'' if row['significant'] else 'not '}significant."
+        for _, row in table.iterrows()
+    )

@@ -40,10 +40,9 @@ def read_ratios(by_ratio: pd.DataFrame) -> str:
         if len(rises)
         else "rises at none of these ratios"
     )
-    return (
-        f"The loss falls most at a ratio of {change.idxmin():g}, {change.min() / change.iloc[0]:.1f} times as "
-        f"much as at {change.index[0]:g}, and {end}."
-    )
+    best = change.idxmin()
+    more = f", {change[best] / change.iloc[0]:.1f} times as much as at {change.index[0]:g}"
+    return f"The loss falls most at a ratio of {best:g}{more if best != change.index[0] else ''}, and {end}."
 
 
 def read_widths(widths: Sequence[int], effects: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
@@ -56,6 +55,23 @@ def read_widths(widths: Sequence[int], effects: Mapping[str, Sequence[Mapping[st
         for matrix in "AB"
     )
     return f"The effect of A's step grows with the width to the power {of_A}, that of B's step to the power {of_B}."
+
+
+def read_names(rates: pd.DataFrame) -> str:
+    """Under which names the second matrix got a rate of its own.
+
+    Args:
+        rates: ``names``, ``B / A`` and ``weight decay`` of each pair, as text.
+    """
+    said = ", ".join(f"{row['B / A']} under “{row['names']}”" for _, row in rates.iterrows())
+    decays = " and ".join(sorted(set(rates["weight decay"])))
+    return f"The rate of B over that of A is {said}. The weight decay is {decays}."
+
+
+def read_decay(left: Sequence[float], steps: int) -> str:
+    """How much of A and of B decay takes away."""
+    of_A, of_B = left
+    return f"In {steps} steps without a gradient decay takes {1 - of_A:.1%} of A away, and {1 - of_B:.1%} of B."
 
 
 def read_three_ways(three: pd.DataFrame, pictures: int) -> str:

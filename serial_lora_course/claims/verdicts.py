@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.claims.evidence import MEASURES
-from serial_lora_course.labs.frames import ERRORS
 from serial_lora_course.study.statistics import CONFIDENCE, Interval, verdict
 
 HOLDS, IN_PART, FAILS = "holds", "holds in part", "does not hold"
@@ -49,13 +48,6 @@ def verdict_ahead(interval: Interval | None, often: bool = True) -> str:
 def verdict_within(interval: Interval | None, margin: float) -> str:
     """Of "the first is comparable, or better": not behind by more than the margin."""
     return verdict_ahead(interval and replace(interval, mean=interval.mean + margin))
-
-
-def verdict_comparable(mean: float, error: float, margin: float) -> str:
-    """The same by a rule of thumb, `ERRORS` standard errors, as exercise 9.5 has it."""
-    if mean - ERRORS * error > -margin:
-        return HOLDS
-    return FAILS if mean + ERRORS * error < -margin else OPEN
 
 
 def verdict_by_cells(count: int, cells: int, share: str) -> str:

@@ -23,30 +23,29 @@ from serial_lora_course.figures.style import (
     method_look,
     with_description,
 )
-from serial_lora_course.labs.frames import ERRORS
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean difference with its standard error, to draw.
+    """A mean difference with its 95% confidence interval, to draw.
 
     Attributes:
         name: what is compared, at the left.
         group: intervals of one group share a colour and a marker.
-        mean, error, margin: in one unit; the picture is in margins.
+        mean, half, margin: in one unit; half is half of the interval. The picture is in margins.
         unit: for the words.
     """
 
     name: str
     group: str
     mean: float
-    error: float
+    half: float
     margin: float
     unit: str
 
 
 def plot_intervals(intervals: Sequence[Interval]) -> Figure:
-    """Mean differences and two standard errors to both sides, each in its own margin.
+    """Mean differences with their 95% intervals, each in its own margin.
 
     In margins all measures fit on one axis: right of 0 speaks for the first method, and left of -1
     it is behind by more than the margin.
@@ -64,7 +63,7 @@ def plot_intervals(intervals: Sequence[Interval]) -> Figure:
             axes.errorbar(
                 each.mean / each.margin,
                 row,
-                xerr=ERRORS * each.error / each.margin,
+                xerr=each.half / each.margin,
                 color=colour,
                 marker=marker,
                 capsize=4,
@@ -73,20 +72,20 @@ def plot_intervals(intervals: Sequence[Interval]) -> Figure:
         axes.set_yticks(range(len(intervals)), [each.name for each in intervals])
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel(f"difference, in margins (bars: {ERRORS:g} standard errors to both sides)")
+        axes.set_xlabel("difference, in margins (bars: 95% confidence intervals)")
         figure.legend(loc="outside upper left", ncols=2)
     phrases = "; ".join(
-        f"{each.name}, {each.group}: {each.mean:+.2f} ± {each.error:.2f} {each.unit}, margin "
+        f"{each.name}, {each.group}: {each.mean:+.2f} ± {each.half:.2f} {each.unit}, margin "
         f"{each.margin:g}"
         for each in intervals
     )
-    return with_description(
-        figure, f"Mean differences with {ERRORS:g} standard errors to both sides. {phrases}."
-    )
+    return with_description(figure, f"Mean differences with 95% confidence intervals. {phrases}.")
 
 
 def plot_pairs(table: pd.DataFrame, unit: str, half: float) -> Figure:
     """Two methods' results on the same draws: a line joins a pair; beside it, the differences.
+
+    A bar across a set's differences is their mean.
 
     Args:
         table: an index of data set and seed, and two columns of scores, named by their methods.
@@ -108,6 +107,7 @@ def plot_pairs(table: pd.DataFrame, unit: str, half: float) -> Figure:
                 label = None
             own = difference.loc[name]
             right.plot([place] * len(own), own, marker, color=colour)
+            right.hlines(own.mean(), place - 0.25, place + 0.25, color=colour)
         mean = difference.mean()
         right.errorbar(len(names), mean, half, color=INK, marker="_", markersize=14, capsize=6)
         right.axhline(0, color=QUIET, linewidth=1)

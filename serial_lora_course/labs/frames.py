@@ -16,8 +16,6 @@ from serial_lora_course.labs.records import Record
 RUN = ("task", "scale", "dataset", "method", "amount", "unit", "seed", "rank")
 CONFIDENCE = 0.95
 """Of every interval by Student's t."""
-ERRORS = 2.0
-"""How many standard errors a rule of thumb asks for, where an interval by Student's t is not taken."""
 SWEPT = ("lab_rank", "ratio", "lr")
 
 
@@ -142,6 +140,24 @@ def half_width(error: pd.Series | float, freedom: pd.Series | float) -> np.ndarr
         freedom: degrees of freedom of the error, one fewer than the values of a plain mean; nan for 0.
     """
     return stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
+
+
+def sample_of(values: pd.Series | pd.DataFrame) -> pd.Series | pd.DataFrame:
+    """What an interval counts as one measurement each: data sets, each the mean of its runs.
+
+    Runs on one data set are no independent sample of data sets. Of a single set the seeds are the
+    sample.
+
+    Args:
+        values: a row for each data set and seed (and amount), which are levels of its index.
+    """
+    several = values.index.get_level_values("dataset").nunique() > 1
+    return values.groupby(level="dataset" if several else "seed").mean()
+
+
+def sample_in_words(sample: pd.Series | pd.DataFrame) -> str:
+    """How many measurements :func:`sample_of` found, and of what: such as ``6 sets``."""
+    return _number(len(sample), "set" if sample.index.name == "dataset" else "seed")
 
 
 def paired_difference(results: pd.DataFrame, one: str, other: str, measure: str) -> pd.DataFrame:

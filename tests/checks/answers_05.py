@@ -130,8 +130,8 @@ def verdict(change=None):
         best = sorted(accuracies, key=lambda ratio: np.mean(accuracies[ratio]))[-1]
         differences = np.subtract(accuracies[best], accuracies[1.0])
         mean = float(differences.mean())
-        error = float(differences.std(ddof=1) / math.sqrt(differences.size))
-        answer = [best, mean, error, bool(np.abs(mean) > 2 * error)]
+        half = half_of(differences)
+        answer = [best, mean, half, np.abs(mean) > half]
         for place, value in (change or (lambda *_: {}))(accuracies, best, differences).items():
             answer[place] = value
         return tuple(answer)
@@ -139,13 +139,20 @@ def verdict(change=None):
     return attempt
 
 
-def unpaired_error(accuracies, best, differences):
+def half_of(differences, freedom=0, confidence=0.95):
+    """Half of the interval of their mean, by scipy; ``freedom`` is too many, or too few."""
+    count = len(differences) - 1 + freedom
+    return float(stats.t.isf((1 - confidence) / 2, count) * stats.sem(differences))
+
+
+def unpaired(accuracies, best, differences):
     spreads = [statistics.variance(accuracies[ratio]) for ratio in (best, 1.0)]
-    return {2: math.sqrt(sum(spreads) / len(differences))}
+    count = len(differences)
+    return {2: stats.t.isf(0.025, count - 1) * math.sqrt(sum(spreads) / count)}
 
 
 def sorted_before(accuracies, best, differences):
-    return {2: stats.sem(np.sort(accuracies[best]) - np.sort(accuracies[1.0]))}
+    return {2: half_of(np.sort(accuracies[best]) - np.sort(accuracies[1.0]))}
 
 
 def from_smallest(accuracies, best, differences):
@@ -268,24 +275,38 @@ WRONG = {
         ("best single run", "best single run"): best_single_run,
         ("lowest", "lowest mean"): lambda a: (min(a, key=lambda r: sum(a[r])), 0.0, 0.0, False),
         ("turned round", "the best ratio minus"): verdict(lambda a, b, d: {1: -d.mean()}),
-        ("deviation", "divide it by √n"): verdict(lambda a, b, d: {2: d.std(ddof=1)}),
-        ("by n", "by the root of n"): verdict(lambda a, b, d: {2: d.std(ddof=1) / d.size}),
-        ("population", "with n − 1"): verdict(lambda a, b, d: {2: d.std() / d.size**0.5}),
-        ("unpaired", "unpaired"): verdict(unpaired_error),
-        ("own error", "own mean"): verdict(lambda a, b, d: {2: np.std(a[b], ddof=1) / d.size**0.5}),
-        ("always apart", "more than two standard errors"): verdict(lambda a, b, d: {3: True}),
-        ("never apart", "more than two standard errors"): verdict(lambda a, b, d: {3: False}),
-        ("one error", "more than two standard errors"): verdict(
-            lambda a, b, d: {3: bool(abs(d.mean()) > d.std(ddof=1) / d.size**0.5)}
+        ("standard error", "that is the standard error"): verdict(
+            lambda a, b, d: {2: stats.sem(d)}
+        ),
+        ("two errors", "Student's t asks for more"): verdict(lambda a, b, d: {2: 2 * stats.sem(d)}),
+        ("normal", "1.96 errors are for"): verdict(lambda a, b, d: {2: 1.96 * stats.sem(d)}),
+        ("whole width", "the whole width"): verdict(lambda a, b, d: {2: 2 * half_of(d)}),
+        ("n - 2 freedoms", "too few"): verdict(lambda a, b, d: {2: half_of(d, freedom=-1)}),
+        ("n freedoms", "not n"): verdict(lambda a, b, d: {2: half_of(d, freedom=1)}),
+        ("one side", "5% on one side"): verdict(lambda a, b, d: {2: half_of(d, confidence=0.9)}),
+        ("deviation", "divide it by √n"): verdict(lambda a, b, d: {2: half_of(d) * d.size**0.5}),
+        ("by n", "by the root of n"): verdict(lambda a, b, d: {2: half_of(d) / d.size**0.5}),
+        ("population", "with n − 1"): verdict(
+            lambda a, b, d: {2: half_of(d) * math.sqrt(1 - 1 / d.size)}
+        ),
+        ("n - 1 twice", "one n − 1 too many"): verdict(
+            lambda a, b, d: {2: half_of(d) * math.sqrt(d.size / (d.size - 1))}
+        ),
+        ("unpaired", "unpaired"): verdict(unpaired),
+        ("own error", "own mean"): verdict(lambda a, b, d: {2: half_of(a[b])}),
+        ("always apart", "leave out 0"): verdict(lambda a, b, d: {3: True}),
+        ("never apart", "leave out 0"): verdict(lambda a, b, d: {3: False}),
+        ("turned about", "turned round"): verdict(
+            lambda a, b, d: {3: bool(abs(d.mean()) <= half_of(d))}
+        ),
+        ("beyond one error", "one error is not enough"): verdict(
+            lambda a, b, d: {3: bool(abs(d.mean()) > stats.sem(d))}
+        ),
+        ("beyond two errors", "two errors are for many"): verdict(
+            lambda a, b, d: {3: bool(abs(d.mean()) > 2 * stats.sem(d))}
         ),
         ("sorted", "destroys the pairs"): verdict(sorted_before),
         ("smallest as baseline", "not the smallest ratio"): verdict(from_smallest),
-        ("1.96", "1.96 errors are for"): verdict(
-            lambda a, b, d: {3: bool(abs(d.mean()) > 1.96 * stats.sem(d))}
-        ),
-        ("n - 1 twice", "one n − 1 too many"): verdict(
-            lambda a, b, d: {2: d.std(ddof=1) / math.sqrt(d.size - 1)}
-        ),
         ("in points", "that is in points"): verdict(lambda a, b, d: {1: 100 * d.mean()}),
         ("two things", "return four things"): lambda a: (5.0, 0.03),
     },

@@ -3,6 +3,8 @@
 import math
 
 import numpy as np
+import pandas as pd
+import torch
 from scipy import stats
 
 
@@ -48,12 +50,33 @@ def paired_choice(sweep):
 
 def subtract_in_place(one, other):
     one -= other
-    return one.mean().item(), one.std().item() / math.sqrt(len(one))
+    return errors(lambda m, e, d: (m, e))(one, 0 * other)
 
 
-def errors(one, other, change):
-    d = one - other
-    return change(d.mean().item(), d.std().item() / math.sqrt(len(d)), d)
+def errors(change, sample=None):
+    """9.3 with one thing changed: ``change(mean, error, sample)``, or the sample itself."""
+
+    def attempt(one, other):
+        difference = (one - other).numpy()
+        d = (sample or sample_of)(difference)
+        return change(float(d.mean()), float(stats.sem(d)), d)
+
+    return attempt
+
+
+def sample_of(difference):
+    """The sets' means; of a single set its seeds."""
+    return difference.mean(axis=1) if len(difference) > 1 else difference[0]
+
+
+def two_groups(one, other):
+    first, second = (sample_of(values.numpy()) for values in (one, other))
+    return first.mean() - second.mean(), math.hypot(stats.sem(first), stats.sem(second))
+
+
+def sizes(one, other):
+    d = sample_of((one - other).abs().numpy())
+    return d.mean(), stats.sem(d)
 
 
 def two_tails(wins, losses):
@@ -65,23 +88,31 @@ def tail(wins, losses, start=None):
     return stats.binom.sf((max(wins, losses) if start is None else start) - 1, n, 0.5)
 
 
-def by_interval(mean, error, margin, errors=2.0, bar=None):
+def half_of(error, count):
+    low, high = stats.t.interval(0.95, count - 1, scale=error)
+    return (high - low) / 2
+
+
+def by_interval(mean, half, margin, bar=None):
     bar = -margin if bar is None else bar
-    low, high = mean - errors * error, mean + errors * error
-    return "holds" if low > bar else "does not hold" if high < bar else "undecided"
+    return "holds" if mean - half > bar else "does not hold" if mean + half < bar else "undecided"
+
+
+def two_sided(mean, error, count, margin):
+    half = half_of(error, count)
+    if abs(mean) + half < margin:
+        return "holds"
+    return "does not hold" if abs(mean) - half > margin else "undecided"
 
 
 RIGHT = {
     "9.1": lambda shapes, width, rank: int(np.sum(shapes)) * rank // (width + width),
     "9.2": sweep_choice(),
-    "9.3": lambda one, other: (
-        float(np.mean(one.numpy() - other.numpy())),
-        float(stats.sem(one.numpy() - other.numpy())),
-    ),
+    "9.3": errors(lambda mean, error, sample: (mean, error)),
     "9.4": two_tails,
-    "9.5": lambda mean, error, margin: {(True, True): "holds", (False, True): "undecided"}.get(
-        (mean + margin > 2 * error, mean + margin > -2 * error), "does not hold"
-    ),
+    "9.5": lambda mean, error, count, margin: {2: "holds", 1: "undecided", 0: "does not hold"}[
+        sum(mean + margin > side * half_of(error, count) for side in (-1, 1))
+    ],
 }
 
 WRONG = {
@@ -120,49 +151,45 @@ WRONG = {
         ("a mean", "a mean, not a rank"): lambda s: max(sum(v) / len(v) for v in s.values()),
     },
     "9.3": {
-        ("sign", "sign is turned round"): lambda a, b: errors(b, a, lambda m, e, d: (m, e)),
-        ("deviation", "standard deviation"): lambda a, b: errors(
-            a, b, lambda m, e, d: (m, d.std().item())
+        ("sign", "sign is turned round"): errors(lambda m, e, d: (-m, e)),
+        ("deviation", "standard deviation"): errors(lambda m, e, d: (m, d.std(ddof=1))),
+        ("over n", "not by its square root"): errors(lambda m, e, d: (m, d.std(ddof=1) / len(d))),
+        ("two groups", "two separate groups"): two_groups,
+        ("population", "n - 1 is needed"): errors(lambda m, e, d: (m, d.std() / math.sqrt(len(d)))),
+        ("variance", "square root is missing"): errors(lambda m, e, d: (m, e**2)),
+        ("sizes", "signs matter"): sizes,
+        ("n - 1 twice", "root of n - 1"): errors(
+            lambda m, e, d: (m, d.std(ddof=1) / math.sqrt(len(d) - 1))
         ),
-        ("over n", "not by its square root"): lambda a, b: errors(
-            a, b, lambda m, e, d: (m, d.std().item() / len(d))
+        ("runs as sample", "counted as independent"): errors(
+            lambda m, e, d: (m, e), sample=np.ravel
         ),
-        ("two groups", "two separate groups"): (
-            lambda a, b: (
-                (a.mean() - b.mean()).item(),
-                ((a.var() + b.var()) / len(a)).sqrt().item(),
-            )
+        ("seeds as sample", "several sets are the sample"): errors(
+            lambda m, e, d: (m, e), sample=lambda difference: difference.mean(axis=0)
         ),
-        ("population", "n - 1 is needed"): (
-            lambda a, b: errors(
-                a, b, lambda m, e, d: (m, d.std(unbiased=False).item() / math.sqrt(len(d)))
-            )
+        ("root of runs", "root of the number of runs"): lambda a, b: (
+            (a - b).mean().item(),
+            np.std(sample_of((a - b).numpy()), ddof=1) / math.sqrt(a.numel()),
         ),
-        ("variance", "square root is missing"): lambda a, b: errors(
-            a, b, lambda m, e, d: (m, e**2)
-        ),
-        ("sizes", "signs matter"): lambda a, b: (
-            (a - b).abs().mean(),
-            (a - b).abs().std() / math.sqrt(len(a)),
-        ),
-        ("n - 1 twice", "root of n - 1"): lambda a, b: errors(
-            a, b, lambda m, e, d: (m, d.std().item() / math.sqrt(len(d) - 1))
+        ("a single set", "of a single set the seeds"): lambda a, b: (
+            (a - b).mean().item(),
+            float(pd.Series((a - b).mean(1).numpy()).sem()),  # nan of one number
         ),
         ("in place", "changed in place"): subtract_in_place,
-        ("tensors", "still a tensor"): lambda a, b: (
-            (a - b).mean(),
-            (a - b).std() / math.sqrt(len(a)),
+        ("tensors", "still a tensor"): lambda a, b: tuple(
+            map(torch.tensor, errors(lambda m, e, d: (m, e))(a, b))
         ),
-        ("twice", "twice the error"): lambda a, b: errors(a, b, lambda m, e, d: (m, 2 * e)),
-        ("hundredths", "in hundredths"): lambda a, b: errors(
-            a, b, lambda m, e, d: (100 * m, 100 * e)
+        ("twice", "twice the error"): errors(lambda m, e, d: (m, 2 * e)),
+        ("interval", "half of an interval"): errors(
+            lambda m, e, d: (m, stats.t.ppf(0.975, len(d) - 1) * e)
         ),
-        ("median", "that is the median"): lambda a, b: errors(
-            a, b, lambda m, e, d: (d.median().item(), e)
+        ("hundredths", "in hundredths"): errors(lambda m, e, d: (100 * m, 100 * e)),
+        ("median", "that is the median"): errors(
+            lambda m, e, d: (float(torch.tensor(d).median()), e)
         ),
-        ("swapped", "mean first"): lambda a, b: errors(a, b, lambda m, e, d: (e, m)),
+        ("swapped", "mean first"): errors(lambda m, e, d: (e, m)),
         ("one number", "return both"): lambda a, b: (a - b).mean(),
-        ("one a pair", "one number is wanted"): lambda a, b: (a - b, (a - b).std()),
+        ("one a run", "one number is wanted"): lambda a, b: (a - b, (a - b).std()),
     },
     "9.4": {
         ("one tail", "one tail is counted"): tail,
@@ -187,26 +214,36 @@ WRONG = {
         ("other side", "the other side"): lambda w, x: 1 - two_tails(w, x),
     },
     "9.5": {
-        ("no open case", "open case is called"): lambda m, e, g: (
-            "holds" if m - 2 * e > -g else "does not hold"
+        ("no open case", "open case is called"): lambda m, e, n, g: (
+            "holds" if m - half_of(e, n) > -g else "does not hold"
         ),
-        ("only the mean", "only the mean"): lambda m, e, g: "holds" if m > -g else "does not hold",
-        ("no margin", "margin is not used"): lambda m, e, g: by_interval(m, e, g, bar=0.0),
-        ("one error", "one standard error"): lambda m, e, g: by_interval(m, e, g, errors=1),
-        ("no error", "error is not used|only the mean|one standard"): lambda m, e, g: by_interval(
-            m, 0, g
+        ("only the mean", "only the mean"): lambda m, e, n, g: (
+            "holds" if m > -g else "does not hold"
         ),
-        ("sign", "sign of the margin"): lambda m, e, g: by_interval(m, e, g, bar=g),
-        ("two-sided", "comparable or better"): (
-            lambda m, e, g: (
-                "holds"
-                if abs(m) + 2 * e < g
-                else "does not hold"
-                if abs(m) - 2 * e > g
-                else "undecided"
-            )
+        ("no margin", "margin is not used"): lambda m, e, n, g: by_interval(
+            m, half_of(e, n), g, bar=0.0
         ),
-        ("other words", "the words are"): lambda m, e, g: "yes" if m - 2 * e > -g else "no",
-        ("a boolean", "a text is wanted"): lambda m, e, g: m - 2 * e > -g,
+        ("two errors", "two standard errors"): lambda m, e, n, g: by_interval(m, 2 * e, g),
+        ("normal", "two standard errors"): lambda m, e, n, g: by_interval(m, 1.96 * e, g),
+        ("one error", "one standard error"): lambda m, e, n, g: by_interval(m, e, g),
+        ("freedom", "count - 1"): lambda m, e, n, g: by_interval(m, half_of(e, n + 1), g),
+        ("one side", "5% on one side"): lambda m, e, n, g: by_interval(
+            m, stats.t.ppf(0.95, n - 1) * e, g
+        ),
+        ("divided again", "a standard error already"): lambda m, e, n, g: by_interval(
+            m, half_of(e, n) / math.sqrt(n), g
+        ),
+        ("deviation", "that is the standard deviation"): lambda m, e, n, g: by_interval(
+            m, half_of(e, n) * math.sqrt(n), g
+        ),
+        ("no error", "error is not used|only the mean|one standard"): lambda m, e, n, g: (
+            by_interval(m, 0, g)
+        ),
+        ("sign", "sign of the margin"): lambda m, e, n, g: by_interval(m, half_of(e, n), g, bar=g),
+        ("two-sided", "comparable or better"): two_sided,
+        ("other words", "the words are"): lambda m, e, n, g: (
+            "yes" if m - half_of(e, n) > -g else "no"
+        ),
+        ("a boolean", "a text is wanted"): lambda m, e, n, g: m - half_of(e, n) > -g,
     },
 }

@@ -1,14 +1,16 @@
 """The tables of lesson 09 against scipy's own tests and planted records."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from serial_lora_course.claims import choosing, choosing_tables
-from serial_lora_course.claims.evidence import MEASURES, load_evidence
+from serial_lora_course.claims.evidence import MEASURES, load_evidence, paired, summarise
 from serial_lora_course.claims.luck import best_cells
-from serial_lora_course.claims.verdicts import FAILS, HOLDS, verdict_comparable
+from serial_lora_course.claims.verdicts import FAILS, HOLDS
 
 EVIDENCE = load_evidence()
 
@@ -32,6 +34,10 @@ def test_errors_are_those_of_scipys_paired_and_unpaired_tests():
     difference = draws["serial_lora"] - draws["lora"]
     model = [values.var(ddof=1) for _, values in difference.groupby("dataset")]  # one way
     assert table["error"].iloc[4] == pytest.approx(np.sqrt(np.mean(model) / len(draws)))
+    ledger = summarise(paired(runs, points, "serial_lora", "lora"), "points")
+    assert table["half"].iloc[3:].tolist() == pytest.approx(
+        [ledger.like.half_width, ledger.these.half_width]
+    )
 
 
 def planted(mean: float) -> pd.DataFrame:
@@ -59,6 +65,28 @@ def test_a_planted_lead_has_a_star_at_every_rank():
     assert "4 are significant" in choosing_tables.read_sweep(sweep, table)
 
 
+def test_stars_follow_the_interval_over_sets():
+    sweep = planted(0.0)
+    run = choosing_tables.sweep_table(sweep).iloc[0]
+    ranked = sweep[sweep["lab_rank"] == run["rank"]]
+    wide = ranked.pivot(index=["dataset", "seed"], columns="method", values="accuracy")
+    sets = 100 * wide.groupby("dataset").mean()
+    interval = stats.ttest_rel(sets["serial_lora"], sets["lora"]).confidence_interval(0.95)
+    assert (run["mean"] - run["half"], run["mean"] + run["half"]) == pytest.approx(tuple(interval))
+    assert run["sample"] == "2 sets"
+    alone = choosing_tables.sweep_table(sweep[sweep["dataset"] == "food"])
+    assert (alone["sample"] == "3 seeds").all()
+
+
+def test_power_is_the_first_number_of_sets_whose_interval_is_small_enough():
+    words = choosing_tables.read_power(0.3, 0.5, 1.0, (2.0, 0.5))
+    counts = [int(count) for count in re.findall(r"(\d+) for", words)]
+    for size, count in zip((2.0, 0.5), counts, strict=True):
+        halves = [stats.t.ppf(0.975, n - 1) / np.sqrt(n) for n in (count - 1, count)]
+        assert halves[1] <= size < halves[0]
+    assert "not significant" in words
+
+
 def test_the_chosen_rank_is_the_functions():
     table = choosing_tables.chosen_table(planted(0.0), min)
     assert table.set_index("method")["rank by the rule"].to_dict() == {
@@ -74,11 +102,20 @@ def test_the_chosen_rank_is_the_functions():
 
 
 def test_margins_hold_from_where_the_verdict_turns():
-    table = choosing_tables.margin_table(EVIDENCE, "lora", verdict_comparable)
-    for row in table.rename(columns={"holds from": "bar"}).itertuples():
-        assert verdict_comparable(row.mean, row.error, row.bar + 1e-6) == HOLDS
-        if row.bar > 0:
-            assert verdict_comparable(row.mean, row.error, row.bar - 1e-6) != HOLDS
+    given = []
+
+    def say(*found):
+        given.append(found[:3])
+        return choosing.say_comparable(*found)
+
+    table = choosing_tables.margin_table(EVIDENCE, "lora", say)
+    for found, (name, row) in zip(given, table.iterrows(), strict=True):
+        bar = row["holds from"]
+        assert choosing.say_comparable(*found, bar + 1e-6) == HOLDS
+        assert bar == 0 or choosing.say_comparable(*found, bar - 1e-6) != HOLDS
+        assert (name in choosing_tables.read_holds_from(table).split(" holds.")[0]) == (
+            row["comparable"] == HOLDS
+        )
     words = choosing_tables.read_margins({"it": table.assign(comparable=FAILS)})
     assert words.startswith("- **Not behind it") and FAILS in words
 

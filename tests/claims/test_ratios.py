@@ -31,12 +31,13 @@ def sweep(points, method="lora_plus", seeds=3):
 @given(st.lists(st.tuples(*[st.floats(0, 1)] * 3), min_size=3, max_size=6))
 def test_the_best_ratio_is_compared_pair_by_pair(rows):
     accuracies = {1.0: [r[0] for r in rows], 2.0: [r[1] for r in rows], 5.0: [r[2] for r in rows]}
-    best, mean, error, clear = ratios.best_ratio(accuracies)
+    best, mean, half, significant = ratios.best_ratio(accuracies)
     assert sum(accuracies[best]) == max(map(sum, accuracies.values()))
-    if best != 1 and error > 1e-9:  # mean / error is the statistic of a paired t-test
-        t = stats.ttest_rel(accuracies[best], accuracies[1.0]).statistic
-        assert mean / error == pytest.approx(t, rel=1e-6)
-        assert clear == (abs(t) > 2) or abs(t) == pytest.approx(2)
+    if best != 1 and half > 1e-9:
+        found = stats.ttest_rel(accuracies[best], accuracies[1.0])
+        interval = found.confidence_interval(0.95)
+        assert (mean - half, mean + half) == pytest.approx(tuple(interval), rel=1e-6, abs=1e-9)
+        assert significant == (found.pvalue < 0.05) or found.pvalue == pytest.approx(0.05)
 
 
 def test_a_gain_that_only_the_rate_of_b_brings_is_not_the_ratios():
@@ -46,7 +47,23 @@ def test_a_gain_that_only_the_rate_of_b_brings_is_not_the_ratios():
     isolated = ratios.at_one_rate_of_b(runs)
     assert isolated[["rate of B", "A at", "gain"]].values.tolist() == [[1, 0.1, 0]]
     assert ratios.chosen_on_other_seeds(runs)["gain"].tolist() == [0]
-    assert "neither in 1" in ratios.read_at_one_rate(isolated)
+    assert "0 significantly better, 0 significantly worse" in ratios.read_at_one_rate(isolated)
+
+
+def test_sets_are_the_sample_and_of_one_set_its_seeds():
+    gains = {"a": (1.0, 2.0, 6.0), "b": (0.0, 1.0, -1.0)}
+    of_set = [
+        sweep(lambda lr, ratio, seed: 50 + (ratio > 1) * gains[name][seed]).assign(dataset=name)  # noqa: B023
+        for name in gains
+    ]
+    for runs, sample, words in (
+        (of_set[0], gains["a"], "3 seeds"),
+        (pd.concat(of_set), [3.0, 0.0], "2 sets"),
+    ):
+        row = ratios.beside_ratio_one(runs).iloc[0]
+        half = stats.t.ppf(0.975, len(sample) - 1) * stats.sem(sample)
+        assert (row["gain"], row["half"]) == pytest.approx((sum(sample) / len(sample), half))
+        assert (row["count"], row["sample"]) == (len(sample), words)
 
 
 def test_nobody_is_measured_on_the_run_that_chose():
@@ -54,7 +71,7 @@ def test_nobody_is_measured_on_the_run_that_chose():
         lambda lr, ratio, seed: 50.0 + 30 * (ratio == 10 and lr == [0.1, 1.0][seed]), seeds=2
     )
     chosen = ratios.chosen_on_other_seeds(lucky)
-    assert chosen["gain"].tolist() == [0] and chosen["clear"].tolist() == ["no"]
+    assert chosen["gain"].tolist() == [0] and not chosen["significant"].any()
     assert ": not significant" in ratios.read_chosen(chosen)
     shown = ratios.as_shown(chosen)
-    assert shown["gain"].tolist() == ["+0.0"]
+    assert shown["gain"].tolist() == ["+0.0 ± 0.0"]

@@ -21,7 +21,7 @@ def test_intervals_are_drawn_in_margins():
     drawn = [(bar[0].get_xdata()[0], bar[2][0].get_segments()[0]) for bar in axes.containers]
     for each, (middle, segment) in zip(intervals(), drawn, strict=True):
         assert middle == pytest.approx(each.mean / each.margin)
-        ends = [(each.mean + sign * 2 * each.error) / each.margin for sign in (-1, 1)]
+        ends = [(each.mean + sign * each.half) / each.margin for sign in (-1, 1)]
         np.testing.assert_allclose(segment[:, 0], ends)
     assert [text.get_text() for text in axes.get_yticklabels()] == ["CLIP", "SAM", "SAM"]
     for looks in (
@@ -41,6 +41,8 @@ def test_pairs_join_what_shares_a_seed():
     assert left.lines[0].get_color() == left.lines[1].get_color() != left.lines[2].get_color()
     (bar,) = right.containers[0].lines[2][0].get_segments()
     np.testing.assert_allclose(bar[:, 1], [1.25 - 3, 1.25 + 3])
+    means = [lines.get_segments()[0][0, 1] for lines in right.collections[:2]]
+    assert means == [0, 2.5]  # of each data set
     assert "above LoRA in 3" in figure.alt_text and "-1.75 to +4.25" in figure.alt_text
 
 

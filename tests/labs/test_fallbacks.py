@@ -7,7 +7,6 @@ from torch import nn
 from serial_lora import SerialLoRAConfig, adapter_names, adapters, add_adapter, inject
 from serial_lora_course.checks.checking import run_check
 from serial_lora_course.claims import choosing, ratios, study
-from serial_lora_course.claims.verdicts import verdict_comparable
 from serial_lora_course.labs import (
     few_shot,
     many,
@@ -51,7 +50,7 @@ FALLBACKS = {
     "9.2": choosing.one_error_rank,
     "9.3": choosing.paired_error,
     "9.4": choosing.sign_test,
-    "9.5": verdict_comparable,
+    "9.5": choosing.say_comparable,
     "10.1": many.add_pairs,
     "10.2": many.chain_pairs,
     "10.3": many.adapt_each,
