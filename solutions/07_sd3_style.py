@@ -248,8 +248,8 @@ print(f"largest difference from the stock pipeline's drawings: {apart} of 255 gr
 
 # %% [markdown]
 # Both ways in pictures. Above, a picture that the model knows on its straight line to noise; below, the
-# sampler's way from noise to a drawing, at tiny scale for the same words. What is on the way is decoded as
-# it is.
+# sampler's way from noise to a drawing, at tiny scale for the same words. The points between are decoded as
+# they are.
 
 # %%
 from serial_lora_course.figures.drawings import plot_flow_path
@@ -475,8 +475,8 @@ display_table(as_text(mixed, forms).rename_axis("pictures").reset_index())
 # %% [markdown]
 # **What this shows.** A model that knows the pictures notices a wrong caption. In tuning it meets pictures that
 # it does *not* know: the second row. There the difference is smaller, and nobody has the right number to
-# compare with. The loss will fall with wrong captions as well, since a style can be learnt without them. What
-# is lost meanwhile is listening to the prompt. So keep what was computed under the *name* of the picture.
+# compare with. The loss will fall with wrong captions as well, since a style can be learnt without them.
+# Meanwhile the drawings follow the prompt less. So keep what was computed under the *name* of the picture.
 
 # %% [markdown]
 # ### Exercise 7.3 · Encoded once
@@ -488,7 +488,7 @@ display_table(as_text(mixed, forms).rename_axis("pictures").reset_index())
 # Write a cache. It gets a function that encodes one example, and must call it once for each picture,
 # however often and in whatever order batches ask for it. Each example has a `picture_id`, which is unique
 # and does not change. Beware of what else could serve as a key: examples are made anew at every access,
-# and two pictures may share one caption. The check feeds shuffled orders, parts and repetitions, and
+# and two pictures may share one caption, or look alike. The check feeds shuffled orders, parts and repetitions, and
 # counts the calls.
 
 
