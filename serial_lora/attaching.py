@@ -71,9 +71,9 @@ def _serial_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:
         read = {path: several if p else ("input",) for path, p in zip(paths, packed, strict=True)}
     shared, hooks = OnceABlock(sum(map(len, read.values()))), []
     for number, (path, names) in enumerate(read.items()):
-        hook = AdaptInput(path, adapter, names, found * len(names), number, shared)
-        handle = HookHandle(model.get_submodule(path), name, hook, before=True)
-        hook.handle = (found and len(read) == 1 and _watch(model, path, hook)) or handle
+        hook = AdaptInput(path, adapter, names, len(names) if found else 0, number, shared)
+        watch = _watch(model, path, hook) if found and len(read) == 1 else None
+        hook.handle = watch or HookHandle(model.get_submodule(path), name, hook, before=True)
         hooks.append(hook)
     return hooks
 
@@ -88,8 +88,8 @@ def _lora_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:
     for name, beside in by_layer.items():
         layer, hook = model.get_submodule(name), AddDelta(name, *beside)
         if isinstance(layer, nn.Linear):
-            handle = HookHandle(layer, f"lora {site.label}", hook)
-            hook.handle = (len(beside) == 3 and _watch(model, name, hook)) or handle
+            watch = _watch(model, name, hook) if len(beside) == 3 else None
+            hook.handle = watch or HookHandle(layer, f"lora {site.label}", hook)
         elif isinstance(layer, PackedAttention):
             hook.handle = AttributeHandle(layer, "after_in_proj", hook)
         else:

@@ -117,10 +117,9 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
                         "eject(model, keep_merged=True) and save the whole model instead."
                     )
                 rank, out = injection.config.rank, site.projections["out"]
+                # PEFT insists on having a pair there
                 nothing = (torch.zeros(rank, out.columns), torch.zeros(out.rows, rank))
-                layers[f"{layer}{_INSIDE}.out_proj"] = (
-                    nothing  # PEFT insists on having a pair there
-                )
+                layers[f"{layer}{_INSIDE}.out_proj"] = nothing
             elif not isinstance(module, nn.Linear):
                 raise SerialLoRAError(
                     f"PEFT has no LoRA layer for {layer}, a {type(module).__name__}; "

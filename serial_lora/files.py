@@ -147,7 +147,8 @@ def _put_in(
     """Compare all that a file says with a model that has adapters, then put its values there."""
     root, injection = ready_to_change(model)
     new = name not in (None, injection.name)
-    own = {key: getattr(saved.config, key) for key in ("rank", "scale", "dropout")}
+    own = ("rank", "scale", "dropout") if new else ("scale",)
+    config = replace(injection.config, **{key: getattr(saved.config, key) for key in own})
     same_rank = new or injection.config.rank == saved.config.rank
     if type(injection.config) is not type(saved.config) or not same_rank:
         raise SerialLoRAError(
@@ -156,7 +157,7 @@ def _put_in(
             "its own."
         )
     if new:
-        refuse_misfit(injection, name, replace(injection.config, **own))
+        refuse_misfit(injection, name, config)
     learners = [unwrapped_name(module) for module in injection.also_train]
     if learners != list(saved.also_train):
         raise SerialLoRAError(
@@ -169,9 +170,8 @@ def _put_in(
         _refuse_other_base(path, saved, root, injection)
     with exactly(root):
         if new:
-            put_in_force(injection, name, replace(injection.config, **own), tensors)
+            put_in_force(injection, name, config, tensors)
         else:
-            config = replace(injection.config, scale=saved.config.scale)
             write_values(injection, config, tensors)
 
 
@@ -290,14 +290,17 @@ def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
         )
     require_checksum(path, metadata, tensors)
     try:
-        config = METHODS[metadata["method"]](**json.loads(metadata["config"]))
-        targets = {str(name): int(width) for name, width in json.loads(metadata["targets"]).items()}
-        base, version = metadata["base"], metadata["library_version"]
-        learners = tuple(str(name) for name in json.loads(metadata.get("also_train", "[]")))
-        sample, quantized = metadata.get("sample", ""), metadata.get("quantized") == "true"
-        bytes.fromhex(sample)  # or it is damaged
-        blocks = metadata.get("blocks")
-        saved = SavedAdapter(config, targets, base, version, blocks, learners, sample, quantized)
+        saved = SavedAdapter(
+            config=METHODS[metadata["method"]](**json.loads(metadata["config"])),
+            targets={str(n): int(width) for n, width in json.loads(metadata["targets"]).items()},
+            base=metadata["base"],
+            library_version=metadata["library_version"],
+            blocks=metadata.get("blocks"),
+            also_train=tuple(map(str, json.loads(metadata.get("also_train", "[]")))),
+            sample=metadata.get("sample", ""),
+            quantized=metadata.get("quantized") == "true",
+        )
+        bytes.fromhex(saved.sample)  # or it is damaged
     except Exception as error:  # whatever stands there instead
         raise SerialLoRAError(
             f"the header of {path} is damaged ({error}); save the adapter again."

@@ -39,7 +39,6 @@ from serial_lora.records import (
 from serial_lora.sites import (
     CONTAINERS,
     AttentionSite,
-    attention_layers,
     child_name,
     shared_weights,
     unwrapped_name,
@@ -143,7 +142,8 @@ def _put_in(root: nn.Module, injection: Injection) -> None:
                 adapter.double()  # in float32 it would round the tokens
             block.add_module(name, adapter)
             injection.pairs[unwrapped_name(child_name(site.name, name))] = adapter
-        for layer in attention_layers(root, site):
+        for projection in site.projections.values():
+            layer = root.get_submodule(projection.module)
             if type(layer) is nn.MultiheadAttention:
                 layer.__class__ = PackedAttention
     attach(root, injection)
@@ -226,7 +226,8 @@ def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfi
                 "adapter would go; name that otherwise."
             )
     if not serial:
-        for layer in (layer for site in sites for layer in attention_layers(model, site)):
+        names = dict.fromkeys(p.module for site in sites for p in site.projections.values())
+        for layer in map(model.get_submodule, names):
             known = type(layer) in (nn.MultiheadAttention, PackedAttention)
             if isinstance(layer, nn.MultiheadAttention) and not known:
                 raise SerialLoRAError(

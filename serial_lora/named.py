@@ -121,7 +121,6 @@ def combine(model: nn.Module, weights: Mapping[str, float], name: str) -> nn.Mod
     """
     for which, weight in dict(weights).items():
         require_number(f"the weight of {which}", weight)
-
     return _put_stacked(model, list(weights), name, lambda each: add_pairs(each, weights.values()))
 
 
@@ -143,7 +142,6 @@ def chain(model: nn.Module, names: Sequence[str], name: str) -> nn.Module:
         raise SerialLoRAError(
             "LoRA's pairs stand beside a weight, where one after the other is the sum; use combine."
         )
-
     return _put_stacked(model, names, name, lambda each: reduce(chain_pairs, each))
 
 

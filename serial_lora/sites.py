@@ -119,15 +119,6 @@ def index_of(name: str) -> int:
 def shared_weights(model: nn.Module, sites: list[AttentionSite]) -> bool:
     """Whether one weight serves as a projection at two sites."""
     projections = [projection for site in sites for projection in site.projections.values()]
-    weights = [
-        projection.weight(model) for projection in projections
-    ]  # alive, so no id comes twice
+    weights = [p.weight(model) for p in projections]  # alive, so no id comes twice
     places = {(id(w), p.start) for w, p in zip(weights, projections, strict=True)}
     return len(places) != len(projections)
-
-
-def attention_layers(model: nn.Module, site: AttentionSite) -> list[nn.Module]:
-    """The layers whose own raw parameters hold a projection (not nn.Linear layers)."""
-    owners = dict.fromkeys(projection.module for projection in site.projections.values())
-    layers = [model.get_submodule(name) for name in owners]
-    return [layer for layer in layers if not isinstance(layer, nn.Linear)]

@@ -10,6 +10,7 @@ only looks like attention, such as a convolution for q, is refused by its name.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -27,6 +28,7 @@ from serial_lora.sites import (
     stacked,
 )
 
+# What layers and modules are called that make q, k, v and out, and that attend elsewhere.
 _WORDS = {"queries": "q", "query": "q", "keys": "k", "key": "k", "values": "v", "value": "v"}
 _OUT = re.compile(r"^(.*\.)?(to_|w_?)?(o|out|output|proj|dense|c_proj|o_proj|out_proj)(\.0)?$")
 _READS = re.compile("(^|_)w?(q|k|v|qk|kv|qkv)(_|$)")
@@ -53,20 +55,19 @@ def structural_sites(
     # Attention over one number for each place is a gate, unless all of the model is as narrow.
     widest = max((projections["q"].columns for projections in found.values()), default=0)
     found = {name: some for name, some in found.items() if some["q"].columns > 1 or widest == 1}
-    blocks = {name: _block_name(name) for name in found}
-    alone = [block for block in blocks.values() if list(blocks.values()).count(block) == 1]
-    alone = [block for block in alone if not isinstance(modules[block], CONTAINERS)]
-    sites = [
-        AttentionSite(
-            name=blocks[name] if blocks[name] in alone else name,
+    times, sites = Counter(map(_block_name, found)), []
+    for name, projections in found.items():
+        block = _block_name(name)
+        alone = times[block] == 1 and not isinstance(modules[block], CONTAINERS)
+        site = AttentionSite(
+            name=block if alone else name,
             tower=_tower(modules, name),
-            block=index_of(blocks[name]),
+            block=index_of(block),
             width=projections["q"].columns,
             entry=None,
             projections=projections,
         )
-        for name, projections in found.items()
-    ]
+        sites.append(site)
     return _counted_through(sites)
 
 

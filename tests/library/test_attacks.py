@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,7 +33,9 @@ from serial_lora import (
     to_peft,
     unmerge,
 )
+from serial_lora.attention import find_attention_sites
 from serial_lora.handles import HookHandle
+from serial_lora.injection import check_fit
 from tests.library.tiny_models import (
     RANK,
     TINY,
@@ -264,6 +267,8 @@ def test_an_adapter_is_no_child_of_a_container(container, method):
     torch.manual_seed(0)
     model = Iterated(container({"norm": nn.LayerNorm(32), "attention": PlainAttention(32)}))
     x, dense = torch.randn(2, 5, 32), copy.deepcopy(model).blocks[0]
+    in_the_container = replace(find_attention_sites(model)[0], name="blocks.0")  # a family's, say
+    refused(model, lambda m: check_fit(m, [in_the_container], method(rank=RANK)), "every child")
     pair = next(iter(adapters(inject(model, method(rank=RANK))).values()))  # LoRA's is q's
     change = nn.init.normal_(pair.lora_B) @ nn.init.normal_(pair.lora_A)
     dense.attention.q.weight += (
