@@ -6,7 +6,7 @@
 # - say which of A and B moves first, and what each step does to B A;
 # - measure why one rate for both fits wide models badly;
 # - put tensors into LoRA+ groups, and notice when a library does it wrong;
-# - read a sweep over two rates, and say where LoRA+ helps.
+# - read a sweep over two rates, and say what so few runs can decide.
 
 # %% tags=["setup"]
 # Where the course is missing, its folder around this notebook is installed; nothing is downgraded.

@@ -559,8 +559,8 @@ display(Markdown("**What this shows.** " + choosing_tables.read_holds_from(margi
 # <details><summary>Answer</summary>
 #
 # Which matrices LoRA adapts, and how LoRA does with a third of the parameters. If LoRA at a smaller rank
-# reaches the same accuracy, the saving comes from the rank and not from the method. And the spread over
-# seeds: "the same" is a statement about an interval.
+# reaches the same accuracy, the saving comes from the rank and not from the method. And the interval
+# over data sets: "the same" is a statement about it.
 #
 # </details>
 #
