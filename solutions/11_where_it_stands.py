@@ -365,8 +365,13 @@ print(f"largest difference from the study's: {apart:.0e}")
 # Serial LoRA differs from LoRA in more than one way. It *shares* one pair between q, k and v. It acts in one *place*,
 # in front of attention. Its change goes through W, so it is written in the *basis* of the pretrained weights. To tell
 # them apart, one is changed at a time, with as many parameters as before. Which of the three do you think matters?
+# The picture has every question in a row of its own, with its interval for sets like these. To the right of 0 what the
+# question names first is better.
 
 # %%
+from serial_lora_course.figures.study import plot_answers
+
+display_figure(plot_answers(found.intervals))
 display(Markdown("**What this shows.**\n\n" + words.read_parts(found)))
 
 # %% [markdown]
@@ -446,8 +451,7 @@ if arms:
     display_figure(plot_front(arms, UNITS))  # change this and run again: cost="activations, MB"
 
 # %%
-read = [f"By {words_of}:\n\n{words.read_front(found, cost)}" for cost, words_of in COSTS.items()]
-display(Markdown("**What this shows.** " + "\n\n".join(read)))
+display(Markdown("**What this shows.** " + words.read_fronts(found, COSTS)))
 
 # %%
 find_front = yours("11.4", words.front_of)

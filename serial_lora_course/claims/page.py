@@ -10,7 +10,7 @@ from serial_lora_course.claims.ledger import CLAIMS, counts_frame, ledger, ledge
 from serial_lora_course.claims.verdicts import rules
 from serial_lora_course.figures.study import COSTS
 from serial_lora_course.paper_tables import citation
-from serial_lora_course.study.found import FRONT, read_found, read_steps
+from serial_lora_course.study.found import FRONT, INTERVALS, read_found, read_steps
 from serial_lora_course.study.plan import PLANS
 from serial_lora_course.study.power import planned_interval
 
@@ -47,8 +47,8 @@ def front_part() -> str:
         return "No arm of the study has all its runs yet."
     alt = "Gain against trained parameters, a picture a lab; the list below says what it shows."
     parts = [
-        "How far the study's methods lift small pretrained models above where they were, and where Serial "
-        "LoRA stands among them:",
+        "How far the study's methods lift small pretrained models above where they were. The line is the "
+        "*front*: no other method gains more with as few parameters as one on it has.",
         f"![{alt}]({place})",
         words.read_front(found),
         f"{words.read_verdicts(found.answers)} [What it says](docs/study.md#what-was-found).",
@@ -59,12 +59,14 @@ def front_part() -> str:
 def found_page() -> str:
     """What the study found by now, for `docs/study.md`."""
     found = read_found()
+    alt = "Every question's 95% interval for sets like these, as in the table above, with 0 marked."
     parts = [
         markdown_table(words.state_frame(found)),
         words.read_questions(found.answers),
         markdown_table(words.questions_frame(found.answers)),
         "### What sharing, place and basis each contribute",
-        "Each compared at equal budget.",
+        "Each compared at equal budget, one thing changed.",
+        f"![{alt}](../serial_lora_course/assets/study/{INTERVALS})",
         words.read_parts(found),
         "### What the paper adds over RepAdapter",
         "RepAdapter (Luo et al. 2023) put this layer in this place, with biases and B in two groups. The "
@@ -74,7 +76,8 @@ def found_page() -> str:
         "### How sure it is",
         words.read_aims(found, {lab: planned_interval(plan) for lab, plan in PLANS.items()}),
         "### Gain against what it costs",
-        *(f"By {COSTS[cost]}:\n\n{words.read_front(found, cost)}" for cost in COSTS),
+        "Of the finished arms that had the same amount of data.",
+        words.read_fronts(found, COSTS),
         words.read_step_machines(read_steps()),
         "### Forgetting",
         words.read_forgetting(found),

@@ -123,20 +123,25 @@ def read_questions(answers: Sequence[Answer]) -> str:
 
 
 def read_parts(found: Found) -> str:
-    """What sharing, place, basis, form and blocks each contribute, as a list in Markdown."""
-    lines = []
-    for part, compares in PARTS.items():
-        asked = about(found, part)
-        lines.append(f"- **{part.capitalize()}** ({compares}): {_contributes(asked)}")
-        lines += [f"  - {_one(answer)}" for answer in asked]
-    return "\n".join(lines)
+    """In which labs sharing, place, basis, form and blocks help or hurt, as a list in Markdown."""
+    return "\n".join(
+        f"- **{part.capitalize()}** ({compares}): {_contributes(about(found, part))}."
+        for part, compares in PARTS.items()
+    )
 
 
 def _contributes(answers: Sequence[Answer]) -> str:
     words = {"holds": "helps", "fails": "hurts", "open": "open", "": "runs are missing"}
-    counts = Counter(words[answer.verdict] for answer in answers)
-    said = ", ".join(f"{word} in {count}" for word, count in counts.items())
-    return f"{said}, of {len(answers)}."
+    where: dict[str, Counter] = {}
+    for answer in answers:
+        where.setdefault(words[answer.verdict], Counter())[answer.lab.upper()] += 1
+    return "; ".join(
+        f"{word} in "
+        + ", ".join(
+            lab if count == 1 else f"{lab} ({count} questions)" for lab, count in labs.items()
+        )
+        for word, labs in where.items()
+    )
 
 
 def read_elder(found: Found) -> str:
@@ -159,28 +164,42 @@ def read_front(found: Found, cost: str = "parameters") -> str:
     return "\n".join(lines)
 
 
+def read_fronts(found: Found, costs: Mapping[str, str]) -> str:
+    """The same by several costs, those that were measured.
+
+    Args:
+        costs: column -> what it is, in words.
+    """
+    there = pd.concat(found.arms.values())
+    return "\n\n".join(
+        f"By {what}:\n\n{read_front(found, cost)}"
+        for cost, what in costs.items()
+        if there[cost].notna().any()
+    )
+
+
 def _stands(arms: pd.DataFrame, cost: str, plan: LabPlan) -> str:
     front, serial = on_front(arms, "gain", cost), arms[arms["method"] == SERIAL]
     ends = " to ".join(f"{arm['title']} ({arm['gain']:+.1f})" for _, arm in _ends(front).iterrows())
-    said = [f"{len(front)} of {len(arms)} finished arms are on the front, from {ends} {plan.unit}."]
+    said = f"on the front, in {plan.unit}: {len(front)} of {len(arms)} arms, "
+    said += f"{'from ' * (len(front) > 1)}{ends}."
     if serial.empty:
-        return f"{said[0]} Serial LoRA is not among the finished ones."
+        return f"{said} Serial LoRA is not among the finished ones."
     own, on = serial.loc[serial["gain"].idxmax()], front[front["method"] == SERIAL]
-    if len(on):
-        said.append(f"Serial LoRA is on it at {'; '.join(map(_size, on['title']))}.")
-    else:
-        cheaper = front[front[cost] <= own[cost]].iloc[-1]
-        said.append(
-            f"Serial LoRA is not on it: its best arm gains {cheaper['gain'] - own['gain']:.1f} less "
-            f"than {cheaper['title']}, which costs no more."
-        )
+    where = f"is on it at {'; '.join(map(_size, on['title']))}" if len(on) else "is not on it"
+    said += (
+        f" Serial LoRA {where}. Its best arm, at {_size(own['title'])}, gains {own['gain']:+.1f}"
+    )
     if not np.isnan(own["above LoRA"]):
-        said.append(
-            f"Its best arm, at {_size(own['title'])}, gains {own['gain']:+.1f}; against "
-            f"{_reference(plan)}, that is {own['above LoRA']:+.1f} ± "
-            f"{own['above LoRA, half-width']:.1f}."
+        said += f" (against {_reference(plan)}: {own['above LoRA']:+.1f} ± "
+        said += f"{own['above LoRA, half-width']:.1f})"
+    better = front[(front[cost] <= own[cost]) & (front["gain"] > own["gain"])]
+    if len(better):
+        least = better.iloc[-1]
+        said += (
+            f", {least['gain'] - own['gain']:.1f} less than {least['title']}, which costs no more"
         )
-    return " ".join(said)
+    return f"{said}."
 
 
 def _ends(front: pd.DataFrame) -> pd.DataFrame:

@@ -103,6 +103,64 @@ def plot_budget(arms: pd.DataFrame, unit: str, cost: str, most: float) -> Figure
     return with_description(figure, f"{said}. The whole front: {front}.")
 
 
+VERDICTS = {
+    "holds": {"color": GREEN, "marker": "o"},
+    "fails": {"color": VERMILION, "marker": "X"},
+    "open": {"color": QUIET, "marker": "o", "mfc": "white"},
+}
+ANSWER_COLUMNS = ("lab", "asks", "unit", "mean", "half-width", "verdict")
+
+
+def plot_answers(answers: pd.DataFrame) -> Figure:
+    """Every question with its interval for sets like these: a row a question, a lab beside the other.
+
+    Args:
+        answers: with `ANSWER_COLUMNS`, as `serial_lora_course.study.found.Found.intervals` gives them;
+            the numbers are nan and the verdict is empty where runs are missing.
+
+    Raises:
+        SerialLoRAError: a column is missing, or the table is empty.
+    """
+    require_columns(answers, ANSWER_COLUMNS)
+    labs, asked = answers["lab"].unique(), list(answers["asks"].unique())
+    with house_style():
+        figure, axes = plt.subplots(
+            ncols=len(labs),
+            figsize=(WIDTH, 1.1 + 0.4 * len(asked)),
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
+        )
+        for axis, lab in zip(axes[0], labs, strict=True):
+            own = answers[answers["lab"] == lab]
+            axis.axvline(0, color=INK, lw=0.8)
+            for _, row in own.iterrows():
+                place = asked.index(row["asks"])
+                if row["verdict"]:
+                    look = VERDICTS[row["verdict"]] | {"capsize": 2}
+                    axis.errorbar(row["mean"], place, xerr=row["half-width"], **look)
+                else:
+                    axis.text(0, place, " runs are missing", size=7, color=QUIET, va="center")
+            axis.set_title(lab.upper())
+            axis.set_xlabel(own["unit"].iloc[-1].partition(",")[0], size=9)
+            axis.tick_params("x", labelsize=8)
+            axis.grid(visible=False, axis="y")
+        axes[0, 0].set_yticks(range(len(asked)), [q.replace(": ", ":\n") for q in asked], size=8)
+        axes[0, 0].set_ylim(len(asked) - 0.5, -0.5)
+        key = [Line2D([], [], label=verdict, **look) for verdict, look in VERDICTS.items()]
+        figure.legend(handles=key, loc="outside lower center", ncols=3, fontsize=8)
+        plt.close(figure)
+    words = [
+        f"{row['lab'].upper()}, {row['asks']}: {row['verdict']}, {row['mean']:+.2f} ± {row['half-width']:.2f}"
+        for _, row in answers[answers["verdict"] != ""].iterrows()
+    ]
+    return with_description(
+        figure,
+        "95% intervals for sets like these, a row a question, with 0 marked. "
+        f"{'; '.join(words) or 'None is answered yet'}.",
+    )
+
+
 # ------------------------------------------------------------------------------ points and their key
 
 

@@ -12,11 +12,11 @@ import typer
 
 from serial_lora.errors import require_choice
 from serial_lora_course.door import enter
-from serial_lora_course.figures.study import plot_front
+from serial_lora_course.figures.study import plot_answers, plot_front
 from serial_lora_course.figures.style import save_figure
 from serial_lora_course.files import write_json
 from serial_lora_course.labs.ray_workers import Share
-from serial_lora_course.study.found import FOUND, FRONT, PACKED, STEPS, read_steps
+from serial_lora_course.study.found import FOUND, FRONT, INTERVALS, PACKED, STEPS, read_steps
 from serial_lora_course.study.labs import fresh_lab
 from serial_lora_course.study.left import left_lines
 from serial_lora_course.study.plan import PLANS, UNITS
@@ -140,6 +140,7 @@ def pack_records(out: Folder = FOLDER, labs: Labs = EVERY) -> None:
         pack(each, out)
     found = found_in_what_is_packed()
     write_json(PACKED / FOUND, found.as_json())
+    save_figure(plot_answers(found.intervals), PACKED / INTERVALS, dpi=120)  # for docs/study.md
     if fronts := found.comparable:  # for README.md
         save_figure(plot_front(fronts, UNITS), PACKED / FRONT, dpi=120)
 

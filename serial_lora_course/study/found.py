@@ -19,7 +19,8 @@ import pandas as pd
 from serial_lora_course.study.statistics import CONFIDENCE, Interval, verdict
 
 PACKED = Path(str(files("serial_lora_course"))) / "assets" / "study"
-FOUND, FRONT, STEPS = "found.json", "front.png", "steps.json"
+FOUND, STEPS = "found.json", "steps.json"
+FRONT, INTERVALS = "front.png", "answers.png"
 STEP_TIME = "step time"
 COLUMNS = (
     "arm",
@@ -111,6 +112,17 @@ class Found:
         """The finished arms that had the same amount of data, of labs that have some."""
         same = {lab: arms[~arms["arm"].str.contains("-of-")] for lab, arms in self.arms.items()}
         return {lab: arms for lab, arms in same.items() if len(arms)}
+
+    @property
+    def intervals(self) -> pd.DataFrame:
+        """A row for each question and lab, for `serial_lora_course.figures.study.plot_answers`."""
+        missing = (math.nan, math.nan)
+        rows = [
+            (a.lab, a.asks, a.unit, *((a.like.mean, a.like.half_width) if a.like else missing))
+            for a in self.answers
+        ]
+        table = pd.DataFrame(rows, columns=["lab", "asks", "unit", "mean", "half-width"])
+        return table.assign(verdict=[answer.verdict for answer in self.answers])
 
     def as_json(self) -> dict[str, Any]:
         """For :func:`read_found`."""

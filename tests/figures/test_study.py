@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.study import plot_budget, plot_front
+from serial_lora_course.figures.study import plot_answers, plot_budget, plot_front
 from serial_lora_course.figures.style import describe
 from serial_lora_course.labs.frames import on_front
 from serial_lora_course.study.plan import PLANS
@@ -116,3 +116,22 @@ def test_a_budget_has_its_best_arm_and_what_is_cheaper_than_all_is_refused():
     assert "Serial LoRA, rank 4, +3.0" in describe(figure)
     with pytest.raises(SerialLoRAError, match="No arm"):
         plot_budget(ARMS, "points", "parameters", 9)
+
+
+def test_every_answer_has_its_interval_where_its_lab_and_question_are():
+    answers = pd.DataFrame(
+        {
+            "lab": ["sam", "sam", "clip"],
+            "asks": ["place: before above after", "form: serial", "place: before above after"],
+            "unit": ["hundredths of Dice", "hundredths of Dice", "points, above 90% of the gain"],
+            "mean": [1.0, -2.0, float("nan")],
+            "half-width": [0.5, 1.0, float("nan")],
+            "verdict": ["holds", "fails", ""],
+        }
+    )
+    figure = plot_answers(answers)
+    sam, clip = figure.axes
+    drawn = [bars.lines[0].get_xydata()[0].tolist() for bars in sam.containers]
+    assert drawn == [[1.0, 0.0], [-2.0, 1.0]] and not clip.containers
+    assert "missing" in clip.texts[0].get_text() and clip.get_xlabel() == "points"
+    assert "SAM, form: serial: fails, -2.00 ± 1.00" in describe(figure)
