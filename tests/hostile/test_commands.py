@@ -236,6 +236,7 @@ def refused(folder: Path, words: list[str]) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def everything_is_imported(tmp_path_factory):
     """By root, since another user may not be allowed to read the interpreter's own files."""
+    assert through_the_door(cli.command, "fit", "--help").exit_code == 0
     out = tmp_path_factory.mktemp("first") / "records.jsonl"
     ran = through_the_door(cli.command, "lab", "clip", "--dataset", "food", *QUICK, "--out", out)
     assert ran.exit_code == 0
@@ -360,6 +361,13 @@ def test_permission_denied(what, tmp_path):
         ran = through_the_door(cli.command, "lab", "clip", "--dataset", "food", *QUICK, *words)
     assert ran.exit_code == 2 and ran.err.startswith("test: "), ran.output
     assert ran.err.count("\n") == 1
+
+
+def test_permission_denied_at_work(tmp_path):
+    found = data(tmp_path / "data")
+    with as_nobody(tmp_path):
+        ran = through_the_door(cli.command, "fit", found, "--out", tmp_path / "new")
+    assert ran.exit_code == 2 and str(tmp_path / "new") in ran.err and ran.err.count("\n") == 1
 
 
 def classifier() -> PictureClassifier:
