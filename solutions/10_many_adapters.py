@@ -91,8 +91,8 @@ def carrying(*tasks: str) -> nn.Module:
 
 
 # %% [markdown]
-# And what every mixture below is measured by: its accuracy on both tasks, beside the base's and that of
-# each adapter by itself.
+# Every mixture below is measured by its accuracy on both tasks, beside the base's and that of each adapter by
+# itself.
 
 # %%
 from dataclasses import replace
@@ -200,7 +200,7 @@ check("10.1", add_pairs)
 
 # %% [markdown]
 # `combine` does this for every block, and leaves the sum as one more adapter. The cell compares its pair
-# in one block with yours, and tells the size.
+# in one block with yours.
 
 # %%
 from serial_lora import adapters
@@ -212,8 +212,9 @@ A, B = stack(pairs, [0.5, 0.5])
 combine(model, dict.fromkeys(TASKS, 0.5), name="both")
 theirs = next(iter(adapters(model).values()))
 product = theirs.lora_B @ theirs.lora_A  # (d, d)
-print(f"largest difference of the products: {(B @ A - product).abs().max().item():.1e}")
-print("rank", len(A), "=", " + ".join(str(len(A_i)) for A_i, _ in pairs))
+off, ranks = (B @ A - product).abs().max().item(), " + ".join(str(len(A_i)) for A_i, _ in pairs)
+told = f"Your pair has rank {len(A)} = {ranks}, and its product is {off:.0e} from `combine`'s."
+display(Markdown("**What this shows.** " + told))
 
 # %% [markdown]
 # Now the question that matters: is the sum any good? One curve goes from one adapter to the other, with
@@ -356,9 +357,9 @@ pictures = {task: len(data.test) for task, data in sets.items()}
 display(Markdown("**What this shows.** " + words.read_orders(table, pictures)))
 
 # %% [markdown]
-# The two orders differ from the sum by the term with both products. Where pairs are small, I + B A is close
-# to I, and things close to I nearly commute; longer training makes pairs larger, and the order matters more.
-# It is part of the result: write it down.
+# The two orders differ from the sum by the term with both products. Where pairs are small, that term is smaller
+# still, and the order hardly matters; longer training makes pairs larger, and it matters more. The order is part
+# of the result: write it down.
 #
 # **Change this and run again**: a chain of an adapter with itself, `chain(model, (TASKS[0], TASKS[0]),
 # name="twice")`. Is that the same as weight 2?
@@ -433,7 +434,11 @@ with torch.no_grad():
     with disabled(model):
         apart[None] = model.encode_image(batch)
 wanted = torch.stack([apart[name][i] for i, name in enumerate(names)])  # (B, embed_dim)
-print(f"one pass and {len(apart)} passes differ by {(together - wanted).abs().max().item():.1e}")
+
+# %%
+off = (together - wanted).abs().max().item()
+told = f"One pass answers as {len(apart)} passes do, up to {off:.0e}, whatever the order of the samples."
+display(Markdown("**What this shows.** " + told))
 
 # %% [markdown]
 # Inside one block, with the first block's pairs and your function:
@@ -449,8 +454,7 @@ rows = [x_i + x_i @ all_A[k].T @ all_B[k].T for x_i, k in zip(x, which, strict=T
 print(f"gathered and one by one differ by {(one_pass - torch.stack(rows)).abs().max().item():.1e}")
 
 # %% [markdown]
-# **What this shows.** Rounding, both times. One pass answers for both tasks and the base, whatever the order of
-# the samples. With four pairs in each block, as LoRA has, the same would gather four times as much.
+# With four pairs in each block, as LoRA has, the same would gather four times as much.
 #
 # **Change this and run again**: other `names`, all of them `None` for instance. What does the pass equal then?
 

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 
 from serial_lora_course.figures.style import BLUE, QUIET, VERMILION, house_style, with_description
 
+ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # a line may run behind a number
+
 Points = Mapping[str, float]
 """Task -> accuracy in per cent."""
 
@@ -59,10 +61,12 @@ def plot_mixture(mixtures: Mapping[str, Points], base: Points) -> Figure:
         for i, (task, colour) in enumerate(zip(tasks, (VERMILION, BLUE), strict=False)):
             heights = [row[task] for row in mixtures.values()]
             bars = axes.bar(places + 0.4 * i - 0.2, heights, 0.36, color=colour, label=task)
-            axes.bar_label(bars, fmt="%.0f")
-            axes.axhline(base[task], color=colour, linestyle=":")
+            axes.bar_label(bars, fmt="%.0f", padding=2, bbox=ON_WHITE)
+            axes.axhline(
+                base[task], color=colour, linestyle=":", zorder=0, label=f"{task}, no adapter"
+            )
         axes.set_xticks(places, list(mixtures))
-        axes.set(xlabel=f"weight of {' / '.join(tasks)}", ylabel="accuracy (%)", ylim=(0, 105))
+        axes.set(xlabel=f"weight of {' / '.join(tasks)}", ylabel="accuracy (%)", ylim=(0, 119))
         axes.legend(loc="upper right", ncols=2, fontsize=9, labelcolor=QUIET)
     said = [
         f"{name}: " + ", ".join(f"{task} {row[task]:.0f}" for task in tasks)
