@@ -162,7 +162,7 @@ _DIVIDED = "every picture of it counted, and divided 7 to 3 as all of FoodSeg103
 # Sources: for classification and SaRA, their publishers' totals, divided by data/splits.py and
 # data/style_files.py; FoodSeg103: pictures whose masks have the class, 913, 558 and 560 as
 # dataset-ninja/food-seg-103 counts them; FloodNet: 1,445, 450 (unused) and 448; PASCAL VOC 2012:
-# pictures with a person, in the table of segmentation sets of its development kit.
+# no source at hand, so the forecast says that its number is assumed.
 PUBLISHED = {
     "caltech101": Published(4128, 2465, 100),
     "food101": Published(54_136, 25_250, 101),
@@ -173,7 +173,7 @@ PUBLISHED = {
     "pie": Published(391, 167, assumed=_DIVIDED),
     "strawberry": Published(392, 168, assumed=_DIVIDED),
     "flood": Published(1445, 448, assumed="every picture of FloodNet counted, flooded or not"),
-    "human": Published(442, 445),
+    "human": Published(442, 445, assumed="its number of pictures with a person"),
     "art_nouveau": Published(1500, 1000),
     "impressionism": Published(1500, 1000),
     "barbie": Published(252, 63),
