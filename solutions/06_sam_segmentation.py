@@ -798,7 +798,7 @@ print("picture by picture:", [tuple(each.shape) for each in found])
 
 # %% [markdown]
 # **What this shows.** The first mistake ends in an error. The second does not: the first picture's box was
-# asked of all three. `predict_logits` encodes the batch at once and decodes one picture after another.
+# asked of all three. `predict_logits` encodes the batch at once and gives each box its own embedding.
 #
 # The third trap is memory. For the backward pass, every layer keeps what it needs; for attention that is the
 # table of scores. **Gradient checkpointing** keeps each block's *input* only, and computes the block again

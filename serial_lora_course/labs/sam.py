@@ -35,8 +35,14 @@ from serial_lora_course.labs.precision import LOOKING, autocast
 from serial_lora_course.labs.prefix import FrozenPrefix
 from serial_lora_course.labs.processes import loader_workers
 from serial_lora_course.labs.report import Report, activations, measure_column
-from serial_lora_course.labs.sam_inputs import PreparedExample, prepare, to_input_frame
-from serial_lora_course.labs.training import ExampleStream, batches_of
+from serial_lora_course.labs.sam_inputs import (
+    Made,
+    PreparedExample,
+    jitter_boxes,
+    prepare,
+    to_input_frame,
+)
+from serial_lora_course.labs.training import ExampleStream, Opened, batches_of
 from serial_lora_course.models.sam import SamBackbone, load_sam
 
 
@@ -77,6 +83,8 @@ TINY = SamLabConfig(
 
 # ---------------------------------------------------------------------------- the forward pass
 
+BOXES_AT_ONCE = 16  # decoded together, whatever pictures they are in: of ViT-B some 40 MB each
+
 
 def predict_logits(
     model: Sam,
@@ -86,10 +94,9 @@ def predict_logits(
 ) -> list[Tensor]:
     """Mask logits for every box, with gradients: for each picture (N, 1, side, side), float32.
 
-    All pictures are encoded at once and decoded one by one: the mask decoder repeats whatever it
-    is given once per prompt, so it takes one picture with its N boxes, never two. Autocast, where
-    it is on, is for the image encoder; the prompt encoder and the mask decoder, which bfloat16
-    would break or blur, compute in float32.
+    All pictures are encoded at once, and all boxes of all pictures decoded at once. Autocast,
+    where it is on, is for the image encoder; the prompt encoder and the mask decoder, which
+    bfloat16 would break or blur, compute in float32.
 
     Args:
         prefix: of the image encoder, which knows the pictures by their `picture_id`.
@@ -98,10 +105,7 @@ def predict_logits(
     with (prefix or FrozenPrefix()).once(prepared.picture_id for prepared in batch):
         embeddings = encode(model, pictures, gradient_checkpointing)  # (B, channels, grid, grid)
     with torch.autocast(embeddings.device.type, enabled=False):
-        return [
-            decode(model, embedding[None], prepared.boxes)
-            for embedding, prepared in zip(embeddings.float(), batch, strict=True)
-        ]
+        return decode_each(model, embeddings.float(), [prepared.boxes for prepared in batch])
 
 
 def encode(model: Sam, pictures: Tensor, gradient_checkpointing: bool = False) -> Tensor:
@@ -121,14 +125,35 @@ def encode(model: Sam, pictures: Tensor, gradient_checkpointing: bool = False) -
     return encoder.neck(tokens.permute(0, 3, 1, 2))
 
 
-def decode(model: Sam, embedding: Tensor, boxes: Tensor) -> Tensor:
-    """One mask (N, 1, side, side) for each box (N, 4) in one picture's embedding (1, c, g, g)."""
+def decode_each(model: Sam, embeddings: Tensor, boxes: Sequence[Tensor]) -> list[Tensor]:
+    """Masks (N, 1, side, side) for the boxes (N, 4) of each picture, whatever their number.
+
+    The mask decoder repeats one embedding for each box and adds the dense prompt to it. So that every
+    box may have its own picture's, that one is zero here, and theirs are added with the dense prompt.
+
+    Args:
+        embeddings: of the pictures, (B, c, grid, grid).
+    """
+    counts = [len(some) for some in boxes]
+    of = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(embeddings.device)
+    parts = zip(*(each.split(BOXES_AT_ONCE) for each in (torch.cat(list(boxes)), of)), strict=True)
+    none = embeddings.new_zeros(1, 1, 1, 1)
+    logits = [decode(model, none, some, embeddings[picture]) for some, picture in parts]
+    return list(torch.cat(logits).split(counts))
+
+
+def decode(model: Sam, embedding: Tensor, boxes: Tensor, added: Tensor | float = 0.0) -> Tensor:
+    """One mask (N, 1, side, side) for each box (N, 4) in one picture's embedding (1, c, g, g).
+
+    Args:
+        added: to the embedding, for each box its own, (N, c, g, g).
+    """
     sparse, dense = model.prompt_encoder(points=None, boxes=boxes, masks=None)
     logits, _ = model.mask_decoder(
         image_embeddings=embedding,
         image_pe=model.prompt_encoder.get_dense_pe(),
         sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
+        dense_prompt_embeddings=dense + added,
         multimask_output=False,
     )
     return logits
@@ -272,18 +297,20 @@ def picture_scores(
     data: SegmentationData,
     batch_size: int | None = None,
     prefix: FrozenPrefix | None = None,
+    ways_in: Sequence[tuple[PreparedExample, SegmentationExample]] | None = None,
 ) -> list[PictureScore]:
     """One score for each test picture, in the data's order; boxes are exact.
 
     Args:
         batch_size: pictures that are encoded together; None for the scale's own.
         prefix: as in :func:`predict_logits`.
+        ways_in: the test pictures as :func:`on_their_way` makes them, where they are kept.
     """
     model = backbone.model.eval()
-    way_in = partial(_beside, image_size=model.image_encoder.img_size)
+    ways_in = on_their_way(model, data) if ways_in is None else ways_in
     at_once, workers = ENCODED_AT_ONCE[backbone.scale], loader_workers(backbone.scale)
     scores = []
-    for batch in batches_of(data.test, way_in, batch_size or at_once, workers, list):
+    for batch in batches_of(ways_in, tuple, batch_size or at_once, workers, list):
         on_device = send_to_device([prepared for prepared, _ in batch], model.device)
         for logits, (prepared, example) in zip(
             predict_logits(model, on_device, prefix=prefix), batch, strict=True
@@ -291,6 +318,11 @@ def picture_scores(
             logits = original_size_logits(model, logits, prepared)
             scores.append(_score(model, logits, example))
     return scores
+
+
+def on_their_way(model: Sam, data: SegmentationData) -> Made:
+    """Each test picture in the model's input frame, and as it is."""
+    return Made(data.test, partial(_beside, image_size=model.image_encoder.img_size))
 
 
 def _beside(
@@ -395,13 +427,24 @@ class SamLab(Lab):
         """Of every picture, for all runs: boxes are jittered, pictures are the same at each step."""
         return FrozenPrefix(self.backbone.model.image_encoder.blocks[: self.config.frozen_blocks])
 
+    @cached_property
+    def train_prepared(self) -> Opened:
+        """The training examples in the model's input frame, kept for all steps and runs."""
+        side = self.backbone.model.image_encoder.img_size
+        made = Made(self.data.train, partial(prepare, image_size=side))
+        return Opened(made, workers=self.workers)
+
+    @cached_property
+    def test_prepared(self) -> Opened:
+        """The test examples so, each beside itself."""
+        return Opened(on_their_way(self.backbone.model, self.data), workers=self.workers)
+
     def stream(self, indices: Sequence[int], seed: int) -> ExampleStream:
         """The prepared training examples of a run, boxes jittered, in a seeded order."""
-        side = self.backbone.model.image_encoder.img_size
         return ExampleStream(
-            self.train_pictures,
+            self.train_prepared,
             indices,
-            partial(prepare, image_size=side, jitter=self.config.jitter),
+            partial(jitter_boxes, amount=self.config.jitter),
             seed,
             self.config.batch_size,
             self.config.steps(len(indices)),
@@ -411,7 +454,9 @@ class SamLab(Lab):
     def scores(self) -> list[PictureScore]:
         """One for each test picture, in the precision of the training."""
         with autocast(self.backbone.model.device, self.precision):
-            return picture_scores(self.backbone, self.data, prefix=self.prefix)
+            return picture_scores(
+                self.backbone, self.data, prefix=self.prefix, ways_in=self.test_prepared
+            )
 
     def base_settings(self) -> dict[str, Any]:
         return {"precision": self.precision}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from PIL import Image
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import SegmentationExample
@@ -38,20 +40,29 @@ class PreparedExample(NamedTuple):
         return tuple(self.picture.shape[-2:])
 
 
-def prepare(example: SegmentationExample, image_size: int, jitter: float = 0.0) -> PreparedExample:
+def prepare(example: SegmentationExample, image_size: int) -> PreparedExample:
     """Scale a picture, its boxes and its masks to the model's input frame.
 
     Args:
         image_size: side of the square that the model sees.
-        jitter: as in :class:`SamLabConfig`; drawn from torch's generator.
     """
-    original_size = example.masks.shape[-2:]
-    boxes = torch.as_tensor(example.boxes, dtype=torch.float32)
-    if jitter:
-        boxes = jittered(boxes, jitter, original_size)
-    picture, boxes = to_input_frame(example.picture, boxes, image_size)
+    picture, boxes = to_input_frame(example.picture, example.boxes, image_size)
     truth = resize_masks(torch.as_tensor(example.masks), tuple(picture.shape[-2:]))
-    return PreparedExample(picture, boxes, truth, tuple(original_size), example.picture_id)
+    original_size = tuple(example.masks.shape[-2:])
+    return PreparedExample(picture, boxes, truth, original_size, example.picture_id)
+
+
+class Made(Dataset):
+    """Examples, each through a function that draws nothing at random."""
+
+    def __init__(self, examples: Sequence[Any], make: Callable[[Any], Any]) -> None:
+        self.examples, self.make = examples, make
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.make(self.examples[index])
 
 
 def to_input_frame(
@@ -88,6 +99,13 @@ def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     )[:, 0]
     enough = coverage.amax((-2, -1), keepdim=True).clamp(max=0.5)
     return (coverage >= enough) & (coverage > 0)
+
+
+def jitter_boxes(prepared: PreparedExample, amount: float) -> PreparedExample:
+    """The example with its boxes :func:`jittered`; draws from torch's generator unless it is 0."""
+    if not amount:
+        return prepared
+    return prepared._replace(boxes=jittered(prepared.boxes, amount, prepared.input_size))
 
 
 def jittered(boxes: Tensor, amount: float, size: tuple[int, int]) -> Tensor:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ Pictures = np.ndarray | Tensor | Sequence[Any]
 """uint8 (N, height, width, 3), or N PIL pictures, which may differ in size."""
 
 AT_ONCE = 100  # pictures or captions that a network sees together
-KEPT = 8  # sets of pictures whose features the tiny judge keeps
+KEPT = 8  # sets of pictures or of captions whose features the tiny judge keeps
 FEATURE_BLOCK = 3  # of the tiny CLIP's six, counted from 0
 PAPER_CLIP = "ViT-B-32-quickgelu"
 STYLE_PROMPT = "a picture in the style of {}."
@@ -152,7 +152,7 @@ class TinyJudge(Judge):
 
     def __init__(self) -> None:
         self.clip = load_clip("tiny")
-        self._kept: dict[str, tuple[Tensor, Tensor]] = {}
+        self._kept: dict[Hashable, Any] = {}
 
     def picture_features(self, pictures: Pictures) -> Tensor:
         """Features (N, 192) for FID and KID; see :class:`TinyJudge`."""
@@ -167,10 +167,16 @@ class TinyJudge(Judge):
         digest = hashlib.sha256()
         for picture in sheet:
             digest.update(repr(picture.size).encode() + picture.tobytes())
-        key = digest.hexdigest()
+        return self._keep(digest.hexdigest(), lambda: self._block_and_answer(sheet))
+
+    def text_features(self, captions: Sequence[str]) -> Tensor:
+        real = super().text_features
+        return self._keep(tuple(captions), lambda: real(captions))
+
+    def _keep(self, key: Hashable, look: Callable[[], Any]) -> Any:
+        """What was seen under a key; looked for only if it is not kept."""
         if key not in self._kept:
-            found = self._block_and_answer(sheet)
-            self._kept = dict([*self._kept.items(), (key, found)][-KEPT:])
+            self._kept = dict([*self._kept.items(), (key, look())][-KEPT:])
         return self._kept[key]
 
     @torch.no_grad()

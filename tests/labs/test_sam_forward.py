@@ -27,7 +27,13 @@ from serial_lora_course.labs.sam import (
     predict_logits,
     predict_masks,
 )
-from serial_lora_course.labs.sam_inputs import jittered, prepare, resize_masks, to_input_frame
+from serial_lora_course.labs.sam_inputs import (
+    jitter_boxes,
+    jittered,
+    prepare,
+    resize_masks,
+    to_input_frame,
+)
 from serial_lora_course.labs.training import ExampleStream, TrainingConfig, train
 from serial_lora_course.models.sam import SamBackbone, build_sam, load_sam
 from tests.labs.lab_models import calls, trained_tensors
@@ -80,6 +86,31 @@ def test_the_training_forward_is_sams_forward(model):
         assert masks.shape == (len(p.boxes), *p.original_size)
         assert torch.equal(masks, result["masks"][:, 0])
     assert any(0 < result["masks"].float().mean() < 1 for result in theirs)
+
+
+@pytest.mark.parametrize("together", [1, 4, 7, 100])
+def test_boxes_decoded_together_are_those_decoded_alone(model, together, monkeypatch):
+    """Whatever pictures they are in: parts of a picture, several at once, and a rest at the end."""
+    monkeypatch.setattr(lab, "BOXES_AT_ONCE", together)
+    prepared = batch()
+    assert len({len(p.boxes) for p in prepared}) == 3
+    seen = []
+    handle = model.mask_decoder.register_forward_hook(
+        lambda _, inputs, masks: seen.append(len(masks[0]))
+    )
+    with torch.no_grad():
+        found = predict_logits(model, prepared)
+        handle.remove()
+        for p, logits in zip(prepared, found, strict=True):
+            embedding = encode(model, model.preprocess(p.picture)[None])
+            for box, of_box in zip(p.boxes, logits, strict=True):
+                sparse, dense = model.prompt_encoder(None, box[None], None)
+                place = model.prompt_encoder.get_dense_pe()
+                alone, _ = model.mask_decoder(embedding, place, sparse, dense, False)
+                torch.testing.assert_close(of_box, alone[0], atol=1e-5, rtol=0)
+    boxes = sum(len(p.boxes) for p in prepared)
+    whole, rest = divmod(boxes, together)
+    assert seen == [together] * whole + [rest] * bool(rest)
 
 
 @pytest.mark.parametrize("size", ODD_SIZES)
@@ -393,6 +424,15 @@ def test_jitter_is_seeded_and_different_every_round():
     assert all(len(b) == 2 and not torch.equal(*b) for b in by_picture.values())  # two rounds
 
 
+def test_pictures_are_scaled_once_for_all_steps_and_runs(monkeypatch):
+    scaled = calls(monkeypatch, lab, "prepare")
+    samples = lab_of(small_sam(), SamLabConfig(batch_size=5, jitter=0.1))
+    for seed in (1, 2):
+        stream = samples.stream(range(10), seed)
+        assert len([stream[i] for i in range(20)]) == 20
+    assert len(scaled) == 10
+
+
 def test_boxes_are_exact_when_the_model_is_measured():
     data, before = segmentation_data(), torch.get_rng_state()
     for example_of in data.test:
@@ -444,7 +484,7 @@ def one_step_of(model, checkpointing: bool, precision: str) -> None:
     assert sum(tensor.numel() for tensor in start.values()) == 1_179_648
     picture = example((401, 600), objects=2)
     stream = ExampleStream(
-        [picture], [0], partial(prepare, image_size=side, jitter=0.1), 1, 1, 1, collate=list
+        [prepare(picture, side)], [0], partial(jitter_boxes, amount=0.1), 1, 1, 1, collate=list
     )
     history = train(
         SamObjective(model, checkpointing),

@@ -76,7 +76,7 @@ def test_scores_are_those_of_sams_predictor_pixel_by_pixel():
     assert 0 < means["dice"] < 1 and 0.5 < means["box_dice"] < 1
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
 def test_scores_do_not_depend_on_the_batch(batch_size):
     backbone, data = SamBackbone(adapted_sam(), "small", "tiny"), segmentation_data(test=6)
     whole = [asdict(score) for score in picture_scores(backbone, data)]
