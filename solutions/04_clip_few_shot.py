@@ -144,13 +144,12 @@ from serial_lora_course.claims.sentences import read_clip
 for tower in ("image", "text"):
     sites = find_attention_sites(model, towers=[tower])
     print(f"{tower} tower: {len(sites)} attention blocks, tokens of width {sites[0].width}")
-display(Markdown(read_clip(backbone, lesson.card_of_model)))
+display(Markdown("**What this shows.** " + read_clip(backbone, lesson.card_of_model)))
 
 # %% [markdown]
-# **What this shows.** The tiny model differs from a large one in size alone: it has learnt to connect drawings
-# with words, it recognises things in the drawings of a designer whom it does not know, and it is far from
-# perfect. That is the right starting point for adapting, because there is something to build on and
-# something left to gain.
+# The tiny model differs from a large one in size alone: it has learnt to connect pictures with words, it
+# recognises things in pictures that it was never shown, and it is far from perfect. That is the right
+# starting point for adapting: there is something to build on and something left to gain.
 #
 # **Change this and run again**: `SCALE = "paper"` in the opening, if the weights are there. Or look at a single
 # picture: what does `model.encode_image(prepare([data.test[0][0]])).shape` say?
@@ -247,15 +246,17 @@ with torch.no_grad():
     classes = encode_prompts(model, prompt_tokens(data.prompts(template)))  # (C, D)
     probabilities = scores_of(images, classes, model.logit_scale).softmax(-1).cpu()  # (B, C)
 
+# %%
 print("the first prompt:", data.prompts(template)[0])
 table = pd.DataFrame(probabilities.numpy(), data.class_names, data.class_names)
 said = [data.class_names[i] for i in probabilities.argmax(-1)]
-table.map("{:.2f}".format).assign(**{"it says": said})
+display(table.map("{:.2f}".format).assign(**{"it says": said}))
+hits = sum(one == other for one, other in zip(said, data.class_names, strict=True))
+display(Markdown(f"**What this shows.** {hits} of {len(said)} pictures get their own class."))
 
 # %% [markdown]
-# **What this shows.** Each row adds up to one, up to rounding. Where the last column repeats the first, the picture
-# is recognised, by a model that has never been trained on a class. That is *zero-shot*
-# classification.
+# Each row adds up to one, up to rounding. The model has never been trained on a class: that is *zero-shot*
+# classification. Other pictures of the same classes may fare better or worse.
 #
 # **Change this and run again**: `model.logit_scale / 2` in the call. What happens to the probabilities, and what
 # to the last column?
@@ -383,14 +384,21 @@ titles = [*data.class_names, *[""] * len(one_shot[1])]
 figure = show_pictures(pictures, titles, columns=len(one_shot[0]))
 alt = f"One training picture of each class, seed 1 above seed 2: {', '.join(data.class_names)}."
 display_figure(figure, alt=alt)
+
+# %%
+same = len({*one_shot[0]} & {*one_shot[1]})
 short = few_shot_split(data, SHOTS, 1).short_classes
-few = ", ".join(f"{name} ({count})" for name, count in short.items()) or "no class"
-print(f"Fewer pictures than asked for at {SHOTS} shots: {few}")
+few = ", ".join(f"{name} ({count})" for name, count in short.items()) or "none"
+display(
+    Markdown(
+        f"**What this shows.** The two seeds share {same} of {len(one_shot[0])} pictures. Classes with fewer "
+        f"training pictures than {SHOTS} shots ask for: {few}."
+    )
+)
 
 # %% [markdown]
-# **What this shows.** Two seeds, two quite different ideas of the same class. That is why results
-# come with a mean *and* a spread over seeds. And classes that are too small for 16 shots give what
-# they have: the split says so, and every record keeps how many classes were short.
+# Two seeds give quite different ideas of the same class. That is why results come with a mean *and* a spread
+# over seeds. Classes that are too small give what they have, and every record keeps how many were short.
 #
 # **Change this and run again**: seeds 3 and 4. From which of the four would *you* learn best?
 #
@@ -523,18 +531,19 @@ tokens = prompt_tokens(data.prompts(template))  # (C, context length)
 with torch.no_grad():
     whole = model.encode_text(tokens, normalize=True)  # (C, D)
     difference = (encode_prompts(model, tokens) - whole).abs().max().item()
-print(f"cut and whole differ by {difference:.1e}")
 
 large = open_clip.get_tokenizer("ViT-B-16-quickgelu")(data.prompts(data.generic_template))
-for scale, ids in {SCALE: tokens, "paper": large}.items():
-    print(f"{scale:6} {cut(ids).shape[1]:3} of {ids.shape[1]} positions computed")
+scales = {SCALE: tokens, "paper": large}
+kept = [f"{cut(ids).shape[1]} of {ids.shape[1]} at {scale} scale" for scale, ids in scales.items()]
+said = f"Positions that are computed: {', '.join(kept)}. Cut and whole vectors differ by {difference:.1g}."
+display(Markdown(f"**What this shows.** {said}"))
 
 # %% [markdown]
-# **What this shows.** The difference is rounding: same sums, in another order. A saving that is
-# *exact* costs nothing, and it helps every method alike, so comparisons stay fair.
+# The difference is rounding: same sums, in another order. A saving that is *exact* costs nothing, and it
+# helps every method alike, so comparisons stay fair.
 #
-# **Change this and run again**: a very long class name in `data.prompts`' place, such as `["a drawing of " + 9 *
-# "very " + "old owl"]`. How many positions are computed for every class then?
+# **Change this and run again**: in place of `data.prompts(template)` a list with one very long prompt, `["a drawing
+# of a " + 9 * "very " + "old owl"]`. How many positions are computed then?
 
 # %% [markdown]
 # ## Your adapter, your loss
@@ -553,11 +562,12 @@ loss_of = yours("4.3", few_shot.few_shot_loss)
 
 torch.manual_seed(SEED)
 by_hand, pairs = copy.deepcopy(model).requires_grad_(False), nn.ModuleList()
-for tower in (by_hand.visual.transformer, by_hand.transformer):
-    for block in tower.resblocks:
-        pair = Adapter(block.ln_1.normalized_shape[0], 8).to(device)  # width, rank
-        block.ln_1.register_forward_hook(lambda norm, inputs, normed, pair=pair: pair(normed))
-        pairs.append(pair)
+transformers = {"image": by_hand.visual.transformer, "text": by_hand.transformer}
+chosen = ["image", "text"]  # change this and run again: one of them
+for block in [block for tower in chosen for block in transformers[tower].resblocks]:
+    pair = Adapter(block.ln_1.normalized_shape[0], 8).to(device)  # width, rank
+    block.ln_1.register_forward_hook(lambda norm, inputs, normed, pair=pair: pair(normed))
+    pairs.append(pair)
 
 # %%
 from serial_lora_course.data.subsets import few_shot_split
@@ -583,25 +593,25 @@ for _ in range(min(20, config.min_steps)):  # fewer in a dry run
 # %%
 from serial_lora import SerialLoRAConfig, adapters, inject
 
-injected = inject(lesson.twin().model, SerialLoRAConfig(rank=8))
+injected = inject(lesson.twin().model, SerialLoRAConfig(rank=8, towers=chosen))
 with torch.no_grad():
     for mine, theirs in zip(pairs, adapters(injected).values(), strict=True):
         theirs.lora_A.copy_(mine.lora_A)
         theirs.lora_B.copy_(mine.lora_B)
 before, after, package = (predictions(clip) for clip in (model, by_hand, injected))
-print(f"loss {losses[0]:.2f} to {losses[-1]:.2f} in {len(losses)} steps")
-print(
-    f"right: {(before == labels).sum()} of {n} zero-shot, {(after == labels).sum()} with your pairs"
+
+# %%
+display(
+    Markdown(
+        f"**What this shows.** In {len(losses)} steps the loss goes from {losses[0]:.2f} to {losses[-1]:.2f}. Right "
+        f"are {(before == labels).sum()} of {n} test pictures zero-shot, {(after == labels).sum()} with your pairs. "
+        f"The package says the same about {(package == after).sum()} of {n}."
+    )
 )
-print(f"the package says the same about {(package == after).sum()} of {n}")
 
 # %% [markdown]
-# **What this shows.** Thirty lines, and a real model has learnt something new: nothing in the rest of the
-# course is more than this with more care. What the lab adds is augmentation, a schedule, seeds, a fair
-# comparison, and a record of it.
-#
-# **Change this and run again**: forty steps instead of twenty; or adapt the image tower alone, with
-# `(by_hand.visual.transformer,)`. Which of the two matters more?
+# These few lines are the whole method. What the lab adds is augmentation, a schedule, seeds, a fair
+# comparison, and a record of it. With one tower alone, or with fewer steps, fewer pictures may come right.
 #
 # ## At equal rank, at equal budget
 #
@@ -682,22 +692,19 @@ from serial_lora.counting import serial_lora_count
 rank_within = yours("4.5", few_shot.lora_rank_within)
 sites = [find_attention_sites(model, towers=[tower]) for tower in ("image", "text")]
 towers = [(each[0].width, len(each)) for each in sites]  # (width, depth) of each
-budget = sum(serial_lora_count(width, depth, config.rank) for width, depth in towers)
-print(
-    f"{budget:,} parameters: rank {config.rank} of Serial LoRA, {rank_within(budget, towers)} of LoRA"
-)
+rank = config.rank  # change this and run again: 6
+budget = sum(serial_lora_count(width, depth, rank) for width, depth in towers)
+said = f"{budget:,} parameters are rank {rank} of Serial LoRA, and {rank_within(budget, towers)} of LoRA."
+display(Markdown(f"**What this shows.** {said}"))
 
 # %% [markdown]
-# **What this shows.** Three lines of the table have Serial LoRA's number of parameters, two have four times as
-# many. The plus in LoRA+ and Serial LoRA+ changes learning rates and nothing else.
-#
-# **Change this and run again**: `budget // 2`. Which rank is left for LoRA, and which for Serial LoRA?
+# Where a quarter of the rank is not a whole number, LoRA's budget is a little smaller. The plus in LoRA+ and
+# Serial LoRA+ changes learning rates and nothing else.
 #
 # ## Run it
 #
-# Now for real. `run_one` does the whole of it: it takes the shots of a seed, injects, trains with the
-# loss above, measures, and gives back a record. First the configuration, since no
-# result can be repeated without it.
+# `run_one` does the whole of it: it takes the shots of a seed, injects, trains with the loss above, measures,
+# and gives back a record. First the configuration, since no result can be repeated without it.
 
 # %%
 print(config)
@@ -805,7 +812,7 @@ display_figure(plot_accuracy_by_shots(results, zero_column))
 
 # %% [markdown]
 # **Change this and run again**: one method alone, `results[results["method"] == "serial_lora"]`. On which data
-# set does a fourth shot help most?
+# set do more shots help most, and where do they hurt?
 #
 # ## Where Serial LoRA matches LoRA, and where not
 #
@@ -834,8 +841,8 @@ display(Markdown("**What this shows.** " + said))
 # few seeds, one learning rate for all methods without a plus. A larger model or other rates may change each
 # verdict; lesson 11 has a study in which each method's rate was chosen. What the records do show is how such a claim is tested, and what it costs to be sure.
 #
-# **Change this and run again**: leave out the largest gain, `results[results["dataset"] != "symbols"]`. Which
-# verdicts change?
+# **Change this and run again**: one seed alone, `results[results["seed"] == 1]`, then 2 and 3. What becomes
+# significant, and does it stay so?
 #
 # ## The paper's table
 #

@@ -134,7 +134,7 @@ def yours(number: str, otherwise: Any) -> Any:
                 break
     chosen = _RIGHT.get(number, otherwise)
     if chosen is otherwise:
-        print(f"Used here: the package's own version, as exercise {number} is still open.")
+        print(f"Used here: the package's own version, as exercise {number} is not solved yet.")
     else:
         print(f"Used here: your {chosen.__name__} of exercise {number}.")
     return chosen
