@@ -22,7 +22,7 @@ from serial_lora_course.data.types import DividedData
 from serial_lora_course.labs.config import LabConfig, check_choices, several, swept_configs
 from serial_lora_course.labs.lab import Draw, Lab, run_one
 from serial_lora_course.labs.methods import Method, get_method, with_ratios
-from serial_lora_course.labs.processes import equal_parts, process_state
+from serial_lora_course.labs.processes import process_state, require_even_shares
 from serial_lora_course.labs.progress import GridProgress
 from serial_lora_course.labs.records import Kept, Record
 from serial_lora_course.labs.registry import get_lab
@@ -117,7 +117,7 @@ class Grid:
         parts = dict.fromkeys((run.amount, run.seed) for run in self.runs)
         for dataset, part in itertools.product(self.datasets, parts):
             pictures = len(kind.indices(self.labs.data(dataset), *part))
-            equal_parts(min(config.batch_size, pictures), config.accumulation)
+            require_even_shares(min(config.batch_size, pictures))
         lab, sites = self.labs.open(self.datasets[0]), None
         for config, method in dict.fromkeys((run.config, run.method) for run in self.runs):
             lab.config = config

@@ -44,19 +44,24 @@ def loader_workers(scale: str) -> int:
     return min(16, max(1, cores // process_state().num_processes - 1))
 
 
-def equal_parts(batch_size: int, accumulation: int) -> int:
-    """In how many parts a batch is computed: as many as asked for, or the next number that divides it.
-
-    Raises:
-        SerialLoRAError: the running processes cannot share the batch evenly.
-    """
+def require_even_shares(batch_size: int) -> None:
+    """Refuse a batch that the running processes cannot share evenly."""
     processes = process_state().num_processes
     if batch_size % processes:
         raise SerialLoRAError(
             f"A batch of {batch_size} cannot be shared evenly by {processes} processes; choose a "
             "batch size that they divide."
         )
-    share = batch_size // processes
+
+
+def equal_parts(batch_size: int, accumulation: int) -> int:
+    """In how many parts a batch is computed: as many as asked for, or the next number that divides it.
+
+    Raises:
+        SerialLoRAError: as :func:`require_even_shares`.
+    """
+    require_even_shares(batch_size)
+    share = batch_size // process_state().num_processes
     wanted = min(accumulation, share)
     return next(parts for parts in range(wanted, share + 1) if share % parts == 0)
 
