@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from serial_lora_course.labs.methods import METHOD_TITLES
+
 
 def read_sizes(sizes: pd.DataFrame) -> str:
     """The rank and the size of what each method changed.
@@ -18,6 +20,40 @@ def read_sizes(sizes: pd.DataFrame) -> str:
     ranks = f"rank {low}" if low == high else f"a rank from {low} to {high}"
     said = " and ".join(f"{mean:.1%} ({method})" for method, mean in means.items())
     return f"Every change has {ranks}. Its size is {said} of the size of W."
+
+
+def read_shifts(spectra: Mapping[str, pd.DataFrame]) -> str:
+    """How far each method moves W's singular values, in percent of them.
+
+    Args:
+        spectra: method -> every singular value, as
+            :func:`serial_lora_course.labs.change_tables.spectra_frame` gives them.
+    """
+    said = []
+    for method, frame in spectra.items():
+        places = ["tower", "block", "projection", "index"]
+        values = frame.set_index(["matrix", *places])["value"]
+        shift = 100 * (values.loc["W + dW"] / values.loc["W"] - 1)
+        said.append(
+            f"{METHOD_TITLES[method]} moves a singular value of W by {shift.min():+.1f}% to {shift.max():+.1f}%, "
+            f"and by {shift.abs().mean():.1f}% on average"
+        )
+    return f"{'; '.join(said)} (all blocks of both towers)."
+
+
+def read_within_blocks(found: Mapping[str, pd.DataFrame]) -> str:
+    """How much q's directions overlap with k's and v's of the same block, method by method.
+
+    Args:
+        found: method in words -> as :func:`serial_lora_course.labs.directions.within_blocks` gives it.
+    """
+    sides = [
+        f"where they {side.removesuffix('s')}, "
+        + " and ".join(f"{frame.loc[side, 'overlap']} ({name})" for name, frame in found.items())
+        for side in ("reads", "writes")
+    ]
+    chance = next(iter(found.values()))["by chance"].iloc[0]
+    return f"The overlap of q with k and v is {'; '.join(sides)}. By chance it would be {chance}."
 
 
 def read_claims(claims: pd.DataFrame, rank: int) -> str:
