@@ -132,7 +132,7 @@ display_figure(plot_overlays([row], size=2.1))
 print("In the picture:", ", ".join(shown.names))
 
 # %% [markdown]
-# **What this shows.** Each object is asked for by a box of its own, all of the same picture. The decoder gives
+# Each object is asked for by a box of its own, all of the same picture. The decoder gives
 # each pixel a *logit*: above 0 it belongs to the mask, and its sigmoid is the probability. Now the shapes: one
 # picture goes in, and as many masks come out as there are boxes.
 
@@ -178,10 +178,11 @@ seen = {
     for window in sorted(kinds, reverse=True)
 }
 display_figure(plot_windows(probes.as_the_model_sees(model, example), seen, token))
+told = "; in ".join(f"{what}, {shown.sum()} of {shown.size} tokens" for what, shown in seen.items())
+display(Markdown(f"**What this shows.** The marked token attends to this many: in {told}."))
 
 # %% [markdown]
-# **What this shows.** In most blocks the marked token sees one window, in a global one the whole grid. The
-# picture is not square and the model's input is: some tokens see padding only. And at the paper's scale
+# The picture is not square and the model's input is: some tokens see padding only. And at the paper's scale
 # the windows do not fit the grid, so *tokens* are added as padding. That is where an adapter can go wrong.
 #
 # ## Five sets to adapt to
@@ -392,12 +393,12 @@ answers = {
 }
 measures = probes.measures_of(answers, truth, dice_of)
 display_table(measures.map("{:.3f}".format).rename_axis("answer").reset_index())
+display(Markdown(f"**What this shows.** {words.read_measures(measures)}"))
 
 # %% [markdown]
-# **What this shows.** Dice, IoU and 1 - Dice order answers alike, and see only the mask. DiceCE also sees
-# how sure the model is: by it, a perfect mask drawn unsurely can be as bad as no mask. It cannot be computed
-# from a Dice, nor a Dice from it. The filled box is the answer of a model that sees nothing, and it does not
-# look bad: any Dice has to be read beside it.
+# Dice, IoU and 1 - Dice order answers alike, and see only the mask. DiceCE also sees how sure the model is. It
+# cannot be computed from a Dice, nor a Dice from it. The filled box is the answer of a model that sees nothing:
+# any Dice has to be read beside it.
 #
 # ## "Dice, lower is better"
 #
@@ -407,11 +408,11 @@ display_table(measures.map("{:.3f}".format).rename_axis("answer").reset_index())
 # %%
 from serial_lora_course.claims.paper import paper_table
 
-printed = paper_table("Table IV")  # change this and run again: look at printed.loc["20%"]
-display(Markdown(words.read_dice_direction(printed)))
+printed = paper_table("Table IV")  # change this and run again: paper_table("Table IV")[["pie"]]
+display(Markdown(f"**What this shows.** {words.read_dice_direction(printed)}"))
 
 # %% [markdown]
-# **What this shows.** The numbers are a loss, and which loss cannot be known from them. This course measures
+# So the numbers are a loss, and which loss cannot be known from them. This course measures
 # Dice, higher is better, and keeps 1 - Dice and DiceCE beside it in every record.
 #
 # ## The adapter and the windows
@@ -511,11 +512,11 @@ for name, adapter in kinds.items():
 # %%
 errors = probes.behind_the_padding(block, tokens, kinds)
 display_table(errors.map("{:.1e}".format).rename_axis("adapter").reset_index())
+display(Markdown(f"**What this shows.** {words.read_padding(errors)}"))
 
 # %% [markdown]
-# **What this shows.** Without a bias both places give the same. With one, every added token becomes the bias,
-# and the picture's own tokens in the windows at the border, which attend to it, come out wrong. Nothing
-# reports that. (The zeros *do* take part in attention, since SAM's own q, k and v have a bias. It was
+# With a bias, every added token becomes the bias, and the picture's own tokens in the windows at the border,
+# which attend to it, come out wrong. Nothing reports that. (The zeros *do* take part in attention, since SAM's own q, k and v have a bias. It was
 # pretrained with that, so that must be kept.) The package puts its hook on the norm, where there are fewer
 # tokens, too.
 #
@@ -549,6 +550,8 @@ with torch.no_grad():
     others["not adapted"] = lab.encode(model, picture)
 for name, answer in others.items():
     print(f"injected and {name}: {(injected - answer).abs().max().item():.1e} apart")
+same = max((injected - answer).abs().max().item() for answer in list(others.values())[:2])
+display(Markdown(f"**What this shows.** The three ways are at most {same:.0e} apart: rounding."))
 
 # %% tags=["nbval-check-output"]
 from serial_lora import count_parameters
@@ -562,8 +565,8 @@ paper = ARCHITECTURES["sam"]
 print(f"paper scale, rank {paper.rank}: Serial LoRA {paper.serial_lora():,}, LoRA {paper.lora():,}")
 
 # %% [markdown]
-# **What this shows.** All three ways agree up to rounding, one pair of r · 2 · d numbers a block, whatever the
-# windows. Nothing else can be trained: prompt encoder and mask decoder stay as they are.
+# One pair of r · 2 · d numbers a block, whatever the windows. Nothing else can be trained: prompt encoder and
+# mask decoder stay as they are.
 #
 # ## A bug in published wrappers
 #
@@ -598,7 +601,7 @@ class EditedQKV(nn.Module):
 # 2. a **speed-up** that computes the frozen part once and keeps it;
 # 3. **another model**, whose tokens come in a row, (B, N, d).
 #
-# Expect an effect above zero, twice the same effect, and a shape.
+# A right layer gives an effect above zero, twice the same effect, and a shape. And this one?
 
 # %%
 for symptom, found in probes.symptoms(EditedQKV).items():
@@ -686,7 +689,8 @@ for symptom, found in probes.symptoms(MendedQKV).items():  # change this and run
 # \qquad p = \sigma(\text{logit})$$
 #
 # with the truth g and ε = 0.00001. Soft Dice looks at the object as a whole, cross-entropy gives every
-# pixel a direction even where the masks do not meet. Sam_LoRA trains with this sum; the paper names no loss.
+# pixel a direction even where the masks do not meet. Sam_LoRA, a published LoRA for SAM whose settings the
+# paper's resemble, trains with this sum; the paper names no loss.
 
 # %% [markdown]
 # ### Exercise 6.5 · The loss
@@ -756,11 +760,13 @@ losses = {
     "hard masks": lambda logits, truth: 1 - dice(logits > 0, truth),
 }
 truth = torch.as_tensor(example.masks[:1])  # (1, H, W); change this and run again: another object
-display_table(probes.loss_table(losses, truth).rename_axis("loss").reset_index())
+compared_losses = probes.loss_table(losses, truth)
+display_table(compared_losses.rename_axis("loss").reset_index())
+display(Markdown(f"**What this shows.** {words.read_losses(compared_losses)}"))
 
 # %% [markdown]
-# **What this shows.** With the sigmoid twice, the best possible answer still has a loss, and the gradient is
-# weaker, without an error. With hard masks there is no gradient, and `backward()` refuses.
+# Neither mistake is reported while the loss is computed. With hard masks `backward()` refuses; with the sigmoid
+# twice nothing does.
 #
 # ## A forward pass that can be trained
 #
@@ -798,7 +804,7 @@ print("picture by picture:", [tuple(each.shape) for each in found])
 
 # %% [markdown]
 # **What this shows.** The first mistake ends in an error. The second does not: the first picture's box was
-# asked of all three. `predict_logits` encodes the batch at once and gives each box its own embedding.
+# asked of all three. `predict_logits` encodes the batch at once and decodes one picture after another.
 #
 # The third trap is memory. For the backward pass, every layer keeps what it needs; for attention that is the
 # table of scores. **Gradient checkpointing** keeps each block's *input* only, and computes the block again
@@ -808,15 +814,19 @@ print("picture by picture:", [tuple(each.shape) for each in found])
 # %%
 from serial_lora_course.labs.fit import kept_bytes
 
-for word, on in (("off", False), ("on", True)):  # change this and run again: add batch_size=1
-    kept = kept_bytes(lesson.lab(), lesson.configured(gradient_checkpointing=on))
-    print(f"checkpointing {word:3} {kept / 1e6:8.1f} MB kept")
+more = {}  # change this and run again: {"batch_size": 1}
+off, on = (
+    kept_bytes(lesson.lab(), lesson.configured(gradient_checkpointing=each, **more)) / 1e6
+    for each in (False, True)
+)
 without, with_it = (probes.gradients_of_two_blocks(adapted, example, on) for on in (False, True))
 apart = max((a - b).abs().max().item() for a, b in zip(without, with_it, strict=True))
-print(f"the gradients of two blocks differ by at most {apart:.1e}")
+told = f"A step keeps {off:.1f} MB without checkpointing and {on:.1f} MB with it"
+told += f"; the gradients of two blocks differ by at most {apart:.0e}."
+display(Markdown(f"**What this shows.** {told}"))
 
 # %% [markdown]
-# **What this shows.** What fills a card is activations, not the parameters that sharing one pair saves. So
+# What fills a card is activations, not the parameters that sharing one pair saves. So
 # checkpointing is on by default at the paper's scale. It must be the kind without re-entry
 # (`use_reentrant=False`): the other kind finds a frozen first layer, decides that nothing needs a gradient,
 # and the adapters learn nothing.
@@ -872,11 +882,14 @@ display_figure(plot_overlays(overlay_rows(tuned, data, three, "Serial LoRA"), si
 gains, some = scores["serial_lora"] - scores["not adapted"], 2  # change this and run again
 lost = {f"{index}: {gains[index]:+.2f}": index for index in gains.nsmallest(some).index}
 display_figure(plot_overlays(overlay_rows(tuned, data, lost, "Serial LoRA"), size=1.5))
+before, after = (scores[name][gains.idxmin()] for name in ("not adapted", "serial_lora"))
+told = f"Picture {gains.idxmin()} changed from {before:.2f} to {after:.2f}, the mean by {gains.mean():+.2f}"
+display(Markdown(f"**What this shows.** {told}."))
 
 # %% [markdown]
-# **What this shows.** Yellow is an object that the model misses, vermilion is ground that it takes for
+# Yellow is an object that the model misses, vermilion is ground that it takes for
 # object. Adapting moves the balance between the two, and may move it the wrong way where a scene is unlike
-# the training scenes. "Mean Dice rose" and "this picture got worse" are both true.
+# the training scenes.
 #
 # ## Move the box yourself
 #
@@ -901,7 +914,7 @@ order = [gains.idxmin(), gains.idxmax(), *gains.sort_values().index[1:-1:6]]
 panel = mask_panel(tuned, [data.test[index] for index in (order[:2] if is_static() else order)])
 
 # %% [markdown]
-# **What this shows.** Where a scale above 1 is better for a picture, training might have gone on; where one
+# Where a scale above 1 is better for a picture, training might have gone on; where one
 # below 1 is better, it went too far.
 #
 # ## Into a file, into the weights
@@ -917,18 +930,21 @@ from serial_lora import load_adapter, merge, save_adapter
 
 (tuned, *_), other = one_run(), lesson.fresh()
 with tempfile.TemporaryDirectory() as folder:
-    file, base = save_adapter(tuned.model, f"{folder}/mine.safetensors"), lesson.weights_file
-    print(f"{file.stat().st_size:,} bytes beside {base.stat().st_size:,} of the base")
+    file = save_adapter(tuned.model, f"{folder}/mine.safetensors")
+    share = file.stat().st_size / lesson.weights_file.stat().st_size
     load_adapter(other.model, file)
 some = [data.test[index] for index in range(min(20, len(data.test)))]  # change this and run again
 trained, loaded = probes.all_masks(tuned, some), probes.all_masks(other, some)
 merge(other.model)
-for name, found in (("loaded", loaded), ("merged", probes.all_masks(other, some))):
-    print(f"{name}: of {len(trained):,} pixels {int((found != trained).sum()):,} differ")
-print(f"not adapted: {int((probes.all_masks(backbone, some) != trained).sum()):,} differ")
+masks = {"loaded": loaded, "merged": probes.all_masks(other, some)}
+masks["not adapted"] = probes.all_masks(backbone, some)
+
+# %%
+differ = {name: int((found != trained).sum()) for name, found in masks.items()}
+display(Markdown(f"**What this shows.** {words.read_masks(differ, len(trained), share)}"))
 
 # %% [markdown]
-# **What this shows.** One base, one small file for each kind of picture, and no cost at all in use.
+# One base, one small file for each kind of picture, and a merged model costs no more than the base.
 
 # %% [markdown]
 # ## The records
@@ -1003,10 +1019,12 @@ display(Markdown(f"**What this shows.** {words.read_table_iv(printed, results)}"
 
 # %%
 some = results  # change this and run again: results[results["dataset"] != "lines"]
-display_table(words.beside_the_paper(some).reset_index())
+beside = words.beside_the_paper(some)
+display_table(beside.reset_index())
+display(Markdown(f"**What this shows.** {words.read_beside(beside)}"))
 
 # %% [markdown]
-# **What this shows.** Whether the two agree in sign. Where they do not, neither refutes the other, since model,
+# Where the signs differ, neither result refutes the other, since model,
 # pictures and number of runs differ. The paper has neither the unadapted model's number nor the filled box's:
 # one cannot see what any method *gained*. (The [appendix](13_paper_claims.ipynb) audits all of the paper.)
 #

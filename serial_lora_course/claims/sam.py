@@ -2,12 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from serial_lora_course.claims.methods import EQUAL_RANK
 from serial_lora_course.claims.paper import paper_facts, paper_table
 from serial_lora_course.labs.frames import paired_difference
 from serial_lora_course.labs.records import Record
+
+
+def read_measures(measures: pd.DataFrame) -> str:
+    """One mask drawn surely and unsurely, and what the filled box reaches; a row an answer."""
+    dice, loss = measures["Dice"], measures["DiceCE"]
+    return (
+        f"The same perfect mask has a DiceCE of {loss['the truth, sure of it']:.3f} where it is sure and of "
+        f"{loss['the truth, unsure']:.3f} where it is not; no mask at all has {loss['nothing']:.3f}. The filled "
+        f"box reaches a Dice of {dice['the box filled']:.3f}, SAM {dice['SAM, not adapted']:.3f}."
+    )
+
+
+def read_padding(errors: pd.DataFrame) -> str:
+    """How wrong an adapter behind the padding makes tokens; a row an adapter."""
+    error = errors["error, windows with padding"]
+    return (
+        f"Without a bias the two places differ by {error['without a bias']:.0e}. With one, tokens of the picture "
+        f"are wrong by up to {error['with a bias']:.1f} in windows with padding, and in full windows by "
+        f"{errors.loc['with a bias', 'error, full windows']:.0e}."
+    )
+
+
+def read_losses(table: pd.DataFrame) -> str:
+    """What the sigmoid taken twice and hard masks do to the loss; a row a loss, in words."""
+    right, twice, hard = (
+        table.loc[name] for name in ("soft Dice + BCE", "sigmoid twice", "hard masks")
+    )
+    return (
+        f"With the sigmoid twice the best possible answer costs {twice['perfect and sure']}, where it should cost "
+        f"{right['perfect and sure']}, and the gradient of an undecided model is "
+        f"{twice['gradient when undecided']} in place of {right['gradient when undecided']}. With hard masks it "
+        f"has {hard['gradient when undecided']}."
+    )
+
+
+def read_masks(differ: Mapping[str, int], pixels: int, share: float) -> str:
+    """How many pixels of the masks change when an adapter is loaded and merged.
+
+    Args:
+        differ: from the masks of the trained model.
+        share: of the base's file that the adapter's has.
+    """
+    return (
+        f"The adapter's file has {share:.1%} of the base's size. Of {pixels:,} pixels {differ['loaded']:,} differ "
+        f"from the trained model's when it is loaded, {differ['merged']:,} when it is merged, and "
+        f"{differ['not adapted']:,} without it."
+    )
 
 
 def read_dice_direction(printed: pd.DataFrame) -> str:
@@ -21,8 +70,8 @@ def read_dice_direction(printed: pd.DataFrame) -> str:
         "It is not that.\n"
         f"- *1 - Dice?* Then Dice would lie between {1 - high:.2f} and {1 - low:.2f}. Possible.\n"
         f"- *DiceCE?* Cross-entropy is never below 0, so Dice is *at least* {1 - high:.2f} to {1 - low:.2f}; by "
-        "how much more cannot be said. Possible as well: the code that the settings resemble prints its DiceCE "
-        "under the name “Mean dice score”."
+        "how much more cannot be said. Possible as well: Sam_LoRA, published code that the paper's settings "
+        "resemble, prints its DiceCE under the name “Mean dice score”."
     )
 
 
@@ -99,3 +148,12 @@ def beside_the_paper(results: pd.DataFrame) -> pd.DataFrame:
             "ours, tiny scale": found,
         }
     ).rename_axis("amount")
+
+
+def read_beside(table: pd.DataFrame) -> str:
+    """In how many rows of :func:`beside_the_paper` the two means have the same sign."""
+    same = [
+        paper.startswith(ours[0])
+        for paper, ours in zip(table["the paper"], table["ours, tiny scale"], strict=True)
+    ]
+    return f"The paper's mean and ours have the same sign at {sum(same)} of {len(same)} amounts of data."
