@@ -582,7 +582,7 @@ print(f"read back by transformers, largest difference: {(from_library - merged).
 # The merged model went through `save_pretrained` and `from_pretrained` like any other. For timm, save
 # `model.state_dict()` and pass the file as `checkpoint_path`.
 #
-# **Change this and run again**: add a model line of your own, such as `"timm, wider": lambda:
+# **Change this and run again**: put a model line of your own first, such as `"timm, wider": lambda:
 # timm.create_model("vit_small_patch16_224", pretrained=False, num_classes=0, img_size=64)`.
 #
 # ## To people who use PEFT or diffusers
@@ -945,8 +945,8 @@ display_table(pd.DataFrame(rows))
 # | the adapter changes nothing | too few steps, or a wrong entry | compare with `disabled(model)`, and with dense W (I + B A) |
 # | well in the notebook, poor elsewhere | other preprocessing | look at `classifier.preprocessing`, or pass your own |
 #
-# **Change this and run again**: `print(told(inject, clip, SerialLoRAConfig(rank=8)))` with a model of your own
-# in place of `clip`. Is it adapted, or are you told why not?
+# **Change this and run again**: `print(told(inject, nn.LSTM(8, 8), SerialLoRAConfig(rank=4)))`, and a model of your
+# own in place of the LSTM. Is it adapted, or are you told why not?
 
 # %% [markdown]
 # ## Quiz

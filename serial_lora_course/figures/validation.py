@@ -26,7 +26,14 @@ def plot_validation(rounds: Mapping[int, Mapping[str, float]], best: int) -> Fig
             axes.axvline(best, color=colour, linestyle=":")
             axes.set(xlabel="step", title=f"validation {name}" + (" (%)" if unit > 1 else ""))
             axes.annotate(
-                "kept", (best, 0.97), xycoords=("data", "axes fraction"), rotation=90, va="top"
+                "kept",
+                (best, 1 if name == "loss" else 0),  # where the curve is not
+                (3, -3 if name == "loss" else 3),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                rotation=90,
+                ha="left",
+                va="top" if name == "loss" else "bottom",
             )
     first, last, kept = (rounds[step]["loss"] for step in (steps[0], steps[-1], best))
     return with_description(
