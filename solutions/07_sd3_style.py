@@ -122,8 +122,8 @@ display_figure(plot_drawings({"SD3 draws": drawn} | studio.known.beside(prompts)
 print("Pictures of the kind it knows:", studio.known.attribution)
 
 # %% [markdown]
-# **What this shows.** The tiny model draws from a name alone, in one style: Twemoji's. We want the same things
-# drawn *in another style*, from a few hundred pictures of that style and with a small file.
+# The tiny model draws from a name alone, in one style: Twemoji's. We want the same things drawn *in another
+# style*, from a few hundred pictures of that style and with a small file.
 #
 # ## Into latents and back
 #
@@ -244,7 +244,10 @@ for sigma, following in pairwise(pipeline.scheduler.sigmas.tolist()):  # from 1 
     latents = latents + (following - sigma) * velocity_of(latents, sigma)
 by_hand, stock = studio.decode(latents), studio.draw(guidance=1.0)
 apart = abs(by_hand.astype(int) - stock).max()
-print(f"largest difference from the stock pipeline's drawings: {apart} of 255 grey levels")
+told = (
+    f"No pixel differs from the stock pipeline's drawings by more than {apart} of 255 grey levels."
+)
+display(Markdown(f"**What this shows.** {told}"))
 
 # %% [markdown]
 # Both ways in pictures. Above, a picture that the model knows on its straight line to noise; below, the
@@ -265,7 +268,7 @@ rows = [
 display_figure(plot_flow_path(rows))
 
 # %% [markdown]
-# **What this shows.** The upper row is known for every training picture: that is why training is cheap. Pick a
+# The upper row is known for every training picture: that is why training is cheap. Pick a
 # level, mix, ask for the velocity, compare. The lower row is what the model makes of it: first where things
 # are, then what they are, last the edges.
 #
@@ -287,13 +290,14 @@ shifts = {SCALE: pipeline.scheduler.config.shift, "SD3 medium": official.config.
 drawn_levels = {f"{n}, shift {s:g}": sample_sigmas(20_000, shift=s) for n, s in shifts.items()}
 display_figure(plot_sigmas(drawn_levels))
 different = len(official.sigmas.bfloat16().unique())
-print(f"in the middle of the official scheduler's list stands {official.sigmas[500]:.2f}, not 0.5;")
-print(f"in bfloat16 its {len(official.sigmas)} levels are {different} different numbers")
+told = f"In the middle of the official scheduler's list stands {official.sigmas[500]:.2f}, not 0.5, and in "
+told += f"bfloat16 its {len(official.sigmas)} levels are {different} different numbers."
+display(Markdown(f"**What this shows.** {told}"))
 
 # %% [markdown]
-# **What this shows.** The printed facts are two traps. A scheduler's sigmas are shifted *already*: whoever
-# shifts them again trains at levels that drawing hardly visits. And bfloat16 rounds several levels to the same
-# number, so they are kept in float32.
+# Those are two traps. A scheduler's sigmas are shifted *already*: whoever shifts them again trains at levels
+# that drawing hardly visits. And bfloat16 rounds several levels to the same number, so they are kept in
+# float32.
 #
 # ## The loss
 #
@@ -325,9 +329,10 @@ print(f"comparing pictures instead of velocities {(pictures - batch.latent).squa
 by_level = studio.loss_by_level()
 shares = dict.fromkeys(["how often", "plain", "σ² weighted"], "{:.0%}")
 display_table(as_text(by_level, shares | {"error": "{:.2f}"}).reset_index())
+display(Markdown(f"**What this shows.** {words.read_levels(by_level)}"))
 
 # %% [markdown]
-# **What this shows.** With σ², levels near the picture hardly count, and they are where edges and textures are
+# With σ², levels near the picture hardly count, and they are where edges and textures are
 # drawn: for a *style* they matter. Neither choice is wrong, but whoever compares two results should know
 # which loss each was trained with. The paper does not say; the lab's default is plain.
 
@@ -351,7 +356,7 @@ for what, heard in probes.heard_by(attention, lambda: studio.loss(batch)).items(
     print(f"{what}: {heard}")
 
 # %% [markdown]
-# **What this shows.** A hook on arguments by position would adapt nothing, silently. And a text token is as wide
+# A hook on arguments by position would adapt nothing, silently. And a text token is as wide
 # as an image token: an adapter that is put on the wrong stream fits, runs and trains. So count.
 
 # %% [markdown]
@@ -471,12 +476,13 @@ mixed = pd.DataFrame({what: studio.wrong_captions(each) for what, each in kinds.
 forms = {"own captions": "{:.3f}", "another's": "{:.3f}"}
 forms |= {"difference": "{:+.1%}", "by the noise alone": "± {:.1%}"}
 display_table(as_text(mixed, forms).rename_axis("pictures").reset_index())
+display(Markdown(f"**What this shows.** {words.read_captions(mixed)}"))
 
 # %% [markdown]
-# **What this shows.** A model that knows the pictures notices a wrong caption. In tuning it meets pictures that
-# it does *not* know: the second row. There the difference is smaller, and nobody has the right number to
-# compare with. The loss will fall with wrong captions as well, since a style can be learnt without them.
-# Meanwhile the drawings follow the prompt less. So keep what was computed under the *name* of the picture.
+# In tuning the model meets pictures that it does *not* know: the second row. There nobody has the right number
+# to compare with. The loss will fall with wrong captions as well, since a style can be learnt without them.
+# What is lost meanwhile is that the drawing follows the prompt. So keep what was computed under the *name* of
+# the picture.
 
 # %% [markdown]
 # ### Exercise 7.3 · Encoded once
@@ -485,11 +491,11 @@ display_table(as_text(mixed, forms).rename_axis("pictures").reset_index())
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 12 |
 #
-# Write a cache. It gets a function that encodes one example, and must call it once for each picture,
-# however often and in whatever order batches ask for it. Each example has a `picture_id`, which is unique
-# and does not change. Beware of what else could serve as a key: examples are made anew at every access,
-# and two pictures may share one caption, or look alike. The check feeds shuffled orders, parts and repetitions, and
-# counts the calls.
+# Write a cache. It gets a function that encodes one example, and must call it once for each picture, however
+# often and in whatever order batches ask for it. Each example has a `picture_id`, which is unique and does not
+# change. Beware of what else could serve as a key: examples are made anew at every access, and two pictures may
+# share one caption, or look alike. The check feeds shuffled orders, parts and repetitions, and counts the
+# calls.
 
 
 # %% tags=["exercise"]
@@ -558,8 +564,9 @@ print("right captions by round:", found.groupby("round")["right"].sum().to_dict(
 style, seconds = studio.encoded_style
 kept = sum(tensor.nbytes for each in style.values() for tensor in each)
 rounds = config.steps(len(style)) * config.batch_size / len(style)
-print(f"{len(style)} pictures with their captions: {seconds:.1f} s and {kept / 1e6:.0f} MB;")
-print(f"computed in every step, it would be {rounds:.0f} times the seconds in one run")
+told = f"{len(style)} pictures with their captions take {seconds:.1f} s and {kept / 1e6:.0f} MB once; computed "
+told += f"in every step, they would take {rounds:.0f} times as many seconds in one run."
+display(Markdown(f"**What this shows.** {told}"))
 print(f"{data.name}: {data.description}. {data.attribution}")
 
 shown = [data.train[len(data.train) * place // 16] for place in range(1, 16, 2)]  # eight
@@ -568,7 +575,7 @@ to_learn = {"to learn from": [each.picture for each in shown]}
 display_figure(plot_drawings(to_learn | studio.known.beside(captions), captions))
 
 # %% [markdown]
-# **What this shows.** The captions say what is to be seen and *not in which style*. So a model that draws
+# The captions say what is to be seen and *not in which style*. So a model that draws
 # in this style for such a caption has learnt it from the pictures. The things of the test prompts are not
 # among the training pictures.
 #
@@ -644,7 +651,7 @@ for w in (1.0, 3.0, 5.0, 9.0):  # change this and run again
 display_figure(plot_drawings(strip, prompts[:6]))
 
 # %% [markdown]
-# **What this shows.** With more guidance drawings follow the prompt more and vary less, and each step costs two
+# With more guidance drawings follow the prompt more and vary less, and each step costs two
 # calls instead of one. And it has a condition that concerns *training*: the model must be able to answer the
 # empty prompt. Whoever tunes with captions only leaves that answer to chance; then the difference that guidance
 # stretches need not be about the prompt any more. So in about one case of ten a training picture gets the empty
@@ -660,11 +667,11 @@ stream = task.stream(training_subset(data, lesson.amount, 1), seed=1)
 everything = [stream[position] for position in range(stream.steps * stream.batch_size)]
 dropped = sum(bool((each.tokens == trial.empty.tokens[0]).all()) for each in everything)
 print({name: tuple(part.shape) for name, part in everything[0]._asdict().items()})
-print(f"{stream.steps} steps of {stream.batch_size};", end=" ")
-print(f"without their caption: {dropped / len(everything):.1%}")
+told = f"In {stream.steps} steps of {stream.batch_size} pictures {dropped / len(everything):.1%} lose their caption."
+display(Markdown(f"**What this shows.** {told}"))
 
 # %% [markdown]
-# **What this shows.** Latent, prompt, noise, level: that is all the transformer meets. Noise and order follow
+# Latent, prompt, noise, level: that is all the transformer meets. Noise and order follow
 # from the seed, so two methods see the same batches.
 #
 # ## How good is a style?
@@ -740,15 +747,17 @@ score_of = yours("7.5", probes.clip_scores)
 features = judge.clip_features(studio.draw())  # (8, d)
 captions = {"its own prompt": prompts, "another's prompt": prompts[1:] + prompts[:1]}
 rows = {}
-for what, said in captions.items():  # change this and run again: add eight times "a photo"
+# change this and run again: captions["a photo"] = ["a photo"] * len(prompts)
+for what, said in captions.items():
     scores = score_of(features, judge.text_features(said))  # (8,)
     of_one = (100 * scores / 2.5)[:, None].softmax(-1)  # (8, 1): softmax over a row of one score
     rows[what] = {"CLIP-Score": scores.mean().item(), "softmax over one": of_one.mean().item()}
-table = pd.DataFrame(rows).T.map("{:.2f}".format)
-display_table(table.rename_axis("scored with").reset_index())
+table = pd.DataFrame(rows).T
+display_table(table.map("{:.2f}".format).rename_axis("scored with").reset_index())
+display(Markdown(f"**What this shows.** {words.read_softmax(table)}"))
 
 # %% [markdown]
-# **What this shows.** Softmax over one number is 1, whatever the picture. Before you trust a measure, show it
+# Softmax over one number is 1, whatever the picture. Before you trust a measure, show it
 # something wrong.
 #
 # That is what the next cell does with all of them. Four "models" that need no training answer the test
@@ -766,12 +775,12 @@ scores = {"SD3, not adapted": studio.untuned[1]}  # drawn and scored when first 
 scores |= {name: studio.score(pictures) for name, pictures in others.items()}
 table = pd.DataFrame(scores).T.rename(columns=words.COLUMNS)[list(words.FORMATS)]
 display_table(as_text(table, words.FORMATS).rename_axis("answers").reset_index())
+display(Markdown(f"**What this shows.** {words.read_deceived(table)}"))
 
 # %% [markdown]
-# **What this shows.** FID and KID do not know what was asked for: training pictures score nearly as well as
-# held-out ones. CLIP-Score does not know which style was meant, and it is only as good as the CLIP that
-# computes it. The style classifier accepts any picture in the style. So read them together, and look at the
-# drawings.
+# FID and KID do not know what was asked for. CLIP-Score does not know which style was meant, and it is only as
+# good as the CLIP that computes it. The style classifier accepts any picture in the style. So read them
+# together, and look at the drawings.
 #
 # ## How many pictures?
 #
@@ -781,7 +790,7 @@ display_table(as_text(table, words.FORMATS).rename_axis("answers").reset_index()
 # half at random, eight times (all of them only once), and takes the mean.
 
 # %%
-by_count = studio.halves_apart  # change this and run again: by_count.iloc[::2]
+by_count = studio.halves_apart  # change this and run again: studio.halves_apart.iloc[::2]
 forms = {"FID": "{:.1f}", "KID": "{:.3f}", "± over draws": "{:.3f}"}
 display_table(as_text(by_count, forms).replace("nan", "–").reset_index())
 told = words.read_halves(by_count, trial.reference.shape[1])
@@ -825,7 +834,7 @@ display_figure(plot_drawings(drawings | real, prompts))
 print(data.attribution)
 
 # %% [markdown]
-# **What this shows.** Follow one column. What is drawn, and where, comes from the noise and the prompt, and
+# Follow one column. What is drawn, and where, comes from the noise and the prompt, and
 # mostly stays; outlines and colours change. Fine detail suffers most: look whether every face still is one.
 #
 # ## Move scale and guidance yourself
@@ -846,7 +855,7 @@ own = tuned("serial_lora").backbone
 panel = drawing_panel(own, prompts, seed=seeds[0], judge=judge, config=config)
 
 # %% [markdown]
-# **What this shows.** The adapter is a direction, and the scale is how far to go in it. Guidance stretches
+# The adapter is a direction, and the scale is how far to go in it. Guidance stretches
 # another direction, and with it what the adapter has changed in the prompted answer.
 #
 # ## Export to a stock pipeline
@@ -875,18 +884,19 @@ with tempfile.TemporaryDirectory() as folder:
 # %%
 drawn = {"the stock pipeline with the exported file": studio.stock_drawings(stock)}
 stock.unload_lora_weights()
-drawn["the stock pipeline without any file"] = studio.stock_drawings(stock)
+bare = studio.stock_drawings(stock)
 stock.transformer = adapted  # from here on the transformer that was tuned, adapter and all
 with_hook = studio.stock_drawings(stock)
 merge(adapted)
 drawn["merged"] = studio.stock_drawings(stock)
 unmerge(adapted)  # as the other sections know it
-for what, pictures in drawn.items():
-    apart = (pictures - with_hook).abs()
-    print(f"{what}: mean difference {apart.mean():.4f}, largest {apart.max():.2f} of 255")
+drawn["the stock pipeline without any file"] = bare
+apart = {what: f"{(each - with_hook).abs().mean():.4f}" for what, each in drawn.items()}
+told = "; ".join(f"{difference} for {what}" for what, difference in apart.items())
+display(Markdown(f"**What this shows.** Mean differences in grey levels: {told}."))
 
 # %% [markdown]
-# **What this shows.** Two ways to the same pictures, and for comparison how far the base is from them.
+# So there are two ways to the same pictures, and the third number says how large a difference is.
 
 # %% [markdown]
 # ## The records
@@ -966,7 +976,8 @@ display(Markdown(f"**What this shows.**\n\n{words.read_table_ii(printed)}"))
 # everywhere:
 
 # %%
-relative = words.falls(results)  # change this and run again: leave out one style
+some = results  # change this and run again: results[results["dataset"] != "night"]
+relative = words.falls(some)
 display_table(relative.map("{:.0%}".format).reset_index())
 display(Markdown(f"**What this shows.** {words.read_falls(relative, studio.halves_apart)}"))
 
@@ -1006,9 +1017,10 @@ memory = memory_frame(rank=PAPER.rank)
 memory = memory[memory["method"] == "serial_lora"]  # change this and run again: "lora"
 sizes = dict.fromkeys(["model", "adapter", "activations", "total"], "{:.2f} GiB")
 display_table(as_text(memory, sizes))
+display(Markdown(f"**What this shows.** {words.read_memory(memory)}"))
 
 # %% [markdown]
-# **What this shows.** Caching latents and prompts (and sending text encoders and autoencoder away) is the
+# Caching latents and prompts (and sending text encoders and autoencoder away) is the
 # largest saving by far: that is what lets SD3 medium be tuned on one card. Checkpointing is the second. Bits
 # are the third: T5 in 8 of them where it stays loaded, the frozen transformer in 4, since an adapter's
 # training reads what its layers answer and never their weights. (This lesson's runs use neither: they send T5

@@ -65,8 +65,8 @@ from serial_lora_course.labs.own import (
 print(ClassifyConfig())
 
 # %% [markdown]
-# Two small helpers: every folder that this lesson writes lies in a scratch that is gone when the notebook is
-# closed, and `told` gives the sentence in which the package refuses something.
+# Two small helpers: every folder that this lesson writes lies in a temporary one, deleted when the notebook is
+# closed; and `told` gives the sentence in which the package refuses something.
 
 # %%
 import re
@@ -79,7 +79,7 @@ scratch = tempfile.TemporaryDirectory()
 
 
 def new_folder(name: str) -> Path:
-    """A path that is not there yet, inside this lesson's scratch."""
+    """A path that is not there yet, inside this lesson's temporary folder."""
     return Path(tempfile.mkdtemp(dir=scratch.name), name)
 
 
@@ -112,10 +112,12 @@ def told(action, *arguments, **options) -> str:
 folder = write_example_folder(new_folder("my_pictures"), flawed=True)
 facts = examine_folder(folder)  # one row a file
 display_table(class_sizes(facts).reset_index(names="class"))
-display_table(facts[facts["remark"] != ""][["file", "mode", "remark"]])
+noted = facts[facts["remark"] != ""]
+display_table(noted[["file", "mode", "remark"]])
+display(Markdown(f"**What this shows.** {len(noted)} of {len(facts)} files have a remark."))
 
 # %% [markdown]
-# **What this shows.** Two kinds of remarks. Some say what *will be done*: a grey picture becomes three
+# There are two kinds. Some say what *will be done*: a grey picture becomes three
 # equal channels, transparency is laid on white, a palette is looked up, a picture that lies on its side is
 # turned upright. The others say what *you* must do: a picture that cannot be read, a class that is too small, a
 # picture that is there twice. Here are the ones that are handled, as the model will see them.
@@ -157,7 +159,7 @@ print(f"{len(data.train)} to train, {len(data.test)} to test:", ", ".join(data.c
 print("The split:", data.split)
 
 # %% [markdown]
-# **What this shows.** A class with one picture cannot both train and test, so it is refused. Damaged files are
+# A class with one picture cannot both train and test, so it is refused. Damaged files are
 # named before anything runs. Note what would *not* have been refused: the copy under another name. The split may
 # put it on one side and its twin on the other. That is a *leak*, and the next section is about the most common
 # kind.
@@ -272,9 +274,9 @@ display(Markdown(f"**What this shows.** Split by picture, {both}: {leak:.0f} poi
 #
 # ## The page
 #
-# This is the whole way from folder to adapter file. A vision model gives one vector a picture; a linear *head*
-# turns it into one score a class; Serial LoRA adapts the model, and both are trained together. The model has its
-# real, pretrained weights here.
+# This is the whole way from folder to adapter file, on one page. A vision model gives one vector a picture; a
+# linear *head* turns it into one score a class; Serial LoRA adapts the model, and both are trained together.
+# The model has its real, pretrained weights here.
 
 # %%
 data = load_folder(write_example_folder(new_folder("my_pictures")))
@@ -287,15 +289,17 @@ inject(classifier.model, config.adapter())
 history = fit(classifier, data.train, config, seed=1, progress=False)
 saved = save_classifier(classifier, new_folder("my_classifier"))
 
-print(f"{len(history.losses)} steps, loss {history.losses[0]:.2f} to {history.losses[-1]:.2f}")
-print(f"right on {accuracy_on(classifier, data.test):.1%} of {len(data.test)} test pictures")
-for file in sorted(saved.iterdir()):
-    print(f"{file.name:22} {file.stat().st_size:9,} bytes")
+# %%
+from serial_lora_course.work.reading import read_page
+
+files = {file.stem: file.stat().st_size for file in saved.iterdir()}
+right = accuracy_on(classifier, data.test)
+told_of_page = read_page(history.losses, right, len(data.test), files)
+display(Markdown("**What this shows.** " + told_of_page))
 
 # %% [markdown]
-# **What this shows.** Eight lines of work, and two small files: the pairs, and the head with the class
-# names. At home the first line is `load_folder("my_pictures")`, and the last one saves into a folder of your
-# own.
+# The two files hold the pairs, and the head with the class names. At home the first line is
+# `load_folder("my_pictures")`, and the last one saves into a folder of your own.
 #
 # Was the adapter worth it? Ask for the number *without* it: the same features, frozen, with a head alone. That
 # is called a *linear probe*. `linear_probe` chooses its one setting on validation pictures, a fifth of the
@@ -470,10 +474,13 @@ models = {"base": base, "adapted": adapted, "merged": merged, "loaded": loaded}
 pictures = torch.randn(8, 3, 48, 48, generator=torch.Generator().manual_seed(0))  # (B, 3, H, W)
 with torch.no_grad():
     said = {name: model.encode_image(pictures) for name, model in models.items()}  # (B, d) each
+size, away = said["adapted"].abs().max(), {}
 for name in ("base", "merged", "loaded"):
-    away = (said[name] - said["adapted"]).abs().max() / said["adapted"].abs().max()
+    away[name] = float((said[name] - said["adapted"]).abs().max() / size)
     proved = proves(said["base"], said["adapted"], said[name], tolerance=1e-4)
-    print(f"{name:6} differs from adapted by {away:.1e} of the largest output; proved: {proved}")
+    print(
+        f"{name:6} differs from adapted by {away[name]:.1e} of the largest output; proved: {proved}"
+    )
 
 
 # %% tags=["nbval-check-output"]
@@ -492,10 +499,14 @@ print(
 print("and so has the one that was loaded:", shape_of(loaded) == shape_of(base))
 print("the adapted one:", shape_of(adapted) == shape_of(base))
 
+# %%
+told_of_merge = f"The base is {away['base']:.0e} of the largest output away from the adapted model"
+told_of_merge += f", and the merged one {away['merged']:.0e}: an effect, and rounding."
+display(Markdown("**What this shows.** " + told_of_merge))
+
 # %% [markdown]
-# **What this shows.** The base differs from the adapted model by much, the merged one by rounding: both
-# halves of the proof. The library's loader needed no word about Serial LoRA, and the same modules and shapes
-# take the same time.
+# Those are both halves of the proof. The library's loader needed no word about Serial LoRA, and the same
+# modules and shapes take the same time.
 #
 # **Change this and run again**: `tolerance=1e-8` in the proof. What does it say now, and why is the merge
 # right all the same?
@@ -547,12 +558,12 @@ display_table(models_table(model_lines))
 
 # %% [markdown]
 # Four names for the same place: what q, k and v of a block read. The package finds it by the structure of the
-# model. Now the page, in a loop: the same lines in short runs, and after each the proof. The last of the merged
-# models is then saved and loaded as its own library does it.
+# model. Now the page, in a loop: the same lines in short runs, and after each the proof.
 
 # %%
 data = load_folder(write_example_folder(new_folder("my_pictures")))
-short, rows = ClassifyConfig(rank=4, epochs=4, min_steps=15), {}
+labels = data.test.labels
+short, rows, done = ClassifyConfig(rank=4, epochs=4, min_steps=15), {}, {}
 for name, model_line in model_lines.items():
     torch.manual_seed(0)
     first = model_line()
@@ -564,13 +575,24 @@ for name, model_line in model_lines.items():
     from_files = encode(load_classifier(first, saved), data.test)[1]
     eject(classifier.model, keep_merged=True)
     merged = encode(classifier, data.test)[1]
-    rows[name] = proof_row(adapted, from_files, merged, data.test.labels)
-display(pd.DataFrame(rows).T)
+    rows[name], done[name] = proof_row(adapted, from_files, merged, labels), (classifier, saved)
+
+# %%
+from serial_lora_course.work.reading import read_proofs
+
+proofs_table = pd.DataFrame(rows).T
+display(proofs_table)
+display(Markdown("**What this shows.** " + read_proofs(proofs_table)))
+
+# %% [markdown]
+# The merged DINOv2 now goes through `save_pretrained` and `from_pretrained` like any other model.
 
 # %%
 transformers.utils.logging.disable_progress_bar()
+classifier, saved = done["transformers DINOv2"]
 whole = new_folder("merged")
-classifier.model.save_pretrained(whole)  # the merged DINOv2, the last of the loop
+classifier.model.save_pretrained(whole)  # merged in the loop above
+merged = encode(classifier, data.test)[1]
 at_home = transformers.Dinov2Model.from_pretrained(whole)
 again = load_classifier(at_home, saved, merged=True)  # of the two files, the head's alone
 _, from_library, _ = encode(again, data.test)
@@ -578,11 +600,9 @@ print("files that transformers wrote:", ", ".join(sorted(file.name for file in w
 print(f"read back by transformers, largest difference: {(from_library - merged).abs().max():.0e}")
 
 # %% [markdown]
-# **What this shows.** The first two columns are differences relative to the largest score: zero, or rounding.
-# The merged model went through `save_pretrained` and `from_pretrained` like any other. For timm, save
-# `model.state_dict()` and pass the file as `checkpoint_path`.
+# For timm, save `model.state_dict()` and pass the file as `checkpoint_path`.
 #
-# **Change this and run again**: put a model line of your own first, such as `"timm, wider": lambda:
+# **Change this and run again**: add a model line of your own, such as `"timm, wider": lambda:
 # timm.create_model("vit_small_patch16_224", pretrained=False, num_classes=0, img_size=64)`.
 #
 # ## To people who use PEFT or diffusers
@@ -681,17 +701,24 @@ print(f"largest difference of the products: {(B @ A - exported).abs().max():.1e}
 
 compact = save_adapter(ours, new_folder("adapter.safetensors")).stat().st_size
 for_peft = (folder / "adapter_model.safetensors").stat().st_size
-print(f"adapter file {compact:,} bytes; for PEFT {for_peft:,}, {for_peft / compact:.1f} times")
 idle = [name for name, tensor in tensors.items() if not tensor.any()]
 print(f"{len(idle)} of its {len(tensors)} tensors hold zeros only, such as {idle[0]}")
 
+# %%
+off = float((there["PEFT"] - here).abs().max() / here.abs().max())
+told_of_peft = (
+    f"PEFT's model is {off:.0e} of the largest output away from ours. Its file has {for_peft:,} "
+)
+told_of_peft += f"bytes, {for_peft / compact:.1f} times the {compact:,} of the adapter file."
+display(Markdown("**What this shows.** " + told_of_peft))
+
 # %% [markdown]
-# **What this shows.** The same model to rounding, in a format that needs no package of ours. It costs
-# size: what was one B is now W B for q, k and v. And PEFT's layer for `nn.MultiheadAttention` wants
-# a pair for the output projection too, where Serial LoRA has none: those are the zeros. Keep the
-# adapter file for yourself; export for others. Whoever trains the exported one further trains an ordinary LoRA:
-# its three B can become different. For Stable Diffusion 3 the receiver is a diffusers pipeline:
-# [lesson 07](07_sd3_style.ipynb) sends a trained style into one.
+# So it is the same model, in a format that needs no package of ours. It costs size: what was one B is now W B
+# for q, k and v. And PEFT's layer for `nn.MultiheadAttention` wants a pair for the output projection too, where
+# Serial LoRA has none: those are the zeros. Keep the adapter file for yourself; export for others. Whoever
+# trains the exported one further trains an ordinary LoRA: its three B can become different. For Stable
+# Diffusion 3 the receiver is a diffusers pipeline: [lesson 07](07_sd3_style.ipynb) sends a trained style into
+# one.
 #
 # **Change this and run again**: `SerialLoRAConfig(rank=8, scale=0.5, towers=["image"])`. PEFT is told nothing of
 # our scale; where has it gone?
@@ -813,13 +840,17 @@ with torch.no_grad():
     pictures = torch.randn(4, 3, 48, 48)
     here, by_hand, base = adapted(pictures), dense(pictures), plain(pictures)
     merged = merge(copy.deepcopy(adapted))(pictures)
-for what, outputs in (("dense W (I + B A)", by_hand), ("merged", merged), ("the base", base)):
-    print(f"{what:18} differs by {(outputs - here).abs().max() / here.abs().max():.1e}")
+
+# %%
+from serial_lora_course.work.reading import read_sites
+
+others = {"dense weights W (I + B A)": by_hand, "merged weights": merged, "the base": base}
+display(Markdown("**What this shows.** " + read_sites(here, others)))
 
 # %% [markdown]
-# **What this shows.** Rounding twice, and then something far above it: the site is right, and the adapter does
-# something. From here on everything in this lesson works for the new family: files, `merge`, `to_peft`, LoRA as
-# a baseline, and the page, with `PictureClassifier(model, class_names, Preprocessing(size=48))` of
+# Rounding, and for the base something far above it: the site is right, and the adapter does something. From
+# here on everything in this lesson works for the new family: files, `merge`, `to_peft`, LoRA as a baseline, and
+# the page, with `PictureClassifier(model, class_names, Preprocessing(size=48))` of
 # `serial_lora_course.labs.own`, since this model does not say how large its pictures are. In the process that
 # *loads* such a file, register the family first.
 
@@ -915,11 +946,11 @@ dense = with_dense_weights(plain, adapted, "attention")
 pictures = torch.randn(4, 3, 48, 48)
 with torch.no_grad():
     here, by_hand, base = adapted(pictures), dense(pictures), plain(pictures)
-for what, outputs in (("dense W (I + B A)", by_hand), ("the base", base)):
-    print(f"{what:18} differs by {(outputs - here).abs().max() / here.abs().max():.1e}")
+others = {"dense weights W (I + B A)": by_hand, "the base": base}
+display(Markdown("**What this shows.** " + read_sites(here, others)))
 
 # %% [markdown]
-# **What this shows.** Rounding, and an effect far above it. **Change this and run again**: `"norm"` in place
+# **Change this and run again**: `"norm"` in place
 # of `"attention"` writes the change into the MLP's weight too. How large is the difference now?
 #
 # ## When something goes wrong
@@ -936,7 +967,7 @@ rows = {"what you did": list(done), "what you are told": [told(do) for do in don
 display_table(pd.DataFrame(rows))
 
 # %% [markdown]
-# **What this shows.** Read the sentence to its end: the second half says what to do. Three troubles come
+# Read each sentence to its end: the second half says what to do. Three troubles come
 # *without* an error, and are worth a look when a result seems off:
 #
 # | What you see | What it may be | How to find out |
@@ -945,8 +976,8 @@ display_table(pd.DataFrame(rows))
 # | the adapter changes nothing | too few steps, or a wrong entry | compare with `disabled(model)`, and with dense W (I + B A) |
 # | well in the notebook, poor elsewhere | other preprocessing | look at `classifier.preprocessing`, or pass your own |
 #
-# **Change this and run again**: `print(told(inject, nn.LSTM(8, 8), SerialLoRAConfig(rank=4)))`, and a model of your
-# own in place of the LSTM. Is it adapted, or are you told why not?
+# **Change this and run again**: `print(told(inject, nn.LSTM(8, 8), SerialLoRAConfig(rank=4)))`, and a model of
+# your own in place of the LSTM. Is it adapted, or are you told why not?
 
 # %% [markdown]
 # ## Quiz

@@ -36,10 +36,61 @@ def read_trips(trips: pd.DataFrame, moved: float) -> str:
     rise = trips["loss"] / trips["loss"].iloc[0] - 1
     error = trips["round trip"]
     return (
-        f"Without the shift the loss is {rise.iloc[1]:+.0%}, without the scale {rise.iloc[2]:+.0%}, and the round "
-        f"trip does not see it ({error.iloc[0]:.1f}, {error.iloc[1]:.1f} and {error.iloc[2]:.1f} grey levels). "
+        f"The loss changes by {rise.iloc[1]:+.0%} without the shift and by {rise.iloc[2]:+.0%} without the scale, "
+        f"and the round trip does not see it ({error.iloc[0]:.1f}, {error.iloc[1]:.1f} and {error.iloc[2]:.1f} grey levels). "
         f"The shift moves latents by {moved:.2f} of their spread here, and by "
         f"{OFFICIAL_SHIFT * OFFICIAL_SCALE:.2f} in SD3 medium."
+    )
+
+
+def read_levels(by_level: pd.DataFrame) -> str:
+    """Which shares of both losses come from the levels nearest to the picture and to noise."""
+    first, last = (by_level.iloc[place] for place in (0, -1))
+    return (
+        f"Noise levels from {by_level.index[0]} give {first['plain']:.0%} of the plain loss and "
+        f"{first['σ² weighted']:.0%} of the weighted one; levels from {by_level.index[-1]} give {last['plain']:.0%} "
+        f"and {last['σ² weighted']:.0%}."
+    )
+
+
+def read_captions(mixed: pd.DataFrame) -> str:
+    """How much larger the loss is with wrong captions; known pictures first, then the new style."""
+    known, new = (mixed.iloc[row] for row in (0, 1))
+    return (
+        f"With another picture's caption the loss is {1 + known['difference']:.1f} times as large on pictures that "
+        f"the model knows, and {1 + new['difference']:.1f} times on the new style."
+    )
+
+
+def read_softmax(table: pd.DataFrame) -> str:
+    """What a right and a wrong prompt score; a row each, the right one first."""
+    own, other = (table.iloc[row] for row in (0, 1))
+    return (
+        f"CLIP-Score is {own['CLIP-Score']:.2f} with its own prompt and {other['CLIP-Score']:.2f} with another's; "
+        f"the softmax is {own['softmax over one']:.2f} and {other['softmax over one']:.2f}."
+    )
+
+
+def read_deceived(table: pd.DataFrame) -> str:
+    """What training pictures and one picture score, beside the model; a row an answer."""
+    training, model = table.loc["training pictures"], table.loc["SD3, not adapted"]
+    return (
+        f"Training pictures, returned whatever the prompt, have an FID of {training['FID']:.1f} where the model has "
+        f"{model['FID']:.1f}, and a CLIP-Score of {training['CLIP-Score']:.2f} where it has "
+        f"{model['CLIP-Score']:.2f}. One picture, drawn every time, is in the style in "
+        f"{table.loc['one picture', 'in the style']:.0%} of the cases, with an FID of "
+        f"{table.loc['one picture', 'FID']:.1f}."
+    )
+
+
+def read_memory(memory: pd.DataFrame) -> str:
+    """What caching and checkpointing save, at the most pixels, without quantized weights."""
+    rows = memory[(memory["pixels"] == memory["pixels"].max()) & (memory["quantized"] == "")]
+    total = rows.set_index(["cached", "checkpointing"])["total"]
+    return (
+        f"At {memory['pixels'].max():,} pixels a step takes about {total[False, False]:.1f} GiB with all parts loaded, "
+        f"{total[True, False]:.1f} with latents and prompts cached, and {total[True, True]:.1f} with checkpointing "
+        "too."
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from serial_lora.attention import find_attention_sites
 from serial_lora.metrics import accuracy
+from serial_lora_course.labs.frames import half_width
 from serial_lora_course.labs.own import ClassifyConfig, PictureClassifier
 from serial_lora_course.work.folder import Reached
 
@@ -23,14 +24,49 @@ def read_gain(results: pd.DataFrame, test_pictures: int) -> str:
     probe = results["linear probe"]
     gain, spread = 100 * (results["Serial LoRA"] - probe), 100 * probe.std()
     ahead = int((gain > 50 / test_pictures).sum())  # by half a picture: equal counts may be rounded
-    clear = abs(gain.mean()) > 2 * gain.sem()
+    half = half_width(gain.sem(), len(gain) - 1)
     return (
         f"Serial LoRA with its head is above the linear probe on {ahead} of {len(gain)} splits, by "
         f"{gain.mean():+.1f} points on average ({gain.min():+.1f} to {gain.max():+.1f}). One test "
         f"picture is {100 / test_pictures:.1f} points, and the probe alone has a standard deviation "
-        f"of {spread:.1f} between splits. The mean gain is {'more' if clear else 'less'} than two of "
-        "its standard errors."
+        f"of {spread:.1f} between splits. The 95% confidence interval of the mean gain, by Student's t, goes from "
+        f"{gain.mean() - half:+.1f} to {gain.mean() + half:+.1f} points."
     )
+
+
+def read_page(
+    losses: Sequence[float], right: float, test_pictures: int, files: Mapping[str, int]
+) -> str:
+    """What one training reached, and how large its files are.
+
+    Args:
+        right: the share of the test pictures, between 0 and 1.
+        files: ``adapter`` and ``head``, in bytes.
+    """
+    return (
+        f"{len(losses)} steps bring the loss from {losses[0]:.2f} to {losses[-1]:.2f}. The classifier is right on "
+        f"{right:.1%} of {test_pictures} test pictures; the adapter's file has {files['adapter']:,} bytes, the "
+        f"head's {files['head']:,}."
+    )
+
+
+def read_proofs(table: pd.DataFrame) -> str:
+    """The largest of the differences that :func:`proof_row` tells; a row a model."""
+    worst = table[["loaded from its files", "merged"]].astype(float).max().max()
+    return (
+        f"For all {len(table)} models, the scores of the adapter that was loaded and of the merged model differ "
+        f"from the trained one's by at most {worst:.0e} of the largest score: rounding."
+    )
+
+
+def read_sites(adapted: Tensor, others: Mapping[str, Tensor]) -> str:
+    """How far the outputs of other models are from the adapted one's."""
+    size = adapted.abs().max()
+    said = ", ".join(
+        f"{float((each - adapted).abs().max() / size):.0e} ({what})"
+        for what, each in others.items()
+    )
+    return f"Relative to the adapted model's largest output, these differ from it by {said}."
 
 
 def read_reached(reached: Reached) -> str:
@@ -39,8 +75,8 @@ def read_reached(reached: Reached) -> str:
         f"Of {reached.steps} steps the state after {reached.best_step} was kept. It gets "
         f"{reached.test:.1%} of {reached.pictures['test']} test pictures right, the linear probe "
         f"{reached.probe:.1%}, and always naming the largest class {reached.largest_class:.1%}. It was "
-        f"trained on {reached.pictures['train']} pictures only, since "
-        f"{reached.pictures['validation']} had to choose."
+        f"trained on {reached.pictures['train']} pictures only, since {reached.pictures['validation']} were kept "
+        "apart for validation."
     )
 
 
