@@ -70,7 +70,7 @@ def test_products_are_those_that_vit_b_is_known_for():
 
 
 def test_what_does_not_fit_is_said_and_unknown_cards_are_refused(monkeypatch):
-    runs = forecast("sam", ["human"], "lora", scale="paper", card="h100", rank=4)
+    runs = forecast("clip", ["eurosat"], "lora", scale="paper", card="h100", rank=4)
     first, *_, last = told(runs, "h100")
     assert "assumed" not in first and "LESS" not in last and CARDS["h100"].name in last
     first, *_, last = told([replace(runs[-1], memory=2**37, dataset="flood")], "h100")
