@@ -51,7 +51,8 @@ def front_part() -> str:
         "*front*: no other method gains more with as few parameters as one on it has.",
         f"![{alt}]({place})",
         words.read_front(found),
-        f"{words.read_verdicts(found.answers)} [What it says](docs/study.md#what-was-found).",
+        f"{words.read_verdicts(found.answers)} {words.read_left(found)} "
+        "[What it says](docs/study.md#what-was-found).",
     ]
     return "\n\n".join(parts)
 

@@ -74,6 +74,15 @@ def state_frame(found: Found) -> pd.DataFrame:
     )
 
 
+def read_left(found: Found) -> str:
+    """Which labs have arms whose runs are not all there: a sentence, or nothing."""
+    arms = {lab: (len(found.arms[lab]), len(plan.arms)) for lab, plan in PLANS.items()}
+    left = [
+        f"{done} of {all_} in {lab.upper()}" for lab, (done, all_) in arms.items() if done < all_
+    ]
+    return f"Arms finished by now: {', '.join(left)}; a front may still move." if left else ""
+
+
 def questions_frame(answers: Sequence[Answer]) -> pd.DataFrame:
     """A row a question and lab: both intervals, the number of sets, Holm's p, and the verdict."""
     return pd.DataFrame(

@@ -103,6 +103,12 @@ def test_where_step_times_come_from():
     assert "not measured" in words.read_step_machines({})
 
 
+def test_arms_that_are_not_finished_are_told(found):
+    whole = {lab: pd.DataFrame(index=range(len(plan.arms))) for lab, plan in PLANS.items()}
+    assert "5 of 38 in SAM, 5 of 39 in CLIP, 0 of 6 in SD3" in words.read_left(found)
+    assert words.read_left(Found(found.runs, whole, found.answers)) == ""
+
+
 def test_tables_have_a_row_for_everything(found):
     table = words.questions_frame(found.answers)
     assert table["Verdict"].tolist() == ["holds", "fails", "open", "5 of 36 runs"]
