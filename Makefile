@@ -3,14 +3,10 @@
 #
 #   PYTHON      the interpreter that makes the environment (3.10 or newer)
 #   VENV        where the environment lies
-#   CLIP_DATA, SAM_DATA, SD3_DATA: the tiny data sets that `make course` adapts to
 #   BUNDLE      the folder that `make bundle` packs
 
 PYTHON ?= python3
 VENV ?= .venv
-CLIP_DATA ?= all
-SAM_DATA ?= all
-SD3_DATA ?= openmoji,night
 BUNDLE ?= dist/serial-lora-bundle
 
 BIN := $(VENV)/bin
@@ -41,7 +37,7 @@ $(INSTALLED): pyproject.toml
 install: $(INSTALLED) ## make the environment and install the course into it
 
 course: install ## set up everything and run the labs at tiny scale, Serial LoRA beside LoRA
-	$(BIN)/serial-lora course --clip-data $(CLIP_DATA) --sam-data $(SAM_DATA) --sd3-data $(SD3_DATA)
+	$(BIN)/serial-lora course
 
 lab: install ## open the lessons in JupyterLab
 	$(BIN)/serial-lora open

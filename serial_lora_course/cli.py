@@ -52,9 +52,13 @@ def doctor() -> None:
 
 @app.command()
 def course(
-    clip_data: Annotated[str, typer.Option(help="tiny data sets of the CLIP lab")] = "all",
-    sam_data: Annotated[str, typer.Option(help="tiny data sets of the SAM lab")] = "all",
-    sd3_data: Annotated[str, typer.Option(help="styles of the SD3 lab")] = "openmoji,night",
+    clip_data: Annotated[
+        str, typer.Option(help="tiny data sets of the CLIP lab, or all")
+    ] = "food,nature,travel",
+    sam_data: Annotated[
+        str, typer.Option(help="tiny data sets of the SAM lab, or all")
+    ] = "food,lines",
+    sd3_data: Annotated[str, typer.Option(help="styles of the SD3 lab, or all")] = "openmoji",
 ) -> None:
     """Run the doctor and the three labs at tiny scale, Serial LoRA beside LoRA.
 

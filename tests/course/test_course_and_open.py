@@ -36,7 +36,7 @@ def test_the_course_is_the_doctor_and_three_labs(run, steps):
         ["lab", "sam"],
         ["lab", "sd3"],
     ]
-    assert "food" in ran[1] and "all" in ran[2] and "night" in ran[3]
+    assert "food" in ran[1] and "food,lines" in ran[2] and "night" in ran[3]
     assert "$ serial-lora lab clip --dataset food" in out and "serial-lora open" in out
 
 
