@@ -30,26 +30,33 @@ from serial_lora_course.models.parallel_vit import ParallelViT
 
 # --------------------------------------------------------------------------------------- 12.1
 
-OBJECTS = {0: 7, 1: 3, 2: 12, 3: 2}  # class -> objects, each with one to four pictures
+OBJECTS = {0: 7, 1: 3, 2: 12, 3: 2}  # class -> objects
 
 
 @cache
-def object_names(label: int, count: int) -> list[str]:
-    """Names whose hashes collide: a set of them comes in the order in which it was filled.
+def object_names(label: int, count: int, collide: bool) -> list[str]:
+    """Names of a class's objects: the same everywhere, or such that their hashes collide.
 
-    So a choice from a set that nobody sorted is found out here, not on another machine.
+    A set of names that collide comes in the order in which it was filled. So a choice from a set
+    that nobody sorted is found out here, not on another machine. Python draws its hashes anew for
+    each process, and so these names differ: how many objects test is judged by the others.
     """
     names = (f"class{label}/object{number}" for number in itertools.count())
-    return list(itertools.islice((name for name in names if hash(name) % 128 == 0), count))
+    wanted = (name for name in names if not collide or hash(name) % 128 == 0)
+    return list(itertools.islice(wanted, count))
 
 
-def listed_pictures(seed: int) -> tuple[list[str], list[int]]:
-    """The object and the class of each picture, in an order that the seed shuffles."""
+def listed_pictures(seed: int, collide: bool) -> tuple[list[str], list[int]]:
+    """The object and the class of each picture, in an order that the seed shuffles.
+
+    One object of a class has two thirds of its pictures, so that a share of the pictures is not
+    that share of the objects.
+    """
     rows = [
         (name, label)
         for label, objects in OBJECTS.items()
-        for number, name in enumerate(object_names(label, objects))
-        for _ in range(1 + (number + label) % 4)
+        for number, name in enumerate(object_names(label, objects, collide))
+        for _ in range(2 * objects if number == objects // 2 else 1)
     ]
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     groups, labels = zip(*(rows[position] for position in order), strict=True)
@@ -60,13 +67,14 @@ def listed_pictures(seed: int) -> tuple[list[str], list[int]]:
 def split_without_leak(attempt) -> str:
     """A partition that keeps groups whole, class by class, whatever the order of the files."""
     chosen = []
-    for share, seed in ((0.3, 1), (0.3, 2), (0.3, 3), (0.1, 1), (0.9, 1)):
-        groups, labels = listed_pictures(seed)
+    cases = [(0.3, 1, False), (0.1, 1, False), (0.9, 1, False)]
+    for share, seed, collide in [*cases, (0.3, 1, True), (0.3, 2, True), (0.3, 3, True)]:
+        groups, labels = listed_pictures(seed, collide)
         train, test = _two_sides(attempt, groups, labels, share)
         _require_partition(train, test, len(groups))
         _require_whole_groups(train, test, groups)
         _require_every_class(test, groups, labels, share)
-        if share == 0.3:
+        if collide:
             chosen.append({groups[position] for position in test})
     other = next((objects for objects in chosen if objects != chosen[0]), chosen[0])
     cause = (
