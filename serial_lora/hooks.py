@@ -167,6 +167,11 @@ class AddDelta(Hook):
         acting = self.acting
         if acting[0] is None:
             return output
+        if not args:
+            raise SerialLoRAError(
+                f"{self.layer} was called with its input by keyword, where LoRA cannot see it; call it "
+                "with the input alone."
+            )
         deltas = [adapter(args[0]) for adapter in acting]
         delta = deltas[0] if len(deltas) == 1 else torch.cat(deltas, dim=-1)
         return output + delta.to(output.dtype)

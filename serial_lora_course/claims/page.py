@@ -10,7 +10,13 @@ from serial_lora_course.claims.ledger import CLAIMS, counts_frame, ledger, ledge
 from serial_lora_course.claims.verdicts import rules
 from serial_lora_course.figures.study import COSTS
 from serial_lora_course.paper_tables import citation
-from serial_lora_course.study.found import FRONT, INTERVALS, read_found, read_steps
+from serial_lora_course.study.found import (
+    FRONT,
+    INTERVALS,
+    read_found,
+    read_repeated,
+    read_steps,
+)
 from serial_lora_course.study.plan import PLANS
 from serial_lora_course.study.power import planned_interval
 
@@ -76,6 +82,7 @@ def found_page() -> str:
         words.read_elder(found),
         "### How sure it is",
         words.read_aims(found, {lab: planned_interval(plan) for lab, plan in PLANS.items()}),
+        words.read_repeated(read_repeated(), found),
         "### Gain against what it costs",
         "Of the finished arms that had the same amount of data.",
         words.read_fronts(found, COSTS),

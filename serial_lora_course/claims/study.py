@@ -261,6 +261,33 @@ def read_step_machines(steps: Mapping[str, Any]) -> str:
     return f"Step times: {'; '.join(said)}."
 
 
+def read_repeated(repeated: Mapping[str, Any], found: Found) -> str:
+    """How far runs came out from the same runs done again, beside the smallest difference decided.
+
+    Args:
+        repeated: as `python -m serial_lora_course.study repeat` stored it.
+    """
+    plan = PLANS[repeated["lab"]]
+    apart = {name: np.array([value]) for name, value in repeated["differences"].items()}
+    title = found.arms[plan.lab].set_index("arm").at[repeated["arm"], "title"]
+    said = (
+        f"The runs were done on machines with different processors, which round differently. {len(apart)} of "
+        f"them ({plan.lab.upper()}, {title}, the first seed of each set) were done again on "
+        f"{repeated['machine']['processor']}: {sets_like_these(apart)} {plan.unit} apart on average (95% "
+        f"interval), single sets by up to {max(map(abs, repeated['differences'].values())):.2f}"
+    )
+    decided = [
+        abs(answer.like.mean)
+        for answer in found.answers
+        if answer.lab == plan.lab and answer.verdict in ("holds", "fails")
+    ]
+    if decided:
+        said += (
+            f"; the smallest difference in {plan.lab.upper()} that is decided is {min(decided):.2f}"
+        )
+    return f"{said}. `python -m serial_lora_course.study repeat` does it."
+
+
 def read_aims(found: Found, planned: Mapping[str, Interval]) -> str:
     """Beside the aim of each lab, the half-width that was planned and the one that was reached.
 

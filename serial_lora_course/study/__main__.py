@@ -1,4 +1,4 @@
-"""The study by command: ``python -m serial_lora_course.study run|plan|tables|references|steps|pack``; see docs/study.md."""
+"""The study by command: ``python -m serial_lora_course.study run|plan|tables|references|steps|repeat|pack``; see docs/study.md."""
 
 from __future__ import annotations
 
@@ -16,12 +16,21 @@ from serial_lora_course.figures.study import plot_answers, plot_front
 from serial_lora_course.figures.style import save_figure
 from serial_lora_course.files import write_json
 from serial_lora_course.labs.ray_workers import Share
-from serial_lora_course.study.found import FOUND, FRONT, INTERVALS, PACKED, STEPS, read_steps
+from serial_lora_course.study.found import (
+    FOUND,
+    FRONT,
+    INTERVALS,
+    PACKED,
+    REPEATED,
+    STEPS,
+    read_steps,
+)
 from serial_lora_course.study.labs import fresh_lab
 from serial_lora_course.study.left import left_lines
 from serial_lora_course.study.plan import PLANS, UNITS
 from serial_lora_course.study.power import plan_page
 from serial_lora_course.study.references import probe_table
+from serial_lora_course.study.repeated import repeat
 from serial_lora_course.study.runs import Study, go_on, pack, studies
 from serial_lora_course.study.steps import compared, measure_steps
 from serial_lora_course.study.tables import (
@@ -126,6 +135,21 @@ def steps(
         write_json(to, read_steps(to) | {each_plan.lab: told})  # after each lab: it may be stopped
         for name, ratio in told["ratios"].items():
             typer.echo(f"{each_plan.lab} {name}: {ratio:.2f}")
+
+
+@app.command("repeat")
+def repeat_runs(
+    lab: Annotated[str, typer.Option(help="the lab")] = "sam",
+    arm: Annotated[str, typer.Option(help="the arm, by its name in the plan")] = "lora_tied-6",
+    out: Folder = FOLDER,
+    to: Annotated[Path, typer.Option(help="the file that keeps it")] = PACKED / REPEATED,
+) -> None:
+    """Do an arm's runs of the first seed again on this machine, and say how far apart they come out."""
+    torch.set_num_threads(1)
+    [chosen_plan] = studies([lab])
+    arms = {each.name: each for each in chosen_plan.arms}
+    require_choice("arm in this lab", arm, arms)
+    write_json(to, repeat(Study(chosen_plan, out), arms[arm], print_now))
 
 
 def print_now(line: str) -> None:

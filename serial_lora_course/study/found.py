@@ -19,7 +19,7 @@ import pandas as pd
 from serial_lora_course.study.statistics import CONFIDENCE, Interval, verdict
 
 PACKED = Path(str(files("serial_lora_course"))) / "assets" / "study"
-FOUND, STEPS = "found.json", "steps.json"
+FOUND, STEPS, REPEATED = "found.json", "steps.json", "repeated.json"
 FRONT, INTERVALS = "front.png", "answers.png"
 STEP_TIME = "step time"
 COLUMNS = (
@@ -49,6 +49,11 @@ def read_steps(file: Path | None = None) -> dict[str, Any]:
     """Lab -> its step times, as `python -m serial_lora_course.study steps` stored them; maybe none."""
     file = file or PACKED / STEPS
     return json.loads(file.read_text("utf-8")) if file.exists() else {}
+
+
+def read_repeated() -> dict[str, Any]:
+    """How far runs came out from the same runs done again, as `... study repeat` stored it."""
+    return json.loads((PACKED / REPEATED).read_text("utf-8"))
 
 
 def with_step_times(lab: str, arms: pd.DataFrame) -> pd.DataFrame:

@@ -96,6 +96,21 @@ def test_what_was_reached_stands_beside_aim_and_plan(found):
     assert f"itself has ±{UP.half_width:.2f}" in said and "5 of 36 runs are there" in said
 
 
+def test_runs_done_again_stand_beside_the_smallest_decided_difference(found):
+    apart = {"one": 0.06, "two": -0.05, "three": 0.02}
+    told = {
+        "machine": {"processor": "Z80"},
+        "lab": "sam",
+        "arm": "serial_lora-4",
+        "differences": apart,
+    }
+    said = words.read_repeated(told, found)
+    assert "3 of them (SAM, Serial LoRA, rank 4" in said and "on Z80: +0.01 ± 0.14" in said
+    assert "by up to 0.06" in said and "decided is 1.00" in said
+    nothing = Found(found.runs, found.arms, found.answers[1:])
+    assert "decided" not in words.read_repeated(told, nothing)
+
+
 def test_where_step_times_come_from():
     told = {"machine": {"processor": "Z80"}, "rounds": 5, "reference": "lora-16", "seconds": 0.25}
     said = words.read_step_machines({"sam": told})

@@ -693,3 +693,29 @@ def test_masks_of_other_types_are_taken_or_refused_as_by_the_original(mask, dtyp
             assert found is expected
         else:
             torch.testing.assert_close(found, expected)
+
+
+class KeywordAttention(PlainAttention):
+    """Calls its layers by keyword."""
+
+    def forward(self, x):
+        q, k, v = (
+            layer(input=x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.q, self.k, self.v)
+        )
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+@BOTH
+def test_layers_called_by_keyword(method):
+    model, tokens = nn.Sequential(KeywordAttention()), torch.randn(2, 5, 32)
+    inject(model, method(rank=RANK))
+    if method is LoRAConfig:
+        with pytest.raises(SerialLoRAError, match=r"0\.q was called with its input by keyword"):
+            model(tokens)
+    else:
+        fill_adapters(model)
+        seen = model(tokens)
+        merge(model)
+        torch.testing.assert_close(model(tokens), seen, **CLOSE)

@@ -35,6 +35,7 @@ from serial_lora_course.study.plan import (
     questions_of,
 )
 from serial_lora_course.study.power import plan_page
+from serial_lora_course.study.repeated import repeat
 from serial_lora_course.study.runs import Study, go_on, least_runs, pack, unpack
 from serial_lora_course.study.sets import (
     CLIP_SETS,
@@ -308,6 +309,23 @@ def test_the_study_s_own_loop_is_timed(small_study):
     plan = replace(plan, reference="serial_lora-4")
     told = study_steps.measure_steps(plan, plan.arms, 1, 1, lambda line: None)
     assert told["ratios"]["serial_lora-4"] == 1.0 and 0 < told["ratios"]["lora_tied-2"]
+
+
+def test_a_run_done_again_is_compared_with_its_record(small_study):
+    plan, folder = small_study
+    study, [arm, other] = Study(plan, folder / "a", told=lambda line: None), plan.arms
+    study.do_arm(arm)
+    off = study.done.copy()
+    for name, record in off.items():
+        measures = {**record.measures, "dice": record.measures["dice"] - 0.02}
+        study.done[name] = replace(record, measures=measures)
+    said, before = [], (folder / "a" / "sam.jsonl").read_bytes()
+    told = repeat(study, arm, said.append)
+    assert told["differences"] == pytest.approx({"one": 2.0, "two": 2.0}, abs=1e-3)
+    assert len(said) == 2 and told["machine"]["processor"]
+    assert (folder / "a" / "sam.jsonl").read_bytes() == before
+    with pytest.raises(SerialLoRAError, match="not all there"):
+        repeat(study, other, said.append)
 
 
 def test_what_was_not_timed_has_no_step_time(monkeypatch, tmp_path):
