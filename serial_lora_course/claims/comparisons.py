@@ -30,7 +30,7 @@ from serial_lora_course.claims.verdicts import (
     MISSING,
     NOT_SHOWN,
     SHARES,
-    UNDECIDED,
+    UNFINISHED,
     VERDICT_OF,
     Finding,
     combined,
@@ -155,12 +155,12 @@ class Asked:
         if not found:
             return Finding(MISSING, "The study's records are not there; `make study` makes them.")
         words = "; ".join(
-            f"{answer.lab.upper()}, {answer.asks}: {answer}"
-            + f", {answer.verdict}" * bool(answer.verdict)
+            f"{answer.lab.upper()} ({answer.asks}) {answer}"
+            + (f", {VERDICT_OF[answer.verdict]}" if answer.verdict else "")
             for answer in found
         )
         if not all(answer.verdict for answer in found):
-            return Finding(UNDECIDED, f"{words}.")
+            return Finding(UNFINISHED, f"{words}.")
         return Finding(combined(VERDICT_OF[answer.verdict] for answer in found), f"{words}.")
 
 

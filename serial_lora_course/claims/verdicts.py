@@ -12,8 +12,8 @@ from serial_lora_course.study.statistics import CONFIDENCE, Interval, verdict
 HOLDS, IN_PART, FAILS = "holds", "holds in part", "does not hold"
 OPEN, UNTESTABLE = "undecided", "not testable here"
 NOT_SHOWN, MISSING = "not in its tables", "no records yet"
-UNDECIDED = "not decided yet"
-VERDICTS = (HOLDS, IN_PART, FAILS, OPEN, UNDECIDED, UNTESTABLE, NOT_SHOWN, MISSING)
+UNFINISHED = "runs are missing"
+VERDICTS = (HOLDS, IN_PART, FAILS, OPEN, UNFINISHED, UNTESTABLE, NOT_SHOWN, MISSING)
 """Every verdict that there is; `NOT_SHOWN` is said of the paper's tables alone."""
 
 VERDICT_OF = {"holds": HOLDS, "fails": FAILS, "open": OPEN}

@@ -30,7 +30,7 @@ from serial_lora_course.claims.verdicts import (
     MISSING,
     NOT_SHOWN,
     OPEN,
-    UNDECIDED,
+    UNFINISHED,
     UNTESTABLE,
     VERDICTS,
 )
@@ -195,7 +195,7 @@ def test_the_study_decides_when_all_its_runs_are_there():
         return comparisons.Asked(["above?"])(Evidence({}, None, answers))
 
     half = found(sam="holds", clip="")
-    assert half.verdict == UNDECIDED and "17 of 36 runs" in half.says
+    assert half.verdict == UNFINISHED and "17 of 36 runs" in half.says
     assert found(sam="holds", clip="holds").verdict == HOLDS
     assert found(sam="holds", clip="fails").verdict == FAILS
     assert found(sam="open").verdict == OPEN and found().verdict == MISSING
