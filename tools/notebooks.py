@@ -55,7 +55,7 @@ from tools.sources import (
 )
 
 JOINED = "build/lessons"
-CELL_TIMEOUT_SECONDS = 170
+CELL_TIMEOUT_SECONDS = 400
 TINY = {"SERIAL_LORA_SCALE": "tiny", "SERIAL_LORA_LENGTH": "class"}
 CARD_CALL = re.compile(r'^lesson_(?:card\("(\d\d)"\)|list\(\))\Z', re.MULTILINE)
 PEAK = "from serial_lora_course.peak_memory import peak_bytes; print(peak_bytes())"

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from scipy.stats import binomtest
 from torch import Tensor
 
 from serial_lora_course.claims.paper import paper_facts, paper_table
-from serial_lora_course.labs.frames import paired_difference
+from serial_lora_course.labs.frames import CONFIDENCE, paired_difference
 from serial_lora_course.labs.methods import METHODS, get_method
 from serial_lora_course.labs.records import Record
 
@@ -64,19 +65,23 @@ def runs_table(records: Mapping[str, Record], zero_shot: str) -> pd.DataFrame:
 
 
 def read_two_runs(right: Mapping[str, Tensor]) -> str:
-    """On how many pictures two methods differ, and how large a difference chance would give.
+    """On how many pictures two methods differ, and how often chance alone gives as much (McNemar 1947).
 
     Args:
         right: method in words -> (N,), whether each test picture is right.
     """
     (one, first), (other, second) = right.items()
     only = int((first & ~second).sum()), int((second & ~first).sum())
-    usual, apart = 2 * sum(only) ** 0.5, abs(only[0] - only[1])
-    verdict = "not significant" if apart <= usual else "more than that, in one run"
+    differ, apart = sum(only), abs(only[0] - only[1])
+    p = binomtest(only[0], differ).pvalue if differ else 1.0
+    verdict = (
+        "not significant" if p > 1 - CONFIDENCE else "significant for these pictures, in one run"
+    )
     return (
-        f"Right with {one} only: {only[0]} of {len(first)} pictures; with {other} only: {only[1]}. Between "
-        f"two equally good methods a difference of up to about {usual:.0f} pictures is usual. Here it is "
-        f"{apart}: {verdict}. One test picture is {100 / len(first):.1f} points."
+        f"Right with {one} only: {only[0]} of {len(first)} pictures; with {other} only: {only[1]}. Were both "
+        f"methods equally good, each of these {differ} would fall to either side as a coin does, and a "
+        f"difference of {apart} or more would come up with probability {p:.2f} (McNemar's exact test): "
+        f"{verdict}. One test picture is {100 / len(first):.1f} points."
     )
 
 

@@ -17,7 +17,18 @@ def test_changes_are_counted():
     assert "1 from right to wrong, and 1 were wrong before and after" in said
     right = {"one": BEFORE == LABELS, "other": AFTER == LABELS}
     said = few_shot.read_two_runs(right)
-    assert "one only: 1 of 5" in said and "other only: 2" in said and "1: not significant" in said
+    assert "one only: 1 of 5" in said and "other only: 2" in said and "probability 1.00" in said
+
+
+@pytest.mark.parametrize(("lead", "significant"), [(5, False), (6, True)])
+def test_two_runs_are_compared_by_the_pictures_on_which_they_differ(lead, significant):
+    """All of n pictures on one side: chance gives that with probability 2 / 2^n."""
+    one, other = torch.zeros(2, 40, dtype=torch.bool)
+    one[:lead] = True
+    said = few_shot.read_two_runs({"one": one, "other": other})
+    assert f"probability {2 / 2**lead:.2f}" in said
+    assert ("not significant" not in said) == significant
+    assert "probability 1.00" in few_shot.read_two_runs({"one": one, "other": one})
 
 
 def test_differences_and_cells_are_those_of_the_records():
