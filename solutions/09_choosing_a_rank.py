@@ -319,7 +319,7 @@ columns = ["beyond 2 standard errors", "95% stay within", "Student's t"]
 table = pd.DataFrame(rows, index=columns).T.rename_axis("measurements")
 formats = dict(zip(columns, ("{:.0%}", "{:.1f} standard errors", "{:.1f}"), strict=True))
 display(as_text(table, formats))
-display(Markdown("**What this shows.** " + choosing_tables.read_false_alarms(table)))
+display(Markdown("**What this shows.** " + choosing_tables.read_false_positives(table)))
 
 # %% [markdown]
 # Few measurements leave the standard error itself uncertain: where they happen to agree, it comes out too small.

@@ -236,7 +236,7 @@ check("11.2", interval_over_sets)
 
 # %% [markdown]
 # Does it matter? The cell makes records of two *equal* methods, in which only sets and seeds vary, a thousand
-# times. It counts how often an interval excludes zero (a false alarm; 5% are promised). Beside your interval
+# times. It counts how often an interval excludes zero (a false positive; 5% are promised). Beside your interval
 # stands what most papers do: all runs as one sample, and two standard errors.
 
 # %%
@@ -261,12 +261,12 @@ equal_methods = [
 ]
 
 # %%
-alarms = {
-    "over sets, Student's t": words.false_alarms(equal_methods, over_sets),
-    "over runs, two standard errors": words.false_alarms(equal_methods, over_runs),
+positives = {
+    "over sets, Student's t": words.false_positives(equal_methods, over_sets),
+    "over runs, two standard errors": words.false_positives(equal_methods, over_runs),
 }
-said = "; ".join(f"{way}: {share:.1%}" for way, share in alarms.items())
-display(Markdown(f"**What this shows.** False alarms with {sets} sets and {seeds} seeds. {said}."))
+said = "; ".join(f"{way}: {share:.1%}" for way, share in positives.items())
+display(Markdown(f"**What this shows.** False positives with {sets} sets and {seeds} seeds. {said}."))
 
 # %% [markdown]
 # **Change this and run again**: `between = 0.0` (all sets alike: now runs *are* independent); or `seeds = 50`. Which
@@ -274,7 +274,7 @@ display(Markdown(f"**What this shows.** False alarms with {sets} sets and {seeds
 #
 # ## Many questions
 #
-# The study asks many questions in three labs. Each, taken by itself, raises a false alarm in one case of twenty.
+# The study asks many questions in three labs. Each, taken by itself, gives a false positive in one case of twenty.
 # How often would at least one of them?
 
 # %%
@@ -287,7 +287,7 @@ display(
 )
 
 # %% [markdown]
-# Holm's correction keeps the chance of *any* false alarm below 5%. Sort the p values. The smallest is multiplied by
+# Holm's correction keeps the chance of *any* false positive below 5%. Sort the p values. The smallest is multiplied by
 # their number n, the next by n - 1, and so on: each rejected one leaves one question fewer. No adjusted value may be
 # below one before it (a weaker result cannot be surer), and none is above 1. Then each is compared with 0.05.
 

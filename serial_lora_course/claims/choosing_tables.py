@@ -177,7 +177,7 @@ def pair_scores(runs: pd.DataFrame, measure: Measure, one: str, other: str) -> p
     return table.groupby(["dataset", "seed"]).mean()
 
 
-def read_false_alarms(table: pd.DataFrame) -> str:
+def read_false_positives(table: pd.DataFrame) -> str:
     """What two standard errors promise with the fewest and with the most measurements.
 
     Args:

@@ -49,7 +49,7 @@ def front_of(costs: Sequence[float], gains: Sequence[float]) -> set[int]:
     return set(on_front(table, "gain", "cost").index)
 
 
-def false_alarms(
+def false_positives(
     records: Sequence[Mapping[str, Sequence[float]]],
     interval: Callable[[Mapping[str, Sequence[float]]], tuple[float, float]],
 ) -> float:

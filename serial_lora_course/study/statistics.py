@@ -6,7 +6,7 @@ any other contrast of what the methods came to on the same picture. Two question
 *Sets like these.* Sets are a sample; their means are independent, and their spread holds all that
 differs from set to set, its pictures and seeds included. With equally many of both in every set, the
 mixed model with sets and pictures as random effects has this closed form: a t interval over the sets'
-means. It needs no library, and has the stated rate of false alarms with a dozen sets, which a
+means. It needs no library, and has the stated rate of false positives with a dozen sets, which a
 bootstrap over so few has not.
 
 *These sets.* Sets are given; pictures and seeds are the samples, crossed in each set. The mean's
@@ -124,7 +124,7 @@ def _crossed(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the order given: the family's false alarms stay below the level."""
+    """Holm's adjusted p values, in the order given: the family's false positives stay below the level."""
     order = np.argsort(ps)
     adjusted, largest = [0.0] * len(ps), 0.0
     for rank, place in enumerate(order):

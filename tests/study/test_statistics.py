@@ -35,11 +35,11 @@ def runs_as_independent(outcomes):
     return abs(runs.mean()) > 2 * runs.std(ddof=1) / np.sqrt(len(runs))
 
 
-def rate_of(alarm, chance, repeats=1500, **made):
-    return np.mean([alarm(made_up(chance, **made)) for _ in range(repeats)])
+def rate_of(positive, chance, repeats=1500, **made):
+    return np.mean([positive(made_up(chance, **made)) for _ in range(repeats)])
 
 
-def test_false_alarms_come_at_the_stated_rate_and_came_far_more_often_before():
+def test_false_positives_come_at_the_stated_rate_and_came_far_more_often_before():
     chance = np.random.default_rng(1)
 
     def now(outcomes):
