@@ -266,7 +266,9 @@ positives = {
     "over runs, two standard errors": words.false_positives(equal_methods, over_runs),
 }
 said = "; ".join(f"{way}: {share:.1%}" for way, share in positives.items())
-display(Markdown(f"**What this shows.** False positives with {sets} sets and {seeds} seeds. {said}."))
+display(
+    Markdown(f"**What this shows.** False positives with {sets} sets and {seeds} seeds. {said}.")
+)
 
 # %% [markdown]
 # **Change this and run again**: `between = 0.0` (all sets alike: now runs *are* independent); or `seeds = 50`. Which
