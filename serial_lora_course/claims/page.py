@@ -82,6 +82,7 @@ def found_page() -> str:
         words.read_elder(found),
         "### How sure it is",
         words.read_aims(found, {lab: planned_interval(plan) for lab, plan in PLANS.items()}),
+        words.read_groups(found.answers),
         words.read_repeated(read_repeated(), found),
         "### Gain against what it costs",
         "Of the finished arms that had the same amount of data.",

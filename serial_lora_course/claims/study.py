@@ -261,6 +261,31 @@ def read_step_machines(steps: Mapping[str, Any]) -> str:
     return f"Step times: {'; '.join(said)}."
 
 
+def read_groups(answers: Sequence[Answer]) -> str:
+    """What becomes of the intervals where sets that show the same concepts count as one."""
+    answered = [
+        answer for answer in answers if answer.like and answer.groups.count < answer.like.count
+    ]
+    if not answered:
+        return "No question is answered by sets of which some show the same concepts."
+    said = []
+    for lab in dict.fromkeys(answer.lab for answer in answered):
+        own = [answer for answer in answered if answer.lab == lab]
+        wider = [answer.groups.half_width / answer.like.half_width for answer in own]
+        said.append(
+            f"{lab.upper()}, {own[0].groups.count} groups of {own[0].like.count} sets, half-widths "
+            f"{min(wider):.2f} to {max(wider):.2f} times as large"
+        )
+    decided = [answer for answer in answered if answer.verdict in ("holds", "fails")]
+    still = sum(verdict(answer.groups) == answer.verdict for answer in decided)
+    return (
+        "Sets are not wholly independent: CLIP's are six topics by two designers, and four of SAM's are outlines "
+        "of things that other sets show too. With those that show the same concepts counted as one: "
+        f"{'; '.join(said)}. Of the {len(decided)} questions decided in these labs, {still} have an interval on "
+        "the same side of 0 then."
+    )
+
+
 def read_repeated(repeated: Mapping[str, Any], found: Found) -> str:
     """How far runs came out from the same runs done again, beside the smallest difference decided.
 

@@ -71,6 +71,7 @@ class Answer:
         done, needed: runs of its two arms, where no rate has to be looked for further out.
         like, these: intervals for sets like these, and for these; None while runs are missing.
         p: Holm's, over all questions of all labs; one that is not answered yet counts as 1.
+        groups: as ``like``, with groups of sets as the sample (`serial_lora_course.study.sets.group_of`).
     """
 
     lab: str
@@ -81,6 +82,7 @@ class Answer:
     like: Interval | None = None
     these: Interval | None = None
     p: float = 1.0
+    groups: Interval | None = None
 
     @property
     def verdict(self) -> str:
@@ -149,7 +151,7 @@ def read_found(file: Path | None = None) -> Found:
     kept = json.loads((file or PACKED / FOUND).read_text("utf-8"))
     numbers = dict.fromkeys(COLUMNS[3:], float)
     arms = {lab: pd.DataFrame(rows, columns=COLUMNS) for lab, rows in kept["arms"].items()}
-    intervals = ("like", "these")
+    intervals = ("like", "these", "groups")
     answers = [
         Answer(**row | {name: row[name] and Interval(**row[name]) for name in intervals})
         for row in kept["answers"]

@@ -145,6 +145,7 @@ SAM_SETS: dict[str, SceneSet] = {
         for name, style in (("ink", "noto-mono"), ("engraved", "symbola"), ("dots", "unifont"))
     },
 }
+OUTLINES = ("lines", "ink", "engraved", "dots")
 KEPT_SCENES = SceneSet(
     "what pretraining showed: things as Twemoji draws them",
     ("Food & Drink", "Animals & Nature", "Travel & Places", "Objects", "Smileys & Emotion"),
@@ -240,3 +241,12 @@ def _asked(name: str, known: Sequence[str]) -> tuple[str, str]:
     own = name.removesuffix(VALIDATION)
     require_choice("set in the study", own, known)
     return own, "test" if own == name else "validation"
+
+
+def group_of(name: str) -> str:
+    """The group of a set: sets of one group show the same concepts, as other designers draw them.
+
+    A classification set's group is its topic; segmentation's outlines are one group, as they show what the
+    other sets show, and each other's concepts.
+    """
+    return "outlines" if name in OUTLINES else name.split("-", 1)[0]

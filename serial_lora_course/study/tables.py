@@ -19,7 +19,7 @@ from serial_lora_course.study.found import COLUMNS, Answer, Found, with_step_tim
 from serial_lora_course.study.labs import STUDIES
 from serial_lora_course.study.plan import PLANS, Arm, LabPlan, questions_of
 from serial_lora_course.study.runs import Study, final_runs, least_of, least_runs, run_of
-from serial_lora_course.study.sets import VALIDATION
+from serial_lora_course.study.sets import VALIDATION, group_of
 from serial_lora_course.study.statistics import (
     KEPT_SHARE,
     holm,
@@ -148,10 +148,20 @@ def answers(several: Sequence[Results]) -> list[Answer]:
             if {question.one, question.other} <= set(results.rates):
                 outcomes = results.contrast(*both, question.kept)
                 like = sets_like_these(outcomes)
-                answer = replace(answer, like=like, these=these_sets(outcomes), p=like.p)
+                groups = sets_like_these(_grouped(outcomes))
+                some = {"like": like, "these": these_sets(outcomes), "groups": groups}
+                answer = replace(answer, **some, p=like.p)
             found.append(answer)
     adjusted = holm([answer.p for answer in found])
     return [replace(answer, p=p) for answer, p in zip(found, adjusted, strict=True)]
+
+
+def _grouped(outcomes: Outcomes) -> Outcomes:
+    """Group -> the means of its sets."""
+    means: dict[str, list[float]] = {}
+    for name, each in outcomes.items():
+        means.setdefault(group_of(name), []).append(each.mean())
+    return {group: np.array(each) for group, each in means.items()}
 
 
 def found_by(several: Sequence[Results]) -> Found:

@@ -96,6 +96,21 @@ def test_what_was_reached_stands_beside_aim_and_plan(found):
     assert f"itself has ±{UP.half_width:.2f}" in said and "5 of 36 runs are there" in said
 
 
+def test_groups_of_sets_are_told_beside_their_sets():
+    wide = Interval(1.0, 0.2, 5, 6)  # Student's t is 2.571 with 5 degrees of freedom, 2.201 with 11
+    across = Interval(1.0, 0.5, 5, 6)
+    decided = [
+        Answer("clip", asks, "points", 36, 36, UP, UP, UP.p, groups)
+        for asks, groups in (("a", wide), ("b", across))
+    ]
+    said = words.read_groups([*decided, Answer("sd3", "c", "points", 5, 36)])
+    assert "CLIP, 6 groups of 12 sets, half-widths 2.34 to 5.84 times as large" in said
+    assert "Of the 2 questions decided in these labs, 1 have" in said
+    assert words.read_groups([Answer("sd3", "c", "points", 36, 36, UP, UP, UP.p, UP)]).startswith(
+        "No"
+    )
+
+
 def test_runs_done_again_stand_beside_the_smallest_decided_difference(found):
     apart = {"one": 0.06, "two": -0.05, "three": 0.02}
     told = {

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.emoji import UNSEEN_STYLES, load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
+from serial_lora_course.data.style_sets import TINY_STYLES
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.models.weights import tiny_file
@@ -39,7 +41,9 @@ from serial_lora_course.study.repeated import repeat
 from serial_lora_course.study.runs import Study, go_on, least_runs, pack, unpack
 from serial_lora_course.study.sets import (
     CLIP_SETS,
+    SAM_SETS,
     VALIDATION,
+    group_of,
     load_classes,
     load_scenes,
     load_study_style,
@@ -71,6 +75,15 @@ def test_no_card_of_a_tiny_model_names_the_study_s_designers():
         card = json.dumps(json.loads(tiny_file(f"{model}.card.json").read_text())).lower()
         assert "openmoji" in card or "twemoji" in card
         assert not any(style in card for style in UNSEEN_STYLES)
+
+
+def test_sets_of_other_groups_show_other_concepts_and_those_of_a_group_share_some():
+    shown = {name: set(load_classes(name).test.picture_ids) for name in CLIP_SETS}
+    for one, other in combinations(shown, 2):
+        alike = group_of(one) == group_of(other)
+        assert bool(shown[one] & shown[other]) == alike
+    assert len({group_of(name) for name in SAM_SETS}) == len(SAM_SETS) - 3
+    assert len({group_of(name) for name in TINY_STYLES}) == len(TINY_STYLES)
 
 
 @pytest.mark.parametrize("name", ["food", "engraved"])
