@@ -79,7 +79,7 @@ def found_page() -> str:
         "RepAdapter (Luo et al. 2023) put this layer in this place, with biases and B in two groups. The "
         "paper adds the name, the comparison with LoRA at equal rank, SAM and Stable Diffusion 3, and leaves "
         "biases and groups away. Whether leaving them away makes a difference:",
-        words.read_elder(found),
+        words.read_predecessor(found),
         "### How sure it is",
         words.read_aims(found, {lab: planned_interval(plan) for lab, plan in PLANS.items()}),
         words.read_groups(found.answers),

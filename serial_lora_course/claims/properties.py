@@ -103,12 +103,12 @@ def was_there_before(evidence: Evidence) -> Finding:
     """Serial LoRA computes something else than RepAdapter's attention adapter of 2023."""
     width, rank, tokens = 24, 4, torch.randn(7, 24, generator=torch.Generator().manual_seed(0))
     pair = SerialLoRA(width, rank)
-    elder = RepAdapter(width, rank, groups=1, dropout=0.0, bias=False)
+    earlier = RepAdapter(width, rank, groups=1, dropout=0.0, bias=False)
     with torch.no_grad():
         pair.lora_B.normal_(generator=torch.Generator().manual_seed(1))
-        elder.down.weight.copy_(pair.lora_A)
-        elder.up.copy_(pair.lora_B[None])
-        apart = float((pair(tokens) - elder(tokens)).abs().max())
+        earlier.down.weight.copy_(pair.lora_A)
+        earlier.up.copy_(pair.lora_B[None])
+        apart = float((pair(tokens) - earlier(tokens)).abs().max())
     says = (
         "With one group, no bias and no dropout RepAdapter's attention adapter, in the same place and "
         f"merged into the same weights, is the same function{'' if apart < 1e-5 else f', but for {apart:.0e}'}. "

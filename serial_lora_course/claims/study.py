@@ -26,7 +26,7 @@ PARTS = {
     "blocks": "the last half of the blocks, in place of the first",
 }
 """How the questions about what works begin, and what each compares."""
-ELDER = "the elder"
+PREDECESSOR = "the predecessor"
 SERIAL = "serial_lora"
 KEEPS = "Serial LoRA keeps"
 AIMS = (
@@ -153,9 +153,9 @@ def _contributes(answers: Sequence[Answer]) -> str:
     )
 
 
-def read_elder(found: Found) -> str:
+def read_predecessor(found: Found) -> str:
     """Serial LoRA beside RepAdapter in the same place, a sentence a lab."""
-    return "\n".join(f"- {_one(answer)}" for answer in about(found, ELDER))
+    return "\n".join(f"- {_one(answer)}" for answer in about(found, PREDECESSOR))
 
 
 def _one(answer: Answer) -> str:

@@ -1,4 +1,4 @@
-"""What Serial LoRA is compared with beside LoRA: its elder, and one change of it at a time.
+"""What Serial LoRA is compared with beside LoRA: its predecessor, and one change of it at a time.
 
 Serial LoRA adds W_p B A to each of W_q, W_k, W_v: one A and one B *shared*, in one *place*, in front of
 attention, and in the *basis* of the pretrained weights. Each variant changes one of the three:

@@ -240,13 +240,15 @@ QUESTIONS = (
         "serial_lora-24-blocks-345",
         "serial_lora-24-blocks-012",
     ),
-    Question("the elder: above RepAdapter before attention", "serial_lora-4", "repadapter-4"),
+    Question("the predecessor: above RepAdapter before attention", "serial_lora-4", "repadapter-4"),
     # Where a lab has one size alone:
     Question(
         "Serial LoRA keeps LoRA's gain at LoRA's rank", "serial_lora-12", "lora-12", kept=True
     ),
     Question("more than size: above LoRA with as many parameters", "serial_lora-12", "lora-3"),
-    Question("the elder: above RepAdapter before attention", "serial_lora-12", "repadapter-16"),
+    Question(
+        "the predecessor: above RepAdapter before attention", "serial_lora-12", "repadapter-16"
+    ),
 )
 
 

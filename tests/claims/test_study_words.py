@@ -17,7 +17,7 @@ ASKED = (
     ("sam", "sharing, serial: one above three", UP),
     ("clip", "sharing, serial: one above three", DOWN),
     ("sam", "place: before above after", AROUND),
-    ("sd3", "the elder: above it", None),
+    ("sd3", "the predecessor: above it", None),
 )
 
 
@@ -42,7 +42,7 @@ def found(tmp_path):
 def test_what_each_part_contributes_is_counted_from_verdicts(found):
     said = words.read_parts(found)
     assert "helps in SAM; hurts in CLIP" in said and "open in SAM" in said
-    assert "5 of 36 runs" in words.read_elder(found)
+    assert "5 of 36 runs" in words.read_predecessor(found)
     read = words.read_questions(found.answers)
     assert "Of 4 questions 3 have all their runs: holds 1, fails 1, open 1" in read
     assert words.read_questions(found.answers[3:]).startswith("None of the 1 questions")
