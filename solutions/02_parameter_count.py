@@ -491,7 +491,7 @@ display(Markdown(f"**What this shows.** In float32, {'; '.join(weighed)}."))
 #
 # <details><summary>Answer</summary>
 #
-# Each can be wrong in its own way. The formula can describe a model that is not the one at hand; the
+# Each can be wrong in its own way. The formula can describe a model that is not the one that is meant; the
 # enumeration can miss blocks; the injection can put in too much or leave something unfrozen. When
 # three independent ways agree, these mistakes are excluded together.
 #

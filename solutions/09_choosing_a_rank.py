@@ -430,7 +430,7 @@ display(as_text(signs, dict.fromkeys(["p, cells", "p, data sets", "least p"], "{
 display(Markdown("**What this shows.** " + choosing_tables.read_signs(signs)))
 
 # %% [markdown]
-# The test takes for granted that cells are separate measurements. Those of one data set are not, since they
+# The test assumes that cells are separate measurements. Those of one data set are not, since they
 # share pictures, prompts and settings. By data sets the test is right, and weak: six that all agree would
 # reach p = 2 / 2⁶, which is below 5%; four cannot, whatever they show. A spread beside each cell would help more
 # than any test of signs.

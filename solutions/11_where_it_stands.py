@@ -5,7 +5,7 @@
 #
 # - say where Serial LoRA comes from, and show by running it that its layer is RepAdapter's;
 # - plan a comparison so that it can answer: which number of sets, and why more seeds help little;
-# - judge many questions at once without being fooled by their number;
+# - judge many questions at once without more false positives than one question has;
 # - say what sharing, place and basis each contribute, as far as the study's runs are there;
 # - read a front of methods: gain against parameters, time and memory, and what a model forgets.
 
@@ -350,7 +350,7 @@ display(Markdown("**What this shows.** " + words.read_questions(found.answers)))
 
 # %% [markdown]
 # The corrected p values are your function's as well. The cell compares; questions without runs enter with 1, which
-# is on the safe side: when their runs come, an early verdict cannot be taken back by their number.
+# is the cautious choice: when their runs come, an early verdict cannot be taken back by their number.
 
 # %%
 adjust = yours("11.3", statistics.holm)
@@ -521,7 +521,7 @@ display(Markdown("**What this shows.**\n\n" + words.read_forgetting(found)))
 #
 # <details><summary>Answer</summary>
 #
-# For these sets, costs and models another one is better and no dearer, as far as the intervals can tell. A cost that was not
+# For these sets, costs and models another one is better and costs no more, as far as the intervals can tell. A cost that was not
 # measured (ease of merging, adapters that must be switched or stacked) may still speak for it.
 #
 # </details>
