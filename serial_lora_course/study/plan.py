@@ -267,14 +267,20 @@ def first_rates(arm: Arm) -> list[float]:
     return [arm.rate * STEP**power for power in range(-(TRIED // 2), TRIED // 2 + 1)]
 
 
-def next_rate(scores: dict[float, float]) -> float | None:
+def next_rate(scores: dict[float, float], unadapted: float = float("-inf")) -> float | None:
     """The rate to try beyond those that were tried; None where the best has both neighbours.
 
     Args:
         scores: rate -> its mean measure on the validation pictures, more being better.
+        unadapted: what the model reaches there without an adapter. Where no rate is above it, all are so
+            large that training broke the model, and which is best says nothing: a smaller one is next.
     """
     rates = sorted(scores)
     best = max(rates, key=scores.__getitem__)
-    if len(rates) >= WIDEST or best not in (rates[0], rates[-1]):
+    if len(rates) >= WIDEST:
+        return None
+    if scores[best] <= unadapted:
+        return rates[0] / STEP
+    if best not in (rates[0], rates[-1]):
         return None
     return best / STEP if best == rates[0] else best * STEP

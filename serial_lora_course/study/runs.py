@@ -268,10 +268,21 @@ class Study:
             for rate, runs in tried.items():
                 each = [self.done[run.name].measures[self.plan.chosen_by] for run in runs]
                 scores[rate] = float(np.mean(each))
-            further = next_rate(scores)
+            further = next_rate(scores, self._unadapted())
             waiting = [] if further is None else [further]
         rate = max(scores, key=scores.__getitem__)
         return [run for run in final_runs(self.plan, arm, rate) if not self.is_done(run)]
+
+    def _unadapted(self) -> float:
+        """What the model without an adapter reaches on the pictures that rates are chosen on, as the
+        measure they are chosen by; the mean over sets."""
+        measure = f"base_{self.plan.chosen_by}"
+        found = {
+            record.dataset: record.measures[measure]
+            for record in self.done.values()
+            if record.dataset.endswith(VALIDATION) and measure in record.measures
+        }
+        return float(np.mean([*found.values()])) if found else float("-inf")
 
     def is_whole(self) -> bool:
         """Whether every run is there."""

@@ -200,6 +200,15 @@ def test_rates_are_looked_for_until_the_best_is_not_at_an_edge():
     assert len(tried(STEP**50)) == 9  # it ends all the same
 
 
+def test_where_every_rate_breaks_the_model_smaller_ones_are_tried():
+    broken = {0.01: 0.12, 0.03: 0.13, 0.09: 0.12}
+    assert next_rate(broken) is None
+    assert next_rate(broken, unadapted=0.24) == pytest.approx(0.01 / STEP)
+    assert next_rate(broken, unadapted=0.125) is None
+    assert next_rate(broken | {0.001: 0.3}, unadapted=0.24) == pytest.approx(0.001 / STEP)
+    assert next_rate({10.0**-n: 0.1 for n in range(9)}, unadapted=0.24) is None
+
+
 @pytest.fixture
 def small_study(monkeypatch, tmp_path):
     """The SAM study on two small sets, of two arms."""
