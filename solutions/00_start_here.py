@@ -3,10 +3,10 @@
 #
 # **What you will be able to do**
 #
-# - say whether your machine is ready for the course, and mend it if it is not;
+# - say whether your machine is ready for the course, and what to do if it is not;
 # - recognise the pictures that the lessons work with, and where they come from;
 # - ask CLIP which caption fits a picture, without training anything;
-# - say what a *low-rank pair* is, and why two thin matrices can stand in for a large one;
+# - say what a *low-rank pair* is, and why two thin matrices can replace a large one;
 # - do an exercise, read what its check says, and find its hints and its solution.
 
 # %% tags=["setup"]
@@ -54,7 +54,7 @@ lesson_card("00")
 #
 # A vision transformer cuts a picture into patches and turns each into a row of numbers, a *token*. Its
 # attention blocks have four large matrices each: **q** (query), **k** (key) and **v** (value) read
-# the tokens, and **out** sums up what attention found. LoRA gives each of the four a correction of its
+# the tokens, and **out** combines what attention found. LoRA gives each of the four a correction of its
 # own. **Serial LoRA** goes one step further: it learns a *single* correction and puts it in front of
 # q, k and v.
 #
@@ -71,7 +71,7 @@ display_drawing("serial_vs_lora")
 # %% [markdown]
 # **What this shows.** On the left, every grey matrix has its own coloured pair beside it: four
 # pairs. On the right there is one pair, in front of q, k and v, and it changes the tokens that all
-# three read. One pair in the place of four is a quarter of the numbers: lesson 02 proves it, and says
+# three read. One pair instead of four is a quarter of the numbers: lesson 02 proves it, and says
 # when it is not a quarter.
 
 # %% [markdown]
@@ -86,7 +86,7 @@ lesson_list()
 # %% [markdown]
 # ## Is this machine ready?
 #
-# The doctor asks one question a line. `[OK]` needs nothing from you. `[NOTE]` is fine for the tiny
+# The doctor asks one question per line. `[OK]` needs nothing from you. `[NOTE]` is fine for the tiny
 # scale and worth knowing. `[FAIL]` means that something later will not work, and the line below it
 # says what to do. In a terminal, `serial-lora doctor` prints the same.
 
@@ -96,7 +96,7 @@ from serial_lora_course.doctor import doctor
 report = doctor(verbose=True)
 
 # %% [markdown]
-# **What this shows.** The last line is the verdict. If something failed, mend it first, restart the
+# **What this shows.** The last line is the verdict. If something failed, fix it first, restart the
 # kernel, and run this cell again; every other lesson assumes that nothing failed.
 
 # %% [markdown]
@@ -139,7 +139,7 @@ display(
         f"before, {(now == labels).sum()} after {record.sizes['steps']} steps on "
         f"{record.sizes['training_pictures']} drawings; above, up to 8 that came right. The model has "
         f"{size.total:,} numbers, and {size.adapter:,} of them were trained. "
-        f"One run on one set is no proof: lesson 04 does it with care."
+        f"One run on one set is no proof: lesson 04 compares many."
     )
 )
 
@@ -149,7 +149,7 @@ display(
 # **Change this and run again**: `load_classification("food")`, or 1 instead of 16 shots, in the two cells above.
 #
 # This is what you will build: the pair that was trained (lesson 03), its place in the model, the proof of
-# its size (lesson 02), and the comparison that says whether it is any good (lessons 04 to 09).
+# its size (lesson 02), and the comparison that says whether it helps (lessons 04 to 09).
 
 # %% [markdown]
 # ## The pictures
@@ -238,8 +238,7 @@ display(Markdown("**What this shows.** " + read_shares(shares, things)))
 
 # %% [markdown]
 # That is the model that you will adapt. Lesson 04 asks it harder questions (is this a mammal, a bird,
-# an insect?) and measures how often it is right before and after it has seen a handful of OpenMoji's
-# drawings.
+# an insect?) and measures how often it is right before and after it has seen a few of OpenMoji's drawings.
 #
 # **Change this and run again**: the captions, `f"a photo of a {thing}."` in place of "a drawing". Which answers
 # change?
@@ -367,8 +366,8 @@ except CheckFailed as message:
     print(message)
 
 # %% [markdown]
-# **What this shows.** The last line says what went wrong: read it first. Checks know the usual slips; for
-# an unusual one, compare *expected* and *got*.
+# **What this shows.** The last line says what went wrong: read it first. Checks know the usual slips (small
+# mistakes); for an unusual one, compare *expected* and *got*.
 #
 # **Change this and run again**: repair `one_matrix_only`. What does a right answer look like?
 
@@ -413,7 +412,7 @@ check("0.1", low_rank_product)
 # </details>
 # <details><summary>Hint 2: the shapes, step by step</summary>
 #
-# `(..., d) @ (d, r)` gives `(..., r)`; `(..., r) @ (r, d)` gives `(..., d)`. A common slip is
+# `(..., d) @ (d, r)` gives `(..., r)`; `(..., r) @ (r, d)` gives `(..., d)`. A common mistake is
 # `x @ lora_B @ lora_A`: the shapes fit, the numbers do not.
 #
 # </details>
@@ -522,8 +521,8 @@ check("0.3", freeze)
 #
 # <details><summary>Answer</summary>
 #
-# Everything is trained. The line puts an attribute on the module; the parameters keep their own
-# switches. This mistake is silent, and that is why exercise 0.3 is in the first lesson.
+# Everything is trained. The line puts an attribute on the module; each parameter keeps its own
+# `requires_grad`. No error tells you, and that is why exercise 0.3 is in the first lesson.
 #
 # </details>
 
