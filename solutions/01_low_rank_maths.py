@@ -70,8 +70,8 @@ d = len(weights["q"])
 #
 # where the columns $u_i$ have length one and are at right angles to each other, and the rows
 # $v_i^\top$ too. The **singular value** $\sigma_i$ says how strong a layer is. Look at the first layers of
-# a drawing, each with its column at its left and its row above it. Expect bars and checks: one column
-# times one row can draw nothing else.
+# a drawing, each with its column at its left and its row above it. Expect stripes and checkerboards: one
+# column times one row can draw nothing else.
 
 # %%
 from serial_lora_course.figures.lowrank import plot_layers
@@ -106,8 +106,8 @@ panel = rank_panel({"butterfly": butterfly}, rank=4)
 # = \sqrt{\frac{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}{\sigma_1^2 + \sigma_2^2 + \dots}},$$
 #
 # with the Frobenius norm, the root of the sum of all squared entries. This lesson calls that share the
-# **miss**: 0 is reached, 1 is no better than nothing. The cell computes it both ways, and tries others:
-# 200 random row spaces, each with the best column for every row of it.
+# **miss**: 0 is a perfect match, 1 is no better than all zeros. The cell computes it both ways, and tries
+# others: 200 random row spaces, each with the best column for every row.
 
 # %%
 rank = 4  # change this and run again
@@ -347,7 +347,7 @@ display_figure(plot_token_moves({"lora": lora_row, "serial_lora": serial_row}, f
 # 1. **One row space.** All three read the same r rows of `A`. Three changes of rank r on rows of their own
 #    would need rank 3r.
 # 2. **Tied columns.** Δ_p = W_p C with the *same* C = s B A. If W_q has an inverse, C = W_q⁻¹ Δ_q: choose
-#    what q shall do, and k and v follow. No rank mends that. To change q and leave k alone is out of reach:
+#    what q should do, and k and v follow. No rank changes that. To change q and leave k alone is out of reach:
 #    W_k C = 0 means C = 0 if W_k has an inverse.
 #
 # For *one* projection the second law costs nothing: with B = W_q⁻¹ B_q Serial LoRA gives q any change that
@@ -364,12 +364,12 @@ display(
 )
 
 # %% [markdown]
-# The smallest are close to zero: there are directions that a weight almost erases, and along them alone
-# can a pair change q and nearly spare k.
+# The smallest are close to zero: there are directions that a weight almost erases. Only along those of W_k
+# can a pair change q and leave k almost as it is.
 #
 # Call a change that one would like to make a *wish*. How close can Serial LoRA come to a wish that it cannot
-# reach? Stack the weights to one tall W (3d, d) and
-# the wishes to Δ (3d, d), and look for the C of rank r that makes ‖Δ − W C‖ smallest. Three steps:
+# reach? Stack the weights to one tall W (3d, d) and the wishes to Δ (3d, d), and look for the C of rank r
+# that makes ‖Δ − W C‖ smallest. Three steps:
 #
 # 1. W = Q R, with columns of Q (3d, d) that have length one and stand at right angles
 #    (`torch.linalg.qr`), and R (d, d).
@@ -454,14 +454,14 @@ display_table(reached := pairs.first_ranks(misses))
 display(Markdown(f"**What this shows.** {words.read_first_ranks(reached)}"))
 
 # %% [markdown]
-# The first law is a matter of rank: one row space meets own pairs at three times their rank. The second is
-# not: at full rank C has d² numbers, and a wish for three matrices has 3d². What is missed at full rank we
-# call the *floor*; for random wishes it is near √(2/3).
+# The first law is a matter of rank: at three times their rank, one row space can express what own pairs do.
+# The second is not: at full rank C has d² numbers, and a wish for three matrices has 3d². We call what is
+# missed at full rank the *floor*; for random wishes it is near √(2/3).
 
 # %% [markdown]
 # ### And what does a real task wish for?
 #
-# Random wishes are unfair to a method that counts on q, k and v having something in common. So take the
+# Random wishes are unfair to a method that relies on q, k and v having something in common. So take the
 # gradients of the nature task, and let your function find the pair.
 
 # %%
@@ -480,7 +480,7 @@ display(Markdown(f"**What this shows.** {words.read_miss(miss, real, rank)}"))
 # The second, the tie between the columns, is what costs. Still, the floor is below the √(2/3) ≈ 0.82 of
 # random wishes. Do q, k and v want something in common? Turn one wish round, Δ_q to −Δ_q: if all three
 # wanted the same C, the floor would rise. As a second control, mix the rows of each gradient at
-# random, which loses how it lies to W.
+# random, which destroys its relation to W.
 
 # %%
 floors = task.floors()
@@ -584,7 +584,7 @@ display(Markdown(f"**What this shows.** {said}"))
 # \qquad\qquad
 # \text{Serial LoRA: } -\eta s^2\, W_q \left(W_q^\top g_q + W_k^\top g_k + W_v^\top g_v\right) A^\top A .$$
 #
-# The own wish g_q arrives as $W_q W_q^\top g_q$: **stretched by the squares of the singular values**, so strong
+# Its own wish g_q arrives as $W_q W_q^\top g_q$: **stretched by the squares of the singular values**, so strong
 # directions of W move most. And what k and v wish for is mixed in. So with *equal* learning rates the two
 # methods do *not* take equal steps.
 #
@@ -640,7 +640,7 @@ display(Markdown(f"**What this shows.** {words.read_first_steps(moved)}"))
 #
 # The gradient of `B` has a factor s, and the change W (s B A) has another. With gradient descent the
 # weights move 4 times as far. Adam's first step does not depend on the size of the gradient, so there
-# they move 2 times as far. Scale and learning rate are not independent knobs.
+# they move 2 times as far. Scale and learning rate are not independent.
 #
 # </details>
 
@@ -648,7 +648,7 @@ display(Markdown(f"**What this shows.** {words.read_first_steps(moved)}"))
 # ## Key points
 #
 # - A matrix is a sum of layers, one column times one row each. The first r are the best of rank r, and
-#   the singular values behind them say what is missed.
+#   the singular values after them say what is missed.
 # - The weights looked at here are not of low rank; the change that a task asks for at first is.
 # - Serial LoRA is LoRA with a shared A and B_p = W_p B. One row space costs rank; the tied columns are
 #   a limit that no rank lifts. A limit on what can be imitated is not yet a limit on the loss.
