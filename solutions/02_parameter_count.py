@@ -45,7 +45,7 @@ from serial_lora_course.models.architectures import ARCHITECTURES, closed_form
 lesson_card("02")
 
 # %% [markdown]
-# There is nothing to load and nothing to train in this lesson: counting takes no weights. After the
+# There is nothing to load and nothing to train in this lesson: counting needs no weights. After the
 # imports you can start at any section.
 
 # %% [markdown]
@@ -197,7 +197,7 @@ check("2.2", serial_lora_total)
 #
 # A formula can be right about a model that does not exist. So we take the real classes: open_clip's
 # CLIP, segment-anything's SAM, diffusers' SD3 transformer, far too large to train on a laptop. On the
-# meta device they are built in seconds and weigh nothing.
+# meta device they are built in seconds and take no memory.
 #
 # `find_attention_sites` walks a model and returns one entry for each attention block. Expect as many
 # for CLIP as the two depths printed above add up to.
@@ -226,8 +226,8 @@ display(
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 5 |
 #
-# The third way to count is to put the adapters in and ask every parameter. Write that function. Two
-# details decide: frozen parameters do not count, and a tensor that two modules share counts once.
+# The third way to count is to put the adapters in and look at every parameter. Write that function. Two
+# details matter: frozen parameters do not count, and a tensor that two modules share counts once.
 
 
 # %% tags=["exercise"]
@@ -247,7 +247,7 @@ check("2.3", count_trainable)
 # one tensor has.
 #
 # </details>
-# <details><summary>Hint 2: who removes the doubles?</summary>
+# <details><summary>Hint 2: who removes the duplicates?</summary>
 #
 # `model.parameters()` already visits a shared tensor once. Walking `model.modules()` and adding up
 # what each holds would not.
@@ -266,8 +266,8 @@ check("2.3", count_trainable)
 #    wherever a matrix makes q;
 # 3. **numel()**: inject the adapters into the real model, and count what can be trained.
 #
-# No two of them share a line: the first knows a table, the second names, the third the structure that
-# `inject` finds. First, whose functions count:
+# No two of them share code: the first reads a table, the second names, the third the structure that
+# `inject` finds. First, which functions count, yours or the package's:
 
 # %%
 total_of = yours("2.2", closed_form)
@@ -307,7 +307,7 @@ display_figure(plot_counts())
 # %% [markdown]
 # One detail on SD3. Its blocks carry two kinds of tokens, picture and text, each with its own
 # matrices. The paper's count comes closest to the picture stream alone, so that is the default.
-# Adapting both streams doubles the count, one would think. Look closely at the ratio.
+# Adapting both streams should double the count. Look closely at the ratio.
 
 # %%
 rank, ratios = 64, {}  # change this and run again: another rank
@@ -366,7 +366,7 @@ check("2.4", size_ratio)
 # <details><summary>Hint 1: what cancels</summary>
 #
 # A pair for (inputs, outputs) holds rank · (inputs + outputs). The rank stands above and below the
-# line.
+# fraction line.
 #
 # </details>
 # <details><summary>Hint 2: the two parts</summary>
@@ -378,11 +378,11 @@ check("2.4", size_ratio)
 # Solution: [the solved lesson](../solutions/02_parameter_count.ipynb)
 
 # %% [markdown]
-# The table puts the same question to placements that people really use. Two of them need a word.
+# The table puts the same question to placements that people really use. Two of them need explaining.
 # Some models keep q, k and v as *one* matrix of three times the height, a *fused* qkv; a library that
 # sees one matrix gives it one pair. And some models have fewer key heads than query heads
-# (*grouped-query attention*), so that k and v are narrower than q. Look for the rows that are not 4,
-# and read the last column for who does it this way.
+# (*grouped-query attention*), so that k and v are narrower than q. Look for the rows that are not 4;
+# the last column says who does it this way.
 
 # %%
 from serial_lora_course.models.architectures import ratio_frame, size_ratio
@@ -440,8 +440,8 @@ said = "; ".join(f"{count} times “{verdict}”" for verdict, count in counts.i
 display(Markdown(f"**What this shows.** Of {len(audited)} printed figures: {said}."))
 
 # %% [markdown]
-# For CLIP the digits are right in an odd unit. For SAM, Table I prints bytes and calls them parameters,
-# while Table IV's caption says it rightly. For SD3 a small excess is left, which nothing in the method
+# For CLIP the digits are right in an unusual unit. For SAM, Table I prints bytes and calls them parameters,
+# while Table IV's caption names the right unit. For SD3 a small excess is left, which nothing in the method
 # explains. None of this touches the ratio: each printed pair of numbers divides to 4 within its rounding.
 
 # %% [markdown]
@@ -482,8 +482,8 @@ display(Markdown(f"**What this shows.** In float32, {'; '.join(weighed)}."))
 #
 # <details><summary>Answer</summary>
 #
-# No. They have two square pairs a block, so Serial LoRA needs half of theirs. The quarter is meant
-# against pairs on q, k, v and out.
+# No. They have two square pairs a block, so Serial LoRA needs half of theirs. The quarter refers
+# to LoRA with pairs on q, k, v and out.
 #
 # </details>
 #
