@@ -3,7 +3,7 @@
 #
 # **What you will be able to do**
 #
-# - write the Serial LoRA adapter from nothing: two matrices, their start, one line of maths;
+# - write the Serial LoRA adapter from scratch: two matrices, their start, one line of maths;
 # - put it where it belongs in an attention block, and say what goes wrong in the other places;
 # - prove that your version is right: equal to the base when fresh, equal to W (I + B A) when trained,
 #   and only the adapter learns;
@@ -47,8 +47,8 @@ lesson_card("03")
 
 # %% [markdown]
 # The lesson puts adapters into two models: an attention block, small enough to read, and later a small
-# CLIP of open_clip's class. The next two code cells make them. Run both, after the imports, whenever you come back to the
-# middle of the lesson; every section below needs nothing else.
+# CLIP of open_clip's class. The next two code cells make them. Run both, after the imports, whenever you
+# come back to the middle of the lesson; every section below needs nothing else.
 #
 # `SmallBlock` is the attention half of a transformer block as CLIP, SAM and most vision transformers
 # have it: norm first, then attention, and the result is *added* to what came in. What came in is called
@@ -83,7 +83,7 @@ class SmallBlock(nn.Module):
 
 # %% [markdown]
 # Nobody trained these models: their weights are random and frozen, and for questions about how an
-# adapter is built they serve as well as any.
+# adapter is built that is enough.
 
 # %%
 torch.manual_seed(0)
@@ -206,7 +206,7 @@ display(Markdown(f"**What this shows.** {said}"))
 # | ●●●○○ | ●●●●● | 10 |
 #
 # Write the forward pass of a block *with* an adapter. There are many places where the adapter could
-# go, and one is right: after the norm, in front of q, k and v, and off the residual
+# go, and one is right: after the norm, in front of q, k and v, and not on the residual
 # stream. You have `block.norm`, `block.attention` and `adapter`. The check recognises most of the
 # wrong places.
 
@@ -349,7 +349,7 @@ display(Markdown(f"**What this shows.** {said}"))
 # %% [markdown]
 # ## Spot the bug
 #
-# The three variants below were written after real code that calls itself Serial LoRA. Put a
+# The three variants below imitate real code that calls itself Serial LoRA. Put a
 # classifier on top, and each of them trains: no error, a falling loss. None is Serial LoRA. First the
 # right one, as a module, made of your adapter and your forward pass:
 
@@ -413,8 +413,8 @@ class VariantThree(nn.Module):
 
 
 # %% [markdown]
-# Reading is one way. Probing is better, because a probe also finds the bug that you did not think
-# of reading for. The next three exercises are one probe each: a short function that takes any
+# Reading is one way. Probing is better, because a probe also finds the bug that you did not look
+# for. The next three exercises are one probe each: a short function that takes any
 # adapted block and answers one question. All adapted blocks keep the plain block as `.block`, and
 # call their matrices `lora_A` and `lora_B`.
 
@@ -521,7 +521,7 @@ check("3.5", keeps_residual)
 # |---|---|---|
 # | ●●○○○ | ●●●○○ | 5 |
 #
-# Return how many different pairs a block has. One pair may hang under several names; it is still one.
+# Return how many different pairs a block has. One pair may have several names; it is still one.
 
 
 # %% tags=["exercise"]
@@ -551,7 +551,7 @@ check("3.6", pairs_in)
 # %% [markdown]
 # ### The verdict
 #
-# Now put your probes to all four blocks. Each row is one block, each column one question. Before you
+# Now apply your probes to all four blocks. Each row is one block, each column one question. Before you
 # run it: in which column does each variant fail?
 
 # %%
@@ -570,7 +570,7 @@ display(Markdown(f"**What this shows.** All three probes are passed by: {passed}
 # %% [markdown]
 # Each variant fails one probe and passes the others, so no single probe would have been enough.
 #
-# - **VariantOne** computes adapted q, k and v, and hangs them on the block as attributes that nobody
+# - **VariantOne** computes adapted q, k and v, and stores them on the block as attributes that nobody
 #   reads. Whatever such a run learns, the classifier on top learnt it.
 # - **VariantTwo** adapts the block's *input*, so the change travels on the residual stream past this
 #   block and into all later ones. It cannot be merged into q, k and v.
@@ -608,11 +608,11 @@ display(Markdown(f"**What this shows.** {said}"))
 
 # %% [markdown]
 # Five lines adapt a model whose code we never touched. (The `pair=pair` in the hook matters: without it
-# every hook would use the last pair, as Python looks names up late.)
+# every hook would use the last pair, as Python looks a name up only when the hook runs.)
 #
 # **Change this and run again**: hook `ln_2` instead. It runs as well, and adapts the MLP.
 #
-# The package's `inject` does the same for any model whose attention it can tell by its structure, and takes care
+# The package's `inject` does the same for any model whose attention it recognises by its structure, and takes care
 # of what the five lines leave out: it freezes the base, refuses to inject twice, keeps the base's names in the
 # state dict, and finds where tokens enter attention in each architecture. With your matrices copied into it, both
 # models must give the same answers. Expect rounding, around one millionth: the package also takes a faster way
@@ -648,7 +648,7 @@ display(Markdown(f"**What this shows.** {said}"))
 # %% [markdown]
 # ## Only the adapters learn
 #
-# Two steps of training on random targets, and then we ask of every tensor whether it moved. Expect
+# Two steps of training on random targets, and then we look which tensors moved. Expect
 # the base at 0 in both steps. And expect a surprise in the first step: look at `A`.
 
 # %%
@@ -673,7 +673,7 @@ display(Markdown(f"**What this shows.** In the first and the second step, {said}
 # %% [markdown]
 # The base never moves. In the first step `A` does not move either: its gradient passes through `B`, and `B`
 # is zero. `B` moves first, and from the second step on both learn. If `A` *and* `B` started at zero, nothing
-# ever would: that is why one of them is random.
+# would ever move: that is why one of them is random.
 #
 # **Change this and run again**: fill every `lora_A` with zeros before the first step. What moves now?
 
@@ -717,8 +717,8 @@ values = all(torch.equal(value, base_state[name]) for name, value in state.items
 print("the same names as the base:", names, "| the same bits as the base:", values)
 
 # %% [markdown]
-# An adapter can come and go without a trace. That makes it safe to try, and easy to pass on: the file holds
-# the pairs alone, and the base stays the file that everybody has.
+# An adapter can be put in and taken out without a change to the base. So it is safe to try, and easy to
+# share: the file holds the pairs alone, and the base stays the file that everybody has.
 #
 # **Change this and run again**: pairs with `std=3`. How large is rounding then, and does the base still come back
 # bit for bit?
@@ -767,7 +767,7 @@ ends = ", ".join(f"{losses[-1]:.1g} at rank {rank}" for rank, losses in curves.i
 display(Markdown(f"**What this shows.** The loss ends at {ends}."))
 
 # %% [markdown]
-# Below the rank of the change an error remains, however long you train; from it on, the loss goes on falling.
+# Below the rank of the change an error remains, however long you train; at or above it, the loss keeps falling.
 # The largest pair is not the best one at the end, since its spare patterns have nothing to express and must
 # be brought to zero. The rank says what *can* be learnt, no more. Where the change that a task needs has few
 # patterns, a small pair suffices; lesson 04 asks how that turns out for CLIP on new pictures.
@@ -776,7 +776,7 @@ display(Markdown(f"**What this shows.** The loss ends at {ends}."))
 # ## To copy: a model of your own
 #
 # All this in fifteen lines, for your own model. A pretrained tower gets a new head for three classes.
-# The head starts at random, so it must learn too: `also_train` keeps it trainable, counts it apart, and
+# The head starts at random, so it must learn too: `also_train` keeps it trainable, counts it separately, and
 # puts it into the adapter's file. (Forget it, and `inject` warns.) The tower is the small CLIP's, the
 # pictures are noise; put your own in their places. Expect a loss that falls, and equal answers after
 # loading.
@@ -816,8 +816,8 @@ said = f"The loss fell to {loss.item():.2f}; loaded and trained differ by {apart
 display(Markdown(f"**What this shows.** {said}"))
 
 # %% [markdown]
-# Freeze, adapt, train, save, load: each is one call. Lesson 12 does the same from a folder of pictures to a
-# model card.
+# Adapting (which freezes the base), saving and loading are one call each. Lesson 12 does the same from a
+# folder of pictures to a model card.
 #
 # **Change this and run again**: leave `also_train` out, and read the warning. Which number shows that the
 # head was lost?
@@ -829,7 +829,7 @@ display(Markdown(f"**What this shows.** {said}"))
 #
 # <details><summary>Answer</summary>
 #
-# No. VariantOne passes that test for ever, because it never does anything. You need both: no change
+# No. VariantOne always passes that test, because it never does anything. You need both: no change
 # when fresh, and a change, of the right kind, when `B` is not zero.
 #
 # </details>
@@ -855,20 +855,21 @@ display(Markdown(f"**What this shows.** {said}"))
 # %% [markdown]
 # ## Key points
 #
-# - Serial LoRA is x + s x Aᵀ Bᵀ, after the norm, in front of q, k and v, off the residual stream.
+# - Serial LoRA is x + s x Aᵀ Bᵀ, after the norm, in front of q, k and v, not on the residual stream.
 # - `B` = 0 makes a fresh adapter exact. `A` random makes it able to learn.
 # - It equals W (I + s B A), so it merges; LoRA's W + B A is another matrix.
 # - Probe, do not only read: effect, residual, number of pairs. Then count, then train.
-# - `inject` does what five lines around a hook do, and more safely. `merge`, `unmerge`, `eject` and `disabled` do what they say.
+# - `inject` does what five lines around a hook do, and more safely. `merge` puts the pairs into the weights,
+#   `unmerge` undoes that, `eject` takes them out, `disabled` switches them off for a while.
 
 # %% [markdown]
 # ## Where the paper says it
 #
-# An earlier method, which the paper does not cite, is close: RepAdapter (Luo et al., "Towards Efficient Visual Adaption via
-# Structural Re-parameterization", arXiv 2302.08106, 2023) puts x + s (B (A x + a) + b) after the norm and
-# in front of attention, with `B` in two groups, zero at the start, and merges it. With one group and no
-# biases it is the layer that you built; its larger form has a second one in front of the feed-forward.
-# A test of the course holds the two side by side.
+# An earlier method, which the paper does not cite, is close: RepAdapter (Luo et al., "Towards Efficient
+# Visual Adaption via Structural Re-parameterization", arXiv 2302.08106, 2023) puts x + s (B (A x + a) + b)
+# after the norm and in front of attention, with `B` in two groups, zero at the start, and merges it. With
+# one group and no biases it is the layer that you built; its larger form has a second one in front of the
+# feed-forward. A test of the course compares the two.
 #
 # "Serial Low-rank Adaptation of Vision Transformer": equation (3) and Fig. 1 for the adapter and its
 # place, equation (5) for W + W B A against LoRA's W + B A in equation (4), section II-A for the start.
