@@ -48,10 +48,10 @@ lesson_card("04")
 
 # %% [markdown]
 # One line decides what the lesson works with. `"tiny"` is a small CLIP and drawings of symbols: nothing
-# to fetch, and a laptop will do. `"paper"` is OpenAI's CLIP ViT-B/16 and satellite pictures, EuroSAT: the
+# to fetch, and a laptop is enough. `"paper"` is OpenAI's CLIP ViT-B/16 and satellite pictures, EuroSAT: the
 # cell says what to fetch first, and fits the batch to your GPU. All below follows this line, so the same
-# notebook runs at either scale. (The environment's `SERIAL_LORA_SCALE` and `SERIAL_LORA_LENGTH` are asked
-# first, so a class may set them for everybody. `open_lesson` takes another data set as well, such as
+# notebook runs at either scale. (The environment's `SERIAL_LORA_SCALE` and `SERIAL_LORA_LENGTH` are read
+# first, so a teacher may set them for everybody. `open_lesson` takes another data set as well, such as
 # `dataset="oxford_pets"`.)
 
 # %%
@@ -256,7 +256,7 @@ display(Markdown(f"**What this shows.** {hits} of {len(said)} pictures get their
 
 # %% [markdown]
 # Each row adds up to one, up to rounding. The model has never been trained on a class: that is *zero-shot*
-# classification. Other pictures of the same classes may fare better or worse.
+# classification. Other pictures of the same classes may give better or worse results.
 #
 # **Change this and run again**: `model.logit_scale / 2` in the call. What happens to the probabilities, and what
 # to the last column?
@@ -470,7 +470,7 @@ check("4.3", few_shot_loss)
 # full context, and most positions are padding. Two facts make almost all of that work unnecessary:
 # the text tower is *causal* (a position sees only itself and what stands before it), and its answer
 # is read at the end-of-text token. What comes after that token can never reach the answer. So all
-# prompts may be cut behind the last end-of-text token of the longest one.
+# prompts may be cut after the end-of-text token of the longest one.
 
 # %% [markdown]
 # ### Exercise 4.4 · Cut the prompts
@@ -760,8 +760,8 @@ for what, indices in changed.items():
         display_figure(figure)
 
 # %% [markdown]
-# The first line of each title is what the picture is. Look for a pattern: did one class lose its pictures to a
-# neighbour, and did it get them back? The *confusion matrix* shows that: a row is what the pictures
+# The first line of each title is what the picture is. Look for a pattern: did one class lose its pictures to another,
+# and did it get them back? The *confusion matrix* shows that: a row is what the pictures
 # are, a column what the model says, and the diagonal is what is right.
 
 # %%
@@ -819,9 +819,9 @@ display_figure(plot_accuracy_by_shots(results, zero_column))
 # Two methods with the same data set, shots and seed saw the same pictures. So we compare them run by
 # run, and average the *differences*: most of what the draw of shots does cancels. Runs on one data set are
 # alike, so the sample is the data sets, each the mean of its seeds. Beside the mean difference stands its
-# standard error. A difference is *ahead* or *behind* when its 95% confidence interval (by Student's t; lesson 09)
-# leaves zero out, and otherwise *not significant*, which is not the same as equal: a smaller difference may well
-# be there.
+# standard error. A method is *ahead* or *behind* when the difference's 95% confidence interval (by Student's t;
+# lesson 09) leaves out zero. Otherwise the difference is *not significant*, which is not the same as equal: a
+# smaller one may well be there.
 
 # %%
 from serial_lora_course.labs.records import shipped_records
@@ -839,7 +839,8 @@ display(Markdown("**What this shows.** " + said))
 # %% [markdown]
 # Read the verdicts with their limits: one tiny model, test sets of some dozens of pictures (one of some hundreds),
 # few seeds, one learning rate for all methods without a plus. A larger model or other rates may change each
-# verdict; lesson 11 has a study in which each method's rate was chosen. What the records do show is how such a claim is tested, and what it costs to be sure.
+# verdict; lesson 11 has a study in which each method's rate was chosen. What the records do show is how such a
+# claim is tested, and how many runs it needs.
 #
 # **Change this and run again**: one seed alone, `results[results["seed"] == 1]`, then 2 and 3. What becomes
 # significant, and does it stay so?
@@ -859,8 +860,8 @@ display(Markdown("**What this shows.** " + words.read_paper()))
 
 # %% [markdown]
 # The table gives no zero-shot accuracy, so nobody can see how much any method *gained*; and one number a cell, so
-# nobody can see which differences are larger than the chance of the shots. The spread in the records above says
-# how large that can be. (Lesson 05 looks at the two methods with a plus.)
+# nobody can see which differences are larger than those between draws of shots. The spread in the records above
+# says how large those can be. (Lesson 05 looks at the two methods with a plus.)
 #
 # **Change this and run again**: `paper_table("Table III").mean(axis=1)`. Which method would you choose by it?
 #
@@ -883,14 +884,14 @@ display(Markdown("**What this shows.** " + words.read_paper()))
 # again. An interrupted run goes on where it stopped. On several GPUs the last line shares every batch
 # among them. If memory is short, `--accumulation 4` computes each batch in parts.
 #
-# In Python it is `run_lab("clip", ["oxford_pets"], ["serial_lora"], scale="paper")` from `serial_lora_course.labs.grid`,
-# which calls `run_one` for each run.
+# In Python it is `run_lab("clip", ["oxford_pets"], ["serial_lora"], scale="paper")` from
+# `serial_lora_course.labs.grid`, which calls `run_one` for each run.
 
 # %% [markdown]
 # ## Leave the machine as you found it
 #
 # A notebook that stays open holds its model, and on a GPU the next one may find no room. The last cell
-# forgets the adapters and takes the model off the card.
+# forgets the adapters and takes the model off the GPU.
 
 # %%
 trained.cache_clear()
@@ -901,7 +902,7 @@ lesson.close()
 # %% [markdown]
 # ## Quiz
 #
-# **1. A report says: zero-shot with "a photo of", then trained and tested with the data set's own
+# **1. A report measures zero-shot with "a photo of", then trains and tests with the data set's own
 # prompt, and calls the difference the gain of fine-tuning. What is wrong?**
 #
 # <details><summary>Answer</summary>
@@ -928,7 +929,7 @@ lesson.close()
 # <details><summary>Answer</summary>
 #
 # More seeds and data sets, with both methods on the same shots, and the differences' spread; the
-# zero-shot accuracy under the same prompt; and a rate that was tried for each method, not on the test
+# zero-shot accuracy under the same prompt; and a learning rate chosen for each method, not on the test
 # pictures. Then look whether the mean difference is larger than its error.
 #
 # </details>
