@@ -190,7 +190,7 @@ display(Markdown(f"**What this shows.** {words.read_paces(descent, adam)}"))
 # %% [markdown]
 # The first number depends on the sizes of the gradients, so on the task; the second hardly does.
 #
-# So a *ratio* of two rates has a plain meaning: how fast B moves beside A. **LoRA+** gives B `ratio` times
+# So a *ratio* of two rates has a plain meaning: how fast B moves relative to A. **LoRA+** gives B `ratio` times
 # the rate of A; one rate for both is a ratio of 1. The next cell trains the small task to one point, and
 # takes one step from there at several ratios.
 
@@ -319,7 +319,7 @@ for group in groups:
 
 # %% [markdown]
 # **A trap with names.** PEFT's function for LoRA+ asks of each name whether it contains `lora_B`. The cell
-# offers it one pair under three names. Which rate does the second matrix get?
+# gives it one pair under three names. Which rate does the second matrix get?
 
 # %%
 from peft.optimizers import create_loraplus_optimizer
@@ -349,7 +349,7 @@ display(Markdown(f"**What this shows.** {words.read_names(rates)}"))
 # |---|---|---|
 # | ●●○○○ | ●●●○○ | 6 |
 #
-# An entry gets no gradient (0) for a number of steps. Which share of it is left? One answer a group.
+# An entry has a gradient of 0 for a number of steps. Which share of it is left? One answer a group.
 
 
 # %% tags=["exercise"]
@@ -391,7 +391,7 @@ left = left_of(groups, steps_taken)
 display(Markdown(f"**What this shows.** {words.read_decay(left, steps_taken)}"))
 
 # %% [markdown]
-# Decay pulls on B harder by the factor of the ratio. With a larger decay or a longer run, a comparison of ratios
+# Decay shrinks B faster, by the factor of the ratio. With a larger decay or a longer run, a comparison of ratios
 # is also one of regularisation.
 
 # %% [markdown]
@@ -444,7 +444,7 @@ display_figure(plot_ratio_sweep(some))
 # |---|---|---|
 # | ●●●○○ | ●●●●● | 15 |
 #
-# Find the ratio with the highest mean accuracy, and compare it with a ratio of 1. Number k in every list is the
+# Find the ratio with the highest mean accuracy, and compare it with a ratio of 1. Entry k of every list has the
 # same seed, so take the *differences* seed by seed, and their mean. A mean of few numbers is uncertain: its
 # *standard error* is their standard deviation (with n − 1) over √n, and its 95% **confidence interval** goes
 # `half_width(error, n - 1)` to either side (Student's t with n − 1 degrees of freedom; lesson 09 builds it). A
@@ -541,12 +541,12 @@ display(Markdown(f"**What this shows.**\n\n{words.read_paper_plus(changes)}"))
 #
 # **So what should you do?** Try a small grid of both rates, with a ratio of 1 in it, on pictures that are
 # neither shots nor test. If you can try only one thing, try the rate. If you take a ratio from elsewhere,
-# lower A's rate when you raise it.
+# lower A's rate when you raise the ratio.
 
 # %% [markdown]
 # ## Leave the machine as you found it
 #
-# This takes the model off the card.
+# This takes the model off the GPU.
 
 # %%
 lesson.close()
@@ -564,12 +564,12 @@ lesson.close()
 #
 # </details>
 #
-# **2. You move a recipe with one rate to a model four times as wide. Whose steps are too large now, and what
-# are two ways to mend it?**
+# **2. You reuse one rate for A and B on a model four times as wide. Which matrix's steps are too large now, and
+# what are two ways to correct that?**
 #
 # <details><summary>Answer</summary>
 #
-# A: the effect of its step grows with the width. Lower both rates by four, which makes B slow; or A's
+# A: the effect of its step grows with the width. Divide both rates by four, which makes B slow; or A's
 # alone, which means a ratio four times as large.
 #
 # </details>
