@@ -3,12 +3,12 @@
 #
 # **What you will be able to do**
 #
-# - say what SAM's three parts do, and follow a picture of any size in and its mask back out;
+# - say what SAM's three parts do, and follow a picture of any size into SAM and its mask back out;
 # - measure masks by Dice, and say what a table that prints "Dice, lower is better" can mean;
 # - put Serial LoRA in front of window attention, and say why the padding must stay zero;
 # - find the bug in a wrapper that edits qkv in place, and mend it;
 # - write the loss, and train through SAM's own parts in a fraction of the memory;
-# - adapt SAM to drawings it has never seen, and look at every picture, those that got worse too.
+# - adapt SAM to drawings it has never seen, and look at every picture, also those that got worse.
 
 # %% tags=["setup"]
 # Where the course is missing, its folder around this notebook is installed; nothing is downgraded.
@@ -45,7 +45,7 @@ lesson_card("06")
 
 # %% [markdown]
 # One line decides what the lesson works with. `"tiny"` is a small SAM and drawings over photographs:
-# nothing to fetch, and a laptop will do. `"paper"` is Meta's SAM ViT-B and photographs of ice cream from
+# nothing to fetch, and a laptop is enough. `"paper"` is Meta's SAM ViT-B and photographs of ice cream from
 # FoodSeg103: the cell says what to fetch first, and what fits your GPU. All below follows this line.
 
 # %%
@@ -119,7 +119,7 @@ display(Markdown(read_sam(backbone, lesson.card_of_model)))
 
 # %% [markdown]
 # One test picture, the boxes round its objects, the true masks, and what SAM answers, unadapted. Blue is
-# found, yellow is missed, vermilion is invented.
+# found, yellow is missed, vermilion (orange-red) is a false positive, in the legend “invented”.
 
 # %%
 from serial_lora_course.figures.masks import OverlayRow, plot_overlays
@@ -303,7 +303,7 @@ for each in three_shapes:
     print(f"{tuple(coarse.shape)} -> input {one.input_size} -> {tuple(fine.shape)}, right: {same}")
 
 # %% [markdown]
-# Every step of this way can be taken wrongly, and *none of the mistakes raises an error*. The cell tries
+# Every step of this way can go wrong, and *none of the mistakes raises an error*. The cell tries
 # three on the pictures that are clearly not square: a picture squashed into the square (with its boxes
 # squashed too, as they should be then); the same with both coordinates of the boxes scaled by one factor;
 # and the right input, with the padding not cut off at the end.
@@ -317,7 +317,7 @@ display_table(ways.map("{:.3f}".format).rename("mean Dice").rename_axis("way in"
 display(Markdown(f"**What this shows.** {read_ways_in(ways, len(some))}"))
 
 # %% [markdown]
-# Nothing here stops with an error. Somebody who made such a mistake would adapt the model to it, find an
+# Somebody who made such a mistake would adapt the model to it, find an
 # improvement, and publish. So test the way in and back by itself, on odd sizes, before any training: a mask
 # that goes in must come out.
 
@@ -329,7 +329,7 @@ display(Markdown(f"**What this shows.** {read_ways_in(ways, len(some))}"))
 #
 # $$\text{Dice}(A, B) = \frac{2\,|A \cap B|}{|A| + |B|}$$
 #
-# It is 1 for equal masks and 0 for masks that do not meet. The ground, most of a picture, does not count.
+# It is 1 for equal masks and 0 for masks that do not meet. The background, most of a picture, does not count.
 
 # %% [markdown]
 # ### Exercise 6.2 · Dice by hand
@@ -402,8 +402,8 @@ display(Markdown(f"**What this shows.** {words.read_measures(measures)}"))
 #
 # ## "Dice, lower is better"
 #
-# So the paper heads its Table IV: "Dice ↓". But the work that it cites defines the coefficient above, where
-# higher is better. Which number is printed? The table itself can exclude something.
+# The heading of the paper's Table IV says "Dice ↓". But the work that it cites defines the coefficient above, where
+# higher is better. Which number is printed? The table itself excludes one answer.
 
 # %%
 from serial_lora_course.claims.paper import paper_table
@@ -516,9 +516,9 @@ display(Markdown(f"**What this shows.** {words.read_padding(errors)}"))
 
 # %% [markdown]
 # With a bias, every added token becomes the bias, and the picture's own tokens in the windows at the border,
-# which attend to it, come out wrong. Nothing reports that. (The zeros *do* take part in attention, since SAM's own q, k and v have a bias. It was
-# pretrained with that, so that must be kept.) The package puts its hook on the norm, where there are fewer
-# tokens, too.
+# which attend to it, come out wrong. Nothing reports that. (The zeros *do* take part in attention, since SAM's
+# own q, k and v have a bias. SAM was pretrained with them, so they must stay.) The package puts its hook on
+# the norm, where there are also fewer tokens.
 #
 # ## Equal to W (I + B A), three times over
 #
@@ -571,7 +571,7 @@ print(f"paper scale, rank {paper.rank}: Serial LoRA {paper.serial_lora():,}, LoR
 # ## A bug in published wrappers
 #
 # LoRA wrappers for SAM are easy to find, and many share a few lines. Here they are, written anew with this
-# course's names, LoRA on q and v. Would you let them pass?
+# course's names, LoRA on q and v. Would you accept them?
 
 # %% tags=["idea"]
 from serial_lora.layers import LoRA
@@ -594,7 +594,7 @@ class EditedQKV(nn.Module):
 
 
 # %% [markdown]
-# It trains, the loss falls, results improve. The symptoms come from code that has nothing to do with
+# It trains, the loss falls, results improve. The bug shows only in code that has nothing to do with
 # adapters:
 #
 # 1. a **probe** that keeps what the frozen layer returned, to see how far the adapter moves it;
@@ -676,12 +676,12 @@ for symptom, found in probes.symptoms(MendedQKV).items():  # change this and run
 # %% [markdown]
 # **What this shows.** An effect, twice the same, and a shape. PyTorch counts the changes of every tensor, and
 # `backward()` refuses one that has changed since it was saved. In the forward pass, and for frozen tensors,
-# there is no such guard. So write `x = x + change`.
+# there is no such check. So write `x = x + change`.
 
 # %% [markdown]
 # ## The loss
 #
-# Dice of a mask has no gradient: moving a logit a little moves no pixel across the border. The **soft** Dice
+# Dice of a mask has no gradient: changing a logit a little changes no pixel of the mask. The **soft** Dice
 # takes probabilities p instead of yes and no, so every logit counts:
 #
 # $$\text{loss} = \underbrace{1 - \frac{2\sum p\,g + \epsilon}{\sum p^2 + \sum g^2 + \epsilon}}_{\text{soft Dice loss}}
@@ -804,7 +804,7 @@ print("picture by picture:", [tuple(each.shape) for each in found])
 
 # %% [markdown]
 # **What this shows.** The first mistake ends in an error. The second does not: the first picture's box was
-# asked of all three. `predict_logits` encodes the batch at once and decodes one picture after another.
+# used for all three. `predict_logits` encodes the batch at once and decodes one picture after another.
 #
 # The third trap is memory. For the backward pass, every layer keeps what it needs; for attention that is the
 # table of scores. **Gradient checkpointing** keeps each block's *input* only, and computes the block again
@@ -826,7 +826,7 @@ told += f"; the gradients of two blocks differ by at most {apart:.0e}."
 display(Markdown(f"**What this shows.** {told}"))
 
 # %% [markdown]
-# What fills a card is activations, not the parameters that sharing one pair saves. So
+# Activations fill a GPU's memory, not the parameters that sharing one pair saves. So
 # checkpointing is on by default at the paper's scale. It must be the kind without re-entry
 # (`use_reentrant=False`): the other kind finds a frozen first layer, decides that nothing needs a gradient,
 # and the adapters learn nothing.
@@ -887,18 +887,17 @@ told = f"Picture {gains.idxmin()} changed from {before:.2f} to {after:.2f}, the 
 display(Markdown(f"**What this shows.** {told}."))
 
 # %% [markdown]
-# Yellow is an object that the model misses, vermilion is ground that it takes for
-# object. Adapting moves the balance between the two, and may move it the wrong way where a scene is unlike
-# the training scenes.
+# Adapting moves the balance between yellow (missed) and vermilion (false positive), and may move it the wrong
+# way where a scene is unlike the training scenes.
 #
 # ## Move the box yourself
 #
 # The panel shows the mask before and after adapting for *your* box. Drag over the picture to draw one, and
 # move the scale of the adapter: 0 is the base, 1 is as trained. **Change this and run again:**
 #
-# - a box that is too large, and one that cuts the object: which model forgives more?
+# - a box that is too large, and one that cuts the object: which model suffers less?
 # - a box round two objects, or round nothing at all;
-# - scale 0.5: is it half way, and is the best place really at 1? And 1.5, for which nothing was trained?
+# - scale 0.5: is it half way, and is the best scale really 1? And 1.5, for which nothing was trained?
 #
 # The first picture is the one that lost most, the second the one that gained most. Where nobody can drag,
 # the panel stands still: the *first box* of these two at four scales, and below it Dice over all scales, as
@@ -914,8 +913,8 @@ order = [gains.idxmin(), gains.idxmax(), *gains.sort_values().index[1:-1:6]]
 panel = mask_panel(tuned, [data.test[index] for index in (order[:2] if is_static() else order)])
 
 # %% [markdown]
-# Where a scale above 1 is better for a picture, training might have gone on; where one
-# below 1 is better, it went too far.
+# Where a scale above 1 is better for a picture, more training might have helped; where one below 1 is better,
+# training went too far.
 #
 # ## Into a file, into the weights
 #
@@ -1031,7 +1030,7 @@ display(Markdown(f"**What this shows.** {words.read_beside(beside)}"))
 # ## At the paper's scale
 #
 # One word in the opening, `SCALE = "paper"`, and this notebook runs on Meta's model: its first cell says whether
-# a step fits the card. On a machine with a GPU and a network, in a terminal:
+# a step fits the GPU. On a machine with a GPU and a network, in a terminal:
 #
 # ```
 # python data_scripts/sam_weights.py           # Meta's ViT-B checkpoint
@@ -1043,14 +1042,14 @@ display(Markdown(f"**What this shows.** {words.read_beside(beside)}"))
 # accelerate launch -m serial_lora_course.cli lab sam --scale paper --dataset all --batch-size 4
 # ```
 #
-# Every script resumes, verifies, and says by hand what cannot be fetched; `--help` names its licence. On
+# Every script resumes, verifies, and says what you must fetch by hand; `--help` names its licence. On
 # several GPUs the last line shares every batch of four among them.
 
 # %% [markdown]
 # ## Leave the machine as you found it
 #
-# The last cell forgets the trained SAM, drops twins and copies, and takes the model off the card. It has no
-# adapter to take out, since all of them went into others.
+# The last cell forgets the trained SAM, drops twins and copies, and takes the model off the GPU. It has no
+# adapter to take out, since all of them went into twins and copies.
 
 # %%
 from serial_lora import adapters
@@ -1089,7 +1088,7 @@ lesson.close()
 #
 # <details><summary>Answer</summary>
 #
-# No error: the box is asked of each of the four pictures, and four masks come back, of which at most one is
+# No error: the box is used for each of the four pictures, and four masks come back, of which at most one is
 # meant. With four boxes the decoder repeats each picture four times and fails. Decode picture by picture.
 #
 # </details>
