@@ -119,7 +119,7 @@ display(Markdown(read_sam(backbone, lesson.card_of_model)))
 
 # %% [markdown]
 # One test picture, the boxes round its objects, the true masks, and what SAM answers, unadapted. Blue is
-# found, yellow is missed, vermilion (orange-red) is a false positive, in the legend “invented”.
+# found, yellow is missed, vermilion (orange-red) is a false positive.
 
 # %%
 from serial_lora_course.figures.masks import OverlayRow, plot_overlays
@@ -297,7 +297,7 @@ display_figure(figure, alt="Three pictures, and below each the padded square.")
 for each in three_shapes:
     one = ready(each)
     with torch.no_grad(), lesson.autocast():
-        (coarse,) = lab.predict_logits(model, [one])  # (N, 1, side / 2, side / 2)
+        (coarse,) = lab.predict_logits(model, [one])  # (N, 1, h, w)
         fine = lab.original_size_logits(model, coarse, one)  # (N, H, W)
     same = fine.shape == each.masks.shape
     print(f"{tuple(coarse.shape)} -> input {one.input_size} -> {tuple(fine.shape)}, right: {same}")
@@ -520,7 +520,7 @@ display(Markdown(f"**What this shows.** {words.read_padding(errors)}"))
 # own q, k and v have a bias. SAM was pretrained with them, so they must stay.) The package puts its hook on
 # the norm, where there are also fewer tokens.
 #
-# ## Equal to W (I + B A), three times over
+# ## Equal to W (I + B A), in three ways
 #
 # SAM keeps q, k and v in one *fused* layer with a weight of (3d, d). An adapted block equals one whose
 # weights are W (I + B A): all three thirds meet the same B A. The cell adapts the encoder in three ways: by
@@ -777,7 +777,7 @@ display(Markdown(f"**What this shows.** {words.read_losses(compared_losses)}"))
 adapted, prepared = probes.with_trained_pairs(lesson.twin().model), ready(example)
 question = {"image": prepared.picture, "boxes": prepared.boxes}
 question["original_size"] = prepared.original_size
-by_sam = adapted([question], multimask_output=False)[0]["low_res_logits"]  # (N, 1, side/2, side/2)
+by_sam = adapted([question], multimask_output=False)[0]["low_res_logits"]  # (N, 1, h, w)
 (by_lab,) = lab.predict_logits(adapted, [prepared], gradient_checkpointing=True)  # the same shape
 print("Sam.forward    lets gradients through:", by_sam.requires_grad)
 print("predict_logits lets gradients through:", by_lab.requires_grad)

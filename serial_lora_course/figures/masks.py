@@ -25,10 +25,10 @@ from serial_lora.metrics import dice
 from serial_lora_course.figures.pictures import as_array
 from serial_lora_course.figures.style import BLUE, INK, VERMILION, house_style, with_description
 
-NOTHING, AGREED, MISSED, INVENTED = range(4)
-COLOURS: dict[int, str] = {AGREED: BLUE, MISSED: "#f0e442", INVENTED: VERMILION}
+NOTHING, AGREED, MISSED, FALSE_POSITIVE = range(4)
+COLOURS: dict[int, str] = {AGREED: BLUE, MISSED: "#f0e442", FALSE_POSITIVE: VERMILION}
 """The house colour of each kind of pixel that is not `NOTHING`."""
-WORDS = {AGREED: "found", MISSED: "missed", INVENTED: "invented"}
+WORDS = {AGREED: "found", MISSED: "missed", FALSE_POSITIVE: "false positive"}
 STRENGTH = 0.65
 """How much of a coloured pixel is colour; the rest is the grey picture."""
 BOX_COLOUR = VERMILION
@@ -54,12 +54,12 @@ def _mask(mask: Any, what: str, size: tuple[int, ...]) -> np.ndarray:
 
 
 def compare_masks(truth: Any, found: Any) -> np.ndarray:
-    """What each pixel is: `NOTHING`, `AGREED`, `MISSED` or `INVENTED`; uint8, (height, width).
+    """What each pixel is: `NOTHING`, `AGREED`, `MISSED` or `FALSE_POSITIVE`; uint8, (height, width).
 
     Args:
         truth, found: bool, (height, width), or (N, height, width) for N objects in one order. With
             several objects a mistake about one is never hidden by another: a pixel is `AGREED` only
-            if no object invents or misses it, and `INVENTED` comes before `MISSED`.
+            if it is no false positive and no miss, and `FALSE_POSITIVE` comes before `MISSED`.
 
     Raises:
         SerialLoRAError: if the two differ in size or in number, or are logits.
@@ -74,7 +74,7 @@ def compare_masks(truth: Any, found: Any) -> np.ndarray:
     for kind, pixels in (
         (AGREED, truth & found),
         (MISSED, truth & ~found),
-        (INVENTED, found & ~truth),
+        (FALSE_POSITIVE, found & ~truth),
     ):
         kinds[pixels.any(0)] = kind
     return kinds
@@ -96,7 +96,7 @@ def _rim(masks: np.ndarray) -> np.ndarray:
 
 
 def overlay(picture: Any, truth: Any | None, found: Any, contour: bool = True) -> np.ndarray:
-    """The picture in grey with agreement, missed and invented pixels coloured.
+    """The picture in grey with agreement, missed and false positive pixels coloured.
 
     Args:
         picture: as in :func:`serial_lora_course.figures.pictures.show_pictures`, of the masks' height and width.
@@ -230,8 +230,8 @@ def _overlay_words(rows: Sequence[OverlayRow], names: Sequence[str]) -> str:
         words = (f"{name}: {row.dice(name):.2f}" for name in names)
         phrases.append(f"{row.title} ({', '.join(words)})")
     return (
-        f"Pictures with predicted masks laid over them, found pixels blue, missed yellow, invented "
-        f"vermilion. Dice of each row: {'; '.join(phrases)}."
+        f"Pictures with predicted masks laid over them, found pixels blue, missed yellow, false "
+        f"positives vermilion. Dice of each row: {'; '.join(phrases)}."
     )
 
 

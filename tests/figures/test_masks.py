@@ -12,7 +12,7 @@ from PIL import Image
 from serial_lora_course.figures.masks import (
     AGREED,
     COLOURS,
-    INVENTED,
+    FALSE_POSITIVE,
     MISSED,
     NOTHING,
     STRENGTH,
@@ -37,10 +37,10 @@ GROUND = np.random.default_rng(0).integers(0, 256, (12, 15, 3), dtype=np.uint8)
 
 
 def pixel_kind(truths, founds) -> int:
-    """The worst that any object says of a pixel: invented, then missed, then agreed."""
+    """The worst that any object says of a pixel: false positive, then missed, then agreed."""
     pairs = list(zip(truths, founds, strict=True))
     if any(found and not truth for truth, found in pairs):
-        return INVENTED
+        return FALSE_POSITIVE
     if any(truth and not found for truth, found in pairs):
         return MISSED
     return AGREED if any(truth and found for truth, found in pairs) else NOTHING
