@@ -8,7 +8,8 @@
 # - choose the stream of tokens that is adapted, and count what each choice costs;
 # - encode every picture once without giving it another one's caption;
 # - guide a model, and say what training must do so that guidance goes on working;
-# - tune a style with Serial LoRA and with LoRA, and read FID, KID and CLIP-Score for what they say.
+# - tune a style with Serial LoRA and with LoRA, and say what FID, KID and CLIP-Score measure, and
+#   what each misses.
 
 # %% tags=["setup"]
 # Where the course is missing, its folder around this notebook is installed; nothing is downgraded.
@@ -61,10 +62,10 @@ lesson = open_lesson("sd3", SCALE, LENGTH)
 print(lesson)
 
 # %% [markdown]
-# The next two cells give short names to what was read. The `studio` has eight test prompts and known pictures,
-# encoded, and draws. `tuned("lora")` tunes an SD3 with LoRA the first time it is asked (and the same for Serial
-# LoRA), in a *twin* of the model, on your paths of exercise 7.1 where they are right. So after these cells you
-# can start at any section.
+# The next two cells give short names to what was read. The `studio` holds eight test prompts and known
+# pictures, encoded, and makes drawings. `tuned("lora")` tunes an SD3 with LoRA the first time it is asked (and
+# the same for Serial LoRA), in a copy of the model (a *twin*), on your paths of exercise 7.1 where they are
+# right. So after these cells you can start at any section.
 
 # %%
 from functools import cache
@@ -89,7 +90,7 @@ def tuned(name: str) -> probes.Tuned:
 # %% [markdown]
 # ## Four parts, and only one of them draws
 #
-# Stable Diffusion 3 makes a picture of a sentence and of noise. Four parts share the work.
+# Stable Diffusion 3 makes a picture from a sentence and from noise. Four parts share the work.
 #
 # - The **text encoders** read the prompt. SD3 medium has three, two of them text towers of CLIPs as in
 #   lesson 04. They give a vector for each token, and one *pooled* vector for the whole sentence.
@@ -112,8 +113,8 @@ for name, part in pipeline.components.items():
 display(Markdown(read_sd3(backbone, lesson.card_of_model)))
 
 # %% [markdown]
-# Eight prompts at equal distances among the test prompts, what SD3 draws for each and, at tiny scale, how
-# Twemoji drew the same thing. Expect drawings that a person recognises for many of them, not for all.
+# Eight of the test prompts, what SD3 draws for each and, at tiny scale, how Twemoji drew the same thing.
+# Expect drawings that a person recognises for many of them, not for all.
 
 # %%
 guidance = config.guidance  # change this and run again: 1.0
@@ -133,11 +134,11 @@ print("Pictures of the kind it knows:", studio.known.attribution)
 #
 # $$x = (z - \text{shift}) \cdot \text{scale}, \qquad z = x / \text{scale} + \text{shift}$$
 #
-# Earlier versions of Stable Diffusion had a scale and no shift, so code that was carried over forgets it
-# easily. The cell tries four ways on pictures that the model knows: the right one, two that forget a step in
-# *both* directions, and one that forgets it on the way back. It measures the latents' mean and spread, the
-# round trip (the mean error in grey levels of 255), and the transformer's loss on such latents. Which of the
-# mistakes will the round trip find?
+# Earlier versions of Stable Diffusion had a scale and no shift, so code that was written for them easily
+# forgets it. The cell tries four ways on pictures that the model knows: the right one, two that forget a
+# step in *both* directions, and one that forgets it on the way back. It measures the latents' mean and
+# spread, the round trip (the mean error, in grey levels from 0 to 255), and the transformer's loss on such
+# latents. Which of the mistakes will the round trip find?
 
 # %%
 vae = pipeline.vae
@@ -156,9 +157,8 @@ display(Markdown(f"**What this shows.** {words.read_trips(trips, abs(shift * sca
 
 # %% [markdown]
 # A mistake that is made *twice* cancels in the round trip. But the transformer lives in between, and an adapter
-# trained on such latents would use its rank to undo the shift. So test both: that pictures come back, and
-# that latents have mean 0 and spread 1. The error of the right round trip is the best that any drawing of
-# this model can be.
+# trained on such latents would use its rank to undo the shift. So test both: that pictures come back, and that
+# latents have mean 0 and spread 1. No drawing of this model can be more exact than the right round trip.
 #
 # ## A straight line from picture to noise
 #
@@ -182,9 +182,9 @@ display(Markdown(f"**What this shows.** {words.read_trips(trips, abs(shift * sca
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 8 |
 #
-# Every picture of a batch has a noise level of its own. Mind the shapes: `sigmas` is (B,), and a batch of
-# four latents that are four numbers wide will take it without complaint *in the wrong direction*. The
-# check compares with one picture at a time, and the velocity with finite differences.
+# Every picture of a batch has a noise level of its own. Mind the shapes: `sigmas` is (B,), and with four
+# latents that are four numbers wide PyTorch broadcasts it *along the wrong dimension*, without an error.
+# The check compares with one picture at a time, and the velocity with finite differences.
 
 
 # %% tags=["exercise"]
@@ -210,8 +210,8 @@ check("7.1", flow_path)
 # %% [markdown]
 # <details><summary>Hint 1: one number a picture</summary>
 #
-# PyTorch lines shapes up from the right: (B,) meets the *width* of (B, c, h, w).
-# `sigmas.view(-1, 1, 1, 1)` has a number for each picture and stretches over the rest.
+# PyTorch aligns shapes from the right: (B,) meets the *width* of (B, c, h, w).
+# `sigmas.view(-1, 1, 1, 1)` has a number for each picture and is broadcast over the rest.
 #
 # </details>
 # <details><summary>Hint 2: the way and its speed</summary>
@@ -231,7 +231,7 @@ check("7.1", flow_path)
 # With the *true* velocity of one picture a single step would do. But at σ = 1 the model sees noise only, and
 # its best answer points to the middle of all pictures that fit the prompt. After a small step it sees a
 # little more, and asks again. The next cell is a whole sampler, with the scheduler's levels. Expect the
-# pictures of the stock pipeline, to the grey level or nearly so.
+# pictures of the *stock* pipeline (diffusers' own, unchanged), equal or nearly so.
 
 # %%
 from itertools import pairwise
@@ -296,7 +296,7 @@ display(Markdown(f"**What this shows.** {told}"))
 
 # %% [markdown]
 # Those are two traps. A scheduler's sigmas are shifted *already*: whoever shifts them again trains at levels
-# that drawing hardly visits. And bfloat16 rounds several levels to the same number, so they are kept in
+# that drawing hardly uses. And bfloat16 rounds several levels to the same number, so they are kept in
 # float32.
 #
 # ## The loss
@@ -347,7 +347,8 @@ display(Markdown(f"**What this shows.** {words.read_levels(by_level)}"))
 #
 # Where does an adapter find the tokens? Not at the norm as in lessons 04 and 06: these norms return several
 # tensors. Attention is called *by keyword*, with the normed tokens of both streams. Two hooks listen at one
-# attention layer, one of them the usual kind. Expect that one to hear nothing.
+# attention layer, one for arguments by position (the usual kind) and one for keywords. Expect the first to
+# hear nothing.
 
 # %%
 attention = model.transformer_blocks[0].attn  # change this and run again: the last block
@@ -434,9 +435,9 @@ display(Markdown(f"**What this shows.** {words.read_streams(costs)}"))
 
 # %% [markdown]
 # The paper does not say which stream it adapts. The training script of that time listed `to_q`, `to_k`, `to_v`
-# and `to_out.0`. There is a reason, too: what is asked for comes in with the text tokens, and that shall stay;
-# *how* it looks is made of image tokens. So the package adapts the image stream unless it is told otherwise.
-# And "a quarter" holds exactly there only.
+# and `to_out.0`. There is a reason, too: *what* is drawn comes in with the text tokens, and should not change;
+# *how* it looks is made in the image tokens. So the package adapts the image stream unless it is told
+# otherwise. And only there is "a quarter" of LoRA's parameters exact.
 #
 # ## Once, and under its name
 #
@@ -479,10 +480,9 @@ display_table(as_text(mixed, forms).rename_axis("pictures").reset_index())
 display(Markdown(f"**What this shows.** {words.read_captions(mixed)}"))
 
 # %% [markdown]
-# In tuning the model meets pictures that it does *not* know: the second row. There nobody has the right number
-# to compare with. The loss will fall with wrong captions as well, since a style can be learnt without them.
-# What is lost meanwhile is that the drawing follows the prompt. So keep what was computed under the *name* of
-# the picture.
+# In tuning the model meets pictures that it does *not* know: the second row. There you have no right number to
+# compare with. The loss will fall with wrong captions as well, since a style can be learnt without them. What
+# is lost is that drawings follow the prompt. So keep what was computed under the *name* of the picture.
 
 # %% [markdown]
 # ### Exercise 7.3 · Encoded once
@@ -633,7 +633,7 @@ check("7.4", guided_velocity)
 
 # %% [markdown]
 # A sampler with your function: the same prompts and the same noise at four guidances. Expect soft drawings
-# above, clearer ones in the middle, and overdone ones below, with hard lines.
+# above, clearer ones in the middle, and exaggerated ones below, with hard lines.
 
 # %%
 from itertools import pairwise
@@ -651,11 +651,11 @@ for w in (1.0, 3.0, 5.0, 9.0):  # change this and run again
 display_figure(plot_drawings(strip, prompts[:6]))
 
 # %% [markdown]
-# With more guidance drawings follow the prompt more and vary less, and each step costs two
-# calls instead of one. And it has a condition that concerns *training*: the model must be able to answer the
-# empty prompt. Whoever tunes with captions only leaves that answer to chance; then the difference that guidance
-# stretches need not be about the prompt any more. So in about one case of ten a training picture gets the empty
-# prompt for its caption: **text dropout**. One example of the training loop, and how many lose their caption:
+# With more guidance drawings follow the prompt more and vary less, and each step costs two calls instead of
+# one. And it has a condition that concerns *training*: the model must be able to answer the empty prompt.
+# Whoever tunes with captions only leaves that answer to chance; then the difference that guidance stretches
+# need not be about the prompt any more. So in about one case of ten a training picture gets the empty prompt as
+# its caption: **text dropout**. One example of the training loop, and how many lose their caption:
 
 # %%
 from serial_lora_course.data.subsets import training_subset
@@ -786,8 +786,8 @@ display(Markdown(f"**What this shows.** {words.read_deceived(table)}"))
 #
 # FID needs a covariance, which has d · (d + 1) / 2 different numbers, from N pictures. With few pictures that
 # estimate is poor, and the error makes FID *larger*. Take two halves of one style, real pictures both. What do
-# FID and KID say with few and with many pictures on each side? `studio.halves_apart` draws so many from each
-# half at random, eight times (all of them only once), and takes the mean.
+# FID and KID say with few and with many pictures on each side? `studio.halves_apart` takes that many from each
+# half at random, eight times (once where it takes all), and returns the mean.
 
 # %%
 by_count = studio.halves_apart  # change this and run again: studio.halves_apart.iloc[::2]
@@ -802,10 +802,10 @@ display(Markdown(f"**What this shows.** {told}"))
 #
 # ## One run
 #
-# Now tune, at tiny scale to `pixel`: Twemoji as pixel art. Once with LoRA and once with Serial LoRA, at equal
-# rank, on the same batches. At class length a part of the training pictures and of the test prompts has to
-# do, so these FIDs do not compare with those of the records below. Which of the four measures will move
-# most, and which might get *worse*?
+# Now tune, at tiny scale to `pixel`: Twemoji as pixel art. One run with LoRA and one with Serial LoRA, at equal
+# rank, on the same batches. At class length they use only a part of the training pictures and of the test
+# prompts, so these FIDs cannot be compared with those of the records below. Which of the four measures will
+# move most, and which might get *worse*?
 
 # %%
 # change LENGTH in the opening and run again: "full"
@@ -834,8 +834,8 @@ display_figure(plot_drawings(drawings | real, prompts))
 print(data.attribution)
 
 # %% [markdown]
-# Follow one column. What is drawn, and where, comes from the noise and the prompt, and
-# mostly stays; outlines and colours change. Fine detail suffers most: look whether every face still is one.
+# Follow one column. What is drawn, and where, comes from the noise and the prompt, and mostly stays;
+# outlines and colours change. Fine detail suffers most: check whether every face is still a face.
 #
 # ## Move scale and guidance yourself
 #
@@ -860,7 +860,7 @@ panel = drawing_panel(own, prompts, seed=seeds[0], judge=judge, config=config)
 #
 # ## Export to a stock pipeline
 #
-# `to_peft` writes the adapter as an ordinary LoRA: a pair for q, k and v each, with A shared and W B for its B
+# `to_peft` writes the adapter as an ordinary LoRA: a pair for q, k and v each, with A shared and W B as its B
 # (lesson 03). A *stock* pipeline loads that with diffusers' own `load_lora_weights`, and from the same prompts
 # and the same noise it must draw the same pictures. So must the model after `merge`. Expect next to no
 # difference.
@@ -923,7 +923,7 @@ display(Markdown(f"**What this shows.** {read_styles(styles, int(results['amount
 # %% [markdown]
 # All methods by FID: the mean over the four styles, and after ± the standard deviation over seeds. Along a row:
 # what do more pictures bring, and the steps that come with them? The style with the largest FIDs weighs most in
-# such a mean, so the figure takes the styles apart.
+# such a mean, so the figure shows each style by itself.
 
 # %%
 from serial_lora_course.figures.results import plot_fid_by_percent
@@ -970,10 +970,10 @@ display(printed)
 display(Markdown(f"**What this shows.**\n\n{words.read_table_ii(printed)}"))
 
 # %% [markdown]
-# Does that steep fall mean that more training pictures give a better style? There is another reading. The paper
-# does not say how many pictures were drawn, nor how many real ones stood beside them in a 20% cell, and FID of
-# fewer pictures is larger. The numbers cannot tell. KID would. Our records, in which both numbers are the same
-# everywhere:
+# Does this fall of FID mean that more training pictures give a better style? There is another reading. The
+# paper does not say how many pictures were drawn, nor with how many real ones they were compared in a 20%
+# cell, and FID of fewer pictures is larger. The printed numbers cannot decide it; KID could. Our records,
+# in which both numbers are the same everywhere:
 
 # %%
 some = results  # change this and run again: results[results["dataset"] != "night"]
@@ -1002,7 +1002,7 @@ display(Markdown(f"**What this shows.** {words.read_falls(relative, studio.halve
 # accelerate launch -m serial_lora_course.cli lab sd3 --scale paper --dataset barbie,cyberpunk
 # ```
 #
-# Every script resumes, verifies, and says by hand what cannot be fetched; `--help` names its licence.
+# Every script resumes, verifies, and says what must be fetched by hand; `--help` names its licence.
 #
 # Does it fit a card? The next table is *estimated from shapes*, for one picture. It leaves out the driver,
 # gaps in the memory, and what an operation holds for a moment. Expect the weights to be the largest part, and
@@ -1020,12 +1020,12 @@ display_table(as_text(memory, sizes))
 display(Markdown(f"**What this shows.** {words.read_memory(memory)}"))
 
 # %% [markdown]
-# Caching latents and prompts (and sending text encoders and autoencoder away) is the
-# largest saving by far: that is what lets SD3 medium be tuned on one card. Checkpointing is the second. Bits
-# are the third: T5 in 8 of them where it stays loaded, the frozen transformer in 4, since an adapter's
-# training reads what its layers answer and never their weights. (This lesson's runs use neither: they send T5
-# away, or leave it to the CPU where it does not fit.) The adapter's own numbers, with gradients and
-# optimizer, are small beside all three.
+# Caching latents and prompts (and sending text encoders and autoencoder away) is the largest saving by far:
+# that is what lets SD3 medium be tuned on one card. Checkpointing is the second. Fewer bits are the third: 8
+# for T5 where it stays loaded, 4 for the frozen transformer, since an adapter's training reads what its
+# layers answer and never their weights. (This lesson's runs use neither: they send T5 away, or leave it to
+# the CPU where it does not fit.) The adapter's own numbers, with gradients and optimizer, are small beside
+# all three.
 #
 # ## Leave the machine as you found it
 #
@@ -1072,8 +1072,8 @@ lesson.close()
 # <details><summary>Answer</summary>
 #
 # Guidance stretches the difference between the prompted and the empty answer. Tuning has trained the
-# first, and the second came along as it happened. What the difference holds now is no longer the prompt
-# alone, and at 7 it is stretched far. Text dropout trains both answers.
+# first, and has changed the second without control. What the difference holds now is no longer the
+# prompt alone, and at 7 it is stretched far. Text dropout trains both answers.
 #
 # </details>
 
@@ -1088,7 +1088,7 @@ lesson.close()
 #   pair a block.
 # - Encode once, and keep it under the picture's name. By step or position it comes back with the wrong
 #   caption, silently.
-# - Guidance needs an answer to the empty prompt, so training drops a caption now and then.
+# - Guidance needs an answer to the empty prompt, so training drops some captions.
 # - FID and KID see the set and not the prompt, CLIP-Score the prompt and not the style. FID falls with
 #   the number of pictures. Look at the drawings.
 #
