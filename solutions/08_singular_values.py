@@ -6,7 +6,7 @@
 # - take the change that an adapter made out of a model, and say its rank, also after rounding;
 # - compute the singular values of a product B A without ever forming it;
 # - read a spectrum with one number, the effective rank, and know what that number does not see;
-# - measure the angles between what two adapters learned, and know beside what an angle is small;
+# - measure the angles between what two adapters learned, and know what to compare an angle with;
 # - turn a claim in words into a statement that can fail, write it down, and only then measure.
 
 # %% tags=["setup"]
@@ -142,10 +142,10 @@ told = (
 display(Markdown(f"**What this shows.** {told}"))
 
 # %% [markdown]
-# The merged weights were rounded to float32, and the rounding is a small random matrix of full rank. Behind
-# index r the values drop: above is what training made, below what rounding made. The entries of W + dW are
-# rounded to about one part in ten million *of themselves*, so the noise goes with the size of W + dW, not with
-# that of dW.
+# The merged weights were rounded to float32, and the rounding is a small random matrix of full rank. After
+# index r the values drop: those before come from training, those after from rounding. The entries of W + dW
+# are rounded to about one part in ten million *of themselves*, so the noise grows with the size of W + dW,
+# not with that of dW.
 
 # %% [markdown]
 # ### Exercise 8.1 · The rank of a change
@@ -300,9 +300,9 @@ method_spectra = {m: change_tables.spectra_frame(learned(m, 1)) for m in LABELS}
 display_figure(figures.plot_spectra(method_spectra))
 
 # %% [markdown]
-# W and W + dW can hardly be distinguished but for the first few values, and for LoRA the last few. A change of
-# rank r *cannot* do much more in between, and that is a theorem (interlacing): it moves no singular value past
-# r others,
+# W and W + dW can hardly be distinguished, except in the first few values and, for LoRA, in the last few. A
+# change of rank r *cannot* do much more in between, and that is a theorem (interlacing): it moves no singular
+# value past r others,
 #
 # $$\sigma_{i+r}(W) \;\le\; \sigma_i(W + dW) \;\le\; \sigma_{i-r}(W)$$
 #
@@ -323,8 +323,8 @@ for method in LABELS:
 
 # %% [markdown]
 # So look closer: how far is each value from W's, in percent? If Serial LoRA lies *between* W and LoRA, its
-# line is between zero and LoRA's line, at every index. The upright scale is linear up to one percent either
-# way, and logarithmic beyond.
+# line is between zero and LoRA's line, at every index. The vertical scale is linear from -1% to +1%, and
+# logarithmic beyond.
 
 # %%
 seed = 1  # change this and run again: 2
@@ -473,7 +473,7 @@ check("8.4", effective_rank_of)
 
 # %% [markdown]
 # By your function, over the depth of the image tower, for two seeds: a line is the mean of a method, its band
-# goes from the lower to the higher. The grey line is a product of two *random* matrices of this rank.
+# goes from the lower seed to the higher. The grey line is a product of two *random* matrices of this rank.
 
 # %%
 effective_of = yours("8.4", measured.effective_rank)
@@ -495,7 +495,7 @@ told = words.read_effective(effective, random_rank, RANK, width)
 display(Markdown(f"**What this shows.** {told}"))
 
 # %% [markdown]
-# A high effective rank is not a virtue in itself: a random pair has the highest. And for Serial LoRA the
+# A high effective rank is not good in itself: a random pair has the highest. And for Serial LoRA the
 # spectrum of dW = W B A is partly that of W, whose strong directions stretch what the pair sends there.
 
 # %% [markdown]
@@ -571,10 +571,11 @@ display(Markdown(f"**What this shows.** {words.read_within_blocks(found)}"))
 # digits; the package uses sines too). LoRA's three pairs need not. Where dW *writes* differs for both: W_q B
 # and W_k B are different spaces, because the weights are.
 #
-# Did LoRA and Serial LoRA learn *the same thing*, in the same place? An overlap alone cannot say. Beside it
-# stand random directions, and what one method has in common *with itself* when only the seed differs. We
-# compare the four strongest directions, since the weak ones are mostly what `A` was at the start, and the
-# two methods across two seeds: with one seed they would share shots and the first random numbers.
+# Did LoRA and Serial LoRA learn *the same thing*, in the same place? An overlap alone cannot say. Compare
+# it with that of random directions, and with what one method has in common *with itself* when only the seed
+# differs. We compare the four strongest directions, since the weak ones are mostly what `A` was at the
+# start, and the two methods across two seeds: with one seed they would share shots and the first random
+# numbers.
 
 # %%
 TOP = 4  # change this and run again
@@ -592,10 +593,9 @@ told = words.read_overlaps(means, "LoRA and Serial LoRA", chance)
 display(Markdown(f"**What this shows.** Both towers together:\n\n{told}"))
 
 # %% [markdown]
-# How far the lines are above the grey one says whether anything is found again at all; how far the dashed one
-# is below the others, whether the method matters more than the seed. Different directions do not mean
-# different behaviour: two adapters may read different directions of the same tokens and do the same to the
-# pictures.
+# How far the lines are above the grey one says whether anything is shared at all; how far the dashed one is
+# below the others, whether the method matters more than the seed. Different directions do not mean different
+# behaviour: two adapters may read different directions of the same tokens and do the same to the pictures.
 #
 # Where each method writes can be said more precisely. What Serial LoRA writes has gone through W, and W
 # stretches its own strong directions. Which share of dW (of its squared norm) lies along the r strongest
@@ -722,8 +722,8 @@ lesson.close()
 #
 # <details><summary>Answer</summary>
 #
-# Rounding adds a small matrix of full rank. Its size goes with the entries that were rounded, those of
-# W + dW, so the threshold needs the largest singular value of W + dW, not that of dW.
+# Rounding adds a small matrix of full rank. Its size grows with the entries that were rounded, those
+# of W + dW, so the threshold needs the largest singular value of W + dW, not that of dW.
 #
 # </details>
 
@@ -746,8 +746,7 @@ lesson.close()
 #
 # "Serial Low-rank Adaptation of Vision Transformer": Fig. 3 and "Non-equivalent Dynamic" in section II-D,
 # on SAM; equations (4) and (5) for the two forms of dW. Which matrix was plotted, for which data and rank,
-# and over how many runs, is not stated. The effective rank is Roy and Vetterli's (EUSIPCO 2007), the
-# angles Bjorck and Golub's (Mathematics of Computation, 1973), computed as in Knyazev and Argentati (2002);
-# the overlap of strongest directions is from section 7 of "LoRA: Low-Rank Adaptation of Large Language
-# Models" (Hu et al., ICLR 2022). The three bounds stand in Horn and Johnson, "Topics in Matrix Analysis",
-# chapter 3.
+# and over how many runs, is not stated. The effective rank is Roy and Vetterli's (EUSIPCO 2007), the angles
+# Bjorck and Golub's (Mathematics of Computation, 1973), computed as in Knyazev and Argentati (2002); the
+# overlap of strongest directions is from section 7 of "LoRA: Low-Rank Adaptation of Large Language Models"
+# (Hu et al., ICLR 2022). The three bounds are in Horn and Johnson, "Topics in Matrix Analysis", chapter 3.
