@@ -172,14 +172,14 @@ display(Markdown("**What this shows.** " + choosing_tables.read_sweep(sweep, tab
 # A star that is there although the true difference is zero is a *false positive*. They come by chance, more of
 # them the more differences one looks at (lesson 11).
 #
-# What would make it differ? More data sets would make the intervals shorter. Another learning rate could bend
+# What would make it differ? More data sets would make the intervals shorter. Another learning rate could change
 # the lines: one rate serves all ranks here, and a larger rank takes a larger step, since more columns of B move
 # at once. So a line that falls at the right end may say "too large a step", and not "too large a rank". With one
 # data set the stars speak of that set alone: does it have more of them?
 #
 # ## How to choose a rank
 #
-# Why not take the highest point? Points have errors, and among several about equal ones the highest is
+# Why not take the highest point? Points have errors, and among several nearly equal ones the highest is
 # mostly the luckiest. An old rule is better: find the best mean, subtract *its* standard error, and take the
 # smallest rank that still reaches this bar (the one-standard-error rule; Breiman and others, 1984).
 
@@ -239,7 +239,7 @@ display(Markdown("**What this shows.** " + choosing_tables.read_choice(table)))
 
 # %% [markdown]
 # Other seeds may change each of these ranks, since the errors are about as large as the differences. The
-# rule makes the choice cheap when the runs cannot see a difference, and costs at most one standard error.
+# rule chooses a small rank when the runs show no difference, and costs at most one standard error.
 #
 # One warning: this table was chosen *on the test pictures*. That is fine for showing a rule and wrong for
 # reporting an accuracy. For your own adapter choose on training pictures that were kept apart, as lesson 12
@@ -351,9 +351,9 @@ spread = (one - other).mean(1).std().item()  # of the data sets
 display(Markdown("**What this shows.** " + choosing_tables.read_power(mean, half, spread)))
 
 # %% [markdown]
-# More seeds make each data set's mean surer, and leave the data sets as different as they are: only more sets
-# shorten the interval much. "Not significant" is therefore the honest answer to many questions. It speaks about
-# the runs, and not about the methods.
+# More seeds make each data set's mean more certain, and leave the data sets as different as they are: only more
+# sets shorten the interval much. "Not significant" is therefore the honest answer to many questions. It speaks
+# about the runs, and not about the methods.
 #
 # The mean stays the same whatever counts as one measurement, but several errors could be printed beside it. The
 # last two rows answer two different questions: about data sets *like* these (your function), and about *these* data
@@ -368,7 +368,7 @@ display(Markdown("**What this shows.** " + choosing_tables.read_errors(errors)))
 
 # %% [markdown]
 # Pairing costs nothing. Where runs are alike, counting each of them makes the error too small. Say which question
-# you answer: more data sets would make the fourth row smaller, more seeds the fifth.
+# you answer: more data sets would make the error in the fourth row smaller, more seeds that in the fifth.
 #
 # ## When a table shows winners only
 #
@@ -430,8 +430,8 @@ display(as_text(signs, dict.fromkeys(["p, cells", "p, data sets", "least p"], "{
 display(Markdown("**What this shows.** " + choosing_tables.read_signs(signs)))
 
 # %% [markdown]
-# The test assumes that cells are separate measurements. Those of one data set are not, since they
-# share pictures, prompts and settings. By data sets the test is right, and weak: six that all agree would
+# The test assumes that cells are separate measurements. Those of one data set are not, since they share
+# pictures, prompts and settings. By data sets the test is right, but has little power: six that all agree would
 # reach p = 2 / 2⁶, which is below 5%; four cannot, whatever they show. A spread beside each cell would help more
 # than any test of signs.
 #
@@ -546,8 +546,8 @@ display(Markdown("**What this shows.** " + choosing_tables.read_holds_from(margi
 #     --shots 16 --seeds 3 --out runs/clip_rank.jsonl
 # ```
 #
-# That takes a while on two cores. With `--dataset` and what the line above the picture names, it makes the
-# sweep that is shown there. With `--scale paper`, on a GPU, it is the paper's Fig. 5 with spread and with the
+# That takes a while on two cores. With `--dataset` and the settings printed above the figure, it makes the
+# sweep shown there. With `--scale paper`, on a GPU, it is the paper's Fig. 5 with spread and with the
 # comparison that the figure lacks.
 
 # %% [markdown]
@@ -559,13 +559,13 @@ display(Markdown("**What this shows.** " + choosing_tables.read_holds_from(margi
 # <details><summary>Answer</summary>
 #
 # Which matrices LoRA adapts, and how LoRA does with a third of the parameters. If LoRA at a smaller rank
-# reaches the same accuracy, the saving comes from the rank and not from the method. And the interval
-# over data sets: "the same" is a statement about it.
+# reaches the same accuracy, the saving comes from the rank and not from the method. And ask for the
+# interval over data sets: "the same" says nothing without it.
 #
 # </details>
 #
-# **2. Two methods differ by +0.4 points on six data sets, with a 95% interval of ± 1.0. A says: they are equal. B
-# says: the first is better. Who is right?**
+# **2. Two methods differ by +0.4 points on six data sets, with a 95% interval of ± 1.0. One reader says: they are
+# equal. Another says: the first is better. Who is right?**
 #
 # <details><summary>Answer</summary>
 #
@@ -580,8 +580,8 @@ display(Markdown("**What this shows.** " + choosing_tables.read_holds_from(margi
 # <details><summary>Answer</summary>
 #
 # The seeds of a data set are tested on the same pictures, and what suits a method in that set suits it with every
-# seed. They may be one measurement, told three times, and counting each makes the error too small. Averaging
-# first is right whether they are alike or not. The same holds for a seed's training sets of different sizes.
+# seed. They may be one measurement, and counting it three times makes the error too small. Averaging first is
+# right whether they are alike or not. The same holds for a seed's training sets of different sizes.
 #
 # </details>
 
