@@ -3,7 +3,7 @@
 #
 # **What you will be able to do**
 #
-# - keep several adapters on one frozen model, and put one of them in force by its name;
+# - keep several adapters on one frozen model, and activate one of them by its name;
 # - add adapters exactly, as one adapter of rank r₁ + r₂, and say when such a sum is worth having;
 # - put one adapter after another, and say why the order matters;
 # - answer a mixed batch in one pass, each sample with its own adapter.
@@ -138,11 +138,11 @@ display(alone().map("{:.1f}%".format))
 display(Markdown("**What this shows.** " + words.read_alone(alone(), TASKS)))
 
 # %% [markdown]
-# Where the other adapter's change is below zero, adapting cost something of what the base could do
-# (*forgetting*), and switching gives it back.
+# Where the other adapter's change is below zero, adapting has lost something that the base could do
+# (*forgetting*), and switching brings it back.
 #
 # **Change this and run again**: `TASKS = ("food", "nature")` in the opening, then the opening's cells and
-# these. Do these two help or hurt each other? (`serial_lora_course.data.registry` knows more sets.)
+# these. Do these two help or hurt each other? (`serial_lora_course.data.registry` lists more sets.)
 #
 # ## The sum of two adapters
 #
@@ -213,7 +213,7 @@ combine(model, dict.fromkeys(TASKS, 0.5), name="both")
 theirs = next(iter(adapters(model).values()))
 product = theirs.lora_B @ theirs.lora_A  # (d, d)
 off, ranks = (B @ A - product).abs().max().item(), " + ".join(str(len(A_i)) for A_i, _ in pairs)
-told = f"Your pair has rank {len(A)} = {ranks}, and its product is {off:.0e} from `combine`'s."
+told = f"Your pair has rank {len(A)} = {ranks}; its product differs from `combine`'s by {off:.0e}."
 display(Markdown("**What this shows.** " + told))
 
 # %% [markdown]
@@ -273,7 +273,7 @@ mixture_panel(mixed, base)
 #
 # $$ (I + B_2 A_2)(I + B_1 A_1) = I + B_1 A_1 + B_2 A_2 + B_2 A_2 B_1 A_1 . $$
 #
-# The last term makes it another thing than the sum. LoRA's pairs stand beside a weight and read the same
+# The last term makes it different from the sum. LoRA's pairs stand beside a weight and read the same
 # tokens, so they can only be added.
 
 # %% [markdown]
@@ -350,7 +350,7 @@ for title, order in orders.items():
     A, B = chained(*(first[task] for task in order))
     off = (B @ A - product[title]).abs().max().item()
     away = (product[title] - product["sum"]).norm() / product["sum"].norm()
-    print(f"{title}: {away:.1%} away from the sum, {off:.0e} from yours")
+    print(f"{title}: {away:.1%} away from the sum; differs from yours by {off:.0e}")
 
 # %%
 pictures = {task: len(data.test) for task, data in sets.items()}
@@ -475,7 +475,7 @@ told = words.read_switch(counts["serial_lora"], counts["lora"])
 display(Markdown("**What this shows.** " + told))
 
 # %% [markdown]
-# Both numbers grow with the rank and with the model's width, and their ratio stays.
+# Both numbers grow with the rank and with the model's width, and their ratio stays the same.
 #
 # **Change this and run again**: `config(4)`. How many adapters fit into a gigabyte then?
 
@@ -486,8 +486,9 @@ display(Markdown("**What this shows.** " + told))
 #
 # <details><summary>Answer</summary>
 #
-# 12 as it is stacked. The product may have a lower rank: if both pairs read the same directions, rows of A
-# repeat, and the sum can be written with fewer. Stacking never needs more than r₁ + r₂.
+# 12, since the pairs are stacked. The product may have a lower rank: if both pairs read the same
+# directions, rows of A repeat, and the sum can be written with fewer. Stacking never needs more than
+# r₁ + r₂.
 #
 # </details>
 #
