@@ -4,7 +4,7 @@
 # **What you will be able to do**
 #
 # - look through a folder of your own pictures, and know what is done about each one that is unusual;
-# - split it so that no object trains and tests, and see what a leak does to an accuracy;
+# - split it so that no object is in both training and test, and see what a leak does to an accuracy;
 # - go from folder to adapter file to merged model in one page, with open_clip, timm or transformers;
 # - prove that a merge is right, and give your adapter to people who use PEFT or diffusers;
 # - teach the package a vision transformer that it has never seen, and prove that you did it right.
@@ -46,8 +46,8 @@ from serial_lora_course.labs import proofs
 lesson_card("12")
 
 # %% [markdown]
-# What the recipe is made of: a folder of pictures, a classifier round any vision model, and how it is
-# trained, measured, saved and loaded. And the settings that all of this page starts from.
+# The parts of the recipe: a folder of pictures, a classifier around any vision model, and how it is
+# trained, measured, saved and loaded. And the default settings of this page.
 
 # %%
 from serial_lora_course.data.example_folder import write_example_folder
@@ -136,7 +136,7 @@ print("Drawings: OpenMoji, openmoji.org, CC BY-SA 4.0")
 #
 # `load_folder` makes a data set of it: class names from folder names, a training and a test part, the
 # same division on every machine. What cannot be used it refuses, *before* anything runs, in one
-# sentence that says what to do. The next cell asks it three times and mends the folder in between.
+# sentence that says what to do. The next cells call it three times and repair the folder in between.
 
 # %%
 import shutil
@@ -223,7 +223,7 @@ check("12.1", split_by_object)
 # names. A generator with a fixed seed, such as `random.Random(0)`, makes the same choice every time.
 #
 # </details>
-# <details><summary>Hint 2: then send pictures after their objects</summary>
+# <details><summary>Hint 2: then pictures follow their objects</summary>
 #
 # With a set `held_out` of names, a picture tests if its object is in it. `enumerate(objects)` gives
 # the positions. The count of a class is `min(max(round(share * n), 1), n - 1)`.
@@ -332,8 +332,8 @@ display(results.map("{:.1%}".format))
 display(Markdown("**What this shows.** " + read_gain(results, len(data.test))))
 
 # %% [markdown]
-# Always run the probe. It takes seconds, it is a strong opponent on small data sets, and where it wins you
-# need no adapter. One thing is uneven here: the probe's setting was chosen for these pictures, and the
+# Always run the probe. It takes seconds, it is a strong baseline on small data sets, and where it wins you
+# need no adapter. One thing is unfair here: the probe's setting was chosen for these pictures, and the
 # adapter's rank, rate and number of steps were not.
 #
 # **Change this and run again**: `config = ClassifyConfig(rank=1)`, then both cells. Does a pair of
@@ -342,9 +342,9 @@ display(Markdown("**What this shows.** " + read_gain(results, len(data.test))))
 # ## The whole recipe
 #
 # `fit_folder` is the page with validation. A share of the *training* pictures is kept apart: after each round
-# they say whether the state is the best so far, and when to stop. An interrupted training goes on, a finished
-# one is not run again, and the linear probe comes with it. The test pictures are looked at once. Expect a
-# validation loss that falls and then rises: the best state is the one that is saved.
+# they say whether the state is the best so far, and when to stop. An interrupted training continues, a
+# finished one is not run again, and the linear probe is included. The test pictures are looked at once.
+# Expect a validation loss that falls and then rises: the best state is the one that is saved.
 
 # %%
 from serial_lora_course.figures.validation import plot_validation
@@ -363,7 +363,7 @@ display(Markdown("**What this shows.** " + read_reached(reached)))
 
 # %% [markdown]
 # The folder holds the adapter, the head, and `run.yaml`, which says how they were made. So it can be opened
-# by its name, anywhere where the base model is:
+# by its path, wherever the base model is:
 
 # %%
 classifier, run = open_classifier(job.out)
@@ -382,7 +382,7 @@ for path, row in zip(paths, predict(classifier, paths), strict=True):
 # serial-lora merge my_classifier --out merged.safetensors
 # ```
 #
-# And where to start? The configuration's own defaults suit some hundred pictures:
+# And where to start? The configuration's own defaults suit a few hundred pictures:
 
 # %%
 from serial_lora_course.work.reading import read_defaults
@@ -505,8 +505,8 @@ told_of_merge += f", and the merged one {away['merged']:.0e}: an effect, and rou
 display(Markdown("**What this shows.** " + told_of_merge))
 
 # %% [markdown]
-# Those are both halves of the proof. The library's loader needed no word about Serial LoRA, and the same
-# modules and shapes take the same time.
+# Those are both halves of the proof. The library's loader had to know nothing of Serial LoRA, and the
+# same modules and shapes take the same time.
 #
 # **Change this and run again**: `tolerance=1e-8` in the proof. What does it say now, and why is the merge
 # right all the same?
@@ -607,8 +607,8 @@ print(f"read back by transformers, largest difference: {(from_library - merged).
 #
 # ## To people who use PEFT or diffusers
 #
-# Sometimes the base must stay untouched and the adapter must travel, to somebody who has PEFT and has
-# never heard of Serial LoRA. Can it become an ordinary LoRA? The change to one projection is
+# Sometimes the base must stay untouched and the adapter must go to somebody who has PEFT and does not
+# know Serial LoRA. Can it become an ordinary LoRA? The change to one projection is
 #
 # $$W_p\,(I + s\,BA) - W_p = (s\,W_p B)\,A$$
 #
@@ -826,7 +826,7 @@ print("adapters at:", ", ".join(site.label for site in find_attention_sites(plai
 
 # %% [markdown]
 # It injects, so the names are right. Is the *place* right? A wrong entry injects just as well, trains, and is
-# some other method. The proof is the formula: write W (I + B A) into the q, k and v of a copy, by hand, and
+# another method. The proof is the formula: write W (I + B A) into the q, k and v of a copy, by hand, and
 # compare. Then merge, which must agree too.
 
 # %%
@@ -967,14 +967,14 @@ rows = {"what you did": list(done), "what you are told": [told(do) for do in don
 display_table(pd.DataFrame(rows))
 
 # %% [markdown]
-# Read each sentence to its end: the second half says what to do. Three troubles come
-# *without* an error, and are worth a look when a result seems off:
+# Read each sentence to its end: the second half says what to do. Three problems come *without* an
+# error; check for them when a result looks wrong:
 #
 # | What you see | What it may be | How to find out |
 # |---|---|---|
 # | accuracy far too good | a leak | `examine_folder` finds copies; split by object (12.1) |
 # | the adapter changes nothing | too few steps, or a wrong entry | compare with `disabled(model)`, and with dense W (I + B A) |
-# | well in the notebook, poor elsewhere | other preprocessing | look at `classifier.preprocessing`, or pass your own |
+# | good in the notebook, poor elsewhere | other preprocessing | look at `classifier.preprocessing`, or pass your own |
 #
 # **Change this and run again**: `print(told(inject, nn.LSTM(8, 8), SerialLoRAConfig(rank=4)))`, and a model of
 # your own in place of the LSTM. Is it adapted, or are you told why not?
@@ -988,7 +988,7 @@ display_table(pd.DataFrame(rows))
 # <details><summary>Answer</summary>
 #
 # A leak. Neighbouring frames are nearly the same picture, and lie on both sides of the split. The test
-# measured memory. Split by video, and both numbers will be the lower one.
+# measured memory. Split by video, and the test will show the lower number, too.
 #
 # </details>
 #
@@ -999,7 +999,7 @@ display_table(pd.DataFrame(rows))
 # Serial LoRA has one B for q, k and v. As an ordinary LoRA each projection needs its own, W_q B,
 # W_k B and W_v B, because there B must lead to the projection's outputs. With three separate layers
 # A is repeated too; on a fused weight there is one A, and the three B are stacked. For
-# `nn.MultiheadAttention` a pair of zeros comes on top, since PEFT's layer includes the output
+# `nn.MultiheadAttention` a pair of zeros is added, since PEFT's layer includes the output
 # projection.
 #
 # </details>
@@ -1019,12 +1019,13 @@ display_table(pd.DataFrame(rows))
 # ## Key points
 #
 # - Look through a folder before you train on it. Grey, palette and transparent pictures are handled;
-#   damaged ones, copies and one-picture classes are yours to mend.
+#   you must fix damaged ones, copies and one-picture classes.
 # - Split by object, not by picture. No number in the log shows a leak.
 # - The page: folder, model line, `PictureClassifier`, `inject`, `fit`, `save_classifier`. Beside its
 #   accuracy belongs the linear probe's. `serial-lora fit` is the page with validation, resume and a card.
 # - `eject(model, keep_merged=True)` leaves an ordinary model: save it, load it and time it as one.
-# - A Serial LoRA pair is an ordinary LoRA with B = s W B for each projection: `to_peft`, `to_diffusers`.
+# - A Serial LoRA pair is an ordinary LoRA whose B is s W B, for each projection: `to_peft`,
+#   `to_diffusers`.
 # - A new family is one function that yields sites, and one proof: W (I + B A) in a copy, by hand.
 
 # %% [markdown]
