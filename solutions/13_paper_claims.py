@@ -44,7 +44,7 @@ lesson_card("13")
 
 # %% [markdown]
 # One line decides which CLIP the one run of this lesson adapts, in the section that runs a record again:
-# the tiny one, or OpenAI's ViT-B/16, as in lesson 04. All else stands on records and on the paper's tables.
+# the tiny one, or OpenAI's ViT-B/16, as in lesson 04. Everything else uses records and the paper's tables.
 
 # %%
 SCALE = os.environ.get("SERIAL_LORA_SCALE", "tiny")  # or "paper"
@@ -114,16 +114,16 @@ lesson.close()
 
 # %% [markdown]
 # On the kind of machine that made the records the numbers repeat. On another, sums are added up in another
-# order, and pictures near the border may change sides. Compare that with what another seed changes. Every run
-# behind the ledger can be repeated in this way.
+# order, and pictures near the decision boundary may get another class. Compare that with what another seed
+# changes. Every run behind the ledger can be repeated in this way.
 #
 # **Change this and run again**: `seed=2`, or `get_method("lora")`.
 #
 # ## The ledger
 #
 # Now all claims of the paper, one a row. Each has its place and a few of its words; what the paper's *own*
-# tables say to it; and what *our* records say, at tiny scale. All verdicts are computed from these numbers,
-# by the following rules.
+# tables say about it; and what *our* records say, at tiny scale. All verdicts are computed from these
+# numbers, by the following rules.
 
 # %%
 from serial_lora_course.claims.verdicts import rules
@@ -142,8 +142,8 @@ display(Markdown("**What this shows.**\n\n" + read_ledger(rows)))
 
 # %% [markdown]
 # Other records could change the right column, the left one never. Much of what a paper claims is more
-# detailed than its tables can carry, and that is common, not special to this one. The arithmetic of the
-# saving is the firmest part. How good the method is depends on the task.
+# detailed than its tables can support, and that is common, not special to this one. The arithmetic of
+# the saving is the most certain part. How good the method is depends on the task.
 #
 # Then the claims themselves: first the sizes, then the most important question. How good is it?
 
@@ -165,9 +165,9 @@ for theme in ("Few pictures", "LoRA+"):
 
 # %% [markdown]
 # **What this shows.** Claims about few pictures rest on the smallest training sets, where the choice of
-# pictures matters most: look at the errors. And a claim that one plus method beats the other needs the plus to
-# be a strong baseline; the last row of the second table says whether it is (lesson 05 shows what the rate of B
-# has to do with it).
+# pictures matters most: look at the errors. And a claim that Serial LoRA+ beats LoRA+ needs LoRA+ to be a
+# strong baseline; the last row of the second table says whether it is (lesson 05 shows what the rate of B has
+# to do with it).
 
 # %%
 for theme in ("Rank and budget", "Inside the adapter", "Data and metric"):
@@ -175,9 +175,9 @@ for theme in ("Rank and budget", "Inside the adapter", "Data and metric"):
     display_table(ledger_frame(rows, theme))
 
 # %% [markdown]
-# **What this shows.** The first row says whether the method is new. That is a claim like another. It is tested
-# by writing the older method from its own paper, RepAdapter (Luo et al. 2023, arXiv 2302.08106), and comparing.
-# A fairer comparison, with RepAdapter and the field in it, is the study of lesson 11.
+# **What this shows.** The first row says whether the method is new. That is a claim like any other. It is
+# tested by writing the older method from its own paper, RepAdapter (Luo et al. 2023, arXiv 2302.08106), and
+# comparing. A fairer comparison, with RepAdapter and other methods in it, is the study of lesson 11.
 #
 # Count what stands behind a verdict before you believe it. The brackets say how many data sets and seeds there
 # are. The interval after ± is over data sets, with Student's t, as in lesson 11; the one for *these sets* is
@@ -203,8 +203,8 @@ found, place = inconsistency_frame(), ""  # change this and run again: "Table IV
 display_table(found[found["Where"].str.contains(place)])
 
 # %% [markdown]
-# **What this shows.** Units, counts and references are checked fastest and rarely are. A reading that finds such
-# things is not hostile: it makes a result usable by others.
+# **What this shows.** Units, counts and references are the fastest to check, and rarely checked. A reading that
+# finds such things is not hostile: it makes a result usable by others.
 #
 # The ledger is also a page of this repository, [`CLAIMS.md`](../CLAIMS.md), which
 # `python -m tools.documents` writes.
@@ -225,7 +225,7 @@ display_table(found[found["Where"].str.contains(place)])
 #
 # <details><summary>Answer</summary>
 #
-# Perhaps nobody. The paper's models, data and settings are others than ours. The verdict here says that the
+# Perhaps nobody. The paper's models, data and settings differ from ours. The verdict here says that the
 # claim does not hold at this scale, with these settings, by this rule.
 #
 # </details>
@@ -243,7 +243,7 @@ display_table(found[found["Where"].str.contains(place)])
 # %% [markdown]
 # ## Key points
 #
-# - Best in bold: among four equals somebody has many cells. Cells of one data set are not independent.
+# - Best in bold: among four equals one has many cells. Cells of one data set are not independent.
 # - A claim becomes testable when its words become a rule. Verdicts are computed, never written.
 # - Two verdicts a claim: by the paper's own tables, and by what is measured here.
 # - Run one line of a record again before you believe the file.
