@@ -227,9 +227,11 @@ def read_forgetting(found: Found) -> str:
     """What the finished arms lose of what the model knew: least, most, LoRA and Serial LoRA."""
     lines = []
     for lab, arms in found.arms.items():
-        arms = found.comparable.get(lab, arms).dropna(subset=["change of what it knew"])
+        finished = found.comparable.get(lab, arms)
+        arms = finished.dropna(subset=["change of what it knew"])
         if arms.empty:
-            lines.append(f"- **{lab.upper()}**: not measured, or no arm has all its runs yet.")
+            why = "no arm has all its runs yet" if finished.empty else "not measured in this lab"
+            lines.append(f"- **{lab.upper()}**: {why}.")
             continue
         arms = arms.sort_values("change of what it knew")
         change, serial = arms["change of what it knew"], arms[arms["method"] == SERIAL]

@@ -95,8 +95,8 @@ class Answer:
         if self.like is None:
             return f"not decided yet: {self.done} of {self.needed} runs"
         return (
-            f"{self.like} {self.unit} (95% interval for sets like these {self.like.count}; "
-            f"for these sets {self.these})"
+            f"{self.like} {self.unit} (95% interval for sets like these, of which there "
+            f"are {self.like.count}; for these sets {self.these})"
         )
 
 
