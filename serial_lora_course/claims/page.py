@@ -21,6 +21,9 @@ from serial_lora_course.study.plan import PLANS
 from serial_lora_course.study.power import planned_interval
 
 
+WHERE = "[What it says](docs/study.md#what-was-found)."
+
+
 def claims_page() -> str:
     """The whole ledger as Markdown."""
     rows, about = ledger(), citation()
@@ -57,8 +60,7 @@ def front_part() -> str:
         "*front*: no other method gains more with as few parameters as one on it has.",
         f"![{alt}]({place})",
         words.read_front(found),
-        f"{words.read_verdicts(found.answers)} {words.read_left(found)} "
-        "[What it says](docs/study.md#what-was-found).",
+        " ".join(filter(None, [words.read_verdicts(found.answers), words.read_left(found), WHERE])),
     ]
     return "\n\n".join(parts)
 
