@@ -20,7 +20,6 @@ from serial_lora_course.study.found import (
 from serial_lora_course.study.plan import PLANS
 from serial_lora_course.study.power import planned_interval
 
-
 WHERE = "[What it says](docs/study.md#what-was-found)."
 
 
