@@ -92,7 +92,7 @@ def questions_frame(answers: Sequence[Answer]) -> pd.DataFrame:
             "For sets like these": answer.like and f"{answer.like} {answer.unit}",
             "For these sets": answer.these and str(answer.these),
             "Sets": answer.like and str(answer.like.count),
-            "p, Holm": answer.like and f"{answer.p:.3f}",
+            "p, Holm": answer.like and ("< 0.001" if answer.p < 0.001 else f"{answer.p:.3f}"),
             "Verdict": answer.verdict or f"{answer.done} of {answer.needed} runs",
         }
         for answer in answers
