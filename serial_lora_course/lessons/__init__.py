@@ -1,0 +1,1 @@
+"""One folder a lesson; what two lessons share stands outside."""

@@ -1,0 +1,1 @@
+"""Start here: the checks, figures, tables and panel of this lesson alone."""

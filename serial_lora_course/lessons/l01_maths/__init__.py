@@ -1,0 +1,1 @@
+"""Low-rank maths: the checks, figures, tables and panel of this lesson alone."""

@@ -1,0 +1,1 @@
+"""The count, proved: the checks, figures, tables and panel of this lesson alone."""

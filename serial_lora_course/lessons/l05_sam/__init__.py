@@ -1,0 +1,1 @@
+"""SAM: the checks, figures, tables and panel of this lesson alone."""

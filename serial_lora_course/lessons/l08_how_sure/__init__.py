@@ -1,0 +1,1 @@
+"""How sure are you?: the checks, figures, tables and panel of this lesson alone."""

@@ -1,0 +1,1 @@
+"""The paper on trial: the checks, figures, tables and panel of this lesson alone."""

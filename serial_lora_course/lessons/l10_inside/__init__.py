@@ -1,0 +1,1 @@
+"""Inside an adapter: the checks, figures, tables and panel of this lesson alone."""
