@@ -4,8 +4,8 @@ One evening's reading, in this order: layers and config (the maths; what to put 
 structure, families and attention (where attention is); packed, handles, records, hooks and attaching
 (how tokens reach an adapter); merging, also and injection (into the weights, into the model, and out
 again); named and switches (several adapters, none, one for each sample); fingerprints, files and
-export; optim, counting, lowrank, spectra, flow and metrics, each for itself. peft is the same method
-as one of PEFT's, and imported only by who wants that.
+export; optim and counting, each for itself. peft is the same method as one of PEFT's, and imported only
+by who wants that.
 """
 
 from serial_lora.attention import register_family
@@ -24,7 +24,7 @@ from serial_lora.named import (
     combine,
     remove_adapter,
 )
-from serial_lora.optim import describe_groups, lora_plus_groups
+from serial_lora.optim import lora_plus_groups
 from serial_lora.records import adapters
 from serial_lora.switches import disabled, per_sample
 
@@ -42,7 +42,6 @@ __all__ = [
     "chain",
     "combine",
     "count_parameters",
-    "describe_groups",
     "disabled",
     "eject",
     "inject",

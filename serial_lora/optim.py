@@ -66,15 +66,3 @@ def lora_plus_groups(
         {"name": "other", "params": others, "lr": float(lr)},
     ]
     return [group | {"weight_decay": float(weight_decay)} for group in groups if group["params"]]
-
-
-def describe_groups(groups: list[dict[str, Any]]) -> str:
-    """The groups as a small table: name, tensors, parameters, learning rate, weight decay."""
-    rows = [("group", "tensors", "parameters", "learning rate", "weight decay")]
-    for group in groups:
-        sizes = [parameter.numel() for parameter in group["params"]]
-        rates = (f"{group['lr']:.3g}", f"{group['weight_decay']:.3g}")
-        rows.append((group["name"], f"{len(sizes)}", f"{sum(sizes):,}", *rates))
-    first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    layout = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)])
-    return "\n".join(layout.format(*row) for row in rows)

@@ -32,13 +32,13 @@ import torch
 from IPython.display import Markdown, display
 from torch import Tensor
 
-from serial_lora.lowrank import misses_by_method, tail_misses
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.claims import pairs as words
 from serial_lora_course.figures.lowrank import plot_misses
 from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs import pairs
+from serial_lora_course.measures.lowrank import misses_by_method, tail_misses
 
 lesson_card("01")
 

@@ -751,7 +751,7 @@ check("6.5", segmentation_loss)
 # nothing cost, and how large a gradient does a model get that does not know (all logits 0)?
 
 # %%
-from serial_lora.metrics import dice
+from serial_lora_course.measures.metrics import dice
 
 loss_of = yours("6.5", probes.segmentation_loss)
 losses = {

@@ -282,8 +282,8 @@ display_figure(plot_flow_path(rows))
 # %%
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from serial_lora.flow import sample_sigmas
 from serial_lora_course.figures.drawings import plot_sigmas
+from serial_lora_course.measures.flow import sample_sigmas
 
 official = FlowMatchEulerDiscreteScheduler(shift=3.0)  # as SD3 medium's; change this and run again
 shifts = {SCALE: pipeline.scheduler.config.shift, "SD3 medium": official.config.shift}

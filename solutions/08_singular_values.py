@@ -34,7 +34,6 @@ import torch
 from IPython.display import Markdown, display
 from torch import Tensor
 
-from serial_lora import spectra as measured
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.claims import spectra as words
 from serial_lora_course.figures import spectra as figures
@@ -42,6 +41,7 @@ from serial_lora_course.figures.style import display_figure
 from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs import change_tables, directions
 from serial_lora_course.labs.frames import as_text
+from serial_lora_course.measures import spectra as measured
 
 lesson_card("08")
 
@@ -661,7 +661,7 @@ display(Markdown(f"**What this shows.** {words.read_statements(verdicts, results
 # ```python
 # from serial_lora import load_adapter
 # from serial_lora_course.models.clip import load_clip
-# from serial_lora.spectra import weight_changes
+# from serial_lora_course.measures.spectra import weight_changes
 # from serial_lora_course.labs.change_tables import spectra_table
 #
 # model = load_adapter(load_clip("paper").model, "pets.safetensors")

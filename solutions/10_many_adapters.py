@@ -97,8 +97,8 @@ def carrying(*tasks: str) -> nn.Module:
 # %%
 from dataclasses import replace
 
-from serial_lora.metrics import accuracy
 from serial_lora_course.labs.clip import classify
+from serial_lora_course.measures.metrics import accuracy
 
 
 def points(model: nn.Module) -> dict[str, float]:

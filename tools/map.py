@@ -37,8 +37,9 @@ class Room:
 
 
 ROOMS = {
-    "serial_lora": Room(0, 0, "the library: adapters, injection, merging, files, measures"),
+    "serial_lora": Room(0, 0, "the library: adapters, injection, merging, files"),
     "basics": Room(1, 0, "needed everywhere"),
+    "measures": Room(1, 3, "overlap, flow, spectra"),
     "data": Room(1, 1, "sets of pictures"),
     "models": Room(1, 2, "backbones, judges"),
     "labs": Room(2, 2, "train, measure, record"),

@@ -23,7 +23,6 @@ from data_scripts.pretraining.augment import augment
 from data_scripts.pretraining.icons import ICON_STYLES, load_icons
 from data_scripts.pretraining.loop import PretrainingRun
 from data_scripts.pretraining.vocabulary import used_merges, write_merges
-from serial_lora.metrics import accuracy
 from serial_lora_course.data.emoji import (
     ATTRIBUTION,
     STYLES,
@@ -38,6 +37,7 @@ from serial_lora_course.data.emoji_sets import (
     load_emoji_set,
     unseen_drawings,
 )
+from serial_lora_course.measures.metrics import accuracy
 
 NAME = "tiny-clip"
 ARCHITECTURE = {

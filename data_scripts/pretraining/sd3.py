@@ -25,7 +25,13 @@ from data_scripts.pretraining.sd3_autoencoder import (
     start_from,
 )
 from data_scripts.pretraining.sd3_autoencoder import Recipe as AutoencoderRecipe
-from serial_lora.flow import (
+from serial_lora_course.data.emoji import ATTRIBUTION, STYLES, load_emoji
+from serial_lora_course.data.style_sets import caption, things
+from serial_lora_course.figures.drawings import plot_sheet
+from serial_lora_course.figures.style import SCREEN_DPI, save_figure
+from serial_lora_course.labs.sd3_drawings import draw
+from serial_lora_course.labs.sd3_inputs import encode_pictures, read_prompts
+from serial_lora_course.measures.flow import (
     TRAIN_TIMESTEPS,
     add_noise,
     drop_text,
@@ -33,12 +39,6 @@ from serial_lora.flow import (
     sample_sigmas,
     velocity,
 )
-from serial_lora_course.data.emoji import ATTRIBUTION, STYLES, load_emoji
-from serial_lora_course.data.style_sets import caption, things
-from serial_lora_course.figures.drawings import plot_sheet
-from serial_lora_course.figures.style import SCREEN_DPI, save_figure
-from serial_lora_course.labs.sd3_drawings import draw
-from serial_lora_course.labs.sd3_inputs import encode_pictures, read_prompts
 from serial_lora_course.models.judges import load_judge
 from serial_lora_course.models.sd3 import Sd3Backbone, build_pipeline
 

@@ -37,7 +37,7 @@ def read_miss(miss: float, curves: Mapping[str, Tensor], rank: int) -> str:
 
     Args:
         miss: of the pair of this rank.
-        curves: what :func:`serial_lora.lowrank.misses_by_method` says.
+        curves: what :func:`serial_lora_course.measures.lowrank.misses_by_method` says.
     """
     lora, one_space, serial = curves.values()
     same = int((one_space > lora[rank]).sum())

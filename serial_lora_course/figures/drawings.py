@@ -219,7 +219,7 @@ def plot_sigmas(levels: Mapping[str, Any], bins: int = 40) -> Figure:
 
     Args:
         levels: name ("plain", "shift 3") to noise levels (count,) between 0 and 1, as
-            :func:`serial_lora.flow.sample_sigmas` draws them.
+            :func:`serial_lora_course.measures.flow.sample_sigmas` draws them.
         bins: of equal width.
     """
     columns = {name: np.asarray(values, float).ravel() for name, values in levels.items()}

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.lowrank import finite_matrix, tail_misses
 from serial_lora_course.figures.style import (
     GREEN,
     INK,
@@ -24,6 +23,7 @@ from serial_lora_course.figures.style import (
     method_look,
     with_description,
 )
+from serial_lora_course.measures.lowrank import finite_matrix, tail_misses
 
 # ------------------------------------------------------------------------ layers of a picture
 

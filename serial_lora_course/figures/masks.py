@@ -21,9 +21,9 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.metrics import dice
 from serial_lora_course.figures.pictures import as_array
 from serial_lora_course.figures.style import BLUE, INK, VERMILION, house_style, with_description
+from serial_lora_course.measures.metrics import dice
 
 NOTHING, AGREED, MISSED, FALSE_POSITIVE = range(4)
 COLOURS: dict[int, str] = {AGREED: BLUE, MISSED: "#f0e442", FALSE_POSITIVE: VERMILION}

@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.flow import TRAIN_TIMESTEPS, add_noise
 from serial_lora_course.figures.drawings import PathRow, plot_sheet
 from serial_lora_course.figures.style import SCREEN_DPI, save_figure
 from serial_lora_course.files import refusals_told
@@ -24,6 +23,7 @@ from serial_lora_course.labs.methods import Method
 from serial_lora_course.labs.sd3 import Sd3Lab, Sd3LabConfig
 from serial_lora_course.labs.sd3_drawings import draw, starting_noise
 from serial_lora_course.labs.sd3_inputs import decode_latents, encode_pictures
+from serial_lora_course.measures.flow import TRAIN_TIMESTEPS, add_noise
 from serial_lora_course.models.sd3 import Sd3Backbone
 
 ON_A_SHEET = 40

@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.spectra import ADAPTED, CHANGE, WEIGHT
 from serial_lora_course.figures.results import draw_mean
 from serial_lora_course.figures.style import (
     BLUE,
@@ -23,6 +22,7 @@ from serial_lora_course.figures.style import (
     with_description,
 )
 from serial_lora_course.figures.tables import require_columns
+from serial_lora_course.measures.spectra import ADAPTED, CHANGE, WEIGHT
 
 PROJECTIONS = ("q", "k", "v")
 TICKS = (1, 4, 16, 64, 256, 1024, 4096)

@@ -11,7 +11,7 @@ import torch
 from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import adapter_parameters, inject
-from serial_lora.spectra import (
+from serial_lora_course.measures.spectra import (
     ADAPTED,
     CHANGE,
     WEIGHT,

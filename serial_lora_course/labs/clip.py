@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.metrics import accuracy
 from serial_lora_course.data.registry import dataset_names, load_classification
 from serial_lora_course.data.subsets import few_shot_split
 from serial_lora_course.data.types import ClassificationData
@@ -29,6 +28,7 @@ from serial_lora_course.labs.processes import loader_workers
 from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.report import Column, Report, mean_and_spread, size
 from serial_lora_course.labs.training import ExampleStream, OnPicture, batches_of
+from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import CLIPBackbone, encode_prompts, load_clip
 
 PROMPTS = ("dataset", "generic")

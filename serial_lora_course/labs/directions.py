@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from serial_lora.spectra import (
+from serial_lora_course.measures.spectra import (
     WeightChange,
     expected_overlap,
     learned_directions,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from serial_lora.metrics import accuracy
 from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.labs.clip import CLIPObjective, picture_features, prompt_scores
+from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import CLIPBackbone
 
 # ------------------------------------------------------------------------ what the exercises ask for

@@ -34,11 +34,11 @@ from serial_lora.files import (
     write_whole,
 )
 from serial_lora.fingerprints import checksum
-from serial_lora.metrics import accuracy
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.labs.config import LabConfig, check_crop, setting
 from serial_lora_course.labs.resume import TrainingHistory
 from serial_lora_course.labs.training import ExampleStream, OnPicture, batches_of, train
+from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import OPENAI, TrainTransform, build_test_transform
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

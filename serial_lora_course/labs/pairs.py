@@ -18,11 +18,11 @@ from torchvision.transforms.functional import pil_to_tensor
 from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.injection import adapter_parameters, inject
-from serial_lora.lowrank import misses_by_method, tail_misses
 from serial_lora.merging import merge
 from serial_lora_course.data.emoji import load_emoji
 from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.labs.clip import CLIPObjective
+from serial_lora_course.measures.lowrank import misses_by_method, tail_misses
 from serial_lora_course.models.clip import CLIPBackbone
 
 Parts = Mapping[str, Tensor]
@@ -181,7 +181,7 @@ def first_ranks(misses: Mapping[str, Mapping[str, Tensor]]) -> pd.DataFrame:
     """At which rank each method reaches each wish, and what Serial LoRA misses at full rank.
 
     Args:
-        misses: wish -> what :func:`serial_lora.lowrank.misses_by_method` says of it.
+        misses: wish -> what :func:`serial_lora_course.measures.lowrank.misses_by_method` says of it.
     """
     titles = ("LoRA reaches it at rank", "one row space", "Serial LoRA")
     rows = []

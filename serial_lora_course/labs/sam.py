@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.metrics import dice, dice_ce, iou
 from serial_lora_course.data.registry import dataset_names, load_segmentation
 from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import SegmentationData, SegmentationExample
@@ -43,6 +42,7 @@ from serial_lora_course.labs.sam_inputs import (
     to_input_frame,
 )
 from serial_lora_course.labs.training import ExampleStream, Opened, batches_of
+from serial_lora_course.measures.metrics import dice, dice_ce, iou
 from serial_lora_course.models.sam import SamBackbone, load_sam
 
 

@@ -25,7 +25,6 @@ from torch.utils.checkpoint import checkpoint
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.injection import adapter_parameters, inject
-from serial_lora.metrics import dice, dice_ce, iou
 from serial_lora.records import adapters
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.frontend import is_static
@@ -35,6 +34,7 @@ from serial_lora_course.labs.lesson import Lesson
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.sam_inputs import prepare, resize_masks
+from serial_lora_course.measures.metrics import dice, dice_ce, iou
 from serial_lora_course.models.sam import SamBackbone
 
 DiceOf = Callable[[Tensor, Tensor], float]

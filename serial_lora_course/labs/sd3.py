@@ -2,7 +2,7 @@
 
 Only the transformer is adapted, and by default only its image stream, which is what the paper's
 parameter count fits. What goes in is encoded once (:mod:`serial_lora_course.labs.sd3_inputs`); the
-loss is plain rectified flow (:mod:`serial_lora.flow`); pictures are drawn by the stock pipeline, for
+loss is plain rectified flow (:mod:`serial_lora_course.measures.flow`); pictures are drawn by the stock pipeline, for
 prompts whose pictures in the style no training has seen, each from noise of its own seed.
 """
 
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from serial_lora.config import STREAMS
 from serial_lora.errors import SerialLoRAError
-from serial_lora.flow import TRAIN_TIMESTEPS, WEIGHTINGS, add_noise, flow_loss, velocity
 from serial_lora_course.data.registry import dataset_names, load_style
 from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import StyleData
@@ -45,6 +44,13 @@ from serial_lora_course.labs.sd3_inputs import (
     meet_noise,
 )
 from serial_lora_course.labs.training import ExampleStream
+from serial_lora_course.measures.flow import (
+    TRAIN_TIMESTEPS,
+    WEIGHTINGS,
+    add_noise,
+    flow_loss,
+    velocity,
+)
 from serial_lora_course.models.judges import Judge, load_judge
 from serial_lora_course.models.sd3 import Sd3Backbone, load_sd3
 

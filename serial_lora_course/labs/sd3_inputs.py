@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torchvision.transforms import functional as pixels
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.flow import drop_text, sample_sigmas
 from serial_lora_course.data.types import StyleExample
 from serial_lora_course.labs.card import look_at_card, release_memory
+from serial_lora_course.measures.flow import drop_text, sample_sigmas
 from serial_lora_course.models.sd3 import Sd3Backbone
 
 READ_AT_ONCE = {"tiny": 64, "paper": 4}  # prompts
@@ -188,7 +188,7 @@ def meet_noise(
 
     Args:
         empty: the empty prompt, one row.
-        shift: of the scheduler, see :func:`serial_lora.flow.shift_sigmas`.
+        shift: of the scheduler, see :func:`serial_lora_course.measures.flow.shift_sigmas`.
     """
     sigma = sample_sigmas(1, shift=shift)[0]
     noise = torch.randn(encoded.latent.shape)

@@ -20,7 +20,6 @@ from typing import Any
 import pandas as pd
 
 from serial_lora.injection import eject
-from serial_lora.spectra import WeightChange, weight_changes
 from serial_lora_course.door import enter
 from serial_lora_course.labs.change_tables import claim_table
 from serial_lora_course.labs.config import seeds_to
@@ -30,6 +29,7 @@ from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.processes import process_state
 from serial_lora_course.labs.records import Kept, Record, run_key
 from serial_lora_course.labs.registry import get_lab
+from serial_lora_course.measures.spectra import WeightChange, weight_changes
 
 PAIRS = {"serial_lora": "lora", "serial_lora_plus": "lora_plus"}
 """Each serial method and the LoRA that the paper's Fig. 3 sets beside it."""

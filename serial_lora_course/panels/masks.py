@@ -23,7 +23,6 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.metrics import dice
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.figures.masks import COLOURS, WORDS, OverlayRow, overlay, plot_overlays
 from serial_lora_course.figures.scores import plot_dice_by_scale
@@ -36,6 +35,7 @@ from serial_lora_course.labs.sam import (
     original_size_logits,
     to_input_frame,
 )
+from serial_lora_course.measures.metrics import dice
 from serial_lora_course.models.sam import SamBackbone
 from serial_lora_course.panels.adapted import (
     LARGEST_SCALE,

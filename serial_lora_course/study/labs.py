@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from serial_lora.metrics import accuracy
 from serial_lora_course.data.emoji_sets import load_emoji_set
 from serial_lora_course.data.subsets import with_few_tests
 from serial_lora_course.labs import clip, sam, sd3
@@ -23,6 +22,7 @@ from serial_lora_course.labs.keep import Outcomes
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.precision import autocast
 from serial_lora_course.labs.sd3_drawings import score_pictures
+from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.study.cached import last_matrix, pooled_tokens, train_head
 from serial_lora_course.study.sets import (
     CLIP_SETS,

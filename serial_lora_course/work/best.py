@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.metrics import accuracy
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.files import write_json
 from serial_lora_course.labs.own import PictureClassifier, encode, save_classifier
+from serial_lora_course.measures.metrics import accuracy
 
 HISTORY_FILE = "validation.json"
 Measured = dict[str, float]

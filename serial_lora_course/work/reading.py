@@ -8,9 +8,9 @@ import pandas as pd
 from torch import Tensor, nn
 
 from serial_lora.attention import find_attention_sites
-from serial_lora.metrics import accuracy
 from serial_lora_course.labs.frames import half_width
 from serial_lora_course.labs.own import ClassifyConfig, PictureClassifier
+from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.work.folder import Reached
 
 

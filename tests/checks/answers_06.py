@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from serial_lora.metrics import dice, dice_ce
+from serial_lora_course.measures.metrics import dice, dice_ce
 
 # ------------------------------------------------------------------------------- 6.1 the frame
 

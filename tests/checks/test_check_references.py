@@ -6,8 +6,8 @@ from segment_anything.modeling.image_encoder import Block
 from segment_anything.utils.transforms import ResizeLongestSide
 
 import tests.checks.answers_04
-from serial_lora.metrics import dice, dice_ce
 from serial_lora_course.checks import blocks, lesson_04, lesson_06
+from serial_lora_course.measures.metrics import dice, dice_ce
 
 
 def test_the_few_shot_loss_is_torchs():

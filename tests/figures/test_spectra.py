@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serial_lora.spectra import ADAPTED, CHANGE, WEIGHT
 from serial_lora_course.figures.spectra import SMALLEST, plot_depth, plot_positions, plot_spectra
+from serial_lora_course.measures.spectra import ADAPTED, CHANGE, WEIGHT
 
 BLOCKS, RANK, WIDTH = 5, 3, 8
 BASE = np.linspace(4, 0.5, WIDTH)

@@ -9,13 +9,13 @@ import timm
 import torch
 from torch import nn
 
-from serial_lora.metrics import accuracy
 from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import DividedData
 from serial_lora_course.labs.config import LabConfig, setting
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.report import Report, measure_column
 from serial_lora_course.labs.training import ExampleStream
+from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.weights import Backbone
 
 

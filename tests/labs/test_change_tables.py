@@ -10,14 +10,6 @@ from hypothesis import strategies as st
 
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
 from serial_lora.errors import SerialLoRAError
-from serial_lora.spectra import (
-    ADAPTED,
-    CHANGE,
-    WEIGHT,
-    effective_rank,
-    share_along_base,
-    weight_changes,
-)
 from serial_lora_course.labs import spectra
 from serial_lora_course.labs.change_tables import (
     claim_table,
@@ -35,6 +27,14 @@ from serial_lora_course.labs.spectra import (
     main,
     make_subject,
     run_all,
+)
+from serial_lora_course.measures.spectra import (
+    ADAPTED,
+    CHANGE,
+    WEIGHT,
+    effective_rank,
+    share_along_base,
+    weight_changes,
 )
 from tests.labs.lab_models import calls, state_of, unchanged
 from tests.labs.small_labs import small_lab

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from serial_lora.injection import adapters, eject
-from serial_lora.metrics import accuracy
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.clip import (
@@ -20,6 +19,7 @@ from serial_lora_course.labs.clip import (
 from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import METHODS
+from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import load_clip
 from tests.labs.lab_models import register_small, weights_file
 from tests.labs.small_labs import QUICK, Coloured, coloured

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from serial_lora.layers import LoRA
-from serial_lora.metrics import dice, dice_ce
 from serial_lora_course.claims import methods
 from serial_lora_course.claims import sam as words
 from serial_lora_course.labs import sam_probes as probes
 from serial_lora_course.labs.frames import frame
 from serial_lora_course.labs.records import shipped_records
+from serial_lora_course.measures.metrics import dice, dice_ce
 
 
 def test_a_token_sees_its_own_window():

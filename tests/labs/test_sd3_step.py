@@ -10,7 +10,6 @@ from torch.utils.data import default_collate
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.flow import add_noise
 from serial_lora.injection import inject
 from serial_lora_course.data.types import StyleExample
 from serial_lora_course.labs import sd3 as lab
@@ -24,6 +23,7 @@ from serial_lora_course.labs.sd3_inputs import (
     read_prompts,
     to_square,
 )
+from serial_lora_course.measures.flow import add_noise
 from tests.models.sd3_models import small_backbone
 
 CAPTIONS = ["red apple", "sailboat", "red apple", "crescent moon", "teapot"]

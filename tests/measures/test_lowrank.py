@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.lowrank import (
+from serial_lora_course.measures.lowrank import (
     ONE_ROW_SPACE,
     misses_by_method,
     tail_misses,

@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import (
 )
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.metrics import accuracy, dice, dice_ce, iou, soft_dice_loss
+from serial_lora_course.measures.metrics import accuracy, dice, dice_ce, iou, soft_dice_loss
 
 EMPTY = np.zeros((2, 3), bool)
 

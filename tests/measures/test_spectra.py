@@ -18,7 +18,7 @@ from serial_lora import (
 )
 from serial_lora.attention import find_attention_sites
 from serial_lora.errors import SerialLoRAError
-from serial_lora.spectra import (
+from serial_lora_course.measures.spectra import (
     ADAPTED,
     CHANGE,
     WEIGHT,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.flow import (
+from serial_lora_course.measures.flow import (
     TRAIN_TIMESTEPS,
     add_noise,
     drop_text,
