@@ -19,7 +19,7 @@ from serial_lora_course.files import expanded, printable
 from serial_lora_course.lab_options import option, plain_console, setting_options, setting_value
 from serial_lora_course.labs.own import ADAPTER_FILE, ClassifyConfig
 from serial_lora_course.work.best import Measured
-from serial_lora_course.work.card import push_to_hub, write_card
+from serial_lora_course.work.card import write_card
 from serial_lora_course.work.folder import (
     RESULT_FILE,
     Job,
@@ -29,7 +29,6 @@ from serial_lora_course.work.folder import (
     predict,
     read_run,
 )
-from serial_lora_course.work.trackers import TRACKERS, tracker
 
 CONFIGS = {"default": ClassifyConfig()}
 LORA_PLUS = "plus_lr"  # a setting of the labs; `fit` has one rate for A and B
@@ -59,16 +58,13 @@ def fit(**options: Any) -> None:
         **{name: options[name] for name in own & options.keys()}, config=ClassifyConfig(**changed)
     )
     console = plain_console(whole_lines=True)
-    with tracker(options["track"], job) as log:
 
-        def tell(step: int, measured: Measured) -> None:
-            console.print(
-                f"step {step}: validation loss {measured['loss']:.3f}, "
-                f"{measured['accuracy']:.1%} right",
-            )
-            log(step, measured)
+    def tell(step: int, measured: Measured) -> None:
+        console.print(
+            f"step {step}: validation loss {measured['loss']:.3f}, {measured['accuracy']:.1%} right",
+        )
 
-        reached = fit_folder(job, tell=tell)
+    reached = fit_folder(job, tell=tell)
     write_card(job, reached, options["license"])
     console.print(
         f"{reached.test:.1%} of {reached.pictures['test']} test pictures are right; a logistic "
@@ -77,8 +73,6 @@ def fit(**options: Any) -> None:
         f"{reached.steps} was kept in {job.out}: {reached.trained:,} trained parameters beside a "
         f"model of {reached.total:,}.",
     )
-    if options["push_to_hub"]:
-        console.print(push_to_hub(expanded(job.out), options["push_to_hub"]))
 
 
 fit.__signature__ = inspect.Signature(
@@ -105,9 +99,7 @@ fit.__signature__ = inspect.Signature(
         option("patience", int, Job.patience, "rounds without a better state before it stops"),
         option("seed", int, Job.seed, "of the training; the parts do not depend on it"),
         *(each for each in setting_options(CONFIGS, swept={}) if each.name != LORA_PLUS),
-        option("track", str, "none", f"where to log the rounds: {', '.join(TRACKERS)}"),
         option("license", str | None, None, "the adapter's licence, for its card"),
-        option("push_to_hub", str | None, None, "USER/NAME of a repository on the hub"),
     ]
 )
 

@@ -1,15 +1,13 @@
-"""The card of a classifier: what it is, how it was made and measured; and the way to the hub."""
+"""The card of a classifier: what it is, how it was made and measured."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import EvalResult, HfApi, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.files import expanded, printable
-from serial_lora_course.labs.own import ADAPTER_FILE, HEAD_FILE
 from serial_lora_course.models.clip import TINY_MODEL
 from serial_lora_course.work.folder import Job, Reached
 
@@ -85,29 +83,3 @@ predict(classifier, [Path("picture.png")])  # one row of probabilities
 def _last_part(path: str) -> str:
     """What a card says of a path: nothing of the folders of this machine."""
     return printable(expanded(path).resolve().name)
-
-
-def push_to_hub(folder: Path, repository: str) -> str:
-    """Upload adapter, head and card to a private repository of the hub; its address.
-
-    run.yaml stays here, since it names folders of this machine.
-
-    Raises:
-        SerialLoRAError: nobody is signed in, the name is not allowed, or the hub cannot be reached.
-    """
-    api = HfApi()
-    try:
-        address = api.create_repo(repository, private=True, exist_ok=True)
-        api.upload_folder(
-            repo_id=address.repo_id,
-            folder_path=folder,
-            allow_patterns=[ADAPTER_FILE, HEAD_FILE, CARD_FILE],
-            commit_message="Serial LoRA adapter, head and card",
-        )
-    except Exception as error:  # the hub's library has kinds of its own, the network's on top
-        reason = str(error).strip().partition("\n")[0]
-        raise SerialLoRAError(
-            f"{folder} could not be sent to {repository} ({reason}); sign in with `hf auth login`, "
-            "and check the name (user/name) and the network. Nothing here was changed."
-        ) from error
-    return str(address)
