@@ -31,7 +31,6 @@ $(INSTALLED): pyproject.toml
 		"on Debian and Ubuntu, install the package python3-venv"; exit 2; }
 	@echo "Installing into $(VENV); the first time this takes a few minutes."
 	$(RUN) -m pip install --disable-pip-version-check -e ".[test]"
-	$(RUN) -m serial_lora_course.kernel install
 	@touch $(INSTALLED)
 
 install: $(INSTALLED) ## make the environment and install the course into it

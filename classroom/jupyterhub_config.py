@@ -92,7 +92,9 @@ PULL = {
     "targetpath": "serial-lora",
     "urlpath": "lab/tree/serial-lora/notebooks/00_start_here.ipynb",
 }
-c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]  # with the course's kernel
+# The course is imported first: it tells all kernels of the server how their idle threads wait.
+START = "import serial_lora_course; from jupyterhub.singleuser import main; main()"
+c.Spawner.cmd = [sys.executable, "-c", START]
 c.Spawner.default_url = f"/git-pull?{urlencode(PULL)}"  # each start of a server fetches what is new
 LINK = f"{settings['address']}/hub/user-redirect{c.Spawner.default_url}"
 print(f"Updates, without a new start: {LINK}", flush=True)

@@ -4,7 +4,7 @@ An OpenMP thread that has nothing to do spins: it keeps its core busy so as to g
 another busy program that costs the program's time and its own, a hundred times over for a model
 as small as ours. So waiting threads spin briefly here and sleep then, as `benchmarks` measures. OpenMP reads
 its settings once, when torch loads it: `settle` is called when this package is imported, which the
-command line, the course's kernel and the tools do first.
+command line, the lessons and the tools do first. JupyterLab hands it on to its kernels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""JupyterLab as a learner has it: the course's kernel, panels that move, a lesson in a folder."""
+"""JupyterLab as a learner has it: panels that move, a lesson in a folder."""
 
 import json
 import socket
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from serial_lora_course.kernel import COMMAND, NAME
 from serial_lora_course.offline import offline_environment
 
 SECONDS_TO_START = 90
@@ -36,7 +35,6 @@ def open_lab(folder: Path, home: Path, theme: str = "JupyterLab Light") -> Itera
     settings = SETTINGS | {"apputils-extension/themes": {"theme": theme}}
     for name, values in settings.items():
         _write(home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings", values)
-    _write(home / "kernels" / NAME / "kernel.json", {"argv": COMMAND, "display_name": "course"})
     places = {"CONFIG_DIR": "config", "DATA_DIR": "data", "RUNTIME_DIR": "runtime", "PATH": ""}
     environment = offline_environment() | {"SERIAL_LORA_STATIC": "0"}
     environment |= {f"JUPYTER_{key}": str(home / name) for key, name in places.items()}

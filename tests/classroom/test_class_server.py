@@ -17,7 +17,6 @@ import psutil
 import pytest
 import yaml
 
-from serial_lora_course import kernel
 from tests.browser.browser import needs_browser, open_browser
 from tools import ROOT
 
@@ -86,9 +85,10 @@ def hub(course, tmp_path_factory):
     usual = yaml.safe_load((ROOT / "classroom" / "class.yaml").read_text("utf-8"))
     changed = {"address": address, "course": f"file://{course[0]}", "learners": list(LEARNERS)}
     (folder / "class.yaml").write_text(yaml.safe_dump(usual | changed))
-    spec = folder / "jupyter" / "kernels" / kernel.NAME / "kernel.json"  # of this Python, for now
+    spec = folder / "jupyter" / "kernels" / "python3" / "kernel.json"  # of this Python, for now
     spec.parent.mkdir(parents=True)
-    spec.write_text(json.dumps({"argv": kernel.COMMAND, "display_name": "Python 3"}))
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3"}))
     command = [sys.executable, "-m", "jupyterhub", "-f", ROOT / "classroom/jupyterhub_config.py"]
     command += [
         "--JupyterHub.spawner_class=simple",
@@ -191,13 +191,16 @@ def test_three_learners_run_a_lesson_at_once_and_an_update_keeps_what_they_wrote
 
         # Limits, and what is started for each: told to the server, kept by systemd where there is one.
         programs = running.children(recursive=True)
-        servers = [p.environ() for p in programs if "jupyterhub.singleuser" in p.cmdline()]
+        servers = [
+            p.environ() for p in programs if "jupyterhub.singleuser" in " ".join(p.cmdline())
+        ]
         assert sorted(each["JUPYTERHUB_USER"] for each in servers) == sorted(LEARNERS)
         for each in servers:
             assert (each["MEM_LIMIT"], each["CPU_LIMIT"]) == (str(3 * 2**30), "1.0")
             assert each["CUDA_VISIBLE_DEVICES"] == ""
-        kernels = [p for p in programs if "serial_lora_course.kernel" in p.cmdline()]
+        kernels = [p for p in programs if "ipykernel_launcher" in p.cmdline()]
         assert len(kernels) >= len(LEARNERS)
+        assert all("GOMP_SPINCOUNT" in kernel.environ() for kernel in kernels)
         assert re.search(r"200 GET /hub/api/users.*idle-culler", said())
 
         lesson = repository / "notebooks" / LESSON

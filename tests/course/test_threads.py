@@ -3,12 +3,9 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from jupyter_client.manager import start_new_kernel
 
-from serial_lora_course import kernel
 from serial_lora_course.threads import BLOCK_TIME, SPINS, WAITING, settle, share_of_cores
 
 
@@ -59,27 +56,14 @@ def test_the_command_line_settles_before_torch_loads():
     assert done.stdout.split() == ["True", SPINS]
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, SPINS), ("7", "7")])
-def test_the_kernel_is_settled_before_torch(tmp_path, monkeypatch, given, expected):
-    """A kernel started from the kernelspec that `install` writes, asked what OpenMP was told."""
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    folder = Path(kernel.install()).parent
-    monkeypatch.setattr("jupyter_core.paths.ENV_JUPYTER_PATH", [str(folder.parent)])
-    for name in WAITING:
-        monkeypatch.delenv(name, raising=False)
-    if given:
-        monkeypatch.setenv("GOMP_SPINCOUNT", given)
-    manager, client = start_new_kernel(kernel_name=kernel.NAME)
+def test_what_starts_kernels_settles_for_them():
+    """The notebook server inherits what the command that starts it has settled."""
     code = (
-        "import torch, os, serial_lora_course as course;"
-        "(course.SETTLED_IN_TIME, os.environ['GOMP_SPINCOUNT'])"
+        "import subprocess, sys, serial_lora_course;"
+        "subprocess.run([sys.executable, '-c', 'import os; print(os.environ[\"GOMP_SPINCOUNT\"])'])"
     )
-    answers = []
-    try:
-        client.execute_interactive(
-            code, output_hook=lambda m: answers.append(m["content"].get("data")), timeout=60
-        )
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-    assert [a["text/plain"] for a in answers if a] == [f"(True, '{expected}')"]
+    environment = {k: v for k, v in os.environ.items() if k not in WAITING}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [SPINS]
