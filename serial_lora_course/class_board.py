@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serial_lora_course.figures.board import plot_board
-from serial_lora_course.figures.style import save_figure
 from serial_lora_course.files import expanded, printable
 from serial_lora_course.lab_options import plain_console
 from serial_lora_course.labs.board import board_table, class_entries, read_class
+from serial_lora_course.plots.board import plot_board
+from serial_lora_course.plots.style import save_figure
 
 
 def run(runs: Path, out: Path) -> None:

@@ -35,8 +35,8 @@ from serial_lora_course.labs.report import results_table, run_line
 from serial_lora_course.paper_tables import paper_results
 
 DRAWINGS = {
-    "sam": "serial_lora_course.figures.sam_runs",
-    "sd3": "serial_lora_course.figures.sd3_runs",
+    "sam": "serial_lora_course.plots.sam_runs",
+    "sd3": "serial_lora_course.plots.sd3_runs",
 }
 """The modules whose ``draw_run`` draws a lab's run; loaded when a run is drawn."""
 MORE = (

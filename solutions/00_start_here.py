@@ -35,8 +35,8 @@ from torch import nn
 
 from serial_lora_course.checks import CheckFailed, check, lesson_card, lesson_list
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
-from serial_lora_course.figures.pictures import show_pictures
-from serial_lora_course.figures.style import display_drawing, display_figure
+from serial_lora_course.plots.pictures import show_pictures
+from serial_lora_course.plots.style import display_drawing, display_figure
 
 torch.manual_seed(0)
 lesson_card("00")
@@ -209,8 +209,8 @@ display(
 
 # %%
 from serial_lora_course.data.emoji_sets import hidden_codepoints
-from serial_lora_course.figures.pictures import plot_shares
 from serial_lora_course.labs.clip import class_scores
+from serial_lora_course.lessons.l00_start.figures import plot_shares
 from serial_lora_course.models.clip import encode_prompts, load_clip
 
 backbone, openmoji = load_clip(), load_emoji("openmoji")

@@ -34,11 +34,11 @@ from torch import Tensor
 
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.claims import pairs as words
-from serial_lora_course.figures.lowrank import plot_misses
-from serial_lora_course.figures.style import display_figure
-from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs import pairs
+from serial_lora_course.lessons.l01_maths.figures import plot_misses
 from serial_lora_course.measures.lowrank import misses_by_method, tail_misses
+from serial_lora_course.plots.style import display_figure
+from serial_lora_course.plots.tables import display_table
 
 lesson_card("01")
 
@@ -74,7 +74,7 @@ d = len(weights["q"])
 # column times one row can draw nothing else.
 
 # %%
-from serial_lora_course.figures.lowrank import plot_layers
+from serial_lora_course.lessons.l01_maths.figures import plot_layers
 
 butterfly = pairs.grey_picture("butterfly")  # (64, 64), from 0, black, to 1, white
 display_figure(plot_layers(butterfly, count=4))
@@ -183,7 +183,7 @@ check("1.1", rank_for_miss)
 # Which of these drawings needs the highest rank: a door, a butterfly, or a ruler that lies at a slant?
 
 # %%
-from serial_lora_course.figures.pictures import show_pictures
+from serial_lora_course.plots.pictures import show_pictures
 
 things = {name: pairs.grey_picture(name) for name in ("door", "butterfly", "straight ruler")}
 figure = show_pictures(list(things.values()), list(things))
@@ -321,7 +321,7 @@ for title, three in (("one pair in front", one), ("a pair each", own)):
 # lead from before to after; dark means far. *Which* tokens move far, and *where to*?
 
 # %%
-from serial_lora_course.figures.lowrank import plot_token_moves
+from serial_lora_course.lessons.l01_maths.figures import plot_token_moves
 
 flat, own_pairs, x = pairs.flat_world()  # weights (2, 2), pairs of rank 1, tokens (N, 2)
 A, B = torch.tensor([[1.0, 0.3]]), torch.tensor([[0.2], [0.6]])  # change this and run again

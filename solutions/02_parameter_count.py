@@ -38,9 +38,9 @@ from torch import nn
 from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, count_parameters, inject
 from serial_lora.attention import find_attention_sites
 from serial_lora_course.checks import check, lesson_card, yours
-from serial_lora_course.figures.style import display_figure
-from serial_lora_course.figures.tables import display_table
 from serial_lora_course.models.architectures import ARCHITECTURES, closed_form
+from serial_lora_course.plots.style import display_figure
+from serial_lora_course.plots.tables import display_table
 
 lesson_card("02")
 
@@ -300,7 +300,7 @@ for key in ("clip", "sam", "sd3"):
 # The next picture shows the sizes.
 
 # %%
-from serial_lora_course.figures.counts import plot_counts
+from serial_lora_course.lessons.l02_count.figures import plot_counts
 
 display_figure(plot_counts())
 

@@ -40,8 +40,8 @@ from torch.nn import functional as F
 from serial_lora import SerialLoRAConfig, adapters, inject
 from serial_lora.layers import SerialLoRA
 from serial_lora_course.checks import check, lesson_card, yours
-from serial_lora_course.figures.style import display_drawing, display_figure
 from serial_lora_course.labs import probes
+from serial_lora_course.plots.style import display_drawing, display_figure
 
 lesson_card("03")
 
@@ -759,7 +759,7 @@ def imitate(rank: int, steps: int = 200) -> list[float]:
 
 
 # %%
-from serial_lora_course.figures.lowrank import plot_losses
+from serial_lora_course.lessons.l03_build.figures import plot_losses
 
 curves = {rank: imitate(rank) for rank in (1, 2, 4, 8)}
 display_figure(plot_losses(curves, f"Imitating a change of rank {true_rank}"))

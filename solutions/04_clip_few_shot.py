@@ -40,9 +40,9 @@ from torch.nn import functional as F
 
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.claims import few_shot as words
-from serial_lora_course.figures.style import display_figure
 from serial_lora_course.labs import few_shot, frames
 from serial_lora_course.labs.methods import get_method
+from serial_lora_course.plots.style import display_figure
 
 lesson_card("04")
 
@@ -160,7 +160,7 @@ display(Markdown("**What this shows.** " + read_clip(backbone, lesson.card_of_mo
 # one data set in detail and come back to several at the end. Here is one test picture of each class.
 
 # %%
-from serial_lora_course.figures.pictures import show_pictures
+from serial_lora_course.plots.pictures import show_pictures
 
 firsts = [data.test.labels.index(label) for label in range(len(data.class_names))]
 figure = show_pictures([data.test[i][0] for i in firsts], data.class_names)
@@ -376,7 +376,7 @@ for seed in (1, 2, 3):
 # these were all you knew of a class.
 
 # %%
-from serial_lora_course.figures.pictures import show_pictures
+from serial_lora_course.plots.pictures import show_pictures
 
 one_shot = [few_shot_split(data, 1, seed).indices for seed in (1, 2)]
 pictures = [data.train[index][0] for indices in one_shot for index in indices]
@@ -745,7 +745,7 @@ display(Markdown("**What this shows.** " + words.read_two_runs(right)))
 # right go wrong, and the number after training is the balance of both.
 
 # %%
-from serial_lora_course.figures.confusion import confusion, plot_confusion, show_changes
+from serial_lora_course.lessons.l04_clip.figures import confusion, plot_confusion, show_changes
 
 zero, adapted = predictions(model), trained("serial_lora")[1]  # (N,) each
 display(Markdown("**What this shows.** " + words.read_changes(labels, zero, adapted)))
@@ -806,7 +806,7 @@ display(Markdown("**What this shows.** " + words.read_gains(results, zero_column
 # seeds, and the band behind it goes from the worst seed to the best.
 
 # %%
-from serial_lora_course.figures.results import plot_accuracy_by_shots
+from serial_lora_course.plots.results import plot_accuracy_by_shots
 
 display_figure(plot_accuracy_by_shots(results, zero_column))
 

@@ -36,10 +36,10 @@ from torch import Tensor, nn
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.claims import ratios
 from serial_lora_course.claims import steps as words
-from serial_lora_course.figures.style import display_figure
-from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs import steps
 from serial_lora_course.labs.lesson import open_lesson
+from serial_lora_course.plots.style import display_figure
+from serial_lora_course.plots.tables import display_table
 
 lesson_card("05")
 
@@ -195,7 +195,7 @@ display(Markdown(f"**What this shows.** {words.read_paces(descent, adam)}"))
 # takes one step from there at several ratios.
 
 # %%
-from serial_lora_course.figures.steps import plot_step_by_ratio
+from serial_lora_course.lessons.l07_lora_plus.figures import plot_step_by_ratio
 
 lr_A = 0.01  # change this and run again: 0.1, 0.001. Where does the best ratio go?
 parts_of = yours("5.1", steps.change_of_product)
@@ -222,7 +222,7 @@ display(Markdown(f"**What this shows.** {words.read_ratios(by_ratio)}"))
 # of d is a straight line, and the power is its slope.
 
 # %%
-from serial_lora_course.figures.steps import plot_step_by_width
+from serial_lora_course.lessons.l07_lora_plus.figures import plot_step_by_width
 
 widths = (64, 128, 256, 512, 1024, 2048)  # change this and run again: leave out the small ones
 effects = {
@@ -426,9 +426,9 @@ display(Markdown(f"**What this shows.**\n\n{words.read_three_ways(three, len(les
 # itself helps.
 
 # %%
-from serial_lora_course.figures.sweeps import plot_ratio_sweep
 from serial_lora_course.labs.frames import describe_records, frame, half_width
 from serial_lora_course.labs.records import shipped_records
+from serial_lora_course.lessons.l07_lora_plus.figures import plot_ratio_sweep
 
 records = shipped_records("clip_ratio")
 print(describe_records(records))

@@ -36,10 +36,10 @@ from torch import Tensor, nn
 
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.claims import sam as words
-from serial_lora_course.figures.style import display_figure
-from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs import sam as lab
 from serial_lora_course.labs import sam_probes as probes
+from serial_lora_course.plots.style import display_figure
+from serial_lora_course.plots.tables import display_table
 
 lesson_card("06")
 
@@ -122,7 +122,7 @@ display(Markdown(read_sam(backbone, lesson.card_of_model)))
 # found, yellow is missed, vermilion (orange-red) is a false positive.
 
 # %%
-from serial_lora_course.figures.masks import OverlayRow, plot_overlays
+from serial_lora_course.plots.masks import OverlayRow, plot_overlays
 
 shown = example  # change this and run again: tests[5]
 found, _ = lab.predict_masks(backbone, shown.picture, shown.boxes)
@@ -167,7 +167,7 @@ official = ARCHITECTURES["sam"].on_meta().image_encoder
 display_table(probes.window_table({SCALE: encoder, "paper": official}))
 
 # %%
-from serial_lora_course.figures.masks import plot_windows
+from serial_lora_course.lessons.l05_sam.figures import plot_windows
 
 token, grid = (5, 9), encoder.pos_embed.shape[1]  # change this and run again: another token
 kinds = {block.window_size for block in encoder.blocks}
@@ -193,7 +193,7 @@ display(Markdown(f"**What this shows.** The marked token attends to this many: i
 # the set that you fetched. Above a training scene of each, below a test scene.
 
 # %%
-from serial_lora_course.figures.pictures import show_pictures
+from serial_lora_course.plots.pictures import show_pictures
 
 number = 0  # change this and run again
 scenes = [each.train[number].picture for each in sets.values()]
@@ -271,7 +271,7 @@ check("6.1", to_model_frame)
 # functions. The border has the mean colour, because zero *after* subtracting the mean is the mean.
 
 # %%
-from serial_lora_course.figures.pictures import show_pictures
+from serial_lora_course.plots.pictures import show_pictures
 
 frame_of = yours("6.1", probes.to_model_frame)
 titles, frames = [], []
@@ -859,7 +859,7 @@ display(Markdown(f"**What this shows.** {words.read_run(record, gains)}"))
 # (across) and after (up): above the diagonal is better.
 
 # %%
-from serial_lora_course.figures.scores import plot_dice_per_picture
+from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
 
 tuned, _, scores = one_run()
 display_figure(plot_dice_per_picture(scores))
@@ -868,8 +868,8 @@ display_figure(plot_dice_per_picture(scores))
 # The masks themselves, before and after: the best picture, the median and the worst after adapting.
 
 # %%
-from serial_lora_course.figures.masks import pick_best_median_worst, plot_overlays
-from serial_lora_course.figures.sam_runs import overlay_rows
+from serial_lora_course.plots.masks import pick_best_median_worst, plot_overlays
+from serial_lora_course.plots.sam_runs import overlay_rows
 
 three = pick_best_median_worst(scores["serial_lora"])
 display_figure(plot_overlays(overlay_rows(tuned, data, three, "Serial LoRA"), size=1.5))
@@ -972,8 +972,8 @@ display(Markdown(f"**What this shows.** {words.read_by_set(table)}"))
 # the best.
 
 # %%
-from serial_lora_course.figures.results import plot_dice_by_percent
 from serial_lora_course.labs.frames import methods_table
+from serial_lora_course.plots.results import plot_dice_by_percent
 
 measure = "dice"  # change this and run again: "dice_ce", of which less is better
 table = methods_table(results, measure, lambda mean, spread: f"{mean:.3f} ± {spread:.3f}")

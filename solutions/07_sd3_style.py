@@ -38,11 +38,11 @@ from torch import Tensor, nn
 
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.claims import sd3 as words
-from serial_lora_course.figures.drawings import plot_drawings
-from serial_lora_course.figures.style import display_figure
-from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs import sd3_probes as probes
 from serial_lora_course.labs.frames import as_text, frame
+from serial_lora_course.plots.drawings import plot_drawings
+from serial_lora_course.plots.style import display_figure
+from serial_lora_course.plots.tables import display_table
 
 lesson_card("07")
 
@@ -255,8 +255,7 @@ display(Markdown(f"**What this shows.** {told}"))
 # they are.
 
 # %%
-from serial_lora_course.figures.drawings import plot_flow_path
-from serial_lora_course.figures.sd3_runs import noise_row, sampler_row
+from serial_lora_course.lessons.l06_sd3.figures import noise_row, plot_flow_path, sampler_row
 
 word, seed = prompts[2], seeds[2]  # change this and run again
 picture = studio.known.pictures.get(word, studio.known.examples[0].picture)
@@ -282,7 +281,7 @@ display_figure(plot_flow_path(rows))
 # %%
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from serial_lora_course.figures.drawings import plot_sigmas
+from serial_lora_course.lessons.l06_sd3.figures import plot_sigmas
 from serial_lora_course.measures.flow import sample_sigmas
 
 official = FlowMatchEulerDiscreteScheduler(shift=3.0)  # as SD3 medium's; change this and run again
@@ -926,8 +925,8 @@ display(Markdown(f"**What this shows.** {read_styles(styles, int(results['amount
 # such a mean, so the figure shows each style by itself.
 
 # %%
-from serial_lora_course.figures.results import plot_fid_by_percent
 from serial_lora_course.labs.frames import methods_table
+from serial_lora_course.plots.results import plot_fid_by_percent
 
 measure, form = "fid", "{:.1f} ± {:.1f}"  # change this and run again: "clip_score" with .3f
 table = methods_table(results, measure, form.format)

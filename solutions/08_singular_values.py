@@ -36,12 +36,12 @@ from torch import Tensor
 
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.claims import spectra as words
-from serial_lora_course.figures import spectra as figures
-from serial_lora_course.figures.style import display_figure
-from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs import change_tables, directions
 from serial_lora_course.labs.frames import as_text
+from serial_lora_course.lessons.l10_inside import figures
 from serial_lora_course.measures import spectra as measured
+from serial_lora_course.plots.style import display_figure
+from serial_lora_course.plots.tables import display_table
 
 lesson_card("08")
 

@@ -40,9 +40,9 @@ from torch import Tensor
 
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.claims import choosing, choosing_tables
-from serial_lora_course.figures.style import display_figure
-from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs.frames import as_text
+from serial_lora_course.plots.style import display_figure
+from serial_lora_course.plots.tables import display_table
 
 lesson_card("09")
 
@@ -151,7 +151,7 @@ display(Markdown("**What this shows.** " + choosing_tables.read_placements(place
 # every doubling?
 
 # %%
-from serial_lora_course.figures.sweeps import plot_rank_sweep
+from serial_lora_course.lessons.l08_how_sure.figures import plot_rank_sweep
 
 sweep = evidence.runs("clip_rank")  # change this and run again, with the line below
 # sweep = sweep[sweep["dataset"] == "food"]

@@ -38,9 +38,9 @@ from torch import Tensor, nn
 from serial_lora import activate, combine, disabled, eject, inject, remove_adapter
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.claims import mixing as words
-from serial_lora_course.figures.style import display_figure
 from serial_lora_course.labs import many
 from serial_lora_course.labs.methods import get_method
+from serial_lora_course.plots.style import display_figure
 
 lesson_card("10")
 
@@ -222,7 +222,7 @@ display(Markdown("**What this shows.** " + told))
 # there only one adapter is left. And in between?
 
 # %%
-from serial_lora_course.figures.mixtures import plot_path
+from serial_lora_course.lessons.l11_many.figures import plot_path
 
 path = {"exact sum": [], "averaged factors": []}
 shares = (0.0, 0.25, 0.5, 0.75, 1.0)

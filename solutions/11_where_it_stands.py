@@ -36,8 +36,8 @@ from torch import Tensor
 
 from serial_lora_course.checks import check, lesson_card, yours
 from serial_lora_course.claims import study as words
-from serial_lora_course.figures.style import display_figure
-from serial_lora_course.figures.tables import display_table
+from serial_lora_course.plots.style import display_figure
+from serial_lora_course.plots.tables import display_table
 from serial_lora_course.study import statistics
 from serial_lora_course.study.found import read_found
 from serial_lora_course.study.plan import PLANS, UNITS

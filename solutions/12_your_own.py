@@ -39,9 +39,9 @@ from torch import Tensor, nn
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, eject, inject, merge
 from serial_lora_course.checks import check, lesson_card, yours
-from serial_lora_course.figures.style import display_figure
-from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs import proofs
+from serial_lora_course.plots.style import display_figure
+from serial_lora_course.plots.tables import display_table
 
 lesson_card("12")
 
@@ -123,7 +123,7 @@ display(Markdown(f"**What this shows.** {len(noted)} of {len(facts)} files have 
 # picture that is there twice. Here are the ones that are handled, as the model will see them.
 
 # %%
-from serial_lora_course.figures.pictures import show_handled
+from serial_lora_course.lessons.l12_your_own.figures import show_handled
 
 display_figure(show_handled(folder, facts))
 print("Drawings: OpenMoji, openmoji.org, CC BY-SA 4.0")
@@ -347,7 +347,7 @@ display(Markdown("**What this shows.** " + read_gain(results, len(data.test))))
 # Expect a validation loss that falls and then rises: the best state is the one that is saved.
 
 # %%
-from serial_lora_course.figures.validation import plot_validation
+from serial_lora_course.lessons.l12_your_own.figures import plot_validation
 from serial_lora_course.work.folder import Job, fit_folder, open_classifier, predict
 
 pictures = write_example_folder(new_folder("my_pictures"))

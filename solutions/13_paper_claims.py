@@ -36,8 +36,8 @@ from IPython.display import Markdown, display
 
 from serial_lora_course.checks import lesson_card
 from serial_lora_course.claims.evidence import load_evidence
-from serial_lora_course.figures.style import display_figure
-from serial_lora_course.figures.tables import display_table
+from serial_lora_course.plots.style import display_figure
+from serial_lora_course.plots.tables import display_table
 
 evidence = load_evidence()  # the records that the course ships, and the paper's tables
 lesson_card("13")

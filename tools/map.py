@@ -43,7 +43,7 @@ ROOMS = {
     "data": Room(1, 1, "sets of pictures"),
     "models": Room(1, 2, "backbones, judges"),
     "labs": Room(2, 2, "train, measure, record"),
-    "figures": Room(2, 4, "pictures"),
+    "plots": Room(2, 4, "shared pictures"),
     "study": Room(2, 3, "methods, compared fairly"),
     "claims": Room(3, 2, "the paper's numbers"),
     "panels": Room(2, 5, "pictures that move"),

@@ -27,8 +27,6 @@ from data_scripts.pretraining.sd3_autoencoder import (
 from data_scripts.pretraining.sd3_autoencoder import Recipe as AutoencoderRecipe
 from serial_lora_course.data.emoji import ATTRIBUTION, STYLES, load_emoji
 from serial_lora_course.data.style_sets import caption, things
-from serial_lora_course.figures.drawings import plot_sheet
-from serial_lora_course.figures.style import SCREEN_DPI, save_figure
 from serial_lora_course.labs.sd3_drawings import draw
 from serial_lora_course.labs.sd3_inputs import encode_pictures, read_prompts
 from serial_lora_course.measures.flow import (
@@ -41,6 +39,8 @@ from serial_lora_course.measures.flow import (
 )
 from serial_lora_course.models.judges import load_judge
 from serial_lora_course.models.sd3 import Sd3Backbone, build_pipeline
+from serial_lora_course.plots.drawings import plot_sheet
+from serial_lora_course.plots.style import SCREEN_DPI, save_figure
 
 NAME = "tiny-sd3"
 GUIDANCE = 3.0

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from serial_lora_course.figures.style import (
+from serial_lora_course.plots.style import (
     BLUE,
     GREEN,
     INK,

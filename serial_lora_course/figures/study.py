@@ -17,7 +17,9 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.style import (
+from serial_lora_course.labs.frames import on_front
+from serial_lora_course.labs.methods import CACHED_METHODS, get_method
+from serial_lora_course.plots.style import (
     BLUE,
     GREEN,
     INK,
@@ -27,9 +29,7 @@ from serial_lora_course.figures.style import (
     house_style,
     with_description,
 )
-from serial_lora_course.figures.tables import require_columns
-from serial_lora_course.labs.frames import on_front
-from serial_lora_course.labs.methods import CACHED_METHODS, get_method
+from serial_lora_course.plots.tables import require_columns
 
 COSTS = {
     "parameters": "trained parameters",

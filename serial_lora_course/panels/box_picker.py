@@ -11,8 +11,8 @@ import numpy as np
 import traitlets
 from PIL import Image
 
-from serial_lora_course.figures.masks import BOX_COLOUR
 from serial_lora_course.panels.shown import ASSETS
+from serial_lora_course.plots.masks import BOX_COLOUR
 
 SHOWN = 256
 """Screen pixels of a picture's longer side in the panel."""

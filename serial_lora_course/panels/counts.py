@@ -12,11 +12,11 @@ import ipywidgets
 import pandas as pd
 
 from serial_lora.counting import BYTES_PER_FLOAT32, lora_count, serial_lora_count
-from serial_lora_course.figures.counts import plot_counts
-from serial_lora_course.figures.style import display_figure
-from serial_lora_course.figures.tables import display_table
+from serial_lora_course.lessons.l02_count.figures import plot_counts
 from serial_lora_course.models.architectures import ARCHITECTURES
 from serial_lora_course.panels.shown import Accessibility, show
+from serial_lora_course.plots.style import display_figure
+from serial_lora_course.plots.tables import display_table
 
 LARGEST_RANK, LARGEST_WIDTH, LARGEST_DEPTH = 256, 2048, 48
 OWN = "your own"

@@ -24,9 +24,6 @@ import pandas as pd
 import traitlets
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.drawings import plot_drawings
-from serial_lora_course.figures.style import display_figure
-from serial_lora_course.figures.tables import display_table
 from serial_lora_course.labs.sd3 import Sd3Lab, Sd3LabConfig
 from serial_lora_course.labs.sd3_drawings import draw
 from serial_lora_course.labs.sd3_inputs import Prompts, read_prompts
@@ -40,6 +37,9 @@ from serial_lora_course.panels.adapted import (
     scale_slider,
 )
 from serial_lora_course.panels.shown import ASSETS, Accessibility, show
+from serial_lora_course.plots.drawings import plot_drawings
+from serial_lora_course.plots.style import display_figure
+from serial_lora_course.plots.tables import display_table
 
 SHOWN = 256
 """Screen pixels of a drawing's side in the panel."""

@@ -8,8 +8,8 @@ import ipywidgets
 import pandas as pd
 
 from serial_lora_course.figures.study import COSTS, FORMATS, plot_budget
-from serial_lora_course.figures.style import display_figure
 from serial_lora_course.panels.shown import Accessibility, show
+from serial_lora_course.plots.style import display_figure
 
 
 class FrontPanel(ipywidgets.VBox):

@@ -24,9 +24,6 @@ from torchvision.ops import box_iou
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import SegmentationExample
-from serial_lora_course.figures.masks import COLOURS, WORDS, OverlayRow, overlay, plot_overlays
-from serial_lora_course.figures.scores import plot_dice_by_scale
-from serial_lora_course.figures.style import display_figure
 from serial_lora_course.labs.precision import LOOKING, autocast
 from serial_lora_course.labs.sam import (
     PreparedExample,
@@ -35,6 +32,7 @@ from serial_lora_course.labs.sam import (
     original_size_logits,
     to_input_frame,
 )
+from serial_lora_course.lessons.l05_sam.figures import plot_dice_by_scale
 from serial_lora_course.measures.metrics import dice
 from serial_lora_course.models.sam import SamBackbone
 from serial_lora_course.panels.adapted import (
@@ -48,6 +46,8 @@ from serial_lora_course.panels.adapted import (
 )
 from serial_lora_course.panels.box_picker import BoxPicker, png_bytes, shown_width
 from serial_lora_course.panels.shown import Accessibility, show
+from serial_lora_course.plots.masks import COLOURS, WORDS, OverlayRow, overlay, plot_overlays
+from serial_lora_course.plots.style import display_figure
 
 CURVE_SCALES = tuple(float(scale) for scale in np.linspace(0, LARGEST_SCALE, 7))
 STILL_ROWS = 4

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import ipywidgets
 
-from serial_lora_course.figures.mixtures import Points, plot_mixture
-from serial_lora_course.figures.style import display_figure
+from serial_lora_course.lessons.l11_many.figures import Points, plot_mixture
 from serial_lora_course.panels.shown import Accessibility, show
+from serial_lora_course.plots.style import display_figure
 
 STILL = ((1.0, 0.0), (1.0, 0.5), (1.0, 1.0), (1.5, 1.5))
 """The weights of the still form, side by side."""

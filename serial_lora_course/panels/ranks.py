@@ -11,9 +11,9 @@ from typing import Any
 import ipywidgets
 from torch import Tensor
 
-from serial_lora_course.figures.lowrank import plot_rank
-from serial_lora_course.figures.style import display_figure
+from serial_lora_course.lessons.l01_maths.figures import plot_rank
 from serial_lora_course.panels.shown import Accessibility, show
+from serial_lora_course.plots.style import display_figure
 
 
 class RankPanel(ipywidgets.VBox):

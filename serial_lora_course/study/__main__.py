@@ -13,9 +13,9 @@ import typer
 from serial_lora.errors import require_choice
 from serial_lora_course.door import enter
 from serial_lora_course.figures.study import plot_answers, plot_front
-from serial_lora_course.figures.style import save_figure
 from serial_lora_course.files import write_json
 from serial_lora_course.labs.ray_workers import Share
+from serial_lora_course.plots.style import save_figure
 from serial_lora_course.study.found import (
     FOUND,
     FRONT,

@@ -4,8 +4,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from serial_lora_course.figures.counts import plot_counts
-from serial_lora_course.figures.style import display_figure
+from serial_lora_course.lessons.l02_count.figures import plot_counts
+from serial_lora_course.plots.style import display_figure
 from tests.browser.browser import needs_browser, open_browser
 from tests.browser.lab import open_lab
 

@@ -9,14 +9,9 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from serial_lora_course.figures import style
-from serial_lora_course.figures.drawings import (
-    CELL,
-    PathRow,
-    plot_drawings,
-    plot_flow_path,
-    plot_sheet,
-)
+from serial_lora_course.lessons.l06_sd3.figures import PathRow, plot_flow_path
+from serial_lora_course.plots import style
+from serial_lora_course.plots.drawings import CELL, plot_drawings, plot_sheet
 
 SIDE = CELL // 2  # of the tiny model's drawings
 

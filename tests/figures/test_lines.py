@@ -2,12 +2,12 @@
 
 import pytest
 
-from serial_lora_course.figures.lowrank import plot_losses
-from serial_lora_course.figures.mixtures import plot_path
-from serial_lora_course.figures.scores import plot_dice_by_scale
-from serial_lora_course.figures.spectra import plot_shifts
-from serial_lora_course.figures.style import describe
-from serial_lora_course.figures.validation import plot_validation
+from serial_lora_course.lessons.l03_build.figures import plot_losses
+from serial_lora_course.lessons.l05_sam.figures import plot_dice_by_scale
+from serial_lora_course.lessons.l10_inside.figures import plot_shifts
+from serial_lora_course.lessons.l11_many.figures import plot_path
+from serial_lora_course.lessons.l12_your_own.figures import plot_validation
+from serial_lora_course.plots.style import describe
 from tests.figures.test_mixtures import BASE, GOOD
 from tests.figures.test_spectra import FRAMES, WIDTH
 

@@ -2,9 +2,9 @@
 
 import torch
 
-from serial_lora_course.figures.lowrank import plot_layers, plot_misses, plot_token_moves
-from serial_lora_course.figures.style import METHOD_LOOKS
+from serial_lora_course.lessons.l01_maths.figures import plot_layers, plot_misses, plot_token_moves
 from serial_lora_course.measures.lowrank import misses_by_method
+from serial_lora_course.plots.style import METHOD_LOOKS
 
 
 def test_layers_are_drawn_as_they_add_up():

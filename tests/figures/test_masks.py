@@ -9,7 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from serial_lora_course.figures.masks import (
+from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture, plot_windows
+from serial_lora_course.plots.masks import (
     AGREED,
     COLOURS,
     FALSE_POSITIVE,
@@ -22,10 +23,8 @@ from serial_lora_course.figures.masks import (
     overlay,
     pick_best_median_worst,
     plot_overlays,
-    plot_windows,
 )
-from serial_lora_course.figures.scores import plot_dice_per_picture
-from serial_lora_course.figures.style import describe
+from serial_lora_course.plots.style import describe
 
 TRUTH = np.zeros((12, 15), bool)
 TRUTH[3:9, 4:11] = True

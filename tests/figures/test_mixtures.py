@@ -1,7 +1,7 @@
 """The figures of mixed adapters."""
 
-from serial_lora_course.figures.mixtures import plot_mixture
-from serial_lora_course.figures.style import describe
+from serial_lora_course.lessons.l11_many.figures import plot_mixture
+from serial_lora_course.plots.style import describe
 
 BASE, GOOD = {"a": 30.0, "b": 40.0}, {"a": 80.0, "b": 50.0}
 

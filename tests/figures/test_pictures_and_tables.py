@@ -5,9 +5,10 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from serial_lora_course.figures.counts import plot_counts
-from serial_lora_course.figures.pictures import plot_shares, show_pictures
-from serial_lora_course.figures.tables import display_table
+from serial_lora_course.lessons.l00_start.figures import plot_shares
+from serial_lora_course.lessons.l02_count.figures import plot_counts
+from serial_lora_course.plots.pictures import show_pictures
+from serial_lora_course.plots.tables import display_table
 
 
 def test_pictures_of_every_form_are_shown_alike():

@@ -6,14 +6,17 @@ import pytest
 import torch
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.drawings import PathRow, plot_drawings, plot_flow_path, plot_sheet
-from serial_lora_course.figures.lowrank import plot_layers, plot_misses
-from serial_lora_course.figures.masks import compare_masks, overlay, pick_best_median_worst
-from serial_lora_course.figures.pictures import plot_shares, show_pictures
-from serial_lora_course.figures.scores import plot_dice_per_picture
-from serial_lora_course.figures.spectra import plot_depth, plot_spectra
-from serial_lora_course.figures.sweeps import plot_rank_sweep, plot_ratio_sweep
-from serial_lora_course.figures.tables import require_columns, require_shares
+from serial_lora_course.lessons.l00_start.figures import plot_shares
+from serial_lora_course.lessons.l01_maths.figures import plot_layers, plot_misses
+from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
+from serial_lora_course.lessons.l06_sd3.figures import PathRow, plot_flow_path
+from serial_lora_course.lessons.l07_lora_plus.figures import plot_ratio_sweep
+from serial_lora_course.lessons.l08_how_sure.figures import plot_rank_sweep
+from serial_lora_course.lessons.l10_inside.figures import plot_depth, plot_spectra
+from serial_lora_course.plots.drawings import plot_drawings, plot_sheet
+from serial_lora_course.plots.masks import compare_masks, overlay, pick_best_median_worst
+from serial_lora_course.plots.pictures import show_pictures
+from serial_lora_course.plots.tables import require_columns, require_shares
 
 PICTURES = np.zeros((3, 4, 4))
 MASK = np.eye(4, dtype=bool)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serial_lora_course.figures.results import (
+from serial_lora_course.plots.results import (
     plot_accuracy_by_shots,
     plot_dice_by_percent,
     plot_fid_by_percent,

@@ -10,10 +10,11 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.sd3_runs import ON_A_SHEET, draw_run, noise_row, sampler_row
 from serial_lora_course.labs.sd3 import TINY
 from serial_lora_course.labs.sd3_drawings import draw, starting_noise
 from serial_lora_course.labs.sd3_inputs import decode_latents, encode_pictures
+from serial_lora_course.lessons.l06_sd3.figures import noise_row, sampler_row
+from serial_lora_course.plots.sd3_runs import ON_A_SHEET, draw_run
 from tests.models.sd3_models import small_backbone
 
 FEW_STEPS = replace(TINY, drawing_steps=4)

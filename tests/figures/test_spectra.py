@@ -4,7 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serial_lora_course.figures.spectra import SMALLEST, plot_depth, plot_positions, plot_spectra
+from serial_lora_course.lessons.l10_inside.figures import (
+    SMALLEST,
+    plot_depth,
+    plot_positions,
+    plot_spectra,
+)
 from serial_lora_course.measures.spectra import ADAPTED, CHANGE, WEIGHT
 
 BLOCKS, RANK, WIDTH = 5, 3, 8

@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 
-from serial_lora_course.figures.steps import plot_step_by_ratio, plot_step_by_width, slope
-from serial_lora_course.figures.style import describe
+from serial_lora_course.labs.steps import slope
+from serial_lora_course.lessons.l07_lora_plus.figures import plot_step_by_ratio, plot_step_by_width
+from serial_lora_course.plots.style import describe
 
 
 def test_the_ratio_with_the_largest_fall_and_those_where_the_loss_rises_are_told():

@@ -8,8 +8,8 @@ import pytest
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.figures.study import plot_answers, plot_budget, plot_front
-from serial_lora_course.figures.style import describe
 from serial_lora_course.labs.frames import on_front
+from serial_lora_course.plots.style import describe
 from serial_lora_course.study.plan import PLANS
 
 ARMS = pd.DataFrame(

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures import style
-from serial_lora_course.figures.counts import plot_counts
-from serial_lora_course.figures.pictures import show_pictures
 from serial_lora_course.labs.methods import METHOD_TITLES, METHODS
+from serial_lora_course.lessons.l02_count.figures import plot_counts
+from serial_lora_course.plots import style
+from serial_lora_course.plots.pictures import show_pictures
 
 
 def test_every_method_of_the_labs_has_a_look_and_a_title():

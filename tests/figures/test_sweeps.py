@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serial_lora_course.figures.results import average_over_datasets
-from serial_lora_course.figures.style import describe
-from serial_lora_course.figures.sweeps import plot_rank_sweep, plot_ratio_sweep
 from serial_lora_course.labs.methods import METHOD_TITLES
+from serial_lora_course.lessons.l07_lora_plus.figures import plot_ratio_sweep
+from serial_lora_course.lessons.l08_how_sure.figures import plot_rank_sweep
+from serial_lora_course.plots.results import average_over_datasets
+from serial_lora_course.plots.style import describe
 
 DATASETS = ("food", "nature")
 RATES, RATIOS = (1e-3, 1e-2), (1.0, 4.0, 10.0)

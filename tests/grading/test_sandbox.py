@@ -14,10 +14,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.counts import plot_counts
-from serial_lora_course.figures.style import display_figure
 from serial_lora_course.grading import sandbox
 from serial_lora_course.grading.text import no_formula, one_line, plain, plain_outputs
+from serial_lora_course.lessons.l02_count.figures import plot_counts
+from serial_lora_course.plots.style import display_figure
 
 ROOT = Path(__file__).resolve().parents[2]
 try:

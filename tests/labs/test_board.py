@@ -8,12 +8,12 @@ import pytest
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.subsets import with_few_tests
-from serial_lora_course.figures.board import plot_board
-from serial_lora_course.figures.style import describe
 from serial_lora_course.labs.board import board_table, class_entries, read_class
 from serial_lora_course.labs.clip import CLIPLab
 from serial_lora_course.labs.frames import on_front
 from serial_lora_course.labs.records import append_record
+from serial_lora_course.plots.board import plot_board
+from serial_lora_course.plots.style import describe
 from tests.labs.test_reports import CLIP
 
 RUN = replace(CLIP, settings=CLIP.settings | {"weights": "w"})

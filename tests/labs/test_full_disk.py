@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from serial_lora import SerialLoRAConfig, inject, save_adapter
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.style import save_figure
 from serial_lora_course.files import write_json
 from serial_lora_course.labs.own import PictureClassifier, load_classifier, save_classifier
 from serial_lora_course.labs.records import append_record
 from serial_lora_course.labs.resume import SavedState, TrainingHistory
+from serial_lora_course.plots.style import save_figure
 from tests.labs.test_records import RECORD
 from tests.library.tiny_models import TINY
 

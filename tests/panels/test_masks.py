@@ -18,7 +18,6 @@ from serial_lora import (
 )
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import SegmentationExample
-from serial_lora_course.figures.masks import overlay
 from serial_lora_course.labs.sam import predict_masks
 from serial_lora_course.models.sam import SamBackbone
 from serial_lora_course.panels.adapted import LARGEST_SCALE, at_scale
@@ -30,6 +29,7 @@ from serial_lora_course.panels.masks import (
     dice_by_scale,
     mask_panel,
 )
+from serial_lora_course.plots.masks import overlay
 from tests.models.sam_models import adapted_sam, example, small_sam
 from tests.panels.panel_probes import assert_untouched, fingerprint, shown_picture, shown_words
 

@@ -44,7 +44,7 @@ def test_every_import_counts_but_those_for_type_checkers(checkout):
     ("lower", "upper"),
     [
         ("serial_lora__a", "serial_lora_course__labs__clip"),
-        ("serial_lora_course__labs__clip", "serial_lora_course__figures__masks"),
+        ("serial_lora_course__labs__clip", "serial_lora_course__plots__masks"),
         ("serial_lora_course__data__sets", "serial_lora_course__labs__clip"),
         ("serial_lora_course__models__clip", "serial_lora_course__labs__clip"),
         ("serial_lora_course__labs__clip", "serial_lora_course__cli"),

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.style import (
+from serial_lora_course.plots.style import (
     DASHED,
     DOTTED,
     METHOD_LOOKS,
@@ -25,9 +25,10 @@ from serial_lora_course.figures.style import (
     method_look,
     with_description,
 )
-from serial_lora_course.figures.tables import require_columns, require_shares
+from serial_lora_course.plots.tables import require_columns, require_shares
 
 RUN_COLUMNS = ("dataset", "method", "amount", "seed")
+ZERO_SHOT = "zero_shot_dataset"
 
 
 @dataclass(frozen=True)
@@ -229,3 +230,22 @@ def _results_words(parts: Mapping[str, pd.DataFrame], methods: Sequence[str], ch
         f"{chart.axis[0].upper()}{chart.axis[1:]} against {chart.size}. Grey lines, and means with the most training pictures "
         f"for {'; '.join(phrases)}."
     )
+
+
+def seed_averages(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """The average over data sets of each combination of ``by`` and seed that ran on all of them."""
+    measures = ["accuracy", ZERO_SHOT]
+    require_columns(frame, ["dataset", "seed", *by, *measures])
+    require_shares(frame["accuracy"], "accuracy")
+    averages = average_over_datasets(frame, [*by, "seed"], measures)
+    if averages.empty:
+        raise SerialLoRAError("no setting ran on every data set of the sweep; finish its runs.")
+    return averages
+
+
+def line_with_bars(axes: Any, runs: pd.DataFrame, column: str, look: dict[str, Any]) -> None:
+    """Means over seeds against a column, with bars from the worst to the best seed."""
+    by_place = 100 * runs.groupby(column)["accuracy"].agg(["mean", "min", "max"])
+    mean = by_place["mean"]
+    spread = [mean - by_place["min"], by_place["max"] - mean]
+    axes.errorbar(mean.index, mean, spread, markersize=5, elinewidth=0.9, capsize=2, **look)

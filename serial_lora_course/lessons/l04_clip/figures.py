@@ -10,8 +10,8 @@ from torch import Tensor
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import Pictures
-from serial_lora_course.figures.pictures import show_pictures
-from serial_lora_course.figures.style import house_style, with_description
+from serial_lora_course.plots.pictures import show_pictures
+from serial_lora_course.plots.style import house_style, with_description
 
 MOST = 8  # pictures that are shown of those that changed
 

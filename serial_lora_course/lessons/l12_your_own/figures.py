@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 
-from serial_lora_course.figures.style import BLUE, VERMILION, house_style, with_description
+from serial_lora_course.data.pictures import read_picture
+from serial_lora_course.plots.pictures import show_pictures
+from serial_lora_course.plots.style import BLUE, VERMILION, house_style, with_description
 
 
 def plot_validation(rounds: Mapping[int, Mapping[str, float]], best: int) -> Figure:
@@ -42,3 +46,25 @@ def plot_validation(rounds: Mapping[int, Mapping[str, float]], best: int) -> Fig
         f"{best} with {kept:.2f}, {last:.2f} at the end. Accuracy at the step that was kept: "
         f"{rounds[best]['accuracy']:.0%}.",
     )
+
+
+def show_handled(folder: Path, facts: pd.DataFrame) -> Figure:
+    """The unusual files of a folder as a model will see them.
+
+    Args:
+        facts: what `serial_lora_course.data.folder.examine_folder` says of each file.
+
+    Raises:
+        SerialLoRAError: no file is unusual.
+    """
+    unusual = facts["mode"].ne("RGB") | facts["file"].str.endswith(".jpg")
+    handled = facts[facts["usable"] & unusual]
+    seen = [read_picture(folder / name, upright=True) for name in handled["file"]]
+    titles = [
+        f"{Path(row.file).stem.replace('_', ' ')}\n{row.remark.partition(':')[0]}\n"
+        f"{row.mode} -> {picture.mode}"
+        for row, picture in zip(handled.itertuples(), seen, strict=True)
+    ]
+    words = "; ".join(title.replace("\n", ", ") for title in titles)
+    figure = show_pictures(seen, titles, size=2.0)
+    return with_description(figure, f"Pictures of unusual files, all read as RGB: {words}.")

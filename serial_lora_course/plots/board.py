@@ -5,16 +5,16 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from serial_lora_course.figures.style import (
+from serial_lora_course.labs.board import data_of, shown, untrained
+from serial_lora_course.labs.frames import on_front
+from serial_lora_course.plots.style import (
     DASHED,
     QUIET,
     house_style,
     method_look,
     with_description,
 )
-from serial_lora_course.figures.tables import require_columns
-from serial_lora_course.labs.board import data_of, shown, untrained
-from serial_lora_course.labs.frames import on_front
+from serial_lora_course.plots.tables import require_columns
 
 COLUMNS = ("learner", "method", "parameters", "accuracy", "runs", "front")
 

@@ -12,20 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.pictures import as_array
-from serial_lora_course.figures.style import (
-    BLUE,
-    DASHED,
-    GREEN,
-    INK,
-    QUIET,
+from serial_lora_course.plots.pictures import as_array
+from serial_lora_course.plots.style import (
     SCREEN_DPI,
-    VERMILION,
     house_style,
     with_description,
 )
@@ -43,7 +35,7 @@ CAPTION = {"fontsize": 8.5, "linespacing": 1.15}
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """Pictures from left to right, with a turned title at their left and captions below or over."""
 
     title: str
@@ -63,7 +55,7 @@ def _height(texts: Sequence[str], gap: int) -> int:
     return LINE * lines + gap if lines else 0
 
 
-def _draw(rows: Sequence[_Row], heading: str = "", cell: int = CELL) -> Figure:
+def draw_rows(rows: Sequence[Row], heading: str = "", cell: int = CELL) -> Figure:
     """Every picture ``cell`` screen pixels wide and high, in rows from the top."""
     for row in rows:
         captions = row.over or row.below or row.pictures
@@ -128,7 +120,7 @@ def plot_drawings(
 
     Args:
         rows: name of a model ("not adapted", "Serial LoRA", "real") to N pictures as in
-            :func:`serial_lora_course.figures.pictures.show_pictures`, such as uint8
+            :func:`serial_lora_course.plots.pictures.show_pictures`, such as uint8
             (N, height, width, 3).
         captions: N prompts, over the columns.
         title: what all of them have in common, over everything.
@@ -142,10 +134,10 @@ def plot_drawings(
     letters = LETTERS * cell // CELL
     over = [[_wrapped(caption, letters) for caption in captions], *[()] * len(rows)]
     lines = [
-        _Row(name, pictures, over=words)
+        Row(name, pictures, over=words)
         for (name, pictures), words in zip(rows.items(), over, strict=False)
     ]
-    figure = _draw(lines, title, cell)
+    figure = draw_rows(lines, title, cell)
     common = f" {title}." if title else ""
     names = f" Rows: {', '.join(rows)}." if any(rows) else ""
     words = f"A grid of drawings.{common}{names} Columns: {_quoted(captions)}."
@@ -156,7 +148,7 @@ def plot_sheet(pictures: Sequence[Any], captions: Sequence[str], columns: int = 
     """A contact sheet: every picture with its caption below it.
 
     Args:
-        pictures: N of them, as in :func:`serial_lora_course.figures.pictures.show_pictures`.
+        pictures: N of them, as in :func:`serial_lora_course.plots.pictures.show_pictures`.
         captions: N texts.
         columns: pictures in a row, at least 1.
 
@@ -165,87 +157,11 @@ def plot_sheet(pictures: Sequence[Any], captions: Sequence[str], columns: int = 
     """
     below = [_wrapped(caption) for caption in captions]
     rows = [
-        _Row("", pictures[i : i + columns], below=below[i : i + columns])
+        Row("", pictures[i : i + columns], below=below[i : i + columns])
         for i in range(0, max(len(pictures), len(captions)), columns)
     ]
     phrases = f"{len(pictures)} drawings, row by row: {_quoted(captions)}."
-    return with_description(_draw(rows), phrases)
+    return with_description(draw_rows(rows), phrases)
 
 
 # ------------------------------------------------------------------- noise, and the way back
-
-
-@dataclass(frozen=True)
-class PathRow:
-    """One row of :func:`plot_flow_path`.
-
-    Attributes:
-        title: what happens from left to right, such as "picture to noise".
-        pictures: M latents of the path, decoded: pictures as in
-            :func:`serial_lora_course.figures.pictures.show_pictures`.
-        sigmas: (M,), the share of noise in each, from 0 to 1.
-        steps: how many steps of the sampler lie behind each; None where nothing was sampled.
-    """
-
-    title: str
-    pictures: Sequence[Any]
-    sigmas: Sequence[float]
-    steps: Sequence[int] | None = None
-
-    @property
-    def captions(self) -> list[str]:
-        """How much noise each picture has, and after how many steps."""
-        noise = [f"σ = {float(sigma):.2f}" for sigma in self.sigmas]
-        if self.steps is None:
-            return noise
-        return [f"after {step}: {words}" for step, words in zip(self.steps, noise, strict=True)]
-
-
-def plot_flow_path(rows: Sequence[PathRow]) -> Figure:
-    """A picture on its straight path to noise, and a sampler's way from noise to a drawing.
-
-    Args:
-        rows: such as the path of one picture, and the steps of one drawing.
-    """
-    figure = _draw([_Row(row.title, row.pictures, below=row.captions) for row in rows])
-    phrases = "; ".join(f"{row.title} ({', '.join(row.captions)})" for row in rows)
-    return with_description(
-        figure, f"Latents between picture (σ = 0) and noise (σ = 1), decoded. Rows: {phrases}."
-    )
-
-
-def plot_sigmas(levels: Mapping[str, Any], bins: int = 40) -> Figure:
-    """How often each noise level comes up in training, as a histogram of those that were drawn.
-
-    Args:
-        levels: name ("plain", "shift 3") to noise levels (count,) between 0 and 1, as
-            :func:`serial_lora_course.measures.flow.sample_sigmas` draws them.
-        bins: of equal width.
-    """
-    columns = {name: np.asarray(values, float).ravel() for name, values in levels.items()}
-    with house_style():
-        figure = Figure(figsize=(6.4, 3.2), layout="constrained")
-        axes = figure.subplots()
-        for place, (name, values) in enumerate(columns.items()):
-            label = f"{name}: half are below {np.median(values):.2f}"
-            look = {"histtype": "stepfilled", "label": label, **_hist_look(place)}
-            axes.hist(values, bins=bins, range=(0, 1), density=True, **look)
-        axes.axhline(1, color=QUIET, linestyle=DASHED, label="all levels equally often")
-        axes.set(
-            xlim=(0, 1),
-            xlabel="noise level σ (0: the picture, 1: noise alone)",
-            ylabel="how often (density)",
-        )
-        figure.legend(loc="outside upper left", ncols=2, fontsize=9)
-    phrases = "; ".join(f"{name}: median {np.median(v):.2f}" for name, v in columns.items())
-    return with_description(
-        figure, f"Histogram of the noise levels that training draws, between 0 and 1. {phrases}."
-    )
-
-
-def _hist_look(place: int) -> dict[str, Any]:
-    """Outlines that differ in line as well as in colour, and shine through one another."""
-    colour = (BLUE, VERMILION, GREEN, INK)[place % 4]
-    line = ("-", "--", ":", "-.")[place % 4]
-    face = to_rgba(colour, 0.15)
-    return {"edgecolor": colour, "facecolor": face, "linestyle": line, "linewidth": 1.8}

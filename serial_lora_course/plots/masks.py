@@ -21,9 +21,9 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.pictures import as_array
-from serial_lora_course.figures.style import BLUE, INK, VERMILION, house_style, with_description
 from serial_lora_course.measures.metrics import dice
+from serial_lora_course.plots.pictures import as_array
+from serial_lora_course.plots.style import BLUE, INK, VERMILION, house_style, with_description
 
 NOTHING, AGREED, MISSED, FALSE_POSITIVE = range(4)
 COLOURS: dict[int, str] = {AGREED: BLUE, MISSED: "#f0e442", FALSE_POSITIVE: VERMILION}
@@ -99,7 +99,7 @@ def overlay(picture: Any, truth: Any | None, found: Any, contour: bool = True) -
     """The picture in grey with agreement, missed and false positive pixels coloured.
 
     Args:
-        picture: as in :func:`serial_lora_course.figures.pictures.show_pictures`, of the masks' height and width.
+        picture: as in :func:`serial_lora_course.plots.pictures.show_pictures`, of the masks' height and width.
         truth: bool, (height, width) or (N, height, width); None when it is not known: what was
             found is then all blue.
         found: the prediction, as many masks as in ``truth``.
@@ -147,7 +147,7 @@ class OverlayRow:
 
     Attributes:
         title: what the row is, such as "best".
-        picture: as in :func:`serial_lora_course.figures.pictures.show_pictures`.
+        picture: as in :func:`serial_lora_course.plots.pictures.show_pictures`.
         found: name of a prediction to its mask or masks; every row has the same names.
         truth: bool, (height, width) or (N, height, width).
         boxes: (4,) or (N, 4), x0, y0, x1, y1 at pixel edges, or None.
@@ -236,34 +236,3 @@ def _overlay_words(rows: Sequence[OverlayRow], names: Sequence[str]) -> str:
 
 
 # --------------------------------------------------------------------------------------- windows
-
-
-def plot_windows(picture: Any, seen: Mapping[str, np.ndarray], token: tuple[int, int]) -> Figure:
-    """What one token attends to in some kinds of blocks: the rest of the picture is veiled.
-
-    Args:
-        picture: the square that the model sees.
-        seen: title -> bool (grid, grid), the tokens that it attends to.
-        token: row and column of the one.
-    """
-    with house_style():
-        figure = Figure(figsize=(3.2 * len(seen), 3.5), layout="constrained")
-        panels = figure.subplots(1, len(seen), squeeze=False)[0]
-        for axes, (title, mask) in zip(panels, seen.items(), strict=True):
-            grid = len(mask)
-            axes.imshow(as_array(picture), extent=(0, grid, grid, 0))
-            veil = np.ones((grid, grid, 4))
-            veil[..., 3] = 0.75 * ~np.asarray(mask)
-            axes.imshow(veil, extent=(0, grid, grid, 0), interpolation="nearest")
-            axes.scatter(token[1] + 0.5, token[0] + 0.5, s=60, marker="s", color=VERMILION)
-            axes.set(xlabel="tokens", title=title)
-            axes.set_xticks(range(0, grid + 1, 8))
-            axes.set_yticks(range(0, grid + 1, 8))
-    counts = "; ".join(
-        f"{title}, {np.asarray(m).sum()} of {np.size(m)}" for title, m in seen.items()
-    )
-    return with_description(
-        figure,
-        "A picture under a grid of tokens, one of which is marked, and the tokens that it attends to: "
-        f"{counts}. Padding counts as tokens.",
-    )

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.style import (
+from serial_lora_course.measures.lowrank import finite_matrix, tail_misses
+from serial_lora_course.plots.style import (
     GREEN,
     INK,
     METHOD_LOOKS,
@@ -23,7 +24,6 @@ from serial_lora_course.figures.style import (
     method_look,
     with_description,
 )
-from serial_lora_course.measures.lowrank import finite_matrix, tail_misses
 
 # ------------------------------------------------------------------------ layers of a picture
 
@@ -250,23 +250,3 @@ def _move_words(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> str:
 
 
 # --------------------------------------------------------------------------- learning a low rank
-
-
-def plot_losses(curves: Mapping[int, Sequence[float]], title: str) -> Figure:
-    """Loss over training steps on a log scale, one curve a rank.
-
-    Args:
-        curves: rank -> the loss of each step, all above zero.
-    """
-    lines = (":", "-.", "-", "--")
-    with house_style():
-        figure = Figure(figsize=(7, 3.6), layout="constrained")
-        axes = figure.subplots()
-        for place, (rank, losses) in enumerate(curves.items()):
-            axes.semilogy(losses, lines[place % 4], linewidth=2, label=f"rank {rank}")
-        axes.set(xlabel="step", ylabel="mean squared error", title=title)
-        axes.legend(title="Serial LoRA")
-    ends = "; ".join(f"rank {rank} ends at {losses[-1]:.1e}" for rank, losses in curves.items())
-    return with_description(
-        figure, f"{title}: loss over training steps on a log scale, one curve a rank. {ends}."
-    )

@@ -10,8 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.results import draw_mean
-from serial_lora_course.figures.style import (
+from serial_lora_course.measures.spectra import ADAPTED, CHANGE, WEIGHT
+from serial_lora_course.plots.results import draw_mean
+from serial_lora_course.plots.style import (
     BLUE,
     GREEN,
     INK,
@@ -21,8 +22,7 @@ from serial_lora_course.figures.style import (
     method_look,
     with_description,
 )
-from serial_lora_course.figures.tables import require_columns
-from serial_lora_course.measures.spectra import ADAPTED, CHANGE, WEIGHT
+from serial_lora_course.plots.tables import require_columns
 
 PROJECTIONS = ("q", "k", "v")
 TICKS = (1, 4, 16, 64, 256, 1024, 4096)

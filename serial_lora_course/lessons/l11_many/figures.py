@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from serial_lora_course.figures.style import BLUE, QUIET, VERMILION, house_style, with_description
+from serial_lora_course.plots.style import BLUE, QUIET, VERMILION, house_style, with_description
 
 ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # a line may run behind a number
 

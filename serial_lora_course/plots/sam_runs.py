@@ -7,12 +7,12 @@ from pathlib import Path
 
 from serial_lora.switches import disabled
 from serial_lora_course.data.types import SegmentationData
-from serial_lora_course.figures.masks import OverlayRow, pick_best_median_worst, plot_overlays
-from serial_lora_course.figures.style import save_figure
 from serial_lora_course.files import refusals_told
 from serial_lora_course.labs.methods import Method
 from serial_lora_course.labs.sam import PictureScore, SamLab, predict_masks
 from serial_lora_course.models.sam import SamBackbone
+from serial_lora_course.plots.masks import OverlayRow, pick_best_median_worst, plot_overlays
+from serial_lora_course.plots.style import save_figure
 
 NOT_ADAPTED = "not adapted"
 

@@ -9,8 +9,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.figures.style import INK, QUIET, house_style, method_look, with_description
-from serial_lora_course.figures.tables import require_shares
+from serial_lora_course.plots.pictures import as_array
+from serial_lora_course.plots.style import (
+    INK,
+    QUIET,
+    VERMILION,
+    house_style,
+    method_look,
+    with_description,
+)
+from serial_lora_course.plots.tables import require_shares
 
 
 def plot_dice_per_picture(scores: Mapping[str, Sequence[float]]) -> Figure:
@@ -114,3 +122,34 @@ def plot_dice_by_scale(
     )
     words = f"Dice against the scale of the adapter, {len(scores)} pictures. Mean: {phrases}."
     return with_description(figure, words)
+
+
+def plot_windows(picture: Any, seen: Mapping[str, np.ndarray], token: tuple[int, int]) -> Figure:
+    """What one token attends to in some kinds of blocks: the rest of the picture is veiled.
+
+    Args:
+        picture: the square that the model sees.
+        seen: title -> bool (grid, grid), the tokens that it attends to.
+        token: row and column of the one.
+    """
+    with house_style():
+        figure = Figure(figsize=(3.2 * len(seen), 3.5), layout="constrained")
+        panels = figure.subplots(1, len(seen), squeeze=False)[0]
+        for axes, (title, mask) in zip(panels, seen.items(), strict=True):
+            grid = len(mask)
+            axes.imshow(as_array(picture), extent=(0, grid, grid, 0))
+            veil = np.ones((grid, grid, 4))
+            veil[..., 3] = 0.75 * ~np.asarray(mask)
+            axes.imshow(veil, extent=(0, grid, grid, 0), interpolation="nearest")
+            axes.scatter(token[1] + 0.5, token[0] + 0.5, s=60, marker="s", color=VERMILION)
+            axes.set(xlabel="tokens", title=title)
+            axes.set_xticks(range(0, grid + 1, 8))
+            axes.set_yticks(range(0, grid + 1, 8))
+    counts = "; ".join(
+        f"{title}, {np.asarray(m).sum()} of {np.size(m)}" for title, m in seen.items()
+    )
+    return with_description(
+        figure,
+        "A picture under a grid of tokens, one of which is marked, and the tokens that it attends to: "
+        f"{counts}. Padding counts as tokens.",
+    )

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import matplotlib
 from matplotlib.figure import Figure
 
-from serial_lora_course.figures.style import house_style, method_look, with_description
 from serial_lora_course.models.architectures import ARCHITECTURES
+from serial_lora_course.plots.style import house_style, method_look, with_description
 
 
 def plot_counts(counts: Mapping[str, tuple[int, int]] | None = None) -> Figure:

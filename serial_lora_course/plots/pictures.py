@@ -1,0 +1,75 @@
+"""Pictures side by side, and what a model makes of each of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.plots.style import house_style, with_description
+
+
+def as_array(picture: Any) -> np.ndarray:
+    """A picture as an array to draw: PIL image, (H, W), (H, W, C) or (C, H, W) array or tensor."""
+    if isinstance(picture, Image.Image):
+        return np.asarray(picture.convert("RGBA" if "A" in picture.getbands() else "RGB"))
+    channels = (1, 3, 4)
+    is_tensor = hasattr(picture, "detach")
+    if is_tensor:
+        picture = picture.detach().cpu()
+        picture = picture.float() if picture.is_floating_point() else picture
+    array = np.asarray(picture)
+    # A shape such as (4, 4, 4) can be read both ways: tensors keep channels first, arrays last.
+    if array.ndim == 3 and array.shape[0] in channels:
+        if is_tensor or array.shape[2] not in channels:
+            array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3):
+        raise SerialLoRAError(
+            f"a picture has 2 or 3 dimensions, not {array.ndim}; pass a list of pictures."
+        )
+    return np.clip(array, 0, 1) if np.issubdtype(array.dtype, np.floating) else array
+
+
+def show_pictures(
+    pictures: Sequence[Any],
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
+    size: float = 1.5,
+) -> Figure:
+    """A grid of pictures, each with a short title above it.
+
+    Args:
+        pictures: PIL images, or arrays or tensors of shape (H, W), (H, W, C) or (C, H, W); floats
+            are between 0 and 1.
+        titles: as many as there are pictures.
+        columns: pictures in a row; eight at most when left out.
+        size: inches each.
+    """
+    if not len(pictures):
+        raise SerialLoRAError("there are no pictures to show; pass at least one.")
+    if titles is not None and len(titles) != len(pictures):
+        raise SerialLoRAError(
+            f"{len(pictures)} pictures came with {len(titles)} titles; pass one title a picture."
+        )
+    columns = columns or min(8, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    height = size + (0.25 if titles else 0.05)
+    with house_style():
+        figure = Figure(figsize=(size * columns, height * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat:
+            axes.axis("off")
+        for i, (axes, picture) in enumerate(zip(grid.flat, pictures, strict=False)):
+            array = as_array(picture)
+            axes.imshow(array, cmap="gray", interpolation="nearest")
+            if titles is not None:
+                axes.set_title(titles[i], fontsize=9, weight="normal", loc="center")
+    names = f": {'; '.join(titles)}" if titles else ""
+    return with_description(figure, f"{len(pictures)} pictures in {rows} row(s){names}.")
