@@ -9,24 +9,11 @@
 # - prove that a merge is right, and give your adapter to people who use PEFT or diffusers;
 # - teach the package a vision transformer that it has never seen, and prove that you did it right.
 
-# %% tags=["setup"]
-# Where the course is missing, its folder around this notebook is installed; nothing is downgraded.
-import os
-import subprocess
-import sys
-from importlib import metadata, util
-
-if util.find_spec("serial_lora_course") is None:
-    project = "../pyproject.toml"
-    if not os.path.isfile(project) or b'name = "serial-lora"' not in open(project, "rb").read():
-        raise FileNotFoundError("Get the course's whole folder, and open this in its notebooks/.")
-    frozen = ("torch", "torchvision", "torchaudio", "numpy")
-    with open("already_installed.txt", "w") as constraints:
-        for name, version in {(d.metadata["Name"], d.version) for d in metadata.distributions()}:
-            keep = f"=={version}" if name in frozen else f">={version.split('+')[0]}"
-            print(f"{name}{keep}", file=constraints)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "-c", "already_installed.txt"]
-    subprocess.run([*pip, "..[course]"], check=True)
+# %%
+try:
+    import serial_lora_course  # before PyTorch, whose waiting threads it lets sleep
+except ModuleNotFoundError:
+    raise ImportError("The course is not installed: do first what README.md says.") from None
 
 # %%
 import copy

@@ -34,7 +34,7 @@ from serial_lora_course.door import enter
 from serial_lora_course.panels.counts import PRESETS, count_table
 from tools import ROOT
 from tools.addresses import archive, binder, colab, project_address
-from tools.sources import EXERCISE, SETUP, make_stub, tags
+from tools.sources import EXERCISE, make_stub, tags
 
 SITE = "build/site"
 FILES = Path(__file__).parent / "site_files"
@@ -120,7 +120,7 @@ def stage(root: Path, folder: Path) -> None:
 
 
 def lesson_page(notebook: NotebookNode, stem: str) -> NotebookNode:
-    """A solved lesson as it is read: solutions folded, figures with their text, no set-up."""
+    """A solved lesson as it is read: solutions folded, figures with their text."""
     notebook.cells = [cell for old in notebook.cells for cell in _cells(old)]
     title, _, rest = notebook.cells[0].source.partition("\n")
     notebook.cells[0].source = f"{title}\n\n{buttons(stem)}\n{rest}"
@@ -130,8 +130,6 @@ def lesson_page(notebook: NotebookNode, stem: str) -> NotebookNode:
 def _cells(cell: NotebookNode) -> Iterator[NotebookNode]:
     if cell.cell_type == "markdown":
         cell.source = SELF_LINK.sub("", cell.source)  # it would lead to this very page
-    if SETUP in tags(cell):
-        return
     if EXERCISE in tags(cell):
         yield new_code_cell(make_stub(cell.source))
         cell.metadata.tags = [*tags(cell), "hide-input"]

@@ -19,17 +19,14 @@ from nbformat import NotebookNode
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checks.exercises import CHECK_CALL
-from tools.addresses import project_address
-from tools.setup_cell import SETUP_CELL, setup_cell
 
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 PROOF, EXERCISE = "nbval-check-output", "exercise"
-SETUP, SOLUTION_ONLY = "setup", "solution-only"
+SOLUTION_ONLY = "solution-only"
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}  # in JupyterLab, and in Colab
 
 
 def find_sources(root: Path, numbers: Iterable[str] = ()) -> list[Path]:
@@ -64,11 +61,6 @@ def read_source(path: Path) -> NotebookNode:
         cell.id = f"{digest}-{seen[digest]}"
         tidy(cell)
     code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    if not code_cells or SETUP not in tags(code_cells[0]) or code_cells[0].source != SETUP_CELL:
-        raise SerialLoRAError(
-            f'{path.stem}: the first code cell must be tagged "setup" and equal SETUP_CELL in '
-            "tools/setup_cell.py."
-        )
     for cell in code_cells:
         first_line = cell.source.partition("\n")[0]
         if EXERCISE in tags(cell):
@@ -84,9 +76,7 @@ def read_source(path: Path) -> NotebookNode:
 def tidy(cell: NotebookNode) -> None:
     """Drop what differs from run to run: timing, widget views, how printed text was cut in pieces."""
     kept = tags(cell)
-    cell.metadata = nbformat.from_dict({**(FOLDED if SETUP in kept else {}), "tags": kept})
-    if not kept:
-        del cell.metadata["tags"]
+    cell.metadata = nbformat.from_dict({"tags": kept} if kept else {})
     outputs: list[NotebookNode] = []
     for output in cell.get("outputs", []):
         for kind in [kind for kind in output.get("data", {}) if "jupyter.widget" in kind]:
@@ -142,8 +132,6 @@ def derive(solved: NotebookNode) -> NotebookNode:
     for cell in student.cells:
         if EXERCISE in tags(cell):
             cell.source = make_stub(cell.source)
-        if SETUP in tags(cell):
-            cell.source = setup_cell(project_address())
         if cell.cell_type == "code" and PROOF not in tags(cell):
             cell.outputs, cell.execution_count = [], None  # nbval compares what has a count
     return student

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from difflib import SequenceMatcher
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from serial_lora.errors import SerialLoRAError
 from tests.doors import through_the_door
-from tools import notebooks, setup_cell, sources
+from tools import notebooks, sources
 
 ROOT = Path(__file__).resolve().parents[2]
 BOTH = ("solutions/90_small.ipynb", "notebooks/90_small.ipynb")
@@ -34,14 +35,13 @@ check("9.1", double)'''
 
 
 def write_lesson(root: Path, number: str = "90", *, extra: str = "", name: str = "double") -> Path:
-    """A lesson with a set-up cell, an exercise, a proof cell and a solution-only cell."""
+    """A lesson with an exercise, a proof cell and a solution-only cell."""
     (root / "solutions").mkdir(exist_ok=True)
     (root / "pyproject.toml").touch()
     exercise = SOLVED_CELL.replace("double", name)
     path = root / "solutions" / f"{number}_small.py"
     path.write_text(
         f"# %% [markdown]\n# # {number} · Small\n\n"
-        f'# %% tags=["setup"]\n{setup_cell.SETUP_CELL}\n\n'
         "# %%\nimport os\n\ndef check(number, attempt):\n"
         "    try:\n        print(attempt(2))\n    except NotImplementedError:\n"
         "        print('open')\n\n"
@@ -158,7 +158,7 @@ def test_wrong_markers_are_refused(source, message):
 def test_build_writes_both_notebooks(built):
     solved, student = (nbformat.read(built / path, as_version=4) for path in BOTH)
     texts = ["".join(output.text for output in cell.get("outputs", [])) for cell in solved.cells]
-    assert texts[3:7] == ["4\n", "4\n", "only the solved lesson has this\n", "1 1\n"]
+    assert texts[2:6] == ["4\n", "4\n", "only the solved lesson has this\n", "1 1\n"]
     assert [cell.source for cell in student.cells][3] == STUB_CELL
     assert len(student.cells) == len(solved.cells) - 1
     kept = [cell for cell in student.cells if cell.get("outputs")]
@@ -180,6 +180,18 @@ def test_joined_lessons_run_each_exercise_solved_and_then_open(small_course):
     assert outputs == ["4\n"]
 
 
+def test_every_lesson_begins_with_the_course_and_says_where_it_is_missing(monkeypatch):
+    beginnings = set()
+    for path in sources.find_sources(ROOT):
+        cells = sources.read_source(path).cells
+        beginnings.add(next(cell.source for cell in cells if cell.cell_type == "code"))
+    (first,) = beginnings
+    assert len(first.splitlines()) <= 4 and "torch" not in first.replace("PyTorch", "")
+    monkeypatch.setitem(sys.modules, "serial_lora_course", None)
+    with pytest.raises(ImportError, match=r"README\.md"):
+        exec(first, {})
+
+
 def _edit(path: Path, before: str, after: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert before in text
@@ -197,7 +209,6 @@ def _edit(path: Path, before: str, after: str) -> None:
         (lambda r: (r / "notebooks/91_more.ipynb").touch(), "has no source"),
         (lambda r: write_lesson(r, extra="\n# %%\n1\n"), "in the number of cells"),
         (lambda r: write_lesson(r, "91"), "91_small.ipynb is missing"),
-        (lambda r: _edit(r / "solutions/90_small.py", "import subprocess\n", ""), "SETUP_CELL"),
         (lambda r: _edit(r / "solutions/90_small.py", '["exercise"]', '["x"]'), 'tag "exercise"'),
     ],
 )
