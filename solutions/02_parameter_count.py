@@ -411,20 +411,17 @@ panel = count_panel(rank=32, width=768, depth=12)  # change this and run again
 # in M should be bold under *millions of parameters*, one in MB under *float32 bytes in MB*. Are they?
 
 # %%
-from serial_lora_course.claims.audit import audit_frame, readings_frame
+from serial_lora_course.lessons.l02_count.tables import audit_frame, readings_frame
 
 display_table(readings_frame())
 
 # %% [markdown]
-# The package judges each figure by the same comparison, in words:
+# The same comparison, figure by figure:
 
 # %%
-columns = ["model", "method", "where", "printed", "verdict"]  # change this and run again
 audited = audit_frame()
-display_table(audited[columns])
-counts = audited["verdict"].str.partition(":")[0].value_counts()
-said = "; ".join(f"{count} times “{verdict}”" for verdict, count in counts.items())
-display(Markdown(f"**What this shows.** Of {len(audited)} printed figures: {said}."))
+display_table(audited)
+display(audited["figure"].value_counts())
 
 # %% [markdown]
 # For CLIP the digits are right in an unusual unit. For SAM, Table I prints bytes and calls them parameters,

@@ -1012,7 +1012,7 @@ display(Markdown(f"**What this shows.** {words.read_beside(beside)}"))
 # %% [markdown]
 # Where the signs differ, neither result refutes the other, since model,
 # pictures and number of runs differ. The paper has neither the unadapted model's number nor the filled box's:
-# one cannot see what any method *gained*. (The [appendix](13_paper_claims.ipynb) audits all of the paper.)
+# one cannot see what any method *gained*. ([`CLAIMS.md`](../CLAIMS.md) goes through all of the paper.)
 #
 # ## At the paper's scale
 #

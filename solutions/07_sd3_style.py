@@ -969,7 +969,7 @@ display(Markdown(f"**What this shows.** {words.read_falls(relative, studio.halve
 
 # %% [markdown]
 # Model, pictures and features differ, so our fall does not refute theirs. Without an unadapted model the paper's
-# table does not show how far either method *moved*. (The [appendix](13_paper_claims.ipynb) audits all of the
+# table does not show how far either method *moved*. ([`CLAIMS.md`](../CLAIMS.md) goes through all of the
 # paper.)
 #
 # ## At the paper's scale

@@ -38,7 +38,7 @@ lesson_card("09")
 # in lessons 04, 06 and 07. The question is a practical one, which rank?, and it takes statistics to answer.
 
 # %%
-from serial_lora_course.claims.evidence import MEASURES, load_evidence
+from serial_lora_course.lessons.l08_how_sure.evidence import MEASURES, load_evidence
 
 evidence = load_evidence()  # the records that the course ships, and the paper's tables
 
@@ -321,7 +321,7 @@ display(Markdown("**What this shows.** " + choosing_tables.read_false_positives(
 # bar is the mean of these with its interval. Expect lines that lie far apart and are nearly flat.
 
 # %%
-from serial_lora_course.figures.claims import plot_pairs
+from serial_lora_course.lessons.l08_how_sure.figures import plot_pairs
 
 error_of = yours("9.3", choosing.paired_error)
 points, rival = MEASURES["accuracy"], "lora"  # change this and run again: "lora_equal_budget"
@@ -484,7 +484,7 @@ check("9.5", say_comparable)
 # The grey band is the margin. Right of zero speaks for Serial LoRA.
 
 # %%
-from serial_lora_course.figures.claims import Interval, plot_intervals
+from serial_lora_course.lessons.l08_how_sure.figures import Interval, plot_intervals
 
 say = yours("9.5", choosing.say_comparable)
 tables = {
@@ -590,4 +590,4 @@ display(Markdown("**What this shows.** " + choosing_tables.read_holds_from(margi
 # non-inferiority test.
 #
 # Next: [10 · Many adapters on one base](10_many_adapters.ipynb). Whoever wants to see the paper's claims
-# checked one by one finds them in the [appendix](13_paper_claims.ipynb).
+# checked one by one finds them in [`CLAIMS.md`](../CLAIMS.md).

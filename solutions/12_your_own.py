@@ -1024,5 +1024,5 @@ display_table(pd.DataFrame(rows))
 # LoRA with the factors W B and A. The paper trains CLIP, SAM and Stable Diffusion 3. It tries no plain vision
 # transformer with a linear head, and does not mention merged files or export.
 #
-# If you came here first: [00 · Start here](00_start_here.ipynb). An optional
-# [appendix](13_paper_claims.ipynb) checks the paper's claims one by one.
+# If you came here first: [00 · Start here](00_start_here.ipynb). [`CLAIMS.md`](../CLAIMS.md)
+# goes through the paper's claims one by one.

@@ -1,4 +1,4 @@
-"""The generated parts of README.md, INSTRUCTORS.md and docs/study.md, and all of CLAIMS.md.
+"""The generated parts of README.md and INSTRUCTORS.md.
 
 ::
 
@@ -33,7 +33,6 @@ from serial_lora_course.checks.lessons import (
     say_minutes,
     whole_minutes,
 )
-from serial_lora_course.claims.page import claims_page, found_page, front_part
 from serial_lora_course.door import enter
 from tools import ROOT
 from tools.sources import read_source, words_to_read
@@ -294,15 +293,14 @@ def documents(root: Path) -> dict[Path, str]:
     facts = lesson_facts(root)
     plans = {f"plan: {name}": plan_table(sessions, facts) for name, sessions in PLANS.items()}
     parts = {
-        root / "README.md": {"lessons": lesson_table(facts), "front": front_part()},
+        root / "README.md": {"lessons": lesson_table(facts)},
         root / "INSTRUCTORS.md": {
             "learners": learners_table(facts, benchmarks.load() or {}),
             "minutes": minutes_table(facts),
             **plans,
         },
-        root / "docs" / "study.md": {"found": found_page()},
     }
-    pages = {root / "CLAIMS.md": claims_page()}
+    pages = {}
     for path, sections in parts.items():
         pages[path] = path.read_text(encoding="utf-8")
         for name, part in sections.items():

@@ -21,10 +21,7 @@ MEASURED = Path(__file__).resolve().parents[1] / "assets" / "lessons_measured.js
 
 @dataclass(frozen=True)
 class Lesson:
-    """One lesson: its two-digit number, file topic, title, goal, and what to have done before.
-
-    An optional one is an appendix: no exercises, and no place in a plan.
-    """
+    """One lesson: its two-digit number, file topic, title, goal, and what to have done before."""
 
     number: str
     topic: str
@@ -32,7 +29,6 @@ class Lesson:
     goal: str
     prerequisites: str
     gpu: str
-    optional: bool = False
 
     @property
     def stem(self) -> str:
@@ -144,15 +140,6 @@ LESSONS = (
         "Take your own pictures and model from a folder to an adapter file to a merged model",
         "Lessons 03 and 04",
         "faster for large models; not needed here",
-    ),
-    Lesson(
-        "13",
-        "paper_claims",
-        "Appendix: the paper's claims, one by one",
-        "See how a paper is audited: best in bold, a record run again, a ledger of verdicts",
-        "Lessons 04 and 09",
-        "faster at paper scale; not needed at tiny scale",
-        optional=True,
     ),
 )
 

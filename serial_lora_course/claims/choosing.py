@@ -8,8 +8,7 @@ import numpy as np
 from scipy import stats
 from torch import Tensor
 
-from serial_lora_course.claims.verdicts import verdict_within
-from serial_lora_course.study.statistics import Interval
+from serial_lora_course.measures.intervals import half_width
 
 
 def matching_rank(shapes: Sequence[tuple[int, int]], width: int, rank: int) -> int:
@@ -42,4 +41,7 @@ def sign_test(wins: int, losses: int) -> float:
 
 def say_comparable(mean: float, error: float, count: int, margin: float) -> str:
     """The verdict on "not behind by more than the margin", by the mean of ``count`` differences."""
-    return verdict_within(Interval(mean, error, count - 1, count), margin)
+    half = half_width(error, count - 1)
+    if mean - half > -margin:
+        return "holds"
+    return "does not hold" if mean + half < -margin else "undecided"

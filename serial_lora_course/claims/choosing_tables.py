@@ -14,7 +14,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from serial_lora_course.claims.evidence import (
+from serial_lora_course.labs.frames import half_width, sample_in_words, sample_of
+from serial_lora_course.labs.methods import METHOD_TITLES
+from serial_lora_course.lessons.l08_how_sure.evidence import (
     MEASURES,
     Evidence,
     Measure,
@@ -23,8 +25,6 @@ from serial_lora_course.claims.evidence import (
     printed_scores,
     scores,
 )
-from serial_lora_course.labs.frames import half_width, sample_in_words, sample_of
-from serial_lora_course.labs.methods import METHOD_TITLES
 from serial_lora_course.models.architectures import BASELINES
 
 OTHERS = {"lora": "LoRA of equal rank", "lora_equal_budget": "LoRA at equal budget"}

@@ -12,9 +12,10 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from serial_lora_course.claims.paper import paper_facts, paper_table
-from serial_lora_course.labs.frames import CONFIDENCE, paired_difference
+from serial_lora_course.labs.frames import paired_difference
 from serial_lora_course.labs.methods import METHODS, get_method
 from serial_lora_course.labs.records import Record
+from serial_lora_course.measures.intervals import CONFIDENCE
 
 PAIRS = (
     ("serial_lora", "lora"),

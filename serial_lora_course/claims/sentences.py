@@ -11,8 +11,6 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from serial_lora_course.labs.methods import METHOD_TITLES
-from serial_lora_course.labs.records import Record
 from serial_lora_course.models.weights import Backbone
 
 
@@ -34,40 +32,6 @@ def read_shares(shares: Tensor, things: Sequence[str]) -> str:
     return (
         f"{right} The surest mistake: the {things[worst]} is taken for a {things[nearest[worst]]}, with "
         f"{largest[worst]:.0%}. A large share means sure, not right."
-    )
-
-
-def read_again(again: Record, pictures: int, runs: pd.DataFrame, printed: pd.DataFrame) -> str:
-    """One of the CLIP lab's runs beside what is told of it (lesson 13).
-
-    Args:
-        pictures: in the test set.
-        runs: of the records, a row a run.
-        printed: the paper's Table III, for a data set without records.
-    """
-    reached, name = again.measures["accuracy"], again.dataset
-    same = runs[
-        (runs["dataset"] == name)
-        & (runs["method"] == again.method)
-        & (runs["amount"] == again.amount)
-    ].set_index("seed")
-    if same.empty:
-        told = printed.loc[(f"{again.amount} shot", METHOD_TITLES[again.method]), name]
-        return (
-            f"The paper prints {told:.1f}% for {name}, this machine says {reached:.1%} on {pictures} "
-            f"test pictures, with {again.sizes['steps']} steps and {again.sizes['parameters']:,} "
-            "parameters. Split and steps may differ, so expect the same range, not the same number."
-        )
-    kept = same.loc[again.seed]
-    changed, *others = (
-        round(abs(accuracy - kept["accuracy"]) * pictures)
-        for accuracy in (reached, *same["accuracy"].drop(again.seed))
-    )
-    return (
-        f"The record says {kept['accuracy']:.1%}, this machine {reached:.1%}: a difference of "
-        f"{changed} of {pictures} test pictures. The records with other seeds are "
-        f"{' and '.join(map(str, others))} pictures away from it. Parameters: "
-        f"{int(kept['parameters']):,} and {again.sizes['parameters']:,}."
     )
 
 

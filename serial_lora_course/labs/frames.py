@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.methods import METHOD_TITLES, get_method
 from serial_lora_course.labs.records import Record
+from serial_lora_course.measures.intervals import half_width
 
 RUN = ("task", "scale", "dataset", "method", "amount", "unit", "seed", "rank")
-CONFIDENCE = 0.95
-"""Of every interval by Student's t."""
 SWEPT = ("lab_rank", "ratio", "lr")
 
 
@@ -131,15 +129,6 @@ def methods_table(
     }
     table = pd.DataFrame.from_dict(rows, orient="index")
     return table.rename_axis(columns=results["unit"].iloc[0])
-
-
-def half_width(error: pd.Series | float, freedom: pd.Series | float) -> np.ndarray:
-    """Half of the 95% interval by Student's t of a mean with this standard error.
-
-    Args:
-        freedom: degrees of freedom of the error, one fewer than the values of a plain mean; nan for 0.
-    """
-    return stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
 
 
 def sample_of(values: pd.Series | pd.DataFrame) -> pd.Series | pd.DataFrame:

@@ -81,7 +81,7 @@ def test_the_card_and_the_list_show_the_last_measurement(source):
 def test_exercises(source):
     cells, _ = code_and_text(source)
     places = [index for index, cell in enumerate(cells) if "exercise" in sources.tags(cell)]
-    assert len(places) >= 3 or lessons.find_lesson(source.stem[:2]).optional
+    assert len(places) >= 3
     numbers = []
     for place in places:
         card, code, hints = (cells[place + step].source for step in (-1, 0, 1))

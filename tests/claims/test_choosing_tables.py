@@ -8,9 +8,14 @@ import pytest
 from scipy import stats
 
 from serial_lora_course.claims import choosing, choosing_tables
-from serial_lora_course.claims.evidence import MEASURES, load_evidence, paired, summarise
-from serial_lora_course.claims.luck import best_cells
-from serial_lora_course.claims.verdicts import FAILS, HOLDS
+from serial_lora_course.lessons.l08_how_sure.evidence import (
+    MEASURES,
+    intervals,
+    load_evidence,
+    paired,
+)
+
+HOLDS, FAILS = "holds", "does not hold"
 
 EVIDENCE = load_evidence()
 
@@ -34,9 +39,9 @@ def test_errors_are_those_of_scipys_paired_and_unpaired_tests():
     difference = draws["serial_lora"] - draws["lora"]
     model = [values.var(ddof=1) for _, values in difference.groupby("dataset")]  # one way
     assert table["error"].iloc[4] == pytest.approx(np.sqrt(np.mean(model) / len(draws)))
-    ledger = summarise(paired(runs, points, "serial_lora", "lora"), "points")
+    each = paired(runs, points, "serial_lora", "lora").groupby(["dataset", "seed"]).mean()
     assert table["half"].iloc[3:].tolist() == pytest.approx(
-        [ledger.like.half_width, ledger.these.half_width]
+        [interval.half_width for interval in intervals(each).values()]
     )
 
 
@@ -126,9 +131,3 @@ def test_signs_count_cells_and_data_sets():
     wins, losses = map(int, row["cells"].split(" to "))
     assert row["p, cells"] == pytest.approx(stats.binomtest(wins, wins + losses).pvalue)
     assert row["least p"] == pytest.approx(2 * 0.5**4)
-
-
-def test_best_cells_are_counted_for_each_method():
-    tables = np.zeros((1, 2, 2, 3))
-    tables[0, 0, 0, 2] = tables[0, 0, 1, 2] = tables[0, 1, 0, 1] = 1  # the last cell: all equal
-    assert best_cells(tables).tolist() == [[1, 1, 2]]

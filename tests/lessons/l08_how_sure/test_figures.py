@@ -1,10 +1,10 @@
-"""The figures of lesson 09 and of the appendix show the numbers that they are given."""
+"""The figures show the numbers that they are given."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from serial_lora_course.figures.claims import Interval, plot_intervals, plot_pairs, plot_wins
+from serial_lora_course.lessons.l08_how_sure.figures import Interval, plot_intervals, plot_pairs
 
 
 def intervals() -> list[Interval]:
@@ -44,12 +44,3 @@ def test_pairs_join_what_shares_a_seed():
     means = [lines.get_segments()[0][0, 1] for lines in right.collections[:2]]
     assert means == [0, 2.5]  # of each data set
     assert "above LoRA in 3" in figure.alt_text and "-1.75 to +4.25" in figure.alt_text
-
-
-def test_wins_are_shares_of_all_tables():
-    counts = np.array([0, 1, 1, 4])
-    figure = plot_wins({"one": counts, "two": counts}, 4, {"two": 3})
-    left, right = figure.axes
-    assert [bar.get_height() for bar in left.patches] == [25, 50, 0, 0, 25]
-    assert not left.lines and list(right.lines[0].get_xdata()) == [3, 3]
-    assert "in 4 tables" in figure.alt_text and "3 in the paper" in figure.alt_text
