@@ -1,4 +1,4 @@
-"""The course around the library: labs, models, data, figures, panels, claims and checks."""
+"""The course around the library: labs, models, data, figures, lessons and checks."""
 
 from serial_lora_course.threads import settle
 

@@ -81,7 +81,7 @@ display(
 # how many until you see no difference? (Without a running kernel the panel stands still.)
 
 # %%
-from serial_lora_course.panels.ranks import rank_panel
+from serial_lora_course.lessons.l01_maths.panel import rank_panel
 
 panel = rank_panel({"butterfly": butterfly}, rank=4)
 
@@ -218,7 +218,7 @@ display(Markdown(f"**What this shows.** {words.read_needed(needed, d, allowed)}"
 # over the three spectra:
 
 # %%
-from serial_lora_course.panels.ranks import rank_panel
+from serial_lora_course.lessons.l01_maths.panel import rank_panel
 
 panel = rank_panel(matrices, rank=8)
 

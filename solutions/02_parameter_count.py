@@ -394,7 +394,7 @@ display(Markdown(f"**What this shows.** {said}"))
 # three can change the ratio? (Without a running kernel you see a still picture.)
 
 # %%
-from serial_lora_course.panels.counts import count_panel
+from serial_lora_course.lessons.l02_count.panel import count_panel
 
 panel = count_panel(rank=32, width=768, depth=12)  # change this and run again
 

@@ -892,7 +892,7 @@ display(Markdown(f"**What this shows.** {told}."))
 
 # %%
 from serial_lora_course.frontend import is_static
-from serial_lora_course.panels.masks import mask_panel
+from serial_lora_course.lessons.l05_sam.panel import mask_panel
 
 tuned, _, scores = one_run()
 gains = scores["serial_lora"] - scores["not adapted"]

@@ -835,7 +835,7 @@ print(data.attribution)
 # Without a running notebook, the panel shows a strip of scales and guidances.
 
 # %%
-from serial_lora_course.panels.drawings import drawing_panel
+from serial_lora_course.lessons.l06_sd3.panel import drawing_panel
 
 own = tuned("serial_lora").backbone
 panel = drawing_panel(own, prompts, seed=seeds[0], judge=judge, config=config)

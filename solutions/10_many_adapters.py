@@ -237,7 +237,7 @@ display(Markdown("**What this shows.** " + words.read_halves(halves, alone(), TA
 # disturb the other? (Without a running kernel you see four mixtures side by side.)
 
 # %%
-from serial_lora_course.panels.mixtures import mixture_panel
+from serial_lora_course.lessons.l11_many.panel import mixture_panel
 
 model, base = carrying(*TASKS), alone().iloc[0].to_dict()
 
@@ -250,7 +250,7 @@ def mixed(first: float, second: float) -> dict[str, float]:
     return found
 
 
-mixture_panel(mixed, base)
+panel = mixture_panel(mixed, base)
 
 # %% [markdown]
 # ## One after the other

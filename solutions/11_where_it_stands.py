@@ -459,14 +459,6 @@ for lab, table in arms.items():
 # Your function found the same arms. The sets differ far more than the methods do, so an interval of a *gain* is wide,
 # and one of a *difference* between two arms on the same pictures is narrow. The bar in the corner is such a one, the
 # median of all arms against LoRA. Points that are closer than that should not be ranked.
-#
-# **Change this and run again.** What may it cost? Move the slider: which arm would you take, and how far is Serial LoRA
-# behind it? (Without a running kernel you see one budget for each cost.)
-
-# %%
-from serial_lora_course.panels.fronts import front_panel
-
-front_panel(arms, UNITS)
 
 # %% [markdown]
 # ## Forgetting

@@ -14,24 +14,20 @@ pages need on top stands in `tools.site_extension`.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 from collections.abc import Iterator
-from html import escape
 from io import StringIO
-from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_markdown_cell
+from nbformat.v4 import new_code_cell
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checks.lessons import LESSONS
 from serial_lora_course.door import enter
-from serial_lora_course.panels.counts import PRESETS, count_table
 from tools import ROOT
 from tools.addresses import archive, binder, colab, project_address
 from tools.sources import EXERCISE, make_stub, tags
@@ -47,7 +43,6 @@ SECTIONS = {
 }
 LAST_SECTION = "Working on it"
 NO_PAGES = {"README.md", "AGENTS.md"}  # the first page, and one for programs
-SHOWN = ["parameters", "float32 bytes", "ratio"]
 SELF_LINK = re.compile(r"^Solution: \[the solved lesson\].*\n?", re.MULTILINE)
 OPTIONS = {
     "project": "Serial LoRA, from scratch",
@@ -56,7 +51,7 @@ OPTIONS = {
     "html_title": "Serial LoRA, from scratch",
     "html_static_path": [str(FILES)],
     "html_css_files": ["site.css"],
-    "html_js_files": ["count_panel.js", "scrolling.js"],
+    "html_js_files": ["scrolling.js"],
     "html_copy_source": False,
     "html_use_index": False,
     "html_show_copyright": False,
@@ -138,8 +133,6 @@ def _cells(cell: NotebookNode) -> Iterator[NotebookNode]:
             "code_prompt_hide": "A solution",
         }
     yield cell
-    if "count_panel(" in cell.source and cell.cell_type == "code":
-        yield new_markdown_cell(panel_html())
 
 
 def buttons(stem: str) -> str:
@@ -152,55 +145,6 @@ def buttons(stem: str) -> str:
         links["Open in Binder"] = binder(address, notebook)
     shown = "".join(f'<a class="button" href="{link}">{words}</a>' for words, link in links.items())
     return f'<p class="buttons">{shown}</p>\n'
-
-
-# ------------------------------------------------------------------------------ the panel of counts
-
-STOPS = {
-    "rank": (1, 2, 4, 8, 16, 32, 64, 128, 256),
-    "width": (64, 128, 256, 384, 512, 768, 1024, 1280, 1536, 2048),
-    "depth": (1, 2, 4, 6, 8, 12, 16, 24, 32, 48),
-}
-"""Where the sliders can stand, besides the numbers of the models that the panel knows."""
-START = (32, 768, 12)
-
-
-def panel_data() -> dict:
-    """Everything the panel can show: for each rank, width and depth what `count_table` says."""
-    presets = zip(*PRESETS.values(), strict=True)
-    stops = {
-        name: sorted({*usual, *own})
-        for (name, usual), own in zip(STOPS.items(), presets, strict=True)
-    }
-    counts = {
-        f"{rank},{width},{depth}": count_table(rank, width, depth)[SHOWN].values.tolist()
-        for rank, width, depth in product(*stops.values())
-        if rank <= width
-    }
-    return {**stops, "presets": PRESETS, "counts": counts}
-
-
-def panel_html() -> str:
-    """The panel of lesson 02 for a page that has no kernel; `count_panel.js` moves it."""
-    data, table = panel_data(), count_table(*START)
-    models = "".join(f"<option>{escape(name)}</option>" for name in PRESETS)
-    sliders = "".join(
-        f'<p><label for="{name}">{name}</label><input type="range" id="{name}" name="{name}" '
-        f'max="{len(data[name]) - 1}" value="{data[name].index(value)}">'
-        f'<output for="{name}">{value}</output></p>'
-        for name, value in zip(STOPS, START, strict=True)
-    )
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("method", *SHOWN))
-    rows = "".join(
-        f'<tr><th scope="row">{method}, {formula}</th>{"<td></td>" * len(SHOWN)}</tr>'
-        for method, formula in table[["method", "formula"]].values
-    )
-    return (
-        '<div class="count-panel"><p><label for="model">model</label><select id="model">'
-        f'<option value="">your own</option>{models}</select></p>{sliders}'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        f'<script type="application/json">{json.dumps(data, separators=(",", ":"))}</script></div>'
-    )
 
 
 # ------------------------------------------------------------------------------ the command

@@ -1,0 +1,1 @@
+"""Figures and panels that several lessons share; those of one lesson stand in its folder."""

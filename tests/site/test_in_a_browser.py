@@ -1,15 +1,12 @@
 """The site as it is met: in a real browser, light and dark, by keyboard, on a phone."""
 
-import random
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from serial_lora_course.panels.counts import PRESETS, count_table
 from tests.browser.browser import needs_browser, open_browser
-from tools import site
 
 pytestmark = needs_browser
 COUNTS = "solutions/02_parameter_count.html"
@@ -77,31 +74,6 @@ def test_axe_finds_what_is_wrong(page, address):
     page.route("**/*", lambda route: route.fulfill(body="<img src=x>", content_type="text/html"))
     found = "".join(findings(page, address, ["index.html"]))
     assert found.count("alternative text") == 2  # once in either theme
-
-
-def test_every_number_of_the_panel_is_the_functions(page, address):
-    page.goto(f"{address}/{COUNTS}")
-    panel, chance = page.locator(".count-panel"), random.Random(0)
-
-    def compare():
-        numbers = [int(panel.locator(f"output[for={name}]").inner_text()) for name in site.STOPS]
-        shown = [float(cell.replace(",", "")) for cell in panel.locator("td").all_inner_texts()]
-        assert shown == count_table(*numbers)[site.SHOWN].to_numpy().ravel().tolist()
-        return tuple(numbers)
-
-    assert compare() == site.START
-    for _ in range(12):  # by the keyboard
-        panel.get_by_label(chance.choice(list(site.STOPS)), exact=True).press(
-            chance.choice(["ArrowRight", "ArrowLeft", "Home", "End", "PageUp"])
-        )
-        compare()
-    for name, numbers in PRESETS.items():
-        panel.get_by_label("model").select_option(name)
-        assert compare() == numbers
-    panel.get_by_label("rank").press("End")
-    panel.get_by_label("width").press("Home")
-    rank, width, _ = compare()
-    assert rank == width  # it gave way
 
 
 def test_search_finds_a_word_without_a_network(page, address):

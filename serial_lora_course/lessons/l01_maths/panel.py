@@ -1,0 +1,39 @@
+"""The panel of lesson 01: the rank moves over a matrix's real spectrum, and what is missed is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import ipywidgets
+from torch import Tensor
+
+from serial_lora_course.lessons.l01_maths.figures import plot_rank
+from serial_lora_course.plots.panel import movable, show, slider
+from serial_lora_course.plots.style import display_figure
+
+
+def rank_panel(matrices: Mapping[str, Tensor], rank: int = 4) -> ipywidgets.VBox | None:
+    """Show what a rank keeps of some matrices (m, n) and what it misses.
+
+    Args:
+        matrices: what to call each -> the matrix.
+        rank: where the slider starts.
+
+    Returns:
+        The panel, already shown; None in the still form, one figure a matrix.
+
+    Raises:
+        SerialLoRAError: a matrix has no such rank, or holds values that are not finite.
+    """
+
+    def draw(name: str, rank: int) -> None:
+        full = min(matrices[name].shape)
+        display_figure(plot_rank(name, matrices[name], min(rank, full)))
+
+    def panel() -> ipywidgets.VBox:
+        largest = max(min(matrix.shape) for matrix in matrices.values())
+        names = ipywidgets.Dropdown(options=list(matrices), description="matrix")
+        return movable(draw, {"name": names, "rank": slider(rank, 1, largest, 1, "rank")})
+
+    figures = [plot_rank(name, matrix, rank) for name, matrix in matrices.items()]
+    return show(panel, lambda: [display_figure(figure) for figure in figures])

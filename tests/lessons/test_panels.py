@@ -1,0 +1,211 @@
+"""Panels show what the lab computes, follow their controls, and leave the learner's model as it was."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serial_lora import LoRAConfig, SerialLoRAConfig, adapters, disabled, inject, merge, set_scale
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.labs.sam import predict_masks
+from serial_lora_course.labs.sd3 import TINY
+from serial_lora_course.labs.sd3_drawings import draw
+from serial_lora_course.lessons.l01_maths.panel import rank_panel
+from serial_lora_course.lessons.l02_count.panel import count_panel
+from serial_lora_course.lessons.l05_sam.panel import MaskPanel, mask_panel, masks_at
+from serial_lora_course.lessons.l06_sd3 import panel as sd3_panel
+from serial_lora_course.lessons.l11_many.panel import mixture_panel
+from serial_lora_course.models.sam import SamBackbone
+from serial_lora_course.plots.panel import LARGEST_SCALE, at_scale
+from tests.models.sam_models import adapted_sam, example, small_sam
+from tests.models.sd3_models import small_backbone
+
+
+@pytest.fixture(params=["0", "1"], ids=["moving", "still"])
+def either_form(request, monkeypatch):
+    monkeypatch.setenv("SERIAL_LORA_STATIC", request.param)
+
+
+@pytest.fixture
+def moving(monkeypatch):
+    monkeypatch.setenv("SERIAL_LORA_STATIC", "0")
+
+
+def controls(panel) -> dict:
+    """The controls of a panel by their description."""
+    widgets = panel.children[0].children
+    return {widget.description: widget for widget in widgets if hasattr(widget, "description")}
+
+
+def state(model) -> tuple:
+    """All that a panel must leave alone."""
+    tensors = [tensor.clone() for tensor in model.state_dict().values()]
+    scales = [adapter.scale for adapter in adapters(model).values()]
+    modes = [module.training for module in model.modules()]
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    return tensors, scales, modes, hooks
+
+
+def assert_untouched(model, before: tuple) -> None:
+    now = state(model)
+    assert now[1:] == before[1:]
+    assert all(map(torch.equal, now[0], before[0]))
+
+
+# ------------------------------------------------------------------------------- ranks and counts
+
+
+def shown_words(capture_display) -> str:
+    return [data["text/plain"] for data in capture_display if "<img " in str(data)][-1]
+
+
+def test_the_rank_slider_keeps_so_many_values(moving, capture_display):
+    matrices = {"steep": torch.diag(torch.tensor([4.0, 3.0, 0.0, 0.0])), "small": torch.eye(2)}
+    moved = controls(rank_panel(matrices, rank=1))
+    assert "misses 60%" in shown_words(capture_display)  # 3 of sqrt(16 + 9)
+    moved["rank"].value = 2
+    assert "misses 0%" in shown_words(capture_display)
+    moved["rank"].value = 4
+    moved["matrix"].value = "small"  # which has no rank above 2
+    assert "small, 2 by 2" in shown_words(capture_display)
+
+
+def counts(capture_display) -> list[int]:
+    """What the last table says: LoRA's and Serial LoRA's parameters."""
+    table = [data["text/markdown"] for data in capture_display if "text/markdown" in data][-1]
+    return [int(n.replace(",", "")) for n in re.findall(r"x depth \| ([\d,]+)", table)]
+
+
+def test_both_counts_follow_the_sliders(moving, capture_display):
+    moved = controls(count_panel(rank=32, width=768, depth=12))
+    assert counts(capture_display) == [8 * 32 * 768 * 12, 2 * 32 * 768 * 12]
+    moved["depth"].value = 24
+    moved["rank"].value = 200
+    moved["width"].value = 128  # the rank never exceeds it
+    assert counts(capture_display) == [8 * 128 * 128 * 24, 2 * 128 * 128 * 24]
+
+
+def test_a_mixture_is_asked_for_the_weights_of_its_sliders(moving, capture_display):
+    asked = []
+
+    def mixed(first, second):
+        asked.append((first, second))
+        return {"animals": 10.0, "food": 20.0}
+
+    panel = mixture_panel(mixed, {"animals": 1.0, "food": 2.0})
+    controls(panel)["weight of food"].value = 1.75
+    assert asked[-1] == (1.0, 1.75)
+
+
+# ------------------------------------------------------------------------------------------ masks
+
+
+def backbone_of(model) -> SamBackbone:
+    return SamBackbone(model, "small", "tiny")
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    kind=st.sampled_from([SerialLoRAConfig, LoRAConfig]),
+    size=st.sampled_from([(37, 29), (51, 80), (97, 41)]),
+    scale=st.floats(0, LARGEST_SCALE),
+)
+def test_every_scale_gives_the_masks_of_the_lab(kind, size, scale):
+    backbone, scene = backbone_of(adapted_sam(config=kind(rank=2))), example(size)
+    box = [[2, 3, 20, 25]]
+    without, after = (masks_at(backbone, scene, box, s) for s in (None, scale))
+    with disabled(backbone.model):
+        assert np.array_equal(without, predict_masks(backbone, scene.picture, np.array(box))[0])
+    set_scale(backbone.model, scale)
+    assert np.array_equal(after, predict_masks(backbone, scene.picture, np.array(box))[0])
+
+
+def slow_dice(found, truth) -> float:
+    """Dice by a loop over pixels."""
+    both = sum(bool(f and t) for f, t in zip(found.flat, truth.flat, strict=True))
+    area = sum(map(bool, found.flat)) + sum(map(bool, truth.flat))
+    return 2 * both / area if area else 1.0
+
+
+def test_the_panel_tells_the_dice_of_the_object_in_the_box_and_follows_every_control():
+    backbone = backbone_of(adapted_sam())
+    panel = MaskPanel(backbone, [example(), example((29, 37), 3, seed=1)])
+    panel.choice.value, panel.scale.value = 1, 0.5
+    for number, box in enumerate(panel.example.boxes):
+        panel.picker.box = [round(float(edge)) for edge in box]
+        truth = panel.example.masks[number]
+        for html, scale in ((panel.before, None), (panel.after, 0.5)):
+            (found,) = masks_at(backbone, panel.example, [panel.picker.box], scale)
+            assert (
+                f"{panel.example.names[number]}: Dice {slow_dice(found, truth):.2f}" in html.value
+            )
+    panel.across.value = (4, 17)
+    assert panel.picker.box[0::2] == [4, 17]
+    panel.picker.box = [1, 2, 9, 12]
+    assert (panel.across.value, panel.down.value) == ((1, 9), (2, 12))
+
+
+def test_a_model_in_the_midst_of_training_is_as_it_was(either_form, capture_display):
+    model = adapted_sam(config=SerialLoRAConfig(rank=4, scale=0.7, dropout=0.5))
+    model.image_encoder.blocks[1].train()
+    before = state(model)
+    mask_panel(backbone_of(model), [example()])
+    with pytest.raises(KeyboardInterrupt), at_scale(model, 0.2):
+        raise KeyboardInterrupt
+    assert_untouched(model, before)
+
+
+def test_what_cannot_be_shown_is_refused(either_form, capture_display):
+    good, bare = backbone_of(adapted_sam()), backbone_of(small_sam())
+    merged = backbone_of(merge(adapted_sam()))
+    for backbone, pictures, words in (
+        (good, [], "no pictures"),
+        (bare, [example()], "no adapters"),
+        (merged, [example()], "merged"),
+    ):
+        with pytest.raises(SerialLoRAError, match=words):
+            mask_panel(backbone, pictures)
+    with pytest.raises(SerialLoRAError):
+        count_panel(65, 64, 2)
+    assert capture_display == []
+
+
+# --------------------------------------------------------------------------------------- drawings
+
+
+def test_the_drawings_are_the_labs_at_every_scale_seed_and_guidance():
+    backbone = small_backbone()
+    inject(backbone.model, SerialLoRAConfig(rank=4))
+    torch.manual_seed(1)
+    for adapter in adapters(backbone.model).values():
+        torch.nn.init.normal_(adapter.lora_B, std=0.5)
+    find = sd3_panel.drawer(backbone, TINY)
+    before = state(backbone.model)
+    drawn = {
+        scale: find("fox face", seed=3, scale=scale, guidance=2.5) for scale in (None, 0.0, 0.6)
+    }
+    assert_untouched(backbone.model, before)
+    assert np.array_equal(drawn[None], drawn[0.0]) and not np.array_equal(drawn[None], drawn[0.6])
+    set_scale(backbone.model, 0.6)
+    (expected,) = draw(
+        backbone,
+        ["fox face"],
+        [3],
+        TINY.drawing_steps,
+        2.5,
+        TINY.resolution,
+        precision=TINY.precision,
+    )
+    assert np.array_equal(drawn[0.6], expected)
+
+
+def test_the_drawing_panel_opens_in_both_forms(either_form, capture_display):
+    backbone = small_backbone()
+    inject(backbone.model, SerialLoRAConfig(rank=4))
+    sd3_panel.drawing_panel(backbone, ["fox face", "key"])
+    assert any("<img " in str(data) for data in capture_display)
+    with pytest.raises(SerialLoRAError, match="no prompts"):
+        sd3_panel.drawing_panel(backbone, [])
