@@ -16,6 +16,7 @@ from torch import nn
 import serial_lora
 from serial_lora.errors import SerialLoRAError
 from serial_lora.optim import lora_plus_groups
+from serial_lora_course.labs import resume
 from serial_lora_course.labs.clip import CLIPObjective
 from serial_lora_course.labs.training import ExampleStream, Opened, TrainingConfig, train
 from tests.labs.lab_models import (
@@ -254,16 +255,18 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
 
 
 def test_a_run_begun_on_a_gpu_can_go_on_without_one(tmp_path, monkeypatch):
-    kept = torch.arange(16, dtype=torch.uint8)
-    with monkeypatch.context() as gpu:
-        gpu.setattr(torch.cuda, "is_available", lambda: True)
-        gpu.setattr(torch.cuda, "get_rng_state", lambda: kept)
-        state = interrupted_state(tmp_path)
-    content = io.BytesIO(state.read_bytes().partition(b"\n")[2])
-    assert torch.load(content, weights_only=True)["random_on_gpu"].equal(kept)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    expected = train(Same(adapted_objective()), stream(STEPS), settings()).losses
+    state = interrupted_state(tmp_path)
+    saved = torch.load(io.BytesIO(state.read_bytes().partition(b"\n")[2]), weights_only=True)
+    saved["random_on_gpu"] = torch.arange(16, dtype=torch.uint8)
+    content = io.BytesIO()
+    with monkeypatch.context() as writing:  # torch writes where each tensor was; a GPU's as this
+        writing.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        torch.save(saved, content)
+    assert content.getvalue().count(b"cuda:0") and not content.getvalue().count(b"cpu")
+    state.write_bytes(resume._digest(content.getvalue()) + content.getvalue())
     history = train(Same(adapted_objective()), stream(STEPS), settings(), save_to=state)
-    assert len(history.losses) == STEPS
+    assert history.losses == pytest.approx(expected, abs=1e-6)
 
 
 def interrupted_state(folder: Path) -> Path:
