@@ -58,7 +58,6 @@ test-notebooks: install ## run both folders of notebooks
 
 notebooks: install ## run the lesson sources; write notebooks and pages from them
 	$(RUN) -m tools.notebooks build
-	$(RUN) -m tools.documents
 
 bench: install ## measure speed and memory (see benchmarks/README.md)
 	$(RUN) -m benchmarks

@@ -1,14 +1,12 @@
-"""The table of lessons: what each is for, how long it runs, how much memory it takes.
+"""The table of lessons: what each is for, and what it takes.
 
-Titles and goals are written here and nowhere else; minutes and memory are measured when
-``python -m tools.notebooks build`` executes a lesson (and its minutes on an older processor when
-``... avx2`` does), and kept in ``serial_lora_course/assets/lessons_measured.json``.
+Titles and goals are written here and nowhere else; minutes and memory are counted and measured by
+``python -m tools.notebooks build``, and kept in ``serial_lora_course/assets/lessons_measured.json``.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,76 +152,28 @@ def find_lesson(number: str) -> Lesson:
 
 
 def read_measured(path: Path = MEASURED) -> dict[str, dict]:
-    """What the builder measured, by lesson number.
+    """What is known of lessons, by number: ``minutes`` (reading and exercises), and what a run took.
 
-    ``seconds``, ``avx2_seconds`` (on a processor that has nothing newer than AVX2, simulated),
-    ``peak_mb``, ``cores``, ``instructions`` (the newest that torch used), date, torch.
+    A run's are ``seconds``, ``peak_mb`` (10^6 bytes, of the kernel), ``cores``, ``torch``.
     """
-    if not path.is_file():
-        return {}
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def whole_minutes(measured: dict, which: str = "seconds") -> int:
-    """The minutes that a lesson runs, rounded up to what a reader should plan for."""
-    return math.ceil(measured[which] / 60)
-
-
-def say_minutes(measured: dict | None, which: str = "seconds") -> str:
-    """Those minutes in words, or that nobody has measured them yet."""
-    if not measured or which not in measured:
-        return "not measured yet"
-    minutes = whole_minutes(measured, which)
-    return "less than 1 minute" if minutes <= 1 else f"about {minutes} minutes"
-
-
-def say_machine(measured: dict | None) -> str:
-    """What a lesson was measured on, as far as that is known."""
-    facts = measured or {}
-    machine = f"{facts.get('cores', 2)} CPU cores"
-    return f"{machine}, {facts['instructions']}" if "instructions" in facts else machine
-
-
-def say_memory(measured: dict | None) -> str:
-    """Peak memory of the lesson's kernel, rounded up to the next tenth of a GB."""
-    if not measured:
-        return "not measured yet"
-    return f"{-(-measured['peak_mb'] // 100) / 10:.1f} GB"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def lesson_card(number: str) -> None:
-    """Show a lesson's prerequisites, running time and memory as measured; for its first cells."""
-    display(Markdown(card_text(number)))
-
-
-def card_text(number: str) -> str:
-    """The card of a lesson in Markdown."""
+    """Show what a lesson asks for: the lessons before it, and its minutes."""
     lesson = find_lesson(number)
-    measured = read_measured().get(lesson.number)
-    rows = [
-        ("Before this lesson", lesson.prerequisites),
-        (f"Time to run, {say_machine(measured)}", say_minutes(measured)),
-        ("The same with AVX2 alone", say_minutes(measured, "avx2_seconds")),
-        ("Memory", say_memory(measured)),
-        ("GPU", lesson.gpu),
-    ]
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    return f"| Lesson {lesson.number} | {lesson.title} |\n|---|---|\n{table}"
+    minutes = read_measured().get(lesson.number, {}).get("minutes", "?")
+    card = f"*Before this lesson: {lesson.prerequisites}. It takes about {minutes} minutes.*"
+    display(Markdown(card))
 
 
 def lesson_list() -> None:
     """Show all lessons with links that work from inside a notebook; for lesson 00."""
-    display(Markdown(list_text()))
-
-
-def list_text() -> str:
-    """That list in Markdown."""
     measured = read_measured()
     rows = [
         f"| [{lesson.number} {lesson.title}]({lesson.stem}.ipynb) | {lesson.goal} "
-        f"| {say_minutes(measured.get(lesson.number))} |"
+        f"| {measured.get(lesson.number, {}).get('minutes', '?')} |"
         for lesson in LESSONS
     ]
-    machine = say_machine(next(iter(measured.values()), None))
-    head = [f"| Lesson | What you can do afterwards | Runs in ({machine}) |", "|---|---|---|"]
-    return "\n".join([*head, *rows])
+    head = ["| Lesson | What you can do afterwards | Minutes |", "|---|---|---:|"]
+    display(Markdown("\n".join([*head, *rows])))

@@ -77,6 +77,7 @@ def small_course(built, tmp_path):
 
 def run_main(root: Path, *arguments: str, monkeypatch) -> tuple[int, str]:
     monkeypatch.setattr(notebooks, "ROOT", root)
+    monkeypatch.setattr(notebooks, "stale_pages", lambda root: [])
     ran = through_the_door(notebooks.main, *arguments)
     return ran.exit_code, ran.output
 
@@ -103,18 +104,46 @@ def changes_outside_markers(solved: str, stub: str) -> list[str]:
     return problems
 
 
-def test_minutes_with_avx2_alone_are_kept_beside_the_others(tmp_path, monkeypatch):
-    """The kernel, and it alone, is told to take the processor for an older one."""
-    told = '\n# %%\nassert os.environ["ATEN_CPU_CAPABILITY"] == "avx2"\n'
-    source, measured = write_lesson(tmp_path, extra=told), tmp_path / "measured.json"
-    measured.write_text('{"90": {"seconds": 1.5}, "99": {"seconds": 9.0}}', encoding="utf-8")
+def test_a_change_of_text_runs_nothing_and_measures_nothing(small_course, monkeypatch):
+    measured = small_course / "measured.json"
     monkeypatch.setattr(notebooks, "MEASURED", measured)
     monkeypatch.setattr(notebooks, "read_measured", lambda: json.loads(measured.read_text()))
-    code, said = run_main(tmp_path, "avx2", source.stem[:2], monkeypatch=monkeypatch)
-    kept = json.loads(measured.read_text())
-    assert code == 0 and source.stem in said and kept.pop("99") == {"seconds": 9.0}
-    assert kept["90"].keys() == {"seconds", "avx2_seconds"} and kept["90"]["avx2_seconds"] > 0
-    assert not list(tmp_path.rglob("*.ipynb"))
+    monkeypatch.setattr(notebooks, "write_pages", lambda root: None)
+    before = measured.read_text()
+    source = small_course / "solutions/90_small.py"
+    _edit(source, "# # 90 · Small", "# # 90 · Smaller")
+    monkeypatch.setattr(notebooks, "execute", None)  # so that nothing could run
+    code, _ = run_main(small_course, "build", "90", "--text", monkeypatch=monkeypatch)
+    assert code == 0 and measured.read_text() == before
+    assert notebooks.find_drift(small_course) == []
+    assert all("Smaller" in (small_course / path).read_text() for path in BOTH)
+    _edit(source, "print(2 + 2)", "print(2 + 3)")
+    code, said = run_main(small_course, "build", "90", "--text", monkeypatch=monkeypatch)
+    assert code == 2 and "leave out --text" in said
+
+
+@pytest.mark.parametrize(
+    ("torch", "changed", "measure", "kept"),
+    [
+        (notebooks.torch.__version__, False, False, False),
+        (notebooks.torch.__version__, True, False, True),
+        ("1.0", True, False, False),  # what was measured on another PyTorch is not mixed
+        ("1.0", False, True, True),
+    ],
+)
+def test_runs_are_measured_where_code_changed_or_when_asked(
+    small_course, monkeypatch, torch, changed, measure, kept
+):
+    measured = small_course / "measured.json"
+    monkeypatch.setattr(notebooks, "MEASURED", measured)
+    monkeypatch.setattr(notebooks, "read_measured", lambda: json.loads(measured.read_text()))
+    measured.write_text(json.dumps({"90": {"torch": torch, "peak_mb": 1}}), encoding="utf-8")
+    if changed:
+        _edit(small_course / "solutions/90_small.py", "print(2 + 2)", "print(2 + 3)")
+    notebooks.build(small_course, measure=measure)
+    facts = json.loads(measured.read_text())["90"]
+    assert (facts["peak_mb"] > 1) == kept
+    assert facts["torch"] == (notebooks.torch.__version__ if kept else torch)
 
 
 def test_stub_replaces_the_marked_lines_and_nothing_else():
@@ -159,11 +188,11 @@ def test_build_writes_both_notebooks(built):
     solved, student = (nbformat.read(built / path, as_version=4) for path in BOTH)
     texts = ["".join(output.text for output in cell.get("outputs", [])) for cell in solved.cells]
     assert texts[2:6] == ["4\n", "4\n", "only the solved lesson has this\n", "1 1\n"]
-    assert [cell.source for cell in student.cells][3] == STUB_CELL
+    assert [cell.source for cell in student.cells][2] == STUB_CELL
     assert len(student.cells) == len(solved.cells) - 1
     kept = [cell for cell in student.cells if cell.get("outputs")]
     assert [cell.outputs[0].text for cell in kept] == ["4\n"]
-    assert [cell.execution_count for cell in kept] == [4]
+    assert [cell.execution_count for cell in kept] == [3]
     assert all(cell.get("execution_count") is None for cell in student.cells if cell not in kept)
     assert (built / "measured.json").is_file()
 
@@ -203,20 +232,23 @@ def _edit(path: Path, before: str, after: str) -> None:
     [
         (lambda r: _edit(r / "solutions/90_small.py", "Twice", "2 x"), "differs from its source"),
         (lambda r: _edit(r / "solutions/90_small.ipynb", "Twice", "2 x"), "differs from its sou"),
-        (lambda r: _edit(r / "notebooks/90_small.ipynb", "Twice", "2 x"), "not what its source"),
-        (lambda r: _edit(r / "notebooks/90_small.ipynb", '"4\\n"', '"5\\n"'), "not what its sou"),
+        (
+            lambda r: _edit(r / "notebooks/90_small.ipynb", "Twice", "2 x"),
+            "differs from its source",
+        ),
+        (lambda r: _edit(r / "notebooks/90_small.ipynb", '"4\\n"', '"5\\n"'), "outputs of its own"),
         (lambda r: (r / "notebooks/90_small.ipynb").unlink(), "is missing"),
         (lambda r: (r / "notebooks/91_more.ipynb").touch(), "has no source"),
-        (lambda r: write_lesson(r, extra="\n# %%\n1\n"), "in the number of cells"),
+        (lambda r: write_lesson(r, extra="\n# %%\n1\n"), "differs from its source"),
         (lambda r: write_lesson(r, "91"), "91_small.ipynb is missing"),
         (lambda r: _edit(r / "solutions/90_small.py", '["exercise"]', '["x"]'), 'tag "exercise"'),
     ],
 )
 def test_drift_is_found_and_named(small_course, monkeypatch, change, message):
-    kept = run_main(small_course, "--check", monkeypatch=monkeypatch)
+    kept = run_main(small_course, "check", monkeypatch=monkeypatch)
     assert kept == (0, "Sources and notebooks agree.\n")
     change(small_course)
-    code, said = run_main(small_course, "--check", monkeypatch=monkeypatch)
+    code, said = run_main(small_course, "check", monkeypatch=monkeypatch)
     assert code == 1 and message in said
 
 
