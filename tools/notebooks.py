@@ -192,7 +192,7 @@ def _run(source: Path, notebook: NotebookNode) -> tuple[NotebookNode, dict]:
 
 def _keep(source: Path, facts: dict) -> dict:
     """Add to what is known of a lesson; all that is known now."""
-    known, number = read_measured(), source.name[:2]
+    known, number = read_measured(MEASURED), source.name[:2]
     known[number] = known.get(number, {}) | facts
     write_json(MEASURED, dict(sorted(known.items())))
     return known[number]

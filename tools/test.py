@@ -5,7 +5,7 @@
     python -m tools.test                    style, tests but the slow ones, every lesson
     python -m tools.test --all              the slow tests too, among them ten minutes of hostile inputs,
                                             and both notebooks of a lesson apart
-    python -m tools.test --lint             style alone
+    python -m tools.test --lint             style alone, and which room imports which
     python -m tools.test --library          tests of the library alone
     python -m tools.test --lessons 00-04    both notebooks of these lessons alone; without numbers, all
 
@@ -19,7 +19,6 @@ import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.door import enter
@@ -28,12 +27,18 @@ from tools import ROOT
 from tools.notebooks import CELL_TIMEOUT_SECONDS, JOINED, TINY
 from tools.sources import find_sources
 
-STYLE = [["ruff", "check", "."], ["ruff", "format", "--check", "."]]
-PYTEST = ["pytest", "-q", "-n", "2"]
+STYLE = [
+    ["-m", "ruff", "check", "."],
+    ["-m", "ruff", "format", "--check", "."],
+    ["-c", "from importlinter import cli; raise SystemExit(cli.lint_imports())"],
+]
+# A file, and so a notebook, stays in one process. nbval compares the outputs of proof cells.
+PYTEST = ["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile"]
+NBVAL = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_SECONDS}"]
 
 
 def planned(arguments: list[str] | None = None) -> list[list[str]]:
-    """The Python modules that a command line asks for, each with its arguments.
+    """What a command line asks for: the arguments of Python, step by step.
 
     Raises:
         SerialLoRAError: there is no lesson of such a number.
@@ -50,26 +55,23 @@ def planned(arguments: list[str] | None = None) -> list[list[str]]:
     if options.lint:
         chosen += STYLE
     if options.library:
-        chosen += [[*PYTEST, "tests/library"]]
+        chosen.append([*PYTEST, "tests/library"])
     if options.lessons is not None:
-        chosen += [lesson_step(options.lessons)]
+        chosen.append([*PYTEST, *NBVAL, *lesson_files(options.lessons)])
     if chosen:
         return chosen
     if options.all:
-        return [*STYLE, [*PYTEST, "tests"], lesson_step()]
-    lessons = [["tools.notebooks", "join"], lesson_step(folders=[JOINED])]
-    return [*STYLE, [*PYTEST, "-m", "not slow", "tests"], *lessons]
+        return [*STYLE, [*PYTEST, *NBVAL, "tests", *lesson_files()]]
+    joined = [f"{JOINED}/{source.stem}.ipynb" for source in find_sources(ROOT)]
+    return [
+        *STYLE,
+        ["-m", "tools.notebooks", "join"],
+        [*PYTEST, *NBVAL, "-m", "not slow", "tests", *joined],
+    ]
 
 
-def lesson_step(
-    lessons: str = "", folders: Sequence[str] = ("notebooks", "solutions")
-) -> list[str]:
-    """Run lessons under nbval, which compares the outputs of proof cells.
-
-    Args:
-        lessons: such as ``00-04`` or ``06``; every lesson when empty.
-        folders: where their notebooks lie.
-    """
+def lesson_files(lessons: str = "") -> list[str]:
+    """Both notebooks of lessons, such as ``00-04`` or ``06``; of every lesson when empty."""
     first, _, last = lessons.partition("-")
     stems = [
         source.stem
@@ -78,9 +80,7 @@ def lesson_step(
     ]
     if not stems or not re.fullmatch(r"(\d+(-\d*)?)?", lessons):
         raise SerialLoRAError(f"No lesson has a number in {lessons!r}: write 06, or 00-04.")
-    notebooks = [f"{folder}/{stem}.ipynb" for folder in folders for stem in stems]
-    options = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_SECONDS}"]
-    return [*PYTEST, "--dist", "loadfile", *options, *notebooks]
+    return [f"{folder}/{stem}.ipynb" for folder in ("notebooks", "solutions") for stem in stems]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -92,8 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
     steps = planned(arguments)
     environment = offline_environment() | {"OMP_NUM_THREADS": "1", "SERIAL_LORA_STRICT": "1"} | TINY
     for step in steps:
-        print(f"\n$ python -m {' '.join(step)}", flush=True)
-        done = subprocess.run([sys.executable, "-m", *step], cwd=ROOT, env=environment)
+        print(f"\n$ python {' '.join(step)}", flush=True)
+        done = subprocess.run([sys.executable, *step], cwd=ROOT, env=environment)
         if done.returncode:
             return done.returncode
     return 0

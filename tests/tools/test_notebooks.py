@@ -62,12 +62,16 @@ def built(tmp_path_factory):
     texts = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(notebooks, "MEASURED", root / "measured.json")
-        patch.setattr(notebooks, "read_measured", dict)
         for _ in range(2):
             notebooks.build(root)
             texts.append([(root / path).read_bytes() for path in BOTH])
     assert texts[0] == texts[1], "the same source gives the same notebooks"
     return root
+
+
+@pytest.fixture(autouse=True)
+def measured_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "MEASURED", tmp_path / "measured.json")
 
 
 @pytest.fixture
@@ -107,7 +111,6 @@ def changes_outside_markers(solved: str, stub: str) -> list[str]:
 def test_a_change_of_text_runs_nothing_and_measures_nothing(small_course, monkeypatch):
     measured = small_course / "measured.json"
     monkeypatch.setattr(notebooks, "MEASURED", measured)
-    monkeypatch.setattr(notebooks, "read_measured", lambda: json.loads(measured.read_text()))
     monkeypatch.setattr(notebooks, "write_pages", lambda root: None)
     before = measured.read_text()
     source = small_course / "solutions/90_small.py"
@@ -136,7 +139,6 @@ def test_runs_are_measured_where_code_changed_or_when_asked(
 ):
     measured = small_course / "measured.json"
     monkeypatch.setattr(notebooks, "MEASURED", measured)
-    monkeypatch.setattr(notebooks, "read_measured", lambda: json.loads(measured.read_text()))
     measured.write_text(json.dumps({"90": {"torch": torch, "peak_mb": 1}}), encoding="utf-8")
     if changed:
         _edit(small_course / "solutions/90_small.py", "print(2 + 2)", "print(2 + 3)")
