@@ -861,8 +861,7 @@ display(Markdown("**What this shows.** " + words.read_paper()))
 # On a machine with a GPU and a network, in a terminal:
 #
 # ```
-# python data_scripts/clip_weights.py          # OpenAI's weights, as safetensors
-# python data_scripts/oxford_pets.py           # one script for each data set; all resume and verify
+# python data_scripts/fetch.py clip oxford_pets   # --help lists what there is
 # serial-lora lab clip --scale paper --dataset oxford_pets --methods all --shots 1,4,16 --seeds 3
 # accelerate launch -m serial_lora_course.cli lab clip --scale paper --dataset all --shots 16
 # ```

@@ -1020,10 +1020,10 @@ display(Markdown(f"**What this shows.** {words.read_beside(beside)}"))
 # a step fits the GPU. On a machine with a GPU and a network, in a terminal:
 #
 # ```
-# python data_scripts/sam_weights.py           # Meta's ViT-B checkpoint
-# python data_scripts/foodseg103.py            # ice cream, pie, strawberry
-# python data_scripts/floodnet.py              # flood: flooded buildings and flooded roads
-# python data_scripts/voc_person.py            # human: persons, with masks
+# python data_scripts/fetch.py sam                 # Meta's ViT-B checkpoint
+# python data_scripts/fetch.py foodseg103          # ice cream, pie, strawberry
+# python data_scripts/fetch.py floodnet            # flood: flooded buildings and flooded roads
+# python data_scripts/fetch.py voc_person          # human: persons, with masks
 # serial-lora lab sam --scale paper --dataset icecream,pie,strawberry --percent 20,50,100 --seeds 3
 # serial-lora lab sam --scale paper --dataset flood,human --methods all --percent 100
 # accelerate launch -m serial_lora_course.cli lab sam --scale paper --dataset all --batch-size 4

@@ -980,9 +980,9 @@ display(Markdown(f"**What this shows.** {words.read_falls(relative, studio.halve
 #
 # ```
 # hf auth login                                # after accepting the licence on the model's page
-# python data_scripts/sd3_weights.py           # SD3 medium; --without-t5 for less than half of it
-# python data_scripts/artbench.py              # Art Nouveau, Impressionism, titles as captions
-# python data_scripts/sara.py                  # Barbie, Cyberpunk
+# python data_scripts/fetch.py sd3             # SD3 medium; --without-t5 for less than half of it
+# python data_scripts/fetch.py artbench        # Art Nouveau, Impressionism, titles as captions
+# python data_scripts/fetch.py sara            # Barbie, Cyberpunk
 # serial-lora lab sd3 --scale paper --dataset art_nouveau --percent 20,50,100 --seeds 3
 # serial-lora lab sd3 --scale paper --dataset all --methods all --percent 100 --resolution 1024
 # accelerate launch -m serial_lora_course.cli lab sd3 --scale paper --dataset barbie,cyberpunk

@@ -7,7 +7,7 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 
 from serial_lora_course.offline import block_network
-from tests.data_scripts.official_archives import ARCHIVES, FOOD_PASSWORD, WebServer
+from tests.data import official
 from tests.doors import HOSTILE
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the hub's client says so at once, without retries
@@ -57,33 +57,10 @@ def capture_display(monkeypatch):
     return shown
 
 
-@pytest.fixture
-def server(monkeypatch):
-    """A web server on localhost that serves what a test puts in."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with WebServer() as running:
-        yield running
-
-
 @pytest.fixture(scope="session")
-def official_archives():
-    """Data set name -> file name -> bytes, built once."""
-    return {name: build() for name, build in ARCHIVES.items()}
-
-
-@pytest.fixture(scope="session")
-def prepared_root(official_archives, tmp_path_factory):
-    """A data root with every paper data set prepared from the small archives. Read only."""
-    from importlib import import_module
-
-    from data_scripts.fetching.sources import archive_folder, prepare
-
+def prepared_root(tmp_path_factory):
+    """A data root with a small copy of every data set of the paper. Read only."""
     root = tmp_path_factory.mktemp("prepared")
-    for name, files in official_archives.items():
-        source = import_module(f"data_scripts.{name}").SOURCE
-        folder = archive_folder(source, root)
-        folder.mkdir(parents=True)
-        for file_name, content in files.items():
-            (folder / file_name).write_bytes(content)  # put there by hand
-        prepare(source, root, other_archives=True, password=FOOD_PASSWORD, progress=False)
+    for name in official.OFFICIAL:
+        official.write(root, name)
     return root

@@ -3,10 +3,8 @@
 The paper follows CLIP-LoRA, which follows CoOp (Zhou et al. 2022). CoOp's split lists
 (``split_zhou_*.json``) are behind a host that needs a browser, so:
 
-* If such a file lies in the data set's folder (the one below the data root) it is used as it is:
-  the paper's own split. The data scripts print its name and place.
-* Otherwise a split is made by the rule below and kept as ``split_serial_lora.json`` in the data
-  set's folder.
+* If such a file lies in the data set's folder it is used as it is: the paper's own split.
+* Otherwise a split is made by the rule below and kept as ``split_serial_lora.json`` beside it.
 
 ==============  =====================================================================
 ``caltech101``  per class 50/20/30 train/validation/test, CoOp's proportions (no official
@@ -23,8 +21,8 @@ The paper follows CLIP-LoRA, which follows CoOp (Zhou et al. 2022). CoOp's split
 
 Numbers on Food101 and DTD are therefore comparable with the paper's only with CoOp's file;
 ``ClassificationData.split`` says which split was used, and the fingerprint in every record tells
-them apart. Validation pictures are left out of train and test and are not used: the paper reports
-none. Class names are CoOp's, in lower case (CLIP's tokenizer lowers them anyway).
+them apart. Validation pictures are not used: the paper reports none. Class names are CoOp's, in
+lower case (CLIP's tokenizer lowers them anyway).
 """
 
 from __future__ import annotations
@@ -65,41 +63,44 @@ class ClassificationRelease(Release):
 
 # --- what torchvision finds in a folder, as CoOp names it ----------------------------------------
 
-
-def _list_caltech101(folder: Path) -> list[ReleasedPicture]:
-    data = vision.Caltech101(folder.parent)
-    names = {"airplanes": "airplane", "Faces": "face", "Motorbikes": "motorbike"}
-    names["Leopards"] = "leopard"
-    listed = []
-    for label, number in zip(data.y, data.index, strict=True):
-        category = data.categories[label]
-        if category != "Faces_easy":  # CoOp drops it; torchvision drops BACKGROUND_Google itself
-            picture_id = f"{category}/image_{number:04d}.jpg"
-            listed.append(ReleasedPicture(picture_id, text=names.get(category, category)))
-    return listed
-
-
-#: CoOp's wording for EuroSAT's run-together folder names.
-EUROSAT_NAMES = {
-    "AnnualCrop": "annual crop land",
-    "Forest": "forest",
-    "HerbaceousVegetation": "herbaceous vegetation land",
-    "Highway": "highway or road",
-    "Industrial": "industrial buildings",
-    "Pasture": "pasture land",
-    "PermanentCrop": "permanent crop land",
-    "Residential": "residential buildings",
-    "River": "river",
-    "SeaLake": "sea or lake",
+RENAMED = {
+    "caltech101": {
+        "airplanes": "airplane",
+        "Faces": "face",
+        "Leopards": "leopard",
+        "Motorbikes": "motorbike",
+    },
+    "eurosat": {
+        "AnnualCrop": "annual crop land",
+        "Forest": "forest",
+        "HerbaceousVegetation": "herbaceous vegetation land",
+        "Highway": "highway or road",
+        "Industrial": "industrial buildings",
+        "Pasture": "pasture land",
+        "PermanentCrop": "permanent crop land",
+        "Residential": "residential buildings",
+        "River": "river",
+        "SeaLake": "sea or lake",
+    },
 }
 
 
+def _list_caltech101(folder: Path) -> list[ReleasedPicture]:
+    data, names = vision.Caltech101(folder.parent), RENAMED["caltech101"]
+    rows = ((data.categories[y], number) for y, number in zip(data.y, data.index, strict=True))
+    return [
+        ReleasedPicture(f"{name}/image_{number:04d}.jpg", text=names.get(name, name))
+        for name, number in rows
+        if name != "Faces_easy"  # CoOp drops it; torchvision drops BACKGROUND_Google itself
+    ]
+
+
 def _list_eurosat(folder: Path) -> list[ReleasedPicture]:
-    data = vision.EuroSAT(folder.parent)
+    data, names = vision.EuroSAT(folder.parent), RENAMED["eurosat"]
     return [
         ReleasedPicture(
             Path(path).relative_to(folder / "2750").as_posix(),
-            text=EUROSAT_NAMES.get(data.classes[label], data.classes[label]),
+            text=names.get(data.classes[label], data.classes[label]),
         )
         for path, label in data.samples
     ]
@@ -114,15 +115,12 @@ def _list_oxford_pets(folder: Path) -> list[ReleasedPicture]:
 
 
 def _list_food101(folder: Path) -> list[ReleasedPicture]:
-    parts = {part: vision.Food101(folder.parent, split=part) for part in ("train", "test")}
-    return _rows_of(parts)
+    return _rows_of({part: vision.Food101(folder.parent, part) for part in ("train", "test")})
 
 
 def _list_dtd(folder: Path) -> list[ReleasedPicture]:
     splits = {"train": "train", "validation": "val", "test": "test"}
-    return _rows_of(
-        {part: vision.DTD(folder.parent, split=split) for part, split in splits.items()}
-    )
+    return _rows_of({part: vision.DTD(folder.parent, split) for part, split in splits.items()})
 
 
 def _rows_of(parts: dict[str, vision.Food101 | vision.DTD]) -> list[ReleasedPicture]:
@@ -216,19 +214,18 @@ def load_classification_files(name: str, root: Path) -> ClassificationData:
         split = make_split(release.listed(root), release.validation_share, SPLIT_SEED)
         keep_split(own_file, split, origin)
     release.require(root, (picture_id for rows in split.values() for picture_id, _, _ in rows))
-    parts = {
-        part: picture_files(
-            folder / release.pictures, [row[0] for row in rows], [row[1] for row in rows]
-        )
-        for part, rows in split.items()
-    }
+    pictures = folder / release.pictures
+    train, test = (
+        picture_files(pictures, [row[0] for row in split[part]], [row[1] for row in split[part]])
+        for part in ("train", "test")
+    )
     return ClassificationData(
         name=name,
         scale="paper",
         class_names=class_names_of(split, folder),
         template=release.template,
-        train=parts["train"],
-        test=parts["test"],
+        train=train,
+        test=test,
         split=origin,
         folder=folder,
     )

@@ -8,24 +8,24 @@ mask decoder draws, too little to measure. Masks that are kept are kept whole.
 if it fits its mask then, else taken as it is stored; if it fits neither way, it is refused.
 
 Pictures and masks are opened when they are asked for. Which picture holds what is found once, by
-opening every mask, and kept in ``masks_serial_lora.json`` beside the data; a mask whose size or time of
-change differs is opened again.
+opening every mask, and kept in ``masks_serial_lora.json`` beside the data until a mask changes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
+from tqdm import tqdm
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
@@ -36,7 +36,6 @@ from serial_lora_course.data.types import Pictures, SegmentationExample
 #: The smallest mask that counts, as a share of its picture's pixels.
 LEAST_SHARE = 1e-4
 INDEX_FILE = "masks_serial_lora.json"
-INDEX_FORMAT = "serial-lora masks 1"
 BACKGROUND, VOID = 0, 255  # VOID: PASCAL VOC's band round objects, which belongs to nothing
 READERS = 8  # masks decoded at a time; Pillow's decoders let other threads run
 
@@ -165,65 +164,37 @@ def _read_mask(path: Path) -> Image.Image:
 
 # --- which picture holds what, found once --------------------------------------------------------
 
-Stamp = list[int]  # size and time of change of every mask of a picture
-
 
 def find_labels(
     folder: Path, files: Sequence[ReleasedPicture], title: str
 ) -> dict[ReleasedPicture, list[Label]]:
-    """What each picture holds, read from the index beside the data as far as that is current.
+    """What each picture holds, from the index beside the data where no mask was changed since.
 
     Raises:
         SerialLoRAError: a mask cannot be read; the index is as it was.
     """
-    path = folder / INDEX_FILE
-    known = _read_index(path)
-    stamps = {file: _stamp(folder, file) for file in files}
-    stale = [file for file in files if known.get(file.picture_id, (None,))[0] != stamps[file]]
-    fresh = dict(zip(stale, _open_masks(folder, stale, title), strict=True))
-    labels = {f: fresh[f] if f in fresh else known[f.picture_id][1] for f in files}
-    if stale:
-        _keep_index(path, {f.picture_id: (stamps[f], labels[f]) for f in files})
-    return labels
-
-
-def _stamp(folder: Path, file: ReleasedPicture) -> Stamp:
-    states = [os.stat(folder / mask) for mask in file.masks]
-    return [number for state in states for number in (state.st_size, state.st_mtime_ns)]
-
-
-def _open_masks(folder: Path, files: Sequence[ReleasedPicture], title: str) -> list[list[Label]]:
-    """What some pictures hold; with a bar on standard error, if there are any."""
-    with ThreadPoolExecutor(READERS) as readers:
-        found = track(
-            readers.map(lambda file: read_labels(folder, file)[1], files),
-            description=f"reading the masks of {title}, once",
-            total=len(files),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not files,
-        )
-        return list(found)
-
-
-def _read_index(path: Path) -> dict[str, tuple[Stamp, list[Label]]]:
-    """What the index says; nothing where there is none, or none that can be read."""
+    path, stamp = folder / INDEX_FILE, _stamp(folder, files)
     try:
-        content = json.loads(path.read_text("utf-8"))
-        if content["format"] != INDEX_FORMAT:
-            return {}
-        return {
-            picture_id: (stamp, [Label(int(n), int(c), float(share)) for n, c, share in labels])
-            for picture_id, (stamp, labels) in content["pictures"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+        index = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        index = None
+    if not isinstance(index, dict) or index.get("stamp") != stamp:
+        with ThreadPoolExecutor(READERS) as readers:
+            opened = readers.map(lambda file: read_labels(folder, file)[1], files)
+            labels = list(tqdm(opened, f"reading the masks of {title}, once", len(files)))
+        index = {"stamp": stamp, "labels": labels}
+        with suppress(OSError):  # a shared, read-only data folder: they are opened again next time
+            write_whole(path, json.dumps(index).encode())
+    return {
+        file: [Label(*label) for label in labels]
+        for file, labels in zip(files, index["labels"], strict=True)
+    }
 
 
-def _keep_index(path: Path, entries: Mapping[str, tuple[Stamp, list[Label]]]) -> None:
-    content = {"format": INDEX_FORMAT, "pictures": entries}
-    try:
-        write_whole(path, json.dumps(content).encode())
-    except OSError:
-        # A shared, read-only data folder: the masks are opened again next time.
-        return
+def _stamp(folder: Path, files: Sequence[ReleasedPicture]) -> str:
+    """SHA-256 over the name, size and time of change of every mask."""
+    digest = hashlib.sha256()
+    for name in (mask for file in files for mask in file.masks):
+        state = os.stat(folder / name)
+        digest.update(f"{name}\t{state.st_size}\t{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Every data set by its name: which there are for each task at each scale, and how to load one.
 
     data = load_classification("nature")                     # tiny: nothing to download
-    data = load_classification("eurosat", scale="paper")     # after `python data_scripts/eurosat.py`
+    data = load_classification("eurosat", scale="paper")     # after fetch.py eurosat
     data.train[0], data.class_names, data.prompts()          # see serial_lora_course.data.types
     data = load_segmentation("food")
     data = load_style("night")

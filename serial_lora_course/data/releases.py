@@ -1,11 +1,10 @@
-"""Data sets as their publishers lay them out: where they lie, what is in them, how many.
+"""Data sets as their publishers lay them out: where they lie, and what is in them.
 
-A release is described once, by the file that reads it; the data script of its name fetches it.
+A release is described once, by the file that reads it; ``data_scripts/fetch.py`` fetches it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -36,7 +35,7 @@ class Release:
     """A published data set.
 
     Attributes:
-        name: of the data script that fetches it.
+        name: under which it is fetched.
         title: for people.
         folder: its folder below the data root, laid out as its publisher does.
         pictures: the folder of its pictures, below ``folder``.
@@ -64,40 +63,28 @@ class Release:
             raise SerialLoRAError(
                 f"{self.title} is not at {folder}; fetch it with {self._command(root)}."
             )
-        listed = self.read(root, lambda: self.list_pictures(folder, *which))
-        self.require(root, (path for row in listed for path in (row.picture_id, *row.masks)))
-        return listed
-
-    def read(self, root: Path, reader: Callable[[], list | dict]) -> list | dict:
-        """What ``reader`` returns; its complaints become one sentence."""
         try:
-            return reader()
+            listed = self.list_pictures(folder, *which)
         except SerialLoRAError:
             raise
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise SerialLoRAError(
-                f"{root / self.folder} is not complete ({error}); move it away and run "
-                f"{self._command(root)} again."
+                f"{folder} is not complete ({error}); move it away and run {self._command(root)} "
+                "again."
             ) from error
+        self.require(root, (path for row in listed for path in (row.picture_id, *row.masks)))
+        return listed
 
     def require(self, root: Path, paths: Iterable[str]) -> None:
-        """Refuse if one of the files, by paths below the folder of pictures, is not there.
-
-        One look into each folder instead of one question per file. What a list has outside the
-        folder counts as missing.
-        """
+        """Refuse if a file is not there, or a list leads out of the folder of pictures."""
         pictures = root / self.folder / self.pictures
-        there: dict[str, set[str]] = {}
-        missing = []
-        for path in paths:
-            pure = PurePosixPath(path)
-            parent = str(pure.parent)
-            if parent not in there:
-                outside = pure.is_absolute() or ".." in pure.parts
-                is_folder = not outside and (pictures / parent).is_dir()
-                there[parent] = set(os.listdir(pictures / parent)) if is_folder else set()
-            if pure.name not in there[parent]:
-                missing.append(path)
+        missing = [
+            path
+            for path in paths
+            if PurePosixPath(path).is_absolute()
+            or ".." in PurePosixPath(path).parts
+            or not (pictures / path).is_file()
+        ]
         if missing:
             raise SerialLoRAError(
                 f"{len(missing)} files of {self.title} are missing, {pictures / missing[0]} the "
@@ -105,18 +92,5 @@ class Release:
                 f"{self._command(root)} again."
             )
 
-    def count(self, root: Path) -> tuple[int, int]:
-        """How many pictures and classes the labs find below the data root.
-
-        Raises:
-            SerialLoRAError: the folder is not there, or not complete.
-        """
-        listed = self.listed(root)
-        return len(listed), len({row.text for row in listed})
-
-    def describe(self, pictures: int, classes: int) -> str:
-        """So many pictures and classes in words."""
-        return f"{pictures:,} pictures in {classes} classes"
-
     def _command(self, root: Path) -> str:
-        return f"`python data_scripts/{self.name}.py --root {root}`"
+        return f"`python data_scripts/fetch.py {self.name} --root {root}`"

@@ -50,17 +50,6 @@ class MaskedRelease(Release):
 
     class_numbers: Callable[[Path], Mapping[str, int]]
 
-    def numbers(self, root: Path) -> Mapping[str, int]:
-        """Name of each class, background included -> its number in the masks."""
-        return self.read(root, lambda: self.class_numbers(root / self.folder))
-
-    def count(self, root: Path) -> tuple[int, int]:
-        """How many pictures with masks, and classes but for the background."""
-        return len(self.listed(root)), len(self.numbers(root)) - 1
-
-    def describe(self, pictures: int, classes: int) -> str:
-        return f"{pictures:,} pictures with masks of {classes} classes"
-
 
 # --- the three releases --------------------------------------------------------------------------
 
@@ -79,10 +68,10 @@ def _foodseg103_numbers(folder: Path) -> dict[str, int]:
         lines = path.read_text("utf-8-sig").splitlines()
         rows = [line.split(maxsplit=1) for line in lines if line.strip()]
         return {name.strip(): int(number) for number, name in rows}
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise SerialLoRAError(
-            f"{path} is not a list of class numbers and names ({error}); restore it from the "
-            "official archive."
+            f"{path} is no list of class numbers and names ({error}); restore it, or move {folder} "
+            "away and run `python data_scripts/fetch.py foodseg103` again."
         ) from error
 
 
@@ -247,7 +236,14 @@ def load_segmentation_files(name: str, root: Path) -> SegmentationData:
     release = MASKED_RELEASES[chosen.release]
     folder, parts = root / release.folder, ("train", "test")
     listed = [row for row in release.listed(root) if row.part in parts]
-    wanted = _wanted(chosen, release.numbers(root), folder)
+    numbers = release.class_numbers(folder)
+    lacking = [name for name in chosen.classes if name not in numbers]
+    if lacking:
+        raise SerialLoRAError(
+            f"{folder} has no class {lacking[0]!r} among its {len(numbers)}; restore its list of "
+            "classes from the official archive."
+        )
+    wanted = {numbers[name]: name for name in chosen.classes}
     labels = find_labels(folder, listed, release.title)
     shown = [row for row in listed if any(counts(label, wanted) for label in labels[row])]
     train, test = (
@@ -265,14 +261,3 @@ def load_segmentation_files(name: str, root: Path) -> SegmentationData:
         content=repr((chosen.release, chosen.classes, LEAST_SHARE)),
         folder=folder,
     )
-
-
-def _wanted(chosen: MaskedSet, numbers: Mapping[str, int], folder: Path) -> dict[int, str]:
-    """Number in the masks -> name, of the classes that count."""
-    lacking = [name for name in chosen.classes if name not in numbers]
-    if lacking:
-        raise SerialLoRAError(
-            f"{folder} has no class {lacking[0]!r} among its {len(numbers)}; restore its list of "
-            "classes from the official archive."
-        )
-    return {numbers[name]: name for name in chosen.classes}

@@ -26,7 +26,7 @@ style, " in front of each; without it, nothing in a prompt asks for the style. A
 caption is left out, and the description says so.
 
 **Size.** ArtBench's files, enlarged to 512 or 1024 pixels, teach blur. Where
-``data_scripts/artbench_originals.py`` has brought a work at its own size, that is read in its place,
+``data_scripts/fetch.py artbench_originals`` has brought a work at its own size, that is read in its place,
 and the description says how many are.
 
 Pictures are opened when they are asked for, whatever their mode, and turned upright.
@@ -73,14 +73,6 @@ class StyleRelease(Release):
     styles: dict[str, str]
     most_training: int | None = None
     larger: str = ""
-
-    def count(self, root: Path) -> tuple[int, int]:
-        """How many pictures there are in the paper's styles, and in how many of these."""
-        listed = [self.listed(root, style) for style in self.styles]
-        return sum(map(len, listed)), sum(map(bool, listed))
-
-    def describe(self, pictures: int, classes: int) -> str:
-        return f"{pictures:,} captioned pictures in {classes} styles"
 
 
 # --- the two releases ----------------------------------------------------------------------------

@@ -42,13 +42,13 @@ from serial_lora_course.labs.processes import process_state
 from serial_lora_course.labs.progress import in_words
 from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.models.clip import PAPER_MODEL, openai_file
+from serial_lora_course.models.inception import INCEPTION_FILE
 from serial_lora_course.models.judges import PAPER_CLIP
 from serial_lora_course.models.sam import PAPER_FILE
 from serial_lora_course.models.sd3 import PAPER_FOLDER
 from serial_lora_course.models.weights import Backbone, require_scale, tiny_file
 
 SLOW = 2.0  # seconds of a step that is not timed twice
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity publishes it
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,10 @@ class Setting:
 
 
 def _weights(name: str, what: str, command: str) -> dict[str, tuple[str, str]]:
-    return {f"weights/{name}": (what, f"python -m data_scripts.{command}")}
+    return {f"weights/{name}": (what, f"python data_scripts/fetch.py {command}")}
 
 
 _FEW = {"epochs": 1, "min_steps": 2}
-_INCEPTION = {
-    f"weights/{INCEPTION_FILE}": (
-        "Inception, for FID",
-        'pip install ".[paper]"\n    python -c "from serial_lora_course.models.inception import '
-        'load_inception; load_inception()"',
-    )
-}
 
 SETTINGS: dict[tuple[str, str], Setting] = {
     ("clip", "tiny"): Setting(
@@ -111,7 +104,7 @@ SETTINGS: dict[tuple[str, str], Setting] = {
             "class": Length(16, 500, {"epochs": 20}),
             "full": Length(16),
         },
-        needs=_weights(openai_file(PAPER_MODEL), "OpenAI's CLIP ViT-B/16", "clip_weights"),
+        needs=_weights(openai_file(PAPER_MODEL), "OpenAI's CLIP ViT-B/16", "clip"),
     ),
     ("sam", "tiny"): Setting(
         adapt_to="lines",
@@ -127,7 +120,7 @@ SETTINGS: dict[tuple[str, str], Setting] = {
             "class": Length(20, 24, {"epochs": 1}),
             "full": Length(100),
         },
-        needs=_weights(PAPER_FILE, "Meta's SAM ViT-B", "sam_weights"),
+        needs=_weights(PAPER_FILE, "Meta's SAM ViT-B", "sam"),
     ),
     ("sd3", "tiny"): Setting(
         adapt_to="pixel",
@@ -146,14 +139,16 @@ SETTINGS: dict[tuple[str, str], Setting] = {
             **_weights(
                 PAPER_FOLDER,
                 "SD3 medium (accept its licence on the model's page, then `hf auth login`)",
-                "sd3_weights",
+                "sd3",
             ),
             **_weights(
                 openai_file(PAPER_CLIP),
                 "OpenAI's CLIP ViT-B/32, for CLIP-Score",
-                f"clip_weights --model {PAPER_CLIP}",
+                f"clip --model {PAPER_CLIP}",
             ),
-            **_INCEPTION,
+            **_weights(
+                INCEPTION_FILE, 'Inception, for FID (pip install ".[paper]" as well)', "inception"
+            ),
         },
     ),
 }
@@ -223,7 +218,7 @@ class Lesson:
         needs = dict(self.setting.needs)
         for name in names if self.scale == "paper" else ():
             release = release_of(name)
-            needs[release.folder] = (release.title, f"python -m data_scripts.{release.name}")
+            needs[release.folder] = (release.title, f"python data_scripts/fetch.py {release.name}")
         missing = [need for path, need in needs.items() if not _is_here(path)]
         if missing:
             raise MissingError(

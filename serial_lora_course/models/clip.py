@@ -62,7 +62,7 @@ def load_clip(
         scale: ``tiny`` or ``paper``.
         model_name: another open_clip architecture than the scale's own.
         weights: a safetensors file, ``"default"`` for the scale's own weights (at paper scale
-            OpenAI's, which ``python -m data_scripts.clip_weights`` fetched), or None for random
+            OpenAI's, as ``data_scripts/fetch.py clip`` fetched them), or None for random
             weights.
         crop_scale: smallest and largest share of the area that a training crop keeps.
 
@@ -80,8 +80,8 @@ def load_clip(
         weights = _default_file(name)
     if weights is not None and Path(weights).suffix in PICKLE_ENDINGS:
         raise SerialLoRAError(
-            f"{weights} may be a pickle (OpenAI's .pt is TorchScript) and is not opened; convert "
-            "it with `python -m data_scripts.clip_weights --convert`, or take a safetensors file."
+            f"{weights} may be a pickle (OpenAI's .pt is TorchScript) and is not opened; take the "
+            "safetensors file that `python data_scripts/fetch.py clip` fetches."
         )
     model = _create(name)
     _refuse_other_text_towers(model, name)
@@ -108,7 +108,7 @@ def openai_file(name: str) -> str:
 def _default_file(name: str) -> Path:
     if name == TINY_MODEL:
         return tiny_file(f"{TINY_MODEL}.safetensors")
-    return fetched(openai_file(name), f"clip_weights --model {name}")
+    return fetched(openai_file(name), f"clip --model {name}")
 
 
 def _refuse_unknown(name: str) -> None:

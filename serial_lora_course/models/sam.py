@@ -52,7 +52,7 @@ def load_sam(scale: str = "tiny", weights: str | Path | None = "default") -> Sam
         scale: ``tiny`` or ``paper``.
         weights: a state dict of this model, as safetensors or as Meta publishes it (.pth);
             ``"default"`` for the scale's own (at paper scale the file that
-            ``python -m data_scripts.sam_weights`` fetched); None for random weights.
+            ``data_scripts/fetch.py sam`` fetched); None for random weights.
 
     Raises:
         SerialLoRAError: unknown scale; or a file that is missing, damaged or of another model,
@@ -70,13 +70,13 @@ def load_sam(scale: str = "tiny", weights: str | Path | None = "default") -> Sam
 def _default_file(scale: str) -> Path:
     if scale == "tiny":
         return tiny_file(f"{TINY_MODEL}.safetensors")
-    return fetched(PAPER_FILE, "sam_weights")
+    return fetched(PAPER_FILE, "sam")
 
 
 def _other_model(model: Sam, state: StateDict) -> str | None:
     """What a file turned out to hold that does not fit this model."""
     if any(key.startswith(("visual.", "transformer.resblocks.")) for key in state):
-        return "holds a CLIP model, not SAM; fetch SAM's with `python -m data_scripts.sam_weights`."
+        return "holds a CLIP model, not SAM; fetch SAM's with `python data_scripts/fetch.py sam`."
     position = state.get("image_encoder.pos_embed")
     if position is None or not position.ndim:
         return None
@@ -85,7 +85,7 @@ def _other_model(model: Sam, state: StateDict) -> str | None:
         return None
     return (
         f"holds {WIDTHS.get(width, f'a SAM of width {width}')}, another size of SAM than the one "
-        "to fill; the paper adapts vit_b, which `python -m data_scripts.sam_weights` fetches."
+        "to fill; the paper adapts vit_b, which `python data_scripts/fetch.py sam` fetches."
     )
 
 

@@ -31,7 +31,7 @@ TEXT_TOKENS = {"tiny": 0, "paper": 77}
 #: What to do about a folder that does not load.
 REMEDY = {
     "tiny": "name another folder, or none for the tiny SD3 that the package carries.",
-    "paper": "fetch SD3 medium with `python -m data_scripts.sd3_weights`, or name another folder "
+    "paper": "fetch SD3 medium with `python data_scripts/fetch.py sd3`, or name another folder "
     "with --weights.",
 }
 
@@ -75,7 +75,7 @@ def load_sd3(scale: str = "tiny", weights: str | Path | None = "default") -> Sd3
         scale: ``tiny`` or ``paper``.
         weights: at paper scale a diffusers folder, at tiny scale one with ``transformer`` and
             ``vae`` (the tiny CLIP reads the prompts); ``"default"`` for the scale's own (at paper
-            scale the folder that ``python -m data_scripts.sd3_weights`` fetched); None for a
+            scale the folder that ``python data_scripts/fetch.py sd3`` fetched); None for a
             random transformer and autoencoder (tiny only).
 
     Raises:
@@ -94,7 +94,7 @@ def load_sd3(scale: str = "tiny", weights: str | Path | None = "default") -> Sd3
 def _paper_pipeline(weights: str | Path | None) -> StableDiffusion3Pipeline:
     if weights is None:
         raise SerialLoRAError("Random weights are for scale tiny; name a folder with --weights.")
-    folder = fetched(PAPER_FOLDER, "sd3_weights") if weights == "default" else Path(weights)
+    folder = fetched(PAPER_FOLDER, "sd3") if weights == "default" else Path(weights)
     return load_folder(folder, REMEDY["paper"])
 
 

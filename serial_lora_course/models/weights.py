@@ -63,11 +63,11 @@ def weights_path(name: str, root: Path | None = None) -> Path:
     return data_root(root) / "weights" / name
 
 
-def fetched(name: str, script: str) -> Path:
+def fetched(name: str, what: str) -> Path:
     """A published model's weights, which a data script fetched before; nothing is fetched here.
 
     Args:
-        script: the command below ``data_scripts`` that brings them.
+        what: what ``data_scripts/fetch.py`` calls them.
 
     Raises:
         SerialLoRAError: they are not there; the sentence says which command brings them.
@@ -75,8 +75,8 @@ def fetched(name: str, script: str) -> Path:
     path = weights_path(name)
     if not os.path.exists(path):
         raise SerialLoRAError(
-            f"There are no weights to be read at {path}; fetch them where there is a network with `python -m "
-            f"data_scripts.{script}`, or name your own with --weights."
+            f"There are no weights to be read at {path}; fetch them where there is a network with `python "
+            f"data_scripts/fetch.py {what}`, or name your own with --weights."
         )
     return path
 

@@ -4,7 +4,6 @@ Weights are random and pictures are noise, so nothing is learnt; but every cell 
 full size, and on a small SD3 in the published layout, with the code that a GPU would run.
 """
 
-from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
 
@@ -12,13 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from data_scripts.fetching.sources import archive_folder, prepare
-from serial_lora_course.labs.lesson import INCEPTION_FILE
 from serial_lora_course.models.clip import PAPER_MODEL, load_clip, openai_file
+from serial_lora_course.models.inception import INCEPTION_FILE
 from serial_lora_course.models.judges import PAPER_CLIP
 from serial_lora_course.models.sam import PAPER_FILE, load_sam
 from serial_lora_course.models.sd3 import PAPER_FOLDER
-from tests.data_scripts import official_archives
+from tests.data import official
 from tests.models import sd3_models
 from tests.models.test_inception import random_state
 from tools import ROOT, notebooks
@@ -33,17 +31,6 @@ WIDER = {
     "attention_head_dim": 16,
     "caption_projection_dim": 64,
 }
-
-
-def prepared(root: Path, name: str) -> None:
-    """A paper's data set below a root, from its small archive."""
-    source = import_module(f"data_scripts.{name}").SOURCE
-    folder = archive_folder(source, root)
-    folder.mkdir(parents=True)
-    for file_name, content in official_archives.ARCHIVES[name]().items():
-        (folder / file_name).write_bytes(content)
-    password = official_archives.FOOD_PASSWORD
-    prepare(source, root, other_archives=True, password=password, progress=False)
 
 
 def clip_weights(weights: Path, name: str) -> None:
@@ -69,16 +56,16 @@ def root(tmp_path):
 
 
 def test_clip(root):
-    prepared(root, "eurosat")
+    official.write(root, "eurosat")
     clip_weights(root / "weights", PAPER_MODEL)
     run("04", root)
 
 
 def test_sam(root):
     more = {f"test/0000010{n}": [(3, 10, 10 * n + 5, 90, 10 * n + 70)] for n in range(2)}
-    with patch.dict(official_archives.FOOD, more):
-        with patch.object(official_archives, "FOOD_SIZE", (130, 100)):  # clearly not square
-            prepared(root, "foodseg103")
+    with patch.dict(official.FOOD, more):
+        with patch.object(official, "FOOD_SIZE", (130, 100)):  # clearly not square
+            official.write(root, "foodseg103")
     torch.manual_seed(0)
     torch.save(load_sam("paper", None).model.state_dict(), root / "weights" / PAPER_FILE)
     run("06", root)
@@ -91,8 +78,8 @@ def test_sd3(root):
         for part, pictures in (("train", 200), ("test", 16))
         for n in range(pictures)
     }
-    with patch.dict(official_archives.ARTBENCH, more):
-        prepared(root, "artbench")
+    with patch.dict(official.ARTBENCH, more):
+        official.write(root, "artbench")
     clip_weights(root / "weights", PAPER_CLIP)
     torch.save(random_state(fidelity), root / "weights" / INCEPTION_FILE)
     with patch.dict(sd3_models.OFFICIAL_TRANSFORMER, WIDER):

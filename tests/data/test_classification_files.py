@@ -106,10 +106,10 @@ def test_a_lost_picture_and_a_lost_list_are_named(eurosat, copy_of, tmp_path):
     folder, load = eurosat
     lost = load().train.picture_ids[0]
     (folder / "2750" / lost).unlink()
-    with pytest.raises(SerialLoRAError, match=f"EuroSAT.*{lost}.*eurosat.py --root"):
+    with pytest.raises(SerialLoRAError, match=f"EuroSAT.*{lost}.*fetch.py eurosat"):
         load()
     (copy_of("food101") / "meta" / "test.json").unlink()
-    with pytest.raises(SerialLoRAError, match="python data_scripts/food101.py"):
+    with pytest.raises(SerialLoRAError, match="fetch.py food101"):
         load_classification_files("food101", tmp_path)
 
 

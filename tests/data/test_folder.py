@@ -12,7 +12,7 @@ from serial_lora_course.data.example_folder import (
 )
 from serial_lora_course.data.folder import class_sizes, examine_folder, load_folder
 from serial_lora_course.data.registry import load_classification
-from tests.data_scripts.official_archives import picture_bytes
+from tests.data.official import picture_bytes
 
 
 def make_folder(folder, counts, prefix=""):

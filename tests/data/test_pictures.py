@@ -6,7 +6,7 @@ from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.pictures import picture_files, read_picture
-from tests.data_scripts.official_archives import picture_bytes
+from tests.data.official import picture_bytes
 
 MODES = "PNG:L PNG:LA PNG:P PNG:RGBA PNG:1 JPEG:CMYK JPEG:L GIF:P TIFF:F PNG:I;16 WEBP:RGBA"
 

@@ -54,6 +54,6 @@ def test_unknown_names_and_scales_are_answered_with_those_there_are(task):
 @pytest.mark.parametrize("task", DATASETS)
 def test_data_that_are_not_there_name_the_command(task, tmp_path):
     for name in dataset_names(task, "paper"):
-        with pytest.raises(SerialLoRAError, match=r"python data_scripts/\w+\.py --root"):
+        with pytest.raises(SerialLoRAError, match=r"python data_scripts/fetch.py \w+ --root"):
             LOADERS[task](name, "paper", tmp_path)
     assert list(tmp_path.iterdir()) == []  # torchvision's Caltech101 would make a folder

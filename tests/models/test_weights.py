@@ -10,6 +10,7 @@ from torch import nn
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.models.clip import load_clip
+from serial_lora_course.models.inception import load_inception
 from serial_lora_course.models.judges import PAPER_CLIP, load_judge
 from serial_lora_course.models.sam import load_sam
 from serial_lora_course.models.sd3 import load_sd3
@@ -181,17 +182,18 @@ def test_an_unknown_scale_is_refused(load):
 
 
 COMMANDS = {
-    "clip_weights --model ViT-B-16-quickgelu": load_clip,
-    "clip_weights --model ViT-B-32-quickgelu": lambda scale: load_clip(scale, PAPER_CLIP),
-    "sam_weights": load_sam,
-    "sd3_weights": load_sd3,
+    "clip --model ViT-B-16-quickgelu": load_clip,
+    "clip --model ViT-B-32-quickgelu": lambda scale: load_clip(scale, PAPER_CLIP),
+    "sam": load_sam,
+    "sd3": load_sd3,
+    "inception": lambda scale: load_inception(),
 }
 
 
 @pytest.mark.parametrize("command, load", COMMANDS.items(), ids=COMMANDS.keys())
 def test_missing_weights_are_asked_for_by_their_command(tmp_path, monkeypatch, command, load):
     monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
-    with pytest.raises(SerialLoRAError, match=f"data_scripts.{command}`.*--weights"):
+    with pytest.raises(SerialLoRAError, match=f"data_scripts/fetch.py {command}`.*--weights"):
         load("paper")
 
 
@@ -200,4 +202,4 @@ def test_fetched_weights_are_found_below_the_data_root(tmp_path, monkeypatch):
     path = weights_path("mine.pth")
     path.parent.mkdir()
     write(small_model().state_dict(), path)
-    assert fetched("mine.pth", "my_weights") == path == tmp_path / "weights" / "mine.pth"
+    assert fetched("mine.pth", "mine") == path == tmp_path / "weights" / "mine.pth"

@@ -1,102 +1,13 @@
-"""A web server on localhost, and small archives laid out like the official ones."""
+"""Small data sets laid out as their publishers lay them out, and pictures for them."""
 
 from __future__ import annotations
 
 import io
 import json
-import tarfile
-import zipfile
-import zlib
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
-
-@dataclass
-class Served:
-    """One file and how the server (mis)behaves with it."""
-
-    content: bytes
-    status: int = 200
-    ranges: bool = True
-    announce_length: bool = True
-    chunked: bool = False
-    etag: str | None = '"one"'
-    stop_after: list[int] = field(default_factory=list)  # bytes sent by the next answers
-    requests: list[str | None] = field(default_factory=list)  # the Range header of each request
-
-
-class WebServer:
-    """Serves ``files`` (name -> Served) from a thread; use as a context manager."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, Served] = {}
-        handler = type("Handler", (_Handler,), {"files": self.files})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def serve(self, name: str, content: bytes, **behaviour) -> str:
-        self.files[name] = Served(content, **behaviour)
-        return f"{self.url}/{name}"
-
-    def __enter__(self) -> WebServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    files: dict[str, Served]
-
-    def do_GET(self) -> None:
-        served = self.files.get(self.path.lstrip("/"))
-        if served is None or served.status != 200:
-            self.send_error(404 if served is None else served.status)
-            return
-        asked = self.headers.get("Range")
-        served.requests.append(asked)
-        condition = self.headers.get("If-Range")
-        start, total = 0, len(served.content)
-        if asked and served.ranges and condition in (None, served.etag):
-            start = int(asked.removeprefix("bytes=").rstrip("-"))
-            if start >= total:
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{total}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-        else:
-            self.send_response(200)
-        if served.chunked:
-            self.send_header("Transfer-Encoding", "chunked")
-        elif served.announce_length:
-            self.send_header("Content-Length", str(total - start))
-        if served.etag:
-            self.send_header("ETag", served.etag)
-        self.end_headers()
-        body = served.content[start:]
-        if served.stop_after:
-            body = body[: served.stop_after.pop(0)]
-        if served.chunked:
-            whole = body == served.content[start:]
-            body = b"%x\r\n%b\r\n" % (len(body), body) + b"0\r\n\r\n" * whole
-        self.wfile.write(body)
-
-    def log_message(self, *arguments) -> None:
-        pass
 
 
 def picture_bytes(
@@ -127,63 +38,6 @@ def mask_bytes(size: tuple[int, int], rectangles: Rectangles, mode: str = "L") -
     return stream.getvalue()
 
 
-def tar_bytes(members: dict[str, bytes], mode: str = "w:gz") -> bytes:
-    """A tar archive of files."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=mode) as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return stream.getvalue()
-
-
-def zip_bytes(members: dict[str, bytes]) -> bytes:
-    """A zip archive of files."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return stream.getvalue()
-
-
-def locked_zip_bytes(members: dict[str, bytes], password: str) -> bytes:
-    """A zip archive locked in the traditional way (PKWARE's appnote, 6.1), which Python only
-    reads. Written as if the locked bytes were the files, then described as what they are."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name, content in members.items():
-            checksum = zlib.crc32(content)
-            archive.writestr(
-                name, _locked(bytes(11) + checksum.to_bytes(4, "big")[:1] + content, password)
-            )
-            info = archive.getinfo(name)
-            info.flag_bits |= 1
-            info.file_size, info.CRC = len(content), checksum
-    return stream.getvalue()
-
-
-def _locked(content: bytes, password: str) -> bytes:
-    keys = [0x12345678, 0x23456789, 0x34567890]
-
-    def table_step(key: int, byte: int) -> int:
-        return zlib.crc32(bytes([byte]), key ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
-
-    def update(byte: int) -> None:
-        keys[0] = table_step(keys[0], byte)
-        keys[1] = ((keys[1] + (keys[0] & 0xFF)) * 134775813 + 1) & 0xFFFFFFFF
-        keys[2] = table_step(keys[2], keys[1] >> 24)
-
-    for byte in password.encode():
-        update(byte)
-    locked = bytearray()
-    for byte in content:
-        mixed = (keys[2] & 0xFFFF) | 2
-        locked.append(byte ^ (((mixed * (mixed ^ 1)) >> 8) & 0xFF))
-        update(byte)
-    return bytes(locked)
-
-
 def _class_pictures(classes: list[str], count: int, name: str) -> dict[str, bytes]:
     pictures = {}
     for position, class_name in enumerate(classes):
@@ -195,19 +49,8 @@ def _class_pictures(classes: list[str], count: int, name: str) -> dict[str, byte
 
 def caltech101() -> dict[str, bytes]:
     classes = ["BACKGROUND_Google", "Faces", "Faces_easy", "Leopards", "accordion", "car_side"]
-    pictures = _class_pictures(
-        classes, 10, "101_ObjectCategories/{class_name}/image_{number:04d}.jpg"
-    )
-    outlines = {"Annotations/accordion/annotation_0001.mat": b"not read in these tests"}
-    return {
-        "caltech-101.zip": zip_bytes(
-            {
-                "caltech-101/101_ObjectCategories.tar.gz": tar_bytes(pictures),
-                "caltech-101/Annotations.tar": tar_bytes(outlines, "w"),
-                "__MACOSX/caltech-101/._Annotations.tar": b"left by a Mac",
-            }
-        )
-    }
+    below = "caltech101/101_ObjectCategories"
+    return _class_pictures(classes, 10, below + "/{class_name}/image_{number:04d}.jpg")
 
 
 def food101() -> dict[str, bytes]:
@@ -216,51 +59,35 @@ def food101() -> dict[str, bytes]:
     for part, numbers in (("train", range(1, 8)), ("test", range(8, 11))):
         lists = {name: [f"{name}/{number}" for number in numbers] for name in classes}
         members[f"food-101/meta/{part}.json"] = json.dumps(lists).encode()
-    return {"food-101.tar.gz": tar_bytes(members)}
+    members["food-101/meta/classes.txt"] = "\n".join(classes).encode()
+    return members
 
 
 def eurosat() -> dict[str, bytes]:
     classes = ["AnnualCrop", "Forest", "SeaLake"]
-    return {
-        "EuroSAT.zip": zip_bytes(
-            _class_pictures(classes, 10, "2750/{class_name}/{class_name}_{number}.jpg")
-        )
-    }
+    return _class_pictures(classes, 10, "eurosat/2750/{class_name}/{class_name}_{number}.jpg")
 
 
 def oxford_pets() -> dict[str, bytes]:
     breeds = ["Abyssinian", "american_bulldog", "Egyptian_Mau"]  # ids in alphabetical order
     identifiers = {"Abyssinian": 1, "american_bulldog": 2, "Egyptian_Mau": 3}
-    pictures = _class_pictures(breeds, 10, "images/{class_name}_{number}.jpg")
-    lists = {
-        part: "".join(
-            f"{breed}_{number} {identifiers[breed]} 1 1\n" for breed in breeds for number in numbers
-        ).encode()
-        for part, numbers in (("trainval", range(1, 6)), ("test", range(6, 11)))
-    }
-    return {
-        "images.tar.gz": tar_bytes(pictures),
-        "annotations.tar.gz": tar_bytes(
-            {f"annotations/{part}.txt": text for part, text in lists.items()}
-        ),
-    }
+    members = _class_pictures(breeds, 10, "oxford-iiit-pet/images/{class_name}_{number}.jpg")
+    for part, numbers in (("trainval", range(1, 6)), ("test", range(6, 11))):
+        lines = [f"{b}_{number} {identifiers[b]} 1 1\n" for b in breeds for number in numbers]
+        members[f"oxford-iiit-pet/annotations/{part}.txt"] = "".join(lines).encode()
+    return members
 
 
 def dtd() -> dict[str, bytes]:
     classes = ["banded", "polka-dotted"]
-    name = "dtd/images/{class_name}/{class_name}_{number:04d}.jpg"
-    members = _class_pictures(classes, 9, name)
+    name = "{class_name}/{class_name}_{number:04d}.jpg"
+    members = _class_pictures(classes, 9, f"dtd/dtd/images/{name}")
     for part, numbers in (("train", (1, 2, 3)), ("val", (4, 5, 6)), ("test", (7, 8, 9))):
-        lines = [
-            f"{class_name}/{class_name}_{number:04d}.jpg\n"
-            for class_name in classes
-            for number in numbers
-        ]
-        members[f"dtd/labels/{part}1.txt"] = "".join(lines).encode()
-    return {"dtd-r1.0.1.tar.gz": tar_bytes(members)}
+        lines = [name.format(class_name=c, number=n) + "\n" for c in classes for n in numbers]
+        members[f"dtd/dtd/labels/{part}1.txt"] = "".join(lines).encode()
+    return members
 
 
-FOOD_PASSWORD = "not the official one"
 FOOD_SIZE = (120, 100)
 #: Not the official numbers: the list in the archive counts.
 FOOD_CLASSES = ("background", "candy", "pie", "ice cream", "other ingredients", "strawberry")
@@ -290,7 +117,7 @@ def foodseg103() -> dict[str, bytes]:
     for part in ("train", "test"):
         names = [name.split("/")[1] for name in FOOD if name.startswith(part)]
         members[f"FoodSeg103/ImageSets/{part}.txt"] = "".join(f"{n}.png\n" for n in names).encode()
-    return {"FoodSeg103.zip": locked_zip_bytes(members, FOOD_PASSWORD)}
+    return members
 
 
 FLOOD_SIZE = (160, 120)
@@ -305,15 +132,13 @@ FLOOD: dict[str, Rectangles] = {
 
 
 def floodnet() -> dict[str, bytes]:
-    members = {"/": b""}  # Dropbox lists the folder itself
+    members = {}
     for seed, (name, rectangles) in enumerate(FLOOD.items()):
         part, number = name.split("/")
         below = f"FloodNet-Supervised_v1.0/{part}/{part}"
         members[f"{below}-org-img/{number}.jpg"] = picture_bytes(seed, FLOOD_SIZE)
         members[f"{below}-label-img/{number}_lab.png"] = mask_bytes(FLOOD_SIZE, rectangles)
-        colours = f"ColorMasks-FloodNetv1.0/ColorMasks-{part.capitalize()}Set/{number}_lab.png"
-        members[colours] = picture_bytes(seed, 16, "PNG")
-    return {"FloodNet.zip": zip_bytes(members)}
+    return members
 
 
 VOC_SIZE = (120, 90)
@@ -332,7 +157,6 @@ VOC: dict[str, tuple[Rectangles, dict[int, int]]] = {
 
 def voc_person() -> dict[str, bytes]:
     members = {
-        "Annotations/2007_000032.xml": b"<annotation/>",
         "JPEGImages/2011_000001.jpg": picture_bytes(99, VOC_SIZE),  # no mask: not for this task
     }
     for seed, (name, (rectangles, classes)) in enumerate(VOC.items()):
@@ -344,8 +168,7 @@ def voc_person() -> dict[str, bytes]:
     for part in ("train", "val"):
         names = [name.split("/")[1] for name in VOC if name.startswith(part)]
         members[f"ImageSets/Segmentation/{part}.txt"] = "".join(f"{n}\n" for n in names).encode()
-    below = {f"VOCdevkit/VOC2012/{name}": content for name, content in members.items()}
-    return {"VOCtrainval_11-May-2012.tar": tar_bytes(below, "w")}
+    return {f"VOCdevkit/VOC2012/{name}": content for name, content in members.items()}
 
 
 #: Name and artist -> part, style, and what kind of picture the file is.
@@ -369,10 +192,8 @@ def artbench() -> dict[str, bytes]:
         lines.append(
             f"{name},{artist},https://example.org/{seed},True,900,700,{style},{part},{seed}"
         )
-    return {
-        "artbench-10-imagefolder-split.tar": tar_bytes(members, "w"),
-        "ArtBench-10.csv": "".join(f"{line}\n" for line in lines).encode(),
-    }
+    members[f"{folder}/ArtBench-10.csv"] = "".join(f"{line}\n" for line in lines).encode()
+    return members
 
 
 #: Folder in SaRA's archive -> what its metadata say of each picture.
@@ -387,16 +208,17 @@ SARA: dict[str, dict[str, str | list[str] | None]] = {
 def sara() -> dict[str, bytes]:
     members = {}
     for folder, captions in SARA.items():
-        below = f"finetune-dataset/{folder}"
+        below = f"SaRA/finetune-dataset/{folder}"
         rows = [{"file_name": name, "text": text} for name, text in captions.items()]
         members[f"{below}/metadata.jsonl"] = "".join(f"{json.dumps(r)}\n" for r in rows).encode()
         for seed, (name, mode) in enumerate(zip(captions, ["RGBA", "P", "L"] * 4, strict=False)):
             members[f"{below}/{name}"] = picture_bytes(seed, (20, 30), "PNG", mode)
-        members[f"__MACOSX/{below}/._metadata.jsonl"] = b"left by a Mac"
-    return {"SaRA.zip": zip_bytes(members)}
+        members[f"SaRA/__MACOSX/{folder}/._metadata.jsonl"] = b"left by a Mac"
+    return members
 
 
-ARCHIVES = {
+#: Data set -> what makes its files: path below the data root -> content.
+OFFICIAL = {
     "caltech101": caltech101,
     "food101": food101,
     "eurosat": eurosat,
@@ -408,3 +230,10 @@ ARCHIVES = {
     "artbench": artbench,
     "sara": sara,
 }
+
+
+def write(root: Path, name: str) -> None:
+    """Lay a small data set below a data root, as ``data_scripts/fetch.py`` leaves the official one."""
+    for path, content in OFFICIAL[name]().items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)

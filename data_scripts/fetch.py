@@ -1,0 +1,325 @@
+"""The paper's data sets and the models' weights: ``python data_scripts/fetch.py --help``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import open_clip
+from filelock import FileLock, Timeout
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import disable_progress_bars
+from PIL import Image
+from torch import nn
+from tqdm import tqdm
+
+from data_scripts.download import disk_told, download, unpack
+from data_scripts.sources import PICTURES, SOURCES, WEIGHTS
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.classification_files import CLASSIFICATION_RELEASES
+from serial_lora_course.data.folders import data_root
+from serial_lora_course.data.registry import RELEASES
+from serial_lora_course.data.style_files import STYLE_RELEASES, artbench_addresses, load_style_files
+from serial_lora_course.door import enter
+from serial_lora_course.models.clip import PAPER_MODEL, load_clip, openai_file
+from serial_lora_course.models.sd3 import PAPER_FOLDER, load_sd3
+from serial_lora_course.models.weights import require_finite
+
+DESCRIPTION = """\
+Fetch data sets of the paper, or weights of its models, for --scale paper.
+
+A download goes on where it stopped, is held against its publisher's hash where there is one, and
+appears in ROOT when it is whole; its archive is deleted then. What cannot be had says where to put
+the file by hand; an unpacked folder in ROOT will do as well."""
+CLIP_FILE = "open_clip_model.safetensors"  # as every repository of OpenAI's weights calls it
+SD3_REPOSITORY = "stabilityai/stable-diffusion-3-medium-diffusers"
+#: Of all that lies there: not the copies in another number format, not the pictures of its page.
+SD3_FILES = ["model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model"]
+T5_FILES = ["text_encoder_3/*", "tokenizer_3/*"]
+GIVE_UP = 25  # works one after another that cannot be had: the network is gone
+
+
+def main(words: Sequence[str]) -> None:
+    """Fetch what is named on a command line."""
+    table = [f"{name:18} {s.size:29} {s.licence}" for name, s in SOURCES.items()]
+    parser = argparse.ArgumentParser(
+        prog="python data_scripts/fetch.py",
+        description=DESCRIPTION,
+        epilog="\n".join(["What there is, its size, its licence:", "", *table]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="+", choices=SOURCES, metavar="NAME")
+    parser.add_argument(
+        "--root", type=Path, help="folder of all data; else $SERIAL_LORA_DATA, else your account's"
+    )
+    parser.add_argument("--password", help="of FoodSeg103's archive, as its home prints it")
+    parser.add_argument(
+        "--model", default=PAPER_MODEL, help=f"which CLIP, by open_clip's name ({PAPER_MODEL})"
+    )
+    parser.add_argument(
+        "--without-t5", action="store_true", help="leave out the largest of SD3's text encoders"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    asked = parser.parse_args(words)
+    if asked.quiet:
+        disable_progress_bars()
+    root = data_root(asked.root)
+    for name in asked.names:
+        if name in PICTURES:
+            place = fetch_pictures(name, root, asked.password, asked.quiet)
+        elif name == "clip":
+            place = fetch_clip(asked.model, root)
+        elif name == "sd3":
+            place = fetch_sd3(root, with_t5=not asked.without_t5)
+        elif name in WEIGHTS:
+            ((file, url),) = SOURCES[name].files.items()
+            place = root / "weights" / file
+            with alone(root):
+                download(url, place, SOURCES[name].sha256, asked.quiet)
+        else:
+            place = fetch_originals(root, asked.quiet)
+        source = SOURCES[name]
+        print(f"{name} is ready: {place}\nLicence: {source.licence} ({source.home})")
+        print(f"Cite: {source.citation}", source.note, sep="\n" if source.note else "")
+        if name in CLASSIFICATION_RELEASES:
+            coop = place / CLASSIFICATION_RELEASES[name].coop_file
+            print(f"CoOp's own split, as in the paper, is used if you put it there: {coop}")
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Two commands must not write the same files; the second says so and ends."""
+    with disk_told(root):
+        root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / ".fetching.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise SerialLoRAError(
+                f"another command is fetching into {root}; wait for it to end."
+            ) from error
+    with lock:
+        yield
+
+
+# --- data sets -----------------------------------------------------------------------------------
+
+
+def fetch_pictures(name: str, root: Path, password: str | None = None, quiet: bool = False) -> Path:
+    """Bring a data set to the folder that the labs load it from; it appears there when it is whole.
+
+    Raises:
+        SerialLoRAError: it cannot be had, or is not laid out as its publisher's.
+    """
+    source, release = PICTURES[name], RELEASES[name]
+    folder, begun = root / release.folder, root / "fetching" / name
+    with alone(root):
+        if not folder.exists():
+            for file, url in source.files.items():
+                if not url and not (begun / file).exists():
+                    raise SerialLoRAError(f"{begun / file} is not there. {source.note}")
+            _leave_only(begun, source.files)
+            archives = [
+                download(url, begun / file, quiet=quiet) if url else begun / file
+                for file, url in source.files.items()
+            ]
+            if source.torchvision:
+                _by_torchvision(name, begun)
+            else:
+                for archive in archives:
+                    if archive.suffix in (".zip", ".tar"):
+                        unpack(archive, begun / source.into, password)
+            _count(name, begun)
+            for archive in archives:
+                if archive.suffix != ".csv":
+                    archive.unlink(missing_ok=True)
+            with disk_told(folder):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(begun / release.folder, folder)
+                shutil.rmtree(begun)
+    found = _count(name, root)
+    if found != source.count:
+        print(f"note: {name} has {found:,} pictures where its publisher has {source.count:,}.")
+    return folder
+
+
+def _leave_only(folder: Path, files: Sequence[str]) -> None:
+    """Clear away what an earlier command had unpacked when it was stopped; keep what it fetched."""
+    kept = {f"{file}{ending}" for file in files for ending in ("", ".part", ".part.version")}
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is inside of a folder comes first
+        if not path.is_dir():
+            if path.relative_to(folder).as_posix() not in kept:
+                path.unlink()
+        elif not any(path.iterdir()):
+            path.rmdir()
+
+
+def _by_torchvision(name: str, folder: Path) -> None:
+    """Archives that lie where torchvision looks for them are verified and unpacked."""
+    try:
+        PICTURES[name].torchvision(folder)
+    except (OSError, RuntimeError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise SerialLoRAError(
+            f"torchvision could not verify and unpack {name} in {folder} ({error}); run the same "
+            "command again."
+        ) from error
+
+
+def _count(name: str, root: Path) -> int:
+    """How many pictures the labs find below a root."""
+    release = RELEASES[name]
+    if name in STYLE_RELEASES:
+        return sum(len(release.listed(root, style)) for style in release.styles)
+    return len(release.listed(root))
+
+
+def fetch_originals(root: Path, quiet: bool = False) -> Path:
+    """Bring ArtBench's works, those that the labs use, from where its list says that they are.
+
+    Raises:
+        SerialLoRAError: ArtBench is not there, or nothing answers any more.
+    """
+    release = STYLE_RELEASES["artbench"]
+    larger, addresses = root / release.larger, artbench_addresses(root / release.folder)
+    wanted = [
+        picture_id
+        for style in release.styles
+        for part in load_style_files(style, root).parts().values()
+        for picture_id in part.picture_ids
+    ]
+    failed = found = 0
+    for picture_id in tqdm(wanted, "ArtBench-10", disable=quiet):
+        there = _bring_work(addresses.get(picture_id), larger / picture_id)
+        found, failed = found + there, 0 if there else failed + 1
+        if failed == GIVE_UP:
+            raise SerialLoRAError(
+                f"{GIVE_UP} works one after another cannot be had; run the same command again "
+                f"later. {found} are in {larger}."
+            )
+    print(f"{found} of {len(wanted)} works are at their own size.")
+    return larger
+
+
+def _bring_work(address: str | None, path: Path) -> bool:
+    """Whether a picture is there, now or before."""
+    if not address:
+        return False
+    try:
+        download(address, path, quiet=True)
+        with Image.open(path) as picture:
+            picture.verify()
+    except SerialLoRAError:
+        return False
+    except (OSError, SyntaxError):  # a page that says sorry
+        path.unlink(missing_ok=True)
+        return False
+    return True
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def fetch_clip(name: str, root: Path) -> Path:
+    """Bring the safetensors file that open_clip itself would fetch for OpenAI's weights.
+
+    Raises:
+        SerialLoRAError: OpenAI published none for that architecture, or the hub does not answer.
+    """
+    facts = open_clip.get_pretrained_cfg(name, "openai")
+    if not facts:
+        raise SerialLoRAError(
+            f"OpenAI published no weights for {name!r}; choose {PAPER_MODEL} or another name from "
+            "open_clip.list_models() that ends with -quickgelu."
+        )
+    path, begun = root / "weights" / openai_file(name), root / "fetching" / "clip" / name
+    with alone(root):
+        if not path.exists():
+            with _hub_told(name):
+                hf_hub_download(facts["hf_hub"].rstrip("/"), CLIP_FILE, local_dir=begun)
+        _keep_if_good(begun, begun / CLIP_FILE, path, partial(_check_clip, name))
+    return path
+
+
+def _check_clip(name: str, path: Path) -> None:
+    require_finite(load_clip("paper", name, path).model, path)
+
+
+def fetch_sd3(root: Path, with_t5: bool = True) -> Path:
+    """Bring Stable Diffusion 3 medium, a gated model, as a diffusers folder.
+
+    Raises:
+        SerialLoRAError: its licence is not accepted, the hub does not answer, or what is there was
+            fetched without T5.
+    """
+    folder, begun = root / "weights" / PAPER_FOLDER, root / "fetching" / "sd3"
+    with alone(root):
+        if not folder.exists():
+            with _hub_told("Stable Diffusion 3 medium"):
+                # Without an answer, snapshot_download would take a folder that is half full for done.
+                snapshot_download(
+                    SD3_REPOSITORY,
+                    revision=HfApi().model_info(SD3_REPOSITORY).sha,
+                    local_dir=begun,
+                    allow_patterns=SD3_FILES,
+                    ignore_patterns=["*fp16*", *([] if with_t5 else T5_FILES)],
+                )
+        elif with_t5 and not (folder / "text_encoder_3").is_dir():
+            raise SerialLoRAError(
+                f"{folder} was fetched without T5; move it away to fetch it with T5, or say "
+                "--without-t5."
+            )
+        _keep_if_good(begun, begun, folder, _check_sd3)
+    return folder
+
+
+def _check_sd3(folder: Path) -> None:
+    for name, part in load_sd3("paper", folder).pipeline.components.items():
+        if isinstance(part, nn.Module):
+            require_finite(part, folder / name)
+
+
+def _keep_if_good(begun: Path, fetched: Path, place: Path, check) -> None:
+    """Load weights as the labs will; let them appear if they are new and good."""
+    if place.exists():
+        return check(place)
+    try:
+        check(fetched)
+    except SerialLoRAError:
+        shutil.rmtree(begun)
+        raise
+    shutil.rmtree(begun / ".cache", ignore_errors=True)  # the hub's notes for going on
+    with disk_told(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(fetched, place)
+
+
+@contextmanager
+def _hub_told(what: str) -> Iterator[None]:
+    """What the hub's client raises, in one sentence. It goes on where it stopped by itself."""
+    try:
+        yield
+    except Exception as error:  # its versions differ in how they say that there is no network
+        answer = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        if answer in (401, 403):
+            raise SerialLoRAError(
+                f"The hub gives {what} to those who accepted its licence (it answers {answer}): "
+                f"accept it at https://huggingface.co/{SD3_REPOSITORY}, log in with `hf auth "
+                "login`, and run the same command again."
+            ) from error
+        reason = answer or getattr(error, "strerror", None) or type(error).__name__
+        raise SerialLoRAError(
+            f"{what} could not be fetched from the hub ({reason}); run the same command again where "
+            "there is a network, and it goes on where it stopped."
+        ) from error
+
+
+if __name__ == "__main__":
+    enter("fetch", main)
