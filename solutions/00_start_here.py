@@ -20,7 +20,7 @@ import torch
 from IPython.display import Markdown, display
 from torch import nn
 
-from serial_lora_course.checks import CheckFailed, check, lesson_card, lesson_list
+from serial_lora_course.checking import CheckFailed, check, lesson_card, lesson_list
 from serial_lora_course.data.emoji import ATTRIBUTION, load_emoji
 from serial_lora_course.plots.pictures import show_pictures
 from serial_lora_course.plots.style import display_drawing, display_figure

@@ -19,7 +19,7 @@ import torch
 from IPython.display import Markdown, display
 from torch import Tensor
 
-from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.claims import pairs as words
 from serial_lora_course.labs import pairs
 from serial_lora_course.lessons.l01_maths.figures import plot_misses
@@ -179,7 +179,7 @@ curves = {name: tail_misses(picture) for name, picture in things.items()}
 display_figure(plot_misses({"Three drawings": curves}, ranks=(1, 2, 4, 8, 16, 32)))
 
 # %%
-allowed, rank_needed = 0.05, yours("1.1", pairs.rank_for_miss)
+allowed, rank_needed = 0.05, yours("1.1")
 needed = {f"the {name}": rank_needed(picture, allowed) for name, picture in things.items()}
 display(Markdown(f"**What this shows.** {words.read_needed(needed, 64, allowed)}"))
 
@@ -206,7 +206,7 @@ display_figure(plot_misses({f"Matrices of {d} x {d}": curves}, ranks=(1, 2, 4, 8
 
 # %%
 allowed = 0.3  # change this and run again
-rank_needed = yours("1.1", pairs.rank_for_miss)
+rank_needed = yours("1.1")
 needed = {name: rank_needed(matrix, allowed) for name, matrix in matrices.items()}
 display(Markdown(f"**What this shows.** {words.read_needed(needed, d, allowed)}"))
 
@@ -288,7 +288,7 @@ check("1.2", lora_pairs_of)
 # rank 4 it can be three times 4. With one pair, written as LoRA's by your function?
 
 # %%
-pairs_of = yours("1.2", pairs.lora_pairs_of)
+pairs_of = yours("1.2")
 
 # %% tags=["nbval-check-output"]
 torch.manual_seed(0)
@@ -452,7 +452,7 @@ display(Markdown(f"**What this shows.** {words.read_first_ranks(reached)}"))
 # gradients of the nature task, and let your function find the pair.
 
 # %%
-nearest = yours("1.3", pairs.nearest_serial_pair)
+nearest = yours("1.3")
 rank, wishes = 8, task.gradients(BLOCK)  # change this and run again: another rank
 A, B = nearest(weights, wishes, rank)
 missed = torch.cat([wishes[p] - weights[p] @ B @ A for p in "qkv"]).norm()
@@ -554,7 +554,7 @@ check("1.4", serial_gradient_of_B)
 # %%
 from serial_lora import SerialLoRAConfig, adapters, inject
 
-gradient_of = yours("1.4", pairs.serial_gradient_of_B)
+gradient_of = yours("1.4")
 torch.manual_seed(0)
 adapted = inject(task.copy(), SerialLoRAConfig(rank=8, towers=["image"]))
 task.backward(adapted)

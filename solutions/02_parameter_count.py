@@ -24,7 +24,7 @@ from torch import nn
 
 from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, count_parameters, inject
 from serial_lora.attention import find_attention_sites
-from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.models.architectures import ARCHITECTURES, closed_form
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
@@ -108,9 +108,7 @@ check("2.1", pair_size)
 # The next cell counts a block without the formula: it lists the tensors.
 
 # %%
-from serial_lora.counting import pair_count
-
-size_of = yours("2.1", pair_count)
+size_of = yours("2.1")
 rank, width = 32, 768  # change this and run again
 pair, listed = [(rank, width), (width, rank)], {}  # A and B
 for method, block in (("LoRA", 4 * pair), ("Serial LoRA", pair)):
@@ -257,8 +255,8 @@ check("2.3", count_trainable)
 # `inject` finds. First, which functions count, yours or the package's:
 
 # %%
-total_of = yours("2.2", closed_form)
-trainable_in = yours("2.3", lambda model: count_parameters(model).trainable)
+total_of = yours("2.2")
+trainable_in = yours("2.3")
 CONFIGS = {"LoRA": LoRAConfig, "Serial LoRA": SerialLoRAConfig}
 PAIRS = {"LoRA": 4, "Serial LoRA": 1}
 MAKES_Q = ("in_proj_weight", "qkv.weight", "to_q.weight")  # in open_clip, SAM and SD3
@@ -374,7 +372,7 @@ check("2.4", size_ratio)
 # %%
 from serial_lora_course.models.architectures import ratio_frame, size_ratio
 
-ratio_of = yours("2.4", size_ratio)
+ratio_of = yours("2.4")
 placements = ratio_frame(width=768, rank=32, ratio_of=ratio_of)  # change this and run again
 display_table(placements)
 other = placements["ratio"][placements["ratio"] != 4]

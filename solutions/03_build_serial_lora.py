@@ -25,8 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from serial_lora import SerialLoRAConfig, adapters, inject
-from serial_lora.layers import SerialLoRA
-from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.labs import probes
 from serial_lora_course.plots.style import display_drawing, display_figure
 
@@ -163,7 +162,7 @@ check("3.1", SerialAdapter)
 # not zero must change something. Expect exactly 0, and then something clearly above it.
 
 # %%
-Adapter = yours("3.1", SerialLoRA)
+Adapter = yours("3.1")
 torch.manual_seed(0)
 fresh, trained = Adapter(width, rank), Adapter(width, rank)
 nn.init.normal_(trained.lora_B, std=0.1)  # as if trained
@@ -309,9 +308,9 @@ check("3.3", merged_weight)
 # the weights. They are different sums of the same numbers, so expect a difference of rounding size.
 
 # %%
-Adapter = yours("3.1", SerialLoRA)
-run_block = yours("3.2", probes.run_adapted)
-merge_weight = yours("3.3", probes.merge_pair)
+Adapter = yours("3.1")
+run_block = yours("3.2")
+merge_weight = yours("3.3")
 
 torch.manual_seed(0)
 adapter, merged = Adapter(width, rank), copy.deepcopy(block)
@@ -341,8 +340,8 @@ display(Markdown(f"**What this shows.** {said}"))
 # right one, as a module, made of your adapter and your forward pass:
 
 # %%
-Adapter = yours("3.1", SerialLoRA)
-run_block = yours("3.2", probes.run_adapted)
+Adapter = yours("3.1")
+run_block = yours("3.2")
 
 
 class RightBlock(nn.Module):
@@ -545,9 +544,9 @@ check("3.6", pairs_in)
 kinds = (RightBlock, VariantOne, VariantTwo, VariantThree)
 blocks = {kind.__name__: kind(copy.deepcopy(block), rank) for kind in kinds}
 questions = (
-    yours("3.4", probes.reaches_output),
-    yours("3.5", probes.leaves_stream_alone),
-    yours("3.6", probes.number_of_pairs),
+    yours("3.4"),
+    yours("3.5"),
+    yours("3.6"),
 )
 table = probes.probe_table(blocks, x, *questions)
 display(table)
@@ -578,7 +577,7 @@ display(Markdown(f"**What this shows.** All three probes are passed by: {passed}
 # The three projections all read it. Your class goes in:
 
 # %%
-Adapter = yours("3.1", SerialLoRA)
+Adapter = yours("3.1")
 torch.manual_seed(0)
 by_hand = copy.deepcopy(clip)
 hand_adapters = nn.ModuleList()
@@ -718,8 +717,8 @@ print("the same names as the base:", names, "| the same bits as the base:", valu
 # exactly; below, it cannot. So expect two curves that go on falling and two that stop early.
 
 # %%
-Adapter = yours("3.1", SerialLoRA)
-run_block = yours("3.2", probes.run_adapted)
+Adapter = yours("3.1")
+run_block = yours("3.2")
 
 torch.manual_seed(0)
 true_rank = 4  # change this and run again: 8

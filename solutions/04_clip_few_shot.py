@@ -25,7 +25,7 @@ from IPython.display import Markdown, display
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.claims import few_shot as words
 from serial_lora_course.labs import few_shot, frames
 from serial_lora_course.labs.methods import get_method
@@ -226,7 +226,7 @@ import pandas as pd
 
 from serial_lora_course.models.clip import encode_prompts
 
-scores_of = yours("4.1", few_shot.similarity_scores)
+scores_of = yours("4.1")
 firsts = [data.test.labels.index(label) for label in range(len(data.class_names))]
 with torch.no_grad():
     images = model.encode_image(prepare([data.test[i][0] for i in firsts]))  # (B, D)
@@ -303,7 +303,7 @@ check("4.2", zero_shot_accuracy)
 from serial_lora_course.labs.clip import picture_features
 from serial_lora_course.models.clip import encode_prompts
 
-accuracy_of = yours("4.2", few_shot.zero_shot_accuracy)
+accuracy_of = yours("4.2")
 images, truth = picture_features(backbone, data)  # (N, D), (N,)
 with torch.no_grad():
     classes = encode_prompts(model, prompt_tokens(data.prompts(template)))  # (C, D)
@@ -513,7 +513,7 @@ import open_clip
 
 from serial_lora_course.models.clip import encode_prompts
 
-cut = yours("4.4", few_shot.cut_prompts)
+cut = yours("4.4")
 tokens = prompt_tokens(data.prompts(template))  # (C, context length)
 with torch.no_grad():
     whole = model.encode_text(tokens, normalize=True)  # (C, D)
@@ -542,10 +542,8 @@ display(Markdown(f"**What this shows.** {said}"))
 # pictures right than zero-shot.
 
 # %%
-from serial_lora.layers import SerialLoRA
-
-Adapter = yours("3.1", SerialLoRA)
-loss_of = yours("4.3", few_shot.few_shot_loss)
+Adapter = yours("3.1")
+loss_of = yours("4.3")
 
 torch.manual_seed(SEED)
 by_hand, pairs = copy.deepcopy(model).requires_grad_(False), nn.ModuleList()
@@ -676,7 +674,7 @@ frames.as_text(pd.DataFrame(rows).set_index("method"), formats)
 from serial_lora.attention import find_attention_sites
 from serial_lora.counting import serial_lora_count
 
-rank_within = yours("4.5", few_shot.lora_rank_within)
+rank_within = yours("4.5")
 sites = [find_attention_sites(model, towers=[tower]) for tower in ("image", "text")]
 towers = [(each[0].width, len(each)) for each in sites]  # (width, depth) of each
 rank = config.rank  # change this and run again: 6

@@ -20,7 +20,7 @@ import torch
 from IPython.display import Markdown, display
 from torch import Tensor, nn
 
-from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.claims import ratios
 from serial_lora_course.claims import steps as words
 from serial_lora_course.labs import steps
@@ -101,7 +101,7 @@ check("5.1", change_of_product)
 # gradient descent with one rate. Which numbers in the table's first row must be exactly 0?
 
 # %%
-parts_of = yours("5.1", steps.change_of_product)
+parts_of = yours("5.1")
 descent = steps.watch_steps(lambda A, B: torch.optim.SGD([A, B], lr=3.0), parts_of)
 display_table(descent.map("{:.3g}".format))
 display(Markdown(f"**What this shows.** {words.read_descent(descent)}"))
@@ -164,7 +164,7 @@ check("5.2", first_adam_step)
 # above ε. Your function says how far B will move in step 1; the table says how far it did.
 
 # %%
-step_of = yours("5.2", steps.first_adam_step)
+step_of = yours("5.2")
 task = steps.SmallTask()
 task.loss().backward()
 predicted = step_of(task.pair.lora_B.grad, 0.01).norm().item()
@@ -185,7 +185,7 @@ display(Markdown(f"**What this shows.** {words.read_paces(descent, adam)}"))
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_step_by_ratio
 
 lr_A = 0.01  # change this and run again: 0.1, 0.001. Where does the best ratio go?
-parts_of = yours("5.1", steps.change_of_product)
+parts_of = yours("5.1")
 tried = [steps.one_step_at(ratio, lr_A, parts_of=parts_of) for ratio in (1, 2, 5, 10, 20, 50)]
 by_ratio = pd.DataFrame(tried)
 display_figure(plot_step_by_ratio(by_ratio))
@@ -296,7 +296,7 @@ check("5.3", plus_groups)
 # %%
 from serial_lora import SerialLoRAConfig, inject
 
-groups_of = yours("5.3", steps.plus_groups)
+groups_of = yours("5.3")
 adapted = inject(lesson.twin().model, SerialLoRAConfig(rank=16))
 ratio = 20  # change this and run again: 1 is plain LoRA
 lr, weight_decay = 4e-4, 1e-2
@@ -372,7 +372,7 @@ check("5.4", share_left)
 # Solution: [the solved lesson](../solutions/05_lora_plus.ipynb)
 
 # %%
-left_of = yours("5.4", steps.share_left)
+left_of = yours("5.4")
 steps_taken = 1000
 left = left_of(groups, steps_taken)
 display(Markdown(f"**What this shows.** {words.read_decay(left, steps_taken)}"))
@@ -483,7 +483,7 @@ check("5.5", best_ratio)
 # half of the interval behind ±. Two seeds are very few: what do you expect of the last column?
 
 # %%
-usual = ratios.beside_ratio_one(results, yours("5.5", ratios.best_ratio))
+usual = ratios.beside_ratio_one(results, yours("5.5"))
 display_table(ratios.as_shown(usual))
 display(Markdown(f"**What this shows.**\n\n{ratios.read_beside_one(usual)}"))
 

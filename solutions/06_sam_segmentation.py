@@ -21,7 +21,7 @@ import torch
 from IPython.display import Markdown, display
 from torch import Tensor, nn
 
-from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.claims import sam as words
 from serial_lora_course.labs import sam as lab
 from serial_lora_course.labs import sam_probes as probes
@@ -73,7 +73,7 @@ from functools import cache
 @cache
 def one_run() -> tuple:
     """The twin that was trained, the record of its run, each test picture's Dice before and after."""
-    return probes.run_in_twin(lesson, yours("6.5", probes.segmentation_loss))
+    return probes.run_in_twin(lesson, yours("6.5"))
 
 
 def ready(each):
@@ -260,7 +260,7 @@ check("6.1", to_model_frame)
 # %%
 from serial_lora_course.plots.pictures import show_pictures
 
-frame_of = yours("6.1", probes.to_model_frame)
+frame_of = yours("6.1")
 titles, frames = [], []
 for each in three_shapes:  # change this and run again: tests[:3]
     (height, width), boxes = frame_of(each.masks.shape[-2:], torch.as_tensor(each.boxes), side)
@@ -368,7 +368,7 @@ check("6.2", dice_by_hand)
 # first two draw the same mask, once sure of it and once not. In which columns do they differ?
 
 # %%
-dice_of = yours("6.2", probes.dice_of)
+dice_of = yours("6.2")
 truth = torch.as_tensor(example.masks[:1])  # (1, H, W)
 _, answered = lab.predict_masks(backbone, example.picture, example.boxes[:1])
 answers = {
@@ -516,7 +516,7 @@ display(Markdown(f"**What this shows.** {words.read_padding(errors)}"))
 # %%
 from serial_lora import adapters
 
-half_block = yours("6.3", probes.adapted_windows)
+half_block = yours("6.3")
 rank = 16  # change this and run again
 adapted = probes.with_trained_pairs(lesson.twin().model, rank)
 dense, pairs = lesson.fresh().model, list(adapters(adapted).values())
@@ -646,7 +646,7 @@ check("6.4", add_to_q_and_v)
 # Solution: [the solved lesson](../solutions/06_sam_segmentation.ipynb)
 
 # %%
-mended = yours("6.4", probes.add_to_q_and_v)
+mended = yours("6.4")
 
 
 class MendedQKV(EditedQKV):
@@ -740,7 +740,7 @@ check("6.5", segmentation_loss)
 # %%
 from serial_lora_course.measures.metrics import dice
 
-loss_of = yours("6.5", probes.segmentation_loss)
+loss_of = yours("6.5")
 losses = {
     "soft Dice + BCE": loss_of,
     "sigmoid twice": lambda logits, truth: loss_of(logits.sigmoid(), truth),

@@ -23,7 +23,7 @@ import torch
 from IPython.display import Markdown, display
 from torch import Tensor, nn
 
-from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.claims import sd3 as words
 from serial_lora_course.labs import sd3_probes as probes
 from serial_lora_course.labs.frames import as_text, frame
@@ -71,7 +71,7 @@ results = frame(shipped_records("sd3"))  # its column "amount" holds the percent
 @cache
 def tuned(name: str) -> probes.Tuned:
     """A twin of the SD3, tuned by one method, with its record and its drawings."""
-    return studio.tune(name, yours("7.1", probes.flow_path))
+    return studio.tune(name, yours("7.1"))
 
 
 # %% [markdown]
@@ -291,7 +291,7 @@ display(Markdown(f"**What this shows.** {told}"))
 # `StyleObjective` is the same as a module for the training loop.
 
 # %%
-path_of = yours("7.1", probes.flow_path)
+path_of = yours("7.1")
 levels = studio.levels  # σ of each picture; change this and run again: studio.levels / 4
 batch = studio.batch(studio.encoded, levels)
 points, target = path_of(batch.latent, batch.noise, batch.sigma)  # (B, c, h, w) each
@@ -405,7 +405,7 @@ check("7.2", projections_of)
 # function, gets one pair of LoRA.
 
 # %%
-layers_of = yours("7.2", probes.projections_of)
+layers_of = yours("7.2")
 
 # %% tags=["nbval-check-output"]
 from serial_lora_course.labs.sd3 import PAPER
@@ -536,7 +536,7 @@ check("7.3", EncodedOnce)
 # Your class on the same six pictures:
 
 # %%
-Once = yours("7.3", probes.EncodedOnce)
+Once = yours("7.3")
 names = ["cat", "clock", "pepper", "owl", "rain", "bus"]
 six = Once(lambda example: torch.tensor(names.index(example.picture_id)))
 found = probes.dealt(names, lambda _, some: six.batch(probes.named_pictures(names, some)))
@@ -624,7 +624,7 @@ check("7.4", guided_velocity)
 # %%
 from itertools import pairwise
 
-guide = yours("7.4", probes.guided_velocity)
+guide = yours("7.4")
 prompted, empty = studio.velocity_of(asked.rows(slice(6))), studio.velocity_of(trial.empty)
 pipeline.scheduler.set_timesteps(config.drawing_steps)
 strip = {}
@@ -729,7 +729,7 @@ check("7.5", clip_scores)
 # drawings with their own prompts and with each other's, by your function and by that.
 
 # %%
-score_of = yours("7.5", probes.clip_scores)
+score_of = yours("7.5")
 features = judge.clip_features(studio.draw())  # (8, d)
 captions = {"its own prompt": prompts, "another's prompt": prompts[1:] + prompts[:1]}
 rows = {}

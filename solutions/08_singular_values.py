@@ -21,7 +21,7 @@ import torch
 from IPython.display import Markdown, display
 from torch import Tensor
 
-from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.claims import spectra as words
 from serial_lora_course.labs import change_tables, directions
 from serial_lora_course.labs.frames import as_text
@@ -184,7 +184,7 @@ check("8.1", rank_of_change)
 # weights before and after.
 
 # %%
-rank_of = yours("8.1", change_tables.rank_of_change)
+rank_of = yours("8.1")
 spans = {LABELS[m]: change_tables.ranks_frame(learned(m, 1), rank_of) for m in LABELS}
 ranks = pd.concat(spans, names=["method"])
 display_table(ranks.reset_index())
@@ -256,7 +256,7 @@ check("8.2", product_spectrum)
 # %%
 import time
 
-spectrum_of = yours("8.2", measured.product_singular_values)
+spectrum_of = yours("8.2")
 rank = 64  # change this and run again
 large, seconds = change_tables.full_size_changes(rank), {}
 for name, compute in (
@@ -374,7 +374,7 @@ check("8.3", share_in_between)
 # W's than LoRA's, on whichever side?
 
 # %%
-between_of = yours("8.3", change_tables.share_between)
+between_of = yours("8.3")
 claims = change_tables.claim_table(
     learned("lora", 1), learned("serial_lora", 1), between=between_of
 )
@@ -463,7 +463,7 @@ check("8.4", effective_rank_of)
 # goes from the lower seed to the higher. The grey line is a product of two *random* matrices of this rank.
 
 # %%
-effective_of = yours("8.4", measured.effective_rank)
+effective_of = yours("8.4")
 tables = [
     change_tables.spectra_table(learned(method, seed), effective_of).assign(method=method)
     for seed in (1, 2)  # change this and run again: more seeds
@@ -548,7 +548,7 @@ check("8.5", angles_between)
 # of the squared cosines: 1 for the same space, 0 for orthogonal ones, r / d for two random subspaces.
 
 # %%
-angles_of = yours("8.5", measured.principal_angles)
+angles_of = yours("8.5")
 found = {LABELS[m]: directions.within_blocks(learned(m, 1), angles_of) for m in LABELS}
 display_table(pd.concat(found, names=["method"]).reset_index())
 display(Markdown(f"**What this shows.** {words.read_within_blocks(found)}"))

@@ -25,7 +25,7 @@ from IPython.display import Markdown, display
 from scipy import stats
 from torch import Tensor
 
-from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.claims import choosing, choosing_tables
 from serial_lora_course.labs.frames import as_text
 from serial_lora_course.plots.style import display_figure
@@ -117,7 +117,7 @@ check("9.1", matching_rank)
 # Your function on the usual placements of LoRA. With LoRA at rank 16, Serial LoRA may have:
 
 # %%
-rank_within = yours("9.1", choosing.matching_rank)
+rank_within = yours("9.1")
 placements = choosing_tables.placements_table(rank_within, width=768, rank=16)
 display_table(placements)
 display(Markdown("**What this shows.** " + choosing_tables.read_placements(placements)))
@@ -219,7 +219,7 @@ check("9.2", one_error_rank)
 # sets, and behind ± stands the best rank's standard error over seeds.
 
 # %%
-choose = yours("9.2", choosing.one_error_rank)
+choose = yours("9.2")
 table = choosing_tables.chosen_table(evidence.runs("clip_rank"), choose)
 display_table(as_text(table, {"share of the best rank's": "{:.0%}"}))
 display(Markdown("**What this shows.** " + choosing_tables.read_choice(table)))
@@ -323,7 +323,7 @@ display(Markdown("**What this shows.** " + choosing_tables.read_false_positives(
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_pairs
 
-error_of = yours("9.3", choosing.paired_error)
+error_of = yours("9.3")
 points, rival = MEASURES["accuracy"], "lora"  # change this and run again: "lora_equal_budget"
 pairs = choosing_tables.pair_scores(evidence.runs("clip"), points, "serial_lora", rival)
 one, other = (torch.tensor(pairs[m].unstack("seed").to_numpy()) for m in ("serial_lora", rival))
@@ -411,7 +411,7 @@ check("9.4", sign_test)
 # data) and by data sets. *p* is the probability of exercise 9.4, by your function.
 
 # %%
-p_of = yours("9.4", choosing.sign_test)
+p_of = yours("9.4")
 signs = choosing_tables.signs_table(evidence, p_of)
 display(as_text(signs, dict.fromkeys(["p, cells", "p, data sets", "least p"], "{:.3f}")))
 display(Markdown("**What this shows.** " + choosing_tables.read_signs(signs)))
@@ -486,7 +486,7 @@ check("9.5", say_comparable)
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import Interval, plot_intervals
 
-say = yours("9.5", choosing.say_comparable)
+say = yours("9.5")
 tables = {
     title: choosing_tables.margin_table(evidence, other, say)
     for other, title in choosing_tables.OTHERS.items()
@@ -511,7 +511,7 @@ display(Markdown("**What this shows.**\n\n" + choosing_tables.read_margins(table
 # margin with which the verdict would be "holds".
 
 # %%
-say = yours("9.5", choosing.say_comparable)
+say = yours("9.5")
 margins = choosing_tables.margin_table(evidence, "lora", say)
 shown = as_text(margins, {"mean": "{:+.2f}", "half": "{:.2f}", "holds from": "{:.2f}"})
 display(shown.rename(columns={"half": "half of the 95% interval"}))

@@ -23,7 +23,7 @@ from IPython.display import Markdown, display
 from torch import Tensor, nn
 
 from serial_lora import activate, combine, disabled, eject, inject, remove_adapter
-from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.claims import mixing as words
 from serial_lora_course.labs import many
 from serial_lora_course.labs.methods import get_method
@@ -192,7 +192,7 @@ check("10.1", add_pairs)
 # %%
 from serial_lora import adapters
 
-stack = yours("10.1", many.add_pairs)
+stack = yours("10.1")
 model = carrying(*TASKS)
 pairs = [many.first_pair(model, task) for task in TASKS]  # (A, B) of each, in the first block
 A, B = stack(pairs, [0.5, 0.5])
@@ -330,7 +330,7 @@ table = pd.DataFrame(rows).T
 display(table.map("{:.1f}%".format))
 
 # %%
-chained = yours("10.2", many.chain_pairs)
+chained = yours("10.2")
 first = {name: many.first_pair(model, name) for name in (*TASKS, *rows)}  # (A, B) of each
 product = {name: B @ A for name, (A, B) in first.items()}  # (d, d) each
 for title, order in orders.items():
@@ -431,7 +431,7 @@ display(Markdown("**What this shows.** " + told))
 # Inside one block, with the first block's pairs and your function:
 
 # %%
-gathered = yours("10.3", many.adapt_each)
+gathered = yours("10.3")
 pairs = [many.first_pair(model, task) for task in TASKS]
 all_A, all_B = (torch.stack(each) for each in zip(*pairs, strict=True))  # (K, r, d), (K, d, r)
 which = torch.tensor([TASKS.index(name or TASKS[0]) for name in names])  # (B,)

@@ -21,7 +21,7 @@ import torch
 from IPython.display import Markdown, display
 from torch import Tensor
 
-from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.claims import study as words
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
@@ -112,10 +112,9 @@ check("11.1", serial_pair)
 # %%
 from serial_lora.layers import SerialLoRA
 from serial_lora_course.labs.variants import RepAdapter
-from serial_lora_course.labs.variants import serial_pair as solved_pair
 
 # %%
-to_pair = yours("11.1", solved_pair)
+to_pair = yours("11.1")
 torch.manual_seed(0)
 tokens = torch.randn(2, 50, 192)  # (B, N, d)
 rows = []
@@ -227,7 +226,7 @@ check("11.2", interval_over_sets)
 # stands what most papers do: all runs as one sample, and two standard errors.
 
 # %%
-over_sets = yours("11.2", words.interval_over_sets)
+over_sets = yours("11.2")
 chance = np.random.default_rng(0)
 sets, seeds, between, within = 6, 5, 1.0, 1.0
 
@@ -340,7 +339,7 @@ display(Markdown("**What this shows.** " + words.read_questions(found.answers)))
 # is the cautious choice: when their runs come, an early verdict cannot be taken back by their number.
 
 # %%
-adjust = yours("11.3", statistics.holm)
+adjust = yours("11.3")
 plain = [answer.like.p if answer.like else 1.0 for answer in found.answers]
 apart = np.abs(np.subtract(adjust(plain), [answer.p for answer in found.answers])).max()
 print(f"largest difference from the study's: {apart:.0e}")
@@ -450,7 +449,7 @@ if arms:
 display(Markdown("**What this shows.** " + words.read_fronts(found, COSTS)))
 
 # %%
-find_front = yours("11.4", words.front_of)
+find_front = yours("11.4")
 for lab, table in arms.items():
     places = find_front(table["parameters"].tolist(), table["gain"].tolist())
     print(lab.upper(), table["title"].iloc[sorted(places)].tolist())

@@ -25,7 +25,7 @@ from IPython.display import Markdown, display
 from torch import Tensor, nn
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, eject, inject, merge
-from serial_lora_course.checks import check, lesson_card, yours
+from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.labs import proofs
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
@@ -240,7 +240,7 @@ print(f"{len(data.train)} drawings, {len(shots)} pictures of them")
 # %%
 from sklearn.neighbors import KNeighborsClassifier
 
-split = yours("12.1", proofs.split_by_object)
+split = yours("12.1")
 reached = {}
 for way, objects in (("picture", shots.picture_ids), ("object", shots.objects)):
     train, test = map(list, split(objects, shots.labels, share=0.25))
@@ -456,7 +456,7 @@ loaded = load_clip("tiny", weights=file).model
 # base.
 
 # %%
-proves = yours("12.2", proofs.merge_is_proved)
+proves = yours("12.2")
 models = {"base": base, "adapted": adapted, "merged": merged, "loaded": loaded}
 pictures = torch.randn(8, 3, 48, 48, generator=torch.Generator().manual_seed(0))  # (B, 3, H, W)
 with torch.no_grad():
@@ -679,7 +679,7 @@ for what, outputs in there.items():
 # %%
 from serial_lora import adapters
 
-pair_for = yours("12.3", proofs.ordinary_pair)
+pair_for = yours("12.3")
 block, pair = ours.visual.transformer.resblocks[0], next(iter(adapters(ours).values()))
 A, B = pair_for(block.attn.in_proj_weight, pair.lora_A, pair.lora_B, pair.scale)  # q, k, v in one
 layer = "base_model.model.visual.transformer.resblocks.0.attn"
@@ -925,7 +925,7 @@ check("12.4", parallel_sites)
 # %%
 from serial_lora_course.checks.lesson_12 import with_dense_weights
 
-register_family(yours("12.4", proofs.parallel_sites))
+register_family(yours("12.4"))
 torch.manual_seed(0)
 plain = ParallelViT().eval()
 adapted = trained_copy(inject(copy.deepcopy(plain), SerialLoRAConfig(rank=4)))

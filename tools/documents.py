@@ -11,7 +11,7 @@ from pathlib import Path
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
-from serial_lora_course.checks.lessons import LESSONS, read_measured
+from serial_lora_course.checking.lessons import LESSONS, read_measured
 
 CLASS = 24  # learners, for whom a machine is sized
 

@@ -35,8 +35,8 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.checks.exercises import read_exercises
-from serial_lora_course.checks.lessons import MEASURED, read_measured
+from serial_lora_course.checking.exercises import read_exercises
+from serial_lora_course.checking.lessons import MEASURED, read_measured
 from serial_lora_course.door import enter
 from serial_lora_course.files import write_json
 from serial_lora_course.offline import offline_environment

@@ -26,7 +26,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.checks.lessons import LESSONS
+from serial_lora_course.checking.lessons import LESSONS
 from serial_lora_course.door import enter
 from tools import ROOT
 from tools.addresses import archive, binder, colab, project_address

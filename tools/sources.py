@@ -18,7 +18,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.checks.exercises import CHECK_CALL
+from serial_lora_course.checking.exercises import CHECK_CALL
 
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 PROOF, EXERCISE = "nbval-check-output", "exercise"

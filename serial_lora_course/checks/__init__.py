@@ -1,14 +1,5 @@
-"""The teaching side of the project: checks for exercises, lesson cards, notebook building, doctor.
+"""The checks of lessons that are not yet in their folders; see :mod:`serial_lora_course.checking`."""
 
-A lesson needs one line::
-
-    from serial_lora_course.checks import check, lesson_card
-
-How lessons are written and built is told in :mod:`tools.notebooks`.
-"""
-
-from serial_lora_course.checks.checking import check, yours
-from serial_lora_course.checks.failing import CheckFailed
-from serial_lora_course.checks.lessons import lesson_card, lesson_list
+from serial_lora_course.checking import CheckFailed, check, lesson_card, lesson_list, yours
 
 __all__ = ["CheckFailed", "check", "lesson_card", "lesson_list", "yours"]

@@ -34,7 +34,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from serial_lora_course.checks.comparing import (
+from serial_lora_course.checking.case import is_open
+from serial_lora_course.checking.comparing import (
     difference,
     has_nan,
     kind_problem,
@@ -43,7 +44,7 @@ from serial_lora_course.checks.comparing import (
     same,
     untouched,
 )
-from serial_lora_course.checks.failing import (
+from serial_lora_course.checking.message import (
     CheckFailed,
     describe,
     likely_error,
@@ -187,9 +188,11 @@ def call(
     """
     try:
         return attempt(*arguments, **keywords)
-    except (NotImplementedError, CheckFailed):
+    except CheckFailed:
         raise
     except Exception as error:
+        if is_open(error):
+            raise
         shapes = ", ".join(describe(argument) for argument in arguments)
         what = what or f"a call with {shapes or 'no arguments'}"
         told = f"{type(error).__name__}: {error}"

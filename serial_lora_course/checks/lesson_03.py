@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from serial_lora_course.checking.message import likely, require
 from serial_lora_course.checks.blocks import (
     DenseBlock,
     EqualPairs,
@@ -21,7 +22,6 @@ from serial_lora_course.checks.blocks import (
 )
 from serial_lora_course.checks.cases import Case, call, run_cases
 from serial_lora_course.checks.checking import exercise
-from serial_lora_course.checks.failing import likely, require
 
 # ------------------------------------------------------------------------------- 3.1 the adapter
 

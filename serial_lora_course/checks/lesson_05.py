@@ -15,9 +15,9 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from serial_lora_course.checking.message import likely, require
 from serial_lora_course.checks.cases import Case, Part, call
 from serial_lora_course.checks.checking import exercise
-from serial_lora_course.checks.failing import likely, require
 
 PARTS = ("B's part", "A's part", "the part of both")
 

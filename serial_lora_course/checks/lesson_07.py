@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
+from serial_lora_course.checking.message import likely, require
 from serial_lora_course.checks.cases import Case, Part, call, compare
 from serial_lora_course.checks.checking import exercise
-from serial_lora_course.checks.failing import likely, require
 from serial_lora_course.data.types import StyleExample
 
 # ------------------------------------------------------------------- 7.1 the path and its velocity

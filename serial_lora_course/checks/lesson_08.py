@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.linalg import qr, svdvals
 from torch.overrides import TorchFunctionMode
 
+from serial_lora_course.checking.message import require
 from serial_lora_course.checks.cases import Case
 from serial_lora_course.checks.checking import exercise
-from serial_lora_course.checks.failing import require
 
 EPS = torch.finfo(torch.float32).eps
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from serial_lora_course.checking.message import require, require_returned
 from serial_lora_course.checks.cases import Case, call, run_cases
 from serial_lora_course.checks.checking import exercise
-from serial_lora_course.checks.failing import require, require_returned
 
 Pair = tuple[Tensor, Tensor]
 WIDTH = 9

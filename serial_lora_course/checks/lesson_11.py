@@ -10,10 +10,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from serial_lora_course.checking.message import require, require_returned
 from serial_lora_course.checks.cases import Case, Part, call
 from serial_lora_course.checks.cases import compare as require_equal
 from serial_lora_course.checks.checking import exercise
-from serial_lora_course.checks.failing import require, require_returned
 
 # ------------------------------------------------------------------- 11.1: RepAdapter's layer
 

@@ -23,9 +23,9 @@ from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import inject
 from serial_lora.sites import AttentionSite, Projection
+from serial_lora_course.checking.message import likely, require, require_returned
 from serial_lora_course.checks.cases import Case, call, compare, require_unchanged
 from serial_lora_course.checks.checking import exercise
-from serial_lora_course.checks.failing import likely, require, require_returned
 from serial_lora_course.models.parallel_vit import ParallelViT
 
 # --------------------------------------------------------------------------------------- 12.1

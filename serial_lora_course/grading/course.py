@@ -20,7 +20,7 @@ from traitlets import Bool, Integer
 from traitlets.config import Config
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.checks.exercises import CHECK_CALL, read_exercises
+from serial_lora_course.checking.exercises import CHECK_CALL, read_exercises
 from serial_lora_course.grading import sandbox
 
 try:
@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
         "3.11 or newer."
     ) from error
 
-IMPORT = "from serial_lora_course.checks import check"
+IMPORT = "from serial_lora_course.checking import check"
 
 
 class Confined(NbGraderPreprocessor):

@@ -25,7 +25,8 @@ TO_STOP = 10  # seconds, at most, for an interrupted cell
 # A cell may have changed the checks in memory; those that a check cell imports come from the disk.
 FRESH = """\
 import sys
-for _ in [name for name in sys.modules if name.startswith("serial_lora_course.checks")]:
+rooms = ("serial_lora_course.checking", "serial_lora_course.lessons", "serial_lora_course.checks")
+for _ in [name for name in sys.modules if name.startswith(rooms)]:
     del sys.modules[_]"""
 
 

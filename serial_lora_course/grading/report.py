@@ -21,8 +21,8 @@ from nbformat import NotebookNode
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
-from serial_lora_course.checks.exercises import read_exercises
-from serial_lora_course.checks.lessons import LESSONS
+from serial_lora_course.checking.exercises import read_exercises
+from serial_lora_course.checking.lessons import LESSONS
 from serial_lora_course.files import printable, refusals_told
 from serial_lora_course.grading import course, sandbox
 from serial_lora_course.grading.text import no_formula, one_line

@@ -19,8 +19,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 pytest.importorskip("nbgrader", reason="grading needs the extra [class]")
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.checks import checking
-from serial_lora_course.checks.exercises import read_exercises
+from serial_lora_course.checking.exercises import read_exercises
+from serial_lora_course.checking.running import EXERCISES, find_check
 from serial_lora_course.grading import course, report
 from tests.grading.test_sandbox import WHY_NOT, confined
 from tools import nbgrader as class_folder
@@ -35,7 +35,7 @@ ANSWERS = {
     for cell in SOLVED.cells
     if "exercise" in cell.metadata.get("tags", [])
 }
-OPENING = "from fractions import Fraction\nfrom torch import nn\nfrom serial_lora_course.checks import check"
+OPENING = "from fractions import Fraction\nfrom torch import nn\nfrom serial_lora_course.checking import check"
 
 
 def with_body(number: str, body: str) -> str:
@@ -68,7 +68,7 @@ return Number(7)"""
 CHEATING = (
     OPENING,
     "__import__ = lambda *a, **k: 1 / 0\ncheck = print",
-    "import serial_lora_course.checks.checking as c, serial_lora_course.checks as d\n"
+    "import serial_lora_course.checking.running as c, serial_lora_course.checking as d\n"
     "c.run_check = lambda *a: 'all'\nc.check = d.check = lambda *a: print('is right. Verified: all')",
     with_body("2.1", ALWAYS_EQUAL.strip()),
     with_body("2.2", "print('Exercise 2.2 is right. Verified: all.')\nreturn 7"),
@@ -295,10 +295,8 @@ def test_grades_stay_when_the_folder_is_made_again(classroom):
 def test_every_exercise_of_a_lesson_can_be_graded(path):
     solved = sources.read_source(path)
     exercises = read_exercises(solved)
-    registered = {e.number for e in exercises if checking.find_check(e.number)}
-    assert registered == {
-        n for n in checking._REGISTRY if n.split(".")[0] == str(int(path.name[:2]))
-    }
+    registered = {e.number for e in exercises if find_check(e.number)}
+    assert registered == {n for n in EXERCISES if n.split(".")[0] == str(int(path.name[:2]))}
     for notebook in (solved, sources.derive(solved)):
         prepared = course.as_submission(notebook, solved)
         assert report.LESSON.search(prepared.cells[0].source)[2] == path.name[:2]

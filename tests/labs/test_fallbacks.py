@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from serial_lora import SerialLoRAConfig, adapter_names, adapters, add_adapter, inject
-from serial_lora_course.checks.checking import run_check
+from serial_lora_course.checking.running import run_check
 from serial_lora_course.claims import choosing, ratios, study
 from serial_lora_course.labs import (
     few_shot,

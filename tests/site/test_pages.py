@@ -9,7 +9,7 @@ import pytest
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.checks.lessons import LESSONS
+from serial_lora_course.checking.lessons import LESSONS
 from tests.tools.test_addresses import names_our_address
 from tools import ROOT, site
 

@@ -10,7 +10,7 @@ from typer.main import get_command
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course import cli
-from serial_lora_course.checks.lessons import LESSONS
+from serial_lora_course.checking.lessons import LESSONS
 from tools import documents
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,20 +10,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NOT_THE_LEARNERS = tuple(str(Path(file).parent) for file in (torch.__file__, __file__))
+import serial_lora_course as course
+
+NOT_THE_LEARNERS = tuple(str(Path(file).parent) for file in (torch.__file__, course.__file__))
 
 
 class CheckFailed(AssertionError):
     """An exercise that is not right yet: what was compared, expected, got, and the likely cause.
 
     ``causes`` are the known mistakes that would give what the learner got; ``advice`` is for when
-    there are none.
+    there are none, and ``sure`` where no mistake has to be looked for.
     """
 
     def __init__(
-        self, what: str, expected: Any, got: Any, advice: str, causes: Sequence[str] = ()
+        self,
+        what: str,
+        expected: Any,
+        got: Any,
+        advice: str,
+        causes: Sequence[str] = (),
+        sure: bool = False,
     ) -> None:
-        self.what = what
+        self.what, self.sure = what, sure
         self.expected = describe(expected)
         self.got = describe(got)
         self.advice, self.causes = advice, list(causes)

@@ -3,7 +3,7 @@
 import builtins
 import symtable
 
-from tests.checks.test_lesson_structure import each_lesson
+from tests.lessons.test_structure import each_lesson
 from tools import sources
 
 GIVEN = {*dir(builtins), "get_ipython"}

@@ -19,10 +19,11 @@ MEASURED = Path(__file__).resolve().parents[1] / "assets" / "lessons_measured.js
 
 @dataclass(frozen=True)
 class Lesson:
-    """One lesson: its two-digit number, file topic, title, goal, and what to have done before."""
+    """One lesson: its two-digit number, file topic, folder, title, goal, and what to have done before."""
 
     number: str
     topic: str
+    folder: str
     title: str
     goal: str
     prerequisites: str
@@ -38,6 +39,7 @@ LESSONS = (
     Lesson(
         "00",
         "start_here",
+        "l00_start",
         "Start here",
         "Check your machine, meet the pictures, and learn how exercises work",
         "Python and PyTorch: you have written a training loop once",
@@ -46,6 +48,7 @@ LESSONS = (
     Lesson(
         "01",
         "low_rank_maths",
+        "l01_maths",
         "Low-rank maths",
         "Read a change by its singular values, and say what Serial LoRA can and cannot express",
         "Lesson 00",
@@ -54,6 +57,7 @@ LESSONS = (
     Lesson(
         "02",
         "parameter_count",
+        "l02_count",
         "The parameter count, proved",
         "Prove that Serial LoRA trains a quarter of LoRA's parameters, and know when it does not",
         "Lesson 00",
@@ -62,6 +66,7 @@ LESSONS = (
     Lesson(
         "03",
         "build_serial_lora",
+        "l03_build",
         "Build Serial LoRA",
         "Write the adapter, place it in an attention block, and prove that it does what it should",
         "Lesson 02",
@@ -70,6 +75,7 @@ LESSONS = (
     Lesson(
         "04",
         "clip_few_shot",
+        "l04_clip",
         "CLIP with a few shots",
         "Adapt CLIP to a few pictures a class, and compare Serial LoRA with LoRA honestly",
         "Lesson 03",
@@ -78,6 +84,7 @@ LESSONS = (
     Lesson(
         "05",
         "lora_plus",
+        "l07_lora_plus",
         "LoRA+: a learning rate for each matrix",
         "Give A and B their own learning rates, and find out where that helps and where it hurts",
         "Lesson 04",
@@ -86,6 +93,7 @@ LESSONS = (
     Lesson(
         "06",
         "sam_segmentation",
+        "l05_sam",
         "SAM: few-shot segmentation, measured by Dice",
         "Adapt SAM to new drawings, look at every mask, and read a Dice for what it says",
         "Lessons 03 and 04",
@@ -94,6 +102,7 @@ LESSONS = (
     Lesson(
         "07",
         "sd3_style",
+        "l06_sd3",
         "Stable Diffusion 3: tuning a style",
         "Tune a style with rectified flow, and read FID, KID and CLIP-Score for what they say",
         "Lessons 03 and 04",
@@ -102,6 +111,7 @@ LESSONS = (
     Lesson(
         "08",
         "singular_values",
+        "l10_inside",
         "Inside an adapter: singular values",
         "See what an adapter learned: spectra, effective rank, and angles between subspaces",
         "Lessons 01 and 04",
@@ -110,6 +120,7 @@ LESSONS = (
     Lesson(
         "09",
         "choosing_a_rank",
+        "l08_how_sure",
         "Choosing a rank, with statistics",
         "Choose a rank by a rule, compare at equal budget, and say how sure you are",
         "Lessons 02 and 04",
@@ -118,6 +129,7 @@ LESSONS = (
     Lesson(
         "10",
         "many_adapters",
+        "l11_many",
         "Many adapters on one base",
         "Switch, add and chain adapters, and give each sample of a batch its own",
         "Lessons 03 and 04",
@@ -126,6 +138,7 @@ LESSONS = (
     Lesson(
         "11",
         "where_it_stands",
+        "l09_trial",
         "Where the method stands",
         "Plan a study that can answer, correct for many questions, and read a front of methods",
         "Lessons 03 and 09",
@@ -134,6 +147,7 @@ LESSONS = (
     Lesson(
         "12",
         "your_own",
+        "l12_your_own",
         "Your own model and pictures",
         "Take your own pictures and model from a folder to an adapter file to a merged model",
         "Lessons 03 and 04",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from serial_lora_course.checks.failing import describe
+from serial_lora_course.checking.message import describe
 
 
 def same(got: Any, value: Any, tolerance: float) -> bool:
@@ -23,28 +23,41 @@ def same(got: Any, value: Any, tolerance: float) -> bool:
         if not value.numel():
             return True
         got, value = got.detach().double(), value.detach().double()
-        return bool((got - value).abs().max() <= tolerance * max(1.0, float(value.abs().max())))
+        most = tolerance * max(1.0, float(value.nan_to_num(0, 0, 0).abs().max()))
+        return torch.allclose(got, value, rtol=0, atol=most, equal_nan=True)
     if isinstance(value, (tuple, list)):
         fits = isinstance(got, (tuple, list)) and len(got) == len(value)
         return fits and all(same(a, b, tolerance) for a, b in zip(got, value, strict=True))
     if isinstance(value, Real) and isinstance(got, Real):
         if isinstance(value, Rational) and isinstance(got, Rational):
             return bool(got == value)
+        if got != got and value != value:  # neither is a number
+            return True
         return isclose(got, value, rel_tol=tolerance, abs_tol=tolerance / 100)
+    if isinstance(value, (set, frozenset)) and isinstance(got, (set, frozenset)):
+        return got == value
     return type(got) is type(value) and bool(got == value)
 
 
 def plain(got: Any, expected: Any) -> Any:
-    """A result whose tensors of one entry are numbers, where numbers are expected, and numpy's booleans
-    plain ones."""
+    """A result whose tensors of one entry are numbers, where numbers are expected, and numpy's arrays
+    and scalars plain lists and numbers."""
+    if isinstance(got, np.generic) or (isinstance(got, np.ndarray) and _listed(expected)):
+        got = got.tolist()
     if isinstance(expected, (tuple, list)) and isinstance(got, (tuple, list)):
         return tuple(map(plain, got, expected))
     one = isinstance(got, Tensor) and got.numel() == 1 and isinstance(expected, Real)
-    return got.item() if one or isinstance(got, np.bool_) else got
+    return got.item() if one else got
+
+
+def _listed(expected: Any) -> bool:
+    """Whether several numbers, or one, are expected in plain Python."""
+    return isinstance(expected, (tuple, list, Real))
 
 
 def kind_problem(got: Any, expected: Any, form: str = "") -> str:
     """What is wrong with the kind of a result, whatever its value; nothing if it is right."""
+    got = got.tolist() if isinstance(got, np.ndarray) and _listed(expected) else got
     kind = f"not a {type(got).__name__}"
     if isinstance(expected, (Tensor, Real, str)) and type(got).__module__ == "__main__":
         return f"a plain {type(expected).__name__} is wanted, {kind}, a class made in the notebook"
@@ -67,13 +80,16 @@ def kind_problem(got: Any, expected: Any, form: str = "") -> str:
         if not isinstance(got, (tuple, list)) or len(got) != len(expected):
             return form or f"return {len(expected)} things, in that order"
         return next(filter(None, map(kind_problem, got, expected)), "")
-    fine = expected is None or isinstance(got, type(expected))
+    sets = isinstance(expected, set) and isinstance(got, frozenset)
+    fine = expected is None or isinstance(got, type(expected)) or sets
     name = "text" if isinstance(expected, str) else type(expected).__name__
     return "" if fine else form or f"a {name} is wanted, {kind}"
 
 
 def loose_kind(got: Any, expected: Any) -> str:
     """What is left to mend in a result that is right in value; nothing if its kind is right too."""
+    if isinstance(got, np.ndarray):
+        return ""
     if isinstance(expected, (tuple, list)):
         return next(filter(None, map(loose_kind, got, expected)), "")
     wider = isinstance(expected, Tensor) and (

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from serial_lora_course.checks import lessons
+from serial_lora_course.checking import lessons
 from tools import notebooks, sources
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""The engine of the checks: what a learner reads, and what every exercise asks for."""
+"""The engine of the checks: what a learner reads, what every exercise asks for, whose answer is used."""
 
 import nbformat
 import pytest
@@ -6,27 +6,40 @@ import torch
 from torch import nn
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.checks import CheckFailed, check, checking, yours
-from serial_lora_course.checks.cases import Case, Part, run_cases
-from serial_lora_course.checks.checking import exercise, run_check
-from serial_lora_course.checks.failing import describe
+from serial_lora_course.checking import CheckFailed, check, yours
+from serial_lora_course.checking.case import Case, Parts
+from serial_lora_course.checking.message import describe
+from serial_lora_course.checking.mistake import Exercise
+from serial_lora_course.checking.running import EXERCISES, STRICT, TRIED, exercise, run_check
 
 
 @pytest.fixture(autouse=True)
-def scratch_registry(monkeypatch):
-    monkeypatch.setattr(checking, "_REGISTRY", dict(checking._REGISTRY))
-    monkeypatch.setattr(checking, "_RIGHT", {})
+def two_exercises(monkeypatch):
+    """Numbers of a lesson that is none, so that no lesson's own are touched."""
+    TRIED.clear()
 
-    @exercise("99.1", "triple at two numbers")
+    @exercise(
+        "99.1",
+        "triple at two numbers",
+        {
+            "that is twice the number": lambda number: 2 * number,
+            "two more": lambda number: number + 2,
+            "nothing comes back from 5 on": lambda number: 3 * number if number < 5 else None,
+            "the bits cannot be counted": lambda number: number.bit_counts(),
+        },
+    )
     def triple():
         for number in (2, 5):
-            causes = {"that is twice the number": 2 * number, "two more": number + 2}
-            yield Case(f"triple({number})", (number,), 3 * number, causes)
+            yield Case(f"triple({number})", (number,), 3 * number)
 
-    @exercise("99.2", "one transpose")
+    @exercise("99.2", "one transpose", {"x came back unchanged": lambda x: x})
     def transpose():
         x = torch.randn(2, 3)
-        yield Case("the transpose", (x,), x.T, {"x came back unchanged": x})
+        yield Case("the transpose", (x,), x.T)
+
+    yield
+    del EXERCISES["99.1"], EXERCISES["99.2"]
+    TRIED.clear()
 
 
 # ----------------------------------------------------------------------------- what is read
@@ -67,6 +80,8 @@ def test_wrong_tells_expected_got_and_cause():
         ("99.1", lambda number: 0, "none of the usual slips"),
         ("99.1", lambda number: 4, "none of the usual slips"),  # twice 2, and not twice 5
         ("99.1", lambda number: None, "is `return` missing"),
+        ("99.1", lambda number: {2: 6}.get(number), "nothing comes back from 5 on"),
+        ("99.1", lambda number: number.bit_counts(), "the bits cannot be counted"),
         ("99.1", lambda: 3, "keep the arguments"),
         ("99.1", lambda number: torch.ones(2), "one number is wanted"),
         ("99.1", lambda number: 3.0 * number, "right in value, but a float"),
@@ -116,21 +131,19 @@ def test_values_are_told_in_short_wherever_they_are(value, said):
 
 @pytest.fixture
 def in_a_notebook(monkeypatch):
-    monkeypatch.setattr(checking, "get_ipython", lambda: object())
-    for name in checking.STRICT:
+    monkeypatch.setattr("serial_lora_course.checking.running.get_ipython", lambda: object())
+    for name in STRICT:
         monkeypatch.delenv(name, raising=False)
 
 
 def test_in_a_notebook_a_wrong_answer_is_red_and_the_notebook_goes_on(in_a_notebook, capsys):
     check("99.1", lambda number: number * 2)
     said = capsys.readouterr().out
-    assert said.startswith("\x1b[31mExercise 99.1 is not right yet.\n") and said.endswith(
-        "\x1b[0m\n"
-    )
-    assert "that is twice the number" in said
+    assert said.startswith("\x1b[31mExercise 99.1 is not right yet.\n")
+    assert said.endswith("\x1b[0m\n") and "that is twice the number" in said
 
 
-@pytest.mark.parametrize("name", checking.STRICT)
+@pytest.mark.parametrize("name", STRICT)
 def test_tests_and_graders_are_told_by_an_error(in_a_notebook, monkeypatch, name):
     monkeypatch.setenv(name, "1")
     with pytest.raises(CheckFailed):
@@ -140,33 +153,34 @@ def test_tests_and_graders_are_told_by_an_error(in_a_notebook, monkeypatch, name
 # ------------------------------------------------------------------------ what is asked of all
 
 
-def failure_of(attempt, *cases: Case) -> CheckFailed:
+def failure_of(attempt, *cases: Case, **mistakes) -> CheckFailed:
     with pytest.raises(CheckFailed) as caught:
-        run_cases(lambda: cases, "", attempt)
+        Exercise("", lambda: cases, mistakes)(attempt)
     return caught.value
 
 
-def test_other_cases_decide_between_causes():
-    cases = [
-        Case("2", (2,), 6, {"twice": 4, "squared": 4, "plus 2": 4}),
-        Case("3", (3,), 9, {"twice": 6, "squared": 9, "plus 2": 5}),
-    ]
-    assert failure_of(lambda n: 2 * n, *cases).cause == "twice"
-    assert failure_of(lambda n: n * n, *cases).cause == "squared"
-    both = failure_of(lambda n: 4, cases[0]).cause
-    assert both == "possibly: twice; or: squared; or: plus 2"
+def test_other_cases_decide_between_mistakes():
+    cases = [Case("2", (2,), 6), Case("3", (3,), 9)]
+    mistakes = {"twice": lambda n: 2 * n, "squared": lambda n: n * n, "plus": lambda n: n + 2}
+    assert failure_of(lambda n: n + n, *cases, **mistakes).causes == ["twice"]
+    assert failure_of(lambda n: n**2, *cases, **mistakes).causes == ["squared"]
+    assert failure_of(lambda n: 4, *cases, **mistakes).causes == []
+    both = failure_of(lambda n: 4, cases[0], **mistakes).cause
+    assert both == "possibly: twice; or: squared; or: plus"
 
 
-def test_a_cause_may_need_what_some_inputs_have():
-    wide = torch.ones(2, 3)
-    case = Case("the sum", (wide,), 6.0, {"of the square": lambda: (wide @ wide).sum(), "none": 0})
-    assert failure_of(lambda x: 0.0, case).cause == "none"
+def test_a_mistake_may_be_impossible_on_some_inputs():
+    wide, square = torch.ones(2, 3), torch.full((2, 2), 3.0)
+    cases = [Case(f"of {len(x)}", (x,), float(x.sum())) for x in (square, wide)]
+    mistakes = {"product": lambda x: (x @ x).sum().item(), "none": lambda x: 0.0}
+    assert failure_of(lambda x: (x @ x).sum().item(), *cases, **mistakes).causes == ["product"]
+    assert failure_of(lambda x: 0.0, *cases, **mistakes).causes == ["none"]
 
 
-def test_each_of_several_things_has_its_own_causes():
-    parts = [Part("the sum", 5, {"that is the product": 6}), Part("the product", 6)]
-    case = Case("both", (2, 3), parts)
-    assert failure_of(lambda a, b: (a * b, a * b), case).cause == "that is the product"
+def test_each_of_several_things_is_judged_by_itself():
+    case = Case("both", (2, 3), Parts({"the sum": 5, "the product": 6}))
+    twice = {"the product twice": lambda a, b: (a * b, a * b)}
+    assert failure_of(lambda a, b: (6, 6), case, **twice).cause == "the product twice"
     assert failure_of(lambda a, b: (a + b, 7), case).what == "the product"
     assert failure_of(lambda a, b: a + b, case).cause == "return 2 things"
 
@@ -177,6 +191,7 @@ def test_each_of_several_things_has_its_own_causes():
         (lambda layer, x: layer(x).detach(), "no gradient reaches x and the weight"),
         (lambda layer, x: layer(x.detach()), "x gets no gradient"),
         (lambda layer, x: x @ layer.weight.detach().T, "the weight gets no gradient"),
+        (lambda layer, x: layer(x) + x.sum() - x.sum().detach(), "a part of the way from x"),
     ],
 )
 def test_gradients_are_asked_for(attempt, cause):
@@ -186,8 +201,9 @@ def test_gradients_are_asked_for(attempt, cause):
         return {"x": x, "the weight": layer.weight}
 
     case = Case("a layer", (layer, x), layer(x), leaves=leaves)
-    assert run_cases(lambda: [case], "fine", lambda layer, x: x @ layer.weight.T) == "fine"
+    assert Exercise("fine", lambda: [case], {})(lambda layer, x: x @ layer.weight.T) == "fine"
     assert cause in failure_of(attempt, case).cause
+    assert failure_of(attempt, case, own=attempt).cause == "own"
 
 
 def test_a_graph_that_is_gone_is_told_and_no_crash():
@@ -224,38 +240,65 @@ def test_unknown_exercise_names_the_known_ones():
         check("seven", print)
 
 
-# --------------------------------------------------------------------- the learner's own is used
+# --------------------------------------------------------------------- whose answer is used
+
+RIGHT = 'def pair_size(inputs, outputs, rank):\n    {}\n\n\ncheck("2.1", pair_size)'
+NOTEBOOK = "02_parameter_count.ipynb"
 
 
-def tripled(number):
-    return 3 * number
+def write(name: str, *codes: str) -> None:
+    cells = [nbformat.v4.new_code_cell(code) for code in codes]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), name)
 
 
-def test_what_passed_is_used_until_it_no_longer_does(capsys, monkeypatch, tmp_path):
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert yours("99.1", tripled) is tripled
-    assert "package's own" in capsys.readouterr().out
-    right = lambda number: number + number + number  # noqa: E731
-    check("99.1", right)
-    assert yours("99.1", tripled) is right
+    return tmp_path
+
+
+def is_solved(answer) -> bool:
+    return answer.__code__.co_filename == "02_parameter_count.py"
+
+
+def test_what_passed_is_used_until_it_no_longer_does(capsys, folder):
+    def right(inputs, outputs, rank):
+        return rank * (inputs + outputs)
+
+    assert is_solved(yours("2.1"))
+    assert "not solved yet" in capsys.readouterr().out
+    check("2.1", right)
+    capsys.readouterr()
+    assert yours("2.1") is right
+    assert capsys.readouterr().out == ""  # all is well: nothing is said
     with pytest.raises(CheckFailed):
-        check("99.1", lambda number: number)
-    assert yours("99.1", tripled) is tripled
+        check("2.1", lambda inputs, outputs, rank: 0)
+    assert is_solved(yours("2.1"))
+    assert "did not pass its check" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("body", "used"),
+    ("body", "said"),
     [
-        ("return 3 * x", True),
-        ("return 2 * x", False),
-        ("raise NotImplementedError()", False),
-        ("return undefined * x", False),
-        ("not python at all", False),
+        ("return rank * (inputs + outputs)", ""),
+        ("return math.prod((rank, inputs + outputs))", ""),
+        ("return int(np.multiply(rank, inputs + outputs))", ""),  # numpy is imported elsewhere
+        ("return helper(rank, inputs, outputs)", "uses `helper` of another cell"),
+        ("return unheard(rank)", "did not pass its check"),
+        ("return 2 * inputs * rank", "did not pass its check"),
+        ('raise NotImplementedError("Exercise 2.1: your code goes here")', "is not solved yet"),
+        ("not python at all", "cannot be read (SyntaxError)"),
     ],
 )
-def test_an_answer_of_another_lesson_is_read_from_its_notebook(monkeypatch, tmp_path, body, used):
-    monkeypatch.chdir(tmp_path)
-    code = f'def mine(x):\n    {body}\n\n\ncheck("99.1", mine)'
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    nbformat.write(notebook, "99_a_copy.ipynb")
-    assert (yours("99.1", tripled) is not tripled) == used
+def test_an_answer_is_read_from_the_notebook_of_its_lesson(folder, capsys, body, said):
+    helper = "def helper(rank, inputs, outputs):\n    return rank * (inputs + outputs)"
+    write(NOTEBOOK, "%matplotlib inline", "import numpy as np", helper, RIGHT.format(body))
+    assert is_solved(yours("2.1")) == bool(said)
+    out = capsys.readouterr().out
+    assert said in out and len(out.splitlines()) == bool(said)
+
+
+def test_copies_and_backups_are_not_the_learners_notebook(folder):
+    for name in ("02_parameter_count-Copy1.ipynb", "02_old.ipynb"):
+        write(name, RIGHT.format("return rank * (inputs + outputs)"))
+    assert is_solved(yours("2.1"))

@@ -3,7 +3,7 @@
 import pytest
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.checks import lesson_card, lesson_list, lessons
+from serial_lora_course.checking import lesson_card, lesson_list, lessons
 
 
 def test_card_and_list_show_the_minutes(monkeypatch):

@@ -1,0 +1,234 @@
+"""A case of an exercise: what goes in, what should come out, and what an answer makes of it.
+
+An exercise is a generator of cases and a list of mistakes. A mistake is the wrong function itself,
+with its cause as text; it is put to the same cases as the learner's answer, and what the two make of
+them is compared::
+
+    @exercise("2.1", "the formula equals numel() for square and for rectangular matrices", {
+        "only A is counted: B holds outputs x rank more": lambda inputs, outputs, rank: inputs * rank,
+    })
+    def pair_size():
+        for inputs, outputs, rank in ((512, 2048, 8), (6, 3, 1)):
+            expected = numel_of((rank, inputs), (outputs, rank))  # not the lesson's formula
+            yield Case(f"the size for {inputs} inputs, {outputs} outputs", (inputs, outputs, rank), expected)
+
+What every exercise asks for is said here, once: the function returns something, of the right kind
+and shape, without NaN; it leaves what came in as it was (it is given copies, so that the reference
+stays right); gradients flow where a case asks for them.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from serial_lora_course.checking.comparing import (
+    difference,
+    has_nan,
+    kind_problem,
+    loose_kind,
+    plain,
+    same,
+    untouched,
+)
+from serial_lora_course.checking.message import CheckFailed, describe, likely_error
+
+UNKNOWN = "none of the usual slips; print both on a tiny input, and compare shapes first"
+UNKNOWN_NUMBER = "none of the usual slips; work the case above out on paper, step by step"
+NO_NUMBER = "not a number: 0 / 0, or a root or logarithm of a negative number"
+NOTHING = "the function returns nothing: is `return` missing?"
+AWAY = "leave no_grad, detach, copies, .data, .item() and masks of True and False away"
+
+
+class Parts(dict):
+    """What is expected where several things count: what each is, and its value."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input of an exercise and what is expected of it, by an independent reference.
+
+    Attributes:
+        what: what is compared, as a learner reads it.
+        arguments: what the answer is called with.
+        expected: a value, or :class:`Parts` where several things count.
+        read: ``(result, *arguments) -> what counts``; for ``Parts`` a sequence or the same keys.
+        leaves: ``(*arguments) -> {name: tensor}`` whose gradients count too.
+        advice: the likely cause where no mistake explains a wrong value; for parts by name.
+        form: ... where the kind or the shape is wrong.
+        error: ... where the call raises.
+        nan: ... where the result is not a number.
+        tolerance: relative to the largest entry of a tensor, or to a number.
+        may_change: the arguments, as the exercise asks for it.
+        during: gives a context in which the answer runs.
+    """
+
+    what: str
+    arguments: tuple
+    expected: Any
+    read: Callable[..., Any] | None = field(default=None, kw_only=True)
+    leaves: Callable[..., dict[str, Tensor]] | None = field(default=None, kw_only=True)
+    advice: str | Mapping[str, str] = field(default="", kw_only=True)
+    form: str = field(default="", kw_only=True)
+    error: str = field(default="", kw_only=True)
+    nan: str = field(default=NO_NUMBER, kw_only=True)
+    tolerance: float = field(default=1e-5, kw_only=True)
+    may_change: bool = field(default=False, kw_only=True)
+    during: Callable[[], AbstractContextManager] = field(default=nullcontext, kw_only=True)
+
+    def parts(self) -> dict[str, Any]:
+        """What is expected, by what it is."""
+        return self.expected if isinstance(self.expected, Parts) else {self.what: self.expected}
+
+    def close(self, got: Any, value: Any) -> bool:
+        """Whether two results are one."""
+        if isinstance(self.expected, Fraction) and type(got) is not type(value):
+            return False
+        try:
+            return same(plain(got, value), plain(value, got), self.tolerance)
+        except (RuntimeError, TypeError):  # kinds or shapes that cannot be compared
+            return False
+
+
+@dataclass
+class Outcome:
+    """What an answer made of a case: a value for each part, gradients, or how it failed."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    gradients: dict[str, Tensor | None] = field(default_factory=dict)
+    failure: CheckFailed | None = None
+
+
+def call(
+    attempt: Callable, *arguments: Any, what: str = "", cause: str = "", **keywords: Any
+) -> Any:
+    """Call the learner's code; an error in it becomes a ``CheckFailed`` that keeps its traceback.
+
+    An open exercise passes through. ``cause`` replaces the guessed likely cause.
+    """
+    try:
+        return attempt(*arguments, **keywords)
+    except CheckFailed:
+        raise
+    except Exception as error:
+        if is_open(error):
+            raise
+        shapes = ", ".join(describe(argument) for argument in arguments)
+        what = what or f"a call with {shapes or 'no arguments'}"
+        told = f"{type(error).__name__}: {error}"
+        raise CheckFailed(what, "a result", told, cause or likely_error(error)) from error
+
+
+def is_open(error: BaseException) -> bool:
+    """Whether an error is an exercise's stub, as PyTorch raises errors of that kind itself."""
+    return isinstance(error, NotImplementedError) and str(error).startswith("Exercise ")
+
+
+def observe(case: Case, attempt: Callable) -> Outcome:
+    """What an answer makes of copies of a case's arguments."""
+    given, outcome = copy.deepcopy(case.arguments), Outcome()
+    try:
+        with case.during():
+            got = call(attempt, *given, what=case.what, cause=case.error)
+        if not case.may_change:
+            require_unchanged(attempt, given, case.arguments)
+        if case.read and got is None and not case.may_change:
+            raise CheckFailed(case.what, "a result", got, NOTHING)
+        if case.read:
+            got = call(case.read, got, *given, what=case.what)
+        outcome.values = values_of(case, got)
+        if case.leaves:
+            outcome.gradients = gradients_of(case.leaves(*given), got)
+    except CheckFailed as failure:
+        outcome.failure = failure
+    return outcome
+
+
+def values_of(case: Case, got: Any) -> dict[str, Any]:
+    """A result by the parts of its case."""
+    if not isinstance(case.expected, Parts):
+        return {case.what: got}
+    names = list(case.expected)
+    if isinstance(got, dict) and list(got) == names:
+        return got
+    if got is None or not isinstance(got, (tuple, list, Tensor)) or len(got) != len(names):
+        advice = NOTHING if got is None else case.form or f"return {len(names)} things"
+        raise CheckFailed(case.what, f"{len(names)} things", got, advice)
+    return dict(zip(names, got, strict=True))
+
+
+def gradients_of(leaves: dict[str, Tensor], got: Any) -> dict[str, Tensor | None]:
+    """The gradient of each leaf by one fixed weighting of a result's entries."""
+    if not isinstance(got, Tensor) or not got.requires_grad:
+        return dict.fromkeys(leaves)
+    weights = torch.randn(got.shape, generator=torch.Generator().manual_seed(1)).to(got.dtype)
+    what, total = f"the gradients of {' and '.join(leaves)}", (got * weights).sum()
+    tensors, options = [*leaves.values()], {"allow_unused": True, "retain_graph": True}
+    found = call(torch.autograd.grad, total, tensors, what=what, **options)
+    return dict(zip(leaves, found, strict=True))
+
+
+def judge(case: Case, outcome: Outcome) -> None:
+    """Raise ``CheckFailed`` unless an outcome is what the case expects."""
+    if outcome.failure:
+        raise outcome.failure
+    for name, expected in case.parts().items():
+        compare(case, name, outcome.values[name], expected)
+    if not case.leaves:
+        return
+    wanted = gradients_of(case.leaves(*case.arguments), case.expected)
+    lost = [name for name, gradient in outcome.gradients.items() if gradient is None]
+    reached = f"no gradient reaches {' and '.join(lost)}" if len(lost) == len(wanted) else ""
+    for name, right in wanted.items():
+        got = outcome.gradients[name]
+        if got is None:
+            advice = f"{reached or f'{name} gets no gradient, and would never learn'}: {AWAY}"
+        else:
+            advice = f"a part of the way from {name} to the result is cut off ({AWAY}), or the value is right here by chance"
+        if got is None or not same(got, right, max(case.tolerance, 1e-3)):
+            raise CheckFailed(f"the gradient of {name}", *difference(got, right), advice)
+
+
+def compare(case: Case, name: str, got: Any, expected: Any) -> None:
+    """Raise ``CheckFailed`` unless one part is what is expected."""
+    if got is None and expected is not None:
+        raise CheckFailed(name, expected, got, NOTHING)
+    problem = kind_problem(got, expected, case.form)
+    value = plain(got, expected)
+    if not problem and same(value, expected, case.tolerance):
+        if loose := loose_kind(got, expected):
+            raise CheckFailed(name, expected, got, f"right in value, but {loose}", sure=True)
+        return
+    unlike = getattr(got, "shape", ()) != getattr(expected, "shape", ())
+    own = case.advice if isinstance(case.advice, str) else case.advice.get(name, "")
+    advice = problem or (unlike and case.form) or (has_nan(got) and case.nan) or own
+    advice = advice or (unlike and "the shapes differ: follow them")
+    advice = advice or (UNKNOWN if isinstance(expected, Tensor) else UNKNOWN_NUMBER)
+    raise CheckFailed(name, *difference(value, expected), advice)
+
+
+def require_unchanged(attempt: Callable, given: Sequence, before: Sequence) -> None:
+    """Require that what came in is as it was before the call."""
+    try:
+        names = list(inspect.signature(getattr(attempt, "forward", attempt)).parameters)
+    except (TypeError, ValueError):
+        names = []
+    for index, (now, then) in enumerate(zip(given, before, strict=True)):
+        name = names[index] if index < len(names) else f"argument {index + 1}"
+        cause = (
+            "what came in is changed, in its numbers, by a hook or in its mode (train, eval): leave it "
+            "alone, or work on copy.deepcopy of it"
+            if isinstance(now, nn.Module)
+            else "what came in is changed in place (as +=, mul_ and sort() do): whoever else holds "
+            "it has another one now, so make a new one"
+        )
+        if not untouched(now, then):
+            raise CheckFailed(f"{name}, after the call", "as before", "changed", cause, sure=True)

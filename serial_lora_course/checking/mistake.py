@@ -1,0 +1,95 @@
+"""Naming what a learner did: the known wrong answers that make the same of the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from serial_lora_course.checking.case import Case, Outcome, judge, observe
+from serial_lora_course.checking.message import CheckFailed
+
+Mistakes = Mapping[str, Callable | tuple[Callable, ...]]
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """The check of an exercise.
+
+    Attributes:
+        verified: what a right answer has shown.
+        cases: a generator of its cases; the same at every call, as random numbers are seeded.
+        mistakes: known wrong answers by their cause, which is a sentence for the learner; several
+            that have one cause as a tuple.
+    """
+
+    verified: str
+    cases: Callable[[], Iterable[Case]]
+    mistakes: Mistakes
+
+    def __call__(self, attempt: Callable) -> str:
+        """Put an answer to the cases, in order, and say what a right one has shown.
+
+        Raises:
+            CheckFailed: it is wrong; with the mistakes that explain it.
+        """
+        cases, seen = list(self.cases()), []
+        for case in cases:
+            seen.append(observe(case, attempt))
+            try:
+                judge(case, seen[-1])
+            except CheckFailed as failure:
+                if not failure.sure:
+                    failure.causes = self.causes(cases, seen, attempt, failure)
+                raise
+        return self.verified
+
+    def causes(
+        self, cases: list[Case], seen: list[Outcome], attempt: Callable, failure: CheckFailed
+    ) -> list[str]:
+        """The mistakes that make of a failed case what the attempt made of it.
+
+        If several do, the other cases decide between them; if they cannot, all are possible. A
+        number, a short list or an error agrees with a mistake by chance, so one alone has to fit
+        everywhere as well; a tensor of floating-point numbers does not.
+        """
+        failed, outcome = cases[len(seen) - 1], seen[-1]
+        functions = {
+            cause: known if isinstance(known, tuple) else (known,)
+            for cause, known in self.mistakes.items()
+        }
+        fit = {
+            cause: some
+            for cause, known in functions.items()
+            if (some := [f for f in known if explains(failed, f, outcome, failure.what)])
+        }
+        got = outcome.values.get(failure.what)
+        certain = isinstance(got, Tensor) and got.is_floating_point() and got.numel() > 1
+        if not fit or (certain and len(fit) == 1):
+            return list(fit)
+        seen = seen + [observe(case, attempt) for case in cases[len(seen) :]]
+        everywhere = [
+            cause
+            for cause, known in fit.items()
+            if any(all(explains(c, f, o) for c, o in zip(cases, seen, strict=True)) for f in known)
+        ]
+        return everywhere or (list(fit) if certain else [])
+
+
+def explains(case: Case, mistake: Callable, outcome: Outcome, part: str = "") -> bool:
+    """Whether a mistake makes of a case what an attempt made of it; of one part, or of all."""
+    theirs = observe(case, mistake)
+    if outcome.failure or theirs.failure:
+        return signature(outcome) == signature(theirs)
+    if part in outcome.values:
+        return case.close(outcome.values[part], theirs.values[part])
+    alike = [case.close(got, theirs.values[name]) for name, got in outcome.values.items()]
+    slopes = [case.close(got, theirs.gradients[name]) for name, got in outcome.gradients.items()]
+    return all(alike) and all(slopes)
+
+
+def signature(outcome: Outcome) -> tuple | None:
+    """What tells one failure from another."""
+    failure = outcome.failure
+    return (failure.what, failure.got) if failure else None

@@ -1,0 +1,107 @@
+"""Putting a learner's answer to the check of its exercise: it is right, wrong (and why), or open."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from IPython.core.getipython import get_ipython
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.checking.case import is_open
+from serial_lora_course.checking.lessons import LESSONS
+from serial_lora_course.checking.message import CheckFailed
+from serial_lora_course.checking.mistake import Exercise, Mistakes
+
+EXERCISES: dict[str, Callable[..., str]] = {}
+TRIED: dict[str, Any] = {}
+"""The answers that this notebook gave to a check: the answer where it is right, else None."""
+STRICT = ("SERIAL_LORA_STRICT", "NBGRADER_EXECUTION", "PYTEST_VERSION")
+
+
+def exercise(number: str, verified: str, mistakes: Mistakes) -> Callable[[Callable], Exercise]:
+    """Make the decorated generator of cases the check of an exercise, such as ``"2.3"``."""
+
+    def register(cases: Callable) -> Exercise:
+        EXERCISES[number] = Exercise(verified, cases, mistakes)
+        return EXERCISES[number]
+
+    return register
+
+
+def find_check(number: str) -> Callable[..., str]:
+    """Return the check of one exercise; an unknown number names the ones that exist."""
+    lesson = number.partition(".")[0]
+    for found in [found for found in LESSONS if found.number == lesson.zfill(2)]:
+        module = f"serial_lora_course.lessons.{found.folder}.checks"
+        if importlib.util.find_spec(module):
+            importlib.import_module(module)
+        elif importlib.util.find_spec(f"serial_lora_course.checks.lesson_{found.number}"):
+            importlib.import_module(f"serial_lora_course.checks.lesson_{found.number}")
+    if number not in EXERCISES:
+        known = sorted(key for key in EXERCISES if key.partition(".")[0] == lesson)
+        names = ", ".join(known) or "no checks"
+        raise SerialLoRAError(f"There is no exercise {number!r}: lesson {lesson} has {names}.")
+    return EXERCISES[number]
+
+
+def check(number: str, *attempt: Any) -> None:
+    """Check the learner's ``attempt`` at one exercise and print how it stands.
+
+    Right: what was verified. Still the course's own stub: a friendly line, and the notebook runs on
+    with the solved lesson's answer. Wrong: expected, got and the likely cause, in red, and the
+    notebook runs on too, unless one of the variables ``STRICT`` is set. Under nbgrader, which takes
+    errors alone for a failure, an open exercise is one.
+
+    Args:
+        number: the number printed on the exercise's card, such as ``"2.3"``.
+        attempt: the learner's function or class.
+
+    Raises:
+        CheckFailed: the attempt is wrong, in a test, under nbgrader or outside a notebook.
+        NotImplementedError: the exercise is still open, under nbgrader.
+        SerialLoRAError: no such exercise.
+    """
+    TRIED[number] = None
+    try:
+        verified = run_check(number, *attempt)
+    except CheckFailed as failure:
+        if get_ipython() is None or any(os.environ.get(name) for name in STRICT):
+            raise
+        print("\x1b[31m" + "\n".join(failure._render_traceback_()) + "\x1b[0m")
+        return
+    if verified is not None:
+        TRIED[number] = attempt[0]
+        print(f"Exercise {number} is right. Verified: {verified}.")
+        return
+    del TRIED[number]
+    if os.environ.get("NBGRADER_EXECUTION"):
+        raise NotImplementedError(f"Exercise {number} is still open.")
+    print(
+        f"Exercise {number} is waiting for you. The notebook runs on without it: "
+        "the cells below use the solved lesson's answer."
+    )
+
+
+def run_check(number: str, *attempt: Any) -> str | None:
+    """Check an attempt without printing: what was verified, or None when it is still open.
+
+    Raises:
+        CheckFailed: the attempt is wrong.
+        SerialLoRAError: no such exercise.
+    """
+    function = find_check(number)
+    try:
+        with torch.random.fork_rng(devices=[]):  # a check leaves the lesson's random numbers alone
+            torch.manual_seed(0)
+            return function(*attempt)
+    except NotImplementedError as error:
+        if not is_open(error):
+            raise
+        return None
+    except CheckFailed as failure:
+        failure.number = number
+        raise

@@ -1,0 +1,164 @@
+"""Every check accepts right answers, refuses each known mistake, and names it.
+
+The mistakes stand beside the exercises, in ``serial_lora_course/lessons/*/checks.py``; the right answers are
+the solved lessons' own, and those below in other words.
+"""
+
+import pytest
+import torch
+from torch import nn
+
+from serial_lora_course.checking import CheckFailed, check
+from serial_lora_course.checking.exercises import CHECK_CALL
+from serial_lora_course.checking.mistake import Exercise
+from serial_lora_course.checking.running import EXERCISES, find_check, run_check
+from serial_lora_course.checking.solved import solved
+from tests.lessons.right_answers import RIGHT
+from tools import ROOT
+
+torch.set_num_threads(1)
+
+NUMBERS = [
+    number
+    for source in sorted(ROOT.glob("solutions/*.py"))
+    for number in CHECK_CALL.findall(source.read_text(encoding="utf-8"))
+]
+for each in NUMBERS:
+    find_check(each)
+TABLES = {
+    number: EXERCISES[number] for number in NUMBERS if isinstance(EXERCISES[number], Exercise)
+}
+ALIKE: set[tuple[str, str]] = set()
+"""Mistakes that no input of their exercise tells from another one: both are given as possible."""
+
+
+def padded(number: str) -> str:
+    """Such as 02.1, so that ``-k 02`` finds the exercises of a lesson."""
+    return number.zfill(4)
+
+
+each_exercise = pytest.mark.parametrize("number", TABLES, ids=padded)
+
+
+@each_exercise
+def test_the_solved_lesson_passes(number, capsys):
+    check(number, solved(number))
+    assert f"Exercise {number} is right. Verified: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"),
+    [
+        pytest.param(n, answer, id=f"{padded(n)}-{i}")
+        for n in RIGHT
+        for i, answer in enumerate(RIGHT[n])
+    ],
+)
+def test_a_right_answer_in_other_words_passes(number, answer):
+    assert run_check(number, answer)
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        pytest.param(number, cause, id=f"{padded(number)} {cause[:40]}")
+        for number, table in TABLES.items()
+        for cause in table.mistakes
+    ],
+)
+def test_a_mistake_is_refused_by_its_name(number, cause):
+    known = TABLES[number].mistakes[cause]
+    for mistake in known if isinstance(known, tuple) else (known,):
+        with pytest.raises(CheckFailed) as caught:
+            check(number, mistake)
+        failure = caught.value
+        assert cause in (failure.causes or [failure.advice])
+        assert len(failure.causes) <= 1 or (number, cause) in ALIKE, failure.causes
+        assert str(failure).startswith(f"Exercise {number} is not right yet")
+
+
+@each_exercise
+def test_mistakes_are_many_and_told_apart(number):
+    mistakes = TABLES[number].mistakes
+    assert len(mistakes) >= 6
+    assert all(15 < len(cause) < 200 for cause in mistakes)
+
+
+@each_exercise
+def test_nothing_is_no_answer(number):
+    with pytest.raises(CheckFailed, match="return|nn.Module|class"):
+        check(number, lambda *arguments, **keywords: None)
+
+
+@each_exercise
+def test_only_the_courses_own_stub_is_open(number, capsys):
+    def stub(*arguments, **keywords):
+        raise NotImplementedError(f"Exercise {number}: your code goes here")
+
+    check(number, stub)
+    assert "waiting for you" in capsys.readouterr().out
+
+    def slip(*arguments, **keywords):
+        return torch.tensor([True, False]).mean()  # PyTorch raises NotImplementedError here
+
+    with pytest.raises(CheckFailed, match="float"):
+        check(number, slip)
+
+
+def changed_kinds(right):
+    """An answer whose tensors are float64, if it gives any of float32."""
+
+    def widened(result):
+        floats = isinstance(result, torch.Tensor) and result.dtype == torch.float32
+        return result.double() if floats else result
+
+    return lambda *given: widened(right(*given))
+
+
+@each_exercise
+def test_what_every_exercise_asks_for(number):
+    """Of the solved answer: the kind of numbers kept, gradients flowing, and nothing changed in place."""
+    right, table = solved(number), TABLES[number]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        cases = list(table.cases())
+    if isinstance(right, type) or cases[0].read:
+        return
+    if isinstance(cases[0].expected, torch.Tensor) and cases[0].expected.dtype == torch.float32:
+        with pytest.raises(CheckFailed, match="float64"):
+            check(number, changed_kinds(right))
+    if cases[0].leaves:
+        with pytest.raises(CheckFailed, match="gradient"):
+            check(number, lambda *given: right(*given).detach())
+    tensors = [index for index, value in enumerate(cases[0].arguments) if holds_numbers(value)]
+    for index in tensors:
+
+        def meddler(*given, index=index):
+            result = right(*given)
+            meddle(given[index])
+            return result
+
+        with pytest.raises(CheckFailed, match="changed"):
+            check(number, meddler)
+
+
+def holds_numbers(value) -> bool:
+    return isinstance(value, (list, dict, nn.Module)) or (
+        isinstance(value, torch.Tensor) and value.numel() > 0
+    )
+
+
+@torch.no_grad()
+def meddle(value) -> None:
+    """Change an argument in place."""
+    if isinstance(value, torch.Tensor):
+        value.copy_(~value if value.dtype == torch.bool else value + 1)
+    elif isinstance(value, nn.Module):
+        next(value.parameters()).add_(1)
+    else:
+        value.clear()
+
+
+def test_every_exercise_of_the_lessons_has_a_check():
+    assert set(NUMBERS) == {number for number in EXERCISES if not number.startswith("99.")}
+    assert NUMBERS == sorted(NUMBERS, key=lambda n: [int(part) for part in n.split(".")])
