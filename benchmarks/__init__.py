@@ -1,4 +1,1 @@
-"""What an adapter costs: training steps, saved activations, adapter bytes, merged inference.
-
-Run with `python -m benchmarks` (or `make bench`); see benchmarks/README.md.
-"""
+"""What an adapter costs: steps.py, switching.py, savings.py and shares.py each answer a question."""

@@ -1,15 +1,21 @@
-"""Precisions and instructions that are measured side by side."""
+"""Clocks, and what a step keeps in memory."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 PRECISIONS = ("float32", "bfloat16")
-AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-"""The environment in which torch takes a processor for one that has nothing newer than AVX2."""
 
 
 def precision_context(precision: str) -> contextlib.AbstractContextManager[Any]:
@@ -17,3 +23,64 @@ def precision_context(precision: str) -> contextlib.AbstractContextManager[Any]:
     if precision == "bfloat16":
         return torch.autocast("cpu", dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def interleave(
+    steps: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of every step, one entry a round, in an order that turns from round to round."""
+    names, seconds = list(steps), {name: [] for name in steps}
+    for turn in range(warm_up + rounds):
+        gc.collect()
+        start = turn % len(names)
+        for name in names[start:] + names[:start]:
+            begin = time.perf_counter()
+            steps[name]()
+            if turn >= warm_up:
+                seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def compared(seconds: list[float], others: list[float], to: str) -> dict[str, float]:
+    """A row's clock: the median, half of what lies between the quartiles, and the ratio to others.
+
+    The ratio is the median of those of each round, so a slow while of the machine changes it little.
+    """
+    low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    ratio = statistics.median(a / b for a, b in zip(seconds, others, strict=True))
+    return {
+        "ms": 1e3 * statistics.median(seconds),
+        "± ms": 500 * (high - low),
+        f"ratio to {to}": ratio,
+    }
+
+
+def saved_activation_bytes(step: Callable[[], object], model: nn.Module) -> int:
+    """Bytes that a step in float32 keeps for its backward pass, the model's own tensors left out.
+
+    Each storage counts once, however many views of it are kept.
+    """
+    owned = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is given out twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned:
+            kept[storage.data_ptr()] = storage
+        return tensor.detach()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        step()
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+    }

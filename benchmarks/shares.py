@@ -1,19 +1,15 @@
-"""How much of a lab's run is training: forward and backward passes and the optimizer's steps."""
+"""How much of a lab's run is not training: not forward, backward or the optimizer's steps?"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from types import ModuleType
 from typing import Any, get_type_hints
 from unittest import mock
 
-import psutil
 import torch
-from accelerate import Accelerator
 
-from serial_lora_course.labs import precision, sd3
 from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.registry import get_lab
 
@@ -23,10 +19,8 @@ AT_MOST = {"clip": 0.10, "sam": 0.15, "sd3": 0.35}
 """The share of it that may be no training."""
 
 
-def _timed(
-    owner: type | ModuleType, name: str, tell: Callable[[float], None]
-) -> AbstractContextManager:
-    """For as long as it is entered, every call of a function tells how many seconds it took."""
+def _timed(owner: type, name: str, tell: Callable[[float], None]) -> AbstractContextManager:
+    """For as long as it is entered, every call of a method tells how many seconds it took."""
     real = getattr(owner, name)
 
     def timed(*args: Any, **kwargs: Any) -> Any:
@@ -38,40 +32,30 @@ def _timed(
     return mock.patch.object(owner, name, timed)
 
 
-def measure_share(name: str, quick: bool) -> dict[str, Any]:
-    """Seconds of a lab's runs, of the training in them, and of what was loaded before.
+def measure_shares(quick: bool, rounds: int = 1) -> list[dict[str, Any]]:
+    """A row for each lab's first runs on a data set, from the first line to the records."""
+    return [measure_share(name, quick) for name in RUNS]
 
-    ``once`` are those of what is done once for a data set and kept: measuring the base, choosing the
-    precision, encoding SD3's pictures; ``further`` is the share of the rest without them.
-    """
-    loading = time.time() - psutil.Process().create_time()
+
+def measure_share(name: str, quick: bool) -> dict[str, Any]:
+    """Seconds of a lab's runs, and the share of them that is not training."""
     kind, (dataset, amount) = get_lab(name), RUNS[name]
-    some = {"min_steps": 2, "epochs": 1} if quick else {}
+    short = {"min_steps": 2, "epochs": 1} if quick else {}
     if quick and name == "sd3":
-        some["drawing_steps"] = 1
-    objective = get_type_hints(kind.objective)["return"]
+        short["drawing_steps"] = 1
     forward: list[float] = []
     training: list[float] = []
-    once: list[float] = []
     begin = time.perf_counter()
-    with (  # a forward pass counts when a backward pass follows; others look at memory or speed
-        _timed(objective, "forward", forward.append),
-        _timed(Accelerator, "backward", lambda spent: training.extend((forward[-1], spent))),
+    with (  # a forward pass counts when a backward pass follows; others measure
+        _timed(get_type_hints(kind.objective)["return"], "forward", forward.append),
+        _timed(torch.Tensor, "backward", lambda spent: training.extend((forward[-1], spent))),
         _timed(torch.optim.AdamW, "step", training.append),
-        _timed(precision, "_faster_forward", once.append),
-        _timed(kind, "measure_base", once.append),
-        _timed(sd3, "encode_style", once.append),
     ):
-        records = run_lab(name, [dataset], seeds=1, amounts=amount, progress=False, **some)
+        records = run_lab(name, [dataset], seeds=1, amounts=amount, progress=False, **short)
     seconds = time.perf_counter() - begin
     return {
-        "lab": name,
-        "run": f"{dataset}, {amount} {kind.unit}, {len(records)} methods",
+        "first runs of a lab on a data set": f"{name}: {dataset}, {amount} {kind.unit}, {len(records)} methods",
         "seconds": seconds,
-        "training": sum(training),
-        "once": sum(once),
-        "rest": 1 - sum(training) / seconds,
-        "further": 1 - sum(training) / (seconds - sum(once)),
-        "at_most": AT_MOST[name],
-        "loading": loading,
+        "not training": 1 - sum(training) / seconds,
+        "aim: at most": AT_MOST[name],
     }

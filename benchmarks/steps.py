@@ -1,57 +1,43 @@
-"""Training steps of one model under every method, ready to be timed side by side."""
+"""What does a training step cost under each method, and inference after a merge?"""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import peft
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import precision_context
-from benchmarks.subjects import Subject
-from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.injection import adapter_parameters, inject
-from serial_lora.merging import merge
-from serial_lora.switches import disabled
-from serial_lora_course.labs.memory import saved_activation_bytes
-from serial_lora_course.labs.timing import interleave
+from benchmarks.measure import (
+    PRECISIONS,
+    compared,
+    interleave,
+    precision_context,
+    saved_activation_bytes,
+)
+from benchmarks.models import SUBJECTS, Subject
+from serial_lora import LoRAConfig, SerialLoRAConfig, disabled, inject, merge
 
-LEARNING_RATE = 1e-6
+FLOOR, OWN = "floor", "floor, the model's own attention"
 
 
-@dataclass
-class Contestant:
-    """One method on its own copy of the model.
+class Contestant(NamedTuple):
+    """One method on its own copy of the model; ``adapter`` is empty for a floor."""
 
-    Attributes:
-        method: short name; "floor" is what the others are compared with.
-        title: name in the table.
-        model: the copy.
-        adapter: the trained tensors; empty for a frozen floor.
-        forward: batch to output.
-    """
-
-    method: str
-    title: str
-    model: nn.Module = field(repr=False)
-    adapter: list[nn.Parameter] = field(repr=False)
-    forward: Callable[[Any], Tensor] = field(repr=False)
-
-    @property
-    def adapter_bytes(self) -> int:
-        return sum(p.numel() * p.element_size() for p in self.adapter)
+    model: nn.Module
+    adapter: list[nn.Parameter]
+    forward: Callable[[Any], Tensor]
 
 
 def training_step(
-    forward: Callable[[], Tensor], parameters: Iterable[nn.Parameter], precision: str
+    forward: Callable[[], Tensor], parameters: Iterable[nn.Parameter], precision: str = "float32"
 ) -> Callable[[], None]:
     """Forward, backward and one AdamW step over `parameters`, which may be none."""
     parameters = list(parameters)
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE) if parameters else None
+    optimizer = torch.optim.AdamW(parameters, lr=1e-6) if parameters else None
 
     def step() -> None:
         with precision_context(precision):
@@ -82,117 +68,89 @@ def fill_adapters(parameters: Iterable[nn.Parameter]) -> None:
             parameter.normal_(std=0.01)
 
 
-def _with_peft(model: nn.Module, subject: Subject) -> list[nn.Parameter]:
-    import peft
-
+def with_peft(model: nn.Module, subject: Subject) -> None:
+    """Put PEFT's LoRA into a model, with a scale of 1 as ours has."""
     config = peft.LoraConfig(
         r=subject.rank, lora_alpha=subject.rank, target_modules=subject.peft_targets
     )
     peft.inject_adapter_in_model(config, model)
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _ours(config: AdapterConfig) -> Callable[[nn.Module], list[nn.Parameter]]:
-    def prepare(model: nn.Module) -> list[nn.Parameter]:
-        inject(model, config)
-        return list(adapter_parameters(model))
-
-    return prepare
-
-
-def contestants(subject: Subject, base: nn.Module) -> list[Contestant]:
-    """Every method on its own copy of `base`, which is left alone.
+def contestants(subject: Subject) -> dict[str, Contestant]:
+    """Every method on its own copy of the model, which is left alone.
 
     `inject` leads open_clip's attention around nn.MultiheadAttention, for every method alike. So
-    the floor takes that path too (adapters are put in and switched off), and where the model's
-    own attention differs, it is measured beside it.
+    the floor takes that path too (adapters are put in and switched off), and the model's own
+    attention is measured beside it.
     """
     serial = SerialLoRAConfig(rank=subject.rank, towers=subject.towers)
     lora = LoRAConfig(rank=subject.rank, towers=subject.towers)
-    entries = []
-
-    def add(
-        method: str,
-        title: str,
-        prepare: Callable[[nn.Module], list[nn.Parameter]],
-        switched_off: bool = False,
-    ) -> None:
-        model = copy.deepcopy(base).requires_grad_(False).train()
-        adapter = prepare(model)
-        fill_adapters(adapter)
-
-        def forward(batch: Any) -> Tensor:
-            with disabled(model) if switched_off else contextlib.nullcontext():
-                return subject.forward(model, batch)
-
-        if switched_off or not adapter:
-            adapter = []
-            let_gradients_flow(subject.first_norm(model))
-        entries.append(Contestant(method, title, model, adapter, forward))
-
-    path = ", attention as we inject it" if subject.original_attention else ""
-    add("floor", f"frozen floor{path}", _ours(serial), switched_off=True)
-    if subject.original_attention:
-        add("floor_original", f"frozen floor, {subject.original_attention}", lambda model: [])
-    add("serial_lora", "Serial LoRA", _ours(serial))
-    add("lora", "LoRA on q, k, v, out", _ours(lora))
-    add("peft", "PEFT LoRA", lambda model: _with_peft(model, subject))
-    return entries
-
-
-def measure_group(subject: Subject, precision: str, rounds: int) -> dict[str, Any]:
-    """Time one model's training steps and its merged inference in one precision."""
-    base = subject.build().requires_grad_(False)
-    batch = subject.inputs()
-    entries = contestants(subject, base)
-    steps = {
-        entry.method: training_step(
-            lambda entry=entry: entry.forward(batch), entry.adapter, precision
-        )
-        for entry in entries
+    prepare: dict[str, Callable[[nn.Module], object]] = {
+        FLOOR: lambda model: inject(model, serial),
+        OWN: lambda model: None,
+        "Serial LoRA": lambda model: inject(model, serial),
+        "LoRA on q, k, v, out": lambda model: inject(model, lora),
+        "PEFT LoRA": lambda model: with_peft(model, subject),
     }
-    saved = {
-        entry.method: saved_activation_bytes(steps[entry.method], entry.model) for entry in entries
-    }  # this first step of each also warms up
-    times = interleave(steps, rounds, warm_up=0)
-    rows = [
-        {"method": entry.method, "title": entry.title}
-        | times[entry.method].named("seconds")
-        | {
-            "ratio": times[entry.method].ratio_to(times["floor"]),
-            "saved_bytes": saved[entry.method],
-            "adapter_bytes": entry.adapter_bytes,
-        }
-        for entry in entries
-    ]
-    serial = next(entry for entry in entries if entry.method == "serial_lora")
-    entries.clear()
-    return {
-        "model": subject.key,
-        "title": subject.title,
-        "precision": precision,
-        "note": subject.note,
-        "rank": subject.rank,
-        "rounds": rounds,
-        "rows": rows,
-        "inference": _measure_merged(subject, base, serial.model, batch, precision, rounds),
-    }
+    if not subject.goes_around:
+        del prepare[OWN]
+    return {method: _contestant(subject, method, put_in) for method, put_in in prepare.items()}
 
 
-def _measure_merged(
-    subject: Subject, base: nn.Module, adapted: nn.Module, batch: Any, precision: str, rounds: int
-) -> dict[str, Any]:
-    """Time the merged model beside the base it came from, without gradients."""
-    merge(adapted)
-    models = {"base": base.eval(), "merged": adapted.eval()}
+def _contestant(subject: Subject, method: str, put_in: Callable[[nn.Module], object]) -> Contestant:
+    model = copy.deepcopy(subject.model).requires_grad_(False).train()
+    put_in(model)
+    adapter = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    fill_adapters(adapter)
+    if method in (FLOOR, OWN):
+        adapter = []
+        let_gradients_flow(subject.first_norm(model))
+
+    def forward(batch: Any) -> Tensor:
+        with disabled(model) if method == FLOOR else contextlib.nullcontext():
+            return subject.forward(model, batch)
+
+    return Contestant(model, adapter, forward)
+
+
+def measure_steps(key: str, quick: bool, precision: str, rounds: int) -> list[dict[str, Any]]:
+    """A row for each method on one model, and one for inference with the adapter merged."""
+    subject = SUBJECTS[key](quick)
+    about = {"model": subject.title, "precision": precision}
+    entries, steps, rows = contestants(subject), {}, []
+    for method, (_, adapter, forward) in entries.items():
+        steps[method] = training_step(lambda f=forward: f(subject.batch), adapter, precision)
+    times = interleave(steps, rounds)
+    for method, (model, adapter, _) in entries.items():
+        row = about | {"method": method} | compared(times[method], times[FLOOR], "the floor")
+        row["adapter, MB"] = sum(p.numel() * p.element_size() for p in adapter) / 1e6
+        if precision == "float32":  # under autocast copies of weights would count too
+            row["kept, MB"] = saved_activation_bytes(steps[method], model) / 1e6
+        rows.append(row)
 
     def inference(model: nn.Module) -> Callable[[], None]:
         def step() -> None:
             with torch.inference_mode(), precision_context(precision):
-                subject.forward(model, batch)
+                subject.forward(model, subject.batch)
 
         return step
 
-    times = interleave({name: inference(model) for name, model in models.items()}, rounds)
-    ratio = times["merged"].ratio_to(times["base"])
-    return times["base"].named("base") | times["merged"].named("merged") | {"ratio": ratio}
+    merged = merge(entries["Serial LoRA"].model).eval()
+    times = interleave(
+        {"base": inference(subject.model.eval()), "merged": inference(merged)}, rounds
+    )
+    title = "inference, merged; the floor is the base"
+    return [
+        *rows,
+        about | {"method": title} | compared(times["merged"], times["base"], "the floor"),
+    ]
+
+
+def measure_all_steps(quick: bool, rounds: int) -> list[dict[str, Any]]:
+    """The rows of all models in both precisions."""
+    return [
+        row
+        for key in SUBJECTS
+        for precision in PRECISIONS
+        for row in measure_steps(key, quick, precision, rounds)
+    ]

@@ -1,94 +1,55 @@
-"""What it takes to change adapters on one model: ours, and PEFT's `set_adapter`."""
+"""What does it take to change from one adapter to another? Ours, and PEFT's `set_adapter`."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import torch
+import peft
 from torch import nn
 
-from benchmarks.steps import fill_adapters
-from benchmarks.subjects import subject
-from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
-from serial_lora.injection import adapter_parameters, inject
-from serial_lora.named import activate, add_adapter
-from serial_lora_course.labs.timing import interleave
+from benchmarks.measure import compared, interleave
+from benchmarks.models import SUBJECTS
+from serial_lora import LoRAConfig, SerialLoRAConfig, activate, add_adapter, inject
 
 NAMES = ("first", "second")
-Switch = Callable[[nn.Module, str], object]
 
 
-def two_adapters(model: nn.Module, config: AdapterConfig) -> nn.Module:
-    """Two adapters of this package, with something in them."""
+def with_ours(model: nn.Module, config: SerialLoRAConfig | LoRAConfig) -> Callable[[str], object]:
+    """Two adapters of this package; the switch copies one out of the pairs and one into them."""
     inject(model, config, name=NAMES[0])
-    fill_adapters(adapter_parameters(model))
     add_adapter(model, NAMES[1])
-    fill_adapters(adapter_parameters(model))
-    return model
+    return partial(activate, model)
 
 
-def _ours(model: nn.Module, config: AdapterConfig) -> tuple[nn.Module, Switch, int]:
-    """One switch copies one adapter out of the pairs and one into them."""
-    two_adapters(model, config)
-    size = sum(p.numel() * p.element_size() for p in adapter_parameters(model))
-    return model, activate, size
-
-
-def _peft(model: nn.Module, rank: int, targets: str) -> tuple[nn.Module, Switch, int]:
-    import peft
-
+def with_peft(model: nn.Module, rank: int, targets: str) -> Callable[[str], object]:
+    """Two adapters of PEFT; the switch goes through its layers and sets their names."""
     config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
     model = peft.get_peft_model(model, config, adapter_name=NAMES[0])
     model.add_adapter(NAMES[1], config)
-    pairs = {n: p for n, p in model.named_parameters() if "lora_" in n}
-    fill_adapters(pairs.values())
-    size = sum(p.numel() * p.element_size() for n, p in pairs.items() if f".{NAMES[1]}." in n)
-    return model, lambda model, name: model.set_adapter(name), size
-
-
-def graphs(model: nn.Module, forward: Callable[[], object], switch: Switch) -> int:
-    """How many programs torch.compile makes while adapters are changed four times."""
-    made: list[object] = []
-
-    def backend(graph: Any, inputs: Any) -> Callable:
-        made.append(graph)
-        return graph.forward
-
-    torch.compiler.reset()
-    compiled = torch.compile(forward, backend=backend)
-    with torch.no_grad():
-        for turn in range(5):
-            switch(model, NAMES[turn % 2])
-            compiled()
-    return len(made)
+    return model.set_adapter
 
 
 def measure_switching(quick: bool, rounds: int) -> list[dict[str, Any]]:
-    """A row for each method: on SAM's encoder, whose layers PEFT's LoRA has layers for."""
-    sam = subject("sam", quick)
-    base, picture = sam.build().eval(), sam.inputs()
-    rank = sam.rank
-    rows = [
-        ("serial_lora", "Serial LoRA", *_ours(copy.deepcopy(base), SerialLoRAConfig(rank))),
-        ("lora", "LoRA on q, k, v, out", *_ours(copy.deepcopy(base), LoRAConfig(rank))),
-        ("peft", "PEFT LoRA", *_peft(copy.deepcopy(base), rank, sam.peft_targets)),
-    ]
-
-    def change(model: nn.Module, switch: Switch) -> Callable[[], None]:
-        def there_and_back() -> None:
-            switch(model, NAMES[0])
-            switch(model, NAMES[1])
-
-        return there_and_back
-
-    changes = {key: change(model, switch) for key, _, model, switch, _ in rows}
-    times = interleave(changes, max(rounds, 20))
+    """A row for each method: two adapters on SAM's encoder, there and back in turns."""
+    sam = SUBJECTS["sam"](quick)
+    model = partial(copy.deepcopy, sam.model)
+    switches = {
+        "Serial LoRA": with_ours(model(), SerialLoRAConfig(sam.rank)),
+        "LoRA on q, k, v, out": with_ours(model(), LoRAConfig(sam.rank)),
+        "PEFT LoRA": with_peft(model(), sam.rank, sam.peft_targets),
+    }
+    both = {
+        method: lambda switch=switch: [switch(name) for name in NAMES]
+        for method, switch in switches.items()
+    }
+    times = {
+        method: [pair / 2 for pair in seconds]
+        for method, seconds in interleave(both, max(rounds, 20)).items()
+    }
     return [
-        {"method": key, "title": title, "adapter_bytes": size}
-        | {name: value / 2 for name, value in times[key].named("seconds").items()}
-        | {"ratio": times[key].ratio_to(times["peft"])}
-        | {"graphs": graphs(model, lambda m=model: sam.forward(m, picture), switch)}
-        for key, title, model, switch, size in rows
+        {"two adapters on SAM's encoder": m} | compared(times[m], times["PEFT LoRA"], "PEFT's")
+        for m in times
     ]

@@ -2,7 +2,7 @@
 
 An OpenMP thread that has nothing to do spins: it keeps its core busy so as to go on at once. Beside
 another busy program that costs the program's time and its own, a hundred times over for a model
-as small as ours. So waiting threads spin briefly here and sleep then, as `benchmarks` measures. OpenMP reads
+as small as ours. So waiting threads spin briefly here and sleep then. OpenMP reads
 its settings once, when torch loads it: `settle` is called when this package is imported, which the
 command line, the lessons and the tools do first. JupyterLab hands it on to its kernels.
 """
