@@ -17,7 +17,6 @@ except ModuleNotFoundError:
 
 # %%
 import torch
-from IPython.display import Markdown, display
 from torch import nn
 
 from serial_lora_course.checking import CheckFailed, check, lesson_card, lesson_list
@@ -120,17 +119,16 @@ mended = [i for i in range(len(labels)) if was[i] != labels[i] == now[i]][:8]
 titles = [f"{data.class_names[was[i]]} →\n{data.class_names[now[i]]}" for i in mended]
 display_figure(show_pictures([data.test[i][0] for i in mended], titles, columns=8))
 print(ATTRIBUTION["openmoji"])
-display(
-    Markdown(
-        f"**What this shows.** {(was == labels).sum()} of {len(labels)} drawings were named right "
-        f"before, {(now == labels).sum()} after {record.sizes['steps']} steps on "
-        f"{record.sizes['training_pictures']} drawings; above, up to 8 that came right. The model has "
-        f"{size.total:,} numbers, and {size.adapter:,} of them were trained. "
-        f"One run on one set is no proof: lesson 04 compares many."
-    )
+print(
+    f"named right before: {(was == labels).sum()} of {len(labels)}; after: {(now == labels).sum()}"
 )
+print(f"{record.sizes['steps']} steps on {record.sizes['training_pictures']} drawings")
+print(f"trained: {size.adapter:,} of {size.total:,} numbers")
 
 # %% [markdown]
+# **What this shows.** From 23 of 73 to 61, in a few seconds, by training one number in ninety. Above
+# are eight that came right. One run on one set is no proof: lesson 04 compares many.
+#
 # With fewer drawings, or drawings that differ more, fewer would come right.
 #
 # **Change this and run again**: `load_classification("food")`, or 1 instead of 16 shots, in the two cells above.
@@ -170,15 +168,11 @@ print(*(f"{style}: {credit}" for style, credit in ATTRIBUTION.items()), sep="\n"
 
 # %%
 height, width, _ = styles["openmoji"].pictures.shape[1:]  # pixels, and red green blue alpha
-display(
-    Markdown(
-        f"**What this shows.** A thing stays what it is in all {len(styles)} rows, while colour, outline and "
-        f"shading change. Together the styles have {sum(map(len, styles.values())):,} drawings, each of "
-        f"{height} x {width} pixels."
-    )
-)
+print(f"{sum(map(len, styles.values())):,} drawings of {height} x {width} pixels")
 
 # %% [markdown]
+# **What this shows.** A thing stays what it is in all rows, while colour, outline and shading change.
+#
 # **Change this and run again**: other things in `wanted`, by their English names, such as "tiger" or "guitar".
 
 # %% [markdown]
@@ -218,12 +212,10 @@ captions = [f"a drawing\nof a {thing}" for thing in things]
 display_figure(plot_shares(drawings, captions, shares))
 print(ATTRIBUTION["openmoji"])
 
-# %%
-from serial_lora_course.claims.sentences import read_shares
-
-display(Markdown("**What this shows.** " + read_shares(shares, things)))
-
 # %% [markdown]
+# **What this shows.** Three of five drawings are nearest to their own caption; guessing would get
+# one. The surest mistake: the koala is a rooster, with 82%. A large share means sure, not right.
+#
 # That is the model that you will adapt. Lesson 04 asks it harder questions (is this a mammal, a bird,
 # an insect?) and measures how often it is right before and after it has seen a few of OpenMoji's drawings.
 #
@@ -257,15 +249,13 @@ display_figure(figure)
 print("above each: its rank, and how many numbers the pair holds.", ATTRIBUTION["openmoji"])
 
 # %%
-display(
-    Markdown(
-        f"**What this shows.** Bars of light and dark come first, then an outline, then an owl. At rank 8 the "
-        f"pair holds {8 * 2 * 64:,} numbers, where the picture has {picture.numel():,}. At the full rank, 64, it "
-        f"holds {A.numel() + B.numel():,}: low rank saves only when the rank is low."
-    )
-)
+print(f"the picture holds {picture.numel():,} numbers, the last pair {A.numel() + B.numel():,}")
 
 # %% [markdown]
+# **What this shows.** Bars of light and dark come first, then an outline, then an owl. At rank 8 a
+# quarter of the picture's numbers is enough. At the full rank the pair holds twice as many: low rank
+# saves only when the rank is low.
+#
 # LoRA assumes that the *change* which a model needs for a new task is like this picture: large, but made
 # of few patterns. A picture of fine noise would need them all.
 #
@@ -306,12 +296,8 @@ model = copy.deepcopy(backbone.model)
 before = ask(model)
 inject(model, SerialLoRAConfig(rank=8))
 moved, size = (ask(model) - before).abs().max().item(), count_parameters(model)
-display(
-    Markdown(
-        f"**What this shows.** {size.trainable:,} of the model's {size.total:,} numbers can be trained, "
-        f"{size.share:.2%}, and no share moved by more than {moved:.1g}."
-    )
-)
+print(f"trainable: {size.trainable:,} of {size.total:,} numbers, {size.share:.2%}")
+print(f"no share moved by more than {moved:.1g}")
 
 # %% [markdown]
 # The one line `inject(model, SerialLoRAConfig(rank=8))` froze the model and gave every attention block one

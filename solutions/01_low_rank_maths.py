@@ -16,12 +16,10 @@ except ModuleNotFoundError:
 
 # %%
 import torch
-from IPython.display import Markdown, display
 from torch import Tensor
 
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.claims import pairs as words
-from serial_lora_course.labs import pairs
+from serial_lora_course.lessons.l01_maths import pairs
 from serial_lora_course.lessons.l01_maths.figures import plot_misses
 from serial_lora_course.measures.lowrank import misses_by_method, tail_misses
 from serial_lora_course.plots.style import display_figure
@@ -69,14 +67,11 @@ print(ATTRIBUTION["openmoji"])
 
 # %%
 S = torch.linalg.svdvals(butterfly)  # (64,)
-display(
-    Markdown(
-        f"**What this shows.** No layer looks like a butterfly, and the sum of four begins to. The first layer "
-        f"is {S[0] / S[1]:.0f} times as strong as the second."
-    )
-)
+print(f"the first layer is {S[0] / S[1]:.1f} times as strong as the second")
 
 # %% [markdown]
+# **What this shows.** No layer looks like a butterfly, and the sum of four begins to.
+#
 # Now move the rank over the drawing's spectrum: how many layers until you would call it a butterfly, and
 # how many until you see no difference? (Without a running kernel the panel stands still.)
 
@@ -109,14 +104,15 @@ for _ in range(200):
     others.append(((butterfly - B @ A).norm() / butterfly.norm()).item())
 
 # %%
-display(
-    Markdown(
-        f"**What this shows.** At rank {rank} the miss is {by_tail:.4%} by the singular values left out, and "
-        f"{by_subtraction:.4%} by subtraction. The best of the random row spaces misses {min(others):.0%}."
-    )
+print(
+    f"miss at rank {rank}: {by_tail:.4%} by the values left out, {by_subtraction:.4%} by subtraction"
 )
+print(f"best of the random row spaces: {min(others):.0%}")
 
 # %% [markdown]
+# **What this shows.** Both ways give the same number. Of 200 random row spaces, each with the best
+# columns that go with it, none comes near the first four layers.
+#
 # So one look at the singular values says what *every* rank would miss.
 
 # %% [markdown]
@@ -181,9 +177,12 @@ display_figure(plot_misses({"Three drawings": curves}, ranks=(1, 2, 4, 8, 16, 32
 # %%
 allowed, rank_needed = 0.05, yours("1.1")
 needed = {f"the {name}": rank_needed(picture, allowed) for name, picture in things.items()}
-display(Markdown(f"**What this shows.** {words.read_needed(needed, 64, allowed)}"))
+print(f"rank to miss at most {allowed:.0%}, of 64:", needed)
 
 # %% [markdown]
+# **What this shows.** The door is four patterns, the straight ruler 21. Turn the ruler, and it is a
+# different matrix: what is simple to the eye need not have a low rank.
+#
 # The ruler is the simplest thing to describe and needs the highest rank: each of its rows is shifted a
 # little, and a shifted row is a new row. Rank does not measure how simple a thing looks, but from how few
 # rows all others can be mixed.
@@ -208,9 +207,12 @@ display_figure(plot_misses({f"Matrices of {d} x {d}": curves}, ranks=(1, 2, 4, 8
 allowed = 0.3  # change this and run again
 rank_needed = yours("1.1")
 needed = {name: rank_needed(matrix, allowed) for name, matrix in matrices.items()}
-display(Markdown(f"**What this shows.** {words.read_needed(needed, d, allowed)}"))
+print(f"rank to miss at most {allowed:.0%}, of {d}:", needed)
 
 # %% [markdown]
+# **What this shows.** W_q is as full as noise. Its gradient is not: four directions are enough.
+# LoRA's bet is about the *update*, not about the model.
+#
 # Where the *weight* needs nearly the rank of noise and the *change* needs little, LoRA does not assume that
 # the model is simple, but that the difference is. A reason: the gradient of a weight is a sum over tokens,
 # each a column times a row (what the loss wants of its output, times the token), and tokens resemble one
@@ -343,14 +345,12 @@ display_figure(plot_token_moves({"lora": lora_row, "serial_lora": serial_row}, f
 
 # %%
 ends = {p: torch.linalg.svdvals(w.double())[[0, -1]].tolist() for p, w in weights.items()}
-said = ", ".join(
-    f"W_{p} from {large:.2f} down to {small:.5f}" for p, (large, small) in ends.items()
-)
-display(
-    Markdown(f"**What this shows.** Singular values: {said}. None is zero, so each has an inverse.")
-)
+for p, (large, small) in ends.items():
+    print(f"singular values of W_{p}: from {large:.2f} down to {small:.5f}")
 
 # %% [markdown]
+# **What this shows.** None is zero, so each weight has an inverse.
+#
 # The smallest are close to zero: there are directions that a weight almost erases. Only along those of W_k
 # can a pair change q and leave k almost as it is.
 #
@@ -438,9 +438,12 @@ targets = {
 misses = {name: misses_by_method(wide, changes) for name, changes in targets.items()}
 display_figure(plot_misses(misses, ranks=(1, 2, 4, 8, 12, 32, 128)))
 display_table(reached := pairs.first_ranks(misses))
-display(Markdown(f"**What this shows.** {words.read_first_ranks(reached)}"))
 
 # %% [markdown]
+# **What this shows.** LoRA reaches every wish at rank 4, and one row space for q, k and v does at
+# rank 12 at the latest. Serial LoRA reaches the shared wish alone. Of the other three it misses 82%,
+# and no rank lifts that.
+#
 # The first law is a matter of rank: at three times their rank, one row space can express what own pairs do.
 # The second is not: at full rank C has d² numbers, and a wish for three matrices has 3d². We call what is
 # missed at full rank the *floor*; for random wishes it is near √(2/3).
@@ -460,9 +463,12 @@ miss = (missed / torch.cat(list(wishes.values())).norm()).item()
 
 real = misses_by_method(weights, wishes)
 display_figure(plot_misses({f"Gradients for q, k and v of block {BLOCK}": real}))
-display(Markdown(f"**What this shows.** {words.read_miss(miss, real, rank)}"))
+print(f"at rank {rank} your pair misses {miss:.0%}; LoRA {real['lora'][rank]:.0%}")
 
 # %% [markdown]
+# **What this shows.** At rank 8 LoRA misses 15% of what the loss asks for, and the serial pair 74%.
+# At full rank it would still miss 72%. One shared row space (the black line) costs little.
+#
 # The rows of a gradient are mixed from tokens, and q, k and v read the same tokens: the first law is cheap.
 # The second, the tie between the columns, is what costs. Still, the floor is below the √(2/3) ≈ 0.82 of
 # random wishes. Do q, k and v want something in common? Turn one wish round, Δ_q to −Δ_q: if all three
@@ -472,9 +478,12 @@ display(Markdown(f"**What this shows.** {words.read_miss(miss, real, rank)}"))
 # %%
 floors = task.floors()
 display_table(floors.map("{:.1%}".format).reset_index())
-display(Markdown(f"**What this shows.** {words.read_floors(floors)}"))
 
 # %% [markdown]
+# **What this shows.** Flipping a sign changes almost nothing. So q, k and v hardly agree on what to
+# do with a token: sharing one pair is not free here. Mixing the rows brings the floor up to that of
+# random wishes.
+#
 # Where turning hardly moves the floor, q, k and v have almost nothing in common in what they want done to a
 # token; the floor is below that of random wishes because each gradient lies along directions in which its
 # own W writes strongly.
@@ -561,8 +570,7 @@ task.backward(adapted)
 pair = list(adapters(adapted).values())[BLOCK]
 by_hand = gradient_of(weights, task.gradients(BLOCK), pair.lora_A.detach(), 1.0)  # (d, r)
 difference = (by_hand - pair.lora_B.grad).norm() / pair.lora_B.grad.norm()
-said = f"By hand and by autograd differ by {difference:.1g} of the gradient's size: rounding."
-display(Markdown(f"**What this shows.** {said}"))
+print(f"by hand and by autograd differ by {difference:.1g} of the gradient's size")
 
 # %% [markdown]
 # After one step of gradient descent with learning rate η, W_q has moved by
@@ -586,9 +594,13 @@ moved = task.first_steps(rates)
 shown = moved.filter(like="W times").map("{:.3%}".format)
 losses = moved.filter(like="loss before").map("{:.4f}".format)
 display_table(shown.join(losses).reset_index())
-display(Markdown(f"**What this shows.** {words.read_first_steps(moved)}"))
 
 # %% [markdown]
+# **What this shows.** One and the same function, with W four times as large at the right as at the
+# left. Under SGD LoRA's first step is sixteen times as large at one end as at the other, under Adam
+# four times. Serial LoRA's is the same everywhere: its pair stands in front of W and is stretched
+# with it.
+#
 # The least and the largest loss before the step are equal: it *is* the same model in every column. Serial
 # LoRA's `B` is a *relative* change,
 # W (I + B A), so the size of W cancels. LoRA's `B` has the unit of W: with gradient descent the relative step

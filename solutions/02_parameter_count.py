@@ -19,13 +19,13 @@ except ModuleNotFoundError:
 from fractions import Fraction
 
 import torch
-from IPython.display import Markdown, display
+from IPython.display import display
 from torch import nn
 
 from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, count_parameters, inject
 from serial_lora.attention import find_attention_sites
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.models.architectures import ARCHITECTURES, closed_form
+from serial_lora_course.models.architectures import ARCHITECTURES
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
 
@@ -49,11 +49,8 @@ A = torch.empty(rank, width, device="meta")  # (r, d)
 B = torch.empty(width, rank, device="meta")  # (d, r)
 
 together = A.numel() + B.numel()
-display(
-    Markdown(
-        f"**What this shows.** At width {width} and rank {rank}, A holds {A.numel():,} numbers and B {B.numel():,}: "
-        f"together {together / width**2:.1%} of the {width * width:,} in the matrix that they correct."
-    )
+print(
+    f"A: {A.numel():,} numbers, B: {B.numel():,}, together {together / width**2:.1%} of W's {width**2:,}"
 )
 
 # %% [markdown]
@@ -119,9 +116,11 @@ for method, block in (("LoRA", 4 * pair), ("Serial LoRA", pair)):
     )
 
 times = Fraction(listed["LoRA"], listed["Serial LoRA"])
-display(Markdown(f"**What this shows.** LoRA has {times} times as many numbers in a block."))
+print(f"LoRA has {times} times as many numbers in a block")
 
 # %% [markdown]
+# **What this shows.** Four, exactly: four pairs, where Serial LoRA has one of the same size.
+#
 # With another rank or width the counts move and the factor does not, since both methods have the same d and
 # the same r.
 
@@ -194,11 +193,8 @@ sites = find_attention_sites(clip)
 total = sum(p.numel() for p in clip.parameters())
 for site in (sites[0], sites[-1]):
     print(f"{site.name}: tower {site.tower}, block {site.block}, width {site.width}")
-found = f"{len(sites)} attention blocks in a model of {total:,} parameters"
 device = next(clip.parameters()).device
-display(
-    Markdown(f"**What this shows.** {found}, on the device {device}: the first and the last above.")
-)
+print(f"{len(sites)} attention blocks in a model of {total:,} parameters, on the device {device}")
 
 # %% [markdown]
 # The model describes itself: nobody told the function the widths. `inject` goes by this list, so what it
@@ -305,10 +301,12 @@ for stream in ("image", "text", "both"):
     print(f"stream={stream:6} {lora:>11,} and {serial:>10,}")
     ratios[stream] = lora / serial
 
-said = ", ".join(f"{ratio:.3f} on stream “{stream}”" for stream, ratio in ratios.items())
-display(Markdown(f"**What this shows.** The ratio is {said}."))
+print({stream: f"{ratio:.3f}" for stream, ratio in ratios.items()})
 
 # %% [markdown]
+# **What this shows.** On the image stream the ratio is four. In the last block the text stream has no
+# output projection to adapt, so there it is a little less.
+#
 # The last block of SD3 has no use for what attention gives its text tokens, so there is no `out` matrix
 # there, and LoRA has one pair fewer. The formula would have missed that; the count of the real model did not.
 
@@ -375,12 +373,11 @@ from serial_lora_course.models.architectures import ratio_frame, size_ratio
 ratio_of = yours("2.4")
 placements = ratio_frame(width=768, rank=32, ratio_of=ratio_of)  # change this and run again
 display_table(placements)
-other = placements["ratio"][placements["ratio"] != 4]
-said = f"The ratio is 4 in {len(placements) - len(other)} of {len(placements)} rows"
-said += f", and between {other.min():.2f} and {other.max():.2f} in the others."
-display(Markdown(f"**What this shows.** {said}"))
 
 # %% [markdown]
+# **What this shows.** Four in the first row, the paper's. In all others it is between one and 3.25.
+# Say which LoRA you mean.
+#
 # "A quarter of LoRA" is a statement about *one* baseline, the one that the paper compares with. The last
 # row asks the other question: LoRA at a quarter of the rank costs what Serial LoRA costs. A fair comparison
 # shows both, equal rank and equal budget; lesson 04 does.
@@ -441,9 +438,11 @@ for key in ("clip", "sam", "sd3"):
     model = inject(item.on_meta(), SerialLoRAConfig(rank=rank))
     size = sum(p.nbytes for p in adapter_parameters(model)) / 1e6  # in MB
     weighed.append(f"{item.title}: {size:.2f} MB, {count_parameters(model).share:.2%} of the model")
-display(Markdown(f"**What this shows.** In float32, {'; '.join(weighed)}."))
+print("in float32:", *weighed, sep="\n")
 
 # %% [markdown]
+# **What this shows.** A few megabytes, and less than 2% of any of the models.
+#
 # Half the rank would halve them. "Parameters" and "memory" are different things, though: training also
 # needs gradients, optimizer state, and above all activations, which no count of parameters tells.
 

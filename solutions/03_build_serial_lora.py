@@ -20,13 +20,13 @@ except ModuleNotFoundError:
 import copy
 
 import torch
-from IPython.display import Markdown, display
+from IPython.display import display
 from torch import nn
 from torch.nn import functional as F
 
 from serial_lora import SerialLoRAConfig, adapters, inject
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.labs import probes
+from serial_lora_course.lessons.l03_build import probes
 from serial_lora_course.plots.style import display_drawing, display_figure
 
 lesson_card("03")
@@ -168,8 +168,7 @@ fresh, trained = Adapter(width, rank), Adapter(width, rank)
 nn.init.normal_(trained.lora_B, std=0.1)  # as if trained
 with torch.no_grad():
     by_fresh, by_trained = ((pair(x) - x).abs().max().item() for pair in (fresh, trained))
-said = f"The fresh adapter changes x by {by_fresh}, the other by up to {by_trained:.3f}."
-display(Markdown(f"**What this shows.** {said}"))
+print(f"the fresh adapter changes x by {by_fresh}, the other by up to {by_trained:.3f}")
 
 # %% [markdown]
 # Zero, not "nearly zero": x plus a product with a zero matrix. Whatever the pretrained model could do, it
@@ -322,10 +321,13 @@ with torch.no_grad():
     to_merged, to_base = ((adapted - other(x)).abs().max().item() for other in (merged, block))
 
 # %%
-said = f"The adapted block differs from the merged one by {to_merged:.1g}, from the base by {to_base:.1g}."
-display(Markdown(f"**What this shows.** {said}"))
+print(
+    f"the adapted block differs from the merged one by {to_merged:.1g}, from the base by {to_base:.1g}"
+)
 
 # %% [markdown]
+# **What this shows.** Merged and adapted are the same block, up to rounding; the base is another one.
+#
 # The first number is rounding. The second is the adapter's effect, many times larger: without it, the first
 # number would prove nothing. Always look at both.
 #
@@ -550,10 +552,11 @@ questions = (
 )
 table = probes.probe_table(blocks, x, *questions)
 display(table)
-passed = ", ".join(table.index[table["Serial LoRA?"] == "yes"])
-display(Markdown(f"**What this shows.** All three probes are passed by: {passed}."))
 
 # %% [markdown]
+# **What this shows.** One block passes all three. Each of the others runs, trains, has the right
+# shapes, and is caught by one probe.
+#
 # Each variant fails one probe and passes the others, so no single probe would have been enough.
 #
 # - **VariantOne** computes adapted q, k and v, and stores them on the block as attributes that nobody
@@ -589,8 +592,7 @@ for resblock in by_hand.visual.transformer.resblocks:
 
 with torch.no_grad():
     change = (by_hand.encode_image(images) - clip.encode_image(images)).abs().max().item()
-said = f"{len(hand_adapters)} adapters change the answers by up to {change:.3f}."
-display(Markdown(f"**What this shows.** {said}"))
+print(f"{len(hand_adapters)} adapters change the answers by up to {change:.3f}")
 
 # %% [markdown]
 # Five lines adapt a model whose code we never touched. (The `pair=pair` in the hook matters: without it
@@ -620,12 +622,12 @@ with torch.no_grad():
     with disabled(model):
         lost = (model.encode_image(images) - clip.encode_image(images)).abs().max().item()
 print(count_parameters(model))
-said = (
-    f"By hand and by the package differ by {difference:.1g}; disabled and the base by {lost:.1g}."
-)
-display(Markdown(f"**What this shows.** {said}"))
+print(f"by hand and by the package: {difference:.1g} apart; disabled and the base: {lost:.1g}")
 
 # %% [markdown]
+# **What this shows.** Your four hooks and the package's one line are the same model, up to rounding,
+# and switched off it is the base again.
+#
 # One call does what the five lines do, and more safely. `with disabled(model):` gives the base model back
 # for the length of the block, up to that rounding, which is how a fair before-and-after comparison is made.
 #
@@ -653,10 +655,13 @@ for _ in range(2):
     moves.append(probes.largest_moves(before, trainee))
 
 # %%
-said = "; ".join(f"{p} moves by {moves[0][p]:.1g} and {moves[1][p]:.1g}" for p in moves[0])
-display(Markdown(f"**What this shows.** In the first and the second step, {said}."))
+for part in moves[0]:
+    print(f"{part}: step 1 moves it by {moves[0][part]:.1g}, step 2 by {moves[1][part]:.1g}")
 
 # %% [markdown]
+# **What this shows.** The base never moves. B moves at once; A has to wait for the second step, since
+# its gradient has the factor B, and B began at zero.
+#
 # The base never moves. In the first step `A` does not move either: its gradient passes through `B`, and `B`
 # is zero. `B` moves first, and from the second step on both learn. If `A` *and* `B` started at zero, nothing
 # would ever move: that is why one of them is random.
@@ -691,10 +696,11 @@ with torch.no_grad():
 merged = distance(merge(model), answers)
 unmerged = distance(unmerge(model), answers)
 ejected = distance(eject(model), plain)
-said = f"The merged model differs from the adapted one by {merged}, the unmerged one by {unmerged}"
-display(
-    Markdown(f"**What this shows.** {said}; the ejected one differs from the base by {ejected}.")
-)
+print(f"merged: {merged}, unmerged: {unmerged} from the adapted; ejected: {ejected} from the base")
+
+# %% [markdown]
+# **What this shows.** Merging rounds. Unmerging and ejecting do not: the original numbers were kept,
+# so they come back bit for bit.
 
 # %% tags=["nbval-check-output"]
 base_state, state = clip.state_dict(), model.state_dict()
@@ -749,10 +755,12 @@ from serial_lora_course.lessons.l03_build.figures import plot_losses
 
 curves = {rank: imitate(rank) for rank in (1, 2, 4, 8)}
 display_figure(plot_losses(curves, f"Imitating a change of rank {true_rank}"))
-ends = ", ".join(f"{losses[-1]:.1g} at rank {rank}" for rank, losses in curves.items())
-display(Markdown(f"**What this shows.** The loss ends at {ends}."))
+print({f"rank {rank}": f"{losses[-1]:.1g}" for rank, losses in curves.items()})
 
 # %% [markdown]
+# **What this shows.** With too low a rank the loss stops at a hundredth and stays there; at the true
+# rank it falls by eight more powers of ten. More training does not replace rank.
+#
 # Below the rank of the change an error remains, however long you train; at or above it, the loss keeps falling.
 # The largest pair is not the best one at the end, since its spare patterns have nothing to express and must
 # be brought to zero. The rank says what *can* be learnt, no more. Where the change that a task needs has few
@@ -798,8 +806,7 @@ with tempfile.TemporaryDirectory() as folder:
 # %%
 print(count_parameters(model))
 apart = (again(images) - model(images)).abs().max().item()
-said = f"The loss fell to {loss.item():.2f}; loaded and trained differ by {apart}."
-display(Markdown(f"**What this shows.** {said}"))
+print(f"the loss fell to {loss.item():.2f}; loaded and trained differ by {apart}")
 
 # %% [markdown]
 # Adapting (which freezes the base), saving and loading are one call each. Lesson 12 does the same from a

@@ -21,14 +21,14 @@ import copy
 from dataclasses import replace
 
 import torch
-from IPython.display import Markdown, display
+from IPython.display import display
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.claims import few_shot as words
-from serial_lora_course.labs import few_shot, frames
+from serial_lora_course.labs import frames
 from serial_lora_course.labs.methods import get_method
+from serial_lora_course.lessons.l04_clip import tables
 from serial_lora_course.plots.style import display_figure
 
 lesson_card("04")
@@ -126,14 +126,22 @@ def trained(name: str) -> tuple[Record, Tensor]:
 
 # %%
 from serial_lora.attention import find_attention_sites
-from serial_lora_course.claims.sentences import read_clip
 
 for tower in ("image", "text"):
     sites = find_attention_sites(model, towers=[tower])
     print(f"{tower} tower: {len(sites)} attention blocks, tokens of width {sites[0].width}")
-display(Markdown("**What this shows.** " + read_clip(backbone, lesson.card_of_model)))
+
+card = lesson.card_of_model  # what the pretraining noted; empty for a published model
+for name in "parameters minutes steps training_pictures measured_concepts measured".split():
+    print(f"{name}: {card.get(name, 'not noted')}")
 
 # %% [markdown]
+# **What this shows.** Six attention blocks see the picture, four read the sentence. The tiny model
+# has five million parameters and took less than an hour to pretrain. Shown a drawing of a concept
+# that was hidden from it, it has the right name among its first ten guesses (`openmoji R@10`) in
+# about four cases out of five. By chance that would be ten in all the `measured_concepts`, about one
+# in a hundred.
+#
 # The tiny model differs from a large one in size alone: it has learnt to connect pictures with words, it
 # recognises things in pictures that it was never shown, and it is far from perfect. That is the right
 # starting point for adapting: there is something to build on and something left to gain.
@@ -238,10 +246,12 @@ print("the first prompt:", data.prompts(template)[0])
 table = pd.DataFrame(probabilities.numpy(), data.class_names, data.class_names)
 said = [data.class_names[i] for i in probabilities.argmax(-1)]
 display(table.map("{:.2f}".format).assign(**{"it says": said}))
-hits = sum(one == other for one, other in zip(said, data.class_names, strict=True))
-display(Markdown(f"**What this shows.** {hits} of {len(said)} pictures get their own class."))
 
 # %% [markdown]
+# **What this shows.** A row is a picture, and it sums to one. Only three of the eight pictures get
+# their own class, and some wrong answers are very sure: the letters are a zodiac sign with 0.87.
+# Sure is not right.
+#
 # Each row adds up to one, up to rounding. The model has never been trained on a class: that is *zero-shot*
 # classification. Other pictures of the same classes may give better or worse results.
 #
@@ -321,15 +331,16 @@ import pandas as pd
 
 templates = [data.template, data.generic_template, "{}", "a sketch of {}."]
 rows = {
-    name: few_shot.prompt_accuracies(backbone, each, templates)
-    for name, each in lesson.sets.items()
+    name: tables.prompt_accuracies(backbone, each, templates) for name, each in lesson.sets.items()
 }
 zero_table = pd.DataFrame(rows).T.astype(dict.fromkeys(["classes", "test pictures"], int))
 display(frames.as_text(zero_table, dict.fromkeys(zero_table.columns[2:], "{:.1%}")))
-said = words.read_prompts(zero_table, data.template, data.generic_template, templates)
-display(Markdown("**What this shows.** " + said))
 
 # %% [markdown]
+# **What this shows.** Both prompts of the lab do alike, within two points. A sentence that the model
+# never met costs it up to 17 points, on food, without any training. Nearly all of it lies above chance, and
+# on *nature* below what naming the largest class would give: there is a lot to gain.
+#
 # The tiny model has read both of the lab's prompts as captions in pretraining, so it takes them much alike; a
 # sentence that it never met is another matter. A model that has read many sentences would move less. A report
 # that trains with one prompt and quotes zero-shot accuracy with another mixes two effects: what training
@@ -376,12 +387,8 @@ display_figure(figure, alt=alt)
 same = len({*one_shot[0]} & {*one_shot[1]})
 short = few_shot_split(data, SHOTS, 1).short_classes
 few = ", ".join(f"{name} ({count})" for name, count in short.items()) or "none"
-display(
-    Markdown(
-        f"**What this shows.** The two seeds share {same} of {len(one_shot[0])} pictures. Classes with fewer "
-        f"training pictures than {SHOTS} shots ask for: {few}."
-    )
-)
+print(f"the two seeds share {same} of {len(one_shot[0])} pictures")
+print(f"classes with fewer training pictures than {SHOTS} shots ask for: {few}")
 
 # %% [markdown]
 # Two seeds give quite different ideas of the same class. That is why results come with a mean *and* a spread
@@ -522,10 +529,13 @@ with torch.no_grad():
 large = open_clip.get_tokenizer("ViT-B-16-quickgelu")(data.prompts(data.generic_template))
 scales = {SCALE: tokens, "paper": large}
 kept = [f"{cut(ids).shape[1]} of {ids.shape[1]} at {scale} scale" for scale, ids in scales.items()]
-said = f"Positions that are computed: {', '.join(kept)}. Cut and whole vectors differ by {difference:.1g}."
-display(Markdown(f"**What this shows.** {said}"))
+print("positions that are computed:", ", ".join(kept))
+print(f"cut and whole vectors differ by {difference:.1g}")
 
 # %% [markdown]
+# **What this shows.** At the paper's scale 68 of 77 positions were work for nothing. Leaving them out
+# changes no vector by more than rounding.
+#
 # The difference is rounding: same sums, in another order. A saving that is *exact* costs nothing, and it
 # helps every method alike, so comparisons stay fair.
 #
@@ -586,15 +596,16 @@ with torch.no_grad():
 before, after, package = (predictions(clip) for clip in (model, by_hand, injected))
 
 # %%
-display(
-    Markdown(
-        f"**What this shows.** In {len(losses)} steps the loss goes from {losses[0]:.2f} to {losses[-1]:.2f}. Right "
-        f"are {(before == labels).sum()} of {n} test pictures zero-shot, {(after == labels).sum()} with your pairs. "
-        f"The package says the same about {(package == after).sum()} of {n}."
-    )
+print(f"loss over {len(losses)} steps: {losses[0]:.2f} to {losses[-1]:.2f}")
+print(
+    f"right zero-shot: {(before == labels).sum()} of {n}, with your pairs: {(after == labels).sum()}"
 )
+print(f"the package says the same about {(package == after).sum()} of {n}")
 
 # %% [markdown]
+# **What this shows.** Twenty steps on four shots, and twice as many test pictures come right. Your
+# pairs and the package's are the same method: they agree on every picture.
+#
 # These few lines are the whole method. What the lab adds is augmentation, a schedule, seeds, a fair
 # comparison, and a record of it. With one tower alone, or with fewer steps, fewer pictures may come right.
 #
@@ -679,8 +690,9 @@ sites = [find_attention_sites(model, towers=[tower]) for tower in ("image", "tex
 towers = [(each[0].width, len(each)) for each in sites]  # (width, depth) of each
 rank = config.rank  # change this and run again: 6
 budget = sum(serial_lora_count(width, depth, rank) for width, depth in towers)
-said = f"{budget:,} parameters are rank {rank} of Serial LoRA, and {rank_within(budget, towers)} of LoRA."
-display(Markdown(f"**What this shows.** {said}"))
+print(
+    f"{budget:,} parameters: Serial LoRA of rank {rank}, LoRA of rank {rank_within(budget, towers)}"
+)
 
 # %% [markdown]
 # Where a quarter of the rank is not a whole number, LoRA's budget is a little smaller. The plus in LoRA+ and
@@ -711,12 +723,20 @@ print(lesson.how_long())
 runs = {name: trained(name) for name in ("serial_lora", "lora")}
 
 # %%
+from scipy.stats import binomtest
+
 records = {name: record for name, (record, _) in runs.items()}
-display(words.runs_table(records, f"zero_shot_{config.prompt}"))
-right = {get_method(name).label: said == labels for name, (_, said) in runs.items()}
-display(Markdown("**What this shows.** " + words.read_two_runs(right)))
+display(tables.runs_table(records, f"zero_shot_{config.prompt}"))
+serial, lora = (said == labels for _, said in runs.values())  # (N,) each: right or not
+only = int((serial & ~lora).sum()), int((lora & ~serial).sum())
+print(f"right with Serial LoRA only: {only[0]} of {n}, with LoRA only: {only[1]}")
+print(f"a coin would be as uneven with probability {binomtest(only[0], sum(only) or 1).pvalue:.2f}")
 
 # %% [markdown]
+# **What this shows.** Both adapters bring the model from a third to more than four fifths. They
+# disagree on three pictures, two to one. That is a coin toss: McNemar's test says so, and one picture
+# is 1.4 points.
+#
 # The *gain* over zero-shot is one thing, the *difference between methods* is another, and the second asks for far
 # more evidence than one run on one data set. Another seed draws other shots and may turn the order round. What a
 # single run is good for: looking.
@@ -730,10 +750,10 @@ display(Markdown("**What this shows.** " + words.read_two_runs(right)))
 # right go wrong, and the number after training is the balance of both.
 
 # %%
-from serial_lora_course.lessons.l04_clip.figures import confusion, plot_confusion, show_changes
+from serial_lora_course.lessons.l04_clip.figures import plot_confusion, show_changes
 
 zero, adapted = predictions(model), trained("serial_lora")[1]  # (N,) each
-display(Markdown("**What this shows.** " + words.read_changes(labels, zero, adapted)))
+print(f"right before and after: {((zero == labels) & (adapted == labels)).sum()} of {n}")
 changed = {
     "from wrong to right": ((zero != labels) & (adapted == labels)).nonzero().flatten().tolist(),
     "from right to wrong": ((zero == labels) & (adapted != labels)).nonzero().flatten().tolist(),
@@ -745,6 +765,9 @@ for what, indices in changed.items():
         display_figure(figure)
 
 # %% [markdown]
+# **What this shows.** Forty drawings came right and two went wrong. Adapting is no pure gain: what
+# the table above shows is the balance.
+#
 # The first line of each title is what the picture is. Look for a pattern: did one class lose its pictures to another,
 # and did it get them back? The *confusion matrix* shows that: a row is what the pictures
 # are, a column what the model says, and the diagonal is what is right.
@@ -752,12 +775,14 @@ for what, indices in changed.items():
 # %%
 guesses = {"zero-shot": zero, "Serial LoRA": adapted}
 display_figure(plot_confusion(labels, guesses, data.class_names))
-matrices = [confusion(labels, each, len(data.class_names)) for each in guesses.values()]
 agree = (adapted == trained("lora")[1]).float().mean().item()
-said = words.read_classes(*matrices, data.class_names, agree)
-display(Markdown("**What this shows.** " + said))
+print(f"Serial LoRA and LoRA give {agree:.0%} of the test pictures the same class")
 
 # %% [markdown]
+# **What this shows.** Before, two columns took nearly everything: the model called most things a
+# heart or a zodiac sign. After, the diagonal is dark. The two adapters even make mostly the same
+# mistakes.
+#
 # Other shots would show other examples of each class, and another class might gain most.
 #
 # **Change this and run again**: `trained("lora")[1]` in place of Serial LoRA's. Are the same pictures wrong?
@@ -784,9 +809,15 @@ print(frames.describe_records(records))
 # %%
 write = "{:.1%} ± {:.1f}".format
 display(frames.methods_table(results, "accuracy", lambda mean, std: write(mean, 100 * std)))
-display(Markdown("**What this shows.** " + words.read_gains(results, zero_column)))
+print(
+    f"zero-shot, with the same prompt: {results.groupby('dataset')[zero_column].first().mean():.1%}"
+)
 
 # %% [markdown]
+# **What this shows.** With sixteen shots every method gains more than twenty points over zero-shot.
+# Read a column: the methods lie within a point or two of each other, which is less than the spread of
+# one shot over seeds.
+#
 # The same as a picture, with the data sets apart. Each run is a small point, a line joins the means over
 # seeds, and the band behind it goes from the worst seed to the best.
 
@@ -812,16 +843,23 @@ display_figure(plot_accuracy_by_shots(results, zero_column))
 from serial_lora_course.labs.records import shipped_records
 
 results = frames.frame(shipped_records("clip"))
-verdicts = words.differences(results)
+verdicts = frames.compare_methods(results, tables.PAIRS, "accuracy")
+verdicts[["mean", "sem"]] *= 100
 shown = verdicts.rename(columns={"amount": "shots", "mean": "points", "sem": "standard error"})
 shown = frames.as_text(shown, {"points": "{:+.1f}", "standard error": "{:.1f}"})
 display(shown.set_index(["methods", "shots"]))
 
 # %%
-said = f"{words.read_differences(verdicts)} {words.read_cells(results)}"
-display(Markdown("**What this shows.** " + said))
+means = results.groupby(["dataset", "amount", "method"])["accuracy"].mean().unstack("method")
+by_cell = 100 * (means["serial_lora"] - means["lora"])  # points, a data set and number of shots
+print(f"Serial LoRA above LoRA in {(by_cell > 0).sum()} of {len(by_cell)} cells, below in", end=" ")
+print(f"{(by_cell < 0).sum()}; from {by_cell.min():+.1f} to {by_cell.max():+.1f} points")
 
 # %% [markdown]
+# **What this shows.** Fifteen comparisons, and none of them is significant. Serial LoRA, with a
+# quarter of LoRA's parameters, is above it about as often as below, and so is a LoRA that was made as
+# small. One cell alone could have "shown" a lead of five points, or a loss of as much.
+#
 # Read the verdicts with their limits: one tiny model, test sets of some dozens of pictures (one of some hundreds),
 # few seeds, one learning rate for all methods without a plus. A larger model or other rates may change each
 # verdict; lesson 11 has a study in which each method's rate was chosen. What the records do show is how such a
@@ -840,10 +878,12 @@ from serial_lora_course.labs.records import shipped_records
 
 display(paper_table("Table III"))
 print("Serial LoRA minus LoRA at equal rank, in points:")
-display(words.beside_paper(frames.frame(shipped_records("clip"))))
-display(Markdown("**What this shows.** " + words.read_paper()))
+display(tables.beside_paper(frames.frame(shipped_records("clip"))))
 
 # %% [markdown]
+# **What this shows.** In the paper Serial LoRA is behind LoRA in one of twelve cells (EuroSAT, 16
+# shots). Here the two cannot be told apart.
+#
 # The table gives no zero-shot accuracy, so nobody can see how much any method *gained*; and one number a cell, so
 # nobody can see which differences are larger than those between draws of shots. The spread in the records above
 # says how large those can be. (Lesson 05 looks at the two methods with a plus.)

@@ -17,14 +17,12 @@ except ModuleNotFoundError:
 # %%
 import pandas as pd
 import torch
-from IPython.display import Markdown, display
+from IPython.display import display
 from torch import Tensor, nn
 
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.claims import ratios
-from serial_lora_course.claims import steps as words
-from serial_lora_course.labs import steps
 from serial_lora_course.labs.lesson import open_lesson
+from serial_lora_course.lessons.l07_lora_plus import ratios, steps
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
 
@@ -104,9 +102,11 @@ check("5.1", change_of_product)
 parts_of = yours("5.1")
 descent = steps.watch_steps(lambda A, B: torch.optim.SGD([A, B], lr=3.0), parts_of)
 display_table(descent.map("{:.3g}".format))
-display(Markdown(f"**What this shows.** {words.read_descent(descent)}"))
 
 # %% [markdown]
+# **What this shows.** In step 1 only B moves: A's gradient has the factor B, and B is zero. Then A
+# follows. A hundred steps later its part of the change is nearly as large as B's.
+#
 # If A started at zero and B at random, A would move first.
 #
 # ### Adam gives every entry the same step
@@ -172,9 +172,12 @@ print(f"by your function B moves by {predicted:.3g} in step 1")
 
 adam = steps.watch_steps(lambda A, B: torch.optim.Adam([A, B], lr=0.01), parts_of)
 display_table(adam.map("{:.3g}".format))
-display(Markdown(f"**What this shows.** {words.read_paces(descent, adam)}"))
 
 # %% [markdown]
+# **What this shows.** In step 2, the first in which both move, B goes twice as far as A under
+# gradient descent. Under Adam the two are much closer: it divides each entry's gradient by its own
+# size.
+#
 # The first number depends on the sizes of the gradients, so on the task; the second hardly does.
 #
 # So a *ratio* of two rates has a plain meaning: how fast B moves relative to A. **LoRA+** gives B `ratio` times
@@ -189,9 +192,11 @@ parts_of = yours("5.1")
 tried = [steps.one_step_at(ratio, lr_A, parts_of=parts_of) for ratio in (1, 2, 5, 10, 20, 50)]
 by_ratio = pd.DataFrame(tried)
 display_figure(plot_step_by_ratio(by_ratio))
-display(Markdown(f"**What this shows.** {words.read_ratios(by_ratio)}"))
 
 # %% [markdown]
+# **What this shows.** A ratio of 5 lowers the loss twice as much as equal rates, and 20 raises it.
+# The gradient promises a fall at every ratio; it is the length of the step that breaks the promise.
+#
 # The dotted line is the change of the loss if it were a plane; too large a step leaves the region where
 # that is a good guess. The picture *cannot* tell whether the ratio helped, or whether the rate of B was too
 # small before. That is the question of this lesson.
@@ -217,9 +222,12 @@ effects = {
     for title, serial in (("LoRA", False), ("Serial LoRA", True))
 }
 display_figure(plot_step_by_width(widths, effects))
-display(Markdown(f"**What this shows.** {words.read_widths(widths, effects)}"))
 
 # %% [markdown]
+# **What this shows.** Double the width, and a step of A moves the output about twice as far, while a
+# step of B moves it as far as before. That is the width law behind LoRA+: in a wide model A has to go
+# slowly, so B can afford more. Serial LoRA obeys it as LoRA does.
+#
 # Both methods grow alike: the way through W (lesson 01) changes the signs of an Adam step and not its size.
 # The argument says how the ratio should **grow** with d, not what it should be at your d: the paper's 20 is
 # a choice, not a result.
@@ -320,9 +328,12 @@ for first, second in (("lora_A", "lora_B"), ("serial_A", "serial_B"), ("lora_a",
     rows.append({"names": f"{first}, {second}"} | steps.rates_of(model, optimizer))
 rates = pd.DataFrame(rows)
 display_table(rates)
-display(Markdown(f"**What this shows.** {words.read_names(rates)}"))
 
 # %% [markdown]
+# **What this shows.** Only under the names `lora_A` and `lora_B` did the second matrix get twenty
+# times the rate. With other names nothing happens, and nothing is said. And the weight decay that was
+# asked for, 0.01, has become 0.
+#
 # Only a name that contains `lora_B` makes it LoRA+. The decay that we asked for is lost too: that function takes
 # its own under another name. So print your groups once before you train.
 #
@@ -375,9 +386,12 @@ check("5.4", share_left)
 left_of = yours("5.4")
 steps_taken = 1000
 left = left_of(groups, steps_taken)
-display(Markdown(f"**What this shows.** {words.read_decay(left, steps_taken)}"))
+print("taken away:", ", ".join(f"{1 - share:.1%}" for share in left), "(A, B)")
 
 # %% [markdown]
+# **What this shows.** Decay takes twenty times as much from B as from A, since it is multiplied by
+# the rate. So when you compare ratios, you also compare how strongly B is decayed.
+#
 # Decay shrinks B faster, by the factor of the ratio. With a larger decay or a longer run, a comparison of ratios
 # is also one of regularisation.
 
@@ -399,9 +413,12 @@ large = lesson.config.lr  # the lab's own; change this and run again: a third of
 three = steps.three_ways(lesson, large)
 print(f"zero-shot: {three['zero-shot'].iloc[0]:.1%}")
 display_table(steps.as_shown(three))
-display(Markdown(f"**What this shows.**\n\n{words.read_three_ways(three, len(lesson.data.test))}"))
 
 # %% [markdown]
+# **What this shows.** LoRA+ beat slow LoRA by 31 points, and lost to LoRA at the same fast rate by 4.
+# For Serial LoRA it is 12 and 22. It was the rate. (Single short runs: on another machine a few
+# pictures may fall to the other side.)
+#
 # The usual comparison credits the ratio with what a larger rate alone would have brought. Single short runs
 # do not settle how much is left. Several rates, ratios and seeds do better.
 
@@ -413,9 +430,10 @@ display(Markdown(f"**What this shows.**\n\n{words.read_three_ways(three, len(les
 # itself helps.
 
 # %%
-from serial_lora_course.labs.frames import describe_records, frame, half_width
+from serial_lora_course.labs.frames import describe_records, frame
 from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_ratio_sweep
+from serial_lora_course.measures.intervals import half_width
 
 records = shipped_records("clip_ratio")
 print(describe_records(records))
@@ -484,28 +502,35 @@ check("5.5", best_ratio)
 
 # %%
 usual = ratios.beside_ratio_one(results, yours("5.5"))
-display_table(ratios.as_shown(usual))
-display(Markdown(f"**What this shows.**\n\n{ratios.read_beside_one(usual)}"))
+display_table(usual)
 
 # %% [markdown]
+# **What this shows.** Six best ratios, and none is significantly better than 1. With two seeds an
+# interval goes 12.7 standard errors to either side: nearly anything could be true.
+#
 # Where the best ratio falls as A's rate rises, the sweep is looking for a good rate of *B*. The comparison
 # that isolates the ratio has the *same* rate of B, and A at that rate or at a smaller one:
 
 # %%
 isolated = ratios.at_one_rate_of_b(results)
-display_table(ratios.as_shown(isolated))
-display(Markdown(f"**What this shows.** {ratios.read_at_one_rate(isolated)}"))
+display_table(isolated)
 
 # %% [markdown]
+# **What this shows.** At the same rate of B a smaller rate of A may help a little, or not: neither
+# difference is significant.
+#
 # Last, each side chooses freely: plain LoRA its one rate, LoRA+ both. The best of many cells is best
 # partly by chance, so we choose on some seeds and measure on the one left out, in turn.
 
 # %%
 chosen = ratios.chosen_on_other_seeds(results)
-display_table(ratios.as_shown(chosen))
-display(Markdown(f"**What this shows.**\n\n{ratios.read_chosen(chosen)}"))
+display_table(chosen)
 
 # %% [markdown]
+# **What this shows.** On seeds that had no say in the choice, two rates bring a point or a few over
+# one. For Serial LoRA the interval leaves out zero, of two seeds, on one comparison out of two. Do
+# not build on it.
+#
 # That is the ratio's worth where both sides are tuned with equal care, on one tiny model, one data set and two
 # seeds. Each seed chose for the other, so the two differences are not quite independent, and the interval is a
 # rough guide. A wider model may say otherwise, and more seeds would make the intervals much shorter: run the
@@ -517,13 +542,16 @@ display(Markdown(f"**What this shows.**\n\n{ratios.read_chosen(chosen)}"))
 # The paper gives B 20 times the rate in the two plus methods. What the plus changed, in points:
 
 # %%
-changes = {plain: words.plus_minus_plain(plain) for plain in ("LoRA", "Serial LoRA")}
+changes = {plain: ratios.plus_minus_plain(plain) for plain in ("LoRA", "Serial LoRA")}
 for plain, change in changes.items():
     print(f"{plain}+ minus {plain}:")
     display(change.map("{:+.2f}".format))  # change this and run again: change.T
-display(Markdown(f"**What this shows.**\n\n{words.read_paper_plus(changes)}"))
 
 # %% [markdown]
+# **What this shows.** In the paper the plus loses in nine of LoRA's twelve cells and in eight of
+# Serial LoRA's, at worst by ten points on EuroSAT. With one shot it loses least. A ratio of rates is
+# no free lunch.
+#
 # Too high a rate of B would look like this; the tables cannot prove it, as no other ratio or rate was tried.
 #
 # **So what should you do?** Try a small grid of both rates, with a ratio of 1 in it, on pictures that are

@@ -18,13 +18,12 @@ except ModuleNotFoundError:
 
 # %%
 import torch
-from IPython.display import Markdown, display
+from IPython.display import display
 from torch import Tensor, nn
 
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.claims import sam as words
 from serial_lora_course.labs import sam as lab
-from serial_lora_course.labs import sam_probes as probes
+from serial_lora_course.lessons.l05_sam import probes, tables
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
 
@@ -97,14 +96,18 @@ def ready(each):
 # mask and truth, 1 being perfect; you will write it in exercise 6.2.
 
 # %%
-from serial_lora_course.claims.sentences import read_sam
-
 sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
 for name, size in sizes.items():
     print(f"{name:15} {size:9,} parameters, {size / sum(sizes.values()):.0%}")
-display(Markdown(read_sam(backbone, lesson.card_of_model)))
+card = lesson.card_of_model  # what the pretraining noted; empty for a published model
+for name in "minutes steps measured".split():
+    print(f"{name}: {card.get(name, 'not noted')}")
 
 # %% [markdown]
+# **What this shows.** Nine tenths of SAM is the encoder. The tiny one was pretrained on Twemoji for
+# 80 minutes. On OpenMoji's drawings, another hand, a box prompt reaches a Dice of 0.78. Just filling
+# the box scores 0.69 there. Remember that number.
+#
 # One test picture, the boxes round its objects, the true masks, and what SAM answers, unadapted. Blue is
 # found, yellow is missed, vermilion (orange-red) is a false positive.
 
@@ -165,8 +168,8 @@ seen = {
     for window in sorted(kinds, reverse=True)
 }
 display_figure(plot_windows(probes.as_the_model_sees(model, example), seen, token))
-told = "; in ".join(f"{what}, {shown.sum()} of {shown.size} tokens" for what, shown in seen.items())
-display(Markdown(f"**What this shows.** The marked token attends to this many: in {told}."))
+for what, shown in seen.items():
+    print(f"{what}: {shown.sum()} of {shown.size} tokens")
 
 # %% [markdown]
 # The picture is not square and the model's input is: some tokens see padding only. And at the paper's scale
@@ -296,14 +299,15 @@ for each in three_shapes:
 # and the right input, with the padding not cut off at the end.
 
 # %%
-from serial_lora_course.claims.sentences import read_ways_in
-
 some = probes.oblong(tests)  # change this and run again: some of them
 ways = probes.ways_in(backbone, some)
 display_table(ways.map("{:.3f}".format).rename("mean Dice").rename_axis("way in").reset_index())
-display(Markdown(f"**What this shows.** {read_ways_in(ways, len(some))}"))
 
 # %% [markdown]
+# **What this shows.** Two of the three mistakes cost half of the Dice or more, and none of them said
+# a word. The squash alone costs nothing here: these drawings keep their looks. A model that knows
+# things in their proportions would notice.
+#
 # Somebody who made such a mistake would adapt the model to it, find an
 # improvement, and publish. So test the way in and back by itself, on odd sizes, before any training: a mask
 # that goes in must come out.
@@ -380,9 +384,12 @@ answers = {
 }
 measures = probes.measures_of(answers, truth, dice_of)
 display_table(measures.map("{:.3f}".format).rename_axis("answer").reset_index())
-display(Markdown(f"**What this shows.** {words.read_measures(measures)}"))
 
 # %% [markdown]
+# **What this shows.** The same perfect mask has a DiceCE near 0 where it is sure, and one above 1.4
+# where it is not: as bad as drawing nothing at all. Dice sees the mask and not the certainty. On this
+# picture the filled box beats SAM.
+#
 # Dice, IoU and 1 - Dice order answers alike, and see only the mask. DiceCE also sees how sure the model is. It
 # cannot be computed from a Dice, nor a Dice from it. The filled box is the answer of a model that sees nothing:
 # any Dice has to be read beside it.
@@ -396,9 +403,21 @@ display(Markdown(f"**What this shows.** {words.read_measures(measures)}"))
 from serial_lora_course.claims.paper import paper_table
 
 printed = paper_table("Table IV")  # change this and run again: paper_table("Table IV")[["pie"]]
-display(Markdown(f"**What this shows.** {words.read_dice_direction(printed)}"))
+fewer, more = printed.loc["20%"], printed.loc["100%"]  # rows: methods, columns: data sets
+print(f"from {printed.min().min()} to {printed.max().max()}")
+print(f"with five times the data {(more < fewer).sum().sum()} of {more.size} become smaller")
 
 # %% [markdown]
+# **What this shows.** Three readings of these numbers are possible.
+#
+# - *The Dice coefficient?* Then 19 of 20 masks get worse with five times the data, and the best of
+#   all would overlap by
+# 0.45. It is not that.
+# - *1 - Dice?* Then Dice lies between 0.55 and 0.96. Possible.
+# - *DiceCE?* Cross-entropy is never below 0, so Dice is at least that good. Possible as well:
+#   Sam_LoRA, published code that
+# the paper's settings resemble, prints its DiceCE under the name "Mean dice score".
+#
 # So the numbers are a loss, and which loss cannot be known from them. This course measures
 # Dice, higher is better, and keeps 1 - Dice and DiceCE beside it in every record.
 #
@@ -499,9 +518,12 @@ for name, adapter in kinds.items():
 # %%
 errors = probes.behind_the_padding(block, tokens, kinds)
 display_table(errors.map("{:.1e}".format).rename_axis("adapter").reset_index())
-display(Markdown(f"**What this shows.** {words.read_padding(errors)}"))
 
 # %% [markdown]
+# **What this shows.** Without a bias the two places are the same. With one, tokens that share a
+# window with padding are off by more than half, and all others are exact. You would see it at the
+# picture's border alone.
+#
 # With a bias, every added token becomes the bias, and the picture's own tokens in the windows at the border,
 # which attend to it, come out wrong. Nothing reports that. (The zeros *do* take part in attention, since SAM's
 # own q, k and v have a bias. SAM was pretrained with them, so they must stay.) The package puts its hook on
@@ -537,8 +559,10 @@ with torch.no_grad():
     others["not adapted"] = lab.encode(model, picture)
 for name, answer in others.items():
     print(f"injected and {name}: {(injected - answer).abs().max().item():.1e} apart")
-same = max((injected - answer).abs().max().item() for answer in list(others.values())[:2])
-display(Markdown(f"**What this shows.** The three ways are at most {same:.0e} apart: rounding."))
+
+# %% [markdown]
+# **What this shows.** The three ways agree up to rounding. The base is a hundred thousand times as
+# far away.
 
 # %% tags=["nbval-check-output"]
 from serial_lora import count_parameters
@@ -749,9 +773,12 @@ losses = {
 truth = torch.as_tensor(example.masks[:1])  # (1, H, W); change this and run again: another object
 compared_losses = probes.loss_table(losses, truth)
 display_table(compared_losses.rename_axis("loss").reset_index())
-display(Markdown(f"**What this shows.** {words.read_losses(compared_losses)}"))
 
 # %% [markdown]
+# **What this shows.** With the sigmoid twice the best possible answer costs 1.49 where it should cost
+# nothing, and an undecided model feels a quarter of the pull. Hard masks have no gradient at all:
+# nothing would be learned.
+#
 # Neither mistake is reported while the loss is computed. With hard masks `backward()` refuses; with the sigmoid
 # twice nothing does.
 #
@@ -808,11 +835,13 @@ off, on = (
 )
 without, with_it = (probes.gradients_of_two_blocks(adapted, example, on) for on in (False, True))
 apart = max((a - b).abs().max().item() for a, b in zip(without, with_it, strict=True))
-told = f"A step keeps {off:.1f} MB without checkpointing and {on:.1f} MB with it"
-told += f"; the gradients of two blocks differ by at most {apart:.0e}."
-display(Markdown(f"**What this shows.** {told}"))
+print(f"a step keeps {off:.1f} MB without checkpointing and {on:.1f} MB with it")
+print(f"the gradients of two blocks differ by at most {apart:.0e}")
 
 # %% [markdown]
+# **What this shows.** Two thirds of the memory are saved, and the gradients are the same. What it
+# costs is time: the forward pass is computed twice.
+#
 # Activations fill a GPU's memory, not the parameters that sharing one pair saves. So
 # checkpointing is on by default at the paper's scale. It must be the kind without re-entry
 # (`use_reentrant=False`): the other kind finds a frozen first layer, decides that nothing needs a gradient,
@@ -831,9 +860,16 @@ print(lesson.how_long())
 tuned, record, scores = one_run()
 gains = scores["serial_lora"] - scores["not adapted"]  # one for each test picture
 display_table(probes.run_table(record).rename_axis("model").reset_index())
-display(Markdown(f"**What this shows.** {words.read_run(record, gains)}"))
+print(
+    f"{(gains > 0).sum()} of {len(gains)} test pictures get better, {(gains < 0).sum()} worse:",
+    end=" ",
+)
+print(f"from {gains.min():+.2f} to {gains.max():+.2f} Dice")
 
 # %% [markdown]
+# **What this shows.** Before adapting, SAM was worse on this set than a filled box. A minute later it
+# is well above it, and better on nearly every picture.
+#
 # For two of the four measures less is better: say the direction with the number.
 #
 # **Change this and run again**: `probes.run_in_twin(lesson, losses["sigmoid twice"])` in place of `one_run()`,
@@ -869,11 +905,11 @@ display_figure(plot_overlays(overlay_rows(tuned, data, three, "Serial LoRA"), si
 gains, some = scores["serial_lora"] - scores["not adapted"], 2  # change this and run again
 lost = {f"{index}: {gains[index]:+.2f}": index for index in gains.nsmallest(some).index}
 display_figure(plot_overlays(overlay_rows(tuned, data, lost, "Serial LoRA"), size=1.5))
-before, after = (scores[name][gains.idxmin()] for name in ("not adapted", "serial_lora"))
-told = f"Picture {gains.idxmin()} changed from {before:.2f} to {after:.2f}, the mean by {gains.mean():+.2f}"
-display(Markdown(f"**What this shows.** {told}."))
+print(f"mean change: {gains.mean():+.2f}")
 
 # %% [markdown]
+# **What this shows.** The worst loss is a few hundredths, beside a mean gain of more than a tenth.
+#
 # Adapting moves the balance between yellow (missed) and vermilion (false positive), and may move it the wrong
 # way where a scene is unlike the training scenes.
 #
@@ -926,10 +962,16 @@ masks = {"loaded": loaded, "merged": probes.all_masks(other, some)}
 masks["not adapted"] = probes.all_masks(backbone, some)
 
 # %%
-differ = {name: int((found != trained).sum()) for name, found in masks.items()}
-display(Markdown(f"**What this shows.** {words.read_masks(differ, len(trained), share)}"))
+print(f"the adapter's file has {share:.1%} of the base's size")
+for name, found in masks.items():
+    print(
+        f"{name}: {(found != trained).sum():,} of {len(trained):,} pixels differ from the trained model's"
+    )
 
 # %% [markdown]
+# **What this shows.** Loaded and merged, no pixel moves. Without the adapter more than twenty
+# thousand do.
+#
 # One base, one small file for each kind of picture, and a merged model costs no more than the base.
 
 # %% [markdown]
@@ -948,12 +990,14 @@ print(describe_records(shipped_records("sam")))
 # with all training pictures, the mean over seeds.
 
 # %%
-table = words.by_set(results)
+table = tables.by_set(results)
 formats = dict.fromkeys(table.columns[:3], "{:.3f}") | dict.fromkeys(table.columns[3:], "{:+.3f}")
 display_table(as_text(table, formats).reset_index())
-display(Markdown(f"**What this shows.** {words.read_by_set(table)}"))
 
 # %% [markdown]
+# **What this shows.** Serial LoRA gains on all five sets, and ends above the filled box on each. The
+# set of thin *lines*, where SAM began below the box, gains most.
+#
 # All methods: mean Dice over the five sets, and after ± the standard deviation over seeds. Along a row: what
 # do more pictures bring? Then set by set; each run is a small point, and a band goes from the worst seed to
 # the best.
@@ -975,16 +1019,23 @@ display_figure(plot_dice_by_percent(results))
 # equal rank LoRA has four times the parameters, at equal budget a quarter of the rank.
 
 # %%
-from serial_lora_course.claims import methods as compared
+from serial_lora_course.labs.frames import compare_methods
 
-pairs = compared.PAIRS  # change this and run again: compared.PAIRS[:1]
-table = compared.verdicts(results, pairs=pairs)
-shown = as_text(table, {"better by": "{:+.4f}", "standard error": "{:.4f}"})
-display_table(shown.drop(columns="measure"))
-told = f"{compared.read_gain(results)}\n\n{compared.read_verdicts(results, compared.verdicts(results))}"
-display(Markdown(f"**What this shows.** {told}"))
+pairs = tables.PAIRS  # change this and run again: tables.PAIRS[:1]
+table = compare_methods(results, pairs, "dice")
+display_table(as_text(table, {"mean": "{:+.4f}", "sem": "{:.4f}"}))
+
+most = results[results["amount"] == 100]
+gain = (most["dice"] - most["base_dice"]).groupby(most["method"]).mean()
+for method in ("serial_lora", "lora_equal_budget"):
+    print(f"{method} has {gain[method] / gain['lora']:.0%} of LoRA's gain")
 
 # %% [markdown]
+# **What this shows.** At equal rank Serial LoRA is behind LoRA, at every amount of data, and
+# significantly. By how much? A few thousandths of Dice: it keeps nine tenths of LoRA's gain with a
+# quarter of the parameters. So does a LoRA that was made as small: at equal budget nothing is
+# significant.
+#
 # The limits: one tiny model, few seeds, one learning rate for all methods without a plus. "Not significant" is
 # not "equal": it says how much these runs can say (lesson 09).
 #
@@ -997,19 +1048,25 @@ from serial_lora_course.claims.paper import paper_table
 
 printed = paper_table("Table IV")
 display(printed)
-display(Markdown(f"**What this shows.** {words.read_table_iv(printed, results)}"))
 
 # %% [markdown]
+# **What this shows.** Serial LoRA is behind LoRA in two of fifteen cells. Look down the column
+# *flood*: with all pictures LoRA's number (0.2822) is worse than with half (0.2487). More data made
+# the masks worse, in five of forty such steps.
+#
 # Below, Serial LoRA against LoRA at equal rank, positive where Serial LoRA is *better*: in the paper's numbers
 # that means lower, in ours higher.
 
 # %%
 some = results  # change this and run again: results[results["dataset"] != "lines"]
-beside = words.beside_the_paper(some)
+beside = tables.beside_the_paper(some)
 display_table(beside.reset_index())
-display(Markdown(f"**What this shows.** {words.read_beside(beside)}"))
 
 # %% [markdown]
+# **What this shows.** The signs differ at every amount. In the paper Serial LoRA is ahead of LoRA; in
+# our records it is a little behind. One model is large and trained once, the other small and trained
+# often.
+#
 # Where the signs differ, neither result refutes the other, since model,
 # pictures and number of runs differ. The paper has neither the unadapted model's number nor the filled box's:
 # one cannot see what any method *gained*. ([`CLAIMS.md`](../CLAIMS.md) goes through all of the paper.)

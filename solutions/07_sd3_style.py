@@ -20,13 +20,13 @@ except ModuleNotFoundError:
 # %%
 import pandas as pd
 import torch
-from IPython.display import Markdown, display
+from IPython.display import display
 from torch import Tensor, nn
 
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.claims import sd3 as words
-from serial_lora_course.labs import sd3_probes as probes
 from serial_lora_course.labs.frames import as_text, frame
+from serial_lora_course.lessons.l06_sd3 import studio as probes
+from serial_lora_course.lessons.l06_sd3 import tables
 from serial_lora_course.plots.drawings import plot_drawings
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
@@ -92,14 +92,19 @@ def tuned(name: str) -> probes.Tuned:
 # lesson 04.
 
 # %%
-from serial_lora_course.claims.sentences import read_sd3
-
 for name, part in pipeline.components.items():
     if isinstance(part, nn.Module):
         print(f"{name:15} {sum(p.numel() for p in part.parameters()):13,} parameters")
-display(Markdown(read_sd3(backbone, lesson.card_of_model)))
+card = lesson.card_of_model  # what the pretraining noted; empty for a published model
+for name in "minutes steps measured".split():
+    print(f"{name}: {card.get(name, 'not noted')}")
 
 # %% [markdown]
+# **What this shows.** The transformer was pretrained for half an hour on Twemoji's drawings and their
+# names. Asked for a hundred things, it draws them so that a CLIP finds three quarters of them back
+# among the hundred: as many as in Twemoji's own drawings (`retrieval`, and `retrieval, real`). By
+# chance it would be one.
+#
 # Eight of the test prompts, what SD3 draws for each and, at tiny scale, how Twemoji drew the same thing.
 # Expect drawings that a person recognises for many of them, not for all.
 
@@ -140,9 +145,13 @@ ways = {  # what the transformer gets, what the decoder gets
 trips = pd.DataFrame({what: studio.trip(*each) for what, each in ways.items()}).T
 digits = {"mean": "{:+.2f}", "spread": "{:.2f}", "round trip": "{:.1f}", "loss": "{:.3f}"}
 display_table(as_text(trips, digits).rename_axis("way").reset_index())
-display(Markdown(f"**What this shows.** {words.read_trips(trips, abs(shift * scale))}"))
 
 # %% [markdown]
+# **What this shows.** Forget the shift, and the loss is four times as large; forget the scale, and it
+# is twenty times. The round trip looks perfect in both cases: 4.4 grey levels, as if nothing had
+# happened. In SD3 medium the shift is smaller (0.09 of the latents' spread, here 0.22), and even
+# easier to miss.
+#
 # A mistake that is made *twice* cancels in the round trip. But the transformer lives in between, and an adapter
 # trained on such latents would use its rank to undo the shift. So test both: that pictures come back, and that
 # latents have mean 0 and spread 1. No drawing of this model can be more exact than the right round trip.
@@ -231,10 +240,7 @@ for sigma, following in pairwise(pipeline.scheduler.sigmas.tolist()):  # from 1 
     latents = latents + (following - sigma) * velocity_of(latents, sigma)
 by_hand, stock = studio.decode(latents), studio.draw(guidance=1.0)
 apart = abs(by_hand.astype(int) - stock).max()
-told = (
-    f"No pixel differs from the stock pipeline's drawings by more than {apart} of 255 grey levels."
-)
-display(Markdown(f"**What this shows.** {told}"))
+print(f"largest difference from the stock pipeline's drawings: {apart} of 255 grey levels")
 
 # %% [markdown]
 # Both ways in pictures. Above, a picture that the model knows on its straight line to noise; below, the
@@ -276,11 +282,14 @@ shifts = {SCALE: pipeline.scheduler.config.shift, "SD3 medium": official.config.
 drawn_levels = {f"{n}, shift {s:g}": sample_sigmas(20_000, shift=s) for n, s in shifts.items()}
 display_figure(plot_sigmas(drawn_levels))
 different = len(official.sigmas.bfloat16().unique())
-told = f"In the middle of the official scheduler's list stands {official.sigmas[500]:.2f}, not 0.5, and in "
-told += f"bfloat16 its {len(official.sigmas)} levels are {different} different numbers."
-display(Markdown(f"**What this shows.** {told}"))
+print(f"in the middle of the official list: {official.sigmas[500]:.2f}")
+print(f"in bfloat16 its {len(official.sigmas)} levels are {different} different numbers")
 
 # %% [markdown]
+# **What this shows.** The official list has 0.75 in its middle, where you might expect a half: large
+# pictures need more noise to be hidden. And in bfloat16 two thirds of its levels fall together, so
+# levels stay in float32.
+#
 # Those are two traps. A scheduler's sigmas are shifted *already*: whoever shifts them again trains at levels
 # that drawing hardly uses. And bfloat16 rounds several levels to the same number, so they are kept in
 # float32.
@@ -315,9 +324,12 @@ print(f"comparing pictures instead of velocities {(pictures - batch.latent).squa
 by_level = studio.loss_by_level()
 shares = dict.fromkeys(["how often", "plain", "σ² weighted"], "{:.0%}")
 display_table(as_text(by_level, shares | {"error": "{:.2f}"}).reset_index())
-display(Markdown(f"**What this shows.** {words.read_levels(by_level)}"))
 
 # %% [markdown]
+# **What this shows.** The plain loss cares most for little noise: the last fifth before the picture
+# is a quarter of it, though it comes up in one case of twelve. Weighted by σ², nearly nothing is left
+# of it, and what decides the drawing's shape, much noise, counts.
+#
 # With σ², levels near the picture hardly count, and they are where edges and textures are
 # drawn: for a *style* they matter. Neither choice is wrong, but whoever compares two results should know
 # which loss each was trained with. The paper does not say; the lab's default is plain.
@@ -416,10 +428,11 @@ models = {SCALE: (model, config.rank), "paper": (medium, PAPER.rank)}
 costs = probes.stream_costs(models, layers_of)
 display_table(costs)
 
-# %%
-display(Markdown(f"**What this shows.** {words.read_streams(costs)}"))
-
 # %% [markdown]
+# **What this shows.** The paper prints 19.32M for LoRA and 4.83M for Serial LoRA. At its scale the
+# streams of image and of text both come near, and the two together are twice as many. Nearest is the
+# image stream, and even that is 2.4% off.
+#
 # The paper does not say which stream it adapts. The training script of that time listed `to_q`, `to_k`, `to_v`
 # and `to_out.0`. There is a reason, too: *what* is drawn comes in with the text tokens, and should not change;
 # *how* it looks is made in the image tokens. So the package adapts the image stream unless it is told
@@ -463,9 +476,12 @@ mixed = pd.DataFrame({what: studio.wrong_captions(each) for what, each in kinds.
 forms = {"own captions": "{:.3f}", "another's": "{:.3f}"}
 forms |= {"difference": "{:+.1%}", "by the noise alone": "± {:.1%}"}
 display_table(as_text(mixed, forms).rename_axis("pictures").reset_index())
-display(Markdown(f"**What this shows.** {words.read_captions(mixed)}"))
 
 # %% [markdown]
+# **What this shows.** On pictures that the model knows, a wrong caption makes the loss twelve times
+# as large: nobody could miss it. On the new style it is a third larger, and nothing to compare it
+# with.
+#
 # In tuning the model meets pictures that it does *not* know: the second row. There you have no right number to
 # compare with. The loss will fall with wrong captions as well, since a style can be learnt without them. What
 # is lost is that drawings follow the prompt. So keep what was computed under the *name* of the picture.
@@ -550,9 +566,8 @@ print("right captions by round:", found.groupby("round")["right"].sum().to_dict(
 style, seconds = studio.encoded_style
 kept = sum(tensor.nbytes for each in style.values() for tensor in each)
 rounds = config.steps(len(style)) * config.batch_size / len(style)
-told = f"{len(style)} pictures with their captions take {seconds:.1f} s and {kept / 1e6:.0f} MB once; computed "
-told += f"in every step, they would take {rounds:.0f} times as many seconds in one run."
-display(Markdown(f"**What this shows.** {told}"))
+print(f"{len(style)} pictures with captions: {seconds:.1f} s, {kept / 1e6:.0f} MB, once")
+print(f"computed in every step of a run: {rounds:.0f} times as many seconds")
 print(f"{data.name}: {data.description}. {data.attribution}")
 
 shown = [data.train[len(data.train) * place // 16] for place in range(1, 16, 2)]  # eight
@@ -653,8 +668,8 @@ stream = task.stream(training_subset(data, lesson.amount, 1), seed=1)
 everything = [stream[position] for position in range(stream.steps * stream.batch_size)]
 dropped = sum(bool((each.tokens == trial.empty.tokens[0]).all()) for each in everything)
 print({name: tuple(part.shape) for name, part in everything[0]._asdict().items()})
-told = f"In {stream.steps} steps of {stream.batch_size} pictures {dropped / len(everything):.1%} lose their caption."
-display(Markdown(f"**What this shows.** {told}"))
+print(f"{stream.steps} steps of {stream.batch_size} pictures:", end=" ")
+print(f"{dropped / len(everything):.1%} lose their caption")
 
 # %% [markdown]
 # Latent, prompt, noise, level: that is all the transformer meets. Noise and order follow
@@ -740,9 +755,11 @@ for what, said in captions.items():
     rows[what] = {"CLIP-Score": scores.mean().item(), "softmax over one": of_one.mean().item()}
 table = pd.DataFrame(rows).T
 display_table(table.map("{:.2f}".format).rename_axis("scored with").reset_index())
-display(Markdown(f"**What this shows.** {words.read_softmax(table)}"))
 
 # %% [markdown]
+# **What this shows.** CLIP-Score falls by more than half when the prompts are exchanged. The softmax
+# over one number is 1, whatever you draw.
+#
 # Softmax over one number is 1, whatever the picture. Before you trust a measure, show it
 # something wrong.
 #
@@ -759,11 +776,14 @@ others = {
 }
 scores = {"SD3, not adapted": studio.untuned[1]}  # drawn and scored when first asked
 scores |= {name: studio.score(pictures) for name, pictures in others.items()}
-table = pd.DataFrame(scores).T.rename(columns=words.COLUMNS)[list(words.FORMATS)]
-display_table(as_text(table, words.FORMATS).rename_axis("answers").reset_index())
-display(Markdown(f"**What this shows.** {words.read_deceived(table)}"))
+table = pd.DataFrame(scores).T.rename(columns=tables.COLUMNS)[list(tables.FORMATS)]
+display_table(as_text(table, tables.FORMATS).rename_axis("answers").reset_index())
 
 # %% [markdown]
+# **What this shows.** Each measure has its fool. Training pictures, returned whatever the prompt,
+# beat the model's FID by far, and their CLIP-Score gives them away. One picture drawn every time is
+# in the style in all cases, and its FID says that something is wrong. Look at all of them.
+#
 # FID and KID do not know what was asked for. CLIP-Score does not know which style was meant, and it is only as
 # good as the CLIP that computes it. The style classifier accepts any picture in the style. So read them
 # together, and look at the drawings.
@@ -779,10 +799,14 @@ display(Markdown(f"**What this shows.** {words.read_deceived(table)}"))
 by_count = studio.halves_apart  # change this and run again: studio.halves_apart.iloc[::2]
 forms = {"FID": "{:.1f}", "KID": "{:.3f}", "± over draws": "{:.3f}"}
 display_table(as_text(by_count, forms).replace("nan", "–").reset_index())
-told = words.read_halves(by_count, trial.reference.shape[1])
-display(Markdown(f"**What this shows.** {told}"))
+print(f"features have {trial.reference.shape[1]} dimensions")
 
 # %% [markdown]
+# **What this shows.** FID falls to a sixth from 25 pictures to 200, and no model has become better:
+# there is none. It is the number of pictures alone. KID stays about zero. These features have 192
+# dimensions; Inception's have 2,048, so a covariance without gaps takes more pictures than that, and
+# the paper's sets have 315 to 1,500.
+#
 # So FIDs can be compared only at equal numbers of pictures. In this course's records the number is always the
 # same, and KID stands beside it.
 #
@@ -800,21 +824,23 @@ print(lesson.how_long(lesson.lab(trial=trial, encoded=studio.encoded_style[0])))
 # %%
 records = {name: tuned(name).record for name in ("lora", "serial_lora")}
 rows = {"not adapted": studio.untuned[1]}
-rows |= {words.LABELS[name]: each.measures | each.sizes for name, each in records.items()}
+rows |= {tables.LABELS[name]: each.measures | each.sizes for name, each in records.items()}
 rows["held-out pictures"] = studio.score(studio.held_out)
-shown = pd.DataFrame(rows).T.rename(columns=words.COLUMNS)[["parameters", *words.FORMATS]]
-shown = as_text(shown, words.FORMATS | {"parameters": "{:,.0f}"}).replace("nan", "–")
+shown = pd.DataFrame(rows).T.rename(columns=tables.COLUMNS)[["parameters", *tables.FORMATS]]
+shown = as_text(shown, tables.FORMATS | {"parameters": "{:,.0f}"}).replace("nan", "–")
 display_table(shown.rename_axis("model").reset_index())
-told = words.read_tuning(records, rows["held-out pictures"]["clip_score"])
-display(Markdown(f"**What this shows.** {told}"))
 
 # %% [markdown]
+# **What this shows.** FID to the style is halved by both, and the classifier takes a third of LoRA's
+# drawings for pixel art, of Serial LoRA's fewer. CLIP-Score fell, but real pixel art scores just as
+# low: this CLIP cannot read pixel art, so the score cannot tell style from neglect of the prompt.
+#
 # The same eight prompts and the same noise in every row, and below them the style's own pictures, never seen
 # in training.
 
 # %%
 drawings = {"not adapted": studio.untuned[0][studio.picked]}
-drawings |= {words.LABELS[name]: tuned(name).drawings for name in ("lora", "serial_lora")}
+drawings |= {tables.LABELS[name]: tuned(name).drawings for name in ("lora", "serial_lora")}
 real = {"real": [studio.held_out[index] for index in studio.picked]}
 display_figure(plot_drawings(drawings | real, prompts))
 print(data.attribution)
@@ -878,10 +904,13 @@ drawn["merged"] = studio.stock_drawings(stock)
 unmerge(adapted)  # as the other sections know it
 drawn["the stock pipeline without any file"] = bare
 apart = {what: f"{(each - with_hook).abs().mean():.4f}" for what, each in drawn.items()}
-told = "; ".join(f"{difference} for {what}" for what, difference in apart.items())
-display(Markdown(f"**What this shows.** Mean differences in grey levels: {told}."))
+for what, difference in apart.items():
+    print(f"{what}: {difference} grey levels from the adapted model's drawings, on average")
 
 # %% [markdown]
+# **What this shows.** The exported file draws what the adapter draws, in diffusers' own pipeline, and
+# so do the merged weights. Without any file the drawings are other ones.
+#
 # So there are two ways to the same pictures, and the third number says how large a difference is.
 
 # %% [markdown]
@@ -900,13 +929,14 @@ print(describe_records(shipped_records("sd3")))
 # pictures of the style (training pictures in place of drawings: about as near as one can come).
 
 # %%
-from serial_lora_course.claims.sentences import read_styles
-
-styles = words.by_style(results)
-display_table(words.styles_shown(styles))
-display(Markdown(f"**What this shows.** {read_styles(styles, int(results['amount'].max()))}"))
+display_table(tables.by_style(results))
 
 # %% [markdown]
+# **What this shows.** On all four styles FID ends far below the unadapted model's: two thirds to six
+# sevenths of the way to real pictures of the style. `openmoji` and `night` are in the style most of
+# the time. CLIP-Score falls, for `night` to less than a third: its pictures are dark, and this CLIP
+# sees little in them.
+#
 # All methods by FID: the mean over the four styles, and after ± the standard deviation over seeds. Along a row:
 # what do more pictures bring, and the steps that come with them? The style with the largest FIDs weighs most in
 # such a mean, so the figure shows each style by itself.
@@ -929,17 +959,23 @@ display_figure(plot_fid_by_percent(results))
 # For FID and KID less is better, so their sign is turned: positive numbers favour the first method.
 
 # %%
-from serial_lora_course.claims import methods as compared
+from serial_lora_course.labs.frames import compare_methods
 
-turned = words.turned(results)
-table = compared.verdicts(turned, ("fid", "kid", "clip_score"))
-shown = table[table["measure"] == "fid"]  # change this and run again: "clip_score"
-display_table(as_text(shown, {"better by": "{:+.3f}", "standard error": "{:.3f}"}))
-told = compared.read_verdicts(turned, table, "fid")
-gain = compared.read_gain(results, "fid", -1)
-display(Markdown(f"**What this shows.** {gain} By FID:\n\n{told}"))
+turned = results.assign(fid=-results["fid"], kid=-results["kid"])  # so that more is better
+measure = "fid"  # change this and run again: "kid", "clip_score"
+table = compare_methods(turned, tables.PAIRS, measure)
+display_table(as_text(table, {"mean": "{:+.3f}", "sem": "{:.3f}"}))
+
+most = results[results["amount"] == 100]
+gain = (most["base_fid"] - most["fid"]).groupby(most["method"]).mean()
+for method in ("serial_lora", "lora_equal_budget"):
+    print(f"{method} has {gain[method] / gain['lora']:.0%} of LoRA's gain")
 
 # %% [markdown]
+# **What this shows.** With four styles nothing is significant, though Serial LoRA's mean FID is worse
+# than LoRA's at every amount. With all pictures it has 95% of LoRA's gain, with a quarter of the
+# parameters; and a LoRA of that size has 94%.
+#
 # The limits: one tiny model, few seeds, one learning rate for both methods. And three measures can give three
 # verdicts: being nearer to the style and keeping to the prompt are different things.
 #
@@ -953,9 +989,17 @@ from serial_lora_course.claims.paper import paper_table
 
 printed = paper_table("Table II")
 display(printed)
-display(Markdown(f"**What this shows.**\n\n{words.read_table_ii(printed)}"))
 
 # %% [markdown]
+# **What this shows.** Read down a column: with five times the pictures FID falls by half, whatever
+# the method. Read across the methods of one amount: they differ by a point or two. The amount of data
+# moves FID some forty times as far as the choice of method. Serial LoRA is behind LoRA in seven of
+# twelve cells.
+#
+# CLIP-Scores lie between 0.66 and 0.83. As 2.5 times a cosine that is 0.26 to 0.33, which is usual
+# for CLIP ViT-B; a bare cosine would not be so high, and a softmax over one number would be 1
+# everywhere. The paper does not say which it is.
+#
 # Does this fall of FID mean that more training pictures give a better style? There is another reading. The
 # paper does not say how many pictures were drawn, nor with how many real ones they were compared in a 20%
 # cell, and FID of fewer pictures is larger. The printed numbers cannot decide it; KID could. Our records,
@@ -963,11 +1007,15 @@ display(Markdown(f"**What this shows.**\n\n{words.read_table_ii(printed)}"))
 
 # %%
 some = results  # change this and run again: results[results["dataset"] != "night"]
-relative = words.falls(some)
+relative = tables.falls(some)
 display_table(relative.map("{:.0%}".format).reset_index())
-display(Markdown(f"**What this shows.** {words.read_falls(relative, studio.halves_apart)}"))
 
 # %% [markdown]
+# **What this shows.** In the paper, and in our records, FID with all pictures is a little more than
+# half of what it is with a fifth of them. How much of the paper's fall is just that FID is smaller
+# with more pictures? Two halves of *real* pictures, above, fall as far with no model at all. In our
+# records drawings and real pictures are as many everywhere, so there it is the model.
+#
 # Model, pictures and features differ, so our fall does not refute theirs. Without an unadapted model the paper's
 # table does not show how far either method *moved*. ([`CLAIMS.md`](../CLAIMS.md) goes through all of the
 # paper.)
@@ -1003,9 +1051,11 @@ memory = memory_frame(rank=PAPER.rank)
 memory = memory[memory["method"] == "serial_lora"]  # change this and run again: "lora"
 sizes = dict.fromkeys(["model", "adapter", "activations", "total"], "{:.2f} GiB")
 display_table(as_text(memory, sizes))
-display(Markdown(f"**What this shows.** {words.read_memory(memory)}"))
 
 # %% [markdown]
+# **What this shows.** At 1,024 pixels a step takes 17.8 GiB with all parts loaded. Keep latents and
+# prompts, and T5 need not stay: 7.1. With checkpointing 4.3: a small card will do.
+#
 # Caching latents and prompts (and sending text encoders and autoencoder away) is the largest saving by far:
 # that is what lets SD3 medium be tuned on one card. Checkpointing is the second. Fewer bits are the third: 8
 # for T5 where it stays loaded, 4 for the frozen transformer, since an adapter's training reads what its

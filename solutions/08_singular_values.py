@@ -18,14 +18,12 @@ except ModuleNotFoundError:
 # %%
 import pandas as pd
 import torch
-from IPython.display import Markdown, display
 from torch import Tensor
 
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.claims import spectra as words
-from serial_lora_course.labs import change_tables, directions
 from serial_lora_course.labs.frames import as_text
-from serial_lora_course.lessons.l10_inside import figures
+from serial_lora_course.lessons.l10_inside import directions, figures
+from serial_lora_course.lessons.l10_inside import tables as change_tables
 from serial_lora_course.measures import spectra as measured
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
@@ -53,7 +51,7 @@ print(lesson)
 # %%
 from functools import cache
 
-from serial_lora_course.labs.spectra import Subject
+from serial_lora_course.lessons.l10_inside.runs import Subject
 
 SHOTS = 4  # change this and run again, and all below
 subject = Subject(lesson.lab(), SHOTS)
@@ -105,9 +103,11 @@ rows = pd.concat(tables)
 shown = rows.groupby(["method", "tower", "projection"], sort=False)[["rank", "size"]].mean()
 shown = as_text(shown.reset_index(), {"rank": "{:.0f}", "size": "{:.1%}"})
 display_table(shown.rename(columns={"size": "size of dW beside W"}))
-display(Markdown(f"**What this shows.** {words.read_sizes(rows)}"))
 
 # %% [markdown]
+# **What this shows.** Every change has rank 16, and about a tenth of the size of the weight that it
+# changes. Serial LoRA's is the larger one: 11% beside LoRA's 9%.
+#
 # *Size* is the Frobenius norm of dW over that of W. The methods differ in it although both had one learning
 # rate: equal rates are not equal steps (lesson 01). Whatever depends on size depends on the rate.
 #
@@ -123,12 +123,12 @@ values = measured.singular_values(after.double() - before.double())  # (d,)
 for index in (1, RANK, RANK + 1, len(values)):
     print(f"value {index:3}: {values[index - 1].item():.1e}")
 above, drop = int((values > 0).sum()), (values[RANK - 1] / values[RANK]).item()
-told = (
-    f"{above} of {len(values)} values are above zero. Value {RANK} is {drop:,.0f} times the next."
-)
-display(Markdown(f"**What this shows.** {told}"))
+print(f"{above} of {len(values)} values are above zero; value {RANK} is {drop:,.0f} times the next")
 
 # %% [markdown]
+# **What this shows.** No value is zero, and still the rank is 16: there is a cliff of five powers of
+# ten behind the sixteenth value. What is left below it is rounding.
+#
 # The merged weights were rounded to float32, and the rounding is a small random matrix of full rank. After
 # index r the values drop: those before come from training, those after from rounding. The entries of W + dW
 # are rounded to about one part in ten million *of themselves*, so the noise grows with the size of W + dW,
@@ -189,7 +189,7 @@ spans = {LABELS[m]: change_tables.ranks_frame(learned(m, 1), rank_of) for m in L
 ranks = pd.concat(spans, names=["method"])
 display_table(ranks.reset_index())
 largest = ranks.to_numpy().max()
-display(Markdown(f"**What this shows.** No rank is above {largest}; a pair has r = {RANK}."))
+print(f"largest rank: {largest}; a pair has r = {RANK}")
 
 # %% [markdown]
 # (Where float32 shows fewer, the last directions are
@@ -270,8 +270,7 @@ for name, compute in (
 
 # %%
 share = max(seconds["from the factors"] / seconds["dense"], 0.01)
-told = f"The same numbers, in {share:.0%} of the time or less on this machine."
-display(Markdown(f"**What this shows.** {told}"))
+print(f"the same numbers in {share:.0%} of the time, on this machine")
 
 # %% [markdown]
 # The difference grows with the width.
@@ -317,9 +316,12 @@ for method in LABELS:
 seed = 1  # change this and run again: 2
 method_spectra = {m: change_tables.spectra_frame(learned(m, seed)) for m in LABELS}
 display_figure(figures.plot_shifts(method_spectra))
-display(Markdown(f"**What this shows.** {words.read_shifts(method_spectra)}"))
 
 # %% [markdown]
+# **What this shows.** Most singular values hardly move: by 1 or 2% on average for LoRA, by half a
+# percent for Serial LoRA. The smallest ones, at the right, move by much more, since a small change is
+# large beside them.
+#
 # Look at the right ends: LoRA may multiply the smallest singular values by any factor,
 # and Serial LoRA may not. In this sense it does keep more of the model. Whether it lies *between* is another
 # question. You will count, so first ask what chance gives. Suppose both methods moved each value up or down by
@@ -381,9 +383,12 @@ claims = change_tables.claim_table(
 columns = ["between", "nearer", "change_between"]
 by_projection = claims.groupby(["tower", "projection"], sort=False)[columns].mean().reset_index()
 display_table(as_text(by_projection, dict.fromkeys(columns, "{:.0%}")))
-display(Markdown(f"**What this shows.** {words.read_claims(claims, RANK)}"))
 
 # %% [markdown]
+# **What this shows.** In this run Serial LoRA's W + dW lies between the other two at a third of the
+# indices, where "consistently" would need nearly all. Its dW does so in the text tower, and at a
+# third of the indices in the image tower.
+#
 # Is that about the *methods*, or about how far each happened to go? Multiply LoRA's dW by a factor, as
 # another learning rate or a scale would roughly do. If "between" is a property of the method, the shares
 # should stay about where they are.
@@ -399,9 +404,11 @@ for factor in (0.25, 0.5, 1, 2, 4):  # change this and run again
 scales = pd.DataFrame(rows).T.rename_axis("LoRA's dW times")
 formats = dict.fromkeys(columns, "{:.0%}") | {"effective_rank_lora": "{:.3f}"}
 display_table(as_text(scales, formats).reset_index())
-display(Markdown(f"**What this shows.** {words.read_scales(scales)}"))
 
 # %% [markdown]
+# **What this shows.** Multiply LoRA's change by a factor, learn nothing new, and "change between"
+# goes from 100% to 0. Position is size. The effective rank does not move: it is shape.
+#
 # Where a curve lies is mostly a matter of how large the change is: of learning rate, steps and scale. So a
 # claim about *position* is a claim about one setting. The last column measures the *shape* of the spectrum,
 # which a factor does not change. That comes next.
@@ -478,10 +485,17 @@ figure = figures.plot_depth(image, "effective_rank", axis, reference=(random_ran
 display_figure(figure)
 
 # %%
-told = words.read_effective(effective, random_rank, RANK, width)
-display(Markdown(f"**What this shows.** {told}"))
+means = effective.groupby("method")[["effective_rank", "stable_rank"]].mean()
+print(means.round(1).to_dict("index"))
+print(f"a random pair: {random_rank:.1f} of {RANK}; W itself:", end=" ")
+print(f"{effective['effective_rank_before'].mean():.1f} of {width}")
 
 # %% [markdown]
+# **What this shows.** Of its sixteen directions LoRA uses ten effectively and Serial LoRA nine; a
+# random pair would use nearly all. The *stable rank*, which sees the large values alone, is about two
+# for both: each change is mostly a direction or two. The paper's "gradual decay" would be a higher
+# effective rank for Serial LoRA. It is a lower one.
+#
 # A high effective rank is not good in itself: a random pair has the highest. And for Serial LoRA the
 # spectrum of dW = W B A is partly that of W, whose strong directions stretch what the pair sends there.
 
@@ -551,9 +565,11 @@ check("8.5", angles_between)
 angles_of = yours("8.5")
 found = {LABELS[m]: directions.within_blocks(learned(m, 1), angles_of) for m in LABELS}
 display_table(pd.concat(found, names=["method"]).reset_index())
-display(Markdown(f"**What this shows.** {words.read_within_blocks(found)}"))
 
 # %% [markdown]
+# **What this shows.** Serial LoRA's q, k and v read exactly the same directions (1.000). LoRA's share
+# no more than chance (0.083) would give. Where they write, both are nearly free.
+#
 # Serial LoRA's q, k and v read one space of r directions, up to rounding (an arccosine near 0 loses half the
 # digits; the package uses sines too). LoRA's three pairs need not. Where dW *writes* differs for both: W_q B
 # and W_k B are different spaces, because the weights are.
@@ -576,10 +592,14 @@ chance = measured.expected_overlap(TOP, TOP, learned("lora", 1)[0].weight.shape[
 display_figure(figures.plot_overlaps(overlaps[overlaps["tower"] == "image"], TOP, chance))
 
 means = overlaps.groupby(["comparison", "what"], sort=False)["overlap"].mean().unstack("what")
-told = words.read_overlaps(means, "LoRA and Serial LoRA", chance)
-display(Markdown(f"**What this shows.** Both towers together:\n\n{told}"))
+print(f"both towers; by chance {chance:.2f}")
+print(means.round(2))
 
 # %% [markdown]
+# **What this shows.** Compare the last row with the other two. Where adapters write, two seeds of one
+# method agree two or three times as well as LoRA with Serial LoRA. So the two methods really do write
+# elsewhere; it is not just another seed.
+#
 # How far the lines are above the grey one says whether anything is shared at all; how far the dashed one is
 # below the others, whether the method matters more than the seed. Different directions do not mean different
 # behaviour: two adapters may read different directions of the same tokens and do the same to the pictures.
@@ -595,9 +615,13 @@ display_table(as_text(shown, {"reads": "{:.0%}", "writes": "{:.0%}"}))
 
 width = len(learned("lora", 1)[0].weight)
 passed = directions.passed_by_chance(learned("lora", 1), RANK)
-display(Markdown(f"**What this shows.** {words.read_along(along, RANK, width, passed)}"))
+print(f"by chance {RANK / width:.0%}, and {passed:.0%} for a random B that is sent through W")
 
 # %% [markdown]
+# **What this shows.** Two thirds of what Serial LoRA writes lies along W's strongest outputs, of
+# LoRA's less than a third. Passing through W explains a part of it: a random B would come out with
+# 31%. The rest was learned.
+#
 # This difference follows from the method and not from a learning rate. The last share says how much the
 # passage through W alone does. What is above it came with training: the gradient of B goes through W as well
 # (lesson 01), so strong directions are stretched twice.
@@ -610,7 +634,7 @@ display(Markdown(f"**What this shows.** {words.read_along(along, RANK, width, pa
 
 # %%
 from serial_lora_course.labs.records import shipped_records
-from serial_lora_course.labs.spectra import claim_frame, judge_statements
+from serial_lora_course.lessons.l10_inside.runs import claim_frame, judge_statements
 
 NEEDED, CHANCE = 0.9, 0.25  # change this and run again: what holds with 0.4, 0.25?
 records = shipped_records("spectra")
@@ -633,9 +657,15 @@ for measure, axis, chance in (
 # %%
 verdicts = judge_statements(results, consistent=NEEDED)
 display_table(verdicts)
-display(Markdown(f"**What this shows.** {words.read_statements(verdicts, results)}"))
+by_method = results.groupby(["lab", "method"], sort=False)[["nearer", "size_lora", "size_serial"]]
+display_table(by_method.mean().map("{:.0%}".format).reset_index())
 
 # %% [markdown]
+# **What this shows.** Twelve tests, and the statements fail in all of them: Serial LoRA's spectra are
+# not consistently between the other two, and its change does not decay more slowly. One thing does go
+# the paper's way. At more than half of the indices Serial LoRA's W + dW is nearer to W than LoRA's is
+# (`nearer`; by chance half), although its dW is the larger one.
+#
 # That does not refute the paper, nor confirm it. Its figure is about a model many times the size, trained on
 # photographs at another rate, and we do not know which matrix it shows. If one of its lines stood for W + dW
 # and another for dW, they would differ for a reason that has nothing to do with learning: dW ends at r. Such
@@ -649,7 +679,7 @@ display(Markdown(f"**What this shows.** {words.read_statements(verdicts, results
 # from serial_lora import load_adapter
 # from serial_lora_course.models.clip import load_clip
 # from serial_lora_course.measures.spectra import weight_changes
-# from serial_lora_course.labs.change_tables import spectra_table
+# from serial_lora_course.lessons.l10_inside.tables import spectra_table
 #
 # model = load_adapter(load_clip("paper").model, "pets.safetensors")
 # spectra_table(weight_changes(model))
@@ -658,7 +688,7 @@ display(Markdown(f"**What this shows.** {words.read_statements(verdicts, results
 # and in a terminal, the records of this section anew, or with more seeds:
 #
 # ```
-# python -m serial_lora_course.labs.spectra --seeds 5 --out runs/spectra.jsonl
+# python -m serial_lora_course.lessons.l10_inside.runs --seeds 5 --out runs/spectra.jsonl
 # ```
 
 # %% [markdown]

@@ -21,12 +21,11 @@ import math
 
 import pandas as pd
 import torch
-from IPython.display import Markdown, display
+from IPython.display import display
 from scipy import stats
 from torch import Tensor
 
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.claims import choosing, choosing_tables
 from serial_lora_course.labs.frames import as_text
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
@@ -38,6 +37,7 @@ lesson_card("09")
 # in lessons 04, 06 and 07. The question is a practical one, which rank?, and it takes statistics to answer.
 
 # %%
+from serial_lora_course.lessons.l08_how_sure import tables
 from serial_lora_course.lessons.l08_how_sure.evidence import MEASURES, load_evidence
 
 evidence = load_evidence()  # the records that the course ships, and the paper's tables
@@ -62,9 +62,11 @@ sizes = {
 }
 costs = 4 / 1e6 * pd.DataFrame(sizes, index=pd.Index(ranks, name="rank"))  # four bytes a number
 display(costs.map("{:.2f} MB".format).rename_axis(columns=clip.title))
-display(Markdown("**What this shows.** " + choosing_tables.read_costs(costs)))
 
 # %% [markdown]
+# **What this shows.** The last two columns are the same: at a quarter of the rank LoRA is as large as
+# Serial LoRA. That is the equal budget.
+#
 # "Equal budget" depends on where LoRA's pairs are. People put them on q and v, on q, k and v, or on one
 # fused matrix. So the question is asked for any placement.
 
@@ -118,11 +120,13 @@ check("9.1", matching_rank)
 
 # %%
 rank_within = yours("9.1")
-placements = choosing_tables.placements_table(rank_within, width=768, rank=16)
+placements = tables.placements_table(rank_within, width=768, rank=16)
 display_table(placements)
-display(Markdown("**What this shows.** " + choosing_tables.read_placements(placements)))
 
 # %% [markdown]
+# **What this shows.** LoRA of rank 16 buys a Serial LoRA of rank 32 or of rank 64, and all between:
+# it depends on where its pairs stand.
+#
 # "A quarter of the parameters" needs the first row. Where a report does not say which matrices LoRA adapts,
 # neither its rank nor its budget can be compared.
 #
@@ -142,7 +146,11 @@ from serial_lora_course.lessons.l08_how_sure.figures import plot_rank_sweep
 
 sweep = evidence.runs("clip_rank")  # change this and run again, with the line below
 # sweep = sweep[sweep["dataset"] == "food"]
-print(choosing_tables.describe_sweep(sweep))
+print(
+    len(sweep),
+    "runs:",
+    {n: sorted(set(sweep[n])) for n in ("dataset", "amount", "seed", "lab_rank")},
+)
 display_figure(plot_rank_sweep(sweep))
 
 # %% [markdown]
@@ -151,11 +159,15 @@ display_figure(plot_rank_sweep(sweep))
 # difference that is *significant*: its interval leaves out 0.
 
 # %%
-table = choosing_tables.sweep_table(sweep)
-display(choosing_tables.show_sweep(table))
-display(Markdown("**What this shows.** " + choosing_tables.read_sweep(sweep, table)))
+display(tables.sweep_table(sweep))
+by_rank = sweep[sweep["method"] == "serial_lora"].groupby("rank")["accuracy"].mean()
+print("Serial LoRA's accuracy:", by_rank.map("{:.1%}".format).to_dict())
 
 # %% [markdown]
+# **What this shows.** Sixteen times the parameters, and accuracy moves by three points, up and down.
+# Of ten differences none is significant, and one in twenty would be by chance. With three data sets
+# the intervals are as long as ten points.
+#
 # A star that is there although the true difference is zero is a *false positive*. They come by chance, more of
 # them the more differences one looks at (lesson 11).
 #
@@ -220,11 +232,13 @@ check("9.2", one_error_rank)
 
 # %%
 choose = yours("9.2")
-table = choosing_tables.chosen_table(evidence.runs("clip_rank"), choose)
+table = tables.chosen_table(evidence.runs("clip_rank"), choose)
 display_table(as_text(table, {"share of the best rank's": "{:.0%}"}))
-display(Markdown("**What this shows.** " + choosing_tables.read_choice(table)))
 
 # %% [markdown]
+# **What this shows.** The rule saves three quarters of the parameters for the LoRA of equal budget,
+# and keeps the best rank of the other two. It does not always save.
+#
 # Other seeds may change each of these ranks, since the errors are about as large as the differences. The
 # rule chooses a small rank when the runs show no difference, and costs at most one standard error.
 #
@@ -306,9 +320,11 @@ columns = ["beyond 2 standard errors", "95% stay within", "Student's t"]
 table = pd.DataFrame(rows, index=columns).T.rename_axis("measurements")
 formats = dict(zip(columns, ("{:.0%}", "{:.1f} standard errors", "{:.1f}"), strict=True))
 display(as_text(table, formats))
-display(Markdown("**What this shows.** " + choosing_tables.read_false_positives(table)))
 
 # %% [markdown]
+# **What this shows.** With two measurements, "two standard errors" is wrong in 30% of the cases. To
+# be wrong in 5% an interval needs 12.7 of them to each side; with fifty measurements two are enough.
+#
 # Few measurements leave the standard error itself uncertain: where they happen to agree, it comes out too small.
 # Student's *t* is the exact number for independent measurements with a normal distribution: of `n` of them 95% of
 # the means stay within `stats.t.ppf(0.975, n - 1)` standard errors, as 2.5% are left out on each side. That many
@@ -325,19 +341,21 @@ from serial_lora_course.lessons.l08_how_sure.figures import plot_pairs
 
 error_of = yours("9.3")
 points, rival = MEASURES["accuracy"], "lora"  # change this and run again: "lora_equal_budget"
-pairs = choosing_tables.pair_scores(evidence.runs("clip"), points, "serial_lora", rival)
+pairs = tables.pair_scores(evidence.runs("clip"), points, "serial_lora", rival)
 one, other = (torch.tensor(pairs[m].unstack("seed").to_numpy()) for m in ("serial_lora", rival))
 mean, error = error_of(one, other)  # of (sets, seeds)
 half = stats.t.ppf(0.975, len(one) - 1) * error
-print(
-    f"{len(one)} data sets: {mean:+.2f}, standard error {error:.2f}; interval ± {half:.2f} points"
-)
+print(f"{mean:+.2f} ± {half:.2f} points; {len(one)} data sets, standard error {error:.2f}")
 display_figure(plot_pairs(pairs, points.unit, half))
 
 spread = (one - other).mean(1).std().item()  # of the data sets
-display(Markdown("**What this shows.** " + choosing_tables.read_power(mean, half, spread)))
+for size in (2.0, 1.0, 0.5):
+    print(f"data sets that would show {size:g} points: {tables.sets_needed(size, spread)}")
 
 # %% [markdown]
+# **What this shows.** A tenth of a point, and an interval of more than a point to each side: no
+# difference is shown. To see a 1-point difference you need eight data sets; for half a point, 21.
+#
 # More seeds make each data set's mean more certain, and leave the data sets as different as they are: only more
 # sets shorten the interval much. "Not significant" is therefore the honest answer to many questions. It speaks
 # about the runs, and not about the methods.
@@ -347,13 +365,16 @@ display(Markdown("**What this shows.** " + choosing_tables.read_power(mean, half
 # sets with other seeds. Which one would you put into a report?
 
 # %%
-errors = choosing_tables.error_table(evidence.runs("clip"), MEASURES["accuracy"], error_of)
+errors = tables.error_table(evidence.runs("clip"), MEASURES["accuracy"], error_of)
 shown = errors.rename(columns={"error": "standard error", "half": "half of the 95% interval"})
 formats = dict.fromkeys(["mean", *shown.columns[2:]], "{:.2f}")
 display(as_text(shown, formats))
-display(Markdown("**What this shows.** " + choosing_tables.read_errors(errors)))
 
 # %% [markdown]
+# **What this shows.** One mean, five errors. Pairing alone makes the error six times smaller; without
+# it you would need forty times as many runs. The last two rows answer different questions, and both
+# intervals contain zero.
+#
 # Pairing costs nothing. Where runs are alike, counting each of them makes the error too small. Say which question
 # you answer: more data sets would make the error in the fourth row smaller, more seeds that in the fifth.
 #
@@ -412,11 +433,13 @@ check("9.4", sign_test)
 
 # %%
 p_of = yours("9.4")
-signs = choosing_tables.signs_table(evidence, p_of)
+signs = tables.signs_table(evidence, p_of)
 display(as_text(signs, dict.fromkeys(["p, cells", "p, data sets", "least p"], "{:.3f}")))
-display(Markdown("**What this shows.** " + choosing_tables.read_signs(signs)))
 
 # %% [markdown]
+# **What this shows.** By cells half of the rows look convincing. By data sets, which are what
+# differs, none is below 5%, and with four or five sets none *can* be: look at the last column.
+#
 # The test assumes that cells are separate measurements. Those of one data set are not, since they share
 # pictures, prompts and settings. By data sets the test is right, but has little power: six that all agree would
 # reach p = 2 / 2⁶, which is below 5%; four cannot, whatever they show. A spread beside each cell would help more
@@ -487,19 +510,22 @@ check("9.5", say_comparable)
 from serial_lora_course.lessons.l08_how_sure.figures import Interval, plot_intervals
 
 say = yours("9.5")
-tables = {
-    title: choosing_tables.margin_table(evidence, other, say)
-    for other, title in choosing_tables.OTHERS.items()
+by_margin = {
+    title: tables.margin_table(evidence, other, say) for other, title in tables.OTHERS.items()
 }
 intervals = [
     Interval(row.Index, f"against {title}", row.mean, row.half, row.margin, row.unit)
-    for title, table in tables.items()
+    for title, table in by_margin.items()
     for row in table.itertuples()
 ]
 display_figure(plot_intervals(sorted(intervals, key=lambda each: each.name)))
-display(Markdown("**What this shows.**\n\n" + choosing_tables.read_margins(tables)))
+print({title: by_margin[title]["comparable"].to_dict() for title in by_margin})
 
 # %% [markdown]
+# **What this shows.** On SAM, Serial LoRA is worse than LoRA, by an amount too small to matter: it
+# holds. On CLIP and SD3 the intervals are too long to say. Beside a LoRA of its own size, it holds on
+# all but CLIP, where the interval just crosses the margin.
+#
 # The paper compares at equal rank only. The second comparison asks what the first cannot: is it the *sharing*
 # that makes a quarter of the parameters enough, or would any quarter have been enough? If LoRA at a quarter of
 # the rank does as well, the saving is true, and it does not need Serial LoRA. But one learning rate served all
@@ -512,12 +538,14 @@ display(Markdown("**What this shows.**\n\n" + choosing_tables.read_margins(table
 
 # %%
 say = yours("9.5")
-margins = choosing_tables.margin_table(evidence, "lora", say)
+margins = tables.margin_table(evidence, "lora", say)
 shown = as_text(margins, {"mean": "{:+.2f}", "half": "{:.2f}", "holds from": "{:.2f}"})
 display(shown.rename(columns={"half": "half of the 95% interval"}))
-display(Markdown("**What this shows.** " + choosing_tables.read_holds_from(margins)))
 
 # %% [markdown]
+# **What this shows.** On CLIP a margin of 1.04 points would have been enough, where we had said 1.
+# Choose the margin before you look.
+#
 # A method can be significantly behind and still comparable: the difference is real and small. More data sets would
 # make the last column smaller where the difference is small.
 #

@@ -19,14 +19,13 @@ import copy
 
 import pandas as pd
 import torch
-from IPython.display import Markdown, display
+from IPython.display import display
 from torch import Tensor, nn
 
 from serial_lora import activate, combine, disabled, eject, inject, remove_adapter
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.claims import mixing as words
-from serial_lora_course.labs import many
 from serial_lora_course.labs.methods import get_method
+from serial_lora_course.lessons.l11_many import mixing as many
 from serial_lora_course.plots.style import display_figure
 
 lesson_card("10")
@@ -122,9 +121,11 @@ model = carrying(*TASKS)
 print("on the model:", adapter_names(model), "in force:", adapter_names(model)[0])
 print("and now:     ", adapter_names(activate(model, TASKS[0]))[0])
 display(alone().map("{:.1f}%".format))
-display(Markdown("**What this shows.** " + words.read_alone(alone(), TASKS)))
 
 # %% [markdown]
+# **What this shows.** Each adapter helps its own task by thirty points and more, and costs the other
+# one some. That is the price of specialising, and why one wants to switch.
+#
 # Where the other adapter's change is below zero, adapting has lost something that the base could do
 # (*forgetting*), and switching brings it back.
 #
@@ -200,8 +201,7 @@ combine(model, dict.fromkeys(TASKS, 0.5), name="both")
 theirs = next(iter(adapters(model).values()))
 product = theirs.lora_B @ theirs.lora_A  # (d, d)
 off, ranks = (B @ A - product).abs().max().item(), " + ".join(str(len(A_i)) for A_i, _ in pairs)
-told = f"Your pair has rank {len(A)} = {ranks}; its product differs from `combine`'s by {off:.0e}."
-display(Markdown("**What this shows.** " + told))
+print(f"your pair has rank {len(A)} = {ranks}; its product differs from combine's by {off:.0e}")
 
 # %% [markdown]
 # Now the question that matters: is the sum any good? One curve goes from one adapter to the other, with
@@ -225,10 +225,11 @@ for share in shares:
 
 # %%
 display_figure(plot_path(shares, path, TASKS))
-halves = {name: rows[shares.index(0.5)] for name, rows in path.items()}
-display(Markdown("**What this shows.** " + words.read_halves(halves, alone(), TASKS)))
 
 # %% [markdown]
+# **What this shows.** In the middle, half of each adapter keeps more than half of what both gain on
+# their own tasks when the products are added, and less when the factors are averaged.
+#
 # The sum is exact as algebra. That does not make it good: each adapter was trained as if the other were not
 # there, and half an adapter is only half a change. Adapters of other tasks, or larger ones, may disturb each
 # other more or less.
@@ -340,10 +341,12 @@ for title, order in orders.items():
     print(f"{title}: {away:.1%} away from the sum; differs from yours by {off:.0e}")
 
 # %%
-pictures = {task: len(data.test) for task, data in sets.items()}
-display(Markdown("**What this shows.** " + words.read_orders(table, pictures)))
+print({task: f"one picture is {100 / len(data.test):.1f} points" for task, data in sets.items()})
 
 # %% [markdown]
+# **What this shows.** Sum and chains lie a few pictures apart. The order matters, as the algebra
+# says, and here it matters little.
+#
 # The two orders differ from the sum by the term with both products. Where pairs are small, that term is smaller
 # still, and the order hardly matters; longer training makes pairs larger, and it matters more. The order is part
 # of the result: write it down.
@@ -424,8 +427,7 @@ wanted = torch.stack([apart[name][i] for i, name in enumerate(names)])  # (B, em
 
 # %%
 off = (together - wanted).abs().max().item()
-told = f"One pass answers as {len(apart)} passes do, up to {off:.0e}, whatever the order of the samples."
-display(Markdown("**What this shows.** " + told))
+print(f"one pass and {len(apart)} passes differ by {off:.0e}")
 
 # %% [markdown]
 # Inside one block, with the first block's pairs and your function:
@@ -458,10 +460,14 @@ counts = {}
 for name in ("serial_lora", "lora"):
     trial = inject(copy.deepcopy(backbone.model), get_method(name).config(16))
     counts[name] = count_parameters(trial)
-told = words.read_switch(counts["serial_lora"], counts["lora"])
-display(Markdown("**What this shows.** " + told))
+for name, count in counts.items():
+    print(f"{name}: {count.adapter_bytes:,} bytes a switch,", end=" ")
+    print(f"{int(1e9 // count.adapter_bytes):,} adapters in a gigabyte")
 
 # %% [markdown]
+# **What this shows.** A switch copies a quarter of a megabyte, where LoRA copies a whole one. A
+# gigabyte holds four thousand such adapters, and the base is there once.
+#
 # Both numbers grow with the rank and with the model's width, and their ratio stays the same.
 #
 # **Change this and run again**: `config(4)`. How many adapters fit into a gigabyte then?

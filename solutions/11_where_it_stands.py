@@ -25,7 +25,6 @@ from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.claims import study as words
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
-from serial_lora_course.study import statistics
 from serial_lora_course.study.found import read_found
 from serial_lora_course.study.plan import PLANS, UNITS
 

@@ -21,12 +21,11 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from IPython.display import Markdown, display
+from IPython.display import display
 from torch import Tensor, nn
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, eject, inject, merge
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.labs import proofs
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
 
@@ -59,7 +58,7 @@ print(ClassifyConfig())
 import re
 import tempfile
 
-from serial_lora_course.labs.probes import trained_copy
+from serial_lora_course.lessons.l03_build.probes import trained_copy
 from serial_lora_course.models.clip import load_clip
 
 scratch = tempfile.TemporaryDirectory()
@@ -101,7 +100,7 @@ facts = examine_folder(folder)  # one row a file
 display_table(class_sizes(facts).reset_index(names="class"))
 noted = facts[facts["remark"] != ""]
 display_table(noted[["file", "mode", "remark"]])
-display(Markdown(f"**What this shows.** {len(noted)} of {len(facts)} files have a remark."))
+print(f"{len(noted)} of {len(facts)} files have a remark")
 
 # %% [markdown]
 # There are two kinds. Some say what *will be done*: a grey picture becomes three
@@ -246,11 +245,13 @@ for way, objects in (("picture", shots.picture_ids), ("object", shots.objects)):
     train, test = map(list, split(objects, shots.labels, share=0.25))
     neighbour = KNeighborsClassifier(1).fit(features[train], labels[train])
     reached[way] = neighbour.score(features[test], labels[test])
-leak = 100 * (reached["picture"] - reached["object"])
-both = f"{reached['picture']:.1%} of the answers are right; by object, {reached['object']:.1%}"
-display(Markdown(f"**What this shows.** Split by picture, {both}: {leak:.0f} points were memory."))
+for way, right in reached.items():
+    print(f"split by {way}: {right:.1%} of the answers are right")
 
 # %% [markdown]
+# **What this shows.** Every single answer right, and 41 points of it were memory: the same object was
+# in both halves. Split by object, and the truth is 59.5%.
+#
 # Only the split differs. Split by picture, the nearest picture mostly shows the same drawing. The first number
 # is wrong about every *new* object, and no number in your training log will tell you. When your pictures come in
 # groups, make two folders named `train` and `test` with the class folders inside: `load_folder` keeps that
@@ -277,14 +278,16 @@ history = fit(classifier, data.train, config, seed=1, progress=False)
 saved = save_classifier(classifier, new_folder("my_classifier"))
 
 # %%
-from serial_lora_course.work.reading import read_page
-
 files = {file.stem: file.stat().st_size for file in saved.iterdir()}
 right = accuracy_on(classifier, data.test)
-told_of_page = read_page(history.losses, right, len(data.test), files)
-display(Markdown("**What this shows.** " + told_of_page))
+print(f"loss over {len(history.losses)} steps: {history.losses[0]:.2f} to {history.losses[-1]:.2f}")
+print(f"right: {right:.1%} of {len(data.test)} test pictures")
+print("bytes:", files)
 
 # %% [markdown]
+# **What this shows.** Seventy-five steps, and the classifier is right on half of the test pictures,
+# with eight classes to choose from. What you would send somebody is less than 90 kB.
+#
 # The two files hold the pairs, and the head with the class names. At home the first line is
 # `load_folder("my_pictures")`, and the last one saves into a folder of your own.
 #
@@ -312,13 +315,19 @@ def both_ways(seed: int) -> dict[str, float]:
 
 
 # %%
-from serial_lora_course.work.reading import read_gain
+from serial_lora_course.measures.intervals import half_width
 
 results = pd.DataFrame({seed: both_ways(seed) for seed in (1, 2, 3)}).T.rename_axis("split")
 display(results.map("{:.1%}".format))
-display(Markdown("**What this shows.** " + read_gain(results, len(data.test))))
+gain = 100 * (results["Serial LoRA"] - results["linear probe"])
+half = half_width(gain.sem(), len(gain) - 1)
+print(f"gain: {gain.mean():+.1f} ± {half:.1f} points; one picture is {100 / len(data.test):.1f}")
 
 # %% [markdown]
+# **What this shows.** The adapter is ahead on two of three splits, by three points on average, and
+# the interval contains zero: no lead over a linear probe is shown. With so few pictures, that is the
+# usual answer.
+#
 # Always run the probe. It takes seconds, it is a strong baseline on small data sets, and where it wins you
 # need no adapter. One thing is unfair here: the probe's setting was chosen for these pictures, and the
 # adapter's rank, rate and number of steps were not.
@@ -344,11 +353,17 @@ reached = fit_folder(job, progress=False, tell=rounds.__setitem__)
 display_figure(plot_validation(rounds, reached.best_step))
 
 # %%
-from serial_lora_course.work.reading import read_reached
-
-display(Markdown("**What this shows.** " + read_reached(reached)))
+print(
+    f"kept: the state after {reached.best_step} of {reached.steps} steps; pictures: {reached.pictures}"
+)
+print(f"right on the test pictures: {reached.test:.1%}; linear probe {reached.probe:.1%};", end=" ")
+print(f"always the largest class {reached.largest_class:.1%}")
 
 # %% [markdown]
+# **What this shows.** The state with the lowest validation loss was kept, not the last one. It had
+# fewer pictures to learn from, since some were kept apart for validation, and reaches as much as
+# before.
+#
 # The folder holds the adapter, the head, and `run.yaml`, which says how they were made. So it can be opened
 # by its path, wherever the base model is:
 
@@ -372,11 +387,12 @@ for path, row in zip(paths, predict(classifier, paths), strict=True):
 # And where to start? The configuration's own defaults suit a few hundred pictures:
 
 # %%
-from serial_lora_course.work.reading import read_defaults
-
-display(Markdown(read_defaults(ClassifyConfig())))
+print(ClassifyConfig())
 
 # %% [markdown]
+# If the validation loss jumps about, halve the rate. If it still falls at the end, double the rounds
+# (`epochs`). Change the rank last.
+#
 # **Change this and run again**: `Job(..., config=ClassifyConfig(rank=2, lr=1e-3))` in the cell above the
 # picture. Where does the validation loss turn now?
 #
@@ -487,11 +503,13 @@ print("and so has the one that was loaded:", shape_of(loaded) == shape_of(base))
 print("the adapted one:", shape_of(adapted) == shape_of(base))
 
 # %%
-told_of_merge = f"The base is {away['base']:.0e} of the largest output away from the adapted model"
-told_of_merge += f", and the merged one {away['merged']:.0e}: an effect, and rounding."
-display(Markdown("**What this shows.** " + told_of_merge))
+for name, share in away.items():
+    print(f"{name}: {share:.0e} of the largest output away from the adapted model")
 
 # %% [markdown]
+# **What this shows.** The base is a tenth away: the adapter does something. The merged model is away
+# by rounding.
+#
 # Those are both halves of the proof. The library's loader had to know nothing of Serial LoRA, and the
 # same modules and shapes take the same time.
 #
@@ -533,7 +551,7 @@ def dinov2_model() -> nn.Module:
 
 
 # %%
-from serial_lora_course.work.reading import models_table, proof_row
+from serial_lora_course.lessons.l12_your_own.tables import models_table, proof_row
 
 model_lines = {
     "open_clip, tiny CLIP": lambda: load_clip("tiny").model,
@@ -565,13 +583,13 @@ for name, model_line in model_lines.items():
     rows[name], done[name] = proof_row(adapted, from_files, merged, labels), (classifier, saved)
 
 # %%
-from serial_lora_course.work.reading import read_proofs
-
 proofs_table = pd.DataFrame(rows).T
 display(proofs_table)
-display(Markdown("**What this shows.** " + read_proofs(proofs_table)))
 
 # %% [markdown]
+# **What this shows.** Four model families, and for each the adapter that was loaded from its files
+# and the merged model answer as the trained one does, up to rounding.
+#
 # The merged DINOv2 now goes through `save_pretrained` and `from_pretrained` like any other model.
 
 # %%
@@ -693,13 +711,13 @@ print(f"{len(idle)} of its {len(tensors)} tensors hold zeros only, such as {idle
 
 # %%
 off = float((there["PEFT"] - here).abs().max() / here.abs().max())
-told_of_peft = (
-    f"PEFT's model is {off:.0e} of the largest output away from ours. Its file has {for_peft:,} "
-)
-told_of_peft += f"bytes, {for_peft / compact:.1f} times the {compact:,} of the adapter file."
-display(Markdown("**What this shows.** " + told_of_peft))
+print(f"PEFT's model is {off:.0e} of the largest output away from ours")
+print(f"its file: {for_peft:,} bytes; the adapter file: {compact:,}")
 
 # %% [markdown]
+# **What this shows.** The same model, in a file nearly three times as large: PEFT needs a pair for q,
+# for k and for v.
+#
 # So it is the same model, in a format that needs no package of ours. It costs size: what was one B is now W B
 # for q, k and v. And PEFT's layer for `nn.MultiheadAttention` wants a pair for the output projection too, where
 # Serial LoRA has none: those are the zeros. Keep the adapter file for yourself; export for others. Whoever
@@ -829,12 +847,16 @@ with torch.no_grad():
     merged = merge(copy.deepcopy(adapted))(pictures)
 
 # %%
-from serial_lora_course.work.reading import read_sites
-
 others = {"dense weights W (I + B A)": by_hand, "merged weights": merged, "the base": base}
-display(Markdown("**What this shows.** " + read_sites(here, others)))
+for name, each in others.items():
+    print(
+        f"{name}: {float((each - here).abs().max() / here.abs().max()):.0e} of the largest output"
+    )
 
 # %% [markdown]
+# **What this shows.** The hook, dense weights W (I + B A) and a merge agree up to rounding, and the
+# base is far away.
+#
 # Rounding, and for the base something far above it: the site is right, and the adapter does something. From
 # here on everything in this lesson works for the new family: files, `merge`, `to_peft`, LoRA as a baseline, and
 # the page, with `PictureClassifier(model, class_names, Preprocessing(size=48))` of
@@ -934,9 +956,15 @@ pictures = torch.randn(4, 3, 48, 48)
 with torch.no_grad():
     here, by_hand, base = adapted(pictures), dense(pictures), plain(pictures)
 others = {"dense weights W (I + B A)": by_hand, "the base": base}
-display(Markdown("**What this shows.** " + read_sites(here, others)))
+for name, each in others.items():
+    print(
+        f"{name}: {float((each - here).abs().max() / here.abs().max()):.0e} of the largest output"
+    )
 
 # %% [markdown]
+# **What this shows.** Your sites are right: hooks and dense weights agree up to rounding, and the
+# base is far away.
+#
 # **Change this and run again**: `"norm"` in place
 # of `"attention"` writes the change into the MLP's weight too. How large is the difference now?
 #

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.methods import METHOD_TITLES, get_method
 from serial_lora_course.labs.records import Record
-from serial_lora_course.measures.intervals import half_width
+from serial_lora_course.measures.differences import by_method, compare
 
 RUN = ("task", "scale", "dataset", "method", "amount", "unit", "seed", "rank")
 SWEPT = ("lab_rank", "ratio", "lr")
@@ -72,39 +71,6 @@ def _number(count: int, what: str) -> str:
 # ------------------------------------------------------------------------- methods beside methods
 
 
-def by_method(results: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """A measure with one column a method; a row is what methods share: data set, amount and seed.
-
-    Raises:
-        SerialLoRAError: two runs share a cell, such as two ranks of one method.
-    """
-    index = ["dataset", "amount", "seed"]
-    if results.duplicated([*index, "method"]).any():
-        raise SerialLoRAError(
-            "Some runs share data set, amount, seed and method; pick one rank before comparing."
-        )
-    return results.pivot(index=index, columns="method", values=measure)
-
-
-def paired(results: pd.DataFrame, one: str, other: str, measure: str) -> pd.Series:
-    """A measure of method ``one`` minus that of ``other``, a value for each run of both.
-
-    Two runs with the same data set, amount and seed saw the same training pictures, so their
-    difference is free of most of the luck of the draw.
-
-    Raises:
-        SerialLoRAError: the two methods have no runs to pair.
-    """
-    wide = by_method(results, measure)
-    missing = [method for method in (one, other) if method not in wide.columns]
-    difference = pd.Series(dtype=float) if missing else (wide[one] - wide[other]).dropna()
-    if difference.empty:
-        raise SerialLoRAError(
-            f"{one} and {other} have no run with the same data set, amount and seed; run both."
-        )
-    return difference
-
-
 def methods_table(
     results: pd.DataFrame, measure: str, write: Callable[[float, float], str]
 ) -> pd.DataFrame:
@@ -131,52 +97,19 @@ def methods_table(
     return table.rename_axis(columns=results["unit"].iloc[0])
 
 
-def sample_of(values: pd.Series | pd.DataFrame) -> pd.Series | pd.DataFrame:
-    """What an interval counts as one measurement each: data sets, each the mean of its runs.
-
-    Runs on one data set are no independent sample of data sets. Of a single set the seeds are the
-    sample.
-
-    Args:
-        values: a row for each data set and seed (and amount), which are levels of its index.
-    """
-    several = values.index.get_level_values("dataset").nunique() > 1
-    return values.groupby(level="dataset" if several else "seed").mean()
-
-
-def sample_in_words(sample: pd.Series | pd.DataFrame) -> str:
-    """How many measurements :func:`sample_of` found, and of what: such as ``6 sets``."""
-    return _number(len(sample), "set" if sample.index.name == "dataset" else "seed")
-
-
-def paired_difference(results: pd.DataFrame, one: str, other: str, measure: str) -> pd.DataFrame:
-    """How far method ``one`` is above ``other`` on the same pictures, by amount of data.
-
-    Runs on one data set are no independent sample of data sets, so the sample is the sets, each the
-    mean of its seeds; of a single set it is the seeds.
-
-    Args:
-        results: as :func:`frame` gives them, of one rank.
-        measure: a column of which more is better.
-
-    Returns:
-        Columns ``methods`` (both in words), ``amount``, ``mean`` difference, its standard error
-        ``sem``, ``sample`` in words, and ``verdict``: "ahead" or "behind" where the 95% interval by
-        Student's t is above or below 0, else "not significant".
-
-    Raises:
-        SerialLoRAError: the two methods have no runs to pair.
-    """
-    each = paired(results, one, other, measure)
-    what = "sets" if each.index.get_level_values("dataset").nunique() > 1 else "seeds"
-    by = ["amount", "dataset"] if what == "sets" else each.index.names
-    table = each.groupby(by).mean().groupby("amount").agg(["mean", "sem", "count"])
-    mean, bound = table["mean"], half_width(table["sem"], table["count"] - 1)
-    table["sample"] = table.pop("count").map(lambda count: f"{count} {what}")
-    clear = [mean > bound, mean < -bound]
-    table["verdict"] = np.select(clear, ["ahead", "behind"], "not significant")
-    table.insert(0, "methods", f"{METHOD_TITLES[one]} against {METHOD_TITLES[other]}")
-    return table.reset_index()
+def compare_methods(
+    results: pd.DataFrame, pairs: Iterable[tuple[str, str]], measure: str
+) -> pd.DataFrame:
+    """:func:`serial_lora_course.measures.differences.compare` of each pair that was run, ``methods`` first."""
+    there = set(results["method"])
+    found = [
+        compare(results, *pair, measure).assign(
+            methods=" against ".join(METHOD_TITLES[name] for name in pair)
+        )
+        for pair in pairs
+        if set(pair) <= there
+    ]
+    return pd.concat(found, ignore_index=True).set_index("methods").reset_index()
 
 
 def on_front(table: pd.DataFrame, measure: str, cost: str = "parameters") -> pd.DataFrame:

@@ -6,8 +6,9 @@ at rank 16: other sets of pictures, the same models.
 
 from __future__ import annotations
 
-from serial_lora_course.labs.frames import frame, paired
+from serial_lora_course.labs.frames import frame
 from serial_lora_course.labs.records import shipped_records
+from serial_lora_course.measures.differences import paired
 from serial_lora_course.study.labs import STUDIES
 from serial_lora_course.study.plan import PLANS, LabPlan, questions_of
 from serial_lora_course.study.runs import least_runs

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from serial_lora_course.labs.steps import slope
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_step_by_ratio, plot_step_by_width
+from serial_lora_course.lessons.l07_lora_plus.steps import slope
 from serial_lora_course.plots.style import describe
 
 

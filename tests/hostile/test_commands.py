@@ -18,7 +18,6 @@ from serial_lora_course import cli
 from serial_lora_course.data.example_folder import write_example_folder
 from serial_lora_course.data.folder import examine_folder, load_folder
 from serial_lora_course.labs import records as kept_records
-from serial_lora_course.labs import spectra
 from serial_lora_course.labs.own import (
     ADAPTER_FILE,
     PictureClassifier,
@@ -26,6 +25,7 @@ from serial_lora_course.labs.own import (
     save_classifier,
 )
 from serial_lora_course.labs.records import Record, append_record, read_records
+from serial_lora_course.lessons.l10_inside import runs as spectra
 from serial_lora_course.models.clip import load_clip
 from serial_lora_course.models.sam import load_sam
 from serial_lora_course.models.sd3 import load_sd3

@@ -6,18 +6,14 @@ from torch import nn
 
 from serial_lora import SerialLoRAConfig, adapter_names, adapters, add_adapter, inject
 from serial_lora_course.checking.running import run_check
-from serial_lora_course.claims import choosing, ratios, study
-from serial_lora_course.labs import (
-    few_shot,
-    many,
-    pairs,
-    probes,
-    proofs,
-    sam_probes,
-    sd3_probes,
-    steps,
-    variants,
-)
+from serial_lora_course.claims import choosing, study
+from serial_lora_course.labs import few_shot, proofs, variants
+from serial_lora_course.lessons.l01_maths import pairs
+from serial_lora_course.lessons.l03_build import probes
+from serial_lora_course.lessons.l05_sam import probes as sam_probes
+from serial_lora_course.lessons.l06_sd3 import studio as sd3_probes
+from serial_lora_course.lessons.l07_lora_plus import ratios, steps
+from serial_lora_course.lessons.l11_many import mixing as many
 from serial_lora_course.study import statistics
 
 FALLBACKS = {

@@ -1,19 +1,12 @@
-"""Records as tables: pairs as statistics has them, means as numpy has them, how they were made."""
+"""Records as tables: means as numpy has them, and how they were made."""
 
 import statistics
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import pytest
 
-from serial_lora.errors import SerialLoRAError
-from serial_lora_course.labs.frames import (
-    describe_records,
-    frame,
-    methods_table,
-    paired_difference,
-)
+from serial_lora_course.labs.frames import describe_records, frame, methods_table
 from tests.labs.test_records import RECORD
 
 
@@ -45,65 +38,6 @@ def dice_of(records, **wanted):
     """The Dice of the one record with these fields."""
     (found,) = [r for r in records if all(getattr(r, k) == v for k, v in wanted.items())]
     return found.measures["dice"]
-
-
-def test_a_paired_difference_is_what_statistics_says_of_the_sets():
-    records = some_records()
-    table = paired_difference(frame(records), "serial_lora", "lora", "dice").set_index("amount")
-    assert list(table["methods"].unique()) == ["Serial LoRA against LoRA"]
-    for shots in (20, 100):
-        differences = [
-            statistics.mean(
-                dice_of(records, dataset=dataset, amount=shots, seed=seed, method="serial_lora")
-                - dice_of(records, dataset=dataset, amount=shots, seed=seed, method="lora")
-                for seed in (1, 2, 3)
-            )
-            for dataset in ("food", "people")
-        ]
-        assert table.loc[shots, "mean"] == pytest.approx(statistics.mean(differences))
-        error = statistics.stdev(differences) / len(differences) ** 0.5
-        assert table.loc[shots, "sem"] == pytest.approx(error)
-        assert table.loc[shots, "sample"] == "2 sets"
-
-
-def test_a_run_without_a_partner_is_left_out():
-    records = some_records()
-    alone = [r for r in records if (r.method, r.amount, r.seed) != ("lora", 20, 1)]
-    alone = [record for record in alone if record.dataset == "food"]
-    table = paired_difference(frame(alone), "serial_lora", "lora", "dice")
-    assert list(table["sample"]) == ["2 seeds", "3 seeds"]
-
-
-@pytest.mark.parametrize(
-    ("differences", "verdict"),
-    [
-        ((0.10, 0.11, 0.12), "ahead"),
-        ((-0.10, -0.11, -0.12), "behind"),
-        ((0.10, -0.11, 0.12), "not significant"),
-        (
-            (0.10, 0.02, 0.09),
-            "not significant",
-        ),  # 2.8 standard errors, and Student's t asks for 4.3
-        ((0.0, 0.0, 0.0), "not significant"),
-        ((0.25,), "not significant"),  # one pair has no error to compare with
-    ],
-)
-def test_a_verdict_is_of_the_interval_by_students_t(differences, verdict):
-    records = [
-        replace(RECORD, method=method, seed=seed, measures={"dice": 0.5 + gain * is_serial})
-        for seed, gain in enumerate(differences)
-        for is_serial, method in enumerate(("lora", "serial_lora"))
-    ]
-    table = paired_difference(frame(records), "serial_lora", "lora", "dice")
-    assert list(table["verdict"]) == [verdict]
-
-
-@pytest.mark.parametrize("other", ["lora", "lora_plus"])  # one never ran on the same, one never ran
-def test_methods_without_a_common_run_are_refused(other):
-    apart = {"serial_lora": 20, "lora": 100}
-    records = [record for record in some_records() if record.amount == apart[record.method]]
-    with pytest.raises(SerialLoRAError, match="no run with the same data set, amount and seed"):
-        paired_difference(frame(records), "serial_lora", other, "dice")
 
 
 def test_the_table_of_methods_averages_sets_and_spreads_over_seeds():

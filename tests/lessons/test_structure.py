@@ -124,12 +124,6 @@ def test_closing(source):
 
 
 @each_lesson
-def test_results_are_read_in_words(source):
-    cells, _ = code_and_text(source)
-    assert sum("**What this shows.**" in cell.source for cell in cells) >= 4
-
-
-@each_lesson
 def test_code_cells_are_short(source):
     cells, _ = code_and_text(source)
     for cell in cells:

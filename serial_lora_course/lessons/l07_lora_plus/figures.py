@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from serial_lora_course.labs.steps import slope
+from serial_lora_course.lessons.l07_lora_plus.steps import slope
 from serial_lora_course.plots.results import (
     ZERO_SHOT,
     in_house_order,

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from serial_lora_course.labs import frames
-from serial_lora_course.labs.frames import by_method, frame
+from serial_lora_course.labs.frames import frame
 from serial_lora_course.labs.records import shipped_records
+from serial_lora_course.measures.differences import by_method
+from serial_lora_course.measures.differences import paired as paired_runs
 from serial_lora_course.measures.intervals import Interval, sets_like_these, these_sets
 from serial_lora_course.paper_tables import paper_results
 
@@ -123,7 +124,7 @@ def paired(runs: pd.DataFrame, measure: Measure, one: str, other: str) -> pd.Ser
     Raises:
         SerialLoRAError: the two have no such run in common.
     """
-    return frames.paired(_scored(runs, measure), one, other, "score")
+    return paired_runs(_scored(runs, measure), one, other, "score")
 
 
 def _scored(runs: pd.DataFrame, measure: Measure) -> pd.DataFrame:

@@ -40,7 +40,7 @@ def plot_spectra(frames: Mapping[str, pd.DataFrame]) -> Figure:
 
     Args:
         frames: method's name to its frame, all of one base; see
-            :func:`serial_lora_course.labs.change_tables.spectra_frame`.
+            :func:`serial_lora_course.lessons.l10_inside.tables.spectra_frame`.
 
     Raises:
         SerialLoRAError: no frames, or no block that all of them have.
@@ -211,7 +211,7 @@ def plot_overlaps(overlaps: pd.DataFrame, top: int, chance: float) -> Figure:
     """How far the strongest directions of two adapters agree over the blocks of one tower.
 
     Args:
-        overlaps: as :func:`serial_lora_course.labs.directions.overlaps_frame` gives them, of one
+        overlaps: as :func:`serial_lora_course.lessons.l10_inside.directions.overlaps_frame` gives them, of one
             tower, with three comparisons at most: one method's seeds, the other's, and both methods.
         top: how many directions are compared.
         chance: the overlap of random ones.
@@ -241,7 +241,7 @@ def plot_positions(
     """How a share comes out in every block and projection: one dot each, a column a comparison.
 
     Args:
-        frame: as :func:`serial_lora_course.labs.spectra.claim_frame` gives it.
+        frame: as :func:`serial_lora_course.lessons.l10_inside.runs.claim_frame` gives it.
         measure: a share between 0 and 1, such as ``between``.
         axis: what the measure is.
         chance: what chance would give, a broken line; None for no line.

@@ -1,15 +1,12 @@
 """What lesson 07 measures without a model."""
 
-import pytest
 import torch
 from torch import nn
 
-from serial_lora_course.claims import methods
-from serial_lora_course.claims import sd3 as words
-from serial_lora_course.claims.paper import paper_facts, paper_table
-from serial_lora_course.labs import sd3_probes as probes
 from serial_lora_course.labs.frames import frame
 from serial_lora_course.labs.records import shipped_records
+from serial_lora_course.lessons.l06_sd3 import studio as probes
+from serial_lora_course.lessons.l06_sd3 import tables
 
 
 def test_latents_kept_by_step_meet_others_captions():
@@ -38,14 +35,11 @@ def test_a_hook_by_position_hears_nothing_of_a_call_by_keyword():
     assert not layer._forward_pre_hooks
 
 
-def test_the_records_and_the_paper_are_told_as_they_are():
-    results, printed = frame(shipped_records("sd3")), paper_table("Table II")
-    facts = paper_facts()
-    behind = f"behind LoRA in {facts['serial_behind_fid']} of {facts['fid_cells']}"
-    assert behind in words.read_table_ii(printed)
-    falls = words.falls(results)
+def test_the_records_are_read_as_by_loops():
+    results = frame(shipped_records("sd3"))
+    falls = tables.falls(results)
     assert falls.iloc[0].tolist() == [1, 1, 1] and (falls.iloc[-1] < 1).all()
-    turned = words.turned(results)
-    table = methods.verdicts(turned, ("fid",), [methods.EQUAL_RANK])
-    plain = methods.verdicts(results, ("fid",), [methods.EQUAL_RANK])
-    assert table["better by"].tolist() == pytest.approx((-plain["better by"]).tolist())
+    night = tables.by_style(results).set_index("style").loc["night"]
+    own = results[(results["dataset"] == "night") & (results["method"] == "serial_lora")]
+    own = own[own["amount"] == 100]
+    assert night["FID after"] == f"{sum(own['fid']) / len(own):.1f}"

@@ -2,7 +2,7 @@
 
 import torch
 
-from serial_lora_course.labs import pairs
+from serial_lora_course.lessons.l01_maths import pairs
 
 
 def test_a_wish_is_reached_where_its_miss_is_rounding():

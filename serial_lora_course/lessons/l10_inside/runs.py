@@ -1,9 +1,9 @@
 """What adapters learn, seed by seed: the paper's Fig. 3 on the tiny models, as records.
 
-    python -m serial_lora_course.labs.spectra --seeds 3 --out runs/spectra.jsonl
+    python -m serial_lora_course.lessons.l10_inside.runs --seeds 3 --out runs/spectra.jsonl
 
 For each model and seed the lab trains LoRA and Serial LoRA, then LoRA+ and Serial LoRA+, and
-measures each pair with :func:`serial_lora_course.labs.change_tables.claim_table`. One record is
+measures each pair with :func:`serial_lora_course.lessons.l10_inside.tables.claim_table`. One record is
 one pair, under the serial method's name. A pair that the file holds already is not trained again.
 """
 
@@ -21,14 +21,14 @@ import pandas as pd
 
 from serial_lora.injection import eject
 from serial_lora_course.door import enter
-from serial_lora_course.labs.change_tables import claim_table
 from serial_lora_course.labs.config import seeds_to
-from serial_lora_course.labs.frames import half_width
 from serial_lora_course.labs.lab import Lab, run_one
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.processes import process_state
 from serial_lora_course.labs.records import Kept, Record, run_key
 from serial_lora_course.labs.registry import get_lab
+from serial_lora_course.lessons.l10_inside.tables import claim_table
+from serial_lora_course.measures.intervals import half_width
 from serial_lora_course.measures.spectra import WeightChange, weight_changes
 
 PAIRS = {"serial_lora": "lora", "serial_lora_plus": "lora_plus"}
@@ -94,7 +94,7 @@ def run_pair(subject: Subject, serial: str, seed: int, save_to: Path | None = No
         sizes={name: record.sizes["parameters"] for name, record in both},
         seconds=round(ours.seconds + theirs.seconds, 2),
         settings=subject.settings(serial),
-        command=" ".join(["python -m serial_lora_course.labs.spectra", *sys.argv[1:]]),
+        command=" ".join(["python -m serial_lora_course.lessons.l10_inside.runs", *sys.argv[1:]]),
     )
 
 
@@ -191,7 +191,7 @@ def _line(record: Record) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m serial_lora_course.labs.spectra",
+        prog="python -m serial_lora_course.lessons.l10_inside.runs",
         description=(__doc__ or "").partition("\n")[0],
     )
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 1 on")

@@ -10,16 +10,10 @@ from hypothesis import strategies as st
 
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.labs import spectra
-from serial_lora_course.labs.change_tables import (
-    claim_table,
-    share_between,
-    spectra_frame,
-    spectra_table,
-)
 from serial_lora_course.labs.records import read_records, shipped_records
 from serial_lora_course.labs.registry import get_lab
-from serial_lora_course.labs.spectra import (
+from serial_lora_course.lessons.l10_inside import runs as spectra
+from serial_lora_course.lessons.l10_inside.runs import (
     DATASETS,
     PAIRS,
     Subject,
@@ -27,6 +21,12 @@ from serial_lora_course.labs.spectra import (
     main,
     make_subject,
     run_all,
+)
+from serial_lora_course.lessons.l10_inside.tables import (
+    claim_table,
+    share_between,
+    spectra_frame,
+    spectra_table,
 )
 from serial_lora_course.measures.spectra import (
     ADAPTED,

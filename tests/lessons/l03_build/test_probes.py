@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from serial_lora_course.checks import blocks as made
-from serial_lora_course.labs import probes
+from serial_lora_course.lessons.l03_build import probes
 
 KINDS = {  # has an effect, leaves the stream alone, pairs
     "Faithful": (True, True, 1),

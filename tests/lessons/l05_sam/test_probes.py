@@ -6,11 +6,9 @@ import torch
 from torch import nn
 
 from serial_lora.layers import LoRA
-from serial_lora_course.claims import methods
-from serial_lora_course.claims import sam as words
-from serial_lora_course.labs import sam_probes as probes
 from serial_lora_course.labs.frames import frame
 from serial_lora_course.labs.records import shipped_records
+from serial_lora_course.lessons.l05_sam import probes, tables
 from serial_lora_course.measures.metrics import dice, dice_ce
 
 
@@ -57,10 +55,7 @@ def test_losses_are_told_by_their_gradient():
 
 def test_the_records_are_counted_as_by_loops():
     results = frame(shipped_records("sam"))
-    table = words.by_set(results)
+    table = tables.by_set(results)
     some = results[(results["amount"] == 100) & (results["method"] == "serial_lora")]
     food = some[some["dataset"] == "food"]
     assert table.loc["food", "gain"] == pytest.approx(np.mean(food["dice"] - food["base_dice"]))
-    above = (table["Serial LoRA"] > table["box filled"]).sum()
-    assert f"box on {above} of {len(table)} sets" in words.read_by_set(table)
-    assert "At equal budget" in methods.read_verdicts(results, methods.verdicts(results))
