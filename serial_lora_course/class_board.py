@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from serial_lora_course.files import expanded, printable
-from serial_lora_course.lab_options import plain_console
+from serial_lora_course.lab_command import print_table
 from serial_lora_course.labs.board import board_table, class_entries, read_class
 from serial_lora_course.plots.board import plot_board
 from serial_lora_course.plots.style import save_figure
@@ -19,9 +19,8 @@ def run(runs: Path, out: Path) -> None:
     """
     entries = class_entries(read_class(expanded(runs)))
     picture = save_figure(plot_board(entries), expanded(out))
-    console = plain_console()
-    console.print(board_table(entries))
+    print_table(board_table(entries))
     for row in entries[entries["front"]].itertuples():
         told = f"{row.learner}: {row.runs[0].command or 'command not noted'}"
-        console.print(printable(told), soft_wrap=True)  # to be copied
-    console.print(printable(f"Picture: {picture}"))
+        print(printable(told))
+    print(printable(f"Picture: {picture}"))

@@ -1,34 +1,31 @@
-"""The command line: ``serial-lora doctor``, ``course``, ``open``, ``lab``, ``fit`` and the others."""
+"""The command line: ``serial-lora doctor``, ``course``, ``open``, ``lab``, ``fit`` and the others.
+
+A command is a function: its parameters are the options, its docstring is the help, and what it returns is
+the exit code. What it needs is imported inside it, so that ``--help`` need not wait for PyTorch.
+"""
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
-
-from serial_lora.errors import SerialLoRAError
-from serial_lora_course.command_groups import CourseGroup, lab_app
-from serial_lora_course.config_file import OPTION, take_config
-from serial_lora_course.doctor import doctor as examine
 from serial_lora_course.door import DEBUG, enter
+from serial_lora_course.files import printable
+from serial_lora_course.labs.registry import LABS
+from serial_lora_course.options import CONFIG, Command, command_of, read
+from serial_lora_course.work.commands import fit_command, merge, predict, show
 
 FIRST_LESSON = "00_start_here.ipynb"
-
-app = typer.Typer(
-    cls=CourseGroup,
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Serial LoRA, from scratch: labs and tools of the course.",
-    epilog=f"With {DEBUG} in a command, an error shows its traceback; {OPTION} run.yaml reads a "
-    "command's options from a file.",
+FOOT = (
+    f"`serial-lora COMMAND --help` says more. {CONFIG} run.yaml reads a command's options from a file,\n"
+    f"and {DEBUG} shows an error's traceback."
 )
-app.add_typer(lab_app, name="lab")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,105 +33,152 @@ def main(arguments: list[str] | None = None) -> None:
     enter("serial-lora", command, arguments)
 
 
-def command(words: list[str]) -> object:
-    """Run what the words ask for, with options out of a file where one is named."""
-    rest, defaults = take_config(app, words)
-    return app(args=rest, default_map=defaults)
+def command(words: Sequence[str]) -> int | None:
+    """Run what the words ask for; its exit code."""
+    if list(words[:1]) != ["open"]:  # what is drawn goes into files
+        os.environ.pop("MPLBACKEND", None)
+    if not os.environ.get("SOURCE_DATE_EPOCH", "0").isdigit():
+        del os.environ["SOURCE_DATE_EPOCH"]  # NumPy would stumble over it
+    run, values = understood(words)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # __main__ had another meanwhile
+    return run(**values)
 
 
-@app.command()
-def doctor() -> None:
+def understood(words: Sequence[str]) -> tuple[Callable[..., int | None], dict[str, Any]]:
+    """What is to be run with which options.
+
+    Raises:
+        SystemExit: 0 after ``--help``, 2 after one sentence about what was typed.
+    """
+    words, program, known = list(words), "serial-lora", SUMMARIES
+    if words[:1] == ["lab"]:
+        words, program, known = words[1:], "serial-lora lab", {n: s for n, (_, s) in LABS.items()}
+    name, *rest = words or ["--help"]
+    if name in ("-h", "--help"):
+        rows = [f"  {each:10}{summary}" for each, summary in known.items()]
+        print("\n".join([f"Usage: {program} COMMAND [options]", "", *rows, "", FOOT]))
+        raise SystemExit(0)
+    if name not in known:
+        there = printable(f"there is no `{program} {name}`; there are {', '.join(known)}.")
+        print(f"serial-lora: {there}", file=sys.stderr)
+        raise SystemExit(2)
+    if known is not SUMMARIES:
+        from serial_lora_course.lab_command import lab_command
+
+        asked = lab_command(name)
+    else:
+        asked = fit_command() if name == "fit" else COMMANDS[name]
+    return asked.run, read(asked, f"{program} {name}", rest)
+
+
+def doctor() -> int:
     """Say whether this machine is ready, and what to do where it is not."""
+    from serial_lora_course.doctor import doctor as examine
+
     report = examine()
     print(report)
-    raise typer.Exit(0 if report.ok else 1)
+    return 0 if report.ok else 1
 
 
-@app.command()
 def course(
-    clip_data: Annotated[
-        str, typer.Option(help="tiny data sets of the CLIP lab, or all")
-    ] = "food,nature,travel",
-    sam_data: Annotated[
-        str, typer.Option(help="tiny data sets of the SAM lab, or all")
-    ] = "food,lines",
-    sd3_data: Annotated[str, typer.Option(help="styles of the SD3 lab, or all")] = "openmoji",
-) -> None:
+    clip_data: Annotated[tuple[str, ...], "tiny data sets of the CLIP lab, or all"] = (
+        "food",
+        "nature",
+        "travel",
+    ),
+    sam_data: Annotated[tuple[str, ...], "tiny data sets of the SAM lab, or all"] = (
+        "food",
+        "lines",
+    ),
+    sd3_data: Annotated[tuple[str, ...], "styles of the SD3 lab, or all"] = ("openmoji",),
+) -> int:
     """Run the doctor and the three labs at tiny scale, Serial LoRA beside LoRA.
 
     Runs whose record is in runs/ already are not run again.
     """
-    for command in course_commands(clip_data, sam_data, sd3_data):
-        print(f"\n$ serial-lora {shlex.join(command)}", flush=True)
-        if code := app(args=command, standalone_mode=False):
-            raise typer.Exit(code)
+    for words in course_commands(clip_data, sam_data, sd3_data):
+        print(f"\n$ serial-lora {shlex.join(words)}", flush=True)
+        if code := command(words):
+            return code
     print("\nNext: `serial-lora open` opens the lessons in JupyterLab; start with lesson 00.")
+    return 0
 
 
-def course_commands(clip_data: str, sam_data: str, sd3_data: str) -> list[list[str]]:
+def course_commands(clip: Sequence[str], sam: Sequence[str], sd3: Sequence[str]) -> list[list[str]]:
     """What `serial-lora course` runs, each as somebody would type it."""
     labs = {
-        "clip": ["--dataset", clip_data, "--shots", "16"],
-        "sam": ["--dataset", sam_data, "--percent", "100"],
-        "sd3": ["--dataset", sd3_data, "--percent", "100"],
+        "clip": ["--dataset", ",".join(clip), "--shots", "16"],
+        "sam": ["--dataset", ",".join(sam), "--percent", "100"],
+        "sd3": ["--dataset", ",".join(sd3), "--percent", "100"],
     }
     common = ["--scale", "tiny", "--methods", "lora,serial_lora", "--seeds", "1"]
     return [["doctor"], *(["lab", name, *options, *common] for name, options in labs.items())]
 
 
-@app.command("open")
-def open_lessons() -> None:
+def open_lessons() -> int:
     """Open the lessons in JupyterLab, lesson 00 first."""
     here, checkout = Path.cwd(), Path(__file__).resolve().parents[1]
     for folder in (here, *here.parents, checkout):
         lesson = folder / "notebooks" / FIRST_LESSON
         if lesson.is_file():
-            command = [sys.executable, "-m", "jupyterlab", str(lesson)]
-            raise typer.Exit(subprocess.run(command).returncode)
+            return subprocess.run([sys.executable, "-m", "jupyterlab", str(lesson)]).returncode
+    from serial_lora.errors import SerialLoRAError
+
     raise SerialLoRAError(
         f"notebooks/{FIRST_LESSON} is neither here nor further up: run this in the course's folder."
     )
 
 
-@app.command()
 def grade(
-    notebooks: Annotated[list[Path], typer.Argument(help="learners' notebooks")],
-    timeout: Annotated[int, typer.Option(min=1, help="seconds that one cell may take")] = 170,
-    out: Annotated[Path, typer.Option(help="CSV file of results; replaced")] = Path("grades.csv"),
+    notebooks: Annotated[tuple[Path, ...], "learners' notebooks"],
+    timeout: Annotated[int, "seconds that one cell may take"] = 170,
+    out: Annotated[Path, "CSV file of results; replaced"] = Path("grades.csv"),
     unconfined: Annotated[
-        bool,
-        typer.Option(
-            "--unconfined",
-            help="without bubblewrap: notebooks then read, change and send what you can",
-        ),
+        bool, "without bubblewrap: notebooks then read, change and send what you can"
     ] = False,
-) -> None:
+) -> int:
     """Run learners' notebooks; say who passed which exercise.
 
     Each runs in bubblewrap: without a network, without your files, in an empty folder, with limits
     of memory, processes and time. Results are saved after each notebook. Exit code 2: a notebook
     could not be read, or is no lesson of the course; the others are graded all the same.
     """
-    # Here, since nbgrader comes with an extra of its own, and takes a second.
+    from serial_lora.errors import require_number
     from serial_lora_course.grading import report
 
-    raise typer.Exit(report.run(notebooks, timeout, out, unconfined))
+    require_number("timeout", timeout, whole=True, least=1)
+    return report.run(list(notebooks), timeout, out, unconfined)
 
 
-@app.command()
 def board(
-    runs: Annotated[Path, typer.Argument(help="folder with a folder or JSONL file per learner")],
-    out: Annotated[Path, typer.Option(help="SVG or PNG picture; replaced")] = Path("board.svg"),
+    runs: Annotated[Path, "folder with a folder or JSONL file per learner"],
+    out: Annotated[Path, "SVG or PNG picture; replaced"] = Path("board.svg"),
 ) -> None:
     """Say and draw who in a class is how accurate with how few parameters.
 
-    Reads the records of `serial-lora lab clip`, which must be of the same pictures and weights. Below
-    the table stand the commands of the front, for anybody to run again.
+    Reads the records of `serial-lora lab clip`, which must be of the same pictures and weights.
+    Below the table stand the commands of the front, for anybody to run again.
     """
-    # Here, since what reads records takes a while to load.
     from serial_lora_course import class_board
 
     class_board.run(runs, out)
+
+
+COMMANDS = {
+    "doctor": command_of(doctor),
+    "course": command_of(course),
+    "open": command_of(open_lessons),
+    "grade": command_of(grade),
+    "board": command_of(board),
+    "predict": command_of(predict),
+    "show": command_of(show),
+    "merge": command_of(merge),
+}
+SUMMARIES = {
+    "lab": "Adapt a backbone, measure, keep records.",
+    "fit": "Adapt a vision model to a folder of class folders.",
+} | {name: each.help.partition("\n")[0] for name, each in COMMANDS.items()}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The door of every command line: what goes wrong ends in one sentence and an exit code.
 
-    enter("serial-lora", app)
+    enter("serial-lora", command)
 
 2 where whoever typed the command can mend it, 1 where only the course can: then what happened is kept
 in a file to attach to a report. ``--debug``, anywhere in the command, shows the traceback in both cases.
@@ -8,6 +8,9 @@ in a file to attach to a report. ``--debug``, anywhere in the command, shows the
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import platform
 import shlex
 import sys
@@ -17,11 +20,24 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from serial_lora.errors import SerialLoRAError
-from serial_lora_course.files import printable, refusals_told
+from serial_lora_course.files import printable
 
 DEBUG = "--debug"
 STOPPED = 130  # by Ctrl-C
+GOES_ON = "stopped; what was recorded is kept, and the same command goes on."
+
+
+class Lenient(io.FileIO):
+    """Where output goes: a full disk or a reader that left ends the output, and not the work."""
+
+    error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            return len(data)
 
 
 def enter(
@@ -40,46 +56,68 @@ def enter(
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug, words = DEBUG in words, [word for word in words if word != DEBUG]
+    told = _open_streams()
 
     def say(sentence: str) -> None:
         print(f"{program}: {printable(sentence) if one_line else sentence}", file=sys.stderr)
 
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # names of files may hold any bytes
     try:
-        with warnings.catch_warnings(), refusals_told():
+        with warnings.catch_warnings():
             warnings.showwarning = lambda warned, *_: say(f"note: {warned}")
-            sys.exit(command(words))
-    except (KeyboardInterrupt, SystemExit) as ended:  # Typer makes the second of the first
-        if getattr(ended, "code", STOPPED) != STOPPED:
-            raise
-        code, sentence = (
-            STOPPED,
-            "stopped; what was recorded is kept, and the same command goes on.",
-        )
+            code, sentence = command(words), ""
+    except SystemExit as ended:
+        code, sentence = ended.code, GOES_ON if ended.code == STOPPED else ""
+    except KeyboardInterrupt:
+        code, sentence = STOPPED, GOES_ON
     except Exception as error:
         if debug:
             traceback.print_exc()
-        foreseen = isinstance(error, SerialLoRAError)
-        code, sentence = (2, str(error)) if foreseen else (1, _fault(program, words, error))
-    say(sentence)
+        code, sentence = _ending(program, words, error)
+    if told and told.error and told.error.errno != errno.EPIPE and not code:
+        code, sentence = 2, f"not all of the output could be written ({told.error.strerror})."
+    if sentence:
+        say(sentence)
     sys.exit(code)
 
 
-def _fault(program: str, words: Sequence[str], error: Exception) -> str:
-    """What to say of an error that nobody foresaw; its traceback is kept."""
-    told = f"{type(error).__name__} was not foreseen ({error})"
+def _open_streams() -> Lenient | None:
+    """Make output safe to write to, whether it is closed, a full disk, or of another encoding.
+
+    Returns:
+        Where standard output goes, unless that is a terminal, or a test's or a notebook's own.
+    """
+    for number in range(3):  # else the next file to be opened would become the closed stream
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    told = None
+    for number, name in ((2, "stderr"), (1, "stdout")):
+        stream, odd = getattr(sys, name), "backslashreplace"  # names of files may hold any bytes
+        if stream is None or (stream is getattr(sys, f"__{name}__") and not stream.isatty()):
+            told = Lenient(number, "w", closefd=False)
+            buffer, encoding = io.BufferedWriter(told), getattr(stream, "encoding", None)
+            text = io.TextIOWrapper(buffer, encoding, odd, line_buffering=True)
+            setattr(sys, name, text)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=odd)
+    return told
+
+
+def _ending(program: str, words: Sequence[str], error: Exception) -> tuple[int, str]:
+    """Exit code and sentence of an error; the traceback of one that nobody foresaw is kept."""
+    ours = sys.modules.get("serial_lora.errors")  # nothing of it was raised where it is not loaded
+    if ours and isinstance(error, ours.SerialLoRAError):
+        return 2, str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        name = error.filename2 or error.filename  # the second is what was to be replaced
+        return 2, f"{name} cannot be used ({error.strerror}); check its name, rights and disk."
+    sentence = f"{type(error).__name__} was not foreseen ({error}); this is a fault of the course"
     facts = f"{program} {shlex.join(words)}\nPython {sys.version}, {platform.platform()}\n\n"
     try:
-        with tempfile.NamedTemporaryFile(
-            "w",
-            prefix="serial-lora-",
-            suffix=".txt",
-            delete=False,
-            encoding="utf-8",
-            errors="backslashreplace",
-        ) as file:
+        number, place = tempfile.mkstemp(".txt", "serial-lora-")
+        with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(facts + traceback.format_exc())
     except OSError:
-        return f"{told}; this is a fault of the course, and {DEBUG} shows where it lies."
-    return f"{told}; this is a fault of the course, so please report it and attach {file.name}."
+        return 1, f"{sentence}, and {DEBUG} shows where it lies."
+    return 1, f"{sentence}, so please report it and attach {place}."

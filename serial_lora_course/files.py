@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_whole
+# The library is imported where it is needed: it loads PyTorch, for which `--help` need not wait.
 
 
 @contextmanager
@@ -26,6 +25,8 @@ def refusals_told() -> Iterator[None]:
     except OSError as error:
         if error.filename is None:
             raise
+        from serial_lora.errors import SerialLoRAError
+
         name = error.filename2 or error.filename  # the second is what was to be replaced
         raise SerialLoRAError(
             f"{name} cannot be used ({error.strerror}); check its name, rights and disk."
@@ -44,6 +45,8 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
         OSError: it cannot be written.
         TypeError: the content has no form in JSON; nothing is written then.
     """
+    from serial_lora.files import write_whole
+
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     return write_whole(path, text.encode())
 

@@ -62,13 +62,13 @@ def require_comparable(records: ClassRecords) -> None:
                 "of parameters; the board takes those of `serial-lora lab clip`."
             )
     for setting, what in (("data", "pictures"), ("weights", "weights")):
-        usual = Counter(record.settings.get(setting) for _, record in everything).most_common(1)
-        for learner, record in everything:
-            own = record.settings.get(setting)
-            if own is None or own != usual[0][0]:
+        found = [str(record.settings.get(setting, "unknown")) for _, record in everything]
+        usual = Counter(found).most_common(1)[0][0]
+        for (learner, record), own in zip(everything, found, strict=True):
+            if own == "unknown" or own != usual:
                 raise SerialLoRAError(
                     f"{learner} has a record of other {what} than most have ({record.dataset}, "
-                    f"fingerprint {own or 'unknown'} and not {usual[0][0]}), so accuracies cannot be "
+                    f"fingerprint {own} and not {usual}), so accuracies cannot be "
                     "compared; run it again on the class's pictures, or move the file away."
                 )
 
@@ -95,9 +95,9 @@ def class_entries(records: ClassRecords) -> pd.DataFrame:
         rows.append(
             {
                 "learner": learner,
-                "method": first.method,
+                "method": printable(first.method),
                 "rank": first.rank,
-                "data": with_unit(first.amount, first.unit),
+                "data": printable(with_unit(first.amount, first.unit)),
                 "parameters": first.sizes["parameters"],
                 "accuracy": sum(run.measures["accuracy"] for run in runs) / len(runs),
                 "runs": runs,

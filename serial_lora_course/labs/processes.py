@@ -24,8 +24,17 @@ def process_state() -> PartialState:
 
     Accelerate settles this once per process, and without the argument it would settle that
     processes which `accelerate launch` put on the CPU know nothing of each other.
+
+    Raises:
+        SerialLoRAError: the environment speaks of several processes, and not of how they meet.
     """
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    try:
+        return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    except ValueError as error:
+        raise SerialLoRAError(
+            f"WORLD_SIZE says that there are several processes, and not how they meet ({error}); "
+            "unset it, or start them with accelerate launch."
+        ) from error
 
 
 def is_first_process() -> bool:

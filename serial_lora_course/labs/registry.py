@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from serial_lora.errors import require_choice
-
 LABS = {
     "clip": (
         "serial_lora_course.labs.clip",
@@ -30,5 +28,7 @@ def get_lab(name: str) -> type:
     Raises:
         SerialLoRAError: there is none.
     """
+    from serial_lora.errors import require_choice  # loads PyTorch, for which --help need not wait
+
     require_choice("lab", name, LABS)
     return import_module(LABS[name][0]).LAB

@@ -11,18 +11,15 @@ from serial_lora_course import cli
 @pytest.fixture
 def steps(monkeypatch):
     """What `course` ran; a doctor who finds what `codes` says, and labs that do nothing."""
-    ran, codes = [], {}
+    ran, codes, real = [], {}, cli.command
 
-    def act(args, standalone_mode):
-        ran.append(args)
-        return codes.get(args[0])
+    def act(words):
+        ran.append(words)
+        return codes.get(words[0])
 
-    real = cli.app
-
-    def call(args, **rest):
-        return (act if "standalone_mode" in rest else real)(args, **rest)
-
-    monkeypatch.setattr(cli, "app", call)
+    monkeypatch.setattr(
+        cli, "command", lambda words: (real if words[0] == "course" else act)(words)
+    )
     return ran, codes
 
 
@@ -84,7 +81,7 @@ def bare(missing: list[str]) -> subprocess.CompletedProcess:
 
 
 def test_with_the_library_alone_the_command_says_what_the_course_needs():
-    done = bare(["typer", "matplotlib"])
+    done = bare(["jsonargparse", "matplotlib"])
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and '".[course]"' in done.stderr
     assert "Traceback" in bare(["serial_lora_course.cli"]).stderr

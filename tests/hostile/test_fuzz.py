@@ -25,7 +25,7 @@ from torch import nn
 from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, load_adapter, save_adapter
 from serial_lora_course import cli
 from serial_lora_course.data.folder import examine_folder, load_folder
-from serial_lora_course.lab_options import options_of
+from serial_lora_course.lab_command import options_of
 from serial_lora_course.labs import clip, lab, sam, sd3
 from serial_lora_course.labs.own import (
     HEAD_FILE,
@@ -181,7 +181,7 @@ def options(folder: Path) -> Attack:
     labs = {"clip": "food", "sam": "food", "sd3": "night"}
 
     def typed(name: str) -> st.SearchStrategy:
-        names = [f"--{each.name.replace('_', '-')}" for each in options_of(get_lab(name))]
+        names = [each.flag for each in options_of(get_lab(name))]
         pairs = st.tuples(st.sampled_from(names), HOSTILE_TEXT)
         return st.tuples(st.just(name), st.lists(pairs, min_size=1, max_size=3))
 

@@ -1,0 +1,207 @@
+"""The command of one lab: its options are the settings of the lab, its work is `run_lab`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora.files import write_whole
+from serial_lora_course.files import expanded, printable
+from serial_lora_course.labs.config import SWEPT, seeds_to, swept_configs
+from serial_lora_course.labs.forecast import CARDS, forecast, told
+from serial_lora_course.labs.grid import Done, here, run_lab
+from serial_lora_course.labs.keep import keep_run, require_folder
+from serial_lora_course.labs.lab import Draw, Lab
+from serial_lora_course.labs.methods import METHODS
+from serial_lora_course.labs.processes import is_first_process
+from serial_lora_course.labs.progress import GridProgress
+from serial_lora_course.labs.ray_grid import on_ray
+from serial_lora_course.labs.ray_workers import Share
+from serial_lora_course.labs.records import Record
+from serial_lora_course.labs.registry import LABS, get_lab
+from serial_lora_course.labs.report import results_table, run_line
+from serial_lora_course.options import Command, Option, as_yaml, settings_of, typed
+from serial_lora_course.paper_tables import paper_results
+
+DRAWINGS = {
+    "sam": "serial_lora_course.plots.sam_runs",
+    "sd3": "serial_lora_course.plots.sd3_runs",
+}
+"""The modules whose ``draw_run`` draws a lab's run; loaded when a run is drawn."""
+MORE = """{}
+
+Runs whose record is in --out are not run again; an interrupted run goes on where it stopped.
+One run on several GPUs: accelerate launch -m serial_lora_course.cli lab {} ...
+Many runs on many cores, cards or machines: --on ray."""
+CLUSTER = (
+    Option("on", str, "ray: spread the runs over a Ray cluster; ray:HOST:PORT names one"),
+    Option("cpus_per_run", float, "cores, and threads, of a run on the cluster", 1.0),
+    Option("gpus_per_run", float, "GPUs, or a part of one; one where the cluster has any"),
+    Option("memory_per_run", float, "GiB of a machine's memory; nothing is asked by default"),
+)
+SOMEWHERE = ("out", "pictures", "keep", "dry_run", "card", *(each.name for each in CLUSTER))
+"""Options that say where to run or write, or what to be told, and nothing of the run."""
+
+
+def lab_command(name: str) -> Command:
+    """The command of one lab."""
+    kind = get_lab(name)
+    options = options_of(kind)
+    run = partial(run_command, kind, options)
+    return Command(MORE.format(LABS[name][1], name), options, lambda **chosen: run(chosen))
+
+
+def options_of(kind: type[Lab]) -> list[Option]:
+    """What a lab can be asked for: what to run, its settings, where to read and write."""
+    help = kind.help
+    amounts = help.get("amount", "shares of the training pictures")
+    usual = ("lora", "serial_lora")
+    ratio = "LoRA+'s rate of B over that of A, one or several; 20 by default"
+    kept = "folder for each new run's trained tensors, and what each test picture came to"
+    options = [
+        Option("scale", str, help.get("scale", "tiny or paper"), "tiny"),
+        Option("dataset", str, help.get("dataset", "names separated by commas, or all"), "all"),
+        Option("methods", str, f"all, or some of {', '.join(METHODS)}", usual, several=True),
+        Option(kind.unit, int, amounts, (kind.amount,), several=True),
+        Option("seeds", int, "number of seeds: 1 to this one", 3),
+        *settings_of(kind.configs, SWEPT),
+        Option("ratio", float, ratio, several=True),
+        Option("weights", str, help["weights"], "default"),
+        Option("root", Path, "folder of the downloaded data"),
+        Option("out", Path, "JSONL file of records", Path(f"runs/{kind.name}.jsonl")),
+        Option("dry_run", bool, "say what there is to run and what it takes; run nothing", False),
+        Option("card", str, f"of --dry-run: cpu, {', '.join(CARDS)}; this machine's"),
+        Option("keep", Path, kept),
+    ]
+    if kind.name in DRAWINGS:
+        options.append(Option("pictures", Path, help["pictures"]))
+    return [*options, *CLUSTER]
+
+
+def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) -> None:
+    """What every lab command does: settings first, a line for each run, the table at the end."""
+    first, out = is_first_process(), chosen["out"]
+
+    def tell(text: str) -> None:
+        if first:
+            print(printable(text))
+
+    def tell_record(record: Record, is_new: bool) -> None:
+        with _complete(out):
+            tell(run_line(kind.report, record, is_new))
+
+    def tell_progress(progress: GridProgress) -> None:
+        if progress.is_long:
+            tell(str(progress))
+
+    changes = {each.name: chosen[each.name] for each in settings_of(kind.configs, SWEPT)}
+    for config in swept_configs(kind.configs, chosen["scale"], **changes):
+        tell(f"Settings: {config}")
+    asked = (
+        kind.name,
+        _datasets(kind, chosen),
+        list(METHODS) if chosen["methods"] == ("all",) else chosen["methods"],
+        chosen[kind.unit],
+        seeds_to(chosen["seeds"]),
+        chosen["scale"],
+    )
+    changes |= {name: chosen[name] for name in ("ratio", "out", "root")}
+    if chosen["dry_run"]:
+        some = {"card": chosen["card"], "keeps": chosen["keep"] is not None}
+        for line in told(forecast(*asked, **some, **changes), chosen["card"]):
+            tell(line)
+        return
+    records = run_lab(
+        *asked,
+        weights=chosen["weights"],
+        on_record=tell_record,
+        on_progress=tell_progress,
+        doing=_doing(**{each.name: chosen[each.name] for each in CLUSTER}),
+        draw=_watching(kind.name, chosen.get("pictures"), chosen["keep"]),
+        command=command_line(kind, options, chosen),
+        **changes,
+    )
+    if not first:
+        return
+    with _complete(out):
+        again = {name: value for name, value in chosen.items() if name not in SOMEWHERE}
+        write_whole(out.with_name(f"{out.stem}.config.yaml"), as_yaml(again))
+        print_table(results_table(kind.report, records, paper_results()))
+        if closing := kind.report.closing(records):
+            tell(closing)
+    tell(f"Records: {out}")
+
+
+def print_table(table: Any) -> None:
+    """Print a table of Rich's; names in it stand as they are, also those like "[b]" or ":cat:"."""
+    Console(markup=False, emoji=False, highlight=False).print(table)
+
+
+def command_line(kind: type[Lab], options: list[Option], chosen: Mapping[str, Any]) -> str:
+    """The command that asks for the same runs: what to run, and every option that was given."""
+    always = ("dataset", "methods", kind.unit, "seeds")
+    words = ["serial-lora", "lab", kind.name]
+    for option in options:
+        value = chosen[option.name]
+        if option.name in SOMEWHERE or (value == option.default and option.name not in always):
+            continue
+        if option.kind is bool:
+            words.append(option.flag if value else f"--no-{option.flag[2:]}")
+        else:
+            words += [option.flag, typed(value)]
+    return shlex.join(words)
+
+
+def _datasets(kind: type[Lab], chosen: Mapping[str, Any]) -> list[str]:
+    """The names of the data sets that are asked for; a folder may have a comma in its name."""
+    asked = chosen["dataset"]
+    if asked == "all":
+        return list(kind.datasets(chosen["scale"]))
+    if os.path.isdir(expanded(asked)):
+        return [asked]
+    return [name.strip() for name in asked.split(",") if name.strip()]
+
+
+def _doing(
+    on: str | None, cpus_per_run: float, gpus_per_run: float | None, memory_per_run: float | None
+) -> Callable[..., Iterator[Done]]:
+    """How a command's runs are done, by its options of `CLUSTER`."""
+    if on is None:
+        return here
+    return partial(on_ray, Share.named(on, cpus_per_run, gpus_per_run, memory_per_run))
+
+
+@contextmanager
+def _complete(out: Path) -> Iterator[None]:
+    """Refuse what lacks something that every record of its lab has, and so was altered."""
+    try:
+        yield
+    except KeyError as error:
+        raise SerialLoRAError(
+            f"A record in {out} lacks {error}; take its line out, or name another file with --out."
+        ) from error
+
+
+def _watching(name: str, pictures: Path | None, keep: Path | None) -> Draw | None:
+    """What is done with a run that was just measured: it is drawn, kept, or both."""
+    for folder in filter(None, (pictures, keep)):
+        require_folder(folder)
+    # Loaded here: matplotlib takes a while, and most runs draw nothing.
+    watching = [partial(import_module(DRAWINGS[name]).draw_run, pictures)] if pictures else []
+    if keep:
+        watching.append(partial(keep_run, keep))
+    return partial(_each, watching) if watching else None
+
+
+def _each(watching: list[Draw], *seen: Any) -> None:
+    for watch in watching:
+        watch(*seen)
