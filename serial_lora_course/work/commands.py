@@ -134,9 +134,10 @@ def merge(
 def show(file: Annotated[Path, "adapter file, or folder that fit wrote"]) -> None:
     """Say what an adapter file holds: method, rank, places, and the base it belongs to."""
     from serial_lora.files import read_header
+    from serial_lora_course.labs.own import ADAPTER_FILE
     from serial_lora_course.work import folder
 
-    path = file / folder.ADAPTER_FILE if file.is_dir() else file
+    path = file / ADAPTER_FILE if file.is_dir() else file
     saved = read_header(path)
     config, widths = saved.config, sorted(set(saved.targets.values()))
     lines = {
