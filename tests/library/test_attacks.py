@@ -265,8 +265,8 @@ class Iterated(nn.Module):
 )
 def test_an_adapter_is_no_child_of_a_container(container, method):
     torch.manual_seed(0)
-    model = Iterated(container({"norm": nn.LayerNorm(32), "attention": PlainAttention(32)}))
-    x, dense = torch.randn(2, 5, 32), copy.deepcopy(model).blocks[0]
+    model = Iterated(container({"norm": nn.LayerNorm(32), "attention": PlainAttention(32)})).double()
+    x, dense = torch.randn(2, 5, 32, dtype=torch.float64), copy.deepcopy(model).blocks[0]
     in_the_container = replace(find_attention_sites(model)[0], name="blocks.0")  # a family's, say
     refused(model, lambda m: check_fit(m, [in_the_container], method(rank=RANK)), "every child")
     pair = next(iter(adapters(inject(model, method(rank=RANK))).values()))  # LoRA's is q's
@@ -277,7 +277,7 @@ def test_an_adapter_is_no_child_of_a_container(container, method):
     if method is SerialLoRAConfig:
         dense.attention.k.weight += dense.attention.k.weight @ change
         dense.attention.v.weight += dense.attention.v.weight @ change
-    torch.testing.assert_close(model(x), dense.attention(dense.norm(x)), **CLOSE)
+    torch.testing.assert_close(model(x), dense.attention(dense.norm(x)), rtol=1e-9, atol=1e-9)
 
 
 @torch.no_grad()
