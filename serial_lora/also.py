@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 from torch import nn
 
-from serial_lora.errors import SerialLoRAError
+from serial_lora.errors import SerialLoRAError, require_names
 from serial_lora.sites import AttentionSite
 from serial_lora.stored import is_quantized, stored
 
@@ -22,7 +22,8 @@ def also_trained(
             an adapter is inside it.
     """
     modules = dict(root.named_modules())
-    names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+    names = [names] if isinstance(names, str) else names
+    names = list(dict.fromkeys(require_names("modules to train beside the adapters", names)))
     for name in names:
         if not name or name not in modules:
             last = [other for other in modules if "." not in other and other]

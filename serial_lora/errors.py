@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+
+LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
+"""Adapters are kept, and optimizers compute, in float32."""
 
 
 class SerialLoRAError(ValueError):
@@ -23,7 +26,7 @@ def require_number(
     above: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Refuse a value that is not a finite number, or not within these bounds.
+    """Refuse a value that is no number finite in float32, or not within these bounds.
 
     Args:
         name: what the sentence calls the value.
@@ -35,7 +38,7 @@ def require_number(
     """
     kinds = int if whole else (int, float)
     good = isinstance(value, kinds) and not isinstance(value, bool)
-    good = good and abs(value) <= (sys.maxsize if whole else sys.float_info.max)
+    good = good and abs(value) <= (sys.maxsize if whole else LARGEST_FLOAT32)
     good = good and (least is None or value >= least) and (above is None or value > above)
     if good and (below is None or value < below):
         return
@@ -44,6 +47,23 @@ def require_number(
     wanted += [f"above {above}"] if above is not None else []
     wanted += [f"below {below}"] if below is not None else []
     raise SerialLoRAError(f"{name} must be {' '.join(wanted)}, not {value!r}; choose another.")
+
+
+def require_names(what: str, names: object, *, or_none: bool = False) -> list[str]:
+    """The names in a list; refuse what is no list of names.
+
+    Args:
+        what: the sentence calls them.
+        or_none: None may stand in the list too.
+
+    Raises:
+        SerialLoRAError: it is something else, such as one name by itself, or a set, which has no order.
+    """
+    kinds = (str, type(None)) if or_none else str
+    listed = isinstance(names, Sequence) and not isinstance(names, str | bytes)
+    if not listed or not all(isinstance(name, kinds) for name in names):
+        raise SerialLoRAError(f"{what} are a list of names, not {names!r}; choose others.")
+    return list(names)
 
 
 def require_choice(what: str, name: object, known: Collection[str]) -> None:

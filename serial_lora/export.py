@@ -15,7 +15,7 @@ from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_file
 from serial_lora.merging import change_factors, changed_parts, exactly
-from serial_lora.records import Injection, only_injection
+from serial_lora.records import Injection, only_injection, require_finite
 from serial_lora.sites import AttentionSite, shared_weights
 
 Pair = tuple[Tensor, Tensor]
@@ -47,6 +47,7 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
     root, injection = only_injection(model)
     layers = _lora_layers(root, injection)
     tensors = _named("base_model.model", layers)
+    require_finite(tensors, "exported")
     if folder is not None:
         if any(site.stream for site in injection.sites):
             to_diffusers(model, folder)
@@ -77,6 +78,7 @@ def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str
     if not any(site.stream for site in injection.sites):
         raise SerialLoRAError("only an SD3 transformer's adapters go to diffusers; use to_peft.")
     tensors = _named("transformer", _lora_layers(root, injection))
+    require_finite(tensors, "exported")
     if folder is not None:
         _write(Path(folder) / "pytorch_lora_weights.safetensors", tensors)
     return tensors

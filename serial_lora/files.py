@@ -12,11 +12,11 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -38,9 +38,15 @@ from serial_lora.named import (
     read_adapter,
     ready_to_change,
     refuse_misfit,
-    write_values,
 )
-from serial_lora.records import DEFAULT, Injection, adapters, only_injection, pair_shapes
+from serial_lora.records import (
+    DEFAULT,
+    Injection,
+    adapters,
+    only_injection,
+    pair_shapes,
+    require_finite,
+)
 from serial_lora.sites import AttentionSite, unwrapped_name
 from serial_lora.stored import is_quantized, whole
 
@@ -72,12 +78,7 @@ def save_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
         key: whole(tensor.detach()).cpu().clone(memory_format=torch.contiguous_format)
         for key, tensor in adapter.tensors.items()
     }
-    for key, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise SerialLoRAError(
-                f"{key} holds values that are not finite numbers, so the training diverged and "
-                "nothing was saved; train again with a smaller learning rate."
-            )
+    require_finite(tensors, "saved")
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -169,10 +170,7 @@ def _put_in(
     if check_base:
         _refuse_other_base(path, saved, root, injection)
     with exactly(root):
-        if new:
-            put_in_force(injection, name, config, tensors)
-        else:
-            write_values(injection, config, tensors)
+        put_in_force(injection, config, tensors, name if new else None)
 
 
 def _refuse_other_base(
@@ -250,9 +248,10 @@ def read_tensors(path: Path, form: str, what: str) -> tuple[dict[str, str], dict
     try:
         if not path.is_file():  # a pipe would be waited for
             raise SerialLoRAError(f"there is no {what} file {path}; check the name and folder.")
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        content = path.read_bytes()  # opened once: it may be replaced meanwhile
+        tensors = safetensors.torch.load(content)
+        header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+        metadata = json.loads(header).get("__metadata__", {})
     except SerialLoRAError:
         raise
     except OSError as error:
@@ -362,6 +361,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
     The content goes to a file of another name in the same folder first, which then takes the
     place of the old one in one step. Two programs that write the same file do not mix: the later
     one wins. A link stays, and what it leads to is written; so do the rights of an older file.
+    A pipe or a terminal is never replaced: the content is written into it.
 
     Raises:
         OSError: it cannot be written; an older file is as it was, and nothing is left behind.
@@ -369,6 +369,10 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
     path = Path(path)
     if not path.name:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    kind = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+        _write_into(path, kind, content)
+        return path
     place = Path(os.path.realpath(path))
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = place.with_name(f".{secrets.token_hex(8)}.partial")
@@ -384,3 +388,15 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
         partial.unlink(missing_ok=True)
         raise
     return path
+
+
+def _write_into(path: Path, kind: int, content: bytes) -> None:
+    """Write to what is no file of a disk: a pipe that somebody reads, /dev/null, /dev/stdout."""
+    if stat.S_ISBLK(kind):
+        raise OSError(errno.EPERM, "it is a whole disk")
+    at_once = getattr(os, "O_NONBLOCK", 0)  # so a pipe that nobody reads is an error, not a wait
+    descriptor = os.open(path, os.O_WRONLY | at_once)
+    if at_once:
+        os.set_blocking(descriptor, True)
+    with open(descriptor, "wb") as file:
+        file.write(content)

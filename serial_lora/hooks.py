@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,11 +16,29 @@ from torch.nn import functional as F
 from serial_lora.errors import SerialLoRAError
 from serial_lora.handles import AttributeHandle, HookHandle
 
-StandIns = Mapping[nn.Module, Callable | None]
-"""For an adapter what acts in its place: None inside `disabled`, `per_sample`'s pairs inside that."""
 
-STAND_INS: ContextVar[StandIns] = ContextVar("STAND_INS", default=MappingProxyType({}))
-"""Those of this thread or asyncio task."""
+@dataclass(eq=False)
+class Block:
+    """A `with` block of `disabled` or `per_sample`.
+
+    Attributes:
+        record: of the model it is for.
+        acting: for each adapter what acts in its place: nothing, or a pair for each sample.
+        open: False from its end on.
+    """
+
+    record: object
+    acting: Mapping[nn.Module, Callable | None]
+    open: bool = True
+
+    @property
+    def base(self) -> bool:
+        """Whether nothing acts, so the model is its base."""
+        return None in self.acting.values()
+
+
+BLOCKS: ContextVar[tuple[Block, ...]] = ContextVar("BLOCKS", default=())
+"""Those of this thread or asyncio task, the innermost last."""
 
 
 class Hook:
@@ -46,8 +64,11 @@ class Hook:
         """The adapters, or what stands in for them."""
         if torch.compiler.is_compiling():
             return self.compiled
-        stand_ins = STAND_INS.get()
-        return tuple(stand_ins.get(adapter, adapter) for adapter in self.adapters)
+        acting = self.adapters
+        for block in BLOCKS.get():
+            if block.open and self.adapters[0] in block.acting:
+                acting = tuple(map(block.acting.__getitem__, self.adapters))
+        return acting
 
     @property
     def enabled(self) -> bool:
@@ -70,8 +91,7 @@ class Hook:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy or a file made inside a `with` block is outside of it."""
-        return vars(self) | {"ran": set(), "compiled": self.adapters}
+        return vars(self) | {"ran": set()}
 
 
 class AdaptOutput(Hook):
@@ -88,22 +108,23 @@ class OnceABlock:
 
     Attributes:
         readers: how many read them in one forward pass.
-        kept: None, or tokens, what became of them, and who has read that; one value, replaced as a
-            whole, so that threads which run one model cannot mix theirs.
+        kept: None, or tokens, by what adapter, what became of them, and who has read that; one value,
+            replaced as a whole, so that threads which run one model cannot mix theirs.
     """
 
     def __init__(self, readers: int) -> None:
         self.readers = readers
-        self.kept: tuple[Tensor, Tensor, tuple[tuple[int, int | str], ...]] | None = None
+        self.kept: tuple[Tensor, Callable, Tensor, tuple[tuple[int, int | str], ...]] | None = None
 
     def read(self, adapter: Callable, tokens: Tensor, reader: tuple[int, int | str]) -> Tensor:
         """Adapted tokens for one reader; kept until each of them has had them."""
         kept = self.kept
-        if kept is not None and kept[0] is tokens and reader not in kept[2]:
-            adapted, served = kept[1], (*kept[2], reader)
+        same = kept is not None and kept[0] is tokens and kept[1] == adapter
+        if same and reader not in kept[3]:
+            adapted, served = kept[2], (*kept[3], reader)
         else:
             adapted, served = adapter(tokens), (reader,)
-        self.kept = None if len(served) == self.readers else (tokens, adapted, served)
+        self.kept = None if len(served) == self.readers else (tokens, adapter, adapted, served)
         return adapted
 
     def __getstate__(self) -> dict[str, Any]:

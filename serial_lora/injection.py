@@ -34,6 +34,7 @@ from serial_lora.records import (
     finder,
     injections,
     records,
+    require_adapter_name,
     require_model,
 )
 from serial_lora.sites import (
@@ -78,6 +79,7 @@ def inject(
         raise SerialLoRAError(
             f"inject needs a SerialLoRAConfig or a LoRAConfig, not a {type(config).__name__}."
         )
+    require_adapter_name(name)
     root = unwrapped(model)
     if adapters(model) or records(model):
         raise SerialLoRAError("the model has adapters already; call eject(model) first.")

@@ -225,8 +225,5 @@ def _write(root: nn.Module, weights: Weights) -> None:
 
 
 def refuse_inside(found: list[tuple[nn.Module, Injection]]) -> None:
-    """Refuse to change a model inside a `disabled` or `per_sample` block, of whichever thread."""
-    if any(injection.open for _, injection in found):
-        raise SerialLoRAError(
-            "the adapters are disabled or given for each sample; leave that `with` block first."
-        )
+    for _, injection in found:
+        injection.refuse_inside()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError, require_number
+from serial_lora.errors import SerialLoRAError, require_names, require_number
 from serial_lora.injection import check_rank, new_adapter
 from serial_lora.merging import exactly, refuse_inside
 from serial_lora.records import (
@@ -23,6 +23,8 @@ from serial_lora.records import (
     Shelved,
     only_injection,
     pair_shapes,
+    require_adapter_name,
+    require_finite,
     tensors_in_force,
 )
 
@@ -65,7 +67,7 @@ def add_adapter(model: nn.Module, name: str, config: AdapterConfig | None = None
             for which, tensor in new_adapter(shape, config).named_parameters()
         }
         own = {key: tensor.clone() for key, tensor in injection.own.items()}
-        put_in_force(injection, name, config, fresh | own)
+        put_in_force(injection, config, fresh | own, name)
     return model
 
 
@@ -84,8 +86,7 @@ def activate(model: nn.Module, name: str) -> nn.Module:
     chosen = read_adapter(injection, name)
     if name != injection.name:
         with torch.inference_mode(False):  # nothing is computed here
-            put_in_force(injection, name, chosen.config, chosen.tensors)
-        del injection.shelf[name]
+            put_in_force(injection, chosen.config, chosen.tensors, name)
     return model
 
 
@@ -119,7 +120,11 @@ def combine(model: nn.Module, weights: Mapping[str, float], name: str) -> nn.Mod
         SerialLoRAError: there is no such adapter, a weight is not finite, the ranks are too many, or
             modules learn beside the adapters, which have no exact sum. The model is as it was.
     """
-    for which, weight in dict(weights).items():
+    if not isinstance(weights, Mapping):
+        raise SerialLoRAError(
+            f"adapters to combine are given with their weights, as {{name: weight}}, not as {weights!r}."
+        )
+    for which, weight in weights.items():
         require_number(f"the weight of {which}", weight)
     return _put_stacked(model, list(weights), name, lambda each: add_pairs(each, weights.values()))
 
@@ -161,8 +166,8 @@ def _put_stacked(
     model: nn.Module, names: Sequence[str], name: str, stacked: Callable[[list[Pair]], Pair]
 ) -> nn.Module:
     root, injection = ready_to_change(model)
-    if isinstance(names, str) or not names:
-        raise SerialLoRAError(f"adapters are given by their names, not as {names!r}.")
+    if not require_names("adapters", names):
+        raise SerialLoRAError("no adapters were named; name those that are to be put together.")
     each = [read_adapter(injection, which) for which in names]
     if injection.also_train:
         raise SerialLoRAError(
@@ -178,7 +183,8 @@ def _put_stacked(
         for place in injection.pairs:
             A, B = stacked([(A.double(), B.double()) for A, B in (one[place] for one in pairs)])
             tensors |= {f"{place}.lora_A": A, f"{place}.lora_B": B}
-        put_in_force(injection, name, config, tensors)
+        require_finite(tensors, "put together")
+        put_in_force(injection, config, tensors, name)
     return model
 
 
@@ -232,45 +238,55 @@ def ready_to_change(model: nn.Module) -> tuple[nn.Module, Injection]:
     return root, injection
 
 
+@torch.no_grad()
 def put_in_force(
     injection: Injection,
-    name: str,
     config: AdapterConfig,
     tensors: Mapping[str, Tensor],
+    name: str | None = None,
 ) -> None:
-    """This adapter into the model, and the one that was there onto the shelf."""
-    before = Shelved(injection.config, write_values(injection, config, tensors))
-    injection.shelf[injection.name] = before
-    injection.name = name
+    """These settings and values into the model's pairs: all of them, or on an error none.
 
-
-@torch.no_grad()
-def write_values(
-    injection: Injection, config: AdapterConfig, tensors: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """These values and settings into the model, for the adapter in force; what was there before.
-
-    That is written to the memory of the tensors that came, so a switch needs none of its own.
+    Args:
+        name: of another adapter, which takes the place of the one in force; that goes to the shelf.
+            None where it stays this one.
     """
-    injection.config, before = config, {}
+    here = tensors_in_force(injection)
+    kept = {key: tensor.detach().clone() for key, tensor in here.items()}
+    values = {
+        key: tensors[key].to(old, copy=tensors[key].is_inference()) for key, old in here.items()
+    }
+    before = injection.name, injection.config, injection.shelf
+    shelf = {other: adapter for other, adapter in injection.shelf.items() if other != name}
+    if name not in (None, injection.name):
+        shelf[injection.name] = Shelved(injection.config, kept)
+    try:
+        _write(injection, (name or injection.name, config, shelf), values)
+    except BaseException:  # Ctrl-C too
+        _write(injection, before, kept)
+        raise
+    for tensor in here.values():
+        tensor.grad = None
+
+
+def _write(
+    injection: Injection,
+    record: tuple[str, AdapterConfig, dict[str, Shelved]],
+    values: Mapping[str, Tensor],
+) -> None:
+    injection.name, injection.config, injection.shelf = record
     for key, tensor in tensors_in_force(injection).items():
-        tensor.grad, given = None, tensors[key]
-        other = given.to(tensor, copy=given.is_inference())
-        if tensor.shape == other.shape:
-            kept = tensor.clone()
-            tensor.copy_(other)
-            before[key] = other.copy_(kept)
+        if tensor.shape == values[key].shape:
+            tensor.copy_(values[key])
         else:
-            before[key], tensor.data = tensor.detach(), other
+            tensor.data = values[key]
     for pair in injection.pairs.values():
-        pair.scale, pair.dropout.p = config.scale, config.dropout
-    return before
+        pair.scale, pair.dropout.p = injection.config.scale, injection.config.dropout
 
 
 def refuse_misfit(injection: Injection, name: str, config: AdapterConfig) -> None:
     """Refuse one more adapter of this name and configuration."""
-    if not isinstance(name, str) or not name:
-        raise SerialLoRAError(f"an adapter's name is a text that is not empty, not {name!r}.")
+    require_adapter_name(name)
     if name in (injection.name, *injection.shelf):
         raise SerialLoRAError(
             f"there is an adapter named {name!r} already; choose another name, or remove it first."

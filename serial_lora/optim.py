@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.merging import refuse_inside
 from serial_lora.records import adapters, records
-
-LARGEST = torch.finfo(torch.float32).max
-"""Optimizers compute in float32, so a rate beyond it would end in an error of theirs."""
 
 
 def lora_plus_groups(
@@ -38,10 +34,10 @@ def lora_plus_groups(
         SerialLoRAError: if there is no adapter, they are merged or disabled, a number is out of
             range, or an adapter's tensor does not require gradients.
     """
-    require_number("lr", lr, least=0, below=LARGEST)
+    require_number("lr", lr, least=0)
     require_number("ratio", ratio, above=0)
     require_number("weight_decay", weight_decay, least=0)
-    require_number("lr times ratio", lr * ratio, below=LARGEST)
+    require_number("lr times ratio", lr * ratio)
     found = list(adapters(model).values())
     if not found:
         raise SerialLoRAError("the model has no adapters; call inject(model, config) first.")

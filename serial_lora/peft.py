@@ -24,7 +24,7 @@ from serial_lora.hooks import OnceABlock
 from serial_lora.injection import check_rank, eject, inject
 from serial_lora.layers import SerialLoRA
 from serial_lora.merging import exactly, wide
-from serial_lora.named import write_values
+from serial_lora.named import put_in_force
 from serial_lora.packed import reads_past
 from serial_lora.records import Injection, only_injection, tensors_in_force
 from serial_lora.sites import AttentionSite, child_name, unwrapped_name
@@ -123,7 +123,7 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
             self.unmerge()
         pairs = self._pairs(self.active_adapters)
         if pairs and not (self.disable_adapters or self.merged):
-            x = self.once.read(lambda tokens: _adapted(tokens, pairs), x, (self.number, 0))
+            x = self.once.read(_Together(tuple(pairs)), x, (self.number, 0))
         return self.base_layer(x, *args, **kwargs)
 
     def _pairs(self, names: list[str]) -> list[SerialLoRA]:
@@ -166,11 +166,17 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
             place.copy_(part)
 
 
-def _adapted(tokens: Tensor, pairs: list[SerialLoRA]) -> Tensor:
-    adapted = pairs[0](tokens)
-    for pair in pairs[1:]:
-        adapted = adapted + pair.delta(tokens.to(pair.lora_A.dtype)).to(adapted.dtype)
-    return adapted
+@dataclass(frozen=True)
+class _Together:
+    """Several pairs side by side: x + the sum of scale * B A x."""
+
+    pairs: tuple[SerialLoRA, ...]
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        adapted = self.pairs[0](tokens)
+        for pair in self.pairs[1:]:
+            adapted = adapted + pair.delta(tokens.to(pair.lora_A.dtype)).to(adapted.dtype)
+        return adapted
 
 
 class SerialLoRAModel(BaseTuner):
@@ -316,7 +322,7 @@ def load_peft_folder(model: nn.Module, folder: str | Path) -> nn.Module:
             "load it with PeftModel.from_pretrained."
         )
     with exactly(root):
-        write_values(injection, settings, {name: saved[names[name]] for name in here})
+        put_in_force(injection, settings, {name: saved[names[name]] for name in here})
     return model
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.handles import AttributeHandle
+from serial_lora.hooks import Block
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import AttentionSite, child_name, unwrapped_name
 
@@ -44,8 +45,7 @@ class Injection:
         handles: what else is put on and taken off with the hooks.
         trainable: what stays on, merged or not: see `serial_lora.stored.kept_trainable`.
         originals: while merged, what the base's own weights consist of, keyed (module, parameter).
-        open: what the open `disabled` and `per_sample` blocks of all threads put in place of
-            adapters, the latest last.
+        open: the `disabled` and `per_sample` blocks of all threads, the latest last.
         set_aside: while a `disabled` block is open, the merged weights it keeps out of the model.
     """
 
@@ -61,7 +61,7 @@ class Injection:
     handles: list[AttributeHandle] = field(default_factory=list)
     trainable: list[AttributeHandle] = field(default_factory=list)
     originals: dict[tuple[str, str], list[Tensor]] | None = None
-    open: list[dict[nn.Module, Any]] = field(default_factory=list)
+    open: list[Block] = field(default_factory=list)
     set_aside: dict[tuple[str, str], list[Tensor]] | None = None
 
     @property
@@ -86,14 +86,15 @@ class Injection:
             tensor.data = kept.to(tensor)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"open": []}
+        self.refuse_inside()
+        return vars(self)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy or a file made inside `disabled` is outside of it."""
-        vars(self).update(state)
-        if self.set_aside is not None:
-            self.own, self.set_aside = dict(self.own), None
-            self.exchange()
+    def refuse_inside(self) -> None:
+        """Refuse to change or copy a model inside a `with` block, of whichever thread."""
+        if self.open:
+            raise SerialLoRAError(
+                "the adapters are disabled or given for each sample; leave that `with` block first."
+            )
 
 
 RECORD = "serial_lora_injection"
@@ -204,6 +205,22 @@ def adapter_shapes(site: AttentionSite, config: AdapterConfig) -> dict[str, tupl
         f"lora_{part}{site.suffix}": (projection.columns, projection.rows)
         for part, projection in site.projections.items()
     }
+
+
+def require_adapter_name(name: object) -> None:
+    """Refuse what names no adapter."""
+    if not isinstance(name, str) or not name:
+        raise SerialLoRAError(f"an adapter's name is a text that is not empty, not {name!r}.")
+
+
+def require_finite(tensors: Mapping[str, Tensor], done: str) -> None:
+    """Refuse values that are not finite in the number type that adapters are kept in."""
+    for name, tensor in tensors.items():
+        if not tensor.float().isfinite().all():
+            raise SerialLoRAError(
+                f"{name} holds values that are not finite numbers, so the training diverged and "
+                f"nothing was {done}; train again with a smaller learning rate."
+            )
 
 
 def refuse_without_values(model: nn.Module) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from serial_lora.config import SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError
-from serial_lora.hooks import STAND_INS, StandIns
+from serial_lora.errors import SerialLoRAError, require_names
+from serial_lora.hooks import BLOCKS, Block
 from serial_lora.layers import low_rank
-from serial_lora.merging import copies, exactly, put_merged, put_original, refuse_inside
+from serial_lora.merging import copies, exactly, put_merged, put_original
 from serial_lora.named import read_pairs
 from serial_lora.records import (
     Injection,
@@ -33,11 +33,12 @@ def disabled(model: nn.Module) -> Iterator[nn.Module]:
 
     Merged adapters are taken out as well, and modules that learn beside the adapters have the
     base's own values. Blocks may be nested, and an exception ends them like anything else. Other
-    threads and asyncio tasks go on with the adapters, and so does a copy or a file made inside the
-    block; code that torch.compile made is without them in every thread.
+    threads and asyncio tasks go on with the adapters; code that torch.compile made is without them in
+    every thread. A model is not copied or saved whole inside.
 
     Raises:
-        SerialLoRAError: if there are no adapters, or the model was rebuilt since.
+        SerialLoRAError: if there are no adapters, or the model was rebuilt since; at the end, if a
+            block inside is still open, which ends with this one.
     """
     with ExitStack() as stack:
         for root, injection in injections(model):
@@ -56,13 +57,18 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
     Args:
         names: for each sample the name of its adapter, None for the base.
 
+    Other threads and asyncio tasks may have blocks of their own at the same time, unless torch.compile
+    has made code of the model, which has one for all.
+
     Raises:
         SerialLoRAError: there is no adapter of such a name; the model is in training mode, merged
             or disabled; or modules learn beside the adapters, which the batch has in common. A
-            batch of another size is refused where it meets the first adapter.
+            batch of another size is refused where it meets the first adapter. At the end as `disabled`.
     """
     root, injection = only_injection(model)
-    refuse_inside([(root, injection)])
+    names = require_names("the adapters of samples", names, or_none=True)
+    if any(block.open and block.record is injection for block in BLOCKS.get()):
+        injection.refuse_inside()
     if injection.merged or any(adapter.training for adapter in adapters(root).values()):
         raise SerialLoRAError(
             "adapters for each sample are for inference with unmerged adapters; call "
@@ -74,7 +80,7 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
             "beside the adapters; run the samples of each adapter separately."
         )
     with exactly(root):
-        pairs = _gathered(root, injection, list(names))
+        pairs = _gathered(root, injection, names)
     with _standing_in(root, injection, pairs):
         yield model
 
@@ -143,38 +149,56 @@ def _gathered(
 
 
 @contextmanager
-def _standing_in(root: nn.Module, injection: Injection, stand_ins: StandIns) -> Iterator[None]:
+def _standing_in(
+    root: nn.Module, injection: Injection, acting: Mapping[nn.Module, Callable | None]
+) -> Iterator[None]:
     """These in place of adapters: in this thread or task, and in compiled code of all threads."""
-    before = STAND_INS.get()
-    _open(root, injection, stand_ins)
-    STAND_INS.set(before | stand_ins)
+    block = Block(injection, acting)
+    _open(root, injection, block)
+    BLOCKS.set((*BLOCKS.get(), block))
     try:
         yield
     finally:
-        now = {a: other for a, other in STAND_INS.get().items() if a not in stand_ins}
-        STAND_INS.set(now | {a: before[a] for a in stand_ins if a in before})
-        _close(root, injection, stand_ins)
+        here = [other for other in BLOCKS.get() if other.open and other.record is injection]
+        within = here[here.index(block) + 1 :] if block in here else []
+        for each in (*reversed(within), block):
+            _close(root, injection, each)
+        BLOCKS.set(tuple(other for other in BLOCKS.get() if other.open))
+        if within:
+            raise SerialLoRAError(
+                "a `with` block of disabled or per_sample ended before one that was opened inside it, "
+                "and both are over now; end the inner one first."
+            )
 
 
-def _open(root: nn.Module, injection: Injection, stand_ins: StandIns) -> None:
+def _open(root: nn.Module, injection: Injection, block: Block) -> None:
     with _LOCK:
-        if None in stand_ins.values() and injection.set_aside is None:  # the first, of any thread
+        elsewhere = [other for other in injection.open if other not in BLOCKS.get()]
+        mixed = elsewhere and not all(other.base for other in (*elsewhere, block))
+        if mixed and any(hook.traced for hook in injection.hooks):
+            raise SerialLoRAError(
+                "torch.compile has made code of this model, which serves one per_sample block at a time; "
+                "wait for that of the other thread."
+            )
+        if block.base and injection.set_aside is None:  # the first, of any thread
             merged = copies(root, injection.originals or {})
             if merged:
                 put_original(root, injection)
             with exactly(root):
                 injection.exchange()
             injection.set_aside = merged
-        injection.open.append(stand_ins)
+        injection.open.append(block)
         _tell_compiled(injection)
 
 
-def _close(root: nn.Module, injection: Injection, stand_ins: StandIns) -> None:
+def _close(root: nn.Module, injection: Injection, block: Block) -> None:
     with _LOCK:
-        injection.open[:] = [other for other in injection.open if other is not stand_ins]
+        if not block.open:
+            return
+        block.open = False
+        injection.open.remove(block)
         _tell_compiled(injection)
-        others = any(None in other.values() for other in injection.open)
-        if injection.set_aside is not None and not others:
+        if injection.set_aside is not None and not any(other.base for other in injection.open):
             with exactly(root):
                 injection.exchange()
             merged, injection.set_aside = injection.set_aside, None
@@ -183,6 +207,6 @@ def _close(root: nn.Module, injection: Injection, stand_ins: StandIns) -> None:
 
 
 def _tell_compiled(injection: Injection) -> None:
-    latest = injection.open[-1] if injection.open else {}
+    acting = injection.open[-1].acting if injection.open else {}
     for hook in injection.hooks:
-        hook.compiled = tuple(latest.get(adapter, adapter) for adapter in hook.adapters)
+        hook.compiled = tuple(acting.get(adapter, adapter) for adapter in hook.adapters)

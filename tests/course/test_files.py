@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import stat
 
 import pytest
@@ -42,6 +43,39 @@ def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
 def test_an_empty_path_is_an_os_error_like_any_other():
     with pytest.raises(OSError, match="directory"):
         write_whole("", b"x")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_what_is_no_regular_file_is_written_into_or_refused_and_never_replaced(tmp_path):
+    pipe, listener = tmp_path / "pipe", socket.socket(socket.AF_UNIX)
+    os.mkfifo(pipe)
+    listener.bind(str(tmp_path / "socket"))
+    with listener:
+        for path in (pipe, tmp_path / "socket", "/dev/full"):  # nobody reads, or it takes nothing
+            with pytest.raises(OSError, match="No such device|No space"):
+                write_whole(path, b"new")
+    descriptor = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(pipe, b"new")
+    write_whole("/dev/null", b"new")
+    assert os.read(descriptor, 9) == b"new"
+    os.close(descriptor)
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root makes devices"
+)
+def test_root_breaks_no_device(tmp_path):
+    device = tmp_path / "null"
+    try:
+        os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    except OSError:
+        pytest.skip("no devices are made here")
+    try:
+        write_whole(device, b"new")
+    except PermissionError:
+        pass  # where devices do not work in this folder
+    assert stat.S_ISCHR(device.stat().st_mode)
 
 
 def test_the_file_that_cannot_be_replaced_is_named_and_not_the_one_beside_it(tmp_path):

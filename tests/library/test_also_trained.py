@@ -99,7 +99,7 @@ def test_base_comes_back_bit_for_bit(method, dtype):
     for _ in range(2):
         with disabled(model), disabled(model):
             torch.testing.assert_close(run(model), base, rtol=1e-5, atol=1e-5)
-            twins = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+        twins = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
         for twin in (model, *twins):
             torch.testing.assert_close(run(twin), expected, **CLOSE)
             with disabled(twin):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import os
 import pickle
+import sys
+import threading
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+import serial_lora
 from serial_lora import (
     LoRAConfig,
     SerialLoRAConfig,
@@ -16,6 +22,7 @@ from serial_lora import (
     activate,
     adapter_names,
     adapter_parameters,
+    adapters,
     add_adapter,
     chain,
     combine,
@@ -25,7 +32,6 @@ from serial_lora import (
     load_adapter,
     lora_plus_groups,
     merge,
-    named,
     per_sample,
     remove_adapter,
     save_adapter,
@@ -35,7 +41,7 @@ from serial_lora import (
 from tests.library.test_attacks import refused
 from tests.library.test_every_family import assert_same_bits, bits
 from tests.library.test_structure import FOUND
-from tests.library.tiny_models import RANK, TINY, fill_adapters, write_dense
+from tests.library.tiny_models import RANK, TINY, PlainBlock, fill_adapters, write_dense
 
 CLOSE = dict(rtol=1e-4, atol=5e-5)
 
@@ -238,18 +244,71 @@ def test_what_trains_is_the_adapter_in_force(tmp_path):
     assert_same_bits(trained, bits(activate(model, "b")))
 
 
-@torch.no_grad()
-def test_a_switch_that_fails_loses_no_adapter(method, monkeypatch):
-    model = two_adapters(TINY["plain"], method, ranks=(2, 2))[0]
-    before = adapter_names(model)
+WHOLE = {  # what a Ctrl-C at any of its lines leaves undone or done
+    "activate": lambda model, path: activate(model, "a"),
+    "add": lambda model, path: add_adapter(model, "c"),
+    "combine": lambda model, path: combine(model, {"a": 2.0, "b": 1.0}, "c"),
+    "load": lambda model, path: load_adapter(model, path),
+    "load one more": lambda model, path: load_adapter(model, path, "c"),
+}
 
-    def fails(*args):
-        raise MemoryError
 
-    monkeypatch.setattr(named, "write_values", fails)
-    with pytest.raises(MemoryError):
-        activate(model, before[1])
-    assert adapter_names(model) == before
+def values(tensors):
+    return {name: tensor.numpy(force=True).tobytes() for name, tensor in tensors.items()}
+
+
+def whole_state(model):
+    """Everything of every adapter."""
+    injection = vars(model)["serial_lora_injection"]
+    shelf = {name: (a.config, values(a.tensors)) for name, a in injection.shelf.items()}
+    scales = [(pair.scale, pair.dropout.p) for pair in adapters(model).values()]
+    return injection.name, injection.config, values(model.state_dict()), shelf, scales
+
+
+def interrupted_at(line, act):
+    """Run it, with a Ctrl-C at this line of the library, counted as they run; True if it came."""
+    left = [line]
+
+    def trace(frame, event, argument):
+        if os.path.dirname(frame.f_code.co_filename) != os.path.dirname(serial_lora.__file__):
+            return None
+        left[0] -= event == "line"
+        if left[0] == 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        act()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("act", WHOLE)
+def test_ctrl_c_leaves_every_adapter_old_or_new(act, rank, tmp_path):
+    model, _ = two_adapters(
+        TINY["plain"], SerialLoRAConfig, (2, rank), torch.nn.Sequential(PlainBlock())
+    )
+    path = save_adapter(model, tmp_path / "b")
+    fill_adapters(model, seed=3)
+    old, stored = whole_state(model), pickle.dumps(model)
+    torch.manual_seed(1)
+    WHOLE[act](model, path)
+    new, line, seen = whole_state(model), 0, []
+    while not seen or seen[-1] is not None:
+        line += 1 + line // 20
+        twin = pickle.loads(stored)
+        torch.manual_seed(1)
+        came = interrupted_at(line, lambda twin=twin: WHOLE[act](twin, path))
+        state = whole_state(twin)
+        assert state in (old, new), line
+        seen.append(state == new if came else None)
+    assert old != new and False in seen
 
 
 def test_requests_that_do_not_fit_are_refused(method, tmp_path):
@@ -267,9 +326,15 @@ def test_requests_that_do_not_fit_are_refused(method, tmp_path):
         (lambda m: remove_adapter(m, "b"), "in force"),
         (lambda m: save_adapter(m, tmp_path / "c", "c"), "no adapter named"),
         (lambda m: combine(m, {"a": float("nan")}, "c"), "finite"),
+        (lambda m: combine(m, {"a": 1e39}, "c"), "finite"),  # not in float32
+        (lambda m: set_scale(m, 1e300), "finite"),
+        (lambda m: combine(m, ["a"], "c"), "with their weights"),
+        (lambda m: chain(m, {"a", "b"}, "c"), "list of names|use combine"),
+        (lambda m: per_sample(m, 5).__enter__(), "list of names"),
+        (lambda m: per_sample(m, [["a"]]).__enter__(), "list of names"),
         (lambda m: combine(m, {"a": 1, "d": 1}, "c"), "no adapter named"),
-        (lambda m: combine(m, {}, "c"), "by their names"),
-        (lambda m: chain(m, "ab", "c"), "by their names|use combine"),
+        (lambda m: combine(m, {}, "c"), "name those"),
+        (lambda m: chain(m, "ab", "c"), "list of names|use combine"),
         (lambda m: combine(m, {"a": 1, "b": 1}, "a"), "named 'a' already"),
         (lambda m: per_sample(m, ["a", "d"]).__enter__(), "no adapter named"),
         (lambda m: per_sample(m, []).__enter__(), "name for each sample"),
@@ -285,6 +350,8 @@ def test_requests_that_do_not_fit_are_refused(method, tmp_path):
     for act in (lambda m: activate(m, "a"), lambda m: per_sample(m, ["a"]).__enter__()):
         refused(model, act, "unmerge")
     assert adapter_names(model) == ["b", "a"]
+    set_scale(unmerge(model), 1e30)
+    refused(model, lambda m: combine(m, {"b": 1e30}, "c"), "not finite")
     many, _ = two_adapters(TINY["timm"], method, ranks=(20, 20))
     refused(many, lambda m: combine(m, {"a": 1, "b": 1}, "c"), "rank 40")
 
@@ -298,3 +365,70 @@ def test_adapters_of_a_bfloat16_base_stay_float32(method):
         assert all(p.dtype == torch.float32 for p in adapter_parameters(model))
         unmerge(merge(model))
     assert_same_bits(before, bits(eject(model)))
+
+
+@torch.no_grad()
+def test_threads_and_tasks_have_blocks_of_their_own(method):
+    """Eight at once, each with other adapters in every pass; each gets what it gets alone."""
+    model = two_adapters(TINY["plain"], method)[0]
+    x, wrong = torch.randn(2, 5, 32), []
+    kinds = [["a", "b"], ["b", "a"], ["b", None], [None, None], None, "disabled", ["a", "a"], None]
+
+    def block(kind):
+        if kind is None:
+            return nullcontext()
+        return disabled(model) if kind == "disabled" else per_sample(model, kind)
+
+    alone = []
+    for kind in kinds:
+        with block(kind):
+            alone.append(model(x))
+
+    def thread(number):
+        try:
+            for turn in range(30):
+                place = (number + turn) % len(kinds)
+                with block(kinds[place]):
+                    if not torch.equal(model(x), alone[place]):
+                        wrong.append(kinds[place])
+        except Exception as error:
+            wrong.append(error)
+
+    async def task(number):
+        for turn in range(5):
+            place = (number + turn) % len(kinds)
+            with block(kinds[place]):
+                await asyncio.sleep(0)
+                if not torch.equal(model(x), alone[place]):
+                    wrong.append(kinds[place])
+
+    async def tasks():
+        await asyncio.gather(*map(task, range(8)))
+
+    threads = [threading.Thread(target=thread, args=(number,)) for number in range(8)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    asyncio.run(tasks())
+    assert not wrong
+    assert torch.equal(model(x), alone[kinds.index(None)])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("merged", [False, True])
+def test_blocks_that_end_in_another_order_are_told_and_are_over(method, merged):
+    tiny = TINY["plain"]
+    model = two_adapters(tiny, method)[0]
+    expected, before = tiny.run(merge(model) if merged else model), bits(model)
+    first = disabled(model) if merged else per_sample(model, ["a", "b"])
+    second = disabled(model)
+    first.__enter__()
+    second.__enter__()
+    with pytest.raises(SerialLoRAError, match="end the inner one first"):
+        first.__exit__(None, None, None)
+    assert torch.equal(tiny.run(model), expected)
+    second.__exit__(None, None, None)
+    assert torch.equal(tiny.run(model), expected)
+    assert_same_bits(before, bits(model))
+    eject(model)
