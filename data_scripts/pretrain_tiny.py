@@ -1,106 +1,84 @@
-"""Pretrain the tiny backbones that the package carries: see ``--help``."""
+"""Pretrain the tiny backbones that the package carries: ``python data_scripts/pretrain_tiny.py --help``."""
 
 from __future__ import annotations
 
+import argparse
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from data_scripts.pretraining import clip as pretraining_clip
-from data_scripts.pretraining import sam as pretraining_sam
-from data_scripts.pretraining import sd3 as pretraining_sd3
-from data_scripts.pretraining import styles as pretraining_styles
 from serial_lora_course.data.folders import data_root
 from serial_lora_course.door import enter
 
-Out = Annotated[Path | None, typer.Option(help="folder of checkpoints and result")]
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+DESCRIPTION = """\
+Pretrain a tiny backbone from nothing, on CPU: clip on emoji of thirteen designs (needs npm and the
+extra 'pretrain'), sam on Twemoji over photographs, sd3 on Twemoji and their names; or fit the
+classifier of the tiny styles (styles, in seconds). Config, float16 weights and card end up in --out;
+copy them to serial_lora_course/assets/weights to ship them."""
+MINUTES = {"clip": 42.0, "sam": 80.0, "sd3": 90.0}
 
 
-@app.callback()
-def backbones() -> None:
-    """Pretrain a tiny backbone from nothing, on CPU, with checkpoints and resume."""
-
-
-@app.command()
-def clip(
-    minutes: Annotated[
-        float, typer.Option(min=0.1, help="training on names, measuring not counted")
-    ] = 42.0,
-    category_minutes: Annotated[
-        float, typer.Option(min=0.0, help="then training on kinds of things")
-    ] = 11.0,
-    seed: Annotated[int, typer.Option(help="of weights, batches and augmentation")] = 0,
-    out: Out = None,
-) -> None:
-    """Pretrain the tiny CLIP on emoji of thirteen designs (needs npm and the extra 'pretrain').
-
-    The first run fetches and draws the icons, about two minutes. An interrupted run goes on from
-    its last checkpoint. Config, merges, float16 weights, curve and card end up in --out; copy them
-    to serial_lora_course/assets/weights to ship them.
-    """
-    folder = out or data_root() / "pretraining" / "clip"
-    recipe = pretraining_clip.Recipe(minutes=minutes, category_minutes=category_minutes, seed=seed)
-    pretraining_clip.Pretraining(folder, recipe).run()
-    typer.echo(f"Finished; see {folder / (pretraining_clip.NAME + '.card.json')}")
-
-
-@app.command()
-def sam(
-    minutes: Annotated[float, typer.Option(min=0.1, help="training, measuring not counted")] = 80.0,
-    seed: Annotated[int, typer.Option(help="of weights, scenes and prompts")] = 0,
-    out: Out = None,
-) -> None:
-    """Pretrain the tiny SAM on Twemoji drawings over photographs.
-
-    An interrupted run goes on from its last checkpoint. Config, float16 weights, curve and card end
-    up in --out; copy them to serial_lora_course/assets/weights to ship them.
-    """
-    folder = out or data_root() / "pretraining" / "sam"
-    recipe = pretraining_sam.Recipe(minutes=minutes, seed=seed)
-    pretraining_sam.SamPretraining(folder, recipe).run()
-    typer.echo(f"Finished; see {folder / (pretraining_sam.TINY_MODEL + '.card.json')}")
-
-
-@app.command()
-def sd3(
-    minutes: Annotated[
-        float, typer.Option(min=0.1, help="training of the transformer, measuring not counted")
-    ] = 90.0,
-    autoencoder_minutes: Annotated[
-        float, typer.Option(min=0.1, help="training of the autoencoder, before that")
-    ] = 12.0,
-    seed: Annotated[int, typer.Option(help="of weights, batches and noise")] = 0,
-    start: Annotated[
-        Path | None, typer.Option(help="folder with transformer and vae to go on from, not chance")
-    ] = None,
-    out: Out = None,
-) -> None:
-    """Pretrain the tiny Stable Diffusion 3 on Twemoji and their names.
-
-    An interrupted run goes on from its last checkpoint. Transformer and autoencoder (float16),
-    curve, card and a sheet of drawings end up in --out; copy them to serial_lora_course/assets/weights to
-    ship them.
-    """
-    folder = out or data_root() / "pretraining" / "sd3"
-    common = {"seed": seed, "start": str(start or "")}
-    pretraining_sd3.pretrain(
-        folder,
-        pretraining_sd3.Recipe(minutes=minutes, **common),
-        pretraining_sd3.AutoencoderRecipe(minutes=autoencoder_minutes, **common),
+def parsed(words: Sequence[str]) -> argparse.Namespace:
+    """What a command line asks for."""
+    parser = argparse.ArgumentParser(
+        prog="python data_scripts/pretrain_tiny.py",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    typer.echo(f"Finished; see {folder / (pretraining_sd3.NAME + '.card.json')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="clip|sam|sd3|styles")
+    for name in (*MINUTES, "styles"):
+        options = commands.add_parser(name)
+        add = options.add_argument
+        add("--out", type=Path, help="folder of the result")
+        if name in MINUTES:
+            add("--minutes", type=float, default=MINUTES[name], help="of training")
+        if name == "clip":
+            add("--category-minutes", type=float, default=11.0, help="then on kinds of things")
+        if name == "sd3":
+            add(
+                "--autoencoder-minutes", type=float, default=12.0, help="of the autoencoder, before"
+            )
+        if name in MINUTES:
+            add("--seed", type=int, default=0, help="of weights, batches and noise")
+        if name == "sd3":
+            add("--start", default="", help="folder with transformer and vae to go on from")
+    return parser.parse_args(words)
 
 
-@app.command()
-def styles(
-    out: Out = None,
-) -> None:
-    """Fit the classifier of the tiny styles that judges drawings, in seconds."""
-    folder = out or data_root() / "pretraining" / "styles"
-    typer.echo(f"Written to {pretraining_styles.pretrain(folder)}")
+def main(words: Sequence[str]) -> None:
+    """Pretrain what a command line names. Each imports its own libraries, which take seconds."""
+    recipe = vars(parsed(words))
+    command, out = recipe.pop("command"), recipe.pop("out")
+    folder = out or data_root() / "pretraining" / command
+    asked = shlex.join([command, *_typed(recipe)])
+    if command == "clip":
+        from data_scripts.pretraining import clip
+
+        clip.Pretraining(folder, clip.Recipe(**recipe), asked).run()
+    elif command == "sam":
+        from data_scripts.pretraining import sam
+
+        sam.SamPretraining(folder, sam.Recipe(**recipe), asked).run()
+    elif command == "sd3":
+        from data_scripts.pretraining import sd3
+
+        sd3.pretrain(folder, asked, **recipe)
+    else:
+        from data_scripts.pretraining import styles
+
+        styles.pretrain(folder)
+    print(f"Finished; see {folder}")
+
+
+def _typed(recipe: dict) -> list[str]:
+    """Options as they are typed; of a folder to start from, its name will do for a card."""
+    words: list[str] = []
+    for name, value in recipe.items():
+        if value != "":
+            value = f"{value:g}" if name != "start" else Path(value).name
+            words += [f"--{name.replace('_', '-')}", value]
+    return words
 
 
 if __name__ == "__main__":
-    enter("pretrain_tiny", app)
+    enter("pretrain_tiny", main)

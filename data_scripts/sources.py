@@ -19,7 +19,7 @@ class Source:
 
     Attributes:
         size: of the download, in words.
-        licence, home, citation: on which terms, and from whom.
+        licence, home: on which terms, and whose; its home says how to cite it.
         files: path below the folder of downloads -> address; "" where only a browser gets it.
         sha256: of its only file, or the first digits; "" where its publisher states none.
         note: what to know before.
@@ -28,7 +28,6 @@ class Source:
     size: str
     licence: str
     home: str
-    citation: str
     files: Mapping[str, str]
     sha256: str = ""
     note: str = ""
@@ -58,7 +57,6 @@ PICTURES = {
         size="0.14 GB",
         licence="CC BY 4.0",
         home="https://data.caltech.edu/records/mzrjq-6wc02",
-        citation="Li, Andreeto, Ranzato and Perona: Caltech 101. doi:10.22002/D1.20086, 2022",
         files={
             "caltech101/caltech-101.zip": "https://data.caltech.edu/records/mzrjq-6wc02/files/"
             "caltech-101.zip"
@@ -70,7 +68,6 @@ PICTURES = {
         size="0.63 GB",
         licence="for research purposes",
         home=f"{HOST}/dtd/",
-        citation="Cimpoi et al.: Describing Textures in the Wild. CVPR 2014",
         files={"dtd/dtd-r1.0.1.tar.gz": f"{HOST}/dtd/download/dtd-r1.0.1.tar.gz"},
         count=5640,
         torchvision=partial(datasets.DTD, download=True),
@@ -79,7 +76,6 @@ PICTURES = {
         size="0.09 GB",
         licence="MIT; Sentinel-2 imagery is free, credit Copernicus",
         home="https://github.com/phelber/EuroSAT",
-        citation="Helber et al.: EuroSAT. IEEE JSTARS 12(7), 2019",
         files={
             "eurosat/EuroSAT.zip": "https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
             "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip"
@@ -91,7 +87,6 @@ PICTURES = {
         size="5.0 GB",
         licence="photographers' own (Foodspotting); scientific fair use only",
         home="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
-        citation="Bossard, Guillaumin and Van Gool: Food-101. ECCV 2014",
         files={"food-101.tar.gz": "https://data.vision.ee.ethz.ch/cvl/food-101.tar.gz"},
         count=101_000,
         torchvision=partial(datasets.Food101, download=True),
@@ -100,7 +95,6 @@ PICTURES = {
         size="0.81 GB",
         licence="CC BY-SA 4.0",
         home=f"{HOST}/pets/",
-        citation="Parkhi et al.: Cats and Dogs. CVPR 2012",
         files={
             f"oxford-iiit-pet/{name}": f"{HOST}/pets/data/{name}"
             for name in ("images.tar.gz", "annotations.tar.gz")
@@ -112,7 +106,6 @@ PICTURES = {
         size="2.0 GB",
         licence="photographers' own, on Flickr's terms of use",
         home="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
-        citation="Everingham et al.: PASCAL Visual Object Classes Challenge 2012 Results",
         files={
             "VOCtrainval_11-May-2012.tar": "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/"
             "VOCtrainval_11-May-2012.tar"
@@ -125,7 +118,6 @@ PICTURES = {
         size="13 GB",
         licence="CDLA-Permissive 1.0",
         home="https://github.com/BinaLab/FloodNet-Supervised_v1.0",
-        citation="Rahnemoonfar et al.: FloodNet. IEEE Access 9, 2021",
         files={
             "FloodNet.zip": "https://www.dropbox.com/scl/fo/k33qdif15ns2qv2jdxvhx/"
             "ANGaa8iPRhvlrvcKXjnmNRc?rlkey=ao2493wzl1cltonowjdbrnp7f&dl=1"
@@ -139,7 +131,6 @@ PICTURES = {
         size="1.2 GB",
         licence="Apache 2.0",
         home="https://github.com/LARC-CMU-SMU/FoodSeg103-Benchmark-v1",
-        citation="Wu et al.: A Large-Scale Benchmark for Food Image Segmentation. ACM MM 2021",
         files={
             "FoodSeg103.zip": "https://research.larc.smu.edu.sg/downloads/datarepo/FoodSeg103.zip"
         },
@@ -151,7 +142,6 @@ PICTURES = {
         size="2 GB",
         licence="pictures under fair use; the rest MIT",
         home="https://github.com/liaopeiyuan/artbench",
-        citation="Liao, Li, Liu and Keutzer: The ArtBench Dataset. arXiv:2206.11404, 2022",
         files={
             name: f"https://artbench.eecs.berkeley.edu/files/{Path(name).name}"
             for name in (f"{ARTBENCH}.tar", f"{ARTBENCH}/ArtBench-10.csv")
@@ -163,7 +153,6 @@ PICTURES = {
         size="not known",
         licence="none stated, so the pictures must not be passed on",
         home="https://github.com/sjtuplayer/SaRA",
-        citation="Hu et al.: SaRA. ICLR 2025",
         files={"SaRA.zip": ""},
         into="SaRA",
         count=754,
@@ -176,7 +165,6 @@ ORIGINALS = Source(
     size="by the work",
     licence="the hosts' terms; not to be passed on",
     home="https://github.com/liaopeiyuan/artbench",
-    citation="Liao, Li, Liu and Keutzer: The ArtBench Dataset. arXiv:2206.11404, 2022",
     files={},
     note="The works that the labs use, from where ArtBench's list says that they are: a model that "
     "is tuned on 256 pixels learns blur with the style. Some addresses no longer answer.",
@@ -187,8 +175,6 @@ WEIGHTS = {
         size="0.6 GB",
         licence="MIT",
         home="https://github.com/openai/CLIP",
-        citation="Radford et al.: Learning Transferable Visual Models From Natural Language "
-        "Supervision. ICML 2021",
         files={},
         note="OpenAI's weights for --model, ViT-B-16-quickgelu if left out. CLIP-Score and the "
         "paper's styles are judged by ViT-B-32-quickgelu.",
@@ -197,7 +183,6 @@ WEIGHTS = {
         size="0.38 GB",
         licence="Apache 2.0",
         home="https://github.com/facebookresearch/segment-anything",
-        citation="Kirillov et al.: Segment Anything. ICCV 2023",
         files={PAPER_FILE: f"https://dl.fbaipublicfiles.com/segment_anything/{PAPER_FILE}"},
         sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
     ),
@@ -205,7 +190,6 @@ WEIGHTS = {
         size="15.4 GB, or 5.9 --without-t5",
         licence="Stability AI Community License",
         home="https://huggingface.co/stabilityai/stable-diffusion-3-medium-diffusers",
-        citation="Esser et al.: Scaling Rectified Flow Transformers. ICML 2024",
         files={},
         note="Accept the licence at its home, then log in with `hf auth login`.",
     ),
@@ -213,7 +197,6 @@ WEIGHTS = {
         size="0.1 GB",
         licence="Apache 2.0",
         home="https://github.com/toshas/torch-fidelity",
-        citation="Szegedy et al.: Rethinking the Inception Architecture. CVPR 2016",
         files={
             INCEPTION_FILE: "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
             f"{INCEPTION_FILE}"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
+from tqdm import tqdm
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.emoji import Concept, EmojiSet, emoji_concepts, fit
@@ -51,35 +51,28 @@ def load_icons(style: str, size: int = 64) -> EmojiSet:
 
 
 def _fetch(style: str, folder: Path) -> Path:
+    """The archive of a style's package."""
     folder.mkdir(parents=True, exist_ok=True)
-    package = ICON_STYLES[style][0]
-    command = ["npm", "pack", "--silent", "--pack-destination", str(folder), package]
+    command = ["npm", "pack", "--silent", "--pack-destination", str(folder), ICON_STYLES[style][0]]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except FileNotFoundError as error:
-        raise SerialLoRAError("Pretraining needs npm to fetch icons; install Node.js.") from error
-    except subprocess.CalledProcessError as error:
-        raise SerialLoRAError(f"npm could not fetch {package}: {error.stderr.strip()}") from error
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", "") or error
+        raise SerialLoRAError(f"npm could not fetch {command[-1]} ({said}).") from error
     return folder / done.stdout.strip().splitlines()[-1]
 
 
 def _draw_all(style: str, size: int, archive: Path, cache: Path) -> None:
-    icons = _read(archive)
-    concepts, pictures = [], []
-    for concept in track(emoji_concepts(), description=f"drawing {style}"):
-        body = _find(icons, concept)
-        picture = None if body is None else _draw(body, icons)
-        if picture is not None and picture.getbbox() is not None:
-            concepts.append(concept.codepoints)
-            pictures.append(np.asarray(fit(picture, size)))
-    np.savez(cache, codepoints=np.array(concepts), pictures=np.stack(pictures))
-
-
-def _read(archive: Path) -> dict:
     with tarfile.open(archive) as tar:
         icons = json.load(tar.extractfile("package/icons.json"))
-    icons["icons"] = {_squeeze(name): icon for name, icon in icons["icons"].items()}
-    return icons
+    by_name = {_squeeze(name): icon for name, icon in icons["icons"].items()}
+    drawn = {}
+    for concept in tqdm(emoji_concepts(), f"drawing {style}"):
+        body = next((by_name[name] for name in _names(concept) if name in by_name), None)
+        picture = None if body is None else _draw(body, icons)
+        if picture is not None and picture.getbbox() is not None:
+            drawn[concept.codepoints] = np.asarray(fit(picture, size))
+    np.savez(cache, codepoints=np.array(list(drawn)), pictures=np.stack(list(drawn.values())))
 
 
 @lru_cache
@@ -89,15 +82,11 @@ def _names_by_codepoints() -> dict[str, str]:
         return json.load(tar.extractfile("package/chars.json"))
 
 
-def _find(icons: dict, concept: Concept) -> dict | None:
-    """The icon of a concept, by its Iconify name or its Unicode name, hyphens or not."""
-    code = concept.codepoints.lower()
-    names = _names_by_codepoints()
-    wanted = [names.get(code), names.get(code.replace("-fe0f", "")), concept.name]
-    for name in wanted:
-        if name is not None and _squeeze(name) in icons["icons"]:
-            return icons["icons"][_squeeze(name)]
-    return None
+def _names(concept: Concept) -> list[str]:
+    """What an icon of a concept may be called: Iconify's name of it, or Unicode's."""
+    code, names = concept.codepoints.lower(), _names_by_codepoints()
+    wanted = names.get(code), names.get(code.replace("-fe0f", "")), concept.name
+    return [_squeeze(name) for name in wanted if name is not None]
 
 
 def _squeeze(name: str) -> str:
@@ -107,14 +96,11 @@ def _squeeze(name: str) -> str:
 def _draw(icon: dict, icons: dict, pixels: int = 144) -> Image.Image:
     import resvg_py  # only pretraining needs it: pip install "serial-lora[pretrain]"
 
-    box = [
-        icon.get(k, icons.get(k, d))
-        for k, d in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
-    ]
+    defaults = {"left": 0, "top": 0, "width": 16, "height": 16}
+    box = " ".join(str(icon.get(k, icons.get(k, value))) for k, value in defaults.items())
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{" ".join(map(str, box))}" width="{pixels}" height="{pixels}" '
-        f'color="#000">{icon["body"]}</svg>'
+        f'viewBox="{box}" width="{pixels}" height="{pixels}" color="#000">{icon["body"]}</svg>'
     )
     data = resvg_py.svg_to_bytes(svg_string=svg)
     return Image.open(io.BytesIO(bytes(data))).convert("RGBA")

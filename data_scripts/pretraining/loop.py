@@ -1,8 +1,7 @@
-"""What every pretraining run shares: a clock, checkpoints, resume, a curve of measurements."""
+"""What every pretraining run shares: a clock, an average of the weights, float16 files, a card."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import time
@@ -14,38 +13,37 @@ from pathlib import Path
 
 import torch
 from diffusers.training_utils import EMAModel
-from rich.progress import Progress
 from safetensors.torch import save_file
 from timm.optim import param_groups_weight_decay
 from torch import nn
+from tqdm import tqdm
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.files import write_json
+from serial_lora_course.models.weights import tiny_file
 
-FIRST_MEASURE, BETWEEN_MEASURES = 120, 300  # seconds of training
+OF_ONE_RUN = ("history", "looked_at", "sheet")  # what people noted in a card
 
 
 class PretrainingRun(ABC):
-    """A run against the clock: minutes of training, measuring not counted.
+    """A run against the clock.
 
-    A subclass makes its data and calls `set_up` with the model; then it says what one step is, what
-    is measured and what is written in the end. ``recipe`` is a dataclass with ``seed`` and ``weight_decay``.
+    A subclass makes its data and calls `set_up` with the model; then it says what one step is, and
+    what is measured and written in the end.
+
+    Attributes:
+        name: of the model.
+        recipe: a dataclass with ``seed``, ``learning_rate``, ``weight_decay`` and ``warmup``.
+        asked: the words of the command line.
     """
 
     name: str
     betas = (0.9, 0.98)
 
-    def __init__(self, folder: Path, recipe, minutes: float) -> None:
-        self.folder, self.recipe, self.budget = folder, recipe, minutes * 60
+    def __init__(self, folder: Path, recipe, minutes: float, asked: str) -> None:
+        self.folder, self.recipe, self.budget, self.asked = folder, recipe, minutes * 60, asked
+        self.step, self.seconds = 0, 0.0
+        folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SerialLoRAError(
-                f"{folder} cannot be made ({error.strerror}); choose another folder with --out."
-            ) from error
-        self.checkpoint = folder / "checkpoint.pt"
-        self.step, self.seconds, self.curve = 0, 0.0, []
 
     @abstractmethod
     def one_step(self) -> float:
@@ -53,18 +51,14 @@ class PretrainingRun(ABC):
 
     @abstractmethod
     def measure(self) -> dict[str, float]:
-        """What the model can do now, on pictures that it is not trained on."""
+        """What the model can do, on pictures that it is not trained on."""
 
     @abstractmethod
     def write_model(self) -> None:
         """Write the model as it is shipped: config and float16 weights."""
 
-    @abstractmethod
-    def card(self) -> dict:
-        """What a user of the weights should know, all of it read off this run."""
-
     def set_up(self, model: nn.Module, *more: nn.Module, average: float | None = None) -> None:
-        """Take the model (and parts that are thrown away later), and go on where a run stopped.
+        """Take the model, and parts that are thrown away later.
 
         ``average`` is the decay of an exponential moving average of the model's weights, if one is
         to be kept.
@@ -73,38 +67,27 @@ class PretrainingRun(ABC):
         self.average = average and EMAModel(
             model.parameters(), decay=average, use_ema_warmup=True, power=0.75
         )
-        self.optimizer = torch.optim.AdamW(
-            param_groups_weight_decay(self.trained, self.recipe.weight_decay),
-            lr=self.recipe.learning_rate,
-            betas=self.betas,
-        )
-        if self.checkpoint.exists():
-            self._resume()
+        groups = param_groups_weight_decay(self.trained, self.recipe.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=self.betas)
 
     def run(self) -> None:
-        """Train until the minutes are used up, saving and measuring on the way; then export."""
-        with Progress() as progress:
-            bar = progress.add_task(f"pretraining {self.name}", total=self.budget)
-            next_measure = self.seconds + FIRST_MEASURE
+        """Train until the minutes are used up; then write model and card."""
+        with tqdm(total=round(self.budget), desc=f"pretraining {self.name}", unit="s") as bar:
             while self.seconds < self.budget:
                 started = time.monotonic()
                 loss = self.one_step()
                 self.step += 1
                 self.seconds += time.monotonic() - started
-                progress.update(bar, completed=self.seconds, description=f"loss {loss:.3f}")
-                if self.seconds > next_measure or self.seconds >= self.budget:
-                    next_measure = self.seconds + BETWEEN_MEASURES
-                    self._note(loss)
-                    self._save()
+                bar.set_postfix(step=self.step, loss=f"{loss:.3f}")
+                bar.update(min(round(self.seconds), bar.total) - bar.n)
         self.write_model()
-        self._write_curve()
         write_json(self.folder / f"{self.name}.card.json", self.card())
 
-    def set_learning_rate(self, peak: float, done: float, warmup: float) -> None:
+    def set_learning_rate(self, peak: float, done: float) -> None:
         """Linear warm-up, then a cosine to zero; ``done`` runs from 0 to 1."""
-        rate = peak * min(1.0, done / warmup + 0.01) * (0.5 + 0.5 * math.cos(math.pi * done))
+        warm = min(1.0, done / self.recipe.warmup + 0.01)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = peak * warm * (0.5 + 0.5 * math.cos(math.pi * done))
 
     def descend(self, loss: torch.Tensor) -> float:
         """One optimizer step with gradients clipped to norm 1; the loss as a number."""
@@ -131,56 +114,27 @@ class PretrainingRun(ABC):
         weights = {k: v.half().contiguous() for k, v in self.model.state_dict().items()}
         save_file(weights, self.folder / f"{self.name}.safetensors")
 
-    def _write_curve(self) -> None:
-        """The measurements on the way, one row each."""
-        with (self.folder / f"{self.name}.curve.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.curve[-1])
-            writer.writeheader()
-            writer.writerows(self.curve)
+    def shipped_card(self) -> dict:
+        """The card of the model that the package carries; the words of a new one are the same."""
+        return json.loads(tiny_file(f"{self.name}.card.json").read_text("utf-8"))
 
-    def facts(self, command: str) -> dict:
-        """The part of a card that every model has, read off this run."""
-        last, recipe = self.curve[-1], asdict(self.recipe)
+    def card(self) -> dict:
+        """What a user of the weights should know, every number of a run read off this one."""
+        card = {k: v for k, v in self.shipped_card().items() if k not in OF_ONE_RUN}
+        measured = {"what": card["measured"]["what"], **self.measure()}
+        return card | self.facts() | {"measured": measured}
+
+    def facts(self) -> dict:
+        """The numbers of this run, but for those that are measured."""
+        recipe = asdict(self.recipe)
         if recipe.get("start"):
             recipe["start"] = Path(recipe["start"]).name  # where it lay is nobody's business
         return {
             "model": self.name,
-            "command": f"python data_scripts/pretrain_tiny.py {command}",
+            "command": f"python data_scripts/pretrain_tiny.py {self.asked}",
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "recipe": recipe,
-            "minutes": last["minutes"],
-            "steps": last["step"],
+            "minutes": round(self.seconds / 60, 2),
+            "steps": self.step,
             "machine": f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}",
         }
-
-    def measured(self) -> dict[str, float]:
-        """The last measurement without the columns that only the curve needs."""
-        return {k: v for k, v in self.curve[-1].items() if k not in ("minutes", "step", "loss")}
-
-    def _note(self, loss: float) -> None:
-        row = {"minutes": round(self.seconds / 60, 2), "step": self.step, "loss": round(loss, 4)}
-        self.curve.append(row | self.measure())
-        print(json.dumps(self.curve[-1]), flush=True)
-
-    def _save(self) -> None:
-        state = {
-            "recipe": asdict(self.recipe),
-            "model": self.trained.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "curve": self.curve,
-            "average": self.average and self.average.state_dict(),
-        }
-        torch.save(state, self.checkpoint.with_suffix(".tmp"))
-        self.checkpoint.with_suffix(".tmp").replace(self.checkpoint)
-
-    def _resume(self) -> None:
-        state = torch.load(self.checkpoint, weights_only=True)
-        self.trained.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.curve = state["curve"]
-        if self.average:
-            self.average.load_state_dict(state["average"])
-        print(f"going on from step {self.step}, {self.seconds / 60:.1f} minutes", flush=True)

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_scripts.pretraining.loop import PretrainingRun
-from serial_lora_course.data.emoji import ATTRIBUTION, EmojiSet, load_emoji
+from serial_lora_course.data.emoji import load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
-from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
+from serial_lora_course.data.photographs import photographs
 from serial_lora_course.data.scenes import Scene, SceneRecipe, box_of, compose
 from serial_lora_course.files import write_json
 from serial_lora_course.measures.metrics import dice
@@ -51,8 +51,8 @@ class SamPretraining(PretrainingRun):
 
     name = TINY_MODEL
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
-        super().__init__(folder, recipe, recipe.minutes)
+    def __init__(self, folder: Path, recipe: Recipe, asked: str = "sam") -> None:
+        super().__init__(folder, recipe, recipe.minutes, asked)
         self.architecture = tiny_architecture()
         self.size, self.cell = self.architecture["image_size"], self.architecture["patch_size"]
         hidden = hidden_codepoints()
@@ -69,7 +69,7 @@ class SamPretraining(PretrainingRun):
 
     def one_step(self) -> float:
         recipe, done = self.recipe, self.seconds / self.budget
-        self.set_learning_rate(recipe.learning_rate, done, recipe.warmup)
+        self.set_learning_rate(recipe.learning_rate, done)
         chance = np.random.default_rng((recipe.seed, self.step))
         scenes = [self._scene(chance) for _ in range(recipe.batch)]
         pictures = self._pictures(scenes, chance)
@@ -124,66 +124,40 @@ class SamPretraining(PretrainingRun):
                 coordinates[row] = box.reshape(2, 2)
         return coordinates, is_point, scene.masks[chosen]
 
+    @torch.no_grad()
     def measure(self) -> dict[str, float]:
         """Dice on scenes of drawings and photographs that training has not seen."""
         self.trained.eval()
-        result = {}
-        for style in ("twemoji", "openmoji"):
-            emoji = load_emoji(style, DRAWING_SIZE)
-            scores = self._measure_style(emoji)
-            result |= {f"{style} {kind}": round(value, 4) for kind, value in scores.items()}
-        return result
-
-    @torch.no_grad()
-    def _measure_style(self, emoji: EmojiSet) -> dict[str, float]:
-        hidden = hidden_codepoints()
-        kept = np.asarray([c.codepoints in hidden for c in emoji.concepts])
-        chance = np.random.default_rng(self.recipe.seed)
+        hidden, result = hidden_codepoints(), {}
         shape, size = SceneRecipe(height=self.size, width=self.size), (self.size, self.size)
-        scores: dict[str, list[float]] = {"box Dice": [], "point Dice": [], "filled box Dice": []}
-        for _ in range(MEASURED_SCENES):
-            scene = compose(emoji.pictures[kept], photographs("test"), chance, shape)
-            pictures = torch.from_numpy(scene.picture.copy()).permute(2, 0, 1)[None].float()
-            embedding = self.model.image_encoder(self._normalize(pictures, [scene]))
-            boxes = np.stack([box_of(mask) for mask in scene.masks])
-            points = np.zeros((len(boxes), 2, 2), np.float32)
-            points[:, 0] = [point_in(mask, chance) for mask in scene.masks]
-            for kind, coordinates in (("box", boxes.reshape(-1, 2, 2)), ("point", points)):
-                masks, _ = decode(
-                    self.model,
-                    embedding.expand(len(boxes), -1, -1, -1),
-                    torch.from_numpy(coordinates),
-                    torch.full((len(boxes),), kind == "point"),
-                )
-                found = self.model.postprocess_masks(masks[:, :1].float(), size, size)[:, 0] > 0
-                scores[f"{kind} Dice"] += dice(found.numpy(), scene.masks).tolist()
-            filled = np.zeros_like(scene.masks)
-            for mask, (x0, y0, x1, y1) in zip(filled, boxes.astype(int), strict=True):
-                mask[y0:y1, x0:x1] = True
-            scores["filled box Dice"] += dice(filled, scene.masks).tolist()
-        return {kind: float(np.mean(values)) for kind, values in scores.items()}
+        for style in ("twemoji", "openmoji"):
+            emoji, chance = load_emoji(style, DRAWING_SIZE), np.random.default_rng(self.recipe.seed)
+            drawings = emoji.pictures[[c.codepoints in hidden for c in emoji.concepts]]
+            scores: dict[str, list[float]] = {"box": [], "point": [], "filled box": []}
+            for _ in range(MEASURED_SCENES):
+                scene = compose(drawings, photographs("test"), chance, shape)
+                pictures = torch.from_numpy(scene.picture.copy()).permute(2, 0, 1)[None].float()
+                embedding = self.model.image_encoder(self._normalize(pictures, [scene]))
+                boxes = np.stack([box_of(mask) for mask in scene.masks])
+                points = np.zeros((len(boxes), 2, 2), np.float32)
+                points[:, 0] = [point_in(mask, chance) for mask in scene.masks]
+                for kind, asked in (("box", boxes.reshape(-1, 2, 2)), ("point", points)):
+                    is_point = torch.full((len(boxes),), kind == "point")
+                    embeddings = embedding.expand(len(boxes), -1, -1, -1)
+                    masks, _ = decode(self.model, embeddings, torch.from_numpy(asked), is_point)
+                    found = self.model.postprocess_masks(masks[:, :1].float(), size, size) > 0
+                    scores[kind] += dice(found[:, 0].numpy(), scene.masks).tolist()
+                filled = np.zeros_like(scene.masks)
+                for mask, (x0, y0, x1, y1) in zip(filled, boxes.astype(int), strict=True):
+                    mask[y0:y1, x0:x1] = True
+                scores["filled box"] += dice(filled, scene.masks).tolist()
+            for kind, values in scores.items():
+                result[f"{style} {kind} Dice"] = round(float(np.mean(values)), 4)
+        return result
 
     def write_model(self) -> None:
         self.write_weights()
         write_json(self.folder / f"{self.name}.json", self.architecture)
-
-    def card(self) -> dict:
-        return self.facts(f"sam --minutes {self.recipe.minutes:g} --seed {self.recipe.seed}") | {
-            "data": {
-                "drawings": f"{len(self.drawings)} of {len(self.twemoji)} Twemoji drawings",
-                "photographs": list(PHOTOGRAPHS["train"]),
-            },
-            "licences": {"twemoji": ATTRIBUTION["twemoji"]},
-            "measured": {
-                "what": f"mean Dice over the objects of {MEASURED_SCENES} scenes of {self.size} "
-                "pixels, made of hidden concepts' drawings and of photographs that are in no "
-                "training scene; prompt: the exact box, or one random point of the object; "
-                "'filled box': the Dice of answering with the box itself",
-                **self.measured(),
-            },
-            "limits": "knows Twemoji drawings on photographs, nothing else; for teaching",
-            "weights_licence": "CC BY 4.0, as the drawings it was trained on",
-        }
 
 
 def initialize(model: nn.Module) -> None:

@@ -1,32 +1,31 @@
 """Pretraining of the tiny Stable Diffusion 3: Twemoji from their names, 64 pixels square.
 
-First the autoencoder (see `sd3_autoencoder`), then, by rectified flow in its latents, the
-transformer. It learns the Twemoji drawing of every thing of `serial_lora_course.data.types` and sees no
-other style. Its prompts are read by the tiny CLIP's text tower, which stays as it is.
+First the autoencoder, a drawing to 16 x 16 latents and back. It learns every style in changing
+colours, so that whatever style the transformer is tuned to later fits through it; drawings of hidden
+concepts (`serial_lora_course.data.emoji_sets`) are left out and measure it. Then, by rectified flow in
+its latents, the transformer: the Twemoji drawing of every thing of `serial_lora_course.data.style_sets`,
+and no other style. Its prompts are read by the tiny CLIP's text tower, which stays as it is.
 """
 
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel
-from torch import nn
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, ModelMixin, SD3Transformer2DModel
+from torch import Tensor, nn
 
+from data_scripts.pretraining.augment import chosen
 from data_scripts.pretraining.loop import PretrainingRun
-from data_scripts.pretraining.sd3_autoencoder import (
-    SIZE,
-    AutoencoderPretraining,
-    save_half,
-    say_start,
-    start_from,
-)
-from data_scripts.pretraining.sd3_autoencoder import Recipe as AutoencoderRecipe
-from serial_lora_course.data.emoji import ATTRIBUTION, STYLES, load_emoji
-from serial_lora_course.data.style_sets import caption, things
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.emoji import STYLES, load_emoji
+from serial_lora_course.data.emoji_sets import hidden_codepoints
+from serial_lora_course.data.style_sets import SIZE, caption, things
 from serial_lora_course.labs.sd3_drawings import draw
 from serial_lora_course.labs.sd3_inputs import encode_pictures, read_prompts
 from serial_lora_course.measures.flow import (
@@ -38,22 +37,201 @@ from serial_lora_course.measures.flow import (
     velocity,
 )
 from serial_lora_course.models.judges import load_judge
-from serial_lora_course.models.sd3 import Sd3Backbone, build_pipeline
-from serial_lora_course.plots.drawings import plot_sheet
-from serial_lora_course.plots.style import SCREEN_DPI, save_figure
+from serial_lora_course.models.sd3 import TINY_MODEL, Sd3Backbone, build_pipeline
+from serial_lora_course.models.weights import tiny_file
 
-NAME = "tiny-sd3"
-GUIDANCE = 3.0
-STEPS = 28
-SHEET = 40  # prompts
+IN_COLOUR = ("twemoji", "openmoji")
+MEASURED = 512  # drawings, of the autoencoder
+GUIDANCE, STEPS = 3.0, 28
 EMPTY_T5 = 256  # tokens that a pipeline without T5 adds unless it is told otherwise
+
+
+def pretrain(folder: Path, asked: str, minutes: float, autoencoder_minutes: float, **more) -> None:
+    """Run both pretrainings, the autoencoder's only if it has not been run in this folder."""
+    inner = folder / "autoencoder"
+    finished = inner / AutoencoderPretraining.name
+    if not finished.with_suffix(".card.json").exists():
+        recipe = AutoencoderRecipe(minutes=autoencoder_minutes, **more)
+        AutoencoderPretraining(inner, recipe, asked).run()
+    TransformerPretraining(folder, Recipe(minutes=minutes, **more), finished, asked).run()
+
+
+def start_from(folder: str, kind: type[ModelMixin], part: str) -> ModelMixin | None:
+    """A part of an earlier pretraining's result in float32, to go on from; None without a folder."""
+    if not folder:
+        return None
+    try:
+        return kind.from_pretrained(Path(folder) / part, local_files_only=True).float()
+    except (OSError, ValueError) as error:
+        raise SerialLoRAError(
+            f"{folder} has no {part} to go on from; give --start the folder of an earlier result, "
+            "such as serial_lora_course/assets/weights/tiny-sd3."
+        ) from error
+
+
+def save_half(model: ModelMixin, folder: Path) -> None:
+    """Config and float16 weights, as diffusers saves them; the model itself stays float32."""
+    copy = deepcopy(model).half()
+    copy.register_to_config(_name_or_path="")  # else a config tells where the weights once lay
+    copy.save_pretrained(folder)
+
+
+# --- the autoencoder -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AutoencoderRecipe:
+    """What the autoencoder's run depends on."""
+
+    minutes: float = 12.0
+    batch: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.03  # fraction of the time
+    edge_loss: float = 0.5  # weight of differences between neighbouring pixels
+    colour_loss: float = 2.0  # weight of the colour of cells of 4 x 4 pixels
+    in_colour: float = 0.8  # share of drawings from the coloured styles
+    kl_loss: float = 1e-3  # weight of a latent number's distance from a standard normal
+    start: str = ""  # folder of weights to go on from; empty for none
+    seed: int = 0
+
+
+def build_autoencoder() -> AutoencoderKL:
+    """SD3's autoencoder at a small size: 64 pixels to 16 x 16 latents of 8 channels."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(32, 64, 64),
+        layers_per_block=1,
+        latent_channels=8,
+        norm_num_groups=8,
+        sample_size=SIZE,
+        mid_block_add_attention=False,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+
+
+class AutoencoderPretraining(PretrainingRun):
+    """One run of the autoencoder."""
+
+    name = "tiny-sd3-vae"
+    betas = (0.9, 0.95)
+
+    def __init__(self, folder: Path, recipe: AutoencoderRecipe, asked: str = "sd3") -> None:
+        super().__init__(folder, recipe, recipe.minutes, asked)
+        self.seen = {style: drawings(style, hidden=False) for style in STYLES}
+        self.unseen = torch.cat([drawings(style, hidden=True) for style in STYLES])
+        model = start_from(recipe.start, AutoencoderKL, "vae") or build_autoencoder()
+        self.set_up(model.to(memory_format=torch.channels_last), average=0.998)
+
+    def one_step(self) -> float:
+        recipe = self.recipe
+        self.set_learning_rate(recipe.learning_rate, self.seconds / self.budget)
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
+        pictures = vary(to_model(self._pick(generator)), generator)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        self.trained.train()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            posterior = self.model.encode(pictures).latent_dist
+            drawn = self.model.decode(posterior.sample(generator)).sample
+        drawn = drawn.float()
+        loss = F.l1_loss(drawn, pictures) + recipe.edge_loss * edge_difference(drawn, pictures)
+        cells = (F.avg_pool2d(picture, 4) for picture in (drawn, pictures))
+        loss = loss + recipe.colour_loss * F.l1_loss(*cells)
+        distance = posterior.kl().mean().float() / posterior.mean[0].numel()
+        return self.descend(loss + recipe.kl_loss * distance)
+
+    def _pick(self, generator: torch.Generator) -> Tensor:
+        """A batch of drawings, most of them in colour."""
+        picked = []
+        for name, style in self.seen.items():
+            share = self.recipe.in_colour if name in IN_COLOUR else 1 - self.recipe.in_colour
+            count = round(self.recipe.batch * share / 2)  # two styles are coloured, two are not
+            picked.append(style[torch.randint(len(style), (count,), generator=generator)])
+        return torch.cat(picked)
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Error of the round trip, in grey levels of 255, on drawings that it is not trained on."""
+        self.model.eval()
+        order = torch.randperm(len(self.unseen), generator=torch.Generator().manual_seed(0))
+        pictures = to_model(self.unseen[order[:MEASURED]])
+        with self.averaged(), torch.autocast("cpu", dtype=torch.bfloat16):
+            means = [self.model.encode(part).latent_dist.mode() for part in pictures.split(64)]
+            drawn = torch.cat([self.model.decode(part).sample.float() for part in means])
+        difference = drawn.clamp(-1, 1) - pictures
+        error = difference.abs().mean((0, 2, 3)) * 127.5
+        squared = difference.square().mean((1, 2, 3)) / 4
+        return {
+            "mean error": round(error.mean().item(), 3),
+            "mean error, worst channel": round(error.max().item(), 3),
+            "PSNR": round((-10 * squared.log10()).mean().item(), 2),
+        }
+
+    @torch.no_grad()
+    def write_model(self) -> None:
+        """The autoencoder as diffusers saves it, with the shift and scale of its own latents."""
+        with self.averaged():
+            parts = to_model(torch.cat([style[::4] for style in self.seen.values()])).split(64)
+            latents = torch.cat([self.model.encode(part).latent_dist.mode() for part in parts])
+            # As SD3's own: one shift and one scale that make the latents' mean 0 and spread 1.
+            self.model.register_to_config(
+                shift_factor=round(latents.mean().item(), 4),
+                scaling_factor=round(1 / latents.std().item(), 4),
+            )
+            save_half(self.model, self.folder / self.name)
+
+    def shipped_card(self) -> dict:
+        return json.loads(tiny_file(f"{TINY_MODEL}.card.json").read_text("utf-8"))["autoencoder"]
+
+
+def drawings(style: str, hidden: bool) -> Tensor:
+    """The drawings (N, size, size, 3), uint8, of the concepts that are hidden, or are not."""
+    emoji, hidden_ones = load_emoji(style, SIZE), hidden_codepoints()
+    pictures = [
+        np.asarray(emoji.picture(index))
+        for index, concept in enumerate(emoji.concepts)
+        if (concept.codepoints in hidden_ones) == hidden
+    ]
+    return torch.from_numpy(np.stack(pictures))
+
+
+def to_model(pictures: Tensor) -> Tensor:
+    """uint8 (B, size, size, 3) to float32 (B, 3, size, size) in [-1, 1]."""
+    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def vary(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Flip, invert, recolour or coarsen some: styles to come have such colours and such cells."""
+    count = len(pictures)
+    pictures = torch.where(chosen(count, 0.5, generator), pictures.flip(3), pictures)
+    pictures = torch.where(chosen(count, 0.2, generator), -pictures, pictures)
+    # Emoji are mostly yellow, red and blue, which differ in red and blue alone: without exchanged
+    # channels the latents soon carry no green.
+    order = torch.rand(count, 3, 1, 1, generator=generator).argsort(1)
+    exchanged = pictures.gather(1, order.expand_as(pictures))
+    pictures = torch.where(chosen(count, 0.5, generator), exchanged, pictures)
+    mix = torch.eye(3) + 0.3 * torch.randn(count, 3, 3, generator=generator)
+    mixed = torch.einsum("nij,njhw->nihw", mix / mix.sum(2, keepdim=True), pictures).clamp(-1, 1)
+    pictures = torch.where(chosen(count, 0.4, generator), mixed, pictures)
+    coarse = F.interpolate(F.avg_pool2d(pictures, 4), scale_factor=4.0, mode="nearest")
+    return torch.where(chosen(count, 0.1, generator), coarse, pictures)
+
+
+def edge_difference(drawn: Tensor, pictures: Tensor) -> Tensor:
+    """How far the steps between neighbouring pixels are from the picture's, on average."""
+    return sum(F.l1_loss(drawn.diff(dim=axis), pictures.diff(dim=axis)) for axis in (2, 3))
+
+
+# --- the transformer -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What the transformer's run depends on."""
 
-    minutes: float = 60.0
+    minutes: float = 90.0
     batch: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
@@ -68,18 +246,17 @@ class Recipe:
 class TransformerPretraining(PretrainingRun):
     """One run of the transformer."""
 
-    name = NAME
+    name = TINY_MODEL
     betas = (0.9, 0.95)
 
-    def __init__(self, folder: Path, recipe: Recipe, autoencoder: Path) -> None:
-        super().__init__(folder, recipe, recipe.minutes)
+    def __init__(self, folder: Path, recipe: Recipe, autoencoder: Path, asked: str = "sd3") -> None:
+        super().__init__(folder, recipe, recipe.minutes, asked)
         self.autoencoder_card = json.loads(autoencoder.with_suffix(".card.json").read_text("utf-8"))
         emoji = load_emoji("twemoji", SIZE)
         self.captions = [caption(concept) for concept in things()]
         self.pictures = [emoji.picture(emoji.positions[concept.codepoints]) for concept in things()]
-        self.judge = load_judge()
-        start = start_from(recipe.start, SD3Transformer2DModel, "transformer")
-        transformer = start or build_transformer()
+        transformer = start_from(recipe.start, SD3Transformer2DModel, "transformer")
+        transformer = transformer or build_transformer()
         pipeline = build_pipeline(transformer, AutoencoderKL.from_pretrained(autoencoder))
         pipeline.set_progress_bar_config(disable=True)
         self.backbone = Sd3Backbone(transformer, self.name, "tiny", pipeline, text_tokens=0)
@@ -90,7 +267,7 @@ class TransformerPretraining(PretrainingRun):
 
     def one_step(self) -> float:
         recipe = self.recipe
-        self.set_learning_rate(recipe.learning_rate, self.seconds / self.budget, recipe.warmup)
+        self.set_learning_rate(recipe.learning_rate, self.seconds / self.budget)
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
         padded = self.step % recipe.padded == 0
         count = recipe.batch // 4 if padded else recipe.batch  # four times the work a picture
@@ -104,15 +281,10 @@ class TransformerPretraining(PretrainingRun):
         latents = self.latents[picked]
         noise = torch.randn(latents.shape, generator=generator)
         sigmas = sample_sigmas(count, generator=generator)
+        noisy, times = add_noise(latents, noise, sigmas), sigmas * TRAIN_TIMESTEPS
         self.trained.train()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            (predicted,) = self.model(
-                add_noise(latents, noise, sigmas),
-                tokens,
-                pooled,
-                sigmas * TRAIN_TIMESTEPS,
-                return_dict=False,
-            )
+            (predicted,) = self.model(noisy, tokens, pooled, times, return_dict=False)
         return self.descend(flow_loss(predicted, velocity(latents, noise), sigmas))
 
     @torch.no_grad()
@@ -123,58 +295,28 @@ class TransformerPretraining(PretrainingRun):
         captions, real = ([known[i] for i in picked] for known in (self.captions, self.pictures))
         self.model.eval()
         with self.averaged():
-            drawn = self.draw(captions)
+            drawn = draw(self.backbone, captions, range(len(captions)), STEPS, GUIDANCE)
+        judge = load_judge()
         return {
-            "retrieval": round(self.judge.retrieval(drawn, captions), 3),
-            "retrieval, real": round(self.judge.retrieval(real, captions), 3),
+            "retrieval": round(judge.retrieval(drawn, captions), 3),
+            "retrieval, real": round(judge.retrieval(real, captions), 3),
         }
 
-    def draw(self, captions: list[str]) -> np.ndarray:
-        """Pictures (N, size, size, 3), uint8, of the prompts."""
-        return draw(self.backbone, captions, range(len(captions)), STEPS, GUIDANCE)
-
     def write_model(self) -> None:
-        """Transformer and autoencoder as diffusers saves them, and a sheet of drawings."""
+        """Transformer and autoencoder as diffusers saves them."""
         save_half(self.backbone.pipeline.vae, self.folder / self.name / "vae")
         with self.averaged():
             save_half(self.model, self.folder / self.name / "transformer")
-            self._write_sheet()
-
-    def _write_sheet(self) -> None:
-        """Drawings of forty prompts, picked blindly, for people to judge."""
-        chance = torch.Generator().manual_seed(self.recipe.seed + 1)
-        picked = torch.randperm(len(self.captions), generator=chance)[:SHEET].tolist()
-        captions = [self.captions[i] for i in picked]
-        figure = plot_sheet(self.draw(captions), captions)
-        save_figure(figure, self.folder / f"{self.name}.sheet.png", dpi=SCREEN_DPI)
 
     def card(self) -> dict:
-        recipe, autoencoder = self.recipe, self.autoencoder_card
-        command = (
-            f"sd3 --minutes {recipe.minutes:g} "
-            f"--autoencoder-minutes {autoencoder['recipe']['minutes']:g} --seed {recipe.seed}"
-            + say_start(recipe.start)
-        )
-        return self.facts(command) | {
-            "autoencoder": autoencoder,
-            "text encoders": "the tiny CLIP's text tower, whole and cut short; frozen",
-            "data": {"drawings": f"{len(self.captions)} Twemoji drawings with their names"},
-            "licences": {style: ATTRIBUTION[style] for style in STYLES},
-            "measured": {
-                "what": "share of 100 random names that the tiny CLIP finds back, among the "
-                f"hundred, in the drawing made for the name ({STEPS} steps, guidance "
-                f"{GUIDANCE:g}); 'real' is the same for the Twemoji drawings themselves",
-                **self.measured(),
-            },
-            "sheet": f"{self.name}.sheet.png: {SHEET} random prompts, none left out",
-            "limits": "draws the things of its training names in Twemoji's style, nothing else; "
-            "for teaching",
-            "weights_licence": "CC BY-SA 4.0, as OpenMoji, on which the autoencoder was trained",
-        }
+        return super().card() | {"autoencoder": self.autoencoder_card}
 
 
 def build_transformer(layers: int = 5, width: int = 192, heads: int = 3) -> SD3Transformer2DModel:
-    """SD3's transformer at a small size, started as diffusion transformers are."""
+    """SD3's transformer at a small size, started as diffusion transformers are.
+
+    Every block starts as the identity and the answer as zero (Peebles and Xie 2023, section 3.2).
+    """
     model = SD3Transformer2DModel(
         sample_size=16,
         patch_size=2,
@@ -188,12 +330,6 @@ def build_transformer(layers: int = 5, width: int = 192, heads: int = 3) -> SD3T
         caption_projection_dim=width,
         pos_embed_max_size=16,
     )
-    initialize(model)
-    return model
-
-
-def initialize(model: SD3Transformer2DModel) -> None:
-    """Every block starts as the identity and the answer as zero (Peebles and Xie 2023, 3.2)."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -203,12 +339,4 @@ def initialize(model: SD3Transformer2DModel) -> None:
             nn.init.zeros_(norm.linear.weight)
     nn.init.zeros_(model.norm_out.linear.weight)
     nn.init.zeros_(model.proj_out.weight)
-
-
-def pretrain(folder: Path, recipe: Recipe, autoencoder: AutoencoderRecipe) -> None:
-    """Run, or go on with, both pretrainings; everything they make is in ``folder``."""
-    inner = folder / "autoencoder"
-    finished = inner / AutoencoderPretraining.name
-    if not finished.with_suffix(".card.json").exists():
-        AutoencoderPretraining(inner, autoencoder).run()
-    TransformerPretraining(folder, recipe, finished).run()
+    return model

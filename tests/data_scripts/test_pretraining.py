@@ -1,0 +1,323 @@
+"""Pretraining of the tiny models: what it may see, its losses, and a few steps of each kind."""
+
+import json
+import math
+import random
+import shlex
+from dataclasses import asdict
+from itertools import count
+from types import SimpleNamespace
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from diffusers import AutoencoderKL, SD3Transformer2DModel
+from PIL import Image
+from safetensors.torch import load_file
+
+from data_scripts import pretrain_tiny
+from data_scripts.pretraining import clip, loop, sam, sd3
+from serial_lora_course.data.emoji import STYLES, emoji_concepts, load_emoji
+from serial_lora_course.data.emoji_sets import EMOJI_SETS, hidden_codepoints, load_emoji_set
+from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
+from serial_lora_course.data.scenes import Scene
+from serial_lora_course.data.style_sets import caption, things
+from serial_lora_course.models.clip import encode_prompts, load_clip
+from serial_lora_course.models.weights import tiny_file
+from tests.labs.lab_models import same_tensors
+from tests.models.sam_models import SMALL_SAM, small_sam
+from tests.models.sd3_models import SMALL_AUTOENCODER, SMALL_TRANSFORMER
+
+TWO_STEPS = 2 / 60  # minutes of the clock below
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """Every step of a pretraining takes one second."""
+    ticks = count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+
+
+@pytest.mark.parametrize("path", sorted(tiny_file("").glob("*.card.json")), ids=lambda p: p.name)
+def test_the_command_in_a_card_can_be_given(path):
+    card = json.loads(path.read_text("utf-8"))
+    python, script, *words = shlex.split(card["command"])
+    assert (python, script) == ("python", "data_scripts/pretrain_tiny.py")
+    given = vars(pretrain_tiny.parsed(words))
+    assert given.pop("command") in words and given.pop("out") is None
+    for name in given.keys() & card.get("recipe", {}).keys():
+        assert given[name] == card["recipe"][name]
+    assert pretrain_tiny._typed(given) == words[1:]
+
+
+# --- CLIP ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawings():
+    return clip.Drawings([load_emoji(style, 48) for style in STYLES], hidden_codepoints())
+
+
+def test_clip_sees_no_hidden_openmoji_drawing_and_no_test_picture(drawings):
+    """Not even under another name: OpenMoji draws a few concepts alike."""
+    hidden, own = hidden_codepoints(), drawings.is_openmoji.tolist()
+    shown = [c.codepoints for c, openmoji in zip(drawings.concepts, own, strict=True) if openmoji]
+    assert not hidden.intersection(shown)
+    seen = {p.numpy().tobytes() for p, o in zip(drawings.pictures, own, strict=True) if o}
+    emoji = load_emoji("openmoji", 48)
+    for name in EMOJI_SETS:
+        for index in load_emoji_set(name, 48).test.sources:
+            pixels = np.ascontiguousarray(emoji.pictures[index].transpose(2, 0, 1))
+            assert pixels.tobytes() not in seen, (name, emoji.concepts[index].name)
+
+
+def test_openmoji_is_never_captioned_with_its_category(drawings):
+    """Three categories are class names too, so this is what keeps zero-shot fair."""
+    shared = {name for classes in EMOJI_SETS.values() for name in classes}
+    shared &= {clip.category_of(concept) for concept in emoji_concepts()}
+    assert shared == {"clothing", "mail", "money"}
+    run = clip.Pretraining.__new__(clip.Pretraining)
+    run.recipe = clip.Recipe(category_captions=(0.0, 0.5), tagged_captions=(0.0, 0.4))
+    concepts = [concept for concept in emoji_concepts() if concept.subgroup in shared]
+    _, said = run._captions(concepts, [True] * len(concepts), random.Random(0), 1)
+    assert said == [concept.name for concept in concepts]
+    _, said = run._captions(concepts, [False] * len(concepts), random.Random(0), 1)
+    assert shared <= set(said)
+
+
+def plain_contrastive_loss(logits, positive, ignore) -> float:
+    losses = []
+    for row in range(len(logits)):
+        candidates = [k for k in range(len(logits[row])) if not ignore[row][k]]
+        targets = [k for k in candidates if positive[row][k]]
+        if targets:
+            total = sum(math.exp(logits[row][k]) for k in candidates)
+            each = [math.log(math.exp(logits[row][k]) / total) for k in targets]
+            losses.append(-sum(each) / len(targets))
+    return sum(losses) / len(losses)
+
+
+def test_the_contrastive_loss_is_a_mean_over_positives():
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(7, 9, generator=generator)
+    positive = torch.rand(7, 9, generator=generator) < 0.4
+    ignore = torch.rand(7, 9, generator=generator) < 0.3
+    ignore[0] = True  # a row with nothing to compare
+    positive[1] = False  # a row without a positive
+    logits.requires_grad_()
+    loss = clip.contrastive_loss(logits, positive, ignore)
+    plain = plain_contrastive_loss(logits.tolist(), positive.tolist(), ignore.tolist())
+    assert loss.item() == pytest.approx(plain, abs=1e-5)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert torch.isfinite(gradient).all() and (gradient[ignore] == 0).all()
+
+
+def test_the_small_vocabulary_cuts_its_corpus_as_clip_does(tmp_path):
+    corpus = [concept.name for concept in emoji_concepts()[::9]] + ["a drawing of {}."]
+    merges = clip.used_merges(corpus)
+    clip.write_merges(merges, tmp_path / "merges.txt.gz")
+    small = open_clip.SimpleTokenizer(bpe_path=str(tmp_path / "merges.txt.gz"))
+    whole = open_clip.SimpleTokenizer()
+    assert 200 < len(merges) < len(whole.bpe_ranks) / 10
+    for text in corpus:
+        pieces = [small.decoder[token] for token in small.encode(text)]
+        assert pieces == [whole.decoder[token] for token in whole.encode(text)]
+
+
+@torch.no_grad()
+def test_pictures_and_attention_of_pretraining_are_those_of_the_lab():
+    backbone, picture = load_clip("tiny"), Image.effect_noise((48, 48), 80).convert("RGB")
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+    normal, expected = clip.normalize(pixels), backbone.test_transform(picture)[None]
+    torch.testing.assert_close(normal, expected, atol=1e-5, rtol=0)
+    tokens = backbone.tokenizer(["a cat", "a red apple"])
+    slow = backbone.model.encode_image(normal), encode_prompts(backbone.model, tokens)
+    clip.fast_attention(backbone.model)
+    fast = backbone.model.encode_image(normal), encode_prompts(backbone.model, tokens)
+    for one, other in zip(slow, fast, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("minutes, more", [(TWO_STEPS, 0.0), (0.0, TWO_STEPS)])
+def test_clip_is_pretrained_in_both_phases(monkeypatch, tmp_path, minutes, more):
+    monkeypatch.setattr(clip, "ICON_STYLES", {})  # which only the network has
+    vision = clip.VISION | {"width": 48, "layers": 1}
+    small = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": clip.TEXT | {"width": 16}}
+    monkeypatch.setattr(clip, "ARCHITECTURE", small)
+    recipe = clip.Recipe(minutes=minutes, category_minutes=more, batch=16)
+    run = clip.Pretraining(tmp_path, recipe, "clip --seed 0")
+    before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    run.run()
+    assert any(not torch.equal(p, before[name]) for name, p in run.model.named_parameters())
+    card = json.loads((tmp_path / "tiny-clip.card.json").read_text())
+    assert card["steps"] == 2 and card["recipe"] == json.loads(json.dumps(asdict(recipe)))
+    assert card["parameters"] == sum(p.numel() for p in run.model.parameters())
+    assert {f"zero-shot {name}" for name in EMOJI_SETS} < card["measured"].keys()
+    assert load_file(tmp_path / "tiny-clip.safetensors").keys() == run.model.state_dict().keys()
+
+
+# --- SAM -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch):
+    small = SMALL_SAM | {"image_size": 64, "window": 3}
+    monkeypatch.setattr(sam, "tiny_architecture", lambda: dict(small))
+    monkeypatch.setattr(sam, "MEASURED_SCENES", 1)
+
+
+def sam_run(folder):
+    return sam.SamPretraining(folder, sam.Recipe(minutes=TWO_STEPS, batch=2, prompts=2))
+
+
+def test_sam_sees_no_hidden_drawing_and_no_test_photograph(small, tmp_path):
+    run, hidden = sam_run(tmp_path), hidden_codepoints()
+    shown = [c.codepoints not in hidden for c in run.twemoji.concepts]
+    assert np.array_equal(run.drawings, run.twemoji.pictures[shown])
+    behind = {photograph.tobytes() for photograph in run.backgrounds}
+    assert not behind & {photograph.tobytes() for photograph in photographs("test")}
+    assert len(behind) == len(PHOTOGRAPHS["train"])
+
+
+def test_sam_is_pretrained_and_a_step_depends_on_its_number_and_the_seed_alone(small, tmp_path):
+    states = []
+    for folder, scramble in (("one", 1), ("two", 2)):
+        run = sam_run(tmp_path / folder)
+        torch.manual_seed(scramble)
+        run.run()
+        states.append(run.trained.state_dict())
+    assert same_tensors(*states)
+    card = json.loads((tmp_path / "one" / "tiny-sam.card.json").read_text())
+    assert card["steps"] == 2 and 0 <= card["measured"]["openmoji box Dice"] <= 1
+
+
+@torch.no_grad()
+def test_decoding_many_pictures_at_once_is_mask_decoders_own_result():
+    model, generator = small_sam(), torch.Generator().manual_seed(0)
+    embeddings = torch.randn(5, 16, 5, 5, generator=generator)
+    coordinates = 40 * torch.rand(5, 2, 2, generator=generator).sort(1).values
+    is_point = torch.tensor([True, False, True, False, False])
+    masks, quality = sam.decode(model, embeddings, coordinates, is_point)
+    for i in range(5):
+        point = coordinates[i : i + 1, :1], torch.ones(1, 1)
+        sparse, dense = model.prompt_encoder(
+            points=point if is_point[i] else None,
+            boxes=None if is_point[i] else coordinates[i].reshape(1, 4),
+            masks=None,
+        )
+        expected = model.mask_decoder.predict_masks(
+            embeddings[i : i + 1], model.prompt_encoder.get_dense_pe(), sparse, dense
+        )
+        torch.testing.assert_close(masks[i : i + 1], expected[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(quality[i : i + 1], expected[1], atol=1e-5, rtol=1e-4)
+
+
+def plain_mask_loss(masks, quality, truth, is_point, weight) -> float:
+    """One prompt after the other, one pixel after the other."""
+    total, guesses = 0.0, []
+    for n in range(len(masks)):
+        each = []
+        for k in range(4):
+            entropy = overlap = area = found = common = 0.0
+            for logit, target in zip(masks[n, k].flatten(), truth[n].flatten(), strict=True):
+                inside = 1 / (1 + math.exp(-logit))
+                entropy -= target * math.log(inside) + (1 - target) * math.log(1 - inside)
+                overlap, area = overlap + inside * target, area + inside + target
+                found, common = found + (logit > 0), common + (logit > 0) * target
+            each.append(entropy / truth[n].size + 1 - (2 * overlap + 1) / (area + 1))
+            either = found + truth[n].sum() - common
+            guesses.append((quality[n, k] - common / max(either, 1)) ** 2)
+        total += each[0] + (min(each[1:]) if is_point[n] else 0)
+    return total / len(masks) + weight * sum(guesses) / len(guesses)
+
+
+def test_the_mask_loss_pixel_by_pixel():
+    chance = np.random.default_rng(0)
+    masks, quality = 3 * chance.standard_normal((3, 4, 5, 5)), chance.random((3, 4))
+    truth = (chance.random((3, 5, 5)) < 0.4).astype(float)
+    truth[2] = 0  # nothing of it is left at this resolution
+    is_point = np.asarray([True, False, True])
+    tensors = [torch.from_numpy(a) for a in (masks, quality, truth, is_point)]
+    loss = sam.mask_loss(*tensors, iou_weight=0.3).item()
+    assert loss == pytest.approx(plain_mask_loss(masks, quality, truth, is_point, 0.3), abs=1e-6)
+
+
+def test_the_dense_loss_tells_figure_from_ground_and_where_objects_touch():
+    masks = np.zeros((2, 6, 6), bool)
+    masks[0, 1:4, 1:3] = masks[1, 1:4, 3:5] = True  # side by side
+    scene = Scene(np.zeros((6, 6, 3), np.uint8), masks, (0, 1))
+    label, target = masks[0] * 1 + masks[1] * 2, np.zeros((2, 6, 6))
+    for y, x in np.ndindex(6, 6):
+        left = x > 0 and label[y, x] != label[y, x - 1]
+        above = y > 0 and label[y, x] != label[y - 1, x]
+        target[:, y, x] = label[y, x] > 0, left or above
+    assert target[1, 2, 3] == 1  # where one object meets the other
+    maps = torch.randn(1, 2, 6, 6, generator=torch.Generator().manual_seed(1)).double()
+    inside = maps.sigmoid().numpy()[0]
+    expected = -(target * np.log(inside) + (1 - target) * np.log(1 - inside)).mean()
+    assert sam.dense_loss(maps.float(), [scene]).item() == pytest.approx(expected, abs=1e-6)
+
+
+# --- SD3 -----------------------------------------------------------------------------------------
+
+
+def test_sd3_is_pretrained_on_visible_drawings_and_ships_its_average(monkeypatch, tmp_path):
+    wide = SMALL_TRANSFORMER | {"sample_size": 16, "pos_embed_max_size": 16}
+    few = things()[::90]
+    monkeypatch.setattr(sd3, "build_transformer", lambda: SD3Transformer2DModel(**wide))
+    monkeypatch.setattr(sd3, "build_autoencoder", lambda: AutoencoderKL(**SMALL_AUTOENCODER))
+    monkeypatch.setattr(sd3, "things", lambda: few)
+    visible = {style: sd3.drawings(style, hidden=False) for style in STYLES}
+    hidden = hidden_codepoints()
+    for style, found in visible.items():
+        emoji = load_emoji(style, 64)
+        shown = [i for i, c in enumerate(emoji.concepts) if c.codepoints not in hidden]
+        assert len(found) == len(shown)
+        assert np.array_equal(found[-1].numpy(), np.asarray(emoji.picture(shown[-1])))
+    monkeypatch.setattr(sd3, "drawings", lambda style, hidden: visible[style][:8])
+    for name, number in (("MEASURED", 4), ("STEPS", 2)):
+        monkeypatch.setattr(sd3, name, number)
+    sd3.pretrain(tmp_path, "sd3 --seed 0", TWO_STEPS, TWO_STEPS)
+    card = json.loads((tmp_path / "tiny-sd3.card.json").read_text())
+    assert card["command"].endswith("pretrain_tiny.py sd3 --seed 0") and card["steps"] == 2
+    assert card["autoencoder"]["steps"] == 2 and 0 <= card["measured"]["retrieval"] <= 1
+
+    shipped = tmp_path / "tiny-sd3"
+    vae = AutoencoderKL.from_pretrained(shipped / "vae")
+    batch = sd3.to_model(torch.cat([each[:8:4] for each in visible.values()]))
+    with torch.no_grad():
+        latents = vae.encode(batch).latent_dist.mode() - vae.config.shift_factor
+    latents = latents * vae.config.scaling_factor
+    assert abs(latents.mean()) < 0.1 and 0.9 < latents.std() < 1.1
+
+    later = sd3.TransformerPretraining(
+        tmp_path / "later",
+        sd3.Recipe(minutes=TWO_STEPS, batch=8, padded=2, start=str(shipped)),
+        tmp_path / "autoencoder" / "tiny-sd3-vae",
+    )
+    assert later.captions == [caption(concept) for concept in few]
+    weights = load_file(shipped / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert same_tensors({n: w.float() for n, w in weights.items()}, later.model.state_dict())
+    shapes, forward = [], later.model.forward
+    later.model.forward = lambda x, tokens, *more, **options: (
+        shapes.append(tuple(tokens.shape[:2])) or forward(x, tokens, *more, **options)
+    )
+    for later.step in range(2):
+        later.one_step()
+    alone = later.prompts.tokens.shape[1]
+    assert shapes == [(2, alone + sd3.EMPTY_T5), (8, alone)]  # one in `padded` has empty tokens
+    trained = {name: tensor.clone() for name, tensor in later.model.state_dict().items()}
+    with later.averaged():
+        assert not same_tensors(later.model.state_dict(), trained)
+    assert same_tensors(later.model.state_dict(), trained)  # the average was lent
+
+
+def test_the_rate_warms_up_and_ends_at_zero_and_matrices_alone_decay(small, tmp_path):
+    run, rates = sam_run(tmp_path), []
+    for done in (0, 0.01, 0.02, 0.5, 1):
+        run.set_learning_rate(1.0, done)
+        rates.append(run.optimizer.param_groups[0]["lr"])
+    assert 0 < rates[0] < rates[1] < rates[2] > rates[3] > rates[4] == pytest.approx(0)
+    for group in run.optimizer.param_groups:
+        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] > 0}
