@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from serial_lora_course.door import DEBUG, enter
 from serial_lora_course.files import printable
 from serial_lora_course.labs.registry import LABS
-from serial_lora_course.options import CONFIG, Command, command_of, read
+from serial_lora_course.options import CONFIG, command_of, read
 from serial_lora_course.work.commands import fit_command, merge, predict, show
 
 FIRST_LESSON = "00_start_here.ipynb"

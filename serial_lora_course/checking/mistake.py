@@ -22,11 +22,14 @@ class Exercise:
         cases: a generator of its cases; the same at every call, as random numbers are seeded.
         mistakes: known wrong answers by their cause, which is a sentence for the learner; several
             that have one cause as a tuple.
+        through: makes of an answer what is put to the cases, where that is not the answer itself:
+            a generator is listed, a function is called with several inputs.
     """
 
     verified: str
     cases: Callable[[], Iterable[Case]]
     mistakes: Mistakes
+    through: Callable[[Callable], Callable] = lambda attempt: attempt
 
     def __call__(self, attempt: Callable) -> str:
         """Put an answer to the cases, in order, and say what a right one has shown.
@@ -34,7 +37,7 @@ class Exercise:
         Raises:
             CheckFailed: it is wrong; with the mistakes that explain it.
         """
-        cases, seen = list(self.cases()), []
+        cases, seen, attempt = list(self.cases()), [], self.through(attempt)
         for case in cases:
             seen.append(observe(case, attempt))
             try:
@@ -56,7 +59,7 @@ class Exercise:
         """
         failed, outcome = cases[len(seen) - 1], seen[-1]
         functions = {
-            cause: known if isinstance(known, tuple) else (known,)
+            cause: [self.through(f) for f in (known if isinstance(known, tuple) else (known,))]
             for cause, known in self.mistakes.items()
         }
         fit = {

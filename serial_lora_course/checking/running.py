@@ -22,11 +22,13 @@ TRIED: dict[str, Any] = {}
 STRICT = ("SERIAL_LORA_STRICT", "NBGRADER_EXECUTION", "PYTEST_VERSION")
 
 
-def exercise(number: str, verified: str, mistakes: Mistakes) -> Callable[[Callable], Exercise]:
+def exercise(
+    number: str, verified: str, mistakes: Mistakes, **options: Callable
+) -> Callable[[Callable], Exercise]:
     """Make the decorated generator of cases the check of an exercise, such as ``"2.3"``."""
 
     def register(cases: Callable) -> Exercise:
-        EXERCISES[number] = Exercise(verified, cases, mistakes)
+        EXERCISES[number] = Exercise(verified, cases, mistakes, **options)
         return EXERCISES[number]
 
     return register

@@ -27,7 +27,7 @@ from serial_lora import (
 from serial_lora import attention as families
 from serial_lora.attention import find_attention_sites
 from serial_lora.sites import AttentionSite, Projection
-from serial_lora_course.checks.lesson_12 import with_dense_weights
+from serial_lora_course.lessons.l12_your_own.checks import with_dense_weights
 from serial_lora_course.data.example_folder import write_example_folder
 from serial_lora_course.data.folder import load_folder
 from serial_lora_course.labs.own import (
@@ -372,10 +372,8 @@ def one_site(name: str, width: int, entry: str = "attention", layer: str = "quer
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    ("config", "where"), [(SerialLoRAConfig, "attention"), (LoRAConfig, "beside")]
-)
-def test_a_registered_family_is_adapted_merged_and_saved(register, config, where, tmp_path):
+@pytest.mark.parametrize(("config", "beside"), [(SerialLoRAConfig, False), (LoRAConfig, True)])
+def test_a_registered_family_is_adapted_merged_and_saved(register, config, beside, tmp_path):
     torch.manual_seed(0)
     plain = ParallelViT(image_size=8, patch=4, width=12, heads=3, depth=2).eval()
     with pytest.raises(SerialLoRAError, match="register_family"):
@@ -385,7 +383,7 @@ def test_a_registered_family_is_adapted_merged_and_saved(register, config, where
     for pair in adapters(model).values():
         pair.lora_B.normal_(std=0.3)
     pictures = torch.randn(2, 3, 8, 8)
-    expected = with_dense_weights(plain, model, where)(pictures).detach()
+    expected = with_dense_weights(plain, model, beside)(pictures).detach()
     torch.testing.assert_close(model(pictures), expected, rtol=1e-4, atol=1e-5)
     file = save_adapter(model, tmp_path / "own.safetensors")
     torch.testing.assert_close(load_adapter(copy.deepcopy(plain), file)(pictures), model(pictures))
