@@ -14,12 +14,12 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import StyleData, StyleExample
 from serial_lora_course.labs.precision import autocast
 from serial_lora_course.labs.sd3_inputs import Prompts, decode_latents, read_prompts
-from serial_lora_course.models.judges import Judge
-from serial_lora_course.models.picture_metrics import (
+from serial_lora_course.measures.pictures import (
     frechet_distance,
     jackknife_error,
     kernel_distance,
 )
+from serial_lora_course.models.judges import Judge
 from serial_lora_course.models.sd3 import Sd3Backbone
 
 DRAW_FOR = ("held_out", "all")

@@ -34,9 +34,9 @@ from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora_course.data.style_files import RELEASE_OF
 from serial_lora_course.data.style_sets import SIZE
 from serial_lora_course.measures.metrics import accuracy
+from serial_lora_course.measures.pictures import clip_score
 from serial_lora_course.models.clip import CLIPBackbone, encode_prompts, load_clip
 from serial_lora_course.models.inception import load_inception
-from serial_lora_course.models.picture_metrics import clip_score
 from serial_lora_course.models.style_classifier import STYLES, style_classifier
 from serial_lora_course.models.weights import require_scale
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from serial_lora.attention import find_attention_sites
 from serial_lora_course.measures.flow import add_noise, guide, velocity
-from serial_lora_course.models.picture_metrics import clip_score
+from serial_lora_course.measures.pictures import clip_score
 
 # ------------------------------------------------------------------------- 7.1 path and velocity
 

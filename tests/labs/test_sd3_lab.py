@@ -12,7 +12,7 @@ from serial_lora_course.labs.lab import run_one
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.sd3 import PAPER, TINY, Sd3Lab
 from serial_lora_course.labs.sd3_drawings import prepare_trial, score_pictures
-from serial_lora_course.models.picture_metrics import frechet_distance
+from serial_lora_course.measures.pictures import frechet_distance
 from tests.labs.small_labs import COLOURS, QUICK, ColourJudge, style_data
 from tests.models.sd3_models import official_folder, small_backbone
 

@@ -41,7 +41,7 @@ from serial_lora_course.labs.sd3_inputs import (
     to_square,
 )
 from serial_lora_course.measures.flow import TRAIN_TIMESTEPS, guide, sample_sigmas
-from serial_lora_course.models.picture_metrics import (
+from serial_lora_course.measures.pictures import (
     clip_score,
     frechet_distance,
     kernel_distance,

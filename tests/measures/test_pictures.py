@@ -13,7 +13,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.models.picture_metrics import (
+from serial_lora_course.measures.pictures import (
     clip_score,
     frechet_distance,
     jackknife_error,
