@@ -27,7 +27,6 @@ from serial_lora import (
 from serial_lora import attention as families
 from serial_lora.attention import find_attention_sites
 from serial_lora.sites import AttentionSite, Projection
-from serial_lora_course.lessons.l12_your_own.checks import with_dense_weights
 from serial_lora_course.data.example_folder import write_example_folder
 from serial_lora_course.data.folder import load_folder
 from serial_lora_course.labs.own import (
@@ -44,6 +43,7 @@ from serial_lora_course.labs.own import (
     preprocessing_of,
     save_classifier,
 )
+from serial_lora_course.lessons.l12_your_own.checks import with_dense_weights
 from serial_lora_course.models.parallel_vit import ParallelBlock, ParallelViT
 from tests.labs.lab_models import same_tensors, small_clip, state_of, unchanged
 
