@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -159,7 +160,11 @@ def values_of(case: Case, got: Any) -> dict[str, Any]:
     names = list(case.expected)
     if isinstance(got, dict) and list(got) == names:
         return got
-    if got is None or not isinstance(got, (tuple, list, Tensor)) or len(got) != len(names):
+    if (
+        got is None
+        or not isinstance(got, (tuple, list, Tensor, np.ndarray))
+        or len(got) != len(names)
+    ):
         advice = NOTHING if got is None else case.form or f"return {len(names)} things"
         raise CheckFailed(case.what, f"{len(names)} things", got, advice)
     return dict(zip(names, got, strict=True))

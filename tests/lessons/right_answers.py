@@ -2,7 +2,11 @@
 
 from fractions import Fraction
 
+import numpy as np
+import pandas as pd
 import torch
+from scipy import stats
+from scipy.linalg import subspace_angles
 
 
 def rank_by_approximations(matrix, allowed):
@@ -35,6 +39,46 @@ def gradient_by_autograd(weights, gradients, lora_A, scale):
     return torch.autograd.grad(change, B)[0]
 
 
+def spectrum_by_gram(left, right):
+    """Roots of the eigenvalues of a matrix (r, r)."""
+    q, r = torch.linalg.qr(right.T)
+    thin = left @ r.T  # (m, r)
+    return torch.linalg.eigvalsh(thin.T @ thin).clamp(min=0).sqrt().flip(0)
+
+
+def by_sets_table(differences):
+    """By pandas, as an array."""
+    means = pd.Series({name: np.mean(values) for name, values in differences.items()})
+    return np.array([means.mean(), stats.t.ppf(0.975, len(means) - 1) * means.sem()])
+
+
+def holm_array(ps):
+    """By numpy, as an array."""
+    order = np.argsort(ps)
+    values = np.array(ps)[order] * np.arange(len(ps), 0, -1)
+    found = np.empty(len(ps))
+    found[order] = np.minimum(np.maximum.accumulate(values), 1)
+    return found
+
+
+def front_of_pairs(costs, gains):
+    """Every pair compared, as a frozenset."""
+    arms = list(zip(costs, gains, strict=True))
+    beaten = {
+        i
+        for i, (c, g) in enumerate(arms)
+        for oc, og in arms
+        if oc <= c and og >= g and (oc, og) != (c, g)
+    }
+    return frozenset(range(len(arms))) - beaten
+
+
+def proof_by_allclose(base, adapted, merged, tolerance):
+    """By torch.allclose with the absolute tolerance alone."""
+    limits = {"rtol": 0, "atol": tolerance * float(adapted.abs().amax())}
+    return torch.allclose(merged, adapted, **limits) and not torch.allclose(base, adapted, **limits)
+
+
 RIGHT = {
     "0.1": [lambda x, A, B: (B @ (A @ x.unsqueeze(-1))).squeeze(-1)],
     "0.2": [lambda width, rank: width * (width - 2 * rank)],
@@ -50,4 +94,21 @@ RIGHT = {
     "2.2": [lambda towers, rank: 2 * rank * sum(w * d for w, d in towers)],
     "2.3": [lambda model: sum(p.numel() * p.requires_grad for p in model.parameters())],
     "2.4": [lambda shapes, width: Fraction(sum(map(sum, shapes)), 2 * width)],
+    "8.2": [spectrum_by_gram],
+    "8.5": [
+        lambda one, other: torch.from_numpy(np.rad2deg(subspace_angles(one, other))[::-1].copy())
+    ],
+    "9.1": [lambda shapes, width, rank: int(np.sum(shapes)) * rank // (width + width)],
+    "9.4": [lambda wins, losses: stats.binomtest(wins, wins + losses).pvalue],
+    "10.2": [
+        lambda first, second: (
+            torch.cat([first[0], second[0]]),
+            torch.cat([first[1] + second[1] @ (second[0] @ first[1]), second[1]], dim=1),
+        )
+    ],
+    "11.2": [by_sets_table],
+    "11.3": [holm_array],
+    "11.4": [front_of_pairs],
+    "12.2": [proof_by_allclose],
+    "12.3": [lambda W, A, B, s: (A.clone(), torch.einsum("oi,ir->or", W, s * B))],
 }
