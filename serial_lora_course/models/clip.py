@@ -76,19 +76,20 @@ def load_clip(
     name = own if model_name is None else model_name
     _refuse_unknown(name)
     _refuse_wrong_activation(name, weights)
-    if weights == "default":
-        weights = _default_file(name)
+    tiny = name == TINY_MODEL
+    if weights == "default" and tiny:
+        weights = tiny_file(f"{TINY_MODEL}.safetensors")
+    elif weights == "default":
+        weights = fetched(openai_file(name), f"clip --model {name}")
     if weights is not None and Path(weights).suffix in PICKLE_ENDINGS:
         raise SerialLoRAError(
             f"{weights} may be a pickle (OpenAI's .pt is TorchScript) and is not opened; take the "
             "safetensors file that `python data_scripts/fetch.py clip` fetches."
         )
     model = _create(name)
-    _refuse_other_text_towers(model, name)
     if weights is not None:
         load_weights(model, Path(weights))
     size = open_clip.get_model_config(name)["vision_cfg"]["image_size"]
-    tiny = name == TINY_MODEL
     merges = {"bpe_path": str(tiny_file(f"{TINY_MODEL}.merges.txt.gz"))} if tiny else {}
     return CLIPBackbone(
         model=model.eval(),
@@ -103,12 +104,6 @@ def load_clip(
 def openai_file(name: str) -> str:
     """What the data script calls the file of OpenAI's weights for an architecture."""
     return f"{name}-openai.safetensors"
-
-
-def _default_file(name: str) -> Path:
-    if name == TINY_MODEL:
-        return tiny_file(f"{TINY_MODEL}.safetensors")
-    return fetched(openai_file(name), f"clip --model {name}")
 
 
 def _refuse_unknown(name: str) -> None:
@@ -132,23 +127,21 @@ def _refuse_wrong_activation(name: str, weights: str | Path | None) -> None:
         )
 
 
-def _refuse_other_text_towers(model: nn.Module, name: str) -> None:
+def _create(name: str) -> nn.Module:
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # open_clip warns that weights are missing; they come next
+    try:
+        model = open_clip.create_model(name)
+    finally:
+        logger.setLevel(level)
     # encode_prompts counts on a causal text tower that reads its answer at the end-of-text token.
     if not isinstance(model, open_clip.CLIP) or model.attn_mask is None:
         raise SerialLoRAError(
             f"{name} has another text tower than OpenAI's CLIP; choose a plain CLIP such as "
             f"{PAPER_MODEL}."
         )
-
-
-def _create(name: str) -> nn.Module:
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # open_clip warns that weights are missing; they come next
-    try:
-        return open_clip.create_model(name)
-    finally:
-        logger.setLevel(level)
+    return model
 
 
 Channels = tuple[float, float, float]

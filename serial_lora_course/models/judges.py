@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,10 +76,13 @@ class Judge(ABC):
     @torch.no_grad()
     def clip_features(self, pictures: Pictures) -> Tensor:
         """CLIP's normalised features (N, d) of pictures."""
-        model = self.clip.model
-        return torch.cat(
-            [model.encode_image(part, normalize=True).cpu() for part in self._batches(pictures)]
-        )
+        model, features = self.clip.model, []
+        sheet = as_pictures(pictures)
+        for start in range(0, len(sheet), AT_ONCE):
+            part = [self.clip.test_transform(p) for p in sheet[start : start + AT_ONCE]]
+            part = torch.stack(part).to(_device(model))  # (n, 3, size, size)
+            features.append(model.encode_image(part, normalize=True).cpu())
+        return torch.cat(features)
 
     @torch.no_grad()
     def text_features(self, captions: Sequence[str]) -> Tensor:
@@ -130,22 +132,13 @@ class Judge(ABC):
         share = found.count(style) / len(found)
         return {"style_share": share, "style_error": (share * (1 - share) / len(found)) ** 0.5}
 
-    def _batches(self, pictures: Pictures):
-        """Pictures as CLIP takes them, some at a time: float32 (n, 3, size, size)."""
-        device = _device(self.clip.model)
-        sheet = as_pictures(pictures)
-        for start in range(0, len(sheet), AT_ONCE):
-            part = [self.clip.test_transform(p) for p in sheet[start : start + AT_ONCE]]
-            yield torch.stack(part).to(device)
-
 
 class TinyJudge(Judge):
     """Judges drawings by the tiny CLIP and, as to style, by colours and detail.
 
-    FID's features are not CLIP's answer. That answer was trained to be the same whoever draws, so
-    in it most styles stand out less from the distance between two halves of one. Two thirds of the
-    way up the tower, what a drawing shows and how it is drawn are both still there. Their mean over
-    the patches stands for the whole picture, as Inception's pooled features do.
+    FID's features are not CLIP's answer, which was trained to be the same whoever draws. Two thirds
+    of the way up the tower, what a drawing shows and how it is drawn are both still there. Their
+    mean over the patches stands for the whole picture, as Inception's pooled features do.
     """
 
     styles = STYLES
@@ -161,29 +154,27 @@ class TinyJudge(Judge):
     def clip_features(self, pictures: Pictures) -> Tensor:
         return self._look(pictures)[1]
 
+    def text_features(self, captions: Sequence[str]) -> Tensor:
+        return self._keep(tuple(captions), super().text_features, captions)
+
     def _look(self, pictures: Pictures) -> tuple[Tensor, Tensor]:
         """Both kinds of features out of one pass, kept for the pictures that were seen last."""
-        sheet = as_pictures(pictures)
-        digest = hashlib.sha256()
+        sheet, digest = as_pictures(pictures), hashlib.sha256()
         for picture in sheet:
             digest.update(repr(picture.size).encode() + picture.tobytes())
-        return self._keep(digest.hexdigest(), lambda: self._block_and_answer(sheet))
+        return self._keep(digest.hexdigest(), self._block_and_answer, sheet)
 
-    def text_features(self, captions: Sequence[str]) -> Tensor:
-        real = super().text_features
-        return self._keep(tuple(captions), lambda: real(captions))
-
-    def _keep(self, key: Hashable, look: Callable[[], Any]) -> Any:
+    def _keep(self, key: Hashable, look: Callable[[Any], Any], seen: Any) -> Any:
         """What was seen under a key; looked for only if it is not kept."""
         if key not in self._kept:
-            self._kept = dict([*self._kept.items(), (key, look())][-KEPT:])
+            self._kept = dict([*self._kept.items(), (key, look(seen))][-KEPT:])
         return self._kept[key]
 
     @torch.no_grad()
     def _block_and_answer(self, pictures: Pictures) -> tuple[Tensor, Tensor]:
         """A block's mean token and CLIP's normalised features of each picture."""
-        visual, features = self.clip.model.visual, []
-        block = visual.transformer.resblocks[FEATURE_BLOCK]
+        features: list[Tensor] = []
+        block = self.clip.model.visual.transformer.resblocks[FEATURE_BLOCK]
         # Tokens are (n, 1 + patches, width); the first stands for no patch.
         handle = block.register_forward_hook(
             lambda module, inputs, tokens: features.append(tokens[:, 1:].mean(1))
@@ -208,24 +199,16 @@ class PaperJudge(Judge):
     All networks see the central square, which is what training sees too. What CLIP calls a style
     is its likeliest prompt; nobody has measured here how often it is right.
 
-    Args:
-        clip_weights, inception_weights: files; None for those below the data root's ``weights``,
-            or else from the network.
-
     Raises:
         SerialLoRAError: torch-fidelity or some weights are missing, or a file is not the right one.
     """
 
     styles = (*RELEASE_OF, "photo")
 
-    def __init__(
-        self,
-        clip_weights: str | Path | None = None,
-        inception_weights: str | Path | None = None,
-    ) -> None:
+    def __init__(self) -> None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.inception = load_inception(inception_weights).to(device)
-        self.clip = load_clip("paper", PAPER_CLIP, clip_weights or "default")
+        self.inception = load_inception().to(device)
+        self.clip = load_clip("paper", PAPER_CLIP)
         self.clip.model.to(device)
 
     def networks(self) -> list[nn.Module]:
@@ -236,8 +219,8 @@ class PaperJudge(Judge):
         """Inception's features (N, 2048) for FID and KID."""
         device = _device(self.inception)
         features = [  # one by one, as pictures may differ in size
-            self.inception(pil_to_tensor(central_square(picture))[None].to(device)).cpu()
-            for picture in as_pictures(pictures)
+            self.inception(pil_to_tensor(center_crop(p, min(p.size)))[None].to(device)).cpu()
+            for p in as_pictures(pictures)
         ]
         return torch.cat(features).float()
 
@@ -276,11 +259,6 @@ def as_pictures(pictures: Pictures) -> list[Image.Image]:
     if not len(pictures):
         raise SerialLoRAError("There are no pictures to judge; give at least one.")
     return [picture.convert("RGB") for picture in pictures]
-
-
-def central_square(picture: Image.Image) -> Image.Image:
-    """The largest square in the middle of a picture."""
-    return center_crop(picture, min(picture.size))
 
 
 def _check_pairs(pictures: Pictures, captions: Sequence[str]) -> None:

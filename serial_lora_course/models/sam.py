@@ -60,23 +60,16 @@ def load_sam(scale: str = "tiny", weights: str | Path | None = "default") -> Sam
     """
     require_scale(scale)
     if weights == "default":
-        weights = _default_file(scale)
+        tiny = scale == "tiny"
+        weights = tiny_file(f"{TINY_MODEL}.safetensors") if tiny else fetched(PAPER_FILE, "sam")
     model = build_sam(**tiny_architecture()) if scale == "tiny" else sam_model_registry["vit_b"]()
     if weights is not None:
         load_weights(model, Path(weights), partial(_other_model, model))
     return SamBackbone(model.eval(), TINY_MODEL if scale == "tiny" else PAPER_MODEL, scale)
 
 
-def _default_file(scale: str) -> Path:
-    if scale == "tiny":
-        return tiny_file(f"{TINY_MODEL}.safetensors")
-    return fetched(PAPER_FILE, "sam")
-
-
 def _other_model(model: Sam, state: StateDict) -> str | None:
     """What a file turned out to hold that does not fit this model."""
-    if any(key.startswith(("visual.", "transformer.resblocks.")) for key in state):
-        return "holds a CLIP model, not SAM; fetch SAM's with `python data_scripts/fetch.py sam`."
     position = state.get("image_encoder.pos_embed")
     if position is None or not position.ndim:
         return None

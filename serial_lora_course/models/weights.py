@@ -98,8 +98,7 @@ def load_weights(
     missing = sorted(wanted.keys() - state.keys())
     foreign = sorted(state.keys() - wanted.keys())
     other_size = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
-    known = recognise(state) if recognise and (missing or foreign or other_size) else None
-    if known:
+    if recognise and (missing or foreign or other_size) and (known := recognise(state)):
         raise SerialLoRAError(f"{path.name} {known}")
     for what, names in (("lacks", missing), ("has", foreign), ("has another size of", other_size)):
         if names:
@@ -128,8 +127,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             ) from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise SerialLoRAError(f"{path} cannot be read; check its permissions.") from error
     except Exception as error:  # torch raises whatever the broken bytes led it to
-        raise SerialLoRAError(f"{path} {_what_is_wrong(path)}") from error
+        with path.open("rb") as file:
+            page = file.read(512).lstrip().startswith(b"<")
+        raise SerialLoRAError(
+            f"{path} is {'a web page, not a checkpoint' if page else 'damaged or cut short'}, or "
+            "holds more than tensors, and was not opened further; fetch it again."
+        ) from error
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
@@ -137,24 +143,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path.name} is no plain state dict of tensors; take the publisher's own checkpoint."
         )
     return state
-
-
-def _what_is_wrong(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            start = file.read(512).lstrip()
-    except OSError as error:
-        return f"cannot be read ({error.strerror}); check its permissions."
-    if not start:
-        return "is empty; fetch it again."
-    if start.startswith(b"<"):
-        return "is a web page, not a checkpoint; fetch it again."
-    if start.startswith(b"version https://git-lfs"):
-        return "is a pointer to a large file, not the file itself; fetch it again."
-    return (
-        "is damaged, cut short, or holds more than tensors, and was not opened further; fetch it "
-        "again."
-    )
 
 
 def require_finite(model: nn.Module, path: Path) -> None:

@@ -83,15 +83,6 @@ def test_any_small_vision_transformer(heads, head_width, depth, data):
         assert trainable(model) == expected
 
 
-def test_part_of_a_model_costs_part_of_the_count():
-    item = ARCHITECTURES["clip"]
-    for tower in item.towers:
-        config = SerialLoRAConfig(rank=8, towers=(tower.name,))
-        assert enumerate_count(item.on_meta(), config) == 2 * tower.width * tower.depth * 8
-    config = LoRAConfig(rank=8, blocks=(1, 5))
-    assert enumerate_count(item.on_meta(), config) == 2 * 8 * 8 * (768 + 512)
-
-
 def test_both_streams_of_sd3():
     """Eight projections a block, but the last block has no text output: 24 * 8 - 1 pairs."""
     model = ARCHITECTURES["sd3"].on_meta()
@@ -100,18 +91,6 @@ def test_both_streams_of_sd3():
     assert enumerate_count(model, config) == pairs * 2 * 1536 * 64 == 37_552_128
     config = SerialLoRAConfig(rank=64, stream="both")
     assert enumerate_count(model, config) == 2 * 4_718_592
-
-
-def test_a_model_without_adapters():
-    count = count_parameters(nn.Linear(4, 3))
-    assert count == ParameterCount(trainable=15, total=15, adapter=0, adapter_bytes=0)
-    assert count_parameters(nn.Identity()).share == 0
-    assert "15 of 15 parameters are trainable (100.00%)" in str(count)
-
-
-def test_a_tensor_used_twice_counts_once():
-    layer = nn.Linear(4, 4, bias=False)
-    assert count_parameters(nn.Sequential(layer, layer)).total == 16
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Who judges pictures: the tiny judge by hand on real drawings, the paper's through stand-ins."""
 
-import sys
-
 import numpy as np
 import open_clip
 import pytest
@@ -14,12 +12,12 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.registry import dataset_names
 from serial_lora_course.data.style_sets import load_tiny_style
 from serial_lora_course.models import judges
+from serial_lora_course.models.clip import openai_file
 from serial_lora_course.models.judges import (
     Judge,
     PaperJudge,
     TinyJudge,
     as_pictures,
-    central_square,
     load_judge,
 )
 from serial_lora_course.models.style_classifier import style_classifier
@@ -49,15 +47,6 @@ def colours(*sizes: tuple[int, int]) -> list[Image.Image]:
 # --- pictures ------------------------------------------------------------------------------------
 
 
-def test_arrays_and_tensors_become_the_pictures_that_they_are():
-    array = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3)).astype(np.uint8)
-    images = [Image.fromarray(each) for each in array]
-    for given in (array, torch.from_numpy(array), images, [i.convert("RGBA") for i in images]):
-        pictures = as_pictures(given)
-        assert all(picture.mode == "RGB" and picture.size == (7, 5) for picture in pictures)
-        assert np.array_equal(np.stack([np.asarray(picture) for picture in pictures]), array)
-
-
 @pytest.mark.parametrize(
     "array",
     [
@@ -70,25 +59,6 @@ def test_arrays_of_another_shape_or_of_other_numbers_are_refused(array):
     for given in (array, torch.from_numpy(array)):
         with pytest.raises(SerialLoRAError, match="uint8"):
             as_pictures(given)
-
-
-@pytest.mark.parametrize("nothing", [[], (), np.zeros((0, 8, 8, 3), np.uint8)])
-def test_no_pictures_are_refused(judge, nothing):
-    for look in (as_pictures, judge.picture_features, judge.clip_features, judge.style_of):
-        with pytest.raises(SerialLoRAError, match="at least one"):
-            look(nothing)
-
-
-@pytest.mark.parametrize("size", [(9, 9), (20, 9), (9, 12), (1, 5)])
-def test_the_central_square_is_the_largest_one_in_the_middle(size):
-    columns, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
-    picture = np.stack([columns, rows, 0 * rows], axis=2).astype(np.uint8)  # each pixel its place
-    square = np.asarray(central_square(Image.fromarray(picture))).astype(int)
-    side = min(size)
-    assert square.shape == (side, side, 3)
-    for axis, length in enumerate(size):
-        before, after = square[0, 0, axis], length - 1 - square[-1, -1, axis]
-        assert before + side + after == length and abs(before - after) <= 1
 
 
 # --- what both judges do, with answers that are given --------------------------------------------
@@ -113,12 +83,6 @@ class GivenJudge(Judge):
         return F.normalize(torch.tensor(rows), dim=1)
 
 
-def test_each_picture_is_scored_with_its_own_caption():
-    pictures, captions = [[3.0, 4.0], [1.0, 0.0], [1.0, 1.0]], ["3 4", "-1 0", "0 2"]
-    expected = torch.tensor([2.5, 0, 2.5 * 0.5**0.5])
-    torch.testing.assert_close(GivenJudge().clip_scores(pictures, captions), expected)
-
-
 def test_retrieval_counts_a_caption_once_however_often_it_is_given():
     right, wrong = [1.0, 0.1], [0.1, 1.0]
     captions = ["1 0", "0 1", "1 0", "1 0"]
@@ -139,21 +103,6 @@ def test_the_share_of_a_style_and_its_standard_error():
     assert given.style_measures(shares, "red") == pytest.approx(expected)
     assert given.style_measures(shares, "blue")["style_share"] == 0.25
     assert given.style_measures(shares[:2], "red") == {"style_share": 1, "style_error": 0}
-
-
-def test_pictures_without_captions_to_choose_from_are_refused():
-    for measure in (GivenJudge().clip_scores, GivenJudge().retrieval):
-        with pytest.raises(SerialLoRAError, match="2 pictures and 3 captions"):
-            measure([[1.0], [2.0]], ["1", "2", "3"])
-    with pytest.raises(SerialLoRAError, match="two different captions"):
-        GivenJudge().retrieval([[1.0, 0.0]] * 2, ["1 0", "1 0"])
-
-
-def test_a_style_that_the_judge_does_not_know_is_refused(judge):
-    with pytest.raises(
-        SerialLoRAError, match="'art_nouveau'; choose from twemoji, openmoji, line, night"
-    ):
-        judge.style_measures(colours((8, 8)), "art_nouveau")
 
 
 # --- the tiny judge ------------------------------------------------------------------------------
@@ -223,24 +172,6 @@ def test_pictures_are_looked_at_once_until_they_change(monkeypatch):
     assert same.tolist() == [False, *[True] * (len(array) - 1)] and len(seen) == 2
 
 
-def test_the_model_is_left_without_hooks_even_after_a_failure(monkeypatch):
-    judge = TinyJudge()  # one of its own, as it will be broken
-
-    def hooks() -> int:
-        return sum(len(module._forward_hooks) for module in judge.clip.model.modules())
-
-    judge.picture_features(colours((8, 8)))
-    assert hooks() == 0
-
-    def fail(tokens):
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(judge.clip.model.visual.ln_post, "forward", fail)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        judge.picture_features(colours((9, 8)))
-    assert hooks() == 0
-
-
 def test_drawings_are_nearer_to_their_own_captions(judge):
     pictures, captions = drawings("openmoji", step=4)  # 50: by chance 0.02 are found
     turned = captions[1:] + captions[:1]
@@ -287,14 +218,15 @@ def registered(tmp_path_factory):
 def small(registered, tmp_path, monkeypatch):
     """A small CLIP under a name of its own in the place of ViT-B/32, and a file of its weights."""
     monkeypatch.setattr(judges, "PAPER_CLIP", registered)
-    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path / "data"))
-    return weights_file(tmp_path / "weights.safetensors", registered)
+    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    weights_file(tmp_path / "weights" / openai_file(registered), registered)
 
 
 @pytest.fixture
 def paper(small, monkeypatch):
-    monkeypatch.setattr(judges, "load_inception", lambda weights: MeanColour())
-    return PaperJudge(clip_weights=small)
+    monkeypatch.setattr(judges, "load_inception", MeanColour)
+    return PaperJudge()
 
 
 def test_inception_sees_the_central_square_of_pictures_of_any_size(paper):
@@ -320,11 +252,3 @@ def test_styles_of_the_paper_are_told_by_the_likeliest_prompt(paper):
         and "art_nouveau" in paper.styles
     )
     assert paper.style_of(pictures) == [paper.styles[i] for i in expected.argmax(1)]
-
-
-def test_the_papers_judge_wants_inception_before_anything_else(small, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-    monkeypatch.setattr(judges, "load_clip", lambda *_: pytest.fail("too early"))
-    with pytest.raises(SerialLoRAError, match="pip install torch-fidelity"):
-        load_judge("paper")
