@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from serial_lora_course.files import printable
+from serial_lora_course.files import printable, refusal
 
 DEBUG = "--debug"
 STOPPED = 130  # by Ctrl-C
@@ -109,9 +109,8 @@ def _ending(program: str, words: Sequence[str], error: Exception) -> tuple[int, 
     ours = sys.modules.get("serial_lora.errors")  # nothing of it was raised where it is not loaded
     if ours and isinstance(error, ours.SerialLoRAError):
         return 2, str(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        name = error.filename2 or error.filename  # the second is what was to be replaced
-        return 2, f"{name} cannot be used ({error.strerror}); check its name, rights and disk."
+    if isinstance(error, OSError) and (told := refusal(error)):
+        return 2, told
     sentence = f"{type(error).__name__} was not foreseen ({error}); this is a fault of the course"
     facts = f"{program} {shlex.join(words)}\nPython {sys.version}, {platform.platform()}\n\n"
     try:

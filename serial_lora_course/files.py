@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import unicodedata
@@ -13,24 +14,31 @@ from typing import Any
 # The library is imported where it is needed: it loads PyTorch, for which `--help` need not wait.
 
 
+def refusal(error: OSError) -> str | None:
+    """What the system refuses, in one sentence: no rights, a name too long, a full disk."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({error.strerror}); free some space or choose another place."
+    if error.filename is None:
+        return None
+    name = error.filename2 or error.filename  # the second is what was to be replaced
+    return f"{name} cannot be used ({error.strerror}); check its name, rights and disk."
+
+
 @contextmanager
 def refusals_told() -> Iterator[None]:
-    """Tell in one sentence what the system refuses: no rights, a name too long, a full disk.
+    """Raise what the system refuses as an error of one sentence.
 
     Raises:
-        SerialLoRAError: names the file.
+        SerialLoRAError: says what.
     """
     try:
         yield
     except OSError as error:
-        if error.filename is None:
-            raise
         from serial_lora.errors import SerialLoRAError
 
-        name = error.filename2 or error.filename  # the second is what was to be replaced
-        raise SerialLoRAError(
-            f"{name} cannot be used ({error.strerror}); check its name, rights and disk."
-        ) from error
+        if told := refusal(error):
+            raise SerialLoRAError(told) from error
+        raise
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

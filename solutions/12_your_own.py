@@ -974,7 +974,7 @@ for name, each in others.items():
 # changed nothing. The table is made by really doing each thing wrong.
 
 # %%
-from serial_lora_course.work import mistakes
+from serial_lora_course.lessons.l12_your_own import mistakes
 
 place = Path(tempfile.mkdtemp(dir=scratch.name))
 done = mistakes.with_models(place) | mistakes.with_pictures(place)

@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import safetensors.torch
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +36,7 @@ from serial_lora.files import (
 )
 from serial_lora.fingerprints import checksum
 from serial_lora_course.data.types import Pictures
+from serial_lora_course.files import refusals_told
 from serial_lora_course.labs.config import LabConfig, check_crop, setting
 from serial_lora_course.labs.resume import TrainingHistory
 from serial_lora_course.labs.training import ExampleStream, OnPicture, batches_of, train
@@ -47,9 +49,6 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 TRANSFORMERS = {"vit": HALF, "dinov2": IMAGENET, "clip": OPENAI, "clip_vision_model": OPENAI}
 ADAPTER_FILE, HEAD_FILE = "adapter.safetensors", "head.safetensors"
 HEAD_FORMAT = "serial-lora head 1"
-
-
-# ------------------------------------------------------------------------ what a model wants to see
 
 
 @dataclass(frozen=True)
@@ -78,30 +77,24 @@ def preprocessing_of(model: nn.Module) -> Preprocessing:
     Raises:
         SerialLoRAError: the model does not say how large its pictures are.
     """
-    tower = getattr(model, "visual", model)
+    tower, config = getattr(model, "visual", model), getattr(model, "config", None)
+    vision, patches = getattr(config, "vision_config", config), getattr(tower, "patch_embed", None)
     if hasattr(tower, "preprocess_cfg"):  # made by open_clip.create_model
         stated = tower.preprocess_cfg
-        return Preprocessing(_side(stated["size"]), tuple(stated["mean"]), tuple(stated["std"]))
-    if hasattr(getattr(tower, "patch_embed", None), "img_size"):  # timm
-        stated = getattr(tower, "pretrained_cfg", None) or {}
-        mean, std = stated.get("mean", IMAGENET[0]), stated.get("std", IMAGENET[1])
-        return Preprocessing(_side(tower.patch_embed.img_size), tuple(mean), tuple(std))
-    config = getattr(model, "config", None)
-    vision = getattr(config, "vision_config", config)
-    if hasattr(vision, "image_size"):  # transformers
-        return Preprocessing(
-            _side(vision.image_size), *TRANSFORMERS.get(config.model_type, IMAGENET)
+        size, normal = stated["size"], (stated["mean"], stated["std"])
+    elif hasattr(patches, "img_size"):
+        stated = timm.data.resolve_model_data_config(tower)
+        size, normal = patches.img_size, (stated["mean"], stated["std"])
+    elif hasattr(vision, "image_size"):  # transformers
+        size, normal = vision.image_size, TRANSFORMERS.get(config.model_type, IMAGENET)
+    elif hasattr(tower, "image_size"):  # open_clip's classes, made by hand
+        size, normal = tower.image_size, OPENAI
+    else:
+        raise SerialLoRAError(
+            f"{type(model).__name__} does not say how large its pictures are; pass "
+            "preprocessing=Preprocessing(size=...) with the size it was made for."
         )
-    if hasattr(tower, "image_size"):  # open_clip's classes, made by hand
-        return Preprocessing(_side(tower.image_size), *OPENAI)
-    raise SerialLoRAError(
-        f"{type(model).__name__} does not say how large its pictures are; pass "
-        "preprocessing=Preprocessing(size=...) with the size it was made for."
-    )
-
-
-def _side(size: int | Sequence[int]) -> int:
-    return size if isinstance(size, int) else int(size[0])
+    return Preprocessing(size if isinstance(size, int) else int(size[0]), *map(tuple, normal))
 
 
 def picture_features(model: nn.Module, pictures: Tensor) -> Tensor:
@@ -121,7 +114,13 @@ def picture_features(model: nn.Module, pictures: Tensor) -> Tensor:
         output = model.forward_head(model.forward_features(pictures), pre_logits=True)
     else:
         output = model(pictures)
-    output = _out_of_transformers(output, clip=type(model).__name__.startswith("CLIP"))
+    # Of transformers' outputs: the pooler of a ViT or DINOv2 is passed by, as its weights are random
+    # where the checkpoint has none; CLIP's was trained.
+    clip = ("image_embeds", "pooler_output") * type(model).__name__.startswith("CLIP")
+    inside = [getattr(output, name, None) for name in clip]
+    if getattr(output, "last_hidden_state", None) is not None:
+        inside.append(output.last_hidden_state[:, 0])
+    output = next((each for each in inside if each is not None), output)
     if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(pictures):
         what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         several = f"{len(pictures)} pictures" if len(pictures) > 1 else "one picture"
@@ -130,23 +129,6 @@ def picture_features(model: nn.Module, pictures: Tensor) -> Tensor:
             "picture; pass the model without its classifier, or a module that returns (B, d)."
         )
     return output
-
-
-def _out_of_transformers(output: object, clip: bool) -> object:
-    """The vectors inside what a model of transformers returns; anything else as it is.
-
-    A ViT's or DINOv2's ``pooler_output`` is passed by: in a checkpoint without a pooler, that
-    layer has random weights.
-    """
-    for name in ("image_embeds", "pooler_output") if clip else ():
-        if getattr(output, name, None) is not None:
-            return getattr(output, name)
-    if getattr(output, "last_hidden_state", None) is not None:
-        return output.last_hidden_state[:, 0]
-    return output
-
-
-# --------------------------------------------------------------------------------- the classifier
 
 
 class PictureClassifier(nn.Module):
@@ -255,7 +237,6 @@ def fit(
     classifier: PictureClassifier,
     pictures: Pictures,
     config: ClassifyConfig | None = None,
-    indices: Sequence[int] | None = None,
     seed: int = 1,
     save_to: str | Path | None = None,
     progress: bool | None = None,
@@ -266,41 +247,26 @@ def fit(
     Args:
         classifier: its model has an adapter (`inject(classifier.model, config)`).
         pictures: items are (PIL picture, label).
-        indices: the pictures to use; None for all.
         seed: of everything random.
         save_to, progress, after_step: as in :func:`serial_lora_course.labs.training.train`.
 
     Raises:
         SerialLoRAError: there is no adapter, it is merged (the head alone would learn), there is no
-            picture, an index has none, a label has no class, or as
-            :func:`serial_lora_course.labs.training.train`.
+            picture, a label has no class, or as :func:`serial_lora_course.labs.training.train`.
     """
-    config = config or ClassifyConfig()
-    indices = list(range(len(pictures))) if indices is None else list(indices)
+    config, known = config or ClassifyConfig(), range(len(classifier.class_names))
     if not adapters(classifier.model):
         raise SerialLoRAError(
             "the classifier's model has no adapters; call inject(classifier.model, config) first."
         )
-    there, known = range(len(pictures)), range(len(classifier.class_names))
-    for index in indices:
-        if index not in there:
-            raise SerialLoRAError(
-                f"there is no picture {index!r}; the {len(there)} pictures are counted from 0."
-            )
-        if pictures.labels[index] not in known:
-            raise SerialLoRAError(
-                f"a picture has the label {pictures.labels[index]!r}, but the classifier knows "
-                f"only {len(known)} classes, counted from 0; make it with data.class_names."
-            )
-    steps = config.steps(max(len(indices), 1))
-    stream = ExampleStream(
-        pictures,
-        indices,
-        OnPicture(classifier.preprocessing.for_training(config.crop)),
-        seed,
-        config.batch_size,
-        steps,
-    )
+    if strange := [label for label in pictures.labels if label not in known]:
+        raise SerialLoRAError(
+            f"a picture has the label {strange[0]!r}, but the classifier knows only {len(known)} "
+            "classes, counted from 0; make it with data.class_names."
+        )
+    way_in = OnPicture(classifier.preprocessing.for_training(config.crop))
+    steps, every = config.steps(max(len(pictures), 1)), list(range(len(pictures)))
+    stream = ExampleStream(pictures, every, way_in, seed, config.batch_size, steps)
     objective, training = ClassifierObjective(classifier), config.training(steps, seed=seed)
     history = train(
         objective, stream, training, save_to, "adapter and head", progress, after_step=after_step
@@ -338,9 +304,6 @@ def accuracy_on(classifier: PictureClassifier, pictures: Pictures) -> float:
     return accuracy(scores, labels)
 
 
-# ------------------------------------------------------------------------------------------ files
-
-
 def save_classifier(classifier: PictureClassifier, folder: str | Path) -> Path:
     """Write adapter.safetensors and head.safetensors (with the class names) into a folder.
 
@@ -355,7 +318,7 @@ def save_classifier(classifier: PictureClassifier, folder: str | Path) -> Path:
             "with a smaller learning rate."
         )
     header = {"format": HEAD_FORMAT, "class_names": json.dumps(classifier.class_names)}
-    try:
+    with refusals_told():
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".", dir=folder) as new:  # both are written, or neither
             adapter = save_adapter(classifier.model, Path(new) / ADAPTER_FILE)
@@ -364,13 +327,6 @@ def save_classifier(classifier: PictureClassifier, folder: str | Path) -> Path:
             written = write_whole(Path(new) / HEAD_FILE, safetensors.torch.save(head, header))
             for file in (adapter, written):
                 os.replace(file, folder / file.name)
-    except (OSError, ValueError) as error:
-        if isinstance(error, SerialLoRAError):
-            raise
-        raise SerialLoRAError(
-            f"the classifier cannot be written to {folder} ({error}); free some space or choose "
-            "another folder."
-        ) from error
     return folder
 
 

@@ -149,7 +149,7 @@ def show(file: Annotated[Path, "adapter file, or folder that fit wrote"]) -> Non
         "written by": f"serial-lora {saved.library_version}",
     }
     if (path.parent / folder.RESULT_FILE).exists():
-        lines["model"] = folder.read_run(path.parent)["model"]
+        lines["model"] = folder.read_run(path.parent).model
     _print_lines(lines)
 
 

@@ -8,8 +8,10 @@ predict(classifier, ["a.png", "b.png"])
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,11 +37,17 @@ from serial_lora_course.labs.own import (
     encode,
     fit,
     load_classifier,
+    save_classifier,
 )
-from serial_lora_course.work.best import KeepBest, Measured
+from serial_lora_course.measures.metrics import accuracy
+from serial_lora_course.options import as_yaml
 from serial_lora_course.work.vision import load_vision
 
-RUN_FILE, RESULT_FILE, UNFINISHED = "run.yaml", "reached.json", "unfinished.pt"
+RUN_FILE, RESULT_FILE = "run.yaml", "reached.json"
+HISTORY_FILE, UNFINISHED = "validation.json", "unfinished.pt"
+Measured = dict[str, float]
+"""``loss``, the mean cross-entropy, and ``accuracy`` on the validation pictures."""
+Tell = Callable[[int, Measured], object]
 
 
 @dataclass(frozen=True)
@@ -69,19 +77,18 @@ class Job:
 
     def __post_init__(self) -> None:
         for name in ("test_fraction", "validation_fraction"):
-            if not 0 < getattr(self, name) < 1:
-                raise SerialLoRAError(
-                    f"{name} must lie between 0 and 1, not {getattr(self, name)}."
-                )
+            require_number(name, getattr(self, name), above=0, below=1)
         require_number("patience", self.patience, whole=True, least=1)
         require_number("seed", self.seed, whole=True, least=0)
 
-    def as_yaml(self) -> str:
+    def as_yaml(self) -> bytes:
         """Flat, as ``--config`` reads it; settings that are None are left out."""
         whole = asdict(self)
-        whole |= whole.pop("config")
-        flat = {k: list(v) if isinstance(v, tuple) else v for k, v in whole.items()}
-        return yaml.safe_dump({k: v for k, v in flat.items() if v is not None}, sort_keys=False)
+        return as_yaml(whole | whole.pop("config"))
+
+    def load_model(self) -> torch.nn.Module:
+        """The vision model, as its library gives it."""
+        return load_vision(self.model, None if self.weights is None else expanded(self.weights))
 
 
 @dataclass(frozen=True)
@@ -102,11 +109,15 @@ class Reached:
     trained: int
     total: int
 
+    def __post_init__(self) -> None:
+        for name in ("validation", "test", "probe", "largest_class", "seconds"):
+            require_number(name, getattr(self, name), least=0)
+        if not isinstance(self.pictures, dict):
+            raise SerialLoRAError("pictures must be the number of each part's.")
+
 
 def fit_folder(
-    job: Job,
-    progress: bool | None = None,
-    tell: Callable[[int, Measured], object] = lambda step, measured: None,
+    job: Job, progress: bool | None = None, tell: Tell = lambda step, measured: None
 ) -> Reached:
     """Train an adapter and a head, keep the best state by the validation pictures, and test it once.
 
@@ -119,20 +130,17 @@ def fit_folder(
         SerialLoRAError: ``out`` holds the classifier of another job, or as `load_folder`,
             `load_vision` and `fit`.
     """
-    out = expanded(job.out)
+    out, config = expanded(job.out), job.config
     data = load_folder(job.pictures, job.test_fraction)
     _claim(out, job)
     if (out / RESULT_FILE).exists():
         return _earlier(out, data.picture_fingerprint())
     parts = divide(data.train, job.validation_fraction) | {"test": data.test}
-    classifier = PictureClassifier(load_vision(job.model, _file(job.weights)), data.class_names)
+    classifier = PictureClassifier(job.load_model(), data.class_names)
     probe = linear_probe(classifier, parts)
-    config = job.config
     torch.manual_seed(job.seed)
     inject(classifier.model, config.adapter())
-    steps = config.steps(len(parts["train"]))
-    a_round = -(-len(parts["train"]) // min(config.batch_size, len(parts["train"])))
-    best = KeepBest(classifier, parts["validation"], out, steps, a_round, job.patience, tell)
+    rounds = Rounds(classifier, parts, job, tell)
     count = count_parameters(classifier.model)
     history = fit(
         classifier,
@@ -141,7 +149,7 @@ def fit_folder(
         seed=job.seed,
         save_to=out / UNFINISHED,
         progress=progress,
-        after_step=best,
+        after_step=rounds.after,
     )
     eject(classifier.model)
     classifier = load_classifier(classifier.model, out)
@@ -151,10 +159,10 @@ def fit_folder(
         class_names=data.class_names,
         pictures={name: len(part) for name, part in parts.items()},
         split=data.split,
-        best_step=best.best_step,
+        best_step=rounds.best_step,
         steps=len(history.losses),
         seconds=round(history.seconds, 1),
-        validation=best.measured[best.best_step]["accuracy"],
+        validation=rounds.measured[rounds.best_step]["accuracy"],
         test=accuracy_on(classifier, data.test),
         probe=probe,
         largest_class=max(labels.values()) / len(data.test),
@@ -165,14 +173,80 @@ def fit_folder(
     return reached
 
 
+class Rounds:
+    """Measures after each round, saves what is best so far, and says when to stop.
+
+    The loss decides, since few pictures have few different accuracies. What was measured is kept beside
+    the classifier, so that an interrupted training goes on with it.
+
+    Attributes:
+        measured: step -> what the validation pictures say.
+    """
+
+    def __init__(
+        self, classifier: PictureClassifier, parts: dict[str, Pictures], job: Job, tell: Tell
+    ) -> None:
+        self.classifier, self.job, self.tell = classifier, job, tell
+        self.pictures, train = parts["validation"], len(parts["train"])
+        self.last = job.config.steps(train)
+        self.every = math.ceil(train / min(job.config.batch_size, train))
+        self.folder, self.measured = expanded(job.out), {}
+        path = self.folder / HISTORY_FILE
+        if path.exists():
+            with _readable(path):
+                kept = json.loads(path.read_text("utf-8")).items()
+                self.measured = {
+                    int(step): {name: float(each[name]) for name in ("loss", "accuracy")}
+                    for step, each in kept
+                }
+
+    @property
+    def best_step(self) -> int:
+        """The first step with the lowest loss."""
+        return min(self.measured, key=lambda step: (self.measured[step]["loss"], step))
+
+    def after(self, step: int) -> bool:
+        """Measure if a round is over; True when training should stop.
+
+        Raises:
+            SerialLoRAError: the loss is no number any more.
+        """
+        if step % self.every and step != self.last:
+            return False
+        with torch.random.fork_rng():  # a loader draws a number, and the training must not miss it
+            _, scores, labels = encode(self.classifier, self.pictures)
+        self.classifier.train()
+        loss = torch.nn.functional.cross_entropy(scores, labels).item()
+        if not math.isfinite(loss):
+            raise SerialLoRAError(
+                f"after step {step} the validation loss is {loss}; train with a smaller --lr, in "
+                "another --out."
+            )
+        earlier = {s: values for s, values in self.measured.items() if s < step}
+        self.measured = earlier | {step: {"loss": loss, "accuracy": accuracy(scores, labels)}}
+        if self.best_step == step:
+            save_classifier(self.classifier, self.folder)
+        write_json(self.folder / HISTORY_FILE, self.measured)
+        self.tell(step, self.measured[step])
+        return sum(s > self.best_step for s in self.measured) >= self.job.patience
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Refuse a file of ours that somebody has changed."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise SerialLoRAError(
+            f"{path} is not what `serial-lora fit` wrote ({error}); delete its folder to train anew."
+        ) from error
+
+
 def _earlier(out: Path, data: str) -> Reached:
     """What a finished training reached on these pictures."""
-    try:
-        reached = Reached(**json.loads((out / RESULT_FILE).read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise SerialLoRAError(
-            f"{out / RESULT_FILE} cannot be read ({error}); delete the folder to train anew."
-        ) from error
+    path = out / RESULT_FILE
+    with _readable(path):
+        reached = Reached(**json.loads(path.read_text("utf-8")))
     if reached.data != data:
         raise SerialLoRAError(
             f"the pictures have changed since {out} was made; give another --out, or delete it."
@@ -182,7 +256,7 @@ def _earlier(out: Path, data: str) -> Reached:
 
 def _claim(out: Path, job: Job) -> None:
     """Write the job into its folder, unless that holds another's work; a bare run.yaml is none."""
-    path, content = out / RUN_FILE, job.as_yaml().encode()
+    path, content = out / RUN_FILE, job.as_yaml()
     inside = {each.name for each in out.iterdir()} if out.exists() else set()
     if inside and RUN_FILE not in inside:
         raise SerialLoRAError(f"{out} holds other files; give --out a folder of its own.")
@@ -228,38 +302,30 @@ def linear_probe(classifier: PictureClassifier, parts: dict[str, Pictures]) -> f
     return chosen_probe_accuracy(known["train"], known["validation"], known["test"])
 
 
-# -------------------------------------------------------------------------------- afterwards
-
-
-def read_run(folder: str | Path) -> dict:
-    """What the run.yaml of a classifier's folder says.
+def read_run(folder: str | Path) -> Job:
+    """The job in the run.yaml of a classifier's folder: its model, and where that is from.
 
     Raises:
         SerialLoRAError: there is none, or it names no model.
     """
     path = expanded(folder) / RUN_FILE
-    try:
-        run = yaml.safe_load(path.read_text("utf-8"))
-        if isinstance(run["model"], str) and isinstance(run.get("weights"), str | None):
-            return run
-        error: object = "it names no model"
-    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, RecursionError) as raised:
-        error = getattr(raised, "strerror", None) or raised
-    raise SerialLoRAError(
-        f"{path} is missing or not what `serial-lora fit` wrote ({error}); name the folder "
-        "that it was given as --out."
-    )
+    with _readable(path):
+        said = yaml.safe_load(path.read_text("utf-8"))
+        names = {name: said.get(name, "") for name in ("pictures", "model", "out")}
+        names["weights"] = said.get("weights")
+        if not names["model"] or not all(isinstance(each, str | None) for each in names.values()):
+            raise ValueError("it names no model")
+        return Job(**names)
 
 
-def open_classifier(folder: str | Path) -> tuple[PictureClassifier, dict]:
-    """A classifier that `fit_folder` made, with its model, and what its run.yaml says.
+def open_classifier(folder: str | Path) -> tuple[PictureClassifier, Job]:
+    """A classifier that `fit_folder` made, with its model, and what its run.yaml says of that.
 
     Raises:
         SerialLoRAError: as `read_run`, or its model cannot be loaded.
     """
-    run = read_run(folder)
-    model = load_vision(run["model"], _file(run.get("weights")))
-    return load_classifier(model, expanded(folder)), run
+    job = read_run(folder)
+    return load_classifier(job.load_model(), expanded(folder)), job
 
 
 def predict(
@@ -287,7 +353,3 @@ def merge_into_file(folder: str | Path, out: str | Path) -> Path:
         eject(classifier.model, keep_merged=True)
     state = {k: v.contiguous().clone() for k, v in classifier.model.state_dict().items()}
     return write_whole(expanded(out), save(state))
-
-
-def _file(path: str | None) -> Path | None:
-    return None if path is None else expanded(path)

@@ -34,7 +34,7 @@ def test_the_state_with_the_lowest_validation_loss_is_what_is_kept_and_tested(jo
     assert len(losses) > 2 and reached.best_step == min(losses, key=losses.get)
     classifier, run = open_classifier(job.out)
     data = classifier.class_names
-    assert (data, run["model"]) == (["blue", "green", "red"], job.model)
+    assert (data, run.model) == (["blue", "green", "red"], job.model)
     assert reached.pictures == {"train": 15, "validation": 3, "test": 6}
     assert 0 <= reached.test <= 1 and 0 <= reached.probe <= 1
 
@@ -143,3 +143,20 @@ def test_each_class_is_divided_by_itself(pictures):
 def test_an_unknown_model_is_one_sentence(name):
     with pytest.raises(SerialLoRAError, match="cannot be loaded"):
         load_vision(name)
+
+
+@pytest.mark.parametrize("name", ["reached.json", "validation.json"])
+@pytest.mark.parametrize("content", ["[" * 50_000, "[]", "{}", '{"1": {"loss": "high"}}', "no"])
+def test_a_file_that_somebody_changed_is_one_sentence(job, name, content):
+    Path(job.out).mkdir()
+    (Path(job.out) / "run.yaml").write_bytes(job.as_yaml())
+    (Path(job.out) / name).write_text(content)
+    if (name, content) == ("validation.json", "{}"):
+        return  # nothing was measured yet
+    with pytest.raises(SerialLoRAError, match=name):
+        fit_folder(job, progress=False)
+
+
+def test_a_training_that_diverges_is_told(job):
+    with pytest.raises(SerialLoRAError, match="smaller --lr"):
+        fit_folder(replace(job, config=replace(job.config, lr=1e10)), progress=False)
