@@ -1,170 +1,127 @@
-"""Is this machine ready for the course? One line a question, and the remedy where it is not.
+"""Is this machine ready for the course? What is wrong, each with its remedy, and little where nothing is.
 
-Each ``check_...`` function answers one question with a :class:`Diagnosis`; :func:`doctor` runs them
-all and returns a :class:`Report`. ``serial-lora doctor`` prints it and exits with 1 when something
-fails.
+Each ``look_at_...`` function yields what it finds wrong; :func:`doctor` asks them all.
 
-    [OK]    all is well
-    [NOTE]  fine for the tiny scale, worth knowing
-    [FAIL]  something in the course will not work; the line below says what to do
+    NOTE  fine for the tiny scale, worth knowing
+    FAIL  something in the course will not work; the line below says what to do
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
 import platform
 import re
 import shutil
 import sys
-import textwrap
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import serial_lora_course
 from serial_lora_course.files import expanded
 
 WEIGHTS = Path(__file__).resolve().parent / "assets" / "weights"
-OLDEST_PYTHON = (3, 10)
-OLDEST_TORCH = (2, 4)
-TINY_MEMORY_GB = 3
-TINY_DISK_GB = 1
-PAPER_DISK_GB = 30
-PAPER_GPU_GB = 8  # by the estimates of labs/fit.py, for all three models
-PAPER_MARGIN = 0.9  # a card sold as 8 GB has less than 8 free
+OLDEST_PYTHON, OLDEST_TORCH = (3, 10), (2, 4)
+MEMORY_GB, DISK_GB, PAPER_DISK_GB = 3, 1, 30
 # Import names whose failure would stop a lesson in the middle (compiled extensions, above all).
-IMPORTED = (
-    "torchvision",
-    "open_clip",
-    "segment_anything",
-    "accelerate",
-    "skimage",
-    "sklearn",
-    "matplotlib",
-    "ipywidgets",
-    "anywidget",
-)
+IMPORTED = "torchvision open_clip segment_anything accelerate skimage sklearn matplotlib ipywidgets anywidget"
 PIP = "python -m pip install"
 COURSE = f'{PIP} -e ".[course]" in the course\'s folder'
 
-wrap = functools.partial(
-    textwrap.fill,
-    width=100,
-    subsequent_indent=" " * 8,
-    break_on_hyphens=False,
-    break_long_words=False,
-)
+
+class Problem(NamedTuple):
+    """Something that is wrong (``level`` FAIL) or worth knowing (NOTE), and what to do about it."""
+
+    level: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.level}  {self.what}\n      -> {self.remedy}"
 
 
 @dataclass(frozen=True)
-class Diagnosis:
-    """The answer to one question: ``status`` is OK, NOTE or FAIL; ``remedy`` says what to do."""
-
-    status: str
-    question: str
-    answer: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        line = wrap(f"{'[' + self.status + ']':<7} {self.question}: {self.answer}")
-        return f"{line}\n{wrap('        -> ' + self.remedy)}" if self.remedy else line
-
-
-ok, note, fail = (functools.partial(Diagnosis, status) for status in ("OK", "NOTE", "FAIL"))
-
-
-@dataclass
 class Report:
-    """All diagnoses, in order. ``ok`` is True when none is a FAIL; ``scale`` is what fits here."""
+    """What this machine is, in one line, and what is wrong with it."""
 
-    diagnoses: list[Diagnosis] = field(default_factory=list)
-    scale: str = "tiny"
+    machine: str
+    problems: tuple[Problem, ...]
 
     @property
     def ok(self) -> bool:
         """Whether everything the tiny scale needs is here."""
-        return all(diagnosis.status != "FAIL" for diagnosis in self.diagnoses)
-
-    @property
-    def verdict(self) -> str:
-        """The last line."""
-        failures = sum(diagnosis.status == "FAIL" for diagnosis in self.diagnoses)
-        things = "1 thing" if failures == 1 else f"{failures} things"
-        ready = "Ready: `serial-lora open` opens the lessons."
-        return f"{things} to mend before you start." if failures else ready
+        return all(each.level != "FAIL" for each in self.problems)
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self.diagnoses), self.verdict])
+        wrong = sum(each.level == "FAIL" for each in self.problems)
+        verdict = f"To mend before you start: {wrong}." if wrong else "Ready: `serial-lora open` opens the lessons."
+        return "\n".join([self.machine, *map(str, self.problems), verdict])
 
 
-def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Diagnosis:
-    """Python 3.10 or newer."""
-    text = ".".join(map(str, version))
+def doctor() -> Report:
+    """Look at everything."""
+    found = [*look_at_python(), *look_at_torch()]
+    there = "torch" in sys.modules
+    found += look_at_gpu() if there else ()
+    found += look_at_memory(free_memory_gb())
+    found += look_at_disk(data_folder())
+    found += look_at_packages(required_packages())
+    for name in IMPORTED.split():
+        found += look_at_import(name)
+    found += look_at_weights()
+    return Report(_machine(there), tuple(found))
+
+
+def _machine(torch_there: bool) -> str:
+    python = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    if not torch_there:
+        return python
+    torch = sys.modules["torch"]
+    device = f"CPU with {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        free = max(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())) / 1e9
+        device = f"CUDA, {torch.cuda.get_device_name()}, {free:.1f} GB free"
+    elif torch.backends.mps.is_available():
+        device = "MPS"
+    return f"{python}, PyTorch {torch.__version__}, {device}"
+
+
+def look_at_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Iterator[Problem]:
+    """Is Python new enough?"""
     if version < OLDEST_PYTHON:
+        said = ".".join(map(str, version))
         remedy = "install Python 3.10 or newer and make a new environment with it"
-        return fail("Python", text, remedy)
-    return ok("Python", f"{text} on {platform.system()} {platform.machine()}")
+        yield Problem("FAIL", f"Python {said} is too old", remedy)
 
 
-def check_torch() -> Diagnosis:
-    """PyTorch can be imported, is new enough, and computes a matrix product."""
+def look_at_torch(in_time: bool = serial_lora_course.SETTLED_IN_TIME) -> Iterator[Problem]:
+    """Can PyTorch be imported, is it new enough, does it compute, and do its idle threads sleep?"""
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # a broken build raises OSError, a missing one ImportError
-        return fail("PyTorch", f"{type(error).__name__}: {error}", f'{PIP} "torch>=2.4"')
+        yield Problem("FAIL", f"PyTorch: {type(error).__name__}: {error}", f'{PIP} "torch>=2.4"')
+        return
     version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
     if version < OLDEST_TORCH:
-        return fail("PyTorch", torch.__version__, f'{PIP} --upgrade "torch>=2.4"')
-    product = torch.eye(2) @ torch.tensor([[1.0], [2.0]])
-    if product.flatten().tolist() != [1.0, 2.0]:
-        return fail("PyTorch", "a 2x2 product comes out wrong", f"{PIP} --force-reinstall torch")
-    return ok("PyTorch", f"{torch.__version__}, CPU threads: {torch.get_num_threads()}")
+        remedy = f'{PIP} --upgrade "torch>=2.4"'
+        yield Problem("FAIL", f"PyTorch {torch.__version__} is too old", remedy)
+    elif (torch.eye(2) @ torch.tensor([[1.0], [2.0]])).flatten().tolist() != [1.0, 2.0]:
+        yield Problem("FAIL", "a product of PyTorch's is wrong", f"{PIP} --force-reinstall torch")
+    if not in_time:
+        remedy = "import serial_lora_course before torch: it matters beside other busy programs"
+        yield Problem("NOTE", "PyTorch was loaded first, and its idle threads stay busy", remedy)
 
 
-def check_threads(in_time: bool = serial_lora_course.SETTLED_IN_TIME) -> Diagnosis | None:
-    """A note where PyTorch was loaded before its waiting threads could be told to sleep."""
-    if in_time:
-        return None
-    return note(
-        "Threads",
-        "PyTorch was loaded before the course, so waiting threads keep their cores busy",
-        "import serial_lora_course before torch: it matters beside other busy programs",
-    )
-
-
-def check_precision() -> Diagnosis:
-    """How fast bfloat16 is beside float32; the labs' ``precision="auto"`` goes by it."""
-    precision = importlib.import_module("serial_lora_course.labs.precision")
-    if precision.process_state().device.type != "cpu":
-        return ok(
-            "Precision", {"bf16": "bfloat16", "no": "float32"}[precision.settle_precision("auto")]
-        )
-    speedup = precision.product_speedup()
-    choice = "labs compute in float32" if speedup < 1 else "each lab measures a step of its own"
-    return ok(
-        "Precision", f"bfloat16 products are {speedup:.1f} times as fast as float32; {choice}"
-    )
-
-
-def check_device() -> Diagnosis:
-    """What the lessons compute on: CUDA, Apple's MPS, or the CPU."""
+def look_at_gpu() -> Iterator[Problem]:
+    """Is there a GPU that PyTorch cannot use?"""
     torch = importlib.import_module("torch")
-    if torch.cuda.is_available():
-        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        return ok("Device", f"CUDA: {', '.join(names)}")
-    if torch.backends.mps.is_available():
-        return ok("Device", "MPS (Apple's GPU)")
-    if shutil.which("nvidia-smi"):
-        return note(
-            "Device",
-            "CPU, although an NVIDIA driver is here",
-            "this PyTorch was built without CUDA, or the driver is too old for it; "
-            "pytorch.org/get-started names the build for your driver",
-        )
-    return ok("Device", "CPU: enough for every lesson at tiny scale")
+    there = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if not there and shutil.which("nvidia-smi"):
+        remedy = "pytorch.org/get-started names the PyTorch build for your driver"
+        yield Problem("NOTE", "an NVIDIA driver is here, and PyTorch cannot use it", remedy)
 
 
 def free_memory_gb() -> float | None:
@@ -175,41 +132,11 @@ def free_memory_gb() -> float | None:
         return None
 
 
-def free_gpu_memory_gb() -> float | None:
-    """Free memory of the emptiest CUDA device, in GB; None without one."""
-    cuda = importlib.import_module("torch").cuda
-    if not cuda.is_available():
-        return None
-    return max(cuda.mem_get_info(device)[0] for device in range(cuda.device_count())) / 1e9
-
-
-def check_memory(free_gb: float | None) -> Diagnosis:
-    """Enough free memory for the largest tiny lesson."""
-    if free_gb is None:
-        return note("Memory", "cannot be read here", f"{PIP} psutil, to see it")
-    answer = f"{free_gb:.1f} GB free"
-    if free_gb >= TINY_MEMORY_GB:
-        return ok("Memory", answer)
-    return fail(
-        "Memory",
-        f"{answer}, a lesson needs up to {TINY_MEMORY_GB} GB",
-        "close other programs, and shut down other notebooks' kernels: each keeps its memory",
-    )
-
-
-def check_gpu_memory(free_gb: float | None) -> Diagnosis | None:
-    """How much of the GPU is free; None without a GPU."""
-    if free_gb is None:
-        return None
-    answer = f"{free_gb:.1f} GB free"
-    if fits_paper(free_gb):
-        return ok("GPU memory", answer)
-    return note(
-        "GPU memory",
-        f"{answer}, and the paper's scale wants {PAPER_GPU_GB}",
-        "`nvidia-smi` shows who holds it: another notebook's kernel keeps its memory until "
-        "it is shut down",
-    )
+def look_at_memory(free_gb: float | None) -> Iterator[Problem]:
+    """Is enough memory free for the largest tiny lesson?"""
+    if free_gb is not None and free_gb < MEMORY_GB:
+        what = f"{free_gb:.1f} GB of memory are free, and a lesson needs up to {MEMORY_GB}"
+        yield Problem("FAIL", what, "close other programs, and shut down other notebooks' kernels")
 
 
 def data_folder() -> Path:
@@ -220,19 +147,16 @@ def data_folder() -> Path:
         return expanded("~")
 
 
-def check_disk(folder: Path) -> Diagnosis:
-    """Enough room for the tiny data; a note when the paper's data would not fit."""
+def look_at_disk(folder: Path) -> Iterator[Problem]:
+    """Is there room for the tiny data, and for the paper's?"""
     while not os.path.exists(folder):  # Path.exists raises where it may not look
         folder = folder.parent
     free_gb = shutil.disk_usage(folder).free / 1e9
-    answer = f"{free_gb:.0f} GB free where data are kept"
-    if free_gb < TINY_DISK_GB:
-        remedy = f"free at least {TINY_DISK_GB} GB, or name another folder in SERIAL_LORA_DATA"
-        return fail("Disk", answer, remedy)
-    if free_gb < PAPER_DISK_GB:
-        remedy = f"enough for tiny; the paper's data and weights want about {PAPER_DISK_GB} GB"
-        return note("Disk", answer, remedy)
-    return ok("Disk", answer)
+    what = f"{free_gb:.1f} GB of disk are free where data are kept"
+    if free_gb < DISK_GB:
+        yield Problem("FAIL", what, "free some, or name another folder in SERIAL_LORA_DATA")
+    elif free_gb < PAPER_DISK_GB:
+        yield Problem("NOTE", what, f"enough for tiny; the paper's want about {PAPER_DISK_GB} GB")
 
 
 def required_packages() -> list[str]:
@@ -243,95 +167,45 @@ def required_packages() -> list[str]:
         return []
 
 
-def check_packages(requirements: Iterable[str]) -> list[Diagnosis]:
-    """Every requirement is installed in a version that fits; one line for all that are."""
+def look_at_packages(requirements: Iterable[str]) -> Iterator[Problem]:
+    """Is every requirement installed, in a version that fits?"""
     # Here, so that a machine without this package reaches the questions before it.
     from packaging.requirements import Requirement
 
-    fitting, wrong = [], []
-    for requirement in map(Requirement, requirements):
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": "course"}):
+    asked = [Requirement(each) for each in requirements]
+    if not asked:
+        yield Problem("NOTE", "serial-lora is not installed, only imported", COURSE)
+    for each in asked:
+        if each.marker is not None and not each.marker.evaluate({"extra": "course"}):
             continue
-        name, wanted = requirement.name, f'"{requirement.name}{requirement.specifier}"'
+        wanted = f'{PIP} --upgrade "{each.name}{each.specifier}"'
         try:
-            version = metadata.version(name)
+            version = metadata.version(each.name)
         except metadata.PackageNotFoundError:
-            wrong.append(fail(name, "missing", f"{PIP} {wanted}"))
+            yield Problem("FAIL", f"{each.name} is missing", wanted)
             continue
-        if requirement.specifier.contains(version, prereleases=True):
-            fitting.append(f"{name} {version}")
-        else:
-            answer = f"{version}, wanted {requirement.specifier}"
-            wrong.append(fail(name, answer, f"{PIP} --upgrade {wanted}"))
-    if not fitting and not wrong:
-        return [note("Packages", "serial-lora is not installed, only imported", COURSE)]
-    return [ok("Packages", ", ".join(fitting)), *wrong]
+        if not each.specifier.contains(version, prereleases=True):
+            yield Problem("FAIL", f"{each.name} {version} is not {each.specifier}", wanted)
 
 
-def check_import(name: str) -> Diagnosis | None:
-    """A diagnosis where a package is there and does not import."""
+def look_at_import(name: str) -> Iterator[Problem]:
+    """Does a package that is there import?"""
     try:
         importlib.import_module(name)
     except Exception as error:  # whatever a broken extension raises
-        answer = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        return fail(f"import {name}", answer, f"{PIP} --force-reinstall the package with {name}")
-    return None
+        what = f"import {name}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        yield Problem("FAIL", what, f"{PIP} --force-reinstall the package with {name}")
 
 
-def check_weights(folder: Path = WEIGHTS) -> Diagnosis:
-    """The tiny models' weights came with the package: a file or a folder beside each card."""
-    sizes, missing = [], []
-    for card in sorted(folder.glob("*.card.json")):
-        name = card.name.removesuffix(".card.json")
-        files = [folder / f"{name}.safetensors", *(folder / name).rglob("*.safetensors")]
-        total = sum(path.stat().st_size for path in files if path.is_file())
-        if total:
-            sizes.append(f"{name} ({total / 1e6:.0f} MB)")
-        else:
-            missing.append(name)
-    if missing or not sizes:
-        answer = f"{', '.join(missing) or 'all'} missing in {'/'.join(folder.parts[-3:])}"
-        remedy = f'{COURSE}, with --force-reinstall, or "make weights" to train them'
-        return fail("Tiny weights", answer, remedy)
-    return ok("Tiny weights", ", ".join(sizes))
-
-
-def fits_paper(free_gpu_gb: float | None) -> bool:
-    """Whether the paper's models, as their labs settle for a small card, fit this much."""
-    return free_gpu_gb is not None and free_gpu_gb >= PAPER_MARGIN * PAPER_GPU_GB
-
-
-def check_scale(free_gpu_gb: float | None) -> Diagnosis:
-    """Which scale fits this machine."""
-    if fits_paper(free_gpu_gb):
-        return ok("Scale", "tiny, and the paper's, as each lab settles for the memory that is free")
-    return ok("Scale", f"tiny; the paper's wants a GPU with {PAPER_GPU_GB} GB or more")
-
-
-def doctor(verbose: bool = False) -> Report:
-    """Ask every question and return the report.
-
-    Args:
-        verbose: print it, too; otherwise the report holds it all.
-    """
-    torch_diagnosis = check_torch()
-    there = torch_diagnosis.status == "OK"
-    gpu = free_gpu_memory_gb() if there else None
-    answers = [
-        check_python(),
-        torch_diagnosis,
-        check_threads(),
-        check_device() if there else None,
-        check_precision() if there else None,
-        check_memory(free_memory_gb()),
-        check_gpu_memory(gpu),
-        check_disk(data_folder()),
-        *check_packages(required_packages()),
-        *map(check_import, IMPORTED),
-        check_weights(),
-        check_scale(gpu),
+def look_at_weights(folder: Path = WEIGHTS) -> Iterator[Problem]:
+    """Did the tiny models' weights come with the package: a file or a folder beside each card?"""
+    names = [card.name.removesuffix(".card.json") for card in folder.glob("*.card.json")]
+    missing = [
+        name
+        for name in sorted(names)
+        if not (folder / f"{name}.safetensors").is_file()
+        and not any((folder / name).rglob("*.safetensors"))
     ]
-    report = Report(list(filter(None, answers)), "paper" if fits_paper(gpu) else "tiny")
-    if verbose:
-        print(report, flush=True)
-    return report
+    if missing or not names:
+        what = f"weights of tiny models are missing: {', '.join(missing) or 'all'}"
+        yield Problem("FAIL", what, f"{COURSE}, with --force-reinstall")

@@ -72,18 +72,14 @@ lesson_list()
 # %% [markdown]
 # ## Is this machine ready?
 #
-# The doctor asks one question per line. `[OK]` needs nothing from you. `[NOTE]` is fine for the tiny
-# scale and worth knowing. `[FAIL]` means that something later will not work, and the line below it
-# says what to do. In a terminal, `serial-lora doctor` prints the same.
+# The doctor looks for what later lessons need, and speaks only where something is wrong: a `NOTE` is fine for
+# the tiny scale, a `FAIL` is to be mended first, as the line below it says. In a terminal,
+# `serial-lora doctor` prints the same.
 
 # %%
 from serial_lora_course.doctor import doctor
 
-report = doctor(verbose=True)
-
-# %% [markdown]
-# **What this shows.** The last line is the verdict. If something failed, fix it first, restart the
-# kernel, and run this cell again; every other lesson assumes that nothing failed.
+print(doctor())
 
 # %% [markdown]
 # ## A model adapted, at once
