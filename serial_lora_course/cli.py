@@ -82,16 +82,9 @@ def doctor() -> int:
 
 
 def course(
-    clip_data: Annotated[tuple[str, ...], "tiny data sets of the CLIP lab, or all"] = (
-        "food",
-        "nature",
-        "travel",
-    ),
-    sam_data: Annotated[tuple[str, ...], "tiny data sets of the SAM lab, or all"] = (
-        "food",
-        "lines",
-    ),
-    sd3_data: Annotated[tuple[str, ...], "styles of the SD3 lab, or all"] = ("openmoji",),
+    clip_data: Annotated[str, "tiny data sets of the CLIP lab, or all"] = "food,nature,travel",
+    sam_data: Annotated[str, "tiny data sets of the SAM lab, or all"] = "food,lines",
+    sd3_data: Annotated[str, "styles of the SD3 lab, or all"] = "openmoji",
 ) -> int:
     """Run the doctor and the three labs at tiny scale, Serial LoRA beside LoRA.
 
@@ -105,12 +98,12 @@ def course(
     return 0
 
 
-def course_commands(clip: Sequence[str], sam: Sequence[str], sd3: Sequence[str]) -> list[list[str]]:
+def course_commands(clip: str, sam: str, sd3: str) -> list[list[str]]:
     """What `serial-lora course` runs, each as somebody would type it."""
     labs = {
-        "clip": ["--dataset", ",".join(clip), "--shots", "16"],
-        "sam": ["--dataset", ",".join(sam), "--percent", "100"],
-        "sd3": ["--dataset", ",".join(sd3), "--percent", "100"],
+        "clip": ["--dataset", clip, "--shots", "16"],
+        "sam": ["--dataset", sam, "--percent", "100"],
+        "sd3": ["--dataset", sd3, "--percent", "100"],
     }
     common = ["--scale", "tiny", "--methods", "lora,serial_lora", "--seeds", "1"]
     return [["doctor"], *(["lab", name, *options, *common] for name, options in labs.items())]

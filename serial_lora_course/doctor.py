@@ -14,20 +14,20 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 import serial_lora_course
-from serial_lora_course.files import expanded
 
 WEIGHTS = Path(__file__).resolve().parent / "assets" / "weights"
-OLDEST_PYTHON, OLDEST_TORCH = (3, 10), (2, 4)
+OLDEST_TORCH = (2, 4)
 MEMORY_GB, DISK_GB, PAPER_DISK_GB = 3, 1, 30
 # Import names whose failure would stop a lesson in the middle (compiled extensions, above all).
-IMPORTED = "torchvision open_clip segment_anything accelerate skimage sklearn matplotlib ipywidgets anywidget"
+IMPORTED = ("torchvision", "open_clip", "segment_anything", "accelerate", "skimage", "sklearn")
+IMPORTED += ("matplotlib", "ipywidgets", "anywidget")
 PIP = "python -m pip install"
 COURSE = f'{PIP} -e ".[course]" in the course\'s folder'
 
@@ -57,21 +57,32 @@ class Report:
 
     def __str__(self) -> str:
         wrong = sum(each.level == "FAIL" for each in self.problems)
-        verdict = f"To mend before you start: {wrong}." if wrong else "Ready: `serial-lora open` opens the lessons."
+        verdict = (
+            f"To mend before you start: {wrong}."
+            if wrong
+            else "Ready: `serial-lora open` opens the lessons."
+        )
         return "\n".join([self.machine, *map(str, self.problems), verdict])
 
 
 def doctor() -> Report:
     """Look at everything."""
-    found = [*look_at_python(), *look_at_torch()]
+    found = [*look_at_torch()]
     there = "torch" in sys.modules
     found += look_at_gpu() if there else ()
-    found += look_at_memory(free_memory_gb())
-    found += look_at_disk(data_folder())
-    found += look_at_packages(required_packages())
-    for name in IMPORTED.split():
+    found += look_at_packages("serial-lora")
+    for name in IMPORTED:
         found += look_at_import(name)
     found += look_at_weights()
+    if all(
+        each.level != "FAIL" for each in found
+    ):  # else a package for one of these may be missing
+        import psutil
+
+        from serial_lora_course.data.folders import data_root
+
+        found += look_at_memory(psutil.virtual_memory().available / 1e9)
+        found += look_at_disk(data_root())
     return Report(_machine(there), tuple(found))
 
 
@@ -87,14 +98,6 @@ def _machine(torch_there: bool) -> str:
     elif torch.backends.mps.is_available():
         device = "MPS"
     return f"{python}, PyTorch {torch.__version__}, {device}"
-
-
-def look_at_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Iterator[Problem]:
-    """Is Python new enough?"""
-    if version < OLDEST_PYTHON:
-        said = ".".join(map(str, version))
-        remedy = "install Python 3.10 or newer and make a new environment with it"
-        yield Problem("FAIL", f"Python {said} is too old", remedy)
 
 
 def look_at_torch(in_time: bool = serial_lora_course.SETTLED_IN_TIME) -> Iterator[Problem]:
@@ -124,27 +127,11 @@ def look_at_gpu() -> Iterator[Problem]:
         yield Problem("NOTE", "an NVIDIA driver is here, and PyTorch cannot use it", remedy)
 
 
-def free_memory_gb() -> float | None:
-    """Memory that a new process can use, in GB; None without the package that reads it."""
-    try:
-        return importlib.import_module("psutil").virtual_memory().available / 1e9
-    except ImportError:
-        return None
-
-
-def look_at_memory(free_gb: float | None) -> Iterator[Problem]:
+def look_at_memory(free_gb: float) -> Iterator[Problem]:
     """Is enough memory free for the largest tiny lesson?"""
-    if free_gb is not None and free_gb < MEMORY_GB:
+    if free_gb < MEMORY_GB:
         what = f"{free_gb:.1f} GB of memory are free, and a lesson needs up to {MEMORY_GB}"
         yield Problem("FAIL", what, "close other programs, and shut down other notebooks' kernels")
-
-
-def data_folder() -> Path:
-    """Where data are kept; the home folder without the package that knows."""
-    try:
-        return importlib.import_module("serial_lora_course.data.folders").data_root()
-    except ImportError:
-        return expanded("~")
 
 
 def look_at_disk(folder: Path) -> Iterator[Problem]:
@@ -159,23 +146,17 @@ def look_at_disk(folder: Path) -> Iterator[Problem]:
         yield Problem("NOTE", what, f"enough for tiny; the paper's want about {PAPER_DISK_GB} GB")
 
 
-def required_packages() -> list[str]:
-    """The requirement strings of the library and the course; none where they are not installed."""
-    try:
-        return metadata.requires("serial-lora") or []
-    except metadata.PackageNotFoundError:
-        return []
-
-
-def look_at_packages(requirements: Iterable[str]) -> Iterator[Problem]:
-    """Is every requirement installed, in a version that fits?"""
+def look_at_packages(of: str) -> Iterator[Problem]:
+    """Is everything that a package and its course require installed, in a version that fits?"""
     # Here, so that a machine without this package reaches the questions before it.
     from packaging.requirements import Requirement
 
-    asked = [Requirement(each) for each in requirements]
-    if not asked:
-        yield Problem("NOTE", "serial-lora is not installed, only imported", COURSE)
-    for each in asked:
+    try:
+        required = metadata.requires(of) or []
+    except metadata.PackageNotFoundError:
+        yield Problem("NOTE", f"{of} is not installed, only imported", COURSE)
+        required = []
+    for each in map(Requirement, required):
         if each.marker is not None and not each.marker.evaluate({"extra": "course"}):
             continue
         wanted = f'{PIP} --upgrade "{each.name}{each.specifier}"'

@@ -32,7 +32,7 @@ from jsonargparse import (
     set_loader,
 )
 
-from serial_lora_course.files import expanded, printable
+from serial_lora_course.files import printable
 
 CONFIG = "--config"
 KINDS = {int: "whole number", float: "number", str: "name", Path: "path"}
@@ -110,7 +110,10 @@ def read(command: Command, program: str, words: Sequence[str]) -> dict[str, Any]
         SystemExit: 0 after ``--help``, 2 after one sentence about what was typed.
     """
     parser = _Parser(command, program)
-    found = parser.parse_args(parser.config_first(words))
+    try:
+        found = parser.parse_args(_config_first(words))
+    except UnicodeError as error:  # of the file
+        parser.error(f"{CONFIG} takes a text file ({error})")
     values = {each.name: found[each.name] for each in command.options}
     for each in command.options:
         value = values[each.name]
@@ -193,23 +196,6 @@ class _Parser(ArgumentParser):
         told["type"] = tuple[kind, ...] | kind | None if option.several else kind | None
         return told | {"metavar": KINDS[kind].split()[-1].upper() + ",..." * option.several}
 
-    def config_first(self, words: Sequence[str]) -> list[str]:
-        """The words with ``--config FILE`` in front, so that what is typed beside it counts more."""
-        words = [part for word in words for part in _apart(word)]
-        if CONFIG not in words:
-            return words
-        place = words.index(CONFIG)
-        for name in words[place + 1 : place + 2]:
-            try:
-                path = expanded(name)
-                if not path.is_file():
-                    self.error(f"{path}, named by {CONFIG}, is no file")
-                path.read_text("utf-8")
-            except (OSError, ValueError) as error:
-                self.error(f"{name} cannot be read as YAML ({error})")
-            words[place + 1] = str(path)
-        return words[place : place + 2] + words[:place] + words[place + 2 :]
-
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         key = re.match(r'Parser key "(\w+)', message)
         given = re.findall(r"(?:Given value|Got value): (.*)", message)
@@ -222,6 +208,9 @@ class _Parser(ArgumentParser):
         self.exit(2, f"serial-lora: {sentence}; `{self.prog} --help` says what there is.\n")
 
 
-def _apart(word: str) -> list[str]:
-    """``--config=FILE`` as two words."""
-    return word.split("=", 1) if word.startswith(f"{CONFIG}=") else [word]
+def _config_first(words: Sequence[str]) -> list[str]:
+    """The words with ``--config FILE`` in front, so that what is typed beside it counts more."""
+    pairs = (word.split("=", 1) if word.startswith(f"{CONFIG}=") else [word] for word in words)
+    words = [word for pair in pairs for word in pair]
+    place = words.index(CONFIG) if CONFIG in words else len(words)
+    return words[place : place + 2] + words[:place] + words[place + 2 :]

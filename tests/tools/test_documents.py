@@ -58,5 +58,5 @@ def test_commands_on_the_pages_are_understood(page):
 
 
 def test_the_courses_own_commands_are_understood():
-    for command in cli.course_commands(["nature"], ["lines"], ["night"]):
+    for command in cli.course_commands("nature", "lines", "night"):
         parse(shlex.join(command))
