@@ -69,13 +69,16 @@ study-tables: install ## what the study found so far, from its records
 	$(RUN) -m serial_lora_course.study tables
 
 site: install ## the course as pages to read, in build/site (no network)
-	$(RUN) -m tools.site
+	$(RUN) -m sphinx -q -W --keep-going -c site . build/site
 
 bundle: install ## pack wheels, data and notebooks into one folder that installs without a network
 	$(RUN) -m tools.bundle "$(BUNDLE)"
 
-bundle-check: install ## install that folder without a network, and run the doctor and lesson 00
-	$(RUN) -m tools.bundle --check "$(BUNDLE)"
+bundle-check: ## install that folder without a network beside it, and run the doctor there
+	$(PYTHON) -m venv "$(BUNDLE)-check"
+	"$(BUNDLE)-check/bin/python" -m pip install --isolated --no-index \
+		--find-links "$(BUNDLE)/wheels" "serial-lora[course]"
+	"$(BUNDLE)-check/bin/serial-lora" doctor
 
 weights: install ## pretrain the tiny models again (hours)
 	$(RUN) -m pip install --disable-pip-version-check -e ".[test,pretrain]"

@@ -31,7 +31,7 @@ from serial_lora_course.models.sam import load_sam
 from serial_lora_course.models.sd3 import load_sd3
 from tests.doors import as_nobody, through_the_door
 from tests.labs.lab_models import small_clip
-from tools import bundle, notebooks
+from tools import notebooks
 from tools import test as gate
 
 QUICK = "--methods serial_lora --shots 1 --seeds 1 --min-steps 1 --epochs 1".split()
@@ -274,7 +274,6 @@ def a_file(folder: Path) -> str:
 PLACES = [fifo, long, a_file, lambda f: "/proc/x", lambda f: "/dev/full", lambda f: "~nosuchuser/x"]
 DOORS = {
     "fetch": lambda place: (fetch.main, "sam", "--root", place, "--quiet"),
-    "bundle": lambda place: (bundle.main, place, "--check"),
     "benchmarks": lambda place: (benchmarks.main, "--only", place),
     "spectra": lambda place: (spectra.main, "--out", place, "--seeds", "0"),
     "notebooks": lambda place: (notebooks.main, "build", place),
