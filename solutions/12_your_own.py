@@ -224,7 +224,7 @@ check("12.1", split_by_object)
 # picture, in the features of the tiny CLIP. Nothing is trained.
 
 # %%
-from serial_lora_course.data.example_folder import Photographed
+from serial_lora_course.lessons.l12_your_own.photographed import Photographed
 
 data = load_folder(write_example_folder(new_folder("my_pictures")))
 classifier = PictureClassifier(load_clip("tiny").model, data.class_names)

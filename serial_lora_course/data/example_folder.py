@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
-from functools import partial
-from itertools import product
 from pathlib import Path
 
 from PIL import Image
@@ -17,7 +14,6 @@ from serial_lora_course.data.emoji import load_emoji
 from serial_lora_course.data.emoji_sets import unseen_drawings
 from serial_lora_course.data.folder import ORIENTATION
 from serial_lora_course.data.pictures import read_picture
-from serial_lora_course.data.types import Pictures
 from serial_lora_course.files import expanded, refusals_told
 
 #: Class folder -> Unicode groups or subgroups whose drawings go into it.
@@ -103,22 +99,3 @@ def _spoil_food(folder: Path) -> None:
     on_its_side.save(turned.with_suffix(".jpg"), exif=exif, quality=95)
     turned.unlink()
     (folder / "notes.txt").write_text("drawn on Sunday\n")
-
-
-class Photographed(Pictures):
-    """Each picture several times, turned by some degrees, as one object that is photographed often.
-
-    ``objects[i]`` is the name of what item ``i`` shows.
-    """
-
-    def __init__(self, pictures: Pictures, angles: Sequence[float] = (-9, -3, 3, 9)) -> None:
-        turns = list(product(range(len(pictures)), angles))
-        self.objects = [pictures.picture_ids[place] for place, _ in turns]
-        names = [f"{name} {n}" for n, name in enumerate(self.objects)]
-        labels = [pictures.labels[place] for place, _ in turns]
-        super().__init__(names, partial(_turned, pictures), turns, labels)
-
-
-def _turned(pictures: Pictures, turn: tuple[int, float]) -> Image.Image:
-    place, angle = turn
-    return pictures[place][0].rotate(angle, fillcolor="white")

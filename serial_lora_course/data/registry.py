@@ -108,14 +108,14 @@ def load_style(
 def _load(task: str, name: str, scale: str, root: str | os.PathLike[str] | None) -> DividedData:
     names = dataset_names(task, scale)
     if name not in names:
-        message = (
-            f"unknown data set {name!r}; for {task} at {scale} scale there are {', '.join(names)}"
-        )
-        if task == "classification":
-            message += ", or give the path of a folder with one sub-folder of pictures per class"
         other = "paper" if scale == "tiny" else "tiny"
-        if name in dataset_names(task, other):
-            message += f'; {name} is there with scale "{other}"'
-        raise SerialLoRAError(f"{message}.")
+        there = (
+            f' ({name} is there with scale "{other}")' if name in DATASETS[task][other][0] else ""
+        )
+        folder = ", or the path of a folder of class folders" if task == "classification" else ""
+        raise SerialLoRAError(
+            f"unknown data set {name!r}{there}; for {task} at {scale} scale there are "
+            f"{', '.join(names)}{folder}."
+        )
     _, load = DATASETS[task][scale]
     return load(name) if scale == "tiny" else load(name, data_root(root))

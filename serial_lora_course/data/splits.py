@@ -90,9 +90,7 @@ def keep_split(path: Path, split: Split, origin: str) -> None:
     try:
         write_json(path, {**content, **split})
     except OSError:
-        # A shared, read-only data folder: the same split will come out next time too, because it
-        # depends on nothing but the names of the pictures.
-        return
+        return  # a shared, read-only data folder: the same split will come out next time too
 
 
 def read_split(path: Path) -> Split:
@@ -128,18 +126,16 @@ def read_split(path: Path) -> Split:
 
 
 def class_names_of(split: Split, source: Path) -> list[str]:
-    names: dict[int, str] = {}
-    for rows in split.values():
-        for _, label, class_name in rows:
-            cleaned = clean_name(class_name)
-            if names.setdefault(label, cleaned) != cleaned:
-                raise SerialLoRAError(
-                    f"the split file in {source} calls class {label} both {names[label]!r} and "
-                    f"{cleaned!r}; get the file from its official source."
-                )
-    if sorted(names) != list(range(len(names))):
+    """The name of each class, by its label.
+
+    Raises:
+        SerialLoRAError: a class has two names, or a number is left out.
+    """
+    named = {(y, clean_name(text)) for rows in split.values() for _, y, text in rows}
+    names = dict(sorted(named))
+    if len(names) != len(named) or list(names) != list(range(len(names))):
         raise SerialLoRAError(
-            f"the split file in {source} leaves out class numbers; get the file from its official "
-            "source."
+            f"the split file in {source} leaves out class numbers, or calls a class by two names; "
+            "get the file from its official source."
         )
-    return [names[label] for label in range(len(names))]
+    return list(names.values())

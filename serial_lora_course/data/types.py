@@ -97,8 +97,7 @@ class DividedData:
         for part_name, part in self.parts().items():
             if not part.picture_ids:
                 raise SerialLoRAError(
-                    f"{self.name} has no {part_name} pictures; it is not complete, so prepare it "
-                    "anew."
+                    f"{self.name} has no {part_name} pictures; it is not complete."
                 )
         shared = set(self.train.picture_ids).intersection(self.test.picture_ids)
         if shared:
@@ -123,11 +122,9 @@ class DividedData:
         return digest.hexdigest()
 
     def picture_fingerprint(self, opened: Mapping[str, Any] | None = None) -> str:
-        """SHA-256 over every picture in train and test, and what belongs to it.
+        """SHA-256 over every picture in train and test, with its mask or caption.
 
-        Files are read byte by byte, other pictures made. Two copies of a data set that differ in
-        one pixel, mask or caption under the same names have the same :meth:`fingerprint` and not
-        the same of these.
+        Files are read byte by byte, other pictures made.
 
         Args:
             opened: part of the data -> what to take its items from, where they may be made already.
@@ -161,12 +158,8 @@ class ClassificationData(DividedData):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        twice = _first_repeated(self.class_names)
-        if twice is not None:
-            raise SerialLoRAError(
-                f"{self.name} has two classes called {twice!r}; a prompt could not tell them "
-                "apart, so rename one."
-            )
+        if twice := _repeated(self.class_names):
+            raise SerialLoRAError(f"{self.name} has two classes called {twice!r}; rename one.")
         labels = {*self.train.labels, *self.test.labels}
         wrong = labels.difference(range(len(self.class_names)))
         if wrong:
@@ -291,14 +284,13 @@ class StyleData(DividedData):
     def __post_init__(self) -> None:
         super().__post_init__()
         for part in (self.train, self.test):
-            twice = _first_repeated(part.picture_ids)
-            if twice is not None:
+            if twice := _repeated(part.picture_ids):
                 raise SerialLoRAError(
                     f"{self.name} lists the picture {twice!r} twice; list it once."
                 )
 
 
-def _first_repeated(names: list[str]) -> str | None:
+def _repeated(names: list[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 

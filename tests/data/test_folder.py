@@ -5,13 +5,10 @@ import pytest
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.example_folder import (
-    EXAMPLE_CLASSES,
-    Photographed,
-    write_example_folder,
-)
+from serial_lora_course.data.example_folder import EXAMPLE_CLASSES, write_example_folder
 from serial_lora_course.data.folder import class_sizes, examine_folder, load_folder
 from serial_lora_course.data.registry import load_classification
+from serial_lora_course.lessons.l12_your_own.photographed import Photographed
 from tests.data.official import picture_bytes
 
 
@@ -148,12 +145,6 @@ def test_classes_are_those_that_load_folder_finds(files, classes, tmp_path):
         picture(seed=number).save(tmp_path / f"{name}.png")
     found = class_sizes(examine_folder(tmp_path)).index.tolist()
     assert found == load_folder(tmp_path).class_names == classes
-
-
-def test_a_folder_that_is_not_there_or_empty(tmp_path):
-    with pytest.raises(SerialLoRAError, match="no folder"):
-        examine_folder(tmp_path / "none")
-    assert examine_folder(tmp_path).empty and class_sizes(examine_folder(tmp_path)).empty
 
 
 def test_the_example_folder_loads_and_its_flaws_are_all_found(tmp_path):

@@ -48,11 +48,6 @@ def test_a_missing_or_corrupt_picture_is_named(tmp_path, content):
         picture_files(tmp_path, ["bad.jpg"], [0])[0]
 
 
-def test_reading_past_the_end_stops_a_loop(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(picture_bytes(0))
-    assert len(list(picture_files(tmp_path, ["a.jpg"], [0]))) == 1
-
-
 def test_numbers_with_fractions_keep_their_brightness(tmp_path):
     path, grey = tmp_path / "floats.tiff", np.arange(48, dtype=np.float32).reshape(6, 8) * 5
     for numbers in (grey, grey / 255):

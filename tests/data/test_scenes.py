@@ -11,7 +11,6 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data import scenes
 from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
 from serial_lora_course.data.scenes import SceneRecipe, box_of, compose
-from serial_lora_course.data.weather import WEATHER
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -51,19 +50,6 @@ def test_a_box_is_the_tightest_round_its_mask(mask):
 # --- masks ---------------------------------------------------------------------------------------
 
 
-@given(st.integers(20, 90), st.integers(20, 90), st.integers(0, 10**6))
-@settings(deadline=None, max_examples=30)
-def test_scenes_of_any_size_have_disjoint_masks_of_things_that_can_be_seen(height, width, seed):
-    recipe = SceneRecipe(height=height, width=width, least_pixels=20)
-    made = scene(seed, recipe=recipe)
-    assert made.picture.shape == (height, width, 3) and made.picture.dtype == np.uint8
-    assert made.masks.shape == (len(made.drawings), height, width) and made.masks.dtype == bool
-    assert 1 <= len(made.drawings) <= recipe.objects[1]
-    assert made.masks.sum(0).max() <= 1  # no pixel belongs to two
-    assert made.masks.sum((1, 2)).min() >= recipe.least_pixels
-    assert set(made.drawings) <= set(range(len(DRAWINGS)))
-
-
 @pytest.mark.parametrize("seed", range(6))
 def test_a_mask_is_where_its_drawing_is_seen(seed):
     one = SceneRecipe(height=71, width=83, objects=(1, 1), clutter=0.0)
@@ -96,35 +82,7 @@ def test_what_is_visible_is_what_no_later_layer_covers(whole, share, pixels):
     assert [{tuple(pixel) for pixel in np.argwhere(mask).tolist()} for mask in masks] == expected
 
 
-def test_an_outline_that_is_given_counts_instead_of_the_ink():
-    ring = disc(RED, hole=16)[None]
-    whole = disc()[None, ..., 3]
-    one = SceneRecipe(objects=(1, 1), clutter=0.0, least_pixels=5)
-    for seed in range(4):
-        ink = scene(seed, ring, GREY, one)
-        filled = scene(seed, ring, GREY, one, whole)
-        assert np.array_equal(ink.picture, filled.picture)
-        assert (ink.masks <= filled.masks).all() and filled.masks.sum() > 1.5 * ink.masks.sum()
-        inside = filled.masks[0] & ~ink.masks[0]
-        assert np.abs(filled.picture[inside].astype(int).mean(0) - 100).max() < 25  # the ground
-
-
 # --- chance --------------------------------------------------------------------------------------
-
-
-def test_a_scene_follows_from_its_seed_alone_and_leaves_what_it_is_made_of():
-    drawings, ground = DRAWINGS.copy(), NOISE[0].copy()
-    one, other, two = (scene(seed, drawings, [ground]) for seed in (5, 6, 5))
-    assert np.array_equal(one.picture, two.picture) and np.array_equal(one.masks, two.masks)
-    assert one.drawings == two.drawings and not np.array_equal(one.picture, other.picture)
-    assert np.array_equal(drawings, DRAWINGS) and np.array_equal(ground, NOISE[0])
-
-
-def test_clutter_belongs_to_no_object():
-    for seed in range(5):
-        bare, full = (scene(seed, ground=GREY, recipe=SceneRecipe(clutter=c)) for c in (0.0, 1.0))
-        assert (bare.picture[~bare.masks.any(0)] == 100).all(1).any()
-        assert len(np.unique(full.picture[~full.masks.any(0)], axis=0)) > 1
 
 
 @pytest.mark.parametrize(
@@ -154,17 +112,3 @@ def test_photographs_are_real_pictures_and_none_is_in_both_splits():
     assert np.array_equal(china, load_sample_image("china.jpg"))
     with pytest.raises(SerialLoRAError, match="train, test"):
         photographs("validation")
-
-
-# --- weather -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", list(WEATHER))
-@pytest.mark.parametrize("shape", [(97, 131), (131, 97), (31, 17)])
-def test_weather_makes_a_new_picture_of_the_same_size(kind, shape):
-    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    before = picture.copy()
-    seen, again, other = (WEATHER[kind](picture, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert seen.shape == picture.shape and seen.dtype == np.uint8
-    assert np.array_equal(picture, before) and np.array_equal(seen, again)
-    assert not np.array_equal(seen, other) and not np.array_equal(seen, picture)

@@ -3,7 +3,6 @@
 import os
 import pickle
 import shutil
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -170,26 +169,6 @@ def test_what_is_lost_is_named_with_the_command(copy_of, tmp_path, release, lost
         load_segmentation_files(SET_OF[release], tmp_path)
 
 
-SMALL = mask_bytes((10, 10), [(1, 0, 0, 5, 5)], "P")
-
-
-@pytest.mark.parametrize(
-    "release, file, content",
-    [
-        ("foodseg103", f"{ANNOTATIONS}/00000000.png", SMALL),
-        ("foodseg103", f"{ANNOTATIONS}/00000000.png", None),
-        ("foodseg103", "Images/img_dir/train/00000000.jpg", b""),
-        ("voc_person", "SegmentationObject/2007_000032.png", SMALL),
-    ],
-)
-def test_files_that_change_after_loading_are_named(copy_of, tmp_path, release, file, content):
-    path = copy_of(release) / file
-    data = load_segmentation_files(SET_OF[release], tmp_path)
-    path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(SerialLoRAError, match=path.name):
-        data.train[0]
-
-
 def test_a_list_of_names_cannot_lead_out_of_the_folder(copy_of, tmp_path):
     folder = copy_of("voc_person")
     (folder / "ImageSets/Segmentation/train.txt").write_text("../../../secret\n")
@@ -250,21 +229,3 @@ def test_masks_are_opened_once_for_all_sets_and_again_when_one_changed(copy_of, 
     assert path.stat().st_size == written.st_size
     assert "00000002.jpg" in names_of(load_segmentation_files("icecream", tmp_path).train)
     assert "00000002.png" in opened
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"stamp": "another", "labels": []}'])
-def test_an_index_that_cannot_be_read_or_written_changes_nothing(
-    copy_of, tmp_path, opened, monkeypatch, content
-):
-    path = copy_of("foodseg103") / INDEX_FILE
-    first = load_segmentation_files("icecream", tmp_path)
-    whole = path.read_text()
-    opened.clear()
-    path.write_text(content)
-    again = load_segmentation_files("icecream", tmp_path)
-    assert len(opened) == 8 and path.read_text() == whole
-    path.unlink()
-    monkeypatch.setattr(masks, "write_whole", Mock(side_effect=PermissionError))  # read only
-    third = load_segmentation_files("icecream", tmp_path)
-    assert not path.exists()
-    assert again.fingerprint() == third.fingerprint() == first.fingerprint()

@@ -4,7 +4,6 @@ import os
 import shutil
 
 import pytest
-from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from data_scripts import fetch
@@ -99,20 +98,6 @@ def test_sara_holds_a_fifth_out_and_passes_over_what_nobody_described(prepared_r
     assert f"without one ({len(official) - len(captions)}) are left out" in data.description
 
 
-@pytest.mark.parametrize(
-    "name, modes", [("art_nouveau", {"RGB", "L", "CMYK"}), ("barbie", {"RGBA", "P", "L"})]
-)
-def test_pictures_are_rgb_whatever_they_were(prepared_root, name, modes):
-    data, found = load_style_files(name, prepared_root), set()
-    for part in (data.train, data.test):
-        for index, example in enumerate(part):
-            assert example.picture_id == part.picture_ids[index]
-            with Image.open(data.folder / example.picture_id) as stored:
-                found.add(stored.mode)
-                assert example.picture.tobytes() == stored.convert("RGB").tobytes()
-    assert found == modes
-
-
 # --- titles --------------------------------------------------------------------------------------
 
 
@@ -163,17 +148,6 @@ def test_an_incomplete_folder_is_told(copy_of, tmp_path, release, lost, message)
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(SerialLoRAError, match=message):
         load_style_files(STYLE_OF[release], tmp_path)
-
-
-def test_a_folder_of_a_style_may_lie_there_by_hand_but_not_two(copy_of, tmp_path):
-    folder = copy_of("sara")
-    shutil.copytree(folder / "finetune-dataset/BarbieCore", folder / "Barbie")
-    with pytest.raises(SerialLoRAError, match="has 2"):
-        load_style_files("barbie", tmp_path)
-    shutil.rmtree(folder / "finetune-dataset")
-    assert captions_of(load_style_files("barbie", tmp_path).train)
-    with pytest.raises(SerialLoRAError, match="begins with Cyberpunk"):
-        load_style_files("cyberpunk", tmp_path)
 
 
 @pytest.mark.parametrize(

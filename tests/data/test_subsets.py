@@ -14,7 +14,6 @@ from serial_lora_course.data.registry import dataset_names, load_classification
 from serial_lora_course.data.subsets import (
     few_shot_indices,
     few_shot_split,
-    hash_order,
     training_subset,
 )
 from serial_lora_course.data.types import ClassificationData
@@ -76,13 +75,6 @@ def test_properties(labels, shots, seed):
     assert set(chosen) <= set(few_shot_indices(labels, shots + 1, seed, names))  # nested
     backwards = few_shot_indices(labels[::-1], shots, seed, names[::-1])
     assert [names[::-1][position] for position in backwards] == [names[i] for i in chosen]
-
-
-def test_seeds_and_purposes_give_other_orders_and_positions_are_names():
-    orders = {tuple(hash_order(NAMES, seed, purpose)) for seed in range(5) for purpose in "ab"}
-    assert len(orders) == 10
-    positions = [str(position) for position in range(len(LABELS))]
-    assert few_shot_indices(LABELS, 3, 1) == few_shot_indices(LABELS, 3, 1, positions)
 
 
 def test_what_is_refused():

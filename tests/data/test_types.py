@@ -34,11 +34,6 @@ def test_an_example_of_masks_that_is_not_whole_is_refused(masks, names, named):
         SegmentationExample(Image.new("RGB", (6, 4)), masks, names, "the picture 7")
 
 
-def test_an_objects_box_is_found_once():
-    example = SegmentationExample(Image.new("RGB", (6, 4)), WHOLE, ("a", "b"), "x")
-    assert example.boxes.tolist() == [[0, 0, 6, 4]] * 2 and example.boxes is example.boxes
-
-
 @pytest.mark.parametrize("mode, words", [("L", "a cat"), ("RGBA", "a cat"), ("RGB", " ")])
 def test_an_example_of_a_style_that_is_not_whole_is_refused(mode, words):
     with pytest.raises(SerialLoRAError, match="the picture 7 (is of mode|has no caption)"):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from serial_lora_course.data.emoji import load_emoji
-from serial_lora_course.data.known_pictures import known_pictures
 from serial_lora_course.data.style_sets import SIZE, caption
+from serial_lora_course.lessons.l06_sd3.known_pictures import known_pictures
 
 
 @pytest.mark.parametrize("scale", ["tiny", "paper"])
