@@ -4,6 +4,11 @@
 #   PYTHON      the interpreter that makes the environment (3.10 or newer)
 #   VENV        where the environment lies
 #   BUNDLE      the folder that `make bundle` packs
+#
+# pip takes PyTorch's CUDA build on Linux; its CPU build, a tenth as large, with
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make lab
+# Both must pass the tests: an environment of the other build lies beside the first, such as
+#   PIP_CONSTRAINT= PIP_EXTRA_INDEX_URL= make test VENV=.venv-pip PYTHON=python3.13
 
 PYTHON ?= python3
 VENV ?= .venv

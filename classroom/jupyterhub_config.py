@@ -17,6 +17,8 @@ from urllib.parse import urlencode
 
 import yaml
 
+import serial_lora_course
+
 c = get_config()  # noqa: F821  (JupyterHub gives it)
 
 CLASS = Path.cwd()
@@ -76,6 +78,9 @@ c.Authenticator.username_pattern = NAME + "$"
 c.FirstUseAuthenticator.create_users = False  # who is not on the list chooses no password
 c.FirstUseAuthenticator.dbm_path = str(HUB / "passwords.dbm")
 c.FirstUseAuthenticator.min_password_length = 10
+if settings["authenticator"] == "firstuse":
+    said = "Here for the first time? The password that you type now becomes yours: 10 characters or more."
+    c.JupyterHub.template_vars = {"announcement_login": said}
 if settings["authenticator"] == "shared-password":
     for whose, name in (("user", "CLASS_PASSWORD"), ("admin", "CLASS_TEACHER_PASSWORD")):
         if not os.environ.get(name):
@@ -142,6 +147,7 @@ c.JupyterHub.spawner_class = "systemd"
 c.Spawner.mem_limit, c.Spawner.cpu_limit = settings["memory"], float(settings["cores"])
 c.Spawner.environment = {
     "SERIAL_LORA_DATA": settings["data"],
+    "JUPYTER_CONFIG_PATH": str(Path(serial_lora_course.__file__).parent / "assets" / "jupyter"),
     **gpu_environment(settings["gpu"], settings["gpu_share"]),
     **{name: str(value) for name, value in settings["environment"].items()},
 }

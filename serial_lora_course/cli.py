@@ -115,7 +115,13 @@ def open_lessons() -> int:
     for folder in (here, *here.parents, checkout):
         lesson = folder / "notebooks" / FIRST_LESSON
         if lesson.is_file():
-            return subprocess.run([sys.executable, "-m", "jupyterlab", str(lesson)]).returncode
+            quiet = str(Path(__file__).parent / "assets" / "jupyter")  # without teachers' menus
+            others = os.environ.get("JUPYTER_CONFIG_PATH", "").split(os.pathsep)
+            paths = os.pathsep.join([quiet, *filter(None, others)])
+            command = [sys.executable, "-m", "jupyterlab", str(lesson)]
+            return subprocess.run(
+                command, env=os.environ | {"JUPYTER_CONFIG_PATH": paths}
+            ).returncode
     from serial_lora.errors import SerialLoRAError
 
     raise SerialLoRAError(

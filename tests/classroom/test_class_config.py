@@ -1,6 +1,9 @@
 """What class.yaml may say, and what follows from it."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +11,7 @@ import pytest
 import yaml
 from traitlets.config.loader import Config
 
+import serial_lora_course
 from tools import ROOT
 
 HERE = ROOT / "classroom"
@@ -87,7 +91,9 @@ def test_each_way_to_share_a_gpu_sets_what_the_course_and_the_driver_read(
     programs("nvidia-smi", "echo 24564")
 
     def told(**changes):
-        return configured(data="/d", **changes)[0].Spawner.environment
+        environment = dict(configured(data="/d", **changes)[0].Spawner.environment)
+        assert (Path(environment.pop("JUPYTER_CONFIG_PATH")) / "labconfig").is_dir()
+        return environment
 
     assert told(gpu="none") == {"SERIAL_LORA_DATA": "/d", "CUDA_VISIBLE_DEVICES": ""}
     share = {"SERIAL_LORA_DATA": "/d", "SERIAL_LORA_GPU_SHARE": "0.5"}
@@ -121,3 +127,20 @@ def test_a_learner_gets_an_account_once_and_two_folders(configured, tmp_path, mo
     home, runs = tmp_path / "homes" / "ada", tmp_path / "runs" / "ada"
     assert account == "class-ada" and home.stat().st_mode & 0o777 == 0o700
     assert runs.is_dir() and (home / "runs").resolve() == runs.resolve()
+
+
+def test_learners_see_no_teachers_menus():
+    """As JupyterLab itself reads the folder that the class server and `serial-lora open` name."""
+    code = "from jupyterlab_server.config import get_static_page_config as read; import json; "
+    code += "print(json.dumps(read(level='all')['disabledExtensions']))"
+    folder = Path(serial_lora_course.__file__).parent / "assets" / "jupyter"
+    environment = os.environ | {"JUPYTER_CONFIG_PATH": str(folder)}
+    told = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert "@jupyter/nbgrader" in json.loads(told)
+
+
+def test_the_login_page_says_that_the_first_sign_in_sets_the_password(configured):
+    said = configured()[0].JupyterHub.template_vars["announcement_login"]
+    assert "password" in said and "first time" in said
+    other, _ = configured(authenticator="pam")
+    assert "announcement_login" not in other.JupyterHub.get("template_vars", {})

@@ -24,7 +24,7 @@ def project() -> dict:
 def test_conda_brings_python_and_pip_the_rest(project):
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     python, pip, rest = environment["dependencies"]
-    assert (pip, rest) == ("pip", {"pip": ["-e .[test]"]})
+    assert (pip, rest) == ("pip", {"pip": ["-e .[course]"]})
     assert project["optional-dependencies"]["test"][0] == "serial-lora[course]"
     oldest, beyond = re.fullmatch(r"python>=3\.(\d+),<3\.(\d+)", python).groups()
     assert project["requires-python"] == f">=3.{oldest}"
