@@ -19,10 +19,11 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars
 from PIL import Image
 from torch import nn
+from torchvision import datasets
 from tqdm import tqdm
 
 from data_scripts.download import disk_told, download, unpack
-from data_scripts.sources import PICTURES, SOURCES, WEIGHTS
+from data_scripts.sources import PICTURES, SOURCES
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.classification_files import CLASSIFICATION_RELEASES
 from serial_lora_course.data.folders import data_root
@@ -78,7 +79,7 @@ def main(words: Sequence[str]) -> None:
             place = fetch_clip(asked.model, root)
         elif name == "sd3":
             place = fetch_sd3(root, with_t5=not asked.without_t5)
-        elif name in WEIGHTS:
+        elif SOURCES[name].files:
             ((file, url),) = SOURCES[name].files.items()
             place = root / "weights" / file
             with alone(root):
@@ -163,7 +164,7 @@ def _leave_only(folder: Path, files: Sequence[str]) -> None:
 def _by_torchvision(name: str, folder: Path) -> None:
     """Archives that lie where torchvision looks for them are verified and unpacked."""
     try:
-        PICTURES[name].torchvision(folder)
+        getattr(datasets, PICTURES[name].torchvision)(folder, download=True)
     except (OSError, RuntimeError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise SerialLoRAError(
             f"torchvision could not verify and unpack {name} in {folder} ({error}); run the same "

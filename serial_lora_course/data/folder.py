@@ -35,6 +35,7 @@ from serial_lora_course.files import expanded, is_text, printable, refusals_told
 ORIENTATION = 0x0112  # the EXIF tag in which a camera says how it was held
 COLUMNS = ("class", "file", "mode", "width", "height", "usable", "remark")
 COPY_OF = "the same picture as"
+TOO_FEW = "one to train and one to test are the least"
 
 _TRAIN_NAMES = {"train", "training"}
 _TEST_NAMES = {"test", "val", "valid", "validation"}
@@ -90,23 +91,22 @@ def load_folder(
         rows, origin = _divided_rows(folder, *division)
     else:
         rows, origin = _undivided_rows(folder, class_folders, test_fraction, seed)
-    blank = [sub.name for sub in class_folders if not clean_name(sub.name)]
-    if blank:
+    if blank := [sub.name for sub in class_folders if not clean_name(sub.name)]:
         raise SerialLoRAError(
             f"the class folder {blank[0]!r} in {folder} has no name for a prompt; rename it."
         )
     _refuse_damaged(folder, [picture_id for part in rows.values() for picture_id, _ in part])
-    parts = {
-        part: picture_files(folder, [row[0] for row in found], [row[1] for row in found], True)
-        for part, found in rows.items()
-    }
+    train, test = (
+        picture_files(folder, [row[0] for row in rows[part]], [row[1] for row in rows[part]], True)
+        for part in ("train", "test")
+    )
     return ClassificationData(
         name=printable(folder.absolute().name),
         scale="folder",
         class_names=[clean_name(sub.name) for sub in class_folders],
         template=template,
-        train=parts["train"],
-        test=parts["test"],
+        train=train,
+        test=test,
         split=origin,
         folder=folder,
     )
@@ -135,20 +135,20 @@ def pictures_below(folder: Path, root: Path) -> list[str]:
         OSError: a folder on the way cannot be read.
     """
     found = _files_below(folder, root)
-    other = [name for name in found if Path(name).suffix.lower() in OTHER_PICTURES]
+    kinds = [Path(name).suffix.lower() for name in found]
+    other = [name for name, kind in zip(found, kinds, strict=True) if kind in OTHER_PICTURES]
     if other:
         warnings.warn(
             f"{folder} has pictures of a kind that cannot be read, {other[0]} the first of "
             f"{len(other)}; they are passed over: convert them to PNG or JPEG.",
             stacklevel=2,
         )
-    return [name for name in found if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+    return [name for name, kind in zip(found, kinds, strict=True) if kind in PICTURE_SUFFIXES]
 
 
 def _pictures_below(folder: Path, root: Path) -> list[str]:
     pictures = pictures_below(folder, root)
-    odd = [name for name in pictures if not is_text(name)]
-    if odd:
+    if odd := [name for name in pictures if not is_text(name)]:
         raise SerialLoRAError(
             f"{odd[0]} in {root} has a name that is no text ({len(odd)} such names); rename it."
         )
@@ -218,23 +218,20 @@ def _divided_rows(folder: Path, train: Path, test: Path) -> tuple[Rows, str]:
 
 
 def _refuse_damaged(folder: Path, picture_ids: Sequence[str]) -> None:
-    damaged = [picture_id for picture_id in picture_ids if not _decodes(folder / picture_id)]
+    damaged = []
+    for picture_id in picture_ids:
+        try:
+            with Image.open(folder / picture_id) as picture:
+                picture.draft("RGB", (64, 64))  # JPEG: at an eighth of the size, to the end
+                picture.load()
+        except Exception:  # see read_picture
+            damaged.append(picture_id)
     if damaged:
         shown = ", ".join(damaged[:5]) + (", ..." if len(damaged) > 5 else "")
         raise SerialLoRAError(
             f"{len(damaged)} of {len(picture_ids)} pictures in {folder} cannot be read: {shown}; "
             "replace or delete them."
         )
-
-
-def _decodes(path: Path) -> bool:
-    try:
-        with Image.open(path) as picture:
-            picture.draft("RGB", (64, 64))  # JPEG: decodes at an eighth of the size, to the end
-            picture.load()
-    except Exception:  # see read_picture
-        return False
-    return True
 
 
 # --- looked into ---------------------------------------------------------------------------------
@@ -278,14 +275,12 @@ def class_sizes(facts: pd.DataFrame) -> pd.DataFrame:
     for name, files in facts[facts["class"] != ""].groupby("class", sort=True):
         copies = files["remark"].str.contains(COPY_OF).sum()
         usable = int(files["usable"].sum() - copies)
-        rows[name] = {"files": len(files), "usable": usable, "remark": _too_few(usable)}
+        rows[name] = {
+            "files": len(files),
+            "usable": usable,
+            "remark": "" if usable >= 2 else TOO_FEW,
+        }
     return pd.DataFrame.from_dict(rows, orient="index", columns=["files", "usable", "remark"])
-
-
-def _too_few(pictures: int) -> str:
-    if pictures >= 2:
-        return ""
-    return f"{pictures or 'no'} picture: one to train and one to test are the least"
 
 
 def _class_of(name: str, divided: bool) -> str:
@@ -296,17 +291,19 @@ def _class_of(name: str, divided: bool) -> str:
 
 
 def _row(folder: Path, name: str, class_name: str, first_seen: dict[str, str]) -> tuple:
+    def unusable(remark: str) -> tuple:
+        return printable(class_name), printable(name), "", 0, 0, False, remark
+
     if not is_text(name):
-        names = printable(class_name), printable(name)
-        return *names, "", 0, 0, False, "its name is no text: rename it"
+        return unusable("its name is no text: rename it")
     if not class_name:
-        return class_name, name, "", 0, 0, False, "in no class folder: passed over"
+        return unusable("in no class folder: passed over")
     if Path(name).suffix.lower() not in PICTURE_SUFFIXES:
-        return class_name, name, "", 0, 0, False, "no picture by its ending: passed over"
+        return unusable("no picture by its ending: passed over")
     try:
         picture = read_picture(folder / name, upright=True)  # as `load_folder` does
     except SerialLoRAError:
-        return class_name, name, "", 0, 0, False, "cannot be read: replace or delete it"
+        return unusable("cannot be read: replace or delete it")
     try:
         with Image.open(folder / name) as opened:
             mode, remarks = opened.mode, _remarks(opened)
@@ -319,24 +316,25 @@ def _row(folder: Path, name: str, class_name: str, first_seen: dict[str, str]) -
     return class_name, name, mode, *picture.size, True, "; ".join(remarks)
 
 
+#: Pillow's mode -> what `read_picture` does to it.
+CONVERTED = {
+    "I": "16-bit grey: brought to 8 bits, three equal channels",
+    "F": "numbers with fractions: brought to 8 bits, three equal channels",
+    **dict.fromkeys(("1", "L", "LA"), "grey: three equal channels"),
+    **dict.fromkeys(("P", "PA"), "palette: its colours are looked up"),
+    **dict.fromkeys(("RGB", "RGBA"), ""),
+}
+
+
 def _remarks(picture: Image.Image) -> list[str]:
     """What `read_picture` will do to this picture, beyond opening it."""
-    remarks = []
-    transparent = "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA")
+    remarks, mode = [], picture.mode.partition(";")[0]
+    transparent = "transparency" in picture.info or mode in ("RGBA", "LA", "PA")
     if transparent and picture.convert("RGBA").getextrema()[3][0] < 255:
         remarks.append("transparent: laid on white")
-    if picture.mode == "I" or picture.mode.startswith("I;16"):
-        remarks.append("16-bit grey: brought to 8 bits, three equal channels")
-    elif picture.mode == "F":
-        remarks.append("numbers with fractions: brought to 8 bits, three equal channels")
-    elif picture.mode in ("1", "L", "LA"):
-        remarks.append("grey: three equal channels")
-    elif picture.mode in ("P", "PA"):
-        remarks.append("palette: its colours are looked up")
-    elif picture.mode not in ("RGB", "RGBA"):
-        remarks.append(f"{picture.mode}: converted to RGB")
+    remarks.append(CONVERTED.get(mode, f"{mode}: converted to RGB"))
     if getattr(picture, "n_frames", 1) > 1:
         remarks.append("animation: its first picture is used")
     if picture.getexif().get(ORIENTATION, 1) != 1:
         remarks.append("held sideways: turned upright")
-    return remarks
+    return [remark for remark in remarks if remark]

@@ -146,10 +146,6 @@ def _read_mask(path: Path) -> Image.Image:
     try:
         with Image.open(path) as mask:
             mask.load()
-    except FileNotFoundError as error:
-        raise SerialLoRAError(
-            f"the mask {path} is missing; restore it, or prepare the data set anew."
-        ) from error
     except Exception as error:  # decoders raise half a dozen unrelated kinds on damaged files
         raise SerialLoRAError(
             f"the mask {path} cannot be read ({error}); restore it from the official archive."

@@ -96,8 +96,7 @@ def _artbench_rows(folder: Path) -> list[dict[str, str]]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines)
-            lacking = [name for name in ARTBENCH_COLUMNS if name not in (reader.fieldnames or ())]
-            if lacking:
+            if lacking := [n for n in ARTBENCH_COLUMNS if n not in (reader.fieldnames or ())]:
                 raise ValueError(f"it has no column {lacking[0]!r}")
             return list(reader)
     except (ValueError, csv.Error) as error:  # ValueError: also letters that are not UTF-8

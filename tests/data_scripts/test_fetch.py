@@ -20,7 +20,7 @@ from torchvision.datasets import utils as vision
 
 from data_scripts import fetch
 from data_scripts.download import CHUNK, download, unpack
-from data_scripts.sources import PICTURES, SOURCES, WEIGHTS
+from data_scripts.sources import PICTURES, SOURCES
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.registry import DATASETS, RELEASES
 from tests.data import official
@@ -305,9 +305,9 @@ def test_a_second_command_at_the_same_time_waits_for_nobody(tmp_path):
 
 
 def test_sams_checkpoint_is_known_by_its_hash(server, tmp_path, monkeypatch):
-    (name,) = WEIGHTS["sam"].files
+    (name,) = SOURCES["sam"].files
     server.files[name] = CONTENT
-    here = replace(WEIGHTS["sam"], files={name: f"{server.url}/{name}"})
+    here = replace(SOURCES["sam"], files={name: f"{server.url}/{name}"})
     monkeypatch.setitem(fetch.SOURCES, "sam", here)
     ran = through_the_door(fetch.main, "sam", "--root", tmp_path, "--quiet")
     assert ran.exit_code == 2 and "should begin with ec2df627" in ran.err
