@@ -67,11 +67,11 @@ notebooks: install ## run the lesson sources; write notebooks and pages from the
 bench: install ## measure speed and memory (see benchmarks/README.md)
 	$(RUN) -m benchmarks
 
-study: install ## run what is left of docs/study.md (some hours; may be stopped at any moment)
-	$(RUN) -m serial_lora_course.study run
+study: install ## run what is missing of docs/study.md (may be stopped at any moment)
+	$(RUN) -m study run
 
-study-tables: install ## what the study found so far, from its records
-	$(RUN) -m serial_lora_course.study tables
+study-tables: install ## what the study found, from its records
+	$(RUN) -m study tables
 
 site: install ## the course as pages to read, in build/site (no network)
 	$(RUN) -m sphinx -q -W --keep-going -c site . build/site

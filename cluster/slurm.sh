@@ -2,7 +2,6 @@
 # A grid of runs on a Slurm allocation: Ray on every node, the command on the first.
 #
 #   sbatch --nodes 4 --gpus-per-node 8 cluster/slurm.sh lab clip --scale paper --methods all --out ...
-#   sbatch cluster/slurm.sh study
 #
 # docs/slurm.md says more. What follows `#SBATCH` are defaults; options of sbatch itself count more.
 #SBATCH --job-name=serial-lora
@@ -19,12 +18,7 @@ if [ "$#" -eq 0 ]; then
     echo "Say what to run: sbatch cluster/slurm.sh lab clip --dataset nature" >&2
     exit 2
 fi
-if [ "$1" = study ]; then
-    shift
-    command=(python -m serial_lora_course.study run "$@")
-else
-    command=(python -m serial_lora_course "$@")
-fi
+command=(python -m serial_lora_course "$@")
 
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 20000))

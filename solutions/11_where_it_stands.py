@@ -4,9 +4,9 @@
 # **What you will be able to do**
 #
 # - say where Serial LoRA comes from, and show by running it that its layer is RepAdapter's;
-# - plan a comparison so that it can answer: which number of sets, and why more seeds help little;
+# - plan a comparison so that it can answer: which number of sets, and when more seeds help little;
 # - judge many questions at once without more false positives than one question has;
-# - say what sharing, place and basis each contribute, as far as the study's runs are there;
+# - say what sharing, place and basis each contribute, as far as the study can tell;
 # - read a front of methods: gain against parameters, time and memory, and what a model forgets.
 
 # %%
@@ -18,15 +18,13 @@ except ModuleNotFoundError:
 # %%
 import numpy as np
 import torch
-from IPython.display import Markdown, display
+from IPython.display import display
 from torch import Tensor
 
 from serial_lora_course.checking import check, lesson_card, yours
-from serial_lora_course.claims import study as words
+from serial_lora_course.lessons.l09_trial import tables
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
-from serial_lora_course.study.found import read_found
-from serial_lora_course.study.plan import PLANS, UNITS
 
 lesson_card("11")
 
@@ -34,12 +32,12 @@ lesson_card("11")
 # Lessons 04 to 09 compared Serial LoRA with LoRA. Three questions were left: is the method new, is it the
 # *sharing* that works, and how good is it beside the other small adapters of the field? One study was made
 # for them. It was planned before its first run ([`docs/study.md`](../docs/study.md)), and its records travel
-# with the course. They may be incomplete; then every table here says so. The next cell opens them, and every
-# section can be read after it.
+# with the course. The next cell opens them, and every section can be read after it.
 
 # %%
-found = read_found()
-display_table(words.state_frame(found))
+found = tables.read_found()
+for lab, arms in found.arms.items():
+    print(f"{lab.upper()}: {found.runs[lab]:,} runs, {len(arms)} arms")
 
 # %% [markdown]
 # An *arm* is a method at a size, such as "Serial LoRA, rank 16". It has a learning rate that
@@ -105,20 +103,36 @@ check("11.1", serial_pair)
 # Solution: [the solved lesson](../solutions/11_where_it_stands.ipynb)
 
 # %% [markdown]
-# Now the proof by running. The layer is written from RepAdapter's paper, the pair is the library's. Both get
+# Now by running. This is RepAdapter's layer, from its paper, and beside it the library's pair. Both get
 # the same random numbers, once with one group and once with two as its authors use it.
+
+
+# %% tags=["idea"]
+class RepAdapter(torch.nn.Module):
+    """x + s (B (A x + a) + b), B in groups (Luo et al. 2023)."""
+
+    def __init__(self, width: int, hidden: int, groups: int, scale: float, bias: bool) -> None:
+        super().__init__()
+        self.down = torch.nn.Linear(width, hidden, bias=bias)  # A and a
+        self.up = torch.nn.Parameter(torch.empty(groups, width // groups, hidden // groups))  # B
+        self.bias = torch.nn.Parameter(torch.empty(width)) if bias else None  # b
+        self.groups, self.scale = groups, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.down(x).unflatten(-1, (self.groups, -1))  # (..., groups, h / groups)
+        change = torch.einsum("...gh,gdh->...gd", hidden, self.up).flatten(-2)  # (..., d)
+        return x + self.scale * (change if self.bias is None else change + self.bias)
+
 
 # %%
 from serial_lora.layers import SerialLoRA
-from serial_lora_course.labs.variants import RepAdapter
 
-# %%
 to_pair = yours("11.1")
 torch.manual_seed(0)
 tokens = torch.randn(2, 50, 192)  # (B, N, d)
 rows = []
 for groups, bias in ((1, False), (2, False), (2, True)):
-    earlier = RepAdapter(192, 8, groups, scale=0.3, dropout=0.0, bias=bias)
+    earlier = RepAdapter(192, 8, groups, scale=0.3, bias=bias)
     for parameter in earlier.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     serial = SerialLoRA(192, 8)
@@ -132,16 +146,11 @@ import pandas as pd
 
 columns = ["groups", "biases", "RepAdapter's parameters", "largest difference"]
 display_table(pd.DataFrame(rows, columns=columns))
-same, grouped = rows[0], rows[1]
-display(
-    Markdown(
-        f"**What this shows.** With one group and no biases the two are one layer: {same[2]:,} parameters, equal "
-        f"up to rounding. Two groups are a pair whose B is half zeros: {grouped[2]:,} parameters. Biases alone "
-        "have no pair, since a pair gives zero for a zero token."
-    )
-)
 
 # %% [markdown]
+# With one group and no biases the two are one layer, equal up to rounding. Two groups are a pair whose B is half
+# zeros. Biases alone have no pair, since a pair gives zero for a zero token.
+#
 # So what does the paper add? The name, the comparison with LoRA at equal rank, and the tasks: SAM and Stable
 # Diffusion 3. It leaves biases and groups away. A paper that does not cite a predecessor is a common accident; a
 # reader who knows the predecessor finds its experiments too (few-shot pictures, VTAB-1k).
@@ -154,20 +163,19 @@ display(
 # comparison. How small a difference it can see, its *power*, is known **before** its runs, from how much earlier
 # runs varied. Three things vary: sets of pictures, seeds, and pictures in a set. Do you expect more seeds to
 # help as much as more sets? The table has the planned half-width of the 95% interval of Serial LoRA minus
-# LoRA, from the course's earlier records of SAM.
+# LoRA, in points of style share, from the course's earlier records of SD3.
 
 # %%
-from serial_lora_course.study.power import earlier_spread
-
-spread, gain = earlier_spread(PLANS["sam"])
-planned = words.plan_frame(spread, sets=(6, 12, 24), seeds=(1, 3, 10))
+spread = tables.earlier_spread("sd3", "style_share")
+planned = tables.plan_frame(spread, sets=(4, 12, 24), seeds=(1, 3, 10))
 display(planned.style.format("±{:.2f}"))
-display(Markdown(f"**What this shows.** In {UNITS['sam']}: {words.read_plan(planned)}"))
 
 # %% [markdown]
 # Sets differ from each other, and another seed on the same sets does not change that. It is like asking one
-# family ten times. **Change this and run again**: `PLANS["sd3"]`. There are four styles. What can
-# four of them tell about styles in general?
+# family ten times. There are four styles. What can four of them tell about styles in general?
+#
+# **Change this and run again**: `tables.earlier_spread("sam", "dice")`. SAM's sets differ less than its seeds do, so
+# there more seeds help nearly as much as more sets.
 #
 # What follows for an interval? If the claim is about *sets like these*, the sets are the sample: first the mean
 # of each set over its seeds, then mean and standard error over sets. And with few of them two standard errors
@@ -247,13 +255,11 @@ equal_methods = [
 
 # %%
 positives = {
-    "over sets, Student's t": words.false_positives(equal_methods, over_sets),
-    "over runs, two standard errors": words.false_positives(equal_methods, over_runs),
+    "over sets, Student's t": tables.false_positives(equal_methods, over_sets),
+    "over runs, two standard errors": tables.false_positives(equal_methods, over_runs),
 }
-said = "; ".join(f"{way}: {share:.1%}" for way, share in positives.items())
-display(
-    Markdown(f"**What this shows.** False positives with {sets} sets and {seeds} seeds. {said}.")
-)
+for way, share in positives.items():
+    print(f"{share:.1%} false positives, {way}")
 
 # %% [markdown]
 # **Change this and run again**: `between = 0.0` (all sets alike: now runs *are* independent); or `seeds = 50`. Which
@@ -267,11 +273,7 @@ display(
 # %%
 count = len(found.answers)
 once = 1 - 0.95**count
-display(
-    Markdown(
-        f"**What this shows.** {count} questions, no true difference: {once:.0%} of such studies find one."
-    )
-)
+print(f"{count} questions, no true difference: {once:.0%} of such studies find one")
 
 # %% [markdown]
 # Holm's correction keeps the chance of *any* false positive below 5%. Sort the p values. The smallest is multiplied by
@@ -330,16 +332,15 @@ check("11.3", holm)
 # is on one side of 0 and the adjusted p below 0.05; else the question is *open*, which is not the same as equal.
 
 # %%
-display_table(words.questions_frame(found.answers))
-display(Markdown("**What this shows.** " + words.read_questions(found.answers)))
+display_table(tables.questions_frame(found.answers))
+display(tables.verdicts_frame(found.answers))
 
 # %% [markdown]
-# The corrected p values are your function's as well. The cell compares; questions without runs enter with 1, which
-# is the cautious choice: when their runs come, an early verdict cannot be taken back by their number.
+# The corrected p values are your function's as well.
 
 # %%
 adjust = yours("11.3")
-plain = [answer.like.p if answer.like else 1.0 for answer in found.answers]
+plain = [answer.like.p for answer in found.answers]
 apart = np.abs(np.subtract(adjust(plain), [answer.p for answer in found.answers])).max()
 print(f"largest difference from the study's: {apart:.0e}")
 
@@ -349,9 +350,10 @@ print(f"largest difference from the study's: {apart:.0e}")
 #
 # An interval over sets assumes that the sets are independent. Two sets that show the same things, drawn by
 # two designers, may not be: what is hard in one is hard in the other. Does a verdict change if they count as one?
+# (The number of sets, or of groups of sets, stands in brackets.)
 
 # %%
-display(Markdown("**What this shows.** " + words.read_groups(found.answers)))
+display_table(tables.groups_frame(found.answers))
 
 # %% [markdown]
 # ## What is it that works?
@@ -363,20 +365,13 @@ display(Markdown("**What this shows.** " + words.read_groups(found.answers)))
 # question names first is better.
 
 # %%
-from serial_lora_course.figures.study import plot_answers
+from serial_lora_course.lessons.l09_trial.figures import plot_answers
 
-display_figure(plot_answers(found.intervals))
-display(Markdown("**What this shows.**\n\n" + words.read_parts(found)))
-
-# %% [markdown]
-# A difference between LoRA and Serial LoRA alone, as the paper has it, cannot say which of these is at work. And
-# the predecessor, which differs by groups and biases alone:
-
-# %%
-display(Markdown("**What this shows.**\n\n" + words.read_predecessor(found)))
+display_figure(plot_answers(found.answers))
 
 # %% [markdown]
-# **Change this and run again**: `display_table(words.questions_frame(words.about(found, "basis")))`, or another word.
+# A difference between LoRA and Serial LoRA alone, as the paper has it, cannot say which of these is at work. The last
+# row is the predecessor's, which differs by groups and biases alone.
 #
 # ## The front of methods
 #
@@ -432,31 +427,27 @@ check("11.4", front)
 # Solution: [the solved lesson](../solutions/11_where_it_stands.ipynb)
 
 # %% [markdown]
-# Now the study's arms: gain against parameters in the picture, and in words against the processor's time for a step
-# and what is kept for the backward pass too. Expect the answer to depend on the cost: a method may have few
+# Now the study's arms: gain against parameters. Expect the answer to depend on the cost: a method may have few
 # parameters and be slow.
 
 # %%
-from serial_lora_course.figures.study import COSTS, plot_front
-from serial_lora_course.study.plan import UNITS
+from serial_lora_course.lessons.l09_trial.figures import plot_fronts
 
-arms = found.comparable  # lab -> finished arms with the same amount of data
-if arms:
-    display_figure(plot_front(arms, UNITS))  # change this and run again: cost="activations, MB"
-
-# %%
-display(Markdown("**What this shows.** " + words.read_fronts(found, COSTS)))
+cost = "parameters"  # change this and run again: "step time", or "activations, MB"
+display_figure(plot_fronts(found, cost))
 
 # %%
 find_front = yours("11.4")
-for lab, table in arms.items():
-    places = find_front(table["parameters"].tolist(), table["gain"].tolist())
-    print(lab.upper(), table["title"].iloc[sorted(places)].tolist())
+for lab, arms in found.comparable.items():
+    timed = arms.dropna(subset=[cost])
+    on_it = timed.iloc[sorted(find_front(timed[cost].tolist(), timed["gain"].tolist()))]
+    print(lab.upper())
+    display_table(on_it[["title", cost, "gain"]].sort_values(cost).round(2))
 
 # %% [markdown]
-# Your function found the same arms. The sets differ far more than the methods do, so an interval of a *gain* is wide,
-# and one of a *difference* between two arms on the same pictures is narrow. The bar in the corner is such a one, the
-# median of all arms against LoRA. Points that are closer than that should not be ranked.
+# Your function found the arms that the line joins. The sets differ far more than the methods do, so an interval of a
+# *gain* is wide, and one of a *difference* between two arms on the same pictures is narrow. The bars are such ones, of
+# Serial LoRA against LoRA. Points that are closer than that should not be ranked.
 
 # %% [markdown]
 # ## Forgetting
@@ -465,13 +456,21 @@ for lab, table in arms.items():
 # also measured on pictures that pretraining knew. Do you expect those that gain most to forget most?
 
 # %%
-display(Markdown("**What this shows.**\n\n" + words.read_forgetting(found)))
+for lab in ("clip", "sam"):
+    arms = found.comparable[lab]
+    changes = arms[["title", "gain", "change of what it knew"]].sort_values("gain")
+    print(f"{lab.upper()}, {found.units[lab]}; the six that gain least, and the six that gain most")
+    display_table(pd.concat([changes.head(6), changes.tail(6)]).round(1))
+    together = arms["gain"].rank().corr(arms["change of what it knew"].rank())
+    print(f"rank correlation of gain and change: {together:+.2f}")
 
 # %% [markdown]
+# A rank correlation clearly below 0 would say that those that gain more forget more.
+#
 # For a low-rank adapter forgetting is a choice: take it out (`disabled(model)`), and the base is back, bit for bit. What
 # counts is whether one model must do both at once.
 #
-# **Change this and run again**: `found.arms["clip"].sort_values("change of what it knew")` in a `display_table`.
+# **Change this and run again**: `display_table(found.arms["clip"].sort_values("change of what it knew"))`.
 
 # %% [markdown]
 # ## Quiz
@@ -507,7 +506,7 @@ display(Markdown("**What this shows.**\n\n" + words.read_forgetting(found)))
 # ## Key points
 #
 # - Serial LoRA is RepAdapter's attention adapter with one group and no biases. Running both shows it.
-# - Power is planned before runs. The sets are the sample; more seeds on the same sets help little.
+# - Power is planned before runs. The sets are the sample; where they differ much, more seeds on them help little.
 # - An interval over sets with Student's t keeps its promise; two standard errors over runs do not.
 # - Many questions need a correction, and the family is fixed before the results.
 # - To learn *what* works, change one thing at a time at equal budget. To choose, look at the front.

@@ -26,7 +26,6 @@ from serial_lora_course.labs.processes import process_state, require_even_shares
 from serial_lora_course.labs.progress import GridProgress
 from serial_lora_course.labs.records import Kept, Record
 from serial_lora_course.labs.registry import get_lab
-from serial_lora_course.labs.variants import VariantConfig
 from serial_lora_course.models.weights import Backbone
 
 
@@ -122,8 +121,6 @@ class Grid:
         for config, method in dict.fromkeys((run.config, run.method) for run in self.runs):
             lab.config = config
             adapter = lab.adapter(method)
-            if isinstance(adapter, VariantConfig):
-                continue  # it says so itself, when it is put in
             if sites is None:
                 some = (adapter.towers, adapter.blocks, adapter.stream)
                 sites = find_attention_sites(lab.backbone.model, *some)

@@ -25,13 +25,12 @@ from serial_lora.injection import adapters, eject, inject
 from serial_lora_course.data.types import DividedData
 from serial_lora_course.labs.config import SWEPT, LabConfig, changed_config
 from serial_lora_course.labs.keep import Outcomes
-from serial_lora_course.labs.methods import METHODS, Method
+from serial_lora_course.labs.methods import METHODS, Method, OwnAdapter
 from serial_lora_course.labs.precision import settle_precision
 from serial_lora_course.labs.processes import is_first_process, loader_workers
 from serial_lora_course.labs.records import Kept, Record, environment, run_key, with_unit
 from serial_lora_course.labs.report import Report
 from serial_lora_course.labs.training import ExampleStream, Opened, train
-from serial_lora_course.labs.variants import VariantConfig
 from serial_lora_course.models.weights import Backbone, weights_fingerprint
 
 _measured: dict[tuple[object, ...], dict[str, float]] = {}
@@ -336,7 +335,7 @@ def adapted(
     """
     torch.manual_seed(seed)
     with ExitStack() as undo:
-        if isinstance(adapter, VariantConfig):
+        if isinstance(adapter, OwnAdapter):
             adapter.put_in(model, undo)
         else:
             inject(model, adapter)

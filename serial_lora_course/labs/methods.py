@@ -1,20 +1,27 @@
-"""The methods that every lab compares: the paper's four, and LoRA at Serial LoRA's budget.
-
-The study compares further ones, which every lab knows by name too.
-"""
+"""The methods that every lab compares: the paper's four, and LoRA at Serial LoRA's budget."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+
+from torch import nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_choice
-from serial_lora_course.labs.variants import VariantConfig
 
 LORA_PLUS_RATIO = 20.0  # the paper's "1:20" between the rates of A and B
+
+
+@dataclass(frozen=True)
+class OwnAdapter(AdapterConfig):
+    """An adapter that `serial_lora.inject` does not know: it puts itself into a model."""
+
+    def put_in(self, model: nn.Module, undo: ExitStack) -> None:
+        """Freeze the model and put fresh adapters into it, until ``undo`` closes."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Method:
         label: how people write the name.
         kind: makes the adapter's configuration, of a rank and what every configuration takes.
         size: how people write what is called its rank here; empty for a method of one size.
+        plus: whether it is LoRA+, at whatever ratio: a ratio of 1 gives A and B one rate.
     """
 
     name: str
@@ -36,20 +44,17 @@ class Method:
     ratio: float = 1.0
     rank_share: float = 1.0
     size: str = "rank {}"
+    plus: bool = False
 
     def sized(self, rank: int) -> str:
         """Its name with its size, such as "LoRA, rank 16" or "OFT, blocks of 4"."""
         return ", ".join(filter(None, (self.label, self.size.format(rank))))
 
     @property
-    def plus(self) -> bool:
-        """Whether it is LoRA+, at whatever ratio: a ratio of 1 gives A and B one rate."""
-        return get_method(self.name).ratio != 1
-
-    @property
     def settings(self) -> dict[str, float]:
         """What a record says of it beside its name: the ratio, unless it is the method's usual."""
-        return {} if self.ratio == get_method(self.name).ratio else {"ratio": self.ratio}
+        usual = LORA_PLUS_RATIO if self.plus else 1.0
+        return {} if self.ratio == usual else {"ratio": self.ratio}
 
     def with_ratio(self, ratio: float) -> Method:
         """The same with another rate of B over that of A; a method without a plus stays as it is.
@@ -84,64 +89,12 @@ METHODS = {
     for method in (
         Method("lora", "LoRA", LoRAConfig),
         Method("serial_lora", "Serial LoRA", SerialLoRAConfig),
-        Method("lora_plus", "LoRA+", LoRAConfig, ratio=LORA_PLUS_RATIO),
-        Method("serial_lora_plus", "Serial LoRA+", SerialLoRAConfig, ratio=LORA_PLUS_RATIO),
+        Method("lora_plus", "LoRA+", LoRAConfig, LORA_PLUS_RATIO, plus=True),
+        Method("serial_lora_plus", "Serial LoRA+", SerialLoRAConfig, LORA_PLUS_RATIO, plus=True),
         Method("lora_equal_budget", "LoRA at equal budget", LoRAConfig, rank_share=0.25),
     )
 }
 """What a lab runs if it is told to run all: four of the paper's, and the last one ours."""
-
-SIZES = {
-    "repadapter": "width {}",
-    "repadapter_two": "width {}",
-    "ln_bias": "",
-    "hra": "{} reflections",
-    "oft": "blocks of {}",
-    "fourierft": "{:,} frequencies",
-    "randlora": "bases of rank {}",
-}
-"""What the size of a method is, where it is no rank."""
-
-FURTHER_METHODS = {
-    name: Method(name, label, partial(VariantConfig, kind=name), size=SIZES.get(name, "rank {}"))
-    for name, label in {
-        "repadapter": "RepAdapter before attention",
-        "repadapter_two": "RepAdapter in both places",
-        "lora_qkv": "LoRA on q, k and v",
-        "lora_tied": "LoRA with one A",
-        "serial_untied": "Serial LoRA with three pairs",
-        "serial_ffn": "Serial LoRA before the feed-forward",
-        "serial_rotated": "Serial LoRA with W rotated",
-        "serial_random": "Serial LoRA with W random",
-        "ln_bias": "LayerNorm and biases",
-        "dora": "DoRA",
-        "vera": "VeRA",
-        "hra": "HRA",
-        "oft": "OFT",
-        "miss": "MiSS",
-        "fourierft": "FourierFT",
-        "randlora": "RandLoRA",
-    }.items()
-}
-"""What the study compares besides; the rank is each method's own size, see the files that make them:
-:mod:`serial_lora_course.labs.variants` and :mod:`serial_lora_course.labs.peft_methods`."""
-
-
-def _no_adapter(**_: object) -> AdapterConfig:
-    raise SerialLoRAError(
-        "This method trains no adapter, but a head on CLIP's features; the study runs it."
-    )
-
-
-CACHED_METHODS = {
-    name: Method(name, label, _no_adapter, size="")
-    for name, label in {
-        "tip_adapter_f": "Tip-Adapter-F",
-        "lp_plus_plus": "LP++'s classifier",
-        "prolip": "ProLIP",
-    }.items()
-}
-"""What the study compares on CLIP's cached features: :mod:`serial_lora_course.study.cached`."""
 
 METHOD_TITLES = {name: method.label for name, method in METHODS.items()}
 """How people write the methods' names; the last one is ours, not the paper's."""
@@ -153,10 +106,8 @@ def get_method(name: str) -> Method:
     Raises:
         SerialLoRAError: there is none.
     """
-    if name in CACHED_METHODS:
-        return CACHED_METHODS[name]
-    require_choice("method", name, METHODS | FURTHER_METHODS)
-    return (METHODS | FURTHER_METHODS)[name]
+    require_choice("method", name, METHODS)
+    return METHODS[name]
 
 
 def with_ratios(methods: Iterable[Method], ratios: Iterable[float]) -> list[Method]:

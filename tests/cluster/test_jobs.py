@@ -13,8 +13,6 @@ from serial_lora_course.labs.grid import Labs, run_lab
 from serial_lora_course.labs.ray_workers import Share, _bytes_of, _on_bytes
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.labs.registry import LABS
-from serial_lora_course.study import runs as study_runs
-from tests.cluster.halves_study import PLAN, HalvesStudy
 from tests.labs.lab_models import what_was_found
 
 ASKED = ("halves", ["halves"], ["lora", "serial_lora"], [50, 100], 1)
@@ -51,7 +49,6 @@ def workers(share, source):
 def made_up(monkeypatch):
     monkeypatch.setitem(LABS, "halves", ("tests.labs.fourth_lab", "Bright halves of pictures."))
     monkeypatch.setattr(ray_grid, "workers", workers)
-    monkeypatch.setattr(study_runs, "workers", workers)
 
 
 def on_worker(*arguments, **options):
@@ -108,19 +105,3 @@ def test_a_worker_with_other_pictures_is_refused(tmp_path, monkeypatch):
     with pytest.raises(SerialLoRAError, match="4 of 4 runs failed.*other pictures of halves"):
         run_lab(*ASKED, out=out, doing=on_worker, **QUICK)
     assert read_records(out) == []
-
-
-def test_the_study_gives_the_records_of_one_process_and_what_each_picture_came_to(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setitem(study_runs.STUDIES, "sam", HalvesStudy)
-    monkeypatch.setattr(study_runs, "PACKED", tmp_path / "packed")
-    found = {}
-    for folder, share in (("here", None), ("there", Share())):
-        study = study_runs.Study(PLAN, tmp_path / folder, told=lambda line: None)
-        assert study_runs.go_on([study], share) == [study]
-        records = {r.key: what_was_found(r) for r in read_records(tmp_path / folder / "sam.jsonl")}
-        files = {p.name: p.read_bytes() for p in (tmp_path / folder / "sam").glob("*.safetensors")}
-        names = sorted(path.name for path in (tmp_path / folder / "sam").iterdir())
-        found[folder] = records, files, names
-    assert found["here"] == found["there"] and "base_halves.npz" in names and len(files) == 3

@@ -16,8 +16,6 @@ from serial_lora_course.labs.ray_grid import on_ray
 from serial_lora_course.labs.ray_workers import Job, Share, workers
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.labs.registry import LABS
-from serial_lora_course.study import runs as study_runs
-from tests.cluster.halves_study import PLAN, HalvesStudy
 from tests.labs.fourth_lab import HalvesLab
 from tests.labs.lab_models import what_was_found
 
@@ -187,23 +185,3 @@ def test_a_stopped_grid_goes_on_and_outlives_a_node(cluster, out, alone):
     records = run_lab(*ASKED, out=out, doing=doing, on_record=unplugs, **QUICK)
     assert sorted(seen) == [False, True, True, True] and not nodes
     assert same(records, alone) and in_the_file(out, alone)
-
-
-def test_the_study_does_all_arms_at_once_with_equal_records(cluster, tmp_path, monkeypatch):
-    monkeypatch.setitem(study_runs.STUDIES, "sam", HalvesStudy)
-    monkeypatch.setattr(study_runs, "PACKED", tmp_path / "packed")
-    told, both = [], []
-    for folder, share in (("here", None), ("there", Share(gpus=0.0))):
-        study = study_runs.Study(PLAN, tmp_path / folder, told=told.append)
-        assert study_runs.go_on([study], share) == [study]
-        both.append((study, {r.key: r for r in read_records(tmp_path / folder / "sam.jsonl")}))
-    (here, alone), (there, records) = both
-    assert len(told) == len(alone) + len(records) and records.keys() == alone.keys()
-    assert same([records[key] for key in alone], alone.values())
-    for run in (study_runs.run_of(r, PLAN) for r in records.values()):
-        assert (here.outcomes(run.name)["dice"] == there.outcomes(run.name)["dice"]).all()
-    names = [sorted(p.name for p in (tmp_path / f / "sam").iterdir()) for f in ("here", "there")]
-    assert names[0] == names[1] and "base_halves.npz" in names[0]
-    monkeypatch.setattr(study_runs, "workers", pytest.fail)
-    again = study_runs.Study(PLAN, tmp_path / "there", told=pytest.fail)
-    assert study_runs.go_on([again], Share()) == [again]

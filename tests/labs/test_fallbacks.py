@@ -6,15 +6,14 @@ from torch import nn
 
 from serial_lora import SerialLoRAConfig, adapter_names, adapters, add_adapter, inject
 from serial_lora_course.checking.running import run_check
-from serial_lora_course.claims import choosing, study
-from serial_lora_course.labs import few_shot, proofs, variants
+from serial_lora_course.claims import choosing
+from serial_lora_course.labs import few_shot, proofs
 from serial_lora_course.lessons.l01_maths import pairs
 from serial_lora_course.lessons.l03_build import probes
 from serial_lora_course.lessons.l05_sam import probes as sam_probes
 from serial_lora_course.lessons.l06_sd3 import studio as sd3_probes
 from serial_lora_course.lessons.l07_lora_plus import ratios, steps
 from serial_lora_course.lessons.l11_many import mixing as many
-from serial_lora_course.study import statistics
 
 FALLBACKS = {
     "1.1": pairs.rank_for_miss,
@@ -50,10 +49,6 @@ FALLBACKS = {
     "10.1": many.add_pairs,
     "10.2": many.chain_pairs,
     "10.3": many.adapt_each,
-    "11.1": variants.serial_pair,
-    "11.2": study.interval_over_sets,
-    "11.3": statistics.holm,
-    "11.4": study.front_of,
     "12.1": proofs.split_by_object,
     "12.2": proofs.merge_is_proved,
     "12.3": proofs.ordinary_pair,

@@ -91,7 +91,7 @@ def test_a_run_that_failed_is_left_for_another(out):
 
 def test_what_a_run_needs_can_be_sent_to_another_process(out):
     """Opened anew there, it gives the same key and the same measures."""
-    asked = make_grid("halves", "halves", **ASKED | {"methods": ["lora_plus", "repadapter"]})
+    asked = make_grid("halves", "halves", **ASKED | {"methods": ["lora_plus", "serial_lora"]})
     for run in asked.runs:
         source, there = pickle.loads(pickle.dumps((asked.labs.source, run)))
         lab, same = grid.Labs(source).open("halves"), asked.labs.open("halves")

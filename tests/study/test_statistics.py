@@ -5,16 +5,15 @@ import pytest
 from scipy import stats
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.study.statistics import (
+from serial_lora_course.lessons.l09_trial.tables import Spread
+from serial_lora_course.measures.intervals import (
     Interval,
-    detectable,
     holm,
-    kept_gain,
     sets_like_these,
-    spread_of,
     these_sets,
     verdict,
 )
+from study.tables import kept_gain
 
 
 def made_up(chance, sets=6, seeds=3, pictures=40, between=1.0, mean=0.0):
@@ -104,17 +103,12 @@ def test_a_method_that_keeps_nine_tenths_of_the_gain_is_on_the_border():
     ]
 
 
-def test_the_plan_foretells_the_interval_and_what_it_finds():
+def test_the_planned_interval_is_the_one_that_comes():
     chance = np.random.default_rng(5)
-
-    def studied(mean=0.0, sets=8):
-        outcomes = made_up(chance, sets=sets, seeds=3, between=0.5, mean=mean)
-        return outcomes, sets_like_these(outcomes)
-
-    earlier, _ = studied(sets=4000)
-    spread = spread_of({name: each.mean(1) for name, each in earlier.items()}, pictures=40)
-    planned = spread.planned(sets=8, seeds=3, pictures=40)
-    errors = [studied()[1].error ** 2 for _ in range(500)]
-    assert planned.error**2 == pytest.approx(np.mean(errors), rel=0.15)
-    found = [verdict(studied(detectable(planned))[1]) == "holds" for _ in range(500)]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.06)
+    spread = Spread(between=2.0, within=1.0)
+    halves = []
+    for _ in range(2000):
+        sets = 2.0 * chance.normal(size=(6, 1)) + chance.normal(size=(6, 3))  # (sets, seeds)
+        found = sets_like_these({name: values[:, None] for name, values in enumerate(sets)})
+        halves.append(found.half_width**2)
+    assert spread.half_width(6, 3) ** 2 == pytest.approx(np.mean(halves), rel=0.1)

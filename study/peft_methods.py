@@ -9,32 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
-from peft import (
-    FourierFTConfig,
-    HRAConfig,
-    LoraConfig,
-    MissConfig,
-    OFTConfig,
-    PeftConfig,
-    RandLoraConfig,
-    VeraConfig,
-    get_peft_model,
-)
+import peft
 from torch import Tensor, nn
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.labs.opened import replace
+from study.opened import replace
 
 # The size is each method's own: a rank, a side of its blocks, a number of frequencies. A fresh layer
 # of each gives what the base gives; FourierFT's starts elsewhere unless it is told so.
-PEFT_METHODS: dict[str, Callable[[int], PeftConfig]] = {
-    "dora": lambda size: LoraConfig(r=size, lora_alpha=size, use_dora=True),
-    "vera": lambda size: VeraConfig(r=size),
-    "hra": lambda size: HRAConfig(r=size),
-    "oft": lambda size: OFTConfig(r=0, oft_block_size=size),
-    "miss": lambda size: MissConfig(r=size),
-    "fourierft": lambda size: FourierFTConfig(n_frequency=size, init_weights=True),
-    "randlora": lambda size: RandLoraConfig(r=size),
+PEFT_METHODS: dict[str, Callable[[int], peft.PeftConfig]] = {
+    "dora": lambda size: peft.LoraConfig(r=size, lora_alpha=size, use_dora=True),
+    "vera": lambda size: peft.VeraConfig(r=size),
+    "hra": lambda size: peft.HRAConfig(r=size),
+    "oft": lambda size: peft.OFTConfig(r=0, oft_block_size=size),
+    "miss": lambda size: peft.MissConfig(r=size),
+    "fourierft": lambda size: peft.FourierFTConfig(n_frequency=size, init_weights=True),
+    "randlora": lambda size: peft.RandLoraConfig(r=size),
 }
 
 
@@ -48,16 +38,14 @@ def put_in_peft(
     """Put one of `PEFT_METHODS` on layers of a model, until ``undo`` closes.
 
     Raises:
-        SerialLoRAError: PEFT has no such method here, or refuses the size.
+        SerialLoRAError: PEFT refuses the size.
     """
     paths = {name.replace(".", "-"): name for site in opened.values() for name in site.values()}
     layers = nn.ModuleDict({key: model.get_submodule(name) for key, name in paths.items()})
     try:
         config = PEFT_METHODS[kind](size)
         config.target_modules = set(layers)
-        get_peft_model(layers, config)
-    except KeyError as error:
-        raise SerialLoRAError(f"PEFT's {kind} is not among {', '.join(PEFT_METHODS)}.") from error
+        peft.get_peft_model(layers, config)
     except (ValueError, AssertionError) as error:
         raise SerialLoRAError(f"PEFT refuses {kind} of size {size}: {error}") from error
     for key, name in paths.items():

@@ -1,4 +1,4 @@
-"""What Serial LoRA is compared with beside LoRA: its predecessor, and one change of it at a time.
+"""Serial LoRA's predecessor, and one change of it at a time.
 
 Serial LoRA adds W_p B A to each of W_q, W_k, W_v: one A and one B *shared*, in one *place*, in front of
 attention, and in the *basis* of the pretrained weights. Each variant changes one of the three:
@@ -25,7 +25,7 @@ leaves nothing of W_p but its size (the root mean square of its singular values)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -33,60 +33,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serial_lora.attention import find_attention_sites
 from serial_lora.config import AdapterConfig
-from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import AttentionSite
-from serial_lora_course.labs.opened import PARTS, open_projections
+from study.opened import PARTS
 
 NAME = "variant"
-FEED_FORWARD = ("mlp", "ff")
-"""What the labs' models call a block's feed-forward layer."""
 
 
-@dataclass(frozen=True)
-class VariantConfig(AdapterConfig):
-    """An adapter that `serial_lora.inject` does not know; the rank is its size, whatever that is."""
+def put_in_variant(
+    model: nn.Module,
+    site: AttentionSite,
+    names: Mapping[str, str],
+    config: AdapterConfig,
+    undo: ExitStack,
+) -> None:
+    """Put a fresh one of `VARIANTS` at one site.
 
-    kind: str = ""
-
-    @property
-    def method(self) -> str:
-        return self.kind
-
-    def put_in(self, model: nn.Module, undo: ExitStack) -> None:
-        """Freeze the model and put fresh adapters into it, until ``undo`` closes."""
-        for parameter in model.parameters():
-            undo.callback(parameter.requires_grad_, parameter.requires_grad)
-        model.requires_grad_(False)
-        if self.kind == "ln_bias":
-            train_norms_and_biases(model, self, undo)
-            return
-        sites = find_attention_sites(model, self.towers, self.blocks, self.stream)
-        opened = open_projections(model, sites, undo)
-        if self.kind not in VARIANTS:
-            # heavy and optional: only these methods need it
-            from serial_lora_course.labs.peft_methods import put_in_peft
-
-            put_in_peft(self.kind, self.rank, model, opened, undo)
-            return
-        for site in sites:
-            place = Place(model, site, opened[site.label], undo)
-            adapter = VARIANTS[self.kind](place, self)
-            block = model.get_submodule(site.name)
-            weight = model.get_submodule(opened[site.label]["q"]).weight
-            block.add_module(NAME, adapter.to(weight.device).train(block.training))
-            undo.callback(block._modules.pop, NAME)
+    Args:
+        names: of the layers that project its tokens.
+    """
+    block = model.get_submodule(site.name)
+    adapter = VARIANTS[config.method](Place(model, site, names, undo), config)
+    block.add_module(NAME, adapter.to(next(block.parameters()).device).train(block.training))
+    undo.callback(block._modules.pop, NAME)
 
 
 @dataclass(frozen=True)
 class Place:
-    """One block, opened: where a variant can act.
-
-    Attributes:
-        names: of the layers that project its tokens.
-    """
+    """One block, opened: where a variant can act."""
 
     model: nn.Module
     site: AttentionSite
@@ -124,31 +99,24 @@ class Place:
 
     def before_feed_forward(self, adapter: Callable[[Tensor], Tensor]) -> None:
         block = self.model.get_submodule(self.site.name)
-        found = [getattr(block, name) for name in FEED_FORWARD if hasattr(block, name)]
-        if not found:
-            raise SerialLoRAError(
-                f"{self.site.name} has no feed-forward layer called {' or '.join(FEED_FORWARD)}."
-            )
-        self.before(found[0], adapter)
+        self.before(block.ff if hasattr(block, "ff") else block.mlp, adapter)
 
 
-# -------------------------------------------------------------------------------- the variants
+def _serial(place: Place, config: AdapterConfig) -> SerialLoRA:
+    return SerialLoRA(place.site.width, config.rank, config.scale, config.dropout)
 
 
-def _lora(layer: nn.Linear, config: VariantConfig) -> LoRA:
-    rows, columns = layer.weight.shape
-    return LoRA(columns, rows, config.rank, config.scale, config.dropout)
-
-
-def lora_qkv(place: Place, config: VariantConfig) -> nn.Module:
+def lora_qkv(place: Place, config: AdapterConfig) -> nn.Module:
     """LoRA on what Serial LoRA reaches, the output projection left alone."""
-    pairs = nn.ModuleDict({part: _lora(place.layer(part), config) for part in PARTS})
+    pairs = nn.ModuleDict()
     for part in PARTS:
+        rows, columns = place.layer(part).weight.shape
+        pairs[part] = LoRA(columns, rows, config.rank, config.scale, config.dropout)
         place.after(part, pairs[part])
     return pairs
 
 
-def lora_tied(place: Place, config: VariantConfig) -> nn.Module:
+def lora_tied(place: Place, config: AdapterConfig) -> nn.Module:
     """LoRA on q, k and v with one A for the three."""
     pairs = lora_qkv(place, config)
     for part in PARTS[1:]:
@@ -156,30 +124,27 @@ def lora_tied(place: Place, config: VariantConfig) -> nn.Module:
     return pairs
 
 
-def serial_untied(place: Place, config: VariantConfig) -> nn.Module:
+def serial_untied(place: Place, config: AdapterConfig) -> nn.Module:
     """A serial pair for each of q, k and v."""
-    width = place.site.width
-    pairs = nn.ModuleDict(
-        {part: SerialLoRA(width, config.rank, config.scale, config.dropout) for part in PARTS}
-    )
+    pairs = nn.ModuleDict({part: _serial(place, config) for part in PARTS})
     for part in PARTS:
         place.before(place.layer(part), pairs[part])
     return pairs
 
 
-def serial_ffn(place: Place, config: VariantConfig) -> nn.Module:
+def serial_ffn(place: Place, config: AdapterConfig) -> nn.Module:
     """Serial LoRA's pair in RepAdapter's second place."""
-    pair = SerialLoRA(place.site.width, config.rank, config.scale, config.dropout)
+    pair = _serial(place, config)
     place.before_feed_forward(pair)
     return pair
 
 
-def serial_rotated(place: Place, config: VariantConfig) -> nn.Module:
+def serial_rotated(place: Place, config: AdapterConfig) -> nn.Module:
     """The pair's change through W_p, and then turned at random."""
     return _elsewhere(place, config, lambda weight: random_rotation(len(weight)) @ weight)
 
 
-def serial_random(place: Place, config: VariantConfig) -> nn.Module:
+def serial_random(place: Place, config: AdapterConfig) -> nn.Module:
     """The pair's change through a random rotation in place of W_p, as large as W_p."""
 
     def through(weight: Tensor) -> Tensor:
@@ -190,21 +155,19 @@ def serial_random(place: Place, config: VariantConfig) -> nn.Module:
 
 
 def _elsewhere(
-    place: Place, config: VariantConfig, through: Callable[[Tensor], Tensor]
+    place: Place, config: AdapterConfig, through: Callable[[Tensor], Tensor]
 ) -> nn.Module:
     """A serial pair whose change goes through other, fixed matrices than W_q, W_k and W_v."""
-    pair = SerialLoRA(place.site.width, config.rank, config.scale, config.dropout)
+    pair = _serial(place, config)
     for part in PARTS:
         matrix = through(place.layer(part).weight.detach().float().cpu())
         pair.register_buffer(f"through_{part}", matrix, persistent=False)
+        # the buffer is looked up when it is needed: the module moves to another device
         place.after(
-            part, lambda x, name=f"through_{part}": F.linear(pair.delta(x), _of(pair, name))
+            part,
+            lambda x, name=f"through_{part}": F.linear(pair.delta(x), pair.get_buffer(name)),
         )
     return pair
-
-
-def _of(module: nn.Module, name: str) -> Tensor:
-    return getattr(module, name)  # when it is needed: the module moves to another device
 
 
 def random_rotation(width: int) -> Tensor:
@@ -234,8 +197,6 @@ class RepAdapter(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        if width % groups or hidden % groups:
-            raise SerialLoRAError(f"RepAdapter's {groups} groups must divide {width} and {hidden}.")
         self.scale, self.groups = scale, groups
         self.down = nn.Linear(width, hidden, bias=bias)
         self.up = nn.Parameter(torch.zeros(groups, width // groups, hidden // groups))
@@ -254,27 +215,14 @@ class RepAdapter(nn.Module):
         return x + self.scale * change.to(x.dtype)
 
 
-def serial_pair(down: Tensor, up: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Serial LoRA's pair for RepAdapter's layer without biases: B A = scale * blocks(up) down.
-
-    Args:
-        down: (h, d), what makes h hidden values of a token.
-        up: (groups, d / groups, h / groups), a block for each group.
-
-    Returns:
-        A (h, d) and B (d, h).
-    """
-    return down, scale * torch.block_diag(*up)
-
-
-def repadapter(place: Place, config: VariantConfig) -> nn.Module:
+def repadapter(place: Place, config: AdapterConfig) -> nn.Module:
     """RepAdapter's attention adapter, in the setting of its authors' code but for the lab's dropout."""
     adapter = RepAdapter(place.site.width, config.rank, scale=config.scale, dropout=config.dropout)
     place.before_attention(adapter)
     return adapter
 
 
-def repadapter_two(place: Place, config: VariantConfig) -> nn.Module:
+def repadapter_two(place: Place, config: AdapterConfig) -> nn.Module:
     """RepAdapter in both of its places."""
     width, options = place.site.width, {"scale": config.scale, "dropout": config.dropout}
     both = nn.ModuleList(RepAdapter(width, config.rank, **options) for _ in range(2))
@@ -283,7 +231,7 @@ def repadapter_two(place: Place, config: VariantConfig) -> nn.Module:
     return both
 
 
-VARIANTS: dict[str, Callable[[Place, VariantConfig], nn.Module]] = {
+VARIANTS: dict[str, Callable[[Place, AdapterConfig], nn.Module]] = {
     make.__name__: make
     for make in (
         lora_qkv,
@@ -298,12 +246,12 @@ VARIANTS: dict[str, Callable[[Place, VariantConfig], nn.Module]] = {
 }
 
 
-def train_norms_and_biases(model: nn.Module, config: VariantConfig, undo: ExitStack) -> None:
+def train_norms_and_biases(
+    model: nn.Module, sites: Iterable[AttentionSite], undo: ExitStack
+) -> None:
     """No adapter at all: the adapted blocks' own norms and biases learn, and are put back."""
-    sites = find_attention_sites(model, config.towers, config.blocks, config.stream)
     for block in (model.get_submodule(name) for name in dict.fromkeys(s.name for s in sites)):
         for parameter in block.parameters():
             if parameter.ndim == 1:  # of a norm, or a bias
-                before = parameter.detach().clone()
-                undo.callback(parameter.data.copy_, before)
+                undo.callback(parameter.data.copy_, parameter.detach().clone())
                 parameter.requires_grad_(True)

@@ -1,7 +1,7 @@
 """Attention with its projections as plain linear layers, within reach of any adapter.
 
-What is compared with Serial LoRA, here and in other libraries, wants an nn.Linear for each of q, k, v
-and out. SAM has one for q, k and v together, open_clip has weights without a layer.
+Other libraries want an nn.Linear for each of q, k, v and out. SAM has one for q, k and v together, open_clip
+has weights without a layer.
 """
 
 from __future__ import annotations
@@ -56,8 +56,7 @@ class OpenedAttention(nn.Module):
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """A frozen layer over these very numbers."""
-    rows, columns = weight.shape
-    layer = nn.Linear(columns, rows, bias=bias is not None, device="meta")
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
     if bias is not None:
         layer.bias = nn.Parameter(bias.detach(), requires_grad=False)
@@ -75,15 +74,13 @@ def open_projections(
     names: dict[str, dict[str, str]] = {}
     for site in sites:
         owners = {part: projection.module for part, projection in site.projections.items()}
-        layer = model.get_submodule(owners["q"])
+        name, layer = owners["q"], model.get_submodule(owners["q"])
         if isinstance(layer, nn.MultiheadAttention):
-            replace(model, owners["q"], OpenedAttention(layer), undo)
-            owners = {part: f"{owners['q']}.qkv.{part}" for part in PARTS} | {
-                "out": f"{owners['q']}.out_proj"
-            }
-        elif owners["q"] == owners["k"]:
-            replace(model, owners["q"], OpenedQKV(layer.weight, layer.bias), undo)
-            owners |= {part: f"{owners['q']}.{part}" for part in PARTS}
+            replace(model, name, OpenedAttention(layer), undo)
+            owners = {part: f"{name}.qkv.{part}" for part in PARTS} | {"out": f"{name}.out_proj"}
+        elif name == owners["k"]:
+            replace(model, name, OpenedQKV(layer.weight, layer.bias), undo)
+            owners |= {part: f"{name}.{part}" for part in PARTS}
         names[site.label] = owners
     return names
 

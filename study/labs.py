@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from serial_lora_course.data.emoji_sets import load_emoji_set
@@ -23,8 +21,7 @@ from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.precision import autocast
 from serial_lora_course.labs.sd3_drawings import score_pictures
 from serial_lora_course.measures.metrics import accuracy
-from serial_lora_course.study.cached import last_matrix, pooled_tokens, train_head
-from serial_lora_course.study.sets import (
+from study.sets import (
     CLIP_SETS,
     SAM_SETS,
     SD3_SETS,
@@ -57,7 +54,6 @@ class ClipStudy(clip.CLIPLab):
 
     configs = {"tiny": replace(clip.TINY, **SAME_FOR_ALL)}
     base_names = ("zero_shot_", "base_")
-    prepared = ("contents", "pooled")
     datasets = staticmethod(lambda scale: CLIP_SETS)
     load_data = staticmethod(lambda name, scale="tiny", root=None: load_classes(name))
 
@@ -69,27 +65,6 @@ class ClipStudy(clip.CLIPLab):
         before, known = clip.classify(self.backbone, self.kept, self._template)
         right = {"kept_accuracy": (before.argmax(-1) == known).numpy()}
         return reached | {"kept_accuracy": accuracy(before, known)}, seen | right
-
-    def measure_head(self, name: str, amount: int, seed: int) -> tuple[Any, ...]:
-        """Of a method on cached features: measures and outcomes, the head and how it was trained."""
-        pooled, labels = self.pooled["train"]
-        shots = self.indices(self.data, amount, seed)
-        head, history = train_head(self, name, pooled[shots], labels[shots], seed, STEPS)
-        pooled, labels = self.pooled["test"]
-        with torch.no_grad():
-            reached, seen = _told(head(pooled), labels)
-        if not is_choosing(self):
-            with last_matrix(self.backbone.model, head.projection):
-                before, known = clip.classify(self.backbone, self.kept, self._template)
-            reached["kept_accuracy"] = accuracy(before, known)
-        return reached, seen, head, history
-
-    @cached_property
-    def pooled(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Part -> pooled tokens and labels of its pictures."""
-        turned = {"train": replace(self.data, train=self.data.test, test=self.data.train)}
-        parts = turned | {"test": self.data}
-        return {part: pooled_tokens(self.backbone, data) for part, data in parts.items()}
 
     @property
     def _template(self) -> str:
@@ -160,16 +135,3 @@ class Sd3Study(sd3.Sd3Lab):
 
 
 STUDIES: dict[str, type[Lab]] = {"sam": SamStudy, "clip": ClipStudy, "sd3": Sd3Study}
-
-
-def fresh_lab(name: str, dataset: str, backbone: Any = None, tools: Any = None) -> Lab:
-    """A lab of the study on one of its sets.
-
-    Args:
-        backbone, tools: the model, and what else the lab needs, where they are loaded already.
-    """
-    kind = STUDIES[name]
-    config = kind.configs["tiny"]
-    backbone = backbone or kind.load_backbone(config, "tiny", "default")
-    tools = kind.load_tools("tiny") if tools is None else tools
-    return kind(backbone, kind.load_data(dataset), config, **tools)

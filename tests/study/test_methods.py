@@ -11,12 +11,10 @@ from torch import nn
 from serial_lora.attention import find_attention_sites
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.injection import eject, inject
-from serial_lora_course.labs.forecast import hollow_lab
 from serial_lora_course.labs.lab import adapted, run_one
-from serial_lora_course.labs.methods import FURTHER_METHODS, get_method
-from serial_lora_course.labs.opened import open_projections
-from serial_lora_course.labs.registry import get_lab
-from serial_lora_course.labs.variants import NAME, RepAdapter
+from study.methods import ADAPTERS, get_method
+from study.opened import open_projections
+from study.variants import NAME, RepAdapter
 from tests.labs.small_labs import small_lab
 
 SIZES = {"vera": 16, "fourierft": 32, "oft": 4, "randlora": 8, "hra": 2}
@@ -51,7 +49,7 @@ def test_fresh_it_changes_nothing_then_something_and_afterwards_the_base_is_whol
     weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     learnt = {key: p.requires_grad for key, p in model.named_parameters()}
     classes = [type(module) for module in model.modules()]
-    for name, method in FURTHER_METHODS.items():
+    for name, method in ADAPTERS.items():
         lab.config = replace(lab.config, rank=SIZES.get(name, 4))
         with adapted(model, lab.adapter(method), seed=1):
             assert torch.allclose(output(lab, small), before, atol=2e-5), name
@@ -69,17 +67,6 @@ def test_it_runs_in_a_lab_and_only_what_it_counts_learns(small):
     record = run_one(small.lab(), get_method("lora_tied"), small.amounts[0], 1)
     assert record.sizes["parameters"] == 4 * small.width * 4 * small.blocks
     assert record.measures["loss"] > 0
-
-
-def test_clip_loras_own_default_can_be_asked_for():
-    """Rank 2 on q, k and v of both towers of ViT-B/16, scaled by 1 / sqrt(2)."""
-    lab = hollow_lab(get_lab("clip"), "paper", get_lab("clip").configs["paper"])
-    lab.config = replace(lab.config, rank=2, scale_factor=0.5**0.5)
-    config, model = lab.adapter(get_method("lora_qkv")), lab.backbone.model
-    assert config.scale == 0.5**0.5
-    with ExitStack() as undo:
-        config.put_in(model, undo)
-        assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 184_320
 
 
 # ------------------------------------------------------------------------------- what W becomes

@@ -5,14 +5,9 @@ as ``"food"`` with its test pictures for test, or as ``"food/validation"`` with 
 in their place. Which drawing goes where follows from its code points alone.
 
 The classification sets are six topics in the hands of two designers whom no tiny model has seen in
-pretraining, shots and tests alike. A test picture is a drawing: nothing counts twice because it was
-turned, recoloured or laid over something else.
-
-A segmentation set's test picture is a scene: drawings that no training or validation scene shows, over
-photographs that none lies over. Scenes share drawings and photographs, so an interval for "these sets"
-is one for these drawings and photographs too.
-
-A style's validation pictures are some of its training pictures, and train nothing here.
+pretraining. A segmentation set's test picture is a scene: drawings that no training or validation scene
+shows, over photographs that none lies over. A style's validation pictures are some of its training pictures,
+and train nothing here.
 """
 
 from __future__ import annotations

@@ -1,21 +1,19 @@
 """What the study runs: fixed before the first run. ``docs/study.md`` says why.
 
-An *arm* is a method at a size, in a lab. Its rate is chosen on the validation pictures of some sets: from
-three rates three times apart, and from more only while the best one is the last at an edge. Then it runs
-on every set with fresh seeds, and what its test pictures come to is the study.
+An *arm* is a method at a size, in a lab. Its rate is chosen on the validation pictures of some sets, from
+three rates three times apart. Then it runs on every set with fresh seeds, and what its test pictures come to
+is the study. (The shipped arms whose best rate was at an edge tried further ones; their records say which.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import with_unit
+from study.methods import get_method
 
 STEP = 3.0  # between two rates
-TRIED = 3  # rates of every arm at least
-WIDEST = 9  # and at most
 CHOOSING_SEED = 101  # of runs on validation pictures: none of the seeds of the runs that count
 
 
@@ -24,9 +22,8 @@ class Arm:
     """A method at a size.
 
     Attributes:
-        method: its name in the labs' table.
-        rank: its size there: a rank, a side of blocks, a number of frequencies.
-        rate: in the middle of the rates that are tried first.
+        rank: the method's size: a rank, a side of blocks, a number of frequencies.
+        rate: in the middle of those that are tried.
         blocks: of each tower, the first ones or the last ones; None for all.
         amount: of training data; None for the lab's usual one in the study.
         seeds: of the runs that count.
@@ -34,18 +31,17 @@ class Arm:
 
     method: str
     rank: int
-    rate: float = 3e-3
+    rate: float = field(default=3e-3, compare=False)
     blocks: tuple[int, ...] | None = None
     amount: int | None = None
-    seeds: int = 1
+    seeds: int = field(default=1, compare=False)
 
     @property
     def name(self) -> str:
         """Unique in a lab's plan; such as "serial_lora-16"."""
         where = "" if self.blocks is None else f"-blocks-{''.join(map(str, self.blocks))}"
-        return f"{self.method}-{self.rank}{where}" + (
-            "" if self.amount is None else f"-of-{self.amount}"
-        )
+        data = "" if self.amount is None else f"-of-{self.amount}"
+        return f"{self.method}-{self.rank}{where}{data}"
 
     def title(self, unit: str) -> str:
         """What people read, such as "Serial LoRA, rank 24, last 3 blocks".
@@ -60,6 +56,11 @@ class Arm:
             parts.append(with_unit(self.amount, unit) + " of the data" * (unit == "percent"))
         return ", ".join(parts)
 
+    @property
+    def rates(self) -> list[float]:
+        """Those that are tried."""
+        return [self.rate / STEP, self.rate, self.rate * STEP]
+
 
 @dataclass(frozen=True)
 class LabPlan:
@@ -71,8 +72,6 @@ class LabPlan:
         unit: of a hundredth of the measure, in words.
         amount: of training data, where an arm has no other.
         chosen_on: the sets on whose validation pictures rates are chosen.
-        seconds: of one run with its measuring, on one core of the machine that the plan was made on.
-        aim: the half-width wanted of the 95% interval of Serial LoRA minus LoRA, in that unit.
         reference: the arm that every other one is compared with where it is described.
     """
 
@@ -83,8 +82,6 @@ class LabPlan:
     amount: int
     chosen_on: tuple[str, ...]
     arms: tuple[Arm, ...]
-    seconds: float
-    aim: float
     reference: str = "lora-16"
 
 
@@ -169,8 +166,6 @@ PLANS = {
         amount=100,
         chosen_on=("food", "objects", "weather", "engraved"),
         arms=_arms(20, (0, 1, 2), (3, 4, 5)),
-        seconds=12.0,
-        aim=0.25,
     ),
     "clip": LabPlan(
         lab="clip",
@@ -180,8 +175,6 @@ PLANS = {
         amount=4,
         chosen_on=("nature-symbola", "travel-symbola", "food-unifont", "people-unifont"),
         arms=(*_arms(1), *_on_cached_features()),
-        seconds=8.0,
-        aim=1.0,
     ),
     "sd3": LabPlan(
         lab="sd3",
@@ -191,14 +184,9 @@ PLANS = {
         amount=100,
         chosen_on=("openmoji", "night"),
         arms=tuple(_nearest()),
-        seconds=30.0,
-        aim=4.0,
         reference="lora-12",
     ),
 }
-
-
-UNITS = {lab: plan.unit for lab, plan in PLANS.items()}
 
 
 @dataclass(frozen=True)
@@ -206,7 +194,6 @@ class Question:
     """A comparison that was fixed before the first run; the questions of all labs are one family.
 
     Attributes:
-        asks: in words.
         one, other: names of arms.
         kept: whether it is asked if the first keeps nine tenths of the other's gain, not how far it
             is above.
@@ -218,37 +205,39 @@ class Question:
     kept: bool = False
 
 
-QUESTIONS = (
-    Question(
-        "Serial LoRA keeps LoRA's gain at LoRA's rank", "serial_lora-16", "lora-16", kept=True
-    ),
-    Question("more than size: above LoRA with as many parameters", "serial_lora-16", "lora-4"),
-    Question(
-        "sharing, serial: one pair above one for each of q, k, v",
-        "serial_lora-12",
-        "serial_untied-4",
-    ),
-    Question("sharing, parallel: one A above one for each of q, k, v", "lora_tied-6", "lora_qkv-4"),
-    Question(
-        "place: before attention above before the feed-forward", "serial_lora-12", "serial_ffn-12"
-    ),
-    Question("basis: W's outputs above random directions", "serial_lora-12", "serial_rotated-12"),
-    Question("basis: W above a random rotation of its size", "serial_lora-12", "serial_random-12"),
-    Question("form: serial above parallel, A shared in both", "serial_lora-12", "lora_tied-6"),
-    Question(
-        "blocks: the last half above the first",
-        "serial_lora-24-blocks-345",
-        "serial_lora-24-blocks-012",
-    ),
-    Question("the predecessor: above RepAdapter before attention", "serial_lora-4", "repadapter-4"),
-    # Where a lab has one size alone:
-    Question(
-        "Serial LoRA keeps LoRA's gain at LoRA's rank", "serial_lora-12", "lora-12", kept=True
-    ),
-    Question("more than size: above LoRA with as many parameters", "serial_lora-12", "lora-3"),
-    Question(
-        "the predecessor: above RepAdapter before attention", "serial_lora-12", "repadapter-16"
-    ),
+KEEPS = "Serial LoRA keeps LoRA's gain at LoRA's rank"
+SIZE = "more than size: above LoRA with as many parameters"
+PREDECESSOR = "the predecessor: above RepAdapter before attention"
+QUESTIONS = tuple(
+    Question(*asked)
+    for asked in (
+        (KEEPS, "serial_lora-16", "lora-16", True),
+        (SIZE, "serial_lora-16", "lora-4"),
+        (
+            "sharing, serial: one pair above one for each of q, k, v",
+            "serial_lora-12",
+            "serial_untied-4",
+        ),
+        ("sharing, parallel: one A above one for each of q, k, v", "lora_tied-6", "lora_qkv-4"),
+        (
+            "place: before attention above before the feed-forward",
+            "serial_lora-12",
+            "serial_ffn-12",
+        ),
+        ("basis: W's outputs above random directions", "serial_lora-12", "serial_rotated-12"),
+        ("basis: W above a random rotation of its size", "serial_lora-12", "serial_random-12"),
+        ("form: serial above parallel, A shared in both", "serial_lora-12", "lora_tied-6"),
+        (
+            "blocks: the last half above the first",
+            "serial_lora-24-blocks-345",
+            "serial_lora-24-blocks-012",
+        ),
+        (PREDECESSOR, "serial_lora-4", "repadapter-4"),
+        # Where a lab has one size alone:
+        (KEEPS, "serial_lora-12", "lora-12", True),
+        (SIZE, "serial_lora-12", "lora-3"),
+        (PREDECESSOR, "serial_lora-12", "repadapter-16"),
+    )
 )
 
 
@@ -260,27 +249,3 @@ def questions_of(plan: LabPlan) -> list[Question]:
         if {question.one, question.other} <= there:
             found.setdefault(question.asks, question)
     return list(found.values())
-
-
-def first_rates(arm: Arm) -> list[float]:
-    """The rates that are tried first, from the smallest."""
-    return [arm.rate * STEP**power for power in range(-(TRIED // 2), TRIED // 2 + 1)]
-
-
-def next_rate(scores: dict[float, float], unadapted: float = float("-inf")) -> float | None:
-    """The rate to try beyond those that were tried; None where the best has both neighbours.
-
-    Args:
-        scores: rate -> its mean measure on the validation pictures, more being better.
-        unadapted: what the model reaches there without an adapter. Where no rate is above it, all are so
-            large that training broke the model, and which is best says nothing: a smaller one is next.
-    """
-    rates = sorted(scores)
-    best = max(rates, key=scores.__getitem__)
-    if len(rates) >= WIDEST:
-        return None
-    if scores[best] <= unadapted:
-        return rates[0] / STEP
-    if best not in (rates[0], rates[-1]):
-        return None
-    return best / STEP if best == rates[0] else best * STEP

@@ -1,0 +1,74 @@
+"""The study by command: ``python -m study run|tables|pack``; see docs/study.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from serial_lora.errors import require_choice
+from serial_lora.files import write_whole
+from serial_lora_course.door import enter
+from serial_lora_course.lessons.l09_trial import tables as shipped
+from serial_lora_course.lessons.l09_trial.figures import plot_answers, plot_fronts
+from serial_lora_course.plots.style import save_figure
+from study.plan import PLANS
+from study.results import Results
+from study.runs import Study, go_on
+from study.tables import Found, as_json, rates_table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 1 where runs are missing at the end."""
+    parser = argparse.ArgumentParser(prog="python -m study", description=__doc__)
+    parser.add_argument("command", choices=("run", "tables", "pack"))
+    parser.add_argument("--out", type=Path, default=Path("runs") / "study", help="a folder of runs")
+    parser.add_argument("--labs", default=",".join(PLANS), help="separated by commas")
+    parser.add_argument(
+        "--hours", type=float, default=float("inf"), help="no run begins after so many"
+    )
+    asked = parser.parse_args(arguments)
+    for lab in asked.labs.split(","):
+        require_choice("lab in the study", lab, PLANS)
+    plans = [PLANS[lab] for lab in asked.labs.split(",")]
+    if asked.command == "run":
+        until = time.monotonic() + 3600 * asked.hours
+        missing = list(go_on(Study(plan, asked.out, until) for plan in plans))
+        print("\n".join(missing) or "Every run is there.")
+        return int(bool(missing))
+    results = [Results(plan, asked.out) for plan in plans]
+    (write_tables if asked.command == "tables" else pack)(results, asked.out)
+    return 0
+
+
+def write_tables(several: list[Results], out: Path) -> None:
+    """Print questions, arms and rates, and write them as CSV files."""
+    told = shipped.Found.of(as_json([Found(results) for results in several]))
+    pages = {"questions": shipped.questions_frame(told.answers)}
+    for results in several:
+        pages[f"{results.plan.lab}_arms"] = told.arms[results.plan.lab]
+        pages[f"{results.plan.lab}_rates"] = rates_table(results)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, page in pages.items():
+        page.to_csv(out / f"{name}.csv", index=False)
+        with pd.option_context("display.width", 200, "display.max_columns", None):
+            print(f"\n{name}\n{page.round(3).to_string(index=False)}")
+
+
+def pack(several: list[Results], out: Path) -> None:
+    """Compress records and outcomes, and write what the course ships."""
+    told = as_json([Found(results) for results in several])  # before anything is written
+    found = shipped.Found.of(told)
+    for results in several:
+        results.pack()
+    write_whole(shipped.FOUND, (json.dumps(told, indent=1) + "\n").encode())
+    folder = shipped.FOUND.parent
+    save_figure(plot_answers(found.answers), folder / "answers.png", dpi=120)
+    save_figure(plot_fronts(found), folder / "front.png", dpi=120)
+
+
+if __name__ == "__main__":
+    enter("study", main)

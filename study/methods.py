@@ -1,0 +1,104 @@
+"""Every method that the study compares: the labs' own, variants of Serial LoRA, and the field's."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from serial_lora.attention import find_attention_sites
+from serial_lora.config import AdapterConfig
+from serial_lora.errors import SerialLoRAError, require_choice
+from serial_lora_course.labs.methods import METHODS, Method, OwnAdapter
+from study.opened import open_projections
+from study.peft_methods import PEFT_METHODS, put_in_peft
+from study.variants import VARIANTS, put_in_variant, train_norms_and_biases
+
+
+@dataclass(frozen=True)
+class StudyAdapter(OwnAdapter):
+    """An adapter of the study; the rank is its size, whatever that is."""
+
+    kind: str = ""
+
+    @property
+    def method(self) -> str:
+        return self.kind
+
+    def put_in(self, model: nn.Module, undo: ExitStack) -> None:
+        """Freeze the model and put fresh adapters into it, until ``undo`` closes."""
+        for parameter in model.parameters():
+            undo.callback(parameter.requires_grad_, parameter.requires_grad)
+        model.requires_grad_(False)
+        sites = find_attention_sites(model, self.towers, self.blocks, self.stream)
+        if self.kind == "ln_bias":
+            train_norms_and_biases(model, sites, undo)
+            return
+        opened = open_projections(model, sites, undo)
+        if self.kind in PEFT_METHODS:
+            put_in_peft(self.kind, self.rank, model, opened, undo)
+        for site in sites if self.kind in VARIANTS else ():
+            put_in_variant(model, site, opened[site.label], self, undo)
+
+
+SIZES = {
+    "repadapter": "width {}",
+    "repadapter_two": "width {}",
+    "ln_bias": "",
+    "hra": "{} reflections",
+    "oft": "blocks of {}",
+    "fourierft": "{:,} frequencies",
+    "randlora": "bases of rank {}",
+}
+"""What the size of a method is, where it is no rank."""
+ADAPTERS = {
+    name: Method(name, label, partial(StudyAdapter, kind=name), size=SIZES.get(name, "rank {}"))
+    for name, label in {
+        "repadapter": "RepAdapter before attention",
+        "repadapter_two": "RepAdapter in both places",
+        "lora_qkv": "LoRA on q, k and v",
+        "lora_tied": "LoRA with one A",
+        "serial_untied": "Serial LoRA with three pairs",
+        "serial_ffn": "Serial LoRA before the feed-forward",
+        "serial_rotated": "Serial LoRA with W rotated",
+        "serial_random": "Serial LoRA with W random",
+        "ln_bias": "LayerNorm and biases",
+        "dora": "DoRA",
+        "vera": "VeRA",
+        "hra": "HRA",
+        "oft": "OFT",
+        "miss": "MiSS",
+        "fourierft": "FourierFT",
+        "randlora": "RandLoRA",
+    }.items()
+}
+
+
+def _no_adapter(**_: object) -> AdapterConfig:
+    raise SerialLoRAError(
+        "This method trains a head on CLIP's features; its finished rows are kept."
+    )
+
+
+HEADS = {
+    name: Method(name, label, _no_adapter, size="")
+    for name, label in {
+        "tip_adapter_f": "Tip-Adapter-F",
+        "lp_plus_plus": "LP++'s classifier",
+        "prolip": "ProLIP",
+    }.items()
+}
+"""Heads that were trained on CLIP's cached features, to stand beside the adapters."""
+
+
+def get_method(name: str) -> Method:
+    """The method called ``name``.
+
+    Raises:
+        SerialLoRAError: there is none.
+    """
+    known = METHODS | ADAPTERS | HEADS
+    require_choice("method in the study", name, known)
+    return known[name]

@@ -1,0 +1,168 @@
+"""The loop: every run of the plan that is not there yet, by any number of processes on one folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.labs.grid import Labs, Source
+from serial_lora_course.labs.keep import Outcomes
+from serial_lora_course.labs.lab import Lab, run_one
+from serial_lora_course.labs.records import Kept, Record, environment
+from study.labs import STUDIES
+from study.methods import get_method
+from study.plan import Arm, LabPlan
+from study.results import PACKED, Results, Run, choosing_runs, final_runs, run_of
+from study.sets import VALIDATION
+
+COMMAND = "python -m study run"
+FAILED = 0.0  # the measure of a run whose loss is no longer a number
+
+
+class Study:
+    """One lab of the study, and the folder that keeps its runs.
+
+    Args:
+        until: a moment of `time.monotonic` after which no further run begins.
+    """
+
+    def __init__(
+        self, plan: LabPlan, folder: Path, until: float = float("inf"), packed: Path = PACKED
+    ) -> None:
+        self.plan, self.until = plan, until
+        self.results = Results(plan, folder, packed)
+        self.kept = Kept(folder / f"{plan.lab}.jsonl")
+        self.source = Labs(Source(STUDIES[plan.lab], STUDIES[plan.lab].configs["tiny"], "tiny"))
+        self._labs: dict[str, Lab] = {}
+
+    def lab(self, dataset: str) -> Lab:
+        if dataset not in self._labs:
+            self._labs[dataset] = self.source.open(dataset)
+        return self._labs[dataset]
+
+    def is_done(self, run: Run) -> bool:
+        """Whether there is a record of it, on these pictures and weights."""
+        record = self.results.records.get(run.name)
+        return record is not None and self._is_current(record)
+
+    def _is_current(self, record: Record) -> bool:
+        contents = self.lab(record.dataset).contents
+        return all(record.settings.get(name) == value for name, value in contents.items())
+
+    def do_arm(self, arm: Arm) -> bool:
+        """Every run of an arm that is not there: those that choose its rate, then those that count.
+
+        Returns:
+            Whether all are there now.
+        """
+        tried = sorted({*arm.rates, *rates_tried(self.results, arm)})
+        choosing = [run for rate in tried for run in choosing_runs(self.plan, arm, rate)]
+        datasets = tuple(STUDIES[self.plan.lab].datasets("tiny"))
+        return self._do(choosing) and self._do(
+            final_runs(arm, datasets, chosen_rate(self.results, arm))
+        )
+
+    def _do(self, runs: Iterable[Run]) -> bool:
+        """Those that another process is at are waited for at the end."""
+        left = [run for run in runs if not self.is_done(run)]
+        for wait in (False, True):
+            for run in [run for run in left if not self.is_done(run)]:
+                if time.monotonic() > self.until:
+                    return False
+                self._do_one(run, wait)
+        return all(map(self.is_done, left))
+
+    def _do_one(self, run: Run, wait: bool) -> None:
+        lab = self.lab(run.dataset)
+        changes = {"rank": run.arm.rank, "lr": run.rate, "blocks": run.arm.blocks}
+        lab.config = replace(lab.configs["tiny"], **changes)
+        amount = self.plan.amount if run.arm.amount is None else run.arm.amount
+        key = lab.key(get_method(run.arm.method), amount, run.seed)
+        found = self.kept.or_run(key, partial(self._measured, lab, run, amount), wait)
+        if found is not None:
+            record, is_new = found
+            self.results.records[run.name] = record
+            if is_new:
+                reached = record.measures[self.plan.measure]
+                print(f"{self.plan.lab} {run.name}: {self.plan.measure} {reached:.4f}", flush=True)
+
+    def _measured(self, lab: Lab, run: Run, amount: int, save_to: Path | None) -> Record:
+        """Do a run; its outcomes are written before its record is."""
+        known = [r for r in self.results.records.values() if r.dataset == run.dataset]
+        lab.records = [record for record in known if self._is_current(record)]
+        is_final = not run.dataset.endswith(VALIDATION)
+        if is_final and not lab.records:
+            self.results.keep(f"base_{run.dataset}", lab.measure()[1])
+        method, outcomes = get_method(run.arm.method), {}
+
+        def keep(_: Lab, __: object, seen: Outcomes, ___: str) -> None:
+            outcomes.update(seen)
+
+        try:
+            options = {"save_to": save_to, "draw": keep, "progress": False}
+            record = run_one(lab, method, amount, run.seed, command=COMMAND, **options)
+        except SerialLoRAError as error:
+            if "loss became" not in str(error):
+                raise
+            # A rate that is too large is a try like any other, and the worst.
+            return Record(
+                task=lab.name,
+                scale=lab.data.scale,
+                dataset=lab.data.name,
+                method=method.name,
+                amount=amount,
+                unit=lab.unit,
+                seed=run.seed,
+                rank=method.rank(run.arm.rank),
+                measures={self.plan.measure: FAILED, self.plan.chosen_by: FAILED, "diverged": 1.0},
+                sizes={},
+                seconds=0.0,
+                settings=lab.settings(method),
+                environment=environment(),
+                command=COMMAND,
+            )
+        if is_final:
+            self.results.keep(run.name, outcomes)
+        return record
+
+
+def rates_tried(results: Results, arm: Arm) -> dict[float, float]:
+    """Rate -> its mean on the validation pictures, in the records that there are."""
+    reached: dict[float, list[float]] = {}
+    for record in results.records.values():
+        run = run_of(record, results.plan)
+        if run.arm == arm and run.dataset.endswith(VALIDATION):
+            reached.setdefault(run.rate, []).append(record.measures[results.plan.chosen_by])
+    return {rate: float(np.mean(each)) for rate, each in reached.items()}
+
+
+def chosen_rate(results: Results, arm: Arm) -> float:
+    """The rate of the best mean; of equal ones the smallest."""
+    tried = rates_tried(results, arm)
+    return max(sorted(tried), key=tried.__getitem__)
+
+
+def go_on(studies: Iterable[Study]) -> Iterator[str]:
+    """Every run that is not there, each lab in turn an arm; what is left to do, in words.
+
+    One arm's trouble is no reason for hours without the others.
+    """
+    torch.set_num_threads(1)  # runs are small, and equal on every machine then
+    studies = list(studies)
+    for arms in zip_longest(*(study.plan.arms for study in studies)):
+        for study, arm in zip(studies, arms, strict=True):
+            if arm is None:
+                continue
+            try:
+                if not study.do_arm(arm):
+                    yield f"{study.plan.lab} {arm.name}: not every run is there yet."
+            except SerialLoRAError as error:
+                yield f"{study.plan.lab} {arm.name}: {error}"

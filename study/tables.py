@@ -1,0 +1,167 @@
+"""What the study found, from its records and outcomes alone: no model is run.
+
+An arm's gain is its measure minus the unadapted model's on the same test pictures, a mean over sets;
+what it forgot is the same of the pictures that pretraining knew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from serial_lora_course.lessons.l09_trial.tables import COLUMNS, Answer
+from serial_lora_course.measures.intervals import holm, sets_like_these, these_sets
+from study.labs import STUDIES
+from study.plan import PLANS, Arm, questions_of
+from study.results import PACKED, Results, final_runs
+from study.runs import chosen_rate, rates_tried
+from study.sets import group_of
+
+KEPT_SHARE = 0.9
+"""Of LoRA's gain over the unadapted model: what is called keeping it."""
+Outcomes = dict[str, np.ndarray]
+"""Set -> (seeds, pictures)."""
+
+
+class Found:
+    """What a lab's finished arms came to.
+
+    Attributes:
+        runs: arm's name -> the names of the runs that count, at the rate that was chosen, of arms all of
+            whose runs are there; each in the order of seeds and sets.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.results, self.plan = results, results.plan
+        self.arms = {arm.name: arm for arm in self.plan.arms}
+        self.runs: dict[str, list[str]] = {}
+        sets = tuple(STUDIES[self.plan.lab].datasets("tiny"))
+        for arm in self.plan.arms:
+            if rates_tried(results, arm):
+                runs = [run.name for run in final_runs(arm, sets, chosen_rate(results, arm))]
+                if all(name in results.records for name in runs):
+                    self.runs[arm.name] = runs
+
+    def outcomes(self, arm: str) -> Outcomes:
+        """What each test picture came to, in hundredths of the measure."""
+        found: dict[str, list[np.ndarray]] = {}
+        for name in self.runs[arm]:
+            values = self.results.outcomes(name)[self.plan.measure]
+            found.setdefault(self.results.records[name].dataset, []).append(values)
+        return {name: 100 * np.stack(each).astype(float) for name, each in found.items()}
+
+    def base(self, dataset: str) -> np.ndarray:
+        """The same of the unadapted model, (pictures,)."""
+        return 100 * self.results.outcomes(f"base_{dataset}")[self.plan.measure].astype(float)
+
+    def gain(self, arm: str) -> Outcomes:
+        return {name: each - self.base(name) for name, each in self.outcomes(arm).items()}
+
+    def contrast(self, one: str, other: str, kept: bool = False) -> Outcomes:
+        """One arm minus another, on the seeds that both ran, which saw the same training pictures.
+
+        Args:
+            kept: whether it is the first one's gain minus `KEPT_SHARE` of the other's.
+        """
+        mine, theirs, found = self.outcomes(one), self.outcomes(other), {}
+        for name in mine:
+            seeds = min(len(mine[name]), len(theirs[name]))
+            a, b = mine[name][:seeds], theirs[name][:seeds]
+            found[name] = kept_gain(a, b, self.base(name)) if kept else a - b
+        return found
+
+
+def kept_gain(method: np.ndarray, lora: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """How far a method is above 90% of LoRA's gain, on each picture: a plain contrast of outcomes.
+
+    Args:
+        method, lora: (seeds, pictures).
+        base: (pictures,) of the unadapted model.
+    """
+    return (method - base) - KEPT_SHARE * (lora - base)
+
+
+def arms_table(found: Found) -> pd.DataFrame:
+    """A row for each finished arm, with `COLUMNS`."""
+    rows = [_row(found, found.arms[name]) for name in found.runs]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _row(found: Found, arm: Arm) -> dict[str, Any]:
+    plan, gain = found.plan, sets_like_these(found.gain(arm.name))
+    records = [found.results.records[name] for name in found.runs[arm.name]]
+    above = None
+    if plan.reference in found.runs:
+        above = sets_like_these(found.contrast(arm.name, plan.reference))
+    kept, before = f"kept_{plan.measure}", f"base_kept_{plan.measure}"
+    changes = [r.measures[kept] - r.measures[before] for r in records if kept in r.measures]
+    steps = json.loads((PACKED / "steps.json").read_text("utf-8"))
+    activations = [r.sizes["activation_bytes"] for r in records if "activation_bytes" in r.sizes]
+    return {
+        "arm": arm.name,
+        "title": arm.title(STUDIES[plan.lab].unit),
+        "method": arm.method,
+        "parameters": records[0].sizes["parameters"],
+        "rate": records[0].settings["lr"],
+        "gain": gain.mean,
+        "half-width": gain.half_width,
+        "above LoRA": above and above.mean,
+        "above LoRA, half-width": above and above.half_width,
+        "change of what it knew": 100 * np.mean(changes) if changes else None,
+        "activations, MB": np.median(activations) / 1e6 if activations else None,
+        "step time": steps[plan.lab]["ratios"].get(arm.name),
+    }
+
+
+def answers(several: Sequence[Found]) -> list[Answer]:
+    """Every question whose arms are finished, with Holm's correction over all questions of all labs."""
+    found, asked = [], 0
+    for each in several:
+        for question in questions_of(each.plan):
+            asked += 1
+            if {question.one, question.other} <= set(each.runs):
+                outcomes = each.contrast(question.one, question.other, question.kept)
+                like, groups = sets_like_these(outcomes), sets_like_these(_grouped(outcomes))
+                unit = each.plan.unit + f", above {KEPT_SHARE:.0%} of the gain" * question.kept
+                about = (each.plan.lab, question.asks, unit)
+                found.append(Answer(*about, like, these_sets(outcomes), groups, like.p))
+    # One that is not answered yet counts as 1: when its runs come, no early verdict is taken back.
+    adjusted = holm([answer.p for answer in found] + [1.0] * (asked - len(found)))
+    return [replace(answer, p=p) for answer, p in zip(found, adjusted, strict=False)]
+
+
+def _grouped(outcomes: Outcomes) -> Outcomes:
+    """Group of sets that show the same concepts -> the means of its sets."""
+    means: dict[str, list[float]] = {}
+    for name, each in outcomes.items():
+        means.setdefault(group_of(name), []).append(each.mean())
+    return {group: np.array(each) for group, each in means.items()}
+
+
+def rates_table(results: Results) -> pd.DataFrame:
+    """Every rate that was tried: its mean on validation pictures."""
+    rows = [
+        (arm.name, rate, reached)
+        for arm in results.plan.arms
+        for rate, reached in rates_tried(results, arm).items()
+    ]
+    return pd.DataFrame(rows, columns=["arm", "rate", "reached"])
+
+
+def as_json(several: Sequence[Found]) -> dict[str, Any]:
+    """What `serial_lora_course.lessons.l09_trial.tables.read_found` reads."""
+    labs = {found.plan.lab: found for found in several}
+    return {
+        "units": {lab: PLANS[lab].unit for lab in labs},
+        "runs": {lab: len(found.results.records) for lab, found in labs.items()},
+        "arms": {
+            lab: json.loads(arms_table(found).to_json(orient="records", double_precision=15))
+            for lab, found in labs.items()
+        },
+        "answers": [asdict(answer) for answer in answers(several)],
+    }

@@ -1,0 +1,125 @@
+"""The study's sets: parts that share nothing, and pictures that are what they were when the runs were made."""
+
+import hashlib
+import json
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import torch
+
+from serial_lora.errors import SerialLoRAError
+from serial_lora_course.data.emoji import UNSEEN_STYLES, load_emoji
+from serial_lora_course.data.emoji_sets import hidden_codepoints
+from serial_lora_course.data.style_sets import TINY_STYLES
+from serial_lora_course.models.weights import tiny_file
+from study.labs import STUDIES, Sd3Study
+from study.plan import PLANS
+from study.results import Results
+from study.sets import (
+    CLIP_SETS,
+    SAM_SETS,
+    VALIDATION,
+    group_of,
+    load_classes,
+    load_scenes,
+    load_study_style,
+)
+from tests.labs.small_labs import small_lab
+
+
+@pytest.mark.parametrize("name", CLIP_SETS)
+def test_a_classification_set_has_three_parts_and_no_drawing_in_two(name):
+    data, choosing = load_classes(name), load_classes(name + VALIDATION)
+    parts = [data.train.picture_ids, choosing.test.picture_ids, data.test.picture_ids]
+    assert sum(map(len, parts)) == len(set().union(*parts))
+    assert choosing.train.picture_ids == parts[0] and choosing.name != data.name
+    assert {*data.train.labels} == {*data.test.labels} == set(range(len(data.class_names)))
+    assert min(data.train.labels.count(label) for label in set(data.train.labels)) >= 4
+    assert len(parts[2]) > len(parts[0]) + len(parts[1])
+
+
+def test_no_card_of_a_tiny_model_names_the_study_s_designers():
+    for model in ("tiny-clip", "tiny-sam", "tiny-sd3"):
+        card = json.dumps(json.loads(tiny_file(f"{model}.card.json").read_text())).lower()
+        assert "openmoji" in card or "twemoji" in card
+        assert not any(style in card for style in UNSEEN_STYLES)
+
+
+def test_sets_of_other_groups_show_other_concepts_and_those_of_a_group_share_some():
+    shown = {name: set(load_classes(name).test.picture_ids) for name in CLIP_SETS}
+    for one, other in combinations(shown, 2):
+        alike = group_of(one) == group_of(other)
+        assert bool(shown[one] & shown[other]) == alike
+    assert len({group_of(name) for name in SAM_SETS}) == len(SAM_SETS) - 3
+    assert len({group_of(name) for name in TINY_STYLES}) == len(TINY_STYLES)
+
+
+@pytest.mark.parametrize("name", ["food", "engraved"])
+def test_a_segmentation_set_shows_other_drawings_in_each_part(name):
+    data, choosing = load_scenes(name), load_scenes(name + VALIDATION)
+    parts = [data.train, choosing.test, data.test]
+    shown = [{concept.codepoints for concept in part.concepts} for part in parts]
+    assert sum(map(len, shown)) == len(set().union(*shown))
+    assert shown[2] <= hidden_codepoints() and not (shown[0] | shown[1]) & hidden_codepoints()
+    assert [len(part) for part in parts] == [120, 40, 100]
+
+
+def test_a_style_s_validation_pictures_train_nothing_and_are_not_tests():
+    data, choosing = load_study_style("pixel"), load_study_style("pixel" + VALIDATION)
+    parts = [data.train.picture_ids, choosing.test.picture_ids, data.test.picture_ids]
+    assert [len(part) for part in parts] == [260, 40, 100]
+    assert len(set().union(*parts)) == 400 and choosing.train.picture_ids == parts[0]
+
+
+def test_a_style_is_measured_by_the_chance_of_each_drawing(monkeypatch, tmp_path):
+    small = small_lab("sd3", monkeypatch, tmp_path / "models")
+    plain = small.lab()
+    judge = plain.judge
+    judge.styles = ("light", "one")
+    monkeypatch.setattr(
+        type(judge),
+        "style_probabilities",
+        lambda self, pictures: torch.stack(
+            [1 - (dark := self.picture_features(pictures).mean(1) / 255), dark], dim=1
+        ),
+        raising=False,
+    )
+    data = replace(plain.data, name="one" + VALIDATION)
+    lab = Sd3Study(plain.backbone, data, plain.config, judge=judge)
+    reached, seen = lab.measure()
+    assert seen["style_share"].tolist() == (seen["style_probability"] > 0.5).tolist()
+    assert reached["style_probability"] == pytest.approx(seen["style_probability"].mean(), abs=1e-3)
+    assert set(lab.measure_base()) == {f"base_{name}" for name in reached}
+
+
+def test_an_unknown_set_is_refused():
+    for load in (load_classes, load_scenes, load_study_style):
+        with pytest.raises(SerialLoRAError, match="no set"):
+            load("fruit/validation")
+
+
+SHIPPED = {
+    "symbola": "eccca3cefcdb2b0b15667bcd6d2266777116fab140c6cb3c128530a1a4d9c369",
+    "unifont": "63c6060022c74b99a76e6a21b98b3d18dd9ba2f751648cfb24b0b0103bfd8f54",
+}
+
+
+def test_unseen_designers_draw_what_they_are_asked_for():
+    for style in UNSEEN_STYLES:
+        emoji = load_emoji(style)
+        assert hashlib.sha256(emoji.pictures.tobytes()).hexdigest() == SHIPPED[style]
+        assert len(emoji) > 1100 and emoji.pictures[..., :3].max() == 0  # one ink
+        assert "shovel" not in emoji.names  # Unicode 16: a box with a number
+
+
+@pytest.mark.parametrize(
+    ("lab", "name"), [("clip", "food-unifont"), ("sam", "engraved"), ("sd3", "pixel")]
+)
+def test_pictures_are_those_that_the_records_are_of(lab, name):
+    data = STUDIES[lab].load_data(name)
+    records = Results(PLANS[lab], Path("nowhere")).records.values()
+    assert {r.settings["data"] for r in records if r.dataset == name} == {
+        data.picture_fingerprint()[:16]
+    }
