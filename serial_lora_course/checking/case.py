@@ -63,7 +63,8 @@ class Case:
         expected: a value, or :class:`Parts` where several things count.
         read: ``(result, *arguments) -> what counts``; for ``Parts`` a sequence or the same keys.
         leaves: ``(*arguments) -> {name: tensor}`` whose gradients count too.
-        advice: the likely cause where no mistake explains a wrong value; for parts by name.
+        advice: the likely cause where no mistake explains a wrong value; for parts by name, and
+            there maybe a function of what was got.
         form: ... where the kind or the shape is wrong.
         error: ... where the call raises.
         nan: ... where the result is not a number.
@@ -77,7 +78,7 @@ class Case:
     expected: Any
     read: Callable[..., Any] | None = field(default=None, kw_only=True)
     leaves: Callable[..., dict[str, Tensor]] | None = field(default=None, kw_only=True)
-    advice: str | Mapping[str, str] = field(default="", kw_only=True)
+    advice: str | Mapping[str, str | Callable[[Any], str]] = field(default="", kw_only=True)
     form: str = field(default="", kw_only=True)
     error: str = field(default="", kw_only=True)
     nan: str = field(default=NO_NUMBER, kw_only=True)
@@ -91,7 +92,8 @@ class Case:
 
     def close(self, got: Any, value: Any) -> bool:
         """Whether two results are one."""
-        if isinstance(self.expected, Fraction) and type(got) is not type(value):
+        exact = isinstance(self.expected, Fraction) or bool in (type(got), type(value))
+        if exact and type(got) is not type(value):
             return False
         try:
             return same(plain(got, value), plain(value, got), self.tolerance)
@@ -214,6 +216,7 @@ def compare(case: Case, name: str, got: Any, expected: Any) -> None:
         return
     unlike = getattr(got, "shape", ()) != getattr(expected, "shape", ())
     own = case.advice if isinstance(case.advice, str) else case.advice.get(name, "")
+    own = own(got) if callable(own) else own
     advice = problem or (unlike and case.form) or (has_nan(got) and case.nan) or own
     advice = advice or (unlike and "the shapes differ: follow them")
     advice = advice or (UNKNOWN if isinstance(expected, Tensor) else UNKNOWN_NUMBER)

@@ -44,7 +44,8 @@ def plain(got: Any, expected: Any) -> Any:
     and scalars plain lists and numbers."""
     if isinstance(got, np.generic) or (isinstance(got, np.ndarray) and _listed(expected)):
         got = got.tolist()
-    if isinstance(expected, (tuple, list)) and isinstance(got, (tuple, list)):
+    several = isinstance(expected, (tuple, list)) and isinstance(got, (tuple, list))
+    if several and len(got) == len(expected):
         return tuple(map(plain, got, expected))
     one = isinstance(got, Tensor) and got.numel() == 1 and isinstance(expected, Real)
     return got.item() if one else got

@@ -55,7 +55,7 @@ class Exercise:
 
         If several do, the other cases decide between them; if they cannot, all are possible. A
         number, a short list or an error agrees with a mistake by chance, so one alone has to fit
-        everywhere as well; a tensor of floating-point numbers does not.
+        everywhere as well; a tensor of floating-point numbers or a fact read from a result does not.
         """
         failed, outcome = cases[len(seen) - 1], seen[-1]
         functions = {
@@ -69,6 +69,7 @@ class Exercise:
         }
         got = outcome.values.get(failure.what)
         certain = isinstance(got, Tensor) and got.is_floating_point() and got.numel() > 1
+        certain = certain or (failed.read is not None and isinstance(got, (str, dict)))
         if not fit or (certain and len(fit) == 1):
             return list(fit)
         seen = seen + [observe(case, attempt) for case in cases[len(seen) :]]

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from serial_lora_course.checks.blocks import Change, WindowBlock, one_window_at_a_time
 from serial_lora_course.checks.cases import Case, Part
 from serial_lora_course.checks.checking import exercise
+from serial_lora_course.lessons.l05_sam.blocks import Change, WindowBlock, one_window_at_a_time
 
 # ---------------------------------------------------------------------- 6.1 a picture's way in
 

@@ -1,5 +1,6 @@
 """Right answers to the exercises in other words than the solved lessons'."""
 
+import copy
 from fractions import Fraction
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import torch
 from scipy import stats
 from scipy.linalg import subspace_angles
+from torch import nn
 
 
 def rank_by_approximations(matrix, allowed):
@@ -111,4 +113,43 @@ RIGHT = {
     "11.4": [front_of_pairs],
     "12.2": [proof_by_allclose],
     "12.3": [lambda W, A, B, s: (A.clone(), torch.einsum("oi,ir->or", W, s * B))],
+}
+
+
+def effect_by_any(adapted, x):
+    other = copy.deepcopy(adapted)
+    for name, parameter in other.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_()
+    return bool((other(x) != adapted(x)).any())
+
+
+def residual_in_place_of_a_copy(adapted, x):
+    other = copy.deepcopy(adapted)
+    for name, parameter in other.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_()
+        if "block.out" in name:
+            parameter.data.zero_()
+    return torch.allclose(other(x), x)
+
+
+class TwoLines(nn.Module):
+    def __init__(self, width, rank, scale=1.0):
+        super().__init__()
+        self.lora_A = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(rank, width)))
+        self.lora_B = nn.Parameter(torch.zeros(width, rank))
+        self.factor = scale
+
+    def forward(self, x):
+        return x + nn.functional.linear(x, self.lora_B @ self.lora_A) * self.factor
+
+
+RIGHT |= {
+    "3.1": [TwoLines],
+    "3.2": [lambda block, adapter, x: block.attention(adapter(block.norm(x))) + x],
+    "3.3": [lambda W, A, B, s: W + s * (W @ B) @ A],
+    "3.4": [effect_by_any],
+    "3.5": [residual_in_place_of_a_copy],
+    "3.6": [lambda adapted: len({id(p) for n, p in adapted.named_parameters() if "lora_A" in n})],
 }

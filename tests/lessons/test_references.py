@@ -6,7 +6,8 @@ from segment_anything.modeling.image_encoder import Block
 from segment_anything.utils.transforms import ResizeLongestSide
 
 import tests.checks.answers_04
-from serial_lora_course.checks import blocks, lesson_04, lesson_06
+from serial_lora_course.checks import lesson_04, lesson_06
+from serial_lora_course.lessons.l05_sam import blocks
 from serial_lora_course.measures.metrics import dice, dice_ce
 
 

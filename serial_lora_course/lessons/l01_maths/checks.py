@@ -6,7 +6,7 @@ of pairs, least squares in place of QR, and autograd.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -236,9 +236,9 @@ def first_layers(matrix: Tensor, rank: int) -> Tensor:
     return matrix @ axes[:, -rank:] @ axes[:, -rank:].T
 
 
-def stacked(each: dict[str, Tensor]) -> Tensor:
-    """The parts one below the other, in one order."""
-    return torch.cat([each[part] for part in sorted(each)])
+def stacked(each: dict[str, Tensor], names: Iterable[str]) -> Tensor:
+    """The parts one below the other, in this order."""
+    return torch.cat([each[part] for part in names])
 
 
 def two_factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -251,7 +251,7 @@ def nearest(change: Callable) -> Callable:
     """A wrong answer; ``change(W, wanted, rank, weights, changes)`` gives B and A."""
 
     def attempt(weights, changes, rank):
-        B, A = change(stacked(weights), stacked(changes), rank, weights, changes)
+        B, A = change(stacked(weights, weights), stacked(changes, weights), rank, weights, changes)
         return A, B
 
     return attempt
@@ -289,7 +289,7 @@ def only_q(W, wanted, rank, weights, changes):
 
 def change_by(pair: Any, weights: dict[str, Tensor], changes: dict, rank: int) -> Tensor:
     """The stacked change W B A of what the learner returned, after a look at the form."""
-    tall = stacked(weights)
+    tall = stacked(weights, weights)
     form, right = shapes_of(pair), [(rank, tall.shape[1]), (tall.shape[1], rank)]
     cause = "A holds r rows of Vh, B solves R B = U S with r columns"
     require(form == right, f"the shapes of A and B at rank {rank}", right, form, cause)
@@ -325,10 +325,14 @@ def change_by(pair: Any, weights: dict[str, Tensor], changes: dict, rank: int) -
             lambda W, wanted, r, *_: two_factors(torch.linalg.qr(W)[0].T @ wanted, r)
         ),
         "the order is A (r, d) first, B (d, r) second": (
-            lambda weights, changes, r: three_steps(stacked(weights), stacked(changes), r)
+            lambda weights, changes, r: three_steps(
+                stacked(weights, weights), stacked(changes, weights), r
+            )
         ),
         "that is one matrix C: A holds r rows of Vh, B solves R B = U S": (
-            lambda weights, changes, r: torch.linalg.lstsq(stacked(weights), stacked(changes))[0]
+            lambda weights, changes, r: torch.linalg.lstsq(
+                stacked(weights, weights), stacked(changes, weights)
+            )[0]
         ),
         "the names of the parts are written out: go through the names that came in": nearest(
             lambda W, wanted, r, weights, changes: (
@@ -342,7 +346,7 @@ def nearest_serial_pair() -> Iterator[Case]:
     for width, rank, names in ((6, 2, PARTS), (5, 3, ("q", "k", "out"))):
         weights = {part: torch.randn(width, width, dtype=torch.float64) for part in names}
         changes = {part: torch.randn(width, width, dtype=torch.float64) for part in names[::-1]}
-        tall, wanted = stacked(weights), stacked(changes)
+        tall, wanted = stacked(weights, weights), stacked(changes, weights)
         free = torch.linalg.lstsq(tall, wanted).solution  # (d, d), the best C of any rank
         best = first_layers(tall @ free, rank)
         miss = float((wanted - best).norm() / wanted.norm())
