@@ -873,8 +873,8 @@ print(f"{(by_cell < 0).sum()}; from {by_cell.min():+.1f} to {by_cell.max():+.1f}
 # Table III at the paper's scale: CLIP ViT-B/16, four data sets, accuracy in percent.
 
 # %%
-from serial_lora_course.claims.paper import paper_table
 from serial_lora_course.labs.records import shipped_records
+from serial_lora_course.paper_tables import paper_table
 
 display(paper_table("Table III"))
 print("Serial LoRA minus LoRA at equal rank, in points:")

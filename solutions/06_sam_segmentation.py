@@ -400,7 +400,7 @@ display_table(measures.map("{:.3f}".format).rename_axis("answer").reset_index())
 # higher is better. Which number is printed? The table itself excludes one answer.
 
 # %%
-from serial_lora_course.claims.paper import paper_table
+from serial_lora_course.paper_tables import paper_table
 
 printed = paper_table("Table IV")  # change this and run again: paper_table("Table IV")[["pie"]]
 fewer, more = printed.loc["20%"], printed.loc["100%"]  # rows: methods, columns: data sets
@@ -1044,7 +1044,7 @@ for method in ("serial_lora", "lora_equal_budget"):
 # Table IV at the paper's scale: SAM ViT-B, five sets, *lower is better*.
 
 # %%
-from serial_lora_course.claims.paper import paper_table
+from serial_lora_course.paper_tables import paper_table
 
 printed = paper_table("Table IV")
 display(printed)

@@ -985,7 +985,7 @@ for method in ("serial_lora", "lora_equal_budget"):
 # better).
 
 # %%
-from serial_lora_course.claims.paper import paper_table
+from serial_lora_course.paper_tables import paper_table
 
 printed = paper_table("Table II")
 display(printed)

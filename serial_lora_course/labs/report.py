@@ -78,7 +78,7 @@ def results_table(report: Report, records: Runs, printed: pd.DataFrame | None = 
     terminal words are folded; a digit is never cut off.
 
     Args:
-        printed: the paper's numbers, as :func:`serial_lora_course.claims.paper.paper_results` gives
+        printed: the paper's numbers, as :func:`serial_lora_course.paper_tables.paper_results` gives
             them, to stand beside records of paper scale.
     """
     differing = swept(records)

@@ -6,7 +6,6 @@ from torch import nn
 
 from serial_lora import SerialLoRAConfig, adapter_names, adapters, add_adapter, inject
 from serial_lora_course.checking.running import run_check
-from serial_lora_course.claims import choosing
 from serial_lora_course.labs import few_shot, proofs
 from serial_lora_course.lessons.l01_maths import pairs
 from serial_lora_course.lessons.l03_build import probes
@@ -41,11 +40,6 @@ FALLBACKS = {
     "7.3": sd3_probes.EncodedOnce,
     "7.4": sd3_probes.guided_velocity,
     "7.5": sd3_probes.clip_scores,
-    "9.1": choosing.matching_rank,
-    "9.2": choosing.one_error_rank,
-    "9.3": choosing.paired_error,
-    "9.4": choosing.sign_test,
-    "9.5": choosing.say_comparable,
     "10.1": many.add_pairs,
     "10.2": many.chain_pairs,
     "10.3": many.adapt_each,

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from serial_lora_course.claims.paper import paper_table
 from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.labs.clip import picture_features, prompt_scores
 from serial_lora_course.labs.methods import METHODS, get_method
@@ -14,6 +13,7 @@ from serial_lora_course.labs.records import Record
 from serial_lora_course.measures.differences import compare
 from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import CLIPBackbone
+from serial_lora_course.paper_tables import paper_table
 
 PAIRS = (
     ("serial_lora", "lora"),

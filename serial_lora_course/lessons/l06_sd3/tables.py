@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from serial_lora_course.claims.paper import paper_table
 from serial_lora_course.labs.methods import METHOD_TITLES
+from serial_lora_course.paper_tables import paper_table
 
 PAIRS = (
     ("serial_lora", "lora"),

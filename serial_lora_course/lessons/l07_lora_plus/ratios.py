@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from serial_lora_course.claims.paper import paper_table
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.measures.differences import mean_and_half, sample_of
 from serial_lora_course.measures.intervals import half_width
+from serial_lora_course.paper_tables import paper_table
 
 RUN = ["dataset", "seed"]
 Best = Callable[[dict[float, list[float]]], tuple[float, float, float, bool]]

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from serial_lora_course.claims import choosing
 from serial_lora_course.lessons.l08_how_sure import tables
 from serial_lora_course.lessons.l08_how_sure.evidence import (
     MEASURES,
@@ -19,9 +18,23 @@ HOLDS = "holds"
 EVIDENCE = load_evidence()
 
 
+def paired_error(one, other):
+    sets = (one - other).mean(dim=1).numpy()
+    return sets.mean(), stats.sem(sets)
+
+
+def say_comparable(mean, error, count, margin):
+    low, high = stats.t.interval(0.95, count - 1, mean, error)
+    return HOLDS if low > -margin else "does not hold" if high < -margin else "undecided"
+
+
+def sign_test(wins, losses):
+    return stats.binomtest(wins, wins + losses).pvalue
+
+
 def test_errors_are_those_of_scipys_paired_and_unpaired_tests():
     runs, points = EVIDENCE.runs("clip"), MEASURES["accuracy"]
-    table = tables.error_table(runs, points, choosing.paired_error)
+    table = tables.error_table(runs, points, paired_error)
     wide = 100 * runs.pivot(
         index=["dataset", "amount", "seed"], columns="method", values="accuracy"
     )
@@ -99,17 +112,17 @@ def test_margins_hold_from_where_the_verdict_turns():
 
     def say(*found):
         given.append(found[:3])
-        return choosing.say_comparable(*found)
+        return say_comparable(*found)
 
     table = tables.margin_table(EVIDENCE, "lora", say)
     for found, row in zip(given, table.itertuples(), strict=True):
         bar = row[-1]  # "holds from"
-        assert choosing.say_comparable(*found, bar + 1e-6) == HOLDS
-        assert bar == 0 or choosing.say_comparable(*found, bar - 1e-6) != HOLDS
+        assert say_comparable(*found, bar + 1e-6) == HOLDS
+        assert bar == 0 or say_comparable(*found, bar - 1e-6) != HOLDS
 
 
 def test_signs_count_cells_and_data_sets():
-    table = tables.signs_table(EVIDENCE, choosing.sign_test)
+    table = tables.signs_table(EVIDENCE, sign_test)
     row = table.loc[("CLIP accuracy", "the paper")]
     wins, losses = map(int, row["cells"].split(" to "))
     assert row["p, cells"] == pytest.approx(stats.binomtest(wins, wins + losses).pvalue)
