@@ -8,9 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import adapter_parameters, inject
 from serial_lora_course.measures.spectra import (
     ADAPTED,
     CHANGE,
@@ -26,9 +24,7 @@ from serial_lora_course.measures.spectra import (
     share_along_base,
     singular_values,
     stable_rank,
-    weight_changes,
 )
-from serial_lora_course.models.architectures import ARCHITECTURES
 
 EffectiveRank = Callable[[torch.Tensor], float]
 Between = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], float]
@@ -38,8 +34,8 @@ def spectra_frame(changes: Sequence[WeightChange]) -> pd.DataFrame:
     """Every singular value of W, W + dW and dW, one a row.
 
     Returns:
-        Columns tower, block, site, projection, matrix ("W", "W + dW" or "dW"), index (counted from
-        1) and value. dW has at most r rows; its other singular values are zero.
+        Columns tower, block, site, projection, matrix ("W", "W + dW" or "dW"), index (from 1), value.
+        dW has at most r rows; its other singular values are zero.
     """
     parts = []
     for change in changes:
@@ -84,45 +80,6 @@ def _measures(change: WeightChange, effective: EffectiveRank) -> dict[str, float
     }
 
 
-# --------------------------------------------------------------------------------- rank and bounds
-
-
-def rank_of_change(before: torch.Tensor, after: torch.Tensor) -> int:
-    """The rank of after - before, (m, n) each, as far as float32, to which they were rounded, shows it."""
-    values = singular_values(after.double() - before.double())
-    relative = torch.linalg.matrix_norm(after.double(), 2) / values[0]
-    eps = torch.finfo(torch.float32).eps * float(relative)
-    return numerical_rank(values, max(after.shape), eps)
-
-
-def ranks_frame(
-    changes: Sequence[WeightChange],
-    rank_of: Callable[[torch.Tensor, torch.Tensor], int] = rank_of_change,
-) -> pd.DataFrame:
-    """The least and the largest rank of dW in each tower, from its factors and from float32 weights."""
-    rows = [
-        {
-            "tower": change.tower,
-            "factors": numerical_rank(change_spectra(change)[CHANGE], max(change.weight.shape)),
-            "float32": rank_of(change.weight.float(), change.adapted.float()),
-        }
-        for change in changes
-    ]
-    spans = pd.DataFrame(rows).groupby("tower", sort=False).agg(["min", "max"])
-    spans.columns = [f"from {source}: {end}" for source, end in spans.columns]
-    return spans
-
-
-def full_size_changes(rank: int) -> list[WeightChange]:
-    """Random pairs in the first and the last block of a ViT-B/16: nothing learned, of full size."""
-    torch.manual_seed(0)
-    model = inject(ARCHITECTURES["vit-base"].build(), LoRAConfig(rank=rank, blocks=[0, 11]))
-    with torch.no_grad():
-        for parameter in adapter_parameters(model):
-            parameter.normal_(std=0.02)
-    return weight_changes(model)
-
-
 def bounds_hold(change: WeightChange, rank: int, multiplied: bool) -> dict[str, bool]:
     """Whether the singular values of W + dW stay within what theorems allow, at every index.
 
@@ -143,9 +100,6 @@ def bounds_hold(change: WeightChange, rank: int, multiplied: bool) -> dict[str, 
         inside = (after <= most * before + slack) & (after >= least * before - slack)
         held["multiplied"] = inside.all()
     return {name: bool(value) for name, value in held.items()}
-
-
-# ---------------------------------------------------------------------------------- the paper's claim
 
 
 def share_between(one: Sequence, middle: Sequence, other: Sequence) -> float:
