@@ -1,7 +1,6 @@
-"""Pairs beside weights and in front of them: what lesson 01 measures on the tiny CLIP.
+"""Pairs beside weights and in front of them, measured on the tiny CLIP.
 
-And what its exercises ask for, for whoever skips one. Weights and changes of q, k and v are
-dictionaries from the part's letter to a matrix.
+Weights and changes of q, k and v are dictionaries from the part's letter to a matrix.
 """
 
 from __future__ import annotations
@@ -22,40 +21,12 @@ from serial_lora.merging import merge
 from serial_lora_course.data.emoji import load_emoji
 from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.labs.clip import CLIPObjective
-from serial_lora_course.measures.lowrank import misses_by_method, tail_misses
+from serial_lora_course.measures.lowrank import misses_by_method
 from serial_lora_course.models.clip import CLIPBackbone
 
 Parts = Mapping[str, Tensor]
 BLOCK = 2  # of the image tower's six
 REACHED = 1e-6  # a miss that is rounding
-
-# ------------------------------------------------------------------------ what the exercises ask for
-
-
-def rank_for_miss(matrix: Tensor, allowed: float) -> int:
-    """The smallest rank whose best approximation misses at most a share."""
-    return int((tail_misses(matrix) > allowed).sum())
-
-
-def lora_pairs_of(weights: Parts, lora_A: Tensor, lora_B: Tensor) -> dict[str, tuple]:
-    """The LoRA pair (A_p, B_p) of each part that does what one serial pair does."""
-    return {part: (lora_A, (lora_B.T @ weight.T).T) for part, weight in weights.items()}
-
-
-def nearest_serial_pair(weights: Parts, changes: Parts, rank: int) -> tuple[Tensor, Tensor]:
-    """The A (r, d) and B (d, r) whose changes W_p B A are closest to the wanted ones."""
-    tall, wanted = (torch.cat([parts[part] for part in weights]) for parts in (weights, changes))
-    U, S, Vh = torch.linalg.svd(tall, full_matrices=False)  # (3d, d), (d,), (d, d)
-    left, values, right = torch.linalg.svd(U.T @ wanted)
-    return right[:rank], Vh.T @ ((left[:, :rank] * values[:rank]) / S[:, None])
-
-
-def serial_gradient_of_B(weights: Parts, gradients: Parts, lora_A: Tensor, scale: float) -> Tensor:
-    """The gradient (d, r) of a serial pair's B while B is zero."""
-    return scale * sum(weights[p].T @ (gradients[p] @ lora_A.T) for p in weights)
-
-
-# -------------------------------------------------------------------------------------- a real task
 
 
 def read_qkv(model: nn.Module, block: int = BLOCK, gradient: bool = False) -> dict[str, Tensor]:
@@ -110,8 +81,6 @@ class Task:
         self.backward(model)
         return read_qkv(model, block, gradient=True)
 
-    # ------------------------------------------------------------ what one pair cannot express
-
     def floors(self) -> pd.DataFrame:
         """What Serial LoRA misses of the gradients at full rank, by block of the image tower.
 
@@ -129,8 +98,6 @@ class Task:
             mixed = {p: torch.linalg.qr(torch.randn_like(g)).Q @ g for p, g in wishes.items()}
             rows.append(row | {"rows mixed": _floor(weights, mixed)})
         return pd.DataFrame(rows).set_index("block")
-
-    # ------------------------------------------------------------------- a step at several sizes
 
     def rescaled(self, multiple: float) -> nn.Module:
         """The same function, with larger or smaller W_q, W_k and W_v in the image tower."""
@@ -193,9 +160,6 @@ def first_ranks(misses: Mapping[str, Mapping[str, Tensor]]) -> pd.DataFrame:
         full = curves["serial_lora"][-1].item()
         rows.append(row | {"Serial LoRA at full rank misses": f"{full:.0%}"})
     return pd.DataFrame(rows)
-
-
-# ------------------------------------------------------------------------------------------- a plane
 
 
 def flat_world() -> tuple[Parts, dict[str, tuple[Tensor, Tensor]], Tensor]:

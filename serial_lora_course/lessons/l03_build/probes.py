@@ -1,4 +1,4 @@
-"""What lesson 03 asks for, for whoever skips an exercise: a block with a pair, and three probes.
+"""What lesson 03 measures, and three probes.
 
 A probe is a question to any block that claims to be Serial LoRA: a module that keeps the plain block
 as ``.block``, whose last layer is ``.block.out``, and that names its matrices ``lora_A`` and
@@ -37,16 +37,6 @@ def largest_moves(before: Mapping[str, Tensor], model: nn.Module) -> dict[str, f
         kind = kind if kind in moved else "base"
         moved[kind] = max(moved[kind], (value.detach() - before[name]).abs().max().item())
     return moved
-
-
-def run_adapted(block: nn.Module, adapter: nn.Module, x: Tensor) -> Tensor:
-    """A block with ``norm`` and ``attention`` and a pair in between: (B, N, d) -> (B, N, d)."""
-    return x + block.attention(adapter(block.norm(x)))
-
-
-def merge_pair(weight: Tensor, lora_A: Tensor, lora_B: Tensor, scale: float) -> Tensor:
-    """W (I + scale B A), of W (out, d), A (r, d) and B (d, r), without a (d, d) matrix."""
-    return weight + scale * (weight @ lora_B) @ lora_A
 
 
 def trained_copy(adapted: nn.Module) -> nn.Module:

@@ -1,7 +1,4 @@
-"""Questions to SAM and to code around it: what lesson 06 measures.
-
-And what its exercises ask for, for whoever skips one.
-"""
+"""Questions to SAM and to code around it."""
 
 from __future__ import annotations
 
@@ -16,9 +13,7 @@ from segment_anything.modeling.image_encoder import (
     Block,
     ImageEncoderViT,
     window_partition,
-    window_unpartition,
 )
-from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -39,42 +34,6 @@ from serial_lora_course.models.sam import SamBackbone
 
 DiceOf = Callable[[Tensor, Tensor], float]
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-# ------------------------------------------------------------------------ what the exercises ask for
-
-
-def to_model_frame(
-    size: tuple[int, int], boxes: Tensor, side: int
-) -> tuple[tuple[int, int], Tensor]:
-    """The (height, width) of a picture whose longer side became ``side``, and its boxes there."""
-    resize = ResizeLongestSide(side)
-    return resize.get_preprocess_shape(*size, side), resize.apply_boxes_torch(boxes, size)
-
-
-def dice_of(found: Tensor, truth: Tensor) -> float:
-    """Dice of two masks, (H, W) each."""
-    return dice(found, truth).item()
-
-
-def adapted_windows(block: Block, adapter: nn.Module, x: Tensor) -> Tensor:
-    """The attention half of a SAM block that reads adapted tokens: (B, H, W, d) -> (B, H, W, d)."""
-    tokens, size = adapter(block.norm1(x)), block.window_size
-    if size:
-        windows, padded = window_partition(tokens, size)
-        attended = window_unpartition(block.attn(windows), size, padded, x.shape[1:3])
-    else:
-        attended = block.attn(tokens)
-    return x + attended
-
-
-def add_to_q_and_v(qkv: Tensor, q_change: Tensor, v_change: Tensor) -> Tensor:
-    """A new (..., 3d): qkv with a change (..., d) added to q and one to v."""
-    return qkv + torch.cat([q_change, torch.zeros_like(q_change), v_change], dim=-1)
-
-
-segmentation_loss = lab.mean_dice_ce
-
-# ------------------------------------------------------------------------------- the way in and back
 
 
 def as_the_model_sees(model: Sam, example: SegmentationExample) -> Tensor:
@@ -114,9 +73,6 @@ def _four_ways(backbone: SamBackbone, example: SegmentationExample) -> dict[str,
         masks = resize_masks(torch.as_tensor(masks), truth.shape[1:])
         found[name] = dice(masks, truth).mean().item()
     return found
-
-
-# -------------------------------------------------------------------------------------------- windows
 
 
 def window_table(encoders: Mapping[str, ImageEncoderViT]) -> pd.DataFrame:
@@ -186,9 +142,6 @@ def with_trained_pairs(model: Sam, rank: int = 16) -> Sam:
     return adapted
 
 
-# ------------------------------------------------------------------------------------ measures, losses
-
-
 def logits_of(mask: Tensor, size: float) -> Tensor:
     """Logits that draw this mask and are ``size`` away from the border between yes and no."""
     return size * (2 * mask.float() - 1)
@@ -228,9 +181,6 @@ def loss_table(losses: Mapping[str, Loss], truth: Tensor) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-# -------------------------------------------------------------------------------- edits of qkv
-
-
 class Remembered(nn.Linear):
     """A frozen linear layer that computes the same input once and then returns what it kept."""
 
@@ -261,9 +211,6 @@ def symptoms(wrapper: type[nn.Module]) -> dict[str, str]:
         return found | {"tokens in a row give": str(shape)}
     except IndexError as error:
         return found | {"tokens in a row give": f"IndexError, {error}"}
-
-
-# ------------------------------------------------------------------------------------ a training step
 
 
 def gradients_of_two_blocks(

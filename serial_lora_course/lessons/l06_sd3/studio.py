@@ -1,7 +1,4 @@
-"""A small studio around an SD3, and questions to it: what lesson 07 measures.
-
-And what its exercises ask for, for whoever skips one.
-"""
+"""A small studio around an SD3, and questions to it."""
 
 from __future__ import annotations
 
@@ -40,9 +37,8 @@ from serial_lora_course.labs.sd3_inputs import (
     to_square,
 )
 from serial_lora_course.lessons.l06_sd3.known_pictures import known_pictures
-from serial_lora_course.measures.flow import TRAIN_TIMESTEPS, guide, sample_sigmas
+from serial_lora_course.measures.flow import TRAIN_TIMESTEPS, sample_sigmas
 from serial_lora_course.measures.pictures import (
-    clip_score,
     frechet_distance,
     kernel_distance,
 )
@@ -51,33 +47,8 @@ from serial_lora_course.models.sd3 import Sd3Backbone
 Encoded = Sequence[EncodedPicture]
 Layers = Callable[[nn.Module, str], list[str]]
 
-# ------------------------------------------------------------------------ what the exercises ask for
 
 flow_path = lab.flow_path
-guided_velocity = guide
-clip_scores = clip_score
-
-
-def projections_of(transformer: nn.Module, stream: str) -> list[str]:
-    """Names of the linear layers that read or write a stream's tokens in attention."""
-    sites = find_attention_sites(transformer, stream=stream)
-    return [projection.module for site in sites for projection in site.projections.values()]
-
-
-class EncodedOnce:
-    """Encodes each picture once, and finds the answer again by the picture's name."""
-
-    def __init__(self, encode: Callable[[StyleExample], Tensor]) -> None:
-        self.encode, self.kept = encode, {}
-
-    def batch(self, examples: Sequence[StyleExample]) -> Tensor:
-        """What ``encode`` says of each example, in the order of the examples: (B, ...)."""
-        new = {e.picture_id: e for e in examples if e.picture_id not in self.kept}
-        self.kept |= {name: self.encode(example) for name, example in new.items()}
-        return torch.stack([self.kept[example.picture_id] for example in examples])
-
-
-# ---------------------------------------------------------------------------------------- the studio
 
 
 class Tuned(NamedTuple):
@@ -179,8 +150,6 @@ class Studio:
             self.lesson.precision,
         )
 
-    # ------------------------------------------------------------------------- done once, when asked
-
     @cached_property
     def encoded_style(self) -> tuple[dict[str, EncodedPicture], float]:
         """The training pictures of a run with their captions, encoded; the seconds it took."""
@@ -240,8 +209,6 @@ class Studio:
             measures = {"FID": fids.mean(), "KID": kids.mean(), "± over draws": spread}
             rows[count] = {name: value.item() for name, value in measures.items()}
         return pd.DataFrame(rows).T.rename_axis("pictures on each side")
-
-    # -------------------------------------------------------------------------------- questions to it
 
     @torch.no_grad()
     def _each_through(self, layer: Callable, tensors: Tensor) -> Tensor:
@@ -323,9 +290,6 @@ class Studio:
             self.__dict__.pop(name, None)
 
 
-# --------------------------------------------------------------------------------- without a model
-
-
 def heard_by(attention: nn.Module, run: Callable[[], object]) -> dict[str, Any]:
     """What a hook on arguments by position hears at a layer, and one on arguments by keyword."""
     heard: dict[str, Any] = {}
@@ -344,9 +308,7 @@ def heard_by(attention: nn.Module, run: Callable[[], object]) -> dict[str, Any]:
     return heard
 
 
-def stream_costs(
-    models: Mapping[str, tuple[nn.Module, int]], layers_of: Layers = projections_of
-) -> pd.DataFrame:
+def stream_costs(models: Mapping[str, tuple[nn.Module, int]], layers_of: Layers) -> pd.DataFrame:
     """What each choice of stream costs: places of Serial LoRA, layers of LoRA, parameters of both.
 
     Args:

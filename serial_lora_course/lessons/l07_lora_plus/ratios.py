@@ -8,29 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
+from serial_lora_course.paper_tables import paper_table
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.measures.differences import mean_and_half, sample_of
-from serial_lora_course.measures.intervals import half_width
-from serial_lora_course.paper_tables import paper_table
 
 RUN = ["dataset", "seed"]
 Best = Callable[[dict[float, list[float]]], tuple[float, float, float, bool]]
 
 
-def best_ratio(accuracies: dict[float, list[float]]) -> tuple[float, float, float, bool]:
-    """The ratio with the highest mean; its mean difference from ratio 1, half of that difference's 95%
-    interval, and whether the interval leaves out 0."""
-    best = max(accuracies, key=lambda ratio: np.mean(accuracies[ratio]))
-    differences = np.subtract(accuracies[best], accuracies[1])
-    mean, half = differences.mean(), half_width(stats.sem(differences), len(differences) - 1)
-    return best, float(mean), float(half), bool(abs(mean) > half)
-
-
-def beside_ratio_one(results: pd.DataFrame, best_of: Best = best_ratio) -> pd.DataFrame:
+def beside_ratio_one(results: pd.DataFrame, best_of: Best) -> pd.DataFrame:
     """The usual comparison: the best ratio beside 1, at each rate of A where all ratios were tried."""
     tried = results.groupby(["method", "lr"])["ratio"].transform("nunique")
     rows = []

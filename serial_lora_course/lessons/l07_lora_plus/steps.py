@@ -1,12 +1,8 @@
-"""One optimizer step on a pair: its parts, what it does to the loss, how its effect grows with width.
-
-What lesson 05 measures, and what its exercises ask for, for whoever skips one.
-"""
+"""One optimizer step on a pair: its parts, what it does to the loss, how its effect grows with width."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,49 +22,6 @@ Parts = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]
 MakeOptimizer = Callable[[nn.Parameter, nn.Parameter], torch.optim.Optimizer]
 SHOWN = (1, 2, 5, 20, 100)
 FEW_STEPS = 25  # of a run that only compares rates
-
-
-# ------------------------------------------------------------------------ what the exercises ask for
-
-
-def change_of_product(
-    lora_A: Tensor, lora_B: Tensor, step_A: Tensor, step_B: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What a step does to B A: B's part, A's part and the part of both, (d_out, d_in) each."""
-    only_B = (lora_B + step_B) @ lora_A - lora_B @ lora_A
-    return only_B, lora_B @ (lora_A + step_A) - lora_B @ lora_A, step_B @ step_A
-
-
-def first_adam_step(gradient: Tensor, lr: float, eps: float = 1e-8) -> Tensor:
-    """What Adam's first step adds to a parameter."""
-    parameter = nn.Parameter(torch.zeros_like(gradient))
-    parameter.grad = gradient.clone()
-    torch.optim.Adam([parameter], lr=lr, eps=eps).step()
-    return parameter.detach()
-
-
-def plus_groups(
-    named: Mapping[str, nn.Parameter], lr: float, ratio: float, weight_decay: float
-) -> list[dict[str, Any]]:
-    """Every trainable tensor in one group, by the last part of its name: A's, B's, the others'."""
-    groups = []
-    for kind, rate in (("lora_A", lr), ("lora_B", lr * ratio), ("other", lr)):
-        params = [p for name, p in named.items() if p.requires_grad and _kind(name) == kind]
-        groups += [{"params": params, "lr": rate, "weight_decay": weight_decay}] * bool(params)
-    return groups
-
-
-def _kind(name: str) -> str:
-    last = name.split(".")[-1]
-    return last if last in ("lora_A", "lora_B") else "other"
-
-
-def share_left(groups: Iterable[Mapping[str, Any]], steps: int) -> list[float]:
-    """What AdamW's weight decay leaves of an entry without a gradient, for each group."""
-    return [float(np.exp(steps * np.log1p(-g["lr"] * g["weight_decay"]))) for g in groups]
-
-
-# ------------------------------------------------------------------------------------ a small task
 
 
 class SmallTask(nn.Module):
@@ -107,7 +60,7 @@ class SmallTask(nn.Module):
 
 def watch_steps(
     make_optimizer: MakeOptimizer,
-    parts_of: Parts = change_of_product,
+    parts_of: Parts,
     shown: Sequence[int] = SHOWN,
 ) -> pd.DataFrame:
     """Train the small task: loss, sizes of both steps and of the three parts, for the steps shown."""
@@ -123,9 +76,7 @@ def watch_steps(
     return pd.DataFrame(rows, columns=columns)
 
 
-def one_step_at(
-    ratio: float, lr_A: float = 0.01, warm: int = 10, parts_of: Parts = change_of_product
-) -> dict[str, float]:
+def one_step_at(ratio: float, lr_A: float, parts_of: Parts, warm: int = 10) -> dict[str, float]:
     """The small task after some steps of Adam at equal rates, and then one step at a ratio."""
     task = SmallTask()
     optimizer = torch.optim.Adam([{"params": [matrix]} for matrix in task.matrices], lr=lr_A)
@@ -139,9 +90,6 @@ def one_step_at(
     promised = sum((g * s).sum().item() for g, s in zip(slopes, (step_A, step_B), strict=True))
     sizes = {"ratio": ratio, "B's part": of_B, "A's part": of_A, "both": both}
     return sizes | {"promised": promised, "loss changed by": task.loss().item() - before}
-
-
-# ------------------------------------------------------------------------------------------- width
 
 
 def effect_of_steps(serial: bool, width: int, rank: int = 8, lr: float = 1e-3) -> dict[str, float]:
@@ -173,9 +121,6 @@ def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
-# --------------------------------------------------------------------------- groups of an optimizer
-
-
 def pair_called(first: str, second: str) -> nn.Module:
     """A module that holds one pair, its matrices under these names."""
     model = nn.Module()
@@ -191,9 +136,6 @@ def rates_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, ob
     told = {"rate of A": A["lr"], "rate of B": B["lr"], "B / A": B["lr"] / A["lr"]}
     told |= {"weight decay": B["weight_decay"], "groups": len(optimizer.param_groups)}
     return {name: f"{value:g}" for name, value in told.items()}
-
-
-# ------------------------------------------------------------------------------ three ways to train
 
 
 def short_run(

@@ -1,22 +1,14 @@
-"""What lesson 10 asks for, for whoever skips an exercise, and the average that it compares sums with."""
+"""The average of factors that a sum of products is compared with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from serial_lora import activate, adapters
-from serial_lora.layers import low_rank
-from serial_lora.named import Pair, add_pairs, chain_pairs
-
-__all__ = ["adapt_each", "add_pairs", "average_factors", "chain_pairs", "first_pair"]
-
-
-def adapt_each(x: Tensor, all_A: Tensor, all_B: Tensor, which: Tensor) -> Tensor:
-    """x + x A^T B^T with a pair for each sample: x (B, N, d), A (K, r, d), B (K, d, r), which (B,)."""
-    return x + low_rank(x, all_A[which], all_B[which])
+from serial_lora.named import Pair
 
 
 @torch.no_grad()

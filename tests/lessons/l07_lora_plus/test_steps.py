@@ -6,8 +6,12 @@ import torch
 from serial_lora_course.lessons.l07_lora_plus import ratios, steps
 
 
+def parts(A, B, step_A, step_B):
+    return step_B @ A, B @ step_A, step_B @ step_A
+
+
 def test_only_b_moves_in_the_first_step():
-    table = steps.watch_steps(lambda A, B: torch.optim.SGD([A, B], lr=0.1), shown=(1, 2))
+    table = steps.watch_steps(lambda A, B: torch.optim.SGD([A, B], lr=0.1), parts, (1, 2))
     first, second = table.iloc[0], table.iloc[1]
     assert first[["size of ΔA", "B ΔA", "ΔB ΔA"]].tolist() == [0, 0, 0]
     assert first["size of ΔB"] > 0 and second["size of ΔA"] > 0
@@ -15,7 +19,7 @@ def test_only_b_moves_in_the_first_step():
 
 
 def test_the_ratio_multiplies_bs_part_alone():
-    one, ten = steps.one_step_at(1), steps.one_step_at(10)
+    one, ten = (steps.one_step_at(ratio, 0.01, parts) for ratio in (1, 10))
     assert ten["B's part"] == pytest.approx(10 * one["B's part"], rel=1e-4)
     assert ten["A's part"] == one["A's part"]
 
