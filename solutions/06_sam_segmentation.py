@@ -885,7 +885,7 @@ print(f"from {gains.min():+.2f} to {gains.max():+.2f} Dice")
 from serial_lora_course.lessons.l05_sam.figures import plot_dice_per_picture
 
 tuned, _, scores = one_run()
-display_figure(plot_dice_per_picture(scores))
+display_figure(plot_dice_per_picture(scores["not adapted"], scores["serial_lora"], "serial_lora"))
 
 # %% [markdown]
 # The masks themselves, before and after: the best picture, the median and the worst after adapting.

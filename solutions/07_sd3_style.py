@@ -248,7 +248,8 @@ print(f"largest difference from the stock pipeline's drawings: {apart} of 255 gr
 # they are.
 
 # %%
-from serial_lora_course.lessons.l06_sd3.figures import noise_row, plot_flow_path, sampler_row
+from serial_lora_course.lessons.l06_sd3.figures import noise_row, sampler_row
+from serial_lora_course.plots.drawings import draw_rows
 
 word, seed = prompts[2], seeds[2]  # change this and run again
 picture = studio.known.pictures.get(word, studio.known.examples[0].picture)
@@ -257,7 +258,7 @@ rows = [
     noise_row(backbone, picture, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], seed, config),
     sampler_row(backbone, word, after, seed, config),
 ]
-display_figure(plot_flow_path(rows))
+display_figure(draw_rows(rows))
 
 # %% [markdown]
 # The upper row is known for every training picture: that is why training is cheap. Pick a

@@ -1,7 +1,7 @@
 """Pictures of the SD3 lab's runs: the drawings on one sheet, and what lies between noise and drawing.
 
 A latent with noise in it is still a latent, so the autoencoder can show what it holds. That is how
-the rows of :func:`serial_lora_course.plots.drawings.plot_flow_path` are made here.
+the rows of :func:`serial_lora_course.plots.drawings.draw_rows` are made here.
 """
 
 from __future__ import annotations

@@ -52,16 +52,3 @@ def require_columns(frame: pd.DataFrame, columns: Iterable[str]) -> None:
     if missing or frame.empty:
         what = f"lacks {', '.join(missing)}" if missing else "has no rows"
         raise SerialLoRAError(f"the table {what}; it needs rows with {', '.join(columns)}.")
-
-
-def require_shares(values: Any, what: str) -> None:
-    """Refuse numbers that are not between 0 and 1.
-
-    Raises:
-        SerialLoRAError: one is outside, or none at all.
-    """
-    values = np.asarray(values, float)
-    if not values.size or not ((values >= 0) & (values <= 1)).all():
-        raise SerialLoRAError(
-            f"{what} needs numbers between 0 and 1, at least one; divide percentages by 100."
-        )

@@ -25,8 +25,6 @@ from serial_lora_course.plots.style import (
     with_description,
 )
 
-# ------------------------------------------------------------------------ layers of a picture
-
 
 def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
     """The first layers of a matrix's singular value decomposition, and their sum so far.
@@ -66,10 +64,8 @@ def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
     values = ", ".join(f"{value:.1f}" for value in S[:count])
     return with_description(
         figure,
-        f"The first {count} layers of a picture of {grey.shape[0]} by {grey.shape[1]} pixels, with "
-        f"singular values {values}. Each is one column times one row: bars and checks, blue above "
-        "zero and red below. Under each, the sum of the layers so far, which comes closer to the "
-        "picture.",
+        f"The first {count} layers of a picture, each one column times one row, with singular values "
+        f"{values}; under each, the sum of the layers so far.",
     )
 
 
@@ -115,12 +111,10 @@ def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
             axes.axis("off")
     return with_description(
         figure,
-        f"{name}, {numbers.shape[0]} by {numbers.shape[1]}: singular values from {S[0]:.3g} to {S[-1]:.2g}, "
-        f"the first {rank} of them marked, and the matrix beside their sum, which misses {missed:.0%}.",
+        f"{name}: its singular values with the first {rank} marked, and the matrix beside their sum, "
+        f"which misses {missed:.0%}.",
     )
 
-
-# ------------------------------------------------------------------------ misses against rank
 
 _OTHERS = (
     {"color": INK, "linestyle": "-"},
@@ -171,22 +165,12 @@ def plot_misses(
         grid[0].yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)))
-    chosen = sorted({ranks[0], ranks[len(ranks) // 2], ranks[-1]})
-    phrases = []
-    for title, curves in panels.items():
-        lines = (
-            f"{method_look(name)['label']} "
-            + ", ".join(f"{float(curve[rank]):.0%}" for rank in chosen)
-            for name, curve in curves.items()
-        )
-        phrases.append(f"{title}: {'; '.join(lines)}")
-    at = ", ".join(map(str, chosen))
-    return with_description(
-        figure, f"Share that is missed at rank {at} of the ranks drawn. {'. '.join(phrases)}."
+    words = "; ".join(
+        f"{title}, {method_look(name)['label']}: {float(curve[ranks[-1]]):.0%}"
+        for title, curves in panels.items()
+        for name, curve in curves.items()
     )
-
-
-# ------------------------------------------------------------------------ tokens that move
+    return with_description(figure, f"Share missed by rank. At rank {ranks[-1]}: {words}.")
 
 
 def plot_token_moves(
@@ -210,7 +194,10 @@ def plot_token_moves(
                 _draw_moves(axes, before.detach().numpy(), after.detach().numpy())
                 axes.set_title(title, fontsize=10, loc="center")
             line[0].set_ylabel(formulas[method], fontsize=10, color=method_look(method)["color"])
-    return with_description(figure, _move_words(rows))
+    words = "; ".join(method_look(method)["label"] for method in rows)
+    return with_description(
+        figure, f"Numbered tokens in a plane, with arrows from before to after, for {words}."
+    )
 
 
 def _draw_moves(axes: Any, before: np.ndarray, after: np.ndarray) -> None:
@@ -232,21 +219,3 @@ def _draw_moves(axes: Any, before: np.ndarray, after: np.ndarray) -> None:
         )
     reach = 1.15 * max(abs(before).max(), abs(after).max())
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], aspect="equal")
-
-
-def _move_words(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> str:
-    phrases = []
-    for method, panels in rows.items():
-        parts = []
-        for title, (before, after) in panels.items():
-            far = (after - before).norm(dim=1)
-            if far.max() < 1e-6:
-                parts.append(f"{title}: nothing moves")
-                continue
-            most, least = int(far.argmax()) + 1, int(far.argmin()) + 1
-            parts.append(f"{title}: token {most} moves most, token {least} least")
-        phrases.append(f"{method_look(method)['label']}: {'; '.join(parts)}")
-    return f"Numbered tokens in a plane, with arrows from before to after. {'. '.join(phrases)}."
-
-
-# --------------------------------------------------------------------------- learning a low rank

@@ -40,9 +40,6 @@ def plot_rank_sweep(frame: pd.DataFrame) -> Figure:
         frame: one row a run, as `serial_lora_course.labs.frames.frame` gives it, with the columns
             dataset, method, seed, rank (the adapter's), parameters, accuracy and zero_shot_dataset,
             which are between 0 and 1.
-
-    Raises:
-        SerialLoRAError: a column is missing, there are no rows, or an accuracy is not a share.
     """
     points = seed_averages(frame, ["method", "rank", "parameters"])
     methods = in_house_order(points["method"])
@@ -64,19 +61,12 @@ def plot_rank_sweep(frame: pd.DataFrame) -> Figure:
         figure.supxlabel(f"zero-shot: {points[ZERO_SHOT].mean():.1%}", fontsize=10, color=QUIET)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4)
-    return with_description(figure, _rank_words(points, methods))
-
-
-def _rank_words(points: pd.DataFrame, methods: Sequence[str]) -> str:
-    phrases = []
-    for method in methods:
-        by_rank = points[points["method"] == method].groupby("rank")["accuracy"].mean()
-        cells = ", ".join(f"{rank} {value:.1%}" for rank, value in by_rank.items())
-        phrases.append(f"{method_look(method)['label']}: {cells}")
-    return (
-        "Accuracy at each rank, averaged over data sets and "
-        f"{points['seed'].nunique()} seeds. {'. '.join(phrases)}. Zero-shot {points[ZERO_SHOT].mean():.1%}."
+    means = points.groupby(["method", "rank"])["accuracy"].mean()
+    words = "; ".join(
+        f"{method_look(method)['label']}: {means[method].min():.1%} to {means[method].max():.1%}"
+        for method in methods
     )
+    return with_description(figure, f"Accuracy against rank and parameters. {words}.")
 
 
 @dataclass(frozen=True)
