@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from serial_lora_course.paper_tables import paper_table
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.measures.differences import mean_and_half, sample_of
+from serial_lora_course.paper_tables import paper_table
 
 RUN = ["dataset", "seed"]
 Best = Callable[[dict[float, list[float]]], tuple[float, float, float, bool]]
