@@ -1,13 +1,14 @@
 """Adapter files, and files that are there whole or not at all, however a program ends.
 
 An adapter file is a safetensors file: the tensors under the names they have in the model, and in
-its header the method, the configuration, the places and a fingerprint of the base they were
-trained on. Nothing is ever unpickled.
+its header the method, the configuration, the places and a sample of the base they were trained on.
+Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -17,28 +18,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.fingerprints import (
-    alike,
-    as_text,
-    base_sample,
-    blocks_digest,
-    checksum,
-    fingerprint,
-)
 from serial_lora.injection import eject, inject
-from serial_lora.merging import exactly
-from serial_lora.named import (
-    put_in_force,
-    read_adapter,
-    ready_to_change,
-    refuse_misfit,
-)
+from serial_lora.merging import base_weight, exactly
 from serial_lora.records import (
     DEFAULT,
     Injection,
@@ -47,12 +35,14 @@ from serial_lora.records import (
     pair_shapes,
     require_finite,
 )
+from serial_lora.several import put_in_force, read_adapter, ready_to_change, refuse_misfit
 from serial_lora.sites import AttentionSite, unwrapped_name
 from serial_lora.stored import is_quantized, whole
 
 LIBRARY_VERSION = "0.1.0"
 FORMAT = "serial-lora adapter"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 had two more hashes of the base, one of the values of the sample and one of whole blocks."""
 METHODS: dict[str, type[AdapterConfig]] = {
     config.method: config for config in (SerialLoRAConfig, LoRAConfig)
 }
@@ -87,9 +77,7 @@ def save_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
         "config": json.dumps(asdict(adapter.config)),
         "also_train": json.dumps([unwrapped_name(module) for module in injection.also_train]),
         "targets": json.dumps(_targets(injection.sites)),
-        "base": fingerprint(root, injection),
-        "blocks": blocks_digest(root, injection),
-        "sample": as_text(base_sample(root, injection)),
+        "sample": torch.cat(base_sample(root, injection)).view(torch.int16).numpy().tobytes().hex(),
         "quantized": json.dumps(is_quantized(root)),
     }
     metadata["checksum"] = checksum(metadata, tensors)
@@ -104,11 +92,10 @@ def load_adapter(
     The loaded adapter is in force. What learned beside it is loaded with it.
 
     Everything is checked before any value is changed: that the file is whole and one of ours, that
-    it fits this model's places, and that this model's base is the one it was trained on (compared
-    at bfloat16 precision, so a float32 and a bfloat16 copy of one base both fit). Where one of the
-    two is quantized, a sample of the attention weights must agree but for that rounding, in which a
-    base that was trained on a little is not told from its origin. Files of early versions have no
-    checksum, and of the base only a sample of the attention weights, rounded.
+    it fits this model's places, and that this model's base is the one it was trained on, by a sample
+    of the adapted weights (compared at bfloat16 precision, so a float32 and a bfloat16 copy of one
+    base both fit). Where one of the two is quantized, the samples must agree but for that rounding,
+    in which a base that was trained on a little is not told from its origin.
 
     Args:
         model: a plain model, or one with unmerged adapters of the same method and places.
@@ -173,24 +160,44 @@ def _put_in(
         put_in_force(injection, config, tensors, name if new else None)
 
 
+# ------------------------------------------------------------------------------- which base it is
+
+LARGEST_DIFFERENCE = 0.5
+"""Of two roundings of one weight, relative to its size; another weight differs by more than 1."""
+
+
+def base_sample(root: nn.Module, injection: Injection) -> list[Tensor]:
+    """For each adapted weight of the base some values, spread over it, rounded to bfloat16."""
+    samples = []
+    for site in injection.sites:
+        for projection in site.projections.values():
+            values = base_weight(root, injection, projection).reshape(-1)
+            samples.append(values[:: max(1, values.numel() // 61)].to(torch.bfloat16).cpu())
+    return samples
+
+
 def _refuse_other_base(
     path: Path, saved: SavedAdapter, root: nn.Module, injection: Injection
 ) -> None:
-    base = fingerprint(root, injection)
-    same = base == saved.base
-    if same and saved.blocks:
-        base = blocks_digest(root, injection)
-        same = base == saved.blocks
-    if not same and (saved.quantized or is_quantized(root)):
-        same = alike(base_sample(root, injection), saved.sample)
+    here, there = base_sample(root, injection), saved.numbers()
+    same = torch.equal(torch.cat(here), there)
+    if not same and sum(map(len, here)) == len(there) and (saved.quantized or is_quantized(root)):
+        pairs = zip(here, there.split(list(map(len, here))), strict=True)
+        same = all(
+            (one.float() - other.float()).norm() <= LARGEST_DIFFERENCE * one.float().norm()
+            for one, other in pairs
+        )
     if not same:
         half = any(p.dtype == torch.float16 for p in root.parameters())
-        hint = "; a float16 base rounds differently, load it in float32" if half else ""
+        hint = " (a float16 base rounds differently, load it in float32)" if half else ""
         raise SerialLoRAError(
             f"{path} was trained on a base with other weights than this model's; load the base it "
-            f"belongs to (this one's fingerprint is {base[:12]}{hint}), or call load_adapter with "
-            "check_base=False if it is meant for this one too."
+            f"belongs to{hint}, or call load_adapter with check_base=False if it is meant for this "
+            "one too."
         )
+
+
+# -------------------------------------------------------------------------------- what a file says
 
 
 @dataclass(frozen=True)
@@ -199,12 +206,20 @@ class SavedAdapter:
 
     config: AdapterConfig
     targets: dict[str, int]
-    base: str
     library_version: str
-    blocks: str | None = None
-    also_train: tuple[str, ...] = ()
-    sample: str = ""
-    quantized: bool = False
+    also_train: tuple[str, ...]
+    sample: str
+    quantized: bool
+
+    @property
+    def base(self) -> str:
+        """A name for the weights of the base: equal in all files of one base."""
+        return hashlib.sha256(self.sample.encode()).hexdigest()
+
+    def numbers(self) -> Tensor:
+        """The sample of the base, in bfloat16."""
+        numbers = np.frombuffer(bytes.fromhex(self.sample), np.int16).copy()
+        return torch.from_numpy(numbers).view(torch.bfloat16)
 
 
 def read_header(path: str | Path) -> SavedAdapter:
@@ -270,10 +285,18 @@ def read_tensors(path: Path, form: str, what: str) -> tuple[dict[str, str], dict
     return metadata, tensors
 
 
+def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over metadata and every tensor: its name, type, shape and values."""
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def require_checksum(path: Path, metadata: dict[str, str], tensors: Mapping[str, Tensor]) -> None:
-    """Take the checksum out of a header, and refuse what it is not of; early files have none."""
-    promised = metadata.pop("checksum", None)
-    if promised is not None and promised != checksum(metadata, tensors):
+    """Take the checksum out of a header, and refuse what it is not of."""
+    if metadata.pop("checksum", None) != checksum(metadata, tensors):
         raise SerialLoRAError(
             f"{path} is damaged, its content is not what was saved; copy it or save it again."
         )
@@ -281,10 +304,10 @@ def require_checksum(path: Path, metadata: dict[str, str], tensors: Mapping[str,
 
 def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
     metadata, tensors = read_tensors(path, FORMAT, "adapter")
-    if metadata.get("format_version") != str(FORMAT_VERSION):
+    if metadata.get("format_version") not in ("1", str(FORMAT_VERSION)):
         raise SerialLoRAError(
             f"{path} has format version {metadata.get('format_version')}, this library reads "
-            f"version {FORMAT_VERSION}; use the library version that wrote it "
+            f"versions up to {FORMAT_VERSION}; use the library version that wrote it "
             f"({metadata.get('library_version')})."
         )
     require_checksum(path, metadata, tensors)
@@ -292,14 +315,12 @@ def _read(path: Path) -> tuple[SavedAdapter, dict[str, Tensor]]:
         saved = SavedAdapter(
             config=METHODS[metadata["method"]](**json.loads(metadata["config"])),
             targets={str(n): int(width) for n, width in json.loads(metadata["targets"]).items()},
-            base=metadata["base"],
             library_version=metadata["library_version"],
-            blocks=metadata.get("blocks"),
-            also_train=tuple(map(str, json.loads(metadata.get("also_train", "[]")))),
-            sample=metadata.get("sample", ""),
-            quantized=metadata.get("quantized") == "true",
+            also_train=tuple(map(str, json.loads(metadata["also_train"]))),
+            sample=metadata["sample"],
+            quantized=metadata["quantized"] == "true",
         )
-        bytes.fromhex(saved.sample)  # or it is damaged
+        saved.numbers()  # or it is damaged
     except Exception as error:  # whatever stands there instead
         raise SerialLoRAError(
             f"the header of {path} is damaged ({error}); save the adapter again."
@@ -343,6 +364,9 @@ def _check_tensors(
                 f"{name} in {path} holds values that are not finite numbers; the training that "
                 "wrote it diverged, use an earlier file."
             )
+
+
+# ------------------------------------------------------------------------- whole, or not at all
 
 
 def write_file(path: Path, content: bytes) -> Path:

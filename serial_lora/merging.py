@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from serial_lora.attaching import attach, detach
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
+from serial_lora.hooks import attach, detach
 from serial_lora.records import Injection, injections, refuse_without_values
 from serial_lora.sites import AttentionSite, Projection, shared_weights
 from serial_lora.stored import stored, writable

@@ -24,9 +24,9 @@ from serial_lora.hooks import OnceABlock
 from serial_lora.injection import check_rank, eject, inject
 from serial_lora.layers import SerialLoRA
 from serial_lora.merging import exactly, wide
-from serial_lora.named import put_in_force
 from serial_lora.packed import reads_past
-from serial_lora.records import Injection, only_injection, tensors_in_force
+from serial_lora.records import Injection, only_injection, require_finite, tensors_in_force
+from serial_lora.several import put_in_force
 from serial_lora.sites import AttentionSite, child_name, unwrapped_name
 from serial_lora.stored import kept_trainable, writable
 
@@ -251,12 +251,8 @@ class SerialLoRAModel(BaseTuner):
 
     def _check_merge_allowed(self) -> None:
         super()._check_merge_allowed()
-        for name, parameter in self.model.named_parameters():
-            if self.prefix in name and not parameter.isfinite().all():
-                raise SerialLoRAError(
-                    f"{name} holds values that are not finite numbers, so the training diverged and "
-                    "nothing was merged; train again with a smaller learning rate."
-                )
+        named = self.model.named_parameters()
+        require_finite({name: p for name, p in named if self.prefix in name}, "merged")
 
 
 def _layers_of(site: AttentionSite) -> tuple[str, ...]:

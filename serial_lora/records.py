@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.handles import AttributeHandle
-from serial_lora.hooks import Block
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import AttentionSite, child_name, unwrapped_name
+
+if TYPE_CHECKING:
+    from serial_lora.hooks import AttributeHandle, Block
 
 DEFAULT = "default"
 """The name of the adapter that `inject` makes."""
@@ -103,31 +104,12 @@ RECORD = "serial_lora_injection"
 def records(model: nn.Module) -> list[tuple[nn.Module, Injection]]:
     """Every (module, record) that `inject` left in the model, be it wrapped (DDP, compile) or not."""
     require_model(model)
-    return [(m, vars(m)[RECORD]) for m in by_name(model).values() if RECORD in vars(m)]
-
-
-def by_name(model: nn.Module) -> dict[str, nn.Module]:
-    """Every module by its dotted name, without the wrappers that torch.compile puts around some.
-
-    `named_modules` in a fraction of its time, which a change of adapters would feel.
-    """
-    found: dict[str, nn.Module] = {}
-    seen, left = set(), [("", model)]
-    while left:
-        name, module = left.pop()
-        if module in seen:
-            continue
-        seen.add(module)
-        found[name] = module
-        for key, child in reversed(module._modules.items()):
-            if child is not None:
-                left.append((name if key == "_orig_mod" else child_name(name, key), child))
-    return found
+    return [(m, vars(m)[RECORD]) for m in model.modules() if RECORD in vars(m)]
 
 
 def finder(root: nn.Module) -> Callable[[str], nn.Module]:
-    """`get_submodule`, but for the wrappers, for whoever asks often."""
-    there = by_name(root)
+    """`get_submodule`, but for the wrappers that torch.compile puts around some, for whoever asks often."""
+    there = {unwrapped_name(name): module for name, module in root.named_modules()}
 
     def at(name: str) -> nn.Module:
         found = there.get(unwrapped_name(name))
@@ -180,11 +162,8 @@ def adapters(model: nn.Module) -> dict[str, SerialLoRA | LoRA]:
 
 def pair_shapes(injection: Injection) -> dict[str, tuple[int, int]]:
     """For every adapter the name that its tensors begin with in a file, and (inputs, outputs)."""
-    return {
-        unwrapped_name(child_name(site.name, own)): shape
-        for site in injection.sites
-        for own, shape in adapter_shapes(site, injection.config).items()
-    }
+    pairs = injection.pairs.items()
+    return {name: (pair.lora_A.shape[1], pair.lora_B.shape[0]) for name, pair in pairs}
 
 
 def tensors_in_force(injection: Injection) -> dict[str, Tensor]:
@@ -244,9 +223,11 @@ def _refuse_rebuilt(root: nn.Module, injection: Injection) -> None:
                 place = projection.module
                 at(place)
         for place, module in injection.also_train.items():
-            shapes = {name: tensor.shape for name, tensor in injection.own.items()}
             same = at(place) is getattr(module, "_orig_mod", module)
-            if not same or shapes != {n: t.shape for n, t in injection.learned().items()}:
+            learned, own = injection.learned(), injection.own
+            if not same or {n: t.shape for n, t in learned.items()} != {
+                n: t.shape for n, t in own.items()
+            }:
                 raise AttributeError(place)
         for hook in injection.hooks:
             place, layer = hook.layer, hook.handle.layer

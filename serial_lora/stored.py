@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.handles import AttributeHandle
+from serial_lora.hooks import AttributeHandle
 
 _TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

@@ -683,7 +683,7 @@ frames.as_text(pd.DataFrame(rows).set_index("method"), formats)
 
 # %%
 from serial_lora.attention import find_attention_sites
-from serial_lora.counting import serial_lora_count
+from serial_lora_course.measures.counts import serial_lora_count
 
 rank_within = yours("4.5")
 sites = [find_attention_sites(model, towers=[tower]) for tower in ("image", "text")]

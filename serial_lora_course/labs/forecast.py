@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from serial_lora.counting import BYTES_PER_FLOAT32
 from serial_lora.errors import SerialLoRAError, require_choice
 from serial_lora.injection import inject
 from serial_lora_course.labs.card import GIB
@@ -37,6 +36,7 @@ from serial_lora_course.labs.methods import METHODS, Method
 from serial_lora_course.labs.precision import product_seconds
 from serial_lora_course.labs.progress import in_words
 from serial_lora_course.labs.records import Record, read_records
+from serial_lora_course.measures.counts import BYTES_PER_FLOAT32
 from serial_lora_course.models.architectures import ARCHITECTURES
 
 NOT_ADAPTED = "not adapted"

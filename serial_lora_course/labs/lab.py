@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from serial_lora.config import AdapterConfig
-from serial_lora.counting import BYTES_PER_FLOAT32, count_parameters
 from serial_lora.injection import adapters, eject, inject
+from serial_lora.parameters import count_parameters
 from serial_lora_course.data.types import DividedData
 from serial_lora_course.labs.config import SWEPT, LabConfig, changed_config
 from serial_lora_course.labs.keep import Outcomes
@@ -31,6 +31,7 @@ from serial_lora_course.labs.processes import is_first_process, loader_workers
 from serial_lora_course.labs.records import Kept, Record, environment, run_key, with_unit
 from serial_lora_course.labs.report import Report
 from serial_lora_course.labs.training import ExampleStream, Opened, train
+from serial_lora_course.measures.counts import BYTES_PER_FLOAT32
 from serial_lora_course.models.weights import Backbone, weights_fingerprint
 
 _measured: dict[tuple[object, ...], dict[str, float]] = {}

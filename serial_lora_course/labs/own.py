@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from serial_lora import SerialLoRAConfig, adapters
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.files import (
+    checksum,
     load_adapter,
     read_tensors,
     require_checksum,
     save_adapter,
     write_whole,
 )
-from serial_lora.fingerprints import checksum
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.files import refusals_told
 from serial_lora_course.labs.config import LabConfig, check_crop, setting

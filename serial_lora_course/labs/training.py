@@ -27,7 +27,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from serial_lora.errors import SerialLoRAError, require_choice, require_number
-from serial_lora.optim import lora_plus_groups
+from serial_lora.parameters import lora_plus_groups
 from serial_lora.records import records
 from serial_lora_course.labs.memory import saved_activations
 from serial_lora_course.labs.precision import PRECISIONS, settle_precision

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from serial_lora.counting import lora_count, pair_count, serial_lora_count
+from serial_lora_course.measures.counts import lora_count, pair_count, serial_lora_count
 
 
 @dataclass(frozen=True)

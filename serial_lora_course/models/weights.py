@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from serial_lora.errors import SerialLoRAError, require_choice
-from serial_lora.fingerprints import checksum
+from serial_lora.files import checksum
 from serial_lora_course.data.folders import data_root
 
 SCALES = ("tiny", "paper")

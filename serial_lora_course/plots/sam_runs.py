@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from serial_lora.switches import disabled
+from serial_lora.several import disabled
 from serial_lora_course.data.types import SegmentationData
 from serial_lora_course.files import refusals_told
 from serial_lora_course.labs.methods import Method

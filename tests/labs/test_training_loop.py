@@ -15,7 +15,7 @@ from torch import nn
 
 import serial_lora
 from serial_lora.errors import SerialLoRAError
-from serial_lora.optim import lora_plus_groups
+from serial_lora.parameters import lora_plus_groups
 from serial_lora_course.labs import resume
 from serial_lora_course.labs.clip import CLIPObjective
 from serial_lora_course.labs.training import ExampleStream, Opened, TrainingConfig, train

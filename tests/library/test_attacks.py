@@ -34,7 +34,7 @@ from serial_lora import (
     unmerge,
 )
 from serial_lora.attention import find_attention_sites
-from serial_lora.handles import HookHandle
+from serial_lora.hooks import HookHandle
 from serial_lora.injection import check_fit
 from tests.library.tiny_models import (
     RANK,

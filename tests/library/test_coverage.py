@@ -16,7 +16,7 @@ from torch import nn
 import serial_lora
 from serial_lora import SerialLoRAError, adapters, eject, inject, merge
 from serial_lora.attention import find_attention_sites
-from serial_lora.structure import without_sites
+from serial_lora.sites import without_sites
 from tests.library.tiny_models import _noisy, fill_adapters
 
 PAGE = Path(serial_lora.__file__).parents[1] / "docs" / "library.md"

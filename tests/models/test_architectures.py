@@ -7,15 +7,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
-from serial_lora.counting import (
-    ParameterCount,
-    count_parameters,
-    enumerate_count,
-    lora_count,
-    serial_lora_count,
-)
 from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import inject
+from serial_lora.parameters import ParameterCount, count_parameters
+from serial_lora_course.measures.counts import enumerate_count, lora_count, serial_lora_count
 from serial_lora_course.models.architectures import ARCHITECTURES, ratio_frame
 
 PAPER_COUNTS = {

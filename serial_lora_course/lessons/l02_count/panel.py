@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipywidgets
 import pandas as pd
 
-from serial_lora.counting import BYTES_PER_FLOAT32, lora_count, serial_lora_count
 from serial_lora_course.lessons.l02_count.figures import plot_counts
+from serial_lora_course.measures.counts import BYTES_PER_FLOAT32, lora_count, serial_lora_count
 from serial_lora_course.plots.panel import movable, show, slider
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table

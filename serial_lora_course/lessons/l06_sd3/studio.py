@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from serial_lora.attention import find_attention_sites
 from serial_lora.config import STREAMS, LoRAConfig, SerialLoRAConfig
-from serial_lora.counting import enumerate_count
+from serial_lora_course.measures.counts import enumerate_count
 from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import StyleExample
 from serial_lora_course.frontend import is_static

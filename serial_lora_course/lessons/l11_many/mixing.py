@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from serial_lora import activate, adapters
-from serial_lora.named import Pair
+from serial_lora.several import Pair
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from serial_lora.counting import lora_count, pair_count, serial_lora_count
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.measures.counts import lora_count, pair_count, serial_lora_count
 
 
 @pytest.mark.parametrize("bad", [0, -1, 2.0, True, "8", None])

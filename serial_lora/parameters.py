@@ -1,4 +1,4 @@
-"""Parameter groups for LoRA and LoRA+.
+"""The parameters of an adapted model: counted, and in groups for an optimizer.
 
 LoRA+ (Hayou, Ghosh and Yu, "LoRA+: Efficient Low Rank Adaptation of Large Models", 2024) gives B a
 higher learning rate than A; the paper uses a ratio of 20. A ratio of 1 is plain LoRA.
@@ -6,6 +6,7 @@ higher learning rate than A; the paper uses a ratio of 20. A ratio of 1 is plain
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,52 @@ from torch import nn
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.merging import refuse_inside
 from serial_lora.records import adapters, records
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """What a model holds.
+
+    Attributes:
+        trainable: elements of the parameters that require gradients.
+        total: elements of all parameters, adapters included.
+        adapter: elements of the injected adapters' parameters.
+        adapter_bytes: bytes of those, at the precision they are kept in.
+        also_trained: elements of the parameters that learn beside the adapters.
+    """
+
+    trainable: int
+    total: int
+    adapter: int
+    adapter_bytes: int
+    also_trained: int = 0
+
+    @property
+    def share(self) -> float:
+        """Trainable parameters as a share of all."""
+        return self.trainable / self.total if self.total else 0.0
+
+    def __str__(self) -> str:
+        others = f", what learns beside them {self.also_trained:,}" if self.also_trained else ""
+        return (
+            f"{self.trainable:,} of {self.total:,} parameters are trainable ({self.share:.2%}); "
+            f"the adapters hold {self.adapter:,} ({self.adapter_bytes:,} bytes){others}"
+        )
+
+
+def count_parameters(model: nn.Module) -> ParameterCount:
+    """Count a model's parameters; each shared tensor once. Works with and without adapters."""
+    parameters = list(model.parameters())
+    adapter = [p for pair in adapters(model).values() for p in pair.parameters()]
+    learners = [m for _, record in records(model) for m in record.also_train.values()]
+    beside = {id(p): p for module in learners for p in module.parameters()}.values()
+    return ParameterCount(
+        trainable=sum(p.numel() for p in parameters if p.requires_grad),
+        total=sum(p.numel() for p in parameters),
+        adapter=sum(p.numel() for p in adapter),
+        adapter_bytes=sum(p.numel() * p.element_size() for p in adapter),
+        also_trained=sum(p.numel() for p in beside),
+    )
 
 
 def lora_plus_groups(
