@@ -256,9 +256,6 @@ def read_tensors(path: Path, form: str, what: str) -> tuple[dict[str, str], dict
     Args:
         form: the format that its header must say.
         what: the sentence calls it; ``save_`` and this is what writes it.
-
-    Raises:
-        SerialLoRAError: the file is missing, damaged or of another format.
     """
     try:
         if not path.is_file():  # a pipe would be waited for

@@ -176,9 +176,6 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of torch.compile and of data parallelism.
 
     So names do not depend on how a model happened to be wrapped when they were written down.
-
-    Raises:
-        SerialLoRAError: if this is no model at all.
     """
     require_model(model)
     while True:
@@ -305,12 +302,7 @@ def set_scale(model: nn.Module, scale: float) -> None:
 def also_trained(
     root: nn.Module, sites: Collection[AttentionSite], names: Collection[str]
 ) -> dict[str, nn.Module]:
-    """The modules of these names.
-
-    Raises:
-        SerialLoRAError: there is no such module, it has nothing to learn, or attention that gets
-            an adapter is inside it.
-    """
+    """The modules of these names."""
     modules = dict(root.named_modules())
     names = [names] if isinstance(names, str) else names
     names = list(dict.fromkeys(require_names("modules to train beside the adapters", names)))

@@ -36,9 +36,6 @@ def merge(model: nn.Module) -> nn.Module:
     `save_adapter`, or call `eject(model, keep_merged=True)` for a plain model to save whole. Load
     other weights before merging: `unmerge` brings back those that were there.
 
-    Returns:
-        The same model.
-
     Raises:
         SerialLoRAError: if there are no adapters or the model was rebuilt since, a weight is not
             an ordinary one (computed by weight_norm, pruning or the like, float8), a merged weight

@@ -125,11 +125,7 @@ def require_model(model: object) -> None:
 
 
 def injections(model: nn.Module) -> list[tuple[nn.Module, Injection]]:
-    """The records, after a look whether the model still is what they say.
-
-    Raises:
-        SerialLoRAError: there is none, or modules were added, removed or replaced since `inject`.
-    """
+    """The records, after a look whether the model still is what they say."""
     found = records(model)
     if not found and adapters(model):
         raise SerialLoRAError(

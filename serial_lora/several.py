@@ -200,11 +200,7 @@ def _put_stacked(
 
 
 def read_adapter(injection: Injection, name: str) -> Shelved:
-    """The adapter of this name; if it is the one in force, with the model's own tensors.
-
-    Raises:
-        SerialLoRAError: there is none.
-    """
+    """The adapter of this name; if it is the one in force, with the model's own tensors."""
     if name == injection.name:
         return Shelved(injection.config, tensors_in_force(injection))
     there = [injection.name, *injection.shelf]

@@ -137,12 +137,7 @@ def is_quantized(module: nn.Module) -> bool:
 
 
 def writable(root: nn.Module, key: tuple[str, str]) -> Stored:
-    """The weight of this module and name, to be read and written.
-
-    Raises:
-        SerialLoRAError: it is no parameter, or of a type that can neither be computed in nor be
-            taken apart here.
-    """
+    """The weight of this module and name, to be read and written."""
     module, parameter = key
     layer = root.get_submodule(module)
     weight = layer._parameters.get(parameter)
