@@ -305,6 +305,7 @@ class Pictures:
 ROUNDS = {
     "the first pictures": (0, 1, 2),
     "the very same batch again": (0, 1, 2),
+    "the same pictures, opened anew": (0, 1, 2),
     "known pictures in another order, and a new one": (2, 0, 3),
     "the first pictures, shuffled": (1, 2, 0),
     "another new one among known ones": (3, 4, 1),
