@@ -7,7 +7,7 @@ import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -73,20 +73,22 @@ def main(words: Sequence[str]) -> None:
         disable_progress_bars()
     root = data_root(asked.root)
     for name in asked.names:
+        source = SOURCES[name]
+        if source.note:
+            print(source.note)
         if name in PICTURES:
             place = fetch_pictures(name, root, asked.password, asked.quiet)
         elif name == "clip":
             place = fetch_clip(asked.model, root)
         elif name == "sd3":
             place = fetch_sd3(root, with_t5=not asked.without_t5)
-        elif SOURCES[name].files:
-            ((file, url),) = SOURCES[name].files.items()
+        elif source.files:
+            ((file, url),) = source.files.items()
             place = root / "weights" / file
             with alone(root):
-                download(url, place, SOURCES[name].sha256, asked.quiet)
+                download(url, place, source.sha256, asked.quiet)
         else:
             place = fetch_originals(root, asked.quiet)
-        source = SOURCES[name]
         print(f"{name} is ready: {place}\nLicence: {source.licence}; home: {source.home}")
         if name in CLASSIFICATION_RELEASES:
             coop = place / CLASSIFICATION_RELEASES[name].coop_file
@@ -263,7 +265,7 @@ def _check_sd3(folder: Path) -> None:
             require_finite(part, folder / name)
 
 
-def _keep_if_good(begun: Path, fetched: Path, place: Path, check) -> None:
+def _keep_if_good(begun: Path, fetched: Path, place: Path, check: Callable[[Path], None]) -> None:
     """Load weights as the labs will; let them appear if they are new and good."""
     if place.exists():
         return check(place)

@@ -78,6 +78,7 @@ def rows_and_styles():
     return styles.examples()
 
 
+@pytest.mark.slow
 def test_the_shipped_classifier_is_the_minimum_that_the_script_looks_for(
     classifier, rows_and_styles
 ):
