@@ -7,7 +7,6 @@ is the study. (The shipped arms whose best rate was at an edge tried further one
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from serial_lora_course.labs.records import with_unit
@@ -85,76 +84,47 @@ class LabPlan:
     reference: str = "lora-16"
 
 
-# Questions, each with its arms at one budget. Sizes are counted for a width of 192.
-def _paper(little: int) -> Iterator[Arm]:
-    """Does Serial LoRA keep LoRA's gain at LoRA's rank; and at its own number of parameters?"""
-    for method, rank in (("lora", 16), ("serial_lora", 16), ("lora", 4)):
-        yield Arm(method, rank, seeds=3)
-    for method in ("lora", "serial_lora"):
-        yield Arm(method, 16, amount=little)
-
-
-def _what_works(halves: tuple[tuple[int, ...], ...]) -> Iterator[Arm]:
-    """Sharing, place, basis and blocks, each at 12 x 2 x 192 parameters a block."""
-    for method, rank in (
-        ("serial_lora", 12),
-        ("lora", 3),
-        ("lora_qkv", 4),
-        ("lora_tied", 6),
-        ("serial_untied", 4),
-        ("serial_ffn", 12),
-        ("serial_rotated", 12),
-        ("serial_random", 12),
-    ):
-        yield Arm(method, rank, seeds=2)
-    for half in halves:
-        yield Arm("serial_lora", 24, blocks=half, seeds=2)
-
-
-def _field() -> Iterator[Arm]:
-    """Methods of the field at about 1,536 and 24,576 parameters a block; the first two are asked about."""
-    for method in ("serial_lora", "repadapter"):
-        yield Arm(method, 4, seeds=2)
-    for method, small, large, rate in (
-        ("lora", 1, None, 3e-3),  # the large one is the paper's question
-        ("serial_lora", None, 64, 3e-3),
-        ("lora_plus", 1, 16, 4e-4),
-        ("repadapter", None, 84, 3e-3),
-        ("repadapter_two", 2, 42, 3e-3),
-        ("dora", 1, 16, 3e-3),
-        ("miss", 2, 32, 3e-3),
-        ("oft", 4, 64, 3e-3),
-        ("vera", 192, None, 3e-2),  # has no large size
-        ("randlora", 192, 6, 3e-2),
-        ("fourierft", 384, 6144, 3e-1),
-        ("ln_bias", 1, None, 3e-3),  # has one size
-        ("hra", 2, 32, 3e-3),
-    ):
-        for size in filter(None, (small, large)):
-            yield Arm(method, size, rate)
-
-
-def _on_cached_features() -> Iterator[Arm]:
-    """No adapter: heads on what the frozen picture tower makes of the shots, computed once."""
-    for method, rate in (("tip_adapter_f", 1e-2), ("lp_plus_plus", 1e-2), ("prolip", 1e-3)):
-        yield Arm(method, 1, rate)
-
-
-def _nearest() -> Iterator[Arm]:
-    """Serial LoRA and the five nearest to it: LoRA at its rank, the others at 12 x 2 x d a block."""
-    for method, rank in (
-        ("lora", 12),
-        ("serial_lora", 12),
-        ("lora", 3),
-        ("lora_tied", 6),
-        ("serial_untied", 4),
-        ("repadapter", 16),
-    ):
-        yield Arm(method, rank, seeds=3)
+# Sizes are counted for a width of 192.
+PAPER = (("lora", 16), ("serial_lora", 16), ("lora", 4))
+"""Does Serial LoRA keep LoRA's gain at LoRA's rank; and at its own number of parameters?"""
+WHAT_WORKS = (
+    *(("serial_lora", 12), ("lora", 3), ("lora_qkv", 4), ("lora_tied", 6)),
+    *(("serial_untied", 4), ("serial_ffn", 12), ("serial_rotated", 12), ("serial_random", 12)),
+)
+"""Sharing, place and basis, each at 12 x 2 x 192 parameters a block."""
+FIELD = {
+    "lora": ((1,), 3e-3),  # the large one is the paper's question
+    "serial_lora": ((64,), 3e-3),
+    "lora_plus": ((1, 16), 4e-4),
+    "repadapter": ((84,), 3e-3),
+    "repadapter_two": ((2, 42), 3e-3),
+    "dora": ((1, 16), 3e-3),
+    "miss": ((2, 32), 3e-3),
+    "oft": ((4, 64), 3e-3),
+    "vera": ((192,), 3e-2),  # has no large size
+    "randlora": ((192, 6), 3e-2),
+    "fourierft": ((384, 6144), 3e-1),
+    "ln_bias": ((1,), 3e-3),  # has one size
+    "hra": ((2, 32), 3e-3),
+}
+"""Methods of the field at about 1,536 and 24,576 parameters a block, and their rates."""
+NEAREST = (
+    *(("lora", 12), ("serial_lora", 12), ("lora", 3)),
+    *(("lora_tied", 6), ("serial_untied", 4), ("repadapter", 16)),
+)
+"""For styles: LoRA at Serial LoRA's rank, the others at its size."""
 
 
 def _arms(little: int, *halves: tuple[int, ...]) -> tuple[Arm, ...]:
-    return (*_paper(little), *_what_works(halves), *_field())
+    """Of classification and segmentation; a little data, and halves of the blocks."""
+    return (
+        *(Arm(*each, seeds=3) for each in PAPER),
+        *(Arm(method, 16, amount=little) for method in ("lora", "serial_lora")),
+        *(Arm(*each, seeds=2) for each in WHAT_WORKS),
+        *(Arm("serial_lora", 24, blocks=half, seeds=2) for half in halves),
+        *(Arm(method, 4, seeds=2) for method in ("serial_lora", "repadapter")),
+        *(Arm(method, size, rate) for method, (sizes, rate) in FIELD.items() for size in sizes),
+    )
 
 
 PLANS = {
@@ -174,7 +144,10 @@ PLANS = {
         unit="points",
         amount=4,
         chosen_on=("nature-symbola", "travel-symbola", "food-unifont", "people-unifont"),
-        arms=(*_arms(1), *_on_cached_features()),
+        arms=(
+            *_arms(1),
+            *(Arm("tip_adapter_f", 1, 1e-2), Arm("lp_plus_plus", 1, 1e-2), Arm("prolip", 1, 1e-3)),
+        ),
     ),
     "sd3": LabPlan(
         lab="sd3",
@@ -183,7 +156,7 @@ PLANS = {
         unit="points of style share",
         amount=100,
         chosen_on=("openmoji", "night"),
-        arms=tuple(_nearest()),
+        arms=tuple(Arm(*each, seeds=3) for each in NEAREST),
         reference="lora-12",
     ),
 }
@@ -207,37 +180,25 @@ class Question:
 
 KEEPS = "Serial LoRA keeps LoRA's gain at LoRA's rank"
 SIZE = "more than size: above LoRA with as many parameters"
+SHARED = "sharing, serial: one pair above one for each of q, k, v"
+PLACE = "place: before attention above before the feed-forward"
+HALVES = "serial_lora-24-blocks-345", "serial_lora-24-blocks-012"
 PREDECESSOR = "the predecessor: above RepAdapter before attention"
-QUESTIONS = tuple(
-    Question(*asked)
-    for asked in (
-        (KEEPS, "serial_lora-16", "lora-16", True),
-        (SIZE, "serial_lora-16", "lora-4"),
-        (
-            "sharing, serial: one pair above one for each of q, k, v",
-            "serial_lora-12",
-            "serial_untied-4",
-        ),
-        ("sharing, parallel: one A above one for each of q, k, v", "lora_tied-6", "lora_qkv-4"),
-        (
-            "place: before attention above before the feed-forward",
-            "serial_lora-12",
-            "serial_ffn-12",
-        ),
-        ("basis: W's outputs above random directions", "serial_lora-12", "serial_rotated-12"),
-        ("basis: W above a random rotation of its size", "serial_lora-12", "serial_random-12"),
-        ("form: serial above parallel, A shared in both", "serial_lora-12", "lora_tied-6"),
-        (
-            "blocks: the last half above the first",
-            "serial_lora-24-blocks-345",
-            "serial_lora-24-blocks-012",
-        ),
-        (PREDECESSOR, "serial_lora-4", "repadapter-4"),
-        # Where a lab has one size alone:
-        (KEEPS, "serial_lora-12", "lora-12", True),
-        (SIZE, "serial_lora-12", "lora-3"),
-        (PREDECESSOR, "serial_lora-12", "repadapter-16"),
-    )
+QUESTIONS = (
+    Question(KEEPS, "serial_lora-16", "lora-16", kept=True),
+    Question(SIZE, "serial_lora-16", "lora-4"),
+    Question(SHARED, "serial_lora-12", "serial_untied-4"),
+    Question("sharing, parallel: one A above one for each of q, k, v", "lora_tied-6", "lora_qkv-4"),
+    Question(PLACE, "serial_lora-12", "serial_ffn-12"),
+    Question("basis: W's outputs above random directions", "serial_lora-12", "serial_rotated-12"),
+    Question("basis: W above a random rotation of its size", "serial_lora-12", "serial_random-12"),
+    Question("form: serial above parallel, A shared in both", "serial_lora-12", "lora_tied-6"),
+    Question("blocks: the last half above the first", *HALVES),
+    Question(PREDECESSOR, "serial_lora-4", "repadapter-4"),
+    # Where a lab has one size alone:
+    Question(KEEPS, "serial_lora-12", "lora-12", kept=True),
+    Question(SIZE, "serial_lora-12", "lora-3"),
+    Question(PREDECESSOR, "serial_lora-12", "repadapter-16"),
 )
 
 

@@ -14,7 +14,7 @@ from serial_lora_course.data.emoji import UNSEEN_STYLES, load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
 from serial_lora_course.data.style_sets import TINY_STYLES
 from serial_lora_course.models.weights import tiny_file
-from study.labs import STUDIES, Sd3Study
+from study.labs import STUDIES, ClipStudy, SamStudy, Sd3Study
 from study.plan import PLANS
 from study.results import Results
 from study.sets import (
@@ -92,6 +92,21 @@ def test_a_style_is_measured_by_the_chance_of_each_drawing(monkeypatch, tmp_path
     assert seen["style_share"].tolist() == (seen["style_probability"] > 0.5).tolist()
     assert reached["style_probability"] == pytest.approx(seen["style_probability"].mean(), abs=1e-3)
     assert set(lab.measure_base()) == {f"base_{name}" for name in reached}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("clip", ClipStudy), ("sam", SamStudy)])
+def test_what_was_known_before_is_measured_where_a_run_counts(name, kind, monkeypatch, tmp_path):
+    plain = small_lab(name, monkeypatch, tmp_path / "models").lab()
+    monkeypatch.setattr(ClipStudy, "kept", plain.data)
+    monkeypatch.setattr("study.labs.kept_scenes", lambda: plain.data)
+    measure = {"clip": "accuracy", "sam": "dice"}[name]
+    reached, seen = kind(plain.backbone, plain.data, plain.config).measure()
+    assert reached[f"kept_{measure}"] == pytest.approx(reached[measure], abs=1e-6)
+    assert seen[measure].mean() == pytest.approx(reached[measure], abs=1e-6)
+    choosing = replace(plain.data, name=plain.data.name + VALIDATION)
+    assert f"kept_{measure}" not in kind(plain.backbone, choosing, plain.config).measure()[0]
+    base = kind(plain.backbone, plain.data, plain.config).measure_base()
+    assert base[f"base_kept_{measure}"] == pytest.approx(reached[measure], abs=1e-6)
 
 
 def test_an_unknown_set_is_refused():

@@ -1,4 +1,4 @@
-"""The study's intervals: what they cover on made-up records whose truth is known."""
+"""Intervals: what they cover on made-up records whose truth is known."""
 
 import numpy as np
 import pytest
