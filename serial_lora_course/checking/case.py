@@ -233,7 +233,7 @@ def require_unchanged(attempt: Callable, given: Sequence, before: Sequence) -> N
     for index, (now, then) in enumerate(zip(given, before, strict=True)):
         name = names[index] if index < len(names) else f"argument {index + 1}"
         cause = (
-            "what came in is changed, in its numbers, by a hook or in its mode (train, eval): leave it "
+            "what came in is changed, in its numbers, by a hook, in its mode (train, eval) or its gradients: leave it "
             "alone, or work on copy.deepcopy of it"
             if isinstance(now, nn.Module)
             else "what came in is changed in place (as +=, mul_ and sort() do): whoever else holds "

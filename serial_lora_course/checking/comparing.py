@@ -114,7 +114,11 @@ def has_nan(got: Any) -> bool:
 def untouched(now: Any, then: Any) -> bool:
     """Whether two things hold the same values; NaN is equal to NaN here."""
     if isinstance(now, nn.Module):
-        state = [[(len(m._forward_hooks), m.training) for m in a.modules()] for a in (now, then)]
+        state = [
+            [(len(m._forward_hooks), m.training) for m in each.modules()]
+            + [(p.requires_grad, p.grad is None) for p in each.parameters()]
+            for each in (now, then)
+        ]
         return state[0] == state[1] and untouched(now.state_dict(), then.state_dict())
     if isinstance(now, Tensor):
         return now.shape == then.shape and torch.equal(now.nan_to_num(7), then.nan_to_num(7))

@@ -153,3 +153,39 @@ RIGHT |= {
     "3.5": [residual_in_place_of_a_copy],
     "3.6": [lambda adapted: len({id(p) for n, p in adapted.named_parameters() if "lora_A" in n})],
 }
+
+
+def loss_by_gather(clip, pictures, labels, prompts):
+    image, text = clip.encode_image(pictures), clip.encode_text(prompts)
+    scores = (
+        nn.functional.normalize(image) @ nn.functional.normalize(text).T * clip.logit_scale.exp()
+    )
+    return -scores.log_softmax(-1).gather(1, labels[:, None]).mean()
+
+
+def cut_by_walking(tokens):
+    longest = max(row.index(max(row)) for row in tokens.tolist())
+    return torch.stack(list(tokens.unbind(1))[: longest + 1], dim=1)
+
+
+RIGHT |= {
+    "4.1": [
+        lambda image, text, s: torch.cosine_similarity(image[:, None], text[None], dim=-1) * s.exp()
+    ],
+    "4.2": [
+        lambda image, classes, labels: (
+            sum(
+                int((classes @ one).argmax()) == int(own)
+                for one, own in zip(image, labels, strict=True)
+            )
+            / len(labels)
+        )
+    ],
+    "4.3": [loss_by_gather],
+    "4.4": [cut_by_walking],
+    "4.5": [
+        lambda budget, towers: max(
+            rank for rank in range(400) if sum(8 * w * d * rank for w, d in towers) <= budget
+        )
+    ],
+}
