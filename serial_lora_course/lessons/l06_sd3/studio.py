@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from serial_lora.attention import find_attention_sites
 from serial_lora.config import STREAMS, LoRAConfig, SerialLoRAConfig
-from serial_lora_course.measures.counts import enumerate_count
 from serial_lora_course.data.subsets import training_subset
 from serial_lora_course.data.types import StyleExample
 from serial_lora_course.frontend import is_static
@@ -37,6 +36,7 @@ from serial_lora_course.labs.sd3_inputs import (
     to_square,
 )
 from serial_lora_course.lessons.l06_sd3.known_pictures import known_pictures
+from serial_lora_course.measures.counts import enumerate_count
 from serial_lora_course.measures.flow import TRAIN_TIMESTEPS, sample_sigmas
 from serial_lora_course.measures.pictures import (
     frechet_distance,
