@@ -32,11 +32,6 @@ class Tower:
     depth: int
 
 
-def closed_form(towers: Iterable[tuple[int, int]], rank: int) -> int:
-    """Serial LoRA's parameters, by the closed form, over towers of (width, depth)."""
-    return sum(serial_lora_count(width, depth, rank) for width, depth in towers)
-
-
 @dataclass(frozen=True)
 class Architecture:
     """A real model, described by its towers and by how to build it on the meta device.
@@ -59,8 +54,8 @@ class Architecture:
 
     def serial_lora(self, rank: int | None = None) -> int:
         """Serial LoRA's parameters, by the closed form, summed over the towers."""
-        sizes = ((tower.width, tower.depth) for tower in self.towers)
-        return closed_form(sizes, self.rank if rank is None else rank)
+        rank = self.rank if rank is None else rank
+        return sum(serial_lora_count(tower.width, tower.depth, rank) for tower in self.towers)
 
     def lora(self, rank: int | None = None) -> int:
         """LoRA's parameters, by the closed form, summed over the towers."""
