@@ -17,15 +17,13 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.files import expanded, printable
 from serial_lora_course.labs.config import SWEPT, seeds_to, swept_configs
-from serial_lora_course.labs.forecast import CARDS, forecast, told
+from serial_lora_course.labs.dry_run import dry_run
 from serial_lora_course.labs.grid import Done, here, run_lab
 from serial_lora_course.labs.keep import keep_run, require_folder
 from serial_lora_course.labs.lab import Draw, Lab
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.processes import is_first_process
-from serial_lora_course.labs.progress import GridProgress
-from serial_lora_course.labs.ray_grid import on_ray
-from serial_lora_course.labs.ray_workers import Share
+from serial_lora_course.labs.ray_grid import Share, on_ray
 from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.registry import LABS, get_lab
 from serial_lora_course.labs.report import results_table, run_line
@@ -48,7 +46,7 @@ CLUSTER = (
     Option("gpus_per_run", float, "GPUs, or a part of one; one where the cluster has any"),
     Option("memory_per_run", float, "GiB of a machine's memory; nothing is asked by default"),
 )
-SOMEWHERE = ("out", "pictures", "keep", "dry_run", "card", *(each.name for each in CLUSTER))
+SOMEWHERE = ("out", "pictures", "keep", "dry_run", *(each.name for each in CLUSTER))
 """Options that say where to run or write, or what to be told, and nothing of the run."""
 
 
@@ -78,8 +76,7 @@ def options_of(kind: type[Lab]) -> list[Option]:
         Option("weights", str, help["weights"], "default"),
         Option("root", Path, "folder of the downloaded data"),
         Option("out", Path, "JSONL file of records", Path(f"runs/{kind.name}.jsonl")),
-        Option("dry_run", bool, "say what there is to run and what it takes; run nothing", False),
-        Option("card", str, f"of --dry-run: cpu, {', '.join(CARDS)}; this machine's"),
+        Option("dry_run", bool, "list the runs that are left, and time two steps; no more", False),
         Option("keep", Path, kept),
     ]
     if kind.name in DRAWINGS:
@@ -99,10 +96,6 @@ def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) 
         with _complete(out):
             tell(run_line(kind.report, record, is_new))
 
-    def tell_progress(progress: GridProgress) -> None:
-        if progress.is_long:
-            tell(str(progress))
-
     changes = {each.name: chosen[each.name] for each in settings_of(kind.configs, SWEPT)}
     for config in swept_configs(kind.configs, chosen["scale"], **changes):
         tell(f"Settings: {config}")
@@ -114,17 +107,14 @@ def run_command(kind: type[Lab], options: list[Option], chosen: dict[str, Any]) 
         seeds_to(chosen["seeds"]),
         chosen["scale"],
     )
-    changes |= {name: chosen[name] for name in ("ratio", "out", "root")}
+    changes |= {name: chosen[name] for name in ("ratio", "out", "root", "weights")}
     if chosen["dry_run"]:
-        some = {"card": chosen["card"], "keeps": chosen["keep"] is not None}
-        for line in told(forecast(*asked, **some, **changes), chosen["card"]):
+        for line in dry_run(*asked, **changes):
             tell(line)
         return
     records = run_lab(
         *asked,
-        weights=chosen["weights"],
         on_record=tell_record,
-        on_progress=tell_progress,
         doing=_doing(**{each.name: chosen[each.name] for each in CLUSTER}),
         draw=_watching(kind.name, chosen.get("pictures"), chosen["keep"]),
         command=command_line(kind, options, chosen),

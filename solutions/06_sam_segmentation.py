@@ -823,15 +823,16 @@ print("picture by picture:", [tuple(each.shape) for each in found])
 # The third trap is memory. For the backward pass, every layer keeps what it needs; for attention that is the
 # table of scores. **Gradient checkpointing** keeps each block's *input* only, and computes the block again
 # in the backward pass: more work, less memory, the same gradients. The cell counts the bytes that one step
-# keeps, from shapes.
+# on the three pictures keeps.
 
 # %%
-from serial_lora_course.labs.fit import kept_bytes
+from serial_lora_course.labs.memory import saved_activation_bytes
 
-more = {}  # change this and run again: {"batch_size": 1}
+some = batch  # change this and run again: batch[:1]
+by_lab = [lab.SamObjective(adapted, gradient_checkpointing=each) for each in (False, True)]
 off, on = (
-    kept_bytes(lesson.lab(), lesson.configured(gradient_checkpointing=each, **more)) / 1e6
-    for each in (False, True)
+    saved_activation_bytes(lambda each=each: each(some), adapted, each.checkpointed) / 1e6
+    for each in by_lab
 )
 without, with_it = (probes.gradients_of_two_blocks(adapted, example, on) for on in (False, True))
 apart = max((a - b).abs().max().item() for a, b in zip(without, with_it, strict=True))

@@ -65,6 +65,7 @@ PAPER = CLIPLabConfig()
 # Small models want larger steps; few rounds suffice, and each lab run stays within seconds. Twenty
 # times such a step for B would wreck the model, so LoRA+ starts from a smaller one.
 TINY = CLIPLabConfig(
+    precision="no",
     rank=16,
     lr=3e-3,
     plus_lr=4e-4,

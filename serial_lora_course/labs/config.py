@@ -48,7 +48,7 @@ class LabConfig:
     blocks: tuple[int, ...] | None = setting(
         None, "blocks to adapt in each tower, counted from 0, separated by commas; or all"
     )
-    precision: str = setting("auto", "bf16, no (float32), or auto: the faster one here")
+    precision: str = setting("auto", "bf16, no (float32), or auto: bf16 where a GPU has it")
     accumulation: int = setting(1, "parts of a batch")
 
     def __post_init__(self) -> None:

@@ -9,7 +9,6 @@ This process decides what is run and writes every record. A run itself needs no 
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -22,8 +21,7 @@ from serial_lora_course.data.types import DividedData
 from serial_lora_course.labs.config import LabConfig, check_choices, several, swept_configs
 from serial_lora_course.labs.lab import Draw, Lab, run_one
 from serial_lora_course.labs.methods import Method, get_method, with_ratios
-from serial_lora_course.labs.processes import process_state, require_even_shares
-from serial_lora_course.labs.progress import GridProgress
+from serial_lora_course.labs.processes import process_state, progress_bar, require_even_shares
 from serial_lora_course.labs.records import Kept, Record
 from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.models.weights import Backbone
@@ -126,15 +124,10 @@ class Grid:
                 sites = find_attention_sites(lab.backbone.model, *some)
             check_fit(lab.backbone.model, sites, adapter)
 
-    def progress(self) -> GridProgress:
-        """Of its runs, none of which is done."""
-        labs, every = self.labs, itertools.product(self.datasets, self.runs)
-        return GridProgress([(d, run.steps(labs.source.kind, labs.data(d))) for d, run in every])
-
     def open(self, dataset: str, kept: Kept) -> Lab:
         """A lab on a data set that goes on from the records."""
         lab = self.labs.open(dataset)
-        lab.go_on(kept, lambda: (run.key(lab) for run in self.runs))
+        lab.records = kept.known.values()
         return lab
 
     def place(self, dataset: str, run: Run) -> int:
@@ -187,15 +180,11 @@ class Done:
     Attributes:
         place: of the record among all of the grid's.
         is_new: whether it was run for this.
-        seconds: that all of the run took, if it is new.
-        workers: that do runs at once.
     """
 
     place: int
     record: Record
     is_new: bool
-    seconds: float | None = None
-    workers: int = 1
 
 
 def here(grid: Grid, kept: Kept, **options: Any) -> Iterator[Done]:
@@ -211,13 +200,12 @@ def here(grid: Grid, kept: Kept, **options: Any) -> Iterator[Done]:
         lab = grid.open(dataset, kept)
         lab.backbone.model.to(process_state().device)
         for run in grid.runs:
-            key, started = run.key(lab), time.monotonic()
+            key = run.key(lab)
             found = kept.or_run(key, partial(run.do, lab, **options), wait=False)
             if found is None:
                 elsewhere.append((dataset, run, key))
                 continue
-            seconds = time.monotonic() - started if found[1] else None
-            yield Done(grid.place(dataset, run), *found, seconds)
+            yield Done(grid.place(dataset, run), *found)
     for dataset, run, key in elsewhere:
 
         def do(dataset: str = dataset, run: Run = run, **save_to: Path | None) -> Record:
@@ -231,7 +219,6 @@ def run_lab(
     out: Path | None = None,
     progress: bool | None = None,
     on_record: Callable[[Record, bool], None] | None = None,
-    on_progress: Callable[[GridProgress], None] | None = None,
     draw: Draw | None = None,
     command: str = "",
     doing: Callable[..., Iterator[Done]] = here,
@@ -243,7 +230,7 @@ def run_lab(
         asked, changes: as of :func:`make_grid`.
         out: JSONL file of records; None keeps them in memory only.
         on_record: called with each record and whether it is new.
-        on_progress: called after each new one, unless it is the last.
+        progress: show a bar of the runs, and one of each run's steps; None for "in a terminal only".
         draw: called with each run that is new.
         command: the command line that asked for it, for the records.
         doing: how the runs are done; in this process by default.
@@ -253,14 +240,16 @@ def run_lab(
     """
     grid = make_grid(*asked, **changes)
     grid.check()
-    records, so_far = {}, grid.progress()
-    for done in doing(grid, Kept(out), progress=progress, draw=draw, command=command):
-        so_far.ended(done.place, done.seconds, done.workers)
-        if on_record:
-            on_record(done.record, done.is_new)
-        if on_progress and done.is_new and so_far.left:
-            on_progress(so_far)
-        records[done.place] = done.record
+    records = {}
+    options = {"progress": progress, "draw": draw, "command": command}
+    with progress_bar("runs", len(grid), shown=progress) as bar:
+        for done in doing(grid, Kept(out), **options):
+            records[done.place] = done.record
+            if on_record:
+                with bar.external_write_mode():
+                    on_record(done.record, done.is_new)
+            bar.total -= not done.is_new  # of what is left, a bar tells how long it takes
+            bar.update(done.is_new)
     return [records[place] for place in sorted(records)]
 
 

@@ -53,8 +53,6 @@ class Lab(ABC):
         help: option of the command line (scale, dataset, weights) -> what it takes here.
         last_losses: over how many of the last steps a record's loss is the mean.
         base_names: how the names of :meth:`measure_base` begin.
-        prepared: properties that are alike in every process of a machine, and worth making once for all
-            of them; what is in them is never written into.
         records: of earlier runs; what they say of the base need not be measured again.
     """
 
@@ -66,7 +64,6 @@ class Lab(ABC):
     help: ClassVar[Mapping[str, str]]
     last_losses: ClassVar[int] = 1
     base_names: ClassVar[tuple[str, ...]] = ("base_",)
-    prepared: ClassVar[tuple[str, ...]] = ("contents",)
     records: Collection[Record] = ()
 
     def __init__(
@@ -138,23 +135,10 @@ class Lab(ABC):
         """``data.train``, each picture opened once for all steps and runs where memory allows."""
         return Opened(self.data.train, workers=self.workers)
 
-    @cached_property
-    def precision(self) -> str:
-        """What its runs compute in, ``bf16`` or ``no`` (float32): ``auto`` is settled once."""
-        if self.config.precision != "auto" or adapters(self.backbone.model):
-            return settle_precision(self.config.precision)
-        training = self.config.training(steps=1)
-
-        def first_examples() -> Any:
-            return self.stream(self.indices(self.data, self.amount, 1), 1).first_examples(training)
-
-        with adapted(self.backbone.model, self.adapter(METHODS["serial_lora"]), seed=1):
-            return settle_precision("auto", self.objective().eval(), first_examples)
-
     @property
-    def is_settled(self) -> bool:
-        """Whether :attr:`precision` is known without measuring."""
-        return self.config.precision != "auto" or "precision" in vars(self)
+    def precision(self) -> str:
+        """What its runs compute in, ``bf16`` or ``no`` (float32)."""
+        return settle_precision(self.config.precision, self.backbone.model)
 
     @property
     def workers(self) -> int:
@@ -232,23 +216,6 @@ class Lab(ABC):
         """The key that the record of a run will have."""
         run = (self.name, self.data.scale, self.data.name, method.name, amount, seed)
         return run_key(*run, method.rank(self.config.rank), self.settings(method))
-
-    def go_on(self, kept: Kept, keys: Callable[[], Iterable[str]]) -> None:
-        """Take from earlier runs what was measured, and the precision that ``auto`` settled on.
-
-        It might be measured otherwise today, and a second command would not find the first one's.
-
-        Args:
-            keys: of all runs to come, in the precision that the lab has.
-        """
-        self.records = kept.known.values()
-        if self.config.precision != "auto":
-            return
-        for precision in ("bf16", "no"):
-            self.precision = precision
-            if any(map(kept.begun, keys())):
-                return
-        del self.precision
 
 
 Draw = Callable[[Lab, Method, Any, str], object]

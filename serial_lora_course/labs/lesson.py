@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import json
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,7 +19,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from accelerate.utils import send_to_device
 
 from serial_lora.errors import require_choice
 from serial_lora.injection import eject
@@ -32,14 +30,13 @@ from serial_lora_course.data.segmentation_files import MASKED_RELEASES, MASKED_S
 from serial_lora_course.data.style_files import RELEASE_OF
 from serial_lora_course.data.subsets import with_few_tests
 from serial_lora_course.data.types import DividedData
-from serial_lora_course.labs.card import GIB, MissingError, look_at_card, release_memory
+from serial_lora_course.labs.card import MissingError, look_at_card, release_memory
 from serial_lora_course.labs.config import LabConfig
+from serial_lora_course.labs.dry_run import in_words, seconds_of_step
 from serial_lora_course.labs.fit import fit
-from serial_lora_course.labs.lab import Lab, adapted
-from serial_lora_course.labs.methods import get_method
+from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.precision import LOOKING, autocast
 from serial_lora_course.labs.processes import process_state
-from serial_lora_course.labs.progress import in_words
 from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.models.clip import PAPER_MODEL, openai_file
 from serial_lora_course.models.inception import INCEPTION_FILE
@@ -47,8 +44,6 @@ from serial_lora_course.models.judges import PAPER_CLIP
 from serial_lora_course.models.sam import PAPER_FILE
 from serial_lora_course.models.sd3 import PAPER_FOLDER
 from serial_lora_course.models.weights import Backbone, require_scale, tiny_file
-
-SLOW = 2.0  # seconds of a step that is not timed twice
 
 
 @dataclass(frozen=True)
@@ -115,8 +110,7 @@ SETTINGS: dict[tuple[str, str], Setting] = {
         adapt_to="icecream",
         datasets=("icecream",),
         lengths={
-            # To measure which precision is faster here would take longer than the few steps.
-            "dry": Length(1, 2, _FEW | {"precision": "bf16"}),
+            "dry": Length(1, 2, _FEW),
             "class": Length(20, 24, {"epochs": 1}),
             "full": Length(100),
         },
@@ -207,7 +201,7 @@ class Lesson:
         self.seen = self.sets[setting.look_at or setting.adapt_to]
         wished = self.kind.configured(scale, **chosen.changes)
         self.backbone = self._load(wished)
-        self.plan = fit(self.kind(self.backbone, self.data, wished, **self.tools), self.card)
+        self.plan = fit(lab, scale, wished, self.card)
         self.config = self.plan.config
         self.model = self.backbone.model.to(self.device)
         note = tiny_file(f"tiny-{lab}.card.json")
@@ -244,10 +238,13 @@ class Lesson:
 
     def __str__(self) -> str:
         chosen = ", ".join(f"{name}={value}" for name, value in self.plan.chosen.items())
+        needed = self.plan.needed
+        takes = (
+            f" A training step takes about {needed:.1f} GiB, counted from shapes." if needed else ""
+        )
         return (
             f"{self.scale} scale, {self.length} length, on {self.card}.\n"
-            f"Settings that fit: {chosen or 'as they are'}. A training step takes about "
-            f"{self.plan.needed / GIB:.1f} GiB, estimated from the shapes of its tensors."
+            f"Settings that fit: {chosen or 'as they are'}.{takes}"
         )
 
     # ------------------------------------------------------------------ models and labs of them
@@ -308,7 +305,7 @@ class Lesson:
     def how_long(self, lab: Lab | None = None) -> str:
         """What a run takes at each length, by a step that is timed here; measuring comes on top."""
         lab = lab or self.lab()
-        seconds = _seconds_of_step(lab, self.amount)
+        seconds = seconds_of_step(lab, self.amount)
         rows = []
         for name, length in self.setting.lengths.items():
             config = replace(self.kind.configured(self.scale, **length.changes), **self.plan.chosen)
@@ -337,27 +334,3 @@ def release_of(dataset: str) -> Release:
     if dataset in MASKED_SETS:
         return MASKED_RELEASES[MASKED_SETS[dataset].release]
     return RELEASE_OF.get(dataset) or RELEASES[dataset]
-
-
-def _seconds_of_step(lab: Lab, amount: int) -> float:
-    """Of one optimizer step with a fresh adapter, forward and backward; the first one does not count."""
-    model, method = lab.backbone.model, get_method("serial_lora")
-    stream = lab.stream(lab.indices(lab.data, amount, 1), 1)
-    training, precision = lab.config.training(stream.steps), lab.precision
-    with adapted(model, lab.adapter(method), 1):
-        objective = lab.objective().to(process_state().device)
-        batch = send_to_device(stream.first_part(training), process_state().device)
-        parameters = [p for p in objective.parameters() if p.requires_grad]
-        objective.train()
-
-        def one_step() -> float:
-            started = time.perf_counter()
-            with autocast(process_state().device, precision):
-                loss = objective(batch)
-            sum(g.sum() for g in torch.autograd.grad(loss, parameters)).item()  # waits for a GPU
-            return time.perf_counter() - started
-
-        first = one_step()  # with what is only done once, which hardly counts where steps are slow
-        seconds = first if first > SLOW else one_step()
-        objective.eval()
-    return seconds * training.accumulation

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -17,8 +16,7 @@ def saved_activation_bytes(
     """Bytes that a step keeps for its backward pass, as :func:`saved_activations` counts them.
 
     Args:
-        step: runs the forward pass (and the backward pass, if it likes). Under torch's
-            FakeTensorMode it computes nothing, and the count is the same.
+        step: runs the forward pass, and the backward pass, if it likes.
     """
     with saved_activations(model, checkpointed) as kept:
         step()
@@ -86,32 +84,6 @@ class _CopiesOfWeights(TorchDispatchMode):
                 self.held.append(result)
                 self.owned.add(_storage_id(result))
         return result
-
-
-def without_values(model: nn.Module) -> nn.Module:
-    """A copy of a model that takes no memory: every tensor has a shape and no values."""
-    known = {id(p): _shape_of(p) for p in model.parameters()}
-    return copy.deepcopy(model, known | {id(b): _shape_of(b) for b in model.buffers()})
-
-
-def _shape_of(tensor: Tensor) -> Tensor:
-    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(empty, requires_grad=tensor.requires_grad)
-    return empty
-
-
-def give_shapes(model: nn.Module) -> None:
-    """Give every tensor of a model without values a device; under FakeTensorMode still no values.
-
-    On the meta device itself attention would be counted as it runs nowhere, with all its scores.
-    """
-    for module in model.modules():
-        for name, tensor in list(module.named_parameters(recurse=False)):
-            empty = torch.empty(tensor.shape, dtype=tensor.dtype)
-            setattr(module, name, nn.Parameter(empty, requires_grad=tensor.requires_grad))
-        for name, tensor in list(module.named_buffers(recurse=False)):
-            setattr(module, name, torch.empty(tensor.shape, dtype=tensor.dtype))
 
 
 def _storage_id(tensor: Tensor) -> int:

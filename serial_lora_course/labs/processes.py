@@ -14,6 +14,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, parse_flag_from_env
 from torch import nn
+from tqdm.auto import tqdm
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.threads import share_of_cores
@@ -115,6 +116,16 @@ def plain_worker_errors() -> Iterator[None]:
         if sentence == str(error):
             raise
         raise SerialLoRAError(sentence) from None
+
+
+def progress_bar(what: str, total: int, done: int = 0, shown: bool | None = None) -> tqdm:
+    """Of so much, so much of it done; in the first process only.
+
+    Args:
+        shown: None for "in a terminal only".
+    """
+    hidden = (None if shown is None else not shown) if is_first_process() else True
+    return tqdm(desc=what, total=total, initial=done, disable=hidden, leave=False)
 
 
 def forget_peak_memory(device: torch.device) -> None:

@@ -71,6 +71,7 @@ PAPER = SamLabConfig()
 # Small models want larger steps. Twenty times such a step for B would wreck the model, so LoRA+
 # starts from a smaller one.
 TINY = SamLabConfig(
+    precision="no",
     rank=16,
     lr=3e-3,
     plus_lr=4e-4,

@@ -100,6 +100,7 @@ class Sd3LabConfig(LabConfig):
 
 PAPER = Sd3LabConfig()
 TINY = Sd3LabConfig(
+    precision="no",
     rank=16,
     lr=4e-3,
     plus_lr=4e-4,
@@ -179,7 +180,6 @@ class Sd3Lab(Lab):
 
     name, unit, amount, last_losses = "sd3", "percent", 100, 50
     base_names = ("base_", "real_")
-    prepared = ("contents", "trial", "encoded")
     path = staticmethod(flow_path)
     configs = {"tiny": TINY, "paper": PAPER}
     help = {

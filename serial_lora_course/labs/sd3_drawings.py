@@ -46,7 +46,8 @@ def draw(
         seeds: N numbers, the seed of each picture's noise.
         resolution: side in pixels; None for the model's own.
         empty: the empty prompt, read already, for guidance.
-        precision: ``bf16`` (autocast), ``no`` (float32), or ``auto`` for the faster one here.
+        precision: ``bf16`` (autocast), ``no`` (float32), or ``auto``, see
+            :mod:`serial_lora_course.labs.precision`.
 
     Returns:
         uint8, (N, resolution, resolution, 3).

@@ -39,8 +39,8 @@ from serial_lora_course.labs.processes import (
     peak_memory,
     plain_worker_errors,
     process_state,
+    progress_bar,
 )
-from serial_lora_course.labs.progress import ProgressBar
 from serial_lora_course.labs.resume import SavedState, TrainingHistory
 from serial_lora_course.labs.turns import turn
 
@@ -60,8 +60,8 @@ class TrainingConfig:
         min_lr: where the cosine ends.
         clip_norm: largest gradient norm, or None.
         accumulation: parts that a batch is computed in, or somewhat more where they do not divide it.
-        precision: ``bf16`` (autocast; adapters stay float32), ``no`` (float32), or ``auto`` for the
-            one that is faster here (:mod:`serial_lora_course.labs.precision`).
+        precision: ``bf16`` (autocast; adapters stay float32), ``no`` (float32), or ``auto`` for what
+            the device is good at (:mod:`serial_lora_course.labs.precision`).
         seed: of everything random in the loop.
         save_every: seconds of training between two saves of an interrupted run's state; 0 saves
             it after every step.
@@ -112,7 +112,7 @@ def train(
         stream: the examples; a batch is what its ``collate`` makes of them.
         save_to: file that keeps the state. If it exists the run goes on from there. It stays when
             the run is finished, until its owner has kept what the run was for and deletes it.
-        progress: show a bar; by default in a terminal or notebook only.
+        progress: show a bar; by default in a terminal only.
         workers: processes that prepare examples.
         after_step: called with the number of steps done; where it says True, training ends there.
 
@@ -122,8 +122,7 @@ def train(
     """
     parts = equal_parts(stream.batch_size, config.accumulation)
     config = replace(config, accumulation=parts)
-    few_examples = partial(stream.first_examples, config)
-    precision = settle_precision(config.precision, objective, few_examples)
+    precision = settle_precision(config.precision, objective)
     accelerator = make_accelerator(precision, config.accumulation)
     torch.manual_seed(config.seed)
     groups = _groups(objective, config)
@@ -139,7 +138,7 @@ def train(
         objective, optimizer, scheduler, batches
     )
     first = accelerator.is_main_process
-    bar = ProgressBar(description, config.steps, len(history.losses), progress if first else False)
+    bar = progress_bar(description, config.steps, len(history.losses), progress)
 
     checkpointed = getattr(objective, "checkpointed", ())
     objective.train()
@@ -171,7 +170,8 @@ def train(
             history.processor_seconds += time.process_time() - computed
             started, computed, losses = time.monotonic(), time.process_time(), []
             history.peak_memory = max(history.peak_memory, peak_memory(accelerator.device))
-            bar.step(history.losses[-1])
+            bar.set_postfix_str(f"loss {history.losses[-1]:.3f}", refresh=False)
+            bar.update()
             due = history.seconds >= saved + config.save_every
             if first and (due or len(history.losses) == config.steps):
                 saved = history.seconds
@@ -263,15 +263,8 @@ class ExampleStream(Dataset):
 
     def first_part(self, config: TrainingConfig) -> Any:
         """What one process computes at once of the first batch: all that others leave of it."""
-        return self.collate([self[position] for position in range(self._at_once(config))])
-
-    def first_examples(self, config: TrainingConfig) -> Any:
-        """A quarter of :meth:`first_part`, to time something with: two examples at least."""
-        count = min(self._at_once(config), max(2, self._at_once(config) // 4))
-        return self.collate([self[position] for position in range(count)])
-
-    def _at_once(self, config: TrainingConfig) -> int:
-        return self.batch_size // (config.accumulation * process_state().num_processes)
+        share = self.batch_size // (config.accumulation * process_state().num_processes)
+        return self.collate([self[position] for position in range(share)])
 
     def __len__(self) -> int:
         return self.batch_size * self.steps

@@ -17,6 +17,7 @@ from serial_lora_course.data.types import Pictures
 from serial_lora_course.labs import config as configs
 from serial_lora_course.labs import grid
 from serial_lora_course.labs import lab as labs
+from serial_lora_course.labs.dry_run import dry_run
 from serial_lora_course.labs.frames import frame
 from serial_lora_course.labs.keep import keep_run
 from serial_lora_course.labs.lab import adapted, run_one
@@ -298,16 +299,13 @@ def reweighted(lab, network):
     ],
     ids=["train", "test", "first network", "last network", "precision"],
 )
-def test_a_key_sees_what_names_do_not_say(small, monkeypatch, change):
+def test_a_key_sees_what_names_do_not_say(small, change):
     def key(lab):
         return lab.key(METHODS["lora"], small.amounts[0], 1)
 
-    lab, other, auto = (small.lab(precision=p) for p in ("no", "no", "auto"))
+    lab, other = small.lab(precision="no"), small.lab(precision="no")
     change(other)
-    monkeypatch.setattr(
-        labs, "settle_precision", lambda wanted, *_: "bf16" if wanted == "bf16" else "no"
-    )
-    assert key(lab) == key(small.lab(precision="no")) == key(auto) != key(other)
+    assert key(lab) == key(small.lab(precision="no")) != key(other)
 
 
 @dataclass(frozen=True)
@@ -336,9 +334,7 @@ def test_an_interrupted_lab_goes_on_and_ends_as_if_uninterrupted(small, tmp_path
 
 
 def test_a_training_is_kept_until_its_record_is_written(small, tmp_path, monkeypatch):
-    """Also where ``auto`` would be settled otherwise by then."""
-    out, settled = tmp_path / "records.jsonl", "no"
-    monkeypatch.setattr(labs, "settle_precision", lambda *_: settled)
+    out = tmp_path / "records.jsonl"
     (whole,) = small.run()
 
     def ends(*_):
@@ -349,13 +345,26 @@ def test_a_training_is_kept_until_its_record_is_written(small, tmp_path, monkeyp
         patch.setattr(small.kind, "measure", ends)
         small.run(out=out)
     assert read_records(out) == [] and len(list(tmp_path.glob("*unfinished*"))) == 1
-    steps, settled = calls(monkeypatch, small.objective, "forward"), "bf16"
+    steps = calls(monkeypatch, small.objective, "forward")
     (record,) = small.run(out=out)
     assert not steps  # nothing was trained again
     found, same = map(what_was_found, (record, whole))
     assert found.measures == same.measures and found.sizes == same.sizes
     assert not list(tmp_path.glob("*unfinished*"))
-    assert [r.settings["precision"] for r in small.run(["one", "two"], out=out)] == ["no", "bf16"]
+
+
+def test_a_dry_run_lists_what_is_left_and_times_a_step_and_writes_nothing(small, tmp_path):
+    out, options = tmp_path / "records.jsonl", small.options
+    small.run(out=out)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    asked = (small.kind.name, ["one", "two"], ["lora", "serial_lora"], small.amounts[:1], [1])
+    lines = list(dry_run(*asked, out=out, **options))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    listed = [line for line in lines if "seed 1" in line]
+    assert [line.partition(" ")[0] for line in listed] == ["one", "two", "two"]
+    assert "LoRA, rank" in listed[0] and f"{len(listed)} runs left" in lines[-1]
+    small.run(["one", "two"], ["lora", "serial_lora"], out=out)
+    assert all("0 runs left" in line for line in dry_run(*asked, out=out, **options))
 
 
 # --- what is refused -----------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """What the lessons work with at either scale, and what is chosen to fit the card."""
 
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,15 +12,10 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.registry import load_classification
 from serial_lora_course.data.subsets import with_few_tests
 from serial_lora_course.labs import card, fit, sd3_inputs
-from serial_lora_course.labs.card import Card, MissingError, look_at_card
+from serial_lora_course.labs.card import GIB, Card, MissingError, look_at_card
 from serial_lora_course.labs.clip import CLIPLab
 from serial_lora_course.labs.lesson import SETTINGS, open_lesson, release_of
-from serial_lora_course.labs.methods import get_method
-from serial_lora_course.labs.registry import LABS
-from serial_lora_course.labs.sam import SamLab, SamLabConfig
-from serial_lora_course.labs.training import train
-from serial_lora_course.models.sam import SamBackbone
-from tests.models.sam_models import segmentation_data, small_sam
+from serial_lora_course.labs.registry import LABS, get_lab
 
 
 @pytest.fixture(scope="module")
@@ -130,27 +127,15 @@ def test_text_encoders_that_do_not_fit_stay_on_the_cpu(monkeypatch):
 # --- what fits -----------------------------------------------------------------------------------
 
 
-def test_less_memory_means_a_thriftier_setting_and_at_last_a_sentence():
-    backbone = SamBackbone(small_sam(), "vit_b", "paper")
-    lab = SamLab(backbone, segmentation_data(), SamLabConfig(rank=2))
-    first, second = ({**choice} for choice in fit.CHOICES["sam"])
-    much, less = (fit.step_bytes(lab, SamLabConfig(rank=2, **choice)) for choice in (first, second))
-    assert less < much
-    for free, expected in ((much, first), (much - 1, second), (less, second)):
-        plan = fit.fit(lab, Card("a GPU", free))
-        assert plan.chosen == expected and plan.needed <= free
-        assert plan.config == SamLabConfig(rank=2, **expected)
+@pytest.mark.parametrize("lab", LABS)
+def test_less_memory_means_a_thriftier_setting_and_at_last_a_sentence(lab):
+    config, choices = get_lab(lab).configs["paper"], fit.CHOICES[lab]
+    needs = [needed for _, needed in choices]
+    assert needs == sorted(needs, reverse=True) and len(set(needs)) == len(needs)
+    for chosen, needed in choices:
+        plan = fit.fit(lab, "paper", config, Card("a GPU", math.ceil(needed * GIB)))
+        assert (plan.chosen, plan.needed) == (chosen, needed)
+        assert plan.config == replace(config, **chosen)
     with pytest.raises(MissingError, match="a GPU"):
-        fit.fit(lab, Card("a GPU", less - 1))
-
-
-def test_what_shapes_say_is_what_a_step_keeps(lesson):
-    """Against the bytes that a real step keeps; the loss's own few tensors are not estimated."""
-    config = lesson.configured(precision="bf16", batch_size=16, dropout=0.0)
-    lab = lesson.lab(config=config)
-    stream = lab.stream(lab.indices(lab.data, 4, 1), 1)
-    twin = lesson.twin().model
-    inject(twin, get_method("lora").config(config.rank))
-    objective = CLIPLab(lesson.backbone.around(twin), lab.data, config).objective()
-    measured = train(objective, stream, config.training(steps=1)).activation_bytes
-    assert fit.kept_bytes(lab, config) == pytest.approx(measured, rel=0.1)
+        fit.fit(lab, "paper", config, Card("a GPU", int(needs[-1] * GIB) - 1))
+    assert fit.fit(lab, "tiny", config, Card("a GPU", 0)).config is config
