@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from serial_lora_course.data.types import ClassificationData
 from serial_lora_course.labs.config import LabConfig, check_crop, setting
 from serial_lora_course.labs.keep import Outcomes
 from serial_lora_course.labs.lab import Lab
-from serial_lora_course.labs.prefix import FrozenPrefix
 from serial_lora_course.labs.processes import loader_workers
 from serial_lora_course.labs.records import Record
 from serial_lora_course.labs.report import Column, Report, mean_and_spread, size
@@ -81,21 +80,28 @@ class CLIPObjective(nn.Module):
     """Mean cross-entropy of pictures against all class prompts: ``forward(batch) -> loss``.
 
     A batch is pictures (B, 3, size, size) and labels (B,). ``tokens`` are the class prompts
-    (classes, context_length).
+    (classes, context_length). Where the text tower learns nothing, they are read once.
     """
 
     def __init__(self, model: nn.Module, tokens: Tensor) -> None:
         super().__init__()
         self.model = model
-        self.prompts_prefix = FrozenPrefix(model.transformer.resblocks)
+        self.read_before: Tensor | None = None
         self.register_buffer("tokens", tokens, persistent=False)
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         pictures, labels = batch
-        with self.prompts_prefix.once(range(len(self.tokens))):
-            class_features = encode_prompts(self.model, self.tokens)
-        scores = class_scores(self.model, pictures, class_features)
+        scores = class_scores(self.model, pictures, self.class_features())
         return nn.functional.cross_entropy(scores, labels)
+
+    def class_features(self) -> Tensor:
+        """Of every class prompt, (classes, embed_dim)."""
+        named = self.model.named_parameters()
+        if any(p.requires_grad for name, p in named if not name.startswith("visual.")):
+            return encode_prompts(self.model, self.tokens)
+        if self.read_before is None:
+            self.read_before = encode_prompts(self.model, self.tokens)
+        return self.read_before
 
 
 def class_scores(model: nn.Module, pictures: Tensor, class_features: Tensor) -> Tensor:
@@ -111,17 +117,10 @@ def class_scores(model: nn.Module, pictures: Tensor, class_features: Tensor) -> 
 
 @torch.no_grad()
 def classify(
-    backbone: CLIPBackbone,
-    data: ClassificationData,
-    template: str,
-    prefix: FrozenPrefix | None = None,
+    backbone: CLIPBackbone, data: ClassificationData, template: str
 ) -> tuple[Tensor, Tensor]:
-    """Scores (N, classes) and labels (N,) of the test pictures, in order, under one prompt.
-
-    Args:
-        prefix: as in :func:`picture_features`.
-    """
-    features, labels = picture_features(backbone, data, prefix)
+    """Scores (N, classes) and labels (N,) of the test pictures, in order, under one prompt."""
+    features, labels = picture_features(backbone, data)
     return prompt_scores(backbone, features, data.prompts(template)), labels
 
 
@@ -152,23 +151,14 @@ def prompt_scores(backbone: CLIPBackbone, features: Tensor, prompts: list[str]) 
 
 
 @torch.no_grad()
-def picture_features(
-    backbone: CLIPBackbone, data: ClassificationData, prefix: FrozenPrefix | None = None
-) -> tuple[Tensor, Tensor]:
-    """Normalised features (N, embed_dim) and labels (N,) of the test pictures, in order.
-
-    Args:
-        prefix: of the image tower, which knows the pictures by their position.
-    """
-    prefix = prefix or FrozenPrefix()
+def picture_features(backbone: CLIPBackbone, data: ClassificationData) -> tuple[Tensor, Tensor]:
+    """Normalised features (N, embed_dim) and labels (N,) of the test pictures, in order."""
     model = backbone.model.eval()
     device = next(model.parameters()).device
     way_in, workers = OnPicture(backbone.test_transform), loader_workers(backbone.scale)
     features, labels = [], []
     for pictures, batch_labels in batches_of(data.test, way_in, 128, workers):
-        first = sum(map(len, labels))
-        with prefix.once(range(first, first + len(pictures))):
-            features.append(model.encode_image(pictures.to(device), normalize=True))
+        features.append(model.encode_image(pictures.to(device), normalize=True))
         labels.append(batch_labels)
     return torch.cat(features), torch.cat(labels)
 
@@ -249,19 +239,12 @@ class CLIPLab(Lab):
 
     def measure(self) -> tuple[dict[str, float], Tensor]:
         template = prompt_template(self.data, self.config.prompt)
-        scores, labels = classify(self.backbone, self.data, template, prefix=self.test_prefix)
+        scores, labels = classify(self.backbone, self.data, template)
         return {"accuracy": accuracy(scores, labels)}, scores
 
     def outcomes(self, seen: Tensor) -> Outcomes:
         """Each test picture's scores, (N, classes)."""
         return {"scores": seen.numpy()}
-
-    @cached_property
-    def test_prefix(self) -> FrozenPrefix:
-        """Of the test pictures, for all runs; training pictures differ from step to step."""
-        return FrozenPrefix(
-            self.backbone.model.visual.transformer.resblocks[: self.config.frozen_blocks]
-        )
 
     def measure_base(self) -> dict[str, float]:
         return zero_shot(self.backbone, self.data)

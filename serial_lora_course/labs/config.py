@@ -65,11 +65,6 @@ class LabConfig:
                 require_number(name, value, **bounds)
         require_number("accumulation", self.accumulation, below=self.batch_size + 1)
 
-    @property
-    def frozen_blocks(self) -> int:
-        """Blocks before the first adapted one in each tower that is adapted."""
-        return min(self.blocks or (0,))
-
     def steps(self, pictures: int) -> int:
         """Optimizer steps for a run on ``pictures`` training pictures."""
         batch = min(self.batch_size, pictures)

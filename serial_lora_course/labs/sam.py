@@ -31,7 +31,6 @@ from serial_lora_course.labs.config import LabConfig, setting
 from serial_lora_course.labs.keep import Outcomes
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.precision import LOOKING, autocast
-from serial_lora_course.labs.prefix import FrozenPrefix
 from serial_lora_course.labs.processes import loader_workers
 from serial_lora_course.labs.report import Report, activations, measure_column
 from serial_lora_course.labs.sam_inputs import (
@@ -88,23 +87,16 @@ BOXES_AT_ONCE = 16  # decoded together, whatever pictures they are in: of ViT-B 
 
 
 def predict_logits(
-    model: Sam,
-    batch: Sequence[PreparedExample],
-    gradient_checkpointing: bool = False,
-    prefix: FrozenPrefix | None = None,
+    model: Sam, batch: Sequence[PreparedExample], gradient_checkpointing: bool = False
 ) -> list[Tensor]:
     """Mask logits for every box, with gradients: for each picture (N, 1, side, side), float32.
 
     All pictures are encoded at once, and all boxes of all pictures decoded at once. Autocast,
     where it is on, is for the image encoder; the prompt encoder and the mask decoder, which
     bfloat16 would break or blur, compute in float32.
-
-    Args:
-        prefix: of the image encoder, which knows the pictures by their `picture_id`.
     """
     pictures = torch.stack([model.preprocess(prepared.picture) for prepared in batch])
-    with (prefix or FrozenPrefix()).once(prepared.picture_id for prepared in batch):
-        embeddings = encode(model, pictures, gradient_checkpointing)  # (B, channels, grid, grid)
+    embeddings = encode(model, pictures, gradient_checkpointing)  # (B, channels, grid, grid)
     with torch.autocast(embeddings.device.type, enabled=False):
         return decode_each(model, embeddings.float(), [prepared.boxes for prepared in batch])
 
@@ -177,16 +169,14 @@ class SamObjective(nn.Module):
         self,
         model: Sam,
         gradient_checkpointing: bool = False,
-        prefix: FrozenPrefix | None = None,
         loss: Callable[[Tensor, Tensor], Tensor] = mean_dice_ce,
     ) -> None:
         super().__init__()
-        self.model, self.gradient_checkpointing, self.prefix = model, gradient_checkpointing, prefix
-        self.loss = loss
+        self.model, self.gradient_checkpointing, self.loss = model, gradient_checkpointing, loss
         self.checkpointed = list(model.image_encoder.blocks) if gradient_checkpointing else []
 
     def forward(self, batch: Sequence[PreparedExample]) -> Tensor:
-        predicted = predict_logits(self.model, batch, self.gradient_checkpointing, self.prefix)
+        predicted = predict_logits(self.model, batch, self.gradient_checkpointing)
         with torch.autocast(predicted[0].device.type, enabled=False):
             losses = [
                 mask_loss(self.model, logits, prepared, self.loss)
@@ -297,14 +287,12 @@ def picture_scores(
     backbone: SamBackbone,
     data: SegmentationData,
     batch_size: int | None = None,
-    prefix: FrozenPrefix | None = None,
     ways_in: Sequence[tuple[PreparedExample, SegmentationExample]] | None = None,
 ) -> list[PictureScore]:
     """One score for each test picture, in the data's order; boxes are exact.
 
     Args:
         batch_size: pictures that are encoded together; None for the scale's own.
-        prefix: as in :func:`predict_logits`.
         ways_in: the test pictures as :func:`on_their_way` makes them, where they are kept.
     """
     model = backbone.model.eval()
@@ -314,7 +302,7 @@ def picture_scores(
     for batch in batches_of(ways_in, tuple, batch_size or at_once, workers, list):
         on_device = send_to_device([prepared for prepared, _ in batch], model.device)
         for logits, (prepared, example) in zip(
-            predict_logits(model, on_device, prefix=prefix), batch, strict=True
+            predict_logits(model, on_device), batch, strict=True
         ):
             logits = original_size_logits(model, logits, prepared)
             scores.append(_score(model, logits, example))
@@ -421,12 +409,7 @@ class SamLab(Lab):
 
     def objective(self) -> SamObjective:
         checkpointing = self.config.gradient_checkpointing
-        return SamObjective(self.backbone.model, checkpointing, self.prefix, self.loss)
-
-    @cached_property
-    def prefix(self) -> FrozenPrefix:
-        """Of every picture, for all runs: boxes are jittered, pictures are the same at each step."""
-        return FrozenPrefix(self.backbone.model.image_encoder.blocks[: self.config.frozen_blocks])
+        return SamObjective(self.backbone.model, checkpointing, self.loss)
 
     @cached_property
     def train_prepared(self) -> Opened:
@@ -455,9 +438,7 @@ class SamLab(Lab):
     def scores(self) -> list[PictureScore]:
         """One for each test picture, in the precision of the training."""
         with autocast(self.backbone.model.device, self.precision):
-            return picture_scores(
-                self.backbone, self.data, prefix=self.prefix, ways_in=self.test_prepared
-            )
+            return picture_scores(self.backbone, self.data, ways_in=self.test_prepared)
 
     def base_settings(self) -> dict[str, Any]:
         return {"precision": self.precision}

@@ -25,14 +25,12 @@ class PreparedExample(NamedTuple):
         boxes: float32, (N, 4): x0, y0, x1, y1 at pixel edges of ``picture``.
         truth: bool, (N, h, w).
         original_size: (height, width) before scaling.
-        picture_id: its name in the data set; empty where it is of none.
     """
 
     picture: Tensor
     boxes: Tensor
     truth: Tensor
     original_size: tuple[int, int]
-    picture_id: str = ""
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -49,7 +47,7 @@ def prepare(example: SegmentationExample, image_size: int) -> PreparedExample:
     picture, boxes = to_input_frame(example.picture, example.boxes, image_size)
     truth = resize_masks(torch.as_tensor(example.masks), tuple(picture.shape[-2:]))
     original_size = tuple(example.masks.shape[-2:])
-    return PreparedExample(picture, boxes, truth, original_size, example.picture_id)
+    return PreparedExample(picture, boxes, truth, original_size)
 
 
 class Made(Dataset):

@@ -8,6 +8,7 @@ import torch
 
 from serial_lora.injection import adapters, eject
 from serial_lora_course.data.registry import load_classification
+from serial_lora_course.labs import clip
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.clip import (
     CLIPLab,
@@ -17,7 +18,7 @@ from serial_lora_course.labs.clip import (
     zero_shot,
 )
 from serial_lora_course.labs.grid import run_lab
-from serial_lora_course.labs.lab import run_one
+from serial_lora_course.labs.lab import adapted, run_one
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import load_clip
@@ -167,3 +168,20 @@ def test_the_paper_scale_runs_end_to_end(at_paper_scale, prepared_root, tmp_path
     assert records[0].settings["crop"] == 0.08
     assert records[0].sizes["training_pictures"] == 3
     assert [json.loads(line)["dataset"] for line in out.read_text().splitlines()] == ["eurosat"] * 2
+
+
+def test_prompts_are_read_once_where_their_tower_learns_nothing(backbone, monkeypatch):
+    read, lab = [], CLIPLab(backbone, coloured(), config(towers=("image",), dropout=0.0))
+    encoding = clip.encode_prompts
+    monkeypatch.setattr(clip, "encode_prompts", lambda *a: read.append(1) or encoding(*a))
+    for towers, times in ((("image",), 1), (None, 3)):
+        lab.config = config(towers=towers, dropout=0.0)
+        with adapted(backbone.model, lab.adapter(METHODS["serial_lora"]), seed=1):
+            objective, stream = lab.objective(), lab.stream(range(4), 1)
+            batch = stream.first_part(lab.config.training(1))
+            read.clear()
+            losses = [objective(batch) for _ in range(3)]
+            features = encoding(backbone.model, objective.tokens)
+            scores = class_scores(backbone.model, batch[0], features)
+            expected = torch.nn.functional.cross_entropy(scores, batch[1])
+        assert len(read) == times and all(torch.equal(loss, expected) for loss in losses)
