@@ -8,7 +8,7 @@ all; :mod:`serial_lora_course.labs.grid` does many runs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -20,15 +20,15 @@ import torch
 from torch import nn
 
 from serial_lora.config import AdapterConfig
-from serial_lora.injection import adapters, eject, inject
+from serial_lora.injection import eject, inject
 from serial_lora.parameters import count_parameters
 from serial_lora_course.data.types import DividedData
 from serial_lora_course.labs.config import SWEPT, LabConfig, changed_config
 from serial_lora_course.labs.keep import Outcomes
-from serial_lora_course.labs.methods import METHODS, Method, OwnAdapter
+from serial_lora_course.labs.methods import Method, OwnAdapter
 from serial_lora_course.labs.precision import settle_precision
 from serial_lora_course.labs.processes import is_first_process, loader_workers
-from serial_lora_course.labs.records import Kept, Record, environment, run_key, with_unit
+from serial_lora_course.labs.records import Record, environment, run_key, with_unit
 from serial_lora_course.labs.report import Report
 from serial_lora_course.labs.training import ExampleStream, Opened, train
 from serial_lora_course.measures.counts import BYTES_PER_FLOAT32
