@@ -11,15 +11,12 @@ from torch.nn import functional as F
 from data_scripts.pretraining import styles
 from data_scripts.pretraining.styles import held_out_shares, worn
 from serial_lora_course.data.style_sets import (
-    SIZE,
     TINY_STYLES,
     load_tiny_style,
 )
 from serial_lora_course.models.style_classifier import (
     BASE,
-    LEVELS,
     STYLES,
-    describe,
     style_classifier,
 )
 from serial_lora_course.models.weights import tiny_file
@@ -39,14 +36,6 @@ def held_out(name: str, step: int = 1) -> torch.Tensor:
     test = load_tiny_style(name).test
     pictures = [np.asarray(test[index].picture) for index in range(0, len(test), step)]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-
-
-def some_pictures(count: int = 3, height: int = SIZE, width: int = SIZE) -> torch.Tensor:
-    """Noise in large and in small, each picture about a colour of its own."""
-    chance = torch.Generator().manual_seed(0)
-    coarse = F.interpolate(torch.rand(count, 3, 4, 4, generator=chance), (height, width))
-    fine = torch.rand(count, 3, height, width, generator=chance)
-    return (255 * (0.7 * coarse + 0.3 * fine)).round().to(torch.uint8)
 
 
 def share_of(classifier, pictures: torch.Tensor, name: str) -> float:
@@ -95,48 +84,3 @@ def test_the_shipped_classifier_is_the_minimum_that_the_script_looks_for(
 
 
 # --- what it looks at ----------------------------------------------------------------------------
-
-
-def plain_colours(picture: np.ndarray) -> np.ndarray:
-    """The colour part of a description, block by block of 2 x 2 pixels and colour by colour."""
-    _, height, width = picture.shape
-    shares = np.zeros((LEVELS + 2,) * 3)  # with a border, for the near colours
-    for row in range(0, height, 2):
-        for column in range(0, width, 2):
-            block = picture[:, row : row + 2, column : column + 2].mean(axis=(1, 2)) / 255
-            cell = tuple(1 + np.round(block * (LEVELS - 1)).astype(int))
-            shares[cell] += 4 / (height * width)
-    weights = {-1: 0.25, 0: 0.5, 1: 0.25}
-    smooth = np.zeros((LEVELS,) * 3)
-    for cell in np.ndindex(smooth.shape):
-        for step in np.ndindex(3, 3, 3):
-            weight = np.prod([weights[int(s) - 1] for s in step])
-            smooth[cell] += weight * shares[tuple(np.add(cell, step))]
-    return np.sqrt(smooth).ravel()
-
-
-def plain_paper(picture: np.ndarray) -> np.ndarray:
-    """Mean colours of the border of three pixels and of the whole."""
-    edge = np.ones(picture.shape[1:], bool)
-    edge[3:-3, 3:-3] = False
-    return np.concatenate([picture[:, edge].mean(1), picture.mean(axis=(1, 2))]) / 255
-
-
-def plain_detail(picture: np.ndarray) -> np.ndarray:
-    """Power at each frequency, with the waves written out; for square pictures."""
-    grey = picture.mean(0) / 255
-    side = len(grey)
-    frequency = np.arange(1, side // 2 + 1)
-    waves = np.exp(-2j * np.pi * frequency[:, None] * np.arange(side) / side)
-    down = (np.abs(waves @ grey) ** 2).mean(1)
-    across = (np.abs(waves @ grey.T) ** 2).mean(1)
-    return np.log((down + across) / 2 + 0.01)
-
-
-def test_a_description_is_colours_paper_and_detail():
-    pictures = some_pictures()
-    found = describe(pictures)
-    assert found.shape == (3, LEVELS**3 + 6 + SIZE // 2) and found.dtype == np.float32
-    for picture, numbers in zip(pictures.double().numpy(), found, strict=True):
-        expected = [plain_colours(picture), plain_paper(picture), plain_detail(picture)]
-        np.testing.assert_allclose(numbers, np.concatenate(expected), atol=1e-4)
