@@ -110,10 +110,13 @@ def read(command: Command, program: str, words: Sequence[str]) -> dict[str, Any]
         SystemExit: 0 after ``--help``, 2 after one sentence about what was typed.
     """
     parser = _Parser(command, program)
+    words = _config_first(words)
     try:
-        found = parser.parse_args(_config_first(words))
-    except UnicodeError as error:  # of the file
-        parser.error(f"{CONFIG} takes a text file ({error})")
+        if words[:1] == [CONFIG] and not Path(*words[1:2]).expanduser().is_file():
+            parser.error(f"{CONFIG} takes a YAML file, not {typed(words[1:2])!r}")
+        found = parser.parse_args(words)
+    except (OSError, UnicodeError, RuntimeError) as error:  # of the file, or a home of nobody
+        parser.error(f"{CONFIG} takes a YAML file ({error})")
     values = {each.name: found[each.name] for each in command.options}
     for each in command.options:
         value = values[each.name]

@@ -945,13 +945,13 @@ check("12.4", parallel_sites)
 # by hand.
 
 # %%
-from serial_lora_course.checks.lesson_12 import with_dense_weights
+from serial_lora_course.lessons.l12_your_own.checks import with_dense_weights
 
 register_family(yours("12.4"))
 torch.manual_seed(0)
 plain = ParallelViT().eval()
 adapted = trained_copy(inject(copy.deepcopy(plain), SerialLoRAConfig(rank=4)))
-dense = with_dense_weights(plain, adapted, "attention")
+dense = with_dense_weights(plain, adapted, beside=False)
 pictures = torch.randn(4, 3, 48, 48)
 with torch.no_grad():
     here, by_hand, base = adapted(pictures), dense(pictures), plain(pictures)

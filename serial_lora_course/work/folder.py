@@ -47,6 +47,7 @@ RUN_FILE, RESULT_FILE = "run.yaml", "reached.json"
 HISTORY_FILE, UNFINISHED = "validation.json", "unfinished.pt"
 Measured = dict[str, float]
 """``loss``, the mean cross-entropy, and ``accuracy`` on the validation pictures."""
+BROKEN = (RecursionError, yaml.YAMLError)
 Tell = Callable[[int, Measured], object]
 
 
@@ -236,7 +237,7 @@ def _readable(path: Path) -> Iterator[None]:
     """Refuse a file of ours that somebody has changed."""
     try:
         yield
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, *BROKEN) as error:
         raise SerialLoRAError(
             f"{path} is not what `serial-lora fit` wrote ({error}); delete its folder to train anew."
         ) from error
