@@ -263,7 +263,7 @@ def read_tensors(path: Path, form: str, what: str) -> tuple[dict[str, str], dict
         content = path.read_bytes()  # opened once: it may be replaced meanwhile
         tensors = safetensors.torch.load(content)
         header = content[8 : 8 + int.from_bytes(content[:8], "little")]
-        metadata = json.loads(header).get("__metadata__", {})
+        metadata = json.loads(header).get("__metadata__") or {}
     except SerialLoRAError:
         raise
     except OSError as error:

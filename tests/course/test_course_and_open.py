@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_open_starts_jupyterlab_on_the_first_lesson(run, monkeypatch, tmp_path):
         commands.append(command)
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(subprocess, "run", start)
+    monkeypatch.setattr(cli, "subprocess", SimpleNamespace(run=start))
     lesson = tmp_path / "notebooks" / "00_start_here.ipynb"
     lesson.parent.mkdir()
     lesson.touch()
@@ -65,6 +66,7 @@ def test_open_starts_jupyterlab_on_the_first_lesson(run, monkeypatch, tmp_path):
 
 BARE = """
 import sys
+from types import SimpleNamespace
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name in {missing}:
