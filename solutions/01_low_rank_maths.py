@@ -180,8 +180,7 @@ needed = {f"the {name}": rank_needed(picture, allowed) for name, picture in thin
 print(f"rank to miss at most {allowed:.0%}, of 64:", needed)
 
 # %% [markdown]
-# **What this shows.** The door is four patterns, the straight ruler 21. Turn the ruler, and it is a
-# different matrix: what is simple to the eye need not have a low rank.
+# **What this shows.** The door is four patterns. The straight ruler, which looks as simple, needs 21.
 #
 # The ruler is the simplest thing to describe and needs the highest rank: each of its rows is shifted a
 # little, and a shifted row is a new row. Rank does not measure how simple a thing looks, but from how few

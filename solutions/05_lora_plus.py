@@ -415,7 +415,7 @@ print(f"zero-shot: {three['zero-shot'].iloc[0]:.1%}")
 display_table(steps.as_shown(three))
 
 # %% [markdown]
-# **What this shows.** LoRA+ beat slow LoRA by 31 points, and lost to LoRA at the same fast rate by 4.
+# **What this shows.** LoRA+ beat slow LoRA by 31 points, and lost to LoRA at the same fast rate by some 5.
 # For Serial LoRA it is 12 and 22. It was the rate. (Single short runs: on another machine a few
 # pictures may fall to the other side.)
 #

@@ -166,7 +166,7 @@ print("Serial LoRA's accuracy:", by_rank.map("{:.1%}".format).to_dict())
 # %% [markdown]
 # **What this shows.** Sixteen times the parameters, and accuracy moves by three points, up and down.
 # Of ten differences none is significant, and one in twenty would be by chance. With three data sets
-# the intervals are as long as ten points.
+# the intervals reach to ten points and beyond.
 #
 # A star that is there although the true difference is zero is a *false positive*. They come by chance, more of
 # them the more differences one looks at (lesson 11).

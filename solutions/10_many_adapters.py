@@ -227,8 +227,7 @@ for share in shares:
 display_figure(plot_path(shares, path, TASKS))
 
 # %% [markdown]
-# **What this shows.** In the middle, half of each adapter keeps more than half of what both gain on
-# their own tasks when the products are added, and less when the factors are averaged.
+# **What this shows.** In the middle, half of each adapter keeps more where the products are added than where the factors are averaged, on both tasks.
 #
 # The sum is exact as algebra. That does not make it good: each adapter was trained as if the other were not
 # there, and half an adapter is only half a change. Adapters of other tasks, or larger ones, may disturb each

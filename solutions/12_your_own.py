@@ -285,8 +285,7 @@ print(f"right: {right:.1%} of {len(data.test)} test pictures")
 print("bytes:", files)
 
 # %% [markdown]
-# **What this shows.** Seventy-five steps, and the classifier is right on half of the test pictures,
-# with eight classes to choose from. What you would send somebody is less than 90 kB.
+# **What this shows.** Seventy-five steps, and the classifier is right on half of the test pictures. What you would send somebody is less than 90 kB.
 #
 # The two files hold the pairs, and the head with the class names. At home the first line is
 # `load_folder("my_pictures")`, and the last one saves into a folder of your own.

@@ -25,7 +25,7 @@ def beside_ratio_one(results: pd.DataFrame, best_of: Best) -> pd.DataFrame:
     for (name, lr), part in results[tried == tried.max()].groupby(["method", "lr"]):
         runs = sample_of(part.pivot(index=RUN, columns="ratio", values="points").dropna())
         ratio, mean, half, significant = best_of({r: runs[r].tolist() for r in runs})
-        row = {"method": get_method(name).label, "rate of A": lr, "best ratio": ratio}
+        row = {"method": get_method(name).label, "rate of A": f"{lr:g}", "best ratio": f"{ratio:g}"}
         rows.append(row | _gain(mean, half) | {"significant": "yes" if significant else "no"})
     return pd.DataFrame(rows)
 
@@ -37,7 +37,7 @@ def at_one_rate_of_b(results: pd.DataFrame) -> pd.DataFrame:
     for (name, rate), part in results.groupby(["method", rate_B], sort=False):
         runs = part.pivot(index=RUN, columns="lr", values="points")
         for lr in sorted(set(runs.columns) - {rate}) if rate in runs.columns else ():
-            row = {"method": get_method(name).label, "rate of B": rate, "A at": lr}
+            row = {"method": get_method(name).label, "rate of B": f"{rate:g}", "A at": f"{lr:g}"}
             rows.append(row | _gain_of((runs[lr] - runs[rate]).dropna()))
     return pd.DataFrame(rows)
 
