@@ -507,18 +507,13 @@ check("9.5", say_comparable)
 # The grey band is the margin. Right of zero speaks for Serial LoRA.
 
 # %%
-from serial_lora_course.lessons.l08_how_sure.figures import Interval, plot_intervals
+from serial_lora_course.lessons.l08_how_sure.figures import plot_margins
 
 say = yours("9.5")
 by_margin = {
     title: tables.margin_table(evidence, other, say) for other, title in tables.OTHERS.items()
 }
-intervals = [
-    Interval(row.Index, f"against {title}", row.mean, row.half, row.margin, row.unit)
-    for title, table in by_margin.items()
-    for row in table.itertuples()
-]
-display_figure(plot_intervals(sorted(intervals, key=lambda each: each.name)))
+display_figure(plot_margins(by_margin))
 print({title: by_margin[title]["comparable"].to_dict() for title in by_margin})
 
 # %% [markdown]

@@ -134,16 +134,7 @@ def plot_misses(
         panels: title to family (a method's name, or any other words) to misses at ranks 0, 1, ...,
             as :func:`tail_misses` and :func:`misses_by_method` give them.
         ranks: which of them to draw; on a logarithmic axis.
-
-    Raises:
-        SerialLoRAError: nothing to draw, or a rank beyond the misses given.
     """
-    lengths = [len(curve) for curves in panels.values() for curve in curves.values()]
-    if not lengths or not len(ranks) or min(ranks) < 1 or max(ranks) >= min(lengths):
-        raise SerialLoRAError(
-            f"ranks {list(ranks)} do not fit the misses given; pass misses at ranks 0 to the "
-            "largest one, and ranks of at least 1."
-        )
     ranks = list(ranks)
     with house_style():
         width = max(5.6, 3.5 * len(panels))

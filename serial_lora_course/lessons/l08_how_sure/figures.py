@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -69,61 +69,38 @@ def plot_rank_sweep(frame: pd.DataFrame) -> Figure:
     return with_description(figure, f"Accuracy against rank and parameters. {words}.")
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean difference with its 95% confidence interval, to draw.
-
-    Attributes:
-        name: what is compared, at the left.
-        group: intervals of one group share a colour and a marker.
-        mean, half, margin: in one unit; half is half of the interval. The picture is in margins.
-        unit: for the words.
-    """
-
-    name: str
-    group: str
-    mean: float
-    half: float
-    margin: float
-    unit: str
-
-
-def plot_intervals(intervals: Sequence[Interval]) -> Figure:
-    """Mean differences with their 95% intervals, each in its own margin.
+def plot_margins(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Mean differences with their 95% intervals, each in its own margin: a row a measure.
 
     In margins all measures fit on one axis: right of 0 speaks for the first method, and left of -1
     it is behind by more than the margin.
+
+    Args:
+        tables: what is compared with -> :func:`serial_lora_course.lessons.l08_how_sure.tables.margin_table`.
     """
-    groups = list(dict.fromkeys(each.group for each in intervals))
-    looks = [(BLUE, "o"), (GREEN, "v"), (VERMILION, "s"), (QUIET, "D")]
+    names = list(next(iter(tables.values())).index)
     with house_style():
-        figure = Figure(figsize=(8.6, 1.5 + 0.42 * len(intervals)), layout="constrained")
+        figure = Figure(figsize=(8.6, 1.5 + 0.6 * len(names)), layout="constrained")
         axes = figure.subplots()
         axes.axvspan(-1, 1, color="#f0f0f0", zorder=0, label="within the margin")
         axes.axvline(0, color=QUIET, linewidth=1)
-        for row, each in enumerate(intervals):
-            colour, marker = looks[groups.index(each.group) % len(looks)]
-            first = all(other.group != each.group for other in intervals[:row])
-            axes.errorbar(
-                each.mean / each.margin,
-                row,
-                xerr=each.half / each.margin,
-                color=colour,
-                marker=marker,
-                capsize=4,
-                label=each.group if first else None,
-            )
-        axes.set_yticks(range(len(intervals)), [each.name for each in intervals])
+        looks = ((BLUE, "o"), (GREEN, "v"))
+        for place, (title, table) in enumerate(tables.items()):
+            look = {"color": looks[place][0], "marker": looks[place][1], "linestyle": ""}
+            rows = np.arange(len(table)) + 0.3 * place - 0.15
+            mean, half = table["mean"] / table["margin"], table["half"] / table["margin"]
+            axes.errorbar(mean, rows, xerr=half, capsize=4, label=f"against {title}", **look)
+        axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("difference, in margins (bars: 95% confidence intervals)")
-        figure.legend(loc="outside upper left", ncols=2)
-    phrases = "; ".join(
-        f"{each.name}, {each.group}: {each.mean:+.2f} ± {each.half:.2f} {each.unit}, margin "
-        f"{each.margin:g}"
-        for each in intervals
+        figure.legend(loc="outside upper left", ncols=3)
+    words = "; ".join(
+        f"{row.Index} against {title} {row.mean:+.2f} ± {row.half:.2f} {row.unit}"
+        for title, table in tables.items()
+        for row in table.itertuples()
     )
-    return with_description(figure, f"Mean differences with 95% confidence intervals. {phrases}.")
+    return with_description(figure, f"Mean differences with 95% intervals: {words}.")
 
 
 def plot_pairs(table: pd.DataFrame, unit: str, half: float) -> Figure:
@@ -161,14 +138,8 @@ def plot_pairs(table: pd.DataFrame, unit: str, half: float) -> Figure:
         left.set_xticks([0, 1], [method_look(name)["label"] for name in (other, one)])
         left.set(xlim=(-0.2, 1.2), title="one line a data set and seed", ylabel=f"score, in {unit}")
         figure.legend(loc="outside upper center", ncols=len(names))
-    ahead = int((difference > 0).sum())
-    spans = ", ".join(
-        f"{name} {difference.loc[name].min():+.1f} to {difference.loc[name].max():+.1f}"
-        for name in names
-    )
     return with_description(
         figure,
-        f"{len(table)} pairs: {method_look(one)['label']} is above {method_look(other)['label']} in "
-        f"{ahead}. Differences in {unit}: {spans}; mean {mean:+.2f}, 95% interval "
-        f"{mean - half:+.2f} to {mean + half:+.2f}.",
+        f"{method_look(one)['label']} is above {method_look(other)['label']} in {(difference > 0).sum()} of "
+        f"{len(table)} pairs; mean {mean:+.2f}, 95% interval {mean - half:+.2f} to {mean + half:+.2f}.",
     )

@@ -162,7 +162,7 @@ def judge_statements(results: pd.DataFrame, consistent: float) -> pd.DataFrame:
 
 
 def run_all(subjects: Iterable[Subject], seeds: Iterable[int], out: Path) -> list[Record]:
-    """Run every pair that ``out`` does not hold yet, and print how it goes.
+    """Run every pair that ``out`` does not hold yet.
 
     Raises:
         SerialLoRAError: ``out`` cannot be read or written; nothing has been run then.
@@ -174,24 +174,14 @@ def run_all(subjects: Iterable[Subject], seeds: Iterable[int], out: Path) -> lis
             for serial in PAIRS:
                 pair = partial(run_pair, subject, serial, seed)
                 record, _ = kept.or_run(subject.key(serial, seed), pair)
-                print(_line(record), flush=True)
+                print(f"{subject.lab.name} {serial} seed {seed}: done", flush=True)
                 records.append(record)
     return records
 
 
-def _line(record: Record) -> str:
-    frame = claim_frame([record])
-    means = frame[["between", "change_between", "effective_rank_lora", "effective_rank_serial"]]
-    told = ", ".join(f"{name} {value:.2f}" for name, value in means.mean().items())
-    return f"{record.settings['lab']} {record.method} seed {record.seed}: {told}"
-
-
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m serial_lora_course.lessons.l10_inside.runs",
-        description=(__doc__ or "").partition("\n")[0],
-    )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 1 on")
     parser.add_argument("--labs", nargs="+", choices=DATASETS, default=list(DATASETS))
     parser.add_argument("--out", type=Path, required=True, help="JSONL file of records")

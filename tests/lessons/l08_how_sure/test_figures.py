@@ -2,34 +2,21 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
-from serial_lora_course.lessons.l08_how_sure.figures import Interval, plot_intervals, plot_pairs
-
-
-def intervals() -> list[Interval]:
-    return [
-        Interval("CLIP", "equal rank", 0.5, 0.25, 1.0, "points"),
-        Interval("SAM", "equal rank", -1.0, 0.5, 2.0, "hundredths"),
-        Interval("SAM", "equal budget", 0.2, 0.1, 2.0, "hundredths"),
-    ]
+from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_pairs
 
 
 def test_intervals_are_drawn_in_margins():
-    figure = plot_intervals(intervals())
-    (axes,) = figure.axes
-    drawn = [(bar[0].get_xdata()[0], bar[2][0].get_segments()[0]) for bar in axes.containers]
-    for each, (middle, segment) in zip(intervals(), drawn, strict=True):
-        assert middle == pytest.approx(each.mean / each.margin)
-        ends = [(each.mean + sign * each.half) / each.margin for sign in (-1, 1)]
-        np.testing.assert_allclose(segment[:, 0], ends)
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["CLIP", "SAM", "SAM"]
-    for looks in (
-        [bar[0].get_color() for bar in axes.containers],
-        [bar[0].get_marker() for bar in axes.containers],
-    ):
-        assert looks[0] == looks[1] != looks[2]
-    assert "+0.20 ± 0.10 hundredths, margin 2" in figure.alt_text
+    table = pd.DataFrame(
+        {"mean": [0.5, -1.0], "half": [0.25, 0.5], "margin": [1.0, 2.0], "unit": "points"},
+        index=["CLIP", "SAM"],
+    )
+    (axes,) = plot_margins({"equal rank": table, "equal budget": table}).axes
+    assert len(axes.containers) == 2
+    for bars in axes.containers:
+        np.testing.assert_allclose(bars[0].get_xdata(), [0.5, -0.5])
+        segments = np.array(bars[2][0].get_segments())[:, :, 0]
+        np.testing.assert_allclose(segments, [[0.25, 0.75], [-0.75, -0.25]])
 
 
 def test_pairs_join_what_shares_a_seed():
@@ -43,4 +30,3 @@ def test_pairs_join_what_shares_a_seed():
     np.testing.assert_allclose(bar[:, 1], [1.25 - 3, 1.25 + 3])
     means = [lines.get_segments()[0][0, 1] for lines in right.collections[:2]]
     assert means == [0, 2.5]  # of each data set
-    assert "above LoRA in 3" in figure.alt_text and "-1.75 to +4.25" in figure.alt_text
