@@ -88,7 +88,7 @@ def plot_margins(tables: Mapping[str, pd.DataFrame]) -> Figure:
         for place, (title, table) in enumerate(tables.items()):
             look = {"color": looks[place][0], "marker": looks[place][1], "linestyle": ""}
             rows = np.arange(len(table)) + 0.3 * place - 0.15
-            mean, half = table["mean"] / table["margin"], table["half"] / table["margin"]
+            mean, half = (table[n].to_numpy(float) / table["margin"] for n in ("mean", "half"))
             axes.errorbar(mean, rows, xerr=half, capsize=4, label=f"against {title}", **look)
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
