@@ -119,9 +119,8 @@ def open_lessons() -> int:
             others = os.environ.get("JUPYTER_CONFIG_PATH", "").split(os.pathsep)
             paths = os.pathsep.join([quiet, *filter(None, others)])
             command = [sys.executable, "-m", "jupyterlab", str(lesson)]
-            return subprocess.run(
-                command, env=os.environ | {"JUPYTER_CONFIG_PATH": paths}
-            ).returncode
+            environment = os.environ | {"JUPYTER_CONFIG_PATH": paths}
+            return subprocess.run(command, env=environment).returncode
     from serial_lora.errors import SerialLoRAError
 
     raise SerialLoRAError(

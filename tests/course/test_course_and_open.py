@@ -47,7 +47,7 @@ def test_the_course_ends_where_the_doctor_finds_a_fault(run, steps):
 def test_open_starts_jupyterlab_on_the_first_lesson(run, monkeypatch, tmp_path):
     commands = []
 
-    def start(command):
+    def start(command, env):
         commands.append(command)
         return subprocess.CompletedProcess(command, 0)
 
