@@ -8,7 +8,10 @@ import pandas as pd
 import torch
 from scipy import stats
 from scipy.linalg import subspace_angles
+from segment_anything.utils.transforms import ResizeLongestSide
 from torch import nn
+
+from serial_lora_course.measures.metrics import dice, dice_ce
 
 
 def rank_by_approximations(matrix, allowed):
@@ -188,4 +191,32 @@ RIGHT |= {
             rank for rank in range(400) if sum(8 * w * d * rank for w, d in towers) <= budget
         )
     ],
+}
+
+
+def padded_at_the_border(block, adapter, x):
+    """Pad, cut into windows, join."""
+    tokens, side = adapter(block.norm1(x)), block.window_size
+    if not side:
+        return x + block.attn(tokens)
+    height, width = x.shape[1:3]
+    tokens = nn.functional.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
+    rows = [
+        torch.cat([block.attn(cut) for cut in strip.split(side, dim=2)], dim=2)
+        for strip in tokens.split(side, dim=1)
+    ]
+    return x + torch.cat(rows, dim=1)[:, :height, :width]
+
+
+def by_segment_anything(size, boxes, side):
+    resize = ResizeLongestSide(side)
+    return resize.get_preprocess_shape(*size, side), resize.apply_boxes_torch(boxes, size)
+
+
+RIGHT |= {
+    "6.1": [by_segment_anything],
+    "6.2": [lambda found, truth: dice(found, truth).item()],
+    "6.3": [padded_at_the_border],
+    "6.4": [lambda qkv, dq, dv: qkv + torch.cat([dq, torch.zeros_like(dq), dv], dim=-1)],
+    "6.5": [lambda logits, truth: dice_ce(logits, truth).mean()],
 }

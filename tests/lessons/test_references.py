@@ -5,8 +5,8 @@ import torch
 from segment_anything.modeling.image_encoder import Block
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from serial_lora_course.checks import lesson_06
 from serial_lora_course.lessons.l05_sam import blocks
+from serial_lora_course.lessons.l05_sam import checks as lesson_06
 from serial_lora_course.measures.metrics import dice, dice_ce
 
 
