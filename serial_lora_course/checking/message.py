@@ -143,9 +143,3 @@ def require(condition: bool, what: str, expected: Any, got: Any, cause: str) -> 
     """Require anything, with all four parts of the message given."""
     if not condition:
         raise CheckFailed(what, expected, got, cause)
-
-
-def require_returned(what: str, got: Any, expected: Any) -> None:
-    """Require that the learner's function returned anything, where something is expected."""
-    cause = "the function returns nothing: is `return` missing?"
-    require(got is not None or expected is None, what, expected, got, cause)

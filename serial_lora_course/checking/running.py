@@ -41,8 +41,6 @@ def find_check(number: str) -> Callable[..., str]:
         module = f"serial_lora_course.lessons.{found.folder}.checks"
         if importlib.util.find_spec(module):
             importlib.import_module(module)
-        elif importlib.util.find_spec(f"serial_lora_course.checks.lesson_{found.number}"):
-            importlib.import_module(f"serial_lora_course.checks.lesson_{found.number}")
     if number not in EXERCISES:
         known = sorted(key for key in EXERCISES if key.partition(".")[0] == lesson)
         names = ", ".join(known) or "no checks"
@@ -50,7 +48,7 @@ def find_check(number: str) -> Callable[..., str]:
     return EXERCISES[number]
 
 
-def check(number: str, *attempt: Any) -> None:
+def check(number: str, attempt: Any) -> None:
     """Check the learner's ``attempt`` at one exercise and print how it stands.
 
     Right: what was verified. Still the course's own stub: a friendly line, and the notebook runs on
@@ -69,14 +67,14 @@ def check(number: str, *attempt: Any) -> None:
     """
     TRIED[number] = None
     try:
-        verified = run_check(number, *attempt)
+        verified = run_check(number, attempt)
     except CheckFailed as failure:
         if get_ipython() is None or any(os.environ.get(name) for name in STRICT):
             raise
         print("\x1b[31m" + "\n".join(failure._render_traceback_()) + "\x1b[0m")
         return
     if verified is not None:
-        TRIED[number] = attempt[0]
+        TRIED[number] = attempt
         print(f"Exercise {number} is right. Verified: {verified}.")
         return
     del TRIED[number]
@@ -88,7 +86,7 @@ def check(number: str, *attempt: Any) -> None:
     )
 
 
-def run_check(number: str, *attempt: Any) -> str | None:
+def run_check(number: str, attempt: Any) -> str | None:
     """Check an attempt without printing: what was verified, or None when it is still open.
 
     Raises:
@@ -99,7 +97,7 @@ def run_check(number: str, *attempt: Any) -> str | None:
     try:
         with torch.random.fork_rng(devices=[]):  # a check leaves the lesson's random numbers alone
             torch.manual_seed(0)
-            return function(*attempt)
+            return function(attempt)
     except NotImplementedError as error:
         if not is_open(error):
             raise

@@ -25,7 +25,7 @@ TO_STOP = 10  # seconds, at most, for an interrupted cell
 # A cell may have changed the checks in memory; those that a check cell imports come from the disk.
 FRESH = """\
 import sys
-rooms = ("serial_lora_course.checking", "serial_lora_course.lessons", "serial_lora_course.checks")
+rooms = ("serial_lora_course.checking", "serial_lora_course.lessons")
 for _ in [name for name in sys.modules if name.startswith(rooms)]:
     del sys.modules[_]"""
 
