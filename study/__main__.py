@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -26,31 +28,35 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m study", description=__doc__)
     parser.add_argument("command", choices=("run", "tables", "pack"))
     parser.add_argument("--out", type=Path, default=Path("runs") / "study", help="a folder of runs")
-    parser.add_argument("--labs", default=",".join(PLANS), help="separated by commas")
+    parser.add_argument("--labs", default=",".join(PLANS), help="of run and tables, by commas")
     parser.add_argument(
         "--hours", type=float, default=float("inf"), help="no run begins after so many"
     )
     asked = parser.parse_args(arguments)
     for lab in asked.labs.split(","):
         require_choice("lab in the study", lab, PLANS)
-    plans = [PLANS[lab] for lab in asked.labs.split(",")]
+    labs = asked.labs.split(",")
     if asked.command == "run":
         until = time.monotonic() + 3600 * asked.hours
-        missing = list(go_on(Study(plan, asked.out, until) for plan in plans))
+        missing = list(go_on(Study(PLANS[lab], asked.out, until) for lab in labs))
         print("\n".join(missing) or "Every run is there.")
         return int(bool(missing))
-    results = [Results(plan, asked.out) for plan in plans]
-    (write_tables if asked.command == "tables" else pack)(results, asked.out)
+    results = {lab: Results(plan, asked.out) for lab, plan in PLANS.items()}
+    told = as_json([Found(each) for each in results.values()])  # all labs: p is corrected over all
+    if asked.command == "tables":
+        write_tables(told, {lab: results[lab] for lab in labs}, asked.out)
+    else:
+        pack(told, results.values())
     return 0
 
 
-def write_tables(several: list[Results], out: Path) -> None:
+def write_tables(told: dict[str, Any], shown: Mapping[str, Results], out: Path) -> None:
     """Print questions, arms and rates, and write them as CSV files."""
-    told = shipped.Found.of(as_json([Found(results) for results in several]))
-    pages = {"questions": shipped.questions_frame(told.answers)}
-    for results in several:
-        pages[f"{results.plan.lab}_arms"] = told.arms[results.plan.lab]
-        pages[f"{results.plan.lab}_rates"] = rates_table(results)
+    found = shipped.Found.of(told)
+    own = [answer for answer in found.answers if answer.lab in shown]
+    pages = {"questions": shipped.questions_frame(own)}
+    for lab, results in shown.items():
+        pages |= {f"{lab}_arms": found.arms[lab], f"{lab}_rates": rates_table(results)}
     out.mkdir(parents=True, exist_ok=True)
     for name, page in pages.items():
         page.to_csv(out / f"{name}.csv", index=False)
@@ -58,9 +64,8 @@ def write_tables(several: list[Results], out: Path) -> None:
             print(f"\n{name}\n{page.round(3).to_string(index=False)}")
 
 
-def pack(several: list[Results], out: Path) -> None:
+def pack(told: dict[str, Any], several: Iterable[Results]) -> None:
     """Compress records and outcomes, and write what the course ships."""
-    told = as_json([Found(results) for results in several])  # before anything is written
     found = shipped.Found.of(told)
     for results in several:
         results.pack()

@@ -97,9 +97,15 @@ class Results:
             self.records |= {run_of(r, self.plan).name: r for r in read_records(file)}
 
     def outcomes(self, name: str) -> Mapping[str, np.ndarray]:
-        """Measure -> what a run of this name came to on each test picture, (pictures,)."""
+        """Measure -> what a run of this name came to on each test picture, (pictures,).
+
+        Raises:
+            SerialLoRAError: its file is damaged or missing.
+        """
         file = self._file(name)
-        return _outcomes(file, self.measures) if file.exists() else self._packed[name]
+        if not file.exists() and name in self._packed:
+            return self._packed[name]
+        return _outcomes(file, self.measures)
 
     def keep(self, name: str, outcomes: Mapping[str, np.ndarray]) -> None:
         """Write what a run came to, whole or not at all."""
@@ -144,7 +150,10 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _damaged(file: Path, why: object) -> SerialLoRAError:
-    return SerialLoRAError(f"{file} is damaged ({why}); delete it, or fetch it anew.")
+    return SerialLoRAError(
+        f"{file} is damaged ({why}); fetch it anew, or delete it and its run's line in "
+        f"{file.parent}.jsonl and run that again."
+    )
 
 
 def _load(file: Path, names: list[str]) -> dict[str, np.ndarray]:

@@ -44,7 +44,8 @@ class Found:
         for arm in self.plan.arms:
             if rates_tried(results, arm):
                 runs = [run.name for run in final_runs(arm, sets, chosen_rate(results, arm))]
-                if all(name in results.records for name in runs):
+                records = [results.records.get(name) for name in runs]
+                if all(r is not None and "diverged" not in r.measures for r in records):
                     self.runs[arm.name] = runs
 
     def outcomes(self, arm: str) -> Outcomes:

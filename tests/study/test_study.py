@@ -158,6 +158,7 @@ def npz(file, **arrays):
 
 
 DAMAGES = {
+    "missing": lambda file, kept: file.unlink(),
     "empty": lambda file, kept: file.write_bytes(b""),
     "torn": lambda file, kept: file.write_bytes(file.read_bytes()[:99]),
     "no archive": lambda file, kept: np.save(file.open("wb"), np.zeros(3)),
