@@ -521,8 +521,7 @@ display_table(errors.map("{:.1e}".format).rename_axis("adapter").reset_index())
 
 # %% [markdown]
 # **What this shows.** Without a bias the two places are the same. With one, tokens that share a
-# window with padding are off by more than half, and all others are exact. You would see it at the
-# picture's border alone.
+# window with padding are off by up to 0.6, and all others are exact.
 #
 # With a bias, every added token becomes the bias, and the picture's own tokens in the windows at the border,
 # which attend to it, come out wrong. Nothing reports that. (The zeros *do* take part in attention, since SAM's
@@ -1065,8 +1064,7 @@ display_table(beside.reset_index())
 
 # %% [markdown]
 # **What this shows.** The signs differ at every amount. In the paper Serial LoRA is ahead of LoRA; in
-# our records it is a little behind. One model is large and trained once, the other small and trained
-# often.
+# our records it is a little behind. One model is large, the other small.
 #
 # Where the signs differ, neither result refutes the other, since model,
 # pictures and number of runs differ. The paper has neither the unadapted model's number nor the filled box's:

@@ -3,10 +3,9 @@
 Each function of this room returns a `matplotlib.figure.Figure` that carries its own description in
 words as `figure.alt_text`. In a notebook, show it with `display_figure(figure)`.
 
-How the description travels, and why so: a notebook stores a picture as `image/png`, and JupyterLab
-shows that without alternative text. So `display_figure` shows HTML, an `<img>` with its `alt`, which
-JupyterLab keeps even in a notebook that it does not trust; terminals and diffs get the description as
-`text/plain`. `save_figure` writes it into the file.
+JupyterLab shows a stored ``image/png`` without alternative text. So `display_figure` shows HTML, an
+`<img>` with its `alt`; terminals and diffs get the description as ``text/plain``, and `save_figure` writes it
+into the file.
 
 Colours are Okabe and Ito's, which people with any of the common colour-vision deficiencies can
 tell apart; methods also differ by marker and line, so no figure depends on colour alone.

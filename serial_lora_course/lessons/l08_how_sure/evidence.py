@@ -30,8 +30,7 @@ class Measure:
 
     Attributes:
         task: the lab whose records hold it.
-        column: in the records.
-        printed: its name in the paper's tables.
+        column, printed: its name in the records and in the paper's tables.
         unit: of a difference between two scores, in words.
         margin: the difference that is still called comparable, in that unit.
         score, printed_score: from the numbers there to scores, more being better.
@@ -46,50 +45,24 @@ class Measure:
     printed_score: Score = field(repr=False)
 
 
-def _hundredfold(values: pd.Series) -> pd.Series:
-    return 100 * values
+def _times(factor: float) -> Score:
+    return lambda values: factor * values
 
 
 def _negative_log_percent(values: pd.Series) -> pd.Series:
     return -100 * np.log(values)
 
 
-MEASURES: dict[str, Measure] = {
+MEASURES = {
     "accuracy": Measure(
-        task="clip",
-        column="accuracy",
-        printed="accuracy_percent",
-        unit="points",
-        margin=1.0,
-        score=_hundredfold,
-        printed_score=lambda percent: percent,
+        "clip", "accuracy", "accuracy_percent", "points", 1.0, _times(100), _times(1)
     ),
     "dice": Measure(
-        task="sam",
-        column="dice",
-        printed="dice_as_printed",
-        unit="hundredths of Dice",
-        margin=1.0,
-        score=_hundredfold,
-        printed_score=lambda loss: -100 * loss,
+        "sam", "dice", "dice_as_printed", "hundredths of Dice", 1.0, _times(100), _times(-100)
     ),
-    "fid": Measure(
-        task="sd3",
-        column="fid",
-        printed="fid",
-        unit="% of FID",
-        margin=5.0,
-        score=_negative_log_percent,
-        printed_score=_negative_log_percent,
-    ),
+    "fid": Measure("sd3", "fid", "fid", "% of FID", 5.0, *[_negative_log_percent] * 2),
     "style": Measure(
-        task="sd3",
-        column="style_share",
-        printed="clip_score",
-        unit="points of style share",
-        margin=5.0,
-        score=_hundredfold,
-        printed_score=_hundredfold,
+        "sd3", "style_share", "clip_score", "points of style share", 5.0, *[_times(100)] * 2
     ),
 }
 """The measures of the paper's Tables II-IV. Its Dice is read as it says: lower is more accurate."""

@@ -131,11 +131,6 @@ def error_table(runs: pd.DataFrame, measure: Measure, paired_error: PairedError)
     return found.astype({"count": int}).rename_axis("one measurement is")
 
 
-def _sets_for(size: float) -> int:
-    """The smallest number of sets whose mean has an interval this small, in standard deviations."""
-    return next(n for n in itertools.count(2) if half_width(n**-0.5, n - 1) <= size)
-
-
 def signs_table(evidence: Evidence, sign_test: Callable[[int, int], float]) -> pd.DataFrame:
     """Serial LoRA against LoRA, by cells and by data sets: wins, losses and their probability."""
     rows = []
