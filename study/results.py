@@ -105,7 +105,13 @@ class Results:
         file = self._file(name)
         if not file.exists() and name in self._packed:
             return self._packed[name]
-        return _outcomes(file, self.measures)
+        try:
+            return _outcomes(file, self.measures)
+        except SerialLoRAError as error:
+            lines = f"{file.parent}.jsonl"
+            raise SerialLoRAError(
+                f"{error} Or delete it and its run's line in {lines}, and run that again."
+            ) from error
 
     def keep(self, name: str, outcomes: Mapping[str, np.ndarray]) -> None:
         """Write what a run came to, whole or not at all."""
@@ -150,10 +156,7 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _damaged(file: Path, why: object) -> SerialLoRAError:
-    return SerialLoRAError(
-        f"{file} is damaged ({why}); fetch it anew, or delete it and its run's line in "
-        f"{file.parent}.jsonl and run that again."
-    )
+    return SerialLoRAError(f"{file} is damaged ({why}); fetch it anew.")
 
 
 def _load(file: Path, names: list[str]) -> dict[str, np.ndarray]:

@@ -158,7 +158,6 @@ def npz(file, **arrays):
 
 
 DAMAGES = {
-    "missing": lambda file, kept: file.unlink(),
     "empty": lambda file, kept: file.write_bytes(b""),
     "torn": lambda file, kept: file.write_bytes(file.read_bytes()[:99]),
     "no archive": lambda file, kept: np.save(file.open("wb"), np.zeros(3)),
@@ -171,6 +170,7 @@ IN_A_RUN = {
     "words": lambda file, kept: npz(file, dice=np.array(["a", "b"])),
 }
 IN_WHAT_IS_PACKED = {
+    "missing": lambda file, kept: file.unlink(),
     "lengths": lambda file, kept: npz(file, **kept | {"lengths": kept["lengths"] + 1}),
     "a way out": lambda file, kept: npz(
         file, **kept | {"names": np.char.replace(kept["names"], "base_one", "../base_one")}
@@ -217,6 +217,12 @@ def test_a_damaged_run_is_named_and_what_is_packed_stays(finished, damage):
     with pytest.raises(SerialLoRAError, match=f"{run}.npz is damaged"):
         results.pack(finished / "packed")
     assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_lost_run_is_named(finished):
+    run = next(final_runs(PLAN.arms[0], ("one",), PLAN.arms[0].rate)).name
+    with pytest.raises(SerialLoRAError, match=f"{run}.npz is damaged.*sam.jsonl"):
+        Results(PLAN, finished / "new", finished / "nothing").outcomes(run)
 
 
 def test_damaged_records_are_named(finished):
