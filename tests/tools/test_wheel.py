@@ -1,4 +1,4 @@
-"""The package as people install it: a wheel that carries both packages whole, and nothing else."""
+"""The package as people install it: a wheel that carries both packages whole, and the solved lessons."""
 
 import subprocess
 import sys
@@ -27,6 +27,8 @@ def test_the_wheel_holds_every_file_of_both_packages_and_no_other(wheel):
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    for source in (ROOT / "solutions").glob("*.py"):  # what stands in for an open exercise
+        there[f"serial_lora_course/solved/{source.name}"] = source.stat().st_size
     entries = [entry for entry in wheel.infolist() if ".dist-info/" not in entry.filename]
     assert {entry.filename: entry.file_size for entry in entries} == there
 
