@@ -43,36 +43,26 @@ class StudyAdapter(OwnAdapter):
             put_in_variant(model, site, opened[site.label], self, undo)
 
 
-SIZES = {
-    "repadapter": "width {}",
-    "repadapter_two": "width {}",
-    "ln_bias": "",
-    "hra": "{} reflections",
-    "oft": "blocks of {}",
-    "fourierft": "{:,} frequencies",
-    "randlora": "bases of rank {}",
-}
-"""What the size of a method is, where it is no rank."""
 ADAPTERS = {
-    name: Method(name, label, partial(StudyAdapter, kind=name), size=SIZES.get(name, "rank {}"))
-    for name, label in {
-        "repadapter": "RepAdapter before attention",
-        "repadapter_two": "RepAdapter in both places",
-        "lora_qkv": "LoRA on q, k and v",
-        "lora_tied": "LoRA with one A",
-        "serial_untied": "Serial LoRA with three pairs",
-        "serial_ffn": "Serial LoRA before the feed-forward",
-        "serial_rotated": "Serial LoRA with W rotated",
-        "serial_random": "Serial LoRA with W random",
-        "ln_bias": "LayerNorm and biases",
-        "dora": "DoRA",
-        "vera": "VeRA",
-        "hra": "HRA",
-        "oft": "OFT",
-        "miss": "MiSS",
-        "fourierft": "FourierFT",
-        "randlora": "RandLoRA",
-    }.items()
+    name: Method(name, label, partial(StudyAdapter, kind=name), size=size)
+    for name, label, size in (
+        ("repadapter", "RepAdapter before attention", "width {}"),
+        ("repadapter_two", "RepAdapter in both places", "width {}"),
+        ("lora_qkv", "LoRA on q, k and v", "rank {}"),
+        ("lora_tied", "LoRA with one A", "rank {}"),
+        ("serial_untied", "Serial LoRA with three pairs", "rank {}"),
+        ("serial_ffn", "Serial LoRA before the feed-forward", "rank {}"),
+        ("serial_rotated", "Serial LoRA with W rotated", "rank {}"),
+        ("serial_random", "Serial LoRA with W random", "rank {}"),
+        ("ln_bias", "LayerNorm and biases", ""),
+        ("dora", "DoRA", "rank {}"),
+        ("vera", "VeRA", "rank {}"),
+        ("hra", "HRA", "{} reflections"),
+        ("oft", "OFT", "blocks of {}"),
+        ("miss", "MiSS", "rank {}"),
+        ("fourierft", "FourierFT", "{:,} frequencies"),
+        ("randlora", "RandLoRA", "bases of rank {}"),
+    )
 }
 
 

@@ -29,7 +29,7 @@ def made_up(chance, sets=6, seeds=3, pictures=40, between=1.0, mean=0.0):
 
 
 def runs_as_independent(outcomes):
-    """How the ledger judged before: a mean over runs, and two standard errors."""
+    """As most papers judge: a mean over runs, and two standard errors."""
     runs = np.concatenate([each.mean(1) for each in outcomes.values()])
     return abs(runs.mean()) > 2 * runs.std(ddof=1) / np.sqrt(len(runs))
 
