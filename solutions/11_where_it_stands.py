@@ -456,6 +456,8 @@ for lab, arms in found.comparable.items():
 # also measured on pictures that pretraining knew. Do you expect those that gain most to forget most?
 
 # %%
+import pandas as pd
+
 for lab in ("clip", "sam"):
     arms = found.comparable[lab]
     changes = arms[["title", "gain", "change of what it knew"]].sort_values("gain")
