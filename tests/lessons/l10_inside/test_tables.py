@@ -11,14 +11,12 @@ from hypothesis import strategies as st
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.records import read_records, shipped_records
-from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.lessons.l10_inside import runs as spectra
 from serial_lora_course.lessons.l10_inside.runs import (
     DATASETS,
     PAIRS,
     Subject,
     claim_frame,
-    main,
     make_subject,
     run_all,
 )
@@ -215,22 +213,3 @@ def test_the_shipped_pairs_are_found_again():
         subject = make_subject(lab, precision="bf16")
         for record in (r for r in shipped_records("spectra") if r.settings["lab"] == lab):
             assert record.key == subject.key(record.method, record.seed)
-
-
-def test_a_file_that_cannot_be_written_is_said_before_training(tmp_path):
-    with pytest.raises(SerialLoRAError, match="cannot be written"):
-        main(["--out", str(tmp_path), "--labs", "clip"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("lab", "dataset", "amount", "sites"), [("clip", "symbols", 1, 10), ("sam", "food", 20, 6)]
-)
-def test_the_tiny_models_for_one_step(lab, dataset, amount, sites, tmp_path, monkeypatch):
-    monkeypatch.setattr(get_lab(lab), "measure", lambda self: ({}, None))  # no Dice is asked for
-    monkeypatch.setattr(get_lab(lab), "measure_base", lambda self: {})
-    subject = make_subject(lab, dataset, amount, epochs=1, min_steps=1, batch_size=2)
-    records = run_all([subject], [1], tmp_path / "spectra.jsonl")
-    frame = claim_frame(records)
-    assert len(frame) == 2 * 3 * sites and frame["block"].nunique() == 6
-    assert frame["between"].between(0, 1).all() and (frame["size_serial"] > 0).all()
