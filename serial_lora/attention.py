@@ -147,9 +147,6 @@ def _inside(model: nn.Module, name: str, kinds: tuple[type, ...]) -> bool:
     )
 
 
-# ------------------------------------------------------------------------------------- all of them
-
-
 def find_attention_sites(
     model: nn.Module,
     towers: Collection[str] | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
-from serial_lora.errors import SerialLoRAError, require_number
+from serial_lora.errors import SerialLoRAError, require_choice, require_number
 
 TOWERS = ("image", "text")
 STREAMS = ("image", "text", "both")
@@ -41,10 +41,7 @@ class AdapterConfig:
         require_number("rank", self.rank, whole=True, least=1)
         require_number("scale", self.scale)
         require_number("dropout", self.dropout, least=0, below=1)
-        if self.stream not in STREAMS:
-            raise SerialLoRAError(
-                f"stream must be one of {', '.join(STREAMS)}, not {self.stream!r}."
-            )
+        require_choice("stream", self.stream, STREAMS)
         object.__setattr__(self, "scale", float(self.scale))
         object.__setattr__(self, "dropout", float(self.dropout))
         object.__setattr__(self, "towers", _subset_of_towers(self.towers))

@@ -21,6 +21,7 @@ from serial_lora.records import Injection
 from serial_lora.sites import AttentionSite
 
 
+@dataclass(eq=False)
 class HookHandle:
     """Puts a hook on a layer and takes it off again.
 
@@ -28,8 +29,10 @@ class HookHandle:
     for it serves again, and a loaded hook cannot be displaced.
     """
 
-    def __init__(self, layer: nn.Module, name: str, hook: Callable, before: bool = False) -> None:
-        self.layer, self.name, self.hook, self.before = layer, name, hook, before
+    layer: nn.Module
+    name: str
+    hook: Callable
+    before: bool = False
 
     def _hooks(self) -> dict[str, Callable]:
         return self.layer._forward_pre_hooks if self.before else self.layer._forward_hooks
@@ -76,9 +79,6 @@ class AttributeHandle:
             vars(self.layer).pop(self.name)
         else:
             setattr(self.layer, self.name, self.before)
-
-
-# ------------------------------------------------------------------------------------------- hooks
 
 
 @dataclass(eq=False)
@@ -310,9 +310,6 @@ class NoneIsDead(Hook):
                 f"{self.layer} reads the weight of {dead[0]} without calling that layer, so its "
                 "adapter does not act; call eject(model), and register_family with another entry."
             )
-
-
-# ------------------------------------------------------- onto the layers of a model, and off again
 
 
 def attach(model: nn.Module, injection: Injection) -> None:

@@ -23,7 +23,7 @@ from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_names
 from serial_lora.hooks import attach, detach
 from serial_lora.layers import LoRA, SerialLoRA
-from serial_lora.merging import exactly, merge, refuse_inside, unmerge
+from serial_lora.merging import exactly, merge, unmerge
 from serial_lora.packed import PackedAttention
 from serial_lora.records import (
     DEFAULT,
@@ -261,7 +261,7 @@ def eject(model: nn.Module, keep_merged: bool = False) -> nn.Module:
     Raises:
         SerialLoRAError: as `merge` does.
     """
-    refuse_inside(injections(model))
+    injections(model, to_change=True)
     if keep_merged:
         merge(model)
     else:
@@ -294,9 +294,6 @@ def set_scale(model: nn.Module, scale: float) -> None:
         injection.config = config
         for adapter in adapters(root).values():
             adapter.scale = config.scale
-
-
-# ------------------------------------------------------------------------- what learns beside them
 
 
 def also_trained(

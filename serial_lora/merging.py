@@ -42,8 +42,7 @@ def merge(model: nn.Module) -> nn.Module:
             would not be finite, or it has sharers that are not adapted alike. The model is then as
             it was.
     """
-    found = injections(model)
-    refuse_inside(found)
+    found = injections(model, to_change=True)
     with exactly(model):
         plans = [(r, i, _merged_weights(r, i)) for r, i in found if i.originals is None]
         for root, injection, merged in plans:
@@ -57,8 +56,7 @@ def unmerge(model: nn.Module) -> nn.Module:
     Raises:
         SerialLoRAError: if there are no adapters, or the model was rebuilt since.
     """
-    found = injections(model)
-    refuse_inside(found)
+    found = injections(model, to_change=True)
     for root, injection in found:
         if injection.originals is not None:
             put_original(root, injection)
@@ -119,14 +117,8 @@ def change_factors(
 ) -> tuple[Tensor, Tensor]:
     """What an adapter adds to the weight of one projection, as the two factors of a product.
 
-    LoRA's are s B_p and A_p, Serial LoRA's s W_p B and A (the paper's equations 4 and 5).
-
-    Args:
-        least: the number type of both, unless that of what they are made from is wider: LoRA's
-            own tensors, or the base's weight for Serial LoRA.
-
-    Returns:
-        (rows, rank) and (rank, columns); the scale is in the first.
+    LoRA's are s B_p and A_p, Serial LoRA's s W_p B and A (the paper's equations 4 and 5): (rows, rank)
+    and (rank, columns), in `least` or the wider number type of what they are made from.
     """
     block = root.get_submodule(site.name)
     if injection.config.method == LoRAConfig.method:
@@ -219,8 +211,3 @@ def _write(root: nn.Module, weights: Weights) -> None:
     for key, values in weights.items():
         for place, value in zip(places[key], values, strict=True):
             place.copy_(value)
-
-
-def refuse_inside(found: list[tuple[nn.Module, Injection]]) -> None:
-    for _, injection in found:
-        injection.refuse_inside()

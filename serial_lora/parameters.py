@@ -12,7 +12,6 @@ from typing import Any
 from torch import nn
 
 from serial_lora.errors import SerialLoRAError, require_number
-from serial_lora.merging import refuse_inside
 from serial_lora.records import adapters, records
 
 
@@ -88,11 +87,12 @@ def lora_plus_groups(
     found = list(adapters(model).values())
     if not found:
         raise SerialLoRAError("the model has no adapters; call inject(model, config) first.")
-    if any(injection.merged for _, injection in records(model)):
-        raise SerialLoRAError(
-            "the adapters are merged, so they would not learn; call unmerge(model) before training."
-        )
-    refuse_inside(records(model))
+    for _, injection in records(model):
+        if injection.merged:
+            raise SerialLoRAError(
+                "the adapters are merged, so they would not learn; call unmerge(model) before training."
+            )
+        injection.refuse_inside()
     first, second = [a.lora_A for a in found], [a.lora_B for a in found]
     frozen = sum(not parameter.requires_grad for parameter in first + second)
     if frozen:

@@ -124,8 +124,8 @@ def require_model(model: object) -> None:
         raise SerialLoRAError(f"a model is an nn.Module, not a {type(model).__name__}; pass one.")
 
 
-def injections(model: nn.Module) -> list[tuple[nn.Module, Injection]]:
-    """The records, after a look whether the model still is what they say."""
+def injections(model: nn.Module, to_change: bool = False) -> list[tuple[nn.Module, Injection]]:
+    """The records, after a look whether the model still is what they say, and may be changed."""
     found = records(model)
     if not found and adapters(model):
         raise SerialLoRAError(
@@ -135,6 +135,8 @@ def injections(model: nn.Module) -> list[tuple[nn.Module, Injection]]:
         raise SerialLoRAError("the model has no adapters; call inject(model, config) first.")
     for root, injection in found:
         _refuse_rebuilt(root, injection)
+        if to_change:
+            injection.refuse_inside()
     return found
 
 

@@ -21,7 +21,7 @@ from serial_lora.errors import SerialLoRAError, require_names, require_number
 from serial_lora.hooks import BLOCKS, Block
 from serial_lora.injection import check_rank, new_adapter
 from serial_lora.layers import low_rank
-from serial_lora.merging import copies, exactly, put_merged, put_original, refuse_inside
+from serial_lora.merging import copies, exactly, put_merged, put_original
 from serial_lora.records import (
     Injection,
     Shelved,
@@ -230,7 +230,7 @@ def read_pairs(injection: Injection, name: str | None) -> dict[str, Pair]:
 def ready_to_change(model: nn.Module) -> tuple[nn.Module, Injection]:
     """The record, unless adapters are merged, disabled, given for each sample or sharded."""
     root, injection = only_injection(model)
-    refuse_inside([(root, injection)])
+    injection.refuse_inside()
     if injection.merged:
         raise SerialLoRAError(
             "the model's adapters are merged; call unmerge(model) or eject(model) first."
@@ -251,9 +251,7 @@ def put_in_force(
 ) -> None:
     """These settings and values into the model's pairs: all of them, or on an error none.
 
-    Args:
-        name: of another adapter, which takes the place of the one in force; that goes to the shelf.
-            None where it stays this one.
+    With another name the adapter that was in force goes to the shelf.
     """
     here = tensors_in_force(injection)
     kept = {key: tensor.detach().clone() for key, tensor in here.items()}

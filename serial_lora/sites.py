@@ -134,9 +134,6 @@ def shared_weights(model: nn.Module, sites: list[AttentionSite]) -> bool:
     return len(places) != len(projections)
 
 
-# ---------------------------------------------------------------------------- what structure tells
-
-
 # What layers and modules are called that make q, k, v and out, and that attend elsewhere.
 _WORDS = {"queries": "q", "query": "q", "keys": "k", "key": "k", "values": "v", "value": "v"}
 _OUT = re.compile(r"^(.*\.)?(to_|w_?)?(o|out|output|proj|dense|c_proj|o_proj|out_proj)(\.0)?$")
@@ -314,9 +311,6 @@ def _counted_through(sites: list[AttentionSite]) -> list[AttentionSite]:
     return counted
 
 
-# ------------------------------------------------------------------- what has no place for adapters
-
-
 def without_sites(
     model: nn.Module, sites: Collection[AttentionSite], towers: Collection[str] | None
 ) -> list[str]:
@@ -324,10 +318,6 @@ def without_sites(
 
     That is a tower or decoder none of whose parts has a site, and attention of a kind that is not
     known beside some that is. Attention to tokens from elsewhere is left alone on purpose.
-
-    Args:
-        sites: every site of the model.
-        towers: those that were asked for by name, None if none was.
     """
     modules = dict(model.named_modules())
     inside = [site.name for site in sites]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import serial_lora
 
@@ -97,12 +94,3 @@ def test_importing_it_is_quick_and_loads_nothing_heavy():
     )
     seconds, loaded = printed.splitlines()
     assert float(seconds) < 0.2 and loaded == "[]"
-
-
-def test_no_function_hides_a_file():
-    """`import serial_lora.injection` gives the file, whatever is exported under other names."""
-    for found in pkgutil.iter_modules(serial_lora.__path__):
-        module = importlib.import_module(f"serial_lora.{found.name}")
-        assert isinstance(getattr(serial_lora, found.name), ModuleType)
-        assert getattr(serial_lora, found.name) is module
-    assert set(serial_lora.__all__) <= set(dir(serial_lora))
