@@ -41,20 +41,6 @@ def test_help_does_not_wait_for_pytorch():
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("words", "names"),
-    [
-        (("lab", "clip"), ("--scale", "--dataset", "--methods", "--shots", "--seeds", "--rank")),
-        (("lab", "sam"), ("--percent", "--pictures", "--no-gradient-checkpointing")),
-        (("lab", "sd3"), ("--percent", "--pictures", "--keep")),
-        (("fit",), ("--model", "--test-fraction", "--lr", "--blocks")),
-    ],
-)
-def test_help_names_every_option(run, words, names):
-    code, out, _ = run(*words, "--help")
-    assert code == 0 and all(f"  {name}" in out or f", {name}" in out for name in names)
-
-
 MISTAKES = [  # of what is typed; what a lab itself refuses is in tests/labs/test_labs.py
     (("--dataset", "no-such-set"), "data set"),
     (("--dataset", ","), "datasets"),
