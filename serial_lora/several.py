@@ -338,12 +338,11 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
 
     Each sample's pair is gathered and multiplied with its own tokens, so the outputs are those of
     separate passes, however many adapters there are. For inference: the adapters get no gradients.
+    Other threads and asyncio tasks may have blocks of their own at the same time, unless torch.compile
+    has made code of the model, which has one for all.
 
     Args:
         names: for each sample the name of its adapter, None for the base.
-
-    Other threads and asyncio tasks may have blocks of their own at the same time, unless torch.compile
-    has made code of the model, which has one for all.
 
     Raises:
         SerialLoRAError: there is no adapter of such a name; the model is in training mode, merged
