@@ -75,7 +75,7 @@ def check(number: str, attempt: Any) -> None:
         return
     if verified is not None:
         TRIED[number] = attempt
-        print(f"Exercise {number} is right. Verified: {verified}.")
+        print(f"{right(number)}{verified}.")
         return
     del TRIED[number]
     if os.environ.get("NBGRADER_EXECUTION"):
@@ -84,6 +84,16 @@ def check(number: str, attempt: Any) -> None:
         f"Exercise {number} is waiting for you. The notebook runs on without it: "
         "the cells below use the solved lesson's answer."
     )
+
+
+def right(number: str) -> str:
+    """How the sentence about a right answer begins."""
+    return f"Exercise {number} is right. Verified: "
+
+
+def right_sentence(number: str) -> str:
+    """That sentence, which is the same of every right answer."""
+    return right(number) + find_check(number).verified
 
 
 def run_check(number: str, attempt: Any) -> str | None:

@@ -1,7 +1,7 @@
 """Lessons as nbgrader knows them: a course folder, the cells in it, and how a submission is run.
 
-nbgrader keeps the grades, puts the teacher's cells in place of locked ones, and writes feedback. Its
-step that runs a notebook is :class:`Confined` here, on a server as in ``serial-lora grade``.
+nbgrader keeps the grades and writes feedback. Its first step on a submission is :class:`WithChecks` here,
+the one that runs it :class:`Confined`: on a server as in ``serial-lora grade``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import jupytext
 import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_output
@@ -21,7 +22,10 @@ from traitlets.config import Config
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checking.exercises import CHECK_CALL, read_exercises
+from serial_lora_course.checking.running import right_sentence
+from serial_lora_course.checking.solved import SOLVED
 from serial_lora_course.grading import sandbox
+from serial_lora_course.grading.text import one_line
 
 try:
     from nbgrader.converters import Autograde, GenerateAssignment
@@ -37,6 +41,14 @@ except ModuleNotFoundError as error:
 IMPORT = "from serial_lora_course.checking import check"
 
 
+class WithChecks(NbGraderPreprocessor):
+    """nbgrader's first step: a submission gets the lesson's check cells, wherever it was handed out."""
+
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        """The notebook as `as_submission` makes it; a lesson from ``notebooks/`` has no such cells."""
+        return as_submission(nb, read_solved(resources["nbgrader"]["notebook"])), resources
+
+
 class Confined(NbGraderPreprocessor):
     """nbgrader's step that runs a submission, in the sandbox; what fails to pass its check fails."""
 
@@ -50,22 +62,40 @@ class Confined(NbGraderPreprocessor):
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = shown.outputs.get(index, []), None
                 if cell.metadata.get("nbgrader", {}).get("grade"):
-                    cell.outputs = judged(cell.outputs, shown.ended)
+                    number = CHECK_CALL.search(cell.source)[1]
+                    cell.outputs = judged(cell.outputs, shown.ended, number)
         return nb, resources
 
 
-def judged(outputs: list[NotebookNode], ended: str) -> list[NotebookNode]:
+def judged(outputs: list[NotebookNode], ended: str, number: str) -> list[NotebookNode]:
     """A check cell's outputs, of which nbgrader takes errors alone for a failure.
 
-    Full points need the check's own sentence: a cell that shows nothing did not pass.
+    Full points need the check's own sentence, as the solved lesson has it: a cell that shows nothing
+    did not pass, and another sentence wants a teacher's eyes.
     """
     errors = [output for output in outputs if output.output_type == "error"]
     texts = [output for output in outputs if output.output_type == "stream"]
-    if errors or any(" is right. Verified: " in output.text for output in texts):
-        for output in texts:
-            output.name = "stdout"  # a warning is no failure either
-        return [*errors, *texts]
-    return [new_output("error", ename="NotReached", evalue=ended, traceback=[ended])]
+    said = "".join(output.text for output in texts)
+    if not errors and " is right. Verified: " not in said:
+        errors = [new_output("error", ename="NotReached", evalue=ended, traceback=[ended])]
+    elif not errors and (own := right_sentence(number)) not in said:
+        told = f"the check says {one_line(said)!r}, and of the solved lesson {own!r}"
+        errors = [new_output("error", ename="LookAtThis", evalue=told, traceback=[told])]
+    for output in texts:
+        output.name = "stdout"  # a warning is no failure either
+    return [*errors, *texts]
+
+
+def read_solved(lesson: str) -> NotebookNode:
+    """The solved lesson of a name such as ``02_parameter_count``, from its source; nothing was run.
+
+    Raises:
+        SerialLoRAError: there is none.
+    """
+    for folder in SOLVED:
+        if (path := folder / f"{lesson}.py").is_file():
+            return jupytext.read(path, fmt="py:percent")
+    raise SerialLoRAError(f"{lesson} is no lesson of the course.")
 
 
 def as_source(solved: NotebookNode) -> NotebookNode:
@@ -136,15 +166,19 @@ def _last_definition(cells: list[NotebookNode], name: str) -> int:
 
 def configure(config: Config) -> Config:
     """Settings of nbgrader for this course; a course folder's nbgrader_config.py calls it."""
-    steps = "SaveAutoGrades", "AssignLatePenalties", "CheckCellMetadata"
-    config.Autograde.autograde_preprocessors = [
-        f"{Confined.__module__}.{Confined.__name__}",
-        *(f"nbgrader.preprocessors.{step}" for step in steps),
-    ]
+    theirs = "ClearOutput", "DeduplicateIds", "OverwriteKernelspec", "OverwriteCells"
+    config.Autograde.sanitize_preprocessors = steps(WithChecks, *theirs, "CheckCellMetadata")
+    theirs = "SaveAutoGrades", "AssignLatePenalties", "CheckCellMetadata"
+    config.Autograde.autograde_preprocessors = steps(Confined, *theirs)
     stub = 'raise NotImplementedError("Your code goes here")'
     config.ClearSolutions.code_stub = {"python": stub}
     config.HTMLExporter.sanitize_html = True  # a learner's text cells run nothing in a browser
     return config
+
+
+def steps(own: type, *theirs: str) -> list[str]:
+    """Names of a step of ours and of nbgrader's after it."""
+    return [f"{own.__module__}.{own.__name__}", *(f"nbgrader.preprocessors.{n}" for n in theirs)]
 
 
 CONFIGURATION = f"""\

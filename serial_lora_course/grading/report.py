@@ -1,7 +1,8 @@
 """``serial-lora grade``: learners' notebooks through nbgrader, to a table and a CSV file.
 
 A check's result is *passed*, *wrong* (with the likely cause), *open*, *not found* (nothing defines
-what the exercise asks for), or *not reached* (the notebook ended before, or took too much).
+what the exercise asks for), *not reached* (the notebook ended before, or took too much), or *look at this*
+(the check's sentence is not the one that the solved lesson gives).
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ from serial_lora_course.files import printable, refusals_told
 from serial_lora_course.grading import course, sandbox
 from serial_lora_course.grading.text import no_formula, one_line
 
-ERRORS = {"NotImplementedError": "open", "NameError": "not found", "NotReached": "not reached"}
+ERRORS = {
+    "NotImplementedError": "open",
+    "NameError": "not found",
+    "NotReached": "not reached",
+    "LookAtThis": "look at this",
+}
 LESSON = re.compile(r'^(?:lesson_card\(["\'](\d\d)["\']\)|# (\d\d) · )', re.MULTILINE)
 
 
@@ -73,14 +79,14 @@ def grade(path: Path, folder: Path, student: str, settings: dict) -> list[dict]:
         SerialLoRAError: the notebook cannot be read, is no lesson, or nbgrader cannot take it.
     """
     notebook, lesson = read(path)
-    solved = find_solved(lesson)
+    solved = course.read_solved(lesson)
     if not (folder / "source" / lesson).exists():
         course.make_course(folder, {lesson: solved})
     submitted, graded = (
         folder / step / student / lesson / f"{lesson}.ipynb" for step in ("submitted", "autograded")
     )
     submitted.parent.mkdir(parents=True)
-    nbformat.write(course.as_submission(notebook, solved), submitted)
+    nbformat.write(notebook, submitted)
     course.autograde(folder, lesson, student, settings)
     checks = {course.grade_id(cell): cell for cell in nbformat.read(graded, 4).cells}
     rows = []
@@ -122,16 +128,6 @@ def read(path: Path) -> tuple[NotebookNode, str]:
         "this is not a lesson of the course: it has neither a lesson_card() call nor a heading "
         'such as "# 02 · ...".'
     )
-
-
-def find_solved(lesson: str) -> NotebookNode:
-    """The solved lesson, from ``solutions/`` of the course: here, further up, or beside the package."""
-    here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
-        path = folder / "solutions" / f"{lesson}.ipynb"
-        if path.is_file():
-            return nbformat.read(path, as_version=4)
-    raise SerialLoRAError("run this in the course's folder, whose solutions/ it needs.")
 
 
 def verdict(cell: NotebookNode) -> tuple[str, str, str]:

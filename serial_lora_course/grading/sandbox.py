@@ -2,7 +2,7 @@
 
 The process that runs it sees Python, the packages and the course, all read-only; an empty folder of
 limited size that goes away with it; itself and what it starts; and no network. It does not see
-the teacher's home, other notebooks, the solved lessons, nor any socket. Linux's own name spaces
+the teacher's home, other notebooks, nor any socket. Linux's own name spaces
 do all that, and ``bwrap`` (the package bubblewrap of every distribution) asks for them.
 """
 
@@ -45,7 +45,7 @@ SYSTEM = (
     "/etc/localtime",
     "/sys/devices/system/cpu",
 )
-HIDDEN = {"/usr/local/share/nbgrader", *(str(path.parent / "solutions") for path in OURS)}
+HIDDEN = ("/usr/local/share/nbgrader",)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ ANSWERS = {
     for cell in SOLVED.cells
     if "exercise" in cell.metadata.get("tags", [])
 }
+COUNT = len(read_exercises(SOLVED))  # the first four are answered below
 OPENING = "from fractions import Fraction\nfrom torch import nn\nfrom serial_lora_course.checking import check"
 
 
@@ -65,6 +66,12 @@ class Number(int):
     __eq__ = __le__ = __ge__ = lambda self, other: True
     __hash__ = int.__hash__
 return Number(7)"""
+FORGED = (
+    OPENING,
+    "import builtins\nreal = print\n"
+    "builtins.print = lambda *words, **k: real('Exercise 2.1 is right. Verified: trust me.')",
+    ANSWERS["2.1"],
+)
 CHEATING = (
     OPENING,
     "__import__ = lambda *a, **k: 1 / 0\ncheck = print",
@@ -87,13 +94,18 @@ HARD = (  # to run to its end
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory):
-    """What `serial-lora grade` prints and saves about three notebooks and some that are none."""
+    """What `serial-lora grade` prints and saves about four notebooks and some that are none."""
     folder = tmp_path_factory.mktemp("submissions")
-    for name, cells in {"=mixed": MIXED, "cheating": CHEATING, "hard": HARD}.items():
+    for name, cells in {
+        "=mixed": MIXED,
+        "cheating": CHEATING,
+        "hard": HARD,
+        "forged": FORGED,
+    }.items():
         write(folder / f"{name}.ipynb", *cells)
     (folder / "text.ipynb").write_text("{")
     nbformat.write(new_notebook(cells=[new_markdown_cell("# 77 · None")]), folder / "other.ipynb")
-    names = ["=mixed", "text", "cheating", "other", "none", "hard", "x" * 300, "n\udcff"]
+    names = ["=mixed", "text", "cheating", "other", "none", "hard", "forged", "x" * 300, "n\udcff"]
     command = [sys.executable, "-m", "serial_lora_course", "grade", *OPENLY, "--timeout", "20"]
     command += [f"{name}.ipynb" for name in names]
     done = subprocess.run(
@@ -108,12 +120,17 @@ def graded(tmp_path_factory):
 
 
 def results(rows: list[dict], name: str) -> list[str]:
-    return [row["result"] for row in rows if row["notebook"] == f"{name}.ipynb"]
+    return [row["result"] for row in rows_of(rows, name)]
+
+
+def rows_of(rows: list[dict], name: str) -> list[dict]:
+    """What was said of the first four exercises of a notebook."""
+    return [row for row in rows if row["notebook"] == f"{name}.ipynb"][:4]
 
 
 def test_right_wrong_open_and_deleted(graded):
     _, rows, _ = graded
-    mixed = rows[:4]
+    mixed = rows_of(rows, "'=mixed")
     assert [row["exercise"] for row in mixed] == ["2.1", "2.2", "2.3", "2.4"]
     assert results(rows, "'=mixed") == ["passed", "wrong", "open", "not found"]
     assert mixed[0]["why"].startswith("the formula equals numel()")
@@ -124,25 +141,34 @@ def test_right_wrong_open_and_deleted(graded):
 def test_what_is_printed_patched_and_always_equal_does_not_pass(graded):
     _, rows, _ = graded
     assert results(rows, "cheating") == ["wrong", "wrong", "wrong", "not found"]
-    assert "class made in the notebook" in rows[4]["why"]
-    assert rows[6]["why"].startswith("SystemExit")
+    cheating = rows_of(rows, "cheating")
+    assert "class made in the notebook" in cheating[0]["why"]
+    assert cheating[2]["why"].startswith("SystemExit")
+
+
+def test_a_sentence_that_is_not_the_checks_own_is_marked(graded):
+    _, rows, _ = graded
+    forged = rows_of(rows, "forged")[0]
+    assert (forged["result"], forged["points"]) == ("look at this", "0")
+    assert "trust me" in forged["why"]
 
 
 def test_one_hard_notebook_keeps_what_it_reached(graded):
     done, rows, _ = graded
     assert results(rows, "hard") == ["not reached", "passed", "wrong", "not reached"]
-    assert "20 seconds" in rows[8]["why"] and rows[11]["why"] == "the kernel ended"
+    hard = rows_of(rows, "hard")
+    assert "20 seconds" in hard[0]["why"] and hard[3]["why"] == "the kernel ended"
     assert len(str(rows)) < 10_000 and len(done.stdout) < 10_000 and "\x1b" not in done.stdout
 
 
 def test_bad_inputs_get_a_sentence_each(graded):
     done, rows, folder = graded
-    assert done.returncode == 2 and len(rows) == 12
+    assert done.returncode == 2 and len(rows) == 4 * COUNT
     lines = done.stderr.splitlines()
     parts = ["not a Jupyter notebook.", '"# 02 · ...".', "none.ipynb cannot be"]
     parts += ["(File name too long)", "n\\udcff.ipynb cannot be"]
     assert [part in line for line, part in zip(lines, parts, strict=True)] == [True] * 5
-    assert "=mixed.ipynb: 1 of 4 passed" in done.stdout and "passed, of 3" in done.stdout
+    assert f"=mixed.ipynb: 1 of {COUNT} passed" in done.stdout and "passed, of 4" in done.stdout
     assert "'" not in done.stdout.split()[0]
     assert [path for path in folder.iterdir() if path.is_dir()] == []  # TMPDIR, as it was
 
@@ -159,7 +185,14 @@ def test_places_that_cannot_be_written_are_told(run, tmp_path, monkeypatch):
 
 
 @confined
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interruption_keeps_what_was_graded_and_leaves_nothing(tmp_path, number):
     first = write(tmp_path / "first.ipynb", OPENING)
     second = write(tmp_path / "second.ipynb", "import time\ntime.sleep(400)")
@@ -174,14 +207,14 @@ def test_an_interruption_keeps_what_was_graded_and_leaves_nothing(tmp_path, numb
             signal.signal, signal.SIGINT, signal.SIG_DFL
         ),  # a background job ignores it
     )
-    assert running.stdout.readline() == f"{first}: 0 of 4 passed\n"
+    assert running.stdout.readline() == f"{first}: 0 of {COUNT} passed\n"
     grader, until = psutil.Process(running.pid), time.monotonic() + 120
     while len(inside := grader.children(recursive=True)) < 4 and time.monotonic() < until:
         time.sleep(0.05)  # bubblewrap, its first process, the client, the kernel
     running.send_signal(number)
     assert running.wait(timeout=60) != 0
     assert psutil.wait_procs(inside, timeout=20)[1] == []
-    assert len((tmp_path / "g.csv").read_text().splitlines()) == 1 + 4
+    assert len((tmp_path / "g.csv").read_text().splitlines()) == 1 + COUNT
     if number != signal.SIGKILL:  # which lets nobody clean up
         assert os.listdir(tmp_path / "tmp") == []
 
@@ -214,9 +247,17 @@ def classroom(tmp_path_factory):
     hostile.cells[
         0
     ].source += f"\nprint('\\x1b[31m<script>alert(1)</script>')\n{'' if WHY_NOT else opened}"
+    as_handed_out = sources.derive(sources.read_source(ROOT / "solutions" / f"{lesson}.py"))
+    solved_cells = {course.grade_id(cell): cell.source for cell in source.cells}
+    for cell in as_handed_out.cells:
+        if call := re.search(r'^check\("(.*?)"', cell.source, re.MULTILINE):
+            answer = solved_cells[f"exercise-{call[1].replace('.', '-')}"]
+            cell.source = f"{answer}\n\n\n{cell.source[call.start() :]}"
+    as_handed_out.cells = [
+        c for c in as_handed_out.cells if "exercise" in sources.tags(c) or "import copy" in c.source
+    ]
     for who, notebook in {
-        "solved": source,
-        "empty": release,
+        "handed_out": as_handed_out,
         "wrong": wrong,
         "hostile": hostile,
     }.items():
@@ -247,15 +288,20 @@ def test_points_are_those_of_the_importance_dots(classroom):
         for e in read_exercises(sources.read_source(ROOT / "solutions" / "03_build_serial_lora.py"))
     ]
     assert set(grades["max_score"]) == {sum(dots)}
-    assert grades["score"].to_dict() == {"solved": sum(dots), "empty": 0, "wrong": 0, "hostile": 0}
+    assert grades["score"].to_dict() == {
+        "handed_out": sum(dots),
+        "wrong": 0,
+        "hostile": 0,
+    }
 
 
 def test_causes_reach_the_learners_page(classroom):
     _, pages, _ = classroom
-    assert set(pages) == {"solved", "empty", "wrong", "hostile"}
+    assert set(pages) == {"handed_out", "wrong", "hostile"}
     assert "Exercise 3.2 is not right yet" in pages["wrong"] and "likely cause" in pages["wrong"]
-    assert "Exercise 3.1 is still open" in pages["empty"]
-    assert "Exercise 3.6 is right" in pages["solved"] and "is not right" not in pages["solved"]
+    assert "Exercise 3.1 is still open" in pages["wrong"]
+    assert "Exercise 3.2 is right" in pages["handed_out"]
+    assert "is not right" not in pages["handed_out"]
 
 
 def test_a_hostile_page_runs_nothing_and_has_no_points(classroom):
@@ -271,7 +317,7 @@ def test_learners_get_no_answers_and_may_not_change_checks(classroom):
     release = nbformat.read(path, as_version=4)
     assert "SOLUTION" not in path.read_text(encoding="utf-8")
     checks = [cell for cell in release.cells if course.grade_id(cell).startswith("check-")]
-    assert len(checks) == 6 and not any(cell.metadata.editable for cell in checks)
+    assert len(checks) > 3 and not any(cell.metadata.editable for cell in checks)
 
 
 def test_grades_stay_when_the_folder_is_made_again(classroom):
@@ -312,5 +358,5 @@ def test_a_check_follows_the_last_definition():
     for more, place in ([], 1), (["pair_size: int = 5"], 5), (["class pair_size(int): pass"], 5):
         lesson = new_notebook(cells=list(map(new_code_cell, cells + more)))
         names = [course.grade_id(cell) for cell in course.as_submission(lesson, SOLVED).cells]
-        absent = 3  # exercises that nothing here defines: their checks come first
+        absent = COUNT - 1  # exercises that nothing here defines: their checks come first
         assert names.index("check-2-1") == absent + place

@@ -65,7 +65,6 @@ ATTACKS = {  # a cell that ends without an error has done what it should not
     "read the teacher's files": "open(victim).read()",
     "read the teacher's processes": "open(f'/proc/{pid}/environ').read()",
     "read the teacher's variables": "os.environ['TOKEN']",
-    "read the solved lesson": "open(solved).read()",
     "write into the course": "assert os.access(package, os.W_OK)",
 }
 
@@ -108,7 +107,6 @@ def outside(tmp_path, monkeypatch):
     program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     facts = {"victim": victim, "path": path, "port": udp.getsockname()[1], "pid": program.pid}
     facts |= {"package": str(ROOT / "serial_lora_course")}
-    facts |= {"solved": str(ROOT / "solutions" / "02_parameter_count.py")}
     yield [
         OPENING + "\n".join(f"{name} = {fact!r}" for name, fact in facts.items()),
         *ATTACKS.values(),
