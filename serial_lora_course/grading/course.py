@@ -170,7 +170,7 @@ def configure(config: Config) -> Config:
     config.Autograde.sanitize_preprocessors = steps(WithChecks, *theirs, "CheckCellMetadata")
     theirs = "SaveAutoGrades", "AssignLatePenalties", "CheckCellMetadata"
     config.Autograde.autograde_preprocessors = steps(Confined, *theirs)
-    stub = 'raise NotImplementedError("Your code goes here")'
+    stub = 'raise NotImplementedError("Exercise still to do: your code goes here")'
     config.ClearSolutions.code_stub = {"python": stub}
     config.HTMLExporter.sanitize_html = True  # a learner's text cells run nothing in a browser
     return config
