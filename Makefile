@@ -93,5 +93,5 @@ weights: install ## pretrain the tiny models again (hours)
 	$(RUN) data_scripts/pretrain_tiny.py styles
 
 clean: ## remove the environment and all caches; notebooks, data and results stay
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
