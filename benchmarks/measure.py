@@ -1,4 +1,4 @@
-"""Clocks, and what a step keeps in memory."""
+"""Clocks, and the machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -53,25 +52,6 @@ def compared(seconds: list[float], others: list[float], to: str) -> dict[str, fl
         "± ms": 500 * (high - low),
         f"ratio to {to}": ratio,
     }
-
-
-def saved_activation_bytes(step: Callable[[], object], model: nn.Module) -> int:
-    """Bytes that a step in float32 keeps for its backward pass, the model's own tensors left out.
-
-    Each storage counts once, however many views of it are kept.
-    """
-    owned = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is given out twice
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in owned:
-            kept[storage.data_ptr()] = storage
-        return tensor.detach()
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        step()
-    return sum(storage.nbytes() for storage in kept.values())
 
 
 def machine() -> dict[str, Any]:

@@ -11,15 +11,10 @@ import peft
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import (
-    PRECISIONS,
-    compared,
-    interleave,
-    precision_context,
-    saved_activation_bytes,
-)
+from benchmarks.measure import PRECISIONS, compared, interleave, precision_context
 from benchmarks.models import SUBJECTS, Subject
 from serial_lora import LoRAConfig, SerialLoRAConfig, disabled, inject, merge
+from serial_lora_course.labs.memory import saved_activation_bytes
 
 FLOOR, OWN = "floor", "floor, the model's own attention"
 
@@ -124,8 +119,7 @@ def measure_steps(key: str, quick: bool, precision: str, rounds: int) -> list[di
     for method, (model, adapter, _) in entries.items():
         row = about | {"method": method} | compared(times[method], times[FLOOR], "the floor")
         row["adapter, MB"] = sum(p.numel() * p.element_size() for p in adapter) / 1e6
-        if precision == "float32":  # under autocast copies of weights would count too
-            row["kept, MB"] = saved_activation_bytes(steps[method], model) / 1e6
+        row["kept, MB"] = saved_activation_bytes(steps[method], model) / 1e6
         rows.append(row)
 
     def inference(model: nn.Module) -> Callable[[], None]:
