@@ -480,7 +480,7 @@ display_table(as_text(mixed, forms).rename_axis("pictures").reset_index())
 
 # %% [markdown]
 # **What this shows.** On pictures that the model knows, a wrong caption makes the loss twelve times
-# as large: nobody could miss it. On the new style it is a third larger, and nothing to compare it
+# as large: nobody could miss it. On the new style it is a third larger, and there is nothing to compare it
 # with.
 #
 # In tuning the model meets pictures that it does *not* know: the second row. There you have no right number to
