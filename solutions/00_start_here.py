@@ -309,7 +309,7 @@ print(f"no share moved by more than {moved:.1g}")
 #
 # - The card says how difficult it is, how important, and how many minutes to give it. Skip what is
 #   not important to you: where a later cell builds on an answer, it takes yours if its check passed, and
-#   the package's own version if not, and says which.
+#   the solved lesson's answer if not, and says so.
 # - Replace the line `raise NotImplementedError(...)` by your own lines, and run the cell.
 # - **Not tried yet?** The check says so, and the notebook runs on.
 # - **Wrong?** It says in red what it compared, what it expected, what it got, and the likely cause,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,11 @@ from torch import Tensor
 import serial_lora_course as course
 
 NOT_THE_LEARNERS = tuple(str(Path(file).parent) for file in (torch.__file__, course.__file__))
+
+WHOLE = re.compile(
+    r"Got:? (Bool|Int|Long)|bool (tensor|input)|not implemented for '(Bool|Int|Long)'"
+)
+"""What PyTorch says where floating-point numbers are wanted."""
 
 
 class CheckFailed(AssertionError):
@@ -111,6 +117,8 @@ def likely_error(error: Exception) -> str:
         "two tensors are of different kinds, such as float32 and float64: make both alike": (
             "same dtype" in message or "expected scalar type" in message
         ),
+        "whole numbers, and True and False, cannot do that: make floating-point numbers of them first, "
+        "with .float()": bool(WHOLE.search(message)),
         "a parameter is changed in place while gradients are on: do it in torch.no_grad()": (
             "leaf Variable" in message
         ),

@@ -100,6 +100,25 @@ def test_what_a_wrong_answer_is_told(number, attempt, told):
         check(number, attempt)
 
 
+@pytest.mark.parametrize(
+    "slip",
+    [
+        lambda bools, whole: bools.mean(),
+        lambda bools, whole: bools.float() - ~bools - bools.logical_not() - (bools - bools),
+        lambda bools, whole: 1 - bools,
+        lambda bools, whole: whole.softmax(-1),
+        lambda bools, whole: nn.functional.normalize(whole, dim=0),
+        lambda bools, whole: torch.linalg.svdvals(whole),
+        lambda bools, whole: nn.functional.binary_cross_entropy_with_logits(torch.ones(2), bools),
+    ],
+)
+def test_slips_with_whole_numbers_and_truth_values_are_no_open_exercises(slip):
+    """PyTorch raises NotImplementedError for some of them, as a stub does."""
+    bools, whole = torch.tensor([True, False]), torch.tensor([[1, 2], [3, 4]])
+    with pytest.raises(CheckFailed, match=r"with \.float\(\)"):
+        check("99.1", lambda number: slip(bools, whole))
+
+
 def test_code_that_raises_shows_the_learners_own_line():
     def attempt(number):
         return nn.Linear(3, 2)(torch.ones(2, 4))
