@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from serial_lora_course.door import DEBUG, enter
-from serial_lora_course.files import printable
+from serial_lora_course.files import expanded, printable
 from serial_lora_course.labs.registry import LABS
 from serial_lora_course.options import CONFIG, command_of, read
 from serial_lora_course.work.commands import fit_command, merge, predict, show
@@ -158,9 +158,17 @@ def board(
     Reads the records of `serial-lora lab clip`, which must be of the same pictures and weights.
     Below the table stand the commands of the front, for anybody to run again.
     """
-    from serial_lora_course import class_board
+    from serial_lora_course.lab_command import print_table
+    from serial_lora_course.labs.board import board_table, class_entries, read_class
+    from serial_lora_course.plots.board import plot_board
+    from serial_lora_course.plots.style import save_figure
 
-    class_board.run(runs, out)
+    entries = class_entries(read_class(expanded(runs)))
+    picture = save_figure(plot_board(entries), expanded(out))
+    print_table(board_table(entries))
+    for row in entries[entries["front"]].itertuples():
+        print(printable(f"{row.learner}: {row.runs[0].command or 'command not noted'}"))
+    print(printable(f"Picture: {picture}"))
 
 
 COMMANDS = {
