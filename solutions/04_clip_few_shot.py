@@ -779,8 +779,8 @@ agree = (adapted == trained("lora")[1]).float().mean().item()
 print(f"Serial LoRA and LoRA give {agree:.0%} of the test pictures the same class")
 
 # %% [markdown]
-# **What this shows.** Before, two columns took nearly everything: the model called most things a
-# heart or a zodiac sign. After, the diagonal is dark. The two adapters even make mostly the same
+# **What this shows.** Before, four columns took nearly everything,
+# and nothing was ever called a geometric shape or a number key. After, the diagonal is dark. The two adapters even make mostly the same
 # mistakes.
 #
 # Other shots would show other examples of each class, and another class might gain most.
