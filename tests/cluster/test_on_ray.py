@@ -5,7 +5,6 @@ import os
 import signal
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -114,19 +113,6 @@ def test_a_stopped_grid_goes_on(cluster, out, alone):
     records = run_lab(*ASKED, out=out, doing=doing, **told, **QUICK)
     assert sorted(seen) == [False, True, True, True]
     assert same(records, alone) and in_the_file(out, alone)
-
-
-def test_a_share_that_no_machine_has_is_refused(cluster, out):
-    with pytest.raises(SerialLoRAError, match="no machine"):
-        run_lab(*ASKED, out=out, doing=partial(on_ray, Share(cpus=1000)), **QUICK)
-    assert read_records(out) == []
-
-
-def test_a_worker_with_other_pictures_is_refused():
-    ray = SimpleNamespace(get=lambda future: SimpleNamespace(key="another"))
-    ray.exceptions = SimpleNamespace(RayActorError=OSError, RayError=OSError)
-    found = ray_grid._answer(ray, "future", "halves", "asked for")
-    assert isinstance(found, SerialLoRAError) and "other pictures of halves" in str(found)
 
 
 def test_what_no_cluster_can_give_is_refused():
