@@ -27,7 +27,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -146,7 +145,7 @@ def observe(case: Case, attempt: Callable) -> Outcome:
         if case.read and got is None and not case.may_change:
             raise CheckFailed(case.what, "a result", got, NOTHING)
         if case.read:
-            got = call(case.read, got, *given, what=case.what)
+            got = call(case.read, got, *given, what=case.what, cause=case.form)
         outcome.values = values_of(case, got)
         if case.leaves:
             outcome.gradients = gradients_of(case.leaves(*given), got)
@@ -162,11 +161,8 @@ def values_of(case: Case, got: Any) -> dict[str, Any]:
     names = list(case.expected)
     if isinstance(got, dict) and list(got) == names:
         return got
-    if (
-        got is None
-        or not isinstance(got, (tuple, list, Tensor, np.ndarray))
-        or len(got) != len(names)
-    ):
+    several = isinstance(got, (tuple, list)) or getattr(got, "ndim", 0) > 0
+    if not several or len(got) != len(names):
         advice = NOTHING if got is None else case.form or f"return {len(names)} things"
         raise CheckFailed(case.what, f"{len(names)} things", got, advice)
     return dict(zip(names, got, strict=True))

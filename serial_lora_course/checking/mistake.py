@@ -58,6 +58,8 @@ class Exercise:
         everywhere as well; a tensor of floating-point numbers or a fact read from a result does not.
         """
         failed, outcome = cases[len(seen) - 1], seen[-1]
+        names = [*outcome.values]
+        part = names.index(failure.what) if failure.what in names else None
         functions = {
             cause: [self.through(f) for f in (known if isinstance(known, tuple) else (known,))]
             for cause, known in self.mistakes.items()
@@ -65,7 +67,7 @@ class Exercise:
         fit = {
             cause: some
             for cause, known in functions.items()
-            if (some := [f for f in known if explains(failed, f, outcome, failure.what)])
+            if (some := [f for f in known if explains(failed, f, outcome, part)])
         }
         got = outcome.values.get(failure.what)
         certain = isinstance(got, Tensor) and got.is_floating_point() and got.numel() > 1
@@ -73,21 +75,27 @@ class Exercise:
         if not fit or (certain and len(fit) == 1):
             return list(fit)
         seen = seen + [observe(case, attempt) for case in cases[len(seen) :]]
-        everywhere = [
-            cause
-            for cause, known in fit.items()
-            if any(all(explains(c, f, o) for c, o in zip(cases, seen, strict=True)) for f in known)
-        ]
-        return everywhere or (list(fit) if certain else [])
+        pairs = list(zip(cases, seen, strict=True))
+        # In all that an answer gives; or in what is wrong with it, if that is more than yes or no.
+        for which in (None,) if isinstance(got, bool) else (None, part):
+            everywhere = [
+                cause
+                for cause, known in fit.items()
+                if any(all(explains(c, f, o, which) for c, o in pairs) for f in known)
+            ]
+            if everywhere:
+                return everywhere
+        return list(fit) if certain else []
 
 
-def explains(case: Case, mistake: Callable, outcome: Outcome, part: str = "") -> bool:
+def explains(case: Case, mistake: Callable, outcome: Outcome, part: int | None = None) -> bool:
     """Whether a mistake makes of a case what an attempt made of it; of one part, or of all."""
     theirs = observe(case, mistake)
     if outcome.failure or theirs.failure:
         return signature(outcome) == signature(theirs)
-    if part in outcome.values:
-        return case.close(outcome.values[part], theirs.values[part])
+    names = [*outcome.values]
+    if part is not None and part < len(names):
+        return case.close(outcome.values[names[part]], theirs.values[names[part]])
     alike = [case.close(got, theirs.values[name]) for name, got in outcome.values.items()]
     slopes = [case.close(got, theirs.gradients[name]) for name, got in outcome.gradients.items()]
     return all(alike) and all(slopes)

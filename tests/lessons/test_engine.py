@@ -201,6 +201,11 @@ def test_each_of_several_things_is_judged_by_itself():
     twice = {"the product twice": lambda a, b: (a * b, a * b)}
     assert failure_of(lambda a, b: (6, 6), case, **twice).cause == "the product twice"
     assert failure_of(lambda a, b: (a + b, 7), case).what == "the product"
+    mixed = failure_of(
+        lambda a, b: (a * b, a - b), case, Case("other", (3, 4), case.expected), **twice
+    )
+    assert mixed.cause == "the product twice"  # whatever the second is
+    assert failure_of(lambda a, b: torch.tensor(6), case).cause == "return 2 things"
     assert failure_of(lambda a, b: a + b, case).cause == "return 2 things"
 
 

@@ -73,6 +73,9 @@ def budget(shapes: Sequence[tuple[int, int]], rank: int) -> int:
         "rounded down for each matrix: add up LoRA's parameters first, then divide once": (
             lambda shapes, width, rank: sum(rank * (i + o) // (2 * width) for i, o in shapes)
         ),
+        "a rank is a whole number: // rounds down": (
+            lambda shapes, width, rank: budget(shapes, rank) / (2 * width)
+        ),
         "rounded up: that is more than the budget": (
             lambda shapes, width, rank: -(-budget(shapes, rank) // (2 * width)),
             lambda shapes, width, rank: round(budget(shapes, rank) / (2 * width)),
@@ -198,7 +201,8 @@ def one_error_rank() -> Iterator[Case]:
         best = max(means, key=means.__getitem__)
         bar = means[best] - statistics.stdev(sweep[best]) / math.sqrt(len(sweep[best]))
         expected = min(rank for rank, mean in means.items() if mean >= bar)
-        yield Case(f"the rank chosen from {name}", (sweep,), expected)
+        error = "a rank whose mean is on the bar is not below the bar: the best rank's own, for one"
+        yield Case(f"the rank chosen from {name}", (sweep,), expected, error=error)
 
 
 # ------------------------------------------------------------------------ 9.3 paired differences

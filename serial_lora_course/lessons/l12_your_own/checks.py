@@ -155,6 +155,22 @@ def split_parts(share: float) -> list[str]:
     ]
 
 
+def advice_on_places(found: str) -> str:
+    """What a picture that is twice there, or not at all, most likely means."""
+    if found.startswith("0 twice"):
+        return "pictures are lost: each goes to one side, those of held-out objects to test"
+    return "a picture is on both sides: the plainest leak there is"
+
+
+def advice_on_numbers(held: list[int]) -> str:
+    """What the numbers of objects that test most likely mean."""
+    if 0 in held:
+        return "a class is never tested: choose within each class, and at least one object of it"
+    if any(number == OBJECTS[label] for label, number in enumerate(held)):
+        return "a whole class tests: nothing is left to learn it from"
+    return "choose within each class, that share of its objects, not of its pictures"
+
+
 @exercise(
     "12.1",
     "every picture once, objects whole, every class on both sides, in any order of files",
@@ -205,7 +221,7 @@ def split_without_leak() -> Iterator[Case]:
             ([listing], share),
             Parts(dict(zip(parts, values, strict=True))),
             read=judged_split,
-            advice={parts[2]: "choose within each class, that share of its objects, not pictures"},
+            advice={parts[0]: advice_on_places, parts[2]: advice_on_numbers},
         )
     listings = [listed_pictures(seed, collide=True) for seed in (1, 2, 3)]
     parts = split_parts(0.3)[3:]
