@@ -6,7 +6,7 @@
 #   BUNDLE      the folder that `make bundle` packs
 #
 # pip takes PyTorch's CUDA build on Linux; its CPU build, a tenth as large, with
-#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make lab
+#   PIP_EXTRA_INDEX_URL=INDEX make lab       INDEX: what pytorch.org/get-started shows for "CPU"
 # Both must pass the tests: an environment of the other build lies beside the first, such as
 #   PIP_CONSTRAINT= PIP_EXTRA_INDEX_URL= make test VENV=.venv-pip PYTHON=python3.13
 

@@ -3,7 +3,7 @@
 The folder holds the wheels of the course and of all that it needs, the notebooks, and the pages beside
 them. Wheels fit one system and one Python version, so it is for machines like the one that packed it.
 pip takes PyTorch's CUDA build on Linux, 3 GB of it: for machines without a card, pack with
-``PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu`` in the environment, which brings the small one.
+``PIP_EXTRA_INDEX_URL`` in the environment, set to the address that pytorch.org/get-started shows for "CPU".
 """
 
 from __future__ import annotations
