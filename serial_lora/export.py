@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_file
+from serial_lora.files import write_file, write_folder
 from serial_lora.merging import change_factors, changed_parts, exactly
-from serial_lora.records import Injection, only_injection, require_finite
-from serial_lora.sites import AttentionSite, shared_weights
+from serial_lora.records import Injection, only_injection, require_finite, tensors_in_force
+from serial_lora.sites import AttentionSite, shared_weights, unwrapped_name
 
 Pair = tuple[Tensor, Tensor]
 _INSIDE = ".base_layer"  # what stands in the names of layers inside a layer of PEFT's
@@ -30,6 +30,7 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
     k and v pairs on a fused weight become one pair of three times the rank. PEFT's layer for
     nn.MultiheadAttention always includes the output projection, where Serial LoRA's pair is zero;
     LoRA on such layers cannot be exported (PEFT 0.21 adds the output projection's change twice).
+    What learned beside the adapters goes with them, as PEFT's `modules_to_save`.
 
     Args:
         model: a model with adapters.
@@ -38,7 +39,7 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
             `load_lora_weights` looks for (see `to_diffusers`). None writes nothing.
 
     Returns:
-        The tensors of adapter_model.safetensors, float32, on the CPU.
+        The tensors of adapter_model.safetensors, on the CPU, those of pairs in float32.
 
     Raises:
         SerialLoRAError: if the model has no adapters, PEFT has no layer for its attention, or a
@@ -46,15 +47,32 @@ def to_peft(model: nn.Module, folder: str | Path | None = None) -> dict[str, Ten
     """
     root, injection = only_injection(model)
     layers = _lora_layers(root, injection)
-    tensors = _named("base_model.model", layers)
+    beside = injection.learned().keys()
+    tensors = _named("base_model.model", layers) | {
+        f"base_model.model.{name}": tensor.detach().cpu().clone()
+        for name, tensor in tensors_in_force(injection).items()
+        if name in beside
+    }
     require_finite(tensors, "exported")
     if folder is not None:
-        if any(site.stream for site in injection.sites):
+        if any(site.stream for site in injection.sites) and not beside:
             to_diffusers(model, folder)
-        config = json.dumps(_peft_config(layers), indent=2)
-        write_file(Path(folder) / "adapter_config.json", config.encode())
-        _write(Path(folder) / "adapter_model.safetensors", tensors)
+        config = _peft_config(layers) | {
+            "modules_to_save": [unwrapped_name(name) for name in injection.also_train] or None
+        }
+        write_peft_folder(folder, config, tensors)
     return tensors
+
+
+def write_peft_folder(
+    folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """What PEFT loads as an adapter; without its configuration a folder is none, so that goes last."""
+    files = {
+        "adapter_model.safetensors": safetensors_of(tensors),
+        "adapter_config.json": json.dumps(config, indent=2).encode(),
+    }
+    write_folder(folder, files)
 
 
 def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str, Tensor]:
@@ -71,17 +89,28 @@ def to_diffusers(model: nn.Module, folder: str | Path | None = None) -> dict[str
         `transformer.load_lora_adapter(tensors)`.
 
     Raises:
-        SerialLoRAError: if the model has no adapters or is not an SD3 transformer, or the file
-            cannot be written.
+        SerialLoRAError: if the model has no adapters or is not an SD3 transformer, modules learned
+            beside them, which diffusers does not load, or the file cannot be written.
     """
     root, injection = only_injection(model)
     if not any(site.stream for site in injection.sites):
         raise SerialLoRAError("only an SD3 transformer's adapters go to diffusers; use to_peft.")
+    if injection.also_train:
+        raise SerialLoRAError(
+            f"{next(iter(injection.also_train))} learned beside the adapters, and diffusers loads pairs "
+            "alone; use to_peft, whose folder PEFT loads with it."
+        )
     tensors = _named("transformer", _lora_layers(root, injection))
     require_finite(tensors, "exported")
     if folder is not None:
-        _write(Path(folder) / "pytorch_lora_weights.safetensors", tensors)
+        write_file(Path(folder) / "pytorch_lora_weights.safetensors", safetensors_of(tensors))
     return tensors
+
+
+def safetensors_of(tensors: Mapping[str, Tensor]) -> bytes:
+    return safetensors.torch.save(
+        {name: tensor.contiguous() for name, tensor in tensors.items()}, {"format": "pt"}
+    )
 
 
 def _named(root: str, layers: Mapping[str, Pair]) -> dict[str, Tensor]:
@@ -91,10 +120,6 @@ def _named(root: str, layers: Mapping[str, Pair]) -> dict[str, Tensor]:
         for layer, pair in layers.items()
         for name, tensor in zip(names, pair, strict=True)
     }
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    write_file(path, safetensors.torch.save(dict(tensors), {"format": "pt"}))
 
 
 def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:

@@ -14,7 +14,8 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def save_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
         SerialLoRAError: if the model has no such adapter, it holds values that are not finite, or
             the file cannot be written.
     """
-    path = _path(path)
+    path = as_path(path)
     root, injection = only_injection(model)
     adapter = read_adapter(injection, injection.name if name is None else name)
     tensors = {
@@ -111,7 +112,7 @@ def load_adapter(
     Raises:
         SerialLoRAError: if any of that does not hold; the model is then as it was.
     """
-    path, fresh = _path(path), not adapters(model)
+    path, fresh = as_path(path), not adapters(model)
     saved, tensors = _read(path)
     if fresh:
         inject(model, saved.config, saved.also_train, name or DEFAULT)
@@ -153,7 +154,7 @@ def _put_in(
             f"{_listed(learners)}; call eject(model) first to use the file's."
         )
     _check_same_targets(path, saved.targets, _targets(injection.sites))
-    _check_tensors(path, tensors, injection, saved.config.rank)
+    require_fitting(path, tensors, injection, saved.config.rank)
     if check_base:
         _refuse_other_base(path, saved, root, injection)
     with exactly(root):
@@ -228,10 +229,10 @@ def read_header(path: str | Path) -> SavedAdapter:
     Raises:
         SerialLoRAError: if the file is missing, damaged or not one of ours.
     """
-    return _read(_path(path))[0]
+    return _read(as_path(path))[0]
 
 
-def _path(path: str | os.PathLike[str]) -> Path:
+def as_path(path: str | os.PathLike[str]) -> Path:
     try:
         return Path(path)
     except TypeError:
@@ -250,11 +251,13 @@ def _kind(config: AdapterConfig) -> str:
     return f"{config.method} of rank {config.rank}"
 
 
-def read_tensors(path: Path, form: str, what: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+def read_tensors(
+    path: Path, form: str | None, what: str
+) -> tuple[dict[str, str], dict[str, Tensor]]:
     """A safetensors file's header and its tensors.
 
     Args:
-        form: the format that its header must say.
+        form: the format that its header must say; None for any.
         what: the sentence calls it; ``save_`` and this is what writes it.
     """
     try:
@@ -274,7 +277,7 @@ def read_tensors(path: Path, form: str, what: str) -> tuple[dict[str, str], dict
         raise SerialLoRAError(
             f"{path} is not a whole safetensors file; copy or save the {what} again ({error})."
         ) from error
-    if metadata.get("format") != form:
+    if form is not None and metadata.get("format") != form:
         raise SerialLoRAError(
             f"{path} is a safetensors file, but not one that save_{what} wrote; no other can be "
             "loaded."
@@ -336,9 +339,10 @@ def _check_same_targets(path: Path, saved: dict[str, int], here: dict[str, int])
     )
 
 
-def _check_tensors(
+def require_fitting(
     path: Path, tensors: Mapping[str, Tensor], injection: Injection, rank: int
 ) -> None:
+    """Refuse tensors that are not those of an adapter of this rank in this model, or not finite."""
     learned = injection.learned()
     expected = {name: tuple(tensor.shape) for name, tensor in learned.items()}
     for pair, (inputs, outputs) in pair_shapes(injection).items():
@@ -346,8 +350,8 @@ def _check_tensors(
     if set(expected) != set(tensors):
         odd = sorted(set(expected) ^ set(tensors))
         raise SerialLoRAError(
-            f"{path} does not hold the tensors its header promises, {odd[0]} for one; "
-            "save the adapter again."
+            f"{path} does not hold the tensors of this model's adapter, {odd[0]} for one; load it onto "
+            "the model that it was saved from, or save it again."
         )
     for name, tensor in tensors.items():
         if tuple(tensor.shape) != expected[name]:
@@ -366,14 +370,45 @@ def _check_tensors(
 # ------------------------------------------------------------------------- whole, or not at all
 
 
-def write_file(path: Path, content: bytes) -> Path:
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
     try:
-        return write_whole(path, content)
+        yield
     except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
         why = getattr(error, "strerror", None) or error
         raise SerialLoRAError(
             f"{path} could not be written ({why}); free some space or choose another folder."
         ) from error
+
+
+def write_file(path: Path, content: bytes) -> Path:
+    with _written(path):
+        return write_whole(path, content)
+
+
+def write_folder(folder: str | Path, files: Mapping[str, bytes]) -> None:
+    """Write files that belong together, of which readers look for the last.
+
+    That one is away while the others change places, so whoever reads meanwhile, or after a kill, finds
+    the old files, the new ones, or no such folder, and never new ones with an old one.
+
+    Raises:
+        SerialLoRAError: they cannot be written; older files are as they were.
+    """
+    folder, mark = as_path(folder), secrets.token_hex(8)
+    places = {folder / name: folder / f".{mark}.{name}" for name in files}
+    with _written(folder):
+        try:
+            for (place, partial), content in zip(places.items(), files.values(), strict=True):
+                if place.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                write_whole(partial, content)
+            place.unlink(missing_ok=True)  # the last
+            for place, partial in places.items():
+                os.replace(partial, place)
+        finally:
+            for partial in places.values():
+                partial.unlink(missing_ok=True)
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:

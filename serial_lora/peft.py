@@ -9,17 +9,18 @@ name, `modules_to_save`, files, merging, transformers' `load_adapter` and `Train
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from serial_lora.attention import every_site, find_attention_sites
 from serial_lora.config import SerialLoRAConfig as Settings
 from serial_lora.errors import SerialLoRAError
-from serial_lora.files import write_file
+from serial_lora.export import write_peft_folder
+from serial_lora.files import as_path, read_tensors, require_fitting
 from serial_lora.hooks import OnceABlock
 from serial_lora.injection import check_rank, eject, inject
 from serial_lora.layers import SerialLoRA
@@ -33,9 +34,9 @@ from serial_lora.stored import kept_trainable, writable
 try:
     import peft
     from packaging.version import Version
-    from peft import PeftConfig, PeftType
+    from peft import PeftConfig, PeftType, mapping
     from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_to_merge
-    from peft.utils import load_peft_weights, register_peft_method
+    from peft.utils import register_peft_method
 
     if Version(peft.__version__) < Version("0.21"):
         raise ImportError(f"PEFT {peft.__version__} is older")
@@ -273,22 +274,18 @@ def save_peft_folder(model: nn.Module, folder: str | Path) -> None:
     settings = injection.config
     if settings.method != Settings.method:
         raise SerialLoRAError("this is LoRA, which PEFT has under that name; use to_peft.")
-    content = {
-        _in_peft(injection)[name]: tensor.detach().cpu().contiguous()
-        for name, tensor in tensors_in_force(injection).items()
-    }
-    write_file(
-        Path(folder) / "adapter_model.safetensors",
-        safetensors.torch.save(content, {"format": "pt"}),
-    )
-    SerialLoRAConfig(
+    names, content = _in_peft(injection), tensors_in_force(injection)
+    require_finite(content, "saved")
+    config = SerialLoRAConfig(
         r=settings.rank,
         scale=settings.scale,
         dropout=settings.dropout,
         target_modules=[name for site in injection.sites for name in _layers_of(site)],
-        modules_to_save=list(injection.also_train) or None,
+        modules_to_save=[unwrapped_name(name) for name in injection.also_train] or None,
         inference_mode=True,
-    ).save_pretrained(str(folder))
+    ).to_dict()
+    tensors = {names[name]: tensor.detach().cpu() for name, tensor in content.items()}
+    write_peft_folder(folder, config | {"peft_type": NAME.upper()}, tensors)
 
 
 def load_peft_folder(model: nn.Module, folder: str | Path) -> nn.Module:
@@ -298,28 +295,43 @@ def load_peft_folder(model: nn.Module, folder: str | Path) -> nn.Module:
     checked.
 
     Raises:
-        SerialLoRAError: the folder holds another method, or an adapter of other places or sizes than
-            `inject` finds in this model, which is then as it was.
+        SerialLoRAError: there is no such folder, it is damaged, holds another method, values that are
+            not finite, or an adapter of other places or sizes than `inject` finds in this model, which
+            is then as it was.
     """
-    config = PeftConfig.from_pretrained(str(folder))
-    if not isinstance(config, SerialLoRAConfig):
-        raise SerialLoRAError(
-            f"{folder} holds {config.peft_type}, not Serial LoRA; use PEFT for it."
-        )
-    saved = load_peft_weights(str(folder), device="cpu")
+    folder = as_path(folder)
+    config = _read_config(folder / "adapter_config.json")
+    path = folder / "adapter_model.safetensors"
+    _, saved = read_tensors(path, None, "adapter")
     settings = Settings(config.r, config.scale, config.dropout)
     inject(model, settings, also_train=config.modules_to_save or ())
     root, injection = only_injection(model)
-    names, here = _in_peft(injection), tensors_in_force(injection)
-    if {names[name]: t.shape for name, t in here.items()} != {k: t.shape for k, t in saved.items()}:
+    ours = {theirs: own for own, theirs in _in_peft(injection).items()}
+    tensors = {ours.get(name, name): tensor for name, tensor in saved.items()}
+    try:
+        require_fitting(path, tensors, injection, settings.rank)
+        with exactly(root):
+            put_in_force(injection, settings, tensors)
+    except BaseException:
         eject(model)
-        raise SerialLoRAError(
-            f"{folder} holds pairs for other places or of other sizes than this model's attention has; "
-            "load it with PeftModel.from_pretrained."
-        )
-    with exactly(root):
-        put_in_force(injection, settings, {name: saved[names[name]] for name in here})
+        raise
     return model
+
+
+def _read_config(path: Path) -> SerialLoRAConfig:
+    try:
+        content = json.loads(path.read_bytes())
+        kind = content["peft_type"]
+        if kind == NAME.upper():
+            known = {field.name for field in fields(SerialLoRAConfig)}
+            return SerialLoRAConfig(**{key: content[key] for key in known & content.keys()})
+    except Exception as error:  # whatever stands there instead
+        why = getattr(error, "strerror", None) or error
+        raise SerialLoRAError(
+            f"{path} is not the configuration of an adapter that PEFT saved ({why}); name the folder "
+            "that has it, or save the adapter again."
+        ) from error
+    raise SerialLoRAError(f"{path} is of {kind}, not of Serial LoRA; use PEFT for it.")
 
 
 def _in_peft(injection: Injection) -> dict[str, str]:
@@ -333,7 +345,9 @@ def _in_peft(injection: Injection) -> dict[str, str]:
 
 
 try:
-    _type_for(NAME.upper())
+    for table in vars(mapping).values():  # reloaded, perhaps
+        if isinstance(table, dict) and _type_for(NAME.upper()) in table:
+            del table[NAME.upper()]
     register_peft_method(name=NAME, config_cls=SerialLoRAConfig, model_cls=SerialLoRAModel)
 except Exception as error:  # whatever a later version does otherwise
     raise SerialLoRAError(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from serial_lora import (
     LoRAConfig,
     SerialLoRAConfig,
     SerialLoRAError,
+    adapter_parameters,
     inject,
     merge,
     to_diffusers,
@@ -114,3 +117,35 @@ def test_our_lora_has_pefts_outputs_where_peft_has_the_same_layers(tmp_path):
             count += adapter.lora_A.numel() + adapter.lora_B.numel()
     assert count == theirs.get_nb_trainable_parameters()[0]
     torch.testing.assert_close(tiny.run(theirs), tiny.run(ours), **CLOSE)
+
+
+@torch.no_grad()
+def test_a_trained_head_goes_with_the_adapter(method, tmp_path):
+    base = TINY["timm"].build()
+    base.head = nn.Linear(base.num_features, 3)
+    plain, pictures = copy.deepcopy(base), torch.randn(2, 3, *base.patch_embed.img_size)
+    model = fill_adapters(inject(base, method(rank=RANK), also_train=["head"])).eval()
+    model.head.weight.add_(0.5)
+    expected = model(pictures)
+    to_peft(merge(model), tmp_path)
+    loaded = peft.PeftModel.from_pretrained(plain, tmp_path).eval()
+    torch.testing.assert_close(loaded(pictures), expected, **CLOSE)
+    torch.testing.assert_close(loaded.merge_and_unload()(pictures), expected, **CLOSE)
+
+
+def test_diffusers_takes_no_trained_module(tmp_path):
+    model = inject(TINY["sd3_image"].build(), SerialLoRAConfig(rank=RANK), also_train=["proj_out"])
+    with pytest.raises(SerialLoRAError, match="proj_out"):
+        to_diffusers(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+    to_peft(model, tmp_path)
+    assert "base_model.model.proj_out.weight" in load_file(tmp_path / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("export", [to_peft, to_diffusers])
+def test_what_diverged_is_not_exported(export, tmp_path):
+    model = inject(TINY["sd3_image"].build(), SerialLoRAConfig(rank=RANK))
+    next(adapter_parameters(model)).data[0, 0] = float("nan")
+    with pytest.raises(SerialLoRAError, match="finite"):
+        export(model, tmp_path)
+    assert not list(tmp_path.iterdir())

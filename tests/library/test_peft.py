@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import json
+import os
 import pickle
 import runpy
+import subprocess
 import sys
+import textwrap
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import serial_lora
@@ -18,6 +24,8 @@ from serial_lora import SerialLoRAError, inject, save_adapter
 from tests.library.tiny_models import RANK, TINY, fill_adapters, write_dense
 
 peft = pytest.importorskip("peft", minversion="0.21", reason='pip install "peft>=0.21"')
+from peft import mapping  # noqa: E402
+
 from serial_lora import peft as ours  # noqa: E402
 from serial_lora.peft import SerialLoRAConfig, load_peft_folder, save_peft_folder  # noqa: E402
 
@@ -244,16 +252,21 @@ def test_another_version_of_peft_gets_one_sentence(monkeypatch):
     def too_new(**_):
         raise TypeError("register_peft_method() got an unexpected keyword argument")
 
-    for change, noun in (
-        (lambda: monkeypatch.setattr(peft, "__version__", "0.20.0"), "0.20.0"),
-        (lambda: monkeypatch.setattr("peft.utils.register_peft_method", too_new), "to_peft"),
-        (lambda: monkeypatch.setitem(sys.modules, "peft", None), "pip install"),
+    for patch, value, noun in (
+        ("peft.__version__", "0.20.0", "0.20.0"),
+        ("peft.utils.register_peft_method", too_new, "to_peft"),
+        ("peft.PeftConfig", None, "pip install"),
     ):
-        with monkeypatch.context():
-            change()
+        with monkeypatch.context() as patched:
+            for name, table in list(vars(mapping).items()):
+                if name.startswith("PEFT_TYPE_TO"):
+                    patched.setattr(mapping, name, dict(table))
+            if value is None:
+                patched.setitem(sys.modules, "peft", None)
+            else:
+                patched.setattr(patch, value)
             with pytest.raises(SerialLoRAError, match=noun):
                 runpy.run_path(ours.__file__)
-            monkeypatch.undo()
 
 
 # ------------------------------------------------------------------------ around it: transformers
@@ -355,7 +368,133 @@ def test_folders_and_our_files_hold_the_same(tmp_path):
     again = peft.PeftModel.from_pretrained(a_classifier(), tmp_path / "back").eval()
     torch.testing.assert_close(logits(again), logits(model), rtol=0, atol=0)
 
+
+def spoiled(folder: Path, change) -> None:
+    """A folder as PEFT wrote it, but for a file that was spoiled."""
+    model = peft.get_peft_model(
+        a_classifier(), SerialLoRAConfig(r=RANK, modules_to_save=["classifier"])
+    )
+    fill_adapters(model).save_pretrained(folder)
+    weights = folder / "adapter_model.safetensors"
+    if isinstance(change, bytes):
+        (folder / "adapter_config.json").write_bytes(change)
+    elif isinstance(change, dict):
+        config = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps(config | change))
+    elif isinstance(change, int):
+        weights.write_bytes(weights.read_bytes()[:change])
+    else:
+        save_file({name: change(tensor) for name, tensor in load_file(weights).items()}, weights)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        dict(peft_type="NOPE"),
+        dict(peft_type="LORA"),
+        dict(r="many"),
+        dict(r=RANK + 1),
+        dict(modules_to_save=["nothing"]),
+        dict(modules_to_save=None),
+        0,
+        500,
+        -1,
+        lambda tensor: tensor * float("nan"),
+        lambda tensor: tensor.double() * 1e300,
+        lambda tensor: tensor.long(),
+    ],
+)
+def test_a_folder_that_is_damaged_or_not_ours_changes_nothing(change, tmp_path):
+    spoiled(tmp_path, change)
+    model = a_classifier()
+    before = logits(model)
+    with pytest.raises(SerialLoRAError):
+        load_peft_folder(model, tmp_path)
+    assert not serial_lora.adapters(model) and torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize("folder", ["missing", "a file", "empty", "no/body", "a\0b", None])
+def test_no_folder_is_one_sentence(folder, tmp_path):
+    (tmp_path / "a file").touch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SerialLoRAError):
+        load_peft_folder(a_classifier(), folder and tmp_path / folder)
+
+
+def test_a_folder_of_another_model_changes_nothing(tmp_path):
+    spoiled(tmp_path, lambda tensor: tensor)
     other = TINY["hf_vit"].build()
     with pytest.raises(SerialLoRAError):
-        load_peft_folder(other, tmp_path / "theirs")
+        load_peft_folder(other, tmp_path)
     assert not serial_lora.adapters(other)
+
+
+@pytest.mark.parametrize("call", range(1, 8))
+@torch.no_grad()
+def test_a_folder_is_the_old_one_the_new_one_or_none(call, tmp_path, monkeypatch):
+    """Each call that changes a folder is in turn the last one before the program is killed."""
+    old, new = (
+        fill_adapters(inject(a_classifier(), serial_lora.SerialLoRAConfig(RANK, scale=scale)))
+        for scale in (0.5, 2.0)
+    )
+    save_peft_folder(old, tmp_path)
+    (tmp_path / "README.md").write_text("mine")
+    calls = []
+
+    def killed(real):
+        def step(*args, **options):
+            calls.append(real)
+            if len(calls) >= call:
+                raise KeyboardInterrupt
+            return real(*args, **options)
+
+        return step
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed(os.replace))
+        patch.setattr(os, "unlink", killed(os.unlink))
+        patch.setattr(Path, "unlink", killed(Path.unlink))
+        save_peft_folder(new, tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+    try:
+        read = logits(peft.PeftModel.from_pretrained(a_classifier(), tmp_path).eval())
+    except ValueError:
+        assert not (tmp_path / "adapter_config.json").exists()
+        with pytest.raises(SerialLoRAError):
+            load_peft_folder(a_classifier(), tmp_path)
+        save_peft_folder(new, tmp_path)  # the next time all is well
+        read = logits(load_peft_folder(a_classifier(), tmp_path))
+    assert any(torch.allclose(read, logits(model), **CLOSE) for model in (old, new))
+
+
+def test_what_cannot_be_written_leaves_the_folder_as_it_was(tmp_path):
+    model = inject(a_classifier(), serial_lora.SerialLoRAConfig(RANK))
+    (tmp_path / "adapter_config.json").mkdir()
+    for folder in (tmp_path, None):
+        with pytest.raises(SerialLoRAError):
+            save_peft_folder(model, folder)
+    assert [place.name for place in tmp_path.iterdir()] == ["adapter_config.json"]
+    next(serial_lora.adapter_parameters(model)).data[0, 0] = float("nan")
+    with pytest.raises(SerialLoRAError, match="finite"):
+        save_peft_folder(model, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_module_may_be_loaded_again(tmp_path):
+    code = """
+        import importlib, sys, torch, peft
+        import serial_lora.peft as ours
+        from tests.library.test_peft import a_classifier, logits
+        for _ in range(2):
+            ours = importlib.reload(ours)
+        model = peft.get_peft_model(a_classifier(), ours.SerialLoRAConfig(r=2))
+        model.save_pretrained(sys.argv[1])
+        assert type(peft.PeftConfig.from_pretrained(sys.argv[1])) is ours.SerialLoRAConfig
+        loaded = ours.load_peft_folder(a_classifier(), sys.argv[1])
+        assert torch.allclose(logits(loaded), logits(model))
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(tmp_path)], check=True)
