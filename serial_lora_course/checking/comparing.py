@@ -79,7 +79,9 @@ def kind_problem(got: Any, expected: Any, form: str = "") -> str:
         return "" if fine else form or f"a plain number is wanted, {kind}"
     if isinstance(expected, (tuple, list)):
         if not isinstance(got, (tuple, list)) or len(got) != len(expected):
-            return form or f"return {len(expected)} things, in that order"
+            some = f"return {len(expected)} things, in that order"
+            listed = isinstance(expected, list) and isinstance(got, (tuple, list))
+            return form or (f"{len(expected)} are wanted, not {len(got)}" if listed else some)
         return next(filter(None, map(kind_problem, got, expected)), "")
     sets = isinstance(expected, set) and isinstance(got, frozenset)
     fine = expected is None or isinstance(got, type(expected)) or sets

@@ -166,6 +166,15 @@ TRAINABLE = (
 FROZEN = ("visual.blocks.0.attn.weight", "frozen.lora_B", "frozen.lora_A")
 IN_GROUPS = "how many groups each tensor is in"
 HELD = "what the groups hold"
+
+
+def advice_on_groups(held: list[str]) -> str:
+    """What groups that hold other tensors most likely mean."""
+    if len(held) < 3 and any(" and " in each for each in held):
+        return "the others need a third group of their own, at A's rate"
+    return "the order is A's group, B's group, the others', as the stub says"
+
+
 DECAYS = "the weight decay of the groups"
 
 
@@ -322,7 +331,7 @@ def plus_groups() -> Iterator[Case]:
             (tensors, lr, ratio, decay),
             Parts(expected | rates | {HELD: held, DECAYS: [decay] * len(held)}),
             read=read_groups,
-            advice={HELD: "the order is A's group, B's group, the others', as the stub says"},
+            advice={HELD: advice_on_groups},
             tolerance=1e-9,
         )
 
