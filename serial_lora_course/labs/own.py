@@ -223,6 +223,7 @@ class ClassifyConfig(LabConfig):
     weight_decay: float = 1e-2
     dropout: float = 0.1
     crop: float = setting(0.6, "smallest share of the area that a training crop keeps")
+    save_every: float = setting(2.0, "seconds between two saves of what an interruption would lose")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -268,12 +269,9 @@ def fit(
     steps, every = config.steps(max(len(pictures), 1)), list(range(len(pictures)))
     stream = ExampleStream(pictures, every, way_in, seed, config.batch_size, steps)
     objective, training = ClassifierObjective(classifier), config.training(steps, seed=seed)
-    history = train(
+    return train(
         objective, stream, training, save_to, "adapter and head", progress, after_step=after_step
     )
-    if save_to is not None:
-        Path(save_to).unlink(missing_ok=True)
-    return history
 
 
 @torch.no_grad()

@@ -114,7 +114,8 @@ def train(
             the run is finished, until its owner has kept what the run was for and deletes it.
         progress: show a bar; by default in a terminal only.
         workers: processes that prepare examples.
-        after_step: called with the number of steps done; where it says True, training ends there.
+        after_step: called with the number of steps done, and at once for those of a saved state; where
+            it says True, training ends there.
 
     Raises:
         SerialLoRAError: nothing to train, a batch that the processes cannot share evenly, a state
@@ -146,6 +147,8 @@ def train(
     with turn(accelerator.device), bar, clean_up(accelerator, wrapped):
         started, losses, saved = time.monotonic(), [], history.seconds
         computed = time.process_time()
+        if history.losses and after_step is not None and after_step(len(history.losses)):
+            return history
         for batch in batches:
             with accelerator.accumulate(wrapped):
                 if history.activation_bytes:
@@ -177,6 +180,8 @@ def train(
                 saved = history.seconds
                 state.save(history)
             if after_step is not None and after_step(len(history.losses)):
+                if first:
+                    state.save(history)
                 break
     return history
 

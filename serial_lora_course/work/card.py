@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -45,7 +46,10 @@ predict(classifier, [Path("picture.png")])  # one row of probabilities
 
 
 def write_card(job: Job, reached: Reached, licence: str | None = None) -> Path:
-    """Write README.md into the classifier's folder; it names no folder of this machine."""
+    """Write README.md into the classifier's folder, unless one is there already.
+
+    It names no folder of this machine.
+    """
     name, data = _last_part(job.out), _last_part(job.pictures)
     ours = job.model == TINY_MODEL or expanded(job.model).is_dir()
     model = _last_part(job.model) if ours else job.model
@@ -73,7 +77,12 @@ def write_card(job: Job, reached: Reached, licence: str | None = None) -> Path:
         licence=licence or "not stated",
         opened=f'load_vision("{model}"{weights})',
     )
-    return write_whole(expanded(job.out) / CARD_FILE, text.encode())
+    path = expanded(job.out) / CARD_FILE
+    if not path.exists():
+        write_whole(path, text.encode())
+    elif path.read_bytes() != text.encode():
+        warnings.warn(f"{path} is kept as it is; delete it to have it written anew.", stacklevel=2)
+    return path
 
 
 def _last_part(path: str) -> str:

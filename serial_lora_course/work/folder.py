@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from safetensors.torch import save
 
 from serial_lora import adapters, count_parameters, eject, inject
@@ -28,7 +30,7 @@ from serial_lora_course.data.pictures import read_picture
 from serial_lora_course.data.splits import SPLIT_SEED
 from serial_lora_course.data.subsets import hash_order
 from serial_lora_course.data.types import Pictures
-from serial_lora_course.files import expanded, write_json
+from serial_lora_course.files import expanded, refusals_told, write_json
 from serial_lora_course.labs.linear_probe import Features, chosen_probe_accuracy
 from serial_lora_course.labs.own import (
     ClassifyConfig,
@@ -40,10 +42,12 @@ from serial_lora_course.labs.own import (
     save_classifier,
 )
 from serial_lora_course.measures.metrics import accuracy
+from serial_lora_course.models.weights import weights_fingerprint
 from serial_lora_course.options import as_yaml
 from serial_lora_course.work.vision import load_vision
 
 RUN_FILE, RESULT_FILE = "run.yaml", "reached.json"
+ORIGIN = "# made from\n"
 HISTORY_FILE, UNFINISHED = "validation.json", "unfinished.pt"
 Measured = dict[str, float]
 """``loss``, the mean cross-entropy, and ``accuracy`` on the validation pictures."""
@@ -122,22 +126,34 @@ def fit_folder(
 ) -> Reached:
     """Train an adapter and a head, keep the best state by the validation pictures, and test it once.
 
-    An interrupted training goes on where it stopped, and a finished one is not run again.
+    An interrupted training goes on where it stopped, and a finished one is not run again. Neither is
+    taken for one with other pictures, classes or weights.
 
     Args:
         tell: called after each round with the step and what the validation pictures say.
 
     Raises:
-        SerialLoRAError: ``out`` holds the classifier of another job, or as `load_folder`,
-            `load_vision` and `fit`.
+        SerialLoRAError: ``out`` holds the classifier of another job, or another process is at it, or as
+            `load_folder`, `load_vision` and `fit`.
     """
+    with _alone(job):
+        return _fit_alone(job, progress, tell)
+
+
+def _fit_alone(job: Job, progress: bool | None, tell: Tell) -> Reached:
     out, config = expanded(job.out), job.config
     data = load_folder(job.pictures, job.test_fraction)
-    _claim(out, job)
+    model = job.load_model()
+    origin = {
+        "class folders": json.dumps(data.class_names),
+        "pictures": data.picture_fingerprint(),
+        "model's weights": weights_fingerprint([model]),
+    }
+    _claim(out, job, origin)
     if (out / RESULT_FILE).exists():
-        return _earlier(out, data.picture_fingerprint())
+        return _earlier(out)
     parts = divide(data.train, job.validation_fraction) | {"test": data.test}
-    classifier = PictureClassifier(job.load_model(), data.class_names)
+    classifier = PictureClassifier(model, data.class_names)
     probe = linear_probe(classifier, parts)
     torch.manual_seed(job.seed)
     inject(classifier.model, config.adapter())
@@ -156,7 +172,7 @@ def fit_folder(
     classifier = load_classifier(classifier.model, out)
     labels = Counter(data.test.labels)
     reached = Reached(
-        data=data.picture_fingerprint(),
+        data=origin["pictures"],
         class_names=data.class_names,
         pictures={name: len(part) for name, part in parts.items()},
         split=data.split,
@@ -171,6 +187,7 @@ def fit_folder(
         total=count.total - count.adapter,
     )
     write_json(out / RESULT_FILE, asdict(reached))
+    (out / UNFINISHED).unlink(missing_ok=True)  # not before: until here it is what goes on
     return reached
 
 
@@ -214,6 +231,8 @@ class Rounds:
         """
         if step % self.every and step != self.last:
             return False
+        if step in self.measured:  # before an interruption
+            return self._enough(step)
         with torch.random.fork_rng():  # a loader draws a number, and the training must not miss it
             _, scores, labels = encode(self.classifier, self.pictures)
         self.classifier.train()
@@ -223,13 +242,17 @@ class Rounds:
                 f"after step {step} the validation loss is {loss}; train with a smaller --lr, in "
                 "another --out."
             )
-        earlier = {s: values for s, values in self.measured.items() if s < step}
-        self.measured = earlier | {step: {"loss": loss, "accuracy": accuracy(scores, labels)}}
+        self.measured[step] = {"loss": loss, "accuracy": accuracy(scores, labels)}
         if self.best_step == step:
             save_classifier(self.classifier, self.folder)
         write_json(self.folder / HISTORY_FILE, self.measured)
         self.tell(step, self.measured[step])
-        return sum(s > self.best_step for s in self.measured) >= self.job.patience
+        return self._enough(step)
+
+    def _enough(self, step: int) -> bool:
+        until = [s for s in self.measured if s <= step]
+        best = min(until, key=lambda s: (self.measured[s]["loss"], s))
+        return sum(s > best for s in until) >= self.job.patience
 
 
 @contextmanager
@@ -243,30 +266,63 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _earlier(out: Path, data: str) -> Reached:
-    """What a finished training reached on these pictures."""
+def _earlier(out: Path) -> Reached:
+    """What a finished training reached."""
     path = out / RESULT_FILE
     with _readable(path):
-        reached = Reached(**json.loads(path.read_text("utf-8")))
-    if reached.data != data:
-        raise SerialLoRAError(
-            f"the pictures have changed since {out} was made; give another --out, or delete it."
-        )
-    return reached
+        return Reached(**json.loads(path.read_text("utf-8")))
 
 
-def _claim(out: Path, job: Job) -> None:
-    """Write the job into its folder, unless that holds another's work; a bare run.yaml is none."""
-    path, content = out / RUN_FILE, job.as_yaml()
+@contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """The job's folder for one process at a time; the system frees it when that ends, however it ends."""
+    out = Path(os.path.realpath(expanded(job.out)))
+    place = out.with_name(f".{out.name}.lock")
+    with refusals_told():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise SerialLoRAError(
+                f"another process is training into {job.out}; wait until it ends, and the same command "
+                "says what came of it, or give another --out."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        if (out / RESULT_FILE).exists():  # whoever has the lock by now finds the result
+            with suppress(OSError):  # Windows deletes no file that is open
+                place.unlink()
+
+
+def _claim(out: Path, job: Job, origin: dict[str, str]) -> None:
+    """Write the job and what it is made from into its folder, unless that holds another's work.
+
+    What it is made from stands in comments, since ``--config`` reads the rest.
+    """
+    path = out / RUN_FILE
     inside = {each.name for each in out.iterdir()} if out.exists() else set()
-    if inside and RUN_FILE not in inside:
+    with _readable(path):
+        text = path.read_text("utf-8") if RUN_FILE in inside else ""
+    if inside and ORIGIN not in text:
         raise SerialLoRAError(f"{out} holds other files; give --out a folder of its own.")
-    if inside > {RUN_FILE} and path.read_bytes() != content:
-        raise SerialLoRAError(
-            f"{out} holds the classifier of another run ({path} says which); give another "
-            "--out, or delete the folder."
-        )
-    write_whole(path, content)
+    settings, _, kept = text.partition(ORIGIN)
+    if inside > {RUN_FILE}:
+        if settings.encode() != job.as_yaml():
+            raise SerialLoRAError(
+                f"{out} holds the classifier of another run ({path} says which); give another "
+                "--out, or delete the folder."
+            )
+        changed = [what for what, is_now in origin.items() if f"# {what}: {is_now}\n" not in kept]
+        if changed:
+            raise SerialLoRAError(
+                f"the {' and the '.join(changed)} have changed since {out} was begun; give another --out, "
+                "or delete the folder to train anew."
+            )
+    lines = "".join(f"# {what}: {is_now}\n" for what, is_now in origin.items())
+    write_whole(path, job.as_yaml() + (ORIGIN + lines).encode())
 
 
 def divide(pictures: Pictures, fraction: float) -> dict[str, Pictures]:

@@ -35,10 +35,15 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def job(pictures, weights, tmp_path):
-    """A short training on them: six rounds of two steps."""
+    return job_of(pictures, weights, tmp_path / "classifier")
+
+
+def job_of(pictures, weights, out):
+    """A short training on them: five rounds of three steps or less, with a state saved after each step."""
     from serial_lora_course.labs.own import ClassifyConfig
     from serial_lora_course.work.folder import Job
 
-    short = ClassifyConfig(rank=2, epochs=6, min_steps=1, batch_size=7, precision="no")
-    out = str(tmp_path / "classifier")
-    return Job(str(pictures), MODEL, out, weights=str(weights), config=short)
+    short = ClassifyConfig(
+        rank=2, epochs=6, min_steps=1, batch_size=7, precision="no", save_every=0.0
+    )
+    return Job(str(pictures), MODEL, str(out), weights=str(weights), config=short)

@@ -1,17 +1,22 @@
 """From a folder to a classifier: the best state, interruptions, and what is done with it."""
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.pictures import read_picture
 from serial_lora_course.labs.own import ClassifyConfig
+from serial_lora_course.work import folder
 from serial_lora_course.work.folder import (
     divide,
     fit_folder,
@@ -20,6 +25,7 @@ from serial_lora_course.work.folder import (
     predict,
 )
 from serial_lora_course.work.vision import load_vision
+from tests.work.conftest import job_of
 
 
 def files_of(out):
@@ -59,11 +65,153 @@ def test_an_interrupted_training_ends_as_one_that_was_not(job, tmp_path, monkeyp
     gone_on = []
     reached = fit_folder(job, progress=False, tell=lambda step, measured: gone_on.append(step))
     assert replace(reached, seconds=0) == replace(expected, seconds=0)
-    assert gone_on[0] == (steps[-1] + steps[0] if save_every == 0 else steps[0])
+    assert gone_on[0] == steps[-1] + steps[0]
     for name in ("adapter.safetensors", "head.safetensors"):
         ours, theirs = (load_file(Path(each.out) / name) for each in (job, whole))
         assert all(torch.equal(ours[key], theirs[key]) for key in ours.keys() | theirs.keys())
     assert files_of(job.out).keys() == files_of(whole.out).keys()
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing catches it."""
+
+
+def stop(step, measured):
+    raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(pictures, weights, tmp_path_factory):
+    """What the job of these tests reaches, and the tensors that it keeps."""
+    job = job_of(pictures, weights, tmp_path_factory.mktemp("whole") / "classifier")
+    return fit_folder(job, progress=False), tensors_of(job.out)
+
+
+def tensors_of(out):
+    names = ("adapter.safetensors", "head.safetensors")
+    return {(name, key): t for name in names for key, t in load_file(Path(out) / name).items()}
+
+
+#: What is called -> at which of its calls the process is killed; there are five rounds.
+PLACES = {
+    "encode": 3 + 5,  # the last validation; the probe looks at three parts
+    "save_classifier": 2,
+    "eject": 1,
+    "accuracy_on": 1,
+    "write_json": 5 + 1,  # the result
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_kill_near_the_end_loses_nothing(job, uninterrupted, monkeypatch, place):
+    real, calls = getattr(folder, place), []
+
+    def killed(*arguments, **options):
+        calls.append(place)
+        if len(calls) == PLACES[place]:
+            raise Killed
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, place, killed)
+        with pytest.raises(Killed):
+            fit_folder(job, progress=False)
+    rounds = []
+    reached = fit_folder(job, progress=False, tell=lambda step, measured: rounds.append(step))
+    expected, tensors = uninterrupted
+    assert replace(reached, seconds=0) == replace(expected, seconds=0)
+    kept = tensors_of(job.out)
+    assert kept.keys() == tensors.keys()
+    assert all(torch.equal(kept[name], tensors[name]) for name in tensors)
+    assert len(rounds) <= (4 if place == "save_classifier" else 1)
+    assert not (Path(job.out) / "unfinished.pt").exists()
+
+
+def test_a_process_that_the_system_kills_goes_on(job, uninterrupted):
+    program = (
+        "import os, signal, sys\n"
+        "from serial_lora_course.work import folder\n"
+        "folder.eject = lambda model: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from serial_lora_course.cli import main\n"
+        "main(['fit', '--config', sys.argv[1]])\n"
+    )
+    asked = Path(job.out).with_name("asked.yaml")
+    asked.write_bytes(job.as_yaml())
+    done = subprocess.run([sys.executable, "-c", program, str(asked)], capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    reached = fit_folder(job, progress=False, tell=pytest.fail)
+    assert replace(reached, seconds=0) == replace(uninterrupted[0], seconds=0)
+
+
+def exchange(pictures, weights):
+    """Two mislabelled pictures put right."""
+    one, other = pictures / "red" / "0.png", pictures / "blue" / "0.png"
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+
+
+def rename(pictures, weights):
+    (pictures / "red").rename(pictures / "azure")
+
+
+def repaint(pictures, weights):
+    Image.new("RGB", (40, 40), "black").save(pictures / "red" / "0.png")
+
+
+def reweigh(pictures, weights):
+    state = load_file(weights)
+    save_file({name: tensor * 1.01 for name, tensor in state.items()}, weights)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (exchange, "pictures"),
+        (rename, "class folders"),
+        (repaint, "pictures"),
+        (reweigh, "weights"),
+    ],
+)
+def test_nothing_goes_on_over_other_pictures_classes_or_weights(
+    pictures, weights, tmp_path, change, what, finished
+):
+    own = shutil.copytree(pictures, tmp_path / "colours")
+    file = shutil.copy(weights, tmp_path / "own.safetensors")
+    job = job_of(own, file, tmp_path / "classifier")
+    if finished:
+        fit_folder(job, progress=False)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            fit_folder(job, progress=False, tell=stop)
+    before = files_of(job.out)
+    change(own, file)
+    with pytest.raises(SerialLoRAError, match=f"{what}.* have changed"):
+        fit_folder(job, progress=False)
+    assert files_of(job.out) == before
+
+
+def test_one_process_at_a_time_trains_into_a_folder(job, uninterrupted):
+    refused = []
+
+    def begin_another(step, measured):
+        with pytest.raises(SerialLoRAError, match="another process"):
+            fit_folder(job, progress=False)
+        refused.append(step)
+
+    reached = fit_folder(job, progress=False, tell=begin_another)
+    assert refused and replace(reached, seconds=0) == replace(uninterrupted[0], seconds=0)
+    assert [path.name for path in Path(job.out).parent.iterdir()] == [Path(job.out).name]
+
+
+def test_a_run_yaml_of_somebody_is_not_written_over(job):
+    Path(job.out).mkdir()
+    mine = Path(job.out) / "run.yaml"
+    mine.write_bytes(b"# mine\n" + job.as_yaml())
+    with pytest.raises(SerialLoRAError, match="other files"):
+        fit_folder(job, progress=False)
+    assert mine.read_bytes().startswith(b"# mine")
 
 
 def test_training_stops_when_the_validation_loss_no_longer_falls(job):
@@ -73,20 +221,12 @@ def test_training_stops_when_the_validation_loss_no_longer_falls(job):
     assert reached.steps == steps[-1] < 80
 
 
-def test_what_is_finished_is_not_run_again_and_nothing_else_is_overwritten(job, pictures, tmp_path):
+def test_what_is_finished_is_not_run_again_and_nothing_else_is_overwritten(job, tmp_path):
     first = fit_folder(job, progress=False)
     before = files_of(job.out)
     assert fit_folder(job, progress=False, tell=pytest.fail) == first
     with pytest.raises(SerialLoRAError, match="another run"):
         fit_folder(replace(job, seed=2), progress=False)
-    changed = pictures / "red" / "0.png"
-    kept = changed.read_bytes()
-    Image.new("RGB", (40, 40), "black").save(changed)
-    try:
-        with pytest.raises(SerialLoRAError, match="pictures have changed"):
-            fit_folder(job, progress=False)
-    finally:
-        changed.write_bytes(kept)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     with pytest.raises(SerialLoRAError, match="other files"):
@@ -148,8 +288,8 @@ def test_an_unknown_model_is_one_sentence(name):
 @pytest.mark.parametrize("name", ["reached.json", "validation.json"])
 @pytest.mark.parametrize("content", ["[" * 50_000, "[]", "{}", '{"1": {"loss": "high"}}', "no"])
 def test_a_file_that_somebody_changed_is_one_sentence(job, name, content):
-    Path(job.out).mkdir()
-    (Path(job.out) / "run.yaml").write_bytes(job.as_yaml())
+    with pytest.raises(KeyboardInterrupt):
+        fit_folder(job, progress=False, tell=stop)
     (Path(job.out) / name).write_text(content)
     if (name, content) == ("validation.json", "{}"):
         return  # nothing was measured yet

@@ -45,8 +45,10 @@ def test_fit_ask_merge_show(fitted, pictures, weights, tmp_path, run, monkeypatc
     assert facts.license == "mit" and facts.library_name == "serial-lora"
     assert facts.eval_results[0].metric_value == round(reached["test"], 4)
 
+    (fitted / "README.md").write_text(card_text + "My own words.")
     again = run("fit", "--config", fitted / "run.yaml")
-    assert again[0] == 0 and "validation loss" not in again[1]
+    assert again[0] == 0 and "validation loss" not in again[1] and "README.md is kept" in again[2]
+    assert (fitted / "README.md").read_text().endswith("My own words.")
 
 
 @pytest.mark.parametrize(
