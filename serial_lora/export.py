@@ -15,6 +15,7 @@ from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_file, write_folder
 from serial_lora.merging import change_factors, changed_parts, exactly
+from serial_lora.packed import passed_by
 from serial_lora.records import Injection, only_injection, require_finite, tensors_in_force
 from serial_lora.sites import AttentionSite, shared_weights, unwrapped_name
 
@@ -147,9 +148,9 @@ def _lora_layers(root: nn.Module, injection: Injection) -> dict[str, Pair]:
                 # PEFT insists on having a pair there
                 nothing = (torch.zeros(rank, out.columns), torch.zeros(out.rows, rank))
                 layers[f"{layer}{_INSIDE}.out_proj"] = nothing
-            elif not isinstance(module, nn.Linear):
+            elif not isinstance(module, nn.Linear) or passed_by(root, layer):
                 raise SerialLoRAError(
-                    f"PEFT has no LoRA layer for {layer}, a {type(module).__name__}; "
+                    f"PEFT has no LoRA layer that acts for {layer}, a {type(module).__name__}; "
                     "call eject(model, keep_merged=True) and save the whole model instead."
                 )
             layers[layer] = _pair(root, injection, site, parts)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.packed import PackedAttention, PackedForward, reads_past
+from serial_lora.packed import PackedAttention, PackedForward, passed_by
 from serial_lora.records import Injection
 from serial_lora.sites import AttentionSite
 
@@ -367,11 +367,12 @@ def _serial_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:
         packed = [isinstance(model.get_submodule(path), nn.MultiheadAttention) for path in paths]
         several = ("query", "key", "value")
         read = {path: several if p else ("input",) for path, p in zip(paths, packed, strict=True)}
-    shared, hooks = OnceABlock(sum(map(len, read.values()))), []
+    shared, hooks, watch = OnceABlock(sum(map(len, read.values()))), [], None
     for number, (path, names) in enumerate(read.items()):
         hook = AdaptInput(path, adapter, names, len(names) if found else 0, number, shared)
-        watch = _watch(model, path, hook) if found and len(read) == 1 else None
-        hook.handle = watch or HookHandle(model.get_submodule(path), name, hook, before=True)
+        passed = _watch(model, path, hook, watch) if found else None
+        watch = passed or watch
+        hook.handle = passed or HookHandle(model.get_submodule(path), name, hook, before=True)
         hooks.append(hook)
     return hooks
 
@@ -383,11 +384,13 @@ def _lora_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:
         adapter = block.get_submodule(f"lora_{part}{site.suffix}")
         by_layer.setdefault(projection.module, []).append(adapter)
     hooks: list[Hook] = []
+    watch = None
     for name, beside in by_layer.items():
         layer, hook = model.get_submodule(name), AddDelta(name, *beside)
         if isinstance(layer, nn.Linear):
-            watch = _watch(model, name, hook) if len(beside) == 3 else None
-            hook.handle = watch or HookHandle(layer, f"lora {site.label}", hook)
+            passed = _watch(model, name, hook, watch)
+            watch = passed or watch
+            hook.handle = passed or HookHandle(layer, f"lora {site.label}", hook)
         elif isinstance(layer, PackedAttention):
             hook.handle = AttributeHandle(layer, "after_in_proj", hook)
         else:
@@ -397,14 +400,17 @@ def _lora_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:
     return hooks
 
 
-def _watch(model: nn.Module, path: str, hook: Hook) -> AttributeHandle | None:
-    """For the one layer of q, k and v whose weight the attention reads without calling the layer."""
-    around, _, own = path.rpartition(".")
+def _watch(
+    model: nn.Module, path: str, hook: Hook, other: AttributeHandle | None = None
+) -> AttributeHandle | None:
+    """For a layer whose weight the attention reads without calling it, and may another such."""
+    around = path.rpartition(".")[0]
     attention = model.get_submodule(around)
-    if isinstance(attention, nn.MultiheadAttention) or not reads_past(attention, own):
+    if isinstance(attention, nn.MultiheadAttention) or not passed_by(model, path):
         return None
     hook.layer = around
-    watched = PackedForward(attention, model.get_submodule(path), "weight", hook)
+    within = other.value if other is not None and other.layer is attention else None
+    watched = PackedForward(attention, model.get_submodule(path), "weight", hook, within)
     return AttributeHandle(attention, "forward", watched)
 
 

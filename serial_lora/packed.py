@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -139,21 +140,28 @@ class PackedForward:
     """The forward of an attention that reads a weight without calling its layer, watched.
 
     open_clip's own `Attention` calls `F.linear` on its raw `in_proj_weight`, timm's BEiT and EVA on
-    `self.qkv.weight`, where no hook can stand; this watches for that call, in a forward of the
-    user's too. Set as the attention's `forward`.
+    `self.qkv.weight`, torchvision's Swin in a function, where no hook can stand; this watches for that
+    call, in a forward of the user's too. Set as the attention's `forward`.
 
     Attributes:
         owner, parameter: the module that has the weight, and the weight's name in it.
         hook: what a hook on a layer with this weight would be.
-        users: the attention's earlier forward where it is not its class's.
+        users: the attention's earlier forward where it is not its class's; another of these, perhaps.
         acts: False while the adapter is merged and once it has been taken out.
     """
 
     acts = True
 
-    def __init__(self, layer: nn.Module, owner: nn.Module, parameter: str, hook: Callable) -> None:
+    def __init__(
+        self,
+        layer: nn.Module,
+        owner: nn.Module,
+        parameter: str,
+        hook: Callable,
+        within: PackedForward | None = None,
+    ) -> None:
         self.layer, self.owner, self.parameter, self.hook = layer, owner, parameter, hook
-        self.users = vars(layer).get("forward")
+        self.users = within or vars(layer).get("forward")
 
     def __call__(self, *args, **kwargs):
         if not self.acts:
@@ -181,10 +189,11 @@ class _Watch(torch.overrides.TorchFunctionMode):
         return self.forward.hook.around(self.forward.owner, call.pop("input"), call)
 
 
-def reads_past(attention: nn.Module, layer: str) -> bool:
-    """Whether this attention's code reads the layer's weight, where its class is PyTorch's own."""
+def passed_by(model: nn.Module, path: str) -> bool:
+    """Whether the module around this layer hands on its weight, as its code says, and calls it not."""
+    around, _, layer = path.rpartition(".")
     try:
-        code = inspect.getsource(type(attention).forward)
+        code = inspect.getsource(type(model.get_submodule(around)).forward)
     except (OSError, TypeError):
         return False
-    return "linear(" in code and f"self.{layer}.weight" in code
+    return bool(re.search(rf"self\.{re.escape(layer)}\.weight\b(?!\.)", code))

@@ -21,11 +21,11 @@ from serial_lora.config import SerialLoRAConfig as Settings
 from serial_lora.errors import SerialLoRAError
 from serial_lora.export import write_peft_folder
 from serial_lora.files import as_path, read_tensors, require_fitting
-from serial_lora.hooks import OnceABlock
+from serial_lora.hooks import HookHandle, OnceABlock
 from serial_lora.injection import check_rank, eject, inject
 from serial_lora.layers import SerialLoRA
 from serial_lora.merging import exactly, wide
-from serial_lora.packed import reads_past
+from serial_lora.packed import passed_by
 from serial_lora.records import Injection, only_injection, require_finite, tensors_in_force
 from serial_lora.several import put_in_force
 from serial_lora.sites import AttentionSite, child_name, unwrapped_name
@@ -92,6 +92,7 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         once: what the layers of one attention share of a forward pass.
         number: which of those layers this is.
         original: while merged, what the base's own weight consists of.
+        ran: whether anything has called it yet.
     """
 
     adapter_layer_names = ("serial_lora_pairs",)
@@ -104,6 +105,7 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         self.merged_adapters: list[str] = []
         self.original: list[Tensor] | None = None
+        self.ran = False
         self.once = OnceABlock(readers) if beside is None else beside.once
         pairs = nn.ModuleDict() if beside is None else beside.serial_lora_pairs
         if number == 0:
@@ -120,6 +122,8 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
 
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
         """(..., d) -> (..., outputs): the base layer's answer to x + the sum of scale * B A x."""
+        if not torch.compiler.is_compiling():
+            self.ran = True
         if self.disable_adapters and self.merged:
             self.unmerge()
         pairs = self._pairs(self.active_adapters)
@@ -165,6 +169,19 @@ class SerialLoRALayer(nn.Module, BaseTunerLayer):
         places = writable(self.base_layer, ("", "weight")).parts()
         for place, part in zip(places, parts, strict=True):
             place.copy_(part)
+
+
+def _none_is_dead(attention: nn.Module, args: tuple, output: object) -> None:
+    """After an attention has run for the first time: refuse one that reads a weight past our layer."""
+    if torch.compiler.is_compiling():
+        return
+    for name, layer in attention.named_children():
+        if isinstance(layer, SerialLoRALayer) and not layer.ran:
+            raise SerialLoRAError(
+                f"{type(attention).__name__} reads the weight of {name} without calling that layer, so "
+                "the adapter does not act; use serial_lora.inject for this model, or exclude_modules."
+            )
+    HookHandle(attention, NAME, _none_is_dead).take_off()
 
 
 @dataclass(frozen=True)
@@ -229,9 +246,8 @@ class SerialLoRAModel(BaseTuner):
                     f"{name} is left out, but one pair stands before q, k and v of an attention; name "
                     "them together."
                 )
-            above, _, own = name.rpartition(".")
-            called = hasattr(self.model.get_submodule(name), "in_features")
-            if not called or reads_past(self.model.get_submodule(above), own):
+            linear = hasattr(self.model.get_submodule(name), "in_features")
+            if not linear or passed_by(self.model, name):
                 raise SerialLoRAError(
                     f"the weight of {name} is read without calling a layer, where PEFT's cannot act; "
                     "use serial_lora.inject for this model, or exclude_modules."
@@ -248,6 +264,7 @@ class SerialLoRAModel(BaseTuner):
             layer = SerialLoRALayer(target, beside, readers.index(current_key), len(readers))
             self._replace_module(parent, target_name, layer, target)
             target = layer
+            HookHandle(parent, NAME, _none_is_dead).put_on()
         target.update_layer(adapter_name, peft_config)
 
     def _check_merge_allowed(self) -> None:

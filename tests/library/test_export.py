@@ -20,6 +20,7 @@ from serial_lora import (
     to_diffusers,
     to_peft,
 )
+from tests.library.test_structure import beit, torchvision_swin
 from tests.library.tiny_models import RANK, TINY, fill_adapters, run_sd3
 
 peft = pytest.importorskip("peft")
@@ -148,4 +149,12 @@ def test_what_diverged_is_not_exported(export, tmp_path):
     next(adapter_parameters(model)).data[0, 0] = float("nan")
     with pytest.raises(SerialLoRAError, match="finite"):
         export(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("build", [beit, lambda: torchvision_swin("1")])
+def test_where_a_layer_of_peft_would_not_act_nothing_is_exported(build, tmp_path):
+    model = inject(build(), SerialLoRAConfig(rank=RANK))
+    with pytest.raises(SerialLoRAError, match="qkv"):
+        to_peft(model, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -21,6 +21,7 @@ from torch import nn
 
 import serial_lora
 from serial_lora import SerialLoRAError, inject, save_adapter
+from tests.library.test_structure import ReadsTheWeight, torchvision_swin
 from tests.library.tiny_models import RANK, TINY, fill_adapters, write_dense
 
 peft = pytest.importorskip("peft", minversion="0.21", reason='pip install "peft>=0.21"')
@@ -235,6 +236,26 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(name, options, noun):
     with pytest.raises(SerialLoRAError, match=noun):
         peft.get_peft_model(model, SerialLoRAConfig(**options))
     assert list(model.state_dict()) == keys
+
+
+@pytest.mark.parametrize("version", ["1", "2", "3D"])
+def test_torchvision_swin_is_refused_as_it_was(version):
+    model = torchvision_swin(version)
+    kinds = [type(module) for module in model.modules()]
+    with pytest.raises(SerialLoRAError, match="inject"):
+        peft.get_peft_model(model, SerialLoRAConfig(r=RANK))
+    assert [type(module) for module in model.modules()] == kinds
+
+
+def test_an_adapter_that_does_not_act_is_an_error():
+    x = torch.randn(1, 4, 32)
+    model = peft.get_peft_model(nn.Sequential(ReadsTheWeight()), SerialLoRAConfig(r=RANK))
+    for _ in range(2):
+        with pytest.raises(SerialLoRAError, match="q without calling"):
+            model(x)
+    model = peft.get_peft_model(TINY["plain"].build(), SerialLoRAConfig(r=RANK))
+    run(TINY["plain"], model)
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_an_adapter_that_diverged_is_not_merged():

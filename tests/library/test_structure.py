@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -67,6 +69,18 @@ class TwoLayers(nn.Module):
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
+class HandsOnWeights(PlainAttention):
+    """Two of its weights go to functions, one of which is not F.linear itself; k is called."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = F.linear(x, self.q.weight, self.q.bias) * self.k(x).sigmoid()
+        return _linear(mixed + F.linear(x, weight=self.v.weight), self.out.weight, self.out.bias)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.linear(x, weight, bias)
+
+
 class WeightsOnRequest(nn.Module):
     """nn.MultiheadAttention as tutorials call it: with weights returned, then from x to y."""
 
@@ -104,6 +118,33 @@ def swin() -> nn.Module:
             img_size=16, patch_size=2, embed_dim=32, depths=(2,), num_heads=(4,), window_size=4
         )
     )
+
+
+def torchvision_swin(version: str) -> nn.Module:
+    from torchvision.models import swin_transformer as flat
+    from torchvision.models.video import swin_transformer as video
+
+    sizes = dict(embed_dim=32, depths=[2, 1], num_heads=[4, 8], num_classes=5)
+    torch.manual_seed(0)
+    if version == "3D":
+        return _noisy(video.SwinTransformer3d([2, 2, 2], window_size=[2, 3, 3], **sizes))
+    if version == "2":
+        sizes |= dict(block=flat.SwinTransformerBlockV2, downsample_layer=flat.PatchMergingV2)
+    return _noisy(flat.SwinTransformer([2, 2], window_size=[3, 3], **sizes))
+
+
+def _run_swin(model: nn.Module) -> Tensor:
+    """Pictures, or films of two, that windows do not fill, so that some tokens are padding."""
+    film = (2,) if "3d" in type(model).__name__ else ()
+    pictures = torch.randn(2, 3, *film, 16, 16, generator=torch.Generator().manual_seed(0))
+    return model(pictures).flatten()
+
+
+def swin_blocks(first: int) -> list:
+    """The stages are numbered among what else there is."""
+    at, after = f"features.{first}", f"features.{first + 2}"
+    places = (f"{at}.0", 32), (f"{at}.1", 32), (f"{after}.0", 64)
+    return [_fused(block, "attn.qkv.weight", "attn.proj", width) for block, width in places]
 
 
 def gated() -> nn.Module:
@@ -195,6 +236,15 @@ FOUND = {
         _run_pictures,
         [_fused(f"layers.0.blocks.{i}", "attn.qkv.weight", "attn.proj") for i in range(2)],
     ),
+    "weights handed on": Tiny(
+        lambda: seeded(HandsOnWeights), _run_plain, separate({p: p for p in ("q", "k", "v", "out")})
+    ),
+    **{
+        f"torchvision_swin_{version}": Tiny(
+            functools.partial(torchvision_swin, version), _run_swin, swin_blocks(first)
+        )
+        for version, first in (("1", 1), ("2", 1), ("3D", 0))
+    },
     "hf_deit": hugging_face("DeiT"),
     "hf_siglip": hugging_face("SiglipVision"),
     "hf_beit": hugging_face("Beit"),
@@ -300,7 +350,7 @@ def test_what_cannot_be_adapted_is_refused_by_name(case, method):
 
 class ReadsTheWeight(PlainAttention):
     def forward(self, x: Tensor) -> Tensor:
-        return x + F.linear(x, self.q.weight) + self.k(x) + self.v(x) + self.out(x)
+        return x + x @ self.q.weight.T + self.k(x) + self.v(x) + self.out(x)
 
 
 def test_an_adapter_that_does_not_act_is_an_error(method):
