@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import eject, inject
+from serial_lora.injection import eject, inject, unwrapped
 from serial_lora.merging import base_weight, exactly
 from serial_lora.records import (
     DEFAULT,
@@ -86,7 +86,11 @@ def save_adapter(model: nn.Module, path: str | Path, name: str | None = None) ->
 
 
 def load_adapter(
-    model: nn.Module, path: str | Path, name: str | None = None, check_base: bool = True
+    model: nn.Module,
+    path: str | Path,
+    name: str | None = None,
+    check_base: bool = True,
+    heads: bool = True,
 ) -> nn.Module:
     """Load an adapter file into the model; puts the adapters in first if the model has none.
 
@@ -105,6 +109,8 @@ def load_adapter(
             in force, loads the values of that one, whose rank must be the file's.
         check_base: False loads it onto any base whose sizes fit: one in float16, or a descendant of
             the one it was trained on. Serial LoRA's change, W B A, is another one there.
+        heads: False takes the pairs alone, without the modules that learned beside them, onto a
+            backbone, say; those of the model keep their values.
 
     Returns:
         The same model, with the scale that the file says.
@@ -114,7 +120,10 @@ def load_adapter(
     """
     path, fresh = as_path(path), not adapters(model)
     saved, tensors = _read(path)
+    if not heads:
+        saved, tensors = _pairs_alone(saved, tensors, None if fresh else only_injection(model)[1])
     if fresh:
+        _refuse_headless(path, saved, model)
         inject(model, saved.config, saved.also_train, name or DEFAULT)
     try:
         _put_in(model, path, saved, tensors, name, check_base)
@@ -123,6 +132,29 @@ def load_adapter(
             eject(model)
         raise
     return model
+
+
+def _pairs_alone(
+    saved: SavedAdapter, tensors: Mapping[str, Tensor], injection: Injection | None
+) -> tuple[SavedAdapter, dict[str, Tensor]]:
+    """A file's content with what the model itself has beside its adapters, if it has any."""
+    beside = tuple(f"{head}." for head in saved.also_train)
+    pairs = {key: tensor for key, tensor in tensors.items() if not key.startswith(beside)}
+    if injection is None:
+        return replace(saved, also_train=()), pairs
+    own = tuple(unwrapped_name(name) for name in injection.also_train)
+    return replace(saved, also_train=own), pairs | injection.learned()
+
+
+def _refuse_headless(path: Path, saved: SavedAdapter, model: nn.Module) -> None:
+    """Refuse a model that has not got what learned beside the adapter."""
+    modules = {unwrapped_name(n): module for n, module in unwrapped(model).named_modules()}
+    for head in saved.also_train:
+        if not list(modules.get(head, nn.Identity()).parameters()):
+            raise SerialLoRAError(
+                f"{head} learned beside the adapter of {path}, and this model has no such module with "
+                "parameters; build the model with it, or load the pairs alone with heads=False."
+            )
 
 
 def _put_in(
@@ -151,7 +183,8 @@ def _put_in(
     if learners != list(saved.also_train):
         raise SerialLoRAError(
             f"beside the adapter of {path} learned {_listed(saved.also_train)}, and in this model "
-            f"{_listed(learners)}; call eject(model) first to use the file's."
+            f"{_listed(learners)}; call eject(model) first to use the file's, or load the pairs alone "
+            "with heads=False."
         )
     _check_same_targets(path, saved.targets, _targets(injection.sites))
     require_fitting(path, tensors, injection, saved.config.rank)

@@ -12,6 +12,7 @@ from torch import nn
 from serial_lora import (
     LoRAConfig,
     SerialLoRAConfig,
+    SerialLoRAError,
     activate,
     adapter_parameters,
     add_adapter,
@@ -135,6 +136,34 @@ def test_saved_loaded_and_switched_with_the_adapter(method, tmp_path):
     plain = load_adapter(classifier(), tmp_path / "again")
     assert torch.equal(run(plain), first)
     assert torch.equal(run(eject(model)), base)
+
+
+def test_pairs_alone_go_onto_a_backbone_and_beside_another_head(method, tmp_path):
+    path = save_adapter(trained(method), tmp_path / "a.safetensors")
+    backbone = classifier()
+    backbone.head = nn.Identity()
+    before = bits(backbone)
+    with pytest.raises(SerialLoRAError, match="head learned.*heads=False"):
+        load_adapter(backbone, path)
+    assert_same_bits(before, backbone)
+    load_adapter(backbone, path, heads=False)
+    for key, tensor in load_adapter(classifier(), path).state_dict().items():
+        there = backbone.state_dict().get(key)
+        if there is not None and key not in own_names(backbone):
+            assert torch.equal(there, tensor)
+    assert all(torch.equal(backbone.state_dict()[key], before[key]) for key in before)
+
+    other = trained(method, inject(classifier(), method(RANK), ["head"]), steps=4)
+    head = other.head.weight.clone()
+    with pytest.raises(SerialLoRAError, match="heads=False"):
+        load_adapter(other, path)
+    for name in (None, "more"):
+        load_adapter(other, path, name=name, heads=False)
+        assert torch.equal(other.head.weight, head)
+        for one, another in zip(
+            adapter_parameters(other), adapter_parameters(backbone), strict=True
+        ):
+            assert torch.equal(one, another)
 
 
 def test_a_teacher_and_a_student_in_one_step():
