@@ -13,17 +13,21 @@ and the classes are the rows of a matrix that is learnt with the adapter.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import safetensors.torch
 import timm
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms import Compose
 
 from serial_lora import SerialLoRAConfig, adapters
 from serial_lora.errors import SerialLoRAError, require_number
@@ -41,86 +45,165 @@ from serial_lora_course.labs.config import LabConfig, check_crop, setting
 from serial_lora_course.labs.resume import TrainingHistory
 from serial_lora_course.labs.training import ExampleStream, OnPicture, batches_of, train
 from serial_lora_course.measures.metrics import accuracy
-from serial_lora_course.models.clip import OPENAI, TrainTransform, build_test_transform
+from serial_lora_course.models.clip import OPENAI, TrainTransform, cut_to_middle
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-#: transformers keeps mean and deviation with a checkpoint; these are the published checkpoints'.
-TRANSFORMERS = {"vit": HALF, "dinov2": IMAGENET, "clip": OPENAI, "clip_vision_model": OPENAI}
+#: transformers keeps mean and deviation beside a checkpoint; these are for models made by hand.
+TRANSFORMERS = {
+    **dict.fromkeys(("vit", "siglip_vision_model", "beit"), HALF),
+    **dict.fromkeys(("dinov2", "dinov2_with_registers", "deit", "swin", "swinv2"), IMAGENET),
+    "clip_vision_model": OPENAI,
+}
 ADAPTER_FILE, HEAD_FILE = "adapter.safetensors", "head.safetensors"
 HEAD_FORMAT = "serial-lora head 1"
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes a model's input: side in pixels, then (x - mean) / std by channel."""
+    """How a picture becomes a model's input, then (x - mean) / std by channel.
+
+    Attributes:
+        size: of the input's sides, in pixels.
+        resize: side that a picture is brought to, before the square in its middle is cut out; ``size``
+            if left out.
+        interpolation: of that, as timm calls it.
+        crop_mode: timm's: ``center`` keeps the proportions of the picture, ``squash`` does not, and
+            ``border`` fills up.
+    """
 
     size: int
     mean: tuple[float, float, float] = IMAGENET[0]
     std: tuple[float, float, float] = IMAGENET[1]
+    resize: int | None = None
+    interpolation: str = "bicubic"
+    crop_mode: str = "center"
 
     def __post_init__(self) -> None:
         require_number("size", self.size, whole=True, least=1)
 
+    def at(self, size: int) -> Preprocessing:
+        """The same for pictures of another size."""
+        resize = self.resize and round(self.resize * size / self.size)
+        return replace(self, size=size, resize=resize)
+
     def for_test(self) -> Callable:
-        """Shorter side to ``size``, the square in the middle: PIL picture -> (3, size, size)."""
-        return build_test_transform(self.size, self.mean, self.std)
+        """The whole picture, or its middle: PIL picture -> (3, size, size)."""
+        pct = self.size / ((self.resize or self.size) + 0.5)  # timm rounds size / pct down
+        prepare = timm.data.create_transform(
+            self.size,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+            crop_pct=pct,
+            crop_mode=self.crop_mode,
+        )
+        return Compose([cut_to_middle, prepare]) if self.crop_mode == "center" else prepare
 
     def for_training(self, crop: float) -> Callable:
         """A random square that keeps at least ``crop`` of the area, mirrored half of the time."""
         return TrainTransform(self.size, (crop, 1.0), self.mean, self.std)
 
 
-def preprocessing_of(model: nn.Module) -> Preprocessing:
+def preprocessing_of(model: nn.Module, size: int | None = None) -> Preprocessing:
     """What a model of open_clip, timm or transformers says about its inputs.
 
+    Args:
+        size: of the pictures, in place of the model's own.
+
     Raises:
-        SerialLoRAError: the model does not say how large its pictures are.
+        SerialLoRAError: the model does not say how large its pictures are, or how they are normalised.
     """
-    tower, config = getattr(model, "visual", model), getattr(model, "config", None)
-    vision, patches = getattr(config, "vision_config", config), getattr(tower, "patch_embed", None)
+    tower = getattr(model, "visual", model)
     if hasattr(tower, "preprocess_cfg"):  # made by open_clip.create_model
-        stated = tower.preprocess_cfg
-        size, normal = stated["size"], (stated["mean"], stated["std"])
-    elif hasattr(patches, "img_size"):
-        stated = timm.data.resolve_model_data_config(tower)
-        size, normal = patches.img_size, (stated["mean"], stated["std"])
-    elif hasattr(vision, "image_size"):  # transformers
-        size, normal = vision.image_size, TRANSFORMERS.get(config.model_type, IMAGENET)
+        said = tower.preprocess_cfg
+        modes = {"shortest": "center", "longest": "border"}
+        mode = modes.get(mode := said.get("resize_mode", "shortest"), mode)
+        normal = tuple(said["mean"]), tuple(said["std"])
+        found = Preprocessing(_side(said["size"]), *normal, None, said["interpolation"], mode)
+    elif hasattr(tower, "forward_head"):
+        said = timm.data.resolve_model_data_config(tower)
+        patches = getattr(tower, "patch_embed", None)
+        side = _side(getattr(patches, "img_size", None) or said["input_size"][1:])
+        found = Preprocessing(
+            side,
+            said["mean"],
+            said["std"],
+            int(side / said["crop_pct"]),
+            said["interpolation"],
+            said["crop_mode"],
+        )
+    elif hasattr(getattr(model, "config", None), "model_type"):
+        found = _of_transformers(model)
     elif hasattr(tower, "image_size"):  # open_clip's classes, made by hand
-        size, normal = tower.image_size, OPENAI
+        found = Preprocessing(_side(tower.image_size), *OPENAI)
     else:
         raise SerialLoRAError(
             f"{type(model).__name__} does not say how large its pictures are; pass "
             "preprocessing=Preprocessing(size=...) with the size it was made for."
         )
-    return Preprocessing(size if isinstance(size, int) else int(size[0]), *map(tuple, normal))
+    return found if size is None else found.at(size)
+
+
+def _side(size: int | Sequence[int]) -> int:
+    return size if isinstance(size, int) else int(size[0])
+
+
+def _of_transformers(model: nn.Module) -> Preprocessing:
+    """What the processor beside a model of transformers does; for one made by hand, its kind's."""
+    from transformers import AutoImageProcessor
+
+    vision, processor = getattr(model.config, "vision_config", model.config), None
+    with suppress(OSError, ValueError):
+        processor = model.name_or_path and AutoImageProcessor.from_pretrained(model.name_or_path)
+    if not processor:
+        if model.name_or_path or vision.model_type not in TRANSFORMERS:
+            raise SerialLoRAError(
+                f"there is no preprocessor_config.json beside {model.name_or_path or type(model).__name__}, "
+                "which says how pictures are normalised; put its publisher's there, or pass "
+                "preprocessing=Preprocessing(...)."
+            )
+        return Preprocessing(_side(vision.image_size), *TRANSFORMERS[vision.model_type])
+    said = processor.to_dict()
+    cut, asked = said.get("do_center_crop"), dict(said["size"])
+    sides = [asked[name] for name in ("height", "width", "shortest_edge") if asked.get(name)]
+    size = dict(said["crop_size"])["height"] if cut else sides[0] if sides else 0
+    if not said.get("do_resize") or len({*sides}) != 1 or size > sides[0]:
+        raise SerialLoRAError(
+            f"the processor of {model.name_or_path} makes no square of a picture; pass "
+            "preprocessing=Preprocessing(...)."
+        )
+    normal = said["image_mean"], said["image_std"]
+    normal = map(tuple, normal if said.get("do_normalize") else ([0.0] * 3, [1.0] * 3))
+    mode = "center" if asked.get("shortest_edge") else "squash"
+    interpolation = Image.Resampling(said["resample"]).name.lower()
+    return Preprocessing(size, *normal, sides[0], interpolation, mode)
 
 
 def picture_features(model: nn.Module, pictures: Tensor) -> Tensor:
     """One vector a picture, as the model's library gives it: (B, 3, size, size) -> (B, d).
 
-    open_clip's and transformers' CLIP give what they compare with text; timm's what it gives its
-    own classifier; ViT and DINOv2 the class token after the last norm. Any other module is called.
+    open_clip's and transformers' CLIP and SigLIP give what they compare with text; timm's what it gives
+    its own classifier. Other models of transformers give what their pooler makes, unless its weights are
+    random where a checkpoint has none (ViT's); then the class token, or the mean of all where there is
+    none. Any other module is called.
 
     Raises:
         SerialLoRAError: what comes out is not one vector a picture.
     """
     if hasattr(model, "encode_image"):
         output = model.encode_image(pictures)
-    elif hasattr(model, "get_image_features"):
-        output = model.get_image_features(pixel_values=pictures)
     elif hasattr(model, "forward_head"):
         output = model.forward_head(model.forward_features(pictures), pre_logits=True)
+    elif hasattr(getattr(model, "config", None), "model_type"):
+        ask = getattr(model, "get_image_features", model.forward)
+        vision, how = getattr(model.config, "vision_config", model.config), {}
+        if pictures.shape[-1] != _side(getattr(vision, "image_size", pictures.shape[-1])):
+            asked = "interpolate_pos_encoding"
+            how = {asked: True} if asked in inspect.signature(ask).parameters else {}
+        output = _pooled(model, ask(pixel_values=pictures, **how))
     else:
         output = model(pictures)
-    # Of transformers' outputs: the pooler of a ViT or DINOv2 is passed by, as its weights are random
-    # where the checkpoint has none; CLIP's was trained.
-    clip = ("image_embeds", "pooler_output") * type(model).__name__.startswith("CLIP")
-    inside = [getattr(output, name, None) for name in clip]
-    if getattr(output, "last_hidden_state", None) is not None:
-        inside.append(output.last_hidden_state[:, 0])
-    output = next((each for each in inside if each is not None), output)
     if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(pictures):
         what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         several = f"{len(pictures)} pictures" if len(pictures) > 1 else "one picture"
@@ -129,6 +212,22 @@ def picture_features(model: nn.Module, pictures: Tensor) -> Tensor:
             "picture; pass the model without its classifier, or a module that returns (B, d)."
         )
     return output
+
+
+def _pooled(model: nn.Module, output: object) -> object:
+    """One vector a picture out of what a model of transformers gives."""
+    if getattr(output, "image_embeds", None) is not None:
+        return output.image_embeds
+    untrained = hasattr(getattr(model, "pooler", None), "dense")
+    if getattr(output, "pooler_output", None) is not None and not untrained:
+        return output.pooler_output.flatten(1)
+    tokens = getattr(output, "last_hidden_state", None)  # (B, N, d), or (B, d, H, W) of grids
+    if tokens is None:
+        return output
+    names = (name.rpartition(".")[2] for name, _ in model.named_parameters())
+    if {*names} & {"cls_token", "class_token", "class_embedding"}:
+        return tokens[:, 0]
+    return tokens.mean(1) if tokens.dim() == 3 else tokens.flatten(2).mean(2)
 
 
 class PictureClassifier(nn.Module):
@@ -165,10 +264,11 @@ class PictureClassifier(nn.Module):
         if parameter is None:
             raise SerialLoRAError(f"{type(model).__name__} has no parameters; pass another model.")
         side = self.preprocessing.size
-        blank = torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype)
+        noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+        noise = noise.to(parameter.device, parameter.dtype)
         try:
             with torch.no_grad():
-                width = picture_features(model, blank).shape[1]
+                vector, again = (picture_features(self.model, noise) for _ in range(2))
         except (RuntimeError, ValueError, AssertionError) as error:  # of the model's own library
             if isinstance(error, SerialLoRAError):
                 raise
@@ -176,7 +276,12 @@ class PictureClassifier(nn.Module):
                 f"{type(model).__name__} cannot take pictures of {side} x {side} pixels ({error}); "
                 "pass the preprocessing that it was made for."
             ) from error
-        self.head = nn.Linear(width, len(class_names), device=parameter.device)
+        if not torch.allclose(vector, again, rtol=1e-2):
+            raise SerialLoRAError(
+                f"{type(model).__name__} gives another vector each time for one and the same picture, as "
+                "models do that mask parts of it; pass another model."
+            )
+        self.head = nn.Linear(vector.shape[1], len(class_names), device=parameter.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -316,6 +421,7 @@ def save_classifier(classifier: PictureClassifier, folder: str | Path) -> Path:
             "with a smaller learning rate."
         )
     header = {"format": HEAD_FORMAT, "class_names": json.dumps(classifier.class_names)}
+    header["preprocessing"] = json.dumps(asdict(classifier.preprocessing))
     with refusals_told():
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".", dir=folder) as new:  # both are written, or neither
@@ -337,6 +443,7 @@ def load_classifier(
     """A classifier out of its base model and the folder that `save_classifier` wrote.
 
     Args:
+        preprocessing: in place of what it was trained with.
         merged: the model holds the adapter's change already, as one that was merged and then saved
             by its own library does; only the head is read.
 
@@ -345,8 +452,8 @@ def load_classifier(
             frozen and in evaluation mode then, and is otherwise as it was.
     """
     path, adapter = Path(folder) / HEAD_FILE, Path(folder) / ADAPTER_FILE
-    class_names, head, belongs_to = _read_head(path)
-    classifier = PictureClassifier(model, class_names, preprocessing)
+    class_names, head, belongs_to, trained_with = _read_head(path)
+    classifier = PictureClassifier(model, class_names, preprocessing or trained_with)
     shapes = {name: tensor.shape for name, tensor in classifier.head.state_dict().items()}
     if shapes != {name: tensor.shape for name, tensor in head.items()}:
         raise SerialLoRAError(
@@ -363,13 +470,19 @@ def load_classifier(
     return classifier
 
 
-def _read_head(path: Path) -> tuple[list[str], dict[str, Tensor], str | None]:
-    """Class names, the head's tensors, and the SHA-256 of the adapter file that belongs to them."""
+def _read_head(path: Path) -> tuple[list[str], dict[str, Tensor], str | None, Preprocessing | None]:
+    """Class names, the head's tensors, the SHA-256 of their adapter file, and what pictures become.
+
+    Both are missing in older files.
+    """
     header, head = read_tensors(path, HEAD_FORMAT, "classifier")
     require_checksum(path, header, head)
     try:
         names = json.loads(header["class_names"])
         check_class_names(names)
+        said = json.loads(header.get("preprocessing", "null"))
+        lists = {} if said is None else {k: tuple(said[k]) for k in ("mean", "std")}
+        preprocessing = None if said is None else Preprocessing(**said | lists)
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise SerialLoRAError(f"{path} has no list of class names; save it again.") from error
     if not all(tensor.float().isfinite().all() for tensor in head.values()):
@@ -377,7 +490,7 @@ def _read_head(path: Path) -> tuple[list[str], dict[str, Tensor], str | None]:
             f"{path} holds values that are not finite numbers; the training that wrote it diverged, "
             "use an earlier file."
         )
-    return names, head, header.get("adapter")
+    return names, head, header.get("adapter"), preprocessing
 
 
 def _sha256(path: Path) -> str:

@@ -178,7 +178,7 @@ class TrainTransform:
         return pixels.div_(255).sub_(self.mean).div_(self.std)
 
 
-def _middle(picture: Image.Image, longest: int = 50) -> Image.Image:
+def cut_to_middle(picture: Image.Image, longest: int = 50) -> Image.Image:
     """A picture as it is, or the middle of one so long that, resized whole, it would fill the memory."""
     side = longest * min(picture.size)
     return transforms.functional.center_crop(
@@ -192,7 +192,7 @@ def build_test_transform(
     """CLIP's own preprocessing: shorter side to ``size``, central square, (x - mean) / std."""
     return transforms.Compose(
         [
-            _middle,
+            cut_to_middle,
             transforms.Resize(size, interpolation=transforms.InterpolationMode.BICUBIC),
             transforms.CenterCrop(size),
             transforms.ToTensor(),

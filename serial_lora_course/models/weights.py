@@ -82,19 +82,24 @@ def fetched(name: str, what: str) -> Path:
 
 
 def load_weights(
-    model: nn.Module, path: Path, recognise: Callable[[StateDict], str | None] | None = None
+    model: nn.Module,
+    path: Path,
+    recognise: Callable[[StateDict], str | None] | None = None,
+    passed_over: Iterable[str] = (),
 ) -> None:
     """Fill ``model`` from a state dict, in the model's own number format.
 
     Args:
         path: safetensors, or what torch.save wrote (.pt, .pth, .bin), of which no code is ever run.
+        passed_over: modules, such as a classifier, that the file may hold and the model need not have.
         recognise: what a file that does not fit holds, where the reader knows a name for it.
 
     Raises:
         SerialLoRAError: no such file, not a state dict, or not this model's tensors.
     """
     state = read_state_dict(path)
-    wanted = model.state_dict()
+    wanted, beside = model.state_dict(), tuple(f"{name}." for name in passed_over)
+    state = {name: t for name, t in state.items() if name in wanted or not name.startswith(beside)}
     missing = sorted(wanted.keys() - state.keys())
     foreign = sorted(state.keys() - wanted.keys())
     other_size = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]

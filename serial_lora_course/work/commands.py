@@ -30,7 +30,8 @@ def fit_command() -> Command:
         Option(
             "out", str, "folder for the classifier: new, or this command's own", "my_classifier"
         ),
-        Option("weights", str, "safetensors file in place of the model's own weights"),
+        Option("weights", str, "file in place of the model's own weights"),
+        Option("image_size", int, "side of the model's pictures in pixels, in place of its own"),
         Option("test_fraction", float, "share of each class to test on", Job.test_fraction),
         Option("validation_fraction", float, "of the rest, to choose by", Job.validation_fraction),
         Option("patience", int, "rounds without a better state before it stops", Job.patience),

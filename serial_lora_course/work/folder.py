@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -39,6 +41,7 @@ from serial_lora_course.labs.own import (
     encode,
     fit,
     load_classifier,
+    preprocessing_of,
     save_classifier,
 )
 from serial_lora_course.measures.metrics import accuracy
@@ -49,6 +52,7 @@ from serial_lora_course.work.vision import load_vision
 RUN_FILE, RESULT_FILE = "run.yaml", "reached.json"
 ORIGIN = "# made from\n"
 HISTORY_FILE, UNFINISHED = "validation.json", "unfinished.pt"
+LONG = 5  # minutes, of which a note is worth its line
 Measured = dict[str, float]
 """``loss``, the mean cross-entropy, and ``accuracy`` on the validation pictures."""
 BROKEN = (RecursionError, yaml.YAMLError)
@@ -67,6 +71,7 @@ class Job:
         test_fraction: share of each class that is tested on; validation_fraction: of the rest,
             share that chooses the best state.
         patience: rounds without a better state after which training stops.
+        image_size: side of the model's pictures in pixels; its own if left out.
         config: how to train.
     """
 
@@ -78,6 +83,7 @@ class Job:
     validation_fraction: float = 0.2
     patience: int = 5
     seed: int = 1
+    image_size: int | None = None
     config: ClassifyConfig = field(default_factory=ClassifyConfig)
 
     def __post_init__(self) -> None:
@@ -85,6 +91,8 @@ class Job:
             require_number(name, getattr(self, name), above=0, below=1)
         require_number("patience", self.patience, whole=True, least=1)
         require_number("seed", self.seed, whole=True, least=0)
+        if self.image_size is not None:
+            require_number("image_size", self.image_size, whole=True, least=1)
 
     def as_yaml(self) -> bytes:
         """Flat, as ``--config`` reads it; settings that are None are left out."""
@@ -93,7 +101,8 @@ class Job:
 
     def load_model(self) -> torch.nn.Module:
         """The vision model, as its library gives it."""
-        return load_vision(self.model, None if self.weights is None else expanded(self.weights))
+        weights = None if self.weights is None else expanded(self.weights)
+        return load_vision(self.model, weights, image_size=self.image_size)
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,9 @@ def _fit_alone(job: Job, progress: bool | None, tell: Tell) -> Reached:
     if (out / RESULT_FILE).exists():
         return _earlier(out)
     parts = divide(data.train, job.validation_fraction) | {"test": data.test}
-    classifier = PictureClassifier(model, data.class_names)
+    prepare = preprocessing_of(model, job.image_size)
+    classifier = PictureClassifier(model, data.class_names, prepare)
+    _tell_if_long(classifier, parts, config)
     probe = linear_probe(classifier, parts)
     torch.manual_seed(job.seed)
     inject(classifier.model, config.adapter())
@@ -189,6 +200,28 @@ def _fit_alone(job: Job, progress: bool | None, tell: Tell) -> Reached:
     write_json(out / RESULT_FILE, asdict(reached))
     (out / UNFINISHED).unlink(missing_ok=True)  # not before: until here it is what goes on
     return reached
+
+
+def _tell_if_long(
+    classifier: PictureClassifier, parts: dict[str, Pictures], config: ClassifyConfig
+) -> None:
+    """A note of how long it may take at most, where that is minutes, before anything else."""
+    side, train = classifier.preprocessing.size, len(parts["train"])
+    batch, steps = min(config.batch_size, train), config.steps(train)
+    picture = torch.zeros(1, 3, side, side, device=classifier.head.weight.device)
+    started = time.monotonic()
+    with torch.no_grad():
+        classifier(picture)
+    each = time.monotonic() - started
+    step = 3 * each * batch  # the way back costs twice the way there
+    looks = sum(map(len, parts.values())) + config.epochs * len(parts["validation"])
+    minutes = (step * steps + each * looks) / 60
+    if minutes > LONG:
+        warnings.warn(
+            f"a step of {batch} pictures of {side} x {side} takes about {step:.1f} seconds, and all {steps} "
+            f"some {minutes:.0f} minutes; a smaller --image-size or model, or a GPU, is faster.",
+            stacklevel=3,
+        )
 
 
 class Rounds:
@@ -372,7 +405,7 @@ def read_run(folder: str | Path) -> Job:
         names["weights"] = said.get("weights")
         if not names["model"] or not all(isinstance(each, str | None) for each in names.values()):
             raise ValueError("it names no model")
-        return Job(**names)
+        return Job(**names, image_size=said.get("image_size"))
 
 
 def open_classifier(folder: str | Path) -> tuple[PictureClassifier, Job]:

@@ -21,14 +21,17 @@ from serial_lora_course.models.clip import TINY_MODEL, load_clip
 from serial_lora_course.models.weights import load_weights
 
 
-def load_vision(name: str, weights: Path | None = None, seed: int = 0) -> nn.Module:
+def load_vision(
+    name: str, weights: Path | None = None, seed: int = 0, image_size: int | None = None
+) -> nn.Module:
     """A vision model in evaluation mode, with its library's pretrained weights.
 
     Args:
         name: as above. A folder is one that transformers' ``save_pretrained`` wrote.
-        weights: a safetensors file of timm's or open_clip's model, in place of what the library
-            would fetch.
+        weights: a file of timm's or open_clip's model, with its classifier or without, in place of
+            what the library would fetch.
         seed: of layers that a checkpoint lacks; they are the same each time.
+        image_size: side of the pictures, in place of the model's own, in pixels.
 
     Raises:
         SerialLoRAError: no such model, or its weights cannot be had.
@@ -43,7 +46,9 @@ def load_vision(name: str, weights: Path | None = None, seed: int = 0) -> nn.Mod
         elif library == "open_clip":
             architecture, _, tag = rest.partition(":")
             pretrained = tag or None if weights is None else None
-            model = open_clip.create_model(architecture, pretrained=pretrained)
+            model = open_clip.create_model(
+                architecture, pretrained=pretrained, force_image_size=image_size
+            )
         elif weights is not None:
             raise SerialLoRAError(
                 f"--weights goes with a model of timm or open_clip; for {name} give the folder "
@@ -61,5 +66,10 @@ def load_vision(name: str, weights: Path | None = None, seed: int = 0) -> nn.Mod
             "whether its weights are on this machine or can be fetched."
         ) from error
     if weights is not None:
-        load_weights(model, weights)
+        classifier = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+        load_weights(
+            model, weights, passed_over=(classifier,) if isinstance(classifier, str) else classifier
+        )
+    if image_size is not None and library == "timm" and hasattr(model, "set_input_size"):
+        model.set_input_size(img_size=image_size)
     return model.eval()

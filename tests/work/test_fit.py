@@ -300,3 +300,11 @@ def test_a_file_that_somebody_changed_is_one_sentence(job, name, content):
 def test_a_training_that_diverges_is_told(job):
     with pytest.raises(SerialLoRAError, match="smaller --lr"):
         fit_folder(replace(job, config=replace(job.config, lr=1e10)), progress=False)
+
+
+def test_a_long_training_is_told_of_before_it_begins(job, monkeypatch):
+    monkeypatch.setattr(folder, "LONG", 0)
+    monkeypatch.setattr(folder, "linear_probe", stop)
+    with pytest.warns(UserWarning, match="a step of 7 pictures of 96 x 96 takes about"):
+        with pytest.raises(KeyboardInterrupt):
+            fit_folder(replace(job, image_size=96), progress=False)
