@@ -9,6 +9,16 @@ from typing import ClassVar
 from serial_lora.errors import SerialLoRAError, require_choice, require_number
 
 TOWERS = ("image", "text")
+PARTS = ("q", "k", "v", "out")
+_ELSEWHERE = {
+    "r": "rank=...",
+    "alpha": "scale=... (elsewhere alpha / r)",
+    "lora_alpha": "scale=... (PEFT's lora_alpha / r)",
+    "lora_dropout": "dropout=...",
+    "target_modules": "towers=... and blocks=... (LoRAConfig has parts=... too)",
+    "modules_to_save": "also_train=... of inject",
+}
+"""What other libraries call these settings."""
 STREAMS = ("image", "text", "both")
 
 
@@ -36,6 +46,13 @@ class AdapterConfig:
     stream: str = "image"
 
     method: ClassVar[str]
+    parts: ClassVar[tuple[str, ...]] = PARTS
+
+    def __new__(cls, *_: object, **settings: object) -> AdapterConfig:
+        here = [f"{name} is {_ELSEWHERE[name]} here" for name in settings if name in _ELSEWHERE]
+        if here:
+            raise SerialLoRAError(f"{', '.join(here)}; say it so to {cls.__name__}.")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         require_number("rank", self.rank, whole=True, least=1)
@@ -44,7 +61,8 @@ class AdapterConfig:
         require_choice("stream", self.stream, STREAMS)
         object.__setattr__(self, "scale", float(self.scale))
         object.__setattr__(self, "dropout", float(self.dropout))
-        object.__setattr__(self, "towers", _subset_of_towers(self.towers))
+        if self.towers is not None:
+            object.__setattr__(self, "towers", _some("towers", self.towers, TOWERS))
         object.__setattr__(self, "blocks", _block_indices(self.blocks))
 
 
@@ -53,24 +71,33 @@ class SerialLoRAConfig(AdapterConfig):
     """One pair a block, in front of q, k and v: 2 * d * r parameters."""
 
     method: ClassVar[str] = "serial_lora"
+    parts: ClassVar[tuple[str, ...]] = PARTS[:3]
 
 
 @dataclass(frozen=True)
 class LoRAConfig(AdapterConfig):
-    """The paper's baseline, a pair for each of q, k, v and out: 8 * d * r parameters a block."""
+    """The paper's baseline, a pair for each of q, k, v and out: 8 * d * r parameters a block.
+
+    Attributes:
+        parts: which of them get a pair.
+    """
+
+    parts: tuple[str, ...] = PARTS
 
     method: ClassVar[str] = "lora"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "parts", _some("parts", self.parts, PARTS))
 
-def _subset_of_towers(towers: Collection[str] | str | None) -> tuple[str, ...] | None:
-    if towers is None:
-        return None
-    chosen = tuple(towers) if isinstance(towers, Collection) else ()
-    if isinstance(towers, str):
-        chosen = (towers,)
-    if not chosen or any(tower not in TOWERS for tower in chosen):
-        raise SerialLoRAError(f"towers must name some of {', '.join(TOWERS)}, not {towers!r}.")
-    return tuple(tower for tower in TOWERS if tower in chosen)
+
+def _some(what: str, names: Collection[str] | str, known: tuple[str, ...]) -> tuple[str, ...]:
+    chosen = tuple(names) if isinstance(names, Collection) else ()
+    if isinstance(names, str):
+        chosen = (names,)
+    if not chosen or any(name not in known for name in chosen):
+        raise SerialLoRAError(f"{what} must name some of {', '.join(known)}, not {names!r}.")
+    return tuple(name for name in known if name in chosen)
 
 
 def _block_indices(blocks: Collection[int] | None) -> tuple[int, ...] | None:

@@ -14,9 +14,15 @@ from torch import Tensor, nn
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_file, write_folder
-from serial_lora.merging import change_factors, changed_parts, exactly
+from serial_lora.merging import change_factors, exactly
 from serial_lora.packed import passed_by
-from serial_lora.records import Injection, only_injection, require_finite, tensors_in_force
+from serial_lora.records import (
+    Injection,
+    changed_parts,
+    only_injection,
+    require_finite,
+    tensors_in_force,
+)
 from serial_lora.sites import AttentionSite, shared_weights, unwrapped_name
 
 Pair = tuple[Tensor, Tensor]
@@ -165,7 +171,13 @@ def _pair(root: nn.Module, injection: Injection, site: AttentionSite, parts: lis
         if injection.config.method == SerialLoRAConfig.method:
             first, second = rights[0].clone(), torch.cat(lefts)  # all parts share one A
         else:
-            first, second = torch.cat(rights), torch.block_diag(*lefts)
+            first = torch.cat(rights)
+            projections = [site.projections[part] for part in parts]
+            rows = root.get_submodule(projections[0].module).out_features
+            second = lefts[0].new_zeros(rows, len(first))
+            columns = second.split([left.shape[1] for left in lefts], dim=1)
+            for projection, column, left in zip(projections, columns, lefts, strict=True):
+                column[projection.row_slice] = left
         return first.float().cpu(), second.float().cpu()
 
 

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.packed import PackedAttention, PackedForward, passed_by
-from serial_lora.records import Injection
-from serial_lora.sites import AttentionSite
+from serial_lora.records import Injection, changed_parts
+from serial_lora.sites import AttentionSite, Projection
 
 
 @dataclass(eq=False)
@@ -245,7 +245,26 @@ class AdaptInput(Hook):
 
 
 class AddDelta(Hook):
-    """LoRA beside a projection, or beside q, k and v that share one weight."""
+    """LoRA beside a projection, or beside some of q, k and v that share one weight.
+
+    Attributes:
+        gaps: for each adapter how many of the layer's outputs before and behind its own have none.
+    """
+
+    def __init__(self, layer: str, outputs: int, beside: Mapping[Projection, nn.Module]) -> None:
+        in_order = sorted(beside, key=lambda projection: projection.start)
+        super().__init__(layer, *map(beside.__getitem__, in_order))
+        ends = [0, *(projection.row_slice.stop for projection in in_order)]
+        self.gaps = [[p.start - end, 0] for p, end in zip(in_order, ends, strict=False)]
+        self.gaps[-1][1] = outputs - ends[-1]
+
+    def whole(self, deltas: list[Tensor]) -> Tensor:
+        """One change to all outputs of the layer."""
+        padded = [
+            F.pad(delta, gap) if any(gap) else delta
+            for delta, gap in zip(deltas, self.gaps, strict=True)
+        ]
+        return padded[0] if len(padded) == 1 else torch.cat(padded, dim=-1)
 
     def __call__(self, layer: nn.Module, args: tuple, output: Tensor) -> Tensor:
         self.mark()
@@ -257,8 +276,7 @@ class AddDelta(Hook):
                 f"{self.layer} was called with its input by keyword, where LoRA cannot see it; call it "
                 "with the input alone."
             )
-        deltas = [adapter(args[0]) for adapter in acting]
-        delta = deltas[0] if len(deltas) == 1 else torch.cat(deltas, dim=-1)
+        delta = self.whole([adapter(args[0]) for adapter in acting])
         return output + delta.to(output.dtype)
 
     def around(self, layer: nn.Module, tokens: Tensor, call: dict[str, Any]) -> Tensor:
@@ -278,7 +296,7 @@ class AddDelta(Hook):
                 f"LoRA with dropout cannot be trained where {self.layer} returns attention weights "
                 "or attends elsewhere; call it with need_weights=False, or set dropout to 0."
             )
-        return torch.cat([a.scale * (a.lora_B @ a.lora_A) for a in self.adapters])
+        return self.whole([a.scale * (a.lora_B @ a.lora_A).mT for a in self.adapters]).mT
 
 
 class NoneIsDead(Hook):
@@ -317,7 +335,7 @@ def attach(model: nn.Module, injection: Injection) -> None:
     serial = injection.config.method == SerialLoRAConfig.method
     if not injection.hooks:
         for site in injection.sites:
-            hooks = _serial_hooks(model, site) if serial else _lora_hooks(model, site)
+            hooks = _serial_hooks(model, site) if serial else _lora_hooks(model, site, injection)
             injection.hooks += hooks + _guards(model, site, hooks)
             injection.handles += _seen_by_compile(hooks) + _without_shortcuts(model, site)
     for handle in _handles(injection):
@@ -377,16 +395,17 @@ def _serial_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:
     return hooks
 
 
-def _lora_hooks(model: nn.Module, site: AttentionSite) -> list[Hook]:
+def _lora_hooks(model: nn.Module, site: AttentionSite, injection: Injection) -> list[Hook]:
     block = model.get_submodule(site.name)
-    by_layer: dict[str, list[nn.Module]] = {}
-    for part, projection in site.projections.items():
+    by_layer: dict[str, dict[Projection, nn.Module]] = {}
+    for part, projection in changed_parts(site, injection.config).items():
         adapter = block.get_submodule(f"lora_{part}{site.suffix}")
-        by_layer.setdefault(projection.module, []).append(adapter)
+        by_layer.setdefault(projection.module, {})[projection] = adapter
     hooks: list[Hook] = []
     watch = None
     for name, beside in by_layer.items():
-        layer, hook = model.get_submodule(name), AddDelta(name, *beside)
+        layer, weight = model.get_submodule(name), next(iter(beside)).weight(model)
+        hook = AddDelta(name, getattr(layer, "out_features", len(weight)), beside)
         if isinstance(layer, nn.Linear):
             passed = _watch(model, name, hook, watch)
             watch = passed or watch

@@ -218,6 +218,10 @@ def check_fit(model: nn.Module, sites: list[AttentionSite], config: AdapterConfi
                 f"{site.name} is a {type(block).__name__}, which runs every child that it has, so no "
                 "adapter can become one; name the attention inside."
             )
+        if not adapter_shapes(site, config):
+            raise SerialLoRAError(
+                f"{site.label or 'the model'} has no {' or '.join(config.parts)} to adapt; name other parts."
+            )
         taken = [name for name in adapter_shapes(site, config) if hasattr(block, name)]
         if taken:
             raise SerialLoRAError(

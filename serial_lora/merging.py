@@ -9,10 +9,10 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from serial_lora.config import AdapterConfig, LoRAConfig, SerialLoRAConfig
+from serial_lora.config import LoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.hooks import attach, detach
-from serial_lora.records import Injection, injections, refuse_without_values
+from serial_lora.records import Injection, changed_parts, injections, refuse_without_values
 from serial_lora.sites import AttentionSite, Projection, shared_weights
 from serial_lora.stored import stored, writable
 
@@ -134,16 +134,6 @@ def change_factors(
 def wide(tensor: Tensor, least: torch.dtype = torch.float32) -> Tensor:
     """The tensor in at least this number type, or in its own if that is wider."""
     return tensor.to(torch.promote_types(tensor.dtype, least))
-
-
-def changed_parts(site: AttentionSite, config: AdapterConfig) -> dict[str, Projection]:
-    """The projections an adapter acts on: all of them for LoRA, but not out for Serial LoRA."""
-    serial = config.method == SerialLoRAConfig.method
-    return {
-        part: projection
-        for part, projection in site.projections.items()
-        if not (serial and part == "out")
-    }
 
 
 def _merged_weights(root: nn.Module, injection: Injection) -> Weights:

@@ -48,7 +48,9 @@ class PackedAttention(nn.MultiheadAttention):
         masks = [mask for mask in (attn_mask, key_padding_mask) if mask is not None]
         plain = plain and all(mask.dtype in (torch.bool, query.dtype) for mask in masks)
         if need_weights or not self_attention or not plain:
-            forward = PackedAttention._with_dense_weights if lora else nn.MultiheadAttention.forward
+            behind = self.out_proj._forward_hooks.values()
+            act = lora is not None or any(getattr(hook, "enabled", False) for hook in behind)
+            forward = PackedAttention._with_dense_weights if act else nn.MultiheadAttention.forward
             options = dict(
                 key_padding_mask=key_padding_mask,
                 need_weights=need_weights,
@@ -84,7 +86,9 @@ class PackedAttention(nn.MultiheadAttention):
         swapped = self.batch_first and query.dim() == 3
         if swapped:
             query, key, value = (tokens.transpose(0, 1) for tokens in (query, key, value))
-        weight = self.in_proj_weight + self.after_in_proj.dense().to(self.in_proj_weight.dtype)
+        weight, lora = self.in_proj_weight, self.after_in_proj
+        if lora is not None:
+            weight = weight + lora.dense().to(weight.dtype)
         one = torch.eye(self.embed_dim, dtype=query.dtype, device=query.device)
         attended, weights = F.multi_head_attention_forward(
             query,

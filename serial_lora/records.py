@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
-from serial_lora.sites import AttentionSite, child_name, unwrapped_name
+from serial_lora.sites import AttentionSite, Projection, child_name, unwrapped_name
 
 if TYPE_CHECKING:
     from serial_lora.hooks import AttributeHandle, Block
@@ -180,8 +180,13 @@ def adapter_shapes(site: AttentionSite, config: AdapterConfig) -> dict[str, tupl
         return {f"serial_lora{site.suffix}": (site.width, site.width)}
     return {
         f"lora_{part}{site.suffix}": (projection.columns, projection.rows)
-        for part, projection in site.projections.items()
+        for part, projection in changed_parts(site, config).items()
     }
+
+
+def changed_parts(site: AttentionSite, config: AdapterConfig) -> dict[str, Projection]:
+    """The projections an adapter acts on."""
+    return {part: p for part, p in site.projections.items() if part in config.parts}
 
 
 def require_adapter_name(name: object) -> None:

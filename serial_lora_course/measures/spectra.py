@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora.merging import base_weight, change_factors, changed_parts
-from serial_lora.records import injections, refuse_without_values
+from serial_lora.merging import base_weight, change_factors
+from serial_lora.records import changed_parts, injections, refuse_without_values
 
 WEIGHT, ADAPTED, CHANGE = "W", "W + dW", "dW"
 """The three matrices of a projection whose spectra are compared."""

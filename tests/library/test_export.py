@@ -134,6 +134,16 @@ def test_a_trained_head_goes_with_the_adapter(method, tmp_path):
     torch.testing.assert_close(loaded.merge_and_unload()(pictures), expected, **CLOSE)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["plain", "timm"])
+def test_lora_on_some_projections_is_exported(name, tmp_path):
+    tiny = TINY[name]
+    model = fill_adapters(inject(tiny.build(), LoRAConfig(RANK, parts=("k", "v"))))
+    to_peft(model, tmp_path)
+    loaded = peft.PeftModel.from_pretrained(tiny.build(), tmp_path).eval()
+    torch.testing.assert_close(tiny.run(loaded.get_base_model()), tiny.run(model), **CLOSE)
+
+
 def test_diffusers_takes_no_trained_module(tmp_path):
     model = inject(TINY["sd3_image"].build(), SerialLoRAConfig(rank=RANK), also_train=["proj_out"])
     with pytest.raises(SerialLoRAError, match="proj_out"):

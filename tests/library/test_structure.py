@@ -9,7 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serial_lora import SerialLoRAConfig, SerialLoRAError, adapters, eject, inject, merge
+from serial_lora import (
+    LoRAConfig,
+    SerialLoRAConfig,
+    SerialLoRAError,
+    adapters,
+    count_parameters,
+    eject,
+    inject,
+    load_adapter,
+    merge,
+    save_adapter,
+)
 from serial_lora.attention import find_attention_sites
 from tests.library.tiny_models import (
     _VISION,
@@ -269,6 +280,60 @@ def test_equals_dense_weights_written_by_hand_and_leaves_no_trace(name, method):
     torch.testing.assert_close(tiny.run(merge(model)), expected, **close)
     assert torch.equal(tiny.run(eject(model)), base)
     assert all(torch.equal(bits[name], tensor) for name, tensor in model.state_dict().items())
+
+
+CHOSEN = {name: TINY[name] for name in ("plain", "timm", "torchvision", "open_clip_own_attention")}
+CHOSEN |= {name: FOUND[name] for name in ("grouped", "qk and v", "multihead", "weights handed on")}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("parts", [("v", "q"), ("k",), ("out",)])
+@pytest.mark.parametrize("name", CHOSEN)
+def test_lora_on_some_projections_is_lora_whose_other_pairs_are_zero(name, parts, tmp_path):
+    tiny = CHOSEN[name]
+    model = fill_adapters(inject(tiny.build(), LoRAConfig(RANK, scale=0.7, parts=parts)))
+    whole = inject(tiny.build(), LoRAConfig(RANK, scale=0.7))
+    own = model.state_dict()
+    for key, tensor in whole.state_dict().items():
+        if key.endswith(("lora_A", "lora_B")):
+            tensor.copy_(own.get(key, tensor))
+    base, expected = tiny.run(tiny.build()), tiny.run(whole)
+    close = dict(rtol=1e-4, atol=5e-5)
+    assert not torch.allclose(base, expected, **close)
+    torch.testing.assert_close(tiny.run(model), expected, **close)
+    assert count_parameters(model).adapter < count_parameters(whole).adapter
+    path = save_adapter(model, tmp_path / "some.safetensors")
+    torch.testing.assert_close(tiny.run(merge(model)), expected, **close)
+    torch.testing.assert_close(tiny.run(load_adapter(tiny.build(), path)), expected, **close)
+    with pytest.raises(SerialLoRAError):
+        load_adapter(whole, path)
+    eject(model)
+    assert torch.equal(tiny.run(model), base)
+
+
+def test_a_part_that_is_not_there_is_refused():
+    model = nn.Sequential(PlainAttention())
+    del model[0].out
+    for parts in (("out",), (), ("o",), "qv", 3):
+        with pytest.raises(SerialLoRAError):
+            inject(model, LoRAConfig(RANK, parts=parts))
+    assert not adapters(model)
+
+
+@pytest.mark.parametrize(
+    ("setting", "here"),
+    [
+        ("r", "rank"),
+        ("lora_alpha", "scale"),
+        ("target_modules", "blocks"),
+        ("lora_dropout", "dropout"),
+    ],
+)
+def test_a_setting_of_peft_says_what_it_is_called_here(setting, here, method):
+    with pytest.raises(SerialLoRAError, match=f"{setting} is {here}|{setting} is .*{here}"):
+        method(**{setting: 8})
+    with pytest.raises(TypeError):
+        method(rank=8, colour="red")
 
 
 @pytest.mark.parametrize("method_name", ["plain", "torchvision"])
