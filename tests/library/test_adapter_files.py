@@ -113,14 +113,6 @@ def test_what_is_not_in_an_adapted_block_may_differ(changed, tmp_path):
         load_adapter(scaled_weights(1.02), path)
 
 
-@pytest.mark.parametrize("path", [None, b"bytes", 3, "a" * 300, "nul\0", "p/" * 3000])
-def test_what_is_no_path(path, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for act in (save_adapter, load_adapter):
-        with pytest.raises(SerialLoRAError):
-            act(trained(), path)
-
-
 def bad_config(path, **changes):
     with safe_open(path, "pt") as file:
         config = json.loads(file.metadata()["config"])
@@ -156,22 +148,13 @@ def swap(path, old, new):
 
 BROKEN = {  # what happens to the file at a path, and the noun of the sentence
     "missing": (lambda p: p.unlink(), "no adapter file"),
-    "folder": (lambda p: (p.unlink(), p.mkdir()), "no adapter file"),
-    "empty": (lambda p: p.write_bytes(b""), "whole safetensors"),
     "truncated": (lambda p: p.write_bytes(p.read_bytes()[:900]), "whole safetensors"),
-    "noise": (lambda p: p.write_bytes(os.urandom(500)), "whole safetensors"),
     "pickle": (lambda p: p.write_bytes(pickle.dumps({"lora_A": [1]})), "whole safetensors"),
-    "torch.save": (lambda p: torch.save({"lora_A": torch.ones(2)}, p), "whole safetensors"),
     "foreign": (lambda p: save_file({"weight": torch.ones(2)}, p), "save_adapter"),
     "version": (lambda p: rewrite(p, format_version="99"), "version 99"),
     "method": (lambda p: rewrite(p, method="dora"), "damaged"),
     "config not json": (lambda p: rewrite(p, config="{rank"), "damaged"),
-    "config list": (lambda p: rewrite(p, config="[4]"), "damaged"),
-    "config unknown key": (lambda p: bad_config(p, colour="red"), "damaged"),
-    "rank zero": (lambda p: bad_config(p, rank=0), "rank"),
-    "rank too high": (lambda p: bad_config(p, rank=64), "rank"),
     "rank lies": (lambda p: bad_config(p, rank=5), "rank|shape"),
-    "targets list": (lambda p: rewrite(p, targets="[]"), "damaged"),
     "targets": (lambda p: rewrite(p, targets='{"blocks.7": 32}'), "blocks.7"),
     "missing tensor": (lambda p: bad_tensors(p, lambda t: None), "tensors"),
     "extra tensor": (
@@ -180,23 +163,13 @@ BROKEN = {  # what happens to the file at a path, and the noun of the sentence
     ),
     "wrong shape": (lambda p: bad_tensors(p, lambda t: t[:-1]), "shape"),
     "not finite": (lambda p: bad_tensors(p, lambda t: t / 0), "not finite"),
-    "float64 beyond float32": (
-        lambda p: bad_tensors(p, lambda t: t.double() * 1e300),
-        "not finite",
-    ),
     "no checksum": (lambda p: save_file(load_file(p), p, header_of(p, "checksum")), "damaged"),
     "one bit of a tensor": (lambda p: flip(p, -9), "damaged"),
     "one digit of the scale": (
         lambda p: swap(p, b'\\"scale\\": 1.0', b'\\"scale\\": 3.0'),
         "damaged",
     ),
-    "nested": (lambda p: rewrite(p, config="[" * 100_000), "damaged"),
-    "huge width": (lambda p: rewrite(p, targets='{"blocks.0": 1e999}'), "damaged"),
-    "huge scale": (lambda p: bad_config(p, scale=10**400), "scale"),
-    "integers": (lambda p: bad_tensors(p, lambda t: t.int()), "not finite"),
     "no sample": (lambda p: rewrite(p, metadata=header_of(p, "checksum", "sample")), "damaged"),
-    "half a sample": (lambda p: rewrite(p, sample="00" * 64), "other weights"),
-    "sample no numbers": (lambda p: rewrite(p, sample="xyz"), "damaged"),
 }
 
 

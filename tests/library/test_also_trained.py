@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from serial_lora import (
-    LoRAConfig,
     SerialLoRAConfig,
     SerialLoRAError,
     activate,
@@ -30,7 +29,7 @@ from serial_lora import (
 )
 from tests.library.test_attacks import refused
 from tests.library.test_every_family import CLOSE, assert_same_bits, bits
-from tests.library.tiny_models import RANK, TINY, PlainBlock, _noisy, fill_adapters
+from tests.library.tiny_models import RANK, PlainBlock, _noisy, fill_adapters
 
 
 class Classifier(nn.Module):
@@ -202,17 +201,3 @@ def test_what_does_not_fit_is_refused(tmp_path):
     refused(model, lambda m: per_sample(m, ["b"]).__enter__(), "share head")
     model.head = nn.Linear(32, 5)
     refused(model, eject, "head is not what inject found")
-
-
-@pytest.mark.parametrize("fresh", ["default", "zero bias", None])
-def test_a_fresh_head_that_would_stay_frozen_is_named(fresh, recwarn):
-    model = TINY["timm"].build()
-    if fresh:
-        model.head = nn.Linear(32, 10)
-    if fresh == "zero bias":
-        nn.init.normal_(model.head.weight, std=0.02)
-        nn.init.zeros_(model.head.bias)
-    inject(model, LoRAConfig(2))
-    assert ["head looks as if" in str(w.message) for w in recwarn] == [True] * bool(fresh)
-    inject(eject(model), LoRAConfig(2), ["head"])
-    assert len(recwarn) == bool(fresh)

@@ -22,7 +22,6 @@ from serial_lora import (
     disabled,
     eject,
     inject,
-    load_adapter,
     lora_plus_groups,
     merge,
     save_adapter,
@@ -118,15 +117,6 @@ def test_a_weight_that_is_computed_is_not_merged_into(kind, method):
     eject(model)
 
 
-@torch.no_grad()
-@BOTH
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
-def test_types_without_arithmetic_are_refused(dtype, method):
-    model = adapted("plain", method)
-    model[2].attention.v.weight.data = model[2].attention.v.weight.data.to(dtype)
-    refused(model, merge, "2.attention.v.weight is a Tensor of torch.float8")
-
-
 AROUND = {
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
     "inference mode": torch.inference_mode,
@@ -200,16 +190,6 @@ def test_a_model_that_was_rebuilt_is_not_touched(rebuild, method, tmp_path):
     assert not save.exists()
 
 
-def test_what_is_no_model_is_refused(tmp_path):
-    acts = [merge, unmerge, eject, to_peft, adapters, lambda m: lora_plus_groups(m, lr=1)]
-    acts += [lambda m: save_adapter(m, tmp_path / "a"), lambda m: load_adapter(m, tmp_path / "a")]
-    acts += [lambda m: set_scale(m, 1), lambda m: inject(m, SerialLoRAConfig(rank=2))]
-    for thing in (None, "model", {"weight": torch.zeros(2)}, nn.Linear):
-        for act in acts:
-            with pytest.raises(SerialLoRAError, match="nn.Module"):
-                act(thing)
-
-
 def test_a_part_of_an_adapted_model_is_not_taken_for_the_whole(tmp_path):
     model = adapted("open_clip", SerialLoRAConfig)
     acts = [merge, unmerge, eject, to_peft, lambda m: save_adapter(m, tmp_path / "a")]
@@ -267,55 +247,12 @@ def test_an_adapter_is_no_child_of_a_container(container, method):
     torch.testing.assert_close(model(x), dense.attention(dense.norm(x)), rtol=1e-9, atol=1e-9)
 
 
-@torch.no_grad()
-@BOTH
-def test_a_float64_base_is_not_rounded(method):
-    model, x = TINY["plain"].build().double(), torch.randn(2, 5, 32, dtype=torch.float64)
-    for block in model.children():
-        expected = block(x)
-        assert torch.equal(inject(block, method(rank=RANK))(x), expected)
-        adapted = fill_adapters(block)(x)
-        torch.testing.assert_close(merge(block)(x), adapted, rtol=1e-12, atol=1e-12)
-
-
-def test_a_layer_without_weights_yet_is_refused():
-    model = TINY["timm"].build()
-    model.head = nn.LazyLinear(4)
-    with pytest.raises(SerialLoRAError, match="lazy"):
-        inject(model, SerialLoRAConfig(rank=2))
-    assert not adapters(model) and model.blocks[0].attn.qkv.weight.requires_grad
-
-
 # ------------------------------------------------------------------ never left half injected
 
 
 def child(model):
     model[1].serial_lora = nn.Linear(2, 2)
     model[1].add_module("lora_k", nn.Linear(2, 2))
-
-
-def attribute(model):
-    model[1].serial_lora = model[1].lora_k = "mine"
-
-
-def built_for_inference(model):
-    with torch.inference_mode():
-        model[1].norm1 = nn.LayerNorm(32)
-
-
-@BOTH
-@pytest.mark.parametrize(
-    ("before", "noun"),
-    [
-        (child, "named"),
-        (attribute, "named"),
-        (built_for_inference, "inference_mode"),
-    ],
-)
-def test_what_stands_in_the_way_is_named(before, noun, method):
-    model = TINY["plain"].build()
-    before(model)
-    refused(model, lambda m: inject(m, method(rank=RANK)), noun)
 
 
 @BOTH

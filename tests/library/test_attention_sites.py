@@ -46,21 +46,6 @@ def test_projections_partition_the_weights(tiny):
             assert ends[-1] == sizes[weight]
 
 
-def test_streams_of_sd3():
-    model = TINY["sd35_both"].build()
-    counts = {s: len(find_attention_sites(model, stream=s)) for s in ("image", "text", "both")}
-    assert counts == {"image": 3 + 2, "text": 3, "both": 3 + 2 + 3}
-    last = find_attention_sites(model, stream="text")[-1]
-    assert last.label == "transformer_blocks.2_text" and set(last.projections) == {"q", "k", "v"}
-
-
-def test_fused_sd3_projections_are_refused():
-    model = TINY["sd3_image"].build()
-    model.transformer_blocks[0].attn.fuse_projections(fuse=True)
-    with pytest.raises(SerialLoRAError, match="unfuse_qkv_projections"):
-        inject(model, SerialLoRAConfig(rank=2))
-
-
 @torch.no_grad()
 @BOTH
 def test_a_model_inside_another_module(config):
@@ -92,19 +77,6 @@ def test_towers_injected_one_after_the_other():
     expected = tiny.run(model)
     torch.testing.assert_close(tiny.run(merge(model)), expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(tiny.run(eject(model)), base)
-
-
-@BOTH
-def test_a_block_reached_twice_has_one_adapter(config):
-    model = _timm()
-    model.blocks = nn.Sequential(model.blocks[0], model.blocks[0], model.blocks[1])
-    inject(model, config(rank=2))
-    assert len({name.split(".")[1] for name in adapters(model)}) == 2
-    fill_adapters(model)
-    with torch.no_grad():
-        x = torch.randn(1, 3, 16, 16)
-        expected = model(x)
-        torch.testing.assert_close(merge(model)(x), expected, rtol=1e-4, atol=1e-5)
 
 
 @BOTH

@@ -311,33 +311,17 @@ def test_ctrl_c_leaves_every_adapter_old_or_new(act, rank, tmp_path):
     assert old != new and False in seen
 
 
-def test_requests_that_do_not_fit_are_refused(method, tmp_path):
+def test_requests_that_do_not_fit_are_refused(method):
     model, _ = two_adapters(TINY["timm"], method)
     other = {SerialLoRAConfig: LoRAConfig, LoRAConfig: SerialLoRAConfig}[method]
-    path = save_adapter(model, tmp_path / "b")
     for act, noun in (
         (lambda m: activate(m, "c"), "no adapter named 'c'; the model has: b, a"),
         (lambda m: add_adapter(m, "a"), "named 'a' already"),
-        (lambda m: add_adapter(m, ""), "not empty"),
         (lambda m: add_adapter(m, "c", other(RANK)), "one method"),
         (lambda m: add_adapter(m, "c", method(RANK, blocks=[0])), "same places"),
-        (lambda m: add_adapter(m, "c", method(33)), "rank 33"),
-        (lambda m: load_adapter(m, path, "a"), "named 'a' already"),
         (lambda m: remove_adapter(m, "b"), "in force"),
-        (lambda m: save_adapter(m, tmp_path / "c", "c"), "no adapter named"),
         (lambda m: combine(m, {"a": float("nan")}, "c"), "finite"),
-        (lambda m: combine(m, {"a": 1e39}, "c"), "finite"),  # not in float32
-        (lambda m: set_scale(m, 1e300), "finite"),
-        (lambda m: combine(m, ["a"], "c"), "with their weights"),
-        (lambda m: chain(m, {"a", "b"}, "c"), "list of names|use combine"),
-        (lambda m: per_sample(m, 5).__enter__(), "list of names"),
-        (lambda m: per_sample(m, [["a"]]).__enter__(), "list of names"),
-        (lambda m: combine(m, {"a": 1, "d": 1}, "c"), "no adapter named"),
-        (lambda m: combine(m, {}, "c"), "name those"),
         (lambda m: chain(m, "ab", "c"), "list of names|use combine"),
-        (lambda m: combine(m, {"a": 1, "b": 1}, "a"), "named 'a' already"),
-        (lambda m: per_sample(m, ["a", "d"]).__enter__(), "no adapter named"),
-        (lambda m: per_sample(m, []).__enter__(), "name for each sample"),
         (lambda m: per_sample(m.train(), ["a"]).__enter__(), "model.eval"),
     ):
         refused(model, act, noun)
@@ -354,17 +338,6 @@ def test_requests_that_do_not_fit_are_refused(method, tmp_path):
     refused(model, lambda m: combine(m, {"b": 1e30}, "c"), "not finite")
     many, _ = two_adapters(TINY["timm"], method, ranks=(20, 20))
     refused(many, lambda m: combine(m, {"a": 1, "b": 1}, "c"), "rank 40")
-
-
-def test_adapters_of_a_bfloat16_base_stay_float32(method):
-    tiny = TINY["timm"]
-    model, _ = two_adapters(tiny, method, model=tiny.build().bfloat16())
-    before = bits(tiny.build().bfloat16())
-    for name in ("a", "b"):
-        activate(model, name)
-        assert all(p.dtype == torch.float32 for p in adapter_parameters(model))
-        unmerge(merge(model))
-    assert_same_bits(before, bits(eject(model)))
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from serial_lora import LoRAConfig, SerialLoRAError, disabled, inject, merge
+from serial_lora import disabled, inject, merge
 from serial_lora.packed import PackedAttention
 from tests.library.tiny_models import fill_adapters
 
@@ -84,16 +84,6 @@ def test_same_outputs_and_gradients(
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
 
 
-@torch.no_grad()
-def test_eval_fast_path_equals_ours():
-    """In evaluation the original takes a fused native path; the results agree to rounding."""
-    original, packed = twins(32, 4, batch_first=True)
-    original.eval().double(), packed.eval().double()
-    x = torch.randn(3, 7, 32, dtype=torch.float64)
-    expected = original(x, x, x, need_weights=False)[0]
-    torch.testing.assert_close(packed(x, x, x, need_weights=False)[0], expected, atol=1e-12, rtol=0)
-
-
 PADDING = torch.tensor([[False] * 4 + [True], [False] * 5])
 UNUSUAL = {
     "weights": lambda x, y: dict(query=x, key=x, value=x),
@@ -126,25 +116,3 @@ def test_unusual_calls_are_the_originals_and_reach_the_adapter(call, method):
 def assert_same(ours: tuple, theirs: tuple) -> None:
     for a, b in zip(ours, theirs, strict=True):
         assert a is b is None or torch.allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-def test_what_no_mask_can_mean_stays_an_error():
-    _, packed = twins(16, 2, batch_first=True)
-    x = torch.randn(2, 5, 16)
-    with pytest.raises(RuntimeError, match="is_causal"):
-        packed(x, x, x, need_weights=False, is_causal=True)
-    model = inject(nn.ModuleDict({"attn": packed}), LoRAConfig(rank=2, dropout=0.1))
-    with pytest.raises(SerialLoRAError, match="need_weights=False"):
-        model.train()["attn"](x, x, x)  # dropout on A's input has no dense weights
-
-
-def test_attention_dropout_is_kept():
-    _, packed = twins(16, 2, batch_first=True, dropout=0.5)
-    x = torch.randn(2, 5, 16)
-    assert not torch.equal(
-        packed(x, x, x, need_weights=False)[0], packed(x, x, x, need_weights=False)[0]
-    )
-    packed.eval()
-    assert torch.equal(
-        packed(x, x, x, need_weights=False)[0], packed(x, x, x, need_weights=False)[0]
-    )

@@ -18,7 +18,6 @@ from serial_lora import (
     load_adapter,
     merge,
     save_adapter,
-    set_scale,
     to_peft,
     unmerge,
 )
@@ -115,12 +114,3 @@ def test_merged_by_us_or_by_diffusers_it_draws_the_same(stock, tuned, tmp_path):
     for name, ours in eject(tuned.transformer, keep_merged=True).state_dict().items():
         torch.testing.assert_close(ours, theirs[name], rtol=1e-4, atol=1e-6)
     assert (draw(tuned) - base).abs().max() > 0.05
-
-
-def test_a_weaker_adapter_is_as_weak_in_diffusers(stock, tuned, tmp_path):
-    """`scale` in joint_attention_kwargs multiplies ours, which the exported B holds."""
-    to_peft(tuned.transformer, tmp_path)
-    stock.load_lora_weights(tmp_path, weight_name=FILE)
-    set_scale(tuned.transformer, 0.25 * 0.6)
-    weaker = draw(stock, joint_attention_kwargs={"scale": 0.25})
-    torch.testing.assert_close(weaker, draw(tuned), **CLOSE)

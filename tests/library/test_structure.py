@@ -424,18 +424,3 @@ def test_an_adapter_that_does_not_act_is_an_error(method):
     with pytest.raises(SerialLoRAError, match="1.q without calling"):
         model(torch.randn(1, 4, 32))
     eject(model)(torch.randn(1, 4, 32))
-
-
-def test_stages_are_counted_through_and_towers_read_off_names():
-    class Stages(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stages = nn.ModuleList(nn.ModuleList([PlainBlock(), PlainBlock()]) for _ in "ab")
-            self.text_model = nn.ModuleList([PlainBlock()])
-
-    sites = find_attention_sites(Stages())
-    assert [(site.tower, site.block) for site in sites] == [
-        *(("image", block) for block in range(4)),
-        ("text", 0),
-    ]
-    assert sites[2].name == "stages.1.0"

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.frames import frame
 from serial_lora_course.measures.differences import compare
 from tests.labs.test_frames import dice_of, some_records
@@ -60,11 +59,3 @@ def test_a_verdict_is_of_the_interval_by_students_t(differences, verdict):
     ]
     table = compare(frame(records), "serial_lora", "lora", "dice")
     assert list(table["verdict"]) == [verdict]
-
-
-@pytest.mark.parametrize("other", ["lora", "lora_plus"])  # one never ran on the same, one never ran
-def test_methods_without_a_common_run_are_refused(other):
-    apart = {"serial_lora": 20, "lora": 100}
-    records = [record for record in some_records() if record.amount == apart[record.method]]
-    with pytest.raises(SerialLoRAError, match="no run with the same data set, amount and seed"):
-        compare(frame(records), "serial_lora", other, "dice")

@@ -48,26 +48,6 @@ def test_false_positives_come_at_the_stated_rate_and_came_far_more_often_before(
     assert rate_of(runs_as_independent, chance) > 0.15
 
 
-def test_sets_that_differ_a_lot_say_something_about_themselves_and_little_about_others():
-    chance = np.random.default_rng(2)
-
-    def missed(outcomes):
-        """Whether the interval for these sets misses their own mean."""
-        return these_sets(outcomes).p < 0.05
-
-    assert rate_of(missed, chance, between=0.0) == pytest.approx(0.05, abs=0.02)
-    assert rate_of(missed, chance, between=1.0) > 0.5  # it does not speak of sets like them
-
-
-def test_the_interval_is_that_of_a_bootstrap_over_many_sets():
-    chance = np.random.default_rng(3)
-    outcomes = made_up(chance, sets=200, mean=1.0)
-    means = np.array([each.mean() for each in outcomes.values()])
-    drawn = means[chance.integers(len(means), size=(4000, len(means)))].mean(1)
-    found = sets_like_these(outcomes)
-    assert [found.low, found.high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.02)
-
-
 def test_few_sets_get_the_quantile_of_students_t():
     found = sets_like_these({"a": np.ones((1, 5)), "b": 3 * np.ones((1, 5))})
     expected = stats.t.interval(0.95, 1, loc=2, scale=1)
