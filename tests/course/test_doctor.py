@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from serial_lora_course import doctor as doctoring
-from serial_lora_course.doctor import Problem, Report
 
 
 def test_this_machine_runs_the_course(run):
@@ -70,22 +69,3 @@ def test_packages_name_what_is_missing_and_what_is_old(monkeypatch):
     old, missing = doctoring.look_at_packages("serial-lora")
     assert "numpy" in old.what and 'pip install --upgrade "numpy>=999"' in old.remedy
     assert "no-such-package-here" in missing.what and old.level == missing.level == "FAIL"
-
-
-def test_weights(tmp_path):
-    assert len(list(doctoring.look_at_weights(tmp_path))) == 1
-    for name in ("clip", "sd3"):
-        (tmp_path / f"{name}.card.json").write_text("{}")
-    (tmp_path / "clip.safetensors").write_bytes(b"x")
-    (problem,) = doctoring.look_at_weights(tmp_path)
-    assert "sd3" in problem.what and "clip" not in problem.what
-    (tmp_path / "sd3" / "vae").mkdir(parents=True)
-    (tmp_path / "sd3" / "vae" / "model.safetensors").write_bytes(b"x")
-    assert not list(doctoring.look_at_weights(tmp_path))
-
-
-def test_the_verdict():
-    note, bad = Problem("NOTE", "c", "see c"), Problem("FAIL", "c", "mend c")
-    assert Report("a", (note,)).ok
-    report = Report("a", (note, bad, bad))
-    assert not report.ok and "mend c" in str(report)

@@ -1,9 +1,7 @@
 """What offline means for a process: its environment, and that this machine stays reachable."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 from serial_lora_course.offline import offline_environment
 
@@ -21,9 +19,3 @@ def test_loopback_stays_reachable_offline():
         timeout=60,
     )
     assert done.stdout == "reached\n", done.stderr
-
-
-def test_environment_keeps_an_existing_python_path():
-    environment = offline_environment({"PYTHONPATH": "/somewhere"})
-    ours, _, theirs = environment["PYTHONPATH"].partition(os.pathsep)
-    assert Path(ours, "sitecustomize.py").is_file() and theirs == os.path.abspath("/somewhere")

@@ -6,13 +6,7 @@ import sys
 
 import pytest
 
-from serial_lora_course.threads import BLOCK_TIME, SPINS, WAITING, settle, share_of_cores
-
-
-def test_an_empty_environment_gets_both_libraries_settings():
-    environment = {}
-    settle(environment)
-    assert environment == {"GOMP_SPINCOUNT": SPINS, "KMP_BLOCKTIME": BLOCK_TIME}
+from serial_lora_course.threads import SPINS, settle, share_of_cores
 
 
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
@@ -37,12 +31,6 @@ def test_a_class_shares_the_cores(environment, threads):
     assert share_of_cores(environment) == threads
 
 
-def test_an_explicit_number_of_threads_wins():
-    environment = {"OMP_NUM_THREADS": "7", "SERIAL_LORA_THREADS": "1"}
-    settle(environment)
-    assert environment["OMP_NUM_THREADS"] == "7"
-
-
 def test_the_command_line_settles_before_torch_loads():
     code = (
         "import os, serial_lora_course.cli, serial_lora_course;"
@@ -54,16 +42,3 @@ def test_the_command_line_settles_before_torch_loads():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["True", SPINS]
-
-
-def test_what_starts_kernels_settles_for_them():
-    """The notebook server inherits what the command that starts it has settled."""
-    code = (
-        "import subprocess, sys, serial_lora_course;"
-        "subprocess.run([sys.executable, '-c', 'import os; print(os.environ[\"GOMP_SPINCOUNT\"])'])"
-    )
-    environment = {k: v for k, v in os.environ.items() if k not in WAITING}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == [SPINS]

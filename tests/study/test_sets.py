@@ -1,27 +1,18 @@
 """The study's sets: parts that share nothing, and pictures that are what they were when the runs were made."""
 
-import hashlib
-import json
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 
 import pytest
 import torch
 
-from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.emoji import UNSEEN_STYLES, load_emoji
 from serial_lora_course.data.emoji_sets import hidden_codepoints
-from serial_lora_course.data.style_sets import TINY_STYLES
-from serial_lora_course.models.weights import tiny_file
 from study.labs import STUDIES, ClipStudy, SamStudy, Sd3Study
 from study.plan import PLANS
 from study.results import Results
 from study.sets import (
     CLIP_SETS,
-    SAM_SETS,
     VALIDATION,
-    group_of,
     load_classes,
     load_scenes,
     load_study_style,
@@ -38,22 +29,6 @@ def test_a_classification_set_has_three_parts_and_no_drawing_in_two(name):
     assert {*data.train.labels} == {*data.test.labels} == set(range(len(data.class_names)))
     assert min(data.train.labels.count(label) for label in set(data.train.labels)) >= 4
     assert len(parts[2]) > len(parts[0]) + len(parts[1])
-
-
-def test_no_card_of_a_tiny_model_names_the_study_s_designers():
-    for model in ("tiny-clip", "tiny-sam", "tiny-sd3"):
-        card = json.dumps(json.loads(tiny_file(f"{model}.card.json").read_text())).lower()
-        assert "openmoji" in card or "twemoji" in card
-        assert not any(style in card for style in UNSEEN_STYLES)
-
-
-def test_sets_of_other_groups_show_other_concepts_and_those_of_a_group_share_some():
-    shown = {name: set(load_classes(name).test.picture_ids) for name in CLIP_SETS}
-    for one, other in combinations(shown, 2):
-        alike = group_of(one) == group_of(other)
-        assert bool(shown[one] & shown[other]) == alike
-    assert len({group_of(name) for name in SAM_SETS}) == len(SAM_SETS) - 3
-    assert len({group_of(name) for name in TINY_STYLES}) == len(TINY_STYLES)
 
 
 @pytest.mark.parametrize("name", ["food", "engraved"])
@@ -107,26 +82,6 @@ def test_what_was_known_before_is_measured_where_a_run_counts(name, kind, monkey
     assert f"kept_{measure}" not in kind(plain.backbone, choosing, plain.config).measure()[0]
     base = kind(plain.backbone, plain.data, plain.config).measure_base()
     assert base[f"base_kept_{measure}"] == pytest.approx(reached[measure], abs=1e-6)
-
-
-def test_an_unknown_set_is_refused():
-    for load in (load_classes, load_scenes, load_study_style):
-        with pytest.raises(SerialLoRAError, match="no set"):
-            load("fruit/validation")
-
-
-SHIPPED = {
-    "symbola": "eccca3cefcdb2b0b15667bcd6d2266777116fab140c6cb3c128530a1a4d9c369",
-    "unifont": "63c6060022c74b99a76e6a21b98b3d18dd9ba2f751648cfb24b0b0103bfd8f54",
-}
-
-
-def test_unseen_designers_draw_what_they_are_asked_for():
-    for style in UNSEEN_STYLES:
-        emoji = load_emoji(style)
-        assert hashlib.sha256(emoji.pictures.tobytes()).hexdigest() == SHIPPED[style]
-        assert len(emoji) > 1100 and emoji.pictures[..., :3].max() == 0  # one ink
-        assert "shovel" not in emoji.names  # Unicode 16: a box with a number
 
 
 @pytest.mark.parametrize(

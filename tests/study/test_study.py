@@ -1,6 +1,5 @@
 """The study: runs are made once, packed and told; its shipped records say what the course ships."""
 
-import json
 import lzma
 import shutil
 import threading
@@ -15,10 +14,8 @@ from serial_lora_course.labs.records import Kept, read_records
 from serial_lora_course.lessons.l09_trial import tables as shipped
 from serial_lora_course.measures.intervals import Interval
 from study import runs as study_runs
-from study.__main__ import main
-from study.methods import get_method
-from study.plan import PLANS, Arm, Question, questions_of
-from study.results import PACKED, Results, final_runs, run_of
+from study.plan import PLANS, Question, questions_of
+from study.results import Results, final_runs, run_of
 from study.runs import Study, chosen_rate, go_on
 from study.sets import VALIDATION
 from study.tables import Found, answers, arms_table, as_json
@@ -43,15 +40,6 @@ def test_the_course_ships_what_the_packed_records_say(tmp_path):
     assert [a.asks for a in kept.answers if a.lab == "sam"] == [
         question.asks for question in questions_of(PLANS["sam"])
     ]
-
-
-def test_an_arm_has_a_name_and_a_title_of_its_own():
-    for plan in PLANS.values():
-        titles = {arm.title("shots") for arm in plan.arms}
-        assert len(titles) == len({arm.name for arm in plan.arms}) == len(plan.arms)
-        assert plan.reference in {arm.name for arm in plan.arms}
-    assert Arm("oft", 4).title("shots") == "OFT, blocks of 4"
-    assert Arm("lora", 16, amount=1).title("shots") == "LoRA, rank 16, 1 shot"
 
 
 def test_what_holm_takes_back_is_open_though_its_interval_is_above_zero():
@@ -115,12 +103,6 @@ def test_a_rate_that_is_too_large_is_the_worst_try_and_no_end(study, tmp_path, m
     assert all(chosen_rate(made.results, arm) <= arm.rate for arm in PLAN.arms)
 
 
-def test_one_arm_s_trouble_is_told_and_the_others_run(study):
-    plan = replace(PLAN, arms=(Arm("tip_adapter_f", 1), *PLAN.arms))
-    (said,) = go_on([study(plan=plan)])
-    assert said.startswith("sam tip_adapter_f-1: This method trains a head")
-
-
 def test_a_run_that_another_process_is_at_is_left_to_it(study, once, tmp_path, monkeypatch):
     theirs = read_records(once / "a" / "sam.jsonl")[0]
     other = Kept(tmp_path / "a" / "sam.jsonl")
@@ -158,20 +140,15 @@ def npz(file, **arrays):
 
 
 DAMAGES = {
-    "empty": lambda file, kept: file.write_bytes(b""),
     "torn": lambda file, kept: file.write_bytes(file.read_bytes()[:99]),
-    "no archive": lambda file, kept: np.save(file.open("wb"), np.zeros(3)),
     "pickles": lambda file, kept: npz(file, **dict.fromkeys(kept, np.array([{}], object))),
     "a measure is missing": lambda file, kept: npz(file, other=np.zeros(3)),
-    "two dimensions": lambda file, kept: npz(file, **kept | {"dice": kept["dice"][None]}),
 }
 IN_A_RUN = {
     "no share": lambda file, kept: npz(file, dice=np.array([np.nan, 7.0])),
-    "words": lambda file, kept: npz(file, dice=np.array(["a", "b"])),
 }
 IN_WHAT_IS_PACKED = {
     "missing": lambda file, kept: file.unlink(),
-    "lengths": lambda file, kept: npz(file, **kept | {"lengths": kept["lengths"] + 1}),
     "a way out": lambda file, kept: npz(
         file, **kept | {"names": np.char.replace(kept["names"], "base_one", "../base_one")}
     ),
@@ -219,33 +196,8 @@ def test_a_damaged_run_is_named_and_what_is_packed_stays(finished, damage):
     assert {file: file.read_bytes() for file in before} == before
 
 
-def test_a_lost_run_is_named(finished):
-    run = next(final_runs(PLAN.arms[0], ("one",), PLAN.arms[0].rate)).name
-    with pytest.raises(SerialLoRAError, match=f"{run}.npz is damaged.*sam.jsonl"):
-        Results(PLAN, finished / "new", finished / "nothing").outcomes(run)
-
-
 def test_damaged_records_are_named(finished):
     for content in (b"", b"no archive", lzma.compress(b"{no record}\n")):
         (finished / "packed" / "sam.jsonl.xz").write_bytes(content)
         with pytest.raises(SerialLoRAError, match="sam.jsonl.xz is damaged"):
             Results(PLAN, finished / "new", finished / "packed")
-
-
-def test_a_run_of_very_many_pictures_is_packed(finished):
-    results = Results(PLAN, finished / "a", finished / "packed")
-    results.keep("base_one", {"dice": np.linspace(0, 1, 70_000)})
-    results.pack(finished / "packed")
-    again = Results(PLAN, finished / "new", finished / "packed").outcomes("base_one")["dice"]
-    assert again == pytest.approx(np.linspace(0, 1, 70_000), abs=1e-5)
-
-
-def test_the_command_writes_tables_and_refuses_an_unknown_lab(tmp_path, capsys):
-    assert main(["tables", "--labs", "sd3", "--out", str(tmp_path)]) == 0
-    table = pd.read_csv(tmp_path / "sd3_arms.csv")
-    assert table["gain"].round(2).max() == 64.58 and "questions" in capsys.readouterr().out
-    with pytest.raises(SerialLoRAError, match="no lab"):
-        main(["tables", "--labs", "dino"])
-    with pytest.raises(SerialLoRAError, match="no method"):
-        get_method("adapter")
-    assert json.loads((PACKED / "steps.json").read_text())["sam"]["ratios"]["lora-16"] == 1.0

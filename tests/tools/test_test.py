@@ -3,9 +3,6 @@
 import subprocess
 from pathlib import Path
 
-import pytest
-
-from tests.doors import through_the_door
 from tools import notebooks
 from tools import test as gate
 
@@ -27,20 +24,6 @@ def test_every_test_and_every_lesson_is_run():
         assert f"{notebooks.JOINED}/{stem}.ipynb" in last
         assert f"notebooks/{stem}.ipynb" in everything
         assert f"solutions/{stem}.ipynb" in everything
-
-
-def test_options_choose_parts():
-    assert planned("--library")[0].endswith("tests/library")
-    (first_five,) = planned("--lessons", "00-04")
-    assert first_five.count(".ipynb") == 10 and "notebooks/04_" in first_five
-    (one,) = planned("--lessons", "06")
-    assert one.count(".ipynb") == 2
-
-
-@pytest.mark.parametrize("lessons", ["77", "98-99", "x"])
-def test_a_lesson_that_is_not_there(lessons):
-    ran = through_the_door(gate.main, "--lessons", lessons)
-    assert ran.exit_code == 2 and lessons in ran.output
 
 
 def test_the_first_failure_ends_the_run_and_everything_is_offline(monkeypatch, capsys):
