@@ -4,7 +4,6 @@ from itertools import combinations
 
 import pytest
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data import emoji_sets
 from serial_lora_course.data.emoji import (
     STYLES,
@@ -38,14 +37,6 @@ def test_drawings_have_one_name_where_they_are_the_same_and_only_there(style):
         if concept.codepoints in hidden and contents[i] not in seen
     }
     assert unseen_drawings(emoji) == expected
-
-
-def test_unknown_styles_and_sizes_are_refused():
-    with pytest.raises(SerialLoRAError, match="twemoji, openmoji"):
-        load_emoji("fluent")
-    for size in (0, 7, 513):
-        with pytest.raises(SerialLoRAError, match="8 to 512"):
-            load_emoji("openmoji", size)
 
 
 # --- the data sets -------------------------------------------------------------------------------

@@ -5,10 +5,8 @@ import pytest
 from PIL import Image
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.example_folder import EXAMPLE_CLASSES, write_example_folder
 from serial_lora_course.data.folder import class_sizes, examine_folder, load_folder
 from serial_lora_course.data.registry import load_classification
-from serial_lora_course.lessons.l12_your_own.photographed import Photographed
 from tests.data.official import picture_bytes
 
 
@@ -52,10 +50,8 @@ def test_a_folder_divided_already(tmp_path):
 @pytest.mark.parametrize(
     "counts, named",
     [
-        ({}, "has no class folder"),
         ({"cat": 3}, "only one class folder"),
         ({"cat": 3, "dog": 1, "cow": 0}, r"too few in cow \(0\), dog \(1\)"),
-        ({"Big_Dog": 2, "big dog": 2}, "two classes called 'big dog'"),
     ],
 )
 def test_folders_that_will_not_do(tmp_path, counts, named):
@@ -145,29 +141,3 @@ def test_classes_are_those_that_load_folder_finds(files, classes, tmp_path):
         picture(seed=number).save(tmp_path / f"{name}.png")
     found = class_sizes(examine_folder(tmp_path)).index.tolist()
     assert found == load_folder(tmp_path).class_names == classes
-
-
-def test_the_example_folder_loads_and_its_flaws_are_all_found(tmp_path):
-    own = write_example_folder(tmp_path / "own")
-    spoilt = write_example_folder(tmp_path / "spoilt", flawed=True)
-    names = [name.replace(" ", "_") for name in load_folder(own).class_names]
-    assert names == list(EXAMPLE_CLASSES) and set(remarks(own).values()) == {""}
-    words = ("grey", "palette", "laid on white", "upright", "cannot be read", "the same picture as")
-    said = " ".join(remarks(spoilt).values())
-    assert all(said.count(word) == 1 for word in words), said
-    sizes = class_sizes(examine_folder(spoilt))
-    assert sizes.index[sizes["remark"] != ""].tolist() == ["landscape"]
-    with pytest.raises(SerialLoRAError, match=r"landscape \(1\)"):
-        load_folder(spoilt)
-    with pytest.raises(SerialLoRAError, match="not empty"):
-        write_example_folder(own)
-
-
-def test_a_photographed_object_keeps_its_name_and_label(tmp_path):
-    pictures = load_folder(write_example_folder(tmp_path / "own")).train
-    shots = Photographed(pictures, angles=(0, 90))
-    assert len(shots) == len(set(shots.picture_ids)) == 2 * len(pictures)
-    assert shots.objects[:4] == [name for name in pictures.picture_ids[:2] for _ in range(2)]
-    (picture, label), (upright, _), (turned, same) = pictures[1], shots[2], shots[3]
-    assert upright.tobytes() == picture.tobytes() and label == same == shots.labels[3]
-    assert turned.tobytes() == picture.transpose(Image.Transpose.ROTATE_90).tobytes()

@@ -1,14 +1,12 @@
 """Scenes: masks are what can be seen, and boxes are tight."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data import scenes
-from serial_lora_course.data.scenes import SceneRecipe, box_of, compose
+from serial_lora_course.data.scenes import SceneRecipe, box_of
 
 
 @given(array_shapes(min_dims=2, max_dims=2, max_side=8).flatmap(lambda s: arrays(bool, s)))
@@ -39,11 +37,3 @@ def test_what_is_visible_is_what_no_later_layer_covers(whole, share, pixels):
             expected.append(seen)
     assert kept.sum() == len(expected)
     assert [{tuple(pixel) for pixel in np.argwhere(mask).tolist()} for mask in masks] == expected
-
-
-@pytest.mark.parametrize("alpha, recipe", [(0, None), (255, SceneRecipe(least_visible=1.1))])
-def test_a_recipe_that_leaves_nothing_to_find_is_refused(alpha, recipe):
-    drawings = np.full((3, 48, 48, 4), alpha, np.uint8)
-    ground = [np.full((90, 120, 3), 100, np.uint8)]
-    with pytest.raises(SerialLoRAError, match="100 scenes"):
-        compose(drawings, ground, np.random.default_rng(0), recipe)

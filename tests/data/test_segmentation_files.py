@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import shutil
 
 import numpy as np
 import pytest
@@ -28,7 +27,6 @@ from tests.data.official import (
     picture_bytes,
 )
 
-SET_OF = {"foodseg103": "icecream", "floodnet": "flood", "voc_person": "human"}
 ANNOTATIONS = "Images/ann_dir/train"
 
 
@@ -146,54 +144,12 @@ def test_a_damaged_mask_is_named_and_the_index_not_written(copy_of, content):
     assert not (folder / INDEX_FILE).exists()
 
 
-LOST = {
-    "foodseg103": (
-        f"{ANNOTATIONS}/00000002.png",
-        "Images/img_dir/test",
-        "category_id.txt",
-    ),
-    "floodnet": ("val/val-label-img/6282_lab.png", "test/test-label-img"),
-    "voc_person": (
-        "SegmentationObject/2007_000039.png",
-        "JPEGImages/2007_000039.jpg",
-        "ImageSets/Segmentation/val.txt",
-    ),
-}
-
-
-@pytest.mark.parametrize("release, lost", [(r, lost) for r in LOST for lost in LOST[r]])
-def test_what_is_lost_is_named_with_the_command(copy_of, tmp_path, release, lost):
-    path = copy_of(release) / lost
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(SerialLoRAError, match=f"{lost}.*fetch.py {release}"):
-        load_segmentation_files(SET_OF[release], tmp_path)
-
-
 def test_a_list_of_names_cannot_lead_out_of_the_folder(copy_of, tmp_path):
     folder = copy_of("voc_person")
     (folder / "ImageSets/Segmentation/train.txt").write_text("../../../secret\n")
     (tmp_path / "secret.jpg").write_bytes(picture_bytes(0))
     with pytest.raises(SerialLoRAError, match="missing"):
         load_segmentation_files("human", tmp_path)
-
-
-@pytest.mark.parametrize("content", ["0\tbackground\n1\tpie\n", "ice cream\n", "8\n"])
-def test_class_numbers_are_looked_up(copy_of, tmp_path, content):
-    (copy_of("foodseg103") / "category_id.txt").write_text(content)
-    with pytest.raises(SerialLoRAError, match="class"):
-        load_segmentation_files("icecream", tmp_path)
-
-
-def test_a_set_without_pictures_and_what_other_systems_leave(copy_of, tmp_path):
-    folder = copy_of("floodnet")
-    for path in (folder / "test" / "test-label-img").iterdir():
-        path.write_bytes(mask_bytes(FLOOD_SIZE, [(5, 0, 0, 80, 80)]))  # only water
-    with pytest.raises(SerialLoRAError, match="flood has no test pictures"):
-        load_segmentation_files("flood", tmp_path)
-    folder = copy_of("foodseg103") / "Images/img_dir/train"
-    (folder / "._00000000.jpg").write_bytes(b"left by a Mac")
-    (folder / "Thumbs.db").write_bytes(b"left by Windows")
-    assert len(load_segmentation_files("icecream", tmp_path).train) == 2
 
 
 # --- the index beside the data -------------------------------------------------------------------

@@ -1,12 +1,10 @@
 """The paper's styles, from small archives laid out like the official ones."""
 
 import os
-import shutil
 
 import pytest
 from torchvision.datasets import ImageFolder
 
-from data_scripts import fetch
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.registry import load_style
 from serial_lora_course.data.style_files import (
@@ -18,9 +16,7 @@ from serial_lora_course.data.style_files import (
     title_of,
 )
 from tests.data.official import ARTBENCH, SARA, picture_bytes
-from tests.doors import through_the_door
 
-STYLE_OF = {"artbench": "art_nouveau", "sara": "barbie"}
 SARA_FOLDERS = {"barbie": "BarbieCore", "cyberpunk": "CyberPunk"}
 
 
@@ -63,28 +59,6 @@ def test_artbench_trains_on_as_many_as_the_paper(copy_of, tmp_path):
     assert len(set(again.train.picture_ids) - set(data.train.picture_ids)) <= 1  # few change
 
 
-def test_works_are_read_at_their_own_size_where_they_were_fetched(copy_of, tmp_path, monkeypatch):
-    copy_of("artbench")
-    before = load_style_files("art_nouveau", tmp_path)
-    there = {"0": picture_bytes(7, 90), "1": b"<html>not here any more</html>"}
-
-    def bring(url, place, quiet):
-        if url.rpartition("/")[2] not in there:
-            raise SerialLoRAError("not there")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(there[url.rpartition("/")[2]])
-
-    monkeypatch.setattr(fetch, "download", bring)
-    ran = through_the_door(fetch.main, "artbench_originals", "--root", tmp_path, "--quiet")
-    assert ran.exit_code == 0 and "1 of 7 works" in ran.out
-    data = load_style_files("art_nouveau", tmp_path)
-    sizes = {example.picture_id: example.picture.size for example in data.train}
-    assert sizes.pop("train/art_nouveau/leon-bakst_elisium-1906.jpg") == (90, 90)
-    assert set(sizes.values()) == {(32, 32)} and "1 of 4 at their own size" in data.description
-    assert data.picture_fingerprint({}) != before.picture_fingerprint({})
-    assert data.train.picture_ids == before.train.picture_ids
-
-
 @pytest.mark.parametrize("name", SARA_FOLDERS)
 def test_sara_holds_a_fifth_out_and_passes_over_what_nobody_described(prepared_root, name):
     data = load_style(name, "paper", prepared_root)
@@ -106,16 +80,10 @@ def test_sara_holds_a_fifth_out_and_passes_over_what_nobody_described(prepared_r
     [
         ("leon-bakst_elisium-1906.jpg", "leon-bakst", "elisium"),
         ("claude-monet_water-lilies-1916(1).jpg", "claude-monet", "water lilies"),
-        ("claude-monet_water-lilies-1916-2.jpg", "claude-monet", "water lilies"),
-        ("claude-monet_springtime-1.jpg", "claude-monet", "springtime 1"),
-        ("claude-monet_the-seine_at_vetheuil.jpg", "claude-monet", "the seine at vetheuil"),
-        ("mucha_salon-of-1896-1897.jpg", "mucha", "salon of 1896"),
         ("mucha_la-dame-aux-camélias-1896.jpg", "mucha", "la dame aux camélias"),
         ("mucha_room-1024.jpg", "mucha", "room"),  # cannot be told from a year
         ("elisium-1906.jpg", "leon-bakst", "elisium"),  # not the artist that the list names
         ("leon-bakst_untitled-1906.jpg", "leon-bakst", ""),
-        ("leon-bakst_not_detected_235734.jpg", "leon-bakst", ""),
-        ("leon-bakst_1906.jpg", "leon-bakst", ""),
     ],
 )
 def test_titles_are_freed_of_artist_and_year(file_name, artist, title):
@@ -135,29 +103,10 @@ def test_a_work_without_a_title_is_called_plainly_and_that_is_told(prepared_root
 
 
 @pytest.mark.parametrize(
-    "release, lost, message",
-    [
-        ("artbench", ARTBENCH_LIST, "not complete.*fetch.py artbench"),
-        ("artbench", "train/art_nouveau", "3 files of ArtBench-10 are missing"),
-        ("sara", "finetune-dataset/BarbieCore/3.png", r"1 files .* are missing, .*3\.png"),
-        ("sara", f"finetune-dataset/BarbieCore/{METADATA}", "begins with Barbie .* has 0"),
-    ],
-)
-def test_an_incomplete_folder_is_told(copy_of, tmp_path, release, lost, message):
-    path = copy_of(release) / lost
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(SerialLoRAError, match=message):
-        load_style_files(STYLE_OF[release], tmp_path)
-
-
-@pytest.mark.parametrize(
     "content, named",
     [
-        ("title,painter\nelisium,leon-bakst\n", "'name'"),
-        ("name,label,split\na_b.jpg,art_nouveau,train\n", "artist"),
         ("name,artist,label,split\na_b.jpg,a,art_nouveau\n", "missing"),  # a line cut short
         ("name,artist,label,split\n", "no train pictures"),
-        ("\udcff\udcfe", "utf-8"),
     ],
 )
 def test_a_list_that_is_not_artbenchs_is_told(copy_of, tmp_path, content, named):
@@ -174,13 +123,8 @@ FIRST = '{"file_name": "0.png", "text": "a doll"}'
     "lines, named",
     [
         (f"\n{FIRST}\nnot JSON", "line 3"),
-        (f'{FIRST}\n{{"file_name": "1.png", "prompt": "a doll"}}', "line 2"),
-        ('{"file_name": 7, "text": "a doll"}', "line 1"),
-        ('{"file_name": "0.png", "text": 7}', "line 1"),
-        ('["0.png", "a doll"]', "line 1"),
         (f"{FIRST}\n" * 5, "twice|in train and"),
         ('{"file_name": "../../../secret.png", "text": "a secret"}', "missing"),
-        ('{"file_name": "SECRET", "text": "a secret"}', "missing"),
     ],
 )
 def test_metadata_that_do_not_fit_their_folder_are_told(copy_of, tmp_path, lines, named):

@@ -2,21 +2,18 @@
 
 import hashlib
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data.pictures import picture_files
 from serial_lora_course.data.registry import dataset_names, load_classification
 from serial_lora_course.data.subsets import (
     few_shot_indices,
     few_shot_split,
     training_subset,
 )
-from serial_lora_course.data.types import ClassificationData
 
 NAMES = [f"{name}/{number}.png" for name in ("cat", "dog", "cow") for number in range(20)]
 LABELS = [label for label in range(3) for _ in range(20)]
@@ -75,30 +72,6 @@ def test_properties(labels, shots, seed):
     assert set(chosen) <= set(few_shot_indices(labels, shots + 1, seed, names))  # nested
     backwards = few_shot_indices(labels[::-1], shots, seed, names[::-1])
     assert [names[::-1][position] for position in backwards] == [names[i] for i in chosen]
-
-
-def test_what_is_refused():
-    for shots in (0, -1, 1.5, True, "4"):
-        with pytest.raises(SerialLoRAError, match="shots"):
-            few_shot_indices(LABELS, shots, 1, NAMES)
-    with pytest.raises(SerialLoRAError, match="'a' occurs twice"):
-        few_shot_indices([0, 0], 1, 1, ["a", "a"])
-    with pytest.raises(SerialLoRAError, match="1 picture names for 2 labels"):
-        few_shot_indices([0, 0], 1, 1, ["a"])
-
-
-def test_a_class_with_too_few_pictures_gives_all_and_is_reported():
-    data = ClassificationData(
-        name="farm",
-        class_names=["cat", "dog", "cow"],
-        template="a {}.",
-        train=picture_files(Path(), NAMES[:43], LABELS[:43]),  # three cows
-        test=picture_files(Path(), ["a", "b", "c"], [0, 1, 2]),
-    )
-    split = few_shot_split(data, 16, 1)
-    assert split.short_classes == {"cow": 3}
-    assert sorted(i for i in split.indices if LABELS[i] == 2) == [40, 41, 42]
-    assert few_shot_split(data, 2, 1).short_classes == {}
 
 
 def test_shares_are_nested_and_rounded():

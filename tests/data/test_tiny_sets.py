@@ -1,14 +1,12 @@
 """What holds for every tiny set of pictures to segment or to draw."""
 
-from dataclasses import replace
-
 import pytest
 
 from serial_lora_course.data import segmentation_sets
 from serial_lora_course.data.emoji_sets import hidden_codepoints
 from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
 from serial_lora_course.data.segmentation_sets import PICTURES, SCENE_SETS, load_scene_set
-from serial_lora_course.data.style_sets import LAMPLIGHT, TINY_STYLES, load_tiny_style
+from serial_lora_course.data.style_sets import TINY_STYLES, load_tiny_style
 
 LOADERS = {
     **dict.fromkeys(SCENE_SETS, load_scene_set),
@@ -66,13 +64,3 @@ def test_no_photograph_of_the_tests_lies_behind_a_training_scene(name, monkeypat
         assert set(asked) == {part}
         asked.clear()
     segmentation_sets._faded.cache_clear()
-
-
-def test_how_pictures_are_made_is_part_of_what_a_set_is(monkeypatch):
-    harder = replace(SCENE_SETS["food"].recipe, clutter=0.9)
-    paler = replace(TINY_STYLES["night"], colours=(*LAMPLIGHT[:-1], "ffffff"))
-    before = load_scene_set("food").fingerprint(), load_tiny_style("night").fingerprint()
-    monkeypatch.setitem(SCENE_SETS, "food", replace(SCENE_SETS["food"], recipe=harder))
-    monkeypatch.setitem(TINY_STYLES, "night", paler)
-    assert load_scene_set.__wrapped__("food").fingerprint() != before[0]
-    assert load_tiny_style.__wrapped__("night").fingerprint() != before[1]

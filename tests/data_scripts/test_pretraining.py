@@ -2,29 +2,21 @@
 
 import json
 import math
-import random
-import shlex
 from dataclasses import asdict
 from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
-from PIL import Image
 from safetensors.torch import load_file
 
-from data_scripts import pretrain_tiny
 from data_scripts.pretraining import clip, loop, sam, sd3
-from serial_lora_course.data.emoji import STYLES, emoji_concepts, load_emoji
+from serial_lora_course.data.emoji import STYLES, load_emoji
 from serial_lora_course.data.emoji_sets import EMOJI_SETS, hidden_codepoints, load_emoji_set
 from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
-from serial_lora_course.data.scenes import Scene
 from serial_lora_course.data.style_sets import caption, things
-from serial_lora_course.models.clip import encode_prompts, load_clip
-from serial_lora_course.models.weights import tiny_file
 from tests.labs.lab_models import same_tensors
 from tests.models.sam_models import SMALL_SAM, small_sam
 from tests.models.sd3_models import SMALL_AUTOENCODER, SMALL_TRANSFORMER
@@ -37,18 +29,6 @@ def clock(monkeypatch):
     """Every step of a pretraining takes one second."""
     ticks = count()
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
-
-
-@pytest.mark.parametrize("path", sorted(tiny_file("").glob("*.card.json")), ids=lambda p: p.name)
-def test_the_command_in_a_card_can_be_given(path):
-    card = json.loads(path.read_text("utf-8"))
-    python, script, *words = shlex.split(card["command"])
-    assert (python, script) == ("python", "data_scripts/pretrain_tiny.py")
-    given = vars(pretrain_tiny.parsed(words))
-    assert given.pop("command") in words and given.pop("out") is None
-    for name in given.keys() & card.get("recipe", {}).keys():
-        assert given[name] == card["recipe"][name]
-    assert pretrain_tiny._typed(given) == words[1:]
 
 
 # --- CLIP ----------------------------------------------------------------------------------------
@@ -70,20 +50,6 @@ def test_clip_sees_no_hidden_openmoji_drawing_and_no_test_picture(drawings):
         for index in load_emoji_set(name, 48).test.sources:
             pixels = np.ascontiguousarray(emoji.pictures[index].transpose(2, 0, 1))
             assert pixels.tobytes() not in seen, (name, emoji.concepts[index].name)
-
-
-def test_openmoji_is_never_captioned_with_its_category(drawings):
-    """Three categories are class names too, so this is what keeps zero-shot fair."""
-    shared = {name for classes in EMOJI_SETS.values() for name in classes}
-    shared &= {clip.category_of(concept) for concept in emoji_concepts()}
-    assert shared == {"clothing", "mail", "money"}
-    run = clip.Pretraining.__new__(clip.Pretraining)
-    run.recipe = clip.Recipe(category_captions=(0.0, 0.5), tagged_captions=(0.0, 0.4))
-    concepts = [concept for concept in emoji_concepts() if concept.subgroup in shared]
-    _, said = run._captions(concepts, [True] * len(concepts), random.Random(0), 1)
-    assert said == [concept.name for concept in concepts]
-    _, said = run._captions(concepts, [False] * len(concepts), random.Random(0), 1)
-    assert shared <= set(said)
 
 
 def plain_contrastive_loss(logits, positive, ignore) -> float:
@@ -111,32 +77,6 @@ def test_the_contrastive_loss_is_a_mean_over_positives():
     assert loss.item() == pytest.approx(plain, abs=1e-5)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert torch.isfinite(gradient).all() and (gradient[ignore] == 0).all()
-
-
-def test_the_small_vocabulary_cuts_its_corpus_as_clip_does(tmp_path):
-    corpus = [concept.name for concept in emoji_concepts()[::9]] + ["a drawing of {}."]
-    merges = clip.used_merges(corpus)
-    clip.write_merges(merges, tmp_path / "merges.txt.gz")
-    small = open_clip.SimpleTokenizer(bpe_path=str(tmp_path / "merges.txt.gz"))
-    whole = open_clip.SimpleTokenizer()
-    assert 200 < len(merges) < len(whole.bpe_ranks) / 10
-    for text in corpus:
-        pieces = [small.decoder[token] for token in small.encode(text)]
-        assert pieces == [whole.decoder[token] for token in whole.encode(text)]
-
-
-@torch.no_grad()
-def test_pictures_and_attention_of_pretraining_are_those_of_the_lab():
-    backbone, picture = load_clip("tiny"), Image.effect_noise((48, 48), 80).convert("RGB")
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
-    normal, expected = clip.normalize(pixels), backbone.test_transform(picture)[None]
-    torch.testing.assert_close(normal, expected, atol=1e-5, rtol=0)
-    tokens = backbone.tokenizer(["a cat", "a red apple"])
-    slow = backbone.model.encode_image(normal), encode_prompts(backbone.model, tokens)
-    clip.fast_attention(backbone.model)
-    fast = backbone.model.encode_image(normal), encode_prompts(backbone.model, tokens)
-    for one, other in zip(slow, fast, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
 
 
 def test_clip_is_pretrained_in_both_phases(monkeypatch, tmp_path):
@@ -242,22 +182,6 @@ def test_the_mask_loss_pixel_by_pixel():
     assert loss == pytest.approx(plain_mask_loss(masks, quality, truth, is_point, 0.3), abs=1e-6)
 
 
-def test_the_dense_loss_tells_figure_from_ground_and_where_objects_touch():
-    masks = np.zeros((2, 6, 6), bool)
-    masks[0, 1:4, 1:3] = masks[1, 1:4, 3:5] = True  # side by side
-    scene = Scene(np.zeros((6, 6, 3), np.uint8), masks, (0, 1))
-    label, target = masks[0] * 1 + masks[1] * 2, np.zeros((2, 6, 6))
-    for y, x in np.ndindex(6, 6):
-        left = x > 0 and label[y, x] != label[y, x - 1]
-        above = y > 0 and label[y, x] != label[y - 1, x]
-        target[:, y, x] = label[y, x] > 0, left or above
-    assert target[1, 2, 3] == 1  # where one object meets the other
-    maps = torch.randn(1, 2, 6, 6, generator=torch.Generator().manual_seed(1)).double()
-    inside = maps.sigmoid().numpy()[0]
-    expected = -(target * np.log(inside) + (1 - target) * np.log(1 - inside)).mean()
-    assert sam.dense_loss(maps.float(), [scene]).item() == pytest.approx(expected, abs=1e-6)
-
-
 # --- SD3 -----------------------------------------------------------------------------------------
 
 
@@ -310,13 +234,3 @@ def test_sd3_is_pretrained_on_visible_drawings_and_ships_its_average(monkeypatch
     with later.averaged():
         assert not same_tensors(later.model.state_dict(), trained)
     assert same_tensors(later.model.state_dict(), trained)  # the average was lent
-
-
-def test_the_rate_warms_up_and_ends_at_zero_and_matrices_alone_decay(small, tmp_path):
-    run, rates = sam_run(tmp_path), []
-    for done in (0, 0.01, 0.02, 0.5, 1):
-        run.set_learning_rate(1.0, done)
-        rates.append(run.optimizer.param_groups[0]["lr"])
-    assert 0 < rates[0] < rates[1] < rates[2] > rates[3] > rates[4] == pytest.approx(0)
-    for group in run.optimizer.param_groups:
-        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] > 0}

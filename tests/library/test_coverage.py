@@ -1,4 +1,4 @@
-"""Which of timm's modules and transformers' classes are adapted, and why the others are not.
+"""Which of timm's modules and transformers' classes are adapted.
 
 Each is built small or cut short, and compared with dense weights that are written by hand into a copy:
 the rows of the table say which layers read the tokens, and nothing of this package is asked for them.
@@ -7,19 +7,16 @@ the rows of the table say which layers read the tokens, and nothing of this pack
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-import serial_lora
 from serial_lora import adapters, eject, inject, merge
 from serial_lora.attention import find_attention_sites
 from serial_lora.sites import without_sites
 from tests.library.tiny_models import _noisy, fill_adapters
 
-PAGE = Path(serial_lora.__file__).parents[1] / "docs" / "library.md"
 SCALE = 0.7
 
 # model: (what makes it small, the layers that read tokens, how many blocks are adapted)
@@ -66,28 +63,6 @@ TRANSFORMERS = """Aimv2Vision AltCLIP Beit Bert BlipVision ChineseCLIPVision CLI
 DINOv3ViT Dinov2WithRegisters DPT GroupViTVision Hiera InternVLVision Llama MetaClip2Vision Owlv2Vision
 PixtralVision Pvt Qwen3 Sam2Vision SamVision Segformer Siglip2Vision SiglipVision Swin Swinv2 Vilt
 ViTMAE ViTMSN XCLIPVision Yolos""".split()
-# model: the words of the sentence that refuses it
-REFUSED = {
-    "botnet26t_256": "self_attn.qkv is a Conv2d",
-    "coatnet_nano_rw_224": "attn.qkv is a Conv2d",
-    "efficientformerv2_s0": "token_mixer.q is a ConvNorm",
-    "efficientvit_b0": "main.qkv is a ConvNormAct",
-    "efficientvit_m0": "attn.qkvs is a ModuleList",
-    "gemma4_vit_167m_enc": "attn.q_proj is a Gemma4ClippableLinear",
-    "halonet26t": "self_attn.q is a Conv2d",
-    "lambda_resnet26t": "self_attn.qkv is a Conv2d",
-    "levit_128s": "attn.qkv is a LinearNorm",
-    "mobilenetv5_300m_enc": "attn.query is a Sequential",
-    "mobilevitv2_050": "attn.qkv_proj is a Conv2d",
-    "shvit_s1": "mixer.m.qkv is a Conv2dNorm",
-    "visformer_tiny": "attn.qkv is a Conv2d",
-    "efficientformer_l1": "token_mixer.qkv has",
-    "gcvit_xxtiny": "attn.qkv has",
-    "cpubone_b0_bfrobust": "ConvAttention",
-    "lowformer_b0": "ConvAttention",
-    "swiftformer_xs": "EfficientAdditiveAttention",
-    "iformer_t": "no attention block",
-}
 
 
 def letters(layer: str) -> str:

@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import inject
 from serial_lora.parameters import ParameterCount, count_parameters
 from serial_lora_course.measures.counts import enumerate_count, lora_count, serial_lora_count
-from serial_lora_course.models.architectures import ARCHITECTURES, ratio_frame
+from serial_lora_course.models.architectures import ARCHITECTURES
 
 PAPER_COUNTS = {
     "clip": (3_932_160, 983_040),
@@ -49,11 +48,6 @@ def test_three_ways_to_one_number(key):
         assert tuple(counts) == PAPER_COUNTS[key]
 
 
-def test_a_rank_above_a_towers_width_is_refused():
-    with pytest.raises(SerialLoRAError, match="512"):
-        ARCHITECTURES["clip"].serial_lora(rank=513)
-
-
 @settings(max_examples=25, deadline=None)
 @given(
     heads=st.integers(1, 6),
@@ -86,25 +80,3 @@ def test_both_streams_of_sd3():
     assert enumerate_count(model, config) == pairs * 2 * 1536 * 64 == 37_552_128
     config = SerialLoRAConfig(rank=64, stream="both")
     assert enumerate_count(model, config) == 2 * 4_718_592
-
-
-@pytest.mark.parametrize(
-    ("targets", "times"), [("qkv", 4), (["qkv", "proj"], 6)], ids=["fused qkv", "with out"]
-)
-def test_peft_on_a_fused_projection_is_another_baseline(targets, times):
-    """PEFT shares A over q, k and v, so Serial LoRA is not a quarter of it."""
-    peft = pytest.importorskip("peft")
-    width, depth, rank = 32, 2, 4
-    model = meta_vit(width, depth, heads=2)
-    names = [targets] if isinstance(targets, str) else targets
-    pattern = r"blocks\.\d+\.attn\.(" + "|".join(names) + ")"
-    config = peft.LoraConfig(r=rank, target_modules=pattern)
-    peft.inject_adapter_in_model(config, model)
-    assert trainable(model) == times * width * rank * depth
-    assert trainable(model) == times / 2 * serial_lora_count(width, depth, rank)
-
-
-def test_only_the_papers_placement_at_equal_rank_gives_four():
-    frame = ratio_frame(width=768, rank=32)
-    assert list(frame["ratio"] == 4) == [True] + [False] * (len(frame) - 1)
-    assert frame["ratio"].iloc[-1] == 1  # a quarter of the rank is an equal budget

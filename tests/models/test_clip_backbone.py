@@ -12,7 +12,7 @@ from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import inject
 from serial_lora_course.data.emoji import emoji_concepts
 from serial_lora_course.data.emoji_sets import EMOJI_SETS, GENERIC_TEMPLATE, TEMPLATE
-from serial_lora_course.models.clip import encode_prompts, load_clip, openai_file
+from serial_lora_course.models.clip import encode_prompts, load_clip
 from serial_lora_course.models.weights import tiny_file
 from tests.labs.lab_models import register_small, same_tensors, weights_file
 
@@ -116,35 +116,3 @@ def test_cut_prompts_have_the_gradients_of_whole_prompts(small):
 def test_gelu_is_refused_with_the_reason(name, weights):
     with pytest.raises(SerialLoRAError, match=f"QuickGELU.*use {name}-quickgelu"):
         load_clip("paper", name, weights)
-
-
-def test_another_kind_of_text_tower_is_refused(tmp_path):
-    name = register_small(
-        tmp_path,
-        "small-uncausal-clip",
-        text_cfg={
-            "context_length": 16,
-            "vocab_size": 64,
-            "width": 16,
-            "heads": 2,
-            "layers": 1,
-            "no_causal_mask": True,
-        },
-    )
-    with pytest.raises(SerialLoRAError, match="text tower"):
-        load_clip("paper", name, weights=None)
-
-
-def test_a_pickle_is_refused_with_the_file_to_take_instead(tmp_path):
-    with pytest.raises(SerialLoRAError, match="pickle.*fetch.py clip"):
-        load_clip("paper", weights=tmp_path / "ViT-B-16.pt")
-
-
-def test_openais_weights_are_found_where_their_command_puts_them(small, tmp_path, monkeypatch):
-    name, good = small
-    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / openai_file(name)).symlink_to(good)
-    backbone = load_clip("paper", name)
-    assert (backbone.name, backbone.scale) == (name, "paper") and not backbone.model.training
-    assert same_tensors(backbone.model.state_dict(), load_file(good))

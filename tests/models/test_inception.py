@@ -5,38 +5,10 @@ from unittest.mock import patch
 
 import pytest
 import torch
-import torchmetrics.image.fid
 
-from serial_lora.errors import SerialLoRAError
-from serial_lora_course.models.inception import FEATURES, INCEPTION_FILE, load_inception
+from serial_lora_course.models.inception import FEATURES, load_inception
 
 MODULE = "torch_fidelity.feature_extractor_inceptionv3"
-
-
-@pytest.fixture(autouse=True)
-def data_root(tmp_path, monkeypatch):
-    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path / "data"))
-
-
-def refusal(*arguments: object) -> str:
-    with pytest.raises(SerialLoRAError) as caught:
-        load_inception(*arguments)
-    said = str(caught.value)
-    assert "\n" not in said
-    return said
-
-
-def test_without_torch_fidelity_one_is_told_to_install_it(tmp_path, monkeypatch):
-    torch.save({}, tmp_path / "any.pth")
-    monkeypatch.setattr(torchmetrics.image.fid, "_TORCH_FIDELITY_AVAILABLE", False)
-    assert "pip install torch-fidelity" in refusal(tmp_path / "any.pth")
-
-
-def test_a_damaged_file_is_refused(tmp_path):
-    path = tmp_path / "weights.pth"
-    torch.save({"fc.weight": torch.zeros(1008, 2048)}, path)
-    path.write_bytes(path.read_bytes()[:-2000])
-    assert str(path) in refusal(path)
 
 
 # --- the network itself, where torch-fidelity is installed ---------------------------------------
@@ -83,23 +55,3 @@ def test_features_are_torch_fidelitys_own(fidelity, good, network):
     found = network(pictures)
     assert found.shape == (2, FEATURES) and found.dtype == torch.float32 and found.std() > 0.01
     torch.testing.assert_close(found, theirs(pictures)[0])
-
-
-def test_weights_are_found_where_they_are_fetched_to(good, network, tmp_path):
-    path = tmp_path / "data" / "weights" / INCEPTION_FILE
-    path.parent.mkdir(parents=True)
-    path.symlink_to(good)
-    torch.testing.assert_close(load_inception().fc.weight, network.fc.weight)
-
-
-@pytest.mark.parametrize("kind", ["lacking", "foreign", "other shape"])
-def test_weights_of_something_else_are_refused(good, tmp_path, kind):
-    tensors = torch.load(good, weights_only=True)
-    state = {
-        "lacking": {key: tensor for key, tensor in tensors.items() if key != "fc.bias"},
-        "foreign": {**tensors, "more": torch.zeros(1)},
-        "other shape": {**tensors, "fc.bias": torch.zeros(1000)},
-    }[kind]
-    path = tmp_path / "other.pth"
-    torch.save(state, path)
-    assert "does not hold Inception's weights" in refusal(path)

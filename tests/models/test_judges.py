@@ -8,7 +8,6 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.registry import dataset_names
 from serial_lora_course.data.style_sets import load_tiny_style
 from serial_lora_course.models import judges
@@ -16,12 +15,9 @@ from serial_lora_course.models.clip import openai_file
 from serial_lora_course.models.judges import (
     Judge,
     PaperJudge,
-    TinyJudge,
-    as_pictures,
     load_judge,
 )
-from serial_lora_course.models.style_classifier import style_classifier
-from tests.labs.lab_models import calls, register_small, weights_file
+from tests.labs.lab_models import register_small, weights_file
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -42,23 +38,6 @@ def colours(*sizes: tuple[int, int]) -> list[Image.Image]:
     """Pictures of one colour each."""
     chance = np.random.default_rng(0)
     return [Image.new("RGB", size, tuple(chance.integers(0, 256, 3).tolist())) for size in sizes]
-
-
-# --- pictures ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        *(np.zeros(shape, np.uint8) for shape in [(8, 8, 3), (2, 3, 8, 8), (2, 8, 8, 4)]),
-        *(np.zeros((2, 8, 8, 3), kind) for kind in (np.float32, np.int64, np.bool_)),
-    ],
-    ids=lambda array: f"{array.dtype}-{array.shape}",
-)
-def test_arrays_of_another_shape_or_of_other_numbers_are_refused(array):
-    for given in (array, torch.from_numpy(array)):
-        with pytest.raises(SerialLoRAError, match="uint8"):
-            as_pictures(given)
 
 
 # --- what both judges do, with answers that are given --------------------------------------------
@@ -92,17 +71,6 @@ def test_retrieval_counts_a_caption_once_however_often_it_is_given():
         ([wrong, right, wrong, wrong], 0),
     ]:
         assert GivenJudge().retrieval(pictures, captions) == pytest.approx(expected)
-
-
-def test_the_share_of_a_style_and_its_standard_error():
-    shares = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.7, 0.3]]
-    given = GivenJudge()
-    assert given.style_of(shares) == ["red", "red", "blue", "red"]
-    verdicts = np.array([1, 1, 0, 1])
-    expected = {"style_share": 0.75, "style_error": verdicts.std() / 4**0.5}
-    assert given.style_measures(shares, "red") == pytest.approx(expected)
-    assert given.style_measures(shares, "blue")["style_share"] == 0.25
-    assert given.style_measures(shares[:2], "red") == {"style_share": 1, "style_error": 0}
 
 
 # --- the tiny judge ------------------------------------------------------------------------------
@@ -146,52 +114,12 @@ def test_clip_features_are_clips_own(judge):
     np.testing.assert_allclose(scores, 2.5 * np.maximum(cosines, 0), atol=1e-4)
 
 
-def test_nothing_depends_on_how_many_are_seen_together(judge, monkeypatch):
-    pictures, captions = drawings("pixel", step=25)
-
-    def look():
-        seen = (judge.picture_features, judge.clip_features, judge.style_probabilities)
-        return [*(see(pictures) for see in seen), judge.text_features(captions)]
-
-    together = look()
-    judge._kept.clear()
-    monkeypatch.setattr(judges, "AT_ONCE", 3)  # 8 are seen as 3, 3 and 2
-    for one, other in zip(look(), together, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
-
-
-def test_pictures_are_looked_at_once_until_they_change(monkeypatch):
-    judge = TinyJudge()
-    array = np.stack([np.asarray(picture) for picture in drawings("night", step=50)[0]])
-    seen = calls(monkeypatch, judge.clip.model, "encode_image")
-    features, answer = judge.picture_features(array), judge.clip_features(array)
-    assert len(seen) == 1
-    array[0] = 255 - array[0]
-    same = (judge.picture_features(array) == features).all(1)
-    assert same.tolist() == (judge.clip_features(array) == answer).all(1).tolist()
-    assert same.tolist() == [False, *[True] * (len(array) - 1)] and len(seen) == 2
-
-
 def test_drawings_are_nearer_to_their_own_captions(judge):
     pictures, captions = drawings("openmoji", step=4)  # 50: by chance 0.02 are found
     turned = captions[1:] + captions[:1]
     own, others = (judge.clip_scores(pictures, words).mean() for words in (captions, turned))
     assert own > 1.4 * others
     assert judge.retrieval(pictures, captions) > 0.4 > judge.retrieval(pictures, turned)
-
-
-def test_styles_are_the_classifiers_in_the_judges_order(judge):
-    classifier = style_classifier()
-    pictures = drawings("night", step=50)[0] + drawings("pixel", step=50)[0]
-    found = judge.style_probabilities(pictures)
-    assert found.shape == (8, 5) and found.dtype == torch.float32
-    pixels = torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in pictures])
-    expected = classifier.probabilities(pixels)
-    for column, name in enumerate(judge.styles):
-        right = expected[:, classifier.names.index(name)].float()
-        torch.testing.assert_close(found[:, column], right, **CLOSE)
-    assert judge.style_of(pictures) == ["night"] * 4 + ["pixel"] * 4
-    assert set(dataset_names("style")) < set(judge.styles) == set(classifier.names)
 
 
 # --- the paper's judge, with small networks in the place of the large ones -----------------------

@@ -9,14 +9,11 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.models.sam import PAPER_FILE, PAPER_MODEL, TINY_MODEL, build_sam, load_sam
+from serial_lora_course.models.sam import PAPER_FILE, TINY_MODEL, build_sam, load_sam
 from serial_lora_course.models.weights import tiny_file
 from tests.labs.lab_models import same_tensors
 from tests.models.sam_models import (
-    SMALL_SAM,
     make_small_sam_the_tiny_one,
-    sam_weights_file,
-    small_sam,
 )
 
 VIT_B = {
@@ -65,9 +62,6 @@ def vit_shapes(width: int) -> dict[str, torch.Tensor]:
 
 OTHER_MODELS = {
     "vit_l": (vit_shapes(1024), "holds vit_l, another size of SAM"),
-    "vit_h": (vit_shapes(1280), "holds vit_h, another size of SAM"),
-    "SAM of its own size": (vit_shapes(48), "a SAM of width 48"),
-    "scalar": ({"image_encoder.pos_embed": torch.tensor(1.0)}, "another model's weights"),
     "CLIP": ({"visual.conv1.weight": torch.zeros(2, 3, 4, 4)}, "another model's weights"),
 }
 
@@ -78,13 +72,3 @@ def test_a_checkpoint_of_something_else_is_recognised(tmp_path, monkeypatch, sta
     torch.save(state, tmp_path / PAPER_FILE)
     with pytest.raises(SerialLoRAError, match=reason):
         load_sam("tiny", tmp_path / PAPER_FILE)
-
-
-def test_the_papers_checkpoint_is_found_where_its_command_puts_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
-    monkeypatch.setitem(sam_model_registry, "vit_b", lambda: build_sam(**SMALL_SAM))
-    (tmp_path / "weights").mkdir()
-    sam_weights_file(tmp_path / "weights" / PAPER_FILE, seed=2)
-    backbone = load_sam("paper")
-    assert (backbone.name, backbone.scale) == (PAPER_MODEL, "paper")
-    assert same_tensors(backbone.model.state_dict(), small_sam(seed=2).state_dict())

@@ -9,10 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 from data_scripts.pretraining import styles
-from data_scripts.pretraining.styles import held_out_shares, worn
+from data_scripts.pretraining.styles import held_out_shares
 from serial_lora_course.data.style_sets import (
     TINY_STYLES,
-    load_tiny_style,
 )
 from serial_lora_course.models.style_classifier import (
     BASE,
@@ -23,24 +22,11 @@ from serial_lora_course.models.weights import tiny_file
 
 # A little below what was measured: Twemoji 0.97, OpenMoji 0.86, the others 0.99 or more.
 AT_LEAST = {"twemoji": 0.92, "openmoji": 0.8, "line": 0.95, "night": 0.97, "pixel": 0.97}
-WORN_AT_LEAST = 0.6  # measured: OpenMoji 0.70, the others 0.87 or more; by chance it would be 0.2
 
 
 @pytest.fixture(scope="module")
 def classifier():
     return style_classifier()
-
-
-def held_out(name: str, step: int = 1) -> torch.Tensor:
-    """A style's held-out pictures, uint8 (N, 3, SIZE, SIZE), as the lab gets them."""
-    test = load_tiny_style(name).test
-    pictures = [np.asarray(test[index].picture) for index in range(0, len(test), step)]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-
-
-def share_of(classifier, pictures: torch.Tensor, name: str) -> float:
-    found = classifier.probabilities(pictures).argmax(1)
-    return (found == classifier.names.index(name)).double().mean().item()
 
 
 # --- the verdict ---------------------------------------------------------------------------------
@@ -52,11 +38,6 @@ def test_every_style_is_told_from_the_others_on_drawings_never_seen(classifier):
     assert all(found[name] >= bound for name, bound in AT_LEAST.items()), found
     card = json.loads(tiny_file("tiny-styles.card.json").read_text("utf-8"))["measured"]
     assert {name: card[name] for name in STYLES} == pytest.approx(found, abs=0.01)
-
-
-@pytest.mark.parametrize("name", TINY_STYLES)
-def test_pictures_that_are_not_clean_are_recognised_too(classifier, name):
-    assert share_of(classifier, worn(held_out(name, step=2), seed=1), name) > WORN_AT_LEAST
 
 
 # --- how it is fitted ----------------------------------------------------------------------------
@@ -81,6 +62,3 @@ def test_the_shipped_classifier_is_the_minimum_that_the_script_looks_for(
     (F.cross_entropy(scores, classes) + penalty).backward()
     slope = max(weight.grad.abs().max().item(), bias.grad.abs().max().item())
     assert slope <= 1.01 * LogisticRegression().tol  # where its solver stops; 17 times that at 2 C
-
-
-# --- what it looks at ----------------------------------------------------------------------------

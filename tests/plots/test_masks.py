@@ -14,10 +14,6 @@ from serial_lora_course.plots.masks import (
     pick_best_median_worst,
 )
 
-TRUTH = np.zeros((12, 15), bool)
-TRUTH[3:9, 4:11] = True
-FOUND = np.roll(TRUTH, (1, 2), (0, 1))
-
 
 def pixel_kind(truths, founds) -> int:
     """The worst that any object says of a pixel: false positive, then missed, then agreed."""

@@ -1,8 +1,5 @@
 """Every figure is described in words wherever it goes, and looks the same each time."""
 
-import base64
-import re
-
 import pytest
 from matplotlib import rcParams
 
@@ -14,14 +11,6 @@ from serial_lora_course.plots import style
 def test_every_method_of_the_labs_has_a_look_and_a_title():
     assert set(METHODS) == set(style.METHOD_LOOKS) == set(METHOD_TITLES)
     assert len({look["marker"] for look in style.METHOD_LOOKS.values()}) == len(METHODS)
-
-
-def image(shown: dict) -> tuple[str, bytes]:
-    """The alternative text and the content of an image in HTML."""
-    found = re.fullmatch(
-        r'<img alt="([^"]*)" src="data:image/[a-z+]+;base64,(.*)">', shown["text/html"]
-    )
-    return found[1], base64.b64decode(found[2])
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

@@ -1,12 +1,9 @@
 """The site: every link leads somewhere, nothing is fetched, Sphinx finds no fault."""
 
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Page(HTMLParser):
