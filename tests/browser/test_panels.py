@@ -85,12 +85,6 @@ def test_counts(tmp_path):
 
 
 @pytest.mark.slow
-def test_ranks(tmp_path):
-    with open_panel(tmp_path, "01", "rank_panel") as cell:
-        move_sliders(cell, 1)
-
-
-@pytest.mark.slow
 def test_masks(tmp_path):
     with open_panel(tmp_path, "06", "mask_panel") as cell:
         picture = cell.locator(".box-picker")
@@ -108,9 +102,3 @@ def test_drawings(tmp_path):
         prompt = cell.get_by_label("prompt", exact=True)
         prompt.fill("a drawing of a red fish")
         changes_the_picture(cell, lambda: prompt.press("Enter"))
-
-
-@pytest.mark.slow
-def test_mixtures(tmp_path):
-    with open_panel(tmp_path, "10", "mixture_panel") as cell:
-        move_sliders(cell, 2)

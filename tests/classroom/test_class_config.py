@@ -1,9 +1,6 @@
 """What class.yaml may say, and what follows from it."""
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +8,6 @@ import pytest
 import yaml
 from traitlets.config.loader import Config
 
-import serial_lora_course
 from tools import ROOT
 
 HERE = ROOT / "classroom"
@@ -122,13 +118,3 @@ def test_a_learner_gets_an_account_once_and_two_folders(configured, tmp_path, mo
     home, runs = tmp_path / "homes" / "ada", tmp_path / "runs" / "ada"
     assert account == "class-ada" and home.stat().st_mode & 0o777 == 0o700
     assert runs.is_dir() and (home / "runs").resolve() == runs.resolve()
-
-
-def test_learners_see_no_teachers_menus():
-    """As JupyterLab itself reads the folder that the class server and `serial-lora open` name."""
-    code = "from jupyterlab_server.config import get_static_page_config as read; import json; "
-    code += "print(json.dumps(read(level='all')['disabledExtensions']))"
-    folder = Path(serial_lora_course.__file__).parent / "assets" / "jupyter"
-    environment = os.environ | {"JUPYTER_CONFIG_PATH": str(folder)}
-    told = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
-    assert "@jupyter/nbgrader" in json.loads(told)

@@ -4,44 +4,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import pytest
-
 from serial_lora_course import cli
-
-
-@pytest.fixture
-def steps(monkeypatch):
-    """What `course` ran; a doctor who finds what `codes` says, and labs that do nothing."""
-    ran, codes, real = [], {}, cli.command
-
-    def act(words):
-        ran.append(words)
-        return codes.get(words[0])
-
-    monkeypatch.setattr(
-        cli, "command", lambda words: (real if words[0] == "course" else act)(words)
-    )
-    return ran, codes
-
-
-def test_the_course_is_the_doctor_and_three_labs(run, steps):
-    ran, _ = steps
-    code, out, _ = run("course", "--clip-data", "food", "--sd3-data", "night")
-    assert code == 0
-    assert [command[:2] for command in ran] == [
-        ["doctor"],
-        ["lab", "clip"],
-        ["lab", "sam"],
-        ["lab", "sd3"],
-    ]
-    assert "food" in ran[1] and "food,lines" in ran[2] and "night" in ran[3]
-    assert "$ serial-lora lab clip --dataset food" in out and "serial-lora open" in out
-
-
-def test_the_course_ends_where_the_doctor_finds_a_fault(run, steps):
-    ran, codes = steps
-    codes["doctor"] = 1
-    assert run("course")[0] == 1 and ran == [["doctor"]]
 
 
 def test_open_starts_jupyterlab_on_the_first_lesson(run, monkeypatch, tmp_path):

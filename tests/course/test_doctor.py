@@ -59,13 +59,3 @@ def test_what_is_wrong_has_a_remedy_and_what_is_usual_is_not_told(monkeypatch, l
     found = list(look(monkeypatch, there))
     assert [each.level for each in found] == ([level] if level else [])
     assert all(each.remedy for each in found)
-
-
-def test_packages_name_what_is_missing_and_what_is_old(monkeypatch):
-    (only,) = doctoring.look_at_packages("no-such-package-here")
-    assert only.level == "NOTE" and ".[course]" in only.remedy
-    asked = ["torch>=2", "numpy>=999", "no-such-package-here>=1", 'x; python_version < "3"']
-    monkeypatch.setattr(doctoring.metadata, "requires", lambda of: asked)
-    old, missing = doctoring.look_at_packages("serial-lora")
-    assert "numpy" in old.what and 'pip install --upgrade "numpy>=999"' in old.remedy
-    assert "no-such-package-here" in missing.what and old.level == missing.level == "FAIL"

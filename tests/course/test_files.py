@@ -6,9 +6,7 @@ import stat
 
 import pytest
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
-from serial_lora_course.files import refusals_told
 
 
 def no_space(*_):
@@ -47,10 +45,3 @@ def test_what_is_no_regular_file_is_written_into_or_refused_and_never_replaced(t
     assert os.read(descriptor, 9) == b"new"
     os.close(descriptor)
     assert stat.S_ISFIFO(pipe.stat().st_mode) and stat.S_ISCHR(os.stat("/dev/null").st_mode)
-
-
-def test_the_file_that_cannot_be_replaced_is_named_and_not_the_one_beside_it(tmp_path):
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(SerialLoRAError) as refused, refusals_told():
-        write_whole(tmp_path / "folder", b"x")
-    assert f"{tmp_path / 'folder'} " in str(refused.value) and os.listdir(tmp_path) == ["folder"]

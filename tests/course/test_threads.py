@@ -6,14 +6,7 @@ import sys
 
 import pytest
 
-from serial_lora_course.threads import SPINS, settle, share_of_cores
-
-
-@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
-def test_the_users_own_waiting_wins(name):
-    environment = {name: "active"}
-    settle(environment)
-    assert environment == {name: "active"}
+from serial_lora_course.threads import SPINS, share_of_cores
 
 
 @pytest.mark.parametrize(

@@ -47,22 +47,6 @@ def test_a_folder_divided_already(tmp_path):
         load_folder(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "counts, named",
-    [
-        ({"cat": 3}, "only one class folder"),
-        ({"cat": 3, "dog": 1, "cow": 0}, r"too few in cow \(0\), dog \(1\)"),
-    ],
-)
-def test_folders_that_will_not_do(tmp_path, counts, named):
-    with pytest.raises(SerialLoRAError, match=named):
-        load_folder(make_folder(tmp_path, counts))
-    with pytest.raises(SerialLoRAError, match="there is no folder at"):
-        load_folder(tmp_path / "none")
-    with pytest.raises(SerialLoRAError, match="between 0 and 1"):
-        load_folder(tmp_path, test_fraction=1.0)
-
-
 def test_all_damaged_pictures_are_named_at_once(tmp_path):
     folder = make_folder(tmp_path, {"cat": 3, "dog": 3})
     (folder / "cat" / "0.JPG").write_bytes(b"")
@@ -125,19 +109,3 @@ def test_a_copy_is_found_whatever_its_name_class_and_format(tmp_path):
     assert sizes["files"].to_dict() == {"cat": 2, "dog": 2}
     assert sizes["usable"].to_dict() == {"cat": 1, "dog": 2}
     assert sizes["remark"].astype(bool).to_dict() == {"cat": True, "dog": False}
-
-
-@pytest.mark.parametrize(
-    ("files", "classes"),
-    [
-        ("train/old/a train/new/b car/c car/d _drafts/e", ["car", "train"]),  # a class of trains
-        ("Train/cat/a Train/dog/b val/cat/c val/dog/d _drafts/old/e Train/f", ["cat", "dog"]),
-        ("train/cat/a train/dog/b train/_old/c test/cat/d test/dog/e", ["cat", "dog"]),
-    ],
-)
-def test_classes_are_those_that_load_folder_finds(files, classes, tmp_path):
-    for number, name in enumerate(files.split()):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        picture(seed=number).save(tmp_path / f"{name}.png")
-    found = class_sizes(examine_folder(tmp_path)).index.tolist()
-    assert found == load_folder(tmp_path).class_names == classes

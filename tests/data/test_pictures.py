@@ -46,15 +46,3 @@ def test_a_missing_or_corrupt_picture_is_named(tmp_path, content):
         (tmp_path / "bad.jpg").write_bytes(content)
     with pytest.raises(SerialLoRAError, match=r"the picture .*bad\.jpg (is missing|cannot be)"):
         picture_files(tmp_path, ["bad.jpg"], [0])[0]
-
-
-def test_numbers_with_fractions_keep_their_brightness(tmp_path):
-    path, grey = tmp_path / "floats.tiff", np.arange(48, dtype=np.float32).reshape(6, 8) * 5
-    for numbers in (grey, grey / 255):
-        Image.fromarray(numbers).save(path)
-        found = np.asarray(read_picture(path)).astype(float)
-        assert np.abs(found - grey[..., None]).max() <= 1
-    for number in (-1, 300, np.nan):
-        Image.fromarray(np.full((2, 2), number, np.float32)).save(path)
-        with pytest.raises(SerialLoRAError, match="numbers go from"):
-            read_picture(path)

@@ -11,7 +11,6 @@ from serial_lora_course.data.style_files import (
     ARTBENCH_LIST,
     HELD_OUT,
     METADATA,
-    PLAIN_CAPTION,
     load_style_files,
     title_of,
 )
@@ -90,30 +89,7 @@ def test_titles_are_freed_of_artist_and_year(file_name, artist, title):
     assert title_of(file_name, artist) == title
 
 
-def test_a_work_without_a_title_is_called_plainly_and_that_is_told(prepared_root):
-    data = load_style_files("art_nouveau", prepared_root)
-    captions = captions_of(data.train)
-    assert captions["alphonse-mucha_untitled-1896.jpg"] == PLAIN_CAPTION
-    assert captions["leon-bakst_elisium-1906.jpg"] == "elisium"
-    assert f"works without a title (1) are called {PLAIN_CAPTION!r}" in data.description
-    assert "without a title" not in load_style_files("impressionism", prepared_root).description
-
-
 # --- what goes wrong -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "content, named",
-    [
-        ("name,artist,label,split\na_b.jpg,a,art_nouveau\n", "missing"),  # a line cut short
-        ("name,artist,label,split\n", "no train pictures"),
-    ],
-)
-def test_a_list_that_is_not_artbenchs_is_told(copy_of, tmp_path, content, named):
-    path = copy_of("artbench") / ARTBENCH_LIST
-    path.write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(SerialLoRAError, match=named):
-        load_style_files("art_nouveau", tmp_path)
 
 
 FIRST = '{"file_name": "0.png", "text": "a doll"}'

@@ -31,12 +31,6 @@ def test_an_example_of_masks_that_is_not_whole_is_refused(masks, names, named):
         SegmentationExample(Image.new("RGB", (6, 4)), masks, names, "the picture 7")
 
 
-@pytest.mark.parametrize("mode, words", [("L", "a cat"), ("RGBA", "a cat"), ("RGB", " ")])
-def test_an_example_of_a_style_that_is_not_whole_is_refused(mode, words):
-    with pytest.raises(SerialLoRAError, match="the picture 7 (is of mode|has no caption)"):
-        StyleExample(Image.new(mode, (4, 4)), words, "the picture 7")
-
-
 def named(*picture_ids, labels=None):
     """Pictures that have names only, and one label each."""
     return Pictures(picture_ids, None, labels=labels or range(len(picture_ids)))

@@ -13,8 +13,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from filelock import FileLock
-from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import save_file
 from torchvision.datasets import utils as vision
 
@@ -273,29 +271,6 @@ def test_a_data_set_comes_whole_into_the_folder_of_the_labs(
     )
 
 
-def test_an_archive_that_torchvision_does_not_know_is_no_data_set(server, tmp_path, monkeypatch):
-    files = {"food-101.tar.gz": f"{server.url}/food"}
-    monkeypatch.setitem(fetch.PICTURES, "food101", replace(PICTURES["food101"], files=files))
-    server.files["food"] = archives("food101")["food-101.tar.gz"]
-    with pytest.raises(SerialLoRAError, match="torchvision could not verify"):
-        fetch.fetch_pictures("food101", tmp_path, quiet=True)  # it asks its own address: no network
-    assert not (tmp_path / "food-101").exists()
-
-
-@pytest.mark.parametrize("content", [zipped({"x/1.png": b"x"}), UNSAFE["zip .."], b"<html>"])
-def test_an_archive_of_another_layout_leaves_no_folder(server, tmp_path, monkeypatch, content):
-    files, server.files["x"] = {"FloodNet.zip": f"{server.url}/x"}, content
-    monkeypatch.setitem(fetch.PICTURES, "floodnet", replace(PICTURES["floodnet"], files=files))
-    with pytest.raises(SerialLoRAError):
-        fetch.fetch_pictures("floodnet", tmp_path, quiet=True)
-    assert not (tmp_path / "FloodNet-Supervised_v1.0").exists()
-
-
-def test_a_second_command_at_the_same_time_waits_for_nobody(tmp_path):
-    with FileLock(tmp_path / ".fetching.lock"), pytest.raises(SerialLoRAError, match="another"):
-        fetch.fetch_pictures("eurosat", tmp_path)
-
-
 # --- weights -------------------------------------------------------------------------------------
 
 
@@ -348,39 +323,3 @@ def test_sd3_comes_checked_or_not_at_all(hub, tmp_path):
     (_, _, options) = hub.asked[-1]
     assert len(hub.asked) == 2 and options["revision"] == "0123"
     assert "text_encoder_3/*" not in options["ignore_patterns"]
-
-
-@pytest.mark.parametrize("answer, said", [(401, "licence"), (403, "hf auth login"), (500, "500")])
-def test_what_the_hub_refuses_is_said_with_the_steps(hub, tmp_path, answer, said):
-    def refuse(folder):
-        raise HfHubHTTPError(
-            "no", response=SimpleNamespace(status_code=answer, headers={}, request=None)
-        )
-
-    hub.give = refuse
-    for ask in (
-        lambda: fetch.fetch_sd3(tmp_path),
-        lambda: fetch.fetch_clip("ViT-B-16-quickgelu", tmp_path),
-    ):
-        with pytest.raises(SerialLoRAError, match=said):
-            ask()
-    assert not (tmp_path / "weights").exists()
-
-
-def test_clips_weights_must_fill_the_model(hub, tmp_path):
-    hub.give = lambda folder: save_file({"x": torch.zeros(1)}, folder / fetch.CLIP_FILE)
-    with pytest.raises(SerialLoRAError, match="another model's weights"):
-        fetch.fetch_clip("ViT-B-16-quickgelu", tmp_path)
-    assert hub.asked[0][:2] == ("timm/vit_base_patch16_clip_224.openai", (fetch.CLIP_FILE,))
-    with pytest.raises(SerialLoRAError, match="published no weights"):
-        fetch.fetch_clip("ViT-Z", tmp_path)
-
-
-def test_the_help_names_everything_with_its_licence(tmp_path):
-    ran = through_the_door(fetch.main, "--help")
-    assert ran.exit_code == 0
-    for name, source in SOURCES.items():
-        assert name in ran.out and source.licence in ran.out
-    assert through_the_door(fetch.main, "cifar").exit_code == 2
-    (tmp_path / "file").write_text("in the way")
-    assert through_the_door(fetch.main, "dtd", "--root", tmp_path / "file").exit_code == 2

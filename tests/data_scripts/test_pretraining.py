@@ -18,7 +18,7 @@ from serial_lora_course.data.emoji_sets import EMOJI_SETS, hidden_codepoints, lo
 from serial_lora_course.data.photographs import PHOTOGRAPHS, photographs
 from serial_lora_course.data.style_sets import caption, things
 from tests.labs.lab_models import same_tensors
-from tests.models.sam_models import SMALL_SAM, small_sam
+from tests.models.sam_models import SMALL_SAM
 from tests.models.sd3_models import SMALL_AUTOENCODER, SMALL_TRANSFORMER
 
 TWO_STEPS = 2 / 60  # minutes of the clock below
@@ -129,27 +129,6 @@ def test_sam_is_pretrained_and_a_step_depends_on_its_number_and_the_seed_alone(s
     assert same_tensors(*states)
     card = json.loads((tmp_path / "one" / "tiny-sam.card.json").read_text())
     assert card["steps"] == 2 and 0 <= card["measured"]["openmoji box Dice"] <= 1
-
-
-@torch.no_grad()
-def test_decoding_many_pictures_at_once_is_mask_decoders_own_result():
-    model, generator = small_sam(), torch.Generator().manual_seed(0)
-    embeddings = torch.randn(5, 16, 5, 5, generator=generator)
-    coordinates = 40 * torch.rand(5, 2, 2, generator=generator).sort(1).values
-    is_point = torch.tensor([True, False, True, False, False])
-    masks, quality = sam.decode(model, embeddings, coordinates, is_point)
-    for i in range(5):
-        point = coordinates[i : i + 1, :1], torch.ones(1, 1)
-        sparse, dense = model.prompt_encoder(
-            points=point if is_point[i] else None,
-            boxes=None if is_point[i] else coordinates[i].reshape(1, 4),
-            masks=None,
-        )
-        expected = model.mask_decoder.predict_masks(
-            embeddings[i : i + 1], model.prompt_encoder.get_dense_pe(), sparse, dense
-        )
-        torch.testing.assert_close(masks[i : i + 1], expected[0], atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(quality[i : i + 1], expected[1], atol=1e-5, rtol=1e-4)
 
 
 def plain_mask_loss(masks, quality, truth, is_point, weight) -> float:

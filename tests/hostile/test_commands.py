@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from PIL import Image
 
 from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, load_adapter, save_adapter
 from serial_lora_course import cli, doctor
 from serial_lora_course.data.folder import load_folder
-from serial_lora_course.labs import records as kept_records
 from serial_lora_course.labs.own import (
     ADAPTER_FILE,
     PictureClassifier,
@@ -190,15 +188,6 @@ def test_permission_denied_in_python(function, tmp_path):
 
 
 # -------------------------------------------------------------------------------- held, and odd
-
-
-def test_a_lock_that_somebody_holds_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(kept_records, "LOCK_SECONDS", (0, 0.1))
-    with FileLock(tmp_path / ".r.jsonl.lock"):
-        ran = through_the_door(cli.command, "lab", "clip", *QUICK, "--out", tmp_path / "r.jsonl")
-    waiting, said = ran.err.splitlines()
-    assert ran.exit_code == 2 and "waiting" in waiting and "Another run" in said
-    assert not (tmp_path / "r.jsonl").exists()
 
 
 def test_odd_names_are_printed_as_they_are_and_odd_pictures_taken(tmp_path, monkeypatch):

@@ -6,8 +6,6 @@ import copy
 import io
 import pickle
 import warnings
-from collections import OrderedDict
-from dataclasses import replace
 
 import pytest
 import torch
@@ -22,16 +20,13 @@ from serial_lora import (
     disabled,
     eject,
     inject,
-    lora_plus_groups,
     merge,
     save_adapter,
     set_scale,
     to_peft,
     unmerge,
 )
-from serial_lora.attention import find_attention_sites
 from serial_lora.hooks import HookHandle
-from serial_lora.injection import check_fit
 from tests.library.tiny_models import (
     RANK,
     TINY,
@@ -210,49 +205,7 @@ def test_a_weight_that_another_layer_reads_is_not_merged_into(tie):
     eject(model)
 
 
-class Iterated(nn.Module):
-    """A block that is a container, which runs every child that it has."""
-
-    def __init__(self, block: nn.Module):
-        super().__init__()
-        self.blocks = nn.ModuleList([block])
-
-    def forward(self, x):
-        for layer in self.blocks[0].children():
-            x = layer(x)
-        return x
-
-
-@torch.no_grad()
-@BOTH
-@pytest.mark.parametrize(
-    "container", [lambda layers: nn.Sequential(OrderedDict(layers)), nn.ModuleDict]
-)
-def test_an_adapter_is_no_child_of_a_container(container, method):
-    torch.manual_seed(0)
-    model = Iterated(
-        container({"norm": nn.LayerNorm(32), "attention": PlainAttention(32)})
-    ).double()
-    x, dense = torch.randn(2, 5, 32, dtype=torch.float64), copy.deepcopy(model).blocks[0]
-    in_the_container = replace(find_attention_sites(model)[0], name="blocks.0")  # a family's, say
-    refused(model, lambda m: check_fit(m, [in_the_container], method(rank=RANK)), "every child")
-    pair = next(iter(adapters(inject(model, method(rank=RANK))).values()))  # LoRA's is q's
-    change = nn.init.normal_(pair.lora_B) @ nn.init.normal_(pair.lora_A)
-    dense.attention.q.weight += (
-        change if method is LoRAConfig else dense.attention.q.weight @ change
-    )
-    if method is SerialLoRAConfig:
-        dense.attention.k.weight += dense.attention.k.weight @ change
-        dense.attention.v.weight += dense.attention.v.weight @ change
-    torch.testing.assert_close(model(x), dense.attention(dense.norm(x)), rtol=1e-9, atol=1e-9)
-
-
 # ------------------------------------------------------------------ never left half injected
-
-
-def child(model):
-    model[1].serial_lora = nn.Linear(2, 2)
-    model[1].add_module("lora_k", nn.Linear(2, 2))
 
 
 @BOTH
@@ -297,18 +250,6 @@ def test_no_copy_is_made_inside_a_block():
         for copied in COPIES.values():
             refused(model, copied, "leave that `with` block")
     assert all(copied(model) is not model for copied in COPIES.values())
-
-
-def test_adapters_that_would_not_learn_are_not_handed_to_an_optimizer():
-    model = adapted("timm", SerialLoRAConfig)
-    with disabled(model), pytest.raises(SerialLoRAError, match="disabled"):
-        lora_plus_groups(model, lr=1e-3)
-    for act, noun in ((lambda m: lora_plus_groups(m, lr=1e-3), "merged"),):
-        refused(merge(model), act, noun)
-        with disabled(model):
-            refused(model, act, noun)
-            refused(model, lambda m: set_scale(m, 2.0), "merged")
-    assert lora_plus_groups(unmerge(model), lr=1e-3)
 
 
 # ------------------------------------------------- adapters act where they were asked for, or say so
@@ -502,44 +443,6 @@ def test_what_inject_passes_over_is_named(build, named, method):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         inject(build(), method(rank=2, **chosen))  # asked for by name: nothing to say
-
-
-@torch.no_grad()
-@BOTH
-def test_cocas_decoder_is_adapted(method):
-    """Its own attention is; that to the picture is left alone. It runs when captions are scored."""
-    from open_clip.coca_model import CoCa
-
-    torch.manual_seed(0)
-    text = dict(context_length=6, vocab_size=40, width=32, heads=4, layers=2)
-    vision = dict(layers=2, width=32, head_width=8, patch_size=8, image_size=16)
-    pooler = dict(attentional_pool=True, attn_pooler_heads=4, attn_pooler_queries=4)
-    model = CoCa(
-        32,
-        multimodal_cfg=text,
-        text_cfg=text | dict(embed_cls=True, output_tokens=True),
-        vision_cfg=vision | pooler | dict(output_tokens=True),
-    ).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith("text_projection"):
-            parameter.normal_(std=0.1)  # else what was in memory
-
-    def run(model):
-        pictures = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-        scores = model(pictures, torch.arange(1, 13).reshape(2, 6))
-        return torch.cat(
-            [scores[n].flatten() for n in ("image_features", "text_features", "logits")]
-        )
-
-    base = run(model)
-    inject(model, method(rank=2))
-    for name, adapter in adapters(model).items():
-        adapter.lora_B.normal_(std=0.1)
-        assert (run(model) - base).abs().max() > 1e-5, name
-    assert {name.split(".")[0] for name in adapters(model)} == {"visual", "text", "text_decoder"}
-    expected = run(model)
-    torch.testing.assert_close(run(merge(model)), expected, **CLOSE)
-    assert torch.equal(run(eject(model)), base)
 
 
 class KeywordAttention(PlainAttention):

@@ -66,19 +66,6 @@ def test_a_model_inside_another_module(config):
         assert torch.equal(eject(model)(x), base) and not adapters(backbone)
 
 
-@torch.no_grad()
-def test_towers_injected_one_after_the_other():
-    tiny = TINY["open_clip"]
-    model = tiny.build()
-    base = tiny.run(model)
-    inject(model.visual, SerialLoRAConfig(rank=2))
-    inject(model.transformer, LoRAConfig(rank=3))
-    fill_adapters(model)
-    expected = tiny.run(model)
-    torch.testing.assert_close(tiny.run(merge(model)), expected, rtol=1e-4, atol=1e-5)
-    assert torch.equal(tiny.run(eject(model)), base)
-
-
 @BOTH
 def test_blocks_that_share_weights(config):
     """One attention in two blocks has one adapter; two that are tied have two, and cannot merge."""

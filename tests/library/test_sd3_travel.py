@@ -99,18 +99,3 @@ def test_a_stock_pipeline_draws_the_same_and_forgets_it_again(stock, tuned, tmp_
     assert torch.equal(draw(tuned), expected)
     eject(tuned.transformer)
     assert torch.equal(draw(tuned), base)
-
-
-def test_merged_by_us_or_by_diffusers_it_draws_the_same(stock, tuned, tmp_path):
-    base, expected = draw(stock), draw(tuned)
-    to_peft(tuned.transformer, tmp_path)
-    merge(tuned.transformer)
-    torch.testing.assert_close(draw(tuned), expected, **CLOSE)
-    stock.load_lora_weights(tmp_path, weight_name=FILE)
-    stock.fuse_lora()
-    torch.testing.assert_close(draw(stock), expected, **CLOSE)
-    stock.unload_lora_weights()  # what is fused stays
-    theirs = stock.transformer.state_dict()
-    for name, ours in eject(tuned.transformer, keep_merged=True).state_dict().items():
-        torch.testing.assert_close(ours, theirs[name], rtol=1e-4, atol=1e-6)
-    assert (draw(tuned) - base).abs().max() > 0.05

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from serial_lora import (
     LoRAConfig,
-    SerialLoRAConfig,
     SerialLoRAError,
     adapters,
     count_parameters,
@@ -334,25 +333,6 @@ def test_a_setting_of_peft_says_what_it_is_called_here(setting, here, method):
         method(**{setting: 8})
     with pytest.raises(TypeError):
         method(rank=8, colour="red")
-
-
-@pytest.mark.parametrize("method_name", ["plain", "torchvision"])
-def test_the_pair_is_computed_once_where_q_k_and_v_read_the_same(method_name):
-    tiny = TINY[method_name]
-    model = inject(tiny.build(), SerialLoRAConfig(rank=RANK))
-    calls = []
-    for adapter in adapters(model).values():
-        adapter.register_forward_hook(lambda *_: calls.append(1))
-    tiny.run(model)
-    tiny.run(model)  # the same tokens in the first block as before
-    assert len(calls) == 2 * 3
-    block = PlainAttention()
-    twice = inject(nn.Sequential(block), SerialLoRAConfig(rank=2))
-    twice[0].q(torch.ones(1, 32))  # a reader that came alone
-    x = torch.randn(1, 4, 32)
-    fill_adapters(twice)
-    assert not torch.equal(twice[0].q(x), block.q.forward(x))
-    torch.testing.assert_close(twice(x), twice(x.clone()))
 
 
 def test_what_attends_elsewhere_is_left_alone():

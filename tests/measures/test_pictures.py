@@ -134,12 +134,8 @@ ONES = torch.ones(4, 3)
 REFUSED_SETS = [
     # features, reference, the noun that matters
     (ONES[0], ONES, "two sets"),
-    (ONES, ONES[..., None], "two sets"),
-    (ONES, ONES[:, :2], "two sets"),
     (ONES[:1], ONES, "At least two"),
-    (ONES, ONES[:0], "At least two"),
     (ONES * math.nan, ONES, "not finite"),
-    (ONES, -ONES * math.inf, "not finite"),
 ]
 
 

@@ -3,9 +3,7 @@
 import open_clip
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
-from torchvision import transforms
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
@@ -38,26 +36,6 @@ def test_the_tiny_model_is_open_clips_own(tiny):
     stored = load_file(tiny_file("tiny-clip.safetensors"))
     state = tiny.model.state_dict()
     assert same_tensors(state, {key: tensor.to(state[key].dtype) for key, tensor in stored.items()})
-
-
-def test_the_train_transform_is_torchvisions(tiny):
-    composed = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(
-                48, scale=(0.6, 1.0), interpolation=transforms.InterpolationMode.BICUBIC
-            ),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD),
-        ]
-    )
-    for seed, size in enumerate([(48, 48), (20, 90), (61, 33)] * 3):
-        picture = Image.effect_noise(size, 90).convert("RGB")
-        picture.putpixel((0, 0), (255, 0, 0))
-        torch.manual_seed(seed)
-        expected = composed(picture)
-        torch.manual_seed(seed)
-        assert torch.equal(tiny.train_transform(picture), expected)
 
 
 def test_the_tiny_tokenizer_cuts_words_as_clips_does(tiny):

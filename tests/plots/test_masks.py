@@ -11,7 +11,6 @@ from serial_lora_course.plots.masks import (
     MISSED,
     NOTHING,
     compare_masks,
-    pick_best_median_worst,
 )
 
 
@@ -32,11 +31,3 @@ def test_a_loop_over_pixels_says_the_same(pair):
     kinds = compare_masks(truth, found)
     for row, column in np.ndindex(4, 5):
         assert kinds[row, column] == pixel_kind(truth[:, row, column], found[:, row, column])
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
-def test_best_median_and_worst_are_what_they_are_called(scores):
-    picked = pick_best_median_worst(scores)
-    falling = sorted(scores, reverse=True)
-    wanted = [falling[0], falling[(len(scores) - 1) // 2], falling[-1]]
-    assert [scores[index] for index in picked.values()] == wanted

@@ -36,21 +36,6 @@ def results(measure: str) -> pd.DataFrame:
     return frame.assign(**dict(zip(CHARTS[measure][1], (0.75, 0.625), strict=False)))
 
 
-@pytest.mark.parametrize("measure", CHARTS)
-def test_lines_are_the_means_over_seeds(measure):
-    draw, references, unit = CHARTS[measure]
-    frame = results(measure)
-    figure = draw(frame)
-    assert len(figure.axes) == (2 if measure == "fid" else 3)  # one of the average
-    lines = {line.get_label(): line.get_ydata() for line in figure.axes[1].lines}
-    for method, title in (("lora", "LoRA"), ("serial_lora", "Serial LoRA")):
-        part = frame[(frame["dataset"] == "food") & (frame["method"] == method)]
-        expected = [unit * part[part["amount"] == s][measure].mean() for s in (1, 4, 16)]
-        np.testing.assert_allclose(lines.pop(title), expected)
-    heights = [values[0] / unit for values in lines.values()]
-    assert heights == [0.75, 0.625][: len(references)]
-
-
 @given(st.lists(st.booleans(), min_size=12, max_size=12).filter(any))
 @settings(deadline=None, max_examples=30)
 def test_only_what_ran_on_every_data_set_is_averaged(kept):

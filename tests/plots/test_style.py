@@ -1,16 +1,9 @@
 """Every figure is described in words wherever it goes, and looks the same each time."""
 
 import pytest
-from matplotlib import rcParams
 
-from serial_lora_course.labs.methods import METHOD_TITLES, METHODS
 from serial_lora_course.lessons.l02_count.figures import plot_counts
 from serial_lora_course.plots import style
-
-
-def test_every_method_of_the_labs_has_a_look_and_a_title():
-    assert set(METHODS) == set(style.METHOD_LOOKS) == set(METHOD_TITLES)
-    assert len({look["marker"] for look in style.METHOD_LOOKS.values()}) == len(METHODS)
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
@@ -21,12 +14,3 @@ def test_a_saved_figure_is_described_and_the_same_file_every_time(tmp_path, suff
     )
     assert first.read_bytes() == second.read_bytes()
     assert b"m: LoRA 8, Serial LoRA 2" in first.read_bytes()
-
-
-def test_drawing_leaves_matplotlibs_settings_alone():
-    def settings():
-        return {name: value for name, value in rcParams.items() if name != "backend"}
-
-    before = settings()
-    style.figure_png(plot_counts({"m": (8, 2)}))
-    assert settings() == before

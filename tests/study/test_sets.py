@@ -1,13 +1,11 @@
 """The study's sets: parts that share nothing, and pictures that are what they were when the runs were made."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from serial_lora_course.data.emoji_sets import hidden_codepoints
-from study.labs import STUDIES, ClipStudy, SamStudy, Sd3Study
+from study.labs import STUDIES
 from study.plan import PLANS
 from study.results import Results
 from study.sets import (
@@ -17,7 +15,6 @@ from study.sets import (
     load_scenes,
     load_study_style,
 )
-from tests.labs.small_labs import small_lab
 
 
 @pytest.mark.parametrize("name", CLIP_SETS)
@@ -46,42 +43,6 @@ def test_a_style_s_validation_pictures_train_nothing_and_are_not_tests():
     parts = [data.train.picture_ids, choosing.test.picture_ids, data.test.picture_ids]
     assert [len(part) for part in parts] == [260, 40, 100]
     assert len(set().union(*parts)) == 400 and choosing.train.picture_ids == parts[0]
-
-
-def test_a_style_is_measured_by_the_chance_of_each_drawing(monkeypatch, tmp_path):
-    small = small_lab("sd3", monkeypatch, tmp_path / "models")
-    plain = small.lab()
-    judge = plain.judge
-    judge.styles = ("light", "one")
-    monkeypatch.setattr(
-        type(judge),
-        "style_probabilities",
-        lambda self, pictures: torch.stack(
-            [1 - (dark := self.picture_features(pictures).mean(1) / 255), dark], dim=1
-        ),
-        raising=False,
-    )
-    data = replace(plain.data, name="one" + VALIDATION)
-    lab = Sd3Study(plain.backbone, data, plain.config, judge=judge)
-    reached, seen = lab.measure()
-    assert seen["style_share"].tolist() == (seen["style_probability"] > 0.5).tolist()
-    assert reached["style_probability"] == pytest.approx(seen["style_probability"].mean(), abs=1e-3)
-    assert set(lab.measure_base()) == {f"base_{name}" for name in reached}
-
-
-@pytest.mark.parametrize(("name", "kind"), [("clip", ClipStudy), ("sam", SamStudy)])
-def test_what_was_known_before_is_measured_where_a_run_counts(name, kind, monkeypatch, tmp_path):
-    plain = small_lab(name, monkeypatch, tmp_path / "models").lab()
-    monkeypatch.setattr(ClipStudy, "kept", plain.data)
-    monkeypatch.setattr("study.labs.kept_scenes", lambda: plain.data)
-    measure = {"clip": "accuracy", "sam": "dice"}[name]
-    reached, seen = kind(plain.backbone, plain.data, plain.config).measure()
-    assert reached[f"kept_{measure}"] == pytest.approx(reached[measure], abs=1e-6)
-    assert seen[measure].mean() == pytest.approx(reached[measure], abs=1e-6)
-    choosing = replace(plain.data, name=plain.data.name + VALIDATION)
-    assert f"kept_{measure}" not in kind(plain.backbone, choosing, plain.config).measure()[0]
-    base = kind(plain.backbone, plain.data, plain.config).measure_base()
-    assert base[f"base_kept_{measure}"] == pytest.approx(reached[measure], abs=1e-6)
 
 
 @pytest.mark.parametrize(
