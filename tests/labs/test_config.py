@@ -3,15 +3,10 @@
 import pytest
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.labs.config import SWEPT, several, swept_configs
-from serial_lora_course.labs.methods import METHODS, with_ratios
+from serial_lora_course.labs.config import SWEPT, swept_configs
+from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.records import run_key, shipped_records
 from serial_lora_course.labs.registry import LABS, get_lab
-
-
-def test_a_name_is_one_value_and_no_list_of_letters():
-    assert several("food") == ["food"]
-    assert several(("food", "nature", "food")) == ["food", "nature"]
 
 
 @pytest.mark.parametrize("name", LABS)
@@ -35,35 +30,6 @@ def test_blocks_are_in_the_settings_only_where_some_are_chosen():
     assert some.as_settings()["blocks"] == [2, 3]
     with pytest.raises(SerialLoRAError, match="blocks"):
         swept_configs(configs, "tiny", blocks=(-1,))
-
-
-def test_methods_are_the_papers_four_and_one_at_equal_budget():
-    names = ["lora", "serial_lora", "lora_plus", "serial_lora_plus", "lora_equal_budget"]
-    assert list(METHODS) == names
-    assert [METHODS[name].ratio for name in names] == [1, 1, 20, 20, 1]
-    assert METHODS["lora_equal_budget"].rank(32) == 8
-
-
-def test_methods_come_once_for_each_ratio_in_order():
-    methods = [METHODS[name] for name in ("lora", "lora_plus", "serial_lora_plus")]
-    found = [(m.name, m.ratio) for m in with_ratios(methods, [1, 20.0, 1])]
-    assert found == [
-        ("lora", 1),
-        ("lora_plus", 1),
-        ("lora_plus", 20),
-        ("serial_lora_plus", 1),
-        ("serial_lora_plus", 20),
-    ]
-    for ratio in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(SerialLoRAError, match="ratio"):
-            with_ratios(methods, [ratio])
-
-
-def test_a_method_at_its_usual_ratio_has_the_key_it_always_had():
-    for name, method in METHODS.items():
-        usual = method.with_ratio(20 if name.endswith("plus") else 5)
-        assert usual == method and usual.settings == {}
-    assert METHODS["lora_plus"].with_ratio(5).settings == {"ratio": 5.0}
 
 
 CONTENTS = ("model_name", "data", "weights", "shift", "text_tokens", "precision")

@@ -4,7 +4,6 @@ import pytest
 
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.frames import describe_records
-from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.labs.registry import LABS
 from tests.labs.lab_models import calls
@@ -14,26 +13,6 @@ from tests.labs.lab_models import calls
 def registered(monkeypatch):
     monkeypatch.setitem(LABS, "halves", ("tests.labs.fourth_lab", "Bright halves of pictures."))
     monkeypatch.setenv("COLUMNS", "200")
-
-
-def test_its_options_are_its_settings(run):
-    assert "Bright halves of pictures." in run("lab", "--help")[1]
-    code, out, _ = run("lab", "halves", "--help")
-    out = " ".join(out.split())
-    assert code == 0 and "accelerate launch -m serial_lora_course.cli lab halves" in out
-    for option in (
-        "--percent",
-        "--rank",
-        "--ratio",
-        "--noise",
-        "--min-steps",
-        "--weights",
-        "--out",
-    ):
-        assert option in out
-    assert "added to a training picture" in out and "--pictures" not in out
-    code, _, err = run("lab", "halves", "--dropout", "-1")
-    assert code == 2 and err.startswith("serial-lora: dropout") and err.count("\n") == 1
 
 
 def test_a_sweep_leaves_records_and_a_table_and_is_found_again(run, tmp_path, monkeypatch):
@@ -60,11 +39,3 @@ def test_a_sweep_leaves_records_and_a_table_and_is_found_again(run, tmp_path, mo
     code, again, _ = run(*words)
     assert code == 0 and again.count("already in the records") == len(records)
     assert not trained and read_records(out) == records
-
-
-def test_it_learns():
-    short, long = (
-        run_lab("halves", "halves", "serial_lora", seeds=1, progress=False, min_steps=steps)[0]
-        for steps in (1, 60)
-    )
-    assert long.measures["loss"] < 0.9 * short.measures["loss"]

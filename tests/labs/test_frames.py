@@ -4,9 +4,8 @@ import statistics
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
-from serial_lora_course.labs.frames import describe_records, frame, methods_table
+from serial_lora_course.labs.frames import frame, methods_table
 from tests.labs.test_records import RECORD
 
 
@@ -56,25 +55,3 @@ def test_the_table_of_methods_averages_sets_and_spreads_over_seeds():
             ]
             expected = f"{statistics.mean(by_seed):.6f} {statistics.stdev(by_seed):.6f}"
             assert table.loc[label, shots] == expected
-
-
-def test_the_table_of_methods_averages_what_all_of_them_ran():
-    records = some_records()
-    extra = replace(records[0], dataset="lines", measures={"dice": 99.0})
-    both = [methods_table(frame(r), "dice", "{:.6f}".format) for r in (records, [*records, extra])]
-    pd.testing.assert_frame_equal(*both)
-
-
-def test_only_what_all_records_share_is_told_as_their_settings():
-    """What was swept is in the command; a rate that no run used is no setting of theirs."""
-    plus = replace(
-        RECORD, command="", method="lora_plus", settings={"lr": 3e-3, "plus_lr": 1e-3, "rank": 4}
-    )
-    swept = [plus, replace(plus, settings=plus.settings | {"plus_lr": 1e-2, "ratio": 5.0})]
-    assert describe_records(swept).splitlines()[1:4] == [
-        "command: not noted",
-        "settings:",
-        '{"rank": 4}',
-    ]
-    one_rate = replace(plus, settings={"lr": 3e-3, "plus_lr": None})
-    assert '"lr": 0.003' in describe_records([one_rate])

@@ -8,13 +8,11 @@ import pytest
 import torch
 
 from serial_lora import SerialLoRAConfig, adapters, inject
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.registry import load_classification
-from serial_lora_course.data.subsets import with_few_tests
 from serial_lora_course.labs import card, fit, sd3_inputs
 from serial_lora_course.labs.card import GIB, Card, MissingError, look_at_card
 from serial_lora_course.labs.clip import CLIPLab
-from serial_lora_course.labs.lesson import SETTINGS, open_lesson, release_of
+from serial_lora_course.labs.lesson import open_lesson
 from serial_lora_course.labs.registry import LABS, get_lab
 
 
@@ -30,55 +28,12 @@ def test_at_tiny_scale_a_class_runs_with_the_labs_own_settings(lesson):
     assert len(lesson.data.test) == len(load_classification("symbols").test)
 
 
-@pytest.mark.parametrize("lab", LABS)
-def test_what_the_papers_scale_lacks_is_said_with_the_commands(lab, tmp_path, monkeypatch):
-    for variable in ("SERIAL_LORA_DATA", "TORCH_HOME"):
-        monkeypatch.setenv(variable, str(tmp_path))
-    with pytest.raises(MissingError) as caught:
-        open_lesson(lab, "paper")
-    said, setting = str(caught.value), SETTINGS[lab, "paper"]
-    commands = [command for _, command in setting.needs.values()]
-    commands += [f"fetch.py {release_of(name).name}" for name in setting.datasets]
-    assert commands and all(command in said for command in commands)
-    assert caught.value._render_traceback_() == [said]
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [("cl1p",), ("clip", "huge"), ("clip", "tiny", "long"), ("sam", "paper", "dry", "food")],
-)
-def test_unknown_names_are_refused(wrong):
-    with pytest.raises(SerialLoRAError):
-        open_lesson(*wrong)
-
-
 def test_a_twin_has_an_adapter_of_its_own_on_the_same_weights(lesson):
     twin = lesson.twin()
     inject(twin.model, SerialLoRAConfig(rank=2))
     assert adapters(twin.model) and not adapters(lesson.model)
     theirs = dict(twin.model.named_parameters())
     assert all(theirs[name] is tensor for name, tensor in lesson.model.named_parameters())
-
-
-def test_every_length_has_an_estimate(lesson):
-    rows = lesson.how_long().splitlines()
-    assert [row.split()[0] for row in rows] == ["dry", "class", "full"]
-    assert not adapters(lesson.model)
-
-
-def test_few_tests_are_of_all_classes():
-    data = load_classification("symbols")
-    few = with_few_tests(data, 2 * len(data.class_names))
-    assert sorted(set(few.test.labels)) == list(range(len(data.class_names)))
-    for index, name in enumerate(few.test.picture_ids):
-        picture, label = few.test[index]
-        whole = data.test.picture_ids.index(name)
-        assert (picture.tobytes(), label) == (
-            data.test[whole][0].tobytes(),
-            data.test.labels[whole],
-        )
-    assert with_few_tests(data, None) is data
 
 
 # --- the card ------------------------------------------------------------------------------------
@@ -107,13 +62,6 @@ def test_a_process_fills_its_share_of_a_gpu_and_no_more(monkeypatch, share, expe
     monkeypatch.setenv(card.SHARE, share)
     assert look_at_card(torch.device("cuda")).free == expected
     assert shares == [float(share)]
-
-
-@pytest.mark.parametrize("share", ["0", "1.5", "-1", "half", "nan"])
-def test_a_share_is_a_share(monkeypatch, share):
-    monkeypatch.setenv(card.SHARE, share)
-    with pytest.raises(SerialLoRAError, match=card.SHARE):
-        look_at_card(torch.device("cpu"))
 
 
 def test_text_encoders_that_do_not_fit_stay_on_the_cpu(monkeypatch):

@@ -9,7 +9,6 @@ from torch import nn
 from serial_lora_course.labs import precision
 from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.precision import autocast, settle_precision
-from serial_lora_course.labs.registry import LABS, get_lab
 
 CPU = torch.device("cpu")
 
@@ -33,11 +32,6 @@ def test_weights_in_bfloat16_compute_in_bfloat16(monkeypatch):
     half, single = nn.Linear(2, 2).bfloat16(), nn.Linear(2, 2)
     assert autocast(CPU, "auto", half)._enabled and not autocast(CPU, "auto", single)._enabled
     assert autocast(CPU, "bf16")._enabled and not autocast(CPU, "no", half)._enabled
-
-
-@pytest.mark.parametrize("name", LABS)
-def test_the_tiny_models_have_one_precision_on_every_machine(name):
-    assert get_lab(name).configured("tiny").precision == "no"
 
 
 def test_records_say_what_was_used():

@@ -1,7 +1,6 @@
 """Records: appended whole or not at all, by one run or several, and read back as they were."""
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
@@ -12,7 +11,6 @@ from serial_lora_course.labs.records import (
     Record,
     append_record,
     read_records,
-    require_writable,
     shipped_records,
 )
 
@@ -82,21 +80,6 @@ def test_a_line_that_is_no_record_is_named_and_kept(path, line):
             with pytest.raises(SerialLoRAError, match="Line 2 of .*records.jsonl"):
                 use(path)
         assert path.read_bytes() == content
-
-
-def test_a_place_that_is_no_file_is_refused(tmp_path, path):
-    for place in (tmp_path, path / "records.jsonl"):
-        for use in (require_writable, lambda place: append_record(place, RECORD)):
-            with pytest.raises(SerialLoRAError, match="cannot be written to .*--out"):
-                use(place)
-    with pytest.raises(SerialLoRAError, match="cannot be read"):
-        read_records(tmp_path)
-    if hasattr(os, "mkfifo"):  # not on Windows
-        os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(SerialLoRAError, match="no file"):
-            require_writable(tmp_path / "pipe")
-    require_writable(tmp_path / "other" / "r.jsonl")
-    assert read_records(tmp_path / "other" / "r.jsonl") == []
 
 
 def test_runs_that_share_a_file_lose_no_record(path):

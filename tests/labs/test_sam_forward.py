@@ -13,9 +13,7 @@ from segment_anything import SamPredictor
 from segment_anything.modeling.image_encoder import window_unpartition
 
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import inject
-from serial_lora_course.data.scenes import box_of
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.labs import sam as lab
 from serial_lora_course.labs.sam import (
@@ -31,12 +29,10 @@ from serial_lora_course.labs.sam_inputs import (
     jitter_boxes,
     jittered,
     prepare,
-    resize_masks,
-    to_input_frame,
 )
 from serial_lora_course.labs.training import ExampleStream, TrainingConfig, train
 from serial_lora_course.models.sam import SamBackbone, build_sam, load_sam
-from tests.labs.lab_models import calls, trained_tensors
+from tests.labs.lab_models import trained_tensors
 from tests.models.sam_models import (
     ODD_SIZES,
     SMALL_SAM,
@@ -184,27 +180,6 @@ def test_checkpointed_gradients_are_the_same(dropout, precision):
         torch.testing.assert_close(checkpointed[name], gradient, atol=1e-6, rtol=1e-5)
 
 
-def test_every_block_is_checkpointed_and_never_re_entrantly(model, monkeypatch):
-    """The re-entrant kind drops gradients behind a stem that is frozen."""
-    seen = calls(monkeypatch, lab, "checkpoint")
-    SamObjective(model, gradient_checkpointing=True)(batch())
-    assert [arguments[0] for arguments, _ in seen] == list(model.image_encoder.blocks)
-    assert all(options == {"use_reentrant": False} for _, options in seen)
-
-
-def test_encoding_is_the_encoders_own_forward(model):
-    pictures = torch.stack([model.preprocess(p.picture) for p in batch()])
-    expected = model.image_encoder(pictures)
-    for checkpointing in (False, True):
-        torch.testing.assert_close(encode(model, pictures, checkpointing), expected)
-    model_without_positions = adapted_sam()
-    model_without_positions.image_encoder.pos_embed = None
-    torch.testing.assert_close(
-        encode(model_without_positions, pictures, True),
-        model_without_positions.image_encoder(pictures),
-    )
-
-
 # --- number formats ------------------------------------------------------------------------------
 
 
@@ -289,28 +264,6 @@ def test_masks_survive_the_way_in_and_back(model, size):
         np.testing.assert_allclose(*middles, atol=0.5 * max(1, max(size) / SIDE))
 
 
-@pytest.mark.parametrize("size", ODD_SIZES)
-def test_picture_boxes_and_masks_stay_together(size):
-    given_example = example(size, objects=3)
-    p = prepare(given_example, SIDE)
-    assert p.original_size == size[::-1] and p.truth.shape == (3, *p.input_size)
-    bright = p.picture.float().mean(0)
-    for box, truth in zip(p.boxes, p.truth, strict=True):
-        np.testing.assert_allclose(box, box_of(truth.numpy()), atol=1.01)
-        assert bright[truth].mean() > 2 * bright[~p.truth.any(0)].mean()
-
-
-def test_halved_masks_are_the_majority_of_four_pixels():
-    chance = np.random.default_rng(0)
-    masks = chance.random((3, 10, 14)) < 0.5
-    quarters = masks.reshape(3, 5, 2, 7, 2).sum((2, 4))
-    halved = resize_masks(torch.from_numpy(masks), (5, 7)).numpy()
-    # The filter reaches a little beyond the four pixels, so that noise is not settled by them.
-    assert halved[quarters == 4].mean() > 0.9 and halved[quarters == 0].mean() < 0.1
-    large = torch.from_numpy(np.kron(masks, np.ones((4, 4), bool)))
-    assert np.array_equal(resize_masks(large, (10, 14)), masks)
-
-
 @pytest.mark.parametrize("place", [(0, 0), (599, 799), (311, 402)])
 def test_an_object_of_one_pixel_is_still_there_in_a_smaller_frame(place):
     masks = np.zeros((2, 600, 800), bool)
@@ -323,58 +276,7 @@ def test_an_object_of_one_pixel_is_still_there_in_a_smaller_frame(place):
     assert p.truth[1].sum() == 15 * 15
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK"])
-def test_pictures_of_other_kinds_are_seen_in_colour(model, mode):
-    given_example = example((37, 29))
-    picture = given_example.picture.convert(mode)
-    backbone = SamBackbone(model, "small", "tiny")
-    _, logits = predict_masks(backbone, picture, given_example.boxes)
-    _, expected = predict_masks(backbone, picture.convert("RGB"), given_example.boxes)
-    assert torch.equal(logits, expected)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (3000, 2001), (79, 1), (1, 79)])
-def test_tiny_huge_and_narrow_pictures_are_segmented(model, size):
-    backbone = SamBackbone(model, "small", "tiny")
-    masks, logits = predict_masks(backbone, Image.new("RGB", size), [[0, 0, *size]])
-    assert masks.shape == (1, *size[::-1]) and torch.isfinite(logits).all()
-
-
-def test_a_picture_too_narrow_for_the_model_is_refused(model):
-    with pytest.raises(SerialLoRAError, match="900 x 2 pixels is too narrow.*crop it"):
-        predict_masks(
-            SamBackbone(model, "small", "tiny"), Image.new("RGB", (900, 2)), [[0, 0, 900, 2]]
-        )
-
-
 # --- boxes ---------------------------------------------------------------------------------------
-
-BAD_BOXES = [
-    ([], "shape"),
-    (np.zeros((0, 4)), "shape"),
-    ([1, 2, 3, 4], "shape"),
-    ([[1, 2, 3]], "shape"),
-    ([[[1, 2, 3, 4]]], "shape"),
-    ([[1, 2, np.nan, 4]], "finite"),
-    ([[1, 2, np.inf, 4]], "finite"),
-    ([[5, 5, 5, 9]], "no part"),
-    ([[5, 9, 8, 9]], "no part"),
-    ([[8, 5, 5, 9]], "x0 below x1"),
-    ([[5, 9, 8, 5]], "y0 below y1"),
-    ([[37, 2, 50, 9]], "no part of a picture of 37 x 29"),
-    ([[-9, -9, 0, 0]], "no part"),
-    ([[1, 2, 30, 20], [3, 29, 6, 40]], r"\[3.0, 29.0, 6.0, 40.0\]"),
-]
-
-
-def test_what_is_no_box_on_the_picture_is_refused(model):
-    backbone, picture = SamBackbone(model, "small", "tiny"), example((37, 29)).picture
-    for boxes, message in BAD_BOXES:
-        with pytest.raises(SerialLoRAError, match=message) as caught:
-            predict_masks(backbone, picture, boxes)
-        assert "\n" not in str(caught.value)
-    masks, _ = predict_masks(backbone, picture, [[-5, -5, 99, 12]])  # may reach over the edge
-    assert masks.shape == (1, 29, 37)
 
 
 @given(
@@ -422,23 +324,6 @@ def test_jitter_is_seeded_and_different_every_round():
     for p in first:
         by_picture.setdefault(p.picture.numpy().tobytes(), []).append(p.boxes)
     assert all(len(b) == 2 and not torch.equal(*b) for b in by_picture.values())  # two rounds
-
-
-def test_pictures_are_scaled_once_for_all_steps_and_runs(monkeypatch):
-    scaled = calls(monkeypatch, lab, "prepare")
-    samples = lab_of(small_sam(), SamLabConfig(batch_size=5, jitter=0.1))
-    for seed in (1, 2):
-        stream = samples.stream(range(10), seed)
-        assert len([stream[i] for i in range(20)]) == 20
-    assert len(scaled) == 10
-
-
-def test_boxes_are_exact_when_the_model_is_measured():
-    data, before = segmentation_data(), torch.get_rng_state()
-    for example_of in data.test:
-        _, exact = to_input_frame(example_of.picture, example_of.boxes, SIDE)
-        assert torch.equal(prepare(example_of, SIDE).boxes, exact)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 # --- memory --------------------------------------------------------------------------------------

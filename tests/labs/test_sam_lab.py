@@ -1,6 +1,6 @@
 """What is the SAM lab's own: its scores, scenes, paper scale."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +11,7 @@ from serial_lora_course.data import segmentation_sets
 from serial_lora_course.labs import processes
 from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.sam import (
-    TINY,
-    PictureScore,
     SamLab,
-    fill_boxes,
     mean_scores,
     picture_scores,
 )
@@ -22,9 +19,7 @@ from serial_lora_course.models.sam import SamBackbone, build_sam
 from tests.labs.small_labs import QUICK
 from tests.models.sam_models import (
     SMALL_SAM,
-    Examples,
     adapted_sam,
-    example,
     make_small_sam_the_tiny_one,
     sam_weights_file,
     segmentation_data,
@@ -76,39 +71,6 @@ def test_scores_are_those_of_sams_predictor_pixel_by_pixel():
     assert 0 < means["dice"] < 1 and 0.5 < means["box_dice"] < 1
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
-def test_scores_do_not_depend_on_the_batch(batch_size):
-    backbone, data = SamBackbone(adapted_sam(), "small", "tiny"), segmentation_data(test=6)
-    whole = [asdict(score) for score in picture_scores(backbone, data)]
-    parts = [asdict(score) for score in picture_scores(backbone, data, batch_size)]
-    for one, other in zip(whole, parts, strict=True):
-        assert one == pytest.approx(other, abs=1e-5)
-
-
-def test_a_mean_over_pictures_is_not_one_over_objects():
-    score = PictureScore("a", 1.0, 0.0, 0.1, 1.0, 0.5, 0.4, objects=1)
-    crowded = replace(score, picture_id="b", dice=0.0, objects=9)
-    assert mean_scores([score, crowded])["dice"] == 0.5
-
-
-def test_a_filled_box_is_its_pixels():
-    given = example((37, 29), objects=3)
-    for filled, mask in zip(fill_boxes(given), given.masks, strict=True):
-        rows, columns = np.nonzero(mask)
-        expected = np.zeros_like(mask)
-        expected[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
-        assert np.array_equal(filled, expected)
-
-
-def test_base_measures_are_the_unadapted_models():
-    config = replace(TINY, precision="no")
-    lab = SamLab(SamBackbone(adapted_sam(), "small", "tiny"), segmentation_data(), config)
-    means = mean_scores(picture_scores(lab.backbone, lab.data))
-    assert lab.measure_base() == {f"base_{name}": means[name] for name in MEASURES} | {
-        name: means[name] for name in ("box_dice", "box_iou")
-    }
-
-
 # --- end to end ----------------------------------------------------------------------------------
 
 
@@ -151,20 +113,3 @@ def test_the_paper_scale_runs_end_to_end(paper_scale):
         assert record.scale == "paper" and record.settings["model_name"] == "vit_b"
         assert record.settings["gradient_checkpointing"] and record.settings["batch_size"] == 1
         assert record.sizes["steps"] == 5 * 2  # epochs times pictures, one a step
-
-
-class Broken(Examples):
-    def __getitem__(self, index: int):
-        raise SerialLoRAError(f"{self.picture_ids[index]} cannot be read; fetch the data again.")
-
-
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_a_corrupt_picture_at_paper_scale_is_one_sentence(paper_scale, monkeypatch, part):
-    data, options = paper_scale
-    broken = replace(data, **{part: Broken(getattr(data, part).examples)})
-    monkeypatch.setattr(SamLab, "load_data", staticmethod(lambda *_: broken))
-    with pytest.raises(SerialLoRAError) as caught:
-        run_lab("sam", "icecream", "lora", 100, 1, rank=4, epochs=1, **options)
-    told = str(caught.value)
-    assert told.startswith(f"{part}-") and told.endswith("fetch the data again.")
-    assert "\n" not in told

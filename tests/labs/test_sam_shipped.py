@@ -41,11 +41,3 @@ def test_serial_lora_improves_on_the_unadapted_model_on_every_set(results):
     means = serial.groupby(["dataset", "amount"])[["dice", "base_dice", "box_dice"]].mean()
     assert (means["dice"] > means["base_dice"]).all()
     assert (means["dice"] > means["box_dice"]).all(), "adapted, it also beats filling the box"
-
-
-def test_the_budgets_are_what_their_names_say(results):
-    sizes = results.groupby("method")["parameters"].unique()
-    assert all(len(each) == 1 for each in sizes)
-    assert sizes["lora"] == 4 * sizes["serial_lora"] == 4 * sizes["lora_equal_budget"]
-    kept = results.groupby("method")["activation_bytes"].max()
-    assert kept["serial_lora"] < kept["lora"]

@@ -8,9 +8,7 @@ import torch
 
 from serial_lora_course.labs import sd3
 from serial_lora_course.labs.grid import run_lab
-from serial_lora_course.labs.lab import run_one
-from serial_lora_course.labs.methods import METHODS
-from serial_lora_course.labs.sd3 import PAPER, TINY, Sd3Lab
+from serial_lora_course.labs.sd3 import Sd3Lab
 from serial_lora_course.labs.sd3_drawings import prepare_trial, score_pictures
 from serial_lora_course.measures.pictures import frechet_distance
 from tests.labs.small_labs import COLOURS, QUICK, ColourJudge, style_data
@@ -41,25 +39,6 @@ def test_scores_are_the_judges_on_all_pictures():
     assert scores["style_share"] == pytest.approx((features.mean(1) < 128).mean())
 
 
-def test_the_trial_is_the_held_out_pictures_and_fixed_seeds():
-    data = style_data()
-    trial = prepare_trial(small_backbone(), ColourJudge(), data)
-    assert trial.captions == [f"colour {i % 5}" for i in range(6)]
-    assert list(trial.seeds) == list(range(6)) and len(trial.prompts) == 6
-    held_out = [example.picture for example in data.test]
-    assert torch.equal(trial.reference, ColourJudge().picture_features(held_out))
-
-
-def test_fid_to_all_pictures_is_of_as_many_drawings():
-    lab = small_lab(draw_for="all")
-    record = run_one(lab, METHODS["serial_lora"], 50, 1)
-    assert record.sizes["drawings"] == 6 + 10 == len(lab.trial.reference)
-    assert lab.trial.captions[:6] == [example.caption for example in lab.data.test]
-    assert record.settings["draw_for"] == "all" and "draw_for" not in small_lab().base_settings()
-    # Training pictures against the held-out ones of their number, as ever.
-    assert record.measures["real_fid"] == pytest.approx(0, abs=1e-3)
-
-
 def test_base_measures_are_the_unadapted_models_and_real_pictures():
     lab = small_lab()
     base = lab.measure_base()
@@ -70,23 +49,6 @@ def test_base_measures_are_the_unadapted_models_and_real_pictures():
     }
     # The first six training pictures have the colours of the six held-out ones.
     assert base["real_fid"] == pytest.approx(0, abs=1e-3)
-
-
-def test_the_stream_decides_what_is_adapted():
-    parameters = {
-        stream: run_one(small_lab(stream=stream), METHODS["serial_lora"], 50, 1).sizes["parameters"]
-        for stream in ("image", "text", "both")
-    }
-    assert parameters["both"] == parameters["image"] + parameters["text"]
-
-
-def test_settings_of_the_paper_are_the_papers():
-    for plus in (False, True):
-        training = PAPER.training(steps=1, plus=plus)
-        assert (training.lr, training.schedule, training.clip_norm) == (1.5e-5, "constant", 1.0)
-    assert (PAPER.rank, PAPER.epochs, PAPER.guidance) == (64, 10, 7.0)
-    assert PAPER.drawing_steps == 28
-    assert TINY.training(steps=1, plus=True).lr == TINY.plus_lr
 
 
 def test_a_folder_in_the_official_layout_takes_the_same_way(tmp_path, monkeypatch):

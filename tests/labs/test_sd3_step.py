@@ -9,12 +9,10 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from serial_lora.config import SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError
 from serial_lora.injection import inject
 from serial_lora_course.data.types import StyleExample
 from serial_lora_course.labs import sd3 as lab
 from serial_lora_course.labs import sd3_drawings as drawings
-from serial_lora_course.labs import sd3_inputs
 from serial_lora_course.labs.sd3_inputs import (
     EncodedPicture,
     TrainingExample,
@@ -23,7 +21,6 @@ from serial_lora_course.labs.sd3_inputs import (
     read_prompts,
     to_square,
 )
-from serial_lora_course.measures.flow import add_noise
 from tests.models.sd3_models import small_backbone
 
 CAPTIONS = ["red apple", "sailboat", "red apple", "crescent moon", "teapot"]
@@ -97,26 +94,6 @@ def test_pictures_are_scaled_by_the_shorter_side_and_cut_in_the_middle(size):
     middle = square[:, 8:-8, 8:-8]
     expected = torch.tensor([-1.0, 1.0, -1.0]).view(3, 1, 1)
     torch.testing.assert_close(middle, expected.expand_as(middle), atol=0.1, rtol=0)
-
-
-def test_what_cannot_be_told_apart_or_is_not_there_is_refused(backbone):
-    with pytest.raises(SerialLoRAError, match="one id"):
-        encode_style(backbone, examples([0, 1, 0]), SIDE)
-    with pytest.raises(SerialLoRAError, match="at least one"):
-        read_prompts(backbone, [])
-    with pytest.raises(SerialLoRAError, match="2 prompts and 1 seeds"):
-        drawings.draw(backbone, CAPTIONS[:2], [1])
-
-
-def test_prompts_are_read_alike_alone_and_together(backbone):
-    together = read_prompts(backbone, CAPTIONS)
-    assert len(together) == len(CAPTIONS)
-    for row, caption in enumerate(CAPTIONS):
-        alone = read_prompts(backbone, [caption])
-        torch.testing.assert_close(alone.tokens[0], together.tokens[row], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(alone.pooled[0], together.pooled[row], atol=1e-5, rtol=1e-5)
-    some = together.rows([3, 1])
-    assert torch.equal(some.pooled, together.pooled[[3, 1]]) and len(some) == 2
 
 
 # --- noise ---------------------------------------------------------------------------------------
@@ -193,23 +170,6 @@ def test_gradient_checkpointing_gives_equal_gradients_and_is_switched_off(encode
     assert not model.is_gradient_checkpointing
 
 
-def test_the_noisy_latent_and_the_timestep_reach_the_model(encoded, empty):
-    seen = {}
-
-    class Watched(torch.nn.Module):
-        def forward(self, **inputs):
-            seen.update(inputs)
-            return (torch.zeros_like(inputs["hidden_states"]),)
-
-    batch = batch_of(encoded, empty)
-    loss = lab.StyleObjective(Watched())(batch)
-    noisy = add_noise(batch.latent, batch.noise, batch.sigma)
-    torch.testing.assert_close(seen["hidden_states"], noisy)
-    torch.testing.assert_close(seen["timestep"], 1000 * batch.sigma)
-    assert seen["timestep"].dtype == torch.float32
-    torch.testing.assert_close(loss, (batch.noise - batch.latent).square().mean())
-
-
 # --- drawing -------------------------------------------------------------------------------------
 
 few_steps = partial(drawings.draw, steps=3, guidance=2.5, precision="no")
@@ -239,28 +199,3 @@ def test_a_drawing_does_not_depend_on_what_is_drawn_with_it(backbone, monkeypatc
         assert np.abs(alone - together[index]).max() <= 1
     monkeypatch.setitem(drawings.DRAWN_AT_ONCE, "tiny", 2)
     assert np.abs(few_steps(backbone, CAPTIONS, range(5)).astype(int) - together).max() <= 1
-
-
-def test_the_papers_autoencoder_sees_one_picture_at_a_time(backbone, monkeypatch):
-    whole, seen = few_steps(backbone, CAPTIONS, range(5)).astype(int), []
-    for parts in (sd3_inputs.ENCODED_AT_ONCE, sd3_inputs.DECODED_AT_ONCE):
-        assert parts["paper"] == 1
-    monkeypatch.setitem(sd3_inputs.DECODED_AT_ONCE, "tiny", 1)
-    autoencoder = backbone.pipeline.vae
-    handle = autoencoder.decoder.register_forward_pre_hook(
-        lambda _, args: seen.append(len(args[0]))
-    )
-    in_parts = few_steps(backbone, CAPTIONS, range(5)).astype(int)
-    handle.remove()
-    assert seen == [1] * 5 and np.abs(in_parts - whole).max() <= 1
-
-
-def test_guidance_of_one_is_the_prompt_alone(backbone):
-    """The pipeline then asks the model once; the empty prompt must not matter."""
-    other = read_prompts(backbone, ["fog"])
-    for guidance, matters in ((1.0, False), (4.0, True)):
-        one, two = (
-            few_steps(backbone, CAPTIONS[:1], [1], guidance=guidance, empty=empty)
-            for empty in (None, other)
-        )
-        assert np.array_equal(one, two) != matters

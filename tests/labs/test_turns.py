@@ -9,9 +9,7 @@ import pytest
 import torch
 from filelock import FileLock, Timeout
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs import training, turns
-from tests.doors import as_nobody
 from tests.labs.lab_models import adapted_objective, stream
 
 GPU = torch.device("cuda")  # never touched: it is only asked for its kind
@@ -58,29 +56,6 @@ def test_the_card_is_free_again_however_a_training_ends(queue):
             FileLock(queue).acquire(timeout=0)
         raise KeyboardInterrupt
     FileLock(queue).acquire(timeout=0)
-
-
-def test_without_a_queue_or_a_card_nobody_waits(queue, monkeypatch):
-    with FileLock(queue):
-        with turns.turn(torch.device("cpu")):
-            pass
-        monkeypatch.delenv(turns.QUEUE)
-        with turns.turn(GPU):
-            pass
-
-
-def test_a_queue_that_cannot_be_used_is_one_sentence(queue, monkeypatch):
-    monkeypatch.setenv(turns.QUEUE, str(queue.parent))
-    with pytest.raises(SerialLoRAError, match="cannot be used"), turns.turn(GPU):
-        pass
-
-
-def test_what_one_account_made_another_may_take(queue):
-    with turns.turn(GPU):
-        pass
-    with as_nobody(queue.parent), turns.turn(GPU):
-        with pytest.raises(Timeout):
-            FileLock(queue).acquire(timeout=0)
 
 
 def test_every_training_takes_its_turn(monkeypatch):

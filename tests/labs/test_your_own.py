@@ -7,9 +7,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 from torch import nn
 
 from serial_lora import (
@@ -25,18 +22,13 @@ from serial_lora import (
     unmerge,
 )
 from serial_lora import attention as families
-from serial_lora.attention import find_attention_sites
 from serial_lora.sites import AttentionSite, Projection
 from serial_lora_course.data.example_folder import write_example_folder
 from serial_lora_course.data.folder import load_folder
 from serial_lora_course.labs.own import (
     IMAGENET,
-    OPENAI,
     ClassifyConfig,
     PictureClassifier,
-    Preprocessing,
-    accuracy_on,
-    encode,
     fit,
     load_classifier,
     picture_features,
@@ -88,18 +80,11 @@ def of_transformers(name: str, config: str, **options) -> nn.Module:
 
 VISION = {
     "open_clip": (small_clip, 8),
-    "open_clip tower": (lambda: small_clip().visual, 8),
     "timm": (timm_vit, 16),
     "ViT": (lambda: of_transformers("ViTModel", "ViTConfig"), 16),
     "DINOv2": (lambda: of_transformers("Dinov2Model", "Dinov2Config", mlp_ratio=1), 16),
     "CLIP": (lambda: of_transformers("CLIPModel", "CLIPConfig"), 8),
     "CLIP vision": (lambda: of_transformers("CLIPVisionModel", "CLIPVisionConfig"), 16),
-    "CLIP projected": (
-        lambda: of_transformers(
-            "CLIPVisionModelWithProjection", "CLIPVisionConfig", projection_dim=8
-        ),
-        8,
-    ),
 }
 each_model = pytest.mark.parametrize("name", VISION)
 
@@ -180,106 +165,10 @@ def test_a_model_in_half_precision_takes_the_same_pictures():
     assert half(pictures).dtype == torch.float32
 
 
-def test_it_learns_what_can_be_learnt():
-    """Bright pictures against dark ones, from random features."""
-    torch.manual_seed(0)
-    classifier = PictureClassifier(timm_vit(), ["dark", "bright"])
-    inject(classifier.model, SerialLoRAConfig(rank=4))
-
-    class Shades:
-        labels = [number % 2 for number in range(24)]
-
-        def __len__(self):
-            return len(self.labels)
-
-        def __getitem__(self, index):
-            level = 60 + 120 * self.labels[index] + index
-            return Image.new("RGB", (20, 24), (level,) * 3), self.labels[index]
-
-    features, scores, labels = encode(classifier, Shades())
-    assert not scores.any() and labels.tolist() == Shades.labels
-    assert features.mean(1).abs().max() < 1e-5
-    fit(classifier, Shades(), ClassifyConfig(epochs=10, batch_size=8, dropout=0), progress=False)
-    assert accuracy_on(classifier, Shades()) == 1.0
-
-
-def test_transforms_fit_the_model_and_training_ones_vary():
-    prepare = Preprocessing(8, *OPENAI)
-    wide = Image.new("RGB", (40, 20), (255, 255, 255))
-    expected = (1 - torch.tensor(OPENAI[0])) / torch.tensor(OPENAI[1])
-    assert prepare.for_test()(wide).shape == (3, 8, 8)
-    torch.testing.assert_close(prepare.for_test()(wide)[:, 4, 4], expected)
-    noisy = Image.effect_noise((30, 30), 90).convert("RGB")
-    torch.manual_seed(0)
-    vary = prepare.for_training(0.5)
-    assert not torch.equal(vary(noisy), vary(noisy))
-
-
-@settings(max_examples=20, deadline=None)
-@given(side=st.integers(1, 4), size=st.tuples(st.integers(5, 60), st.integers(5, 60)))
-def test_any_picture_becomes_the_models_square(side, size):
-    prepare = Preprocessing(8 * side)
-    grey = Image.new("RGB", size, (124, 116, 104))  # ImageNet's mean
-    for transform in (prepare.for_test(), prepare.for_training(0.3)):
-        result = transform(grey)
-        assert result.shape == (3, 8 * side, 8 * side) and result.abs().max() < 0.01
-
-
 def test_published_checkpoints_are_normalised_as_they_were_trained():
     assert preprocessing_of(VISION["DINOv2"][0]()).mean == IMAGENET[0]
     assert preprocessing_of(VISION["ViT"][0]()).mean == (0.5, 0.5, 0.5)
     assert preprocessing_of(VISION["CLIP"][0]()).std == preprocessing_of(small_clip()).std
-
-
-def refuse_models():
-    silent = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
-    per_token = timm_vit()
-    per_token.global_pool = ""
-    return {
-        "no size": (lambda: PictureClassifier(silent, ["a", "b"]), "how large its pictures"),
-        "a vector a token": (lambda: PictureClassifier(per_token, ["a", "b"]), "not one vector"),
-        "logits": (
-            lambda: PictureClassifier(
-                of_transformers("ViTForImageClassification", "ViTConfig"), ["a", "b"]
-            ),
-            "without its classifier",
-        ),
-        "one class": (lambda: PictureClassifier(timm_vit(), ["a"]), "two classes"),
-        "a class twice": (lambda: PictureClassifier(timm_vit(), ["a", "a"]), "two classes"),
-        "a word": (lambda: PictureClassifier(timm_vit(), "ab"), "two classes"),
-        "numbers": (lambda: PictureClassifier(timm_vit(), [1, 2]), "two classes"),
-        "size 0": (lambda: Preprocessing(0), "size"),
-        "another size": (
-            lambda: PictureClassifier(timm_vit(), ["a", "b"], Preprocessing(SIDE + 8)),
-            "cannot take pictures",
-        ),
-        "no parameters": (
-            lambda: PictureClassifier(nn.Flatten(), ["a", "b"], Preprocessing(8)),
-            "no parameters",
-        ),
-        "crop": (lambda: ClassifyConfig(crop=0.0), "share of the area"),
-    }
-
-
-def test_labels_that_nothing_belongs_to(own):
-    data = load_folder(own)
-    classifier = PictureClassifier(timm_vit(), data.class_names)
-    inject(classifier.model, SerialLoRAConfig(rank=2))
-    head = classifier.head.weight.clone()
-    for label in (-1, 0.5, None):
-        data.train.labels[0] = label
-        with pytest.raises(SerialLoRAError, match="a picture has the label"):
-            fit(classifier, data.train, progress=False)
-    with pytest.raises(SerialLoRAError, match="no picture to look at"):
-        encode(classifier, [])
-    assert torch.equal(classifier.head.weight, head)
-
-
-@pytest.mark.parametrize("what", refuse_models())
-def test_what_cannot_be_a_classifier(what):
-    action, words = refuse_models()[what]
-    with pytest.raises(SerialLoRAError, match=words):
-        action()
 
 
 def test_fit_and_files_refuse_what_does_not_belong_together(own, tmp_path):
@@ -388,25 +277,6 @@ def test_a_registered_family_is_adapted_merged_and_saved(register, config, besid
     assert torch.equal(eject(model)(pictures), plain(pictures))
 
 
-def test_a_cell_that_is_run_again_replaces_its_family(register):
-    model = ParallelViT(image_size=8, patch=4, width=12, heads=3, depth=2)
-    for _ in range(3):
-
-        @register
-        def own_sites(model):
-            return parallel_sites(model)
-
-    assert len(find_attention_sites(model)) == 2
-
-    @register
-    def another_name(model):
-        return parallel_sites(model)
-
-    with pytest.raises(SerialLoRAError, match="stages.0 was found twice"):
-        inject(model, SerialLoRAConfig(rank=2))
-    assert all(parameter.requires_grad for parameter in model.parameters())
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -427,13 +297,3 @@ def test_a_site_that_names_what_is_not_there_is_refused(register, change, words)
         inject(model, SerialLoRAConfig(rank=2))
     assert words in str(caught.value) and "wrong_sites" in str(caught.value)
     assert unchanged(model, before)
-
-
-def test_names_of_the_packages_own_families_are_taken(register):
-    def open_clip_sites(model):
-        return []
-
-    with pytest.raises(SerialLoRAError, match="name yours otherwise"):
-        register(open_clip_sites)
-    with pytest.raises(SerialLoRAError, match="needs a function"):
-        register("timm")
