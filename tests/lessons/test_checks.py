@@ -87,12 +87,6 @@ def test_mistakes_are_many_and_told_apart(number):
 
 
 @each_exercise
-def test_nothing_is_no_answer(number):
-    with pytest.raises(CheckFailed, match="return|nn.Module|class"):
-        check(number, lambda *arguments, **keywords: None)
-
-
-@each_exercise
 def test_only_the_courses_own_stub_is_open(number, capsys):
     def stub(*arguments, **keywords):
         raise NotImplementedError(f"Exercise {number}: your code goes here")

@@ -8,19 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serial_lora import LoRAConfig, SerialLoRAConfig, adapters, disabled, inject, merge, set_scale
-from serial_lora.errors import SerialLoRAError
+from serial_lora import LoRAConfig, SerialLoRAConfig, adapters, disabled, inject, set_scale
 from serial_lora_course.labs.sam import predict_masks
 from serial_lora_course.labs.sd3 import TINY
 from serial_lora_course.labs.sd3_drawings import draw
-from serial_lora_course.lessons.l01_maths.panel import rank_panel
 from serial_lora_course.lessons.l02_count.panel import count_panel
 from serial_lora_course.lessons.l05_sam.panel import MaskPanel, mask_panel, masks_at
 from serial_lora_course.lessons.l06_sd3 import panel as sd3_panel
-from serial_lora_course.lessons.l11_many.panel import mixture_panel
 from serial_lora_course.models.sam import SamBackbone
 from serial_lora_course.plots.panel import LARGEST_SCALE, at_scale
-from tests.models.sam_models import adapted_sam, example, small_sam
+from tests.models.sam_models import adapted_sam, example
 from tests.models.sd3_models import small_backbone
 
 
@@ -58,21 +55,6 @@ def assert_untouched(model, before: tuple) -> None:
 # ------------------------------------------------------------------------------- ranks and counts
 
 
-def shown_words(capture_display) -> str:
-    return [data["text/plain"] for data in capture_display if "<img " in str(data)][-1]
-
-
-def test_the_rank_slider_keeps_so_many_values(moving, capture_display):
-    matrices = {"steep": torch.diag(torch.tensor([4.0, 3.0, 0.0, 0.0])), "small": torch.eye(2)}
-    moved = controls(rank_panel(matrices, rank=1))
-    assert "misses 60%" in shown_words(capture_display)  # 3 of sqrt(16 + 9)
-    moved["rank"].value = 2
-    assert "misses 0%" in shown_words(capture_display)
-    moved["rank"].value = 4
-    moved["matrix"].value = "small"  # which has no rank above 2
-    assert "small: " in shown_words(capture_display)
-
-
 def counts(capture_display) -> list[int]:
     """What the last table says: LoRA's and Serial LoRA's parameters."""
     table = [data["text/markdown"] for data in capture_display if "text/markdown" in data][-1]
@@ -86,18 +68,6 @@ def test_both_counts_follow_the_sliders(moving, capture_display):
     moved["rank"].value = 200
     moved["width"].value = 128  # the rank never exceeds it
     assert counts(capture_display) == [8 * 128 * 128 * 24, 2 * 128 * 128 * 24]
-
-
-def test_a_mixture_is_asked_for_the_weights_of_its_sliders(moving, capture_display):
-    asked = []
-
-    def mixed(first, second):
-        asked.append((first, second))
-        return {"animals": 10.0, "food": 20.0}
-
-    panel = mixture_panel(mixed, {"animals": 1.0, "food": 2.0})
-    controls(panel)["weight of food"].value = 1.75
-    assert asked[-1] == (1.0, 1.75)
 
 
 # ------------------------------------------------------------------------------------------ masks
@@ -158,21 +128,6 @@ def test_a_model_in_the_midst_of_training_is_as_it_was(either_form, capture_disp
     assert_untouched(model, before)
 
 
-def test_what_cannot_be_shown_is_refused(either_form, capture_display):
-    good, bare = backbone_of(adapted_sam()), backbone_of(small_sam())
-    merged = backbone_of(merge(adapted_sam()))
-    for backbone, pictures, words in (
-        (good, [], "no pictures"),
-        (bare, [example()], "no adapters"),
-        (merged, [example()], "merged"),
-    ):
-        with pytest.raises(SerialLoRAError, match=words):
-            mask_panel(backbone, pictures)
-    with pytest.raises(SerialLoRAError):
-        count_panel(65, 64, 2)
-    assert capture_display == []
-
-
 # --------------------------------------------------------------------------------------- drawings
 
 
@@ -200,12 +155,3 @@ def test_the_drawings_are_the_labs_at_every_scale_seed_and_guidance():
         precision=TINY.precision,
     )
     assert np.array_equal(drawn[0.6], expected)
-
-
-def test_the_drawing_panel_opens_in_both_forms(either_form, capture_display):
-    backbone = small_backbone()
-    inject(backbone.model, SerialLoRAConfig(rank=4))
-    sd3_panel.drawing_panel(backbone, ["fox face", "key"])
-    assert any("<img " in str(data) for data in capture_display)
-    with pytest.raises(SerialLoRAError, match="no prompts"):
-        sd3_panel.drawing_panel(backbone, [])

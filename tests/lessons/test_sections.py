@@ -48,12 +48,6 @@ def missing_names(code: list[str], given: set[str]) -> set[str]:
     return missing
 
 
-def test_missing_names_are_found():
-    cells = ["def f(x):\n    return x + y", "z = f(1)\nprint([i for i in range(z)])"]
-    assert missing_names(cells, set(GIVEN)) == {"y"}
-    assert missing_names(cells[1:], set(GIVEN)) == {"f"}
-
-
 @each_lesson
 def test_every_section_needs_the_opening_alone(source):
     (_, opening), *sections = sections_of(sources.read_source(source).cells)

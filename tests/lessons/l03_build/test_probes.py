@@ -26,10 +26,3 @@ def test_probes_tell_the_variants_apart(name):
     )
     assert found == KINDS[name]
     assert all(torch.equal(value, before[key]) for key, value in adapted.state_dict().items())
-
-
-def test_table_gives_the_verdict():
-    blocks = {name: getattr(made, name)() for name in KINDS}
-    verdicts = probes.probe_table(blocks, torch.randn(1, 3, 8))["Serial LoRA?"]
-    right = {"Faithful", "SharedPair"}
-    assert dict(verdicts) == {name: "yes" if name in right else "no" for name in KINDS}

@@ -1,10 +1,8 @@
 """The paper's cells stand beside the records."""
 
-import pytest
-
 from serial_lora_course.labs.frames import compare_methods, frame
 from serial_lora_course.labs.records import shipped_records
-from serial_lora_course.lessons.l04_clip.tables import PAIRS, beside_paper
+from serial_lora_course.lessons.l04_clip.tables import PAIRS
 
 
 def test_differences_are_judged_by_the_sets():
@@ -12,10 +10,3 @@ def test_differences_are_judged_by_the_sets():
     assert len(table) == 15 and set(table["sample"]) == {"6 sets"}
     for row in table.itertuples():  # 6 sets leave 5 degrees of freedom
         assert (row.verdict == "not significant") == (abs(row.mean) <= 2.571 * row.sem)
-
-
-@pytest.mark.parametrize("column", ["the paper", "here"])
-def test_the_paper_stands_beside_the_records(column):
-    table = beside_paper(frame(shipped_records("clip")))
-    assert list(table.index) == ["1 shot", "4 shot", "16 shot"]
-    assert table[column].ne("not run").all()

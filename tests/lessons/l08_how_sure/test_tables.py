@@ -79,23 +79,6 @@ def test_a_planted_lead_has_a_star_at_every_rank():
     assert table.shape == (2, 2) and table.map(lambda text: text.endswith("*")).all(axis=None)
 
 
-def test_stars_follow_the_interval_over_sets():
-    sweep = planted(0.0)
-    ranked = sweep[sweep["lab_rank"] == 4]
-    wide = ranked.pivot(index=["dataset", "seed"], columns="method", values="accuracy")
-    sets = 100 * wide.groupby("dataset").mean()
-    low, high = stats.ttest_rel(sets["serial_lora"], sets["lora"]).confidence_interval(0.95)
-    shown = tables.sweep_table(sweep).loc[4, "LoRA of equal rank"]
-    assert shown == f"{(low + high) / 2:+.2f} ± {(high - low) / 2:.2f}"
-
-
-def test_enough_sets_are_the_first_whose_interval_is_small_enough():
-    for size in (2.0, 0.5):
-        count = tables.sets_needed(size, 1.0)
-        halves = [stats.t.ppf(0.975, n - 1) / np.sqrt(n) for n in (count - 1, count)]
-        assert halves[1] <= size < halves[0]
-
-
 def test_the_chosen_rank_is_the_functions():
     table = tables.chosen_table(planted(0.0), min)
     assert table.set_index("method")["rank by the rule"].to_dict() == {

@@ -5,11 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.records import read_records, shipped_records
 from serial_lora_course.lessons.l10_inside import runs as spectra
 from serial_lora_course.lessons.l10_inside.runs import (
@@ -22,14 +19,9 @@ from serial_lora_course.lessons.l10_inside.runs import (
 )
 from serial_lora_course.lessons.l10_inside.tables import (
     claim_table,
-    share_between,
-    spectra_frame,
     spectra_table,
 )
 from serial_lora_course.measures.spectra import (
-    ADAPTED,
-    CHANGE,
-    WEIGHT,
     effective_rank,
     share_along_base,
     weight_changes,
@@ -58,20 +50,6 @@ def method(request):
     return request.param
 
 
-def test_frame_holds_the_dense_spectra(method):
-    changes = changes_of(method(rank=3))
-    frame = spectra_frame(changes)
-    for change in changes:
-        mine = frame[(frame["site"] == change.site) & (frame["projection"] == change.projection)]
-        assert (mine["tower"] == change.tower).all() and (mine["block"] == change.block).all()
-        for name, matrix in ((WEIGHT, change.weight), (ADAPTED, change.adapted)):
-            part = mine[mine["matrix"] == name]
-            assert np.allclose(part["value"], np.linalg.svd(matrix.numpy())[1])
-            assert part["index"].tolist() == list(range(1, len(part) + 1))
-        small = mine.loc[mine["matrix"] == CHANGE, "value"]
-        assert np.allclose(small, np.linalg.svd(change.change.numpy())[1][:3])
-
-
 def test_table_says_the_same_as_dense_matrices(method):
     changes = changes_of(method(rank=3))
     table = spectra_table(changes)
@@ -98,13 +76,6 @@ def test_table_says_the_same_as_dense_matrices(method):
 
 
 # --- the claim ---------------------------------------------------------------------------------
-
-
-@given(st.lists(st.tuples(*[st.integers(-3, 3)] * 3), min_size=1, max_size=20))
-@settings(deadline=None)
-def test_between_by_a_loop(triples):
-    inside = sum(min(a, c) < b < max(a, c) for a, b, c in triples)
-    assert share_between(*zip(*triples, strict=True)) == pytest.approx(inside / len(triples))
 
 
 def two_adapters(rank: int = 3, scale: float = 1.0):
@@ -149,16 +120,6 @@ def test_claim_table_by_loops():
         ):
             cosines = np.linalg.svd(side(small).T @ side(low))[1]
             assert getattr(row, name) == pytest.approx(np.mean(cosines**2))
-
-
-def test_claims_need_one_base():
-    lora, serial = two_adapters()
-    other = [replace(change, weight=change.weight + 1) for change in lora]
-    for wrong in (other, lora[:1], []):
-        with pytest.raises(SerialLoRAError, match="one base"):
-            claim_table(wrong, serial)
-    with pytest.raises(SerialLoRAError, match="one base"):
-        claim_table(lora, [])
 
 
 # --- the command that makes the records ------------------------------------------------------
