@@ -18,20 +18,6 @@ def test_this_machine_runs_the_course(run):
     assert code == (not report.ok) and "PyTorch" in out and not err
 
 
-def test_without_torch_the_other_questions_are_asked(monkeypatch):
-    real = doctoring.importlib.import_module
-
-    def refuse(name, *rest):
-        if name == "torch":
-            raise ImportError("No module named 'torch'")
-        return real(name, *rest)
-
-    monkeypatch.setattr(doctoring.importlib, "import_module", refuse)
-    monkeypatch.setattr(doctoring, "look_at_gpu", tuple)
-    report = doctoring.doctor()
-    assert not report.ok and "No module named 'torch'" in str(report)
-
-
 def with_torch(monkeypatch, version):
     monkeypatch.setattr(torch, "__version__", version)
     return doctoring.look_at_torch(True)

@@ -32,14 +32,6 @@ def test_transparency_is_laid_on_white(tmp_path):
     assert read_picture(tmp_path / "a.png").getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_a_photo_is_turned_upright_only_where_asked(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held upright: turn by 90 degrees to see it right
-    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=exif)
-    assert read_picture(tmp_path / "a.jpg").size == (8, 4)
-    assert read_picture(tmp_path / "a.jpg", upright=True).size == (4, 8)
-
-
 @pytest.mark.parametrize("content", [None, b"", b"no picture", picture_bytes(0, 64)[:900]])
 def test_a_missing_or_corrupt_picture_is_named(tmp_path, content):
     if content is not None:

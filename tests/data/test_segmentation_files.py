@@ -11,7 +11,7 @@ from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data import masks
-from serial_lora_course.data.masks import INDEX_FILE, LEAST_SHARE, masked_pictures
+from serial_lora_course.data.masks import LEAST_SHARE, masked_pictures
 from serial_lora_course.data.releases import ReleasedPicture
 from serial_lora_course.data.segmentation_files import (
     FLOODNET_CLASSES,
@@ -131,17 +131,6 @@ def test_a_picture_is_turned_where_its_mask_says_so(tmp_path, lying):
 
 
 # --- damage --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "content", [b"<html>Please log in</html>", picture_bytes(0, FOOD_SIZE, "PNG")]
-)
-def test_a_damaged_mask_is_named_and_the_index_not_written(copy_of, content):
-    folder = copy_of("foodseg103")
-    (folder / "Images/ann_dir/test/00000006.png").write_bytes(content)
-    with pytest.raises(SerialLoRAError, match=r"00000006\.png"):
-        load_segmentation_files("icecream", folder.parent)
-    assert not (folder / INDEX_FILE).exists()
 
 
 def test_a_list_of_names_cannot_lead_out_of_the_folder(copy_of, tmp_path):

@@ -14,22 +14,6 @@ from serial_lora_course.data.types import (
     StyleExample,
 )
 
-WHOLE = np.ones((2, 4, 6), bool)
-ONE_EMPTY = np.stack([WHOLE[0], ~WHOLE[0]])
-
-
-@pytest.mark.parametrize(
-    ("masks", "names", "named"),
-    [
-        (WHOLE[:, :3], ("a", "b"), "bool"),
-        (ONE_EMPTY, ("a", "b"), "empty mask"),
-        (WHOLE, ("a",), "1 names"),
-    ],
-)
-def test_an_example_of_masks_that_is_not_whole_is_refused(masks, names, named):
-    with pytest.raises(SerialLoRAError, match=f"the picture 7.*{named}"):
-        SegmentationExample(Image.new("RGB", (6, 4)), masks, names, "the picture 7")
-
 
 def named(*picture_ids, labels=None):
     """Pictures that have names only, and one label each."""

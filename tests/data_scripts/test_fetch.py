@@ -18,11 +18,10 @@ from torchvision.datasets import utils as vision
 
 from data_scripts import fetch
 from data_scripts.download import CHUNK, download, unpack
-from data_scripts.sources import PICTURES, SOURCES
+from data_scripts.sources import PICTURES
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.registry import DATASETS, RELEASES
 from tests.data import official
-from tests.doors import through_the_door
 from tests.models.sd3_models import official_folder
 
 CONTENT = bytes(range(256)) * 2000
@@ -95,15 +94,6 @@ def test_another_file_than_expected_is_not_kept(server, tmp_path):
     with pytest.raises(SerialLoRAError, match="move it away"):
         download(f"{server.url}/a.bin", tmp_path / "a.bin", SHA256, quiet=True)
     assert (tmp_path / "a.bin").read_bytes() == b"put there by hand"
-
-
-@pytest.mark.parametrize(
-    "url", ["{}/none", "http://127.0.0.1:9/a", "mirror", "ftp://x/a", "http://"]
-)
-def test_what_cannot_be_had_is_one_sentence_with_the_place(server, tmp_path, url):
-    with pytest.raises(SerialLoRAError, match=f"put the file at {tmp_path}/a by hand"):
-        download(url.format(server.url), tmp_path / "a", quiet=True)
-    assert list(tmp_path.iterdir()) == []
 
 
 # --- an archive ----------------------------------------------------------------------------------
@@ -272,19 +262,6 @@ def test_a_data_set_comes_whole_into_the_folder_of_the_labs(
 
 
 # --- weights -------------------------------------------------------------------------------------
-
-
-def test_sams_checkpoint_is_known_by_its_hash(server, tmp_path, monkeypatch):
-    (name,) = SOURCES["sam"].files
-    server.files[name] = CONTENT
-    here = replace(SOURCES["sam"], files={name: f"{server.url}/{name}"})
-    monkeypatch.setitem(fetch.SOURCES, "sam", here)
-    ran = through_the_door(fetch.main, "sam", "--root", tmp_path, "--quiet")
-    assert ran.exit_code == 2 and "should begin with ec2df627" in ran.err
-    monkeypatch.setitem(fetch.SOURCES, "sam", replace(here, sha256=SHA256))
-    ran = through_the_door(fetch.main, "sam", "--root", tmp_path, "--quiet")
-    assert ran.exit_code == 0 and here.licence in ran.out
-    assert (tmp_path / "weights" / name).read_bytes() == CONTENT
 
 
 @pytest.fixture

@@ -10,16 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serial_lora import SerialLoRAConfig, SerialLoRAError, inject, load_adapter, save_adapter
+from serial_lora import SerialLoRAConfig, inject
 from serial_lora_course import cli, doctor
-from serial_lora_course.data.folder import load_folder
 from serial_lora_course.labs.own import (
-    ADAPTER_FILE,
     PictureClassifier,
-    load_classifier,
     save_classifier,
 )
-from serial_lora_course.labs.records import read_records
 from tests.doors import as_nobody, through_the_door
 from tests.labs.lab_models import small_clip
 
@@ -167,24 +163,6 @@ def test_permission_denied(what, tmp_path):
         ran = through_the_door(cli.command, "lab", "clip", "--dataset", "food", *QUICK, *words)
     assert ran.exit_code == 2 and ran.err.startswith("test: "), ran.output
     assert ran.err.count("\n") == 1
-
-
-IN_PYTHON = {
-    "save_adapter": lambda place: save_adapter(classifier().model, place / "new.safetensors"),
-    "load_adapter": lambda place: load_adapter(small_clip(), place / ADAPTER_FILE),
-    "load_classifier": lambda place: load_classifier(small_clip(), place),
-    "load_folder": load_folder,
-    "read_records": lambda place: read_records(place / "records.jsonl"),
-}
-
-
-@pytest.mark.parametrize("function", IN_PYTHON)
-def test_permission_denied_in_python(function, tmp_path):
-    place = save_classifier(classifier(), tmp_path / "place")
-    data(place)
-    place.chmod(0o000)
-    with as_nobody(tmp_path), pytest.raises(SerialLoRAError, match="place"):
-        IN_PYTHON[function](place)
 
 
 # -------------------------------------------------------------------------------- held, and odd

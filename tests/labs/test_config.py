@@ -2,7 +2,6 @@
 
 import pytest
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.config import SWEPT, swept_configs
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.records import run_key, shipped_records
@@ -20,16 +19,6 @@ def test_configs_are_the_product_of_what_is_swept(name):
     assert swept_configs(configs, "tiny", **dict.fromkeys(SWEPT)) == [configs["tiny"]]
     for field in vars(configs["paper"]):
         assert configs["paper"].of(field, "help")
-
-
-def test_blocks_are_in_the_settings_only_where_some_are_chosen():
-    """So that runs which adapt them all have the keys they had before there was a choice."""
-    configs = get_lab("clip").configs
-    (some,) = swept_configs(configs, "tiny", blocks=(2, 3))
-    assert "blocks" not in configs["tiny"].as_settings()
-    assert some.as_settings()["blocks"] == [2, 3]
-    with pytest.raises(SerialLoRAError, match="blocks"):
-        swept_configs(configs, "tiny", blocks=(-1,))
 
 
 CONTENTS = ("model_name", "data", "weights", "shift", "text_tokens", "precision")

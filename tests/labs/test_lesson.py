@@ -7,11 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from serial_lora import SerialLoRAConfig, adapters, inject
-from serial_lora_course.data.registry import load_classification
 from serial_lora_course.labs import card, fit, sd3_inputs
 from serial_lora_course.labs.card import GIB, Card, MissingError, look_at_card
-from serial_lora_course.labs.clip import CLIPLab
 from serial_lora_course.labs.lesson import open_lesson
 from serial_lora_course.labs.registry import LABS, get_lab
 
@@ -19,21 +16,6 @@ from serial_lora_course.labs.registry import LABS, get_lab
 @pytest.fixture(scope="module")
 def lesson():
     return open_lesson("clip")
-
-
-def test_at_tiny_scale_a_class_runs_with_the_labs_own_settings(lesson):
-    assert lesson.config == CLIPLab.configured("tiny")
-    assert list(lesson.sets) == list(CLIPLab.datasets("tiny")) and lesson.data.name == "symbols"
-    assert lesson.card_of_model["parameters"] == sum(p.numel() for p in lesson.model.parameters())
-    assert len(lesson.data.test) == len(load_classification("symbols").test)
-
-
-def test_a_twin_has_an_adapter_of_its_own_on_the_same_weights(lesson):
-    twin = lesson.twin()
-    inject(twin.model, SerialLoRAConfig(rank=2))
-    assert adapters(twin.model) and not adapters(lesson.model)
-    theirs = dict(twin.model.named_parameters())
-    assert all(theirs[name] is tensor for name, tensor in lesson.model.named_parameters())
 
 
 # --- the card ------------------------------------------------------------------------------------

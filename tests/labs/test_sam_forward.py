@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
-from segment_anything import SamPredictor
 from segment_anything.modeling.image_encoder import window_unpartition
 
-from serial_lora.config import LoRAConfig, SerialLoRAConfig
+from serial_lora.config import SerialLoRAConfig
 from serial_lora.injection import inject
 from serial_lora_course.data.types import SegmentationExample
 from serial_lora_course.labs import sam as lab
@@ -23,7 +22,6 @@ from serial_lora_course.labs.sam import (
     encode,
     original_size_logits,
     predict_logits,
-    predict_masks,
 )
 from serial_lora_course.labs.sam_inputs import (
     jitter_boxes,
@@ -31,7 +29,7 @@ from serial_lora_course.labs.sam_inputs import (
     prepare,
 )
 from serial_lora_course.labs.training import ExampleStream, TrainingConfig, train
-from serial_lora_course.models.sam import SamBackbone, build_sam, load_sam
+from serial_lora_course.models.sam import SamBackbone, load_sam
 from tests.labs.lab_models import trained_tensors
 from tests.models.sam_models import (
     ODD_SIZES,
@@ -107,20 +105,6 @@ def test_boxes_decoded_together_are_those_decoded_alone(model, together, monkeyp
     boxes = sum(len(p.boxes) for p in prepared)
     whole, rest = divmod(boxes, together)
     assert seen == [together] * whole + [rest] * bool(rest)
-
-
-@pytest.mark.parametrize("size", ODD_SIZES)
-def test_predicted_masks_are_sam_predictors(model, size):
-    given_example = example(size, objects=3)
-    masks, logits = predict_masks(
-        SamBackbone(model, "small", "tiny"), given_example.picture, given_example.boxes
-    )
-    predictor = SamPredictor(model)
-    predictor.set_image(np.asarray(given_example.picture))
-    for box, mask, of_mask in zip(given_example.boxes, masks, logits, strict=True):
-        (expected,), _, _ = predictor.predict(box=box, multimask_output=False, return_logits=True)
-        np.testing.assert_allclose(of_mask, expected, atol=1e-5)
-        assert mask.shape == size[::-1] and np.array_equal(mask, expected > 0)
 
 
 def test_a_batchs_loss_is_the_mean_over_pictures_whatever_their_number_of_objects(model):
@@ -301,14 +285,6 @@ def test_a_jittered_box_is_a_box_inside_the_picture(width, height, amount, seed,
     assert ((moved - box).abs() <= 2 * amount * sides + 1e-3).all()
 
 
-def test_edges_move_by_a_fraction_of_the_boxs_sides():
-    torch.manual_seed(0)
-    box = torch.tensor([[400.0, 400.0, 500.0, 600.0]]).repeat(4000, 1)
-    moves = (jittered(box, 0.1, (1000, 1000)) - box) / torch.tensor([100.0, 200.0] * 2)
-    assert moves.mean(0).abs().max() < 0.01
-    torch.testing.assert_close(moves.std(0), torch.full((4,), 0.1), atol=0.02, rtol=0)
-
-
 def test_jitter_is_seeded_and_different_every_round():
     config = SamLabConfig(batch_size=5, jitter=0.1)
     samples = lab_of(small_sam(), config)
@@ -334,15 +310,6 @@ def kept_bytes(config, checkpointing=False, accumulation=1, precision="bf16", **
     stream = lab_of(model, SamLabConfig(batch_size=4)).stream(range(8), seed=1)
     training = TrainingConfig(1, 1e-3, accumulation=accumulation, precision=precision)
     return train(SamObjective(model, checkpointing), stream, training).activation_bytes
-
-
-def test_what_is_kept_follows_method_parts_and_dropout():
-    serial, lora = SerialLoRAConfig(rank=4), LoRAConfig(rank=4)
-    for options in ({}, {"precision": "no"}, {"checkpointing": True}):
-        assert kept_bytes(serial, **options) <= kept_bytes(lora, **options)
-    parts = [kept_bytes(serial, accumulation=n) for n in (1, 2, 4)]
-    assert parts[0] > 1.8 * parts[1] > 3 * parts[2]
-    assert kept_bytes(SerialLoRAConfig(rank=4, dropout=0.5)) > parts[0]
 
 
 def test_a_checkpointed_block_keeps_its_input_and_nothing_else():
@@ -388,20 +355,3 @@ def test_one_training_step_of_vit_b_at_1024_pixels():
     backbone = load_sam("paper", weights=None)
     assert backbone.model.image_encoder.img_size == 1024
     one_step_of(backbone.model, checkpointing=True, precision="bf16")
-
-
-def test_one_training_step_of_vit_bs_full_width_and_depth_on_a_smaller_picture():
-    """segment-anything's classes with every size of vit_b but the picture's; windows are padded."""
-    model = build_sam(
-        image_size=256,
-        patch_size=16,
-        width=768,
-        blocks=12,
-        heads=12,
-        window=14,
-        global_blocks=[2, 5, 8, 11],
-        prompt_width=256,
-        decoder_heads=8,
-        decoder_mlp=2048,
-    )
-    one_step_of(model, checkpointing=True, precision="bf16")

@@ -3,14 +3,12 @@
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
 
 import pytest
 import torch
 from filelock import FileLock, Timeout
 
-from serial_lora_course.labs import training, turns
-from tests.labs.lab_models import adapted_objective, stream
+from serial_lora_course.labs import turns
 
 GPU = torch.device("cuda")  # never touched: it is only asked for its kind
 
@@ -56,17 +54,3 @@ def test_the_card_is_free_again_however_a_training_ends(queue):
             FileLock(queue).acquire(timeout=0)
         raise KeyboardInterrupt
     FileLock(queue).acquire(timeout=0)
-
-
-def test_every_training_takes_its_turn(monkeypatch):
-    taken = []
-
-    @contextmanager
-    def turn(device):
-        taken.append(device.type)
-        yield
-
-    monkeypatch.setattr(training, "turn", turn)
-    config = training.TrainingConfig(steps=2, lr=1e-3)
-    history = training.train(adapted_objective(), stream(2), config, progress=False)
-    assert taken == ["cpu"] and len(history.losses) == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 
 import pytest
@@ -237,18 +236,6 @@ def scaled_weights(factor):
     with torch.no_grad():
         model.blocks[0].attn.qkv.weight.mul_(factor)
     return model
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")
-def test_a_file_keeps_its_rights_and_a_new_one_has_the_usual(tmp_path):
-    before = os.umask(0o027)
-    try:
-        path = save_adapter(trained(), tmp_path / "a.safetensors")
-        assert path.stat().st_mode & 0o777 == 0o640
-        path.chmod(0o604)
-        assert save_adapter(trained(), path).stat().st_mode & 0o777 == 0o604
-    finally:
-        os.umask(before)
 
 
 def test_what_there_is_nothing_to_save_of(tmp_path, method):

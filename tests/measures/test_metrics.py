@@ -19,18 +19,6 @@ from serial_lora_course.measures.metrics import accuracy, dice, dice_ce, iou, so
 EMPTY = np.zeros((2, 3), bool)
 
 
-def test_many_masks_are_scored_one_by_one():
-    found, truth = np.random.default_rng(0).random((2, 3, 4, 5, 6)) < 0.4
-    found[0], truth[:2, 0] = False, False
-    for measure in (dice, iou):
-        scores = measure(found, truth)
-        assert scores.shape == (3, 4) and scores.dtype == torch.float32
-        for place in np.ndindex(3, 4):
-            assert scores[place] == measure(found[place], truth[place])
-        nothing = torch.zeros(0, 4, 5, dtype=torch.bool)
-        assert measure(nothing, nothing).shape == (0,)
-
-
 def test_areas_beyond_float32_are_exact():
     """Above 2^24 = 4096 x 4096 pixels float32 cannot count by ones."""
     side = 4097

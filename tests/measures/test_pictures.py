@@ -1,18 +1,14 @@
 """FID, KID and CLIP-Score: by dense algebra, by plain loops, by hand, and by what must hold."""
 
-import math
-
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.measures.pictures import (
     clip_score,
     frechet_distance,
@@ -28,14 +24,6 @@ def sample(count: int, width: int, seed: int) -> torch.Tensor:
     chance = np.random.default_rng(seed)
     mix = chance.normal(size=(width, width))
     return torch.from_numpy(chance.normal(size=(count, width)) @ mix + chance.normal(size=width))
-
-
-def sets(width: int) -> st.SearchStrategy:
-    """2 to 8 pictures, degenerate sets included: equal rows, constant columns."""
-    rows = st.integers(2, 8).flatmap(
-        lambda count: arrays(np.float64, (count, width), elements=st.integers(-6, 6))
-    )
-    return rows.map(torch.from_numpy)
 
 
 def dense_fid(features: np.ndarray, reference: np.ndarray) -> float:
@@ -128,22 +116,6 @@ def test_features_of_less_precision_are_compared_in_float64(measure):
     assert measure(*far) == measure(*(features.double() for features in far))
     expected = dense_fid(*(features.double().numpy() for features in far))
     assert frechet_distance(*far) == pytest.approx(expected, rel=1e-6)
-
-
-ONES = torch.ones(4, 3)
-REFUSED_SETS = [
-    # features, reference, the noun that matters
-    (ONES[0], ONES, "two sets"),
-    (ONES[:1], ONES, "At least two"),
-    (ONES * math.nan, ONES, "not finite"),
-]
-
-
-@pytest.mark.parametrize("measure", MEASURES)
-@pytest.mark.parametrize(("features", "reference", "noun"), REFUSED_SETS)
-def test_what_are_no_two_sets_of_features_are_refused(measure, features, reference, noun):
-    with pytest.raises(SerialLoRAError, match=noun):
-        measure(features, reference)
 
 
 def test_clip_score_in_numpy():

@@ -64,14 +64,6 @@ def test_features_are_the_mean_of_the_fourth_blocks_patches(judge):
     torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_drawings_are_nearer_to_their_own_captions(judge):
-    pictures, captions = drawings("openmoji", step=4)  # 50: by chance 0.02 are found
-    turned = captions[1:] + captions[:1]
-    own, others = (judge.clip_scores(pictures, words).mean() for words in (captions, turned))
-    assert own > 1.4 * others
-    assert judge.retrieval(pictures, captions) > 0.4 > judge.retrieval(pictures, turned)
-
-
 # --- the paper's judge, with small networks in the place of the large ones -----------------------
 
 

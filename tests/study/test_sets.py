@@ -13,7 +13,6 @@ from study.sets import (
     VALIDATION,
     load_classes,
     load_scenes,
-    load_study_style,
 )
 
 
@@ -36,13 +35,6 @@ def test_a_segmentation_set_shows_other_drawings_in_each_part(name):
     assert sum(map(len, shown)) == len(set().union(*shown))
     assert shown[2] <= hidden_codepoints() and not (shown[0] | shown[1]) & hidden_codepoints()
     assert [len(part) for part in parts] == [120, 40, 100]
-
-
-def test_a_style_s_validation_pictures_train_nothing_and_are_not_tests():
-    data, choosing = load_study_style("pixel"), load_study_style("pixel" + VALIDATION)
-    parts = [data.train.picture_ids, choosing.test.picture_ids, data.test.picture_ids]
-    assert [len(part) for part in parts] == [260, 40, 100]
-    assert len(set().union(*parts)) == 400 and choosing.train.picture_ids == parts[0]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,10 +10,9 @@ import pytest
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.records import Kept, read_records
 from serial_lora_course.lessons.l09_trial import tables as shipped
-from serial_lora_course.measures.intervals import Interval
 from study import runs as study_runs
 from study.plan import PLANS, Question, questions_of
-from study.results import Results, final_runs, run_of
+from study.results import Results, run_of
 from study.runs import Study, chosen_rate, go_on
 from study.sets import VALIDATION
 from study.tables import Found, answers, arms_table, as_json
@@ -39,12 +37,6 @@ def test_the_course_ships_what_the_packed_records_say(tmp_path):
     assert [a.asks for a in kept.answers if a.lab == "sam"] == [
         question.asks for question in questions_of(PLANS["sam"])
     ]
-
-
-def test_what_holm_takes_back_is_open_though_its_interval_is_above_zero():
-    above = Interval(mean=0.25, error=0.1, freedom=11, count=12)
-    sure = shipped.Answer("sam", "?", "points", above, above, above, above.p)
-    assert sure.verdict == "holds" and replace(sure, p=0.2).verdict == "open"
 
 
 # ------------------------------------------------------------------------------------- the loop
@@ -143,9 +135,6 @@ DAMAGES = {
     "pickles": lambda file, kept: npz(file, **dict.fromkeys(kept, np.array([{}], object))),
     "a measure is missing": lambda file, kept: npz(file, other=np.zeros(3)),
 }
-IN_A_RUN = {
-    "no share": lambda file, kept: npz(file, dice=np.array([np.nan, 7.0])),
-}
 IN_WHAT_IS_PACKED = {
     "missing": lambda file, kept: file.unlink(),
     "a way out": lambda file, kept: npz(
@@ -181,15 +170,3 @@ def test_damaged_packed_files_are_named_and_nothing_is_lost(finished, damage):
         Results(PLAN, finished / "new", finished / "packed")
     assert (finished / "packed" / "sam.jsonl.xz").read_bytes() == records
     assert not (finished / "new").exists()
-
-
-@pytest.mark.parametrize("damage", DAMAGES | IN_A_RUN)
-def test_a_damaged_run_is_named_and_what_is_packed_stays(finished, damage):
-    run = next(final_runs(PLAN.arms[0], ("one",), PLAN.arms[0].rate)).name
-    results = Results(PLAN, finished / "a", finished / "packed")
-    results.keep(run, kept := {"dice": np.zeros(3, np.float32)})
-    (DAMAGES | IN_A_RUN)[damage](finished / "a" / "sam" / f"{run}.npz", kept)
-    before = {file: file.read_bytes() for file in (finished / "packed").iterdir()}
-    with pytest.raises(SerialLoRAError, match=f"{run}.npz is damaged"):
-        results.pack(finished / "packed")
-    assert {file: file.read_bytes() for file in before} == before
