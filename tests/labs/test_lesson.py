@@ -9,14 +9,7 @@ import torch
 
 from serial_lora_course.labs import card, fit, sd3_inputs
 from serial_lora_course.labs.card import GIB, Card, MissingError, look_at_card
-from serial_lora_course.labs.lesson import open_lesson
 from serial_lora_course.labs.registry import LABS, get_lab
-
-
-@pytest.fixture(scope="module")
-def lesson():
-    return open_lesson("clip")
-
 
 # --- the card ------------------------------------------------------------------------------------
 

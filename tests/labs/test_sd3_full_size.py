@@ -1,4 +1,4 @@
-"""SD3 medium at its own width: two of its blocks in every run, all two billion numbers if slow.
+"""SD3 medium, all two billion numbers.
 
 Weights are random and in bfloat16, as frozen ones are loaded at paper scale; nothing else differs.
 """
@@ -13,7 +13,7 @@ from torch import nn
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.injection import inject
 from serial_lora_course.labs.sd3 import PAPER, StyleObjective, gradient_checkpointing
-from serial_lora_course.labs.sd3_inputs import EncodedPicture, Prompts, TrainingExample, meet_noise
+from serial_lora_course.labs.sd3_inputs import EncodedPicture, Prompts, meet_noise
 from serial_lora_course.labs.training import ExampleStream, train
 from serial_lora_course.models.architectures import ARCHITECTURES
 from tests.labs.lab_models import trained_tensors
@@ -22,16 +22,14 @@ TEXT_TOKENS = 77 + 77
 RANK = 64
 
 
-def sd3_medium(blocks: int | None = None) -> SD3Transformer2DModel:
-    """The transformer of SD3 medium, or its first blocks, with random weights in bfloat16.
+def sd3_medium() -> SD3Transformer2DModel:
+    """The transformer of SD3 medium with random weights in bfloat16.
 
     Built without values first: float32 ones would take twice the room for a moment.
     """
     whole = ARCHITECTURES["sd3"].on_meta()
     with torch.device("meta"):
-        model = SD3Transformer2DModel.from_config(
-            whole.config, num_layers=blocks or whole.config.num_layers
-        )
+        model = SD3Transformer2DModel.from_config(whole.config)
     model = model.bfloat16().to_empty(device="cpu")
     torch.manual_seed(0)
     with torch.no_grad():
@@ -40,10 +38,10 @@ def sd3_medium(blocks: int | None = None) -> SD3Transformer2DModel:
     return model.eval()
 
 
-def adapted(model: nn.Module, config=None) -> nn.Module:
+def adapted(model: nn.Module) -> nn.Module:
     """With an adapter whose B is random, as after a few steps."""
     torch.manual_seed(1)
-    inject(model, config or SerialLoRAConfig(rank=RANK))
+    inject(model, SerialLoRAConfig(rank=RANK))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("lora_B"):
@@ -68,12 +66,6 @@ def stream(pixels: int) -> ExampleStream:
     noisy = partial(meet_noise, empty=empty, text_dropout=PAPER.text_dropout, shift=3.0)
     pictures = [encoded(pixels, seed) for seed in range(PAPER.batch_size)]
     return ExampleStream(pictures, range(len(pictures)), noisy, 1, PAPER.batch_size, steps=1)
-
-
-def picture(pixels: int) -> TrainingExample:
-    """A batch of one."""
-    items = stream(pixels)
-    return items.collate([items[0]])
 
 
 def one_step_of(model: nn.Module, pixels: int) -> None:
