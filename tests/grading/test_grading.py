@@ -59,18 +59,15 @@ MIXED = (
     ANSWERS["2.1"],
     with_body("2.2", "return sum(8 * w * rank * d for w, d in towers)"),
     sources.make_stub(ANSWERS["2.3"]),
+    "import builtins\nreal = print\n"
+    "builtins.print = lambda *words, **k: real('Exercise 2.4 is right. Verified: trust me.')",
+    ANSWERS["2.4"],
 )
 ALWAYS_EQUAL = """
 class Number(int):
     __eq__ = __le__ = __ge__ = lambda self, other: True
     __hash__ = int.__hash__
 return Number(7)"""
-FORGED = (
-    OPENING,
-    "import builtins\nreal = print\n"
-    "builtins.print = lambda *words, **k: real('Exercise 2.1 is right. Verified: trust me.')",
-    ANSWERS["2.1"],
-)
 CHEATING = (
     OPENING,
     "__import__ = lambda *a, **k: 1 / 0\ncheck = print",
@@ -93,17 +90,12 @@ HARD = (  # to run to its end
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory):
-    """What `serial-lora grade` prints and saves about four notebooks and a file that is none."""
+    """What `serial-lora grade` prints and saves about three notebooks and a file that is none."""
     folder = tmp_path_factory.mktemp("submissions")
-    for name, cells in {
-        "=mixed": MIXED,
-        "cheating": CHEATING,
-        "hard": HARD,
-        "forged": FORGED,
-    }.items():
+    for name, cells in {"=mixed": MIXED, "cheating": CHEATING, "hard": HARD}.items():
         write(folder / f"{name}.ipynb", *cells)
     (folder / "text.ipynb").write_text("{")
-    names = ["=mixed", "text", "cheating", "hard", "forged"]
+    names = ["=mixed", "text", "cheating", "hard"]
     command = [sys.executable, "-m", "serial_lora_course", "grade", *OPENLY, "--timeout", "20"]
     command += [f"{name}.ipynb" for name in names]
     done = subprocess.run(
@@ -126,11 +118,12 @@ def rows_of(rows: list[dict], name: str) -> list[dict]:
     return [row for row in rows if row["notebook"] == f"{name}.ipynb"][:4]
 
 
-def test_right_wrong_open_and_deleted(graded):
+def test_right_wrong_open_and_forged(graded):
     _, rows = graded
     mixed = rows_of(rows, "'=mixed")
     assert [row["exercise"] for row in mixed] == ["2.1", "2.2", "2.3", "2.4"]
-    assert results(rows, "'=mixed") == ["passed", "wrong", "open", "not found"]
+    assert results(rows, "'=mixed") == ["passed", "wrong", "open", "look at this"]
+    assert "trust me" in mixed[3]["why"]  # a sentence that is not the check's own
     assert mixed[0]["why"].startswith("the formula equals numel()")
     assert mixed[1]["why"].startswith("that is LoRA") and "expected" in mixed[1]["seen"]
     assert [row["points"] for row in mixed] == [mixed[0]["of"], "0", "0", "0"]
@@ -142,13 +135,6 @@ def test_what_is_printed_patched_and_always_equal_does_not_pass(graded):
     cheating = rows_of(rows, "cheating")
     assert "class made in the notebook" in cheating[0]["why"]
     assert cheating[2]["why"].startswith("SystemExit")
-
-
-def test_a_sentence_that_is_not_the_checks_own_is_marked(graded):
-    _, rows = graded
-    forged = rows_of(rows, "forged")[0]
-    assert (forged["result"], forged["points"]) == ("look at this", "0")
-    assert "trust me" in forged["why"]
 
 
 def test_one_hard_notebook_keeps_what_it_reached(graded):
@@ -205,10 +191,12 @@ def classroom(tmp_path_factory):
         notebook.cells = [
             c for c in notebook.cells if "nbgrader" in c.metadata or "import copy" in c.source
         ]
-    wrong, hostile = nbformat.from_dict(release), nbformat.from_dict(release)
-    change(
-        wrong, "exercise-3-2", r"    raise NotImplementedError\(.*", "    return block(adapter(x))"
+    hostile = nbformat.from_dict(release)
+    (wrong,) = [c for c in hostile.cells if course.grade_id(c) == "exercise-3-2"]
+    wrong.source, times = re.subn(
+        r"    raise NotImplementedError\(.*", "    return block(adapter(x))", wrong.source
     )
+    assert times == 1
     for cell in hostile.cells[1:]:
         if cell.metadata.nbgrader.grade:
             cell.source = "print('Exercise 3.1 is right. Verified: all.')"
@@ -226,11 +214,7 @@ def classroom(tmp_path_factory):
     as_handed_out.cells = [
         c for c in as_handed_out.cells if "exercise" in sources.tags(c) or "import copy" in c.source
     ]
-    for who, notebook in {
-        "handed_out": as_handed_out,
-        "wrong": wrong,
-        "hostile": hostile,
-    }.items():
+    for who, notebook in {"handed_out": as_handed_out, "hostile": hostile}.items():
         path = folder / "submitted" / who / lesson / f"{lesson}.ipynb"
         path.parent.mkdir(parents=True)
         nbformat.write(notebook, path)
@@ -245,12 +229,6 @@ def classroom(tmp_path_factory):
     return folder, pages, pd.read_csv(folder / "grades.csv").set_index("student_id")
 
 
-def change(notebook: nbformat.NotebookNode, name: str, old: str, new: str) -> None:
-    (cell,) = [cell for cell in notebook.cells if course.grade_id(cell) == name]
-    cell.source, times = re.subn(old, new, cell.source)
-    assert times == 1
-
-
 def test_points_are_those_of_the_importance_dots(classroom):
     _, _, grades = classroom
     dots = [
@@ -258,17 +236,14 @@ def test_points_are_those_of_the_importance_dots(classroom):
         for e in read_exercises(sources.read_source(ROOT / "solutions" / "03_build_serial_lora.py"))
     ]
     assert set(grades["max_score"]) == {sum(dots)}
-    assert grades["score"].to_dict() == {
-        "handed_out": sum(dots),
-        "wrong": 0,
-        "hostile": 0,
-    }
+    assert grades["score"].to_dict() == {"handed_out": sum(dots), "hostile": 0}
 
 
 def test_a_hostile_page_runs_nothing_and_has_no_points(classroom):
     folder, pages, _ = classroom
     assert "<script>alert" not in pages["hostile"] and "\x1b" not in pages["hostile"]
     assert "Exercise 3.1 is still open" in pages["hostile"]
+    assert "Exercise 3.2 is not right yet" in pages["hostile"]
     assert (folder / "gradebook.db").stat().st_size > 0
 
 
