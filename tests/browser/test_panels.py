@@ -93,12 +93,3 @@ def test_masks(tmp_path):
         changes_the_picture(cell, lambda: [edges.press("ArrowRight") for _ in range(20)])
         choice = cell.get_by_role("combobox")
         changes_the_picture(cell, lambda: choice.press("ArrowDown"))
-
-
-@pytest.mark.slow
-def test_drawings(tmp_path):
-    with open_panel(tmp_path, "07", "drawing_panel") as cell:
-        move_sliders(cell, 2)
-        prompt = cell.get_by_label("prompt", exact=True)
-        prompt.fill("a drawing of a red fish")
-        changes_the_picture(cell, lambda: prompt.press("Enter"))

@@ -26,18 +26,6 @@ CLASS = {
 }
 
 
-def test_seeds_are_averaged_and_the_front_is_what_nobody_beats():
-    table = class_entries(CLASS)
-    places = [(row.learner, row.parameters, row.accuracy, row.front) for row in table.itertuples()]
-    assert places == [
-        ("ada", 900, 0.65, True),
-        ("ada", 100, 0.6, True),
-        ("emmy", 100, 0.6, True),  # equals are both on it
-        ("emmy", 50, 0.3, True),
-        ("grace", 400, 0.2, False),
-    ]
-
-
 def test_the_front_is_that_of_a_comparison_of_all_pairs():
     draw = random.Random(7)
     some = {

@@ -107,13 +107,6 @@ def test_boxes_decoded_together_are_those_decoded_alone(model, together, monkeyp
     assert seen == [together] * whole + [rest] * bool(rest)
 
 
-def test_a_batchs_loss_is_the_mean_over_pictures_whatever_their_number_of_objects(model):
-    objective, prepared = SamObjective(model), batch()
-    each = [objective([p]).item() for p in prepared]
-    assert objective(prepared).item() == pytest.approx(np.mean(each), abs=1e-5)
-    assert objective(prepared[::-1]).item() == pytest.approx(np.mean(each), abs=1e-5)
-
-
 def test_the_loss_is_dice_ce_of_the_part_that_is_no_padding(model):
     p = prepare(example((37, 29), objects=2), SIDE)
     (logits,) = predict_logits(model, [p])

@@ -13,7 +13,7 @@ from serial_lora_course.labs.sam import predict_masks
 from serial_lora_course.labs.sd3 import TINY
 from serial_lora_course.labs.sd3_drawings import draw
 from serial_lora_course.lessons.l02_count.panel import count_panel
-from serial_lora_course.lessons.l05_sam.panel import MaskPanel, mask_panel, masks_at
+from serial_lora_course.lessons.l05_sam.panel import mask_panel, masks_at
 from serial_lora_course.lessons.l06_sd3 import panel as sd3_panel
 from serial_lora_course.models.sam import SamBackbone
 from serial_lora_course.plots.panel import LARGEST_SCALE, at_scale
@@ -91,31 +91,6 @@ def test_every_scale_gives_the_masks_of_the_lab(kind, size, scale):
         assert np.array_equal(without, predict_masks(backbone, scene.picture, np.array(box))[0])
     set_scale(backbone.model, scale)
     assert np.array_equal(after, predict_masks(backbone, scene.picture, np.array(box))[0])
-
-
-def slow_dice(found, truth) -> float:
-    """Dice by a loop over pixels."""
-    both = sum(bool(f and t) for f, t in zip(found.flat, truth.flat, strict=True))
-    area = sum(map(bool, found.flat)) + sum(map(bool, truth.flat))
-    return 2 * both / area if area else 1.0
-
-
-def test_the_panel_tells_the_dice_of_the_object_in_the_box_and_follows_every_control():
-    backbone = backbone_of(adapted_sam())
-    panel = MaskPanel(backbone, [example(), example((29, 37), 3, seed=1)])
-    panel.choice.value, panel.scale.value = 1, 0.5
-    for number, box in enumerate(panel.example.boxes):
-        panel.picker.box = [round(float(edge)) for edge in box]
-        truth = panel.example.masks[number]
-        for html, scale in ((panel.before, None), (panel.after, 0.5)):
-            (found,) = masks_at(backbone, panel.example, [panel.picker.box], scale)
-            assert (
-                f"{panel.example.names[number]}: Dice {slow_dice(found, truth):.2f}" in html.value
-            )
-    panel.across.value = (4, 17)
-    assert panel.picker.box[0::2] == [4, 17]
-    panel.picker.box = [1, 2, 9, 12]
-    assert (panel.across.value, panel.down.value) == ((1, 9), (2, 12))
 
 
 def test_a_model_in_the_midst_of_training_is_as_it_was(either_form, capture_display):

@@ -8,7 +8,6 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from serial_lora_course.data.registry import dataset_names
 from serial_lora_course.data.style_sets import load_tiny_style
 from serial_lora_course.models import judges
 from serial_lora_course.models.clip import openai_file
@@ -107,18 +106,3 @@ def test_inception_sees_the_central_square_of_pictures_of_any_size(paper):
     features = paper.picture_features(pictures)
     assert features.dtype == torch.float32 and features.device.type == "cpu"
     torch.testing.assert_close(features, expected)
-
-
-def test_styles_of_the_paper_are_told_by_the_likeliest_prompt(paper):
-    pictures = colours((30, 20), (20, 50), (16, 16), (8, 8))
-    words = [name.replace("_", " ") for name in dataset_names("style", "paper")]
-    prompts = [f"a picture in the style of {word}." for word in words] + ["a photo."]
-    images, texts = paper.clip_features(pictures).numpy(), paper.text_features(prompts).numpy()
-    scores = np.exp(np.exp(paper.clip.model.logit_scale.item()) * (images @ texts.T))
-    expected = scores / scores.sum(1, keepdims=True)
-    np.testing.assert_allclose(paper.style_probabilities(pictures), expected, atol=1e-4)
-    assert (
-        paper.styles == (*dataset_names("style", "paper"), "photo")
-        and "art_nouveau" in paper.styles
-    )
-    assert paper.style_of(pictures) == [paper.styles[i] for i in expected.argmax(1)]

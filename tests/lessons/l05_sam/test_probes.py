@@ -9,7 +9,6 @@ from serial_lora.layers import LoRA
 from serial_lora_course.labs.frames import frame
 from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.lessons.l05_sam import probes, tables
-from serial_lora_course.measures.metrics import dice, dice_ce
 
 
 def test_a_token_sees_its_own_window():
@@ -43,14 +42,6 @@ def test_an_edit_in_place_hides_from_a_probe_and_is_made_twice():
     assert edited[0] == "0.00" and float(edited[2]) == pytest.approx(2 * float(edited[1]), abs=0.02)
     assert mended[0] == mended[1] == mended[2] != "0.00"
     assert mended[3] == "(1, 16, 48)"
-
-
-def test_losses_are_told_by_their_gradient():
-    truth = torch.zeros(1, 4, 4, dtype=torch.bool)
-    truth[:, :2] = True
-    hard = {"hard": lambda logits, truth: 1 - dice(logits > 0, truth), "soft": dice_ce}
-    table = probes.loss_table(hard, truth)["gradient when undecided"]
-    assert table["hard"] == "none" and float(table["soft"]) > 0
 
 
 def test_the_records_are_counted_as_by_loops():

@@ -45,18 +45,6 @@ def test_a_gain_that_only_the_rate_of_b_brings_is_not_the_ratios():
     assert ratios.chosen_on_other_seeds(runs)["gain"].tolist() == ["+0.0 ± 0.0"]
 
 
-def test_sets_are_the_sample_and_of_one_set_its_seeds():
-    gains = {"a": (1.0, 2.0, 6.0), "b": (0.0, 1.0, -1.0)}
-    of_set = [
-        sweep(lambda lr, ratio, seed: 50 + (ratio > 1) * gains[name][seed]).assign(dataset=name)  # noqa: B023
-        for name in gains
-    ]
-    for runs, sample in ((of_set[0], gains["a"]), (pd.concat(of_set), [3.0, 0.0])):
-        row = ratios.beside_ratio_one(runs, best_of).iloc[0]
-        half = stats.t.ppf(0.975, len(sample) - 1) * stats.sem(sample)
-        assert row["gain"] == f"{sum(sample) / len(sample):+.1f} ± {half:.1f}"
-
-
 def test_nobody_is_measured_on_the_run_that_chose():
     lucky = sweep(
         lambda lr, ratio, seed: 50.0 + 30 * (ratio == 10 and lr == [0.1, 1.0][seed]), seeds=2

@@ -1,7 +1,6 @@
 """The tables of lesson 09 against scipy's own tests and planted records."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
@@ -55,39 +54,6 @@ def test_errors_are_those_of_scipys_paired_and_unpaired_tests():
     assert table["half"].iloc[3:].tolist() == pytest.approx(
         [interval.half_width for interval in intervals(each).values()]
     )
-
-
-def planted(mean: float) -> pd.DataFrame:
-    """A sweep of two ranks, three methods, two sets and three seeds; Serial LoRA is ahead by a mean."""
-    chance = np.random.default_rng(0)
-    rows = []
-    for rank in (4, 8):
-        for dataset in ("food", "travel"):
-            for seed in (1, 2, 3):
-                level = chance.normal(0.5, 0.1)
-                for method in ("lora", "serial_lora", "lora_equal_budget"):
-                    ahead = mean * (method == "serial_lora") + chance.normal(0, 1e-3)
-                    row = {"dataset": dataset, "seed": seed, "amount": 16, "lab_rank": rank}
-                    own = rank // 4 if method == "lora_equal_budget" else rank
-                    row |= {"method": method, "rank": own, "parameters": 1000 * own}
-                    rows.append(row | {"accuracy": level + ahead})
-    return pd.DataFrame(rows)
-
-
-def test_a_planted_lead_has_a_star_at_every_rank():
-    table = tables.sweep_table(planted(0.05))
-    assert table.shape == (2, 2) and table.map(lambda text: text.endswith("*")).all(axis=None)
-
-
-def test_the_chosen_rank_is_the_functions():
-    table = tables.chosen_table(planted(0.0), min)
-    assert table.set_index("method")["rank by the rule"].to_dict() == {
-        "LoRA": 4,
-        "Serial LoRA": 4,
-        "LoRA at equal budget": 1,
-    }
-    kept = tables.chosen_table(planted(0.0), lambda runs: max(runs, key=lambda r: sum(runs[r])))
-    assert (kept["rank by the rule"] == kept["best rank"]).all()
 
 
 def test_margins_hold_from_where_the_verdict_turns():

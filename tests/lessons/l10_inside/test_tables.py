@@ -7,13 +7,11 @@ import pytest
 import torch
 
 from serial_lora import LoRAConfig, SerialLoRAConfig, inject
-from serial_lora_course.labs.records import read_records, shipped_records
+from serial_lora_course.labs.records import shipped_records
 from serial_lora_course.lessons.l10_inside import runs as spectra
 from serial_lora_course.lessons.l10_inside.runs import (
     DATASETS,
-    PAIRS,
     Subject,
-    claim_frame,
     make_subject,
     run_all,
 )
@@ -26,7 +24,7 @@ from serial_lora_course.measures.spectra import (
     share_along_base,
     weight_changes,
 )
-from tests.labs.lab_models import calls, state_of, unchanged
+from tests.labs.lab_models import calls
 from tests.labs.small_labs import small_lab
 from tests.library.tiny_models import TINY, fill_adapters
 
@@ -130,31 +128,6 @@ def subject(monkeypatch, tmp_path):
     """A small SAM and its lab."""
     small = small_lab("sam", monkeypatch, tmp_path / "models")
     return Subject(small.lab(), small.amounts[0])
-
-
-def test_records_hold_what_was_measured(subject, tmp_path, monkeypatch, capsys):
-    runs, model = calls(monkeypatch, spectra, "run_one"), subject.lab.backbone.model
-    state = state_of(model)
-    records = run_all([subject], [1, 2], tmp_path / "spectra.jsonl")
-    assert [(arguments[1].name, arguments[3]) for arguments, _ in runs] == [
-        (method, seed)
-        for seed in (1, 2)
-        for method in ("lora", "serial_lora", "lora_plus", "serial_lora_plus")
-    ]
-    assert unchanged(model, state)
-    assert [(r.method, r.seed) for r in records] == [
-        (serial, seed) for seed in (1, 2) for serial in PAIRS
-    ]
-    assert records == read_records(tmp_path / "spectra.jsonl")
-    _, own = subject.learn("serial_lora", 1)
-    _, lora = subject.learn("lora", 1)
-    table, frame = claim_table(lora, own), claim_frame(records[:1])
-    assert frame[["tower", "block", "projection"]].equals(table[["tower", "block", "projection"]])
-    assert (frame["lab"] == "sam").all() and (frame["method"] == "serial_lora").all()
-    for name in table.columns[4:]:
-        assert frame[name].to_numpy() == pytest.approx(table[name].to_numpy(), rel=1e-4)
-    assert records[0].sizes == {"parameters": 3 * 2 * 4 * 16, "parameters_lora": 3 * 8 * 4 * 16}
-    assert capsys.readouterr().out.count("done") == 4
 
 
 def test_a_pair_that_is_there_is_not_trained_again(subject, tmp_path, monkeypatch):
