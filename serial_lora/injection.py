@@ -69,7 +69,8 @@ def inject(
     Returns:
         The same model. Only adapters and those modules require gradients now. A warning names
         towers, decoders and attention that were not asked to be left out and yet have no adapter,
-        and a head that looks as if it had never been trained and is frozen now.
+        frozen BatchNorms, whose statistics go on changing, and a head that looks as if it had never
+        been trained and is frozen now.
 
     Raises:
         SerialLoRAError: if the model has adapters already, has no attention that fits, or the
@@ -112,10 +113,23 @@ def _warn_of_the_rest(root: nn.Module, injection: Injection) -> None:
     config = injection.config
     missed = without_sites(root, every_site(root), config.towers)
     if missed and config.blocks is None:
-        more = f" and {len(missed) - 3} more" if len(missed) > 3 else ""
         warnings.warn(
-            f"no adapter went into {', '.join(missed[:3])}{more}: attention of a kind that is not "
+            f"no adapter went into {_first(missed)}: attention of a kind that is not "
             "known, or none; name the towers that you mean, or register_family for this kind.",
+            stacklevel=3,
+        )
+    learning = {norm for module in injection.also_train.values() for norm in module.modules()}
+    drifting = [
+        name
+        for name, module in root.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.running_mean is not None
+        and module not in learning
+    ]
+    if drifting:
+        warnings.warn(
+            f"the running statistics of {_first(drifting)} change in train(), and an adapter's file does "
+            "not hold them; keep these in eval() while adapters learn, or name them in also_train.",
             stacklevel=3,
         )
     for name in fresh_heads(root, injection.sites, injection.also_train):
@@ -124,6 +138,11 @@ def _warn_of_the_rest(root: nn.Module, injection: Injection) -> None:
             f'the adapters, call inject with also_train=["{name}"].',
             stacklevel=3,
         )
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
 
 
 def _put_in(root: nn.Module, injection: Injection) -> None:

@@ -120,6 +120,15 @@ class Int8Tensor(Stored):
         return [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
 
 
+class ReadOnly(Stored):
+    """Any other tensor of torchao's, such as float8: read for what it stands for, never written."""
+
+    quantized = True
+
+    def matrix(self, parts: list[Tensor]) -> Tensor:
+        return parts[0].dequantize().float()
+
+
 def whole(tensor: Tensor) -> Tensor:
     """The tensor, gathered where FSDP has spread it over processes: each of them must ask."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
@@ -149,7 +158,7 @@ def writable(root: nn.Module, key: tuple[str, str]) -> Stored:
         )
     place = stored(layer, parameter)
     plain = weight.dtype in _TYPES and type(weight.data) is Tensor
-    if not (plain or place.quantized):
+    if not plain and (not place.quantized or isinstance(place, ReadOnly)):
         raise SerialLoRAError(
             f"{module}.{parameter} is a {type(weight.data).__name__} of {weight.dtype}, which "
             "cannot be computed with; use the adapters unmerged, or load the base in bfloat16 or "
@@ -178,7 +187,10 @@ def _kind(weight: Tensor) -> type[Stored]:
         return FourBit
     if name == "Int8Params" and weight.dtype == torch.int8:
         return EightBit
-    return Int8Tensor if type(weight.data).__name__ == "Int8Tensor" else Stored
+    kind = type(weight.data)
+    if kind.__module__.startswith("torchao."):
+        return Int8Tensor if kind.__name__ == "Int8Tensor" else ReadOnly
+    return Stored
 
 
 def _scales(state) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ from serial_lora import (
 )
 from tests.library.test_attacks import refused
 from tests.library.test_every_family import CLOSE, assert_same_bits, bits
-from tests.library.tiny_models import RANK, PlainBlock, _noisy, fill_adapters
+from tests.library.tiny_models import RANK, TINY, PlainBlock, _noisy, fill_adapters
 
 
 class Classifier(nn.Module):
@@ -201,3 +202,14 @@ def test_what_does_not_fit_is_refused(tmp_path):
     refused(model, lambda m: per_sample(m, ["b"]).__enter__(), "share head")
     model.head = nn.Linear(32, 5)
     refused(model, eject, "head is not what inject found")
+
+
+def test_statistics_that_drift_are_named_unless_they_are_saved():
+    model = classifier()
+    model.more = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(3))
+    with pytest.warns(UserWarning, match=r"norm, more\.0, more\.1 and 1 more .*eval"):
+        inject(model, SerialLoRAConfig(RANK))
+    for also, build in ((ALSO, classifier), ((), TINY["timm"].build)):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*statistics")
+            inject(build(), SerialLoRAConfig(RANK), also)

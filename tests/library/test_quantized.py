@@ -266,3 +266,29 @@ def test_inside_peft_it_is_the_same(quantize, name):
     torch.testing.assert_close(*run())
     model.unmerge_adapter()
     same_bits(bits(model), before)
+
+
+@pytest.mark.parametrize("kind", ["Float8WeightOnlyConfig", "IntxWeightOnlyConfig"])
+def test_over_other_tensors_of_torchao_adapters_learn_and_are_saved_unmerged(kind, tmp_path):
+    torchao = installed("torchao.quantization")
+
+    def base():
+        model = TINY["timm"].build()
+        torchao.quantize_(model, getattr(torchao, kind)())
+        return model.requires_grad_(False)
+
+    run = TINY["timm"].run
+    model = inject(base(), SerialLoRAConfig(RANK))
+    run(fill_adapters(model)).square().sum().backward()
+    assert all(parameter.grad.any() for parameter in adapter_parameters(model))
+    path = save_adapter(model, tmp_path / "a.safetensors")
+    expected = run(model)
+    torch.testing.assert_close(run(load_adapter(base(), path)), expected, rtol=0, atol=0)
+    load_adapter(TINY["timm"].build(), path)
+    other = TINY["timm"].build()
+    torch.nn.init.normal_(other.blocks[0].attn.qkv.weight)
+    with pytest.raises(SerialLoRAError, match="other weights"):
+        load_adapter(other, path)
+    with pytest.raises(SerialLoRAError, match="unmerged"):
+        merge(model)
+    torch.testing.assert_close(run(model), expected, rtol=0, atol=0)
