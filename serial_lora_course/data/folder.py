@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -64,6 +64,7 @@ def load_folder(
     test_fraction: float = 0.3,
     seed: int = SPLIT_SEED,
     template: str = GENERIC_TEMPLATE,
+    class_name: Callable[[str], str] = clean_name,
 ) -> ClassificationData:
     """A folder with one sub-folder of pictures per class, as few-shot data.
 
@@ -77,6 +78,7 @@ def load_folder(
             each class trains and at least one tests.
         seed: of the division.
         template: prompt with ``{}`` for the class name.
+        class_name: what a class is called whose folder has a name; as words for a prompt.
 
     Raises:
         SerialLoRAError: no folder, fewer than two classes, a class with one picture, two classes
@@ -103,7 +105,7 @@ def load_folder(
     return ClassificationData(
         name=printable(folder.absolute().name),
         scale="folder",
-        class_names=[clean_name(sub.name) for sub in class_folders],
+        class_names=[class_name(sub.name) for sub in class_folders],
         template=template,
         train=train,
         test=test,

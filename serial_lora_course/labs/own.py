@@ -22,10 +22,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import safetensors.torch
 import timm
 import torch
 from PIL import Image
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torchvision.transforms import Compose
 
@@ -305,15 +307,20 @@ def check_class_names(names: Sequence[str]) -> None:
 
 
 class ClassifierObjective(nn.Module):
-    """Mean cross-entropy of a batch: pictures (B, 3, size, size) and labels (B,)."""
+    """Mean cross-entropy of a batch: pictures (B, 3, size, size) and labels (B,).
 
-    def __init__(self, classifier: PictureClassifier) -> None:
+    Args:
+        weights: (C,) of the classes; alike where left out.
+    """
+
+    def __init__(self, classifier: PictureClassifier, weights: Tensor | None = None) -> None:
         super().__init__()
         self.classifier = classifier
+        self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         pictures, labels = batch
-        return nn.functional.cross_entropy(self.classifier(pictures).float(), labels)
+        return nn.functional.cross_entropy(self.classifier(pictures).float(), labels, self.weights)
 
 
 @dataclass(frozen=True)
@@ -328,6 +335,7 @@ class ClassifyConfig(LabConfig):
     weight_decay: float = 1e-2
     dropout: float = 0.1
     crop: float = setting(0.6, "smallest share of the area that a training crop keeps")
+    balanced: bool = setting(False, "weigh classes so that small ones count as much as large ones")
     save_every: float = setting(2.0, "seconds between two saves of what an interruption would lose")
 
     def __post_init__(self) -> None:
@@ -337,6 +345,16 @@ class ClassifyConfig(LabConfig):
     def adapter(self) -> SerialLoRAConfig:
         """The adapter to inject: Serial LoRA in the image tower."""
         return SerialLoRAConfig(self.rank, self.scale_factor, self.dropout, ["image"], self.blocks)
+
+    def class_weights(self, labels: Sequence[int], classes: int) -> Tensor | None:
+        """(C,) what a picture of each class counts, so that all classes do alike; None for one each."""
+        if not self.balanced:
+            return None
+        known = np.unique(labels)
+        weights = torch.ones(classes)
+        found = compute_class_weight("balanced", classes=known, y=labels)
+        weights[torch.from_numpy(known)] = torch.from_numpy(found).float()
+        return weights
 
 
 def fit(
@@ -373,7 +391,11 @@ def fit(
     way_in = OnPicture(classifier.preprocessing.for_training(config.crop))
     steps, every = config.steps(max(len(pictures), 1)), list(range(len(pictures)))
     stream = ExampleStream(pictures, every, way_in, seed, config.batch_size, steps)
-    objective, training = ClassifierObjective(classifier), config.training(steps, seed=seed)
+    weights = config.class_weights(pictures.labels, len(known))
+    objective, training = (
+        ClassifierObjective(classifier, weights),
+        config.training(steps, seed=seed),
+    )
     return train(
         objective, stream, training, save_to, "adapter and head", progress, after_step=after_step
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import inspect
 import io
+import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -36,6 +38,7 @@ def fit_command() -> Command:
         Option("validation_fraction", float, "of the rest, to choose by", Job.validation_fraction),
         Option("patience", int, "rounds without a better state before it stops", Job.patience),
         Option("seed", int, "of the training; the parts do not depend on it", Job.seed),
+        Option("linear_probe", bool, "keep a logistic regression on the frozen features", False),
         *(each for each in settings if each.name != LORA_PLUS),
         Option("license", str, "the adapter's licence, for its card"),
     ]
@@ -52,6 +55,7 @@ def fit(license: str | None, **chosen: Any) -> None:
     from serial_lora_course.labs.own import ClassifyConfig
     from serial_lora_course.work.card import write_card
     from serial_lora_course.work.folder import Job, fit_folder
+    from serial_lora_course.work.report import read_classes
 
     settings = {each.name for each in fields(ClassifyConfig)} & chosen.keys()
     changed = {name: chosen[name] for name in settings if chosen[name] is not None}
@@ -59,8 +63,9 @@ def fit(license: str | None, **chosen: Any) -> None:
     job = Job(**job, config=ClassifyConfig(**changed))
 
     def tell(step: int, measured: dict[str, float]) -> None:
-        loss, right = measured["loss"], measured["accuracy"]
-        print(f"step {step}: validation loss {loss:.3f}, accuracy {right:.1%}", flush=True)
+        loss, right, left = (measured[name] for name in ("loss", "accuracy", "seconds_left"))
+        told = f"validation loss {loss:.3f}, accuracy {right:.1%}"
+        print(f"step {step}: {told}; at most {left / 60:.1f} minutes left", flush=True)
 
     reached = fit_folder(job, tell=tell)
     write_card(job, reached, license)
@@ -75,6 +80,16 @@ def fit(license: str | None, **chosen: Any) -> None:
         "parameters": f"{reached.trained:,} trained, beside a model of {reached.total:,}",
     }
     _print_lines(lines)
+    classes = read_classes(expanded(job.out))
+    if classes is not None:
+        print(f"\n{classes.to_string(float_format='{:.1%}'.format)}")
+    if reached.probe > reached.test:
+        warnings.warn(
+            "the logistic regression is better; --linear-probe, in another --out, makes it the classifier.",
+            stacklevel=2,
+        )
+    elif reached.best_step == reached.steps and reached.steps:
+        warnings.warn("the last state was the best: more --epochs may be better.", stacklevel=2)
 
 
 def predict(
@@ -82,8 +97,11 @@ def predict(
     pictures: Annotated[tuple[Path, ...], "picture files, or folders of them"],
     top: Annotated[int, "classes to name for each picture"] = 1,
     out: Annotated[Path | None, "CSV file of all probabilities; replaced"] = None,
-) -> None:
-    """Say which class pictures belong to, and how sure the classifier is."""
+) -> int:
+    """Say which class pictures belong to, and how sure the classifier is.
+
+    Exit code 2: a file could not be read; the others are answered all the same.
+    """
     from serial_lora.errors import require_number
     from serial_lora.files import write_whole
     from serial_lora_course.grading.text import no_formula
@@ -92,8 +110,16 @@ def predict(
     require_number("top", top, whole=True, least=1)
     paths = list(picture_files(pictures))
     model, _ = folder.open_classifier(classifier)
-    shares = folder.predict(model, paths)
+    bad = []
+
+    def unreadable(path: Path, error: Exception) -> None:
+        bad.append(path)
+        print(printable(f"serial-lora: {error}"), file=sys.stderr)
+
+    shares = folder.predict(model, paths, unreadable=unreadable)
     for path, row in zip(paths, shares, strict=True):
+        if path in bad:
+            continue
         best = row.argsort(descending=True)[:top].tolist()
         named = ", ".join(f"{model.class_names[i]} {row[i]:.1%}" for i in best)
         print(printable(f"{path}: {named}"))
@@ -102,8 +128,10 @@ def predict(
         writer = csv.writer(table)
         writer.writerow(map(no_formula, ["picture", *model.class_names]))
         for path, row in zip(paths, shares.tolist(), strict=True):
-            writer.writerow([no_formula(str(path)), *(f"{share:.6f}" for share in row)])
+            cells = [""] * len(row) if path in bad else [f"{share:.6f}" for share in row]
+            writer.writerow([no_formula(str(path)), *cells])
         write_whole(expanded(out), table.getvalue().encode(errors="surrogateescape"))
+    return 2 if bad else 0
 
 
 def picture_files(given: tuple[Path, ...]) -> Iterator[Path]:

@@ -7,22 +7,23 @@ predict(classifier, ["a.png", "b.png"])
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from PIL import Image
 from safetensors.torch import save
+from sklearn.linear_model import LogisticRegression
 
 from serial_lora import adapters, count_parameters, eject, inject
 from serial_lora.errors import SerialLoRAError, require_number
@@ -31,22 +32,23 @@ from serial_lora_course.data.folder import load_folder
 from serial_lora_course.data.pictures import read_picture
 from serial_lora_course.data.splits import SPLIT_SEED
 from serial_lora_course.data.subsets import hash_order
-from serial_lora_course.data.types import Pictures
+from serial_lora_course.data.types import ClassificationData, Pictures
 from serial_lora_course.files import expanded, refusals_told, write_json
-from serial_lora_course.labs.linear_probe import Features, chosen_probe_accuracy
+from serial_lora_course.labs.linear_probe import Features, chosen_probe
 from serial_lora_course.labs.own import (
     ClassifyConfig,
     PictureClassifier,
-    accuracy_on,
     encode,
     fit,
     load_classifier,
     preprocessing_of,
     save_classifier,
 )
+from serial_lora_course.labs.resume import TrainingHistory
 from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.weights import weights_fingerprint
 from serial_lora_course.options import as_yaml
+from serial_lora_course.work.report import write_reports
 from serial_lora_course.work.vision import load_vision
 
 RUN_FILE, RESULT_FILE = "run.yaml", "reached.json"
@@ -72,6 +74,7 @@ class Job:
             share that chooses the best state.
         patience: rounds without a better state after which training stops.
         image_size: side of the model's pictures in pixels; its own if left out.
+        linear_probe: the head alone, a logistic regression on the frozen features; no adapter is trained.
         config: how to train.
     """
 
@@ -84,6 +87,7 @@ class Job:
     patience: int = 5
     seed: int = 1
     image_size: int | None = None
+    linear_probe: bool = False
     config: ClassifyConfig = field(default_factory=ClassifyConfig)
 
     def __post_init__(self) -> None:
@@ -151,7 +155,7 @@ def fit_folder(
 
 def _fit_alone(job: Job, progress: bool | None, tell: Tell) -> Reached:
     out, config = expanded(job.out), job.config
-    data = load_folder(job.pictures, job.test_fraction)
+    data = load_folder(job.pictures, job.test_fraction, class_name=str)
     model = job.load_model()
     origin = {
         "class folders": json.dumps(data.class_names),
@@ -161,27 +165,34 @@ def _fit_alone(job: Job, progress: bool | None, tell: Tell) -> Reached:
     _claim(out, job, origin)
     if (out / RESULT_FILE).exists():
         return _earlier(out)
+    _tell_of_copies(data)
     parts = divide(data.train, job.validation_fraction) | {"test": data.test}
     prepare = preprocessing_of(model, job.image_size)
     classifier = PictureClassifier(model, data.class_names, prepare)
     _tell_if_long(classifier, parts, config)
-    probe = linear_probe(classifier, parts)
+    probe, probed = fitted_probe(classifier, parts, "balanced" if config.balanced else None)
     torch.manual_seed(job.seed)
     inject(classifier.model, config.adapter())
     rounds = Rounds(classifier, parts, job, tell)
     count = count_parameters(classifier.model)
-    history = fit(
-        classifier,
-        parts["train"],
-        config,
-        seed=job.seed,
-        save_to=out / UNFINISHED,
-        progress=progress,
-        after_step=rounds.after,
-    )
+    if job.linear_probe:
+        _take_over(classifier.head, probe)
+        rounds.last, history = 0, TrainingHistory()
+        rounds.after(0)
+    else:
+        history = fit(
+            classifier,
+            parts["train"],
+            config,
+            seed=job.seed,
+            save_to=out / UNFINISHED,
+            progress=progress,
+            after_step=rounds.after,
+        )
     eject(classifier.model)
     classifier = load_classifier(classifier.model, out)
-    labels = Counter(data.test.labels)
+    _, scores, labels = encode(classifier, data.test)
+    write_reports(out, data.class_names, labels.numpy(), scores.argmax(-1).numpy())
     reached = Reached(
         data=origin["pictures"],
         class_names=data.class_names,
@@ -191,15 +202,42 @@ def _fit_alone(job: Job, progress: bool | None, tell: Tell) -> Reached:
         steps=len(history.losses),
         seconds=round(history.seconds, 1),
         validation=rounds.measured[rounds.best_step]["accuracy"],
-        test=accuracy_on(classifier, data.test),
-        probe=probe,
-        largest_class=max(labels.values()) / len(data.test),
+        test=accuracy(scores, labels),
+        probe=probed,
+        largest_class=labels.bincount().max().item() / len(labels),
         trained=count.adapter + sum(p.numel() for p in classifier.head.parameters()),
         total=count.total - count.adapter,
     )
     write_json(out / RESULT_FILE, asdict(reached))
     (out / UNFINISHED).unlink(missing_ok=True)  # not before: until here it is what goes on
     return reached
+
+
+def _tell_of_copies(data: ClassificationData) -> None:
+    """A note of each file that is there twice, under two classes or in training and test."""
+    seen: dict[bytes, tuple[str, int, str]] = {}
+    for part, pictures in data.parts().items():
+        for name, label, path in zip(
+            pictures.picture_ids, pictures.labels, pictures.sources, strict=True
+        ):
+            own = name, label, part
+            first = seen.setdefault(hashlib.sha256(Path(path).read_bytes()).digest(), own)
+            where = "under two classes" if first[1] != label else "in training and in test"
+            if first[1:] != own[1:]:
+                warnings.warn(
+                    f"{first[0]} and {name} are the same picture, {where}; delete one of them.",
+                    stacklevel=3,
+                )
+
+
+def _take_over(head: torch.nn.Linear, probe: LogisticRegression) -> None:
+    """Make a head answer as a probe does."""
+    weight, bias = torch.from_numpy(probe.coef_), torch.from_numpy(probe.intercept_)
+    if len(weight) == 1:  # of two classes, scikit-learn keeps the second's score alone
+        weight, bias = torch.cat([0 * weight, weight]), torch.cat([0 * bias, bias])
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
 
 
 def _tell_if_long(
@@ -242,6 +280,8 @@ class Rounds:
         self.last = job.config.steps(train)
         self.every = math.ceil(train / min(job.config.batch_size, train))
         self.folder, self.measured = expanded(job.out), {}
+        self.weights = job.config.class_weights(parts["train"].labels, len(classifier.class_names))
+        self.begun: tuple[int, float] | None = None
         path = self.folder / HISTORY_FILE
         if path.exists():
             with _readable(path):
@@ -262,6 +302,7 @@ class Rounds:
         Raises:
             SerialLoRAError: the loss is no number any more.
         """
+        self.begun = self.begun or (step - 1, time.monotonic())
         if step % self.every and step != self.last:
             return False
         if step in self.measured:  # before an interruption
@@ -269,7 +310,7 @@ class Rounds:
         with torch.random.fork_rng():  # a loader draws a number, and the training must not miss it
             _, scores, labels = encode(self.classifier, self.pictures)
         self.classifier.train()
-        loss = torch.nn.functional.cross_entropy(scores, labels).item()
+        loss = torch.nn.functional.cross_entropy(scores, labels, self.weights).item()
         if not math.isfinite(loss):
             raise SerialLoRAError(
                 f"after step {step} the validation loss is {loss}; train with a smaller --lr, in "
@@ -279,7 +320,9 @@ class Rounds:
         if self.best_step == step:
             save_classifier(self.classifier, self.folder)
         write_json(self.folder / HISTORY_FILE, self.measured)
-        self.tell(step, self.measured[step])
+        first, started = self.begun
+        left = (time.monotonic() - started) / (step - first) * (self.last - step)
+        self.tell(step, self.measured[step] | {"seconds_left": left})
         return self._enough(step)
 
     def _enough(self, step: int) -> bool:
@@ -385,11 +428,19 @@ def linear_probe(classifier: PictureClassifier, parts: dict[str, Pictures]) -> f
     Args:
         parts: the pictures ``train``, ``validation`` and ``test``.
     """
+    return fitted_probe(classifier, parts)[1]
+
+
+def fitted_probe(
+    classifier: PictureClassifier, parts: dict[str, Pictures], weights: str | None = None
+) -> tuple[LogisticRegression, float]:
+    """The same probe, and its test accuracy; ``weights`` are those of classes, in scikit-learn's words."""
     known: dict[str, Features] = {}
     for name, part in parts.items():
         features, _, labels = encode(classifier, part)
         known[name] = features.numpy(), labels.numpy()
-    return chosen_probe_accuracy(known["train"], known["validation"], known["test"])
+    probe = chosen_probe(known["train"], known["validation"], weights=weights)
+    return probe, float(probe.score(*known["test"]))
 
 
 def read_run(folder: str | Path) -> Job:
@@ -419,16 +470,34 @@ def open_classifier(folder: str | Path) -> tuple[PictureClassifier, Job]:
 
 
 def predict(
-    classifier: PictureClassifier, paths: Sequence[str | Path], batch_size: int = 64
+    classifier: PictureClassifier,
+    paths: Sequence[str | Path],
+    batch_size: int = 64,
+    unreadable: Callable[[str | Path, SerialLoRAError], object] | None = None,
 ) -> torch.Tensor:
     """Probabilities (N, C) of picture files.
+
+    Args:
+        unreadable: called for each file that is no picture, whose row is then NaN.
 
     Raises:
         SerialLoRAError: there is no file, or one that is no picture.
     """
-    read = partial(read_picture, upright=True)
+    bad = set()
+
+    def read(path: str | Path) -> Image.Image:
+        try:
+            return read_picture(path, upright=True)
+        except SerialLoRAError as error:
+            if unreadable is None:
+                raise
+            bad.add(path)
+            unreadable(path, error)
+            return Image.new("RGB", (1, 1))
+
     pictures = Pictures(list(map(str, paths)), read, paths, labels=[0] * len(paths))
     _, scores, _ = encode(classifier, pictures, batch_size)  # whatever the labels are
+    scores[[path in bad for path in paths]] = torch.nan
     return scores.softmax(-1)
 
 

@@ -76,7 +76,7 @@ class Killed(BaseException):
     """Stands for a SIGKILL: nothing catches it."""
 
 
-def stop(step, measured):
+def stop(*_):
     raise KeyboardInterrupt
 
 
@@ -97,7 +97,7 @@ PLACES = {
     "encode": 3 + 5,  # the last validation; the probe looks at three parts
     "save_classifier": 2,
     "eject": 1,
-    "accuracy_on": 1,
+    "write_reports": 1,
     "write_json": 5 + 1,  # the result
 }
 
@@ -304,7 +304,7 @@ def test_a_training_that_diverges_is_told(job):
 
 def test_a_long_training_is_told_of_before_it_begins(job, monkeypatch):
     monkeypatch.setattr(folder, "LONG", 0)
-    monkeypatch.setattr(folder, "linear_probe", stop)
+    monkeypatch.setattr(folder, "fitted_probe", stop)
     with pytest.warns(UserWarning, match="a step of 7 pictures of 96 x 96 takes about"):
         with pytest.raises(KeyboardInterrupt):
             fit_folder(replace(job, image_size=96), progress=False)
