@@ -299,6 +299,19 @@ class AddDelta(Hook):
         return self.whole([a.scale * (a.lora_B @ a.lora_A).mT for a in self.adapters]).mT
 
 
+class CountSamples(Hook):
+    """Before the model runs inside `per_sample`: refuse a batch of another number of samples."""
+
+    def __call__(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        pairs = self.acting[0]
+        if torch.compiler.is_compiling() or not hasattr(pairs, "index"):
+            return
+        given = [each.shape for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
+        samples = [size for shape in given for size in shape[: pairs.dimension + 1]]
+        if samples and len(pairs.index) not in samples:
+            raise pairs.misfit(given[0])
+
+
 class NoneIsDead(Hook):
     """After an attention module has run: refuse one that reads a weight past its layer.
 
@@ -338,6 +351,9 @@ def attach(model: nn.Module, injection: Injection) -> None:
             hooks = _serial_hooks(model, site) if serial else _lora_hooks(model, site, injection)
             injection.hooks += hooks + _guards(model, site, hooks)
             injection.handles += _seen_by_compile(hooks) + _without_shortcuts(model, site)
+        count = CountSamples("", *injection.hooks[0].adapters)
+        count.handle = HookHandle(model, "serial_lora samples", count, before=True)
+        injection.hooks.append(count)
     for handle in _handles(injection):
         handle.put_on()
 

@@ -347,7 +347,7 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
     Raises:
         SerialLoRAError: there is no adapter of such a name; the model is in training mode, merged
             or disabled; or modules learn beside the adapters, which the batch has in common. A
-            batch of another size is refused where it meets the first adapter. At the end as `disabled`.
+            batch of another size is refused as it enters the model. At the end as `disabled`.
     """
     root, injection = only_injection(model)
     names = require_names("the adapters of samples", names, or_none=True)
@@ -361,7 +361,8 @@ def per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Mod
     if injection.also_train:
         raise SerialLoRAError(
             f"the samples of a batch share {next(iter(injection.also_train))}, which learned "
-            "beside the adapters; run the samples of each adapter separately."
+            "beside the adapters; run those of each adapter separately, or load the files with heads=False "
+            "and give each sample's features to its own head."
         )
     with exactly(root):
         pairs = _gathered(root, injection, names)
@@ -395,6 +396,12 @@ class SamplePairs:
         """As `SerialLoRA.forward` or `LoRA.forward`, with the change below."""
         return self.kind.forward(self, x)
 
+    def misfit(self, shape: torch.Size) -> SerialLoRAError:
+        return SerialLoRAError(
+            f"per_sample was given {len(self.index)} names, but a tensor of shape {tuple(shape)} came; "
+            "give one name for each sample of the batch, and run each tower by itself."
+        )
+
     def delta(self, x: Tensor) -> Tensor:
         samples, tokens = len(self.index), x.movedim(self.dimension, 0)
         if (
@@ -402,10 +409,7 @@ class SamplePairs:
             or len(tokens) % samples
             or (len(tokens) != samples and (x.ndim < 3 or not self.windows))
         ):
-            raise SerialLoRAError(
-                f"per_sample was given {samples} names, but tokens of shape {tuple(x.shape)} came; "
-                "give one name for each sample of the batch, and run each tower by itself."
-            )
+            raise self.misfit(x.shape)
         rows = tokens.reshape(samples, -1, x.shape[-1])  # windows are in the order of samples
         change = low_rank(rows, self.A[self.index], self.B[self.index])
         return change.reshape(*tokens.shape[:-1], -1).movedim(0, self.dimension)
