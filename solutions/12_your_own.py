@@ -377,10 +377,10 @@ for path, row in zip(paths, predict(classifier, paths), strict=True):
 # The same from a terminal, with any vision model of timm, open_clip or transformers:
 #
 # ```
-# serial-lora fit my_pictures --model timm/vit_small_patch14_dinov2 --out my_classifier
+# serial-lora fit my_pictures --model timm/vit_small_patch14_dinov2 --image-size 224 --out my_classifier
 # serial-lora predict my_classifier photo.jpg more_photos --top 3
 # serial-lora show my_classifier
-# serial-lora merge my_classifier --out merged.safetensors
+# serial-lora merge my_classifier --out merged
 # ```
 #
 # And where to start? The configuration's own defaults suit a few hundred pictures:

@@ -206,7 +206,8 @@ def picture_features(model: nn.Module, pictures: Tensor) -> Tensor:
         output = _pooled(model, ask(pixel_values=pictures, **how))
     else:
         output = model(pictures)
-    if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(pictures):
+    # shapes, as len() would fix the number of pictures in an exported graph
+    if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[0] != pictures.shape[0]:
         what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         several = f"{len(pictures)} pictures" if len(pictures) > 1 else "one picture"
         raise SerialLoRAError(

@@ -54,6 +54,7 @@ def write_card(job: Job, reached: Reached, licence: str | None = None) -> Path:
     ours = job.model == TINY_MODEL or expanded(job.model).is_dir()
     model = _last_part(job.model) if ours else job.model
     weights = f', Path("{_last_part(job.weights)}")' if job.weights is not None else ""
+    size = "" if job.image_size is None else f", image_size={job.image_size}"
     right = round(reached.test, 4)
     facts = ModelCardData(
         license=licence,
@@ -75,7 +76,7 @@ def write_card(job: Job, reached: Reached, licence: str | None = None) -> Path:
         counts=", ".join(f"{number} {part}" for part, number in reached.pictures.items()),
         error=(reached.test * (1 - reached.test) / reached.pictures["test"]) ** 0.5,
         licence=licence or "not stated",
-        opened=f'load_vision("{model}"{weights})',
+        opened=f'load_vision("{model}"{weights}{size})',
     )
     path = expanded(job.out) / CARD_FILE
     if not path.exists():

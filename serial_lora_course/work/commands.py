@@ -151,13 +151,18 @@ def picture_files(given: tuple[Path, ...]) -> Iterator[Path]:
 
 def merge(
     classifier: Annotated[Path, "folder that fit wrote"],
-    out: Annotated[Path, "safetensors file; replaced"] = Path("merged.safetensors"),
+    out: Annotated[Path, "folder; files of these names are replaced"] = Path("merged"),
+    onnx: Annotated[bool, "model.onnx too"] = False,
 ) -> None:
-    """Write the model's weights with the adapter multiplied in, for use without this package."""
-    from serial_lora_course.work.folder import merge_into_file
+    """Write the classifier with the adapter multiplied in, for use without this package.
 
-    path = merge_into_file(classifier, out)
-    print(printable(f"{path}: {path.stat().st_size:,} bytes"))
+    model.safetensors holds the weights and the head, config.json is the model's own library's, and
+    classifier.json says what the classes are called and how pictures are prepared.
+    """
+    from serial_lora_course.work.merged import merge_into_folder
+
+    for path in sorted(merge_into_folder(classifier, out, onnx).iterdir()):
+        print(printable(f"{path}: {path.stat().st_size:,} bytes"))
 
 
 def show(file: Annotated[Path, "adapter file, or folder that fit wrote"]) -> None:

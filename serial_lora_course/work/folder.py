@@ -22,10 +22,9 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 from PIL import Image
-from safetensors.torch import save
 from sklearn.linear_model import LogisticRegression
 
-from serial_lora import adapters, count_parameters, eject, inject
+from serial_lora import count_parameters, eject, inject
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.files import write_whole
 from serial_lora_course.data.folder import load_folder
@@ -499,16 +498,3 @@ def predict(
     _, scores, _ = encode(classifier, pictures, batch_size)  # whatever the labels are
     scores[[path in bad for path in paths]] = torch.nan
     return scores.softmax(-1)
-
-
-def merge_into_file(folder: str | Path, out: str | Path) -> Path:
-    """Write the model's state dict with the adapter multiplied into its weights, as safetensors.
-
-    Raises:
-        SerialLoRAError: as :func:`open_classifier`, or the adapter cannot be merged.
-    """
-    classifier, _ = open_classifier(folder)
-    if adapters(classifier.model):
-        eject(classifier.model, keep_merged=True)
-    state = {k: v.contiguous().clone() for k, v in classifier.model.state_dict().items()}
-    return write_whole(expanded(out), save(state))

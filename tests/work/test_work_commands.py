@@ -31,7 +31,7 @@ def test_fit_ask_merge_show(fitted, pictures, weights, tmp_path, run, monkeypatc
         assert sum(float(row[name]) for name in ("red", "green", "blue")) == pytest.approx(
             1, abs=1e-4
         )
-    assert run("merge", fitted, "--out", tmp_path / "m.safetensors")[0] == 0
+    assert run("merge", fitted, "--out", tmp_path / "merged")[0] == 0
     with monkeypatch.context() as patch:  # what a file holds is told without its model
         patch.setattr("serial_lora_course.work.folder.load_vision", pytest.fail)
         code, said, _ = run("show", fitted)
