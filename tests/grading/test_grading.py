@@ -82,7 +82,7 @@ HARD = (  # to run to its end
     OPENING,
     with_body("2.1", "while True:\n    pass"),
     ANSWERS["2.2"],
-    with_body("2.3", "raise ValueError('\\x1b[31m' + '=x' * (3 * 10**7))"),
+    with_body("2.3", "raise ValueError('\\x1b[31m' + '=x' * 10**6)"),
     "import os\nos._exit(1)",
     ANSWERS["2.4"],
 )
