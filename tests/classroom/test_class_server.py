@@ -222,7 +222,3 @@ def test_three_learners_run_a_lesson_at_once_and_an_update_keeps_what_they_wrote
     assert running.wait(60) == 0
     _, left = psutil.wait_procs(programs, timeout=30)
     assert not left
-
-
-def test_passwords_are_nobody_elses_business(hub):
-    assert (hub[2] / "hub").stat().st_mode & 0o077 == 0
