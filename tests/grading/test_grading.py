@@ -273,3 +273,12 @@ def test_every_exercise_of_a_lesson_can_be_graded(path):
         for exercise in exercises:
             before = prepared.cells[names.index(course.check_id(exercise.number)) - 1].source
             assert f'check("{exercise.number}"' in before
+
+
+def test_a_check_follows_the_last_definition():
+    cells = ["def pair_size(x):\n    pass", "pair_size == 2", "    pair_size = 3", "pair_sizes = 4"]
+    for more, place in ([], 1), (["pair_size: int = 5"], 5), (["class pair_size(int): pass"], 5):
+        lesson = new_notebook(cells=list(map(new_code_cell, cells + more)))
+        names = [course.grade_id(cell) for cell in course.as_submission(lesson, SOLVED).cells]
+        absent = COUNT - 1  # exercises that nothing here defines: their checks come first
+        assert names.index("check-2-1") == absent + place

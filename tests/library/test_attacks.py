@@ -20,6 +20,7 @@ from serial_lora import (
     disabled,
     eject,
     inject,
+    lora_plus_groups,
     merge,
     save_adapter,
     set_scale,
@@ -250,6 +251,18 @@ def test_no_copy_is_made_inside_a_block():
         for copied in COPIES.values():
             refused(model, copied, "leave that `with` block")
     assert all(copied(model) is not model for copied in COPIES.values())
+
+
+def test_adapters_that_would_not_learn_are_not_handed_to_an_optimizer():
+    model = adapted("timm", SerialLoRAConfig)
+    with disabled(model), pytest.raises(SerialLoRAError, match="disabled"):
+        lora_plus_groups(model, lr=1e-3)
+    for act, noun in ((lambda m: lora_plus_groups(m, lr=1e-3), "merged"),):
+        refused(merge(model), act, noun)
+        with disabled(model):
+            refused(model, act, noun)
+            refused(model, lambda m: set_scale(m, 2.0), "merged")
+    assert lora_plus_groups(unmerge(model), lr=1e-3)
 
 
 # ------------------------------------------------- adapters act where they were asked for, or say so

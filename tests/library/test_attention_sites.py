@@ -20,6 +20,7 @@ from serial_lora import (
 from serial_lora.attention import find_attention_sites
 from tests.library.tiny_models import (
     TINY,
+    _open_clip,
     _timm,
     fill_adapters,
 )
@@ -43,6 +44,13 @@ def test_projections_partition_the_weights(tiny):
                 assert start == ends[-1]
                 ends.append(start + rows)
             assert ends[-1] == sizes[weight]
+
+
+def test_fused_sd3_projections_are_refused():
+    model = TINY["sd3_image"].build()
+    model.transformer_blocks[0].attn.fuse_projections(fuse=True)
+    with pytest.raises(SerialLoRAError, match="unfuse_qkv_projections"):
+        inject(model, SerialLoRAConfig(rank=2))
 
 
 @torch.no_grad()
@@ -89,3 +97,16 @@ def test_blocks_that_share_weights(config):
         with pytest.raises(SerialLoRAError, match="share"):
             verb(tied)
     eject(tied)
+
+
+def test_lora_is_refused_in_a_subclass_of_multihead_attention():
+    class Mine(nn.MultiheadAttention):
+        pass
+
+    model = _open_clip()
+    model.visual.transformer.resblocks[0].attn.__class__ = Mine
+    with pytest.raises(SerialLoRAError, match="Mine"):
+        inject(model, LoRAConfig(rank=2))
+    assert not adapters(model)
+    inject(model, SerialLoRAConfig(rank=2))
+    assert type(model.visual.transformer.resblocks[0].attn) is Mine

@@ -26,3 +26,8 @@ def test_commands_on_the_pages_are_understood(page):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE):
         assert f"\n{target}: " in makefile, target
+
+
+def test_the_courses_own_commands_are_understood():
+    for command in cli.course_commands("nature", "lines", "night"):
+        parse(shlex.join(command))
