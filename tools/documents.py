@@ -18,32 +18,18 @@ CLASS = 24  # learners, for whom a machine is sized
 
 def lesson_table(measured: dict[str, dict]) -> str:
     """Every lesson with links to its notebook and to the solved one."""
-    lines = [
-        "| Lesson | What you can do afterwards | Minutes | Runs in | Memory | Solved |",
-        "| --- | --- | ---: | ---: | ---: | --- |",
-    ]
+    lines = ["| Lesson | What you build | Minutes |", "| --- | --- | ---: |"]
     for lesson in LESSONS:
-        known, stem = measured.get(lesson.number, {}), lesson.stem
+        minutes, name = measured.get(lesson.number, {}).get("minutes", ""), f"{lesson.stem}.ipynb"
         lines.append(
-            f"| [{lesson.number} {lesson.title}](notebooks/{stem}.ipynb) | {lesson.goal} "
-            f"| {known.get('minutes', '')} | {say_seconds(known)} | {say_memory(known)} "
-            f"| [solved](solutions/{stem}.ipynb) |"
+            f"| [{lesson.number} {lesson.title}](notebooks/{name}) ([solved](solutions/{name})) "
+            f"| {lesson.builds} | {minutes} |"
         )
     return "\n".join(lines)
 
 
-def say_seconds(known: dict) -> str:
-    """Minutes of a run, rounded up; empty where it was not measured."""
-    return f"{math.ceil(known['seconds'] / 60)} min" if "seconds" in known else ""
-
-
-def say_memory(known: dict) -> str:
-    """Peak memory of a lesson's kernel, rounded up to a tenth of a GB (10^9 bytes)."""
-    return f"{gigabytes(known):.1f} GB" if "peak_mb" in known else ""
-
-
 def gigabytes(known: dict) -> float:
-    """That memory as a number; 0 where it was not measured."""
+    """Peak memory of a lesson's kernel, rounded up to a tenth of a GB (10^9 bytes); 0 if not measured."""
     return math.ceil(known.get("peak_mb", 0) / 100) / 10
 
 

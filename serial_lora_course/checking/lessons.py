@@ -1,6 +1,6 @@
 """The table of lessons: what each is for, and what it takes.
 
-Titles and goals are written here and nowhere else; minutes and memory are counted and measured by
+Titles and what is built are written here and nowhere else; minutes and memory are counted and measured by
 ``python -m tools.notebooks build``, and kept in ``serial_lora_course/assets/lessons_measured.json``.
 """
 
@@ -19,13 +19,13 @@ MEASURED = Path(__file__).resolve().parents[1] / "assets" / "lessons_measured.js
 
 @dataclass(frozen=True)
 class Lesson:
-    """One lesson: its two-digit number, file topic, folder, title, goal, and what to have done before."""
+    """One lesson: its two-digit number, file topic, folder, title, what one builds in it, and what to have done before."""
 
     number: str
     topic: str
     folder: str
     title: str
-    goal: str
+    builds: str
     prerequisites: str
     gpu: str
 
@@ -41,7 +41,7 @@ LESSONS = (
         "start_here",
         "l00_start",
         "Start here",
-        "Check your machine, meet the pictures, and learn how exercises work",
+        "A frozen model that two thin matrices steer",
         "Python and PyTorch: you have written a training loop once",
         "not needed",
     ),
@@ -50,7 +50,7 @@ LESSONS = (
         "low_rank_maths",
         "l01_maths",
         "Low-rank maths",
-        "Read a change by its singular values, and say what Serial LoRA can and cannot express",
+        "The serial pair that comes nearest to a change, and the gradient of B by hand",
         "Lesson 00",
         "not needed",
     ),
@@ -59,7 +59,7 @@ LESSONS = (
         "parameter_count",
         "l02_count",
         "The parameter count, proved",
-        "Prove that Serial LoRA trains a quarter of LoRA's parameters, and know when it does not",
+        "A count of what is trained, on real models, and the proof of LoRA's four to one",
         "Lesson 00",
         "not needed",
     ),
@@ -68,7 +68,7 @@ LESSONS = (
         "build_serial_lora",
         "l03_build",
         "Build Serial LoRA",
-        "Write the adapter, place it in an attention block, and prove that it does what it should",
+        "The adapter, its place before attention, its merged weight, and probes that test them",
         "Lesson 02",
         "not needed",
     ),
@@ -77,7 +77,7 @@ LESSONS = (
         "clip_few_shot",
         "l04_clip",
         "CLIP with a few shots",
-        "Adapt CLIP to a few pictures a class, and compare Serial LoRA with LoRA honestly",
+        "A classifier from CLIP and a few pictures a class, beside LoRA with as many parameters",
         "Lesson 03",
         "faster at paper scale; not needed at tiny scale",
     ),
@@ -86,7 +86,7 @@ LESSONS = (
         "lora_plus",
         "l07_lora_plus",
         "LoRA+: a learning rate for each matrix",
-        "Give A and B their own learning rates, and find out where that helps and where it hurts",
+        "An optimizer with a rate for A and one for B, and a fair test of it",
         "Lesson 04",
         "not needed",
     ),
@@ -95,7 +95,7 @@ LESSONS = (
         "sam_segmentation",
         "l05_sam",
         "SAM: few-shot segmentation, measured by Dice",
-        "Adapt SAM to new drawings, look at every mask, and read a Dice for what it says",
+        "SAM's way in, Dice, the loss, and the adapter inside its windows",
         "Lessons 03 and 04",
         "faster at paper scale; not needed at tiny scale",
     ),
@@ -104,7 +104,7 @@ LESSONS = (
         "sd3_style",
         "l06_sd3",
         "Stable Diffusion 3: tuning a style",
-        "Tune a style with rectified flow, and read FID, KID and CLIP-Score for what they say",
+        "The path from picture to noise, guidance, and a score for what is drawn",
         "Lessons 03 and 04",
         "needed at paper scale; not needed at tiny scale",
     ),
@@ -113,7 +113,7 @@ LESSONS = (
         "singular_values",
         "l10_inside",
         "Inside an adapter: singular values",
-        "See what an adapter learned: spectra, effective rank, and angles between subspaces",
+        "Three ways to look inside an adapter: its spectrum, effective rank, and angles",
         "Lessons 01 and 04",
         "not needed",
     ),
@@ -122,7 +122,7 @@ LESSONS = (
         "choosing_a_rank",
         "l08_how_sure",
         "Choosing a rank, with statistics",
-        "Choose a rank by a rule, compare at equal budget, and say how sure you are",
+        "A rule that chooses a rank, and a verdict that says how sure it is",
         "Lessons 02 and 04",
         "not needed",
     ),
@@ -131,7 +131,7 @@ LESSONS = (
         "many_adapters",
         "l11_many",
         "Many adapters on one base",
-        "Switch, add and chain adapters, and give each sample of a batch its own",
+        "Sums and chains of adapters, and a batch in which each sample has its own",
         "Lessons 03 and 04",
         "not needed",
     ),
@@ -140,7 +140,7 @@ LESSONS = (
         "where_it_stands",
         "l09_trial",
         "Where the method stands",
-        "Plan a study that can answer, correct for many questions, and read a front of methods",
+        "RepAdapter from your own pair, an interval over data sets, and the front of methods",
         "Lessons 03 and 09",
         "not needed",
     ),
@@ -149,7 +149,7 @@ LESSONS = (
         "your_own",
         "l12_your_own",
         "Your own model and pictures",
-        "Take your own pictures and model from a folder to an adapter file to a merged model",
+        "A split that does not leak, a merge that is proved, an adapter in a model of your own",
         "Lessons 03 and 04",
         "faster for large models; not needed here",
     ),
@@ -185,9 +185,9 @@ def lesson_list() -> None:
     """Show all lessons with links that work from inside a notebook; for lesson 00."""
     measured = read_measured()
     rows = [
-        f"| [{lesson.number} {lesson.title}]({lesson.stem}.ipynb) | {lesson.goal} "
+        f"| [{lesson.number} {lesson.title}]({lesson.stem}.ipynb) | {lesson.builds} "
         f"| {measured.get(lesson.number, {}).get('minutes', '?')} |"
         for lesson in LESSONS
     ]
-    head = ["| Lesson | What you can do afterwards | Minutes |", "|---|---|---:|"]
+    head = ["| Lesson | What you build | Minutes |", "|---|---|---:|"]
     display(Markdown("\n".join([*head, *rows])))

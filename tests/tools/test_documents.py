@@ -1,10 +1,8 @@
-"""README.md and INSTRUCTORS.md: their generated tables, and the commands that they name."""
+"""The documents for people: generated tables, and where their links and commands lead."""
 
 import re
 import shlex
 from pathlib import Path
-
-import pytest
 
 from serial_lora_course import cli
 
@@ -16,16 +14,51 @@ def parse(line: str) -> None:
     cli.understood(shlex.split(line))
 
 
-@pytest.mark.parametrize("page", ["README.md", "INSTRUCTORS.md"])
-def test_commands_on_the_pages_are_understood(page):
-    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = re.findall(r"^ *(?:flock \S+ )?serial-lora (.+?)(?: +#.*)?$", text, re.MULTILINE)
-    assert len(lines) >= 3
-    for line in lines:
-        parse(line)
+def pages() -> dict[Path, str]:
+    """The documents for people, code blocks and all."""
+    there = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("[bc]*/README.md")]
+    return {path: path.read_text(encoding="utf-8") for path in there}
+
+
+def anchors(text: str) -> set[str]:
+    """What a page's headings are called in a link, as GitHub and MyST have it."""
+    titles = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_lead_to_files_and_headings():
+    found = 0
+    for path, text in pages().items():
+        for link in re.findall(
+            r"\]\(([^)\s]+)\)", re.sub(r"^ {4}.*", "", text, flags=re.MULTILINE)
+        ):
+            name, _, heading = link.partition("#")
+            if "://" in link:
+                continue
+            target = (path.parent / name).resolve() if name else path
+            assert target.exists(), f"{path.name} links to {link}"
+            if heading:
+                assert heading in anchors(target.read_text(encoding="utf-8")), (
+                    f"{path.name}: {link}"
+                )
+            found += 1
+    assert found > 50
+
+
+def test_commands_on_the_pages_are_understood():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE):
-        assert f"\n{target}: " in makefile, target
+    found = 0
+    for path, text in pages().items():
+        text = text.replace("\\\n", " ")
+        for line in re.findall(r"^ *(?:srun )?serial-lora (.+?)(?: +#.*| &)?$", text, re.MULTILINE):
+            parse(line)
+            found += 1
+        for target in re.findall(r"(?:^ *|`)make ([a-z-]+)", text, re.MULTILINE):
+            assert f"\n{target}: " in makefile, f"{path.name}: make {target}"
+        for module in re.findall(r"python -m ((?:tools|study|benchmarks)[\w.]*)", text):
+            file = ROOT / module.replace(".", "/")
+            assert file.with_suffix(".py").is_file() or (file / "__main__.py").is_file(), module
+    assert found > 15
 
 
 def test_the_courses_own_commands_are_understood():
