@@ -2,8 +2,8 @@
 
     python -m tools.first_picture        writes serial_lora_course/assets/before_after.png; minutes
 
-Each model is adapted once, as its lab does. Of CLIP and SAM the picture shows test pictures that changed
-most, not typical ones: how much changes on average is in the lessons and in docs/study.md.
+Each model is adapted once, as its lab does. The picture shows test pictures on which that worked, not
+typical ones: how much changes on average is in the lessons and in docs/study.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from serial_lora.files import write_whole
 from serial_lora_course.data.registry import load_classification, load_segmentation, load_style
 from serial_lora_course.door import enter
 from serial_lora_course.labs.clip import CLIPLab, classify
@@ -28,12 +27,20 @@ from serial_lora_course.models.sam import load_sam
 from serial_lora_course.models.sd3 import load_sd3
 from serial_lora_course.plots.masks import overlay
 from serial_lora_course.plots.pictures import as_array
-from serial_lora_course.plots.style import GREEN, VERMILION, figure_png, house_style
+from serial_lora_course.plots.style import GREEN, VERMILION, house_style, save_figure
 from tools import ROOT
 
 TARGET = ROOT / "serial_lora_course" / "assets" / "before_after.png"
 COLUMNS = 7
-CAPTIONS = ()
+CAPTIONS = (
+    "face with tears of joy",
+    "boar",
+    "beating heart",
+    "lemon",
+    "pea pod",
+    "peacock",
+    "tokyo tower",
+)
 SERIAL = get_method("serial_lora")
 
 
@@ -90,10 +97,10 @@ def around(sheet: np.ndarray, box: Any) -> np.ndarray:
 
 def drawn() -> list[tuple[np.ndarray, np.ndarray]]:
     """Drawings of the same prompts from the same noise, before and after tuning a style."""
-    lab = Sd3Lab(load_sd3(), load_style("night"), base={}, judge=load_judge())
+    lab = Sd3Lab(load_sd3(), load_style("openmoji"), base={}, judge=load_judge())
     before, after = lab.draw(), []
     run_one(lab, SERIAL, 100, seed=1, draw=lambda _, __, drawings, ___: after.extend(drawings))
-    order = [lab.trial.captions.index(caption) for caption in CAPTIONS]
+    order = [list(lab.trial.captions).index(caption) for caption in CAPTIONS]
     return [(before[index], after[index]) for index in order]
 
 
@@ -127,7 +134,9 @@ def draw() -> Figure:
 
 def main(arguments: list[str] | None = None) -> int:
     """Draw it and write it."""
-    write_whole(TARGET, figure_png(draw()))
+    save_figure(draw(), TARGET, dpi=100)
+    small = Image.open(TARGET).convert("RGB").quantize(256, kmeans=3)  # a third of the bytes
+    small.save(TARGET, optimize=True)
     return 0
 
 
