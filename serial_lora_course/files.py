@@ -59,6 +59,7 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
     return write_whole(path, text.encode())
 
 
+ADAPTER_FILE = "adapter.safetensors"  # in a folder that holds a classifier
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # codes for a terminal, bytes that are no text, line breaks
 
 

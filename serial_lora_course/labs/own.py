@@ -42,7 +42,7 @@ from serial_lora.files import (
     write_whole,
 )
 from serial_lora_course.data.types import Pictures
-from serial_lora_course.files import refusals_told
+from serial_lora_course.files import ADAPTER_FILE, refusals_told
 from serial_lora_course.labs.config import LabConfig, check_crop, setting
 from serial_lora_course.labs.resume import TrainingHistory
 from serial_lora_course.labs.training import ExampleStream, OnPicture, batches_of, train
@@ -57,7 +57,7 @@ TRANSFORMERS = {
     **dict.fromkeys(("dinov2", "dinov2_with_registers", "deit", "swin", "swinv2"), IMAGENET),
     "clip_vision_model": OPENAI,
 }
-ADAPTER_FILE, HEAD_FILE = "adapter.safetensors", "head.safetensors"
+HEAD_FILE = "head.safetensors"
 HEAD_FORMAT = "serial-lora head 1"
 
 

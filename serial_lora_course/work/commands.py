@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from serial_lora_course.files import expanded, printable
+from serial_lora_course.files import ADAPTER_FILE, expanded, printable
 from serial_lora_course.options import Command, Option, settings_of
 
 MODELS = "timm/NAME, open_clip/NAME:WEIGHTS, a hub name, a folder"
@@ -168,8 +168,7 @@ def merge(
 def show(file: Annotated[Path, "adapter file, or folder that fit wrote"]) -> None:
     """Say what an adapter file holds: method, rank, places, and the base it belongs to."""
     from serial_lora.files import read_header
-    from serial_lora_course.labs.own import ADAPTER_FILE
-    from serial_lora_course.work import folder
+    from serial_lora_course.work.run import RUN_FILE, read_run
 
     path = file / ADAPTER_FILE if file.is_dir() else file
     saved = read_header(path)
@@ -182,8 +181,8 @@ def show(file: Annotated[Path, "adapter file, or folder that fit wrote"]) -> Non
         "base": f"fingerprint {saved.base[:12]}",
         "written by": f"serial-lora {saved.library_version}",
     }
-    if (path.parent / folder.RESULT_FILE).exists():
-        lines["model"] = folder.read_run(path.parent).model
+    if path.name == ADAPTER_FILE and (path.parent / RUN_FILE).exists():
+        lines["model"] = read_run(path.parent)["model"]
     _print_lines(lines)
 
 

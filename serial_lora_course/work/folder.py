@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-import yaml
 from filelock import FileLock, Timeout
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
@@ -48,15 +47,15 @@ from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.weights import weights_fingerprint
 from serial_lora_course.options import as_yaml
 from serial_lora_course.work.report import write_reports
+from serial_lora_course.work.run import RUN_FILE, read_run, readable
 from serial_lora_course.work.vision import load_vision
 
-RUN_FILE, RESULT_FILE = "run.yaml", "reached.json"
+RESULT_FILE = "reached.json"
 ORIGIN = "# made from\n"
 HISTORY_FILE, UNFINISHED = "validation.json", "unfinished.pt"
 LONG = 5  # minutes, of which a note is worth its line
 Measured = dict[str, float]
 """``loss``, the mean cross-entropy, and ``accuracy`` on the validation pictures."""
-BROKEN = (RecursionError, yaml.YAMLError)
 Tell = Callable[[int, Measured], object]
 
 
@@ -283,7 +282,7 @@ class Rounds:
         self.begun: tuple[int, float] | None = None
         path = self.folder / HISTORY_FILE
         if path.exists():
-            with _readable(path):
+            with readable(path):
                 kept = json.loads(path.read_text("utf-8")).items()
                 self.measured = {
                     int(step): {name: float(each[name]) for name in ("loss", "accuracy")}
@@ -330,21 +329,10 @@ class Rounds:
         return sum(s > best for s in until) >= self.job.patience
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Refuse a file of ours that somebody has changed."""
-    try:
-        yield
-    except (OSError, ValueError, TypeError, AttributeError, LookupError, *BROKEN) as error:
-        raise SerialLoRAError(
-            f"{path} is not what `serial-lora fit` wrote ({error}); delete its folder to train anew."
-        ) from error
-
-
 def _earlier(out: Path) -> Reached:
     """What a finished training reached."""
     path = out / RESULT_FILE
-    with _readable(path):
+    with readable(path):
         return Reached(**json.loads(path.read_text("utf-8")))
 
 
@@ -379,7 +367,7 @@ def _claim(out: Path, job: Job, origin: dict[str, str]) -> None:
     """
     path = out / RUN_FILE
     inside = {each.name for each in out.iterdir()} if out.exists() else set()
-    with _readable(path):
+    with readable(path):
         text = path.read_text("utf-8") if RUN_FILE in inside else ""
     if inside and ORIGIN not in text:
         raise SerialLoRAError(f"{out} holds other files; give --out a folder of its own.")
@@ -442,29 +430,13 @@ def fitted_probe(
     return probe, float(probe.score(*known["test"]))
 
 
-def read_run(folder: str | Path) -> Job:
-    """The job in the run.yaml of a classifier's folder: its model, and where that is from.
-
-    Raises:
-        SerialLoRAError: there is none, or it names no model.
-    """
-    path = expanded(folder) / RUN_FILE
-    with _readable(path):
-        said = yaml.safe_load(path.read_text("utf-8"))
-        names = {name: said.get(name, "") for name in ("pictures", "model", "out")}
-        names["weights"] = said.get("weights")
-        if not names["model"] or not all(isinstance(each, str | None) for each in names.values()):
-            raise ValueError("it names no model")
-        return Job(**names, image_size=said.get("image_size"))
-
-
 def open_classifier(folder: str | Path) -> tuple[PictureClassifier, Job]:
     """A classifier that `fit_folder` made, with its model, and what its run.yaml says of that.
 
     Raises:
         SerialLoRAError: as `read_run`, or its model cannot be loaded.
     """
-    job = read_run(folder)
+    job = Job(**read_run(folder))
     return load_classifier(job.load_model(), expanded(folder)), job
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import huggingface_hub
@@ -84,3 +86,16 @@ def test_only_a_model_of_the_hub_is_named_as_the_base(model, named, job, tmp_pat
     reached = Reached("", ["a", "b"], {"test": 4}, "half", 1, 1, 1.0, 1.0, 0.5, 0.5, 0.5, 1, 1)
     card.write_card(replace(job, model=model), reached)
     assert huggingface_hub.ModelCard.load(f"{job.out}/README.md").data.base_model == named
+
+
+def test_what_is_asked_first_waits_for_no_model_library(fitted):
+    program = (
+        "import sys\n"
+        "from serial_lora_course.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(*({'timm', 'transformers', 'torch'} & {*sys.modules}), file=sys.stderr)\n"
+    )
+    for words, loaded in ((["show", str(fitted)], {"torch"}), (["predict", "--help"], set())):
+        command = [sys.executable, "-c", program, *words]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0 and {*done.stderr.split()} == loaded
