@@ -8,6 +8,7 @@ typical ones: how much changes on average is in the lessons and in docs/study.md
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,9 @@ def draw() -> Figure:
 
 def main(arguments: list[str] | None = None) -> int:
     """Draw it and write it."""
+    argparse.ArgumentParser(prog="python -m tools.first_picture", description=__doc__).parse_args(
+        arguments
+    )
     save_figure(draw(), TARGET, dpi=100)
     small = Image.open(TARGET).convert("RGB").quantize(256, kmeans=3)  # a third of the bytes
     small.save(TARGET, optimize=True)
