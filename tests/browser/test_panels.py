@@ -38,7 +38,7 @@ def open_panel(folder, number: str, panel: str):
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         page.set_default_timeout(60_000)
         page.goto(f"{address}/lab/tree/lesson.ipynb")
-        page.get_by_text("course | Idle").wait_for()  # else JupyterLab would ask for a kernel
+        page.get_by_text("| Idle").first.wait_for()  # else JupyterLab would ask for a kernel
         for name in ("Run", "Run All Cells"):
             page.get_by_role("menuitem", name=name, exact=True).click()
         cell = page.locator(".jp-CodeCell").last
