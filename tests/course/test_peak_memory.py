@@ -15,4 +15,4 @@ print(subprocess.check_output([sys.executable, "-c", {asked!r}], text=True))
 """
     printed = subprocess.check_output([sys.executable, "-c", code], text=True)
     child, parent = map(int, printed.split())
-    assert 10**7 < child < 2**28 < parent
+    assert 10**6 < child < 2**28 < parent
