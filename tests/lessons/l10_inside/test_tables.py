@@ -24,7 +24,7 @@ from serial_lora_course.measures.spectra import (
     share_along_base,
     weight_changes,
 )
-from tests.guard.test_shipped import scenes_are_pinned
+from tests.guard.test_shipped import needs_pinned_scenes
 from tests.labs.lab_models import calls
 from tests.labs.small_labs import small_lab
 from tests.library.tiny_models import TINY, fill_adapters
@@ -143,10 +143,8 @@ def test_a_pair_that_is_there_is_not_trained_again(subject, tmp_path, monkeypatc
     assert len(runs) == 4
 
 
-@pytest.mark.skipif(
-    not scenes_are_pinned(), reason="another Pillow rounds a pixel of a scene otherwise"
-)
 def test_the_shipped_pairs_are_found_again():
+    needs_pinned_scenes()
     for lab in DATASETS:
         subject = make_subject(lab, precision="bf16")
         for record in (r for r in shipped_records("spectra") if r.settings["lab"] == lab):
