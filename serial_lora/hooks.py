@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.packed import PackedAttention, PackedForward, passed_by
-from serial_lora.records import Injection, changed_parts
+from serial_lora.records import BLOCKS, Injection, changed_parts
 from serial_lora.sites import AttentionSite, Projection
 
 
@@ -79,30 +78,6 @@ class AttributeHandle:
             vars(self.layer).pop(self.name)
         else:
             setattr(self.layer, self.name, self.before)
-
-
-@dataclass(eq=False)
-class Block:
-    """A `with` block of `disabled` or `per_sample`.
-
-    Attributes:
-        record: of the model it is for.
-        acting: for each adapter what acts in its place: nothing, or a pair for each sample.
-        open: False from its end on.
-    """
-
-    record: object
-    acting: Mapping[nn.Module, Callable | None]
-    open: bool = True
-
-    @property
-    def base(self) -> bool:
-        """Whether nothing acts, so the model is its base."""
-        return None in self.acting.values()
-
-
-BLOCKS: ContextVar[tuple[Block, ...]] = ContextVar("BLOCKS", default=())
-"""Those of this thread or asyncio task, the innermost last."""
 
 
 class Hook:

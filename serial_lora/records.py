@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,6 @@ from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
 from serial_lora.layers import LoRA, SerialLoRA
 from serial_lora.sites import AttentionSite, Projection, child_name, unwrapped_name
-
-if TYPE_CHECKING:
-    from serial_lora.hooks import AttributeHandle, Block
 
 DEFAULT = "default"
 """The name of the adapter that `inject` makes."""
@@ -27,6 +25,40 @@ class Shelved:
 
     config: AdapterConfig
     tensors: dict[str, Tensor]
+
+
+class Handle(Protocol):
+    """What is put on a layer and taken off again; see `serial_lora.hooks`."""
+
+    def put_on(self) -> None: ...
+
+    def is_on(self) -> bool: ...
+
+    def take_off(self) -> None: ...
+
+
+@dataclass(eq=False)
+class Block:
+    """A `with` block of `disabled` or `per_sample`.
+
+    Attributes:
+        record: of the model it is for.
+        acting: for each adapter what acts in its place: nothing, or a pair for each sample.
+        open: False from its end on.
+    """
+
+    record: object
+    acting: Mapping[nn.Module, Callable | None]
+    open: bool = True
+
+    @property
+    def base(self) -> bool:
+        """Whether nothing acts, so the model is its base."""
+        return None in self.acting.values()
+
+
+BLOCKS: ContextVar[tuple[Block, ...]] = ContextVar("BLOCKS", default=())
+"""Those of this thread or asyncio task, the innermost last."""
 
 
 @dataclass
@@ -59,8 +91,8 @@ class Injection:
     also_train: dict[str, nn.Module] = field(default_factory=dict)
     own: dict[str, Tensor] = field(default_factory=dict)
     hooks: list[Any] = field(default_factory=list)
-    handles: list[AttributeHandle] = field(default_factory=list)
-    trainable: list[AttributeHandle] = field(default_factory=list)
+    handles: list[Handle] = field(default_factory=list)
+    trainable: list[Handle] = field(default_factory=list)
     originals: dict[tuple[str, str], list[Tensor]] | None = None
     open: list[Block] = field(default_factory=list)
     set_aside: dict[tuple[str, str], list[Tensor]] | None = None

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from serial_lora.config import AdapterConfig, SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError, require_names, require_number
-from serial_lora.hooks import BLOCKS, Block
 from serial_lora.injection import check_rank, new_adapter
 from serial_lora.layers import low_rank
 from serial_lora.merging import copies, exactly, put_merged, put_original
 from serial_lora.records import (
+    BLOCKS,
+    Block,
     Injection,
     Shelved,
     adapter_shapes,
