@@ -41,7 +41,7 @@ torch.manual_seed(0)
 BLOCK = 2  # of the image tower's six; change this and run again
 backbone = load_clip()
 task = pairs.Task(backbone, load_classification("nature"))
-weights = pairs.read_qkv(backbone.model, BLOCK)  # part to W, (d, d)
+weights = pairs.qkv_weights(backbone.model, BLOCK)  # part to W, (d, d)
 d = len(weights["q"])
 
 # %% [markdown]

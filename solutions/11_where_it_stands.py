@@ -35,7 +35,7 @@ lesson_card("11")
 # with the course. The next cell opens them, and every section can be read after it.
 
 # %%
-found = tables.read_found()
+found = tables.load_found()
 for lab, arms in found.arms.items():
     print(f"{lab.upper()}: {found.runs[lab]:,} runs, {len(arms)} arms")
 

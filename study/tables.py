@@ -155,7 +155,7 @@ def rates_table(results: Results) -> pd.DataFrame:
 
 
 def as_json(several: Sequence[Found]) -> dict[str, Any]:
-    """What `serial_lora_course.lessons.l09_trial.tables.read_found` reads."""
+    """What `serial_lora_course.lessons.l09_trial.tables.load_found` reads."""
     labs = {found.plan.lab: found for found in several}
     return {
         "units": {lab: PLANS[lab].unit for lab in labs},

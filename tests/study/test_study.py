@@ -23,7 +23,7 @@ from tests.study.halves import PLAN, HalvesStudy
 
 def test_the_course_ships_what_the_packed_records_say(tmp_path):
     told = as_json([Found(Results(plan, tmp_path)) for plan in PLANS.values()])
-    fresh, kept = shipped.Found.of(told), shipped.read_found()
+    fresh, kept = shipped.Found.of(told), shipped.load_found()
     assert fresh.runs == kept.runs and fresh.units == kept.units
     for mine, theirs in zip(fresh.answers, kept.answers, strict=True):
         assert (mine.lab, mine.asks, mine.verdict) == (theirs.lab, theirs.asks, theirs.verdict)

@@ -29,7 +29,7 @@ BLOCK = 2  # of the image tower's six
 REACHED = 1e-6  # a miss that is rounding
 
 
-def read_qkv(model: nn.Module, block: int = BLOCK, gradient: bool = False) -> dict[str, Tensor]:
+def qkv_weights(model: nn.Module, block: int = BLOCK, gradient: bool = False) -> dict[str, Tensor]:
     """The weights of q, k and v in a block of the image tower, or their gradients: (d, d) each."""
     (site,) = find_attention_sites(model, towers=["image"], blocks=[block])
     read = {}
@@ -79,7 +79,7 @@ class Task:
         """What the loss asks of q, k and v in a block, (d, d) each."""
         model = self.copy()
         self.backward(model)
-        return read_qkv(model, block, gradient=True)
+        return qkv_weights(model, block, gradient=True)
 
     def floors(self) -> pd.DataFrame:
         """What Serial LoRA misses of the gradients at full rank, by block of the image tower.
@@ -90,7 +90,7 @@ class Task:
         model, rows = self.copy(), []
         self.backward(model)
         for block in range(len(find_attention_sites(model, towers=["image"]))):
-            weights, wishes = read_qkv(model, block), read_qkv(model, block, gradient=True)
+            weights, wishes = qkv_weights(model, block), qkv_weights(model, block, gradient=True)
             row = {"block": f"{block}", "as it is": _floor(weights, wishes)}
             for turned in "qkv":
                 signed = {part: -g if part == turned else g for part, g in wishes.items()}
@@ -113,11 +113,11 @@ class Task:
     ) -> tuple[float, float]:
         """Loss before the step, and the relative change of W_q, W_k, W_v in one block after it."""
         torch.manual_seed(0)
-        before = torch.cat(list(read_qkv(model).values()))  # (3d, d)
+        before = torch.cat(list(qkv_weights(model).values()))  # (3d, d)
         adapted = inject(copy.deepcopy(model), config(rank=8, towers=["image"]))
         loss = self.backward(adapted, every=8)
         optimizer(list(adapter_parameters(adapted)), lr=lr).step()
-        after = torch.cat(list(read_qkv(merge(adapted)).values()))  # (3d, d)
+        after = torch.cat(list(qkv_weights(merge(adapted)).values()))  # (3d, d)
         return loss.item(), ((after - before).norm() / before.norm()).item()
 
     def first_steps(

@@ -100,7 +100,7 @@ class Found:
         return {lab: arms[~arms["arm"].str.contains("-of-")] for lab, arms in self.arms.items()}
 
 
-def read_found() -> Found:
+def load_found() -> Found:
     """What travels with the course."""
     return Found.of(json.loads(FOUND.read_text("utf-8")))
 
