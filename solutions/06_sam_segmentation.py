@@ -923,8 +923,7 @@ print(f"mean change: {gains.mean():+.2f}")
 # - scale 0.5: is it half way, and is the best scale really 1? And 1.5, for which nothing was trained?
 #
 # The first picture is the one that lost most, the second the one that gained most. Where nobody can drag,
-# the panel stands still: the *first box* of these two at four scales, and below it Dice over all scales, as
-# the mean over *all* boxes of a picture.
+# the panel stands still: the *first box* of these two at four scales.
 
 # %%
 from serial_lora_course.frontend import is_static

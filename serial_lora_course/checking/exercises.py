@@ -12,7 +12,7 @@ from serial_lora.errors import SerialLoRAError
 
 _CARD = re.compile(
     r"^### Exercise (?P<number>\d+\.\d+) · (?P<title>.+)\n\n.*\n.*\n"
-    r"\| (?P<difficulty>●+)○* \| (?P<importance>●+)○* \| (?P<minutes>\d+) \|$",
+    r"\| ●+○* \| (?P<importance>●+)○* \| (?P<minutes>\d+) \|$",
     re.MULTILINE,
 )
 CHECK_CALL = re.compile(r'^check\("(\d+\.\d+)"', re.MULTILINE)
@@ -25,14 +25,13 @@ class Exercise:
     Attributes:
         number: such as ``"2.3"``.
         title: its heading.
-        difficulty, importance: dots out of five.
+        importance: dots out of five.
         minutes: how long a learner should give it.
         names: what the learner's cell defines, in the order in which the check takes them.
     """
 
     number: str
     title: str
-    difficulty: int
     importance: int
     minutes: int
     names: tuple[str, ...]
@@ -54,7 +53,6 @@ def read_exercises(notebook: nbformat.NotebookNode) -> list[Exercise]:
             Exercise(
                 card["number"],
                 card["title"].strip(),
-                len(card["difficulty"]),
                 len(card["importance"]),
                 int(card["minutes"]),
                 names,

@@ -27,7 +27,6 @@ class Lesson:
     title: str
     builds: str
     prerequisites: str
-    gpu: str
 
     @property
     def stem(self) -> str:
@@ -43,7 +42,6 @@ LESSONS = (
         "Start here",
         "A frozen model that two thin matrices steer",
         "Python and PyTorch: you have written a training loop once",
-        "not needed",
     ),
     Lesson(
         "01",
@@ -52,7 +50,6 @@ LESSONS = (
         "Low-rank maths",
         "The serial pair that comes nearest to a change, and the gradient of B by hand",
         "Lesson 00",
-        "not needed",
     ),
     Lesson(
         "02",
@@ -61,7 +58,6 @@ LESSONS = (
         "The parameter count, proved",
         "A count of what is trained, on real models, and the proof of LoRA's four to one",
         "Lesson 00",
-        "not needed",
     ),
     Lesson(
         "03",
@@ -70,7 +66,6 @@ LESSONS = (
         "Build Serial LoRA",
         "The adapter, its place before attention, its merged weight, and probes that test them",
         "Lesson 02",
-        "not needed",
     ),
     Lesson(
         "04",
@@ -79,7 +74,6 @@ LESSONS = (
         "CLIP with a few shots",
         "A classifier from CLIP and a few pictures a class, beside LoRA with as many parameters",
         "Lesson 03",
-        "faster at paper scale; not needed at tiny scale",
     ),
     Lesson(
         "05",
@@ -88,7 +82,6 @@ LESSONS = (
         "LoRA+: a learning rate for each matrix",
         "An optimizer with a rate for A and one for B, and a fair test of it",
         "Lesson 04",
-        "not needed",
     ),
     Lesson(
         "06",
@@ -97,7 +90,6 @@ LESSONS = (
         "SAM: few-shot segmentation, measured by Dice",
         "SAM's way in, Dice, the loss, and the adapter inside its windows",
         "Lessons 03 and 04",
-        "faster at paper scale; not needed at tiny scale",
     ),
     Lesson(
         "07",
@@ -106,7 +98,6 @@ LESSONS = (
         "Stable Diffusion 3: tuning a style",
         "The path from picture to noise, guidance, and a score for what is drawn",
         "Lessons 03 and 04",
-        "needed at paper scale; not needed at tiny scale",
     ),
     Lesson(
         "08",
@@ -115,7 +106,6 @@ LESSONS = (
         "Inside an adapter: singular values",
         "Three ways to look inside an adapter: its spectrum, effective rank, and angles",
         "Lessons 01 and 04",
-        "not needed",
     ),
     Lesson(
         "09",
@@ -124,7 +114,6 @@ LESSONS = (
         "Choosing a rank, with statistics",
         "A rule that chooses a rank, and a verdict that says how sure it is",
         "Lessons 02 and 04",
-        "not needed",
     ),
     Lesson(
         "10",
@@ -133,7 +122,6 @@ LESSONS = (
         "Many adapters on one base",
         "Sums and chains of adapters, and a batch in which each sample has its own",
         "Lessons 03 and 04",
-        "not needed",
     ),
     Lesson(
         "11",
@@ -142,7 +130,6 @@ LESSONS = (
         "Where the method stands",
         "RepAdapter from your own pair, an interval over data sets, and the front of methods",
         "Lessons 03 and 09",
-        "not needed",
     ),
     Lesson(
         "12",
@@ -151,7 +138,6 @@ LESSONS = (
         "Your own model and pictures",
         "A split that does not leak, a merge that is proved, an adapter in a model of your own",
         "Lessons 03 and 04",
-        "faster for large models; not needed here",
     ),
 )
 

@@ -5,9 +5,6 @@ import pandas as pd
 import pytest
 
 from serial_lora_course.lessons.l03_build.figures import plot_losses
-from serial_lora_course.lessons.l05_sam.figures import (
-    plot_dice_by_scale,
-)
 from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_ratio_sweep,
     plot_step_by_ratio,
@@ -24,11 +21,6 @@ STEPS = STEPS.assign(both=[0.1, 0.5], promised=[-1.0, -3.0]).assign(**{"loss cha
 WIDE = {title: [{"A": d**1.5, "B": d**0.5} for d in (8, 64)] for title in ("LoRA", "Serial LoRA")}
 LINES = {  # the figure, what it is given, lines that must be there
     "losses": (plot_losses, [{1: [1, 0.5], 4: [1, 1e-3]}, "x"], [[1, 0.5], [1, 1e-3]]),
-    "scales": (
-        plot_dice_by_scale,
-        [{"a": [0.2, 0.4], "b": [0.4, 0.8]}, "lora", (0.0, 1.0)],
-        [[0.2, 0.4], [0.4, 0.8], [0.3, 0.6]],
-    ),
     "path": (
         plot_path,
         [(0, 0.5, 1), {"sum": [GOOD, BASE, GOOD], "average": [BASE] * 3}, ("a", "b")],

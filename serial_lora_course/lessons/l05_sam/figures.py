@@ -54,32 +54,6 @@ def plot_dice_per_picture(before: Sequence[float], after: Sequence[float], metho
     )
 
 
-def plot_dice_by_scale(
-    scores: Mapping[str, Sequence[float]], method: str, scales: Sequence[float]
-) -> Figure:
-    """Dice against the adapter's scale: each picture as a grey line, their mean in colour.
-
-    Args:
-        scores: name of a picture to its Dice at each of the scales.
-        method: whose colour and marker the mean has.
-    """
-    look = method_look(method)
-    mean = np.mean(list(scores.values()), axis=0)
-    with house_style():
-        figure = Figure(figsize=(6, 3.4), layout="constrained")
-        axes = figure.subplots()
-        for values in scores.values():
-            axes.plot(scales, values, color=QUIET, linewidth=0.8, alpha=0.6)
-        axes.plot(scales, mean, linewidth=2.5, **look | {"label": f"mean, {look['label']}"})
-        axes.set(xlabel="scale of the adapter (0: without it)", ylabel="Dice (higher is better)")
-        axes.set(ylim=(0, 1.02), xticks=scales)
-        axes.legend(loc="lower left", fontsize=9)
-    words = ", ".join(
-        f"{value:.2f} at {scale:g}" for scale, value in zip(scales, mean, strict=True)
-    )
-    return with_description(figure, f"Mean Dice of {len(scores)} pictures by scale: {words}.")
-
-
 def plot_windows(picture: Any, seen: Mapping[str, np.ndarray], token: tuple[int, int]) -> Figure:
     """What one token attends to in some kinds of blocks: the rest of the picture is veiled.
 
