@@ -80,13 +80,13 @@ def split(chosen: Callable, by_class: bool = True, side: Callable = lambda train
 
 def some(
     count: Callable = lambda share, objects: min(max(round(share * objects), 1), objects - 1),
-    order: Callable = sorted,
+    order: Callable = lambda own: sorted(set(own)),
 ) -> Callable:
-    """So many of a class's objects, in an order of their names."""
+    """So many of a class's objects, in an order that ``order`` makes of the names of its pictures."""
 
     def chosen(own, share):
-        names = order(set(own)) if order is not dict.fromkeys else list(dict.fromkeys(own))
-        return list(names)[: count(share, len(names))]
+        names = list(order(own))
+        return names[: count(share, len(names))]
 
     return chosen
 
@@ -203,7 +203,7 @@ def advice_on_numbers(held: list[int]) -> str:
         "the choice depends on the order in which files are listed, which differs from machine to "
         "machine: sort the objects of a class by name before you choose, and fix the seed": (
             split(some(order=dict.fromkeys)),
-            split(some(order=list)),
+            split(some(order=set)),
         ),
     },
     through=on_listings,
