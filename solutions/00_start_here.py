@@ -130,7 +130,7 @@ print(f"trained: {size.adapter:,} of {size.total:,} numbers")
 # **Change this and run again**: `load_classification("food")`, or 1 instead of 16 shots, in the two cells above.
 #
 # This is what you will build: the pair that was trained (lesson 03), its place in the model, the proof of
-# its size (lesson 02), and the comparison that says whether it helps (lessons 04 to 09).
+# its size (lesson 02), and the comparison that says whether it helps (lessons 04 to 08).
 
 # %% [markdown]
 # ## The pictures

@@ -215,7 +215,7 @@ print(f"rank to miss at most {allowed:.0%}, of {d}:", needed)
 # Where the *weight* needs nearly the rank of noise and the *change* needs little, LoRA does not assume that
 # the model is simple, but that the difference is. A reason: the gradient of a weight is a sum over tokens,
 # each a column times a row (what the loss wants of its output, times the token), and tokens resemble one
-# another. It is one batch and one step, though; lesson 08 looks at adapters after training. Move the rank
+# another. It is one batch and one step, though; lesson 10 looks at adapters after training. Move the rank
 # over the three spectra:
 
 # %%
@@ -604,7 +604,7 @@ display_table(shown.join(losses).reset_index())
 # LoRA's `B` is a *relative* change,
 # W (I + B A), so the size of W cancels. LoRA's `B` has the unit of W: with gradient descent the relative step
 # falls with the square of W's size, with Adam with W's size. So a comparison that gives both methods the
-# same rate compares two different things. Lesson 05 gives `A` and `B` rates of their own.
+# same rate compares two different things. Lesson 07 gives `A` and `B` rates of their own.
 
 # %% [markdown]
 # ## Quiz

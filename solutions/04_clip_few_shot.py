@@ -836,7 +836,7 @@ display_figure(plot_accuracy_by_shots(results, zero_column))
 # run, and average the *differences*: most of what the draw of shots does cancels. Runs on one data set are
 # alike, so the sample is the data sets, each the mean of its seeds. Beside the mean difference stands its
 # standard error. A method is *ahead* or *behind* when the difference's 95% confidence interval (by Student's t;
-# lesson 09) leaves out zero. Otherwise the difference is *not significant*, which is not the same as equal: a
+# lesson 08) leaves out zero. Otherwise the difference is *not significant*, which is not the same as equal: a
 # smaller one may well be there.
 
 # %%
@@ -862,7 +862,7 @@ print(f"{(by_cell < 0).sum()}; from {by_cell.min():+.1f} to {by_cell.max():+.1f}
 #
 # Read the verdicts with their limits: one tiny model, test sets of some dozens of pictures (one of some hundreds),
 # few seeds, one learning rate for all methods without a plus. A larger model or other rates may change each
-# verdict; lesson 11 has a study in which each method's rate was chosen. What the records do show is how such a
+# verdict; lesson 09 has a study in which each method's rate was chosen. What the records do show is how such a
 # claim is tested, and how many runs it needs.
 #
 # **Change this and run again**: one seed alone, `results[results["seed"] == 1]`, then 2 and 3. What becomes
@@ -886,7 +886,7 @@ display(tables.beside_paper(frames.frame(shipped_records("clip"))))
 #
 # The table gives no zero-shot accuracy, so nobody can see how much any method *gained*; and one number a cell, so
 # nobody can see which differences are larger than those between draws of shots. The spread in the records above
-# says how large those can be. (Lesson 05 looks at the two methods with a plus.)
+# says how large those can be. (Lesson 07 looks at the two methods with a plus.)
 #
 # **Change this and run again**: `paper_table("Table III").mean(axis=1)`. Which method would you choose by it?
 #

@@ -721,7 +721,7 @@ print(f"its file: {for_peft:,} bytes; the adapter file: {compact:,}")
 # for q, k and v. And PEFT's layer for `nn.MultiheadAttention` wants a pair for the output projection too, where
 # Serial LoRA has none: those are the zeros. Keep the adapter file for yourself; export for others. Whoever
 # trains the exported one further trains an ordinary LoRA: its three B can become different. For Stable
-# Diffusion 3 the receiver is a diffusers pipeline: [lesson 07](07_sd3_style.ipynb) sends a trained style into
+# Diffusion 3 the receiver is a diffusers pipeline: [lesson 06](06_sd3_style.ipynb) sends a trained style into
 # one.
 #
 # **Change this and run again**: `SerialLoRAConfig(rank=8, scale=0.5, towers=["image"])`. PEFT is told nothing of

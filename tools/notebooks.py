@@ -42,6 +42,7 @@ from serial_lora_course.files import write_json
 from serial_lora_course.offline import offline_environment
 from tools import ROOT
 from tools.documents import stale_pages, write_pages
+from tools.numbers import unshown_numbers
 from tools.sources import (
     EXERCISE,
     METADATA,
@@ -137,7 +138,8 @@ def build(
             and only if it runs on the PyTorch with which it was measured before.
 
     Raises:
-        SerialLoRAError: a lesson fails, or its code changed where text alone was asked for.
+        SerialLoRAError: a lesson fails, its text has a number that no output shows, or its code changed
+            where text alone was asked for.
     """
     for source in find_sources(root, numbers):
         wanted, solved_path = read_source(source), source.with_suffix(".ipynb")
@@ -156,6 +158,8 @@ def build(
                 _keep(source, measured)
             elif not same:
                 print(f"Measured with PyTorch {known['torch']}: --measure there, when it is done.")
+        if missing := unshown_numbers(solved):
+            raise SerialLoRAError(f"{source.stem}: no output shows\n" + "\n".join(missing))
         (root / "notebooks").mkdir(exist_ok=True)
         for folder, notebook in (("solutions", solved), ("notebooks", derive(solved))):
             (root / folder / f"{source.stem}.ipynb").write_text(write(notebook), encoding="utf-8")
@@ -233,6 +237,8 @@ def drift_of(source: Path, student_path: Path) -> str:
         return f"solutions/{source.stem}.ipynb has cells that were not run"
     if any(output.output_type == "error" for cell in code_cells for output in cell.outputs):
         return f"solutions/{source.stem}.ipynb holds an error"
+    if missing := unshown_numbers(solved):
+        return f"solutions/{source.stem}.ipynb shows nowhere " + "; ".join(missing)
     if student_path.read_text(encoding="utf-8") != write(derive(solved)):
         return (
             f"notebooks/{source.stem}.ipynb has outputs of its own; "

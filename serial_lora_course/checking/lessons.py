@@ -40,7 +40,7 @@ LESSONS = (
         "start_here",
         "l00_start",
         "Start here",
-        "A frozen model that two thin matrices steer",
+        "A frozen CLIP that a small add-on steers",
         "Python and PyTorch: you have written a training loop once",
     ),
     Lesson(
@@ -48,15 +48,15 @@ LESSONS = (
         "low_rank_maths",
         "l01_maths",
         "Low-rank maths",
-        "The serial pair that comes nearest to a change, and the gradient of B by hand",
+        "LoRA itself, and what one shared pair can and cannot express",
         "Lesson 00",
     ),
     Lesson(
         "02",
         "parameter_count",
         "l02_count",
-        "The parameter count, proved",
-        "A count of what is trained, on real models, and the proof of LoRA's four to one",
+        "The count, proved",
+        "LoRA's four to one, counted on real models",
         "Lesson 00",
     ),
     Lesson(
@@ -64,80 +64,80 @@ LESSONS = (
         "build_serial_lora",
         "l03_build",
         "Build Serial LoRA",
-        "The adapter, its place before attention, its merged weight, and probes that test them",
-        "Lesson 02",
+        "The adapter, its place, its merge, and `inject` itself",
+        "Lesson 00",
     ),
     Lesson(
         "04",
         "clip_few_shot",
         "l04_clip",
         "CLIP with a few shots",
-        "A classifier from CLIP and a few pictures a class, beside LoRA with as many parameters",
+        "A classifier from CLIP, and the training loop that adapts it",
         "Lesson 03",
     ),
     Lesson(
         "05",
-        "lora_plus",
-        "l07_lora_plus",
-        "LoRA+: a learning rate for each matrix",
-        "An optimizer with a rate for A and one for B, and a fair test of it",
+        "sam_segmentation",
+        "l05_sam",
+        "SAM: masks of a new kind of picture",
+        "SAM's way in, Dice, and the training loop, step by step",
         "Lesson 04",
     ),
     Lesson(
         "06",
-        "sam_segmentation",
-        "l05_sam",
-        "SAM: few-shot segmentation, measured by Dice",
-        "SAM's way in, Dice, the loss, and the adapter inside its windows",
-        "Lessons 03 and 04",
+        "sd3_style",
+        "l06_sd3",
+        "Stable Diffusion 3: a new style",
+        "Flow, training step, sampler and FID, written by you",
+        "Lesson 04",
     ),
     Lesson(
         "07",
-        "sd3_style",
-        "l06_sd3",
-        "Stable Diffusion 3: tuning a style",
-        "The path from picture to noise, guidance, and a score for what is drawn",
-        "Lessons 03 and 04",
+        "lora_plus",
+        "l07_lora_plus",
+        "LoRA+: whose rate is it?",
+        "An optimizer with one rate for A and one for B, and a fair test of it",
+        "Lesson 04",
     ),
     Lesson(
         "08",
-        "singular_values",
-        "l10_inside",
-        "Inside an adapter: singular values",
-        "Three ways to look inside an adapter: its spectrum, effective rank, and angles",
-        "Lessons 01 and 04",
+        "how_sure",
+        "l08_how_sure",
+        "How sure are you?",
+        "An interval, a margin, and a rule that chooses a rank",
+        "Lesson 04",
     ),
     Lesson(
         "09",
-        "choosing_a_rank",
-        "l08_how_sure",
-        "Choosing a rank, with statistics",
-        "A rule that chooses a rank, and a verdict that says how sure it is",
-        "Lessons 02 and 04",
+        "paper_on_trial",
+        "l09_trial",
+        "The paper on trial",
+        "RepAdapter from your own pair, and a verdict on each claim",
+        "Lessons 03 and 08",
     ),
     Lesson(
         "10",
+        "inside_an_adapter",
+        "l10_inside",
+        "Inside an adapter",
+        "Spectrum, effective rank, and angles beside a second seed",
+        "Lessons 01 and 04",
+    ),
+    Lesson(
+        "11",
         "many_adapters",
         "l11_many",
         "Many adapters on one base",
         "Sums and chains of adapters, and a batch in which each sample has its own",
-        "Lessons 03 and 04",
-    ),
-    Lesson(
-        "11",
-        "where_it_stands",
-        "l09_trial",
-        "Where the method stands",
-        "RepAdapter from your own pair, an interval over data sets, and the front of methods",
-        "Lessons 03 and 09",
+        "Lesson 04",
     ),
     Lesson(
         "12",
         "your_own",
         "l12_your_own",
         "Your own model and pictures",
-        "A split that does not leak, a merge that is proved, an adapter in a model of your own",
-        "Lessons 03 and 04",
+        "A split that does not leak, an adapter in a model of your own, a merge that is proved",
+        "Lesson 04",
     ),
 )
 
@@ -160,10 +160,13 @@ def read_measured(path: Path = MEASURED) -> dict[str, dict]:
 
 
 def lesson_card(number: str) -> None:
-    """Show what a lesson asks for: the lessons before it, and its minutes."""
+    """Show what a lesson asks for, the lessons before it and its minutes, and whose run its text tells."""
     lesson = find_lesson(number)
     minutes = read_measured().get(lesson.number, {}).get("minutes", "?")
-    card = f"*Before this lesson: {lesson.prerequisites}. It takes about {minutes} minutes.*"
+    card = (
+        f"*Before this lesson: {lesson.prerequisites}. It takes about {minutes} minutes. The text tells the "
+        "run that is shipped with it: change a cell, and your numbers are yours.*"
+    )
     display(Markdown(card))
 
 

@@ -99,21 +99,21 @@ RIGHT = {
     "2.2": [lambda towers, rank: 2 * rank * sum(w * d for w, d in towers)],
     "2.3": [lambda model: sum(p.numel() * p.requires_grad for p in model.parameters())],
     "2.4": [lambda shapes, width: Fraction(sum(map(sum, shapes)), 2 * width)],
-    "8.2": [spectrum_by_gram],
-    "8.5": [
+    "10.2": [spectrum_by_gram],
+    "10.5": [
         lambda one, other: torch.from_numpy(np.rad2deg(subspace_angles(one, other))[::-1].copy())
     ],
-    "9.1": [lambda shapes, width, rank: int(np.sum(shapes)) * rank // (width + width)],
-    "9.4": [lambda wins, losses: stats.binomtest(wins, wins + losses).pvalue],
-    "10.2": [
+    "8.1": [lambda shapes, width, rank: int(np.sum(shapes)) * rank // (width + width)],
+    "8.4": [lambda wins, losses: stats.binomtest(wins, wins + losses).pvalue],
+    "11.2": [
         lambda first, second: (
             torch.cat([first[0], second[0]]),
             torch.cat([first[1] + second[1] @ (second[0] @ first[1]), second[1]], dim=1),
         )
     ],
-    "11.2": [by_sets_table],
-    "11.3": [holm_array],
-    "11.4": [front_of_pairs],
+    "9.2": [by_sets_table],
+    "9.3": [holm_array],
+    "9.4": [front_of_pairs],
     "12.2": [proof_by_allclose],
     "12.3": [lambda W, A, B, s: (A.clone(), torch.einsum("oi,ir->or", W, s * B))],
 }
@@ -214,9 +214,9 @@ def by_segment_anything(size, boxes, side):
 
 
 RIGHT |= {
-    "6.1": [by_segment_anything],
-    "6.2": [lambda found, truth: dice(found, truth).item()],
-    "6.3": [padded_at_the_border],
-    "6.4": [lambda qkv, dq, dv: qkv + torch.cat([dq, torch.zeros_like(dq), dv], dim=-1)],
-    "6.5": [lambda logits, truth: dice_ce(logits, truth).mean()],
+    "5.1": [by_segment_anything],
+    "5.2": [lambda found, truth: dice(found, truth).item()],
+    "5.3": [padded_at_the_border],
+    "5.4": [lambda qkv, dq, dv: qkv + torch.cat([dq, torch.zeros_like(dq), dv], dim=-1)],
+    "5.5": [lambda logits, truth: dice_ce(logits, truth).mean()],
 }

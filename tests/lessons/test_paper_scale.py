@@ -1,4 +1,4 @@
-"""Lessons 04, 06 and 07 whole at the paper's scale: its models, its data's layouts, no network.
+"""Lessons 04, 05 and 06 whole at the paper's scale: its models, its data's layouts, no network.
 
 Weights are random and pictures are noise, so nothing is learnt; but every cell runs on CLIP and SAM at
 full size, and on a small SD3 in the published layout, with the code that a GPU would run.

@@ -21,14 +21,14 @@ def double(number: int) -> int:
     # END SOLUTION
 
 
-check("9.1", double)'''
+check("8.1", double)'''
 STUB_CELL = '''\
 def double(number: int) -> int:
     """Twice the number."""
-    raise NotImplementedError("Exercise 9.1: your code goes here")
+    raise NotImplementedError("Exercise 8.1: your code goes here")
 
 
-check("9.1", double)'''
+check("8.1", double)'''
 
 
 def write_lesson(root: Path, number: str = "90", *, extra: str = "", name: str = "double") -> Path:

@@ -50,7 +50,7 @@ def middle(boxes, new, side):
 
 
 @exercise(
-    "6.1",
+    "5.1",
     "sizes to the pixel and boxes to match, for lying, standing and square pictures",
     {
         "that is a squash: both sides get the same factor, the rest is padding": (
@@ -179,7 +179,7 @@ def right_dice(both, found, truth, masks):
 
 
 @exercise(
-    "6.2",
+    "5.2",
     "equal to counting sets of pixels in eight cases, three of them with an empty mask",
     {
         "that is IoU: Dice is twice the overlap over the sum of both areas": (
@@ -279,7 +279,7 @@ CROP = "window_unpartition's last argument is height and width of the tokens bef
 
 
 @exercise(
-    "6.3",
+    "5.3",
     "equal to one window at a time, with and without padding, in a global block too, gradients "
     "included, and with padding that stays zero even for an adapter that has a bias",
     {
@@ -392,7 +392,7 @@ LAST = (
 
 
 @exercise(
-    "6.4",
+    "5.4",
     "the right columns, at three numbers of dimensions, nothing changed in place, all gradients",
     {
         "nothing is added": lambda qkv, dq, dv: qkv.clone(),
@@ -522,7 +522,7 @@ def softmaxed(x: Tensor) -> Tensor:
 
 
 @exercise(
-    "6.5",
+    "5.5",
     "equal to one pixel at a time, for sure logits and for an object that is not there too, and so is "
     "the gradient",
     {

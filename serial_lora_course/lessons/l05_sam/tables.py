@@ -1,4 +1,4 @@
-"""Tables of lesson 06: set by set, and the paper's Dice beside the records."""
+"""Tables of lesson 05: set by set, and the paper's Dice beside the records."""
 
 from __future__ import annotations
 

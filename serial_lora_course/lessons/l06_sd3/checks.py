@@ -45,7 +45,7 @@ def path(
 
 
 @exercise(
-    "7.1",
+    "6.1",
     "equal to one picture at a time, and the velocity to finite differences, at both ends too",
     {
         "the ends are exchanged: sigma 0 is the picture, 1 the noise": path(
@@ -190,7 +190,7 @@ def read_names(got: Any, layers: int, stream: str) -> dict[str, Any]:
 
 
 @exercise(
-    "7.2",
+    "6.2",
     "the names that the model itself gives those layers, for three depths and all streams",
     {
         "the last block has no to_add_out: the text tokens end there, nobody reads them": (
@@ -426,7 +426,7 @@ class SharedByAll(Kept):
 
 
 @exercise(
-    "7.3",
+    "6.3",
     "right for every order and every part, each picture encoded once",
     {
         "what is known is encoded again: look it up first": NotKept,
@@ -493,7 +493,7 @@ def encoded_once() -> Iterator[Case]:
 
 
 @exercise(
-    "7.4",
+    "6.4",
     "equal to one number at a time, for guidance below one, at one, and above",
     {
         "the two answers are exchanged: it leads away from the prompt": lambda e, p, w: (
@@ -556,7 +556,7 @@ def score(cosines: Tensor) -> Tensor:
 
 
 @exercise(
-    "7.5",
+    "6.5",
     "equal to one product at a time, for pairs that fit and pairs that point away",
     {
         "softmax over a single score: 1, whatever the picture shows": of_cosines(torch.ones_like),

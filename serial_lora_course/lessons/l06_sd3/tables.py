@@ -1,4 +1,4 @@
-"""Tables of lesson 07: styles before and after, and how FID falls with the pictures."""
+"""Tables of lesson 06: styles before and after, and how FID falls with the pictures."""
 
 from __future__ import annotations
 

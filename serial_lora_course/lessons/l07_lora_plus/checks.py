@@ -25,7 +25,7 @@ PARTS = ("B's part", "A's part", "the part of both")
 
 
 @exercise(
-    "5.1",
+    "7.1",
     "the three parts, which add up to the change of B A, at two sizes",
     {
         "the first two are exchanged: B's part comes first": lambda A, B, a, b: (
@@ -93,7 +93,7 @@ def step(size: Callable = lambda g, eps: g / (g.abs() + eps)) -> Callable:
 
 
 @exercise(
-    "5.2",
+    "7.2",
     "equal to torch's Adam, for gradients from 0 to 1000 and for a large ε",
     {
         "the sign: a step goes against the gradient": step(lambda g, eps: -g / (g.abs() + eps)),
@@ -263,7 +263,7 @@ def read_groups(
 
 
 @exercise(
-    "5.3",
+    "7.3",
     "each trainable tensor in exactly one group, at its rate, whatever its modules are called",
     {
         "the last part of the name decides, not any part: a module may be called lora_B": groups(
@@ -345,7 +345,7 @@ def left(share: Callable) -> Callable:
 
 
 @exercise(
-    "5.4",
+    "7.4",
     "equal to what AdamW leaves, for groups of different rates and decays",
     {
         "that is what is lost: the share that is left is 1 minus it": left(
@@ -450,7 +450,7 @@ def sem(values: np.ndarray) -> float:
 
 
 @exercise(
-    "5.5",
+    "7.5",
     "ratio, paired difference, its interval and the verdict, on four sweeps",
     {
         "that ratio has the best single run, not the best mean": verdict(

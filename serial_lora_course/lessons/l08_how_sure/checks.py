@@ -40,7 +40,7 @@ def budget(shapes: Sequence[tuple[int, int]], rank: int) -> int:
 
 
 @exercise(
-    "9.1",
+    "8.1",
     "the largest rank within the budgets of five placements, fused and uneven ones too",
     {
         "four times the rank is right for four square matrices alone: add up inputs + outputs": (
@@ -162,7 +162,7 @@ def within_bar(
 
 
 @exercise(
-    "9.2",
+    "8.2",
     "the smallest rank within one standard error of the best, in six sweeps",
     {
         "that is the rank with the best mean: the smallest within one standard error of it is "
@@ -232,7 +232,7 @@ def two_groups(one, other):
 
 
 @exercise(
-    "9.3",
+    "8.3",
     "mean and standard error over six sets, over four, and over the seeds of one",
     {
         "the sign is turned round: one minus other": paired(lambda m, e, d: (-m, e)),
@@ -326,7 +326,7 @@ def exactly(wins: int, losses: int) -> float:
 
 
 @exercise(
-    "9.4",
+    "8.4",
     "equal to listing every outcome of the coins, for five scores and a tie",
     {
         "more than 1: at a tie both tails hold the middle, so stop at 1": lambda w, x: (
@@ -404,7 +404,7 @@ def interval(
 
 
 @exercise(
-    "9.5",
+    "8.5",
     "thirteen cases, held against every value of their intervals",
     {
         "two standard errors: with few measurements Student's t asks for more": (

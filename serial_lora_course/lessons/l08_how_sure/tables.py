@@ -1,4 +1,4 @@
-"""Tables of lesson 09; where one rests on an exercise, it takes the function that answers it."""
+"""Tables of lesson 08; where one rests on an exercise, it takes the function that answers it."""
 
 from __future__ import annotations
 

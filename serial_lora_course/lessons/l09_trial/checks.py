@@ -40,7 +40,7 @@ def in_turn(down: Tensor, _: float, groups: int) -> Tensor:
 
 
 @exercise(
-    "11.1",
+    "9.1",
     "equal to RepAdapter's layer, group by group, for one, two and three groups",
     {
         "the scale is forgotten": pair(lambda up, s: torch.block_diag(*up)),
@@ -116,7 +116,7 @@ def of_runs(means: np.ndarray, runs: np.ndarray) -> np.ndarray:
 
 
 @exercise(
-    "11.2",
+    "9.2",
     "means and half-widths for three, five and twelve sets, with unequally many seeds",
     {
         "all runs are averaged at once: a set with more seeds would count more": over_sets(
@@ -216,7 +216,7 @@ def stepwise(
 
 
 @exercise(
-    "11.3",
+    "9.3",
     "six families of p values, sorted and unsorted, held against the definition",
     {
         "that is Bonferroni's: each further p value has one comparison fewer beside it": (
@@ -348,7 +348,7 @@ def hull(costs, gains):
 
 
 @exercise(
-    "11.4",
+    "9.4",
     "fronts of eight families of arms, unsorted and with ties, pair by pair",
     {
         "at equal cost the better one wins, and at equal gain the cheaper: ties are beaten too": (

@@ -61,7 +61,7 @@ def rank(change=lambda before, after: after - before, limit=None):
 
 
 @exercise(
-    "8.1",
+    "10.1",
     "four changes hundreds of times smaller than their weights, one of them no change at all",
     {
         "rounding alone lifts values above zero, and they are counted: the threshold is missing, or "
@@ -142,7 +142,7 @@ right_spectrum = by_triangles(lambda one, other: svdvals(one @ other.T))
 
 
 @exercise(
-    "8.2",
+    "10.2",
     "three spectra that were chosen first, and that no (m, n) matrix was made",
     {
         "right values, but the (m, n) product is made: QR of left and of right.T gives an (r, r) "
@@ -212,7 +212,7 @@ ONE_ORDER = "only one order is counted, the {} one: sometimes one is above, some
 
 
 @exercise(
-    "8.3",
+    "10.3",
     "counted index by index, with outer curves that cross and with ties",
     {
         "each value is compared with the smallest and the largest of all: compare it with the two "
@@ -276,7 +276,7 @@ right_rank = of_shares(lambda v: v / v.sum())
 
 
 @exercise(
-    "8.4",
+    "10.4",
     "five spectra, with zeros, equal values, a single value and large ones",
     {
         "0 * ln 0 is not a number: leave the zeros out": (
@@ -347,7 +347,7 @@ def unit(columns: Tensor) -> Tensor:
 
 
 @exercise(
-    "8.5",
+    "10.5",
     "subspaces that were turned by chosen angles, from 0 to 90 degrees",
     {
         "the diagonal of Q1^T Q2 compares single columns: take its singular values": (

@@ -67,7 +67,7 @@ def rows_and_rows(pairs, weights):
 
 
 @exercise(
-    "10.1",
+    "11.1",
     "exactly the weighted sum, of two pairs and of three of unequal ranks",
     {
         "the weights are forgotten": stacked(lambda w, _: 1),
@@ -117,7 +117,7 @@ def chained(second_A=lambda A1, B1, A2, B2: A2 + A2 @ B1 @ A1, keep=1, swap=Fals
 
 
 @exercise(
-    "10.2",
+    "11.2",
     "equal to the two dense matrices, one after the other, in both orders of size",
     {
         "that is the sum: the term with both products is missing": chained(lambda a, b, A2, c: A2),
@@ -160,7 +160,7 @@ def all_adapters(x, all_A, all_B, which):
 
 
 @exercise(
-    "10.3",
+    "11.3",
     "each sample's own pair, in any order and with repetitions, gradients included",
     {
         "every sample gets the first adapter": each(lambda which: 0 * which),

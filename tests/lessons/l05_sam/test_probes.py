@@ -1,4 +1,4 @@
-"""What lesson 06 measures."""
+"""What lesson 05 measures."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What lesson 07 measures without a model."""
+"""What lesson 06 measures without a model."""
 
 import torch
 from torch import nn

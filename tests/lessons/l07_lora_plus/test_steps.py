@@ -1,4 +1,4 @@
-"""What lesson 05 measures."""
+"""What lesson 07 measures."""
 
 import pytest
 import torch

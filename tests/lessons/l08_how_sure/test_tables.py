@@ -1,4 +1,4 @@
-"""The tables of lesson 09 against scipy's own tests and planted records."""
+"""The tables of lesson 08 against scipy's own tests and planted records."""
 
 import numpy as np
 import pytest

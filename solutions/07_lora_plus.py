@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 05 · LoRA+: a learning rate for each matrix
+# # 07 · LoRA+: a learning rate for each matrix
 #
 # **What you will be able to do**
 #
@@ -26,7 +26,7 @@ from serial_lora_course.lessons.l07_lora_plus import ratios, steps
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
 
-lesson_card("05")
+lesson_card("07")
 
 # %% [markdown]
 # One line decides which CLIP the lesson adapts, as in lesson 04.
@@ -49,7 +49,7 @@ print(lesson)
 # \;+\; \underbrace{B\,\Delta A}_{\text{A's part}} \;+\; \underbrace{\Delta B\,\Delta A}_{\text{both}} . $$
 
 # %% [markdown]
-# ### Exercise 5.1 · Three parts of a step
+# ### Exercise 7.1 · Three parts of a step
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -78,7 +78,7 @@ def change_of_product(
     # END SOLUTION
 
 
-check("5.1", change_of_product)
+check("7.1", change_of_product)
 
 # %% [markdown]
 # <details><summary>Hint 1: which factor is new?</summary>
@@ -92,14 +92,14 @@ check("5.1", change_of_product)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/05_lora_plus.ipynb)
+# Solution: [the solved lesson](../solutions/07_lora_plus.ipynb)
 
 # %% [markdown]
 # A small task: beside a frozen layer, a pair has to learn a change of the layer from 32 tokens, by plain
 # gradient descent with one rate. Which numbers in the table's first row must be exactly 0?
 
 # %%
-parts_of = yours("5.1")
+parts_of = yours("7.1")
 descent = steps.watch_steps(lambda A, B: torch.optim.SGD([A, B], lr=3.0), parts_of)
 display_table(descent.map("{:.3g}".format))
 
@@ -115,7 +115,7 @@ display_table(descent.map("{:.3g}".format))
 # Both means start at zero, and Adam corrects them for that.
 
 # %% [markdown]
-# ### Exercise 5.2 · Adam's first step
+# ### Exercise 7.2 · Adam's first step
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -143,7 +143,7 @@ def first_adam_step(gradient: Tensor, lr: float, eps: float = 1e-8) -> Tensor:
     # END SOLUTION
 
 
-check("5.2", first_adam_step)
+check("7.2", first_adam_step)
 
 # %% [markdown]
 # <details><summary>Hint 1: step one of the two means</summary>
@@ -157,14 +157,14 @@ check("5.2", first_adam_step)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/05_lora_plus.ipynb)
+# Solution: [the solved lesson](../solutions/07_lora_plus.ipynb)
 
 # %% [markdown]
 # So the learning rate *is* the size of an entry's first step, whatever the gradient's size, as long as it is far
 # above ε. Your function says how far B will move in step 1; the table says how far it did.
 
 # %%
-step_of = yours("5.2")
+step_of = yours("7.2")
 task = steps.SmallTask()
 task.loss().backward()
 predicted = step_of(task.pair.lora_B.grad, 0.01).norm().item()
@@ -188,7 +188,7 @@ display_table(adam.map("{:.3g}".format))
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_step_by_ratio
 
 lr_A = 0.01  # change this and run again: 0.1, 0.001. Where does the best ratio go?
-parts_of = yours("5.1")
+parts_of = yours("7.1")
 tried = [steps.one_step_at(ratio, lr_A, parts_of=parts_of) for ratio in (1, 2, 5, 10, 20, 50)]
 by_ratio = pd.DataFrame(tried)
 display_figure(plot_step_by_ratio(by_ratio))
@@ -239,7 +239,7 @@ display_figure(plot_step_by_width(widths, effects))
 # two of them. What can go wrong is a tensor in the wrong group, or in none.
 
 # %% [markdown]
-# ### Exercise 5.3 · Sort the tensors
+# ### Exercise 7.3 · Sort the tensors
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -281,7 +281,7 @@ def plus_groups(
     # END SOLUTION
 
 
-check("5.3", plus_groups)
+check("7.3", plus_groups)
 
 # %% [markdown]
 # <details><summary>Hint 1: the last part of a name</summary>
@@ -296,7 +296,7 @@ check("5.3", plus_groups)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/05_lora_plus.ipynb)
+# Solution: [the solved lesson](../solutions/07_lora_plus.ipynb)
 
 # %% [markdown]
 # Your groups on the lesson's CLIP with a fresh adapter:
@@ -304,7 +304,7 @@ check("5.3", plus_groups)
 # %%
 from serial_lora import SerialLoRAConfig, inject
 
-groups_of = yours("5.3")
+groups_of = yours("7.3")
 adapted = inject(lesson.twin().model, SerialLoRAConfig(rank=16))
 ratio = 20  # change this and run again: 1 is plain LoRA
 lr, weight_decay = 4e-4, 1e-2
@@ -341,7 +341,7 @@ display_table(rates)
 # decay, with the group's *own* lr.
 
 # %% [markdown]
-# ### Exercise 5.4 · What decay leaves
+# ### Exercise 7.4 · What decay leaves
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -366,7 +366,7 @@ def share_left(groups: list[dict], steps: int) -> list[float]:
     # END SOLUTION
 
 
-check("5.4", share_left)
+check("7.4", share_left)
 
 # %% [markdown]
 # <details><summary>Hint 1: one step</summary>
@@ -380,10 +380,10 @@ check("5.4", share_left)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/05_lora_plus.ipynb)
+# Solution: [the solved lesson](../solutions/07_lora_plus.ipynb)
 
 # %%
-left_of = yours("5.4")
+left_of = yours("7.4")
 steps_taken = 1000
 left = left_of(groups, steps_taken)
 print("taken away:", ", ".join(f"{1 - share:.1%}" for share in left), "(A, B)")
@@ -443,7 +443,7 @@ some = results  # change this and run again: results[results["seed"] == 1]
 display_figure(plot_ratio_sweep(some))
 
 # %% [markdown]
-# ### Exercise 5.5 · The best ratio, and is it more than chance?
+# ### Exercise 7.5 · The best ratio, and is it more than chance?
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -452,7 +452,7 @@ display_figure(plot_ratio_sweep(some))
 # Find the ratio with the highest mean accuracy, and compare it with a ratio of 1. Entry k of every list has the
 # same seed, so take the *differences* seed by seed, and their mean. A mean of few numbers is uncertain: its
 # *standard error* is their standard deviation (with n − 1) over √n, and its 95% **confidence interval** goes
-# `half_width(error, n - 1)` to either side (Student's t with n − 1 degrees of freedom; lesson 09 builds it). A
+# `half_width(error, n - 1)` to either side (Student's t with n − 1 degrees of freedom; lesson 08 builds it). A
 # difference is *significant* where that interval leaves out 0.
 
 
@@ -479,7 +479,7 @@ def best_ratio(accuracies: dict[float, list[float]]) -> tuple[float, float, floa
     # END SOLUTION
 
 
-check("5.5", best_ratio)
+check("7.5", best_ratio)
 
 # %% [markdown]
 # <details><summary>Hint 1: pairs</summary>
@@ -494,14 +494,14 @@ check("5.5", best_ratio)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/05_lora_plus.ipynb)
+# Solution: [the solved lesson](../solutions/07_lora_plus.ipynb)
 
 # %% [markdown]
 # The usual comparison, by your function: at each rate of A, the best ratio beside 1, in points of accuracy, with
 # half of the interval behind ±. Two seeds are very few: what do you expect of the last column?
 
 # %%
-usual = ratios.beside_ratio_one(results, yours("5.5"))
+usual = ratios.beside_ratio_one(results, yours("7.5"))
 display_table(usual)
 
 # %% [markdown]
@@ -534,7 +534,7 @@ display_table(chosen)
 # That is the ratio's worth where both sides are tuned with equal care, on one tiny model, one data set and two
 # seeds. Each seed chose for the other, so the two differences are not quite independent, and the interval is a
 # rough guide. A wider model may say otherwise, and more seeds would make the intervals much shorter: run the
-# printed command with `--scale paper` or more `--seeds`. Lesson 09 says how many a verdict takes.
+# printed command with `--scale paper` or more `--seeds`. Lesson 08 says how many a verdict takes.
 
 # %% [markdown]
 # ## The paper's cells

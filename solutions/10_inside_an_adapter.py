@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 08 · Inside an adapter: singular values
+# # 10 · Inside an adapter: singular values
 #
 # **What you will be able to do**
 #
@@ -28,7 +28,7 @@ from serial_lora_course.measures import spectra as measured
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
 
-lesson_card("08")
+lesson_card("10")
 
 # %% [markdown]
 # One line decides which CLIP the lesson looks into, as in lesson 04.
@@ -135,7 +135,7 @@ print(f"{above} of {len(values)} values are above zero; value {RANK} is {drop:,.
 # not with that of dW.
 
 # %% [markdown]
-# ### Exercise 8.1 · The rank of a change
+# ### Exercise 10.1 · The rank of a change
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -162,7 +162,7 @@ def rank_of_change(before: Tensor, after: Tensor) -> int:
     # END SOLUTION
 
 
-check("8.1", rank_of_change)
+check("10.1", rank_of_change)
 
 # %% [markdown]
 # <details><summary>Hint 1: two different largest values</summary>
@@ -177,14 +177,14 @@ check("8.1", rank_of_change)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/08_singular_values.ipynb)
+# Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
 # All changes of both methods: the rank from the factors in float64, and by your function from float32
 # weights before and after.
 
 # %%
-rank_of = yours("8.1")
+rank_of = yours("10.1")
 for method, label in LABELS.items():
     exact = set(change_tables.spectra_table(learned(method, 1))["rank"])
     seen = {rank_of(each.weight.float(), each.adapted.float()) for each in learned(method, 1)}
@@ -204,7 +204,7 @@ for method, label in LABELS.items():
 # the same singular values as the big product.
 
 # %% [markdown]
-# ### Exercise 8.2 · The spectrum of a product
+# ### Exercise 10.2 · The spectrum of a product
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -232,7 +232,7 @@ def product_spectrum(left: Tensor, right: Tensor) -> Tensor:
     # END SOLUTION
 
 
-check("8.2", product_spectrum)
+check("10.2", product_spectrum)
 
 # %% [markdown]
 # <details><summary>Hint 1: which way round</summary>
@@ -247,7 +247,7 @@ check("8.2", product_spectrum)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/08_singular_values.ipynb)
+# Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
 # How much does it save? For a random pair of rank 64, as wide as ViT-B/16:
@@ -255,7 +255,7 @@ check("8.2", product_spectrum)
 # %%
 import time
 
-spectrum_of = yours("8.2")
+spectrum_of = yours("10.2")
 rank = 64  # change this and run again
 left, right, seconds = torch.randn(768, rank), torch.randn(rank, 768), {}
 for name, compute in (
@@ -328,7 +328,7 @@ display_figure(figures.plot_shifts(method_spectra, block=2))
 # Serial LoRA moves it less far: a quarter of all.
 
 # %% [markdown]
-# ### Exercise 8.3 · In between
+# ### Exercise 10.3 · In between
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -351,7 +351,7 @@ def share_in_between(one: Tensor, middle: Tensor, other: Tensor) -> float:
     # END SOLUTION
 
 
-check("8.3", share_in_between)
+check("10.3", share_in_between)
 
 # %% [markdown]
 # <details><summary>Hint 1: which is below?</summary>
@@ -367,7 +367,7 @@ check("8.3", share_in_between)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/08_singular_values.ipynb)
+# Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
 # Your function counts for each block and projection: *between* for reading 1 (W + dW). *Change between* is
@@ -375,7 +375,7 @@ check("8.3", share_in_between)
 # W's than LoRA's, on whichever side?
 
 # %%
-between_of = yours("8.3")
+between_of = yours("10.3")
 claims = change_tables.claim_table(
     learned("lora", 1), learned("serial_lora", 1), between=between_of
 )
@@ -425,7 +425,7 @@ display_table(as_text(scales, formats).reset_index())
 # This is the **effective rank** (Roy and Vetterli, 2007): from 1 to r, and not always whole.
 
 # %% [markdown]
-# ### Exercise 8.4 · The effective rank
+# ### Exercise 10.4 · The effective rank
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -448,7 +448,7 @@ def effective_rank_of(values: Tensor) -> float:
     # END SOLUTION
 
 
-check("8.4", effective_rank_of)
+check("10.4", effective_rank_of)
 
 # %% [markdown]
 # <details><summary>Hint 1: zeros</summary>
@@ -462,14 +462,14 @@ check("8.4", effective_rank_of)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/08_singular_values.ipynb)
+# Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
 # By your function, over the depth of the image tower, for two seeds: a line is the mean of a method, its band
 # goes from the lower seed to the higher. The grey line is a product of two *random* matrices of this rank.
 
 # %%
-effective_of = yours("8.4")
+effective_of = yours("10.4")
 tables = [
     change_tables.spectra_table(learned(method, seed), effective_of).assign(method=method)
     for seed in (1, 2)  # change this and run again: more seeds
@@ -510,7 +510,7 @@ print(f"{effective['effective_rank_before'].mean():.1f} of {width}")
 # orthonormal columns Q₁ and Q₂ the singular values of Q₁ᵀ Q₂ are their cosines (Bjorck and Golub, 1973).
 
 # %% [markdown]
-# ### Exercise 8.5 · Principal angles
+# ### Exercise 10.5 · Principal angles
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -538,7 +538,7 @@ def angles_between(one: Tensor, other: Tensor) -> Tensor:
     # END SOLUTION
 
 
-check("8.5", angles_between)
+check("10.5", angles_between)
 
 # %% [markdown]
 # <details><summary>Hint 1: orthonormal columns</summary>
@@ -553,7 +553,7 @@ check("8.5", angles_between)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/08_singular_values.ipynb)
+# Solution: [the solved lesson](../solutions/10_inside_an_adapter.ipynb)
 
 # %% [markdown]
 # Do q, k and v of one block read the same directions? For Serial LoRA they must: W_q B A, W_k B A and W_v B A
@@ -561,7 +561,7 @@ check("8.5", angles_between)
 # of the squared cosines: 1 for the same space, 0 for orthogonal ones, r / d for two random subspaces.
 
 # %%
-angles_of = yours("8.5")
+angles_of = yours("10.5")
 found = {LABELS[m]: directions.within_blocks(learned(m, 1), angles_of) for m in LABELS}
 display_table(pd.concat(found, names=["method"]).reset_index())
 
@@ -671,7 +671,7 @@ display_table(by_method.mean().map("{:.0%}".format).reset_index())
 # photographs at another rate, and we do not know which matrix it shows. If one of its lines stood for W + dW
 # and another for dW, they would differ for a reason that has nothing to do with learning: dW ends at r. Such
 # a claim needs a matrix, the size of the changes, several seeds and a number. And that one spectrum lies
-# above another says nothing by itself about the pictures that a model gets right; lessons 04, 06 and 07
+# above another says nothing by itself about the pictures that a model gets right; lessons 04, 05 and 06
 # measure that.
 #
 # For your own adapter, at paper scale:

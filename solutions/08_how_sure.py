@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 09 · Choosing a rank, with statistics
+# # 08 · Choosing a rank, with statistics
 #
 # **What you will be able to do**
 #
@@ -30,11 +30,11 @@ from serial_lora_course.labs.frames import as_text
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
 
-lesson_card("09")
+lesson_card("08")
 
 # %% [markdown]
 # Nothing is trained in this lesson. It reads the records that the course ships, some of which you have seen
-# in lessons 04, 06 and 07. The question is a practical one, which rank?, and it takes statistics to answer.
+# in lessons 04, 05 and 06. The question is a practical one, which rank?, and it takes statistics to answer.
 
 # %%
 from serial_lora_course.lessons.l08_how_sure import tables
@@ -71,7 +71,7 @@ display(costs.map("{:.2f} MB".format).rename_axis(columns=clip.title))
 # fused matrix. So the question is asked for any placement.
 
 # %% [markdown]
-# ### Exercise 9.1 · The rank that a budget buys
+# ### Exercise 8.1 · The rank that a budget buys
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -97,7 +97,7 @@ def matching_rank(shapes: list[tuple[int, int]], width: int, rank: int) -> int:
     # END SOLUTION
 
 
-check("9.1", matching_rank)
+check("8.1", matching_rank)
 
 # %% [markdown]
 # <details><summary>Hint 1: two steps</summary>
@@ -113,13 +113,13 @@ check("9.1", matching_rank)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/09_choosing_a_rank.ipynb)
+# Solution: [the solved lesson](../solutions/08_how_sure.ipynb)
 
 # %% [markdown]
 # Your function on the usual placements of LoRA. With LoRA at rank 16, Serial LoRA may have:
 
 # %%
-rank_within = yours("9.1")
+rank_within = yours("8.1")
 placements = tables.placements_table(rank_within, width=768, rank=16)
 display_table(placements)
 
@@ -169,7 +169,7 @@ print("Serial LoRA's accuracy:", by_rank.map("{:.1%}".format).to_dict())
 # the intervals reach to ten points and beyond.
 #
 # A star that is there although the true difference is zero is a *false positive*. They come by chance, more of
-# them the more differences one looks at (lesson 11).
+# them the more differences one looks at (lesson 09).
 #
 # What would make it differ? More data sets would make the intervals shorter. Another learning rate could change
 # the lines: one rate serves all ranks here, and a larger rank takes a larger step, since more columns of B move
@@ -183,7 +183,7 @@ print("Serial LoRA's accuracy:", by_rank.map("{:.1%}".format).to_dict())
 # smallest rank that still reaches this bar (the one-standard-error rule; Breiman and others, 1984).
 
 # %% [markdown]
-# ### Exercise 9.2 · The smallest rank that is good enough
+# ### Exercise 8.2 · The smallest rank that is good enough
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -208,7 +208,7 @@ def one_error_rank(sweep: dict[int, list[float]]) -> int:
     # END SOLUTION
 
 
-check("9.2", one_error_rank)
+check("8.2", one_error_rank)
 
 # %% [markdown]
 # <details><summary>Hint 1: three numbers</summary>
@@ -224,14 +224,14 @@ check("9.2", one_error_rank)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/09_choosing_a_rank.ipynb)
+# Solution: [the solved lesson](../solutions/08_how_sure.ipynb)
 
 # %% [markdown]
 # The rule on the sweep, method by method, with your function. A seed's accuracy is its average over the data
 # sets, and behind ± stands the best rank's standard error over seeds.
 
 # %%
-choose = yours("9.2")
+choose = yours("8.2")
 table = tables.chosen_table(evidence.runs("clip_rank"), choose)
 display_table(as_text(table, {"share of the best rank's": "{:.0%}"}))
 
@@ -260,7 +260,7 @@ display_table(as_text(table, {"share of the best rank's": "{:.0%}"}))
 # mean of its seeds. Of a single data set the seeds are the sample, and the result is about that set alone.
 
 # %% [markdown]
-# ### Exercise 9.3 · A paired difference and its standard error
+# ### Exercise 8.3 · A paired difference and its standard error
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -286,7 +286,7 @@ def paired_error(one: Tensor, other: Tensor) -> tuple[float, float]:
     # END SOLUTION
 
 
-check("9.3", paired_error)
+check("8.3", paired_error)
 
 # %% [markdown]
 # <details><summary>Hint 1: differences first</summary>
@@ -301,7 +301,7 @@ check("9.3", paired_error)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/09_choosing_a_rank.ipynb)
+# Solution: [the solved lesson](../solutions/08_how_sure.ipynb)
 
 # %% [markdown]
 # How far may a mean be off by chance? Two standard errors are a common answer, made for many measurements. The
@@ -339,7 +339,7 @@ display(as_text(table, formats))
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_pairs
 
-error_of = yours("9.3")
+error_of = yours("8.3")
 points, rival = MEASURES["accuracy"], "lora"  # change this and run again: "lora_equal_budget"
 pairs = tables.pair_scores(evidence.runs("clip"), points, "serial_lora", rival)
 one, other = (torch.tensor(pairs[m].unstack("seed").to_numpy()) for m in ("serial_lora", rival))
@@ -385,7 +385,7 @@ display(as_text(shown, formats))
 # fall as unevenly as that?
 
 # %% [markdown]
-# ### Exercise 9.4 · The sign test
+# ### Exercise 8.4 · The sign test
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -409,7 +409,7 @@ def sign_test(wins: int, losses: int) -> float:
     # END SOLUTION
 
 
-check("9.4", sign_test)
+check("8.4", sign_test)
 
 # %% [markdown]
 # <details><summary>Hint 1: one tail</summary>
@@ -425,14 +425,14 @@ check("9.4", sign_test)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/09_choosing_a_rank.ipynb)
+# Solution: [the solved lesson](../solutions/08_how_sure.ipynb)
 
 # %% [markdown]
 # Serial LoRA against LoRA in the paper's tables and in our records, by cells (a data set and an amount of
-# data) and by data sets. *p* is the probability of exercise 9.4, by your function.
+# data) and by data sets. *p* is the probability of exercise 8.4, by your function.
 
 # %%
-p_of = yours("9.4")
+p_of = yours("8.4")
 signs = tables.signs_table(evidence, p_of)
 display(as_text(signs, dict.fromkeys(["p, cells", "p, data sets", "least p"], "{:.3f}")))
 
@@ -456,7 +456,7 @@ display(as_text(signs, dict.fromkeys(["p, cells", "p, data sets", "least p"], "{
 # the runs leave it undecided.
 
 # %% [markdown]
-# ### Exercise 9.5 · A verdict
+# ### Exercise 8.5 · A verdict
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -484,7 +484,7 @@ def say_comparable(mean: float, error: float, count: int, margin: float) -> str:
     # END SOLUTION
 
 
-check("9.5", say_comparable)
+check("8.5", say_comparable)
 
 # %% [markdown]
 # <details><summary>Hint 1: two ends</summary>
@@ -499,17 +499,17 @@ check("9.5", say_comparable)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/09_choosing_a_rank.ipynb)
+# Solution: [the solved lesson](../solutions/08_how_sure.ipynb)
 
 # %% [markdown]
-# The records of lessons 04, 06 and 07, three tasks and all amounts of data: Serial LoRA minus LoRA, at equal
+# The records of lessons 04, 05 and 06, three tasks and all amounts of data: Serial LoRA minus LoRA, at equal
 # rank and at equal budget. Measures have different units, so each interval is drawn in units of its margin.
 # The grey band is the margin. Right of zero speaks for Serial LoRA.
 
 # %%
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins
 
-say = yours("9.5")
+say = yours("8.5")
 by_margin = {
     title: tables.margin_table(evidence, other, say) for other, title in tables.OTHERS.items()
 }
@@ -524,7 +524,7 @@ print({title: by_margin[title]["comparable"].to_dict() for title in by_margin})
 # The paper compares at equal rank only. The second comparison asks what the first cannot: is it the *sharing*
 # that makes a quarter of the parameters enough, or would any quarter have been enough? If LoRA at a quarter of
 # the rank does as well, the saving is true, and it does not need Serial LoRA. But one learning rate served all
-# methods in these records, and it suits one of them best; lesson 11 shows what comes out with a rate chosen for
+# methods in these records, and it suits one of them best; lesson 09 shows what comes out with a rate chosen for
 # each. (SD3 is judged by the share of drawings in the style, and not by CLIP-Score, which rewards drawings that
 # keep to the style of the unadapted model.)
 #
@@ -532,7 +532,7 @@ print({title: by_margin[title]["comparable"].to_dict() for title in by_margin})
 # margin with which the verdict would be "holds".
 
 # %%
-say = yours("9.5")
+say = yours("8.5")
 margins = tables.margin_table(evidence, "lora", say)
 shown = as_text(margins, {"mean": "{:+.2f}", "half": "{:.2f}", "holds from": "{:.2f}"})
 display(shown.rename(columns={"half": "half of the 95% interval"}))
@@ -612,5 +612,5 @@ display(shown.rename(columns={"half": "half of the 95% interval"}))
 # Stone, "Classification and Regression Trees" (1984). Judging comparability by a margin is known as a
 # non-inferiority test.
 #
-# Next: [10 · Many adapters on one base](10_many_adapters.ipynb). Whoever wants to see the paper's claims
+# Next: [10 · Many adapters on one base](11_many_adapters.ipynb). Whoever wants to see the paper's claims
 # checked one by one finds them in [`CLAIMS.md`](../CLAIMS.md).

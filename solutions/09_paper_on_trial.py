@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 11 · Where the method stands
+# # 09 · Where the method stands
 #
 # **What you will be able to do**
 #
@@ -26,10 +26,10 @@ from serial_lora_course.lessons.l09_trial import tables
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
 
-lesson_card("11")
+lesson_card("09")
 
 # %% [markdown]
-# Lessons 04 to 09 compared Serial LoRA with LoRA. Three questions were left: is the method new, is it the
+# Lessons 04 to 08 compared Serial LoRA with LoRA. Three questions were left: is the method new, is it the
 # *sharing* that works, and how good is it beside the other small adapters of the field? One study was made
 # for them. It was planned before its first run ([`docs/study.md`](../docs/study.md)), and its records travel
 # with the course. The next cell opens them, and every section can be read after it.
@@ -57,7 +57,7 @@ for lab, arms in found.arms.items():
 # LoRA that does the same? A guess first: is there always one?
 
 # %% [markdown]
-# ### Exercise 11.1 · RepAdapter's layer as a pair
+# ### Exercise 9.1 · RepAdapter's layer as a pair
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -84,7 +84,7 @@ def serial_pair(down: Tensor, up: Tensor, scale: float) -> tuple[Tensor, Tensor]
     # END SOLUTION
 
 
-check("11.1", serial_pair)
+check("9.1", serial_pair)
 
 # %% [markdown]
 # <details><summary>Hint 1: which outputs see which hidden values</summary>
@@ -100,7 +100,7 @@ check("11.1", serial_pair)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/11_where_it_stands.ipynb)
+# Solution: [the solved lesson](../solutions/09_paper_on_trial.ipynb)
 
 # %% [markdown]
 # Now by running. This is RepAdapter's layer, from its paper, and beside it the library's pair. Both get
@@ -127,7 +127,7 @@ class RepAdapter(torch.nn.Module):
 # %%
 from serial_lora.layers import SerialLoRA
 
-to_pair = yours("11.1")
+to_pair = yours("9.1")
 torch.manual_seed(0)
 tokens = torch.randn(2, 50, 192)  # (B, N, d)
 rows = []
@@ -182,7 +182,7 @@ display(planned.style.format("±{:.2f}"))
 # are not enough: Student's t has the right number.
 
 # %% [markdown]
-# ### Exercise 11.2 · An interval over sets
+# ### Exercise 9.2 · An interval over sets
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -210,12 +210,12 @@ def interval_over_sets(differences: dict[str, list[float]]) -> tuple[float, floa
     # END SOLUTION
 
 
-check("11.2", interval_over_sets)
+check("9.2", interval_over_sets)
 
 # %% [markdown]
 # <details><summary>Hint 1: what is the sample?</summary>
 #
-# One number a set: its mean. From there it is the standard error of exercise 9.3 and the quantile of 9.5.
+# One number a set: its mean. From there it is the standard error of exercise 8.3 and the quantile of 9.5.
 #
 # </details>
 # <details><summary>Hint 2: the quantile</summary>
@@ -225,7 +225,7 @@ check("11.2", interval_over_sets)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/11_where_it_stands.ipynb)
+# Solution: [the solved lesson](../solutions/09_paper_on_trial.ipynb)
 
 # %% [markdown]
 # Does it matter? The cell makes records of two *equal* methods, in which only sets and seeds vary, a thousand
@@ -233,7 +233,7 @@ check("11.2", interval_over_sets)
 # stands what most papers do: all runs as one sample, and two standard errors.
 
 # %%
-over_sets = yours("11.2")
+over_sets = yours("9.2")
 chance = np.random.default_rng(0)
 sets, seeds, between, within = 6, 5, 1.0, 1.0
 
@@ -281,7 +281,7 @@ print(f"{count} questions, no true difference: {once:.0%} of such studies find o
 # below one before it (a weaker result cannot be surer), and none is above 1. Then each is compared with 0.05.
 
 # %% [markdown]
-# ### Exercise 11.3 · Holm's correction
+# ### Exercise 9.3 · Holm's correction
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -309,7 +309,7 @@ def holm(ps: list[float]) -> list[float]:
     # END SOLUTION
 
 
-check("11.3", holm)
+check("9.3", holm)
 
 # %% [markdown]
 # <details><summary>Hint 1: remember where they came from</summary>
@@ -323,10 +323,10 @@ check("11.3", holm)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/11_where_it_stands.ipynb)
+# Solution: [the solved lesson](../solutions/09_paper_on_trial.ipynb)
 
 # %% [markdown]
-# Here are all questions of the study. *For sets like these* is the interval of exercise 11.2. *For these sets* asks
+# Here are all questions of the study. *For sets like these* is the interval of exercise 9.2. *For these sets* asks
 # less: with other pictures and seeds, would it come out so again on the very same sets? It is narrower, and it
 # must not be quoted for more. The verdict follows the first one and Holm: it *holds* or *fails* where the interval
 # is on one side of 0 and the adjusted p below 0.05; else the question is *open*, which is not the same as equal.
@@ -339,7 +339,7 @@ display(tables.verdicts_frame(found.answers))
 # The corrected p values are your function's as well.
 
 # %%
-adjust = yours("11.3")
+adjust = yours("9.3")
 plain = [answer.like.p for answer in found.answers]
 apart = np.abs(np.subtract(adjust(plain), [answer.p for answer in found.answers])).max()
 print(f"largest difference from the study's: {apart:.0e}")
@@ -379,7 +379,7 @@ display_figure(plot_answers(found.answers))
 # that nobody beats are the *front*: each is the best for some budget.
 
 # %% [markdown]
-# ### Exercise 11.4 · The front
+# ### Exercise 9.4 · The front
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -409,7 +409,7 @@ def front(costs: list[float], gains: list[float]) -> set[int]:
     # END SOLUTION
 
 
-check("11.4", front)
+check("9.4", front)
 
 # %% [markdown]
 # <details><summary>Hint 1: two ways</summary>
@@ -424,7 +424,7 @@ check("11.4", front)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/11_where_it_stands.ipynb)
+# Solution: [the solved lesson](../solutions/09_paper_on_trial.ipynb)
 
 # %% [markdown]
 # Now the study's arms: gain against parameters. Expect the answer to depend on the cost: a method may have few
@@ -437,7 +437,7 @@ cost = "parameters"  # change this and run again: "step time", or "activations, 
 display_figure(plot_fronts(found, cost))
 
 # %%
-find_front = yours("11.4")
+find_front = yours("9.4")
 for lab, arms in found.comparable.items():
     timed = arms.dropna(subset=[cost])
     on_it = timed.iloc[sorted(find_front(timed[cost].tolist(), timed["gain"].tolist()))]

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 10 · Many adapters on one base
+# # 11 · Many adapters on one base
 #
 # **What you will be able to do**
 #
@@ -28,7 +28,7 @@ from serial_lora_course.labs.methods import get_method
 from serial_lora_course.lessons.l11_many import mixing as many
 from serial_lora_course.plots.style import display_figure
 
-lesson_card("10")
+lesson_card("11")
 
 # %% [markdown]
 # An adapter is small, so one base can carry many: one for each task, customer or style. This lesson has
@@ -143,7 +143,7 @@ display(alone().map("{:.1f}%".format))
 # matrices that are stacked.
 
 # %% [markdown]
-# ### Exercise 10.1 · Add pairs exactly
+# ### Exercise 11.1 · Add pairs exactly
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -170,7 +170,7 @@ def add_pairs(pairs: list[tuple[Tensor, Tensor]], weights: list[float]) -> tuple
     # END SOLUTION
 
 
-check("10.1", add_pairs)
+check("11.1", add_pairs)
 
 # %% [markdown]
 # <details><summary>Hint 1: columns times rows</summary>
@@ -184,7 +184,7 @@ check("10.1", add_pairs)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/10_many_adapters.ipynb)
+# Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
 
 # %% [markdown]
 # `combine` does this for every block, and leaves the sum as one more adapter. The cell compares its pair
@@ -193,7 +193,7 @@ check("10.1", add_pairs)
 # %%
 from serial_lora import adapters
 
-stack = yours("10.1")
+stack = yours("11.1")
 model = carrying(*TASKS)
 pairs = [many.first_pair(model, task) for task in TASKS]  # (A, B) of each, in the first block
 A, B = stack(pairs, [0.5, 0.5])
@@ -264,7 +264,7 @@ panel = mixture_panel(mixed, base)
 # tokens, so they can only be added.
 
 # %% [markdown]
-# ### Exercise 10.2 · A chain as one pair
+# ### Exercise 11.2 · A chain as one pair
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -297,12 +297,12 @@ def chain_pairs(
     # END SOLUTION
 
 
-check("10.2", chain_pairs)
+check("11.2", chain_pairs)
 
 # %% [markdown]
 # <details><summary>Hint 1: three terms from two stacks</summary>
 #
-# Without the last term it is exercise 10.1. B₂A₂ + B₂A₂B₁A₁ = B₂ (A₂ + A₂B₁A₁): the second A has to know
+# Without the last term it is exercise 11.1. B₂A₂ + B₂A₂B₁A₁ = B₂ (A₂ + A₂B₁A₁): the second A has to know
 # what the first pair did to the tokens.
 #
 # </details>
@@ -312,7 +312,7 @@ check("10.2", chain_pairs)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/10_many_adapters.ipynb)
+# Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
 
 # %% [markdown]
 # The cell chains the two adapters in both orders and puts them beside the sum. The next one compares the first
@@ -330,7 +330,7 @@ table = pd.DataFrame(rows).T
 display(table.map("{:.1f}%".format))
 
 # %%
-chained = yours("10.2")
+chained = yours("11.2")
 first = {name: many.first_pair(model, name) for name in (*TASKS, *rows)}  # (A, B) of each
 product = {name: B @ A for name, (A, B) in first.items()}  # (d, d) each
 for title, order in orders.items():
@@ -360,7 +360,7 @@ print({task: f"one picture is {100 / len(data.test):.1f} points" for task, data 
 # product do the work.
 
 # %% [markdown]
-# ### Exercise 10.3 · Gathered pairs
+# ### Exercise 11.3 · Gathered pairs
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -389,7 +389,7 @@ def adapt_each(x: Tensor, all_A: Tensor, all_B: Tensor, which: Tensor) -> Tensor
     # END SOLUTION
 
 
-check("10.3", adapt_each)
+check("11.3", adapt_each)
 
 # %% [markdown]
 # <details><summary>Hint 1: gather first</summary>
@@ -403,7 +403,7 @@ check("10.3", adapt_each)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/10_many_adapters.ipynb)
+# Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
 
 # %% [markdown]
 # `per_sample` does it in every block of a model. The cell mixes eight pictures of both tasks, one of them for
@@ -432,7 +432,7 @@ print(f"one pass and {len(apart)} passes differ by {off:.0e}")
 # Inside one block, with the first block's pairs and your function:
 
 # %%
-gathered = yours("10.3")
+gathered = yours("11.3")
 pairs = [many.first_pair(model, task) for task in TASKS]
 all_A, all_B = (torch.stack(each) for each in zip(*pairs, strict=True))  # (K, r, d), (K, d, r)
 which = torch.tensor([TASKS.index(name or TASKS[0]) for name in names])  # (B,)

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 07 · Stable Diffusion 3: tuning a style
+# # 06 · Stable Diffusion 3: tuning a style
 #
 # **What you will be able to do**
 #
@@ -31,7 +31,7 @@ from serial_lora_course.plots.drawings import plot_drawings
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
 
-lesson_card("07")
+lesson_card("06")
 
 # %% [markdown]
 # One line decides what the lesson works with. `"tiny"` is a small SD3 and pixel art: nothing to fetch, and
@@ -51,7 +51,7 @@ print(lesson)
 # %% [markdown]
 # The next two cells give short names to what was read. The `studio` holds eight test prompts and known
 # pictures, encoded, and makes drawings. `tuned("lora")` tunes an SD3 with LoRA the first time it is asked (and
-# the same for Serial LoRA), in a copy of the model (a *twin*), on your paths of exercise 7.1 where they are
+# the same for Serial LoRA), in a copy of the model (a *twin*), on your paths of exercise 6.1 where they are
 # right. So after these cells you can start at any section.
 
 # %%
@@ -71,7 +71,7 @@ results = frame(shipped_records("sd3"))  # its column "amount" holds the percent
 @cache
 def tuned(name: str) -> probes.Tuned:
     """A twin of the SD3, tuned by one method, with its record and its drawings."""
-    return studio.tune(name, yours("7.1"))
+    return studio.tune(name, yours("6.1"))
 
 
 # %% [markdown]
@@ -172,7 +172,7 @@ display_table(as_text(trips, digits).rename_axis("way").reset_index())
 # is all of *rectified flow*.
 
 # %% [markdown]
-# ### Exercise 7.1 · The path and its velocity
+# ### Exercise 6.1 · The path and its velocity
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -201,7 +201,7 @@ def flow_path(latents: Tensor, noise: Tensor, sigmas: Tensor) -> tuple[Tensor, T
     # END SOLUTION
 
 
-check("7.1", flow_path)
+check("6.1", flow_path)
 
 # %% [markdown]
 # <details><summary>Hint 1: one number a picture</summary>
@@ -217,7 +217,7 @@ check("7.1", flow_path)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/07_sd3_style.ipynb)
+# Solution: [the solved lesson](../solutions/06_sd3_style.ipynb)
 
 # %% [markdown]
 # Once v is known, we can draw in steps: start at noise, σ = 1, and go towards σ = 0,
@@ -301,7 +301,7 @@ print(f"in bfloat16 its {len(official.sigmas)} levels are {different} different 
 # `StyleObjective` is the same as a module for the training loop.
 
 # %%
-path_of = yours("7.1")
+path_of = yours("6.1")
 levels = studio.levels  # σ of each picture; change this and run again: studio.levels / 4
 batch = studio.batch(studio.encoded, levels)
 points, target = path_of(batch.latent, batch.noise, batch.sigma)  # (B, c, h, w) each
@@ -344,7 +344,7 @@ display_table(as_text(by_level, shares | {"error": "{:.2f}"}).reset_index())
 # place: **attention**, where every token attends to all tokens of both kinds. The last block needs an image
 # and no text: its text tokens are read, and have no output projection.
 #
-# Where does an adapter find the tokens? Not at the norm as in lessons 04 and 06: these norms return several
+# Where does an adapter find the tokens? Not at the norm as in lessons 04 and 05: these norms return several
 # tensors. Attention is called *by keyword*, with the normed tokens of both streams. Two hooks listen at one
 # attention layer, one for arguments by position (the usual kind) and one for keywords. Expect the first to
 # hear nothing.
@@ -360,7 +360,7 @@ for what, heard in probes.heard_by(attention, lambda: studio.loss(batch)).items(
 # as an image token: an adapter that is put on the wrong stream fits, runs and trains. So count.
 
 # %% [markdown]
-# ### Exercise 7.2 · The layers of a stream
+# ### Exercise 6.2 · The layers of a stream
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -394,7 +394,7 @@ def projections_of(transformer: nn.Module, stream: str) -> list[str]:
     # END SOLUTION
 
 
-check("7.2", projections_of)
+check("6.2", projections_of)
 
 # %% [markdown]
 # <details><summary>Hint 1: blocks and names</summary>
@@ -410,7 +410,7 @@ check("7.2", projections_of)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/07_sd3_style.ipynb)
+# Solution: [the solved lesson](../solutions/06_sd3_style.ipynb)
 
 # %% [markdown]
 # Now what each choice costs, on the lesson's model and at the paper's scale (built with shapes only). A
@@ -418,7 +418,7 @@ check("7.2", projections_of)
 # function, gets one pair of LoRA.
 
 # %%
-layers_of = yours("7.2")
+layers_of = yours("6.2")
 
 # %% tags=["nbval-check-output"]
 from serial_lora_course.labs.sd3 import PAPER
@@ -488,7 +488,7 @@ display_table(as_text(mixed, forms).rename_axis("pictures").reset_index())
 # is lost is that drawings follow the prompt. So keep what was computed under the *name* of the picture.
 
 # %% [markdown]
-# ### Exercise 7.3 · Encoded once
+# ### Exercise 6.3 · Encoded once
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -530,7 +530,7 @@ class EncodedOnce:
         # END SOLUTION
 
 
-check("7.3", EncodedOnce)
+check("6.3", EncodedOnce)
 
 # %% [markdown]
 # <details><summary>Hint 1: a dictionary</summary>
@@ -547,13 +547,13 @@ check("7.3", EncodedOnce)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/07_sd3_style.ipynb)
+# Solution: [the solved lesson](../solutions/06_sd3_style.ipynb)
 
 # %% [markdown]
 # Your class on the same six pictures:
 
 # %%
-Once = yours("7.3")
+Once = yours("6.3")
 names = ["cat", "clock", "pepper", "owl", "rain", "bus"]
 six = Once(lambda example: torch.tensor(names.index(example.picture_id)))
 found = probes.dealt(names, lambda _, some: six.batch(probes.named_pictures(names, some)))
@@ -593,7 +593,7 @@ display_figure(plot_drawings(to_learn | studio.known.beside(captions), captions)
 # the model is small.
 
 # %% [markdown]
-# ### Exercise 7.4 · Guidance
+# ### Exercise 6.4 · Guidance
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -616,7 +616,7 @@ def guided_velocity(empty: Tensor, prompted: Tensor, guidance: float) -> Tensor:
     # END SOLUTION
 
 
-check("7.4", guided_velocity)
+check("6.4", guided_velocity)
 
 # %% [markdown]
 # <details><summary>Hint 1: where to begin</summary>
@@ -631,7 +631,7 @@ check("7.4", guided_velocity)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/07_sd3_style.ipynb)
+# Solution: [the solved lesson](../solutions/06_sd3_style.ipynb)
 
 # %% [markdown]
 # A sampler with your function: the same prompts and the same noise at four guidances. Expect soft drawings
@@ -640,7 +640,7 @@ check("7.4", guided_velocity)
 # %%
 from itertools import pairwise
 
-guide = yours("7.4")
+guide = yours("6.4")
 prompted, empty = studio.velocity_of(asked.rows(slice(6))), studio.velocity_of(trial.empty)
 pipeline.scheduler.set_timesteps(config.drawing_steps)
 strip = {}
@@ -696,7 +696,7 @@ print(f"{dropped / len(everything):.1%} lose their caption")
 # a fourth number, a **style classifier** says of each drawing which style it is in.
 
 # %% [markdown]
-# ### Exercise 7.5 · CLIP-Score by hand
+# ### Exercise 6.5 · CLIP-Score by hand
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -722,7 +722,7 @@ def clip_scores(image_features: Tensor, text_features: Tensor) -> Tensor:
     # END SOLUTION
 
 
-check("7.5", clip_scores)
+check("6.5", clip_scores)
 
 # %% [markdown]
 # <details><summary>Hint 1: pairs, not a table</summary>
@@ -737,7 +737,7 @@ check("7.5", clip_scores)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/07_sd3_style.ipynb)
+# Solution: [the solved lesson](../solutions/06_sd3_style.ipynb)
 
 # %% [markdown]
 # A warning from published code. The paper takes its measures from an earlier work, whose script puts *one*
@@ -745,7 +745,7 @@ check("7.5", clip_scores)
 # drawings with their own prompts and with each other's, by your function and by that.
 
 # %%
-score_of = yours("7.5")
+score_of = yours("6.5")
 features = judge.clip_features(studio.draw())  # (8, d)
 captions = {"its own prompt": prompts, "another's prompt": prompts[1:] + prompts[:1]}
 rows = {}
@@ -954,7 +954,7 @@ display_figure(plot_fid_by_percent(results))
 # %% [markdown]
 # ## Serial LoRA and LoRA, pair by pair
 #
-# As in lessons 04 and 06: runs with the same style, amount and seed saw the same pictures, so we average
+# As in lessons 04 and 05: runs with the same style, amount and seed saw the same pictures, so we average
 # their *differences*, and call one method *ahead* where the 95% confidence interval over the styles is above
 # zero: with so few styles that takes a large difference.
 # For FID and KID less is better, so their sign is turned: positive numbers favour the first method.

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 06 · SAM: few-shot segmentation, measured by Dice
+# # 05 · SAM: few-shot segmentation, measured by Dice
 #
 # **What you will be able to do**
 #
@@ -27,7 +27,7 @@ from serial_lora_course.lessons.l05_sam import probes, tables
 from serial_lora_course.plots.style import display_figure
 from serial_lora_course.plots.tables import display_table
 
-lesson_card("06")
+lesson_card("05")
 
 # %% [markdown]
 # One line decides what the lesson works with. `"tiny"` is a small SAM and drawings over photographs:
@@ -46,7 +46,7 @@ print(lesson)
 
 # %% [markdown]
 # The next two cells give short names to what was read. `one_run()` trains an adapter the first time it is
-# asked, with your loss of exercise 6.5 where that is right, and remembers the result. It does so in a *twin*
+# asked, with your loss of exercise 5.5 where that is right, and remembers the result. It does so in a *twin*
 # of the model, which shares the frozen weights. So after these cells you can start at any section.
 
 # %%
@@ -72,7 +72,7 @@ from functools import cache
 @cache
 def one_run() -> tuple:
     """The twin that was trained, the record of its run, each test picture's Dice before and after."""
-    return probes.run_in_twin(lesson, yours("6.5"))
+    return probes.run_in_twin(lesson, yours("5.5"))
 
 
 def ready(each):
@@ -93,7 +93,7 @@ def ready(each):
 #   gives a mask. It runs once for each question, and it is cheap.
 #
 # The tiny one is made of segment-anything's own classes at small sizes. The measure, *Dice*, is the overlap of
-# mask and truth, 1 being perfect; you will write it in exercise 6.2.
+# mask and truth, 1 being perfect; you will write it in exercise 5.2.
 
 # %%
 sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
@@ -204,7 +204,7 @@ print("Pictures:", "; ".join(sorted({each.attribution for each in sets.values()}
 # given in the picture's own pixels, so it must take the same way.
 
 # %% [markdown]
-# ### Exercise 6.1 · The way in
+# ### Exercise 5.1 · The way in
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -237,7 +237,7 @@ def to_model_frame(
     # END SOLUTION
 
 
-check("6.1", to_model_frame)
+check("5.1", to_model_frame)
 
 # %% [markdown]
 # <details><summary>Hint 1: one factor, two sides</summary>
@@ -254,7 +254,7 @@ check("6.1", to_model_frame)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/06_sam_segmentation.ipynb)
+# Solution: [the solved lesson](../solutions/05_sam_segmentation.ipynb)
 
 # %% [markdown]
 # By your function, three pictures of unequal shape. The package's `prepare` does the same with SAM's own
@@ -263,7 +263,7 @@ check("6.1", to_model_frame)
 # %%
 from serial_lora_course.plots.pictures import show_pictures
 
-frame_of = yours("6.1")
+frame_of = yours("5.1")
 titles, frames = [], []
 for each in three_shapes:  # change this and run again: tests[:3]
     (height, width), boxes = frame_of(each.masks.shape[-2:], torch.as_tensor(each.boxes), side)
@@ -323,7 +323,7 @@ display_table(ways.map("{:.3f}".format).rename("mean Dice").rename_axis("way in"
 # It is 1 for equal masks and 0 for masks that do not meet. The background, most of a picture, does not count.
 
 # %% [markdown]
-# ### Exercise 6.2 · Dice by hand
+# ### Exercise 5.2 · Dice by hand
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -348,7 +348,7 @@ def dice_by_hand(found: Tensor, truth: Tensor) -> float:
     # END SOLUTION
 
 
-check("6.2", dice_by_hand)
+check("5.2", dice_by_hand)
 
 # %% [markdown]
 # <details><summary>Hint 1: pixels that both have</summary>
@@ -363,7 +363,7 @@ check("6.2", dice_by_hand)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/06_sam_segmentation.ipynb)
+# Solution: [the solved lesson](../solutions/05_sam_segmentation.ipynb)
 
 # %% [markdown]
 # Three more measures are in use. **IoU**, overlap over union, says the same on another scale: it is Dice
@@ -372,7 +372,7 @@ check("6.2", dice_by_hand)
 # first two draw the same mask, once sure of it and once not. In which columns do they differ?
 
 # %%
-dice_of = yours("6.2")
+dice_of = yours("5.2")
 truth = torch.as_tensor(example.masks[:1])  # (1, H, W)
 _, answered = lab.predict_masks(backbone, example.picture, example.boxes[:1])
 answers = {
@@ -428,7 +428,7 @@ print(f"with five times the data {(more < fewer).sum().sum()} of {more.size} bec
 # the bottom and on the right. So "behind the norm" and "in front of q, k and v" are two places here.
 
 # %% [markdown]
-# ### Exercise 6.3 · Through the windows
+# ### Exercise 5.3 · Through the windows
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -472,7 +472,7 @@ def adapted_windows(block: nn.Module, adapter: nn.Module, x: Tensor) -> Tensor:
     # END SOLUTION
 
 
-check("6.3", adapted_windows)
+check("5.3", adapted_windows)
 
 # %% [markdown]
 # <details><summary>Hint 1: the block without an adapter</summary>
@@ -488,7 +488,7 @@ check("6.3", adapted_windows)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/06_sam_segmentation.ipynb)
+# Solution: [the solved lesson](../solutions/05_sam_segmentation.ipynb)
 
 # %% [markdown]
 # What happens to the added zeros? Take one windowed block with the geometry of the paper's model and narrow
@@ -537,7 +537,7 @@ display_table(errors.map("{:.1e}".format).rename_axis("adapter").reset_index())
 # %%
 from serial_lora import adapters
 
-half_block = yours("6.3")
+half_block = yours("5.3")
 rank = 16  # change this and run again
 adapted = probes.with_trained_pairs(lesson.twin().model, rank)
 dense, pairs = lesson.fresh().model, list(adapters(adapted).values())
@@ -623,7 +623,7 @@ for symptom, found in probes.symptoms(EditedQKV).items():
 # three have one cause: the edit is made **in place**.
 
 # %% [markdown]
-# ### Exercise 6.4 · Mend the edit
+# ### Exercise 5.4 · Mend the edit
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -651,7 +651,7 @@ def add_to_q_and_v(qkv: Tensor, q_change: Tensor, v_change: Tensor) -> Tensor:
     # END SOLUTION
 
 
-check("6.4", add_to_q_and_v)
+check("5.4", add_to_q_and_v)
 
 # %% [markdown]
 # <details><summary>Hint 1: take apart, put together</summary>
@@ -666,10 +666,10 @@ check("6.4", add_to_q_and_v)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/06_sam_segmentation.ipynb)
+# Solution: [the solved lesson](../solutions/05_sam_segmentation.ipynb)
 
 # %%
-mended = yours("6.4")
+mended = yours("5.4")
 
 
 class MendedQKV(EditedQKV):
@@ -703,7 +703,7 @@ for symptom, found in probes.symptoms(MendedQKV).items():  # change this and run
 # paper's resemble, trains with this sum; the paper names no loss.
 
 # %% [markdown]
-# ### Exercise 6.5 · The loss
+# ### Exercise 5.5 · The loss
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -738,7 +738,7 @@ def segmentation_loss(logits: Tensor, truth: Tensor) -> Tensor:
     # END SOLUTION
 
 
-check("6.5", segmentation_loss)
+check("5.5", segmentation_loss)
 
 # %% [markdown]
 # <details><summary>Hint 1: one sigmoid</summary>
@@ -753,7 +753,7 @@ check("6.5", segmentation_loss)
 #
 # </details>
 #
-# Solution: [the solved lesson](../solutions/06_sam_segmentation.ipynb)
+# Solution: [the solved lesson](../solutions/05_sam_segmentation.ipynb)
 
 # %% [markdown]
 # Two mistakes are common. *Sigmoid twice*: probabilities are handed to a function that wants logits. *Hard
@@ -763,7 +763,7 @@ check("6.5", segmentation_loss)
 # %%
 from serial_lora_course.measures.metrics import dice
 
-loss_of = yours("6.5")
+loss_of = yours("5.5")
 losses = {
     "soft Dice + BCE": loss_of,
     "sigmoid twice": lambda logits, truth: loss_of(logits.sigmoid(), truth),
@@ -1036,7 +1036,7 @@ for method in ("serial_lora", "lora_equal_budget"):
 # significant.
 #
 # The limits: one tiny model, few seeds, one learning rate for all methods without a plus. "Not significant" is
-# not "equal": it says how much these runs can say (lesson 09).
+# not "equal": it says how much these runs can say (lesson 08).
 #
 # ## The paper's table
 #

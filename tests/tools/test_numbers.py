@@ -1,0 +1,55 @@
+"""The check that a lesson's text tells numbers which an output above it shows."""
+
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from tools.numbers import unshown_numbers
+
+
+def lesson(text, printed="", code="rank = 16", below=""):
+    shown = new_output("stream", name="stdout", text=printed)
+    later = new_output("stream", name="stdout", text=below)
+    return new_notebook(
+        cells=[
+            new_code_cell(code, outputs=[shown]),
+            new_markdown_cell(text),
+            new_code_cell("", outputs=[later]),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("It is right on 84% of them.", "accuracy 0.836"),
+        ("It is right on 83.6%.", "83.6%"),
+        ("Dice rose to 0.83.", "Dice 0.8349"),
+        ("All 1,884 drawings.", "1884 drawings"),
+        ("The error is 3e-07.", "2.9e-07"),
+        ("At rank 16 all three agree, as lesson 08 and exercise 12.3 say.", ""),
+        ("See [the paper](https://example.org/2024/77) and `width = 64`, or $x^{12}$.", ""),
+        ("The paper has 92.5. <!-- from the paper, Table II: 92.5 -->", ""),
+    ],
+)
+def test_a_number_that_is_shown_passes(text, printed):
+    assert unshown_numbers(lesson(text, printed)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "printed", "below"),
+    [
+        ("It is right on 85% of them.", "accuracy 0.836", ""),
+        ("Dice rose to 0.84.", "Dice 0.8349", ""),
+        ("LoRA+ won by 31 points.", "1 point, 310 pictures", ""),
+        ("The gain is 12.4.", "", "the gain is 12.4"),
+        ("The error is 3e-07.", "3e-06", ""),
+    ],
+)
+def test_a_wrong_number_is_caught(text, printed, below):
+    assert len(unshown_numbers(lesson(text, printed, below=below))) == 1
+
+
+def test_alternative_text_of_a_picture_counts():
+    html = new_output("display_data", data={"text/html": '<img alt="61 of 73 right"/>'})
+    shown = new_notebook(cells=[new_code_cell("", outputs=[html]), new_markdown_cell("It has 61.")])
+    assert unshown_numbers(shown) == []

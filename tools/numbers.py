@@ -1,0 +1,78 @@
+"""Numbers in a lesson's text, held against the outputs and the code above them.
+
+A decimal, a percentage, or a whole number of two digits and more has to stand in an output or in the code of
+a cell above the text, rounded to as many digits as the text gives. What comes from elsewhere names its
+source, in a comment that readers do not see: ``<!-- from the paper, Table II: 84.9, 2024 -->``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
+
+from nbformat import NotebookNode
+
+NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?%?(?!\w)")
+UNREAD = re.compile(
+    r"(?s)<details>.*?</details>|<!--.*?-->|```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$|\]\([^)]*\)"
+    r"|(?m:^\|.*●.*$)|(?m:^#.*$)"
+    r"|(?i:lessons?|exercises?|tables?|figures?|sections?|equations?|python|ViT-\w/)"
+    r"\s?[\d.]+(?:(?:,| and| to| or)+ \d[\d.]*)*"
+)
+SOURCE = re.compile(r"<!-- from [^:]+: (.*?)-->", re.DOTALL)
+
+
+def unshown_numbers(solved: NotebookNode) -> list[str]:
+    """Each number of the text that nothing above it shows, with the line that it stands in."""
+    shown: set[Decimal] = set()
+    missing = []
+    for cell in solved.cells:
+        if cell.cell_type == "code":
+            shown |= set(values(cell.source))
+            for output in cell.outputs:
+                shown |= set(values(text_of(output)))
+            continue
+        told = set(values(" ".join(SOURCE.findall(cell.source))))
+        for line in UNREAD.sub(" ", cell.source).splitlines():
+            for written in NUMBER.findall(line):
+                if small(written) or any(agrees(written, value) for value in shown | told):
+                    continue
+                missing.append(f"{written} in “{line.strip()}”")
+    return missing
+
+
+def text_of(output: NotebookNode) -> str:
+    """What a reader sees of an output, pictures' alternative text with it."""
+    data = output.get("data", {})
+    page = data.get("text/html") or data.get("text/markdown") or data.get("text/plain") or ""
+    alternative = " ".join(re.findall(r'alt="([^"]*)"', page))
+    return f"{output.get('text', '')} {re.sub(r'(?s)<style.*?</style>|<[^>]*>', ' ', page)} {alternative}"
+
+
+def values(text: str) -> Iterator[Decimal]:
+    """The numbers in a text; a percentage is a share too."""
+    for written in re.findall(r"\d[\d,_]*(?:\.\d+)?(?:e[+-]?\d+)?%?", text):
+        value = Decimal(re.sub("[,_%]", "", written))
+        yield value
+        if written.endswith("%"):
+            yield value / 100
+
+
+def small(written: str) -> bool:
+    """A count that a reader checks by looking: a whole number of one digit."""
+    return re.fullmatch(r"\d", written) is not None
+
+
+def agrees(written: str, value: Decimal) -> bool:
+    """Whether a number as it is written in the text is this value, rounded."""
+    number = Decimal(re.sub("[,%]", "", written))
+    step = Decimal(1).scaleb(number.as_tuple().exponent)
+    candidates = (value, value * 100) if written.endswith("%") else (value,)
+    for candidate in candidates:
+        if candidate.adjusted() > 20:
+            continue
+        for rounding in (ROUND_HALF_EVEN, ROUND_HALF_UP):
+            if candidate.quantize(step, rounding) == number:
+                return True
+    return False
