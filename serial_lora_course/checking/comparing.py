@@ -124,6 +124,8 @@ def untouched(now: Any, then: Any) -> bool:
         return state[0] == state[1] and untouched(now.state_dict(), then.state_dict())
     if isinstance(now, Tensor):
         return now.shape == then.shape and torch.equal(now.nan_to_num(7), then.nan_to_num(7))
+    if isinstance(now, np.ndarray):
+        return np.array_equal(now, then, equal_nan=True)
     if isinstance(now, Mapping):
         return list(now) == list(then) and all(untouched(now[key], then[key]) for key in now)
     if isinstance(now, (list, tuple)):

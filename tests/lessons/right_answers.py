@@ -51,10 +51,23 @@ def spectrum_by_gram(left, right):
     return torch.linalg.eigvalsh(thin.T @ thin).clamp(min=0).sqrt().flip(0)
 
 
-def by_sets_table(differences):
+def interval_by_pandas(differences):
     """By pandas, as an array."""
-    means = pd.Series({name: np.mean(values) for name, values in differences.items()})
+    means = pd.DataFrame(differences).mean(axis=1)
     return np.array([means.mean(), stats.t.ppf(0.975, len(means) - 1) * means.sem()])
+
+
+def interval_by_scipy(differences):
+    """Between the two ends that scipy gives."""
+    found = stats.ttest_1samp(differences.mean(1), 0).confidence_interval(0.95)
+    return (found.low + found.high) / 2, (found.high - found.low) / 2
+
+
+def interval_by_torch(differences):
+    """In PyTorch, whose std divides by n - 1."""
+    sample = torch.as_tensor(differences).mean(1)
+    half = stats.t.ppf(0.975, len(sample) - 1) * sample.std().item() / len(sample) ** 0.5
+    return sample.mean().item(), half
 
 
 def holm_array(ps):
@@ -103,16 +116,27 @@ RIGHT = {
     "10.5": [
         lambda one, other: torch.from_numpy(np.rad2deg(subspace_angles(one, other))[::-1].copy())
     ],
-    "8.1": [lambda shapes, width, rank: int(np.sum(shapes)) * rank // (width + width)],
-    "8.4": [lambda wins, losses: stats.binomtest(wins, wins + losses).pvalue],
+    "8.1": [interval_by_pandas, interval_by_scipy, interval_by_torch],
+    "8.2": [
+        lambda mean, half, margin: (
+            "fails" if mean + half + margin < 0 else "open" if mean + margin <= half else "holds"
+        )
+    ],
+    "8.3": [holm_array],
+    "8.4": [
+        lambda sweep: next(
+            rank
+            for rank in sorted(sweep)
+            if np.mean(sweep[rank])
+            >= max((np.mean(runs), np.mean(runs) - stats.sem(runs)) for runs in sweep.values())[1]
+        )
+    ],
     "11.2": [
         lambda first, second: (
             torch.cat([first[0], second[0]]),
             torch.cat([first[1] + second[1] @ (second[0] @ first[1]), second[1]], dim=1),
         )
     ],
-    "9.2": [by_sets_table],
-    "9.3": [holm_array],
     "9.4": [front_of_pairs],
     "12.2": [proof_by_allclose],
     "12.3": [lambda W, A, B, s: (A.clone(), torch.einsum("oi,ir->or", W, s * B))],

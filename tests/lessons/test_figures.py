@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from serial_lora_course.lessons.l03_build.figures import plot_losses
 from serial_lora_course.lessons.l07_lora_plus.figures import (
@@ -10,7 +11,7 @@ from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_step_by_ratio,
     plot_step_by_width,
 )
-from serial_lora_course.lessons.l08_how_sure.figures import plot_rank_sweep
+from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
 from serial_lora_course.lessons.l11_many.figures import plot_path
 from serial_lora_course.lessons.l12_your_own.figures import plot_validation
 
@@ -57,9 +58,19 @@ def test_a_sweep_draws_the_mean_over_sets_and_seeds():
         assert list(x) == pytest.approx([lr, 4 * lr])
         own = runs[runs["lr"] == lr].groupby("ratio")["accuracy"].mean()
         assert list(y) == pytest.approx((100 * own).tolist())
-    ranks = runs.assign(rank=runs["ratio"].astype(int), parameters=1000 * runs["ratio"])
-    ranks = ranks[ranks["lr"] == 1e-3]
-    for axes in plot_rank_sweep(ranks).axes:
-        heights = axes.containers[0].lines[0].get_data()[1]
-        means = 100 * ranks.groupby("rank")["accuracy"].mean()
-        assert list(heights) == pytest.approx(means.tolist())
+
+
+def test_an_interval_is_drawn_over_runs_and_over_data_sets():
+    chance = np.random.default_rng(4)
+    index = pd.MultiIndex.from_product([("a", "b", "c"), (1, 2)], names=["dataset", "seed"])
+    table = pd.DataFrame(chance.normal(size=(6, 2)), index, ["lora", "serial_lora"])
+    figure = plot_measurement(table, "serial_lora", "lora")
+    found = table["serial_lora"] - table["lora"]
+    sets = stats.ttest_1samp(found.groupby("dataset").mean(), 0).confidence_interval(0.95)
+    halves = [2 * found.sem(), (sets.high - sets.low) / 2]
+    for bar, half in zip(figure.axes[2].containers, halves, strict=True):
+        (ends,) = bar.lines[2][0].get_segments()
+        assert ends[:, 1] == pytest.approx([found.mean() - half, found.mean() + half])
+    judged = [("sam", rival, -0.4, 0.2, 1.0, "holds") for rival in ("lora", "lora_equal_budget")]
+    (axes,) = plot_margins(judged).axes
+    assert axes.patches[0].get_extents().x1 == pytest.approx(axes.transData.transform((-1, 0))[0])

@@ -1,101 +1,285 @@
-"""Checks of the exercises on how sure a result is: budgets, one standard error, pairs, signs, a margin.
+"""Checks of the exercises on how sure a result is: an interval, a margin, many questions, a rank.
 
-Expected values come from counting entries of matrices, from Python's statistics module, from
-listing every outcome of a few coins, and from asking every value of an interval.
+Expected values come from Python's statistics module, from every value of an interval, and from Holm's
+definition.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import torch
 from scipy import stats
 
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
-# ---------------------------------------------------------------------- 9.1 a rank for a budget
+# ------------------------------------------------------------------ 8.1 an interval over data sets
 
 
-def numel_of(*shapes: tuple[int, int]) -> int:
-    """The elements of tensors of these shapes, counted by PyTorch on the meta device."""
-    return sum(torch.empty(shape, device="meta").numel() for shape in shapes)
+def over(
+    sample: Callable = lambda d: d.mean(axis=1),
+    quantile: Callable = lambda n: stats.t.ppf(0.975, n - 1),
+    error: Callable = lambda s: s.std(ddof=1) / len(s) ** 0.5,
+    form: Callable = lambda mean, half: (mean, half),
+    centre: Callable = np.mean,
+) -> Callable:
+    """Mean and half-width, with one thing changed."""
 
+    def attempt(differences):
+        values = sample(differences)
+        half = quantile(len(values)) * error(values)
+        return form(float(centre(values)), float(half))
 
-def rank_by_growing(shapes: Sequence[tuple[int, int]], width: int, rank: int) -> int:
-    """The largest rank of one (width, width) pair within LoRA's budget, one rank after another."""
-    budget, own = sum(numel_of((rank, i), (o, rank)) for i, o in shapes), 0
-    while numel_of((own + 1, width), (width, own + 1)) <= budget:
-        own += 1
-    return own
-
-
-def budget(shapes: Sequence[tuple[int, int]], rank: int) -> int:
-    """The entries of LoRA's pairs."""
-    return rank * sum(map(sum, shapes))
+    return attempt
 
 
 @exercise(
     "8.1",
-    "the largest rank within the budgets of five placements, fused and uneven ones too",
+    "means and half-widths for two, five and twelve data sets, by another road",
     {
-        "four times the rank is right for four square matrices alone: add up inputs + outputs": (
-            lambda shapes, width, rank: 4 * rank
+        "all runs are counted as independent: average each data set over its seeds first": (
+            over(np.ravel),
+            over(np.ravel, lambda n: 2),
         ),
-        "the rank times the number of matrices is only right for square ones: a pair has "
-        "rank x (inputs + outputs) entries": lambda shapes, width, rank: len(shapes) * rank,
-        "only A is counted on LoRA's side: B has as many rows as the matrix has outputs": (
-            lambda shapes, width, rank: rank * sum(i for i, _ in shapes) // (2 * width)
+        "averaged over data sets: it's the seeds that are averaged, axis=1": over(
+            lambda d: d.mean(axis=0)
         ),
-        "only B is counted on LoRA's side: A has as many columns as the matrix has inputs": (
-            lambda shapes, width, rank: rank * sum(o for _, o in shapes) // (2 * width)
+        "two standard errors: with few data sets Student's t asks for more": over(
+            quantile=lambda n: 2
         ),
-        "only one matrix of Serial LoRA's pair is counted: it has A and B": (
-            lambda shapes, width, rank: budget(shapes, rank) // width
+        "1.96 is the quantile for endless data: take Student's t": (
+            over(quantile=lambda n: 1.96),
+            over(quantile=lambda n: stats.norm.ppf(0.975)),
         ),
-        "that is LoRA's budget, not yet a rank: divide by what one rank of Serial LoRA costs": (
-            lambda shapes, width, rank: budget(shapes, rank)
+        "the degrees of freedom are one fewer than the data sets": over(
+            quantile=lambda n: stats.t.ppf(0.975, n)
         ),
-        "the rank of LoRA is missing": lambda shapes, width, rank: budget(shapes, 1) // (2 * width),
-        "turned round: that is LoRA's rank within Serial LoRA's budget": (
-            lambda shapes, width, rank: rank * 2 * width // budget(shapes, 1)
+        "runs are counted for the degrees of freedom: data sets are the sample": lambda d: over(
+            quantile=lambda n: stats.t.ppf(0.975, d.size - 1)
+        )(d),
+        "the quantile leaves out 5% at each end: 2.5%, so 0.975": over(
+            quantile=lambda n: stats.t.ppf(0.95, n - 1)
         ),
-        "inputs and outputs are multiplied: a pair has rank x (inputs + outputs) entries": (
-            lambda shapes, width, rank: sum(rank * i * o for i, o in shapes) // (2 * width)
+        "the standard deviation divides by n, numpy's default: ddof=1": over(
+            error=lambda s: s.std() / len(s) ** 0.5
         ),
-        "the tokens' width is squared: one rank of Serial LoRA costs 2 x width": (
-            lambda shapes, width, rank: budget(shapes, rank) // width**2
+        "that is the deviation of the data sets, not of their mean: divide by the root of n": over(
+            error=lambda s: s.std(ddof=1)
         ),
-        "rounded down for each matrix: add up LoRA's parameters first, then divide once": (
-            lambda shapes, width, rank: sum(rank * (i + o) // (2 * width) for i, o in shapes)
+        "divided by n: by its root": over(error=lambda s: s.std(ddof=1) / len(s)),
+        "divided by the root of the number of runs: data sets are the sample": lambda d: over(
+            error=lambda s: s.std(ddof=1) / d.size**0.5
+        )(d),
+        "that is the median: the mean is asked for": over(centre=np.median),
+        "that is the whole width: half of it": over(form=lambda mean, half: (mean, 2 * half)),
+        "those are the two ends: the mean and half of the width are asked for": over(
+            form=lambda mean, half: (mean - half, mean + half)
         ),
-        "a rank is a whole number: // rounds down": (
-            lambda shapes, width, rank: budget(shapes, rank) / (2 * width)
+        "turned round: the mean first": over(form=lambda mean, half: (half, mean)),
+        "that is the standard error: times Student's quantile": over(quantile=lambda n: 1),
+    },
+)
+def interval() -> Iterator[Case]:
+    """Against the statistics module, Student's quantiles from scipy."""
+    chance = np.random.default_rng(11)
+    for sets, seeds in ((5, 3), (2, 4), (12, 2)):
+        given = chance.normal(size=(sets, 1)) + 0.4 + 0.3 * chance.normal(size=(sets, seeds))
+        sample = [statistics.fmean(row) for row in given.tolist()]
+        half = stats.t.isf(0.025, sets - 1) * statistics.stdev(sample) / math.sqrt(sets)
+        yield Case(
+            f"the interval of {sets} data sets with {seeds} seeds each",
+            (given,),
+            Parts({"the mean": statistics.fmean(sample), "half of the width": float(half)}),
+            form="return two numbers: the mean, and half of the width",
+        )
+
+
+# --------------------------------------------------------------------------------- 8.2 comparable
+
+HOLDS, FAILS, OPEN = "holds", "fails", "open"
+
+
+def by_points(mean: float, half: float, margin: float) -> str:
+    """By asking the values of the interval: all, none, or some of them are good enough."""
+    good = [mean + half * step / 500 > -margin for step in range(-500, 501)]
+    return HOLDS if all(good) else OPEN if any(good) else FAILS
+
+
+def judged(
+    holds: Callable = lambda low, high, margin: low > -margin,
+    fails: Callable = lambda low, high, margin: high < -margin,
+    words: Callable = lambda word: word,
+) -> Callable:
+    """The verdict by other conditions."""
+
+    def attempt(mean, half, margin):
+        low, high = mean - half, mean + half
+        if holds(low, high, margin):
+            return words(HOLDS)
+        return words(FAILS if fails(low, high, margin) else OPEN)
+
+    return attempt
+
+
+def middle(low: float, high: float) -> float:
+    """The mean that two ends have between them."""
+    return (low + high) / 2
+
+
+@exercise(
+    "8.2",
+    "eleven cases, held against every value of their intervals",
+    {
+        "only the mean is looked at: the whole interval counts": judged(
+            lambda low, high, m: middle(low, high) > -m, lambda low, high, m: True
         ),
-        "rounded up: that is more than the budget": (
-            lambda shapes, width, rank: -(-budget(shapes, rank) // (2 * width)),
-            lambda shapes, width, rank: round(budget(shapes, rank) / (2 * width)),
+        "open is taken for failed: it fails when the whole interval is below": judged(
+            fails=lambda *_: True
+        ),
+        "open is taken for holds: the lower end must be above minus the margin": judged(
+            holds=lambda low, high, m: high > -m
+        ),
+        "the margin isn't used": judged(lambda low, *_: low > 0, lambda low, high, m: high < 0),
+        "that asks whether it's better by the margin: behind by it is minus the margin": judged(
+            lambda low, high, m: low > m, lambda low, high, m: high < m
+        ),
+        "being better by more than the margin is refused: that is comparable too": (
+            judged(lambda low, high, m: -m < low and high < m),
+            judged(
+                lambda low, high, m: -m < low and high < m,
+                lambda low, high, m: high < -m or low > m,
+            ),
+        ),
+        "it is called failed as soon as it is behind for sure: a small amount is allowed": judged(
+            fails=lambda low, high, m: high < 0
+        ),
+        "an interval that leaves out zero isn't asked for: one above minus the margin is": judged(
+            lambda low, high, m: low < 0 < high
+        ),
+        "holds and fails are exchanged": judged(
+            words=lambda word: {HOLDS: FAILS, FAILS: HOLDS}.get(word, word)
         ),
     },
 )
-def matching_rank() -> Iterator[Case]:
-    """Against the largest rank that fits, found by growing it."""
-    for name, shapes, width, rank in (
-        ("q, k and v, four query heads to one key head", [(64, 64), (64, 16), (64, 16)], 64, 9),
-        ("q, k, v and out", [(64, 64)] * 4, 64, 8),
-        ("q, k and v", [(48, 48)] * 3, 48, 5),
-        ("a fused qkv", [(40, 120)], 40, 6),
-        ("a wide output", [(32, 56), (56, 32)], 32, 5),
+def comparable() -> Iterator[Case]:
+    """Against asking every value of the interval."""
+    for mean, half, margin in (
+        (0.1, 0.8, 1.0),
+        (-0.6, 0.3, 1.0),
+        (-0.7, 0.8, 1.0),
+        (-1.3, 0.8, 1.0),
+        (-2.3, 0.8, 1.0),
+        (3.0, 1.0, 1.0),
+        (0.5, 2.2, 0.5),
+        (-0.1, 0.3, 0.5),
+        (-4.5, 2.0, 2.0),
+        (1.5, 0.2, 1.0),
+        (0.8, 0.5, 1.0),
     ):
-        what = f"the rank within the budget of LoRA of rank {rank} on {name}"
-        yield Case(what, (shapes, width, rank), rank_by_growing(shapes, width, rank))
+        what = f"the verdict on {mean:+} ± {half}, margin {margin}"
+        advice = f"the words are {HOLDS}, {FAILS}, {OPEN}; draw the interval and the margin"
+        yield Case(what, (mean, half, margin), by_points(mean, half, margin), advice=advice)
 
 
-# ------------------------------------------------------------------------ 9.2 one standard error
+# ---------------------------------------------------------------------------------------- 8.3 Holm
+
+
+def by_definition(ps: list[float]) -> list[float]:
+    """A p value's corrected one is the largest of (how many are not smaller) x p, of it and all smaller."""
+    return [
+        min(1.0, max(p * sum(other >= p for other in ps) for p in ps if p <= mine)) for mine in ps
+    ]
+
+
+def largest_so_far(values: list[float]) -> list[float]:
+    """Each the largest up to there."""
+    return np.maximum.accumulate(values).tolist()
+
+
+def stepwise(
+    factor: Callable = lambda rank, count: count - rank,
+    running: Callable = largest_so_far,
+    cap: float = 1.0,
+    back: Callable = lambda values, ps, order: [values[order.index(i)] for i in range(len(ps))],
+    times: Callable = lambda factor, p: factor * p,
+) -> Callable:
+    """The smallest first: each times its factor, never below the one before; one thing changed."""
+
+    def attempt(ps):
+        order = sorted(range(len(ps)), key=ps.__getitem__)
+        values = [times(factor(rank, len(ps)), ps[place]) for rank, place in enumerate(order)]
+        return back(running([min(cap, value) for value in values]), ps, order)
+
+    return attempt
+
+
+def by_index(values: list[float], ps: list[float], order: list[int]) -> list[float]:
+    """Each written to where its p value is first found, as ``ps.index`` does."""
+    found = dict(zip((ps.index(ps[place]) for place in order), values, strict=True))
+    return [found.get(i, 0.0) for i in range(len(ps))]
+
+
+@exercise(
+    "8.3",
+    "six families of p values, sorted and unsorted, held against the definition",
+    {
+        "that is Bonferroni's: each further p value has one comparison fewer beside it": (
+            lambda ps: [min(1.0, len(ps) * p) for p in ps]
+        ),
+        "a p value may not end below a smaller one's: keep the largest so far": (
+            stepwise(running=list),
+            stepwise(running=lambda v: [max(pair) for pair in zip(v, [0.0, *v], strict=False)]),
+        ),
+        "a probability stops at 1": stepwise(cap=float("inf")),
+        "they are given back sorted: keep the order that came in": stepwise(
+            back=lambda values, *_: values
+        ),
+        "the order is undone the wrong way: corrected[order] = values puts each back": stepwise(
+            back=lambda values, ps, order: [values[place] for place in order]
+        ),
+        "the largest so far is kept in the order given, not from the smallest p": lambda ps: (
+            largest_so_far(stepwise(running=list)(ps))
+        ),
+        "equal p values share a place: each has its own, so enumerate the places": stepwise(
+            back=by_index
+        ),
+        "the factors run the wrong way: the smallest p gets the largest": stepwise(
+            lambda rank, count: rank + 1
+        ),
+        "that is Benjamini and Hochberg's, for another promise": (
+            stepwise(lambda rank, count: count / (rank + 1)),
+            stepwise(
+                lambda rank, count: count / (rank + 1),
+                running=lambda values: np.minimum.accumulate(values[::-1])[::-1].tolist(),
+            ),
+        ),
+        "each factor is one too small: the smallest is multiplied by their number": stepwise(
+            lambda rank, count: count - rank - 1
+        ),
+        "that is Šidák's way, 1 - (1 - p)^n: Holm multiplies": (
+            lambda ps: [1 - (1 - p) ** len(ps) for p in ps],
+            stepwise(times=lambda factor, p: 1 - (1 - p) ** factor),
+        ),
+    },
+)
+def holm() -> Iterator[Case]:
+    """Against Holm's definition, value by value."""
+    for ps in (
+        [0.01, 0.04, 0.03, 0.005],
+        [0.5, 0.012, 0.011, 0.4, 0.6],
+        [0.001, 0.02, 0.021, 0.9],
+        [0.04],
+        [0.03, 0.2, 0.03, 0.011],
+        [0.1, 0.101, 0.102, 0.103, 0.9],
+    ):
+        what, form = f"the corrected p values of {ps}", "a list with one corrected p value for each"
+        yield Case(what, (ps,), by_definition(ps), form=form)
+
+
+# ------------------------------------------------------------------------- 8.4 one standard error
 
 SWEEPS: dict[str, dict[int, list[float]]] = {
     "a sweep that rises and stays": {
@@ -162,7 +346,7 @@ def within_bar(
 
 
 @exercise(
-    "8.2",
+    "8.4",
     "the smallest rank within one standard error of the best, in six sweeps",
     {
         "that is the rank with the best mean: the smallest within one standard error of it is "
@@ -170,7 +354,7 @@ def within_bar(
         "the standard deviation is taken for the standard error: divide by the square root of the "
         "number of runs": within_bar(spread=lambda best, _: statistics.stdev(best)),
         "two standard errors are allowed: the rule allows one": within_bar(errors=2),
-        "the spread divides by n: with few runs n - 1 is needed, torch's default and not numpy's": (
+        "the spread divides by n, numpy's default: ddof=1": (
             within_bar(spread=lambda best, _: stats.sem(best, ddof=0))
         ),
         "each rank's own error is used: the bar is set by the best rank's": within_bar(
@@ -183,13 +367,11 @@ def within_bar(
         "that is the rank of the best single run: compare means": (
             lambda sweep: max(sweep, key=lambda rank: max(sweep[rank]))
         ),
-        "the largest rank is taken: the smallest that is good enough is wanted": max,
         "the largest rank that is good enough is taken": within_bar(pick=max),
         "the first in the list is taken: ranks come in any order": within_bar(pick=next),
         "that is the smallest of all ranks: it has to come within one standard error of the best": (
             min
         ),
-        "that is a mean, not a rank": lambda sweep: max(map(statistics.fmean, sweep.values())),
         "with no spread the best mean is the bar itself, and it is good enough: take a mean that "
         "is not below the bar": within_bar(strictly=True),
     },
@@ -203,269 +385,3 @@ def one_error_rank() -> Iterator[Case]:
         expected = min(rank for rank, mean in means.items() if mean >= bar)
         error = "a rank whose mean is on the bar is not below the bar: the best rank's own, for one"
         yield Case(f"the rank chosen from {name}", (sweep,), expected, error=error)
-
-
-# ------------------------------------------------------------------------ 9.3 paired differences
-
-
-def paired(
-    change: Callable = lambda mean, error, sample: (mean, error), sample: Callable | None = None
-) -> Callable:
-    """Mean and error of the differences, changed, or of another sample of them."""
-
-    def attempt(one, other):
-        d = (sample or sets_or_seeds)((one - other).numpy())
-        return tuple(map(float, change(d.mean(), stats.sem(d), d)))
-
-    return attempt
-
-
-def sets_or_seeds(difference: np.ndarray) -> np.ndarray:
-    """The sets' means; of a single set its seeds."""
-    return difference.mean(axis=1) if len(difference) > 1 else difference[0]
-
-
-def two_groups(one, other):
-    """As if the runs were not paired."""
-    first, second = (sets_or_seeds(values.numpy()) for values in (one, other))
-    return float(first.mean() - second.mean()), math.hypot(stats.sem(first), stats.sem(second))
-
-
-@exercise(
-    "8.3",
-    "mean and standard error over six sets, over four, and over the seeds of one",
-    {
-        "the sign is turned round: one minus other": paired(lambda m, e, d: (-m, e)),
-        "the sizes of the differences are averaged: their signs matter": paired(
-            sample=lambda d: sets_or_seeds(abs(d))
-        ),
-        "that is in hundredths: return it in the unit in which it came": paired(
-            lambda m, e, d: (100 * m, 100 * e)
-        ),
-        "that is the median: the mean of the differences is wanted": paired(
-            lambda m, e, d: (statistics.median_low(d), e)
-        ),
-        "turned round: the mean first, then its error": paired(lambda m, e, d: (e, m)),
-        "that is the standard deviation: divide by the square root of n": paired(
-            lambda m, e, d: (m, d.std(ddof=1))
-        ),
-        "divided by n, not by its square root": paired(lambda m, e, d: (m, d.std(ddof=1) / len(d))),
-        "divided by the root of n - 1: the deviation has its n - 1 already, the error is divided by "
-        "the root of n": paired(lambda m, e, d: (m, d.std(ddof=1) / math.sqrt(len(d) - 1))),
-        "the spread divides by n: with few measurements n - 1 is needed, torch's default": paired(
-            lambda m, e, d: (m, stats.sem(d, ddof=0))
-        ),
-        "all runs are counted as independent: those of one data set are not, so average them first": (
-            paired(sample=np.ravel)
-        ),
-        "that is over the seeds, averaged over sets: several sets are the sample": paired(
-            sample=lambda d: d.mean(axis=0)
-        ),
-        "divided by the root of the number of runs: of several sets there are as many measurements "
-        "as sets": lambda one, other: (
-            float((one - other).mean()),
-            float(sets_or_seeds((one - other).numpy()).std(ddof=1)) / math.sqrt(one.numel()),
-        ),
-        "that is the error of two separate groups: take the differences first, run by run": (
-            two_groups
-        ),
-        "that is the variance over n: the square root is missing": paired(
-            lambda m, e, d: (m, e**2)
-        ),
-        "that is twice the error: return one": paired(lambda m, e, d: (m, 2 * e)),
-        "that is half of an interval: return the standard error itself": paired(
-            lambda m, e, d: (m, stats.t.ppf(0.975, len(d) - 1) * e)
-        ),
-        "of a single set the seeds are the sample: one number has no deviation": (
-            lambda one, other: (
-                float((one - other).mean()),
-                float((one - other).mean(1).std()) / math.sqrt(len(one)),
-            )
-        ),
-    },
-)
-def paired_error() -> Iterator[Case]:
-    """Against the mean and the standard error by Python's statistics module."""
-    for sets, seeds in ((6, 3), (4, 2), (1, 5)):
-        luck, first, second = torch.rand(3, sets, seeds, dtype=torch.float64)
-        one = 0.6 + 0.1 * luck + 0.01 * first + 0.03 * torch.rand(sets, 1, dtype=torch.float64)
-        other = 0.57 + 0.1 * luck + 0.02 * second
-        other[0, 0] = one[0, 0] + 0.01  # one pair falls the other way
-        rows = (one - other).tolist()
-        sample = [statistics.fmean(row) for row in rows] if sets > 1 else rows[0]
-        error = statistics.stdev(sample) / math.sqrt(len(sample))
-        yield Case(
-            f"mean and standard error of {sets} x {seeds} paired differences",
-            (one, other),
-            Parts({"the mean": statistics.fmean(sample), "the standard error": error}),
-            form="return both, as a tuple: mean, error",
-            nan="of a single set the seeds are the sample: one number has no deviation",
-            advice={"the standard error": "write out two sets of two seeds, work them by hand"},
-        )
-
-
-# ------------------------------------------------------------------------------------- 9.4 signs
-
-
-def share_of_outcomes(wins: int, losses: int) -> float:
-    """Of all outcomes of fair coins, the share that is as uneven, or more; by listing them all."""
-    flips, gap = wins + losses, abs(wins - losses)
-    outcomes = itertools.product((0, 1), repeat=flips)
-    return sum(abs(2 * sum(outcome) - flips) >= gap for outcome in outcomes) / 2**flips
-
-
-def tail(wins: int, losses: int, start: int | None = None) -> float:
-    """The chance of so many wins or more; of the larger of the two numbers when none is given."""
-    start = max(wins, losses) if start is None else start
-    return float(stats.binom.sf(start - 1, wins + losses, 0.5))
-
-
-def exactly(wins: int, losses: int) -> float:
-    """The chance of just this outcome."""
-    return float(stats.binom.pmf(wins, wins + losses, 0.5))
-
-
-@exercise(
-    "8.4",
-    "equal to listing every outcome of the coins, for five scores and a tie",
-    {
-        "more than 1: at a tie both tails hold the middle, so stop at 1": lambda w, x: (
-            2 * tail(w, x)
-        ),
-        "one tail is counted: luck may favour either method, so both tails": tail,
-        "the tail starts at the wins even where the losses are more: start at the larger": (
-            lambda w, x: min(1.0, 2 * tail(w, x, w))
-        ),
-        "one tail, from the wins on: luck may favour either method": lambda w, x: tail(w, x, w),
-        "that is the chance of exactly this outcome: add the more uneven ones": exactly,
-        "twice the chance of exactly this outcome: add the more uneven ones": lambda w, x: (
-            2 * exactly(w, x)
-        ),
-        "the last outcome, all coins alike, is left out: range stops before its end": (
-            lambda w, x: 2 * (tail(w, x) - 0.5 ** (w + x))
-        ),
-        "the outcome itself is left out: as uneven, or more": lambda w, x: (
-            2 * tail(w, x, max(w, x) + 1)
-        ),
-        "that is the share of wins: a probability under luck is wanted": lambda w, x: w / (w + x),
-        "that is the chance of one sequence: many sequences have as many wins": (
-            lambda w, x: 0.5 ** (w + x)
-        ),
-        "that is the other side: the chance of less uneven outcomes": lambda w, x: (
-            1 - share_of_outcomes(w, x)
-        ),
-        "that is a number of outcomes: divide by all of them, 2^n": (
-            lambda w, x: 2 * tail(w, x) * 2 ** (w + x),
-            lambda w, x: min(1.0, 2 * tail(w, x) * 2 ** (w + x)),
-        ),
-        "that is the normal approximation: with so few coins count the outcomes": (
-            lambda w, x: 2 * float(stats.norm.sf(abs(w - x) / math.sqrt(w + x)))
-        ),
-    },
-)
-def sign_test() -> Iterator[Case]:
-    """Against a list of every outcome of that many coins."""
-    for wins, losses in ((8, 3), (11, 1), (3, 9), (5, 4), (6, 6), (4, 0)):
-        yield Case(
-            f"the share of luck as uneven as {wins} to {losses}",
-            (wins, losses),
-            share_of_outcomes(wins, losses),
-            form="one number is wanted: the probability of both tails together",
-            advice="list all outcomes of four coins; count those as uneven as 3 to 1 or more",
-        )
-
-
-# ------------------------------------------------------------------------------ 9.5 a verdict
-
-HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
-
-
-def verdict_on_a_grid(mean: float, half: float, margin: float) -> str:
-    """The verdict by asking the values of the interval: all, none or some are good enough."""
-    values = [mean + half * step / 500 for step in range(-500, 501)]
-    good = [value > -margin for value in values]
-    return HOLDS if all(good) else OPEN if any(good) else FAILS
-
-
-def interval(
-    half: Callable = lambda error, count: stats.t.ppf(0.975, count - 1) * error,
-    holds: Callable = lambda low, high, margin: low > -margin,
-    fails: Callable = lambda low, high, margin: high < -margin,
-) -> Callable:
-    """The verdict with another half-width, or other conditions."""
-
-    def attempt(mean, error, count, margin):
-        low, high = mean - half(error, count), mean + half(error, count)
-        if holds(low, high, margin):
-            return HOLDS
-        return FAILS if fails(low, high, margin) else OPEN
-
-    return attempt
-
-
-@exercise(
-    "8.5",
-    "thirteen cases, held against every value of their intervals",
-    {
-        "two standard errors: with few measurements Student's t asks for more": (
-            interval(lambda error, count: 2 * error),
-            interval(lambda error, count: 1.96 * error),
-        ),
-        "one standard error is used: Student's t says how many": interval(
-            lambda error, count: error
-        ),
-        "the degrees of freedom are count - 1": interval(
-            lambda error, count: stats.t.ppf(0.975, count) * error
-        ),
-        "the quantile leaves 5% on one side: 2.5% on each, so 0.975": interval(
-            lambda error, count: stats.t.ppf(0.95, count - 1) * error
-        ),
-        "the error is divided by the root of the count: it is a standard error already": interval(
-            lambda error, count: stats.t.ppf(0.975, count - 1) * error / math.sqrt(count)
-        ),
-        "the error is multiplied by the root of the count: that is the standard deviation, and the "
-        "mean is surer": interval(
-            lambda error, count: stats.t.ppf(0.975, count - 1) * error * math.sqrt(count)
-        ),
-        "an open case is called refuted: only an interval that lies below minus the margin as a "
-        "whole does that": interval(fails=lambda *_: True),
-        "only the mean is looked at, and the error is not used: the whole interval counts": (
-            interval(lambda error, count: 0.0)
-        ),
-        "the margin is not used: not behind by more than it": interval(
-            holds=lambda low, high, margin: low > 0, fails=lambda low, high, margin: high < 0
-        ),
-        "the sign of the margin is turned round: behind by the margin is minus it": interval(
-            holds=lambda low, high, margin: low > margin,
-            fails=lambda low, high, margin: high < margin,
-        ),
-        "being better than by the margin is called a failure: comparable or better": interval(
-            holds=lambda low, high, margin: -margin < low and high < margin,
-            fails=lambda low, high, margin: high < -margin or low > margin,
-        ),
-    },
-)
-def say_comparable() -> Iterator[Case]:
-    """Against asking every value of the interval."""
-    for mean, error, count, margin in (
-        (0.1, 0.3, 6, 1.0),
-        (-0.9, 0.3, 6, 1.0),
-        (-0.3, 0.3, 4, 1.0),
-        (-0.5, 0.3, 4, 1.0),
-        (-1.8, 0.3, 4, 1.0),
-        (-1.7, 0.2, 6, 1.0),
-        (-0.1, 0.25, 3, 1.0),
-        (0.0, 0.33, 3, 1.0),
-        (0.0, 0.4, 3, 1.0),
-        (3.0, 0.4, 5, 1.0),
-        (0.5, 1.0, 12, 0.5),
-        (-0.1, 0.15, 12, 0.5),
-        (-4.5, 0.9, 9, 2.0),
-    ):
-        half = float(stats.t.ppf(0.975, count - 1)) * error
-        yield Case(
-            f"the verdict on {mean:+} with standard error {error}, of {count}, margin {margin}",
-            (mean, error, count, margin),
-            verdict_on_a_grid(mean, half, margin),
-            advice=f"the words are {HOLDS}, {FAILS}, {OPEN}; work the interval out on paper",
-        )

@@ -1,145 +1,121 @@
-"""Accuracy over the rank; pairs of runs, and differences with their errors."""
+"""What one measurement is; and differences with their intervals beside a margin."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from serial_lora_course.plots.results import (
-    ZERO_SHOT,
-    in_house_order,
-    line_with_bars,
-    seed_averages,
-)
+from serial_lora_course.measures.intervals import half_width
 from serial_lora_course.plots.style import (
     BLUE,
-    DASHED,
     GREEN,
     INK,
     PURPLE,
     QUIET,
     VERMILION,
     house_style,
-    method_look,
     with_description,
 )
 
-ZERO_SHOT_LOOK = {"color": QUIET, "linestyle": DASHED}
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, INK, QUIET)
+NAMES = {
+    "lora": "LoRA, equal rank",
+    "lora_equal_budget": "LoRA, equal size",
+    "serial_lora": "Serial LoRA",
+}
+TITLES = {
+    "clip": "CLIP, points of accuracy",
+    "sam": "SAM, hundredths of Dice",
+    "sd3": "SD3, points of style share",
+}
+VERDICTS = {"holds": GREEN, "open": QUIET, "fails": VERMILION}
 
 
-def plot_rank_sweep(frame: pd.DataFrame) -> Figure:
-    """Accuracy against the rank, and the same runs against the number of parameters.
-
-    Left, methods are compared at equal rank; right, at equal budget. The axis spans the runs, so that
-    their differences can be seen; zero-shot accuracy, far below them, is told in words.
-
-    Args:
-        frame: one row a run, as `serial_lora_course.labs.frames.frame` gives it, with the columns
-            dataset, method, seed, rank (the adapter's), parameters, accuracy and zero_shot_dataset,
-            which are between 0 and 1.
-    """
-    points = seed_averages(frame, ["method", "rank", "parameters"])
-    methods = in_house_order(points["method"])
-    with house_style():
-        figure = Figure(figsize=(9.6, 4.3), layout="constrained")
-        panels = figure.subplots(1, 2, sharey=True)
-        for axes, column in zip(panels, ("rank", "parameters"), strict=True):
-            for step, method in enumerate(methods):
-                part = points[points["method"] == method]
-                shifted = part.assign(**{column: part[column] * 1.03**step})
-                line_with_bars(axes, shifted, column, method_look(method))
-            axes.set_xscale("log", base=2)
-            ticks = sorted(points[column].unique())
-            words = [f"{tick / 1000:,.0f}k" if column == "parameters" else tick for tick in ticks]
-            axes.set_xticks(ticks, words, rotation=45 if column == "parameters" else 0)
-            axes.minorticks_off()
-        panels[0].set(title="at equal rank", xlabel="rank of the adapter", ylabel="accuracy (%)")
-        panels[1].set(title="at equal budget", xlabel="trained parameters")
-        figure.supxlabel(f"zero-shot: {points[ZERO_SHOT].mean():.1%}", fontsize=10, color=QUIET)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=4)
-    means = points.groupby(["method", "rank"])["accuracy"].mean()
-    words = "; ".join(
-        f"{method_look(method)['label']}: {means[method].min():.1%} to {means[method].max():.1%}"
-        for method in methods
-    )
-    return with_description(figure, f"Accuracy against rank and parameters. {words}.")
-
-
-def plot_margins(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Mean differences with their 95% intervals, each in its own margin: a row a measure.
-
-    In margins all measures fit on one axis: right of 0 speaks for the first method, and left of -1
-    it is behind by more than the margin.
+def plot_measurement(table: pd.DataFrame, one: str, other: str) -> Figure:
+    """Pairs of runs, their differences by data set, and two intervals: over runs, and over data sets.
 
     Args:
-        tables: what is compared with -> :func:`serial_lora_course.lessons.l08_how_sure.tables.margin_table`.
+        table: a row for each data set and seed, a column for each method.
     """
-    names = list(next(iter(tables.values())).index)
+    difference = (table[one] - table[other]).unstack("seed")  # (sets, seeds)
+    names, means = list(difference.index), difference.mean(axis=1)
+    runs = difference.to_numpy().ravel()
+    halves = [2 * runs.std(ddof=1) / len(runs) ** 0.5]
+    halves.append(float(half_width(means.sem(), len(means) - 1)))
     with house_style():
-        figure = Figure(figsize=(8.6, 1.5 + 0.6 * len(names)), layout="constrained")
-        axes = figure.subplots()
-        axes.axvspan(-1, 1, color="#f0f0f0", zorder=0, label="within the margin")
-        axes.axvline(0, color=QUIET, linewidth=1)
-        looks = ((BLUE, "o"), (GREEN, "v"))
-        for place, (title, table) in enumerate(tables.items()):
-            look = {"color": looks[place][0], "marker": looks[place][1], "linestyle": ""}
-            rows = np.arange(len(table)) + 0.3 * place - 0.15
-            mean, half = (table[n].to_numpy(float) / table["margin"] for n in ("mean", "half"))
-            axes.errorbar(mean, rows, xerr=half, capsize=4, label=f"against {title}", **look)
-        axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel("difference, in margins (bars: 95% confidence intervals)")
-        figure.legend(loc="outside upper left", ncols=3)
-    words = "; ".join(
-        f"{row.Index} against {title} {row.mean:+.2f} ± {row.half:.2f} {row.unit}"
-        for title, table in tables.items()
-        for row in table.itertuples()
-    )
-    return with_description(figure, f"Mean differences with 95% intervals: {words}.")
-
-
-def plot_pairs(table: pd.DataFrame, unit: str, half: float) -> Figure:
-    """Two methods' results on the same draws: a line joins a pair; beside it, the differences.
-
-    A bar across a set's differences is their mean.
-
-    Args:
-        table: an index of data set and seed, and two columns of scores, named by their methods.
-        unit: of a difference, in words.
-        half: half of the 95% confidence interval of the mean difference.
-    """
-    other, one = table.columns
-    difference = table[one] - table[other]
-    names = list(dict.fromkeys(table.index.get_level_values("dataset")))
-    looks = list(zip((BLUE, VERMILION, GREEN, PURPLE, INK, QUIET), "osv^DP", strict=True))
-    with house_style():
-        figure = Figure(figsize=(9.6, 4.2), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(1, 1.4))
-        for place, name in enumerate(names):
-            colour, marker = looks[place % len(looks)]
-            rows, label = table.loc[name], name
-            for pair in rows.to_numpy():
-                left.plot([0, 1], pair, color=colour, marker=marker, label=label)
-                label = None
-            own = difference.loc[name]
-            right.plot([place] * len(own), own, marker, color=colour)
-            right.hlines(own.mean(), place - 0.25, place + 0.25, color=colour)
-        mean = difference.mean()
-        right.errorbar(len(names), mean, half, color=INK, marker="_", markersize=14, capsize=6)
-        right.axhline(0, color=QUIET, linewidth=1)
-        right.set_xticks(range(len(names) + 1), [*names, "mean"], rotation=30)
-        right.set_title(f"{method_look(one)['label']} minus {method_look(other)['label']}")
-        right.set_ylabel(unit)
-        left.set_xticks([0, 1], [method_look(name)["label"] for name in (other, one)])
-        left.set(xlim=(-0.2, 1.2), title="one line a data set and seed", ylabel=f"score, in {unit}")
-        figure.legend(loc="outside upper center", ncols=len(names))
+        figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+        left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1.3, 0.9))
+        heights = spread_out(table[one].groupby("dataset").mean())
+        for place, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
+            pairs = table.loc[name, [other, one]].to_numpy()
+            left.plot([0, 1], pairs.T, color=colour, marker="o", markersize=4)
+            left.text(1.06, heights[name], name, color=colour, va="center")
+            middle.plot([place] * len(pairs), difference.loc[name], "o", color=colour, alpha=0.45)
+            middle.hlines(means[name], place - 0.3, place + 0.3, color=colour, lw=4)
+        for place, half in enumerate(halves):
+            look = {"color": (VERMILION, INK)[place], "marker": "o", "capsize": 7, "lw": 2}
+            right.errorbar(place, means.mean(), half, **look)
+        left.set_xticks([0, 1], [NAMES[other].replace(", ", ",\n"), NAMES[one]])
+        left.set(xlim=(-0.2, 1.75), title="a pair of runs", ylabel="Dice, hundredths")
+        middle.set_xticks(range(len(names)), names, rotation=30)
+        middle.set(title="a mean for each data set", ylabel="difference")
+        right.set_xticks([0, 1], [f"{len(runs)} runs", f"{len(names)} data sets"])
+        right.set(title="the interval", xlim=(-0.6, 1.6))
+        for axes in (middle, right):
+            axes.axhline(0, color=INK, lw=1)
+            axes.set_ylim(min(runs.min(), 0) - 0.25, runs.max() + 0.25)
+        for axes in (left, right):
+            axes.grid(visible=False, axis="x")
+    told = "; ".join(f"{name} {mean:+.2f}" for name, mean in means.items())
     return with_description(
         figure,
-        f"{method_look(one)['label']} is above {method_look(other)['label']} in {(difference > 0).sum()} of "
-        f"{len(table)} pairs; mean {mean:+.2f}, 95% interval {mean - half:+.2f} to {mean + half:+.2f}.",
+        f"{NAMES[one]} minus {NAMES[other]}. Means of the data sets: {told}. The mean {means.mean():+.2f}, "
+        f"± {halves[0]:.2f} over {len(runs)} runs, ± {halves[1]:.2f} over {len(names)} data sets.",
     )
+
+
+def spread_out(heights: pd.Series) -> dict[str, float]:
+    """Heights of labels, from below, each a line's height above the one before."""
+    found, apart = {}, 0.06 * (heights.max() - heights.min())
+    for name, height in heights.sort_values().items():
+        found[name] = max([height, *(other + apart for other in found.values())])
+    return found
+
+
+def plot_margins(judged: Sequence[tuple[str, str, float, float, float, str]]) -> Figure:
+    """Intervals of Serial LoRA's differences, a lab beside the other, with what is too far behind shaded.
+
+    Args:
+        judged: lab, rival, mean, half of the interval, margin, and the verdict, two rivals a lab.
+    """
+    labs = list(dict.fromkeys(row[0] for row in judged))
+    with house_style():
+        figure = Figure(figsize=(9.6, 3.2), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(1, len(labs)))
+        for axes, lab in zip(panels, labs, strict=True):
+            rows = [row for row in judged if row[0] == lab]
+            ends = [abs(row[2]) + row[3] for row in rows]
+            reach = 1.15 * max(*ends, 1.5 * rows[0][4])
+            axes.axvspan(-reach, -rows[0][4], color="#f7ddcc", lw=0, zorder=0)
+            axes.axvline(0, color=INK, lw=1)
+            for place, (_, _, mean, half, _, verdict) in enumerate(rows):
+                colour = VERDICTS.get(verdict, INK)
+                axes.errorbar(mean, place, xerr=half, color=colour, marker="o", capsize=6, lw=2)
+                box = {"facecolor": "white", "lw": 0, "pad": 1.5}
+                style = {"color": colour, "ha": "center", "va": "bottom", "weight": "bold"}
+                axes.text(mean, place - 0.2, verdict, bbox=box, **style)
+            axes.text(-reach, 1.65, " too far\n behind", size=9, color=VERMILION, va="bottom")
+            axes.set(xlim=(-reach, reach), ylim=(1.7, -0.7), yticks=[], title=TITLES[lab])
+            axes.grid(visible=False)
+            axes.spines["left"].set_visible(False)
+        words = [NAMES[row[1]].replace("LoRA", "against\nLoRA") for row in rows]
+        panels[0].set_yticks(range(len(words)), words)
+        panels[0].tick_params("y", length=0)
+    told = "; ".join(
+        f"{TITLES[lab]}, against {NAMES[rival]} {mean:+.2f} ± {half:.2f}, margin {margin:g}: {verdict}"
+        for lab, rival, mean, half, margin, verdict in judged
+    )
+    return with_description(figure, f"Serial LoRA's difference with its 95% interval. {told}.")
