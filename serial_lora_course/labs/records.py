@@ -326,7 +326,7 @@ def shipped_records(name: str) -> list[Record]:
     """The reference records of a lab at tiny scale, made by the command that they name.
 
     Args:
-        name: clip, sam, sd3 or spectra; or one of the CLIP lab's sweeps, clip_ratio or clip_rank.
+        name: clip, sam or sd3; or one of the CLIP lab's sweeps, clip_ratio or clip_rank.
     """
     assets = Path(str(files("serial_lora_course"))) / "assets"
     return read_records(assets / "records" / f"{name}_tiny.jsonl")

@@ -1,1 +1,1 @@
-"""What is measured: overlap and accuracy, flow between picture and noise, low rank, spectra."""
+"""What is measured: overlap and accuracy, flow between picture and noise, low rank."""

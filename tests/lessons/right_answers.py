@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
+from scipy import special, stats
 from scipy.linalg import subspace_angles
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import nn
@@ -44,11 +44,16 @@ def gradient_by_autograd(weights, gradients, lora_A, scale):
     return torch.autograd.grad(change, B)[0]
 
 
-def spectrum_by_gram(left, right):
-    """Roots of the eigenvalues of a matrix (r, r)."""
-    q, r = torch.linalg.qr(right.T)
-    thin = left @ r.T  # (m, r)
-    return torch.linalg.eigvalsh(thin.T @ thin).clamp(min=0).sqrt().flip(0)
+def rank_by_torch(before, after):
+    """By torch.linalg.matrix_rank with a limit of one's own."""
+    limit = max(after.shape) * torch.finfo(torch.float32).eps * torch.linalg.svdvals(after)[0]
+    return torch.linalg.matrix_rank(after.double() - before.double(), atol=limit, rtol=0.0).item()
+
+
+def exp_entropy_in_numpy(values):
+    """By numpy, with x ln x by scipy."""
+    shares = values.numpy() / values.numpy().sum()
+    return float(np.exp(-special.xlogy(shares, shares).sum()))
 
 
 def interval_by_pandas(differences):
@@ -112,8 +117,13 @@ RIGHT = {
     "2.2": [lambda towers, rank: 2 * rank * sum(w * d for w, d in towers)],
     "2.3": [lambda model: sum(p.numel() * p.requires_grad for p in model.parameters())],
     "2.4": [lambda shapes, width: Fraction(sum(map(sum, shapes)), 2 * width)],
-    "10.2": [spectrum_by_gram],
-    "10.5": [
+    "10.1": [rank_by_torch],
+    "10.2": [
+        exp_entropy_in_numpy,
+        lambda values: torch.special.entr(values / values.sum()).sum().exp().item(),
+        lambda values: torch.distributions.Categorical(values).entropy().exp().item(),
+    ],
+    "10.3": [
         lambda one, other: torch.from_numpy(np.rad2deg(subspace_angles(one, other))[::-1].copy())
     ],
     "8.1": [interval_by_pandas, interval_by_scipy, interval_by_torch],

@@ -1,0 +1,45 @@
+"""The paper's Fig. 3 on small models: by loops, once each, and as CLAIMS.md quotes it."""
+
+import numpy as np
+import pytest
+import torch
+
+from serial_lora_course.labs.records import read_records
+from study import spectra
+from tests.labs.lab_models import calls
+from tests.labs.small_labs import small_lab
+
+
+def test_measures_by_loops():
+    torch.manual_seed(0)
+    base, lora, serial = ({"image 0 q": torch.randn(6, 6).double()} for _ in range(3))
+    found = spectra.compare(base, lora, serial, rank=3)
+    W, one, other = (each["image 0 q"].numpy() for each in (base, lora, serial))
+    values = zip(*(np.linalg.svd(each)[1] for each in (W, other, one)), strict=True)
+    inside = [low < middle < high or low > middle > high for low, middle, high in values]
+    assert found["image 0 q between"] == pytest.approx(np.mean(inside), rel=1e-4)
+    low, small, whole = (np.linalg.svd(each)[1] for each in (one - W, other - W, W))
+    order = [a < b < c for a, b, c in zip(low[:3], small[:3], whole[:3], strict=True)]
+    assert found["image 0 q change_between"] == pytest.approx(np.mean(order), rel=1e-4)
+    shares = low[:3] / low[:3].sum()
+    entropy = -sum(share * np.log(share) for share in shares)
+    assert found["image 0 q effective_rank_lora"] == pytest.approx(np.exp(entropy), rel=1e-4)
+
+
+def test_a_pair_that_is_there_is_not_trained_again(monkeypatch, tmp_path):
+    lab = small_lab("clip", monkeypatch, tmp_path / "models").lab()
+    before = spectra.weights(lab.backbone.model)
+    first = spectra.run_all([lab], [1], tmp_path / "spectra.jsonl")
+    runs = calls(monkeypatch, spectra, "run_one")
+    assert spectra.run_all([lab], [1, 2], tmp_path / "spectra.jsonl")[:2] == first[:2]
+    assert {arguments[3] for arguments, _ in runs} == {2}
+    after = spectra.weights(lab.backbone.model)
+    assert all(torch.equal(W, after[place]) for place, W in before.items())
+    assert 0 <= spectra.judged(first)["W + dW between"].min() <= 1
+
+
+def test_the_shipped_runs_say_what_is_quoted():
+    told = spectra.judged(read_records(spectra.SHIPPED)).xs("serial_lora", level="method")
+    assert told["W + dW between"].round(2).tolist() == [0.3, 0.36]
+    assert told["erank"].round(2).tolist() == [-1.3, -2.55]
+    assert told["erank ±"].round(2).tolist() == [0.98, 0.49]
