@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import pandas as pd
 from serial_lora.errors import require_choice
 from serial_lora.files import write_whole
 from serial_lora_course.door import enter
+from serial_lora_course.labs.frames import on_front
 from serial_lora_course.lessons.l09_trial import tables as shipped
-from serial_lora_course.lessons.l09_trial.figures import plot_answers, plot_fronts
+from serial_lora_course.lessons.l09_trial.figures import plot_front
 from serial_lora_course.plots.style import save_figure
+from study.figures import plot_answers
 from study.plan import PLANS
 from study.results import Results
 from study.runs import Study, go_on
@@ -54,7 +56,7 @@ def write_tables(told: dict[str, Any], shown: Mapping[str, Results], out: Path) 
     """Print questions, arms and rates, and write them as CSV files."""
     found = shipped.Found.of(told)
     own = [answer for answer in found.answers if answer.lab in shown]
-    pages = {"questions": shipped.questions_frame(own)}
+    pages = {"questions": questions_frame(own)}
     for lab, results in shown.items():
         pages |= {f"{lab}_arms": found.arms[lab], f"{lab}_rates": rates_table(results)}
     out.mkdir(parents=True, exist_ok=True)
@@ -62,6 +64,22 @@ def write_tables(told: dict[str, Any], shown: Mapping[str, Results], out: Path) 
         page.to_csv(out / f"{name}.csv", index=False)
         with pd.option_context("display.width", 200, "display.max_columns", None):
             print(f"\n{name}\n{page.round(3).to_string(index=False)}")
+
+
+def questions_frame(answers: Sequence[shipped.Answer]) -> pd.DataFrame:
+    """A row a question and lab: both intervals, the number of sets, Holm's p, and the verdict."""
+    return pd.DataFrame(
+        {
+            "Lab": answer.lab.upper(),
+            "Question": answer.asks,
+            "For sets like these": f"{answer.like} {answer.unit}",
+            "For these sets": str(answer.these),
+            "Sets": answer.like.count,
+            "p, Holm": "< 0.001" if answer.p < 0.001 else f"{answer.p:.3f}",
+            "Verdict": answer.verdict,
+        }
+        for answer in answers
+    )
 
 
 def pack(told: dict[str, Any], several: Iterable[Results]) -> None:
@@ -72,7 +90,9 @@ def pack(told: dict[str, Any], several: Iterable[Results]) -> None:
     write_whole(shipped.FOUND, (json.dumps(told, indent=1) + "\n").encode())
     folder = shipped.FOUND.parent
     save_figure(plot_answers(found.answers), folder / "answers.png", dpi=120)
-    save_figure(plot_fronts(found), folder / "front.png", dpi=120)
+    arms = found.whole("sam")
+    unbeaten = on_front(arms, "above LoRA").index
+    save_figure(plot_front(arms, unbeaten, found.units["sam"]), folder / "front.png", dpi=120)
 
 
 if __name__ == "__main__":

@@ -147,7 +147,18 @@ RIGHT = {
             torch.cat([first[1] + second[1] @ (second[0] @ first[1]), second[1]], dim=1),
         )
     ],
-    "9.4": [front_of_pairs],
+    "9.1": [
+        lambda down, up, scale: (
+            scale * down,
+            torch.einsum("gdh,gk->gdkh", up, torch.eye(len(up))).flatten(2).flatten(0, 1),
+        )
+    ],
+    "9.2": [
+        lambda differences, margin, share: (
+            "holds" if np.mean(np.array(differences) + margin > 0) >= share else "fails"
+        )
+    ],
+    "9.3": [front_of_pairs],
     "12.2": [proof_by_allclose],
     "12.3": [lambda W, A, B, s: (A.clone(), torch.einsum("oi,ir->or", W, s * B))],
 }

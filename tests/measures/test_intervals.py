@@ -5,7 +5,6 @@ import pytest
 from scipy import stats
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.lessons.l09_trial.tables import Spread
 from serial_lora_course.measures.intervals import (
     Interval,
     holm,
@@ -81,14 +80,3 @@ def test_a_method_that_keeps_nine_tenths_of_the_gain_is_on_the_border():
         "open",
         "fails",
     ]
-
-
-def test_the_planned_interval_is_the_one_that_comes():
-    chance = np.random.default_rng(5)
-    spread = Spread(between=2.0, within=1.0)
-    halves = []
-    for _ in range(2000):
-        sets = 2.0 * chance.normal(size=(6, 1)) + chance.normal(size=(6, 3))  # (sets, seeds)
-        found = sets_like_these({name: values[:, None] for name, values in enumerate(sets)})
-        halves.append(found.half_width**2)
-    assert spread.half_width(6, 3) ** 2 == pytest.approx(np.mean(halves), rel=0.1)

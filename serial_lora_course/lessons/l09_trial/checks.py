@@ -1,19 +1,18 @@
-"""Checks of the exercises on the paper's trial: RepAdapter's layer, an interval over sets, Holm, a front."""
+"""Checks of the exercises on the paper's trial: RepAdapter's layer, a rule for a claim, a front."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
 
-# ---------------------------------------------------------------------- 11.1 RepAdapter's layer
+# ----------------------------------------------------------------------- 9.1 RepAdapter's layer
 
 
 def by_groups(down: Tensor, up: Tensor, scale: float) -> Tensor:
@@ -51,6 +50,9 @@ def in_turn(down: Tensor, _: float, groups: int) -> Tensor:
             lambda up, s: abs(s) ** 0.5 * torch.block_diag(*up),
             lambda down, s, _: abs(s) ** 0.5 * down,
         ),
+        "the scale is divided by the number of groups: B has it whole": pair(
+            lambda up, s: s / len(up) * torch.block_diag(*up)
+        ),
         "the scale divides": pair(lambda up, s: torch.block_diag(*up) / s),
         "A and B are exchanged: A (h, d) comes first": lambda down, up, s: (
             s * torch.block_diag(*up),
@@ -79,7 +81,7 @@ def serial_pair() -> Iterator[Case]:
         fits = A.ndim == B.ndim == 2 and A.shape[0] == B.shape[1]
         return [tuple(A.shape), tuple(B.shape)], B @ A if fits else None
 
-    for width, hidden, groups, scale in ((8, 4, 2, 0.5), (12, 6, 3, -2.0), (5, 2, 1, 0.1)):
+    for width, hidden, groups, scale in ((8, 4, 2, 0.7), (12, 6, 3, -2.0), (5, 2, 1, 0.1)):
         down = torch.randn(hidden, width)
         up = torch.randn(groups, width // groups, hidden // groups)
         what = f"the pair for d = {width}, h = {hidden}, {groups} group{'s' * (groups > 1)}"
@@ -89,203 +91,83 @@ def serial_pair() -> Iterator[Case]:
         yield Case(what, (down, up, scale), expected, read=read, form=form, error=form)
 
 
-# ------------------------------------------------------------------ 11.2 an interval over sets
+# ---------------------------------------------------------------------------- 9.2 a rule for a claim
 
 
-def over_sets(
-    values: Callable = lambda means, runs: means,
-    quantile: Callable = lambda sets, runs: stats.t.ppf(0.975, sets - 1),
-    mean: Callable = lambda means, runs: means.mean(),
-    error: Callable = lambda values: values.std(ddof=1) / len(values) ** 0.5,
-    form: Callable = lambda mean, half: (float(mean), float(half)),
+def count_good(
+    good: Callable = lambda d, margin: d > -margin,
+    enough: Callable = lambda count, share, total: count >= share * total,
+    words: tuple[str, str] = ("holds", "fails"),
 ) -> Callable:
-    """Mean and half-width, with one thing changed."""
+    """The rule with one thing changed."""
 
-    def attempt(differences):
-        means = np.array([np.mean(each) for each in differences.values()])
-        runs = np.concatenate(list(differences.values()))
-        half = quantile(len(means), len(runs)) * error(values(means, runs))
-        return form(mean(means, runs), half)
+    def attempt(differences, margin, share):
+        count = sum(good(d, margin) for d in differences)
+        return words[0] if enough(count, share, len(differences)) else words[1]
 
     return attempt
-
-
-def of_runs(means: np.ndarray, runs: np.ndarray) -> np.ndarray:
-    """The runs in place of the sets."""
-    return runs
 
 
 @exercise(
     "9.2",
-    "means and half-widths for three, five and twelve sets, with unequally many seeds",
+    "nine rows of cells, with ties, with and without a margin",
     {
-        "all runs are averaged at once: a set with more seeds would count more": over_sets(
-            mean=lambda means, runs: runs.mean()
+        "the margin isn't used: behind by less than it is fine": count_good(lambda d, m: d > 0),
+        "that asks for better by the margin: behind by it is -margin": count_good(
+            lambda d, m: d > m
         ),
-        "that is the median of the sets": over_sets(mean=lambda means, runs: np.median(means)),
-        "that is the sum: divide by the number of sets": over_sets(
-            mean=lambda means, runs: means.sum()
+        "better by more than the margin is refused: that is good enough too": count_good(
+            lambda d, m: abs(d) < m if m else d > 0
         ),
-        "the runs are the sample: those of one set are not independent": over_sets(
-            of_runs, lambda sets, runs: stats.t.ppf(0.975, runs - 1)
+        "behind by exactly the margin is too far, and a tie is not better: above -margin": (
+            count_good(lambda d, m: d >= -m)
         ),
-        "two standard errors: with few sets Student's quantile is larger": over_sets(
-            quantile=lambda *_: 2
+        "that many cells exactly are enough: at least the share": count_good(
+            enough=lambda count, share, total: count > share * total
         ),
-        "two standard errors over runs: sets are the sample, and t has its quantile": over_sets(
-            of_runs, lambda *_: 2
+        "the count is compared with the share itself: times the number of cells": count_good(
+            enough=lambda count, share, total: count >= share
         ),
-        "1.96 is the quantile for endless sets: take Student's": (
-            over_sets(quantile=lambda *_: 1.96),
-            over_sets(quantile=lambda *_: stats.norm.ppf(0.975)),
+        "all cells are asked for: the claim says how many": count_good(
+            enough=lambda count, share, total: count == total
         ),
-        "the runs are counted for the degrees of freedom: sets - 1": over_sets(
-            quantile=lambda sets, runs: stats.t.ppf(0.975, runs - 1)
+        "more than half is asked for: the claim says how many": count_good(
+            enough=lambda count, share, total: count > total / 2
         ),
-        "the degrees of freedom are sets - 1, not sets": over_sets(
-            quantile=lambda sets, _: stats.t.ppf(0.975, sets)
+        "the mean is judged: the claim is about the number of cells": lambda d, m, share: (
+            "holds" if statistics.fmean(d) > -m else "fails"
         ),
-        "the quantile leaves 5% on one side: 2.5% on each, so 0.975": over_sets(
-            quantile=lambda sets, _: stats.t.ppf(0.95, sets - 1)
+        "holds and fails are exchanged": count_good(words=("fails", "holds")),
+        "that is how many are good enough: say holds or fails": lambda d, m, share: sum(
+            each > -m for each in d
         ),
-        "the standard deviation divides by n: n - 1 is needed": over_sets(
-            error=lambda values: values.std() / len(values) ** 0.5
-        ),
-        "not divided by the root of the number of sets": over_sets(
-            error=lambda values: values.std(ddof=1)
-        ),
-        "divided by the number of sets, not by its root": over_sets(
-            error=lambda values: values.std(ddof=1) / len(values)
-        ),
-        "that is the whole width: half of it": over_sets(form=lambda mean, half: (mean, 2 * half)),
-        "those are the two ends: the mean and the half-width are asked for": over_sets(
-            form=lambda mean, half: (mean - half, mean + half)
-        ),
-        "that is the standard error: times Student's quantile": over_sets(quantile=lambda *_: 1),
+        "a verdict in words is asked for, holds or fails": count_good(words=(True, False)),
     },
 )
-def interval_over_sets() -> Iterator[Case]:
-    """Against Python's statistics module, Student's quantiles from scipy."""
-    chance = np.random.default_rng(11)
-    for count in (3, 5, 12):
-        given = {
-            f"set {place}": (chance.normal() + 0.3 * chance.normal(size=2 + place % 3)).tolist()
-            for place in range(count)
-        }
-        means = [statistics.fmean(each) for each in given.values()]
-        error = statistics.stdev(means) / count**0.5
-        half = float(stats.t.ppf(0.975, count - 1)) * error
-        yield Case(
-            f"the interval over {count} sets with {sum(map(len, given.values()))} runs",
-            (given,),
-            Parts({"the mean": statistics.fmean(means), "the half-width": half}),
-            form="return two numbers: the mean, and the half-width",
-        )
-
-
-# ------------------------------------------------------------------------------- 11.3 Holm
-
-
-def adjusted_by_hand(ps: list[float]) -> list[float]:
-    """A p value's adjusted one is the largest of (how many are not smaller) x p, of it and all smaller."""
-    return [
-        min(1.0, max(p * sum(other >= p for other in ps) for p in ps if p <= mine)) for mine in ps
-    ]
-
-
-def largest_so_far(values: list[float]) -> list[float]:
-    """Each the largest up to there."""
-    return np.maximum.accumulate(values).tolist()
-
-
-def stepwise(
-    factor: Callable = lambda rank, count: count - rank,
-    running: Callable = largest_so_far,
-    cap: float = 1.0,
-    back: Callable = lambda values, ps, order: [values[order.index(i)] for i in range(len(ps))],
-    times: Callable = lambda factor, p: factor * p,
-) -> Callable:
-    """The smallest first: each times its factor, never below the one before; one thing changed."""
-
-    def attempt(ps):
-        order = sorted(range(len(ps)), key=ps.__getitem__)
-        values = [times(factor(rank, len(ps)), ps[place]) for rank, place in enumerate(order)]
-        return back(running([min(cap, value) for value in values]), ps, order)
-
-    return attempt
-
-
-@exercise(
-    "9.3",
-    "six families of p values, sorted and unsorted, held against the definition",
-    {
-        "that is Bonferroni's: each further p value has one comparison fewer beside it": (
-            lambda ps: [min(1.0, len(ps) * p) for p in ps]
-        ),
-        "a p value may not end below a smaller one's: keep the largest so far": (
-            stepwise(running=list),
-            stepwise(running=lambda v: [max(pair) for pair in zip(v, [0.0, *v], strict=False)]),
-        ),
-        "a probability stops at 1": stepwise(cap=float("inf")),
-        "they are given back sorted: keep the order that came in": stepwise(
-            back=lambda values, *_: values
-        ),
-        "the order is undone the wrong way: adjusted[order] = values puts each back": stepwise(
-            back=lambda values, ps, order: [values[place] for place in order]
-        ),
-        "the largest so far is kept in the order given, not from the smallest p": lambda ps: (
-            largest_so_far(stepwise(running=list)(ps))
-        ),
-        "equal p values share a place: each has its own, so enumerate the places": stepwise(
-            back=lambda values, ps, order: [
-                dict(zip(map(ps.index, map(ps.__getitem__, order)), values, strict=True)).get(
-                    i, 0.0
-                )
-                for i in range(len(ps))
-            ]
-        ),
-        "the factors run the wrong way: the smallest p gets the largest": stepwise(
-            lambda rank, count: rank + 1
-        ),
-        "that is Benjamini and Hochberg's, for another promise": (
-            stepwise(lambda rank, count: count / (rank + 1)),
-            stepwise(
-                lambda rank, count: count / (rank + 1),
-                running=lambda values: np.minimum.accumulate(values[::-1])[::-1].tolist(),
-            ),
-        ),
-        "each factor is one too small: the smallest is multiplied by their number": stepwise(
-            lambda rank, count: count - rank - 1
-        ),
-        "each factor is one too large: the smallest is multiplied by their number": stepwise(
-            lambda rank, count: count - rank + 1
-        ),
-        "they are as they came": lambda ps: list(ps),
-        "that is Šidák's way, 1 - (1 - p)^n: Holm multiplies": (
-            lambda ps: [1 - (1 - p) ** len(ps) for p in ps],
-            stepwise(times=lambda factor, p: 1 - (1 - p) ** factor),
-        ),
-    },
-)
-def holm() -> Iterator[Case]:
-    """Against Holm's definition, value by value."""
-    for ps in (
-        [0.01, 0.04, 0.03, 0.005],
-        [0.5, 0.012, 0.011, 0.4, 0.6],
-        [0.001, 0.02, 0.021, 0.9],
-        [0.04],
-        [0.03, 0.2, 0.03, 0.011],
-        [0.1, 0.101, 0.102, 0.103, 0.9],
+def judge() -> Iterator[Case]:
+    """Against the cells in order: the worst that must be good enough."""
+    for differences, margin, share in (
+        ([0.4, 0.1, -0.2, -0.3], 0.0, 0.5),
+        ([0.4, -0.1, -0.2, -0.3], 0.0, 0.5),
+        ([2.0, 3.0, -0.5, -0.9], 1.0, 1.0),
+        ([2.0, 3.0, 0.5, -1.2], 1.0, 1.0),
+        ([-0.5, -0.4, -0.6, -9.0], 1.0, 0.75),
+        ([0.0, 0.3, 0.2], 0.0, 1.0),
+        ([-1.0, -1.0, 0.5, 0.1, 0.2], 1.0, 0.8),
+        ([1.5, 1.2, 0.1, -3.0], 0.5, 0.7),
+        ([0.2, 0.1, -5.0], 0.0, 0.3),
     ):
+        needed = math.ceil(share * len(differences) - 1e-9)
+        worst = sorted(differences, reverse=True)[needed - 1]
         yield Case(
-            f"the adjusted p values of {ps}",
-            (ps,),
-            adjusted_by_hand(ps),
-            form="a list with one adjusted p value for each, in the same order",
+            f"the verdict on {differences}, margin {margin}, share {share}",
+            (differences, margin, share),
+            "holds" if worst > -margin else "fails",
+            form="return one of the words holds and fails",
         )
 
 
-# ---------------------------------------------------------------------------- 11.4 the front
+# --------------------------------------------------------------------------------- 9.3 the front
 
 Arm = tuple[float, float]
 
@@ -348,7 +230,7 @@ def hull(costs, gains):
 
 
 @exercise(
-    "9.4",
+    "9.3",
     "fronts of eight families of arms, unsorted and with ties, pair by pair",
     {
         "at equal cost the better one wins, and at equal gain the cheaper: ties are beaten too": (

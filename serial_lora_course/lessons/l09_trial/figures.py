@@ -1,18 +1,17 @@
-"""The study's pictures: what each method gains for its cost, and every question with its interval."""
+"""The ladder from LoRA to RepAdapter, and what each method gains for its parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from serial_lora_course.labs.frames import on_front
-from serial_lora_course.lessons.l09_trial.tables import Answer, Found
+from serial_lora_course.lessons.l09_trial.tables import Answer
+from serial_lora_course.measures.intervals import verdict
 from serial_lora_course.plots.style import (
     BLUE,
     GREEN,
@@ -23,119 +22,185 @@ from serial_lora_course.plots.style import (
     with_description,
 )
 
-COSTS = {
-    "parameters": "trained parameters",
-    "step time": "processor time of a step, LoRA = 1",
-    "activations, MB": "MB kept for the backward pass",
+RUNGS = (
+    ("LoRA", r"$W_p\,x + B_p A_p\,x$"),
+    ("one shared A", r"$W_p\,x + B_p A\,x$"),
+    ("Serial LoRA", r"$W_p\,(x + B A\,x)$"),
+    ("RepAdapter", r"$W_p\,(x + B(Ax + a) + b)$"),
+)
+STEPS = (  # what changes; the question, and whether it asks for the new rung minus the old one
+    ("share A", "sharing, parallel: one A above one for each of q, k, v", 1),
+    ("put it in front", "form: serial above parallel, A shared in both", 1),
+    ("groups and biases", "the predecessor: above RepAdapter before attention", -1),
+)
+LABS = {
+    "sam": "SAM\nhundredths of Dice",
+    "clip": "CLIP\npoints of accuracy",
+    "sd3": "SD3\npoints of style share",
 }
-"""Column -> what it is, in words."""
-LOOKS = {"serial_lora": (VERMILION, "s", "Serial LoRA"), "lora": (BLUE, "o", "LoRA")}
-OTHER = (QUIET, ".", "other methods")
-NAMED = {
-    "sam": {
-        "serial_lora-4": ("Serial LoRA, rank 4", (10, -3)),
-        "serial_lora-16": ("rank 16", (8, -12)),
-        "lora-16": ("LoRA, rank 16", (-10, -12)),
-        "serial_ffn-12": ("the pair before the feed-forward", (8, 3)),
-        "ln_bias-1": ("LayerNorms and biases", (4, 5)),
-    },
-    "clip": {
-        "serial_lora-4": ("Serial LoRA, rank 4", (10, -12)),
-        "lora-16": ("LoRA, rank 16", (-10, 3)),
-    },
-    "sd3": {"serial_lora-12": ("Serial LoRA, rank 12", (10, -3))},
+COLUMNS = (1.0, 4.2, 7.4)  # of W_q, W_k, W_v
+NAMED = {  # arm -> its name on the front, and after a "|" where: left, above, below; else right
+    "lora-16": "LoRA, rank 16|below",
+    "lora-4": "LoRA, rank 4",
+    "serial_lora-16": "Serial LoRA, rank 16",
+    "serial_lora-4": "Serial LoRA, rank 4",
+    "serial_ffn-12": "the pair before\nthe feed-forward|left",
+    "ln_bias-1": "norms and\nbiases|above",
+    "vera-192": "VeRA|left",
+    "repadapter_two-42": "RepAdapter,\nboth places|left",
 }
-"""Lab -> arm -> what stands beside its point, and how far off, in points."""
+LINE = {"color": QUIET, "lw": 1.2, "zorder": 0}
 
 
-def plot_fronts(found: Found, cost: str = "parameters") -> Figure:
-    """Gain against a cost, a lab below the other; a line joins the arms that none beats.
-
-    Bars are the 95% intervals of Serial LoRA's differences from LoRA's larger rank, over sets.
+def plot_ladder(answers: Sequence[Answer] = ()) -> Figure:
+    """Four layers side by side, and under each step what it changed in each lab.
 
     Args:
-        cost: one of `COSTS`.
+        answers: the study's; without them the layers alone are drawn.
     """
-    labs = found.comparable
+    height = 5.2 if answers else 3.2
     with house_style():
-        figure, axes = plt.subplots(
-            len(labs), figsize=(8.5, 2.8 * len(labs)), squeeze=False, layout="constrained"
-        )
-        fronts = []
-        for axis, (lab, arms) in zip(axes[:, 0], labs.items(), strict=True):
-            fronts.append(f"{lab.upper()}: {_draw(axis, arms, cost, NAMED[lab])}")
-            axis.set(title=lab.upper(), ylabel=f"gain, {found.units[lab]}")
-        axis.set_xlabel(COSTS[cost])
-        key = [
-            Line2D([], [], color=color, marker=marker, ls="", label=label)
-            for color, marker, label in (*LOOKS.values(), OTHER)
-        ]
-        figure.legend(handles=key, loc="outside lower center", ncols=3)
-        plt.close(figure)
-    told = f"Gain against {COSTS[cost]}. On the front, from the cheapest: "
-    return with_description(figure, f"{told}{'. '.join(fronts)}.")
+        figure = Figure(figsize=(9.6, height), layout="constrained")
+        rows = figure.subplots(2, 1, height_ratios=(3, 2)) if answers else [figure.subplots()]
+        above = rows[0]
+        for place, (name, formula) in enumerate(RUNGS):
+            _layer(above, 12.5 * place, place)
+            above.text(12.5 * place + 5.3, 12.4, name, ha="center", weight="bold")
+            above.text(12.5 * place + 5.3, 10.7, formula, ha="center", size=11)
+        for axes in rows:
+            axes.set(xlim=(-8 if answers else -1, 49.5), ylim=(-1.5, 13.4))
+            axes.set_axis_off()
+        told = _steps(rows[1], answers) if answers else ""
+    layers = "; ".join(f"{name}: {formula[1:-1]}".replace("\\,", "") for name, formula in RUNGS)
+    return with_description(figure, f"Four layers. {layers}. {told}")
 
 
-def _draw(
-    axis: Axes, arms: pd.DataFrame, cost: str, named: Mapping[str, tuple[str, tuple[int, int]]]
-) -> str:
-    """One picture; its front in words."""
-    points, front = arms.dropna(subset=[cost]), on_front(arms, "gain", cost)
-    axis.plot(front[cost], front["gain"], color=QUIET, lw=1, zorder=1)
-    if cost == "parameters":  # they differ by a factor of hundreds, time and memory by two
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-    for method, own in points.groupby("method"):
-        color, marker, _ = LOOKS.get(method, OTHER)
-        bars = own["above LoRA, half-width"] if method == "serial_lora" else None
-        look = {"color": color, "marker": marker, "ls": "", "lw": 1, "capsize": 2}
-        axis.errorbar(own[cost], own["gain"], bars, **look, zorder=2)
-    for _, arm in points[points["arm"].isin(named)].iterrows():
-        words, (right, up) = named[arm["arm"]]
-        style = {"size": 8, "color": LOOKS.get(arm["method"], OTHER)[0]}
-        style |= {"ha": "left" if right > 0 else "right", "textcoords": "offset points"}
-        axis.annotate(words, (arm[cost], arm["gain"]), (right, up), **style)
-    axis.margins(x=0.06, y=0.12)
-    return "; ".join(f"{arm['title']} {arm['gain']:+.1f}" for _, arm in front.iterrows())
+def _layer(axes: Axes, left: float, rung: int) -> None:
+    """W_q, W_k and W_v with the pairs of one rung: A narrows, B widens."""
+    axes.text(left + 5.3, -1.4, "x", ha="center", style="italic")
+    low = 3.4 if rung == 0 else 3.0
+    axes.plot([left + 5.3] * 2, [-0.3, 0.6 if rung > 1 else 1.6], **LINE)
+    if rung > 1:  # a pair in front, and the way past it
+        _pair(axes, left + 5.3, 0.6, 4.4, split=rung == 3)
+        axes.plot([left + 5.3, left + 8.6, left + 8.6, left + 5.3], [0, 0, 4.4, 4.4], **LINE)
+        low = 4.4
+    elif rung == 1:
+        _trapezium(axes, left + 5.3, 1.6, 3.0, 9.0, 2.4, BLUE, "A")
+    else:
+        axes.plot([left + 5.3] * 2, [1.6, 3.4], **LINE)
+    for column, part in zip(COLUMNS, "qkv", strict=True):
+        at = left + column
+        axes.add_patch(Rectangle((at - 0.8, 6.4), 1.6, 2.6, color="#d9d9d9", lw=0))
+        axes.text(at, 7.7, f"$W_{part}$", ha="center", va="center", size=10)
+        axes.plot([left + 5.3, at, at], [low, low + 1.2, 6.4], **LINE)
+        axes.plot([at, at], [9.0, 10.0], **LINE)
+        if rung > 1:
+            continue
+        beside = at + 1.6
+        axes.plot([left + 5.3, beside, beside], [low, low + 1.2, 7.3 if rung else 6.4], **LINE)
+        axes.plot([beside, beside, at], [9.0, 9.5, 9.5], **LINE)
+        if rung == 0:
+            _pair(axes, beside, 5.6, 9.0, wide=1.4)
+        else:
+            _trapezium(axes, beside, 7.3, 9.0, 0.47, 1.4, VERMILION, "B")
 
 
-VERDICTS = {
-    "holds": {"color": GREEN, "marker": "o"},
-    "fails": {"color": VERMILION, "marker": "X"},
-    "open": {"color": QUIET, "marker": "o", "mfc": "white"},
-}
+def _pair(
+    axes: Axes, at: float, low: float, high: float, wide: float = 4.6, split: bool = False
+) -> None:
+    """A and B, from below; B in two groups, and a bias behind each, if split."""
+    middle, thin = (low + high) / 2, wide / 3
+    _trapezium(axes, at, low, middle - 0.1, wide, thin, BLUE, "A")
+    if not split:
+        _trapezium(axes, at, middle + 0.1, high, thin, wide, VERMILION, "B")
+        return
+    for side in (-1, 1):
+        x = at + side * wide / 4
+        near, far = x - side * wide / 12, x - side * wide / 12
+        _trapezium(axes, near, middle + 0.25, high - 0.1, thin / 2, wide / 2.4, VERMILION, "B")
+        axes.plot([far - 0.5, far + 0.5], [middle + 0.08] * 2, color=INK, lw=1.6)
+    axes.plot([at - wide / 2.2, at + wide / 2.2], [high + 0.05] * 2, color=INK, lw=1.6)
+    axes.text(at - wide / 2.2 - 0.3, middle - 0.1, "a", size=9, ha="right", va="center")
+    axes.text(at - wide / 2.2 - 0.3, high, "b", size=9, ha="right", va="center")
 
 
-def plot_answers(answers: Sequence[Answer]) -> Figure:
-    """Every question with its interval for sets like these: a row a question, a lab beside the other."""
-    labs = list(dict.fromkeys(answer.lab for answer in answers))
-    asked = list(dict.fromkeys(answer.asks for answer in answers))
+def _trapezium(
+    axes: Axes,
+    at: float,
+    low: float,
+    high: float,
+    below: float,
+    above: float,
+    color: str,
+    name: str,
+) -> None:
+    corners = [(-below, low), (below, low), (above, high), (-above, high)]
+    axes.add_patch(Polygon([(at + x / 2, y) for x, y in corners], color=color, lw=0, zorder=2))
+    look = {"ha": "center", "va": "center", "color": "white", "size": 9, "weight": "bold"}
+    axes.text(at, (low + high) / 2, name, zorder=3, **look)
+
+
+def _steps(axes: Axes, answers: Iterable[Answer]) -> str:
+    """A row a lab, a number a step; the same in words."""
+    found, told = {(each.lab, each.asks): each.like for each in answers}, []
+    for place, (change, asks, sign) in enumerate(STEPS):
+        left, right = 12.5 * place + 5.3, 12.5 * place + 17.8
+        arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.5, "shrinkA": 14, "shrinkB": 14}
+        axes.annotate("", (right, 12.6), (left, 12.6), arrowprops=arrow)
+        axes.text((left + right) / 2, 11.2, change, ha="center", va="center", size=10)
+        for row, (lab, title) in enumerate(LABS.items()):
+            height = 7.6 - 4.0 * row
+            if place == 0:
+                axes.text(-8, height, title, va="center", size=9)
+            like = found.get((lab, asks))
+            words = f"{sign * like.mean:+.2f} ± {like.half_width:.2f}" if like else "not run"
+            said = verdict(like) if like else "open"
+            clear = said != "open"
+            good = clear and (said == "holds") == (sign > 0)
+            colour = (GREEN if good else VERMILION) if clear else QUIET
+            look = {"color": colour, "weight": "bold" if clear else "normal"}
+            axes.text((left + right) / 2, height, words, ha="center", va="center", **look)
+            step = f"{RUNGS[place][0]} to {RUNGS[place + 1][0]}"
+            told.append(f"{lab.upper()}, {step}: {words}")
+    return f"What each step changed: {'; '.join(told)}."
+
+
+def plot_front(arms: pd.DataFrame, front: Iterable[int], unit: str) -> Figure:
+    """Gain above LoRA against parameters: a few arms by name, the others as dots, the front as steps.
+
+    Args:
+        arms: a row an arm; with columns arm, parameters, above LoRA, and half of that interval.
+        front: positions of the arms that none beats.
+    """
+    gain, half = arms["above LoRA"], arms["above LoRA, half-width"]
+    on_it = arms.iloc[sorted(front)].sort_values("parameters")
     with house_style():
-        figure, axes = plt.subplots(
-            ncols=len(labs),
-            figsize=(8.5, 1.1 + 0.4 * len(asked)),
-            sharey=True,
-            squeeze=False,
-            layout="constrained",
-        )
-        for axis, lab in zip(axes[0], labs, strict=True):
-            own = [answer for answer in answers if answer.lab == lab]
-            axis.axvline(0, color=INK, lw=0.8)
-            for answer in own:
-                place, look = asked.index(answer.asks), VERDICTS[answer.verdict]
-                like = answer.like
-                axis.errorbar(like.mean, place, xerr=like.half_width, capsize=2, **look)
-            axis.set_title(lab.upper())
-            axis.set_xlabel(own[-1].unit.partition(",")[0], size=9)
-            axis.tick_params("x", labelsize=8)
-            axis.grid(visible=False, axis="y")
-        axes[0, 0].set_yticks(range(len(asked)), [q.replace(": ", ":\n") for q in asked], size=8)
-        axes[0, 0].set_ylim(len(asked) - 0.5, -0.5)
-        key = [Line2D([], [], label=verdict, **look) for verdict, look in VERDICTS.items()]
-        figure.legend(handles=key, loc="outside lower center", ncols=3, fontsize=8)
-        plt.close(figure)
-    words = "; ".join(f"{a.lab.upper()}, {a.asks}: {a.verdict}, {a.like}" for a in answers)
-    about = "95% intervals for sets like these, a row a question, with 0 marked. "
-    return with_description(figure, f"{about}{words}.")
+        figure = Figure(figsize=(9.6, 5.0), layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(0, color=BLUE, lw=1)
+        axes.plot(on_it["parameters"], on_it["above LoRA"], color=GREEN, lw=5, alpha=0.25)
+        axes.plot(arms["parameters"], gain, ".", color="#9a9a9a")
+        for row, arm in arms.iterrows():
+            if arm["arm"] not in NAMED:
+                continue
+            words, _, side = NAMED[arm["arm"]].partition("|")
+            colour = {"serial_lora": VERMILION, "lora": BLUE}.get(arm["method"], INK)
+            axes.errorbar(
+                arm["parameters"], gain[row], half[row], color=colour, marker="o", capsize=3, lw=1
+            )
+            right, up = {"left": (-8, 0), "above": (-8, 11), "below": (-8, -10)}.get(side, (8, 0))
+            style = {"ha": "left" if right > 0 else "right", "va": "center", "color": colour}
+            at = (arm["parameters"], gain[row])
+            axes.annotate(words, at, (right, up), textcoords="offset points", **style)
+        axes.text(5.2e4, 0.84, "the front", color=GREEN, ha="center")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        axes.set(xlabel="trained parameters", ylabel=f"above LoRA of rank 16, {unit}")
+    told = "; ".join(
+        f"{' '.join(NAMED[arm['arm']].partition('|')[0].split())} {arm['above LoRA']:+.2f} at {arm['parameters']:,.0f}"
+        for _, arm in arms.iterrows()
+        if arm["arm"] in NAMED
+    )
+    return with_description(figure, f"Gain above LoRA against parameters. {told}.")
