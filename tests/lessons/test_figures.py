@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from serial_lora_course.lessons.l03_build.figures import plot_losses
 from serial_lora_course.lessons.l07_lora_plus.figures import (
     plot_ratio_sweep,
     plot_step_by_ratio,
@@ -21,7 +20,6 @@ STEPS = pd.DataFrame({"ratio": [1, 5], "B's part": [1.0, 5.0], "A's part": [1.0,
 STEPS = STEPS.assign(both=[0.1, 0.5], promised=[-1.0, -3.0]).assign(**{"loss changed by": [-1, 4]})
 WIDE = {title: [{"A": d**1.5, "B": d**0.5} for d in (8, 64)] for title in ("LoRA", "Serial LoRA")}
 LINES = {  # the figure, what it is given, lines that must be there
-    "losses": (plot_losses, [{1: [1, 0.5], 4: [1, 1e-3]}, "x"], [[1, 0.5], [1, 1e-3]]),
     "path": (
         plot_path,
         [(0, 0.5, 1), {"sum": [GOOD, BASE, GOOD], "average": [BASE] * 3}, ("a", "b")],

@@ -1,12 +1,6 @@
-"""Blocks and adapters that the exercises are checked with, written apart from the lesson's own.
-
-They are plain matrix products and einsums, one head after another, so that the same
-slip cannot hide in both.
-"""
+"""Blocks, adapters and a model that the exercises are checked with, written apart from the lesson's own."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +13,7 @@ def adapted_tokens(x: Tensor, lora_A: Tensor, lora_B: Tensor, scale: float) -> T
 
 
 class DenseBlock(nn.Module):
-    """The attention half of a block, one head after another, in plain matrix products."""
+    """The attention half of a block."""
 
     def __init__(self, width: int = 8, heads: int = 2):
         super().__init__()
@@ -34,13 +28,9 @@ class DenseBlock(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, N, d) each -> (B, N, d)."""
-        size = q.shape[-1] // self.heads
-        mixed = []
-        for head in range(self.heads):
-            part = slice(head * size, (head + 1) * size)
-            scores = torch.einsum("bnc,bmc->bnm", q[..., part], k[..., part]) / math.sqrt(size)
-            mixed.append(torch.einsum("bnm,bmc->bnc", scores.softmax(-1), v[..., part]))
-        return self.out(torch.cat(mixed, dim=-1))
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out(mixed.transpose(1, 2).flatten(2))
 
     def attention(self, tokens: Tensor) -> Tensor:
         """Normed tokens (B, N, d) -> what attention adds to the stream."""
@@ -69,23 +59,13 @@ class Pair(nn.Module):
 class Faithful(nn.Module):
     """Serial LoRA as the paper has it."""
 
-    def __init__(self, fresh: bool = True):
+    def __init__(self):
         super().__init__()
-        self.block = DenseBlock()
-        self.pair = Pair(fresh=fresh)
+        self.block, self.pair = DenseBlock(), Pair()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, d) -> (B, N, d)."""
         return x + self.block.attention(self.pair(self.block.norm(x)))
-
-
-class Ineffective(Faithful):
-    """The adapted values are stored, and the plain block runs."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, d) -> (B, N, d)."""
-        self.stored = self.block.q(self.pair(self.block.norm(x))).detach()
-        return self.block(x)
 
 
 class OnTheStream(Faithful):
@@ -99,10 +79,10 @@ class OnTheStream(Faithful):
 class PairEach(nn.Module):
     """A pair for each of q, k and v."""
 
-    def __init__(self, fresh: bool = True):
+    def __init__(self):
         super().__init__()
         self.block = DenseBlock()
-        self.pairs = nn.ModuleDict({name: Pair(fresh=fresh) for name in "qkv"})
+        self.pairs = nn.ModuleDict({name: Pair() for name in "qkv"})
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, d) -> (B, N, d)."""
@@ -111,18 +91,29 @@ class PairEach(nn.Module):
         return x + self.block.attend(q, k, v)
 
 
-class SharedPair(PairEach):
-    """One pair that q, k and v all refer to: three names, one pair."""
+class Attending(nn.Module):
+    """A block around PyTorch's own attention; its width is in no name."""
 
-    def __init__(self, fresh: bool = True):
-        super().__init__(fresh)
-        self.pairs["k"] = self.pairs["v"] = self.pairs["q"]
+    def __init__(self, width: int, heads: int = 2):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mix = nn.MultiheadAttention(width, heads, batch_first=True)
+        nn.init.normal_(self.mix.in_proj_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, d) -> (B, N, d)."""
+        tokens = self.norm(x)
+        return x + self.mix(tokens, tokens, tokens, need_weights=False)[0]
 
 
-class EqualPairs(PairEach):
-    """A pair for each of q, k and v, all with the same numbers at the start."""
+class TwoTowers(nn.Module):
+    """Blocks of two widths at several depths."""
 
-    def __init__(self, fresh: bool = True):
-        super().__init__(fresh)
-        for name in "kv":
-            self.pairs[name].load_state_dict(self.pairs["q"].state_dict())
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(Attending(8), nn.Sequential(Attending(8), nn.GELU()))
+        self.between, self.second = nn.Linear(8, 12), Attending(12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, 8) -> (B, N, 12)."""
+        return self.second(self.between(self.first(x)))
