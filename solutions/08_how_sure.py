@@ -153,6 +153,10 @@ print(f"{mean:+.2f} ± {half:.2f}, from {len(won_by)} data sets")
 # The same mean, and zero is inside. You don't sign. Nobody has shown that Serial LoRA loses, either: these five data
 # sets just cannot tell.
 #
+# There is one honest way out: claim less. About *these* five data sets, with other seeds, the seeds are a fair
+# sample, and the narrow interval isn't far off. But your friend's sentence was about data sets in general, and so are
+# most sentences in papers.
+#
 # Is that too strict? Let's test both intervals where we know the truth. We make up two methods that are exactly
 # equal: data sets favour one or the other by chance, and seeds add some noise. Every interval that leaves out zero is
 # then a *false positive*. How often will your friend's way find a winner?
@@ -214,9 +218,10 @@ display(pd.DataFrame(rows, index=columns).T)
 #
 # ## Comparable needs a margin
 #
-# The paper's favourite word is "comparable". It doesn't mean "not significant": with two runs nothing is significant,
-# and everything would be comparable. You need a **margin**, chosen before you look: how far behind is too far? For us
-# that is one point of accuracy, one hundredth of Dice, and five points of style.
+# The paper's favourite word is "comparable". It doesn't mean "not significant" (an interval that has zero inside):
+# with two runs nothing is significant, and everything would be comparable. You need a **margin**, chosen before you
+# look: how far behind is too far? For us that is one point of accuracy, one hundredth of Dice, and five points of
+# style share, lesson 06's measure.
 #
 # - The whole interval is above minus the margin: it *holds*.
 # - The whole interval is below: it *fails*.
@@ -288,8 +293,9 @@ display_figure(plot_margins(judged))
 # On CLIP against LoRA the interval crosses the margin by a hair: it ends at -1.04, and we had said 1. Would you move
 # the margin now? That is the temptation, and that is why it is chosen first.
 #
-# Against the small LoRA nothing speaks for sharing. On CLIP Serial LoRA is even behind for sure. (One learning rate
-# served all methods here, and may suit one of them best. Lesson 09 has runs in which each method got its own.)
+# Against the small LoRA nothing speaks for sharing. On CLIP it is even behind: zero is outside the interval. (One
+# learning rate served all methods here, and may suit one of them best. Lesson 09 has runs in which each method got
+# its own.)
 #
 # ## Many questions
 #
