@@ -58,6 +58,9 @@ def in_turn(down: Tensor, _: float, groups: int) -> Tensor:
             s * torch.block_diag(*up),
             down,
         ),
+        "each block is turned: it is (outputs, hidden values) already, as B is": pair(
+            lambda up, s: s * torch.block_diag(*up.mT)
+        ),
         "the blocks stand in the wrong order": pair(
             lambda up, s: s * torch.block_diag(*up.flip(0))
         ),
@@ -110,7 +113,7 @@ def count_good(
 
 @exercise(
     "9.2",
-    "nine rows of cells, with ties, with and without a margin",
+    "eleven rows of cells, with ties, with and without a margin",
     {
         "the margin isn't used: behind by less than it is fine": count_good(lambda d, m: d > 0),
         "that asks for better by the margin: behind by it is -margin": count_good(
@@ -125,8 +128,12 @@ def count_good(
         "that many cells exactly are enough: at least the share": count_good(
             enough=lambda count, share, total: count > share * total
         ),
-        "the count is compared with the share itself: times the number of cells": count_good(
+        "one good cell is enough there: ask for the share times the number of cells": count_good(
             enough=lambda count, share, total: count >= share
+        ),
+        "the number of cells is rounded: 2.8 cells are 3, not 2": (
+            count_good(enough=lambda count, share, total: count >= int(share * total)),
+            count_good(enough=lambda count, share, total: count >= round(share * total)),
         ),
         "all cells are asked for: the claim says how many": count_good(
             enough=lambda count, share, total: count == total
@@ -147,7 +154,7 @@ def count_good(
 def judge() -> Iterator[Case]:
     """Against the cells in order: the worst that must be good enough."""
     for differences, margin, share in (
-        ([0.4, 0.1, -0.2, -0.3], 0.0, 0.5),
+        ([0.4, 0.1, -0.2, -0.4], 0.0, 0.5),
         ([0.4, -0.1, -0.2, -0.3], 0.0, 0.5),
         ([2.0, 3.0, -0.5, -0.9], 1.0, 1.0),
         ([2.0, 3.0, 0.5, -1.2], 1.0, 1.0),
@@ -155,6 +162,8 @@ def judge() -> Iterator[Case]:
         ([0.0, 0.3, 0.2], 0.0, 1.0),
         ([-1.0, -1.0, 0.5, 0.1, 0.2], 1.0, 0.8),
         ([1.5, 1.2, 0.1, -3.0], 0.5, 0.7),
+        ([1.5, 1.2, -0.6, -3.0], 0.5, 0.7),
+        ([0.2, -0.1, -5.0, -2.0], 0.0, 0.3),
         ([0.2, 0.1, -5.0], 0.0, 0.3),
     ):
         needed = math.ceil(share * len(differences) - 1e-9)
@@ -215,23 +224,25 @@ right_front = walk()
 
 
 def hull(costs, gains):
-    """Those of the front that lie on no chord between two others."""
-    kept = sorted(right_front(costs, gains), key=costs.__getitem__)
+    """Those of the front that lie below no line between two others."""
+    kept = right_front(costs, gains)
 
-    def below(i: int) -> bool:
-        for a in kept[: kept.index(i)]:
-            for b in kept[kept.index(i) + 1 :]:
-                share = (costs[i] - costs[a]) / (costs[b] - costs[a])
-                if gains[i] < gains[a] + share * (gains[b] - gains[a]):
-                    return True
-        return False
+    def line(a: int, b: int, at: float) -> float:
+        return gains[a] + (at - costs[a]) / (costs[b] - costs[a]) * (gains[b] - gains[a])
 
-    return {i for i in kept if not below(i)}
+    around = [(a, b) for a in kept for b in kept if costs[a] < costs[b]]
+    return {
+        i
+        for i in kept
+        if all(
+            gains[i] >= line(a, b, costs[i]) for a, b in around if costs[a] < costs[i] < costs[b]
+        )
+    }
 
 
 @exercise(
     "9.3",
-    "fronts of eight families of arms, unsorted and with ties, pair by pair",
+    "fronts of eight sets of methods, unsorted and with ties, pair by pair",
     {
         "at equal cost the better one wins, and at equal gain the cheaper: ties are beaten too": (
             none_beats(lambda c, g, oc, og: oc < c and og > g)
@@ -247,20 +258,17 @@ def hull(costs, gains):
         "less cost or more gain is no reason alone: both together beat": none_beats(
             lambda c, g, oc, og: oc < c or og > g
         ),
-        "an arm is compared with itself, so that it beats itself": lambda costs, gains: set(),
-        "the beaten ones are given": lambda costs, gains: (
-            set(range(len(costs))) - right_front(costs, gains)
-        ),
+        "a method is compared with itself, so that it beats itself": lambda costs, gains: set(),
         "a smaller gain counts as better": lambda costs, gains: right_front(
             costs, [-gain for gain in gains]
         ),
         "a larger cost counts as better": lambda costs, gains: right_front(
             [-cost for cost in costs], gains
         ),
-        "the arms do not come sorted by cost: sort them, or compare every pair": walk(
+        "the methods do not come sorted by cost: sort them, or compare every pair": walk(
             lambda cost, gain: 0
         ),
-        "an arm is compared with the next cheaper one alone, not with all": walk(
+        "a method is compared with the next cheaper one alone, not with all": walk(
             better=lambda gain, best, before: gain > before
         ),
         "positions in the sorted list: those in the list that came in are asked for": walk(
@@ -270,11 +278,8 @@ def hull(costs, gains):
         "those are costs: positions in the list are asked for": lambda costs, gains: {
             costs[i] for i in right_front(costs, gains)
         },
-        "that is the hull: an arm below the line between two others may still be unbeaten": hull,
-        "one arm alone, the best for its cost: a front has all that are not beaten": (
-            lambda costs, gains: {max(range(len(costs)), key=lambda i: gains[i] / costs[i])}
-        ),
-        "one arm alone, the best: a front has all that are not beaten": lambda costs, gains: {
+        "that is the hull: a method below the line between two others may still be unbeaten": hull,
+        "one method alone, the best: a front has all that are not beaten": lambda costs, gains: {
             gains.index(max(gains))
         },
     },
