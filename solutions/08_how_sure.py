@@ -457,10 +457,10 @@ for left_out in grid.columns:
 print(f"mean {np.mean(reached):.1f}")
 
 # %% [markdown]
-# 55.1. Not 58.8, and not even the 56.1 of a rank drawn by lot. The lead was luck, and so is the order of these ranks:
-# on pictures that took no part in choosing, nothing of it is left. So take a small rank, and save the parameters. The
-# rule asks you to give up at most one standard error of the mean that you *observed*, and a lucky mean flatters
-# itself. What you lose in truth may be more or less.
+# 55.1. Not 58.8, and not even the 56.1 of a rank drawn by lot. The lead does not travel. Perhaps large ranks suit
+# `symbols` and hurt `food`, perhaps it was all luck; three seeds cannot say which. Either way nothing here is a
+# reason to pay for rank 64. Take a small one. The rule asks you to give up at most one standard error of the mean
+# that you *observed*, and a lucky mean flatters itself. What you lose in truth may be more or less.
 #
 # For your own pictures it is easier: lesson 12 keeps some training pictures apart, chooses on those, and looks at the
 # test pictures once.

@@ -206,7 +206,7 @@ display_figure(plot_ladder(found.answers))
 # Fine, sharing does no harm. But the *serial* form, which gives the method its name, is the part that loses.
 #
 # Why? What B writes has to pass through W. The study tried that directly: it put a random matrix of W's size in the
-# place of W. A trained weight against noise, and the noise did better, by 0.45. So what the paper offers as a
+# place of W. A trained weight against noise, and on SAM the noise did better, by 0.45. So what the paper offers as a
 # strength, that each of q, k and v is changed "based on the basis" of its own W, is the price.
 #
 # Now the rivals that the paper leaves out.
@@ -235,7 +235,7 @@ display(pd.DataFrame(rows).T.fillna("not run"))
 # Each entry is the difference from LoRA of full size, with its interval and, in brackets, the share of LoRA's
 # parameters. Read it row by row.
 #
-# 1. With 25% of the numbers Serial LoRA is 0.3 hundredths behind on SAM, of a gain of 7.5, and 0.9 points on CLIP, of 12.4. That is
+# 1. With 25% of the parameters Serial LoRA is 0.3 hundredths behind on SAM, of a gain of 7.5, and 0.9 points on CLIP, of 12.4. That is
 #    a good deal! On style it is 11.4 points behind, of 64.6, and four styles differ too much to be sure.
 # 2. But LoRA, cut to the same size, does about as well or better. The saving is real; it isn't the sharing that earns it.
 # 3. **The same pair in front of the feed-forward layer** beats LoRA on SAM, with 19% of its parameters. It is also the study's clearest answer: in front of attention the pair is 0.84 worse.
@@ -274,7 +274,7 @@ print("   LoRA on Flood:", flood[["20%", "50%", "100%"]].to_dict())
 #    runs, as it must. The table is plausibly a Dice *loss*.
 # 3. The abstract counts 24 data sets, each section eight. The tables have 4, 5 and 4. <!-- from the abstract: 24 -->
 # 4. LoRA+ comes in as the more advanced rival, and is below LoRA in 9 of 12 cells. And on Flood, LoRA's loss goes down
-#    and up again as the data grow. How much of any difference is luck? No cell has a second seed.
+#    and up again as the data grow. How much of any difference is luck? No cell says how much two seeds differ.
 #
 # Such slips happen to good people, and none of them touches the method. But they tell you how carefully the numbers
 # were handled. There are more in [`CLAIMS.md`](../CLAIMS.md).
