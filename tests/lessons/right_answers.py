@@ -1,6 +1,7 @@
 """Right answers to the exercises in other words than the solved lessons'."""
 
 import copy
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -254,9 +255,49 @@ def loss_by_gather(clip, pictures, labels, prompts):
     return -scores.log_softmax(-1).gather(1, labels[:, None]).mean()
 
 
-def cut_by_walking(tokens):
-    longest = max(row.index(max(row)) for row in tokens.tolist())
-    return torch.stack(list(tokens.unbind(1))[: longest + 1], dim=1)
+def train_by_loader(clip, groups, shots, prompts, loss_of, steps, batch_size):
+    """With a DataLoader, and the rates set by hand."""
+    optimizer = torch.optim.AdamW(groups, lr=1.0)
+    started, losses = [group["lr"] for group in groups], []
+    loader = torch.utils.data.DataLoader(shots, batch_size, shuffle=True)
+    clip.train()
+    while len(losses) < steps:
+        for pictures, labels in loader:
+            if len(losses) == steps:
+                break
+            share = (1 + math.cos(math.pi * len(losses) / steps)) / 2
+            for group, rate in zip(optimizer.param_groups, started, strict=True):
+                group["lr"] = rate * share
+            optimizer.zero_grad()
+            loss = loss_of(clip, pictures, labels, prompts)
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss))
+    clip.eval()
+    return losses
+
+
+def train_by_hand_made_rounds(clip, groups, shots, prompts, loss_of, steps, batch_size):
+    """Numpy's permutations, LambdaLR, gradients taken away behind the step."""
+    optimizer = torch.optim.AdamW(params=groups)
+    rates = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.5 + 0.5 * np.cos(np.pi * step / steps)
+    )
+    order, losses = [], np.zeros(steps)
+    clip.train()
+    for step in range(steps):
+        while len(order) < batch_size:
+            order += np.random.permutation(len(shots)).tolist()
+        batch, order = order[:batch_size], order[batch_size:]
+        pictures = torch.cat([shots[i][0][None] for i in batch])
+        loss = loss_of(clip, pictures, torch.tensor([shots[i][1].item() for i in batch]), prompts)
+        loss.backward()
+        optimizer.step()
+        rates.step()
+        clip.zero_grad()
+        losses[step] = loss.item()
+    clip.train(False)
+    return losses.tolist()
 
 
 RIGHT |= {
@@ -273,12 +314,7 @@ RIGHT |= {
         )
     ],
     "4.3": [loss_by_gather],
-    "4.4": [cut_by_walking],
-    "4.5": [
-        lambda budget, towers: max(
-            rank for rank in range(400) if sum(8 * w * d * rank for w, d in towers) <= budget
-        )
-    ],
+    "4.4": [train_by_loader, train_by_hand_made_rounds],
 }
 
 

@@ -1,18 +1,20 @@
-"""Checks of the exercises on CLIP: class scores, zero-shot accuracy, the loss, cut prompts, equal budget.
+"""Checks of the exercises on CLIP: class scores, zero-shot accuracy, the loss, and the whole training.
 
-The towers here are two small tables of numbers, and every expected value is computed one entry at
-a time, apart from the lesson's matrix products.
+The towers here are two small tables of numbers. Expected values are computed one entry at a time, and
+AdamW is written out, apart from the lesson's matrix products and PyTorch's optimizer.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import default_collate
 
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
@@ -30,6 +32,9 @@ def unit(features: Tensor, dim: int = -1) -> Tensor:
     return features / features.pow(2).sum(dim, keepdim=True).sqrt()
 
 
+# ------------------------------------------------------------------------------ 4.1 class scores
+
+
 @exercise(
     "4.1",
     "the scaled cosine of every pair, for features of unequal lengths, and its gradients",
@@ -40,9 +45,6 @@ def unit(features: Tensor, dim: int = -1) -> Tensor:
         "the scale is forgotten": lambda image, text, s: unit(image) @ unit(text).T,
         "logit_scale is the logarithm of the scale: take exp() of it": (
             lambda image, text, s: s * unit(image) @ unit(text).T
-        ),
-        "the cosine is divided by the scale: it is a factor": (
-            lambda image, text, s: unit(image) @ unit(text).T / s.exp()
         ),
         "neither side is normalised: so long vectors win": (
             lambda image, text, s: s.exp() * image @ text.T
@@ -55,12 +57,6 @@ def unit(features: Tensor, dim: int = -1) -> Tensor:
         ),
         "normalised along the wrong dimension: every row gets length one, so dim=-1": (
             lambda image, text, s: s.exp() * unit(image, 0) @ unit(text, 0).T
-        ),
-        "normalised by the length of all rows together: each row by its own, dim=-1": (
-            lambda image, text, s: s.exp() * (image / image.norm()) @ (text / text.norm()).T
-        ),
-        "that is 100, CLIP's usual scale: take the logit_scale that came in": (
-            lambda image, text, s: 100 * unit(image) @ unit(text).T
         ),
         "the scale is cut off at 100: take the logit_scale that came in": (
             lambda image, text, s: s.exp().clamp(max=100) * unit(image) @ unit(text).T
@@ -78,23 +74,20 @@ def unit(features: Tensor, dim: int = -1) -> Tensor:
 )
 def similarity_scores() -> Iterator[Case]:
     """exp(logit_scale) times the cosine, pictures in rows and classes in columns."""
+    names = ("image_features", "text_features", "logit_scale")
     for batch, count, dim, log_scale in ((4, 4, 6, 1.7), (5, 3, 8, 5.3)):
         pictures = torch.randn(batch, dim) * torch.linspace(0.5, 3, batch).unsqueeze(1)
         classes = torch.randn(count, dim) * torch.linspace(4, 0.5, count).unsqueeze(1)
         inputs = (pictures, classes, torch.tensor(log_scale))
+        leaves = None
         if batch != count:
             inputs = tuple(tensor.requires_grad_() for tensor in inputs)
-        yield Case(
-            f"the scores of {batch} pictures and {count} classes at logit_scale {log_scale}",
-            inputs,
-            inputs[2].exp() * cosine_table(pictures, classes),
-            leaves=(lambda *given: dict(zip(NAMES, given, strict=True)))
-            if batch != count
-            else None,
-        )
+            leaves = lambda *given: dict(zip(names, given, strict=True))  # noqa: E731
+        what = f"the scores of {batch} pictures and {count} classes at logit_scale {log_scale}"
+        yield Case(what, inputs, inputs[2].exp() * cosine_table(*inputs[:2]), leaves=leaves)
 
 
-NAMES = ("image_features", "text_features", "logit_scale")
+# -------------------------------------------------------------------------------- 4.2 accuracy
 
 
 def agreeing(
@@ -119,9 +112,6 @@ def agreeing(
         "that is in percent: a number between 0 and 1 is wanted": (
             agreeing(end=lambda right, labels: 100 * right.float().mean().item())
         ),
-        "that is the share of mistakes": (
-            agreeing(end=lambda right, labels: 1 - right.float().mean().item())
-        ),
         "argmin finds the worst fit: the best has the largest": agreeing(lambda s: s.argmin(1)),
         "that is the mean of the classes' accuracies: every picture counts the same here": agreeing(
             end=lambda right, labels: (
@@ -132,11 +122,6 @@ def agreeing(
         "that is the mean probability of the right class: count right guesses": (
             lambda pictures, classes, labels: (
                 (pictures @ classes.T).softmax(1)[torch.arange(len(labels)), labels].mean().item()
-            )
-        ),
-        "the number right is divided by the number of classes": (
-            lambda pictures, classes, labels: (
-                ((pictures @ classes.T).argmax(1) == labels).sum().item() / len(classes)
             )
         ),
         "guesses (N, 1) meet labels (N,), so all pairs are compared: make both (N,)": (
@@ -168,6 +153,9 @@ def zero_shot_accuracy() -> Iterator[Case]:
         yield Case(what, inputs, sum(right) / number, advice=advice)
 
 
+# -------------------------------------------------------------------------------- 4.3 the loss
+
+
 class TwoTowers(nn.Module):
     """A CLIP of two linear layers: pictures (B, 3, 2, 2), prompts (C, 4) of ids below 10."""
 
@@ -193,7 +181,7 @@ def reference_loss(clip: TwoTowers, pictures: Tensor, labels: Tensor, prompts: T
     """log sum exp of a picture's scores minus the right one, one picture at a time, averaged."""
     cosine = cosine_table(clip.encode_image(pictures), clip.encode_text(prompts))
     scores = clip.logit_scale.exp() * cosine
-    each = [row.exp().sum().log() - row[label] for row, label in zip(scores, labels, strict=True)]
+    each = [row.logsumexp(0) - row[label] for row, label in zip(scores, labels, strict=True)]
     return sum(each) / len(each)
 
 
@@ -213,15 +201,12 @@ def loss_with(
     return attempt
 
 
-def against_captions(loss: Callable) -> Callable:
-    """Every picture against the prompts of the pictures of its batch."""
-
-    def attempt(clip, pictures, labels, prompts):
-        captions = clip.encode_text(prompts, normalize=True)[labels]
-        scores = clip.logit_scale.exp() * clip.encode_image(pictures, normalize=True) @ captions.T
-        return loss(scores, torch.arange(len(scores)))
-
-    return attempt
+def against_captions(clip, pictures, labels, prompts):
+    """Every picture against the prompts of the pictures of its batch, both ways."""
+    captions = clip.encode_text(prompts, normalize=True)[labels]
+    scores = clip.logit_scale.exp() * clip.encode_image(pictures, normalize=True) @ captions.T
+    pairs = torch.arange(len(scores))
+    return (F.cross_entropy(scores, pairs) + F.cross_entropy(scores.T, pairs)) / 2
 
 
 KEPT: dict[int, tuple] = {}
@@ -256,7 +241,7 @@ STALE = "features are kept from an earlier call: the towers learn, so encode in 
 
 @exercise(
     "4.3",
-    "the value at three sizes and after a step, and gradients that reach both towers",
+    "the value at five sizes and after a step, and gradients that reach both towers",
     {
         "the scale is forgotten: cosines are too close together": (
             loss_with(lambda scale, image, text: image @ text.T)
@@ -264,8 +249,10 @@ STALE = "features are kept from an earlier call: the towers learn, so encode in 
         "logit_scale is the logarithm of the scale: take exp() of it": (
             loss_with(lambda scale, image, text: scale * image @ text.T)
         ),
+        "the scale is cut off at 100: take the logit_scale that came in": (
+            loss_with(lambda scale, image, text: scale.exp().clamp(max=100) * image @ text.T)
+        ),
         "the features are not normalised: normalize=True": loss_with(image=False, text=False),
-        "the pictures' features are not normalised: normalize=True": loss_with(image=False),
         "the prompts' features are not normalised: normalize=True": loss_with(text=False),
         "softmax is taken twice: scores are wanted": (
             loss_with(lambda scale, image, text: (scale.exp() * image @ text.T).softmax(-1))
@@ -282,22 +269,11 @@ STALE = "features are kept from an earlier call: the towers learn, so encode in 
         "picture i is taken for class i: the classes are in labels": loss_with(
             loss=lambda scores, labels: F.cross_entropy(scores, torch.arange(len(labels)))
         ),
-        "averaged over pictures and classes: a picture has one loss": loss_with(
-            loss=lambda scores, labels: F.cross_entropy(scores, labels) / scores.shape[1]
-        ),
         "the losses are summed: their mean is wanted, whatever the batch": loss_with(
             loss=lambda scores, labels: F.cross_entropy(scores, labels, reduction="sum")
         ),
-        "that is one loss a picture, not a mean": loss_with(
-            loss=lambda scores, labels: F.cross_entropy(scores, labels, reduction="none")
-        ),
         "that is pretraining's loss, picture against caption: it counts two pictures of one class as "
-        "wrong for each other; compare with all classes": against_captions(
-            lambda s, pairs: (F.cross_entropy(s, pairs) + F.cross_entropy(s.T, pairs)) / 2
-        ),
-        "the captions of the batch are compared, not all classes": against_captions(
-            F.cross_entropy
-        ),
+        "wrong for each other; compare with all classes": against_captions,
         "the scores are turned round: a row is a picture, a column is a class": (
             loss_with(lambda scale, image, text: scale.exp() * text @ image.T)
         ),
@@ -305,7 +281,7 @@ STALE = "features are kept from an earlier call: the towers learn, so encode in 
             loss_with(lambda scale, image, text: (scale.exp() * image @ text.T).squeeze())
         ),
         STALE: loss_of_kept_prompts,
-        "a plain number has no gradient: logit_scale.exp() without .item()": (
+        "the scale gets no gradient: logit_scale.exp() without .item() and detach()": (
             loss_with(lambda scale, image, text: scale.exp().item() * image @ text.T)
         ),
         "the prompts are encoded without gradients: the text tower gets no gradient": (
@@ -319,14 +295,14 @@ STALE = "features are kept from an earlier call: the towers learn, so encode in 
 )
 def few_shot_loss() -> Iterator[Case]:
     """Value against a loop over pictures, and the gradients of both towers."""
-    for batch, count in ((5, 3), (4, 4), (6, 3), (1, 3)):
-        clip = TwoTowers()
+    for batch, count, scale in ((5, 3, 3.0), (4, 4, 3.0), (6, 3, 3.0), (1, 3, 3.0), (5, 3, 200.0)):
+        clip = TwoTowers(scale)
         clip.words.requires_grad_(False)
         pictures, prompts = torch.randn(batch, 3, 2, 2), torch.randint(0, 10, (count, 4))
         inputs = (clip, pictures, torch.tensor([1, 0, 2, 2, 0, 1][:batch]), prompts)
-        what = f"the loss of {batch} pictures and {count} classes"
+        what = f"the loss of {batch} pictures and {count} classes at scale {scale:g}"
         expected = reference_loss(*inputs)
-        if batch != 5:
+        if (batch, scale) != (5, 3.0):
             yield Case(what, inputs, expected, leaves=towers_of)
             continue
         stepped, step = copy.deepcopy(clip), torch.randn(5, 24)
@@ -345,139 +321,173 @@ def towers_of(clip: TwoTowers, *_) -> dict[str, Tensor]:
     }
 
 
-def cut_at(length: Callable) -> Callable:
-    """The columns before a length."""
-    return lambda tokens: tokens[:, : length(tokens)]
+# ---------------------------------------------------------------------------- 4.4 the training
+
+LOSSES, WEIGHTS = "the loss of each step", "the weights of both towers afterwards"
+SIZES, OFTEN = "how many pictures each step sees", "how often each shot is seen"
+MODES, SHUFFLED = "the model's mode in the steps, and afterwards", "rounds in different orders"
+
+
+class Noted(TwoTowers):
+    """Notes what a training shows it: for each step the classes, and whether it is in train mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.double().eval().requires_grad_(False)
+        for tower in (self.image, self.text):
+            tower.weight.requires_grad_(True)
+        self.steps: list[tuple[list[int], bool]] = []
+
+
+def noting_loss(clip: Noted, pictures: Tensor, labels: Tensor, prompts: Tensor) -> Tensor:
+    """The loss that an answer is given."""
+    clip.steps.append((labels.tolist(), clip.training))
+    return reference_loss(clip, pictures, labels, prompts)
+
+
+def read_training(losses, clip, groups, shots, *_) -> dict[str, object]:
+    """What counts of a training; values where all shots are alike, so that their order can't matter."""
+    shown = [label for labels, _ in clip.steps for label in labels]
+    rounds = {tuple(shown[i : i + len(shots)]) for i in range(0, len(shown), len(shots))}
+    facts = {
+        SIZES: [len(labels) for labels, _ in clip.steps],
+        OFTEN: sorted(Counter(shown).items()),
+        MODES: ["train" if on else "eval" for on in sorted({on for _, on in clip.steps})]
+        + ["train" if clip.training else "eval"],
+    }
+    if len({int(label) for _, label in shots}) > 1:
+        return facts | {SHUFFLED: len(rounds) > 1}
+    weights = torch.cat([clip.image.weight.flatten(), clip.text.weight.flatten()]).detach()
+    return {LOSSES: losses, WEIGHTS: weights} | facts
+
+
+def adamw_by_hand(clip, groups, shots, prompts, loss_of, steps, size) -> tuple[list, Tensor]:
+    """The first shots again and again, by the formulas of AdamW and of the cosine."""
+    pictures, labels = (torch.stack(part[:size]) for part in zip(*shots, strict=True))
+    tensors = [p for group in groups for p in group["params"]]
+    means, losses = [[0.0, 0.0] for _ in tensors], []
+    for t in range(steps):
+        loss = loss_of(clip, pictures, labels, prompts)
+        losses.append(loss.item())
+        slopes = torch.autograd.grad(loss, tensors)
+        for p, g, mean, group in zip(tensors, slopes, means, groups, strict=True):
+            rate = group["lr"] * (1 + math.cos(math.pi * t / steps)) / 2
+            mean[:] = 0.9 * mean[0] + 0.1 * g, 0.999 * mean[1] + 0.001 * g**2
+            first, second = mean[0] / (1 - 0.9 ** (t + 1)), mean[1] / (1 - 0.999 ** (t + 1))
+            with torch.no_grad():
+                p.mul_(1 - rate * group["weight_decay"]).sub_(rate * first / (second.sqrt() + 1e-8))
+    return losses, torch.cat([p.flatten() for p in tensors]).detach()
+
+
+def half_cosine(part: float) -> float:
+    """What a rate is multiplied by after a part of the training."""
+    return (1 + math.cos(math.pi * part)) / 2
+
+
+def training(
+    optimizer: Callable = torch.optim.AdamW,
+    share: Callable = lambda step, steps, a_round: half_cosine(step / steps),
+    order: Callable = torch.randperm,
+    moves: tuple[str, ...] = ("zero_grad", "backward", "step"),
+    modes: tuple[bool, bool] = (True, False),
+    groups_of: Callable = lambda groups, clip: groups,
+    size_of: Callable = lambda batch_size, shots: batch_size,
+    steps_of: Callable = lambda steps, a_round: steps,
+    result: Callable = lambda losses: losses,
+) -> Callable:
+    """The training with one thing changed."""
+
+    def attempt(clip, groups, shots, prompts, loss_of, steps, batch_size):
+        rule, a_round = optimizer(groups_of(groups, clip)), len(shots) // batch_size
+        started = [group["lr"] for group in rule.param_groups]
+        losses, queue = [], []
+        clip.train(modes[0])
+        for step in range(steps_of(steps, a_round)):
+            queue = queue or list(order(len(shots)).split(size_of(batch_size, len(shots))))
+            pictures, labels = default_collate([shots[i] for i in queue.pop(0)])
+            loss = loss_of(clip, pictures, labels, prompts)
+            for group, rate in zip(rule.param_groups, started, strict=True):
+                group["lr"] = rate * share(step, steps, a_round)
+            for move in moves:
+                loss.backward() if move == "backward" else getattr(rule, move)()
+            losses.append(loss.item())
+        clip.train(modes[1])
+        return result(losses)
+
+    return attempt
 
 
 @exercise(
     "4.4",
-    "exactly the columns that the longest prompt needs, also with token 0 inside one",
+    "losses and weights equal AdamW written out, in shuffled rounds that show each shot once",
     {
-        "the end-of-text token of the longest prompt is lost: a slice [:n] stops before n": (
-            cut_at(lambda t: t.argmax(-1).max())
+        "gradients add up from step to step: zero_grad() before backward()": training(
+            moves=("backward", "step")
         ),
-        "cut at the shortest prompt: longer ones lose their end": (
-            cut_at(lambda t: t.argmax(-1).min() + 1)
+        "no step is taken, or none with a gradient: zero_grad(), backward(), step(), in this order": (
+            training(moves=("zero_grad", "backward")),
+            training(moves=("backward", "zero_grad", "step")),
         ),
-        "cut at the first prompt's end: take the longest": cut_at(lambda t: t[0].argmax() + 1),
-        "cut at the last prompt's end: take the longest": cut_at(lambda t: t[-1].argmax() + 1),
-        "cut at the mean length: take the longest": (
-            cut_at(lambda t: int(t.argmax(-1).float().mean()) + 1)
+        "the rate falls before the first step: the scheduler's step() comes last": training(
+            share=lambda step, steps, a_round: half_cosine((step + 1) / steps)
         ),
-        "zeros are taken for padding: id 0 is a token, the highest is the end": (
-            cut_at(lambda t: (t != 0).sum(-1).max()),
-            cut_at(lambda t: (t == 0).int().argmax(-1).max()),
-            cut_at(lambda t: max((row + [0]).index(0) for row in t.tolist())),
+        "the rates stay as they are: they fall along half a cosine, once a step": training(
+            share=lambda step, steps, a_round: 1.0
         ),
-        "columns of zeros are dropped: id 0 is a token, and padding stands at the end alone": (
-            lambda t: t[:, (t != 0).any(0)]
+        "the cosine ends after the first round: its length is the number of steps": training(
+            share=lambda step, steps, a_round: half_cosine(step / a_round)
         ),
-        "the end is looked for by an id of another vocabulary: it is the highest of a row": (
-            cut_at(lambda t: (t == 49407).int().argmax(-1).max() + 1)
+        "the rate moves once a round: the scheduler steps with every batch": training(
+            share=lambda step, steps, a_round: half_cosine(step // a_round / (steps // a_round))
         ),
-        "argmax runs along the prompts: the end of each prompt is in its row, dim=-1": (
-            cut_at(lambda t: t.argmax(0).max() + 1)
+        "the groups are not used: they hold each tensor's own rate and decay": training(
+            groups_of=lambda groups, clip: clip.parameters()
         ),
-        "nothing is cut: the padding is still there": lambda t: t,
-        "one column too many: harmless, and not needed": cut_at(lambda t: t.argmax(-1).max() + 2),
-        "rows are cut, not columns: tokens[:, :n]": lambda t: t[: t.argmax(-1).max() + 1],
-        "token ids are whole numbers: keep the kind that came in": (
-            lambda t: t[:, : t.argmax(-1).max() + 1] * 1.5
+        "all tensors get the first group's rate: AdamW takes the list of groups as it is": training(
+            groups_of=lambda groups, clip: [
+                {**groups[0], "params": [p for group in groups for p in group["params"]]}
+            ]
+        ),
+        "Adam adds the decay to the gradient: AdamW is wanted": training(torch.optim.Adam),
+        "one round only: as many steps as asked for, round after round": training(
+            steps_of=lambda steps, a_round: a_round
+        ),
+        "every step sees all shots: batch_size of them are wanted": training(
+            size_of=lambda batch_size, shots: shots
+        ),
+        "every round has one order: shuffle anew": training(order=torch.arange),
+        "shots are drawn at random, some twice and some never: shuffled rounds show each once": (
+            training(order=lambda n: torch.tensor([0, *range(n - 1)])[torch.randperm(n)])
+        ),
+        "the adapter's dropout sleeps: clip.train() before the steps": training(
+            modes=(False, False)
+        ),
+        "dropout is still on: clip.eval() after the steps": training(modes=(True, True)),
+        "that is the last loss: a list with the loss of each step is wanted": (
+            training(result=lambda losses: losses[-1])
         ),
     },
 )
-def cut_prompts() -> Iterator[Case]:
-    """The columns that the longest row needs, found by walking through lists."""
-    end = 9
-    cases = {
-        "prompts of different lengths": [
-            [7, 3, 9, 0, 0, 0, 0, 0, 0],
-            [7, 2, 4, 5, 1, 3, 9, 0, 0],
-            [7, 9, 0, 0, 0, 0, 0, 0, 0],
-            [7, 8, 2, 9, 0, 0, 0, 0, 0],
-        ],
-        "a prompt with the token 0 inside": [[7, 0, 0, 4, 9, 0, 0], [7, 9, 0, 0, 0, 0, 0]],
-        "many prompts with the token 0 in one place": [[7, 0, 9, 0, 0, 0]] * 2
-        + [[7, 0, 3, 9, 0, 0]] * 7,
-        "a prompt that fills the context": [[7, 9, 0, 0], [7, 1, 2, 9]],
-        "prompts of one length": [[7, 4, 9, 0, 0], [7, 5, 9, 0, 0]],
-    }
-    for what, rows in cases.items():
-        tokens = torch.tensor(rows)
-        length = max(row.index(end) for row in rows) + 1
-        advice = "the highest id of a row is its end: keep all columns up to the last of these"
-        yield Case(f"the tokens of {what}", (tokens,), tokens[:, :length], advice=advice)
-
-
-def rank_at(
-    per_rank: Callable = lambda towers: sum(8 * width * depth for width, depth in towers),
-    divide: Callable = lambda budget, size: budget // size,
-) -> Callable:
-    """The rank within a budget, with one thing changed."""
-    return lambda budget, towers: divide(budget, per_rank(towers))
-
-
-@exercise(
-    "4.5",
-    "the largest rank within six budgets, one of them too small for any",
-    {
-        "out is left out: the baseline has four pairs a block": (
-            rank_at(lambda towers: sum(6 * w * d for w, d in towers))
-        ),
-        "one pair a block: that is Serial LoRA, LoRA has four": (
-            rank_at(lambda towers: sum(2 * w * d for w, d in towers))
-        ),
-        "only one matrix of each pair is counted: there are A and B": (
-            rank_at(lambda towers: sum(4 * w * d for w, d in towers))
-        ),
-        "only the first tower is counted": rank_at(lambda towers: 8 * towers[0][0] * towers[0][1]),
-        "only the last tower is counted: add the towers up": (
-            rank_at(lambda towers: 8 * towers[-1][0] * towers[-1][1])
-        ),
-        "each tower gets the whole budget: they share it": (
-            lambda budget, towers: min(budget // (8 * w * d) for w, d in towers)
-        ),
-        "a rank that takes the whole budget is within it": (
-            rank_at(divide=lambda budget, size: (budget - 1) // size)
-        ),
-        "the depth is left out": rank_at(lambda towers: sum(8 * w for w, _ in towers)),
-        "rounded up, or one rank further: that is more than the budget": (
-            rank_at(divide=lambda budget, size: -(-budget // size)),
-            rank_at(divide=lambda budget, size: budget // size + 1),
-        ),
-        "rounded to the nearest: it may be more than the budget": (
-            rank_at(divide=lambda budget, size: round(budget / size))
-        ),
-        "the budget is below one rank's parameters: only rank 0 is within it": (
-            rank_at(divide=lambda budget, size: max(1, budget // size))
-        ),
-        "a rank is a whole number: // rounds down": rank_at(
-            divide=lambda budget, size: budget / size
-        ),
-        "larger ranks are never tried: a budget may be large": (
-            rank_at(divide=lambda budget, size: min(64, budget // size)),
-            rank_at(divide=lambda budget, size: min(63, budget // size)),
-        ),
-    },
-)
-def lora_rank_within() -> Iterator[Case]:
-    """The largest rank within a budget, found by trying one rank after another."""
-    both = [(192, 6), (128, 4)]
-    cases = [(50_000, [(64, 3), (96, 5)]), (2 * 64 * (192 * 6 + 128 * 4), both)]
-    cases += [(983_040, [(768, 12), (512, 12)]), (8 * 5 * 40 * 2 - 1, [(40, 2)]), (639, [(40, 2)])]
-    cases += [(200_000, [(40, 2)])]
-    for budget, towers in cases:
-        rank = 0
-        while lora_size(towers, rank + 1) <= budget:
-            rank += 1
-        what = f"LoRA's rank within {budget:,} parameters on towers {towers}"
-        advice = "count the parameters of LoRA at rank 1 over all towers first"
-        yield Case(what, (budget, towers), rank, advice=advice)
-
-
-def lora_size(towers: list[tuple[int, int]], rank: int) -> int:
-    """LoRA's parameters on q, k, v and out, counted by PyTorch on the meta device."""
-    blocks = [width for width, depth in towers for _ in range(4 * depth)]
-    shapes = [shape for width in blocks for shape in ((rank, width), (width, rank))]
-    return sum(torch.empty(shape, device="meta").numel() for shape in shapes)
+def train_few_shot() -> Iterator[Case]:
+    """Shots that are all one picture, then shots of six classes."""
+    for alike in (True, False):
+        clip, prompts, picture = Noted(), torch.randint(0, 10, (6, 4)), torch.randn(3, 2, 2)
+        shots = [(picture if alike else torch.randn(3, 2, 2), 1 if alike else i) for i in range(6)]
+        shots = [(each.double(), torch.tensor(label)) for each, label in shots]
+        groups = [
+            {"params": [tower.weight], "lr": lr, "weight_decay": decay}
+            for tower, lr, decay in ((clip.image, 0.02, 0.5), (clip.text, 0.05, 0.1))
+        ]
+        inputs = (clip, groups, shots, prompts, noting_loss, 9, 2)
+        losses, weights = adamw_by_hand(*copy.deepcopy(inputs))
+        values = {LOSSES: losses, WEIGHTS: weights} if alike else {}
+        counts = {SIZES: [2] * 9, OFTEN: [(1, 18)] if alike else [(i, 3) for i in range(6)]}
+        modes = {MODES: ["train", "eval"]} | ({} if alike else {SHUFFLED: True})
+        yield Case(
+            f"a training on {'one picture' if alike else 'six pictures'}",
+            inputs,
+            Parts(values | counts | modes),
+            read=read_training,
+            may_change=True,
+            form="return a list with the loss of each step",
+        )

@@ -1,17 +1,17 @@
-"""Which pictures a classifier puts into which class, before adapting and after."""
+"""What adapting changed: pictures, confusion matrices, and gains beside differences."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.plots.pictures import show_pictures
-from serial_lora_course.plots.style import house_style, with_description
+from serial_lora_course.plots.style import BLUE, INK, VERMILION, house_style, with_description
 
 MOST = 8  # pictures that are shown of those that changed
 
@@ -50,29 +50,48 @@ def plot_confusion(labels: Tensor, guesses: Mapping[str, Tensor], names: Sequenc
 
 
 def show_changes(
+    what: str,
     pictures: Pictures,
     indices: Sequence[int],
     before: Tensor,
     after: Tensor,
     names: Sequence[str],
 ) -> Figure:
-    """Some pictures whose class has changed, each with what it is, what was said and what is now.
+    """Some pictures whose class has changed, each with what was said before and what is said now.
 
     Args:
-        indices: of the pictures to choose from, evenly.
+        what: of the change, for the description.
+        indices: of the pictures to choose from, evenly; at least one.
         before, after: (N,), the classes given.
-
-    Raises:
-        SerialLoRAError: there is no picture.
     """
-    if not len(indices):
-        raise SerialLoRAError("no picture changed; there is nothing to show.")
     chosen = indices[:: -(-len(indices) // MOST)]
     short = [name.removeprefix("a ").removeprefix("an ") for name in names]
-    titles = [
-        f"{short[pictures.labels[i]]}\nwas: {short[before[i]]}\nnow: {short[after[i]]}"
-        for i in chosen
-    ]
+    titles = [f"was: {short[before[i]]}\nnow: {short[after[i]]}" for i in chosen]
     figure = show_pictures([pictures[i][0] for i in chosen], titles, columns=4, size=2.0)
+    figure.suptitle(f"{what} ({len(chosen)} of {len(indices)})", x=0.01, ha="left", weight="bold")
     words = "; ".join(title.replace("\n", ", ") for title in titles)
-    return with_description(figure, f"{len(titles)} of {len(indices)} that changed: {words}.")
+    return with_description(figure, f"{len(titles)} of {len(indices)}, {what}: {words}.")
+
+
+def plot_gains(dots: Mapping[str, pd.Series]) -> Figure:
+    """A row of dots for each comparison, in points, and a bar at the mean; the first in another colour."""
+    means = {title: values.mean() for title, values in dots.items()}
+    with house_style():
+        figure = Figure(figsize=(9, 0.9 + 0.8 * len(dots)), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(0, color=INK, linewidth=1)
+        for row, (title, values) in enumerate(dots.items()):
+            spread = torch.linspace(-0.22, 0.22, len(values)).tolist()
+            colour = BLUE if row else VERMILION
+            axes.scatter(values, [row + each for each in spread], s=28, color=colour, alpha=0.65)
+            axes.plot([means[title]] * 2, [row - 0.36, row + 0.36], color=INK, linewidth=3)
+            axes.annotate(f"mean {means[title]:+.1f}", (values.max() + 1, row), va="center")
+        axes.set_yticks(range(len(dots)), list(dots))
+        axes.set(xlabel="points of accuracy", ylim=(len(dots) - 0.5, -0.5))
+        axes.set_xlim(right=axes.get_xlim()[1] + 6)
+        axes.grid(False, axis="y")
+    words = "; ".join(
+        f"{title}: mean {means[title]:+.1f}, from {values.min():+.0f} to {values.max():+.0f}"
+        for title, values in dots.items()
+    )
+    return with_description(figure, f"Dots, one a run. {words} points.")

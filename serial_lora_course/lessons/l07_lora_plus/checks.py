@@ -1,152 +1,21 @@
-"""Checks of the exercises on LoRA+: the parts of a step, Adam's step, groups, decay, the best ratio.
+"""Checks of the exercises on LoRA+: groups, the parts of a step, Adam's first step.
 
-Expected values come from torch's own optimizers, from names split by hand, and from the standard
-library's statistics.
+Expected values come from torch's own optimizers and from names split by hand.
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from scipy import stats
 from torch import nn
 
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.message import CheckFailed
 from serial_lora_course.checking.running import exercise
 
-# ------------------------------------------------------------------------ 5.1 the parts of a step
-
-PARTS = ("B's part", "A's part", "the part of both")
-
-
-@exercise(
-    "7.1",
-    "the three parts, which add up to the change of B A, at two sizes",
-    {
-        "the first two are exchanged: B's part comes first": lambda A, B, a, b: (
-            B @ a,
-            b @ A,
-            b @ a,
-        ),
-        "the new factor of B's part is the step, not B after the step": lambda A, B, a, b: (
-            (B + b) @ A,
-            B @ a,
-            b @ a,
-        ),
-        "the new factor of A's part is the step, not A after the step": lambda A, B, a, b: (
-            b @ A,
-            B @ (A + a),
-            b @ a,
-        ),
-        "the other factor is the one before the step: the part of both comes third": (
-            lambda A, B, a, b: (b @ (A + a), (B + b) @ a, b @ a),
-            lambda A, B, a, b: (b @ A, (B + b) @ a, b @ a),
-            lambda A, B, a, b: (b @ (A + a), B @ a, b @ a),
-        ),
-        "that is the whole change: return its three parts": lambda A, B, a, b: (
-            b @ A,
-            B @ a,
-            (B + b) @ (A + a) - B @ A,
-        ),
-        "that is half of the right part: nothing is shared out here": lambda A, B, a, b: (
-            b @ A / 2,
-            B @ a / 2,
-            b @ a,
-        ),
-        "transposed: B stands on the left": lambda A, B, a, b: (
-            (b @ A).T,
-            (B @ a).T,
-            (b @ a).T,
-        ),
-        "return the three parts, not their sum, in the order of the formula": (
-            lambda A, B, a, b: (B + b) @ (A + a) - B @ A,
-            lambda A, B, a, b: (b @ A, B @ a),
-        ),
-    },
-)
-def change_of_product() -> Iterator[Case]:
-    """Three parts, each by one entry's sum at a time."""
-    for d_out, d_in, rank in ((5, 5, 2), (6, 4, 3)):
-        A, step_A = torch.randn(2, rank, d_in)
-        B, step_B = torch.randn(2, d_out, rank)
-        what = f"the parts for B {d_out}x{rank} and A {rank}x{d_in}"
-        products = [
-            torch.einsum("or,ri->oi", left, right)
-            for left, right in ((step_B, A), (B, step_A), (step_B, step_A))
-        ]
-        expected = {f"{name} in {what}": each for name, each in zip(PARTS, products, strict=True)}
-        form = "return the three parts, not their sum, in the order of the formula"
-        yield Case(what, (A, B, step_A, step_B), Parts(expected), form=form)
-
-
-# --------------------------------------------------------------------------- 5.2 Adam's first step
-
-
-def step(size: Callable = lambda g, eps: g / (g.abs() + eps)) -> Callable:
-    """A step against the gradient of another size."""
-    return lambda g, lr, eps=1e-8: (-lr * size(g.double(), eps)).to(g.dtype)
-
-
-@exercise(
-    "7.2",
-    "equal to torch's Adam, for gradients from 0 to 1000 and for a large ε",
-    {
-        "the sign: a step goes against the gradient": step(lambda g, eps: -g / (g.abs() + eps)),
-        "that is plain gradient descent: Adam divides by the gradient's size": step(
-            lambda g, eps: g
-        ),
-        "without bias correction: divide m by 1 − β₁ and v by 1 − β₂": step(
-            lambda g, eps: 0.1 * g / ((0.001 * g**2) ** 0.5 + eps)
-        ),
-        "only v is corrected: m has to be divided by 1 − β₁ too": step(
-            lambda g, eps: 0.1 * g / (g.abs() + eps)
-        ),
-        "only m is corrected: v has to be divided by 1 − β₂ too": step(
-            lambda g, eps: g / ((0.001 * g**2) ** 0.5 + eps)
-        ),
-        "ε is added after the root, not under it": step(lambda g, eps: g / (g**2 + eps).sqrt()),
-        "the root is missing: divide by |g|, not by g²": step(lambda g, eps: g / (g**2 + eps)),
-        "√(g²) is |g|, not g: this step has one sign for all entries": step(
-            lambda g, eps: g / (g + eps)
-        ),
-        "that is one size for all: Adam divides each entry by its own": step(
-            lambda g, eps: g / (g.norm() + eps)
-        ),
-        "the rate is forgotten": lambda g, lr, eps=1e-8: step()(g, 1.0, eps),
-        "ε is left out: beside a tiny gradient, or a large ε, it counts": step(
-            lambda g, eps: g.sign()
-        ),
-        "0 / 0 where the gradient is zero: ε belongs into the denominator": step(
-            lambda g, eps: g / g.abs()
-        ),
-    },
-)
-def first_adam_step() -> Iterator[Case]:
-    """What torch's Adam adds in its first step."""
-    sizes = torch.tensor([1e3, 1.0, 1e-3, 1e-6, 0.0, -2.0, 0.0, -1e-5])
-    for gradient, lr, eps in (
-        (sizes, 0.1, 1e-8),
-        (torch.randn(3, 4), 0.02, 1e-8),
-        (torch.tensor([0.5, -2.0, 1e-2]), 0.1, 1.0),
-    ):
-        parameter = nn.Parameter(torch.zeros_like(gradient))
-        parameter.grad = gradient.clone()
-        torch.optim.Adam([parameter], lr=lr, eps=eps).step()
-        yield Case(
-            f"the first step at rate {lr}" + (" and a large ε" if eps == 1 else ""),
-            (gradient, lr, eps),
-            parameter.detach(),
-            nan="0 / 0 where the gradient is zero: ε belongs into the denominator",
-            tolerance=2e-6,
-        )
-
-
-# ----------------------------------------------------------------------------- 5.3 LoRA+ groups
+# ----------------------------------------------------------------------------- 7.1 LoRA+ groups
 
 TRAINABLE = (
     "visual.blocks.0.pair.lora_A",
@@ -263,7 +132,7 @@ def read_groups(
 
 
 @exercise(
-    "7.3",
+    "7.1",
     "each trainable tensor in exactly one group, at its rate, whatever its modules are called",
     {
         "the last part of the name decides, not any part: a module may be called lora_B": groups(
@@ -336,202 +205,128 @@ def plus_groups() -> Iterator[Case]:
         )
 
 
-# ------------------------------------------------------------------------------------- 5.4 decay
+# ------------------------------------------------------------------------ 7.2 the parts of a step
 
-
-def left(share: Callable) -> Callable:
-    """A share for each group, of its rate, its decay and the number of steps."""
-    return lambda groups, n: [share(g["lr"], g["weight_decay"], n) for g in groups]
+PARTS = ("B's part", "A's part", "the part of both")
 
 
 @exercise(
-    "7.4",
-    "equal to what AdamW leaves, for groups of different rates and decays",
+    "7.2",
+    "the three parts, which add up to the change of B A, at two sizes",
     {
-        "that is what is lost: the share that is left is 1 minus it": left(
-            lambda lr, decay, n: 1 - (1 - lr * decay) ** n
+        "the first two are exchanged: B's part comes first": lambda A, B, a, b: (
+            B @ a,
+            b @ A,
+            b @ a,
         ),
-        "the steps compound: shares of what is left, so a power": left(
-            lambda lr, decay, n: 1 - n * lr * decay
+        "the new factor of B's part is the step, not B after the step": lambda A, B, a, b: (
+            (B + b) @ A,
+            B @ a,
+            b @ a,
         ),
-        "AdamW multiplies the decay by the group's rate": left(
-            lambda lr, decay, n: (1 - decay) ** n
+        "the new factor of A's part is the step, not A after the step": lambda A, B, a, b: (
+            b @ A,
+            B @ (A + a),
+            b @ a,
         ),
-        "each group decays at its own rate, not at the first one's": lambda groups, n: [
-            (1 - groups[0]["lr"] * g["weight_decay"]) ** n for g in groups
-        ],
-        "that is one step: there are several": left(lambda lr, decay, n: 1 - lr * decay),
-        "the decay is forgotten: the factor is 1 − lr · weight decay": left(
-            lambda lr, decay, n: (1 - lr) ** n
+        "the other factor is the one before the step: the part of both comes third": (
+            lambda A, B, a, b: (b @ (A + a), (B + b) @ a, b @ a),
+            lambda A, B, a, b: (b @ A, (B + b) @ a, b @ a),
+            lambda A, B, a, b: (b @ (A + a), B @ a, b @ a),
         ),
-        "the sign: decay shrinks": left(lambda lr, decay, n: (1 + lr * decay) ** n),
-        "AdamW takes whole steps: a power, not an exponential": left(
-            lambda lr, decay, n: float(np.exp(-lr * decay * n))
+        "that is the whole change: return its three parts": lambda A, B, a, b: (
+            b @ A,
+            B @ a,
+            (B + b) @ (A + a) - B @ A,
+        ),
+        "that is half of the right part: nothing is shared out here": lambda A, B, a, b: (
+            b @ A / 2,
+            B @ a / 2,
+            b @ a,
+        ),
+        "transposed: B stands on the left": lambda A, B, a, b: (
+            (b @ A).T,
+            (B @ a).T,
+            (b @ a).T,
+        ),
+        "return the three parts, not their sum, in the order of the formula": (
+            lambda A, B, a, b: (B + b) @ (A + a) - B @ A,
+            lambda A, B, a, b: (b @ A, B @ a),
         ),
     },
 )
-def share_left() -> Iterator[Case]:
-    """What torch's AdamW leaves of a 1 whose gradient is 0."""
-    for rates, decays, steps in (
-        ((1e-2, 0.2), (0.5, 0.5), 3),
-        ((1e-3, 5e-3, 0.1), (0.1, 0.0, 0.3), 40),
-        ((0.1,), (0.2,), 1),
+def change_of_product() -> Iterator[Case]:
+    """Three parts, each by one entry's sum at a time."""
+    for d_out, d_in, rank in ((5, 5, 2), (6, 4, 3)):
+        A, step_A = torch.randn(2, rank, d_in)
+        B, step_B = torch.randn(2, d_out, rank)
+        what = f"the parts for B {d_out}x{rank} and A {rank}x{d_in}"
+        products = [
+            torch.einsum("or,ri->oi", left, right)
+            for left, right in ((step_B, A), (B, step_A), (step_B, step_A))
+        ]
+        expected = {f"{name} in {what}": each for name, each in zip(PARTS, products, strict=True)}
+        form = "return the three parts, not their sum, in the order of the formula"
+        yield Case(what, (A, B, step_A, step_B), Parts(expected), form=form)
+
+
+# --------------------------------------------------------------------------- 7.3 Adam's first step
+
+
+def step(size: Callable = lambda g, eps: g / (g.abs() + eps)) -> Callable:
+    """A step against the gradient of another size."""
+    return lambda g, lr, eps=1e-8: (-lr * size(g.double(), eps)).to(g.dtype)
+
+
+@exercise(
+    "7.3",
+    "equal to torch's Adam, for gradients from 0 to 1000 and for a large ε",
+    {
+        "the sign: a step goes against the gradient": step(lambda g, eps: -g / (g.abs() + eps)),
+        "that is plain gradient descent: Adam divides by the gradient's size": step(
+            lambda g, eps: g
+        ),
+        "without bias correction: divide m by 1 − β₁ and v by 1 − β₂": step(
+            lambda g, eps: 0.1 * g / ((0.001 * g**2) ** 0.5 + eps)
+        ),
+        "only v is corrected: m has to be divided by 1 − β₁ too": step(
+            lambda g, eps: 0.1 * g / (g.abs() + eps)
+        ),
+        "only m is corrected: v has to be divided by 1 − β₂ too": step(
+            lambda g, eps: g / ((0.001 * g**2) ** 0.5 + eps)
+        ),
+        "ε is added after the root, not under it": step(lambda g, eps: g / (g**2 + eps).sqrt()),
+        "the root is missing: divide by |g|, not by g²": step(lambda g, eps: g / (g**2 + eps)),
+        "√(g²) is |g|, not g: this step has one sign for all entries": step(
+            lambda g, eps: g / (g + eps)
+        ),
+        "that is one size for all: Adam divides each entry by its own": step(
+            lambda g, eps: g / (g.norm() + eps)
+        ),
+        "the rate is forgotten": lambda g, lr, eps=1e-8: step()(g, 1.0, eps),
+        "ε is left out: beside a tiny gradient, or a large ε, it counts": step(
+            lambda g, eps: g.sign()
+        ),
+        "0 / 0 where the gradient is zero: ε belongs into the denominator": step(
+            lambda g, eps: g / g.abs()
+        ),
+    },
+)
+def first_adam_step() -> Iterator[Case]:
+    """What torch's Adam adds in its first step."""
+    sizes = torch.tensor([1e3, 1.0, 1e-3, 1e-6, 0.0, -2.0, 0.0, -1e-5])
+    for gradient, lr, eps in (
+        (sizes, 0.1, 1e-8),
+        (torch.randn(3, 4), 0.02, 1e-8),
+        (torch.tensor([0.5, -2.0, 1e-2]), 0.1, 1.0),
     ):
-        given = [{"lr": r, "weight_decay": d} for r, d in zip(rates, decays, strict=True)]
-        ones = [nn.Parameter(torch.ones(1, dtype=torch.double)) for _ in given]
-        optimizer = torch.optim.AdamW(
-            [group | {"params": [one]} for group, one in zip(given, ones, strict=True)]
-        )
-        for one in ones:
-            one.grad = torch.zeros_like(one)
-        for _ in range(steps):
-            optimizer.step()
-        what = f"the shares after {steps} step{'s' * (steps > 1)}"
-        form = "one number for each group, in a list"
-        yield Case(what, (given, steps), [one.item() for one in ones], form=form, tolerance=1e-7)
-
-
-# ----------------------------------------------------------------------------- 5.5 the best ratio
-
-SWEEPS = {
-    "a small but steady gain": {
-        1.0: [0.50, 0.62, 0.55, 0.71],
-        5.0: [0.53, 0.66, 0.57, 0.75],
-        20.0: [0.40, 0.80, 0.44, 0.60],
-        50.0: [0.2, 0.3, 0.1, 0.4],
-    },
-    "a gain of unsteady runs": {1.0: [0.30, 0.50, 0.40], 10.0: [0.45, 0.49, 0.46]},
-    "a gain of almost three errors": {
-        0.5: [0.41, 0.32, 0.33, 0.40],
-        1.0: [0.465, 0.44, 0.43, 0.465],
-        10.0: [0.477, 0.50, 0.45, 0.533],
-    },
-    "a sweep that 1 wins": {
-        2.0: [0.3, 0.4, 0.35],
-        1.0: [0.6, 0.5, 0.55],
-        50.0: [0.1, 0.2, 0.15],
-    },
-}
-WHAT = ("the best ratio", "the mean difference", "half of the interval", "the last answer")
-
-
-def verdict(
-    best: Callable = lambda runs: max(runs, key=lambda ratio: np.mean(runs[ratio])),
-    mean: Callable = lambda runs, best, d: d.mean(),
-    half: Callable = lambda runs, best, d, t, error: t * error,
-    apart: Callable = lambda mean, half, error: abs(mean) > half,
-) -> Callable:
-    """The four answers with one of them changed."""
-
-    def attempt(accuracies):
-        runs = {ratio: np.array(values) for ratio, values in accuracies.items()}
-        ratio = best(runs)
-        d = runs[ratio] - runs[1.0]
-        t, error = stats.t.ppf(0.975, len(d) - 1), d.std(ddof=1) / len(d) ** 0.5
-        answers = mean(runs, ratio, d), half(runs, ratio, d, t, error)
-        return ratio, *map(float, answers), bool(apart(d.mean(), t * error, error))
-
-    return attempt
-
-
-def other_error(error: Callable) -> Callable:
-    """Half of the interval from another standard error."""
-    return verdict(half=lambda runs, best, d, t, _: t * error(runs, best, d))
-
-
-def quantile(of: Callable) -> Callable:
-    """Half of the interval with another quantile of n differences."""
-    return verdict(half=lambda runs, best, d, t, error: of(len(d)) * error)
-
-
-def sem(values: np.ndarray) -> float:
-    """Standard error of a mean."""
-    return float(stats.sem(values))
-
-
-@exercise(
-    "7.5",
-    "ratio, paired difference, its interval and the verdict, on four sweeps",
-    {
-        "that ratio has the best single run, not the best mean": verdict(
-            lambda runs: max(runs, key=lambda ratio: runs[ratio].max())
-        ),
-        "that ratio has the lowest mean": verdict(
-            lambda runs: min(runs, key=lambda ratio: runs[ratio].mean())
-        ),
-        "the sign: the best ratio minus ratio 1": verdict(mean=lambda runs, best, d: -d.mean()),
-        "that is in points: leave the shares as they are": verdict(
-            mean=lambda runs, best, d: 100 * d.mean()
-        ),
-        "that is the ratio's own mean: take ratio 1's from it, run by run": verdict(
-            mean=lambda runs, best, d: runs[best].mean()
-        ),
-        "the baseline is 1, not the smallest ratio": verdict(
-            mean=lambda runs, best, d: (runs[best] - runs[min(runs)]).mean()
-        ),
-        "that is the standard error: half_width(error, n - 1) is wanted": quantile(lambda n: 1),
-        "two standard errors: with few runs Student's t asks for more, half_width": (
-            quantile(lambda n: 2),
-            quantile(lambda n: 1.96),
-        ),
-        "that is the whole width: half of it": verdict(
-            half=lambda runs, best, d, t, error: 2 * t * error
-        ),
-        "one degree of freedom too few: they are n − 1": quantile(
-            lambda n: stats.t.ppf(0.975, n - 2)
-        ),
-        "the degrees of freedom are n − 1, not n": quantile(lambda n: stats.t.ppf(0.975, n)),
-        "the quantile leaves 5% on one side: 2.5% on each, so 0.975": quantile(
-            lambda n: stats.t.ppf(0.95, n - 1)
-        ),
-        "the standard deviation is taken for the error: divide it by √n": other_error(
-            lambda runs, best, d: d.std(ddof=1)
-        ),
-        "divided by n: divide by the root of n": other_error(
-            lambda runs, best, d: d.std(ddof=1) / len(d)
-        ),
-        "√(n − 1) is one n − 1 too many: divide by √n": other_error(
-            lambda runs, best, d: d.std(ddof=1) / (len(d) - 1) ** 0.5
-        ),
-        "the deviation is to be taken with n − 1": other_error(
-            lambda runs, best, d: d.std() / len(d) ** 0.5
-        ),
-        "unpaired: differences first, then their spread": other_error(
-            lambda runs, best, d: (sem(runs[best]) ** 2 + sem(runs[1.0]) ** 2) ** 0.5
-        ),
-        "that is the interval of the best ratio's own mean: of the differences it is": other_error(
-            lambda runs, best, d: sem(runs[best])
-        ),
-        "the runs are sorted before they are subtracted: that destroys the pairs, as number k is "
-        "the same seed in every list": other_error(
-            lambda runs, best, d: sem(np.sort(runs[best]) - np.sort(runs[1.0]))
-        ),
-        "one error is not enough here: does the interval leave out 0?": verdict(
-            apart=lambda mean, half, error: abs(mean) > error
-        ),
-        "two errors are for many runs, and these are few: does the interval leave out 0?": verdict(
-            apart=lambda mean, half, error: abs(mean) > 2 * error
-        ),
-        "turned round: does the interval leave out 0?": verdict(
-            apart=lambda mean, half, error: abs(mean) <= half
-        ),
-    },
-)
-def best_ratio() -> Iterator[Case]:
-    """The ratio of the highest mean, and the paired difference, by the standard library."""
-    for about, accuracies in SWEEPS.items():
-        means = {ratio: statistics.fmean(runs) for ratio, runs in accuracies.items()}
-        best = max(means, key=means.__getitem__)
-        d = [a - b for a, b in zip(accuracies[best], accuracies[1.0], strict=True)]
-        mean, error = statistics.fmean(d), statistics.stdev(d) / len(d) ** 0.5
-        half = float(stats.t.ppf(0.975, len(d) - 1)) * error
-        answers = (best, mean, half, abs(mean) > half)
-        names = [f"{what} in {about}" for what in WHAT]
+        parameter = nn.Parameter(torch.zeros_like(gradient))
+        parameter.grad = gradient.clone()
+        torch.optim.Adam([parameter], lr=lr, eps=eps).step()
         yield Case(
-            f"the verdict on {about}",
-            (accuracies,),
-            Parts(dict(zip(names, answers, strict=True))),
-            form="return four things: ratio, mean difference, half of the interval, True or False",
-            nan="not a number: where all differences are 0, half of the interval is 0 too",
-            advice={names[3]: "does the interval leave out 0?"},
+            f"the first step at rate {lr}" + (" and a large ε" if eps == 1 else ""),
+            (gradient, lr, eps),
+            parameter.detach(),
+            nan="0 / 0 where the gradient is zero: ε belongs into the denominator",
+            tolerance=2e-6,
         )
