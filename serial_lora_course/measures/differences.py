@@ -44,31 +44,6 @@ def paired(results: pd.DataFrame, one: str, other: str, measure: str) -> pd.Seri
     return difference
 
 
-def sample_of(values: pd.Series | pd.DataFrame) -> pd.Series | pd.DataFrame:
-    """What an interval counts as one measurement each: data sets, each the mean of its runs.
-
-    Runs on one data set are no independent sample of data sets. Of a single set the seeds are the
-    sample.
-
-    Args:
-        values: a row for each data set and seed (and amount), which are levels of its index.
-    """
-    several = values.index.get_level_values("dataset").nunique() > 1
-    return values.groupby(level="dataset" if several else "seed").mean()
-
-
-def mean_and_half(values: pd.Series) -> dict[str, float | str]:
-    """Mean of differences, half of its 95% interval over :func:`sample_of` them, and that sample."""
-    sample = sample_of(values)
-    half = float(half_width(sample.sem(), len(sample) - 1))
-    what = "set" if sample.index.name == "dataset" else "seed"
-    return {
-        "mean": float(sample.mean()),
-        "half": half,
-        "sample": f"{len(sample)} {what}{'s' * (len(sample) != 1)}",
-    }
-
-
 def compare(results: pd.DataFrame, one: str, other: str, measure: str) -> pd.DataFrame:
     """How far method ``one`` is above ``other`` on the same pictures, a row an amount of data.
 

@@ -1,4 +1,4 @@
-"""Results of runs against the amount of training data: accuracy, Dice and FID, one chart for all.
+"""Results of runs against the amount of training data: Dice and FID, one chart for all.
 
 A line joins the means over seeds, each run is a small point, the band runs from the worst to the
 best seed, and grey lines mark what costs no training. Each data set has a small picture. Tables have a
@@ -28,18 +28,6 @@ from serial_lora_course.plots.style import (
 from serial_lora_course.plots.tables import require_columns
 
 ZERO_SHOT = "zero_shot_dataset"
-
-
-def plot_accuracy_by_shots(frame: pd.DataFrame, zero_shot: str = ZERO_SHOT) -> Figure:
-    """Accuracy in per cent against the number of shots; dashed, the accuracy before adaptation.
-
-    Args:
-        zero_shot: the column with the accuracy before adaptation.
-    """
-    shown = frame.assign(accuracy=100 * frame["accuracy"], **{zero_shot: 100 * frame[zero_shot]})
-    size = "shots (training pictures a class)"
-    lines = {"zero-shot": (zero_shot, DASHED)}
-    return _plot_results(shown, "accuracy", "accuracy (%)", size, "{}", lines)
 
 
 def plot_dice_by_percent(frame: pd.DataFrame) -> Figure:
@@ -150,11 +138,3 @@ def seed_averages(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     if averages.empty:
         raise SerialLoRAError("no setting ran on every data set of the sweep; finish its runs.")
     return averages
-
-
-def line_with_bars(axes: Any, runs: pd.DataFrame, column: str, look: dict[str, Any]) -> None:
-    """Mean accuracy over seeds against a column, with bars from the worst to the best seed."""
-    by_place = 100 * runs.groupby(column)["accuracy"].agg(["mean", "min", "max"])
-    mean = by_place["mean"]
-    spread = [mean - by_place["min"], by_place["max"] - mean]
-    axes.errorbar(mean.index, mean, spread, markersize=5, elinewidth=0.9, capsize=2, **look)

@@ -272,7 +272,7 @@ def train_by_loader(clip, groups, shots, prompts, loss_of, steps, batch_size):
             loss = loss_of(clip, pictures, labels, prompts)
             loss.backward()
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
     clip.eval()
     return losses
 

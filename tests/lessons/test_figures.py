@@ -5,20 +5,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from serial_lora_course.lessons.l07_lora_plus.figures import (
-    plot_ratio_sweep,
-    plot_step_by_ratio,
-    plot_step_by_width,
-)
+from serial_lora_course.lessons.l04_clip.figures import plot_gains
+from serial_lora_course.lessons.l07_lora_plus.figures import plot_race, plot_sweep
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
 from serial_lora_course.lessons.l11_many.figures import plot_path
 from serial_lora_course.lessons.l12_your_own.figures import plot_validation
 
 GOOD, BASE = {"a": 80, "b": 50}, {"a": 30, "b": 40}
 ROUNDS = {3: {"loss": 1.5, "accuracy": 0.25}, 6: {"loss": 0.5, "accuracy": 0.75}}
-STEPS = pd.DataFrame({"ratio": [1, 5], "B's part": [1.0, 5.0], "A's part": [1.0, 1.0]})
-STEPS = STEPS.assign(both=[0.1, 0.5], promised=[-1.0, -3.0]).assign(**{"loss changed by": [-1, 4]})
-WIDE = {title: [{"A": d**1.5, "B": d**0.5} for d in (8, 64)] for title in ("LoRA", "Serial LoRA")}
+RACES = {"one rate": {"A": [0, 0, 1], "B": [0, 2, 3]}, "LoRA+": {"A": [0, 0, 4], "B": [0, 20, 30]}}
 LINES = {  # the figure, what it is given, lines that must be there
     "path": (
         plot_path,
@@ -26,8 +21,7 @@ LINES = {  # the figure, what it is given, lines that must be there
         [[80, 30, 80], [30] * 3, [50, 40, 50], [40] * 3],
     ),
     "validation": (plot_validation, [ROUNDS, 6], [[1.5, 0.5], [25, 75]]),
-    "one step": (plot_step_by_ratio, [STEPS], [[1, 5], [-1, -3], [-1, 4]]),
-    "widths": (plot_step_by_width, [(8, 64), WIDE], [[8**1.5, 64**1.5], [8**0.5, 8]]),
+    "race": (plot_race, [RACES], [[0, 0, 1], [0, 2, 3], [0, 0, 4], [0, 20, 30]]),
 }
 
 
@@ -50,12 +44,20 @@ def test_a_sweep_draws_the_mean_over_sets_and_seeds():
     ]
     names = ["dataset", "method", "seed", "lr", "ratio", "accuracy"]
     runs = pd.DataFrame(rows, columns=names).assign(zero_shot_dataset=0.25)
-    axes = plot_ratio_sweep(runs).axes[0]
-    for bars, lr in zip(axes.containers, (1e-3, 1e-2), strict=True):
-        x, y = bars.lines[0].get_data()
+    axes = plot_sweep(runs).axes[0]
+    for line, lr in zip(axes.lines[1:], (1e-3, 1e-2), strict=True):  # the first is zero-shot
+        x, y = line.get_data()
         assert list(x) == pytest.approx([lr, 4 * lr])
         own = runs[runs["lr"] == lr].groupby("ratio")["accuracy"].mean()
         assert list(y) == pytest.approx((100 * own).tolist())
+
+
+def test_dots_are_the_runs_and_a_bar_is_their_mean():
+    runs = {"ahead of one": pd.Series([1.0, -2.0, 4.0]), "ahead of none": pd.Series(dtype=float)}
+    (axes,) = plot_gains("dots", runs).axes
+    (dots,) = axes.collections
+    assert dots.get_offsets()[:, 0].tolist() == [1, -2, 4]
+    assert list(axes.lines[1].get_xdata()) == [1, 1]
 
 
 def test_an_interval_is_drawn_over_runs_and_over_data_sets():

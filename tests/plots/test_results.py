@@ -1,4 +1,4 @@
-"""Charts of results draw the means over seeds; only what ran on every set is averaged."""
+"""Only what ran on every data set is averaged."""
 
 import statistics
 
@@ -8,32 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serial_lora_course.plots.results import (
-    average_over_datasets,
-    plot_accuracy_by_shots,
-    plot_dice_by_percent,
-    plot_fid_by_percent,
-)
-
-# How each is drawn, its columns with the measure and the grey lines, and its factor on the axis.
-CHARTS = {
-    "accuracy": (plot_accuracy_by_shots, ["zero_shot_dataset"], 100),
-    "dice": (plot_dice_by_percent, ["base_dice", "box_dice"], 1),
-    "fid": (plot_fid_by_percent, ["base_fid", "real_fid"], 1),
-}
-
-
-def results(measure: str) -> pd.DataFrame:
-    """Made-up runs: the measure rises with shots, and by a little with the method and the seed."""
-    rows = [
-        (dataset, method, shots, seed, (20 + 2 * shots + m + seed / 2) / 100)
-        for dataset in ("animals", "food")
-        for m, method in enumerate(("lora", "serial_lora"))
-        for shots in (1, 4, 16)
-        for seed in range(3)
-    ]
-    frame = pd.DataFrame(rows, columns=["dataset", "method", "amount", "seed", measure])
-    return frame.assign(**dict(zip(CHARTS[measure][1], (0.75, 0.625), strict=False)))
+from serial_lora_course.plots.results import average_over_datasets
 
 
 @given(st.lists(st.booleans(), min_size=12, max_size=12).filter(any))

@@ -73,25 +73,26 @@ def show_changes(
     return with_description(figure, f"{len(titles)} of {len(indices)}, {what}: {words}.")
 
 
-def plot_gains(dots: Mapping[str, pd.Series]) -> Figure:
+def plot_gains(title: str, dots: Mapping[str, pd.Series]) -> Figure:
     """A row of dots for each comparison, in points, and a bar at the mean; the first in another colour."""
-    means = {title: values.mean() for title, values in dots.items()}
+    dots = {name: values for name, values in dots.items() if len(values)}
+    means = {name: values.mean() for name, values in dots.items()}
     with house_style():
         figure = Figure(figsize=(9, 0.9 + 0.8 * len(dots)), layout="constrained")
         axes = figure.subplots()
         axes.axvline(0, color=INK, linewidth=1)
-        for row, (title, values) in enumerate(dots.items()):
+        for row, (name, values) in enumerate(dots.items()):
             spread = torch.linspace(-0.22, 0.22, len(values)).tolist()
             colour = BLUE if row else VERMILION
             axes.scatter(values, [row + each for each in spread], s=28, color=colour, alpha=0.65)
-            axes.plot([means[title]] * 2, [row - 0.36, row + 0.36], color=INK, linewidth=3)
-            axes.annotate(f"mean {means[title]:+.1f}", (values.max() + 1, row), va="center")
+            axes.plot([means[name]] * 2, [row - 0.36, row + 0.36], color=INK, linewidth=3)
+            axes.annotate(f"mean {means[name]:+.1f}", (values.max() + 1, row), va="center")
         axes.set_yticks(range(len(dots)), list(dots))
-        axes.set(xlabel="points of accuracy", ylim=(len(dots) - 0.5, -0.5))
+        axes.set(title=title, xlabel="points of accuracy", ylim=(len(dots) - 0.5, -0.5))
         axes.set_xlim(right=axes.get_xlim()[1] + 6)
         axes.grid(False, axis="y")
     words = "; ".join(
-        f"{title}: mean {means[title]:+.1f}, from {values.min():+.0f} to {values.max():+.0f}"
-        for title, values in dots.items()
+        f"{name}: mean {means[name]:+.1f}, from {values.min():+.0f} to {values.max():+.0f}"
+        for name, values in dots.items()
     )
-    return with_description(figure, f"Dots, one a run. {words} points.")
+    return with_description(figure, f"{title}. {words} points.")
