@@ -27,27 +27,29 @@ MARKERS = "osD^vP*X"
 def plot_race(races: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """How far A and B have moved over the steps; of two races the second is dashed.
 
+    The first race sets the scale, so what is far ahead of it leaves the picture.
+
     Args:
         races: title -> for ``A`` and ``B`` the distance from the start, before each step and at the end.
     """
+    top = 1.5 * max(distances[-1] for distances in next(iter(races.values())).values())
     words = []
     with house_style():
         figure = Figure(figsize=(8, 4), layout="constrained")
         axes = figure.subplots()
         for (title, race), line in zip(races.items(), ("-", DASHED), strict=False):
             for name, colour in (("A", BLUE), ("B", VERMILION)):
-                steps = range(len(race[name]))
-                axes.plot(steps, race[name], color=colour, linestyle=line, linewidth=2.2)
-                end = (len(race[name]) - 1, race[name][-1])
-                label = f"{name}, {title}"
+                axes.plot(race[name], color=colour, linestyle=line, linewidth=2.2)
+                inside = [step for step, distance in enumerate(race[name]) if distance < 0.93 * top]
+                left = inside[-1] + 1 < len(race[name])
+                label = f"{name}, {title}" + f" (to {race[name][-1]:.1f})" * left
+                place = (inside[-1] + left, 0.93 * top if left else race[name][-1])
                 axes.annotate(
-                    label, end, (6, 0), textcoords="offset points", color=colour, va="center"
+                    label, place, (6, 0), textcoords="offset points", color=colour, va="center"
                 )
-                words.append(f"{label}: {race[name][-1]:.2g}")
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.set(xlabel="steps taken", ylabel="distance from the start")
-        axes.set_xlim(0, 1.2 * end[0])
+                words.append(f"{name}, {title}: {race[name][-1]:.2g}")
+        axes.set(xlabel="steps taken", ylabel="distance from the start", ylim=(0, top))
+        axes.set_xlim(0, 1.2 * (len(race["A"]) - 1))
     return with_description(figure, f"How far A and B have moved in the end. {'; '.join(words)}.")
 
 
