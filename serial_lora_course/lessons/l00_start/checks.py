@@ -1,4 +1,4 @@
-"""Checks of lesson 00: a low-rank product, a count, a frozen model."""
+"""Checks of lesson 00: a low-rank product, and a frozen model."""
 
 from __future__ import annotations
 
@@ -46,39 +46,6 @@ def low_rank_product() -> Iterator[Case]:
             torch.einsum("...i,ri,or->...o", x, A, B),
             leaves=(lambda x, A, B: {"lora_A": A, "lora_B": B}) if trained else None,
         )
-
-
-@exercise(
-    "0.2",
-    "width² - 2·width·rank equals numel() at four sizes, even where nothing is saved",
-    {
-        "that is what the pair holds: take it from what the square matrix holds": (
-            lambda d, r: 2 * d * r
-        ),
-        "only one matrix of the pair is subtracted": lambda d, r: d * d - d * r,
-        "the sign is turned round: a saving is positive": lambda d, r: 2 * d * r - d * d,
-        "that is how many times smaller the pair is, not how many numbers": (
-            lambda d, r: d * d / (2 * d * r)
-        ),
-        "that is a share; the number of numbers is asked for": lambda d, r: 1 - 2 * r / d,
-        "a pair is not r x r: each matrix has one side of full width": (
-            lambda d, r: d * d - 2 * r * r
-        ),
-        "a matrix holds rows x columns, not rows + columns": lambda d, r: d * d - 2 * (d + r),
-        "a pair can be larger than the square matrix: let the result be negative, not 0": (
-            lambda d, r: max(0, d * d - 2 * d * r)
-        ),
-        "a pair can be larger than the square matrix: let the result be negative": (
-            lambda d, r: abs(d * d - 2 * d * r)
-        ),
-    },
-)
-def numbers_saved() -> Iterator[Case]:
-    """width² - 2 width rank against numel() of tensors that are really made."""
-    for width, rank in ((64, 4), (768, 32), (10, 5), (12, 12)):
-        pair = torch.empty(rank, width).numel() + torch.empty(width, rank).numel()
-        square = torch.empty(width, width).numel()
-        yield Case(f"numbers saved at width {width} and rank {rank}", (width, rank), square - pair)
 
 
 def freeze_where(wanted):
@@ -161,7 +128,7 @@ ADVICE = {STILL: "some parameters are left out: go through model.parameters()"}
 
 
 @exercise(
-    "0.3",
+    "0.2",
     "no parameter of a nested model asks for a gradient, and no value changed",
     {
         "no parameter was frozen: set requires_grad of each to False": lambda model: model,
