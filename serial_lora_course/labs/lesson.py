@@ -67,7 +67,6 @@ class Setting:
 
     Attributes:
         adapt_to: the data set to adapt to.
-        look_at: another one to look at before, where one shows more.
         lengths: "dry" (a few steps, to see that all of it runs here), "class" and "full".
         datasets: all that the lesson looks at; all of the scale where None.
         needs: file or folder below the data root -> what it is, and the command that brings it.
@@ -75,7 +74,6 @@ class Setting:
 
     adapt_to: str
     lengths: Mapping[str, Length]
-    look_at: str | None = None
     datasets: tuple[str, ...] | None = None
     needs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -103,7 +101,7 @@ SETTINGS: dict[tuple[str, str], Setting] = {
     ),
     ("sam", "tiny"): Setting(
         adapt_to="lines",
-        look_at="food",
+        datasets=("lines",),
         lengths={"dry": Length(10, 4, _FEW), "class": Length(100), "full": Length(100)},
     ),
     ("sam", "paper"): Setting(
@@ -169,7 +167,7 @@ def open_lesson(
     require_choice("length", length, setting.lengths)
     if dataset is not None:
         require_choice("data set", dataset, names)
-        setting = replace(setting, adapt_to=dataset, look_at=None, datasets=(dataset,))
+        setting = replace(setting, adapt_to=dataset, datasets=(dataset,))
     return Lesson(lab, scale, length, setting)
 
 
@@ -178,7 +176,7 @@ class Lesson:
 
     Attributes:
         backbone, model: on the card; the model is the part that is adapted.
-        sets: name -> data set; ``data`` is the one to adapt to, ``seen`` the one to look at first.
+        sets: name -> data set; ``data`` is the one to adapt to.
         config: the settings of a run, and ``amount`` of training data.
         tests: drawings that an SD3 is measured with; None for one of each held-out picture.
         device, card, plan: what it computes on, what is free there, and what was chosen to fit.
@@ -198,7 +196,6 @@ class Lesson:
             name: with_few_tests(self.kind.load_data(name, scale, None), few) for name in names
         }
         self.data = self.sets[setting.adapt_to]
-        self.seen = self.sets[setting.look_at or setting.adapt_to]
         wished = self.kind.configured(scale, **chosen.changes)
         self.backbone = self._load(wished)
         self.plan = fit(lab, scale, wished, self.card)

@@ -126,15 +126,15 @@ class OverlayRow:
 
 
 def plot_overlays(rows: Sequence[OverlayRow], size: float = 1.9) -> Figure:
-    """Predictions beside the truth, one picture a row: the picture with its boxes, the truth, each
-    prediction as an :func:`overlay` with its Dice below.
+    """Predictions over pictures, one picture a row: the picture with its boxes, then each prediction as
+    an :func:`overlay`, in which the truth is outlined, with its Dice below.
 
     Args:
         rows: such as the best, the median and the worst picture of a test set.
         size: inches each.
     """
     names = list(rows[0].found)
-    columns = ["picture", "truth", *names]
+    columns = ["picture", *names]
     shapes = np.array([np.shape(as_array(row.picture))[:2] for row in rows])
     tallest, widest = shapes.max(0)
     height = size * min(1.6, max(0.6, tallest / widest)) + 0.25
@@ -146,7 +146,7 @@ def plot_overlays(rows: Sequence[OverlayRow], size: float = 1.9) -> Figure:
         for axes, name in zip(grid[0], columns, strict=True):
             axes.set_title(name, fontsize=10, loc="center")
         for line, row in zip(grid, rows, strict=True):
-            sheets = [as_array(row.picture), overlay(row.picture, row.truth, row.truth)]
+            sheets = [as_array(row.picture)]
             sheets += [overlay(row.picture, row.truth, row.found[name]) for name in names]
             for axes, sheet in zip(line, sheets, strict=True):
                 axes.imshow(sheet, cmap="gray", interpolation="nearest")
@@ -156,7 +156,7 @@ def plot_overlays(rows: Sequence[OverlayRow], size: float = 1.9) -> Figure:
             line[0].set_ylabel(row.title, fontsize=10, weight="bold")
             for box in np.reshape([] if row.boxes is None else row.boxes, (-1, 4)):
                 _draw_box(line[0], box)
-            for axes, name in zip(line[2:], names, strict=True):
+            for axes, name in zip(line[1:], names, strict=True):
                 axes.set_xlabel(f"Dice {row.dice(name):.2f}", fontsize=10)
         handles = [Patch(color=COLOURS[kind], label=word) for kind, word in WORDS.items()]
         edge = {"markeredgecolor": INK, "markerfacecolor": "white", "color": "none"}

@@ -1,6 +1,5 @@
 """Every panel of the lessons, moved in JupyterLab by keyboard and by mouse."""
 
-import re
 from contextlib import contextmanager
 
 import nbformat
@@ -19,13 +18,11 @@ PICTURES = "cell => [...cell.querySelectorAll('img')].map(image => image.src).jo
 
 
 def cells_for(number: str, panel: str) -> NotebookNode:
-    """A lesson's opening, which every section can follow, and the section of a panel up to it."""
+    """A lesson up to a panel."""
     (source,) = find_sources(ROOT, [number])
     lesson = read_source(source)
-    heads = [n for n, cell in enumerate(lesson.cells) if re.search("^## ", cell.source, re.M)]
     last = next(n for n, cell in enumerate(lesson.cells) if f"{panel}(" in cell.source)
-    section = max(head for head in heads if head <= last)
-    lesson.cells = lesson.cells[: heads[0]] + lesson.cells[section : last + 1]
+    lesson.cells = lesson.cells[: last + 1]
     return lesson
 
 
@@ -86,9 +83,11 @@ def test_counts(tmp_path):
 
 @pytest.mark.slow
 def test_masks(tmp_path):
-    with open_panel(tmp_path, "06", "mask_panel") as cell:
-        picture = cell.locator(".box-picker")
-        changes_the_picture(cell, lambda: drag(cell, picture, 90, 70, start=(0.3, 0.3)))
+    with open_panel(tmp_path, "05", "mask_panel") as cell:
+        for picture in cell.locator(".mask-picker-surface").all():
+            changes_the_picture(
+                cell, lambda picture=picture: drag(cell, picture, 90, 70, start=(0.3, 0.3))
+            )
         edges = cell.get_by_role("slider").first
         changes_the_picture(cell, lambda: [edges.press("ArrowRight") for _ in range(20)])
         choice = cell.get_by_role("combobox")

@@ -13,7 +13,7 @@ from serial_lora_course.labs.sam import predict_masks
 from serial_lora_course.labs.sd3 import TINY
 from serial_lora_course.labs.sd3_drawings import draw
 from serial_lora_course.lessons.l02_count.panel import count_panel
-from serial_lora_course.lessons.l05_sam.panel import mask_panel, masks_at
+from serial_lora_course.lessons.l05_sam.panel import embedding_at, mask_panel, masks_in
 from serial_lora_course.lessons.l06_sd3 import panel as sd3_panel
 from serial_lora_course.models.sam import SamBackbone
 from serial_lora_course.plots.panel import LARGEST_SCALE, at_scale
@@ -86,7 +86,9 @@ def backbone_of(model) -> SamBackbone:
 def test_every_scale_gives_the_masks_of_the_lab(kind, size, scale):
     backbone, scene = backbone_of(adapted_sam(config=kind(rank=2))), example(size)
     box = [[2, 3, 20, 25]]
-    without, after = (masks_at(backbone, scene, box, s) for s in (None, scale))
+    without, after = (
+        masks_in(backbone, scene, embedding_at(backbone, scene, s), box) for s in (None, scale)
+    )
     with disabled(backbone.model):
         assert np.array_equal(without, predict_masks(backbone, scene.picture, np.array(box))[0])
     set_scale(backbone.model, scale)

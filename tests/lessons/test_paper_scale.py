@@ -69,7 +69,7 @@ def test_sam(root):
             official.write(root, "foodseg103")
     torch.manual_seed(0)
     torch.save(load_sam("paper", None).model.state_dict(), root / "weights" / PAPER_FILE)
-    run("06", root)
+    run("05", root)
 
 
 def test_sd3(root):

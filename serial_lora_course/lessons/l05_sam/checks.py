@@ -1,25 +1,31 @@
-"""Checks of the exercises on SAM: its input frame, Dice, the adapter and the windows, the edit, the loss.
+"""Checks of the exercises on SAM: its input frame, the adapter and the windows, the loss, a training step.
 
-Every expected value is reached another way than in the lesson: with fractions, with sets of pixels,
-with one window or one pixel at a time.
+Every expected value is reached another way than in the lesson: with fractions, with one window or one
+pixel at a time, with the lab's objective.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import torch
+from segment_anything.modeling import Sam
 from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from torch import Tensor
 from torch.nn import functional as F
 
+from serial_lora.config import SerialLoRAConfig
+from serial_lora.injection import adapter_parameters, inject
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
+from serial_lora_course.labs.sam import PreparedExample, SamObjective, decode
 from serial_lora_course.lessons.l05_sam.blocks import Change, WindowBlock, one_window_at_a_time
+from serial_lora_course.models.sam import build_sam
 
-# ---------------------------------------------------------------------- 6.1 a picture's way in
+# ---------------------------------------------------------------------- 5.1 a picture's way in
 
 BOTH = "return both: the new size as a tuple, and the boxes"
 
@@ -31,17 +37,25 @@ def frame_by_fractions(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 def frame_with(
     size_of: Callable = lambda size, new, side: new,
-    factors: Callable = lambda across, down: (across, down, across, down),
+    factors: Callable = lambda across, down: (across, down),
     end: Callable = lambda boxes, new, side: boxes,
 ) -> Callable:
     """A frame with one thing changed."""
 
     def attempt(size, boxes, side):
         new = tuple(int(edge * side / max(size) + 0.5) for edge in size)
-        by = torch.tensor(factors(new[1] / size[1], new[0] / size[0]))
+        by = torch.tensor(factors(new[1] / size[1], new[0] / size[0])).repeat(2)
         return size_of(size, new, side), end(boxes * by, new, side)
 
     return attempt
+
+
+def boxes_by(factors: Callable) -> Callable:
+    """The right size, and boxes multiplied by ``factors(size, side)``."""
+    return lambda size, boxes, side: (
+        frame_with()(size, boxes, side)[0],
+        boxes * torch.tensor(factors(size, side)).repeat(2),
+    )
 
 
 def middle(boxes, new, side):
@@ -51,7 +65,7 @@ def middle(boxes, new, side):
 
 @exercise(
     "5.1",
-    "sizes to the pixel and boxes to match, for lying, standing and square pictures",
+    "sizes to the pixel and boxes to match, for wide, tall and square pictures",
     {
         "that is a squash: both sides get the same factor, the rest is padding": (
             frame_with(lambda size, new, side: (side, side))
@@ -68,48 +82,30 @@ def middle(boxes, new, side):
         "rounded down, not to the nearest": (
             frame_with(lambda size, new, side: tuple(e * side // max(size) for e in size))
         ),
-        "rounded up, not to the nearest": (
-            frame_with(lambda size, new, side: tuple(-(-e * side // max(size)) for e in size))
-        ),
         "a picture that is smaller than the frame is enlarged as well": (
             frame_with(lambda size, new, side: size if max(size) < side else new)
         ),
-        "the picture keeps its size: its longer side becomes the frame's": (
-            frame_with(lambda size, new, side: size)
-        ),
         "the boxes are where they were: they move with the picture": (
-            frame_with(factors=lambda across, down: (1, 1, 1, 1))
+            frame_with(factors=lambda across, down: (1, 1))
         ),
         "x and y are exchanged: in a box x, along the width, comes first": (
-            frame_with(factors=lambda across, down: (down, across, down, across))
+            frame_with(factors=lambda across, down: (down, across))
         ),
         "scaled by the factor before rounding: the sides differ a little": (
-            lambda size, boxes, side: (
-                frame_with()(size, boxes, side)[0],
-                boxes * side / max(size),
-            )
+            boxes_by(lambda size, side: [side / max(size)] * 2)
         ),
         "divided instead of multiplied": (
-            frame_with(factors=lambda across, down: (1 / across, 1 / down, 1 / across, 1 / down))
+            frame_with(factors=lambda across, down: (1 / across, 1 / down))
         ),
-        "only one corner moved: a box has two": (
-            frame_with(factors=lambda across, down: (across, down, 1, 1))
-        ),
-        "rounded: a box keeps its fractions of a pixel": (
-            frame_with(end=lambda boxes, new, side: boxes.round())
-        ),
-        "cut to whole numbers: a box keeps its fractions of a pixel": (
-            frame_with(end=lambda boxes, new, side: boxes.trunc()),
+        "a box keeps its fractions of a pixel: only the picture's size is rounded": (
+            frame_with(end=lambda boxes, new, side: boxes.round()),
             frame_with(end=lambda boxes, new, side: boxes.long()),
         ),
         "moved into the middle: the padding comes after the picture, so nothing is added": (
             frame_with(end=middle)
         ),
         "boxes of a squashed picture: each side has the frame's factor here": (
-            lambda size, boxes, side: (
-                frame_with()(size, boxes, side)[0],
-                boxes * torch.tensor([side / size[1], side / size[0]]).repeat(2),
-            )
+            boxes_by(lambda size, side: [side / size[1], side / size[0]])
         ),
         "boxes are cut at the frame's last pixel: an edge may lie on the border": (
             frame_with(end=lambda boxes, new, side: boxes.clamp(max=side - 1))
@@ -117,7 +113,7 @@ def middle(boxes, new, side):
     },
 )
 def to_model_frame() -> Iterator[Case]:
-    """Sizes and boxes of lying, standing and square pictures, larger and smaller than the frame."""
+    """Sizes and boxes of wide, tall and square pictures, larger and smaller than the frame."""
     sizes = ((97, 160), 128), ((151, 103), 128), ((50, 83), 128), ((64, 64), 32), ((5, 256), 128)
     for (height, width), side in sizes:
         boxes = torch.tensor(
@@ -138,135 +134,29 @@ def to_model_frame() -> Iterator[Case]:
         )
 
 
-# ------------------------------------------------------------------------------------ 6.2 Dice
+# --------------------------------------------------------------- 5.2 the adapter and the windows
 
 
-def pixels(mask: Tensor) -> set[tuple[int, int]]:
-    """The (row, column) of every pixel that belongs to a mask."""
-    rows = mask.tolist()
-    return {(r, c) for r, row in enumerate(rows) for c, inside in enumerate(row) if inside}
-
-
-def dice_of_sets(one: set, other: set) -> float:
-    """2 |A and B| / (|A| + |B|); of two empty sets 1."""
-    return 2 * len(one & other) / (len(one) + len(other)) if one or other else 1.0
-
-
-def rectangle(top: int, left: int, height: int, width: int) -> Tensor:
-    """A mask (7, 9), or larger, with one rectangle in it."""
-    mask = torch.zeros(max(7, top + height), max(9, left + width), dtype=torch.bool)
-    mask[top : top + height, left : left + width] = True
-    return mask
-
-
-def dice_with(
-    change: Callable, of_nothing: Callable = lambda a, b: not (a.any() or b.any())
+def half(
+    tokens: Callable = lambda block, adapter, x: adapter(block.norm1(x)),
+    inside: Callable = lambda block, adapter, cut: cut,
+    stream: Callable = lambda block, adapter, x: x,
+    side: Callable = lambda block: block.window_size,
+    crop: Callable = lambda x, padded: tuple(x.shape[1:3]),
 ) -> Callable:
-    """Dice with one thing changed: ``change(both, found, truth, masks)`` gives the number."""
+    """The half block with one thing changed; ``inside`` acts on the windows, behind the padding."""
 
-    def attempt(found, truth):
-        if of_nothing(found, truth):
-            return 1.0
-        counts = [mask.sum().item() for mask in (found & truth, found, truth)]
-        return change(*counts, (found, truth))
+    def attempt(block, adapter, x):
+        read, window = tokens(block, adapter, x), side(block)
+        if window == 0 and block.window_size == 0:
+            return stream(block, adapter, x) + block.attn(inside(block, adapter, read))
+        cut, padded = window_partition(read, window)
+        attended = block.attn(inside(block, adapter, cut))
+        return stream(block, adapter, x) + window_unpartition(
+            attended, window, padded, crop(x, padded)
+        )
 
     return attempt
-
-
-def right_dice(both, found, truth, masks):
-    """2 |A and B| / (|A| + |B|)."""
-    return 2 * both / (found + truth)
-
-
-@exercise(
-    "5.2",
-    "equal to counting sets of pixels in eight cases, three of them with an empty mask",
-    {
-        "that is IoU: Dice is twice the overlap over the sum of both areas": (
-            dice_with(lambda both, a, b, masks: both / (a + b - both))
-        ),
-        "+ of two bool masks is 'or': add their sums instead": (
-            dice_with(lambda both, a, b, masks: 2 * both / (masks[0] + masks[1]).sum().item())
-        ),
-        "the 2 is missing: two equal masks would have 0.5": (
-            dice_with(lambda both, a, b, masks: both / (a + b))
-        ),
-        "that is 1 - Dice: here higher is better": (
-            dice_with(lambda both, a, b, masks: 1 - 2 * both / (a + b))
-        ),
-        "that is right pixels over all pixels: the ground counts too, and it is large": (
-            dice_with(lambda both, a, b, masks: (masks[0] == masks[1]).float().mean().item())
-        ),
-        "that is how many pixels agree, not a share": dice_with(lambda both, a, b, masks: both),
-        "that is the share of the prediction that is right": (
-            dice_with(lambda both, a, b, masks: both / max(a, 1))
-        ),
-        "that is the share of the truth that was found": (
-            dice_with(lambda both, a, b, masks: both / max(b, 1))
-        ),
-        "divided by the larger area: Dice is twice the overlap over the sum of both": (
-            dice_with(lambda both, a, b, masks: both / max(a, b))
-        ),
-        "the Dice of the ground is averaged in: only the object counts": (
-            lambda found, truth: (
-                (dice_with(right_dice)(found, truth) + dice_with(right_dice)(~found, ~truth)) / 2
-            )
-        ),
-        "a smoothing constant belongs in the loss: masks that do not meet have exactly 0": (
-            dice_with(lambda both, a, b, masks: (2 * both + 1e-5) / (a + b + 1e-5))
-        ),
-        "0 / 0: two empty masks agree, so 1": (
-            dice_with(right_dice, lambda a, b: False),
-            lambda a, b: (2 * (a & b).sum() / (a.sum() + b.sum())).item(),
-        ),
-        "two empty masks agree: nothing is wrong, so 1": (
-            lambda a, b: dice_with(right_dice)(a, b) if a.any() or b.any() else 0.0
-        ),
-        "one mask is empty and the other is not: nothing agrees, so 0": (
-            dice_with(right_dice, lambda a, b: not (a.any() and b.any())),
-            dice_with(right_dice, lambda a, b: not a.any()),
-            dice_with(right_dice, lambda a, b: not b.any()),
-        ),
-        "True and False have no mean and no difference: & and sum() count them": (
-            lambda a, b: (2 * (a & b).mean() / (a.mean() + b.mean())).item(),
-            lambda a, b: 1 - (a - b).sum().item() / (a.sum() + b.sum()).item(),
-        ),
-        "numbers above 255 do not fit into uint8: leave the kind of the sum alone": (
-            lambda a, b: dice_with(
-                lambda both, one, other, masks: 2 * (both % 256) / max(1, one % 256 + other % 256)
-            )(a, b)
-        ),
-    },
-)
-def dice_by_hand() -> Iterator[Case]:
-    """Dice of overlapping, nested, equal, disjoint and empty masks, from sets of pixels."""
-    nothing = rectangle(0, 0, 0, 0)
-    cases = {
-        "two rectangles that overlap": (rectangle(0, 0, 4, 5), rectangle(2, 1, 4, 3)),
-        "a mask inside the truth": (rectangle(2, 2, 2, 2), rectangle(1, 1, 5, 4)),
-        "two equal masks": (rectangle(1, 1, 3, 3), rectangle(1, 1, 3, 3)),
-        "two masks that do not meet": (rectangle(0, 0, 2, 2), rectangle(4, 4, 3, 3)),
-        "two empty masks (nothing to find, nothing found)": (nothing, nothing),
-        "an empty prediction of something": (nothing, rectangle(1, 1, 3, 3)),
-        "something found where there is nothing": (rectangle(1, 1, 3, 3), nothing),
-        "two masks of some hundred pixels": (rectangle(2, 2, 18, 18), rectangle(0, 0, 20, 20)),
-    }
-    for what, masks in cases.items():
-        empty = "0 / 0: two empty masks agree, so 1"
-        expected = dice_of_sets(*map(pixels, masks))
-        yield Case(f"Dice of {what}", masks, expected, nan=empty)
-
-
-# --------------------------------------------------------------- 6.3 the adapter and the windows
-
-
-def in_windows(block, tokens, adapt=lambda cut: cut, shape=None):
-    """Attention in windows, as segment-anything cuts them; ``adapt`` acts behind the padding."""
-    if not block.window_size:
-        return block.attn(adapt(tokens))
-    cut, padded = window_partition(tokens, block.window_size)
-    shape = tuple(tokens.shape[1:3]) if shape is None else shape(tokens, padded)
-    return window_unpartition(block.attn(adapt(cut)), block.window_size, padded, shape)
 
 
 def always_in_windows(block, adapter, x):
@@ -275,73 +165,51 @@ def always_in_windows(block, adapter, x):
     return x + window_unpartition(block.attn(cut), block.window_size, padded, tuple(x.shape[1:3]))
 
 
-CROP = "window_unpartition's last argument is height and width of the tokens before padding, x.shape[1:3]"
-
-
 @exercise(
-    "5.3",
+    "5.2",
     "equal to one window at a time, with and without padding, in a global block too, gradients "
     "included, and with padding that stays zero even for an adapter that has a bias",
     {
-        "the adapter is missing": lambda block, adapter, x: x + in_windows(block, block.norm1(x)),
-        "the adapter is missing in global blocks: all blocks have one": lambda block, adapter, x: (
-            x + in_windows(block, (adapter if block.window_size else lambda t: t)(block.norm1(x)))
+        "the adapter is missing": half(lambda block, adapter, x: block.norm1(x)),
+        "the adapter is missing in global blocks: all blocks have one": half(
+            lambda block, adapter, x: (adapter if block.window_size else nothing)(block.norm1(x))
         ),
-        "the adapter sits behind the padding: with a bias its zeros do not stay zero": (
-            lambda block, adapter, x: x + in_windows(block, block.norm1(x), adapter)
+        "the adapter sits behind the padding: with a bias its zeros do not stay zero": half(
+            lambda block, adapter, x: block.norm1(x), lambda block, adapter, cut: adapter(cut)
         ),
-        "the adapter is before the norm, not after it": (
-            lambda block, adapter, x: x + in_windows(block, block.norm1(adapter(x)))
+        "the norm comes after the padding, and its bias turns the zeros into tokens": half(
+            lambda block, adapter, x: x, lambda block, adapter, cut: adapter(block.norm1(cut))
         ),
-        "the adapter changes the stream itself": (
-            lambda block, adapter, x: adapter(x) + in_windows(block, block.norm1(adapter(x)))
+        "the adapter is before the norm, not after it": half(
+            lambda block, adapter, x: block.norm1(adapter(x))
+        ),
+        "the adapter changes the stream itself": half(
+            lambda block, adapter, x: block.norm1(adapter(x)),
+            stream=lambda block, adapter, x: adapter(x),
         ),
         "the adapter is on attention's output: it belongs in front of q, k and v": (
-            lambda block, adapter, x: x + adapter(in_windows(block, block.norm1(x)))
+            lambda block, adapter, x: (
+                x + adapter(half(lambda b, a, x: b.norm1(x))(block, adapter, x) - x)
+            )
         ),
-        "x itself is lost: attention's output is added to it": (
-            lambda block, adapter, x: in_windows(block, adapter(block.norm1(x)))
+        "x itself is lost: attention's output is added to it": half(
+            stream=lambda block, adapter, x: 0
         ),
-        "the norm is left out": lambda block, adapter, x: x + in_windows(block, adapter(x)),
+        "the norm is left out": half(lambda block, adapter, x: adapter(x)),
         "the windows are forgotten: every token attends to the whole picture": (
             lambda block, adapter, x: x + block.attn(adapter(block.norm1(x)))
         ),
         "window_size 0 means no windows: all tokens attend": always_in_windows,
-        CROP: (
-            lambda block, adapter, x: (
-                x + in_windows(block, adapter(block.norm1(x)), shape=lambda tokens, padded: padded)
-            ),
-            lambda block, adapter, x: (
-                x
-                + in_windows(
-                    block,
-                    adapter(block.norm1(x)),
-                    shape=lambda tokens, padded: tokens.shape[2:0:-1],
-                )
-            ),
-            lambda block, adapter, x: (
-                x
-                + in_windows(
-                    block, adapter(block.norm1(x)), shape=lambda tokens, padded: tokens.shape
-                )
-            ),
+        "window_unpartition's last argument is height and width before the padding, x.shape[1:3]": (
+            half(crop=lambda x, padded: padded),
+            half(crop=lambda x, padded: tuple(x.shape[2:0:-1])),
+            half(crop=lambda x, padded: tuple(x.shape)),
         ),
-        "the normed tokens are added, not x": (
-            lambda block, adapter, x: block.norm1(x) + in_windows(block, adapter(block.norm1(x)))
+        "the normed tokens are added, not x": half(stream=lambda block, adapter, x: block.norm1(x)),
+        "the adapted tokens are added, not x": half(
+            stream=lambda block, adapter, x: adapter(block.norm1(x))
         ),
-        "the adapted tokens are added, not x": (
-            lambda block, adapter, x: (
-                adapter(block.norm1(x)) + in_windows(block, adapter(block.norm1(x)))
-            )
-        ),
-        "the adapter acts twice": (
-            lambda block, adapter, x: x + in_windows(block, adapter(adapter(block.norm1(x))))
-        ),
-        "the adapter's result holds the tokens already, and they are added again": (
-            lambda block, adapter, x: (
-                x + in_windows(block, block.norm1(x) + adapter(block.norm1(x)))
-            )
-        ),
+        "the adapter acts twice": half(lambda block, adapter, x: adapter(adapter(block.norm1(x)))),
         "the block's second half is not asked for: norm2 and mlp stay out": (
             lambda block, adapter, x: x + block.mlp(block.norm2(x)),
             lambda block, adapter, x: x + block.mlp(x),
@@ -369,98 +237,12 @@ def adapted_windows() -> Iterator[Case]:
             )
 
 
-# ------------------------------------------------------------------------ 6.4 out of place
+def nothing(tokens: Tensor) -> Tensor:
+    """No adapter."""
+    return tokens
 
 
-def edit(q=1, k=lambda dq, dv: 0 * dq, v=1) -> Callable:
-    """Out of place, with other amounts: ``k(dq, dv)`` is what k gets."""
-    return lambda qkv, dq, dv: qkv + torch.cat([q * dq, k(dq, dv), v * dv], dim=-1)
-
-
-def by_columns(qkv, dq, dv):
-    """Four dimensions are taken for granted."""
-    copied = qkv.clone()
-    copied[:, :, :, : dq.shape[-1]] += dq
-    copied[:, :, :, -dv.shape[-1] :] += dv
-    return copied
-
-
-LAST = (
-    "four dimensions, or one width, are taken for granted: `...` or dim=-1 finds the last of any "
-    "number, and chunk(3, dim=-1) cuts it into thirds"
-)
-
-
-@exercise(
-    "5.4",
-    "the right columns, at three numbers of dimensions, nothing changed in place, all gradients",
-    {
-        "nothing is added": lambda qkv, dq, dv: qkv.clone(),
-        "v's change went to k: v is the last third": edit(v=0, k=lambda dq, dv: dv),
-        "the two changes are exchanged": lambda qkv, dq, dv: edit()(qkv, dv, dq),
-        "only q is changed": edit(v=0),
-        "only v is changed": edit(q=0),
-        "k is changed too: here only q and v have a pair": edit(k=lambda dq, dv: dq),
-        "k gets v's change too: only q and v have a pair": edit(k=lambda dq, dv: dv),
-        "q, k and v lie side by side, each a third of the last dimension, not in turns": (
-            lambda qkv, dq, dv: qkv + torch.stack([dq, 0 * dq, dv], -1).flatten(-2)
-        ),
-        "k is lost: the result has three parts": lambda qkv, dq, dv: torch.cat(
-            [qkv.chunk(3, -1)[0] + dq, qkv.chunk(3, -1)[2] + dv], -1
-        ),
-        "v gets q's change": lambda qkv, dq, dv: edit()(qkv, dq, dq),
-        "the changes are subtracted": edit(q=-1, v=-1),
-        "v comes first in the result: the order is q, k, v": (
-            lambda qkv, dq, dv: torch.cat(edit()(qkv, dq, dv).chunk(3, -1)[::-1], -1)
-        ),
-        "only the changes are returned: add them": (
-            lambda qkv, dq, dv: torch.cat([dq, 0 * dq, dv], -1)
-        ),
-        "the changes take the projections' place: add them": (
-            lambda qkv, dq, dv: torch.cat([dq, qkv.chunk(3, -1)[1], dv], -1)
-        ),
-        "the edit is made twice": edit(q=2, v=2),
-        "a change is detached: whoever made it would not learn": (
-            lambda qkv, dq, dv: edit()(qkv, dq.detach(), dv.detach()),
-            lambda qkv, dq, dv: edit()(qkv, dq, dv.detach()),
-            lambda qkv, dq, dv: edit()(qkv, dq.detach(), dv),
-        ),
-        LAST: (
-            by_columns,
-            lambda qkv, dq, dv: edit()(torch.cat(qkv.split(4, dim=-1)[:3], dim=-1), dq, dv),
-            lambda qkv, dq, dv: torch.cat(
-                [part + by for part, by in zip(qkv.chunk(3, 1), (dq, 0, dv), strict=True)], 1
-            ),
-        ),
-    },
-)
-def add_to_q_and_v() -> Iterator[Case]:
-    """Values, any number of dimensions, and gradients through all three."""
-    for d, *shape in ((4, 2, 3, 4), (5, 2, 5), (3, 7), (4, 2, 5)):
-        inputs = tuple(torch.randn(*shape, width) for width in (3 * d, d, d))
-        what = f"qkv of shape {tuple(inputs[0].shape)}"
-        yield Case(what, inputs, edited_by_column(*inputs), error=LAST if len(shape) != 3 else "")
-    asking = tuple(tensor.requires_grad_() for tensor in inputs)
-    yield Case(
-        "a call whose tensors all ask for a gradient",
-        asking,
-        edited_by_column(*asking),
-        leaves=lambda *asking: dict(zip(("qkv", "q_change", "v_change"), asking, strict=True)),
-        error="autograd refuses to have such a tensor edited in place: build a new one",
-    )
-
-
-def edited_by_column(qkv: Tensor, dq: Tensor, dv: Tensor) -> Tensor:
-    """qkv with the changes of q and v, one column after another."""
-    columns = list(qkv.unbind(-1))
-    width = dq.shape[-1]
-    for at in range(width):
-        columns[at] = columns[at] + dq[..., at]
-        columns[2 * width + at] = columns[2 * width + at] + dv[..., at]
-    return torch.stack(columns, -1)
-
-
-# -------------------------------------------------------------------------------- 6.5 the loss
+# -------------------------------------------------------------------------------- 5.3 the loss
 
 
 def loss_of_pixels(logits: Tensor, truth: Tensor, smoothing: float = 1e-5) -> Tensor:
@@ -497,6 +279,11 @@ def by_logarithms(x, g):
     return -(g * p.log() + (1 - g) * (1 - p).log()).mean((1, 2))
 
 
+def of_probabilities(x, g):
+    """The cross-entropy that wants probabilities."""
+    return F.binary_cross_entropy(x.sigmoid(), g, reduction="none").mean((1, 2))
+
+
 def loss_with(
     dice: Callable = soft_dice,
     cross: Callable = entropy,
@@ -516,23 +303,21 @@ def dice_by(**changed) -> Callable:
     return loss_with(lambda x, g: soft_dice(x, g, **changed))
 
 
-def softmaxed(x: Tensor) -> Tensor:
-    """Probabilities that share one sum."""
-    return x.flatten(1).softmax(-1).view_as(x)
+def one_side(over: int) -> Callable:
+    """Dice of each row, or of each column."""
+    return loss_with(
+        lambda x, g: soft_dice(x, g, over=over), join=lambda dice, cross: dice.mean() + cross.mean()
+    )
 
 
 @exercise(
-    "5.5",
+    "5.3",
     "equal to one pixel at a time, for sure logits and for an object that is not there too, and so is "
     "the gradient",
     {
         "sigmoid is taken twice: the cross-entropy takes logits, not probabilities": (
             loss_with(cross=lambda x, g: entropy(x, g, of=torch.sigmoid))
         ),
-        "sigmoid is taken twice in both parts": loss_with(
-            lambda x, g: soft_dice(x.sigmoid(), g), lambda x, g: entropy(x, g, of=torch.sigmoid)
-        ),
-        "sigmoid is taken twice in the Dice part": dice_by(p=lambda x: x.sigmoid().sigmoid()),
         "the Dice part takes logits for probabilities": dice_by(p=lambda x: x),
         "the Dice part counts masks of True and False: that has no gradient, use probabilities": (
             dice_by(p=lambda x: (x > 0).float())
@@ -549,10 +334,7 @@ def softmaxed(x: Tensor) -> Tensor:
         "the cross-entropy is summed over pixels": (
             loss_with(cross=lambda x, g: entropy(x, g, "sum"))
         ),
-        "the 2 above the line is missing": (
-            dice_by(shared=1),
-            loss_with(lambda x, g: (1 + soft_dice(x, g)) / 2),
-        ),
+        "the 2 above the line is missing": dice_by(shared=1),
         "epsilon is 0.00001, not 1": dice_by(above=1, below=1),
         "epsilon is missing, above the line or below it": (
             dice_by(above=0, below=0),
@@ -562,14 +344,8 @@ def softmaxed(x: Tensor) -> Tensor:
         "that is 1 - IoU: Dice has twice the overlap, over the sum of both areas": (
             loss_with(lambda x, g: 1 - (1 - soft_dice(x, g)) / (1 + soft_dice(x, g)))
         ),
-        "the logarithm of Dice: the sum needs 1 - Dice": (
-            loss_with(lambda x, g: -(1 - soft_dice(x, g)).log())
-        ),
         "the two parts are averaged: they are added": (
             loss_with(join=lambda dice, cross: (dice + cross).mean() / 2)
-        ),
-        "softmax over the pixels: each has a probability of its own, by the sigmoid": (
-            dice_by(p=softmaxed)
         ),
         "the losses of the objects are summed: their mean is wanted": (
             loss_with(join=lambda dice, cross: (dice + cross).sum())
@@ -578,14 +354,8 @@ def softmaxed(x: Tensor) -> Tensor:
             dice_by(over=(0, 1, 2))
         ),
         "the Dice part sums over one side of the picture: over both, dims (1, 2)": (
-            loss_with(
-                join=lambda dice, cross: dice.mean() + cross.mean(),
-                dice=lambda x, g: soft_dice(x, g, over=2),
-            ),
-            loss_with(
-                join=lambda dice, cross: dice.mean() + cross.mean(),
-                dice=lambda x, g: soft_dice(x, g, over=1),
-            ),
+            one_side(2),
+            one_side(1),
         ),
         "that is one loss an object: take the mean over the objects": (
             loss_with(join=lambda dice, cross: dice + cross)
@@ -594,11 +364,7 @@ def softmaxed(x: Tensor) -> Tensor:
             loss_with(cross=by_logarithms)
         ),
         "F.binary_cross_entropy of probabilities gives up at sure logits: take ..._with_logits": (
-            loss_with(
-                cross=lambda x, g: F.binary_cross_entropy(x.sigmoid(), g, reduction="none").mean(
-                    (1, 2)
-                )
-            )
+            loss_with(cross=of_probabilities)
         ),
         "truth is of True and False: make numbers of it first, truth.float()": (
             lambda x, truth: F.binary_cross_entropy_with_logits(x, truth),
@@ -633,4 +399,205 @@ def segmentation_loss() -> Iterator[Case]:
             (logits, truth),
             loss_of_pixels(logits, truth),
             leaves=lambda logits, _: {"the logits": logits},
+        )
+
+
+# ----------------------------------------------------------------------- 5.4 a training step
+
+SMALL = {
+    "image_size": 32,
+    "patch_size": 8,
+    "width": 16,
+    "blocks": 2,
+    "heads": 2,
+    "window": 3,
+    "global_blocks": [1],
+    "prompt_width": 16,
+    "decoder_heads": 2,
+    "decoder_mlp": 16,
+}
+RATE = 30.0  # of plain gradient descent; a random decoder's gradients are small
+
+
+def cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
+    """A loss that is not the lesson's: a step takes the one that it is given."""
+    return F.binary_cross_entropy_with_logits(logits, truth.float())
+
+
+def some_examples(sizes: list[tuple[int, int, int]]) -> list[PreparedExample]:
+    """Noise with (height, width, objects), each object a rectangle with its box."""
+    batch = []
+    for height, width, objects in sizes:
+        picture = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+        truth, boxes = torch.zeros(objects, height, width, dtype=torch.bool), []
+        for index in range(objects):
+            x0, y0 = 2 + 5 * index, 1 + 3 * index
+            truth[index, y0 : y0 + 9, x0 : x0 + 8] = True
+            boxes.append([x0, y0, x0 + 8.0, y0 + 9.0])
+        batch.append(PreparedExample(picture, torch.tensor(boxes), truth, (2 * height, 2 * width)))
+    return batch
+
+
+def two_steps(step: Callable) -> Callable:
+    """What a step makes of a model: two batches, plain gradient descent."""
+
+    def trained(model: Sam, batches: list) -> tuple[list, dict[str, Tensor]]:
+        optimizer = torch.optim.SGD(adapter_parameters(model), lr=RATE)
+        losses = [step(model, batch, cross_entropy, optimizer) for batch in batches]
+        return losses, dict(model.named_parameters())
+
+    return trained
+
+
+def by_the_objective(model: Sam, batches: list) -> tuple[list[float], Sam]:
+    """The same by the lab's objective, which decodes all boxes at once, and by hand."""
+    model, losses = copy.deepcopy(model), []
+    objective = SamObjective(model, loss=cross_entropy)
+    pairs = list(adapter_parameters(model))
+    for batch in batches:
+        loss = objective(batch)
+        losses.append(loss.item())
+        with torch.no_grad():
+            for parameter, slope in zip(pairs, torch.autograd.grad(loss, pairs), strict=True):
+                parameter -= RATE * slope
+    return losses, model
+
+
+def step_with(
+    way_in: Callable = lambda model, picture: model.preprocess(picture),
+    encoded: Callable = lambda model, pictures: model.image_encoder(pictures),
+    boxes: Callable = lambda batch, each: each.boxes,
+    which: Callable = lambda embeddings, index: embeddings[index][None],
+    back: Callable = lambda model, each: (each.input_size, each.input_size),
+    read: Callable = lambda logits: logits,
+    join: Callable = lambda losses, batch: torch.stack(losses).mean(),
+    end: Callable = lambda loss, optimizer: (
+        optimizer.zero_grad(),
+        loss.backward(),
+        optimizer.step(),
+    ),
+) -> Callable:
+    """A training step with one thing changed."""
+
+    def step(model, batch, loss_of, optimizer):
+        embeddings = encoded(model, torch.stack([way_in(model, each.picture) for each in batch]))
+        losses = []
+        for index, each in enumerate(batch):
+            logits = decode(model, which(embeddings, index), boxes(batch, each))
+            logits = read(model.postprocess_masks(logits, *back(model, each))[:, 0])
+            losses.append(loss_of(logits, each.truth))
+        loss = join(losses, batch)
+        end(loss, optimizer)
+        return loss.item()
+
+    return step
+
+
+def unnormalised(model, picture):
+    """Padded, and nothing else."""
+    height, width = picture.shape[-2:]
+    side = model.image_encoder.img_size
+    return F.pad(picture.float(), (0, side - width, 0, side - height))
+
+
+def by_objects(losses, batch):
+    """A picture with two objects counts twice."""
+    counts = torch.tensor([len(each.boxes) for each in batch])
+    return (torch.stack(losses) * counts).sum() / counts.sum()
+
+
+def picture_by_picture(model, batch, loss_of, optimizer):
+    """A step after each picture."""
+    return sum(step_with()(model, [each], loss_of, optimizer) for each in batch) / len(batch)
+
+
+def without_gradients(model, batch, loss_of, optimizer):
+    """By segment-anything's own forward pass, which switches them off."""
+    return step_with(
+        encoded=torch.no_grad()(lambda model, pictures: model.image_encoder(pictures))
+    )(model, batch, loss_of, optimizer)
+
+
+@exercise(
+    "5.4",
+    "two steps on batches of unlike pictures give the losses and the pairs of the lab's own objective",
+    {
+        "nothing learns: loss.backward() makes the gradients, and then optimizer.step() uses them": (
+            step_with(end=lambda loss, optimizer: (optimizer.zero_grad(), loss.backward())),
+            step_with(end=lambda loss, optimizer: optimizer.step()),
+            step_with(
+                end=lambda loss, optimizer: (
+                    loss.backward(),
+                    optimizer.zero_grad(),
+                    optimizer.step(),
+                )
+            ),
+        ),
+        "the last step's gradients are still there: optimizer.zero_grad() before loss.backward()": (
+            step_with(end=lambda loss, optimizer: (loss.backward(), optimizer.step()))
+        ),
+        "the pictures are only padded: model.preprocess subtracts the mean colour before": (
+            step_with(unnormalised)
+        ),
+        "every picture is asked for the first picture's boxes": (
+            step_with(
+                boxes=lambda batch, each: batch[0].boxes[:1].expand(len(each.boxes), -1).clone()
+            )
+        ),
+        "every box looks at the first picture: each has its own embedding": (
+            step_with(which=lambda embeddings, index: embeddings[:1])
+        ),
+        "the padding is not cut off: postprocess_masks takes each.input_size first": (
+            step_with(
+                back=lambda model, each: ((model.image_encoder.img_size,) * 2, each.input_size)
+            )
+        ),
+        "each.truth has the size each.input_size: that is both sizes of postprocess_masks": (
+            step_with(back=lambda model, each: (each.input_size, each.original_size))
+        ),
+        "the loss takes logits: no sigmoid before it": step_with(read=torch.sigmoid),
+        "the losses of the pictures are summed: their mean is wanted": (
+            step_with(join=lambda losses, batch: torch.stack(losses).sum())
+        ),
+        "only the last picture counts: collect the losses, and take their mean": (
+            step_with(join=lambda losses, batch: losses[-1])
+        ),
+        "a picture with many objects outweighs the others: the mean of the pictures' losses": (
+            step_with(join=by_objects)
+        ),
+        "a step after each picture: one for the batch, from the mean of its losses": (
+            picture_by_picture
+        ),
+        "no gradient reaches the pairs: leave no_grad, Sam.forward and masks of True and False away": (
+            without_gradients,
+            step_with(read=lambda logits: (logits > 0).float()),
+        ),
+    },
+    through=two_steps,
+)
+def training_step() -> Iterator[Case]:
+    """Two batches of pictures of unlike shapes, with unlike numbers of objects."""
+    model = inject(build_sam(**SMALL).eval(), SerialLoRAConfig(rank=2))
+    with torch.no_grad():
+        for network in model.mask_decoder.output_hypernetworks_mlps:  # masks with contrast
+            network.layers[-1].weight.mul_(30)
+    for sizes in ([(32, 21, 1), (25, 32, 2)], [(32, 32, 2), (19, 32, 1)]):
+        batches = [some_examples(sizes), some_examples(sizes[::-1])]
+        losses, after = by_the_objective(model, batches)
+        name = next(name for name, _ in model.named_parameters() if name.endswith("lora_B"))
+        what = " and ".join(f"{height} x {width} pixels" for height, width, _ in sizes)
+        yield Case(
+            f"two steps on pictures of {what}",
+            (model, batches),
+            Parts(
+                {
+                    f"the losses of two steps on {what}": losses,
+                    f"the first pair's B after two steps on {what}": after.get_parameter(
+                        name
+                    ).detach(),
+                }
+            ),
+            read=lambda result, *_, name=name: [result[0], result[1][name].detach()],
+            tolerance=1e-4,
+            may_change=True,
         )

@@ -1,4 +1,4 @@
-"""Every picture's Dice, since an average hides the pictures on which a model fails; and what a token sees."""
+"""Every picture's Dice, since an average hides the pictures on which a model fails; and wrong tokens."""
 
 from __future__ import annotations
 
@@ -6,74 +6,111 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from serial_lora_course.plots.pictures import as_array
+from serial_lora_course.data.types import SegmentationExample
+from serial_lora_course.plots.masks import OverlayRow, plot_overlays
 from serial_lora_course.plots.style import (
+    BLUE,
     INK,
     QUIET,
     VERMILION,
     house_style,
-    method_look,
     with_description,
 )
 
+COLOURS = {"not adapted": QUIET, "Serial LoRA": VERMILION, "LoRA": BLUE}
+RED = LinearSegmentedColormap.from_list("wrong", ["white", VERMILION, "#5c1f00"])
 
-def plot_dice_per_picture(before: Sequence[float], after: Sequence[float], method: str) -> Figure:
-    """Left, every picture's Dice as a point, with the median as a bar; right, before against after.
+
+def plot_dice_per_picture(
+    scores: Mapping[str, Sequence[float]], filled_box: float | None = None
+) -> Figure:
+    """Left, every picture's Dice as a point, with the mean as a bar; right, one model against the other.
 
     Args:
-        before, after: one Dice a picture, between 0 and 1, in one order.
-        method: whose colour and title the adapted model has.
+        scores: two models, name -> one Dice a picture, between 0 and 1, in one order.
+        filled_box: the mean Dice of filling the box, a line at the left.
     """
-    before, after = np.asarray(before, float), np.asarray(after, float)
-    look, worse = method_look(method), after < before
-    columns = {"not adapted": (before, QUIET), look["label"]: (after, look["color"])}
+    (one, before), (other, after) = ((name, np.asarray(dice)) for name, dice in scores.items())
+    worse, low = after < before, np.floor(10 * min(before.min(), after.min())) / 10 - 0.1
     jitter = np.random.default_rng(0)  # sideways places only: they mean nothing
     with house_style():
-        figure = Figure(figsize=(6.5, 3.5), layout="constrained")
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        for place, (values, colour) in enumerate(columns.values()):
+        for place, (name, values) in enumerate(scores.items()):
             sideways = place + jitter.uniform(-0.24, 0.24, len(values))
-            left.scatter(sideways, values, s=12, color=colour, alpha=0.6, linewidths=0)
-            left.plot([place - 0.36, place + 0.36], [np.median(values)] * 2, color=INK, linewidth=2)
-        left.set_xticks(range(2), list(columns))
+            left.scatter(sideways, values, s=16, color=COLOURS[name], alpha=0.6, linewidths=0)
+            left.plot([place - 0.36, place + 0.36], [np.mean(values)] * 2, color=INK, linewidth=2)
+        if filled_box is not None:
+            left.axhline(filled_box, color=QUIET, linewidth=1.4, linestyle=(0, (5, 3)))
+            left.text(0.5, filled_box - 0.005, "the box\nfilled", ha="center", va="top", fontsize=9)
+        left.set_xticks(range(2), list(scores))
         left.grid(axis="x", visible=False)
-        left.set(title="every picture, median", ylim=(-0.03, 1.03), ylabel="Dice of a picture")
-        right.plot([0, 1], [0, 1], color=QUIET, linewidth=1)
-        right.scatter(before[~worse], after[~worse], s=14, color=look["color"], alpha=0.75)
-        right.scatter(before[worse], after[worse], s=18, marker="x", color=INK, linewidths=1.2)
-        right.set(xlim=(-0.03, 1.03), aspect="equal", xlabel="not adapted", title=look["label"])
+        left.set(title="every picture, mean", xlim=(-0.5, 1.5), ylim=(low, 1.02), ylabel="Dice")
+        right.plot([low, 1], [low, 1], color=QUIET, linewidth=1)
+        right.scatter(before[~worse], after[~worse], s=20, color=COLOURS[other], alpha=0.75)
+        right.scatter(before[worse], after[worse], s=24, marker="x", color=INK, linewidths=1.4)
+        right.set(xlim=(low, 1.02), aspect="equal", xlabel=one, title="picture by picture")
+        right.set_ylabel(other)
         counts = f"better: {(after > before).sum()}\nworse (×): {worse.sum()}"
         place = {"ha": "right", "va": "bottom", "transform": right.transAxes}
-        right.text(0.98, 0.03, counts, fontsize=9, **place)
+        right.text(0.98, 0.03, counts, fontsize=10, **place)
     return with_description(
         figure,
-        f"Dice of {len(before)} pictures: median {np.median(before):.2f} before, {np.median(after):.2f} "
-        f"after; {(after > before).sum()} get better and {worse.sum()} worse.",
+        f"Dice of {len(before)} pictures, {one} and {other}: mean {before.mean():.2f} and {after.mean():.2f}; "
+        f"with {other} {(after > before).sum()} are better and {worse.sum()} worse.",
     )
 
 
-def plot_windows(picture: Any, seen: Mapping[str, np.ndarray], token: tuple[int, int]) -> Figure:
-    """What one token attends to in some kinds of blocks: the rest of the picture is veiled.
+def plot_token_errors(errors: Mapping[str, np.ndarray], window: int) -> Figure:
+    """How wrong each token is, with the windows' borders, and the padding hatched.
 
     Args:
-        picture: the square that the model sees.
-        seen: title -> bool (grid, grid), the tokens that it attends to.
-        token: row and column of the one.
+        errors: title -> (height, width), of the tokens of a picture.
+        window: side of a window, in tokens.
     """
+    most = max(np.max(error) for error in errors.values())
     with house_style():
-        figure = Figure(figsize=(3.2 * len(seen), 3.5), layout="constrained")
-        panels = figure.subplots(1, len(seen), squeeze=False)[0]
-        for axes, (title, mask) in zip(panels, seen.items(), strict=True):
-            grid = len(mask)
-            axes.imshow(as_array(picture), extent=(0, grid, grid, 0))
-            veil = np.ones((grid, grid, 4))
-            veil[..., 3] = 0.75 * ~np.asarray(mask)
-            axes.imshow(veil, extent=(0, grid, grid, 0), interpolation="nearest")
-            dot = {"s": 90, "marker": "s", "facecolor": VERMILION, "edgecolor": "white"}
-            axes.scatter(token[1] + 0.5, token[0] + 0.5, linewidths=2, **dot)
-            ticks = range(0, grid + 1, 8)
-            axes.set(xlabel="tokens", title=title, xticks=ticks, yticks=ticks)
-    counts = "; ".join(f"{title}: {np.sum(m)} of {np.size(m)}" for title, m in seen.items())
-    return with_description(figure, f"The tokens that one token attends to. {counts}.")
+        figure = Figure(figsize=(3.1 * len(errors) + 0.5, 3.2), layout="constrained")
+        panels = figure.subplots(1, len(errors), squeeze=False, sharey=True)[0]
+        for axes, (title, error) in zip(panels, errors.items(), strict=True):
+            height, width = error.shape
+            tall, wide = (-(-side // window) * window for side in (height, width))
+            shown = axes.imshow(error, RED, vmin=0, vmax=most, extent=(0, width, height, 0))
+            look = {"hatch": "////", "facecolor": "#f2f2f2", "edgecolor": "#c4c4c4", "linewidth": 0}
+            axes.add_patch(Rectangle((width, 0), wide - width, tall, **look))
+            axes.add_patch(Rectangle((0, height), width, tall - height, **look))
+            axes.set(xlim=(0, wide), ylim=(tall, 0), title=title)
+            axes.set(xticks=range(0, wide + 1, window), yticks=range(0, tall + 1, window))
+            axes.grid(color=QUIET, linewidth=0.6)
+            axes.set_axisbelow(False)
+        figure.colorbar(shown, ax=panels, label="error of a token", shrink=0.8)
+    words = "; ".join(f"{t}: {np.sum(e > 1e-4)} of {np.size(e)} wrong" for t, e in errors.items())
+    return with_description(
+        figure, f"Tokens that come out wrong, beside the padding alone. {words}."
+    )
+
+
+def plot_masks(
+    examples: Mapping[str, SegmentationExample], answers: Mapping[str, Sequence[Any]]
+) -> Figure:
+    """Pictures with their boxes, and answers of one model or more beside each other.
+
+    Args:
+        examples: title of a row -> its picture and true masks.
+        answers: name of a model -> its masks (N, height, width) of each picture, in that order.
+    """
+    rows = [
+        OverlayRow(
+            title.strip(),
+            each.picture,
+            {name: masks[number] for name, masks in answers.items()},
+            each.masks,
+            each.boxes,
+        )
+        for number, (title, each) in enumerate(examples.items())
+    ]
+    return plot_overlays(rows, size=max(1.9, 8.4 / (1 + len(answers))))

@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import ipywidgets
 import numpy as np
 import torch
-from PIL import Image
+from torch import Tensor
 from torchvision.ops import box_iou
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import SegmentationExample
-from serial_lora_course.labs.sam import predict_masks
-from serial_lora_course.lessons.l05_sam.box_picker import BoxPicker, png_bytes
+from serial_lora_course.labs.precision import LOOKING, autocast
+from serial_lora_course.labs.sam import decode_each, encode, original_size_logits
+from serial_lora_course.labs.sam_inputs import PreparedExample, to_input_frame
+from serial_lora_course.lessons.l05_sam.figures import plot_masks
+from serial_lora_course.lessons.l05_sam.mask_picker import MaskPicker, png_bytes
 from serial_lora_course.measures.metrics import dice
 from serial_lora_course.models.sam import SamBackbone
-from serial_lora_course.plots.masks import COLOURS, WORDS, OverlayRow, overlay, plot_overlays
-from serial_lora_course.plots.panel import (
-    STILL_SCALES,
-    Accessibility,
-    at_scale,
-    scale_slider,
-    show,
-)
+from serial_lora_course.plots.masks import COLOURS, WORDS, overlay
+from serial_lora_course.plots.panel import Accessibility, at_scale, scale_slider, show
 from serial_lora_course.plots.style import display_figure
 
-STILL_ROWS = 4
+STILL_ROWS = 2
 
 
-def masks_at(
-    backbone: SamBackbone, example: SegmentationExample, boxes: Any, scale: float | None
+@torch.no_grad()
+def embedding_at(
+    backbone: SamBackbone, example: SegmentationExample, scale: float | None
+) -> Tensor:
+    """A picture's embedding (1, c, grid, grid) at a scale of the adapter, None without it."""
+    with at_scale(backbone.model, scale) as model, autocast(model.device, LOOKING[backbone.scale]):
+        picture, _ = to_input_frame(example.picture, example.boxes, model.image_encoder.img_size)
+        return encode(model, model.preprocess(picture.to(model.device))[None]).float()
+
+
+@torch.no_grad()
+def masks_in(
+    backbone: SamBackbone, example: SegmentationExample, embedding: Tensor, boxes: Any
 ) -> np.ndarray:
-    """Masks of a picture's boxes (N, 4) at a scale of the adapter, None without it: bool (N, H, W)."""
-    with at_scale(backbone.model, scale):
-        return predict_masks(backbone, example.picture, np.asarray(boxes, np.float32))[0]
+    """The masks (N, H, W), bool, in boxes (N, 4) of the picture: the quick part of SAM."""
+    model = backbone.model
+    picture, boxes = to_input_frame(example.picture, boxes, model.image_encoder.img_size)
+    ready = PreparedExample(picture, boxes, torch.empty(0), example.picture.size[::-1])
+    (logits,) = decode_each(model, embedding, [boxes.to(model.device)])
+    return (original_size_logits(model, logits, ready) > model.mask_threshold).cpu().numpy()
 
 
 def object_in(example: SegmentationExample, box: Sequence[float]) -> int | None:
@@ -49,10 +60,11 @@ def object_in(example: SegmentationExample, box: Sequence[float]) -> int | None:
 class MaskPanel(ipywidgets.VBox):
     """A picture with a box to drag, the masks before and after adapting, and the adapter's scale.
 
+    Every picture is encoded once at a scale; each box is only decoded, so masks follow the pointer.
+
     Attributes:
-        choice: which picture; picker: the picture and its box; across, down: sliders for the box's edges;
+        choice: which picture; picker: the pictures and the box; across, down: sliders for the box's edges;
             scale: the slider of the adapter's scale.
-        before, after: HTML, the overlays without the adapter and at the scale.
     """
 
     def __init__(self, backbone: SamBackbone, examples: Sequence[SegmentationExample]) -> None:
@@ -61,19 +73,23 @@ class MaskPanel(ipywidgets.VBox):
         self.choice = ipywidgets.Dropdown(
             options=[(title, number) for number, title in enumerate(titles)], description="picture"
         )
-        self.picker = BoxPicker()
-        wide = {"style": {"description_width": "initial"}, "layout": {"width": "480px"}}
+        self.picker = MaskPicker()
+        wide = {
+            "style": {"description_width": "170px"},
+            "layout": {"width": "560px", "max_width": "100%"},
+        }
         self.across, self.down = (
             ipywidgets.IntRangeSlider(description=words, continuous_update=False, **wide)
-            for words in ("box, left to right", "box, top to bottom")
+            for words in ("box, left and right edge", "box, upper and lower edge")
         )
         self.scale = scale_slider(backbone.model)
-        self.before, self.after = ipywidgets.HTML(), ipywidgets.HTML()
-        row = {"flex_flow": "row wrap", "grid_gap": "4px 20px"}
-        pictures = ipywidgets.Box([self.picker, self.before, self.after], layout=row)
-        controls = [self.across, self.down, self.scale]
-        legend = ipywidgets.HTML(_legend())
-        super().__init__([self.choice, pictures, legend, *controls, Accessibility()])
+        self.scale.style.description_width, self.scale.layout.width = "170px", "560px"
+        self.scale.description = "scale of the adapter"
+        self._embedding = lru_cache(32)(
+            lambda number, scale: embedding_at(backbone, examples[number], scale)
+        )
+        controls = [ipywidgets.HTML(_legend()), self.across, self.down, self.scale, Accessibility()]
+        super().__init__([self.choice, self.picker, *controls])
         self._change()
         self.choice.observe(self._change, names="value")
         self.picker.observe(self._show, names="box")
@@ -81,13 +97,8 @@ class MaskPanel(ipywidgets.VBox):
         for edges in (self.across, self.down):
             edges.observe(self._move, names="value")
 
-    @property
-    def example(self) -> SegmentationExample:
-        """The picture that is shown now, with its objects."""
-        return self._examples[self.choice.value]
-
     def _change(self, _: Any = None) -> None:
-        example = self.example
+        example = self._examples[self.choice.value]
         self.across.max, self.down.max = example.picture.size
         self.picker.change(example.picture, [round(float(edge)) for edge in example.boxes[0]])
         self._show()
@@ -98,36 +109,32 @@ class MaskPanel(ipywidgets.VBox):
             self.picker.box = [x0, y0, x1, y1]
 
     def _show(self, _: Any = None) -> None:
-        example, box, scale = self.example, self.picker.box, round(self.scale.value, 2)
+        example, box, scale = (
+            self._examples[self.choice.value],
+            self.picker.box,
+            round(self.scale.value, 2),
+        )
         self.across.value, self.down.value = (box[0], box[2]), (box[1], box[3])
         meant = object_in(example, box)
-        for html, title, chosen in (
-            (self.before, "before: no adapter", None),
-            (self.after, f"after: scale {scale:.2f}", scale),
-        ):
-            (found,) = masks_at(self._backbone, example, [box], chosen)
-            html.value = _overlay(example, meant, found, title)
-
-
-def _overlay(example: SegmentationExample, meant: int | None, found: np.ndarray, title: str) -> str:
-    """A mask over its picture, with the Dice of the object that the box is for."""
-    truth = None if meant is None else example.masks[meant]
-    shown = png_bytes(Image.fromarray(overlay(example.picture, truth, found)))
-    words = "no object here" if truth is None else f"Dice {float(dice(found, truth)):.2f}"
-    if truth is not None:
-        words = f"{example.names[meant]}: {words}"
-    width = round(256 * found.shape[1] / max(found.shape))
-    source = base64.b64encode(shown).decode()
-    return (
-        f"<b>{title}</b><br><img alt='{title}, {words}' width='{width}' "
-        f"style='image-rendering: pixelated' src='data:image/png;base64,{source}'><br>{words}"
-    )
+        truth = None if meant is None else example.masks[meant]
+        sheets, captions = [], ["no object in the box" if meant is None else example.names[meant]]
+        for chosen in (None, scale):
+            embedding = self._embedding(self.choice.value, chosen)
+            (found,) = masks_in(self._backbone, example, embedding, [box])
+            sheets.append(png_bytes(overlay(example.picture, truth, found)))
+            captions.append("" if truth is None else f"Dice {float(dice(found, truth)):.2f}")
+        with self.picker.hold_sync():
+            self.picker.before, self.picker.after = sheets
+            self.picker.captions = captions
+            self.picker.titles = ["drag a box here", "before", f"after, at scale {scale:g}"]
 
 
 def _legend() -> str:
     entries = [(COLOURS[kind], word) for kind, word in WORDS.items()]
-    swatch = "<span style='display:inline-block;width:1em;background:{}'>&nbsp;</span> {}"
-    return " &nbsp; ".join(swatch.format(*entry) for entry in [*entries, ("white", "outline")])
+    swatch = "<span style='display:inline-block;width:1em;background:{};border:1px solid #8a94a3'>&nbsp;</span> {}"
+    return " &nbsp; ".join(
+        swatch.format(*entry) for entry in [*entries, ("white", "outline of the truth")]
+    )
 
 
 def mask_panel(backbone: SamBackbone, examples: Sequence[SegmentationExample]) -> MaskPanel | None:
@@ -138,30 +145,24 @@ def mask_panel(backbone: SamBackbone, examples: Sequence[SegmentationExample]) -
         examples: pictures to choose from, with their objects.
 
     Returns:
-        The panel, already shown; None in the still form, a figure of the first object of each of the first
-        pictures at a few scales.
+        The panel, already shown; None in the still form, a figure of the first pictures before and after.
 
     Raises:
         SerialLoRAError: no adapters, merged ones, or no pictures.
     """
     if not len(examples):
         raise SerialLoRAError("there are no pictures to show; pass at least one.")
-    scale_slider(backbone.model)  # refuses a model without adapters
+    scale = scale_slider(backbone.model).value  # refuses a model without adapters
 
     def still() -> None:
-        rows = [
-            OverlayRow(
-                title=example.names[0],
-                picture=example.picture,
-                found={
-                    f"scale {scale:g}": masks_at(backbone, example, example.boxes[:1], scale)[0]
-                    for scale in STILL_SCALES
-                },
-                truth=example.masks[0],
-                boxes=example.boxes[0],
-            )
-            for example in examples[:STILL_ROWS]
-        ]
-        display_figure(plot_overlays(rows))
+        some = {each.names[0]: each for each in examples[:STILL_ROWS]}
+        answers = {
+            name: [
+                masks_in(backbone, each, embedding_at(backbone, each, at), each.boxes)
+                for each in some.values()
+            ]
+            for name, at in (("before", None), ("after", scale))
+        }
+        display_figure(plot_masks(some, answers))
 
     return show(lambda: MaskPanel(backbone, examples), still)

@@ -1,4 +1,4 @@
-"""A picture over which a box is dragged with the pointer; its front end is `box_picker.js`."""
+"""Three pictures with one box, which is dragged over any of them; the front end is `mask_picker.js`."""
 
 from __future__ import annotations
 
@@ -6,28 +6,34 @@ import io
 from pathlib import Path
 
 import anywidget
+import numpy as np
 import traitlets
 from PIL import Image
 
 from serial_lora_course.plots.masks import BOX_COLOUR
 
 HERE = Path(__file__).parent
-SHOWN = 256
+SHOWN = 280
 """Screen pixels of a picture's longer side."""
 
 
-class BoxPicker(anywidget.AnyWidget):
-    """A picture and a box on it.
+class MaskPicker(anywidget.AnyWidget):
+    """A picture beside two answers to one box.
 
     Attributes:
-        picture: PNG bytes, shown ``shown_width`` screen pixels wide.
+        picture, before, after: PNG bytes, shown ``shown_width`` screen pixels wide.
+        titles, captions: over and under each of the three.
         width, height: of the picture whose pixels the box is in.
         box: x0, y0, x1, y1 at the picture's pixel edges, x0 below x1 and y0 below y1.
     """
 
-    _esm = HERE / "box_picker.js"
-    _css = HERE / "box_picker.css"
+    _esm = HERE / "mask_picker.js"
+    _css = HERE / "mask_picker.css"
     picture = traitlets.Bytes().tag(sync=True)
+    before = traitlets.Bytes().tag(sync=True)
+    after = traitlets.Bytes().tag(sync=True)
+    titles = traitlets.List(traitlets.Unicode(), ["", "", ""]).tag(sync=True)
+    captions = traitlets.List(traitlets.Unicode(), ["", "", ""]).tag(sync=True)
     shown_width = traitlets.Int(SHOWN).tag(sync=True)
     width = traitlets.Int(1).tag(sync=True)
     height = traitlets.Int(1).tag(sync=True)
@@ -43,9 +49,9 @@ class BoxPicker(anywidget.AnyWidget):
             self.box = box
 
 
-def png_bytes(picture: Image.Image) -> bytes:
+def png_bytes(picture: Image.Image | np.ndarray) -> bytes:
     """A picture as PNG, with at most two pixels for one of the screen, as fine screens have."""
-    picture = picture.copy()
+    picture = picture.copy() if isinstance(picture, Image.Image) else Image.fromarray(picture)
     picture.thumbnail((2 * SHOWN, 2 * SHOWN))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1)
