@@ -103,6 +103,22 @@ def proof_by_allclose(base, adapted, merged, tolerance):
     return torch.allclose(merged, adapted, **limits) and not torch.allclose(base, adapted, **limits)
 
 
+def sum_by_columns(pairs, weights):
+    """One column and one row after another."""
+    terms = [
+        (A[k], w * B[:, k]) for w, (A, B) in zip(weights, pairs, strict=True) for k in range(len(A))
+    ]
+    rows, columns = zip(*terms, strict=True)
+    return torch.stack(rows), torch.stack(columns, dim=1)
+
+
+def sum_with_roots(pairs, weights):
+    """The root of each weight on both factors, and its sign on one."""
+    A = torch.vstack([abs(w) ** 0.5 * A for w, (A, _) in zip(weights, pairs, strict=True)])
+    signed = [np.sign(w) * abs(w) ** 0.5 for w in weights]
+    return A, torch.hstack([float(w) * B for w, (_, B) in zip(signed, pairs, strict=True)])
+
+
 RIGHT = {
     "0.1": [lambda x, A, B: (B @ (A @ x.unsqueeze(-1))).squeeze(-1)],
     "0.2": [
@@ -141,6 +157,7 @@ RIGHT = {
             >= max((np.mean(runs), np.mean(runs) - stats.sem(runs)) for runs in sweep.values())[1]
         )
     ],
+    "11.1": [sum_by_columns, sum_with_roots],
     "11.2": [
         lambda first, second: (
             torch.cat([first[0], second[0]]),
@@ -159,6 +176,13 @@ RIGHT = {
         )
     ],
     "9.3": [front_of_pairs],
+    "11.3": [
+        lambda x, A, B, which: x + torch.einsum("bni,bri,bor->bno", x, A[which], B[which]),
+        lambda x, A, B, which: torch.stack(
+            [one + nn.functional.linear(one, B[k] @ A[k]) for one, k in zip(x, which, strict=True)]
+        ),
+        lambda x, A, B, which: x.baddbmm(torch.bmm(x, A[which].mT), B[which].mT),
+    ],
     "12.2": [proof_by_allclose],
     "12.3": [lambda W, A, B, s: (A.clone(), torch.einsum("oi,ir->or", W, s * B))],
 }

@@ -40,7 +40,7 @@ def product_case(what: str, arguments: tuple, change: Tensor, rank: int, toleran
     return Case(what, arguments, expected, read=read, form=FORM, tolerance=tolerance)
 
 
-# ------------------------------------------------------------------------------ 10.1 the sum
+# ---------------------------------------------------------------------------------- the sum
 
 
 def stacked(weigh=lambda weight, weights: weight, order=1, on_A=lambda weight: 1):
@@ -78,7 +78,10 @@ def rows_and_rows(pairs, weights):
         "divided by the number of pairs: a sum is wanted, no mean": stacked(
             lambda w, every: w / len(every)
         ),
-        "the sign of a negative weight is lost": stacked(lambda w, _: abs(w)),
+        "the sign of a negative weight is lost": (
+            stacked(lambda w, _: abs(w)),
+            stacked(lambda w, _: abs(w) ** 0.5, on_A=lambda w: abs(w) ** 0.5),
+        ),
         "every pair gets the first weight": stacked(lambda w, every: every[0]),
         "the first pair alone is there": stacked(lambda w, every: w * (w == every[0])),
         "the last pair alone is there": stacked(lambda w, every: w * (w == every[-1])),
@@ -103,7 +106,7 @@ def add_pairs() -> Iterator[Case]:
         yield product_case(what, (pairs, weights), total, sum(ranks), 1e-5)
 
 
-# ---------------------------------------------------------------------------- 10.2 the chain
+# -------------------------------------------------------------------------------- the chain
 
 
 def chained(second_A=lambda A1, B1, A2, B2: A2 + A2 @ B1 @ A1, keep=1, swap=False):
@@ -141,7 +144,7 @@ def chain_pairs() -> Iterator[Case]:
         yield product_case(what, (first, second), expected, sum(ranks), 1e-4)
 
 
-# ---------------------------------------------------------------- 10.3 a pair for each sample
+# -------------------------------------------------------------------- a pair for each sample
 
 
 def each(pick=lambda which: which, keep=1, pick_B=None):

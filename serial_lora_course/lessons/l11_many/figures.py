@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from serial_lora_course.plots.style import BLUE, QUIET, VERMILION, house_style, with_description
-
-ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # a line may run behind a number
+from serial_lora_course.plots.style import BLUE, VERMILION, house_style, with_description
 
 Points = Mapping[str, float]
 """Task -> accuracy in per cent."""
@@ -43,36 +40,4 @@ def plot_path(
         figure,
         f"Accuracy in per cent at weights {shares[0]:g}, {shares[middle]:g} and {shares[-1]:g}. "
         f"{'; '.join(said)}.",
-    )
-
-
-def plot_mixture(mixtures: Mapping[str, Points], base: Points) -> Figure:
-    """Bars of accuracy on each task for some mixtures; the base as a line across.
-
-    Args:
-        mixtures: weights in words -> accuracy.
-        base: accuracy of the model without adapters.
-    """
-    tasks = list(base)
-    with house_style():
-        figure = Figure(figsize=(1.6 + 1.7 * len(mixtures), 3), layout="constrained")
-        axes = figure.subplots()
-        places = np.arange(len(mixtures))
-        for i, (task, colour) in enumerate(zip(tasks, (VERMILION, BLUE), strict=False)):
-            heights = [row[task] for row in mixtures.values()]
-            bars = axes.bar(places + 0.4 * i - 0.2, heights, 0.36, color=colour, label=task)
-            axes.bar_label(bars, fmt="%.0f", padding=2, bbox=ON_WHITE)
-            axes.axhline(
-                base[task], color=colour, linestyle=":", zorder=0, label=f"{task}, no adapter"
-            )
-        axes.set_xticks(places, list(mixtures))
-        axes.set(xlabel=f"weight of {' / '.join(tasks)}", ylabel="accuracy (%)", ylim=(0, 119))
-        axes.legend(loc="upper right", ncols=2, fontsize=9, labelcolor=QUIET)
-    said = [
-        f"{name}: " + ", ".join(f"{task} {row[task]:.0f}" for task in tasks)
-        for name, row in mixtures.items()
-    ]
-    without = ", ".join(f"{task} {base[task]:.0f}" for task in tasks)
-    return with_description(
-        figure, f"Accuracy in per cent. {'; '.join(said)}; without adapters {without}."
     )
