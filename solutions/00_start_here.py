@@ -79,8 +79,8 @@ display_figure(show_pictures([data.test[i][0] for i in mended], titles, columns=
 print(data.attribution)
 
 # %% [markdown]
-# From 13 right answers to 42 of 82, in forty steps, and 39 of them had been plants to it. It is far from perfect, since
-# this CLIP is tiny and saw few examples. But nobody trained a new model. The old one was steered.
+# To the old CLIP 39 of the 82 drawings were plants. Forty steps took it from 13 right answers to 42. That is far from
+# perfect, since this CLIP is tiny and saw few examples. But nobody trained a new model. The old one was steered.
 #
 # **Change this and run again**: `load_classification("travel")` in the cell that trains, or `"food"`, where so few steps
 # help less.

@@ -129,6 +129,7 @@ def call(
         shapes = ", ".join(describe(argument) for argument in arguments)
         what = what or f"a call with {shapes or 'no arguments'}"
         told = f"{type(error).__name__}: {error}"
+        told = told if len(told) < 300 else f"{told[:297]}..."  # some print whole tensors
         raise CheckFailed(what, "a result", told, cause or likely_error(error)) from error
 
 

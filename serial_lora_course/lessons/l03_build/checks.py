@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serial_lora_course.checking.case import Case, Parts
+from serial_lora_course.checking.message import require
 from serial_lora_course.checking.running import exercise
 from serial_lora_course.lessons.l03_build.blocks import (
     DenseBlock,
@@ -120,23 +121,6 @@ def adapter_with(
     return Adapter
 
 
-class OldProduct(adapter_with()):
-    """The product is taken once, at the start."""
-
-    def __init__(self, *given):
-        super().__init__(*given)
-        self.product = (self.lora_B @ self.lora_A).detach()
-
-    def forward(self, x):
-        """(..., d) -> (..., d)."""
-        return x + self.scale * x @ self.product.T
-
-
-def seeded(*size: int) -> Tensor:
-    """The same numbers at every call."""
-    return torch.randn(size, generator=torch.Generator().manual_seed(0))
-
-
 @exercise(
     "3.1",
     "two named matrices, B zero and A not, the output of I + scale B A for tokens of any shape, and the "
@@ -158,7 +142,6 @@ def seeded(*size: int) -> Tensor:
             adapter_with(A=lambda rank, width: torch.randn(1, width).repeat(rank, 1)),
         ),
         "every adapter gets the same A: draw new numbers for each, and set no seed in a layer": (
-            adapter_with(A=seeded),
             adapter_with(A=torch.eye),
         ),
         "a large A makes the first steps explode: numbers of ordinary size, as nn.init.normal_ draws": (
@@ -187,13 +170,11 @@ def seeded(*size: int) -> Tensor:
             adapter_with(B=partial(torch.zeros, dtype=torch.float64))
         ),
         "x comes back unchanged: compute the product in forward, from lora_A and lora_B as they are then": (
-            OldProduct,
             adapter_with(lambda x, A, B, s: x),
         ),
         "x itself is lost: return x plus the product": (
             adapter_with(lambda x, A, B, s: s * x @ A.T @ B.T)
         ),
-        "the product is subtracted": adapter_with(lambda x, A, B, s: x - s * x @ A.T @ B.T),
         "the scale is forgotten": adapter_with(lambda x, A, B, s: x + x @ A.T @ B.T),
         "the scale multiplies x too: it belongs to the product alone": (
             adapter_with(lambda x, A, B, s: s * (x + x @ A.T @ B.T))
@@ -256,12 +237,6 @@ def plain_in(*plain: str) -> Callable:
     return attempt
 
 
-def behind_q_k_v(block, adapter, x):
-    """Queries, keys and values are adapted, not the tokens."""
-    normed = block.norm(x)
-    return x + block.attend(*(adapter(getattr(block, p)(normed)) for p in "qkv"))
-
-
 @exercise(
     "3.2",
     "equal to a block whose q, k and v hold W (I + B A), and so are all gradients",
@@ -278,15 +253,8 @@ def behind_q_k_v(block, adapter, x):
         "that is place 6, on the block's whole output": lambda block, pair, x: pair(block(x)),
         "only q is adapted: k and v read the same adapted tokens": plain_in("k", "v"),
         "q reads plain tokens: q, k and v all read the adapted ones": plain_in("q"),
-        "the adapter is behind q, k and v: it comes before them": behind_q_k_v,
         "block(...) brings a norm and a residual of its own: call block.attention": (
             lambda block, pair, x: block(pair(block.norm(x)))
-        ),
-        "block(...) brings a norm and a residual of its own, so x is added twice": (
-            lambda block, pair, x: x + block(pair(block.norm(x)))
-        ),
-        "only the stream is adapted; attention should read the adapted tokens": (
-            lambda block, pair, x: pair(x) + block.attention(block.norm(x))
         ),
         "the stream is adapted as well: only attention reads adapted tokens": (
             lambda block, pair, x: pair(x) + block.attention(pair(block.norm(x)))
@@ -475,7 +443,11 @@ def read_injected(returned: object, model: nn.Module, *_: object) -> dict[str, o
     """All that counts in an adapted model; its pairs get numbers first, each other ones."""
     if isinstance(returned, str):
         return dict.fromkeys(ADVICE_3_5, returned)
-    pairs = list(returned)
+    pairs = list(returned) if isinstance(returned, (list, tuple, nn.ModuleList)) else []
+    is_pair = [hasattr(pair, "lora_A") and hasattr(pair, "lora_B") for pair in pairs]
+    require(
+        any(is_pair) and all(is_pair), RETURNED, "a list", returned, "return the pairs, in a list"
+    )
     for place, pair in enumerate(pairs):
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(place)
@@ -584,8 +556,12 @@ def late_names(model, adapter, rank):
         "only q is adapted: the hook returns adapted tokens for k and v as well": (
             injector(lambda layer, given: (layer.pair(given[0]), *given[1:]))
         ),
-        "a pre-hook returns all positional arguments of the call: q, k and v, three tensors": (
-            injector(lambda layer, given: layer.pair(given[0]))
+        "a pre-hook returns all positional arguments of the call in a tuple: q, k and v": (
+            injector(lambda layer, given: layer.pair(given[0])),
+            injector(lambda layer, given: [layer.pair(given[0])] * 3),
+        ),
+        "the width comes first: adapter(layer.embed_dim, rank)": (
+            lambda model, adapter, rank: injector()(model, lambda d, r: adapter(r, d), rank)
         ),
         "the hook changes nothing: it has to return the new arguments": (
             injector(lambda layer, given: None),
@@ -633,7 +609,7 @@ def inject_pairs() -> Iterator[Case]:
         Parts(expected),
         read=read_injected,
         advice=ADVICE_3_5,
-        form="return the pairs, in a list",
+        form="the model fails when it runs: a pre-hook takes (layer, args) and returns (q, k, v)",
         may_change=True,
         tolerance=1e-4,
     )
@@ -647,5 +623,6 @@ def inject_pairs() -> Iterator[Case]:
             "a ValueError",
             read=lambda returned, *_: returned if isinstance(returned, str) else "no error",
             advice="raise ValueError(...) with a sentence that says what is the matter",
+            error="an error, but of another kind: raise ValueError(...)",
             may_change=True,
         )
