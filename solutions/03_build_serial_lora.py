@@ -232,7 +232,7 @@ display_drawing("places_in_block")
 # |---|---|---|
 # | ●●○○○ | ●●●●○ | 5 |
 #
-# Return the weight that does in one step what adapter and W do in two. Mind on which side the identity stands. Leave
+# Return the weight that does in one step what adapter and W do in two. Mind the order: what acts on a token first? Leave
 # the weight that comes in as it is.
 
 
@@ -297,8 +297,8 @@ with torch.no_grad():
 # %% [markdown]
 # ## Three bugs that train
 #
-# Here is your adapter in its place, as a module, and three variants like those that one finds in repositories that
-# call themselves Serial LoRA. None of the three is. Read each and decide what is wrong with it.
+# Here is your adapter in its place, as a module. Below it are three variants, after public code that calls itself
+# Serial LoRA. None of the three is. Read each and decide what is wrong with it.
 
 
 # %% tags=["idea"]
@@ -468,8 +468,8 @@ display(pd.DataFrame(rows).T)
 #   block. Whatever its loss learnt, the classifier learnt.
 # - **VariantTwo** adapts the block's *input*, which is place 1. The change travels past this block into all later
 #   ones, and no choice of weights can do that.
-# - **VariantThree** has a pair for each projection, place 4. That is a fine method, at three times the size. It is
-#   not this one.
+# - **VariantThree** has a pair for each projection, place 4. That is a fine method, at three times the size, but
+#   it is another one.
 #
 # **Change this and run again**: write a fourth variant with the adapter behind `attention`, place 5, and add it to
 # `kinds`. It passes all three! A probe finds only what it asks for. Which comparison from above catches it?
@@ -479,7 +479,7 @@ display(pd.DataFrame(rows).T)
 #
 # Enough of random weights. The course ships a small CLIP: the code is open_clip's, and it was trained to match
 # drawings with their names. Give it one sentence for each class, and its answer is the sentence that lies nearest to
-# the picture. (Lesson 04 takes that apart.) We want it to sort the drawings of another designer, and we do not want to
+# the picture. (Lesson 04 takes that apart.) We want it to sort drawings that it has never seen, and we do not want to
 # touch its code: no subclass, no copied forward pass. First, how good is it?
 
 # %%
@@ -661,8 +661,8 @@ print("numbers that can learn:", trainable, "and", count_parameters(library).tra
 
 # %% [markdown]
 # The same model, up to rounding, with as many numbers to learn. So why a library at all? It knows attention of other
-# kinds (q, k and v in one fused layer, SAM's windows, SD3's two streams), it keeps the pairs exact in half precision,
-# it writes and reads files, and it refuses many more things that would go wrong in silence. It also has the ways
+# kinds (q, k and v in one fused layer, SAM's windows, SD3's two streams), it keeps the pairs in float32 when the
+# model is not, it writes and reads files, and it refuses many more things that would go wrong in silence. It also has the ways
 # back, each one call:
 
 # %%
@@ -740,6 +740,8 @@ print(data.attribution)
 # The merged model answers alike and has those 134 tensors again, under the same names: an ordinary open_clip file.
 # Send it to your colleague. Nobody needs an adapter library to run it, and nobody needed one to make it: you used
 # PyTorch and one hook a layer. (On another machine a drawing or two may fall to the other side.)
+#
+# **Change this and run again**: `rank=1` where you put the pairs in. How much of the gain is left?
 
 # %% [markdown]
 # ## Quiz
