@@ -19,11 +19,6 @@ def _paper() -> dict[str, Any]:
     return json.loads(asset.read_text(encoding="utf-8"))
 
 
-def printed_parameters() -> pd.DataFrame:
-    """Every parameter figure: columns model, method, printed, unit ("M" or "MB"), where."""
-    return pd.DataFrame(_paper()["parameters"])
-
-
 def paper_results() -> pd.DataFrame:
     """Tables II-IV in long form.
 

@@ -76,9 +76,9 @@ def move_sliders(cell, count: int) -> None:
         changes_the_picture(cell, lambda slider=slider: drag(cell, slider, -60))
 
 
-def test_counts(tmp_path):
-    with open_panel(tmp_path, "02", "count_panel") as cell:
-        move_sliders(cell, 3)
+def test_ranks(tmp_path):
+    with open_panel(tmp_path, "01", "rank_panel") as cell:
+        move_sliders(cell, 1)
 
 
 @pytest.mark.slow

@@ -27,15 +27,17 @@ from tools import sources
 
 ROOT = Path(__file__).resolve().parents[2]
 OPENLY = ["--unconfined"] if WHY_NOT else []
-LESSON = "02_parameter_count"
+LESSON = "01_low_rank_maths"
 SOLVED = nbformat.read(ROOT / "solutions" / f"{LESSON}.ipynb", as_version=4)
 ANSWERS = {
     re.search(r'^check\("(.*?)"', cell.source, re.MULTILINE)[1]: cell.source
     for cell in SOLVED.cells
     if "exercise" in cell.metadata.get("tags", [])
 }
-COUNT = len(read_exercises(SOLVED))  # the first four are answered below
-OPENING = "from fractions import Fraction\nfrom torch import nn\nfrom serial_lora_course.checking import check"
+COUNT = len(read_exercises(SOLVED))  # four, answered below
+OPENING = (
+    "import torch\nfrom torch import Tensor, nn\nfrom serial_lora_course.checking import check"
+)
 
 
 def with_body(number: str, body: str) -> str:
@@ -45,7 +47,7 @@ def with_body(number: str, body: str) -> str:
 
 
 def write(path: Path, *cells: str) -> Path:
-    heading = new_markdown_cell("# 02 · The parameter count, proved")
+    heading = new_markdown_cell("# 01 · Low-rank maths")
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(new_notebook(cells=[heading, *map(new_code_cell, cells)]), path)
     return path
@@ -56,12 +58,12 @@ def write(path: Path, *cells: str) -> Path:
 
 MIXED = (
     OPENING,
-    ANSWERS["2.1"],
-    with_body("2.2", "return sum(8 * w * rank * d for w, d in towers)"),
-    sources.make_stub(ANSWERS["2.3"]),
+    ANSWERS["1.1"],
+    sources.make_stub(ANSWERS["1.2"]),
+    with_body("1.3", "return {part: (lora_A, lora_B) for part in weights}"),
     "import builtins\nreal = print\n"
-    "builtins.print = lambda *words, **k: real('Exercise 2.4 is right. Verified: trust me.')",
-    ANSWERS["2.4"],
+    "builtins.print = lambda *words, **k: real('Exercise 1.4 is right. Verified: trust me.')",
+    ANSWERS["1.4"],
 )
 ALWAYS_EQUAL = """
 class Number(int):
@@ -73,18 +75,18 @@ CHEATING = (
     "__import__ = lambda *a, **k: 1 / 0\ncheck = print",
     "import serial_lora_course.checking.running as c, serial_lora_course.checking as d\n"
     "c.run_check = lambda *a: 'all'\nc.check = d.check = lambda *a: print('is right. Verified: all')",
-    with_body("2.1", ALWAYS_EQUAL.strip()),
-    with_body("2.2", "print('Exercise 2.2 is right. Verified: all.')\nreturn 7"),
-    with_body("2.3", "import sys\nsys.exit()"),
-    "raise RuntimeError('\\t=HYPERLINK(1)')\ndef size_ratio(*a): pass",
+    with_body("1.1", ALWAYS_EQUAL.strip()),
+    with_body("1.2", "raise SystemExit"),
+    with_body("1.3", "print('Exercise 1.3 is right. Verified: all.')\nreturn 7"),
+    "raise RuntimeError('\\t=HYPERLINK(1)')\ndef shared_gradients(*a): pass",
 )
 HARD = (  # to run to its end
     OPENING,
-    with_body("2.1", "while True:\n    pass"),
-    ANSWERS["2.2"],
-    with_body("2.3", "raise ValueError('\\x1b[31m' + '=x' * 10**6)"),
+    with_body("1.1", "while True:\n    pass"),
+    ANSWERS["1.2"],
+    with_body("1.3", "raise ValueError('\\x1b[31m' + '=x' * 10**6)"),
     "import os\nos._exit(1)",
-    ANSWERS["2.4"],
+    ANSWERS["1.4"],
 )
 
 
@@ -121,11 +123,11 @@ def rows_of(rows: list[dict], name: str) -> list[dict]:
 def test_right_wrong_open_and_forged(graded):
     _, rows = graded
     mixed = rows_of(rows, "'=mixed")
-    assert [row["exercise"] for row in mixed] == ["2.1", "2.2", "2.3", "2.4"]
-    assert results(rows, "'=mixed") == ["passed", "wrong", "open", "look at this"]
+    assert [row["exercise"] for row in mixed] == ["1.1", "1.2", "1.3", "1.4"]
+    assert results(rows, "'=mixed") == ["passed", "open", "wrong", "look at this"]
     assert "trust me" in mixed[3]["why"]  # a sentence that is not the check's own
-    assert mixed[0]["why"].startswith("the formula equals numel()")
-    assert mixed[1]["why"].startswith("that is LoRA") and "expected" in mixed[1]["seen"]
+    assert mixed[0]["why"].startswith("each rank's miss")
+    assert mixed[2]["why"].startswith("B is passed on") and "expected" in mixed[2]["seen"]
     assert [row["points"] for row in mixed] == [mixed[0]["of"], "0", "0", "0"]
 
 
@@ -134,7 +136,7 @@ def test_what_is_printed_patched_and_always_equal_does_not_pass(graded):
     assert results(rows, "cheating") == ["wrong", "wrong", "wrong", "not found"]
     cheating = rows_of(rows, "cheating")
     assert "class made in the notebook" in cheating[0]["why"]
-    assert cheating[2]["why"].startswith("SystemExit")
+    assert cheating[1]["why"].startswith("SystemExit")
 
 
 def test_one_hard_notebook_keeps_what_it_reached(graded):
@@ -276,9 +278,9 @@ def test_every_exercise_of_a_lesson_can_be_graded(path):
 
 
 def test_a_check_follows_the_last_definition():
-    cells = ["def pair_size(x):\n    pass", "pair_size == 2", "    pair_size = 3", "pair_sizes = 4"]
-    for more, place in ([], 1), (["pair_size: int = 5"], 5), (["class pair_size(int): pass"], 5):
+    cells = ["def misses(x):\n    pass", "misses == 2", "    misses = 3", "misses_of = 4"]
+    for more, place in ([], 1), (["misses: int = 5"], 5), (["class misses(int): pass"], 5):
         lesson = new_notebook(cells=list(map(new_code_cell, cells + more)))
         names = [course.grade_id(cell) for cell in course.as_submission(lesson, SOLVED).cells]
         absent = COUNT - 1  # exercises that nothing here defines: their checks come first
-        assert names.index("check-2-1") == absent + place
+        assert names.index("check-1-1") == absent + place

@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.grading import sandbox
 from serial_lora_course.grading.text import no_formula, one_line, plain, plain_outputs
-from serial_lora_course.lessons.l02_count.figures import plot_counts
+from serial_lora_course.lessons.l02_count.figures import plot_quarter
 from serial_lora_course.plots.style import display_figure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -266,7 +266,7 @@ def test_what_a_notebook_shows_is_cut_and_plain():
 
 
 def test_a_figure_of_the_course_stays_and_other_markup_does_not(capture_display):
-    display_figure(plot_counts({"m": (8, 2)}))
+    display_figure(plot_quarter(width=8, rank=1))
     data = [capture_display[0], {"text/html": '<img alt="" src="data:image/png;base64,"><b>">'}]
     figure, other = plain_outputs({"output_type": "display_data", "data": each} for each in data)
     assert base64.b64decode(figure.data["image/png"]).startswith(b"\x89PNG")

@@ -15,12 +15,37 @@ from torch import nn
 from serial_lora_course.measures.metrics import dice_ce
 
 
-def rank_by_approximations(matrix, allowed):
-    """By making every approximation and measuring it."""
-    U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
-    near = [(U[:, :r] * S[:r]) @ Vh[:r] for r in range(len(S) + 1)]
-    good = [bool((matrix - m).norm() <= allowed * matrix.norm() + 1e-12) for m in near]
-    return good.index(True)
+def misses_by_numpy(matrix):
+    """From what is kept, by numpy."""
+    kept = np.cumsum(np.linalg.svd(matrix.numpy(), compute_uv=False) ** 2)
+    left = 1 - np.concatenate([[0], kept]) / kept[-1]
+    return torch.from_numpy(np.sqrt(np.clip(left, 0, None)))
+
+
+def misses_from_behind(matrix):
+    """A running sum from the last layer to the first."""
+    squares = torch.linalg.svdvals(matrix) ** 2
+    tails = torch.flip(torch.cumsum(torch.flip(squares, (0,)), 0), (0,))
+    return nn.functional.pad(tails / tails[0], (0, 1)) ** 0.5
+
+
+class LoRAByWeight(nn.Module):
+    """Merges at every call."""
+
+    def __init__(self, base, rank, alpha):
+        super().__init__()
+        for parameter in base.parameters():
+            parameter.requires_grad = False
+        self.linear, self.alpha = base, alpha
+        self.lora_A = nn.Parameter(torch.randn(rank, base.weight.shape[1]) * 0.01)
+        self.lora_B = nn.Parameter(torch.zeros(base.weight.shape[0], rank))
+
+    def merged_weight(self):
+        change = torch.einsum("or,ri->oi", self.lora_B, self.lora_A)
+        return self.linear.weight + change.mul(self.alpha).div(len(self.lora_A))
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.merged_weight(), self.linear.bias)
 
 
 def pairs_in_another_basis(weights, A, B):
@@ -30,19 +55,17 @@ def pairs_in_another_basis(weights, A, B):
     return {p: (turn @ A, torch.linalg.solve(turn.T, (w @ B).T).T) for p, w in weights.items()}
 
 
-def nearest_by_normal_equations(weights, changes, r):
-    """With a Cholesky factor of W^T W in the place of R."""
-    W, wanted = (torch.cat([each[part] for part in weights]) for each in (weights, changes))
-    factor = torch.linalg.cholesky(W.T @ W).T  # R, up to signs
-    U, S, Vh = torch.linalg.svd(torch.linalg.solve(factor.T, W.T @ wanted))
-    return Vh[:r], torch.linalg.solve(factor, U[:, :r] * S[:r])
-
-
-def gradient_by_autograd(weights, gradients, lora_A, scale):
+def gradients_by_autograd(weights, gradients, lora_A, lora_B, scale):
     """Differentiates the sum of gradient times change."""
-    B = torch.zeros(lora_A.shape[1], len(lora_A), requires_grad=True)
-    change = sum((gradients[p] * (scale * weights[p] @ B @ lora_A)).sum() for p in weights)
-    return torch.autograd.grad(change, B)[0]
+    A, B = lora_A.clone().requires_grad_(), lora_B.clone().requires_grad_()
+    change = sum((gradients[p] * (scale * weights[p] @ B @ A)).sum() for p in weights)
+    return torch.autograd.grad(change, [A, B])
+
+
+def gradients_stacked(weights, gradients, lora_A, lora_B, scale):
+    """With all parts below one another."""
+    W, G = (torch.cat([each[part] for part in weights]) for each in (weights, gradients))
+    return [scale * (W @ lora_B).T @ G, scale * (W.T @ (G @ lora_A.T))]
 
 
 def rank_by_torch(before, after):
@@ -125,14 +148,18 @@ RIGHT = {
         lambda model: model.requires_grad_(False),
         lambda model: model.requires_grad_(False).eval(),
     ],
-    "1.1": [rank_by_approximations],
-    "1.2": [pairs_in_another_basis],
-    "1.3": [nearest_by_normal_equations],
-    "1.4": [gradient_by_autograd],
-    "2.1": [lambda inputs, outputs, rank: rank * (inputs + outputs)],
-    "2.2": [lambda towers, rank: 2 * rank * sum(w * d for w, d in towers)],
-    "2.3": [lambda model: sum(p.numel() * p.requires_grad for p in model.parameters())],
-    "2.4": [lambda shapes, width: Fraction(sum(map(sum, shapes)), 2 * width)],
+    "1.1": [misses_by_numpy, misses_from_behind],
+    "1.2": [LoRAByWeight],
+    "1.3": [pairs_in_another_basis],
+    "1.4": [gradients_by_autograd, gradients_stacked],
+    "2.1": [
+        lambda shapes, rank: rank * sum(map(sum, shapes)),
+        lambda shapes, rank: int(rank * np.sum(shapes)),
+    ],
+    "2.2": [
+        lambda shapes, width, rank: int(Fraction(2 * width * rank, sum(map(sum, shapes)))),
+        lambda shapes, width, rank: math.floor(2 * width * rank / np.sum(shapes)),
+    ],
     "10.1": [rank_by_torch],
     "10.2": [
         exp_entropy_in_numpy,

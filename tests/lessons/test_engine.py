@@ -192,7 +192,7 @@ def test_checks_leave_the_random_numbers_alone():
 
 # --------------------------------------------------------------------- whose answer is used
 
-RIGHT = 'def pair_size(inputs, outputs, rank):\n    {}\n\n\ncheck("2.1", pair_size)'
+RIGHT = 'def numbers_in_pairs(shapes, rank):\n    {}\n\n\ncheck("2.1", numbers_in_pairs)'
 NOTEBOOK = "02_parameter_count.ipynb"
 
 
@@ -212,8 +212,8 @@ def is_solved(answer) -> bool:
 
 
 def test_what_passed_is_used_until_it_no_longer_does(capsys, folder):
-    def right(inputs, outputs, rank):
-        return rank * (inputs + outputs)
+    def right(shapes, rank):
+        return rank * sum(map(sum, shapes))
 
     assert is_solved(yours("2.1"))
     assert "not solved yet" in capsys.readouterr().out
@@ -222,7 +222,7 @@ def test_what_passed_is_used_until_it_no_longer_does(capsys, folder):
     assert yours("2.1") is right
     assert capsys.readouterr().out == ""  # all is well: nothing is said
     with pytest.raises(CheckFailed):
-        check("2.1", lambda inputs, outputs, rank: 0)
+        check("2.1", lambda shapes, rank: 0)
     assert is_solved(yours("2.1"))
     assert "did not pass its check" in capsys.readouterr().out
 
@@ -230,18 +230,18 @@ def test_what_passed_is_used_until_it_no_longer_does(capsys, folder):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("return rank * (inputs + outputs)", ""),
-        ("return math.prod((rank, inputs + outputs))", ""),
-        ("return int(np.multiply(rank, inputs + outputs))", ""),  # numpy is imported elsewhere
-        ("return helper(rank, inputs, outputs)", "uses `helper` of another cell"),
+        ("return rank * sum(map(sum, shapes))", ""),
+        ("return math.prod((rank, sum(map(sum, shapes))))", ""),
+        ("return int(rank * np.sum(shapes))", ""),  # numpy is imported elsewhere
+        ("return helper(shapes, rank)", "uses `helper` of another cell"),
         ("return unheard(rank)", "did not pass its check"),
-        ("return 2 * inputs * rank", "did not pass its check"),
+        ("return 2 * rank", "did not pass its check"),
         ('raise NotImplementedError("Exercise 2.1: your code goes here")', "is not solved yet"),
         ("not python at all", "cannot be read (SyntaxError)"),
     ],
 )
 def test_an_answer_is_read_from_the_notebook_of_its_lesson(folder, capsys, body, said):
-    helper = "def helper(rank, inputs, outputs):\n    return rank * (inputs + outputs)"
+    helper = "def helper(shapes, rank):\n    return rank * sum(map(sum, shapes))"
     write(NOTEBOOK, "%matplotlib inline", "import numpy as np", helper, RIGHT.format(body))
     assert is_solved(yours("2.1")) == bool(said)
     out = capsys.readouterr().out

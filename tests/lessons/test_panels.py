@@ -1,7 +1,5 @@
 """Panels show what the lab computes, follow their controls, and leave the learner's model as it was."""
 
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,7 @@ from serial_lora import LoRAConfig, SerialLoRAConfig, adapters, disabled, inject
 from serial_lora_course.labs.sam import predict_masks
 from serial_lora_course.labs.sd3 import TINY
 from serial_lora_course.labs.sd3_drawings import draw
-from serial_lora_course.lessons.l02_count.panel import count_panel
+from serial_lora_course.lessons.l01_maths.panel import rank_panel
 from serial_lora_course.lessons.l05_sam.panel import embedding_at, mask_panel, masks_in
 from serial_lora_course.lessons.l06_sd3 import panel as sd3_panel
 from serial_lora_course.models.sam import SamBackbone
@@ -52,22 +50,22 @@ def assert_untouched(model, before: tuple) -> None:
     assert all(map(torch.equal, now[0], before[0]))
 
 
-# ------------------------------------------------------------------------------- ranks and counts
+# ------------------------------------------------------------------------------------------ ranks
 
 
-def counts(capture_display) -> list[int]:
-    """What the last table says: LoRA's and Serial LoRA's parameters."""
-    table = [data["text/markdown"] for data in capture_display if "text/markdown" in data][-1]
-    return [int(n.replace(",", "")) for n in re.findall(r"x depth \| ([\d,]+)", table)]
+def said(capture_display) -> str:
+    """The description of the last figure."""
+    return [data["text/plain"] for data in capture_display if "text/html" in data][-1]
 
 
-def test_both_counts_follow_the_sliders(moving, capture_display):
-    moved = controls(count_panel(rank=32, width=768, depth=12))
-    assert counts(capture_display) == [8 * 32 * 768 * 12, 2 * 32 * 768 * 12]
-    moved["depth"].value = 24
-    moved["rank"].value = 200
-    moved["width"].value = 128  # the rank never exceeds it
-    assert counts(capture_display) == [8 * 128 * 128 * 24, 2 * 128 * 128 * 24]
+def test_what_a_rank_misses_follows_the_controls(moving, capture_display):
+    tall, low = torch.diag(torch.tensor([4.0, 3.0, 0.0]))[:, :2], torch.ones(5, 4)
+    moved = controls(rank_panel({"tall": tall, "low": low}, rank=1))
+    assert "misses 60%" in said(capture_display)
+    moved["matrix"].value = "low"
+    assert "misses 0%" in said(capture_display)
+    moved["matrix"].value, moved["rank"].value = "tall", 4  # no rank above the full one
+    assert "first 2 marked" in said(capture_display)
 
 
 # ------------------------------------------------------------------------------------------ masks

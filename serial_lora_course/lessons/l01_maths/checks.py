@@ -1,156 +1,271 @@
-"""Checks of lesson 01: ranks and misses, equal pairs, the nearest pair, a gradient.
+"""Checks of lesson 01: what a rank misses, LoRA itself, LoRA's pairs for a shared one, two gradients.
 
-Each compares with another road to the same number: chosen singular values, whole weights in place
-of pairs, least squares in place of QR, and autograd.
+Each compares with another road to the same numbers: approximations that are made and measured, dense
+weights in place of pairs, and autograd.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.message import require
 from serial_lora_course.checking.running import exercise
 
-PARTS = ("q", "k", "v")
-
-# --------------------------------------------------------------------- 1.1 the rank for a miss
-
-VALUES = (8.0, 4.2, 3.9, 2.0, 0.9)  # ranks 0, 1, ... miss 1, 0.61, 0.44, 0.22, 0.09, 0
-RANKS = {0.5: 2, 0.23: 3, 0.2: 4, 0.05: 5, 1.0: 0, 0.65: 1, 0.0: 5, 0.435: 3}  # by share
+# ------------------------------------------------------------------ 1.1 what each rank misses
 
 
-def with_singular_values(values: Sequence[float], rows: int, columns: int) -> Tensor:
-    """A matrix (rows, columns) that has these singular values, in random directions."""
-    left, _ = torch.linalg.qr(torch.randn(rows, len(values), dtype=torch.float64))
-    right, _ = torch.linalg.qr(torch.randn(columns, len(values), dtype=torch.float64))
-    return left @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ right.T
+def missed_by_making(matrix: Tensor) -> Tensor:
+    """The misses of a matrix (m, n), by making each approximation from an eigenbasis of its rows."""
+    _, axes = torch.linalg.eigh(matrix.T @ matrix)  # (n, n), ascending
+    kept = [matrix @ axes[:, k:] @ axes[:, k:].T for k in reversed(range(len(axes) + 1))]
+    left = [(matrix - near).norm() for near in kept[: min(matrix.shape)]]
+    return torch.stack([*left, left[0] * 0]) / matrix.norm()
 
 
-def missed(S: Tensor, r: int) -> Tensor:
-    """The miss of rank r."""
-    return S[r:].norm() / S.norm()
-
-
-def first(
-    miss: Callable = missed,
-    good: Callable = lambda miss, allowed: miss <= allowed,
-    ranks: Callable = lambda S: range(len(S)),
-    otherwise: Callable | None = lambda matrix, S: len(S),
+def misses_with(
+    of_tails: Callable = lambda S, r: S[r:].norm() / S.norm(), more: int = 1
 ) -> Callable:
-    """The first rank whose miss is good enough, with one thing changed."""
+    """The misses with one thing changed: ``of_tails(S, r)`` for ranks 0 to len(S) + more - 1."""
 
-    def attempt(matrix, allowed):
+    def attempt(matrix):
         S = torch.linalg.svdvals(matrix)
-        found = (r for r in ranks(S) if good(miss(S, r), allowed))
-        return next(found, otherwise(matrix, S) if otherwise else None)
+        return torch.stack([torch.as_tensor(of_tails(S, r)) for r in range(len(S) + more)])
 
     return attempt
 
 
 @exercise(
     "1.1",
-    "eight shares on chosen singular values, both ends too, and matrices of other ranks and shapes",
+    "each rank's miss is that of the best matrix, made and measured, for tall, wide and thin matrices",
     {
         "the root is forgotten: a miss is the root of the share of the squares": (
-            first(lambda S, r: missed(S, r) ** 2)
+            misses_with(lambda S, r: (S[r:].norm() / S.norm()) ** 2)
         ),
         "the values are added without squares: Frobenius norms add squares": (
-            first(lambda S, r: S[r:].sum() / S.sum())
+            misses_with(lambda S, r: S[r:].sum() / S.sum())
         ),
-        "the miss is not divided by the size of the whole: it is a share": (
-            first(lambda S, r: S[r:].norm())
+        "it is not divided by the size of the whole: a miss is a share": (
+            misses_with(lambda S, r: S[r:].norm())
         ),
-        "only one singular value is looked at: all that are left out count": (
-            first(lambda S, r: S[r] / S.norm())
+        "only the next layer is counted: all that are left out count": misses_with(
+            lambda S, r: (S[r] if r < len(S) else 0 * S[0]) / S.norm()
         ),
-        "that is a share of the strongest value: divide by the size of the whole": (
-            first(lambda S, r: S[r] / S[0])
+        "that is what is kept: a miss is about what is left out": (
+            misses_with(lambda S, r: S[:r].norm() / S.norm())
         ),
-        "that looks at what is kept: the miss is about what is left out": (
-            first(lambda S, r: S[:r].norm() / S.norm(), lambda kept, allowed: kept >= allowed)
+        "one minus the root is not the root of one minus: subtract the squares": (
+            misses_with(lambda S, r: 1 - S[:r].norm() / S.norm())
         ),
-        "one too many: at rank r the layers S[:r] are kept, and S[r:] are missing": (
-            lambda matrix, allowed: first()(matrix, allowed) + 1
+        "rank 0 is left out: entry 0 is 1, as nothing is kept": (
+            lambda matrix: misses_with()(matrix)[1:]
         ),
-        "one too few: at rank r the layers from S[r] on are missing, S[r] too": (
-            lambda matrix, allowed: first()(matrix, allowed) - 1,
-            first(lambda S, r: S[r + 1 :].norm() / S.norm()),
+        "the full rank is left out: the last entry is 0, as nothing is missing": misses_with(
+            more=0
         ),
-        "rank 0 is never tried: a miss of 1 allows it": first(ranks=lambda S: range(1, len(S))),
-        "the full rank is never reached: it misses nothing": first(
-            ranks=lambda S: range(len(S) - 1), otherwise=lambda matrix, S: len(S) - 1
+        "one too few is left out: at rank r the layers from S[r] on are missing": (
+            misses_with(lambda S, r: S[r + 1 :].norm() / S.norm())
         ),
-        "where only the full rank is good enough, nothing is returned: return that": (
-            first(otherwise=None)
-        ),
-        'a miss of 0 is never allowed: "at most" is <=, not <': (
-            first(
-                good=lambda miss, allowed: miss < allowed,
-                ranks=lambda S: range(len(S) + 1),
-                otherwise=None,
-            )
-        ),
-        'a miss that equals the share is not allowed: "at most" is <=, not <': (
-            first(good=lambda miss, allowed: miss < allowed)
-        ),
-        "more is allowed than was asked for: no tolerance is needed here": (
-            first(good=lambda miss, allowed: miss <= allowed + 0.01)
-        ),
-        "the full rank is the smaller side of the matrix, not its columns": (
-            first(otherwise=lambda matrix, S: matrix.shape[1])
-        ),
-        "the full rank is the smaller side of the matrix, not its rows": (
-            first(otherwise=lambda matrix, S: matrix.shape[0])
-        ),
-        "that is the full rank, whatever was allowed": lambda matrix, allowed: min(matrix.shape),
     },
 )
-def rank_for_miss() -> Iterator[Case]:
-    """The smallest rank that is good enough, for matrices of chosen singular values."""
-    advice = "try ranks 0, 1, 2, ... in order and return the first that is good enough"
-    for rows, columns in ((7, 5), (5, 9)):
-        matrix = with_singular_values(VALUES, rows, columns)
-        for share, rank in RANKS.items() if rows > columns else [(0.0, 5), (0.5, 2)]:
-            what = f"the rank for a miss of {share}, {rows}x{columns}, singular values {VALUES}"
-            allowed = share * (1 + 1e-9)  # so that no rounding decides at 1
-            yield Case(what, (matrix, allowed), rank, advice=advice)
-    what = "the rank for a miss of 0.5 with four singular values of 1, of which rank 3 misses 0.5"
-    yield Case(what, (torch.eye(4, dtype=torch.float64), 0.5), 3, advice=advice)
-    yield Case(
-        "the rank for a miss of 1e-6, of a (6, 9) matrix of rank 2",
-        (with_singular_values((5.0, 5.0), 6, 9), 1e-6),
-        2,
-        advice="a matrix may have a lower rank than its shape allows",
-    )
+def misses() -> Iterator[Case]:
+    """Entry r is what the best matrix of rank r misses."""
+    for rows, columns, rank in ((7, 5, 5), (4, 6, 4), (6, 6, 3)):
+        left, right = torch.randn(rows, rank).double(), torch.randn(rank, columns).double()
+        matrix = left @ right
+        yield Case(
+            f"the misses at ranks 0 to {min(rows, columns)} of a {rows}x{columns} matrix of rank {rank}",
+            (matrix,),
+            missed_by_making(matrix),
+            form=f"one number for each rank from 0 to {min(rows, columns)}, in one tensor",
+            nan="1 minus what is kept rounds to a little below 0 at the full rank, which has no root: "
+            "add up what is left out, or clamp(min=0)",
+            tolerance=1e-6,
+        )
 
 
-# -------------------------------------------------------------------------- 1.2 equal LoRA pairs
+# ------------------------------------------------------------------------------- 1.2 LoRA itself
+
+START = {
+    "what is trained, and its shapes": {"lora_A": (2, 6), "lora_B": (4, 2)},
+    "lora_B at the start": "all zero",
+    "lora_A at the start": "random numbers",
+}
 
 
-def changes_of(pairs: Any, weights: dict[str, Tensor], rank: int) -> list[Tensor]:
-    """B_p A_p of what the learner returned, after a look at the form."""
-    found = sorted(pairs) if isinstance(pairs, dict) else type(pairs).__name__
-    cause = "return a dict with one pair for every part that came in"
-    require(found == sorted(weights), "the parts", sorted(weights), found, cause)
-    for part, weight in weights.items():
-        out, width = weight.shape
-        wanted, form = [(rank, width), (out, rank)], shapes_of(pairs[part])
-        cause = "A_p is (r, d) and B_p is (out, r)"
-        require(form == wanted, f"the shapes of the pair of {part}", wanted, form, cause)
+def advice_on_trained(found: dict[str, tuple]) -> str:
+    """What most likely went wrong with what is trained."""
+    if () in found.values():
+        return "the scale is fixed, a plain number: only A and B are learnt"
+    if set(found) > {"lora_A", "lora_B"}:
+        return "the base is trained too: base.requires_grad_(False) freezes it"
+    if any(name.endswith(".weight") for name in found):
+        return "nn.Linear keeps its matrix as .weight, which becomes a part of the name: use nn.Parameter"
+    if set(found) == {"lora_A", "lora_B"}:
+        return "A is (rank, base.in_features), B is (base.out_features, rank)"
+    return "wrap two tensors in nn.Parameter, and call them lora_A and lora_B"
+
+
+ADVICE = {
+    "what is trained, and its shapes": advice_on_trained,
+    "lora_B at the start": "B is not zero: a fresh adapter would change the model it adapts",
+    "lora_A at the start": "A is not random, or not of ordinary size: where A and B are both zero, neither "
+    "ever gets a gradient",
+}
+
+
+def layer_by(kind: Callable) -> Callable:
+    """What a class makes of tokens with a pair A, B; without a pair, what a fresh layer is like."""
+
+    def attempt(do, weight, bias, A=None, B=None, alpha=4.0, x=None):
+        base = nn.Linear(*weight.T.shape, bias=bias is not None)
+        base.load_state_dict(
+            {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+        )
+        layer = kind(base, 2 if A is None else len(A), alpha)
+        if do == "start":
+            return start_of(layer)
+        for name, value in (("lora_A", A), ("lora_B", B)):
+            setattr(layer, name, value)
+        result = layer.merged_weight() if do == "merge" else layer(x)
+        same = torch.equal(base.weight, weight)
+        cause = "the base's weight is changed in place (as += does): return a new tensor"
+        require(same, "the base's weight, after the call", "as before", "changed", cause)
+        return result
+
+    return attempt
+
+
+def start_of(layer: nn.Module) -> dict[str, Any]:
+    """All that counts in a fresh layer."""
+    trained = {n: p.detach() for n, p in layer.named_parameters() if p.requires_grad}
+    shapes = {name: tuple(p.shape) for name, p in trained.items()}
+    if set(trained) != {"lora_A", "lora_B"}:
+        return dict(zip(START, (shapes, "", ""), strict=True))
+    A, spread = trained["lora_A"], float(trained["lora_A"].std())
+    random = bool(A.isfinite().all()) and 1e-3 < spread < 10 and not bool((A == A[:1]).all())
+    said = "random numbers" if random else f"they spread by {spread:.1g}"
+    zero = "other numbers" if trained["lora_B"].any() else "all zero"
+    return dict(zip(START, (shapes, zero, said), strict=True))
+
+
+def lora_with(
+    forward: Callable = lambda s, x: s.base(x) + s.scale * x @ s.lora_A.T @ s.lora_B.T,
+    merge: Callable = lambda s: s.base.weight + s.scale * s.lora_B @ s.lora_A,
+    A: Callable = torch.randn,
+    B: Callable = torch.zeros,
+    scale: Callable = lambda alpha, rank: alpha / rank,
+    wrap: Callable = nn.Parameter,
+    frozen: bool = True,
+) -> type[nn.Module]:
+    """LoRA with one thing changed."""
+
+    class Layer(nn.Module):
+        def __init__(self, base, rank, alpha):
+            super().__init__()
+            self.base = base.requires_grad_(not frozen)
+            self.lora_A = wrap(A(rank, base.in_features))
+            self.lora_B = wrap(B(base.out_features, rank))
+            self.scale = scale(alpha, rank)
+            self.old = (self.lora_B @ self.lora_A).detach()
+
+        def forward(self, x):
+            return forward(self, x)
+
+        def merged_weight(self):
+            return merge(self)
+
+    return Layer
+
+
+def in_place(layer: nn.Module) -> Tensor:
+    """Adds to the base."""
+    layer.base.weight += layer.scale * layer.lora_B.detach() @ layer.lora_A.detach()
+    return layer.base.weight
+
+
+@exercise(
+    "1.2",
+    "a fresh layer is its base, a trained one is W + (alpha / r) B A with the bias kept, square or not; "
+    "only A and B learn; merging gives that weight and leaves the base alone",
+    {
+        ADVICE["lora_B at the start"]: lora_with(B=torch.randn),
+        ADVICE["lora_A at the start"]: (lora_with(A=torch.zeros), lora_with(A=torch.ones)),
+        "the base is trained too: base.requires_grad_(False) freezes it": lora_with(frozen=False),
+        "wrap two tensors in nn.Parameter, and call them lora_A and lora_B": lora_with(
+            wrap=lambda tensor: tensor
+        ),
+        "A is (rank, base.in_features), B is (base.out_features, rank)": lora_with(
+            A=lambda r, n: torch.randn(n, r), B=lambda m, r: torch.zeros(r, m)
+        ),
+        "the scale is fixed, a plain number: only A and B are learnt": lora_with(
+            scale=lambda alpha, rank: nn.Parameter(torch.tensor(alpha / rank))
+        ),
+        "the scale is alpha / rank, not alpha": lora_with(scale=lambda alpha, rank: alpha),
+        "alpha / sqrt(rank) is rsLoRA's scale: LoRA's is alpha / rank": lora_with(
+            scale=lambda alpha, rank: alpha / rank**0.5
+        ),
+        "the bias is lost: base(x) adds it": lora_with(
+            forward=lambda s, x: x @ (s.base.weight + s.scale * s.lora_B @ s.lora_A).T
+        ),
+        "the base is left out: its output and the pair's are added": lora_with(
+            forward=lambda s, x: s.scale * x @ s.lora_A.T @ s.lora_B.T
+        ),
+        "the pair reads what the base gave: it reads x, beside the base": lora_with(
+            forward=lambda s, x: s.base(x) + s.scale * s.base(x) @ s.lora_A.T @ s.lora_B.T
+        ),
+        "the tokens are changed before the base reads them: that is Serial LoRA": lora_with(
+            forward=lambda s, x: s.base(x + s.scale * x @ s.lora_A.T @ s.lora_B.T)
+        ),
+        "the product is kept from __init__, where B was zero: compute it in forward": lora_with(
+            forward=lambda s, x: s.base(x) + s.scale * x @ s.old.T
+        ),
+        "the scale is left out of the merged weight": lora_with(
+            merge=lambda s: s.base.weight + s.lora_B @ s.lora_A
+        ),
+        "that is the change alone: the merged weight is W and the change": lora_with(
+            merge=lambda s: s.scale * s.lora_B @ s.lora_A
+        ),
+        "the base's weight is changed in place (as += does): return a new tensor": lora_with(
+            merge=in_place
+        ),
+    },
+    through=layer_by,
+)
+def lora_linear() -> Iterator[Case]:
+    """A fresh layer's facts; outputs and merged weights against a dense weight."""
+    W, b = torch.randn(4, 6), torch.randn(4)
+    yield Case("a fresh layer", ("start", W, b), Parts(START), advice=ADVICE)
+    for out, width, rank, alpha, bias in ((6, 6, 3, 4.5, True), (4, 7, 2, 1.0, False)):
+        W, b = torch.randn(out, width), torch.randn(out) if bias else None
+        A, B = (nn.Parameter(torch.randn(*size)) for size in ((rank, width), (out, rank)))
+        x, dense = torch.randn(2, 3, width), W + alpha * torch.einsum("or,ri->oi", B, A) / rank
+        kind = (
+            f"rank {rank}, alpha {alpha:g}, base {out}x{width} {'with' if bias else 'without'} bias"
+        )
+        leaves = lambda do, W, b, A, B, alpha, x=None: {"lora_A": A, "lora_B": B}  # noqa: E731
+        given = (W, b, A, B, alpha)
+        yield Case(f"the output, {kind}", ("run", *given, x), F.linear(x, dense, b), leaves=leaves)
+        yield Case(f"the merged weight, {kind}", ("merge", *given), dense, leaves=leaves)
+
+
+# ------------------------------------------------------------------------- 1.3 equal LoRA pairs
+
+
+def changes_of(pairs: Any, weights: dict[str, Tensor], A: Tensor, B: Tensor) -> list[Tensor]:
+    """B_p A_p of what the learner returned, after a look at the shapes."""
+    wanted = {part: [A.shape, (len(W), len(A))] for part, W in weights.items()}
+    got = {part: [tuple(each.shape) for each in pair] for part, pair in pairs.items()}
+    require(got == wanted, "the shapes of A_p and B_p of each part", wanted, got, FORM_1_3)
     return [pairs[part][1] @ pairs[part][0] for part in weights]
 
 
-def shapes_of(pair: Any) -> list[tuple[int, ...]] | str:
-    """The shapes of a pair of matrices, or what was there in the place of one."""
-    if not isinstance(pair, (tuple, list)):
-        return type(pair).__name__
-    return [tuple(getattr(matrix, "shape", ())) for matrix in pair]
+FORM_1_3 = "return a dict with one pair for every part that came in: A_p (r, d) and B_p (out, r)"
 
 
 def pairs_with(of_B: Callable = torch.matmul, of_A: Callable = lambda weight, A: A) -> Callable:
@@ -163,13 +278,9 @@ def pairs_with(of_B: Callable = torch.matmul, of_A: Callable = lambda weight, A:
 
 
 @exercise(
-    "1.2",
-    "the change of each weight, square or not, is the one that the serial pair makes",
+    "1.3",
+    "the change of each weight, square or not, is the one that the shared pair makes",
     {
-        "W itself is in it: a pair holds the change alone": lambda weights, A, B: {
-            part: (torch.eye(len(A), A.shape[1]), W @ (torch.eye(len(B)) + B @ A)[:, : len(A)])
-            for part, W in weights.items()
-        },
         "B is passed on as it is, with d rows: W_p has to act on it first, as B_p writes where W_p "
         "writes": pairs_with(lambda W, B: B),
         "W_p acts on A's side: the token meets A first, W_p last": (
@@ -178,7 +289,6 @@ def pairs_with(of_B: Callable = torch.matmul, of_A: Callable = lambda weight, A:
         "W_p is transposed: nn.Linear's weight is the formula's W": pairs_with(
             lambda W, B: W.T @ B
         ),
-        "W_p is in it twice: put it on one side only": pairs_with(of_A=lambda W, A: A @ W),
         "q's weight serves for every part: each has its own W_p": lambda weights, A, B: {
             part: (A, weights["q"] @ B) for part in weights
         },
@@ -191,17 +301,8 @@ def pairs_with(of_B: Callable = torch.matmul, of_A: Callable = lambda weight, A:
         "a whole (out, d) matrix is no pair: the second factor is (out, r)": (
             lambda weights, A, B: {part: (A, W @ B @ A) for part, W in weights.items()}
         ),
-        "return a dict with one pair for every part that came in, not a list": (
-            lambda weights, A, B: [(A, W @ B) for W in weights.values()]
-        ),
-        "only q gets a pair: every part needs one": lambda weights, A, B: {
-            "q": (A, weights["q"] @ B)
-        },
         "the names of the parts are written out: go through weights.items()": (
             lambda weights, A, B: {part: (A, weights[part] @ B) for part in "qkv"}
-        ),
-        "two tensors are of different kinds, such as float32 and float64: make both alike": (
-            pairs_with(of_A=lambda W, A: A.double())
         ),
     },
 )
@@ -223,145 +324,12 @@ def lora_pairs_of() -> Iterator[Case]:
             f"a call with three weights {width} wide, and a pair of rank {rank}",
             (weights, A, B),
             Parts(parts),
-            read=lambda pairs, weights, A, B: changes_of(pairs, weights, len(A)),
+            read=changes_of,
+            form=FORM_1_3,
         )
 
 
-# -------------------------------------------------------------------------- 1.3 the nearest pair
-
-
-def first_layers(matrix: Tensor, rank: int) -> Tensor:
-    """The best matrix of that rank, by way of an eigenbasis of its rows."""
-    _, axes = torch.linalg.eigh(matrix.T @ matrix)  # ascending
-    return matrix @ axes[:, -rank:] @ axes[:, -rank:].T
-
-
-def stacked(each: dict[str, Tensor], names: Iterable[str]) -> Tensor:
-    """The parts one below the other, in this order."""
-    return torch.cat([each[part] for part in names])
-
-
-def two_factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """U S and Vh of the first layers."""
-    U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
-    return U[:, :rank] * S[:rank], Vh[:rank]
-
-
-def nearest(change: Callable) -> Callable:
-    """A wrong answer; ``change(W, wanted, rank, weights, changes)`` gives B and A."""
-
-    def attempt(weights, changes, rank):
-        B, A = change(stacked(weights, weights), stacked(changes, weights), rank, weights, changes)
-        return A, B
-
-    return attempt
-
-
-def three_steps(W, wanted, rank, *_, use=lambda U, S, Vh, r: (U[:, :r] * S[:r], Vh[:r])):
-    """The right answer, with the use of U, S and Vh to be changed."""
-    Q, R = torch.linalg.qr(W)
-    left, A = use(*torch.linalg.svd(Q.T @ wanted), rank)
-    return torch.linalg.solve(R, left), A
-
-
-def with_use(use: Callable) -> Callable:
-    """A wrong answer in the last of the three steps."""
-    return nearest(lambda W, wanted, rank, *_: three_steps(W, wanted, rank, use=use))
-
-
-def cut_before(W, wanted, rank, *_):
-    """The wishes are cut, then solved for."""
-    left, A = two_factors(wanted, rank)
-    return torch.linalg.lstsq(W, left).solution, A
-
-
-def of_means(W, wanted, rank, weights, changes):
-    """The parts are averaged."""
-    left, A = two_factors(sum(changes.values()) / len(changes), rank)
-    return torch.linalg.solve(sum(weights.values()) / len(weights), left), A
-
-
-def only_q(W, wanted, rank, weights, changes):
-    """One part alone."""
-    left, A = two_factors(changes["q"], rank)
-    return torch.linalg.solve(weights["q"], left), A
-
-
-def change_by(pair: Any, weights: dict[str, Tensor], changes: dict, rank: int) -> Tensor:
-    """The stacked change W B A of what the learner returned, after a look at the form."""
-    tall = stacked(weights, weights)
-    form, right = shapes_of(pair), [(rank, tall.shape[1]), (tall.shape[1], rank)]
-    cause = "A holds r rows of Vh, B solves R B = U S with r columns"
-    require(form == right, f"the shapes of A and B at rank {rank}", right, form, cause)
-    A, B = (torch.as_tensor(each).detach().to(tall) for each in pair)
-    return tall @ B @ A
-
-
-@exercise(
-    "1.3",
-    "no other pair of that rank comes closer, at two widths and ranks",
-    {
-        "C is cut to rank r after solving: cut Q^T times the change, then solve": nearest(
-            lambda W, wanted, r, *_: two_factors(torch.linalg.lstsq(W, wanted).solution, r)
-        ),
-        "the wishes are cut to rank r before the projection: project first": nearest(cut_before),
-        "the changes are stacked in another order than the weights: go by the names": nearest(
-            lambda W, wanted, r, weights, changes: three_steps(
-                torch.cat([*weights.values()]), torch.cat([*changes.values()]), r
-            )
-        ),
-        "only q is looked at: stack all parts": nearest(only_q),
-        "the wishes of the parts are averaged: stack them instead": nearest(of_means),
-        "the singular values are left out: B solves R B = U S": (
-            with_use(lambda U, S, Vh, r: (U[:, :r], Vh[:r]))
-        ),
-        "the singular values are in it twice: in A or in B": (
-            with_use(lambda U, S, Vh, r: (U[:, :r] * S[:r] ** 2, Vh[:r]))
-        ),
-        "A holds columns of Vh: the v_i are its rows, Vh[:r]": (
-            with_use(lambda U, S, Vh, r: (U[:, :r] * S[:r], Vh[:, :r].T))
-        ),
-        "R is left out: B has to solve R B = U S": nearest(
-            lambda W, wanted, r, *_: two_factors(torch.linalg.qr(W)[0].T @ wanted, r)
-        ),
-        "the order is A (r, d) first, B (d, r) second": (
-            lambda weights, changes, r: three_steps(
-                stacked(weights, weights), stacked(changes, weights), r
-            )
-        ),
-        "that is one matrix C: A holds r rows of Vh, B solves R B = U S": (
-            lambda weights, changes, r: torch.linalg.lstsq(
-                stacked(weights, weights), stacked(changes, weights)
-            )[0]
-        ),
-        "the names of the parts are written out: go through the names that came in": nearest(
-            lambda W, wanted, r, weights, changes: (
-                [weights[part] for part in "qkv"] and three_steps(W, wanted, r)
-            )
-        ),
-    },
-)
-def nearest_serial_pair() -> Iterator[Case]:
-    """W B A against the best, which is found by least squares and an eigenbasis."""
-    for width, rank, names in ((6, 2, PARTS), (5, 3, ("q", "k", "out"))):
-        weights = {part: torch.randn(width, width, dtype=torch.float64) for part in names}
-        changes = {part: torch.randn(width, width, dtype=torch.float64) for part in names[::-1]}
-        tall, wanted = stacked(weights, weights), stacked(changes, weights)
-        free = torch.linalg.lstsq(tall, wanted).solution  # (d, d), the best C of any rank
-        best = first_layers(tall @ free, rank)
-        miss = float((wanted - best).norm() / wanted.norm())
-        yield Case(
-            f"the stacked change W B A at width {width}, rank {rank} (miss {miss:.3f})",
-            (weights, changes, rank),
-            best,
-            read=change_by,
-            advice="follow the three steps: QR of the stacked W, SVD of Q^T times the stacked "
-            "change, then solve R B = U S",
-            tolerance=1e-4,
-        )
-
-
-# ----------------------------------------------------------------------------- 1.4 the gradient
+# ----------------------------------------------------------------------------- 1.4 two gradients
 
 
 def attention_loss(weights: dict[str, Tensor], x: Tensor, goal: Tensor) -> Tensor:
@@ -370,75 +338,86 @@ def attention_loss(weights: dict[str, Tensor], x: Tensor, goal: Tensor) -> Tenso
     return (F.softmax(q @ k.T, dim=-1) @ v - goal).square().sum()
 
 
-def gradient(
+def gradients_with(
     of_part: Callable = lambda W, g: W.T @ g,
     parts: Callable = list,
-    end: Callable = lambda total, A, s: s * total @ A.T,
+    of_A: Callable = lambda total, A, B, s: s * B.T @ total,
+    of_B: Callable = lambda total, A, B, s: s * total @ A.T,
 ) -> Callable:
-    """The gradient of B with one thing changed."""
+    """The gradients of A and B with one thing changed."""
 
-    def attempt(weights, gradients, lora_A, scale):
+    def attempt(weights, gradients, A, B, scale):
         total = sum(of_part(weights[part], gradients[part]) for part in parts(weights))
-        return end(total, lora_A, scale)
+        return of_A(total, A, B, scale), of_B(total, A, B, scale)
 
     return attempt
 
 
+def zeros(total: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:
+    """No gradient."""
+    return torch.zeros_like(A)
+
+
 @exercise(
     "1.4",
-    "equal to autograd's through an attention with softmax, for square weights and others",
+    "both equal autograd's through an attention with softmax, for square weights and others",
     {
-        "the scale is forgotten": gradient(end=lambda total, A, s: total @ A.T),
-        "only q is counted: k and v read the same tokens": gradient(parts=lambda W: list(W)[:1]),
-        "only v is counted: add the parts up, each on top of the others": (
-            gradient(parts=lambda W: list(W)[-1:])
+        "the scale is forgotten": gradients_with(
+            of_A=lambda total, A, B, s: B.T @ total, of_B=lambda total, A, B, s: total @ A.T
         ),
-        "v is left out: it reads the adapted tokens too": gradient(parts=lambda W: list(W)[:2]),
-        "the parts are averaged: gradients of one matrix add up": (
-            gradient(end=lambda total, A, s: s * total @ A.T / 3)
+        "only q is counted: k and v read the same tokens": gradients_with(
+            parts=lambda W: list(W)[:1]
         ),
-        "the sign is turned: that is the step, not the gradient": (
-            gradient(end=lambda total, A, s: -s * total @ A.T)
+        "v is left out: it reads the adapted tokens too": gradients_with(
+            parts=lambda W: list(W)[:2]
         ),
-        "A is left out: B meets A x, not x": gradient(end=lambda total, A, s: s * total),
-        "it has to be transposed: the gradient has the shape of B, (d, r)": (
-            gradient(end=lambda total, A, s: s * A @ total.T)
+        "the gradient of A is zero only while B is: here B is not": gradients_with(of_A=zeros),
+        "A's gradient passes through B: s B^T times the sum": gradients_with(
+            of_A=lambda total, A, B, s: s * A @ total
         ),
-        "the scale is applied twice": gradient(end=lambda total, A, s: s**2 * total @ A.T),
-        "scale is divided by the rank: here it counts as it is": (
-            gradient(end=lambda total, A, s: s / len(A) * total @ A.T)
+        "the order is A's gradient (r, d) first, B's (d, r) second": lambda *given: (
+            gradients_with()(*given)[::-1]
         ),
-        "W is left out: that is the gradient of LoRA's B": gradient(lambda W, g: g),
-        "W is not transposed: gradients travel back through W^T": gradient(lambda W, g: W @ g),
-        "the gradient is transposed: W^T g, not W^T g^T or g^T W": gradient(lambda W, g: g.T @ W),
-        "the factors are exchanged: W^T stands left of g": gradient(lambda W, g: g @ W.T),
+        "a gradient has the shape of its matrix: A's is (r, d), B's is (d, r)": lambda *given: (
+            tuple(each.T for each in gradients_with()(*given))
+        ),
+        "W is left out: gradients reach the pair through W^T": gradients_with(lambda W, g: g),
+        "W is not transposed: gradients travel back through W^T": gradients_with(
+            lambda W, g: W @ g
+        ),
         "the weights are added up before they are multiplied: add the products": (
-            lambda W, g, A, s: s * sum(W.values()).T @ sum(g.values()) @ A.T
+            lambda W, g, A, B, s: (
+                s * B.T @ sum(W.values()).T @ sum(g.values()),
+                s * sum(W.values()).T @ sum(g.values()) @ A.T,
+            )
         ),
         "weights and gradients are paired by their place: pair them by their names": (
-            lambda W, g, A, s: gradient()(W, dict(zip(W, g.values(), strict=True)), A, s)
+            lambda W, g, *given: gradients_with()(W, dict(zip(W, g.values(), strict=True)), *given)
         ),
-        "the names of the parts are written out: go through weights.items()": (
-            gradient(parts=lambda W: "qkv")
+        "the names of the parts are written out: go through weights.items()": gradients_with(
+            parts=lambda W: "qkv"
         ),
     },
 )
-def serial_gradient_of_B() -> Iterator[Case]:
-    """The gradient of B against autograd's, through an attention with softmax."""
+def shared_gradients() -> Iterator[Case]:
+    """The gradients of A and B against autograd's, through an attention with softmax."""
     for outs, width, rank, scale in (
         ({"q": 6, "k": 6, "v": 6}, 6, 2, 0.7),
         ({"query": 4, "key": 4, "value": 3}, 5, 3, 0.5),
     ):
-        weights = {part: torch.randn(out, width) / width**0.5 for part, out in outs.items()}
-        x, A = torch.randn(4, width), torch.randn(rank, width)
-        goal = torch.randn(4, [*outs.values()][-1])
-        for weight in weights.values():
-            weight.requires_grad_()
-        attention_loss(weights, x, goal).backward()
-        g = {part: weights[part].grad for part in [*outs][::-1]}
-        W = {part: weight.detach() for part, weight in weights.items()}
-        B = torch.zeros(width, rank, requires_grad=True)
+        W = {part: torch.randn(out, width) / width**0.5 for part, out in outs.items()}
+        A, B = (torch.randn(*size, requires_grad=True) for size in ((rank, width), (width, rank)))
+        x, goal = torch.randn(4, width), torch.randn(4, [*outs.values()][-1])
         attention_loss(W, x + scale * x @ A.T @ B.T, goal).backward()
+        used = {p: w + scale * (w @ B.detach()) @ A.detach() for p, w in W.items()}
+        for weight in used.values():
+            weight.requires_grad_()
+        attention_loss(used, x, goal).backward()
+        g = {part: used[part].grad for part in [*outs][::-1]}
         sizes = ", ".join(f"{out}x{width}" for out in outs.values())
-        what = f"the gradient of B for weights {sizes}, rank {rank}, scale {scale}"
-        yield Case(what, (W, g, A, scale), B.grad)
+        kind = f"for weights {sizes}, rank {rank}, scale {scale}"
+        parts = {f"the gradient of A, {kind}": A.grad, f"the gradient of B, {kind}": B.grad}
+        given = (W, g, A.detach(), B.detach(), scale)
+        yield Case(
+            f"a call, {kind}", given, Parts(parts), form="return two tensors, for A and for B"
+        )

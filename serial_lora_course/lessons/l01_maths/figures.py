@@ -11,17 +11,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from serial_lora.errors import SerialLoRAError
-from serial_lora_course.measures.lowrank import finite_matrix, tail_misses
 from serial_lora_course.plots.style import (
+    BLUE,
     GREEN,
     INK,
-    METHOD_LOOKS,
     PURPLE,
     QUIET,
     VERMILION,
     house_style,
-    method_look,
     with_description,
 )
 
@@ -35,11 +32,8 @@ def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
     Args:
         matrix: (m, n) numbers between 0 and 1, such as a grey picture.
         count: how many layers.
-
-    Raises:
-        SerialLoRAError: the matrix has not so many layers, or holds values that are not finite.
     """
-    grey, U, S, Vh = _decomposed(matrix, count)
+    U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
     with house_style():
         figure = Figure(figsize=(2.3 * count, 5.0), layout="constrained")
         grid = figure.add_gridspec(
@@ -69,41 +63,22 @@ def plot_layers(matrix: Tensor, count: int = 4) -> Figure:
     )
 
 
-def _decomposed(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A matrix as finite numbers, and its decomposition U, S, Vh, of whose layers so many are shown."""
-    numbers = finite_matrix(matrix)
-    if not 1 <= count <= min(numbers.shape):
-        raise SerialLoRAError(
-            f"a matrix of shape {tuple(numbers.shape)} has {min(numbers.shape)} layers, not {count}."
-        )
-    return numbers, *torch.linalg.svd(numbers, full_matrices=False)
-
-
 def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
-    """The spectrum of a matrix with the values that a rank keeps, and the matrix beside what they make.
-
-    Args:
-        matrix: (m, n).
-        rank: how many of its layers are kept, at least 1.
-
-    Raises:
-        SerialLoRAError: the matrix has not so many layers, or holds values that are not finite.
-    """
-    numbers, U, S, Vh = _decomposed(matrix, rank)
+    """The spectrum of a matrix (m, n) with the values that a rank keeps, and the matrix beside what they make."""
+    U, S, Vh = torch.linalg.svd(matrix.double(), full_matrices=False)
     kept = (U[:, :rank] * S[:rank]) @ Vh[:rank]
-    missed = float(tail_misses(numbers)[rank])
+    missed = float(S[rank:].norm() / S.norm())
     with house_style():
         figure = Figure(figsize=(9, 2.9), layout="constrained")
         spectrum, whole, part = figure.subplots(1, 3, width_ratios=(5, 3, 3))
         index = np.arange(1, len(S) + 1)
         for some, colour in ((index <= rank, VERMILION), (index > rank, QUIET)):
             spectrum.bar(index[some], S.numpy()[some], width=1.0, color=colour)
-        floor = 1e-4 * S[0].item()  # of the logarithmic axis
         spectrum.set(xlabel="index", title=f"{name}: singular values", yscale="log")
-        spectrum.set_ylim(bottom=floor)
-        limits = {"vmin": numbers.min().item(), "vmax": numbers.max().item(), "cmap": "gray"}
+        spectrum.set_ylim(bottom=1e-4 * S[0].item())
+        limits = {"vmin": matrix.min().item(), "vmax": matrix.max().item(), "cmap": "gray"}
         for axes, picture, title in (
-            (whole, numbers, "the matrix"),
+            (whole, matrix, "the matrix"),
             (part, kept, f"rank {rank} misses {missed:.0%}"),
         ):
             axes.imshow(picture.numpy(), interpolation="nearest", **limits)
@@ -116,87 +91,87 @@ def plot_rank(name: str, matrix: Tensor, rank: int) -> Figure:
     )
 
 
-_OTHERS = (
-    {"color": INK, "linestyle": "-"},
-    {"color": QUIET, "linestyle": "--"},
-    {"color": GREEN, "linestyle": "-."},
-    {"color": PURPLE, "linestyle": ":"},
-)
+OWN = {"LoRA": BLUE, "Serial LoRA": VERMILION}
+OTHERS = (INK, GREEN, QUIET, PURPLE)
 
 
 def plot_misses(
-    panels: Mapping[str, Mapping[str, Tensor]],
-    ranks: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
+    curves: Mapping[str, Tensor], ranks: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)
 ) -> Figure:
-    """What is missed at each rank, one small picture a target, one line a family.
+    """What is missed at some ranks, on a logarithmic axis, each line named at its end.
 
     Args:
-        panels: title to family (a method's name, or any other words) to misses at ranks 0, 1, ...,
-            as :func:`tail_misses` and :func:`misses_by_method` give them.
-        ranks: which of them to draw; on a logarithmic axis.
+        curves: what to call it -> the misses at ranks 0, 1, ...; at most four.
     """
-    ranks = list(ranks)
     with house_style():
-        width = max(5.6, 3.5 * len(panels))
-        figure = Figure(figsize=(width, 3.7), layout="constrained")
-        grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-        for axes, (title, curves) in zip(grid, panels.items(), strict=True):
-            others = iter(_OTHERS * len(curves))
-            for name, curve in curves.items():
-                look = method_look(name) if name in METHOD_LOOKS else next(others)
-                values = [float(curve[rank]) for rank in ranks]
-                style = {"markersize": 5, "linewidth": 2, "clip_on": False, "label": name}
-                axes.plot(ranks, values, **style | look)
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(ranks, [str(rank) for rank in ranks])
-            axes.minorticks_off()
-            axes.set_title(title, fontsize=11)
-            axes.set_xlabel("rank r")
-        grid[0].set(ylim=(0, 1.02), ylabel="missed")
-        grid[0].yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-        handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)))
+        figure = Figure(figsize=(8.2, 3.7), layout="constrained")
+        axes, free = figure.subplots(), iter(OTHERS)
+        below = 2.0
+        for name, curve in sorted(curves.items(), key=lambda item: -float(item[1][ranks[-1]])):
+            colour = OWN.get(name) or next(free)
+            values = [float(curve[rank]) for rank in ranks]
+            axes.plot(ranks, values, color=colour, marker="o", clip_on=False, linewidth=2)
+            below = min(values[-1], below - 0.07)  # so that names stay apart
+            axes.text(ranks[-1] * 1.12, below, name, color=colour, va="center")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ranks, [str(rank) for rank in ranks])
+        axes.minorticks_off()
+        axes.set(xlabel="rank r", ylim=(0, 1.02), ylabel="missed")
+        axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
     words = "; ".join(
-        f"{title}, {method_look(name)['label']}: {float(curve[ranks[-1]]):.0%}"
-        for title, curves in panels.items()
+        f"{name}: " + ", ".join(f"{float(curve[rank]):.0%}" for rank in ranks)
         for name, curve in curves.items()
     )
-    return with_description(figure, f"Share missed by rank. At rank {ranks[-1]}: {words}.")
+    return with_description(figure, f"Share missed at ranks {', '.join(map(str, ranks))}. {words}.")
 
 
-def plot_token_moves(
-    rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]], formulas: Mapping[str, str]
-) -> Figure:
-    """Where tokens with two entries are before and after an adapter, one panel a space.
+def plot_token_moves(rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor, Tensor]]]) -> Figure:
+    """Where tokens with two entries are before and after a pair of rank 1, one panel a space.
 
     Every token keeps its number in all panels. An arrow leads from where it was to where it is; its
-    colour, like its length, says how far the token moved within its panel.
+    colour says how far that is, of the farthest in the panel; tokens on the dashed line stay.
 
     Args:
-        rows: method to panel title to (before, after), each (n, 2).
-        formulas: method to what is written at the left of its row.
+        rows: what is written at the left of a row -> panel title -> where the tokens are before and
+            after, each (n, 2), and a direction (2,) in which tokens stay.
     """
-    columns = max(map(len, rows.values()))
+    columns, shades = max(map(len, rows.values())), matplotlib.colormaps["viridis_r"]
     with house_style():
-        figure = Figure(figsize=(2.6 * columns + 0.3, 2.75 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(2.5 * columns + 1, 2.75 * len(rows)), layout="constrained")
         grid = figure.subplots(len(rows), columns, squeeze=False)
-        for line, (method, panels) in zip(grid, rows.items(), strict=True):
-            for axes, (title, (before, after)) in zip(line, panels.items(), strict=True):
-                _draw_moves(axes, before.detach().numpy(), after.detach().numpy())
-                axes.set_title(title, fontsize=10, loc="center")
-            line[0].set_ylabel(formulas[method], fontsize=10, color=method_look(method)["color"])
-    words = "; ".join(method_look(method)["label"] for method in rows)
+        for line, (title, panels), colour in zip(
+            grid, rows.items(), (BLUE, VERMILION), strict=True
+        ):
+            for axes, (space, (before, after, stays)) in zip(line, panels.items(), strict=True):
+                _draw_moves(axes, before.numpy(), after.numpy(), stays.numpy(), shades)
+                axes.set_title(space, fontsize=10, loc="center")
+            line[0].set_ylabel(title, fontsize=10, color=colour)
+        scale = matplotlib.cm.ScalarMappable(cmap=shades)
+        bar = figure.colorbar(scale, ax=grid, shrink=0.7, aspect=30, ticks=(0, 1))
+        bar.ax.set_yticklabels(["stays", "farthest"])
+        bar.set_label("how far the token moves", labelpad=-25)
+        stays = matplotlib.lines.Line2D([], [], color=QUIET, linestyle="--")
+        figure.legend([stays], ["tokens on this line stay"], loc="outside lower center")
+    words = " and ".join(title.partition("\n")[0] for title in rows)
     return with_description(
-        figure, f"Numbered tokens in a plane, with arrows from before to after, for {words}."
+        figure,
+        f"Ten numbered tokens in a plane, with arrows from before to after, for {words}. With own pairs the "
+        "line of tokens that stay is another one in each panel; with a shared pair it holds the same tokens.",
     )
 
 
-def _draw_moves(axes: Any, before: np.ndarray, after: np.ndarray) -> None:
+def _draw_moves(
+    axes: Any, before: np.ndarray, after: np.ndarray, stays: np.ndarray, shades: Any
+) -> None:
     far = np.linalg.norm(after - before, axis=1)
-    shades = matplotlib.colormaps["viridis_r"](0.1 + 0.9 * far / max(far.max(), 1e-12))
+    colours = shades(far / max(far.max(), 1e-12))
+    reach = 1.2 * max(abs(before).max(), abs(after).max())
+    if stays.any():
+        ends = np.stack([-stays, stays]) * 2 * reach / np.linalg.norm(stays)
+        axes.plot(*ends.T, color=QUIET, linestyle="--", linewidth=1.2, zorder=0)
     for i, (start, end) in enumerate(zip(before, after, strict=True)):
-        if far[i] > 0.02 * max(abs(before).max(), 1e-12):
-            style = {"arrowstyle": "-|>", "color": shades[i], "linewidth": 1.6}
+        if far[i] > 0.02 * reach:
+            style = {"arrowstyle": "-|>", "color": colours[i], "linewidth": 1.6}
             axes.annotate("", end, start, arrowprops=style | {"shrinkA": 0, "shrinkB": 0})
         axes.text(
             *start,
@@ -204,9 +179,9 @@ def _draw_moves(axes: Any, before: np.ndarray, after: np.ndarray) -> None:
             fontsize=8,
             ha="center",
             va="center",
-            color="white" if shades[i, :3].mean() < 0.5 else INK,
+            color="white" if colours[i, :3].mean() < 0.5 else INK,
             weight="bold",
-            bbox={"boxstyle": "circle,pad=0.18", "facecolor": shades[i], "edgecolor": "none"},
+            bbox={"boxstyle": "circle,pad=0.18", "facecolor": colours[i], "edgecolor": "none"},
         )
-    reach = 1.15 * max(abs(before).max(), abs(after).max())
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], aspect="equal")
+    axes.grid(False)

@@ -1,4 +1,4 @@
-"""The panel of lesson 01: the rank moves over a matrix's real spectrum, and what is missed is seen."""
+"""The panel of lesson 01: the rank moves over a matrix's spectrum, and what is missed is seen."""
 
 from __future__ import annotations
 
@@ -21,19 +21,14 @@ def rank_panel(matrices: Mapping[str, Tensor], rank: int = 4) -> ipywidgets.VBox
 
     Returns:
         The panel, already shown; None in the still form, one figure a matrix.
-
-    Raises:
-        SerialLoRAError: a matrix has no such rank, or holds values that are not finite.
     """
 
     def draw(name: str, rank: int) -> None:
-        full = min(matrices[name].shape)
-        display_figure(plot_rank(name, matrices[name], min(rank, full)))
+        display_figure(plot_rank(name, matrices[name], min(rank, *matrices[name].shape)))
 
     def panel() -> ipywidgets.VBox:
         largest = max(min(matrix.shape) for matrix in matrices.values())
         names = ipywidgets.Dropdown(options=list(matrices), description="matrix")
         return movable(draw, {"name": names, "rank": slider(rank, 1, largest, 1, "rank")})
 
-    figures = [plot_rank(name, matrix, rank) for name, matrix in matrices.items()]
-    return show(panel, lambda: [display_figure(figure) for figure in figures])
+    return show(panel, lambda: [draw(name, rank) for name in matrices])

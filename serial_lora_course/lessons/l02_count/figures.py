@@ -1,49 +1,69 @@
-"""Bars of trainable parameters."""
+"""The quarter, drawn to scale: where the pairs of a block are, and what they hold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from serial_lora_course.models.architectures import ARCHITECTURES
-from serial_lora_course.plots.style import house_style, method_look, with_description
+from serial_lora_course.plots.style import QUIET, house_style, method_look, with_description
+
+MATRICES = {"q": 1.6, "k": 3.2, "v": 4.8, "out": 6.4}  # where each begins, one wide
+GAP = 0.12  # between a matrix and its pair
 
 
-def plot_counts(counts: Mapping[str, tuple[int, int]] | None = None) -> Figure:
-    """Bars of LoRA's and Serial LoRA's parameters.
-
-    Args:
-        counts: name of a model to (LoRA, Serial LoRA); the paper's three models when left out.
-    """
-    if counts is None:
-        counts = {
-            f"{item.title}, r = {item.rank}": (item.lora(), item.serial_lora())
-            for item in ARCHITECTURES.values()
-            if item.in_paper
-        }
+def plot_quarter(width: int = 768, rank: int = 32) -> Figure:
+    """One attention block with LoRA's four pairs, and with Serial LoRA's one, to scale."""
+    pair = 2 * width * rank
     with house_style():
-        figure = Figure(figsize=(8, 1.3 + 0.95 * len(counts)), layout="constrained")
+        figure = Figure(figsize=(9.6, 3.5), layout="constrained")
         axes = figure.subplots()
-        largest = max(max(pair) for pair in counts.values())
-        for row, pair in enumerate(counts.values()):
-            for value, offset, method in zip(
-                pair, (-0.19, 0.19), ("lora", "serial_lora"), strict=True
-            ):
-                look = method_look(method)
-                label = look["label"] if row == 0 else None
-                axes.barh(row + offset, value, 0.34, color=look["color"], label=label)
-                axes.text(value + 0.012 * largest, row + offset, f"{value:,}", va="center")
-        axes.set_yticks(range(len(counts)), list(counts))
-        axes.invert_yaxis()
-        axes.grid(axis="y", visible=False)
-        axes.set_xlim(0, largest * 1.22)
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
-        axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
-        axes.set_xlabel("trainable parameters")
-        figure.legend(loc="outside upper left", ncols=2)
-    words = "; ".join(
-        f"{name}: LoRA {lora:,}, Serial LoRA {serial:,}" for name, (lora, serial) in counts.items()
+        rows = ((1.9, "lora", [*MATRICES.values()]), (0.0, "serial_lora", [0.0]))
+        for bottom, method, lefts in rows:
+            look = method_look(method)
+            for name, left in MATRICES.items():
+                _box(axes, left, bottom, (1, 1), "#ececec", QUIET)
+                axes.text(left + 0.5, bottom + 0.5, name, ha="center", va="center", fontsize=13)
+            for left in lefts:
+                _draw_pair(axes, left, bottom, rank / width, look["color"])
+            for cell in range(4):
+                corner = (8.1 + 0.5 * (cell % 2), bottom + 0.5 - 0.5 * (cell // 2))
+                filled = look["color"] if cell < len(lefts) else "none"
+                _box(axes, *corner, (0.5, 0.5), filled, QUIET)
+            axes.text(
+                9.3,
+                bottom + 0.5,
+                f"{look['label']}\n{len(lefts) * pair:,}\nnumbers",
+                color=look["color"],
+                va="center",
+            )
+        read = {"edgecolor": look["color"], "linestyle": "--", "facecolor": "none"}
+        axes.add_patch(
+            Rectangle((1.42, -0.18), 4.56, 1.36, **read)
+        )  # what reads the changed tokens
+        style = {"arrowstyle": "-|>", "color": look["color"]}
+        axes.annotate("", (1.42, 0.5), (0.3, 0.5), arrowprops=style)
+        axes.set(xlim=(-0.5, 10.9), ylim=(-0.25, 3.4), aspect="equal")
+        axes.axis("off")
+    return with_description(
+        figure,
+        f"An attention block's four matrices, {width} by {width}, drawn to scale with pairs of rank {rank}. LoRA "
+        f"has a thin column and a thin row beside each of q, k, v and out: {4 * pair:,} numbers. Serial LoRA has "
+        f"one such pair, in front of q, k and v: {pair:,} numbers, a quarter.",
     )
-    return with_description(figure, f"Bars of trainable parameters. {words}.")
+
+
+def _box(
+    axes: Any, left: float, bottom: float, size: tuple[float, float], colour: str, edge: str
+) -> None:
+    axes.add_patch(Rectangle((left, bottom), *size, facecolor=colour, edgecolor=edge))
+
+
+def _draw_pair(axes: Any, left: float, bottom: float, thin: float, colour: str) -> None:
+    """B as a column at the left of a matrix's place, A as a row above it."""
+    _box(axes, left - GAP, bottom, (thin, 1), colour, "none")
+    _box(axes, left, bottom + 1 + GAP - thin, (1, thin), colour, "none")
+    style = {"color": colour, "fontsize": 10, "ha": "center", "va": "center"}
+    axes.text(left - GAP - 0.12, bottom + 0.5, "B", **style)
+    axes.text(left + 0.5, bottom + 1 + GAP + 0.14, "A", **style)
