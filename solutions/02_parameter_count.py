@@ -124,7 +124,7 @@ for name in MAKE:
     found = {key: tuple(p.shape) for key, p in named if key.endswith(MAKES_Q)}
     WIDTHS[name] = [columns for _, columns in found.values()]
     first, last = list(found.items())[0], list(found.items())[-1]
-    print(f"{name}: {len(found)} blocks, from {first[0]} {first[1]} to {last[0]} {last[1]}")
+    print(f"{name}: {len(found)} blocks, from", *first, "to", *last, sep="\n    ")
 
 # %% [markdown]
 # CLIP has 24 because it has two towers of twelve, <!-- from ViT-B/16's configuration: 12 --> one for pictures and one
@@ -148,7 +148,7 @@ def trained(name: str, config: LoRAConfig | SerialLoRAConfig) -> int:
 for name, widths in WIDTHS.items():
     r = RANKS[name]
     counted = trained(name, LoRAConfig(rank=r)), trained(name, SerialLoRAConfig(rank=r))
-    formula = sum(8 * d * r for d in widths), sum(2 * d * r for d in widths)
+    formula = tuple(sum(numbers([(d, d)] * pairs, r) for d in widths) for pairs in (4, 1))
     print(f"{name}, rank {r}: LoRA {counted[0]:,}, Serial LoRA {counted[1]:,}")
     print(f"  as the formula says: {counted == formula}; ratio {Fraction(*counted)}")
 
@@ -169,7 +169,7 @@ print(f"LoRA {both[0]:,}, Serial LoRA {both[1]:,}, ratio {both[0] / both[1]:.4f}
 
 # %% [markdown]
 # A little less than 4! In its last block SD3 throws the text tokens away, so there is no out matrix for them, and
-# LoRA has one pair fewer. No formula would have told us that. Counting did.
+# LoRA has one pair fewer. Our formula would not have told us. Counting did.
 
 # %% [markdown]
 # ## A quarter of which LoRA?

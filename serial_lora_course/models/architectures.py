@@ -1,20 +1,18 @@
-"""The real models that lessons and tests count, built on the meta device: shapes without memory.
+"""The real models that a lesson and tests count, built on the meta device: shapes without memory.
 
 The first three are the paper's Table I.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import partial
 
-import pandas as pd
 import torch
 from torch import nn
 
-from serial_lora_course.measures.counts import lora_count, pair_count, serial_lora_count
+from serial_lora_course.measures.counts import lora_count, serial_lora_count
 
 
 @dataclass(frozen=True)
@@ -152,84 +150,3 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
 }
 """The real models that lessons and tests count. The first three are the paper's Table I."""
-
-
-# --- the ratio -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A way to put LoRA on one attention block: which matrices get a pair, and of what shape.
-
-    Attributes:
-        name: what is adapted.
-        shapes: for a width d, the (inputs, outputs) of every matrix that gets a pair.
-        note: who does it this way.
-    """
-
-    name: str
-    shapes: Callable[[int], list[tuple[int, int]]] = field(repr=False)
-    note: str = ""
-
-    def count(self, width: int, rank: int) -> int:
-        """Parameters in one block."""
-        return sum(pair_count(inputs, outputs, rank) for inputs, outputs in self.shapes(width))
-
-
-def size_ratio(shapes: Iterable[tuple[int, int]], width: int) -> Fraction:
-    """LoRA's parameters on matrices of (inputs, outputs) over Serial LoRA's at a width, at equal rank."""
-    return Fraction(sum(pair_count(*shape, 1) for shape in shapes), pair_count(width, width, 1))
-
-
-BASELINES: tuple[Baseline, ...] = (
-    Baseline(
-        "q, k, v and out, a pair each",
-        lambda d: [(d, d)] * 4,
-        "the paper's baseline (Fig. 1, eq. 2)",
-    ),
-    Baseline("q, k and v, a pair each", lambda d: [(d, d)] * 3, "CLIP-LoRA's default"),
-    Baseline("q and v, a pair each", lambda d: [(d, d)] * 2, "LoRA's own experiments"),
-    Baseline(
-        "fused qkv, one pair",
-        lambda d: [(d, 3 * d)],
-        "PEFT on a linear layer named qkv: A is shared by q, k and v",
-    ),
-    Baseline(
-        "fused qkv, one pair, and out",
-        lambda d: [(d, 3 * d), (d, d)],
-        "PEFT on torch.nn.MultiheadAttention",
-    ),
-    Baseline(
-        "q, k, v and out, four query heads to one key head",
-        lambda d: [(d, d), (d, d // 4), (d, d // 4), (d, d)],
-        "grouped-query attention: k and v are rectangular",
-    ),
-    Baseline(
-        "q, k, v and out, attention half as wide as the tokens",
-        lambda d: [(d, d // 2)] * 3 + [(d // 2, d)],
-        "an inner width that differs from the token width",
-    ),
-)
-"""Ways to place LoRA on a block. Only the first is exactly four times Serial LoRA."""
-
-
-def ratio_frame(
-    width: int = 768, rank: int = 32, ratio_of: Callable[..., Fraction] = size_ratio
-) -> pd.DataFrame:
-    """LoRA's size over Serial LoRA's in one block, under every placement of `BASELINES`.
-
-    The last row keeps the paper's placement and gives LoRA a quarter of the rank: equal budget.
-
-    Args:
-        ratio_of: as :func:`size_ratio`.
-    """
-    serial, quarter = serial_lora_count(width, 1, rank), max(1, rank // 4)
-    rows = [
-        (b.name, rank, b.count(width, rank), float(ratio_of(b.shapes(width), width)), b.note)
-        for b in BASELINES
-    ]
-    count, note = lora_count(width, 1, quarter), "LoRA at Serial LoRA's budget"
-    rows.append((BASELINES[0].name, quarter, count, count / serial, note))
-    table = pd.DataFrame(rows, columns=["LoRA on", "rank", "LoRA", "ratio", "who does this"])
-    table.insert(3, "Serial LoRA", serial)
-    return table

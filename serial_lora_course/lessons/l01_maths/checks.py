@@ -207,6 +207,9 @@ def in_place(layer: nn.Module) -> Tensor:
             scale=lambda alpha, rank: nn.Parameter(torch.tensor(alpha / rank))
         ),
         "the scale is alpha / rank, not alpha": lora_with(scale=lambda alpha, rank: alpha),
+        "// rounds down to a whole number: alpha / rank": lora_with(
+            scale=lambda alpha, rank: alpha // rank
+        ),
         "alpha / sqrt(rank) is rsLoRA's scale: LoRA's is alpha / rank": lora_with(
             scale=lambda alpha, rank: alpha / rank**0.5
         ),
