@@ -87,6 +87,14 @@ def lead_links(app, page: nodes.document) -> None:
             link.replace_self(words)
 
 
+def stack_long_tables(app, page: nodes.document) -> None:
+    """Mark tables of three or more columns with long cells, whose cells a phone shows below each other."""
+    for table in page.findall(nodes.table):
+        long = any(len(cell.astext()) > 60 for cell in table.findall(nodes.entry))
+        if long and len(list(table.findall(nodes.colspec))) > 2:
+            table["classes"].append("stacked")
+
+
 def show_formula(writer, node) -> None:
     """Write a formula as MathML, which browsers draw by themselves and screen readers read."""
     block = isinstance(node, nodes.math_block)
@@ -100,3 +108,4 @@ def setup(app) -> None:
     app.add_html_math_renderer("mathml", (show_formula, None), (show_formula, None))
     app.connect("source-read", complete)
     app.connect("doctree-read", lead_links)
+    app.connect("doctree-read", stack_long_tables)
