@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 from serial_lora_course import cli
+from serial_lora_course.checking.lessons import LESSONS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,3 +65,19 @@ def test_commands_on_the_pages_are_understood():
 def test_the_courses_own_commands_are_understood():
     for command in cli.course_commands("nature", "lines", "night"):
         parse(shlex.join(command))
+
+
+def test_the_instructors_plans_name_exercises_that_exist():
+    text = (ROOT / "INSTRUCTORS.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d\d) \|(.*)$", text, re.MULTILINE)
+    hard = re.findall(r"^- \*\*(\d\d)\*\*: ", text, re.MULTILINE)
+    assert [number for number, _ in rows] == [lesson.number for lesson in LESSONS] == hard
+    there = {
+        number
+        for path in ROOT.glob("solutions/*.py")
+        for number in re.findall(
+            r"^# ### Exercise (\d+\.\d)", path.read_text("utf-8"), re.MULTILINE
+        )
+    }
+    named = {number for _, plan in rows for number in re.findall(r"\d+\.\d", plan)}
+    assert named and not named - there
