@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+from data_scripts.sources import SOURCES
 from serial_lora_course import cli
 from serial_lora_course.checking.lessons import LESSONS
 
@@ -59,6 +60,9 @@ def test_commands_on_the_pages_are_understood():
         for module in re.findall(r"python -m ((?:tools|study|benchmarks)[\w.]*)", text):
             file = ROOT / module.replace(".", "/")
             assert file.with_suffix(".py").is_file() or (file / "__main__.py").is_file(), module
+        for line in re.findall(r"^python data_scripts/fetch\.py ([^#\n]+)", text, re.MULTILINE):
+            names = shlex.split(line.partition(" --")[0])
+            assert names and set(names) <= set(SOURCES), f"{path.name}: {line}"
     assert found > 15
 
 
