@@ -152,7 +152,7 @@ print(f"the picture itself: {picture.numel():,} numbers.", data.attribution)
 # pair holds twice as many as the picture: low rank saves only where the rank is low.
 #
 # LoRA bets that the *change* which a model needs for something new is like this owl: large, but made of few patterns.
-# Lesson 01 looks whether that is so.
+# Lesson 01 checks that bet.
 
 # %% [markdown]
 # ## How exercises work

@@ -369,9 +369,9 @@ for kind in kinds:
 # nothing beside it you would blame the learning rate. A falling loss says that *something* learns. It does not
 # say what.
 #
-# A **probe** does. It is a short function that asks any block one question. Here are two of them. Both compare
-# with a copy, since a probe should leave the block as it was, and the copy gets a `B` that is not zero, since a fresh
-# adapter changes nothing anyway.
+# A **probe** does. It is a short function that asks any block one question. Here are two. The first compares the block
+# with a copy of it, in which `B` is not zero: a copy, since a probe should leave the block as it was, and not zero, since
+# a fresh adapter changes nothing anyway. The second counts.
 
 
 # %%
@@ -514,7 +514,7 @@ def number_right(model: nn.Module) -> int:
     return (answers(model) == test_labels).sum().item()
 
 
-print(sentences)
+print(*sentences[:4], "...")
 print("before:", number_right(clip), "of", len(test_labels))
 
 # %% [markdown]
