@@ -136,7 +136,7 @@ LESSONS = (
         "your_own",
         "l12_your_own",
         "Your own model and pictures",
-        "A split that does not leak, an adapter in a model of your own, a merge that is proved",
+        "A split that does not leak, a linear probe, an adapter, a merge that is proved",
         "Lesson 04",
     ),
 )

@@ -78,10 +78,10 @@ def defined(codes: list[str], number: str, name: str) -> Callable:
     if code is None:
         raise LookupError(f"no cell checks exercise {number}")
     found: list[Any] = []
-    names = {"check": lambda _, answer: found.append(answer), "torch": torch, "nn": torch.nn}
+    names = {"check": None, "torch": torch, "nn": torch.nn, "__name__": Path(name).stem}
     names |= {"F": torch.nn.functional, "Tensor": torch.Tensor, "math": math, "copy": copy}
-    names["__name__"] = Path(name).stem
     exec(imports_for(code, codes, names), names)
+    names["check"] = lambda _, answer: found.append(answer)  # after imports that bring the real one
     exec(compile(code, name, "exec"), names)  # the learner's own, as the kernel ran it
     return found[0]
 

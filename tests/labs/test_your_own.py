@@ -33,9 +33,8 @@ from serial_lora_course.labs.own import (
     preprocessing_of,
     save_classifier,
 )
-from serial_lora_course.lessons.l12_your_own.checks import with_dense_weights
-from serial_lora_course.models.parallel_vit import ParallelBlock, ParallelViT
 from tests.labs.lab_models import same_tensors, small_clip, state_of
+from tests.labs.parallel_vit import ParallelBlock, ParallelViT
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +204,31 @@ def one_site(name: str, width: int, entry: str = "attention", layer: str = "quer
         parts | {"out": of("collect")},
         "tokens",
     )
+
+
+def with_dense_weights(plain: ParallelViT, adapted: nn.Module, beside: bool) -> ParallelViT:
+    """The plain model with the pairs of an adapted one multiplied out into its own weights.
+
+    ``beside`` for LoRA's own pairs; else Serial LoRA's, in front of the attention alone.
+    """
+    tensors, model = adapted.state_dict(), copy.deepcopy(plain)
+    for index, block in enumerate(model.stages):
+        layers, prefix = block.attention, f"stages.{index}"
+        key, value = layers.key_value.weight.chunk(2)
+        weights = {"q": layers.query.weight, "k": key, "v": value}
+        if beside:
+            for part, weight in (weights | {"out": layers.collect.weight}).items():
+                weight += product_of(tensors, f"{prefix}.lora_{part}")
+        else:
+            dense = torch.eye(key.shape[-1]) + product_of(tensors, f"{prefix}.serial_lora")
+            for weight in weights.values():
+                weight.copy_(torch.einsum("oi,id->od", weight, dense))
+    return model
+
+
+def product_of(tensors: dict[str, torch.Tensor], pair: str) -> torch.Tensor:
+    """B A of a pair in a state dict."""
+    return torch.einsum("or,rd->od", tensors[f"{pair}.lora_B"], tensors[f"{pair}.lora_A"])
 
 
 @torch.no_grad()

@@ -3,16 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 from scipy import stats
 
 from serial_lora_course.lessons.l04_clip.figures import plot_gains
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_race, plot_sweep
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
 from serial_lora_course.lessons.l11_many.figures import plot_path
-from serial_lora_course.lessons.l12_your_own.figures import plot_validation
+from serial_lora_course.lessons.l12_your_own.figures import show_predictions
 
 GOOD, BASE = {"a": 80, "b": 50}, {"a": 30, "b": 40}
-ROUNDS = {3: {"loss": 1.5, "accuracy": 0.25}, 6: {"loss": 0.5, "accuracy": 0.75}}
 RACES = {"one rate": {"A": [0, 0, 1], "B": [0, 2, 3]}, "LoRA+": {"A": [0, 0, 4], "B": [0, 20, 30]}}
 LINES = {  # the figure, what it is given, lines that must be there
     "path": (
@@ -20,7 +21,6 @@ LINES = {  # the figure, what it is given, lines that must be there
         [(0, 0.5, 1), {"sum": [GOOD, BASE, GOOD], "average": [BASE] * 3}, ("a", "b")],
         [[80, 30, 80], [30] * 3, [50, 40, 50], [40] * 3],
     ),
-    "validation": (plot_validation, [ROUNDS, 6], [[1.5, 0.5], [25, 75]]),
     "race": (plot_race, [RACES], [[0, 0, 1], [0, 2, 3], [0, 0, 4], [0, 20, 30]]),
 }
 
@@ -74,3 +74,12 @@ def test_an_interval_is_drawn_over_runs_and_over_data_sets():
     judged = [("sam", rival, -0.4, 0.2, 1.0, "holds") for rival in ("lora", "lora_equal_budget")]
     (axes,) = plot_margins(judged).axes
     assert axes.patches[0].get_extents().x1 == pytest.approx(axes.transData.transform((-1, 0))[0])
+
+
+def test_predictions_are_framed_by_whether_they_are_right():
+    shares = torch.tensor([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]])
+    pictures = [Image.new("RGB", (4, 4))] * 3
+    figure = show_predictions(pictures, shares, torch.tensor([0, 1, 1]), ["a_b", "c"])
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["a b, 90%", "c, 70%", "a b, 60%"]
+    colours = [axes.spines["top"].get_edgecolor() for axes in figure.axes[:3]]
+    assert colours[0] == colours[1] != colours[2]

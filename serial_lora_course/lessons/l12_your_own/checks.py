@@ -1,7 +1,6 @@
-"""Checks of the exercises on your own model: a split without a leak, a proof of a merge, a pair, sites.
+"""Checks of the exercises on your own model: a split without a leak, a proof of a merge, and the whole way.
 
-The split is judged by its properties, since many are right. The sites are used: adapters are put
-there, and the outputs are compared with a model whose weights were written by hand.
+What is judged is what a split and a trained model must have in common, since many are right.
 """
 
 from __future__ import annotations
@@ -10,23 +9,17 @@ import copy
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from serial_lora import adapters, attention
-from serial_lora.config import LoRAConfig, SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError
-from serial_lora.injection import inject
-from serial_lora.sites import AttentionSite, Projection
+from serial_lora import SerialLoRAConfig, eject, inject
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.message import CheckFailed
 from serial_lora_course.checking.running import exercise
-from serial_lora_course.models.parallel_vit import ParallelBlock, ParallelViT
 
 # ------------------------------------------------------------------ 12.1 a split without a leak
 
@@ -348,301 +341,164 @@ def proves_merge() -> Iterator[Case]:
         yield Case(what, (*tensors, 1e-4), right, advice="work this case out on paper")
 
 
-# --------------------------------------------------------------------------- 12.3 the same pair
+# ------------------------------------------------------------------------ 12.3 the whole way
+
+LEFT = "adapters, hooks and other parameters that the model itself does not have"
+DIFFERENT = "the weights that differ from the base, and the rank of the difference"
+TESTED = "how many objects of each class test, of eight"
+BOTH_SIDES = "objects that train and test"
+UNSEEN = "trained without a look at the test pictures"
+LEARNT = "the training pictures are told apart"
+PROVED = "the merge is proved"
 
 
-def exported(
-    up: Callable = lambda W, A, B, s: s * W @ B, down: Callable = lambda W, A, B, s: A
+OBJECTS_APART = split(some())
+
+
+def whole_way(
+    divide: Callable = OBJECTS_APART,
+    draw_from: Callable = lambda train, every: train,
+    learning: Callable = lambda model: [p for p in model.parameters() if p.requires_grad],
+    prepare: Callable = lambda model: model,
+    finish: Callable = lambda adapted: eject(adapted, keep_merged=True),
+    proof_of: Callable = lambda base, adapted, merged: proof()(base, adapted, merged, 1e-4),
+    steps_of: Callable = lambda steps: steps,
+    given_back: Callable = lambda model, train, test, proved: (model, test, proved),
 ) -> Callable:
-    """The two factors with one of them changed."""
-    return lambda W, A, B, s: (down(W, A, B, s), up(W, A, B, s))
+    """The way from pictures to a merged model, with one of its parts changed."""
+
+    def attempt(vision, pictures, labels, objects, steps, rank=8, lr=2e-3):
+        every = list(range(len(objects)))
+        train, test = divide(objects, labels.tolist(), 0.25)
+        adapted = inject(copy.deepcopy(vision), SerialLoRAConfig(rank=rank))
+        width = vision(pictures[:1]).shape[1]
+        head = nn.Linear(width, int(labels.max()) + 1)
+        model = nn.Sequential(adapted, nn.LayerNorm(width, elementwise_affine=False), head)
+        optimizer = torch.optim.AdamW(learning(prepare(model)), lr=lr)
+        source = torch.tensor(draw_from(train, every))
+        for _ in range(steps_of(steps)):
+            batch = source[torch.randperm(len(source))[:32]]
+            loss = nn.functional.cross_entropy(model(pictures[batch]), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            base, trained = vision(pictures[test]), adapted(pictures[test])
+            finish(adapted)
+            proved = proof_of(base, trained, adapted(pictures[test]))
+        return given_back(model, train, test, proved)
+
+    return attempt
 
 
-@exercise(
-    "12.3",
-    "B A is W (I + scale B A) - W, for a square weight and for q, k and v fused in one",
-    {
-        "the scale is lost: PEFT multiplies by its own, which is 1": exported(
-            lambda W, A, B, s: W @ B
-        ),
-        "the scale is in both factors: it counts once": exported(down=lambda W, A, B, s: s * A),
-        "the scale is divided by the rank: PEFT multiplies by 1 here": exported(
-            lambda W, A, B, s: s / len(A) * W @ B
-        ),
-        "that is LoRA's own change, B A beside W: here W acts on what B gives": exported(
-            lambda W, A, B, s: s * B
-        ),
-        "W is turned round: nn.Linear keeps (out, in), and W stands left of B": exported(
-            lambda W, A, B, s: s * W.T @ B
-        ),
-        "the factors are exchanged: A reads the tokens, so first": lambda W, A, B, s: exported()(
-            W, A, B, s
-        )[::-1],
-        "B is turned round: (out, r)": exported(lambda W, A, B, s: (s * W @ B).T),
-        "A is (r, d) and B is (out, r): keep the change in two thin factors": lambda W, A, B, s: (
-            B @ A,
-            s * W,
-        ),
-        "return both factors: A first, then B": lambda W, A, B, s: s * W @ B @ A,
-    },
-)
-def exported_pair() -> Iterator[Case]:
-    """Two factors whose product is W (I + s B A) - W, for a square and for a fused weight."""
+def judged_way(attempt: Callable) -> Callable:
+    """What counts of an answer: the model it gives, and whether other test pictures change it."""
 
-    def read(pair: Any, *_: Any) -> tuple:
-        first, second = pair
-        fits = first.shape[0] == second.shape[-1]
-        return [tuple(first.shape), tuple(second.shape)], second @ first if fits else None
-
-    for rows, width, rank, scale in ((8, 8, 2, 0.7), (24, 8, 3, 2.0)):
-        weight, A, B = torch.randn(rows, width), torch.randn(rank, width), torch.randn(width, rank)
-        what = f"the pair for a weight {rows}x{width} at rank {rank}"
-        change = weight @ (torch.eye(width) + scale * B @ A) - weight
-        shapes = [(rank, width), (rows, rank)]
-        expected = Parts({f"{what}: the shapes of A and B": shapes, f"{what}: B times A": change})
-        form = "return both factors: A first, then B"
-        yield Case(what, (weight, A, B, scale), expected, read=read, form=form, error=form)
-
-
-# ---------------------------------------------------------------------------- 12.4 the sites
-
-
-def sites(
-    model: nn.Module,
-    entry: str = ".attention",
-    argument: str | None = "tokens",
-    number: Callable = lambda name: int(name.split(".")[-1]),
-    named: Callable = lambda name: name,
-    within: Callable = lambda name: f"{name}.attention",
-    layers: Sequence[str] = ("query", "key_value", "key_value", "collect"),
-    halves: Sequence[tuple[int, int]] = ((0, 1), (0, 1), (1, 1), (0, 1)),
-    parts: str = "q k v out",
-    parameter: str = "weight",
-) -> list[AttentionSite]:
-    """The sites of a ParallelViT, with one thing changed."""
-    found = []
-    for name, module in model.named_modules():
-        if not isinstance(module, ParallelBlock):
-            continue
-        width = module.norm.normalized_shape[0]
-        every = {
-            part: Projection(
-                f"{within(name)}.{layer}", parameter, start * width, rows * width, width
+    def ask(vision, pictures, labels, objects, steps, rank, lr):
+        torch.manual_seed(0)
+        result = attempt(vision, pictures, labels, objects, steps, rank, lr)
+        good = isinstance(result, (tuple, list)) and len(result) == 3
+        if not good or not isinstance(result[0], nn.Sequential) or len(result[0]) != 3:
+            form = (
+                "return three things: nn.Sequential(vision, norm, linear), test positions, proved"
             )
-            for part, layer, (start, rows) in zip("q k v out".split(), layers, halves, strict=True)
+            raise CheckFailed("what is returned", "three things", result, form, sure=True)
+        model, test, proved = result[0], [int(i) for i in result[1]], result[2]
+        known, state = vision.state_dict(), model[0].state_dict()
+        changed = [n for n in known if n in state and not torch.equal(known[n], state[n])]
+        rank_of = torch.linalg.matrix_rank
+        ranks = [int(rank_of(state[n] - known[n], rtol=1e-3)) for n in changed]
+        different = [f"{n}: {r}" for n, r in zip(changed, ranks, strict=True)]
+        if not steps:
+            return {DIFFERENT: different, PROVED: proved}
+        train = [i for i in range(len(objects)) if i not in set(test)]
+        other = pictures.clone()
+        other[test] = 1 - other[test]
+        torch.manual_seed(0)
+        again = attempt(copy.deepcopy(vision), other, labels, objects, steps, rank, lr)[0]
+        hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model[0].modules())
+        with torch.no_grad():
+            loss = nn.functional.cross_entropy(model(pictures[train]), labels[train])
+        tested = [{objects[i] for i in test if labels[i] == label} for label in range(3)]
+        return {
+            LEFT: hooks + len(state.keys() - known.keys()),
+            DIFFERENT: different,
+            BOTH_SIDES: "some" if {objects[i] for i in train} & set().union(*tested) else "none",
+            TESTED: [len(names) for names in tested],
+            UNSEEN: all(map(torch.equal, model.state_dict().values(), again.state_dict().values())),
+            LEARNT: bool(loss < 0.8),  # ln 3 is 1.1
+            PROVED: proved,
         }
-        found.append(
-            AttentionSite(
-                name=named(name),
-                tower="image",
-                block=number(name),
-                width=width,
-                entry=within(name) if entry == ".attention" else name + entry,
-                argument=argument,
-                projections={part: every[part] for part in parts.split()},
-            )
-        )
-    return found
-
-
-def changed(**options: Any) -> Callable:
-    """An answer whose sites differ in one thing."""
-    return lambda model: sites(model, **options)
-
-
-def listed(attempt: Callable) -> Callable:
-    """All sites that an answer gives."""
-
-    def ask(model: nn.Module) -> list | None:
-        found = attempt(model)
-        if isinstance(found, AttentionSite):
-            cause = "return ends the loop at the first block: yield each site instead"
-            raise CheckFailed("the sites", "one for each block", found, cause, sure=True)
-        return None if found is None else list(found)
 
     return ask
 
 
-@contextmanager
-def only_family(family: Callable) -> Iterator[None]:
-    """The package knows this family and no other for the length of the block."""
-    kept = list(attention.FAMILIES)
-    attention.FAMILIES[:] = [family]
-    try:
-        yield
-    finally:
-        attention.FAMILIES[:] = kept
-
-
-def adapted_at(model: nn.Module, found: list[AttentionSite], config: Any) -> nn.Module:
-    """A copy of the model with seeded adapters at these sites.
-
-    Raises:
-        SerialLoRAError: inject refuses them.
-    """
-    with only_family(lambda _: iter(found)):
-        adapted = inject(copy.deepcopy(model), config)
-    generator = torch.Generator().manual_seed(2)
-    for pair in adapters(adapted).values():
-        for factor in (pair.lora_A, pair.lora_B):
-            nn.init.normal_(factor, std=0.3, generator=generator)
-    return adapted
-
-
-@torch.no_grad()
-def with_dense_weights(plain: ParallelViT, adapted: nn.Module, beside: bool) -> ParallelViT:
-    """The plain model with the pairs of an adapted one multiplied out into its own weights.
-
-    ``beside`` for LoRA's own pairs; else Serial LoRA's, in front of the attention alone.
-    """
-    tensors, model = adapted.state_dict(), copy.deepcopy(plain)
-    for index, block in enumerate(model.stages):
-        layers, prefix = block.attention, f"stages.{index}"
-        key, value = layers.key_value.weight.chunk(2)
-        weights = {"q": layers.query.weight, "k": key, "v": value}
-        if beside:
-            for part, weight in (weights | {"out": layers.collect.weight}).items():
-                weight += product_of(tensors, f"{prefix}.lora_{part}")
-        else:
-            dense = torch.eye(key.shape[-1]) + product_of(tensors, f"{prefix}.serial_lora")
-            for weight in weights.values():
-                weight.copy_(torch.einsum("oi,id->od", weight, dense))
-    return model
-
-
-def product_of(tensors: dict[str, Tensor], pair: str) -> Tensor:
-    """B A of a pair in a state dict."""
-    return torch.einsum("or,rd->od", tensors[f"{pair}.lora_B"], tensors[f"{pair}.lora_A"])
-
-
-METHODS = {"Serial LoRA": SerialLoRAConfig(rank=2), "LoRA": LoRAConfig(rank=2)}
-FIELDS = "names, blocks, widths and towers"
-INPUTS = "where the tokens are caught: entry and argument"
-
-
-def read_sites(found: list, model: nn.Module) -> dict[str, Any]:
-    """What counts of some sites: their fields, their projections, and outputs with adapters there."""
-    if {type(site) for site in found} - {AttentionSite}:
-        cause = "yield AttentionSite(...)"
-        raise CheckFailed("the sites", "AttentionSite objects", found, cause, sure=True)
-    values: dict[str, Any] = {
-        FIELDS: [f"{site.name}: {site.block!r}, {site.width}, {site.tower}" for site in found],
-        INPUTS: [f"{site.entry}({site.argument})" for site in found],
-    }
-    for part in ("q", "k", "v", "out"):
-        values[f"the projection {part}"] = [said(site.projections.get(part)) for site in found]
-    if isinstance(model, ParallelViT):
-        pictures = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
-        for method, config in METHODS.items():
-            try:
-                outputs = adapted_at(model, found, config)(pictures).detach()
-            except SerialLoRAError as error:
-                outputs = f"inject refuses these sites: {error}"
-            values[f"the outputs with {method} there"] = outputs
-    return values
-
-
-def said(projection: Projection | None) -> str:
-    """A projection in words; its rows as an interval."""
-    if projection is None:
-        return "none"
-    if not isinstance(projection, Projection) or not isinstance(projection.module, str):
-        cause = "Projection(...) is wanted, with the module's dotted name and not the module itself"
-        raise CheckFailed("a projection", "a Projection", projection, cause, sure=True)
-    end = projection.start + projection.rows
-    rows = f"rows {projection.start} to {end}, {projection.columns} columns"
-    return f"{projection.module}.{projection.parameter}, {rows}"
+def thawed(model: nn.Module) -> nn.Module:
+    """Everything is trained."""
+    return model.requires_grad_(True)
 
 
 @exercise(
-    "12.4",
-    "three sites at any depth of a model; Serial LoRA and LoRA there equal dense matrices",
+    "12.3",
+    "objects apart, pairs and head trained on the training pictures alone, merged, and proved",
     {
-        "the MLP reads the norm's output as well, so it would be adapted with the attention: catch "
-        "the tokens where only attention sees them, by entry and argument": changed(
-            entry=".norm", argument=None
+        "the test pictures are trained on as well: draw the batches from `train` alone": whole_way(
+            draw_from=lambda train, every: every
         ),
-        "the block itself is given the residual stream, before the norm": changed(
-            entry="", argument="x"
+        "pictures are divided, not objects: use your split of 12.1": whole_way(divide=by_picture),
+        "the whole model is trained: leave what inject froze frozen": whole_way(prepare=thawed),
+        "the adapter is still there: eject(adapted, keep_merged=True)": whole_way(
+            finish=lambda adapted: adapted
         ),
-        "without an argument the entry's output is adapted: name the keyword that carries the "
-        "tokens into attention": changed(argument=None),
-        "the block calls attention(tokens=...)": changed(argument="x"),
-        "every site says it is block 0: the index is the number in its name": changed(
-            number=lambda name: 0
+        "what the pairs learnt is not in the weights: the optimizer needs all that requires a gradient, and "
+        "eject needs keep_merged=True": (
+            whole_way(finish=eject),
+            whole_way(learning=lambda model: model[2].parameters()),
         ),
-        "that is a text, and a number is wanted: int(...)": changed(
-            number=lambda name: name.split(".")[-1]
+        "proved is always True: nothing was trained in zero steps, so nothing is proved": whole_way(
+            proof_of=lambda *_: True
         ),
-        "only the first block: yield inside the loop, no return there": lambda model: sites(model)[
-            :1
-        ],
-        "no block is found: go through model.named_modules() and keep ParallelBlocks": (
-            lambda model: []
+        "the base's outputs are those of the model that came in, which has no adapter": whole_way(
+            proof_of=lambda base, adapted, merged: proof()(adapted, adapted, merged, 1e-4)
         ),
-        "that is the attention's name: a site is named by its block, where adapters live": changed(
-            named=lambda name: f"{name}.attention"
+        "`steps` is not used: so many times the optimizer steps": whole_way(
+            steps_of=lambda steps: 15
         ),
-        "the model is inside another one: take each block's name from named_modules()": (
-            lambda model: sites(ParallelViT(8, 4, 12, 3))
+        "those are the training positions: return the test's": whole_way(
+            given_back=lambda model, train, test, proved: (model, train, proved)
         ),
-        "the module's name begins with the block's: it is looked up from the whole model": changed(
-            within=lambda name: "attention"
-        ),
-        "that is the whole weight: k is its upper half, v its lower half": changed(
-            halves=((0, 1), (0, 2), (0, 2), (0, 1))
-        ),
-        "after the first row comes the number of rows, not the row where they end": changed(
-            halves=((0, 1), (0, 1), (1, 2), (0, 1))
-        ),
-        "v begins below k: start is the rows above it": changed(
-            halves=((0, 1), (0, 1), (0, 1), (0, 1))
-        ),
-        "k and v are exchanged: keys are the upper half": changed(
-            halves=((0, 1), (1, 1), (0, 1), (0, 1))
-        ),
-        "a projection is left out: LoRA needs all four": (
-            changed(parts="q k v"),
-            changed(parts="q"),
-        ),
-        "the parameter is the name of the weight inside its module": changed(parameter="bias"),
     },
-    through=listed,
+    through=judged_way,
 )
-def parallel_vit_sites() -> Iterator[Case]:
-    """Names and rows of every site, then both adapters against dense matrices."""
-    model = ParallelViT(image_size=8, patch=4, width=12, heads=3, depth=3).eval()
-    pictures = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
-    outputs = {}
-    for method, config in METHODS.items():
-        dense = with_dense_weights(model, adapted_at(model, sites(model), config), method == "LoRA")
-        outputs[f"the outputs with {method} there"] = dense(pictures).detach()
-    rows = {"q": ("query", 0), "k": ("key_value", 0), "v": ("key_value", 12), "out": ("collect", 0)}
-    for prefix, whole in (("", model), ("0.", nn.Sequential(model, nn.Identity()))):
-        names = [f"{prefix}stages.{index}" for index in range(3)]
-        expected = Parts(
-            {
-                FIELDS: [f"{name}: {index}, 12, image" for index, name in enumerate(names)],
-                INPUTS: [f"{name}.attention(tokens)" for name in names],
-            }
-        )
-        for part, (layer, start) in rows.items():
-            where = f"weight, rows {start} to {start + 12}, 12 columns"
-            expected[f"the projection {part}"] = [f"{n}.attention.{layer}.{where}" for n in names]
-        inside = " inside an nn.Sequential" if prefix else ""
-        yield Case(
-            f"the sites of a ParallelViT with three blocks{inside}",
-            (whole,),
-            Parts(expected if prefix else expected | outputs),
-            read=read_sites,
-            tolerance=1e-4,
-            advice="compare each field with the layer in ParallelAttention",
-        )
-    nothing = Parts({part: [] for part in expected})
+def from_folder_to_model() -> Iterator[Case]:
+    """Three colours, eight objects each, photographed twice; then no step at all."""
+    from timm.models.vision_transformer import VisionTransformer  # seconds, for this exercise alone
+
+    sizes = dict(img_size=8, patch_size=4, embed_dim=12, depth=1, num_heads=2, num_classes=0)
+    vision = VisionTransformer(**sizes).eval()
+    labels = torch.arange(3).repeat_interleave(16)
+    objects = [f"object {i // 2}" for i in range(48)]
+    pictures = 0.2 * torch.rand(48, 3, 8, 8)
+    pictures[torch.arange(48), labels] += 0.8
+    order = torch.randperm(48)
+    given = pictures[order], labels[order], [objects[i] for i in order.tolist()]
+    right = [0, ["blocks.0.attn.qkv.weight: 2"], "none", [2, 2, 2], True, True, True]
+    names = (LEFT, DIFFERENT, BOTH_SIDES, TESTED, UNSEEN, LEARNT, PROVED)
+    advice = {
+        LEFT: "merge with eject(adapted, keep_merged=True)",
+        DIFFERENT: "only q, k and v may differ, by the rank of the pair",
+        LEARNT: "the loss has to fall: zero_grad, backward, step, in that order",
+    }
     yield Case(
-        "the sites of a model that has no such block",
-        (nn.Sequential(nn.Linear(4, 4)),),
-        nothing,
-        read=read_sites,
-        advice="yield only for modules that are a ParallelBlock",
+        "what is returned",
+        (vision, *given, 15, 2, 3e-2),
+        Parts(dict(zip(names, right, strict=True))),
+        read=lambda found, *_: found,
+        advice=advice,
+    )
+    yield Case(
+        "what is returned after no step",
+        (vision, *given, 0, 2, 3e-2),
+        Parts({DIFFERENT: [], PROVED: False}),
+        read=lambda found, *_: found,
     )

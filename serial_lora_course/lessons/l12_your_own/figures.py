@@ -1,70 +1,39 @@
-"""A training as its validation pictures saw it."""
+"""A classifier's answers, on the pictures themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 
-import pandas as pd
 from matplotlib.figure import Figure
+from PIL.Image import Image
+from torch import Tensor
 
-from serial_lora_course.data.pictures import read_picture
 from serial_lora_course.plots.pictures import show_pictures
-from serial_lora_course.plots.style import BLUE, VERMILION, house_style, with_description
+from serial_lora_course.plots.style import GREEN, VERMILION, with_description
 
 
-def plot_validation(rounds: Mapping[int, Mapping[str, float]], best: int) -> Figure:
-    """Loss and accuracy on the validation pictures after each round, and the state that was kept.
-
-    Args:
-        rounds: step -> ``loss`` and ``accuracy`` (between 0 and 1).
-        best: the step whose state was kept.
-    """
-    steps = sorted(rounds)
-    with house_style():
-        figure = Figure(figsize=(8, 3), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        panels = ((left, "loss", BLUE, 1), (right, "accuracy", VERMILION, 100))
-        for axes, name, colour, unit in panels:
-            axes.plot(steps, [unit * rounds[step][name] for step in steps], "o-", color=colour)
-            axes.axvline(best, color=colour, linestyle=":")
-            axes.set(xlabel="step", title=f"validation {name}" + (" (%)" if unit > 1 else ""))
-            axes.annotate(
-                "kept",
-                (best, 1 if name == "loss" else 0),  # where the curve is not
-                (3, -3 if name == "loss" else 3),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                rotation=90,
-                ha="left",
-                va="top" if name == "loss" else "bottom",
-            )
-    first, last, kept = (rounds[step]["loss"] for step in (steps[0], steps[-1], best))
-    return with_description(
-        figure,
-        f"Validation loss over {steps[-1]} steps: {first:.2f} after step {steps[0]}, lowest at step "
-        f"{best} with {kept:.2f}, {last:.2f} at the end. Accuracy at the step that was kept: "
-        f"{rounds[best]['accuracy']:.0%}.",
-    )
-
-
-def show_handled(folder: Path, facts: pd.DataFrame) -> Figure:
-    """The unusual files of a folder as a model will see them.
+def show_predictions(
+    pictures: Sequence[Image], shares: Tensor, labels: Tensor, class_names: Sequence[str]
+) -> Figure:
+    """A grid of pictures, each with its answer above it and a frame that says whether it is right.
 
     Args:
-        facts: what `serial_lora_course.data.folder.examine_folder` says of each file.
-
-    Raises:
-        SerialLoRAError: no file is unusual.
+        shares: (N, C) probabilities.
+        labels: (N,) the right classes.
     """
-    unusual = facts["mode"].ne("RGB") | facts["file"].str.endswith(".jpg")
-    handled = facts[facts["usable"] & unusual]
-    seen = [read_picture(folder / name, upright=True) for name in handled["file"]]
-    titles = [
-        f"{Path(row.file).stem.replace('_', ' ')}\n{row.remark.partition(':')[0]}\n"
-        f"{row.mode} -> {picture.mode}"
-        for row, picture in zip(handled.itertuples(), seen, strict=True)
-    ]
-    words = "; ".join(title.replace("\n", ", ") for title in titles)
-    figure = show_pictures(seen, titles, size=2.0)
-    return with_description(figure, f"Pictures of unusual files, all read as RGB: {words}.")
+    best = shares.max(-1)
+    answers = [class_names[i].replace("_", " ") for i in best.indices]
+    titles = [f"{name}, {sure:.0%}" for name, sure in zip(answers, best.values, strict=True)]
+    figure = show_pictures(pictures, titles, size=1.25)
+    right = (best.indices == labels).tolist()
+    for axes, good in zip(figure.axes, right, strict=False):
+        colour = GREEN if good else VERMILION
+        axes.title.set(color=colour, fontsize=8)
+        axes.axis("on")
+        axes.set(xticks=[], yticks=[])
+        for spine in axes.spines.values():
+            spine.set(visible=True, color=colour, linewidth=3)
+    for axes in figure.axes[len(right) :]:
+        axes.axis("off")
+    said = f"{sum(right)} of {len(right)} answers are right: {'; '.join(titles)}."
+    return with_description(figure, said)
