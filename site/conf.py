@@ -88,10 +88,10 @@ def lead_links(app, page: nodes.document) -> None:
 
 
 def stack_long_tables(app, page: nodes.document) -> None:
-    """Mark tables of three or more columns with long cells, whose cells a phone shows below each other."""
+    """Mark tables of three or more columns that end in long cells: a phone shows their cells below each other."""
     for table in page.findall(nodes.table):
-        long = any(len(cell.astext()) > 60 for cell in table.findall(nodes.entry))
-        if long and len(list(table.findall(nodes.colspec))) > 2:
+        rows = [row.children for row in table.findall(nodes.row)]
+        if len(rows[0]) > 2 and any(len(cells[-1].astext()) > 60 for cells in rows):
             table["classes"].append("stacked")
 
 
