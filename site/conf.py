@@ -91,7 +91,7 @@ def stack_long_tables(app, page: nodes.document) -> None:
     """Mark tables of three or more columns that end in long cells: a phone shows their cells below each other."""
     for table in page.findall(nodes.table):
         rows = [row.children for row in table.findall(nodes.row)]
-        if len(rows[0]) > 2 and any(len(cells[-1].astext()) > 60 for cells in rows):
+        if len(rows[0]) > 2 and any(len(cells[-1].astext()) > 30 for cells in rows):
             table["classes"].append("stacked")
 
 
