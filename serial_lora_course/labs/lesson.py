@@ -115,9 +115,9 @@ SETTINGS: dict[tuple[str, str], Setting] = {
         needs=_weights(PAPER_FILE, "Meta's SAM ViT-B", "sam"),
     ),
     ("sd3", "tiny"): Setting(
-        adapt_to="pixel",
-        datasets=("pixel",),
-        lengths={"dry": Length(5, 3, _FEW), "class": Length(50, 100), "full": Length(100)},
+        adapt_to="openmoji",
+        datasets=("openmoji",),
+        lengths={"dry": Length(5, 3, _FEW), "class": Length(50, 64), "full": Length(100)},
     ),
     ("sd3", "paper"): Setting(
         adapt_to="art_nouveau",

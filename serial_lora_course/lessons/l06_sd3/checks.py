@@ -1,27 +1,22 @@
-"""Checks of the exercises on Stable Diffusion 3: the path, the streams, the cache, guidance, CLIP-Score.
+"""Checks of the exercises on Stable Diffusion 3: the path, the loss, the sampler, guidance, FID.
 
 Every expected value is reached another way than in the lesson: one picture or one number at a time,
-by finite differences, or by asking a model for the names of its layers.
+by finite differences, or by singular values in the place of a matrix root.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, normalize
 
 from serial_lora_course.checking.case import Case, Parts
-from serial_lora_course.checking.message import CheckFailed
 from serial_lora_course.checking.running import exercise
-from serial_lora_course.data.types import StyleExample
+from serial_lora_course.measures.pictures import frechet_distance
 
-# ------------------------------------------------------------------- 7.1 the path and its velocity
+# ------------------------------------------------------------------- 6.1 the path and its velocity
 
 
 def point_between(latent: Tensor, noise: Tensor, sigma: float) -> Tensor:
@@ -64,8 +59,6 @@ def path(
         "the velocity came first: return the points, then the velocity": lambda *given: path()(
             *given
         )[::-1],
-        "only the noise's part: the picture's is missing": path(lambda x, n, s: s * n),
-        "the noise comes in whole: its share is sigma": path(lambda x, n, s: (1 - s) * x + n),
         "sigmas ran along the width, since it has as many columns as there are pictures, and "
         "nothing complained: give them the shape (B, 1, 1, 1)": path(shape=lambda sigmas: sigmas),
         "sigmas are (B,): give them the shape (B, 1, 1, 1) before they meet a picture": path(
@@ -77,18 +70,11 @@ def path(
         "that is the way gone so far: the velocity is the same everywhere": path(
             speed=lambda x, n, s: s * (n - x)
         ),
-        "that is the way still to go: the velocity is the same everywhere": path(
-            speed=lambda x, n, s: (1 - s) * (n - x)
-        ),
         "divided by sigma, which may be 0: the velocity is the end minus the beginning": path(
             speed=lambda x, n, s: (s * (n - x)) / s
         ),
         "that is the noise, which older diffusion models predict: the picture is subtracted": path(
             speed=lambda x, n, s: n
-        ),
-        "that is the picture: the velocity is a difference": path(speed=lambda x, n, s: x),
-        "that is half of it: noise minus picture, not their middle": path(
-            speed=lambda x, n, s: (n - x) / 2
         ),
     },
 )
@@ -112,384 +98,196 @@ def flow_path() -> Iterator[Case]:
         )
 
 
-# ------------------------------------------------------------------------------ 7.2 two streams
+# -------------------------------------------------------------------------------------- 6.2 the loss
 
 
-@cache
-def small_transformer(layers: int) -> nn.Module:
-    """SD3's own transformer with narrow tokens."""
-    from diffusers import SD3Transformer2DModel  # takes seconds to import
+class Toy(nn.Module):
+    """A velocity with one weight a channel: of points (B, 2, h, w) and levels (B,)."""
 
-    sizes = {"sample_size": 8, "patch_size": 2, "in_channels": 4, "out_channels": 4}
-    heads = {"num_attention_heads": 2, "attention_head_dim": 8, "pos_embed_max_size": 8}
-    widths = {"joint_attention_dim": 12, "caption_projection_dim": 16, "pooled_projection_dim": 8}
-    return SD3Transformer2DModel(num_layers=layers, **sizes, **heads, **widths)
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.7, -1.3]))
 
-
-def linear_names(transformer: nn.Module, stream: str) -> list[str]:
-    """The linear layers that read or write one stream's tokens inside an attention layer.
-
-    diffusers calls those of the text stream "added".
-    """
-    inside = {
-        name
-        for name, layer in transformer.named_modules()
-        if isinstance(layer, nn.Linear) and ".attn." in name
-    }
-    text = {name for name in inside if "add" in name.rpartition(".attn.")[2]}
-    return sorted({"image": inside - text, "text": text, "both": inside}[stream])
+    def forward(self, points: Tensor, levels: Tensor) -> Tensor:
+        """As a transformer does, it wants one level for each picture."""
+        if levels.shape != points.shape[:1]:
+            raise ValueError(f"one level a picture is wanted, not {tuple(levels.shape)}")
+        return self.weight.view(1, 2, 1, 1) * points + levels.view(-1, 1, 1, 1) ** 2
 
 
-IMAGE = ("to_q", "to_k", "to_v", "to_out.0")
-TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-
-
-def written_down(
-    image: Sequence[str] = IMAGE,
-    text: Sequence[str] = TEXT,
-    blocks: Callable = lambda transformer: len(transformer.transformer_blocks),
-    start: str = "transformer_blocks.",
+def loss(
+    compared: Callable = lambda v, x, n, s, p: (v - (n - x)).square().mean(),
+    at: Callable = lambda x, n, s: (1 - s) * x + s * n,
+    level: Callable = lambda sigmas: sigmas,
 ) -> Callable:
-    """These layers of these blocks; of the last, to_add_out only where the model has it."""
+    """The loss with one thing changed."""
 
-    def attempt(transformer, stream):
-        chosen = {"image": image, "text": text, "both": (*image, *text)}[stream]
-        names = [
-            f"{start}{index}.attn.{name}" for index in range(blocks(transformer)) for name in chosen
-        ]
-        last = f".{len(transformer.transformer_blocks) - 1}.attn.to_add_out"
-        return [name for name in names if not name.endswith(last)]
+    def attempt(ask, x, n, sigmas):
+        s = sigmas.view(-1, 1, 1, 1)
+        points = at(x, n, s)
+        return compared(ask(points, level(sigmas)), x, n, s, points)
 
     return attempt
 
 
-def streams(**other: str) -> Callable:
-    """The right names of another stream than was asked for."""
-    return lambda transformer, stream: linear_names(transformer, other.get(stream, stream))
-
-
-def of_small(attempt: Callable) -> Callable:
-    """An answer for a transformer of so many layers, which is made once."""
-    return lambda layers, stream: attempt(small_transformer(layers), stream)
-
-
-def read_names(got: Any, layers: int, stream: str) -> dict[str, Any]:
-    """What is wrong with some names: those missing, those not wanted, those twice."""
-    listed = isinstance(got, list | tuple | set)
-    if not listed or not all(isinstance(name, str) for name in got):
-        iterable = isinstance(got, Iterable) and not listed
-        names = "names are wanted, such as those that named_modules() gives, not layers"
-        cause = "make a list of the names" if iterable else names
-        raise CheckFailed("the names", "a list of names", got, cause, sure=True)
-    expected = linear_names(small_transformer(layers), stream)
-    return {
-        "names that are missing": sorted(set(expected) - set(got)),
-        "names that are not wanted": sorted(set(got) - set(expected)),
-        "names that are listed twice": sorted(n for n in set(got) if list(got).count(n) > 1),
-    }
-
-
 @exercise(
     "6.2",
-    "the names that the model itself gives those layers, for three depths and all streams",
+    "equal to one picture at a time, and the gradient of the model's weights with it",
     {
-        "the last block has no to_add_out: the text tokens end there, nobody reads them": (
-            lambda transformer, stream: [
-                *linear_names(transformer, stream),
-                *[f"transformer_blocks.{len(transformer.transformer_blocks) - 1}.attn.to_add_out"]
-                * (stream != "image"),
-            ]
+        "compared with the noise, as older diffusion models do: the target is the velocity": loss(
+            lambda v, x, n, s, p: (v - n).square().mean()
         ),
-        "the blocks are not always as many: len(transformer.transformer_blocks) counts them": (
-            written_down(blocks=lambda transformer: 6),
-            written_down(blocks=lambda transformer: 24),
+        "the target's sign: the velocity leads from the picture to the noise": loss(
+            lambda v, x, n, s, p: (v - (x - n)).square().mean()
         ),
-        "that is the other stream: the text stream's layers have add in their names": (
-            streams(image="text", text="image"),
-            streams(text="image", both="image"),
+        "compared with the points that the model was shown: the target is the velocity": loss(
+            lambda v, x, n, s, p: (v - p).square().mean()
         ),
-        "both means the layers of the two streams together": (
-            streams(both="image"),
-            streams(both="text"),
+        "compared with the pictures: the model answers with a velocity": loss(
+            lambda v, x, n, s, p: (v - x).square().mean()
         ),
-        "those are both streams: take the one that is asked for": streams(
-            image="both", text="both"
+        "pictures are compared, not velocities: that weighs the error by sigma squared": loss(
+            lambda v, x, n, s, p: (p - s * v - x).square().mean()
         ),
-        "to_out is a list of a linear layer and a dropout: the layer is to_out.0": written_down(
-            ("to_q", "to_k", "to_v", "to_out")
+        "the model is shown the clean pictures: show it the points on the way": loss(
+            at=lambda x, n, s: x
         ),
-        "the output projection is missing: LoRA stands beside q, k, v and out": written_down(
-            IMAGE[:3], TEXT[:3]
+        "the model is shown pure noise: show it the points on the way": loss(at=lambda x, n, s: n),
+        "the ends are exchanged: sigma 0 is the picture, 1 the noise": loss(
+            at=lambda x, n, s: s * x + (1 - s) * n
         ),
-        "some blocks or layers are left out: every block has its own": (
-            written_down(("to_q", "to_k", "to_out.0")),
-            written_down(blocks=lambda transformer: 1),
+        "the model is given 1 - sigma: it wants the level of the noise": loss(
+            level=lambda sigmas: 1 - sigmas
         ),
-        "layers outside attention are listed: norms and feed-forward layers have no pair": (
-            lambda transformer, stream: [
-                *linear_names(transformer, stream),
-                *[
-                    f"transformer_blocks.{index}.ff.net.2"
-                    for index in range(len(transformer.transformer_blocks))
-                ],
-            ]
+        "all pictures were given one noise level: each has its own": loss(
+            level=lambda sigmas: sigmas.mean().expand(len(sigmas))
         ),
-        "to_add_out belongs to the text stream, though to_ is in its name": (
-            lambda transformer, stream: [
-                name
-                for name in linear_names(transformer, "both")
-                if {"image": "to_", "text": "add_"}.get(stream, "attn") in name
-            ]
+        "summed: the mean does not depend on how large a batch is": loss(
+            lambda v, x, n, s, p: (v - (n - x)).square().sum()
         ),
-        "those are parameters: the layers' names end before .weight and .bias": (
-            lambda transformer, stream: [f"{n}.weight" for n in linear_names(transformer, stream)]
+        "absolute errors: they are squared": loss(lambda v, x, n, s, p: (v - (n - x)).abs().mean()),
+        "the root of it: leave the root away": loss(
+            lambda v, x, n, s, p: (v - (n - x)).square().mean().sqrt()
         ),
-        "the model has no layers of these names: they begin with transformer_blocks.0.attn": (
-            written_down(start="blocks.")
+        "a loss for each picture: one number is wanted, their mean": loss(
+            lambda v, x, n, s, p: (v - (n - x)).square().mean((1, 2, 3))
         ),
-        "a layer is listed twice: one pair would be counted twice": lambda transformer, stream: (
-            2 * linear_names(transformer, stream)
+        "the errors cancel: square them before the mean": loss(
+            lambda v, x, n, s, p: (v - (n - x)).mean()
         ),
     },
-    through=of_small,
 )
-def projections_of() -> Iterator[Case]:
-    """The names for every stream, in transformers of one, two and four blocks."""
-    nothing = ("names that are missing", "names that are not wanted", "names that are listed twice")
-    for layers in (2, 4, 1):
-        for stream in ("image", "text", "both"):
-            yield Case(
-                f'stream "{stream}" of {layers} block{"s" * (layers > 1)}',
-                (layers, stream),
-                Parts({part: [] for part in nothing}),
-                read=read_names,
-                advice="compare with the names that named_modules() gives",
-            )
+def flow_loss() -> Iterator[Case]:
+    """A toy model's loss, one picture after another."""
+    for sizes, sigmas in (
+        ((2, 3, 4), [0.2, 0.6, 0.9]),
+        ((2, 5, 2), [0.4]),
+        ((2, 2, 2), [1.0, 0.0]),
+    ):
+        ask = Toy()
+        x, n = torch.randn(2, len(sigmas), *sizes)
+        errors = []
+        for latent, noise, sigma in zip(x, n, sigmas, strict=True):
+            point = torch.lerp(latent, noise, sigma)[None]
+            gap = ask(point, torch.tensor([sigma]))[0] - noise + latent
+            errors += [gap.flatten() @ gap.flatten() / gap.numel()]
+        yield Case(
+            f"the loss of {len(sigmas)} latents of {' x '.join(map(str, sizes))}, sigmas {sigmas}",
+            (ask, x, n, torch.tensor(sigmas)),
+            sum(errors) / len(errors),
+            leaves=lambda ask, *_: {"the model's weights": ask.weight},
+            form="a loss for each picture: one number is wanted, their mean",
+        )
 
 
-# ------------------------------------------------------------------- 7.3 kept under the right name
+# ----------------------------------------------------------------------------------- 6.3 the sampler
 
 
-class Pictures:
-    """Six pictures, two of them with one caption, two that look alike; each access is a new object.
-
-    ``encode`` answers with the picture's grey and the caption's length, and counts.
-    """
-
-    captions = ("a cat", "a clock", "a hot pepper", "a cat", "an owl at night", "rain")
-    greys = (10, 50, 90, 130, 170, 10)
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.alive: list[StyleExample] = []  # else addresses in memory would be used again
-
-    def some(self, indices: Sequence[int]) -> list[StyleExample]:
-        """These pictures, each as a new object."""
-        examples = []
-        for index in indices:
-            picture = Image.new("RGB", (2, 2), (self.greys[index],) * 3)
-            examples.append(StyleExample(picture, self.captions[index], f"picture-{index}"))
-        self.alive += examples
-        return examples
-
-    def encode(self, example: StyleExample) -> Tensor:
-        """(2,): the picture's grey, and how long its caption is."""
-        self.calls += 1
-        return torch.tensor([float(example.picture.getpixel((0, 0))[0]), len(example.caption)])
-
-    def truth(self, indices: Sequence[int]) -> Tensor:
-        """(B, 2), what a batch of these pictures is to hold."""
-        return torch.tensor([[float(self.greys[i]), len(self.captions[i])] for i in indices])
+def drifting(points: Tensor, level: float) -> Tensor:
+    """A velocity that depends on where one is, and on the level."""
+    return points * (0.5 + level) - level
 
 
-ROUNDS = {
-    "the first pictures": (0, 1, 2),
-    "the very same batch again": (0, 1, 2),
-    "the same pictures, opened anew": (0, 1, 2),
-    "known pictures in another order, and a new one": (2, 0, 3),
-    "the first pictures, shuffled": (1, 2, 0),
-    "another new one among known ones": (3, 4, 1),
-    "a picture that is in the batch twice": (5, 5, 0),
-    "all of them, shuffled": (3, 5, 1, 0, 4, 2),
-}
-CHANGED = "the batch of a picture whose batch was changed afterwards"
-SECOND = "the batch of a second cache, with another encode"
+def walk(
+    pairs: Callable = lambda levels: zip(levels[:-1], levels[1:], strict=True),
+    step: Callable = lambda x, velocity, here, there: x + (there - here) * velocity(x, here),
+) -> Callable:
+    """A sampler with one thing changed."""
+
+    def attempt(velocity, noise, levels):
+        x = noise
+        for here, there in pairs(levels):
+            x = step(x, velocity, here, there)
+        return x
+
+    return attempt
 
 
-def part_names(what: str) -> tuple[str, str]:
-    """What is compared of a round."""
-    return f"the batch of {what}", f"how often encode was called by then ({what})"
-
-
-def in_rounds(attempt: Callable) -> Callable:
-    """What a cache answers in all rounds, and how often it encoded."""
-
-    def ask(rounds: dict[str, Sequence[int]]) -> dict[str, Any]:
-        data, answers = Pictures(), {}
-        cache = attempt(data.encode)
-        if not hasattr(cache, "batch"):
-            cause = "keep the class and its two methods as the stub has them"
-            wanted = "an object with a method batch"
-            raise CheckFailed("EncodedOnce(encode)", wanted, cache, cause, sure=True)
-        examples: list[StyleExample] = []
-        for what, order in rounds.items():
-            batch, calls = part_names(what)
-            examples = examples if "very same" in what else data.some(order)
-            answers |= {batch: cache.batch(examples), calls: data.calls}
-        single = cache.batch(data.some((2,)))
-        if isinstance(single, Tensor):
-            single += 1000
-        answers[CHANGED] = cache.batch(data.some((2,)))
-        answers[SECOND] = attempt(lambda example: -data.encode(example)).batch(data.some((1, 0)))
-        return answers
-
-    return ask
-
-
-class Kept:
-    """A right cache, which others below change in one thing."""
-
-    def __init__(self, encode):
-        self.encode, self.kept = encode, {}
-
-    def key(self, position, example):
-        """Under which name an answer is kept."""
-        return example.picture_id
-
-    def batch(self, examples):
-        """The answers of a batch."""
-        keys = [self.key(position, example) for position, example in enumerate(examples)]
-        for key, example in zip(keys, examples, strict=True):
-            if key not in self.kept:
-                self.kept[key] = self.encode(example)
-        return self.answer(keys)
-
-    def answer(self, keys):
-        """What is handed out."""
-        return torch.stack([self.kept[key] for key in keys])
-
-
-def keyed(key: Callable) -> Callable:
-    """A cache whose key is of a position and an example."""
-    return type("Keyed", (Kept,), {"key": lambda self, position, example: key(position, example)})
-
-
-def answering(answer: Callable) -> Callable:
-    """A cache that hands out something else of what it keeps."""
-    return type("Answering", (Kept,), {"answer": lambda self, keys: answer(self.kept, keys)})
-
-
-class ByBatch(Kept):
-    """The whole batch is the key."""
-
-    def batch(self, examples):
-        key = tuple(example.picture_id for example in examples)
-        if key not in self.kept:
-            self.kept[key] = torch.stack([self.encode(example) for example in examples])
-        return self.kept[key].clone()
-
-
-class Forgets(Kept):
-    """What is not in a batch is forgotten."""
-
-    def batch(self, examples):
-        ids = {example.picture_id for example in examples}
-        self.kept = {key: kept for key, kept in self.kept.items() if key in ids}
-        return super().batch(examples)
-
-
-class NotKept(Kept):
-    """Every picture is encoded every time."""
-
-    def batch(self, examples):
-        return torch.stack([self.encode(example) for example in examples])
-
-
-class NewOnesAtOnce(Kept):
-    """What is new in a batch is encoded before any of it is kept."""
-
-    def batch(self, examples):
-        new = [each for each in examples if each.picture_id not in self.kept]
-        self.kept |= {each.picture_id: self.encode(each) for each in new}
-        return self.answer([each.picture_id for each in examples])
-
-
-class SharedByAll(Kept):
-    """One dictionary for all caches; it is emptied for the first of a check."""
-
-    kept: dict[str, Tensor] = {}
-
-    def __init__(self, encode):
-        self.encode = encode
-        if hasattr(encode, "__self__"):
-            SharedByAll.kept = {}
+def at_the_start(velocity, noise, levels):
+    """Asks for the velocity of the noise at every step."""
+    return noise + sum(
+        (b - a) * velocity(noise, a) for a, b in zip(levels, levels[1:], strict=False)
+    )
 
 
 @exercise(
     "6.3",
-    "right for every order and every part, each picture encoded once",
+    "equal to one number at a time, for even and for uneven levels, and for a single step",
     {
-        "what is known is encoded again: look it up first": NotKept,
-        "kept by position in the batch: shuffled, position 0 holds another picture": keyed(
-            lambda position, example: position
+        "the sign of the step: the following level minus this one, which is below zero": walk(
+            step=lambda x, velocity, here, there: x + (here - there) * velocity(x, here)
         ),
-        "kept under the caption: two pictures may share one, and here two do": keyed(
-            lambda position, example: example.caption
+        "a step is as long as the *difference* of two levels": (
+            walk(step=lambda x, velocity, here, there: x - here * velocity(x, here)),
+            walk(step=lambda x, velocity, here, there: x - there * velocity(x, here)),
         ),
-        "kept under the pixels: two pictures may look alike, and here two do": keyed(
-            lambda position, example: example.picture.tobytes()
+        "the velocity alone was added: it is multiplied by the difference of the levels": (
+            walk(step=lambda x, velocity, here, there: x + velocity(x, here)),
+            walk(step=lambda x, velocity, here, there: x - velocity(x, here)),
         ),
-        "the key is the picture_id: the object, and where it lies in memory, is a new one at every "
-        "access": keyed(lambda position, example: id(example)),
-        "the whole batch is the key: shuffled, or in part, it is another one": ByBatch,
-        "what is not in a batch is forgotten: keep it for the next ones": Forgets,
-        "the order is the cache's own: give the answers in the batch's order": answering(
-            lambda kept, keys: torch.stack([kept[key] for key in kept if key in keys])
+        "the model is asked at the following level: ask where you are": walk(
+            step=lambda x, velocity, here, there: x + (there - here) * velocity(x, there)
         ),
-        "all that is known comes back: only the batch's pictures are wanted": answering(
-            lambda kept, keys: torch.stack(list(kept.values()))
+        "the model is asked about the noise again and again: ask at the point you have reached": (
+            at_the_start
         ),
-        "a repeated picture is left out: a batch of B gives B answers": answering(
-            lambda kept, keys: torch.stack([kept[key] for key in dict.fromkeys(keys)])
+        "all of it in one step: go from level to level, and ask at each": walk(
+            pairs=lambda levels: [(levels[0], levels[-1])]
         ),
-        "a picture that is twice in one batch is encoded twice: look it up before each": (
-            NewOnesAtOnce
+        "the last step is missing: the last level, 0, is where you arrive": walk(
+            pairs=lambda levels: list(zip(levels[:-1], levels[1:], strict=True))[:-1]
         ),
-        "what was handed out is what is kept, so whoever changes a batch changes the cache: stack "
-        "makes a new tensor": answering(
-            lambda kept, keys: (
-                kept[keys[0]][None] if len(keys) == 1 else torch.stack([kept[key] for key in keys])
-            )
+        "the levels are walked backwards: begin at the noise, with the first of them": walk(
+            pairs=lambda levels: list(zip(levels[::-1], levels[::-1][1:], strict=False))
         ),
-        "two caches share what they keep: make the dictionary in __init__": SharedByAll,
-        "a list of tensors: torch.stack makes one of them": answering(
-            lambda kept, keys: [kept[key] for key in keys]
+        "steps of one length: the levels need not be at equal distances": walk(
+            pairs=lambda levels: [
+                (here, here - levels[0] / (len(levels) - 1)) for here in levels[:-1]
+            ]
         ),
-        "a batch has one dimension more than encode gives: torch.stack adds it, torch.cat does not": (
-            answering(lambda kept, keys: torch.cat([kept[key] for key in keys]))
+        "that is the noise: keep the result of each step, x = x + ...": lambda velocity, noise, _: (
+            noise + 0 * velocity(noise, 1.0)
         ),
     },
-    through=in_rounds,
 )
-def encoded_once() -> Iterator[Case]:
-    """Batches in order, shuffled, in part, with repetitions; counts of encoding; two caches."""
-    data, seen, expected = Pictures(), set(), Parts()
-    for what, order in ROUNDS.items():
-        seen |= set(order)
-        batch, calls = part_names(what)
-        expected |= {batch: data.truth(order), calls: len(seen)}
-    expected |= {CHANGED: data.truth((2,)), SECOND: -data.truth((1, 0))}
-    yield Case(
-        "EncodedOnce over some batches",
-        (ROUNDS,),
-        Parts(expected),
-        read=lambda answers, _: answers,
-        form="a batch has one dimension more than encode gives: torch.stack adds it",
-        advice="the key must say which picture it is, whatever order the pictures come in",
-    )
+def sample() -> Iterator[Case]:
+    """Walks along a drifting velocity, one number at a time."""
+    for levels in ([1.0, 0.7, 0.2, 0.0], [1.0, 0.75, 0.5, 0.25, 0.0], [1.0, 0.0]):
+        noise = torch.randn(2, 1, 2, 3)
+        numbers = []
+        for number in noise.flatten().tolist():
+            for place in range(1, len(levels)):
+                level = levels[place - 1]
+                number -= (level - levels[place]) * (number * (0.5 + level) - level)
+            numbers.append(number)
+        yield Case(
+            f"the walk along the levels {levels}",
+            (drifting, noise, levels),
+            torch.tensor(numbers).view_as(noise),
+        )
 
 
-# --------------------------------------------------------------------------------- 7.4 guidance
+# -------------------------------------------------------------------------------------- 6.4 guidance
 
 
 @exercise(
@@ -509,13 +307,9 @@ def encoded_once() -> Iterator[Case]:
         "the prompt's answer is scaled: the difference of the two is": lambda e, p, w: e + w * p,
         "the empty prompt's answer plays no part": lambda e, p, w: w * p,
         "the sign of the difference: prompted minus empty": lambda e, p, w: e + w * (e - p),
-        "one too little: at guidance 1 it should be the prompt's answer": lambda e, p, w: (
-            e + (w - 1) * (p - e)
-        ),
         "kept between the two answers: more than 1 is meant to go beyond": lambda e, p, w: (
             e + min(w, 1) * (p - e)
         ),
-        "guidance plays no part": lambda e, p, w: p,
         "below 1 the prompt's answer alone is given: the formula holds there too": (
             lambda e, p, w: p if w < 1 else e + w * (p - e)
         ),
@@ -527,92 +321,118 @@ def guided_velocity() -> Iterator[Case]:
         e, p = torch.randn(2, 2, 3, 4, 4)
         pairs = zip(e.flatten().tolist(), p.flatten().tolist(), strict=True)
         numbers = [(1 - w) * empty + w * prompted for empty, prompted in pairs]
-        expected = torch.tensor(numbers).view_as(e)
-        yield Case(f"the velocity at guidance {w:g}", (e, p, w), expected)
+        yield Case(f"the velocity at guidance {w:g}", (e, p, w), torch.tensor(numbers).view_as(e))
 
 
-# ------------------------------------------------------------------------------- 7.5 CLIP-Score
+# ------------------------------------------------------------------------------------------- 6.5 FID
+
+FORM = "one plain number is wanted: .item() makes one of a tensor, .real of a complex number"
+NEGATIVE = "rounding makes some eigenvalues a little negative: .clamp(min=0) before the root"
 
 
-def cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    """Of two lists of numbers, summed one product at a time."""
-    product = math.fsum(a * b for a, b in zip(one, other, strict=True))
-    return product / (math.hypot(*one) * math.hypot(*other))
+def root(matrix: Tensor) -> Tensor:
+    """The symmetric root of a covariance."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
-def unit(features: Tensor, dim: int = -1) -> Tensor:
-    """Rows of length one."""
-    return normalize(features, dim=dim)
+def of_the_product(C: Tensor, D: Tensor) -> Tensor:
+    """The trace of (C D)^(1/2)."""
+    return torch.linalg.eigvalsh(root(C) @ D @ root(C)).clamp(min=0).sqrt().sum()
 
 
-def of_cosines(change: Callable, cosines: Callable = cosine_similarity) -> Callable:
-    """A change of the pairs' cosines."""
-    return lambda images, texts: change(cosines(images, texts))
+def distance(
+    gap: Callable = lambda m: m @ m,
+    covariance: Callable = lambda x: torch.cov(x.T),
+    shared: Callable = of_the_product,
+    total: Callable = lambda gap, C, D, shared: gap + C.trace() + D.trace() - 2 * shared,
+    kind: torch.dtype = torch.float64,
+) -> Callable:
+    """FID with one thing changed."""
 
+    def attempt(features, reference):
+        x, y = features.to(kind), reference.to(kind)
+        C, D = (covariance(each).reshape(x.shape[1], -1) for each in (x, y))
+        return float(total(gap(x.mean(0) - y.mean(0)), C, D, shared(C, D)))
 
-def score(cosines: Tensor) -> Tensor:
-    """2.5 max(cos, 0)."""
-    return 2.5 * cosines.clamp(min=0)
+    return attempt
 
 
 @exercise(
     "6.5",
-    "equal to one product at a time, for pairs that fit and pairs that point away",
+    "by hand for the corners of rectangles; equal to an independent implementation for several, and with fewer "
+    "pictures than features",
     {
-        "softmax over a single score: 1, whatever the picture shows": of_cosines(torch.ones_like),
-        "that is softmax over the captions: a score belongs to one pair": (
-            lambda i, t: (unit(i) @ unit(t).T).softmax(-1).diag(),
-            lambda i, t: (100 * unit(i) @ unit(t).T).softmax(-1).diag(),
+        "the distance of the means is squared": distance(lambda m: m.norm()),
+        "absolute differences of the means: they are squared": distance(lambda m: m.abs().sum()),
+        "the means play no part: the squared distance of the two is missing": distance(
+            lambda m: m.sum() * 0
         ),
-        "softmax over the pairs: one pair's score must not depend on the others": (
-            of_cosines(lambda c: c.softmax(-1)),
-            of_cosines(lambda c: (100 * c).softmax(-1)),
+        "only the means: the two covariances are missing": distance(
+            total=lambda gap, C, D, shared: gap
         ),
-        "compared column by column: a picture is a row, so dim=-1": of_cosines(
-            score, lambda i, t: cosine_similarity(i, t, dim=0)
+        "the 2 before the root is missing": distance(
+            total=lambda gap, C, D, shared: gap + C.trace() + D.trace() - shared
         ),
-        "every picture with every caption: picture i belongs to caption i": of_cosines(
-            score, lambda i, t: unit(i) @ unit(t).T
+        "the root is added: it is taken away, so that equal sets are at distance 0": distance(
+            total=lambda gap, C, D, shared: gap + C.trace() + D.trace() + 2 * shared
         ),
-        "the factor 2.5 is missing": of_cosines(lambda c: c.clamp(min=0)),
-        "negative cosines count as 0": of_cosines(lambda c: 2.5 * c),
-        "the size without the sign: negative cosines count as 0": of_cosines(
-            lambda c: 2.5 * c.abs()
+        "the root of a matrix is not the root of its entries": (
+            distance(shared=lambda C, D: (C @ D).clamp(min=0).sqrt().trace()),
+            distance(shared=lambda C, D: (C @ D).diagonal().abs().sqrt().sum()),
         ),
-        "moved to between 0 and 1: negative cosines count as 0": of_cosines(
-            lambda c: 2.5 * (c + 1) / 2
+        "the root is missing: that is the trace of C D": distance(
+            shared=lambda C, D: (C @ D).trace()
         ),
-        "the features are not normalised": of_cosines(score, lambda i, t: (i * t).sum(-1)),
-        "only the pictures' features are normalised": of_cosines(
-            score, lambda i, t: (unit(i) * t).sum(-1)
+        "the root of the trace: take the trace of the root": distance(
+            shared=lambda C, D: (C @ D).trace().sqrt()
         ),
-        "only the captions' features are normalised": of_cosines(
-            score, lambda i, t: (i * unit(t)).sum(-1)
+        "C^(1/2) D^(1/2) is a root of C D only where C and D commute": distance(
+            shared=lambda C, D: (root(C) @ root(D)).trace()
         ),
-        "normalised along the batch: every row gets length one, so dim=-1": of_cosines(
-            score, lambda i, t: (unit(i, 0) * unit(t, 0)).sum(-1)
+        "divided by N: torch.cov divides by N - 1": distance(
+            covariance=lambda x: torch.cov(x.T, correction=0)
         ),
-        "divided by the norm of the whole batch: each row has its own, so dim=-1": of_cosines(
-            score, lambda i, t: (i * t).sum(-1) / (i.norm() * t.norm())
+        "the mean is still in the covariances: subtract it first": distance(
+            covariance=lambda x: x.T @ x / (len(x) - 1)
         ),
-        "a hundredfold cosine is another convention": of_cosines(lambda c: 100 * c.clamp(min=0)),
-        "that is the mean: a score for each picture is wanted": of_cosines(
-            lambda c: score(c).mean()
+        "torch.cov wants the features as rows: turn the matrix round, torch.cov(x.T)": distance(
+            covariance=torch.cov
         ),
-        "cut off at 1 as well: a cosine of 1 is worth 2.5": of_cosines(
-            lambda c: score(c).clamp(max=1)
+        "the products were not divided by N - 1": distance(
+            covariance=lambda x: torch.cov(x.T) * (len(x) - 1)
         ),
+        "the squared distance of the covariances: that is another measure": distance(
+            total=lambda gap, C, D, shared: gap + (C - D).square().sum()
+        ),
+        "float32 is too coarse: the root makes 0.0003 of a rounding error of 0.0000001; begin "
+        "with .double()": distance(kind=torch.float32),
     },
 )
-def clip_scores() -> Iterator[Case]:
-    """Pairs that fit, that do not, and that point away from each other, of unequal lengths."""
-    for count, width in ((4, 4), (5, 3), (1, 6)):
-        images = torch.randn(count, width) * torch.linspace(0.5, 3, count)[:, None]
-        texts = torch.randn(count, width) * torch.linspace(2, 0.3, count)[:, None]
-        texts[0] = images[0] + 0.3 * texts[0]  # one pair that fits
-        if count > 1:
-            texts[1] = -images[1] + 0.1 * texts[1]  # and one that points away
-        pairs = zip(images.tolist(), texts.tolist(), strict=True)
-        expected = torch.tensor([2.5 * max(cosine(*pair), 0.0) for pair in pairs])
-        what = f"the scores of {count} picture{'s' * (count > 1)} and as many captions"
-        yield Case(what, (images, texts), expected)
+def frechet() -> Iterator[Case]:
+    """Corners of rectangles by hand, several features by singular values, and few pictures."""
+    corners = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])  # no feature goes with the other
+    x, y = corners * torch.tensor([2.0, 0.5]) + 3, corners.repeat(2, 1) * torch.tensor([0.7, 3.0])
+    spreads = ((2.0, 4), (0.7, 8)), ((0.5, 4), (3.0, 8))  # half a side, pictures
+    each = [[half * math.sqrt(n / (n - 1)) for half, n in pair] for pair in spreads]
+    yield Case(
+        "FID of two rectangles' corners",
+        (x, y),
+        math.fsum([3**2, 3**2] + [(one - other) ** 2 for one, other in each]),
+        read=lambda got, *_: float(got),
+        tolerance=1e-4,
+        form=FORM,
+        nan=NEGATIVE,
+    )
+    for pictures, others, width in ((50, 40, 4), (12, 9, 64)):
+        mix, turn = torch.randn(2, width, width)
+        x, y = torch.randn(pictures, width) @ mix + 5, torch.randn(others, width) @ turn + 4
+        yield Case(
+            f"FID of {pictures} and {others} pictures with {width} features",
+            (x, y),
+            frechet_distance(x, y),
+            read=lambda got, *_: float(got),
+            tolerance=1e-4,
+            form=FORM,
+            nan=NEGATIVE,
+        )

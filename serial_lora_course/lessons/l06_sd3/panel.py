@@ -1,136 +1,80 @@
-"""The panel of the lesson on Stable Diffusion 3: a prompt drawn without and with the adapter.
+"""A slider that fades an adapter in, over drawings that were made before.
 
-Both drawings start from the same noise, so whatever differs between them is the adapter's doing. The tiny
-model draws in well under a second; at paper scale the panel waits for a button.
+It is plain HTML: a range input that moves strips of drawings behind windows. So it moves at once, and without
+a kernel: in an exported page and on the site as well as in JupyterLab. Where a page takes the style sheet
+away (as of a notebook that is not trusted yet), the strips themselves are left, a row for each prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+from zlib import crc32
 
-import ipywidgets
 import numpy as np
+from IPython import display
+from PIL import Image
 
-from serial_lora.errors import SerialLoRAError
-from serial_lora_course.labs.sd3 import Sd3Lab, Sd3LabConfig
-from serial_lora_course.labs.sd3_drawings import draw
-from serial_lora_course.models.judges import Judge
-from serial_lora_course.models.sd3 import Sd3Backbone
-from serial_lora_course.plots.drawings import plot_drawings
-from serial_lora_course.plots.panel import (
-    STILL_SCALES,
-    at_scale,
-    movable,
-    scale_slider,
-    show,
-    slider,
+CELL = 128  # pixels of a drawing on the screen
+LARGEST = 256  # pixels of a drawing in the page: larger ones would fill a notebook
+
+SHEET = """
+.{name} label {{ display: flex; gap: 12px; align-items: center; margin: 0 0 10px; }}
+.{name} input {{ width: 320px; }}
+.{name} figure {{ margin: 0; width: {cell}px; }}
+.{name} .drawings {{ display: flex; flex-wrap: wrap; gap: 12px; max-width: {width}px; }}
+.{name} .window {{ width: {cell}px; height: {cell}px; overflow: hidden; }}
+.{name} .window img {{ display: block; height: {cell}px !important; width: {strip}px !important;
+  max-width: none !important; margin: 0; transform: translateX(calc(var(--at) * -{cell}px));
+  image-rendering: pixelated; }}
+.{name} figcaption {{ font-size: 12px; line-height: 1.2; }}
+"""
+MOVE = (
+    "const panel = this.closest('[data-scales]');"
+    "panel.style.setProperty('--at', this.value);"
+    "panel.querySelector('output').value = panel.dataset.scales.split(' ')[this.value];"
 )
-from serial_lora_course.plots.style import display_figure
-
-STILL_GUIDANCES = (1.0, 3.0, 5.0, 7.0)
-"""One row each of the still form."""
-KEPT = 128  # drawings; 0.8 MB each at 512 pixels
 
 
-def drawer(
-    backbone: Sd3Backbone, config: Sd3LabConfig
-) -> Callable[[str, int, float | None, float], np.ndarray]:
-    """A function of prompt, seed, scale (None: no adapter) and guidance that remembers its drawings.
-
-    It gives what :func:`serial_lora_course.labs.sd3_drawings.draw` gives, uint8 (side, side, 3). The adapter
-    must not be trained further meanwhile.
-    """
-
-    @lru_cache(KEPT)
-    def find(prompt: str, seed: int, scale: float | None, guidance: float) -> np.ndarray:
-        with at_scale(backbone.model, scale):
-            (picture,) = draw(
-                backbone,
-                [prompt],
-                [seed],
-                config.drawing_steps,
-                guidance,
-                config.resolution,
-                precision=config.precision,
-            )
-        return picture
-
-    return find
-
-
-def drawing_panel(
-    backbone: Sd3Backbone,
-    prompts: Sequence[str],
-    seed: int = 0,
-    judge: Judge | None = None,
-    config: Sd3LabConfig | None = None,
-) -> ipywidgets.VBox | None:
-    """Show what an adapter changes in a drawing, and what its scale and guidance do.
+def fade_panel(
+    strips: Sequence[np.ndarray], scales: Sequence[float], captions: Sequence[str]
+) -> None:
+    """Show drawings of N prompts under a slider for the scale of the adapter.
 
     Args:
-        backbone: an SD3 with adapters in its transformer that are not merged; it stays as it is.
-        prompts: to choose from; any other can be written in.
-        seed: of the noise that drawings start from, at first.
-        judge: for the CLIP-Score of every drawing, how well it fits its prompt; None for none.
-        config: of the lab, for steps, resolution and the guidance to begin with; None for the scale's.
-
-    Returns:
-        The panel, already shown; None in the still form, a figure of the first prompt at a few scales and
-        guidances.
-
-    Raises:
-        SerialLoRAError: no adapters, merged ones, or no prompts.
+        strips: for each scale the N drawings, uint8 (N, side, side, 3).
+        scales: as many, from small to large.
+        captions: of the N prompts.
     """
-    if not len(prompts):
-        raise SerialLoRAError("there are no prompts to draw; pass at least one text.")
-    scales = scale_slider(backbone.model)
-    config = config or Sd3Lab.configs[backbone.scale]
-    find = drawer(backbone, config)
+    written = [f"{scale:.3g}" for scale in scales]
+    places = list(zip(*strips, captions, strict=True))
+    figures = "".join(_figure(place[:-1], place[-1]) for place in places)
+    name = f"fade-{crc32(figures.encode()):08x}"
+    sheet = SHEET.format(name=name, cell=CELL, strip=CELL * len(scales), width=4 * (CELL + 12))
+    slider = (
+        f'<input type="range" min="0" max="{len(scales) - 1}" value="0" step="1" '
+        f'aria-label="scale of the adapter" oninput="{MOVE}">'
+    )
+    page = (
+        f'<div class="{name}" style="--at: 0" data-scales="{" ".join(written)}" '
+        f'data-lm-suppress-shortcuts="true"><style>{sheet}</style>'
+        f"<label>scale of the adapter {slider}<output>{written[0]}</output></label>"
+        f'<div class="drawings">{figures}</div></div>'
+    )
+    text = f"[Panel: {'; '.join(captions)}, drawn with the adapter at scale {', '.join(written)}]"
+    display.display({"text/html": page, "text/plain": text}, raw=True)
 
-    def scored(words: str, pictures: Sequence[np.ndarray], prompt: str) -> str:
-        if judge is None:
-            return words
-        score = judge.clip_scores(np.stack(pictures), [prompt] * len(pictures)).mean()
-        return f"{words}, CLIP-Score {float(score):.2f}"
 
-    def draw_both(prompt: str, seed: int, scale: float, guidance: float) -> None:
-        scale = round(scale, 2)
-        names = {None: "without the adapter", scale: f"scale {scale:.2f}"}
-        drawn = {words: find(prompt, seed, s, guidance) for s, words in names.items()}
-        captions = [scored(words, [picture], prompt) for words, picture in drawn.items()]
-        display_figure(plot_drawings({"": list(drawn.values())}, captions, prompt, 256))
-
-    def panel() -> ipywidgets.VBox:
-        style = {"description_width": "initial"}
-        controls = {
-            "prompt": ipywidgets.Combobox(
-                value=prompts[0],
-                options=list(prompts),
-                description="prompt",
-                continuous_update=False,
-                style=style,
-                layout={"width": "480px", "max_width": "100%"},
-            ),
-            "seed": ipywidgets.BoundedIntText(
-                seed, min=0, max=2**31 - 1, description="seed", style=style
-            ),
-            "scale": scales,
-            "guidance": slider(config.guidance, 1.0, 9.0, 0.5, "guidance (1: the prompt alone)"),
-        }
-        return movable(draw_both, controls, manual=backbone.scale != "tiny")
-
-    def still() -> None:
-        rows = {
-            f"guidance {guidance:g}": [
-                find(prompts[0], seed, scale, guidance) for scale in STILL_SCALES
-            ]
-            for guidance in STILL_GUIDANCES
-        }
-        columns = [
-            scored(f"scale {scale:g}", column, prompts[0])
-            for scale, column in zip(STILL_SCALES, zip(*rows.values(), strict=True), strict=True)
-        ]
-        display_figure(plot_drawings(rows, columns, f"{prompts[0]}, seed {seed}"))
-
-    return show(panel, still)
+def _figure(drawings: Sequence[np.ndarray], caption: str) -> str:
+    """One prompt's drawings, side by side, behind a window as large as one of them."""
+    side = min(drawings[0].shape[0], LARGEST)
+    strip = Image.fromarray(np.concatenate(drawings, axis=1))
+    strip = strip.resize((side * len(drawings), side))
+    buffer = io.BytesIO()
+    strip.quantize(128, Image.Quantize.MAXCOVERAGE).save(buffer, "png", optimize=True)
+    source = base64.b64encode(buffer.getvalue()).decode()
+    alt = escape(f"{caption}, from no adapter (left) to all of it (right)")
+    image = f'<img alt="{alt}" src="data:image/png;base64,{source}">'
+    return f'<figure><div class="window">{image}</div><figcaption>{escape(caption)}</figcaption></figure>'

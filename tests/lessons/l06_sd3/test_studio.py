@@ -1,43 +1,73 @@
-"""What lesson 06 measures without a model."""
+"""What a learner writes in lesson 06 is what the lab computes."""
 
+import numpy as np
+import pytest
 import torch
-from torch import nn
+from diffusers import FlowMatchEulerDiscreteScheduler
 
-from serial_lora_course.labs.frames import frame
-from serial_lora_course.labs.records import shipped_records
-from serial_lora_course.lessons.l06_sd3 import studio as probes
-from serial_lora_course.lessons.l06_sd3 import tables
-
-
-def test_latents_kept_by_step_meet_others_captions():
-    names, kept = list("abcdef"), []
-
-    def by_step(step, positions):
-        kept.extend([positions] * (len(kept) < 3))
-        return kept[step]
-
-    wrong = probes.dealt(names, by_step).groupby("round")["right"].sum()
-    right = probes.dealt(names, lambda _, positions: positions)
-    assert wrong[1] == 6 and wrong[2] < 6 and right["right"].all()
+from serial_lora_course.checking.solved import solved
+from serial_lora_course.labs.sd3 import StyleObjective
+from serial_lora_course.labs.sd3_drawings import draw, starting_noise
+from serial_lora_course.labs.sd3_inputs import TrainingExample, decode_latents, read_prompts
+from serial_lora_course.lessons.l06_sd3.studio import PHOTOGRAPHS, known_pictures
+from serial_lora_course.measures.pictures import frechet_distance
+from tests.models.sd3_models import small_backbone
 
 
-class ByKeyword(nn.Module):
-    def forward(self, hidden_states):
-        return hidden_states
+@pytest.fixture(scope="module")
+def backbone():
+    return small_backbone()
 
 
-def test_a_hook_by_position_hears_nothing_of_a_call_by_keyword():
-    layer = ByKeyword()
-    heard = probes.heard_by(layer, lambda: layer(hidden_states=torch.zeros(2, 3)))
-    assert heard == {"arguments by position": 0, "hidden_states": (2, 3)}
-    assert not layer._forward_pre_hooks
+def velocity_of(model, words):
+    """As in the lesson, without a card."""
+
+    def velocity(points, sigmas):
+        return model(
+            hidden_states=points,
+            timestep=1000 * torch.as_tensor(sigmas).expand(len(points)),
+            encoder_hidden_states=words.tokens.expand(len(points), -1, -1),
+            pooled_projections=words.pooled.expand(len(points), -1),
+            return_dict=False,
+        )[0]
+
+    return velocity
 
 
-def test_the_records_are_read_as_by_loops():
-    results = frame(shipped_records("sd3"))
-    falls = tables.falls(results)
-    assert falls.iloc[0].tolist() == [1, 1, 1] and (falls.iloc[-1] < 1).all()
-    night = tables.by_style(results).set_index("style").loc["night"]
-    own = results[(results["dataset"] == "night") & (results["method"] == "serial_lora")]
-    own = own[own["amount"] == 100]
-    assert night["FID after"] == f"{sum(own['fid']) / len(own):.1f}"
+@torch.no_grad()
+def test_the_learners_loss_is_the_labs(backbone):
+    words = read_prompts(backbone, ["fox face", "rain"])
+    latents, noise = torch.randn(2, 2, 8, 4, 4)
+    sigmas = torch.tensor([0.2, 0.7])
+    batch = TrainingExample(latents, words.tokens, words.pooled, noise, sigmas)
+    ours = solved("6.2")(velocity_of(backbone.model, words), latents, noise, sigmas)
+    torch.testing.assert_close(ours, StyleObjective(backbone.model)(batch))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_the_learners_sampler_draws_what_the_stock_pipeline_draws(backbone, guidance):
+    prompted, empty = (
+        velocity_of(backbone.model, read_prompts(backbone, [words])) for words in ("fox face", "")
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
+    scheduler.set_timesteps(4)
+    latents = solved("6.3")(
+        lambda x, s: solved("6.4")(empty(x, s), prompted(x, s), guidance),
+        starting_noise(backbone, [3], 16),
+        scheduler.sigmas.tolist(),
+    )
+    stock = draw(backbone, ["fox face"], [3], 4, guidance, 16, precision="no")
+    apart = np.abs(decode_latents(backbone, latents).astype(int) - stock)
+    assert apart.max() <= 1 and stock.std() > 1
+
+
+def test_the_learners_fid_is_the_courses():
+    x, y = torch.randn(40, 30), 2 * torch.randn(25, 30) + 1
+    assert solved("6.5")(x, y) == pytest.approx(frechet_distance(x, y), rel=1e-6)
+
+
+def test_known_pictures_of_both_scales():
+    tiny, _ = known_pictures("tiny")
+    assert tiny["cat"].size == (64, 64) and len(tiny) > 1000
+    assert set(known_pictures("paper")[0]) == set(PHOTOGRAPHS)

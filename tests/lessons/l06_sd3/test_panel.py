@@ -1,0 +1,58 @@
+"""The slider moves without a kernel, over the drawings that were made."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serial_lora_course.lessons.l06_sd3.panel import CELL, fade_panel
+from tests.browser.browser import needs_browser, open_browser
+
+SCALES, WORDS = (0.0, 0.5, 1.0), ["a cat", 'a "hat" & more']
+GREYS = ((0, 10), (100, 120), (200, 250))  # of each scale's two drawings
+
+
+@pytest.fixture
+def page(capture_display) -> str:
+    strips = [
+        np.stack([np.full((8, 8, 3), grey, np.uint8) for grey in drawings]) for drawings in GREYS
+    ]
+    fade_panel(strips, SCALES, WORDS)
+    return capture_display[-1]["text/html"]
+
+
+def test_each_prompt_is_one_strip_of_its_drawings(page):
+    found = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    for column, source in enumerate(found):
+        strip = np.asarray(Image.open(io.BytesIO(base64.b64decode(source))).convert("L"))
+        assert strip.shape == (8, 24)
+        drawn = [int(strip[4, 8 * place + 4]) for place in range(3)]
+        assert drawn == pytest.approx([pair[column] for pair in GREYS], abs=3)
+    assert len(found) == len(WORDS) == page.count("alt=")
+    assert "&quot;hat&quot; &amp; more" in page
+
+
+@needs_browser
+def test_the_slider_moves_in_a_page_without_a_kernel(page):
+    with open_browser() as browser:
+        opened = browser.new_page()
+        opened.set_content(page)
+        slider, image = opened.get_by_role("slider"), opened.get_by_role("img").first
+        left = image.bounding_box()["x"]
+        slider.focus()
+        for place, said in ((1, "0.5"), (2, "1")):
+            slider.press("ArrowRight")
+            assert image.bounding_box()["x"] == pytest.approx(left - place * CELL)
+            assert opened.locator("output").inner_text() == said
+
+
+@needs_browser
+def test_without_script_and_style_the_strips_are_left(page):
+    bare = re.sub(r'(?s)<style>.*?</style>|oninput="[^"]*"', "", page)
+    with open_browser() as browser:
+        opened = browser.new_page()
+        opened.set_content(bare)
+        assert [box.bounding_box()["width"] for box in opened.get_by_role("img").all()] == [24, 24]
