@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 import torch
-from scipy import special, stats
+from scipy import linalg, special, stats
 from scipy.linalg import subspace_angles
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import nn
@@ -440,4 +440,60 @@ RIGHT |= {
     "5.2": [padded_at_the_border],
     "5.3": [lambda logits, truth: dice_ce(logits, truth).mean()],
     "5.4": [step_picture_by_picture],
+}
+
+
+def path_by_loops(latents, noise, sigmas):
+    """One picture at a time."""
+    points = [x + s * (n - x) for x, n, s in zip(latents, noise, sigmas, strict=True)]
+    return torch.stack(points), torch.sub(noise, latents)
+
+
+def loss_by_sums(velocity, latents, noise, sigmas):
+    """A dot product over the number of entries."""
+    points = torch.einsum("b,bchw->bchw", 1 - sigmas, latents)
+    points = points + torch.einsum("b,bchw->bchw", sigmas, noise)
+    gap = (velocity(points, sigmas) - noise + latents).flatten()
+    return gap @ gap / gap.numel()
+
+
+def walk_by_index(velocity, noise, levels):
+    """With positions, and steps as a tensor."""
+    points, steps = noise.clone(), torch.tensor(levels).diff()
+    for position in range(len(steps)):
+        points += steps[position] * velocity(points, levels[position])
+    return points
+
+
+def fid_by_numpy(features, reference):
+    """By numpy's covariances and the eigenvalues of the product itself."""
+    x, y = features.numpy().astype(float), reference.numpy().astype(float)
+    C, D = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    roots = np.sqrt(np.linalg.eigvals(C @ D).astype(complex)).real
+    gap = x.mean(0) - y.mean(0)
+    return gap @ gap + np.trace(C + D) - 2 * roots.sum()
+
+
+def fid_by_scipy(features, reference):
+    """By scipy's root of a matrix, with a little on the diagonals, as in the published scripts."""
+    x, y = features.double(), reference.double()
+    C, D = (torch.cov(each.T) + 1e-9 * torch.eye(each.shape[1]) for each in (x, y))
+    shared = linalg.sqrtm((C @ D).numpy()).trace().real
+    return ((x.mean(0) - y.mean(0)) ** 2).sum() + C.trace() + D.trace() - 2 * shared
+
+
+RIGHT |= {
+    "6.1": [
+        path_by_loops,
+        lambda x, n, s: (torch.lerp(x, n, s[:, None, None, None]), n.sub(x)),
+    ],
+    "6.2": [
+        loss_by_sums,
+        lambda velocity, x, n, s: nn.functional.mse_loss(
+            velocity(torch.lerp(x, n, s[:, None, None, None]), s), n - x
+        ),
+    ],
+    "6.3": [walk_by_index],
+    "6.4": [torch.lerp, lambda e, p, w: (1 - w) * e + w * p],
+    "6.5": [fid_by_numpy, fid_by_scipy],
 }

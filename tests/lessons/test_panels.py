@@ -6,17 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serial_lora import LoRAConfig, SerialLoRAConfig, adapters, disabled, inject, set_scale
+from serial_lora import LoRAConfig, SerialLoRAConfig, adapters, disabled, set_scale
 from serial_lora_course.labs.sam import predict_masks
-from serial_lora_course.labs.sd3 import TINY
-from serial_lora_course.labs.sd3_drawings import draw
 from serial_lora_course.lessons.l01_maths.panel import rank_panel
 from serial_lora_course.lessons.l05_sam.panel import embedding_at, mask_panel, masks_in
-from serial_lora_course.lessons.l06_sd3 import panel as sd3_panel
 from serial_lora_course.models.sam import SamBackbone
 from serial_lora_course.plots.panel import LARGEST_SCALE, at_scale
 from tests.models.sam_models import adapted_sam, example
-from tests.models.sd3_models import small_backbone
 
 
 @pytest.fixture(params=["0", "1"], ids=["moving", "still"])
@@ -101,32 +97,3 @@ def test_a_model_in_the_midst_of_training_is_as_it_was(either_form, capture_disp
     with pytest.raises(KeyboardInterrupt), at_scale(model, 0.2):
         raise KeyboardInterrupt
     assert_untouched(model, before)
-
-
-# --------------------------------------------------------------------------------------- drawings
-
-
-def test_the_drawings_are_the_labs_at_every_scale_seed_and_guidance():
-    backbone = small_backbone()
-    inject(backbone.model, SerialLoRAConfig(rank=4))
-    torch.manual_seed(1)
-    for adapter in adapters(backbone.model).values():
-        torch.nn.init.normal_(adapter.lora_B, std=0.5)
-    find = sd3_panel.drawer(backbone, TINY)
-    before = state(backbone.model)
-    drawn = {
-        scale: find("fox face", seed=3, scale=scale, guidance=2.5) for scale in (None, 0.0, 0.6)
-    }
-    assert_untouched(backbone.model, before)
-    assert np.array_equal(drawn[None], drawn[0.0]) and not np.array_equal(drawn[None], drawn[0.6])
-    set_scale(backbone.model, 0.6)
-    (expected,) = draw(
-        backbone,
-        ["fox face"],
-        [3],
-        TINY.drawing_steps,
-        2.5,
-        TINY.resolution,
-        precision=TINY.precision,
-    )
-    assert np.array_equal(drawn[0.6], expected)

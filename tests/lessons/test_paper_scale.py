@@ -85,4 +85,4 @@ def test_sd3(root):
     torch.save(random_state(fidelity), root / "weights" / INCEPTION_FILE)
     with patch.dict(sd3_models.OFFICIAL_TRANSFORMER, WIDER):
         sd3_models.official_folder(root / "weights" / PAPER_FOLDER)
-    run("07", root)
+    run("06", root)
