@@ -248,7 +248,7 @@ for name, each in {**changes, "LoRA, seed 1, times 3": tripled, "random pair": n
 
 # %% [markdown]
 # The factor triples the size and leaves the effective rank as it is, to the last digit. A random pair uses
-# nearly all of its sixteen directions. What was trained uses about nine: a few strong ones, and a tail.
+# nearly all of its sixteen directions. What was trained uses nine or ten: a few strong ones, and a tail.
 # Serial LoRA's falls a little faster than LoRA's, with both seeds.
 #
 # Is a high effective rank good? Not in itself. The random pair has the highest, and it has learned nothing.
