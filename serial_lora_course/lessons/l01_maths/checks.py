@@ -143,6 +143,8 @@ def layer_by(kind: Callable) -> Callable:
 
 def start_of(layer: nn.Module) -> dict[str, Any]:
     """All that counts in a fresh layer."""
+    kind, cause = type(layer).__name__, "inherit from nn.Module and call super().__init__() first"
+    require(isinstance(layer, nn.Module), "what was made", "an nn.Module", f"a {kind}", cause)
     trained = {n: p.detach() for n, p in layer.named_parameters() if p.requires_grad}
     shapes = {name: tuple(p.shape) for name, p in trained.items()}
     if set(trained) != {"lora_A", "lora_B"}:
@@ -230,6 +232,9 @@ def in_place(layer: nn.Module) -> Tensor:
         ),
         "the scale is left out of the merged weight": lora_with(
             merge=lambda s: s.base.weight + s.lora_B @ s.lora_A
+        ),
+        "A^T B^T is the transposed change: the weight of nn.Linear is (out, in), so B A": lora_with(
+            merge=lambda s: s.base.weight + s.scale * s.lora_A.T @ s.lora_B.T
         ),
         "that is the change alone: the merged weight is W and the change": lora_with(
             merge=lambda s: s.scale * s.lora_B @ s.lora_A
