@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from scipy import stats
 
+from serial_lora_course.lessons.l01_maths.figures import plot_misses
 from serial_lora_course.lessons.l04_clip.figures import plot_gains
 from serial_lora_course.lessons.l07_lora_plus.figures import plot_race, plot_sweep
 from serial_lora_course.lessons.l08_how_sure.figures import plot_margins, plot_measurement
@@ -16,6 +17,11 @@ from serial_lora_course.lessons.l12_your_own.figures import show_predictions
 GOOD, BASE = {"a": 80, "b": 50}, {"a": 30, "b": 40}
 RACES = {"one rate": {"A": [0, 0, 1], "B": [0, 2, 3]}, "LoRA+": {"A": [0, 0, 4], "B": [0, 20, 30]}}
 LINES = {  # the figure, what it is given, lines that must be there
+    "misses": (
+        plot_misses,
+        [{"LoRA": [1, 0.5, 0.25], "noise": [1, 0.9, 0.8]}, (1, 2)],
+        [[0.5, 0.25], [0.9, 0.8]],
+    ),
     "path": (
         plot_path,
         [(0, 0.5, 1), {"sum": [GOOD, BASE, GOOD], "average": [BASE] * 3}, ("a", "b")],
