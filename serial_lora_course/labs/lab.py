@@ -31,7 +31,6 @@ from serial_lora_course.labs.processes import is_first_process, loader_workers
 from serial_lora_course.labs.records import Record, environment, run_key, with_unit
 from serial_lora_course.labs.report import Report
 from serial_lora_course.labs.training import ExampleStream, Opened, train
-from serial_lora_course.measures.counts import BYTES_PER_FLOAT32
 from serial_lora_course.models.weights import Backbone, weights_fingerprint
 
 _measured: dict[tuple[object, ...], dict[str, float]] = {}
@@ -273,7 +272,7 @@ def run_one(
         measures={**reached, **base, "loss": loss},
         sizes={
             "parameters": count.trainable,
-            "bytes": BYTES_PER_FLOAT32 * count.trainable,
+            "bytes": 4 * count.trainable,  # of float32
             "activation_bytes": history.activation_bytes,
             "peak_memory": history.peak_memory,
             "steps": stream.steps,

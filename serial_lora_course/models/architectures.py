@@ -12,8 +12,6 @@ from functools import partial
 import torch
 from torch import nn
 
-from serial_lora_course.measures.counts import lora_count, serial_lora_count
-
 
 @dataclass(frozen=True)
 class Tower:
@@ -40,7 +38,6 @@ class Architecture:
         rank: the rank that the paper uses, or a usual one where the paper does not use the model.
         build: builds the real class; called under `torch.device("meta")`.
         stream: which tokens are adapted, for models with two kinds of them (SD3).
-        in_paper: whether Table I lists it.
     """
 
     title: str
@@ -48,17 +45,14 @@ class Architecture:
     rank: int
     build: Callable[[], nn.Module] = field(repr=False)
     stream: str = "image"
-    in_paper: bool = False
 
-    def serial_lora(self, rank: int | None = None) -> int:
-        """Serial LoRA's parameters, by the closed form, summed over the towers."""
-        rank = self.rank if rank is None else rank
-        return sum(serial_lora_count(tower.width, tower.depth, rank) for tower in self.towers)
+    def serial_lora(self) -> int:
+        """Serial LoRA's parameters: 2 d r in a block."""
+        return sum(2 * tower.width * self.rank * tower.depth for tower in self.towers)
 
-    def lora(self, rank: int | None = None) -> int:
-        """LoRA's parameters, by the closed form, summed over the towers."""
-        rank = self.rank if rank is None else rank
-        return sum(lora_count(tower.width, tower.depth, rank) for tower in self.towers)
+    def lora(self) -> int:
+        """LoRA's parameters, with a pair on q, k, v and out: 8 d r in a block."""
+        return 4 * self.serial_lora()
 
     def on_meta(self) -> nn.Module:
         """Build the real model with shapes only: no weights, no memory, no download."""
@@ -108,21 +102,18 @@ ARCHITECTURES: dict[str, Architecture] = {
         (Tower("image", 768, 12), Tower("text", 512, 12)),
         rank=32,
         build=partial(_open_clip, "ViT-B-16-quickgelu"),
-        in_paper=True,
     ),
     "sam": Architecture(
         "SAM ViT-B, image encoder",
         (Tower("image", 768, 12),),
         rank=64,
         build=partial(_segment_anything, "vit_b"),
-        in_paper=True,
     ),
     "sd3": Architecture(
         "SD3 medium, image stream",
         (Tower("image", 1536, 24),),
         rank=64,
         build=_sd3_medium,
-        in_paper=True,
     ),
     "clip-large": Architecture(
         "CLIP ViT-L/14, both towers",

@@ -1,4 +1,4 @@
-"""Formula, walk and injected tensors give one number on real models, built on the meta device."""
+"""Formula and injected tensors give one number on real models, built on the meta device."""
 
 import pytest
 import torch
@@ -9,7 +9,6 @@ from torch import nn
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.injection import inject
 from serial_lora.parameters import ParameterCount, count_parameters
-from serial_lora_course.measures.counts import enumerate_count, lora_count, serial_lora_count
 from serial_lora_course.models.architectures import ARCHITECTURES
 
 PAPER_COUNTS = {
@@ -33,12 +32,10 @@ def trainable(model: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("key", ARCHITECTURES)
-def test_three_ways_to_one_number(key):
-    """By the formula, by walking the real model, and by counting what `inject` put into it."""
+def test_the_formula_counts_what_is_injected(key):
     item, counts = ARCHITECTURES[key], []
     for kind, formula in ((LoRAConfig, item.lora), (SerialLoRAConfig, item.serial_lora)):
         config, model = kind(rank=item.rank, stream=item.stream), item.on_meta()
-        assert enumerate_count(model, config) == formula()
         with torch.device("meta"):
             inject(model, config)
         counts.append(count_parameters(model).adapter)
@@ -58,13 +55,9 @@ def test_three_ways_to_one_number(key):
 def test_any_small_vision_transformer(heads, head_width, depth, data):
     width = heads * head_width
     rank = data.draw(st.integers(1, width))
-    for config, formula in (
-        (LoRAConfig(rank=rank), lora_count),
-        (SerialLoRAConfig(rank=rank), serial_lora_count),
-    ):
+    for config, pairs in ((LoRAConfig(rank=rank), 4), (SerialLoRAConfig(rank=rank), 1)):
         model = meta_vit(width, depth, heads)
-        expected = formula(width, depth, rank)
-        assert enumerate_count(model, config) == expected
+        expected = pairs * 2 * width * rank * depth
         before = sum(p.numel() for p in model.parameters())
         inject(model, config)
         count = count_parameters(model)
@@ -74,9 +67,8 @@ def test_any_small_vision_transformer(heads, head_width, depth, data):
 
 def test_both_streams_of_sd3():
     """Eight projections a block, but the last block has no text output: 24 * 8 - 1 pairs."""
-    model = ARCHITECTURES["sd3"].on_meta()
-    pairs = 24 * 8 - 1
-    config = LoRAConfig(rank=64, stream="both")
-    assert enumerate_count(model, config) == pairs * 2 * 1536 * 64 == 37_552_128
-    config = SerialLoRAConfig(rank=64, stream="both")
-    assert enumerate_count(model, config) == 2 * 4_718_592
+    for kind, pairs in ((LoRAConfig, 24 * 8 - 1), (SerialLoRAConfig, 24 * 2)):
+        model = ARCHITECTURES["sd3"].on_meta()
+        with torch.device("meta"):
+            inject(model, kind(rank=64, stream="both"))
+        assert count_parameters(model).adapter == pairs * 2 * 1536 * 64
