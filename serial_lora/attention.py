@@ -4,7 +4,7 @@ Most attention is found by its structure (`serial_lora.sites`); the families her
 and come before it: open_clip has projections that are weights without a layer, segment-anything cuts
 windows after its norm, and SD3 has two streams of tokens. Their libraries are never imported: a model
 of theirs can only exist where they already are. To support a model that nothing here finds, write one
-more function of that kind and hand it to `register_family` (lesson 12 does).
+more function of that kind and hand it to `register_family` (docs/library.md does).
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def _nothing_found(model: nn.Module) -> str:
         "for q, k and v as three nn.Linear layers of one module or as one, for "
         "nn.MultiheadAttention, and for the blocks of open_clip, segment-anything and diffusers' "
         "SD3; for another layout write one function as in serial_lora/attention.py for "
-        "register_family (lesson 12 shows how)."
+        "register_family (docs/library.md shows how)."
     )
 
 

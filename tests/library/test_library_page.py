@@ -7,9 +7,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import serial_lora
+from serial_lora import attention
 from tests.library.tiny_models import TINY, fill_adapters
+
+
+class MyBlock(nn.Module):
+    """Attention under names that nobody could guess."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calm = nn.LayerNorm(16)
+        self.ask, self.offer, self.carry, self.gather = (nn.Linear(16, 16) for _ in range(4))
+
+    def forward(self, x):
+        tokens = self.calm(x)
+        q, k, v = self.ask(tokens), self.offer(tokens), self.carry(tokens)
+        return x + self.gather(nn.functional.scaled_dot_product_attention(q, k, v))
+
 
 PAGE = Path(serial_lora.__file__).parents[1] / "docs" / "library.md"
 
@@ -35,7 +52,8 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     snow = fill_adapters(serial_lora.inject(build(), serial_lora.SerialLoRAConfig(4)))
     serial_lora.save_adapter(snow, "snow.safetensors")
     base = build()(pictures)
-    ten, back, several, off, with_peft = (code for code in snippets() if "torchao" not in code)
+    rest = (code for code in snippets() if "torchao" not in code and "my_sites" not in code)
+    ten, back, several, off, with_peft = rest
 
     exec(ten, names)
     adapted = names["model"](pictures).detach()
@@ -63,3 +81,18 @@ def test_the_part_on_bases_in_few_bits_runs(tmp_path, monkeypatch):
     (code,) = (code for code in snippets() if "torchao" in code)
     with pytest.warns(UserWarning, match="rounding them"):
         exec(code, names)
+
+
+def test_the_part_on_a_family_of_ones_own_runs(monkeypatch):
+    monkeypatch.setattr(attention, "FAMILIES", list(attention.FAMILIES))
+    names = {"MyBlock": MyBlock, "my_model": nn.Sequential(MyBlock(), MyBlock())}
+    names |= vars(serial_lora)
+    with pytest.raises(serial_lora.SerialLoRAError, match="docs/library.md"):
+        serial_lora.inject(nn.Sequential(MyBlock()), serial_lora.SerialLoRAConfig(2))
+    (code,) = (code for code in snippets() if "my_sites" in code)
+    exec(code, names)
+    tokens, model = torch.randn(2, 5, 16), fill_adapters(names["my_model"])
+    adapted = model(tokens)
+    with serial_lora.disabled(model):
+        assert (model(tokens) - adapted).abs().max() > 1e-3
+    torch.testing.assert_close(serial_lora.merge(model)(tokens), adapted, rtol=1e-4, atol=1e-5)
