@@ -5,6 +5,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 
+from tests.browser.browser import needs_browser, open_browser
+
 
 class Page(HTMLParser):
     """The anchors, links and files of a page."""
@@ -50,3 +52,20 @@ def test_links_lead_somewhere_and_nothing_is_fetched(pages, read):
             if target.fragment and path in read:
                 assert unquote(target.fragment) in read[path].anchors, f"{name} links to {link}"
         assert not [link for link in page.links if link.endswith(".ipynb")], name
+
+
+@needs_browser
+def test_on_a_phone_pages_fit_and_lesson_06s_slider_moves(pages, read):
+    with open_browser() as browser:
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        faults = []
+        page.on("pageerror", lambda error: faults.append(error))
+        for name in read.keys() - {"index.html"}:  # that one leads to the first page
+            page.goto((pages / name).as_uri(), wait_until="load")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+        page.goto((pages / "solutions/06_sd3_style.html").as_uri())
+        strip = page.locator("[data-scales] img").first
+        before = strip.bounding_box()["x"]
+        page.locator("[data-scales] input[type=range]").press("End")
+        assert strip.bounding_box()["x"] < before
+        assert not faults
