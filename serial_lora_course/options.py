@@ -79,11 +79,11 @@ def settings_of(configs: Mapping[str, Any], swept: Collection[str] = ()) -> list
     """An option for each field of a lab's configuration.
 
     Args:
-        configs: scale -> the configuration with what is usual at that scale.
+        configs: scale -> the configuration with what is usual at that scale, or its class.
         swept: the settings of which a command takes several.
     """
     one = next(iter(configs.values()))
-    hints, options = get_type_hints(type(one)), []
+    hints, options = get_type_hints(one if isinstance(one, type) else type(one)), []
     for name in (each.name for each in fields(one)):
         usual = {scale: getattr(config, name) for scale, config in configs.items()}
         help = one.of(name, "help") + ("; one or several" if name in swept else "")

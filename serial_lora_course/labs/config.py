@@ -6,11 +6,13 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from serial_lora.config import SerialLoRAConfig
-from serial_lora.errors import SerialLoRAError, require_choice, require_number
-from serial_lora_course.labs.training import TrainingConfig
+if TYPE_CHECKING:
+    from serial_lora_course.labs.training import TrainingConfig
+
+# The library and the loop are imported where they are needed: they load PyTorch, for which a command's
+# `--help` need not wait.
 
 SWEPT = {"rank": int, "lr": float, "plus_lr": float}
 """The settings that may have several values in one command, and what kind of number they are."""
@@ -52,6 +54,9 @@ class LabConfig:
     accumulation: int = setting(1, "parts of a batch")
 
     def __post_init__(self) -> None:
+        from serial_lora.config import SerialLoRAConfig
+        from serial_lora.errors import require_choice, require_number
+
         SerialLoRAConfig(
             self.rank, self.scale_factor, self.dropout, blocks=self.blocks
         )  # checks them
@@ -79,6 +84,8 @@ class LabConfig:
             plus: whether the run is one of LoRA+, so that A gets ``plus_lr``; None for "where the
                 ratio is not 1".
         """
+        from serial_lora_course.labs.training import TrainingConfig
+
         names = {each.name for each in fields(TrainingConfig)} & {
             each.name for each in fields(self)
         }
@@ -108,6 +115,8 @@ def changed_config(configs: Mapping[str, Config], scale: str, **changes: object)
     Raises:
         SerialLoRAError: no such scale or setting, or a setting out of its range.
     """
+    from serial_lora.errors import require_choice
+
     require_choice("scale", scale, configs)
     for name in changes:
         require_choice("setting", name, [each.name for each in fields(configs[scale])])
@@ -140,12 +149,16 @@ def seeds_to(last: int) -> range:
     Raises:
         SerialLoRAError: there are none, or more than a thousand.
     """
+    from serial_lora.errors import require_number
+
     require_number("seeds", last, whole=True, least=1, below=1001)
     return range(1, last + 1)
 
 
 def check_choices(**choices: Sequence) -> None:
     """Refuse an empty list of anything, and whole numbers below 1."""
+    from serial_lora.errors import SerialLoRAError
+
     for what, chosen in choices.items():
         if not chosen:
             raise SerialLoRAError(f"There is nothing to run: the list of {what} is empty.")
@@ -156,5 +169,7 @@ def check_choices(**choices: Sequence) -> None:
 
 def check_crop(crop: float) -> None:
     """Refuse what cannot be the smallest share of the area that a training crop keeps."""
+    from serial_lora.errors import SerialLoRAError
+
     if not 0 < crop <= 1:
         raise SerialLoRAError(f"crop is a share of the area, above 0 and at most 1, not {crop}.")

@@ -1,14 +1,4 @@
-"""One's own pictures and any vision model: its features, a linear head, an adapter, accuracy.
-
-    classifier = PictureClassifier(model, data.class_names)   # open_clip, timm or transformers
-    inject(classifier.model, ClassifyConfig().adapter())
-    fit(classifier, data.train)
-    accuracy_on(classifier, data.test)
-    save_classifier(classifier, "my_classifier")
-
-The CLIP lab needs a text tower, whose prompts are its classes. Here a vision model alone will do,
-and the classes are the rows of a matrix that is learnt with the adapter.
-"""
+"""Any vision model as a classifier of one's own pictures: its transform, its features, a head, its files."""
 
 from __future__ import annotations
 
@@ -22,16 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import safetensors.torch
 import timm
 import torch
 from PIL import Image
-from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torchvision.transforms import Compose
 
-from serial_lora import SerialLoRAConfig, adapters
+from serial_lora import adapters
 from serial_lora.errors import SerialLoRAError, require_number
 from serial_lora.files import (
     checksum,
@@ -43,9 +31,7 @@ from serial_lora.files import (
 )
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.files import ADAPTER_FILE, refusals_told
-from serial_lora_course.labs.config import LabConfig, check_crop, setting
-from serial_lora_course.labs.resume import TrainingHistory
-from serial_lora_course.labs.training import ExampleStream, OnPicture, batches_of, train
+from serial_lora_course.labs.training import OnPicture, batches_of
 from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import OPENAI, TrainTransform, cut_to_middle
 
@@ -305,101 +291,6 @@ def check_class_names(names: Sequence[str]) -> None:
         raise SerialLoRAError(
             f"a classifier needs two classes or more, each with a name of its own, not {names!r}."
         )
-
-
-class ClassifierObjective(nn.Module):
-    """Mean cross-entropy of a batch: pictures (B, 3, size, size) and labels (B,).
-
-    Args:
-        weights: (C,) of the classes; alike where left out.
-    """
-
-    def __init__(self, classifier: PictureClassifier, weights: Tensor | None = None) -> None:
-        super().__init__()
-        self.classifier = classifier
-        self.register_buffer("weights", weights, persistent=False)
-
-    def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        pictures, labels = batch
-        return nn.functional.cross_entropy(self.classifier(pictures).float(), labels, self.weights)
-
-
-@dataclass(frozen=True)
-class ClassifyConfig(LabConfig):
-    """Every choice of a run; the defaults suit some hundred pictures."""
-
-    rank: int = setting(8, "of the pair in front of each block's attention")
-    lr: float = 2e-3
-    epochs: int = 20
-    min_steps: int = 40
-    batch_size: int = 32
-    weight_decay: float = 1e-2
-    dropout: float = 0.1
-    crop: float = setting(0.6, "smallest share of the area that a training crop keeps")
-    balanced: bool = setting(False, "weigh classes so that small ones count as much as large ones")
-    save_every: float = setting(2.0, "seconds between two saves of what an interruption would lose")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_crop(self.crop)
-
-    def adapter(self) -> SerialLoRAConfig:
-        """The adapter to inject: Serial LoRA in the image tower."""
-        return SerialLoRAConfig(self.rank, self.scale_factor, self.dropout, ["image"], self.blocks)
-
-    def class_weights(self, labels: Sequence[int], classes: int) -> Tensor | None:
-        """(C,) what a picture of each class counts, so that all classes do alike; None for one each."""
-        if not self.balanced:
-            return None
-        known = np.unique(labels)
-        weights = torch.ones(classes)
-        found = compute_class_weight("balanced", classes=known, y=labels)
-        weights[torch.from_numpy(known)] = torch.from_numpy(found).float()
-        return weights
-
-
-def fit(
-    classifier: PictureClassifier,
-    pictures: Pictures,
-    config: ClassifyConfig | None = None,
-    seed: int = 1,
-    save_to: str | Path | None = None,
-    progress: bool | None = None,
-    after_step: Callable[[int], bool] | None = None,
-) -> TrainingHistory:
-    """Train the adapter and the head, in place.
-
-    Args:
-        classifier: its model has an adapter (`inject(classifier.model, config)`).
-        pictures: items are (PIL picture, label).
-        seed: of everything random.
-        save_to, progress, after_step: as in :func:`serial_lora_course.labs.training.train`.
-
-    Raises:
-        SerialLoRAError: there is no adapter, it is merged (the head alone would learn), there is no
-            picture, a label has no class, or as :func:`serial_lora_course.labs.training.train`.
-    """
-    config, known = config or ClassifyConfig(), range(len(classifier.class_names))
-    if not adapters(classifier.model):
-        raise SerialLoRAError(
-            "the classifier's model has no adapters; call inject(classifier.model, config) first."
-        )
-    if strange := [label for label in pictures.labels if label not in known]:
-        raise SerialLoRAError(
-            f"a picture has the label {strange[0]!r}, but the classifier knows only {len(known)} "
-            "classes, counted from 0; make it with data.class_names."
-        )
-    way_in = OnPicture(classifier.preprocessing.for_training(config.crop))
-    steps, every = config.steps(max(len(pictures), 1)), list(range(len(pictures)))
-    stream = ExampleStream(pictures, every, way_in, seed, config.batch_size, steps)
-    weights = config.class_weights(pictures.labels, len(known))
-    objective, training = (
-        ClassifierObjective(classifier, weights),
-        config.training(steps, seed=seed),
-    )
-    return train(
-        objective, stream, training, save_to, "adapter and head", progress, after_step=after_step
-    )
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from serial_lora.files import write_whole
 from serial_lora_course.files import expanded, printable
 from serial_lora_course.models.clip import TINY_MODEL
-from serial_lora_course.work.folder import Job, Reached
+from serial_lora_course.work.folder import Reached
+from serial_lora_course.work.job import Job
 
 CARD_FILE = "README.md"
 TEXT = """---

@@ -21,11 +21,10 @@ LORA_PLUS = "plus_lr"  # a setting of the labs; `fit` has one rate for A and B
 
 def fit_command() -> Command:
     """``serial-lora fit``; its options are those of a `Job` and of its configuration."""
-    from serial_lora_course.labs.own import ClassifyConfig
-    from serial_lora_course.work.folder import Job
+    from serial_lora_course.work.job import ClassifyConfig, Job
 
     where = "folder of class folders, or of train and test with such inside"
-    settings = settings_of({"": ClassifyConfig()})
+    settings = settings_of({"": ClassifyConfig})
     options = [
         Option("pictures", str, where, required=True),
         Option("model", str, MODELS, "tiny-clip"),
@@ -52,9 +51,9 @@ def fit(license: str | None, **chosen: Any) -> None:
     looked at once, at the end. Run again, it goes on where it stopped. Into --out go the adapter, the
     head, a card and run.yaml, which --config reads.
     """
-    from serial_lora_course.labs.own import ClassifyConfig
     from serial_lora_course.work.card import write_card
-    from serial_lora_course.work.folder import Job, fit_folder
+    from serial_lora_course.work.folder import fit_folder
+    from serial_lora_course.work.job import ClassifyConfig, Job
     from serial_lora_course.work.report import read_classes
 
     settings = {each.name for each in fields(ClassifyConfig)} & chosen.keys()

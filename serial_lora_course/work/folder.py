@@ -15,13 +15,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
 
 from serial_lora import count_parameters, eject, inject
 from serial_lora.errors import SerialLoRAError, require_number
@@ -34,21 +35,19 @@ from serial_lora_course.data.types import ClassificationData, Pictures
 from serial_lora_course.files import expanded, refusals_told, write_json
 from serial_lora_course.labs.linear_probe import Features, chosen_probe
 from serial_lora_course.labs.own import (
-    ClassifyConfig,
     PictureClassifier,
     encode,
-    fit,
     load_classifier,
     preprocessing_of,
     save_classifier,
 )
 from serial_lora_course.labs.resume import TrainingHistory
+from serial_lora_course.labs.training import ExampleStream, OnPicture, train
 from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.weights import weights_fingerprint
-from serial_lora_course.options import as_yaml
+from serial_lora_course.work.job import Job
 from serial_lora_course.work.report import write_reports
 from serial_lora_course.work.run import RUN_FILE, read_run, readable
-from serial_lora_course.work.vision import load_vision
 
 RESULT_FILE = "reached.json"
 ORIGIN = "# made from\n"
@@ -57,54 +56,6 @@ LONG = 5  # minutes, of which a note is worth its line
 Measured = dict[str, float]
 """``loss``, the mean cross-entropy, and ``accuracy`` on the validation pictures."""
 Tell = Callable[[int, Measured], object]
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that decides a training on a folder; kept as ``run.yaml`` beside what came of it.
-
-    Attributes:
-        pictures: folder with one sub-folder per class (or train and test with such inside).
-        model: a name that :func:`serial_lora_course.work.vision.load_vision` knows.
-        weights: a file in place of the model's own weights.
-        out: folder of the classifier.
-        test_fraction: share of each class that is tested on; validation_fraction: of the rest,
-            share that chooses the best state.
-        patience: rounds without a better state after which training stops.
-        image_size: side of the model's pictures in pixels; its own if left out.
-        linear_probe: the head alone, a logistic regression on the frozen features; no adapter is trained.
-        config: how to train.
-    """
-
-    pictures: str
-    model: str
-    out: str
-    weights: str | None = None
-    test_fraction: float = 0.3
-    validation_fraction: float = 0.2
-    patience: int = 5
-    seed: int = 1
-    image_size: int | None = None
-    linear_probe: bool = False
-    config: ClassifyConfig = field(default_factory=ClassifyConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("test_fraction", "validation_fraction"):
-            require_number(name, getattr(self, name), above=0, below=1)
-        require_number("patience", self.patience, whole=True, least=1)
-        require_number("seed", self.seed, whole=True, least=0)
-        if self.image_size is not None:
-            require_number("image_size", self.image_size, whole=True, least=1)
-
-    def as_yaml(self) -> bytes:
-        """Flat, as ``--config`` reads it; settings that are None are left out."""
-        whole = asdict(self)
-        return as_yaml(whole | whole.pop("config"))
-
-    def load_model(self) -> torch.nn.Module:
-        """The vision model, as its library gives it."""
-        weights = None if self.weights is None else expanded(self.weights)
-        return load_vision(self.model, weights, image_size=self.image_size)
 
 
 @dataclass(frozen=True)
@@ -130,6 +81,47 @@ class Reached:
             require_number(name, getattr(self, name), least=0)
         if not isinstance(self.pictures, dict):
             raise SerialLoRAError("pictures must be the number of each part's.")
+
+
+class Objective(nn.Module):
+    """Mean cross-entropy of a batch: pictures (B, 3, size, size) and labels (B,).
+
+    Args:
+        weights: (C,) of the classes; alike where left out.
+    """
+
+    def __init__(self, classifier: nn.Module, weights: Tensor | None = None) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        pictures, labels = batch
+        return nn.functional.cross_entropy(self.classifier(pictures).float(), labels, self.weights)
+
+
+def train_on(
+    classifier: PictureClassifier,
+    pictures: Pictures,
+    job: Job,
+    progress: bool | None = None,
+    after_step: Callable[[int], bool] | None = None,
+) -> TrainingHistory:
+    """Train the adapter and the head, in place, and go on where an interrupted training stopped."""
+    config, steps = job.config, job.config.steps(len(pictures))
+    way_in = OnPicture(classifier.preprocessing.for_training(config.crop))
+    every = range(len(pictures))
+    stream = ExampleStream(pictures, every, way_in, job.seed, config.batch_size, steps)
+    weights = config.class_weights(pictures.labels, len(classifier.class_names))
+    return train(
+        Objective(classifier, weights),
+        stream,
+        config.training(steps, seed=job.seed),
+        expanded(job.out) / UNFINISHED,
+        "adapter and head",
+        progress,
+        after_step=after_step,
+    )
 
 
 def fit_folder(
@@ -167,7 +159,7 @@ def _fit_alone(job: Job, progress: bool | None, tell: Tell) -> Reached:
     parts = divide(data.train, job.validation_fraction) | {"test": data.test}
     prepare = preprocessing_of(model, job.image_size)
     classifier = PictureClassifier(model, data.class_names, prepare)
-    _tell_if_long(classifier, parts, config)
+    _tell_if_long(classifier, parts, job)
     probe, probed = fitted_probe(classifier, parts, "balanced" if config.balanced else None)
     torch.manual_seed(job.seed)
     inject(classifier.model, config.adapter())
@@ -178,15 +170,7 @@ def _fit_alone(job: Job, progress: bool | None, tell: Tell) -> Reached:
         rounds.last, history = 0, TrainingHistory()
         rounds.after(0)
     else:
-        history = fit(
-            classifier,
-            parts["train"],
-            config,
-            seed=job.seed,
-            save_to=out / UNFINISHED,
-            progress=progress,
-            after_step=rounds.after,
-        )
+        history = train_on(classifier, parts["train"], job, progress, rounds.after)
     eject(classifier.model)
     classifier = load_classifier(classifier.model, out)
     _, scores, labels = encode(classifier, data.test)
@@ -228,7 +212,7 @@ def _tell_of_copies(data: ClassificationData) -> None:
                 )
 
 
-def _take_over(head: torch.nn.Linear, probe: LogisticRegression) -> None:
+def _take_over(head: nn.Linear, probe: LogisticRegression) -> None:
     """Make a head answer as a probe does."""
     weight, bias = torch.from_numpy(probe.coef_), torch.from_numpy(probe.intercept_)
     if len(weight) == 1:  # of two classes, scikit-learn keeps the second's score alone
@@ -238,11 +222,9 @@ def _take_over(head: torch.nn.Linear, probe: LogisticRegression) -> None:
         head.bias.copy_(bias)
 
 
-def _tell_if_long(
-    classifier: PictureClassifier, parts: dict[str, Pictures], config: ClassifyConfig
-) -> None:
+def _tell_if_long(classifier: PictureClassifier, parts: dict[str, Pictures], job: Job) -> None:
     """A note of how long it may take at most, where that is minutes, before anything else."""
-    side, train = classifier.preprocessing.size, len(parts["train"])
+    config, side, train = job.config, classifier.preprocessing.size, len(parts["train"])
     batch, steps = min(config.batch_size, train), config.steps(train)
     picture = torch.zeros(1, 3, side, side, device=classifier.head.weight.device)
     started = time.monotonic()
@@ -308,7 +290,7 @@ class Rounds:
         with torch.random.fork_rng():  # a loader draws a number, and the training must not miss it
             _, scores, labels = encode(self.classifier, self.pictures)
         self.classifier.train()
-        loss = torch.nn.functional.cross_entropy(scores, labels, self.weights).item()
+        loss = nn.functional.cross_entropy(scores, labels, self.weights).item()
         if not math.isfinite(loss):
             raise SerialLoRAError(
                 f"after step {step} the validation loss is {loss}; train with a smaller --lr, in "
@@ -409,19 +391,15 @@ def divide(pictures: Pictures, fraction: float) -> dict[str, Pictures]:
     return {name: pictures.some(sorted(positions)) for name, positions in chosen.items()}
 
 
-def linear_probe(classifier: PictureClassifier, parts: dict[str, Pictures]) -> float:
-    """Test accuracy of a linear probe on the classifier's features, before it is adapted.
-
-    Args:
-        parts: the pictures ``train``, ``validation`` and ``test``.
-    """
-    return fitted_probe(classifier, parts)[1]
-
-
 def fitted_probe(
     classifier: PictureClassifier, parts: dict[str, Pictures], weights: str | None = None
 ) -> tuple[LogisticRegression, float]:
-    """The same probe, and its test accuracy; ``weights`` are those of classes, in scikit-learn's words."""
+    """A linear probe on the classifier's features before it is adapted, and its test accuracy.
+
+    Args:
+        parts: the pictures ``train``, ``validation`` and ``test``.
+        weights: of classes, in scikit-learn's words.
+    """
     known: dict[str, Features] = {}
     for name, part in parts.items():
         features, _, labels = encode(classifier, part)

@@ -25,14 +25,14 @@ from serial_lora.sites import AttentionSite, Projection
 from serial_lora_course.data.example_folder import write_example_folder
 from serial_lora_course.data.folder import load_folder
 from serial_lora_course.labs.own import (
-    ClassifyConfig,
     PictureClassifier,
-    fit,
     load_classifier,
     picture_features,
     preprocessing_of,
     save_classifier,
 )
+from serial_lora_course.work.folder import train_on
+from serial_lora_course.work.job import ClassifyConfig, Job
 from tests.labs.lab_models import same_tensors, small_clip, state_of
 from tests.labs.parallel_vit import ParallelBlock, ParallelViT
 
@@ -121,6 +121,12 @@ def test_features_are_the_librarys(name):
     assert preprocessing_of(model).size == SIDE
 
 
+def short(folder, seed: int = 1) -> Job:
+    folder.mkdir(exist_ok=True)
+    config = ClassifyConfig(rank=2, epochs=1, min_steps=2, batch_size=8)
+    return Job("", "", str(folder), seed=seed, config=config)
+
+
 @each_model
 def test_the_page_runs_with_any_model_and_its_files_bring_it_back(name, own, tmp_path):
     torch.manual_seed(0)
@@ -130,8 +136,7 @@ def test_the_page_runs_with_any_model_and_its_files_bring_it_back(name, own, tmp
     towers = None if name == "CLIP vision" else ["image"]
     inject(classifier.model, SerialLoRAConfig(rank=2, towers=towers))
     before = state_of(classifier.model)[0]
-    config = ClassifyConfig(rank=2, epochs=1, min_steps=2, batch_size=8)
-    history = fit(classifier, data.train.some(range(0, 100, 7)), config, progress=False)
+    history = train_on(classifier, data.train.some(range(0, 100, 7)), short(tmp_path), False)
     assert history.losses[0] == pytest.approx(np.log(len(data.class_names)), rel=1e-3)
     after = state_of(classifier.model)[0]
     moved = {key for key in before if not torch.equal(before[key], after[key])}
@@ -162,14 +167,15 @@ def test_a_model_in_half_precision_takes_the_same_pictures():
     assert half(pictures).dtype == torch.float32
 
 
-def test_the_same_seed_gives_the_same_classifier(own):
+def test_the_same_seed_gives_the_same_classifier(own, tmp_path):
     data, heads = load_folder(own), []
     for seed in (1, 1, 2):
         torch.manual_seed(0)
         classifier = PictureClassifier(timm_vit(), data.class_names)
         inject(classifier.model, SerialLoRAConfig(rank=2, dropout=0.2))
-        config = ClassifyConfig(rank=2, epochs=1, min_steps=2, batch_size=8)
-        fit(classifier, data.train.some(range(16)), config, seed=seed, progress=False)
+        train_on(
+            classifier, data.train.some(range(16)), short(tmp_path / f"{len(heads)}", seed), False
+        )
         heads.append(classifier.head.state_dict())
     assert same_tensors(heads[0], heads[1]) and not same_tensors(heads[0], heads[2])
 

@@ -40,8 +40,7 @@ def job(pictures, weights, tmp_path):
 
 def job_of(pictures, weights, out):
     """A short training on them: five rounds of three steps or less, with a state saved after each step."""
-    from serial_lora_course.labs.own import ClassifyConfig
-    from serial_lora_course.work.folder import Job
+    from serial_lora_course.work.job import ClassifyConfig, Job
 
     short = ClassifyConfig(
         rank=2, epochs=6, min_steps=1, batch_size=7, precision="no", save_every=0.0

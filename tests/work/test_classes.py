@@ -11,8 +11,8 @@ import torch
 
 from serial_lora import adapters
 from serial_lora_course.data.folder import load_folder
-from serial_lora_course.labs.own import ClassifierObjective, accuracy_on
-from serial_lora_course.work.folder import fit_folder, open_classifier, predict
+from serial_lora_course.labs.own import accuracy_on
+from serial_lora_course.work.folder import Objective, fit_folder, open_classifier, predict
 from tests.work.conftest import job_of
 
 
@@ -79,7 +79,7 @@ def test_with_balanced_weights_small_classes_count_as_much(job):
     weights = replace(job.config, balanced=True).class_weights(labels, 2)
     assert (weights * torch.tensor([6, 2])).tolist() == pytest.approx([4, 4])
     scores = torch.randn(8, 2)
-    objective = ClassifierObjective(lambda pictures: pictures, weights)
+    objective = Objective(lambda pictures: pictures, weights)
     each = -scores.log_softmax(-1)[range(8), labels]
     expected = (each[:6].mean() + each[6:].mean()) / 2
     torch.testing.assert_close(objective((scores, torch.tensor(labels))), expected)

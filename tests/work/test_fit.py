@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.pictures import read_picture
-from serial_lora_course.labs.own import ClassifyConfig
 from serial_lora_course.work import folder
 from serial_lora_course.work.folder import (
     divide,
@@ -23,6 +22,7 @@ from serial_lora_course.work.folder import (
     open_classifier,
     predict,
 )
+from serial_lora_course.work.job import ClassifyConfig
 from serial_lora_course.work.vision import load_vision
 from tests.work.conftest import job_of
 

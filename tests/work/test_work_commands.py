@@ -35,7 +35,7 @@ def test_fit_ask_merge_show(fitted, pictures, weights, tmp_path, run, monkeypatc
         )
     assert run("merge", fitted, "--out", tmp_path / "merged")[0] == 0
     with monkeypatch.context() as patch:  # what a file holds is told without its model
-        patch.setattr("serial_lora_course.work.folder.load_vision", pytest.fail)
+        patch.setattr("serial_lora_course.work.vision.load_vision", pytest.fail)
         code, said, _ = run("show", fitted)
     assert code == 0 and "rank 2" in said and "timm/test_vit" in said
 
@@ -95,7 +95,9 @@ def test_what_is_asked_first_waits_for_no_model_library(fitted):
         "try: main(sys.argv[1:])\n"
         "finally: print(*({'timm', 'transformers', 'torch'} & {*sys.modules}), file=sys.stderr)\n"
     )
-    for words, loaded in ((["show", str(fitted)], {"torch"}), (["predict", "--help"], set())):
+    asked = [[["show", str(fitted)], {"torch"}]]
+    asked += [[[name, "--help"], set()] for name in ("fit", "predict", "merge")]
+    for words, loaded in asked:
         command = [sys.executable, "-c", program, *words]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0 and {*done.stderr.split()} == loaded
