@@ -75,8 +75,8 @@ for r in (1, 2, 4, 8, 16, 32):
 # adding. It is also the smallest number of layers that add up to it. What an approximation gets wrong, as a share
 # of the whole, we call the **miss**. The norm is Frobenius's: square all entries, add, take the root.
 #
-# Is there a better matrix of rank r than the first r layers? No (Eckart and Young, 1936 <!-- from Psychometrika, volume 1: 1936 -->), and the reason is short.
-# A matrix of rank r has its rows in a space of r dimensions. Let P (r, n) hold rows of length one, at right angles,
+# Is there a better matrix of rank r than the first r layers? No (Eckart and Young, 1936), and the reason is short.
+# <!-- from Psychometrika, volume 1: 1936 --> A matrix of rank r has its rows in a space of r dimensions. Let P (r, n) hold rows of length one, at right angles,
 # that span it. The best that can be done in that space is $M P^\top P$, and by Pythagoras
 #
 # $$\lVert M - M P^\top P\rVert^2 = \lVert M\rVert^2 - \lVert M P^\top\rVert^2,
@@ -156,8 +156,8 @@ for name, drawing in drawings.items():
 # ## Weights are full, updates are thin
 #
 # LoRA adds a matrix of low rank to a weight. You often hear that this works because "weights are of low rank
-# anyway". Let us look at a real one: W_q, W_k and W_v of one block of the course's small CLIP. The model meets
-# drawings of nature by a designer whom it does not know. All we need is the loss as a function of these weights.
+# anyway". Let us look at real ones: $W_q$, $W_k$ and $W_v$ of one block of the course's small CLIP. The model
+# meets drawings of nature by a designer whom it does not know. All we need is the loss as a function of these weights.
 #
 # It gives two kinds of update. The *gradient* is what one step of gradient descent adds to W, up to its sign and
 # length. The *update of full fine-tuning*: free all of W, take twenty steps of Adam, subtract.
@@ -223,15 +223,15 @@ for name, curve in curves.items():
     print(f"{name}: rank 8 of {d} misses {curve[8]:.0%}")
 
 # %% [markdown]
-# W_q is as full as noise. Its gradient is not: eight layers of 192 miss 15% of it. So LoRA does not assume
+# $W_q$ is as full as noise. Its gradient is not: eight layers of 192 miss 15% of it. So LoRA does not assume
 # that the model is simple. It bets on the *update*.
 #
 # Why is a gradient thin? For a weight that computes $W x_t$ for each token $x_t$ it is
 # $G = \sum_t \delta_t\, x_t^\top$, where $\delta_t$ is what the loss wants of that output: one layer for each token.
 # Tokens resemble one another, so a few layers go a long way.
 #
-# The update of twenty steps lies between the two. That is Adam, which divides every entry by its own size and so
-# makes small entries as large as big ones. Still far from noise. Do we need all of it? That is the bet.
+# The update of twenty steps lies between the two. That is Adam's doing: it divides every entry by its own size, and
+# so makes small entries as large as big ones. Still far from noise. And do we need all of it?
 
 # %% [markdown]
 # ## Write LoRA
@@ -246,7 +246,7 @@ for name, curve in curves.items():
 #   would ever learn, since the gradient of each has the other as a factor.
 # - **The scale** $\alpha / r$. BA is a sum of r layers. At twice the rank there are twice as many, so the sum is
 #   divided by r. $\alpha$ is then a second knob on the learning rate.
-# - **The merge.** W' has the shape of W. After training you can replace one by the other, and the adapter costs
+# - **The merge.** $W'$ has the shape of W. After training you can replace one by the other, and the adapter costs
 #   no time at all.
 
 # %% [markdown]
@@ -307,7 +307,7 @@ check("1.2", LoRALinear)
 # </details>
 # <details><summary>Hint 2: which way round?</summary>
 #
-# Tokens are rows: x Aᵀ has shape (..., r), and times Bᵀ (..., out). The formula of the weight has B first:
+# Tokens are rows: $x A^\top$ has shape (..., r), and times $B^\top$ (..., out). The formula of the weight has B first:
 # (out, r) times (r, in).
 #
 # </details>
@@ -336,8 +336,8 @@ with torch.no_grad():
 print(f"PEFT's merged weight differs from yours by {apart:.0e}")
 
 # %% [markdown]
-# Not a bit of difference (on another machine it may be rounding). You have written LoRA. Now let it work: one layer for each of W_q, W_k and W_v, the same twenty
-# steps, and an eye on drawings that nobody trained on.
+# Not a bit of difference (on another machine it may be rounding). You have written LoRA. Now let it work: one layer
+# for each of $W_q$, $W_k$ and $W_v$, the same twenty steps, and an eye on drawings that nobody trained on.
 
 
 # %%
@@ -394,7 +394,7 @@ print(
 # |---|---|---|
 # | ●●○○○ | ●●●●● | 6 |
 #
-# Given the frozen weights and one shared pair, return for each part the LoRA pair (A_p, B_p) of the same rank that
+# Given the frozen weights and one shared pair, return for each part the LoRA pair $(A_p, B_p)$ of the same rank that
 # changes its weight in the same way. The scale is the same for both, so leave it out.
 
 
@@ -422,13 +422,13 @@ check("1.3", lora_pairs_of)
 # %% [markdown]
 # <details><summary>Hint 1: multiply out</summary>
 #
-# W (I + B A) = W + W B A. The second term has to be B_p A_p: set the brackets so that one factor is
+# $W (I + BA) = W + WBA$. The second term has to be $B_p A_p$: set the brackets so that one factor is
 # (out, r) and the other (r, d).
 #
 # </details>
 # <details><summary>Hint 2: what is shared</summary>
 #
-# All parts have the same A_p. The B_p differ, because the weights differ.
+# All parts have the same $A_p$. The $B_p$ differ, because the weights differ.
 #
 # </details>
 #
@@ -653,7 +653,8 @@ for lr in (0.01, 0.02, 0.04):
 # At LoRA's rate, 0.01, the shared pair is far behind: 1.67 against 0.95. I nearly stopped here. But its step goes
 # through $W^\top$, so its rate is another one. At 0.04 it reaches 0.69, where LoRA has begun to fall apart. LoRA's best
 # is 0.59. With a third of the numbers, and 74% of the gradient out of its reach, the shared pair comes that close.
-# On drawings that nobody trained on, the six lie between 28 and 35 of 82, and say nothing yet.
+# On drawings that nobody trained on, the six lie between 28 and 35 of 82, and say nothing yet. (On another processor
+# the losses may move a little.)
 #
 # A miss is not a failure. Nobody needs *that* change; a low loss is enough, and many changes give one. The maths says
 # what a method cannot imitate. It does not say what a method cannot learn. For that you have to train: on more
@@ -694,7 +695,7 @@ for lr in (0.01, 0.02, 0.04):
 #
 # <details><summary>Answer</summary>
 #
-# B's gradient has a factor s, and the change W (s B A) has another. Gradient descent moves the weights four times
+# B's gradient has a factor s, and the change $W (s\,BA)$ has another. Gradient descent moves the weights four times
 # as far. Adam's first step does not depend on the gradient's size, so twice as far.
 #
 # </details>
