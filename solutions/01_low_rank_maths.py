@@ -550,11 +550,11 @@ print(f"the loss goes from {down:.5f} to {up:.5f}: a slope of {(up - down) / (2 
 # $s\,W_p E A$. The loss changes by gradient times change, summed over all entries, which we write
 # $\langle\cdot,\cdot\rangle$:
 #
-# $$\begin{aligned}
-# dL &= \sum_p \langle G_p,\; s\,W_p E A\rangle && \text{every part reads the pair}\\
-#    &= \sum_p \langle s\,W_p^\top G_p A^\top,\; E\rangle && \text{a factor changes sides as its transpose}\\
-# \Rightarrow\quad \frac{\partial L}{\partial B} &= s\,\Big(\sum_p W_p^\top G_p\Big) A^\top && (d, d)\,(d, r).
-# \end{aligned}$$
+# $$\begin{array}{rll}
+# dL &= \sum_p \langle G_p,\; s\,W_p E A\rangle & \text{every part reads the pair}\\
+#    &= \sum_p \langle s\,W_p^\top G_p A^\top,\; E\rangle & \text{a factor changes sides as its transpose}\\
+# \dfrac{\partial L}{\partial B} &= s\,\Big(\sum_p W_p^\top G_p\Big) A^\top & (d, d)\,(d, r)
+# \end{array}$$
 #
 # So the three demands are *added up*, each pulled back through its own $W_p^\top$. LoRA's $B_p$ gets
 # $s\,G_p A_p^\top$, with no W in it.
