@@ -35,8 +35,6 @@ from serial_lora_course.files import expanded, is_text, printable, refusals_told
 ORIENTATION = 0x0112  # the EXIF tag in which a camera says how it was held
 COLUMNS = ("class", "file", "mode", "width", "height", "usable", "remark")
 COPY_OF = "the same picture as"
-TOO_FEW = "one to train and one to test are the least"
-
 _TRAIN_NAMES = {"train", "training"}
 _TEST_NAMES = {"test", "val", "valid", "validation"}
 
@@ -266,23 +264,6 @@ def examine_folder(path: str | os.PathLike[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(
         ["class", "file"], ignore_index=True
     )
-
-
-def class_sizes(facts: pd.DataFrame) -> pd.DataFrame:
-    """What `examine_folder` found, by class: files, usable pictures, and whether they suffice.
-
-    ``usable`` counts each picture once, however many copies there are.
-    """
-    rows = {}
-    for name, files in facts[facts["class"] != ""].groupby("class", sort=True):
-        copies = files["remark"].str.contains(COPY_OF).sum()
-        usable = int(files["usable"].sum() - copies)
-        rows[name] = {
-            "files": len(files),
-            "usable": usable,
-            "remark": "" if usable >= 2 else TOO_FEW,
-        }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["files", "usable", "remark"])
 
 
 def _class_of(name: str, divided: bool) -> str:

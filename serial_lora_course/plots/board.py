@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 from matplotlib.figure import Figure
 
+from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.board import data_of, shown, untrained
 from serial_lora_course.labs.frames import on_front
 from serial_lora_course.plots.style import (
@@ -14,7 +17,6 @@ from serial_lora_course.plots.style import (
     method_look,
     with_description,
 )
-from serial_lora_course.plots.tables import require_columns
 
 COLUMNS = ("learner", "method", "parameters", "accuracy", "runs", "front")
 
@@ -57,3 +59,16 @@ def plot_board(entries: pd.DataFrame) -> Figure:
         f"accuracy against trained parameters; {untrained(entries):.1%} without training. On the "
         f"front, from the fewest parameters: {told}.",
     )
+
+
+def require_columns(frame: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Refuse a table without rows or without one of the columns.
+
+    Raises:
+        SerialLoRAError: a column is missing or there are no rows.
+    """
+    columns = list(columns)
+    missing = [name for name in columns if name not in frame.columns]
+    if missing or frame.empty:
+        what = f"lacks {', '.join(missing)}" if missing else "has no rows"
+        raise SerialLoRAError(f"the table {what}; it needs rows with {', '.join(columns)}.")

@@ -20,8 +20,6 @@ from serial_lora import adapters, disabled, set_scale
 from serial_lora_course.frontend import is_static
 
 LARGEST_SCALE = 1.5
-STILL_SCALES = (0.0, 0.5, 1.0, 1.5)
-"""Where the scale of a panel's still form stands, one column each."""
 
 
 class Accessibility(anywidget.AnyWidget):

@@ -9,11 +9,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from serial_lora_course.plots.results import ZERO_SHOT, in_house_order, seed_averages
+from serial_lora.errors import SerialLoRAError
 from serial_lora_course.plots.style import (
     BLUE,
     DASHED,
     INK,
+    METHOD_LOOKS,
     QUIET,
     VERMILION,
     house_style,
@@ -22,6 +23,7 @@ from serial_lora_course.plots.style import (
 )
 
 MARKERS = "osD^vP*X"
+ZERO_SHOT = "zero_shot_dataset"
 
 
 def plot_race(races: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
@@ -92,3 +94,26 @@ def plot_sweep(runs: pd.DataFrame) -> Figure:
         for method in methods
     )
     return with_description(figure, f"Accuracy against the learning rate of B. {words}.")
+
+
+def average_over_datasets(
+    frame: pd.DataFrame, by: Sequence[str], columns: Sequence[str]
+) -> pd.DataFrame:
+    """One row a combination of ``by`` that ran on every data set; what ran on some is left out."""
+    by, datasets = list(by), frame["dataset"].nunique()
+    everywhere = frame.groupby(by)["dataset"].transform("nunique") == datasets
+    return frame[everywhere].groupby(by, as_index=False)[list(columns)].mean()
+
+
+def in_house_order(names: pd.Series) -> list[str]:
+    """The methods present: known ones in the house's order, then the others."""
+    present = list(dict.fromkeys(names))
+    return [m for m in METHOD_LOOKS if m in present] + [m for m in present if m not in METHOD_LOOKS]
+
+
+def seed_averages(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """The average over data sets of each combination of ``by`` and seed that ran on all of them."""
+    averages = average_over_datasets(frame, [*by, "seed"], ["accuracy", ZERO_SHOT])
+    if averages.empty:
+        raise SerialLoRAError("no setting ran on every data set of the sweep; finish its runs.")
+    return averages

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serial_lora_course.plots.results import average_over_datasets
+from serial_lora_course.lessons.l07_lora_plus.figures import average_over_datasets
 
 
 @given(st.lists(st.booleans(), min_size=12, max_size=12).filter(any))
