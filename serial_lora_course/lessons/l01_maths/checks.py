@@ -53,9 +53,6 @@ def misses_with(
         "it is not divided by the size of the whole: a miss is a share": (
             misses_with(lambda S, r: S[r:].norm())
         ),
-        "only the next layer is counted: all that are left out count": misses_with(
-            lambda S, r: (S[r] if r < len(S) else 0 * S[0]) / S.norm()
-        ),
         "that is what is kept: a miss is about what is left out": (
             misses_with(lambda S, r: S[:r].norm() / S.norm())
         ),
@@ -306,9 +303,6 @@ def pairs_with(of_B: Callable = torch.matmul, of_A: Callable = lambda weight, A:
         "both factors are transposed: A_p is (r, d) and B_p is (out, r)": lambda weights, A, B: {
             part: (A.T, (W @ B).T) for part, W in weights.items()
         },
-        "a whole (out, d) matrix is no pair: the second factor is (out, r)": (
-            lambda weights, A, B: {part: (A, W @ B @ A) for part, W in weights.items()}
-        ),
         "the names of the parts are written out: go through weights.items()": (
             lambda weights, A, B: {part: (A, weights[part] @ B) for part in "qkv"}
         ),
@@ -392,12 +386,6 @@ def zeros(total: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:
         "W is left out: gradients reach the pair through W^T": gradients_with(lambda W, g: g),
         "W is not transposed: gradients travel back through W^T": gradients_with(
             lambda W, g: W @ g
-        ),
-        "the weights are added up before they are multiplied: add the products": (
-            lambda W, g, A, B, s: (
-                s * B.T @ sum(W.values()).T @ sum(g.values()),
-                s * sum(W.values()).T @ sum(g.values()) @ A.T,
-            )
         ),
         "weights and gradients are paired by their place: pair them by their names": (
             lambda W, g, *given: gradients_with()(W, dict(zip(W, g.values(), strict=True)), *given)
