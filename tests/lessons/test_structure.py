@@ -41,6 +41,24 @@ def test_notebooks_agree_with_their_sources():
 
 
 @each_lesson
+def test_a_lesson_fits_into_an_hour(source):
+    cells, _ = code_and_text(source)
+    notebook = sources.read_source(source)
+    assert len(cells) <= 75
+    assert sources.words_to_read(notebook) <= 3000
+    assert notebooks.minutes_alone(notebook) <= 60
+    first = next(i for i, cell in enumerate(cells) if re.search(r"(?m)^## ", cell.source))
+    opening = "\n".join(cell.source for cell in cells[:first] if cell.cell_type == "code")
+    assert len([line for line in opening.splitlines() if line.strip()]) <= 25
+
+
+def test_the_course_fits_into_a_fortnight_of_evenings():
+    read = [sources.read_source(source) for source in SOURCES]
+    assert sum(len(notebook.cells) for notebook in read) <= 680
+    assert sum(map(sources.words_to_read, read)) <= 29_000
+
+
+@each_lesson
 def test_stub_is_only_a_raise(source):
     _, student = solved_and_student(source)
     for cell in student.cells:
