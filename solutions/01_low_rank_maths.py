@@ -95,7 +95,7 @@ for r in (1, 2, 4, 8, 16, 32):
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●○○○ | ●●●●○ | 8 |
+# | ●●○○○ | ●●●●○ | 7 |
 #
 # One look at the singular values says what *every* rank would miss. Return that as one tensor: entry r is the
 # miss of rank r, from 1 at rank 0, where nothing is kept, to 0 at the full rank. No approximation has to be made.
@@ -254,7 +254,7 @@ for name, curve in curves.items():
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●○○ | ●●●●● | 30 |
+# | ●●●○○ | ●●●●● | 25 |
 #
 # Write the layer that goes in the place of an `nn.Linear`. Names matter, as other tools go by them: `lora_A` and
 # `lora_B`. Only those two are trained. `merged_weight` returns a new tensor and lets gradients through: you
@@ -392,7 +392,7 @@ print(
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●○○○ | ●●●●● | 6 |
+# | ●●○○○ | ●●●●● | 5 |
 #
 # Given the frozen weights and one shared pair, return for each part the LoRA pair $(A_p, B_p)$ of the same rank that
 # changes its weight in the same way. The scale is the same for both, so leave it out.
@@ -564,7 +564,7 @@ print(f"the loss goes from {down:.5f} to {up:.5f}: a slope of {(up - down) / (2 
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●○○ | ●●●●○ | 12 |
+# | ●●●○○ | ●●●●○ | 10 |
 #
 # B's gradient is above. Derive A's in the same three lines (let A become $A + E$), and return both, for any B. The
 # `gradients` are those of the weights in use, $W_p (I + s\,BA)$. The check lets autograd differentiate an attention

@@ -89,7 +89,7 @@ print(block(x).shape)
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●○○○ | ●●●●● | 8 |
+# | ●●○○○ | ●●●●● | 6 |
 #
 # Fill in both methods. Call the matrices `lora_A` and `lora_B`: other tools find them by these names. `A` starts
 # with random numbers, `B` with zeros, so that a new adapter changes nothing.
@@ -169,7 +169,7 @@ with torch.no_grad():
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●○○○ | ●●●●● | 5 |
+# | ●●○○○ | ●●●●● | 4 |
 #
 # Without an adapter a block computes `x + block.attention(block.norm(x))`. Put one call of `adapter` into it, in the
 # place that meets the demand. Follow one token: what exactly does $W_q$ multiply? If you choose another place, the
@@ -230,7 +230,7 @@ display_drawing("places_in_block")
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●○○○ | ●●●●○ | 5 |
+# | ●●○○○ | ●●●●○ | 4 |
 #
 # Return the weight that does in one step what adapter and W do in two. Mind the order: what acts on a token first? Leave
 # the weight that comes in as it is.
@@ -400,7 +400,7 @@ def pairs_in(adapted: nn.Module) -> int:
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●○○ | ●●●●○ | 8 |
+# | ●●●○○ | ●●●●○ | 7 |
 #
 # Is the residual stream left alone? If attention added nothing, a right block would return x unchanged, whatever
 # its adapter holds. Turn that into a probe: take a copy, make its attention add nothing, give its `B` some values,
@@ -548,7 +548,7 @@ handle.remove()
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●●○ | ●●●●● | 30 |
+# | ●●●●○ | ●●●●● | 25 |
 #
 # Write a function that puts adapters into *any* model built on `nn.MultiheadAttention`, without being told one name
 # of a layer:
