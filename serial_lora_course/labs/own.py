@@ -32,17 +32,9 @@ from serial_lora.files import (
 from serial_lora_course.data.types import Pictures
 from serial_lora_course.files import ADAPTER_FILE, refusals_told
 from serial_lora_course.labs.training import OnPicture, batches_of
-from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.clip import OPENAI, TrainTransform, cut_to_middle
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-#: transformers keeps mean and deviation beside a checkpoint; these are for models made by hand.
-TRANSFORMERS = {
-    **dict.fromkeys(("vit", "siglip_vision_model", "beit"), HALF),
-    **dict.fromkeys(("dinov2", "dinov2_with_registers", "deit", "swin", "swinv2"), IMAGENET),
-    "clip_vision_model": OPENAI,
-}
 HEAD_FILE = "head.safetensors"
 HEAD_FORMAT = "serial-lora head 1"
 
@@ -138,20 +130,18 @@ def _side(size: int | Sequence[int]) -> int:
 
 
 def _of_transformers(model: nn.Module) -> Preprocessing:
-    """What the processor beside a model of transformers does; for one made by hand, its kind's."""
+    """What the processor beside a model of transformers does."""
     from transformers import AutoImageProcessor
 
-    vision, processor = getattr(model.config, "vision_config", model.config), None
+    processor = None
     with suppress(OSError, ValueError):
         processor = model.name_or_path and AutoImageProcessor.from_pretrained(model.name_or_path)
     if not processor:
-        if model.name_or_path or vision.model_type not in TRANSFORMERS:
-            raise SerialLoRAError(
-                f"there is no preprocessor_config.json beside {model.name_or_path or type(model).__name__}, "
-                "which says how pictures are normalised; put its publisher's there, or pass "
-                "preprocessing=Preprocessing(...)."
-            )
-        return Preprocessing(_side(vision.image_size), *TRANSFORMERS[vision.model_type])
+        raise SerialLoRAError(
+            f"there is no preprocessor_config.json beside {model.name_or_path or type(model).__name__}, "
+            "which says how pictures are normalised; put its publisher's there, or pass "
+            "preprocessing=Preprocessing(...)."
+        )
     said = processor.to_dict()
     cut, asked = said.get("do_center_crop"), dict(said["size"])
     sides = [asked[name] for name in ("height", "width", "shortest_edge") if asked.get(name)]
@@ -232,8 +222,8 @@ class PictureClassifier(nn.Module):
         preprocessing: what its pictures look like; asked of the model when left out.
 
     Raises:
-        SerialLoRAError: fewer than two names or one twice, a model that cannot take such pictures
-            or has no parameters, or as :func:`preprocessing_of` and :func:`picture_features`.
+        SerialLoRAError: fewer than two names or one twice, a model that cannot take such pictures,
+            or as :func:`preprocessing_of` and :func:`picture_features`.
     """
 
     def __init__(
@@ -249,9 +239,7 @@ class PictureClassifier(nn.Module):
         self.model = model.eval()
         if not adapters(model):  # else `inject` has frozen all but those
             model.requires_grad_(False)
-        parameter = next(model.parameters(), None)
-        if parameter is None:
-            raise SerialLoRAError(f"{type(model).__name__} has no parameters; pass another model.")
+        parameter = next(model.parameters())
         side = self.preprocessing.size
         noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
         noise = noise.to(parameter.device, parameter.dtype)
@@ -315,12 +303,6 @@ def encode(
     return found.cpu(), classifier.head(found).cpu(), torch.cat(labels)
 
 
-def accuracy_on(classifier: PictureClassifier, pictures: Pictures) -> float:
-    """Share of the pictures that get the right class, between 0 and 1."""
-    _, scores, labels = encode(classifier, pictures)
-    return accuracy(scores, labels)
-
-
 def save_classifier(classifier: PictureClassifier, folder: str | Path) -> Path:
     """Write adapter.safetensors and head.safetensors (with the class names) into a folder.
 
@@ -352,14 +334,11 @@ def load_classifier(
     model: nn.Module,
     folder: str | Path,
     preprocessing: Preprocessing | None = None,
-    merged: bool = False,
 ) -> PictureClassifier:
     """A classifier out of its base model and the folder that `save_classifier` wrote.
 
     Args:
         preprocessing: in place of what it was trained with.
-        merged: the model holds the adapter's change already, as one that was merged and then saved
-            by its own library does; only the head is read.
 
     Raises:
         SerialLoRAError: a file is missing, damaged or belongs to another model; the model may be
@@ -374,12 +353,11 @@ def load_classifier(
             f"the head in {path} does not fit the features of {type(model).__name__}; load the "
             "model that it was trained with."
         )
-    if not merged:
-        if belongs_to and adapter.is_file() and belongs_to != _sha256(adapter):
-            raise SerialLoRAError(
-                f"{path} was not saved together with {ADAPTER_FILE} beside it; save both again."
-            )
-        load_adapter(model, adapter)
+    if belongs_to and adapter.is_file() and belongs_to != _sha256(adapter):
+        raise SerialLoRAError(
+            f"{path} was not saved together with {ADAPTER_FILE} beside it; save both again."
+        )
+    load_adapter(model, adapter)
     classifier.head.load_state_dict(head)
     return classifier
 

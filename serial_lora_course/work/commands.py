@@ -167,7 +167,7 @@ def merge(
 def show(file: Annotated[Path, "adapter file, or folder that fit wrote"]) -> None:
     """Say what an adapter file holds: method, rank, places, and the base it belongs to."""
     from serial_lora.files import read_header
-    from serial_lora_course.work.run import RUN_FILE, read_run
+    from serial_lora_course.work.job import RUN_FILE, read_run
 
     path = file / ADAPTER_FILE if file.is_dir() else file
     saved = read_header(path)

@@ -45,9 +45,8 @@ from serial_lora_course.labs.resume import TrainingHistory
 from serial_lora_course.labs.training import ExampleStream, OnPicture, train
 from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.models.weights import weights_fingerprint
-from serial_lora_course.work.job import Job
+from serial_lora_course.work.job import RUN_FILE, Job, read_run, readable
 from serial_lora_course.work.report import write_reports
-from serial_lora_course.work.run import RUN_FILE, read_run, readable
 
 RESULT_FILE = "reached.json"
 ORIGIN = "# made from\n"
@@ -154,7 +153,8 @@ def _fit_alone(job: Job, progress: bool | None, tell: Tell) -> Reached:
     }
     _claim(out, job, origin)
     if (out / RESULT_FILE).exists():
-        return _earlier(out)
+        with readable(out / RESULT_FILE):
+            return Reached(**json.loads((out / RESULT_FILE).read_text("utf-8")))
     _tell_of_copies(data)
     parts = divide(data.train, job.validation_fraction) | {"test": data.test}
     prepare = preprocessing_of(model, job.image_size)
@@ -180,10 +180,10 @@ def _fit_alone(job: Job, progress: bool | None, tell: Tell) -> Reached:
         class_names=data.class_names,
         pictures={name: len(part) for name, part in parts.items()},
         split=data.split,
-        best_step=rounds.best_step,
+        best_step=rounds.best_until(),
         steps=len(history.losses),
         seconds=round(history.seconds, 1),
-        validation=rounds.measured[rounds.best_step]["accuracy"],
+        validation=rounds.measured[rounds.best_until()]["accuracy"],
         test=accuracy(scores, labels),
         probe=probed,
         largest_class=labels.bincount().max().item() / len(labels),
@@ -197,19 +197,16 @@ def _fit_alone(job: Job, progress: bool | None, tell: Tell) -> Reached:
 
 def _tell_of_copies(data: ClassificationData) -> None:
     """A note of each file that is there twice, under two classes or in training and test."""
-    seen: dict[bytes, tuple[str, int, str]] = {}
+    seen: dict[bytes, tuple] = {}
     for part, pictures in data.parts().items():
-        for name, label, path in zip(
-            pictures.picture_ids, pictures.labels, pictures.sources, strict=True
-        ):
-            own = name, label, part
-            first = seen.setdefault(hashlib.sha256(Path(path).read_bytes()).digest(), own)
-            where = "under two classes" if first[1] != label else "in training and in test"
-            if first[1:] != own[1:]:
-                warnings.warn(
-                    f"{first[0]} and {name} are the same picture, {where}; delete one of them.",
-                    stacklevel=3,
-                )
+        rows = zip(pictures.picture_ids, pictures.labels, pictures.sources, strict=True)
+        for name, label, path in rows:
+            digest = hashlib.sha256(Path(path).read_bytes()).digest()
+            first, *other = seen.setdefault(digest, (name, label, part))
+            where = "under two classes" if other[0] != label else "in training and in test"
+            if other != [label, part]:
+                told = f"{first} and {name} are the same picture, {where}; delete one of them."
+                warnings.warn(told, stacklevel=3)
 
 
 def _take_over(head: nn.Linear, probe: LogisticRegression) -> None:
@@ -245,36 +242,32 @@ def _tell_if_long(classifier: PictureClassifier, parts: dict[str, Pictures], job
 class Rounds:
     """Measures after each round, saves what is best so far, and says when to stop.
 
-    The loss decides, since few pictures have few different accuracies. What was measured is kept beside
-    the classifier, so that an interrupted training goes on with it.
-
-    Attributes:
-        measured: step -> what the validation pictures say.
+    The loss decides, since few pictures have few different accuracies. What was measured (step -> what
+    the validation pictures say) is kept beside the classifier, so that an interrupted training goes on
+    with it.
     """
 
     def __init__(
         self, classifier: PictureClassifier, parts: dict[str, Pictures], job: Job, tell: Tell
     ) -> None:
-        self.classifier, self.job, self.tell = classifier, job, tell
-        self.pictures, train = parts["validation"], len(parts["train"])
-        self.last = job.config.steps(train)
-        self.every = math.ceil(train / min(job.config.batch_size, train))
-        self.folder, self.measured = expanded(job.out), {}
-        self.weights = job.config.class_weights(parts["train"].labels, len(classifier.class_names))
+        self.classifier, self.pictures = classifier, parts["validation"]
+        self.job, self.tell, self.folder = job, tell, expanded(job.out)
+        labels = parts["train"].labels
+        self.last = job.config.steps(len(labels))
+        self.every = math.ceil(len(labels) / min(job.config.batch_size, len(labels)))
+        self.weights = job.config.class_weights(labels, len(classifier.class_names))
         self.begun: tuple[int, float] | None = None
+        self.measured: dict[int, Measured] = {}
         path = self.folder / HISTORY_FILE
         if path.exists():
             with readable(path):
-                kept = json.loads(path.read_text("utf-8")).items()
-                self.measured = {
-                    int(step): {name: float(each[name]) for name in ("loss", "accuracy")}
-                    for step, each in kept
-                }
+                for step, kept in json.loads(path.read_text("utf-8")).items():
+                    self.measured[int(step)] = {k: float(kept[k]) for k in ("loss", "accuracy")}
 
-    @property
-    def best_step(self) -> int:
+    def best_until(self, step: float = math.inf) -> int:
         """The first step with the lowest loss."""
-        return min(self.measured, key=lambda step: (self.measured[step]["loss"], step))
+        known = (each for each in self.measured if each <= step)
+        return min(known, key=lambda each: (self.measured[each]["loss"], each))
 
     def after(self, step: int) -> bool:
         """Measure if a round is over; True when training should stop.
@@ -285,8 +278,12 @@ class Rounds:
         self.begun = self.begun or (step - 1, time.monotonic())
         if step % self.every and step != self.last:
             return False
-        if step in self.measured:  # before an interruption
-            return self._enough(step)
+        if step not in self.measured:  # else before an interruption
+            self._measure(step)
+        best = self.best_until(step)
+        return sum(best < each <= step for each in self.measured) >= self.job.patience
+
+    def _measure(self, step: int) -> None:
         with torch.random.fork_rng():  # a loader draws a number, and the training must not miss it
             _, scores, labels = encode(self.classifier, self.pictures)
         self.classifier.train()
@@ -297,25 +294,12 @@ class Rounds:
                 "another --out."
             )
         self.measured[step] = {"loss": loss, "accuracy": accuracy(scores, labels)}
-        if self.best_step == step:
+        if self.best_until() == step:
             save_classifier(self.classifier, self.folder)
         write_json(self.folder / HISTORY_FILE, self.measured)
         first, started = self.begun
         left = (time.monotonic() - started) / (step - first) * (self.last - step)
         self.tell(step, self.measured[step] | {"seconds_left": left})
-        return self._enough(step)
-
-    def _enough(self, step: int) -> bool:
-        until = [s for s in self.measured if s <= step]
-        best = min(until, key=lambda s: (self.measured[s]["loss"], s))
-        return sum(s > best for s in until) >= self.job.patience
-
-
-def _earlier(out: Path) -> Reached:
-    """What a finished training reached."""
-    path = out / RESULT_FILE
-    with readable(path):
-        return Reached(**json.loads(path.read_text("utf-8")))
 
 
 @contextmanager

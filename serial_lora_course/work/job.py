@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from serial_lora_course.files import expanded
 from serial_lora_course.labs.config import LabConfig, check_crop, setting
@@ -14,6 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from serial_lora import SerialLoRAConfig
+
+RUN_FILE = "run.yaml"
+BROKEN = (RecursionError, yaml.YAMLError)
 
 
 @dataclass(frozen=True)
@@ -101,3 +108,32 @@ class Job:
 
         weights = None if self.weights is None else expanded(self.weights)
         return load_vision(self.model, weights, image_size=self.image_size)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Refuse a file of ours that somebody has changed."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, *BROKEN) as error:
+        from serial_lora.errors import SerialLoRAError
+
+        raise SerialLoRAError(
+            f"{path} is not what `serial-lora fit` wrote ({error}); delete its folder to train anew."
+        ) from error
+
+
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """What the run.yaml of a classifier's folder says of its model, and of where that is from.
+
+    Raises:
+        SerialLoRAError: there is none, or it names no model.
+    """
+    path = expanded(folder) / RUN_FILE
+    with readable(path):
+        said = yaml.safe_load(path.read_text("utf-8"))
+        names = {name: said.get(name, "") for name in ("pictures", "model", "out")}
+        names["weights"] = said.get("weights")
+        if not names["model"] or not all(isinstance(each, str | None) for each in names.values()):
+            raise ValueError("it names no model")
+        return names | {"image_size": said.get("image_size")}

@@ -11,7 +11,8 @@ import torch
 
 from serial_lora import adapters
 from serial_lora_course.data.folder import load_folder
-from serial_lora_course.labs.own import accuracy_on
+from serial_lora_course.labs.own import encode
+from serial_lora_course.measures.metrics import accuracy
 from serial_lora_course.work.folder import Objective, fit_folder, open_classifier, predict
 from tests.work.conftest import job_of
 
@@ -67,7 +68,7 @@ def test_the_probe_can_be_the_classifier(own, weights, tmp_path, classes):
     reached = fit_folder(job, progress=False, tell=lambda step, measured: None)
     classifier, _ = open_classifier(job.out)
     assert reached.steps == 0 and reached.test == reached.probe
-    assert accuracy_on(classifier, load_folder(own).test) == reached.probe
+    assert accuracy(*encode(classifier, load_folder(own).test)[1:]) == reached.probe
     pairs = adapters(classifier.model).values()
     assert pairs and not any(pair.lora_B.any() for pair in pairs)
     assert classifier.head.weight.any() and fit_folder(job, progress=False) == reached
