@@ -37,7 +37,8 @@ lesson = open_lesson("sam", SCALE, os.environ.get("SERIAL_LORA_LENGTH", "class")
 model, config, data = lesson.model, lesson.config, lesson.data
 tests = [data.test[i] for i in range(len(data.test))]
 
-each = max(tests, key=lambda one: len(one.masks))  # the first with the most sketches
+number = max(range(len(tests)), key=lambda n: len(tests[n].masks))  # change this and run again: 17
+each = tests[number]
 by_sam, _ = lab.predict_masks(lesson.backbone, each.picture, each.boxes)  # (N, H, W), bool
 display_figure(plot_masks({"": each}, {"cut out by hand": [each.masks], "by SAM": [by_sam]}))
 print(f"{len(data.train)} scenes to train on, {len(tests)} others to test on")
@@ -87,28 +88,33 @@ def dice_of(found: Tensor, truth: Tensor) -> Tensor:
     return 2 * shared / (found.sum((1, 2)) + truth.sum((1, 2)))
 
 
-def dice_of_tests(backbone) -> np.ndarray:
-    """One number a test picture: the mean over its objects."""
-    scores = []
-    for each in tests:
-        found, _ = lab.predict_masks(backbone, each.picture, each.boxes)
-        scores.append(dice_of(torch.as_tensor(found), torch.as_tensor(each.masks)).mean())
-    return np.array(scores)
+def dice_of_tests(found: list) -> np.ndarray:
+    """Of each test picture, the mean over its objects."""
+    pairs = zip(found, tests, strict=True)
+    return np.array(
+        [dice_of(torch.as_tensor(f), torch.as_tensor(t.masks)).mean() for f, t in pairs]
+    )
 
 
 # %% [markdown]
 # A Dice says nothing by itself. So put an answer beside SAM's that never looks at the picture: fill the box, all
 # of it. What do you expect?
 
-# %%
-filled = []
-for each in tests:
-    mask = torch.zeros(each.masks.shape, dtype=torch.bool)
-    for one, (x0, y0, x1, y1) in zip(mask, each.boxes.astype(int), strict=True):
-        one[y0:y1, x0:x1] = True
-    filled.append(dice_of(mask, torch.as_tensor(each.masks)).mean())
 
-filled, before = np.array(filled), dice_of_tests(lesson.backbone)
+# %%
+def by_filling(each) -> Tensor:
+    masks = torch.zeros(each.masks.shape, dtype=torch.bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, each.boxes.astype(int), strict=True):
+        mask[y0:y1, x0:x1] = True
+    return masks
+
+
+def by_model(backbone) -> list:
+    return [lab.predict_masks(backbone, each.picture, each.boxes)[0] for each in tests]
+
+
+masks_before = by_model(lesson.backbone)
+filled, before = dice_of_tests([by_filling(each) for each in tests]), dice_of_tests(masks_before)
 print(f"the box filled: {filled.mean():.2f}")
 print(f"SAM:            {before.mean():.2f}")
 
@@ -211,8 +217,7 @@ print(f"{pictures} of {len(tests)} pictures are equal, and boxes differ by {boxe
 # boxes comes out.
 
 # %%
-each = max(tests, key=lambda one: len(one.masks))
-ready = prepare(each)
+ready = prepare(tests[number])
 with torch.no_grad():
     picture = model.preprocess(ready.picture)[None]  # minus the mean colour, padded with zeros
     embedding = model.image_encoder(picture)  # once a picture
@@ -238,31 +243,28 @@ for name in ("picture", "embedding", "corners", "logits", "back"):
 
 # %%
 @torch.no_grad()
-def answer(ready, input_size: tuple[int, int] | None = None) -> Tensor:
-    """The masks (N, H, W), bool, in the picture's own pixels."""
-    embedding = model.image_encoder(model.preprocess(ready.picture)[None])
-    logits = lab.decode(model, embedding, ready.boxes)  # prompt encoder and decoder, as above
-    size = input_size or ready.input_size
-    return (model.postprocess_masks(logits, size, ready.original_size)[:, 0] > 0).cpu()
-
-
 def four_ways(each) -> dict[str, Tensor]:
-    ready, boxes = prepare(each), torch.as_tensor(each.boxes, device=model.device)
+    """Masks (N, H, W), bool, in the picture's own pixels; one embedding answers all."""
+    ready = prepare(each)
+    embedding = model.image_encoder(model.preprocess(ready.picture)[None])
+
+    def answer(boxes: Tensor, input_size: tuple[int, int] = ready.input_size) -> Tensor:
+        logits = lab.decode(model, embedding, boxes)  # prompt encoder and decoder, as above
+        return (model.postprocess_masks(logits, input_size, ready.original_size)[:, 0] > 0).cpu()
+
     return {
-        "right": answer(ready),
-        "boxes not scaled": answer(ready._replace(boxes=boxes)),
-        "x and y exchanged": answer(ready._replace(boxes=ready.boxes[:, [1, 0, 3, 2]])),
-        "padding not cut off": answer(ready, input_size=(side, side)),
+        "right": answer(ready.boxes),
+        "boxes not scaled": answer(torch.as_tensor(each.boxes, device=model.device)),
+        "x and y exchanged": answer(ready.boxes[:, [1, 0, 3, 2]]),
+        "padding not cut off": answer(ready.boxes, (side, side)),
     }
 
 
-scores = [
-    {name: dice_of(found, torch.as_tensor(one.masks)).mean().item() for name, found in ways.items()}
-    for one, ways in ((one, four_ways(one)) for one in tests)
-]
-for name in scores[0]:
-    print(f"{name:20} Dice {np.mean([score[name] for score in scores]):.2f}")
-display_figure(plot_masks({"": each}, {name: [m] for name, m in four_ways(each).items()}))
+found = [four_ways(each) for each in tests]
+for name in found[0]:
+    print(f"{name:20} Dice {dice_of_tests([masks[name] for masks in found]).mean():.2f}")
+shown = {name: [masks] for name, masks in found[number].items()}
+display_figure(plot_masks({"": tests[number]}, shown))
 
 # %% [markdown]
 # None of them. The way in fails silently: out come masks, and they even look like masks. Only the number is lower, and
@@ -280,8 +282,7 @@ display_figure(plot_masks({"": each}, {name: [m] for name, m in four_ways(each).
 # Attention compares every token with every other, and SAM ViT-B has 4,096 of them. So most of its blocks attend
 # within **windows**: the grid of tokens is cut into squares, and a token sees its own square. A few **global** blocks
 # let the squares talk to each other. Now the grid is 64 tokens wide and a window 14, which does not fit. So SAM
-# adds *zero tokens* at the bottom and on the right until it does. Before them or behind them: that is the
-# question. <!-- from segment-anything, build_sam.py: 4,096, 64, 14 -->
+# adds *zero tokens* at the bottom and on the right until it does. Does the pair come before that, or after? <!-- from segment-anything, build_sam.py: 4,096, 64, 14 -->
 
 # %% [markdown]
 # ### Exercise 5.2 · Through the windows
@@ -399,8 +400,8 @@ for name, error in errors.items():
 # becomes a token with something to say, and the picture's own tokens in those windows listen to it. 960 of them come out
 # wrong, a quarter of the picture, and all others are exact. Nothing tells you.
 #
-# It gets better: on the tiny model this bug cannot even happen. Its grid of 16 fits two windows of 8. You would
-# meet it for the first time on the large model, on a rented GPU.
+# Worse, on the tiny model this bug cannot even happen: two windows of 8 fit its grid of 16. You would meet it for
+# the first time on the large model, on a rented GPU.
 #
 # So the library puts its pair on the norm, in front of the padding. Chain your function over all blocks: is it what
 # `inject` does?
@@ -613,7 +614,8 @@ def save_memory(encoder: nn.Module) -> None:
 
 # %%
 serial = adapt(SerialLoRAConfig(rank=config.rank))
-after = dice_of_tests(serial)
+masks_after = by_model(serial)
+after = dice_of_tests(masks_after)
 learnt = sum(p.numel() for p in adapter_parameters(serial.model))
 print(f"{learnt:,} numbers learnt, {learnt / sum(sizes.values()):.1%} of the model")
 print(
@@ -641,11 +643,8 @@ display_figure(plot_dice_per_picture({"not adapted": before, "Serial LoRA": afte
 # %%
 def show_before_and_after(numbers) -> None:
     some = {f"{after[n] - before[n]:+.2f}": tests[n] for n in numbers}
-    answers = {
-        name: [lab.predict_masks(sam, each.picture, each.boxes)[0] for each in some.values()]
-        for name, sam in (("not adapted", lesson.backbone), ("Serial LoRA", serial))
-    }
-    display_figure(plot_masks(some, answers))
+    masks = {"not adapted": masks_before, "Serial LoRA": masks_after}
+    display_figure(plot_masks(some, {name: [m[n] for n in numbers] for name, m in masks.items()}))
 
 
 order = np.argsort(before - after)  # from the largest gain to the largest loss
@@ -670,7 +669,7 @@ show_before_and_after(order[:-3:-1])
 
 # %%
 lora = adapt(LoRAConfig(rank=config.rank))
-after_lora = dice_of_tests(lora)
+after_lora = dice_of_tests(by_model(lora))
 display_figure(plot_dice_per_picture({"Serial LoRA": after, "LoRA": after_lora}, filled.mean()))
 for name, sam, dice in (("Serial LoRA", serial, after), ("LoRA", lora, after_lora)):
     learnt = sum(p.numel() for p in adapter_parameters(sam.model))

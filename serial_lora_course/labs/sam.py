@@ -365,15 +365,10 @@ def base_measures(scores: Sequence[PictureScore]) -> dict[str, float]:
 
 
 class SamLab(Lab):
-    """Segmentation of boxed objects; the amount is a share of the training pictures.
-
-    Attributes:
-        loss: of a picture's logits (N, h, w) and its masks.
-    """
+    """Segmentation of boxed objects; the amount is a share of the training pictures."""
 
     name, unit, amount = "sam", "percent", 100
     base_names = ("base_", "box_")
-    loss = staticmethod(mean_dice_ce)
     configs = {"tiny": TINY, "paper": PAPER}
     help = {
         "scale": "tiny (drawings on photographs, CPU) or paper (ViT-B, GPU)",
@@ -408,8 +403,7 @@ class SamLab(Lab):
         return load_sam(scale, weights)
 
     def objective(self) -> SamObjective:
-        checkpointing = self.config.gradient_checkpointing
-        return SamObjective(self.backbone.model, checkpointing, self.loss)
+        return SamObjective(self.backbone.model, self.config.gradient_checkpointing)
 
     @cached_property
     def train_prepared(self) -> Opened:

@@ -466,10 +466,11 @@ def by_the_objective(model: Sam, batches: list) -> tuple[list[float], Sam]:
 def step_with(
     way_in: Callable = lambda model, picture: model.preprocess(picture),
     encoded: Callable = lambda model, pictures: model.image_encoder(pictures),
-    boxes: Callable = lambda batch, each: each.boxes,
     which: Callable = lambda embeddings, index: embeddings[index][None],
-    back: Callable = lambda model, each: (each.input_size, each.input_size),
-    read: Callable = lambda logits: logits,
+    back: Callable = lambda model, logits, each: model.postprocess_masks(
+        logits, each.input_size, each.input_size
+    ),
+    read: Callable = lambda logits: logits[:, 0],
     join: Callable = lambda losses, batch: torch.stack(losses).mean(),
     end: Callable = lambda loss, optimizer: (
         optimizer.zero_grad(),
@@ -483,14 +484,26 @@ def step_with(
         embeddings = encoded(model, torch.stack([way_in(model, each.picture) for each in batch]))
         losses = []
         for index, each in enumerate(batch):
-            logits = decode(model, which(embeddings, index), boxes(batch, each))
-            logits = read(model.postprocess_masks(logits, *back(model, each))[:, 0])
-            losses.append(loss_of(logits, each.truth))
+            logits = decode(model, which(embeddings, index), each.boxes)
+            losses.append(loss_of(read(back(model, logits, each)), each.truth))
         loss = join(losses, batch)
         end(loss, optimizer)
         return loss.item()
 
     return step
+
+
+def all_at_once(model, batch, loss_of, optimizer):
+    """All boxes of the batch in one call."""
+    embeddings = model.image_encoder(
+        torch.stack([model.preprocess(each.picture) for each in batch])
+    )
+    return decode(model, embeddings, torch.cat([each.boxes for each in batch]))
+
+
+def with_padding(model, logits, each):
+    """The whole square, squeezed to the picture's size."""
+    return model.postprocess_masks(logits, (model.image_encoder.img_size,) * 2, each.input_size)
 
 
 def unnormalised(model, picture):
@@ -539,23 +552,32 @@ def without_gradients(model, batch, loss_of, optimizer):
         "the pictures are only padded: model.preprocess subtracts the mean colour before": (
             step_with(unnormalised)
         ),
-        "every picture is asked for the first picture's boxes": (
-            step_with(
-                boxes=lambda batch, each: batch[0].boxes[:1].expand(len(each.boxes), -1).clone()
-            )
-        ),
-        "every box looks at the first picture: each has its own embedding": (
-            step_with(which=lambda embeddings, index: embeddings[:1])
+        "the decoder takes one picture and its boxes: embedding[None], each.boxes": (
+            step_with(which=lambda embeddings, index: embeddings),
+            step_with(which=lambda embeddings, index: embeddings[index]),
+            all_at_once,
         ),
         "the padding is not cut off: postprocess_masks takes each.input_size first": (
+            step_with(back=with_padding),
             step_with(
-                back=lambda model, each: ((model.image_encoder.img_size,) * 2, each.input_size)
-            )
+                back=lambda model, logits, each: F.interpolate(
+                    logits, each.input_size, mode="bilinear"
+                )
+            ),
         ),
         "each.truth has the size each.input_size: that is both sizes of postprocess_masks": (
-            step_with(back=lambda model, each: (each.input_size, each.original_size))
+            step_with(
+                back=lambda model, logits, each: model.postprocess_masks(
+                    logits, each.input_size, each.original_size
+                )
+            )
         ),
-        "the loss takes logits: no sigmoid before it": step_with(read=torch.sigmoid),
+        "the loss takes (N, h, w): leave the channel of the logits out, [:, 0]": (
+            step_with(read=lambda logits: logits)
+        ),
+        "the loss takes logits: no sigmoid before it": (
+            step_with(read=lambda logits: logits[:, 0].sigmoid())
+        ),
         "the losses of the pictures are summed: their mean is wanted": (
             step_with(join=lambda losses, batch: torch.stack(losses).sum())
         ),
@@ -570,7 +592,7 @@ def without_gradients(model, batch, loss_of, optimizer):
         ),
         "no gradient reaches the pairs: leave no_grad, Sam.forward and masks of True and False away": (
             without_gradients,
-            step_with(read=lambda logits: (logits > 0).float()),
+            step_with(read=lambda logits: (logits[:, 0] > 0).float()),
         ),
     },
     through=two_steps,

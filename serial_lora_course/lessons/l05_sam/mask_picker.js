@@ -48,7 +48,7 @@ function render({ model, el }) {
     function picture() {
       URL.revokeObjectURL(image.src);
       image.src = URL.createObjectURL(new Blob([model.get(name)], { type: "image/png" }));
-      surface.style.width = `${model.get("shown_width")}px`;
+      row.style.setProperty("--shown-width", `${model.get("shown_width")}px`);
     }
     model.on(`change:${name} change:shown_width`, picture);
     model.on("change:titles change:captions", words);

@@ -80,7 +80,7 @@ class MaskPanel(ipywidgets.VBox):
         }
         self.across, self.down = (
             ipywidgets.IntRangeSlider(description=words, continuous_update=False, **wide)
-            for words in ("box, left and right edge", "box, upper and lower edge")
+            for words in ("box, left and right", "box, top and bottom")
         )
         self.scale = scale_slider(backbone.model)
         self.scale.style.description_width, self.scale.layout.width = "170px", "560px"
@@ -131,9 +131,12 @@ class MaskPanel(ipywidgets.VBox):
 
 def _legend() -> str:
     entries = [(COLOURS[kind], word) for kind, word in WORDS.items()]
-    swatch = "<span style='display:inline-block;width:1em;background:{};border:1px solid #8a94a3'>&nbsp;</span> {}"
+    square = (
+        "display:inline-block;width:1em;height:1em;vertical-align:-2px;border:1px solid #8a94a3"
+    )
     return " &nbsp; ".join(
-        swatch.format(*entry) for entry in [*entries, ("white", "outline of the truth")]
+        f"<span style='{square};background:{colour}'></span> {word}"
+        for colour, word in [*entries, ("white", "outline of the truth")]
     )
 
 
