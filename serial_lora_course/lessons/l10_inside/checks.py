@@ -55,7 +55,7 @@ def rank(limit=lambda b, a, values: max(a.shape) * EPS * svdvals(a)[0], of=lambd
 
 @exercise(
     "10.1",
-    "four changes hundreds of times smaller than their weights, one of them no change at all",
+    "five changes hundreds of times smaller than their weights, one of them no change at all",
     {
         "rounding alone lifts values above zero, and they are counted: the threshold is missing, or "
         "it is made with float64's eps instead of float32's": (
@@ -64,10 +64,13 @@ def rank(limit=lambda b, a, values: max(a.shape) * EPS * svdvals(a)[0], of=lambd
         ),
         "the threshold is too low: the larger of the two sides, max(m, n), is a factor of it": (
             rank(lambda b, a, _: min(a.shape) * EPS * svdvals(a)[0]),
+            rank(lambda b, a, _: a.shape[0] * EPS * svdvals(a)[0]),
             rank(lambda b, a, _: EPS * svdvals(a)[0]),
         ),
         "the threshold goes with the largest value of the change: what was rounded is after, so its "
         "largest value counts": rank(lambda b, a, values: max(a.shape) * EPS * values[0]),
+        "one limit for all matrices knows nothing of their size: it goes with the largest singular value of "
+        "after": (rank(lambda *_: 1e-4), rank(lambda *_: 1e-5), rank(lambda *_: 1e-6)),
         "that is the rank of after itself: subtract before": rank(of=lambda b, a: a),
         "values below the threshold are counted, not those above": lambda before, after: (
             min(after.shape) - rank()(before, after)
@@ -85,14 +88,15 @@ def rank_of_change() -> Iterator[Case]:
     The last value of the two oblong changes lies below the threshold of the larger side, and above
     that of the smaller one; the last of the square one just above the threshold.
     """
-    for rows, columns, expected, chosen in (
-        (48, 48, 4, [0.03, 0.02, 0.01, 7e-5]),
-        (30, 50, 3, [0.05, 0.02, 0.01, 3.8e-5]),
-        (60, 24, 6, [0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 4e-5]),
-        (20, 20, 0, []),
+    for rows, columns, expected, size, chosen in (
+        (48, 48, 4, 1, [0.03, 0.02, 0.01, 7e-5]),
+        (30, 50, 3, 1, [0.05, 0.02, 0.01, 3.8e-5]),
+        (60, 24, 6, 1, [0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 4e-5]),
+        (20, 20, 0, 1, []),
+        (24, 24, 3, 0.001, [3e-6, 2e-6, 3e-7]),  # small weights: a limit of their own
     ):
         full = min(rows, columns) // (1 if rows == columns else 2)  # values above zero
-        before = with_values(rows, columns, [8 - 0.1 * i for i in range(full)]).float()
+        before = with_values(rows, columns, [size * (8 - 0.1 * i) for i in range(full)]).float()
         after = (before.double() + with_values(rows, columns, chosen)).float()
         yield Case(
             f"the rank of a change at {rows}x{columns} with {expected} values above the threshold",
@@ -138,6 +142,9 @@ def of_shares(shares=lambda v: v / v.sum()):
         "the values are not divided by their sum": of_shares(lambda v: v),
         "the squares are taken as shares: here it is the values themselves": of_shares(
             lambda v: v**2 / (v**2).sum()
+        ),
+        "softmax makes other shares: divide the values by their sum": of_shares(
+            lambda v: v.softmax(0)
         ),
         "that is one over the sum of the squared shares, another count of directions": (
             lambda v: float(v.sum() ** 2 / (v**2).sum())

@@ -94,7 +94,14 @@ def rows_and_rows(pairs, weights):
         ),
         "the rank is the sum of the ranks: stack rows of A and columns of B": averaged_factors,
         "A and B are exchanged: A (r, d) comes first": lambda p, w: stacked()(p, w)[::-1],
-        "A's rows are stacked (dim 0), and B's columns (dim 1)": rows_and_rows,
+        "the first two pairs alone are there: there may be more": lambda p, w: stacked()(
+            p[:2], w[:2]
+        ),
+        "A's rows are stacked (dim 0), and B's columns (dim 1)": (
+            rows_and_rows,
+            lambda p, w: (torch.cat([A for A, _ in p]), torch.cat([B for _, B in p])),
+            lambda p, w: (torch.cat([A for A, _ in p], 1), torch.cat([B for _, B in p], 1)),
+        ),
     },
 )
 def add_pairs() -> Iterator[Case]:
@@ -179,6 +186,12 @@ def all_adapters(x, all_A, all_B, which):
         "x is added twice": each(keep=2),
         "reshape is no transpose: .mT exchanges the last two dimensions": lambda x, A, B, which: (
             x + x @ A[which].reshape(len(which), *A.shape[:0:-1]) @ B[which].mT
+        ),
+        "A and B are not transposed: x @ A.mT, then @ B.mT": lambda x, A, B, which: (
+            x + x @ A[which] @ B[which]
+        ),
+        "which is not looked at: sample i gets adapter i": lambda x, A, B, which: each()(
+            x, A, B, torch.arange(len(x)) % len(A)
         ),
         "A and B are exchanged: x meets A first": lambda x, A, B, which: (
             x + x @ B[which] @ A[which]
