@@ -16,11 +16,14 @@ fails ends the run, with its exit code.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from serial_lora.errors import SerialLoRAError
+from serial_lora_course.checking.lessons import MEASURED
 from serial_lora_course.door import enter
 from serial_lora_course.offline import offline_environment
 from tools import ROOT
@@ -32,8 +35,10 @@ STYLE = [
     ["-m", "ruff", "format", "--check", "."],
     ["-c", "from importlinter import cli; raise SystemExit(cli.lint_imports())"],
 ]
-# A file, and so a notebook, stays in one process. nbval compares the outputs of proof cells.
-PYTEST = ["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile"]
+# A file, and so a notebook, stays in one process, and the processes take files as they are listed: the
+# longest lessons are begun first, so that the end does not wait for one. nbval compares the outputs of
+# proof cells.
+PYTEST = ["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 NBVAL = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_SECONDS}"]
 
 
@@ -61,25 +66,36 @@ def planned(arguments: list[str] | None = None) -> list[list[str]]:
     if chosen:
         return chosen
     if options.all:
-        return [*STYLE, [*PYTEST, *NBVAL, "tests", *lesson_files()]]
-    joined = [f"{JOINED}/{source.stem}.ipynb" for source in find_sources(ROOT)]
+        return [*STYLE, [*PYTEST, *NBVAL, *lesson_files(), "tests"]]
+    joined = [f"{JOINED}/{stem}.ipynb" for stem in longest_first(find_sources(ROOT))]
     return [
         *STYLE,
         ["-m", "tools.notebooks", "join"],
-        [*PYTEST, *NBVAL, "-m", "not slow", "tests", *joined],
+        [*PYTEST, *NBVAL, "-m", "not slow", *joined, "tests"],
     ]
+
+
+def longest_first(sources: list[Path]) -> list[str]:
+    """The lessons' names by the seconds that they were measured to take; one never measured is first."""
+    measured = json.loads(MEASURED.read_text("utf-8"))
+
+    def seconds(source: Path) -> float:
+        return measured.get(source.name[:2], {}).get("seconds", float("inf"))
+
+    return [source.stem for source in sorted(sources, key=seconds, reverse=True)]
 
 
 def lesson_files(lessons: str = "") -> list[str]:
     """Both notebooks of lessons, such as ``00-04`` or ``06``; of every lesson when empty."""
     first, _, last = lessons.partition("-")
-    stems = [
-        source.stem
+    some = [
+        source
         for source in find_sources(ROOT)
         if not lessons or first <= source.name[:2] <= (last or first)
     ]
-    if not stems or not re.fullmatch(r"(\d+(-\d*)?)?", lessons):
+    if not some or not re.fullmatch(r"(\d+(-\d*)?)?", lessons):
         raise SerialLoRAError(f"No lesson has a number in {lessons!r}: write 06, or 00-04.")
+    stems = longest_first(some)
     return [f"{folder}/{stem}.ipynb" for folder in ("notebooks", "solutions") for stem in stems]
 
 

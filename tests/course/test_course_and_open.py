@@ -2,30 +2,6 @@
 
 import subprocess
 import sys
-from types import SimpleNamespace
-
-from serial_lora_course import cli
-
-
-def test_open_starts_jupyterlab_on_the_first_lesson(run, monkeypatch, tmp_path):
-    commands = []
-
-    def start(command, env):
-        commands.append(command)
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(cli, "subprocess", SimpleNamespace(run=start))
-    lesson = tmp_path / "notebooks" / "00_start_here.ipynb"
-    lesson.parent.mkdir()
-    lesson.touch()
-    monkeypatch.chdir(lesson.parent)
-    assert run("open")[0] == 0
-    assert commands == [[sys.executable, "-m", "jupyterlab", str(lesson)]]
-    lesson.unlink()
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "a" / "cli.py"))
-    code, _, err = run("open")
-    assert code == 2 and "course's folder" in err
-
 
 BARE = """
 import sys

@@ -6,8 +6,6 @@ import torch
 
 from serial_lora_course.labs.records import read_records
 from study import spectra
-from tests.labs.lab_models import calls
-from tests.labs.small_labs import small_lab
 
 
 def test_measures_by_loops():
@@ -24,18 +22,6 @@ def test_measures_by_loops():
     shares = low[:3] / low[:3].sum()
     entropy = -sum(share * np.log(share) for share in shares)
     assert found["image 0 q effective_rank_lora"] == pytest.approx(np.exp(entropy), rel=1e-4)
-
-
-def test_a_pair_that_is_there_is_not_trained_again(monkeypatch, tmp_path):
-    lab = small_lab("clip", monkeypatch, tmp_path / "models").lab()
-    before = spectra.weights(lab.backbone.model)
-    first = spectra.run_all([lab], [1], tmp_path / "spectra.jsonl")
-    runs = calls(monkeypatch, spectra, "run_one")
-    assert spectra.run_all([lab], [1, 2], tmp_path / "spectra.jsonl")[:2] == first[:2]
-    assert {arguments[3] for arguments, _ in runs} == {2}
-    after = spectra.weights(lab.backbone.model)
-    assert all(torch.equal(W, after[place]) for place, W in before.items())
-    assert 0 <= spectra.judged(first)["W + dW between"].min() <= 1
 
 
 def test_the_shipped_runs_say_what_is_quoted():

@@ -1,14 +1,11 @@
 """The study: runs are made once, packed and told; its shipped records say what the course ships."""
 
-import shutil
-import threading
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from serial_lora.errors import SerialLoRAError
-from serial_lora_course.labs.records import Kept, read_records
+from serial_lora_course.labs.records import read_records
 from serial_lora_course.lessons.l09_trial import tables as shipped
 from study import runs as study_runs
 from study.plan import PLANS, Question, questions_of
@@ -94,79 +91,4 @@ def test_a_rate_that_is_too_large_is_the_worst_try_and_no_end(study, tmp_path, m
     assert all(chosen_rate(made.results, arm) <= arm.rate for arm in PLAN.arms)
 
 
-def test_a_run_that_another_process_is_at_is_left_to_it(study, once, tmp_path, monkeypatch):
-    theirs = read_records(once / "a" / "sam.jsonl")[0]
-    other = Kept(tmp_path / "a" / "sam.jsonl")
-    begun, ours = threading.Event(), threading.Event()
-
-    def elsewhere():
-        with other.claim(theirs.key):
-            begun.set()
-            ours.wait(60)
-            other.add(theirs.key, theirs)
-
-    whole, made = study_runs.run_one, []
-
-    def counted(lab, *arguments, **options):
-        made.append((lab.data.name, lab.config.lr))
-        if len(made) == 2:  # all that can be done before the rate is chosen
-            ours.set()
-        return whole(lab, *arguments, **options)
-
-    monkeypatch.setattr(study_runs, "run_one", counted)
-    thread = threading.Thread(target=elsewhere)
-    thread.start()
-    begun.wait(60)
-    assert not list(go_on([study()]))
-    thread.join()
-    assert len(made) == 11 and (theirs.dataset, theirs.settings["lr"]) not in made[:2]
-    assert len(read_records(tmp_path / "a" / "sam.jsonl")) == 12
-
-
 # -------------------------------------------------------------------------------- damaged files
-
-
-def npz(file, **arrays):
-    np.savez_compressed(file, **arrays)
-
-
-DAMAGES = {
-    "torn": lambda file, kept: file.write_bytes(file.read_bytes()[:99]),
-    "pickles": lambda file, kept: npz(file, **dict.fromkeys(kept, np.array([{}], object))),
-    "a measure is missing": lambda file, kept: npz(file, other=np.zeros(3)),
-}
-IN_WHAT_IS_PACKED = {
-    "missing": lambda file, kept: file.unlink(),
-    "a way out": lambda file, kept: npz(
-        file, **kept | {"names": np.char.replace(kept["names"], "base_one", "../base_one")}
-    ),
-}
-
-
-@pytest.fixture(scope="module")
-def once(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(study_runs.STUDIES, "sam", HalvesStudy)
-        made = Study(PLAN, folder / "a", packed=folder / "packed")
-        list(go_on([made]))
-    made.results.pack(folder / "packed")
-    return folder
-
-
-@pytest.fixture
-def finished(once, tmp_path):
-    return shutil.copytree(once, tmp_path / "finished")
-
-
-@pytest.mark.parametrize("damage", DAMAGES | IN_WHAT_IS_PACKED)
-def test_damaged_packed_files_are_named_and_nothing_is_lost(finished, damage):
-    file = finished / "packed" / "sam.npz"
-    records = (finished / "packed" / "sam.jsonl.xz").read_bytes()
-    with np.load(file) as arrays:
-        kept = dict(arrays)
-    (DAMAGES | IN_WHAT_IS_PACKED)[damage](file, kept)
-    with pytest.raises(SerialLoRAError, match="sam.npz is damaged"):
-        Results(PLAN, finished / "new", finished / "packed")
-    assert (finished / "packed" / "sam.jsonl.xz").read_bytes() == records
-    assert not (finished / "new").exists()
