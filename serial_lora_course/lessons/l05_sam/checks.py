@@ -79,9 +79,6 @@ def middle(boxes, new, side):
         "a half was rounded to the even number, as round() does: here a half goes up": (
             frame_with(lambda size, new, side: tuple(round(e * side / max(size)) for e in size))
         ),
-        "rounded down, not to the nearest": (
-            frame_with(lambda size, new, side: tuple(e * side // max(size) for e in size))
-        ),
         "a picture that is smaller than the frame is enlarged as well": (
             frame_with(lambda size, new, side: size if max(size) < side else new)
         ),
@@ -94,18 +91,12 @@ def middle(boxes, new, side):
         "scaled by the factor before rounding: the sides differ a little": (
             boxes_by(lambda size, side: [side / max(size)] * 2)
         ),
-        "divided instead of multiplied": (
-            frame_with(factors=lambda across, down: (1 / across, 1 / down))
-        ),
         "a box keeps its fractions of a pixel: only the picture's size is rounded": (
             frame_with(end=lambda boxes, new, side: boxes.round()),
             frame_with(end=lambda boxes, new, side: boxes.long()),
         ),
         "moved into the middle: the padding comes after the picture, so nothing is added": (
             frame_with(end=middle)
-        ),
-        "boxes of a squashed picture: each side has the frame's factor here": (
-            boxes_by(lambda size, side: [side / size[1], side / size[0]])
         ),
         "boxes are cut at the frame's last pixel: an edge may lie on the border": (
             frame_with(end=lambda boxes, new, side: boxes.clamp(max=side - 1))
@@ -141,20 +132,17 @@ def half(
     tokens: Callable = lambda block, adapter, x: adapter(block.norm1(x)),
     inside: Callable = lambda block, adapter, cut: cut,
     stream: Callable = lambda block, adapter, x: x,
-    side: Callable = lambda block: block.window_size,
     crop: Callable = lambda x, padded: tuple(x.shape[1:3]),
 ) -> Callable:
     """The half block with one thing changed; ``inside`` acts on the windows, behind the padding."""
 
     def attempt(block, adapter, x):
-        read, window = tokens(block, adapter, x), side(block)
-        if window == 0 and block.window_size == 0:
-            return stream(block, adapter, x) + block.attn(inside(block, adapter, read))
+        read, window, to = tokens(block, adapter, x), block.window_size, stream(block, adapter, x)
+        if window == 0:
+            return to + block.attn(inside(block, adapter, read))
         cut, padded = window_partition(read, window)
         attended = block.attn(inside(block, adapter, cut))
-        return stream(block, adapter, x) + window_unpartition(
-            attended, window, padded, crop(x, padded)
-        )
+        return to + window_unpartition(attended, window, padded, crop(x, padded))
 
     return attempt
 
@@ -171,9 +159,6 @@ def always_in_windows(block, adapter, x):
     "included, and with padding that stays zero even for an adapter that has a bias",
     {
         "the adapter is missing": half(lambda block, adapter, x: block.norm1(x)),
-        "the adapter is missing in global blocks: all blocks have one": half(
-            lambda block, adapter, x: (adapter if block.window_size else nothing)(block.norm1(x))
-        ),
         "the adapter sits behind the padding: with a bias its zeros do not stay zero": half(
             lambda block, adapter, x: block.norm1(x), lambda block, adapter, cut: adapter(cut)
         ),
@@ -205,11 +190,6 @@ def always_in_windows(block, adapter, x):
             half(crop=lambda x, padded: tuple(x.shape[2:0:-1])),
             half(crop=lambda x, padded: tuple(x.shape)),
         ),
-        "the normed tokens are added, not x": half(stream=lambda block, adapter, x: block.norm1(x)),
-        "the adapted tokens are added, not x": half(
-            stream=lambda block, adapter, x: adapter(block.norm1(x))
-        ),
-        "the adapter acts twice": half(lambda block, adapter, x: adapter(adapter(block.norm1(x)))),
         "the block's second half is not asked for: norm2 and mlp stay out": (
             lambda block, adapter, x: x + block.mlp(block.norm2(x)),
             lambda block, adapter, x: x + block.mlp(x),
@@ -235,11 +215,6 @@ def adapted_windows() -> Iterator[Case]:
                 x + one_window_at_a_time(block.attn, adapter(block.norm1(x)), side),
                 leaves=trainable,
             )
-
-
-def nothing(tokens: Tensor) -> Tensor:
-    """No adapter."""
-    return tokens
 
 
 # -------------------------------------------------------------------------------- 5.3 the loss
@@ -318,16 +293,12 @@ def one_side(over: int) -> Callable:
         "sigmoid is taken twice: the cross-entropy takes logits, not probabilities": (
             loss_with(cross=lambda x, g: entropy(x, g, of=torch.sigmoid))
         ),
-        "the Dice part takes logits for probabilities": dice_by(p=lambda x: x),
         "the Dice part counts masks of True and False: that has no gradient, use probabilities": (
             dice_by(p=lambda x: (x > 0).float())
         ),
         "the squares are missing in the denominator": dice_by(power=1),
         "Dice is added, not 1 - Dice: the loss would reward a wrong mask": (
             loss_with(lambda x, g: 1 - soft_dice(x, g))
-        ),
-        "minus Dice instead of 1 - Dice: a loss ends at 0": (
-            loss_with(lambda x, g: soft_dice(x, g) - 1)
         ),
         "only the Dice part": loss_with(cross=lambda x, g: 0),
         "only the cross-entropy": loss_with(lambda x, g: 0),
@@ -340,12 +311,6 @@ def one_side(over: int) -> Callable:
             dice_by(above=0, below=0),
             dice_by(above=0),
             dice_by(below=0),
-        ),
-        "that is 1 - IoU: Dice has twice the overlap, over the sum of both areas": (
-            loss_with(lambda x, g: 1 - (1 - soft_dice(x, g)) / (1 + soft_dice(x, g)))
-        ),
-        "the two parts are averaged: they are added": (
-            loss_with(join=lambda dice, cross: (dice + cross).mean() / 2)
         ),
         "the losses of the objects are summed: their mean is wanted": (
             loss_with(join=lambda dice, cross: (dice + cross).sum())
