@@ -73,7 +73,7 @@ for name, size in sizes.items():
 #
 # ## The number to beat
 #
-# How bad is that? The usual measure is the **Dice coefficient** of a found mask A and the true one B: twice the
+# How bad was that mask? The usual measure is the **Dice coefficient** of a found mask A and the true one B: twice the
 # pixels that they share, over the pixels of both.
 #
 # $$\text{Dice}(A, B) = \frac{2\,|A \cap B|}{|A| + |B|}$$
@@ -213,7 +213,7 @@ print(f"{pictures} of {len(tests)} pictures are equal, and boxes differ by {boxe
 # %% [markdown]
 # ## Through the model, and back
 #
-# Now the scene takes the way of the drawing. Read the shapes: one picture goes in, and a mask for each of its
+# Now send a scene along the arrows of the drawing. Read the shapes: one picture goes in, and a mask for each of its
 # boxes comes out.
 
 # %%
@@ -270,7 +270,7 @@ display_figure(plot_masks({"": tests[number]}, shown))
 # None of them. The way in fails silently: out come masks, and they even look like masks. Only the number is lower, and
 # who knows what it should have been?
 #
-# Somebody with the third bug starts at 0.50, trains the model around it, finds a large gain, and publishes.
+# Somebody with the third bug would start at 0.50, train the model around it, see a gain, and publish.
 # So test the way in and back by itself, before any training, on pictures that are not square. And look at the masks: in
 # the last picture above, each one is squeezed towards the left, which no number would have told you.
 #
@@ -348,7 +348,7 @@ check("5.2", adapted_windows)
 # Solution: [the solved lesson](../solutions/05_sam_segmentation.ipynb)
 
 # %% [markdown]
-# Does it matter? Take a block with the measures of SAM ViT-B, and put something behind the padding on purpose: a
+# Does it matter? Take a block with the windows of SAM ViT-B, and put something behind the padding on purpose: a
 # Serial LoRA pair; a pair that has a bias; and norm and pair together, for a norm has a bias of its own. Each
 # square of the picture is a window, and the hatched part is padding. Which tokens will come out wrong?
 
@@ -492,7 +492,7 @@ check("5.3", segmentation_loss)
 #
 # Now put everything together. Three facts about SAM decide how:
 #
-# - `Sam.forward` switches gradients off, for it is made to be used. So call the parts yourself, as above.
+# - `Sam.forward` switches gradients off: it is made for use, not for training. So call the parts yourself, as above.
 # - The encoder takes a batch of pictures. The decoder takes *one* picture and all of its boxes. Hand it three
 #   pictures and one box, and three masks come back without a word, of which one is meant.
 # - The truth that a scene brings along has the scaled picture's size, `each.input_size`, without padding.
@@ -507,8 +507,7 @@ check("5.3", segmentation_loss)
 # From pictures to pairs that have moved: encode the batch once, decode picture by picture, bring each picture's
 # logits to the size of its truth, take the mean of the pictures' losses, and let the optimizer make one step. You
 # have `model.preprocess`, `model.image_encoder`, `lab.decode` and `model.postprocess_masks`. The check makes two
-# steps on batches of unlike pictures, with a loss of its own, and compares losses and pairs with the
-# lab's.
+# steps on pictures of different shapes, with a loss of its own, and compares losses and pairs with the lab's.
 
 
 # %% tags=["exercise"]
@@ -665,7 +664,7 @@ show_before_and_after(order[:-3:-1])
 # ## LoRA through the same loop
 #
 # The loop takes any adapter. LoRA has a pair of its own at q, k, v and the output, four times the numbers. Nothing else
-# changes: the same scenes in the same order, the same rate.
+# changes: the same scenes, as many steps, the same rate.
 
 # %%
 lora = adapt(LoRAConfig(rank=config.rank))
@@ -682,7 +681,7 @@ for name, sam, dice in (("Serial LoRA", serial, after), ("LoRA", lora, after_lor
 #
 # ## Drag a box
 #
-# The panel is yours to show around. Drag a box over any of the three pictures; the masks follow your pointer, because
+# This panel is for showing around. Drag a box over any of the three pictures; the masks follow your pointer, because
 # the picture was encoded before you touched it. Try
 #
 # - a box that is far too large, and one that cuts the sketch in half: which model minds more?
