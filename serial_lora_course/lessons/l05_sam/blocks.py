@@ -23,23 +23,18 @@ class WindowBlock(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """One head over the tokens of each window, in plain sums."""
+    """PyTorch's attention over the tokens of each window."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        for name in ("q", "k", "v", "out"):
-            layer = nn.Linear(width, width)
-            nn.init.normal_(layer.weight, std=0.5)
-            nn.init.normal_(layer.bias)
-            setattr(self, name, layer)
+        self.attend = nn.MultiheadAttention(width, num_heads=1, batch_first=True)
+        for parameter in self.attend.parameters():
+            nn.init.normal_(parameter, std=0.5)
 
     def forward(self, windows: Tensor) -> Tensor:
         """(N, height, width, d) -> the same shape."""
         tokens = windows.flatten(1, 2)
-        scores = torch.einsum("nad,nbd->nab", self.q(tokens), self.k(tokens))
-        weights = (scores / tokens.shape[-1] ** 0.5).softmax(-1)
-        mixed = torch.einsum("nab,nbd->nad", weights, self.v(tokens))
-        return self.out(mixed).view_as(windows)
+        return self.attend(tokens, tokens, tokens, need_weights=False)[0].view_as(windows)
 
 
 class Change(nn.Module):
