@@ -246,8 +246,9 @@ display_figure(plot_race({"one rate": moved(slow_pair), "LoRA+": moved(plus_pair
 # |---|---|---|
 # | ●●●○○ | ●●●●○ | 10 |
 #
-# Adam keeps m ← β₁ m + (1 − β₁) g and v ← β₂ v + (1 − β₂) g², divides them by 1 − β₁ᵗ and 1 − β₂ᵗ in step t, and adds
-# −lr · m / (√v + ε). Return what the *first* step adds. The check compares with `torch.optim.Adam`, on gradients of
+# In step t Adam updates $m \leftarrow \beta_1 m + (1-\beta_1)\, g$ and $v \leftarrow \beta_2 v + (1-\beta_2)\, g^2$, divides
+# them by $1-\beta_1^t$ and $1-\beta_2^t$, and adds $-\text{lr}\cdot \hat m / (\sqrt{\hat v} + \varepsilon)$ to the parameter.
+# Return what the *first* step adds. The check compares with `torch.optim.Adam`, on gradients of
 # very different sizes, and with zeros among them.
 
 
@@ -273,12 +274,12 @@ check("7.3", first_adam_step)
 # %% [markdown]
 # <details><summary>Hint 1: step one of the two means</summary>
 #
-# With m = 0 and v = 0 before, and t = 1: m is (1 − β₁) g, divided by 1 − β₁. What is left of β₁?
+# With $m = 0$ and $v = 0$ before, and $t = 1$: $m$ is $(1-\beta_1)\, g$, divided by $1-\beta_1$. What is left of it?
 #
 # </details>
 # <details><summary>Hint 2: the root of a square</summary>
 #
-# √(g²) is |g|. So g / (|g| + ε) is the sign of g, up to a tiny ε, and 0 where g is 0.
+# $\sqrt{g^2}$ is $|g|$. So $g / (|g| + \varepsilon)$ is the sign of g, up to a tiny ε, and 0 where g is 0.
 #
 # </details>
 #
@@ -301,9 +302,9 @@ for name, history in {"one rate": slow_pair, "LoRA+": plus_pair}.items():
 #
 # Take one token x with entries of ordinary size, and one Adam step, which moves every entry by the rate η.
 #
-# - **B's step**, ΔB (A x): an output entry sums r numbers of ordinary size, times η, whatever the width d.
-# - **A's step**, B (ΔA x): each entry of ΔA x sums *d* terms η |x_j|. They do not cancel, as the signs of A's gradient
-#   follow those of x. The sum grows like d.
+# - **B's step**, $\Delta B\,(A x)$: an output entry sums r numbers of ordinary size, times η, whatever the width d.
+# - **A's step**, $B\,(\Delta A\, x)$: each entry of $\Delta A\, x$ sums *d* terms $\eta\,|x_j|$. They do not cancel, as the
+#   signs of A's gradient follow those of x. The sum grows like d.
 #
 # Don't believe it, measure it. One layer W with a pair beside it, one step of your Adam for A alone and one for B alone:
 # how far does each move the output, as a share of its size?
@@ -366,8 +367,8 @@ for pair in ("LoRA", "Serial LoRA"):
 #
 # ## More rates, and a fairer question
 #
-# Is the ratio worth nothing, then? Give both sides all the rates they want. The course ships a sweep at tiny scale:
-# small dots are runs, a line joins the means for one rate of A, and a ring marks B at A's own rate.
+# Is the ratio worth nothing, then? Give both sides all the rates they want. The course ships a sweep at tiny scale, on all
+# classes together: small dots are runs, a line joins the means for one rate of A, and a ring marks B at A's own rate.
 
 # %%
 from serial_lora_course.labs.frames import frame

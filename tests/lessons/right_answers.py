@@ -380,9 +380,18 @@ def train_by_hand_made_rounds(clip, groups, shots, prompts, loss_of, steps, batc
 
 RIGHT |= {
     "4.1": [
-        lambda image, text, s: torch.cosine_similarity(image[:, None], text[None], dim=-1) * s.exp()
+        lambda image, text, s: (
+            torch.cosine_similarity(image[:, None], text[None], dim=-1) * s.exp()
+        ),
+        lambda image, text, s: (
+            torch.einsum("bd,cd->bc", nn.functional.normalize(image), nn.functional.normalize(text))
+            * s.exp()
+        ),
     ],
     "4.2": [
+        lambda image, classes, labels: np.mean(
+            np.argmax(image.numpy() @ classes.numpy().T, axis=1) == labels.numpy()
+        ),
         lambda image, classes, labels: (
             sum(
                 int((classes @ one).argmax()) == int(own)
@@ -393,6 +402,36 @@ RIGHT |= {
     ],
     "4.3": [loss_by_gather],
     "4.4": [train_by_loader, train_by_hand_made_rounds],
+}
+
+
+def groups_by_lists(named, lr, ratio, weight_decay):
+    """One comprehension a group."""
+    learn = [(name.split(".")[-1], p) for name, p in named.items() if p.requires_grad]
+    A = [p for kind, p in learn if kind == "lora_A"]
+    B = [p for kind, p in learn if kind == "lora_B"]
+    others = [p for kind, p in learn if kind not in ("lora_A", "lora_B")]
+    found = [dict(params=A, lr=lr), dict(params=B, lr=ratio * lr), dict(params=others, lr=lr)]
+    return [group | {"weight_decay": weight_decay} for group in found if group["params"]]
+
+
+def step_by_the_means(gradient, lr, eps=1e-8):
+    """With both means written out."""
+    m, v = 0.1 * gradient / (1 - 0.9), 0.001 * gradient**2 / (1 - 0.999)
+    return -lr * m / (v.sqrt() + eps)
+
+
+RIGHT |= {
+    "7.1": [groups_by_lists],
+    "7.2": [
+        lambda A, B, a, b: [
+            torch.einsum("or,ri->oi", *pair) for pair in ((b, A), (B, a), (b, a))
+        ]
+    ],
+    "7.3": [
+        step_by_the_means,
+        lambda gradient, lr, eps=1e-8: gradient.mul(-lr).div(gradient.abs().add(eps)),
+    ],
 }
 
 

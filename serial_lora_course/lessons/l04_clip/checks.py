@@ -49,11 +49,9 @@ def unit(features: Tensor, dim: int = -1) -> Tensor:
         "neither side is normalised: so long vectors win": (
             lambda image, text, s: s.exp() * image @ text.T
         ),
-        "only the pictures are normalised, not the classes": (
-            lambda image, text, s: s.exp() * unit(image) @ text.T
-        ),
-        "only the classes are normalised, not the pictures": (
-            lambda image, text, s: s.exp() * image @ unit(text).T
+        "only one side is normalised, and the other's long vectors count more": (
+            lambda image, text, s: s.exp() * unit(image) @ text.T,
+            lambda image, text, s: s.exp() * image @ unit(text).T,
         ),
         "normalised along the wrong dimension: every row gets length one, so dim=-1": (
             lambda image, text, s: s.exp() * unit(image, 0) @ unit(text, 0).T
@@ -252,19 +250,20 @@ STALE = "features are kept from an earlier call: the towers learn, so encode in 
         "the scale is cut off at 100: take the logit_scale that came in": (
             loss_with(lambda scale, image, text: scale.exp().clamp(max=100) * image @ text.T)
         ),
-        "the features are not normalised: normalize=True": loss_with(image=False, text=False),
-        "the prompts' features are not normalised: normalize=True": loss_with(text=False),
+        "features are not normalised: normalize=True, for pictures and prompts": (
+            loss_with(image=False, text=False),
+            loss_with(text=False),
+            loss_with(image=False),
+        ),
         "softmax is taken twice: scores are wanted": (
             loss_with(lambda scale, image, text: (scale.exp() * image @ text.T).softmax(-1))
         ),
         "softmax runs along the pictures: a picture chooses among classes, dim=-1": (
             loss_with(loss=lambda scores, labels: F.nll_loss(scores.log_softmax(0), labels))
         ),
-        "F.nll_loss takes logarithms of probabilities: F.cross_entropy takes the scores themselves": (
-            loss_with(loss=lambda scores, labels: F.nll_loss(scores.softmax(-1), labels))
-        ),
-        "the minus is missing: the loss is minus the logarithm of the right class's probability": (
-            loss_with(loss=lambda scores, labels: -F.cross_entropy(scores, labels))
+        "F.cross_entropy takes the scores: not probabilities in F.nll_loss, and no minus": (
+            loss_with(loss=lambda scores, labels: F.nll_loss(scores.softmax(-1), labels)),
+            loss_with(loss=lambda scores, labels: -F.cross_entropy(scores, labels)),
         ),
         "picture i is taken for class i: the classes are in labels": loss_with(
             loss=lambda scores, labels: F.cross_entropy(scores, torch.arange(len(labels)))
@@ -284,11 +283,9 @@ STALE = "features are kept from an earlier call: the towers learn, so encode in 
         "the scale gets no gradient: logit_scale.exp() without .item() and detach()": (
             loss_with(lambda scale, image, text: scale.exp().item() * image @ text.T)
         ),
-        "the prompts are encoded without gradients: the text tower gets no gradient": (
-            loss_with(lambda scale, image, text: scale.exp() * image @ text.detach().T)
-        ),
-        "the pictures are encoded without gradients: the image tower gets no gradient": (
-            loss_with(lambda scale, image, text: scale.exp() * image.detach() @ text.T)
+        "a tower is read without gradients, and would never learn": (
+            loss_with(lambda scale, image, text: scale.exp() * image @ text.detach().T),
+            loss_with(lambda scale, image, text: scale.exp() * image.detach() @ text.T),
         ),
     },
     through=after_a_step,
@@ -434,14 +431,23 @@ def training(
         "the rates stay as they are: they fall along half a cosine, once a step": training(
             share=lambda step, steps, a_round: 1.0
         ),
-        "the cosine ends after the first round: its length is the number of steps": training(
-            share=lambda step, steps, a_round: half_cosine(step / a_round)
+        "the cosine ends too early: its length is the number of steps, not of shots or batches": (
+            training(share=lambda step, steps, a_round: half_cosine(step / a_round)),
+            training(share=lambda step, steps, a_round: half_cosine(step / (2 * a_round))),
         ),
         "the rate moves once a round: the scheduler steps with every batch": training(
             share=lambda step, steps, a_round: half_cosine(step // a_round / (steps // a_round))
         ),
-        "the groups are not used: they hold each tensor's own rate and decay": training(
-            groups_of=lambda groups, clip: clip.parameters()
+        "the groups are not used: they hold each tensor's own rate and decay": (
+            training(groups_of=lambda groups, clip: clip.parameters()),
+            training(
+                groups_of=lambda groups, clip: [
+                    {
+                        "params": [p for p in clip.parameters() if p.requires_grad],
+                        "lr": groups[0]["lr"],
+                    }
+                ]
+            ),
         ),
         "all tensors get the first group's rate: AdamW takes the list of groups as it is": training(
             groups_of=lambda groups, clip: [
