@@ -98,9 +98,8 @@ check("7.1", plus_groups)
 # Solution: [the solved lesson](../solutions/07_lora_plus.ipynb)
 
 # %% [markdown]
-# Now the claim: the symbols of lesson 04, four shots, your loop and your loss from there, twenty-five steps. `short_run`
-# notes the first pair before each step, so that you can look at it later. *Slow* has one rate for A and B, *LoRA+* has
-# the same rate for A and ten times as much for B.
+# Now the claim, with the symbols of lesson 04, four shots, and your loop and loss from there. `short_run` takes
+# twenty-five steps, and notes the first pair before each, so that you can look at it later.
 
 # %%
 data, backbone, config = lesson.data, lesson.backbone, lesson.config
@@ -139,6 +138,10 @@ def as_table(rows: dict[str, dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).T.assign(accuracy=[f"{r['accuracy']:.1%}" for r in rows.values()])
 
 
+# %% [markdown]
+# *Slow* has one rate for A and B. *LoRA+* has the same rate for A, and ten times as much for B.
+
+# %%
 LARGE = config.lr  # the lab's own rate; change this and run again: a third of it
 LORA, SERIAL = LoRAConfig(config.rank), SerialLoRAConfig(config.rank)
 slow, slow_pair = short_run(LORA, LARGE / 10, LARGE / 10)
@@ -146,8 +149,7 @@ plus, plus_pair = short_run(LORA, LARGE / 10, LARGE)
 display(as_table({"LoRA, slow": slow, "LoRA+": plus}))
 
 # %% [markdown]
-# From 36% to 70%, for one line. Write to the reviewer that he is right? Not yet. First: why would anybody give two
-# matrices two rates?
+# From 36% to 70%, for one line. Is the reviewer right? Wait. First: why would anybody give two matrices two rates?
 #
 # ## Who moves first
 #
@@ -362,8 +364,7 @@ for pair in ("LoRA", "Serial LoRA"):
 
 # %% [markdown]
 # LoRA+ beat slow LoRA by 34 points, and lost to LoRA at the same fast rate by 3. For Serial LoRA it is 21 up and 18 down.
-# It was the rate. Had you sent that first table to the reviewer, you would have sold him a larger learning rate under
-# another name. (Single short runs: on another machine a picture or two may fall to the other side.)
+# It was the rate. Had you printed that first table, you would have sold a larger learning rate under another name. (Single short runs: on another machine a picture or two may fall to the other side.)
 #
 # ## More rates, and a fairer question
 #

@@ -398,7 +398,7 @@ RIGHT |= {
                 for one, own in zip(image, labels, strict=True)
             )
             / len(labels)
-        )
+        ),
     ],
     "4.3": [loss_by_gather],
     "4.4": [train_by_loader, train_by_hand_made_rounds],
@@ -424,9 +424,7 @@ def step_by_the_means(gradient, lr, eps=1e-8):
 RIGHT |= {
     "7.1": [groups_by_lists],
     "7.2": [
-        lambda A, B, a, b: [
-            torch.einsum("or,ri->oi", *pair) for pair in ((b, A), (B, a), (b, a))
-        ]
+        lambda A, B, a, b: [torch.einsum("or,ri->oi", *pair) for pair in ((b, A), (B, a), (b, a))]
     ],
     "7.3": [
         step_by_the_means,
