@@ -330,51 +330,21 @@ def save_classifier(classifier: PictureClassifier, folder: str | Path) -> Path:
     return folder
 
 
-def load_classifier(
-    model: nn.Module,
-    folder: str | Path,
-    preprocessing: Preprocessing | None = None,
-) -> PictureClassifier:
+def load_classifier(model: nn.Module, folder: str | Path) -> PictureClassifier:
     """A classifier out of its base model and the folder that `save_classifier` wrote.
-
-    Args:
-        preprocessing: in place of what it was trained with.
 
     Raises:
         SerialLoRAError: a file is missing, damaged or belongs to another model; the model may be
             frozen and in evaluation mode then, and is otherwise as it was.
     """
     path, adapter = Path(folder) / HEAD_FILE, Path(folder) / ADAPTER_FILE
-    class_names, head, belongs_to, trained_with = _read_head(path)
-    classifier = PictureClassifier(model, class_names, preprocessing or trained_with)
-    shapes = {name: tensor.shape for name, tensor in classifier.head.state_dict().items()}
-    if shapes != {name: tensor.shape for name, tensor in head.items()}:
-        raise SerialLoRAError(
-            f"the head in {path} does not fit the features of {type(model).__name__}; load the "
-            "model that it was trained with."
-        )
-    if belongs_to and adapter.is_file() and belongs_to != _sha256(adapter):
-        raise SerialLoRAError(
-            f"{path} was not saved together with {ADAPTER_FILE} beside it; save both again."
-        )
-    load_adapter(model, adapter)
-    classifier.head.load_state_dict(head)
-    return classifier
-
-
-def _read_head(path: Path) -> tuple[list[str], dict[str, Tensor], str | None, Preprocessing | None]:
-    """Class names, the head's tensors, the SHA-256 of their adapter file, and what pictures become.
-
-    Both are missing in older files.
-    """
     header, head = read_tensors(path, HEAD_FORMAT, "classifier")
     require_checksum(path, header, head)
     try:
-        names = json.loads(header["class_names"])
+        names, said = (json.loads(header[name]) for name in ("class_names", "preprocessing"))
         check_class_names(names)
-        said = json.loads(header.get("preprocessing", "null"))
-        lists = {} if said is None else {k: tuple(said[k]) for k in ("mean", "std")}
-        preprocessing = None if said is None else Preprocessing(**said | lists)
+        trained_with = Preprocessing(**said | {k: tuple(said[k]) for k in ("mean", "std")})
+        belongs_to = header["adapter"]
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise SerialLoRAError(f"{path} has no list of class names; save it again.") from error
     if not all(tensor.float().isfinite().all() for tensor in head.values()):
@@ -382,7 +352,20 @@ def _read_head(path: Path) -> tuple[list[str], dict[str, Tensor], str | None, Pr
             f"{path} holds values that are not finite numbers; the training that wrote it diverged, "
             "use an earlier file."
         )
-    return names, head, header.get("adapter"), preprocessing
+    classifier = PictureClassifier(model, names, trained_with)
+    shapes = {name: tensor.shape for name, tensor in classifier.head.state_dict().items()}
+    if shapes != {name: tensor.shape for name, tensor in head.items()}:
+        raise SerialLoRAError(
+            f"the head in {path} does not fit the features of {type(model).__name__}; load the "
+            "model that it was trained with."
+        )
+    if adapter.is_file() and belongs_to != _sha256(adapter):
+        raise SerialLoRAError(
+            f"{path} was not saved together with {ADAPTER_FILE} beside it; save both again."
+        )
+    load_adapter(model, adapter)
+    classifier.head.load_state_dict(head)
+    return classifier
 
 
 def _sha256(path: Path) -> str:
