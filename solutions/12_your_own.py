@@ -75,8 +75,8 @@ print("Drawings: OpenMoji, openmoji.org, CC BY-SA 4.0")
 # give each test photograph the class of the training photograph that is nearest to it.
 #
 # The model is the image tower of our tiny CLIP. **This line is the only one that changes with your model**:
-# `timm.create_model("vit_small_patch16_224", pretrained=True, num_classes=0)` gives a vector a picture too, and
-# everything below runs as it stands. Only take the transform that belongs to it.
+# `timm.create_model("vit_small_patch16_224", pretrained=True, num_classes=0)` gives a vector a picture too. Take the
+# transform that belongs to it; all below runs as it stands, but for the one cell that asks CLIP for class names.
 
 # %%
 from serial_lora_course.models.clip import load_clip
@@ -92,7 +92,8 @@ def encode(model: nn.Module) -> Tensor:
     return torch.cat([model(some) for some in inputs.split(128)])
 
 
-features = F.layer_norm(encode(vision), (vision.output_dim,))  # (N, d), all of one length
+vectors = encode(vision)
+features = F.layer_norm(vectors, vectors.shape[1:])  # (N, d), all of one length
 print("features:", tuple(features.shape))
 
 # %% [markdown]
@@ -251,7 +252,7 @@ from serial_lora_course.models.clip import encode_prompts
 prompts = clip.tokenizer([f"a drawing of {name.replace('_', ' ')}." for name in class_names])
 with torch.no_grad():
     classes = encode_prompts(clip.model, prompts)  # (C, d), of length one
-    said = (encode(vision) @ classes.T).argmax(-1)  # (N,)
+    said = (vectors @ classes.T).argmax(-1)  # (N,)
 
 for split, places in (("split by photograph", careless[1]), ("split by object", test)):
     results.loc["class names, zero-shot", split] = f"{(said == labels)[places].float().mean():.1%}"
