@@ -13,6 +13,7 @@ from pathlib import Path
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx import addnodes
+from sphinx.util import logging
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -98,7 +99,10 @@ def stack_long_tables(app, page: nodes.document) -> None:
 def show_formula(writer, node) -> None:
     """Write a formula as MathML, which browsers draw by themselves and screen readers read."""
     block = isinstance(node, nodes.math_block)
-    markup = convert(node.astext(), display="block" if block else "inline")
+    formula = node.astext().replace("{aligned}", "{align*}")  # the converter knows only this name
+    markup = convert(formula, display="block" if block else "inline")
+    if "<mi>&</mi>" in markup or "<mi>\\" in markup:
+        logging.getLogger(__name__).warning("not understood: %s", formula, location=node)
     writer.body.append(f'<div class="math">{markup}</div>' if block else markup)
     raise nodes.SkipNode
 
