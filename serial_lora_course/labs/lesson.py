@@ -11,7 +11,6 @@ have fetched before. What is missing is said in one sentence; nothing is fetched
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -32,7 +31,6 @@ from serial_lora_course.data.subsets import with_few_tests
 from serial_lora_course.data.types import DividedData
 from serial_lora_course.labs.card import MissingError, look_at_card, release_memory
 from serial_lora_course.labs.config import LabConfig
-from serial_lora_course.labs.dry_run import in_words, seconds_of_step
 from serial_lora_course.labs.fit import fit
 from serial_lora_course.labs.lab import Lab
 from serial_lora_course.labs.precision import LOOKING, autocast
@@ -43,7 +41,7 @@ from serial_lora_course.models.inception import INCEPTION_FILE
 from serial_lora_course.models.judges import PAPER_CLIP
 from serial_lora_course.models.sam import PAPER_FILE
 from serial_lora_course.models.sd3 import PAPER_FOLDER
-from serial_lora_course.models.weights import Backbone, require_scale, tiny_file
+from serial_lora_course.models.weights import Backbone, require_scale
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,6 @@ class Lesson:
         config: the settings of a run, and ``amount`` of training data.
         tests: drawings that an SD3 is measured with; None for one of each held-out picture.
         device, card, plan: what it computes on, what is free there, and what was chosen to fit.
-        card_of_model: what the pretraining of a tiny model noted; empty for a published one.
     """
 
     def __init__(self, lab: str, scale: str, length: str, setting: Setting) -> None:
@@ -197,12 +194,10 @@ class Lesson:
         }
         self.data = self.sets[setting.adapt_to]
         wished = self.kind.configured(scale, **chosen.changes)
-        self.backbone = self._load(wished)
+        self.backbone = self.kind.load_backbone(wished, scale, "default")
         self.plan = fit(lab, scale, wished, self.card)
         self.config = self.plan.config
         self.model = self.backbone.model.to(self.device)
-        note = tiny_file(f"tiny-{lab}.card.json")
-        self.card_of_model = json.loads(note.read_text("utf-8")) if scale == "tiny" else {}
 
     def _require(self, names: Iterable[str]) -> None:
         """Refuse, in one sentence, if something has to be fetched first."""
@@ -217,16 +212,6 @@ class Lesson:
                 "a network, run in the course's folder:\n"
                 + "".join(f"\n    {command}" for _, command in missing)
             )
-
-    def _load(self, config: LabConfig) -> Backbone:
-        return self.kind.load_backbone(config, self.scale, "default")
-
-    @property
-    def weights_file(self) -> Path:
-        """The file that the model was filled from (of CLIP and SAM)."""
-        if self.scale == "tiny":
-            return tiny_file(f"{self.backbone.name}.safetensors")
-        return data_root() / next(iter(self.setting.needs))
 
     @cached_property
     def tools(self) -> dict[str, Any]:
@@ -264,16 +249,6 @@ class Lesson:
     def _first(self) -> Lab:
         return self.kind(self.backbone, self.data, self.config, **self.tools)
 
-    def configured(self, **changes: Any) -> LabConfig:
-        """The settings with some of them changed."""
-        return replace(self.config, **changes)
-
-    def fresh(self) -> Backbone:
-        """The model once more, from its files."""
-        backbone = self._load(self.config)
-        backbone.model.to(self.device)
-        return backbone
-
     def twin(self) -> Backbone:
         """The model once more, for an adapter of its own, on the *same* frozen weights.
 
@@ -296,20 +271,6 @@ class Lesson:
     def autocast(self) -> torch.autocast:
         """That precision, for the length of a block."""
         return autocast(self.device, self.precision, self.model)
-
-    # ------------------------------------------------------------------------------- how long
-
-    def how_long(self, lab: Lab | None = None) -> str:
-        """What a run takes at each length, by a step that is timed here; measuring comes on top."""
-        lab = lab or self.lab()
-        seconds = seconds_of_step(lab, self.amount)
-        rows = []
-        for name, length in self.setting.lengths.items():
-            config = replace(self.kind.configured(self.scale, **length.changes), **self.plan.chosen)
-            steps = config.steps(len(lab.indices(self.data, length.amount, 1)))
-            mark = "  <- this one" if name == self.length else ""
-            rows.append(f"{name:5} {steps:6,} steps, about {in_words(steps * seconds)}{mark}")
-        return "\n".join(rows)
 
     def close(self) -> None:
         """Take the model off the card, and give the memory back."""

@@ -9,12 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora_course.plots.style import (
     BLUE,
     DASHED,
     INK,
-    METHOD_LOOKS,
     QUIET,
     VERMILION,
     house_style,
@@ -58,14 +56,13 @@ def plot_race(races: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 def plot_sweep(runs: pd.DataFrame) -> Figure:
     """Accuracy against the rate of B: a picture a method, a line of means for each rate of A.
 
-    Small dots are seeds, a ring marks B at A's rate.
+    Small dots are runs, a ring marks B at A's rate.
 
     Args:
         runs: a row a run, as `serial_lora_course.labs.frames.frame` gives them.
     """
-    points = seed_averages(runs, ["method", "lr", "ratio"])
-    points = points.assign(rate_B=points["lr"] * points["ratio"], percent=100 * points["accuracy"])
-    methods, rates = in_house_order(points["method"]), sorted(points["lr"].unique())
+    points = runs.assign(rate_B=runs["lr"] * runs["ratio"], percent=100 * runs["accuracy"])
+    methods, rates = sorted(runs["method"].unique()), sorted(runs["lr"].unique())
     colours = matplotlib.colormaps["viridis"].resampled(len(rates) + 1)
     looks = {rate: {"color": colours(i), "marker": MARKERS[i % 8]} for i, rate in enumerate(rates)}
     with house_style():
@@ -94,26 +91,3 @@ def plot_sweep(runs: pd.DataFrame) -> Figure:
         for method in methods
     )
     return with_description(figure, f"Accuracy against the learning rate of B. {words}.")
-
-
-def average_over_datasets(
-    frame: pd.DataFrame, by: Sequence[str], columns: Sequence[str]
-) -> pd.DataFrame:
-    """One row a combination of ``by`` that ran on every data set; what ran on some is left out."""
-    by, datasets = list(by), frame["dataset"].nunique()
-    everywhere = frame.groupby(by)["dataset"].transform("nunique") == datasets
-    return frame[everywhere].groupby(by, as_index=False)[list(columns)].mean()
-
-
-def in_house_order(names: pd.Series) -> list[str]:
-    """The methods present: known ones in the house's order, then the others."""
-    present = list(dict.fromkeys(names))
-    return [m for m in METHOD_LOOKS if m in present] + [m for m in present if m not in METHOD_LOOKS]
-
-
-def seed_averages(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """The average over data sets of each combination of ``by`` and seed that ran on all of them."""
-    averages = average_over_datasets(frame, [*by, "seed"], ["accuracy", ZERO_SHOT])
-    if averages.empty:
-        raise SerialLoRAError("no setting ran on every data set of the sweep; finish its runs.")
-    return averages
