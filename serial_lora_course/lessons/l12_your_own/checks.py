@@ -246,7 +246,7 @@ def proof(
 
 @exercise(
     "12.2",
-    "right merges pass and nine kinds of wrong ones do not, at three sizes of outputs",
+    "right merges pass and eight kinds of wrong ones do not, at three sizes of outputs",
     {
         "nothing is proved while the adapter does nothing: look at the effect too": proof(
             effect=lambda *_: True
@@ -257,12 +257,6 @@ def proof(
                 and bool((a - b).abs().max() > t * a.abs().max())
             )
         ),
-        "the adapter's effect is how far the adapted model is from the base, not the merged one": (
-            lambda b, a, m, t: (
-                bool((m - a).abs().max() <= t * a.abs().max())
-                and bool((m - b).abs().max() > t * a.abs().max())
-            )
-        ),
         "one output that changes is an effect, up or down: the largest difference counts, not a "
         "mean": proof(effect=lambda b, a, limit: (a - b).abs().mean() > limit),
         "the adapter's effect is within rounding: an effect has to be above what is allowed": (
@@ -271,7 +265,6 @@ def proof(
         "a mean hides one wrong number: take the largest difference": (
             proof(near=lambda a, m, limit: (m - a).abs().mean() <= limit),
             proof(near=lambda a, m, limit: (m - a).square().mean().sqrt() <= limit),
-            proof(near=lambda a, m, limit: (m - a).abs().mean() <= 0.1),
         ),
         "each output is measured by itself, and near zero every rounding is large: one limit for "
         "all, taken from the largest output": lambda b, a, m, t: (
@@ -283,9 +276,6 @@ def proof(
         "differences below zero count as well: abs() before max()": (
             proof(near=lambda a, m, limit: (m - a).max() <= limit),
             proof(near=lambda a, m, limit: (a - m).max() <= limit),
-        ),
-        "every output may be off by that limit: compare the largest difference, no norm": proof(
-            near=lambda a, m, limit: (m - a).norm() <= limit / a.abs().max() * a.norm()
         ),
         "the tolerance is a share of the outputs' size: multiply it by that size, since rounding "
         "grows with it": proof(limit=lambda a, tolerance: tolerance),
@@ -304,7 +294,7 @@ def proves_merge() -> Iterator[Case]:
     base, effect = torch.randn(6, 5), torch.randn(6, 5)
     adapted, rounding = base + effect, 1e-6 * torch.randn(6, 5)
     little = 0.05 * adapted.abs().max()
-    allowed, limit_of_base = (1e-4 * each.abs().max() for each in (adapted, base))
+    allowed = 1e-4 * adapted.abs().max()
 
     def changed(outputs: Tensor, place: tuple[int, int], number: Any) -> Tensor:
         return outputs.index_put(tuple(map(torch.tensor, place)), torch.as_tensor(number))
@@ -321,11 +311,6 @@ def proves_merge() -> Iterator[Case]:
         ("one wrong number among right ones", (base, adapted, one_off), False),
         ("an effect as small as rounding", (base, base + rounding, base.clone()), False),
         (
-            "an effect within rounding, which the merge exceeds",
-            (base, base + 0.6 * limit_of_base, base + 1.2 * limit_of_base),
-            False,
-        ),
-        (
             "a nan among the merged outputs",
             (base, with_zero, changed(with_zero, (0, 0), torch.nan)),
             False,
@@ -336,7 +321,6 @@ def proves_merge() -> Iterator[Case]:
         ("an effect on one output only", (base, one_effect, one_effect + rounding), True),
         ("large outputs, right but for rounding", (*large[:2], large[1] + large[2]), True),
         ("tiny outputs, half of them wrong", (*tiny[:2], tiny[1] + 5e-7 * effect), False),
-        ("every output off by nearly the limit", (base, adapted, adapted + 0.9 * allowed), True),
     ):
         yield Case(what, (*tensors, 1e-4), right, advice="work this case out on paper")
 
