@@ -64,3 +64,13 @@ def prepared_root(tmp_path_factory):
     for name in official.OFFICIAL:
         official.write(root, name)
     return root
+
+
+@pytest.fixture(scope="session")
+def registered_clip(tmp_path_factory):
+    """A small model that open_clip knows by a name: the name, and a file of random weights."""
+    from tests.labs.lab_models import register_small, weights_file
+
+    folder = tmp_path_factory.mktemp("clip")
+    name = register_small(folder / "configs", "small-registered-clip")
+    return name, weights_file(folder / "weights.safetensors", name)

@@ -11,7 +11,7 @@ from tests.browser.lab import open_lab
 from tools import ROOT
 from tools.sources import find_sources, read_source
 
-pytestmark = needs_browser
+pytestmark = [pytest.mark.slow, needs_browser]
 MILLISECONDS = 600_000  # until a lesson has run up to its panel
 FAILED = "[data-mime-type='application/vnd.jupyter.error']"
 PICTURES = "cell => [...cell.querySelectorAll('img')].map(image => image.src).join()"
@@ -81,7 +81,6 @@ def test_ranks(tmp_path):
         move_sliders(cell, 1)
 
 
-@pytest.mark.slow
 def test_masks(tmp_path):
     with open_panel(tmp_path, "05", "mask_panel") as cell:
         for picture in cell.locator(".mask-picker-surface").all():

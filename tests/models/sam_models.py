@@ -65,12 +65,8 @@ def adapted_sam(
 
 
 def sam_weights_file(path: Path, seed: int = 0) -> Path:
-    """The small model's weights as a file, safetensors or as Meta publishes SAM's (.pth)."""
-    state = {k: t.contiguous() for k, t in small_sam(seed).state_dict().items()}
-    if path.suffix == ".safetensors":
-        save_file(state, path)
-    else:
-        torch.save(state, path)
+    """The small model's weights as a safetensors file."""
+    save_file({k: t.contiguous() for k, t in small_sam(seed).state_dict().items()}, path)
     return path
 
 

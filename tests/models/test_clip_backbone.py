@@ -3,7 +3,6 @@
 import open_clip
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from serial_lora.config import SerialLoRAConfig
 from serial_lora.errors import SerialLoRAError
@@ -11,8 +10,6 @@ from serial_lora.injection import inject
 from serial_lora_course.data.emoji import emoji_concepts
 from serial_lora_course.data.emoji_sets import EMOJI_SETS, GENERIC_TEMPLATE, TEMPLATE
 from serial_lora_course.models.clip import encode_prompts, load_clip
-from serial_lora_course.models.weights import tiny_file
-from tests.labs.lab_models import register_small, same_tensors, weights_file
 
 
 @pytest.fixture(scope="module")
@@ -20,22 +17,7 @@ def tiny():
     return load_clip("tiny")
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """A small registered model: its name, and a file of random weights."""
-    folder = tmp_path_factory.mktemp("small")
-    name = register_small(folder / "configs", "small-backbone-clip")
-    return name, weights_file(folder / "weights.safetensors", name)
-
-
 # --- the tiny model ------------------------------------------------------------------------------
-
-
-def test_the_tiny_model_is_open_clips_own(tiny):
-    assert type(tiny.model) is open_clip.CLIP and not tiny.model.training
-    stored = load_file(tiny_file("tiny-clip.safetensors"))
-    state = tiny.model.state_dict()
-    assert same_tensors(state, {key: tensor.to(state[key].dtype) for key, tensor in stored.items()})
 
 
 def test_the_tiny_tokenizer_cuts_words_as_clips_does(tiny):
@@ -69,14 +51,14 @@ def test_cut_prompts_equal_whole_prompts_in_the_tiny_model(tiny, prompts):
     )
 
 
-def test_cut_prompts_have_the_gradients_of_whole_prompts(small):
-    model = load_clip("paper", *small).model
+def test_cut_prompts_have_the_gradients_of_whole_prompts(registered_clip):
+    model = load_clip("paper", *registered_clip).model
     torch.manual_seed(3)
     inject(model, SerialLoRAConfig(rank=2, towers=("text",)))
     adapted = [p for p in model.parameters() if p.requires_grad]
     for parameter in adapted:
         torch.nn.init.normal_(parameter)
-    tokens = open_clip.get_tokenizer(small[0])(PROMPTS)
+    tokens = open_clip.get_tokenizer(registered_clip[0])(PROMPTS)
     found = [
         torch.autograd.grad(encode(model, tokens)[:, 0].sum(), adapted)
         for encode in (encode_prompts, whole_prompts)

@@ -1,5 +1,7 @@
 """Who judges pictures: the tiny judge by hand on real drawings, the paper's through stand-ins."""
 
+import shutil
+
 import numpy as np
 import open_clip
 import pytest
@@ -15,7 +17,6 @@ from serial_lora_course.models.judges import (
     PaperJudge,
     load_judge,
 )
-from tests.labs.lab_models import register_small, weights_file
 
 
 @pytest.fixture(scope="module")
@@ -78,22 +79,14 @@ class MeanColour(nn.Module):
         return self.weight * pictures.double().mean((2, 3))
 
 
-@pytest.fixture(scope="module")
-def registered(tmp_path_factory):
-    return register_small(tmp_path_factory.mktemp("configs"), "small-judge-clip")
-
-
 @pytest.fixture
-def small(registered, tmp_path, monkeypatch):
-    """A small CLIP under a name of its own in the place of ViT-B/32, and a file of its weights."""
-    monkeypatch.setattr(judges, "PAPER_CLIP", registered)
+def paper(registered_clip, tmp_path, monkeypatch):
+    """The paper's judge with the small CLIP in the place of ViT-B/32."""
+    name, weights = registered_clip
+    monkeypatch.setattr(judges, "PAPER_CLIP", name)
     monkeypatch.setenv("SERIAL_LORA_DATA", str(tmp_path))
     (tmp_path / "weights").mkdir()
-    weights_file(tmp_path / "weights" / openai_file(registered), registered)
-
-
-@pytest.fixture
-def paper(small, monkeypatch):
+    shutil.copy(weights, tmp_path / "weights" / openai_file(name))
     monkeypatch.setattr(judges, "load_inception", MeanColour)
     return PaperJudge()
 

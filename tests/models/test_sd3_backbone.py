@@ -1,6 +1,5 @@
 """The SD3 backbones: diffusers' own pipeline from folders, and no foreign or broken ones."""
 
-import json
 import re
 import shutil
 from functools import cache
@@ -8,20 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.models.clip import load_clip
-from serial_lora_course.models.sd3 import TINY_MODEL, load_sd3
-from serial_lora_course.models.sd3_text import SHORT_LAYERS, clip_tokenizer, text_encoder
+from serial_lora_course.models.sd3 import load_sd3
+from serial_lora_course.models.sd3_text import clip_tokenizer, text_encoder
 from serial_lora_course.models.weights import tiny_file
 from tests.labs.lab_models import same_tensors
 from tests.models.sd3_models import (
     leave_out_t5,
-    make_small_sd3_the_tiny_one,
     official_folder,
 )
 
@@ -36,12 +33,6 @@ def official(tmp_path_factory):
 
 
 @pytest.fixture
-def shipped(monkeypatch, tmp_path):
-    """A folder that stands for what the package ships, and an empty data root."""
-    return make_small_sd3_the_tiny_one(monkeypatch, tmp_path)
-
-
-@pytest.fixture
 def folder(official, tmp_path):
     """A copy of the official folder, to break."""
     return Path(shutil.copytree(official, tmp_path / "mine"))
@@ -49,16 +40,6 @@ def folder(official, tmp_path):
 
 def models_of(pipeline) -> dict[str, torch.nn.Module]:
     return {n: m for n, m in pipeline.components.items() if isinstance(m, torch.nn.Module)}
-
-
-def drawn(pipeline, prompts=("red apple", "dog"), **options):
-    pipeline.set_progress_bar_config(disable=True)
-    generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
-    return torch.as_tensor(
-        pipeline(
-            list(prompts), num_inference_steps=3, generator=generators, output_type="np", **options
-        ).images
-    )
 
 
 # --- the tiny CLIP as SD3's text encoders --------------------------------------------------------
@@ -95,59 +76,6 @@ def test_a_prompt_becomes_the_same_tokens_as_in_open_clip(prompt):
 
 
 # --- the tiny SD3 --------------------------------------------------------------------------------
-
-
-def test_the_shipped_files_fill_the_tiny_model():
-    backbone = load_sd3()
-    assert (backbone.name, backbone.scale, backbone.text_tokens) == (TINY_MODEL, "tiny", 0)
-    for name, part in (("transformer", backbone.model), ("vae", backbone.pipeline.vae)):
-        stored = load_file(tiny_file(TINY_MODEL) / name / WEIGHTS)
-        assert all(tensor.dtype == torch.float16 for tensor in stored.values())
-        assert same_tensors(part.state_dict(), {k: t.float() for k, t in stored.items()})
-    assert backbone.resolution == 64
-    parameters = sum(p.numel() for p in backbone.model.parameters())
-    assert (
-        parameters == json.loads(tiny_file("tiny-sd3.card.json").read_text("utf-8"))["parameters"]
-    )
-
-
-def test_the_tiny_pipeline_is_diffusers_own(shipped):
-    backbone = load_sd3("tiny")
-    pipeline = backbone.pipeline
-    assert type(pipeline) is StableDiffusion3Pipeline
-    assert backbone.model is pipeline.transformer
-    assert type(backbone.model) is SD3Transformer2DModel
-    assert type(pipeline.vae) is AutoencoderKL
-    assert pipeline.text_encoder_3 is None and pipeline.tokenizer_3 is None
-    assert pipeline.scheduler.config.shift == 1
-    assert backbone.resolution == 16
-    for name, part in models_of(pipeline).items():
-        assert part.dtype == torch.float32 and not part.training
-        trainable = {parameter.requires_grad for parameter in part.parameters()}
-        assert trainable == {name == "transformer"}
-    assert len(pipeline.text_encoder.text_model.encoder.layers) > SHORT_LAYERS
-    assert len(pipeline.text_encoder_2.text_model.encoder.layers) == SHORT_LAYERS
-
-
-def test_without_t5_no_token_need_be_empty(shipped):
-    pipeline = load_sd3("tiny").pipeline
-    for tokens in (0, 7, 256):
-        prompt, negative, pooled, _ = pipeline.encode_prompt(
-            PROMPTS, None, None, max_sequence_length=tokens
-        )
-        assert prompt.shape == negative.shape == (len(PROMPTS), 16 + tokens, 384)
-        assert pooled.shape == (len(PROMPTS), 384)
-        assert not prompt[:, 16:].any() and prompt[:, :16].any()
-    assert drawn(pipeline, max_sequence_length=0).shape == (2, 16, 16, 3)
-
-
-def test_what_the_tiny_pipeline_saves_loads_without_this_project(shipped, tmp_path):
-    ours = load_sd3("tiny").pipeline
-    ours.save_pretrained(tmp_path / "saved")
-    stock = StableDiffusion3Pipeline.from_pretrained(
-        tmp_path / "saved", text_encoder_3=None, tokenizer_3=None
-    )
-    assert torch.equal(drawn(stock, max_sequence_length=0), drawn(ours, max_sequence_length=0))
 
 
 def test_a_folder_in_the_official_layout(official):
