@@ -158,7 +158,7 @@ show_nearest(*careless)
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●○○ | ●●●●● | 15 |
+# | ●●●○○ | ●●●●● | 12 |
 #
 # Of each class, hold out `round(share * objects)` objects for testing, but at least one, and leave at
 # least one to train (every class has two objects or more, and an object belongs to one class). Any
