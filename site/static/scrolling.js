@@ -1,6 +1,6 @@
 // What is wider than its place scrolls, and so it must be reachable by the keyboard as well.
 const reach = () => {
-  for (const box of document.querySelectorAll("pre, .table-wrapper, .output, div.math")) {
+  for (const box of document.querySelectorAll("pre, .table-wrapper, .output, div.math, p:has(> img)")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   }
