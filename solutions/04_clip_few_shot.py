@@ -334,11 +334,13 @@ check("4.3", few_shot_loss)
 # |---|---|---|
 # | ●●●●○ | ●●●●● | 25 |
 #
-# 1. AdamW on `groups`, which hold each tensor's own rate and decay. In step t = 0, 1, ... each rate is multiplied by
-#    (1 + cos(π t / steps)) / 2: half a cosine, from 1 down to nearly 0.
+# The field trains adapters like this. Write it all:
+#
+# 1. AdamW on `groups`, which hold each tensor's own rate and decay. In step $t = 0, 1, \ldots$ each rate is multiplied
+#    by $\tfrac{1}{2}\,(1 + \cos(\pi t / \text{steps}))$: half a cosine, from 1 down to nearly 0.
 # 2. Shuffled rounds over the shots, end to end, cut into batches. In a round every shot comes once. Each call of
 #    `shots[i]` crops and flips the picture anew, so fetch it when its batch comes.
-# 3. In each step the loss, the way back, the step.
+# 3. In each step: loss, backward, step. Keep the loss as a plain number.
 # 4. An adapter may have dropout: train mode during the steps, eval mode afterwards.
 
 

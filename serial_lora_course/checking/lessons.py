@@ -73,7 +73,7 @@ LESSONS = (
         "l04_clip",
         "CLIP with a few shots",
         "A classifier from CLIP, and the training loop that adapts it",
-        "Lesson 03",
+        "Lessons 01 and 03",
     ),
     Lesson(
         "05",
