@@ -5,13 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from serial_lora_course.plots.masks import (
-    AGREED,
-    FALSE_POSITIVE,
-    MISSED,
-    NOTHING,
-    compare_masks,
-)
+from serial_lora_course.plots.masks import AGREED, FALSE_POSITIVE, MISSED, NOTHING, compare_masks
 
 
 def pixel_kind(truths, founds) -> int:
