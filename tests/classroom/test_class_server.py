@@ -22,11 +22,7 @@ from tools import ROOT
 
 NEEDED = ("jupyterhub", "jupyterhub_idle_culler", "firstuseauthenticator", "nbgitpuller")
 LEARNERS = ("ada", "emmy", "grace")
-FOLDER, FIRST, LESSON = (
-    "serial-lora/notebooks",
-    "00_start_here.ipynb",
-    "02_parameter_count.ipynb",
-)
+FOLDER, FIRST, LESSON = ("serial-lora/notebooks", "00_start_here.ipynb", "02_parameter_count.ipynb")
 PATIENCE = 300  # seconds; three kernels load PyTorch at once
 PASSWORD = "a password of {}"
 CELL = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell"  # of the notebook in front

@@ -157,7 +157,7 @@ VOC: dict[str, tuple[Rectangles, dict[int, int]]] = {
 
 def voc_person() -> dict[str, bytes]:
     members = {
-        "JPEGImages/2011_000001.jpg": picture_bytes(99, VOC_SIZE),  # no mask: not for this task
+        "JPEGImages/2011_000001.jpg": picture_bytes(99, VOC_SIZE)  # no mask: not for this task
     }
     for seed, (name, (rectangles, classes)) in enumerate(VOC.items()):
         number = name.split("/")[1]

@@ -2,10 +2,7 @@
 
 import pytest
 
-from serial_lora_course.data.emoji import (
-    STYLES,
-    load_emoji,
-)
+from serial_lora_course.data.emoji import STYLES, load_emoji
 from serial_lora_course.data.emoji_sets import (
     EMOJI_SETS,
     hidden_codepoints,

@@ -18,13 +18,7 @@ from serial_lora_course.data.segmentation_files import (
     VOC_CLASSES,
     load_segmentation_files,
 )
-from tests.data.official import (
-    FLOOD_SIZE,
-    FOOD_CLASSES,
-    FOOD_SIZE,
-    mask_bytes,
-    picture_bytes,
-)
+from tests.data.official import FLOOD_SIZE, FOOD_CLASSES, FOOD_SIZE, mask_bytes, picture_bytes
 
 ANNOTATIONS = "Images/ann_dir/train"
 

@@ -7,12 +7,7 @@ from torchvision.datasets import ImageFolder
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.registry import load_style
-from serial_lora_course.data.style_files import (
-    HELD_OUT,
-    METADATA,
-    load_style_files,
-    title_of,
-)
+from serial_lora_course.data.style_files import HELD_OUT, METADATA, load_style_files, title_of
 from tests.data.official import ARTBENCH, SARA, picture_bytes
 
 SARA_FOLDERS = {"barbie": "BarbieCore", "cyberpunk": "CyberPunk"}

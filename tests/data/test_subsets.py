@@ -9,11 +9,7 @@ from hypothesis import strategies as st
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.registry import dataset_names, load_classification
-from serial_lora_course.data.subsets import (
-    few_shot_indices,
-    few_shot_split,
-    training_subset,
-)
+from serial_lora_course.data.subsets import few_shot_indices, few_shot_split, training_subset
 
 #: SHA-256 over the 16 shots of seeds 1 to 5 that the course's first records were made with.
 FIRST_SHOTS = {

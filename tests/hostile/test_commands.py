@@ -11,10 +11,7 @@ from PIL import Image
 
 from serial_lora import SerialLoRAConfig, inject
 from serial_lora_course import cli, doctor
-from serial_lora_course.labs.own import (
-    PictureClassifier,
-    save_classifier,
-)
+from serial_lora_course.labs.own import PictureClassifier, save_classifier
 from tests.doors import as_nobody, through_the_door
 from tests.labs.lab_models import small_clip
 

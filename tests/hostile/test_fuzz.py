@@ -33,12 +33,7 @@ from serial_lora_course.labs.own import (
     load_classifier,
     save_classifier,
 )
-from serial_lora_course.labs.records import (
-    Kept,
-    append_record,
-    read_records,
-    shipped_records,
-)
+from serial_lora_course.labs.records import Kept, append_record, read_records, shipped_records
 from serial_lora_course.labs.registry import get_lab
 from serial_lora_course.labs.resume import SavedState, TrainingHistory
 from serial_lora_course.models.clip import build_test_transform

@@ -9,9 +9,13 @@ import pytest
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.labs.board import class_entries
 from serial_lora_course.labs.records import append_record
-from tests.labs.test_reports import CLIP
+from tests.labs.test_records import RECORD
 
-RUN = replace(CLIP, settings=CLIP.settings | {"weights": "w"})
+RUN = replace(
+    RECORD,
+    measures={"accuracy": 0.5, "zero_shot_dataset": 0.25},
+    settings=RECORD.settings | {"weights": "w", "data": "ab", "prompt": "dataset"},
+)
 
 
 def entry(accuracy, parameters, **changes):

@@ -9,31 +9,18 @@ import torch
 from serial_lora.injection import adapters, eject
 from serial_lora_course.labs import clip
 from serial_lora_course.labs import lab as labs
-from serial_lora_course.labs.clip import (
-    CLIPLab,
-    CLIPObjective,
-    class_scores,
-    zero_shot,
-)
+from serial_lora_course.labs.clip import CLIPLab, CLIPObjective, class_scores, zero_shot
 from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.lab import adapted, run_one
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.models.clip import load_clip
-from tests.labs.lab_models import register_small, weights_file
+from tests.labs.lab_models import calls
 from tests.labs.small_labs import QUICK, coloured
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """A small registered model: its name, and a file of random weights."""
-    folder = tmp_path_factory.mktemp("small")
-    name = register_small(folder / "configs", "small-lab-clip")
-    return name, weights_file(folder / "weights.safetensors", name)
-
-
 @pytest.fixture
-def backbone(small):
-    return load_clip("tiny", *small)
+def backbone(registered_clip):
+    return load_clip("tiny", *registered_clip)
 
 
 def config(**changes):
@@ -86,17 +73,12 @@ def test_under_autocast_scores_of_24_are_still_told_apart(backbone, monkeypatch)
 
 
 def test_the_rates_are_the_ones_that_train(backbone, monkeypatch):
-    trained, real = [], labs.train
-
-    def watched(objective, stream, training, *rest):
-        trained.append((training.lr, training.ratio))
-        return real(objective, stream, training, *rest)
-
-    monkeypatch.setattr(labs, "train", watched)
+    trained = calls(monkeypatch, labs, "train")
     lab = CLIPLab(backbone, coloured(), config(lr=0.1, plus_lr=0.01))
     for method in (METHODS["lora"], *(METHODS["lora_plus"].with_ratio(n) for n in (1, 5))):
         run_one(lab, method, 1, 1)
-    assert trained == [(0.1, 1), (0.01, 1), (0.01, 5)]
+    rates = [(training.lr, training.ratio) for (_, _, training, *_), _ in trained]
+    assert rates == [(0.1, 1), (0.01, 1), (0.01, 5)]
 
 
 def test_a_larger_ratio_moves_b_and_only_b_further(backbone):
@@ -121,8 +103,8 @@ def test_a_larger_ratio_moves_b_and_only_b_further(backbone):
 
 
 @pytest.fixture
-def at_paper_scale(small):
-    name, weights = small
+def at_paper_scale(registered_clip):
+    name, weights = registered_clip
     return QUICK | {"scale": "paper", "model_name": name, "weights": weights, "min_steps": 1}
 
 

@@ -1,12 +1,18 @@
 """Settings, sweeps of them, methods; and the keys that shipped records have to this day."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from serial_lora_course.labs.config import SWEPT, swept_configs
+from serial_lora_course.labs.frames import swept
 from serial_lora_course.labs.methods import METHODS
 from serial_lora_course.labs.records import run_key, shipped_records
 from serial_lora_course.labs.registry import LABS, get_lab
-from tests.guard.test_shipped import needs_pinned_scenes
+from serial_lora_course.models.weights import weights_fingerprint
+from tests.guard.test_shipped import HERE
+from tests.labs.test_records import RECORD
 
 
 @pytest.mark.parametrize("name", LABS)
@@ -20,6 +26,17 @@ def test_configs_are_the_product_of_what_is_swept(name):
     assert swept_configs(configs, "tiny", **dict.fromkeys(SWEPT)) == [configs["tiny"]]
     for field in vars(configs["paper"]):
         assert configs["paper"].of(field, "help")
+
+
+def test_what_differs_between_a_methods_runs_is_swept():
+    plus = replace(RECORD, method="lora_plus", settings={"rank": 16, "plus_lr": 4e-4})
+    usual = [plus, replace(plus, method="lora", seed=2)]
+    usual.append(replace(plus, method="lora_equal_budget", rank=4))
+    assert swept(usual) == []
+    for change, column in (({"ratio": 5.0}, "ratio"), ({"plus_lr": 1e-3}, "lr")):
+        assert swept([*usual, replace(plus, settings=plus.settings | change)]) == [column]
+    other = replace(plus, rank=32, method="lora", settings=plus.settings | {"rank": 32})
+    assert swept([*usual, other]) == ["lab_rank"]
 
 
 CONTENTS = ("model_name", "data", "weights", "shift", "text_tokens", "precision")
@@ -37,21 +54,20 @@ def test_shipped_records_are_recognised(name):
         assert run_key(*run, method.rank(config.rank), today) == found.key
 
 
-@pytest.mark.parametrize(
-    ("name", "dataset"),
-    [("clip", "food"), *(("sam", name) for name in ("people", "weather", "lines"))]
-    + [("sd3", name) for name in ("line", "night", "pixel")],
-)
-def test_shipped_records_name_the_shipped_weights_and_pictures(name, dataset):
-    """So a picture that is drawn otherwise, by one pixel, is other data than the records'."""
-    if name == "sam":
-        needs_pinned_scenes()
+PINNED = json.loads((HERE / "shipped.json").read_text())["pictures"]
+TASKS = {"clip": "classification", "sam": "segmentation", "sd3": "style"}
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_shipped_records_are_of_the_shipped_weights_and_pictures(name):
+    """Pictures have their fingerprints in tests/guard: one pixel more would be other data."""
     kind = get_lab(name)
     config = kind.configured("tiny")
-    data, backbone = (
-        kind.load_data(dataset, "tiny", None),
-        kind.load_backbone(config, "tiny", "default"),
-    )
-    contents = kind(backbone, data, config, **kind.load_tools("tiny")).contents
-    some = [r for r in shipped_records(name) if r.dataset == dataset]
-    assert some and all(contents.items() <= record.settings.items() for record in some)
+    data = kind.load_data(next(iter(kind.datasets("tiny"))), "tiny", None)
+    backbone = kind.load_backbone(config, "tiny", "default")
+    lab = kind(backbone, data, config, **kind.load_tools("tiny"))
+    weights = weights_fingerprint(lab.networks())
+    for record in shipped_records(name):
+        assert record.settings["weights"] == weights
+        assert record.settings["model_name"] == lab.backbone.name
+        assert PINNED[f"{TASKS[name]} {record.dataset}"][:16] == record.settings["data"]

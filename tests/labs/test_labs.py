@@ -326,14 +326,8 @@ REFUSED = [
     ({"weights": "no-such-file.safetensors"}, "There is no"),
 ]
 OWN = {
-    "clip": [
-        ({"towers": ("audio",)}, "audio"),
-        ({"model_name": "no-such-model"}, "no model"),
-    ],
-    "sam": [
-        ({"amounts": [101]}, "between 1 and 100"),
-        ({"jitter": 0.25}, "jitter"),
-    ],
+    "clip": [({"towers": ("audio",)}, "audio"), ({"model_name": "no-such-model"}, "no model")],
+    "sam": [({"amounts": [101]}, "between 1 and 100"), ({"jitter": 0.25}, "jitter")],
     "sd3": [
         ({"stream": "sound"}, "image, text, both"),
         ({"weighting": "cosine"}, "plain, sigma_squared"),

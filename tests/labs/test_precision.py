@@ -9,6 +9,7 @@ from torch import nn
 from serial_lora_course.labs import precision
 from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.precision import autocast, settle_precision
+from serial_lora_course.labs.registry import LABS
 
 CPU = torch.device("cpu")
 
@@ -34,11 +35,10 @@ def test_weights_in_bfloat16_compute_in_bfloat16(monkeypatch):
     assert autocast(CPU, "bf16")._enabled and not autocast(CPU, "no", half)._enabled
 
 
-def test_records_say_what_was_used():
-    options = {"seeds": 1, "amounts": 1, "epochs": 1, "min_steps": 1, "batch_size": 2}
+def test_records_say_what_was_used(monkeypatch):
+    monkeypatch.setitem(LABS, "halves", ("tests.labs.fourth_lab", "Bright halves of pictures."))
     for asked, used in ((None, "no"), ("auto", "no"), ("bf16", "bf16")):
-        (record,) = run_lab(
-            "clip", ["nature"], ["serial_lora"], progress=False, precision=asked, **options
-        )
-        if asked != "auto" or not torch.cuda.is_available():
+        asked = dict(precision=asked, progress=False, min_steps=2)
+        (record,) = run_lab("halves", ["halves"], ["serial_lora"], 50, 1, **asked)
+        if asked["precision"] != "auto" or not torch.cuda.is_available():
             assert record.settings["precision"] == used

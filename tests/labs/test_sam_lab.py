@@ -6,24 +6,13 @@ import numpy as np
 import pytest
 from segment_anything import SamPredictor, sam_model_registry
 
-from serial_lora.errors import SerialLoRAError
-from serial_lora_course.data import segmentation_sets
+from serial_lora_course.data.registry import load_segmentation
 from serial_lora_course.labs import processes
 from serial_lora_course.labs.grid import run_lab
-from serial_lora_course.labs.sam import (
-    SamLab,
-    mean_scores,
-    picture_scores,
-)
-from serial_lora_course.models.sam import SamBackbone, build_sam
-from tests.labs.small_labs import QUICK
-from tests.models.sam_models import (
-    SMALL_SAM,
-    adapted_sam,
-    make_small_sam_the_tiny_one,
-    sam_weights_file,
-    segmentation_data,
-)
+from serial_lora_course.labs.records import shipped_records
+from serial_lora_course.labs.sam import SamLab, mean_scores, picture_scores
+from serial_lora_course.models.sam import SamBackbone, build_sam, load_sam
+from tests.models.sam_models import SMALL_SAM, adapted_sam, sam_weights_file, segmentation_data
 
 MEASURES = {"dice", "one_minus_dice", "dice_ce", "iou"}
 
@@ -74,27 +63,12 @@ def test_scores_are_those_of_sams_predictor_pixel_by_pixel():
 # --- end to end ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def few_scenes(monkeypatch):
-    """The tiny sets with a few scenes each, made anew and forgotten afterwards."""
-    monkeypatch.setattr(segmentation_sets, "PICTURES", {"train": 5, "test": 2})
-    segmentation_sets.load_scene_set.cache_clear()
-    yield
-    segmentation_sets.load_scene_set.cache_clear()
-
-
-def test_tiny_scale_runs_end_to_end_on_its_own_scenes(few_scenes, tmp_path, monkeypatch):
-    make_small_sam_the_tiny_one(monkeypatch)
-    weights = sam_weights_file(tmp_path / "small.safetensors")
-    names = list(segmentation_sets.SCENE_SETS)
-    records = run_lab("sam", names, "serial_lora", 50, 1, weights=weights, **QUICK)
-    assert [record.dataset for record in records] == names
-    for record in records:
-        assert record.sizes["training_pictures"] == 2
-        assert 0.4 < record.measures["box_dice"] < 0.9
-    for name in ("no such set", "icecream"):
-        with pytest.raises(SerialLoRAError, match="unknown data set"):
-            run_lab("sam", name, weights=weights)
+@pytest.mark.parametrize("name", ["food", "lines"])
+def test_the_shipped_weights_reach_what_the_records_call_not_adapted(name):
+    measured = SamLab(load_sam("tiny"), load_segmentation(name)).measure_base()
+    told = next(r.measures for r in shipped_records("sam") if r.dataset == name)
+    for measure, value in measured.items():
+        assert value == pytest.approx(told[measure], abs=2e-3), measure
 
 
 @pytest.fixture

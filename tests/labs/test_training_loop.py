@@ -16,10 +16,12 @@ import serial_lora
 from serial_lora.errors import SerialLoRAError
 from serial_lora.parameters import lora_plus_groups
 from serial_lora_course.labs import resume
+from serial_lora_course.labs.clip import CLIPObjective
 from serial_lora_course.labs.training import ExampleStream, TrainingConfig, train
 from tests.labs.lab_models import (
     a_second_a_step,
     adapted_objective,
+    power_cut,
     same_tensors,
     stream,
     trained_tensors,
@@ -32,27 +34,6 @@ def settings(**changes) -> TrainingConfig:
     return TrainingConfig(
         **{"steps": STEPS, "lr": 1e-2, "ratio": 4.0, "precision": "no", "save_every": 0} | changes
     )
-
-
-class StopAt(nn.Module):
-    """An objective that the power cut stops when it is asked for loss number ``at``."""
-
-    def __init__(self, objective: nn.Module, at: int) -> None:
-        super().__init__()
-        self.model, self.objective, self.left = objective.model, objective, at
-
-    def forward(self, batch):
-        self.left -= 1
-        if self.left < 0:
-            raise KeyboardInterrupt
-        return self.objective(batch)
-
-
-class Same(StopAt):
-    """The same parameter names as StopAt, without the power cut."""
-
-    def __init__(self, objective: nn.Module) -> None:
-        super().__init__(objective, at=10**9)
 
 
 # --- the stream ----------------------------------------------------------------------------------
@@ -128,40 +109,18 @@ def test_accumulation_gives_the_losses_of_the_whole_batch(parts):
         torch.testing.assert_close(other[name], tensor, atol=1e-5, rtol=0)
 
 
-def test_bf16_autocasts_and_keeps_the_adapter_in_float32():
-    objective, exact = adapted_objective(), adapted_objective()
-    losses = train(objective, stream(STEPS), settings(precision="bf16")).losses
-    assert all(tensor.dtype == torch.float32 for tensor in trained_tensors(objective).values())
-    expected = train(exact, stream(STEPS), settings()).losses
-    assert losses != expected
-    assert losses == pytest.approx(expected, abs=0.1)
-
-
-def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_adapter():
-    objective = adapted_objective()
-
-    class Diverges(StopAt):
-        def forward(self, batch):
-            self.left -= 1
-            return self.objective(batch) * (math.nan if self.left < 0 else 1.0)
-
-    diverging = Diverges(objective, at=2)
-    reached = trained_tensors(_trained_for(2))
-    with pytest.raises(SerialLoRAError, match="step 3.*smaller learning rate"):
-        train(diverging, stream(STEPS), settings())
-    kept = trained_tensors(objective)
-    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
-    assert same_tensors(kept, reached)
+def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_adapter(monkeypatch):
+    objective, reached = adapted_objective(), adapted_objective()
+    with power_cut(CLIPObjective, batches=2):
+        train(reached, stream(STEPS), settings())
+    factors, forward = iter([1.0, 1.0, math.nan]), CLIPObjective.forward
+    with monkeypatch.context() as patch:
+        patch.setattr(CLIPObjective, "forward", lambda *a: next(factors) * forward(*a))
+        with pytest.raises(SerialLoRAError, match="step 3.*smaller learning rate"):
+            train(objective, stream(STEPS), settings())
+    assert same_tensors(trained_tensors(objective), trained_tensors(reached))
     assert all(p.grad is None for p in objective.parameters())
     assert train(objective, stream(1), settings(steps=1)).losses[0] < math.inf
-
-
-def _trained_for(steps: int) -> nn.Module:
-    """The objective after the first steps of a run of STEPS."""
-    objective = adapted_objective()
-    with pytest.raises(KeyboardInterrupt):
-        train(StopAt(objective, steps), stream(STEPS), settings())
-    return objective
 
 
 # --- interruption --------------------------------------------------------------------------------
@@ -175,25 +134,23 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     a_second_a_step(monkeypatch)
     state = tmp_path / "new folder" / "run.pt"
     config = settings(save_every=2, accumulation=accumulation)
-    whole = Same(adapted_objective(dropout=dropout))
+    whole, stopped, resumed = (adapted_objective(dropout=dropout) for _ in range(3))
     expected = train(whole, stream(STEPS), config)
 
-    stopped = StopAt(adapted_objective(dropout=dropout), at=3 * accumulation)
-    with pytest.raises(KeyboardInterrupt):
+    with power_cut(CLIPObjective, 3 * accumulation):
         train(stopped, stream(STEPS), config, save_to=state)
     assert state.exists()
-    resumed = Same(adapted_objective(seed=0, dropout=dropout))
     history = train(resumed, stream(STEPS), config, save_to=state)
 
     assert history.losses == expected.losses
     assert same_tensors(trained_tensors(resumed), trained_tensors(whole))
     assert list(state.parent.iterdir()) == [state]  # its owner deletes it
-    again = train(Same(adapted_objective(seed=0, dropout=dropout)), stream(STEPS), config, state)
+    again = train(adapted_objective(dropout=dropout), stream(STEPS), config, state)
     assert again == history  # there is nothing left to do
 
 
 def test_a_run_begun_on_a_gpu_can_go_on_without_one(tmp_path, monkeypatch):
-    expected = train(Same(adapted_objective()), stream(STEPS), settings()).losses
+    expected = train(adapted_objective(), stream(STEPS), settings()).losses
     state = interrupted_state(tmp_path)
     saved = torch.load(io.BytesIO(state.read_bytes().partition(b"\n")[2]), weights_only=True)
     saved["random_on_gpu"] = torch.arange(16, dtype=torch.uint8)
@@ -203,15 +160,14 @@ def test_a_run_begun_on_a_gpu_can_go_on_without_one(tmp_path, monkeypatch):
         torch.save(saved, content)
     assert content.getvalue().count(b"cuda:0") and not content.getvalue().count(b"cpu")
     state.write_bytes(resume._digest(content.getvalue()) + content.getvalue())
-    history = train(Same(adapted_objective()), stream(STEPS), settings(), save_to=state)
+    history = train(adapted_objective(), stream(STEPS), settings(), save_to=state)
     assert history.losses == pytest.approx(expected, abs=1e-6)
 
 
 def interrupted_state(folder: Path) -> Path:
-    state = folder / "run.pt"
-    with pytest.raises(KeyboardInterrupt):
-        train(StopAt(adapted_objective(), 2), stream(STEPS), settings(), save_to=state)
-    return state
+    with power_cut(CLIPObjective, 2):
+        train(adapted_objective(), stream(STEPS), settings(), save_to=folder / "run.pt")
+    return folder / "run.pt"
 
 
 def refused(state: Path, objective: nn.Module, pictures: ExampleStream, config: TrainingConfig):
@@ -232,18 +188,7 @@ def test_a_state_of_another_run_is_refused(tmp_path):
         (adapted_objective(), stream(STEPS, batch_size=6), settings()),
         (adapted_objective(rank=2), stream(STEPS), settings()),
     ):
-        assert "other settings" in refused(state, Same(objective), pictures, config)
-
-
-def test_a_state_that_is_no_state_is_refused(tmp_path):
-    state = interrupted_state(tmp_path)
-    content = state.read_bytes()
-    for made in (b"", b"not a state", content[: len(content) // 2], [1, 2], {"weights": 1}):
-        if isinstance(made, bytes):
-            state.write_bytes(made)
-        else:
-            torch.save(made, state)
-        refused(state, Same(adapted_objective()), stream(STEPS), settings())
+        assert "other settings" in refused(state, objective, pictures, config)
 
 
 # --- several processes ---------------------------------------------------------------------------

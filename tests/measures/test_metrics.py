@@ -8,10 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from torchmetrics.functional.classification import (
-    binary_f1_score,
-    binary_jaccard_index,
-)
+from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.measures.metrics import accuracy, dice, dice_ce, iou, soft_dice_loss

@@ -69,31 +69,6 @@ def test_fid_of_fewer_pictures_than_dimensions_is_torchmetrics_too():
     assert frechet_distance(features, reference) == pytest.approx(theirs, rel=1e-5)
 
 
-def plain_kid(features: np.ndarray, reference: np.ndarray) -> float:
-    """Binkowski et al., eq. 4, pair by pair."""
-
-    def kernel(one: np.ndarray, other: np.ndarray) -> float:
-        return (sum(a * b for a, b in zip(one, other, strict=True)) / len(one) + 1) ** 3
-
-    def within(rows: np.ndarray) -> float:
-        total = sum(
-            kernel(rows[i], rows[j]) for i in range(len(rows)) for j in range(len(rows)) if i != j
-        )
-        return total / (len(rows) * (len(rows) - 1))
-
-    across = sum(kernel(one, other) for one in features for other in reference)
-    return within(features) + within(reference) - 2 * across / (len(features) * len(reference))
-
-
-@given(st.integers(1, 5), st.integers(2, 9), st.integers(0, 10**6))
-@settings(deadline=None, max_examples=50)
-def test_kid_of_whole_sets_is_the_unbiased_estimate_pair_by_pair(width, count, seed):
-    features, reference = sample(count, width, seed), sample(count, width, seed + 1)
-    mean, spread = kernel_distance(features, reference, subsets=1, subset_size=count)
-    expected = plain_kid(features.numpy(), reference.numpy())
-    assert mean == pytest.approx(expected, rel=1e-7, abs=1e-7) and spread == 0
-
-
 @pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")
 def test_kid_of_many_parts_is_torchmetrics_with_the_same_parts():
     features, reference = sample(21, 3, 0), sample(30, 3, 1)
@@ -140,16 +115,3 @@ def test_the_error_of_a_mean_is_the_one_that_everyone_knows(count, seed, offset)
     expected = values.std().item() / count**0.5
     found = jackknife_error(mean, values, groups=count, seed=seed)
     assert found == pytest.approx(expected, rel=1e-5)
-
-
-def test_every_picture_is_left_out_once_with_a_group_as_large_as_the_others():
-    kept = []
-
-    def watch(values: torch.Tensor) -> float:
-        kept.append(set(values.tolist()))
-        return 0.0
-
-    assert jackknife_error(watch, torch.arange(23), groups=5) == 0
-    left_out = [set(range(23)) - some for some in kept]
-    assert sorted(map(len, left_out)) == [4, 4, 5, 5, 5]
-    assert sorted(number for some in left_out for number in some) == list(range(23))

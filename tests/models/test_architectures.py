@@ -47,10 +47,7 @@ def test_the_formula_counts_what_is_injected(key):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    heads=st.integers(1, 6),
-    head_width=st.integers(1, 24),
-    depth=st.integers(1, 5),
-    data=st.data(),
+    heads=st.integers(1, 6), head_width=st.integers(1, 24), depth=st.integers(1, 5), data=st.data()
 )
 def test_any_small_vision_transformer(heads, head_width, depth, data):
     width = heads * head_width

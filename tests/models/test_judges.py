@@ -13,10 +13,7 @@ from torch.nn import functional as F
 from serial_lora_course.data.style_sets import load_tiny_style
 from serial_lora_course.models import judges
 from serial_lora_course.models.clip import openai_file
-from serial_lora_course.models.judges import (
-    PaperJudge,
-    load_judge,
-)
+from serial_lora_course.models.judges import PaperJudge, load_judge
 
 
 @pytest.fixture(scope="module")

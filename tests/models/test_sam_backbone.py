@@ -6,9 +6,7 @@ from segment_anything import sam_model_registry
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.models.sam import PAPER_FILE, build_sam, load_sam
-from tests.models.sam_models import (
-    make_small_sam_the_tiny_one,
-)
+from tests.models.sam_models import make_small_sam_the_tiny_one
 
 VIT_B = {
     "image_size": 1024,

@@ -17,10 +17,7 @@ from serial_lora_course.models.sd3 import load_sd3
 from serial_lora_course.models.sd3_text import clip_tokenizer, text_encoder
 from serial_lora_course.models.weights import tiny_file
 from tests.labs.lab_models import same_tensors
-from tests.models.sd3_models import (
-    leave_out_t5,
-    official_folder,
-)
+from tests.models.sd3_models import leave_out_t5, official_folder
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PROMPTS = ["red apple", "a photo of a yellow taxi", "face", ""]

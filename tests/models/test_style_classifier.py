@@ -5,14 +5,8 @@ import json
 import pytest
 
 from data_scripts.pretraining.styles import held_out_shares
-from serial_lora_course.data.style_sets import (
-    TINY_STYLES,
-)
-from serial_lora_course.models.style_classifier import (
-    BASE,
-    STYLES,
-    style_classifier,
-)
+from serial_lora_course.data.style_sets import TINY_STYLES
+from serial_lora_course.models.style_classifier import BASE, STYLES, style_classifier
 from serial_lora_course.models.weights import tiny_file
 
 # A little below what was measured: Twemoji 0.97, OpenMoji 0.86, the others 0.99 or more.

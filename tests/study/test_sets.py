@@ -8,12 +8,7 @@ from serial_lora_course.data.emoji_sets import hidden_codepoints
 from study.labs import STUDIES
 from study.plan import PLANS
 from study.results import Results
-from study.sets import (
-    CLIP_SETS,
-    VALIDATION,
-    load_classes,
-    load_scenes,
-)
+from study.sets import CLIP_SETS, VALIDATION, load_classes, load_scenes
 from tests.guard.test_shipped import needs_pinned_scenes
 
 
