@@ -271,7 +271,7 @@ for name, each in {**changes, "LoRA, seed 1, times 3": tripled, "random pair": n
 # | ●●●○○ | ●●●●○ | 12 |
 #
 # If the columns of Q₁ and of Q₂ are orthonormal, the singular values of Q₁ᵀ Q₂ are the cosines of the angles
-# (Björck and Golub, 1973). Your columns come as they are, neither of length one nor at right angles.
+# (Björck and Golub, 1973 <!-- from their paper: 1973 -->). Your columns come as they are, neither of length one nor at right angles.
 # Return degrees, the smallest first. A cosine that is rounded to a little above 1 has no arccosine: mind that.
 
 

@@ -1,8 +1,9 @@
 """Numbers in a lesson's text, held against the outputs and the code above them.
 
 A decimal, a percentage, or a whole number of two digits and more has to stand in an output or in the code of
-a cell above the text, rounded to as many digits as the text gives. What comes from elsewhere names its
-source, in a comment that readers do not see: ``<!-- from the paper, Table II: 84.9, 2024 -->``.
+a cell above the text, or in the code that the text leads to, rounded to as many digits as the text gives. What
+comes from elsewhere names its source, in a comment that readers do not see:
+``<!-- from the paper, Table II: 84.9, 2024 -->``. A quiz invents its cases, and is free.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 
 from nbformat import NotebookNode
 
-NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?%?(?!\w)")
+NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?%?(?!\w)")
 UNREAD = re.compile(
     r"(?s)<details>.*?</details>|<!--.*?-->|```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$|\]\([^)]*\)"
-    r"|(?m:^\|.*●.*$)|(?m:^#.*$)"
+    r"|(?m:^\|[^\n]*●[^\n]*$)|(?m:^#[^\n]*$)"
     r"|(?i:lessons?|exercises?|tables?|figures?|sections?|equations?|python|ViT-\w/)"
     r"\s?[\d.]+(?:(?:,| and| to| or)+ \d[\d.]*)*"
 )
+QUIZ = "## Quiz"
 SOURCE = re.compile(r"<!-- from [^:]+: (.*?)-->", re.DOTALL)
 
 
@@ -27,19 +29,30 @@ def unshown_numbers(solved: NotebookNode) -> list[str]:
     """Each number of the text that nothing above it shows, with the line that it stands in."""
     shown: set[Decimal] = set()
     missing = []
-    for cell in solved.cells:
+    quiz = False
+    for cell, below in zip(solved.cells, [*solved.cells[1:], None], strict=True):
         if cell.cell_type == "code":
             shown |= set(values(cell.source))
             for output in cell.outputs:
                 shown |= set(values(text_of(output)))
             continue
         told = set(values(" ".join(SOURCE.findall(cell.source))))
-        for line in UNREAD.sub(" ", cell.source).splitlines():
+        if below is not None and below.cell_type == "code":
+            told |= set(values(below.source))
+        for line in UNREAD.sub(heading_or_space, cell.source).splitlines():
+            quiz = line == QUIZ or (quiz and not line.startswith("## "))
             for written in NUMBER.findall(line):
-                if small(written) or any(agrees(written, value) for value in shown | told):
+                if quiz or small(written) or any(agrees(written, v) for v in shown | told):
                     continue
                 missing.append(f"{written} in “{line.strip()}”")
     return missing
+
+
+def heading_or_space(unread: re.Match) -> str:
+    """What stands in place of what is not read; a section's heading stays, without its numbers."""
+    if not unread[0].startswith("## "):
+        return " "
+    return QUIZ if unread[0].strip() == QUIZ else "## "
 
 
 def text_of(output: NotebookNode) -> str:

@@ -27,6 +27,8 @@ def lesson(text, printed="", code="rank = 16", below=""):
         ("All 1,884 drawings.", "1884 drawings"),
         ("The error is 3e-07.", "2.9e-07"),
         ("At rank 16 all three agree, as lesson 08 and exercise 12.3 say.", ""),
+        ("## Quiz\n\n**1. With 25 seeds, is it 97% sure?**", ""),
+        ("Stable Diffusion 3, without weights.", ""),
         ("See [the paper](https://example.org/2024/77) and `width = 64`, or $x^{12}$.", ""),
         ("The paper has 92.5. <!-- from the paper, Table II: 92.5 -->", ""),
     ],
@@ -43,10 +45,18 @@ def test_a_number_that_is_shown_passes(text, printed):
         ("LoRA+ won by 31 points.", "1 point, 310 pictures", ""),
         ("The gain is 12.4.", "", "the gain is 12.4"),
         ("The error is 3e-07.", "3e-06", ""),
+        ("## Rank 77\n\nThe gain is 12.4.", "", ""),
+        ("## Quiz\n\n**1. With 25?**\n\n## What to remember\n\nIt was 31%.", "", ""),
     ],
 )
 def test_a_wrong_number_is_caught(text, printed, below):
     assert len(unshown_numbers(lesson(text, printed, below=below))) == 1
+
+
+def test_the_code_that_a_text_leads_to_counts():
+    text, code = new_markdown_cell("In batches of 32:"), new_code_cell("size = 32")
+    assert unshown_numbers(new_notebook(cells=[text, code])) == []
+    assert len(unshown_numbers(new_notebook(cells=[text, new_code_cell(""), code]))) == 1
 
 
 def test_alternative_text_of_a_picture_counts():
