@@ -30,8 +30,8 @@ from serial_lora_course.plots.style import display_figure
 lesson_card("08")
 
 # %% [markdown]
-# The course ships the records of the runs that lessons 04 to 07 make. Here are your friend's: Dice on SAM in
-# hundredths, five data sets, three seeds, each number a mean over three amounts of training pictures. Two runs of one
+# The course ships the records of the runs that lessons 04 to 07 make. Here are your friend's: Dice on SAM (how
+# well a mask fits, lesson 05) in hundredths, five data sets, three seeds, each number a mean over three amounts of training pictures. Two runs of one
 # data set and seed saw the same pictures, so we subtract them, and keep the difference.
 
 
@@ -154,7 +154,7 @@ print(f"{mean:+.2f} ± {half:.2f}, from {len(won_by)} data sets")
 # sets just cannot tell.
 #
 # There is one honest way out: claim less. About *these* five data sets, with other seeds, the seeds are a fair
-# sample, and the narrow interval isn't far off. But your friend's sentence was about data sets in general, and so are
+# sample, and the narrow interval is wide enough. But your friend's sentence was about data sets in general, and so are
 # most sentences in papers.
 #
 # Is that too strict? Let's test both intervals where we know the truth. We make up two methods that are exactly
@@ -184,7 +184,7 @@ for seeds in (3, 10, 30):
 #
 # ## More seeds, or more data sets?
 #
-# If the interval is too long, what should you buy? It depends on where its length comes from. A data set's mean
+# If the interval is too wide, what should you buy? It depends on where its width comes from. A data set's mean
 # varies for two reasons: data sets differ, and seeds do. The spread within a row gives the second, and what remains
 # is the first. Here is Serial LoRA minus LoRA of equal rank in all three labs.
 
@@ -210,7 +210,7 @@ display(pd.DataFrame(rows, index=columns).T)
 
 # %% [markdown]
 # I had expected "always more data sets". Not so. On CLIP and SAM most of the variance is seed noise, and more seeds
-# would shorten the interval a lot. On SD3 seeds are 4% of it: run each style a thousand times, and nothing changes.
+# would shorten the interval a lot. On SD3 seeds are 4% of it: run each style a thousand times, and little changes.
 # There you need more styles.
 #
 # **Change this and run again**: put `lora_equal_budget` for `lora`. On CLIP the seeds' share comes out far above one,
@@ -293,7 +293,7 @@ display_figure(plot_margins(judged))
 # On CLIP against LoRA the interval crosses the margin by a hair: it ends at -1.04, and we had said 1. Would you move
 # the margin now? That is the temptation, and that is why it is chosen first.
 #
-# Against the small LoRA nothing speaks for sharing. On CLIP it is even behind: zero is outside the interval. (One
+# Against the small LoRA no lab shows that sharing helps. On CLIP it is behind: zero is outside the interval. (One
 # learning rate served all methods here, and may suit one of them best. Lesson 09 has runs in which each method got
 # its own.)
 #
@@ -371,10 +371,10 @@ for key, p in zip(ours, correct([p_values[key] for key in ours]), strict=True):
     print(f"{key[0]:5} Serial LoRA against LoRA: p = {p_values[key]:.3f}, corrected {p:.3f}")
 
 # %% [markdown]
-# Of fifteen, none is left! Yet fifteen of thirty is far more than chance would give, so something *is* there. With
+# Of fifteen, none is left! Yet fifteen of thirty is far more than the one or two of chance, so something *is* there. With
 # four to six data sets we just cannot point at it.
 #
-# Ask only the three questions that we came for, and SAM stands. That is the real lesson of Holm: every question that
+# Ask only the three questions that we came for, and SAM's stands: LoRA is ahead there. That is the real lesson of Holm: every question that
 # you add makes the others weaker. Decide what you want to know before you look, and write it down.
 #
 # ## Choosing a rank
@@ -496,7 +496,7 @@ print(f"mean {np.mean(reached):.1f}")
 #
 # </details>
 #
-# **4. Your interval is too long, and there is money for thirty more runs. Seeds or data sets?**
+# **4. Your interval is too wide, and there is money for thirty more runs. Seeds or data sets?**
 #
 # <details><summary>Answer</summary>
 #

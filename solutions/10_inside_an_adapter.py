@@ -364,7 +364,7 @@ print(f"r / d = {RANK} / {d} = {RANK / d:.3f}")
 # ## Compare with a second seed
 #
 # Did LoRA and Serial LoRA learn the same thing? Put their directions beside each other and you get a number.
-# Is it high or low? Chance is one thing to compare with. The other one is easily forgotten: what has a method
+# Is it high or low? Chance is one thing to compare with. The other one is easily forgotten: what does a method have
 # in common *with itself*, when only the seed differs?
 
 # %%
@@ -427,7 +427,7 @@ print(f"the found adapter and the merged model agree on {alike.sum()} of {len(al
 # The adapter is back: all 73 answers are those of the merged model. The matrices are not the ones that were
 # lost, only their product is: multiply A by any invertible matrix and B by its inverse, and nothing changes.
 #
-# (Of LoRA you cut each dW itself.) You can do this with any two files of one model. Show it to somebody who
+# (For LoRA, cut each dW itself.) You can do this with any two files of one model. Show it to somebody who
 # believes that merging hides how a model was tuned.
 #
 # ## Quiz

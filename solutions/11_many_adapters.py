@@ -378,8 +378,7 @@ check("11.3", adapt_each)
 # Solution: [the solved lesson](../solutions/11_many_adapters.ipynb)
 
 # %% [markdown]
-# Into the model with it. Behind the norm in front of each attention stands a hook, as in lesson 03, and it
-# gathers. The base is an adapter too: one whose B is zero.
+# Into the model with it. A hook behind the norm of each attention gathers, as in lesson 03. The base is an adapter too: one whose B is zero.
 
 # %%
 gather = yours("11.3")
@@ -424,7 +423,7 @@ print(tasks["travel"].attribution)
 
 # %% [markdown]
 # One pass, each sample with its own adapter, and the difference is rounding. Seven answers are right by Unicode's
-# groups, even that the atom is a religious symbol and the log a building. The wrong one is the cable car. Unicode
+# groups, which call the atom a religious symbol and the log a building. The wrong one is the cable car. Unicode
 # calls it an aircraft.
 #
 # With LoRA's four pairs a block you would gather four times as much.
@@ -437,7 +436,7 @@ print(tasks["travel"].attribution)
 #
 # ## Quiz
 #
-# **1. Two adapters of rank 8 and 4 are added. Which rank has the exact sum, and could it be lower?**
+# **1. Two adapters of rank 8 and 4 are added. What is the rank of their exact sum, and could it be lower?**
 #
 # <details><summary>Answer</summary>
 #

@@ -111,6 +111,36 @@ def holm_array(ps):
     return found
 
 
+def holm_by_pandas(ps):
+    """By pandas, sorted and put back by its index."""
+    values = pd.Series(ps).sort_values()
+    return (values * range(len(ps), 0, -1)).cummax().clip(upper=1).sort_index().tolist()
+
+
+def front_by_numpy(costs, gains):
+    """All pairs at once, positions as numpy's whole numbers."""
+    costs, gains = np.array(costs), np.array(gains)
+    no_dearer, no_worse = costs[:, None] <= costs, gains[:, None] >= gains
+    other = (costs[:, None] < costs) | (gains[:, None] > gains)
+    return set(np.flatnonzero(~(no_dearer & no_worse & other).any(0)))
+
+
+def angles_by_svd(one, other):
+    """Orthonormal columns by the singular value decomposition."""
+    bases = [torch.linalg.svd(each, full_matrices=False).U for each in (one, other)]
+    cosines = torch.linalg.svdvals(torch.einsum("np,nq->pq", *bases))
+    return torch.acos(cosines.clip(-1, 1)) * 180 / math.pi
+
+
+def each_adapter_at_once(x, A, B, which):
+    """All samples of an adapter together."""
+    adapted = torch.empty_like(x)
+    for k in which.unique():
+        mine = which == k
+        adapted[mine] = x[mine] + nn.functional.linear(nn.functional.linear(x[mine], A[k]), B[k])
+    return adapted
+
+
 def front_of_pairs(costs, gains):
     """Every pair compared, as a frozenset."""
     arms = list(zip(costs, gains, strict=True))
@@ -195,7 +225,8 @@ RIGHT = {
         lambda values: torch.distributions.Categorical(values).entropy().exp().item(),
     ],
     "10.3": [
-        lambda one, other: torch.from_numpy(np.rad2deg(subspace_angles(one, other))[::-1].copy())
+        angles_by_svd,
+        lambda one, other: torch.from_numpy(np.rad2deg(subspace_angles(one, other))[::-1].copy()),
     ],
     "8.1": [interval_by_pandas, interval_by_scipy, interval_by_torch],
     "8.2": [
@@ -203,7 +234,7 @@ RIGHT = {
             "fails" if mean + half + margin < 0 else "open" if mean + margin <= half else "holds"
         )
     ],
-    "8.3": [holm_array],
+    "8.3": [holm_array, holm_by_pandas],
     "8.4": [
         lambda sweep: next(
             rank
@@ -230,12 +261,13 @@ RIGHT = {
             "holds" if np.mean(np.array(differences) + margin > 0) >= share else "fails"
         )
     ],
-    "9.3": [front_of_pairs],
+    "9.3": [front_of_pairs, front_by_numpy],
     "11.3": [
         lambda x, A, B, which: x + torch.einsum("bni,bri,bor->bno", x, A[which], B[which]),
         lambda x, A, B, which: torch.stack(
             [one + nn.functional.linear(one, B[k] @ A[k]) for one, k in zip(x, which, strict=True)]
         ),
+        each_adapter_at_once,
         lambda x, A, B, which: x.baddbmm(torch.bmm(x, A[which].mT), B[which].mT),
     ],
     "12.2": [proof_by_allclose],

@@ -82,6 +82,9 @@ def over(
         "divided by the root of the number of runs: data sets are the sample": lambda d: over(
             error=lambda s: s.std(ddof=1) / d.size**0.5
         )(d),
+        "that is the spread of all runs: the data sets' means are the sample": lambda d: over(
+            error=lambda s: d.std(ddof=1) / len(s) ** 0.5
+        )(d),
         "that is the whole width: half of it": over(form=lambda mean, half: (mean, 2 * half)),
         "those are the two ends: the mean and half of the width are asked for": over(
             form=lambda mean, half: (mean - half, mean + half)
@@ -138,7 +141,7 @@ def middle(low: float, high: float) -> float:
 
 @exercise(
     "8.2",
-    "twelve cases, held against every value of their intervals",
+    "fourteen cases, held against every value of their intervals",
     {
         "only the mean is looked at: the whole interval counts": judged(
             lambda low, high, m: middle(low, high) > -m, lambda low, high, m: True
@@ -176,6 +179,10 @@ def middle(low: float, high: float) -> float:
         "an interval that leaves out zero isn't asked for: one above minus the margin is": judged(
             lambda low, high, m: low < 0 < high
         ),
+        "half is half of the interval already: it isn't halved once more": judged(
+            lambda low, high, m: (middle(low, high) + low) / 2 > -m,
+            lambda low, high, m: (middle(low, high) + high) / 2 < -m,
+        ),
         "holds and fails are exchanged": judged(
             words=lambda word: {HOLDS: FAILS, FAILS: HOLDS}.get(word, word)
         ),
@@ -196,6 +203,8 @@ def comparable() -> Iterator[Case]:
         (-4.5, 2.0, 2.0),
         (1.5, 0.2, 1.0),
         (0.8, 0.5, 1.0),
+        (-0.4, 0.8, 1.0),
+        (-1.6, 0.8, 1.0),
     ):
         what = f"the verdict on {mean:+} ± {half}, margin {margin}"
         advice = f"the words are {HOLDS}, {FAILS}, {OPEN}; draw the interval and the margin"
@@ -261,6 +270,9 @@ def by_index(values: list[float], ps: list[float], order: list[int]) -> list[flo
         "the largest so far is kept in the order given, not from the smallest p": lambda ps: (
             largest_so_far(stepwise(running=list)(ps))
         ),
+        "the p values are not sorted: the smallest gets the largest factor, wherever it stands": (
+            lambda ps: largest_so_far([min(1.0, (len(ps) - i) * p) for i, p in enumerate(ps)])
+        ),
         "equal p values share a place: each has its own, so enumerate the places": stepwise(
             back=by_index
         ),
@@ -320,6 +332,7 @@ SWEEPS: dict[str, dict[int, list[float]]] = {
         32: [0.70, 0.74, 0.66],
         8: [0.682, 0.678, 0.686],
         4: [0.61, 0.60, 0.62],
+        2: [0.69, 0.69, 0.55],
     },
     "a sweep whose best rank is clearly best": {
         4: [0.40, 0.42, 0.41],
@@ -337,6 +350,7 @@ SWEEPS: dict[str, dict[int, list[float]]] = {
 def within_bar(
     errors: float = 1.0,
     pick: Callable = min,
+    middle: Callable = statistics.fmean,
     spread: Callable = lambda best, own: stats.sem(best),
     strictly: bool = False,
 ) -> Callable:
@@ -346,7 +360,9 @@ def within_bar(
         means = {rank: statistics.fmean(runs) for rank, runs in sweep.items()}
         best = max(means, key=means.__getitem__)
         above = {
-            rank: means[rank] - means[best] + errors * spread(sweep[best], sweep[rank])
+            rank: middle(sweep[rank])
+            - middle(sweep[best])
+            + errors * spread(sweep[best], sweep[rank])
             for rank in sweep
         }
         return pick(
@@ -374,6 +390,7 @@ def within_bar(
         "that is the rank of the best single run: compare means": (
             lambda sweep: max(sweep, key=lambda rank: max(sweep[rank]))
         ),
+        "medians are compared: compare means": within_bar(middle=statistics.median),
         "the largest rank that is good enough is taken": within_bar(pick=max),
         "the first in the list is taken: ranks come in any order": within_bar(pick=next),
         "that is the smallest of all ranks: it has to come within one standard error of the best": (

@@ -62,10 +62,12 @@ def rank(limit=lambda b, a, values: max(a.shape) * EPS * svdvals(a)[0], of=lambd
             rank(lambda *_: 0),
             rank(lambda b, a, _: max(a.shape) * torch.finfo(torch.float64).eps * svdvals(a)[0]),
         ),
-        "the threshold is too low: the larger of the two sides, max(m, n), is a factor of it": (
+        "the threshold is too low: it is the longer side, max(m, n), times eps, times the largest "
+        "singular value": (
             rank(lambda b, a, _: min(a.shape) * EPS * svdvals(a)[0]),
             rank(lambda b, a, _: a.shape[0] * EPS * svdvals(a)[0]),
             rank(lambda b, a, _: EPS * svdvals(a)[0]),
+            rank(lambda b, a, _: max(a.shape) * EPS * a.abs().max()),
         ),
         "the threshold goes with the largest value of the change: what was rounded is after, so its "
         "largest value counts": rank(lambda b, a, values: max(a.shape) * EPS * values[0]),
@@ -75,8 +77,11 @@ def rank(limit=lambda b, a, values: max(a.shape) * EPS * svdvals(a)[0], of=lambd
         "values below the threshold are counted, not those above": lambda before, after: (
             min(after.shape) - rank()(before, after)
         ),
-        "the threshold is too high: the largest singular value of after makes it, not the "
-        "Frobenius norm": rank(lambda b, a, _: max(a.shape) * EPS * a.norm()),
+        "the threshold is too high: it is the longer side times eps, times the largest singular "
+        "value of after, not its Frobenius norm": (
+            rank(lambda b, a, _: max(a.shape) * EPS * a.norm()),
+            rank(lambda b, a, _: sum(a.shape) * EPS * svdvals(a)[0]),
+        ),
         "the ranks of before and after are subtracted: subtract the matrices": (
             lambda before, after: abs(int(matrix_rank(after) - matrix_rank(before)))
         ),
