@@ -2,7 +2,7 @@
 # # 00 · Start here
 #
 # A children's museum has drawings to sort: mammals, birds, insects, flowers. It has a CLIP too, and to this CLIP a
-# poodle is a plant. You have a laptop, a few sorted drawings of each kind, and one minute. Mend it first; the
+# poodle is a plant. You have a laptop, a few sorted drawings of each kind, and one minute. Fix it first; the
 # explanations come after.
 
 # %%
@@ -28,7 +28,7 @@ lesson_card("00")
 # %% [markdown]
 # ## One minute
 #
-# CLIP makes a vector of a picture, and a vector of a sentence. Give it one sentence for each kind, and its answer is
+# CLIP turns a picture into a vector, and a sentence into another. Give it one sentence for each kind, and its answer is
 # the sentence nearest to the picture. The next cell asks it about drawings that it has never seen. Then `inject` puts
 # a small add-on into it, an ordinary loop trains the add-on and nothing else, and the cell asks again.
 
@@ -89,8 +89,8 @@ print(data.attribution)
 # ## What was added
 #
 # A transformer cuts a picture into patches and makes each a row of numbers, a *token*. In every block four large
-# matrices do the attention: **q** (query), **k** (key) and **v** (value) read the tokens, **out** combines what was
-# found. The add-ons of this course are pairs of thin matrices, `A` and `B`.
+# matrices do the attention: **q** (query), **k** (key) and **v** (value) read the tokens, **out** ($W_o$ below) combines
+# what was found. The add-ons of this course are pairs of thin matrices, `A` and `B`.
 
 # %%
 display_drawing("serial_vs_lora")
@@ -128,7 +128,7 @@ set_scale(model, 1)
 # `B` is tall, (d, r), and `A` is wide, (r, d). Their product is as large as the big matrices, but holds far fewer
 # numbers, because r is small. That r is the **rank**. How much can a product of two thin matrices say? A grey picture
 # of 64 x 64 pixels is a matrix too, so try it there. The *singular value decomposition* gives the best pair for each
-# rank. Guess first: from which rank on will you see what it is?
+# rank. Guess first: at which rank will you see what it is?
 
 # %%
 from serial_lora_course.data.emoji import load_emoji
@@ -158,7 +158,7 @@ print(f"the picture itself: {picture.numel():,} numbers.", data.attribution)
 # ## How exercises work
 #
 # An exercise is a card, a function to write, and a check in the same cell. Replace the line
-# `raise NotImplementedError(...)` by your own, and run the cell. There are two hints and a solution below each. If you
+# `raise NotImplementedError(...)` with your own, and run the cell. There are two hints and a solution below each. If you
 # skip one, the notebook runs on with the solved answer. A wrong answer stops nothing either. It looks like this:
 
 
@@ -271,7 +271,7 @@ check("0.2", freeze)
 #
 # <details><summary>Answer</summary>
 #
-# Nothing. Its weights are frozen, and at scale 0 its answers were the old ones to the last. Only the pairs in front of
+# Nothing. Its weights are frozen, and at scale 0 all its answers were the old ones. Only the pairs in front of
 # its attention learnt.
 #
 # </details>
@@ -300,7 +300,7 @@ check("0.2", freeze)
 # - A frozen model can be steered by an add-on of about a hundredth of its size.
 # - The add-on is a product of two thin matrices, `A` (r, d) and `B` (d, r). The rank r says how many patterns it has.
 # - Serial LoRA has one such pair in front of q, k and v. LoRA has one beside each of four matrices.
-# - Freeze first. Then look whether it worked: count what can be trained.
+# - Freeze first. Then check that it worked: count what can be trained.
 
 # %% [markdown]
 # ## The lessons

@@ -5,7 +5,7 @@
 # model fill a disk. Forty *changes* of it fit into an e-mail, if a change can be written as two thin matrices.
 # That is LoRA. Many people use it every day and have never written it.
 #
-# Here you write it, in twenty lines, and hold it against PEFT's own layer. Then you find out why thin matrices are
+# Here you write it, in twenty lines, and compare it with PEFT's own layer. Then you find out why thin matrices are
 # enough, and what is lost when q, k and v have to share one pair, as they do in Serial LoRA.
 
 # %%
@@ -230,7 +230,7 @@ for name, curve in curves.items():
 # $G = \sum_t \delta_t\, x_t^\top$, where $\delta_t$ is what the loss wants of that output: one layer for each token.
 # Tokens resemble one another, so a few layers go a long way.
 #
-# The update of twenty steps lies between the two. That is Adam's doing: it divides every entry by its own size, and
+# The update of twenty steps lies between the two. Much of that is Adam's doing: it divides every entry by its own size, and
 # so makes small entries as large as big ones. Still far from noise. And do we need all of it?
 
 # %% [markdown]
@@ -653,7 +653,7 @@ for lr in (0.01, 0.02, 0.04):
 # At LoRA's rate, 0.01, the shared pair is far behind: 1.67 against 0.95. I nearly stopped here. But its step goes
 # through $W^\top$, so its rate is another one. At 0.04 it reaches 0.69, where LoRA has begun to fall apart. LoRA's best
 # is 0.59. With a third of the numbers, and 74% of the gradient out of its reach, the shared pair comes that close.
-# On drawings that nobody trained on, the six lie between 28 and 35 of 82, and say nothing yet. (On another processor
+# On the test drawings the six lie between 28 and 35 of 82, and say nothing yet. (On another processor
 # the losses may move a little.)
 #
 # A miss is not a failure. Nobody needs *that* change; a low loss is enough, and many changes give one. The maths says

@@ -113,7 +113,7 @@ for name in MAKE:
     print(f"{name:14} {total:13,} parameters, and not a byte of them is here")
 
 # %% [markdown]
-# Where are the matrices that make q? Their names tell. CLIP and SAM keep q, k and v in one tall matrix, SD3 keeps
+# Where are the matrices that make q? Their names say it. CLIP and SAM keep q, k and v in one tall matrix, SD3 keeps
 # them apart. In all three, the number of columns is the width of a token.
 
 # %%
@@ -130,8 +130,8 @@ for name in MAKE:
 # CLIP has 24 because it has two towers of twelve, <!-- from ViT-B/16's configuration: 12 --> one for pictures and one
 # for text, of different widths.
 #
-# Now put the adapters in, and count what can be trained. `inject` freezes everything else, so an adapter too many
-# or a layer left open would show. Beside it stands your formula, with the widths that we have just read. Expect equal
+# Now put the adapters in, and count what can be trained. `inject` freezes everything else, so one adapter too many
+# or a layer left unfrozen would show. Beside it stands your formula, with the widths that we have just read. Expect equal
 # numbers, and a ratio of 4.
 
 # %%
@@ -193,7 +193,7 @@ for name, (shapes, rank) in PLACEMENTS.items():
     print(f"{Fraction(numbers(shapes, rank), serial)!s:>5} times Serial LoRA: {name}")
 
 # %% [markdown]
-# Four in the first row, and in no other. Half is what it saves for people who adapt q and v. And look at the last
+# Four in the first row, and in no other. For people who adapt q and v it saves half. And look at the last
 # row. A quarter of the parameters is something that LoRA can have too: take a quarter of the rank.
 #
 # So a fair comparison asks two questions. At the same *rank*, how much does sharing lose? And at the same *size*,
@@ -256,7 +256,7 @@ for name, (shapes, _) in list(PLACEMENTS.items())[:4]:
 #
 # <details><summary>Answer</summary>
 #
-# It stays 4. Rank, width and number of blocks stand in both counts and cancel.
+# It stays 4. Rank, width and number of blocks are in both counts and cancel.
 #
 # </details>
 #

@@ -365,8 +365,8 @@ for kind in kinds:
     print(f"{kind.__name__:12} {found[0]:.2f} -> {found[-1]:.2f}")
 
 # %% [markdown]
-# All four fall, and one of these adapters is not even connected. VariantOne is slower than the others, but with
-# nothing beside it you would blame the learning rate. A falling loss says that *something* learns. It does not
+# All four fall, and one of these adapters is not even connected. VariantOne is slower than the others, but on
+# its own you would blame the learning rate. A falling loss says that *something* learns. It does not
 # say what.
 #
 # A **probe** does. It is a short function that asks any block one question. Here are two. The first compares the block
@@ -465,14 +465,15 @@ display(pd.DataFrame(rows).T)
 # One block passes all three. Each variant fails exactly one, so no single probe would have been enough.
 #
 # - **VariantOne** stores adapted queries, keys and values as attributes that nobody reads, and then runs the plain
-#   block. Whatever its loss learnt, the classifier learnt.
+#   block. Whatever was learnt, the classifier learnt it.
 # - **VariantTwo** adapts the block's *input*, which is place 1. The change travels past this block into all later
 #   ones, and no choice of weights can do that.
 # - **VariantThree** has a pair for each projection, place 4. That is a fine method, at three times the size, but
 #   it is another one.
 #
 # **Change this and run again**: write a fourth variant with the adapter behind `attention`, place 5, and add it to
-# `kinds`. It passes all three! A probe finds only what it asks for. Which comparison from above catches it?
+# `kinds`. It passes all three! A probe finds only what it asks for. Only the comparison with the
+# merged block catches it.
 
 # %% [markdown]
 # ## Into a CLIP that somebody else wrote
@@ -737,9 +738,9 @@ print(data.attribution)
 
 # %% [markdown]
 # Twenty steps took CLIP from 26 right answers to 45 of 78, and not one of its own 134 tensors moved while it learnt.
-# The merged model answers alike and has those 134 tensors again, under the same names: an ordinary open_clip file.
+# The merged model gives the same answers and has those 134 tensors again, under the same names: an ordinary open_clip file.
 # Send it to your colleague. Nobody needs an adapter library to run it, and nobody needed one to make it: you used
-# PyTorch and one hook a layer. (On another machine a drawing or two may fall to the other side.)
+# PyTorch and one hook a layer. (On another machine a drawing or two may come out otherwise.)
 #
 # **Change this and run again**: `rank=1` where you put the pairs in. How much of the gain is left?
 

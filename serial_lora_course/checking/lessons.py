@@ -160,12 +160,12 @@ def read_measured(path: Path = MEASURED) -> dict[str, dict]:
 
 
 def lesson_card(number: str) -> None:
-    """Show what a lesson asks for, the lessons before it and its minutes, and whose run its text tells."""
+    """Show what a lesson asks for, the lessons before it, its minutes, and which run its text describes."""
     lesson = find_lesson(number)
     minutes = read_measured().get(lesson.number, {}).get("minutes", "?")
     card = (
-        f"*Before this lesson: {lesson.prerequisites}. It takes about {minutes} minutes. The text tells the "
-        "run that is shipped with it: change a cell, and your numbers are yours.*"
+        f"*Before this lesson: {lesson.prerequisites}. It takes about {minutes} minutes. The text "
+        "describes the saved run: change a cell, and your numbers will differ.*"
     )
     display(Markdown(card))
 

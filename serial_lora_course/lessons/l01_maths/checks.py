@@ -6,6 +6,7 @@ weights in place of pairs, and autograd.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -111,8 +112,8 @@ def advice_on_trained(found: dict[str, tuple]) -> str:
 ADVICE = {
     "what is trained, and its shapes": advice_on_trained,
     "lora_B at the start": "B is not zero: a fresh adapter would change the model it adapts",
-    "lora_A at the start": "A is not random, or not of ordinary size: where A and B are both zero, neither "
-    "ever gets a gradient",
+    "lora_A at the start": "A is not drawn anew for each layer, or not of ordinary size: where A and B are both "
+    "zero, neither ever gets a gradient",
 }
 
 
@@ -124,9 +125,10 @@ def layer_by(kind: Callable) -> Callable:
         base.load_state_dict(
             {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
         )
-        layer = kind(base, 2 if A is None else len(A), alpha)
+        rank = 2 if A is None else len(A)
+        layer = kind(base, rank, alpha)
         if do == "start":
-            return start_of(layer)
+            return start_of(layer, kind(copy.deepcopy(base), rank, alpha))
         for name, value in (("lora_A", A), ("lora_B", B)):
             setattr(layer, name, value)
         result = layer.merged_weight() if do == "merge" else layer(x)
@@ -138,8 +140,8 @@ def layer_by(kind: Callable) -> Callable:
     return attempt
 
 
-def start_of(layer: nn.Module) -> dict[str, Any]:
-    """All that counts in a fresh layer."""
+def start_of(layer: nn.Module, another: nn.Module) -> dict[str, Any]:
+    """All that counts in a fresh layer, made twice."""
     kind, cause = type(layer).__name__, "inherit from nn.Module and call super().__init__() first"
     require(isinstance(layer, nn.Module), "what was made", "an nn.Module", f"a {kind}", cause)
     trained = {n: p.detach() for n, p in layer.named_parameters() if p.requires_grad}
@@ -149,6 +151,8 @@ def start_of(layer: nn.Module) -> dict[str, Any]:
     A, spread = trained["lora_A"], float(trained["lora_A"].std())
     random = bool(A.isfinite().all()) and 1e-3 < spread < 10 and not bool((A == A[:1]).all())
     said = "random numbers" if random else f"they spread by {spread:.1g}"
+    if torch.equal(A, another.lora_A):
+        said = "the same in each layer" if random else said
     zero = "other numbers" if trained["lora_B"].any() else "all zero"
     return dict(zip(START, (shapes, zero, said), strict=True))
 
@@ -194,7 +198,9 @@ def in_place(layer: nn.Module) -> Tensor:
     "only A and B learn; merging gives that weight and leaves the base alone",
     {
         ADVICE["lora_B at the start"]: lora_with(B=torch.randn),
-        ADVICE["lora_A at the start"]: (lora_with(A=torch.zeros), lora_with(A=torch.ones)),
+        ADVICE["lora_A at the start"]: tuple(
+            lora_with(A=start) for start in (torch.zeros, torch.ones, torch.eye)
+        ),
         "the base is trained too: base.requires_grad_(False) freezes it": lora_with(frozen=False),
         "wrap two tensors in nn.Parameter, and call them lora_A and lora_B": lora_with(
             wrap=lambda tensor: tensor

@@ -76,6 +76,14 @@ class OnTheStream(Faithful):
         return self.block(self.pair(x))
 
 
+class OnOneToken(Faithful):
+    """The stream of the last token is adapted, and no other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, d) -> (B, N, d)."""
+        return self.block(torch.cat([x[:, :-1], self.pair(x[:, -1:])], dim=1))
+
+
 class PairEach(nn.Module):
     """A pair for each of q, k and v."""
 

@@ -16,6 +16,7 @@ from serial_lora_course.checking.running import exercise
 from serial_lora_course.lessons.l03_build.blocks import (
     DenseBlock,
     Faithful,
+    OnOneToken,
     OnTheStream,
     Pair,
     PairEach,
@@ -179,6 +180,9 @@ def adapter_with(
         "the scale multiplies x too: it belongs to the product alone": (
             adapter_with(lambda x, A, B, s: s * (x + x @ A.T @ B.T))
         ),
+        "the product is subtracted: it is added": (
+            adapter_with(lambda x, A, B, s: x - s * x @ A.T @ B.T)
+        ),
         "A and B are swapped in the product": adapter_with(lambda x, A, B, s: x + s * x @ B @ A),
         "scale is divided by the rank: here it counts as it is": (
             adapter_with(lambda x, A, B, s: x + s / len(A) * x @ A.T @ B.T)
@@ -263,6 +267,15 @@ def plain_in(*plain: str) -> Callable:
             lambda block, pair, x: block.attention(pair(block.norm(x)))
         ),
         "the norm is left out": lambda block, pair, x: x + block.attention(pair(x)),
+        "only the stream is adapted: attention reads the adapted tokens": (
+            lambda block, pair, x: pair(x) + block.attention(block.norm(x))
+        ),
+        "the adapter acts twice: call it once": (
+            lambda block, pair, x: x + block.attention(pair(pair(block.norm(x))))
+        ),
+        "the normed tokens go in twice: what the adapter returns holds them already": (
+            lambda block, pair, x: x + block.attention(block.norm(x) + pair(block.norm(x)))
+        ),
         "the adapter is never used": lambda block, pair, x: block(x),
         "the residual comes from the normed tokens: add x": (
             lambda block, pair, x: block.norm(x) + block.attention(pair(block.norm(x)))
@@ -372,6 +385,15 @@ def silent(adapted: nn.Module, x: Tensor, fill=True, bias=True, tolerance=1e-6) 
 
 
 @torch.no_grad()
+def judged(adapted: nn.Module, x: Tensor, judge: Callable) -> bool:
+    """What somebody says of the difference that is left when attention is silenced."""
+    quiet = filled(adapted)
+    for parameter in quiet.block.out.parameters():
+        parameter.zero_()
+    return bool(judge(quiet(x) - x))
+
+
+@torch.no_grad()
 def without_method(adapted: nn.Module, x: Tensor) -> bool:
     """The method is replaced, which not every block calls."""
     quiet = filled(adapted)
@@ -400,6 +422,10 @@ def without_method(adapted: nn.Module, x: Tensor) -> bool:
             lambda adapted, x: silent(adapted, x, tolerance=10),
             lambda adapted, x: silent(adapted, x, tolerance=0.5),
         ),
+        "entries that stay say little: compare every entry of every token with x": (
+            lambda adapted, x: judged(adapted, x, lambda change: (change == 0).any()),
+            lambda adapted, x: judged(adapted, x, lambda change: (change[:, 0] == 0).all()),
+        ),
         "silence attention at block.out: not every block calls block.attention": without_method,
         "a plain True or False is wanted, not a Tensor: bool(...) makes one of a tensor": (
             lambda adapted, x: torch.tensor(silent(adapted, x))
@@ -411,11 +437,12 @@ def keeps_residual() -> Iterator[Case]:
     cases = {
         "changes the stream a little": scaled(OnTheStream(), "pair.lora_A", 0.01),
         "changes the stream a lot": scaled(OnTheStream(), "pair.lora_A", 1e4),
+        "changes the stream of one token a little": scaled(OnOneToken(), "pair.lora_A", 0.01),
         "stands in front of attention": Faithful(),
         "is a pair for each of q, k and v": PairEach(),
     }
     for does, adapted in cases.items():
-        expected = not isinstance(adapted, OnTheStream)
+        expected = not isinstance(adapted, (OnTheStream, OnOneToken))
         what = f"keeps_residual on a block whose adapter {does}"
         yield Case(what, (adapted, torch.randn(2, 4, 8)), expected)
 
@@ -423,12 +450,13 @@ def keeps_residual() -> Iterator[Case]:
 # ------------------------------------------------------------------------------ 3.5 inject itself
 
 X = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(3))
-RETURNED, KNOWN, TRAINED, NAMES, OUTPUT = (
+RETURNED, KNOWN, TRAINED, NAMES, OUTPUT, REACHED = (
     "the pairs that come back, by the shape of A",
     "how many lora_A the model's state dict holds",
     "the parameters of the model that ask for a gradient",
     "the model's own names in its state dict",
     "the model's output, once B is not zero",
+    "how many A a gradient of the output reaches",
 )
 ADVICE_3_5 = {
     RETURNED: "one pair for each nn.MultiheadAttention that model.modules() finds, in that order",
@@ -436,6 +464,7 @@ ADVICE_3_5 = {
     TRAINED: "the pairs' A and B, and nothing else: freeze first, then register each pair",
     NAMES: "add to the model, and wrap nothing: its own weights keep their names",
     OUTPUT: "the hook gives attention the adapted tokens for q, k and v, each layer by its own pair",
+    REACHED: "the tokens that the hook returns carry gradients: no detach, no no_grad",
 }
 
 
@@ -454,14 +483,19 @@ def read_injected(returned: object, model: nn.Module, *_: object) -> dict[str, o
             pair.lora_A.normal_()
             pair.lora_B.normal_()
     named = dict(model.named_parameters())
-    with torch.no_grad():
+    with torch.enable_grad():
         output = model(X)
+    reached = [None] * len(pairs)
+    if output.requires_grad and all(pair.lora_A.requires_grad for pair in pairs):
+        every_A = [pair.lora_A for pair in pairs]
+        reached = torch.autograd.grad(output.sum(), every_A, allow_unused=True)
     return {
         RETURNED: [tuple(pair.lora_A.shape) for pair in pairs],
         KNOWN: sum(name.endswith("lora_A") for name in model.state_dict()),
         TRAINED: sorted(n.rpartition(".")[2] for n, p in named.items() if p.requires_grad),
         NAMES: [name for name in model.state_dict() if "lora" not in name],
-        OUTPUT: output,
+        OUTPUT: output.detach(),
+        REACHED: sum(gradient is not None for gradient in reached),
     }
 
 
@@ -568,6 +602,9 @@ def late_names(model, adapter, rank):
             injector(lambda layer, given: given),
             injector(None),
         ),
+        "the tokens are detached, or made under no_grad: no pair would ever learn": injector(
+            lambda layer, given: (layer.pair(given[0]).detach(),) * 3
+        ),
         "that hook runs after attention and adapts what it found: a forward *pre*-hook runs before": injector(
             lambda layer, given, output: (layer.pair(output[0]), *output[1:]),
             put=lambda layer, hook: layer.register_forward_hook(hook),
@@ -602,6 +639,7 @@ def inject_pairs() -> Iterator[Case]:
         TRAINED: ["lora_A"] * len(widths) + ["lora_B"] * len(widths),
         NAMES: list(model.state_dict()),
         OUTPUT: output,
+        REACHED: len(widths),
     }
     yield Case(
         f"a model with {len(widths)} attentions, {len(set(widths))} widths",
