@@ -39,7 +39,6 @@ from tests.library.tiny_models import (
 )
 
 CLOSE = dict(rtol=1e-4, atol=2e-5)
-BOTH = pytest.mark.parametrize("method", [SerialLoRAConfig, LoRAConfig])
 
 
 def adapted(name: str, method: type, **options) -> nn.Module:
@@ -87,7 +86,6 @@ WEIGHTS = {  # what is done to one q layer before the adapters come, and how it 
 
 
 @torch.no_grad()
-@BOTH
 @pytest.mark.parametrize("kind", WEIGHTS)
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*spectral_norm.*:FutureWarning")
@@ -120,7 +118,6 @@ AROUND = {
 }
 
 
-@BOTH
 @pytest.mark.parametrize("around", AROUND)
 @pytest.mark.parametrize("name", ["timm", "plain", "open_clip_own_attention"])
 def test_what_surrounds_a_call_does_not_matter(name, around, method):
@@ -173,7 +170,6 @@ def drop_adapter(model):
 
 
 @torch.no_grad()
-@BOTH
 @pytest.mark.parametrize("rebuild", [remove, insert, replace_layer, drop_adapter])
 def test_a_model_that_was_rebuilt_is_not_touched(rebuild, method, tmp_path):
     model = adapted("plain", method)
@@ -209,7 +205,6 @@ def test_a_weight_that_another_layer_reads_is_not_merged_into(tie):
 # ------------------------------------------------------------------ never left half injected
 
 
-@BOTH
 @pytest.mark.parametrize("name", ["plain", "encoder_post_norm", "open_clip_own_attention"])
 def test_an_error_halfway_leaves_no_trace(name, method, monkeypatch):
     model = TINY[name].build()
@@ -280,7 +275,6 @@ def recorded(layer, seen):
 
 
 @torch.no_grad()
-@BOTH
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("name", ["open_clip", "open_clip_own_attention", "timm", "plain"])
 def test_a_forward_of_the_users_own(name, when, method):
@@ -340,7 +334,6 @@ class Around(nn.Module):
 
 
 @torch.no_grad()
-@BOTH
 def test_a_block_that_goes_past_its_attention_says_so_once(method):
     model = inject(nn.Sequential(Around(), Around()), method(rank=2))
     with warnings.catch_warnings():
@@ -355,7 +348,6 @@ def test_a_block_that_goes_past_its_attention_says_so_once(method):
 
 
 @torch.no_grad()
-@BOTH
 def test_blocks_that_are_compiled_one_by_one(method):
     """Wrapped or in place, before or after the adapters came."""
     tiny = TINY["plain"]
@@ -390,7 +382,8 @@ def test_blocks_that_are_compiled_one_by_one(method):
 
 @torch.no_grad()
 @pytest.mark.parametrize(  # three layers for q, k and v, and one
-    ("name", "method"), [("plain", LoRAConfig), ("timm", SerialLoRAConfig)]
+    ("name", "method"),
+    [("timm", SerialLoRAConfig), pytest.param("plain", LoRAConfig, marks=pytest.mark.slow)],
 )
 def test_compiled_code_is_kept_and_never_serves_the_wrong_model(name, method):
     """A plain and an adapted model of one class, and three merges: compiled three times in all."""
@@ -440,7 +433,6 @@ def without_values() -> nn.Module:
     return model
 
 
-@BOTH
 @pytest.mark.parametrize(
     ("build", "named"),
     [
@@ -470,7 +462,6 @@ class KeywordAttention(PlainAttention):
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
-@BOTH
 def test_layers_called_by_keyword(method):
     model, tokens = nn.Sequential(KeywordAttention()), torch.randn(2, 5, 32)
     inject(model, method(rank=RANK))

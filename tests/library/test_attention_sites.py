@@ -18,32 +18,7 @@ from serial_lora import (
     to_peft,
 )
 from serial_lora.attention import find_attention_sites
-from tests.library.tiny_models import (
-    TINY,
-    _open_clip,
-    _timm,
-    fill_adapters,
-)
-
-BOTH = pytest.mark.parametrize("config", [SerialLoRAConfig, LoRAConfig])
-
-
-def test_projections_partition_the_weights(tiny):
-    model = tiny.build()
-    for site in find_attention_sites(model, stream=tiny.stream):
-        assert site.width == tiny.width and site.tower in tiny.towers
-        by_weight: dict[int, list[tuple[int, int]]] = {}
-        for projection in site.projections.values():
-            weight = projection.weight(model)
-            assert weight[projection.row_slice].shape == (projection.rows, projection.columns)
-            by_weight.setdefault(id(weight), []).append((projection.start, projection.rows))
-        sizes = {id(p): p.shape[0] for p in model.parameters() if p.dim()}
-        for weight, pieces in by_weight.items():
-            ends = [0]
-            for start, rows in sorted(pieces):
-                assert start == ends[-1]
-                ends.append(start + rows)
-            assert ends[-1] == sizes[weight]
+from tests.library.tiny_models import TINY, _open_clip, _timm, fill_adapters
 
 
 def test_fused_sd3_projections_are_refused():
@@ -54,17 +29,16 @@ def test_fused_sd3_projections_are_refused():
 
 
 @torch.no_grad()
-@BOTH
-def test_a_model_inside_another_module(config):
+def test_a_model_inside_another_module(method):
     """A tower alone, a backbone with a head in front of which it was put, before or afterwards."""
-    tower = inject(TINY["open_clip"].build().visual, config(rank=2))
+    tower = inject(TINY["open_clip"].build().visual, method(rank=2))
     assert {name.split(".")[0] for name in adapters(tower)} == {"transformer"}
     x = torch.randn(1, 3, 16, 16)
     for wrapped_first in (True, False):
         backbone = TINY["timm"].build()
         model = nn.Sequential(backbone, nn.Linear(5, 2))
         base = model(x)
-        fill_adapters(inject(model if wrapped_first else backbone, config(rank=2)))
+        fill_adapters(inject(model if wrapped_first else backbone, method(rank=2)))
         expected = model(x)
         assert not torch.allclose(expected, base)
         with disabled(model):
@@ -73,13 +47,12 @@ def test_a_model_inside_another_module(config):
         assert torch.equal(eject(model)(x), base) and not adapters(backbone)
 
 
-@BOTH
-def test_blocks_that_share_weights(config):
+def test_blocks_that_share_weights(method):
     """One attention in two blocks has one adapter; two that are tied have two, and cannot merge."""
     model = _timm()
     model.blocks[1].attn = model.blocks[0].attn
     assert len(find_attention_sites(model)) == 2
-    fill_adapters(inject(model, config(rank=2)))
+    fill_adapters(inject(model, method(rank=2)))
     with torch.no_grad():
         x = torch.randn(1, 3, 16, 16)
         expected = model(x)
@@ -87,12 +60,12 @@ def test_blocks_that_share_weights(config):
     eject(model)
     tied = _timm()
     tied.blocks[1].attn.qkv.weight = tied.blocks[0].attn.qkv.weight
-    if config is LoRAConfig:
+    if method is LoRAConfig:
         with pytest.raises(SerialLoRAError, match="share"):
-            inject(tied, config(rank=2))
+            inject(tied, method(rank=2))
         assert not adapters(tied)
         return
-    inject(tied, config(rank=2))
+    inject(tied, method(rank=2))
     for verb in (merge, to_peft):
         with pytest.raises(SerialLoRAError, match="share"):
             verb(tied)

@@ -75,23 +75,6 @@ def test_diffusers_loads_it_with_equal_outputs(name, method, tmp_path):
     torch.testing.assert_close(run_sd3(from_file), expected, **CLOSE)
 
 
-@torch.no_grad()
-def test_serial_exports_one_shared_a_and_a_b_for_each_projection():
-    """lora_B = W_p B, as the algebra says, for each of q, k and v; nothing for out."""
-    tiny = TINY["hf_vit"]
-    plain = dict(tiny.build().named_parameters())
-    model = fill_adapters(inject(tiny.build(), SerialLoRAConfig(rank=3, scale=2.0)))
-    tensors = to_peft(model)
-    for block, _, parts in tiny.names(model):
-        adapter = model.get_submodule(f"{block}.serial_lora")
-        for part in "qkv":
-            layer = f"base_model.model.{parts[part][0].removesuffix('.weight')}"
-            assert torch.equal(tensors.pop(f"{layer}.lora_A.weight"), adapter.lora_A)
-            expected = 2.0 * plain[parts[part][0]] @ adapter.lora_B
-            torch.testing.assert_close(tensors.pop(f"{layer}.lora_B.weight"), expected)
-    assert not tensors
-
-
 def test_what_cannot_be_exported():
     with pytest.raises(SerialLoRAError, match="no adapters"):
         to_peft(TINY["timm"].build())

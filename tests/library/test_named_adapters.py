@@ -182,8 +182,8 @@ def test_one_adapter_for_each_sample(batch, method, dtype):
 @pytest.mark.parametrize(
     ("name", "method"),
     [
-        ("open_clip", SerialLoRAConfig),
         ("timm", LoRAConfig),
+        pytest.param("open_clip", SerialLoRAConfig, marks=pytest.mark.slow),
         pytest.param("open_clip", LoRAConfig, marks=pytest.mark.slow),
         pytest.param("sd3_image", LoRAConfig, marks=pytest.mark.slow),
     ],

@@ -319,22 +319,6 @@ def test_a_part_that_is_not_there_is_refused():
     assert not adapters(model)
 
 
-@pytest.mark.parametrize(
-    ("setting", "here"),
-    [
-        ("r", "rank"),
-        ("lora_alpha", "scale"),
-        ("target_modules", "blocks"),
-        ("lora_dropout", "dropout"),
-    ],
-)
-def test_a_setting_of_peft_says_what_it_is_called_here(setting, here, method):
-    with pytest.raises(SerialLoRAError, match=f"{setting} is {here}|{setting} is .*{here}"):
-        method(**{setting: 8})
-    with pytest.raises(TypeError):
-        method(rank=8, colour="red")
-
-
 def test_what_attends_elsewhere_is_left_alone():
     class Mixed(nn.Module):
         def __init__(self) -> None:
