@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 06 · Stable Diffusion 3: a new style
 #
-# A designer has drawn a hundred and fifty emoji, all in her own hand. Now somebody wants a thousand more, in the
-# same hand, by Friday.
+# Ines draws emoji. She has finished a hundred and fifty, all in her own hand, and now a customer wants a thousand
+# more by Friday.
 #
-# You will teach her hand to a Stable Diffusion 3. On the way you write all that such a model is made of: the
-# straight line from a picture to noise, the loss, the sampler, guidance, and FID, the number by which papers
-# compare drawings. At the end you type a word and move a slider, and the drawing goes over into her style.
+# You will teach her hand to a Stable Diffusion 3. On the way you write what such a model is made of: the straight
+# line from a picture to noise, the loss, the training loop, the sampler, guidance, and FID, the number by which
+# papers compare drawings. At the end you type a word, move a slider, and watch the drawing change hands.
 
 # %%
 try:
@@ -23,11 +23,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, inject, set_scale
 from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.labs.lesson import open_lesson
 from serial_lora_course.lessons.l06_sd3.studio import Studio
-from serial_lora_course.plots.drawings import Row, draw_rows, plot_drawings
+from serial_lora_course.plots.drawings import plot_drawings
 from serial_lora_course.plots.style import display_figure
 
 lesson_card("06")
@@ -41,15 +40,17 @@ studio = Studio(lesson)  # pictures and words, made ready for it
 shown = [0, 3, 9, 21, 27, 45, 48, 62][: len(studio.captions)]  # change this and run again
 captions = [studio.captions[index] for index in shown]
 base = studio.stock(studio.asked.rows(shown), shown, config.guidance)
-hers = {"the designer": [studio.real[index] for index in shown]}
+hers = {"Ines": [studio.real[index] for index in shown]}
 display_figure(plot_drawings({"SD3": base} | hers, captions))
-print(lesson.data.attribution)
 
 # %% [markdown]
-# Above, what the model draws for eight words today. Below, the same eight as she draws them: black outlines, flat
-# colour, a purer yellow. She is OpenMoji, a project of designers, and the model learnt to draw from Twemoji,
-# another one. It has seen Twemoji's drawings of these very words, so *what* to draw is nothing new to it. How she
-# draws is, and none of the drawings in the lower row will be shown to it in training.
+# Above, what the model draws for eight words today. Below, the same eight as Ines draws them: black outlines,
+# flat colour, a purer yellow. The model will never be shown the drawings of the lower row.
+#
+# (Ines's drawings are OpenMoji's, openmoji.org, CC BY-SA 4.0. <!-- from the licence: 4.0 --> The SD3 is a small
+# one, made of diffusers' own classes and pretrained on Twemoji, another set of emoji, these very words among
+# them. So *what* to draw is nothing new to it, and *how* is. With `SCALE = "paper"` this notebook runs on SD3
+# medium.)
 #
 # ## A straight line from picture to noise
 #
@@ -213,7 +214,7 @@ for what, (latents, words) in kinds.items():
     print(f"{what}: {loss:.2f}")
 
 # %% [markdown]
-# More than six times as large. The model knows Twemoji's drawings nearly by heart, and hers are news. That gap is
+# Nearly seven times as large. The model knows Twemoji's drawings nearly by heart, and hers are news. That gap is
 # what an adapter can close.
 #
 # ## The training loop
@@ -227,8 +228,15 @@ for what, (latents, words) in kinds.items():
 # caption in ten is replaced by the empty sentence. That looks like vandalism. You will see in a moment what it is
 # for.
 
-
 # %%
+from serial_lora import LoRAConfig, SerialLoRAConfig, adapter_parameters, inject
+
+pipeline = lesson.backbone.pipeline
+shift = pipeline.scheduler.config.shift  # 1: no shift
+falls = {"cosine": lambda share: (1 + np.cos(np.pi * share)) / 2, "constant": lambda share: 1.0}
+remaining = falls[config.schedule]  # of the learning rate, at a share of the run
+
+
 def noise_levels(count: int, shift: float = 1.0) -> Tensor:
     """Noise levels (count,), the middling ones most often; what `shift` is for comes last."""
     sigmas = torch.sigmoid(torch.randn(count))
@@ -247,6 +255,8 @@ def tune(network: nn.Module, adapter: SerialLoRAConfig | LoRAConfig) -> list[flo
     """Teach the style to a network through a fresh adapter; the loss at each step."""
     torch.manual_seed(1)
     inject(network, adapter)  # lesson 03: freezes the network, and puts the pairs in
+    if config.gradient_checkpointing:  # at the paper's scale, to save memory
+        network.enable_gradient_checkpointing()
     pairs = list(adapter_parameters(network))
     optimizer = torch.optim.AdamW(pairs, config.lr, weight_decay=config.weight_decay)
     (latents, words), losses = studio.style, []
@@ -267,14 +277,7 @@ def tune(network: nn.Module, adapter: SerialLoRAConfig | LoRAConfig) -> list[flo
 
 
 # %%
-pipeline = lesson.backbone.pipeline
-shift = pipeline.scheduler.config.shift
-falls = {"cosine": lambda share: (1 + np.cos(np.pi * share)) / 2, "constant": lambda share: 1.0}
-remaining = falls[config.schedule]  # of the learning rate
-
 adapted = lesson.twin().model  # the same frozen weights, with room for an adapter
-if config.gradient_checkpointing:
-    adapted.enable_gradient_checkpointing()
 losses = tune(adapted, SerialLoRAConfig(config.rank))  # change this and run again: a smaller rank
 count = sum(pair.numel() for pair in adapter_parameters(adapted))
 print(f"{len(losses)} steps, {count:,} numbers trained, {len(studio.style.latents)} drawings")
@@ -291,6 +294,8 @@ print(f"loss: first 20 steps {np.mean(losses[:20]):.2f}, last 20 {np.mean(losses
 # is shown, below what it guesses. Where do you expect it to fail?
 
 # %%
+from serial_lora_course.plots.drawings import Row, draw_rows
+
 word = "cat" if SCALE == "tiny" else "a photo of a cat"  # change this and run again
 cat, level = studio.encode_known([word]), torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
 start = studio.noise([5])
@@ -476,8 +481,6 @@ display_figure(plot_drawings(stronger, captions))  # change this and run again: 
 
 # %%
 other = lesson.twin().model
-if config.gradient_checkpointing:
-    other.enable_gradient_checkpointing()
 tune(other, LoRAConfig(config.rank))
 
 networks = {"before": model, "Serial LoRA": adapted, "LoRA": other}
@@ -498,6 +501,7 @@ display_figure(plot_drawings(chosen | hers, captions))
 # 1 is as trained. Same words, same noise; drag it.
 
 # %%
+from serial_lora import set_scale
 from serial_lora_course.lessons.l06_sd3.panel import fade_panel
 
 typed = {"smiling face with open mouth and smiling eyes": 0, "face with tears of joy": 3}
@@ -516,8 +520,7 @@ fade_panel(fade, scales, list(typed))
 # and run it again: that takes some ten seconds, and is the thing to show somebody.
 #
 # We like it best between 0.5 and 0.75: the lines have come, and the crumbs not yet. Nobody trained the model at
-# such a scale. That it works all the same is worth a thought: the weights change by *scale* times B A, and half
-# way to a new style lies half of it.
+# such a scale, and there was no need to: half of a change in the weights is half of a style.
 #
 # ## How good is it? FID by hand
 #
@@ -641,13 +644,10 @@ asked, table = judge.text_features(studio.captions), {}
 for name, pictures in (drawings | cheats | {"her own": studio.real}).items():
     cosines = (judge.clip_features(pictures) * asked).sum(-1)  # (N,): vectors of length one
     style = [found == lesson.data.name for found in judge.style_of(pictures)]
-    scores = {"FID": fid(judge.picture_features(pictures), reference)}
-    scores |= {
-        "CLIP-Score": 2.5 * cosines.clamp(min=0).mean().item(),
-        "in her style": np.mean(style),
-    }
-    table[name] = scores
-pd.DataFrame(table).T.round(2) + 0.0  # no -0.00
+    score = 2.5 * cosines.clamp(min=0).mean().item()
+    table[name] = [fid(judge.picture_features(pictures), reference), score, np.mean(style)]
+columns = ["FID", "CLIP-Score", "in her style"]
+pd.DataFrame(table, index=columns).T.round(2) + 0.0  # no -0.00
 
 # %% [markdown]
 # The one picture drawn every time fools the style classifier completely, and FID throws it out. *Any* training
@@ -656,9 +656,9 @@ pd.DataFrame(table).T.round(2) + 0.0  # no -0.00
 #
 # And what fools CLIP-Score? Read its column again. The untuned model gets 1.44, and her own drawings get 1.25. By
 # this number the machine draws her words better than she does. Mind who judges here: this CLIP is the very one
-# whose text tower reads the prompts for our SD3, so the score is partial. (It is also why a fall from 1.44 to
-# 1.25 is no loss: her own drawings score no higher.) And all these words were met in pretraining, so no number
-# here says how the model would do on things it does not know.
+# whose text tower reads the prompts for our SD3, so the score is partial. And since her own drawings score no
+# more, the fall from 1.44 to 1.25 does not say that the tuned model listens less. (All these words were met in
+# pretraining, by the way. No number here says how it would do on things that it does not know.)
 #
 # So read them together, at equal numbers of pictures. And look at the drawings.
 
@@ -751,8 +751,8 @@ for stream in ("image", "text", "both"):
 #
 # <details><summary>Answer</summary>
 #
-# The model believes that a fifth of what it sees is picture, and takes structure of the noise for structure of a
-# drawing. Try it: `levels[3:]`.
+# The model believes that a fifth of what it sees is picture, and takes accidents of the noise for parts of a
+# drawing. Try it: `walk(velocity_of(model, cat.words), start, levels[2:])`.
 #
 # </details>
 #
