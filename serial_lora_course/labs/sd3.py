@@ -8,7 +8,7 @@ prompts whose pictures in the style no training has seen, each from noise of its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -118,11 +118,6 @@ TINY = Sd3LabConfig(
 # ------------------------------------------------------------------------------- the training step
 
 
-def flow_path(latents: Tensor, noise: Tensor, sigmas: Tensor) -> tuple[Tensor, Tensor]:
-    """Points on the straight paths from pictures to noise (B, c, h, w), and the velocities there."""
-    return add_noise(latents, noise, sigmas), velocity(latents, noise)
-
-
 class StyleObjective(nn.Module):
     """The flow loss of a batch: ``forward(TrainingExample of B examples) -> loss``."""
 
@@ -131,14 +126,14 @@ class StyleObjective(nn.Module):
         model: SD3Transformer2DModel,
         weighting: str = "plain",
         gradient_checkpointing: bool = False,
-        path: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = flow_path,
     ) -> None:
         super().__init__()
-        self.model, self.weighting, self.path = model, weighting, path
+        self.model, self.weighting = model, weighting
         self.checkpointed = list(model.transformer_blocks) if gradient_checkpointing else []
 
     def forward(self, batch: TrainingExample) -> Tensor:
-        noisy, target = self.path(batch.latent, batch.noise, batch.sigma)  # (B, c, h, w) each
+        noisy = add_noise(batch.latent, batch.noise, batch.sigma)  # (B, c, h, w)
+        target = velocity(batch.latent, batch.noise)
         with gradient_checkpointing(self.model, bool(self.checkpointed)):
             (predicted,) = self.model(
                 hidden_states=noisy,
@@ -171,16 +166,10 @@ class Sd3Lab(Lab):
 
     Args:
         judge: what measures drawings.
-        trial: what every model of the style is measured with; all held-out pictures if left out.
-        encoded: the training pictures, as :func:`encode_style` makes them; made if left out.
-
-    Attributes:
-        path: what the loss compares with, as :func:`flow_path`.
     """
 
     name, unit, amount, last_losses = "sd3", "percent", 100, 50
     base_names = ("base_", "real_")
-    path = staticmethod(flow_path)
     configs = {"tiny": TINY, "paper": PAPER}
     help = {
         "scale": "tiny (drawings of 64 pixels, CPU) or paper (SD3 medium, GPU)",
@@ -220,15 +209,9 @@ class Sd3Lab(Lab):
         base: dict[str, float] | None = None,
         *,
         judge: Judge,
-        trial: Trial | None = None,
-        encoded: Mapping[str, EncodedPicture] | None = None,
     ) -> None:
         super().__init__(backbone, data, config, base)
         self.judge = judge
-        if trial is not None:
-            self.trial = trial
-        if encoded is not None:
-            self.encoded = encoded
 
     @cached_property
     def trial(self) -> Trial:
@@ -263,7 +246,7 @@ class Sd3Lab(Lab):
     def objective(self) -> StyleObjective:
         config = self.config
         checkpointing = config.gradient_checkpointing
-        return StyleObjective(self.backbone.model, config.weighting, checkpointing, self.path)
+        return StyleObjective(self.backbone.model, config.weighting, checkpointing)
 
     def stream(self, indices: Sequence[int], seed: int) -> ExampleStream:
         """The encoded pictures of a run, each with noise of its own, in a seeded order."""

@@ -82,11 +82,3 @@ def drop_text(count: int, share: float, generator: torch.Generator | None = None
     needs both answers (Ho and Salimans 2022, "Classifier-free Diffusion Guidance").
     """
     return torch.rand(count, generator=generator) < share
-
-
-def guide(empty: Tensor, prompted: Tensor, guidance: float) -> Tensor:
-    """Classifier-free guidance: from the empty prompt's velocity towards, and past, the prompt's.
-
-    1 is the prompted answer itself; more makes the prompt count for more.
-    """
-    return empty + guidance * (prompted - empty)

@@ -31,6 +31,7 @@ SHEET = """
   image-rendering: pixelated; }}
 .{name} figcaption {{ font-size: 12px; line-height: 1.2; }}
 """
+# JupyterLab takes arrow keys for its cells, but for what says that it wants them.
 MOVE = (
     "const panel = this.closest('[data-scales]');"
     "panel.style.setProperty('--at', this.value);"
@@ -55,11 +56,11 @@ def fade_panel(
     sheet = SHEET.format(name=name, cell=CELL, strip=CELL * len(scales), width=4 * (CELL + 12))
     slider = (
         f'<input type="range" min="0" max="{len(scales) - 1}" value="0" step="1" '
-        f'aria-label="scale of the adapter" oninput="{MOVE}">'
+        f'aria-label="scale of the adapter" data-lm-suppress-shortcuts="true" oninput="{MOVE}">'
     )
     page = (
-        f'<div class="{name}" style="--at: 0" data-scales="{" ".join(written)}" '
-        f'data-lm-suppress-shortcuts="true"><style>{sheet}</style>'
+        f'<div class="{name}" style="--at: 0" data-scales="{" ".join(written)}">'
+        f"<style>{sheet}</style>"
         f"<label>scale of the adapter {slider}<output>{written[0]}</output></label>"
         f'<div class="drawings">{figures}</div></div>'
     )
