@@ -27,7 +27,7 @@ from serial_lora_course.checking import check, lesson_card, yours
 from serial_lora_course.labs.lesson import open_lesson
 from serial_lora_course.lessons.l06_sd3.studio import Studio
 from serial_lora_course.plots.drawings import plot_drawings
-from serial_lora_course.plots.style import display_figure
+from serial_lora_course.plots.style import display_drawing, display_figure
 
 lesson_card("06")
 
@@ -37,7 +37,7 @@ lesson = open_lesson("sd3", SCALE, os.environ.get("SERIAL_LORA_LENGTH", "class")
 model, config, device = lesson.model, lesson.config, lesson.device  # the part of SD3 that draws
 studio = Studio(lesson)  # pictures and words, made ready for it
 
-shown = [0, 3, 9, 21, 27, 45, 48, 62][: len(studio.captions)]  # change this and run again
+shown = [i for i in (0, 3, 9, 21, 27, 45, 48, 62) if i < len(studio.captions)]  # change this
 captions = [studio.captions[index] for index in shown]
 base = studio.stock(studio.asked.rows(shown), shown, config.guidance)
 hers = {"Ines": [studio.real[index] for index in shown]}
@@ -270,7 +270,7 @@ def tune(network: nn.Module, adapter: SerialLoRAConfig | LoRAConfig) -> list[flo
         losses.append(loss.item())
         if step % config.accumulation == 0:  # 1 here; a small card takes a batch in parts
             nn.utils.clip_grad_norm_(pairs, config.clip_norm)
-            optimizer.param_groups[0]["lr"] = config.lr * remaining(step / len(batches))
+            optimizer.param_groups[0]["lr"] = config.lr * remaining((step - 1) / len(batches))
             optimizer.step()
             optimizer.zero_grad()
     return losses
@@ -492,8 +492,8 @@ display_figure(plot_drawings(chosen | hers, captions))
 # %% [markdown]
 # Follow one column down. The subject stays, and mostly where it was: it comes from the word and the noise. Yellow
 # turns into her yellow, and black comes in where she has lines. LoRA draws them harder than Serial LoRA does; it
-# has four times the numbers. And neither draws as she does. A hundred steps on a small model give her colours and
-# her weight of line. Her neat circles they do not give.
+# has four times the numbers. And neither draws as she does. A hundred steps on a small model are enough for her
+# colours and her weight of line, and not for her neat circles.
 #
 # ## Move the slider
 #
@@ -524,10 +524,11 @@ fade_panel(fade, scales, list(typed))
 #
 # ## How good is it? FID by hand
 #
-# "Looks best to us" will not do in a paper. The number that everybody prints is **FID**: do the drawings, *as a
+# "We like it best" will not do in a paper. The number that everybody prints is **FID**: do the drawings, *as a
 # set*, look like real pictures of the style?
 #
-# Every picture becomes a vector of features, by a network that was trained for something else. Then each set is
+# Every picture becomes a vector of features, by a network that was trained for something else. (Papers take
+# Inception. We take a middle layer of lesson 04's CLIP, so our FIDs compare with nobody else's.) Then each set is
 # replaced by a normal distribution, which is nothing but a mean μ and a covariance Σ, and FID is the distance of
 # the two:
 #
@@ -621,10 +622,10 @@ for count in (most // 6, most // 3, most):
     print(f"{count:3} of her drawings beside {count} others: FID {distance:.1f}")
 
 # %% [markdown]
-# With 25 drawings a side her own hand is further from itself than our model's drawings are from hers! A
-# covariance of 192 features takes many pictures, and whatever is wrong with the estimate counts as distance. So a
-# FID without the number of pictures means nothing, and one that fell because there were more of them means
-# nothing either. Compare at equal numbers, as the next table does.
+# With 25 drawings a side she is further from herself than our model, with 64, was from her! A covariance of 192
+# features takes many pictures, and whatever is wrong with the estimate counts as distance. So an FID says nothing
+# without the number of pictures, and one that fell because there were more of them says nothing either. Compare
+# at equal numbers, as the next table does.
 #
 # ## What fools which number?
 #
@@ -650,14 +651,14 @@ columns = ["FID", "CLIP-Score", "in her style"]
 pd.DataFrame(table, index=columns).T.round(2) + 0.0  # no -0.00
 
 # %% [markdown]
-# The one picture drawn every time fools the style classifier completely, and FID throws it out. *Any* training
-# picture fools both: FID 15.3, about as good as LoRA's 15.0, for a "model" that does not listen. CLIP-Score
-# throws it out.
+# One picture drawn every time fools the style classifier completely, and FID throws it out. *Any* training
+# picture fools both of them: its FID is 15.3, about as good as LoRA's 14.9, for a "model" that does not listen at
+# all. CLIP-Score throws that one out.
 #
 # And what fools CLIP-Score? Read its column again. The untuned model gets 1.44, and her own drawings get 1.25. By
 # this number the machine draws her words better than she does. Mind who judges here: this CLIP is the very one
 # whose text tower reads the prompts for our SD3, so the score is partial. And since her own drawings score no
-# more, the fall from 1.44 to 1.25 does not say that the tuned model listens less. (All these words were met in
+# more than 1.25, the fall to 1.24 does not say that the tuned model listens less. (All these words were met in
 # pretraining, by the way. No number here says how it would do on things that it does not know.)
 #
 # So read them together, at equal numbers of pictures. And look at the drawings.
@@ -668,8 +669,8 @@ pd.DataFrame(table, index=columns).T.round(2) + 0.0  # no -0.00
 # The straight line, the loss and the sampler are the whole idea. Three things make it an SD3.
 #
 # **Parts.** Only the transformer draws, and only it was adapted. Text encoders read the prompt, and an
-# autoencoder makes latents of pixels and pixels of latents; all are frozen, so prompts and pictures were read
-# once, before the loop. In SD3 medium the transformer has two billion parameters.
+# autoencoder turns pixels into latents and back. All of them are frozen, so prompts and pictures were read once,
+# before the loop.
 
 # %%
 for name, part in pipeline.components.items():
@@ -693,9 +694,14 @@ for amount in (1.0, 3.0):  # change this and run again
 # With shift 3 half of the steps are spent above 0.7. A scheduler's list is shifted *already*: whoever shifts it
 # again trains at levels that drawing hardly visits.
 #
-# **Two streams.** The transformer works on two kinds of tokens, patches of the picture and words of the prompt.
-# They run side by side, each kind with its own norms and its own q, k and v, and meet in one place only,
-# attention. So "in front of attention" is two places. What each choice costs in SD3 medium, at the paper's rank:
+# **Two streams.** Patches of the picture and words of the prompt run side by side, each kind with its own norms
+# and its own q, k and v, and meet in one place only.
+
+# %%
+display_drawing("two_streams")
+
+# %% [markdown]
+# So "in front of attention" is two places. What each choice costs in SD3 medium, at the paper's rank:
 
 # %%
 from serial_lora_course.models.architectures import ARCHITECTURES
@@ -703,16 +709,16 @@ from serial_lora_course.models.architectures import ARCHITECTURES
 for stream in ("image", "text", "both"):
     counts = []
     for kind in (SerialLoRAConfig, LoRAConfig):
-        medium = ARCHITECTURES["sd3"].on_meta()  # shapes only: two billion numbers in no memory
+        medium = ARCHITECTURES["sd3"].on_meta()  # two billion numbers, and no memory
         inject(medium, kind(64, stream=stream))
         counts.append(sum(pair.numel() for pair in adapter_parameters(medium)))
     print(f"{stream:5}  Serial LoRA {counts[0]:10,}   LoRA {counts[1]:10,}")
 
 # %% [markdown]
-# We adapted the image stream, which `inject` takes unless you say otherwise: *what* is drawn comes in with the
-# words and should stay, and *how* it looks is made in the picture's tokens. Only there is Serial LoRA exactly a
-# quarter of LoRA. The last block reads the text but never writes it, so LoRA has one layer less in that stream. A
-# text token is as wide as an image token, so an adapter on the wrong stream fits, runs and trains: count.
+# We adapted the picture's stream, which `inject` takes unless you say otherwise: *what* is drawn comes in with
+# the words and should stay, and *how* it looks is made in the picture's tokens. A text token is as wide as an
+# image token, so an adapter in the wrong stream fits, runs and trains without a complaint. Only the count tells:
+# the last block never writes the text, so LoRA has one layer less there.
 
 # %% [markdown]
 # ## Quiz
