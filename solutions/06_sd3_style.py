@@ -78,7 +78,7 @@ display_figure(plot_drawings({"SD3": base} | hers, captions))
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●○○○ | ●●●●● | 8 |
+# | ●●○○○ | ●●●●● | 6 |
 #
 # Write the two formulas for a batch, in which every picture has a noise level of its own. Mind the shapes:
 # `sigmas` is (B,). If four latents are four numbers wide, PyTorch broadcasts it along the *width*, and says
@@ -157,7 +157,7 @@ def velocity_of(network: nn.Module, words) -> Callable:
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●○○○ | ●●●●● | 8 |
+# | ●●○○○ | ●●●●● | 6 |
 #
 # Walk to the noise levels, ask the model for the velocity there, and compare with the true one: the mean squared
 # error over everything. `velocity(points, sigmas)` is the model, whichever it is. The check puts in a small one
@@ -321,7 +321,7 @@ display_figure(draw_rows([there, guessed]))
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●○○ | ●●●●● | 12 |
+# | ●●●○○ | ●●●●● | 9 |
 #
 # Start at noise. From each level σ go to the next, σ', by
 #
@@ -542,7 +542,7 @@ fade_panel(fade, scales, list(typed))
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●●○ | ●●●●● | 30 |
+# | ●●●●○ | ●●●●● | 20 |
 #
 # Build it in three steps, and look at each before you go on.
 #
