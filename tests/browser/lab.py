@@ -21,19 +21,17 @@ SETTINGS = {
 
 
 @contextmanager
-def open_lab(folder: Path, home: Path, theme: str = "JupyterLab Light") -> Iterator[str]:
+def open_lab(folder: Path, home: Path) -> Iterator[str]:
     """Start JupyterLab over a folder; gives its address, and stops it when the block ends.
 
     Args:
         folder: where its notebooks lie.
         home: an empty folder for its own files.
-        theme: as JupyterLab's menu calls it.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = SETTINGS | {"apputils-extension/themes": {"theme": theme}}
-    for name, values in settings.items():
+    for name, values in SETTINGS.items():
         _write(home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings", values)
     places = {"CONFIG_DIR": "config", "DATA_DIR": "data", "RUNTIME_DIR": "runtime", "PATH": ""}
     environment = offline_environment() | {"SERIAL_LORA_STATIC": "0"}

@@ -1,4 +1,4 @@
-"""Every panel of the lessons, moved in JupyterLab by keyboard and by mouse."""
+"""The panel with JavaScript of its own, moved in JupyterLab by keyboard and by mouse."""
 
 from contextlib import contextmanager
 
@@ -56,7 +56,7 @@ def changes_the_picture(cell, move) -> None:
     )
 
 
-def drag(cell, what, right: int, down: int = 0, start: tuple[float, float] = (0.5, 0.5)) -> None:
+def drag(cell, what, right: int, down: int, start: tuple[float, float]) -> None:
     """Press the mouse on something, at a share of its width and height, move it, and let go."""
     what.scroll_into_view_if_needed()
     box, mouse = what.bounding_box(), cell.page.mouse
@@ -65,20 +65,6 @@ def drag(cell, what, right: int, down: int = 0, start: tuple[float, float] = (0.
     mouse.down()
     mouse.move(x + right, y + down, steps=4)
     mouse.up()
-
-
-def move_sliders(cell, count: int) -> None:
-    sliders = cell.get_by_role("slider")
-    assert sliders.count() == count
-    for slider in sliders.all():
-        changes_the_picture(cell, lambda slider=slider: slider.press("ArrowLeft"))
-        assert slider.get_attribute("aria-label")  # what a screen reader calls it
-        changes_the_picture(cell, lambda slider=slider: drag(cell, slider, -60))
-
-
-def test_ranks(tmp_path):
-    with open_panel(tmp_path, "01", "rank_panel") as cell:
-        move_sliders(cell, 1)
 
 
 def test_masks(tmp_path):

@@ -50,18 +50,15 @@ def torchmetrics_of(metric, features: torch.Tensor, reference: torch.Tensor):
 
 @given(st.integers(2, 6), st.integers(0, 20), st.integers(0, 10**6))
 @settings(deadline=None, max_examples=50)
-def test_fid_is_the_papers_formula_and_torchmetrics(width, more, seed):
+def test_fid_is_the_papers_formula(width, more, seed):
     features, reference = sample(width + 3, width, seed), sample(width + 3 + more, width, seed + 1)
     found = frechet_distance(features, reference)
     assert found == pytest.approx(
         dense_fid(features.numpy(), reference.numpy()), rel=1e-7, abs=1e-7
     )
-    metric = FrechetInceptionDistance(Given(features)).set_dtype(torch.float64)
-    theirs = torchmetrics_of(metric, features, reference).item()
-    assert found == pytest.approx(theirs, rel=1e-6, abs=1e-6)
 
 
-def test_fid_of_fewer_pictures_than_dimensions_is_torchmetrics_too():
+def test_fid_of_fewer_pictures_than_dimensions_is_torchmetrics():
     """As in all of the paper's tables: covariances are singular."""
     features, reference = sample(7, 20, 0), sample(9, 20, 1)
     metric = FrechetInceptionDistance(Given(features)).set_dtype(torch.float64)
