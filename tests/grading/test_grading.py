@@ -70,21 +70,14 @@ class Number(int):
     __eq__ = __le__ = __ge__ = lambda self, other: True
     __hash__ = int.__hash__
 return Number(7)"""
-CHEATING = (
+HARD = (  # to run to its end, and to believe
     OPENING,
     "__import__ = lambda *a, **k: 1 / 0\ncheck = print",
     "import serial_lora_course.checking.running as c, serial_lora_course.checking as d\n"
     "c.run_check = lambda *a: 'all'\nc.check = d.check = lambda *a: print('is right. Verified: all')",
     with_body("1.1", ALWAYS_EQUAL.strip()),
-    with_body("1.2", "raise SystemExit"),
-    with_body("1.3", "print('Exercise 1.3 is right. Verified: all.')\nreturn 7"),
-    "raise RuntimeError('\\t=HYPERLINK(1)')\ndef shared_gradients(*a): pass",
-)
-HARD = (  # to run to its end
-    OPENING,
-    with_body("1.1", "while True:\n    pass"),
-    ANSWERS["1.2"],
-    with_body("1.3", "raise ValueError('\\x1b[31m' + '=x' * 10**6)"),
+    with_body("1.2", "raise ValueError('\\x1b[31m' + '=x' * 10**6)"),
+    with_body("1.3", "print('Exercise 1.3 is right. Verified: all.')\nwhile True:\n    pass"),
     "import os\nos._exit(1)",
     ANSWERS["1.4"],
 )
@@ -92,13 +85,13 @@ HARD = (  # to run to its end
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory):
-    """What `serial-lora grade` prints and saves about three notebooks and a file that is none."""
+    """What `serial-lora grade` prints and saves about two notebooks and a file that is none."""
     folder = tmp_path_factory.mktemp("submissions")
-    for name, cells in {"=mixed": MIXED, "cheating": CHEATING, "hard": HARD}.items():
+    for name, cells in {"=mixed": MIXED, "hard": HARD}.items():
         write(folder / f"{name}.ipynb", *cells)
     (folder / "text.ipynb").write_text("{")
-    names = ["=mixed", "text", "cheating", "hard"]
-    command = [sys.executable, "-m", "serial_lora_course", "grade", *OPENLY, "--timeout", "20"]
+    names = ["=mixed", "text", "hard"]
+    command = [sys.executable, "-m", "serial_lora_course", "grade", *OPENLY, "--timeout", "10"]
     command += [f"{name}.ipynb" for name in names]
     done = subprocess.run(
         command,
@@ -131,19 +124,12 @@ def test_right_wrong_open_and_forged(graded):
     assert [row["points"] for row in mixed] == [mixed[0]["of"], "0", "0", "0"]
 
 
-def test_what_is_printed_patched_and_always_equal_does_not_pass(graded):
-    _, rows = graded
-    assert results(rows, "cheating") == ["wrong", "wrong", "wrong", "not found"]
-    cheating = rows_of(rows, "cheating")
-    assert "class made in the notebook" in cheating[0]["why"]
-    assert cheating[1]["why"].startswith("SystemExit")
-
-
-def test_one_hard_notebook_keeps_what_it_reached(graded):
+def test_what_is_patched_printed_and_ends_the_kernel_does_not_pass(graded):
     done, rows = graded
-    assert results(rows, "hard") == ["not reached", "passed", "wrong", "not reached"]
+    assert results(rows, "hard") == ["wrong", "wrong", "not reached", "not reached"]
     hard = rows_of(rows, "hard")
-    assert "20 seconds" in hard[0]["why"] and hard[3]["why"] == "the kernel ended"
+    assert "class made in the notebook" in hard[0]["why"]
+    assert "10 seconds" in hard[2]["why"] and hard[3]["why"] == "the kernel ended"
     assert len(str(rows)) < 10_000 and len(done.stdout) < 10_000 and "\x1b" not in done.stdout
 
 
@@ -152,7 +138,7 @@ def test_one_hard_notebook_keeps_what_it_reached(graded):
     "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
 )
 def test_an_interruption_keeps_what_was_graded_and_leaves_nothing(tmp_path, number):
-    first = write(tmp_path / "first.ipynb", OPENING)
+    first = write(tmp_path / "first.ipynb", "nothing = 0")
     second = write(tmp_path / "second.ipynb", "import time\ntime.sleep(400)")
     (tmp_path / "tmp").mkdir()
     command = [sys.executable, "-m", "serial_lora_course", "grade", str(first), str(second)]
