@@ -32,6 +32,23 @@ def misses_from_behind(matrix):
     return nn.functional.pad(tails / tails[0], (0, 1)) ** 0.5
 
 
+class LoRAAsLinear(nn.Linear):
+    """Takes the base's tensors over."""
+
+    def __init__(self, base, rank, alpha):
+        super().__init__(base.in_features, base.out_features, base.bias is not None)
+        self.weight, self.bias, self.factor = base.weight, base.bias, alpha / rank
+        self.requires_grad_(False)
+        self.lora_A = nn.Parameter(nn.init.uniform_(torch.empty(rank, base.in_features), -0.1, 0.1))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank))
+
+    def merged_weight(self):
+        return torch.addmm(self.weight, self.lora_B, self.lora_A, alpha=self.factor)
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.merged_weight(), self.bias)
+
+
 class LoRAByWeight(nn.Module):
     """Merges at every call."""
 
@@ -207,7 +224,7 @@ RIGHT = {
         lambda model: model.requires_grad_(False).eval(),
     ],
     "1.1": [misses_by_numpy, misses_from_behind],
-    "1.2": [LoRAByWeight],
+    "1.2": [LoRAByWeight, LoRAAsLinear],
     "1.3": [pairs_in_another_basis],
     "1.4": [gradients_by_autograd, gradients_stacked],
     "2.1": [
@@ -285,6 +302,17 @@ def residual_in_place_of_a_copy(adapted, x):
     return torch.allclose(other(x), x)
 
 
+def residual_by_a_hook(adapted, x):
+    """What attention adds is made zero on its way out."""
+    other = copy.deepcopy(adapted)
+    other.block.out.register_forward_hook(lambda layer, given, output: output * 0)
+    with torch.no_grad():
+        for name, parameter in other.named_parameters():
+            if name.endswith("lora_B"):
+                parameter.copy_(torch.ones_like(parameter))
+        return bool((other(x) - x).abs().max() < 1e-6)
+
+
 def inject_by_closures(model, adapter, rank):
     """The pair bound to its hook, and kept by the module around the attention; freezing by hand."""
     if any("lora_A" in name for name in model.state_dict()):
@@ -352,7 +380,7 @@ RIGHT |= {
     "3.1": [TwoLines],
     "3.2": [lambda block, adapter, x: block.attention(adapter(block.norm(x))) + x],
     "3.3": [lambda W, A, B, s: W + s * (W @ B) @ A],
-    "3.4": [residual_in_place_of_a_copy],
+    "3.4": [residual_in_place_of_a_copy, residual_by_a_hook],
     "3.5": [inject_by_closures, inject_with_keywords, inject_around_forward],
 }
 

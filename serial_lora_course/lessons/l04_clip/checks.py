@@ -323,10 +323,22 @@ def towers_of(clip: TwoTowers, *_) -> dict[str, Tensor]:
 LOSSES, WEIGHTS = "the loss of each step", "the weights of both towers afterwards"
 SIZES, OFTEN = "how many pictures each step sees", "how often each shot is seen"
 MODES, SHUFFLED = "the model's mode in the steps, and afterwards", "rounds in different orders"
+PAIRED, FETCHED = "each picture comes with its own class", "each shot is fetched anew in each round"
+
+
+class Fetched(list):
+    """Shots that count how often one of them is asked for."""
+
+    times = 0
+
+    def __getitem__(self, place):
+        """A shot."""
+        self.times += 1
+        return super().__getitem__(place)
 
 
 class Noted(TwoTowers):
-    """Notes what a training shows it: for each step the classes, and whether it is in train mode."""
+    """Notes what a training shows it: for each step the classes, the pictures, and whether it is in train mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -334,11 +346,13 @@ class Noted(TwoTowers):
         for tower in (self.image, self.text):
             tower.weight.requires_grad_(True)
         self.steps: list[tuple[list[int], bool]] = []
+        self.seen: list[tuple[Tensor, int]] = []
 
 
 def noting_loss(clip: Noted, pictures: Tensor, labels: Tensor, prompts: Tensor) -> Tensor:
     """The loss that an answer is given."""
     clip.steps.append((labels.tolist(), clip.training))
+    clip.seen += zip(pictures.detach(), labels.tolist(), strict=True)
     return reference_loss(clip, pictures, labels, prompts)
 
 
@@ -351,9 +365,12 @@ def read_training(losses, clip, groups, shots, *_) -> dict[str, object]:
         OFTEN: sorted(Counter(shown).items()),
         MODES: ["train" if on else "eval" for on in sorted({on for _, on in clip.steps})]
         + ["train" if clip.training else "eval"],
+        FETCHED: shots.times >= len(shown),
     }
-    if len({int(label) for _, label in shots}) > 1:
-        return facts | {SHUFFLED: len(rounds) > 1}
+    own = {int(label): picture for picture, label in shots}
+    if len(own) > 1:
+        paired = all(torch.equal(picture, own[label]) for picture, label in clip.seen)
+        return facts | {SHUFFLED: len(rounds) > 1, PAIRED: paired}
     weights = torch.cat([clip.image.weight.flatten(), clip.text.weight.flatten()]).detach()
     return {LOSSES: losses, WEIGHTS: weights} | facts
 
@@ -390,6 +407,8 @@ def training(
     groups_of: Callable = lambda groups, clip: groups,
     size_of: Callable = lambda batch_size, shots: batch_size,
     steps_of: Callable = lambda steps, a_round: steps,
+    shots_of: Callable = lambda shots: shots,
+    labels_of: Callable = lambda labels: labels,
     result: Callable = lambda losses: losses,
 ) -> Callable:
     """The training with one thing changed."""
@@ -397,12 +416,12 @@ def training(
     def attempt(clip, groups, shots, prompts, loss_of, steps, batch_size):
         rule, a_round = optimizer(groups_of(groups, clip)), len(shots) // batch_size
         started = [group["lr"] for group in rule.param_groups]
-        losses, queue = [], []
+        losses, queue, shots = [], [], shots_of(shots)
         clip.train(modes[0])
         for step in range(steps_of(steps, a_round)):
             queue = queue or list(order(len(shots)).split(size_of(batch_size, len(shots))))
             pictures, labels = default_collate([shots[i] for i in queue.pop(0)])
-            loss = loss_of(clip, pictures, labels, prompts)
+            loss = loss_of(clip, pictures, labels_of(labels), prompts)
             for group, rate in zip(rule.param_groups, started, strict=True):
                 group["lr"] = rate * share(step, steps, a_round)
             for move in moves:
@@ -465,6 +484,12 @@ def training(
         "shots are drawn at random, some twice and some never: shuffled rounds show each once": (
             training(order=lambda n: torch.tensor([0, *range(n - 1)])[torch.randperm(n)])
         ),
+        "all pictures are fetched once, before the steps: each call of shots[i] crops and flips anew": (
+            training(shots_of=lambda shots: [shots[i] for i in range(len(shots))])
+        ),
+        "pictures and classes are in different orders: take both from one shots[i]": training(
+            labels_of=lambda labels: labels.flip(0)
+        ),
         "the adapter's dropout sleeps: clip.train() before the steps": training(
             modes=(False, False)
         ),
@@ -479,7 +504,7 @@ def train_few_shot() -> Iterator[Case]:
     for alike in (True, False):
         clip, prompts, picture = Noted(), torch.randint(0, 10, (6, 4)), torch.randn(3, 2, 2)
         shots = [(picture if alike else torch.randn(3, 2, 2), 1 if alike else i) for i in range(6)]
-        shots = [(each.double(), torch.tensor(label)) for each, label in shots]
+        shots = Fetched((each.double(), torch.tensor(label)) for each, label in shots)
         groups = [
             {"params": [tower.weight], "lr": lr, "weight_decay": decay}
             for tower, lr, decay in ((clip.image, 0.02, 0.5), (clip.text, 0.05, 0.1))
@@ -488,7 +513,8 @@ def train_few_shot() -> Iterator[Case]:
         losses, weights = adamw_by_hand(*copy.deepcopy(inputs))
         values = {LOSSES: losses, WEIGHTS: weights} if alike else {}
         counts = {SIZES: [2] * 9, OFTEN: [(1, 18)] if alike else [(i, 3) for i in range(6)]}
-        modes = {MODES: ["train", "eval"]} | ({} if alike else {SHUFFLED: True})
+        modes = {MODES: ["train", "eval"], FETCHED: True}
+        modes |= {} if alike else {SHUFFLED: True, PAIRED: True}
         yield Case(
             f"a training on {'one picture' if alike else 'six pictures'}",
             inputs,
