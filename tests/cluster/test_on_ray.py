@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from serial_lora_course.labs.grid import run_lab
 from serial_lora_course.labs.ray_grid import Share, on_ray
 from serial_lora_course.labs.records import read_records
 from serial_lora_course.labs.registry import LABS
+from tests.labs.fourth_lab import HalvesLab
 from tests.labs.lab_models import what_was_found
 
 os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -113,6 +115,20 @@ def test_a_stopped_grid_goes_on(cluster, out, alone):
     records = run_lab(*ASKED, out=out, doing=doing, **told, **QUICK)
     assert sorted(seen) == [False, True, True, True]
     assert same(records, alone) and in_the_file(out, alone)
+
+
+def test_a_worker_with_other_pictures_is_refused(cluster, out, monkeypatch):
+    others = HalvesLab.load_data("halves", "tiny", None)
+    others = replace(others, train=others.test, test=others.train)
+    monkeypatch.setattr(HalvesLab, "load_data", staticmethod(lambda *_: others))  # here alone
+    with pytest.raises(SerialLoRAError, match="4 of 4 runs failed.*other pictures of halves"):
+        run_lab(*ASKED, out=out, doing=partial(on_ray, Share()), **QUICK)
+    assert read_records(out) == []
+
+
+def test_more_than_any_machine_has_is_refused(cluster, out):
+    with pytest.raises(SerialLoRAError, match="no machine"):
+        run_lab(*ASKED, out=out, doing=partial(on_ray, Share(cpus=1000.0)), **QUICK)
 
 
 def test_what_no_cluster_can_give_is_refused():

@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 pytest.importorskip("nbgrader", reason="grading needs the extra [class]")
+
+from nbgrader.api import Gradebook
 
 from serial_lora_course.checking.exercises import read_exercises
 from serial_lora_course.checking.running import EXERCISES, find_check
@@ -168,7 +169,7 @@ def test_an_interruption_keeps_what_was_graded_and_leaves_nothing(tmp_path, numb
 
 @pytest.fixture(scope="module")
 def classroom(tmp_path_factory):
-    """A class's folder after release, submission, `nbgrader autograde`, feedback and export."""
+    """A class's folder after release, submission, `nbgrader autograde` and feedback."""
     folder, lesson = tmp_path_factory.mktemp("class"), "03_build_serial_lora"
     class_folder.main([str(folder), "03"])
     source, release = (
@@ -209,12 +210,14 @@ def classroom(tmp_path_factory):
     if WHY_NOT:
         with (folder / "nbgrader_config.py").open("a") as settings:
             settings.write("c.Confined.unconfined = True\n")
-    for step in (["autograde", lesson], ["generate_feedback", lesson], ["export"]):
+    for step in (["autograde", lesson], ["generate_feedback", lesson]):
         command = [sys.executable, "-m", "nbgrader", *step]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     pages = {p.parts[-3]: p.read_text(encoding="utf-8") for p in folder.glob("feedback/*/*/*.html")}
-    return folder, pages, pd.read_csv(folder / "grades.csv").set_index("student_id")
+    with Gradebook(f"sqlite:///{folder / 'gradebook.db'}") as book:
+        grades = {row["student"]: row for row in book.submission_dicts(lesson)}
+    return folder, pages, grades
 
 
 def test_points_are_those_of_the_importance_dots(classroom):
@@ -223,8 +226,9 @@ def test_points_are_those_of_the_importance_dots(classroom):
         e.importance
         for e in read_exercises(sources.read_source(ROOT / "solutions" / "03_build_serial_lora.py"))
     ]
-    assert set(grades["max_score"]) == {sum(dots)}
-    assert grades["score"].to_dict() == {"handed_out": sum(dots), "hostile": 0}
+    assert {row["max_score"] for row in grades.values()} == {sum(dots)}
+    scores = {student: row["score"] for student, row in grades.items()}
+    assert scores == {"handed_out": sum(dots), "hostile": 0}
 
 
 def test_a_hostile_page_runs_nothing_and_has_no_points(classroom):
