@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.data.types import Pictures
-from serial_lora_course.labs import config as configs
-from serial_lora_course.labs import grid
+from serial_lora_course.labs import grid, training
 from serial_lora_course.labs import lab as labs
 from serial_lora_course.labs.dry_run import dry_run
 from serial_lora_course.labs.frames import frame
@@ -257,7 +256,7 @@ class OftenSaved(TrainingConfig):
 def test_an_interrupted_lab_goes_on_and_ends_as_if_uninterrupted(small, tmp_path, monkeypatch):
     options = dict(methods=["lora", "serial_lora"], amounts=small.amounts[1:])
     options |= dict(min_steps=6, dropout=0.2)
-    monkeypatch.setattr(configs, "TrainingConfig", OftenSaved)
+    monkeypatch.setattr(training, "TrainingConfig", OftenSaved)
     a_second_a_step(monkeypatch)
     whole = small.run(**options)
 
