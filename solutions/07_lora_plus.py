@@ -232,7 +232,7 @@ display_figure(plot_race({"one rate": moved(slow_pair), "LoRA+": moved(plus_pair
 
 # %% [markdown]
 # B starts, and A waits one step: A's gradient has the factor B, and B is zero. From then on they run side by side. With
-# LoRA+ (dashed) B leaves the picture within two steps, and A, at the same rate as before, falls back. Why does A fall
+# LoRA+ (dashed) B leaves the plot within two steps, and A, at the same rate as before, falls back. Why does A fall
 # back? The loss falls so fast that its later gradients are small beside the early ones, and Adam measures each step
 # against what it remembers.
 #
@@ -297,8 +297,8 @@ for name, history in {"one rate": slow_pair, "LoRA+": plus_pair}.items():
     print(f"{name:8}  smallest {sizes.min():.6f}  largest {sizes.max():.6f}")
 
 # %% [markdown]
-# Every entry goes the rate, 0.0003 or 0.003, and only a few, whose gradient is near ε, a little less. A *ratio* of two
-# rates therefore has a plain meaning: how far B runs while A runs one. Which ratio would be right?
+# Every entry moves by the rate, 0.0003 or 0.003; only a few, whose gradient is near ε, move a little less. A *ratio* of
+# two rates therefore has a plain meaning: how many steps of A's size B takes in one. Which ratio would be right?
 #
 # ## Why width matters
 #
@@ -345,7 +345,7 @@ display(effects.rename_axis("width").map("{:.3g}".format))
 # ## Whose rate is it?
 #
 # So there is something to it. But go back to your two runs. LoRA+ differed from the slow run in *one* thing, the rate of B.
-# You have called that a ratio. It is also a ten times larger rate. To tell the two apart takes a third run, and it is
+# You have called that a ratio. It is also a ten times larger rate. Only a third run tells the two apart, and it is
 # the one that is usually missing: both matrices at B's large rate. What do you expect?
 
 # %%

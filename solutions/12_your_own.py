@@ -75,7 +75,7 @@ print("Drawings: OpenMoji, openmoji.org, CC BY-SA 4.0")
 # give each test photograph the class of the training photograph that is nearest to it.
 #
 # The model is the image tower of our tiny CLIP. **This line is the only one that changes with your model**:
-# `timm.create_model("vit_small_patch16_224", pretrained=True, num_classes=0)` gives a vector a picture too. Take the
+# `timm.create_model("vit_small_patch16_224", pretrained=True, num_classes=0)` also gives a vector for each picture. Take the
 # transform that belongs to it; all below runs as it stands, but for the one cell that asks CLIP for class names.
 
 # %%
@@ -144,8 +144,8 @@ def show_nearest(train: list[int], test: list[int]) -> None:
 show_nearest(*careless)
 
 # %% [markdown]
-# Seven times of eight it is the same sticker. The classifier never had to know what an animal is: it remembered each sticker, and met all of
-# them again in the test. This is a **leak**. Frames of one video, four crops of one slide, five photographs of one
+# Seven times out of eight it is the same sticker. The classifier never had to know what an animal is: it remembered each
+# sticker, and met them all again in the test. This is a **leak**. Frames of one video, four crops of one slide, five photographs of one
 # dog: real folders are full of it, and nothing in a training log tells you.
 #
 # ## A split by object
@@ -295,15 +295,15 @@ note("linear probe", "split by object", right[test])
 # ## An adapter, merged and proved
 #
 # A probe can only read what the features hold. An adapter changes the features. And when it is trained it goes into
-# the weights, so that what you ship is an ordinary model. Is the merged model the one that you trained? You do not believe
-# that, you measure it.
+# the weights, so that what you ship is an ordinary model. Is the merged model the one that you trained? Don't believe
+# it, measure it.
 
 # %% [markdown]
 # ### Exercise 12.2 · A proof that a merge is right
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●○○○ | ●●●●○ | 8 |
+# | ●●○○○ | ●●●●○ | 6 |
 #
 # Three outputs for the same pictures: of the base, of the adapted model, of the merged one. Return
 # True if the merged outputs equal the adapted ones up to rounding *and* the adapter has an effect
@@ -460,8 +460,9 @@ with torch.no_grad():
     note("adapter, merged", "split by photograph", leaky(inputs[seen]).argmax(-1) == labels[seen])
 
 # %% [markdown]
-# Read the two columns as two people would. On the left each step upwards in effort pays: the names, the probe, the
-# adapter, 74.3%. You would ship the adapter, and tell your colleagues what it brought. On the right the adapter falls five
+# Read the two columns as two people would. On the left mere memory gets 99.4%, and of the three others each step
+# upwards in effort pays: the names, the probe, the adapter, 74.3%. Of these you would ship the adapter, and tell your
+# colleagues what it brought. On the right the adapter falls five
 # points *behind* the probe. **The leak did not only make the numbers too large. It turned the verdict round**, since it pays
 # whoever remembers best, and the adapter has the most room to remember.
 #

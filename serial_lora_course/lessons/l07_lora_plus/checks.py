@@ -52,9 +52,14 @@ def last_part(name: str) -> str:
     return name.split(".")[-1]
 
 
-def any_part(name: str) -> str:
-    """As some tools ask: is lora_B in the name?"""
-    return next((kind for kind in ("lora_B", "lora_A") if kind in name), name)
+def any_part(name: str | list[str]) -> str:
+    """As some tools ask: is lora_B in the name, or among its parts?"""
+    return next((kind for kind in ("lora_B", "lora_A") if kind in name), "others")
+
+
+def first_part(parts: list[str]) -> str:
+    """The other way round: is lora_A among its parts?"""
+    return next((kind for kind in ("lora_A", "lora_B") if kind in parts), "others")
 
 
 def groups(
@@ -135,8 +140,10 @@ def read_groups(
     "7.1",
     "each trainable tensor in exactly one group, at its rate, whatever its modules are called",
     {
-        "the last part of the name decides, not any part: a module may be called lora_B": groups(
-            any_part
+        "the last part of the name decides, not any part: a module may be called lora_B": (
+            groups(any_part),
+            groups(lambda name: any_part(name.split("."))),
+            groups(lambda name: first_part(name.split("."))),
         ),
         "the last part of the name decides, as a whole: its last letter does not, nor what it ends "
         "in": (groups(lambda name: f"lora_{name[-1]}"), groups(lambda name: name[-6:])),
@@ -309,6 +316,9 @@ def step(size: Callable = lambda g, eps: g / (g.abs() + eps)) -> Callable:
         ),
         "0 / 0 where the gradient is zero: ε belongs into the denominator": step(
             lambda g, eps: g / g.abs()
+        ),
+        "ε is an argument: 1e-8 is only what it is when nothing else is given": step(
+            lambda g, eps: g / (g.abs() + 1e-8)
         ),
     },
 )
