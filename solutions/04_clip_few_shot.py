@@ -2,7 +2,7 @@
 # # 04 · CLIP with a few shots
 #
 # A designer draws symbols: arrows, hearts, number keys, eight kinds in all. She wants every new drawing filed
-# under the right kind, and has sixteen labelled ones of each, of some only eight. That is far too little to train a
+# under the right kind, and has sixteen labelled drawings of most kinds, of some only eight. That is far too little to train a
 # network, and enough to adapt one.
 #
 # You make a classifier out of eight sentences, then write the whole training that adapts it. At the end you ask the
@@ -49,7 +49,7 @@ display_drawing("two_towers")
 # %% [markdown]
 # The orange pairs come later. First the model as it is, and the pictures: one test drawing of each class. This CLIP is
 # small, and the project pretrained it on emoji by several designers with their names as captions. What you see here is
-# from OpenMoji, and these symbols were kept from it.
+# from OpenMoji, and these symbols were kept out of its training.
 
 # %%
 device, backbone, model = lesson.device, lesson.backbone, lesson.model
@@ -62,7 +62,7 @@ display_figure(figure, alt=f"A drawing of each class: {', '.join(data.class_name
 print(len(data.train), "pictures to learn from,", n, "to test on.", data.attribution)
 
 # %% [markdown]
-# ## A picture asks every class
+# ## Every picture against every class
 #
 # The table needs a score for every picture and every class. It is the cosine times a *scale*, which CLIP learnt in
 # pretraining. Why a scale? Cosines all lie close together. Without it, softmax would give every class about the same
@@ -115,7 +115,7 @@ check("4.1", similarity_scores)
 # Solution: [the solved lesson](../solutions/04_clip_few_shot.ipynb)
 
 # %% [markdown]
-# The eight drawings above, put to your classifier. `template` is the sentence round a class name. Expect rows that
+# The eight drawings above, put to your classifier. `template` is the sentence around a class name. Expect rows that
 # favour one class. Will it be the right one?
 
 # %%
@@ -260,8 +260,8 @@ print(f"{len(chosen)} pictures for {SHOTS} shots of {len(data.class_names)} clas
 
 # %% [markdown]
 # One shot, seed 1 above and seed 2 below. Imagine that a row were all you knew. Which of the two would you rather learn
-# from? With 16 shots the luck is smaller, but not gone. And some classes have no sixteen pictures: they give what
-# they have.
+# from? With 16 shots the luck is smaller, but not gone. Some classes have fewer than sixteen pictures, and
+# give them all.
 #
 # ## The loss
 #
@@ -334,7 +334,7 @@ check("4.3", few_shot_loss)
 # |---|---|---|
 # | ●●●●○ | ●●●●● | 25 |
 #
-# The field trains adapters like this. Write it all:
+# This is how adapters are usually trained. Write it all:
 #
 # 1. AdamW on `groups`, which hold each tensor's own rate and decay. In step $t = 0, 1, \ldots$ each rate is multiplied
 #    by $\tfrac{1}{2}\,(1 + \cos(\pi t / \text{steps}))$: half a cosine, from 1 down to nearly 0.
@@ -497,7 +497,7 @@ display_figure(plot_confusion(labels, {"zero-shot": zero, "Serial LoRA": serial}
 #
 # ## LoRA, through the same loop
 #
-# And LoRA, which you wrote in lesson 01? It goes round an `nn.Linear`. CLIP's attention has none for q, k and v: PyTorch
+# And LoRA, which you wrote in lesson 01? It wraps an `nn.Linear`. CLIP's attention has none for q, k and v: PyTorch
 # keeps the three weights in one, `in_proj_weight`. So take the attention apart.
 
 
@@ -633,8 +633,8 @@ ahead = {
 display_figure(plot_gains("How far Serial LoRA ends, a dot a run", ahead))
 
 # %% [markdown]
-# The gain is plain: 22 points on average, and no run lost. Nearly all of it is the labels': the lead over a probe is 1.6.
-# And the lead over LoRA is 0.1, in runs that go from -9 to +8. Whoever shows you one run can show you either.
+# The gain is plain: 22 points on average, and no run lost. Nearly all of it comes with the labels: the lead over a probe is
+# 1.6. And the lead over LoRA is 0.1, in runs that go from -9 to +8. Whoever shows you one run can show you either.
 #
 # That is the idea to keep. "It works" is a gain, and a few runs show it. "It is better" is a difference, and asks for
 # far more. Are 1.6 points ahead of a probe more than luck? How many runs would it take to say so? Lesson 08 judges.

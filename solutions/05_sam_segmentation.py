@@ -127,7 +127,7 @@ print(f"SAM:            {before.mean():.2f}")
 #
 # Before you adapt a model, make sure that it sees what you think it sees. SAM looks at squares of one size. A
 # picture is scaled until its *longer* side fits, and the rest is filled with zeros, at the bottom or on the right.
-# The boxes are given in the picture's own pixels, so they have to take the same way.
+# The boxes are given in the picture's own pixels, so they have to be scaled with it.
 
 # %% [markdown]
 # ### Exercise 5.1 · The way in
@@ -398,7 +398,7 @@ for name, error in errors.items():
 # %% [markdown]
 # The pair is exact in both places: without a bias, zero times anything stays zero. With a bias every added zero
 # becomes a token with something to say, and the picture's own tokens in those windows listen to it. 960 of them come out
-# wrong, a quarter of the picture, and all others are exact. Nothing tells you.
+# wrong, nearly a quarter of the picture, and all others are exact. Nothing tells you.
 #
 # Worse, on the tiny model this bug cannot even happen: two windows of 8 fit its grid of 16. You would meet it for
 # the first time on the large model, on a rented GPU.
@@ -676,8 +676,7 @@ for name, sam, dice in (("Serial LoRA", serial, after), ("LoRA", lora, after_lor
 
 # %% [markdown]
 # LoRA ends six thousandths higher, with four times the numbers; 38 scenes prefer it, and 22 prefer Serial LoRA. Is that
-# a difference? One run each cannot tell you: with another seed, or on another machine, either mean moves by
-# about as much. Lesson 08 judges.
+# a difference? One run each cannot tell you. Lesson 08 judges.
 #
 # ## Drag a box
 #
@@ -703,7 +702,7 @@ panel = mask_panel(serial, [tests[n] for n in (order[0], order[-1], *order[1:-1:
 #
 # <details><summary>Answer</summary>
 #
-# On these outlines, that is what a filled box has. One needs that number, and the unadapted model's, on the same
+# On these outlines, a filled box scores that too. You need that number, and the unadapted model's, on the same
 # pictures.
 #
 # </details>

@@ -157,7 +157,7 @@ def velocity_of(network: nn.Module, words) -> Callable:
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●○○○ | ●●●●● | 6 |
+# | ●●○○○ | ●●●●● | 5 |
 #
 # Walk to the noise levels, ask the model for the velocity there, and compare with the true one: the mean squared
 # error over everything. `velocity(points, sigmas)` is the model, whichever it is. The check puts in a small one
@@ -321,7 +321,7 @@ display_figure(draw_rows([there, guessed]))
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●○○ | ●●●●● | 9 |
+# | ●●●○○ | ●●●●● | 6 |
 #
 # Start at noise. From each level σ go to the next, σ', by
 #
@@ -412,7 +412,7 @@ display_figure(draw_rows([there, guessed, back]))
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●○○○○ | ●●●●○ | 4 |
+# | ●○○○○ | ●●●●○ | 3 |
 #
 # Some papers count from the other end and call the plain answer 0. Here it is the formula above.
 
@@ -542,7 +542,7 @@ fade_panel(fade, scales, list(typed))
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
-# | ●●●●○ | ●●●●● | 20 |
+# | ●●●●○ | ●●●●● | 25 |
 #
 # Build it in three steps, and look at each before you go on.
 #
