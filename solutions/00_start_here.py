@@ -82,8 +82,8 @@ print(data.attribution)
 # To the old CLIP 39 of the 82 drawings were plants. Forty steps took it from 13 right answers to 42. That is far from
 # perfect, since this CLIP is tiny and saw few examples. But nobody trained a new model. The old one was steered.
 #
-# **Change this and run again**: `load_classification("travel")` in the cell that trains, or `"food"`, where so few steps
-# help less.
+# **Change this and run again**: `load_classification("travel")` in the cell that trains, or `"food"`, where forty steps
+# bring next to nothing.
 
 # %% [markdown]
 # ## What was added

@@ -2,8 +2,8 @@
 # # 04 · CLIP with a few shots
 #
 # A designer draws symbols: arrows, hearts, number keys, eight kinds in all. She wants every new drawing filed
-# under the right kind, and has sixteen labelled drawings of most kinds, of some only eight. That is far too little to train a
-# network, and enough to adapt one.
+# under the right kind, and has about a hundred that are labelled, of some kinds only eight. That is far too little
+# to train a network, and enough to adapt one.
 #
 # You make a classifier out of eight sentences, then write the whole training that adapts it. At the end you ask the
 # question that most tables leave out: how much of the gain is owed to the adapter?
@@ -260,7 +260,7 @@ print(f"{len(chosen)} pictures for {SHOTS} shots of {len(data.class_names)} clas
 
 # %% [markdown]
 # One shot, seed 1 above and seed 2 below. Imagine that a row were all you knew. Which of the two would you rather learn
-# from? With 16 shots the luck is smaller, but not gone. Some classes have fewer than sixteen pictures, and
+# from? With 16 shots the luck is smaller, but not gone. Most classes have fewer than sixteen pictures, and
 # give them all.
 #
 # ## The loss

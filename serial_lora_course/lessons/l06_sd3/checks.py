@@ -169,8 +169,9 @@ def loss(
         "the root of it: leave the root away": loss(
             lambda v, x, n, s, p: (v - (n - x)).square().mean().sqrt()
         ),
-        "a loss for each picture: one number is wanted, their mean": loss(
-            lambda v, x, n, s, p: (v - (n - x)).square().mean((1, 2, 3))
+        "one number is wanted, the mean over everything, and still a tensor: no .item()": (
+            loss(lambda v, x, n, s, p: (v - (n - x)).square().mean((1, 2, 3))),
+            loss(lambda v, x, n, s, p: (v - (n - x)).square().mean().item()),
         ),
         "the errors cancel: square them before the mean": loss(
             lambda v, x, n, s, p: (v - (n - x)).mean()
@@ -196,7 +197,7 @@ def flow_loss() -> Iterator[Case]:
             (ask, x, n, torch.tensor(sigmas)),
             sum(errors) / len(errors),
             leaves=lambda ask, *_: {"the model's weights": ask.weight},
-            form="a loss for each picture: one number is wanted, their mean",
+            form="one number is wanted, the mean over everything, and still a tensor: no .item()",
         )
 
 
