@@ -418,7 +418,7 @@ titles = [
     f"{name or 'no adapter'}:\n{tasks[name or 'symbols'].class_names[answer]}"
     for name, answer in zip(names, answers, strict=True)
 ]
-display_figure(show_pictures([drawing for drawing, _ in picked], titles))
+display_figure(show_pictures([drawing for drawing, _ in picked], titles, columns=4))
 print(tasks["travel"].attribution)
 
 # %% [markdown]
