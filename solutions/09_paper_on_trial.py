@@ -240,11 +240,11 @@ display(pd.DataFrame(rows).T.fillna("not run"))
 # 1. With 25% of the parameters Serial LoRA is 0.3 hundredths behind on SAM, of a gain of 7.5, and 0.9 points on CLIP, of 12.4. That is
 #    a good deal! (With lesson 08's margin of one, SAM *holds* and CLIP is *open*.) On style it is 11.4 points behind, of 64.6, and four styles differ too much to be sure.
 # 2. But LoRA, cut to the same size, does about as well or better. The saving is real; it isn't the sharing that earns it.
-#    On SAM your friend of lesson 08 saw the opposite, +0.41 for Serial LoRA: there one learning rate served both.
+#    (On SAM your friend of lesson 08 saw the opposite, +0.41, on five data sets and with one learning rate for both.)
 #    <!-- from lesson 08: 0.41 -->
 # 3. **The same pair in front of the feed-forward layer** beats LoRA on SAM, with 19% of its parameters. It is also the study's clearest answer: in front of attention the pair is 0.84 worse.
 # 4. And so does **no adapter at all**: train the LayerNorms and biases that are in the model anyway. I did not expect that.
-#    (Points 3 and 4 compare with LoRA two of many methods that we looked at. Think of lesson 08 before you bet on them.)
+#    (Both are picked from many methods that we compared with LoRA. Think of lesson 08 before you bet on them.)
 #
 # On CLIP nothing of this shows: every interval there has room for zero.
 #
