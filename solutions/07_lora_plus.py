@@ -400,7 +400,7 @@ display(pd.DataFrame(best).T)
 # %% [markdown]
 # ## A trap with names
 #
-# Whoever takes LoRA+ from a library should print the groups once. PEFT asks of each name whether it contains
+# If you take LoRA+ from a library, print the groups once. PEFT asks of each name whether it contains
 # `lora_B`. Give it one pair under three names:
 
 # %%

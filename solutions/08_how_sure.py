@@ -371,8 +371,8 @@ for key, p in zip(ours, correct([p_values[key] for key in ours]), strict=True):
     print(f"{key[0]:5} Serial LoRA against LoRA: p = {p_values[key]:.3f}, corrected {p:.3f}")
 
 # %% [markdown]
-# Of fifteen, none is left! Yet fifteen of thirty is far more than the one or two of chance, so something *is* there. With
-# four to six data sets we just cannot point at it.
+# Of the fifteen, none is left! Yet fifteen of thirty is far more than the one or two that chance would give, so
+# something *is* there. With four to six data sets we just cannot point at it.
 #
 # Ask only the three questions that we came for, and SAM's stands: LoRA is ahead there. That is the real lesson of Holm: every question that
 # you add makes the others weaker. Decide what you want to know before you look, and write it down.

@@ -319,8 +319,8 @@ print(f"the chains are {far[0]:.0%} and {far[1]:.0%} away from the sum")
 print(f"one drawing is {100 / len(tasks['symbols'].test):.1f} points")
 
 # %% [markdown]
-# With both adapters at full weight symbols keep 71.2%, and travel is hardly better than with the base: the change
-# for symbols is the louder one. Half of each was the better mixture. So weights are worth a search.
+# With both adapters at full weight symbols keep 71.2%, and travel is hardly better than with the base: the adapter
+# for symbols dominates. Half of each was the better mixture. So weights are worth a search.
 #
 # And the order? In the algebra it counts: the chains are 7% and 11% away from the sum. In the
 # answers it is three drawings at most. Write it down all the same; with larger changes it counts more.
