@@ -5,7 +5,7 @@
 # did by hand. For the rest there is SAM, the *Segment Anything Model*: draw a box round a thing, and it answers with
 # the mask of that thing. On photographs it is famous. On Noor's sketches a filled rectangle does better.
 #
-# You will build what mends that: the way into the model, the loss, the training step, the loop. Then you look
+# You will build what mends that: the preprocessing, the loss, the training step, the loop. Then you look
 # at every single mask, and at the end you drag boxes over a picture and watch SAM before and after.
 
 # %%
@@ -123,14 +123,14 @@ print(f"SAM:            {before.mean():.2f}")
 # rectangle that never saw the picture does better, and whenever somebody shows you a Dice, ask what the box would
 # have had.
 #
-# ## The way in
+# ## Preprocessing
 #
 # Before you adapt a model, make sure that it sees what you think it sees. SAM looks at squares of one size. A
 # picture is scaled until its *longer* side fits, and the rest is filled with zeros, at the bottom or on the right.
 # The boxes are given in the picture's own pixels, so they have to be scaled with it.
 
 # %% [markdown]
-# ### Exercise 5.1 · The way in
+# ### Exercise 5.1 · Into the model's frame
 #
 # | Difficulty | Importance | Minutes |
 # |---|---|---|
@@ -267,11 +267,11 @@ shown = {name: [masks] for name, masks in found[number].items()}
 display_figure(plot_masks({"": tests[number]}, shown))
 
 # %% [markdown]
-# None of them. The way in fails silently: out come masks, and they even look like masks. Only the number is lower, and
+# None of them. Preprocessing fails silently: out come masks, and they even look like masks. Only the number is lower, and
 # who knows what it should have been?
 #
 # Somebody with the third bug would start at 0.50, train the model around it, see a gain, and publish.
-# So test the way in and back by itself, before any training, on pictures that are not square. And look at the masks: in
+# So test it by itself, there and back, before any training, on pictures that are not square. And look at the masks: in
 # the last picture above, each one is squeezed towards the left, which no number would have told you.
 #
 # ## Windows, and zeros that must stay zero
@@ -730,15 +730,15 @@ panel = mask_panel(serial, [tests[n] for n in (order[0], order[-1], *order[1:-1:
 #
 # <details><summary>Answer</summary>
 #
-# The filled box's Dice on the same pictures, and the masks of the pictures that lost most. Better still, also whether
-# the way in and back is right: a gain may be the repair of your own bug.
+# The filled box's Dice on the same pictures, and the masks of the pictures that lost most. Better still, test pre-
+# and postprocessing too: a gain may be the repair of your own bug.
 #
 # </details>
 #
 # ## What to remember
 #
 # - Encode once a picture, decode once a box. The encoder is the part to adapt.
-# - The way in and back fails without an error. Test it alone, before you train.
+# - Pre- and postprocessing fail without an error. Test them alone, before you train.
 # - A Dice means nothing without the filled box's.
 # - In front of window attention, zeros must stay zeros: no bias, or before the padding.
 # - Look at every mask. Some get worse while the mean gets better.

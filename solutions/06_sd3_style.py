@@ -520,7 +520,7 @@ fade_panel(fade, scales, list(typed))
 # and run it again: that takes some ten seconds, and is the thing to show somebody.
 #
 # We like it best between 0.5 and 0.75: the lines have come, and the crumbs not yet. Nobody trained the model at
-# such a scale, and there was no need to: half of a change in the weights is half of a style.
+# such a scale. It works all the same: half of the change in the weights gives about half of the style.
 #
 # ## How good is it? FID by hand
 #

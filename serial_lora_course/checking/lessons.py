@@ -80,7 +80,7 @@ LESSONS = (
         "sam_segmentation",
         "l05_sam",
         "SAM: masks of a new kind of picture",
-        "SAM's way in, Dice, and the training loop, step by step",
+        "SAM's preprocessing, Dice, and the training loop, step by step",
         "Lesson 04",
     ),
     Lesson(

@@ -25,7 +25,7 @@ from serial_lora_course.labs.sam import PreparedExample, SamObjective, decode
 from serial_lora_course.lessons.l05_sam.blocks import Change, WindowBlock, one_window_at_a_time
 from serial_lora_course.models.sam import build_sam
 
-# ---------------------------------------------------------------------- 5.1 a picture's way in
+# ----------------------------------------------------------------- 5.1 into the model's frame
 
 BOTH = "return both: the new size as a tuple, and the boxes"
 
