@@ -8,7 +8,7 @@
 
 # %%
 try:
-    import serial_lora_course  # before PyTorch, whose waiting threads it lets sleep
+    import serial_lora_course  # before PyTorch: it tells idle threads to sleep
 except ModuleNotFoundError:
     raise ImportError("The course is not installed: do first what README.md says.") from None
 
@@ -742,7 +742,8 @@ print(data.attribution)
 # Send it to your colleague. Nobody needs an adapter library to run it, and nobody needed one to make it: you used
 # PyTorch and one hook a layer. (On another machine a drawing or two may come out otherwise.)
 #
-# **Change this and run again**: `rank=1` where you put the pairs in. How much of the gain is left?
+# **Change this and run again**: `rank=1` where you put the pairs in. Guess first how much of the gain is left. (About
+# half. One pattern a block goes a long way.)
 
 # %% [markdown]
 # ## Quiz

@@ -10,7 +10,7 @@
 
 # %%
 try:
-    import serial_lora_course  # before PyTorch, whose waiting threads it lets sleep
+    import serial_lora_course  # before PyTorch: it tells idle threads to sleep
 except ModuleNotFoundError:
     raise ImportError("The course is not installed: do first what README.md says.") from None
 
@@ -690,6 +690,3 @@ display_figure(plot_gains("How far Serial LoRA ends, a dot a run", ahead))
 # Show somebody the strip of drawings above: wrong before, right after, seconds of training. Then show them the row of
 # the probe. Next: [lesson 05](05_sam_segmentation.ipynb), where an adapter draws masks, or
 # [lesson 07](07_lora_plus.ipynb), which sends two learning rates through your loop.
-
-# %%
-lesson.close()

@@ -8,7 +8,7 @@
 
 # %%
 try:
-    import serial_lora_course  # before PyTorch, whose waiting threads it lets sleep
+    import serial_lora_course  # before PyTorch: it tells idle threads to sleep
 except ModuleNotFoundError:
     raise ImportError("The course is not installed: do first what README.md says.") from None
 
@@ -461,6 +461,3 @@ display(pd.DataFrame(rows).T)
 #
 # Show a colleague the table of six runs with the *fast* rows covered, and ask for a verdict. Then uncover them. Next:
 # [lesson 08](08_how_sure.ipynb) says when a difference is more than luck.
-
-# %%
-lesson.close()

@@ -10,7 +10,7 @@
 
 # %%
 try:
-    import serial_lora_course  # before PyTorch, whose waiting threads it lets sleep
+    import serial_lora_course  # before PyTorch: it tells idle threads to sleep
 except ModuleNotFoundError:
     raise ImportError("The course is not installed: do first what README.md says.") from None
 

@@ -2,7 +2,6 @@
 
     lesson = open_lesson("clip", SCALE, LENGTH)
     lesson.backbone, lesson.data, lesson.config          # loaded; fitted to the card
-    lesson.close()                                       # lets go of the memory
 
 ``tiny`` needs nothing, ``paper`` the paper's model and one of its data sets, which the data scripts
 have fetched before. What is missing is said in one sentence; nothing is fetched here.
@@ -20,8 +19,6 @@ from typing import Any
 import torch
 
 from serial_lora.errors import require_choice
-from serial_lora.injection import eject
-from serial_lora.records import adapters
 from serial_lora_course.data.folders import data_root
 from serial_lora_course.data.registry import RELEASES
 from serial_lora_course.data.releases import Release
@@ -29,7 +26,7 @@ from serial_lora_course.data.segmentation_files import MASKED_RELEASES, MASKED_S
 from serial_lora_course.data.style_files import RELEASE_OF
 from serial_lora_course.data.subsets import with_few_tests
 from serial_lora_course.data.types import DividedData
-from serial_lora_course.labs.card import MissingError, look_at_card, release_memory
+from serial_lora_course.labs.card import MissingError, look_at_card
 from serial_lora_course.labs.config import LabConfig
 from serial_lora_course.labs.fit import fit
 from serial_lora_course.labs.lab import Lab
@@ -271,14 +268,6 @@ class Lesson:
     def autocast(self) -> torch.autocast:
         """That precision, for the length of a block."""
         return autocast(self.device, self.precision, self.model)
-
-    def close(self) -> None:
-        """Take the model off the card, and give the memory back."""
-        if adapters(self.model):
-            eject(self.model)
-        self.model.to("cpu")
-        release_memory(self.device)
-        print(look_at_card(self.device))
 
 
 def _is_here(path: str) -> bool:
