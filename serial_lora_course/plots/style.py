@@ -37,7 +37,7 @@ BLUE = "#0072b2"
 VERMILION = "#d55e00"
 GREEN = "#009e73"
 PURPLE = "#cc79a7"
-DASHED, DOTTED = (0, (5, 3)), (0, (1, 2))
+DASHED = (0, (5, 3))
 
 METHOD_LOOKS: dict[str, dict[str, str]] = {
     "lora": {"color": BLUE, "marker": "o", "linestyle": "-"},
