@@ -101,7 +101,8 @@ display_drawing("serial_vs_lora")
 # You trained these:
 
 # %%
-print(count_parameters(model))
+count = count_parameters(model)
+print(f"{count.trainable:,} of {count.total:,} numbers learn: {count.share:.2%}")
 
 # %% [markdown]
 # ## Turn it down, turn it up

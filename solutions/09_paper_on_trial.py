@@ -191,10 +191,10 @@ from serial_lora_course.lessons.l09_trial.tables import load_found
 found = load_found()
 clear = sum(answer.p < 0.05 for answer in found.answers)
 print(f"{sum(found.runs.values()):,} runs, {len(found.answers)} questions")
-print(f"{clear} of them have a clear answer after Holm's correction, all on SAM:")
+print(f"clear after Holm's correction: {clear}")
 for answer in found.answers:
     if answer.p < 0.05:
-        print(f"    {answer.asks}: {answer.like}")
+        print(f"    {answer.lab}, {answer.asks}: {answer.like}")
 display_figure(plot_ladder(found.answers))
 
 # %% [markdown]

@@ -65,7 +65,7 @@ def text_of(output: NotebookNode) -> str:
 
 def values(text: str) -> Iterator[Decimal]:
     """The numbers in a text; a percentage is a share too."""
-    for written in re.findall(r"\d[\d,_]*(?:\.\d+)?(?:e[+-]?\d+)?%?", text):
+    for written in re.findall(r"(?<![\w.])\d+(?:[,_]\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?%?", text):
         value = Decimal(re.sub("[,_%]", "", written))
         yield value
         if written.endswith("%"):

@@ -1,1 +1,1 @@
-"""What is measured: overlap and accuracy, flow between picture and noise, low rank."""
+"""What is measured: overlap and accuracy, flow between picture and noise, sets of pictures, intervals."""
