@@ -704,12 +704,15 @@ display_drawing("two_streams")
 # So "in front of attention" is two places. What each choice costs in SD3 medium, at the paper's rank:
 
 # %%
-from serial_lora_course.models.architectures import ARCHITECTURES
+from diffusers import SD3Transformer2DModel
 
+MEDIUM = {"num_layers": 24, "num_attention_heads": 24}
+MEDIUM |= {"caption_projection_dim": 1536, "pos_embed_max_size": 192}
 for stream in ("image", "text", "both"):
     counts = []
     for kind in (SerialLoRAConfig, LoRAConfig):
-        medium = ARCHITECTURES["sd3"].on_meta()  # two billion numbers, and no memory
+        with torch.device("meta"):  # as in lesson 02: two billion numbers, and no memory
+            medium = SD3Transformer2DModel(**MEDIUM)
         inject(medium, kind(64, stream=stream))
         counts.append(sum(pair.numel() for pair in adapter_parameters(medium)))
     print(f"{stream:5}  Serial LoRA {counts[0]:10,}   LoRA {counts[1]:10,}")

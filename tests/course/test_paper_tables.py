@@ -7,8 +7,8 @@ from importlib import import_module, resources
 import pytest
 
 from serial_lora_course.labs.methods import LORA_PLUS_RATIO
-from serial_lora_course.models.architectures import ARCHITECTURES
 from serial_lora_course.paper_tables import paper_results
+from tests.models.architectures import ARCHITECTURES
 
 # --------------------------------------------------------------------------- the tables
 

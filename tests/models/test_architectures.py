@@ -9,7 +9,7 @@ from torch import nn
 from serial_lora.config import LoRAConfig, SerialLoRAConfig
 from serial_lora.injection import inject
 from serial_lora.parameters import ParameterCount, count_parameters
-from serial_lora_course.models.architectures import ARCHITECTURES
+from tests.models.architectures import ARCHITECTURES
 
 PAPER_COUNTS = {
     "clip": (3_932_160, 983_040),

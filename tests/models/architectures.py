@@ -1,4 +1,4 @@
-"""The real models that a lesson and tests count, built on the meta device: shapes without memory.
+"""The real models that tests count, built on the meta device: shapes without memory.
 
 The first three are the paper's Table I.
 """
