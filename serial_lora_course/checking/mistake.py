@@ -9,8 +9,11 @@ from torch import Tensor
 
 from serial_lora_course.checking.case import Case, Outcome, judge, observe
 from serial_lora_course.checking.message import CheckFailed
+from serial_lora_course.checking.solved import solved
 
-Mistakes = Mapping[str, Callable | tuple[Callable, ...]]
+Mistake = Callable | list[str]
+"""A wrong answer: an edit of the solved lesson's (old part, new part, old, new ...), or a function."""
+Mistakes = Mapping[str, Mistake | list[Mistake]]
 
 
 @dataclass(frozen=True)
@@ -18,14 +21,16 @@ class Exercise:
     """The check of an exercise.
 
     Attributes:
+        number: such as ``"2.3"``.
         verified: what a right answer has shown.
         cases: a generator of its cases; the same at every call, as random numbers are seeded.
-        mistakes: known wrong answers by their cause, which is a sentence for the learner; several
-            that have one cause as a tuple.
+        mistakes: known wrong answers by their cause, which is a sentence for the learner; a list
+            where several have one cause.
         through: makes of an answer what is put to the cases, where that is not the answer itself:
             a generator is listed, a function is called with several inputs.
     """
 
+    number: str
     verified: str
     cases: Callable[[], Iterable[Case]]
     mistakes: Mistakes
@@ -48,6 +53,13 @@ class Exercise:
                 raise
         return self.verified
 
+    def wrong_answers(self, cause: str) -> list[Callable]:
+        """The wrong answers that have one cause."""
+        known = self.mistakes[cause]
+        one = callable(known) or isinstance(known[0], str)
+        several = [known] if one else known
+        return [e if callable(e) else solved(self.number, tuple(e)) for e in several]
+
     def causes(
         self, cases: list[Case], seen: list[Outcome], attempt: Callable, failure: CheckFailed
     ) -> list[str]:
@@ -61,8 +73,7 @@ class Exercise:
         names = [*outcome.values]
         part = names.index(failure.what) if failure.what in names else None
         functions = {
-            cause: [self.through(f) for f in (known if isinstance(known, tuple) else (known,))]
-            for cause, known in self.mistakes.items()
+            cause: [self.through(f) for f in self.wrong_answers(cause)] for cause in self.mistakes
         }
         fit = {
             cause: some

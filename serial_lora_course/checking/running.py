@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from IPython.core.getipython import get_ipython
 
 from serial_lora.errors import SerialLoRAError
@@ -23,15 +27,27 @@ STRICT = ("SERIAL_LORA_STRICT", "NBGRADER_EXECUTION", "PYTEST_VERSION")
 
 
 def exercise(
-    number: str, verified: str, mistakes: Mistakes, **options: Callable
+    number: str, verified: str, mistakes: Mistakes | None = None, **options: Callable
 ) -> Callable[[Callable], Exercise]:
-    """Make the decorated generator of cases the check of an exercise, such as ``"2.3"``."""
+    """Make the decorated generator of cases the check of an exercise, such as ``"2.3"``.
+
+    Its mistakes are those that ``mistakes.yaml`` in the lesson's folder has under that number, and
+    ``mistakes`` that are no edits of the solved answer.
+    """
 
     def register(cases: Callable) -> Exercise:
-        EXERCISES[number] = Exercise(verified, cases, mistakes, **options)
+        known = edits_beside(inspect.getfile(cases)).get(number, {}) | (mistakes or {})
+        EXERCISES[number] = Exercise(number, verified, cases, known, **options)
         return EXERCISES[number]
 
     return register
+
+
+@cache
+def edits_beside(checks: str) -> dict[str, Mistakes]:
+    """The mistakes of a lesson by exercise, beside its checks; none where there is no file."""
+    path = Path(checks).with_name("mistakes.yaml")
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def find_check(number: str) -> Callable[..., str]:

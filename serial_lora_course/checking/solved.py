@@ -1,4 +1,4 @@
-"""The answer to an exercise for the cells that build on it: the learner's, or the solved lesson's."""
+"""The answers of the solved lessons, as they stand in ``solutions/``, or with a part of one replaced."""
 
 from __future__ import annotations
 
@@ -12,64 +12,49 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import torch
 
 from serial_lora_course.checking.exercises import CHECK_CALL
 from serial_lora_course.checking.lessons import find_lesson
-from serial_lora_course.checking.message import CheckFailed
-from serial_lora_course.checking.running import TRIED, run_check
 
-INSTEAD = "The solved lesson's answer stands in."
 PACKAGE = Path(__file__).resolve().parents[1]
 SOLVED = (PACKAGE / "solved", PACKAGE.parent / "solutions")  # of a wheel, of a checkout
+ANSWER = re.compile(r"# BEGIN SOLUTION\n.*# END SOLUTION", re.DOTALL)
 
 
-def yours(number: str) -> Any:
-    """The learner's answer to an exercise where it is right, else the solved lesson's.
-
-    An answer that no check of this kernel has seen is read from the learner's notebook of that lesson,
-    where it lies beside the one that runs. One line says where the solved lesson's answer stands in.
+@cache
+def solved(number: str, edit: tuple[str, ...] = ()) -> Callable:
+    """The answer in the source of the solved lesson.
 
     Args:
         number: of an exercise, such as ``"3.1"``.
+        edit: what is replaced in that answer, and by what: old, new, old, new ...
+
+    Raises:
+        LookupError: an old part does not stand exactly once in the answer.
     """
-    if number not in TRIED and (notebook := Path(f"{stem_of(number)}.ipynb")).is_file():
-        answer, trouble = answer_in(notebook, number)
-    else:
-        answer = TRIED.get(number)
-        trouble = f"Your answer to exercise {number} did not pass its check." * (number in TRIED)
-    if answer is not None:
-        return answer
-    print(trouble or f"Exercise {number} is not solved yet.", INSTEAD)
-    return solved(number)
+    name = f"{stem_of(number)}.py"
+    source = next(folder / name for folder in SOLVED if (folder / name).is_file())
+    codes = re.split(r"^# %%.*$", source.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    if edit:
+        codes = [edited(c, edit) if number in CHECK_CALL.findall(c) else c for c in codes]
+    return defined(codes, number, name)
+
+
+def edited(code: str, edit: tuple[str, ...]) -> str:
+    """The code of an exercise's cell, in whose answer all old parts are replaced at once."""
+    answer = ANSWER.search(code)[0]
+    new = dict(zip(edit[::2], edit[1::2], strict=True))
+    for old in new:
+        if (times := answer.count(old)) != 1:
+            raise LookupError(f"{old!r} stands {times} times in\n{answer}")
+    changed = re.sub("|".join(map(re.escape, new)), lambda found: new[found[0]], answer)
+    return code.replace(answer, changed)
 
 
 def stem_of(number: str) -> str:
     """The file name of the lesson that an exercise belongs to, without its ending."""
     return find_lesson(number.partition(".")[0]).stem
-
-
-def answer_in(notebook: Path, number: str) -> tuple[Any, str]:
-    """The right answer to an exercise in a notebook, or None and what is the matter with it."""
-    where = f"Your answer to exercise {number} in {notebook}"
-    try:
-        cells = nbformat.read(notebook, as_version=4).cells
-        codes = [cell.source for cell in cells if cell.cell_type == "code"]
-        answer = defined(codes, number, notebook.name)
-        return (answer, "") if run_check(number, answer) is not None else (None, "")
-    except CheckFailed as failure:
-        error: BaseException | None = failure.__cause__
-        trouble = f"{where} did not pass its check."
-    except Exception as other:  # no notebook, no such cell, no Python: the lesson goes on
-        error, trouble = other, f"{where} cannot be read ({type(other).__name__})."
-    name = error.name if isinstance(error, NameError) else None
-    if name and any(re.search(rf"\b{name}\b", code) and number not in code for code in codes):
-        trouble = (
-            f"{where} uses `{name}` of another cell of that notebook: "
-            "define or import it in the exercise's own cell."
-        )
-    return None, trouble
 
 
 def defined(codes: list[str], number: str, name: str) -> Callable:
@@ -98,12 +83,3 @@ def imports_for(code: str, codes: list[str], given: Collection[str]) -> str:
                     names = {(each.asname or each.name).partition(".")[0] for each in node.names}
                     lines += [ast.unparse(node)] if names & used else []
     return "\n".join(lines)
-
-
-@cache
-def solved(number: str) -> Callable:
-    """The answer in the source of the solved lesson."""
-    name = f"{stem_of(number)}.py"
-    source = next(folder / name for folder in SOLVED if (folder / name).is_file())
-    codes = re.split(r"^# %%.*$", source.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return defined(codes, number, name)

@@ -69,8 +69,7 @@ def test_a_right_answer_in_other_words_passes(number, answer):
     ],
 )
 def test_a_mistake_is_refused_by_its_name(number, cause):
-    known = TABLES[number].mistakes[cause]
-    for mistake in known if isinstance(known, tuple) else (known,):
+    for mistake in TABLES[number].wrong_answers(cause):
         with pytest.raises(CheckFailed) as caught:
             check(number, mistake)
         failure = caught.value

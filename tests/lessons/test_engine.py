@@ -118,7 +118,7 @@ def test_tests_and_graders_are_told_by_an_error(in_a_notebook, monkeypatch, name
 
 def failure_of(attempt, *cases: Case, **mistakes) -> CheckFailed:
     with pytest.raises(CheckFailed) as caught:
-        Exercise("", lambda: cases, mistakes)(attempt)
+        Exercise("99.3", "", lambda: cases, mistakes)(attempt)
     return caught.value
 
 
@@ -169,7 +169,9 @@ def test_gradients_are_asked_for(attempt, cause):
         return {"x": x, "the weight": layer.weight}
 
     case = Case("a layer", (layer, x), layer(x), leaves=leaves)
-    assert Exercise("fine", lambda: [case], {})(lambda layer, x: x @ layer.weight.T) == "fine"
+    assert (
+        Exercise("99.3", "fine", lambda: [case], {})(lambda layer, x: x @ layer.weight.T) == "fine"
+    )
     assert cause in failure_of(attempt, case).cause
     assert failure_of(attempt, case, own=attempt).cause == "own"
 

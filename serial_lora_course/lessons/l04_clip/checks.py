@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import default_collate
 
 from serial_lora_course.checking.case import Case, Parts
 from serial_lora_course.checking.running import exercise
@@ -38,37 +36,6 @@ def unit(features: Tensor, dim: int = -1) -> Tensor:
 @exercise(
     "4.1",
     "the scaled cosine of every pair, for features of unequal lengths, and its gradients",
-    {
-        "turned round: a row is a picture, a column is a class": (
-            lambda image, text, s: s.exp() * unit(text) @ unit(image).T
-        ),
-        "the scale is forgotten": lambda image, text, s: unit(image) @ unit(text).T,
-        "logit_scale is the logarithm of the scale: take exp() of it": (
-            lambda image, text, s: s * unit(image) @ unit(text).T
-        ),
-        "neither side is normalised: so long vectors win": (
-            lambda image, text, s: s.exp() * image @ text.T
-        ),
-        "only one side is normalised, and the other's long vectors count more": (
-            lambda image, text, s: s.exp() * unit(image) @ text.T,
-            lambda image, text, s: s.exp() * image @ unit(text).T,
-        ),
-        "normalised along the wrong dimension: every row gets length one, so dim=-1": (
-            lambda image, text, s: s.exp() * unit(image, 0) @ unit(text, 0).T
-        ),
-        "the scale is cut off at 100: take the logit_scale that came in": (
-            lambda image, text, s: s.exp().clamp(max=100) * unit(image) @ unit(text).T
-        ),
-        "softmax is not wanted here: these are scores": (
-            lambda image, text, s: (s.exp() * unit(image) @ unit(text).T).softmax(-1)
-        ),
-        "two matrices do not fit: (B, D) meets (D, C), so transpose the classes": (
-            lambda image, text, s: s.exp() * unit(image) @ unit(text)
-        ),
-        "a plain number has no gradient: logit_scale.exp() without .item()": (
-            lambda image, text, s: s.exp().item() * unit(image) @ unit(text).T
-        ),
-    },
 )
 def similarity_scores() -> Iterator[Case]:
     """exp(logit_scale) times the cosine, pictures in rows and classes in columns."""
@@ -88,53 +55,9 @@ def similarity_scores() -> Iterator[Case]:
 # -------------------------------------------------------------------------------- 4.2 accuracy
 
 
-def agreeing(
-    guess: Callable = lambda scores: scores.argmax(1), end: Callable | None = None
-) -> Callable:
-    """The share of right guesses, with one thing changed."""
-
-    def attempt(pictures, classes, labels):
-        right = guess(pictures @ classes.T) == labels
-        return end(right, labels) if end else right.float().mean().item()
-
-    return attempt
-
-
 @exercise(
     "4.2",
     "equal to counting one picture at a time, at three sizes",
-    {
-        "that is how many are right, not their share among the pictures": (
-            agreeing(end=lambda right, labels: float(right.sum()))
-        ),
-        "that is in percent: a number between 0 and 1 is wanted": (
-            agreeing(end=lambda right, labels: 100 * right.float().mean().item())
-        ),
-        "argmin finds the worst fit: the best has the largest": agreeing(lambda s: s.argmin(1)),
-        "that is the mean of the classes' accuracies: every picture counts the same here": agreeing(
-            end=lambda right, labels: (
-                sum(right[labels == k].float().mean().item() for k in labels.unique())
-                / len(labels.unique())
-            )
-        ),
-        "that is the mean probability of the right class: count right guesses": (
-            lambda pictures, classes, labels: (
-                (pictures @ classes.T).softmax(1)[torch.arange(len(labels)), labels].mean().item()
-            )
-        ),
-        "guesses (N, 1) meet labels (N,), so all pairs are compared: make both (N,)": (
-            agreeing(lambda scores: scores.topk(1).indices)
-        ),
-        "argmax runs along the pictures: each picture chooses among classes, dim=1": (
-            agreeing(lambda scores: scores.argmax(0))
-        ),
-        "True and False have no mean: make numbers of them first, with .float()": (
-            agreeing(end=lambda right, labels: right.mean().item())
-        ),
-        "only a part of the pictures is counted": (
-            lambda pictures, classes, labels: agreeing()(pictures[:32], classes, labels[:32])
-        ),
-    },
 )
 def zero_shot_accuracy() -> Iterator[Case]:
     """The share of rows whose largest cosine is at the label, counted one picture at a time."""
@@ -183,40 +106,6 @@ def reference_loss(clip: TwoTowers, pictures: Tensor, labels: Tensor, prompts: T
     return sum(each) / len(each)
 
 
-def loss_with(
-    scores: Callable = lambda scale, image, text: scale.exp() * image @ text.T,
-    loss: Callable = F.cross_entropy,
-    image: bool = True,
-    text: bool = True,
-) -> Callable:
-    """The loss with one thing changed; ``image`` and ``text``: normalised."""
-
-    def attempt(clip, pictures, labels, prompts):
-        own = clip.encode_image(pictures, normalize=image)
-        classes = clip.encode_text(prompts, normalize=text)
-        return loss(scores(clip.logit_scale, own, classes), labels)
-
-    return attempt
-
-
-def against_captions(clip, pictures, labels, prompts):
-    """Every picture against the prompts of the pictures of its batch, both ways."""
-    captions = clip.encode_text(prompts, normalize=True)[labels]
-    scores = clip.logit_scale.exp() * clip.encode_image(pictures, normalize=True) @ captions.T
-    pairs = torch.arange(len(scores))
-    return (F.cross_entropy(scores, pairs) + F.cross_entropy(scores.T, pairs)) / 2
-
-
-KEPT: dict[int, tuple] = {}
-
-
-def loss_of_kept_prompts(clip, pictures, labels, prompts):
-    """The prompts' features are computed once for a model."""
-    _, text = KEPT.setdefault(id(clip), (clip, clip.encode_text(prompts, normalize=True)))
-    scores = clip.logit_scale.exp() * clip.encode_image(pictures, normalize=True) @ text.T
-    return F.cross_entropy(scores, labels)
-
-
 def after_a_step(attempt: Callable) -> Callable:
     """The loss of an answer; with a step of the text tower, also that of a second call after it."""
 
@@ -240,54 +129,6 @@ STALE = "features are kept from an earlier call: the towers learn, so encode in 
 @exercise(
     "4.3",
     "the value at five sizes and after a step, and gradients that reach both towers",
-    {
-        "the scale is forgotten: cosines are too close together": (
-            loss_with(lambda scale, image, text: image @ text.T)
-        ),
-        "logit_scale is the logarithm of the scale: take exp() of it": (
-            loss_with(lambda scale, image, text: scale * image @ text.T)
-        ),
-        "the scale is cut off at 100: take the logit_scale that came in": (
-            loss_with(lambda scale, image, text: scale.exp().clamp(max=100) * image @ text.T)
-        ),
-        "features are not normalised: normalize=True, for pictures and prompts": (
-            loss_with(image=False, text=False),
-            loss_with(text=False),
-            loss_with(image=False),
-        ),
-        "softmax is taken twice: scores are wanted": (
-            loss_with(lambda scale, image, text: (scale.exp() * image @ text.T).softmax(-1))
-        ),
-        "softmax runs along the pictures: a picture chooses among classes, dim=-1": (
-            loss_with(loss=lambda scores, labels: F.nll_loss(scores.log_softmax(0), labels))
-        ),
-        "F.cross_entropy takes the scores: not probabilities in F.nll_loss, and no minus": (
-            loss_with(loss=lambda scores, labels: F.nll_loss(scores.softmax(-1), labels)),
-            loss_with(loss=lambda scores, labels: -F.cross_entropy(scores, labels)),
-        ),
-        "picture i is taken for class i: the classes are in labels": loss_with(
-            loss=lambda scores, labels: F.cross_entropy(scores, torch.arange(len(labels)))
-        ),
-        "the losses are summed: their mean is wanted, whatever the batch": loss_with(
-            loss=lambda scores, labels: F.cross_entropy(scores, labels, reduction="sum")
-        ),
-        "that is pretraining's loss, picture against caption: it counts two pictures of one class as "
-        "wrong for each other; compare with all classes": against_captions,
-        "the scores are turned round: a row is a picture, a column is a class": (
-            loss_with(lambda scale, image, text: scale.exp() * text @ image.T)
-        ),
-        "squeeze() takes a dimension away where there is one picture: leave it out": (
-            loss_with(lambda scale, image, text: (scale.exp() * image @ text.T).squeeze())
-        ),
-        STALE: loss_of_kept_prompts,
-        "the scale gets no gradient: logit_scale.exp() without .item() and detach()": (
-            loss_with(lambda scale, image, text: scale.exp().item() * image @ text.T)
-        ),
-        "a tower is read without gradients, and would never learn": (
-            loss_with(lambda scale, image, text: scale.exp() * image @ text.detach().T),
-            loss_with(lambda scale, image, text: scale.exp() * image.detach() @ text.T),
-        ),
-    },
     through=after_a_step,
 )
 def few_shot_loss() -> Iterator[Case]:
@@ -393,111 +234,9 @@ def adamw_by_hand(clip, groups, shots, prompts, loss_of, steps, size) -> tuple[l
     return losses, torch.cat([p.flatten() for p in tensors]).detach()
 
 
-def half_cosine(part: float) -> float:
-    """What a rate is multiplied by after a part of the training."""
-    return (1 + math.cos(math.pi * part)) / 2
-
-
-def training(
-    optimizer: Callable = torch.optim.AdamW,
-    share: Callable = lambda step, steps, a_round: half_cosine(step / steps),
-    order: Callable = torch.randperm,
-    moves: tuple[str, ...] = ("zero_grad", "backward", "step"),
-    modes: tuple[bool, bool] = (True, False),
-    groups_of: Callable = lambda groups, clip: groups,
-    size_of: Callable = lambda batch_size, shots: batch_size,
-    steps_of: Callable = lambda steps, a_round: steps,
-    shots_of: Callable = lambda shots: shots,
-    labels_of: Callable = lambda labels: labels,
-    result: Callable = lambda losses: losses,
-) -> Callable:
-    """The training with one thing changed."""
-
-    def attempt(clip, groups, shots, prompts, loss_of, steps, batch_size):
-        rule, a_round = optimizer(groups_of(groups, clip)), len(shots) // batch_size
-        started = [group["lr"] for group in rule.param_groups]
-        losses, queue, shots = [], [], shots_of(shots)
-        clip.train(modes[0])
-        for step in range(steps_of(steps, a_round)):
-            queue = queue or list(order(len(shots)).split(size_of(batch_size, len(shots))))
-            pictures, labels = default_collate([shots[i] for i in queue.pop(0)])
-            loss = loss_of(clip, pictures, labels_of(labels), prompts)
-            for group, rate in zip(rule.param_groups, started, strict=True):
-                group["lr"] = rate * share(step, steps, a_round)
-            for move in moves:
-                loss.backward() if move == "backward" else getattr(rule, move)()
-            losses.append(loss.item())
-        clip.train(modes[1])
-        return result(losses)
-
-    return attempt
-
-
 @exercise(
     "4.4",
     "losses and weights equal AdamW written out, in shuffled rounds that show each shot once",
-    {
-        "gradients add up from step to step: zero_grad() before backward()": training(
-            moves=("backward", "step")
-        ),
-        "no step is taken, or none with a gradient: zero_grad(), backward(), step(), in this order": (
-            training(moves=("zero_grad", "backward")),
-            training(moves=("backward", "zero_grad", "step")),
-        ),
-        "the rate falls before the first step: the scheduler's step() comes last": training(
-            share=lambda step, steps, a_round: half_cosine((step + 1) / steps)
-        ),
-        "the rates stay as they are: they fall along half a cosine, once a step": training(
-            share=lambda step, steps, a_round: 1.0
-        ),
-        "the cosine ends too early: its length is the number of steps, not of shots or batches": (
-            training(share=lambda step, steps, a_round: half_cosine(step / a_round)),
-            training(share=lambda step, steps, a_round: half_cosine(step / (2 * a_round))),
-        ),
-        "the rate moves once a round: the scheduler steps with every batch": training(
-            share=lambda step, steps, a_round: half_cosine(step // a_round / (steps // a_round))
-        ),
-        "the groups are not used: they hold each tensor's own rate and decay": (
-            training(groups_of=lambda groups, clip: clip.parameters()),
-            training(
-                groups_of=lambda groups, clip: [
-                    {
-                        "params": [p for p in clip.parameters() if p.requires_grad],
-                        "lr": groups[0]["lr"],
-                    }
-                ]
-            ),
-        ),
-        "all tensors get the first group's rate: AdamW takes the list of groups as it is": training(
-            groups_of=lambda groups, clip: [
-                {**groups[0], "params": [p for group in groups for p in group["params"]]}
-            ]
-        ),
-        "Adam adds the decay to the gradient: AdamW is wanted": training(torch.optim.Adam),
-        "one round only: as many steps as asked for, round after round": training(
-            steps_of=lambda steps, a_round: a_round
-        ),
-        "every step sees all shots: batch_size of them are wanted": training(
-            size_of=lambda batch_size, shots: shots
-        ),
-        "every round has one order: shuffle anew": training(order=torch.arange),
-        "shots are drawn at random, some twice and some never: shuffled rounds show each once": (
-            training(order=lambda n: torch.tensor([0, *range(n - 1)])[torch.randperm(n)])
-        ),
-        "all pictures are fetched once, before the steps: each call of shots[i] crops and flips anew": (
-            training(shots_of=lambda shots: [shots[i] for i in range(len(shots))])
-        ),
-        "pictures and classes are in different orders: take both from one shots[i]": training(
-            labels_of=lambda labels: labels.flip(0)
-        ),
-        "the adapter's dropout sleeps: clip.train() before the steps": training(
-            modes=(False, False)
-        ),
-        "dropout is still on: clip.eval() after the steps": training(modes=(True, True)),
-        "that is the last loss: a list with the loss of each step is wanted": (
-            training(result=lambda losses: losses[-1])
-        ),
-    },
 )
 def train_few_shot() -> Iterator[Case]:
     """Shots that are all one picture, then shots of six classes."""

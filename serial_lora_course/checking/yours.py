@@ -1,0 +1,57 @@
+"""The answer to an exercise for the cells that build on it: the learner's, or the solved lesson's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from serial_lora_course.checking.message import CheckFailed
+from serial_lora_course.checking.running import TRIED, run_check
+from serial_lora_course.checking.solved import defined, solved, stem_of
+
+INSTEAD = "The solved lesson's answer stands in."
+
+
+def yours(number: str) -> Any:
+    """The learner's answer to an exercise where it is right, else the solved lesson's.
+
+    An answer that no check of this kernel has seen is read from the learner's notebook of that lesson,
+    where it lies beside the one that runs. One line says where the solved lesson's answer stands in.
+
+    Args:
+        number: of an exercise, such as ``"3.1"``.
+    """
+    if number not in TRIED and (notebook := Path(f"{stem_of(number)}.ipynb")).is_file():
+        answer, trouble = answer_in(notebook, number)
+    else:
+        answer = TRIED.get(number)
+        trouble = f"Your answer to exercise {number} did not pass its check." * (number in TRIED)
+    if answer is not None:
+        return answer
+    print(trouble or f"Exercise {number} is not solved yet.", INSTEAD)
+    return solved(number)
+
+
+def answer_in(notebook: Path, number: str) -> tuple[Any, str]:
+    """The right answer to an exercise in a notebook, or None and what is the matter with it."""
+    where = f"Your answer to exercise {number} in {notebook}"
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+        codes = [cell.source for cell in cells if cell.cell_type == "code"]
+        answer = defined(codes, number, notebook.name)
+        return (answer, "") if run_check(number, answer) is not None else (None, "")
+    except CheckFailed as failure:
+        error: BaseException | None = failure.__cause__
+        trouble = f"{where} did not pass its check."
+    except Exception as other:  # no notebook, no such cell, no Python: the lesson goes on
+        error, trouble = other, f"{where} cannot be read ({type(other).__name__})."
+    name = error.name if isinstance(error, NameError) else None
+    if name and any(re.search(rf"\b{name}\b", code) and number not in code for code in codes):
+        trouble = (
+            f"{where} uses `{name}` of another cell of that notebook: "
+            "define or import it in the exercise's own cell."
+        )
+    return None, trouble
