@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import inspect
 import os
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from IPython.core.getipython import get_ipython
 
 from serial_lora.errors import SerialLoRAError
 from serial_lora_course.checking.case import is_open
-from serial_lora_course.checking.lessons import LESSONS
 from serial_lora_course.checking.message import CheckFailed
 from serial_lora_course.checking.mistake import Exercise, Mistakes
 
+FOLDERS = Path(__file__).resolve().parents[1] / "lessons"
 EXERCISES: dict[str, Callable[..., str]] = {}
 TRIED: dict[str, Any] = {}
 """The answers that this notebook gave to a check: the answer where it is right, else None."""
@@ -53,10 +53,8 @@ def edits_beside(checks: str) -> dict[str, Mistakes]:
 def find_check(number: str) -> Callable[..., str]:
     """Return the check of one exercise; an unknown number names the ones that exist."""
     lesson = number.partition(".")[0]
-    for found in [found for found in LESSONS if found.number == lesson.zfill(2)]:
-        module = f"serial_lora_course.lessons.{found.folder}.checks"
-        if importlib.util.find_spec(module):
-            importlib.import_module(module)
+    for checks in FOLDERS.glob(f"l{lesson.zfill(2)}_*/checks.py"):
+        importlib.import_module(f"serial_lora_course.lessons.{checks.parent.name}.checks")
     if number not in EXERCISES:
         known = sorted(key for key in EXERCISES if key.partition(".")[0] == lesson)
         names = ", ".join(known) or "no checks"
