@@ -11,12 +11,10 @@ import pandas as pd
 import torch
 from scipy import linalg, special, stats
 from scipy.linalg import subspace_angles
-from segment_anything.utils.transforms import ResizeLongestSide
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from serial_lora import SerialLoRAConfig, adapter_parameters, eject, inject
-from serial_lora_course.measures.metrics import dice_ce
 
 
 def misses_by_numpy(matrix):
@@ -538,11 +536,6 @@ def padded_at_the_border(block, adapter, x):
     return x + torch.cat(rows, dim=1)[:, :height, :width]
 
 
-def by_segment_anything(size, boxes, side):
-    resize = ResizeLongestSide(side)
-    return resize.get_preprocess_shape(*size, side), resize.apply_boxes_torch(boxes, size)
-
-
 def step_picture_by_picture(model, batch, loss_of, optimizer):
     """Gradients cleared at the end, pictures encoded one by one, every loss sent back by itself."""
     total = 0.0
@@ -564,9 +557,7 @@ def step_picture_by_picture(model, batch, loss_of, optimizer):
 
 
 RIGHT |= {
-    "5.1": [by_segment_anything],
     "5.2": [padded_at_the_border],
-    "5.3": [lambda logits, truth: dice_ce(logits, truth).mean()],
     "5.4": [step_picture_by_picture],
 }
 
