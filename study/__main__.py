@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,44 +30,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("command", choices=("run", "tables", "pack"))
     parser.add_argument("--out", type=Path, default=Path("runs") / "study", help="a folder of runs")
     parser.add_argument("--labs", default=",".join(PLANS), help="of run and tables, by commas")
-    parser.add_argument(
-        "--hours", type=float, default=float("inf"), help="no run begins after so many"
-    )
     asked = parser.parse_args(arguments)
-    for lab in asked.labs.split(","):
-        require_choice("lab in the study", lab, PLANS)
     labs = asked.labs.split(",")
+    for lab in labs:
+        require_choice("lab in the study", lab, PLANS)
     if asked.command == "run":
-        until = time.monotonic() + 3600 * asked.hours
-        missing = list(go_on(Study(PLANS[lab], asked.out, until) for lab in labs))
+        missing = list(go_on(Study(PLANS[lab], asked.out) for lab in labs))
         print("\n".join(missing) or "Every run is there.")
         return int(bool(missing))
     results = {lab: Results(plan, asked.out) for lab, plan in PLANS.items()}
     told = as_json([Found(each) for each in results.values()])  # all labs: p is corrected over all
     if asked.command == "tables":
-        write_tables(told, {lab: results[lab] for lab in labs}, asked.out)
+        write_tables(told, labs, results, asked.out)
     else:
         pack(told, results.values())
     return 0
 
 
-def write_tables(told: dict[str, Any], shown: Mapping[str, Results], out: Path) -> None:
+def write_tables(told: dict[str, Any], labs: Sequence[str], results: Mapping, out: Path) -> None:
     """Print questions, arms and rates, and write them as CSV files."""
     found = shipped.Found.of(told)
-    own = [answer for answer in found.answers if answer.lab in shown]
-    pages = {"questions": questions_frame(own)}
-    for lab, results in shown.items():
-        pages |= {f"{lab}_arms": found.arms[lab], f"{lab}_rates": rates_table(results)}
-    out.mkdir(parents=True, exist_ok=True)
-    for name, page in pages.items():
-        page.to_csv(out / f"{name}.csv", index=False)
-        with pd.option_context("display.width", 200, "display.max_columns", None):
-            print(f"\n{name}\n{page.round(3).to_string(index=False)}")
-
-
-def questions_frame(answers: Sequence[shipped.Answer]) -> pd.DataFrame:
-    """A row a question and lab: both intervals, the number of sets, Holm's p, and the verdict."""
-    return pd.DataFrame(
+    questions = [
         {
             "Lab": answer.lab.upper(),
             "Question": answer.asks,
@@ -78,8 +60,17 @@ def questions_frame(answers: Sequence[shipped.Answer]) -> pd.DataFrame:
             "p, Holm": "< 0.001" if answer.p < 0.001 else f"{answer.p:.3f}",
             "Verdict": answer.verdict,
         }
-        for answer in answers
-    )
+        for answer in found.answers
+        if answer.lab in labs
+    ]
+    pages = {"questions": pd.DataFrame(questions)}
+    for lab in labs:
+        pages |= {f"{lab}_arms": found.arms[lab], f"{lab}_rates": rates_table(results[lab])}
+    out.mkdir(parents=True, exist_ok=True)
+    for name, page in pages.items():
+        page.to_csv(out / f"{name}.csv", index=False)
+        with pd.option_context("display.width", 200, "display.max_columns", None):
+            print(f"\n{name}\n{page.round(3).to_string(index=False)}")
 
 
 def pack(told: dict[str, Any], several: Iterable[Results]) -> None:

@@ -9,9 +9,6 @@ from __future__ import annotations
 import io
 import json
 import lzma
-import re
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +16,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from serial_lora.errors import SerialLoRAError
 from serial_lora.files import write_whole
 from serial_lora_course.labs.records import Record, read_records
 from study.plan import CHOOSING_SEED, Arm, LabPlan
@@ -27,10 +23,6 @@ from study.sets import VALIDATION
 
 PACKED = Path(__file__).parent / "results"
 LEVELS = 65535  # of a number between 0 and 1, packed
-UNREADABLE = (
-    *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError),
-    *(lzma.LZMAError, zipfile.BadZipFile, zlib.error),
-)
 
 
 @dataclass(frozen=True)
@@ -79,39 +71,22 @@ class Results:
 
     Args:
         folder: of runs that are not packed, or that were done again since; there may be none.
-
-    Raises:
-        SerialLoRAError: a file is damaged.
     """
 
     def __init__(self, plan: LabPlan, folder: Path, packed: Path = PACKED) -> None:
         self.plan, self.folder = plan, folder
         self.measures = sorted({plan.measure, plan.chosen_by})
         records, self._packed = _unpacked(plan.lab, self.measures, packed)
+        records += read_records(folder / f"{plan.lab}.jsonl")
         self.records = {run_of(record, plan).name: record for record in records}
-        self.add_records()
-
-    def add_records(self) -> None:
-        """Those that the folder holds by now."""
-        if (file := self.folder / f"{self.plan.lab}.jsonl").exists():
-            self.records |= {run_of(r, self.plan).name: r for r in read_records(file)}
 
     def outcomes(self, name: str) -> Mapping[str, np.ndarray]:
-        """Measure -> what a run of this name came to on each test picture, (pictures,).
-
-        Raises:
-            SerialLoRAError: its file is damaged or missing.
-        """
+        """Measure -> what a run of this name came to on each test picture, (pictures,)."""
         file = self._file(name)
         if not file.exists() and name in self._packed:
             return self._packed[name]
-        try:
-            return _outcomes(file, self.measures)
-        except SerialLoRAError as error:
-            lines = f"{file.parent}.jsonl"
-            raise SerialLoRAError(
-                f"{error} Or delete it and its run's line in {lines}, and run that again."
-            ) from error
+        with np.load(file) as kept:
+            return {measure: kept[measure] for measure in self.measures}
 
     def keep(self, name: str, outcomes: Mapping[str, np.ndarray]) -> None:
         """Write what a run came to, whole or not at all."""
@@ -122,25 +97,15 @@ class Results:
         return self.folder / self.plan.lab / f"{name}.npz"
 
     def pack(self, packed: Path = PACKED) -> None:
-        """Write all records and outcomes, compressed, rounded to `LEVELS` steps.
-
-        Raises:
-            SerialLoRAError: a file is damaged; what was packed stays as it was.
-        """
+        """Write all records and outcomes, compressed, rounded to `LEVELS` steps."""
         new = {file.stem for file in (self.folder / self.plan.lab).glob("*.npz")}
-        names = sorted(
-            {n for n in new | set(self._packed) if VALIDATION.replace("/", ".") not in n}
-        )
+        names = sorted(name for name in new | set(self._packed) if "validation" not in name)
         each = [self.outcomes(name) for name in names]
-        arrays = {
-            measure: np.concatenate(
-                [np.empty(0), *(LEVELS * run[measure].astype(float) for run in each)]
-            )
-            for measure in self.measures
-        }
-        content = {name: values.round().astype(np.uint16) for name, values in arrays.items()}
-        lengths = np.array([len(run[self.plan.measure]) for run in each], np.uint32)
-        content |= {"names": np.array(names, str), "lengths": lengths}
+        lengths = [len(run[self.plan.measure]) for run in each]
+        content = {"names": np.array(names, str), "lengths": np.array(lengths, np.uint32)}
+        for measure in self.measures:
+            values = np.concatenate([np.empty(0), *(run[measure].astype(float) for run in each)])
+            content[measure] = (LEVELS * values).round().astype(np.uint16)
         lines = [json.dumps(asdict(record), sort_keys=True) for record in self.records.values()]
         packed.mkdir(parents=True, exist_ok=True)
         write_whole(packed / f"{self.plan.lab}.npz", _npz(content))
@@ -155,57 +120,21 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     return stream.getvalue()
 
 
-def _damaged(file: Path, why: object) -> SerialLoRAError:
-    return SerialLoRAError(f"{file} is damaged ({why}); fetch it anew.")
-
-
-def _load(file: Path, names: list[str]) -> dict[str, np.ndarray]:
-    try:
-        with np.load(file) as kept:
-            arrays = {name: kept[name] for name in names}
-    except UNREADABLE as error:
-        raise _damaged(file, error) from error
-    if any(array.ndim != 1 for array in arrays.values()):
-        raise _damaged(file, "its arrays have not one dimension")
-    return arrays
-
-
-def _outcomes(file: Path, measures: list[str]) -> dict[str, np.ndarray]:
-    """Of one run: numbers between 0 and 1, equally many of each measure."""
-    arrays = _load(file, measures)
-    if len({len(values) for values in arrays.values()}) != 1:
-        raise _damaged(file, "its measures are of unequally many pictures")
-    for name, values in arrays.items():
-        if values.dtype.kind not in "bfiu" or not ((values >= 0) & (values <= 1)).all():
-            raise _damaged(file, f"{name} is not between 0 and 1")
-    return arrays
-
-
 def _unpacked(
     lab: str, measures: list[str], packed: Path
 ) -> tuple[list[Record], dict[str, dict[str, np.ndarray]]]:
     """Records and outcomes that are packed; none where nothing is."""
     lines, arrays = packed / f"{lab}.jsonl.xz", packed / f"{lab}.npz"
-    if not lines.exists() and not arrays.exists():
+    if not lines.exists():
         return [], {}
-    try:
-        with TemporaryDirectory() as folder:
-            (unpacked := Path(folder) / lines.stem).write_bytes(lzma.decompress(lines.read_bytes()))
-            records = read_records(unpacked)
-    except (*UNREADABLE, SerialLoRAError) as error:
-        raise _damaged(lines, error) from error
-    kept = _load(arrays, ["names", "lengths", *measures])
-    names = kept["names"].tolist()
-    if any(kept[name].dtype.kind != "u" for name in ("lengths", *measures)):
-        raise _damaged(arrays, "its numbers are not whole")
-    ends = np.cumsum(kept["lengths"], dtype=int)
-    totals = {len(kept[measure]) for measure in measures}
-    if len(names) != len(ends) or totals != {int(kept["lengths"].sum())}:
-        raise _damaged(arrays, "its lengths do not add up")
-    if any(not re.fullmatch(r"[\w+-][\w.+-]*", str(name)) for name in names):
-        raise _damaged(arrays, "a run's name is no file's name")
-    found = {measure: np.split(kept[measure] / LEVELS, ends[:-1]) for measure in measures}
+    with TemporaryDirectory() as folder:
+        (unpacked := Path(folder) / lines.stem).write_bytes(lzma.decompress(lines.read_bytes()))
+        records = read_records(unpacked)
+    with np.load(arrays) as kept:
+        ends = np.cumsum(kept["lengths"], dtype=int)[:-1]
+        found = {m: np.split((kept[m] / LEVELS).astype(np.float32), ends) for m in measures}
+        names = kept["names"].tolist()
     return records, {
-        name: {measure: found[measure][place].astype(np.float32) for measure in measures}
+        name: {measure: found[measure][place] for measure in measures}
         for place, name in enumerate(names)
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -28,16 +27,10 @@ FAILED = 0.0  # the measure of a run whose loss is no longer a number
 
 
 class Study:
-    """One lab of the study, and the folder that keeps its runs.
+    """One lab of the study, and the folder that keeps its runs."""
 
-    Args:
-        until: a moment of `time.monotonic` after which no further run begins.
-    """
-
-    def __init__(
-        self, plan: LabPlan, folder: Path, until: float = float("inf"), packed: Path = PACKED
-    ) -> None:
-        self.plan, self.until = plan, until
+    def __init__(self, plan: LabPlan, folder: Path, packed: Path = PACKED) -> None:
+        self.plan = plan
         self.results = Results(plan, folder, packed)
         self.kept = Kept(folder / f"{plan.lab}.jsonl")
         self.source = Labs(Source(STUDIES[plan.lab], STUDIES[plan.lab].configs["tiny"], "tiny"))
@@ -57,42 +50,31 @@ class Study:
         contents = self.lab(record.dataset).contents
         return all(record.settings.get(name) == value for name, value in contents.items())
 
-    def do_arm(self, arm: Arm) -> bool:
-        """Every run of an arm that is not there: those that choose its rate, then those that count.
-
-        Returns:
-            Whether all are there now.
-        """
-        tried = sorted({*arm.rates, *rates_tried(self.results, arm)})
-        choosing = [run for rate in tried for run in choosing_runs(self.plan, arm, rate)]
+    def do_arm(self, arm: Arm) -> None:
+        """Every run of an arm that is not there: those that choose its rate, then those that count."""
+        for rate in sorted({*arm.rates, *rates_tried(self.results, arm)}):
+            self._do(choosing_runs(self.plan, arm, rate))
         datasets = tuple(STUDIES[self.plan.lab].datasets("tiny"))
-        return self._do(choosing) and self._do(
-            final_runs(arm, datasets, chosen_rate(self.results, arm))
-        )
+        self._do(final_runs(arm, datasets, chosen_rate(self.results, arm)))
 
-    def _do(self, runs: Iterable[Run]) -> bool:
+    def _do(self, runs: Iterable[Run]) -> None:
         """Those that another process is at are waited for at the end."""
-        left = [run for run in runs if not self.is_done(run)]
-        for wait in (False, True):
-            for run in [run for run in left if not self.is_done(run)]:
-                if time.monotonic() > self.until:
-                    return False
-                self._do_one(run, wait)
-        return all(map(self.is_done, left))
-
-    def _do_one(self, run: Run, wait: bool) -> None:
-        lab = self.lab(run.dataset)
-        changes = {"rank": run.arm.rank, "lr": run.rate, "blocks": run.arm.blocks}
-        lab.config = replace(lab.configs["tiny"], **changes)
-        amount = self.plan.amount if run.arm.amount is None else run.arm.amount
-        key = lab.key(get_method(run.arm.method), amount, run.seed)
-        found = self.kept.or_run(key, partial(self._measured, lab, run, amount), wait)
-        if found is not None:
-            record, is_new = found
-            self.results.records[run.name] = record
-            if is_new:
-                reached = record.measures[self.plan.measure]
-                print(f"{self.plan.lab} {run.name}: {self.plan.measure} {reached:.4f}", flush=True)
+        left = list(runs)
+        for run, wait in [(run, wait) for wait in (False, True) for run in left]:
+            if self.is_done(run):
+                continue
+            lab = self.lab(run.dataset)
+            changes = {"rank": run.arm.rank, "lr": run.rate, "blocks": run.arm.blocks}
+            lab.config = replace(lab.configs["tiny"], **changes)
+            amount = self.plan.amount if run.arm.amount is None else run.arm.amount
+            key = lab.key(get_method(run.arm.method), amount, run.seed)
+            if found := self.kept.or_run(key, partial(self._measured, lab, run, amount), wait):
+                self.results.records[run.name], is_new = found
+                reached = found[0].measures[self.plan.measure]
+                if is_new:
+                    print(
+                        f"{self.plan.lab} {run.name}: {self.plan.measure} {reached:.4f}", flush=True
+                    )
 
     def _measured(self, lab: Lab, run: Run, amount: int, save_to: Path | None) -> Record:
         """Do a run; its outcomes are written before its record is."""
@@ -151,7 +133,7 @@ def chosen_rate(results: Results, arm: Arm) -> float:
 
 
 def go_on(studies: Iterable[Study]) -> Iterator[str]:
-    """Every run that is not there, each lab in turn an arm; what is left to do, in words.
+    """Every run that is not there, each lab in turn an arm; what could not be done, in words.
 
     One arm's trouble is no reason for hours without the others.
     """
@@ -159,10 +141,8 @@ def go_on(studies: Iterable[Study]) -> Iterator[str]:
     studies = list(studies)
     for arms in zip_longest(*(study.plan.arms for study in studies)):
         for study, arm in zip(studies, arms, strict=True):
-            if arm is None:
-                continue
             try:
-                if not study.do_arm(arm):
-                    yield f"{study.plan.lab} {arm.name}: not every run is there yet."
+                if arm is not None:
+                    study.do_arm(arm)
             except SerialLoRAError as error:
                 yield f"{study.plan.lab} {arm.name}: {error}"

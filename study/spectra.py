@@ -1,7 +1,7 @@
 """The paper's Fig. 3, asked of small models: do Serial LoRA's singular values lie between the base's and LoRA's?
 
-    python -m study.spectra                                           # what the shipped runs say
-    python -m study.spectra --seeds 3 --out runs/spectra.jsonl       # the same, trained anew
+    python -m study.spectra                       # what the shipped runs say
+    python -m study.spectra runs/spectra.jsonl    # the same of runs that are made anew
 
 For CLIP and SAM and each seed, Serial LoRA and LoRA are trained at one rank, each with and without the plus.
 The paper does not say whether its figure shows W + dW or dW, so both are asked.
@@ -9,8 +9,7 @@ The paper does not say whether its figure shows W + dW or dW, so both are asked.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from torch.linalg import svdvals
 from serial_lora import eject, merge
 from serial_lora.attention import find_attention_sites
 from serial_lora_course.door import enter
-from serial_lora_course.labs.config import seeds_to
 from serial_lora_course.labs.lab import Lab, run_one
 from serial_lora_course.labs.methods import get_method
 from serial_lora_course.labs.records import Kept, Record, read_records, run_key
@@ -32,6 +30,7 @@ from serial_lora_course.measures.intervals import half_width
 SHIPPED = Path(__file__).parent / "results" / "spectra.jsonl"
 PAIRS = {"serial_lora": "lora", "serial_lora_plus": "lora_plus"}
 DATASETS = {"clip": "symbols", "sam": "food"}
+SEEDS = (1, 2, 3)
 Weights = dict[str, Tensor]
 
 
@@ -71,71 +70,45 @@ def compare(base: Weights, lora: Weights, serial: Weights, rank: int) -> dict[st
     return {name: float(f"{value:.5g}") for name, value in found.items()}
 
 
-def run_all(labs: Iterable[Lab], seeds: Iterable[int], out: Path) -> list[Record]:
-    """Every pair of runs that ``out`` does not hold yet, as records under the serial method's name."""
-    kept, records = Kept(out), []
-    for lab, seed, serial in [
-        (lab, seed, name) for lab in labs for seed in seeds for name in PAIRS
-    ]:
-        settings = {"lab": lab.name, **lab.settings(get_method(serial))}
-        base, rank = weights(lab.backbone.model), get_method(serial).rank(lab.config.rank)
+def made_anew(out: Path) -> Iterator[Record]:
+    """Every pair of runs, those that ``out`` does not hold yet trained; under the serial method's name."""
+    for lab_name, dataset in DATASETS.items():
+        kind, kept = get_lab(lab_name), Kept(out)
+        config = kind.configured("tiny")
+        backbone = kind.load_backbone(config, "tiny", "default")
+        lab = kind(backbone, kind.load_data(dataset, "tiny", None), config)
+        base = weights(lab.backbone.model)
+        for serial, seed in [(serial, seed) for serial in PAIRS for seed in SEEDS]:
+            settings = {"lab": lab.name, **lab.settings(get_method(serial))}
+            rank = get_method(serial).rank(lab.config.rank)
 
-        def pair(
-            save_to=None, lab=lab, seed=seed, serial=serial, settings=settings, base=base, rank=rank
-        ):
-            _, lora = adapted(lab, PAIRS[serial], seed)
-            record, own = adapted(lab, serial, seed)
-            found = compare(base, lora, own, rank)
-            return replace(record, task="spectra", measures=found, settings=settings)
+            def pair(save_to=None, lab=lab, seed=seed, serial=serial, settings=settings, base=base):
+                _, lora = adapted(lab, PAIRS[serial], seed)
+                record, own = adapted(lab, serial, seed)
+                found = compare(base, lora, own, record.rank)
+                return replace(record, task="spectra", measures=found, settings=settings)
 
-        run = (lab.data.scale, lab.data.name, serial, lab.amount, seed, rank)
-        records.append(kept.or_run(run_key("spectra", *run, settings), pair)[0])
-    return records
+            run = (lab.data.scale, lab.data.name, serial, lab.amount, seed, rank)
+            yield kept.or_run(run_key("spectra", *run, settings), pair)[0]
 
 
 def judged(records: Iterable[Record]) -> pd.DataFrame:
     """Mean over blocks and projections, then over seeds, with half of its 95% interval over seeds."""
     rows = []
     for record in records:
-        names = {key.rpartition(" ")[2] for key in record.measures}
-        means = {
-            name: pd.Series(
-                {k: v for k, v in record.measures.items() if k.split()[-1] == name}
-            ).mean()
-            for name in names
-        }
+        means = pd.Series(record.measures).groupby(lambda name: name.rpartition(" ")[2]).mean()
         gain = means["effective_rank_serial"] - means["effective_rank_lora"]
-        row = {"W + dW between": means["between"], "dW between": means["change_between"]}
-        rows.append(
-            {"lab": record.settings["lab"], "method": record.method} | row | {"erank": gain}
-        )
+        row = {"lab": record.settings["lab"], "method": record.method, "erank": gain}
+        row |= {"W + dW between": means["between"], "dW between": means["change_between"]}
+        rows.append(row)
     groups = pd.DataFrame(rows).groupby(["lab", "method"], sort=False)
     half = groups.sem().apply(lambda error: half_width(error, groups.size() - 1))
     return pd.concat([groups.mean(), half.add_suffix(" ±")], axis=1)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str]) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m study.spectra")
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 1 on")
-    parser.add_argument(
-        "--out", type=Path, help="JSONL file of records; without it: what is shipped"
-    )
-    options = parser.parse_args(arguments)
-    if options.out:
-        kinds = {get_lab(lab): dataset for lab, dataset in DATASETS.items()}
-        configs = {kind: kind.configured("tiny") for kind in kinds}
-        labs = [
-            kind(
-                kind.load_backbone(configs[kind], "tiny", "default"),
-                kind.load_data(dataset, "tiny", None),
-                configs[kind],
-            )
-            for kind, dataset in kinds.items()
-        ]
-        records = run_all(labs, list(seeds_to(options.seeds)), options.out)
-    else:
-        records = read_records(SHIPPED)
+    records = made_anew(Path(arguments[0])) if arguments else read_records(SHIPPED)
     print(judged(records).round(3).to_string())
 
 
